@@ -1,0 +1,1 @@
+"""Features → expression: the spatial graph, the gene diffusion transformer, its sampler, its weights."""

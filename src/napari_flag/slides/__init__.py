@@ -1,0 +1,1 @@
+"""What is on the glass: slides, tissue, spots, tiles."""

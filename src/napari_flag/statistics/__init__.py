@@ -1,0 +1,1 @@
+"""AnnData → tables: accuracy, Moran's I, co-expression."""

@@ -1,0 +1,1 @@
+"""AnnData → napari layers (no Qt)."""

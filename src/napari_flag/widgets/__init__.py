@@ -1,0 +1,1 @@
+"""Qt docks: each emits intentions and shows results."""

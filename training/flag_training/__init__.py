@@ -1,0 +1,1 @@
+"""Train, evaluate and document the weights that napari-flag predicts with."""
