@@ -1,0 +1,107 @@
+"""What the docks of one viewer share: the prediction, the slide, and the gene looked at.
+
+A dock never talks to another dock.  It changes the session, and the session tells everyone;
+because the session belongs to the viewer, the result is kept when a dock closes.
+"""
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Signal
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from napari.components import ViewerModel
+
+    from napari_flag.slides.slide import Slide
+
+_SESSIONS: dict[int, "Session"] = {}
+
+
+def _unwrap(viewer: Any) -> Any:
+    """Return the viewer itself: plugins are handed a proxy that makes every layer setter slow."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+class Session(QObject):
+    """The state that the docks of one viewer share; get it with `Session.of`.
+
+    Attributes
+    ----------
+    adata
+        The current prediction as in CONTRIBUTING, "The prediction file", or None.
+    slide
+        The slide it was made from, or None (e.g. an h5ad opened alone).
+    genes_shown
+        One gene, or two for an overlay (magenta, green); empty before the first.
+    """
+
+    predictionChanged = Signal(object)
+    """The new prediction (AnnData), or None when it was cleared."""
+    previewArrived = Signal(object)
+    """A partial prediction: an AnnData of the spots done so far, same ``var_names`` throughout."""
+    geneSelected = Signal(str)
+    """The gene now looked at."""
+    genesShownChanged = Signal(list)
+    """All genes now painted, the selected one first."""
+
+    def __init__(self, viewer: "ViewerModel") -> None:
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self.adata: AnnData | None = None
+        self.slide: Slide | None = None
+        self.genes_shown: list[str] = []
+
+    @classmethod
+    def of(cls, viewer: Any) -> "Session":
+        """Return the session of `viewer` (a napari viewer, or a plugin proxy of one)."""
+        viewer = _unwrap(viewer)
+        key = id(viewer)
+        if key not in _SESSIONS:
+            _SESSIONS[key] = cls(viewer)
+            weakref.finalize(viewer, _SESSIONS.pop, key, None)
+        return _SESSIONS[key]
+
+    @property
+    def viewer(self) -> Any:
+        """The napari viewer itself (not a plugin proxy), or None once it is gone."""
+        return self._viewer()
+
+    @property
+    def gene(self) -> str | None:
+        """The gene now looked at."""
+        return self.genes_shown[0] if self.genes_shown else None
+
+    def set_prediction(self, adata: "AnnData | None", slide: "Slide | None" = None) -> None:
+        """Make `adata` the prediction everyone looks at; keep the gene if the new one has it.
+
+        Parameters
+        ----------
+        adata
+            The prediction, or None to clear it.
+        slide
+            Its slide; None keeps the slide already known.
+        """
+        self.adata = adata
+        if slide is not None:
+            self.slide = slide
+        names = set() if adata is None else set(adata.var_names)
+        self.genes_shown = [gene for gene in self.genes_shown if gene in names]
+        self.predictionChanged.emit(adata)
+        if adata is not None and not self.genes_shown and adata.n_vars:
+            self.select_gene(str(adata.var_names[0]))
+
+    def preview(self, partial: Any) -> None:
+        """Show the spots predicted so far; the prediction itself is untouched."""
+        self.previewArrived.emit(partial)
+
+    def select_gene(self, name: str) -> None:
+        """Look at gene `name`; a second gene overlaid stays unless it is the same."""
+        self.show_genes([name, *(gene for gene in self.genes_shown[1:] if gene != name)])
+
+    def show_genes(self, names: list[str]) -> None:
+        """Paint `names` (one gene, or two overlaid); the first is the gene looked at."""
+        before, self.genes_shown = self.gene, list(names[:2])
+        if self.gene is not None and self.gene != before:
+            self.geneSelected.emit(self.gene)
+        self.genesShownChanged.emit(list(self.genes_shown))
