@@ -1,0 +1,64 @@
+"""Which genes rise and fall together: gene–gene correlation and GSC."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag.statistics.accuracy import BoolArray, FloatArray, constant_genes, pearson
+from napari_flag.statistics.autocorrelation import ALIKE
+
+
+def gene_correlations(values: npt.NDArray[Any]) -> FloatArray:
+    """Return the (G, G) Pearson correlations between genes across the spots of one slide.
+
+    A constant gene correlates 0 with every other; the diagonal is 1.
+
+    Parameters
+    ----------
+    values
+        (n, G) log2(count + 1).
+    """
+    z = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+    silent = constant_genes(values)
+    length = np.sqrt((z * z).sum(axis=0))
+    length[silent] = 1.0
+    z /= length
+    z[:, silent] = 0.0
+    correlations: FloatArray = np.clip(z.T @ z, -1.0, 1.0)
+    np.fill_diagonal(correlations, 1.0)
+    return correlations
+
+
+def upper_triangle(matrix: FloatArray) -> FloatArray:
+    """Return the (G (G − 1) / 2,) entries above the diagonal: each pair of genes once."""
+    return matrix[np.triu_indices(len(matrix), k=1)]
+
+
+def gene_structure_correlation(
+    correlations_predicted: FloatArray, correlations_measured: FloatArray, left_out: BoolArray
+) -> float:
+    """Return GSC: Pearson's r over pairs of genes of their correlation, predicted against measured.
+
+    Parameters
+    ----------
+    correlations_predicted, correlations_measured
+        (G, G) from `gene_correlations`, over the same spots.
+    left_out
+        (G,) bool, genes constant in truth.
+
+    Returns
+    -------
+    float
+        NaN below 3 genes.  0 where all predicted genes rise and fall as one: their correlations
+        are then all 1, and what differs between them is rounding.
+    """
+    keep = np.flatnonzero(~left_out)
+    if len(keep) < 3:
+        return float("nan")
+    chosen = np.ix_(keep, keep)
+    return pearson(
+        upper_triangle(correlations_predicted[chosen]),
+        upper_triangle(correlations_measured[chosen]),
+        tolerance=ALIKE,
+    )

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from napari_flag.statistics import coexpression as co
+
+
+@pytest.fixture
+def tissue() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(60, 3)) @ rng.normal(size=(3, 15)) + rng.normal(size=(60, 15))
+
+
+def test_correlations_are_numpys(tissue):
+    np.testing.assert_allclose(co.gene_correlations(tissue), np.corrcoef(tissue.T), atol=1e-12)
+
+
+def test_a_constant_gene_correlates_zero_with_every_other(tissue):
+    tissue[:, 4] = 1.5
+    correlations = co.gene_correlations(tissue)
+    assert (np.delete(correlations[4], 4) == 0).all()
+    assert np.isfinite(correlations).all()
+
+
+def test_gsc_of_truth_with_itself_is_one_and_each_pair_counts_once(tissue):
+    truth = co.gene_correlations(tissue)
+    assert len(co.upper_triangle(truth)) == 15 * 14 // 2
+    nobody = np.zeros(15, bool)
+    assert co.gene_structure_correlation(truth, truth, nobody) == pytest.approx(1.0)
+
+
+def test_gsc_leaves_out_what_is_constant_in_truth_and_counts_what_is_predicted_constant(tissue):
+    predicted = tissue + np.random.default_rng(1).normal(0, 0.5, tissue.shape)
+    measured = tissue.copy()
+    measured[:, 2] = 0.0
+    left_out = np.arange(15) == 2
+    kept = np.delete(np.arange(15), 2)
+    whole = co.gene_structure_correlation(
+        co.gene_correlations(predicted), co.gene_correlations(measured), left_out
+    )
+    without = co.gene_structure_correlation(
+        co.gene_correlations(predicted[:, kept]),
+        co.gene_correlations(measured[:, kept]),
+        np.zeros(14, bool),
+    )
+    assert whole == pytest.approx(without)
+    predicted[:, 5] = 1.0
+    silenced = co.gene_structure_correlation(
+        co.gene_correlations(predicted), co.gene_correlations(measured), left_out
+    )
+    assert silenced < whole
+
+
+def test_a_one_factor_prediction_has_no_gene_structure_whatever_float32_rounds(tissue):
+    depth = tissue.mean(axis=1, keepdims=True)
+    one_factor = (depth * np.linspace(0.2, 3, 15) + 4).astype(np.float32)
+    gsc = co.gene_structure_correlation(
+        co.gene_correlations(one_factor), co.gene_correlations(tissue), np.zeros(15, bool)
+    )
+    assert gsc == 0.0
+
+
+def test_gsc_of_two_genes_is_unknown():
+    two = np.eye(2)
+    assert np.isnan(co.gene_structure_correlation(two, two, np.zeros(2, bool)))
