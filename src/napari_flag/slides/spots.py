@@ -61,7 +61,7 @@ class Spots:
         return len(self.ids)
 
     def take(self, keep: npt.NDArray[np.bool_] | IntArray) -> "Spots":
-        """Return the spots that `keep` (boolean mask or integer positions) selects, in its order."""
+        """Return the spots that `keep` (boolean mask or positions) selects, in its order."""
         rows = np.flatnonzero(keep) if keep.dtype == np.bool_ else keep
         return replace(
             self,

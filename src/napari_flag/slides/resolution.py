@@ -1,0 +1,97 @@
+"""µm per pixel: read from wherever a file states it, with its source, and doubted."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+PLAUSIBLE: Final = (0.1, 2.0)
+"""µm/px of bright-field scans: 80x is about 0.12, 5x about 2."""
+SCREEN_SETTING: Final = 10.0
+"""µm/px from which a resolution tag is taken for a print or screen setting (2540 dpi and less)."""
+SQUARE_WITHIN: Final = 0.01
+"""Relative difference of the two µm/px up to which pixels are taken for square."""
+
+MICRONS: Final[Mapping[str, float]] = {
+    "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0,
+    "\\u00b5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0, "inch": 25400.0,
+}  # fmt: skip
+"""µm in one unit, by the names OME-XML and ImageJ use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a file says of its scale: µm per level-0 pixel (None if unknown), source, notices."""
+
+    mpp: float | None = None
+    source: str = ""
+    notices: tuple[str, ...] = ()
+
+
+UNKNOWN: Final = Resolution()
+
+
+def stated(x: float, y: float, source: str) -> Resolution:
+    """Return the resolution of a file that states µm/px along x and y.
+
+    Values that are no resolution of a scan (zero, not finite, a screen's 72 dpi) count as
+    unknown; pixels that are not square get the geometric mean and a notice.
+    """
+    if not (math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0):
+        return UNKNOWN
+    mpp = x if x == y else math.sqrt(x * y)
+    if mpp >= SCREEN_SETTING:
+        notice = (
+            f"The file states {25400 / mpp:.0f} dpi ({source}), which is a print or screen setting "
+            "and not the scanner's, so µm/px counts as unknown."
+        )
+        return Resolution(notices=(notice,))
+    if abs(x / y - 1) <= SQUARE_WITHIN:
+        return Resolution(mpp, source)
+    notice = (
+        f"The pixels are not square ({x:.4g} × {y:.4g} µm, {source}); {mpp:.4g} µm/px is used both "
+        "ways, so distances are off by up to "
+        f"{100 * abs(math.sqrt(max(x / y, y / x)) - 1):.0f} %."
+    )
+    return Resolution(mpp, source, (notice,))
+
+
+def check_mpp(mpp: float) -> str | None:
+    """Return a sentence when `mpp` (µm/px) is outside 0.1–2, as no scan of H&E is; else None."""
+    low, high = PLAUSIBLE
+    if math.isfinite(mpp) and low <= mpp <= high:
+        return None
+    return (
+        f"{mpp:.4g} µm/px is outside {low:g}–{high:g}, the range of slide scanners, so it is "
+        "probably wrong; check it against the scanner's settings and set it by hand."
+    )
+
+
+def from_openslide(properties: Mapping[str, str]) -> Resolution:
+    """Return the resolution OpenSlide's `properties` state."""
+    x, y = _number(properties, "openslide.mpp-x"), _number(properties, "openslide.mpp-y")
+    if x is not None or y is not None:
+        return stated(x or y or 0.0, y or x or 0.0, "openslide.mpp-x")
+    aperio = _number(properties, "aperio.MPP")
+    if aperio is not None:
+        return stated(aperio, aperio, "aperio.MPP")
+    micron = {"inch": 25400.0, "centimeter": 1e4}.get(properties.get("tiff.ResolutionUnit", ""))
+    x, y = _number(properties, "tiff.XResolution"), _number(properties, "tiff.YResolution")
+    if micron and x:
+        return stated(micron / x, micron / (y or x), "TIFF resolution tags")
+    power = properties.get("openslide.objective-power")
+    if power:
+        notice = (
+            f"The slide states its magnification ({power}x) but not its µm/px; magnification "
+            "alone does not fix it, so ask the scanner's operator or estimate it from the spots."
+        )
+        return Resolution(notices=(notice,))
+    return UNKNOWN
+
+
+def _number(properties: Mapping[str, str], key: str) -> float | None:
+    try:
+        value = float(properties.get(key, "").replace(",", "."))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None

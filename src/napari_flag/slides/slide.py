@@ -1,0 +1,187 @@
+"""Slide: one image of tissue, whatever the file, in level-0 pixels and µm."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import numpy as np
+
+from napari_flag.errors import UserError
+from napari_flag.slides.opening import open_reader
+from napari_flag.slides.pixels import UInt8Array, mirrored
+from napari_flag.slides.readers import Reader, Size
+from napari_flag.slides.resolution import check_mpp
+
+__all__ = ["Slide", "check_mpp", "open_slide"]
+
+SET_BY_HAND: Final = "set by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Slide:
+    """One slide; a context manager that closes its file.
+
+    Parameters
+    ----------
+    path
+        The file it was opened from.
+    mpp, mpp_source
+        µm per level-0 pixel and where that came from; None and "" when unknown.
+    reader
+        What reads its pixels.
+    notices
+        Sentences the user should see: pixels not square, a screen's dpi ignored, ...
+    """
+
+    path: Path
+    mpp: float | None
+    mpp_source: str
+    reader: Reader = field(repr=False, compare=False)
+    notices: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """File name without its ending."""
+        return slide_name(self.path)
+
+    @property
+    def size(self) -> Size:
+        """(width, height) in level-0 pixels."""
+        return self.reader.levels[0]
+
+    @property
+    def levels(self) -> tuple[Size, ...]:
+        """(width, height) of each pyramid level, in its pixels."""
+        return self.reader.levels
+
+    @property
+    def downsamples(self) -> tuple[float, ...]:
+        """Level-0 pixels per pixel of each level."""
+        return tuple(_downsample(self.size, level) for level in self.levels)
+
+    def read_region(
+        self, x: float, y: float, width: int, height: int, level: int = 0
+    ) -> UInt8Array:
+        """Read a window; thread-safe.  Outside the slide the border is mirrored.
+
+        Parameters
+        ----------
+        x, y
+            Top-left corner in level-0 pixels, rounded to a pixel of `level`; may be negative.
+        width, height
+            Size of the window in pixels of `level`.
+        level
+            Pyramid level.
+
+        Returns
+        -------
+        uint8 (height, width, 3), RGB.
+        """
+        down = self.downsamples[level]
+        return self.read_level(round(x / down), round(y / down), width, height, level)
+
+    def read_level(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
+        """Read a window as `read_region` does, with x and y in pixels of `level`."""
+        full_width, full_height = self.levels[level]
+        if x >= 0 and y >= 0 and x + width <= full_width and y + height <= full_height:
+            return self.reader.read(x, y, width, height, level)
+        columns, rows = mirrored(x, width, full_width), mirrored(y, height, full_height)
+        left, top = int(columns.min()), int(rows.min())
+        box = self.reader.read(
+            left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1, level
+        )
+        return box[(rows - top)[:, None], (columns - left)[None, :]]
+
+    def level_for(self, downsample: float) -> int:
+        """Return the smallest level that still has at least one pixel per `downsample` pixels."""
+        fine = [i for i, d in enumerate(self.downsamples) if d <= downsample * 1.005]
+        return max(fine, key=lambda i: self.downsamples[i], default=0)
+
+    def thumbnail(self, longest: int = 2048) -> UInt8Array:
+        """Return the whole slide, (h, w, 3) uint8, at most `longest` pixels along either side."""
+        from PIL import Image
+
+        factor = max(1.0, max(self.size) / longest)
+        level = self.level_for(factor)
+        width, height = self.levels[level]
+        target = (max(1, round(self.size[0] / factor)), max(1, round(self.size[1] / factor)))
+        if width * height <= 2**26:
+            whole = self.read_level(0, 0, width, height, level)
+        else:
+            whole = self._subsampled(level, factor / self.downsamples[level])
+        if whole.shape[1::-1] == target:
+            return whole
+        image = Image.fromarray(whole)
+        return np.asarray(image.resize(target, Image.Resampling.BOX, reducing_gap=None))
+
+    def _subsampled(self, level: int, factor: float) -> UInt8Array:
+        """Return `level` reduced by whole blocks, band by band, so that memory stays small."""
+        step = max(1, int(factor))
+        width, height = self.levels[level]
+        bands = []
+        for y in range(0, height - height % step, step * 64):
+            band = self.reader.read(
+                0, y, width - width % step, min(step * 64, height - height % step - y), level
+            )
+            blocks = band.reshape(band.shape[0] // step, step, band.shape[1] // step, step, 3)
+            bands.append(np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8))
+        return np.concatenate(bands)
+
+    def with_mpp(self, mpp: float, source: str = SET_BY_HAND) -> "Slide":
+        """Return the same slide (sharing the open file) at `mpp` µm per level-0 pixel."""
+        if not (np.isfinite(mpp) and mpp > 0):
+            raise UserError(f"{mpp} µm per pixel is not a size; give a number such as 0.5.")
+        return replace(self, mpp=float(mpp), mpp_source=source)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.reader.close()
+
+    def __enter__(self) -> "Slide":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
+    """Open a slide of any format.
+
+    Parameters
+    ----------
+    path
+        A whole-slide image, TIFF, or plain image; for DICOM a file or its folder.
+    mpp
+        µm per level-0 pixel when known better than by the file.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, is no image, or is damaged.
+    """
+    path = Path(path).expanduser()
+    reader = open_reader(path)
+    found = reader.resolution
+    slide = Slide(path, found.mpp, found.source, reader, found.notices)
+    return slide if mpp is None else slide.with_mpp(mpp)
+
+
+def slide_name(path: Path) -> str:
+    """Return a file's name without its ending (also ``.ome.tif``)."""
+    stem = path.stem
+    return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem
+
+
+def _downsample(full: Size, level: Size) -> float:
+    """Return level-0 pixels per pixel of a level: a whole number where rounding of sizes allows."""
+    ratio = (full[0] / level[0] + full[1] / level[1]) / 2
+    whole = round(ratio)
+    if all(abs(f / whole - n) < 1 for f, n in zip(full, level, strict=True)):
+        return float(whole)
+    return ratio

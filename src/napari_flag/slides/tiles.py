@@ -1,0 +1,168 @@
+"""Tiles: square windows around spots at a stated µm/px, read ahead by threads."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag.errors import UserError
+from napari_flag.slides.pixels import UInt8Array
+from napari_flag.slides.slide import Slide
+
+SAME: Final = 0.005
+"""Relative difference of two µm/px up to which pixels are taken as they are."""
+COARSEST: Final = 1.5
+"""How much coarser than the asked µm/px a slide may be: beyond it, detail would be made up."""
+
+
+def read_tiles(
+    slide: Slide,
+    xy: npt.NDArray[Any],
+    *,
+    size_px: int,
+    mpp: float,
+    batch_size: int = 64,
+    workers: int = 2,
+) -> Iterator[UInt8Array]:
+    """Read a square tile around each position, in order, in batches.
+
+    Parameters
+    ----------
+    slide
+        A slide with known µm/px.
+    xy
+        (n, 2) float, (x, y) tile centres in level-0 pixels.
+    size_px
+        Side of a tile in its own pixels.
+    mpp
+        µm per pixel wanted of the tile; read from the best level and resampled (antialiased)
+        unless that level has it within 0.5 %.
+    batch_size
+        Tiles per batch; the last may be smaller.
+    workers
+        Threads that read ahead, at most one batch: memory is bounded by two batches.
+
+    Yields
+    ------
+    uint8 (b, size_px, size_px, 3), RGB; outside the slide the border is mirrored.
+
+    Raises
+    ------
+    UserError
+        Before the first tile is read: µm/px unknown, slide too coarse, a centre off the slide.
+    """
+    window = tile_window(slide, size_px=size_px, mpp=mpp)
+    centres = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
+    _refuse_off_slide(slide, centres)
+    return _batches(slide, centres, window, batch_size, workers)
+
+
+@dataclass(frozen=True, slots=True)
+class TileWindow:
+    """Where the pixels of a tile come from.
+
+    Parameters
+    ----------
+    level
+        Pyramid level read.
+    downsample
+        Level-0 pixels per pixel of that level.
+    span
+        Side of the tile in pixels of that level.
+    size_px
+        Side of the tile in its own pixels.
+    """
+
+    level: int
+    downsample: float
+    span: float
+    size_px: int
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether the level's pixels are the tile's pixels."""
+        return abs(self.span / self.size_px - 1) <= SAME
+
+    def read(self, slide: Slide, centre: npt.NDArray[np.float64]) -> UInt8Array:
+        """Return the tile around `centre`, (x, y) in level-0 pixels."""
+        side = self.size_px if self.as_stored else self.span
+        left, top = (centre / self.downsample - side / 2).tolist()
+        if self.as_stored:
+            return slide.read_level(round(left), round(top), self.size_px, self.size_px, self.level)
+        return self._resampled(slide, left, top)
+
+    def _resampled(self, slide: Slide, left: float, top: float) -> UInt8Array:
+        from PIL import Image
+
+        # A rim on every side, so that the filter sees true neighbours rather than an edge.
+        rim = int(np.ceil(2 * max(1.0, self.span / self.size_px)))
+        x, y = int(np.floor(left)) - rim, int(np.floor(top)) - rim
+        side = int(np.ceil(self.span)) + 1 + 2 * rim
+        source = Image.fromarray(slide.read_level(x, y, side, side, self.level))
+        # Hamming averages over each new pixel's area without blurring more than that;
+        # bicubic is smooth where a slightly too coarse slide is enlarged.
+        shrinks = self.span > self.size_px
+        kernel = Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC
+        box = (left - x, top - y, left - x + self.span, top - y + self.span)
+        return np.asarray(source.resize((self.size_px, self.size_px), kernel, box=box))
+
+
+def tile_window(slide: Slide, *, size_px: int, mpp: float) -> TileWindow:
+    """Return how tiles of `size_px` pixels at `mpp` µm/px are read from `slide`.
+
+    Raises
+    ------
+    UserError
+        When the slide's µm/px is unknown or too coarse.
+    """
+    if slide.mpp is None:
+        raise UserError(
+            f"{slide.name} does not say how many µm a pixel is, so tiles of a known size cannot "
+            "be cut; give its µm/px (--mpp), or estimate it from spots of known pitch."
+        )
+    if slide.mpp > COARSEST * mpp:
+        raise UserError(
+            f"{slide.name} has {slide.mpp:.3g} µm/px, too coarse for the {mpp:.3g} µm/px asked "
+            "for; use the full-resolution image or an encoder made for coarser slides."
+        )
+    scale = mpp / slide.mpp
+    level = slide.level_for(scale)
+    downsample = slide.downsamples[level]
+    return TileWindow(level, downsample, size_px * scale / downsample, size_px)
+
+
+def _refuse_off_slide(slide: Slide, centres: npt.NDArray[np.float64]) -> None:
+    off = (~((centres >= 0) & (centres <= slide.size))).any(axis=1)
+    if off.any():
+        raise UserError(
+            f"{off.sum()} of {len(centres)} positions lie outside {slide.name} "
+            f"({slide.size[0]} × {slide.size[1]} px); choose the table that belongs to this slide."
+        )
+
+
+def _batches(
+    slide: Slide,
+    centres: npt.NDArray[np.float64],
+    window: TileWindow,
+    batch_size: int,
+    workers: int,
+) -> Iterator[UInt8Array]:
+    ahead: deque[Future[UInt8Array]] = deque()
+    pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="tiles")
+    try:
+        queued = 0
+        for start in range(0, len(centres), batch_size):
+            stop = min(start + batch_size, len(centres))
+            batch = np.empty((stop - start, window.size_px, window.size_px, 3), np.uint8)
+            for i in range(stop - start):
+                while queued < len(centres) and len(ahead) < batch_size:
+                    ahead.append(pool.submit(window.read, slide, centres[queued]))
+                    queued += 1
+                batch[i] = ahead.popleft().result()
+            yield batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
