@@ -74,10 +74,6 @@ class Frame:
         affine = np.diag([self.um_per_px, self.um_per_px, 1.0]) @ matrix
         return {"affine": affine, "units": (self.unit, self.unit), "axis_labels": AXES}
 
-    def to_pixels(self, position: Any) -> tuple[float, float]:
-        """Return level-0 (x, y) of a napari world `position`; of more axes the last two count."""
-        return float(position[-1]) / self.um_per_px, float(position[-2]) / self.um_per_px
-
 
 def provenance(adata: Any) -> Mapping[str, Any]:
     """Return ``uns["napari_flag"]`` of `adata`, or an empty mapping when it is not ours."""

@@ -72,10 +72,8 @@ class SpotRaster:
             return self.frame.options(float(step), (self.matrix[1, 2], self.matrix[0, 2]))
         return self.frame.affine_options(self.matrix)
 
-    def spot_at(self, position: Any) -> int | None:
-        """Return the row of the spot at world `position` (…, y, x), or None; constant time."""
-        x, y = self.frame.to_pixels(position)
-        row, col, _ = np.linalg.solve(self.matrix, (y, x, 1.0))
+    def spot_at(self, row: float, col: float) -> int | None:
+        """Return the spot drawn at raster pixel (row, col), or None; constant time."""
         r, c = round(row), round(col)
         height, width = self.lookup.shape
         if not (0 <= r < height and 0 <= c < width):
