@@ -1,0 +1,57 @@
+# One verb each; every target sets up .venv (and, as root on Debian, system libraries) by itself.
+#   make demo    open the bundled synthetic slide in napari, predict, and compare with the truth
+#   make test    run the tests
+#   make check   lint, types, manifest, wheel
+#   make bench   run the benchmarks
+#   make docs    remake the pictures of docs/images that come from the bundled slide
+#   make clean   remove .venv and caches
+# Another Python: make PYTHON=/path/to/python3.12 demo
+
+VENV ?= .venv
+PYTHON ?=
+PY := $(VENV)/bin/python
+export VENV PYTHON
+
+# a display of one's own when there is none; macOS and Windows need none
+HEADLESS := $(shell [ "$$(uname -s)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo yes)
+SHOWN := $(if $(HEADLESS),xvfb-run -a,)
+
+.PHONY: help demo test check bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(VENV)/.ready-dev: pyproject.toml tools/setup
+	@tools/setup dev
+	@touch $@ $(VENV)/.ready-demo
+
+$(VENV)/.ready-demo: pyproject.toml tools/setup
+	@if [ -f $(VENV)/.ready-dev ]; then tools/setup dev; touch $(VENV)/.ready-dev; else tools/setup all; fi
+	@touch $@
+
+demo: $(VENV)/.ready-demo
+	@$(VENV)/bin/napari-flag demo $(ARGS)
+
+test: $(VENV)/.ready-dev
+	@if [ -n "$(HEADLESS)" ] && ! command -v xvfb-run >/dev/null; then \
+	  echo "The tests open napari and need a display, and there is none: install xvfb (sudo apt-get install xvfb xauth) and run this again." >&2; exit 2; fi
+	$(SHOWN) $(PY) -m pytest $(ARGS)
+
+check: $(VENV)/.ready-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/npe2 validate src/napari_flag/napari.yaml
+	$(PY) tools/check_wheel.py
+
+bench: $(VENV)/.ready-dev
+	@set -e; for script in benchmarks/bench_*.py; do \
+	  [ -e "$$script" ] || { echo "There are no benchmarks yet."; break; }; \
+	  echo "== $$script"; $(SHOWN) $(PY) "$$script"; done
+
+docs: $(VENV)/.ready-demo
+	$(VENV)/bin/napari-flag demo --screenshot docs/images/demo.png
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
