@@ -38,7 +38,7 @@ def open_reader(path: Path) -> Reader:
         ) from error
     if not head:
         raise UserError(f"{path.name} is an empty file; copy or export it again.")
-    return _tiff(path) if head[:4] in TIFF_MAGIC else _image(path)
+    return open_tiff(path) if head[:4] in TIFF_MAGIC else _image(path)
 
 
 def _file(path: Path) -> Path:
@@ -56,7 +56,8 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _tiff(path: Path) -> Reader:
+def open_tiff(path: Path) -> Reader:
+    """Return a reader of a TIFF file; whatever is wrong with it is a `UserError`."""
     import tifffile
 
     from napari_flag.slides.tiff import TiffReader

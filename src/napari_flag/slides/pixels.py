@@ -47,7 +47,8 @@ class PixelFormat:
 
     def _bytes(self, stored: npt.NDArray[Any]) -> UInt8Array:
         if stored.dtype == np.uint8 and self.white == 255:
-            return stored.view(np.uint8)
+            as_is: UInt8Array = stored.view(np.uint8)
+            return as_is
         scaled = stored.astype(np.float32) * np.float32(255.0 / self.white)
         return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 

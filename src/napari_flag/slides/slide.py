@@ -1,6 +1,7 @@
 """Slide: one image of tissue, whatever the file, in level-0 pixels and µm."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -8,12 +9,22 @@ from typing import Final
 import numpy as np
 
 from napari_flag.errors import UserError
+from napari_flag.progress import Steps
+from napari_flag.slides.lazy import LazyLevel
 from napari_flag.slides.opening import open_reader
 from napari_flag.slides.pixels import UInt8Array, mirrored
+from napari_flag.slides.pyramid import cached_reader, has_pyramid
 from napari_flag.slides.readers import Reader, Size
 from napari_flag.slides.resolution import check_mpp
 
-__all__ = ["Slide", "check_mpp", "open_slide"]
+__all__ = [
+    "Slide",
+    "build_pyramid",
+    "check_mpp",
+    "napari_levels",
+    "needs_pyramid",
+    "open_slide",
+]
 
 SET_BY_HAND: Final = "set by hand"
 
@@ -170,6 +181,54 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     found = reader.resolution
     slide = Slide(path, found.mpp, found.source, reader, found.notices)
     return slide if mpp is None else slide.with_mpp(mpp)
+
+
+def needs_pyramid(slide: Slide) -> bool:
+    """Return whether `build_pyramid` has something to do before `slide` can be shown smoothly."""
+    return not has_pyramid(slide.reader)
+
+
+def build_pyramid(slide: Slide, cache_dir: str | Path | None = None) -> Steps[Slide]:
+    """Give a slide without a useful pyramid, or without random access, one in a cache.
+
+    Parameters
+    ----------
+    slide
+        The slide; the returned one takes its place and is the one to close.
+    cache_dir
+        Folder of the cache, by default the user's cache folder of napari-flag.
+
+    Yields
+    ------
+    Step, in tiles; cancelled, nothing is left behind.
+
+    Returns
+    -------
+    The slide with level-0 pixels unchanged (the cache is lossless), or `slide` itself when it
+    needs no pyramid.
+
+    Raises
+    ------
+    UserError
+        When the cache folder cannot be written, or the image does not fit in memory.
+    """
+    if not needs_pyramid(slide):
+        return slide
+    folder = None if cache_dir is None else Path(cache_dir).expanduser()
+    reader = yield from cached_reader(slide.reader, slide.path, folder)
+    return replace(slide, reader=reader)
+
+
+def napari_levels(slide: Slide) -> list[LazyLevel]:
+    """Return the levels as lazy (h, w, 3) uint8 arrays for ``add_image(multiscale=True)``.
+
+    napari asks them for the part on screen, and nothing else is read.  Show it with
+    ``rgb=True, contrast_limits=(0, 255)``, so that napari does not look at pixels to find out.
+    """
+    return [
+        LazyLevel(size, partial(slide.read_level, level=level))
+        for level, size in enumerate(slide.levels)
+    ]
 
 
 def slide_name(path: Path) -> str:
