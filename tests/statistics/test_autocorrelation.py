@@ -105,7 +105,7 @@ def test_moran_agrees_with_squidpy_scanpy_and_esda_on_the_real_section(sections)
 
 
 def test_nearest_graph_and_moran_agree_with_squidpy_on_the_real_section(sections):
-    squidpy = pytest.importorskip("squidpy")
+    squidpy = pytest.importorskip("squidpy", exc_type=ImportError)
     from anndata import AnnData
 
     section = sections["C5"]

@@ -1,0 +1,285 @@
+"""Compare a prediction with what was measured on the same spots.
+
+The definitions are those of ``statistics``; this module matches spots and genes, refuses what
+cannot be compared, and gathers the scores.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.matching import (
+    Match,
+    Unmatched,
+    dense,
+    find_unmatched,
+    match_names,
+    shared_counts,
+)
+from napari_flag.results import find_fault
+from napari_flag.statistics import accuracy, autocorrelation, coexpression, intervals
+from napari_flag.statistics.autocorrelation import Neighbours
+from napari_flag.statistics.intervals import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+METRICS: Final = ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude")
+HALF: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The metrics of one set of predicted values (``X`` or the one sample).
+
+    Parameters
+    ----------
+    values
+        Metric name (see `METRICS`) → value; NaN where it is not defined.
+    intervals
+        Metric name → 95 % bootstrap interval; amplitude has none.
+    genes_constant_in_truth
+        Genes left out of every correlation.
+    genes_predicted_constant
+        Genes that scored 0 for it.
+    """
+
+    values: dict[str, float]
+    intervals: dict[str, Interval]
+    genes_constant_in_truth: int
+    genes_predicted_constant: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A prediction held against the truth of one slide.
+
+    Parameters
+    ----------
+    slide, spots, genes
+        Name of the slide; how many spots and genes were compared.
+    scores
+        "X" → `Scores` of the mean of the joint samples, "sample" → of one of them.
+    tables
+        "X" and "sample" → one row per gene in the order of the prediction: gene, pcc, cpcc,
+        spearman, mse, amplitude, moran_predicted, moran_measured, mean (measured).
+    neighbours
+        Which graph Moran's I used.
+    trained_on_this_slide
+        The weights have seen this section: its scores say nothing about new tissue.
+    """
+
+    slide: str
+    spots: int
+    genes: int
+    scores: dict[str, Scores]
+    tables: "dict[str, pd.DataFrame]"
+    neighbours: str
+    unmatched: Unmatched
+    trained_on_this_slide: bool
+    notices: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``compare --json`` prints: plain Python, None where a number is unknown."""
+        result: dict[str, Any] = {
+            name: {
+                **{metric: _known(value) for metric, value in scores.values.items()},
+                "intervals_95": {
+                    metric: [_known(end) for end in ends] if not math.isnan(ends[0]) else None
+                    for metric, ends in scores.intervals.items()
+                },
+                "genes_constant_in_truth": scores.genes_constant_in_truth,
+                "genes_predicted_constant": scores.genes_predicted_constant,
+            }
+            for name, scores in self.scores.items()
+        }
+        result |= {"slide": self.slide, "spots": self.spots, "genes": self.genes}
+        result |= {"units": keys.EXPRESSION_UNITS, "neighbours": self.neighbours}
+        result["trained_on_this_slide"] = self.trained_on_this_slide
+        result["unmatched"] = {name: list(ids) for name, ids in asdict(self.unmatched).items()}
+        result["notices"] = list(self.notices)
+        result["use"] = keys.RESEARCH_USE_ONLY
+        return result
+
+
+def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comparison:
+    """Score `predicted` against `measured` on the spots and genes they share.
+
+    Parameters
+    ----------
+    predicted
+        A prediction file (see CONTRIBUTING.md).
+    measured
+        Raw counts; ``obs_names`` are the same spot ids, ``var_names`` gene symbols.
+    seed
+        Of the bootstrap.
+
+    Raises
+    ------
+    UserError
+        When `predicted` is not ours, `measured` holds no raw counts, nothing matches, or too
+        little does.
+    """
+    fault = find_fault(predicted)
+    if fault:
+        raise UserError(
+            f"The file to compare {fault}, so it is no prediction of napari-flag; give the "
+            "prediction first and the measured counts second."
+        )
+    match = match_names(predicted, measured)
+    counts = shared_counts(measured, match)
+    truth = np.log2(counts + 1.0)
+    unseen = accuracy.constant_genes(truth)
+    if unseen.all():
+        raise UserError(
+            f"Each of the {len(unseen)} shared genes has the same count in every measured spot, so "
+            "there is nothing to compare; check that these are the counts of this section."
+        )
+    neighbours = _neighbours(predicted, match)
+    blocks = intervals.neighbouring_blocks(_xy(predicted)[match.rows])
+    genes = [str(gene) for gene in predicted.var_names[match.columns]]
+    scores, tables = {}, {}
+    for name, values in (("X", predicted.X), ("sample", predicted.layers[keys.SAMPLE])):
+        guess = dense(values)[np.ix_(match.rows, match.columns)].astype(np.float64)
+        scores[name], tables[name] = _score(guess, truth, neighbours, blocks, genes, seed)
+    trained = _trained_on(predicted)
+    return Comparison(
+        slide=slide_name(predicted),
+        spots=len(match.rows),
+        genes=len(genes),
+        scores=scores,
+        tables=tables,
+        neighbours=neighbours.description,
+        unmatched=find_unmatched(predicted, measured),
+        trained_on_this_slide=trained,
+        notices=_notices(predicted, measured, match, neighbours, unseen, trained),
+    )
+
+
+def _score(
+    guess: accuracy.FloatArray,
+    truth: accuracy.FloatArray,
+    neighbours: Neighbours,
+    blocks: npt.NDArray[np.int64],
+    genes: list[str],
+    seed: int,
+) -> "tuple[Scores, pd.DataFrame]":
+    """Compute the metrics of one set of values, their intervals, and the table per gene."""
+    import pandas as pd
+
+    unseen = accuracy.constant_genes(truth)
+    pure_guess, pure_truth = accuracy.composition(guess), accuracy.composition(truth)
+    table = pd.DataFrame(
+        {
+            "gene": genes,
+            "pcc": accuracy.gene_pearson(guess, truth),
+            "cpcc": accuracy.gene_pearson(pure_guess, pure_truth),
+            "spearman": accuracy.gene_spearman(guess, truth),
+            "mse": accuracy.gene_mse(guess, truth),
+            "amplitude": accuracy.gene_amplitude(guess, truth),
+            "moran_predicted": autocorrelation.moran_i(guess, neighbours.weights),
+            "moran_measured": autocorrelation.moran_i(truth, neighbours.weights),
+            "mean": truth.mean(axis=0),
+        }
+    )
+    moran = table.moran_predicted.to_numpy(), table.moran_measured.to_numpy()
+    together = coexpression.gene_correlations(guess), coexpression.gene_correlations(truth)
+    values = {
+        "PCC": accuracy.mean_over_genes(table.pcc.to_numpy()),
+        "MSE": float(table.mse.mean()),
+        "GSC": coexpression.gene_structure_correlation(*together, unseen),
+        "SSC": autocorrelation.spatial_structure_correlation(*moran, unseen),
+        "cPCC": accuracy.mean_over_genes(table.cpcc.to_numpy()),
+        "amplitude": accuracy.median_over_genes(table.amplitude.to_numpy()),
+    }
+    random = [np.random.default_rng([seed, k]) for k in range(5)]
+    ends = {
+        "PCC": intervals.pcc_interval(guess, truth, blocks, random[0]),
+        "MSE": intervals.mse_interval(guess, truth, blocks, random[1]),
+        "GSC": intervals.gsc_interval(*together, unseen, random[2]),
+        "SSC": intervals.ssc_interval(*moran, unseen, random[3]),
+        "cPCC": intervals.pcc_interval(pure_guess, pure_truth, blocks, random[4]),
+    }
+    silent = accuracy.constant_genes(guess) & ~unseen
+    return Scores(values, ends, int(unseen.sum()), int(silent.sum())), table
+
+
+def _notices(
+    predicted: "AnnData",
+    measured: "AnnData",
+    match: Match,
+    neighbours: Neighbours,
+    unseen: accuracy.BoolArray,
+    trained: bool,
+) -> tuple[str, ...]:
+    """Gather what a reader of the scores must know."""
+    notices = []
+    if trained:
+        notices.append(
+            f"{slide_name(predicted)} is among the sections these weights were trained on, so "
+            "these scores say nothing about new tissue."
+        )
+    if len(match.rows) < HALF * predicted.n_obs:
+        notices.append(
+            f"Only {len(match.rows)} of {predicted.n_obs} predicted spots are in the measured "
+            "table; check that it is of this slide."
+        )
+    used = measured.var_names[match.measured_columns]
+    twice = used[used.isin(measured.var_names[measured.var_names.duplicated()])]
+    if len(twice):
+        notices.append(
+            f"{len(twice)} genes are listed more than once in the measured table (such as "
+            f"{twice[0]}); the first of each was used."
+        )
+    if (~unseen).sum() < 3:
+        notices.append(
+            "GSC and SSC need at least 3 genes that vary in truth, so they are left out."
+        )
+    if neighbours.isolated:
+        notices.append(
+            f"{neighbours.isolated} of {len(match.rows)} spots have no neighbour in the graph of "
+            "Moran's I."
+        )
+    return tuple(notices)
+
+
+def _neighbours(predicted: "AnnData", match: Match) -> Neighbours:
+    array = None
+    if keys.ARRAY_ROW in predicted.obs and keys.ARRAY_COL in predicted.obs:
+        both = predicted.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.float64)
+        if np.isfinite(both).all():
+            array = both.astype(np.int64)[match.rows]
+    lattice = str(predicted.uns[keys.PROVENANCE].get(keys.LATTICE, "none"))
+    return autocorrelation.find_neighbours(
+        _xy(predicted)[match.rows],
+        array,
+        "square" if lattice == "square" else "hex" if lattice == "hex" else "none",
+    )
+
+
+def slide_name(predicted: "AnnData") -> str:
+    """Return the name of the slide a prediction was made on."""
+    return str(predicted.uns[keys.PROVENANCE].get(keys.SLIDE_NAME, "this slide"))
+
+
+def _trained_on(predicted: "AnnData") -> bool:
+    """Tell whether the slide is named among the training sections: "C5" is in "her2st-C5" too."""
+    name = slide_name(predicted).casefold()
+    trained = predicted.uns[keys.PROVENANCE].get(keys.TRAINING_SLIDES, ())
+    sections = [trained] if isinstance(trained, str) else [str(s) for s in trained]
+    ends = tuple(mark + name for mark in "-_/: ")
+    return any(s.casefold() == name or s.casefold().endswith(ends) for s in sections)
+
+
+def _xy(predicted: "AnnData") -> accuracy.FloatArray:
+    return np.asarray(predicted.obsm[keys.SPATIAL], dtype=np.float64)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,145 @@
+import json
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from tests.fakes import fake_prediction
+from tests.test_matching import counts_for
+
+from napari_flag import keys
+from napari_flag.comparison import METRICS, compare
+from napari_flag.errors import UserError
+
+
+@pytest.fixture
+def prediction():
+    return fake_prediction(n_spots=81, n_genes=12)
+
+
+@pytest.fixture
+def measured(prediction):
+    return counts_for(prediction)
+
+
+def by_hand(guess: np.ndarray, truth: np.ndarray, array: np.ndarray) -> dict[str, float]:
+    """The definitions of evaluation.md written a second time, plainly."""
+
+    def pcc(p, y):
+        return np.mean([np.corrcoef(p[:, g], y[:, g])[0, 1] for g in range(y.shape[1])])
+
+    def moran(v):
+        near = (np.abs(array[:, None] - array[None]).sum(-1) == 1).astype(float)
+        near /= near.sum(1, keepdims=True)
+        z = v - v.mean(0)
+        return len(v) / near.sum() * (z * (near @ z)).sum(0) / (z * z).sum(0)
+
+    pairs = np.triu_indices(truth.shape[1], 1)
+    spot_mean = guess.mean(1, keepdims=True), truth.mean(1, keepdims=True)
+    return {
+        "PCC": pcc(guess, truth),
+        "MSE": ((guess - truth) ** 2).mean(),
+        "GSC": np.corrcoef(np.corrcoef(guess.T)[pairs], np.corrcoef(truth.T)[pairs])[0, 1],
+        "SSC": np.corrcoef(moran(guess), moran(truth))[0, 1],
+        "cPCC": pcc(guess - spot_mean[0], truth - spot_mean[1]),
+        "amplitude": np.median(guess.var(0) / truth.var(0)),
+    }
+
+
+def test_the_scores_are_those_of_the_definitions_for_mean_and_sample(prediction, measured):
+    result = compare(prediction, measured)
+    truth = np.log2(measured.X.toarray().astype(np.float64) + 1)
+    array = prediction.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy()
+    for name, values in (("X", prediction.X), ("sample", prediction.layers[keys.SAMPLE])):
+        expected = by_hand(values.astype(np.float64), truth, array)
+        for metric in METRICS:
+            assert result.scores[name].values[metric] == pytest.approx(expected[metric], abs=1e-9)
+    assert result.scores["X"].values["PCC"] != result.scores["sample"].values["PCC"]
+    assert result.neighbours == "4 first-ring neighbours on the square array"
+    assert (result.spots, result.genes, result.slide) == (81, 12, "fake")
+
+
+def test_intervals_hold_their_scores_and_repeat(prediction, measured):
+    result, again = compare(prediction, measured), compare(prediction, measured)
+    assert result.to_dict() == again.to_dict()
+    for scores in result.scores.values():
+        for metric, (low, high) in scores.intervals.items():
+            assert low <= scores.values[metric] <= high
+
+
+def test_json_has_the_metrics_under_x_and_sample(prediction, measured):
+    result = json.loads(json.dumps(compare(prediction, measured).to_dict(), allow_nan=False))
+    for name in ("X", "sample"):
+        assert set(METRICS) <= set(result[name])
+        assert len(result[name]["intervals_95"]["PCC"]) == 2
+    assert result["unmatched"]["genes_only_predicted"] == []
+    assert result["trained_on_this_slide"] is False
+
+
+def test_the_table_has_one_row_per_gene_in_order(prediction, measured):
+    table = compare(prediction, measured).tables["X"]
+    assert list(table.gene) == list(prediction.var_names)
+    assert list(table.columns) == [
+        "gene", "pcc", "cpcc", "spearman", "mse", "amplitude", "moran_predicted",
+        "moran_measured", "mean",
+    ]  # fmt: skip
+    assert table.notna().all().all()
+
+
+def test_a_gene_constant_in_truth_is_left_out_and_one_predicted_constant_counts(
+    prediction, measured
+):
+    before = compare(prediction, measured)
+    measured.X[:, 0] = 0
+    measured.X.eliminate_zeros()
+    prediction.X[:, 1] = 2.5
+    scores = compare(prediction, measured).scores["X"]
+    assert scores.genes_constant_in_truth == 1
+    assert scores.genes_predicted_constant == 1
+    others = before.tables["X"].pcc[2:]
+    assert scores.values["PCC"] == pytest.approx(others.sum() / 11)
+
+
+def test_a_section_the_weights_were_trained_on_is_said(prediction, measured):
+    made = prediction.uns[keys.PROVENANCE]
+    for trained in (["her2st-C2", "her2st-FAKE"], np.array(["fake"], object), "fake"):
+        made[keys.TRAINING_SLIDES] = trained
+        result = compare(prediction, measured)
+        assert result.trained_on_this_slide
+        assert "say nothing about new tissue" in result.notices[0]
+    made[keys.TRAINING_SLIDES] = ["notfake", "fake2"]
+    assert not compare(prediction, measured).trained_on_this_slide
+
+
+def test_few_matched_spots_bring_a_notice(prediction, measured):
+    notices = compare(prediction, measured[:30].copy()).notices
+    assert any(notice.startswith("Only 30 of 81") for notice in notices)
+
+
+def test_one_gene_has_its_accuracy_and_no_structure(prediction, measured):
+    result = compare(prediction[:, :1].copy(), measured)
+    values = result.scores["X"].values
+    assert np.isfinite(values["PCC"])
+    assert np.isnan([values["GSC"], values["SSC"]]).all()
+    assert result.to_dict()["X"]["GSC"] is None
+    assert any("at least 3 genes" in notice for notice in result.notices)
+
+
+def test_three_spots_are_compared_without_made_up_intervals(prediction, measured):
+    result = compare(prediction, measured[:3].copy())
+    assert result.to_dict()["X"]["intervals_95"]["PCC"] is None
+
+
+def test_counts_that_never_vary_are_refused(prediction, measured):
+    measured.X = np.ones(measured.shape, np.float32)
+    with pytest.raises(UserError, match="same count in every measured spot"):
+        compare(prediction, measured)
+
+
+def test_an_anndata_of_someone_else_is_refused(measured):
+    with pytest.raises(UserError, match="no prediction of napari-flag"):
+        compare(AnnData(np.ones((4, 3), np.float32)), measured)
+
+
+def test_without_array_positions_the_nearest_spots_are_used_and_said(prediction, measured):
+    del prediction.obs[keys.ARRAY_ROW]
+    assert compare(prediction, measured).neighbours == "4 nearest spots"
