@@ -32,7 +32,7 @@ def test_the_bundled_table_lies_on_the_bundled_slide():
 
 @pytest.mark.slow
 def test_the_documented_command_remakes_the_bundled_pixels_and_counts(tmp_path):
-    slide, table = bundle.write_bundle(tmp_path, simulate(bundle.DEMO_SEED))
+    slide, table = bundle.write_simulated(tmp_path, "again", simulate(bundle.DEMO_SEED))
     made, shipped = tifffile.imread(slide), tifffile.imread(demo_slide())
     assert np.abs(made.astype(int) - shipped).mean() < 1.0
     np.testing.assert_array_equal(anndata.read_h5ad(table).X, anndata.read_h5ad(demo_table()).X)
@@ -48,6 +48,6 @@ def test_a_written_slide_reads_back_as_it_was_within_jpeg_loss(tmp_path):
 
 
 def test_a_missing_demo_file_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(bundle, "SLIDE_NAME", "nowhere.tif")
+    monkeypatch.setattr(bundle, "NAME", "nowhere")
     with pytest.raises(UserError, match=r"nowhere\.tif is missing.*napari_flag\.simulation"):
         bundle.demo_slide()

@@ -1,13 +1,38 @@
-"""Remake the bundled slide: ``python -m napari_flag.simulation [FOLDER]``."""
+"""Write simulated slides: the bundled one, or others to train and test on.
 
+``python -m napari_flag.simulation`` remakes the bundled slide and its counts;
+``python -m napari_flag.simulation --seeds 101-112 --out FOLDER`` writes ``sim101.tif``,
+``sim101.h5ad`` and so on.
+"""
+
+import argparse
 import sys
 from pathlib import Path
 
-from napari_flag.simulation.bundle import DEMO_SEED, write_bundle
+from napari_flag.simulation.bundle import DEMO_SEED, NAME, write_simulated
 from napari_flag.simulation.simulator import simulate
 
+
+def main() -> None:
+    """Write what the arguments ask for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m napari_flag.simulation", description="Write synthetic H&E slides."
+    )
+    parser.add_argument("--seeds", metavar="A-B", help="first and last seed, both included")
+    parser.add_argument("--out", type=Path, help="folder (default: the package's own data)")
+    asked = parser.parse_args()
+    if asked.seeds is None:
+        slides = {NAME: DEMO_SEED}
+    else:
+        first, _, last = asked.seeds.partition("-")
+        if asked.out is None or not first.isdigit() or not (last or first).isdigit():
+            parser.error("--seeds takes numbers like 101-112 and needs --out FOLDER")
+        slides = {f"sim{seed}": seed for seed in range(int(first), int(last or first) + 1)}
+    folder = asked.out or Path(__file__).parents[1] / "data"
+    for name, seed in slides.items():
+        for path in write_simulated(folder, name, simulate(seed)):
+            sys.stdout.write(f"{path} ({path.stat().st_size / 1e6:.2f} MB)\n")
+
+
 if __name__ == "__main__":
-    package_data = Path(__file__).parents[1] / "data"
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else package_data
-    for path in write_bundle(folder, simulate(DEMO_SEED)):
-        sys.stdout.write(f"{path} ({path.stat().st_size / 1e6:.2f} MB)\n")
+    main()

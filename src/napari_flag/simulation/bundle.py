@@ -1,6 +1,6 @@
 """The synthetic slide that comes with the package, and how it was made.
 
-Remake both files with ``python -m napari_flag.simulation``; the pixels and counts are those
+Remake both files with ``python -m napari_flag.simulation``.  The pixels and counts are those
 of the seed, the bytes may differ between versions of the JPEG and HDF5 libraries.
 """
 
@@ -17,8 +17,7 @@ from napari_flag.simulation.simulator import Simulated
 
 DEMO_SEED = 15
 """Seed of the bundled slide.  The demo weights are trained on others."""
-SLIDE_NAME = "demo_slide.tif"
-TABLE_NAME = "demo_slide.h5ad"
+NAME = "demo_slide"
 TILE_PX = 256
 JPEG_QUALITY = 76
 SMALLEST_PX = 512
@@ -26,12 +25,12 @@ SMALLEST_PX = 512
 
 def demo_slide() -> Path:
     """Return the path of the bundled slide, a tiled pyramidal TIFF."""
-    return _bundled(SLIDE_NAME)
+    return _bundled(f"{NAME}.tif")
 
 
 def demo_table() -> Path:
     """Return the path of the bundled slide's spots and raw counts, h5ad."""
-    return _bundled(TABLE_NAME)
+    return _bundled(f"{NAME}.h5ad")
 
 
 def _bundled(name: str) -> Path:
@@ -81,13 +80,13 @@ def write_slide(path: Path, image: npt.NDArray[np.uint8], mpp: float) -> None:
             )
 
 
-def write_bundle(folder: Path, simulated: Simulated) -> tuple[Path, Path]:
-    """Write slide and table of a simulated slide into `folder` and return their paths."""
+def write_simulated(folder: Path, name: str, simulated: Simulated) -> tuple[Path, Path]:
+    """Write ``name.tif`` and ``name.h5ad`` of a simulated slide into `folder`; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    slide, table = folder / SLIDE_NAME, folder / TABLE_NAME
+    slide, table = folder / f"{name}.tif", folder / f"{name}.h5ad"
     write_slide(slide, simulated.image, simulated.mpp)
     counts = simulated.counts.copy()
-    for name in list(counts.layers):
-        counts.layers[name] = counts.layers[name].round(2)
+    for layer in list(counts.layers):
+        counts.layers[layer] = counts.layers[layer].round(2)
     counts.write_h5ad(table, compression="gzip")
     return slide, table
