@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_flag import keys
+from napari_flag.viewer.gene_map import LAYER_SLOT, GeneMap
+from napari_flag.viewer.hover import Hover
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from napari.components import ViewerModel
@@ -34,6 +38,8 @@ class Session(QObject):
         The slide it was made from, or None (e.g. an h5ad opened alone).
     genes_shown
         One gene, or two for an overlay (magenta, green); empty before the first.
+    gene_map
+        The gene layers drawn in the viewer; follows prediction and genes by itself.
     """
 
     predictionChanged = Signal(object)
@@ -44,6 +50,8 @@ class Session(QObject):
     """The gene now looked at."""
     genesShownChanged = Signal(list)
     """All genes now painted, the selected one first."""
+    hovered = Signal(str)
+    """Spot id and values under the mouse, or an empty text beside the spots."""
 
     def __init__(self, viewer: "ViewerModel") -> None:
         super().__init__()
@@ -51,6 +59,11 @@ class Session(QObject):
         self.adata: AnnData | None = None
         self.slide: Slide | None = None
         self.genes_shown: list[str] = []
+        self.gene_map = GeneMap(viewer)
+        self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
+        viewer.layers.events.inserted.connect(lambda event: self._take_up(event.value))
+        for layer in list(viewer.layers):
+            self._take_up(layer)
 
     @classmethod
     def of(cls, viewer: Any) -> "Session":
@@ -85,14 +98,30 @@ class Session(QObject):
         self.adata = adata
         if slide is not None:
             self.slide = slide
-        names = set() if adata is None else set(adata.var_names)
-        self.genes_shown = [gene for gene in self.genes_shown if gene in names]
+        self._paint_from(adata)
         self.predictionChanged.emit(adata)
-        if adata is not None and not self.genes_shown and adata.n_vars:
-            self.select_gene(str(adata.var_names[0]))
+
+    def _paint_from(self, adata: "AnnData | None") -> None:
+        names = [] if adata is None else [str(name) for name in adata.var_names]
+        known = set(names)
+        kept = [gene for gene in self.genes_shown if gene in known] or names[:1]
+        self.gene_map.set_prediction(adata)
+        if adata is not None:
+            self.show_genes(kept)
+
+    def _take_up(self, layer: Any) -> None:
+        """Make a prediction that was opened from a file the current one."""
+        adata = layer.metadata.get(keys.LAYER_ADATA)
+        if layer.metadata.get(keys.LAYER_KIND) != "gene" or adata is None or adata is self.adata:
+            return
+        if LAYER_SLOT not in layer.metadata:
+            self.set_prediction(None)
+            self.gene_map.adopt(layer)
+            self.set_prediction(adata)
 
     def preview(self, partial: Any) -> None:
         """Show the spots predicted so far; the prediction itself is untouched."""
+        self._paint_from(partial)
         self.previewArrived.emit(partial)
 
     def select_gene(self, name: str) -> None:
@@ -102,6 +131,7 @@ class Session(QObject):
     def show_genes(self, names: list[str]) -> None:
         """Paint `names` (one gene, or two overlaid); the first is the gene looked at."""
         before, self.genes_shown = self.gene, list(names[:2])
+        self.gene_map.show(self.genes_shown)
         if self.gene is not None and self.gene != before:
             self.geneSelected.emit(self.gene)
         self.genesShownChanged.emit(list(self.genes_shown))

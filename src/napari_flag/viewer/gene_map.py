@@ -1,0 +1,242 @@
+"""The gene layers of one viewer: one raster per quantity, repainted when the gene changes.
+
+Holds no Qt.  `Session` owns one map per viewer, so the picture stays when a dock closes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from napari_flag import keys
+from napari_flag.viewer.frame import provenance
+from napari_flag.viewer.gene_raster import SpotRaster, raster_of
+from napari_flag.viewer.gene_values import Contrast, GeneValues, Quantity
+
+DEFAULT_COLORMAP: Final = "viridis"
+COLORMAPS: Final = ("viridis", "magma", "inferno", "plasma", "cividis", "turbo", "gray", "gray_r")
+DIVERGING: Final = "RdBu_r"
+OVERLAY: Final = ("magenta", "green")
+"""First and second gene of an overlay: where both are high the spot turns white."""
+
+OPACITY: Final = 0.85
+LAYER_SLOT: Final = "napari_flag.slot"
+"""``layer.metadata`` key: (quantity's value, 0 or 1 for the second gene)."""
+
+Slot = tuple[Quantity, int]
+
+
+class GeneMap:
+    """Draws genes of the current prediction into a viewer.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._layers: dict[Slot, Any] = {}
+        self._stale: set[Slot] = set()
+        self.values: GeneValues | None = None
+        self.raster: SpotRaster | None = None
+        self.genes: list[str] = []
+        self.quantity = Quantity.PREDICTED
+        self.colormap = DEFAULT_COLORMAP
+        self.contrast = Contrast()
+
+    # --- what is shown ---------------------------------------------------------------------------
+    def set_prediction(self, adata: Any) -> None:
+        """Draw from `adata` from now on; None removes all gene layers."""
+        if adata is None:
+            self.values = self.raster = None
+            for layer in self._present().values():
+                self._viewer.layers.remove(layer)
+            self._layers.clear()
+            return
+        self._set_raster(adata)
+        self.values = GeneValues(adata)
+        if self.values.why_not(self.quantity):
+            self.quantity = Quantity.PREDICTED
+        for (quantity, _), layer in self._present().items():
+            layer.metadata[keys.LAYER_ADATA] = adata
+            if self.values.why_not(quantity):
+                self._viewer.layers.remove(layer)
+        self.show([gene for gene in self.genes if gene in self.values])
+
+    def show(self, genes: Sequence[str]) -> None:
+        """Paint `genes`: one, or two overlaid; empty keeps the layers as they are."""
+        self.genes = list(genes[:2])
+        if self.values is not None and self.genes:
+            self._stale.update(self._layers)
+            self._refresh()
+
+    def set_quantity(self, quantity: Quantity) -> None:
+        """Show another quantity of the same genes.
+
+        Raises
+        ------
+        ValueError
+            When the prediction does not have it; ask `GeneValues.why_not` first.
+        """
+        if self.values is not None and (reason := self.values.why_not(quantity)):
+            raise ValueError(reason)
+        self.quantity = quantity
+        self._refresh()
+
+    def set_colormap(self, name: str) -> None:
+        """Use colour map `name` for everything but a difference or an overlay."""
+        self.colormap = name
+        self._refresh()
+
+    def set_contrast(self, contrast: Contrast) -> None:
+        """Choose limits another way."""
+        self.contrast = contrast
+        self._stale.update(self._layers)
+        self._refresh()
+
+    @property
+    def overlaid(self) -> bool:
+        """Whether two genes are drawn over one another now."""
+        return len(self.genes) == 2 and self.quantity.is_expression
+
+    def layer(self, quantity: Quantity, slot: int = 0) -> Any:
+        """Return the layer that shows `quantity` (slot 1: of the second gene), or None."""
+        return self._present().get((quantity, slot))
+
+    def hover_text(self, position: Any) -> str | None:
+        """Return spot id and values at world `position`, or None beside the spots."""
+        layer = self.layer(self.quantity)
+        if layer is None or not layer.visible or self.values is None or self.raster is None:
+            return None
+        row, col = (float(v) for v in layer.world_to_data(position)[-2:])
+        spot = self.raster.spot_at(row, col)
+        if spot is None:
+            return None
+        return f"spot {self.values.adata.obs_names[spot]}  ·  " + "  ·  ".join(
+            f"{gene}: {self._numbers(gene, spot)}" for gene in self.genes
+        )
+
+    # --- the layers ------------------------------------------------------------------------------
+    def adopt(self, layer: Any) -> bool:
+        """Take over a gene layer that the h5ad reader made, instead of drawing a second one."""
+        slot = (Quantity.PREDICTED, 0)
+        if keys.LAYER_ADATA not in layer.metadata or slot in self._present():
+            return False
+        layer.metadata[LAYER_SLOT] = (slot[0].value, slot[1])
+        self._keep(slot, layer)
+        return True
+
+    def _set_raster(self, adata: Any) -> None:
+        self.raster = raster_of(adata)
+        options = self.raster.options()
+        for layer in self._present().values():
+            layer.data = np.full(self.raster.lookup.shape, np.nan, np.float32)
+            for name in ("scale", "translate", "affine", "units"):
+                if name in options:
+                    setattr(layer, name, options[name])
+
+    def _refresh(self) -> None:
+        """Show the layers of the current quantity, hide the others, repaint what is stale."""
+        if self.values is None or not self.genes:
+            return
+        wanted = [(self.quantity, 0), *([(self.quantity, 1)] if self.overlaid else [])]
+        for slot, layer in self._present().items():
+            if slot not in wanted:
+                layer.visible = False
+                layer.colorbar.visible = False
+        for slot in wanted:
+            layer = self._present().get(slot) or self._add(slot)
+            self._style(slot, layer)
+            if slot in self._stale:
+                self._paint(slot, layer)
+            layer.visible = True
+
+    def _paint(self, slot: Slot, layer: Any) -> None:
+        quantity, nth = slot
+        if self.values is None or self.raster is None or nth >= len(self.genes):
+            return
+        gene = self.genes[nth]
+        values = self.values.values(gene, quantity)
+        low, high = self.values.limits(gene, quantity, self.contrast)
+        layer.data = self.raster.paint(values)
+        finite = values[np.isfinite(values)]
+        ends = (*finite[[finite.argmin(), finite.argmax()]].tolist(),) if finite.size else (low,)
+        layer.contrast_limits_range = (min(low, *ends), max(high, *ends))
+        layer.contrast_limits = (low, high)
+        layer.name = self._name(gene, quantity)
+        self._stale.discard(slot)
+
+    def _style(self, slot: Slot, layer: Any) -> None:
+        quantity, nth = slot
+        colormap = DIVERGING if quantity is Quantity.DIFFERENCE else self.colormap
+        if self.overlaid:
+            colormap = OVERLAY[nth]
+        if layer.colormap.name != colormap:
+            layer.colormap = colormap
+        layer.blending = "additive" if nth else "translucent_no_depth"
+        layer.colorbar.visible = True
+        layer.colorbar.position = "bottom_right" if nth else "top_right"
+
+    def _add(self, slot: Slot) -> Any:
+        assert self.raster is not None
+        assert self.values is not None
+        layer = self._viewer.add_image(
+            np.full(self.raster.lookup.shape, np.nan, np.float32),
+            name=slot[0].value,
+            contrast_limits=(0.0, 1.0),
+            opacity=1.0 if slot[1] else OPACITY,
+            interpolation2d="nearest",
+            visible=False,
+            metadata={
+                keys.LAYER_KIND: "gene",
+                keys.LAYER_ADATA: self.values.adata,
+                LAYER_SLOT: (slot[0].value, slot[1]),
+            },
+            **self.raster.options(),
+        )
+        self._keep(slot, layer)
+        return layer
+
+    def _keep(self, slot: Slot, layer: Any) -> None:
+        self._layers[slot] = layer
+        self._stale.add(slot)
+        layer.colorbar.box = True
+        layer.events.visible.connect(lambda: self._on_visible(slot))
+        if slot[0] in (Quantity.PREDICTED, Quantity.MEASURED):
+            layer.events.contrast_limits.connect(lambda: self._share_limits(slot))
+
+    def _on_visible(self, slot: Slot) -> None:
+        """Paint a layer that the user turned on in the layer list after the gene had changed."""
+        layer = self._present().get(slot)
+        if layer is not None and layer.visible and slot in self._stale:
+            self._paint(slot, layer)
+
+    def _share_limits(self, slot: Slot) -> None:
+        """Carry limits that the user dragged over to the measured (or predicted) layer."""
+        twin = Quantity.MEASURED if slot[0] is Quantity.PREDICTED else Quantity.PREDICTED
+        other = self._present().get((twin, slot[1]))
+        if other is None or slot in self._stale or (twin, slot[1]) in self._stale:
+            return
+        limits = self._layers[slot].contrast_limits
+        if other.contrast_limits != limits:
+            other.contrast_limits = limits
+
+    def _present(self) -> dict[Slot, Any]:
+        """Return our layers that the user has not deleted."""
+        self._layers = {s: la for s, la in self._layers.items() if la in self._viewer.layers}
+        return self._layers
+
+    def _name(self, gene: str, quantity: Quantity) -> str:
+        assert self.values is not None
+        ours = bool(provenance(self.values.adata))
+        return f"{gene} · {quantity.value if ours else 'expression'}"
+
+    def _numbers(self, gene: str, spot: int) -> str:
+        assert self.values is not None
+        shown = [Quantity.PREDICTED, Quantity.MEASURED, Quantity.SPREAD]
+        if self.quantity not in shown:
+            shown.insert(0, self.quantity)
+        found = [q for q in shown if self.values.why_not(q) is None]
+        return ", ".join(f"{q.value} {self.values.values(gene, q)[spot]:.2f}" for q in found)
