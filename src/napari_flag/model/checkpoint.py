@@ -1,0 +1,226 @@
+"""One safetensors file = weights + sizes + genes + encoder + data card.  Refuses what does not fit."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from platformdirs import user_data_path
+
+from napari_flag.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_flag.encoders.registry import Encoder
+    from napari_flag.model.flag import Flag
+
+FORMAT: Final = 1
+DEFAULT: Final = "her2st"
+"""Weights used unless others are named."""
+_KEY: Final = "napari_flag"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights read from a file, with all that is known of them.
+
+    Parameters
+    ----------
+    name
+        The file's name without its suffix.
+    sha256
+        Of the whole file.
+    genes
+        Gene symbols in the order of the model's outputs.
+    card
+        The data card: title, tissue, patients, sections, array {technology, pitch_um, diameter_um},
+        um_per_px, encoder {name, licence}, split, seed, command, metrics, licence, not_for, and the
+        sampler chosen on validation sections {solver, steps, samples}.
+    config
+        Sizes of the network (`FlagConfig` as a dict).
+    encoder
+        Name of the encoder the features must come from.
+    tensors
+        Parameters under ``flag.…`` and, for encoders that travel with the weights, ``encoder.…``.
+    """
+
+    name: str
+    sha256: str
+    genes: tuple[str, ...]
+    card: dict[str, Any]
+    config: dict[str, Any]
+    encoder: str
+    tensors: "dict[str, torch.Tensor]" = field(repr=False)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Checkpoint":
+        """Read and check the weights file `path`.
+
+        Raises
+        ------
+        UserError
+            When it is not there, not a safetensors file, damaged, not ours, or from a newer version.
+        """
+        path = Path(path)
+        tensors, header = _read(path)
+        missing = {"format", "genes", "card", "config", "encoder"} - header.keys()
+        if missing or not tensors:
+            raise UserError(
+                f"{path} holds no napari-flag weights (its header lacks "
+                f"{', '.join(sorted(missing)) or 'tensors'}); choose a file made by "
+                "napari-flag train."
+            )
+        if header["format"] > FORMAT:
+            raise UserError(
+                f"{path} was made by a newer napari-flag (format {header['format']}, this one "
+                f"reads {FORMAT}); update napari-flag."
+            )
+        return cls(
+            name=path.stem,
+            sha256=_sha256(path),
+            genes=tuple(header["genes"]),
+            card=header["card"],
+            config=header["config"],
+            encoder=header["encoder"],
+            tensors=tensors,
+        )
+
+    @property
+    def encoder_hash(self) -> str:
+        """What tells this file's encoder from any other of the same name."""
+        digest = hashlib.sha256(self.encoder.encode())
+        for key in sorted(self.tensors):
+            if key.startswith("encoder."):
+                digest.update(self.tensors[key].numpy().tobytes())
+        return digest.hexdigest()
+
+    def build_encoder(self, device: "torch.device | str" = "cpu") -> "Encoder":
+        """Return the encoder these weights were trained on, ready on `device`."""
+        from napari_flag.encoders.registry import build_encoder
+
+        return build_encoder(self.encoder, self._part("encoder."), device)
+
+    def build_network(self, device: "torch.device | str" = "cpu") -> "Flag":
+        """Return the FLAG network, in evaluation mode, on `device`."""
+        from napari_flag.model.flag import Flag, FlagConfig
+
+        try:
+            network = Flag(FlagConfig(**self.config))
+            network.load_state_dict(self._part("flag."))
+        except (TypeError, RuntimeError) as error:
+            raise UserError(
+                f'The weights "{self.name}" do not fit the network of this napari-flag version '
+                f"({str(error).splitlines()[0]}); get matching weights or update napari-flag."
+            ) from error
+        return network.eval().to(device)
+
+    def _part(self, prefix: str) -> "dict[str, torch.Tensor]":
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def save_checkpoint(
+    path: Path,
+    network: "Flag",
+    encoder_tensors: "dict[str, torch.Tensor]",
+    *,
+    encoder: str,
+    genes: tuple[str, ...],
+    card: dict[str, Any],
+) -> None:
+    """Write a weights file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {f"flag.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    tensors |= {f"encoder.{k}": v.contiguous() for k, v in encoder_tensors.items()}
+    header = {
+        "format": FORMAT,
+        "genes": list(genes),
+        "card": card,
+        "config": asdict(network.config),
+        "encoder": encoder,
+    }
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, partial, metadata={_KEY: json.dumps(header)})
+    os.replace(partial, path)
+
+
+def list_weights() -> list[tuple[str, Path]]:
+    """Return (name, file) of the bundled weights, the default first, then of those imported."""
+    bundled = Path(str(resources.files("napari_flag"))) / "weights"
+    found = sorted(bundled.glob("*.safetensors"), key=lambda p: (p.stem != DEFAULT, p.stem))
+    imported = sorted(weights_folder().glob("*.safetensors"))
+    return [(path.stem, path) for path in (*found, *imported)]
+
+
+def weights_folder() -> Path:
+    """Return the folder of imported weights."""
+    return user_data_path("napari-flag") / "weights"
+
+
+def find_weights(name_or_path: str | Path = DEFAULT) -> Path:
+    """Return the weights file called `name_or_path`.
+
+    Raises
+    ------
+    UserError
+        When there is none; never takes others in their place.
+    """
+    for name, path in list_weights():
+        if name == str(name_or_path):
+            return path
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    known = ", ".join(name for name, _ in list_weights()) or "none"
+    raise UserError(
+        f'There are no weights called "{name_or_path}" and no such file; choose one of: {known}, '
+        "or give the path of a .safetensors file."
+    )
+
+
+def import_weights(path: Path) -> Path:
+    """Check the weights file `path` and copy it to the user's weights folder; return the copy."""
+    checkpoint = Checkpoint.load(path)
+    target = weights_folder() / f"{checkpoint.name}.safetensors"
+    taken = {name for name, _ in list_weights()}
+    if checkpoint.name in taken:
+        raise UserError(
+            f'There are already weights called "{checkpoint.name}"; rename the file and import it again.'
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    except OSError as error:
+        raise UserError(
+            f"The weights could not be copied to {target.parent} ({error.strerror}); make that "
+            "folder writable, or name the file itself instead."
+        ) from error
+    return target
+
+
+def _read(path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}; check the path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as weights: it is damaged or not a safetensors file "
+            f"({error}); get the file again."
+        ) from error
+    return tensors, header
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,129 @@
+"""The gene diffusion transformer: one token per gene, attention over genes within a spot.
+
+Blocks are adaLN-Zero (Peebles & Xie 2023): condition and noise level scale, shift and gate every
+block, and each block starts as the identity.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Sinusoidal features of c_noise = ln(σ) / 4 (Karras et al. 2022, table 1) → (b, width)."""
+
+    def __init__(self, width: int, frequencies: int = 32) -> None:
+        super().__init__()
+        bands = torch.exp(torch.linspace(0, math.log(100.0), frequencies))
+        self.register_buffer("bands", bands, persistent=False)
+        self.bands: Tensor
+        self.mlp = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """Return embeddings of (b,) `c_noise`."""
+        angles = c_noise[:, None] * self.bands
+        out: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], 1))
+        return out
+
+
+class GeneBlock(nn.Module):
+    """Self-attention over genes and a feed-forward net, both under adaLN-Zero."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.norm_attention = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        hidden = round(mlp_ratio * width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+        )
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        nn.init.zeros_(self.modulation[1].weight)
+        nn.init.zeros_(self.modulation[1].bias)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Return updated (b, genes, width) `tokens` under (b, width) `condition`."""
+        b, genes, width = tokens.shape
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)[:, None].chunk(
+            6, dim=2
+        )  # each (b, 1, width)
+        x = self.norm_attention(tokens) * (1 + scale_a) + shift_a
+        qkv = self.qkv(x).view(b, genes, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (b, heads, genes, width / heads)
+        drop = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
+        tokens = tokens + gate_a * self.out(attended.transpose(1, 2).reshape(b, genes, width))
+        x = self.norm_mlp(tokens) * (1 + scale_m) + shift_m
+        return tokens + gate_m * self.mlp(x)
+
+
+class GeneDiT(nn.Module):
+    """Noisy expression of a spot's genes, under the spot's context → one value per gene.
+
+    Parameters
+    ----------
+    genes
+        Panel size; one learned name embedding each.
+    context
+        Width of H_spatial.
+    width, heads, blocks, mlp_ratio, dropout
+        Size of the transformer.
+    tap
+        1-based block whose output the alignment loss sees.
+    """
+
+    def __init__(
+        self,
+        genes: int,
+        context: int,
+        width: int = 96,
+        heads: int = 4,
+        blocks: int = 3,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        tap: int = 2,
+    ) -> None:
+        super().__init__()
+        self.tap = tap
+        self.name = nn.Parameter(torch.randn(genes, width) * 0.02)
+        self.value = nn.Sequential(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, width))
+        self.noise_level = NoiseLevelEmbedding(width)
+        self.context = nn.Sequential(nn.Linear(context, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(GeneBlock(width, heads, mlp_ratio, dropout) for _ in range(blocks))
+        self.final_norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.final_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.final = nn.Linear(width, 1)
+        for layer in (self.final_modulation[1], self.final):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, c_noise: Tensor, context: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (b, genes) outputs and the (b, genes, width) tokens after block `tap`.
+
+        Parameters
+        ----------
+        x
+            (b, genes) noisy values, scaled to unit variance.
+        c_noise
+            (b,) noise level, ln(σ) / 4.
+        context
+            (b, context) H_spatial of the spots.
+        expected
+            (b, genes) what the mean head expects, in units of the gene's spread.
+        """
+        tokens = self.name + self.value(torch.stack([x, expected], dim=2))  # (b, genes, width)
+        condition = self.noise_level(c_noise) + self.context(context)
+        tapped = tokens
+        for number, block in enumerate(self.blocks, start=1):
+            tokens = block(tokens, condition)
+            if number == self.tap:
+                tapped = tokens
+        shift, scale = self.final_modulation(condition)[:, None].chunk(2, dim=2)
+        out: Tensor = self.final(self.final_norm(tokens) * (1 + scale) + shift)[..., 0]
+        return out, tapped

@@ -1,0 +1,91 @@
+"""The fixed spatial graph: which spots inform which, and how.
+
+A sparse neighbourhood in µm: each spot listens to at most `NEIGHBOURS` spots within `REACH` array
+pitches.  Edges carry the distance and the likeness of the tissue (cosine of the features), as FLAG's
+fixed prior C_e does.  Positions themselves never enter: the model sees no absolute coordinates.
+
+Neighbour lists are padded to one width, so attention over them is a gather and a softmax, on any
+device, without a sparse-tensor library.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+NEIGHBOURS: Final = 12
+"""Two rings of a square array, nearly two of a hexagonal one."""
+REACH: Final = 2.3
+"""In array pitches; takes the second ring in although spots jitter."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpotGraph:
+    """Neighbour lists of one slide.
+
+    Parameters
+    ----------
+    neighbours
+        (n, k) int64, spot positions; padding repeats the spot itself.
+    present
+        (n, k) bool, False for padding.
+    distance
+        (n, k) float32, centre distance in array pitches (µm / pitch µm); 0 for padding.
+    likeness
+        (n, k) float32, cosine of the two spots' slide-standardised features; 0 for padding.
+    """
+
+    neighbours: npt.NDArray[np.int64]
+    present: npt.NDArray[np.bool_]
+    distance: npt.NDArray[np.float32]
+    likeness: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.neighbours)
+
+
+def build_graph(
+    xy_um: npt.NDArray[np.float64],
+    features: npt.NDArray[np.float32],
+    pitch_um: float,
+    k: int = NEIGHBOURS,
+) -> SpotGraph:
+    """Connect each spot to its nearest `k` spots within `REACH` pitches.
+
+    Parameters
+    ----------
+    xy_um
+        (n, 2) centres in µm.
+    features
+        (n, d) raw features; they are standardised over these spots before they are compared.
+    pitch_um
+        Array pitch in µm; distances are expressed in it.
+    k
+        Most neighbours per spot.
+    """
+    n = len(xy_um)
+    reach = REACH * pitch_um
+    found, index = cKDTree(xy_um).query(
+        xy_um, k=k + 1, distance_upper_bound=reach
+    )  # (n, k + 1), itself first unless spots coincide
+    found, index = np.atleast_2d(found), np.atleast_2d(index)
+    own = np.arange(n)[:, None]
+    present = np.isfinite(found) & (index != own)
+    order = np.argsort(~present, axis=1, kind="stable")[:, :k]  # drop itself, keep nearest first
+    present = np.take_along_axis(present, order, 1)
+    neighbours = np.where(present, np.take_along_axis(index, order, 1), own)
+    distance = np.where(present, np.take_along_axis(found, order, 1) / pitch_um, 0.0)
+    framed = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    unit = framed / np.maximum(np.linalg.norm(framed, axis=1, keepdims=True), 1e-6)
+    likeness = np.empty(neighbours.shape, np.float32)
+    for start in range(0, n, 4096):  # bounded memory on Visium HD
+        rows = slice(start, start + 4096)
+        likeness[rows] = np.einsum("nd,nkd->nk", unit[rows], unit[neighbours[rows]])
+    return SpotGraph(
+        neighbours=neighbours.astype(np.int64),
+        present=present,
+        distance=distance.astype(np.float32),
+        likeness=np.where(present, likeness, 0).astype(np.float32),
+    )
