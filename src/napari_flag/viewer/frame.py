@@ -43,9 +43,7 @@ class Frame:
         """World units per level-0 pixel: µm, or 1 when the resolution is not known."""
         return 1.0 if self.mpp is None else self.mpp
 
-    def options(
-        self, step: float = 1.0, origin: tuple[float, float] = (0.0, 0.0)
-    ) -> dict[str, Any]:
+    def options(self, step: float = 1.0, origin: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
         """Return the layer options that place an array whose pixels are `step` level-0 px apart.
 
         Parameters

@@ -97,9 +97,7 @@ class GeneValues:
                 "comes with counts to compare."
             )
         if quantity is Quantity.SPREAD and keys.SPREAD not in layers:
-            return (
-                "Only one sample was drawn, so there is no spread; predict with 2 or more samples."
-            )
+            return "Only one sample was drawn, so there is no spread; predict with 2 or more samples."
         if quantity is Quantity.SAMPLE and keys.SAMPLE not in layers:
             return "This file holds only the mean, not a single sample."
         return None
