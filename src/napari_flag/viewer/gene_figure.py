@@ -9,7 +9,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.viewer.frame import Frame, frame_of, provenance, spot_diameter_px
-from napari_flag.viewer.gene_map import DIVERGING, OVERLAY, GeneMap
+from napari_flag.viewer.gene_map import DIVERGING, GeneMap
 from napari_flag.viewer.gene_raster import DEFAULT_FILL, typical_pitch
 from napari_flag.viewer.gene_values import Quantity
 
@@ -25,6 +25,9 @@ MANY_SPOTS: Final = 5000
 """From here on the spots of an SVG are a picture, or no program would open it."""
 
 FORMATS: Final = (".png", ".svg")
+
+OVERLAY_RGB: Final = ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0))
+"""First and second gene; light adds up, as on the screen: both high is white, both low black."""
 
 
 def save_gene_figure(path: Path, gene_map: GeneMap, slide: "Slide | None") -> Path:
@@ -64,8 +67,7 @@ def gene_figure(gene_map: GeneMap, slide: "Slide | None") -> "Figure":
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     _draw_tissue(axes, adata, slide)
-    for nth, gene in enumerate(gene_map.genes[: 2 if gene_map.overlaid else 1]):
-        _draw_spots(figure, axes, gene_map, gene, nth)
+    _draw_spots(figure, axes, gene_map)
     _frame_axes(axes, adata)
     _draw_scale_bar(axes, frame_of(adata))
     title = " and ".join(gene_map.genes[: 2 if gene_map.overlaid else 1])
@@ -96,31 +98,36 @@ def _thumbnail(adata: Any, slide: "Slide | None") -> tuple[npt.NDArray[Any] | No
     return None, 0.0, 0.0
 
 
-def _draw_spots(figure: "Figure", axes: "Axes", gene_map: GeneMap, gene: str, nth: int) -> None:
+def _draw_spots(figure: "Figure", axes: "Axes", gene_map: GeneMap) -> None:
+    """Draw each spot at its true diameter, coloured as on the screen, with a bar per gene."""
+    from matplotlib.cm import ScalarMappable
     from matplotlib.collections import EllipseCollection
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     values, quantity = gene_map.values, gene_map.quantity
     assert values is not None
     xy = np.asarray(values.adata.obsm[keys.SPATIAL], float)[:, :2]
-    numbers = values.values(gene, quantity)
-    seen = np.isfinite(numbers)
+    colours, seen = np.zeros((len(xy), 4)), np.ones(len(xy), bool)
+    for nth, gene in enumerate(gene_map.genes[: 2 if gene_map.overlaid else 1]):
+        numbers = values.values(gene, quantity)
+        seen &= np.isfinite(numbers)
+        colormap: Any = DIVERGING if quantity is Quantity.DIFFERENCE else gene_map.colormap
+        if gene_map.overlaid:
+            ends = [(0.0, (0.0, 0.0, 0.0)), (1.0, OVERLAY_RGB[nth])]
+            colormap = LinearSegmentedColormap.from_list(gene, ends)
+        limits = values.limits(gene, quantity, gene_map.contrast)
+        scale = ScalarMappable(Normalize(*limits, clip=True), colormap)
+        colours += scale.to_rgba(np.nan_to_num(numbers))
+        bar = figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.02)
+        bar.set_label(f"{gene} {_label(quantity)}, {values.units}", fontsize=9)
     diameter = spot_diameter_px(values.adata) or DEFAULT_FILL * typical_pitch(xy)
-    colormap: Any = DIVERGING if quantity is Quantity.DIFFERENCE else gene_map.colormap
-    if gene_map.overlaid:
-        # paper is white: the two colours multiply there as light adds up on the screen
-        colormap = LinearSegmentedColormap.from_list(gene, [(1, 1, 1, 0), OVERLAY[nth]])
     sizes = np.full(int(seen.sum()), diameter)
     spots = EllipseCollection(
-        sizes, sizes, np.zeros_like(sizes), units="xy", offsets=xy[seen],
-        offset_transform=axes.transData, cmap=colormap, linewidths=0, alpha=None, zorder=1 + nth,
+        sizes, sizes, np.zeros_like(sizes), units="xy", offsets=xy[seen], linewidths=0,
+        offset_transform=axes.transData, facecolors=colours.clip(0, 1)[seen], zorder=1,
     )  # fmt: skip
-    spots.set_array(numbers[seen])
-    spots.set_norm(Normalize(*values.limits(gene, quantity, gene_map.contrast)))
     spots.set_rasterized(len(xy) > MANY_SPOTS)
     axes.add_collection(spots)
-    bar = figure.colorbar(spots, ax=axes, shrink=0.7, pad=0.02)
-    bar.set_label(f"{gene} {_label(quantity)}, {values.units}", fontsize=9)
 
 
 def _label(quantity: Quantity) -> str:
@@ -133,7 +140,7 @@ def _label(quantity: Quantity) -> str:
 def _frame_axes(axes: "Axes", adata: Any) -> None:
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)[:, :2]
     low, high = xy.min(axis=0), xy.max(axis=0)
-    margin = 0.06 * float((high - low).max()) + 2 * typical_pitch(xy)
+    margin = 0.04 * float((high - low).max()) + typical_pitch(xy)
     axes.set_xlim(low[0] - margin, high[0] + margin)
     axes.set_ylim(high[1] + margin, low[1] - margin)
     axes.set_aspect("equal")
