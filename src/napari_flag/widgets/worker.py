@@ -35,9 +35,7 @@ class _Failed:
     error: Exception
 
 
-def _drain(
-    steps: Steps[Any], stop: threading.Event
-) -> Generator[Step, None, _Done | _Failed | None]:
+def _drain(steps: Steps[Any], stop: threading.Event) -> Generator[Step, None, _Done | _Failed | None]:
     """Run `steps` and yield those the window should see, at most ten a second.
 
     A step that carries a notice or a partial result always passes.

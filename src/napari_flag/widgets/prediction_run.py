@@ -1,0 +1,209 @@
+"""Running one prediction from the dock: progress, live preview, result."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qtpy.QtCore import QObject, QTimer
+
+from napari_flag.progress import Step
+from napari_flag.widgets.errands import Errands
+from napari_flag.widgets.run_panel import RunPanel
+from napari_flag.widgets.session import Session
+from napari_flag.widgets.tasks import PredictionRequest, PreviewBuilder, Tasks
+from napari_flag.widgets.time_left import TimeLeft, Timings
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+PREVIEW_EVERY_MS: Final = 700
+"""The preview is painted at most this often; painting takes time from the prediction itself."""
+
+FIRST_GUESS: Final = {"Reading tiles": 0.08, "Predicting": 0.12}
+"""Seconds per spot and stage on two CPU cores, used until a run on this computer was timed."""
+
+
+def timings_file() -> Path:
+    """Return where the timings of earlier runs are kept."""
+    from platformdirs import user_cache_path
+
+    return Path(user_cache_path("napari-flag", appauthor=False)) / "timings.json"
+
+
+class JobView(QObject):
+    """Shows jobs on the run panel: the one started last, with stage, count and time left.
+
+    Parameters
+    ----------
+    panel
+        Where to show them.
+    errands
+        Whose jobs.
+    on_idle
+        Called when the last one ended, to say what can be done next.
+    """
+
+    def __init__(self, panel: RunPanel, errands: Errands, on_idle: Callable[[], None]) -> None:
+        super().__init__(panel)
+        self._panel, self._on_idle = panel, on_idle
+        self._jobs: list[Any] = []
+        self._shown: Any = None
+        self.time_left = TimeLeft()
+        self._begun = 0.0
+        self._fraction = 0.0
+        errands.started.connect(self._on_started)
+        panel.cancelRequested.connect(self.cancel)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job runs."""
+        return bool(self._jobs)
+
+    def expect(self, seconds: dict[str, float]) -> None:
+        """Say what the job that was just started is expected to take, stage by stage."""
+        self.time_left = TimeLeft(seconds)
+
+    def cancel(self) -> None:
+        """Cancel the job that is shown."""
+        if self._shown is not None:
+            self._panel.show_stopping()
+            self._shown.cancel()
+
+    def _on_started(self, job: Any) -> None:
+        self._jobs.append(job)
+        self._show(job)
+        job.stepped.connect(self._on_step)
+        job.ended.connect(self._on_ended)
+
+    def _show(self, job: Any) -> None:
+        self._shown = job
+        self.time_left, self._begun, self._fraction = TimeLeft(), time.monotonic(), 0.0
+        self._panel.show_running(job.name)
+
+    def _on_step(self, step: Step) -> None:
+        if self.sender() is not self._shown:
+            return
+        left = self.time_left.update(step)
+        fraction = step.done / step.total if step.total else None
+        if left is not None:
+            spent = time.monotonic() - self._begun
+            self._fraction = max(self._fraction, spent / max(spent + left, 1e-6))
+            fraction = self._fraction
+        self._panel.show_step(step, fraction, left)
+
+    def _on_ended(self) -> None:
+        job = self.sender()
+        self._jobs = [other for other in self._jobs if other is not job]
+        if self._jobs and job is self._shown:
+            self._show(self._jobs[-1])
+        elif not self._jobs:
+            self._shown = None
+            self._on_idle()
+
+
+class PredictionRun(QObject):
+    """Starts predictions and carries preview and result to the session.
+
+    Parameters
+    ----------
+    panel, errands, view
+        Of the dock.
+    session
+        Of the viewer; it keeps the result when the dock closes.
+    tasks
+        The work itself.
+    timings
+        What earlier runs took.
+    """
+
+    def __init__(
+        self,
+        panel: RunPanel,
+        errands: Errands,
+        view: JobView,
+        session: Session,
+        tasks: Tasks,
+        timings: Timings,
+    ) -> None:
+        super().__init__(panel)
+        self._panel, self._errands, self._view = panel, errands, view
+        self._session, self._tasks, self._timings = session, tasks, timings
+        self._request: PredictionRequest | None = None
+        self._builder: PreviewBuilder | None = None
+        self._notices: list[str] = []
+        self._paint = QTimer(self)
+        self._paint.setSingleShot(True)
+        self._paint.setInterval(PREVIEW_EVERY_MS)
+        self._paint.timeout.connect(self._show_preview)
+
+    @property
+    def running(self) -> bool:
+        """Whether a prediction runs."""
+        return self._errands.running("predict")
+
+    def expected(self, weights: str, device: str, quality: str, n_spots: int) -> float:
+        """Return the seconds a prediction is expected to take."""
+        key = _timing_key(weights, device, quality)
+        return sum(self._timings.expected(key, n_spots).values())
+
+    def start(self, request: PredictionRequest) -> None:
+        """Start to predict."""
+        self._request, self._notices = request, []
+        self._builder = PreviewBuilder(request.spots, request.slide)
+        self._panel.messages.clear()
+        self._errands.start(
+            "predict",
+            self._tasks.predict(request),
+            "Predict expression",
+            on_done=self._on_done,
+            on_failed=self._on_failed,
+            on_cancelled=self._on_cancelled,
+            on_step=self._on_step,
+        )
+        self._view.expect(self._timings.expected(_key_of(request), len(request.spots)))
+
+    def _on_step(self, step: Step) -> None:
+        if step.notice:
+            self._notices.append(step.notice)
+            self._panel.messages.add("notice", step.notice)
+        if step.partial is not None and self._builder is not None:
+            self._builder.add(step.partial)
+            if not self._paint.isActive():
+                self._paint.start()
+
+    def _show_preview(self) -> None:
+        if self.running and self._builder is not None:
+            self._session.preview(self._builder.adata())
+
+    def _on_done(self, adata: "AnnData") -> None:
+        request = self._request
+        assert request is not None
+        self._forget()
+        self._timings.record(_key_of(request), self._view.time_left.seconds, len(request.spots))
+        self._session.set_prediction(adata, request.slide)
+
+    def _on_failed(self, error: Exception) -> None:
+        self._put_back()
+        self._panel.messages.show_error(error)
+
+    def _on_cancelled(self) -> None:
+        self._put_back()
+        self._panel.messages.add("notice", "Cancelled; nothing was kept of the unfinished run.")
+
+    def _put_back(self) -> None:
+        """Show the result there was before the preview of this run was painted over it."""
+        self._forget()
+        self._session.set_prediction(self._session.adata)
+
+    def _forget(self) -> None:
+        self._paint.stop()
+        self._builder = self._request = None
+
+
+def _key_of(request: PredictionRequest) -> str:
+    return _timing_key(request.checkpoint.name, request.device, request.quality)
+
+
+def _timing_key(weights: str, device: str, quality: str) -> str:
+    return f"{weights} | {device} | {quality}"

@@ -1,0 +1,149 @@
+"""Whether a prediction can start, and how far it strays from what the model knows; no Qt."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots
+
+DIFFERS_FROM: Final = 0.15
+"""Relative difference from training that is worth a warning."""
+
+
+def why_not_ready(
+    slide: "Slide | None", spots: "Spots | None", model: object | None, n_selected: int | None
+) -> str | None:
+    """Return why "Predict expression" cannot be pressed yet, as one sentence; None when it can.
+
+    Parameters
+    ----------
+    slide, spots, model
+        What the first three steps gave so far.
+    n_selected
+        Number of spots inside the chosen region.
+    """
+    if slide is None:
+        return "Open a slide first (step 1)."
+    if slide.mpp is None:
+        return "Set the slide's µm/px first (step 1); the model needs to know how large things are."
+    if spots is None:
+        return "Choose spots first (step 2)."
+    if len(spots) == 0:
+        return "There are no spots to predict; choose another table or area in step 2."
+    if model is None:
+        return "Choose a model first (step 3)."
+    if n_selected == 0:
+        return "No spot lies inside the chosen region; choose or draw another in step 4."
+    return None
+
+
+def why_no_estimate(slide: "Slide | None", spots: "Spots | None") -> str | None:
+    """Return why µm/px cannot be estimated from the spots, None when they can."""
+    if slide is None:
+        return "Open a slide first."
+    if spots is None or spots.pitch_um is None or spots.array is None or spots.lattice == "none":
+        return (
+            "Needs spots of a known array (step 2, from a table): the distance of its "
+            "neighbours in µm gives the scale."
+        )
+    return None
+
+
+def differences(card: Mapping[str, Any], slide: "Slide | None", spots: "Spots | None") -> tuple[str, ...]:
+    """Return a sentence for each way slide and spots differ from what the model was trained on."""
+    array = card.get("array") or {}
+    sentences = [
+        None if slide is None else _differs("slide", "µm/px", slide.mpp, card.get("um_per_px")),
+        None if spots is None else _differs("spot pitch", "µm", spots.pitch_um, array.get("pitch_um")),
+        None
+        if spots is None
+        else _differs("spot diameter", "µm", spots.diameter_um, array.get("diameter_um")),
+        None if slide is None else _trained_on(slide.name, _texts(card.get("sections"))),
+    ]
+    return tuple(s for s in sentences if s)
+
+
+def _differs(what: str, unit: str, here: float | None, trained: object) -> str | None:
+    values = [float(v) for v in _numbers(trained)]
+    if here is None or not values:
+        return None
+    low, high = min(values), max(values)
+    if low * (1 - DIFFERS_FROM) <= here <= high * (1 + DIFFERS_FROM):
+        return None
+    there = f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}"
+    return (
+        f"The {what} here is {here:.3g} {unit} but the model was trained at {there} {unit}, "
+        "so expect less accurate predictions."
+    )
+
+
+def _trained_on(slide_name: str, sections: Sequence[str]) -> str | None:
+    if not is_among(slide_name, sections):
+        return None
+    return (
+        f"This model was trained on section {slide_name}, so agreement with its measured "
+        "expression says nothing about new slides."
+    )
+
+
+def is_among(slide_name: str, sections: Sequence[str]) -> bool:
+    """Return whether `slide_name` ("C5") is one of `sections` ("C5", "her2st-C5", "her2st/C5")."""
+    name = slide_name.casefold()
+    known = {section.casefold() for section in sections}
+    return bool(name) and any(
+        section == name or section.endswith((f"-{name}", f"_{name}", f"/{name}", f" {name}"))
+        for section in known
+    )
+
+
+def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
+    """Return what a model was trained on, a line each; unknown parts are said to be so."""
+    array, encoder = card.get("array") or {}, card.get("encoder") or {}
+    if isinstance(encoder, str):
+        encoder = {"name": encoder}
+    patients, sections = card.get("patients"), _texts(card.get("sections"))
+    n_patients = len(patients) if isinstance(patients, list | tuple) else patients
+    whom = _joined(_count(n_patients, "patient"), _count(len(sections) or None, "section"))
+    tissue = str(card.get("tissue") or "tissue not stated")
+    array_text = _joined(
+        str(array.get("technology") or "array not stated"),
+        _um("pitch", array.get("pitch_um")),
+        _um("Ø", array.get("diameter_um")),
+        f"{_range(card['um_per_px'])} µm/px" if _numbers(card.get("um_per_px")) else "",
+    )
+    licence = f"{card.get('licence') or 'not stated'} (weights)"
+    if encoder.get("licence"):
+        licence += f", {encoder['licence']} (encoder)"
+    return (
+        f"Trained on {tissue}" + (f": {whom}" if whom else ""),
+        array_text,
+        f"{n_genes:,} genes · encoder {encoder.get('name') or 'not stated'}",
+        f"Licence {licence}",
+    )
+
+
+def _joined(*texts: str) -> str:
+    return ", ".join(text for text in texts if text)
+
+
+def _count(n: object, what: str) -> str:
+    return "" if not isinstance(n, int) else f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _um(what: str, value: object) -> str:
+    return f"{what} {_range(value)} µm" if _numbers(value) else ""
+
+
+def _range(value: object) -> str:
+    low, high = min(_numbers(value)), max(_numbers(value))
+    return f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}"
+
+
+def _numbers(value: object) -> list[float]:
+    many = value if isinstance(value, list | tuple) else [value]
+    return [float(v) for v in many if isinstance(v, int | float)]
+
+
+def _texts(value: object) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list | tuple) else []

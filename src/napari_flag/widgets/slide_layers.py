@@ -1,0 +1,157 @@
+"""The layers the main dock puts into the viewer and reads from it: slide, spots, regions."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.viewer.frame import Frame
+from napari_flag.viewer.slide_layer import slide_layer, spots_layer
+
+if TYPE_CHECKING:
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots
+
+REGION_NAME: Final = "Region"
+ELLIPSE_SIDES: Final = 64
+
+
+def slide_of(layer: Any) -> "Slide | None":
+    """Return the slide a layer shows, None when it is not one of our slide layers."""
+    slide: Slide | None = layer.metadata.get(keys.LAYER_SLIDE)
+    return slide
+
+
+def file_of(layer: Any) -> Path | None:
+    """Return the file of a plain RGB image layer that another reader opened, else None."""
+    from napari.layers import Image
+
+    if not isinstance(layer, Image) or not layer.rgb or keys.LAYER_KIND in layer.metadata:
+        return None
+    path = layer.source.path
+    return Path(path) if path and Path(path).is_file() else None
+
+
+def candidates(viewer: Any) -> list[Any]:
+    """Return the layers that can be predicted on, ours first, the topmost first."""
+    layers = list(reversed(viewer.layers))
+    ours = [layer for layer in layers if slide_of(layer) is not None]
+    opened = {slide_of(layer).path for layer in ours}  # type: ignore[union-attr]
+    others = [layer for layer in layers if (path := file_of(layer)) and path not in opened]
+    return ours + others
+
+
+def add_slide(viewer: Any, slide: "Slide") -> Any:
+    """Add `slide` below everything else and return its layer; it reads only what is on screen."""
+    from napari.layers import Layer
+
+    layer = viewer.add_layer(Layer.create(*slide_layer(slide)))
+    viewer.layers.move(len(viewer.layers) - 1, 0)
+    viewer.reset_view()
+    return layer
+
+
+def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> None:
+    """Give `layer` a slide whose µm/px was set; all that is drawn stays put on the tissue."""
+    before = float(layer.scale[-1])
+    layer.metadata[keys.LAYER_SLIDE] = slide
+    new = Frame(slide.mpp).options()
+    factor = new["scale"][0] / before
+    for other in viewer.layers:
+        other.scale = np.asarray(other.scale) * factor
+        other.translate = np.asarray(other.translate) * factor
+        other.units = new["units"] if other.ndim == 2 else other.units
+    camera = viewer.camera
+    camera.center = tuple(factor * c for c in camera.center)
+    camera.zoom = camera.zoom / factor
+
+
+def show_spots(viewer: Any, spots: "Spots", slide: "Slide") -> None:
+    """Draw the outlines of `spots`, in place of those drawn before."""
+    from napari.layers import Layer
+
+    remove_spots(viewer)
+    if len(spots):
+        active = viewer.layers.selection.active
+        viewer.add_layer(Layer.create(*spots_layer(spots, slide.mpp)))
+        viewer.layers.selection.active = active
+
+
+def remove_spots(viewer: Any) -> None:
+    """Take away the spots this dock drew."""
+    for layer in [la for la in viewer.layers if la.metadata.get(keys.LAYER_KIND) == "spots"]:
+        viewer.layers.remove(layer)
+
+
+def shapes_layers(viewer: Any) -> list[Any]:
+    """Return the Shapes layers, the topmost first."""
+    from napari.layers import Shapes
+
+    return [layer for layer in reversed(viewer.layers) if isinstance(layer, Shapes)]
+
+
+def add_region(viewer: Any, slide: "Slide") -> Any:
+    """Add an empty Shapes layer to draw a region in, and make it ready for drawing."""
+    layer = viewer.add_shapes(
+        ndim=2,
+        name=REGION_NAME,
+        face_color="#ffd50030",
+        edge_color="#ffd500",
+        edge_width=max(slide.size) / 400,
+        metadata={keys.LAYER_KIND: "region"},
+        **Frame(slide.mpp).options(),
+    )
+    viewer.layers.selection.active = layer
+    layer.mode = "add_polygon"
+    return layer
+
+
+def region_polygons(layer: Any, slide_layer: Any, name: str) -> tuple[Any, ...]:
+    """Return the shapes of `layer` as shapely polygons in level-0 px (x, y) of the slide.
+
+    Raises
+    ------
+    UserError
+        When the layer holds no shape with an area.
+    """
+    from shapely import make_valid
+    from shapely.geometry import Polygon
+
+    polygons = []
+    for kind, corners in zip(layer.shape_type, layer.data, strict=True):
+        if kind in ("line", "path"):
+            continue
+        points = _outline(kind, np.asarray(corners, dtype=float)[:, -2:])
+        xy = np.array([slide_layer.world_to_data(layer.data_to_world(p))[-2:] for p in points])
+        polygon = make_valid(Polygon(xy[:, ::-1]))
+        if polygon.area > 0:
+            polygons.append(polygon)
+    if not polygons:
+        raise UserError(
+            f"The layer “{name}” holds no closed shape, so there is no region; draw a polygon, "
+            "rectangle or ellipse in it, or choose another region."
+        )
+    return tuple(polygons)
+
+
+def _outline(kind: str, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the corners of a shape; napari keeps an ellipse as the corners of its box."""
+    if kind != "ellipse":
+        return corners
+    center = corners.mean(axis=0)
+    one, two = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, ELLIPSE_SIDES, endpoint=False)
+    outline: npt.NDArray[np.float64] = center + np.cos(angle)[:, None] * one + np.sin(angle)[:, None] * two
+    return outline
+
+
+def spots_inside(spots: "Spots", polygons: tuple[Any, ...]) -> int:
+    """Return how many spot centres lie inside any of `polygons`."""
+    import shapely
+
+    area = shapely.union_all(list(polygons))
+    shapely.prepare(area)
+    return int(shapely.intersects_xy(area, spots.xy[:, 0], spots.xy[:, 1]).sum())
