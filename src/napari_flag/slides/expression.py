@@ -51,9 +51,7 @@ def read_count_table(path: Path) -> "AnnData":
             f"it is no table of counts; it should have {EXPECTED}."
         )
     if values.dtype.kind not in "iufb":
-        raise UserError(
-            f"{path.name} holds text where counts should be; it should have {EXPECTED}."
-        )
+        raise UserError(f"{path.name} holds text where counts should be; it should have {EXPECTED}.")
     refuse_not_counts(path, values)
     return counts([str(i) for i in frame.index], genes, values)
 
@@ -73,9 +71,7 @@ def counts(ids: Sequence[str], genes: Sequence[str], values: Any) -> "AnnData":
 def refuse_not_counts(path: Path, values: npt.NDArray[Any]) -> None:
     """Refuse values that cannot be raw counts: empty cells, negative numbers."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(
-            f"{path.name} has empty cells where counts should be; it should have {EXPECTED}."
-        )
+        raise UserError(f"{path.name} has empty cells where counts should be; it should have {EXPECTED}.")
     if values.size and values.min() < 0:
         raise UserError(
             f"{path.name} holds negative numbers, so these are not raw counts; choose the table of "
@@ -93,6 +89,5 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"There is no file {path}; check the path.") from error
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
-            f"{path.name} could not be read ({error}), so it is damaged or incomplete; copy it "
-            "again."
+            f"{path.name} could not be read ({error}), so it is damaged or incomplete; copy it again."
         ) from error

@@ -47,8 +47,7 @@ def _file(path: Path) -> Path:
         files = sorted(path.glob("*.dcm"))
         if not files:
             raise UserError(
-                f"{path} is a folder without DICOM files (*.dcm), not a slide; choose the slide "
-                "file in it."
+                f"{path} is a folder without DICOM files (*.dcm), not a slide; choose the slide file in it."
             )
         return files[0]
     if not path.exists():

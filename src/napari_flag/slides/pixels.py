@@ -50,7 +50,8 @@ class PixelFormat:
             as_is: UInt8Array = stored.view(np.uint8)
             return as_is
         scaled = stored.astype(np.float32) * np.float32(255.0 / self.white)
-        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        scaled = np.clip(np.rint(scaled), 0, 255)
+        return np.asarray(scaled, dtype=np.uint8)
 
 
 def on_white(colour: UInt8Array, alpha: UInt8Array) -> UInt8Array:

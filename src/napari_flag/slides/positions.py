@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from napari_flag.errors import UserError
 from napari_flag.slides.expression import read_bytes
-from napari_flag.slides.spots import FloatArray, IntArray, Lattice, Spots
+from napari_flag.slides.lattice import lattice_of
+from napari_flag.slides.spots import FloatArray, Spots
 from napari_flag.slides.tables import SpotTable
 
 ST_DIAMETER_UM: Final = 100.0
@@ -118,12 +119,6 @@ def numbers(frame: Any, columns: tuple[str, ...], path: Path) -> FloatArray:
             )
         parts.append(values)
     return np.stack(parts, axis=1)
-
-
-def lattice_of(array: IntArray) -> Lattice:
-    """Return "hex" where row + column always has one parity, as Visium counts, else "square"."""
-    parity = array.sum(axis=1) % 2
-    return "hex" if len(parity) > 1 and (parity == parity[0]).all() else "square"
 
 
 def _missing(frame: Any, path: Path) -> UserError:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Final
@@ -71,7 +72,7 @@ def has_pyramid(reader: Reader) -> bool:
     longest = [max(size) for size in reader.levels]
     if longest[0] <= SMALL:
         return True
-    gaps = [a / b for a, b in zip(longest, longest[1:], strict=False)]
+    gaps = [a / b for a, b in pairwise(longest)]
     return reader.random_access and longest[-1] <= SMALL and max(gaps, default=1) <= WIDEST_GAP
 
 
@@ -160,7 +161,7 @@ class _Cancelled(Exception):
 
 
 def _build(reader: Reader, levels: tuple[Size, ...], path: Path, target: Path) -> Steps[None]:
-    """Write `levels` to `target`: into a temporary folder beside it, then renamed, all or nothing."""
+    """Write `levels` to `target`, all or nothing: into a folder beside it, then renamed."""
     temporary = _temporary_folder(target.parent)
     tiles = sum(-(-w // TILE) * -(-h // TILE) for w, h in levels)
     progress = _Progress(f"Opening {path.name}", tiles)

@@ -153,9 +153,7 @@ class OpenSlideReader:
 
         down = self._slide.level_downsamples[level]
         try:
-            region = self._slide.read_region(
-                (round(x * down), round(y * down)), level, (width, height)
-            )
+            region = self._slide.read_region((round(x * down), round(y * down)), level, (width, height))
         except openslide.OpenSlideError as error:
             raise damaged(self.path, error) from error
         pixels = np.asarray(region)

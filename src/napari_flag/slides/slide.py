@@ -71,9 +71,7 @@ class Slide:
         """Level-0 pixels per pixel of each level."""
         return tuple(_downsample(self.size, level) for level in self.levels)
 
-    def read_region(
-        self, x: float, y: float, width: int, height: int, level: int = 0
-    ) -> UInt8Array:
+    def read_region(self, x: float, y: float, width: int, height: int, level: int = 0) -> UInt8Array:
         """Read a window; thread-safe.  Outside the slide the border is mirrored.
 
         Parameters
@@ -99,9 +97,7 @@ class Slide:
             return self.reader.read(x, y, width, height, level)
         columns, rows = mirrored(x, width, full_width), mirrored(y, height, full_height)
         left, top = int(columns.min()), int(rows.min())
-        box = self.reader.read(
-            left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1, level
-        )
+        box = self.reader.read(left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1, level)
         return box[(rows - top)[:, None], (columns - left)[None, :]]
 
     def level_for(self, downsample: float) -> int:
@@ -226,8 +222,7 @@ def napari_levels(slide: Slide) -> list[LazyLevel]:
     ``rgb=True, contrast_limits=(0, 255)``, so that napari does not look at pixels to find out.
     """
     return [
-        LazyLevel(size, partial(slide.read_level, level=level))
-        for level, size in enumerate(slide.levels)
+        LazyLevel(size, partial(slide.read_level, level=level)) for level, size in enumerate(slide.levels)
     ]
 
 

@@ -116,9 +116,7 @@ def _main_series(tiff: tifffile.TiffFile, path: Path) -> tuple[Any, int]:
     images = [s for s in tiff.series if "Y" in s.axes and "X" in s.axes and s.keyframe is not None]
     slides = [s for s in images if not NOT_THE_SLIDE.search(s.name or "")] or images
     if not slides:
-        raise UserError(
-            f"{path.name} is a TIFF file without an image in it; choose the slide itself."
-        )
+        raise UserError(f"{path.name} is a TIFF file without an image in it; choose the slide itself.")
     main = max(slides, key=lambda s: _size(s)[0] * _size(s)[1])
     area = main.shape[main.axes.index("X")] * main.shape[main.axes.index("Y")]
     others = sum(4 * _size(s)[0] * _size(s)[1] >= area for s in slides) - 1
@@ -157,8 +155,7 @@ def _pixel_format(series: Any, path: Path) -> tuple[PixelFormat, list[str]]:
         )
     if page.photometric in (5, 6, 8) and page.compression not in (6, 7, 33003, 33004, 33005, 34712):
         raise UserError(
-            f"{path.name} stores colours as {page.photometric.name}, which is not read; export it "
-            "as RGB."
+            f"{path.name} stores colours as {page.photometric.name}, which is not read; export it as RGB."
         )
     if page.photometric == 3 and page.colormap is not None:
         palette = (page.colormap >> 8).astype(np.uint8).T
