@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_flag import keys
-from napari_flag.viewer.gene_map import LAYER_SLOT, GeneMap
+from napari_flag.viewer.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap
 from napari_flag.viewer.hover import Hover
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Session(QObject):
         The slide it was made from, or None (e.g. an h5ad opened alone).
     genes_shown
         One gene, or two for an overlay (magenta, green); empty before the first.
+    gene_order
+        Genes in the order the arrow keys walk through them; the Genes dock sets it.
     gene_map
         The gene layers drawn in the viewer; follows prediction and genes by itself.
     """
@@ -59,7 +61,10 @@ class Session(QObject):
         self.adata: AnnData | None = None
         self.slide: Slide | None = None
         self.genes_shown: list[str] = []
+        self.gene_order: list[str] = []
         self.gene_map = GeneMap(viewer)
+        self.gene_map.colormap = preferred_colormap()
+        self._arrows_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
         viewer.layers.events.inserted.connect(lambda event: self._take_up(event.value))
         for layer in list(viewer.layers):
@@ -106,8 +111,12 @@ class Session(QObject):
         known = set(names)
         kept = [gene for gene in self.genes_shown if gene in known] or names[:1]
         self.gene_map.set_prediction(adata)
-        if adata is not None:
-            self.show_genes(kept)
+        if adata is None:
+            return
+        if not known.issuperset(self.gene_order) or not self.gene_order:
+            self.gene_order = names
+        self._bind_arrows()
+        self.show_genes(kept)
 
     def _take_up(self, layer: Any) -> None:
         """Make a prediction that was opened from a file the current one."""
@@ -135,3 +144,30 @@ class Session(QObject):
         if self.gene is not None and self.gene != before:
             self.geneSelected.emit(self.gene)
         self.genesShownChanged.emit(list(self.genes_shown))
+
+    def step(self, by: int) -> None:
+        """Look at the gene `by` places further in `gene_order`; stays at the ends."""
+        if not self.gene_order:
+            return
+        order = self.gene_order
+        here = order.index(self.gene) if self.gene in order else -by
+        self.select_gene(order[min(max(here + by, 0), len(order) - 1)])
+
+    def _bind_arrows(self) -> None:
+        """Up and Down over the picture walk through the genes (napari uses them for 3-D axes)."""
+        viewer = self.viewer
+        if viewer is not None and not self._arrows_bound:
+            viewer.bind_key("Up", lambda _: self.step(-1), overwrite=True)
+            viewer.bind_key("Down", lambda _: self.step(1), overwrite=True)
+            self._arrows_bound = True
+
+
+def preferred_colormap() -> str:
+    """Return the colour map set in Preferences, or the default where none is."""
+    try:
+        from napari.settings import get_plugin_settings
+
+        name = str(get_plugin_settings("napari-flag").display.colormap)
+    except (ImportError, KeyError, AttributeError):  # napari before 0.9, or not installed as plugin
+        return DEFAULT_COLORMAP
+    return name if name in COLORMAPS else DEFAULT_COLORMAP
