@@ -44,6 +44,10 @@ class SpotTable:
     mpp: float | None = None
     mpp_source: str = ""
 
+    def noticing(self, notice: str) -> "SpotTable":
+        """Return the same table with one more notice."""
+        return replace(self, notices=(*self.notices, notice))
+
 
 def read_spots(
     path: str | Path,
@@ -77,7 +81,7 @@ def read_spots(
     if slide is not None:
         refuse_outside(table.spots.xy, slide, path)
     if measured_from is not None:
-        table = _with_measured(table, read_measured(measured_from), Path(measured_from))
+        table = matched(table, read_measured(measured_from), Path(measured_from))
     return table
 
 
@@ -90,9 +94,24 @@ def read_measured(path: str | Path) -> "AnnData":
         An ST table of counts (``.tsv``, ``.csv``, also gzipped), a Space Ranger folder or matrix
         (``.h5`` or MEX folder), or an ``.h5ad`` file.
     """
-    from napari_flag.slides import expression
+    from napari_flag.slides import annotated, expression, matrix, space_ranger
 
     path = _existing(path)
+    if path.suffix == ".h5ad":
+        return annotated.read_h5ad_counts(path)
+    if path.suffix == ".h5":
+        return matrix.read_10x_h5(path)
+    if path.name.endswith((".mtx", ".mtx.gz")) or matrix.is_mex(path):
+        return matrix.read_mex(path if path.is_dir() else path.parent)
+    if path.is_dir():
+        folder = space_ranger.find_folder(path)
+        found = space_ranger.find_matrix(path if folder is None else folder.outs)
+        if found is None:
+            raise UserError(
+                f"{path} holds no count matrix (filtered_feature_bc_matrix.h5); choose the outs "
+                "folder of Space Ranger."
+            )
+        return space_ranger.read_matrix(found)
     if path.name.endswith(TEXT):
         return expression.read_count_table(path)
     raise _unknown(path)
@@ -112,27 +131,38 @@ def refuse_outside(xy: FloatArray, slide: "Slide", path: Path) -> None:
 
 
 def _read(path: Path, slide: "Slide | None") -> SpotTable:
-    from napari_flag.slides import positions
+    from napari_flag.slides import annotated, positions, space_ranger
 
+    if path.suffix == ".h5ad":
+        return annotated.read_h5ad(path, slide)
+    if path.is_dir() or path.suffix in (".h5", ".parquet") or path.name in space_ranger.POSITIONS:
+        folder = space_ranger.find_folder(path)
+        if folder is None:
+            raise UserError(
+                f"{path} holds no spot positions (spatial/tissue_positions.csv); choose the outs "
+                "folder of Space Ranger."
+            )
+        return space_ranger.read_space_ranger(folder, slide)
     if path.name.endswith(TEXT):
         return positions.read_positions(path)
     raise _unknown(path)
 
 
-def _with_measured(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
+def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
     """Return `table` with the counts of its spots, saying how many have none."""
     rows = measured.obs_names.get_indexer(list(table.spots.ids))
     missing = int((rows < 0).sum())
-    if missing == len(rows):
+    if missing == len(rows) > 0:
         raise UserError(
             f"No spot of the table is in {source.name} (which names them like "
             f"{measured.obs_names[0]!r}, the table like {table.spots.ids[0]!r}); choose the counts "
             "of the same section."
         )
-    notices = table.notices
+    table = replace(table, measured=measured[rows[rows >= 0]].copy())
     if missing:
-        notices += (f"{missing} of {len(rows)} spots have no counts in {source.name}.",)
-    return replace(table, measured=measured[rows[rows >= 0]].copy(), notices=notices)
+        said = f"{missing} of {len(rows)} spots have no counts in {source.name}."
+        return table.noticing(said)
+    return table
 
 
 def _existing(path: str | Path) -> Path:

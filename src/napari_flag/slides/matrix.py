@@ -1,0 +1,121 @@
+"""Space Ranger's count matrices: HDF5 (``…_feature_bc_matrix.h5``) and MEX folders."""
+
+import gzip
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_flag.errors import UserError
+from napari_flag.slides.expression import GENE_IDS, counts
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+GENE_EXPRESSION = "Gene Expression"
+
+
+def read_10x_h5(path: Path) -> "AnnData":
+    """Read counts (spots, genes) from a 10x HDF5 file, of version 3 or the older per-genome layout.
+
+    Only gene expression is kept (not antibodies); symbols are made unique, Ensembl ids are in
+    ``var["gene_ids"]``.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return _from_h5(file, path)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path.name} could not be read as a 10x matrix ({error}), so it is damaged or another "
+            "kind of HDF5 file; choose filtered_feature_bc_matrix.h5 of Space Ranger."
+        ) from error
+
+
+def _from_h5(file: Any, path: Path) -> "AnnData":
+    from scipy import sparse
+
+    if "matrix" in file:
+        group, features = file["matrix"], file["matrix/features"]
+        ids, names = features["id"], features["name"]
+        kinds = _strings(features["feature_type"]) if "feature_type" in features else None
+    else:
+        genomes = [name for name in file if "gene_names" in file[name]]
+        if len(genomes) != 1:
+            raise UserError(
+                f"{path.name} holds {len(genomes)} genomes where one is expected; choose "
+                "filtered_feature_bc_matrix.h5 of Space Ranger for one genome."
+            )
+        group = file[genomes[0]]
+        ids, names, kinds = group["genes"], group["gene_names"], None
+    genes, spots = (int(n) for n in group["shape"][:])
+    # Stored by column as (genes, spots); the same arrays read by row are (spots, genes).
+    values = sparse.csr_matrix(
+        (group["data"][:].astype(np.float32), group["indices"][:], group["indptr"][:]),
+        shape=(spots, genes),
+    )
+    return _expression(_strings(group["barcodes"]), _strings(ids), _strings(names), kinds, values)
+
+
+def read_mex(folder: Path) -> "AnnData":
+    """Read counts from a MEX folder: matrix.mtx, features.tsv (or genes.tsv), barcodes.tsv."""
+    from scipy import io, sparse
+
+    matrix = _one_of(folder, "matrix.mtx")
+    features = [line.split("\t") for line in _lines(_one_of(folder, "features.tsv", "genes.tsv"))]
+    barcodes = [line.split("\t")[0] for line in _lines(_one_of(folder, "barcodes.tsv"))]
+    try:
+        values = sparse.csr_matrix(io.mmread(matrix).T, dtype=np.float32)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{matrix.name} in {folder} could not be read ({error}), so it is damaged or "
+            "incomplete; copy it again."
+        ) from error
+    if values.shape != (len(barcodes), len(features)):
+        raise UserError(
+            f"{folder.name} has {len(barcodes)} barcodes and {len(features)} features for a matrix "
+            f"of {values.shape[0]} × {values.shape[1]}; copy the three files of one run again."
+        )
+    ids = [row[0] for row in features]
+    names = [row[1] if len(row) > 1 else row[0] for row in features]
+    kinds = [row[2] for row in features] if features and len(features[0]) > 2 else None
+    return _expression(barcodes, ids, names, kinds, values)
+
+
+def is_mex(folder: Path) -> bool:
+    """Return whether `folder` holds a MEX matrix."""
+    return any((folder / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz"))
+
+
+def _expression(
+    barcodes: list[str], ids: list[str], names: list[str], kinds: list[str] | None, values: Any
+) -> "AnnData":
+    if kinds is not None and GENE_EXPRESSION in kinds:
+        keep = [i for i, kind in enumerate(kinds) if kind == GENE_EXPRESSION]
+        values = values[:, keep]
+        ids, names = [ids[i] for i in keep], [names[i] for i in keep]
+    adata = counts(barcodes, names, values)
+    adata.var[GENE_IDS] = ids
+    return adata
+
+
+def _strings(dataset: Any) -> list[str]:
+    return [s.decode() if isinstance(s, bytes) else str(s) for s in dataset[:]]
+
+
+def _one_of(folder: Path, *names: str) -> Path:
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.exists():
+                return path
+    raise UserError(
+        f"{folder} lacks {' or '.join(names)}, so its counts cannot be read; copy the whole folder "
+        "of Space Ranger."
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    opener: Any = gzip.open if path.name.endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8") as stream:
+        return [line.rstrip("\r\n") for line in stream if line.strip()]
