@@ -6,6 +6,9 @@ import tifffile
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.simulation import bundle, demo_slide, demo_table, simulate
+from napari_flag.simulation.simulator import ORIGIN
+from napari_flag.slides.slide import open_slide
+from napari_flag.slides.tables import read_spots
 
 
 def test_the_bundled_files_are_small_enough_to_ship():
@@ -27,7 +30,17 @@ def test_the_bundled_table_lies_on_the_bundled_slide():
     assert table.n_obs > 200
     assert (table.obsm[keys.SPATIAL] > 0).all()
     assert (table.obsm[keys.SPATIAL] < 2400).all()
-    assert table.uns[keys.PROVENANCE]["simulator_seed"] == bundle.DEMO_SEED
+    assert table.uns[ORIGIN]["seed"] == bundle.DEMO_SEED
+
+
+def test_the_bundled_files_open_as_any_slide_and_table_do():
+    with open_slide(demo_slide()) as slide:
+        assert slide.size == (2400, 2400)
+        assert slide.mpp == pytest.approx(0.7)
+        table = read_spots(demo_table(), slide=slide)
+    assert (table.spots.pitch_um, table.spots.diameter_um) == (100.0, 55.0)
+    assert table.spots.lattice == "hex"
+    assert tuple(table.measured.obs_names) == table.spots.ids
 
 
 @pytest.mark.slow

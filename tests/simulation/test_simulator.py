@@ -50,9 +50,7 @@ def test_spots_form_a_hexagonal_array_of_the_stated_pitch(section):
 
 def test_tissue_is_stained_and_glass_is_white():
     image = simulate(15, size_px=1000).image.astype(float)
-    corners = np.concatenate(
-        [image[:40, :40], image[-40:, -40:], image[:40, -40:], image[-40:, :40]]
-    )
+    corners = np.concatenate([image[:40, :40], image[-40:, -40:], image[:40, -40:], image[-40:, :40]])
     assert np.percentile(corners.min(axis=-1), 95) > 225
     red, green, blue = image.reshape(-1, 3).mean(axis=0)
     assert green < red

@@ -58,9 +58,7 @@ def write_slide(path: Path, image: npt.NDArray[np.uint8], mpp: float) -> None:
     levels = [image]
     while max(levels[-1].shape[:2]) > SMALLEST_PX:
         last = levels[-1]
-        half = Image.fromarray(last).resize(
-            (last.shape[1] // 2, last.shape[0] // 2), Image.Resampling.BOX
-        )
+        half = Image.fromarray(last).resize((last.shape[1] // 2, last.shape[0] // 2), Image.Resampling.BOX)
         levels.append(np.asarray(half))
     with tifffile.TiffWriter(path) as tif:
         for k, level in enumerate(levels):

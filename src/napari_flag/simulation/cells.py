@@ -238,9 +238,7 @@ def _directions(
         down, right = np.gradient(np.maximum(signed, -40))
         return np.arctan2(canvas.at(down, xy), canvas.at(right, xy)).astype(np.float64)
 
-    fibre = np.arctan2(
-        canvas.at(np.sin(plan.fibre_angle), xy), canvas.at(np.cos(plan.fibre_angle), xy)
-    )
+    fibre = np.arctan2(canvas.at(np.sin(plan.fibre_angle), xy), canvas.at(np.cos(plan.fibre_angle), xy))
     columnar = kind == KINDS.index("luminal")
     lining = kind == KINDS.index("myoepithelial")
     wall = kind == KINDS.index("endothelial")

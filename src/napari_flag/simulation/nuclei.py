@@ -52,9 +52,7 @@ def disc(
     return (rows, cols), ink.astype(np.float32)
 
 
-def draw_red_cells(
-    canvas: Canvas, section: Anatomy, stains: Stains, rng: np.random.Generator
-) -> None:
+def draw_red_cells(canvas: Canvas, section: Anatomy, stains: Stains, rng: np.random.Generator) -> None:
     """Draw blood into the bore of some vessels."""
     blood = (section.vessel_lumen > 2.0) & (section.tissue > 3.0)
     field = np.clip(canvas.noise(rng, 90) + 0.4, 0, 1) * blood

@@ -33,9 +33,7 @@ FAT_CELL_UM: Final = 27.0
 class Painter:
     """Paints one section at full resolution."""
 
-    def __init__(
-        self, canvas: Canvas, plan: Anatomy, cells: Cells, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, canvas: Canvas, plan: Anatomy, cells: Cells, rng: np.random.Generator) -> None:
         self.canvas = canvas
         self.plan = plan
         self.cells = cells
@@ -158,9 +156,7 @@ class Painter:
         wall = self._full(glands)
         basement = np.exp(-(((wall + 1.3) / 1.5) ** 2))
         self.stains.eosin += 0.16 * basement * tissue
-        self.stains.cover(
-            soft(wall, 0.7) * tissue, 0.15 * mottle * borders, 0.27 * mottle * borders
-        )
+        self.stains.cover(soft(wall, 0.7) * tissue, 0.15 * mottle * borders, 0.27 * mottle * borders)
         dead = soft(self._full(plan.necrosis), 2.2) * tissue
         crumbs = np.clip(0.44 + 0.13 * self._grain(2.0) + 0.10 * self._grain(9), 0.1, 1)
         self.stains.cover(dead, 0.05 + 0.04 * self._grain(3), crumbs)
@@ -196,8 +192,6 @@ class Painter:
         draw_red_cells(self.canvas, plan, self.stains, self.rng)
 
 
-def paint(
-    canvas: Canvas, plan: Anatomy, cells: Cells, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+def paint(canvas: Canvas, plan: Anatomy, cells: Cells, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Return the picture of a section, uint8 (size, size, 3)."""
     return Painter(canvas, plan, cells, rng).paint()

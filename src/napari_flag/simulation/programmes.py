@@ -149,9 +149,7 @@ def weights() -> Points:
     return table
 
 
-def cells_under(
-    canvas: Canvas, plan: Anatomy, cells: Cells, spots_um: Points, radius_um: float
-) -> Points:
+def cells_under(canvas: Canvas, plan: Anatomy, cells: Cells, spots_um: Points, radius_um: float) -> Points:
     """Return how many cells of each kind lie under each spot, (n, len(SOURCES)).
 
     A little RNA spreads sideways before it is caught, so the edge of a spot is soft (4 µm).
@@ -159,9 +157,7 @@ def cells_under(
     amounts = np.zeros((len(spots_um), len(SOURCES)))
     if len(cells) and len(spots_um):
         reach = radius_um + 14.0
-        near = cKDTree(spots_um).sparse_distance_matrix(
-            cKDTree(cells.xy), reach, output_type="ndarray"
-        )
+        near = cKDTree(spots_um).sparse_distance_matrix(cKDTree(cells.xy), reach, output_type="ndarray")
         caught = 1 / (1 + np.exp((near["v"] - radius_um) / 4.0))
         np.add.at(amounts, (near["i"], cells.kind[near["j"]]), caught)
     area_mm2 = np.pi * radius_um**2 * 1e-6

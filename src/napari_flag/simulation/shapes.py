@@ -35,8 +35,7 @@ class Blob:
 def blob(rng: np.random.Generator, x: float, y: float, radius: float, uneven: float = 0.07) -> Blob:
     """Return a `Blob` of random shape."""
     wave = tuple(
-        (float(rng.normal(0, uneven / k**0.5)), float(rng.uniform(0, 2 * np.pi)))
-        for k in range(1, 6)
+        (float(rng.normal(0, uneven / k**0.5)), float(rng.uniform(0, 2 * np.pi))) for k in range(1, 6)
     )
     stretch = float(np.exp(abs(rng.normal(0, 0.22))))
     return Blob(x, y, radius, stretch, float(rng.uniform(0, np.pi)), wave)

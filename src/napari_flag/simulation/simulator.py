@@ -28,6 +28,8 @@ MPP = 0.7
 PITCH_UM = 100.0
 DIAMETER_UM = 55.0
 """Array geometry, as Visium has it."""
+ORIGIN = "napari_flag_simulator"
+"""``uns`` key: seed and geometry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +115,14 @@ def hex_array(canvas: Canvas, section: Anatomy, pitch_um: float, diameter_um: fl
     )
 
 
-def _table(
-    seed: int, canvas: Canvas, spots: Spots, truth: Truth, rng: np.random.Generator
-) -> AnnData:
+def _table(seed: int, canvas: Canvas, spots: Spots, truth: Truth, rng: np.random.Generator) -> AnnData:
     array = spots.array if spots.array is not None else np.zeros((len(spots), 2), np.int64)
     under = {f"n {k}": truth.amounts[:, i].astype(np.float32) for i, k in enumerate(SOURCES)}
     obs = pd.DataFrame(
         {keys.ARRAY_ROW: array[:, 0], keys.ARRAY_COL: array[:, 1], **under},
         index=pd.Index(spots.ids, dtype=object),
     )
-    table = AnnData(
-        counted(truth.rate, rng), obs=obs, var=pd.DataFrame(index=pd.Index(GENES, dtype=object))
-    )
+    table = AnnData(counted(truth.rate, rng), obs=obs, var=pd.DataFrame(index=pd.Index(GENES, dtype=object)))
     table.layers["rate"] = truth.rate.astype(np.float32)
     table.layers["visible"] = truth.visible.astype(np.float32)
     table.obsm[keys.SPATIAL] = spots.xy
@@ -132,15 +130,13 @@ def _table(
     table.uns[keys.SPATIAL] = {
         f"simulated {seed}": {
             "images": {},
-            "scalefactors": {
-                "spot_diameter_fullres": spots.diameter_um / canvas.mpp,
-                "tissue_hires_scalef": 1.0,
-            },
+            "scalefactors": {"spot_diameter_fullres": spots.diameter_um / canvas.mpp},
             "metadata": {},
         }
     }
-    table.uns[keys.PROVENANCE] = {
-        "simulator_seed": seed,
+    # not keys.PROVENANCE, which would make it a prediction
+    table.uns[ORIGIN] = {
+        "seed": seed,
         keys.MPP: canvas.mpp,
         keys.SLIDE_WIDTH: canvas.size_px,
         keys.SLIDE_HEIGHT: canvas.size_px,
