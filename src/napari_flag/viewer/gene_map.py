@@ -142,16 +142,26 @@ class GeneMap:
         if self.values is None or not self.genes:
             return
         wanted = [(self.quantity, 0), *([(self.quantity, 1)] if self.overlaid else [])]
-        for slot, layer in self._present().items():
-            if slot not in wanted:
-                layer.visible = False
-                layer.colorbar.visible = False
+        active = self._viewer.layers.selection.active
+        ours_active = active is None or active in self._present().values()
+        self._put_away(wanted)
         for slot in wanted:
             layer = self._present().get(slot) or self._add(slot)
             self._style(slot, layer)
             if slot in self._stale:
                 self._paint(slot, layer)
             layer.visible = True
+        if ours_active:  # the layer controls should be those of the picture looked at
+            self._viewer.layers.selection.active = self.layer(self.quantity)
+
+    def _put_away(self, wanted: Sequence[Slot]) -> None:
+        """Hide the layers of other quantities; a second gene no longer shown is removed."""
+        for slot, layer in list(self._present().items()):
+            if slot not in wanted:
+                layer.visible = False
+                layer.colorbar.visible = False
+                if slot[1] and len(self.genes) < 2:
+                    self._viewer.layers.remove(layer)
 
     def _paint(self, slot: Slot, layer: Any) -> None:
         quantity, nth = slot

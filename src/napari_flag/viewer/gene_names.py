@@ -78,7 +78,8 @@ class GeneNames:
             return Hit(self._by_name[key])
         symbol = SYMBOL_OF.get(key)
         if symbol is not None and canonical(symbol) in self._by_name:
-            return Hit(self._by_name[canonical(symbol)], name.strip())
+            written = next(a for a in ALIASES_OF[symbol] if canonical(a) == key)
+            return Hit(self._by_name[canonical(symbol)], written)
         return None
 
     def search(self, text: str, limit: int | None = None) -> list[Hit]:

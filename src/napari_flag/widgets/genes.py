@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QHeaderView,
+    QLabel,
     QLineEdit,
     QPushButton,
     QTableView,
@@ -103,11 +104,10 @@ class GenesDock(QWidget):
         limits = QHBoxLayout(self._limits)
         limits.setContentsMargins(0, 0, 0, 0)
         limits.addWidget(self.low)
-        limits.addWidget(plain_label("to"), 0)
+        limits.addWidget(QLabel("to"))
         limits.addWidget(self.high)
-        limits.setStretch(0, 3)
-        limits.setStretch(1, 1)
-        limits.setStretch(2, 3)
+        limits.setStretch(0, 1)
+        limits.setStretch(2, 1)
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.setVerticalSpacing(4)
@@ -140,7 +140,7 @@ class GenesDock(QWidget):
         selection.currentChanged.connect(self._on_row)
         self.quantity.activated.connect(self._on_quantity)
         self.colormap.currentTextChanged.connect(self.session.gene_map.set_colormap)
-        self.range.currentIndexChanged.connect(self._on_range)
+        self.range.currentIndexChanged.connect(self._on_range_kind)
         self.low.valueChanged.connect(self._on_range)
         self.high.valueChanged.connect(self._on_range)
         self.second.editingFinished.connect(self._on_second)
@@ -258,6 +258,16 @@ class GenesDock(QWidget):
         if values is not None and values.why_not(quantity) is None:
             self.session.gene_map.set_quantity(quantity)
         self._show_quantity()
+
+    def _on_range_kind(self) -> None:
+        """Start fixed limits from those shown, so that nothing jumps."""
+        layer = self.session.gene_map.layer(self.session.gene_map.quantity)
+        if self.range.currentData() is None and layer is not None:
+            for box, limit in zip((self.low, self.high), layer.contrast_limits, strict=True):
+                box.blockSignals(True)
+                box.setValue(limit)
+                box.blockSignals(False)
+        self._on_range()
 
     def _on_range(self) -> None:
         percentile = self.range.currentData()
