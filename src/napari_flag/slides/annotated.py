@@ -4,8 +4,9 @@ Only what is needed is read, piece by piece, so that a file with unusual other c
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_flag.slides.slide import Slide
+
+T = TypeVar("T")
 
 PIXELS: Final = ("pxl_col_in_fullres", "pxl_row_in_fullres")
 SYMBOLS: Final = ("gene_name", "gene_symbol", "gene_symbols", "feature_name", "symbol")
@@ -67,10 +70,10 @@ def read_h5ad_counts(path: Path) -> "AnnData":
             f"{path.name} holds no raw counts (X has fractions or negative numbers, and there is "
             'no layer "counts"); save the raw counts in it.'
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
-def _with_file(path: Path, use: Any) -> Any:
+def _with_file(path: Path, use: Callable[[H5ad], T]) -> T:
     import h5py
 
     try:
@@ -160,8 +163,8 @@ def _technology(h5ad: H5ad, obs: Any, array: IntArray | None) -> tuple[str, floa
     """Return what the spots are called, with nominal diameter and pitch in µm."""
     ours = h5ad.file.get(f"uns/{keys.PROVENANCE}")
     if ours is not None:
-        sizes = (_scalar(ours, key) for key in (keys.SPOT_DIAMETER_UM, keys.SPOT_PITCH_UM))
-        return "napari-flag prediction", *sizes  # type: ignore[return-value]
+        diameter, pitch = _scalar(ours, keys.SPOT_DIAMETER_UM), _scalar(ours, keys.SPOT_PITCH_UM)
+        return "napari-flag prediction", diameter, pitch
     if array is not None and lattice_of(array) == "hex":
         return "Visium (by its hexagonal array)", VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
     if len(obs) and all(re.fullmatch(r"\d+x\d+", str(i)) for i in obs.index):
