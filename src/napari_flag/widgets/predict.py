@@ -1,7 +1,7 @@
 """The main dock: slide, spots, model, region, Predict expression."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
@@ -20,7 +20,7 @@ from napari_flag.widgets.session import Session
 from napari_flag.widgets.settings import read_preferences
 from napari_flag.widgets.slide_step import SlideStep
 from napari_flag.widgets.spots_step import SpotsStep
-from napari_flag.widgets.tasks import Machine, PredictionRequest, Tasks
+from napari_flag.widgets.tasks import Machine, PredictionRequest, Tasks, inside
 from napari_flag.widgets.time_left import Timings, say_duration
 from napari_flag.widgets.viewer_watch import ViewerWatch
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_flag.model.checkpoint import Checkpoint
+    from napari_flag.pipeline import Quality
 
 RESULT_FILES: Final = "AnnData (*.h5ad)"
 
@@ -199,55 +200,50 @@ class PredictDock(QWidget):
         except UserError as error:
             self.region_step.messages.add("warning", str(error))
             return (), 0
-        return polygons, 0 if spots is None else slide_layers.spots_inside(spots, polygons)
+        return polygons, 0 if spots is None else int(inside(spots, polygons).sum())
 
     # --- run ----------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
         """Say what is ready, what is doubtful, and how long a prediction would take."""
         slide, spots = self.section.slide, self.section.spots
-        _, inside = self._region()
-        self.region_step.show_count(inside, 0 if spots is None else len(spots))
+        _, n_inside = self._region()
+        self.region_step.show_count(n_inside, 0 if spots is None else len(spots))
         self.slide_step.allow_estimate(why_no_estimate(slide, spots))
         if self._checkpoint is not None:
-            self.model_step.show_differences(differences(self._checkpoint.card, slide, spots))
+            self.model_step.show_differences(differences(self._checkpoint, slide, spots))
         self._steps.setEnabled(not self._run.running)
         if not self._view.busy:
-            why_not = why_not_ready(slide, spots, self._checkpoint, inside)
-            self.run_panel.show_idle(self._estimate_text(), why_not)
+            why_not = why_not_ready(slide, spots, self._checkpoint, n_inside)
+            self.run_panel.show_idle("" if why_not else self._estimate_text(), why_not)
 
     def _estimate_text(self) -> str:
-        if self.section.spots is None or self._checkpoint is None:
-            return ""
-        panel, n = self.run_panel, len(self.section.spots)
-        seconds = self._run.expected(
-            self._checkpoint.name, panel.device.currentData(), panel.quality.currentText(), n
+        request = self._request()
+        seconds = sum(self._run.expected(request).values())
+        return f"Will take {say_duration(seconds)} for {request.n_predicted:,} spots."
+
+    def _request(self) -> PredictionRequest:
+        """Return what the steps describe; only when nothing is missing."""
+        assert self.section.slide is not None
+        assert self.section.spots is not None
+        assert self._checkpoint is not None
+        return PredictionRequest(
+            slide=self.section.slide,
+            spots=self.section.spots,
+            checkpoint=self._checkpoint,
+            region=self._region()[0],
+            quality=cast("Quality", self.run_panel.quality.currentText()),
+            device=self.run_panel.device.currentData(),
+            seed=self._preferences.seed,
+            measured=self.section.measured,
         )
-        return f"Will take {say_duration(seconds)} for {n:,} spots."
 
     def predict(self) -> None:
         """Start the prediction that the steps describe."""
-        polygons, inside = self._region()
-        slide, spots = self.section.slide, self.section.spots
-        if why_not := why_not_ready(slide, spots, self._checkpoint, inside):
-            self.run_panel.show_idle("", why_not)
-            return
-        assert slide is not None
-        assert spots is not None
-        assert self._checkpoint is not None
-        self._run.start(
-            PredictionRequest(
-                slide=slide,
-                spots=spots,
-                checkpoint=self._checkpoint,
-                region=polygons,
-                quality=self.run_panel.quality.currentText(),
-                device=self.run_panel.device.currentData(),
-                seed=self._preferences.seed,
-                measured=self.section.measured,
-            )
-        )
-        self._steps.setEnabled(False)
+        self._refresh()
+        if self.run_panel.predict.isEnabled():
+            self._run.start(self._request(), already_said=self.model_step.messages.texts)
+            self._steps.setEnabled(False)
 
     # --- result -------------------------------------------------------------------------------
 

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 PREVIEW_EVERY_MS: Final = 700
 """The preview is painted at most this often; painting takes time from the prediction itself."""
 
-FIRST_GUESS: Final = {"Reading tiles": 0.08, "Predicting": 0.12}
+READING: Final = "Reading tiles"
+PREDICTING: Final = "Predicting expression"
+
+FIRST_GUESS: Final = {
+    "Loading the model": 0.01,
+    READING: 0.08,
+    "Encoding the spatial graph": 0.005,
+    PREDICTING: 0.12,
+}
 """Seconds per spot and stage on two CPU cores, used until a run on this computer was timed."""
 
 
@@ -131,7 +139,7 @@ class PredictionRun(QObject):
         self._session, self._tasks, self._timings = session, tasks, timings
         self._request: PredictionRequest | None = None
         self._builder: PreviewBuilder | None = None
-        self._notices: list[str] = []
+        self._already_said: tuple[str, ...] = ()
         self._paint = QTimer(self)
         self._paint.setSingleShot(True)
         self._paint.setInterval(PREVIEW_EVERY_MS)
@@ -142,15 +150,17 @@ class PredictionRun(QObject):
         """Whether a prediction runs."""
         return self._errands.running("predict")
 
-    def expected(self, weights: str, device: str, quality: str, n_spots: int) -> float:
-        """Return the seconds a prediction is expected to take."""
-        key = _timing_key(weights, device, quality)
-        return sum(self._timings.expected(key, n_spots).values())
+    def expected(self, request: PredictionRequest) -> dict[str, float]:
+        """Return the seconds each stage of a prediction is expected to take."""
+        seconds = self._timings.expected(_timing_key(request), len(request.spots))
+        if PREDICTING in seconds:  # all spots are read, but only those of the region are sampled
+            seconds[PREDICTING] *= request.n_predicted / len(request.spots)
+        return seconds
 
-    def start(self, request: PredictionRequest) -> None:
-        """Start to predict."""
-        self._request, self._notices = request, []
-        self._builder = PreviewBuilder(request.spots, request.slide)
+    def start(self, request: PredictionRequest, already_said: tuple[str, ...] = ()) -> None:
+        """Start to predict; notices among `already_said` are not shown again."""
+        self._request, self._already_said = request, already_said
+        self._builder = PreviewBuilder(request.spots, request.slide, request.region)
         self._panel.messages.clear()
         self._errands.start(
             "predict",
@@ -161,11 +171,10 @@ class PredictionRun(QObject):
             on_cancelled=self._on_cancelled,
             on_step=self._on_step,
         )
-        self._view.expect(self._timings.expected(_key_of(request), len(request.spots)))
+        self._view.expect(self.expected(request))
 
     def _on_step(self, step: Step) -> None:
-        if step.notice:
-            self._notices.append(step.notice)
+        if step.notice and step.notice not in self._already_said:
             self._panel.messages.add("notice", step.notice)
         if step.partial is not None and self._builder is not None:
             self._builder.add(step.partial)
@@ -180,7 +189,10 @@ class PredictionRun(QObject):
         request = self._request
         assert request is not None
         self._forget()
-        self._timings.record(_key_of(request), self._view.time_left.seconds, len(request.spots))
+        seconds = dict(self._view.time_left.seconds)
+        if PREDICTING in seconds:
+            seconds[PREDICTING] *= len(request.spots) / max(request.n_predicted, 1)
+        self._timings.record(_timing_key(request), seconds, len(request.spots))
         self._session.set_prediction(adata, request.slide)
 
     def _on_failed(self, error: Exception) -> None:
@@ -201,9 +213,5 @@ class PredictionRun(QObject):
         self._builder = self._request = None
 
 
-def _key_of(request: PredictionRequest) -> str:
-    return _timing_key(request.checkpoint.name, request.device, request.quality)
-
-
-def _timing_key(weights: str, device: str, quality: str) -> str:
-    return f"{weights} | {device} | {quality}"
+def _timing_key(request: PredictionRequest) -> str:
+    return f"{request.checkpoint.name} | {request.device} | {request.quality}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots
 
@@ -50,31 +51,31 @@ def why_no_estimate(slide: "Slide | None", spots: "Spots | None") -> str | None:
     return None
 
 
-def differences(card: Mapping[str, Any], slide: "Slide | None", spots: "Spots | None") -> tuple[str, ...]:
+def differences(checkpoint: "Checkpoint", slide: "Slide | None", spots: "Spots | None") -> tuple[str, ...]:
     """Return a sentence for each way slide and spots differ from what the model was trained on."""
-    array = card.get("array") or {}
-    sentences = [
-        None if slide is None else _differs("slide", "µm/px", slide.mpp, card.get("um_per_px")),
-        None if spots is None else _differs("spot pitch", "µm", spots.pitch_um, array.get("pitch_um")),
-        None
-        if spots is None
-        else _differs("spot diameter", "µm", spots.diameter_um, array.get("diameter_um")),
-        None if slide is None else _trained_on(slide.name, _texts(card.get("sections"))),
-    ]
-    return tuple(s for s in sentences if s)
+    from napari_flag.pipeline import compare_with_training
+
+    if slide is None:
+        return ()
+    sentences: list[str] = []
+    if trained := _trained_on(slide.name, _texts(checkpoint.card.get("sections"))):
+        sentences.append(trained)
+    if slide.mpp is None:
+        return tuple(sentences)
+    if finer := _finer(slide.mpp, checkpoint.card.get("um_per_px")):
+        sentences.append(finer)
+    if spots is not None and len(spots):
+        sentences += compare_with_training(checkpoint, slide.mpp, spots.pitch_um, spots)
+    return tuple(sentences)
 
 
-def _differs(what: str, unit: str, here: float | None, trained: object) -> str | None:
-    values = [float(v) for v in _numbers(trained)]
-    if here is None or not values:
+def _finer(mpp: float, trained: object) -> str | None:
+    """Return a sentence when the slide is scanned finer than those of the training."""
+    if not isinstance(trained, int | float) or mpp >= trained * (1 - DIFFERS_FROM):
         return None
-    low, high = min(values), max(values)
-    if low * (1 - DIFFERS_FROM) <= here <= high * (1 + DIFFERS_FROM):
-        return None
-    there = f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}"
     return (
-        f"The {what} here is {here:.3g} {unit} but the model was trained at {there} {unit}, "
-        "so expect less accurate predictions."
+        f"The slide has {mpp:.3f} µm/px, finer than the {trained:.3f} µm/px of the training "
+        "slides; it is read at theirs, but another scanner or stain may still give other numbers."
     )
 
 

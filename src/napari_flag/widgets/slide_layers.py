@@ -9,7 +9,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.viewer.frame import Frame
-from napari_flag.viewer.slide_layer import slide_layer, spots_layer
+from napari_flag.viewer.slide_layer import OUTLINE_COLOUR, LayerData, slide_layer, spots_layer
 
 if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 REGION_NAME: Final = "Region"
 ELLIPSE_SIDES: Final = 64
+RINGS_UP_TO: Final = 5_000
+"""More spots than these are drawn as one picture, whose cost does not grow with their number."""
 
 
 def slide_of(layer: Any) -> "Slide | None":
@@ -74,10 +76,33 @@ def show_spots(viewer: Any, spots: "Spots", slide: "Slide") -> None:
     from napari.layers import Layer
 
     remove_spots(viewer)
-    if len(spots):
-        active = viewer.layers.selection.active
-        viewer.add_layer(Layer.create(*spots_layer(spots, slide.mpp)))
-        viewer.layers.selection.active = active
+    if not len(spots):
+        return
+    few = len(spots) <= RINGS_UP_TO
+    data = _rings(spots, slide) if few else spots_layer(spots, slide.mpp)
+    active = viewer.layers.selection.active
+    viewer.add_layer(Layer.create(*data))
+    viewer.layers.selection.active = active  # napari would select the new layer's tools
+
+
+def _rings(spots: "Spots", slide: "Slide") -> LayerData:
+    """Return spots as circles; unlike a picture of them they stay visible when zoomed out."""
+    diameter_um = spots.diameter_um or 0.5 * (spots.pitch_um or 0.0)
+    # Where the size in px cannot be known: large enough to see, and clearly only a symbol.
+    known = slide.mpp and diameter_um
+    size = diameter_um / slide.mpp if slide.mpp and known else max(slide.size) / 150
+    options = {
+        "name": f"Spots ({len(spots):,})",
+        "size": size,
+        "face_color": "transparent",
+        "border_color": np.array(OUTLINE_COLOUR),
+        "border_width": 0.12,
+        "border_width_is_relative": True,
+        "features": {"spot": np.asarray(spots.ids, dtype=object)},
+        "metadata": {keys.LAYER_KIND: "spots"},
+        **Frame(slide.mpp).options(),
+    }
+    return spots.xy[:, ::-1], options, "points"
 
 
 def remove_spots(viewer: Any) -> None:
@@ -146,12 +171,3 @@ def _outline(kind: str, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
     angle = np.linspace(0, 2 * np.pi, ELLIPSE_SIDES, endpoint=False)
     outline: npt.NDArray[np.float64] = center + np.cos(angle)[:, None] * one + np.sin(angle)[:, None] * two
     return outline
-
-
-def spots_inside(spots: "Spots", polygons: tuple[Any, ...]) -> int:
-    """Return how many spot centres lie inside any of `polygons`."""
-    import shapely
-
-    area = shapely.union_all(list(polygons))
-    shapely.prepare(area)
-    return int(shapely.intersects_xy(area, spots.xy[:, 0], spots.xy[:, 1]).sum())

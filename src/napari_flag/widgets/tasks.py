@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_flag.model.checkpoint import Checkpoint
+    from napari_flag.pipeline import Quality
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Lattice, Spots
 
@@ -67,10 +69,15 @@ class PredictionRequest:
     spots: "Spots"
     checkpoint: "Checkpoint"
     region: tuple[Any, ...] | None
-    quality: str
+    quality: "Quality"
     device: str
     seed: int
     measured: "AnnData | None" = None
+
+    @property
+    def n_predicted(self) -> int:
+        """Number of spots to predict."""
+        return len(self.spots) if self.region is None else int(inside(self.spots, self.region).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +155,9 @@ def find_weights() -> Steps[tuple[tuple[str, Path], ...]]:
 
 
 def load_checkpoint(path: Path) -> Steps["Checkpoint"]:
-    """Load a weights file."""
+    """Load a weights file, and the packages that predicting needs while nobody waits for them."""
     yield Step("Loading model", 0, None)
+    import napari_flag.pipeline  # noqa: F401
     from napari_flag.model.checkpoint import Checkpoint
 
     return Checkpoint.load(path)
@@ -209,23 +217,32 @@ def load_prediction(path: Path) -> Steps["AnnData"]:
     return read_prediction(path)
 
 
+def inside(spots: "Spots", polygons: tuple[Any, ...]) -> npt.NDArray[np.bool_]:
+    """Return (n,) which spot centres lie inside any of `polygons` (level-0 px)."""
+    from shapely import contains_xy, union_all
+
+    found: npt.NDArray[np.bool_] = contains_xy(union_all(list(polygons)), spots.xy[:, 0], spots.xy[:, 1])
+    return found
+
+
 class PreviewBuilder:
     """Collects the chunks of a running prediction into an AnnData of the spots done so far.
 
     Parameters
     ----------
-    spots, slide
+    spots, slide, region
         As given to the prediction.
     """
 
-    def __init__(self, spots: "Spots", slide: "Slide") -> None:
-        self._spots, self._slide = spots, slide
+    def __init__(self, spots: "Spots", slide: "Slide", region: tuple[Any, ...] | None = None) -> None:
+        self._spots = spots if region is None else spots.take(inside(spots, region))
+        self._slide = slide
         self._rows: list[Any] = []
         self._values: list[Any] = []
         self._genes: Sequence[str] = ()
 
     def add(self, preview: Any) -> None:
-        """Take in one chunk (`pipeline.Preview`: ``rows``, ``values``, ``genes``)."""
+        """Take in one chunk (`prediction.Preview`)."""
         self._rows.append(preview.rows)
         self._values.append(preview.values)
         self._genes = preview.genes

@@ -12,6 +12,10 @@ TRUST_AFTER_S: Final = 1.0
 """A stage's own pace is believed after this long; the first items often wait for a load."""
 
 
+CACHED_BELOW: Final = 0.05
+"""Share of the known time below which a stage is taken to have found its work in a cache."""
+
+
 class TimeLeft:
     """Time left of work that goes through stages.
 
@@ -99,9 +103,17 @@ class Timings:
         return key in self._read()
 
     def record(self, key: str, seconds: Mapping[str, float], n_spots: int) -> None:
-        """Keep what each stage of a finished run took."""
+        """Keep what each stage of a finished run took.
+
+        A stage that took a small part of what it is known to take found its work in a cache, which
+        says nothing about the next slide; what was known of it stays.
+        """
         everything = self._read()
-        everything[key] = {stage: s / max(n_spots, 1) for stage, s in seconds.items()}
+        known = everything.get(key, self._first_guess)
+        now = {stage: s / max(n_spots, 1) for stage, s in seconds.items()}
+        everything[key] = {
+            stage: known[stage] if s < CACHED_BELOW * known.get(stage, 0.0) else s for stage, s in now.items()
+        }
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text(json.dumps(everything, indent=1))
