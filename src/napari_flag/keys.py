@@ -45,6 +45,7 @@ SEED: Final = "seed"
 DEVICE: Final = "device"
 VERSIONS: Final = "versions"
 NOTICES: Final = "notices"
+COMMAND: Final = "command"
 NOT_FOR_DIAGNOSIS: Final = "use"
 
 EXPRESSION_UNITS: Final = "log2(count + 1)"

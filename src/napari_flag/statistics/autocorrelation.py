@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.spots import Lattice
 from napari_flag.statistics.accuracy import FloatArray, constant_genes, pearson
 
@@ -104,15 +105,7 @@ def row_standardise(pairs: npt.NDArray[np.int64], n: int) -> sparse.csr_array:
     return sparse.csr_array((weights, (pairs[:, 0], pairs[:, 1])), shape=(n, n))
 
 
-def infer_lattice(array: npt.NDArray[np.int64]) -> Lattice:
-    """Tell a hexagonal array (row + column all even or all odd, as on Visium) from a square one."""
-    parity = array.sum(axis=1) % 2
-    return "hex" if len(np.unique(parity)) == 1 and len(array) > 2 else "square"
-
-
-def find_neighbours(
-    xy: FloatArray, array: npt.NDArray[np.int64] | None, lattice: Lattice
-) -> Neighbours:
+def find_neighbours(xy: FloatArray, array: npt.NDArray[np.int64] | None, lattice: Lattice) -> Neighbours:
     """Choose the graph of `evaluation.md`: the array's first ring where known, else the nearest.
 
     Parameters
@@ -122,11 +115,11 @@ def find_neighbours(
     array
         (n, 2) (array_row, array_col), or None.
     lattice
-        As the spots state it; "none" with a known array is settled by `infer_lattice`.
+        As the spots state it; "none" with a known array is settled by `lattice_of`.
     """
     reason = ""
     if array is not None:
-        ring: Lattice = infer_lattice(array) if lattice == "none" else lattice
+        ring: Lattice = lattice_of(array) if lattice == "none" else lattice
         if len(np.unique(array, axis=0)) < len(array):
             reason = ", because array positions repeat"
         else:

@@ -83,8 +83,7 @@ def pcc_interval(
     times = _draw(len(spots), generator, draws)
     rows = max(1, ENTRIES_AT_ONCE // max(1, predicted.shape[1]))
     means = [
-        _mean_r(times[start : start + rows], spots, sums, silent, left_out)
-        for start in range(0, draws, rows)
+        _mean_r(times[start : start + rows], spots, sums, silent, left_out) for start in range(0, draws, rows)
     ]
     return percentiles(np.concatenate(means))
 

@@ -1,0 +1,157 @@
+"""``napari-flag compare``: a prediction against what was measured."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_flag.cli import arguments
+from napari_flag.cli.outputs import check_place
+from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
+from napari_flag.errors import UserError
+
+if TYPE_CHECKING:
+    from napari_flag.comparison import Comparison, Scores
+
+DESCRIPTION = """\
+Spots are matched by id, genes by symbol; expression is log2(count + 1).
+
+  PCC        mean over genes of Pearson's r across spots
+  MSE        mean squared error
+  GSC        agreement of gene-gene correlations (co-expression kept)
+  SSC        agreement of Moran's I across genes (spatial pattern kept)
+  cPCC       PCC after taking each spot's mean away (what is not depth)
+  amplitude  median over genes of var(predicted) / var(measured)
+
+In brackets: 95 % bootstrap intervals, over blocks of neighbouring spots (PCC, MSE, cPCC) or over
+genes (GSC, SSC). A high score in one of them alone means little; look at all together.
+"""
+LISTED = 8
+"""Unmatched names shown in the text; --json lists all."""
+
+
+def add_commands(commands: arguments.Commands) -> None:
+    """Add ``compare``."""
+    parser = arguments.add_command(
+        commands,
+        "compare",
+        run,
+        summary="score a prediction against measured expression",
+        description=DESCRIPTION,
+    )
+    parser.add_argument("predicted", metavar="PREDICTED.h5ad", type=arguments.path, help="made by predict")
+    parser.add_argument(
+        "measured",
+        metavar="MEASURED",
+        type=arguments.path,
+        help="raw counts: h5ad, Space Ranger folder or matrix, or ST table (.tsv, .tsv.gz)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=arguments.path,
+        help="also write the scores (JSON) and one row per gene (CSV, for X and for the sample) "
+        "into this folder; it is made if needed",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files in DIR")
+    arguments.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print, and write the tables where asked."""
+    from napari_flag.comparison import compare
+    from napari_flag.results import read_prediction
+    from napari_flag.slides.tables import read_measured
+
+    predicted = read_prediction(args.predicted)
+    comparison = compare(predicted, read_measured(args.measured))
+    result = comparison.to_dict()
+    result |= {"predicted": str(args.predicted), "measured": str(args.measured)}
+    written = _write(comparison, result, args) if args.out is not None else ()
+    if args.json:
+        say_json(result)
+        with ProgressLine() as line:
+            for notice in comparison.notices:
+                line.notice(notice)
+    else:
+        _print(comparison)
+    for path in written:
+        if not args.json:
+            say(f"Wrote {path}")
+    return 0
+
+
+def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> tuple[Path, ...]:
+    from napari_flag.results import write_json, write_table
+
+    folder: Path = args.out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be made ({error.strerror}); choose another --out."
+        ) from error
+    scores = folder / f"{comparison.slide}_scores.json"
+    tables = {"X": folder / f"{comparison.slide}_genes.csv"}
+    tables["sample"] = folder / f"{comparison.slide}_genes_sample.csv"
+    same = _is_same(scores, result)
+    for path in (scores, *tables.values()):
+        check_place(path, args.overwrite, lambda: same)
+    for name, path in tables.items():
+        write_table(comparison.tables[name], path)
+    write_json(result, scores)
+    return (scores, *tables.values())
+
+
+def _is_same(path: Path, result: dict[str, Any]) -> bool:
+    """Tell whether `path` holds an earlier comparison of the same two files."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        return all(earlier[key] == result[key] for key in ("predicted", "measured"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _print(comparison: "Comparison") -> None:
+    for notice in comparison.notices:
+        say(f"Note: {notice}")
+    say(
+        f"{comparison.slide}: {comparison.spots:,} spots and {comparison.genes:,} genes compared, "
+        "log2(count + 1)"
+    )
+    mean, sample = comparison.scores["X"], comparison.scores["sample"]
+    rows = [["", "X (mean)", "", "one sample", ""]]
+    for metric in mean.values:
+        rows.append([metric, *_cells(mean, metric), *_cells(sample, metric)])
+    say_columns(rows, indent="  ")
+    say(f"  Moran's I on the {comparison.neighbours}, row-standardised.")
+    if mean.genes_constant_in_truth:
+        say(
+            f"  {mean.genes_constant_in_truth} genes are the same in every measured spot and were "
+            "left out of all but MSE."
+        )
+    if mean.genes_predicted_constant:
+        say(f"  {mean.genes_predicted_constant} genes are predicted constant and score 0.")
+    _print_unmatched(comparison)
+
+
+def _cells(scores: "Scores", metric: str) -> list[str]:
+    value = scores.values[metric]
+    low, high = scores.intervals.get(metric, (float("nan"), float("nan")))
+    return [
+        "not defined" if value != value else f"{value:.3f}",
+        "" if low != low else f"[{low:.3f}, {high:.3f}]",
+    ]
+
+
+def _print_unmatched(comparison: "Comparison") -> None:
+    left = comparison.unmatched
+    for names, what in (
+        (left.spots_only_predicted, "predicted spots were not measured"),
+        (left.spots_only_measured, "measured spots were not predicted"),
+        (left.genes_only_predicted, "predicted genes were not measured"),
+        (left.genes_only_measured, "measured genes were not predicted"),
+    ):
+        if names:
+            more = ", …" if len(names) > LISTED else ""
+            say(f"  {len(names):,} {what}: {', '.join(names[:LISTED])}{more}")

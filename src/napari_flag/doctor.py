@@ -1,0 +1,238 @@
+"""Look at this installation: packages, device, slide library, weights, folders, window system.
+
+Each check is a plain sentence.  Nothing here imports napari or Qt: whether a window opens is tried
+in a process of its own, so that a crash there is a finding and not the end.
+"""
+
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+State: TypeAlias = Literal["good", "warning", "bad"]
+
+PACKAGES: Final = ("napari-flag", "torch", "numpy", "scipy", "anndata", "zarr", "tifffile")
+BINDINGS: Final = ("PyQt6", "PySide6", "PyQt5", "PySide2")
+SUMS: Final = "SHA256SUMS"
+"""Beside the bundled weights: what their hashes should be, as ``sha256sum`` writes it."""
+WINDOW_S: Final = 60.0
+
+TRY_GL: Final = """
+from qtpy.QtGui import QOffscreenSurface, QOpenGLContext
+from qtpy.QtWidgets import QApplication
+app = QApplication([])
+context, surface = QOpenGLContext(), QOffscreenSurface()
+surface.create()
+made = context.create() and context.makeCurrent(surface)
+print("GL", context.format().majorVersion(), context.format().minorVersion(), made)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check.
+
+    Parameters
+    ----------
+    what
+        What was looked at: "torch".
+    state
+        "good"; "warning": predictions run, something else may not; "bad": they do not.
+    sentence
+        What was found and, unless good, what to do.
+    """
+
+    what: str
+    state: State
+    sentence: str
+
+
+def examine() -> Iterator[Finding]:
+    """Run every check, in the order a person would read them."""
+    yield check_packages()
+    yield check_device()
+    yield check_slide_library()
+    yield from check_weights(Path(str(files("napari_flag"))) / "weights")
+    yield from check_folders()
+    yield check_window()
+
+
+def check_packages() -> Finding:
+    """Name the versions in use."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    missing = [package for package, v in found.items() if not v]
+    listed = ", ".join(f"{package} {v}" for package, v in found.items() if v)
+    if missing:
+        return Finding(
+            "packages",
+            "bad",
+            f"{', '.join(missing)} missing; install napari-flag again with: pip install napari-flag",
+        )
+    return Finding("packages", "good", f"Python {platform.python_version()}, {listed}")
+
+
+def check_device() -> Finding:
+    """Name the device that ``--device auto`` takes."""
+    try:
+        from napari_flag.encoders.features import choose_device
+
+        device = choose_device("auto")
+        import torch
+    except (ImportError, OSError, RuntimeError) as error:
+        return Finding("device", "bad", f"PyTorch does not work ({error}); install it as pytorch.org says.")
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        name = torch.cuda.get_device_name(device)
+        return Finding("device", "good", f"{name}, {free / 2**30:.0f} GiB free")
+    if device.type != "cpu":
+        return Finding("device", "good", f"{device.type} on {platform.processor()}")
+    return Finding(
+        "device",
+        "good",
+        f"CPU with {torch.get_num_threads()} threads; PyTorch sees no graphics card, which is fine "
+        "for sections of a few thousand spots",
+    )
+
+
+def check_slide_library() -> Finding:
+    """Load OpenSlide."""
+    try:
+        import openslide
+    except (ImportError, OSError) as error:
+        return Finding(
+            "slides",
+            "bad",
+            f"OpenSlide does not load ({error}); reinstall it with: pip install --force-reinstall "
+            "openslide-bin openslide-python",
+        )
+    return Finding("slides", "good", f"OpenSlide {openslide.__library_version__}")
+
+
+def check_weights(folder: Path) -> Iterator[Finding]:
+    """Compare each bundled weights file with the hash it should have."""
+    bundled = sorted(folder.glob("*.safetensors"))
+    known = _read_sums(folder / SUMS)
+    for name in sorted({path.name for path in bundled} | known.keys()):
+        path = folder / name
+        if not path.is_file():
+            yield Finding("weights", "bad", f"{name} is missing from {folder}; install napari-flag again.")
+            continue
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if name not in known:
+            yield Finding(
+                "weights",
+                "warning",
+                f"{name} ({digest[:12]}…) is there, but {SUMS} does not say what its hash should be.",
+            )
+        elif digest != known[name]:
+            yield Finding(
+                "weights",
+                "bad",
+                f"{name} is not the file that was published (sha256 {digest[:12]}…, should be "
+                f"{known[name][:12]}…); install napari-flag again.",
+            )
+        else:
+            yield Finding("weights", "good", f"{name} is as published ({digest[:12]}…)")
+    if not bundled and not known:
+        yield Finding(
+            "weights",
+            "bad",
+            f"There are no weights in {folder}; install napari-flag again, or import some with: "
+            "napari-flag weights import FILE.safetensors",
+        )
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    rows = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return {row[1].lstrip("*"): row[0] for row in rows if len(row) == 2}
+
+
+def check_folders() -> Iterator[Finding]:
+    """Try to write where pyramids, features and imported weights are kept."""
+    from platformdirs import user_cache_path, user_data_path
+
+    for what, folder in (
+        ("cache", user_cache_path("napari-flag")),
+        ("imported weights", user_data_path("napari-flag")),
+    ):
+        yield check_folder(what, folder)
+
+
+def check_folder(what: str, folder: Path) -> Finding:
+    """Try to write into `folder`, or into the nearest folder above it that exists."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=place):
+            return Finding(what, "good", f"{folder} can be written")
+    except OSError as error:
+        return Finding(
+            what,
+            "warning",
+            f"{folder} cannot be written ({error.strerror}), so nothing can be kept there; make it "
+            "writable or set XDG_CACHE_HOME and XDG_DATA_HOME to folders that are.",
+        )
+
+
+def check_window() -> Finding:
+    """Look for napari, a Qt binding and a display, and try OpenGL in a process of its own."""
+    if importlib.util.find_spec("napari") is None:
+        return Finding("napari", "warning", 'not there; for the docks: pip install "napari-flag[all]"')
+    here = f"napari {version('napari')}"
+    binding = next((name for name in BINDINGS if importlib.util.find_spec(name)), None)
+    if binding is None:
+        return Finding(
+            "napari",
+            "warning",
+            f"{here} without a window toolkit, so it cannot open; for the docks: pip install "
+            '"napari-flag[all]"',
+        )
+    here += f" on {binding}"
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return Finding(
+            "napari",
+            "warning",
+            f"{here}, but there is no display, so the docks cannot open; the command line works",
+        )
+    return _try_gl(here)
+
+
+def _try_gl(here: str) -> Finding:
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", TRY_GL],
+            capture_output=True,
+            text=True,
+            timeout=WINDOW_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("napari", "warning", f"{here}, but opening a window took over a minute")
+    made = next((line for line in tried.stdout.splitlines() if line.startswith("GL ")), "").split()
+    if len(made) == 4 and made[3] == "True":
+        return Finding("napari", "good", f"{here}, OpenGL {made[1]}.{made[2]}")
+    last = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return Finding(
+        "napari",
+        "warning",
+        f"{here}, but OpenGL does not work ({last}), so the docks may not open; install the "
+        "graphics driver, on Debian or Ubuntu: sudo apt-get install libgl1 libegl1",
+    )

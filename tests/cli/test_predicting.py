@@ -1,0 +1,216 @@
+import json
+from dataclasses import dataclass, field
+
+import anndata
+import numpy as np
+import pytest
+from PIL import Image
+from tests.fakes import SOME_GENES, fake_provenance
+
+from napari_flag import keys, results
+from napari_flag.cli import main, predicting
+from napari_flag.cli.entry import build_parser
+from napari_flag.cli.predicting import Rooms
+from napari_flag.cli.preparing import prepare
+from napari_flag.errors import UserError
+from napari_flag.model.checkpoint import DEFAULT
+from napari_flag.progress import Step
+
+
+@dataclass
+class FakeCheckpoint:
+    """As much of a `Checkpoint` as the command line reads."""
+
+    genes: tuple[str, ...] = SOME_GENES
+    name: str = "fake-weights"
+    sha256: str = "1" * 64
+    card: dict = field(default_factory=lambda: {"array": {"pitch_um": 200.0, "diameter_um": 100.0}})
+
+
+def fake_predict_slide(slide, spots, checkpoint, *, region, genes, seed, **_):
+    """`pipeline.predict_slide`'s contract: a seeded answer, two steps, polygons honoured."""
+    yield Step("Reading tiles", 0, len(spots), notice="The batch was halved.")
+    from shapely import contains_xy, union_all
+
+    if region is not None:
+        spots = spots.take(contains_xy(union_all(region), *spots.xy.T))
+    names = list(checkpoint.genes if genes is None else genes)
+    x = np.random.default_rng(seed).uniform(0, 8, (len(spots), len(names))).astype(np.float32)
+    adata = anndata.AnnData(x, layers={keys.SAMPLE: x.copy()}, obsm={keys.SPATIAL: spots.xy})
+    adata.obs_names, adata.var_names = list(spots.ids), names
+    made = fake_provenance(*slide.size)
+    made[keys.WEIGHTS_HASH], made[keys.SEED], made[keys.MPP] = checkpoint.sha256, seed, slide.mpp
+    adata.uns[keys.PROVENANCE] = made
+    yield Step("Sampling", len(spots), len(spots))
+    return adata
+
+
+@pytest.fixture
+def rooms(monkeypatch):
+    """The command with the real slide and spot readers and a fake model."""
+    found = Rooms(lambda name: FakeCheckpoint(), prepare, fake_predict_slide)
+    monkeypatch.setattr(predicting, "_rooms", lambda: found)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A slide with tissue, its ST spots (pitch 100 px) and their counts, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    image = np.full((900, 1000, 3), 245, np.uint8)
+    image[100:800, 100:900] = (190, 110, 170)
+    image = np.clip(image + rng.integers(-12, 12, image.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "C9.png")
+    rows = ["x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected"]
+    spots = [(x, y) for x in range(2, 9) for y in range(2, 8)]
+    rows += [f"{x}\t{y}\t{x}\t{y}\t{100 * x}\t{100 * y}\t1" for x, y in spots]
+    (tmp_path / "spots.tsv").write_text("\n".join(rows) + "\n")
+    counts = ["\t" + "\t".join(SOME_GENES)]
+    counts += [f"{x}x{y}\t" + "\t".join(map(str, rng.poisson(4, 20))) for x, y in spots]
+    (tmp_path / "counts.tsv").write_text("\n".join(counts) + "\n")
+    return tmp_path
+
+
+TABLE = ["predict", "C9.png", "--spots", "spots.tsv", "--mpp", "2"]
+
+
+def test_spots_come_back_in_the_order_given_with_everything_needed_to_run_it_again(rooms, folder, capsys):
+    assert main([*TABLE, "--out", "out.h5ad", "--seed", "3"]) == 0
+    adata = results.read_prediction(folder / "out.h5ad")
+    assert list(adata.obs_names[:2]) == ["2x2", "2x3"]
+    assert list(adata.var_names) == list(SOME_GENES)
+    made = adata.uns[keys.PROVENANCE]
+    assert made[keys.COMMAND] == (
+        "napari-flag predict C9.png --spots spots.tsv --mpp 2 --weights her2st --quality balanced --seed 3"
+    )
+    said = capsys.readouterr()
+    assert "Wrote out.h5ad: 42 spots × 20 genes" in said.out
+    assert "Research use only" in said.out
+    assert "Note: The batch was halved." in said.err
+
+
+def test_without_spots_a_hex_grid_at_the_training_pitch_covers_the_tissue(rooms, folder):
+    assert main(["predict", "C9.png", "--mpp", "2"]) == 0
+    adata = results.read_prediction(folder / "C9_predicted.h5ad")
+    xy = adata.obsm[keys.SPATIAL]
+    nearest = np.sort(np.linalg.norm(xy[:, None] - xy[None], axis=-1), axis=1)[:, 1]
+    np.testing.assert_allclose(nearest, 100.0)  # 200 µm at 2 µm/px
+    assert len(xy) > 40
+    assert (xy.min() > 90) & (xy.max() < 910)
+
+
+def test_measured_counts_are_laid_beside(rooms, folder):
+    assert main([*TABLE, "--measured", "counts.tsv", "--out", "out.h5ad"]) == 0
+    layer = results.read_prediction(folder / "out.h5ad").layers[keys.MEASURED]
+    counts = np.loadtxt(folder / "counts.tsv", skiprows=1, usecols=range(1, 21))
+    np.testing.assert_allclose(layer, np.log2(counts + 1), rtol=1e-6)
+
+
+def test_measured_without_spots_and_measured_of_another_slide_are_refused_first(rooms, folder, capsys):
+    assert main(["predict", "C9.png", "--mpp", "2", "--measured", "counts.tsv"]) == 2
+    assert "--measured needs --spots" in capsys.readouterr().err
+    text = (folder / "counts.tsv").read_text()
+    (folder / "other.tsv").write_text(text.replace("x", "_"))
+    assert main([*TABLE, "--measured", "other.tsv"]) == 2
+    assert list(folder.glob("*.h5ad")) == []
+
+
+def test_unknown_scale_asks_and_suggests_what_the_spots_say(rooms, folder, capsys):
+    assert main(["predict", "C9.png", "--spots", "spots.tsv"]) == 2
+    assert "--mpp 2.000" in capsys.readouterr().err
+    assert main(["predict", "C9.png"]) == 2
+    assert "add --mpp" in capsys.readouterr().err
+
+
+def test_a_scale_unlike_that_of_the_spots_is_said_and_kept(rooms, folder, capsys):
+    assert main([*TABLE[:-1], "1", "--out", "out.h5ad", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "suggests 2" in said.err
+    assert any("suggests 2" in notice for notice in json.loads(said.out)["notices"])
+    made = results.read_prediction(folder / "out.h5ad").uns[keys.PROVENANCE]
+    assert any("suggests 2" in notice for notice in made[keys.NOTICES])
+
+
+def test_region_and_genes_by_alias_cut_what_is_kept(rooms, folder):
+    ring = [[150, 150], [450, 150], [450, 450], [150, 450], [150, 150]]
+    (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    (folder / "genes.txt").write_text("HER2\nVIM\n")
+    line = [*TABLE, "--region", "region.geojson", "--genes", "genes.txt", "--out", "out.h5ad"]
+    assert main(line) == 0
+    adata = results.read_prediction(folder / "out.h5ad")
+    assert list(adata.var_names) == ["ERBB2", "VIM"]
+    assert adata.n_obs == 9
+
+
+def test_genes_the_weights_do_not_know_are_named(rooms, folder, capsys):
+    (folder / "genes.txt").write_text("ERBB2\nNOTAGENE\n")
+    assert main([*TABLE, "--genes", "genes.txt"]) == 2
+    assert "NOTAGENE" in capsys.readouterr().err
+
+
+def test_the_same_command_replaces_its_own_result_and_nothing_else(rooms, folder, capsys):
+    line = [*TABLE, "--out", "out.h5ad"]
+    assert main(line) == 0
+    assert main(line) == 0
+    assert "in place of the earlier result" in capsys.readouterr().out
+    before = (folder / "out.h5ad").read_bytes()
+    assert main([*line, "--seed", "9"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (folder / "out.h5ad").read_bytes() == before
+    assert main([*line, "--seed", "9", "--overwrite"]) == 0
+    (folder / "notes.h5ad").write_text("mine")
+    assert main([*TABLE, "--out", "notes.h5ad"]) == 2
+    assert (folder / "notes.h5ad").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_said_before_any_work(folder, monkeypatch, capsys):
+    def no_work(*_, **__):
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(predicting, "_rooms", lambda: Rooms(lambda name: FakeCheckpoint(), no_work, no_work))
+    assert main([*TABLE, "--out", "nowhere/out.h5ad"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_work_is_kept_elsewhere_when_its_place_fails_after_all(
+    rooms, folder, monkeypatch, capsys, tmp_path_factory
+):
+    spare = tmp_path_factory.mktemp("spare")
+    monkeypatch.setattr("tempfile.tempdir", str(spare))
+    really = results._write_whole
+
+    def write(path, writer):
+        if path.name == "out.h5ad" and path.parent.samefile(folder):
+            raise UserError("out.h5ad cannot be written (no space left on device); choose another.")
+        really(path, writer)
+
+    monkeypatch.setattr(results, "_write_whole", write)
+    assert main([*TABLE, "--out", "out.h5ad"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    kept = next(spare.glob("napari-flag-*/out.h5ad"))
+    assert str(kept) in said
+    assert results.read_prediction(kept).n_obs == 42
+
+
+def test_cancelling_writes_nothing(folder, monkeypatch, capsys):
+    closed = []
+
+    def predict_slide(*_, **__):
+        try:
+            yield Step("Sampling", 0, 10)
+            raise KeyboardInterrupt
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(
+        predicting, "_rooms", lambda: Rooms(lambda name: FakeCheckpoint(), prepare, predict_slide)
+    )
+    assert main([*TABLE, "--out", "out.h5ad"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "cancelled, nothing was written"
+    assert closed == [True]
+    assert not (folder / "out.h5ad").exists()
+
+
+def test_the_default_weights_are_the_models_default():
+    assert build_parser().parse_args(["predict", "a.svs"]).weights == DEFAULT

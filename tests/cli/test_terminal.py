@@ -1,0 +1,64 @@
+import io
+
+from napari_flag.cli.terminal import ProgressLine, describe, say_columns
+from napari_flag.progress import Step
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(stream, ticks, seconds_each):
+    clock = Clock()
+    with ProgressLine(stream, clock) as line:
+        for i in range(ticks):
+            line(Step("Reading tiles", i, ticks, "tiles"))
+            clock.now += seconds_each
+        line(Step("Sampling", 0, 1))
+    return stream.getvalue()
+
+
+def test_a_terminal_has_one_line_that_is_cleaned_away():
+    text = run(Terminal(), 50, 0.2)
+    assert "\n" not in text
+    assert "Reading tiles: 20 of 50 tiles, about 5 s left" in text
+    assert text.endswith("\r\x1b[K")
+
+
+def test_a_log_file_has_few_plain_lines():
+    text = run(io.StringIO(), 1000, 0.1)
+    assert "\r" not in text
+    assert len(text.splitlines()) <= 10
+    assert text.splitlines()[-1] == "Sampling: 0 of 1 spots"
+
+
+def test_fast_steps_do_not_flood_the_terminal():
+    assert run(Terminal(), 10_000, 0.0001).count("\r") < 20
+
+
+def test_a_notice_stays_and_is_said_once():
+    stream = Terminal()
+    with ProgressLine(stream, Clock()) as line:
+        for _ in range(3):
+            line(Step("Sampling", 0, 10, notice="The batch was halved."))
+    assert stream.getvalue().count("Note: The batch was halved.\n") == 1
+
+
+def test_steps_are_described_with_what_is_known():
+    assert describe(Step("Opening slide", 0), None) == "Opening slide"
+    assert describe(Step("Reading", 3, None, "rows"), None) == "Reading: 3 rows"
+    assert describe(Step("Reading", 10, 10, "rows"), 3.0) == "Reading: 10 of 10 rows"
+
+
+def test_columns_are_aligned(capsys):
+    say_columns([["a", "1"], ["longer", "2"]], indent="  ")
+    assert capsys.readouterr().out == "  a       1\n  longer  2\n"
+    say_columns([])

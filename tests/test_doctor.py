@@ -1,0 +1,70 @@
+import errno
+import hashlib
+import subprocess
+
+import pytest
+
+from napari_flag import doctor
+
+
+def test_this_installation_can_predict():
+    for check in (doctor.check_packages, doctor.check_device, doctor.check_slide_library):
+        finding = check()
+        assert finding.state == "good", finding.sentence
+
+
+def test_weights_are_held_against_their_published_hash(tmp_path):
+    for name in ("good", "changed", "unknown"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+    (tmp_path / doctor.SUMS).write_text(
+        f"{hashlib.sha256(b'good').hexdigest()}  good.safetensors\n"
+        f"{'0' * 64} *changed.safetensors\n"
+        f"{'0' * 64}  gone.safetensors\n"
+    )
+    states = {f.sentence.split()[0].split(".")[0]: f.state for f in doctor.check_weights(tmp_path)}
+    assert states == {"good": "good", "changed": "bad", "gone": "bad", "unknown": "warning"}
+
+
+def test_no_weights_at_all_is_something_to_put_right(tmp_path):
+    (finding,) = doctor.check_weights(tmp_path)
+    assert finding.state == "bad"
+
+
+def test_a_folder_that_cannot_be_written_says_how_to_move_it(tmp_path, monkeypatch):
+    assert doctor.check_folder("cache", tmp_path / "not" / "yet").state == "good"
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(doctor.tempfile, "NamedTemporaryFile", refuse)
+    finding = doctor.check_folder("cache", tmp_path)
+    assert finding.state == "warning"
+    assert "XDG_CACHE_HOME" in finding.sentence
+
+
+def test_a_missing_toolkit_is_no_hindrance_to_predicting(monkeypatch):
+    there = doctor.importlib.util.find_spec
+    hidden = set(doctor.BINDINGS)
+    monkeypatch.setattr(
+        doctor.importlib.util, "find_spec", lambda name: None if name in hidden else there(name)
+    )
+    finding = doctor.check_window()
+    assert finding.state == "warning"
+    assert "napari-flag[all]" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "state", "said"),
+    [
+        ("hello\nGL 4 5 True\n", "", "good", "OpenGL 4.5"),
+        ("GL 2 0 False\n", "no driver\n", "warning", "no driver"),
+        ("", "Aborted (core dumped)\n", "warning", "core dumped"),
+    ],
+)
+def test_opengl_is_tried_in_a_process_of_its_own(monkeypatch, stdout, stderr, state, said):
+    done = subprocess.CompletedProcess([], 0, stdout, stderr)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)
+    finding = doctor._try_gl("napari")
+    assert finding.state == state
+    assert said in finding.sentence
