@@ -1,0 +1,155 @@
+"""The cached pyramid of slides that have none."""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests import slide_files
+from tests.slide_files import picture
+
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, finish
+from napari_flag.slides import pyramid
+from napari_flag.slides.slide import build_pyramid, napari_levels, needs_pyramid, open_slide
+
+IMAGE = picture(1501, 1203)
+
+
+@pytest.fixture(autouse=True)
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat these small images as slides."""
+    monkeypatch.setattr(pyramid, "SMALL", 600)
+    monkeypatch.setattr(pyramid, "SMALLEST", 400)
+    monkeypatch.setattr(pyramid, "TILE", 256)
+
+
+@pytest.fixture
+def jpeg(tmp_path: Path) -> Path:
+    return slide_files.plain_image(tmp_path / "slide.jpg", IMAGE, quality=90)
+
+
+def files(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file()] if folder.exists() else []
+
+
+def test_a_jpeg_gets_all_levels_and_loses_nothing(jpeg: Path, tmp_path: Path) -> None:
+    with open_slide(jpeg, mpp=0.7) as slide:
+        expected = slide.read_region(-50, -50, 1700, 1400)
+        assert needs_pyramid(slide)
+        with finish(build_pyramid(slide, tmp_path / "cache")) as built:
+            assert built.levels == ((1501, 1203), (751, 602), (376, 301))
+            assert built.downsamples == (1.0, 2.0, 4.0)
+            assert (built.mpp, built.mpp_source, built.name) == (0.7, "set by hand", "slide")
+            assert (built.read_region(-50, -50, 1700, 1400) == expected).all()
+            assert not needs_pyramid(built)
+            level = built.read_region(0, 0, 375, 300, level=2)
+            blocks = built.read_region(0, 0, 1500, 1200).reshape(300, 4, 375, 4, 3)
+            assert abs(level - blocks.mean(axis=(1, 3))).max() <= 2
+
+
+@pytest.mark.parametrize("compression", [None, "lzw"])
+def test_a_tiff_without_pyramid_gets_one(compression: str | None, tmp_path: Path) -> None:
+    path = slide_files.plain_tiff(tmp_path / "visium.tif", IMAGE, compression=compression)
+    built = finish(build_pyramid(open_slide(path), tmp_path / "cache"))
+    with built:
+        assert built.levels == ((1501, 1203), (751, 602), (376, 301))
+        assert (built.read_region(0, 0, 1501, 1203) == IMAGE).all()
+        assert abs(built.read_region(0, 0, 375, 300, 2).mean() - IMAGE.mean()) < 1
+
+
+def test_a_slide_with_a_pyramid_is_left_alone(tmp_path: Path) -> None:
+    with open_slide(slide_files.pyramid_tiff(tmp_path / "s.tif", IMAGE)) as slide:
+        assert not needs_pyramid(slide)
+        assert finish(build_pyramid(slide, tmp_path / "cache")) is slide
+        assert not (tmp_path / "cache").exists()
+
+
+def test_opening_again_takes_the_cache_until_the_file_changes(jpeg: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    finish(build_pyramid(open_slide(jpeg), cache)).close()
+    (first,) = files(cache)
+    steps: list[Step] = []
+    finish(build_pyramid(open_slide(jpeg), cache), steps.append).close()
+    assert steps == []
+    slide_files.plain_image(jpeg, 255 - IMAGE, quality=90)
+    os.utime(jpeg, ns=(1, 1))
+    with finish(build_pyramid(open_slide(jpeg), cache)) as built:
+        assert abs(built.read_region(0, 0, 1501, 1203).mean() - (255 - IMAGE).mean()) < 2
+    (second,) = files(cache)
+    assert first != second
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "other"])
+def test_a_damaged_cache_is_built_again(damage: str, jpeg: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    finish(build_pyramid(open_slide(jpeg), cache)).close()
+    (file,) = files(cache)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif damage == "text":
+        file.write_text("not a pyramid")
+    else:
+        slide_files.pyramid_tiff(file, picture(300, 200))
+    with finish(build_pyramid(open_slide(jpeg), cache)) as built:
+        assert built.size == (1501, 1203)
+        assert len(built.levels) == 3
+
+
+def test_cancelled_it_leaves_nothing_behind(
+    jpeg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyramid, "TICK_S", 0.01)
+    slow = pyramid.halved
+    monkeypatch.setattr(pyramid, "halved", lambda pixels: (time.sleep(0.05), slow(pixels))[1])
+    cache = tmp_path / "cache"
+    with open_slide(jpeg) as slide:
+        steps = build_pyramid(slide, cache)
+        seen = [next(steps) for _ in range(12)]
+        start = time.perf_counter()
+        steps.close()
+        assert time.perf_counter() - start < 1
+        assert seen[-1].unit == "tiles"
+        time.sleep(0.2)
+        assert files(cache) == []
+        # The slide given can still be used.
+        assert slide.read_region(0, 0, 10, 10).shape == (10, 10, 3)
+
+
+def test_a_cache_folder_that_cannot_be_written_is_told(jpeg: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with open_slide(jpeg) as slide, pytest.raises(UserError, match="choose another cache folder"):
+        finish(build_pyramid(slide, blocked / "cache"))
+
+
+def test_a_truncated_jpeg_is_told_and_caches_nothing(jpeg: Path, tmp_path: Path) -> None:
+    jpeg.write_bytes(jpeg.read_bytes()[:20000])
+    with open_slide(jpeg) as slide, pytest.raises(UserError, match=r"slide\.jpg .*damaged"):
+        finish(build_pyramid(slide, tmp_path / "cache"))
+    assert files(tmp_path / "cache") == []
+
+
+def test_an_image_that_does_not_fit_in_memory_is_told_before_it_is_decoded(
+    jpeg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**6))
+    with open_slide(jpeg) as slide, pytest.raises(UserError, match="GB of memory"):
+        finish(build_pyramid(slide, tmp_path / "cache"))
+
+
+def test_napari_shows_the_levels_without_reading_the_whole_slide(jpeg: Path, tmp_path: Path) -> None:
+    components = pytest.importorskip("napari.components")
+    with finish(build_pyramid(open_slide(jpeg), tmp_path / "cache")) as built:
+        counted = slide_files.CountedReader(built.reader)
+        levels = napari_levels(replace(built, reader=counted))
+        viewer = components.ViewerModel()
+        layer = viewer.add_image(levels, multiscale=True, rgb=True, contrast_limits=(0, 255))
+        assert (layer.rgb, layer.multiscale, len(layer.level_shapes)) == (True, True, 3)
+        assert layer.get_value((600.0, 700.0)) is not None
+        assert 0 < counted.pixels < 1501 * 1203 / 2

@@ -1,0 +1,289 @@
+"""Slides of every format, made here, with known pixels."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from tests import slide_files
+from tests.slide_files import LABEL_COLOUR, CountedReader, picture
+
+from napari_flag.errors import UserError
+from napari_flag.slides.slide import Slide, check_mpp, napari_levels, open_slide
+
+IMAGE = picture(620, 410)
+LOSSY = 4.0
+"""Mean difference that JPEG may make, in grey levels."""
+
+Make = Callable[[Path], Path]
+FORMATS: dict[str, tuple[Make, float | None, float]] = {
+    "aperio svs": (lambda d: slide_files.aperio_svs(d / "s.svs", IMAGE, mpp=0.5), 0.5, LOSSY),
+    "pyramidal tiff": (lambda d: slide_files.pyramid_tiff(d / "s.tif", IMAGE, mpp=0.4), 0.4, 0),
+    "tiff with sub-images": (
+        lambda d: slide_files.pyramid_tiff(d / "s.tif", IMAGE, sub_images=True),
+        None,
+        0,
+    ),
+    "ome-tiff": (lambda d: slide_files.ome_tiff(d / "s.ome.tif", IMAGE), 0.25, 0),
+    "ome-tiff in planes and nm, bigtiff": (
+        lambda d: slide_files.ome_tiff(
+            d / "s.ome.tif",
+            IMAGE.transpose(2, 0, 1),
+            axes="CYX",
+            pyramid=False,
+            size=(500, "nm"),
+            bigtiff=True,
+        ),
+        0.5,
+        0,
+    ),
+    "plain tiff": (lambda d: slide_files.plain_tiff(d / "s.tif", IMAGE), None, 0),
+    "lzw tiff": (lambda d: slide_files.plain_tiff(d / "s.tif", IMAGE, compression="lzw"), None, 0),
+    "jpeg": (lambda d: slide_files.plain_image(d / "s.jpg", IMAGE, quality=95), None, LOSSY),
+    "png": (lambda d: slide_files.plain_image(d / "s.png", IMAGE), None, 0),
+    "svs named .jpg": (lambda d: slide_files.aperio_svs(d / "s.jpg", IMAGE), 0.5, LOSSY),
+    "png named .tif": (
+        lambda d: slide_files.plain_image(d / "s.png", IMAGE).rename(d / "s.tif"),
+        None,
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_gives_the_same_pixels_and_its_resolution(kind: str, tmp_path: Path) -> None:
+    make, mpp, difference = FORMATS[kind]
+    with open_slide(make(tmp_path)) as slide:
+        assert slide.size == (620, 410)
+        assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
+        assert bool(slide.mpp_source) == (mpp is not None)
+        window = slide.read_region(100, 200, 300, 150)
+        assert window.dtype == np.uint8
+        expected = IMAGE[200:350, 100:400].astype(int)
+        assert abs(window - expected).mean() <= difference
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_beyond_the_border_the_slide_is_mirrored(kind: str, tmp_path: Path) -> None:
+    make, _, difference = FORMATS[kind]
+    with open_slide(make(tmp_path)) as slide:
+        window = slide.read_region(-30, -20, 700, 60).astype(int)
+    mirrored = np.pad(IMAGE, ((20, 0), (30, 50), (0, 0)), mode="symmetric")[:60, :700]
+    assert window.shape == (60, 700, 3)
+    assert abs(window - mirrored).mean() <= difference
+
+
+def test_a_window_larger_than_the_slide_is_mirrored_again_and_again(tmp_path: Path) -> None:
+    with open_slide(slide_files.plain_image(tmp_path / "s.png", IMAGE[:20, :30])) as slide:
+        window = slide.read_region(-100, -70, 250, 180)
+    expected = np.pad(IMAGE[:20, :30], ((70, 90), (100, 120), (0, 0)), mode="symmetric")
+    assert (window == expected).all()
+
+
+def test_levels_show_the_same_place(tmp_path: Path) -> None:
+    with open_slide(slide_files.pyramid_tiff(tmp_path / "s.tif", IMAGE)) as slide:
+        assert slide.downsamples == (1.0, 2.0, 4.0, 8.0)
+        fine = slide.read_region(200, 120, 160, 80).reshape(20, 4, 40, 4, 3).mean(axis=(1, 3))
+        coarse = slide.read_region(200, 120, 40, 20, level=2)
+    assert abs(fine - coarse).max() <= 2
+
+
+@pytest.mark.parametrize("maker", [slide_files.aperio_svs, None], ids=["svs", "ome-tiff"])
+def test_label_and_macro_images_are_never_shown(maker: Make | None, tmp_path: Path) -> None:
+    if maker is None:
+        path = slide_files.ome_tiff(tmp_path / "s.ome.tif", IMAGE, with_label=True)
+    else:
+        path = maker(tmp_path / "s.svs", IMAGE)
+    with open_slide(path) as slide:
+        assert slide.size == (620, 410)
+        for level, size in enumerate(slide.levels):
+            pixels = slide.read_region(0, 0, *size, level=level).astype(int)
+            assert (abs(pixels - LABEL_COLOUR).max(axis=2) > 40).all()
+
+
+def test_dicom_file_and_folder_open(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom", reason="pydicom writes the DICOM file of this test")
+    path = slide_files.dicom_slide(tmp_path / "slide.dcm", IMAGE, mpp=0.5)
+    for name in (path, tmp_path):
+        with open_slide(name) as slide:
+            assert (slide.size, slide.mpp) == ((620, 410), pytest.approx(0.5))
+            window = slide.read_region(100, 200, 300, 150)
+            assert abs(window - IMAGE[200:350, 100:400].astype(int)).mean() <= LOSSY
+
+
+def test_grey_sixteen_bit_and_transparent_images_become_rgb(tmp_path: Path) -> None:
+    grey = IMAGE[..., 0]
+    clear = np.dstack([IMAGE, np.where(np.arange(620) < 300, 255, 0)[None].repeat(410, 0)])
+    on_white = IMAGE.copy()
+    on_white[:, 300:] = 255
+    deep = IMAGE.astype(np.uint16) * 257
+    twelve = np.rint(IMAGE * (4095 / 255)).astype(np.uint16)
+    twelve[0, 0] = 4095
+    cases = {
+        "grey.png": (slide_files.plain_image, grey, {}, np.repeat(grey[..., None], 3, axis=2)),
+        "alpha.png": (slide_files.plain_image, clear.astype(np.uint8), {}, on_white),
+        "grey16.png": (slide_files.plain_image, deep[..., 0], {}, grey[..., None].repeat(3, 2)),
+        "deep.tif": (slide_files.plain_tiff, deep, {}, IMAGE),
+        "twelve.tif": (slide_files.plain_tiff, twelve, {}, IMAGE),
+        "grey.tif": (
+            slide_files.plain_tiff,
+            grey,
+            {"photometric": "minisblack"},
+            grey[..., None].repeat(3, 2),
+        ),
+        "white.tif": (
+            slide_files.plain_tiff,
+            255 - grey,
+            {"photometric": "miniswhite"},
+            grey[..., None].repeat(3, 2),
+        ),
+        "ycbcr.tif": (slide_files.plain_tiff, IMAGE, {"compression": "jpeg"}, IMAGE),
+    }
+    for name, (write, image, options, expected) in cases.items():
+        with open_slide(write(tmp_path / name, image, **options)) as slide:
+            pixels = slide.read_region(1, 1, 600, 400).astype(int)
+            limit = 12 if name.startswith("ycbcr") else 1
+            assert abs(pixels - expected[1:401, 1:601]).mean() <= limit, name
+
+
+def test_threads_read_what_one_thread_reads(tmp_path: Path) -> None:
+    for path in (
+        slide_files.aperio_svs(tmp_path / "a.svs", IMAGE),
+        slide_files.pyramid_tiff(tmp_path / "b.tif", IMAGE),
+        slide_files.plain_image(tmp_path / "c.png", IMAGE),
+    ):
+        with open_slide(path) as slide, ThreadPoolExecutor(4) as pool:
+            corners = [(37 * i % 500, 53 * i % 350) for i in range(40)]
+            together = list(pool.map(lambda c, s=slide: s.read_region(*c, 64, 48), corners))
+            for corner, window in zip(corners, together, strict=True):
+                assert (window == slide.read_region(*corner, 64, 48)).all()
+
+
+def test_thumbnail_is_the_mean_of_what_it_covers(tmp_path: Path) -> None:
+    with open_slide(slide_files.plain_image(tmp_path / "s.png", IMAGE[:400, :600])) as slide:
+        assert slide.thumbnail(5000).shape == (400, 600, 3)
+        small = slide.thumbnail(60)
+    blocks = IMAGE[:400, :600].reshape(40, 10, 60, 10, 3).mean(axis=(1, 3))
+    assert small.shape == (40, 60, 3)
+    assert abs(small - blocks).max() <= 1.5
+
+
+def test_an_image_beyond_pillows_limit_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    path = slide_files.plain_image(tmp_path / "s.png", IMAGE)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with open_slide(path) as slide:
+        assert (slide.read_region(0, 0, 620, 410) == IMAGE).all()
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+@pytest.mark.parametrize("dpi", [72, 96, 300])
+def test_screen_dpi_is_no_resolution(dpi: int, tmp_path: Path) -> None:
+    with open_slide(slide_files.plain_image(tmp_path / "s.jpg", IMAGE, dpi=(dpi, dpi))) as slide:
+        assert (slide.mpp, slide.mpp_source) == (None, "")
+    tiff = slide_files.plain_tiff(tmp_path / "s.tif", IMAGE, resolution=(dpi, dpi), resolutionunit="INCH")
+    with open_slide(tiff) as slide:
+        assert (slide.mpp, slide.mpp_source) == (None, "")
+        assert f"{dpi} dpi" in " ".join(slide.notices)
+
+
+def test_pixels_that_are_not_square_are_told(tmp_path: Path) -> None:
+    path = slide_files.plain_tiff(
+        tmp_path / "s.tif", IMAGE, resolution=(20000, 25000), resolutionunit="CENTIMETER"
+    )
+    with open_slide(path) as slide:
+        assert slide.mpp == pytest.approx(np.sqrt(0.5 * 0.4))
+        assert "not square" in slide.notices[0]
+
+
+def test_imagej_states_microns_in_its_own_way(tmp_path: Path) -> None:
+    path = tmp_path / "s.tif"
+    tifffile.imwrite(path, IMAGE, imagej=True, resolution=(2, 2), metadata={"unit": "um"})
+    with open_slide(path) as slide:
+        assert slide.mpp == pytest.approx(0.5)
+        assert "ImageJ" in slide.mpp_source
+
+
+@pytest.mark.parametrize(("mpp", "flagged"), [(0.0274, True), (0.1, False), (2, False), (5, True)])
+def test_implausible_resolution_is_flagged(mpp: float, flagged: bool) -> None:
+    assert (check_mpp(mpp) is not None) == flagged
+
+
+def test_resolution_set_by_hand_wins(tmp_path: Path) -> None:
+    path = slide_files.pyramid_tiff(tmp_path / "s.tif", IMAGE, mpp=0.4)
+    with open_slide(path, mpp=0.683) as slide:
+        assert (slide.mpp, slide.mpp_source) == (0.683, "set by hand")
+        assert slide.with_mpp(0.7, "fitted").mpp_source == "fitted"
+        with pytest.raises(UserError, match="give a number"):
+            slide.with_mpp(-1)
+
+
+def truncated(path: Path, share: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    text = folder / "notes.svs"
+    text.write_text("This is no slide.")
+    empty = folder / "empty.tif"
+    empty.touch()
+    head = folder / "head.tif"
+    head.write_bytes(b"II*\0\xff\xff\xff\x7f")
+    return {
+        "not an image": text,
+        "empty": empty,
+        "only a TIFF header": head,
+        "missing": folder / "nothing.svs",
+        "a folder": folder,
+        "truncated tiff": truncated(slide_files.plain_tiff(folder / "t.tif", IMAGE), 0.5),
+        "truncated pyramid": truncated(slide_files.pyramid_tiff(folder / "p.tif", IMAGE), 0.5),
+        "truncated jpeg": truncated(slide_files.plain_image(folder / "t.jpg", IMAGE), 0.5),
+        "truncated png": truncated(slide_files.plain_image(folder / "t.png", IMAGE), 0.5),
+        "unreadable svs": truncated(slide_files.aperio_svs(folder / "t.svs", IMAGE), 0.3),
+    }
+
+
+BAD = (
+    "not an image", "empty", "only a TIFF header", "missing", "a folder", "truncated tiff",
+    "truncated pyramid", "truncated jpeg", "truncated png", "unreadable svs",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_gives_one_clear_sentence(kind: str, tmp_path: Path) -> None:
+    path = bad_files(tmp_path)[kind]
+    with pytest.raises(UserError) as caught, open_slide(path) as slide:
+        slide.read_region(0, 0, *slide.size)
+    assert path.name in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_channels_of_fluorescence_are_refused(tmp_path: Path) -> None:
+    path = slide_files.ome_tiff(
+        tmp_path / "s.ome.tif", np.zeros((5, 256, 256), np.uint8), axes="CYX", pyramid=False
+    )
+    with pytest.raises(UserError, match="5 channels"):
+        open_slide(path)
+
+
+def test_lazy_levels_index_like_arrays_and_read_only_the_window(tmp_path: Path) -> None:
+    with open_slide(slide_files.plain_image(tmp_path / "s.png", IMAGE)) as slide:
+        counted = CountedReader(slide.reader)
+        (level,) = napari_levels(Slide(slide.path, None, "", counted))
+        assert (level.shape, level.ndim, level.dtype) == (IMAGE.shape, 3, np.uint8)
+        for key in (
+            np.s_[10:20, 30:90], np.s_[10:200:7, -50:], np.s_[5], np.s_[5, 7], np.s_[..., 0],
+            np.s_[100:50:-2, 3:9, 1], np.s_[:0, :5], np.s_[400:900],
+        ):  # fmt: skip
+            assert (level[key] == IMAGE[key]).all()
+            assert level[key].shape == IMAGE[key].shape
+        counted.pixels = 0
+        assert level[10:20, 30:90].shape == (10, 60, 3)
+        assert counted.pixels == 600
+        with pytest.raises(IndexError):
+            level[410]
+        assert (np.asarray(level) == IMAGE).all()
