@@ -3,8 +3,8 @@
 Holds no Qt.  `Session` owns one map per viewer, so the picture stays when a dock closes.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,13 @@ OPACITY: Final = 0.85
 LAYER_SLOT: Final = "napari_flag.slot"
 """``layer.metadata`` key: (quantity's value, 0 or 1 for the second gene)."""
 
-Slot = tuple[Quantity, int]
+Slot: TypeAlias = tuple[Quantity, int]
+
+_TWIN: Final = {
+    Quantity.PREDICTED: Quantity.MEASURED,
+    Quantity.MEASURED: Quantity.PREDICTED,
+}
+"""Quantities whose limits stay the same when one is dragged."""
 
 
 class GeneMap:
@@ -33,10 +39,13 @@ class GeneMap:
     ----------
     viewer
         A napari viewer (the model, not a plugin proxy).
+    changed
+        Called when the look changed: quantity, colour map, or limits (also dragged by hand).
     """
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, viewer: Any, changed: Callable[[], None] = lambda: None) -> None:
         self._viewer = viewer
+        self._changed = changed
         self._layers: dict[Slot, Any] = {}
         self._stale: set[Slot] = set()
         self.values: GeneValues | None = None
@@ -153,6 +162,7 @@ class GeneMap:
             layer.visible = True
         if ours_active:  # the layer controls should be those of the picture looked at
             self._viewer.layers.selection.active = self.layer(self.quantity)
+        self._changed()
 
     def _put_away(self, wanted: Sequence[Slot]) -> None:
         """Hide the layers of other quantities; a second gene no longer shown is removed."""
@@ -214,8 +224,7 @@ class GeneMap:
         self._stale.add(slot)
         layer.colorbar.box = True
         layer.events.visible.connect(lambda: self._on_visible(slot))
-        if slot[0] in (Quantity.PREDICTED, Quantity.MEASURED):
-            layer.events.contrast_limits.connect(lambda: self._share_limits(slot))
+        layer.events.contrast_limits.connect(lambda: self._on_limits(slot))
 
     def _on_visible(self, slot: Slot) -> None:
         """Paint a layer that the user turned on in the layer list after the gene had changed."""
@@ -223,15 +232,18 @@ class GeneMap:
         if layer is not None and layer.visible and slot in self._stale:
             self._paint(slot, layer)
 
-    def _share_limits(self, slot: Slot) -> None:
+    def _on_limits(self, slot: Slot) -> None:
         """Carry limits that the user dragged over to the measured (or predicted) layer."""
-        twin = Quantity.MEASURED if slot[0] is Quantity.PREDICTED else Quantity.PREDICTED
-        other = self._present().get((twin, slot[1]))
-        if other is None or slot in self._stale or (twin, slot[1]) in self._stale:
-            return
+        if slot in self._stale or slot not in self._present():
+            return  # being painted; the limits are ours
+        twin = _TWIN.get(slot[0])
+        other = None if twin is None else self._present().get((twin, slot[1]))
         limits = self._layers[slot].contrast_limits
+        if other is None or twin is None or (twin, slot[1]) in self._stale:
+            other = self._layers[slot]
         if other.contrast_limits != limits:
             other.contrast_limits = limits
+        self._changed()
 
     def _present(self) -> dict[Slot, Any]:
         """Return our layers that the user has not deleted."""

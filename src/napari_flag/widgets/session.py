@@ -52,6 +52,8 @@ class Session(QObject):
     """The gene now looked at."""
     genesShownChanged = Signal(list)
     """All genes now painted, the selected one first."""
+    lookChanged = Signal()
+    """Quantity, colours or limits of the gene map changed."""
     hovered = Signal(str)
     """Spot id and values under the mouse, or an empty text beside the spots."""
 
@@ -62,7 +64,7 @@ class Session(QObject):
         self.slide: Slide | None = None
         self.genes_shown: list[str] = []
         self.gene_order: list[str] = []
-        self.gene_map = GeneMap(viewer)
+        self.gene_map = GeneMap(viewer, self.lookChanged.emit)
         self.gene_map.colormap = preferred_colormap()
         self._arrows_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)

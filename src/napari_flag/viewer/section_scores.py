@@ -1,0 +1,102 @@
+"""How well a prediction agrees with the measurement beside it, per gene and over all genes."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.viewer.frame import provenance
+
+FEWEST_SPOTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class GeneScore:
+    """Scores of one gene across the spots; NaN where the measurement is the same everywhere."""
+
+    pcc: float
+    moran_predicted: float
+    moran_measured: float
+
+
+@dataclass(frozen=True, slots=True)
+class SectionScores:
+    """Scores of one section, read from ``X``; definitions in `napari_flag.statistics`.
+
+    Parameters
+    ----------
+    overall
+        "PCC", "MSE", "GSC", "SSC" over all genes.
+    genes
+        Scores of each gene.
+    spots
+        How many spots were compared.
+    neighbours
+        Which spots count as neighbours for Moran's I.
+    trained_on
+        Whether the weights have seen this section in training.
+    """
+
+    overall: dict[str, float]
+    genes: dict[str, GeneScore]
+    spots: int
+    neighbours: str
+    trained_on: bool
+
+
+MEANING: Final = {
+    "PCC": "Pearson correlation of predicted and measured over spots, mean over genes (1 is best)",
+    "MSE": "Mean squared error of log2(count + 1) (0 is best)",
+    "GSC": "Do the same genes go together? Agreement of gene–gene correlations (1 is best)",
+    "SSC": "Are the same genes clustered in space? Agreement of Moran's I (1 is best)",
+}
+
+
+def score_section(adata: Any) -> SectionScores | None:
+    """Score ``X`` against ``layers["measured"]``; None when there is nothing to compare."""
+    from napari_flag.comparison import _trained_on
+    from napari_flag.statistics import accuracy, autocorrelation, coexpression
+
+    if keys.MEASURED not in adata.layers:
+        return None
+    guess, truth = _dense(adata.X), _dense(adata.layers[keys.MEASURED])
+    seen = np.asarray(np.isfinite(truth + guess).all(axis=1))
+    if seen.sum() < FEWEST_SPOTS:
+        return None
+    guess, truth = guess[seen], truth[seen]
+    unseen = accuracy.constant_genes(truth)
+    neighbours = _neighbours(adata, seen)
+    pcc = accuracy.gene_pearson(guess, truth)
+    moran = [autocorrelation.moran_i(values, neighbours.weights) for values in (guess, truth)]
+    together = [coexpression.gene_correlations(values) for values in (guess, truth)]
+    overall = {
+        "PCC": accuracy.mean_over_genes(pcc),
+        "MSE": float(accuracy.gene_mse(guess, truth).mean()),
+        "GSC": coexpression.gene_structure_correlation(together[0], together[1], unseen),
+        "SSC": autocorrelation.spatial_structure_correlation(moran[0], moran[1], unseen),
+    }
+    moran[1][unseen] = np.nan
+    rows = zip(adata.var_names, pcc, *moran, strict=True)
+    genes = {str(name): GeneScore(*map(float, numbers)) for name, *numbers in rows}
+    ours = bool(provenance(adata))
+    return SectionScores(overall, genes, int(seen.sum()), neighbours.description, ours and _trained_on(adata))
+
+
+def _neighbours(adata: Any, seen: npt.NDArray[np.bool_]) -> Any:
+    from napari_flag.statistics.autocorrelation import find_neighbours
+
+    array = None
+    if keys.ARRAY_ROW in adata.obs and keys.ARRAY_COL in adata.obs:
+        both = adata.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.float64)
+        array = both.astype(np.int64)[seen] if np.isfinite(both).all() else None
+    stated = str(provenance(adata).get(keys.LATTICE, "none"))
+    xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[seen]
+    return find_neighbours(
+        xy, array, "square" if stated == "square" else "hex" if stated == "hex" else "none"
+    )
+
+
+def _dense(matrix: Any) -> npt.NDArray[np.float64]:
+    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, np.float64)
