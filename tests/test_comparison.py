@@ -85,9 +85,7 @@ def test_the_table_has_one_row_per_gene_in_order(prediction, measured):
     assert table.notna().all().all()
 
 
-def test_a_gene_constant_in_truth_is_left_out_and_one_predicted_constant_counts(
-    prediction, measured
-):
+def test_a_gene_constant_in_truth_is_left_out_and_one_predicted_constant_counts(prediction, measured):
     before = compare(prediction, measured)
     measured.X[:, 0] = 0
     measured.X.eliminate_zeros()

@@ -134,8 +134,6 @@ def test_what_breaks_the_contract_is_named(prediction, tmp_path, spoil, fault):
 def test_tables_and_json_are_read_by_anyone(tmp_path):
     table = pd.DataFrame({"gene": ["HLA-A", "µ"], "pcc": [0.123456789, np.nan]})
     results.write_table(table, tmp_path / "genes.csv")
-    assert (tmp_path / "genes.csv").read_text(encoding="utf-8") == (
-        "gene,pcc\nHLA-A,0.123457\nµ,\n"
-    )
+    assert (tmp_path / "genes.csv").read_text(encoding="utf-8") == ("gene,pcc\nHLA-A,0.123457\nµ,\n")
     results.write_json({"PCC": None}, tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == {"PCC": None}

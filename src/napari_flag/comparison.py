@@ -238,13 +238,10 @@ def _notices(
             f"{twice[0]}); the first of each was used."
         )
     if (~unseen).sum() < 3:
-        notices.append(
-            "GSC and SSC need at least 3 genes that vary in truth, so they are left out."
-        )
+        notices.append("GSC and SSC need at least 3 genes that vary in truth, so they are left out.")
     if neighbours.isolated:
         notices.append(
-            f"{neighbours.isolated} of {len(match.rows)} spots have no neighbour in the graph of "
-            "Moran's I."
+            f"{neighbours.isolated} of {len(match.rows)} spots have no neighbour in the graph of Moran's I."
         )
     return tuple(notices)
 

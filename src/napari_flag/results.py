@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 NOT_OURS = (
-    "so it was not written by napari-flag; choose a file that `napari-flag predict` or the main "
-    "dock saved"
+    "so it was not written by napari-flag; choose a file that `napari-flag predict` or the main dock saved"
 )
 
 
@@ -98,9 +97,7 @@ def read_prediction(path: str | Path) -> "AnnData":
     fault = find_fault(adata)
     if fault:
         raise UserError(f"{path.name} {fault}, {NOT_OURS}.")
-    adata.uns[keys.PROVENANCE] = {
-        name: _plain(value) for name, value in adata.uns[keys.PROVENANCE].items()
-    }
+    adata.uns[keys.PROVENANCE] = {name: _plain(value) for name, value in adata.uns[keys.PROVENANCE].items()}
     return adata
 
 
@@ -148,10 +145,7 @@ def find_fault(adata: "AnnData") -> str | None:
         if name is not None and name not in adata.layers:
             return f'has no layers["{name}"]'
         values = adata.X if name is None else adata.layers[name]
-        if (
-            values is None
-            or not np.isfinite(values.data if sparse.issparse(values) else values).all()
-        ):
+        if values is None or not np.isfinite(values.data if sparse.issparse(values) else values).all():
             return "has values that are missing or not numbers"
     return None
 
@@ -184,8 +178,7 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def _unwritable(path: Path, error: OSError) -> UserError:
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     return UserError(
-        f"{path} cannot be written ({reason}); choose another place, or make room or get "
-        "permission there."
+        f"{path} cannot be written ({reason}); choose another place, or make room or get permission there."
     )
 
 

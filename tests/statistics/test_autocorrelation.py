@@ -115,9 +115,7 @@ def test_nearest_graph_and_moran_agree_with_squidpy_on_the_real_section(sections
     squidpy.gr.spatial_autocorr(adata, mode="moran", transformation=True, show_progress_bar=False)
     theirs = adata.uns["moranI"]["I"].loc[adata.var_names].to_numpy()
     weights = auto.nearest_graph(section.xy, 4)
-    np.testing.assert_array_equal(
-        weights.toarray() > 0, adata.obsp["spatial_connectivities"].toarray() > 0
-    )
+    np.testing.assert_array_equal(weights.toarray() > 0, adata.obsp["spatial_connectivities"].toarray() > 0)
     np.testing.assert_allclose(auto.moran_i(section.y, weights), theirs, atol=1e-6)
 
 

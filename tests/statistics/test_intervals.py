@@ -41,9 +41,7 @@ def test_a_block_draw_is_pearson_of_the_drawn_spots(scene):
     times = np.random.default_rng(7).multinomial(blocks, np.full(blocks, 1 / blocks), 40)
     means = []
     for row in times:
-        spots = np.concatenate(
-            [np.repeat(np.flatnonzero(block == b), row[b]) for b in range(blocks)]
-        )
+        spots = np.concatenate([np.repeat(np.flatnonzero(block == b), row[b]) for b in range(blocks)])
         spots = np.concatenate([np.tile(np.flatnonzero(block == b), row[b]) for b in range(blocks)])
         means.append(accuracy.gene_pearson(predicted[spots], truth[spots]).mean())
     expected = np.percentile(means, intervals.LEVEL)
@@ -78,9 +76,7 @@ def test_ssc_interval_holds_the_score(scene):
 def test_constant_genes_follow_the_rules_of_the_score(scene):
     xy, predicted, truth = scene
     block = intervals.neighbouring_blocks(xy)
-    without = intervals.pcc_interval(
-        predicted[:, 1:], truth[:, 1:], block, np.random.default_rng(0)
-    )
+    without = intervals.pcc_interval(predicted[:, 1:], truth[:, 1:], block, np.random.default_rng(0))
     truth[:, 0] = 1.0
     left_out = intervals.pcc_interval(predicted, truth, block, np.random.default_rng(0))
     np.testing.assert_allclose(left_out, without, atol=1e-9)
