@@ -111,28 +111,24 @@ class Slide:
 
         factor = max(1.0, max(self.size) / longest)
         level = self.level_for(factor)
-        width, height = self.levels[level]
         target = (max(1, round(self.size[0] / factor)), max(1, round(self.size[1] / factor)))
-        if width * height <= 2**26:
-            whole = self.read_level(0, 0, width, height, level)
-        else:
-            whole = self._subsampled(level, factor / self.downsamples[level])
-        if whole.shape[1::-1] == target:
-            return whole
-        image = Image.fromarray(whole)
-        return np.asarray(image.resize(target, Image.Resampling.BOX, reducing_gap=None))
+        step = max(1, int(factor / self.downsamples[level]))
+        reduced = self._reduced(level, step)
+        if reduced.shape[1::-1] == target:
+            return reduced
+        # Blocks at the right and bottom may be incomplete: only what the slide covers counts.
+        box = (0.0, 0.0, self.levels[level][0] / step, self.levels[level][1] / step)
+        return np.asarray(Image.fromarray(reduced).resize(target, Image.Resampling.BOX, box=box))
 
-    def _subsampled(self, level: int, factor: float) -> UInt8Array:
-        """Return `level` reduced by whole blocks, band by band, so that memory stays small."""
-        step = max(1, int(factor))
+    def _reduced(self, level: int, step: int) -> UInt8Array:
+        """Return the means of `step` × `step` blocks of `level`, read band by band."""
+        from PIL import Image
+
         width, height = self.levels[level]
         bands = []
-        for y in range(0, height - height % step, step * 64):
-            band = self.reader.read(
-                0, y, width - width % step, min(step * 64, height - height % step - y), level
-            )
-            blocks = band.reshape(band.shape[0] // step, step, band.shape[1] // step, step, 3)
-            bands.append(np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8))
+        for y in range(0, height, step * 128):
+            band = self.reader.read(0, y, width, min(step * 128, height - y), level)
+            bands.append(band if step == 1 else np.asarray(Image.fromarray(band).reduce(step)))
         return np.concatenate(bands)
 
     def with_mpp(self, mpp: float, source: str = SET_BY_HAND) -> "Slide":
