@@ -125,15 +125,13 @@ def test_spots_without_a_lattice_or_pitch_are_refused() -> None:
         estimate_mpp(spots)
     with pytest.raises(UserError, match="pitch"):
         estimate_mpp(replace(spots, pitch_um=None))
+    regular = array_spots("square", 290.0)
+    assert regular.array is not None
     with pytest.raises(UserError, match="one line"):
-        line = array_spots("square", 290.0).array
-        assert line is not None
-        keep = line[:, 0] == 3
-        estimate_mpp(array_spots("square", 290.0).take(keep))
+        estimate_mpp(regular.take(regular.array[:, 0] == 3))
+    shuffled = np.random.default_rng(1).permutation(regular.xy)
     with pytest.raises(UserError, match="do not follow"):
-        rng = np.random.default_rng(1)
-        array = array_spots("square", 290.0)
-        estimate_mpp(replace(array, xy=rng.permutation(array.xy)))
+        estimate_mpp(replace(regular, xy=shuffled))
 
 
 def test_real_sections_agree_where_nearest_distances_do_not() -> None:
