@@ -143,6 +143,18 @@ def test_region_and_genes_by_alias_cut_what_is_kept(rooms, folder):
     assert adata.n_obs == 9
 
 
+def test_regions_on_a_slide_without_visible_tissue_are_believed_and_that_is_said(rooms, folder, capsys):
+    Image.fromarray(np.full((900, 1000, 3), 245, np.uint8)).save(folder / "blank.png")
+    ring = [[150, 150], [650, 150], [650, 650], [150, 650], [150, 150]]
+    (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    line = ["predict", "blank.png", "--mpp", "2"]
+    assert main(line) == 2
+    assert "No tissue" in capsys.readouterr().err
+    assert main([*line, "--region", "region.geojson", "--out", "out.h5ad"]) == 0
+    assert "covers the regions only" in capsys.readouterr().err
+    assert results.read_prediction(folder / "out.h5ad").n_obs > 15
+
+
 def test_genes_the_weights_do_not_know_are_named(rooms, folder, capsys):
     (folder / "genes.txt").write_text("ERBB2\nNOTAGENE\n")
     assert main([*TABLE, "--genes", "genes.txt"]) == 2

@@ -71,7 +71,7 @@ def prepare(args: argparse.Namespace, checkpoint: "Checkpoint", line: ProgressLi
         notices = list(slide.notices)
         if args.spots is None:
             slide, notices = _scaled(slide, None, notices)
-            spots, measured = _grid(args, checkpoint, slide, line), None
+            spots, measured = _grid(args, checkpoint, slide, region, line, notices), None
         else:
             line(Step("Reading spots", 0))
             table = _read_table(args, slide)
@@ -141,7 +141,14 @@ def _unknown_scale(slide: "Slide", suggested: float | None) -> str:
     return f"{unknown}; add --mpp with the µm per pixel, e.g. --mpp 0.5 for most 20× scans."
 
 
-def _grid(args: argparse.Namespace, checkpoint: "Checkpoint", slide: "Slide", line: ProgressLine) -> Spots:
+def _grid(
+    args: argparse.Namespace,
+    checkpoint: "Checkpoint",
+    slide: "Slide",
+    region: list[Any] | None,
+    line: ProgressLine,
+    notices: list[str],
+) -> Spots:
     """Lay a hexagonal grid over the tissue, by default as far apart as the weights were trained."""
     from napari_flag.slides.tissue import find_tissue
 
@@ -149,9 +156,19 @@ def _grid(args: argparse.Namespace, checkpoint: "Checkpoint", slide: "Slide", li
     spacing = args.spacing or float(array.get("pitch_um") or GRID[0])
     diameter = args.diameter or min(float(array.get("diameter_um") or GRID[1]), spacing)
     line(Step("Finding tissue", 0))
-    tissue = find_tissue(slide)
+    area: Any
+    try:
+        area = find_tissue(slide)
+    except UserError:
+        if region is None:
+            raise
+        area = region
+        notices.append(
+            "No tissue was found on the slide, so the grid covers the regions only, and spots are "
+            "judged against these instead of the whole section."
+        )
     assert slide.mpp is not None
-    return grid_over(tissue, slide.mpp, spacing, diameter, lattice="hex")
+    return grid_over(area, slide.mpp, spacing, diameter, lattice="hex")
 
 
 def _usable(
