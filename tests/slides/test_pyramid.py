@@ -81,6 +81,24 @@ def test_opening_again_takes_the_cache_until_the_file_changes(jpeg: Path, tmp_pa
     assert first != second
 
 
+def test_a_full_cache_drops_what_was_unused_for_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    sizes = []
+    for name in ("a", "b", "c"):
+        path = slide_files.plain_image(tmp_path / f"{name}.png", picture(700, 650, seed=ord(name)))
+        finish(build_pyramid(open_slide(path), cache)).close()
+        os.utime(pyramid.cache_file(path, cache), (ord(name), ord(name)))
+        sizes.append(pyramid.cache_file(path, cache).stat().st_size)
+    monkeypatch.setattr(pyramid, "MOST_BYTES", 3.5 * max(sizes))
+    finish(build_pyramid(open_slide(tmp_path / "a.png"), cache)).close()  # used again
+    last = slide_files.plain_image(tmp_path / "d.png", picture(700, 650, seed=9))
+    finish(build_pyramid(open_slide(last), cache)).close()
+    left = [n for n in "abcd" if pyramid.cache_file(tmp_path / f"{n}.png", cache).exists()]
+    assert left == ["a", "c", "d"]
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "other"])
 def test_a_damaged_cache_is_built_again(damage: str, jpeg: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"

@@ -35,7 +35,7 @@ def read_count_table(path: Path) -> "AnnData":
     import pandas
 
     header, _, body = read_bytes(path).partition(b"\n")
-    separator = "\t" if header.count(b"\t") >= header.count(b",") else ","
+    separator = separator_of(header)
     genes = [name.strip().strip('"') for name in header.decode("utf-8-sig").split(separator)]
     try:
         frame = pandas.read_csv(io.BytesIO(body), sep=separator, header=None, index_col=0)
@@ -54,6 +54,11 @@ def read_count_table(path: Path) -> "AnnData":
         raise UserError(f"{path.name} holds text where counts should be; it should have {EXPECTED}.")
     refuse_not_counts(path, values)
     return counts([str(i) for i in frame.index], genes, values)
+
+
+def separator_of(header: bytes) -> str:
+    """Return what separates the columns of a table: tab, comma or (as some Excels do) semicolon."""
+    return max(("\t", ",", ";"), key=lambda mark: header.count(mark.encode()))
 
 
 def counts(ids: Sequence[str], genes: Sequence[str], values: Any) -> "AnnData":

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.slides.expression import read_bytes
+from napari_flag.slides.expression import read_bytes, separator_of
 from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.spots import FloatArray, Spots
 from napari_flag.slides.tables import SpotTable
@@ -51,8 +51,7 @@ def _table(path: Path) -> Any:
     import pandas
 
     text = read_bytes(path)
-    header = text.partition(b"\n")[0]
-    separator = "\t" if header.count(b"\t") >= header.count(b",") else ","
+    separator = separator_of(text.partition(b"\n")[0])
     try:
         frame = pandas.read_csv(io.BytesIO(text), sep=separator, encoding="utf-8-sig")
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +34,8 @@ SMALL: Final = 4096
 WIDEST_GAP: Final = 8.0
 """Downsampling between neighbouring levels up to which a pyramid is useful on screen."""
 TICK_S: Final = 0.25
+MOST_BYTES: Final = 20 * 2**30
+"""Size of the cache beyond which the pyramids unused for longest are deleted."""
 VERSION: Final = 1
 """Raised when the cache's layout changes, so that older files are not taken for it."""
 
@@ -141,6 +144,8 @@ def _open_valid(target: Path, levels: tuple[Size, ...]) -> Reader | None:
     try:
         if cached.levels == levels:
             cached.read(0, 0, *levels[-1], len(levels) - 1)
+            with suppress(OSError):
+                os.utime(target)  # what was used last is deleted last
             return cached
     except UserError:
         pass
@@ -171,9 +176,8 @@ def _build(reader: Reader, levels: tuple[Size, ...], path: Path, target: Path) -
         while not wait([work], timeout=TICK_S).done:
             yield Step(progress.stage, progress.done, progress.total, "tiles")
         work.result()
-        for old in target.parent.glob(f"{target.name.partition('-')[0]}-*.tif"):
-            old.unlink()
         os.replace(temporary / "pyramid.tif", target)
+        _make_room(target)
     except OSError as error:
         raise UserError(
             f"The image pyramid of {path.name} could not be written to {target.parent} "
@@ -185,6 +189,25 @@ def _build(reader: Reader, levels: tuple[Size, ...], path: Path, target: Path) -
         wait([work], timeout=2 * TICK_S)
         pool.shutdown(wait=False)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_room(target: Path) -> None:
+    """Delete other states of the same slide, then the pyramids unused for longest."""
+    place = target.name.partition("-")[0]
+    used = 0
+    for file in sorted(target.parent.glob("*-*.tif"), key=_last_used, reverse=True):
+        used += _last_size(file)
+        if file != target and (file.name.startswith(f"{place}-") or used > MOST_BYTES):
+            with suppress(OSError):  # in use elsewhere, on systems that mind
+                file.unlink()
+
+
+def _last_used(file: Path) -> float:
+    return file.stat().st_mtime if file.exists() else 0.0
+
+
+def _last_size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _temporary_folder(folder: Path) -> Path:

@@ -14,8 +14,8 @@ from napari_flag.slides.spots import FloatArray
 if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
 
-ALIKE: Final = 0.01
-"""Relative difference of image sizes that rounding and re-exporting explain."""
+ALIKE: Final = 0.03
+"""Relative difference of image sizes that rounding and re-exporting explain; copies differ more."""
 
 
 @dataclass(frozen=True, slots=True)
