@@ -156,19 +156,15 @@ def _grid(
     spacing = args.spacing or float(array.get("pitch_um") or GRID[0])
     diameter = args.diameter or min(float(array.get("diameter_um") or GRID[1]), spacing)
     line(Step("Finding tissue", 0))
-    area: Any
-    try:
-        area = find_tissue(slide)
-    except UserError:
-        if region is None:
-            raise
+    area: Any = find_tissue(slide)
+    if region is not None and not area.mask.any():
         area = region
         notices.append(
             "No tissue was found on the slide, so the grid covers the regions only, and spots are "
             "judged against these instead of the whole section."
         )
     assert slide.mpp is not None
-    return grid_over(area, slide.mpp, spacing, diameter, lattice="hex")
+    return grid_over(area, slide.mpp, spacing, diameter, lattice="hex", slide_size=slide.size)
 
 
 def _usable(
