@@ -25,7 +25,7 @@ WEIGHTS: Final = "demo"
 """Name of the weights trained on other slides of the simulator."""
 GENE: Final = "ERBB2"
 """The gene shown first: amplified in some tumour nests of the slide and not in others."""
-SCREEN: Final = (1760, 1080)
+SCREEN: Final = (1760, 960)
 """Size of the virtual screen in pixels."""
 START_S: Final = 20.0
 """How long a virtual display may take to start on a busy machine."""
