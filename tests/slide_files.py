@@ -1,6 +1,7 @@
 """Makers of slide files: small, with known pixels, in the formats of scanners and programs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,10 +134,7 @@ def plain_image(path: Path, image: npt.NDArray[np.generic], **options: object) -
 def dicom_slide(path: Path, image: UInt8Array, mpp: float = 0.5, tile: int = 128) -> Path:
     """Write one level of a DICOM whole-slide image (VL WSI, TILED_FULL, JPEG tiles)."""
     import imagecodecs
-    from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate
-    from pydicom.sequence import Sequence
-    from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage, generate_uid
 
     height, width = image.shape[:2]
     down, across = -(-height // tile), -(-width // tile)
@@ -149,6 +147,18 @@ def dicom_slide(path: Path, image: UInt8Array, mpp: float = 0.5, tile: int = 128
         for y in range(0, height, tile)
         for x in range(0, width, tile)
     ]
+    data = _dicom_header(image, mpp, tile)
+    data.NumberOfFrames = len(frames)
+    data.PixelData = encapsulate(frames)
+    data["PixelData"].VR = "OB"
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _dicom_header(image: UInt8Array, mpp: float, tile: int) -> Any:
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage, generate_uid
+
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = VLWholeSlideMicroscopyImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -163,9 +173,8 @@ def dicom_slide(path: Path, image: UInt8Array, mpp: float = 0.5, tile: int = 128
     data.Modality, data.ImageType = "SM", ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     data.DimensionOrganizationType = "TILED_FULL"
     data.Rows = data.Columns = tile
-    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = height, width
+    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = image.shape[:2]
     data.TotalPixelMatrixFocalPlanes = data.NumberOfOpticalPaths = 1
-    data.NumberOfFrames = len(frames)
     data.SamplesPerPixel, data.PlanarConfiguration = 3, 0
     data.PhotometricInterpretation = "YBR_FULL_422"
     data.BitsAllocated = data.BitsStored = 8
@@ -175,15 +184,12 @@ def dicom_slide(path: Path, image: UInt8Array, mpp: float = 0.5, tile: int = 128
     measures.PixelSpacing = [mpp / 1000, mpp / 1000]
     measures.SliceThickness = 0.001
     shared = Dataset()
-    shared.PixelMeasuresSequence = Sequence([measures])
-    data.SharedFunctionalGroupsSequence = Sequence([shared])
+    shared.PixelMeasuresSequence = [measures]
+    data.SharedFunctionalGroupsSequence = [shared]
     optical = Dataset()
     optical.OpticalPathIdentifier = "1"
-    data.OpticalPathSequence = Sequence([optical])
-    data.PixelData = encapsulate(frames)
-    data["PixelData"].VR = "OB"
-    data.save_as(path, enforce_file_format=True)
-    return path
+    data.OpticalPathSequence = [optical]
+    return data
 
 
 class CountedReader:

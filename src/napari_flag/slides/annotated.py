@@ -76,6 +76,9 @@ def read_h5ad_counts(path: Path) -> "AnnData":
 def _with_file(path: Path, use: Callable[[H5ad], T]) -> T:
     import h5py
 
+    # anndata gives this error no public name; it means an encoding newer than the installed anndata.
+    from anndata._io.specs.registry import IORegistryError
+
     try:
         with h5py.File(path, "r") as file:
             if "obs" not in file or "var" not in file:
@@ -83,7 +86,7 @@ def _with_file(path: Path, use: Callable[[H5ad], T]) -> T:
                     f"{path.name} has no obs or var, so it is no AnnData file; choose an .h5ad file."
                 )
             return use(H5ad(file, path))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IORegistryError) as error:
         raise UserError(
             f"{path.name} could not be read as an AnnData file ({error}), so it is damaged or of "
             "an unknown version; write it again with a current anndata."

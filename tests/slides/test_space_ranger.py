@@ -1,0 +1,115 @@
+"""Space Ranger folders, as versions 1, 2 and HD write them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.spot_files import (
+    COUNTS,
+    ENSEMBL,
+    FACTORS,
+    POSITIONS,
+    UNIQUE,
+    image,
+    space_ranger,
+    write_h5,
+)
+
+from napari_flag.errors import UserError
+from napari_flag.slides.slide import open_slide
+from napari_flag.slides.spots import estimate_mpp
+from napari_flag.slides.tables import read_measured, read_spots
+
+DATA = Path(__file__).parents[3] / "shared/data"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("kind", ["h5", "mex"])
+@pytest.mark.parametrize("matrix", ["filtered", "raw"])
+def test_a_space_ranger_folder_gives_spots_on_tissue_with_counts(
+    version: int, kind: str, matrix: str, tmp_path: Path
+) -> None:
+    outs = space_ranger(tmp_path / "outs", version=version, matrix=matrix, kind=kind)
+    table = read_spots(outs, slide=image(tmp_path, 1200, 2000))
+    assert (table.technology, table.image_scale) == ("Visium", 1)
+    assert table.spots.ids == ("AAAC-1", "AAAG-1", "AAGG-1", "ACGT-1")
+    assert table.spots.xy[:2].tolist() == [[500, 1000], [700, 1010]]
+    assert (table.spots.diameter_um, table.spots.pitch_um, table.spots.lattice) == (55, 100, "hex")
+    assert table.measured is not None
+    assert list(table.measured.obs_names) == ["AAAC-1", "AAAG-1", "AAGG-1"]
+    assert table.measured.X.toarray().tolist() == COUNTS[[1, 0, 2]].tolist()
+    assert list(table.measured.var_names) == UNIQUE
+    assert list(table.measured.var["gene_ids"]) == ENSEMBL
+    said = " ".join(table.notices)
+    assert "1 of 5 spots are not on tissue" in said
+    assert "1 of 4 spots have no counts" in said
+    assert ("raw matrix" in said) == (matrix == "raw")
+
+
+def test_any_part_of_the_folder_may_be_given(tmp_path: Path) -> None:
+    outs = space_ranger(tmp_path / "sample" / "outs")
+    given = (
+        outs, outs.parent, outs / "spatial", outs / "spatial/tissue_positions.csv",
+        outs / "filtered_feature_bc_matrix.h5",
+    )  # fmt: skip
+    for path in given:
+        assert len(read_spots(path).spots) == 4
+        assert read_measured(path if path.suffix != ".csv" else outs).n_obs == 4
+
+
+@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize(("name", "size"), [("hires", (240, 400)), ("lowres", (72, 120))])
+def test_smaller_images_scale_the_positions_and_say_so(
+    name: str, size: tuple[int, int], images: bool, tmp_path: Path
+) -> None:
+    outs = space_ranger(tmp_path / "outs", images=images)
+    table = read_spots(outs, slide=image(tmp_path, *size))
+    factor = FACTORS[f"tissue_{name}_scalef"]
+    assert table.image_scale == factor
+    assert table.spots.xy[0] == pytest.approx([500 * factor, 1000 * factor])
+    assert f"the {name} image" in " ".join(table.notices)
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_an_image_that_is_none_of_the_runs_is_refused(images: bool, tmp_path: Path) -> None:
+    outs = space_ranger(tmp_path / "outs", images=images)
+    with pytest.raises(UserError, match=r"\(40 × 50 px\) does not belong to outs"):
+        read_spots(outs, slide=image(tmp_path, 40, 50))
+
+
+def test_older_10x_files_of_one_genome_are_read(tmp_path: Path) -> None:
+    write_h5(tmp_path / "old.h5", version=2)
+    adata = read_measured(tmp_path / "old.h5")
+    assert adata.X.toarray().tolist() == COUNTS.tolist()
+    assert list(adata.var_names) == UNIQUE
+
+
+def test_visium_hd_bins_state_their_size_and_resolution(tmp_path: Path) -> None:
+    bins = space_ranger(tmp_path / "outs/binned_outputs/square_016um", images=False)
+    (bins / "spatial/tissue_positions.csv").unlink()
+    POSITIONS.to_parquet(bins / "spatial/tissue_positions.parquet")
+    factors = {"bin_size_um": 16.0, "microns_per_pixel": 0.27}
+    (bins / "spatial/scalefactors_json.json").write_text(json.dumps(factors))
+    table = read_spots(bins)
+    assert (table.spots.pitch_um, table.spots.lattice) == (16, "square")
+    assert table.mpp == pytest.approx(0.27)
+    assert "microns_per_pixel" in table.mpp_source
+    with pytest.raises(UserError, match="square_016um"):
+        read_spots(tmp_path / "outs")
+
+
+def test_the_real_visium_folder_agrees_with_scanpy() -> None:
+    folder = DATA / "visium_v1_small"
+    if not folder.exists():
+        pytest.skip("the Visium data are not beside the project")
+    scanpy = pytest.importorskip("scanpy")
+    theirs = scanpy.read_10x_h5(folder / "filtered_feature_bc_matrix.h5")
+    theirs.var_names_make_unique()
+    ours = read_measured(folder)
+    assert (ours.X != theirs.X).nnz == 0
+    assert list(ours.obs_names) == list(theirs.obs_names)
+    assert list(ours.var_names) == list(theirs.var_names)
+    hires = open_slide(folder / "spatial/tissue_hires_image.png")
+    table = read_spots(folder, slide=hires)
+    assert table.image_scale == pytest.approx(0.150015)
+    assert estimate_mpp(table.spots) == pytest.approx(4.83, abs=0.02)
