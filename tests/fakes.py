@@ -27,9 +27,7 @@ def fake_xy(n_spots: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64
     return xy.astype(np.float64), np.column_stack([rows, cols]).astype(np.int64)
 
 
-def fake_prediction(
-    n_spots: int = 64, n_genes: int = 10, seed: int = 0, measured: bool = True
-) -> AnnData:
+def fake_prediction(n_spots: int = 64, n_genes: int = 10, seed: int = 0, measured: bool = True) -> AnnData:
     """A prediction exactly as CONTRIBUTING describes, each gene a smooth wave over the section."""
     rng = np.random.default_rng(seed)
     xy, array = fake_xy(n_spots)
@@ -89,9 +87,7 @@ def fake_provenance(width: int, height: int) -> dict[str, Any]:
 class FakeSlide:
     """A slide in memory with the whole `Slide` contract; three levels, each half the one before."""
 
-    def __init__(
-        self, width: int = 1200, height: int = 1000, mpp: float | None = MPP, seed: int = 0
-    ) -> None:
+    def __init__(self, width: int = 1200, height: int = 1000, mpp: float | None = MPP, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         y, x = np.mgrid[0:height, 0:width]
         tissue = np.hypot(x - width / 2, y - height / 2) < 0.45 * min(width, height)
@@ -115,14 +111,17 @@ class FakeSlide:
     def close(self) -> None:
         """Nothing to close."""
 
-    def read_region(
-        self, x: int, y: int, width: int, height: int, level: int = 0
-    ) -> npt.NDArray[np.uint8]:
+    def read_region(self, x: int, y: int, width: int, height: int, level: int = 0) -> npt.NDArray[np.uint8]:
         """(height, width, 3) uint8; outside the slide the border is mirrored."""
         step = int(self.downsamples[level])
         rows = _mirror(y + step * np.arange(height), self.size[1])
         cols = _mirror(x + step * np.arange(width), self.size[0])
         return self.pixels[np.ix_(rows, cols)]
+
+    def read_level(self, x: int, y: int, width: int, height: int, level: int) -> npt.NDArray[np.uint8]:
+        """(height, width, 3) uint8; x, y in pixels of `level`, as napari asks for them."""
+        step = int(self.downsamples[level])
+        return self.read_region(x * step, y * step, width, height, level)
 
     def thumbnail(self, longest: int = 2048) -> npt.NDArray[np.uint8]:
         """The whole slide, every n-th pixel, at most `longest` px."""

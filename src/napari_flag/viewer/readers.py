@@ -60,7 +60,7 @@ def _large_rgb_tiff(path: Path) -> bool:
             page: Any = tiff.pages.first
             rgb = page.samplesperpixel in (3, 4) and page.dtype == "uint8"
             return bool(rgb and max(page.imagelength, page.imagewidth) >= SLIDE_SIDE_PX)
-    except tifffile.TiffFileError:
+    except (tifffile.TiffFileError, IndexError):  # no TIFF, or one without a first page
         return False
 
 

@@ -97,6 +97,7 @@ class GenesDock(QWidget):
         self.save = QPushButton("Save figure…")
         self.save.setToolTip("Save the map with H&E, scale bar and colour bar (PNG or SVG)")
         self.reading = plain_label()
+        self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
         self.messages = MessageList()
 
     def _lay_out(self) -> None:
@@ -339,7 +340,7 @@ def _table(model: GeneTable) -> QTableView:
     table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
     table.setShowGrid(False)
     table.setWordWrap(False)
-    table.setMinimumHeight(120)
+    table.setMinimumHeight(80)
     rows, columns = table.verticalHeader(), table.horizontalHeader()
     assert rows is not None
     assert columns is not None

@@ -25,7 +25,7 @@ class LinkedCanvas(QWidget):
         self._main = viewer
         self.model = ViewerModel(title="side by side")
         self.gene_map = GeneMap(self.model)
-        self._qt = QtViewer(self.model)
+        self._qt: Any = QtViewer(self.model)
         self._qt.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(240, 180)
@@ -38,8 +38,8 @@ class LinkedCanvas(QWidget):
             self._add_slide(layer)
         self._listen(viewer.layers.events.inserted, self._on_inserted)
         self._listen(viewer.layers.events.removed, self._on_removed)
-        self._link(viewer.camera, self.model.camera)
-        self._link(self.model.camera, viewer.camera)
+        self._link(camera_of(viewer), camera_of(self.model))
+        self._link(camera_of(self.model), camera_of(viewer))
         self._listen(viewer.events.theme, self._on_theme)
         self._on_theme()
         self.follow()
@@ -50,8 +50,8 @@ class LinkedCanvas(QWidget):
 
     def follow(self) -> None:
         """Look where the main viewer looks."""
-        self.model.camera.center = self._main.camera.center
-        self.model.camera.zoom = self._main.camera.zoom
+        here, there = camera_of(self.model), camera_of(self._main)
+        here.center, here.zoom = there.center, there.zoom
 
     def close_canvas(self) -> None:
         """Let go of the main viewer, and of the canvas."""
@@ -59,7 +59,11 @@ class LinkedCanvas(QWidget):
             event.disconnect(callback)
         self._links.clear()
         self.model.layers.clear()
-        self._qt.close()
+        if self._qt is not None:
+            self._qt.close()
+            self._qt.setParent(None)
+            self._qt.deleteLater()
+            self._qt = None
 
     def _link(self, source: Any, target: Any) -> None:
         def carry_centre() -> None:
@@ -110,6 +114,11 @@ class LinkedCanvas(QWidget):
         self._slides[id(layer)] = copy
         for name in ("visible", "opacity", "scale", "translate"):
             self._listen(getattr(layer.events, name), _carrier(layer, copy, name))
+
+
+def camera_of(viewer: Any) -> Any:
+    """Return the camera of a viewer; napari 0.9 moved it to the scene."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
 def _carrier(source: Any, target: Any, name: str) -> Any:

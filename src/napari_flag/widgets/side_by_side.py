@@ -69,6 +69,7 @@ class SideBySideDock(QWidget):
         self.gene_score = plain_label()
         self.messages = MessageList()
         self.reading = plain_label(" ")
+        self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
         layout.setSpacing(4)

@@ -1,0 +1,77 @@
+import subprocess
+import sys
+import zipfile
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+import napari_flag
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    return PluginManifest.from_distribution("napari-flag")
+
+
+def test_the_installed_package_has_a_manifest_of_its_own_name(manifest):
+    assert manifest.name == "napari-flag"
+    assert {w.display_name for w in manifest.contributions.widgets} == {
+        "Predict expression",
+        "Genes",
+        "Side by side",
+    }
+
+
+def test_every_command_exists(manifest):
+    for command in manifest.contributions.commands:
+        module, name = command.python_name.split(":")
+        assert callable(getattr(import_module(module), name)), command.id
+
+
+def test_the_link_at_the_root_points_at_the_manifest_in_the_package():
+    link, inside = ROOT / "napari.yaml", Path(napari_flag.__file__).parent / "napari.yaml"
+    assert link.read_text() == inside.read_text()
+
+
+def test_every_prediction_preference_is_one_the_dock_reads(manifest):
+    from napari_flag.widgets.settings import Preferences
+
+    offered = set(manifest.contributions.configurations["prediction"].properties)
+    assert offered == {field.name for field in fields(Preferences)}
+
+
+def test_the_colour_maps_offered_are_those_of_the_dock(manifest):
+    from napari_flag.viewer.gene_map import COLORMAPS
+
+    display = manifest.contributions.configurations["display"].properties
+    assert tuple(display["colormap"].enum) == COLORMAPS
+
+
+def test_the_colour_map_set_in_preferences_is_used(plugin_settings, npe2pm, manifest):
+    from napari.settings import get_plugin_settings
+
+    from napari_flag.widgets.session import preferred_colormap
+
+    npe2pm.register(manifest)
+    assert preferred_colormap() == "viridis"
+    get_plugin_settings("napari-flag").display.colormap = "magma"
+    assert preferred_colormap() == "magma"
+
+
+@pytest.mark.slow
+def test_a_built_wheel_holds_the_manifest(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert "napari_flag/napari.yaml" in archive.namelist()
+        entry = next(n for n in archive.namelist() if n.endswith("entry_points.txt"))
+        assert "napari_flag:napari.yaml" in archive.read(entry).decode()

@@ -1,0 +1,47 @@
+import pytest
+from napari.components import ViewerModel
+from PIL import Image
+from tests.fakes import FakeSlide, fake_prediction
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.viewer.gene_figure import save_gene_figure
+from napari_flag.viewer.gene_map import GeneMap
+
+
+@pytest.fixture
+def gene_map():
+    gene_map = GeneMap(ViewerModel())
+    gene_map.set_prediction(fake_prediction(16))
+    gene_map.show(["ERBB2"])
+    return gene_map
+
+
+def test_a_vector_figure_says_gene_units_scale_weights_and_use(gene_map, tmp_path):
+    text = save_gene_figure(tmp_path / "f.svg", gene_map, FakeSlide()).read_text()
+    for part in ("ERBB2", keys.EXPRESSION_UNITS, "µm", "fake-weights", keys.RESEARCH_USE_ONLY):
+        assert part in text
+
+
+def test_a_picture_of_two_genes_is_written(gene_map, tmp_path):
+    gene_map.show(["ERBB2", "ESR1"])
+    with Image.open(save_gene_figure(tmp_path / "f.png", gene_map, None)) as picture:
+        assert min(picture.size) > 1000
+
+
+def test_without_resolution_the_scale_bar_is_in_pixels(gene_map, tmp_path):
+    adata = gene_map.values.adata
+    del adata.uns[keys.PROVENANCE][keys.MPP]
+    text = save_gene_figure(tmp_path / "f.svg", gene_map, None).read_text()
+    assert "µm per pixel not known" in text
+
+
+@pytest.mark.parametrize("name", ["f.docx", "missing/f.png"])
+def test_a_figure_that_cannot_be_saved_says_why(gene_map, tmp_path, name):
+    with pytest.raises(UserError, match="choose"):
+        save_gene_figure(tmp_path / name, gene_map, None)
+
+
+def test_nothing_to_save_is_said(tmp_path):
+    with pytest.raises(UserError, match="predict first"):
+        save_gene_figure(tmp_path / "f.png", GeneMap(ViewerModel()), None)
