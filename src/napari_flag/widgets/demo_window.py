@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ from qtpy.QtCore import QEventLoop, QObject, Qt, QTimer, Signal
 from napari_flag.demo import GENE, DemoFiles, demo_files, has_display, some_display
 from napari_flag.errors import UserError
 from napari_flag.results import check_writable
+from napari_flag.widgets.session import Session
 from napari_flag.widgets.spots_step import TABLE
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class DemoTour(QObject):
     """
 
     arrived = Signal()
-    """The prediction is there and shown."""
+    """The prediction is there."""
     stopped = Signal(str)
     """Something kept the demo from going on: what the dock says."""
 
@@ -54,7 +56,7 @@ class DemoTour(QObject):
             (lambda: bool(dock.model_step.weights), self._open),
             (lambda: dock.section.slide is not None, self._choose_spots),
             (self._is_ready, dock.predict),
-            (lambda: dock.session.adata is not None, self._show),
+            (lambda: dock.session.adata is not None, self.arrived.emit),
         ]
         self._since = time.monotonic()
         self._clock = QTimer(self)
@@ -70,10 +72,9 @@ class DemoTour(QObject):
         if ready():
             self._steps.pop(0)
             self._since = time.monotonic()
-            act()
             if not self._steps:
                 self._clock.stop()
-                self.arrived.emit()
+            act()
         elif self._is_stuck():
             self._clock.stop()
             self.stopped.emit(self._what_the_dock_says())
@@ -107,13 +108,13 @@ class DemoTour(QObject):
         ]
         return " ".join(said) or "The demo did not get on; close it and try again."
 
-    def _show(self) -> None:
-        session = self._dock.session
-        viewer = session.viewer
-        genes = open_dock(viewer, GENES_DOCK)
-        beside = open_dock(viewer, SIDE_BY_SIDE_DOCK)
-        session.select_gene(GENE)
-        arrange(viewer, genes, beside)
+
+def show_result(viewer: Any) -> None:
+    """Show the demo's gene, prediction beside truth."""
+    genes = open_dock(viewer, GENES_DOCK)
+    beside = open_dock(viewer, SIDE_BY_SIDE_DOCK)
+    Session.of(viewer).select_gene(GENE)
+    arrange(viewer, genes, beside)
 
 
 def open_dock(viewer: Any, name: str) -> Any:
@@ -144,6 +145,7 @@ def open_demo(files: DemoFiles) -> tuple[Any, DemoTour]:
     open_dock(viewer, PREDICT_DOCK)
     dock = _main_dock(viewer)
     tour = DemoTour(dock, files)
+    tour.arrived.connect(partial(show_result, viewer))
     tour.start()
     return viewer, tour
 
