@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from tests.fakes import DIAMETER_UM, PITCH_UM, fake_prediction
 from tests.slide_files import picture
 from tests.spot_files import ENSEMBL, annotated, image
 
@@ -105,3 +106,16 @@ def test_odd_but_harmless_content_does_not_stop_it(tmp_path: Path) -> None:
     adata.write_h5ad(tmp_path / "odd.h5ad")
     table = read_spots(tmp_path / "odd.h5ad", slide=image(tmp_path, 300, 200))
     assert (len(table.spots), table.spots.array, table.measured) == (6, None, None)
+
+
+def test_a_prediction_of_this_package_gives_its_spots_again(tmp_path: Path) -> None:
+    prediction = fake_prediction(9)
+    prediction.write_h5ad(tmp_path / "p.h5ad")
+    table = read_spots(tmp_path / "p.h5ad")
+    assert table.spots.ids == tuple(prediction.obs_names)
+    assert (table.spots.lattice, table.spots.pitch_um, table.spots.diameter_um) == (
+        "square",
+        PITCH_UM,
+        DIAMETER_UM,
+    )
+    assert (table.technology, table.measured) == ("napari-flag prediction", None)

@@ -19,7 +19,7 @@ HER2ST = Path(__file__).parents[3] / "shared/data/her2st"
 
 
 def slide_of(image: np.ndarray, folder: Path, mpp: float | None = 2.0) -> Slide:
-    return open_slide(slide_files.plain_image(folder / "s.png", image), mpp=mpp)
+    return open_slide(slide_files.plain_image(folder / "s.bmp", image), mpp=mpp)
 
 
 def overlap(tissue: Tissue, box: tuple[int, int, int, int]) -> float:

@@ -18,7 +18,7 @@ from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.scaling import Scaling
 from napari_flag.slides.space_ranger import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
-from napari_flag.slides.spots import FloatArray, IntArray, Spots
+from napari_flag.slides.spots import FloatArray, IntArray, Lattice, Spots
 from napari_flag.slides.tables import SpotTable, matched
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
         notices += said
     array = _array(obs)
     technology, diameter, pitch = _technology(h5ad, obs, array)
-    lattice = "none" if array is None else lattice_of(array)
+    lattice = _lattice(h5ad, array)
     ids = tuple(str(i) for i in obs.index)
     spots = Spots(ids, xy * scale, diameter, pitch, lattice, array)
     table = SpotTable(spots, None, technology, tuple(notices), scale)
@@ -173,6 +173,15 @@ def _technology(h5ad: H5ad, obs: Any, array: IntArray | None) -> tuple[str, floa
     if len(obs) and all(re.fullmatch(r"\d+x\d+", str(i)) for i in obs.index):
         return "Spatial Transcriptomics (by its spot ids)", ST_DIAMETER_UM, ST_PITCH_UM
     return "AnnData", None, None
+
+
+def _lattice(h5ad: H5ad, array: IntArray | None) -> Lattice:
+    """Return the lattice a prediction of this package states, or else what the array shows."""
+    if array is None:
+        return "none"
+    stored = h5ad.file.get(f"uns/{keys.PROVENANCE}/{keys.LATTICE}")
+    stated = stored.asstr()[()] if stored is not None else None
+    return stated if stated in ("square", "hex") else lattice_of(array)
 
 
 def _scalar(group: Any, key: str) -> float | None:
