@@ -4,6 +4,7 @@
 #   make check   lint, types, manifest, wheel
 #   make bench   run the benchmarks
 #   make docs    remake the pictures of docs/images that come from the bundled slide
+#   make demo-weights   train the demo's weights anew on other simulated slides
 #   make clean   remove .venv and caches
 # Another Python: make PYTHON=/path/to/python3.12 demo
 
@@ -16,7 +17,7 @@ export VENV PYTHON
 HEADLESS := $(shell [ "$$(uname -s)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo yes)
 SHOWN := $(if $(HEADLESS),xvfb-run -a,)
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check bench docs demo-weights clean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,6 +53,11 @@ bench: $(VENV)/.ready-dev
 
 docs: $(VENV)/.ready-demo
 	$(VENV)/bin/napari-flag demo --screenshot docs/images/demo.png
+
+demo-weights: $(VENV)/.ready-dev
+	$(PY) -m napari_flag.simulation --seeds 101-106 --out runs/demo/slides
+	$(VENV)/bin/napari-flag train training/configs/demo.toml --data runs/demo/slides --run runs/demo/state \
+	  --out src/napari_flag/weights/demo.safetensors
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
