@@ -44,10 +44,19 @@ def test_large_rgb_pictures_may_be_slides_and_small_ones_are_left_to_napari(tmp_
     assert get_slide_reader([str(big_tiff)] * 2) is None
 
 
+def test_a_picture_larger_than_pillow_likes_is_a_slide(tmp_path, monkeypatch):
+    Image.new("RGB", (3000, 200)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert get_slide_reader(tmp_path / "huge.png") is not None
+
+
 def test_a_slide_opens_as_one_multiscale_layer(big_tiff, monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr("napari.utils.notifications.show_warning", said.append)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     [(levels, options, kind)] = read_slide(big_tiff)
     assert kind == "image"
+    assert "µm per pixel is not known" in said[0]  # this file does not state it
     assert levels[0].shape == (500, 2048, 3)
     assert options["multiscale"]
     assert options["rgb"]

@@ -1,11 +1,13 @@
 """npe2 readers: slides and predictions that are dropped onto napari or opened with File, Open."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.viewer.frame import Frame
 from napari_flag.viewer.gene_raster import raster_of
 from napari_flag.viewer.gene_values import Contrast, GeneValues, Quantity
 from napari_flag.viewer.slide_layer import LayerData, slide_layer
@@ -67,13 +69,20 @@ def _large_rgb_tiff(path: Path) -> bool:
 def _large_rgb_picture(path: Path) -> bool:
     from PIL import Image
 
-    with Image.open(path) as picture:  # reads the header only
-        return picture.mode in ("RGB", "RGBA", "CMYK") and max(picture.size) >= SLIDE_SIDE_PX
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as picture:  # reads the header only
+                rgb = picture.mode in ("RGB", "RGBA", "CMYK")
+                return rgb and max(picture.size) >= SLIDE_SIDE_PX
+        except Image.DecompressionBombError:  # Pillow's word for "very large"
+            return True
 
 
 def read_slide(path: Any) -> list[Any]:
     """Open the slide at `path`; a file without pyramid gets one first, with a progress bar."""
     from napari.utils import progress
+    from napari.utils.notifications import show_warning
 
     from napari_flag.progress import Step, finish
     from napari_flag.slides.slide import build_pyramid, open_slide
@@ -87,7 +96,10 @@ def read_slide(path: Any) -> list[Any]:
         bar.update(max(step.done - bar.n, 0))
 
     try:
-        return [slide_layer(finish(build_pyramid(open_slide(path)), show))]
+        slide = finish(build_pyramid(open_slide(path)), show)
+        if notice := Frame(slide.mpp).notice:
+            show_warning(notice)
+        return [slide_layer(slide)]
     except UserError as error:
         return _tell(error)
     finally:
