@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.pipeline import Quality
 
+DRAW_NOW: Final = "Draw the region on the slide: click its corners, double-click to close it."
 RESULT_FILES: Final = "AnnData (*.h5ad)"
 
 
@@ -193,8 +194,11 @@ class PredictDock(QWidget):
         """Return the chosen region's polygons and how many spots lie inside; None: all."""
         layer, spots = self.region_step.region, self.section.spots
         self.region_step.messages.clear()
-        if layer is None or self.section.slide is None:
+        if layer is None or self.section.layer is None:
             return None, None
+        if not len(layer.data):
+            self.region_step.messages.add("notice", DRAW_NOW)
+            return (), 0
         try:
             polygons = self.section.polygons(layer)
         except UserError as error:

@@ -56,19 +56,50 @@ def add_slide(viewer: Any, slide: "Slide") -> Any:
     return layer
 
 
-def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> None:
-    """Give `layer` a slide whose µm/px was set; all that is drawn stays put on the tissue."""
-    before = float(layer.scale[-1])
-    layer.metadata[keys.LAYER_SLIDE] = slide
+def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> Any:
+    """Give the slide `layer` a slide whose µm/px was set; return the layer that now shows it.
+
+    All that is drawn stays put on the tissue, and on the screen.
+    """
     new = Frame(slide.mpp).options()
-    factor = new["scale"][0] / before
-    for other in viewer.layers:
-        other.scale = np.asarray(other.scale) * factor
-        other.translate = np.asarray(other.translate) * factor
-        other.units = new["units"] if other.ndim == 2 else other.units
-    camera = viewer.camera
-    camera.center = tuple(factor * c for c in camera.center)
-    camera.zoom = camera.zoom / factor
+    factor = new["scale"][0] / float(layer.scale[-1])
+    center, zoom = viewer.camera.center, viewer.camera.zoom
+    layer.metadata[keys.LAYER_SLIDE] = slide
+    if str(layer.units[-1]) == _unit_name(new["units"][-1]):
+        for other in viewer.layers:
+            other.scale = np.asarray(other.scale) * factor
+            other.translate = np.asarray(other.translate) * factor
+    else:
+        layer = _recreate(viewer, layer, factor, new["units"])
+    viewer.camera.center = tuple(factor * c for c in center)
+    viewer.camera.zoom = zoom / factor
+    return layer
+
+
+def _recreate(viewer: Any, slide_layer: Any, factor: float, units: tuple[str, str]) -> Any:
+    """Put every layer anew with other units and return the slide's.
+
+    Units changed layer by layer disagree for a moment, after which napari 0.9.2 draws from freed
+    buffers and crashes once a layer is removed.
+    """
+    from napari.layers import Layer
+
+    anew = []
+    for layer in list(viewer.layers):
+        data, options, kind = layer.as_layer_data_tuple()
+        options["scale"] = np.asarray(options["scale"]) * factor
+        options["translate"] = np.asarray(options["translate"]) * factor
+        options["units"] = units if layer.ndim == 2 else options["units"]
+        anew.append(Layer.create(data, options, kind))
+    at = list(viewer.layers).index(slide_layer)
+    viewer.layers.clear()
+    for layer in anew:
+        viewer.add_layer(layer)
+    return anew[at]
+
+
+def _unit_name(unit: str) -> str:
+    return {"um": "micrometer"}.get(unit, unit)
 
 
 def show_spots(viewer: Any, spots: "Spots", slide: "Slide") -> None:
