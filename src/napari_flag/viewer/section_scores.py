@@ -10,6 +10,8 @@ from napari_flag import keys
 from napari_flag.viewer.frame import provenance
 
 FEWEST_SPOTS: Final = 3
+MOST_GENES: Final = 3000
+"""GSC needs a table of all pairs of genes; beyond this it would stop the window for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class SectionScores:
 MEANING: Final = {
     "PCC": "Pearson correlation of predicted and measured over spots, mean over genes (1 is best)",
     "MSE": "Mean squared error of log2(count + 1) (0 is best)",
-    "GSC": "Do the same genes go together? Agreement of gene–gene correlations (1 is best)",
+    "GSC": "Do the same genes go together? Agreement of gene–gene correlations (1 is best; "
+    f"only computed up to {MOST_GENES:,} genes)",
     "SSC": "Are the same genes clustered in space? Agreement of Moran's I (1 is best)",
 }
 
@@ -70,11 +73,14 @@ def score_section(adata: Any) -> SectionScores | None:
     neighbours = _neighbours(adata, seen)
     pcc = accuracy.gene_pearson(guess, truth)
     moran = [autocorrelation.moran_i(values, neighbours.weights) for values in (guess, truth)]
-    together = [coexpression.gene_correlations(values) for values in (guess, truth)]
     overall = {
         "PCC": accuracy.mean_over_genes(pcc),
         "MSE": float(accuracy.gene_mse(guess, truth).mean()),
-        "GSC": coexpression.gene_structure_correlation(together[0], together[1], unseen),
+        "GSC": coexpression.gene_structure_correlation(
+            coexpression.gene_correlations(guess), coexpression.gene_correlations(truth), unseen
+        )
+        if len(unseen) <= MOST_GENES
+        else float("nan"),
         "SSC": autocorrelation.spatial_structure_correlation(moran[0], moran[1], unseen),
     }
     moran[1][unseen] = np.nan
