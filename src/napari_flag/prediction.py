@@ -207,7 +207,7 @@ def _draw(
         except StopIteration as stop:
             residual: Tensor = stop.value
             break
-    drawn = context.expression(residual, network.get_buffer("spread"), place)
+    drawn = context.expression(residual, place)
     result: FloatArray = drawn.view(k, len(rows), -1).cpu().numpy()
     return result
 

@@ -34,10 +34,12 @@ class TileEncoderConfig:
     ----------
     steps
         Optimiser steps.
+    schedule_steps
+        Steps over which the learning rate decays; a run may stop before its end.
     batch_size
         Places per step; each gives two views.
     learning_rate, weight_decay
-        AdamW; the rate warms up over 5 % of the steps and decays along a cosine.
+        AdamW; the rate warms up over 5 % of the schedule and decays along a cosine.
     shift_px
         Largest distance between the two views' centres, in half-resolution pixels.
     stain_jitter, brightness_jitter
@@ -46,7 +48,8 @@ class TileEncoderConfig:
         Seeds weights and views.
     """
 
-    steps: int = 4000
+    steps: int = 3400
+    schedule_steps: int = 4000
     batch_size: int = 192
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-4
@@ -74,7 +77,7 @@ def train_tile_encoder(
     """
     torch.manual_seed(config.seed)
     net, expander = TileNet(), _expander()
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(memory_format=torch.channels_last)
     parameters = [*net.parameters(), *expander.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     modules = {"net": net, "expander": expander, "optimiser": optimiser}
@@ -88,7 +91,7 @@ def train_tile_encoder(
             embedded = expander(net(views).mean((2, 3)))
         loss = vicreg_loss(*embedded.float().chunk(2))
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         if state_file and (step + 1) % 200 == 0:
             save_state(state_file, modules, asdict(config), step + 1)
@@ -117,8 +120,8 @@ def _expander(width: int = 768) -> nn.Sequential:
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, config: TileEncoderConfig, step: int) -> None:
-    warm = max(1, config.steps // 20)
-    decay = 0.5 * (1 + np.cos(np.pi * step / config.steps))
+    warm = max(1, config.schedule_steps // 20)
+    decay = 0.5 * (1 + np.cos(np.pi * step / config.schedule_steps))
     for group in optimiser.param_groups:
         group["lr"] = float(config.learning_rate * min(1.0, (step + 1) / warm) * decay)
 

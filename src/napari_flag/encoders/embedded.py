@@ -188,5 +188,5 @@ def _pattern_histogram(codes: Tensor) -> Tensor:
 def _supports_half(device: torch.device) -> bool:
     """Whether bfloat16 convolutions are a gain here (any CUDA device; CPUs with AVX512-BF16)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return False

@@ -144,9 +144,9 @@ class Context:
     spatial
         (n, context_width) H_spatial.
     expected
-        (n, G) expectation in the slide's frame.
+        (n, G) expectation in the slide's frame, in units of the genes' residual spread.
     location, scale
-        (G,) of the slide's frame, log2(count + 1).
+        (G,) log2(count + 1): the frame's location, and its scale times the residual spread.
     """
 
     spatial: Tensor
@@ -154,10 +154,9 @@ class Context:
     location: Tensor
     scale: Tensor
 
-    def expression(self, residual: Tensor, spread: Tensor, rows: Tensor | slice) -> Tensor:
-        """Turn (b, G) residuals, in units of `spread`, into log2(count + 1) of spots `rows`."""
-        in_frame = self.expected[rows] + spread * residual
-        return (self.location + self.scale * in_frame).clamp_min(0)
+    def expression(self, residual: Tensor, rows: Tensor) -> Tensor:
+        """Turn (b, G) residuals of spots `rows` into log2(count + 1)."""
+        return (self.location + self.scale * (self.expected[rows] + residual)).clamp_min(0)
 
 
 class Flag(nn.Module):
@@ -219,12 +218,14 @@ class Flag(nn.Module):
     def encode(self, features: Tensor, graph: GraphTensors) -> Context:
         """Encode a slide once, from its raw (n, d) features and its graph."""
         framed = self.frames.features(features)
-        expected = self.mean_head(framed, graph)
+        spread = self.get_buffer("spread")
+        expected = self.mean_head(framed, graph) / spread
         location, scale = self.frames.expression(features)
-        return Context(self.spatial(framed, expected, graph), expected, location, scale)
+        spatial = self.spatial(framed, expected, graph)
+        return Context(spatial, expected, location, scale * spread)
 
     def spatial(self, framed: Tensor, expected: Tensor, graph: GraphTensors) -> Tensor:
-        """Return H_spatial (n, context_width) from features and expectation in the slide's frame."""
+        """Return H_spatial (n, context_width) from framed features and expectation (as in `Context`)."""
         out: Tensor = self.spatial_encoder(
             torch.cat([framed, expected], 1),
             graph.neighbours,

@@ -28,6 +28,14 @@ class NoiseLevelEmbedding(nn.Module):
         return out
 
 
+def silent_linear(width: int, out: int) -> nn.Linear:
+    """Return a linear layer that starts at zero: the "Zero" of adaLN-Zero."""
+    layer = nn.Linear(width, out)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class GeneBlock(nn.Module):
     """Self-attention over genes and a feed-forward net, both under adaLN-Zero."""
 
@@ -43,9 +51,7 @@ class GeneBlock(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
         )
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        nn.init.zeros_(self.modulation[1].weight)
-        nn.init.zeros_(self.modulation[1].bias)
+        self.modulation = nn.Sequential(nn.SiLU(), silent_linear(width, 6 * width))
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         """Return updated (b, genes, width) `tokens` under (b, width) `condition`."""
@@ -60,7 +66,8 @@ class GeneBlock(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
         tokens = tokens + gate_a * self.out(attended.transpose(1, 2).reshape(b, genes, width))
         x = self.norm_mlp(tokens) * (1 + scale_m) + shift_m
-        return tokens + gate_m * self.mlp(x)
+        out: Tensor = tokens + gate_m * self.mlp(x)
+        return out
 
 
 class GeneDiT(nn.Module):
@@ -97,11 +104,8 @@ class GeneDiT(nn.Module):
         self.context = nn.Sequential(nn.Linear(context, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(GeneBlock(width, heads, mlp_ratio, dropout) for _ in range(blocks))
         self.final_norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.final_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        self.final = nn.Linear(width, 1)
-        for layer in (self.final_modulation[1], self.final):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.final_modulation = nn.Sequential(nn.SiLU(), silent_linear(width, 2 * width))
+        self.final = silent_linear(width, 1)
 
     def forward(self, x: Tensor, c_noise: Tensor, context: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
         """Return (b, genes) outputs and the (b, genes, width) tokens after block `tap`.

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-NEIGHBOURS: Final = 12
-"""Two rings of a square array, nearly two of a hexagonal one."""
-REACH: Final = 2.3
-"""In array pitches; takes the second ring in although spots jitter."""
+NEIGHBOURS: Final = 18
+"""Two rings of a hexagonal array; a square one has 12 spots within reach."""
+REACH: Final = 2.15
+"""In array pitches: the second ring although spots jitter, and no tie on a perfect lattice is cut."""
 
 
 @dataclass(frozen=True, slots=True)

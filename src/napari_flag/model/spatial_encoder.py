@@ -57,7 +57,8 @@ class EdgeModulatedAttention(nn.Module):
         weights = logits.masked_fill(~present[..., None], -torch.inf).softmax(1)
         message = (weights * (1 + gate))[..., None] * value
         h = h + self.dropout(self.out(message.sum(1).flatten(1)))
-        return h + self.dropout(self.feed_forward(h))
+        out: Tensor = h + self.dropout(self.feed_forward(h))
+        return out
 
 
 class SpatialEncoder(nn.Module):

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, noise_levels, precondition
+
+
+def test_for_unit_covariance_the_preconditioning_is_edm():
+    p = precondition(torch.eye(5))
+    x, sigma = torch.randn(3, 5), torch.tensor([0.1, 1.0, 7.0])
+    var = sigma[:, None] ** 2
+    torch.testing.assert_close(p.skip(x, sigma), x / (1 + var))
+    torch.testing.assert_close(p.scale_in(x, sigma), x / (1 + var).sqrt())
+    torch.testing.assert_close(p.scale_out(x, sigma), x * sigma[:, None] / (1 + var).sqrt())
+
+
+@pytest.mark.parametrize("sigma", [0.05, 1.0, 10.0])
+def test_input_and_target_have_unit_covariance_at_every_noise_level(sigma):
+    generator = torch.Generator().manual_seed(0)
+    factor = torch.randn(6, 2, generator=generator) * 2
+    covariance = factor @ factor.T + 0.5 * torch.eye(6)
+    p = precondition(covariance, shrinkage=1e-9)
+    r = p.start(torch.randn(40_000, 6, generator=generator), 0.0)
+    x = r + sigma * torch.randn(r.shape, generator=generator)
+    levels = torch.full((len(r),), sigma)
+    for unit in (p.scale_in(x, levels), p.target(r, x, levels)):
+        torch.testing.assert_close(torch.cov(unit.T), torch.eye(6), atol=0.05, rtol=0)
+
+
+def test_denoising_with_the_true_target_gives_back_the_clean_residual():
+    p = precondition(torch.cov(torch.randn(50, 6).T))
+    r, sigma = torch.randn(4, 6), torch.tensor([0.1, 0.5, 2.0, 9.0])
+    x = r + sigma[:, None] * torch.randn(4, 6)
+    again = p.skip(x, sigma) + p.scale_out(p.target(r, x, sigma), sigma)
+    torch.testing.assert_close(again, r, atol=1e-4, rtol=1e-4)
+
+
+def test_noise_levels_cover_the_range_evenly_in_the_logarithm():
+    sigma = noise_levels(1000, torch.Generator().manual_seed(0))
+    assert sigma.min() >= SIGMA_MIN
+    assert sigma.max() <= SIGMA_MAX
+    middle = (SIGMA_MIN * SIGMA_MAX) ** 0.5
+    assert (sigma < middle).float().mean() == pytest.approx(0.5, abs=0.01)

@@ -1,0 +1,140 @@
+"""Slides of a run → features in several views, expression and graph."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from flag_training.config import RunConfig, SlideEntry
+from napari_flag.encoders.registry import Encoder
+from napari_flag.errors import UserError
+from napari_flag.model.graph import SpotGraph, build_graph
+from napari_flag.progress import Step, Steps
+from napari_flag.slides.slide import Slide, open_slide
+from napari_flag.slides.spots import Spots
+from napari_flag.slides.tables import read_measured, read_spots
+from napari_flag.slides.tiles import read_tiles
+
+FloatArray = npt.NDArray[np.float32]
+
+_STAIN_JITTER: Final = 0.12
+"""Spread of the log gain of each optical-density channel of a view."""
+_BATCH: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSlide:
+    """All that training needs of one slide.
+
+    Parameters
+    ----------
+    entry
+        Name, patient, files.
+    spots
+        Spots with measured expression, in order.
+    mpp
+        µm per level-0 pixel.
+    expression
+        (n, G) float32 log2(count + 1).
+    """
+
+    entry: SlideEntry
+    spots: Spots
+    mpp: float
+    expression: FloatArray
+
+    def graph(self, features: FloatArray) -> SpotGraph:
+        """Return the spatial graph under `features` (n, d) of one view."""
+        return build_graph(self.spots.xy * self.mpp, features, self.pitch_um)
+
+    @property
+    def pitch_um(self) -> float:
+        """Array pitch in µm."""
+        if self.spots.pitch_um is None:
+            raise UserError(
+                f"The spot table of {self.entry.name} does not say how far its spots are apart, so "
+                "no graph can be built; use a table with array coordinates."
+            )
+        return self.spots.pitch_um
+
+
+def read_panel(config: RunConfig, data: Path) -> tuple[str, ...] | None:
+    """Return the genes of the run's panel file, None when it names none."""
+    if config.panel is None:
+        return None
+    lines = (data / config.panel).read_text("utf-8").split()
+    return tuple(dict.fromkeys(lines))
+
+
+def read_slide(
+    entry: SlideEntry, data: Path, panel: Sequence[str] | None
+) -> tuple[Slide, TrainingSlide, tuple[str, ...]]:
+    """Open one slide with its spots and counts.
+
+    Returns
+    -------
+    The open slide, what training needs of it, and the genes.
+
+    Raises
+    ------
+    UserError
+        When files do not fit each other or lack genes of the panel.
+    """
+    slide = open_slide(data / entry.image, entry.mpp)
+    table = read_spots(data / entry.spots, slide=slide)
+    counts = read_measured(data / entry.counts) if entry.counts else table.measured
+    if counts is None or slide.mpp is None:
+        lacking = "measured expression" if counts is None else "µm per pixel"
+        raise UserError(f"{entry.name} has no {lacking}, so it cannot be trained on; add it to the config.")
+    place = {name: row for row, name in enumerate(counts.obs_names)}
+    keep = np.array([i for i, name in enumerate(table.spots.ids) if name in place])
+    genes = tuple(panel or counts.var_names)
+    absent = [gene for gene in genes if gene not in counts.var_names]
+    if absent or not len(keep):
+        lacking = f"genes {', '.join(absent[:5])}" if absent else "spots of the table"
+        raise UserError(f"The counts of {entry.name} lack {lacking}; check that the files belong together.")
+    spots = table.spots.take(keep)
+    block = counts[[place[name] for name in spots.ids], list(genes)].X
+    dense = np.asarray(block.todense() if hasattr(block, "todense") else block, np.float32)
+    return slide, TrainingSlide(entry, spots, slide.mpp, np.log2(dense + 1)), genes
+
+
+def slide_views(slide: Slide, spots: Spots, encoder: Encoder, views: int, seed: int) -> Steps[FloatArray]:
+    """Encode a slide as it is, and turned and re-stained as a whole.
+
+    Returns
+    -------
+    (views, n, d) float32; view 0 is the slide as it is.
+    """
+    generator = np.random.default_rng(seed)
+    turns = [(0, False, np.zeros(3))] + [
+        (
+            int(generator.integers(4)),
+            bool(generator.integers(2)),
+            generator.normal(0, _STAIN_JITTER, 3) + generator.normal(0, _STAIN_JITTER),
+        )
+        for _ in range(views - 1)
+    ]
+    features = np.empty((views, len(spots), encoder.dim), np.float32)
+    done = 0
+    tiles = read_tiles(slide, spots.xy, size_px=encoder.tile_px, mpp=encoder.mpp, batch_size=_BATCH)
+    for batch in tiles:
+        for view, (quarters, flip, log_gain) in enumerate(turns):
+            seen = np.rot90(batch, quarters, (1, 2))
+            seen = seen[:, :, ::-1] if flip else seen
+            features[view, done : done + len(batch)] = encoder.encode(_restained(seen, log_gain))
+        done += len(batch)
+        yield Step(f"Encoding {slide.name}", done, len(spots))
+    return features
+
+
+def _restained(tiles: npt.NDArray[np.uint8], log_gain: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Scale optical densities of uint8 RGB `tiles` by ``exp(log_gain)`` per channel."""
+    if not log_gain.any():
+        return np.ascontiguousarray(tiles)
+    levels = np.maximum(np.arange(256), 1) / 255
+    table = np.rint(255 * levels[:, None] ** np.exp(log_gain)).astype(np.uint8)  # (256, 3)
+    return np.stack([table[tiles[..., channel], channel] for channel in range(3)], axis=-1)
