@@ -115,9 +115,7 @@ def predict_slide(
     yield Step("Encoding the spatial graph", 0, 1, "slides")
     graph = build_graph(spots.xy * mpp, features, pitch)
     context = encode_slide(network, features, graph)
-    expression = yield from sample_expression(
-        network, context, graph, spots.ids, rows, checkpoint.genes, settings
-    )
+    expression = yield from sample_expression(network, context, spots.ids, rows, checkpoint.genes, settings)
     return _assemble(
         slide, spots.take(rows), checkpoint, expression, columns, settings, str(chosen), pitch, notices
     )
@@ -257,7 +255,7 @@ def _assemble(
 
 
 def _scanpy_library(slide: Slide, spots: Spots, pitch_um: float) -> dict[str, Any]:
-    """What scanpy and squidpy draw behind the spots."""
+    """Return what scanpy and squidpy draw behind the spots."""
     image = slide.thumbnail(1000)
     mpp = slide.mpp or 1.0
     return {

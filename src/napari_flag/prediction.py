@@ -14,7 +14,7 @@ from napari_flag.errors import UserError
 from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN
 from napari_flag.model.flag import Context, Flag, GraphTensors
 from napari_flag.model.graph import SpotGraph
-from napari_flag.model.noise import spatial_noise
+from napari_flag.model.noise import keyed_noise
 from napari_flag.model.samplers import SOLVERS, log_schedule
 from napari_flag.progress import Step, Steps
 
@@ -114,7 +114,6 @@ def encode_slide(network: Flag, features: FloatArray, graph: SpotGraph) -> Conte
 def sample_expression(
     network: Flag,
     context: Context,
-    graph: SpotGraph,
     ids: Sequence[str],
     rows: npt.NDArray[np.int64],
     genes: tuple[str, ...],
@@ -124,10 +123,10 @@ def sample_expression(
 
     Parameters
     ----------
-    network, context, graph
+    network, context
         The model and what it knows of the slide.
     ids
-        Names of all spots of the graph.
+        Names of all spots of the slide.
     rows
         Positions of the spots to predict.
     genes
@@ -152,7 +151,7 @@ def sample_expression(
     start = 0
     while start < n:
         here = np.arange(start, min(start + chunk, n))
-        drawing = _draw(network, context, graph, ids, rows[here], settings)
+        drawing = _draw(network, context, ids, rows[here], settings)
         try:
             while True:
                 yield Step("Predicting expression", start + int(next(drawing) * len(here)), n)
@@ -180,16 +179,15 @@ def sample_expression(
 def _draw(
     network: Flag,
     context: Context,
-    graph: SpotGraph,
     ids: Sequence[str],
     rows: npt.NDArray[np.int64],
     settings: SamplerSettings,
 ) -> Generator[float, None, FloatArray]:
     """Draw (K, b, G) joint samples for `rows`; yields the share of the work done."""
     p, k = network.preconditioner, settings.samples
-    share = network.get_buffer("spatial_share").cpu()
-    noise = torch.cat(
-        [spatial_noise(settings.seed, i, ids, rows, graph, p.eigenvectors.cpu(), share) for i in range(k)]
+    here = [ids[row] for row in rows]
+    noise = torch.from_numpy(
+        np.concatenate([keyed_noise(settings.seed, i, here, len(p.eigenvalues)) for i in range(k)])
     )  # (K b, G)
     place = torch.from_numpy(rows).repeat(k).to(context.expected.device)
     spatial, expected = context.spatial[place], context.expected[place]

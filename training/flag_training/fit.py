@@ -131,7 +131,7 @@ def fit(cohort: Cohort, config: RunConfig, run: Path) -> Steps[Flag]:
     head, expected = yield from fit_mean_head(framed, sizes, values, run)
     network.mean_head.load_state_dict(head.state_dict())
     residual = framed.targets - expected[0]
-    _describe_residuals(network, residual, framed, values.shrinkage)
+    _describe_residuals(network, residual, values.shrinkage)
     return (yield from _fit_score(network, framed, expected, cohort.genes, values, run))
 
 
@@ -177,49 +177,14 @@ def _frame(cohort: Cohort, frames: Frames, folds: tuple[Any, ...]) -> FramedCoho
     )
 
 
-def _describe_residuals(network: Flag, residual: Tensor, cohort: FramedCohort, shrinkage: float) -> None:
-    """Store spread, covariance and spatial share of the cross-fitted residuals."""
+def _describe_residuals(network: Flag, residual: Tensor, shrinkage: float) -> None:
+    """Store spread and covariance of the cross-fitted residuals."""
     spread = residual.std(0) + 1e-3
     unit = residual / spread
     p = precondition(torch.cov(unit.T), shrinkage)
-    along = unit @ p.eigenvectors
-    share = spatial_share(along, cohort.graphs[0], cohort.slides)
     network.get_buffer("spread").copy_(spread)
     network.get_buffer("eigenvalues").copy_(p.eigenvalues)
     network.get_buffer("eigenvectors").copy_(p.eigenvectors)
-    network.get_buffer("spatial_share").copy_(share)
-
-
-def spatial_share(along: Tensor, graph: GraphTensors, slides: Tensor) -> Tensor:
-    """Return (G,) ρ: how much of each axis' variance neighbouring spots share.
-
-    The first-ring correlation of the residuals along an axis, divided by the one that the moving
-    average of `model.noise` has on the same graph.
-
-    Parameters
-    ----------
-    along
-        (n, G) residuals along the axes of their covariance.
-    graph, slides
-        Graph and slide of the spots; each slide's mean is taken out.
-    """
-    centred = along.clone()
-    for slide in range(int(slides.max()) + 1):
-        centred[slides == slide] -= along[slides == slide].mean(0)
-    near = graph.present & (graph.distance < 1.5)
-    rows, columns = near.nonzero(as_tuple=True)
-    partners = graph.neighbours[rows, columns]
-    correlation = (centred[rows] * centred[partners]).mean(0) / (centred**2).mean(0)
-    count = graph.present.sum(1) + 1.0
-    members = torch.cat([torch.arange(len(along))[:, None], graph.neighbours], 1)
-    inside = torch.cat([torch.ones(len(along), 1, dtype=torch.bool), graph.present], 1)
-    sample = torch.arange(0, len(rows), max(1, len(rows) // 2000))
-    common = [
-        float(torch.isin(members[i][inside[i]], members[j][inside[j]]).sum())
-        / float((count[i] * count[j]).sqrt())
-        for i, j in zip(rows[sample].tolist(), partners[sample].tolist(), strict=True)
-    ]
-    return (correlation / float(np.mean(common))).clamp(0.0, 0.95)
 
 
 def _fit_score(

@@ -197,7 +197,6 @@ class Flag(nn.Module):
         self.register_buffer("spread", torch.ones(g))
         self.register_buffer("eigenvalues", torch.ones(g))
         self.register_buffer("eigenvectors", torch.eye(g))
-        self.register_buffer("spatial_share", torch.zeros(g))
 
     @property
     def frames(self) -> Frames:

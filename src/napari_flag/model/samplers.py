@@ -1,6 +1,7 @@
 """Solvers of the probability-flow ODE dx/dσ = (x - D(x; σ)) / σ.  They know no network."""
 
 from collections.abc import Callable, Generator
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 import torch
@@ -61,7 +62,7 @@ def heun(denoise: Denoiser, x: Tensor, sigmas: Tensor) -> Generator[int, None, T
     Parameters, yields and returns as for `dpmpp_2m`.
     """
     evaluations = 0
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, after in pairwise(sigmas):
         slope = (x - denoise(x, now.expand(len(x)).to(x.device))) / now
         ahead = x + (after - now) * slope
         evaluations += 1

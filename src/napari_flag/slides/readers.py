@@ -59,7 +59,7 @@ def damaged(path: Path, error: Exception) -> UserError:
 
 def fits_in_memory(path: Path, size: Size) -> None:
     """Refuse to decode a whole image that would not fit in free memory."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     need, free = 3 * size[0] * size[1], psutil.virtual_memory().available
     if need > 0.8 * free:
