@@ -1,11 +1,23 @@
 import os
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from napari_flag import demo
+from napari_flag import demo, keys
+from napari_flag.comparison import compare
 from napari_flag.errors import UserError
+from napari_flag.model.checkpoint import Checkpoint, find_weights
+from napari_flag.pipeline import predict_slide
+from napari_flag.progress import finish
+from napari_flag.simulation import simulate
+from napari_flag.simulation.bundle import DEMO_SEED, write_simulated
+from napari_flag.simulation.programmes import GENES
+from napari_flag.slides.slide import open_slide
+from napari_flag.slides.tables import read_measured
 
 
 @pytest.fixture
@@ -53,3 +65,47 @@ def test_a_virtual_display_answers_and_is_gone_afterwards(nowhere):
         assert socket.exists()
     assert "DISPLAY" not in os.environ
     assert not socket.exists()
+
+
+def scores_of(prediction, counts):
+    return compare(prediction, counts).scores["X"].values
+
+
+def test_the_demo_weights_know_tissue_they_have_not_seen(tmp_path):
+    made = simulate(33, size_px=900)
+    write_simulated(tmp_path, "unseen", made)
+    checkpoint = Checkpoint.load(find_weights(demo.WEIGHTS))
+    assert checkpoint.genes == GENES
+    with open_slide(tmp_path / "unseen.tif") as slide:
+        predicted = finish(predict_slide(slide, made.spots, checkpoint, cache=tmp_path, steps=4))
+    scores = scores_of(predicted, made.counts)
+    assert scores["PCC"] > 0.4
+    assert scores["GSC"] > 0.5
+
+
+def test_the_bundled_slide_is_none_the_demo_weights_were_trained_on():
+    card = Checkpoint.load(find_weights(demo.WEIGHTS)).card
+    assert f"sim{DEMO_SEED}" not in card["sections"]
+    assert all(name.startswith("sim") for name in card["sections"])
+    assert "real tissue" in card["not_for"]
+
+
+@pytest.mark.slow
+def test_the_demo_predicts_its_slide_well_and_lays_the_truth_beside():
+    predicted = finish(demo.predict_demo())
+    assert predicted.layers[keys.MEASURED].shape == predicted.shape
+    scores = scores_of(predicted, read_measured(demo.demo_files().table))
+    assert scores["PCC"] > 0.6
+    assert scores["GSC"] > 0.8
+
+
+@pytest.mark.slow
+def test_without_a_display_the_demo_writes_its_picture_and_says_where(tmp_path, nowhere):
+    picture = tmp_path / "demo.png"
+    command = [sys.executable, "-m", "napari_flag", "demo", "--screenshot", str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert str(picture) in done.stdout
+    with Image.open(picture) as image:
+        assert image.width > 1000
+        assert np.asarray(image.convert("RGB")).std() > 20
