@@ -1,0 +1,129 @@
+"""Make the pictures of the docks, at 1280 × 800 in napari's dark and light theme.
+
+    xvfb-run -a -s "-screen 0 1280x800x24" python docs/make_screenshots.py OUT
+
+shows the bundled synthetic slide; with --slide, --spots and so on any other.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import napari
+from qtpy.QtWidgets import QApplication
+
+from napari_flag.widgets.predict import PredictDock
+from napari_flag.widgets.spots_step import TABLE
+
+SIZE = (1280, 800)
+PATIENCE_S = 600.0
+SETTLE_S = 1.5
+RUNNING_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the pictures show."""
+
+    slide: Path
+    spots: Path
+    measured: Path | None
+    weights: Path
+    mpp: float | None
+    gene: str | None
+
+
+def main() -> None:
+    """Read the arguments and make the pictures."""
+    parser = argparse.ArgumentParser(description="Make the pictures of the docks.")
+    parser.add_argument("out", type=Path, help="folder for the PNG files")
+    parser.add_argument("--slide", type=Path, help="default: the bundled synthetic slide")
+    parser.add_argument("--spots", type=Path)
+    parser.add_argument("--measured", type=Path)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--mpp", type=float, help="µm per pixel where the file does not state it")
+    parser.add_argument("--gene", help="gene to show")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    for theme in ("dark", "light"):
+        make_pictures(_shown(given), given.out, theme)
+
+
+def _shown(given: argparse.Namespace) -> Shown:
+    if given.slide is not None:
+        return Shown(given.slide, given.spots, given.measured, given.weights, given.mpp, given.gene)
+    from napari_flag.demo import GENE, demo_files
+
+    files = demo_files()
+    return Shown(files.slide, files.table, None, files.weights, None, GENE)
+
+
+def make_pictures(shown: Shown, out: Path, theme: str) -> None:
+    """Lead the main dock from slide to result and take a picture at each stage."""
+    viewer = napari.Viewer(show=False)
+    viewer.theme = theme
+    viewer.window.resize(*SIZE)
+    viewer.window._qt_window.show()
+    viewer.window.add_plugin_dock_widget("napari-flag", "Predict expression")
+    dock: PredictDock = viewer.window._qt_window.findChild(PredictDock)
+
+    def at_rest() -> bool:
+        return not dock._view.busy
+
+    def take(name: str) -> None:
+        spend(SETTLE_S)
+        viewer.screenshot(str(out / f"{name}-{theme}.png"), canvas_only=False, flash=False)
+
+    wait(at_rest)
+    take("1-start")
+    dock.load_weights(shown.weights)
+    wait(at_rest)
+    dock.section.open_slide(shown.slide)
+    wait(lambda: at_rest() and dock.section.slide is not None)
+    if shown.mpp is not None:
+        take("2-unknown-scale")
+        dock.section.set_mpp(shown.mpp, "set by hand")
+    wait(at_rest)
+    take("3-grid")
+    dock.spots_step.origin.setCurrentIndex(TABLE)
+    dock.spots_step.measured.set_path(shown.measured)
+    dock.spots_step.table.set_path(shown.spots)
+    wait(lambda: at_rest() and dock.section.spots is not None)
+    take("4-ready")
+    dock.predict()
+    spend(RUNNING_S)
+    if dock._run.running:
+        take("5-running")
+    wait(lambda: at_rest() and dock.session.adata is not None)
+    if shown.gene is not None:
+        dock.session.select_gene(shown.gene)
+    take("6-result")
+    for name, picture in (("Genes", "7-genes"), ("Side by side", "8-side-by-side")):
+        _, widget = viewer.window.add_plugin_dock_widget("napari-flag", name, tabify=True)
+        take(picture)
+        viewer.window.remove_dock_widget(widget)
+    viewer.close()
+
+
+def wait(ready: Callable[[], Any]) -> None:
+    """Let the window live until `ready`."""
+    end = time.monotonic() + PATIENCE_S
+    while not ready():
+        if time.monotonic() > end:
+            raise TimeoutError("the dock did not get on; open it by hand and see what it says")
+        spend(0.02)
+
+
+def spend(seconds: float) -> None:
+    """Let the window live for a while."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    main()
