@@ -134,7 +134,7 @@ def open_dock(make_napari_viewer_proxy, qtbot):
         return dock
 
     def rest(dock):
-        qtbot.waitUntil(lambda: not dock._view.busy and not dock._watch._settle.isActive())
+        qtbot.waitUntil(lambda: not dock._view.busy and not dock._watch._settle.isActive(), timeout=30_000)
 
     open_it.rest = rest
     yield open_it
@@ -198,7 +198,7 @@ def test_cancel_frees_the_dock_within_a_second_and_keeps_the_former_result(open_
     dock.run_panel.cancel.click()
     open_dock.rest(dock)
     assert time.monotonic() - begun < 1.0
-    qtbot.waitUntil(lambda: tasks.closed == 1)
+    qtbot.waitUntil(lambda: tasks.closed == 1, timeout=30_000)
     n = len(shown)
     qtbot.wait(100)
     assert len(shown) == n
@@ -311,7 +311,7 @@ def test_closing_the_dock_in_mid_run_cancels_quietly(open_dock, qtbot, make_napa
     qtbot.wait(100)
     dock.setParent(None)
     dock.deleteLater()
-    qtbot.waitUntil(lambda: tasks.closed == 1 and not Job._running)
+    qtbot.waitUntil(lambda: tasks.closed == 1 and not Job._running, timeout=30_000)
     session.viewer.add_shapes(ndim=2)  # nothing of the dock may hear of it any more
     assert session.adata is None
 

@@ -76,3 +76,14 @@ def test_a_damaged_timings_file_only_loses_the_timings(tmp_path):
 )
 def test_durations_are_said_as_a_person_would(seconds, words):
     assert say_duration(seconds) == words
+
+
+def test_a_stage_served_from_a_cache_keeps_its_time_and_a_slow_run_counts_half(tmp_path):
+    timings = Timings(tmp_path / "timings.json", {"Reading tiles": 0.2})
+    timings.record("cpu", {"Reading tiles": 0.01, "Sampling": 10.0}, 100)
+    timings.record("cpu", {"Reading tiles": 0.01, "Sampling": 30.0}, 100)
+    expected = timings.expected("cpu", 100)
+    assert expected == {
+        "Reading tiles": pytest.approx(20.0),
+        "Sampling": pytest.approx(20.0),
+    }

@@ -146,6 +146,7 @@ class PredictDock(QWidget):
     def load_weights(self, path: Path) -> None:
         """Load a weights file and show what it was trained on."""
         self._checkpoint = None
+        self.model_step.set_weights(self.model_step.weights, path)
         self.model_step.show_checkpoint(None)
         self.model_step.set_state("loading…")
         self._refresh()
@@ -298,4 +299,4 @@ class PredictDock(QWidget):
             self.open_result(Path(path))
 
     def _open_genes(self) -> None:
-        self._viewer.window.add_plugin_dock_widget("napari-flag", "Genes")
+        self._viewer.window.add_plugin_dock_widget("napari-flag", "Genes", tabify=True)

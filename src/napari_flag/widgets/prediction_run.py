@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import QObject, QTimer
 
 from napari_flag.progress import Step
+from napari_flag.widgets import slide_layers
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.run_panel import RunPanel
 from napari_flag.widgets.session import Session
@@ -17,6 +18,9 @@ from napari_flag.widgets.time_left import TimeLeft, Timings
 if TYPE_CHECKING:
     from anndata import AnnData
 
+STEPS_AGAINST_BALANCED: Final = {"fast": 0.6, "balanced": 1.0, "best": 2.0}
+"""Solver steps of each quality against the default (see `pipeline.STEPS_OF`)."""
+
 PREVIEW_EVERY_MS: Final = 700
 """The preview is painted at most this often; painting takes time from the prediction itself."""
 
@@ -25,7 +29,7 @@ PREDICTING: Final = "Predicting expression"
 
 FIRST_GUESS: Final = {
     "Loading the model": 0.01,
-    READING: 0.08,
+    READING: 0.2,
     "Encoding the spatial graph": 0.005,
     PREDICTING: 0.12,
 }
@@ -152,7 +156,10 @@ class PredictionRun(QObject):
 
     def expected(self, request: PredictionRequest) -> dict[str, float]:
         """Return the seconds each stage of a prediction is expected to take."""
-        seconds = self._timings.expected(_timing_key(request), len(request.spots))
+        key = _timing_key(request)
+        seconds = self._timings.expected(key, len(request.spots))
+        if not self._timings.known(key):
+            seconds[PREDICTING] *= STEPS_AGAINST_BALANCED[request.quality]
         if PREDICTING in seconds:  # all spots are read, but only those of the region are sampled
             seconds[PREDICTING] *= request.n_predicted / len(request.spots)
         return seconds
@@ -183,6 +190,7 @@ class PredictionRun(QObject):
 
     def _show_preview(self) -> None:
         if self.running and self._builder is not None:
+            slide_layers.hide_spots(self._session.viewer)
             self._session.preview(self._builder.adata())
 
     def _on_done(self, adata: "AnnData") -> None:
@@ -193,6 +201,7 @@ class PredictionRun(QObject):
         if PREDICTING in seconds:
             seconds[PREDICTING] *= len(request.spots) / max(request.n_predicted, 1)
         self._timings.record(_timing_key(request), seconds, len(request.spots))
+        slide_layers.hide_spots(self._session.viewer)
         self._session.set_prediction(adata, request.slide)
 
     def _on_failed(self, error: Exception) -> None:

@@ -150,9 +150,9 @@ class RunPanel(QFrame):
 def describe_step(step: Step, left_s: float | None) -> str:
     """Return "Reading tiles · 120 of 183 spots · about 10 s left"."""
     parts = [step.stage]
-    if step.total:
+    if step.total and step.total > 1:
         parts.append(f"{step.done:,} of {step.total:,} {step.unit}")
-    elif step.done:
+    elif step.done and step.total is None:
         parts.append(f"{step.done:,} {step.unit}")
     if left_s is not None:
         parts.append(f"{say_duration(left_s)} left")

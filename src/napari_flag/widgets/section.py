@@ -176,7 +176,11 @@ class Section(QObject):
 
     def lay_grid(self) -> None:
         """Lay the grid that the form describes, as soon as the slide's µm/px are known."""
-        if self._spots_step.from_table or self.slide is None or self.slide.mpp is None:
+        if self._spots_step.from_table or self.slide is None:
+            return
+        if self.slide.mpp is None:
+            self._set_spots(None)
+            self._spots_step.summary.setText("Laid as soon as the µm/px are known (step 1).")
             return
         pitch, diameter, lattice, area = self._spots_step.grid()
         self._set_spots(None)

@@ -136,6 +136,13 @@ def _rings(spots: "Spots", slide: "Slide") -> LayerData:
     return spots.xy[:, ::-1], options, "points"
 
 
+def hide_spots(viewer: Any) -> None:
+    """Hide the outlines, which would frame and so tint the colours of a gene map."""
+    for layer in viewer.layers:
+        if layer.metadata.get(keys.LAYER_KIND) == "spots":
+            layer.visible = False
+
+
 def remove_spots(viewer: Any) -> None:
     """Take away the spots this dock drew."""
     for layer in [la for la in viewer.layers if la.metadata.get(keys.LAYER_KIND) == "spots"]:

@@ -86,14 +86,16 @@ class SpotsStep(StepBox):
         self.area.setToolTip("Over all detected tissue, or only inside regions drawn as Shapes")
         self.area.setAccessibleName("Area of the grid")
         self.lattice = narrow(QComboBox())
-        self.lattice.addItem("hexagonal", "hex")
+        self.lattice.addItem("hex", "hex")
         self.lattice.addItem("square", "square")
-        self.lattice.setToolTip("Visium arrays are hexagonal, legacy ST arrays are square")
+        self.lattice.setToolTip("Hexagonal as Visium arrays, or square as legacy ST arrays")
         self.lattice.setAccessibleName("Lattice")
         self.pitch = _um_box("Pitch: distance between the centres of neighbouring spots, in µm")
         self.diameter = _um_box("Ø: diameter of a spot, in µm")
         self.pitch.setPrefix("pitch ")
         self.diameter.setPrefix("Ø ")
+        self.pitch.setFixedWidth(106)
+        self.diameter.setFixedWidth(84)
         self.pitch.setValue(200.0)
         self.diameter.setValue(100.0)
         row = QHBoxLayout()
@@ -209,7 +211,7 @@ def _form(page: QWidget) -> QFormLayout:
     form = QFormLayout(page)
     form.setContentsMargins(0, 0, 0, 0)
     form.setVerticalSpacing(3)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     return form
 
 

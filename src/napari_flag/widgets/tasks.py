@@ -172,7 +172,7 @@ def find_machine() -> Steps[Machine]:
         (f"cuda:{i}" if i else "cuda", f"CUDA: {torch.cuda.get_device_name(i)}")
         for i in range(torch.cuda.device_count())
     ]
-    devices.append(("cpu", f"CPU ({torch.get_num_threads()} threads)"))
+    devices.append(("cpu", "CPU"))
     return Machine(tuple(devices))
 
 

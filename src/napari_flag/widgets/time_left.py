@@ -109,11 +109,16 @@ class Timings:
         says nothing about the next slide; what was known of it stays.
         """
         everything = self._read()
-        known = everything.get(key, self._first_guess)
-        now = {stage: s / max(n_spots, 1) for stage, s in seconds.items()}
-        everything[key] = {
-            stage: known[stage] if s < CACHED_BELOW * known.get(stage, 0.0) else s for stage, s in now.items()
-        }
+        former = everything.get(key, {})
+        known = {**self._first_guess, **former}
+        kept = {}
+        for stage, spent in seconds.items():
+            now = spent / max(n_spots, 1)
+            if now < CACHED_BELOW * known.get(stage, 0.0):
+                kept[stage] = known[stage]
+            else:  # halfway, since one run on a busy computer must not spoil the next estimates
+                kept[stage] = (now + former.get(stage, now)) / 2
+        everything[key] = kept
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text(json.dumps(everything, indent=1))
