@@ -10,6 +10,7 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.viewer.frame import Frame
 from napari_flag.viewer.slide_layer import OUTLINE_COLOUR, LayerData, slide_layer, spots_layer
+from napari_flag.widgets.linked_canvas import camera_of
 
 if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
@@ -63,7 +64,8 @@ def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> Any:
     """
     new = Frame(slide.mpp).options()
     factor = new["scale"][0] / float(layer.scale[-1])
-    center, zoom = viewer.camera.center, viewer.camera.zoom
+    camera = camera_of(viewer)
+    center, zoom = camera.center, camera.zoom
     layer.metadata[keys.LAYER_SLIDE] = slide
     if str(layer.units[-1]) == _unit_name(new["units"][-1]):
         for other in viewer.layers:
@@ -71,8 +73,8 @@ def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> Any:
             other.translate = np.asarray(other.translate) * factor
     else:
         layer = _recreate(viewer, layer, factor, new["units"])
-    viewer.camera.center = tuple(factor * c for c in center)
-    viewer.camera.zoom = zoom / factor
+    camera.center = tuple(factor * c for c in center)
+    camera.zoom = zoom / factor
     return layer
 
 
