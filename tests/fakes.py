@@ -99,6 +99,7 @@ class FakeSlide:
         self.size = (width, height)
         self.mpp = mpp
         self.mpp_source = "set by hand" if mpp else ""
+        self.notices: tuple[str, ...] = ()
         self.downsamples = (1.0, 2.0, 4.0)
         self.levels = tuple((width // f, height // f) for f in (1, 2, 4))
 
@@ -122,6 +123,10 @@ class FakeSlide:
         """(height, width, 3) uint8; x, y in pixels of `level`, as napari asks for them."""
         step = int(self.downsamples[level])
         return self.read_region(x * step, y * step, width, height, level)
+
+    def level_for(self, downsample: float) -> int:
+        """The smallest level with at least one pixel per `downsample` pixels."""
+        return max(i for i, d in enumerate(self.downsamples) if d <= downsample * 1.005 or i == 0)
 
     def thumbnail(self, longest: int = 2048) -> npt.NDArray[np.uint8]:
         """The whole slide, every n-th pixel, at most `longest` px."""

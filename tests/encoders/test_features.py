@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+from tests.fakes import FakeSlide
+
+from napari_flag.encoders.features import choose_device, extract_features, halve
+from napari_flag.errors import UserError
+from napari_flag.progress import finish
+
+
+class MeanColour:
+    """An encoder whose feature is a tile's mean colour; counts what it was asked."""
+
+    name, dim, tile_px, mpp = "mean", 3, 32, 0.5
+
+    def __init__(self, memory: int = 10**6) -> None:
+        self.memory, self.batches = memory, []
+
+    def encode(self, tiles):
+        self.batches.append(len(tiles))
+        if len(tiles) > self.memory:
+            raise torch.cuda.OutOfMemoryError
+        return tiles.mean((1, 2)).astype(np.float32)
+
+
+XY = np.stack(np.meshgrid([200.0, 500.0, 800.0], [300.0, 600.0]), -1).reshape(-1, 2)
+
+
+def features(encoder, tmp_path, slide=None, device="cpu", digest="a", on_step=None):
+    work = extract_features(
+        slide or FakeSlide(mpp=0.5),
+        XY,
+        encoder,
+        encoder_hash=digest,
+        device=torch.device(device),
+        cache=tmp_path,
+    )
+    return finish(work, on_step)
+
+
+def test_features_are_the_encoders_in_the_order_of_spots(tmp_path):
+    slide = FakeSlide(mpp=0.5)
+    found = features(MeanColour(), tmp_path, slide)
+    tile = slide.read_region(800 - 16, 600 - 16, 32, 32)
+    np.testing.assert_allclose(found[-1], tile.mean((0, 1)), atol=3)
+
+
+def test_a_second_run_on_the_same_file_reads_no_tiles(tmp_path):
+    slide = FakeSlide(mpp=0.5)
+    slide.path = tmp_path / "slide.tif"
+    slide.path.write_bytes(b"pixels")
+    first, again, other = MeanColour(), MeanColour(), MeanColour()
+    np.testing.assert_array_equal(features(first, tmp_path, slide), features(again, tmp_path, slide))
+    assert again.batches == []
+    features(other, tmp_path, slide, digest="b")
+    assert other.batches
+
+
+def test_a_damaged_cache_entry_is_computed_again(tmp_path):
+    slide = FakeSlide(mpp=0.5)
+    slide.path = tmp_path / "slide.tif"
+    slide.path.write_bytes(b"pixels")
+    wanted = features(MeanColour(), tmp_path, slide)
+    for entry in tmp_path.glob("*.npy"):
+        entry.write_bytes(b"broken")
+    np.testing.assert_array_equal(features(MeanColour(), tmp_path, slide), wanted)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path):
+    slide = FakeSlide(mpp=0.5)
+    slide.path = tmp_path / "slide.tif"
+    slide.path.write_bytes(b"pixels")
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert features(MeanColour(), blocked, slide).shape == (6, 3)
+
+
+def test_exhausted_gpu_memory_halves_the_batch_says_so_and_loses_nothing(tmp_path):
+    encoder, notices = MeanColour(memory=2), []
+    found = features(encoder, tmp_path, device="cuda", on_step=lambda s: notices.append(s.notice))
+    assert any("going on with" in n for n in notices if n)
+    np.testing.assert_array_equal(found, features(MeanColour(), tmp_path))
+
+
+def test_memory_that_does_not_suffice_for_one_tile_is_an_error():
+    with pytest.raises(UserError, match='device "cpu"'):
+        halve(1, "tiles")
+
+
+def test_no_device_is_taken_in_place_of_another():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(UserError, match="no device called"):
+        choose_device("abacus")
+    if not torch.cuda.is_available():
+        assert choose_device("auto").type == "cpu"
+        with pytest.raises(UserError, match="sees none"):
+            choose_device("cuda")

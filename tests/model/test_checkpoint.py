@@ -1,0 +1,87 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.tiny_weights import GENES, write_tiny_weights
+
+from napari_flag.errors import UserError
+from napari_flag.model import checkpoint as module
+from napari_flag.model.checkpoint import Checkpoint, find_weights, import_weights, list_weights
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return write_tiny_weights(tmp_path / "tiny.safetensors")
+
+
+def test_a_file_gives_back_what_was_saved(weights):
+    checkpoint = Checkpoint.load(weights)
+    assert checkpoint.name == "tiny"
+    assert checkpoint.genes == GENES
+    assert checkpoint.card["sampler"]["samples"] == 3
+    network = checkpoint.build_network()
+    assert network.get_buffer("slide_location").eq(2.0).all()
+    assert checkpoint.build_encoder().dim == network.config.features
+
+
+def test_weights_of_another_encoder_are_refused(tmp_path):
+    checkpoint = Checkpoint.load(write_tiny_weights(tmp_path / "uni.safetensors", encoder="uni"))
+    with pytest.raises(UserError, match='need the encoder "uni"'):
+        checkpoint.build_encoder()
+
+
+def test_a_truncated_file_is_refused(weights):
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(UserError, match="damaged or not a safetensors file"):
+        Checkpoint.load(weights)
+
+
+def test_tensors_of_another_program_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match="no napari-flag weights"):
+        Checkpoint.load(path)
+
+
+def test_a_newer_format_asks_for_an_update(tmp_path):
+    path = tmp_path / "new.safetensors"
+    header = {"format": 99, "genes": [], "card": {}, "config": {}, "encoder": "embedded"}
+    save_file({"a": torch.zeros(2)}, path, metadata={"napari_flag": json.dumps(header)})
+    with pytest.raises(UserError, match="update napari-flag"):
+        Checkpoint.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="no weights file"):
+        Checkpoint.load(tmp_path / "none.safetensors")
+
+
+def test_unknown_weights_never_become_others():
+    with pytest.raises(UserError, match='no weights called "nonsense"'):
+        find_weights("nonsense")
+
+
+def test_imported_weights_are_found_by_name(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "user_data_path", lambda _: tmp_path / "data")
+    copied = import_weights(weights)
+    assert ("tiny", copied) in list_weights()
+    assert find_weights("tiny") == copied
+    with pytest.raises(UserError, match="already weights"):
+        import_weights(weights)
+
+
+def test_the_encoder_hash_changes_with_the_encoder(weights):
+    checkpoint = Checkpoint.load(weights)
+    before = checkpoint.encoder_hash
+    checkpoint.tensors["encoder.layers.0.weight"][0] += 1
+    assert checkpoint.encoder_hash != before
+
+
+@pytest.mark.parametrize(("name", "path"), list_weights())
+def test_bundled_weights_are_small_readable_and_say_what_they_are(name, path):
+    assert path.stat().st_size <= 25 * 2**20
+    checkpoint = Checkpoint.load(path)
+    checkpoint.build_network()
+    for key in ("title", "tissue", "sections", "array", "seed", "command", "not_for"):
+        assert checkpoint.card.get(key) not in (None, "", []), f"{name} lacks {key}"

@@ -1,0 +1,45 @@
+"""A weights file of the real architecture, tiny and untrained, for tests of everything around it."""
+
+from pathlib import Path
+
+import torch
+
+from napari_flag.encoders.embedded import DIM, TileNet
+from napari_flag.model.checkpoint import save_checkpoint
+from napari_flag.model.flag import Flag, FlagConfig
+
+GENES = ("ERBB2", "KRT8", "COL1A1", "CD74", "ACTB")
+
+
+def tiny_network(features: int = DIM) -> Flag:
+    """An untrained network in which no layer is silent."""
+    torch.manual_seed(0)
+    sizes = FlagConfig(
+        features=features,
+        genes=len(GENES),
+        slides=2,
+        members=1,
+        mean_width=16,
+        context_width=16,
+        width=16,
+        blocks=2,
+    )
+    network = Flag(sizes).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    network.get_buffer("slide_location").fill_(2.0)
+    return network
+
+
+def write_tiny_weights(path: Path, *, encoder: str = "embedded", pitch_um: float = 200.0) -> Path:
+    """Write the file and return its path."""
+    torch.manual_seed(1)
+    card = {
+        "title": "tiny",
+        "sections": ["her2st-C2"],
+        "array": {"pitch_um": pitch_um, "diameter_um": 100.0},
+        "um_per_px": 0.683,
+        "sampler": {"solver": "dpmpp_2m", "steps": 10, "samples": 3},
+    }
+    save_checkpoint(path, tiny_network(), TileNet().state_dict(), encoder=encoder, genes=GENES, card=card)
+    return path

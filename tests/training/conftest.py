@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import torch
+
+from flag_training.cohort import TrainingSlide
+from flag_training.config import FitConfig, RunConfig, SlideEntry
+from flag_training.fit import Cohort
+from flag_training.tile_encoder import TileEncoderConfig
+from napari_flag.slides.spots import Spots
+
+
+def make_slide(name, patient, seed, side=6, genes=5):
+    """Spots on a square array whose expression follows two hidden features."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.divmod(np.arange(side * side), side)
+    spots = Spots(
+        tuple(f"{c}x{r}" for r, c in zip(rows, columns, strict=True)),
+        np.stack([columns, rows], 1) * 293.0,
+        100.0,
+        200.0,
+        "square",
+        np.stack([rows, columns], 1),
+    )
+    hidden = np.stack([np.sin(rows / 2), np.cos(columns / 2)], 1)
+    features = np.concatenate([hidden, rng.normal(size=(len(rows), 6))], 1).astype(np.float32)
+    loading = np.random.default_rng(99).normal(size=(2, genes))
+    expression = (3 + hidden @ loading + rng.normal(0, 0.3, (len(rows), genes))).clip(0)
+    slide = TrainingSlide(SlideEntry(name, patient, "", ""), spots, 0.683, expression.astype(np.float32))
+    return slide, torch.from_numpy(np.stack([features, features + 0.05 * seed]))
+
+
+@pytest.fixture(scope="session")
+def cohort():
+    made = [make_slide(*who) for who in (("B4", "B", 1), ("C2", "C", 2), ("C3", "C", 3), ("C4", "C", 4))]
+    return Cohort(tuple(s for s, _ in made), tuple(f for _, f in made), tuple("ABCDE"))
+
+
+def make_config(**fit):
+    values = {"branch_steps": 4, "score_steps": 6, "score_batch": 16} | fit
+    sizes = {"mean_width": 16, "mean_layers": 1, "context_width": 16, "context_layers": 1}
+    sizes |= {"width": 16, "blocks": 2}
+    return RunConfig("tiny", None, (), (), sizes, FitConfig(**values), TileEncoderConfig(), 4, {})
