@@ -147,7 +147,7 @@ def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comp
     scores, tables = {}, {}
     for name, values in (("X", predicted.X), ("sample", predicted.layers[keys.SAMPLE])):
         guess = dense(values)[np.ix_(match.rows, match.columns)].astype(np.float64)
-        scores[name], tables[name] = _score(guess, truth, neighbours, blocks, genes, seed)
+        scores[name], tables[name] = score_values(guess, truth, neighbours, blocks, genes, seed)
     trained = _trained_on(predicted)
     return Comparison(
         slide=slide_name(predicted),
@@ -162,7 +162,7 @@ def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comp
     )
 
 
-def _score(
+def score_values(
     guess: accuracy.FloatArray,
     truth: accuracy.FloatArray,
     neighbours: Neighbours,
@@ -170,7 +170,21 @@ def _score(
     genes: list[str],
     seed: int,
 ) -> "tuple[Scores, pd.DataFrame]":
-    """Compute the metrics of one set of values, their intervals, and the table per gene."""
+    """Compute the metrics of one set of values, their intervals, and the table per gene.
+
+    Parameters
+    ----------
+    guess, truth
+        (n, G) float64 log2(count + 1), predicted and measured, of the same spots and genes.
+    neighbours
+        First-ring graph of the spots.
+    blocks
+        (n,) block of neighbouring spots that each spot is drawn with in the bootstrap.
+    genes
+        G names.
+    seed
+        Of the bootstrap.
+    """
     import pandas as pd
 
     unseen = accuracy.constant_genes(truth)

@@ -97,8 +97,8 @@ def predict_slide(
     columns = _columns_of(checkpoint, genes)
     chosen = choose_device(device)
     settings = SamplerSettings(
-        samples=samples or int(checkpoint.card.get("sampler", {}).get("samples", 4)),
-        steps=steps or STEPS_OF[quality],
+        samples=_samples_of(checkpoint) if samples is None else samples,
+        steps=STEPS_OF[quality] if steps is None else steps,
         seed=seed,
     )
     yield Step("Loading the model", 0, 1, "files")
@@ -119,6 +119,11 @@ def predict_slide(
     return _assemble(
         slide, spots.take(rows), checkpoint, expression, columns, settings, str(chosen), pitch, notices
     )
+
+
+def _samples_of(checkpoint: Checkpoint) -> int:
+    """Return the number of joint samples chosen on validation sections, as the card states it."""
+    return int(checkpoint.card.get("sampler", {}).get("samples", 4))
 
 
 def compare_with_training(
@@ -214,15 +219,20 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
 
 def _check_memory(n_all: int, n: int, dim: int, genes: int) -> None:
     """Refuse before it starts what would not fit in memory."""
-    import psutil
-
     needed = 4 * (6 * n_all * dim + 8 * n * genes)  # float32; features framed, gathered, concatenated
-    available = psutil.virtual_memory().available
+    available = _free_memory()
     if needed > 0.9 * available:
         raise UserError(
             f"{n_all:,} spots need about {needed / 2**30:.0f} GiB of memory, but only "
             f"{available / 2**30:.0f} GiB are free; choose a larger spot distance or close other programs."
         )
+
+
+def _free_memory() -> int:
+    """Return bytes of memory that are free."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def _assemble(

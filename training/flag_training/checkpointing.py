@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -33,9 +34,9 @@ def load_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         states, step = saved["states"], int(saved["step"])
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
         raise UserError(
-            f"The training state {path} is damaged ({error}), so the run cannot go on from it; "
+            f"The training state {path} is damaged, so the run cannot go on from it; "
             "delete it to start this stage again."
         ) from error
     if saved["config"] != _canonical(config):

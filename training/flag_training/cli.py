@@ -1,20 +1,49 @@
 """Commands of the training package, added to ``napari-flag``.  Heavy imports wait for the command."""
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flag_training.config import RunConfig
 
 
 def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add ``train``."""
+    """Add ``train`` and ``evaluate``."""
     parser = commands.add_parser(
         "train",
         help="train weights from a config",
         description="Train weights: tile encoder, mean head, gene transformer. Every stage is kept "
         "in the run folder; a killed run goes on from there.",
     )
+    _add_run_arguments(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE.safetensors", help="weights file to write")
+    parser.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to train on"
+    )
+    parser.add_argument(
+        "--metrics", type=Path, metavar="FILE.json", help="held-out scores to state on the data card"
+    )
+    parser.set_defaults(run=run_train)
+    parser = commands.add_parser(
+        "evaluate",
+        help="score sections that were not trained on",
+        description="Leave each section out in turn, train on the rest and score it: X, one sample, "
+        "the mean head and the ridge branch alone, and X with the tiles shuffled between spots.",
+    )
+    _add_run_arguments(parser)
+    parser.add_argument("--test", nargs="+", required=True, metavar="SECTION", help="sections to score")
+    parser.add_argument(
+        "--unseen", nargs="+", default=[], metavar="SECTION", help="sections kept out of everything"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="scores to write")
+    parser.set_defaults(run=run_evaluate)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="values of the run")
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder the config's files are in"
@@ -22,31 +51,60 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--run", type=Path, dest="folder", metavar="DIR", help="run folder (default: runs/NAME)"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.safetensors", help="weights file to write")
-    parser.add_argument(
-        "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to train on"
-    )
     parser.add_argument("--seed", type=int, help="seed (default: the config's)")
-    parser.set_defaults(run=run_train)
 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag train``."""
     from dataclasses import replace
 
-    from flag_training.config import read_config
     from flag_training.fit import train
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
 
-    config = read_config(arguments.config).without(tuple(arguments.leave_out))
-    if arguments.seed is not None:
-        config = replace(config, fit=replace(config.fit, seed=arguments.seed))
+    config = _config(arguments).without(tuple(arguments.leave_out))
     command = shlex.join(["napari-flag", *sys.argv[1:]])
-    config = replace(config, card=config.card | {"command": command})
+    card = config.card | {"command": command}
+    if arguments.metrics is not None:
+        card["metrics"] = json.loads(arguments.metrics.read_text("utf-8"))
+    config = replace(config, card=card)
     run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{config.name}.safetensors"
     with ProgressLine() as line:
         finish(train(config, arguments.data, run, out), line)
     sys.stdout.write(f"Wrote {out}.\n")
     return 0
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag evaluate``."""
+    from flag_training.evaluate import evaluate, rounded
+    from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.progress import finish
+
+    config = _config(arguments)
+    run = arguments.folder or Path("runs") / config.name
+    with ProgressLine() as line:
+        work = evaluate(config, arguments.data, run, tuple(arguments.test), tuple(arguments.unseen))
+        found = rounded(finish(work, line))
+    told = {
+        "command": shlex.join(["napari-flag", *sys.argv[1:]]),
+        "seed": config.fit.seed,
+        "samples": config.samples,
+        "scores": found,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> "RunConfig":
+    from dataclasses import replace
+
+    from flag_training.config import read_config
+
+    config = read_config(arguments.config)
+    if arguments.seed is None:
+        return config
+    return replace(config, fit=replace(config.fit, seed=arguments.seed))

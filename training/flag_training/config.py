@@ -49,8 +49,6 @@ class FitConfig:
         Decay of the averaged weights that are kept.
     shrinkage
         Share of the diagonal in the residual covariance.
-    samples
-        Joint samples averaged into ``X``; chosen on inner validation sections.
     alignment_targets, alignment_weight
         File of gene vectors (safetensors, one tensor per symbol) for FLAG's alignment loss, and λ;
         no file switches it off.
@@ -69,7 +67,6 @@ class FitConfig:
     score_batch: int = 64
     ema: float = 0.995
     shrinkage: float = 0.1
-    samples: int = 4
     alignment_targets: str | None = None
     alignment_weight: float = 0.5
     seed: int = 0
@@ -93,6 +90,8 @@ class RunConfig:
         Sizes that differ from `FlagConfig`'s defaults.
     fit, encoder
         Values of the two trainings.
+    samples
+        Joint samples averaged into ``X``, chosen on inner validation sections; goes into the card.
     card
         What the data card says beyond what the run knows itself.
     """
@@ -104,6 +103,7 @@ class RunConfig:
     network: dict[str, Any]
     fit: FitConfig
     encoder: TileEncoderConfig
+    samples: int
     card: dict[str, Any]
 
     def without(self, sections: tuple[str, ...]) -> "RunConfig":
@@ -143,6 +143,7 @@ def read_config(path: Path) -> RunConfig:
             network=values.get("network", {}),
             fit=FitConfig(**values.get("fit", {})),
             encoder=TileEncoderConfig(**values.get("encoder", {})),
+            samples=values.get("samples", 8),
             card=values.get("card", {}),
         )
     except OSError as error:

@@ -59,15 +59,15 @@ def train(config: RunConfig, data: Path, run: Path, out: Path) -> Steps[Path]:
     out
         The weights file to write.
     """
-    net = yield from _tile_encoder(config, data, run)
+    net = yield from tile_encoder(config, data, run)
     cohort = yield from load_cohort(config, data, run, net)
-    network = yield from fit(cohort, config, run / _states_name(config))
+    network = yield from fit(cohort, config, run / states_name(config))
     card = _card(config, cohort)
     save_checkpoint(out, network, net.state_dict(), encoder="embedded", genes=cohort.genes, card=card)
     return out
 
 
-def _tile_encoder(config: RunConfig, data: Path, run: Path) -> Steps[TileNet]:
+def tile_encoder(config: RunConfig, data: Path, run: Path) -> Steps[TileNet]:
     """Train the tile encoder on the run's slides, or take it from a finished stage."""
     from napari_flag.slides.slide import open_slide
 
@@ -82,7 +82,7 @@ def _tile_encoder(config: RunConfig, data: Path, run: Path) -> Steps[TileNet]:
     return (yield from train_tile_encoder(images, config.encoder, state))
 
 
-def _states_name(config: RunConfig) -> str:
+def states_name(config: RunConfig) -> str:
     """Name the folder of this fit's states: other sections or values never share one."""
     told = repr(([s.name for s in config.slides], config.fit, sorted(config.network.items())))
     return f"fit-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
@@ -246,7 +246,7 @@ def _card(config: RunConfig, cohort: Cohort) -> dict[str, Any]:
         "um_per_px": first.mpp,
         "encoder": {"name": "embedded", "licence": "BSD-3-Clause"},
         "seed": config.fit.seed,
-        "sampler": {"solver": "dpmpp_2m", "steps": 10, "samples": config.fit.samples},
+        "sampler": {"solver": "dpmpp_2m", "steps": 10, "samples": config.samples},
         "values": json.loads(json.dumps(config.as_dict())),
     }
     for key, value in config.card.items():

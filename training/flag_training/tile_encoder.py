@@ -22,6 +22,7 @@ from napari_flag.progress import Step, Steps
 
 CROP_PX: Final = 64
 """At half resolution: 64 × 1.366 µm = 87 µm, about one spot."""
+_SAVE_EVERY: Final = 200
 _PATCH_PX: Final = 112
 """Cut before rotation and scaling, so that no view needs padding."""
 
@@ -64,7 +65,7 @@ def train_tile_encoder(
     config: TileEncoderConfig,
     state_file: Path | None = None,
 ) -> Steps[TileNet]:
-    """Train on tissue of `images`; resumes from `state_file` and saves there every 200 steps.
+    """Train on tissue of `images`; resumes from `state_file` and saves there as it goes.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def train_tile_encoder(
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
-        if state_file and (step + 1) % 200 == 0:
+        if state_file and (step + 1) % _SAVE_EVERY == 0:
             save_state(state_file, modules, asdict(config), step + 1)
         yield Step("Training the tile encoder", step + 1, config.steps, "steps", partial=loss.item())
     return net.eval()
