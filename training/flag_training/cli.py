@@ -63,10 +63,14 @@ def run_train(arguments: argparse.Namespace) -> int:
     from napari_flag.progress import finish
 
     config = _config(arguments).without(tuple(arguments.leave_out))
-    command = shlex.join(["napari-flag", *sys.argv[1:]])
-    card = config.card | {"command": command}
+    card = config.card | {"command": _command(arguments)}
     if arguments.metrics is not None:
-        card["metrics"] = json.loads(arguments.metrics.read_text("utf-8"))
+        told = json.loads(arguments.metrics.read_text("utf-8"))
+        kinds = ("X", "sample", "X, tiles shuffled")
+        card["metrics"] = {
+            f"{section}, by weights trained without it": {kind: scores[kind] for kind in kinds}
+            for section, scores in told["scores"].items()
+        } | {"command": told["command"]}
     config = replace(config, card=card)
     run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{config.name}.safetensors"
@@ -88,7 +92,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         work = evaluate(config, arguments.data, run, tuple(arguments.test), tuple(arguments.unseen))
         found = rounded(finish(work, line))
     told = {
-        "command": shlex.join(["napari-flag", *sys.argv[1:]]),
+        "command": _command(arguments),
         "seed": config.fit.seed,
         "samples": config.samples,
         "scores": found,
@@ -97,6 +101,12 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     arguments.out.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     return 0
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """Return the command as another machine would give it: the data folder is its own."""
+    told = ["DATA" if word == str(arguments.data) else word for word in sys.argv[1:]]
+    return shlex.join(["napari-flag", *told])
 
 
 def _config(arguments: argparse.Namespace) -> "RunConfig":

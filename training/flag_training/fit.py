@@ -5,7 +5,6 @@ Every stage keeps what it finished in the run folder; a killed run goes on from 
 
 import copy
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -247,7 +246,7 @@ def _card(config: RunConfig, cohort: Cohort) -> dict[str, Any]:
         "encoder": {"name": "embedded", "licence": "BSD-3-Clause"},
         "seed": config.fit.seed,
         "sampler": {"solver": "dpmpp_2m", "steps": 10, "samples": config.samples},
-        "values": json.loads(json.dumps(config.as_dict())),
+        "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides")},
     }
     for key, value in config.card.items():
         card[key] = card[key] | value if isinstance(value, dict) and key in card else value

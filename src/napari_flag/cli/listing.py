@@ -79,7 +79,7 @@ def _weights_row(row: dict[str, Any]) -> list[str]:
 
 def show_weights(args: argparse.Namespace) -> int:
     """Print the data card of one weights file."""
-    from napari_flag.model.checkpoint import Checkpoint, find_weights
+    from napari_flag.model.checkpoint import Checkpoint, describe_entries, find_weights
 
     path = find_weights(args.name)
     found = Checkpoint.load(path)
@@ -95,21 +95,12 @@ def show_weights(args: argparse.Namespace) -> int:
             ["file", str(path)],
             ["sha256", found.sha256],
             ["encoder", found.encoder],
-            *([key.replace("_", " "), _text(value)] for key, value in found.card.items()),
+            *([name, text] for name, text in describe_entries(found.card)),
             [f"{len(found.genes):,} genes", " ".join(found.genes)],
         ],
         indent="  ",
     )
     return 0
-
-
-def _text(value: object) -> str:
-    """Say a value of a card: lists with commas, tables as "key value"."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_text(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(inner) for inner in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def import_weights(args: argparse.Namespace) -> int:

@@ -123,6 +123,29 @@ class Checkpoint:
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
+def describe_entries(card: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, text) of each entry of a data card, for a person to read.
+
+    The training values are left out: they are many, and stay in the file.
+    """
+    return [(key.replace("_", " "), _in_words(value)) for key, value in card.items() if key != "values"]
+
+
+def _in_words(value: object) -> str:
+    """Say a value: lists with commas, tables as "key value" (tables within them in brackets)."""
+    if isinstance(value, dict):
+        parts = (
+            f"{key} ({_in_words(inner)})"
+            if isinstance(inner, dict)
+            else f"{key.replace('_', ' ')} {_in_words(inner)}"
+            for key, inner in value.items()
+        )
+        return ", ".join(parts)
+    if isinstance(value, list | tuple):
+        return ", ".join(_in_words(inner) for inner in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def save_checkpoint(
     path: Path,
     network: "Flag",
@@ -147,6 +170,7 @@ def save_checkpoint(
     partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, partial, metadata={_KEY: json.dumps(header)})
+    partial.chmod(0o644)  # safetensors writes for the owner alone
     os.replace(partial, path)
 
 

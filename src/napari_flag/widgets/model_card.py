@@ -1,6 +1,5 @@
 """Step 3 of the main dock: which model, and what it was trained on."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag import keys
+from napari_flag.model.checkpoint import describe_entries
 from napari_flag.widgets.forms import READY, StepBox, narrow, plain_label
 from napari_flag.widgets.readiness import describe_card
 
@@ -143,16 +143,6 @@ class CardDialog(QDialog):
 
 def card_text(card: dict[str, Any], name: str, sha256: str) -> str:
     """Return a model's card as plain text, one entry a paragraph."""
-    parts = [f"name: {name}"]
-    for key, value in card.items():
-        if isinstance(value, dict):
-            text = "; ".join(f"{k} {v}" for k, v in value.items())
-        elif isinstance(value, list | tuple):
-            text = ", ".join(
-                json.dumps(v, ensure_ascii=False) if isinstance(v, dict) else str(v) for v in value
-            )
-        else:
-            text = str(value)
-        parts.append(f"{key.replace('_', ' ')}: {text}")
+    parts = [f"name: {name}", *(f"{key}: {text}" for key, text in describe_entries(card))]
     parts.append(f"sha256: {sha256}")
     return "\n\n".join(parts)
