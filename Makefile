@@ -47,7 +47,7 @@ check: $(VENV)/.ready-dev
 	$(PY) tools/check_wheel.py
 
 bench: $(VENV)/.ready-dev
-	@set -e; for script in benchmarks/bench_*.py; do \
+	@set -e; for script in benchmarks/*.py; do \
 	  [ -e "$$script" ] || { echo "There are no benchmarks yet."; break; }; \
 	  echo "== $$script"; $(SHOWN) $(PY) "$$script"; done
 

@@ -148,7 +148,7 @@ def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comp
     for name, values in (("X", predicted.X), ("sample", predicted.layers[keys.SAMPLE])):
         guess = dense(values)[np.ix_(match.rows, match.columns)].astype(np.float64)
         scores[name], tables[name] = score_values(guess, truth, neighbours, blocks, genes, seed)
-    trained = _trained_on(predicted)
+    trained = trained_on(predicted)
     return Comparison(
         slide=slide_name(predicted),
         spots=len(match.rows),
@@ -279,7 +279,7 @@ def slide_name(predicted: "AnnData") -> str:
     return str(predicted.uns[keys.PROVENANCE].get(keys.SLIDE_NAME, "this slide"))
 
 
-def _trained_on(predicted: "AnnData") -> bool:
+def trained_on(predicted: "AnnData") -> bool:
     """Tell whether the slide is named among the training sections: "C5" is in "her2st-C5" too."""
     name = slide_name(predicted).casefold()
     trained = predicted.uns[keys.PROVENANCE].get(keys.TRAINING_SLIDES, ())

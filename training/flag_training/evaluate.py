@@ -37,8 +37,9 @@ def evaluate(
 
     Returns
     -------
-    Section → what was scored → metric → value.  Scored are ``X``, ``sample``, the mean head alone,
-    and ``X`` when the tiles are shuffled between the section's spots.
+    Section → what was scored → metric → value.  Scored are ``X``, ``sample``, the mean head and the
+    ridge branch alone, and ``X`` when the tiles are shuffled between the section's spots, or the whole
+    section is turned and re-stained (the views of `cohort.slide_views`).
     """
     kept = config.without(unseen)
     net = yield from tile_encoder(config, data, run)
@@ -53,23 +54,26 @@ def evaluate(
         without = kept.without((section,))
         network = yield from fit(rest, without, run / states_name(without))
         place = names.index(section)
-        features = cohort.features[place][0].numpy()
-        found[section] = yield from _score(network, cohort.slides[place], features, config, cohort.genes)
+        views = cohort.features[place].numpy()
+        found[section] = yield from _score(network, cohort.slides[place], views, config, cohort.genes)
     return found
 
 
 def _score(
     network: Flag,
     slide: TrainingSlide,
-    features: FloatArray,
+    views: FloatArray,
     config: RunConfig,
     genes: tuple[str, ...],
 ) -> Steps[dict[str, Scores]]:
     settings = SamplerSettings(samples=config.samples, seed=config.fit.seed)
+    features = views[0]
     rows = np.arange(len(features))
     found: dict[str, Scores] = {}
     shuffled = np.random.default_rng(config.fit.seed).permutation(len(features))
-    for name, seen in (("X", features), ("X, tiles shuffled", features[shuffled])):
+    cases = {"X": features, "X, tiles shuffled": features[shuffled]}
+    cases |= {f"X, turned and re-stained {i}": view for i, view in enumerate(views[1:], start=1)}
+    for name, seen in cases.items():
         context = encode_slide(network, seen, slide.graph(seen))
         drawn = yield from sample_expression(network, context, slide.spots.ids, rows, genes, settings)
         found[name] = score(drawn.mean, slide)

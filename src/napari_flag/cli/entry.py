@@ -18,7 +18,6 @@ DONE: Final = 0
 OUR_FAULT: Final = 1
 USER_CAN_FIX: Final = 2
 CANCELLED: Final = 130
-REPORT_TO: Final = "https://github.com/napari-flag/napari-flag/issues"
 TRAINING: Final = "flag_training"
 
 DESCRIPTION: Final = f"""\
@@ -101,7 +100,7 @@ def _run(args: argparse.Namespace) -> int:
         what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": .")
         return _say(
             f"Something went wrong inside napari-flag ({what}); please run the command again with "
-            f"--debug and report what it prints at {REPORT_TO}.",
+            f"--debug and report what it prints to the makers of napari-flag.",
             args,
             OUR_FAULT,
         )

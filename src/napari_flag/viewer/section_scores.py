@@ -59,7 +59,7 @@ MEANING: Final = {
 
 def score_section(adata: Any) -> SectionScores | None:
     """Score ``X`` against ``layers["measured"]``; None when there is nothing to compare."""
-    from napari_flag.comparison import _trained_on
+    from napari_flag.comparison import trained_on
     from napari_flag.statistics import accuracy, autocorrelation, coexpression
 
     if keys.MEASURED not in adata.layers:
@@ -87,7 +87,7 @@ def score_section(adata: Any) -> SectionScores | None:
     rows = zip(adata.var_names, pcc, *moran, strict=True)
     genes = {str(name): GeneScore(*map(float, numbers)) for name, *numbers in rows}
     ours = bool(provenance(adata))
-    return SectionScores(overall, genes, int(seen.sum()), neighbours.description, ours and _trained_on(adata))
+    return SectionScores(overall, genes, int(seen.sum()), neighbours.description, ours and trained_on(adata))
 
 
 def _neighbours(adata: Any, seen: npt.NDArray[np.bool_]) -> Any:
