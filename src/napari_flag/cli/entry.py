@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import traceback
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said what was wrong, or printed the help
         return stop.code if isinstance(stop.code, int) else USER_CAN_FIX
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would log, our sentence says
     return _run(args)
 
 

@@ -29,9 +29,9 @@ PREDICTING: Final = "Predicting expression"
 
 FIRST_GUESS: Final = {
     "Loading the model": 0.01,
-    READING: 0.2,
+    READING: 0.1,
     "Encoding the spatial graph": 0.005,
-    PREDICTING: 0.12,
+    PREDICTING: 0.06,
 }
 """Seconds per spot and stage on two CPU cores, used until a run on this computer was timed."""
 

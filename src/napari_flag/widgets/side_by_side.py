@@ -3,18 +3,21 @@
 import math
 from typing import Any, Final
 
-from qtpy.QtCore import QEvent, Qt
-from qtpy.QtGui import QCloseEvent
+import numpy as np
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QCloseEvent, QShowEvent
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_flag.viewer.gene_values import GeneValues, Quantity
 from napari_flag.viewer.hover import Hover
 from napari_flag.viewer.section_scores import MEANING, SectionScores, score_section
 from napari_flag.widgets.forms import MessageList, plain_label
-from napari_flag.widgets.linked_canvas import LinkedCanvas
+from napari_flag.widgets.linked_canvas import LinkedCanvas, camera_of
 from napari_flag.widgets.session import Session
 
 NOTHING_YET: Final = "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad)."
+SETTLED_MS: Final = 250
+"""By then the canvases have the size that the opened dock leaves them."""
 SEEN_IN_TRAINING: Final = (
     "This section was among those the weights were trained on, so these scores say nothing about new tissue."
 )
@@ -42,6 +45,25 @@ class SideBySideDock(QWidget):
         self.session.lookChanged.connect(self._on_look)
         self.quantity.activated.connect(self._on_quantity)
         self._on_prediction(self.session.adata)
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(SETTLED_MS)
+        self._settle.timeout.connect(self._fit_untouched_view)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Fit the view to the canvases once they have their size."""
+        super().showEvent(event)
+        self._settle.start()
+
+    def _fit_untouched_view(self) -> None:
+        """Fit the whole slide into both canvases, unless the person has gone to a place of their own."""
+        viewer = self.session.viewer
+        if self._closed or not len(viewer.layers):
+            return
+        low, high = viewer.layers.extent.world[:, -2:]
+        centre = np.asarray(camera_of(viewer).center)[-2:]
+        if np.abs(centre - (low + high) / 2).max() < 0.01 * (high - low).max():
+            viewer.reset_view()
 
     def _build(self) -> None:
         self.title = QLabel()
