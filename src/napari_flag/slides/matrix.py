@@ -66,7 +66,7 @@ def read_mex(folder: Path) -> "AnnData":
     features = [line.split("\t") for line in _lines(_one_of(folder, "features.tsv", "genes.tsv"))]
     barcodes = [line.split("\t")[0] for line in _lines(_one_of(folder, "barcodes.tsv"))]
     try:
-        values = sparse.csr_matrix(io.mmread(matrix).T, dtype=np.float32)
+        values = sparse.csr_matrix(io.mmread(matrix, spmatrix=False).T, dtype=np.float32)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{matrix.name} in {folder} could not be read ({error}), so it is damaged or "
