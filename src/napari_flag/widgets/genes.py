@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from qtpy.QtCore import QEvent, QItemSelectionModel, QModelIndex, QObject, Qt
-from qtpy.QtGui import QIcon, QImage, QKeyEvent, QPixmap
+from qtpy.QtCore import QEvent, QItemSelectionModel, QModelIndex, QObject, Qt, QTimer
+from qtpy.QtGui import QIcon, QImage, QKeyEvent, QPixmap, QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -99,6 +99,9 @@ class GenesDock(QWidget):
         self.reading = plain_label()
         self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
         self.messages = MessageList()
+        self._in_sight = QTimer(self)  # after the layout has passed the size on to the table
+        self._in_sight.setSingleShot(True)
+        self._in_sight.setInterval(0)
 
     def _lay_out(self) -> None:
         self._limits = QWidget()
@@ -131,6 +134,7 @@ class GenesDock(QWidget):
         layout.addWidget(self.save)
 
     def _connect(self) -> None:
+        self._in_sight.timeout.connect(lambda: self.table.scrollTo(self.table.currentIndex()))
         self.search.textChanged.connect(self._on_search)
         self.search.returnPressed.connect(self._take_first)
         self.search.installEventFilter(self)
@@ -225,6 +229,11 @@ class GenesDock(QWidget):
         viewport = self.table.viewport()
         if viewport is not None:
             viewport.update()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Keep the chosen gene in sight when the dock gets its size."""
+        super().resizeEvent(event)
+        self._in_sight.start()
 
     def _on_hovered(self, text: str) -> None:
         self.reading.setText(text or "Point at a spot to read its values.")
