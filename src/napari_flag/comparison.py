@@ -18,6 +18,7 @@ from napari_flag.matching import (
     Unmatched,
     dense,
     find_unmatched,
+    is_among,
     match_names,
     shared_counts,
 )
@@ -280,12 +281,10 @@ def slide_name(predicted: "AnnData") -> str:
 
 
 def trained_on(predicted: "AnnData") -> bool:
-    """Tell whether the slide is named among the training sections: "C5" is in "her2st-C5" too."""
-    name = slide_name(predicted).casefold()
+    """Tell whether the slide is named among the sections its weights were trained on."""
     trained = predicted.uns[keys.PROVENANCE].get(keys.TRAINING_SLIDES, ())
     sections = [trained] if isinstance(trained, str) else [str(s) for s in trained]
-    ends = tuple(mark + name for mark in "-_/: ")
-    return any(s.casefold() == name or s.casefold().endswith(ends) for s in sections)
+    return is_among(slide_name(predicted), sections)
 
 
 def _xy(predicted: "AnnData") -> accuracy.FloatArray:

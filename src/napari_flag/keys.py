@@ -19,8 +19,6 @@ MEASURED: Final = "measured"
 """``layers`` key: measured expression of the same spots, log2(count + 1); NaN where not measured."""
 PROVENANCE: Final = "napari_flag"
 """``uns`` key: everything needed to run the prediction again (see `Provenance` keys below)."""
-LIBRARY: Final = "slide"
-"""Library name under ``uns["spatial"]`` when the slide's own name cannot serve."""
 
 # --- inside uns["napari_flag"] -------------------------------------------------------------------
 UNITS: Final = "units"

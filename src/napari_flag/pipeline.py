@@ -153,18 +153,30 @@ def compare_with_training(
                 f"The {what} is {value:.0f} µm, but the model was trained on {trained:.0f} µm: "
                 "counts per spot, and so the level of all genes, may be off."
             )
-    trained_mpp = checkpoint.card.get("um_per_px")
-    if trained_mpp and mpp > trained_mpp * (1 + UNLIKE):
-        found.append(
-            f"The slide has {mpp:.3f} µm/px, coarser than the {trained_mpp:.3f} µm/px of the "
-            "training slides: fine texture is missing, so expect less accurate maps."
-        )
+    if told := compare_resolution(checkpoint, mpp):
+        found.append(told)
     if len(spots) < FEWEST:
         found.append(
             f"There are only {len(spots)} spots: the model judges a spot against the rest of its "
             "slide, so give it all the tissue and use a region to predict only a part."
         )
     return tuple(found)
+
+
+def compare_resolution(checkpoint: Checkpoint, mpp: float) -> str | None:
+    """Return a sentence when `mpp` (µm per level-0 pixel) differs from the training slides'."""
+    trained = checkpoint.card.get("um_per_px")
+    if not isinstance(trained, int | float) or abs(mpp / trained - 1) <= UNLIKE:
+        return None
+    if mpp > trained:
+        return (
+            f"The slide has {mpp:.3f} µm/px, coarser than the {trained:.3f} µm/px of the training "
+            "slides: fine texture is missing, so expect less accurate maps."
+        )
+    return (
+        f"The slide has {mpp:.3f} µm/px, finer than the {trained:.3f} µm/px of the training "
+        "slides; it is read at theirs, but another scanner or stain may still give other numbers."
+    )
 
 
 def nearest_pitch(xy: npt.NDArray[np.float64]) -> float:

@@ -7,7 +7,6 @@ from napari_flag.slides.spots import Spots
 from napari_flag.widgets.readiness import (
     describe_card,
     differences,
-    is_among,
     why_no_estimate,
     why_not_ready,
 )
@@ -56,13 +55,6 @@ def test_another_pitch_and_a_training_section_are_warned_of():
     trained, pitch = differences(model(), slide(name="c2"), spots)
     assert "trained on section c2" in trained
     assert "100 µm" in pitch
-
-
-@pytest.mark.parametrize(
-    ("name", "among"), [("C2", True), ("b4", True), ("2", False), ("C5", False), ("", False)]
-)
-def test_section_names_match_whole_parts_only(name, among):
-    assert is_among(name, CARD["sections"]) is among
 
 
 def test_the_card_says_what_is_not_stated():

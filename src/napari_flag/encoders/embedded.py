@@ -186,7 +186,7 @@ def _pattern_histogram(codes: Tensor) -> Tensor:
 
 
 def _supports_half(device: torch.device) -> bool:
-    """Whether bfloat16 convolutions are a gain here (any CUDA device; CPUs with AVX512-BF16)."""
+    """Tell whether to convolve in bfloat16: on CUDA where it can; a CPU stays in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return False

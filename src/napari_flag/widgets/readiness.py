@@ -1,15 +1,12 @@
 """Whether a prediction can start, and how far it strays from what the model knows; no Qt."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots
-
-DIFFERS_FROM: Final = 0.15
-"""Relative difference from training that is worth a warning."""
 
 
 def why_not_ready(
@@ -53,7 +50,7 @@ def why_no_estimate(slide: "Slide | None", spots: "Spots | None") -> str | None:
 
 def differences(checkpoint: "Checkpoint", slide: "Slide | None", spots: "Spots | None") -> tuple[str, ...]:
     """Return a sentence for each way slide and spots differ from what the model was trained on."""
-    from napari_flag.pipeline import compare_with_training
+    from napari_flag.pipeline import compare_resolution, compare_with_training
 
     if slide is None:
         return ()
@@ -62,39 +59,21 @@ def differences(checkpoint: "Checkpoint", slide: "Slide | None", spots: "Spots |
         sentences.append(trained)
     if slide.mpp is None:
         return tuple(sentences)
-    if finer := _finer(slide.mpp, checkpoint.card.get("um_per_px")):
-        sentences.append(finer)
     if spots is not None and len(spots):
         sentences += compare_with_training(checkpoint, slide.mpp, spots.pitch_um, spots)
+    elif told := compare_resolution(checkpoint, slide.mpp):
+        sentences.append(told)
     return tuple(sentences)
 
 
-def _finer(mpp: float, trained: object) -> str | None:
-    """Return a sentence when the slide is scanned finer than those of the training."""
-    if not isinstance(trained, int | float) or mpp >= trained * (1 - DIFFERS_FROM):
-        return None
-    return (
-        f"The slide has {mpp:.3f} µm/px, finer than the {trained:.3f} µm/px of the training "
-        "slides; it is read at theirs, but another scanner or stain may still give other numbers."
-    )
-
-
 def _trained_on(slide_name: str, sections: Sequence[str]) -> str | None:
+    from napari_flag.matching import is_among
+
     if not is_among(slide_name, sections):
         return None
     return (
         f"This model was trained on section {slide_name}, so agreement with its measured "
         "expression says nothing about new slides."
-    )
-
-
-def is_among(slide_name: str, sections: Sequence[str]) -> bool:
-    """Return whether `slide_name` ("C5") is one of `sections` ("C5", "her2st-C5", "her2st/C5")."""
-    name = slide_name.casefold()
-    known = {section.casefold() for section in sections}
-    return bool(name) and any(
-        section == name or section.endswith((f"-{name}", f"_{name}", f"/{name}", f" {name}"))
-        for section in known
     )
 
 
