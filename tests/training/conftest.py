@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from flag_training.cohort import TrainingSlide
+from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.config import FitConfig, RunConfig, SlideEntry
-from flag_training.fit import Cohort
 from flag_training.tile_encoder import TileEncoderConfig
 from napari_flag.slides.spots import Spots
 

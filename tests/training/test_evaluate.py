@@ -1,8 +1,9 @@
 import pytest
 from tests.training.conftest import make_config
 
+from flag_training.cohort import Cohort
 from flag_training.evaluate import _score, rounded, score
-from flag_training.fit import Cohort, fit
+from flag_training.fit import fit
 from napari_flag.progress import finish
 
 

@@ -5,7 +5,8 @@ from safetensors.torch import save_file
 from tests.training.conftest import make_config, make_slide
 
 from flag_training import fit as module
-from flag_training.fit import Cohort, fit
+from flag_training.cohort import Cohort
+from flag_training.fit import fit
 from flag_training.mean_head import assign_folds
 from napari_flag.errors import UserError
 from napari_flag.progress import finish

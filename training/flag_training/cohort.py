@@ -1,5 +1,6 @@
 """Slides of a run → features in several views, expression and graph."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from flag_training.config import RunConfig, SlideEntry
+from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.model.graph import SpotGraph, build_graph
@@ -59,6 +63,40 @@ class TrainingSlide:
                 "no graph can be built; use a table with array coordinates."
             )
         return self.spots.pitch_um
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The slides of a run with their features: per slide (views, n, d)."""
+
+    slides: tuple[TrainingSlide, ...]
+    features: tuple[Tensor, ...]
+    genes: tuple[str, ...]
+
+
+def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet) -> Steps[Cohort]:
+    """Read slides, counts and features; features are kept in `run` under the encoder's hash."""
+    encoder = EmbeddedEncoder(net)
+    weights = b"".join(v.numpy().tobytes() for v in net.state_dict().values())
+    panel = read_panel(config, data)
+    slides, features = [], []
+    genes: tuple[str, ...] = ()
+    for number, entry in enumerate(config.slides):
+        slide, training, genes = read_slide(entry, data, panel)
+        told = repr((entry, config.fit.views, config.fit.seed)).encode()
+        place = run / f"features_{entry.name}_{hashlib.sha256(weights + told).hexdigest()[:12]}.npy"
+        with slide:
+            if place.exists():
+                views = np.load(place)
+            else:
+                seed = config.fit.seed * 1000 + number
+                views = yield from slide_views(slide, training.spots, encoder, config.fit.views, seed)
+                run.mkdir(parents=True, exist_ok=True)
+                np.save(place, views)
+        slides.append(training)
+        features.append(torch.from_numpy(views))
+        panel = panel or genes
+    return Cohort(tuple(slides), tuple(features), genes)
 
 
 def read_panel(config: RunConfig, data: Path) -> tuple[str, ...] | None:

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flag_training.cohort import TrainingSlide
+from flag_training.cohort import Cohort, TrainingSlide, load_cohort
 from flag_training.config import RunConfig
-from flag_training.fit import Cohort, fit, load_cohort, states_name, tile_encoder
+from flag_training.fit import fit, states_name, tile_encoder
 from napari_flag.comparison import score_values
 from napari_flag.model.flag import Flag, GraphTensors
 from napari_flag.prediction import SamplerSettings, encode_slide, sample_expression

@@ -5,7 +5,7 @@ Every stage keeps what it finished in the run folder; a killed run goes on from 
 
 import copy
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flag_training.alignment import Alignment
 from flag_training.checkpointing import load_state, save_state
-from flag_training.cohort import TrainingSlide, read_panel, read_slide, slide_views
+from flag_training.cohort import Cohort, load_cohort
 from flag_training.config import FitConfig, RunConfig
 from flag_training.mean_head import (
     FramedCohort,
@@ -25,7 +25,7 @@ from flag_training.mean_head import (
     update_average,
 )
 from flag_training.tile_encoder import train_tile_encoder
-from napari_flag.encoders.embedded import TILE_UM_PER_PX, EmbeddedEncoder, TileNet
+from napari_flag.encoders.embedded import TILE_UM_PER_PX, TileNet
 from napari_flag.model.checkpoint import save_checkpoint
 from napari_flag.model.diffusion import noise_levels, precondition
 from napari_flag.model.flag import Flag, FlagConfig, GraphTensors
@@ -33,15 +33,6 @@ from napari_flag.model.frame import Frames
 from napari_flag.progress import Step, Steps
 
 _SAVE_EVERY = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Cohort:
-    """The slides of a run with their features: per slide (views, n, d)."""
-
-    slides: tuple[TrainingSlide, ...]
-    features: tuple[Tensor, ...]
-    genes: tuple[str, ...]
 
 
 def train(config: RunConfig, data: Path, run: Path, out: Path) -> Steps[Path]:
@@ -85,31 +76,6 @@ def states_name(config: RunConfig) -> str:
     """Name the folder of this fit's states: other sections or values never share one."""
     told = repr(([s.name for s in config.slides], config.fit, sorted(config.network.items())))
     return f"fit-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-
-
-def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet) -> Steps[Cohort]:
-    """Read slides, counts and features; features are kept in `run` under the encoder's hash."""
-    encoder = EmbeddedEncoder(net)
-    weights = b"".join(v.numpy().tobytes() for v in net.state_dict().values())
-    panel = read_panel(config, data)
-    slides, features = [], []
-    genes: tuple[str, ...] = ()
-    for number, entry in enumerate(config.slides):
-        slide, training, genes = read_slide(entry, data, panel)
-        told = repr((entry, config.fit.views, config.fit.seed)).encode()
-        place = run / f"features_{entry.name}_{hashlib.sha256(weights + told).hexdigest()[:12]}.npy"
-        with slide:
-            if place.exists():
-                views = np.load(place)
-            else:
-                seed = config.fit.seed * 1000 + number
-                views = yield from slide_views(slide, training.spots, encoder, config.fit.views, seed)
-                run.mkdir(parents=True, exist_ok=True)
-                np.save(place, views)
-        slides.append(training)
-        features.append(torch.from_numpy(views))
-        panel = panel or genes
-    return Cohort(tuple(slides), tuple(features), genes)
 
 
 def fit(cohort: Cohort, config: RunConfig, run: Path) -> Steps[Flag]:
