@@ -8,7 +8,7 @@ FLAG (Si et al., ICML 2026) in the form that small cohorts bear:
 * the gene DiT denoises what remains, gene by gene, under H_spatial and the expectation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,10 @@ class FlagConfig:
         Size of the encoder of H_spatial.
     width, heads, blocks, mlp_ratio, dropout, tap
         Size of the gene DiT; `tap` is the 1-based block that the alignment loss sees.
+    diffusion
+        False: the same trunk without noise, a regression of the residual (ablation).
+    spatial_graph
+        False: no spot sees its neighbours (ablation).
     """
 
     features: int
@@ -57,6 +61,8 @@ class FlagConfig:
     mlp_ratio: float = 3.0
     dropout: float = 0.0
     tap: int = 2
+    diffusion: bool = True
+    spatial_graph: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,19 @@ class GraphTensors:
             torch.cat([torch.from_numpy(g.present) for g in graphs]).to(device),
             torch.cat([torch.from_numpy(g.distance) for g in graphs]).to(device),
             torch.cat([torch.from_numpy(g.likeness) for g in graphs]).to(device),
+        )
+
+    def without_edges(self) -> "GraphTensors":
+        """Return the same spots, none of which sees another."""
+        return replace(self, present=torch.zeros_like(self.present))
+
+    def to(self, device: torch.device | str) -> "GraphTensors":
+        """Return a copy on `device`."""
+        return GraphTensors(
+            self.neighbours.to(device),
+            self.present.to(device),
+            self.distance.to(device),
+            self.likeness.to(device),
         )
 
     def ring_mean(self, features: Tensor) -> Tensor:
@@ -216,12 +235,17 @@ class Flag(nn.Module):
 
     def encode(self, features: Tensor, graph: GraphTensors) -> Context:
         """Encode a slide once, from its raw (n, d) features and its graph."""
+        graph = self.seen(graph)
         framed = self.frames.features(features)
         spread = self.get_buffer("spread")
         expected = self.mean_head(framed, graph) / spread
         location, scale = self.frames.expression(features)
         spatial = self.spatial(framed, expected, graph)
         return Context(spatial, expected, location, scale * spread)
+
+    def seen(self, graph: GraphTensors) -> GraphTensors:
+        """Return `graph` as this network sees it."""
+        return graph if self.config.spatial_graph else graph.without_edges()
 
     def spatial(self, framed: Tensor, expected: Tensor, graph: GraphTensors) -> Tensor:
         """Return H_spatial (n, context_width) from framed features and expectation (as in `Context`)."""
@@ -235,7 +259,12 @@ class Flag(nn.Module):
         return out
 
     def denoise(self, x: Tensor, sigma: Tensor, spatial: Tensor, expected: Tensor) -> Tensor:
-        """Return D(x; σ): the residual that noisy (b, G) `x` hides, in units of `spread`."""
+        """Return D(x; σ): the residual that noisy (b, G) `x` hides, in units of `spread`.
+
+        Without diffusion it is the regression, whatever `x`, so that every sample is the mean.
+        """
+        if not self.config.diffusion:
+            return self._regress(spatial, expected)[0]
         p = self.preconditioner
         f, _ = self.gene_dit(p.scale_in(x, sigma), sigma.log() / 4, spatial, expected)
         return p.skip(x, sigma) + p.scale_out(f, sigma)
@@ -245,7 +274,8 @@ class Flag(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the denoising loss and the tokens that the alignment loss sees.
 
-        The loss is the mean squared error of F; 1 is what F = 0 (the Gaussian) scores.
+        The loss is the mean squared error of F; 1 is what F = 0 (the Gaussian) scores.  Without
+        diffusion it is that of the regressed residual.
 
         Parameters
         ----------
@@ -258,7 +288,18 @@ class Flag(nn.Module):
         spatial, expected
             (b, context_width) and (b, G) of the same spots.
         """
+        if not self.config.diffusion:
+            guess, tokens = self._regress(spatial, expected)
+            return ((guess.float() - residual) ** 2).mean(), tokens
         p = self.preconditioner
-        x = residual + sigma[:, None] * noise
-        f, tokens = self.gene_dit(p.scale_in(x, sigma), sigma.log() / 4, spatial, expected)
-        return ((f - p.target(residual, x, sigma)) ** 2).mean(), tokens
+        with torch.autocast(residual.device.type, enabled=False):  # half precision would blur small σ
+            x = residual + sigma[:, None] * noise
+            scaled, target = p.scale_in(x, sigma), p.target(residual, x, sigma)
+        f, tokens = self.gene_dit(scaled, sigma.log() / 4, spatial, expected)
+        return ((f.float() - target) ** 2).mean(), tokens
+
+    def _regress(self, spatial: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (b, G) residuals that context alone lets one expect, and the tapped tokens."""
+        nothing = torch.zeros_like(expected)
+        guess, tokens = self.gene_dit(nothing, nothing[:, 0], spatial, expected)
+        return guess, tokens
