@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flag_training.gene_targets import commands as gene_targets
+
 if TYPE_CHECKING:
     from flag_training.config import RunConfig
 
 
 def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add ``train`` and ``evaluate``."""
+    """Add ``train``, ``evaluate`` and ``gene-targets``."""
+    gene_targets.add_commands(commands)
     parser = commands.add_parser(
         "train",
         help="train weights from a config",

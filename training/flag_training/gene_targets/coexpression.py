@@ -1,0 +1,248 @@
+"""Gene vectors learnt from co-expression: the substitute for a foundation model that needs no download.
+
+Per section the Pearson correlation of log2(count + 1) between genes, as GSC measures it; averaged in
+Fisher's z over the sections of a patient (weight n - 3, z's inverse variance), then over patients
+with equal weight, because patients differ far more than sections of one do; shrunk towards
+uncorrelated genes by its sampling error (Schäfer & Strimmer 2005, eq. 10); and factored, R ≈ V Vᵀ, by its
+leading eigenvectors, so that the cosine of two genes' vectors is their correlation.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from flag_training.gene_targets.table import GeneTable, collect, file_hash
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, Steps
+from napari_flag.slides.tables import read_measured
+from napari_flag.statistics.accuracy import constant_genes
+from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation
+
+Array = npt.NDArray[np.float64]
+
+KEPT_BACK: Final = frozenset({"C6"})
+"""Section of HER2ST that others keep for independent scoring: nothing here may learn from it."""
+_ENDINGS: Final = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".h5ad", ".h5")
+_LARGEST: Final = 0.999
+"""Correlations are clipped here before Fisher's z, which is infinite at 1."""
+_FEWEST: Final = 10
+"""Spots a section needs for its correlations to say anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Counts of one section.
+
+    Parameters
+    ----------
+    name
+        Section; its letters before the number name the patient (``C5`` is of patient C).
+    counts
+        (n, G) float64 raw counts of the panel; columns of genes that the section lacks are NaN.
+    """
+
+    name: str
+    counts: Array
+
+    @property
+    def patient(self) -> str:
+        """The name without its trailing number."""
+        return patient_of(self.name)
+
+
+def patient_of(section: str) -> str:
+    """Return the patient of a section named as in HER2ST: ``C5`` is of patient C."""
+    return re.sub(r"[-_ ]?\d+$", "", section) or section
+
+
+def find_sections(
+    folder: Path,
+    chosen: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
+    leave_out_patients: Sequence[str] = (),
+) -> dict[str, Path]:
+    """Return the count tables of `folder` to learn from, by section.
+
+    Parameters
+    ----------
+    folder
+        One count table a section, named after it.
+    chosen
+        The sections; empty takes every table of the folder.
+    leave_out, leave_out_patients
+        Sections, and patients whole, not to learn from.
+
+    Raises
+    ------
+    UserError
+        When a named section or patient is not there, a section kept back for scoring would be
+        learnt from, or nothing remains.
+    """
+    found = {
+        path.name[: -len(ending)]: path for ending in _ENDINGS for path in sorted(folder.glob(f"*{ending}"))
+    }
+    if not found:
+        raise UserError(f"{folder} holds no count tables ({', '.join(_ENDINGS[:2])} …); check the path.")
+    patients = {patient_of(name) for name in found}
+    unknown = ({*chosen, *leave_out} - set(found)) | (set(leave_out_patients) - patients)
+    if unknown:
+        raise UserError(
+            f"{folder} has no section or patient {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(sorted(found))}."
+        )
+    kept = {
+        name: found[name]
+        for name in sorted(chosen or found)
+        if name not in leave_out and patient_of(name) not in leave_out_patients
+    }
+    if held := KEPT_BACK & set(kept):
+        raise UserError(
+            f"Section {', '.join(sorted(held))} is kept back for independent scoring, so gene vectors "
+            "must not be learnt from it; leave it out (--leave-out)."
+        )
+    if not kept:
+        raise UserError(
+            f"All sections of {folder} are left out, so there is nothing to learn from; keep some."
+        )
+    return kept
+
+
+def read_section(name: str, path: Path, panel: Sequence[str]) -> Section:
+    """Read the panel's counts of one section; genes it lacks are NaN."""
+    measured = read_measured(path)
+    place = {gene: column for column, gene in enumerate(measured.var_names)}
+    known = [row for row, gene in enumerate(panel) if gene in place]
+    counts = np.full((measured.n_obs, len(panel)), np.nan)
+    counts[:, known] = measured[:, [place[panel[row]] for row in known]].X.toarray()
+    return Section(name, counts)
+
+
+def learn_from_folder(
+    sections: Mapping[str, Path], panel: Sequence[str], *, relative: bool = False, width: int | None = None
+) -> Steps[GeneTable]:
+    """Learn gene vectors from the count tables that `find_sections` returned.
+
+    Parameters
+    ----------
+    sections
+        Section → count table.
+    panel
+        Genes.
+    relative
+        Correlate each gene's share of the spot's panel counts, so that depth drops out.
+    width
+        Length of the vectors; None keeps every direction of positive variance.
+
+    Returns
+    -------
+    The table; its source names the sections and the hash of each file.
+    """
+    read = []
+    for done, (name, path) in enumerate(sections.items(), start=1):
+        read.append(read_section(name, path, panel))
+        yield Step("Reading counts", done, len(sections), "sections")
+    correlations, known = average_correlations(read, relative=relative)
+    vectors = factor(correlations, width)
+    source = {
+        "model": "co-expression",
+        "method": "share of the spot's panel counts" if relative else "log2(count + 1)",
+        "species": "as measured",
+        "sections": list(sections),
+        "patients": sorted({section.patient for section in read}),
+        "files": {name: file_hash(path) for name, path in sections.items()},
+    }
+    rows = {gene: vectors[row] for row, gene in enumerate(panel) if known[row]}
+    return collect(panel, rows, source)
+
+
+def section_correlations(section: Section, *, relative: bool = False) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Return the (G, G) correlations of one section, and (G,) which genes vary in it at all."""
+    counts = np.nan_to_num(section.counts)
+    if relative:
+        total = counts.sum(1)
+        counts = counts[total > 0] / total[total > 0, None] * np.median(total[total > 0])
+    values = np.log2(counts + 1)
+    if len(values) < _FEWEST:
+        raise UserError(
+            f"Section {section.name} has {len(values)} spots with counts of the panel, too few to learn "
+            f"co-expression from (at least {_FEWEST}); leave it out."
+        )
+    return gene_correlations(values), ~constant_genes(values)
+
+
+def average_correlations(
+    sections: Sequence[Section], *, relative: bool = False
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Return the shrunk (G, G) correlations over `sections`, and (G,) which genes they know.
+
+    A pair of genes counts in the sections where both vary.
+    """
+    patients = sorted({section.patient for section in sections})
+    size = sections[0].counts.shape[1]
+    z, weight = np.zeros((len(patients), size, size)), np.zeros((len(patients), size, size))
+    for section in sections:
+        correlations, varies = section_correlations(section, relative=relative)
+        pairs = np.outer(varies, varies) * (len(section.counts) - 3.0)
+        row = patients.index(section.patient)
+        z[row] += pairs * np.arctanh(np.clip(correlations, -_LARGEST, _LARGEST))
+        weight[row] += pairs
+    seen = weight > 0
+    z = np.divide(z, weight, out=np.zeros_like(z), where=seen)
+    error = np.divide(1.0, weight, out=np.zeros_like(z), where=seen)  # variance of z, Fisher 1921
+    number = np.maximum(seen.sum(0), 1)
+    mean = np.tanh(z.sum(0) / number)
+    known = seen.any(0).diagonal()
+    return _shrink(mean, (1 - mean**2) ** 2 * error.sum(0) / number**2), known
+
+
+def _shrink(correlations: Array, variance: Array) -> Array:
+    """Shrink off-diagonal `correlations` with sampling `variance` towards 0; the diagonal is 1."""
+    outside = ~np.eye(len(correlations), dtype=bool)
+    power = (correlations[outside] ** 2).sum()
+    intensity = min(1.0, variance[outside].sum() / power) if power > 0 else 1.0
+    shrunk = (1 - intensity) * correlations
+    np.fill_diagonal(shrunk, 1.0)
+    return shrunk
+
+
+def factor(correlations: Array, width: int | None = None) -> Array:
+    """Return (G, d) vectors V with V Vᵀ ≈ `correlations`: eigenvectors times √eigenvalue, largest first.
+
+    Directions of no positive variance, which averaging in z can leave, are dropped.  Each vector's
+    sign is fixed by its largest entry, so that the same counts give the same file.
+    """
+    values, vectors = np.linalg.eigh(correlations)
+    order = np.argsort(values)[::-1][:width]
+    order = order[values[order] > 1e-8 * values[order[0]]]
+    vectors = vectors[:, order]
+    largest = np.abs(vectors).argmax(0)
+    signs = np.sign(vectors[largest, np.arange(len(order))])
+    factors: Array = vectors * signs * np.sqrt(values[order])
+    return factors
+
+
+def cosines(vectors: npt.NDArray[np.float32]) -> Array:
+    """Return the (G, G) cosines between gene vectors."""
+    unit = vectors.astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    found: Array = unit @ unit.T
+    return found
+
+
+def agreement(table: GeneTable, section: Section, *, relative: bool = False) -> float:
+    """Return how well a table's cosines predict a section's gene–gene correlations, as GSC does.
+
+    Parameters
+    ----------
+    table
+        Gene vectors.
+    section
+        Counts in the order of ``table.genes``.
+    """
+    correlations, varies = section_correlations(section, relative=relative)
+    return gene_structure_correlation(cosines(table.vectors), correlations, ~varies)

@@ -1,0 +1,112 @@
+"""Dictionaries of gene names, tokens and medians from ``.json`` or, without running its code, ``.pkl``.
+
+Unpickling runs whatever the file asks for, so this reader answers two requests only, with functions
+of its own: a numpy number, and that number's type.  Geneformer's dictionaries hold nothing else.
+"""
+
+import io
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from napari_flag.errors import UserError
+
+Value = str | int | float
+
+_FORMATS: Final = {
+    "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
+    "f2": "e", "f4": "f", "f8": "d",
+}  # fmt: skip
+"""numpy's name of a number's type → struct's."""
+
+
+def read_dictionary(path: Path) -> dict[str, Value]:
+    """Return the dictionary of text keys and text or number values that `path` holds.
+
+    Parameters
+    ----------
+    path
+        ``.json``, or ``.pkl`` of a dict of str, int, float and numpy numbers.
+
+    Raises
+    ------
+    UserError
+        When it is missing, damaged, no such dictionary, or asks for anything else to be loaded.
+    """
+    try:
+        content = path.read_bytes()
+        found = json.loads(content) if path.suffix == ".json" else _NumbersOnly(io.BytesIO(content)).load()
+    except OSError as error:
+        raise UserError(
+            f"The dictionary {path} cannot be read ({error.strerror}); check the path."
+        ) from error
+    except _Refused as error:
+        raise UserError(
+            f"The dictionary {path} was not loaded because it asks for {error}, and a dictionary of genes "
+            "needs text and numbers only; take the file from the model's own repository, or save it as JSON."
+        ) from error
+    except _DAMAGE as error:
+        raise UserError(f"The dictionary {path} is damaged ({error}); download it again.") from error
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and isinstance(value, Value) for key, value in found.items()
+    ):
+        raise UserError(
+            f"{path} holds no dictionary of gene names and values, so it is not one of the model's; "
+            "check which file it is."
+        )
+    return found
+
+
+class _Refused(Exception):
+    """The pickle asked for something that is no number."""
+
+
+_DAMAGE: Final = (
+    pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
+    struct.error, MemoryError, OverflowError,
+)  # fmt: skip
+"""What the unpickler raises on bytes that are no pickle."""
+
+
+class _NumberType:
+    """Stands for ``numpy.dtype``: keeps the name, and the byte order that the pickle sets after it."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        if not isinstance(name, str) or name not in _FORMATS:
+            raise _Refused(f"numpy values of type {name!r}")
+        self.format = "<" + _FORMATS[name]
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.format = (">" if state[1] == ">" else "<") + self.format[1:]
+
+
+def _number(kind: Any, content: Any) -> Value:
+    """Stand for numpy's constructor of one number."""
+    if not isinstance(kind, _NumberType) or not isinstance(content, bytes):
+        raise _Refused("numpy values that are no numbers")
+    value: Value = struct.unpack(kind.format, content)[0]
+    return value
+
+
+class _NumbersOnly(pickle.Unpickler):
+    """Loads containers, text and numbers; numpy's module moved, so both names are known."""
+
+    _known: Final[dict[tuple[str, str], Callable[..., Any]]] = {
+        ("numpy.core.multiarray", "scalar"): _number,
+        ("numpy._core.multiarray", "scalar"): _number,
+        ("numpy", "dtype"): _NumberType,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return our own stand-in for a numpy number, and nothing else."""
+        try:
+            return self._known[module, name]
+        except KeyError:
+            raise _Refused(f"{module}.{name}") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Refuse references to things outside the file."""
+        raise _Refused("something outside the file")
