@@ -147,25 +147,61 @@ def slide_views(slide: Slide, spots: Spots, encoder: Encoder, views: int, seed: 
     -------
     (views, n, d) float32; view 0 is the slide as it is.
     """
+    return (yield from encode_views(slide, spots.xy, encoder, draw_views(views, seed)))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How every tile of a slide is seen alike: turned by quarters, then mirrored, then re-stained.
+
+    Parameters
+    ----------
+    quarters
+        Quarter turns, counter-clockwise.
+    mirrored
+        Whether left and right change places.
+    log_gain
+        Log of the gain of the optical density of R, G and B.
+    """
+
+    quarters: int = 0
+    mirrored: bool = False
+    log_gain: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def of(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return (b, h, w, 3) `tiles` as this view shows them."""
+        seen = np.rot90(tiles, self.quarters, (1, 2))
+        return _restained(seen[:, :, ::-1] if self.mirrored else seen, np.array(self.log_gain))
+
+
+def draw_views(views: int, seed: int) -> tuple[View, ...]:
+    """Return `views` views: the slide as it is, then others drawn by `seed`."""
     generator = np.random.default_rng(seed)
-    turns = [(0, False, np.zeros(3))] + [
-        (
-            int(generator.integers(4)),
-            bool(generator.integers(2)),
-            generator.normal(0, _STAIN_JITTER, 3) + generator.normal(0, _STAIN_JITTER),
-        )
-        for _ in range(views - 1)
-    ]
-    features = np.empty((views, len(spots), encoder.dim), np.float32)
+    drawn = [View()]
+    for _ in range(views - 1):
+        quarters, mirrored = int(generator.integers(4)), bool(generator.integers(2))
+        gain = generator.normal(0, _STAIN_JITTER, 3) + generator.normal(0, _STAIN_JITTER)
+        drawn.append(View(quarters, mirrored, (float(gain[0]), float(gain[1]), float(gain[2]))))
+    return tuple(drawn)
+
+
+def encode_views(
+    slide: Slide,
+    xy: npt.NDArray[np.float64],
+    encoder: Encoder,
+    views: Sequence[View],
+    batch_size: int = _BATCH,
+) -> Steps[FloatArray]:
+    """Encode the tiles around `xy` (n, 2) in each of `views`: (views, n, d) float32."""
+    features = np.empty((len(views), len(xy), encoder.dim), np.float32)
     done = 0
-    tiles = read_tiles(slide, spots.xy, size_px=encoder.tile_px, mpp=encoder.mpp, batch_size=_BATCH)
+    tiles = read_tiles(slide, xy, size_px=encoder.tile_px, mpp=encoder.mpp, batch_size=batch_size)
     for batch in tiles:
-        for view, (quarters, flip, log_gain) in enumerate(turns):
-            seen = np.rot90(batch, quarters, (1, 2))
-            seen = seen[:, :, ::-1] if flip else seen
-            features[view, done : done + len(batch)] = encoder.encode(_restained(seen, log_gain))
+        for number, view in enumerate(views):
+            features[number, done : done + len(batch)] = encoder.encode(view.of(batch))
+            yield Step(f"Encoding {slide.name}", done, len(xy))
         done += len(batch)
-        yield Step(f"Encoding {slide.name}", done, len(spots))
+        yield Step(f"Encoding {slide.name}", done, len(xy))
     return features
 
 

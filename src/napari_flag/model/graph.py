@@ -77,15 +77,22 @@ def build_graph(
     present = np.take_along_axis(present, order, 1)
     neighbours = np.where(present, np.take_along_axis(index, order, 1), own)
     distance = np.where(present, np.take_along_axis(found, order, 1) / pitch_um, 0.0)
-    framed = (features - features.mean(0)) / (features.std(0) + 1e-6)
-    unit = framed / np.maximum(np.linalg.norm(framed, axis=1, keepdims=True), 1e-6)
-    likeness = np.empty(neighbours.shape, np.float32)
-    for start in range(0, n, 4096):  # bounded memory on Visium HD
-        rows = slice(start, start + 4096)
-        likeness[rows] = np.einsum("nd,nkd->nk", unit[rows], unit[neighbours[rows]])
     return SpotGraph(
         neighbours=neighbours.astype(np.int64),
         present=present,
         distance=distance.astype(np.float32),
-        likeness=np.where(present, likeness, 0).astype(np.float32),
+        likeness=likeness(features, neighbours, present),
     )
+
+
+def likeness(
+    features: npt.NDArray[np.float32], neighbours: npt.NDArray[np.int64], present: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """Return the cosine of each spot's standardised features with its neighbours', (n, k) float32."""
+    framed = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    unit = framed / np.maximum(np.linalg.norm(framed, axis=1, keepdims=True), 1e-6)
+    alike = np.empty(neighbours.shape, np.float32)
+    for start in range(0, len(features), 4096):  # bounded memory on Visium HD
+        rows = slice(start, start + 4096)
+        alike[rows] = np.einsum("nd,nkd->nk", unit[rows], unit[neighbours[rows]])
+    return np.where(present, alike, 0).astype(np.float32)
