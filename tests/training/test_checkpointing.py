@@ -73,7 +73,7 @@ def test_a_damaged_previous_state_is_no_way_out(tmp_path):
 
 
 def test_other_settings_are_named(tmp_path):
-    with pytest.raises(UserError, match="other settings .rate 0.1 there, 0.2 here"):
+    with pytest.raises(UserError, match=r"other settings .rate 0.1 there, 0.2 here"):
         load_state(saved_twice(tmp_path), {"net": layer(0)}, SETTINGS | {"rate": 0.2})
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def test_sections_can_be_left_out_and_unknown_ones_are_named():
         config.without(("C9",))
 
 
+def test_the_last_section_to_stop_early_by_cannot_be_left_out():
+    config = read_config(Path(__file__).parents[2] / "training" / "configs" / "her2st.toml")
+    watched = replace(config, fit=replace(config.fit, validation=("C3", "C4")))
+    assert watched.without(("C3",)).fit.validation == ("C4",)
+    with pytest.raises(UserError, match="no section to stop early by"):
+        watched.without(("C3", "C4"))
+
+
 def test_a_config_with_an_unknown_value_says_so(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text(
@@ -34,3 +43,35 @@ def test_a_config_with_an_unknown_value_says_so(tmp_path):
 def test_a_missing_config_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_config(tmp_path / "none.toml")
+
+
+def test_a_config_may_extend_another_and_change_single_values(tmp_path):
+    base = (
+        'name = "base"\nsamples = 4\n[[slides]]\nname = "a"\npatient = "a"\nimage = "i"\nspots = "s"\n'
+        "[network]\nwidth = 64\n[fit]\nscore_rate = 1e-4\nema = 0.9\n"
+    )
+    (tmp_path / "base.toml").write_text(base)
+    (tmp_path / "ablations").mkdir()
+    path = tmp_path / "ablations" / "without.toml"
+    path.write_text(
+        'extends = "../base.toml"\nname = "without"\n[network]\ndiffusion = false\n[fit]\nema = 0.5\n'
+        'validation = ["a"]\n'
+    )
+    config = read_config(path)
+    assert (config.name, config.samples) == ("without", 4)
+    assert config.network == {"width": 64, "diffusion": False}
+    assert (config.fit.score_rate, config.fit.ema, config.fit.validation) == (1e-4, 0.5, ("a",))
+
+
+def test_a_config_that_extends_itself_is_one_sentence(tmp_path):
+    (tmp_path / "a.toml").write_text('extends = "b.toml"\n')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"\n')
+    with pytest.raises(UserError, match="extends itself"):
+        read_config(tmp_path / "a.toml")
+
+
+def test_a_config_that_is_not_toml_is_one_sentence(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text("name = her2st\n")
+    with pytest.raises(UserError, match="no TOML file"):
+        read_config(path)

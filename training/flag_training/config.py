@@ -44,7 +44,18 @@ class FitConfig:
     branch_steps, branch_rate, branch_decay
         Steps, learning rate and weight decay of each graph branch.
     score_steps, score_rate, score_decay, score_batch
-        The same of the gene DiT and the encoder of H_spatial; spots per step.
+        The same of the gene DiT and the encoder of H_spatial; spots denoised per batch of slides.
+    slides_per_batch
+        Slides encoded together, whole; 0 takes all.  An epoch visits every slide once.
+    accumulate
+        Batches whose gradients make one step; the last step of an epoch takes those that are left.
+    warm_steps, clip
+        Steps of linear warm-up before the cosine decay; largest norm of a step's gradient.
+    validation, validation_share
+        Sections to hold out of everything for early stopping, by name or as a share of the slides (drawn
+        by `seed`); neither switches it off.  Never the test sections.
+    check_every, patience
+        Steps between looks at those sections, and looks without improvement that end the training.
     ema
         Decay of the averaged weights that are kept.
     shrinkage
@@ -65,11 +76,44 @@ class FitConfig:
     score_rate: float = 1e-3
     score_decay: float = 0.02
     score_batch: int = 64
+    slides_per_batch: int = 0
+    accumulate: int = 1
+    warm_steps: int = 50
+    clip: float = 1.0
+    validation: tuple[str, ...] = ()
+    validation_share: float = 0.0
+    check_every: int = 50
+    patience: int = 10
     ema: float = 0.995
     shrinkage: float = 0.1
     alignment_targets: str | None = None
     alignment_weight: float = 0.5
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfig:
+    """What a run runs on, and what it leaves behind; nothing here changes what is to be learnt.
+
+    Parameters
+    ----------
+    accelerator
+        ``"auto"`` takes CUDA where there is one, else the CPU; ``"cuda"`` or ``"cpu"`` insist.
+    devices
+        Processes on this machine, one device each; ``torchrun`` says it itself.
+    precision
+        ``"32"``, ``"bf16-mixed"`` or ``"16-mixed"``; the CPU computes in 32.
+    save_every
+        Steps between training states.
+    tensorboard
+        Whether to log for TensorBoard beside the CSV files.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32"
+    save_every: int = 100
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +138,8 @@ class RunConfig:
         Joint samples averaged into ``X``, chosen on inner validation sections; goes into the card.
     card
         What the data card says beyond what the run knows itself.
+    machine
+        What it runs on.
     """
 
     name: str
@@ -105,6 +151,7 @@ class RunConfig:
     encoder: TileEncoderConfig
     samples: int
     card: dict[str, Any]
+    machine: MachineConfig = MachineConfig()
 
     def without(self, sections: tuple[str, ...]) -> "RunConfig":
         """Return the run without `sections`."""
@@ -114,8 +161,15 @@ class RunConfig:
                 f"The run has no section {', '.join(sorted(unknown))} to leave out; it has "
                 f"{', '.join(slide.name for slide in self.slides)}."
             )
+        validation = tuple(name for name in self.fit.validation if name not in sections)
+        if self.fit.validation and not validation:
+            raise UserError(
+                f"Leaving out {', '.join(sections)} leaves no section to stop early by; name others under "
+                "validation in the config."
+            )
         return replace(
             self,
+            fit=replace(self.fit, validation=validation),
             slides=tuple(slide for slide in self.slides if slide.name not in sections),
             encoder_slides=tuple(name for name in self.encoder_slides if name not in sections),
         )
@@ -126,30 +180,54 @@ class RunConfig:
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read the TOML file `path`.
+    """Read the TOML file `path`; it may extend another: ``extends = "../her2st.toml"``.
 
     Raises
     ------
     UserError
         When it is missing, not TOML, or has unknown or missing values.
     """
+    values = _read_values(path)
+    fit = {name: tuple(v) if isinstance(v, list) else v for name, v in values.get("fit", {}).items()}
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
         return RunConfig(
             name=values["name"],
             panel=values.get("panel"),
             slides=tuple(SlideEntry(**entry) for entry in values["slides"]),
             encoder_slides=tuple(values.get("encoder_slides", ())),
             network=values.get("network", {}),
-            fit=FitConfig(**values.get("fit", {})),
+            fit=FitConfig(**fit),
             encoder=TileEncoderConfig(**values.get("encoder", {})),
             samples=values.get("samples", 8),
             card=values.get("card", {}),
+            machine=MachineConfig(**values.get("machine", {})),
         )
-    except OSError as error:
-        raise UserError(f"The config {path} cannot be read ({error.strerror}); check the path.") from error
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(
             f"The config {path} does not describe a training run ({error}); compare it with "
             "training/configs/her2st.toml."
         ) from error
+
+
+def _read_values(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the values of `path` over those of the file it extends, table by table."""
+    if path.resolve() in below:
+        raise UserError(f"The config {path} extends itself; take extends out of one of the files.")
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"The config {path} cannot be read ({error.strerror}); check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"The config {path} is no TOML file ({error}); correct it there.") from error
+    if "extends" not in values:
+        return values
+    base = _read_values(path.parent / str(values.pop("extends")), (*below, path.resolve()))
+    return _over(base, values)
+
+
+def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    merged = base | values
+    for key in base.keys() & values.keys():
+        if isinstance(base[key], dict) and isinstance(values[key], dict):
+            merged[key] = _over(base[key], values[key])
+    return merged
