@@ -196,7 +196,7 @@ def average_correlations(
     error = np.divide(1.0, weight, out=np.zeros_like(z), where=seen)  # variance of z, Fisher 1921
     number = np.maximum(seen.sum(0), 1)
     mean = np.tanh(z.sum(0) / number)
-    known = seen.any(0).diagonal()
+    known = np.diagonal(seen.any(axis=0)).copy()
     return _shrink(mean, (1 - mean**2) ** 2 * error.sum(0) / number**2), known
 
 

@@ -1,10 +1,13 @@
 """Genes of a panel under other names: human symbols → Ensembl ids; other species are refused."""
 
+import gzip
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from flag_training.gene_targets.unpickling import read_dictionary
 from napari_flag.errors import UserError
 
 _ENSEMBL: Final = re.compile(r"(ENS[A-Z]*G\d{8,})(\.\d+)?")
@@ -79,3 +82,39 @@ def ensembl_ids(genes: Iterable[str], ids: Mapping[str, str]) -> dict[str, str]:
     """Return gene → Ensembl id for those of `genes` that have one."""
     found = {gene: ensembl_id(gene, ids) for gene in genes}
     return {gene: name for gene, name in found.items() if name is not None}
+
+
+def read_gene_ids(path: Path) -> dict[str, str]:
+    """Return symbol → Ensembl id from a dictionary or a table.
+
+    Parameters
+    ----------
+    path
+        ``.json`` or ``.pkl`` as Geneformer's ``gene_name_id_dict``, or a text table (also gzipped) with
+        an Ensembl id and a symbol in each line, in either order, as Space Ranger's ``features.tsv.gz``.
+
+    Raises
+    ------
+    UserError
+        When it cannot be read or pairs no symbol with an id.
+    """
+    if path.suffix in (".json", ".pkl"):
+        return {symbol: str(name) for symbol, name in read_dictionary(path).items()}
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"The gene ids {path} cannot be read ({error}); check the path.") from error
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        words = [word.strip().strip('"') for word in re.split(r"[\t,;]", line)]
+        ids = [word for word in words if _ENSEMBL.fullmatch(word)]
+        symbols = [word for word in words if word and not _ENSEMBL.fullmatch(word)]
+        if ids and symbols:
+            found.setdefault(symbols[0], ids[0])
+    if not found:
+        raise UserError(
+            f"{path} pairs no gene symbol with an Ensembl id; give a table with both in each line, such as "
+            "Space Ranger's features.tsv.gz."
+        )
+    return found
