@@ -1,0 +1,188 @@
+"""Build a store: tables of every slide, splits, panel, then features; whatever is finished is kept."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from flag_training.cohort import draw_views
+from flag_training.prepare.choices import write_panel, write_splits
+from flag_training.prepare.plan import StorePlan
+from flag_training.prepare.reading import read_tables
+from flag_training.prepare.records import read_record, write_record
+from flag_training.prepare.sources import SlideSource, require_files
+from flag_training.prepare.store import (
+    FORMAT,
+    SLIDE_RECORD,
+    STORE_RECORD,
+    TABLES,
+    Store,
+    StoredSlide,
+    open_store,
+    open_stored,
+)
+from flag_training.prepare.writing import FeatureTask, forget, relative, write_features, write_tables
+from napari_flag.encoders.registry import Encoder
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, Steps
+from napari_flag.slides.slide import open_slide
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How features are made.
+
+    Parameters
+    ----------
+    encoder, fingerprint
+        What encodes, and the hash of its weights.
+    views
+        How many ways a slide is seen; the first is as it is.
+    seed
+        Draws the others, for each slide anew.
+    batch_size
+        Tiles at a time.
+    """
+
+    encoder: Encoder
+    fingerprint: str
+    views: int = 4
+    seed: int = 0
+    batch_size: int = 8
+
+    def of(self, slide: str) -> FeatureTask:
+        """Return the task for one slide; its views depend on its name, not on its neighbours."""
+        told = hashlib.sha256(f"{self.seed}:{slide}".encode()).digest()
+        seed = int.from_bytes(told[:8], "big")
+        return FeatureTask(self.encoder, self.fingerprint, draw_views(self.views, seed), self.batch_size)
+
+
+def build_store(
+    plan: StorePlan, out: Path, encoding: Encoding | None = None, rebuild: Sequence[str] = ()
+) -> Steps[Store]:
+    """Make the store `out`, or go on with it.
+
+    Parameters
+    ----------
+    plan
+        What to put in.
+    out
+        Folder of the store; created.
+    encoding
+        Makes features; None leaves them for another run.
+    rebuild
+        Entries to make anew: ``SLIDE`` or ``SLIDE/STAGE``, e.g. ``C2/features-uni``.
+
+    Raises
+    ------
+    UserError
+        When files are missing or do not fit, or an entry that is there is damaged or was made of
+        other sources or settings.
+    """
+    require_files(plan.sources)
+    _open_or_begin(plan, out)
+    _forget(plan, out, rebuild)
+    total = len(plan.sources)
+    for number, source in enumerate(plan.sources):
+        yield Step("Preparing slides", number, total, "slides")
+        slide = yield from _tables(plan, source, out)
+        for notice in slide.record["notices"]:
+            yield Step(
+                "Preparing slides", number, len(plan.sources), "slides", notice=f"{source.name}: {notice}"
+            )
+    store = open_store(out)
+    write_splits(plan, store)
+    if plan.panel is not None:
+        yield from write_panel(plan, plan.panel, store)
+    if encoding is not None:
+        for source in plan.sources:
+            yield from _features(source, store, encoding.of(source.name))
+    return store
+
+
+def _open_or_begin(plan: StorePlan, out: Path) -> None:
+    """Write the store's record, or refuse a store of another cohort."""
+    names = [source.name for source in plan.sources]
+    strange = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
+    if strange:
+        raise UserError(
+            f"{strange[0]!r} cannot be the name of a folder; name slides with letters, digits, - and _."
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"The cohort {plan.name} names a slide twice; give each slide its own name.")
+    told = {"format": FORMAT, "name": plan.name, "species": plan.species, "slides": names}
+    if not (out / STORE_RECORD).exists():
+        write_record(out / STORE_RECORD, told)
+    elif read_record(out / STORE_RECORD, "delete it and run this again; slides are kept.") != told:
+        raise UserError(
+            f"{out} is the store of another cohort, or of other slides of {plan.name}; choose another "
+            "folder with --out."
+        )
+
+
+def _forget(plan: StorePlan, out: Path, rebuild: Sequence[str]) -> None:
+    names = {source.name for source in plan.sources}
+    for entry in rebuild:
+        name, _, stage = entry.partition("/")
+        if name not in names:
+            raise UserError(
+                f"There is no slide {name} to rebuild; the cohort has {', '.join(sorted(names))}."
+            )
+        folder = out / "slides" / name
+        if not stage:
+            rmtree(folder, ignore_errors=True)
+        elif (folder / SLIDE_RECORD).exists():
+            whole = f"rebuild the whole slide with: napari-flag prepare … --rebuild {name}"
+            forget(folder, read_record(folder / SLIDE_RECORD, whole), stage)
+
+
+def _tables(plan: StorePlan, source: SlideSource, out: Path) -> Steps[StoredSlide]:
+    """Return the stored slide, checked if it was there, else read and written."""
+    folder = out / "slides" / source.name
+    stages: dict[str, Any] = {}
+    if (folder / SLIDE_RECORD).exists():
+        whole = f"rebuild the slide with: napari-flag prepare … --rebuild {source.name}"
+        record = read_record(folder / SLIDE_RECORD, whole)
+        stages = record["stages"]
+        if TABLES in stages:
+            _refuse_changed(record, source, plan.root)
+            slide = open_stored(folder)
+            for stage, name in slide.files():
+                yield from slide.check(stage, name)
+            return slide
+    yield Step(f"Reading {source.name}", 0)
+    with open_slide(source.image, source.mpp) as image:
+        read = read_tables(source, image, plan.species, plan.gene_ids)
+    yield from write_tables(folder, source, read, plan.root, stages)
+    return open_stored(folder)
+
+
+def _refuse_changed(record: Mapping[str, Any], source: SlideSource, root: Path) -> None:
+    """Refuse a slide whose sources are not those it was made of, by name and size."""
+    told = {entry["path"]: entry["bytes"] for entry in record["sources"]}
+    found = {relative(path, root): path.stat().st_size for path in source.files()}
+    if told != found:
+        changed = sorted(told.items() ^ found.items())[0][0]
+        raise UserError(
+            f"{source.name} was prepared from other files ({changed} differs); give the same ones, or "
+            f"rebuild the slide with: napari-flag prepare … --rebuild {source.name}"
+        )
+
+
+def _features(source: SlideSource, store: Store, task: FeatureTask) -> Steps[None]:
+    """Encode a slide unless that is done, and done with the same settings."""
+    slide = store.slide(source.name)
+    done = slide.record["stages"].get(task.stage)
+    if done is None:
+        with open_slide(source.image) as image:
+            yield from write_features(slide, image.with_mpp(slide.mpp, slide.record["mpp_source"]), task)
+    elif done["settings"] != task.settings(slide):
+        raise UserError(
+            f"The {task.stage} of {source.name} were made with other settings (encoder weights, views or "
+            f"seed); make them again with: napari-flag prepare … --rebuild {source.name}/{task.stage}"
+        )
+    else:
+        rmtree(slide.folder / f"{task.stage}.parts", ignore_errors=True)
