@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flag_training.gene_targets import commands as gene_targets
+from flag_training.prepare import command as prepare
 
 if TYPE_CHECKING:
     from flag_training.config import RunConfig
 
 
 def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add ``train``, ``evaluate`` and ``gene-targets``."""
+    """Add ``prepare``, ``train``, ``evaluate`` and ``gene-targets``."""
+    prepare.add_commands(commands)
     gene_targets.add_commands(commands)
     parser = commands.add_parser(
         "train",

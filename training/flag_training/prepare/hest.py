@@ -134,6 +134,7 @@ def hest_sources(
         When a sample is of another species, or its µm/px is not known.
     """
     found = []
+    several = len({metadata[name].get("dataset_title") for name in ids}) > 1
     for name in ids:
         row = metadata[name]
         if row["species"] != species:
@@ -149,7 +150,7 @@ def hest_sources(
         found.append(
             SlideSource(
                 name=name,
-                patient=_patient(row),
+                patient=_patient(row, several),
                 image=folder / "wsis" / f"{name}.tif",
                 spots=folder / "st" / f"{name}.h5ad",
                 mpp=mpp,
@@ -233,9 +234,10 @@ def _fetch(name: str, folder: Path, endpoint: str | None) -> None:
         ) from error
 
 
-def _patient(row: dict[str, str]) -> str | None:
-    """Return a name for the patient that no other study shares; None where HEST does not say."""
-    return f"{row['dataset_title']}: {row['patient']}" if row["patient"] else None
+def _patient(row: dict[str, str], several: bool) -> str | None:
+    """Return the patient, with the study where a cohort has several; None where HEST does not say."""
+    study = f"{row.get('dataset_title', '')}: " if several else ""
+    return f"{study}{row['patient']}" if row["patient"] else None
 
 
 def _parts(name: str) -> tuple[str, int]:

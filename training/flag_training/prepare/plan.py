@@ -21,7 +21,7 @@ class SlideRow:
     ----------
     name, image, spots
         As in `SlideSource`.
-    patient, counts, labels, mpp, pitch_um, diameter_um
+    patient, counts, labels, mpp, mpp_from_spots, pitch_um, diameter_um
         As in `SlideSource`, where they are known.
     """
 
@@ -32,6 +32,7 @@ class SlideRow:
     counts: str | None = None
     labels: str | None = None
     mpp: float | None = None
+    mpp_from_spots: bool = False
     pitch_um: float | None = None
     diameter_um: float | None = None
 
@@ -46,6 +47,7 @@ class SlideRow:
             labels=data / self.labels if self.labels else None,
             mpp=self.mpp,
             mpp_source="the cohort file",
+            mpp_from_spots=self.mpp_from_spots,
             pitch_um=self.pitch_um,
             diameter_um=self.diameter_um,
         )

@@ -131,13 +131,15 @@ def _scale(
     """Return µm/px, its source and doubts: the source's word, the image's, or the table's; no guess."""
     suggested = _suggested(spots)
     mpp, told = (slide.mpp, slide.mpp_source) if source.mpp is None else (source.mpp, source.mpp_source)
+    if source.mpp_from_spots and suggested is not None:
+        return suggested, f"the pitch of the spots' array, {spots.pitch_um:g} µm, as asked for", ()
     if mpp is None:
         mpp, told = table.mpp, table.mpp_source
     if mpp is None:
         hint = "" if suggested is None else f"; the spots' array suggests {suggested:.3f}"
         raise UserError(
             f"Neither {slide.path.name} nor its table says how many µm a pixel of {source.name} is{hint}, "
-            "so state it as mpp in the cohort file, or with --mpp."
+            "so state it as mpp in the cohort file or with --mpp, or set mpp_from_spots = true there."
         )
     doubts = [doubt for doubt in (check_mpp(mpp),) if doubt]
     if suggested is not None and abs(mpp / suggested - 1) > DISAGREE:

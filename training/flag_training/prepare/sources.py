@@ -30,6 +30,8 @@ class SlideSource:
         Table of labels per spot.
     mpp, mpp_source
         µm per level-0 pixel where known better than by the image, and who says so.
+    mpp_from_spots
+        Take µm/px from the array's pitch: for scans that state none, where the user says so.
     pitch_um, diameter_um
         Of the array, where the technology's nominal ones are not to be taken.
     level_0
@@ -47,6 +49,7 @@ class SlideSource:
     labels: Path | None = None
     mpp: float | None = None
     mpp_source: str = "set by hand"
+    mpp_from_spots: bool = False
     pitch_um: float | None = None
     diameter_um: float | None = None
     level_0: bool = False

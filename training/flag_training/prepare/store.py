@@ -197,14 +197,18 @@ class Store:
             raise UserError(f'The store {self.path} has no slide "{name}"; it has {", ".join(self.names)}.')
         return open_stored(self.path / "slides" / name)
 
+    def splits(self) -> dict[str, Any]:
+        """Return both splits as they are written down: by → part → names, and ``unmade``."""
+        record = read_record(self.path / SPLITS_RECORD, f"to make the splits, {PREPARE}.")
+        return dict(record["splits"])
+
     def split(self, by: str = "slides") -> Split:
         """Return the split by "slides" or by "patients"."""
-        record = read_record(self.path / SPLITS_RECORD, f"to make the splits, {PREPARE}.")
-        if by not in record["splits"]:
-            raise UserError(f'There is no split by "{by}"; choose {" or ".join(record["splits"])}.')
-        told = record["splits"][by]
-        train, validation, test = (tuple(told[part]) for part in PARTS)
-        return Split(train, validation, test, told["unmade"])
+        splits = self.splits()
+        if by not in splits:
+            raise UserError(f'There is no split by "{by}"; choose {" or ".join(splits)}.')
+        train, validation, test = (tuple(splits[by][part]) for part in PARTS)
+        return Split(train, validation, test, splits[by]["unmade"])
 
     def panel(self, name: str) -> tuple[str, ...]:
         """Return the symbols of a panel, in its order."""
@@ -222,8 +226,12 @@ class Store:
     def check(self) -> Steps[int]:
         """Compare every file with its hash and return how many there are."""
         self.split()
-        for panel in sorted((self.path / "panels").glob("*.json")):
-            self.panel_record(panel.stem)
+        for path in sorted((self.path / "panels").glob("*.json")):
+            text = path.with_suffix(".txt")
+            if not text.exists() or tuple(text.read_text("utf-8").split()) != self.panel(path.stem):
+                raise UserError(
+                    f"{text} is damaged (not the genes of {path.name}); delete both and {PREPARE}."
+                )
         checked = 0
         for name in self.names:
             slide = self.slide(name)
