@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from flag_training.config import RunConfig, SlideEntry
+from flag_training.stored import load_stored
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.model.graph import SpotGraph, build_graph
+from napari_flag.model.graph import SpotGraph, build_graph, likeness
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.spots import Spots
@@ -43,15 +44,21 @@ class TrainingSlide:
         µm per level-0 pixel.
     expression
         (n, G) float32 log2(count + 1).
+    neighbours
+        Neighbour lists where they are known already; the likeness in them is not used.
     """
 
     entry: SlideEntry
     spots: Spots
     mpp: float
     expression: FloatArray
+    neighbours: SpotGraph | None = None
 
     def graph(self, features: FloatArray) -> SpotGraph:
         """Return the spatial graph under `features` (n, d) of one view."""
+        if self.neighbours is not None:
+            known = self.neighbours
+            return replace(known, likeness=likeness(features, known.neighbours, known.present))
         return build_graph(self.spots.xy * self.mpp, features, self.pitch_um)
 
     @property
@@ -74,8 +81,25 @@ class Cohort:
     genes: tuple[str, ...]
 
 
-def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet) -> Steps[Cohort]:
-    """Read slides, counts and features; features are kept in `run` under the encoder's hash."""
+def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -> Steps[Cohort]:
+    """Read slides, counts and features of a run's sections.
+
+    Parameters
+    ----------
+    config
+        The run; of its store where it has one, else from the files it names.
+    data
+        Folder that the config's paths are relative to.
+    run
+        Folder where features are kept, under the encoder's hash.
+    net
+        The trained tile encoder; not needed with a store, whose features are there.
+    """
+    if config.store is not None:
+        names = [entry.name for entry in config.slides]
+        return (yield from load_stored(config.store, data, names, config.fit.views))
+    if net is None:
+        raise ValueError("a run without a store encodes its slides, which takes a tile encoder")
     encoder = EmbeddedEncoder(net)
     weights = b"".join(v.numpy().tobytes() for v in net.state_dict().values())
     panel = read_panel(config, data)

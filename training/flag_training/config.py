@@ -117,6 +117,29 @@ class MachineConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """A store of ``napari-flag prepare`` that a run reads its slides from.
+
+    Parameters
+    ----------
+    path
+        Its folder, relative to the data folder.
+    encoder
+        Whose features to take.
+    panel
+        Which of its panels to predict; "" takes all genes.
+    split
+        By "slides" or by "patients": the validation part stops early and the test part is left out; ""
+        trains on all.
+    """
+
+    path: str
+    encoder: str
+    panel: str = ""
+    split: str = "slides"
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """All of one run.
 
@@ -140,6 +163,8 @@ class RunConfig:
         What the data card says beyond what the run knows itself.
     machine
         What it runs on.
+    store
+        Where the slides are instead of `slides` and `panel`; `stored.with_store` fills them in.
     """
 
     name: str
@@ -152,6 +177,7 @@ class RunConfig:
     samples: int
     card: dict[str, Any]
     machine: MachineConfig = MachineConfig()
+    store: StoreConfig | None = None
 
     def without(self, sections: tuple[str, ...]) -> "RunConfig":
         """Return the run without `sections`."""
@@ -193,7 +219,7 @@ def read_config(path: Path) -> RunConfig:
         return RunConfig(
             name=values["name"],
             panel=values.get("panel"),
-            slides=tuple(SlideEntry(**entry) for entry in values["slides"]),
+            slides=() if "store" in values else tuple(SlideEntry(**entry) for entry in values["slides"]),
             encoder_slides=tuple(values.get("encoder_slides", ())),
             network=values.get("network", {}),
             fit=FitConfig(**fit),
@@ -201,6 +227,7 @@ def read_config(path: Path) -> RunConfig:
             samples=values.get("samples", 8),
             card=values.get("card", {}),
             machine=MachineConfig(**values.get("machine", {})),
+            store=StoreConfig(**values["store"]) if "store" in values else None,
         )
     except (KeyError, TypeError) as error:
         raise UserError(
