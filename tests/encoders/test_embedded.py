@@ -80,8 +80,8 @@ def test_pooling_looks_at_the_spot_and_its_surroundings():
 
 
 def test_an_unknown_encoder_is_refused_by_name():
-    with pytest.raises(UserError, match=r'"uni".*embedded'):
-        find_encoder("uni")
+    with pytest.raises(UserError, match=r'"unicorn".*embedded'):
+        find_encoder("unicorn")
 
 
 def test_weights_that_are_not_the_encoders_are_refused():

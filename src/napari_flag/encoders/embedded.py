@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_flag.encoders.tensors import fingerprint
+
 TILE_PX: Final = 600
 TILE_UM_PER_PX: Final = 0.683
 """Resolution of the her2st scans (200 µm pitch over about 293 px)."""
@@ -81,6 +83,7 @@ class EmbeddedEncoder:
 
     def __init__(self, net: TileNet, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
+        self.fingerprint = fingerprint(net.state_dict())
         self._net = net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._half = _supports_half(self.device)
 

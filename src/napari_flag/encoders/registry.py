@@ -1,16 +1,28 @@
-"""Which encoders there are: one row each."""
+"""Which encoders there are, and how one is opened."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_flag.encoders.catalogue import EMBEDDED, ROWS
+from napari_flag.encoders.rows import EncoderRow
 from napari_flag.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = [
+    "EMBEDDED",
+    "Encoder",
+    "EncoderRow",
+    "build_encoder",
+    "find_encoder",
+    "list_encoders",
+    "open_encoder",
+]
 
 
 class Encoder(Protocol):
@@ -24,63 +36,24 @@ class Encoder(Protocol):
         Length of a feature vector.
     tile_px, mpp
         Side of a tile in pixels, and its µm per pixel.
+    fingerprint
+        SHA-256 of its weights: what tells it from any other of the same name.
     """
 
     name: str
     dim: int
     tile_px: int
     mpp: float
+    fingerprint: str
 
     def encode(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return (b, dim) float32 features of (b, tile_px, tile_px, 3) uint8 RGB tiles."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderRow:
-    """One encoder of the registry.
-
-    Parameters
-    ----------
-    name, title
-        Key, and what a person reads.
-    dim, tile_px, mpp
-        As in `Encoder`.
-    licence
-        SPDX name or the provider's own words.
-    gated
-        Whether the weights must be asked for.
-    source
-        Where its weights come from.
-    """
-
-    name: str
-    title: str
-    dim: int
-    tile_px: int
-    mpp: float
-    licence: str
-    gated: bool
-    source: str
-
-
-EMBEDDED: Final = EncoderRow(
-    name="embedded",
-    title="Embedded encoder (stain, texture and self-supervised features)",
-    dim=1016,
-    tile_px=600,
-    mpp=0.683,
-    licence="BSD-3-Clause",
-    gated=False,
-    source="inside each weights file",
-)
-
-_ROWS: Final = (EMBEDDED,)
-
-
 def list_encoders() -> tuple[EncoderRow, ...]:
     """Return every encoder that can be used."""
-    return _ROWS
+    return ROWS
 
 
 def find_encoder(name: str) -> EncoderRow:
@@ -91,18 +64,72 @@ def find_encoder(name: str) -> EncoderRow:
     UserError
         When there is none; lists those there are.
     """
-    for row in _ROWS:
+    for row in ROWS:
         if row.name == name:
             return row
-    known = ", ".join(row.name for row in _ROWS)
+    known = ", ".join(row.name for row in ROWS)
     raise UserError(
-        f'These weights need the encoder "{name}", which this version of napari-flag does not '
-        f"have (it has: {known}); choose other weights or update napari-flag."
+        f'This version of napari-flag has no encoder called "{name}" (it has: {known}); choose one of '
+        "these, or weights made with one of these, or update napari-flag."
     )
 
 
+def open_encoder(
+    name: str, device: "torch.device | str", *, weights: Path | None = None, download: bool = False
+) -> Encoder:
+    """Open the encoder called `name`, ready on `device`.
+
+    Its weights are taken from `weights` when given, else from the local folder
+    (`hub.encoders_folder`), else from the Hugging Face cache, else downloaded if `download`.
+    No other encoder is ever taken in its place, and no code from the hub is run.
+
+    Parameters
+    ----------
+    name
+        As `list_encoders` has it.
+    device
+        Where it computes.
+    weights
+        File or folder of its weights; for the embedded encoder a napari-flag weights file.
+    download
+        Whether the user agreed to a download where the weights are not on this computer.
+
+    Raises
+    ------
+    UserError
+        No such encoder; weights not here (how to get them), damaged or of another model; no access.
+    """
+    from napari_flag.encoders import hub
+    from napari_flag.encoders.foundation import load_foundation
+    from napari_flag.progress import finish
+
+    row = find_encoder(name)
+    if row.recipe is None:
+        return _open_embedded(row, weights, device)
+    found = hub.find_weights(row, weights)
+    if found is not None:
+        return load_foundation(row, found.path, device)
+    if not download:
+        raise UserError(f"The weights of {row.title} are not on this computer; {hub.how_to_get(row)}.")
+    return load_foundation(row, finish(hub.download(row)), device)
+
+
+def _open_embedded(row: EncoderRow, weights: Path | None, device: "torch.device | str") -> Encoder:
+    from napari_flag.encoders.tensors import read_tensors
+
+    if weights is None:
+        raise UserError(
+            f"The {row.name} encoder has no weights of its own: they travel {row.source}; name the weights "
+            "file whose encoder is meant."
+        )
+    inside = {
+        k.removeprefix("encoder."): v for k, v in read_tensors(weights).items() if k.startswith("encoder.")
+    }
+    return build_encoder(row.name, inside, device)
+
+
 def build_encoder(name: str, tensors: Mapping[str, "torch.Tensor"], device: "torch.device | str") -> Encoder:
-    """Return the encoder called `name`, with `tensors` where its weights travel with the model."""
+    """Return the encoder called `name`, whose weights `tensors` travelled with a model."""
     row = find_encoder(name)
     from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 
