@@ -1,0 +1,53 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flag_training.cohort import Cohort
+from flag_training.methods import blinded
+from flag_training.methods.image_blind import IMAGE_BLIND, Pasted, centred_array
+from napari_flag.errors import UserError
+from napari_flag.progress import finish
+
+
+@pytest.fixture(scope="module")
+def rest(cohort):
+    return Cohort(cohort.slides[:3], cohort.features[:3], cohort.genes)
+
+
+def paste(method, rest, slide):
+    return finish(method.fit(rest, 0))(blinded(slide), np.full((len(slide.spots), 1), np.nan))
+
+
+def test_sections_of_the_same_patient_are_pasted_place_by_place(rest, cohort):
+    found = paste(Pasted(), rest, cohort.slides[3])
+    expected = (cohort.slides[1].expression + cohort.slides[2].expression) / 2
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_one_section_pasted_is_that_section(rest, cohort):
+    np.testing.assert_array_equal(
+        paste(Pasted(last_only=True), rest, cohort.slides[3]), rest.slides[2].expression
+    )
+
+
+def test_mirroring_turns_each_row_of_the_array_round(rest, cohort):
+    straight = paste(Pasted(), rest, cohort.slides[3]).reshape(6, 6, -1)
+    mirrored = paste(IMAGE_BLIND["other sections pasted mirrored"], rest, cohort.slides[3])
+    np.testing.assert_allclose(mirrored.reshape(6, 6, -1), straight[:, ::-1], atol=1e-6)
+
+
+def test_another_patient_is_pasted_when_there_is_no_section_of_its_own(rest, cohort):
+    alone = Cohort(rest.slides[:1], rest.features[:1], rest.genes)
+    np.testing.assert_array_equal(paste(Pasted(), alone, cohort.slides[3]), rest.slides[0].expression)
+
+
+def test_without_array_the_place_on_the_glass_counts(cohort):
+    slide = cohort.slides[3]
+    bare = replace(slide, spots=replace(slide.spots, array=None))
+    np.testing.assert_allclose(centred_array(bare), centred_array(slide), atol=0.01)
+
+
+def test_nothing_to_paste_is_said(cohort):
+    with pytest.raises(UserError, match="no section left to paste"):
+        finish(Pasted().fit(Cohort((), (), cohort.genes), 0))
