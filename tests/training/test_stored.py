@@ -1,0 +1,92 @@
+"""A run that reads its slides from a store."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.cohort_files import MPP, TinyEncoder, hest_folder
+from tests.training.conftest import make_config
+
+from flag_training.cohort import load_cohort
+from flag_training.config import StoreConfig, read_config
+from flag_training.prepare.building import Encoding, build_store
+from flag_training.prepare.hest import find_metadata, hest_sources, read_metadata
+from flag_training.prepare.panels import PanelRule
+from flag_training.prepare.plan import StorePlan
+from flag_training.prepare.sources import HUMAN
+from flag_training.prepare.store import open_store
+from flag_training.stored import held_out, with_store
+from napari_flag.errors import UserError
+from napari_flag.progress import finish
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with the store ``tiny`` in it."""
+    folder = tmp_path_factory.mktemp("data")
+    hest = hest_folder(folder / "hest")
+    sources = hest_sources([f"TST{i}" for i in range(1, 7)], read_metadata(find_metadata(hest)), hest, HUMAN)
+    rule = PanelRule("top8", 8, exact=True, variable_genes=0)
+    plan = StorePlan("tiny", HUMAN, sources, hest, panel=rule)
+    finish(build_store(plan, folder / "tiny", Encoding(TinyEncoder(), "f" * 64, views=2)))
+    return folder
+
+
+def run_config(**changes):
+    store = replace(StoreConfig("tiny", "tiny", "top8"), **changes)
+    return replace(make_config(views=2), store=store)
+
+
+def test_the_validation_part_stops_early_and_the_test_part_can_be_left_out(data):
+    config = with_store(run_config(), data)
+    split = open_store(data / "tiny").split()
+    assert {entry.name for entry in config.slides} == {f"TST{i}" for i in range(1, 7)}
+    assert config.fit.validation == split.validation
+    assert held_out(config, data) == split.test
+    trained = config.without(held_out(config, data))
+    assert {entry.name for entry in trained.slides} == {*split.train, *split.validation}
+    assert held_out(run_config(split=""), data) == ()
+    assert with_store(make_config(), data) == make_config()
+
+
+def test_the_cohort_is_that_of_the_store(data, tmp_path):
+    config = with_store(run_config(), data)
+    cohort = finish(load_cohort(config, data, tmp_path, None))
+    store = open_store(data / "tiny")
+    assert cohort.genes == store.panel("top8")
+    slide, stored = cohort.slides[1], store.slide("TST2")
+    counts = np.asarray(stored.counts()[:, list(cohort.genes)].X.todense())
+    np.testing.assert_allclose(slide.expression, np.log2(counts + 1), rtol=1e-6)
+    assert (slide.mpp, slide.pitch_um, slide.entry.patient) == (MPP, 200.0, "Patient 0")
+    torch.testing.assert_close(cohort.features[1], torch.from_numpy(np.array(stored.features("tiny"))))
+    graph = slide.graph(cohort.features[1][0].numpy())
+    np.testing.assert_array_equal(graph.neighbours, stored.graph().neighbours)
+    assert graph.likeness.any()
+
+
+def test_more_views_than_there_are_are_refused(data, tmp_path):
+    config = with_store(run_config(), data)
+    with pytest.raises(UserError, match="encoded in 2 views and the run asks for 3"):
+        finish(load_cohort(replace(config, fit=replace(config.fit, views=3)), data, tmp_path, None))
+
+
+def test_slides_encoded_with_other_weights_are_refused(data, tmp_path):
+    import shutil
+
+    shutil.copytree(data / "tiny", tmp_path / "tiny")
+    from flag_training.prepare.records import read_record, write_record
+
+    path = tmp_path / "tiny" / "slides" / "TST4" / "slide.json"
+    record = read_record(path, "")
+    record["stages"]["features-tiny"]["settings"]["fingerprint"] = "0" * 64
+    write_record(path, record)
+    config = with_store(run_config(), tmp_path)
+    with pytest.raises(UserError, match="encoded with other weights"):
+        finish(load_cohort(config, tmp_path, tmp_path, None))
+
+
+def test_a_config_names_a_store_instead_of_slides(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('name = "x"\n[store]\npath = "tiny"\nencoder = "uni"\npanel = "hmhvg200"\n')
+    assert read_config(path).store == StoreConfig("tiny", "uni", "hmhvg200", "slides")
