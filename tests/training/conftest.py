@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from flag_training.cohort import Cohort, TrainingSlide
-from flag_training.config import FitConfig, RunConfig, SlideEntry
+from flag_training.config import FitConfig, MachineConfig, RunConfig, SlideEntry
 from flag_training.tile_encoder import TileEncoderConfig
 from napari_flag.slides.spots import Spots
 
@@ -30,12 +30,17 @@ def make_slide(name, patient, seed, side=6, genes=5):
 
 @pytest.fixture(scope="session")
 def cohort():
+    return make_cohort()
+
+
+def make_cohort():
     made = [make_slide(*who) for who in (("B4", "B", 1), ("C2", "C", 2), ("C3", "C", 3), ("C4", "C", 4))]
     return Cohort(tuple(s for s, _ in made), tuple(f for _, f in made), tuple("ABCDE"))
 
 
-def make_config(**fit):
+def make_config(save_every=2, **fit):
     values = {"branch_steps": 4, "score_steps": 6, "score_batch": 16} | fit
     sizes = {"mean_width": 16, "mean_layers": 1, "context_width": 16, "context_layers": 1}
     sizes |= {"width": 16, "blocks": 2}
-    return RunConfig("tiny", None, (), (), sizes, FitConfig(**values), TileEncoderConfig(), 4, {})
+    machine = MachineConfig(accelerator="cpu", save_every=save_every)
+    return RunConfig("tiny", None, (), (), sizes, FitConfig(**values), TileEncoderConfig(), 4, {}, machine)

@@ -4,7 +4,6 @@ import torch
 from safetensors.torch import save_file
 from tests.training.conftest import make_config, make_slide
 
-from flag_training import fit as module
 from flag_training.cohort import Cohort
 from flag_training.fit import fit
 from flag_training.mean_head import assign_folds
@@ -31,8 +30,7 @@ def test_sections_of_a_patient_are_left_out_whole_and_a_lone_one_in_strips(cohor
     assert [set(fold) for fold in others] == [{0}, {1}, {2}]
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_SAVE_EVERY", 2)
+def test_a_killed_run_goes_on_as_if_it_had_not_been(cohort, tmp_path):
     config = make_config()
     whole = losses_of(cohort, config, tmp_path / "whole")
     first = losses_of(cohort, config, tmp_path / "killed", stop_after=4)
@@ -42,16 +40,14 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(cohort, tmp_path, monkeypatc
     assert len(rest) < len(whole)
 
 
-def test_a_damaged_state_is_refused_with_a_sentence(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_SAVE_EVERY", 2)
+def test_a_damaged_state_is_refused_with_a_sentence(cohort, tmp_path):
     losses_of(cohort, make_config(), tmp_path)
     (tmp_path / "score.pt").write_bytes(b"damaged")
     with pytest.raises(UserError, match="damaged"):
         finish(fit(cohort, make_config(), tmp_path))
 
 
-def test_a_state_of_other_settings_is_refused(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_SAVE_EVERY", 2)
+def test_a_state_of_other_settings_is_refused(cohort, tmp_path):
     losses_of(cohort, make_config(), tmp_path)
     with pytest.raises(UserError, match="other settings"):
         finish(fit(cohort, make_config(score_rate=1e-4), tmp_path))

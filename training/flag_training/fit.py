@@ -3,7 +3,6 @@
 Every stage keeps what it finished in the run folder; a killed run goes on from there.
 """
 
-import copy
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
@@ -11,31 +10,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
+from flag_training import checkpointing
 from flag_training.alignment import Alignment
-from flag_training.checkpointing import load_state, save_state
 from flag_training.cohort import Cohort, load_cohort
-from flag_training.config import FitConfig, RunConfig
-from flag_training.mean_head import (
-    FramedCohort,
-    assign_folds,
-    fit_mean_head,
-    rate_factor,
-    update_average,
-)
+from flag_training.config import RunConfig
+from flag_training.denoising import Denoising, SlideBatches
+from flag_training.devices import from_first, in_turn, open_fabric, said_of
+from flag_training.loop import run_loop
+from flag_training.mean_head import FramedCohort, assign_folds, fit_mean_head
+from flag_training.run_log import RunLog
+from flag_training.stage import Keeping, Schedule, log_columns
 from flag_training.tile_encoder import train_tile_encoder
+from flag_training.validation import HeldOut, split_validation
 from napari_flag.encoders.embedded import TILE_UM_PER_PX, TileNet
 from napari_flag.model.checkpoint import save_checkpoint
-from napari_flag.model.diffusion import noise_levels, precondition
+from napari_flag.model.diffusion import precondition
 from napari_flag.model.flag import Flag, FlagConfig, GraphTensors
-from napari_flag.model.frame import Frames
 from napari_flag.progress import Step, Steps
 
-_SAVE_EVERY = 100
 
-
-def train(config: RunConfig, data: Path, run: Path, out: Path) -> Steps[Path]:
+def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: bool = False) -> Steps[Path]:
     """Train the weights that `config` describes.
 
     Parameters
@@ -48,12 +45,20 @@ def train(config: RunConfig, data: Path, run: Path, out: Path) -> Steps[Path]:
         Folder of states and features; created, and gone on from.
     out
         The weights file to write.
+    use_previous
+        Whether damaged training states give way to those saved before them.
     """
-    net = yield from tile_encoder(config, data, run)
-    cohort = yield from load_cohort(config, data, run, net)
-    network = yield from fit(cohort, config, run / states_name(config))
-    card = _card(config, cohort)
-    save_checkpoint(out, network, net.state_dict(), encoder="embedded", genes=cohort.genes, card=card)
+    fabric = open_fabric(config.machine)
+    yield Step("Starting", 0, notice=said_of(config.machine, fabric))
+    if use_previous and fabric.is_global_zero:
+        for path in checkpointing.use_previous(run):
+            yield Step("Starting", 0, notice=f"{path} was damaged; going on from the state before it.")
+    net = yield from from_first(fabric, lambda: tile_encoder(config, data, run))
+    cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, net))
+    network = yield from fit(cohort, config, run / states_name(config), fabric)
+    if fabric.is_global_zero:
+        card = _card(config, cohort)
+        save_checkpoint(out, network, net.state_dict(), encoder="embedded", genes=cohort.genes, card=card)
     return out
 
 
@@ -78,26 +83,42 @@ def states_name(config: RunConfig) -> str:
     return f"fit-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
-def fit(cohort: Cohort, config: RunConfig, run: Path) -> Steps[Flag]:
-    """Fit mean head and diffusion on features that are there."""
+def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = None) -> Steps[Flag]:
+    """Fit mean head and diffusion on features that are there.
+
+    Parameters
+    ----------
+    cohort
+        Slides with their features; those of the config's validation are only looked at.
+    config
+        Values of the run.
+    run
+        Folder of states and logs; created, and gone on from.
+    fabric
+        Where; None opens what the config says.
+    """
+    fabric = fabric or open_fabric(config.machine)
     values = config.fit
-    folds = assign_folds(cohort.slides)
+    training, held_out = split_validation(cohort, values)
+    folds = assign_folds(training.slides)
     sizes = FlagConfig(
-        features=cohort.features[0].shape[2],
-        genes=len(cohort.genes),
-        slides=len(cohort.slides),
+        features=training.features[0].shape[2],
+        genes=len(training.genes),
+        slides=len(training.slides),
         members=int(max(fold.max() for fold in folds)) + 1,
         **config.network,
     )
     torch.manual_seed(values.seed)
     network = Flag(sizes)
-    _remember(network, cohort)
-    framed = _frame(cohort, network.frames, folds)
-    head, expected = yield from fit_mean_head(framed, sizes, values, run)
+    _remember(network, training)
+    framed = _frame(network, training, folds)
+    head, expected = yield from from_first(fabric, lambda: fit_mean_head(framed, sizes, values, run))
     network.mean_head.load_state_dict(head.state_dict())
-    residual = framed.targets - expected[0]
-    _describe_residuals(network, residual, values.shrinkage)
-    return (yield from _fit_score(network, framed, expected, cohort.genes, values, run))
+    _describe_residuals(network, framed.targets - expected[0], values.shrinkage)
+    spread = network.get_buffer("spread")
+    source = SlideBatches(framed, expected, spread, values.score_batch, values.slides_per_batch, values.seed)
+    alignment = _alignment(config, training, sizes.width)
+    return (yield from _fit_score(network, alignment, source, held_out, config, run, fabric))
 
 
 def _remember(network: Flag, cohort: Cohort) -> None:
@@ -116,8 +137,9 @@ def _remember(network: Flag, cohort: Cohort) -> None:
         network.get_buffer(name).copy_(value)
 
 
-def _frame(cohort: Cohort, frames: Frames, folds: tuple[Any, ...]) -> FramedCohort:
+def _frame(network: Flag, cohort: Cohort, folds: tuple[Any, ...]) -> FramedCohort:
     """Put every slide into its own frame and lay all side by side, once per view."""
+    frames = network.frames
     views = range(cohort.features[0].shape[0])
     targets = [
         (torch.from_numpy(slide.expression) - location) / scale
@@ -128,10 +150,12 @@ def _frame(cohort: Cohort, frames: Frames, folds: tuple[Any, ...]) -> FramedCoho
             torch.cat([frames.features(features[v]) for features in cohort.features]) for v in views
         ),
         graphs=tuple(
-            GraphTensors.of(
-                *(
-                    slide.graph(features[v].numpy())
-                    for slide, features in zip(cohort.slides, cohort.features, strict=True)
+            network.seen(
+                GraphTensors.of(
+                    *(
+                        slide.graph(features[v].numpy())
+                        for slide, features in zip(cohort.slides, cohort.features, strict=True)
+                    )
                 )
             )
             for v in views
@@ -152,61 +176,59 @@ def _describe_residuals(network: Flag, residual: Tensor, shrinkage: float) -> No
     network.get_buffer("eigenvectors").copy_(p.eigenvectors)
 
 
+def _alignment(config: RunConfig, cohort: Cohort, width: int) -> Alignment:
+    """Open what gene tokens are aligned to; nothing where the loss has no weight."""
+    values = config.fit
+    torch.manual_seed(values.seed + 1)
+    if not values.alignment_weight:
+        return Alignment()
+    return Alignment.load(values, cohort.genes, width, cohort.slides)
+
+
 def _fit_score(
     network: Flag,
-    cohort: FramedCohort,
-    expected: Tensor,
-    genes: tuple[str, ...],
-    config: FitConfig,
+    alignment: Alignment,
+    source: SlideBatches,
+    held_out: Cohort,
+    config: RunConfig,
     run: Path,
+    fabric: Fabric,
 ) -> Steps[Flag]:
     """Train the gene DiT and the encoder of H_spatial by denoising the cross-fitted residuals."""
-    torch.manual_seed(config.seed + 1)
-    learning = torch.nn.ModuleDict({"gene_dit": network.gene_dit, "spatial_encoder": network.spatial_encoder})
-    averaged = copy.deepcopy(learning)
-    alignment = Alignment.load(config, genes, network.config.width)
-    parameters = [*learning.parameters(), *alignment.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=config.score_rate, weight_decay=config.score_decay)
-    modules = {"live": learning, "averaged": averaged, "alignment": alignment, "optimiser": optimiser}
-    settings, place = asdict(config), run / "score.pt"
-    spread = network.get_buffer("spread")
-    for step in range(load_state(place, modules, settings), config.score_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = config.score_rate * rate_factor(step, config.score_steps, warm=50)
-        learning.train()
-        seeds = torch.Generator().manual_seed(config.seed * 10**6 + step)
-        torch.manual_seed(config.seed * 10**6 + step)  # dropout resumes as if never stopped
-        view = int(torch.randint(len(cohort.features), (1,), generator=seeds))
-        rows = torch.randperm(len(cohort.targets), generator=seeds)[: config.score_batch]
-        told = expected[view] / spread
-        spatial = network.spatial(cohort.features[view], told, cohort.graphs[view])[rows]
-        residual = (cohort.targets - expected[view])[rows] / spread
-        noise = torch.randn(residual.shape, generator=seeds)
-        sigma = noise_levels(len(rows), seeds)
-        score, tokens = network.score_loss(residual, noise, sigma, spatial, told[rows])
-        loss = score + config.alignment_weight * alignment(tokens)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        update_average(averaged, learning, config.ema if step > 100 else 0.9)
-        if (step + 1) % _SAVE_EVERY == 0:
-            save_state(place, modules, settings, step + 1)
-        yield Step(
-            "Training the gene transformer", step + 1, config.score_steps, "steps", partial=score.item()
-        )
-    learning.load_state_dict(averaged.state_dict())
-    return network.eval()
+    values, machine = config.fit, config.machine
+    schedule = Schedule(
+        stage="Training the gene transformer",
+        steps=values.score_steps,
+        rate=values.score_rate,
+        decay=values.score_decay,
+        warm=values.warm_steps,
+        accumulate=values.accumulate,
+        clip=values.clip,
+        ema=values.ema,
+        check_every=values.check_every,
+        patience=values.patience if held_out.slides else 0,
+        seed=values.seed,
+    )
+    look = HeldOut(network, held_out, values.score_batch, fabric.device) if held_out.slides else None
+    objective = Denoising(network, alignment, values.alignment_weight)
+    columns, first = log_columns(Denoising), fabric.is_global_zero
+    with RunLog(run, "score", columns, tensorboard=machine.tensorboard, writes=first) as log:
+        settings = asdict(values) | {"network": config.network}
+        keeping = Keeping(run / "score.pt", machine.save_every, settings, log)
+        averaged = yield from run_loop(objective, source, schedule, fabric, keeping, look)
+    objective.learning.load_state_dict(averaged.state_dict())
+    return network.requires_grad_(True).cpu().eval()
 
 
 def _card(config: RunConfig, cohort: Cohort) -> dict[str, Any]:
     """Return the data card: what the run knows of itself, and what the config adds."""
-    first = cohort.slides[0]
+    training, held_out = split_validation(cohort, config.fit)
+    first = training.slides[0]
     card: dict[str, Any] = {
         "title": config.name,
-        "sections": [slide.entry.name for slide in cohort.slides],
-        "patients": sorted({slide.entry.patient for slide in cohort.slides}),
-        "spots": sum(len(slide.spots) for slide in cohort.slides),
+        "sections": [slide.entry.name for slide in training.slides],
+        "patients": sorted({slide.entry.patient for slide in training.slides}),
+        "spots": sum(len(slide.spots) for slide in training.slides),
         "array": {"pitch_um": first.spots.pitch_um, "diameter_um": first.spots.diameter_um},
         "um_per_px": first.mpp,
         "encoder": {"name": "embedded", "licence": "BSD-3-Clause"},
@@ -214,6 +236,8 @@ def _card(config: RunConfig, cohort: Cohort) -> dict[str, Any]:
         "sampler": {"solver": "dpmpp_2m", "steps": 10, "samples": config.samples},
         "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides")},
     }
+    if held_out.slides:
+        card["validation"] = [slide.entry.name for slide in held_out.slides]
     for key, value in config.card.items():
         card[key] = card[key] | value if isinstance(value, dict) and key in card else value
     return card

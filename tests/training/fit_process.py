@@ -1,0 +1,28 @@
+"""Fits the tests' cohort in a process of its own, which may be killed, or one of several.
+
+python -m tests.training.fit_process RUN [--kill-after BATCHES] [--devices N] [VALUE=NUMBER ...]
+"""
+
+import argparse
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+from tests.training.conftest import make_cohort, make_config
+
+from flag_training.fit import fit
+
+parser = argparse.ArgumentParser()
+parser.add_argument("run", type=Path)
+parser.add_argument("--kill-after", type=int)
+parser.add_argument("--devices", type=int, default=1)
+parser.add_argument("values", nargs="*")
+asked = parser.parse_intermixed_args()
+config = make_config(save_every=3, **{name: int(told) for name, told in (v.split("=") for v in asked.values)})
+config = replace(config, machine=replace(config.machine, devices=asked.devices))
+batches = 0
+for step in fit(make_cohort(), config, asked.run):
+    batches += step.stage == "Training the gene transformer"
+    if batches == asked.kill_after:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,185 @@
+"""The score stage: denoise a sample of a slide's residuals under the slide, encoded whole.
+
+Each batch encodes one or several whole slides, in one of their views, and denoises some of their spots:
+H_spatial sees every neighbour, and the gene transformer, which costs hundreds of times as much per
+spot, sees a sample that is new each time.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flag_training.alignment import Alignment
+from flag_training.mean_head import FramedCohort
+from flag_training.stage import Draw, Held, Objective
+from napari_flag.errors import UserError
+from napari_flag.model.diffusion import noise_levels
+from napari_flag.model.flag import Flag, GraphTensors
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBatch:
+    """Slides of a batch and this process's share of the spots to denoise.
+
+    Parameters
+    ----------
+    features, graph
+        (n, d) features in the slides' frames, and their graphs side by side.
+    expected
+        (n, G) expectation in units of the residual spread.
+    rows
+        (b,) positions among the n spots.
+    residual, noise
+        (b, G) residuals in units of their spread, and unit noise.
+    sigma
+        (b,) noise levels.
+    places
+        (b,) rows among all spots of the training slides.
+    share
+        Share of the batch's spots that are in `rows`.
+    """
+
+    features: Tensor
+    graph: GraphTensors
+    expected: Tensor
+    rows: Tensor
+    residual: Tensor
+    noise: Tensor
+    sigma: Tensor
+    places: Tensor
+    share: float
+
+    @property
+    def spots(self) -> int:
+        """Spots denoised."""
+        return len(self.rows)
+
+    def to(self, device: torch.device) -> Self:
+        """Return it on `device`."""
+        names = ("features", "graph", "expected", "rows", "residual", "noise", "sigma", "places")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+class SlideBatches:
+    """Draws batches of whole slides with a sample of their spots; an epoch visits every slide.
+
+    Parameters
+    ----------
+    cohort
+        Training slides in their frames.
+    expected
+        (views, n, G) what the mean head expects, cross-fitted, in the slides' frames.
+    spread
+        (G,) of the residuals.
+    spots
+        Spots to denoise per batch.
+    slides
+        Slides per batch; 0 takes all.
+    seed
+        Keys the order of slides.
+    """
+
+    def __init__(
+        self, cohort: FramedCohort, expected: Tensor, spread: Tensor, spots: int, slides: int, seed: int
+    ) -> None:
+        self._cohort = cohort
+        self._told = expected / spread
+        self._residual = (cohort.targets - expected) / spread
+        self._spots, self._seed = spots, seed
+        self._members = [
+            torch.nonzero(cohort.slides == slide)[:, 0] for slide in range(int(cohort.slides.max()) + 1)
+        ]
+        self._per_batch = slides or len(self._members)
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(len(self._members) / self._per_batch)
+
+    def draw(self, draw: Draw) -> ScoreBatch:
+        """Draw slides, a view, spots and noise; then take the process's share of the spots.
+
+        Raises
+        ------
+        UserError
+            When there are more processes than spots to share out.
+        """
+        generator = torch.Generator().manual_seed(draw.key)
+        view = int(torch.randint(len(self._cohort.features), (1,), generator=generator))
+        members = self._slides(draw)
+        rows = torch.randperm(len(members), generator=generator)[: self._spots]
+        noise = torch.randn(len(rows), self._told.shape[2], generator=generator)
+        sigma = noise_levels(len(rows), generator)
+        if len(rows) < draw.processes:
+            raise UserError(
+                f"A batch of {len(rows)} spots cannot be shared out to {draw.processes} processes; raise "
+                "score_batch in the config, or run fewer."
+            )
+        mine = slice(draw.process, None, draw.processes)
+        places = members[rows[mine]]
+        return ScoreBatch(
+            features=self._cohort.features[view][members],
+            graph=_part(self._cohort.graphs[view], members),
+            expected=self._told[view][members],
+            rows=rows[mine],
+            residual=self._residual[view][places],
+            noise=noise[mine],
+            sigma=sigma[mine],
+            places=places,
+            share=len(places) / len(rows),
+        )
+
+    def _slides(self, draw: Draw) -> Tensor:
+        """Return the (n,) rows of the slides of a batch, slide by slide."""
+        if self.batches == 1:
+            return torch.cat(self._members)
+        order = np.random.default_rng([self._seed, draw.epoch]).permutation(len(self._members))
+        first = draw.number * self._per_batch
+        return torch.cat([self._members[slide] for slide in order[first : first + self._per_batch]])
+
+
+class Denoising(Objective[ScoreBatch]):
+    """The denoising loss of the network, and λ times the alignment loss.
+
+    Parameters
+    ----------
+    network
+        Whose gene DiT and encoder of H_spatial learn.
+    alignment, weight
+        The alignment loss and λ.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ("denoising", "alignment")
+
+    def __init__(self, network: Flag, alignment: Alignment, weight: float) -> None:
+        learning = {"gene_dit": network.gene_dit, "spatial_encoder": network.spatial_encoder}
+        super().__init__(nn.ModuleDict(learning), alignment)
+        self.network = network.requires_grad_(False)
+        self.learning.requires_grad_(True)
+        self._weight = weight
+
+    def forward(self, held: Held[ScoreBatch]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss over the batch's spots, and its parts."""
+        batch = held.batch
+        spatial = self.network.spatial(batch.features, batch.expected, batch.graph)[batch.rows]
+        score, tokens = self.network.score_loss(
+            batch.residual, batch.noise, batch.sigma, spatial, batch.expected[batch.rows]
+        )
+        aligned = self.helping(tokens, batch.places)
+        return score + self._weight * aligned, {"denoising": score, "alignment": aligned}
+
+
+def _part(graph: GraphTensors, members: Tensor) -> GraphTensors:
+    """Return the graph of the spots `members` alone: whole slides, so that no edge is cut."""
+    place = torch.empty(len(graph.neighbours), dtype=torch.long)
+    place[members] = torch.arange(len(members))
+    return GraphTensors(
+        place[graph.neighbours[members]],
+        graph.present[members],
+        graph.distance[members],
+        graph.likeness[members],
+    )
