@@ -1,82 +1,162 @@
 """FLAG's alignment loss: pull the transformer's gene tokens towards a frozen gene foundation model.
 
-Training only.  The foundation model is a static table, gene symbol → vector; genes without a vector
-are masked.
+Training only.  Two kinds, each switched on by the targets that the config gives: gene-level, each
+token towards the vector of its gene, and cell-level, the mean of a spot's tokens towards the vector
+of the spot.  `gene_targets` says what the targets are, and why they may be centred.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flag_training.cohort import TrainingSlide
 from flag_training.config import FitConfig
-from napari_flag.errors import UserError
+from flag_training.gene_targets.spot_targets import (
+    ConstantTargets,
+    GeneTargets,
+    SpotTargets,
+    StaticTargets,
+    open_contextual,
+    read_vectors,
+)
+
+LEFT_OUT = "{left_out}"
+"""In the config's paths of gene vectors: the sections that the run leaves out, joined by ``-``."""
+
+
+def _projector(width: int, out: int) -> nn.Sequential:
+    """Return FLAG's projector: three layers, SiLU between them."""
+    hidden = 4 * width
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, out)
+    )
+
+
+class GeneTerm(nn.Module):
+    """-weighted mean cosine between each projected token and the target of its gene in its spot."""
+
+    def __init__(self, targets: GeneTargets, width: int) -> None:
+        super().__init__()
+        self.targets = targets
+        self.projector = _projector(width, targets.width)
+
+    def forward(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """Return the loss of (b, G, width) `tokens` of the spots `rows`."""
+        targets, weights = self.targets.genes(rows)
+        cosine = F.cosine_similarity(self.projector(tokens), targets, dim=2)
+        return -(weights * cosine).sum() / weights.abs().sum().clamp(min=1e-6)
+
+
+class CellTerm(nn.Module):
+    """-mean cosine between the mean of a spot's projected tokens and the target of the spot."""
+
+    def __init__(self, targets: SpotTargets, width: int) -> None:
+        super().__init__()
+        self.targets = targets
+        self.projector = _projector(width, targets.width)
+
+    def forward(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """Return the loss of (b, G, width) `tokens` of the spots `rows`."""
+        targets = self.targets.cells(rows)
+        known = ~targets.isnan().any(1)
+        cosine = F.cosine_similarity(self.projector(tokens).mean(1), targets.nan_to_num(0.0), dim=1)
+        return -(known * cosine).sum() / known.sum().clamp(min=1)
 
 
 class Alignment(nn.Module):
-    """-mean cosine between projected tokens and gene vectors; 0 when switched off.
+    """Mean of the alignment terms; 0 without any.
 
     Parameters
     ----------
-    targets
-        (G, z) gene vectors, rows of absent genes NaN; None switches the loss off.
-    width
-        Width of the tokens.
+    terms
+        `GeneTerm`, `CellTerm`, both or none.
     """
 
-    def __init__(self, targets: Tensor | None, width: int) -> None:
+    def __init__(self, terms: Sequence[nn.Module] = ()) -> None:
         super().__init__()
-        self.targets: Tensor | None
-        self.register_buffer("targets", targets, persistent=False)
-        self.projector: nn.Module = nn.Identity()
-        if targets is not None:
-            hidden = 4 * width
-            self.projector = nn.Sequential(
-                nn.Linear(width, hidden),
-                nn.SiLU(),
-                nn.Linear(hidden, hidden),
-                nn.SiLU(),
-                nn.Linear(hidden, targets.shape[1]),
-            )
+        self.terms = nn.ModuleList(terms)
 
     @classmethod
-    def load(cls, config: FitConfig, genes: tuple[str, ...], width: int) -> "Alignment":
-        """Read the gene vectors that `config` names.
+    def load(
+        cls, config: FitConfig, genes: tuple[str, ...], width: int, slides: Sequence[TrainingSlide] = ()
+    ) -> "Alignment":
+        """Open the targets that `config` names.
+
+        Parameters
+        ----------
+        config
+            Its alignment values.
+        genes
+            Genes of the tokens, in order.
+        width
+            Width of the tokens.
+        slides
+            Training slides, in the order of the rows that `forward` is given.  Needed by everything
+            that differs between spots: centred, masked, cell-level or contextual targets.
 
         Raises
         ------
         UserError
-            When the file cannot be read, or knows none of the genes.
+            When targets cannot be read, know none of the genes, or learnt from a section left out.
         """
-        if config.alignment_targets is None:
-            return cls(None, width)
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        terms: list[nn.Module] = []
+        if config.alignment_targets is not None:
+            path = _path(config.alignment_targets, config)
+            terms.append(GeneTerm(_gene_targets(path, config, genes, slides), width))
+        if config.alignment_cells is not None:
+            path = _path(config.alignment_cells, config)
+            terms.append(CellTerm(_spot_targets(path, config, genes, slides), width))
+        return cls(terms)
 
-        try:
-            vectors: dict[str, Any] = load_file(config.alignment_targets)
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"The gene vectors {config.alignment_targets} cannot be read ({error}); check the "
-                "path, or remove alignment_targets from the config."
-            ) from error
-        known = [gene for gene in genes if gene in vectors]
-        if not known:
-            raise UserError(
-                f"The gene vectors {config.alignment_targets} know none of the {len(genes)} genes; "
-                "check that they are keyed by gene symbol."
-            )
-        targets = torch.full((len(genes), vectors[known[0]].numel()), torch.nan)
-        for row, gene in enumerate(genes):
-            if gene in vectors:
-                targets[row] = vectors[gene].float().flatten()
-        return cls(targets, width)
+    def forward(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the loss.
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the loss of (b, G, width) `tokens`."""
-        if self.targets is None:
+        Parameters
+        ----------
+        tokens
+            (b, G, width).
+        rows
+            (b,) rows of the spots among all spots of the training slides; None where the targets are the
+            same in every spot.
+        """
+        if not self.terms:
             return tokens.new_zeros(())
-        known = ~self.targets.isnan().any(1)
-        projected = self.projector(tokens[:, known])
-        return -F.cosine_similarity(projected, self.targets[known], dim=2).mean()
+        if rows is None:
+            if not all(isinstance(term.targets, ConstantTargets) for term in self.terms):
+                raise ValueError("these targets differ between spots: say which rows the tokens are of")
+            rows = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        return torch.stack([term(tokens, rows) for term in self.terms]).mean()
+
+
+def _path(told: str, config: FitConfig) -> Path:
+    return Path(told.replace(LEFT_OUT, "-".join(sorted(config.left_out)) or "nothing"))
+
+
+def _gene_targets(
+    path: Path, config: FitConfig, genes: tuple[str, ...], slides: Sequence[TrainingSlide]
+) -> GeneTargets:
+    """Return targets of genes: the table as it is, where nothing asks for the spot."""
+    if path.is_dir() or config.alignment_centred or config.alignment_present_only:
+        return _spot_targets(path, config, genes, slides)
+    return ConstantTargets(read_vectors(path, genes, config.left_out, config.left_out_patients))
+
+
+def _spot_targets(
+    path: Path, config: FitConfig, genes: tuple[str, ...], slides: Sequence[TrainingSlide]
+) -> SpotTargets:
+    """Return targets that differ between spots: contextual from a folder, else from a static table."""
+    if not slides:
+        raise ValueError("targets that differ between spots need the training slides")
+    if path.is_dir():
+        return open_contextual(path, genes, slides, centred=config.alignment_centred)
+    vectors = read_vectors(path, genes, config.left_out, config.left_out_patients)
+    expression = [torch.from_numpy(slide.expression) for slide in slides]
+    return StaticTargets(
+        vectors,
+        expression,
+        centred=config.alignment_centred,
+        present_only=config.alignment_present_only,
+    )

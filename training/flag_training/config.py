@@ -60,9 +60,17 @@ class FitConfig:
         Decay of the averaged weights that are kept.
     shrinkage
         Share of the diagonal in the residual covariance.
-    alignment_targets, alignment_weight
-        File of gene vectors (safetensors, one tensor per symbol) for FLAG's alignment loss, and λ;
-        no file switches it off.
+    alignment_targets, alignment_cells, alignment_weight
+        Gene vectors for FLAG's gene-level and cell-level alignment loss, and λ: a file (one vector per
+        gene) or a folder (vectors per spot) of ``napari-flag gene-targets``; none switches it off.
+        ``{left_out}`` in a name stands for the sections left out, joined by ``-``, or ``nothing``.
+    alignment_centred
+        Whether what the gene alone tells is taken from the targets (see `gene_targets.spot_targets`);
+        False is the published loss.
+    alignment_present_only
+        Whether genes without counts in a spot are masked there, as published.
+    left_out, left_out_patients
+        Sections, and patients whole, that `RunConfig.without` took away; not for files.
     seed
         Seeds everything.
     """
@@ -87,7 +95,12 @@ class FitConfig:
     ema: float = 0.995
     shrinkage: float = 0.1
     alignment_targets: str | None = None
+    alignment_cells: str | None = None
     alignment_weight: float = 0.5
+    alignment_centred: bool = False
+    alignment_present_only: bool = False
+    left_out: tuple[str, ...] = ()
+    left_out_patients: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -193,10 +206,18 @@ class RunConfig:
                 f"Leaving out {', '.join(sections)} leaves no section to stop early by; name others under "
                 "validation in the config."
             )
+        kept = tuple(slide for slide in self.slides if slide.name not in sections)
+        gone = {slide.patient for slide in self.slides} - {slide.patient for slide in kept}
+        fit = replace(
+            self.fit,
+            validation=validation,
+            left_out=tuple(sorted({*self.fit.left_out, *sections})),
+            left_out_patients=tuple(sorted({*self.fit.left_out_patients, *gone})),
+        )
         return replace(
             self,
-            fit=replace(self.fit, validation=validation),
-            slides=tuple(slide for slide in self.slides if slide.name not in sections),
+            fit=fit,
+            slides=kept,
             encoder_slides=tuple(name for name in self.encoder_slides if name not in sections),
         )
 
@@ -214,7 +235,10 @@ def read_config(path: Path) -> RunConfig:
         When it is missing, not TOML, or has unknown or missing values.
     """
     values = _read_values(path)
-    fit = {name: tuple(v) if isinstance(v, list) else v for name, v in values.get("fit", {}).items()}
+    fit: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.get("fit", {}).items()
+    }
     try:
         return RunConfig(
             name=values["name"],
