@@ -84,7 +84,8 @@ class FoundationEncoder:
         return (images - self._mean) / self._spread
 
     def _cut(self, tile: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        size, crop = self._recipe.resize_px or self.tile_px, self._recipe.crop_px
+        crop = self._recipe.crop_px
+        size = self._recipe.resize_px or crop
         if size != self.tile_px:
             kernel = Image.Resampling[self._recipe.interpolation.upper()]
             tile = np.asarray(Image.fromarray(tile).resize((size, size), kernel))
@@ -105,11 +106,12 @@ def load_foundation(row: EncoderRow, path: Path, device: torch.device | str) -> 
     architecture: Any = row.recipe.architecture
     with torch.device("meta"):  # shapes only: every tensor comes from the file
         network: nn.Module = architecture.build()
+    found = read_tensors(path)
     try:
-        tensors = architecture.rename(read_tensors(path), network)
-    except (RuntimeError, KeyError) as error:  # shapes that cannot even be rearranged
+        tensors = architecture.rename(found, network)
+    except RuntimeError as error:  # shapes that cannot even be rearranged
         raise UserError(
-            f"{path} is not the weights of {row.title} ({str(error).splitlines()[0]}); get the file that "
+            f"{path} is not the weights of {row.title} (its tensors have other shapes); get the file that "
             "belongs to it."
         ) from error
     fill(network, tensors, row.title, path)

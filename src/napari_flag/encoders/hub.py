@@ -139,7 +139,7 @@ def check_access(row: EncoderRow, hub: HuggingFace | None = None) -> tuple[str, 
     UserError
         When it may not, the hub cannot be reached, or has no such file: which of them, and what to do.
     """
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
     recipe, hub = _recipe(row), hub or HuggingFace()
     for file in recipe.files:
@@ -147,18 +147,8 @@ def check_access(row: EncoderRow, hub: HuggingFace | None = None) -> tuple[str, 
             return file, hub.measure(recipe.repository, file)
         except EntryNotFoundError:
             continue
-        except GatedRepoError as error:
-            raise UserError(_no_access(row)) from error
-        except RepositoryNotFoundError as error:
-            raise UserError(
-                f"{row.source} is not open to this account, or your token is no longer valid; {LOG_IN} "
-                "again, and look at that page."
-            ) from error
         except _broken() as error:
-            raise UserError(
-                f"{row.source} cannot be reached, so the weights of {row.title} cannot be had; check the "
-                f"connection, or put {file} into {encoders_folder() / row.name}."
-            ) from error
+            raise UserError(_refusal(row, file, error)) from error
     raise UserError(
         f"{row.source} no longer has {' or '.join(recipe.files)}; look there for the weights, and put them "
         f"into {encoders_folder() / row.name}."
@@ -241,15 +231,30 @@ def _inside(folder: Path, recipe: Recipe) -> Path | None:
     return next((folder / f for f in (*recipe.files, *SAFE_FIRST) if (folder / f).is_file()), None)
 
 
-def _no_access(row: EncoderRow) -> str:
-    if has_token():
+def _refusal(row: EncoderRow, file: str, error: Exception) -> str:
+    """Say why the hub does not give `file`; the server's own text stays out."""
+    from huggingface_hub.errors import GatedRepoError
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, GatedRepoError) and has_token():
         return (
             f"Your Hugging Face account has no access to {row.title} yet; ask for it at {row.source} "
             f"({row.licence}), and try again when it is granted."
         )
+    if isinstance(error, GatedRepoError):
+        return (
+            f"The weights of {row.title} must be asked for, and you are not logged in to Hugging Face; ask for "
+            f"access at {row.source} ({row.licence}), {LOG_IN}, and try again."
+        )
+    if status in (401, 403, 404):
+        return (
+            f"{row.source} is not open to this account, or your token is no longer valid; {LOG_IN} again, and "
+            "look at that page."
+        )
+    what = "cannot be reached" if status is None else f"answers with an error ({status})"
     return (
-        f"The weights of {row.title} must be asked for, and you are not logged in to Hugging Face; ask for "
-        f"access at {row.source} ({row.licence}), {LOG_IN}, and try again."
+        f"{row.source} {what}, so the weights of {row.title} cannot be had now; check the connection and try "
+        f"again, or put {file} into {encoders_folder() / row.name}."
     )
 
 

@@ -28,7 +28,7 @@ class Recipe:
     normalisation
         Mean and standard deviation per channel of images in [0, 1].
     resize_px
-        Side the tile is resized to; None leaves it as it is.
+        Side the tile is resized to; None: `crop_px`.
     crop_px
         Side of the centre that the network sees.
     interpolation

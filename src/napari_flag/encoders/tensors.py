@@ -87,7 +87,7 @@ def fill(network: "nn.Module", tensors: "Mapping[str, Tensor]", title: str, path
             if keys
         ]
         raise UserError(
-            f"{path} is not the weights of {title} ({'; it '.join(told)}); get the file that belongs to it."
+            f"{path} is not the weights of {title} (it {', '.join(told)}); get the file that belongs to it."
         )
     network.load_state_dict(dict(tensors), assign=True)
     network.float()
