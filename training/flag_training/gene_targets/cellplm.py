@@ -34,13 +34,19 @@ def cellplm_table(folder: Path, panel: Sequence[str], ids: Mapping[str, str]) ->
         When files are missing, damaged or of different models, or the genes are not human.
     """
     refuse_other_species(panel, "CellPLM")
+    names = ensembl_ids(panel, ids)
+    if not names:
+        raise UserError(
+            f"CellPLM names genes by Ensembl id, and none is known for the {len(panel)} genes of the panel; "
+            "give a table of symbols and ids (--gene-ids)."
+        )
     config = _config(folder)
     genes = _gene_list(config)
     weights = config.with_name(config.name.removesuffix(_CONFIG) + _WEIGHTS)
     embedding = read_matrix(weights, _EMBEDDING, inside=_STATE)
     refuse_short(embedding, len(genes), weights)
     row_of = {gene: row for row, gene in enumerate(genes)}
-    rows = {gene: row_of[name] for gene, name in ensembl_ids(panel, ids).items() if name in row_of}
+    rows = {gene: row_of[name] for gene, name in names.items() if name in row_of}
     source = {"model": "CellPLM", "species": "human", "weights": weights.name, "sha256": file_hash(weights)}
     vectors = embedding.numpy()
     return collect(panel, {gene: vectors[row] for gene, row in rows.items()}, source)

@@ -7,27 +7,25 @@ uncorrelated genes by its sampling error (Schäfer & Strimmer 2005, eq. 10); and
 leading eigenvectors, so that the cosine of two genes' vectors is their correlation.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from flag_training.gene_targets.table import GeneTable, collect, file_hash
+from flag_training.gene_targets.sections import SectionFile, counts_hash
+from flag_training.gene_targets.table import GeneTable, collect
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
-from napari_flag.slides.tables import read_measured
 from napari_flag.statistics.accuracy import constant_genes
 from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 Array = npt.NDArray[np.float64]
 
-KEPT_BACK: Final = frozenset({"C6"})
-"""Section of HER2ST that others keep for independent scoring: nothing here may learn from it."""
-_ENDINGS: Final = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".h5ad", ".h5")
 _LARGEST: Final = 0.999
 """Correlations are clipped here before Fisher's z, which is infinite at 1."""
 _FEWEST: Final = 10
@@ -40,97 +38,39 @@ class Section:
 
     Parameters
     ----------
-    name
-        Section; its letters before the number name the patient (``C5`` is of patient C).
+    name, patient
+        Section and patient.
     counts
         (n, G) float64 raw counts of the panel; columns of genes that the section lacks are NaN.
     """
 
     name: str
+    patient: str
     counts: Array
 
-    @property
-    def patient(self) -> str:
-        """The name without its trailing number."""
-        return patient_of(self.name)
 
-
-def patient_of(section: str) -> str:
-    """Return the patient of a section named as in HER2ST: ``C5`` is of patient C."""
-    return re.sub(r"[-_ ]?\d+$", "", section) or section
-
-
-def find_sections(
-    folder: Path,
-    chosen: Sequence[str] = (),
-    leave_out: Sequence[str] = (),
-    leave_out_patients: Sequence[str] = (),
-) -> dict[str, Path]:
-    """Return the count tables of `folder` to learn from, by section.
-
-    Parameters
-    ----------
-    folder
-        One count table a section, named after it.
-    chosen
-        The sections; empty takes every table of the folder.
-    leave_out, leave_out_patients
-        Sections, and patients whole, not to learn from.
-
-    Raises
-    ------
-    UserError
-        When a named section or patient is not there, a section kept back for scoring would be
-        learnt from, or nothing remains.
-    """
-    found = {
-        path.name[: -len(ending)]: path for ending in _ENDINGS for path in sorted(folder.glob(f"*{ending}"))
-    }
-    if not found:
-        raise UserError(f"{folder} holds no count tables ({', '.join(_ENDINGS[:2])} …); check the path.")
-    patients = {patient_of(name) for name in found}
-    unknown = ({*chosen, *leave_out} - set(found)) | (set(leave_out_patients) - patients)
-    if unknown:
-        raise UserError(
-            f"{folder} has no section or patient {', '.join(sorted(unknown))}; it has "
-            f"{', '.join(sorted(found))}."
-        )
-    kept = {
-        name: found[name]
-        for name in sorted(chosen or found)
-        if name not in leave_out and patient_of(name) not in leave_out_patients
-    }
-    if held := KEPT_BACK & set(kept):
-        raise UserError(
-            f"Section {', '.join(sorted(held))} is kept back for independent scoring, so gene vectors "
-            "must not be learnt from it; leave it out (--leave-out)."
-        )
-    if not kept:
-        raise UserError(
-            f"All sections of {folder} are left out, so there is nothing to learn from; keep some."
-        )
-    return kept
-
-
-def read_section(name: str, path: Path, panel: Sequence[str]) -> Section:
-    """Read the panel's counts of one section; genes it lacks are NaN."""
-    measured = read_measured(path)
+def panel_counts(section: SectionFile, measured: "AnnData", panel: Sequence[str]) -> Section:
+    """Return the panel's counts of one section; genes it lacks are NaN."""
     place = {gene: column for column, gene in enumerate(measured.var_names)}
     known = [row for row, gene in enumerate(panel) if gene in place]
     counts = np.full((measured.n_obs, len(panel)), np.nan)
     counts[:, known] = measured[:, [place[panel[row]] for row in known]].X.toarray()
-    return Section(name, counts)
+    return Section(section.name, section.patient, counts)
 
 
-def learn_from_folder(
-    sections: Mapping[str, Path], panel: Sequence[str], *, relative: bool = False, width: int | None = None
+def learn_vectors(
+    sections: Sequence[SectionFile],
+    panel: Sequence[str],
+    *,
+    relative: bool = False,
+    width: int | None = None,
 ) -> Steps[GeneTable]:
-    """Learn gene vectors from the count tables that `find_sections` returned.
+    """Learn gene vectors from `sections`.
 
     Parameters
     ----------
     sections
-        Section → count table.
+        From `find_sections`.
     panel
         Genes.
     relative
@@ -140,11 +80,13 @@ def learn_from_folder(
 
     Returns
     -------
-    The table; its source names the sections and the hash of each file.
+    The table; its source names the sections, their patients, and the hash of each section's counts.
     """
-    read = []
-    for done, (name, path) in enumerate(sections.items(), start=1):
-        read.append(read_section(name, path, panel))
+    read, hashes = [], {}
+    for done, section in enumerate(sections, start=1):
+        measured = section.read()
+        read.append(panel_counts(section, measured, panel))
+        hashes[section.name] = counts_hash(measured)
         yield Step("Reading counts", done, len(sections), "sections")
     correlations, known = average_correlations(read, relative=relative)
     vectors = factor(correlations, width)
@@ -152,9 +94,9 @@ def learn_from_folder(
         "model": "co-expression",
         "method": "share of the spot's panel counts" if relative else "log2(count + 1)",
         "species": "as measured",
-        "sections": list(sections),
-        "patients": sorted({section.patient for section in read}),
-        "files": {name: file_hash(path) for name, path in sections.items()},
+        "sections": [section.name for section in sections],
+        "patients": sorted({section.patient for section in sections}),
+        "counts": hashes,
     }
     rows = {gene: vectors[row] for row, gene in enumerate(panel) if known[row]}
     return collect(panel, rows, source)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flag_training.gene_targets.table import GeneTable
 
+Kinds = Any
+"""argparse's subparsers, which have no public name."""
+
 
 def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add ``gene-targets``."""
@@ -19,29 +22,77 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
     _add_coexpression(kinds)
+    _add_models(kinds)
+    _add_contextual(kinds)
     _add_check(kinds)
 
 
-def _add_coexpression(kinds: "argparse._SubParsersAction[Any]") -> None:
+def _add_coexpression(kinds: Kinds) -> None:
     parser = kinds.add_parser(
         "coexpression",
         help="learn them from the counts of sections",
         description="Learn gene vectors whose cosines are the genes' correlations in the sections given. "
         "A fold's test section must be left out, or its whole patient where a patient is tested.",
     )
-    parser.add_argument(
-        "--counts", type=Path, required=True, metavar="DIR", help="count tables, one a section (C5.tsv.gz)"
-    )
-    _add_panel_and_out(parser)
-    _add_names(parser, "--sections", "SECTION", "learn from these only (default: all of the folder)")
+    _add_sections(parser)
     _add_names(parser, "--leave-out", "SECTION", "sections not to learn from")
     _add_names(parser, "--leave-out-patient", "PATIENT", "patients not to learn from: C is C1, C2, …")
+    _add_panel(parser)
+    _add_table(parser)
     parser.add_argument("--relative", action="store_true", help="use each gene's share of the panel's counts")
-    parser.add_argument("--width", type=int, metavar="N", help="length of the vectors (default: all)")
+    parser.add_argument("--width", type=_positive, metavar="N", help="length of the vectors (default: all)")
     parser.set_defaults(run=run_coexpression)
 
 
-def _add_check(kinds: "argparse._SubParsersAction[Any]") -> None:
+def _add_models(kinds: Kinds) -> None:
+    parser = kinds.add_parser("geneformer", help="take them from Geneformer's word embedding")
+    _add_geneformer(parser)
+    _add_panel(parser)
+    _add_table(parser)
+    parser.set_defaults(run=run_geneformer)
+    parser = kinds.add_parser("scgpt", help="take them from scGPT's gene embedding")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds best_model.pt and vocab.json")
+    _add_panel(parser)
+    _add_table(parser)
+    parser.set_defaults(run=run_scgpt)
+    parser = kinds.add_parser("cellplm", help="take them from CellPLM's gene embedding")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds *.config.json and *.best.ckpt")
+    parser.add_argument(
+        "--gene-ids",
+        type=Path,
+        metavar="FILE",
+        help="symbols with Ensembl ids: Space Ranger's features.tsv.gz, or Geneformer's gene_name_id_dict "
+        "(not needed where the panel holds Ensembl ids)",
+    )
+    _add_panel(parser)
+    _add_table(parser)
+    parser.set_defaults(run=run_cellplm)
+
+
+def _add_contextual(kinds: Kinds) -> None:
+    parser = kinds.add_parser(
+        "contextual",
+        help="run Geneformer on every spot",
+        description="Write Geneformer's vector of each panel gene in each spot, and of the spot. A run that "
+        "was stopped goes on. Give the output folder to training as alignment_targets or alignment_cells.",
+    )
+    _add_geneformer(parser)
+    _add_sections(parser)
+    _add_panel(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of all slides' vectors"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="auto, cpu or cuda (default: auto)"
+    )
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="spots at once (default: 1)")
+    parser.add_argument(
+        "--panel-only", action="store_true", help="rank the panel's genes alone, as FLAG does, not all genes"
+    )
+    parser.set_defaults(run=run_contextual)
+
+
+def _add_check(kinds: Kinds) -> None:
     parser = kinds.add_parser(
         "check",
         help="compare a table's gene–gene similarity with sections",
@@ -54,8 +105,34 @@ def _add_check(kinds: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(run=run_check)
 
 
-def _add_panel_and_out(parser: argparse.ArgumentParser) -> None:
+def _add_geneformer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="model folder with config.json and model.safetensors"
+    )
+    parser.add_argument(
+        "--dictionaries",
+        type=Path,
+        metavar="DIR",
+        help="its token, median and gene name dictionaries (default: geneformer/ beside the folder)",
+    )
+
+
+def _add_sections(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--counts",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="count tables, one a section (C5.tsv.gz), or a store of napari-flag prepare",
+    )
+    _add_names(parser, "--sections", "SECTION", "these sections only (default: all)")
+
+
+def _add_panel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--panel", type=Path, required=True, metavar="FILE", help="gene symbols, one a line")
+
+
+def _add_table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE.safetensors", help="gene vectors to write"
     )
@@ -65,10 +142,17 @@ def _add_names(parser: argparse.ArgumentParser, flag: str, metavar: str, told: s
     parser.add_argument(flag, nargs="+", default=[], metavar=metavar, help=told)
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 def run_coexpression(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets coexpression``."""
-    from flag_training.gene_targets.coexpression import find_sections, learn_from_folder
+    from flag_training.gene_targets.coexpression import learn_vectors
     from flag_training.gene_targets.panel import read_panel_file
+    from flag_training.gene_targets.sections import find_sections
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
 
@@ -77,23 +161,82 @@ def run_coexpression(arguments: argparse.Namespace) -> int:
         arguments.counts, arguments.sections, arguments.leave_out, arguments.leave_out_patient
     )
     with ProgressLine() as line:
-        work = learn_from_folder(sections, panel, relative=arguments.relative, width=arguments.width)
+        work = learn_vectors(sections, panel, relative=arguments.relative, width=arguments.width)
         table = finish(work, line)
     _write(arguments.out, table)
-    sys.stdout.write(f"Learnt from {', '.join(sections)}.\n")
+    sys.stdout.write(f"Learnt from {', '.join(section.name for section in sections)}.\n")
+    return 0
+
+
+def run_geneformer(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag gene-targets geneformer``."""
+    from flag_training.gene_targets.geneformer import geneformer_table
+    from flag_training.gene_targets.panel import read_panel_file
+
+    panel = read_panel_file(arguments.panel)
+    _write(arguments.out, geneformer_table(arguments.folder, panel, arguments.dictionaries))
+    return 0
+
+
+def run_scgpt(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag gene-targets scgpt``."""
+    from flag_training.gene_targets.panel import read_panel_file
+    from flag_training.gene_targets.scgpt import scgpt_table
+
+    _write(arguments.out, scgpt_table(arguments.folder, read_panel_file(arguments.panel)))
+    return 0
+
+
+def run_cellplm(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag gene-targets cellplm``."""
+    from flag_training.gene_targets.cellplm import cellplm_table
+    from flag_training.gene_targets.panel import read_gene_ids, read_panel_file
+
+    ids = read_gene_ids(arguments.gene_ids) if arguments.gene_ids else {}
+    _write(arguments.out, cellplm_table(arguments.folder, read_panel_file(arguments.panel), ids))
+    return 0
+
+
+def run_contextual(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag gene-targets contextual``."""
+    from flag_training.gene_targets.contextual import Request, write_contextual
+    from flag_training.gene_targets.panel import read_panel_file
+    from flag_training.gene_targets.sections import find_sections
+    from flag_training.gene_targets.spot_vectors import coverage
+    from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.encoders.features import choose_device
+    from napari_flag.progress import finish
+
+    panel = read_panel_file(arguments.panel)
+    device = str(choose_device(arguments.device))
+    for section in find_sections(arguments.counts, arguments.sections):
+        request = Request(
+            section.name,
+            section.read(),
+            panel,
+            arguments.folder,
+            arguments.dictionaries,
+            arguments.panel_only,
+        )
+        with ProgressLine() as line:
+            work = write_contextual(request, arguments.out, device=device, batch=arguments.batch)
+            folder = finish(work, line)
+        sys.stdout.write(f"Wrote {folder}: {coverage(folder)}\n")
     return 0
 
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets check``."""
-    from flag_training.gene_targets.coexpression import agreement, read_section
+    from flag_training.gene_targets.coexpression import agreement, panel_counts
+    from flag_training.gene_targets.sections import table_of
     from flag_training.gene_targets.table import read_table
 
     table = read_table(arguments.table)
     learnt_from = table.source.get("sections", ())
     for path in arguments.sections:
-        section = read_section(path.name.split(".")[0], path, table.genes)
-        r = agreement(table, section, relative=arguments.relative)
+        section = table_of(path, path.name.split(".")[0])
+        counts = panel_counts(section, section.read(), table.genes)
+        r = agreement(table, counts, relative=arguments.relative)
         note = " (learnt from it)" if section.name in learnt_from else ""
         sys.stdout.write(f"{section.name}\t{r:.3f}{note}\n")
     return 0

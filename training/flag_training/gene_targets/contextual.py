@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from flag_training.gene_targets.bert import embed, load_bert
 from flag_training.gene_targets.geneformer import (
     RankValueEncoder,
@@ -22,6 +20,7 @@ from flag_training.gene_targets.geneformer import (
     weights_file,
 )
 from flag_training.gene_targets.panel import refuse_other_species
+from flag_training.gene_targets.sections import counts_hash
 from flag_training.gene_targets.spot_vectors import (
     CHUNK,
     MANIFEST,
@@ -72,7 +71,9 @@ class Request:
     @property
     def genes(self) -> list[str]:
         """Names of the columns of `counts`: Ensembl ids where the file has them, else symbols."""
-        return [str(gene) for gene in self.counts.var.get(GENE_IDS, self.counts.var_names)]
+        symbols = self.counts.var_names
+        pairs = zip(self.counts.var.get(GENE_IDS, symbols), symbols, strict=True)
+        return [str(name or symbol) for name, symbol in pairs]
 
 
 def write_contextual(request: Request, out: Path, *, device: str = "cpu", batch: int = 1) -> Steps[Path]:
@@ -160,18 +161,11 @@ def _rows(request: Request, vocabulary: Vocabulary) -> tuple[Any, RankValueEncod
 
 def _key(request: Request, vocabulary: Vocabulary) -> str:
     """Hash everything that the vectors depend on."""
-    from scipy import sparse
-
-    counts = sparse.csr_matrix(request.counts.X, dtype=np.float32)
-    counts.sort_indices()
     weights = file_hash(weights_file(request.model))
     told = [_LAYOUT, CHUNK, request.name, request.panel_only, request.panel, request.genes, weights]
-    told += [list(request.counts.obs_names), vocabulary.tokens, vocabulary.medians]
-    told += [vocabulary.ids, vocabulary.merged]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for part in (counts.data, counts.indices.astype(np.int64), counts.indptr.astype(np.int64)):
-        digest.update(part.tobytes())
-    return digest.hexdigest()
+    told += [vocabulary.tokens, vocabulary.medians, vocabulary.ids, vocabulary.merged]
+    told += [counts_hash(request.counts)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _manifest(request: Request, place: Mapping[int, int], key: str, width: int) -> dict[str, Any]:

@@ -76,6 +76,25 @@ def write_manifest(folder: Path, told: Mapping[str, Any]) -> None:
     os.replace(partial, folder / MANIFEST)
 
 
+def coverage(folder: Path) -> str:
+    """Return one sentence on the finished `folder`: how many genes have vectors, and which have none."""
+    told = _manifest(folder / MANIFEST)
+    lacking = f"; without: {', '.join(told['missing'])}" if told["missing"] else ""
+    known = len(told["genes"]) - len(told["missing"])
+    return (
+        f"{known} of {len(told['genes'])} genes have vectors ({told['width']} wide) in {len(told['spots'])} "
+        f"spots{lacking}."
+    )
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete its folder and make it again.") from error
+    return told
+
+
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
@@ -182,14 +201,8 @@ class SlideVectors:
 
 def _find(root: Path, name: str) -> tuple[Path, dict[str, Any]]:
     """Return the folder of slide `name` under `root`, and its manifest."""
-    found = []
-    for path in sorted(root.glob(f"*/{MANIFEST}")):
-        try:
-            told = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete its folder and make it again.") from error
-        if told["name"] == name:
-            found.append((path.parent, told))
+    manifests = [(path.parent, _manifest(path)) for path in sorted(root.glob(f"*/{MANIFEST}"))]
+    found = [(folder, told) for folder, told in manifests if told["name"] == name]
     if len(found) != 1:
         folders = ", ".join(folder.name for folder, _ in found)
         several = f"several sets of contextual vectors of {name} ({folders})"
