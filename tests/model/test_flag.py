@@ -111,3 +111,27 @@ def test_predicted_expression_is_never_negative(slide):
     context = encode(network, xy, features)
     rows = torch.arange(49)
     assert (context.expression(torch.full((49, 7), -100.0), rows) == 0).all()
+
+
+def test_without_the_graph_the_context_does_not_change_with_the_neighbours(slide):
+    network, (xy, features) = tiny(spatial_graph=False), slide
+    here = encode(network, xy, features)
+    apart = encode(network, xy * 50, features)
+    torch.testing.assert_close(here.spatial, apart.spatial)
+    torch.testing.assert_close(here.expected, apart.expected)
+    seeing, moved = tiny(), np.random.default_rng(3).permutation(49)
+    there = encode(seeing, xy[moved], features)
+    assert not torch.allclose(encode(seeing, xy, features).spatial, there.spatial)
+
+
+def test_without_diffusion_every_sample_is_the_regression(slide):
+    network, (xy, features) = tiny(diffusion=False), slide
+    context = encode(network, xy, features)
+    noise = torch.randn(49, 7, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        drawn = [
+            network.denoise(x, torch.full((49,), sigma), context.spatial, context.expected)
+            for x, sigma in ((noise, 20.0), (-noise, 0.02))
+        ]
+    assert torch.equal(*drawn)
+    assert drawn[0].std() > 0.01

@@ -32,6 +32,11 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--metrics", type=Path, metavar="FILE.json", help="held-out scores to state on the data card"
     )
+    parser.add_argument(
+        "--use-previous",
+        action="store_true",
+        help="where a training state is damaged, go on from the one saved before it",
+    )
     parser.set_defaults(run=run_train)
     parser = commands.add_parser(
         "evaluate",
@@ -63,11 +68,14 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag train``."""
     from dataclasses import replace
 
+    from flag_training.devices import is_first_process
     from flag_training.fit import train
+    from flag_training.stored import held_out, with_store
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
 
-    config = _config(arguments).without(tuple(arguments.leave_out))
+    config = with_store(_config(arguments), arguments.data)
+    config = config.without((*arguments.leave_out, *held_out(config, arguments.data)))
     card = config.card | {"command": _command(arguments)}
     if arguments.metrics is not None:
         told = json.loads(arguments.metrics.read_text("utf-8"))
@@ -80,8 +88,10 @@ def run_train(arguments: argparse.Namespace) -> int:
     run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{config.name}.safetensors"
     with ProgressLine() as line:
-        finish(train(config, arguments.data, run, out), line)
-    sys.stdout.write(f"Wrote {out}.\n")
+        work = train(config, arguments.data, run, out, use_previous=arguments.use_previous)
+        finish(work, line if is_first_process() else None)
+    if is_first_process():
+        sys.stdout.write(f"Wrote {out}.\n")
     return 0
 
 

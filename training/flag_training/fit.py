@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flag_training import checkpointing
 from flag_training.alignment import Alignment
+from flag_training.card import make_card
 from flag_training.cohort import Cohort, load_cohort
 from flag_training.config import RunConfig
 from flag_training.denoising import Denoising, SlideBatches
@@ -38,7 +39,7 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
     Parameters
     ----------
     config
-        Values of the run.
+        Values of the run; of a store with the slides to train on (`stored.with_store`).
     data
         Folder that the config's files are relative to.
     run
@@ -53,12 +54,16 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
     if use_previous and fabric.is_global_zero:
         for path in checkpointing.use_previous(run):
             yield Step("Starting", 0, notice=f"{path} was damaged; going on from the state before it.")
-    net = yield from from_first(fabric, lambda: tile_encoder(config, data, run))
+    net = None
+    if config.store is None:  # a store holds its slides' features
+        net = yield from from_first(fabric, lambda: tile_encoder(config, data, run))
     cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, net))
     network = yield from fit(cohort, config, run / states_name(config), fabric)
     if fabric.is_global_zero:
-        card = _card(config, cohort)
-        save_checkpoint(out, network, net.state_dict(), encoder="embedded", genes=cohort.genes, card=card)
+        name = config.store.encoder if config.store else "embedded"
+        tensors = net.state_dict() if net else {}
+        card = make_card(config, cohort, data)
+        save_checkpoint(out, network, tensors, encoder=name, genes=cohort.genes, card=card)
     return out
 
 
@@ -79,7 +84,8 @@ def tile_encoder(config: RunConfig, data: Path, run: Path) -> Steps[TileNet]:
 
 def states_name(config: RunConfig) -> str:
     """Name the folder of this fit's states: other sections or values never share one."""
-    told = repr(([s.name for s in config.slides], config.fit, sorted(config.network.items())))
+    names = [entry.name for entry in config.slides]
+    told = repr((names, config.fit, sorted(config.network.items()), config.store))
     return f"fit-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
@@ -218,26 +224,3 @@ def _fit_score(
         averaged = yield from run_loop(objective, source, schedule, fabric, keeping, look)
     objective.learning.load_state_dict(averaged.state_dict())
     return network.requires_grad_(True).cpu().eval()
-
-
-def _card(config: RunConfig, cohort: Cohort) -> dict[str, Any]:
-    """Return the data card: what the run knows of itself, and what the config adds."""
-    training, held_out = split_validation(cohort, config.fit)
-    first = training.slides[0]
-    card: dict[str, Any] = {
-        "title": config.name,
-        "sections": [slide.entry.name for slide in training.slides],
-        "patients": sorted({slide.entry.patient for slide in training.slides}),
-        "spots": sum(len(slide.spots) for slide in training.slides),
-        "array": {"pitch_um": first.spots.pitch_um, "diameter_um": first.spots.diameter_um},
-        "um_per_px": first.mpp,
-        "encoder": {"name": "embedded", "licence": "BSD-3-Clause"},
-        "seed": config.fit.seed,
-        "sampler": {"solver": "dpmpp_2m", "steps": 10, "samples": config.samples},
-        "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides")},
-    }
-    if held_out.slides:
-        card["validation"] = [slide.entry.name for slide in held_out.slides]
-    for key, value in config.card.items():
-        card[key] = card[key] | value if isinstance(value, dict) and key in card else value
-    return card

@@ -1,0 +1,132 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.training.conftest import make_config
+
+from flag_training.alignment import Alignment
+from flag_training.denoising import Denoising, SlideBatches
+from flag_training.fit import _frame, _remember
+from flag_training.mean_head import assign_folds
+from flag_training.stage import Draw, Held
+from napari_flag.errors import UserError
+from napari_flag.model.flag import Flag, FlagConfig
+
+
+def make_network(**sizes):
+    torch.manual_seed(0)
+    told = make_config().network | sizes
+    network = Flag(FlagConfig(features=8, genes=5, slides=4, members=3, **told))
+    for parameter in network.parameters():  # no layer may be silent
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+@pytest.fixture(scope="module")
+def framed(cohort):
+    network = make_network()
+    _remember(network, cohort)
+    return _frame(network, cohort, assign_folds(cohort.slides))
+
+
+def batches_of(framed, slides, spots=16):
+    expected = 0.5 * framed.targets.expand(2, -1, -1)
+    return SlideBatches(framed, expected, torch.full((5,), 2.0), spots, slides, seed=3)
+
+
+def draw(epoch=0, number=0, process=0, processes=1):
+    return Draw(epoch, number, 10 * epoch + number, process, processes)
+
+
+def test_an_epoch_visits_every_slide_once_in_an_order_of_its_own(framed):
+    source = batches_of(framed, slides=1)
+    assert source.batches == 4
+    orders = [
+        [int(framed.slides[source.draw(draw(epoch, number)).places[0]]) for number in range(4)]
+        for epoch in range(6)
+    ]
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_a_batch_holds_whole_slides_and_some_of_their_spots(framed):
+    batch = batches_of(framed, slides=3).draw(draw())
+    assert len(batch.features) == 3 * 36
+    assert len(batch.rows) == 16 == len(batch.rows.unique())
+    last = batches_of(framed, slides=3).draw(draw(number=1))
+    assert len(last.features) == 36
+
+
+def test_residuals_are_those_of_the_rows_and_in_units_of_their_spread(framed):
+    batch = batches_of(framed, slides=1).draw(draw())
+    torch.testing.assert_close(batch.residual, 0.25 * framed.targets[batch.places])
+    torch.testing.assert_close(batch.expected[batch.rows], 0.25 * framed.targets[batch.places])
+
+
+def test_neighbours_stay_those_of_the_slide(framed):
+    source = batches_of(framed, slides=2)
+    batch = source.draw(draw())
+    members = source._slides(draw())
+    seen = members[batch.graph.neighbours]
+    assert (framed.slides[seen] == framed.slides[members][:, None]).all()
+    graph = framed.graphs[0]
+    assert torch.equal(seen, graph.neighbours[members])
+    assert torch.equal(batch.graph.present, graph.present[members])
+
+
+def test_processes_share_out_the_batch_of_one(framed):
+    source = batches_of(framed, slides=1, spots=7)
+    whole = source.draw(draw())
+    parts = [source.draw(draw(process=process, processes=2)) for process in range(2)]
+    assert [part.spots for part in parts] == [4, 3]
+    assert sum(part.share for part in parts) == pytest.approx(1)
+    for name in ("rows", "noise", "sigma", "residual", "places"):
+        shared = torch.empty_like(getattr(whole, name))
+        shared[0::2], shared[1::2] = getattr(parts[0], name), getattr(parts[1], name)
+        assert torch.equal(shared, getattr(whole, name)), name
+
+
+def test_more_processes_than_spots_are_refused(framed):
+    with pytest.raises(UserError, match="cannot be shared out to 9 processes"):
+        batches_of(framed, slides=1, spots=8).draw(draw(processes=9))
+
+
+def test_half_precision_barely_moves_the_loss(framed):
+    objective = Denoising(make_network(), Alignment(), 0.5).eval()
+    batch = batches_of(framed, slides=0).draw(draw())
+    tiny = replace(batch, sigma=torch.full_like(batch.sigma, 0.02))  # where half precision blurs most
+    for case in (batch, tiny):
+        whole, _ = objective(Held(case))
+        with torch.autocast("cpu", torch.bfloat16):
+            half, _ = objective(Held(case))
+        assert half.item() == pytest.approx(whole.item(), rel=0.03)
+
+
+def test_only_the_transformer_and_the_encoder_of_the_context_learn(framed):
+    network = make_network()
+    objective = Denoising(network, Alignment(), 0.5)
+    loss, parts = objective(Held(batches_of(framed, slides=0).draw(draw())))
+    loss.backward()
+    moved = {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None}
+    assert moved == {"gene_dit", "spatial_encoder"}
+    assert all(p.grad is not None for p in objective.parameters() if p.requires_grad)  # as DDP needs
+    assert set(parts) == set(Denoising.parts)
+
+
+def test_without_diffusion_noise_changes_nothing_and_every_parameter_still_learns(framed):
+    objective = Denoising(make_network(diffusion=False), Alignment(), 0.5).eval()
+    batch = batches_of(framed, slides=0).draw(draw())
+    loss, _ = objective(Held(batch))
+    other, _ = objective(Held(replace(batch, noise=-batch.noise, sigma=2 * batch.sigma)))
+    assert loss == other
+    loss.backward()
+    assert all(p.grad is not None for p in objective.parameters() if p.requires_grad)
+
+
+def test_without_the_graph_a_spot_does_not_see_its_neighbours(cohort):
+    network = make_network(spatial_graph=False)
+    _remember(network, cohort)
+    framed = _frame(network, cohort, assign_folds(cohort.slides))
+    assert not any(graph.present.any() for graph in framed.graphs)
+    assert np.array_equal(framed.graphs[0].ring_mean(framed.features[0]), framed.features[0])
