@@ -110,7 +110,7 @@ def predict_slide(
     for notice in notices:
         yield Step("Loading the model", 1, 1, "files", notice=notice)
     features = yield from extract_features(
-        slide, spots.xy, encoder, encoder_hash=checkpoint.encoder_hash, device=chosen, cache=cache
+        slide, spots.xy, encoder, encoder_hash=encoder.fingerprint, device=chosen, cache=cache
     )
     yield Step("Encoding the spatial graph", 0, 1, "slides")
     graph = build_graph(spots.xy * mpp, features, pitch)

@@ -3,11 +3,22 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.tiny_weights import GENES, write_tiny_weights
+from tests.small_encoders import random_network, shrink, write_published
+from tests.tiny_weights import GENES, tiny_network, write_tiny_weights
 
+from napari_flag.encoders import registry
+from napari_flag.encoders.foundation import load_foundation
+from napari_flag.encoders.hub import FOLDER_VARIABLE, HuggingFace
+from napari_flag.encoders.registry import find_encoder
 from napari_flag.errors import UserError
 from napari_flag.model import checkpoint as module
-from napari_flag.model.checkpoint import Checkpoint, find_weights, import_weights, list_weights
+from napari_flag.model.checkpoint import (
+    Checkpoint,
+    find_weights,
+    import_weights,
+    list_weights,
+    save_checkpoint,
+)
 
 
 @pytest.fixture
@@ -25,10 +36,50 @@ def test_a_file_gives_back_what_was_saved(weights):
     assert checkpoint.build_encoder().dim == network.config.features
 
 
-def test_weights_of_another_encoder_are_refused(tmp_path):
-    checkpoint = Checkpoint.load(write_tiny_weights(tmp_path / "uni.safetensors", encoder="uni"))
-    with pytest.raises(UserError, match='need the encoder "uni"'):
+def test_weights_of_an_unknown_encoder_are_refused(tmp_path):
+    checkpoint = Checkpoint.load(write_tiny_weights(tmp_path / "other.safetensors", encoder="unicorn"))
+    with pytest.raises(UserError, match='no encoder called "unicorn"'):
         checkpoint.build_encoder()
+
+
+def write_foundation_weights(folder, monkeypatch, fingerprint):
+    """Write weights trained on a small UNI, and that UNI into the local folder of encoders."""
+    row = shrink(find_encoder("uni"))
+    monkeypatch.setattr(registry, "ROWS", (row,))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder / "encoders"))
+    monkeypatch.setattr(HuggingFace, "find_cached", lambda *_: None)
+    encoder = load_foundation(
+        row, write_published(row, folder / "encoders" / "uni", random_network(row)), "cpu"
+    )
+    card = {"encoder": {"name": "uni", "fingerprint": fingerprint or encoder.fingerprint}}
+    path = folder / "on_uni.safetensors"
+    save_checkpoint(path, tiny_network(encoder.dim), {}, encoder="uni", genes=GENES, card=card)
+    return Checkpoint.load(path)
+
+
+def test_a_foundation_encoder_is_opened_from_the_local_folder(tmp_path, monkeypatch):
+    checkpoint = write_foundation_weights(tmp_path, monkeypatch, None)
+    encoder = checkpoint.build_encoder()
+    assert encoder.name == "uni"
+    assert encoder.dim == checkpoint.build_network().config.features
+
+
+def test_another_version_of_the_encoder_is_refused(tmp_path, monkeypatch):
+    checkpoint = write_foundation_weights(tmp_path, monkeypatch, "0" * 64)
+    with pytest.raises(UserError, match=r"trained with another version of UNI"):
+        checkpoint.build_encoder()
+
+
+def test_an_encoder_that_is_not_here_is_refused_with_how_to_get_it(tmp_path, monkeypatch):
+    checkpoint = write_foundation_weights(tmp_path, monkeypatch, None)
+    (tmp_path / "encoders" / "uni" / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match=r"UNI are not on this computer; ask for access at .*MahmoodLab/UNI"):
+        checkpoint.build_encoder()
+
+
+def test_weights_are_not_written_without_saying_which_encoder(tmp_path):
+    with pytest.raises(ValueError, match="fingerprint"):
+        save_checkpoint(tmp_path / "a", tiny_network(8), {}, encoder="uni", genes=GENES, card={})
 
 
 def test_a_truncated_file_is_refused(weights):
@@ -71,11 +122,12 @@ def test_imported_weights_are_found_by_name(weights, tmp_path, monkeypatch):
         import_weights(weights)
 
 
-def test_the_encoder_hash_changes_with_the_encoder(weights):
+def test_the_fingerprint_changes_with_the_encoder(weights):
     checkpoint = Checkpoint.load(weights)
-    before = checkpoint.encoder_hash
+    before = checkpoint.build_encoder().fingerprint
+    assert checkpoint.build_encoder().fingerprint == before
     checkpoint.tensors["encoder.layers.0.weight"][0] += 1
-    assert checkpoint.encoder_hash != before
+    assert checkpoint.build_encoder().fingerprint != before
 
 
 @pytest.mark.parametrize(("name", "path"), list_weights())

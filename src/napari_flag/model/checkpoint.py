@@ -39,8 +39,9 @@ class Checkpoint:
         Gene symbols in the order of the model's outputs.
     card
         The data card: title, tissue, patients, sections, array {technology, pitch_um, diameter_um},
-        um_per_px, encoder {name, licence}, split, seed, command, metrics, licence, not_for, and the
-        sampler chosen on validation sections {solver, steps, samples}.
+        um_per_px, encoder {name, licence, fingerprint of a foundation encoder}, split, seed, command,
+        metrics, licence, not_for, and the sampler chosen on validation sections
+        {solver, steps, samples}.
     config
         Sizes of the network (`FlagConfig` as a dict).
     encoder
@@ -90,20 +91,28 @@ class Checkpoint:
             tensors=tensors,
         )
 
-    @property
-    def encoder_hash(self) -> str:
-        """What tells this file's encoder from any other of the same name."""
-        digest = hashlib.sha256(self.encoder.encode())
-        for key in sorted(self.tensors):
-            if key.startswith("encoder."):
-                digest.update(self.tensors[key].numpy().tobytes())
-        return digest.hexdigest()
-
     def build_encoder(self, device: "torch.device | str" = "cpu") -> "Encoder":
-        """Return the encoder these weights were trained on, ready on `device`."""
-        from napari_flag.encoders.registry import build_encoder
+        """Return the encoder these weights were trained on, ready on `device`.
 
-        return build_encoder(self.encoder, self._part("encoder."), device)
+        Raises
+        ------
+        UserError
+            When it is a foundation encoder whose weights are not on this computer (how to get
+            them), or are not those this model was trained with.
+        """
+        from napari_flag.encoders.registry import build_encoder, find_encoder, open_encoder
+
+        row = find_encoder(self.encoder)
+        if row.recipe is None:
+            return build_encoder(self.encoder, self._part("encoder."), device)
+        encoder = open_encoder(self.encoder, device)
+        if encoder.fingerprint != _encoder_fingerprint(self.card):
+            raise UserError(
+                f'The weights "{self.name}" were trained with another version of {row.title} than the one '
+                f"on this computer ({encoder.fingerprint[:12]}…), so its features would mean something "
+                "else; get the version they name, or train again with this one."
+            )
+        return encoder
 
     def build_network(self, device: "torch.device | str" = "cpu") -> "Flag":
         """Return the FLAG network, in evaluation mode, on `device`."""
@@ -155,8 +164,27 @@ def save_checkpoint(
     genes: tuple[str, ...],
     card: dict[str, Any],
 ) -> None:
-    """Write a weights file, whole or not at all."""
+    """Write a weights file, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file.
+    network
+        The FLAG network.
+    encoder_tensors
+        Of the encoder that travels with the weights; empty for a foundation encoder.
+    encoder
+        Name of the encoder.
+    genes
+        In the order of the outputs.
+    card
+        The data card; for a foundation encoder ``card["encoder"]["fingerprint"]`` must be there.
+    """
     from safetensors.torch import save_file
+
+    if not encoder_tensors and not _encoder_fingerprint(card):
+        raise ValueError(f"neither tensors nor the fingerprint of the encoder {encoder} were given")
 
     tensors = {f"flag.{k}": v.contiguous() for k, v in network.state_dict().items()}
     tensors |= {f"encoder.{k}": v.contiguous() for k, v in encoder_tensors.items()}
@@ -172,6 +200,12 @@ def save_checkpoint(
     save_file(tensors, partial, metadata={_KEY: json.dumps(header)})
     partial.chmod(0o644)  # safetensors writes for the owner alone
     os.replace(partial, path)
+
+
+def _encoder_fingerprint(card: dict[str, Any]) -> str:
+    """Return the fingerprint of the foundation encoder a card names, "" where it names none."""
+    encoder = card.get("encoder")
+    return str(encoder.get("fingerprint", "")) if isinstance(encoder, dict) else ""
 
 
 def list_weights() -> list[tuple[str, Path]]:
