@@ -3,8 +3,10 @@ import hashlib
 import subprocess
 
 import pytest
+from tests.hub_server import FakeHub, serve
 
 from napari_flag import doctor
+from napari_flag.encoders.hub import HuggingFace
 
 
 def test_this_installation_can_predict():
@@ -68,3 +70,40 @@ def test_opengl_is_tried_in_a_process_of_its_own(monkeypatch, stdout, stderr, st
     finding = doctor._try_gl("napari")
     assert finding.state == state
     assert said in finding.sentence
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on which UNI's gate is open to this account and Virchow2's is not."""
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NAPARI_FLAG_ENCODERS", str(tmp_path / "encoders"))
+    files = {(name, "pytorch_model.bin"): b"weights" for name in ("MahmoodLab/UNI", "paige-ai/Virchow2")}
+    held = FakeHub(files, gated={"paige-ai/Virchow2"}, known={"hf_mine"})
+    with serve(held) as server:
+        yield HuggingFace(endpoint=server.endpoint, cache=tmp_path / "cache")
+
+
+def test_an_open_and_a_closed_gate_are_told_apart_before_any_work(hub):
+    uni, virchow = doctor.check_gates(["uni", "virchow2"], hub)
+    assert uni.state == "good"
+    assert "may be downloaded" in uni.sentence
+    assert virchow.state == "bad"
+    assert "no access to Virchow2" in virchow.sentence
+    assert "hf_mine" not in virchow.sentence
+
+
+def test_without_names_every_gate_is_tried_and_a_closed_one_is_only_noted(hub):
+    findings = {finding.what: finding for finding in doctor.check_gates([], hub)}
+    assert {"uni", "conch", "h-optimus-1", "prov-gigapath"} <= findings.keys()
+    assert "phikon" not in findings
+    assert findings["virchow2"].state == "warning"
+
+
+def test_an_encoder_that_is_here_is_not_asked_for(hub, tmp_path):
+    place = tmp_path / "encoders" / "virchow2" / "model.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"weights")
+    (finding,) = doctor.check_gates(["virchow2"], hub)
+    assert finding.state == "good"
+    assert "local folder" in finding.sentence

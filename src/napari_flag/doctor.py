@@ -11,16 +11,21 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from napari_flag.errors import UserError
+
+if TYPE_CHECKING:
+    from napari_flag.encoders.hub import HuggingFace
 
 State: TypeAlias = Literal["good", "warning", "bad"]
 
-PACKAGES: Final = ("napari-flag", "torch", "numpy", "scipy", "anndata", "zarr", "tifffile")
+PACKAGES: Final = ("napari-flag", "torch", "timm", "numpy", "scipy", "anndata", "zarr", "tifffile")
 BINDINGS: Final = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 SUMS: Final = "SHA256SUMS"
 """Beside the bundled weights: what their hashes should be, as ``sha256sum`` writes it."""
@@ -56,14 +61,22 @@ class Finding:
     sentence: str
 
 
-def examine() -> Iterator[Finding]:
-    """Run every check, in the order a person would read them."""
+def examine(gated: Sequence[str] | None = None) -> Iterator[Finding]:
+    """Run every check, in the order a person would read them.
+
+    Parameters
+    ----------
+    gated
+        Also ask the hub for access to these encoders, to all gated ones when empty; None asks nothing.
+    """
     yield check_packages()
     yield check_device()
     yield check_slide_library()
     yield from check_weights(Path(str(files("napari_flag"))) / "weights")
     yield from check_folders()
     yield check_window()
+    if gated is not None:
+        yield from check_gates(gated)
 
 
 def check_packages() -> Finding:
@@ -155,6 +168,34 @@ def check_weights(folder: Path) -> Iterator[Finding]:
             f"There are no weights in {folder}; install napari-flag again, or import some with: "
             "napari-flag weights import FILE.safetensors",
         )
+
+
+def check_gates(names: Sequence[str], hub: "HuggingFace | None" = None) -> Iterator[Finding]:
+    """Ask the hub, by a HEAD request each, whether encoders may be downloaded with this account.
+
+    Parameters
+    ----------
+    names
+        Encoders that are needed; without any, all gated ones are asked for, and a closed gate is
+        no more than a note.
+    hub
+        The hub; None takes huggingface.co.
+    """
+    from napari_flag.encoders.hub import check_access, find_weights
+    from napari_flag.encoders.registry import find_encoder, list_encoders
+
+    rows = [find_encoder(name) for name in names] or [row for row in list_encoders() if row.gated]
+    for row in rows:
+        if (found := find_weights(row, hub=hub)) is not None:
+            yield Finding(row.name, "good", f"{row.title} is on this computer ({found.where})")
+            continue
+        try:
+            _, size = check_access(row, hub)
+        except UserError as error:
+            yield Finding(row.name, "bad" if names else "warning", str(error))
+        else:
+            much = f" ({size / 1e9:.1f} GB)" if size else ""
+            yield Finding(row.name, "good", f"{row.title} may be downloaded{much}; licence: {row.licence}")
 
 
 def _read_sums(path: Path) -> dict[str, str]:

@@ -58,10 +58,3 @@ def test_import_copies_weights_to_where_they_are_found(weights, capsys):
     assert "--weights new" in capsys.readouterr().out
     assert (weights / "imported" / "new.safetensors").read_bytes() == new.read_bytes()
     assert main(["weights", "import", str(weights / "bad.safetensors")]) == 2
-
-
-def test_encoders_are_listed_with_what_they_need(capsys):
-    assert main(["encoders", "list"]) == 0
-    assert "embedded" in capsys.readouterr().out
-    assert main(["encoders", "list", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["name"] == "embedded"

@@ -6,6 +6,7 @@ import pytest
 from napari_flag.slides.spots import Spots
 from napari_flag.widgets.readiness import (
     describe_card,
+    describe_encoder,
     differences,
     why_no_estimate,
     why_not_ready,
@@ -76,3 +77,21 @@ def test_preferences_keep_their_default_where_a_value_is_missing_or_not_valid():
     group = SimpleNamespace(device="tpu", quality="best", weights=" ")
     assert from_settings(SimpleNamespace(prediction=group)) == Preferences(quality="best")
     assert from_settings(None) == Preferences()
+
+
+def test_a_gated_encoder_is_shown_with_licence_page_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_FLAG_ENCODERS", str(tmp_path))
+    monkeypatch.setattr("napari_flag.encoders.hub.HuggingFace.find_cached", lambda *_: None)
+    licence, weights = describe_encoder("virchow2")
+    assert "CC-BY-NC-ND-4.0" in licence
+    assert "must be asked for at https://huggingface.co/paige-ai/Virchow2" in licence
+    assert "not on this computer" in weights
+    assert "encoders download virchow2" in weights
+    (tmp_path / "virchow2").mkdir()
+    (tmp_path / "virchow2" / "model.safetensors").write_bytes(b"weights")
+    assert "found in the local folder" in describe_encoder("virchow2")[1]
+
+
+def test_the_embedded_encoder_needs_no_word_and_an_unknown_one_does():
+    assert describe_encoder("embedded") == ()
+    assert "unicorn" in describe_encoder("unicorn")[0]

@@ -18,6 +18,13 @@ def add_commands(commands: arguments.Commands) -> None:
         summary="check that everything is there, and what it will run on",
         description="Exit code 0: predictions will run; 2: something needs putting right.",
     )
+    parser.add_argument(
+        "--gated",
+        nargs="*",
+        metavar="ENCODER",
+        help="also ask huggingface.co whether this account may download these encoders (all that must be "
+        "asked for, when none is named); needs the network",
+    )
     arguments.add_json(parser)
 
 
@@ -25,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Run all checks and print them; 2 when one is bad."""
     from napari_flag.doctor import examine
 
-    findings = list(examine())
+    findings = list(examine(args.gated))
     bad = sum(finding.state == "bad" for finding in findings)
     if args.json:
         say_json([asdict(finding) for finding in findings])

@@ -1,7 +1,6 @@
-"""``napari-flag weights`` and ``napari-flag encoders``: what there is to predict with."""
+"""``napari-flag weights``: what there is to predict with."""
 
 import argparse
-from dataclasses import asdict
 from typing import Any
 
 from napari_flag import keys
@@ -11,7 +10,7 @@ from napari_flag.errors import UserError
 
 
 def add_commands(commands: arguments.Commands) -> None:
-    """Add ``weights`` and ``encoders``."""
+    """Add ``weights``."""
     weights = arguments.add_command(
         commands, "weights", list_weights, summary="list, show or import weights"
     ).add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -32,11 +31,6 @@ def add_commands(commands: arguments.Commands) -> None:
         summary="copy a weights file to where every command and the dock find it by name",
     )
     take.add_argument("file", metavar="FILE.safetensors", type=arguments.path)
-    encoders = arguments.add_command(
-        commands, "encoders", list_encoders, summary="list the encoders"
-    ).add_subparsers(title="commands", metavar="COMMAND", required=True)
-    listing = arguments.add_command(encoders, "list", list_encoders, summary="list the encoders")
-    arguments.add_json(listing)
 
 
 def list_weights(args: argparse.Namespace) -> int:
@@ -109,28 +103,4 @@ def import_weights(args: argparse.Namespace) -> int:
 
     target = import_weights(args.file)
     say(f"Imported as {target.stem} ({target}); use it with --weights {target.stem}.")
-    return 0
-
-
-def list_encoders(args: argparse.Namespace) -> int:
-    """Print all encoders."""
-    from napari_flag.encoders.registry import list_encoders
-
-    rows = list_encoders()
-    if args.json:
-        say_json([asdict(row) for row in rows])
-        return 0
-    say_columns(
-        [
-            [
-                row.name,
-                row.title,
-                f"{row.dim} features",
-                f"{row.tile_px * row.mpp:.0f} µm tile at {row.mpp:g} µm/px",
-                row.licence + (", must be asked for" if row.gated else ""),
-                row.source,
-            ]
-            for row in rows
-        ]
-    )
     return 0

@@ -243,13 +243,13 @@ def _refusal(row: EncoderRow, file: str, error: Exception) -> str:
         )
     if isinstance(error, GatedRepoError):
         return (
-            f"The weights of {row.title} must be asked for, and you are not logged in to Hugging Face; ask for "
-            f"access at {row.source} ({row.licence}), {LOG_IN}, and try again."
+            f"The weights of {row.title} must be asked for, and you are not logged in to Hugging Face; ask "
+            f"for access at {row.source} ({row.licence}), {LOG_IN}, and try again."
         )
     if status in (401, 403, 404):
         return (
-            f"{row.source} is not open to this account, or your token is no longer valid; {LOG_IN} again, and "
-            "look at that page."
+            f"{row.source} is not open to this account, or your token is no longer valid; {LOG_IN} again, "
+            "and look at that page."
         )
     what = "cannot be reached" if status is None else f"answers with an error ({status})"
     return (

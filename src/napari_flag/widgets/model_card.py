@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_flag import keys
 from napari_flag.model.checkpoint import describe_entries
 from napari_flag.widgets.forms import READY, StepBox, narrow, plain_label
-from napari_flag.widgets.readiness import describe_card
+from napari_flag.widgets.readiness import describe_card, describe_encoder
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
@@ -83,7 +83,11 @@ class ModelStep(StepBox):
         if checkpoint is None:
             self.set_state("")
             return
-        self.card.setText("\n".join(describe_card(checkpoint.card, len(checkpoint.genes))))
+        lines = (
+            *describe_card(checkpoint.card, len(checkpoint.genes)),
+            *describe_encoder(checkpoint.encoder),
+        )
+        self.card.setText("\n".join(lines))
         self.set_state(READY)
 
     def show_differences(self, sentences: tuple[str, ...]) -> None:

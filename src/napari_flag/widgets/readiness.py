@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from napari_flag.errors import UserError
+
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.slides.slide import Slide
@@ -101,6 +103,27 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
         f"{n_genes:,} genes · encoder {encoder.get('name') or 'not stated'}",
         f"Licence {licence}",
     )
+
+
+def describe_encoder(name: str) -> tuple[str, ...]:
+    """Return licence, access and whereabouts of the encoder that weights need, a line each.
+
+    Nothing for the embedded encoder, which is inside the weights; for one this version does not
+    have, what to do.
+    """
+    from napari_flag.encoders.hub import find_weights, how_to_get
+    from napari_flag.encoders.registry import find_encoder
+
+    try:
+        row = find_encoder(name)
+    except UserError as error:
+        return (str(error),)
+    if row.recipe is None:
+        return ()
+    access = "must be asked for at" if row.gated else "open, at"
+    found = find_weights(row)
+    here = f"found in the {found.where}" if found else f"not on this computer; {how_to_get(row)}"
+    return (f"{row.title}: {row.licence}, {access} {row.source}", f"{row.title} weights: {here}")
 
 
 def _joined(*texts: str) -> str:
