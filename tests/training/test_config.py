@@ -5,15 +5,33 @@ import pytest
 
 from flag_training.config import read_config
 from napari_flag.errors import UserError
+from napari_flag.model.flag import FlagConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
+ABLATIONS = sorted((Path(__file__).parents[2] / "training" / "configs" / "ablations").glob("*.toml"))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*CONFIGS, *ABLATIONS], ids=lambda p: p.stem)
 def test_every_config_in_the_repository_can_be_read(path):
     config = read_config(path)
-    assert config.slides
+    assert config.slides or config.store
     assert config.card["not_for"]
+    sizes = FlagConfig(features=1024, genes=200, slides=5, **config.network)
+    assert sizes.width % sizes.heads == 0 == sizes.context_width % sizes.context_heads
+
+
+def test_an_ablation_differs_from_the_full_model_in_what_its_name_says():
+    told = {path.stem: read_config(path) for path in ABLATIONS}
+    full = told.pop("gene_alignment")
+    off = {"without_diffusion": "diffusion", "without_graph": "spatial_graph"}
+    for name, switch in off.items():
+        assert told[name].network == full.network | {switch: False}
+        assert told[name].fit == full.fit
+    targets = {"alignment_targets": None, "alignment_cells": full.fit.alignment_targets}
+    assert told["cell_alignment"].fit == replace(full.fit, **targets)
+    assert told["without_alignment"].fit == replace(full.fit, alignment_targets=None)
+    assert {config.name for config in told.values()} == set(told)
+    assert len(told) == 4
 
 
 def test_sections_can_be_left_out_and_unknown_ones_are_named():

@@ -235,10 +235,7 @@ def read_config(path: Path) -> RunConfig:
         When it is missing, not TOML, or has unknown or missing values.
     """
     values = _read_values(path)
-    fit: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in values.get("fit", {}).items()
-    }
+    fit = {name: _plain(value) for name, value in values.get("fit", {}).items()}
     try:
         return RunConfig(
             name=values["name"],
@@ -258,6 +255,11 @@ def read_config(path: Path) -> RunConfig:
             f"The config {path} does not describe a training run ({error}); compare it with "
             "training/configs/her2st.toml."
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Turn lists into tuples, and "" into None: how a file switches off what the one it extends names."""
+    return tuple(value) if isinstance(value, list) else None if value == "" else value
 
 
 def _read_values(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class FlagConfig:
         Their size.
     graph_share
         Share of the graph branches in the mean head; the rest is the ridge branch.
-    context_width, context_layers, context_dropout
+    context_width, context_layers, context_heads, context_dropout
         Size of the encoder of H_spatial.
     width, heads, blocks, mlp_ratio, dropout, tap
         Size of the gene DiT; `tap` is the 1-based block that the alignment loss sees.
@@ -54,6 +54,7 @@ class FlagConfig:
     graph_share: float = 0.5
     context_width: int = 64
     context_layers: int = 2
+    context_heads: int = 4
     context_dropout: float = 0.25
     width: int = 96
     heads: int = 4
@@ -194,7 +195,8 @@ class Flag(nn.Module):
         self.spatial_encoder = SpatialEncoder(
             config.features + config.genes,
             config.context_width,
-            layers=config.context_layers,
+            config.context_heads,
+            config.context_layers,
             dropout=config.context_dropout,
         )
         self.gene_dit = GeneDiT(
