@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 import torch
 from tests.fakes import FakeSlide
+from tests.small_encoders import random_network, shrink
 
 from napari_flag.encoders.features import choose_device, extract_features, halve
+from napari_flag.encoders.foundation import FoundationEncoder
+from napari_flag.encoders.registry import find_encoder
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -95,3 +98,16 @@ def test_no_device_is_taken_in_place_of_another():
         assert choose_device("auto").type == "cpu"
         with pytest.raises(UserError, match="sees none"):
             choose_device("cuda")
+
+
+def test_a_foundation_encoder_is_cancelled_between_tiles_on_a_cpu(tmp_path):
+    row = shrink(find_encoder("uni"))
+    steps = extract_features(
+        FakeSlide(mpp=0.5),
+        XY[:3],
+        FoundationEncoder(row, random_network(row)),
+        encoder_hash="a",
+        device=torch.device("cpu"),
+        cache=tmp_path,
+    )
+    assert [next(steps).done for _ in range(3)] == [1, 2, 3]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from platformdirs import user_cache_path
 
+from napari_flag.encoders.foundation import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
@@ -21,6 +22,8 @@ FeatureArray = npt.NDArray[np.float32]
 
 BATCH_CPU: Final = 4
 """Tiles per batch on the CPU: about a third of a second, so that Cancel is felt at once."""
+BATCH_CPU_FOUNDATION: Final = 1
+"""A ViT-L takes about a second per tile on a core, a ViT-g four."""
 BATCH_GPU: Final = 64
 
 
@@ -92,7 +95,7 @@ def extract_features(
         yield Step("Reading tiles", len(xy), len(xy), notice=None)
         return kept
     features = np.empty((len(xy), encoder.dim), np.float32)
-    batch = BATCH_GPU if device.type == "cuda" else BATCH_CPU
+    batch = _first_batch(encoder, device)
     done = 0
     while done < len(xy):
         try:
@@ -112,6 +115,12 @@ def extract_features(
             )
     _write_cache(place, features)
     return features
+
+
+def _first_batch(encoder: Encoder, device: torch.device) -> int:
+    if device.type == "cuda":
+        return BATCH_GPU
+    return BATCH_CPU_FOUNDATION if isinstance(encoder, FoundationEncoder) else BATCH_CPU
 
 
 def halve(batch: int, unit: str) -> int:
