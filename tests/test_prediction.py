@@ -1,42 +1,64 @@
 import numpy as np
 import pytest
 import torch
+from tests.tiny_weights import GENES, tiny_network
 
-from napari_flag.prediction import _LEADING_AXES, SamplerSettings, _paired_noise, evaluations
+from napari_flag.model.flag import Context
+from napari_flag.prediction import SamplerSettings, Shared, _paired_noise, evaluations
 
-GENES = 12
-
-
-@pytest.fixture(scope="module")
-def axes():
-    return torch.linalg.qr(torch.randn(GENES, GENES, generator=torch.Generator().manual_seed(0)))[0]
+IDS = [f"spot{i}" for i in range(3000)]
+G = len(GENES)
 
 
 @pytest.fixture(scope="module")
-def noise(axes):
-    ids = [f"spot{i}" for i in range(3000)]
-    return _paired_noise(SamplerSettings(samples=4, seed=5), ids, axes).view(4, 3000, GENES)
+def network():
+    """Correlated residuals, a fifth of whose variance is each gene's own."""
+    network = tiny_network(8)
+    factor = torch.randn(G, 2, generator=torch.Generator().manual_seed(0))
+    covariance = 0.8 * factor @ factor.T / 2 + 0.2 * torch.eye(G)
+    values, vectors = torch.linalg.eigh(covariance)
+    network.get_buffer("eigenvalues").copy_(values)
+    network.get_buffer("eigenvectors").copy_(vectors)
+    return network
+
+
+@pytest.fixture(scope="module")
+def shared(network):
+    nothing = torch.zeros(1, G)
+    variance = torch.tensor([0.0, 0.05, 0.1, 0.15, 9.0])
+    return Shared.of(network, Context(nothing, nothing, nothing[0], nothing[0], variance))
+
+
+@pytest.fixture(scope="module")
+def noise(shared):
+    return _paired_noise(SamplerSettings(samples=4, seed=5), IDS, shared).view(4, len(IDS), G)
 
 
 def test_every_joint_sample_is_standard_normal_on_its_own(noise):
     for sample in noise:
-        np.testing.assert_allclose(torch.cov(sample.T), np.eye(GENES), atol=0.12)
+        np.testing.assert_allclose(torch.cov(sample.T), np.eye(G), atol=0.12)
         assert abs(float(sample.mean())) < 0.03
 
 
-def test_pairs_cancel_along_the_leading_axes_and_nowhere_else(noise, axes):
-    along = (noise[0] + noise[1]) @ axes
-    assert along[:, -_LEADING_AXES:].abs().max() < 1e-4
-    np.testing.assert_allclose(along[:, :-_LEADING_AXES].var(0), 2.0, rtol=0.15)
+def test_the_mean_of_the_samples_keeps_the_shared_measurement_noise_and_nothing_else(network, noise, shared):
+    p = network.preconditioner
+    left = p.start(noise.mean(0), 0.0)  # what the Gaussian sampler makes of the mean noise
+    np.testing.assert_allclose(torch.cov(left.T), torch.diag(shared.variance), atol=0.015)
 
 
-def test_different_pairs_are_independent(noise):
-    assert abs(np.corrcoef(noise[1].flatten(), noise[2].flatten())[0, 1]) < 0.03
+def test_no_gene_shares_more_than_the_residuals_independent_part(network, shared):
+    assert shared.variance[4] < network.get_buffer("eigenvalues").min()
 
 
-def test_a_sample_does_not_depend_on_how_many_are_drawn(noise, axes):
-    ids = [f"spot{i}" for i in range(3000)]
-    two = _paired_noise(SamplerSettings(samples=2, seed=5), ids, axes).view(2, 3000, GENES)
+def test_without_shared_noise_pairs_cancel(network):
+    nothing = torch.zeros(1, G)
+    none = Shared.of(network, Context(nothing, nothing, nothing[0], nothing[0], nothing[0]))
+    pair = _paired_noise(SamplerSettings(samples=2), IDS, none).view(2, len(IDS), G)
+    assert pair.sum(0).abs().max() < 1e-4
+
+
+def test_a_sample_does_not_depend_on_how_many_are_drawn(noise, shared):
+    two = _paired_noise(SamplerSettings(samples=2, seed=5), IDS, shared).view(2, len(IDS), G)
     torch.testing.assert_close(two, noise[:2])
 
 

@@ -18,6 +18,8 @@ def tiny_network(features: int = DIM) -> Flag:
         features=features,
         genes=len(GENES),
         slides=2,
+        components=24,
+        landmarks=30,
         members=1,
         mean_width=16,
         context_width=16,
@@ -28,6 +30,11 @@ def tiny_network(features: int = DIM) -> Flag:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     network.get_buffer("slide_location").fill_(2.0)
+    network.get_buffer("slide_moran").fill_(0.3)
+    torch.nn.init.normal_(network.get_buffer("axes"), std=features**-0.5)
+    torch.nn.init.normal_(network.mean_head.kernel.get_buffer("landmarks"))
+    torch.nn.init.normal_(network.mean_head.kernel.get_buffer("weights"), std=0.2)
+    network.mean_head.kernel.get_buffer("bandwidth").fill_(50.0)
     return network
 
 

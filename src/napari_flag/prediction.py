@@ -23,8 +23,9 @@ FloatArray = npt.NDArray[np.float32]
 _TOKENS_CPU: Final = 16_000
 """Gene tokens per evaluation on the CPU: about a quarter of a second at the shipped size."""
 _TOKENS_GPU: Final = 400_000
-_LEADING_AXES: Final = 3
-"""Chosen on C2-C4, each predicted from B4 and the other two, among 0, 1 and 3."""
+_SHARED: Final = -1
+"""Number that keys the noise all samples share."""
+_MOST_SHARED: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Expression:
     mean, sample
         (n, G) float32, mean over the joint samples and the first of them.
     spread
-        (n, G) float32, standard deviation over samples (n - 1 in the denominator); None for one sample.
+        (n, G) float32, standard deviation of a sample, estimated from the K drawn; None for one sample.
     """
 
     mean: FloatArray
@@ -93,6 +94,40 @@ class Preview:
     rows: npt.NDArray[np.int64]
     values: FloatArray
     genes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """How unit noise is put together so that all samples share measurement noise of a given variance.
+
+    With C the residual covariance and S the (diagonal) covariance of the shared noise, a sample's noise is
+    A^(1/2) ξ + (1 - A)^(1/2) ζ with A = C^(-1/2) S C^(-1/2): ξ is drawn once, ζ anew, and their sum is of
+    unit covariance.
+
+    Parameters
+    ----------
+    part, own
+        (G, G) A^(1/2) and (1 - A)^(1/2), symmetric.
+    variance
+        (G,) diagonal of S, in units of the residual spread.
+    """
+
+    part: Tensor
+    own: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, network: Flag, context: Context) -> "Shared":
+        """Return the parts for one slide; no gene shares more than the residual's independent part."""
+        p = network.preconditioner.to("cpu")
+        most = _MOST_SHARED * p.eigenvalues.min()
+        variance = context.shared.cpu().clamp_max(most)
+        root = (p.eigenvectors * p.eigenvalues.rsqrt()) @ p.eigenvectors.T
+        values, vectors = torch.linalg.eigh(((root * variance) @ root).double())
+        values = values.clamp(0, 1)
+        part = (vectors * values.sqrt()) @ vectors.T
+        own = (vectors * (1 - values).sqrt()) @ vectors.T
+        return cls(part.float(), own.float(), variance)
 
 
 @torch.inference_mode()
@@ -150,10 +185,11 @@ def sample_expression(
     chunk = max(1, (_TOKENS_GPU if on_gpu else _TOKENS_CPU) // (g * settings.samples))
     mean, sample = np.empty((n, g), np.float32), np.empty((n, g), np.float32)
     spread = np.empty((n, g), np.float32) if settings.samples > 1 else None
+    shared = Shared.of(network, context)
     start = 0
     while start < n:
         here = np.arange(start, min(start + chunk, n))
-        drawing = _draw(network, context, ids, rows[here], settings)
+        drawing = _draw(network, context, ids, rows[here], settings, shared)
         try:
             while True:
                 yield Step("Predicting expression", start + int(next(drawing) * len(here)), n)
@@ -171,7 +207,9 @@ def sample_expression(
             continue
         mean[here], sample[here] = drawn.mean(0), drawn[0]
         if spread is not None:
-            spread[here] = drawn.std(0, ddof=1)
+            # pairs cancel, so that their mean takes no degree of freedom; what they share does not show
+            common = (context.scale.cpu() * shared.variance.sqrt()).numpy()
+            spread[here] = np.sqrt(drawn.var(0, ddof=settings.samples % 2) + common**2)
         start = int(here[-1]) + 1
         yield Step("Predicting expression", start, n, partial=Preview(here, mean[here], genes))
     return Expression(mean, sample, spread)
@@ -184,10 +222,11 @@ def _draw(
     ids: Sequence[str],
     rows: npt.NDArray[np.int64],
     settings: SamplerSettings,
+    shared: Shared,
 ) -> Generator[float, None, FloatArray]:
     """Draw (K, b, G) joint samples for `rows`; yields the share of the work done."""
     p, k = network.preconditioner, settings.samples
-    noise = _paired_noise(settings, [ids[row] for row in rows], p.eigenvectors.cpu())  # (K b, G)
+    noise = _paired_noise(settings, [ids[row] for row in rows], shared)  # (K b, G)
     place = torch.from_numpy(rows).repeat(k).to(context.expected.device)
     spatial, expected = context.spatial[place], context.expected[place]
 
@@ -209,21 +248,21 @@ def _draw(
     return result
 
 
-def _paired_noise(settings: SamplerSettings, ids: Sequence[str], axes: Tensor) -> Tensor:
-    """Return (K b, G) unit noise, samples in pairs that cancel along the leading residual axes.
+def _paired_noise(settings: SamplerSettings, ids: Sequence[str], shared: Shared) -> Tensor:
+    """Return (K b, G) unit noise: a part that all samples share, and pairs that otherwise cancel.
 
-    Every sample is standard normal on its own.  The leading axes (library size above all) hold most
-    of the residual variance and none of the structure between genes, so that averaging them away by
-    antithetic pairs (Hammersley & Morton 1956) leaves the mean of K samples more accurate at the
-    same co-expression.
+    Every sample is standard normal on its own.  Antithetic pairs (Hammersley & Morton 1956) leave the
+    mean of K samples as accurate as the expectation; the shared part of the measurement noise leaves
+    every gene as rough as it is measured (`mean_head.Sharpening`).
     """
     drawn: list[Tensor] = []
-    leading = axes[:, -_LEADING_AXES:]  # eigenvalues rise
+    common = torch.from_numpy(keyed_noise(settings.seed, _SHARED, ids, len(shared.own))) @ shared.part
     for number in range(settings.samples):
-        noise = torch.from_numpy(keyed_noise(settings.seed, number, ids, len(axes)))
         if number % 2:
-            noise = noise - (noise + drawn[-1]) @ leading @ leading.T
-        drawn.append(noise)
+            drawn.append(2 * common - drawn[-1])
+            continue
+        noise = torch.from_numpy(keyed_noise(settings.seed, number, ids, len(shared.own)))
+        drawn.append(common + noise @ shared.own)
     return torch.cat(drawn)
 
 

@@ -12,6 +12,8 @@ def tiny(**sizes):
         features=12,
         genes=7,
         slides=2,
+        components=12,
+        landmarks=20,
         members=2,
         mean_width=16,
         context_width=16,
@@ -22,6 +24,12 @@ def tiny(**sizes):
     network = Flag(config).eval()
     for parameter in network.parameters():  # no layer may be silent in these tests
         torch.nn.init.normal_(parameter, std=0.1)
+    network.get_buffer("axes").copy_(torch.eye(12))
+    network.get_buffer("slide_moran").fill_(0.1)
+    kernel = network.mean_head.kernel
+    torch.nn.init.normal_(kernel.get_buffer("landmarks"))
+    torch.nn.init.normal_(kernel.get_buffer("weights"))
+    kernel.get_buffer("bandwidth").fill_(10.0)
     return network
 
 

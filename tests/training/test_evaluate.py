@@ -10,7 +10,7 @@ from napari_flag.progress import finish
 @pytest.fixture(scope="module")
 def scores(cohort, tmp_path_factory):
     """Scores of C4 by weights trained without it."""
-    config = make_config(branch_steps=60, ridge_penalty=1.0)
+    config = make_config(branch_steps=60)
     rest = Cohort(cohort.slides[:3], cohort.features[:3], cohort.genes)
     network = finish(fit(rest, config, tmp_path_factory.mktemp("run")))
     return finish(_score(network, cohort.slides[3], cohort.features[3].numpy(), config, cohort.genes))
@@ -30,8 +30,8 @@ def test_shuffled_tiles_lose_what_the_image_tells(scores):
     assert scores["X"]["PCC"] > scores["X, tiles shuffled"]["PCC"] + 0.3
 
 
-def test_mean_head_ridge_and_turned_section_are_scored_beside(scores):
-    assert {"mean head", "ridge branch", "sample", "X, turned and re-stained 1"} <= scores.keys()
+def test_mean_head_kernel_branch_and_turned_section_are_scored_beside(scores):
+    assert {"mean head", "kernel branch", "sample", "X, turned and re-stained 1"} <= scores.keys()
     assert scores["mean head"]["PCC"] > scores["sample"]["PCC"]
 
 

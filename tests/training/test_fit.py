@@ -61,7 +61,7 @@ def test_the_same_seed_trains_the_same_network(cohort, tmp_path):
 
 
 def test_the_mean_head_learns_what_features_tell(cohort, tmp_path):
-    network = finish(fit(cohort, make_config(branch_steps=60, ridge_penalty=1.0), tmp_path))
+    network = finish(fit(cohort, make_config(branch_steps=60), tmp_path))
     slide, views = make_slide("C9", "C", 9)
     from napari_flag.model.flag import GraphTensors
 
@@ -80,7 +80,7 @@ def test_residuals_are_those_of_spots_the_head_did_not_see(cohort, tmp_path):
         tuple(torch.from_numpy(rng.normal(size=f.shape).astype(np.float32)) for f in cohort.features),
         cohort.genes,
     )
-    network = finish(fit(silent, make_config(branch_steps=60, ridge_penalty=1.0), tmp_path))
+    network = finish(fit(silent, make_config(branch_steps=60), tmp_path))
     assert (network.get_buffer("spread") > 0.75).all()
 
 

@@ -70,7 +70,7 @@ def test_a_held_out_section_contributes_to_nothing(cohort, tmp_path):
         told[name] = (
             network.get_buffer("slide_location"),
             network.get_buffer("eigenvalues"),
-            network.mean_head.ridge.weight,
+            network.mean_head.kernel.get_buffer("weights"),
         )
         rows = (tmp_path / name / "score.csv").read_text().splitlines()
         assert [bool(row.split(",")[5]) for row in rows[1:]] == [False, False, True] * 2

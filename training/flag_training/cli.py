@@ -42,7 +42,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         "evaluate",
         help="score sections that were not trained on",
         description="Leave each section out in turn, train on the rest and score it: X, one sample, "
-        "the mean head and the ridge branch alone, and X with the tiles shuffled between spots.",
+        "the mean head and the kernel branch alone, and X with the tiles shuffled between spots.",
     )
     _add_run_arguments(parser)
     parser.add_argument("--test", nargs="+", required=True, metavar="SECTION", help="sections to score")

@@ -107,14 +107,13 @@ def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -
     genes: tuple[str, ...] = ()
     for number, entry in enumerate(config.slides):
         slide, training, genes = read_slide(entry, data, panel)
-        told = repr((entry, config.fit.views, config.fit.seed)).encode()
+        told = repr((entry, config.fit.views)).encode()
         place = run / f"features_{entry.name}_{hashlib.sha256(weights + told).hexdigest()[:12]}.npy"
         with slide:
             if place.exists():
                 views = np.load(place)
             else:
-                seed = config.fit.seed * 1000 + number
-                views = yield from slide_views(slide, training.spots, encoder, config.fit.views, seed)
+                views = yield from slide_views(slide, training.spots, encoder, config.fit.views, number)
                 run.mkdir(parents=True, exist_ok=True)
                 np.save(place, views)
         slides.append(training)

@@ -39,8 +39,10 @@ class FitConfig:
     ----------
     views
         Feature sets per slide: the slide as it is, and views turned and re-stained as a whole.
-    ridge_penalty
-        On features standardised in the slide's frame, per view.
+    kernel_penalty, kernel_penalty_growth
+        α and β of the kernel branch: the j-th principal component of expression has the penalty α (1 + β j).
+    kernel_sharpness
+        Median squared distance between spots, over the kernel's bandwidth.
     branch_steps, branch_rate, branch_decay
         Steps, learning rate and weight decay of each graph branch.
     score_steps, score_rate, score_decay, score_batch
@@ -76,8 +78,10 @@ class FitConfig:
     """
 
     views: int = 4
-    ridge_penalty: float = 1000.0
-    branch_steps: int = 200
+    kernel_penalty: float = 0.2
+    kernel_penalty_growth: float = 0.1
+    kernel_sharpness: float = 0.5
+    branch_steps: int = 300
     branch_rate: float = 1e-3
     branch_decay: float = 0.05
     score_steps: int = 1200

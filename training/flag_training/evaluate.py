@@ -38,7 +38,7 @@ def evaluate(
     Returns
     -------
     Section → what was scored → metric → value.  Scored are ``X``, ``sample``, the mean head and the
-    ridge branch alone, and ``X`` when the tiles are shuffled between the section's spots, or the whole
+    kernel branch alone, and ``X`` when the tiles are shuffled between the section's spots, or the whole
     section is turned and re-stained (the views of `cohort.slide_views`).
     """
     kept = config.without(unseen)
@@ -83,19 +83,18 @@ def _score(
             found["mean head"] = score(
                 context.expression(nothing, torch.arange(len(features))).numpy(), slide
             )
-    found["ridge branch"] = score(_ridge(network, slide, features), slide)
+    found["kernel branch"] = score(_kernel(network, slide, features), slide)
     return found
 
 
-def _ridge(network: Flag, slide: TrainingSlide, features: FloatArray) -> FloatArray:
-    """Return what the closed-form branch expects alone: the linear floor on the same features."""
+def _kernel(network: Flag, slide: TrainingSlide, features: FloatArray) -> FloatArray:
+    """Return what the closed-form branch expects alone."""
     raw = torch.from_numpy(features)
     with torch.inference_mode():
-        framed = network.frames.features(raw)
-        graph = GraphTensors.of(slide.graph(features))
-        linear = network.mean_head.ridge(torch.cat([framed, graph.ring_mean(framed)], 1))
-        location, scale = network.frames.expression(raw)
-        expected: FloatArray = (location + scale * linear).clamp_min(0).numpy()
+        graph = network.seen(GraphTensors.of(slide.graph(features)))
+        smooth = network.mean_head.kernel(network.frames.features(raw), graph)
+        location, scale, _ = network.frames.expression(raw)
+        expected: FloatArray = (location + scale * smooth).clamp_min(0).numpy()
     return expected
 
 

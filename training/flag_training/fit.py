@@ -4,7 +4,7 @@ Every stage keeps what it finished in the run folder; a killed run goes on from 
 """
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from napari_flag.encoders.embedded import TILE_UM_PER_PX, TileNet
 from napari_flag.model.checkpoint import save_checkpoint
 from napari_flag.model.diffusion import precondition
 from napari_flag.model.flag import Flag, FlagConfig, GraphTensors
+from napari_flag.model.mean_head import moran
 from napari_flag.progress import Step, Steps
 
 
@@ -112,7 +113,7 @@ def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = No
         genes=len(training.genes),
         slides=len(training.slides),
         members=int(max(fold.max() for fold in folds)) + 1,
-        **config.network,
+        **_fitting(config.network, training),
     )
     torch.manual_seed(values.seed)
     network = Flag(sizes)
@@ -125,6 +126,14 @@ def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = No
     source = SlideBatches(framed, expected, spread, values.score_batch, values.slides_per_batch, values.seed)
     alignment = _alignment(config, training, sizes.width)
     return (yield from _fit_score(network, alignment, source, held_out, config, run, fabric))
+
+
+def _fitting(network: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
+    """Return the config's sizes, none of them larger than the cohort bears."""
+    n, d = sum(len(slide.spots) for slide in cohort.slides), cohort.features[0].shape[2]
+    most = {"components": min(n, d), "landmarks": n}
+    defaults = {field.name: field.default for field in fields(FlagConfig)}
+    return network | {name: min(network.get(name, defaults[name]), cap) for name, cap in most.items()}
 
 
 def _remember(network: Flag, cohort: Cohort) -> None:
@@ -141,6 +150,12 @@ def _remember(network: Flag, cohort: Cohort) -> None:
     }
     for name, value in buffers.items():
         network.get_buffer(name).copy_(value)
+    framed = torch.cat([network.frames.standardise(views[0]) for views in cohort.features]).double()
+    _, axes = torch.linalg.eigh(framed.T @ framed)
+    network.get_buffer("axes").copy_(axes.flip(1)[:, : network.config.components])
+    for row, (slide, views) in enumerate(zip(cohort.slides, cohort.features, strict=True)):
+        graph = network.seen(GraphTensors.of(slide.graph(views[0].numpy())))
+        network.get_buffer("slide_moran")[row] = moran(torch.from_numpy(slide.expression), graph)
 
 
 def _frame(network: Flag, cohort: Cohort, folds: tuple[Any, ...]) -> FramedCohort:

@@ -20,7 +20,9 @@ from torch import Tensor
 from flag_training.checkpointing import load_state, save_state
 from flag_training.cohort import TrainingSlide
 from flag_training.config import FitConfig
-from napari_flag.model.flag import FlagConfig, GraphBranch, GraphTensors, MeanHead
+from napari_flag.model.flag import FlagConfig
+from napari_flag.model.graph import GraphTensors
+from napari_flag.model.mean_head import GraphBranch, KernelBranch, MeanHead, Sharpening, moran
 from napari_flag.progress import Step, Steps
 
 _MOST_FOLDS = 5
@@ -33,7 +35,7 @@ class FramedCohort:
     Parameters
     ----------
     features
-        Per view, (n, d) in the slides' frames.
+        Per view, (n, c) components in the slides' frames.
     graphs
         Per view, the slides' graphs side by side.
     targets
@@ -75,7 +77,7 @@ def assign_folds(slides: Sequence[TrainingSlide]) -> tuple[npt.NDArray[np.int64]
 def fit_mean_head(
     cohort: FramedCohort, sizes: FlagConfig, config: FitConfig, folder: Path
 ) -> Steps[tuple[MeanHead, Tensor]]:
-    """Fit ridge and graph branches fold by fold, then the ridge on everything.
+    """Fit kernel and graph branches fold by fold, then the kernel branch on everything.
 
     Parameters
     ----------
@@ -90,47 +92,71 @@ def fit_mean_head(
 
     Returns
     -------
-    The head, and (views, n, G) what it expects of each spot without that spot's fold.
+    The head, and (views, n, G) what it expects of each spot without that spot's fold, sharpened.
     """
     head = MeanHead(sizes)
+    spread = cohort.features[0].std(0)
+    head.get_buffer("lift").copy_((spread[0] * spread.clamp_min(1e-3)).rsqrt())
     expected = torch.zeros(len(cohort.features), *cohort.targets.shape)
     for fold in range(sizes.members):
         kept = cohort.folds != fold
-        ridge = _ridge(cohort, kept, config.ridge_penalty)
-        branch = yield from _fit_branch(cohort, kept, sizes, config, fold, folder)
+        kernel = fit_kernel(cohort, kept, sizes, config)
+        branch = yield from _fit_branch(cohort, kept, head.get_buffer("lift"), sizes, config, fold, folder)
         head.branches[fold] = branch
-        out = ~kept
         for view, (features, graph) in enumerate(zip(cohort.features, cohort.graphs, strict=True)):
-            both = torch.cat([features, graph.ring_mean(features)], 1)
             with torch.no_grad():
-                linear, learnt = both @ ridge[0].T + ridge[1], branch(features, graph)
-            mixed = (1 - sizes.graph_share) * linear + sizes.graph_share * learnt
-            expected[view, out] = mixed[out]
-    weight, bias = _ridge(cohort, torch.ones_like(kept), config.ridge_penalty)
-    with torch.no_grad():
-        head.ridge.weight.copy_(weight)
-        head.ridge.bias.copy_(bias)
-    return head.eval(), expected
+                smooth = kernel(features, graph)
+                learnt = branch(features * head.get_buffer("lift"), graph)
+            mixed = (1 - sizes.graph_share) * smooth + sizes.graph_share * learnt
+            expected[view, ~kept] = mixed[~kept]
+    head.kernel.load_state_dict(fit_kernel(cohort, torch.ones_like(kept), sizes, config).state_dict())
+    return head.eval(), _sharpened(cohort, expected, sizes)
 
 
-def _ridge(cohort: FramedCohort, kept: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """Return (G, 2 d) weight and (G,) bias of ridge regression over all views."""
-    width = 2 * cohort.features[0].shape[1]
-    gram = torch.zeros(width, width, dtype=torch.float64)
-    cross = torch.zeros(width, cohort.targets.shape[1], dtype=torch.float64)
-    bias = cohort.targets[kept].mean(0)
-    target = (cohort.targets[kept] - bias).double()
-    for features, graph in zip(cohort.features, cohort.graphs, strict=True):
-        both = torch.cat([features, graph.ring_mean(features)], 1)[kept].double()
-        gram += both.T @ both
-        cross += both.T @ target
-    gram += len(cohort.features) * penalty * torch.eye(width, dtype=torch.float64)
-    return torch.linalg.solve(gram, cross).T.float(), bias
+def fit_kernel(cohort: FramedCohort, kept: Tensor, sizes: FlagConfig, config: FitConfig) -> KernelBranch:
+    """Fit the kernel branch to the spots `kept` of the plain view, in closed form.
+
+    The targets' principal components are fitted one by one: the j-th with the penalty α (1 + β j), since
+    the leading ones (library size above all) are predicted best and the later ones mostly noise.
+    """
+    branch = KernelBranch(sizes)
+    features, graph = cohort.features[0], cohort.graphs[0]
+    both = torch.cat([features, graph.ring_mean(features)], 1)[kept]
+    generator = torch.Generator().manual_seed(config.seed)
+    chosen = torch.randperm(len(both), generator=generator)[: sizes.landmarks].sort().values
+    landmarks = both[chosen]
+    branch.register_buffer("landmarks", landmarks)
+    between = torch.cdist(landmarks, landmarks).square()
+    branch.get_buffer("bandwidth").copy_(between.median() / config.kernel_sharpness)
+    own = branch.similarity(landmarks).double()
+    values, vectors = torch.linalg.eigh(own)
+    whiten = vectors * values.clamp_min(1e-8).rsqrt()
+    seen = torch.cat([branch.similarity(rows) for rows in both.split(4096)]).double() @ whiten  # (n, m)
+    u, s, v = torch.linalg.svd(cohort.targets[kept].double(), full_matrices=False)
+    order = torch.arange(len(s), dtype=torch.float64)
+    penalty = config.kernel_penalty * (1 + config.kernel_penalty_growth * order)
+    gram, basis = torch.linalg.eigh(seen.T @ seen)
+    weights = basis @ ((basis.T @ (seen.T @ (u * s))) / (gram[:, None] + penalty))
+    branch.register_buffer("weights", (whiten @ weights @ v).float())
+    return branch
+
+
+def _sharpened(cohort: FramedCohort, expected: Tensor, sizes: FlagConfig) -> Tensor:
+    """Sharpen the cross-fitted expectation slide by slide, as `Flag.encode` does."""
+    out = torch.empty_like(expected)
+    for view, graph in enumerate(cohort.graphs):
+        for slide in cohort.slides.unique():
+            rows = (cohort.slides == slide).nonzero()[:, 0]
+            own = graph.rows(rows)
+            aim = Sharpening(moran(cohort.targets[rows], own), sizes.sharp, sizes.rough)
+            out[view, rows], _ = aim.apply(expected[view, rows], own)
+    return out
 
 
 def _fit_branch(
     cohort: FramedCohort,
     kept: Tensor,
+    lift: Tensor,
     sizes: FlagConfig,
     config: FitConfig,
     fold: int,
@@ -149,10 +175,10 @@ def _fit_branch(
     generator = np.random.default_rng([config.seed, fold])
     for step in range(done, config.branch_steps):
         for group in optimiser.param_groups:
-            group["lr"] = config.branch_rate * rate_factor(step, config.branch_steps, warm=30)
+            group["lr"] = config.branch_rate * min(1.0, (step + 1) / 30)
         view = int(generator.integers(len(cohort.features)))
         branch.train()
-        out = branch(cohort.features[view], cohort.graphs[view])
+        out = branch(cohort.features[view] * lift, cohort.graphs[view])
         loss = ((out - cohort.targets)[kept] ** 2).mean()
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)

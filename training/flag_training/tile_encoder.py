@@ -49,8 +49,8 @@ class TileEncoderConfig:
         Seeds weights and views.
     """
 
-    steps: int = 3400
-    schedule_steps: int = 4000
+    steps: int = 1000
+    schedule_steps: int = 1000
     batch_size: int = 192
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-4

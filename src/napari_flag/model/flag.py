@@ -2,13 +2,13 @@
 
 FLAG (Si et al., ICML 2026) in the form that small cohorts bear:
 
-* the mean head — a closed-form ridge branch and graph branches (`SpatialEncoder`), averaged — says what
-  the image lets one expect;
+* the mean head — a kernel branch in closed form and graph branches (`SpatialEncoder`), averaged — says
+  what the image lets one expect, and sharpening gives each gene its own spatial roughness;
 * a further `SpatialEncoder` gives H_spatial, encoded once per slide;
 * the gene DiT denoises what remains, gene by gene, under H_spatial and the expectation.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from napari_flag.model.diffusion import Preconditioner
 from napari_flag.model.frame import Frames
 from napari_flag.model.gene_dit import GeneDiT
-from napari_flag.model.graph import SpotGraph
+from napari_flag.model.graph import GraphTensors
+from napari_flag.model.mean_head import MeanHead, Sharpening
 from napari_flag.model.spatial_encoder import SpatialEncoder
 
 
@@ -28,12 +29,19 @@ class FlagConfig:
     ----------
     features, genes, slides
         Feature width, panel size, training slides remembered.
+    components
+        Principal components of the features, in the slide's frame, that the network sees; at most `features`.
+    landmarks
+        Spots that the mean head's kernel branch remembers.
     members
         Graph branches of the mean head.
     mean_width, mean_layers, mean_dropout
         Their size.
     graph_share
-        Share of the graph branches in the mean head; the rest is the ridge branch.
+        Share of the graph branches in the mean head; the rest is the kernel branch.
+    sharp, rough
+        Multiples of each gene's Moran's I on the training slides at which the expectation, and ``X``, are
+        kept (`mean_head.Sharpening`); 0 leaves them smooth.
     context_width, context_layers, context_heads, context_dropout
         Size of the encoder of H_spatial.
     width, heads, blocks, mlp_ratio, dropout, tap
@@ -47,11 +55,15 @@ class FlagConfig:
     features: int
     genes: int
     slides: int
+    components: int = 128
+    landmarks: int = 1500
     members: int = 5
     mean_width: int = 128
     mean_layers: int = 2
     mean_dropout: float = 0.3
-    graph_share: float = 0.5
+    graph_share: float = 0.3
+    sharp: float = 1.8
+    rough: float = 1.75
     context_width: int = 64
     context_layers: int = 2
     context_heads: int = 4
@@ -65,94 +77,9 @@ class FlagConfig:
     diffusion: bool = True
     spatial_graph: bool = True
 
-
-@dataclass(frozen=True, slots=True)
-class GraphTensors:
-    """A `SpotGraph`, or several side by side, as tensors (shapes as there)."""
-
-    neighbours: Tensor
-    present: Tensor
-    distance: Tensor
-    likeness: Tensor
-
-    @classmethod
-    def of(cls, *graphs: SpotGraph, device: torch.device | str = "cpu") -> "GraphTensors":
-        """Lay `graphs` side by side; no edge joins two slides."""
-        offsets = [0]
-        for graph in graphs[:-1]:
-            offsets.append(offsets[-1] + len(graph))
-        return cls(
-            torch.cat([torch.from_numpy(g.neighbours) + o for g, o in zip(graphs, offsets, strict=True)]).to(
-                device
-            ),
-            torch.cat([torch.from_numpy(g.present) for g in graphs]).to(device),
-            torch.cat([torch.from_numpy(g.distance) for g in graphs]).to(device),
-            torch.cat([torch.from_numpy(g.likeness) for g in graphs]).to(device),
-        )
-
-    def without_edges(self) -> "GraphTensors":
-        """Return the same spots, none of which sees another."""
-        return replace(self, present=torch.zeros_like(self.present))
-
-    def to(self, device: torch.device | str) -> "GraphTensors":
-        """Return a copy on `device`."""
-        return GraphTensors(
-            self.neighbours.to(device),
-            self.present.to(device),
-            self.distance.to(device),
-            self.likeness.to(device),
-        )
-
-    def ring_mean(self, features: Tensor) -> Tensor:
-        """Mean of (n, d) `features` over each spot's first ring (1.5 pitches; itself if alone)."""
-        near = self.present & (self.distance < 1.5)
-        out = features.clone()
-        total = torch.zeros_like(features)
-        for column in range(near.shape[1]):  # k gathers of (n, d), never (n, k, d)
-            total += near[:, column, None] * features[self.neighbours[:, column]]
-        count = near.sum(1, keepdim=True)
-        some = count[:, 0] > 0
-        out[some] = total[some] / count[some]
-        return out
-
-
-class GraphBranch(nn.Module):
-    """A spatial encoder with a linear read-out: (n, d) features → (n, G)."""
-
-    def __init__(self, config: FlagConfig) -> None:
-        super().__init__()
-        self.encoder = SpatialEncoder(
-            config.features,
-            config.mean_width,
-            layers=config.mean_layers,
-            dropout=config.mean_dropout,
-        )
-        self.read_out = nn.Linear(config.mean_width, config.genes)
-        nn.init.normal_(self.read_out.weight, std=0.02)
-        nn.init.zeros_(self.read_out.bias)
-
-    def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
-        """Return expected expression in the slide's frame."""
-        h = self.encoder(features, graph.neighbours, graph.present, graph.distance, graph.likeness)
-        out: Tensor = self.read_out(h)
-        return out
-
-
-class MeanHead(nn.Module):
-    """What the image lets one expect: ridge on own and first-ring features, and graph branches."""
-
-    def __init__(self, config: FlagConfig) -> None:
-        super().__init__()
-        self.graph_share = config.graph_share
-        self.ridge = nn.Linear(2 * config.features, config.genes)
-        self.branches = nn.ModuleList(GraphBranch(config) for _ in range(config.members))
-
-    def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
-        """Return (n, G) expected expression in the slide's frame from (n, d) features in it."""
-        linear = self.ridge(torch.cat([features, graph.ring_mean(features)], 1))
-        branches = torch.stack([branch(features, graph) for branch in self.branches]).mean(0)
-        out: Tensor = (1 - self.graph_share) * linear + self.graph_share * branches
-        return out
+    def __post_init__(self) -> None:
+        """Keep what cannot be more."""
+        object.__setattr__(self, "components", min(self.components, self.features))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +94,15 @@ class Context:
         (n, G) expectation in the slide's frame, in units of the genes' residual spread.
     location, scale
         (G,) log2(count + 1): the frame's location, and its scale times the residual spread.
+    shared
+        (G,) variance, in units of the residual spread, of the measurement noise that all samples share.
     """
 
     spatial: Tensor
     expected: Tensor
     location: Tensor
     scale: Tensor
+    shared: Tensor
 
     def expression(self, residual: Tensor, rows: Tensor) -> Tensor:
         """Turn (b, G) residuals of spots `rows` into log2(count + 1)."""
@@ -193,7 +123,7 @@ class Flag(nn.Module):
         self.config = config
         self.mean_head = MeanHead(config)
         self.spatial_encoder = SpatialEncoder(
-            config.features + config.genes,
+            config.components + config.genes,
             config.context_width,
             config.context_heads,
             config.context_layers,
@@ -210,11 +140,13 @@ class Flag(nn.Module):
             config.tap,
         )
         d, g, m = config.features, config.genes, config.slides
+        self.register_buffer("axes", torch.zeros(d, config.components))
         self.register_buffer("feature_mean", torch.zeros(d))
         self.register_buffer("feature_spread", torch.ones(d))
         self.register_buffer("slide_centres", torch.zeros(m, d))
         self.register_buffer("slide_location", torch.zeros(m, g))
         self.register_buffer("slide_scale", torch.ones(m, g))
+        self.register_buffer("slide_moran", torch.zeros(m, g))
         self.register_buffer("spread", torch.ones(g))
         self.register_buffer("eigenvalues", torch.ones(g))
         self.register_buffer("eigenvectors", torch.eye(g))
@@ -225,9 +157,11 @@ class Flag(nn.Module):
         return Frames(
             self.get_buffer("feature_mean"),
             self.get_buffer("feature_spread"),
+            self.get_buffer("axes"),
             self.get_buffer("slide_centres"),
             self.get_buffer("slide_location"),
             self.get_buffer("slide_scale"),
+            self.get_buffer("slide_moran"),
         )
 
     @property
@@ -240,10 +174,12 @@ class Flag(nn.Module):
         graph = self.seen(graph)
         framed = self.frames.features(features)
         spread = self.get_buffer("spread")
-        expected = self.mean_head(framed, graph) / spread
-        location, scale = self.frames.expression(features)
+        location, scale, moran = self.frames.expression(features)
+        sharpening = Sharpening(moran, self.config.sharp, self.config.rough)
+        expected, noise = sharpening.apply(self.mean_head(framed, graph), graph)
+        expected = expected / spread
         spatial = self.spatial(framed, expected, graph)
-        return Context(spatial, expected, location, scale * spread)
+        return Context(spatial, expected, location, scale * spread, noise / spread**2)
 
     def seen(self, graph: GraphTensors) -> GraphTensors:
         """Return `graph` as this network sees it."""
@@ -252,7 +188,7 @@ class Flag(nn.Module):
     def spatial(self, framed: Tensor, expected: Tensor, graph: GraphTensors) -> Tensor:
         """Return H_spatial (n, context_width) from framed features and expectation (as in `Context`)."""
         out: Tensor = self.spatial_encoder(
-            torch.cat([framed, expected], 1),
+            torch.cat([framed * self.mean_head.get_buffer("lift"), expected], 1),
             graph.neighbours,
             graph.present,
             graph.distance,

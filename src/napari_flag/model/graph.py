@@ -8,12 +8,14 @@ Neighbour lists are padded to one width, so attention over them is a gather and 
 device, without a sparse-tensor library.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 NEIGHBOURS: Final = 18
 """Two rings of a hexagonal array; a square one has 12 spots within reach."""
@@ -44,6 +46,65 @@ class SpotGraph:
 
     def __len__(self) -> int:
         return len(self.neighbours)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTensors:
+    """A `SpotGraph`, or several side by side, as tensors (shapes as there)."""
+
+    neighbours: Tensor
+    present: Tensor
+    distance: Tensor
+    likeness: Tensor
+
+    @classmethod
+    def of(cls, *graphs: SpotGraph, device: torch.device | str = "cpu") -> "GraphTensors":
+        """Lay `graphs` side by side; no edge joins two slides."""
+        offsets = [0]
+        for graph in graphs[:-1]:
+            offsets.append(offsets[-1] + len(graph))
+        return cls(
+            torch.cat([torch.from_numpy(g.neighbours) + o for g, o in zip(graphs, offsets, strict=True)]).to(
+                device
+            ),
+            torch.cat([torch.from_numpy(g.present) for g in graphs]).to(device),
+            torch.cat([torch.from_numpy(g.distance) for g in graphs]).to(device),
+            torch.cat([torch.from_numpy(g.likeness) for g in graphs]).to(device),
+        )
+
+    def without_edges(self) -> "GraphTensors":
+        """Return the same spots, none of which sees another."""
+        return replace(self, present=torch.zeros_like(self.present))
+
+    def rows(self, rows: Tensor) -> "GraphTensors":
+        """Return the graph of the spots `rows` alone, a run of spots that no edge leaves (one slide)."""
+        return GraphTensors(
+            self.neighbours[rows] - rows[0], self.present[rows], self.distance[rows], self.likeness[rows]
+        )
+
+    def to(self, device: torch.device | str) -> "GraphTensors":
+        """Return a copy on `device`."""
+        return GraphTensors(
+            self.neighbours.to(device),
+            self.present.to(device),
+            self.distance.to(device),
+            self.likeness.to(device),
+        )
+
+    def ring_mean(self, features: Tensor, *, nearest: bool = False) -> Tensor:
+        """Mean of (n, d) `features` over each spot's neighbours within 1.5 pitches; itself if alone.
+
+        `nearest` takes those within 1.25 only: on a square array the four that Moran's I is taken over.
+        """
+        near = self.present & (self.distance < (1.25 if nearest else 1.5))
+        out = features.clone()
+        total = torch.zeros_like(features)
+        for column in range(near.shape[1]):  # k gathers of (n, d), never (n, k, d)
+            total += near[:, column, None] * features[self.neighbours[:, column]]
+        count = near.sum(1, keepdim=True)
+        some = count[:, 0] > 0
+        out[some] = total[some] / count[some]
+        return out
 
 
 def build_graph(
