@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 from tests.fakes import FakeSlide
-from tests.tiny_weights import GENES, write_tiny_weights
+from tests.tiny_weights import GENES, write_tiny_weights, write_weights_on_uni
 
 from napari_flag import keys, pipeline
 from napari_flag.errors import UserError
@@ -188,3 +188,14 @@ def test_a_cancelled_run_stops_at_the_next_step(slide, spots, checkpoint, tmp_pa
             break
     work.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slide_is_read_with_the_foundation_encoder_the_weights_name(slide, spots, tmp_path, monkeypatch):
+    trained = Checkpoint.load(write_weights_on_uni(tmp_path, monkeypatch))
+    found = finish(predict_slide(slide, spots, trained, device="cpu", cache=tmp_path / "cache"))
+    told = found.uns[keys.PROVENANCE]
+    assert (told[keys.ENCODER], told[keys.TILE_PX], told[keys.TILE_UM_PER_PX]) == ("uni", 256, 0.5)
+    assert np.isfinite(found.X).all()
+    (tmp_path / "encoders" / "uni" / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match="UNI are not on this computer"):
+        finish(predict_slide(slide, spots, trained, device="cpu", cache=tmp_path / "cache"))

@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 import torch
+from tests.small_encoders import random_network, shrink, write_published
 
+from napari_flag.encoders import registry
 from napari_flag.encoders.embedded import DIM, TileNet
+from napari_flag.encoders.foundation import load_foundation
+from napari_flag.encoders.hub import FOLDER_VARIABLE, HuggingFace
+from napari_flag.encoders.registry import find_encoder
 from napari_flag.model.checkpoint import save_checkpoint
 from napari_flag.model.flag import Flag, FlagConfig
 
@@ -49,4 +55,18 @@ def write_tiny_weights(path: Path, *, encoder: str = "embedded", pitch_um: float
         "sampler": {"solver": "dpmpp_2m", "steps": 10, "samples": 3},
     }
     save_checkpoint(path, tiny_network(), TileNet().state_dict(), encoder=encoder, genes=GENES, card=card)
+    return path
+
+
+def write_weights_on_uni(folder: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: str = "") -> Path:
+    """Write weights trained on a small UNI, and that UNI into the only folder of encoders there is."""
+    row = shrink(find_encoder("uni"))
+    monkeypatch.setattr(registry, "ROWS", (row,))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder / "encoders"))
+    monkeypatch.setattr(HuggingFace, "find_cached", lambda *_: None)
+    uni = write_published(row, folder / "encoders" / "uni", random_network(row))
+    encoder = load_foundation(row, uni, "cpu")
+    card = {"encoder": {"name": "uni", "fingerprint": fingerprint or encoder.fingerprint}}
+    path = folder / "on_uni.safetensors"
+    save_checkpoint(path, tiny_network(encoder.dim), {}, encoder="uni", genes=GENES, card=card)
     return path

@@ -3,13 +3,8 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.small_encoders import random_network, shrink, write_published
-from tests.tiny_weights import GENES, tiny_network, write_tiny_weights
+from tests.tiny_weights import GENES, tiny_network, write_tiny_weights, write_weights_on_uni
 
-from napari_flag.encoders import registry
-from napari_flag.encoders.foundation import load_foundation
-from napari_flag.encoders.hub import FOLDER_VARIABLE, HuggingFace
-from napari_flag.encoders.registry import find_encoder
 from napari_flag.errors import UserError
 from napari_flag.model import checkpoint as module
 from napari_flag.model.checkpoint import (
@@ -42,36 +37,21 @@ def test_weights_of_an_unknown_encoder_are_refused(tmp_path):
         checkpoint.build_encoder()
 
 
-def write_foundation_weights(folder, monkeypatch, fingerprint):
-    """Write weights trained on a small UNI, and that UNI into the local folder of encoders."""
-    row = shrink(find_encoder("uni"))
-    monkeypatch.setattr(registry, "ROWS", (row,))
-    monkeypatch.setenv(FOLDER_VARIABLE, str(folder / "encoders"))
-    monkeypatch.setattr(HuggingFace, "find_cached", lambda *_: None)
-    encoder = load_foundation(
-        row, write_published(row, folder / "encoders" / "uni", random_network(row)), "cpu"
-    )
-    card = {"encoder": {"name": "uni", "fingerprint": fingerprint or encoder.fingerprint}}
-    path = folder / "on_uni.safetensors"
-    save_checkpoint(path, tiny_network(encoder.dim), {}, encoder="uni", genes=GENES, card=card)
-    return Checkpoint.load(path)
-
-
 def test_a_foundation_encoder_is_opened_from_the_local_folder(tmp_path, monkeypatch):
-    checkpoint = write_foundation_weights(tmp_path, monkeypatch, None)
+    checkpoint = Checkpoint.load(write_weights_on_uni(tmp_path, monkeypatch))
     encoder = checkpoint.build_encoder()
     assert encoder.name == "uni"
     assert encoder.dim == checkpoint.build_network().config.features
 
 
 def test_another_version_of_the_encoder_is_refused(tmp_path, monkeypatch):
-    checkpoint = write_foundation_weights(tmp_path, monkeypatch, "0" * 64)
+    checkpoint = Checkpoint.load(write_weights_on_uni(tmp_path, monkeypatch, "0" * 64))
     with pytest.raises(UserError, match=r"trained with another version of UNI"):
         checkpoint.build_encoder()
 
 
 def test_an_encoder_that_is_not_here_is_refused_with_how_to_get_it(tmp_path, monkeypatch):
-    checkpoint = write_foundation_weights(tmp_path, monkeypatch, None)
+    checkpoint = Checkpoint.load(write_weights_on_uni(tmp_path, monkeypatch))
     (tmp_path / "encoders" / "uni" / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match=r"UNI are not on this computer; ask for access at .*MahmoodLab/UNI"):
         checkpoint.build_encoder()
