@@ -26,7 +26,7 @@ def network():
 def shared(network):
     nothing = torch.zeros(1, G)
     variance = torch.tensor([0.0, 0.05, 0.1, 0.15, 9.0])
-    return Shared.of(network, Context(nothing, nothing, nothing[0], nothing[0], variance))
+    return Shared.of(network, Context(nothing, nothing, nothing[0], nothing[0], variance, nothing[0]))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_no_gene_shares_more_than_the_residuals_independent_part(network, shared
 
 def test_without_shared_noise_pairs_cancel(network):
     nothing = torch.zeros(1, G)
-    none = Shared.of(network, Context(nothing, nothing, nothing[0], nothing[0], nothing[0]))
+    none = Shared.of(network, Context(nothing, nothing, nothing[0], nothing[0], nothing[0], nothing[0]))
     pair = _paired_noise(SamplerSettings(samples=2), IDS, none).view(2, len(IDS), G)
     assert pair.sum(0).abs().max() < 1e-4
 

@@ -26,6 +26,7 @@ _TOKENS_GPU: Final = 400_000
 _SHARED: Final = -1
 """Number that keys the noise all samples share."""
 _MOST_SHARED: Final = 0.95
+_PRIOR_SAMPLES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Expression:
     mean, sample
         (n, G) float32, mean over the joint samples and the first of them.
     spread
-        (n, G) float32, standard deviation of a sample, estimated from the K drawn; None for one sample.
+        (n, G) float32, predictive standard deviation (see `_spread`); None for one sample.
     """
 
     mean: FloatArray
@@ -207,9 +208,7 @@ def sample_expression(
             continue
         mean[here], sample[here] = drawn.mean(0), drawn[0]
         if spread is not None:
-            # pairs cancel, so that their mean takes no degree of freedom; what they share does not show
-            common = (context.scale.cpu() * shared.variance.sqrt()).numpy()
-            spread[here] = np.sqrt(drawn.var(0, ddof=settings.samples % 2) + common**2)
+            spread[here] = _spread(drawn, context, shared)
         start = int(here[-1]) + 1
         yield Step("Predicting expression", start, n, partial=Preview(here, mean[here], genes))
     return Expression(mean, sample, spread)
@@ -245,6 +244,25 @@ def _draw(
             break
     drawn = context.expression(residual, place)
     result: FloatArray = drawn.view(k, len(rows), -1).cpu().numpy()
+    return result
+
+
+def _spread(drawn: FloatArray, context: Context, shared: Shared) -> FloatArray:
+    """Return the (b, G) predictive standard deviation from (K, b, G) samples.
+
+    The variance over few samples is itself uncertain, so it is moderated by the gene's residual variance
+    on the training slides, with the weight of `_PRIOR_SAMPLES` samples (Smyth 2004).  To it is added what
+    no sample shows: the measurement noise that all share, and how far the slide's level may lie from that
+    of the training slides.
+    """
+    k = len(drawn)
+    scale, common = context.scale.cpu().square(), shared.variance
+    prior = (scale * (1 - common)).numpy()
+    # pairs cancel, so that their mean takes no degree of freedom
+    over_samples = drawn.var(0, ddof=k % 2)
+    moderated = (k * over_samples + _PRIOR_SAMPLES * prior) / (k + _PRIOR_SAMPLES)
+    hidden = (scale * common + context.location_variance.cpu()).numpy()
+    result: FloatArray = np.sqrt(moderated + hidden).astype(np.float32)
     return result
 
 

@@ -96,6 +96,8 @@ class Context:
         (G,) log2(count + 1): the frame's location, and its scale times the residual spread.
     shared
         (G,) variance, in units of the residual spread, of the measurement noise that all samples share.
+    location_variance
+        (G,) variance of the error of `location`, log2(count + 1) squared.
     """
 
     spatial: Tensor
@@ -103,6 +105,7 @@ class Context:
     location: Tensor
     scale: Tensor
     shared: Tensor
+    location_variance: Tensor
 
     def expression(self, residual: Tensor, rows: Tensor) -> Tensor:
         """Turn (b, G) residuals of spots `rows` into log2(count + 1)."""
@@ -179,7 +182,14 @@ class Flag(nn.Module):
         expected, noise = sharpening.apply(self.mean_head(framed, graph), graph)
         expected = expected / spread
         spatial = self.spatial(framed, expected, graph)
-        return Context(spatial, expected, location, scale * spread, noise / spread**2)
+        return Context(
+            spatial,
+            expected,
+            location,
+            scale * spread,
+            noise / spread**2,
+            self.frames.location_variance(features),
+        )
 
     def seen(self, graph: GraphTensors) -> GraphTensors:
         """Return `graph` as this network sees it."""

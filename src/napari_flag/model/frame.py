@@ -66,3 +66,14 @@ class Frames:
         """Return the (G,) location, scale and Moran's I expected of a slide with these features."""
         weights = self.likeness(features)
         return weights @ self.location, weights @ self.scale, weights @ self.moran
+
+    def location_variance(self, features: Tensor) -> Tensor:
+        """Return the (G,) variance of the error in `expression`'s location.
+
+        That of the training slides' locations about their weighted mean, unbiased for reliability
+        weights, plus that of the mean itself; 0 where one slide has all the weight.
+        """
+        weights = self.likeness(features)
+        share = weights.square().sum()
+        between = weights @ (self.location - weights @ self.location).square()
+        return between / (1 - share).clamp_min(1e-6) * (1 + share) * (share < 0.99)
