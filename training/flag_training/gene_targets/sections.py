@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from flag_training.prepare.store import STORE_RECORD, open_store
 from napari_flag.errors import UserError
 from napari_flag.slides.tables import read_measured
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 KEPT_BACK: Final = frozenset({"C6"})
 """Section of HER2ST that others keep for independent scoring: nothing here may learn from it."""
 _ENDINGS: Final = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".h5ad", ".h5")
-_STORE: Final = "store.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def find_sections(
         When a named section or patient is not there, a section kept back for scoring would be
         read, or nothing remains.
     """
-    found = _of_store(place) if (place / _STORE).exists() else _of_folder(place)
+    found = _of_store(place) if (place / STORE_RECORD).exists() else _of_folder(place)
     unknown = {*chosen, *leave_out} - set(found)
     unknown |= set(leave_out_patients) - {section.patient for section in found.values()}
     if unknown:
@@ -112,8 +112,6 @@ def table_of(path: Path, name: str) -> SectionFile:
 
 
 def _of_store(place: Path) -> dict[str, SectionFile]:
-    from flag_training.prepare.store import open_store
-
     store = open_store(place)
     slides = [store.slide(name) for name in store.names]
     return {

@@ -1,7 +1,8 @@
 """Dictionaries of gene names, tokens and medians from ``.json`` or, without running its code, ``.pkl``.
 
-Unpickling runs whatever the file asks for, so this reader answers two requests only, with functions
-of its own: a numpy number, and that number's type.  Geneformer's dictionaries hold nothing else.
+Unpickling runs whatever the file asks for, so this reader answers three requests only, with functions
+of its own: a numpy number, that number's type, and its bytes as old pickles write them.  Geneformer's
+dictionaries hold nothing else.
 """
 
 import io
@@ -91,6 +92,13 @@ def _number(kind: Any, content: Any) -> Value:
     return value
 
 
+def _bytes(text: Any, encoding: Any = None) -> bytes:
+    """Stand for ``codecs.encode``, by which pickles before protocol 3 write bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise _Refused("text in another encoding than bytes have")
+    return text.encode("latin1")
+
+
 class _NumbersOnly(pickle.Unpickler):
     """Loads containers, text and numbers; numpy's module moved, so both names are known."""
 
@@ -98,6 +106,7 @@ class _NumbersOnly(pickle.Unpickler):
         ("numpy.core.multiarray", "scalar"): _number,
         ("numpy._core.multiarray", "scalar"): _number,
         ("numpy", "dtype"): _NumberType,
+        ("_codecs", "encode"): _bytes,
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -1,0 +1,73 @@
+import gzip
+
+import pytest
+
+from flag_training.gene_targets.panel import (
+    ensembl_ids,
+    read_gene_ids,
+    read_panel_file,
+    refuse_other_species,
+)
+from napari_flag.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "genes",
+    [
+        ["ERBB2", "C1orf43", "HLA-A", "MT-CO1"],
+        ["C1orf43", "C12orf57"],
+        ["ENSG00000141736", "ENSG00000141736.15"],
+        ["ERBB2", "KRT8", "hsa-mir-1"],
+    ],
+)
+def test_human_genes_are_let_through(genes):
+    refuse_other_species(genes, "Geneformer")
+
+
+@pytest.mark.parametrize(
+    "genes",
+    [
+        ["Erbb2", "Krt8", "ACTB"],
+        ["ENSMUSG00000062312"],
+        ["ERBB2", "KRT8", "GRCm38_Actb"],
+        ["mm10___Actb", "A"],
+    ],
+)
+def test_genes_of_another_species_are_refused(genes):
+    with pytest.raises(UserError, match="human genes only"):
+        refuse_other_species(genes, "Geneformer")
+
+
+def test_ids_lose_their_version_and_unknown_symbols_are_left_out():
+    known = {"ERBB2": "ENSG00000141736.15"}
+    found = ensembl_ids(["ERBB2", "ENSG00000000003.4", "NOVEL"], known)
+    assert found == {"ERBB2": "ENSG00000141736", "ENSG00000000003.4": "ENSG00000000003"}
+
+
+def test_gene_ids_are_read_from_tables_in_either_order(tmp_path):
+    path = tmp_path / "features.tsv.gz"
+    text = "ENSG00000141736\tERBB2\tGene Expression\nENSG00000170421\tKRT8\tGene Expression\n"
+    path.write_bytes(gzip.compress(text.encode()))
+    expected = {"ERBB2": "ENSG00000141736", "KRT8": "ENSG00000170421"}
+    assert read_gene_ids(path) == expected
+    other = tmp_path / "ids.csv"
+    other.write_text('symbol,id\n"ERBB2","ENSG00000141736"\nKRT8,ENSG00000170421\n')
+    assert read_gene_ids(other) == expected
+
+
+def test_a_table_without_ids_says_so(tmp_path):
+    path = tmp_path / "ids.csv"
+    path.write_text("a,b\n")
+    with pytest.raises(UserError, match="pairs no gene symbol"):
+        read_gene_ids(path)
+
+
+def test_a_panel_names_each_gene_once_and_must_not_be_empty(tmp_path):
+    path = tmp_path / "panel.txt"
+    path.write_text("B\nA\n\nB\n")
+    assert read_panel_file(path) == ("B", "A")
+    path.write_text("\n")
+    with pytest.raises(UserError, match="names no genes"):
+        read_panel_file(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_panel_file(tmp_path / "none.txt")
