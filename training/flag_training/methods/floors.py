@@ -8,15 +8,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.spatial import cKDTree
-from torch import Tensor
 
 from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.mean_head import assign_folds
+from flag_training.methods.framed_ridge import FramedRidge
 from flag_training.methods.method import FloatArray, Method, Predictor, pooled
-from napari_flag.model.flag import GraphTensors
-from napari_flag.model.frame import Frames
 from napari_flag.progress import Step, Steps
 
 Wide = npt.NDArray[np.float64]
@@ -77,65 +74,6 @@ class Ridge:
         """Solve the normal equations."""
         yield _fitting("ridge")
         return fit_linear(*pooled(cohort), self.penalty)
-
-
-@dataclass(frozen=True, slots=True)
-class FramedRidge:
-    """Ridge in each slide's own frame, on a spot's features and its first ring's mean, over all views.
-
-    The linear part of our mean head, alone.
-
-    Parameters
-    ----------
-    penalty
-        α per view.
-    """
-
-    penalty: float = 1000.0
-
-    def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
-        """Solve the normal equations, accumulated slide by slide and view by view."""
-        frames = _frames(cohort)
-        gram, cross = torch.zeros(()), torch.zeros(())
-        for number, (slide, views) in enumerate(zip(cohort.slides, cohort.features, strict=True)):
-            y = torch.from_numpy(slide.expression)
-            target = ((y - frames.location[number]) / frames.scale[number]).double()
-            for view in views:
-                x = _with_ring(frames, slide, view)
-                gram, cross = gram + x.T @ x, cross + x.T @ target
-            yield Step("Fitting ridge in the slides' frames", number + 1, len(cohort.slides), "slides")
-        alpha = len(cohort.features[0]) * self.penalty
-        weight = torch.linalg.solve(gram + alpha * torch.eye(len(gram), dtype=torch.float64), cross)
-
-        def predict(slide: TrainingSlide, features: FloatArray) -> FloatArray:
-            raw = torch.from_numpy(features)
-            location, scale = frames.expression(raw)
-            expected = location + scale * (_with_ring(frames, slide, raw) @ weight)
-            found: FloatArray = expected.clamp_min(0).float().numpy()
-            return found
-
-        return predict
-
-
-def _frames(cohort: Cohort) -> Frames:
-    """Remember the training slides as the network does (`model.frame`)."""
-    clean = torch.cat([views[0] for views in cohort.features])
-    mean, spread = clean.mean(0), clean.std(0, correction=0) + _EPSILON
-    levels = [torch.from_numpy(slide.expression) for slide in cohort.slides]
-    return Frames(
-        mean,
-        spread,
-        torch.stack([((views[0] - mean) / spread).mean(0) for views in cohort.features]),
-        torch.stack([level.mean(0) for level in levels]),
-        torch.stack([level.std(0, correction=0) + 0.1 for level in levels]),
-    )
-
-
-def _with_ring(frames: Frames, slide: TrainingSlide, features: Tensor) -> Tensor:
-    """Return (n, 2 d) float64: framed features, and their mean over the first ring."""
-    framed = frames.features(features)
-    graph = GraphTensors.of(slide.graph(features.numpy()))
-    return torch.cat([framed, graph.ring_mean(framed)], 1).double()
 
 
 @dataclass(frozen=True, slots=True)

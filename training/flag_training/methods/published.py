@@ -1,0 +1,49 @@
+"""Published baselines by name, with their values read from TOML files that hold values only."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from flag_training.methods.bleep import Bleep
+from flag_training.methods.histogene import HisToGene
+from flag_training.methods.learning import Descent
+from flag_training.methods.method import Method
+from flag_training.methods.regression import Regression
+from flag_training.methods.stem import Stem
+from flag_training.methods.stflow import StFlow
+from flag_training.methods.triplex import Triplex
+from napari_flag.errors import UserError
+
+PUBLISHED: Final[dict[str, Any]] = {
+    "HisToGene": HisToGene,
+    "BLEEP": Bleep,
+    "TRIPLEX": Triplex,
+    "Stem": Stem,
+    "STFlow": StFlow,
+    "regression": Regression,
+}
+
+
+def read_baseline(path: Path) -> tuple[str, Method]:
+    """Return name and method that the TOML file `path` describes.
+
+    It holds ``method`` (a key of `PUBLISHED`), the method's values under ``[values]`` and those of its
+    training under ``[training]``.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, not TOML, or has unknown or missing values.
+    """
+    try:
+        told = tomllib.loads(path.read_text("utf-8"))
+        name = str(told["method"])
+        method: Method = PUBLISHED[name](**told["values"], training=Descent(**told["training"]))
+    except OSError as error:
+        raise UserError(f"The baseline {path} cannot be read ({error.strerror}); check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"The file {path} does not describe one of {', '.join(PUBLISHED)} ({error}); compare it with "
+            "those of training/configs/baselines."
+        ) from error
+    return name, method
