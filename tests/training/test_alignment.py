@@ -73,8 +73,10 @@ def learn(alignment, tokens, steps=50):
         return alignment(tokens[held_out], held_out).item()
 
 
-def test_without_targets_there_is_no_loss_and_nothing_to_learn():
-    alignment = Alignment.load(make_config().fit, GENES, WIDTH)
+@pytest.mark.parametrize("none", [None, ""])
+def test_without_targets_there_is_no_loss_and_nothing_to_learn(none):
+    config = make_config(alignment_targets=none, alignment_cells=none).fit
+    alignment = Alignment.load(config, GENES, WIDTH)
     assert alignment(torch.randn(2, 5, WIDTH)) == 0
     assert list(alignment.parameters()) == []
 

@@ -103,10 +103,10 @@ class Alignment(nn.Module):
             When targets cannot be read, know none of the genes, or learnt from a section left out.
         """
         terms: list[nn.Module] = []
-        if config.alignment_targets is not None:
+        if config.alignment_targets:
             path = _path(config.alignment_targets, config)
             terms.append(GeneTerm(_gene_targets(path, config, genes, slides), width))
-        if config.alignment_cells is not None:
+        if config.alignment_cells:
             path = _path(config.alignment_cells, config)
             terms.append(CellTerm(_spot_targets(path, config, genes, slides), width))
         return cls(terms)

@@ -64,7 +64,7 @@ class FitConfig:
         Share of the diagonal in the residual covariance.
     alignment_targets, alignment_cells, alignment_weight
         Gene vectors for FLAG's gene-level and cell-level alignment loss, and λ: a file (one vector per
-        gene) or a folder (vectors per spot) of ``napari-flag gene-targets``; none switches it off.
+        gene) or a folder (vectors per spot) of ``napari-flag gene-targets``; none, or "", switches it off.
         ``{left_out}`` in a name stands for the sections left out, joined by ``-``, or ``nothing``.
     alignment_centred
         Whether what the gene alone tells is taken from the targets (see `gene_targets.spot_targets`);
