@@ -18,7 +18,8 @@ from flag_training.mean_head import FramedCohort
 from flag_training.stage import Draw, Held, Objective
 from napari_flag.errors import UserError
 from napari_flag.model.diffusion import noise_levels
-from napari_flag.model.flag import Flag, GraphTensors
+from napari_flag.model.flag import Flag
+from napari_flag.model.graph import GraphTensors
 
 
 @dataclass(frozen=True, slots=True)

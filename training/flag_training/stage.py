@@ -92,16 +92,17 @@ class Batch(Protocol):
 
 
 B = TypeVar("B", bound=Batch)
+B_co = TypeVar("B_co", bound=Batch, covariant=True)
 
 
-class Source(Protocol[B]):
+class Source(Protocol[B_co]):
     """Where batches come from."""
 
     @property
     def batches(self) -> int:
         """Batches in an epoch."""
 
-    def draw(self, draw: Draw) -> B:
+    def draw(self, draw: Draw) -> B_co:
         """Draw one, on the CPU."""
 
 

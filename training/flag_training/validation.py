@@ -11,7 +11,8 @@ from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.config import FitConfig
 from napari_flag.errors import UserError
 from napari_flag.model.diffusion import noise_levels
-from napari_flag.model.flag import Flag, GraphTensors
+from napari_flag.model.flag import Flag
+from napari_flag.model.graph import GraphTensors
 
 _SPOTS = 512
 """Spots of a held-out slide that are denoised at each look."""
