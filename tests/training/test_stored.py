@@ -29,7 +29,7 @@ def data(tmp_path_factory):
     sources = hest_sources([f"TST{i}" for i in range(1, 7)], read_metadata(find_metadata(hest)), hest, HUMAN)
     rule = PanelRule("top8", 8, exact=True, variable_genes=0)
     plan = StorePlan("tiny", HUMAN, sources, hest, panel=rule)
-    finish(build_store(plan, folder / "tiny", Encoding(TinyEncoder(), "f" * 64, views=2)))
+    finish(build_store(plan, folder / "tiny", Encoding(TinyEncoder(), views=2)))
     return folder
 
 

@@ -10,6 +10,7 @@ import torch
 
 from flag_training.config import RunConfig, SlideEntry, StoreConfig
 from flag_training.prepare.store import Store, StoredSlide, open_store
+from flag_training.prepare.weights import read_weights
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 
@@ -87,6 +88,11 @@ def load_stored(config: StoreConfig, data: Path, names: Sequence[str], views: in
         features.append(torch.from_numpy(np.array(found[:views])))
     _refuse_mixed(store, config.encoder, names)
     return Cohort(tuple(slides), tuple(features), panel)
+
+
+def stored_encoder(config: StoreConfig, data: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    """Return the encoder's name and the weights that must go into the checkpoint with the model."""
+    return config.encoder, read_weights(data / config.path, config.encoder)
 
 
 def _training_slide(stored: StoredSlide, panel: Sequence[str]) -> "tuple[TrainingSlide, tuple[str, ...]]":

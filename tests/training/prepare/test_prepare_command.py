@@ -9,7 +9,9 @@ from tests.tiny_weights import write_tiny_weights
 from flag_training.prepare.hest import choose_ids
 from flag_training.prepare.plan import read_cohort
 from flag_training.prepare.store import open_store
+from flag_training.prepare.weights import read_weights
 from napari_flag.cli import main
+from napari_flag.encoders.registry import build_encoder
 from napari_flag.errors import UserError
 
 COHORTS = Path(__file__).resolve().parents[3] / "training" / "cohorts"
@@ -42,7 +44,11 @@ def test_a_folder_of_legacy_st_is_encoded_with_the_encoder_of_a_weights_file(tmp
     weights = write_tiny_weights(tmp_path / "tiny.safetensors")
     words = (folder, "--out", tmp_path / "store", "--mpp", 1.0, "--views", 1)
     assert prepare(*words, "--encoder", "embedded", "--weights", weights, "--device", "cpu") == 0
-    slide = open_store(tmp_path / "store").slide("A1")
+    store = open_store(tmp_path / "store")
+    slide = store.slide("A1")
+    net = build_encoder("embedded", read_weights(store.path, "embedded"), "cpu")
+    assert net.fingerprint == slide.feature_settings("embedded")["fingerprint"]
+    assert read_weights(store.path, "uni") == {}
     assert slide.features("embedded").shape == (1, 3, 1016)
     assert np.isfinite(slide.features("embedded")).all()
     assert set(slide.labels) == {"cancer"}
@@ -64,7 +70,7 @@ def test_a_trained_tile_encoder_gives_the_features_of_the_weights_it_went_into(t
     one, other = (
         open_prepared("embedded", cpu, path, False) for path in (tmp_path / "tile_encoder_A1.pt", weights)
     )
-    assert one.fingerprint == other.fingerprint
+    assert one.encoder.fingerprint == other.encoder.fingerprint
     (tmp_path / "bad.pt").write_bytes(b"bad")
     with pytest.raises(UserError, match="no trained tile encoder"):
         open_prepared("embedded", cpu, tmp_path / "bad.pt", False)

@@ -40,7 +40,7 @@ def plan_of(hest, **changes):
 
 
 def encoding(**changes):
-    return replace(Encoding(TinyEncoder(), "f" * 64, views=2), **changes)
+    return replace(Encoding(TinyEncoder(), views=2), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,7 @@ def test_a_damaged_chunk_of_an_unfinished_slide_is_refused(hest, tmp_path, monke
 
 
 def test_other_weights_views_or_seed_never_mix_with_what_is_there(store, hest):
-    for changes in ({"fingerprint": "0" * 64}, {"views": 3}, {"seed": 1}):
+    for changes in ({"encoder": TinyEncoder("0" * 64)}, {"views": 3}, {"seed": 1}):
         with pytest.raises(UserError, match="other settings"):
             finish(build_store(plan_of(hest), store.path, encoding(**changes)))
 

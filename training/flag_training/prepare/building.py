@@ -3,10 +3,10 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flag_training.cohort import draw_views
 from flag_training.prepare.choices import write_panel, write_splits
@@ -24,11 +24,21 @@ from flag_training.prepare.store import (
     open_store,
     open_stored,
 )
-from flag_training.prepare.writing import FeatureTask, forget, relative, write_features, write_tables
+from flag_training.prepare.weights import write_weights
+from flag_training.prepare.writing import (
+    FeatureTask,
+    forget,
+    relative,
+    write_features,
+    write_tables,
+)
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import open_slide
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +47,10 @@ class Encoding:
 
     Parameters
     ----------
-    encoder, fingerprint
-        What encodes, and the hash of its weights.
+    encoder
+        What encodes.
+    tensors
+        Its weights where they must travel with what is trained on its features; kept in the store.
     views
         How many ways a slide is seen; the first is as it is.
     seed
@@ -48,7 +60,7 @@ class Encoding:
     """
 
     encoder: Encoder
-    fingerprint: str
+    tensors: Mapping[str, "Tensor"] = field(default_factory=dict)
     views: int = 4
     seed: int = 0
     batch_size: int = 8
@@ -57,7 +69,7 @@ class Encoding:
         """Return the task for one slide; its views depend on its name, not on its neighbours."""
         told = hashlib.sha256(f"{self.seed}:{slide}".encode()).digest()
         seed = int.from_bytes(told[:8], "big")
-        return FeatureTask(self.encoder, self.fingerprint, draw_views(self.views, seed), self.batch_size)
+        return FeatureTask(self.encoder, draw_views(self.views, seed), self.batch_size)
 
 
 def build_store(
@@ -98,6 +110,7 @@ def build_store(
     if plan.panel is not None:
         yield from write_panel(plan, plan.panel, store)
     if encoding is not None:
+        yield from write_weights(store.path, encoding.encoder, encoding.tensors)
         for source in plan.sources:
             yield from _features(source, store, encoding.of(source.name))
     return store

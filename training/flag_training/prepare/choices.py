@@ -7,9 +7,9 @@ import numpy as np
 
 from flag_training.prepare.panels import PanelRule, select_panel
 from flag_training.prepare.plan import StorePlan
-from flag_training.prepare.records import read_record, replacing, write_record
+from flag_training.prepare.records import PREPARE, read_record, replacing, write_record
 from flag_training.prepare.splits import split_patients, split_slides
-from flag_training.prepare.store import PREPARE, SPLITS_RECORD, Store
+from flag_training.prepare.store import SPLITS_RECORD, Store
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.expression import GENE_IDS

@@ -187,9 +187,9 @@ def _encoding(args: argparse.Namespace) -> "Encoding":
     from napari_flag.encoders.features import BATCH_CPU, BATCH_GPU, choose_device
 
     device = choose_device(args.device)
-    encoder = open_prepared(args.encoder, device, args.weights, args.download)
+    opened = open_prepared(args.encoder, device, args.weights, args.download)
     batch = BATCH_GPU if device.type == "cuda" else BATCH_CPU
-    return Encoding(encoder, encoder.fingerprint, args.views, args.seed, batch)
+    return Encoding(opened.encoder, opened.tensors, args.views, args.seed, batch)
 
 
 def describe(store: "Store") -> dict[str, Any]:

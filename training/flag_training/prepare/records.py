@@ -11,6 +11,8 @@ from typing import Any, Final
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 
+PREPARE: Final = "run napari-flag prepare again with the same source and --out"
+"""How a remedy that makes something anew ends."""
 _OWN: Final = "sha256"
 _BLOCK: Final = 32 * 2**20
 """Bytes hashed between two steps: well under half a second from any disk worth training from."""

@@ -5,6 +5,7 @@
     STORE/store.json                 name, species, slides in order
           splits.json                which slides train, validate, test
           panels/NAME.txt, NAME.json genes, and how they were chosen
+          encoders/NAME.safetensors  weights that travel with what is trained, with NAME.json
           slides/SLIDE/slide.json    sources, µm/px, array, and the hash of every file beside it
                        spots.csv     id, x, y (level-0 px, centres), array_row, array_col, label
                        genes.csv     symbol, ensembl
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flag_training.prepare.records import describe_file, read_record
+from flag_training.prepare.records import PREPARE, describe_file, read_record
 from flag_training.prepare.splits import PARTS, Split
+from flag_training.prepare.weights import WEIGHTS, read_weights
 from napari_flag.errors import UserError
 from napari_flag.model.graph import SpotGraph, likeness
 from napari_flag.progress import Step, Steps, finish
@@ -42,7 +44,6 @@ FORMAT: Final = "napari-flag store 1"
 STORE_RECORD: Final = "store.json"
 SPLITS_RECORD: Final = "splits.json"
 SLIDE_RECORD: Final = "slide.json"
-PREPARE: Final = "run napari-flag prepare again with the same source and --out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,8 @@ class Store:
                 raise UserError(
                     f"{text} is damaged (not the genes of {path.name}); delete both and {PREPARE}."
                 )
+        for path in sorted((self.path / WEIGHTS).glob("*.json")):
+            read_weights(self.path, path.stem)
         checked = 0
         for name in self.names:
             slide = self.slide(name)

@@ -132,8 +132,8 @@ class FeatureTask:
 
     Parameters
     ----------
-    encoder, fingerprint
-        What encodes, and the hash of its weights.
+    encoder
+        What encodes.
     views
         How tiles are seen; the first is the slide as it is.
     batch_size
@@ -141,7 +141,6 @@ class FeatureTask:
     """
 
     encoder: Encoder
-    fingerprint: str
     views: tuple[View, ...]
     batch_size: int
 
@@ -155,7 +154,7 @@ class FeatureTask:
         encoder = self.encoder
         return {
             "encoder": encoder.name,
-            "fingerprint": self.fingerprint,
+            "fingerprint": encoder.fingerprint,
             "tile_px": encoder.tile_px,
             "um_per_px": encoder.mpp,
             "dim": encoder.dim,
