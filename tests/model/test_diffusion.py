@@ -40,3 +40,9 @@ def test_noise_levels_cover_the_range_evenly_in_the_logarithm():
     assert sigma.max() <= SIGMA_MAX
     middle = (SIGMA_MIN * SIGMA_MAX) ** 0.5
     assert (sigma < middle).float().mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_network_is_heard_at_small_noise_and_not_where_only_the_mean_shows():
+    f = torch.ones(3, 4)
+    heard = precondition(torch.eye(4)).gate(f, torch.tensor([0.02, 1.0, 20.0]))[:, 0]
+    torch.testing.assert_close(heard, torch.tensor([1.0, 0.5, 0.0]), atol=3e-3, rtol=0)

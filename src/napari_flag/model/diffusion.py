@@ -10,6 +10,10 @@ preconditioning of EDM (Karras et al. 2022, eqs. 7–8) is generalised to the re
 with symmetric matrix functions, so that every coordinate stays a gene.  For C = 1 these are EDM's.
 With F = 0 the sampler draws from N(0, C): the network only has to learn what depends on the image
 and what is not Gaussian.
+
+F is gated by g(σ) = 1 / (1 + σ²).  At noise well above the genes' unit spread a denoiser can only answer
+with the mean under its context, and the mean head, which is cross-fitted, has said that already: on
+sections left out, an F free at every σ learnt corrections of the mean that did not hold there.
 """
 
 from dataclasses import dataclass
@@ -58,6 +62,11 @@ class Preconditioner:
     def start(self, noise: Tensor, sigma: float) -> Tensor:
         """Return the marginal at `sigma` that unit `noise` (b, G) stands for: (C + σ²)^(1/2) noise."""
         return self._apply(noise, (self.eigenvalues + sigma**2) ** 0.5)
+
+    @staticmethod
+    def gate(f: Tensor, sigma: Tensor) -> Tensor:
+        """Return g(σ) F for (b, G) `f`."""
+        return f / (1 + sigma[:, None] ** 2)
 
     def to(self, device: torch.device | str) -> "Preconditioner":
         """Return a copy on `device`."""

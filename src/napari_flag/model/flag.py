@@ -215,7 +215,7 @@ class Flag(nn.Module):
             return self._regress(spatial, expected)[0]
         p = self.preconditioner
         f, _ = self.gene_dit(p.scale_in(x, sigma), sigma.log() / 4, spatial, expected)
-        return p.skip(x, sigma) + p.scale_out(f, sigma)
+        return p.skip(x, sigma) + p.scale_out(p.gate(f, sigma), sigma)
 
     def score_loss(
         self, residual: Tensor, noise: Tensor, sigma: Tensor, spatial: Tensor, expected: Tensor
@@ -244,7 +244,7 @@ class Flag(nn.Module):
             x = residual + sigma[:, None] * noise
             scaled, target = p.scale_in(x, sigma), p.target(residual, x, sigma)
         f, tokens = self.gene_dit(scaled, sigma.log() / 4, spatial, expected)
-        return ((f.float() - target) ** 2).mean(), tokens
+        return ((p.gate(f.float(), sigma) - target) ** 2).mean(), tokens
 
     def _regress(self, spatial: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
         """Return (b, G) residuals that context alone lets one expect, and the tapped tokens."""
