@@ -24,12 +24,14 @@ from flag_training.loop import run_loop
 from flag_training.mean_head import FramedCohort, assign_folds, fit_mean_head
 from flag_training.run_log import RunLog
 from flag_training.stage import Keeping, Schedule, log_columns
+from flag_training.stored import stored_encoder
 from flag_training.tile_encoder import train_tile_encoder
 from flag_training.validation import HeldOut, split_validation
 from napari_flag.encoders.embedded import TILE_UM_PER_PX, TileNet
 from napari_flag.model.checkpoint import save_checkpoint
 from napari_flag.model.diffusion import precondition
-from napari_flag.model.flag import Flag, FlagConfig, GraphTensors
+from napari_flag.model.flag import Flag, FlagConfig
+from napari_flag.model.graph import GraphTensors
 from napari_flag.model.mean_head import moran
 from napari_flag.progress import Step, Steps
 
@@ -55,16 +57,17 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
     if use_previous and fabric.is_global_zero:
         for path in checkpointing.use_previous(run):
             yield Step("Starting", 0, notice=f"{path} was damaged; going on from the state before it.")
-    net = None
-    if config.store is None:  # a store holds its slides' features
+    if config.store is None:
         net = yield from from_first(fabric, lambda: tile_encoder(config, data, run))
-    cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, net))
+        cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, net))
+        encoder, tensors = "embedded", net.state_dict()
+    else:  # whose features are there
+        cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, None))
+        encoder, tensors = stored_encoder(config.store, data)
     network = yield from fit(cohort, config, run / states_name(config), fabric)
     if fabric.is_global_zero:
-        name = config.store.encoder if config.store else "embedded"
-        tensors = net.state_dict() if net else {}
         card = make_card(config, cohort, data)
-        save_checkpoint(out, network, tensors, encoder=name, genes=cohort.genes, card=card)
+        save_checkpoint(out, network, tensors, encoder=encoder, genes=cohort.genes, card=card)
     return out
 
 

@@ -1,0 +1,69 @@
+"""``train`` from a store to a weights file, and from a damaged state to the one before it."""
+
+from dataclasses import replace
+
+import pytest
+from tests.cohort_files import TinyEncoder, hest_folder
+from tests.training.conftest import make_config
+from tests.training.test_checkpointing import flip_a_bit
+
+from flag_training.config import StoreConfig
+from flag_training.fit import train
+from flag_training.prepare.building import Encoding, build_store
+from flag_training.prepare.hest import find_metadata, hest_sources, read_metadata
+from flag_training.prepare.panels import PanelRule
+from flag_training.prepare.plan import StorePlan
+from flag_training.prepare.sources import HUMAN
+from flag_training.stored import held_out, with_store
+from napari_flag.errors import UserError
+from napari_flag.model.checkpoint import Checkpoint
+from napari_flag.progress import finish
+
+
+class NamedEncoder(TinyEncoder):
+    name = "phikon"  # the card states the licence of a name that is known
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    hest = hest_folder(folder / "hest")
+    sources = hest_sources([f"TST{i}" for i in range(1, 7)], read_metadata(find_metadata(hest)), hest, HUMAN)
+    plan = StorePlan("tiny", HUMAN, sources, hest, panel=PanelRule("top8", 8, exact=True, variable_genes=0))
+    finish(build_store(plan, folder / "tiny", Encoding(NamedEncoder(), views=1)))
+    return folder
+
+
+@pytest.fixture
+def config(data):
+    told = with_store(replace(make_config(views=1), store=StoreConfig("tiny", "phikon", "top8")), data)
+    return told.without(held_out(told, data))
+
+
+def test_weights_of_a_store_name_their_encoder_and_who_they_were_trained_on(config, data, tmp_path):
+    out = finish(train(config, data, tmp_path, tmp_path / "weights.safetensors"))
+    weights = Checkpoint.load(out)
+    assert weights.encoder == "phikon"
+    assert weights.card["encoder"]["fingerprint"] == "f" * 64
+    assert weights.card["encoder"]["licence"].startswith("Owkin")
+    assert not any(name.startswith("encoder.") for name in weights.tensors)
+    trained, watched = set(weights.card["sections"]), set(weights.card["validation"])
+    assert trained | watched == {entry.name for entry in config.slides}
+    assert not trained & watched
+    assert not {*trained, *watched} & set(held_out(config, data))
+    assert len(weights.build_network().get_buffer("slide_location")) == len(trained)
+
+
+def test_a_damaged_state_gives_way_to_the_previous_one_only_when_asked(config, data, tmp_path):
+    out = tmp_path / "weights.safetensors"
+    finish(train(config, data, tmp_path, out))
+    whole = Checkpoint.load(out)
+    (state,) = tmp_path.rglob("score.pt")
+    flip_a_bit(state)
+    with pytest.raises(UserError, match="add --use-previous"):
+        finish(train(config, data, tmp_path, out))
+    told = []
+    finish(train(config, data, tmp_path, out, use_previous=True), told.append)
+    assert any("going on from the state before it" in (step.notice or "") for step in told)
+    assert Checkpoint.load(out).tensors.keys() == whole.tensors.keys()
+    assert all((Checkpoint.load(out).tensors[name] == tensor).all() for name, tensor in whole.tensors.items())
