@@ -45,6 +45,12 @@ def test_geneformer_knows_ensembl_ids_with_and_without_version(geneformer):
     np.testing.assert_array_equal(table.vectors, geneformer_table(geneformer, ["ERBB2", "VIM"]).vectors)
 
 
+def test_a_symbol_that_geneformer_calls_otherwise_is_found_by_the_ids_given(geneformer):
+    assert geneformer_table(geneformer, ["HER2", "VIM"]).missing == ("HER2",)
+    table = geneformer_table(geneformer, ["HER2", "VIM"], ids={"HER2": IDS[0]})
+    np.testing.assert_array_equal(table.vectors, geneformer_table(geneformer, ["ERBB2", "VIM"]).vectors)
+
+
 def test_the_dictionaries_of_the_models_own_size_are_taken(tmp_path):
     folder = write_geneformer(tmp_path, SPECIAL_V1, "_gc30M")
     write_dictionaries(tmp_path / "geneformer")  # of V2, two tokens more

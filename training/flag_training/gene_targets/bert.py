@@ -52,8 +52,9 @@ def load_bert(folder: Path, device: str) -> Any:
     from safetensors import SafetensorError
 
     logging = transformers.utils.logging
-    said = logging.get_verbosity()
+    said, drawn = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         model, info = transformers.BertModel.from_pretrained(
             str(folder), add_pooling_layer=False, local_files_only=True, output_loading_info=True
@@ -65,6 +66,8 @@ def load_bert(folder: Path, device: str) -> Any:
         ) from error
     finally:
         logging.set_verbosity(said)
+        if drawn:
+            logging.enable_progress_bar()
     if info["missing_keys"]:
         raise UserError(
             f"The weights in {folder} lack {min(info['missing_keys'])}, so they are not a Geneformer "

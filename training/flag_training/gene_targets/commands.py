@@ -57,13 +57,7 @@ def _add_models(kinds: Kinds) -> None:
     parser.set_defaults(run=run_scgpt)
     parser = kinds.add_parser("cellplm", help="take them from CellPLM's gene embedding")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds *.config.json and *.best.ckpt")
-    parser.add_argument(
-        "--gene-ids",
-        type=Path,
-        metavar="FILE",
-        help="symbols with Ensembl ids: Space Ranger's features.tsv.gz, or Geneformer's gene_name_id_dict "
-        "(not needed where the panel holds Ensembl ids)",
-    )
+    _add_gene_ids(parser, "not needed where the panel holds Ensembl ids")
     _add_panel(parser)
     _add_table(parser)
     parser.set_defaults(run=run_cellplm)
@@ -114,6 +108,17 @@ def _add_geneformer(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="its token, median and gene name dictionaries (default: geneformer/ beside the folder)",
+    )
+    _add_gene_ids(parser, "counts before its own dictionary, which may know a gene by a newer symbol")
+
+
+def _add_gene_ids(parser: argparse.ArgumentParser, told: str) -> None:
+    parser.add_argument(
+        "--gene-ids",
+        type=Path,
+        metavar="FILE",
+        help="symbols with Ensembl ids, e.g. Space Ranger's features.tsv.gz or Geneformer's "
+        f"gene_name_id_dict ({told})",
     )
 
 
@@ -173,8 +178,8 @@ def run_geneformer(arguments: argparse.Namespace) -> int:
     from flag_training.gene_targets.geneformer import geneformer_table
     from flag_training.gene_targets.panel import read_panel_file
 
-    panel = read_panel_file(arguments.panel)
-    _write(arguments.out, geneformer_table(arguments.folder, panel, arguments.dictionaries))
+    panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
+    _write(arguments.out, geneformer_table(arguments.folder, panel, arguments.dictionaries, ids))
     return 0
 
 
@@ -190,10 +195,10 @@ def run_scgpt(arguments: argparse.Namespace) -> int:
 def run_cellplm(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets cellplm``."""
     from flag_training.gene_targets.cellplm import cellplm_table
-    from flag_training.gene_targets.panel import read_gene_ids, read_panel_file
+    from flag_training.gene_targets.panel import read_panel_file
 
-    ids = read_gene_ids(arguments.gene_ids) if arguments.gene_ids else {}
-    _write(arguments.out, cellplm_table(arguments.folder, read_panel_file(arguments.panel), ids))
+    panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
+    _write(arguments.out, cellplm_table(arguments.folder, panel, ids))
     return 0
 
 
@@ -207,7 +212,7 @@ def run_contextual(arguments: argparse.Namespace) -> int:
     from napari_flag.encoders.features import choose_device
     from napari_flag.progress import finish
 
-    panel = read_panel_file(arguments.panel)
+    panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
     device = str(choose_device(arguments.device))
     for section in find_sections(arguments.counts, arguments.sections):
         request = Request(
@@ -217,6 +222,7 @@ def run_contextual(arguments: argparse.Namespace) -> int:
             arguments.folder,
             arguments.dictionaries,
             arguments.panel_only,
+            ids,
         )
         with ProgressLine() as line:
             work = write_contextual(request, arguments.out, device=device, batch=arguments.batch)
@@ -240,6 +246,12 @@ def run_check(arguments: argparse.Namespace) -> int:
         note = " (learnt from it)" if section.name in learnt_from else ""
         sys.stdout.write(f"{section.name}\t{r:.3f}{note}\n")
     return 0
+
+
+def _gene_ids(arguments: argparse.Namespace) -> dict[str, str]:
+    from flag_training.gene_targets.panel import read_gene_ids
+
+    return read_gene_ids(arguments.gene_ids) if arguments.gene_ids else {}
 
 
 def _write(out: Path, table: "GeneTable") -> None:

@@ -8,7 +8,7 @@ that a killed run goes on and a training step reads only the spots it needs.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,6 +59,8 @@ class Request:
         Folder of its dictionaries; None looks where the published repository has them.
     panel_only
         Rank the genes of the panel alone, as FLAG does; Geneformer asks for all.
+    ids
+        Further symbol → Ensembl id, for symbols that Geneformer's dictionary calls otherwise.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Request:
     model: Path
     dictionaries: Path | None = None
     panel_only: bool = False
+    ids: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def genes(self) -> list[str]:
@@ -101,7 +104,7 @@ def write_contextual(request: Request, out: Path, *, device: str = "cpu", batch:
     """
     refuse_other_species(request.panel, "Geneformer")
     refuse_other_species(request.genes, "Geneformer")
-    vocabulary = read_vocabulary(request.model, request.dictionaries)
+    vocabulary = read_vocabulary(request.model, request.dictionaries).knowing(request.ids)
     place = _panel_tokens(request.panel, vocabulary)
     counts, encoder = _rows(request, vocabulary)
     key = _key(request, vocabulary)

@@ -5,7 +5,7 @@ Everything is read from a local folder in the published layout; the ``geneformer
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +55,10 @@ class Vocabulary:
         if "<cls>" in self.tokens and "<eos>" in self.tokens:
             return (self.tokens["<cls>"],), (self.tokens["<eos>"],)
         return (), ()
+
+    def knowing(self, ids: Mapping[str, str]) -> "Vocabulary":
+        """Return it with further symbol → Ensembl id, which count before its own: symbols change."""
+        return replace(self, ids={**self.ids, **ids})
 
     def token(self, gene: str) -> int | None:
         """Return the token of a symbol or Ensembl id, None where the model does not know it."""
@@ -156,7 +160,12 @@ def weights_file(folder: Path) -> Path:
     raise UserError(f"{folder} holds no {WEIGHTS[0]}; give the folder of a Geneformer model.")
 
 
-def geneformer_table(folder: Path, panel: Sequence[str], dictionaries: Path | None = None) -> GeneTable:
+def geneformer_table(
+    folder: Path,
+    panel: Sequence[str],
+    dictionaries: Path | None = None,
+    ids: Mapping[str, str] | None = None,
+) -> GeneTable:
     """Return Geneformer's static vectors of the genes of `panel`: rows of its word embedding.
 
     Parameters
@@ -165,6 +174,8 @@ def geneformer_table(folder: Path, panel: Sequence[str], dictionaries: Path | No
         As in `read_vocabulary`.
     panel
         Human gene symbols or Ensembl ids.
+    ids
+        Further symbol → Ensembl id, for symbols that Geneformer's dictionary calls otherwise.
 
     Raises
     ------
@@ -174,7 +185,7 @@ def geneformer_table(folder: Path, panel: Sequence[str], dictionaries: Path | No
     from flag_training.gene_targets.weights import read_matrix, refuse_short
 
     refuse_other_species(panel, "Geneformer")
-    vocabulary = read_vocabulary(folder, dictionaries)
+    vocabulary = read_vocabulary(folder, dictionaries).knowing(ids or {})
     weights = weights_file(folder)
     embedding = read_matrix(weights, *_EMBEDDINGS)
     refuse_short(embedding, max(vocabulary.tokens.values()) + 1, weights)

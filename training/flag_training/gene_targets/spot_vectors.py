@@ -96,10 +96,10 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial)
+    partial.write_bytes(save(tensors))
     os.replace(partial, path)
 
 

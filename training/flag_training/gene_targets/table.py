@@ -74,13 +74,13 @@ def collect(
 
 def write_table(path: Path, table: GeneTable) -> None:
     """Write `table` as safetensors, one tensor (d,) a gene; whole or not at all."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     told = {**table.source, "found": len(table.genes), "missing": list(table.missing)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     rows = {gene: np.ascontiguousarray(row) for gene, row in zip(table.genes, table.vectors, strict=True)}
-    save_file(rows, partial, metadata={METADATA_KEY: json.dumps(told, sort_keys=True)})
+    partial.write_bytes(save(rows, metadata={METADATA_KEY: json.dumps(told, sort_keys=True)}))
     os.replace(partial, path)
 
 
