@@ -208,14 +208,9 @@ def _in_background(work: Callable[[], None]) -> "Future[None]":
 
 
 def _fetch(name: str, folder: Path, endpoint: str | None) -> None:
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
-    except ImportError as error:
-        raise UserError(
-            "Downloading HEST-1k needs huggingface_hub, which is not installed; run: "
-            "pip install huggingface_hub"
-        ) from error
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
+
     try:
         hf_hub_download(HUB, name, repo_type="dataset", local_dir=folder, endpoint=endpoint)
     except GatedRepoError as error:
