@@ -1,0 +1,53 @@
+"""What the ablations take away is gone from the fitted network, up to its predictions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.training.conftest import make_config, make_slide
+
+from flag_training.fit import fit
+from napari_flag.prediction import SamplerSettings, encode_slide, sample_expression
+from napari_flag.progress import finish
+
+
+def fitted(cohort, folder, **switch):
+    config = make_config(branch_steps=40, score_steps=40)
+    return finish(fit(cohort, replace(config, network=config.network | switch), folder))
+
+
+def predicted(network, slide, features, graph, samples=2):
+    rows = np.arange(len(features))
+    context = encode_slide(network, features, graph)
+    settings = SamplerSettings(samples=samples)
+    return finish(sample_expression(network, context, slide.spots.ids, rows, tuple("ABCDE"), settings))
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    slide, views = make_slide("C9", "C", 9)
+    return slide, views[0].numpy()
+
+
+def correlation(one, other):
+    return np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(one.T, other.T, strict=True)])
+
+
+def test_without_diffusion_every_sample_is_the_mean_and_the_mean_is_learnt(cohort, unseen, tmp_path):
+    slide, features = unseen
+    drawn = predicted(fitted(cohort, tmp_path, diffusion=False), slide, features, slide.graph(features))
+    np.testing.assert_allclose(drawn.sample, drawn.mean, atol=1e-5)
+    assert correlation(drawn.mean, slide.expression) > 0.5
+
+
+def test_without_the_graph_where_spots_lie_changes_nothing(cohort, unseen, tmp_path):
+    slide, features = unseen
+    moved = replace(slide.spots, xy=np.random.default_rng(0).permutation(slide.spots.xy))
+    graphs = [slide.graph(features), replace(slide, spots=moved).graph(features)]
+    alone = fitted(cohort, tmp_path / "alone", spatial_graph=False)
+    here, there = (predicted(alone, slide, features, graph).mean for graph in graphs)
+    np.testing.assert_allclose(here, there, atol=1e-4)
+    assert correlation(here, slide.expression) > 0.5
+    seeing = fitted(cohort, tmp_path / "seeing")
+    here, there = (predicted(seeing, slide, features, graph).mean for graph in graphs)
+    assert not np.allclose(here, there, atol=0.05)
