@@ -1,133 +1,279 @@
-"""Score sections that a run did not train on, beside the controls that keep us honest."""
+"""Leave sections or patients out, train on the rest, and score FLAG beside everything simpler.
 
+A section contributes nothing to its own prediction: neither its counts nor its image, which the fold's
+tile encoder has not seen.  All methods of a fold get the same features of the same sections.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
-import torch
 
 from flag_training.cohort import Cohort, TrainingSlide, load_cohort
 from flag_training.config import RunConfig
 from flag_training.fit import fit, states_name, tile_encoder
-from napari_flag.comparison import score_values
-from napari_flag.model.flag import Flag, GraphTensors
-from napari_flag.prediction import SamplerSettings, encode_slide, sample_expression
-from napari_flag.progress import Steps
-from napari_flag.statistics.autocorrelation import find_neighbours
-from napari_flag.statistics.intervals import neighbouring_blocks
+from flag_training.flag_scores import held_out_prediction, score_flag
+from flag_training.methods import Method, blinded, landmarks
+from flag_training.scoring import Scores, score
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, Steps
+from napari_flag.results import write_prediction
 
-FloatArray: TypeAlias = npt.NDArray[np.float32]
-Scores: TypeAlias = dict[str, float]
+__all__ = ["Fold", "Plan", "Record", "evaluate", "folds_of", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One training and what it is asked.
+
+    Parameters
+    ----------
+    test
+        Sections scored.
+    left_out
+        Sections that contribute to nothing; `test` is among them.
+    """
+
+    test: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to score, and against what.
+
+    Parameters
+    ----------
+    test
+        Sections to score.
+    unseen
+        Sections kept out of every fold.
+    by_patient
+        Whether a section's whole patient is left out with it.
+    together
+        Whether all of `test` is left out at once, as a split has it, instead of in turn.
+    train_without
+        Sections left out of the training (not of the tile encoder) a second time round; () is once.
+    methods
+        Name → (kind, method): "floor", "published" or "image-blind".
+    flag
+        Whether FLAG itself is trained and scored.
+    seeds
+        FLAG's seeds, and of methods named in `reseeded`; the others take the first.
+    reseeded
+        Names of methods run with every seed.
+    """
+
+    test: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
+    by_patient: bool = False
+    together: bool = False
+    train_without: tuple[str, ...] = ()
+    methods: Mapping[str, tuple[str, Method]] | None = None
+    flag: bool = True
+    seeds: tuple[int, ...] = (0,)
+    reseeded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One set of predicted values on one section.
+
+    Parameters
+    ----------
+    run
+        Name of the config.
+    kind
+        "FLAG", "floor", "published", "image-blind" or "landmark" (which has seen the truth).
+    method
+        Its name; of FLAG, what was scored: "X", "sample", …
+    training
+        "all others", or "without B4".
+    section, seed, scores
+        Where, with which seed, and the metrics.
+    """
+
+    run: str
+    kind: str
+    method: str
+    training: str
+    section: str
+    seed: int
+    scores: Scores
+
+
+def folds_of(config: RunConfig, plan: Plan) -> tuple[Fold, ...]:
+    """Return the folds of `plan`: one per section, one per patient, or one for all."""
+    kept = config.without(plan.unseen).slides
+    patients = {entry.name: entry.patient for entry in kept}
+    absent = [name for name in plan.test if name not in patients]
+    if absent:
+        raise UserError(
+            f"The run has no section {', '.join(absent)} to score; it has {', '.join(patients)} besides "
+            "those kept unseen."
+        )
+    asked: list[tuple[str, ...]] = [(name,) for name in plan.test]
+    if plan.together:
+        asked = [plan.test]
+    elif plan.by_patient:
+        of = dict.fromkeys(patients[name] for name in plan.test)
+        asked = [tuple(name for name in plan.test if patients[name] == patient) for patient in of]
+    if not plan.by_patient:
+        return tuple(Fold(test, test) for test in asked)
+    gone = [{patients[name] for name in test} for test in asked]
+    return tuple(
+        Fold(test, tuple(name for name, patient in patients.items() if patient in whose))
+        for test, whose in zip(asked, gone, strict=True)
+    )
 
 
 def evaluate(
-    config: RunConfig, data: Path, run: Path, test: tuple[str, ...], unseen: tuple[str, ...]
-) -> Steps[dict[str, dict[str, Scores]]]:
-    """Leave each section of `test` out in turn, train on the rest, and score it.
+    config: RunConfig, data: Path, run: Path, plan: Plan, predictions: Path | None = None
+) -> Steps[tuple[Record, ...]]:
+    """Score everything in `plan`, fold by fold.
 
     Parameters
     ----------
     config, data, run
-        As for `fit.train`; states and features are shared with it.
-    test
-        Sections to score, each by weights trained without it.
-    unseen
-        Sections kept out of everything.
-
-    Returns
-    -------
-    Section → what was scored → metric → value.  Scored are ``X``, ``sample``, the mean head and the
-    kernel branch alone, and ``X`` when the tiles are shuffled between the section's spots, or the whole
-    section is turned and re-stained (the views of `cohort.slide_views`).
+        As for `fit.train`; tile encoders, features and states of the folds are kept in `run`.
+    plan
+        What to score.
+    predictions
+        Folder for FLAG's held-out predictions with their truth (first seed, first training).
     """
-    kept = config.without(unseen)
-    net = yield from tile_encoder(config, data, run)
-    cohort = yield from load_cohort(kept, data, run, net)
-    names = [slide.entry.name for slide in cohort.slides]
-    found: dict[str, dict[str, Scores]] = {}
-    for section in test:
-        left = [i for i, name in enumerate(names) if name != section]
-        rest = Cohort(
-            tuple(cohort.slides[i] for i in left), tuple(cohort.features[i] for i in left), cohort.genes
-        )
-        without = kept.without((section,))
-        network = yield from fit(rest, without, run / states_name(without))
-        place = names.index(section)
-        views = cohort.features[place].numpy()
-        found[section] = yield from _score(network, cohort.slides[place], views, config, cohort.genes)
-    return found
+    found: list[Record] = []
+    for fold in folds_of(config, plan):
+        cohort = yield from fold_cohort(config, data, run, plan, fold)
+        found += yield from score_fold(cohort, config, run, plan, fold, predictions)
+    return tuple(found)
 
 
-def _score(
-    network: Flag,
-    slide: TrainingSlide,
-    views: FloatArray,
-    config: RunConfig,
-    genes: tuple[str, ...],
-) -> Steps[dict[str, Scores]]:
-    settings = SamplerSettings(samples=config.samples, seed=config.fit.seed)
-    features = views[0]
-    rows = np.arange(len(features))
-    found: dict[str, Scores] = {}
-    shuffled = np.random.default_rng(config.fit.seed).permutation(len(features))
-    cases = {"X": features, "X, tiles shuffled": features[shuffled]}
-    cases |= {f"X, turned and re-stained {i}": view for i, view in enumerate(views[1:], start=1)}
-    for name, seen in cases.items():
-        context = encode_slide(network, seen, slide.graph(seen))
-        drawn = yield from sample_expression(network, context, slide.spots.ids, rows, genes, settings)
-        found[name] = score(drawn.mean, slide)
-        if name == "X":
-            found["sample"] = score(drawn.sample, slide)
-            nothing = torch.zeros_like(context.expected)
-            found["mean head"] = score(
-                context.expression(nothing, torch.arange(len(features))).numpy(), slide
+def encoder_run(config: RunConfig, plan: Plan, fold: Fold) -> RunConfig:
+    """Return the run whose images the fold's tile encoder may see: nothing of what is left out."""
+    return config.without((*plan.unseen, *fold.left_out))
+
+
+def fold_cohort(config: RunConfig, data: Path, run: Path, plan: Plan, fold: Fold) -> Steps[Cohort]:
+    """Load all sections but the unseen, encoded by a network that saw no image of the fold's test."""
+    if config.store is not None:
+        return (yield from load_cohort(config.without(plan.unseen), data, run, None))
+    net = yield from tile_encoder(encoder_run(config, plan, fold), data, run)
+    return (yield from load_cohort(config.without(plan.unseen), data, run, net))
+
+
+def score_fold(
+    cohort: Cohort, config: RunConfig, run: Path, plan: Plan, fold: Fold, predictions: Path | None = None
+) -> Steps[list[Record]]:
+    """Train and score every method of `plan` on one fold's `cohort`, test sections included in it."""
+    found: list[Record] = []
+    for removed in _trainings(plan, fold):
+        training = f"without {', '.join(removed)}" if removed else "all others"
+        gone = {*fold.left_out, *removed}
+        rest = keep(cohort, [s.entry.name for s in cohort.slides if s.entry.name not in gone])
+        if not rest.slides:
+            raise UserError(
+                f"Nothing is left to train on when {', '.join(sorted(gone))} are left out; leave fewer out."
             )
-    found["kernel branch"] = score(_kernel(network, slide, features), slide)
+        context = _Context(cohort, rest, config, run, plan, fold, training, removed)
+        found += yield from _score_methods(context)
+        if plan.flag:
+            found += yield from _score_flag(context, None if removed else predictions)
+        found += _score_landmarks(context)
     return found
 
 
-def _kernel(network: Flag, slide: TrainingSlide, features: FloatArray) -> FloatArray:
-    """Return what the closed-form branch expects alone."""
-    raw = torch.from_numpy(features)
-    with torch.inference_mode():
-        graph = network.seen(GraphTensors.of(slide.graph(features)))
-        smooth = network.mean_head.kernel(network.frames.features(raw), graph)
-        location, scale, _ = network.frames.expression(raw)
-        expected: FloatArray = (location + scale * smooth).clamp_min(0).numpy()
-    return expected
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """One training of one fold."""
+
+    cohort: Cohort
+    rest: Cohort
+    config: RunConfig
+    run: Path
+    plan: Plan
+    fold: Fold
+    training: str
+    removed: tuple[str, ...]
+
+    def test(self) -> list[tuple[TrainingSlide, int]]:
+        """Return the sections to score with their places in the cohort."""
+        names = [slide.entry.name for slide in self.cohort.slides]
+        return [(self.cohort.slides[names.index(name)], names.index(name)) for name in self.fold.test]
+
+    def record(self, kind: str, method: str, slide: TrainingSlide, seed: int, scores: Scores) -> Record:
+        """Label `scores`."""
+        return Record(self.config.name, kind, method, self.training, slide.entry.name, seed, scores)
 
 
-def score(predicted: FloatArray, slide: TrainingSlide) -> Scores:
-    """Return the six metrics of (n, G) `predicted` on `slide`, as ``napari-flag compare`` defines them."""
-    spots = slide.spots
-    values, _ = score_values(
-        predicted.astype(np.float64),
-        slide.expression.astype(np.float64),
-        find_neighbours(spots.xy, spots.array, spots.lattice),
-        neighbouring_blocks(spots.xy),
-        [str(gene) for gene in range(predicted.shape[1])],
-        seed=0,
+def _trainings(plan: Plan, fold: Fold) -> tuple[tuple[str, ...], ...]:
+    removed = tuple(name for name in plan.train_without if name not in fold.left_out)
+    return ((), removed) if removed else ((),)
+
+
+def keep(cohort: Cohort, names: Sequence[str]) -> Cohort:
+    """Return the slides of `cohort` called `names`, in the cohort's order."""
+    places = [i for i, slide in enumerate(cohort.slides) if slide.entry.name in names]
+    return replace(
+        cohort,
+        slides=tuple(cohort.slides[i] for i in places),
+        features=tuple(cohort.features[i] for i in places),
     )
-    return values.values
 
 
-def rounded(found: dict[str, dict[str, Scores]]) -> dict[str, Any]:
-    """Return `found` with three decimals, and the mean over sections where there are several."""
-    told: dict[str, Any] = {
-        section: {
-            what: {metric: round(value, 3) for metric, value in scores.items()}
-            for what, scores in by_kind.items()
+def _score_methods(context: _Context) -> Steps[list[Record]]:
+    plan, found = context.plan, []
+    for name, (kind, method) in (plan.methods or {}).items():
+        for seed in plan.seeds if name in plan.reseeded else plan.seeds[:1]:
+            predictor = yield from method.fit(context.rest, seed)
+            for slide, place in context.test():
+                yield Step(f"Scoring {name} on {slide.entry.name}", 0, 1, "sections")
+                features = context.cohort.features[place][0].numpy()
+                scores = score(predictor(blinded(slide), features), slide)
+                found.append(context.record(kind, name, slide, seed, scores))
+    return found
+
+
+def _score_flag(context: _Context, predictions: Path | None) -> Steps[list[Record]]:
+    plan, found = context.plan, []
+    trained_on = tuple(slide.entry.name for slide in context.rest.slides)
+    without = context.config.without((*plan.unseen, *context.fold.left_out, *context.removed))
+    for number, seed in enumerate(plan.seeds):
+        config = replace(without, fit=replace(without.fit, seed=seed))
+        folder = context.run / f"{states_name(config)}-{fingerprint(context.rest)}"
+        network = yield from fit(context.rest, config, folder)
+        for slide, place in context.test():
+            views = context.cohort.features[place].numpy()
+            drawn = yield from score_flag(network, slide, views, config, context.cohort.genes)
+            found += [
+                context.record("FLAG", what, slide, seed, scores) for what, scores in drawn.scores.items()
+            ]
+            if predictions is not None and number == 0:
+                predictions.mkdir(parents=True, exist_ok=True)
+                made = held_out_prediction(slide, drawn.expression, context.cohort.genes, trained_on, config)
+                write_prediction(made, predictions / f"{slide.entry.name}.h5ad")
+    return found
+
+
+def _score_landmarks(context: _Context) -> list[Record]:
+    """Score what needs the truth; it does not depend on FLAG, and hardly on the training."""
+    found = []
+    for slide, _ in context.test():
+        first, second = landmarks.halves(slide, context.plan.seeds[0])
+        shown = {
+            "one factor at the true depth": score(landmarks.at_true_depth(context.rest, slide), slide),
+            "replicate sections": landmarks.replicates(context.rest, slide),
+            "halves of the counts, doubled": score(first, replace(slide, expression=second)),
         }
-        for section, by_kind in found.items()
-    }
-    if len(found) > 1:
-        first = next(iter(found.values()))
-        told["mean"] = {
-            what: {
-                metric: round(float(np.mean([found[s][what][metric] for s in found])), 3)
-                for metric in first[what]
-            }
-            for what in first
-        }
-    return told
+        found += [
+            context.record("landmark", name, slide, context.plan.seeds[0], scores)
+            for name, scores in shown.items()
+        ]
+    return found
+
+
+def fingerprint(cohort: Cohort) -> str:
+    """Return eight letters of the features, so that no state under another encoder is gone on from."""
+    told = hashlib.sha256()
+    for views in cohort.features:
+        told.update(views.numpy().tobytes())
+    return told.hexdigest()[:8]

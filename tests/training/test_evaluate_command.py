@@ -1,0 +1,75 @@
+import argparse
+import json
+
+import pytest
+
+from flag_training.cli import add_commands
+from flag_training.evaluate_command import plan_of
+from napari_flag.errors import UserError
+
+
+def parse(*words):
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    return parser.parse_args(words)
+
+
+def plan(*words, part=()):
+    asked = ["evaluate", "c.toml", "--data", "d", "--out", "o.json", *words]
+    return plan_of(parse(*asked), 7, part)
+
+
+def test_without_a_choice_everything_simple_is_scored():
+    made = plan("--test", "C2")
+    assert {kind for kind, _ in (made.methods or {}).values()} == {"floor", "image-blind"}
+    assert made.flag
+    assert made.seeds == (7,)
+
+
+def test_methods_are_chosen_by_name_or_group():
+    made = plan("--test", "C2", "--methods", "ridge", "image-blind")
+    assert "ridge" in made.methods
+    assert "kNN, k = 1" not in made.methods
+    assert not made.flag
+
+
+def test_baselines_are_added_from_their_configs(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(
+        'method = "regression"\n[values]\nwidth = 8\nheads = 2\nlayers = 1\ndropout = 0.1\n'
+        "[training]\nsteps = 2\nrate = 1e-3\n"
+    )
+    made = plan("--test", "C2", "--methods", "FLAG", "--baselines", str(path), "--reseed", "regression")
+    assert list(made.methods) == ["regression"]
+    assert made.reseeded == ("regression",)
+
+
+def test_a_split_is_scored_at_once_where_no_section_is_named():
+    made = plan(part=("S1", "S2"))
+    assert made.test == ("S1", "S2")
+    assert made.together
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--test", "C2", "--methods", "magic"), "no method called magic"),
+        (("--test", "C2", "--reseed", "STFlow"), "cannot be reseeded"),
+        ((), "nothing to score"),
+    ],
+)
+def test_what_there_is_not_is_said(words, said):
+    with pytest.raises(UserError, match=said):
+        plan(*words)
+
+
+def test_tables_are_written_as_markdown(tmp_path, capsys):
+    scores = {"PCC": 0.5, "MSE": 1.0, "GSC": 0.5, "SSC": 0.5, "cPCC": 0.5, "amplitude": 0.5}
+    row = {"run": "r", "kind": "FLAG", "method": "X", "training": "all others", "section": "C2", "seed": 0}
+    told = {"command": "c", "split": "s", "unseen": [], "seeds": [0], "samples": 1}
+    source, page = tmp_path / "a.json", tmp_path / "docs" / "a.md"
+    source.write_text(json.dumps(told | {"records": [row | {"scores": scores}]}))
+    arguments = parse("tables", str(source), "--title", "Held out", "--out", str(page))
+    assert arguments.run(arguments) == 0
+    assert page.read_text().startswith("# Held out\n")
+    assert str(page) in capsys.readouterr().out
