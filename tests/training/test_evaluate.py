@@ -3,9 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.training.conftest import make_config
+from tests.training.store_run import make_store_run
 
 from flag_training.config import SlideEntry
-from flag_training.evaluate import Fold, Plan, encoder_run, fingerprint, folds_of, keep, score, score_fold
+from flag_training.evaluate import (
+    Fold,
+    Plan,
+    encoder_run,
+    evaluate,
+    fingerprint,
+    folds_of,
+    keep,
+    score,
+    score_fold,
+)
 from flag_training.fit import fit
 from flag_training.flag_scores import held_out_prediction, score_flag
 from flag_training.methods import blinded
@@ -135,6 +146,12 @@ def test_a_section_is_not_removed_twice(cohort, config, tmp_path):
     assert {r.training for r in records} == {"all others"}
 
 
+def test_a_section_can_be_removed_from_the_only_training(cohort, config, tmp_path):
+    plan = Plan(("C4",), train_without=("B4",), once=True, methods={"ridge": METHODS["ridge"]}, flag=False)
+    records = finish(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",))))
+    assert {r.training for r in records if r.kind == "floor"} == {"without B4"}
+
+
 def test_leaving_everything_out_is_refused(cohort, config, tmp_path):
     plan = Plan(("C4",), methods=METHODS, flag=False)
     with pytest.raises(UserError, match="Nothing is left to train on"):
@@ -163,3 +180,14 @@ def test_a_hidden_slide_scores_nothing(cohort):
     slide = blinded(cohort.slides[3])
     assert np.isnan(score(cohort.slides[3].expression, slide)["MSE"])
     assert isinstance(slide.entry, SlideEntry)
+
+
+def test_sections_of_a_store_are_left_out_in_turn(tmp_path):
+    config, data = make_store_run(tmp_path)
+    plan = Plan(("TST1", "TST2"), unseen=("TST4",), methods={"ridge": METHODS["ridge"]})
+    records = finish(evaluate(config, data, tmp_path / "run", plan, tmp_path / "held_out"))
+    assert {(r.section, r.method) for r in records} >= {
+        (name, method) for name in ("TST1", "TST2") for method in ("X", "ridge", "X, tiles shuffled")
+    }
+    trained = read_prediction(tmp_path / "held_out" / "TST1.h5ad").uns[keys.PROVENANCE][keys.TRAINING_SLIDES]
+    assert list(trained) == ["TST2", "TST3"]

@@ -54,6 +54,8 @@ class Plan:
         Whether all of `test` is left out at once, as a split has it, instead of in turn.
     train_without
         Sections left out of the training (not of the tile encoder) a second time round; () is once.
+    once
+        Whether to train without them only.
     methods
         Name → (kind, method): "floor", "published" or "image-blind".
     flag
@@ -69,6 +71,7 @@ class Plan:
     by_patient: bool = False
     together: bool = False
     train_without: tuple[str, ...] = ()
+    once: bool = False
     methods: Mapping[str, tuple[str, Method]] | None = None
     flag: bool = True
     seeds: tuple[int, ...] = (0,)
@@ -207,7 +210,9 @@ class _Context:
 
 def _trainings(plan: Plan, fold: Fold) -> tuple[tuple[str, ...], ...]:
     removed = tuple(name for name in plan.train_without if name not in fold.left_out)
-    return ((), removed) if removed else ((),)
+    if not removed:
+        return ((),)
+    return (removed,) if plan.once else ((), removed)
 
 
 def keep(cohort: Cohort, names: Sequence[str]) -> Cohort:

@@ -40,6 +40,9 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         help="train a second time without these, so that every method has its better training set",
     )  # fmt: skip
     parser.add_argument(
+        "--once", action="store_true", help="train without the sections of --train-without only"
+    )
+    parser.add_argument(
         "--methods", nargs="+", metavar="NAME",
         help='what to score: FLAG, "floors", "image-blind", or names of floors (default: all of these)',
     )  # fmt: skip
@@ -152,6 +155,7 @@ def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()
         by_patient=arguments.leave_patient_out,
         together=arguments.together or not arguments.test,
         train_without=tuple(arguments.train_without),
+        once=arguments.once,
         methods=methods,
         flag="FLAG" in asked,
         seeds=tuple(arguments.seeds or [seed]),
