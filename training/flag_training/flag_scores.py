@@ -11,7 +11,7 @@ from flag_training.cohort import TrainingSlide
 from flag_training.config import RunConfig
 from flag_training.scoring import FloatArray, Scores, score
 from napari_flag import keys
-from napari_flag.model.flag import Flag
+from napari_flag.model.flag import Context, Flag
 from napari_flag.model.graph import GraphTensors
 from napari_flag.prediction import Expression, SamplerSettings, encode_slide, sample_expression
 from napari_flag.progress import Steps
@@ -56,17 +56,14 @@ def score_flag(
     genes
         The panel.
     """
-    settings = SamplerSettings(samples=config.samples, seed=config.fit.seed)
     features = views[0]
-    rows = np.arange(len(features))
     shuffled = np.random.default_rng(config.fit.seed).permutation(len(features))
     cases = {"X": features, SHUFFLED: features[shuffled]}
     cases |= {f"{TURNED} {i}": view for i, view in enumerate(views[1:], start=1)}
     found: dict[str, Scores] = {}
     kept: Expression | None = None
     for name, seen in cases.items():
-        context = encode_slide(network, seen, slide.graph(seen))
-        drawn = yield from sample_expression(network, context, slide.spots.ids, rows, genes, settings)
+        drawn, context = yield from draw(network, slide, seen, config, genes)
         found[name] = score(drawn.mean, slide)
         if kept is None:
             kept = drawn
@@ -78,6 +75,17 @@ def score_flag(
     found["kernel branch"] = score(_kernel(network, slide, features), slide)
     assert kept is not None  # cases are never empty
     return FlagScores(found, kept)
+
+
+def draw(
+    network: Flag, slide: TrainingSlide, features: FloatArray, config: RunConfig, genes: tuple[str, ...]
+) -> Steps[tuple[Expression, Context]]:
+    """Draw the config's number of samples for all spots of `slide` under (n, d) `features`."""
+    settings = SamplerSettings(samples=config.samples, seed=config.fit.seed)
+    context = encode_slide(network, features, slide.graph(features))
+    rows = np.arange(len(features))
+    drawn = yield from sample_expression(network, context, slide.spots.ids, rows, genes, settings)
+    return drawn, context
 
 
 def _calibration(drawn: Expression, slide: TrainingSlide) -> Scores:

@@ -1,0 +1,198 @@
+"""Try values on inner validation sections: ``napari-flag sweep``.  Test sections are never looked at."""
+
+import csv
+import hashlib
+import itertools
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from flag_training.config import RunConfig
+from flag_training.evaluate import Fold, Plan, fingerprint, fold_cohort, folds_of, keep
+from flag_training.fit import fit, states_name
+from flag_training.flag_scores import draw
+from flag_training.scoring import Scores, score
+from napari_flag.comparison import METRICS
+from napari_flag.errors import UserError
+from napari_flag.model.flag import FlagConfig
+from napari_flag.progress import Step, Steps
+
+Values = dict[str, Any]
+_TABLES: Final = ("fit", "network", "encoder")
+
+
+def read_grid(vary: Sequence[str]) -> tuple[Values, ...]:
+    """Return every combination of ``KEY=V1,V2,…``; keys are as in the config, e.g. ``fit.score_steps``.
+
+    Raises
+    ------
+    UserError
+        When a word is not of that form.
+    """
+    axes: dict[str, list[Any]] = {}
+    for word in vary:
+        key, equals, told = word.partition("=")
+        if not equals or not told:
+            raise UserError(
+                f'"{word}" does not say what to vary; write e.g. fit.score_steps=100,300 or samples=4,10.'
+            )
+        axes[key] = [_value(text) for text in told.split(",")]
+    return tuple(dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
+
+
+def _value(text: str) -> Any:
+    """Read a number or a truth value as TOML does; anything else is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def with_values(config: RunConfig, values: Values) -> RunConfig:
+    """Return `config` under other `values`.
+
+    Raises
+    ------
+    UserError
+        When the config has no such value.
+    """
+    for key, value in values.items():
+        table, _, name = key.rpartition(".")
+        known = {
+            "": ["samples"],
+            "fit": [field.name for field in fields(config.fit)],
+            "encoder": [field.name for field in fields(config.encoder)],
+            "network": [field.name for field in fields(FlagConfig)],
+        }
+        if name not in known.get(table, ()):
+            raise UserError(
+                f"There is no value {key} to vary; it is samples, or of {', '.join(_TABLES)}, such as "
+                "fit.score_steps, network.width or encoder.steps."
+            )
+        if table == "network":
+            config = replace(config, network=config.network | {name: value})
+        elif table:
+            config = replace(config, **{table: replace(getattr(config, table), **{name: value})})
+        else:
+            config = replace(config, samples=value)
+    return config
+
+
+def check_sections(validate: Sequence[str], unseen: Sequence[str]) -> None:
+    """Refuse to choose values on sections that the outcome is tested on.
+
+    Raises
+    ------
+    UserError
+        When no test section is named, or one is among those to validate on.
+    """
+    if not unseen:
+        raise UserError(
+            "A sweep chooses values, so it must be told which sections it may not see; name the test "
+            "sections with --unseen."
+        )
+    both = [name for name in validate if name in unseen]
+    if both:
+        raise UserError(
+            f"{', '.join(both)} is kept for the test, and values chosen on it would not be tested by it; "
+            "validate on other sections."
+        )
+
+
+def sweep(
+    config: RunConfig, data: Path, run: Path, plan: Plan, grid: Sequence[Values], table: Path
+) -> Steps[list[Values]]:
+    """Fit and score X at every point of `grid` on every section of ``plan.test``, each left out in turn.
+
+    Parameters
+    ----------
+    config, data, run
+        As for `fit.train`; states are kept in `run`.
+    plan
+        Validation sections as its ``test``, test sections as its ``unseen``, and seeds.
+    grid
+        From `read_grid`.
+    table
+        CSV file with a row per point, section and seed; rows that are there are not computed again.
+
+    Returns
+    -------
+    The rows.
+    """
+    check_sections(plan.test, plan.unseen)
+    columns = [*grid[0], "section", "seed", *METRICS, "seconds"]
+    rows = _read_rows(table, columns)
+    done = {_identity(row, columns) for row in rows}
+    for values in grid:
+        chosen = with_values(config, values)
+        place = run
+        if chosen.encoder != config.encoder:  # states of two encoders do not share a folder
+            told = hashlib.sha256(repr(chosen.encoder).encode()).hexdigest()
+            place = run / f"encoder-{told[:8]}"
+        for fold in folds_of(chosen, plan):
+            for seed in plan.seeds:
+                row = values | {"section": fold.test[0], "seed": seed}
+                if _identity(row, columns) in done:
+                    continue
+                started = time.monotonic()
+                yield Step(f"Trying {', '.join(f'{k} = {v}' for k, v in values.items())}", 0)
+                scores = yield from _score(chosen, data, place, plan, fold, seed)
+                seconds = {"seconds": time.monotonic() - started}
+                rows.append(row | {name: round(scores[name], 5) for name in METRICS} | seconds)
+                _write_rows(table, columns, rows)
+    return rows
+
+
+def _score(config: RunConfig, data: Path, run: Path, plan: Plan, fold: Fold, seed: int) -> Steps[Scores]:
+    cohort = yield from fold_cohort(config, data, run, plan, fold)
+    rest = keep(cohort, [s.entry.name for s in cohort.slides if s.entry.name not in fold.left_out])
+    without = config.without((*plan.unseen, *fold.left_out))
+    without = replace(without, fit=replace(without.fit, seed=seed))
+    network = yield from fit(rest, without, run / f"{states_name(without)}-{fingerprint(rest)}")
+    names = [slide.entry.name for slide in cohort.slides]
+    place = names.index(fold.test[0])
+    slide, features = cohort.slides[place], cohort.features[place][0].numpy()
+    drawn, _ = yield from draw(network, slide, features, without, cohort.genes)
+    return score(drawn.mean, slide)
+
+
+def best_first(rows: Sequence[Values], grid: Sequence[Values]) -> list[tuple[Values, Scores]]:
+    """Return each point of `grid` with its mean scores over sections and seeds, best PCC first."""
+    found = []
+    for values in grid:
+        here = [row for row in rows if all(str(row[key]) == str(value) for key, value in values.items())]
+        found.append((values, {name: float(np.mean([float(row[name]) for row in here])) for name in METRICS}))
+    return sorted(found, key=lambda point: -point[1]["PCC"])
+
+
+def _identity(row: Values, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return what was tried, as the CSV file writes it."""
+    return tuple(str(row[column]) for column in columns if column not in (*METRICS, "seconds"))
+
+
+def _read_rows(table: Path, columns: Sequence[str]) -> list[Values]:
+    if not table.exists():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if list(reader.fieldnames or ()) != list(columns):
+            raise UserError(
+                f"{table} holds a sweep over other values ({', '.join(reader.fieldnames or ())}), so this "
+                "one cannot go on from it; give another --out."
+            )
+        return [dict(row) for row in reader]
+
+
+def _write_rows(table: Path, columns: Sequence[str], rows: Sequence[Values]) -> None:
+    table.parent.mkdir(parents=True, exist_ok=True)
+    partial = table.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(table)
