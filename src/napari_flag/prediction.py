@@ -12,8 +12,8 @@ from torch import Tensor
 from napari_flag.encoders.features import halve
 from napari_flag.errors import UserError
 from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN
-from napari_flag.model.flag import Context, Flag, GraphTensors
-from napari_flag.model.graph import SpotGraph
+from napari_flag.model.flag import Context, Flag
+from napari_flag.model.graph import GraphTensors, SpotGraph
 from napari_flag.model.noise import keyed_noise
 from napari_flag.model.samplers import SOLVERS, log_schedule
 from napari_flag.progress import Step, Steps

@@ -28,7 +28,9 @@ def graph(array):
 def smooth(array):
     """Genes that rise and fall over the array at different lengths, with a little noise."""
     generator = np.random.default_rng(1)
-    waves = [np.sin(array @ generator.normal(0, f, 2) + generator.uniform(0, 6)) for f in (0.2, 0.3, 0.5, 0.4)]
+    waves = [
+        np.sin(array @ generator.normal(0, f, 2) + generator.uniform(0, 6)) for f in (0.2, 0.3, 0.5, 0.4)
+    ]
     noisy = np.stack(waves, 1) + generator.normal(0, 0.5, (len(array), 4))
     return torch.from_numpy(noisy.astype(np.float32))
 
@@ -59,7 +61,9 @@ def test_the_noise_asked_for_makes_a_gene_as_rough_as_wanted(graph, smooth):
     out, variance = Sharpening(target, 3.0, 1.5).apply(smooth, graph)
     assert variance[3] == 0
     noisy = [
-        moran(out + torch.randn(out.shape, generator=torch.Generator().manual_seed(s)) * variance.sqrt(), graph)
+        moran(
+            out + torch.randn(out.shape, generator=torch.Generator().manual_seed(s)) * variance.sqrt(), graph
+        )
         for s in range(60)
     ]
     np.testing.assert_allclose(torch.stack(noisy).mean(0)[:3], 1.5 * target[:3], atol=0.03)
@@ -103,7 +107,10 @@ def test_fewer_landmarks_come_close(graph, smooth, array):
     everything = torch.ones(len(smooth), dtype=torch.bool)
     whole, some = (
         fit_kernel(
-            cohort, everything, FlagConfig(features=2, components=2, genes=4, slides=1, landmarks=m), FitConfig()
+            cohort,
+            everything,
+            FlagConfig(features=2, components=2, genes=4, slides=1, landmarks=m),
+            FitConfig(),
         )(features, graph)
         for m in (len(smooth), 80)
     )

@@ -131,7 +131,8 @@ def fit_kernel(cohort: FramedCohort, kept: Tensor, sizes: FlagConfig, config: Fi
     own = branch.similarity(landmarks).double()
     values, vectors = torch.linalg.eigh(own)
     whiten = vectors * values.clamp_min(1e-8).rsqrt()
-    seen = torch.cat([branch.similarity(rows) for rows in both.split(4096)]).double() @ whiten  # (n, m)
+    starts = range(0, len(both), 4096)
+    seen = torch.cat([branch.similarity(both[i : i + 4096]) for i in starts]).double() @ whiten  # (n, m)
     u, s, v = torch.linalg.svd(cohort.targets[kept].double(), full_matrices=False)
     order = torch.arange(len(s), dtype=torch.float64)
     penalty = config.kernel_penalty * (1 + config.kernel_penalty_growth * order)
@@ -145,7 +146,7 @@ def _sharpened(cohort: FramedCohort, expected: Tensor, sizes: FlagConfig) -> Ten
     """Sharpen the cross-fitted expectation slide by slide, as `Flag.encode` does."""
     out = torch.empty_like(expected)
     for view, graph in enumerate(cohort.graphs):
-        for slide in cohort.slides.unique():
+        for slide in range(int(cohort.slides.max()) + 1):
             rows = (cohort.slides == slide).nonzero()[:, 0]
             own = graph.rows(rows)
             aim = Sharpening(moran(cohort.targets[rows], own), sizes.sharp, sizes.rough)
@@ -187,11 +188,6 @@ def _fit_branch(
         yield Step(f"Fitting graph branch {fold + 1}", step + 1, config.branch_steps, "steps")
     save_state(place, {"branch": averaged}, settings, config.branch_steps)
     return averaged
-
-
-def rate_factor(step: int, steps: int, warm: int) -> float:
-    """Return the learning rate's factor: linear warm-up, then a cosine to 0."""
-    return float(min(1.0, (step + 1) / warm) * 0.5 * (1 + np.cos(np.pi * step / steps)))
 
 
 @torch.no_grad()

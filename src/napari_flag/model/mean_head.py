@@ -41,7 +41,9 @@ class KernelBranch(nn.Module):
     def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
         """Return (n, G) expected expression in the slide's frame."""
         both = torch.cat([features, graph.ring_mean(features)], 1)
-        return torch.cat([self.similarity(rows) @ self.get_buffer("weights") for rows in both.split(_ROWS)])
+        weights = self.get_buffer("weights")
+        starts = range(0, len(both), _ROWS)
+        return torch.cat([self.similarity(both[i : i + _ROWS]) @ weights for i in starts])
 
     def similarity(self, rows: Tensor) -> Tensor:
         """Return the kernel between (n, 2 c) `rows` and the landmarks."""
@@ -154,6 +156,8 @@ def _factors(z: Tensor, edge: Tensor, ring: Tensor, graph: GraphTensors, target:
     lag = ((z * ring).sum(0), (z * edge_ring + edge * ring).sum(0), (edge * edge_ring).sum(0))
     square = (z.square().sum(0), 2 * (z * edge).sum(0), edge.square().sum(0))
     k = torch.linspace(0, _SHARPEST, _STEPS, device=z.device)[:, None]
-    value = (lag[0] + k * lag[1] + k**2 * lag[2]) / (square[0] + k * square[1] + k**2 * square[2]).clamp_min(1e-9)
+    value = (lag[0] + k * lag[1] + k**2 * lag[2]) / (square[0] + k * square[1] + k**2 * square[2]).clamp_min(
+        1e-9
+    )
     best = (value - target).abs().argmin(0)
     return k[best, 0]
