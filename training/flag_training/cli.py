@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flag_training import evaluate_command, sweep_command
+from flag_training.figures import command as figures
 from flag_training.gene_targets import commands as gene_targets
 from flag_training.prepare import command as prepare
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add ``prepare``, ``gene-targets``, ``train``, ``evaluate``, ``tables`` and ``sweep``."""
+    """Add every command of this package."""
     prepare.add_commands(commands)
     gene_targets.add_commands(commands)
     parser = commands.add_parser(
@@ -41,6 +42,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(run=run_train)
     evaluate_command.add_commands(commands)
     sweep_command.add_commands(commands)
+    figures.add_commands(commands)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
