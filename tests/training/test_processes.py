@@ -55,6 +55,7 @@ def test_two_processes_have_the_losses_of_one(alone, tmp_path):
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     done = run(*launch, *FIT, tmp_path, *VALUES)
     assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stderr
     assert losses(tmp_path) == pytest.approx(alone, rel=1e-4)
 
 

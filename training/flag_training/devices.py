@@ -5,12 +5,14 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, Literal, TypeVar
+from inspect import signature
+from typing import Any, Final, Literal, TypeVar
 
 import psutil
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from flag_training.config import MachineConfig
 from napari_flag.errors import UserError
@@ -24,6 +26,12 @@ _PRECISIONS: Final[dict[str, Precision]] = {
     "bf16-mixed": "bf16-mixed",
     "16-mixed": "16-mixed",
 }
+_KEEP_BUFFERS: Final[dict[str, Any]] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}  # its name before PyTorch 2.15
+)
+"""Buffers are the same everywhere and never change, so batches need not send them around."""
 _PATIENCE: Final = timedelta(days=2)
 """How long processes wait for the first one, which trains the tile encoder and the mean head alone."""
 
@@ -44,7 +52,7 @@ def open_fabric(machine: MachineConfig) -> Fabric:
         accelerator=accelerator,
         devices=here,
         num_nodes=nodes,
-        strategy="auto" if alone else DDPStrategy(timeout=_PATIENCE, broadcast_buffers=False),
+        strategy="auto" if alone else DDPStrategy(timeout=_PATIENCE, **_KEEP_BUFFERS),
         precision="32-true" if accelerator == "cpu" else _PRECISIONS[machine.precision],
     )
     fabric.launch()
