@@ -63,7 +63,7 @@ class FlagConfig:
     mean_dropout: float = 0.3
     graph_share: float = 0.3
     sharp: float = 1.8
-    rough: float = 1.75
+    rough: float = 1.7
     context_width: int = 64
     context_layers: int = 2
     context_heads: int = 4
