@@ -3,7 +3,7 @@ import sys
 
 import pytest
 from tests.gene_model_files import IDS, SYMBOLS, write_cellplm, write_geneformer, write_scgpt
-from tests.training.gene_targets.test_coexpression import GENES, write_tables
+from tests.training.gene_targets.test_coexpression_vectors import GENES, write_tables
 
 from flag_training.gene_targets.table import read_table
 from napari_flag.cli import main
