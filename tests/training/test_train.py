@@ -1,12 +1,14 @@
 """``train`` from a store to a weights file, and from a damaged state to the one before it."""
 
+import argparse
 from dataclasses import replace
 
 import pytest
 from tests.cohort_files import TinyEncoder, hest_folder
 from tests.training.conftest import make_config
-from tests.training.test_checkpointing import flip_a_bit
+from tests.training.test_checkpointing import flip_a_bit, saved_twice
 
+from flag_training.cli import add_run_arguments, run_folder
 from flag_training.config import StoreConfig
 from flag_training.fit import train
 from flag_training.prepare.building import Encoding, build_store
@@ -67,3 +69,16 @@ def test_a_damaged_state_gives_way_to_the_previous_one_only_when_asked(config, d
     assert any("going on from the state before it" in (step.notice or "") for step in told)
     assert Checkpoint.load(out).tensors.keys() == whole.tensors.keys()
     assert all((Checkpoint.load(out).tensors[name] == tensor).all() for name, tensor in whole.tensors.items())
+
+
+def test_every_command_that_trains_takes_the_previous_state_when_asked(tmp_path, capsys):
+    state = saved_twice(tmp_path)
+    flip_a_bit(state)
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    words = ["run.toml", "--data", "data", "--run", str(tmp_path)]
+    assert run_folder(parser.parse_args(words), "run") == tmp_path
+    assert not state.with_suffix(".damaged").exists()
+    run_folder(parser.parse_args([*words, "--use-previous"]), "run")
+    assert state.with_suffix(".damaged").exists()
+    assert "score.pt was damaged; going on from the state before it" in capsys.readouterr().err

@@ -34,11 +34,6 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--metrics", type=Path, metavar="FILE.json", help="held-out scores to state on the data card"
     )
-    parser.add_argument(
-        "--use-previous",
-        action="store_true",
-        help="where a training state is damaged, go on from the one saved before it",
-    )
     parser.set_defaults(run=run_train)
     evaluate_command.add_commands(commands)
     sweep_command.add_commands(commands)
@@ -46,7 +41,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every run takes: config, data, run folder and seed."""
+    """Add what every run takes: config, data, run folder, seed, and what to do with damaged states."""
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="values of the run")
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder the config's files are in"
@@ -55,6 +50,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", type=Path, dest="folder", metavar="DIR", help="run folder (default: runs/NAME)"
     )
     parser.add_argument("--seed", type=int, help="seed (default: the config's)")
+    parser.add_argument(
+        "--use-previous",
+        action="store_true",
+        help="where a training state is damaged, go on from the one saved before it",
+    )
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -92,6 +92,16 @@ def command_of(arguments: argparse.Namespace) -> str:
     """Return the command as another machine would give it: the data folder is its own."""
     told = ["DATA" if word == str(arguments.data) else word for word in sys.argv[1:]]
     return shlex.join(["napari-flag", *told])
+
+
+def run_folder(arguments: argparse.Namespace, name: str) -> Path:
+    """Return the folder of the run `name`, its damaged states replaced if that was asked."""
+    from flag_training.checkpointing import use_previous
+
+    run: Path = arguments.folder or Path("runs") / name
+    for path in use_previous(run) if arguments.use_previous else ():
+        sys.stderr.write(f"Note: {path} was damaged; going on from the state before it.\n")
+    return run
 
 
 def config_of(arguments: argparse.Namespace) -> "RunConfig":

@@ -81,7 +81,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag evaluate``."""
-    from flag_training.cli import command_of, config_of
+    from flag_training.cli import command_of, config_of, run_folder
     from flag_training.evaluate import evaluate
     from flag_training.result_tables import markdown, read_results, told_of
     from flag_training.stored import held_out, with_store
@@ -92,7 +92,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     config = with_store(config_of(arguments), arguments.data)
     part = held_out(config, arguments.data)
     plan = plan_of(arguments, config.fit.seed, part)
-    run = arguments.folder or Path("runs") / config.name
+    run = run_folder(arguments, config.name)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     check_writable(arguments.out)
     with ProgressLine() as line:

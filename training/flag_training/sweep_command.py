@@ -35,7 +35,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_sweep(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag sweep``."""
-    from flag_training.cli import config_of
+    from flag_training.cli import config_of, run_folder
     from flag_training.evaluate import Plan
     from flag_training.stored import held_out, with_store
     from flag_training.sweep import best_first, check_sections, read_grid, sweep
@@ -49,7 +49,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     grid = read_grid(arguments.vary)
     seeds = tuple(arguments.seeds or [config.fit.seed])
     plan = Plan(tuple(arguments.validate), unseen=unseen, seeds=seeds)
-    run = arguments.folder or Path("runs") / config.name
+    run = run_folder(arguments, config.name)
     table = arguments.out or run / "sweep.csv"
     with ProgressLine() as line:
         rows = finish(sweep(config, arguments.data, run, plan, grid, table), line)
