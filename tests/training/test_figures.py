@@ -44,7 +44,7 @@ def run(tmp_path):
 def test_logs_are_found_and_other_tables_are_not(run):
     (log,) = find_logs([run])
     assert log.name == "run/fit-a/score"
-    assert log.curves() == ("loss", "denoising", "validation", "learning_rate")  # alignment is 0 throughout
+    assert log.curves() == ("loss", "validation", "learning_rate")  # denoising is all of it, alignment 0
     assert np.isfinite(log.columns["validation"]).sum() == 4
 
 
@@ -56,9 +56,12 @@ def test_each_column_has_a_panel_with_its_curve(run):
     logs = find_logs([run])
     figure = draw_dynamics([*logs, replace(logs[0], name="other")])
     panels = [panel for panel in figure.axes if panel.get_visible()]
-    assert [panel.get_title(loc="left") for panel in panels][:2] == ["loss, all parts", "denoising"]
+    assert [panel.get_title(loc="left") for panel in panels][:2] == [
+        "loss, all parts",
+        "loss on held-out slides",
+    ]
     assert len(panels[0].lines) >= 4  # faint and strong, two logs
-    looks = panels[2].lines[0]
+    looks = panels[1].lines[0]
     assert list(looks.get_xdata()) == [10, 20, 30, 40]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["run/fit-a/score", "other"]
 

@@ -28,7 +28,7 @@ def draw_dynamics(logs: Sequence[Log]) -> "Figure":
 
     names = list(dict.fromkeys(name for log in logs for name in log.curves()))
     names.sort(key=lambda name: name in ("learning_rate", "gradient_norm"))
-    wide = min(3, len(names))
+    wide = 2 if len(names) in (2, 4) else min(3, len(names))
     tall = -(-len(names) // wide)
     figure = Figure(figsize=(3.3 * wide, 2.5 * tall + 0.5))
     panels = figure.subplots(tall, wide, squeeze=False).ravel()
@@ -38,7 +38,6 @@ def draw_dynamics(logs: Sequence[Log]) -> "Figure":
                 _curve(panel, log, name, _colour(number, len(logs)))
         panel.set_title(_TITLES.get(name, name.replace("_", " ")), loc="left")
         panel.set_xlabel("step")
-        panel.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     for panel in panels[len(names) :]:
         panel.set_visible(False)
     if 1 < len(logs) <= len(COLOURS):
@@ -53,6 +52,9 @@ def _curve(panel: "Axes", log: Log, name: str, colour: str) -> None:
     step, value = log.columns["step"][known], values[known]
     if known.mean() < 0.5:  # a look now and then
         panel.plot(step, value, "o-", color=colour, markersize=3, linewidth=1.2)
+        return
+    if name == "learning_rate":  # has no noise to smooth
+        panel.plot(step, value, color=colour, linewidth=1.4)
         return
     panel.plot(step, value, color=colour, alpha=0.2, linewidth=0.7)
     panel.plot(step, running_mean(value, max(1, len(value) // _SMOOTH)), color=colour, linewidth=1.4)

@@ -39,12 +39,14 @@ class Log:
     columns: dict[str, FloatArray]
 
     def curves(self) -> tuple[str, ...]:
-        """Return the columns that hold anything to draw."""
-        return tuple(
-            name
-            for name, values in self.columns.items()
-            if name not in NOT_DRAWN and np.isfinite(values).any() and np.nanmax(np.abs(values)) > 0
-        )
+        """Return the columns that hold anything to draw; a part that is the whole loss is not drawn twice."""
+        found: list[str] = []
+        for name, values in self.columns.items():
+            if name in NOT_DRAWN or not np.isfinite(values).any() or not np.nanmax(np.abs(values)):
+                continue
+            if name == "loss" or not np.array_equal(values, self.columns["loss"]):
+                found.append(name)
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

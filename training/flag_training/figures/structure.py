@@ -7,15 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from flag_training.figures.sources import FloatArray, Section
-from flag_training.figures.style import COLOURS, DIVERGING, GREY
-from napari_flag.statistics.accuracy import constant_genes
-from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation
+from flag_training.figures.style import COLOURS, DIVERGING, GREY, SEQUENTIAL
+from napari_flag.statistics.accuracy import composition, constant_genes
+from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation, upper_triangle
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_NAMED: Final = 5
-"""Genes named in a scatter: those that cluster most in truth."""
+_RANGE: Final = (1, 99)
+"""Percentiles of the correlations that the colours span."""
 
 
 def draw_moran(sections: Sequence[Section]) -> "Figure":
@@ -34,55 +35,59 @@ def draw_moran(sections: Sequence[Section]) -> "Figure":
         panel.scatter(
             section.moran_truth, section.moran_predicted, s=12, color=COLOURS[0], alpha=0.65, linewidths=0
         )
-        for gene in np.argsort(-np.nan_to_num(section.moran_truth))[:_NAMED]:
-            panel.annotate(
-                section.genes[gene],
-                (section.moran_truth[gene], section.moran_predicted[gene]),
-                xytext=(-3, -3),
-                textcoords="offset points",
-                fontsize=6,
-                ha="right",
-                va="top",
-            )
         panel.set(xlim=ends, ylim=ends, aspect="equal")
         panel.set_title(f"{section.name}   SSC {section.scores['SSC']:.2f}", loc="left")
     for panel in panels.ravel()[len(sections) :]:
         panel.set_visible(False)
-    figure.supxlabel("Moran's I, measured")
-    figure.supylabel("Moran's I, predicted (X)")
+    figure.supxlabel("Moran's I, measured", fontsize=9)
+    figure.supylabel("Moran's I, predicted (X)", fontsize=9)
     return figure
 
 
 def draw_coexpression(section: Section) -> "Figure":
-    """Draw gene–gene correlations of truth, X and one sample, all in the order of the truth's clustering."""
+    """Draw gene–gene correlations of truth, X and one sample, in the order of the truth's clustering.
+
+    Above as they are, as GSC compares them; below after each spot's mean over the genes is taken away,
+    since depth, which all genes share, hides the rest.
+    """
     from matplotlib.figure import Figure
 
-    left_out = constant_genes(section.truth)
-    kept = ~left_out
-    truth = gene_correlations(section.truth)
-    order = clustered_order(truth[np.ix_(kept, kept)])
-    figure = Figure(figsize=(9.6, 3.5))
-    panels = figure.subplots(1, 3)
-    shown = (("measured", section.truth), ("predicted: X", section.predicted), ("one sample", section.sample))
-    for number, (panel, (title, values)) in enumerate(zip(panels, shown, strict=True)):
-        found = gene_correlations(values)
-        told = f"   GSC {gene_structure_correlation(found, truth, left_out):.2f}" if number else ""
+    kept = ~constant_genes(section.truth)
+    shown = {
+        f"{section.name}, measured": section.truth,
+        "predicted: X": section.predicted,
+        "one sample": section.sample,
+    }
+    figure = Figure(figsize=(9.6, 6.4))
+    rows = figure.subplots(2, 3)
+    _heat_maps(rows[0], {name: values[:, kept] for name, values in shown.items()}, SEQUENTIAL, "GSC")
+    rows[0][0].set_ylabel(f"{kept.sum()} genes, as they are")
+    pure = {name: composition(values)[:, kept] for name, values in shown.items()}
+    _heat_maps(rows[1], pure, DIVERGING, "r over pairs")
+    rows[1][0].set_ylabel("less each spot's mean")
+    return figure
+
+
+def _heat_maps(panels: "Sequence[Axes]", shown: dict[str, FloatArray], colours: str, score: str) -> None:
+    """Draw one row: the first of `shown` (n, G) is the truth, whose clustering orders all."""
+    found = [gene_correlations(values) for values in shown.values()]
+    order = clustered_order(found[0])
+    pairs = np.concatenate([upper_triangle(correlations) for correlations in found])
+    low, high = np.percentile(pairs, _RANGE)
+    if colours == DIVERGING:
+        high = max(-low, high)
+        low = -high
+    none = np.zeros(len(order), bool)
+    for number, (panel, name) in enumerate(zip(panels, shown, strict=True)):
+        told = f"   {score} {gene_structure_correlation(found[number], found[0], none):.2f}" if number else ""
         picture = panel.imshow(
-            found[np.ix_(kept, kept)][np.ix_(order, order)],
-            cmap=DIVERGING,
-            vmin=-1,
-            vmax=1,
-            interpolation="nearest",
+            found[number][np.ix_(order, order)], cmap=colours, vmin=low, vmax=high, interpolation="nearest"
         )
-        panel.set_title(title + told, loc="left")
+        panel.set_title(name + told, loc="left")
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
-    panels[0].set_ylabel(f"{kept.sum()} genes, ordered by the truth's clustering")
-    figure.colorbar(
-        picture, ax=panels, shrink=0.8, label="Pearson's r over spots", ticks=[-1, -0.5, 0, 0.5, 1]
-    )
-    figure.suptitle(section.name, x=0.01, ha="left")
-    return figure
+    figure = panels[0].figure
+    figure.colorbar(picture, ax=list(panels), shrink=0.85, extend="both", label="Pearson's r over spots")
 
 
 def clustered_order(correlations: FloatArray) -> npt.NDArray[np.int64]:

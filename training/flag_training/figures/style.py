@@ -9,6 +9,7 @@ COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 GREY: Final = "#8a8a8a"
 DIVERGING: Final = "RdBu_r"
 """Red to blue through white: told apart with every common colour vision."""
+SEQUENTIAL: Final = "viridis"
 DPI: Final = 200
 
 _STYLE: Final[Any] = {
