@@ -11,6 +11,12 @@ SPATIAL: Final = "spatial"
 ARRAY_ROW: Final = "array_row"
 ARRAY_COL: Final = "array_col"
 """``obs`` columns: integer array coordinates, present where the array is known."""
+DISTANCE: Final = "training_distance"
+"""``obs`` column: float32, how far the tile lies from the training tissue; 1 is where unlike begins.
+
+Absent, as `UNLIKE` is, when the weights cannot judge it (see `model.familiarity`)."""
+UNLIKE: Final = "unlike_training"
+"""``obs`` column: float32 0–1, the share of training spots, of sections left out, that lie nearer."""
 SAMPLE: Final = "sample"
 """``layers`` key: one joint sample, float32, log2(count + 1)."""
 SPREAD: Final = "sd"
@@ -42,12 +48,23 @@ SAMPLES: Final = "samples"
 SEED: Final = "seed"
 DEVICE: Final = "device"
 VERSIONS: Final = "versions"
+FAMILIARITY: Final = "familiarity"
+"""A mapping of the next four, over all spots of the slide; absent when the weights cannot judge it."""
+UNLIKE_FROM: Final = "unlike_from"
+SHARE_UNLIKE: Final = "share_unlike"
+SHARE_UNLIKE_ALIGNED: Final = "share_unlike_with_slide_aligned"
+UNLIKE_WARNING: Final = "warning"
+"""One sentence; only there when most of the slide is unlike the training slides."""
 NOTICES: Final = "notices"
 COMMAND: Final = "command"
 NOT_FOR_DIAGNOSIS: Final = "use"
 
 EXPRESSION_UNITS: Final = "log2(count + 1)"
 RESEARCH_USE_ONLY: Final = "Research use only, not for diagnosis."
+
+# --- the data card of weights ----------------------------------------------------------------------
+CARD_SCORE: Final = "out_of_distribution_score"
+"""How the score was calibrated, or that there is none."""
 
 # --- napari layer metadata -----------------------------------------------------------------------
 LAYER_KIND: Final = "napari_flag.kind"

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
     from shapely.geometry.base import BaseGeometry
 
+    from napari_flag.model.familiarity import Judgement
     from napari_flag.prediction import Expression, SamplerSettings
 
 Quality: TypeAlias = Literal["fast", "balanced", "best"]
 
 STEPS_OF: Final[dict[str, int]] = {"fast": 6, "balanced": 10, "best": 20}
 """Solver steps behind each quality; the number of joint samples is the weights card's choice."""
+COMPARING: Final = "Comparing with the training tissue"
+"""Stage whose notice, if any, warns that most of the slide is unlike the training slides."""
 UNLIKE: Final = 0.15
 """Relative difference from the training array from which on the user is told."""
 FEWEST: Final = 20
@@ -112,13 +115,44 @@ def predict_slide(
     features = yield from extract_features(
         slide, spots.xy, encoder, encoder_hash=encoder.fingerprint, device=chosen, cache=cache
     )
+    judged = yield from _judge(checkpoint, features)
+    if judged is not None and judged.warning:
+        notices = (*notices, judged.warning)
     yield Step("Encoding the spatial graph", 0, 1, "slides")
     graph = build_graph(spots.xy * mpp, features, pitch)
     context = encode_slide(network, features, graph)
     expression = yield from sample_expression(network, context, spots.ids, rows, checkpoint.genes, settings)
-    return _assemble(
+    adata = _assemble(
         slide, spots.take(rows), checkpoint, expression, columns, settings, str(chosen), pitch, notices
     )
+    if judged is not None:
+        _record_familiarity(adata, judged, rows)
+    return adata
+
+
+def _judge(checkpoint: Checkpoint, features: npt.NDArray[np.float32]) -> "Steps[Judgement | None]":
+    """Say how far all spots of the slide lie from the training tissue; None where weights cannot."""
+    familiarity = checkpoint.build_familiarity()
+    if familiarity is None:
+        return None
+    yield Step(COMPARING, 0, len(features))
+    judged = familiarity.judge(features)
+    yield Step(COMPARING, len(features), len(features), notice=judged.warning)
+    return judged
+
+
+def _record_familiarity(adata: AnnData, judged: "Judgement", rows: npt.NDArray[np.int64]) -> None:
+    """Write per spot and for the slide how far they lie from the training tissue."""
+    from napari_flag.model.familiarity import FAR
+
+    adata.obs[keys.DISTANCE], adata.obs[keys.UNLIKE] = judged.distance[rows], judged.unlike[rows]
+    told = {
+        keys.UNLIKE_FROM: FAR,
+        keys.SHARE_UNLIKE: judged.share,
+        keys.SHARE_UNLIKE_ALIGNED: judged.share_aligned,
+        keys.UNLIKE_WARNING: judged.warning,
+    }
+    adata.uns[keys.PROVENANCE][keys.FAMILIARITY] = {k: v for k, v in told.items() if v is not None}
 
 
 def _samples_of(checkpoint: Checkpoint) -> int:

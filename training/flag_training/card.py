@@ -5,8 +5,10 @@ from typing import Any
 
 from flag_training.cohort import Cohort
 from flag_training.config import RunConfig, StoreConfig
+from flag_training.familiarity import describe_for_card
 from flag_training.prepare.store import open_store
 from flag_training.validation import split_validation
+from napari_flag import keys
 from napari_flag.encoders.registry import find_encoder
 
 
@@ -32,6 +34,7 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
         "encoder": _encoder(config.store, first.entry.name, data),
         "seed": config.fit.seed,
         "sampler": {"solver": "dpmpp_2m", "steps": 10, "samples": config.samples},
+        keys.CARD_SCORE: describe_for_card(training),
         "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides")},
     }
     if held_out.slides:

@@ -20,6 +20,7 @@ from flag_training.cohort import Cohort, load_cohort
 from flag_training.config import RunConfig
 from flag_training.denoising import Denoising, SlideBatches
 from flag_training.devices import from_first, in_turn, open_fabric, said_of
+from flag_training.familiarity import fit_familiarity
 from flag_training.loop import run_loop
 from flag_training.mean_head import FramedCohort, assign_folds, fit_mean_head
 from flag_training.run_log import RunLog
@@ -66,8 +67,10 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
         encoder, tensors = stored_encoder(config.store, data)
     network = yield from fit(cohort, config, run / states_name(config), fabric)
     if fabric.is_global_zero:
-        card = make_card(config, cohort, data)
-        save_checkpoint(out, network, tensors, encoder=encoder, genes=cohort.genes, card=card)
+        yield Step("Describing the training tissue", 0, 1, "cohorts")
+        seen = fit_familiarity(split_validation(cohort, config.fit)[0])
+        card, genes = make_card(config, cohort, data), cohort.genes
+        save_checkpoint(out, network, tensors, encoder=encoder, genes=genes, card=card, familiarity=seen)
     return out
 
 

@@ -219,6 +219,8 @@ def _report(
         result: dict[str, Any] = {"out": str(out), "spots": adata.n_obs, "genes": adata.n_vars}
         result |= {key: value for key, value in shown.items() if value is not None}
         result |= {"seed": args.seed, "measured": keys.MEASURED in adata.layers}
+        if keys.FAMILIARITY in made:
+            result[keys.SHARE_UNLIKE] = round(float(made[keys.FAMILIARITY][keys.SHARE_UNLIKE]), 3)
         result |= {"seconds": round(seconds, 1), "replaced": replaced, "notices": list(notices)}
         say_json(result | {"use": keys.RESEARCH_USE_ONLY})
         return

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from platformdirs import user_data_path
 
+from napari_flag import keys
 from napari_flag.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
     from napari_flag.encoders.registry import Encoder
+    from napari_flag.model.familiarity import Familiarity
     from napari_flag.model.flag import Flag
 
 FORMAT: Final = 1
 DEFAULT: Final = "her2st"
 """Weights used unless others are named."""
 _KEY: Final = "napari_flag"
+_NO_SCORE: Final = "none: these weights cannot say how far a slide lies from their training tissue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class Checkpoint:
     encoder
         Name of the encoder the features must come from.
     tensors
-        Parameters under ``flag.…`` and, for encoders that travel with the weights, ``encoder.…``.
+        Parameters under ``flag.…``; for encoders that travel with the weights, ``encoder.…``; where the
+        weights can judge how far a slide lies from their training tissue, ``familiarity.…``.
     """
 
     name: str
@@ -85,7 +89,7 @@ class Checkpoint:
             name=path.stem,
             sha256=_sha256(path),
             genes=tuple(header["genes"]),
-            card=header["card"],
+            card=_with_familiarity(header["card"], tensors),
             config=header["config"],
             encoder=header["encoder"],
             tensors=tensors,
@@ -128,8 +132,28 @@ class Checkpoint:
             ) from error
         return network.eval().to(device)
 
+    def build_familiarity(self) -> "Familiarity | None":
+        """Return what judges how far a slide lies from the training tissue; None where weights lack it.
+
+        Raises
+        ------
+        UserError
+            When these weights have a part of it, or one for other features.
+        """
+        from napari_flag.model.familiarity import Familiarity
+
+        tensors = self._part("familiarity.")
+        return Familiarity.from_tensors(tensors, self.config["features"]) if tensors else None
+
     def _part(self, prefix: str) -> "dict[str, torch.Tensor]":
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def _with_familiarity(card: dict[str, Any], tensors: "dict[str, torch.Tensor]") -> dict[str, Any]:
+    """Return the card; of weights without an out-of-distribution score it says so."""
+    if any(key.startswith("familiarity.") for key in tensors):
+        return card
+    return card | {keys.CARD_SCORE: _NO_SCORE}
 
 
 def describe_entries(card: dict[str, Any]) -> list[tuple[str, str]]:
@@ -163,6 +187,7 @@ def save_checkpoint(
     encoder: str,
     genes: tuple[str, ...],
     card: dict[str, Any],
+    familiarity: "Familiarity | None" = None,
 ) -> None:
     """Write a weights file, whole or not at all.
 
@@ -180,6 +205,8 @@ def save_checkpoint(
         In the order of the outputs.
     card
         The data card; for a foundation encoder ``card["encoder"]["fingerprint"]`` must be there.
+    familiarity
+        What lets the weights judge how far a slide lies from their training tissue.
     """
     from safetensors.torch import save_file
 
@@ -188,6 +215,8 @@ def save_checkpoint(
 
     tensors = {f"flag.{k}": v.contiguous() for k, v in network.state_dict().items()}
     tensors |= {f"encoder.{k}": v.contiguous() for k, v in encoder_tensors.items()}
+    if familiarity is not None:
+        tensors |= {f"familiarity.{k}": v.contiguous() for k, v in familiarity.tensors().items()}
     header = {
         "format": FORMAT,
         "genes": list(genes),

@@ -1,0 +1,173 @@
+"""How far a slide lies from the training tissue, from the weights file to the prediction file."""
+
+import dataclasses
+import json
+
+import anndata
+import numpy as np
+import pytest
+import torch
+from shapely.geometry import box
+from tests.fakes import FakeSlide
+from tests.tiny_weights import GENES, tiny_network, write_tiny_weights
+
+from napari_flag import keys, results
+from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
+from napari_flag.model.checkpoint import Checkpoint, describe_entries, save_checkpoint
+from napari_flag.model.familiarity import FAR, Familiarity
+from napari_flag.pipeline import COMPARING, predict_slide
+from napari_flag.progress import finish
+from napari_flag.slides.spots import Spots
+from napari_flag.slides.tiles import read_tiles
+
+SIZE = {"width": 1500, "height": 1200, "mpp": 0.683}
+
+
+def spots():
+    rows, columns = np.divmod(np.arange(12), 4)
+    ids = tuple(f"{c}x{r}" for r, c in zip(rows, columns, strict=True))
+    return Spots(ids, np.stack([columns, rows], 1) * 293.0 + 200, 100.0, 200.0, "square")
+
+
+def familiarity_of(slides):
+    """Describe these slides, calibrated on their own spots."""
+    encoder = EmbeddedEncoder(net())
+
+    def encode(slide):
+        tiles = read_tiles(slide, spots().xy, size_px=600, mpp=0.683, batch_size=4)
+        return np.concatenate([encoder.encode(batch) for batch in tiles])
+
+    seen = [encode(slide) for slide in slides]
+    rows = torch.from_numpy(np.concatenate(seen))
+    half = Familiarity(
+        spread=rows.std(0) + 0.01,
+        centres=torch.stack([torch.from_numpy(s).mean(0) for s in seen]),
+        axes=torch.eye(rows.shape[1])[:2],
+        variances=torch.ones(2),
+        rest=torch.tensor(float(rows.shape[1])),
+        reach=torch.ones(1),
+        reach_aligned=torch.ones(1),
+    )
+    reach, aligned = (f(rows).sort().values.float() for f in (half.distances, half.aligned_distances))
+    return dataclasses.replace(half, reach=reach, reach_aligned=aligned)
+
+
+def net():
+    torch.manual_seed(1)
+    return TileNet()
+
+
+@pytest.fixture(scope="module")
+def familiarity():
+    return familiarity_of([FakeSlide(**SIZE, seed=seed) for seed in (1, 2)])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, familiarity):
+    path = tmp_path_factory.mktemp("w") / "judging.safetensors"
+    told = {keys.CARD_SCORE: {"calibrated_on": "two slides"}, "sampler": {"samples": 2}}
+    tensors = net().state_dict()
+    save_checkpoint(
+        path, tiny_network(), tensors, encoder="embedded", genes=GENES, card=told, familiarity=familiarity
+    )
+    return Checkpoint.load(path)
+
+
+@pytest.fixture(scope="module")
+def predict(checkpoint, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(slide, checkpoint=checkpoint, on_step=None, **options):
+        work = predict_slide(slide, spots(), checkpoint, device="cpu", cache=cache, steps=2, **options)
+        return finish(work, on_step)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def inverted():
+    slide = FakeSlide(**SIZE, seed=3)
+    slide.pixels = 255 - slide.pixels
+    return slide
+
+
+def test_weights_give_back_what_judges_and_the_card_says_how(checkpoint, familiarity):
+    again = checkpoint.build_familiarity().tensors()
+    for name, tensor in familiarity.tensors().items():
+        torch.testing.assert_close(again[name], tensor)
+    told = dict(describe_entries(checkpoint.card))
+    assert "two slides" in told[keys.CARD_SCORE.replace("_", " ")]
+
+
+def test_a_slide_like_the_training_slides_is_judged_without_a_warning(predict):
+    notices = []
+    adata = predict(FakeSlide(**SIZE, seed=9), on_step=lambda step: notices.append(step.notice))
+    told = adata.uns[keys.PROVENANCE][keys.FAMILIARITY]
+    assert told[keys.UNLIKE_FROM] == FAR
+    assert told[keys.SHARE_UNLIKE] <= 0.5
+    assert keys.UNLIKE_WARNING not in told
+    assert adata.obs[keys.DISTANCE].dtype == adata.obs[keys.UNLIKE].dtype == np.float32
+    assert adata.obs[keys.UNLIKE].between(0, 1).all()
+    assert not any("look unlike" in notice for notice in notices if notice)
+
+
+def test_a_slide_unlike_them_is_predicted_all_the_same_and_that_is_said(predict, inverted):
+    said = []
+    adata = predict(inverted, on_step=lambda step: step.notice and said.append((step.stage, step.notice)))
+    made = adata.uns[keys.PROVENANCE]
+    warning = made[keys.FAMILIARITY][keys.UNLIKE_WARNING]
+    assert "look unlike the tissue this model was trained on" in warning
+    assert (COMPARING, warning) in said
+    assert warning in made[keys.NOTICES]
+    assert (adata.obs[keys.DISTANCE] > 1).mean() > 0.5
+    assert np.isfinite(adata.X).all()
+
+
+def test_a_region_keeps_the_judgement_of_the_whole_slide(predict, inverted):
+    whole = predict(inverted)
+    part = predict(inverted, region=[box(0, 0, 700, 1200)])
+    assert 0 < part.n_obs < whole.n_obs
+    for column in (keys.DISTANCE, keys.UNLIKE):
+        np.testing.assert_array_equal(part.obs[column], whole[part.obs_names].obs[column])
+    one, other = (a.uns[keys.PROVENANCE][keys.FAMILIARITY] for a in (part, whole))
+    assert one == other
+
+
+def test_the_judgement_is_kept_in_the_file(predict, inverted, tmp_path):
+    adata = predict(inverted)
+    results.write_prediction(adata, tmp_path / "a.h5ad")
+    again = results.read_prediction(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(again.obs[keys.DISTANCE], adata.obs[keys.DISTANCE])
+    assert again.uns[keys.PROVENANCE][keys.FAMILIARITY] == adata.uns[keys.PROVENANCE][keys.FAMILIARITY]
+    assert keys.UNLIKE in anndata.read_h5ad(tmp_path / "a.h5ad").obs
+
+
+def test_weights_without_it_judge_nothing_and_their_card_says_so(predict, inverted, tmp_path):
+    plain = Checkpoint.load(write_tiny_weights(tmp_path / "plain.safetensors"))
+    assert plain.build_familiarity() is None
+    assert plain.card[keys.CARD_SCORE].startswith("none")
+    notices = []
+    adata = predict(inverted, plain, on_step=lambda step: notices.append(step.notice))
+    assert keys.DISTANCE not in adata.obs
+    assert keys.UNLIKE not in adata.obs
+    assert keys.FAMILIARITY not in adata.uns[keys.PROVENANCE]
+    assert not any("look unlike" in notice for notice in notices if notice)
+
+
+def test_the_command_line_says_it_on_stderr_and_in_json(checkpoint, inverted, tmp_path, monkeypatch, capsys):
+    from napari_flag.cli import main, predicting
+    from napari_flag.cli.preparing import Prepared
+
+    prepared = Prepared(inverted, spots())
+
+    def predict_now(slide, where, weights, **_):
+        return predict_slide(slide, where, weights, device="cpu", cache=tmp_path, steps=2)
+
+    rooms = predicting.Rooms(lambda _: checkpoint, lambda *_: prepared, predict_now)
+    monkeypatch.setattr(predicting, "_rooms", lambda: rooms)
+    assert main(["predict", "any.png", "--out", str(tmp_path / "out.h5ad"), "--json"]) == 0
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told[keys.SHARE_UNLIKE] > 0.5
+    warning = next(notice for notice in told["notices"] if "look unlike" in notice)
+    assert f"Note: {warning}" in said.err
