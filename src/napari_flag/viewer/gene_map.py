@@ -12,6 +12,7 @@ from napari_flag import keys
 from napari_flag.viewer.frame import provenance
 from napari_flag.viewer.gene_raster import SpotRaster, raster_of
 from napari_flag.viewer.gene_values import Contrast, GeneValues, Quantity
+from napari_flag.viewer.unlike_map import hover_part
 
 DEFAULT_COLORMAP: Final = "viridis"
 COLORMAPS: Final = ("viridis", "magma", "inferno", "plasma", "cividis", "turbo", "gray", "gray_r")
@@ -123,9 +124,10 @@ class GeneMap:
         spot = self.raster.spot_at(row, col)
         if spot is None:
             return None
-        return f"spot {self.values.adata.obs_names[spot]}  ·  " + "  ·  ".join(
-            f"{gene}: {self._numbers(gene, spot)}" for gene in self.genes
-        )
+        told = [f"{gene}: {self._numbers(gene, spot)}" for gene in self.genes]
+        if far := hover_part(self.values.adata, spot):
+            told.append(far)
+        return "  ·  ".join((f"spot {self.values.adata.obs_names[spot]}", *told))
 
     # --- the layers ------------------------------------------------------------------------------
     def adopt(self, layer: Any) -> bool:

@@ -8,6 +8,7 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFileDialog, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
 from napari_flag.errors import UserError
+from napari_flag.viewer.unlike_map import warning_of
 from napari_flag.widgets import slide_layers
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.model_card import ModelStep
@@ -255,6 +256,7 @@ class PredictDock(QWidget):
     def _on_prediction(self, adata: "AnnData | None") -> None:
         text = None if adata is None else f"{adata.n_obs:,} spots × {adata.n_vars:,} genes"
         self.run_panel.show_result(text)
+        self.run_panel.show_doubt(warning_of(adata))
 
     def save(self, path: Path) -> None:
         """Save the result as h5ad."""

@@ -26,6 +26,8 @@ PREVIEW_EVERY_MS: Final = 700
 
 READING: Final = "Reading tiles"
 PREDICTING: Final = "Predicting expression"
+COMPARING: Final = "Comparing with the training tissue"
+"""As in `pipeline`, which takes too long to import before it is needed; a test holds both equal."""
 
 FIRST_GUESS: Final = {
     "Loading the model": 0.01,
@@ -169,6 +171,7 @@ class PredictionRun(QObject):
         self._request, self._already_said = request, already_said
         self._builder = PreviewBuilder(request.spots, request.slide, request.region)
         self._panel.messages.clear()
+        self._panel.show_doubt(None)
         self._errands.start(
             "predict",
             self._tasks.predict(request),
@@ -181,7 +184,9 @@ class PredictionRun(QObject):
         self._view.expect(self.expected(request))
 
     def _on_step(self, step: Step) -> None:
-        if step.notice and step.notice not in self._already_said:
+        if step.notice and step.stage == COMPARING:
+            self._panel.show_doubt(step.notice)
+        elif step.notice and step.notice not in self._already_said:
             self._panel.messages.add("notice", step.notice)
         if step.partial is not None and self._builder is not None:
             self._builder.add(step.partial)

@@ -60,6 +60,7 @@ class RunPanel(QFrame):
         self.status = plain_label()
         self.status.setAccessibleName("Progress")
         self.messages = MessageList()
+        self.doubt = MessageList()
         self._lay_out()
         self.show_result(None)
         self.show_idle("")
@@ -91,6 +92,7 @@ class RunPanel(QFrame):
         self.open = QPushButton("Open…")
         self.open.setToolTip("Open a result saved before (.h5ad)")
         self.open.clicked.connect(self.openRequested)
+        box.addWidget(self.doubt)
         row = QHBoxLayout()
         row.addWidget(self.result, 1)
         for button in (self.genes, self.save, self.open):
@@ -139,6 +141,12 @@ class RunPanel(QFrame):
             self.bar.setRange(0, 1000)
             self.bar.setValue(round(1000 * min(max(fraction, 0.0), 1.0)))
         self.status.setText(describe_step(step, left_s))
+
+    def show_doubt(self, sentence: str | None) -> None:
+        """Warn of the result, or of the one in the making; it stays as long as that does."""
+        self.doubt.clear()
+        if sentence:
+            self.doubt.add("warning", sentence)
 
     def show_result(self, text: str | None) -> None:
         """Show what the result is; None when there is none."""

@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_flag import keys
 from napari_flag.viewer.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap
 from napari_flag.viewer.hover import Hover
+from napari_flag.viewer.unlike_map import UnlikeMap
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,6 +43,8 @@ class Session(QObject):
         Genes in the order the arrow keys walk through them; the Genes dock sets it.
     gene_map
         The gene layers drawn in the viewer; follows prediction and genes by itself.
+    unlike_map
+        The rings that say how far each spot lies from the training tissue; follows the prediction.
     """
 
     predictionChanged = Signal(object)
@@ -66,6 +69,7 @@ class Session(QObject):
         self.gene_order: list[str] = []
         self.gene_map = GeneMap(viewer, self.lookChanged.emit)
         self.gene_map.colormap = preferred_colormap()
+        self.unlike_map = UnlikeMap(viewer)
         self._arrows_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
         viewer.layers.events.inserted.connect(lambda event: self._take_up(event.value))
@@ -113,6 +117,7 @@ class Session(QObject):
         known = set(names)
         kept = [gene for gene in self.genes_shown if gene in known] or names[:1]
         self.gene_map.set_prediction(adata)
+        self.unlike_map.set_prediction(adata)
         if adata is None:
             return
         if not known.issuperset(self.gene_order) or not self.gene_order:
