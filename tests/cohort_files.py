@@ -22,18 +22,19 @@ MPP = 4.0
 
 
 class TinyEncoder:
-    """Tiles to features by a fixed random projection; `pause` seconds a batch make it slow enough to kill."""
+    """Tiles to features by a fixed random projection; after `stall_after` tiles it sleeps until killed."""
 
     name, dim, tile_px, mpp = "tiny", 6, 8, MPP
 
-    def __init__(self, fingerprint: str = "f" * 64, pause: float = 0.0) -> None:
-        self.fingerprint, self.pause = fingerprint, pause
+    def __init__(self, fingerprint: str = "f" * 64, stall_after: float = float("inf")) -> None:
+        self.fingerprint, self.stall_after = fingerprint, stall_after
         self.tiles = 0
         self._weight = np.random.default_rng(0).normal(size=(8 * 8 * 3, self.dim))
 
     def encode(self, tiles):
         """Return (b, 6) float32."""
-        time.sleep(self.pause)
+        if self.tiles >= self.stall_after:
+            time.sleep(600)
         self.tiles += len(tiles)
         return (tiles.reshape(len(tiles), -1) / 255 @ self._weight).astype(np.float32)
 

@@ -21,7 +21,7 @@ from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.spots import Spots
 from napari_flag.slides.tables import read_measured, read_spots
-from napari_flag.slides.tiles import read_tiles
+from napari_flag.slides.tiles import COARSEST, read_tiles
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -214,11 +214,17 @@ def encode_views(
     encoder: Encoder,
     views: Sequence[View],
     batch_size: int = _BATCH,
+    coarsest: float = COARSEST,
 ) -> Steps[FloatArray]:
-    """Encode the tiles around `xy` (n, 2) in each of `views`: (views, n, d) float32."""
+    """Encode the tiles around `xy` (n, 2) in each of `views`: (views, n, d) float32.
+
+    `coarsest` is how much coarser than the encoder's µm/px the slide may be.
+    """
     features = np.empty((len(views), len(xy), encoder.dim), np.float32)
     done = 0
-    tiles = read_tiles(slide, xy, size_px=encoder.tile_px, mpp=encoder.mpp, batch_size=batch_size)
+    tiles = read_tiles(
+        slide, xy, size_px=encoder.tile_px, mpp=encoder.mpp, batch_size=batch_size, coarsest=coarsest
+    )
     for batch in tiles:
         for number, view in enumerate(views):
             features[number, done : done + len(batch)] = encoder.encode(view.of(batch))

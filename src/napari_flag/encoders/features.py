@@ -95,7 +95,7 @@ def extract_features(
         yield Step("Reading tiles", len(xy), len(xy), notice=None)
         return kept
     features = np.empty((len(xy), encoder.dim), np.float32)
-    batch = _first_batch(encoder, device)
+    batch = first_batch(encoder, device)
     done = 0
     while done < len(xy):
         try:
@@ -117,7 +117,8 @@ def extract_features(
     return features
 
 
-def _first_batch(encoder: Encoder, device: torch.device) -> int:
+def first_batch(encoder: Encoder, device: torch.device) -> int:
+    """Return how many tiles to encode at a time, as long as memory lasts."""
     if device.type == "cuda":
         return BATCH_GPU
     return BATCH_CPU_FOUNDATION if isinstance(encoder, FoundationEncoder) else BATCH_CPU

@@ -27,6 +27,7 @@ def read_tiles(
     mpp: float,
     batch_size: int = 64,
     workers: int = 2,
+    coarsest: float = COARSEST,
 ) -> Iterator[UInt8Array]:
     """Read a square tile around each position, in order, in batches.
 
@@ -45,6 +46,9 @@ def read_tiles(
         Tiles per batch; the last may be smaller.
     workers
         Threads that read ahead, at most one batch: memory is bounded by two batches.
+    coarsest
+        How much coarser than `mpp` the slide may be; more than the default only where the user agreed
+        to tiles that are enlarged so much.
 
     Yields
     ------
@@ -55,7 +59,7 @@ def read_tiles(
     UserError
         Before the first tile is read: µm/px unknown, slide too coarse, a centre off the slide.
     """
-    window = tile_window(slide, size_px=size_px, mpp=mpp)
+    window = tile_window(slide, size_px=size_px, mpp=mpp, coarsest=coarsest)
     centres = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
     _refuse_off_slide(slide, centres)
     return _batches(slide, centres, window, batch_size, workers)
@@ -111,7 +115,7 @@ class TileWindow:
         return np.asarray(source.resize((self.size_px, self.size_px), kernel, box=box))
 
 
-def tile_window(slide: Slide, *, size_px: int, mpp: float) -> TileWindow:
+def tile_window(slide: Slide, *, size_px: int, mpp: float, coarsest: float = COARSEST) -> TileWindow:
     """Return how tiles of `size_px` pixels at `mpp` µm/px are read from `slide`.
 
     Raises
@@ -124,7 +128,7 @@ def tile_window(slide: Slide, *, size_px: int, mpp: float) -> TileWindow:
             f"{slide.name} does not say how many µm a pixel is, so tiles of a known size cannot "
             "be cut; give its µm/px (--mpp), or estimate it from spots of known pitch."
         )
-    if slide.mpp > COARSEST * mpp:
+    if slide.mpp > coarsest * mpp:
         raise UserError(
             f"{slide.name} has {slide.mpp:.3g} µm/px, too coarse for the {mpp:.3g} µm/px asked "
             "for; use the full-resolution image or an encoder made for coarser slides."

@@ -25,9 +25,9 @@ def with_mpp(source):
     return replace(source, mpp=MPP)
 
 
-def test_legacy_st_is_found_with_patients_and_labels(tmp_path):
+def test_legacy_st_is_found_with_labels_and_whose_it_is_is_not_guessed(tmp_path):
     a1, a2 = find_sources(st_folder(tmp_path))
-    assert (a1.name, a1.patient, a2.patient) == ("A1", "A", "A")
+    assert (a1.name, a1.patient) == ("A1", None)
     assert a1.labels is not None
     assert a2.labels is None
     read = tables_of(with_mpp(a1))
@@ -86,6 +86,15 @@ def test_an_unknown_scale_is_refused_with_what_the_array_suggests_and_taken_only
     read = tables_of(replace(source, mpp_from_spots=True))
     assert read.mpp == pytest.approx(MPP)
     assert "as asked for" in read.mpp_source
+
+
+def test_spots_without_an_array_tell_no_scale_even_if_asked(tmp_path):
+    image = slide_files.plain_image(tmp_path / "a.png", slide_files.picture(200, 200))
+    (tmp_path / "a.csv").write_text("id,x_px,y_px\na,50,50\nb,100,50\n")
+    (tmp_path / "counts.csv").write_text("id,ACTB,KRT8\na,1,2\nb,0,3\n")
+    source = SlideSource("a", None, image, tmp_path / "a.csv", tmp_path / "counts.csv", pitch_um=100.0)
+    with pytest.raises(UserError, match="form no array"):
+        tables_of(replace(source, mpp_from_spots=True))
 
 
 def test_a_doubtful_scale_is_said(tmp_path):

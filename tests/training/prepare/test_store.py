@@ -19,6 +19,7 @@ from flag_training.prepare.panels import PanelRule
 from flag_training.prepare.plan import SplitRule, StorePlan
 from flag_training.prepare.sources import HUMAN
 from flag_training.prepare.store import open_store
+from flag_training.prepare.writing import forget
 from napari_flag.errors import UserError
 from napari_flag.model.graph import build_graph
 from napari_flag.progress import finish
@@ -157,7 +158,8 @@ from flag_training.prepare import writing
 from flag_training.prepare.building import build_store
 from napari_flag.progress import finish
 writing.CHUNK = 4
-finish(build_store(plan_of(Path(sys.argv[1])), Path(sys.argv[2]), encoding(encoder=TinyEncoder(pause=0.05))))
+encoder = TinyEncoder(stall_after=2 * 25 + 2 * 8)  # a slide and two chunks of the next, in two views
+finish(build_store(plan_of(Path(sys.argv[1])), Path(sys.argv[2]), encoding(encoder=encoder)))
 """
 
 
@@ -177,7 +179,7 @@ def killed_when(script_arguments, ready):
 def test_a_run_killed_in_the_middle_of_a_slide_goes_on_to_the_same_bytes(made, hest, tmp_path, monkeypatch):
     out = tmp_path / "killed"
     parts = out / "slides" / "TST2" / "features-tiny.parts"
-    killed_when((hest, out), lambda: len(list(parts.glob("*.npy"))) >= 2)
+    killed_when((hest, out), lambda: len(list(parts.glob("[0-9]*.npy"))) >= 2)
     finished = out / "slides" / "TST1" / "features-tiny.npy"
     written = finished.stat().st_mtime_ns
     assert not (out / "slides" / "TST2" / "features-tiny.npy").exists()
@@ -186,7 +188,7 @@ def test_a_run_killed_in_the_middle_of_a_slide_goes_on_to_the_same_bytes(made, h
     finish(build_store(plan_of(hest), out, encoding(encoder=encoder)))
     assert tree(out) == tree(made.path)
     assert finished.stat().st_mtime_ns == written
-    assert encoder.tiles <= 2 * (5 * 25 - 8)  # two views; at least a slide and two chunks were kept
+    assert encoder.tiles == 2 * (5 * 25 - 8)  # two views; a slide and two chunks were kept
 
 
 @pytest.mark.parametrize("name", ["counts.npz", "spots.csv", "graph.npz", "features-tiny.npy"])
@@ -237,10 +239,10 @@ def test_a_damaged_chunk_of_an_unfinished_slide_is_refused(hest, tmp_path, monke
     monkeypatch.setattr(writing, "CHUNK", 4)
     work = build_store(plan_of(hest), tmp_path / "s", encoding())
     parts = tmp_path / "s" / "slides" / "TST1" / "features-tiny.parts"
-    while len(list(parts.glob("*.npy"))) < 2:
+    while len(list(parts.glob("[0-9]*.npy"))) < 2:
         next(work)
     work.close()
-    flip(sorted(parts.glob("*.npy"))[0])
+    flip(sorted(parts.glob("[0-9]*.npy"))[0])
     with pytest.raises(UserError, match=r"chunk .* of TST1 is damaged.*--rebuild TST1/features-tiny"):
         finish(build_store(plan_of(hest), tmp_path / "s", encoding()))
     finish(build_store(plan_of(hest), tmp_path / "s", encoding(), ["TST1/features-tiny"]))
@@ -250,6 +252,24 @@ def test_other_weights_views_or_seed_never_mix_with_what_is_there(store, hest):
     for changes in ({"encoder": TinyEncoder("0" * 64)}, {"views": 3}, {"seed": 1}):
         with pytest.raises(UserError, match="other settings"):
             finish(build_store(plan_of(hest), store.path, encoding(**changes)))
+
+
+def test_slides_too_coarse_for_the_encoder_are_refused_at_once_and_enlarged_only_if_agreed(hest, tmp_path):
+    fine = TinyEncoder()
+    fine.mpp = MPP / 1.9
+    with pytest.raises(
+        UserError, match=r"6 slides .* too coarse for the 2\.11 of tiny; .* --enlarge (1\.9|2),"
+    ):
+        finish(build_store(plan_of(hest), tmp_path / "s", encoding(encoder=fine)))
+    assert fine.tiles == 0
+    enlarged = finish(build_store(plan_of(hest), tmp_path / "s", encoding(encoder=fine, coarsest=2.0)))
+    assert enlarged.slide("TST1").feature_settings("tiny")["um_per_px"] == fine.mpp
+
+
+def test_a_slide_that_is_being_rebuilt_is_not_taken_for_finished(store, hest):
+    forget(store.path / "slides" / "TST2", store.slide("TST2").record, "tables")
+    with pytest.raises(UserError, match=r"TST2 .* is not finished"):
+        store.slide("TST2")
 
 
 def test_another_cohort_another_split_and_another_panel_never_overwrite(store, hest):

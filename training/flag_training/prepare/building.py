@@ -1,6 +1,7 @@
 """Build a store: tables of every slide, splits, panel, then features; whatever is finished is kept."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import open_slide
+from napari_flag.slides.tiles import COARSEST
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +59,8 @@ class Encoding:
         Draws the others, for each slide anew.
     batch_size
         Tiles at a time.
+    coarsest
+        How much coarser than the encoder's µm/px a slide may be: its tiles are enlarged so much.
     """
 
     encoder: Encoder
@@ -64,12 +68,13 @@ class Encoding:
     views: int = 4
     seed: int = 0
     batch_size: int = 8
+    coarsest: float = COARSEST
 
     def of(self, slide: str) -> FeatureTask:
         """Return the task for one slide; its views depend on its name, not on its neighbours."""
         told = hashlib.sha256(f"{self.seed}:{slide}".encode()).digest()
         seed = int.from_bytes(told[:8], "big")
-        return FeatureTask(self.encoder, draw_views(self.views, seed), self.batch_size)
+        return FeatureTask(self.encoder, draw_views(self.views, seed), self.batch_size, self.coarsest)
 
 
 def build_store(
@@ -110,6 +115,7 @@ def build_store(
     if plan.panel is not None:
         yield from write_panel(plan, plan.panel, store)
     if encoding is not None:
+        _refuse_coarse(store, encoding)
         yield from write_weights(store.path, encoding.encoder, encoding.tensors)
         for source in plan.sources:
             yield from _features(source, store, encoding.of(source.name))
@@ -182,6 +188,20 @@ def _refuse_changed(record: Mapping[str, Any], source: SlideSource, root: Path) 
         raise UserError(
             f"{source.name} was prepared from other files ({changed} differs); give the same ones, or "
             f"rebuild the slide with: napari-flag prepare … --rebuild {source.name}"
+        )
+
+
+def _refuse_coarse(store: Store, encoding: Encoding) -> None:
+    """Refuse slides too coarse for the encoder, all at once and before hours of work."""
+    wanted = encoding.encoder.mpp
+    mpp = {name: store.slide(name).mpp for name in store.names}
+    coarse = [name for name in store.names if mpp[name] > encoding.coarsest * wanted]
+    if coarse:
+        most = max(mpp.values())
+        raise UserError(
+            f"{len(coarse)} slides ({', '.join(coarse[:5])}) have up to {most:.3g} µm/px, too coarse for the "
+            f"{wanted:.3g} of {encoding.encoder.name}; agree to enlarge their tiles with --enlarge "
+            f"{math.ceil(10 * most / wanted) / 10:g}, or choose an encoder for coarser slides."
         )
 
 

@@ -1,6 +1,8 @@
 """``napari-flag prepare``: cohorts into a store.  Heavy imports wait for the command."""
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag.cli.arguments import Commands, add_command, add_json, at_least, path, positive
@@ -9,6 +11,7 @@ from napari_flag.errors import UserError
 if TYPE_CHECKING:
     from flag_training.prepare.building import Encoding
     from flag_training.prepare.plan import CohortFile, StorePlan
+    from flag_training.prepare.sources import SlideSource
     from flag_training.prepare.store import Store
 
 DESCRIPTION: Final = """\
@@ -69,6 +72,11 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
         "--views", type=at_least(1), default=4, metavar="N",
         help="the slide as it is and N - 1 turned and re-stained views (default: 4; the paper: 1)",
     )  # fmt: skip
+    features.add_argument(
+        "--enlarge", type=positive, metavar="TIMES",
+        help="how much coarser than the encoder's µm/px a slide may be, its tiles being enlarged so much "
+        "(default: the cohort file's, else 1.5)",
+    )  # fmt: skip
     features.add_argument("--seed", type=int, default=0, help="draws the views (default: 0)")
     features.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
 
@@ -111,7 +119,8 @@ def _build(args: argparse.Namespace, line: Any) -> "Store":
             plan.panel or PanelRule(), name=f"hmhvg{args.genes}-exact", genes=args.genes, exact=True
         )
         plan = replace(plan, panel=rule)
-    encoding = None if args.encoder is None else _encoding(args)  # refused before any work is done
+    # Whatever the encoder lacks is said before any work is done.
+    encoding = None if args.encoder is None else _encoding(args, plan.enlarge)
     return finish(build_store(plan, args.out, encoding, args.rebuild), line)
 
 
@@ -120,7 +129,6 @@ def _plan(args: argparse.Namespace, line: Any) -> "StorePlan":
     from dataclasses import replace
 
     from flag_training.prepare.plan import StorePlan, read_cohort
-    from flag_training.prepare.reading import read_gene_ids
     from flag_training.prepare.sources import HUMAN, find_sources
 
     if args.source.suffix == ".toml":
@@ -129,16 +137,7 @@ def _plan(args: argparse.Namespace, line: Any) -> "StorePlan":
             return _hest_plan(args, cohort, line)
         if args.data is None:
             raise UserError(f"The files of {cohort.name} are looked for in a folder; name it with --data.")
-        return StorePlan(
-            cohort.name,
-            cohort.species,
-            tuple(row.source(args.data) for row in cohort.slides),
-            args.data,
-            cohort.split,
-            cohort.panel,
-            args.panel_sees_all,
-            read_gene_ids(args.data / cohort.gene_ids) if cohort.gene_ids else None,
-        )
+        return _cohort_plan(args, cohort, [row.source(args.data) for row in cohort.slides], args.data)
     if not args.source.is_dir():
         raise UserError(f"There is no folder or cohort file {args.source}; check the path.")
     sources = find_sources(args.source, args.image)
@@ -151,8 +150,6 @@ def _plan(args: argparse.Namespace, line: Any) -> "StorePlan":
 
 def _hest_plan(args: argparse.Namespace, cohort: "CohortFile", line: Any) -> "StorePlan":
     from flag_training.prepare import hest
-    from flag_training.prepare.plan import StorePlan
-    from flag_training.prepare.reading import read_gene_ids
     from napari_flag.progress import finish
 
     assert cohort.hest is not None
@@ -168,28 +165,40 @@ def _hest_plan(args: argparse.Namespace, cohort: "CohortFile", line: Any) -> "St
     if args.download:
         names = [name for i in ids for name in (f"st/{i}.h5ad", f"wsis/{i}.tif")]
         finish(hest.download_hest(names, args.hest), line)
+    sources = hest.hest_sources(ids, metadata, args.hest, cohort.species)
+    return _cohort_plan(args, cohort, sources, args.hest)
+
+
+def _cohort_plan(
+    args: argparse.Namespace, cohort: "CohortFile", sources: "Sequence[SlideSource]", root: Path
+) -> "StorePlan":
+    """Return what a cohort file and the command line say of `sources`, which lie in `root`."""
+    from flag_training.prepare.plan import StorePlan
+    from flag_training.prepare.reading import read_gene_ids
+
     return StorePlan(
-        cohort.name,
-        cohort.species,
-        hest.hest_sources(ids, metadata, args.hest, cohort.species),
-        args.hest,
-        cohort.split,
-        cohort.panel,
-        args.panel_sees_all,
-        read_gene_ids(args.hest / cohort.gene_ids) if cohort.gene_ids else None,
+        name=cohort.name,
+        species=cohort.species,
+        sources=tuple(sources),
+        root=root,
+        split=cohort.split,
+        panel=cohort.panel,
+        panel_sees_all=args.panel_sees_all,
+        enlarge=cohort.enlarge,
+        gene_ids=read_gene_ids(root / cohort.gene_ids) if cohort.gene_ids else None,
     )
 
 
-def _encoding(args: argparse.Namespace) -> "Encoding":
+def _encoding(args: argparse.Namespace, enlarge: float) -> "Encoding":
     """Open the encoder that is asked for."""
     from flag_training.prepare.building import Encoding
     from flag_training.prepare.encoding import open_prepared
-    from napari_flag.encoders.features import BATCH_CPU, BATCH_GPU, choose_device
+    from napari_flag.encoders.features import choose_device, first_batch
 
     device = choose_device(args.device)
     opened = open_prepared(args.encoder, device, args.weights, args.download)
-    batch = BATCH_GPU if device.type == "cuda" else BATCH_CPU
-    return Encoding(opened.encoder, opened.tensors, args.views, args.seed, batch)
+    batch = first_batch(opened.encoder, device)
+    return Encoding(opened.encoder, opened.tensors, args.views, args.seed, batch, args.enlarge or enlarge)
 
 
 def describe(store: "Store") -> dict[str, Any]:

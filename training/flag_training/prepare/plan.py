@@ -11,6 +11,7 @@ from flag_training.prepare.panels import PanelRule
 from flag_training.prepare.sources import HUMAN, SlideSource
 from flag_training.prepare.splits import PAPER_SHARES, Shares
 from napari_flag.errors import UserError
+from napari_flag.slides.tiles import COARSEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class CohortFile:
         with the slides listed here.
     split, panel
         Values.
+    enlarge
+        How much coarser than the encoder's µm/px a slide may be, where that is more than 1.5.
     gene_ids
         Table of Ensembl ids and symbols (a ``features.tsv.gz`` of Space Ranger), relative to the
         data folder, where the counts have symbols only.
@@ -99,6 +102,7 @@ class CohortFile:
     slides: tuple[SlideRow, ...] = ()
     split: SplitRule = field(default_factory=SplitRule)
     panel: PanelRule = field(default_factory=PanelRule)
+    enlarge: float = COARSEST
     gene_ids: str | None = None
 
 
@@ -118,6 +122,8 @@ class StorePlan:
         Rules; no panel is chosen where that is None.
     panel_sees_all
         Let validation and test slides take part in choosing the genes, as the published code does.
+    enlarge
+        How much coarser than the encoder's µm/px a slide may be.
     gene_ids
         Symbol → Ensembl id, for counts with symbols only.
     """
@@ -129,6 +135,7 @@ class StorePlan:
     split: SplitRule = field(default_factory=SplitRule)
     panel: PanelRule | None = None
     panel_sees_all: bool = False
+    enlarge: float = COARSEST
     gene_ids: Mapping[str, str] | None = None
 
 

@@ -131,7 +131,12 @@ def _scale(
     """Return µm/px, its source and doubts: the source's word, the image's, or the table's; no guess."""
     suggested = _suggested(spots)
     mpp, told = (slide.mpp, slide.mpp_source) if source.mpp is None else (source.mpp, source.mpp_source)
-    if source.mpp_from_spots and suggested is not None:
+    if source.mpp_from_spots:
+        if suggested is None:
+            raise UserError(
+                f"The spots of {source.name} form no array whose pitch would tell µm per pixel; state it as "
+                "mpp in the cohort file instead of mpp_from_spots."
+            )
         return suggested, f"the pitch of the spots' array, {spots.pitch_um:g} µm, as asked for", ()
     if mpp is None:
         mpp, told = table.mpp, table.mpp_source

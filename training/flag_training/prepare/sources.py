@@ -117,7 +117,7 @@ def find_sources(folder: Path, image: Path | None = None) -> tuple[SlideSource, 
 
 
 def _legacy_st(folder: Path) -> tuple[SlideSource, ...]:
-    """Return the sections that have image, spots and counts; a patient is the letter her2st gives it."""
+    """Return the sections that have image, spots and counts; whose they are, a folder does not say."""
     found = []
     for spots in sorted((folder / "spots").glob("*_selection.tsv*")):
         name = spots.name.partition("_selection")[0]
@@ -125,9 +125,8 @@ def _legacy_st(folder: Path) -> tuple[SlideSource, ...]:
         counts = _beside(folder / "counts", name, TEXT)
         labels = folder / "pathology" / f"{name}_labeled_coordinates.tsv"
         if image is not None and counts is not None:
-            patient = name[0] if len(name) > 1 and name[0].isalpha() and name[1:].isdigit() else None
             known = labels if labels.exists() else None
-            found.append(SlideSource(name, patient, image, spots, counts, known))
+            found.append(SlideSource(name, None, image, spots, counts, known))
     return tuple(found)
 
 

@@ -267,6 +267,8 @@ def open_stored(folder: Path) -> StoredSlide:
     """Open the slide in `folder`; its spots are checked, the rest when it is read."""
     remedy = f"rebuild the slide with: napari-flag prepare … --rebuild {folder.name}"
     record = read_record(folder / SLIDE_RECORD, remedy)
+    if TABLES not in record["stages"]:
+        raise UserError(f"The slide {folder.name} in {folder} is not finished; {PREPARE}.")
     array, mpp = record["array"], float(record["mpp"])
     bare = StoredSlide(folder, folder.name, record["patient"], mpp, _NO_SPOTS, None, record)
     rows = list(csv.DictReader(io.StringIO(bare._text("spots.csv"))))

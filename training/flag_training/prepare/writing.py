@@ -138,11 +138,14 @@ class FeatureTask:
         How tiles are seen; the first is the slide as it is.
     batch_size
         Tiles at a time.
+    coarsest
+        How much coarser than the encoder's µm/px a slide may be.
     """
 
     encoder: Encoder
     views: tuple[View, ...]
     batch_size: int
+    coarsest: float
 
     @property
     def stage(self) -> str:
@@ -219,7 +222,7 @@ def _chunk(
     if there:
         return there[0]
     xy = stored.spots.xy[rows]
-    steps = encode_views(image, xy, task.encoder, task.views, task.batch_size)
+    steps = encode_views(image, xy, task.encoder, task.views, task.batch_size, task.coarsest)
     block = yield from _counted(steps, f"Encoding {stored.name}", rows.start, len(stored.spots))
     stream = io.BytesIO()
     np.save(stream, block)
