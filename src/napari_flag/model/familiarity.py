@@ -171,8 +171,8 @@ class Familiarity:
         axes = self.axes.double()
         whitened = targets @ axes.T / self.variances.double().sqrt()
         along_targets, found = targets @ axes.T, []
-        for rows in features.split(_AT_ONCE):
-            z = ((rows - anchor) / self.spread).double()
+        for start in range(0, len(features), _AT_ONCE):
+            z = ((features[start : start + _AT_ONCE] - anchor) / self.spread).double()
             t = z @ axes.T
             inside = _squares(t / self.variances.double().sqrt(), whitened) / len(self.variances)
             outside = (_squares(z, targets) - _squares(t, along_targets)).clamp_min(0) / self.rest
