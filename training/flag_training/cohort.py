@@ -14,6 +14,7 @@ from torch import Tensor
 from flag_training.config import RunConfig, SlideEntry
 from flag_training.stored import load_stored
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
+from napari_flag.encoders.features import halve
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.model.graph import SpotGraph, build_graph, likeness
@@ -221,16 +222,28 @@ def encode_views(
     `coarsest` is how much coarser than the encoder's µm/px the slide may be.
     """
     features = np.empty((len(views), len(xy), encoder.dim), np.float32)
-    done = 0
-    tiles = read_tiles(
-        slide, xy, size_px=encoder.tile_px, mpp=encoder.mpp, batch_size=batch_size, coarsest=coarsest
-    )
-    for batch in tiles:
-        for number, view in enumerate(views):
-            features[number, done : done + len(batch)] = encoder.encode(view.of(batch))
-            yield Step(f"Encoding {slide.name}", done, len(xy))
-        done += len(batch)
-        yield Step(f"Encoding {slide.name}", done, len(xy))
+    stage, done = f"Encoding {slide.name}", 0
+    while done < len(xy):
+        tiles = read_tiles(
+            slide,
+            xy[done:],
+            size_px=encoder.tile_px,
+            mpp=encoder.mpp,
+            batch_size=batch_size,
+            coarsest=coarsest,
+        )
+        try:
+            for batch in tiles:
+                for number, view in enumerate(views):
+                    features[number, done : done + len(batch)] = encoder.encode(view.of(batch))
+                    yield Step(stage, done, len(xy))
+                done += len(batch)
+                yield Step(stage, done, len(xy))
+        except torch.cuda.OutOfMemoryError:
+            batch_size = halve(batch_size, "tiles")
+            torch.cuda.empty_cache()
+            said = f"GPU memory ran out; going on with {batch_size} tiles at a time."
+            yield Step(stage, done, len(xy), notice=said)
     return features
 
 

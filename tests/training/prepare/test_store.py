@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.cohort_files import MPP, SYMBOLS, TinyEncoder, hest_folder, tree
 
 from flag_training.prepare import writing
@@ -264,6 +265,19 @@ def test_slides_too_coarse_for_the_encoder_are_refused_at_once_and_enlarged_only
     assert fine.tiles == 0
     enlarged = finish(build_store(plan_of(hest), tmp_path / "s", encoding(encoder=fine, coarsest=2.0)))
     assert enlarged.slide("TST1").feature_settings("tiny")["um_per_px"] == fine.mpp
+
+
+def test_a_gpu_that_runs_out_of_memory_goes_on_with_fewer_tiles_and_says_so(made, hest, tmp_path):
+    class Small(TinyEncoder):
+        def encode(self, tiles):
+            if len(tiles) > 2:
+                raise torch.cuda.OutOfMemoryError
+            return super().encode(tiles)
+
+    steps = list(build_store(plan_of(hest), tmp_path / "s", encoding(encoder=Small())))
+    assert any("going on with 2 tiles" in (step.notice or "") for step in steps)
+    features = open_store(tmp_path / "s").slide("TST5").features("tiny")
+    np.testing.assert_allclose(features, made.slide("TST5").features("tiny"), rtol=1e-5)
 
 
 def test_a_slide_that_is_being_rebuilt_is_not_taken_for_finished(store, hest):

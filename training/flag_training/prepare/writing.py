@@ -243,7 +243,7 @@ def _counted(
         except StopIteration as stop:
             block: npt.NDArray[np.float32] = stop.value
             return block
-        yield Step(stage, before + step.done, total)
+        yield Step(stage, before + step.done, total, notice=step.notice)
 
 
 def _digest(content: bytes) -> str:
