@@ -17,8 +17,8 @@ from napari_flag.slides.tables import read_measured
 if TYPE_CHECKING:
     from anndata import AnnData
 
-KEPT_BACK: Final = frozenset({"C6"})
-"""Section of HER2ST that others keep for independent scoring: nothing here may learn from it."""
+KEPT_BACK: Final = frozenset({"C6", "SPA137"})
+"""Section of HER2ST (and its name in HEST) kept for independent scoring: nothing here may learn from it."""
 _ENDINGS: Final = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".h5ad", ".h5")
 
 
