@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
@@ -22,39 +21,28 @@ from napari_flag.matching import (
     match_names,
     shared_counts,
 )
+from napari_flag.progress import Step, Steps, finish
 from napari_flag.results import find_fault
-from napari_flag.statistics import accuracy, autocorrelation, coexpression, intervals
+from napari_flag.statistics import accuracy, autocorrelation, intervals
 from napari_flag.statistics.autocorrelation import Neighbours
-from napari_flag.statistics.intervals import Interval
+from napari_flag.statistics.scores import METRICS, Scores, score_values, scoring
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-METRICS: Final = ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude")
+__all__ = [
+    "METRICS",
+    "Comparison",
+    "Scores",
+    "compare",
+    "comparing",
+    "score_values",
+    "slide_name",
+    "trained_on",
+]
+
 HALF: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The metrics of one set of predicted values (``X`` or the one sample).
-
-    Parameters
-    ----------
-    values
-        Metric name (see `METRICS`) → value; NaN where it is not defined.
-    intervals
-        Metric name → 95 % bootstrap interval; amplitude has none.
-    genes_constant_in_truth
-        Genes left out of every correlation.
-    genes_predicted_constant
-        Genes that scored 0 for it.
-    """
-
-    values: dict[str, float]
-    intervals: dict[str, Interval]
-    genes_constant_in_truth: int
-    genes_predicted_constant: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +98,11 @@ class Comparison:
 
 
 def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comparison:
+    """Return what `comparing` ends with, without its signs of life."""
+    return finish(comparing(predicted, measured, seed=seed))
+
+
+def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Steps[Comparison]:
     """Score `predicted` against `measured` on the spots and genes they share.
 
     Parameters
@@ -127,6 +120,7 @@ def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comp
         When `predicted` is not ours, `measured` holds no raw counts, nothing matches, or too
         little does.
     """
+    yield Step("Matching spots and genes", 0, None)
     fault = find_fault(predicted)
     if fault:
         raise UserError(
@@ -134,8 +128,7 @@ def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comp
             "prediction first and the measured counts second."
         )
     match = match_names(predicted, measured)
-    counts = shared_counts(measured, match)
-    truth = np.log2(counts + 1.0)
+    truth = np.log2(shared_counts(measured, match) + 1.0)
     unseen = accuracy.constant_genes(truth)
     if unseen.all():
         raise UserError(
@@ -146,9 +139,12 @@ def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comp
     blocks = intervals.neighbouring_blocks(_xy(predicted)[match.rows])
     genes = [str(gene) for gene in predicted.var_names[match.columns]]
     scores, tables = {}, {}
-    for name, values in (("X", predicted.X), ("sample", predicted.layers[keys.SAMPLE])):
+    for name, stage in (("X", "Scoring the mean"), ("sample", "Scoring one sample")):
+        values = predicted.X if name == "X" else predicted.layers[keys.SAMPLE]
         guess = dense(values)[np.ix_(match.rows, match.columns)].astype(np.float64)
-        scores[name], tables[name] = score_values(guess, truth, neighbours, blocks, genes, seed)
+        scores[name], tables[name] = yield from scoring(
+            guess, truth, neighbours, blocks, genes, seed, stage=stage
+        )
     trained = trained_on(predicted)
     return Comparison(
         slide=slide_name(predicted),
@@ -161,68 +157,6 @@ def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comp
         trained_on_this_slide=trained,
         notices=_notices(predicted, measured, match, neighbours, unseen, trained),
     )
-
-
-def score_values(
-    guess: accuracy.FloatArray,
-    truth: accuracy.FloatArray,
-    neighbours: Neighbours,
-    blocks: npt.NDArray[np.int64],
-    genes: list[str],
-    seed: int,
-) -> "tuple[Scores, pd.DataFrame]":
-    """Compute the metrics of one set of values, their intervals, and the table per gene.
-
-    Parameters
-    ----------
-    guess, truth
-        (n, G) float64 log2(count + 1), predicted and measured, of the same spots and genes.
-    neighbours
-        First-ring graph of the spots.
-    blocks
-        (n,) block of neighbouring spots that each spot is drawn with in the bootstrap.
-    genes
-        G names.
-    seed
-        Of the bootstrap.
-    """
-    import pandas as pd
-
-    unseen = accuracy.constant_genes(truth)
-    pure_guess, pure_truth = accuracy.composition(guess), accuracy.composition(truth)
-    table = pd.DataFrame(
-        {
-            "gene": genes,
-            "pcc": accuracy.gene_pearson(guess, truth),
-            "cpcc": accuracy.gene_pearson(pure_guess, pure_truth),
-            "spearman": accuracy.gene_spearman(guess, truth),
-            "mse": accuracy.gene_mse(guess, truth),
-            "amplitude": accuracy.gene_amplitude(guess, truth),
-            "moran_predicted": autocorrelation.moran_i(guess, neighbours.weights),
-            "moran_measured": autocorrelation.moran_i(truth, neighbours.weights),
-            "mean": truth.mean(axis=0),
-        }
-    )
-    moran = table.moran_predicted.to_numpy(), table.moran_measured.to_numpy()
-    together = coexpression.gene_correlations(guess), coexpression.gene_correlations(truth)
-    values = {
-        "PCC": accuracy.mean_over_genes(table.pcc.to_numpy()),
-        "MSE": float(table.mse.mean()),
-        "GSC": coexpression.gene_structure_correlation(*together, unseen),
-        "SSC": autocorrelation.spatial_structure_correlation(*moran, unseen),
-        "cPCC": accuracy.mean_over_genes(table.cpcc.to_numpy()),
-        "amplitude": accuracy.median_over_genes(table.amplitude.to_numpy()),
-    }
-    random = [np.random.default_rng([seed, k]) for k in range(5)]
-    ends = {
-        "PCC": intervals.pcc_interval(guess, truth, blocks, random[0]),
-        "MSE": intervals.mse_interval(guess, truth, blocks, random[1]),
-        "GSC": intervals.gsc_interval(*together, unseen, random[2]),
-        "SSC": intervals.ssc_interval(*moran, unseen, random[3]),
-        "cPCC": intervals.pcc_interval(pure_guess, pure_truth, blocks, random[4]),
-    }
-    silent = accuracy.constant_genes(guess) & ~unseen
-    return Scores(values, ends, int(unseen.sum()), int(silent.sum())), table
 
 
 def _notices(

@@ -1,0 +1,137 @@
+"""The metrics of one set of predicted values against the truth, with intervals and a table per gene."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag.progress import Step, Steps, finish
+from napari_flag.statistics import accuracy, autocorrelation, coexpression, intervals
+from napari_flag.statistics.autocorrelation import Neighbours
+from napari_flag.statistics.intervals import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS: Final = ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude")
+PARTS: Final = 7
+"""Steps of scoring: the table, the metrics, and five intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The metrics of one set of predicted values (``X`` or the one sample).
+
+    Parameters
+    ----------
+    values
+        Metric name (see `METRICS`) → value; NaN where it is not defined.
+    intervals
+        Metric name → 95 % bootstrap interval; amplitude has none.
+    genes_constant_in_truth
+        Genes left out of every correlation.
+    genes_predicted_constant
+        Genes that scored 0 for it.
+    """
+
+    values: dict[str, float]
+    intervals: dict[str, Interval]
+    genes_constant_in_truth: int
+    genes_predicted_constant: int
+
+
+def score_values(
+    guess: accuracy.FloatArray,
+    truth: accuracy.FloatArray,
+    neighbours: Neighbours,
+    blocks: npt.NDArray[np.int64],
+    genes: list[str],
+    seed: int,
+) -> "tuple[Scores, pd.DataFrame]":
+    """Return what `scoring` ends with, without its signs of life."""
+    return finish(scoring(guess, truth, neighbours, blocks, genes, seed))
+
+
+def scoring(
+    guess: accuracy.FloatArray,
+    truth: accuracy.FloatArray,
+    neighbours: Neighbours,
+    blocks: npt.NDArray[np.int64],
+    genes: list[str],
+    seed: int,
+    stage: str = "Scoring",
+) -> "Steps[tuple[Scores, pd.DataFrame]]":
+    """Compute the metrics of one set of values, their intervals, and the table per gene.
+
+    Parameters
+    ----------
+    guess, truth
+        (n, G) float64 log2(count + 1), predicted and measured, of the same spots and genes.
+    neighbours
+        First-ring graph of the spots.
+    blocks
+        (n,) block of neighbouring spots that each spot is drawn with in the bootstrap.
+    genes
+        G names.
+    seed
+        Of the bootstrap.
+    stage
+        What the steps call it.
+    """
+    unseen = accuracy.constant_genes(truth)
+    pure_guess, pure_truth = accuracy.composition(guess), accuracy.composition(truth)
+    yield Step(stage, 0, PARTS, "parts")
+    table = _gene_table(guess, truth, pure_guess, pure_truth, neighbours, genes)
+    yield Step(stage, 1, PARTS, "parts")
+    moran = table.moran_predicted.to_numpy(), table.moran_measured.to_numpy()
+    together = coexpression.gene_correlations(guess), coexpression.gene_correlations(truth)
+    values = {
+        "PCC": accuracy.mean_over_genes(table.pcc.to_numpy()),
+        "MSE": float(table.mse.mean()),
+        "GSC": coexpression.gene_structure_correlation(*together, unseen),
+        "SSC": autocorrelation.spatial_structure_correlation(*moran, unseen),
+        "cPCC": accuracy.mean_over_genes(table.cpcc.to_numpy()),
+        "amplitude": accuracy.median_over_genes(table.amplitude.to_numpy()),
+    }
+    random = [np.random.default_rng([seed, k]) for k in range(5)]
+    drawing: dict[str, Callable[[], Interval]] = {
+        "PCC": lambda: intervals.pcc_interval(guess, truth, blocks, random[0]),
+        "MSE": lambda: intervals.mse_interval(guess, truth, blocks, random[1]),
+        "GSC": lambda: intervals.gsc_interval(*together, unseen, random[2]),
+        "SSC": lambda: intervals.ssc_interval(*moran, unseen, random[3]),
+        "cPCC": lambda: intervals.pcc_interval(pure_guess, pure_truth, blocks, random[4]),
+    }
+    ends: dict[str, Interval] = {}
+    for name, draw in drawing.items():
+        yield Step(stage, 2 + len(ends), PARTS, "parts")
+        ends[name] = draw()
+    yield Step(stage, PARTS, PARTS, "parts")
+    silent = accuracy.constant_genes(guess) & ~unseen
+    return Scores(values, ends, int(unseen.sum()), int(silent.sum())), table
+
+
+def _gene_table(
+    guess: accuracy.FloatArray,
+    truth: accuracy.FloatArray,
+    pure_guess: accuracy.FloatArray,
+    pure_truth: accuracy.FloatArray,
+    neighbours: Neighbours,
+    genes: list[str],
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "gene": genes,
+            "pcc": accuracy.gene_pearson(guess, truth),
+            "cpcc": accuracy.gene_pearson(pure_guess, pure_truth),
+            "spearman": accuracy.gene_spearman(guess, truth),
+            "mse": accuracy.gene_mse(guess, truth),
+            "amplitude": accuracy.gene_amplitude(guess, truth),
+            "moran_predicted": autocorrelation.moran_i(guess, neighbours.weights),
+            "moran_measured": autocorrelation.moran_i(truth, neighbours.weights),
+            "mean": truth.mean(axis=0),
+        }
+    )
