@@ -9,12 +9,10 @@ from tests.fakes import fake_prediction
 from flag_training.cli import add_commands
 from flag_training.figures.command import draw_all
 from flag_training.figures.dynamics import draw_dynamics, running_mean
-from flag_training.figures.intervals import draw_calibration
 from flag_training.figures.sources import find_logs, find_sections
-from flag_training.figures.structure import clustered_order, draw_coexpression, draw_moran
-from flag_training.figures.style import house_style
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.figures.style import house_style
 from napari_flag.results import write_prediction
 
 
@@ -80,50 +78,6 @@ def test_sections_carry_truth_and_scores(run):
     assert (first.name, second.name) == ("C2", "C3")
     assert first.truth.shape == first.predicted.shape == (64, 10)
     assert 0 < first.scores["SSC"] <= 1
-
-
-def test_spots_that_were_not_measured_are_left_out(run):
-    adata = fake_prediction()
-    adata.layers[keys.MEASURED][:5] = np.nan
-    write_prediction(adata, run / "held_out" / "C2.h5ad")
-    assert find_sections([run / "held_out" / "C2.h5ad"])[0].truth.shape == (59, 10)
-
-
-def test_the_moran_scatter_has_every_gene_and_the_identity(run):
-    sections = find_sections([run])
-    figure = draw_moran(sections)
-    panel = figure.axes[0]
-    np.testing.assert_allclose(
-        panel.collections[0].get_offsets(),
-        np.stack([sections[0].moran_truth, sections[0].moran_predicted], 1),
-    )
-    line = panel.lines[0]
-    np.testing.assert_allclose(line.get_xdata(), line.get_ydata())
-    assert f"SSC {sections[0].scores['SSC']:.2f}" in panel.get_title(loc="left")
-
-
-def test_genes_that_rise_together_stand_together():
-    pair = np.array([[1, 0.1, 0.9, 0.1], [0.1, 1, 0.1, 0.9], [0.9, 0.1, 1, 0.1], [0.1, 0.9, 0.1, 1]])
-    order = clustered_order(pair).tolist()
-    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
-
-
-def test_truth_and_predictions_are_drawn_in_one_order(run):
-    section = find_sections([run])[0]
-    figure = draw_coexpression(replace(section, predicted=section.truth.copy()))
-    truth, predicted, sample = (panel.images[0].get_array() for panel in figure.axes[:3])
-    np.testing.assert_array_equal(truth, predicted)
-    assert (truth != sample).any()
-    assert "GSC 1.00" in figure.axes[1].get_title(loc="left")
-
-
-def test_an_honest_spread_lies_on_the_diagonal(run):
-    section, rng = find_sections([run])[0], np.random.default_rng(0)
-    shape = (400, 50)
-    mean, spread = np.full(shape, 20.0), np.full(shape, 2.0)
-    honest = replace(section, predicted=mean, spread=spread, truth=mean + spread * rng.normal(size=shape))
-    curve = draw_calibration([honest]).axes[0].lines[1]
-    np.testing.assert_allclose(curve.get_ydata(), curve.get_xdata(), atol=0.02)
 
 
 def test_everything_in_a_run_folder_is_written(run, tmp_path, capsys):

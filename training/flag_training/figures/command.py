@@ -32,7 +32,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_figures(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag figures``."""
-    from flag_training.figures.style import house_style
+    from napari_flag.figures.style import house_style
 
     with house_style():
         drawn = draw_all(arguments.runs)
@@ -53,10 +53,10 @@ def draw_all(places: "Sequence[Path]") -> "dict[str, Figure]":
         When there is nothing to draw.
     """
     from flag_training.figures.dynamics import draw_dynamics
-    from flag_training.figures.intervals import draw_calibration
     from flag_training.figures.sources import find_logs, find_sections
-    from flag_training.figures.structure import draw_coexpression, draw_moran
     from napari_flag.errors import UserError
+    from napari_flag.figures.calibration import draw_calibration
+    from napari_flag.figures.structure import draw_coexpression, draw_moran
 
     logs, sections = find_logs(places), find_sections(places)
     if not logs and not sections:

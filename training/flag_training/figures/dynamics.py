@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from flag_training.figures.sources import FloatArray, Log
-from flag_training.figures.style import COLOURS, GREY
+from flag_training.figures.sources import Log
+from napari_flag.figures.style import COLOURS, GREY
+from napari_flag.statistics.accuracy import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

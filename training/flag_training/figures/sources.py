@@ -5,19 +5,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.comparison import score_values, slide_name
 from napari_flag.errors import UserError
+from napari_flag.figures.section import Section, section_of
 from napari_flag.results import read_prediction
-from napari_flag.statistics.autocorrelation import find_neighbours
-from napari_flag.statistics.intervals import neighbouring_blocks
-
-FloatArray = npt.NDArray[np.float64]
+from napari_flag.statistics.accuracy import FloatArray
 
 NOT_DRAWN = ("step", "epoch", "seconds")
 """Columns of a log that are no curve of their own."""
@@ -49,37 +44,6 @@ class Log:
         return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A prediction of one section beside its truth.
-
-    Parameters
-    ----------
-    name
-        Of the section.
-    genes
-        G symbols.
-    truth, predicted, sample
-        (n, G) float64 log2(count + 1): measured, ``X``, and one joint sample.
-    spread
-        (n, G) ``layers["sd"]``, None where one sample was drawn.
-    moran_truth, moran_predicted
-        (G,) Moran's I on the array's first ring.
-    scores
-        The six metrics of ``X``.
-    """
-
-    name: str
-    genes: tuple[str, ...]
-    truth: FloatArray
-    predicted: FloatArray
-    sample: FloatArray
-    spread: FloatArray | None
-    moran_truth: FloatArray
-    moran_predicted: FloatArray
-    scores: dict[str, float]
-
-
 def find_logs(places: Sequence[Path]) -> tuple[Log, ...]:
     """Return the logs with a row per step in `places` (files, or folders searched to the bottom).
 
@@ -107,7 +71,7 @@ def find_sections(places: Sequence[Path]) -> tuple[Section, ...]:
     """
     files = [path for place in places for path in _files(place, ".h5ad")]
     read = [read_prediction(path) for path in files]
-    return tuple(_section(adata) for adata in read if keys.MEASURED in adata.layers)
+    return tuple(section_of(adata) for adata in read if keys.MEASURED in adata.layers)
 
 
 def _files(place: Path, suffix: str) -> list[Path]:
@@ -139,35 +103,3 @@ def _number(text: str | None) -> float:
         return float(text or math.nan)
     except ValueError:
         return math.nan
-
-
-def _section(adata: Any) -> Section:
-    """Keep spots and genes with a truth, and compute what the pictures need of them."""
-    truth = _dense(adata.layers[keys.MEASURED])
-    spots, genes = np.isfinite(truth).any(1), np.isfinite(truth).any(0)
-    chosen = np.ix_(spots, genes)
-    truth, predicted = truth[chosen], _dense(adata.X)[chosen]
-    symbols = tuple(adata.var_names[genes])
-    xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[spots]
-    array = None
-    if keys.ARRAY_ROW in adata.obs and keys.ARRAY_COL in adata.obs:
-        array = adata.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.int64)[spots]
-    neighbours = find_neighbours(xy, array, adata.uns[keys.PROVENANCE].get(keys.LATTICE, "none"))
-    scores, table = score_values(predicted, truth, neighbours, neighbouring_blocks(xy), list(symbols), seed=0)
-    spread = _dense(adata.layers[keys.SPREAD])[chosen] if keys.SPREAD in adata.layers else None
-    return Section(
-        slide_name(adata),
-        symbols,
-        truth,
-        predicted,
-        _dense(adata.layers[keys.SAMPLE])[chosen],
-        spread,
-        table.moran_measured.to_numpy(),
-        table.moran_predicted.to_numpy(),
-        scores.values,
-    )
-
-
-def _dense(values: Any) -> FloatArray:
-    full = values.toarray() if hasattr(values, "toarray") else values
-    return np.asarray(full, np.float64)

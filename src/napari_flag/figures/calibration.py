@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flag_training.figures.sources import FloatArray, Section
-from flag_training.figures.style import COLOURS, GREY
+from napari_flag.figures.section import Section
+from napari_flag.figures.style import COLOURS, GREY
+from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.calibration import LEVELS, normal_coverage
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from flag_training.figures.sources import FloatArray, Section
-from flag_training.figures.style import COLOURS, DIVERGING, GREY, SEQUENTIAL
-from napari_flag.statistics.accuracy import composition, constant_genes
+from napari_flag.figures.section import Section
+from napari_flag.figures.style import COLOURS, DIVERGING, GREY, SEQUENTIAL
+from napari_flag.statistics.accuracy import FloatArray, composition, constant_genes
 from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation, upper_triangle
 
 if TYPE_CHECKING:
