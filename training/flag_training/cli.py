@@ -1,9 +1,9 @@
 """Commands of the training package, added to ``napari-flag``.  Heavy imports wait for the command."""
 
 import argparse
-import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,12 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to train on"
     )
     parser.add_argument(
-        "--metrics", type=Path, metavar="FILE.json", help="held-out scores to state on the data card"
+        "--metrics",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="FILE.json",
+        help="held-out scores to state on the data card",
     )
     parser.set_defaults(run=run_train)
     evaluate_command.add_commands(commands)
@@ -70,13 +75,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     config = with_store(config_of(arguments), arguments.data)
     config = config.without((*arguments.leave_out, *held_out(config, arguments.data)))
     card = config.card | {"command": command_of(arguments)}
-    if arguments.metrics is not None:
-        told = json.loads(arguments.metrics.read_text("utf-8"))
-        kinds = ("X", "sample", "X, tiles shuffled")
-        card["metrics"] = {
-            f"{section}, by weights trained without it": {kind: scores[kind] for kind in kinds}
-            for section, scores in told["scores"].items()
-        } | {"command": told["command"]}
+    if arguments.metrics:
+        card["metrics"] = metrics_of(arguments.metrics)
     config = replace(config, card=card)
     run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{config.name}.safetensors"
@@ -86,6 +86,21 @@ def run_train(arguments: argparse.Namespace) -> int:
     if is_first_process():
         sys.stdout.write(f"Wrote {out}.\n")
     return 0
+
+
+def metrics_of(files: Sequence[Path]) -> dict[str, Any]:
+    """Return what the card says of sections left out: per split, what was scored, and how to repeat it."""
+    from flag_training.result_tables import read_results
+
+    kinds = ("X", "sample", "X, tiles shuffled")
+    told: dict[str, Any] = {"commands": []}
+    for results in map(read_results, files):
+        seeds = ", ".join(map(str, results["seeds"]))
+        split = told.setdefault(f"{results['split']}, seed {seeds}", {})
+        for section, scores in results["scores"].items():
+            split[section] = {kind: scores[kind] for kind in kinds}
+        told["commands"].append(results["command"])
+    return told
 
 
 def command_of(arguments: argparse.Namespace) -> str:

@@ -1,0 +1,39 @@
+import json
+
+import pytest
+
+from flag_training.cli import metrics_of
+from flag_training.evaluate import Plan, Record
+from flag_training.result_tables import told_of
+from napari_flag.errors import UserError
+
+SCORES = {"PCC": 0.5, "MSE": 1.0, "GSC": 0.6, "SSC": 0.4, "cPCC": 0.2, "amplitude": 0.9}
+KINDS = ("X", "sample", "X, tiles shuffled", "kernel branch")
+
+
+def scores_file(path, section, **plan):
+    records = [Record("her2st", "FLAG", kind, "all others", section, 0, SCORES) for kind in KINDS]
+    told = told_of(records, Plan((section,), **plan), f"napari-flag evaluate {path.name}", 4)
+    path.write_text(json.dumps(told))
+    return path
+
+
+def test_the_card_tells_sections_and_patients_left_out_apart_with_the_commands_that_did_it(tmp_path):
+    files = [
+        scores_file(tmp_path / "C2.json", "C2"),
+        scores_file(tmp_path / "C3.json", "C3"),
+        scores_file(tmp_path / "B4.json", "B4", by_patient=True),
+    ]
+    told = metrics_of(files)
+    assert set(told["sections left out one by one, seed 0"]) == {"C2", "C3"}
+    assert set(told["whole patients left out one by one, seed 0"]) == {"B4"}
+    assert told["sections left out one by one, seed 0"]["C2"]["sample"]["PCC"] == 0.5
+    assert "kernel branch" not in told["sections left out one by one, seed 0"]["C2"]
+    assert told["commands"] == [f"napari-flag evaluate {file.name}" for file in files]
+
+
+def test_a_file_that_holds_no_scores_is_refused(tmp_path):
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("{}")
+    with pytest.raises(UserError, match="holds no scores"):
+        metrics_of([wrong])
