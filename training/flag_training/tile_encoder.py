@@ -94,7 +94,7 @@ def train_tile_encoder(
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
-        if state_file and (step + 1) % _SAVE_EVERY == 0:
+        if state_file and ((step + 1) % _SAVE_EVERY == 0 or step + 1 == config.steps):
             save_state(state_file, modules, asdict(config), step + 1)
         yield Step("Training the tile encoder", step + 1, config.steps, "steps", partial=loss.item())
     return net.eval()
