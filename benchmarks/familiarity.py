@@ -12,6 +12,7 @@ Finished tile encoders and features in the run folder are used; what is missing 
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,12 +77,15 @@ CHANGES: Final[dict[str, Change]] = {
 def main() -> None:
     """Judge everything and write the table."""
     parser = argparse.ArgumentParser(description="Measure the out-of-distribution score.")
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("config", type=Path, nargs="?", default=Path("training/configs/her2st.toml"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--run", type=Path, default=Path("runs/her2st"))
     parser.add_argument("--broken", default="C5", help="section that is also shown changed")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/familiarity.json"))
     asked = parser.parse_args()
+    if asked.data is None:  # as `make bench` runs it
+        sys.stdout.write("This needs the sections of her2st: give their folder with --data.\n")
+        return
     config = read_config(asked.config)
     bench = Bench(config, asked.data, asked.run)
     told: dict[str, object] = {
