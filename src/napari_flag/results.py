@@ -6,6 +6,7 @@ renamed.
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.progress import Steps, finish
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,11 +67,11 @@ def write_prediction(adata: "AnnData", path: str | Path) -> None:
         raise ValueError(f"not a prediction: {fault}")
     path = Path(path).expanduser()
     check_writable(path)
-    stored = _with_storable_provenance(adata)
-    _write_whole(path, lambda place: stored.write_h5ad(place, compression="gzip"))
+    stored = with_storable_provenance(adata)
+    write_whole(path, lambda place: stored.write_h5ad(place, compression="gzip"))
 
 
-def _with_storable_provenance(adata: "AnnData") -> "AnnData":
+def with_storable_provenance(adata: "AnnData") -> "AnnData":
     """Return an AnnData that shares the arrays of `adata`, so that nothing large is copied."""
     from anndata import AnnData
 
@@ -153,25 +155,47 @@ def find_fault(adata: "AnnData") -> str | None:
 def write_table(table: "pd.DataFrame", path: Path) -> None:
     """Write a table as CSV: UTF-8, dot as decimal point, empty where there is no value."""
     check_writable(path)
-    _write_whole(path, lambda place: table.to_csv(place, index=False, float_format="%.6g"))
+    write_whole(path, lambda place: table.to_csv(place, index=False, float_format="%.6g"))
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Write JSON that any program reads (numbers that are unknown are null)."""
     check_writable(path)
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
+    write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
 
 
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name beside `path`, then rename; remove the rest if it fails."""
+
+    def steps(place: Path) -> Steps[None]:
+        write(place)
+        yield from ()
+
+    finish(write_whole_in_steps(path, steps))
+
+
+def write_whole_in_steps(path: Path, write: Callable[[Path], Steps[None]]) -> Steps[None]:
+    """Do the same as `write_whole` with work that gives signs of life; cancelled, it leaves nothing behind.
+
+    What `write` makes may be a file or a folder; a file or a folder at `path` is replaced.
+
+    Raises
+    ------
+    UserError
+        When the place cannot be written or the disk is full.
+    """
     place = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write(place)
+        yield from write(place)
+        if path.is_dir():  # a folder with something in it cannot be replaced in one step
+            shutil.rmtree(path)
         os.replace(place, path)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
+        if place.is_dir():
+            shutil.rmtree(place)
         place.unlink(missing_ok=True)
 
 

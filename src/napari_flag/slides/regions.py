@@ -96,7 +96,7 @@ def write_annotations(annotations: Iterable[Annotation], path: str | Path) -> No
         When the file cannot be written.
     """
     path = Path(path).expanduser()
-    collection = {"type": "FeatureCollection", "features": [_feature(a) for a in annotations]}
+    collection = {"type": "FeatureCollection", "features": [as_feature(a) for a in annotations]}
     try:
         path.write_text(json.dumps(collection, ensure_ascii=False), encoding="utf-8")
     except OSError as error:
@@ -110,7 +110,7 @@ def write_regions(polygons: Iterable["Polygon"], path: str | Path, name: str = "
     write_annotations((Annotation(f"{name} {i + 1}", (polygon,)) for i, polygon in enumerate(polygons)), path)
 
 
-def _feature(annotation: Annotation) -> dict[str, Any]:
+def as_feature(annotation: Annotation) -> dict[str, Any]:
     """Return one GeoJSON feature in the schema that QuPath exports itself."""
     from shapely.geometry import MultiPolygon, mapping
 
