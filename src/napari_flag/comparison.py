@@ -5,10 +5,12 @@ cannot be compared, and gathers the scores.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
@@ -39,10 +41,12 @@ __all__ = [
     "comparing",
     "score_values",
     "slide_name",
+    "spot_neighbours",
     "trained_on",
 ]
 
 HALF: Final = 0.5
+ALL: Final = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> St
             f"Each of the {len(unseen)} shared genes has the same count in every measured spot, so "
             "there is nothing to compare; check that these are the counts of this section."
         )
-    neighbours = _neighbours(predicted, match)
+    neighbours = spot_neighbours(predicted, match.rows)
     blocks = intervals.neighbouring_blocks(_xy(predicted)[match.rows])
     genes = [str(gene) for gene in predicted.var_names[match.columns]]
     scores, tables = {}, {}
@@ -195,15 +199,25 @@ def _notices(
     return tuple(notices)
 
 
-def _neighbours(predicted: "AnnData", match: Match) -> Neighbours:
+def spot_neighbours(adata: "AnnData", rows: npt.NDArray[Any] | slice = ALL) -> Neighbours:
+    """Return which spots are neighbours, from the array where it is known and else from distances.
+
+    Parameters
+    ----------
+    adata
+        With ``obsm["spatial"]``; the lattice is read where napari-flag predicted it.
+    rows
+        Which of its spots, as mask or positions.
+    """
     array = None
-    if keys.ARRAY_ROW in predicted.obs and keys.ARRAY_COL in predicted.obs:
-        both = predicted.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.float64)
+    if keys.ARRAY_ROW in adata.obs and keys.ARRAY_COL in adata.obs:
+        both = adata.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.float64)
         if np.isfinite(both).all():
-            array = both.astype(np.int64)[match.rows]
-    lattice = str(predicted.uns[keys.PROVENANCE].get(keys.LATTICE, "none"))
+            array = both.astype(np.int64)[rows]
+    made = adata.uns.get(keys.PROVENANCE, {})
+    lattice = str(made.get(keys.LATTICE, "none")) if isinstance(made, Mapping) else "none"
     return autocorrelation.find_neighbours(
-        _xy(predicted)[match.rows],
+        _xy(adata)[rows],
         array,
         "square" if lattice == "square" else "hex" if lattice == "hex" else "none",
     )

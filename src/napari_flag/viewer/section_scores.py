@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.viewer.frame import provenance
@@ -59,18 +58,19 @@ MEANING: Final = {
 
 def score_section(adata: Any) -> SectionScores | None:
     """Score ``X`` against ``layers["measured"]``; None when there is nothing to compare."""
-    from napari_flag.comparison import trained_on
+    from napari_flag.comparison import spot_neighbours, trained_on
+    from napari_flag.matching import dense
     from napari_flag.statistics import accuracy, autocorrelation, coexpression
 
     if keys.MEASURED not in adata.layers:
         return None
-    guess, truth = _dense(adata.X), _dense(adata.layers[keys.MEASURED])
+    guess, truth = (dense(values).astype(np.float64) for values in (adata.X, adata.layers[keys.MEASURED]))
     seen = np.asarray(np.isfinite(truth + guess).all(axis=1))
     if seen.sum() < FEWEST_SPOTS:
         return None
     guess, truth = guess[seen], truth[seen]
     unseen = accuracy.constant_genes(truth)
-    neighbours = _neighbours(adata, seen)
+    neighbours = spot_neighbours(adata, seen)
     pcc = accuracy.gene_pearson(guess, truth)
     moran = [autocorrelation.moran_i(values, neighbours.weights) for values in (guess, truth)]
     overall = {
@@ -88,21 +88,3 @@ def score_section(adata: Any) -> SectionScores | None:
     genes = {str(name): GeneScore(*map(float, numbers)) for name, *numbers in rows}
     ours = bool(provenance(adata))
     return SectionScores(overall, genes, int(seen.sum()), neighbours.description, ours and trained_on(adata))
-
-
-def _neighbours(adata: Any, seen: npt.NDArray[np.bool_]) -> Any:
-    from napari_flag.statistics.autocorrelation import find_neighbours
-
-    array = None
-    if keys.ARRAY_ROW in adata.obs and keys.ARRAY_COL in adata.obs:
-        both = adata.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.float64)
-        array = both.astype(np.int64)[seen] if np.isfinite(both).all() else None
-    stated = str(provenance(adata).get(keys.LATTICE, "none"))
-    xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[seen]
-    return find_neighbours(
-        xy, array, "square" if stated == "square" else "hex" if stated == "hex" else "none"
-    )
-
-
-def _dense(matrix: Any) -> npt.NDArray[np.float64]:
-    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, np.float64)
