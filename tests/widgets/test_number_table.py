@@ -53,3 +53,11 @@ def test_the_chosen_order_is_kept_when_the_numbers_change(view):
     view.table.set_rows(["x", "y"], {"pcc": np.zeros(2), "q": np.array([0.9, 0.1])}, COLUMNS)
     assert view.table.shown == ["y", "x"]
     assert view.horizontalHeader().sortIndicatorSection() == 2
+
+
+def test_a_choice_of_rows_keeps_the_order_of_the_column_and_all_come_back(view):
+    everything = view.table.shown
+    view.table.limit(["d", "A", "unknown"])
+    assert view.table.shown == [name for name in everything if name in "dA"]
+    view.table.limit(None)
+    assert view.table.shown == everything

@@ -66,6 +66,7 @@ class NumberTable(QAbstractTableModel):
         self._names: npt.NDArray[np.object_] = np.empty(0, object)
         self._numbers: npt.NDArray[np.float64] = np.empty((0, 0))
         self._row_of: dict[str, int] = {}
+        self._kept: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._shown: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._sorting = (1, True)
 
@@ -98,6 +99,17 @@ class NumberTable(QAbstractTableModel):
         self._numbers = np.stack(rows) if rows else np.empty((0, len(names)))
         self._row_of = {name: row for row, name in enumerate(names)}
         self._sorting = sort_by or (self._sorting if same else (1, True))
+        self._kept = np.arange(len(self._names))
+        self._order()
+        self.endResetModel()
+
+    def limit(self, names: Sequence[str] | None) -> None:
+        """Show only the rows of `names`, in the order of the column; None shows all."""
+        self.beginResetModel()
+        if names is None:
+            self._kept = np.arange(len(self._names))
+        else:
+            self._kept = np.array([self._row_of[n] for n in names if n in self._row_of], np.int64)
         self._order()
         self.endResetModel()
 
@@ -130,12 +142,13 @@ class NumberTable(QAbstractTableModel):
     def _order(self) -> None:
         column, descending = self._sorting
         if column == NAME or column > len(self._columns):
-            names = np.array([str(name).lower() for name in self._names], dtype=str)
+            names = np.array([str(name).lower() for name in self._names[self._kept]], dtype=str)
             order = np.argsort(names, kind="stable")
-            self._shown = order[::-1] if descending else order
+            self._shown = self._kept[order[::-1] if descending else order]
             return
-        values = self._numbers[column - 1]
-        self._shown = np.argsort(-values if descending else values, kind="stable")  # NaN last both ways
+        values = self._numbers[column - 1, self._kept]
+        order = np.argsort(-values if descending else values, kind="stable")  # NaN last both ways
+        self._shown = self._kept[order]
 
     # --- Qt --------------------------------------------------------------------------------------
     def rowCount(self, parent: QModelIndex | None = None) -> int:
