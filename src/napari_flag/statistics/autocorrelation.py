@@ -5,16 +5,23 @@ neighbours.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.spatial import cKDTree
+from scipy.stats import norm
 
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, Steps
 from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.spots import Lattice
-from napari_flag.statistics.accuracy import FloatArray, constant_genes, pearson
+from napari_flag.statistics import significance
+from napari_flag.statistics.accuracy import ROUNDING, FloatArray, constant_genes, pearson
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIRST_RING: dict[str, tuple[tuple[int, int], ...]] = {
     "square": ((0, 1), (0, -1), (1, 0), (-1, 0)),
@@ -28,6 +35,9 @@ ALIKE = 1e-5
 A one-factor prediction, stored in float32, has correlations within 1e-9 of 1; Pearson's r of such
 a pattern with the truth comes out near .40 on her2st, all of it rounding.
 """
+
+GENES_AT_ONCE = 256
+"""Genes whose values are held at once: 5,000 spots of them are 10 MB of float64."""
 
 TIES = 8
 """Extra candidates looked at so that equally near neighbours are chosen by place, not by order."""
@@ -184,3 +194,127 @@ def spatial_structure_correlation(
     if keep.sum() < 3:
         return float("nan")
     return pearson(moran_predicted[keep], moran_measured[keep], tolerance=ALIKE)
+
+
+def moran_test(
+    values: Any, weights: sparse.csr_array, *, permutations: int = 0, seed: int = 0
+) -> Steps["pd.DataFrame"]:
+    """Test every gene for clustering in space: Moran's I larger than by chance (one-sided).
+
+    Parameters
+    ----------
+    values
+        (n, G) array or scipy sparse matrix, any unit; `GENES_AT_ONCE` genes are widened at a time.
+    weights
+        (n, n) CSR; row-standardised for the reports.
+    permutations
+        Times the spots are shuffled, all genes alike; 0 leaves `p_permuted` out.
+    seed
+        Of the permutations.
+
+    Returns
+    -------
+    DataFrame
+        One row per gene in the order given: I; expected_I; variance and z under normality, as esda's
+        `VI_norm` and squidpy's `var_norm`; p, the upper tail of z; variance_dealt and p_dealt, the same
+        for the gene's own values dealt out at random (esda's `VI_rand`); p_permuted, (1 + permutations
+        that reach I) / (1 + permutations); q, Benjamini–Hochberg over genes of p_permuted where there is
+        one, else of p.  A constant gene has p = 1; without any neighbours all but expected_I is NaN.
+
+    Raises
+    ------
+    UserError
+        Below `significance.FEWEST_SPOTS` spots.
+    """
+    import pandas as pd
+
+    n, genes = values.shape
+    if n < significance.FEWEST_SPOTS:
+        raise UserError(
+            f"Moran's I cannot be tested on {n} spots; choose at least {significance.FEWEST_SPOTS}."
+        )
+    if sparse.issparse(values):
+        values = values.tocsc()
+    graph = _Graph(significance.Null.of(weights), significance.upper_half(weights))
+    parts: list[pd.DataFrame] = []
+    for start in range(0, genes, GENES_AT_ONCE):
+        block = values[:, start : start + GENES_AT_ONCE]
+        yield Step("Testing Moran's I", start, genes, "genes")
+        z, columns = _test_block(block.toarray() if sparse.issparse(block) else block, graph)
+        if permutations:
+            columns["p_permuted"] = yield from _permute(z, columns, graph, permutations, seed, (start, genes))
+        parts.append(pd.DataFrame(columns))
+    table = pd.concat(parts, ignore_index=True)
+    table["q"] = significance.q_values(table["p_permuted" if permutations else "p"].to_numpy())
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """The graph of a test: its moments, and each pair of neighbours once."""
+
+    null: significance.Null
+    half: sparse.csr_array
+
+
+def _test_block(values: npt.NDArray[Any], graph: _Graph) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Return (n, g) values as deviations in standard deviations, and the analytic columns of (g,)."""
+    null = graph.null
+    z = values.astype(np.float64)
+    mean = z.mean(axis=0)
+    z -= mean
+    high, low = z.max(axis=0), z.min(axis=0)
+    silent = high - low <= ROUNDING * np.maximum(np.maximum(np.abs(mean + low), np.abs(mean + high)), 1.0)
+    squared = np.einsum("ig,ig->g", z, z)
+    squared[silent] = 1.0
+    z *= np.sqrt(null.n / squared)
+    z[:, silent] = 0.0
+    if null.s0 == 0.0:
+        unknown = np.full(z.shape[1], np.nan)
+        names = ("I", "expected_I", "variance", "z", "p", "variance_dealt", "p_dealt")
+        return z, dict.fromkeys(names, unknown) | {"expected_I": np.full(z.shape[1], null.expected)}
+    moran = np.einsum("ig,ig->g", z, graph.half @ z) / null.s0
+    moran[silent] = null.expected
+    fourth = z * z
+    kurtosis = np.einsum("ig,ig->g", fourth, fourth) / null.n
+    dealt, normal = null.variance_if_dealt(kurtosis), null.variance_if_normal()
+    dealt[silent] = normal
+    score = (moran - null.expected) / np.sqrt(normal)
+    p, p_dealt = norm.sf(score), norm.sf((moran - null.expected) / np.sqrt(dealt))
+    p[silent] = p_dealt[silent] = 1.0
+    same = np.ones(z.shape[1])
+    return z, {
+        "I": moran,
+        "expected_I": null.expected * same,
+        "variance": normal * same,
+        "z": score,
+        "p": p,
+        "variance_dealt": dealt,
+        "p_dealt": p_dealt,
+    }
+
+
+def _permute(
+    z: FloatArray,
+    columns: dict[str, FloatArray],
+    graph: _Graph,
+    permutations: int,
+    seed: int,
+    place: tuple[int, int],
+) -> Steps[FloatArray]:
+    """Return (g,) permutation p-values of a block that begins at gene `place[0]` of `place[1]`."""
+    start, genes = place
+    if graph.null.s0 == 0.0:
+        return columns["p"]
+    observed = columns["I"] - significance.TIE * np.sqrt(columns["variance_dealt"])
+    reached = yield from significance.count_as_large(
+        z.astype(np.float32),
+        graph.half.astype(np.float32),
+        observed * graph.null.s0,
+        permutations,
+        seed,
+        lambda done: Step("Testing Moran's I", start + z.shape[1] * done // permutations, genes, "genes"),
+    )
+    p: FloatArray = (reached + 1) / (permutations + 1)
+    p[~z.any(axis=0)] = 1.0
+    return p

@@ -1,0 +1,154 @@
+"""Sets of genes: reading them, scoring spots by them, and finding them among chosen genes.
+
+GMT is one set a line, separated by tabs: name, description, genes.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import hypergeom, rankdata
+
+from napari_flag.errors import UserError
+from napari_flag.statistics.accuracy import FloatArray
+from napari_flag.statistics.significance import q_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEVELS: Final = 25
+"""Levels of mean expression within which a set is held against other genes (scanpy's `n_bins`)."""
+
+
+def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read gene sets, such as MSigDB's.
+
+    Returns
+    -------
+    dict
+        Name → symbols in the file's order, each once.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, or a line is no gene set.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise UserError(
+            f"The gene sets in {path.name} cannot be read ({fault}); give a GMT text file."
+        ) from fault
+    found = _parse(text, path.name)
+    if not found:
+        raise UserError(f"{path.name} holds no gene set; give a GMT file, one set a line.")
+    return found
+
+
+def bundled() -> dict[str, tuple[str, ...]]:
+    """Return the small sets that come with the program: known programmes of breast tissue, our naming."""
+    return _parse(files("napari_flag").joinpath("data/gene_sets.gmt").read_text("utf-8"), "gene_sets.gmt")
+
+
+def score(values: npt.NDArray[Any], genes: Sequence[str], members: Sequence[str]) -> FloatArray:
+    """Score each spot by the mean of a set's genes over that of other genes of their level.
+
+    scanpy's `score_genes` (after Tirosh et al. 2016), with *all* other genes of the levels that hold a
+    member as reference instead of 50 drawn of each, so that nothing is random.
+
+    Parameters
+    ----------
+    values
+        (n, G) log2(count + 1).
+    genes
+        (G,) symbols.
+    members
+        The set; what is not among `genes` is passed over.
+
+    Returns
+    -------
+    array
+        (n,) float64, log2(count + 1).
+
+    Raises
+    ------
+    UserError
+        When no member is among `genes`, or no other gene is left to hold the set against.
+    """
+    inside = np.isin(np.asarray(genes, dtype=str), np.asarray(members, dtype=str))
+    if not inside.any():
+        raise UserError(
+            f"None of the set's {len(members)} genes (such as {members[0] if members else 'none at all'}) is "
+            f"among the {len(genes)} genes here; choose another set, or weights that predict its genes."
+        )
+    size = max(1, round(len(genes) / (LEVELS - 1)))
+    level = rankdata(values.mean(axis=0, dtype=np.float64), method="min") // size
+    reference = np.isin(level, level[inside]) & ~inside
+    if not reference.any():
+        raise UserError(
+            "No gene outside the set has its level of expression, so there is nothing to hold the set "
+            "against; choose a smaller set."
+        )
+    found: FloatArray = values[:, inside].mean(axis=1, dtype=np.float64)
+    found -= values[:, reference].mean(axis=1, dtype=np.float64)
+    return found
+
+
+def over_representation(
+    chosen: Sequence[str], universe: Sequence[str], sets: Mapping[str, Sequence[str]]
+) -> "pd.DataFrame":
+    """Find the sets that hold more of the chosen genes than chance would give (hypergeometric, upper tail).
+
+    Parameters
+    ----------
+    chosen
+        Genes of interest, such as the differential ones; those outside `universe` are passed over.
+    universe
+        All genes that could have been chosen: those predicted or measured.
+    sets
+        Name → genes; only those in `universe` count.
+
+    Returns
+    -------
+    DataFrame
+        set; size, its genes in the universe; overlap; expected, by chance; p; q, Benjamini–Hochberg over the
+        sets; genes, the overlap in the order chosen.  Smallest p first; sets without a gene in the
+        universe are left out.
+    """
+    import pandas as pd
+
+    known = set(universe)
+    picked = [gene for gene in dict.fromkeys(chosen) if gene in known]
+    rows = []
+    for name, members in sets.items():
+        inside = known & set(members)
+        if not inside:
+            continue
+        shared = [gene for gene in picked if gene in inside]
+        p = hypergeom.sf(len(shared) - 1, len(known), len(inside), len(picked))
+        expected = len(inside) * len(picked) / len(known)
+        rows.append((name, len(inside), len(shared), expected, float(p), ", ".join(shared)))
+    table = pd.DataFrame(rows, columns=["set", "size", "overlap", "expected", "p", "genes"])
+    table.insert(5, "q", q_values(table["p"].to_numpy(np.float64)))
+    return table.sort_values("p", kind="stable", ignore_index=True)
+
+
+def _parse(text: str, name: str) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        members = tuple(dict.fromkeys(gene for gene in fields[2:] if gene))
+        if not fields[0] or not members:
+            raise UserError(
+                f"Line {number} of {name} is no gene set: it needs a name, a description and at least one "
+                "gene, separated by tabs."
+            )
+        if fields[0] in found:
+            raise UserError(f"{name} names the set {fields[0]} twice; rename or remove one of them.")
+        found[fields[0]] = members
+    return found
