@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
 
 from flag_training.config import FitConfig
 from flag_training.mean_head import FramedCohort, fit_kernel
@@ -96,9 +97,21 @@ def test_the_kernel_branch_is_kernel_ridge_regression_when_every_spot_is_a_landm
     values = FitConfig(kernel_penalty=0.3, kernel_penalty_growth=0.0)
     branch = fit_kernel(cohort, torch.ones(n, dtype=torch.bool), sizes, values)
     both = torch.cat([features, graph.ring_mean(features)], 1).double().numpy()
-    peer = KernelRidge(alpha=0.3, kernel="rbf", gamma=1 / float(branch.get_buffer("bandwidth")))
-    expected = peer.fit(both, smooth.double().numpy()).predict(both)
-    np.testing.assert_allclose(branch(features, graph).numpy(), expected, atol=2e-3)
+    near = rbf_kernel(both, gamma=1 / float(branch.get_buffer("bandwidth")))
+    linear = linear_kernel(both) / np.square(both).sum(1).mean()
+    peer = KernelRidge(alpha=0.3, kernel="precomputed").fit(near + linear, smooth.double().numpy())
+    np.testing.assert_allclose(branch(features, graph).numpy(), peer.predict(near + linear), atol=2e-3)
+
+
+def test_what_is_linear_in_the_features_is_expected_far_from_all_landmarks_too(graph):
+    features = torch.randn(graph.neighbours.shape[0], 5, generator=torch.Generator().manual_seed(0))
+    targets = features @ torch.ones(5, 4)
+    sizes = FlagConfig(features=5, components=5, genes=4, slides=1, landmarks=len(features))
+    everything = torch.ones(len(features), dtype=torch.bool)
+    branch = fit_kernel(make_cohort(graph, targets, features), everything, sizes, FitConfig())
+    far = 20 * features
+    slope = (branch(far, graph) * targets).sum() / (20 * targets.square().sum())
+    assert 0.5 < slope < 1.1
 
 
 def test_fewer_landmarks_come_close(graph, smooth, array):

@@ -45,7 +45,7 @@ def test_sections_that_are_not_there_or_all_of_them_are_refused(cohort):
 
 def test_a_look_is_repeatable_and_tells_better_parameters_from_worse(cohort):
     network = make_network()
-    _remember(network, cohort)
+    _remember(network, cohort, 300.0)
     look = HeldOut(
         network, split_validation(cohort, make_config(validation=("C3",)).fit)[1], 10, torch.device("cpu")
     )

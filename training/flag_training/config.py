@@ -43,6 +43,8 @@ class FitConfig:
         α and β of the kernel branch: the j-th principal component of expression has the penalty α (1 + β j).
     kernel_sharpness
         Median squared distance between spots, over the kernel's bandwidth.
+    location_penalty
+        α of the ridge that places a slide unlike all training slides.
     branch_steps, branch_rate, branch_decay
         Steps, learning rate and weight decay of each graph branch.
     score_steps, score_rate, score_decay, score_batch
@@ -78,9 +80,10 @@ class FitConfig:
     """
 
     views: int = 4
-    kernel_penalty: float = 0.2
+    kernel_penalty: float = 1.0
     kernel_penalty_growth: float = 0.1
     kernel_sharpness: float = 0.5
+    location_penalty: float = 300.0
     branch_steps: int = 300
     branch_rate: float = 1e-3
     branch_decay: float = 0.05

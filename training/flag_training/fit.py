@@ -123,7 +123,7 @@ def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = No
     )
     torch.manual_seed(values.seed)
     network = Flag(sizes)
-    _remember(network, training)
+    _remember(network, training, values.location_penalty)
     framed = _frame(network, training, folds)
     head, expected = yield from from_first(fabric, lambda: fit_mean_head(framed, sizes, values, run))
     network.mean_head.load_state_dict(head.state_dict())
@@ -142,7 +142,7 @@ def _fitting(network: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
     return network | {name: min(network.get(name, defaults[name]), cap) for name, cap in most.items()}
 
 
-def _remember(network: Flag, cohort: Cohort) -> None:
+def _remember(network: Flag, cohort: Cohort, penalty: float) -> None:
     """Store the training slides' frames in the network."""
     clean = torch.cat([views[0] for views in cohort.features])
     mean, spread = clean.mean(0), clean.std(0, correction=0) + 1e-6
@@ -154,6 +154,8 @@ def _remember(network: Flag, cohort: Cohort) -> None:
         "slide_location": torch.stack([level.mean(0) for level in levels]),
         "slide_scale": torch.stack([level.std(0, correction=0) + 0.1 for level in levels]),
     }
+    expression = torch.cat([torch.from_numpy(slide.expression) for slide in cohort.slides])
+    buffers |= _regress_location((clean - mean) / spread, expression, penalty)
     for name, value in buffers.items():
         network.get_buffer(name).copy_(value)
     framed = torch.cat([network.frames.standardise(views[0]) for views in cohort.features]).double()
@@ -162,6 +164,14 @@ def _remember(network: Flag, cohort: Cohort) -> None:
     for row, (slide, views) in enumerate(zip(cohort.slides, cohort.features, strict=True)):
         graph = network.seen(GraphTensors.of(slide.graph(views[0].numpy())))
         network.get_buffer("slide_moran")[row] = moran(torch.from_numpy(slide.expression), graph)
+
+
+def _regress_location(z: Tensor, expression: Tensor, penalty: float) -> dict[str, Tensor]:
+    """Return ridge slopes and level of (n, G) `expression` on standardised (n, d) features `z`."""
+    x, level = z.double(), expression.mean(0)
+    gram = x.T @ x + penalty * torch.eye(x.shape[1], dtype=torch.float64)
+    slope = torch.linalg.solve(gram, x.T @ (expression - level).double())
+    return {"location_slope": slope.float(), "location_level": level}
 
 
 def _frame(network: Flag, cohort: Cohort, folds: tuple[Any, ...]) -> FramedCohort:

@@ -20,6 +20,7 @@ from torch import Tensor
 from flag_training.checkpointing import load_state, save_state
 from flag_training.cohort import TrainingSlide
 from flag_training.config import FitConfig
+from flag_training.loop import update_average
 from napari_flag.model.flag import FlagConfig
 from napari_flag.model.graph import GraphTensors
 from napari_flag.model.mean_head import GraphBranch, KernelBranch, MeanHead, Sharpening, moran
@@ -128,6 +129,7 @@ def fit_kernel(cohort: FramedCohort, kept: Tensor, sizes: FlagConfig, config: Fi
     branch.register_buffer("landmarks", landmarks)
     between = torch.cdist(landmarks, landmarks).square()
     branch.get_buffer("bandwidth").copy_(between.median() / config.kernel_sharpness)
+    branch.get_buffer("length").copy_(landmarks.square().sum(1).mean())
     own = branch.similarity(landmarks).double()
     values, vectors = torch.linalg.eigh(own)
     whiten = vectors * values.clamp_min(1e-8).rsqrt()
@@ -188,10 +190,3 @@ def _fit_branch(
         yield Step(f"Fitting graph branch {fold + 1}", step + 1, config.branch_steps, "steps")
     save_state(place, {"branch": averaged}, settings, config.branch_steps)
     return averaged
-
-
-@torch.no_grad()
-def update_average(averaged: torch.nn.Module, live: torch.nn.Module, decay: float) -> None:
-    """Move the exponential moving average of the parameters towards `live`."""
-    for kept, new in zip(averaged.parameters(), live.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)

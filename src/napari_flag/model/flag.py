@@ -150,6 +150,8 @@ class Flag(nn.Module):
         self.register_buffer("slide_location", torch.zeros(m, g))
         self.register_buffer("slide_scale", torch.ones(m, g))
         self.register_buffer("slide_moran", torch.zeros(m, g))
+        self.register_buffer("location_slope", torch.zeros(d, g))
+        self.register_buffer("location_level", torch.zeros(g))
         self.register_buffer("spread", torch.ones(g))
         self.register_buffer("eigenvalues", torch.ones(g))
         self.register_buffer("eigenvectors", torch.eye(g))
@@ -165,6 +167,8 @@ class Flag(nn.Module):
             self.get_buffer("slide_location"),
             self.get_buffer("slide_scale"),
             self.get_buffer("slide_moran"),
+            self.get_buffer("location_slope"),
+            self.get_buffer("location_level"),
         )
 
     @property

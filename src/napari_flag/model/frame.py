@@ -3,7 +3,8 @@
 Stain, scanner and library size differ between slides far more than between spots of one slide (tenfold
 in depth between two patients of her2st).  The network therefore works in the slide's own frame: features
 standardised over the slide's tissue, expression relative to a location and scale per gene.  Those two come
-from the training slides that look most alike, weighted by how alike they look.
+from the training slides that look most alike, weighted by how alike they look; on a slide that looks like
+none of them, the location is what a linear regression of expression on features expects of it.
 """
 
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Frames:
         (m, G) mean and spread of log2(count + 1) on each training slide.
     moran
         (m, G) Moran's I of log2(count + 1) on each training slide.
+    slope, level
+        (d, G) and (G,) ridge of log2(count + 1) on standardised features, over all training spots.
     """
 
     mean: Tensor
@@ -46,6 +49,8 @@ class Frames:
     location: Tensor
     scale: Tensor
     moran: Tensor
+    slope: Tensor
+    level: Tensor
 
     def features(self, features: Tensor) -> Tensor:
         """Return the (n, c) components of one slide's (n, d) features, standardised over that slide."""
@@ -58,22 +63,40 @@ class Frames:
 
     def likeness(self, features: Tensor) -> Tensor:
         """Return (m,) weights, summing to 1, of the training slides for a slide with these features."""
-        centre = ((features - self.mean) / self.spread).mean(0)
-        distance = ((self.centres - centre) ** 2).mean(1)
-        return torch.softmax(-((distance / SOFTNESS) ** 2), dim=0)
+        return torch.softmax(-((self._distance(features) / SOFTNESS) ** 2), dim=0)
+
+    def strangeness(self, features: Tensor) -> Tensor:
+        """Return () from 0, like the nearest training slide, to 1, unlike all of them."""
+        return -torch.expm1(-((self._distance(features).min() / SOFTNESS) ** 2))
 
     def expression(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the (G,) location, scale and Moran's I expected of a slide with these features."""
         weights = self.likeness(features)
-        return weights @ self.location, weights @ self.scale, weights @ self.moran
+        known = weights @ self.location
+        location = known + self.strangeness(features) * (self._regressed(features) - known)
+        return location, weights @ self.scale, weights @ self.moran
 
     def location_variance(self, features: Tensor) -> Tensor:
         """Return the (G,) variance of the error in `expression`'s location.
 
         That of the training slides' locations about their weighted mean, unbiased for reliability
-        weights, plus that of the mean itself; 0 where one slide has all the weight.
+        weights, plus that of the mean itself (nothing where one slide has all the weight), plus, as far
+        as the slide is unlike all of them, the square of what regression and mean differ by.
         """
         weights = self.likeness(features)
         share = weights.square().sum()
-        between = weights @ (self.location - weights @ self.location).square()
-        return between / (1 - share).clamp_min(1e-6) * (1 + share) * (share < 0.99)
+        known = weights @ self.location
+        between = weights @ (self.location - known).square()
+        among = between / (1 - share).clamp_min(1e-6) * (1 + share) * (share < 0.99)
+        return among + self.strangeness(features) * (self._regressed(features) - known).square()
+
+    def _centre(self, features: Tensor) -> Tensor:
+        return ((features - self.mean) / self.spread).mean(0)
+
+    def _distance(self, features: Tensor) -> Tensor:
+        """Return (m,) mean squared feature distance of the slide to the training slides."""
+        return ((self.centres - self._centre(features)) ** 2).mean(1)
+
+    def _regressed(self, features: Tensor) -> Tensor:
+        """Return the (G,) location that the ridge expects, the mean over spots of what it is linear in."""
+        return self._centre(features) @ self.slope + self.level

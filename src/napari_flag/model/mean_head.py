@@ -28,8 +28,10 @@ _FEWEST: Final = 30
 class KernelBranch(nn.Module):
     """Gaussian-process mean on own and first-ring features, on landmarks (Williams & Seeger 2001).
 
-    f(x) = Σ_j exp(-|x - z_j|² / b) w_j, with landmarks z, bandwidth b and weights w in closed form.
-    With as many landmarks as training spots it is kernel ridge regression.
+    f(x) = Σ_j (exp(-|x - z_j|² / b) + x·z_j / l) w_j, with landmarks z, bandwidth b, length l and weights
+    w in closed form.  With as many landmarks as training spots it is kernel ridge regression.  Far from
+    all landmarks the first term falls to nothing; the second keeps what is linear, which is what carries
+    over to another patient.
     """
 
     def __init__(self, config: "FlagConfig") -> None:
@@ -37,6 +39,7 @@ class KernelBranch(nn.Module):
         self.register_buffer("landmarks", torch.zeros(config.landmarks, 2 * config.components))
         self.register_buffer("weights", torch.zeros(config.landmarks, config.genes))
         self.register_buffer("bandwidth", torch.ones(()))
+        self.register_buffer("length", torch.ones(()))
 
     def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
         """Return (n, G) expected expression in the slide's frame."""
@@ -47,8 +50,10 @@ class KernelBranch(nn.Module):
 
     def similarity(self, rows: Tensor) -> Tensor:
         """Return the kernel between (n, 2 c) `rows` and the landmarks."""
-        distance = torch.cdist(rows, self.get_buffer("landmarks"), compute_mode="use_mm_for_euclid_dist")
-        return torch.exp(-distance.square() / self.get_buffer("bandwidth"))
+        landmarks = self.get_buffer("landmarks")
+        distance = torch.cdist(rows, landmarks, compute_mode="use_mm_for_euclid_dist")
+        near = torch.exp(-distance.square() / self.get_buffer("bandwidth"))
+        return near + rows @ landmarks.T / self.get_buffer("length")
 
 
 class GraphBranch(nn.Module):
