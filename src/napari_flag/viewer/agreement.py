@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
     from napari_flag.comparison import Comparison
 
+NAMED: Final = 5
+"""Names listed of what could not be compared."""
+NO_TRUTH: Final = (
+    "No measured expression lies beside this prediction, so there is nothing to compare it with; "
+    "choose the counts of the same section to see scores."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -29,39 +36,56 @@ class Agreement:
         both the columns of `Comparison.tables`.
     why_not
         Why there is no comparison, a sentence; "" where there is one.
+    mismatches
+        What could not be compared, a sentence for each kind.
     """
 
     comparison: "Comparison | None"
     tables: "dict[str, pd.DataFrame]"
     why_not: str = ""
+    mismatches: tuple[str, ...] = ()
 
 
-def agree(adata: "AnnData") -> Steps[Agreement]:
-    """Compare `adata` with its ``layers["measured"]``; without one, describe the prediction alone.
+def agree(adata: "AnnData", measured: "AnnData | None" = None) -> Steps[Agreement]:
+    """Compare `adata` with its truth; without one, describe the prediction alone.
 
     Parameters
     ----------
     adata
         As CONTRIBUTING, "The prediction file".
+    measured
+        Raw counts with all their spots and genes; None takes ``layers["measured"]``, if there is one.
     """
     from napari_flag.comparison import comparing
 
-    reason = "" if keys.MEASURED in adata.layers else NO_TRUTH
+    reason = "" if measured is not None or keys.MEASURED in adata.layers else NO_TRUTH
     if not reason:
         try:
-            comparison = yield from comparing(adata, measured_counts(adata))
+            truth = measured_counts(adata) if measured is None else measured
+            comparison = yield from comparing(adata, truth)
         except UserError as error:
             reason = str(error)
         else:
-            return Agreement(comparison, comparison.tables)
+            return Agreement(comparison, comparison.tables, mismatches=_mismatches(comparison))
     table = yield from _alone(adata)
     return Agreement(None, {"X": table}, reason)
 
 
-NO_TRUTH: Final = (
-    "No measured expression lies beside this prediction, so there is nothing to compare it with; "
-    "choose the counts of the same section to see scores."
-)
+def _mismatches(comparison: "Comparison") -> tuple[str, ...]:
+    """Say which predicted spots and genes were not measured; what was only measured is no fault."""
+    left = comparison.unmatched
+    told = []
+    for names, what, whole in (
+        (left.genes_only_predicted, "genes", comparison.genes),
+        (left.spots_only_predicted, "spots", comparison.spots),
+    ):
+        if names:
+            more = ", …" if len(names) > NAMED else ""
+            told.append(
+                f"{len(names):,} of {len(names) + whole:,} predicted {what} were not measured, so they "
+                f"are left out: {', '.join(names[:NAMED])}{more}"
+            )
+    return tuple(told)
 
 
 def measured_counts(adata: "AnnData") -> "AnnData":
