@@ -42,6 +42,13 @@ class GeneMap:
         A napari viewer (the model, not a plugin proxy).
     changed
         Called when the look changed: quantity, colour map, or limits (also dragged by hand).
+
+    Attributes
+    ----------
+    covered
+        Another map is shown in place of the gene's (see `LocalMap`); change it with `cover`.
+    also_told
+        Spot number → what else to say of the spot under the mouse, or None.
     """
 
     def __init__(self, viewer: Any, changed: Callable[[], None] = lambda: None) -> None:
@@ -55,6 +62,8 @@ class GeneMap:
         self.quantity = Quantity.PREDICTED
         self.colormap = DEFAULT_COLORMAP
         self.contrast = Contrast()
+        self.covered = False
+        self.also_told: Callable[[int], str | None] = lambda spot: None
 
     # --- what is shown ---------------------------------------------------------------------------
     def set_prediction(self, adata: Any) -> None:
@@ -106,6 +115,12 @@ class GeneMap:
         self._stale.update(self._layers)
         self._refresh()
 
+    def cover(self, covered: bool) -> None:
+        """Hide the gene's layers while another map of the gene takes their place, or show them again."""
+        if covered != self.covered:
+            self.covered = covered
+            self._refresh()
+
     @property
     def overlaid(self) -> bool:
         """Whether two genes are drawn over one another now."""
@@ -118,15 +133,17 @@ class GeneMap:
     def hover_text(self, position: Any) -> str | None:
         """Return spot id and values at world `position`, or None beside the spots."""
         layer = self.layer(self.quantity)
-        if layer is None or not layer.visible or self.values is None or self.raster is None:
+        if layer is None or self.values is None or self.raster is None:
+            return None
+        if not (layer.visible or self.covered):
             return None
         row, col = (float(v) for v in layer.world_to_data(position)[-2:])
         spot = self.raster.spot_at(row, col)
         if spot is None:
             return None
         told = [f"{gene}: {self._numbers(gene, spot)}" for gene in self.genes]
-        if far := hover_part(self.values.adata, spot):
-            told.append(far)
+        more = (self.also_told(spot), hover_part(self.values.adata, spot))
+        told.extend(part for part in more if part)
         return "  ·  ".join((f"spot {self.values.adata.obs_names[spot]}", *told))
 
     # --- the layers ------------------------------------------------------------------------------
@@ -159,6 +176,9 @@ class GeneMap:
         for slot in wanted:
             layer = self._present().get(slot) or self._add(slot)
             self._style(slot, layer)
+            if self.covered:
+                layer.visible = layer.colorbar.visible = False
+                continue
             if slot in self._stale:
                 self._paint(slot, layer)
             layer.visible = True

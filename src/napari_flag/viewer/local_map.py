@@ -1,0 +1,242 @@
+"""Where the gene looked at clusters: local Moran's I and its classes, drawn in the gene map's place.
+
+One layer for all genes, as for the gene maps themselves.  Holds no Qt.
+"""
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.viewer.gene_map import DIVERGING, GeneMap
+from napari_flag.viewer.gene_values import Quantity
+
+if TYPE_CHECKING:
+    from napari_flag.statistics.autocorrelation import Neighbours
+    from napari_flag.statistics.local_moran import LocalMoran
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Key: TypeAlias = tuple[str, Quantity]
+"""Gene and quantity."""
+
+CLASS_COLOURS: Final = ("#c8c8c8", "#d55e00", "#56b4e9", "#0072b2", "#e69f00")
+"""Of the classes in the order of `statistics.local_moran.CLASSES`; Okabe & Ito's, apart for all eyes."""
+
+CLASS_MEANINGS: Final = (
+    "not significant",
+    "high among high",
+    "low among high",
+    "low among low",
+    "high among low",
+)
+LIMITS_PERCENTILE: Final = 99.0
+LEVEL: Final = 0.05
+"""Largest p or q at which a spot is more than "not significant"."""
+
+
+class MapKind(Enum):
+    """What of a gene the canvas shows; the value is the word on buttons and layers."""
+
+    EXPRESSION = "expression"
+    LOCAL = "local Moran's I"
+    CLASSES = "clusters"
+
+    @property
+    def meaning(self) -> str:
+        """One line that explains it to a person."""
+        return _MEANING[self]
+
+
+_MEANING: Final = {
+    MapKind.EXPRESSION: "The gene itself",
+    MapKind.LOCAL: "Red where a spot is like its neighbours, blue where it is their opposite",
+    MapKind.CLASSES: "Spots that are high among high, low among low, or outliers, where significant",
+}
+
+
+class LocalMap:
+    """Draws local Moran's I of what a gene map shows, over the same spots.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    gene_map
+        Whose gene and quantity are followed; it is covered while this map is shown.
+
+    Attributes
+    ----------
+    kind
+        What is shown; change it with `set_kind`.
+    corrected
+        Whether classes are those significant over all spots together (q, Benjamini–Hochberg) or those of
+        each spot on its own (p, as esda and GeoDa mask by default); change it with `set_corrected`.
+    """
+
+    def __init__(self, viewer: Any, gene_map: GeneMap) -> None:
+        self._viewer = viewer
+        self._map = gene_map
+        self._layer: Any = None
+        self._adata: Any = None
+        self._graphs: dict[Quantity, tuple[npt.NDArray[np.bool_], Neighbours]] = {}
+        self._found: dict[Key, LocalMoran] = {}
+        self._painted: tuple[Any, ...] | None = None
+        self.kind = MapKind.EXPRESSION
+        self.corrected = False
+        gene_map.also_told = self._told
+
+    # --- what is shown ---------------------------------------------------------------------------
+    @property
+    def layer(self) -> Any:
+        """The layer of this map, or None while there is none or the user deleted it."""
+        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
+
+    @property
+    def key(self) -> Key | None:
+        """Gene and quantity this map is of: those of the gene map, an expression level in any case."""
+        if self._map.values is None or not self._map.genes:
+            return None
+        quantity = self._map.quantity
+        return self._map.genes[0], quantity if quantity.is_expression else Quantity.PREDICTED
+
+    def set_kind(self, kind: MapKind) -> None:
+        """Show the gene itself, its local Moran's I, or the classes."""
+        self.kind = kind
+        self.refresh()
+
+    def set_corrected(self, corrected: bool) -> None:
+        """Mask classes by q (over all spots together) or by p (each spot on its own)."""
+        self.corrected = corrected
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Follow the gene map: call when its prediction, gene or quantity changed."""
+        values = self._map.values
+        if (None if values is None else values.adata) is not self._adata:
+            self._adata = None if values is None else values.adata
+            self._graphs.clear()
+            self._found.clear()
+            self._painted = None
+            self._remove()
+        self._map.cover(self.kind is not MapKind.EXPRESSION and self.key is not None)
+        if not self._map.covered or self.key is None:
+            if self.layer is not None:
+                self._layer.visible = self._layer.colorbar.visible = False
+            return
+        state = (self.kind, *self.key, id(self._found.get(self.key)), self.corrected)
+        if state != self._painted or self.layer is None:
+            self._paint(self.key)
+            self._painted = state
+        self._layer.visible = True
+        self._layer.colorbar.visible = True
+
+    # --- classes ---------------------------------------------------------------------------------
+    def neighbours(self, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_], Neighbours]":
+        """Return which (n,) spots have a value, and the graph over these."""
+        from napari_flag.comparison import spot_neighbours
+
+        if quantity not in self._graphs:
+            assert self._map.values is not None
+            seen = np.isfinite(self._map.values.values(self._map.genes[0], quantity))
+            self._graphs[quantity] = (seen, spot_neighbours(self._adata, seen))
+        return self._graphs[quantity]
+
+    def values(self, key: Key) -> FloatArray:
+        """Return the values of a gene in the spots that have one."""
+        assert self._map.values is not None
+        seen, _ = self.neighbours(key[1])
+        return self._map.values.values(*key)[seen].astype(np.float64)
+
+    def found(self, key: Key) -> "LocalMoran | None":
+        """Return the classes of a gene, if they were handed in."""
+        return self._found.get(key)
+
+    def classes(self, key: Key) -> npt.NDArray[np.int8] | None:
+        """Return the class of each spot of `neighbours`, None where they were not handed in."""
+        found = self._found.get(key)
+        if found is None:
+            return None
+        significant = (found.q if self.corrected else found.p) <= LEVEL
+        return np.where(significant, found.quadrants, 0).astype(np.int8)
+
+    def set_found(self, key: Key, found: "LocalMoran") -> None:
+        """Take over the classes of a gene, over the spots of `neighbours`."""
+        self._found[key] = found
+        self.refresh()
+
+    # --- the layer -------------------------------------------------------------------------------
+    def _paint(self, key: Key) -> None:
+        from napari.utils.colormaps import ensure_colormap
+
+        assert self._map.raster is not None
+        if self.layer is None:
+            self._add()
+        seen, _ = self.neighbours(key[1])
+        numbers = np.full(len(seen), np.nan, np.float32)
+        if self.kind is MapKind.CLASSES:
+            classes = self.classes(key)
+            if classes is not None:
+                numbers[seen] = classes
+            limits, colormap = (-0.5, len(CLASS_COLOURS) - 0.5), _class_colormap()
+        else:
+            numbers[seen] = self._local(key)
+            span = float(np.nanpercentile(np.abs(numbers), LIMITS_PERCENTILE)) or 1.0
+            limits, colormap = (-span, span), ensure_colormap(DIVERGING)
+        self._layer.data = self._map.raster.paint(numbers)
+        self._layer.colormap = colormap
+        self._layer.contrast_limits_range = limits
+        self._layer.contrast_limits = limits
+        self._layer.name = f"{key[0]} · {self.kind.value} ({key[1].value})"
+
+    def _local(self, key: Key) -> FloatArray:
+        from napari_flag.statistics.local_moran import local_values
+
+        return local_values(self.values(key), self.neighbours(key[1])[1].weights)
+
+    def _add(self) -> None:
+        assert self._map.raster is not None
+        active = self._viewer.layers.selection.active
+        self._layer = self._viewer.add_image(
+            np.full(self._map.raster.lookup.shape, np.nan, np.float32),
+            name=MapKind.LOCAL.value,
+            contrast_limits=(-1.0, 1.0),
+            interpolation2d="nearest",
+            blending="translucent_no_depth",
+            visible=False,
+            metadata={keys.LAYER_KIND: "local", keys.LAYER_ADATA: self._adata},
+            **self._map.raster.options(),
+        )
+        self._layer.colorbar.box = True
+        self._layer.colorbar.position = "top_right"
+        self._viewer.layers.selection.active = active
+
+    def _remove(self) -> None:
+        if self.layer is not None:
+            self._viewer.layers.remove(self._layer)
+        self._layer = None
+
+    def _told(self, spot: int) -> str | None:
+        """Return the class of spot number `spot`, where classes are shown."""
+        from napari_flag.statistics.local_moran import CLASSES
+
+        key = self.key
+        found = None if key is None else self._found.get(key)
+        if self.kind is not MapKind.CLASSES or found is None or key is None:
+            return None
+        seen, _ = self.neighbours(key[1])
+        classes = self.classes(key)
+        if not seen[spot] or classes is None:
+            return None
+        row = int(np.count_nonzero(seen[:spot]))
+        number = int(classes[row])
+        chance = f"p {found.p[row]:.2g}, q {found.q[row]:.2g}"
+        return f"{CLASSES[number]}, {CLASS_MEANINGS[number]} ({chance})"
+
+
+def _class_colormap() -> Any:
+    from napari.utils.colormaps import Colormap
+
+    edges = np.linspace(0.0, 1.0, len(CLASS_COLOURS) + 1)
+    return Colormap(list(CLASS_COLOURS), name="local Moran classes", controls=edges, interpolation="zero")
