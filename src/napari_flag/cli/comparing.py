@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_flag.cli import arguments
-from napari_flag.cli.outputs import check_place
+from napari_flag.cli.outputs import check_place, make_folder
 from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
-from napari_flag.errors import UserError
 
 if TYPE_CHECKING:
     from napari_flag.comparison import Comparison, Scores
@@ -85,12 +84,7 @@ def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Name
     from napari_flag.results import write_json, write_table
 
     folder: Path = args.out
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"The folder {folder} cannot be made ({error.strerror}); choose another --out."
-        ) from error
+    make_folder(folder)
     scores = folder / f"{comparison.slide}_scores.json"
     tables = {"X": folder / f"{comparison.slide}_genes.csv"}
     tables["sample"] = folder / f"{comparison.slide}_genes_sample.csv"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from napari_flag import __version__, keys
-from napari_flag.cli import comparing, demonstrating, diagnosing, encoding, listing, predicting
+from napari_flag.cli import comparing, demonstrating, diagnosing, encoding, exporting, listing, predicting
 from napari_flag.cli.arguments import Commands, plain_help
 from napari_flag.errors import UserError
 
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"napari-flag {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for room in (predicting, comparing, demonstrating, listing, encoding, diagnosing):
+    for room in (predicting, comparing, exporting, demonstrating, listing, encoding, diagnosing):
         room.add_commands(commands)
     _add_training_commands(commands)
     _add_debug(commands)

@@ -41,6 +41,22 @@ def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool]) -> boo
     return replaces
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder` where it is not there yet.
+
+    Raises
+    ------
+    UserError
+        When it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be made ({error.strerror}); choose another --out."
+        ) from error
+
+
 def made_by(path: Path, command: str, weights_sha256: str) -> bool:
     """Tell whether `path` is a prediction of the same command with the same weights."""
     import h5py

@@ -1,0 +1,118 @@
+"""Every format a prediction can be exported in, and the one way to do it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from napari_flag.comparison import slide_name
+from napari_flag.exports.genes import choose_genes
+from napari_flag.exports.maps import write_ome_tiff
+from napari_flag.exports.qupath import write_geojson
+from napari_flag.exports.spatial_data import write_spatial_data
+from napari_flag.exports.tables import write_csv
+from napari_flag.progress import Step, Steps
+from napari_flag.results import write_prediction
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
+
+
+Write: TypeAlias = "Callable[[AnnData, Path, Slide | None], Steps[None]]"
+"""Writes a prediction to a path, replacing what is there; the slide is for formats that hold the image."""
+
+
+def write_h5ad(adata: "AnnData", path: Path) -> Steps[None]:
+    """Write `adata` with all its results as h5ad, for scanpy and squidpy.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be written.
+    """
+    yield Step("Writing the h5ad", 0, None)
+    write_prediction(adata, path)
+
+
+def _without_picture(write: "Callable[[AnnData, Path], Steps[None]]") -> Write:
+    return lambda adata, path, slide: write(adata, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format to export in.
+
+    Parameters
+    ----------
+    name
+        As ``export --to`` spells it.
+    suffix
+        Of the file, or of the folder.
+    summary
+        For whom it is, in a few words.
+    write
+        See `Write`.
+    """
+
+    name: str
+    suffix: str
+    summary: str
+    write: Write
+
+
+FORMATS: Final = (
+    Format("h5ad", ".h5ad", "AnnData for scanpy and squidpy", _without_picture(write_h5ad)),
+    Format("spatialdata", ".zarr", "SpatialData for napari-spatialdata and squidpy", write_spatial_data),
+    Format("geojson", ".geojson", "spots and domains for QuPath", _without_picture(write_geojson)),
+    Format("ome-tiff", ".ome.tif", "maps for Fiji, QuPath and napari", _without_picture(write_ome_tiff)),
+    Format("csv", "_expression.csv", "a table with a row per spot", _without_picture(write_csv)),
+)
+
+
+def find_format(name: str) -> Format:
+    """Return the format called `name`.
+
+    Raises
+    ------
+    KeyError
+        When there is none.
+    """
+    return {known.name: known for known in FORMATS}[name]
+
+
+def place_of(adata: "AnnData", wanted: Format, folder: Path) -> Path:
+    """Return where the export of `adata` goes: the slide's name in `folder`."""
+    return folder / f"{slide_name(adata)}{wanted.suffix}"
+
+
+def export(
+    adata: "AnnData",
+    places: Sequence[tuple[Format, Path]],
+    *,
+    genes: Sequence[str] | None = None,
+    slide: "Slide | None" = None,
+) -> Steps[tuple[Path, ...]]:
+    """Write `adata` in several formats and return the paths.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    places
+        Each format and where it goes; what is there is replaced, so ask first.
+    genes
+        Symbols to keep; None keeps all.
+    slide
+        The slide, for formats that hold the image.
+
+    Raises
+    ------
+    UserError
+        When a gene is unknown, a format's program is not installed, or a place cannot be written.
+    """
+    chosen = choose_genes(adata, genes)
+    for wanted, path in places:
+        yield from wanted.write(chosen, path, slide)
+    return tuple(path for _, path in places)

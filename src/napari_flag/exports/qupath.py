@@ -1,0 +1,147 @@
+"""Spots as QuPath's detections with one measurement per gene, domains as its annotations.
+
+The schema is the one that QuPath 0.4 and later write themselves (PathObjectTypeAdapters and
+ROITypeAdapters of its source): ``objectType``, ``name``, ``classification``, ``measurements`` by name,
+coordinates in level-0 px, and ``isEllipse`` beside a polygon whose bounding box is that of the circle.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.comparison import slide_name
+from napari_flag.matching import dense
+from napari_flag.progress import Step, Steps
+from napari_flag.results import check_writable, write_whole_in_steps
+from napari_flag.slides.regions import Annotation, Colour, as_feature
+from napari_flag.viewer.frame import spot_diameter_px
+from napari_flag.viewer.gene_raster import DEFAULT_FILL, typical_pitch
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+CORNERS: Final = 16
+"""Of a spot's outline where a program does not know ``isEllipse``; a multiple of 4 keeps the bounding box."""
+SMOOTH: Final = 0.1
+"""Corners of a domain's outline that stick out by less than this share of half a pitch are left out."""
+PIXEL_DIGITS: Final = 2
+VALUE_DIGITS: Final = 4
+AT_ONCE: Final = 200
+"""Spots written between two signs of life."""
+PALETTE: Final[tuple[Colour, ...]] = (
+    (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
+    (148, 103, 189), (140, 86, 75), (127, 127, 127), (23, 190, 207),
+)  # fmt: skip
+"""Of domains, in turn: Okabe & Ito 2008 and four more."""
+
+
+def write_geojson(adata: "AnnData", path: Path) -> Steps[None]:
+    """Write `adata` for QuPath's "Import objects": spots as detections, domains as annotations.
+
+    Parameters
+    ----------
+    adata
+        A prediction; each gene of ``X`` becomes a measurement "GENE", of ``layers["sd"]`` "GENE sd".
+    path
+        The file, usually ending in ``.geojson``; replaced when all is written.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be written.
+    """
+    check_writable(path)
+    yield from write_whole_in_steps(path, lambda place: _write(adata, place))
+
+
+def _write(adata: "AnnData", place: Path) -> Steps[None]:
+    with place.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [\n')
+        first = True
+        for annotation in domain_annotations(adata):
+            first = _append(file, as_feature(annotation), first)
+        for done, feature in enumerate(spot_features(adata)):
+            if done % AT_ONCE == 0:
+                yield Step("Writing spots for QuPath", done, adata.n_obs)
+            first = _append(file, feature, first)
+        file.write("\n]}\n")
+
+
+def _append(file: TextIO, feature: dict[str, Any], first: bool) -> bool:
+    file.write("" if first else ",\n")
+    file.write(json.dumps(feature, ensure_ascii=False, allow_nan=False))
+    return False
+
+
+def spot_features(adata: "AnnData") -> Iterator[dict[str, Any]]:
+    """Yield one GeoJSON feature per spot; the same spot of the same slide has the same id each time."""
+    xy = np.asarray(adata.obsm[keys.SPATIAL], float)
+    radius = (spot_diameter_px(adata) or DEFAULT_FILL * typical_pitch(xy)) / 2
+    angle = np.linspace(0, 2 * np.pi, CORNERS + 1)
+    rim = radius * np.column_stack([np.cos(angle), np.sin(angle)])
+    rim[-1] = rim[0]
+    classes = adata.obs[keys.DOMAIN].astype(str).to_numpy() if keys.DOMAIN in adata.obs else None
+    colours = {} if classes is None else domain_colours(adata)
+    space = uuid.uuid5(uuid.NAMESPACE_URL, f"napari-flag/{slide_name(adata)}")
+    for row, (name, values) in enumerate(zip(adata.obs_names, _measurements(adata), strict=True)):
+        properties: dict[str, Any] = {"objectType": "detection", "name": str(name), "measurements": values}
+        if classes is not None:
+            label = str(classes[row])
+            properties["classification"] = {"name": f"domain {label}", "color": list(colours[label])}
+        yield {
+            "type": "Feature",
+            "id": str(uuid.uuid5(space, str(name))),
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [np.round(xy[row] + rim, PIXEL_DIGITS).tolist()],
+                "isEllipse": True,
+            },
+            "properties": properties,
+        }
+
+
+def _measurements(adata: "AnnData") -> Iterator[dict[str, float]]:
+    """Yield measurement → value of each spot; what is not a number is left out, as QuPath does."""
+    tables: list[tuple[list[str], npt.NDArray[Any]]] = [(list(adata.var_names), dense(adata.X))]
+    for layer, word in ((keys.SPREAD, "sd"), (keys.MEASURED, "measured")):
+        if layer in adata.layers:
+            tables.append(([f"{gene} {word}" for gene in adata.var_names], dense(adata.layers[layer])))
+    if keys.DISTANCE in adata.obs:
+        tables.append(([keys.DISTANCE], adata.obs[[keys.DISTANCE]].to_numpy()))
+    for row in range(adata.n_obs):
+        yield {
+            name: round(float(value), VALUE_DIGITS)
+            for names, values in tables
+            for name, value in zip(names, values[row], strict=True)
+            if np.isfinite(value)
+        }
+
+
+def domain_colours(adata: "AnnData") -> dict[str, Colour]:
+    """Return label → colour of the domains of `adata`."""
+    labels = sorted(set(adata.obs[keys.DOMAIN].astype(str)), key=lambda label: (len(label), label))
+    return {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
+
+
+def domain_annotations(adata: "AnnData") -> list[Annotation]:
+    """Return one annotation per domain, its outline half a pitch around its spots; none without domains."""
+    if keys.DOMAIN not in adata.obs:
+        return []
+    import shapely
+
+    xy = np.asarray(adata.obsm[keys.SPATIAL], float)
+    labels = adata.obs[keys.DOMAIN].astype(str).to_numpy()
+    reach = 0.51 * typical_pitch(xy)  # a little over half, so that neighbours touch
+    found = []
+    for label, colour in domain_colours(adata).items():
+        squares = shapely.box(*(xy[labels == label] - reach).T, *(xy[labels == label] + reach).T)
+        outline = shapely.union_all(squares).simplify(SMOOTH * reach)
+        parts = tuple(getattr(outline, "geoms", (outline,)))
+        found.append(Annotation(f"domain {label}", parts, f"domain {label}", colour))
+    return found

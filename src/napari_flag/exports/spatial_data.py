@@ -1,0 +1,182 @@
+"""A SpatialData zarr: spots as circles of their true radius, the table that annotates them, the H&E."""
+
+import math
+import warnings
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, Steps
+from napari_flag.results import with_storable_provenance, write_whole_in_steps
+from napari_flag.slides.lazy import LazyLevel
+from napari_flag.slides.pixels import UInt8Array
+from napari_flag.viewer.frame import frame_of, spot_diameter_px
+from napari_flag.viewer.gene_raster import DEFAULT_FILL, typical_pitch
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
+
+SPOTS: Final = "spots"
+TABLE: Final = "table"
+PICTURE: Final = "he"
+"""Names of the elements; the picture is the whole slide, or else the small one in the file."""
+PIXELS: Final = "global"
+MICROMETRES: Final = "um"
+"""Coordinate systems: level-0 pixels, and µm where their size is known."""
+REGION: Final = "region"
+SPOT_ID: Final = "spot_id"
+CHUNK_PX: Final = 1024
+SIGN_OF_LIFE_S: Final = 0.3
+
+
+def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = None) -> Steps[None]:
+    """Write `adata` as a SpatialData zarr, which napari-spatialdata and squidpy open.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    path
+        The folder, usually ending in ``.zarr``; replaced when all is written.
+    slide
+        Its slide, to write the whole image as a pyramid; None writes the small picture in `adata`.
+
+    Raises
+    ------
+    UserError
+        When SpatialData is not installed or the folder cannot be written.
+    """
+    try:
+        import spatialdata  # noqa: F401 - named here so that the sentence comes before any work
+    except ImportError as error:
+        raise UserError(
+            "SpatialData is not installed, so no SpatialData zarr can be written; install it with "
+            'pip install "napari-flag[spatialdata]".'
+        ) from error
+    if not path.parent.is_dir():
+        raise UserError(
+            f"The folder {path.parent} does not exist, so {path.name} cannot be written there; create "
+            "it or choose another."
+        )
+    yield from write_whole_in_steps(path, lambda place: _write(adata, place, slide))
+
+
+def _write(adata: "AnnData", place: Path, slide: "Slide | None") -> Steps[None]:
+    from spatialdata import SpatialData
+
+    yield Step("Gathering spots and table", 0, None)
+    elements = {SPOTS: _circles(adata)}
+    table = _table(adata)
+    yield Step("Gathering the picture", 0, None)
+    reading = _Reading(slide) if slide is not None else None
+    images = {PICTURE: _pyramid(adata, slide, reading)} if slide and reading else _small_picture(adata)
+    whole = SpatialData(images=images, shapes=elements, tables={TABLE: table})
+    yield from _write_aside(whole, place, reading)
+
+
+def _write_aside(whole: Any, place: Path, reading: "_Reading | None") -> Steps[None]:
+    """Write in a thread of its own, since SpatialData gives no signs of life; reading stops it."""
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        job = aside.submit(_write_quietly, whole, place)
+        try:
+            while not job.done():
+                wait([job], timeout=SIGN_OF_LIFE_S)
+                done, total = (reading.done, reading.total) if reading is not None else (0, None)
+                yield Step("Writing the SpatialData zarr", done, total, "tiles")
+            job.result()
+        finally:
+            if reading is not None:
+                reading.stopped = True
+
+
+def _write_quietly(whole: Any, place: Path) -> None:
+    import dask
+
+    # one thread: several would write on for a while after one was told to stop
+    with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):
+        warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
+        whole.write(place)
+
+
+class _Reading:
+    """Counts the tiles read of a slide while it is written, and ends the writing when told to."""
+
+    def __init__(self, slide: "Slide") -> None:
+        self._slide = slide
+        self.done = 0
+        self.total = math.ceil(slide.size[0] / CHUNK_PX) * math.ceil(slide.size[1] / CHUNK_PX)
+        self.stopped = False
+
+    def __call__(self, x: int, y: int, width: int, height: int) -> UInt8Array:
+        if self.stopped:
+            raise InterruptedError("cancelled")
+        self.done = min(self.done + 1, self.total)
+        return self._slide.read_region(x, y, width, height)
+
+
+def _transformations(adata: "AnnData", scale: float, axes: tuple[str, ...] = ("x", "y")) -> dict[str, Any]:
+    """Return name of a coordinate system → transformation of an element `scale` level-0 px per unit."""
+    from spatialdata.transformations import Scale
+
+    mpp = frame_of(adata).mpp
+    factors = {PIXELS: scale} | ({MICROMETRES: scale * mpp} if mpp is not None else {})
+    return {name: Scale([factor] * len(axes), axes=axes) for name, factor in factors.items()}
+
+
+def _circles(adata: "AnnData") -> Any:
+    from spatialdata.models import ShapesModel
+
+    xy = np.asarray(adata.obsm[keys.SPATIAL], float)
+    diameter = spot_diameter_px(adata) or DEFAULT_FILL * typical_pitch(xy)
+    return ShapesModel.parse(
+        xy, geometry=0, radius=diameter / 2, index=adata.obs_names.to_numpy(),
+        transformations=_transformations(adata, 1.0),
+    )  # fmt: skip
+
+
+def _table(adata: "AnnData") -> Any:
+    import pandas as pd
+    from spatialdata.models import TableModel
+
+    table = with_storable_provenance(adata)
+    table.obs = table.obs.copy()
+    table.obs[REGION] = pd.Categorical([SPOTS] * table.n_obs)
+    table.obs[SPOT_ID] = table.obs_names.to_numpy()
+    return TableModel.parse(table, region=SPOTS, region_key=REGION, instance_key=SPOT_ID)
+
+
+def _small_picture(adata: "AnnData") -> dict[str, Any]:
+    from spatialdata.models import Image2DModel
+
+    for library in dict(adata.uns.get(keys.SPATIAL, {})).values():
+        images, factors = dict(library).get("images", {}), dict(library).get("scalefactors", {})
+        for name in ("hires", "lowres"):
+            factor = factors.get(f"tissue_{name}_scalef")
+            if name in images and factor:
+                small = np.asarray(images[name])[..., :3]
+                transformations = _transformations(adata, 1.0 / float(factor))
+                parsed = Image2DModel.parse(
+                    small, dims=("y", "x", "c"), c_coords=["r", "g", "b"], transformations=transformations
+                )
+                return {PICTURE: parsed}
+    return {}
+
+
+def _pyramid(adata: "AnnData", slide: "Slide", reading: _Reading) -> Any:
+    """Return the slide as a multiscale image that is read, halved and written chunk by chunk."""
+    import dask.array
+    from spatialdata.models import Image2DModel
+
+    from_array: Any = dask.array.from_array
+    lazy = from_array(LazyLevel(slide.size, reading), chunks=(CHUNK_PX, CHUNK_PX, 3), asarray=False)
+    halvings = max(0, int(np.floor(np.log2(max(slide.size) / CHUNK_PX))))
+    return Image2DModel.parse(
+        lazy, dims=("y", "x", "c"), c_coords=["r", "g", "b"], chunks=(3, CHUNK_PX, CHUNK_PX),
+        scale_factors=[2] * halvings or None, transformations=_transformations(adata, 1.0),
+    )  # fmt: skip
