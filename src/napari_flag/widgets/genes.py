@@ -322,7 +322,7 @@ class GenesDock(QWidget):
 
     def save_figure(self, path: Path) -> None:
         """Save what is shown to `path`; what goes wrong is said in the dock."""
-        from napari_flag.viewer.gene_figure import save_gene_figure
+        from napari_flag.figures.gene_figure import save_gene_figure
 
         self.messages.clear()
         try:

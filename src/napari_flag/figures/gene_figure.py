@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.viewer.frame import Frame, frame_of, provenance, spot_diameter_px
+from napari_flag.figures.spot_map import draw_discs, draw_scale_bar, draw_tissue, frame_axes
+from napari_flag.viewer.frame import frame_of, provenance
 from napari_flag.viewer.gene_map import DIVERGING, GeneMap
-from napari_flag.viewer.gene_raster import DEFAULT_FILL, typical_pitch
 from napari_flag.viewer.gene_values import Quantity
 
 if TYPE_CHECKING:
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
 
 DPI: Final = 200
-THUMBNAIL_PX: Final = 1600
-MANY_SPOTS: Final = 5000
-"""From here on the spots of an SVG are a picture, or no program would open it."""
-
 FORMATS: Final = (".png", ".svg")
 
 OVERLAY_RGB: Final = ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0))
@@ -66,48 +61,25 @@ def gene_figure(gene_map: GeneMap, slide: "Slide | None") -> "Figure":
     figure = Figure(figsize=(7.2, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    _draw_tissue(axes, adata, slide)
+    draw_tissue(axes, adata, slide)
     _draw_spots(figure, axes, gene_map)
-    _frame_axes(axes, adata)
-    _draw_scale_bar(axes, frame_of(adata))
+    frame_axes(axes, adata)
+    draw_scale_bar(axes, frame_of(adata))
     title = " and ".join(gene_map.genes[: 2 if gene_map.overlaid else 1])
     axes.set_title(f"{title}, {quantity.value}", fontsize=13, loc="left")
     axes.set_xlabel(_source(adata), fontsize=7, loc="left", wrap=True)
     return figure
 
 
-def _draw_tissue(axes: "Axes", adata: Any, slide: "Slide | None") -> None:
-    picture, width, height = _thumbnail(adata, slide)
-    if picture is not None:
-        axes.imshow(picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5), zorder=0)
-
-
-def _thumbnail(adata: Any, slide: "Slide | None") -> tuple[npt.NDArray[Any] | None, float, float]:
-    """Return the H&E and its size in level-0 px: of the slide, else of the file's own picture."""
-    ours = provenance(adata)
-    if slide is not None and slide.name == ours.get(keys.SLIDE_NAME, slide.name):
-        width, height = slide.size
-        return slide.thumbnail(THUMBNAIL_PX), float(width), float(height)
-    for library in dict(adata.uns.get(keys.SPATIAL, {})).values():
-        images, factors = dict(library).get("images", {}), dict(library).get("scalefactors", {})
-        for name in ("hires", "lowres"):
-            factor = factors.get(f"tissue_{name}_scalef")
-            if name in images and factor:
-                picture = np.asarray(images[name])
-                return picture, picture.shape[1] / factor, picture.shape[0] / factor
-    return None, 0.0, 0.0
-
-
 def _draw_spots(figure: "Figure", axes: "Axes", gene_map: GeneMap) -> None:
     """Draw each spot at its true diameter, coloured as on the screen, with a bar per gene."""
     from matplotlib.cm import ScalarMappable
-    from matplotlib.collections import EllipseCollection
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     values, quantity = gene_map.values, gene_map.quantity
     assert values is not None
-    xy = np.asarray(values.adata.obsm[keys.SPATIAL], float)[:, :2]
-    colours, seen = np.zeros((len(xy), 4)), np.ones(len(xy), bool)
+    spots = values.adata.n_obs
+    colours, seen = np.zeros((spots, 4)), np.ones(spots, bool)
     for nth, gene in enumerate(gene_map.genes[: 2 if gene_map.overlaid else 1]):
         numbers = values.values(gene, quantity)
         seen &= np.isfinite(numbers)
@@ -120,14 +92,7 @@ def _draw_spots(figure: "Figure", axes: "Axes", gene_map: GeneMap) -> None:
         colours += scale.to_rgba(np.nan_to_num(numbers))
         bar = figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.02)
         bar.set_label(f"{gene} {_label(quantity)}, {values.units}", fontsize=9)
-    diameter = spot_diameter_px(values.adata) or DEFAULT_FILL * typical_pitch(xy)
-    sizes = np.full(int(seen.sum()), diameter)
-    spots = EllipseCollection(
-        sizes, sizes, np.zeros_like(sizes), units="xy", offsets=xy[seen], linewidths=0,
-        offset_transform=axes.transData, facecolors=colours.clip(0, 1)[seen], zorder=1,
-    )  # fmt: skip
-    spots.set_rasterized(len(xy) > MANY_SPOTS)
-    axes.add_collection(spots)
+    draw_discs(axes, values.adata, colours, seen)
 
 
 def _label(quantity: Quantity) -> str:
@@ -135,38 +100,6 @@ def _label(quantity: Quantity) -> str:
         Quantity.DIFFERENCE: "predicted − measured",
         Quantity.SPREAD: "spread (standard deviation over samples)",
     }.get(quantity, quantity.value)
-
-
-def _frame_axes(axes: "Axes", adata: Any) -> None:
-    xy = np.asarray(adata.obsm[keys.SPATIAL], float)[:, :2]
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    margin = 0.04 * float((high - low).max()) + typical_pitch(xy)
-    axes.set_xlim(low[0] - margin, high[0] + margin)
-    axes.set_ylim(high[1] + margin, low[1] - margin)
-    axes.set_aspect("equal")
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
-def _draw_scale_bar(axes: "Axes", frame: Frame) -> None:
-    left, right = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    width = right - left
-    length = _round_length(width * frame.um_per_px / 5)
-    start, y = left + 0.04 * width, bottom + 0.05 * (top - bottom)
-    axes.plot([start, start + length / frame.um_per_px], [y, y], color="black", lw=3, zorder=5)
-    unit = "px (µm per pixel not known)" if frame.mpp is None else "µm"
-    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
-    axes.text(
-        start, y + 0.012 * (top - bottom), f"{length:,.0f} {unit}", fontsize=9, zorder=5,
-        va="bottom", bbox=box,
-    )  # fmt: skip
-
-
-def _round_length(about: float) -> float:
-    """Return the largest 1, 2 or 5 times a power of ten not above `about`."""
-    power = 10.0 ** np.floor(np.log10(about))
-    return float(max(step * power for step in (1, 2, 5) if step * power <= about))
 
 
 def _source(adata: Any) -> str:
