@@ -7,6 +7,7 @@ from tests.fakes import fake_prediction
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.viewer.gene_values import Quantity
+from napari_flag.viewer.local_map import MapKind
 from napari_flag.viewer.selection import Region
 from napari_flag.viewer.shortcuts import SHORTCUTS
 from napari_flag.widgets.session import Session
@@ -107,3 +108,14 @@ def test_keys_over_the_picture_show_what_the_list_of_shortcuts_says(session):
     assert session.gene_map.quantity is Quantity.PREDICTED
     listed = {shortcut.key for shortcut in SHORTCUTS}
     assert {key for key in bound if key.startswith("Alt")} <= listed
+
+
+def test_the_kind_of_map_is_told_and_follows_the_gene(session):
+    heard = told(session.mapKindChanged)
+    session.set_map_kind(MapKind.LOCAL)
+    session.set_map_kind(MapKind.LOCAL)
+    session.select_gene("VIM")
+    assert heard == [MapKind.LOCAL]
+    assert [la.name for la in session.viewer.layers if la.visible] == ["VIM · local Moran's I (predicted)"]
+    session.set_prediction(None)
+    assert len(session.viewer.layers) == 0

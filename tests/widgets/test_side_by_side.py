@@ -4,6 +4,7 @@ from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
 from napari_flag.viewer.gene_values import Quantity
+from napari_flag.viewer.local_map import MapKind
 from napari_flag.widgets.session import Session
 from napari_flag.widgets.side_by_side import SideBySideDock
 
@@ -95,3 +96,24 @@ def test_a_closed_dock_lets_go_of_the_viewer(make_napari_viewer):
 def test_the_slide_goes_when_it_goes_from_the_main_viewer(dock, viewer):
     viewer.layers.remove("fake")
     assert names(dock) == [f"{dock.session.gene} · measured"]
+
+
+def test_a_pair_shows_its_second_gene_here_in_the_same_quantity_until_the_next_gene(dock):
+    dock.session.show_pair("ERBB2", "VIM")
+    assert names(dock)[-1] == "VIM · predicted"
+    assert "VIM" in dock.title.text()
+    assert not dock.quantity.isEnabled()
+    dock.session.show_quantity(Quantity.SPREAD)
+    assert names(dock)[-1] == "VIM · spread"
+    dock.session.select_gene("CDH1")
+    assert names(dock)[-1] == "CDH1 · measured"
+    assert dock.quantity.isEnabled()
+
+
+def test_local_moran_of_the_measurement_is_drawn_beside_that_of_the_prediction(dock, viewer):
+    dock.session.set_map_kind(MapKind.LOCAL)
+    dock.session.select_gene("VIM")
+    assert names(dock)[-1] == "VIM · local Moran's I (measured)"
+    assert next(la.name for la in viewer.layers[::-1] if la.visible) == "VIM · local Moran's I (predicted)"
+    dock.session.set_map_kind(MapKind.EXPRESSION)
+    assert names(dock)[-1] == "VIM · measured"

@@ -3,6 +3,7 @@
 One layer for all genes, as for the gene maps themselves.  Holds no Qt.
 """
 
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -56,6 +57,28 @@ _MEANING: Final = {
 }
 
 
+@dataclass(slots=True)
+class Shared:
+    """What all local maps of one session share.
+
+    Parameters
+    ----------
+    kind
+        What is shown.
+    corrected
+        Whether classes are masked by q, over all spots together, instead of p.
+    found
+        Classes computed so far.
+    maps
+        The maps that show it.
+    """
+
+    kind: MapKind = MapKind.EXPRESSION
+    corrected: bool = False
+    found: "dict[Key, LocalMoran]" = field(default_factory=dict)
+    maps: "list[LocalMap]" = field(default_factory=list)
+
+
 class LocalMap:
     """Draws local Moran's I of what a gene map shows, over the same spots.
 
@@ -65,26 +88,20 @@ class LocalMap:
         A napari viewer (the model, not a plugin proxy).
     gene_map
         Whose gene and quantity are followed; it is covered while this map is shown.
-
-    Attributes
-    ----------
-    kind
-        What is shown; change it with `set_kind`.
-    corrected
-        Whether classes are those significant over all spots together (q, Benjamini–Hochberg) or those of
-        each spot on its own (p, as esda and GeoDa mask by default); change it with `set_corrected`.
+    beside
+        The map of another canvas whose kind, mask and classes are shared; None for the first.
     """
 
-    def __init__(self, viewer: Any, gene_map: GeneMap) -> None:
+    def __init__(self, viewer: Any, gene_map: GeneMap, beside: "LocalMap | None" = None) -> None:
+        self.shared = Shared() if beside is None else beside.shared
+        self.shared.maps.append(self)
+        self._first = beside is None
         self._viewer = viewer
         self._map = gene_map
         self._layer: Any = None
         self._adata: Any = None
         self._graphs: dict[Quantity, tuple[npt.NDArray[np.bool_], Neighbours]] = {}
-        self._found: dict[Key, LocalMoran] = {}
         self._painted: tuple[Any, ...] | None = None
-        self.kind = MapKind.EXPRESSION
-        self.corrected = False
         gene_map.also_told = self._told
 
     # --- what is shown ---------------------------------------------------------------------------
@@ -101,15 +118,36 @@ class LocalMap:
         quantity = self._map.quantity
         return self._map.genes[0], quantity if quantity.is_expression else Quantity.PREDICTED
 
+    @property
+    def kind(self) -> MapKind:
+        """What is shown."""
+        return self.shared.kind
+
+    @property
+    def corrected(self) -> bool:
+        """Whether classes are those significant over all spots together (q, Benjamini–Hochberg).
+
+        Else they are those of each spot on its own (p), as esda and GeoDa mask by default.
+        """
+        return self.shared.corrected
+
     def set_kind(self, kind: MapKind) -> None:
-        """Show the gene itself, its local Moran's I, or the classes."""
-        self.kind = kind
-        self.refresh()
+        """Show the gene itself, its local Moran's I, or the classes, in all canvases."""
+        self.shared.kind = kind
+        self._refresh_all()
+
+    def leave(self) -> None:
+        """Show nothing any more: the canvas is being closed."""
+        self.shared.maps.remove(self)
+
+    def _refresh_all(self) -> None:
+        for other in self.shared.maps:
+            other.refresh()
 
     def set_corrected(self, corrected: bool) -> None:
         """Mask classes by q (over all spots together) or by p (each spot on its own)."""
-        self.corrected = corrected
-        self.refresh()
+        self.shared.corrected = corrected
+        self._refresh_all()
 
     def refresh(self) -> None:
         """Follow the gene map: call when its prediction, gene or quantity changed."""
@@ -117,7 +155,8 @@ class LocalMap:
         if (None if values is None else values.adata) is not self._adata:
             self._adata = None if values is None else values.adata
             self._graphs.clear()
-            self._found.clear()
+            if self._first:
+                self.shared.found.clear()
             self._painted = None
             self._remove()
         self._map.cover(self.kind is not MapKind.EXPRESSION and self.key is not None)
@@ -125,7 +164,7 @@ class LocalMap:
             if self.layer is not None:
                 self._layer.visible = self._layer.colorbar.visible = False
             return
-        state = (self.kind, *self.key, id(self._found.get(self.key)), self.corrected)
+        state = (self.kind, *self.key, id(self.shared.found.get(self.key)), self.corrected)
         if state != self._painted or self.layer is None:
             self._paint(self.key)
             self._painted = state
@@ -151,11 +190,11 @@ class LocalMap:
 
     def found(self, key: Key) -> "LocalMoran | None":
         """Return the classes of a gene, if they were handed in."""
-        return self._found.get(key)
+        return self.shared.found.get(key)
 
     def classes(self, key: Key) -> npt.NDArray[np.int8] | None:
         """Return the class of each spot of `neighbours`, None where they were not handed in."""
-        found = self._found.get(key)
+        found = self.shared.found.get(key)
         if found is None:
             return None
         significant = (found.q if self.corrected else found.p) <= LEVEL
@@ -163,8 +202,8 @@ class LocalMap:
 
     def set_found(self, key: Key, found: "LocalMoran") -> None:
         """Take over the classes of a gene, over the spots of `neighbours`."""
-        self._found[key] = found
-        self.refresh()
+        self.shared.found[key] = found
+        self._refresh_all()
 
     # --- the layer -------------------------------------------------------------------------------
     def _paint(self, key: Key) -> None:
@@ -222,7 +261,7 @@ class LocalMap:
         from napari_flag.statistics.local_moran import CLASSES
 
         key = self.key
-        found = None if key is None else self._found.get(key)
+        found = None if key is None else self.shared.found.get(key)
         if self.kind is not MapKind.CLASSES or found is None or key is None:
             return None
         seen, _ = self.neighbours(key[1])

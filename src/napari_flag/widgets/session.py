@@ -16,6 +16,7 @@ from napari_flag.matching import lay_beside
 from napari_flag.viewer.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap
 from napari_flag.viewer.gene_values import Quantity
 from napari_flag.viewer.hover import Hover
+from napari_flag.viewer.local_map import LocalMap, MapKind
 from napari_flag.viewer.shortcuts import SHOW_QUANTITY, STEP
 from napari_flag.viewer.unlike_map import UnlikeMap
 
@@ -59,6 +60,8 @@ class Session(QObject):
         Genes in the order the arrow keys walk through them; the Genes dock sets it.
     gene_map
         The gene layers drawn in the viewer; follows prediction and genes by itself.
+    local_map
+        Where the gene clusters, in the place of the gene; follows by itself too.
     unlike_map
         The rings that say how far each spot lies from the training tissue; follows the prediction.
     """
@@ -71,6 +74,8 @@ class Session(QObject):
     """The gene now looked at."""
     genesShownChanged = Signal(list)
     """All genes now painted, the selected one first."""
+    mapKindChanged = Signal(object)
+    """What of the gene is painted: a `MapKind`."""
     pairChanged = Signal()
     """`gene_beside` changed."""
     geneSetChanged = Signal(tuple)
@@ -96,8 +101,9 @@ class Session(QObject):
         self.gene_set_name = ""
         self.region: Region | None = None
         self.measured: AnnData | None = None
-        self.gene_map = GeneMap(viewer, self.lookChanged.emit)
+        self.gene_map = GeneMap(viewer, self._on_look)
         self.gene_map.colormap = preferred_colormap()
+        self.local_map = LocalMap(viewer, self.gene_map)
         self.unlike_map = UnlikeMap(viewer)
         self._keys_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
@@ -157,9 +163,7 @@ class Session(QObject):
             When there is no prediction yet, or as `matching.lay_beside`; nothing is changed then.
         """
         if self.adata is None:
-            raise UserError(
-                "There is no prediction to compare yet; predict first, or open a prediction."
-            )
+            raise UserError("There is no prediction to compare yet; predict first, or open a prediction.")
         if measured is None:
             self.adata.layers.pop(keys.MEASURED, None)
         else:
@@ -173,6 +177,7 @@ class Session(QObject):
         known = set(names)
         kept = [gene for gene in self.genes_shown if gene in known] or names[:1]
         self.gene_map.set_prediction(adata)
+        self.local_map.refresh()
         self.unlike_map.set_prediction(adata)
         if adata is None:
             return
@@ -195,6 +200,16 @@ class Session(QObject):
         """Show the spots predicted so far; the prediction itself is untouched."""
         self._paint_from(partial)
         self.previewArrived.emit(partial)
+
+    def _on_look(self) -> None:
+        self.local_map.refresh()
+        self.lookChanged.emit()
+
+    def set_map_kind(self, kind: MapKind) -> None:
+        """Paint the gene itself, its local Moran's I, or the classes of it."""
+        if kind is not self.local_map.kind:
+            self.local_map.set_kind(kind)
+            self.mapKindChanged.emit(kind)
 
     def select_gene(self, name: str) -> None:
         """Look at gene `name`; a second gene overlaid stays unless it is the same."""

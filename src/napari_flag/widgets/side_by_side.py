@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_flag.viewer.gene_values import GeneValues, Quantity
 from napari_flag.viewer.hover import Hover
+from napari_flag.viewer.local_map import LocalMap
 from napari_flag.viewer.section_scores import MEANING, SectionScores, score_section
 from napari_flag.widgets.forms import MessageList, plain_label
 from napari_flag.widgets.linked_canvas import LinkedCanvas, camera_of
@@ -38,6 +39,7 @@ class SideBySideDock(QWidget):
         self.session = Session.of(napari_viewer)
         self.scores: SectionScores | None = None
         self.canvas = LinkedCanvas(self.session.viewer)
+        self.local_map = LocalMap(self.canvas.model, self.canvas.gene_map, self.session.local_map)
         self._hover = Hover(self.canvas.model, self.canvas.gene_map, self._on_hovered)
         self._build()
         self.session.predictionChanged.connect(self._on_prediction)
@@ -137,11 +139,23 @@ class SideBySideDock(QWidget):
         self.canvas.gene_map.set_quantity(wanted)
 
     def _on_genes(self, genes: list[str]) -> None:
-        gene_map = self.canvas.gene_map
-        gene_map.show([gene for gene in genes if gene_map.values and gene in gene_map.values])
-        self.title.setText(" and ".join(genes) if self.session.adata is not None else "")
+        gene_map, other = self.canvas.gene_map, self.session.gene_beside
+        shown = genes if other is None else [other]
+        gene_map.show([gene for gene in shown if gene_map.values and gene in gene_map.values])
+        self._follow_pair(other)
+        self.local_map.refresh()
+        named = " and ".join(genes) if other is None else f"{other}, beside {genes[0]}"
+        self.title.setText(named if self.session.adata is not None else "")
         self._copy_limits()
         self._show_gene_score()
+
+    def _follow_pair(self, other: str | None) -> None:
+        """Show two genes of a pair in one quantity, and go back to the chosen one after."""
+        gene_map = self.canvas.gene_map
+        wanted = self.quantity.currentData() if other is None else self.session.gene_map.quantity
+        if gene_map.values and wanted is not gene_map.quantity and gene_map.values.why_not(wanted) is None:
+            gene_map.set_quantity(wanted)
+        self.quantity.setEnabled(other is None and self.session.adata is not None)
 
     def _on_look(self) -> None:
         """Take over colours and limits of the main canvas."""
@@ -150,6 +164,8 @@ class SideBySideDock(QWidget):
             here.set_colormap(there.colormap)
         if here.contrast != there.contrast:
             here.set_contrast(there.contrast)
+        if self.session.gene_beside is not None:
+            self._follow_pair(self.session.gene_beside)
         self._copy_limits()
 
     def _copy_limits(self) -> None:
@@ -173,6 +189,7 @@ class SideBySideDock(QWidget):
         values = self.canvas.gene_map.values
         if values is not None and values.why_not(quantity) is None:
             self.canvas.gene_map.set_quantity(quantity)
+            self.local_map.refresh()
             self._copy_limits()
 
     # --- scores ----------------------------------------------------------------------------------
@@ -187,7 +204,7 @@ class SideBySideDock(QWidget):
         self.summary.setToolTip(f"Over {scores.spots:,} spots. Moran's I: {scores.neighbours}.")
 
     def _show_gene_score(self) -> None:
-        gene = self.session.gene
+        gene = self.session.gene_beside or self.session.gene
         score = None if self.scores is None or gene is None else self.scores.genes.get(gene)
         self.gene_score.setVisible(score is not None)
         if score is None:
@@ -216,6 +233,7 @@ class SideBySideDock(QWidget):
             self.session.predictionChanged.disconnect(self._on_prediction)
             self.session.genesShownChanged.disconnect(self._on_genes)
             self.session.lookChanged.disconnect(self._on_look)
+            self.local_map.leave()
             self.canvas.close_canvas()
         super().closeEvent(event)
 
