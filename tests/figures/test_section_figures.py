@@ -6,8 +6,9 @@ from tests.fakes import fake_prediction
 
 from napari_flag import keys
 from napari_flag.figures.calibration import draw_calibration
+from napari_flag.figures.coexpression import draw_coexpression
+from napari_flag.figures.moran import draw_moran
 from napari_flag.figures.section import section_of
-from napari_flag.figures.structure import clustered_order, draw_coexpression, draw_moran
 
 
 @pytest.fixture
@@ -25,12 +26,6 @@ def test_the_moran_scatter_has_every_gene_and_the_identity(section):
     line = panel.lines[0]
     np.testing.assert_allclose(line.get_xdata(), line.get_ydata())
     assert f"SSC {section.scores['SSC']:.2f}" in panel.get_title(loc="left")
-
-
-def test_genes_that_rise_together_stand_together():
-    pair = np.array([[1, 0.1, 0.9, 0.1], [0.1, 1, 0.1, 0.9], [0.9, 0.1, 1, 0.1], [0.1, 0.9, 0.1, 1]])
-    order = clustered_order(pair).tolist()
-    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
 
 
 def test_truth_and_predictions_are_drawn_in_one_order(section):

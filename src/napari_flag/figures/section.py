@@ -4,16 +4,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.comparison import score_values, slide_name
+from napari_flag.comparison import score_values, slide_name, spot_neighbours
 from napari_flag.matching import dense
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.autocorrelation import find_neighbours
 from napari_flag.statistics.intervals import neighbouring_blocks
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from napari_flag.comparison import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Section:
         Of the section.
     genes
         G symbols.
+    rows
+        (n,) int64, which spots of the prediction were measured.
     truth, predicted, sample
         (n, G) float64 log2(count + 1): measured, ``X``, and one joint sample.
     spread
@@ -38,6 +42,7 @@ class Section:
 
     name: str
     genes: tuple[str, ...]
+    rows: npt.NDArray[np.int64]
     truth: FloatArray
     predicted: FloatArray
     sample: FloatArray
@@ -47,36 +52,38 @@ class Section:
     scores: dict[str, float]
 
 
-def section_of(adata: "AnnData") -> Section:
+def section_of(adata: "AnnData", comparison: "Comparison | None" = None) -> Section:
     """Return the spots and genes of `adata` that have a truth, and what the pictures need of them.
 
     Parameters
     ----------
     adata
         A prediction with ``layers["measured"]`` (see `matching.lay_beside`).
+    comparison
+        Of the same prediction and truth, where it was made already; scores and Moran's I are its.
     """
     truth = _float(adata.layers[keys.MEASURED])
-    spots, genes = np.isfinite(truth).any(1), np.isfinite(truth).any(0)
-    chosen = np.ix_(spots, genes)
+    rows, columns = np.flatnonzero(np.isfinite(truth).any(1)), np.flatnonzero(np.isfinite(truth).any(0))
+    chosen = np.ix_(rows, columns)
     truth, predicted = truth[chosen], _float(adata.X)[chosen]
-    symbols = tuple(str(gene) for gene in adata.var_names[genes])
-    xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[spots]
-    array = None
-    if keys.ARRAY_ROW in adata.obs and keys.ARRAY_COL in adata.obs:
-        array = adata.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.int64)[spots]
-    neighbours = find_neighbours(xy, array, adata.uns[keys.PROVENANCE].get(keys.LATTICE, "none"))
-    scores, table = score_values(predicted, truth, neighbours, neighbouring_blocks(xy), list(symbols), seed=0)
-    spread = _float(adata.layers[keys.SPREAD])[chosen] if keys.SPREAD in adata.layers else None
+    symbols = tuple(str(gene) for gene in adata.var_names[columns])
+    if comparison is None:
+        neighbours = spot_neighbours(adata, rows)
+        blocks = neighbouring_blocks(np.asarray(adata.obsm[keys.SPATIAL], np.float64)[rows])
+        scores, table = score_values(predicted, truth, neighbours, blocks, list(symbols), seed=0)
+    else:
+        scores, table = comparison.scores["X"], comparison.tables["X"]
     return Section(
-        slide_name(adata),
-        symbols,
-        truth,
-        predicted,
-        _float(adata.layers[keys.SAMPLE])[chosen],
-        spread,
-        table.moran_measured.to_numpy(),
-        table.moran_predicted.to_numpy(),
-        scores.values,
+        name=slide_name(adata),
+        genes=symbols,
+        rows=rows,
+        truth=truth,
+        predicted=predicted,
+        sample=_float(adata.layers[keys.SAMPLE])[chosen],
+        spread=_float(adata.layers[keys.SPREAD])[chosen] if keys.SPREAD in adata.layers else None,
+        moran_truth=table.moran_measured.to_numpy(),
+        moran_predicted=table.moran_predicted.to_numpy(),
+        scores=scores.values,
     )
 
 

@@ -56,7 +56,8 @@ def draw_all(places: "Sequence[Path]") -> "dict[str, Figure]":
     from flag_training.figures.sources import find_logs, find_sections
     from napari_flag.errors import UserError
     from napari_flag.figures.calibration import draw_calibration
-    from napari_flag.figures.structure import draw_coexpression, draw_moran
+    from napari_flag.figures.coexpression import draw_coexpression
+    from napari_flag.figures.moran import draw_moran
 
     logs, sections = find_logs(places), find_sections(places)
     if not logs and not sections:
