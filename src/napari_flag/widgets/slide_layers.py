@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.viewer.frame import Frame
+from napari_flag.viewer.region_shapes import outline
 from napari_flag.viewer.slide_layer import OUTLINE_COLOUR, LayerData, slide_layer, spots_layer
 from napari_flag.widgets.linked_canvas import camera_of
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from napari_flag.slides.spots import Spots
 
 REGION_NAME: Final = "Region"
-ELLIPSE_SIDES: Final = 64
 RINGS_UP_TO: Final = 5_000
 """More spots than these are drawn as one picture, whose cost does not grow with their number."""
 
@@ -189,7 +188,7 @@ def region_polygons(layer: Any, slide_layer: Any, name: str) -> tuple[Any, ...]:
     for kind, corners in zip(layer.shape_type, layer.data, strict=True):
         if kind in ("line", "path"):
             continue
-        points = _outline(kind, np.asarray(corners, dtype=float)[:, -2:])
+        points = outline(kind, np.asarray(corners, dtype=float)[:, -2:])
         xy = np.array([slide_layer.world_to_data(layer.data_to_world(p))[-2:] for p in points])
         polygon = make_valid(Polygon(xy[:, ::-1]))
         if polygon.area > 0:
@@ -200,14 +199,3 @@ def region_polygons(layer: Any, slide_layer: Any, name: str) -> tuple[Any, ...]:
             "rectangle or ellipse in it, or choose another region."
         )
     return tuple(polygons)
-
-
-def _outline(kind: str, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the corners of a shape; napari keeps an ellipse as the corners of its box."""
-    if kind != "ellipse":
-        return corners
-    center = corners.mean(axis=0)
-    one, two = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
-    angle = np.linspace(0, 2 * np.pi, ELLIPSE_SIDES, endpoint=False)
-    outline: npt.NDArray[np.float64] = center + np.cos(angle)[:, None] * one + np.sin(angle)[:, None] * two
-    return outline
