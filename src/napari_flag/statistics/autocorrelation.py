@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.spatial import cKDTree
-from scipy.stats import norm
 
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.spots import Lattice
 from napari_flag.statistics import significance
-from napari_flag.statistics.accuracy import ROUNDING, FloatArray, constant_genes, pearson
+from napari_flag.statistics.accuracy import FloatArray, constant_genes, pearson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +35,9 @@ A one-factor prediction, stored in float32, has correlations within 1e-9 of 1; P
 a pattern with the truth comes out near .40 on her2st, all of it rounding.
 """
 
-GENES_AT_ONCE = 256
-"""Genes whose values are held at once: 5,000 spots of them are 10 MB of float64."""
+VALUES_AT_ONCE = 640_000
+"""Values (spots × genes) worked on at once: 5 MB of float64, about what a cache holds."""
+FEWEST_GENES_AT_ONCE = 16
 
 TIES = 8
 """Extra candidates looked at so that equally near neighbours are chosen by place, not by order."""
@@ -204,7 +204,7 @@ def moran_test(
     Parameters
     ----------
     values
-        (n, G) array or scipy sparse matrix, any unit; `GENES_AT_ONCE` genes are widened at a time.
+        (n, G) array or scipy sparse matrix, any unit; `VALUES_AT_ONCE` are widened at a time.
     weights
         (n, n) CSR; row-standardised for the reports.
     permutations
@@ -235,86 +235,20 @@ def moran_test(
         )
     if sparse.issparse(values):
         values = values.tocsc()
-    graph = _Graph(significance.Null.of(weights), significance.upper_half(weights))
-    parts: list[pd.DataFrame] = []
-    for start in range(0, genes, GENES_AT_ONCE):
-        block = values[:, start : start + GENES_AT_ONCE]
+    graph = significance.TestGraph.of(weights)
+    parts: list[dict[str, FloatArray]] = []
+    width = max(FEWEST_GENES_AT_ONCE, VALUES_AT_ONCE // n)
+    for start in range(0, genes, width):
+        block = values[:, start : start + width]
         yield Step("Testing Moran's I", start, genes, "genes")
-        z, columns = _test_block(block.toarray() if sparse.issparse(block) else block, graph)
+        z, columns = graph.analytic(block.toarray() if sparse.issparse(block) else block)
         if permutations:
-            columns["p_permuted"] = yield from _permute(z, columns, graph, permutations, seed, (start, genes))
-        parts.append(pd.DataFrame(columns))
-    table = pd.concat(parts, ignore_index=True)
-    table["q"] = significance.q_values(table["p_permuted" if permutations else "p"].to_numpy())
-    return table
 
+            def sign(done: int, start: int = start, many: int = z.shape[1]) -> Step:
+                return Step("Testing Moran's I", start + many * done // permutations, genes, "genes")
 
-@dataclass(frozen=True, slots=True)
-class _Graph:
-    """The graph of a test: its moments, and each pair of neighbours once."""
-
-    null: significance.Null
-    half: sparse.csr_array
-
-
-def _test_block(values: npt.NDArray[Any], graph: _Graph) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Return (n, g) values as deviations in standard deviations, and the analytic columns of (g,)."""
-    null = graph.null
-    z = values.astype(np.float64)
-    mean = z.mean(axis=0)
-    z -= mean
-    high, low = z.max(axis=0), z.min(axis=0)
-    silent = high - low <= ROUNDING * np.maximum(np.maximum(np.abs(mean + low), np.abs(mean + high)), 1.0)
-    squared = np.einsum("ig,ig->g", z, z)
-    squared[silent] = 1.0
-    z *= np.sqrt(null.n / squared)
-    z[:, silent] = 0.0
-    if null.s0 == 0.0:
-        unknown = np.full(z.shape[1], np.nan)
-        names = ("I", "expected_I", "variance", "z", "p", "variance_dealt", "p_dealt")
-        return z, dict.fromkeys(names, unknown) | {"expected_I": np.full(z.shape[1], null.expected)}
-    moran = np.einsum("ig,ig->g", z, graph.half @ z) / null.s0
-    moran[silent] = null.expected
-    fourth = z * z
-    kurtosis = np.einsum("ig,ig->g", fourth, fourth) / null.n
-    dealt, normal = null.variance_if_dealt(kurtosis), null.variance_if_normal()
-    dealt[silent] = normal
-    score = (moran - null.expected) / np.sqrt(normal)
-    p, p_dealt = norm.sf(score), norm.sf((moran - null.expected) / np.sqrt(dealt))
-    p[silent] = p_dealt[silent] = 1.0
-    same = np.ones(z.shape[1])
-    return z, {
-        "I": moran,
-        "expected_I": null.expected * same,
-        "variance": normal * same,
-        "z": score,
-        "p": p,
-        "variance_dealt": dealt,
-        "p_dealt": p_dealt,
-    }
-
-
-def _permute(
-    z: FloatArray,
-    columns: dict[str, FloatArray],
-    graph: _Graph,
-    permutations: int,
-    seed: int,
-    place: tuple[int, int],
-) -> Steps[FloatArray]:
-    """Return (g,) permutation p-values of a block that begins at gene `place[0]` of `place[1]`."""
-    start, genes = place
-    if graph.null.s0 == 0.0:
-        return columns["p"]
-    observed = columns["I"] - significance.TIE * np.sqrt(columns["variance_dealt"])
-    reached = yield from significance.count_as_large(
-        z.astype(np.float32),
-        graph.half.astype(np.float32),
-        observed * graph.null.s0,
-        permutations,
-        seed,
-        lambda done: Step("Testing Moran's I", start + z.shape[1] * done // permutations, genes, "genes"),
-    )
-    p: FloatArray = (reached + 1) / (permutations + 1)
-    p[~z.any(axis=0)] = 1.0
-    return p
+            columns["p_permuted"] = yield from graph.permuted(z, columns, permutations, seed, sign)
+        parts.append(columns)
+    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    table["q"] = significance.q_values(table["p_permuted" if permutations else "p"])
+    return pd.DataFrame(table)

@@ -6,14 +6,15 @@ independently from one normal distribution, or the values at hand dealt out at r
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, norm
 
 from napari_flag.progress import Step, Steps
-from napari_flag.statistics.accuracy import FloatArray
+from napari_flag.statistics.accuracy import ROUNDING, FloatArray, constant_genes
 
 FEWEST_SPOTS = 4
 """The variance under random dealing has n − 3 in its denominator."""
@@ -58,12 +59,11 @@ class Null:
     s2: float
 
     @classmethod
-    def of(cls, weights: sparse.csr_array) -> "Null":
-        """Sum up an (n, n) graph."""
-        both = weights + weights.T
-        ends = np.asarray(weights.sum(axis=1)).ravel() + np.asarray(weights.sum(axis=0)).ravel()
-        s1 = float((both.data * both.data).sum()) / 2.0
-        return cls(weights.shape[0], float(weights.sum()), s1, float(ends @ ends))
+    def of(cls, both: sparse.csr_array) -> "Null":
+        """Sum up an (n, n) graph, given W + W'."""
+        ends = np.asarray(both.sum(axis=1)).ravel()
+        s1 = float(both.data @ both.data) / 2.0
+        return cls(both.shape[0], float(ends.sum()) / 2.0, s1, float(ends @ ends))
 
     @property
     def expected(self) -> float:
@@ -91,12 +91,95 @@ class Null:
         return variance
 
 
-def upper_half(weights: sparse.csr_array) -> sparse.csr_array:
-    """Return U with z'Uz = z'Wz and each pair of neighbours once: half the work where they are mutual."""
-    once = sparse.triu(weights + weights.T, k=1) + sparse.diags_array(weights.diagonal())
-    half = sparse.csr_array(once)
-    half.eliminate_zeros()
-    return half
+@dataclass(frozen=True, slots=True)
+class TestGraph:
+    """A graph prepared for testing many genes.
+
+    Parameters
+    ----------
+    null
+        Moments of Moran's I on it.
+    half
+        (n, n) U with z'Uz = z'Wz and each pair of neighbours once: half the work where they are mutual.
+    """
+
+    null: Null
+    half: sparse.csr_array
+
+    @classmethod
+    def of(cls, weights: sparse.csr_array) -> "TestGraph":
+        """Prepare (n, n) weights."""
+        both = sparse.csr_array(weights + weights.T)
+        null = Null.of(both)
+        row = np.repeat(np.arange(null.n), np.diff(both.indptr))
+        once = both.indices >= row
+        share = np.where(both.indices == row, 0.5, 1.0)[once]  # W + W' has the diagonal twice
+        starts = np.concatenate([[0], np.cumsum(np.bincount(row[once], minlength=null.n))])
+        columns = both.indices[once].astype(np.int32)
+        parts = (both.data[once] * share, columns, starts.astype(np.int32))
+        return cls(null, sparse.csr_array(parts, shape=both.shape))
+
+    def analytic(self, values: npt.NDArray[Any]) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """Return (n, g) centred values, 0 for constant genes, and the analytic columns of `moran_test`."""
+        null = self.null
+        z = values.astype(np.float64)
+        mean = z.mean(axis=0)
+        z -= mean
+        squared = np.einsum("ig,ig->g", z, z)
+        silent = squared <= null.n * (2.0 * ROUNDING * np.maximum(np.abs(mean), 1.0)) ** 2
+        silent[silent] = constant_genes(values[:, silent]) if silent.any() else False
+        squared[silent] = 1.0
+        z[:, silent] = 0.0
+        if null.s0 == 0.0:
+            return z, _no_neighbours(z.shape[1], null.expected)
+        moran = np.einsum("ig,ig->g", z, self.half @ z) * (null.n / null.s0 / squared)
+        moran[silent] = null.expected
+        square = z * z
+        kurtosis = np.einsum("ig,ig->g", square, square) * null.n / squared**2
+        normal = np.full(z.shape[1], null.variance_if_normal())
+        dealt = null.variance_if_dealt(kurtosis)
+        dealt[silent] = normal[silent]
+        above = moran - null.expected
+        score = above / np.sqrt(normal)
+        p, p_dealt = norm.sf(score), norm.sf(above / np.sqrt(dealt))
+        p[silent] = p_dealt[silent] = 1.0
+        return z, {
+            "I": moran,
+            "expected_I": np.full(z.shape[1], null.expected),
+            "variance": normal,
+            "z": score,
+            "p": p,
+            "variance_dealt": dealt,
+            "p_dealt": p_dealt,
+        }
+
+    def permuted(
+        self,
+        z: FloatArray,
+        columns: dict[str, FloatArray],
+        permutations: int,
+        seed: int,
+        sign: Callable[[int], Step],
+    ) -> Steps[FloatArray]:
+        """Return (g,) permutation p-values of what `analytic` returned; `sign` as for `count_as_large`."""
+        if self.null.s0 == 0.0:
+            return columns["p"]
+        size = np.sqrt(np.einsum("ig,ig->g", z, z) / self.null.n)
+        silent = size == 0.0
+        size[silent] = 1.0
+        enough = self.null.s0 * (columns["I"] - TIE * np.sqrt(columns["variance_dealt"]))
+        reached = yield from count_as_large(
+            (z / size).astype(np.float32), self.half.astype(np.float32), enough, permutations, seed, sign
+        )
+        p: FloatArray = (reached + 1) / (permutations + 1)
+        p[silent] = 1.0
+        return p
+
+
+def _no_neighbours(genes: int, expected: float) -> dict[str, FloatArray]:
+    unknown = np.full(genes, np.nan)
+    names = ("I", "expected_I", "variance", "z", "p", "variance_dealt", "p_dealt")
+    return dict.fromkeys(names, unknown) | {"expected_I": np.full(genes, expected)}
 
 
 def count_as_large(
@@ -117,7 +200,7 @@ def count_as_large(
     z
         (n, G) centred values.
     half
-        (n, n) float32 from `upper_half`.
+        (n, n) float32, `TestGraph.half`.
     enough
         (G,) what must be reached: the observed z'Wz, less what rounding may take.
     permutations, seed
