@@ -143,3 +143,14 @@ def test_without_diffusion_every_sample_is_the_regression(slide):
         ]
     assert torch.equal(*drawn)
     assert drawn[0].std() > 0.01
+
+
+def test_only_the_kernel_branch_is_heard_on_a_slide_unlike_the_training_slides(slide):
+    network, (xy, features) = tiny(), slide
+    graph = GraphTensors.of(build_graph(xy, features, 200.0))
+    raw = torch.from_numpy(features)
+    with torch.inference_mode():
+        kernel = network.mean_head.kernel(raw, graph)
+        familiar, strange = (network.mean_head(raw, graph, torch.tensor(x)) for x in (0.0, 1.0))
+    torch.testing.assert_close(strange, kernel)
+    assert (familiar - kernel).abs().max() > 0.1

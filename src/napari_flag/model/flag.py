@@ -38,7 +38,8 @@ class FlagConfig:
     mean_width, mean_layers, mean_dropout
         Their size.
     graph_share
-        Share of the graph branches in the mean head; the rest is the kernel branch.
+        Share of the graph branches in the mean head on a slide like the training slides; the rest is the
+        kernel branch.
     sharp, rough
         Multiples of each gene's Moran's I on the training slides at which the expectation, and ``X``, are
         kept (`mean_head.Sharpening`); 0 leaves them smooth.
@@ -183,7 +184,8 @@ class Flag(nn.Module):
         spread = self.get_buffer("spread")
         location, scale, moran = self.frames.expression(features)
         sharpening = Sharpening(moran, self.config.sharp, self.config.rough)
-        expected, noise = sharpening.apply(self.mean_head(framed, graph), graph)
+        expected = self.mean_head(framed, graph, self.frames.strangeness(features))
+        expected, noise = sharpening.apply(expected, graph)
         expected = expected / spread
         spatial = self.spatial(framed, expected, graph)
         return Context(

@@ -91,14 +91,18 @@ class MeanHead(nn.Module):
         self.branches = nn.ModuleList(GraphBranch(config) for _ in range(config.members))
         self.register_buffer("lift", torch.ones(config.components))
 
-    def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
-        """Return (n, G) expected expression in the slide's frame from (n, c) features in it."""
+    def forward(self, features: Tensor, graph: GraphTensors, strangeness: Tensor) -> Tensor:
+        """Return (n, G) expected expression in the slide's frame from (n, c) features in it.
+
+        The more a slide is unlike the training slides (() `strangeness`, 0 to 1), the more the kernel
+        branch has to say: only what is linear in it is known to carry over.
+        """
         expected: Tensor = self.kernel(features, graph)
         if not self.graph_share:
             return expected
         lifted = features * self.get_buffer("lift")
         branches = torch.stack([branch(lifted, graph) for branch in self.branches]).mean(0)
-        return (1 - self.graph_share) * expected + self.graph_share * branches
+        return expected + self.graph_share * (1 - strangeness) * (branches - expected)
 
 
 @dataclass(frozen=True, slots=True)
