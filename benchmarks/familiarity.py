@@ -156,8 +156,8 @@ class Bench:
             for factor in (0.5, 1.46):
                 wrong = slide.with_mpp(stated * factor, "wrong on purpose")
                 yield f"µm/px stated × {factor}", self._encode(net, wrong, xy)
-            for case in CHANGES:
-                yield case, self._encode(net, slide, xy, case)
+            for case, change in CHANGES.items():
+                yield case, self._encode(net, slide, xy, change, case)
             yield "blank background", self._encode(net, slide, blank(slide))
         with open_slide(demo_slide()) as slide:
             xy = read_spots(demo_table(), slide=slide).spots.xy
@@ -179,11 +179,11 @@ class Bench:
         net: TileNet,
         slide: Slide,
         xy: npt.NDArray[np.float64],
-        change: Change | None = None,
+        change: Change = np.ascontiguousarray,
         case: str = "",
     ) -> Features:
-        """Encode tiles, changed as `CHANGES` says of `case`."""
-        encoder, change = EmbeddedEncoder(net), CHANGES.get(case, np.ascontiguousarray)
+        """Encode tiles that `change` has changed; `case` names it."""
+        encoder = EmbeddedEncoder(net)
         told = repr((encoder.fingerprint, slide.path.name, slide.mpp, case)).encode() + xy.tobytes()
         place = self.run / f"changed_{hashlib.sha256(told).hexdigest()[:12]}.npy"
         if place.exists():
