@@ -8,7 +8,9 @@ from napari_flag.progress import finish
 from napari_flag.statistics.local_moran import CLASSES, local_moran
 from napari_flag.viewer.gene_map import GeneMap
 from napari_flag.viewer.gene_values import Quantity
-from napari_flag.viewer.local_map import CLASS_COLOURS, CLASS_MEANINGS, LocalMap, MapKind
+from napari_flag.viewer.local_map import LocalMap
+from napari_flag.viewer.local_search import find_classes
+from napari_flag.viewer.map_kind import CLASS_COLOURS, CLASS_MEANINGS, MapKind, text_overlay_of
 
 
 class Maps:
@@ -70,7 +72,7 @@ def test_classes_are_blank_until_they_are_handed_in_and_never_of_another_gene(ma
     key = maps.local.key
     _, graph = maps.local.neighbours(key[1])
     found = finish(local_moran(maps.local.values(key), graph.weights, permutations=999))
-    maps.local.set_found(key, found)
+    maps.local.set_found({key: found})
     shown = [int(maps.painted(spot)) for spot in range(64)]
     assert shown == np.where(found.p <= 0.05, found.quadrants, 0).tolist()
     assert any(shown)
@@ -89,7 +91,7 @@ def test_the_spot_under_the_mouse_tells_its_class(maps):
     key = maps.local.key
     _, graph = maps.local.neighbours(key[1])
     found = finish(local_moran(maps.local.values(key), graph.weights, permutations=999))
-    maps.local.set_found(key, found)
+    maps.local.set_found({key: found})
     y_x = maps.gene_map.values.adata.obsm[keys.SPATIAL][9][::-1] * 0.5
     text = maps.gene_map.hover_text(y_x)
     number = maps.local.classes(key)[9]
@@ -112,7 +114,7 @@ def test_another_prediction_forgets_the_classes_of_the_one_before(maps):
     maps.local.set_kind(MapKind.CLASSES)
     key = maps.local.key
     _, graph = maps.local.neighbours(key[1])
-    maps.local.set_found(key, finish(local_moran(maps.local.values(key), graph.weights, permutations=9)))
+    maps.local.set_found({key: finish(local_moran(maps.local.values(key), graph.weights, permutations=9))})
     maps.gene_map.set_prediction(fake_prediction(64, n_genes=6, seed=5))
     assert maps.local.found(key) is None
     assert maps.names == ["ERBB2 · clusters (predicted)"]
@@ -123,3 +125,35 @@ def test_a_layer_the_person_deleted_is_drawn_again(maps):
     maps.viewer.layers.remove(maps.local.layer)
     maps.gene_map.show(["ESR1"])
     assert maps.names == ["ESR1 · local Moran's I (predicted)"]
+
+
+def test_what_is_missing_is_computed_once(maps):
+    assert maps.local.missing() == []
+    maps.local.set_kind(MapKind.CLASSES)
+    found = finish(find_classes(maps.local.missing()))
+    assert set(found) == {("ERBB2", Quantity.PREDICTED)}
+    maps.local.set_found(found)
+    assert maps.local.missing() == []
+    assert np.isfinite(maps.painted(0))
+
+
+def test_the_classes_are_named_on_the_canvas_while_they_are_shown_and_no_text_of_others_is_touched(maps):
+    overlay = text_overlay_of(maps.viewer)
+    maps.local.set_kind(MapKind.CLASSES)
+    assert "3  low among low" in overlay.text.splitlines()
+    assert overlay.visible
+    maps.local.set_kind(MapKind.LOCAL)
+    assert not overlay.visible
+    overlay.text, overlay.visible = "mine", True
+    maps.local.set_kind(MapKind.CLASSES)
+    maps.local.set_kind(MapKind.EXPRESSION)
+    assert (overlay.text, overlay.visible) == ("mine", True)
+
+
+def test_the_layer_controls_are_those_of_the_picture_looked_at(maps):
+    selection = maps.viewer.layers.selection
+    maps.local.set_kind(MapKind.LOCAL)
+    maps.gene_map.show(["ESR1"])
+    assert selection.active is maps.local.layer
+    maps.local.set_kind(MapKind.EXPRESSION)
+    assert selection.active is maps.gene_map.layer(Quantity.PREDICTED)

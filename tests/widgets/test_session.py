@@ -7,7 +7,7 @@ from tests.fakes import fake_prediction
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.viewer.gene_values import Quantity
-from napari_flag.viewer.local_map import MapKind
+from napari_flag.viewer.map_kind import MapKind
 from napari_flag.viewer.selection import Region
 from napari_flag.viewer.shortcuts import SHORTCUTS
 from napari_flag.widgets.session import Session

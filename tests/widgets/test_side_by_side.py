@@ -4,7 +4,7 @@ from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
 from napari_flag.viewer.gene_values import Quantity
-from napari_flag.viewer.local_map import MapKind
+from napari_flag.viewer.map_kind import MapKind
 from napari_flag.widgets.session import Session
 from napari_flag.widgets.side_by_side import SideBySideDock
 

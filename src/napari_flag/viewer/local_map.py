@@ -4,7 +4,6 @@ One layer for all genes, as for the gene maps themselves.  Holds no Qt.
 """
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -13,6 +12,14 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.viewer.gene_map import DIVERGING, GeneMap
 from napari_flag.viewer.gene_values import Quantity
+from napari_flag.viewer.map_kind import (
+    CLASS_COLOURS,
+    CLASS_MEANINGS,
+    LEGEND,
+    MapKind,
+    class_colormap,
+    text_overlay_of,
+)
 
 if TYPE_CHECKING:
     from napari_flag.statistics.autocorrelation import Neighbours
@@ -21,40 +28,12 @@ if TYPE_CHECKING:
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Key: TypeAlias = tuple[str, Quantity]
 """Gene and quantity."""
+Wanted: TypeAlias = tuple[Key, FloatArray, Any]
+"""What to compute classes of: the key, (n,) values, and (n, n) CSR weights."""
 
-CLASS_COLOURS: Final = ("#c8c8c8", "#d55e00", "#56b4e9", "#0072b2", "#e69f00")
-"""Of the classes in the order of `statistics.local_moran.CLASSES`; Okabe & Ito's, apart for all eyes."""
-
-CLASS_MEANINGS: Final = (
-    "not significant",
-    "high among high",
-    "low among high",
-    "low among low",
-    "high among low",
-)
 LIMITS_PERCENTILE: Final = 99.0
 LEVEL: Final = 0.05
 """Largest p or q at which a spot is more than "not significant"."""
-
-
-class MapKind(Enum):
-    """What of a gene the canvas shows; the value is the word on buttons and layers."""
-
-    EXPRESSION = "expression"
-    LOCAL = "local Moran's I"
-    CLASSES = "clusters"
-
-    @property
-    def meaning(self) -> str:
-        """One line that explains it to a person."""
-        return _MEANING[self]
-
-
-_MEANING: Final = {
-    MapKind.EXPRESSION: "The gene itself",
-    MapKind.LOCAL: "Red where a spot is like its neighbours, blue where it is their opposite",
-    MapKind.CLASSES: "Spots that are high among high, low among low, or outliers, where significant",
-}
 
 
 @dataclass(slots=True)
@@ -161,15 +140,15 @@ class LocalMap:
             self._remove()
         self._map.cover(self.kind is not MapKind.EXPRESSION and self.key is not None)
         if not self._map.covered or self.key is None:
-            if self.layer is not None:
-                self._layer.visible = self._layer.colorbar.visible = False
+            self._hide()
             return
         state = (self.kind, *self.key, id(self.shared.found.get(self.key)), self.corrected)
         if state != self._painted or self.layer is None:
             self._paint(self.key)
             self._painted = state
-        self._layer.visible = True
-        self._layer.colorbar.visible = True
+        self._layer.visible = self._layer.colorbar.visible = True
+        self._make_active(self._layer, instead_of=self._gene_layer())
+        self._write_legend()
 
     # --- classes ---------------------------------------------------------------------------------
     def neighbours(self, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_], Neighbours]":
@@ -200,10 +179,20 @@ class LocalMap:
         significant = (found.q if self.corrected else found.p) <= LEVEL
         return np.where(significant, found.quadrants, 0).astype(np.int8)
 
-    def set_found(self, key: Key, found: "LocalMoran") -> None:
-        """Take over the classes of a gene, over the spots of `neighbours`."""
-        self.shared.found[key] = found
+    def set_found(self, found: "dict[Key, LocalMoran]") -> None:
+        """Take over classes, each over the spots of `neighbours`."""
+        self.shared.found.update(found)
         self._refresh_all()
+
+    def missing(self) -> "list[Wanted]":
+        """Return what must be computed before the classes of all canvases can be shown."""
+        wanted: dict[Key, Wanted] = {}
+        for other in self.shared.maps:
+            key = other.key
+            if self.kind is MapKind.CLASSES and key is not None and key not in self.shared.found:
+                _, graph = other.neighbours(key[1])
+                wanted[key] = (key, other.values(key), graph.weights)
+        return list(wanted.values())
 
     # --- the layer -------------------------------------------------------------------------------
     def _paint(self, key: Key) -> None:
@@ -218,7 +207,7 @@ class LocalMap:
             classes = self.classes(key)
             if classes is not None:
                 numbers[seen] = classes
-            limits, colormap = (-0.5, len(CLASS_COLOURS) - 0.5), _class_colormap()
+            limits, colormap = (-0.5, len(CLASS_COLOURS) - 0.5), class_colormap()
         else:
             numbers[seen] = self._local(key)
             span = float(np.nanpercentile(np.abs(numbers), LIMITS_PERCENTILE)) or 1.0
@@ -251,10 +240,36 @@ class LocalMap:
         self._layer.colorbar.position = "top_right"
         self._viewer.layers.selection.active = active
 
+    def _gene_layer(self) -> Any:
+        return self._map.layer(self._map.quantity)
+
+    def _make_active(self, layer: Any, instead_of: Any) -> None:
+        """Let the layer controls be those of the picture looked at."""
+        selection = self._viewer.layers.selection
+        if layer is not None and selection.active in (None, instead_of):
+            selection.active = layer
+
+    def _hide(self) -> None:
+        if self.layer is not None:
+            self._layer.visible = self._layer.colorbar.visible = False
+            self._make_active(self._gene_layer(), instead_of=self._layer)
+        self._write_legend()
+
+    def _write_legend(self) -> None:
+        """Name the classes beside the colour bar; a text the person put there is left alone."""
+        overlay = text_overlay_of(self._viewer)
+        if self._map.covered and self.kind is MapKind.CLASSES:
+            if not overlay.visible or not overlay.text:
+                overlay.text, overlay.position = LEGEND, "top_right"
+                overlay.visible = overlay.box = True
+        elif overlay.text == LEGEND:
+            overlay.text, overlay.visible = "", False
+
     def _remove(self) -> None:
         if self.layer is not None:
             self._viewer.layers.remove(self._layer)
         self._layer = None
+        self._write_legend()
 
     def _told(self, spot: int) -> str | None:
         """Return the class of spot number `spot`, where classes are shown."""
@@ -272,10 +287,3 @@ class LocalMap:
         number = int(classes[row])
         chance = f"p {found.p[row]:.2g}, q {found.q[row]:.2g}"
         return f"{CLASSES[number]}, {CLASS_MEANINGS[number]} ({chance})"
-
-
-def _class_colormap() -> Any:
-    from napari.utils.colormaps import Colormap
-
-    edges = np.linspace(0.0, 1.0, len(CLASS_COLOURS) + 1)
-    return Colormap(list(CLASS_COLOURS), name="local Moran classes", controls=edges, interpolation="zero")

@@ -8,7 +8,7 @@ from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QPainter, QPen
 
 from napari_flag.viewer.plot_axes import Axis, bin_edges
-from napari_flag.widgets.plots import Plot, PlotStyle
+from napari_flag.widgets.plots import Plot, PlotStyle, write_beside
 
 
 class Histogram(Plot):
@@ -66,9 +66,7 @@ class Histogram(Plot):
         if not np.isfinite(value):
             return
         top = self._line(painter, frame, value, QPen(style.marked, 2.0))
-        width = painter.fontMetrics().horizontalAdvance(self._marked)
-        left = top.x() + 4 if top.x() + 4 + width < frame.right() else top.x() - 4 - width
-        painter.drawText(QPointF(left, top.y() + painter.fontMetrics().ascent()), self._marked)
+        write_beside(painter, frame, top, self._marked, style.marked, style)
 
     def _line(self, painter: QPainter, frame: QRectF, value: float, pen: QPen) -> QPointF:
         painter.setPen(pen)

@@ -194,3 +194,20 @@ def draw_axes(painter: QPainter, frame: QRectF, x_axis: Axis, y_axis: Axis, styl
     beside = QRectF(-frame.bottom() - BOTTOM, 0, frame.height() + BOTTOM + TOP, height)
     painter.drawText(beside, Qt.AlignmentFlag.AlignCenter, y_axis.label)
     painter.restore()
+
+
+def write_beside(
+    painter: QPainter, frame: QRectF, spot: QPointF, text: str, colour: QColor, style: PlotStyle
+) -> None:
+    """Write `text` beside `spot`, inside `frame`, on ground of its own so that points do not cross it."""
+    metrics = painter.fontMetrics()
+    width, height = metrics.horizontalAdvance(text) + 6, metrics.height()
+    right = spot.x() + 8
+    left = right if right + width < frame.right() else spot.x() - 8 - width
+    top = min(max(spot.y() - height - 2, frame.top()), frame.bottom() - height)
+    box = QRectF(left, top, width, height)
+    ground = QColor(style.ground)
+    ground.setAlpha(215)
+    painter.fillRect(box, ground)
+    painter.setPen(colour)
+    painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)

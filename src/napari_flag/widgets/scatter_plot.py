@@ -10,7 +10,7 @@ from qtpy.QtGui import QMouseEvent, QPainter, QPen
 from qtpy.QtWidgets import QToolTip, QWidget
 
 from napari_flag.viewer.plot_axes import axis_over
-from napari_flag.widgets.plots import Plot, PlotStyle
+from napari_flag.widgets.plots import Plot, PlotStyle, write_beside
 
 REACH_PX: Final = 12.0
 """A point this near to the mouse is meant."""
@@ -127,16 +127,12 @@ class ScatterPlot(Plot):
                 continue
             row = self._row_of[name]
             spot = self.at(self._x[row], self._y[row], frame)
-            painter.setPen(QPen(colour, 2.0))
+            painter.setPen(QPen(style.ground, 4.0))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawEllipse(spot, MARK_PX / 2, MARK_PX / 2)
-            width = painter.fontMetrics().horizontalAdvance(name)
-            left = (
-                spot.x() + MARK_PX
-                if spot.x() + MARK_PX + width < frame.right()
-                else spot.x() - MARK_PX - width
-            )
-            painter.drawText(QPointF(left, max(spot.y() - 4, frame.top() + 12)), name)
+            painter.setPen(QPen(colour, 2.0))
+            painter.drawEllipse(spot, MARK_PX / 2, MARK_PX / 2)
+            write_beside(painter, frame, spot, name, colour, style)
 
     # --- mouse -----------------------------------------------------------------------------------
     def mouseMoveEvent(self, event: QMouseEvent | None) -> None:

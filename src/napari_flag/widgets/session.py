@@ -16,7 +16,8 @@ from napari_flag.matching import lay_beside
 from napari_flag.viewer.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap
 from napari_flag.viewer.gene_values import Quantity
 from napari_flag.viewer.hover import Hover
-from napari_flag.viewer.local_map import LocalMap, MapKind
+from napari_flag.viewer.local_map import LocalMap
+from napari_flag.viewer.map_kind import MapKind
 from napari_flag.viewer.shortcuts import SHOW_QUANTITY, STEP
 from napari_flag.viewer.unlike_map import UnlikeMap
 

@@ -1,0 +1,310 @@
+"""The Spatial dock: which genes cluster in space, where they do, and whether truth agrees."""
+
+import math
+from pathlib import Path
+from typing import Any, Final
+
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QResizeEvent
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_flag.errors import UserError
+from napari_flag.viewer.gene_names import GeneNames
+from napari_flag.viewer.gene_search import look_up
+from napari_flag.viewer.local_search import find_classes
+from napari_flag.viewer.map_kind import MapKind
+from napari_flag.viewer.spatial_scores import SpatialScores, score_spatially
+from napari_flag.widgets.errands import Errands
+from napari_flag.widgets.figure_files import ask_figure_path
+from napari_flag.widgets.forms import MessageList, narrow, plain_label
+from napari_flag.widgets.job_strip import JobStrip
+from napari_flag.widgets.map_choice import MapChoice
+from napari_flag.widgets.number_table import Column, NumberView, probability
+from napari_flag.widgets.scatter_plot import ScatterPlot
+from napari_flag.widgets.session import Session
+
+NOTHING_YET: Final = (
+    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
+)
+NO_TRUTH: Final = (
+    "No measured expression lies beside this prediction, so Moran's I of prediction and truth cannot be "
+    "compared. The table ranks the predicted genes; choose counts in the Compare dock to see both."
+)
+PERMUTATIONS: Final = (0, 99, 999)
+WALK_MS: Final = 150
+"""Clusters are computed for the gene a person stays on, not for each one the arrow keys pass."""
+PREDICTED: Final = Column(
+    "predicted", "I pred.", "Moran's I of the prediction: 1 when like spots lie together"
+)
+MEASURED: Final = Column("measured", "I true", "Moran's I of the measurement")
+Q: Final = Column(
+    "q", "q", "Of clustering by chance, corrected over all genes (Benjamini–Hochberg)", probability
+)
+
+
+class SpatialDock(QWidget):
+    """Genes ranked by Moran's I, the map of the chosen one, and a scatter against the truth.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer; gene and picture are shared with its other docks through `Session`.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.session = Session.of(napari_viewer)
+        self.scores: SpatialScores | None = None
+        self._names = GeneNames(())
+        self._errands = Errands(self)
+        self._walk = _timer(self, WALK_MS)
+        self._in_sight = _timer(self, 0)  # after the layout has passed the size on to the table
+        self._build()
+        self._lay_out()
+        self._connect()
+        self._on_prediction()
+
+    # --- construction ----------------------------------------------------------------------------
+    def _build(self) -> None:
+        self.choice = MapChoice()
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("Search a gene, or paste a list")
+        self.search.setClearButtonEnabled(True)
+        self.found = plain_label()
+        self.table = NumberView("Gene", width=60)
+        self.heading = plain_label()
+        self.scatter = ScatterPlot()
+        self.scatter.setMinimumHeight(170)
+        self.permutations = narrow(QComboBox())
+        for number in PERMUTATIONS:
+            self.permutations.addItem(f"{number} shuffles" if number else "normal", number)
+        self.permutations.setAccessibleName("How q is computed")
+        self.permutations.setToolTip(
+            "From the normal approximation, or by shuffling the spots, which takes longer"
+        )
+        self.save_figure = QPushButton("Figure…")
+        self.save_figure.setToolTip("Save the scatter (PNG or SVG)")
+        self.save_table = QPushButton("Table…")
+        self.save_table.setToolTip("Save Moran's I of all genes (CSV)")
+        self.messages = MessageList()
+        self.strip = JobStrip(self._errands, self)
+
+    def _lay_out(self) -> None:
+        foot = QHBoxLayout()
+        foot.addWidget(QLabel("q from"))
+        foot.addWidget(self.permutations, 1)
+        foot.addWidget(self.save_figure)
+        foot.addWidget(self.save_table)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(6, 6, 6, 6)
+        box.setSpacing(4)
+        box.addWidget(self.choice)
+        box.addWidget(self.search)
+        box.addWidget(self.found)
+        box.addWidget(self.table, 3)
+        box.addWidget(self.heading)
+        box.addWidget(self.scatter, 2)
+        box.addWidget(self.messages)
+        box.addWidget(self.strip)
+        box.addLayout(foot)
+        self.setMinimumWidth(300)
+
+    def _connect(self) -> None:
+        self._in_sight.timeout.connect(lambda: self.table.scrollTo(self.table.currentIndex()))
+        self._walk.timeout.connect(self._find_classes)
+        self.choice.kindChosen.connect(self.session.set_map_kind)
+        self.choice.maskChosen.connect(self._on_mask)
+        self.search.textChanged.connect(self._on_search)
+        self.search.returnPressed.connect(self._take_first)
+        self.table.chosen.connect(self.session.select_gene)
+        self.table.table.layoutChanged.connect(self._on_order)
+        self.scatter.nameClicked.connect(self.session.select_gene)
+        self.permutations.activated.connect(self._score)
+        self.save_figure.clicked.connect(self._ask_figure)
+        self.save_table.clicked.connect(self._ask_table)
+        self.session.predictionChanged.connect(self._on_prediction)
+        self.session.genesShownChanged.connect(self._on_gene)
+        self.session.lookChanged.connect(self._on_look)
+        self.session.mapKindChanged.connect(self._on_look)
+        self.session.geneSetChanged.connect(self.scatter.choose)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Keep the chosen gene in sight when the table gets its size."""
+        super().resizeEvent(event)
+        self._in_sight.start()
+
+    # --- from the session ------------------------------------------------------------------------
+    def _on_prediction(self) -> None:
+        adata = self.session.adata
+        for widget in (
+            self.choice,
+            self.search,
+            self.table,
+            self.permutations,
+            self.save_figure,
+            self.save_table,
+        ):
+            widget.setEnabled(adata is not None)
+        self.messages.clear()
+        self._errands.drop("classes")  # of the prediction before
+        if adata is None:
+            self._errands.drop("scores")
+            self.scores, self._names = None, GeneNames(())
+            self.table.table.set_rows((), {"predicted": (), "q": ()}, (PREDICTED, Q))  # type: ignore[dict-item]
+            self.heading.setText("")
+            self.scatter.show_message(NOTHING_YET)
+        else:
+            self._names = GeneNames([str(name) for name in adata.var_names])
+            self._score()
+        self._on_search(self.search.text())
+        self._on_look()
+
+    def _on_gene(self) -> None:
+        self.table.mark(self.session.gene)
+        self.scatter.mark(self.session.gene)
+
+    def _on_look(self) -> None:
+        """Say what is painted; compute the clusters of a gene that stays."""
+        local = self.session.local_map
+        self.choice.show_map(local)
+        if local.missing():
+            self._walk.start()
+
+    # --- work ------------------------------------------------------------------------------------
+    def _score(self) -> None:
+        if self.session.adata is None:
+            return
+        self.messages.clear()
+        self._errands.start(
+            "scores",
+            score_spatially(self.session.adata, permutations=self.permutations.currentData()),
+            "Compute Moran's I",
+            on_done=self._on_scores,
+            on_failed=self._on_failed,
+            on_cancelled=self._on_cancelled,
+        )
+
+    def _on_scores(self, scores: SpatialScores) -> None:
+        self.scores = scores
+        columns, numbers = [PREDICTED, Q], {"predicted": scores.predicted, "q": scores.q}
+        if scores.measured is not None:
+            columns.insert(1, MEASURED)
+            numbers["measured"] = scores.measured
+        self.table.table.set_rows(scores.genes, numbers, columns)
+        self._on_search(self.search.text())
+        self._on_order()
+        self._show_scatter(scores)
+        self._on_gene()
+
+    def _show_scatter(self, scores: SpatialScores) -> None:
+        if scores.measured is None or scores.predicted_there is None:
+            self.heading.setText(f"Moran's I over {scores.spots:,} spots, {scores.neighbours}.")
+            self.scatter.show_message(NO_TRUTH)
+            return
+        ssc = "not defined below 3 genes" if math.isnan(scores.ssc) else f"{scores.ssc:.2f}"
+        self.heading.setText(
+            f"SSC {ssc} over {len(scores.genes):,} genes and {scores.spots_measured:,} spots"
+        )
+        self.heading.setToolTip(
+            "Spatial structure correlation: Pearson's r over genes of Moran's I, predicted against measured "
+            f"(1 is best). Moran's I: {scores.neighbours}."
+        )
+        self.scatter.set_points(
+            scores.measured,
+            scores.predicted_there,
+            scores.genes,
+            "Moran's I, measured",
+            "Moran's I, predicted",
+            identity=True,
+        )
+        self.scatter.choose(self.session.gene_set)
+
+    def _on_failed(self, error: Exception) -> None:
+        self.messages.show_error(error)
+
+    def _on_cancelled(self) -> None:
+        kept = self.scores.permutations if self.scores is not None else 0
+        self.permutations.setCurrentIndex(PERMUTATIONS.index(kept))
+        if self.scores is None:
+            self.scatter.show_message("Cancelled; choose how q is computed below to start again.")
+
+    def _find_classes(self) -> None:
+        wanted = self.session.local_map.missing()
+        if wanted:
+            self._errands.start(
+                "classes",
+                find_classes(wanted),
+                "Find clusters",
+                on_done=self._on_classes,
+                on_failed=self._on_failed,
+                on_cancelled=lambda: self.session.set_map_kind(MapKind.EXPRESSION),
+            )
+
+    def _on_classes(self, found: Any) -> None:
+        self.session.local_map.set_found(found)
+        self.choice.show_map(self.session.local_map)
+
+    # --- from the person -------------------------------------------------------------------------
+    def _on_mask(self, corrected: bool) -> None:
+        self.session.local_map.set_corrected(corrected)
+        self.choice.show_map(self.session.local_map)
+
+    def _on_search(self, text: str) -> None:
+        found = look_up(self._names, text)
+        self.table.table.limit(found.genes)
+        self.found.setText(found.message)
+        self.found.setVisible(bool(found.message))
+        self.table.mark(self.session.gene)
+
+    def _take_first(self) -> None:
+        if self.table.table.rowCount():
+            self.session.select_gene(self.table.table.name(0))
+
+    def _on_order(self) -> None:
+        """Let the arrow keys over the picture follow the order of the list."""
+        if self.scores is not None and self.table.table.rowCount():
+            self.session.gene_order = self.table.table.shown
+        self.table.mark(self.session.gene)
+
+    def _ask_figure(self) -> None:
+        path = ask_figure_path(self, "moran_scatter.png")
+        if path is not None:
+            self.write(path)
+
+    def _ask_table(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, "Save Moran's I", "moran.csv", "Table (*.csv)")
+        if name:
+            self.write(Path(name))
+
+    def write(self, path: Path) -> None:
+        """Save the scatter (.png, .svg) or the table (.csv); what goes wrong is said in the dock."""
+        from napari_flag.results import write_table
+
+        self.messages.clear()
+        try:
+            if self.scores is None:
+                raise UserError("Moran's I is not computed yet; wait for it, or start it again.")
+            if path.suffix.lower() == ".csv":
+                write_table(self.scores.table(), path)
+            else:
+                self.scatter.save(path)
+        except UserError as error:
+            self.messages.show_error(error)
+        else:
+            self.messages.add("notice", f"Saved {path}.")
+
+
+def _timer(parent: QWidget, ms: int) -> QTimer:
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(ms)
+    return timer
