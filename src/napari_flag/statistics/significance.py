@@ -22,6 +22,10 @@ TIE = 1e-3
 """Permuted values this many null standard deviations below the observed one still count as equal.
 
 They are computed in float32; a gene found in one spot has the same Moran's I wherever that spot lies."""
+NO_VARIANCE = 1e-9
+"""Share of the normal variance below which dealing out a gene's values leaves Moran's I as it is."""
+LEAST_VARIANCE = 1e-2
+"""Share of the normal variance that `TIE` is counted in at least, above float32's rounding."""
 PERMUTATIONS_PER_SIGN = 20
 """Permutations between two signs of life, tens of milliseconds."""
 
@@ -139,9 +143,12 @@ class TestGraph:
         normal = np.full(z.shape[1], null.variance_if_normal())
         dealt = null.variance_if_dealt(kurtosis)
         dealt[silent] = normal[silent]
+        alike = dealt <= NO_VARIANCE * normal
+        dealt[alike] = 0.0
         above = moran - null.expected
         score = above / np.sqrt(normal)
-        p, p_dealt = norm.sf(score), norm.sf(above / np.sqrt(dealt))
+        p, p_dealt = norm.sf(score), norm.sf(above / np.sqrt(np.where(alike, 1.0, dealt)))
+        p_dealt[alike] = 1.0
         p[silent] = p_dealt[silent] = 1.0
         return z, {
             "I": moran,
@@ -167,7 +174,8 @@ class TestGraph:
         size = np.sqrt(np.einsum("ig,ig->g", z, z) / self.null.n)
         silent = size == 0.0
         size[silent] = 1.0
-        enough = self.null.s0 * (columns["I"] - TIE * np.sqrt(columns["variance_dealt"]))
+        least = LEAST_VARIANCE * columns["variance"]
+        enough = self.null.s0 * (columns["I"] - TIE * np.sqrt(np.maximum(columns["variance_dealt"], least)))
         reached = yield from count_as_large(
             (z / size).astype(np.float32), self.half.astype(np.float32), enough, permutations, seed, sign
         )

@@ -1,0 +1,169 @@
+"""Moran's I tested: esda and squidpy compute the same where they define the same."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.stats import kstest
+
+from napari_flag.errors import UserError
+from napari_flag.progress import finish
+from napari_flag.statistics import autocorrelation as auto
+from napari_flag.statistics.significance import q_values
+
+
+def square(rows: int, cols: int) -> np.ndarray:
+    return np.array([(r, c) for r in range(rows) for c in range(cols)])
+
+
+@pytest.fixture(scope="module")
+def weights() -> sparse.csr_array:
+    return auto.array_graph(square(12, 15), "square")
+
+
+@pytest.fixture(scope="module")
+def values() -> np.ndarray:
+    """Noise, smooth noise, counts with many zeros; 180 spots, 40 genes."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(180, 20))
+    smooth = auto.array_graph(square(12, 15), "square") @ rng.normal(size=(180, 10))
+    return np.concatenate([noise, smooth, np.log2(rng.poisson(0.3, (180, 10)) + 1.0)], axis=1)
+
+
+def as_libpysal(weights: sparse.csr_array):
+    libpysal = pytest.importorskip("libpysal")
+    rows = np.split(weights.indices, weights.indptr[1:-1])
+    found = libpysal.weights.W({i: list(map(int, row)) for i, row in enumerate(rows)}, silence_warnings=True)
+    found.transform = "r"
+    return found
+
+
+def agrees_with_esda(values: np.ndarray, weights: sparse.csr_array) -> None:
+    esda = pytest.importorskip("esda")
+    table = finish(auto.moran_test(values, weights))
+    graph = as_libpysal(weights)
+    for gene in range(values.shape[1]):
+        known = esda.Moran(values[:, gene], graph, permutations=0, two_tailed=False)
+        row = table.iloc[gene]
+        assert pytest.approx(known.I, abs=1e-9) == row.I
+        assert row.expected_I == pytest.approx(known.EI)
+        assert row.variance == pytest.approx(known.VI_norm, rel=1e-9)
+        assert row.variance_dealt == pytest.approx(known.VI_rand, rel=1e-9)
+        assert row.z == pytest.approx(known.z_norm, abs=1e-6)
+        if row.z > 0:  # below, esda turns the tail; ours asks for clustering only
+            assert row.p == pytest.approx(known.p_norm, abs=1e-6)
+            assert row.p_dealt == pytest.approx(known.p_rand, abs=1e-6)
+        else:
+            assert row.p == pytest.approx(1 - known.p_norm, abs=1e-6)
+
+
+def test_moments_and_p_values_are_esdas(values, weights):
+    agrees_with_esda(values, weights)
+
+
+def test_moments_and_p_values_are_esdas_on_a_real_section(sections):
+    section = sections["C5"]
+    agrees_with_esda(section.y[:, ::10], auto.array_graph(section.array, "square"))
+
+
+def test_a_directed_graph_has_esdas_moments_too(values):
+    xy = square(12, 15) + np.random.default_rng(1).normal(0, 0.2, (180, 2))
+    agrees_with_esda(values[:, ::8], auto.nearest_graph(xy, 5))
+
+
+@pytest.mark.slow
+def test_squidpy_has_the_same_table_on_a_real_section(sections):
+    """Slow for squidpy's import."""
+    squidpy, anndata = pytest.importorskip("squidpy"), pytest.importorskip("anndata")
+    section = sections["C5"]
+    weights = auto.array_graph(section.array, "square")
+    adata = anndata.AnnData(section.y)
+    adata.obsp["spatial_connectivities"] = sparse.csr_matrix(weights)
+    known = squidpy.gr.spatial_autocorr(adata, mode="moran", copy=True, n_jobs=1, show_progress_bar=False)
+    known = known.loc[adata.var_names]
+    table = finish(auto.moran_test(section.y, weights))
+    np.testing.assert_allclose(table.I, known.I, atol=1e-6)
+    np.testing.assert_allclose(table.variance, known.var_norm, atol=1e-6)
+    np.testing.assert_allclose(table.p, known.pval_norm, atol=1e-6)
+    np.testing.assert_allclose(table.q, known.pval_norm_fdr_bh, atol=1e-6)
+
+
+def test_permutation_p_values_are_those_of_shuffling_by_hand(values, weights):
+    table = finish(auto.moran_test(values, weights, permutations=59, seed=4))
+    rng = np.random.default_rng(4)
+    observed = auto.moran_i(values, weights)
+    shuffled = [auto.moran_i(values[rng.permutation(180)], weights) for _ in range(59)]
+    by_hand = (1 + (np.array(shuffled) >= observed - 1e-9).sum(0)) / 60
+    np.testing.assert_allclose(table.p_permuted, by_hand, atol=1.01 / 60)
+    assert (np.abs(table.p_permuted - by_hand) < 1e-12).mean() >= 0.95
+    np.testing.assert_allclose(table.q, q_values(table.p_permuted.to_numpy()))
+
+
+def test_permutations_have_the_moments_of_dealing_at_random(weights):
+    """Whose variance squidpy's permutations lack: they move one end of each edge only."""
+    gene = np.cumsum(np.random.default_rng(2).normal(size=180))[:, None]
+    expected = finish(auto.moran_test(gene, weights)).iloc[0]
+    rng = np.random.default_rng(3)
+    drawn = np.array([auto.moran_i(gene[rng.permutation(180)], weights)[0] for _ in range(3000)])
+    assert drawn.mean() == pytest.approx(expected.expected_I, abs=0.003)
+    assert drawn.var() == pytest.approx(expected.variance_dealt, rel=0.08)
+
+
+def test_p_values_without_clustering_are_uniform(weights):
+    noise = np.random.default_rng(5).normal(size=(180, 600))
+    table = finish(auto.moran_test(noise, weights, permutations=199))
+    for p in (table.p, table.p_dealt, table.p_permuted):
+        assert kstest(p, "uniform").pvalue > 1e-3
+    assert (table.q <= 0.05).sum() <= 3
+
+
+def test_blocks_of_genes_and_sparse_values_change_nothing(values, weights, monkeypatch):
+    whole = finish(auto.moran_test(values, weights, permutations=30))
+    monkeypatch.setattr(auto, "VALUES_AT_ONCE", 180 * 16)
+    for given in (values, sparse.csr_matrix(values), sparse.csc_array(values)):
+        parts = finish(auto.moran_test(given, weights, permutations=30))
+        np.testing.assert_allclose(parts.to_numpy(), whole.to_numpy(), atol=1e-12)
+
+
+def test_a_gene_in_one_spot_is_no_cluster_wherever_the_spot_lies():
+    """On a ring every place is alike, so all permutations tie, whatever rounding does."""
+    near = np.arange(40)
+    pairs = np.concatenate([np.column_stack([near, (near + d) % 40]) for d in (1, -1)])
+    ring = auto.row_standardise(pairs, 40)
+    once = np.zeros((40, 3))
+    once[[3, 17, 30], [0, 1, 2]] = (1.0, 2.585, 9.0)
+    table = finish(auto.moran_test(once, ring, permutations=99))
+    assert (table.p_permuted == 1.0).all()
+
+
+def test_constant_genes_and_graphs_without_neighbours_say_nothing(weights):
+    same = np.full((180, 2), 3.3, dtype=np.float32)
+    table = finish(auto.moran_test(same, weights, permutations=9))
+    np.testing.assert_allclose(table.I, -1 / 179)
+    assert (table[["p", "p_dealt", "p_permuted", "q"]] == 1.0).all(axis=None)
+    empty = sparse.csr_array((180, 180))
+    alone = finish(auto.moran_test(np.random.default_rng(0).normal(size=(180, 2)), empty, permutations=9))
+    assert alone[["I", "z", "p", "p_permuted", "q"]].isna().all(axis=None)
+
+
+def test_too_few_spots_are_refused_in_one_sentence():
+    graph = auto.row_standardise(np.array([[0, 1], [1, 0]]), 3)
+    with pytest.raises(UserError, match="on 3 spots; choose at least 4"):
+        finish(auto.moran_test(np.ones((3, 2)), graph))
+
+
+def test_it_tells_how_far_it_is_and_can_be_stopped(values, weights):
+    steps = auto.moran_test(values, weights, permutations=200)
+    told = [next(steps) for _ in range(5)]
+    steps.close()
+    assert [step.done for step in told] == sorted(step.done for step in told)
+    assert told[-1].total == values.shape[1]
+    assert told[-1].done > 0
+
+
+def test_q_values_are_benjamini_and_hochbergs():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p = np.random.default_rng(0).uniform(size=50) ** 3
+    np.testing.assert_allclose(q_values(p), multitest.multipletests(p, method="fdr_bh")[1])
+    with_gap = np.insert(p, 7, np.nan)
+    np.testing.assert_allclose(np.delete(q_values(with_gap), 7), q_values(p))
+    assert np.isnan(q_values(with_gap)[7])
