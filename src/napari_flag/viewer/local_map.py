@@ -72,7 +72,7 @@ class LocalMap:
     """
 
     def __init__(self, viewer: Any, gene_map: GeneMap, beside: "LocalMap | None" = None) -> None:
-        self.shared = Shared() if beside is None else beside.shared
+        self.shared: Shared = Shared() if beside is None else beside.shared
         self.shared.maps.append(self)
         self._first = beside is None
         self._viewer = viewer

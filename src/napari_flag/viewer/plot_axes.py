@@ -76,5 +76,5 @@ def bin_edges(values: FloatArray, most: int = 30) -> FloatArray:
     marks = ticks(low, high, most)
     step = marks[1][0] - marks[0][0]
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    edges: FloatArray = np.arange(first, last + 1) * step
+    edges: FloatArray = np.arange(first, last + 1, dtype=np.float64) * step
     return edges

@@ -53,7 +53,9 @@ class Histogram(Plot):
         """Draw the bars, and a dashed line at the median."""
         painter.setPen(QPen(style.ground, 1.0))
         painter.setBrush(style.point)
-        for left, right, count in zip(self._edges[:-1], self._edges[1:], self._counts, strict=True):
+        for left, right, count in zip(
+            self._edges[:-1].tolist(), self._edges[1:].tolist(), self._counts.tolist(), strict=True
+        ):
             if count:
                 top, foot = self.at(left, count, frame), self.at(right, 0.0, frame)
                 painter.drawRect(QRectF(top, foot))

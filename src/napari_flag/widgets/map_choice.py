@@ -44,20 +44,22 @@ class MapChoice(QWidget):
         row = QHBoxLayout()
         row.setSpacing(2)
         self.buttons: dict[MapKind, QPushButton] = {}
-        for kind, text in BUTTONS.items():
-            button = QPushButton(text)
+        for kind, label in BUTTONS.items():
+            button = QPushButton(label)
             button.setCheckable(True)
             button.setToolTip(kind.meaning)
             button.clicked.connect(lambda _=False, chosen=kind: self.kindChosen.emit(chosen))
             self._group.addButton(button)
             row.addWidget(button)
             self.buttons[kind] = button
-        self.mask = narrow(QComboBox())
-        self.mask.setAccessibleName("Which clusters are significant")
-        for number, (text, corrected, meaning) in enumerate(MASKS):
-            self.mask.addItem(text, corrected)
-            self.mask.setItemData(number, meaning, Qt.ItemDataRole.ToolTipRole)
-        self.mask.activated.connect(lambda: self.maskChosen.emit(self.mask.currentData()))
+        self.significance = narrow(QComboBox())
+        self.significance.setAccessibleName("Which clusters are significant")
+        for place, (name, corrected, meaning) in enumerate(MASKS):
+            self.significance.addItem(name, corrected)
+            self.significance.setItemData(place, meaning, Qt.ItemDataRole.ToolTipRole)
+        self.significance.activated.connect(
+            lambda: self.significanceChosen.emit(self.significance.currentData())
+        )
         self.legend = QWidget()
         grid = QGridLayout(self.legend)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -78,7 +80,7 @@ class MapChoice(QWidget):
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(3)
         box.addLayout(row)
-        box.addWidget(self.mask)
+        box.addWidget(self.significance)
         box.addWidget(self.legend)
         self.buttons[MapKind.EXPRESSION].setChecked(True)
 
@@ -86,9 +88,9 @@ class MapChoice(QWidget):
         """Show what `local` paints: which button is down, and how many spots of each class there are."""
         self.buttons[local.kind].setChecked(True)
         clustered = local.kind is MapKind.CLASSES
-        self.mask.setVisible(clustered)
+        self.significance.setVisible(clustered)
         self.legend.setVisible(clustered)
-        self.mask.setCurrentIndex(int(local.corrected))
+        self.significance.setCurrentIndex(int(local.corrected))
         classes = None if local.key is None else local.classes(local.key)
         for number, label in zip(self._order, self.counts, strict=True):
             count = "…" if classes is None else f"{int((classes == number).sum()):,}"
