@@ -62,3 +62,30 @@ def test_a_one_factor_prediction_has_no_gene_structure_whatever_float32_rounds(t
 def test_gsc_of_two_genes_is_unknown():
     two = np.eye(2)
     assert np.isnan(co.gene_structure_correlation(two, two, np.zeros(2, bool)))
+
+
+def test_genes_that_rise_together_stand_together_and_the_order_does_not_depend_on_theirs():
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(300, 3))
+    which = np.repeat(np.arange(3), 8)
+    shuffled = rng.permutation(24)
+    values = (factors[:, which] + rng.normal(0, 0.5, (300, 24)))[:, shuffled]
+    order = co.gene_order(co.gene_correlations(values))
+    assert sorted(order) == list(range(24))
+    groups = which[shuffled][order]
+    assert (np.diff(groups) != 0).sum() == 2
+
+
+def test_the_order_of_leaves_is_at_least_as_smooth_as_the_plain_tree(monkeypatch):
+    correlations = co.gene_correlations(np.random.default_rng(1).normal(size=(40, 60)))
+
+    def length(order: np.ndarray) -> float:
+        return float((1 - correlations[order[:-1], order[1:]]).sum())
+
+    best = length(co.gene_order(correlations))
+    monkeypatch.setattr(co, "MOST_OPTIMAL", 2)
+    assert best < length(co.gene_order(correlations))
+
+
+def test_one_or_two_genes_need_no_tree():
+    assert co.gene_order(np.eye(2)).tolist() == [0, 1]
