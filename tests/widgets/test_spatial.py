@@ -91,6 +91,18 @@ def test_clusters_are_painted_when_they_are_computed_and_counted_in_the_legend(f
     assert visible(viewer) == [f"{filled.session.gene} · clusters (predicted)"]
 
 
+def test_clusters_can_be_held_to_all_spots_together(filled, qtbot):
+    filled.choice.buttons[MapKind.CLASSES].click()
+    local = filled.session.local_map
+    qtbot.waitUntil(lambda: local.classes(local.key) is not None, timeout=10_000)
+    alone = np.count_nonzero(local.classes(local.key))
+    filled.choice.significance.setCurrentIndex(1)
+    filled.choice.significance.activated.emit(1)
+    together = np.count_nonzero(local.classes(local.key))
+    assert together < alone
+    assert filled.choice.counts[-1].text() == f"NS {64 - together}"
+
+
 def test_the_next_gene_gets_its_clusters_too_and_the_gene_itself_comes_back(filled, qtbot, viewer):
     filled.choice.buttons[MapKind.CLASSES].click()
     filled.session.select_gene("VIM")

@@ -57,9 +57,7 @@ class MapChoice(QWidget):
         for place, (name, corrected, meaning) in enumerate(MASKS):
             self.significance.addItem(name, corrected)
             self.significance.setItemData(place, meaning, Qt.ItemDataRole.ToolTipRole)
-        self.significance.activated.connect(
-            lambda: self.significanceChosen.emit(self.significance.currentData())
-        )
+        self.significance.activated.connect(self._on_significance)
         self.legend = QWidget()
         grid = QGridLayout(self.legend)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -83,6 +81,9 @@ class MapChoice(QWidget):
         box.addWidget(self.significance)
         box.addWidget(self.legend)
         self.buttons[MapKind.EXPRESSION].setChecked(True)
+
+    def _on_significance(self) -> None:
+        self.maskChosen.emit(self.significance.currentData())
 
     def show_map(self, local: LocalMap) -> None:
         """Show what `local` paints: which button is down, and how many spots of each class there are."""
