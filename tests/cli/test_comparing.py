@@ -22,16 +22,19 @@ def test_json_goes_to_stdout_and_nothing_else_does(files, capsys):
     assert result["measured"] == "measured.h5ad"
 
 
-def test_out_writes_a_table_per_gene_and_the_scores(files):
+def test_out_writes_a_table_per_gene_the_scores_and_the_report(files):
     line = ["compare", "predicted.h5ad", "measured.h5ad", "--out", "scores/new"]
     assert main(line) == 0
     folder = files / "scores" / "new"
     assert sorted(p.name for p in folder.iterdir()) == [
-        "fake_genes.csv", "fake_genes_sample.csv", "fake_scores.json"
+        "fake_genes.csv", "fake_genes_sample.csv", "fake_report.html", "fake_scores.json"
     ]  # fmt: skip
     scores = json.loads((folder / "fake_scores.json").read_text())
     table = pd.read_csv(folder / "fake_genes.csv")
     assert table.pcc.mean().round(4) == round(scores["X"]["PCC"], 4)
+    page = (folder / "fake_report.html").read_text("utf-8")
+    assert f"<b>{scores['X']['PCC']:.3f}</b>" in page
+    assert "napari-flag compare predicted.h5ad measured.h5ad --out scores/new" in page
     assert main(line) == 0, "the same command may be repeated"
 
 

@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_flag.cli import arguments
 from napari_flag.cli.outputs import check_place, make_folder
 from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
+from napari_flag.progress import finish
+from napari_flag.reporting import report_name, write_report
 
 if TYPE_CHECKING:
     from napari_flag.comparison import Comparison, Scores
@@ -49,38 +52,45 @@ def add_commands(commands: arguments.Commands) -> None:
         "--out",
         metavar="DIR",
         type=arguments.path,
-        help="also write the scores (JSON) and one row per gene (CSV, for X and for the sample) "
-        "into this folder; it is made if needed",
+        help="also write a report (HTML, one file), the scores (JSON) and one row per gene (CSV, for X and "
+        "for the sample) into this folder; it is made if needed",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files in DIR")
     arguments.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, print, and write the tables where asked."""
-    from napari_flag.comparison import compare
+    """Compare, print, and write the tables and the report where asked."""
+    from napari_flag.comparison import comparing
     from napari_flag.results import read_prediction
     from napari_flag.slides.tables import read_measured
 
-    predicted = read_prediction(args.predicted)
-    comparison = compare(predicted, read_measured(args.measured))
-    result = comparison.to_dict()
-    result |= {"predicted": str(args.predicted), "measured": str(args.measured)}
-    written = _write(comparison, result, args) if args.out is not None else ()
-    if args.json:
-        say_json(result)
-        with ProgressLine() as line:
+    predicted, measured = read_prediction(args.predicted), read_measured(args.measured)
+    files = {"predicted": str(args.predicted), "measured": str(args.measured)}
+    written: tuple[Path, ...] = ()
+    with ProgressLine() as line:
+        on_step = None if args.json else line  # who reads JSON wants no lines of progress
+        comparison = finish(comparing(predicted, measured), on_step)
+        result = comparison.to_dict() | files
+        if args.out is not None:
+            written = _write(comparison, result, args)
+            command = shlex.join(["napari-flag", "compare", *files.values(), "--out", str(args.out)])
+            work = write_report(predicted, measured, args.out, comparison=comparison, command=command)
+            written += (finish(work, on_step),)
+        if args.json:
             for notice in comparison.notices:
                 line.notice(notice)
-    else:
-        _print(comparison)
+    if args.json:
+        say_json(result)
+        return 0
+    _print(comparison)
     for path in written:
-        if not args.json:
-            say(f"Wrote {path}")
+        say(f"Wrote {path}")
     return 0
 
 
 def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> tuple[Path, ...]:
+    """Write scores and tables, after making sure that nothing of someone else's is replaced."""
     from napari_flag.results import write_json, write_table
 
     folder: Path = args.out
@@ -89,7 +99,7 @@ def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Name
     tables = {"X": folder / f"{comparison.slide}_genes.csv"}
     tables["sample"] = folder / f"{comparison.slide}_genes_sample.csv"
     same = _is_same(scores, result)
-    for path in (scores, *tables.values()):
+    for path in (scores, *tables.values(), folder / report_name(comparison.slide)):
         check_place(path, args.overwrite, lambda: same)
     for name, path in tables.items():
         write_table(comparison.tables[name], path)

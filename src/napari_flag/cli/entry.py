@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from napari_flag import __version__, keys
-from napari_flag.cli import comparing, demonstrating, diagnosing, encoding, exporting, listing, predicting
+from napari_flag.cli import (
+    comparing,
+    demonstrating,
+    diagnosing,
+    encoding,
+    exporting,
+    listing,
+    predicting,
+    reporting,
+)
 from napari_flag.cli.arguments import Commands, plain_help
 from napari_flag.errors import UserError
 
@@ -20,6 +29,18 @@ OUR_FAULT: Final = 1
 USER_CAN_FIX: Final = 2
 CANCELLED: Final = 130
 TRAINING: Final = "flag_training"
+
+ROOMS: Final = (
+    predicting,
+    comparing,
+    reporting,
+    exporting,
+    demonstrating,
+    listing,
+    encoding,
+    diagnosing,
+)
+"""Modules of commands, in the order of the help."""
 
 DESCRIPTION: Final = f"""\
 Predict spatial gene expression from H&E slides. {keys.RESEARCH_USE_ONLY}
@@ -52,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"napari-flag {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for room in (predicting, comparing, exporting, demonstrating, listing, encoding, diagnosing):
+    for room in ROOMS:
         room.add_commands(commands)
     _add_training_commands(commands)
     _add_debug(commands)

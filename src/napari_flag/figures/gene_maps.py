@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.figures.spot_map import draw_discs, draw_scale_bar, frame_axes
+from napari_flag.figures.spot_map import draw_discs, draw_scale_bar, frame_axes, shape_of
 from napari_flag.figures.style import SEQUENTIAL
 from napari_flag.matching import dense
 from napari_flag.viewer.frame import frame_of
@@ -31,7 +31,7 @@ def draw_gene_maps(adata: "AnnData", genes: Sequence[str]) -> "Figure":
     rows = {"predicted": dense(adata[:, list(genes)].X)}
     if keys.MEASURED in adata.layers:
         rows["measured"] = dense(adata[:, list(genes)].layers[keys.MEASURED])
-    figure = Figure(figsize=(1.75 * len(genes), 1.85 * len(rows) + 0.35))
+    figure = Figure(figsize=(1.75 * len(genes), 1.65 * shape_of(adata) * len(rows) + 0.5))
     panels = figure.subplots(len(rows), len(genes), squeeze=False)
     for column, gene in enumerate(genes):
         together = np.concatenate([values[:, column] for values in rows.values()])
@@ -54,7 +54,7 @@ def draw_labels(
     from matplotlib.colors import to_rgba_array
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.9 * len(shown), 3.0))
+    figure = Figure(figsize=(3.2 * len(shown), 3.1 * shape_of(adata) + 0.3))
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     palette = to_rgba_array(list(colours))
     for panel, (title, labels) in zip(panels, shown.items(), strict=True):

@@ -1,6 +1,6 @@
 """A prediction beside its truth, as the pictures need them: the spots and genes that were measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,19 @@ class Section:
     moran_truth: FloatArray
     moran_predicted: FloatArray
     scores: dict[str, float]
+
+    def only(self, columns: npt.NDArray[np.int64]) -> "Section":
+        """Return the same section with some of its genes; the scores stay those of all."""
+        return replace(
+            self,
+            genes=tuple(self.genes[column] for column in columns),
+            truth=self.truth[:, columns],
+            predicted=self.predicted[:, columns],
+            sample=self.sample[:, columns],
+            spread=None if self.spread is None else self.spread[:, columns],
+            moran_truth=self.moran_truth[columns],
+            moran_predicted=self.moran_predicted[columns],
+        )
 
 
 def section_of(adata: "AnnData", comparison: "Comparison | None" = None) -> Section:

@@ -79,13 +79,26 @@ def draw_discs(
     axes.add_collection(spots)
 
 
-def frame_axes(axes: "Axes", adata: "AnnData") -> None:
-    """Show the spots and a margin, both axes alike, down the slide downwards."""
+def shape_of(adata: "AnnData") -> float:
+    """Return the height of a map of `adata` per its width, between ½ and 2."""
+    low, high = _ends(adata)
+    width, height = high - low
+    return float(np.clip(height / width, 0.5, 2.0))
+
+
+def _ends(adata: "AnnData") -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the upper left and lower right corner, (x, y) level-0 px, of the spots and a margin."""
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)[:, :2]
     low, high = xy.min(axis=0), xy.max(axis=0)
     margin = 0.04 * float((high - low).max()) + typical_pitch(xy)
-    axes.set_xlim(low[0] - margin, high[0] + margin)
-    axes.set_ylim(high[1] + margin, low[1] - margin)
+    return low - margin, high + margin
+
+
+def frame_axes(axes: "Axes", adata: "AnnData") -> None:
+    """Show the spots and a margin, both axes alike, down the slide downwards."""
+    low, high = _ends(adata)
+    axes.set_xlim(low[0], high[0])
+    axes.set_ylim(high[1], low[1])
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -26,12 +26,29 @@ _STYLE: Final[Any] = {
 }
 
 
+_INKED: Final = (
+    "text.color",
+    "axes.labelcolor",
+    "axes.edgecolor",
+    "axes.titlecolor",
+    "xtick.color",
+    "ytick.color",
+)
+
+
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Draw in the house style, whatever the reader's own matplotlibrc says."""
+def house_style(ink: str = "black") -> Iterator[None]:
+    """Draw in the house style, whatever the reader's own matplotlibrc says.
+
+    Parameters
+    ----------
+    ink
+        Colour of text and axes.
+    """
     import matplotlib as mpl
 
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
+        mpl.rcParams.update(dict.fromkeys(_INKED, ink))
         yield

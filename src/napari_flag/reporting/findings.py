@@ -1,0 +1,221 @@
+"""Everything a report says, as numbers: computed once, drawn and written elsewhere."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.comparison import Comparison, comparing, spot_neighbours
+from napari_flag.figures.section import Section, section_of
+from napari_flag.matching import dense, lay_beside
+from napari_flag.progress import Step, Steps
+from napari_flag.statistics.autocorrelation import moran_test
+from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, find_domains, relabel
+from napari_flag.statistics.markers import Overlap, differential_genes, overlap_at
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+TOPS: Final = (20, 50)
+"""How far down the two rankings of marker genes are compared."""
+MARKERS: Final = 8
+"""Marker genes listed per domain."""
+MAPS: Final = 6
+"""Genes whose maps are shown."""
+FEWEST_IN_DOMAIN: Final = 5
+"""Smaller domains have no markers worth naming."""
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One spatial domain and what is high in it.
+
+    Parameters
+    ----------
+    number
+        From 0, the largest of the truth (of the prediction, without truth) first.
+    spots
+        How many.
+    predicted, measured
+        Its leading marker genes against the rest, by prediction and by truth; the latter empty without.
+    overlaps
+        For each of `TOPS`, how many of the leading markers prediction and truth share.
+    """
+
+    number: int
+    spots: int
+    predicted: tuple[str, ...]
+    measured: tuple[str, ...]
+    overlaps: tuple[Overlap, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a report says of one prediction.
+
+    Parameters
+    ----------
+    adata
+        The prediction, with ``layers["measured"]`` where there is a truth.
+    comparison, section
+        Scores and matched values; None without truth.
+    genes
+        One row per gene: gene, moran and its q (of X), mean; with truth also the table of `comparison`.
+    neighbours
+        Which graph Moran's I and the domains used.
+    domains, domains_measured
+        (n,) int64 over the spots of `adata`, −1 where not looked at; the latter None without truth.
+    likeness
+        Agreement of the two; None without truth.
+    markers
+        Of each domain.
+    shown
+        Genes whose maps tell the most.
+    """
+
+    adata: "AnnData"
+    comparison: Comparison | None
+    section: Section | None
+    genes: "pd.DataFrame"
+    neighbours: str
+    domains: Labels | None
+    domains_measured: Labels | None
+    likeness: Agreement | None
+    markers: tuple[Domain, ...]
+    shown: tuple[str, ...]
+
+
+def gather(
+    predicted: "AnnData",
+    measured: "AnnData | None",
+    *,
+    seed: int = 0,
+    comparison: Comparison | None = None,
+) -> Steps[Findings]:
+    """Compute all that a report says.
+
+    Parameters
+    ----------
+    predicted
+        A prediction; not changed.
+    measured
+        Raw counts of the same spots, or None.
+    seed
+        Of bootstrap and domains.
+    comparison
+        Of the two, where it was made already.
+
+    Raises
+    ------
+    UserError
+        As `comparison.comparing`.
+    """
+    if measured is None:
+        comparison = None
+    elif comparison is None:
+        comparison = yield from comparing(predicted, measured, seed=seed)
+    adata = _beside(predicted, measured)
+    section = None if comparison is None else section_of(adata, comparison)
+    rows = np.arange(adata.n_obs) if section is None else section.rows
+    neighbours = spot_neighbours(adata, rows)
+    guess = dense(adata.X)[rows].astype(np.float64) if section is None else section.predicted
+    names = [str(gene) for gene in adata.var_names] if section is None else list(section.genes)
+    found = yield from moran_test(guess, neighbours.weights)
+    table = _gene_table(names, guess, found, comparison)
+    inside: tuple[Labels | None, Labels | None] = (None, None)
+    if len(rows) >= FEWEST_SPOTS:
+        ours = yield from find_domains(guess, neighbours, seed=seed)
+        theirs = None
+        if section is not None:
+            theirs = yield from find_domains(section.truth, neighbours, seed=seed)
+            ours = relabel(ours, theirs)
+        inside = (ours, theirs)
+    markers = yield from _markers(inside[0] if inside[1] is None else inside[1], guess, section, names)
+    return Findings(
+        adata=adata,
+        comparison=comparison,
+        section=section,
+        genes=table,
+        neighbours=neighbours.description,
+        domains=_over_all(inside[0], rows, adata.n_obs),
+        domains_measured=_over_all(inside[1], rows, adata.n_obs),
+        likeness=None if inside[0] is None or inside[1] is None else agreement(*inside),
+        markers=markers,
+        shown=_telling(table),
+    )
+
+
+def _beside(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
+    """Return a shallow copy with the truth beside, so that the caller's prediction is not changed."""
+    from anndata import AnnData
+
+    layers = {name: layer for name, layer in predicted.layers.items() if name != keys.MEASURED}
+    adata = AnnData(
+        X=predicted.X, obs=predicted.obs.copy(), var=predicted.var.copy(), uns=dict(predicted.uns),
+        obsm=dict(predicted.obsm), layers=layers,
+    )  # fmt: skip
+    if measured is not None:
+        lay_beside(adata, measured)
+    return adata
+
+
+def _gene_table(
+    names: list[str], guess: npt.NDArray[np.float64], found: "pd.DataFrame", comparison: Comparison | None
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    if comparison is None:
+        table = pd.DataFrame({"gene": names, "mean": guess.mean(axis=0), "moran": found["I"].to_numpy()})
+    else:
+        table = comparison.tables["X"].rename(columns={"moran_predicted": "moran"})
+    table["q"] = found["q"].to_numpy()
+    return table
+
+
+def _telling(table: "pd.DataFrame") -> tuple[str, ...]:
+    """Choose genes for maps: those that cluster most; with truth also the best and worst told of them."""
+    truth = "moran_measured" in table
+    ranked = table.sort_values("moran_measured" if truth else "moran", ascending=False, kind="stable")
+    if not truth or len(ranked) <= MAPS:
+        return tuple(ranked.gene[:MAPS])
+    chosen = list(ranked.gene[: MAPS - 2])
+    clear = ranked.iloc[MAPS - 2 : max(len(ranked) // 4, MAPS)].sort_values("pcc", ascending=False)
+    return (*chosen, clear.gene.iloc[0], clear.gene.iloc[-1])
+
+
+def _over_all(labels: Labels | None, rows: npt.NDArray[Any], n: int) -> Labels | None:
+    if labels is None:
+        return None
+    whole = np.full(n, -1, dtype=np.int64)
+    whole[rows] = labels
+    return whole
+
+
+def _markers(
+    labels: Labels | None, guess: npt.NDArray[np.float64], section: Section | None, names: list[str]
+) -> Steps[tuple[Domain, ...]]:
+    found = []
+    for number, inside in _regions(labels):
+        yield Step("Finding marker genes", number, None, "domains")
+        ours = list(differential_genes(guess, names, inside).gene)
+        theirs = [] if section is None else list(differential_genes(section.truth, names, inside).gene)
+        shared = tuple(overlap_at(ours, theirs, k) for k in TOPS if k < len(names)) if theirs else ()
+        found.append(
+            Domain(number, int(inside.sum()), tuple(ours[:MARKERS]), tuple(theirs[:MARKERS]), shared)
+        )
+    return tuple(found)
+
+
+def _regions(labels: Labels | None) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+    if labels is None or labels.max() == 0:
+        return
+    for number in np.unique(labels):
+        inside = labels == number
+        if inside.sum() >= FEWEST_IN_DOMAIN:
+            yield int(number), inside

@@ -1,0 +1,78 @@
+"""What a report says in words, beside its numbers and pictures."""
+
+from typing import Final
+
+METRICS: Final = {
+    "PCC": ("gene by gene", "mean over genes of Pearson's r across spots; mostly depth, see cPCC"),
+    "MSE": ("error", "mean squared error of log2(count + 1); lower is better"),
+    "GSC": ("co-expression", "agreement of gene–gene correlations with the truth's"),
+    "SSC": ("spatial pattern", "agreement of Moran's I across genes with the truth's"),
+    "cPCC": ("without depth", "PCC after each spot's mean over the genes is taken away"),
+    "amplitude": ("strength", "median over genes of variance predicted / measured; 1 is full strength"),
+}
+"""Metric → a word for it, and its definition."""
+MAIN: Final = ("PCC", "MSE", "GSC", "SSC")
+
+TOGETHER: Final = (
+    "A high score in one of them alone means little: depth alone gives a high PCC, unrelated tissue a "
+    "high GSC and SSC. Look at all together. In brackets: 95 % bootstrap intervals, over blocks of "
+    "neighbouring spots (PCC, MSE, cPCC) or over genes (GSC, SSC)."
+)
+NO_TRUTH: Final = (
+    "Nothing was measured on this slide, or no measurements were given, so this report cannot say how "
+    "good the prediction is. It shows what was predicted, and how it was made."
+)
+MAPS_ALONE: Final = (
+    "The genes that cluster most in the prediction. Below each map the range of its colours, dark to "
+    "bright, log2(count + 1)."
+)
+MAPS: Final = (
+    "The genes that cluster most in the truth, then the best and the worst predicted of the quarter that "
+    "clusters most. One scale for prediction and truth, its range below, log2(count + 1); dark is low, "
+    "bright is high."
+)
+MORAN: Final = (
+    "Each dot is a gene. Moran's I is high where neighbouring spots are alike. Genes on the dashed line "
+    "cluster as much in the prediction as in the truth; counting noise lowers the truth's, so dots above "
+    "it are no surprise. SSC is the correlation of the dots. Named are the genes at either end of the "
+    "truth and those off the common trend."
+)
+COEXPRESSION: Final = (
+    "Correlation over spots of every gene with every other, in the order of the truth's clustering. Above"
+    " the diagonal predicted, below it measured: alike where the square looks mirrored. Counting noise "
+    "pulls measured correlations towards 0."
+)
+COEXPRESSION_ALONE: Final = (
+    "Correlation over spots of every gene with every other as predicted, ordered by their own clustering."
+)
+DOMAINS: Final = (
+    "Groups of neighbouring spots alike in composition, found by one method with one setting (Leiden on a"
+    " joint graph of expression and neighbourhood)."
+)
+DOMAINS_MATCHED: Final = (
+    " ARI and NMI compare the two groupings: 1 is the same, an ARI of 0 is chance. Colours of the "
+    "prediction are matched to those of the truth."
+)
+OVERLAP: Final = (
+    "For every domain of the truth, genes are ranked by how much higher they are in it than elsewhere, "
+    "once by the prediction and once by the truth. A bar tells how many of the first 20 or 50 are the "
+    "same; the grey line is what two unrelated rankings would share."
+)
+CALIBRATION: Final = (
+    "How often the truth lies within X ± z · sd. On the dashed line the spread is as wide as it says; "
+    "above it, wider. Counts of 0 are inside almost every interval, so measurements above 0 are shown "
+    "apart."
+)
+COLUMNS: Final = {
+    "gene": ("gene", "symbol"),
+    "pcc": ("PCC", "Pearson's r across spots"),
+    "cpcc": ("cPCC", "the same after each spot's mean is taken away"),
+    "spearman": ("Spearman", "rank correlation across spots"),
+    "mse": ("MSE", "mean squared error"),
+    "amplitude": ("amplitude", "variance predicted / measured"),
+    "moran": ("Moran's I", "of the prediction"),
+    "q": ("q", "of the prediction's Moran's I, Benjamini–Hochberg over genes"),
+    "moran_measured": ("Moran's I, measured", "of the truth"),
+    "mean": ("mean", "log2(count + 1), measured where there is a truth"),
+}
+"""Column of the table of genes → its heading, and what it means."""
