@@ -25,7 +25,9 @@ def test_the_installed_package_has_a_manifest_of_its_own_name(manifest):
         "Genes",
         "Side by side",
         "Compare",
+        "Regions",
         "Spatial",
+        "Co-expression",
     }
 
 

@@ -1,0 +1,272 @@
+"""The Co-expression dock: which genes go together in the prediction, and whether they do in truth."""
+
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from qtpy.QtCore import QSize
+from qtpy.QtGui import QPainter
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_flag.errors import UserError
+from napari_flag.viewer.gene_values import GeneValues
+from napari_flag.viewer.together import Together, correlate
+from napari_flag.widgets.errands import Errands
+from napari_flag.widgets.figure_files import ask_figure_path, save_drawing
+from napari_flag.widgets.forms import MessageList, plain_label
+from napari_flag.widgets.gene_set_choice import GeneSetChoice
+from napari_flag.widgets.heat_map import HeatMap
+from napari_flag.widgets.job_strip import JobStrip
+from napari_flag.widgets.plots import PlotStyle
+from napari_flag.widgets.session import Session
+
+NOTHING_YET: Final = (
+    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
+)
+NO_TRUTH: Final = "No measured expression lies beside this prediction: both triangles show the prediction."
+POINT: Final = "Click a cell to see both genes side by side."
+LAYOUTS: Final = ("In one map", "Beside each other")
+ONE, BESIDE = range(2)
+
+
+class CoexpressionDock(QWidget):
+    """Heat map of the correlations between genes, predicted and true; a click shows both genes' maps.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer; genes, gene set and picture are shared with its other docks through `Session`.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.session = Session.of(napari_viewer)
+        self.together: Together | None = None
+        self._name, self._genes = "", ()  # type: tuple[str, tuple[str, ...]]
+        self._overall: float | None = None
+        self._errands = Errands(self)
+        self._build()
+        self._lay_out()
+        self._connect()
+        self._on_prediction()
+
+    # --- construction ----------------------------------------------------------------------------
+    def _build(self) -> None:
+        self.choice = GeneSetChoice()
+        self.heading = plain_label()
+        self.arrangement = QComboBox()
+        self.arrangement.addItems(LAYOUTS)
+        self.arrangement.setAccessibleName("Where the truth is shown")
+        self.arrangement.setToolTip("Truth above the diagonal of one map, or in a map of its own")
+        self.map, self.other = HeatMap(), HeatMap()
+        self.other.hide()
+        self.reading = plain_label(POINT)
+        self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
+        self.save_figure = QPushButton("Figure…")
+        self.save_figure.setToolTip("Save the heat map (PNG or SVG)")
+        self.save_table = QPushButton("Table…")
+        self.save_table.setToolTip("Save the correlations of all pairs (CSV)")
+        self.messages = MessageList()
+        self.strip = JobStrip(self._errands, self)
+
+    def _lay_out(self) -> None:
+        maps = QHBoxLayout()
+        maps.setSpacing(2)
+        maps.addWidget(self.map, 1)
+        maps.addWidget(self.other, 1)
+        foot = QHBoxLayout()
+        foot.addWidget(self.arrangement, 1)
+        foot.addWidget(self.save_figure)
+        foot.addWidget(self.save_table)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(6, 6, 6, 6)
+        box.setSpacing(4)
+        box.addWidget(self.choice)
+        box.addWidget(self.heading)
+        box.addLayout(maps, 1)
+        box.addWidget(self.reading)
+        box.addWidget(self.messages)
+        box.addWidget(self.strip)
+        box.addLayout(foot)
+        self.setMinimumWidth(300)
+
+    def _connect(self) -> None:
+        self.choice.chosen.connect(self.session.set_gene_set)
+        self.choice.load.clicked.connect(self._ask_sets)
+        self.arrangement.activated.connect(self._show)
+        for heat_map in (self.map, self.other):
+            heat_map.pairClicked.connect(self.show_pair)
+            heat_map.pairHovered.connect(self._on_hovered)
+        self.save_figure.clicked.connect(self._ask_figure)
+        self.save_table.clicked.connect(self._ask_table)
+        self.session.predictionChanged.connect(self._on_prediction)
+        self.session.geneSetChanged.connect(self._on_gene_set)
+        self.session.genesShownChanged.connect(self._on_gene)
+        self.session.pairChanged.connect(self._on_gene)
+
+    # --- from the session ------------------------------------------------------------------------
+    def _on_prediction(self) -> None:
+        adata = self.session.adata
+        for widget in (self.choice, self.arrangement, self.save_figure, self.save_table):
+            widget.setEnabled(adata is not None)
+        self.messages.clear()
+        self._overall = None
+        if adata is None:
+            self._errands.drop("correlate")
+            self.together = None
+            self._show()
+            return
+        values = self.session.gene_map.values or GeneValues(adata)
+        _, variance = values.summary()
+        order = np.argsort(-variance, kind="stable")
+        self.choice.set_genes([values.genes[place] for place in order])
+        self._on_gene_set()
+
+    def _on_gene_set(self) -> None:
+        """Correlate the gene set all docks look at; before anyone chose one, the most variable genes."""
+        if self.session.adata is None:
+            return
+        if self.session.gene_set:
+            self._name, self._genes = self.session.gene_set_name, self.session.gene_set
+        else:
+            self._name, self._genes = self.choice.first()
+        self.choice.show_set(self._name, self._genes)
+        self._correlate()
+
+    def _on_gene(self) -> None:
+        gene, beside = self.session.gene, self.session.gene_beside
+        for heat_map in (self.map, self.other):
+            heat_map.mark(gene, beside)
+
+    # --- work ------------------------------------------------------------------------------------
+    def _correlate(self) -> None:
+        self.messages.clear()
+        self._errands.start(
+            "correlate",
+            correlate(self.session.adata, self._genes, overall=self._overall),
+            "Correlate genes",
+            on_done=self._on_correlated,
+            on_failed=self._on_failed,
+        )
+
+    def _on_correlated(self, together: Together) -> None:
+        self.together, self._overall = together, together.gsc_all
+        self._show()
+
+    def _on_failed(self, error: Exception) -> None:
+        self.together = None
+        self._show()
+        self.messages.show_error(error)
+
+    def _show(self) -> None:
+        together = self.together
+        truth = together is not None and together.measured is not None
+        beside = truth and self.arrangement.currentIndex() == BESIDE
+        self.other.setVisible(beside)
+        self.arrangement.setEnabled(truth)
+        self.heading.setText("" if together is None else _headline(together))
+        self.reading.setText(POINT if together is not None else "")
+        if together is None:
+            self.map.show_message(NOTHING_YET if self.session.adata is None else "Nothing to show yet.")
+            return
+        if beside and together.measured is not None:
+            self.map.set_matrix(_without_diagonal(together.predicted), together.genes, "", "predicted")
+            self.other.set_matrix(_without_diagonal(together.measured), together.genes, "", "measured")
+        else:
+            above = "measured" if truth else "predicted"
+            self.map.set_matrix(together.triangles(), together.genes, "predicted", above)
+        self._on_gene()
+
+    # --- from the person -------------------------------------------------------------------------
+    def show_pair(self, first: str, second: str) -> None:
+        """Show the maps of both genes: the first on the main canvas, the second in *Side by side*."""
+        self.session.show_pair(first, second)
+        if first != second:
+            open_second_canvas(self.session.viewer)
+
+    def _on_hovered(self, text: str) -> None:
+        self.reading.setText(text or POINT)
+
+    def _ask_sets(self) -> None:
+        path = self.choice.ask_path()
+        if path is not None:
+            self.read_sets(path)
+
+    def read_sets(self, path: Path) -> None:
+        """Offer the gene sets of a GMT file; what goes wrong is said in the dock."""
+        self.messages.clear()
+        try:
+            number = self.choice.read(path)
+        except UserError as error:
+            self.messages.show_error(error)
+            return
+        self.choice.show_set(self._name, self._genes)
+        self.messages.add("notice", f"{number:,} sets of {path.name} have two or more genes here.")
+
+    def _ask_figure(self) -> None:
+        path = ask_figure_path(self, "coexpression.png")
+        if path is not None:
+            self.write(path)
+
+    def _ask_table(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, "Save correlations", "coexpression.csv", "Table (*.csv)")
+        if name:
+            self.write(Path(name))
+
+    def write(self, path: Path) -> None:
+        """Save the heat map (.png, .svg) or the table of pairs (.csv); what goes wrong is said."""
+        from napari_flag.results import write_table
+
+        self.messages.clear()
+        try:
+            if self.together is None:
+                raise UserError("There are no correlations to save yet; predict first, or wait for them.")
+            if path.suffix.lower() == ".csv":
+                write_table(self.together.table(), path)
+            else:
+                self._save_maps(path)
+        except UserError as error:
+            self.messages.show_error(error)
+        else:
+            self.messages.add("notice", f"Saved {path}.")
+
+    def _save_maps(self, path: Path) -> None:
+        """Save the map, or both maps beside each other."""
+        shown = [self.map] if self.other.isHidden() else [self.map, self.other]
+        side = QSize(max(self.map.width(), 420), max(self.map.height(), 400))
+        whole = QSize(side.width() * len(shown), side.height())
+
+        def draw(painter: QPainter) -> None:
+            for heat_map in shown:
+                heat_map.draw(painter, side, PlotStyle.paper(), marks=False)
+                painter.translate(side.width(), 0)
+
+        save_drawing(path, whole, draw)
+
+
+def open_second_canvas(viewer: Any) -> None:
+    """Open the Side by side dock where it is not open yet; a viewer without a window has none."""
+    from napari_flag.widgets.side_by_side import SideBySideDock
+
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return
+    found = window._qt_window.findChild(SideBySideDock)
+    if found is None:
+        window.add_plugin_dock_widget("napari-flag", "Side by side")
+
+
+def _headline(together: Together) -> str:
+    number = f"{len(together.genes)} genes over {together.spots:,} spots"
+    if together.measured is None:
+        return f"{number}. {NO_TRUTH}"
+    overall = "" if math.isnan(together.gsc_all) else f", {together.gsc_all:.2f} for all"
+    here = "not defined below 3 genes" if math.isnan(together.gsc) else f"{together.gsc:.2f}"
+    return f"GSC {here} for these {number}{overall}"
+
+
+def _without_diagonal(correlations: Any) -> Any:
+    shown = np.array(correlations)
+    np.fill_diagonal(shown, np.nan)
+    return shown
