@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_flag.statistics.markers import Overlap
 
 BoolArray = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
 
 PREDICTED, MEASURED = "predicted", "measured"
 """The two sources; also the ends of the columns of `RegionNumbers.genes`."""
@@ -153,7 +154,7 @@ def enrich(numbers: RegionNumbers, sets: Mapping[str, Sequence[str]]) -> "dict[s
     return found
 
 
-def find(adata: "AnnData", source: str, method: str) -> Steps[npt.NDArray[np.int64]]:
+def find(adata: "AnnData", source: str, method: str) -> Steps[Numbers]:
     """Find the spatial domains of one source and write them into ``obs``.
 
     Parameters
@@ -179,11 +180,30 @@ def find(adata: "AnnData", source: str, method: str) -> Steps[npt.NDArray[np.int
     labels = yield from find_domains(values, spot_neighbours(adata, rows), method=method)
     numbers = np.zeros(adata.n_obs, np.int64)
     numbers[rows] = labels + 1
+    other = read_domains(adata, MEASURED if source == PREDICTED else PREDICTED)
+    if other is not None:
+        numbers = _numbered_like(numbers, other)
     write_domains(adata, source, numbers)
     return numbers
 
 
-def write_domains(adata: "AnnData", source: str, numbers: npt.NDArray[np.int64]) -> None:
+def _numbered_like(numbers: Numbers, other: Numbers) -> Numbers:
+    """Give domains the numbers, and so the colours, of those of the other source they overlap most with."""
+    from napari_flag.statistics.domains import relabel
+
+    seen = (numbers > 0) & (other > 0)
+    if not seen.any():
+        return numbers
+    renamed = dict(zip(numbers[seen].tolist(), relabel(numbers[seen], other[seen]).tolist(), strict=True))
+    free = max(*renamed.values(), int(other.max()))
+    for number in np.unique(numbers[numbers > 0]).tolist():
+        if number not in renamed:
+            free += 1
+            renamed[number] = free
+    return np.array([renamed.get(number, 0) for number in numbers.tolist()], np.int64)
+
+
+def write_domains(adata: "AnnData", source: str, numbers: Numbers) -> None:
     """Write (n,) domain numbers, 0 for none, into ``obs``, as scanpy writes clusters."""
     import pandas as pd
 
@@ -192,7 +212,7 @@ def write_domains(adata: "AnnData", source: str, numbers: npt.NDArray[np.int64])
     adata.obs[keys.DOMAIN if source == PREDICTED else OF_TRUTH] = written
 
 
-def read_domains(adata: "AnnData", source: str) -> npt.NDArray[np.int64] | None:
+def read_domains(adata: "AnnData", source: str) -> Numbers | None:
     """Return (n,) domain numbers from 1, 0 for none, as `write_domains` wrote them, or None."""
     name = keys.DOMAIN if source == PREDICTED else OF_TRUTH
     if name not in adata.obs:
@@ -214,7 +234,7 @@ def domain_agreement(adata: "AnnData") -> "Agreement | None":
     return agreement(both[0][seen], both[1][seen]) if seen.any() else None
 
 
-def _known(adata: "AnnData", source: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _known(adata: "AnnData", source: str) -> tuple[Numbers, Numbers]:
     """Return the spots and the genes for which the source has values."""
     if source == PREDICTED:
         return np.arange(adata.n_obs), np.arange(adata.n_vars)
@@ -230,9 +250,7 @@ def _known(adata: "AnnData", source: str) -> tuple[npt.NDArray[np.int64], npt.ND
     return rows, columns
 
 
-def _values(
-    adata: "AnnData", source: str, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
-) -> npt.NDArray[Any]:
+def _values(adata: "AnnData", source: str, rows: Numbers, columns: Numbers) -> npt.NDArray[Any]:
     from napari_flag.matching import dense
 
     matrix = adata.X if source == PREDICTED else adata.layers[keys.MEASURED]

@@ -24,10 +24,11 @@ LAYER_NAME: Final = "Regions"
 NAME, CLASS, COLOUR, GROUP, HOLE = "name", "classification", "colour", "group", "hole"
 """Columns of the layer's features."""
 EMPTY: Final = {NAME: "", CLASS: "", COLOUR: "", GROUP: "", HOLE: False}
-EDGE: Final = "#ffd500"
-FACE_ALPHA: Final = "28"
+EDGE: Final = "#ff2d2d"
+"""Red, which neither H&E nor viridis has."""
+FACE_ALPHA: Final = "18"
 ELLIPSE_SIDES: Final = 64
-EDGE_SHARE: Final = 1 / 400
+EDGE_SHARE: Final = 1 / 200
 """Width of an outline as a share of the slide's longest side."""
 
 
@@ -103,6 +104,7 @@ def add_layer(viewer: Any, frame: Frame, longest_px: float) -> Any:
         face_color=EDGE + FACE_ALPHA,
         edge_color=EDGE,
         edge_width=longest_px * EDGE_SHARE,
+        opacity=1.0,
         features={name: np.empty(0, bool if name == HOLE else object) for name in EMPTY},
         feature_defaults=EMPTY,
         text={"string": "{name}", "color": EDGE, "size": 10},
@@ -160,7 +162,13 @@ def add_annotations(layer: Any, annotations: Sequence[Annotation], placement: Pl
             }
             corners = np.array([layer.world_to_data(point) for point in world])
             face = "transparent" if hole else edge + FACE_ALPHA
-            layer.add([corners], shape_type="polygon", edge_color=edge, face_color=face)
+            layer.add(
+                [corners],
+                shape_type="polygon",
+                edge_color=edge,
+                face_color=face,
+                edge_width=layer.current_edge_width,
+            )
     layer.feature_defaults = EMPTY
     layer.current_edge_color, layer.current_face_color = EDGE, EDGE + FACE_ALPHA
 

@@ -230,8 +230,11 @@ class NumberView(QTableView):
         assert selection is not None
         selection.currentChanged.connect(self._on_current)
 
-    def mark(self, name: str | None) -> None:
-        """Select the row of `name` without telling of it; None or an unknown name selects none."""
+    def mark(self, name: str | None, *, scroll: bool = True) -> None:
+        """Select the row of `name` without telling of it; None or an unknown name selects none.
+
+        `scroll` brings the row into sight; without, the first rows stay there.
+        """
         selection, row = self.selectionModel(), self.table.row(name)
         assert selection is not None
         index = self.table.index(row, NAME) if row is not None else QModelIndex()
@@ -241,7 +244,9 @@ class NumberView(QTableView):
         blocked = selection.blockSignals(True)
         selection.setCurrentIndex(index, flags)
         selection.blockSignals(blocked)
-        if index.isValid():
+        if not scroll:
+            self.scrollToTop()
+        elif index.isValid():
             self.scrollTo(index)
         viewport = self.viewport()
         if viewport is not None:

@@ -1,0 +1,137 @@
+"""Spatial domains over the slide: discs, or rings that leave the gene inside in sight.  Holds no Qt."""
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.slides.regions import Colour
+from napari_flag.viewer.gene_raster import SpotRaster, raster_of
+from napari_flag.viewer.unlike_map import paint_rings
+
+NAME: Final = "Domains"
+COLOURS: Final[tuple[Colour, ...]] = (
+    (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
+    (148, 103, 189), (140, 86, 75), (127, 127, 127), (23, 190, 207),
+)  # fmt: skip
+"""Of domains, in turn: Okabe & Ito 2008, apart for all eyes, and four more."""
+
+
+class Paint(Enum):
+    """How domains are drawn; the value is the word in menus."""
+
+    HIDDEN = "hidden"
+    RINGS = "rings"
+    FILLED = "filled"
+
+
+class DomainMap:
+    """Draws one number per spot as a colour; one layer, whatever domains are looked at.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._layer: Any = None
+        self._adata: Any = None
+        self._raster: SpotRaster | None = None
+        self.numbers: npt.NDArray[np.int64] | None = None
+        self.paint = Paint.HIDDEN
+
+    @property
+    def layer(self) -> Any:
+        """The layer of domains, or None when there is none or the user deleted it."""
+        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
+
+    def show(self, adata: Any, numbers: npt.NDArray[np.int64] | None, paint: Paint) -> None:
+        """Draw the domains of `adata`.
+
+        Parameters
+        ----------
+        adata
+            The prediction whose spots they are of; None takes the layer away.
+        numbers
+            (n,) int64 from 1, 0 for none; None takes the layer away.
+        paint
+            How.
+        """
+        self.numbers, self.paint = numbers, paint
+        if adata is None or numbers is None:
+            self._remove()
+            return
+        if adata is not self._adata:
+            self._remove()
+            self._adata, self._raster = adata, raster_of(adata)
+        if paint is Paint.HIDDEN:
+            if self.layer is not None:
+                self._layer.visible = False
+            return
+        assert self._raster is not None
+        values = np.where(numbers > 0, (numbers - 1) % len(COLOURS), np.nan).astype(np.float32)
+        picture = self._raster.paint(values) if paint is Paint.FILLED else paint_rings(self._raster, values)
+        if self.layer is None:
+            self._add(picture)
+        else:
+            self._layer.data = picture
+        self._layer.visible = True
+
+    def number_at(self, position: Any) -> int:
+        """Return the number of the domain drawn at world `position`; 0 beside all or while hidden."""
+        layer = self.layer
+        if layer is None or not layer.visible or self._raster is None or self.numbers is None:
+            return 0
+        row, col = (float(v) for v in layer.world_to_data(position)[-2:])
+        spot = self._raster.spot_at(row, col)
+        return 0 if spot is None else int(self.numbers[spot])
+
+    def _add(self, picture: npt.NDArray[np.float32]) -> None:
+        from napari.utils.colormaps import Colormap
+
+        assert self._raster is not None
+        edges = np.linspace(0.0, 1.0, len(COLOURS) + 1)
+        colours = [(*(part / 255 for part in colour), 1.0) for colour in COLOURS]
+        active = self._viewer.layers.selection.active
+        self._layer = self._viewer.add_image(
+            picture,
+            name=NAME,
+            colormap=Colormap(colours, name="domains", controls=edges, interpolation="zero"),
+            contrast_limits=(-0.5, len(COLOURS) - 0.5),
+            interpolation2d="nearest",
+            blending="translucent_no_depth",
+            metadata={keys.LAYER_KIND: "domains", keys.LAYER_ADATA: self._adata},
+            **self._raster.options(),
+        )
+        self._viewer.layers.selection.active = active
+
+    def _remove(self) -> None:
+        if self.layer is not None:
+            self._viewer.layers.remove(self._layer)
+        self._layer = None
+        self._adata = self._raster = None
+
+
+def colour_of(number: int) -> Colour:
+    """Return the colour of domain `number` (from 1)."""
+    return COLOURS[(number - 1) % len(COLOURS)]
+
+
+def clicks(on_click: Callable[[Any], None]) -> Callable[[Any, Any], Iterator[None]]:
+    """Return a napari mouse callback that tells where the mouse was pressed and let go without a drag."""
+
+    def callback(_viewer: Any, event: Any) -> Iterator[None]:
+        dragged = False
+        yield
+        while event.type == "mouse_move":
+            dragged = True
+            yield
+        if not dragged:
+            on_click(event.position)
+
+    return callback
