@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LEVELS: Final = 25
 """Levels of mean expression within which a set is held against other genes (scanpy's `n_bins`)."""
+FEWEST_IN_LEVEL: Final = 8
+"""Genes a level holds at least: below 192 genes there are fewer levels than scanpy would make."""
 
 
 def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
@@ -57,7 +59,8 @@ def score(values: npt.NDArray[Any], genes: Sequence[str], members: Sequence[str]
     """Score each spot by the mean of a set's genes over that of other genes of their level.
 
     scanpy's `score_genes` (after Tirosh et al. 2016), with *all* other genes of the levels that hold a
-    member as reference instead of 50 drawn of each, so that nothing is random.
+    member as reference instead of 50 drawn of each, so that nothing is random; and with levels of at least
+    `FEWEST_IN_LEVEL` genes.
 
     Parameters
     ----------
@@ -84,7 +87,7 @@ def score(values: npt.NDArray[Any], genes: Sequence[str], members: Sequence[str]
             f"None of the set's {len(members)} genes (such as {members[0] if members else 'none at all'}) is "
             f"among the {len(genes)} genes here; choose another set, or weights that predict its genes."
         )
-    size = max(1, round(len(genes) / (LEVELS - 1)))
+    size = max(FEWEST_IN_LEVEL, round(len(genes) / (LEVELS - 1)))
     level = rankdata(values.mean(axis=0, dtype=np.float64), method="min") // size
     reference = np.isin(level, level[inside]) & ~inside
     if not reference.any():

@@ -1,0 +1,116 @@
+"""What is written into an AnnData is found by squidpy and scanpy, and says what they would."""
+
+import anndata
+import numpy as np
+import pytest
+from tests.fakes import fake_prediction
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.progress import finish
+from napari_flag.structure import Settings, write_structure
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> anndata.AnnData:
+    """A prediction with its structure, as it comes back from a file."""
+    adata = fake_prediction(144, 60, seed=1)
+    finish(write_structure(adata, Settings(permutations=19, local_genes=("ERBB2", "VIM"))))
+    path = tmp_path_factory.mktemp("structure") / "prediction.h5ad"
+    adata.write_h5ad(path)
+    return anndata.read_h5ad(path)
+
+
+@pytest.mark.slow
+def test_squidpy_finds_the_graph_and_computes_the_same_table(written):
+    """Slow for squidpy's import."""
+    squidpy = pytest.importorskip("squidpy")
+    ours = written.uns[keys.MORAN]
+    known = squidpy.gr.spatial_autocorr(written, copy=True, n_jobs=1, show_progress_bar=False)
+    assert list(known.columns) == ["I", "pval_norm", "var_norm", "pval_norm_fdr_bh"]
+    np.testing.assert_allclose(ours[known.columns].loc[known.index], known, atol=1e-6)
+    assert {"pval_sim", "pval_sim_fdr_bh"} <= set(ours.columns)
+
+
+def test_the_table_of_moran_ranks_every_gene(written):
+    for name in (keys.MORAN, keys.MORAN + keys.OF_MEASURED):
+        table = written.uns[name]
+        assert set(table.index) == set(written.var_names)
+        assert (np.diff(table.I) <= 0).all()
+
+
+def test_scanpy_reads_the_markers_of_each_domain(written):
+    scanpy = pytest.importorskip("scanpy")
+    for end in ("", keys.OF_MEASURED):
+        domain = written.obs[keys.DOMAIN + end].astype(str).to_numpy()
+        key = keys.MARKERS + end
+        first = sorted(set(written.uns[key]["names"].dtype.names))[0]
+        table = scanpy.get.rank_genes_groups_df(written, first, key=key)
+        assert len(table) == written.n_vars
+        values = written.layers[keys.MEASURED] if end else written.X
+        inside = domain == first
+        gene = list(written.var_names).index(table.names[0])
+        difference = values[inside, gene].mean() - values[~inside, gene].mean()
+        assert table.logfoldchanges[0] == pytest.approx(difference, abs=1e-5)
+        assert difference > 0
+
+
+def test_the_graph_is_the_arrays_first_ring_with_its_distances(written):
+    joined, apart = written.obsp["spatial_connectivities"], written.obsp["spatial_distances"]
+    assert joined.sum(axis=1).max() == 4
+    assert abs(joined - joined.T).max() == 0
+    assert np.unique(np.round(apart.data, 6)).size == 1
+    described = written.uns["spatial_neighbors"]["params"]["description"]
+    assert described == written.uns[keys.STRUCTURE]["neighbours"]
+    assert "first-ring" in described
+
+
+def test_local_moran_is_written_for_the_genes_asked_for(written):
+    assert list(written.obsm[keys.LOCAL_MORAN].columns) == ["ERBB2", "VIM"]
+    classes = written.obsm[keys.LOCAL_CLASS]["ERBB2"].astype(str)
+    assert {"HH", "LL"} <= set(classes)
+
+
+def test_gene_sets_with_enough_genes_are_scored_and_one_that_is_everything_is_left_out():
+    adata = fake_prediction(100, 30, measured=False)
+    members = tuple(adata.var_names[:5])
+    finish(
+        write_structure(
+            adata, Settings(sets={"mine": members, "too few": members[:2], "all": adata.var_names})
+        )
+    )
+    assert list(adata.obsm[keys.GENE_SETS].columns) == ["mine"]
+
+
+def test_predicted_domains_take_the_numbers_of_measured_ones(written):
+    ours = written.obs[keys.DOMAIN].astype(str)
+    theirs = written.obs[keys.DOMAIN + keys.OF_MEASURED].astype(str)
+    assert (ours == theirs).mean() > 0.6
+    sizes = theirs.value_counts()
+    assert sizes.index[0] == "1"
+
+
+def test_spots_that_were_not_measured_have_no_measured_domain():
+    adata = fake_prediction(144, 12)
+    adata.layers[keys.MEASURED][:30] = np.nan
+    adata.layers[keys.MEASURED][:, 3] = np.nan
+    finish(write_structure(adata))
+    assert adata.obs[keys.DOMAIN + keys.OF_MEASURED].isna().to_numpy()[:30].all()
+    assert not adata.obs[keys.DOMAIN + keys.OF_MEASURED].isna().to_numpy()[30:].any()
+    assert not adata.obs[keys.DOMAIN].isna().any()
+    assert len(adata.uns[keys.MORAN + keys.OF_MEASURED]) == 11
+
+
+def test_cancelling_leaves_the_prediction_as_it_was():
+    adata = fake_prediction(144, 12)
+    before = (set(adata.uns), set(adata.obs), set(adata.obsm), set(adata.obsp))
+    steps = write_structure(adata)
+    for _ in range(4):
+        next(steps)
+    steps.close()
+    assert (set(adata.uns), set(adata.obs), set(adata.obsm), set(adata.obsp)) == before
+
+
+def test_a_gene_that_is_not_there_is_refused_in_one_sentence():
+    with pytest.raises(UserError, match="asked of NOPE, which is not among the 10 genes"):
+        finish(write_structure(fake_prediction(), Settings(local_genes=("NOPE",))))
