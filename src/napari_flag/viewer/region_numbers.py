@@ -98,7 +98,7 @@ def compare_regions(adata: "AnnData", inside: BoolArray, outside: BoolArray | No
         named = found.rename(columns=lambda name: name if name == "gene" else f"{name}_{source}")  # noqa: B023
         whole = named if whole is None else whole.merge(named, on="gene", how="left")
     assert whole is not None
-    overlaps = ()
+    overlaps: tuple[Overlap, ...] = ()
     if MEASURED in rankings:
         overlaps = tuple(overlap_at(rankings[PREDICTED], rankings[MEASURED], k) for k in TOPS)
     return RegionNumbers(whole, rankings, overlaps, spots)
@@ -220,7 +220,8 @@ def read_domains(adata: "AnnData", source: str) -> Numbers | None:
     column = adata.obs[name].astype("category").cat
     order = sorted(column.categories.astype(str), key=lambda text: (len(text), text))
     rank = {text: number for number, text in enumerate(order, start=1)}
-    return np.array([0, *(rank[str(c)] for c in column.categories)])[column.codes.to_numpy() + 1]
+    numbers: Numbers = np.array([0, *(rank[str(c)] for c in column.categories)])[column.codes.to_numpy() + 1]
+    return numbers
 
 
 def domain_agreement(adata: "AnnData") -> "Agreement | None":

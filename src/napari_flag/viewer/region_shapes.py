@@ -202,7 +202,8 @@ def _outline_of(layer: Any, shapes: Sequence[int], placement: Placement) -> tupl
     import shapely
 
     holes = _column(layer, HOLE, False)
-    solid, hollow = [], []
+    solid: list[Any] = []
+    hollow: list[Any] = []
     for row in shapes:
         kind = layer.shape_type[row]
         if kind in ("line", "path"):

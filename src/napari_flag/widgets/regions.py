@@ -97,8 +97,8 @@ class RegionsDock(QWidget):
         for paint in Paint:
             self.paint.addItem(paint.value, paint)
         self.paint.setToolTip("How domains are drawn; rings leave the gene inside in sight")
-        self.find = QPushButton("Find")
-        self.find.setToolTip("Find domains; they are listed above as regions, and painted")
+        self.search = QPushButton("Find")
+        self.search.setToolTip("Find domains; they are listed above as regions, and painted")
         self.against = narrow(QComboBox())
         self.against.setToolTip("What the chosen region is compared with")
         self.agreement = plain_label()
@@ -108,7 +108,7 @@ class RegionsDock(QWidget):
 
     def _lay_out(self) -> None:
         domains = QHBoxLayout()
-        for widget, stretch in ((self.method, 3), (QLabel("of"), 0), (self.source, 3), (self.find, 0)):
+        for widget, stretch in ((self.method, 3), (QLabel("of"), 0), (self.source, 3), (self.search, 0)):
             domains.addWidget(widget, stretch)
         painted = QHBoxLayout()
         painted.addWidget(self.paint, 1)
@@ -140,7 +140,7 @@ class RegionsDock(QWidget):
         self.regions.removeRequested.connect(self._remove)
         self.regions.renamed.connect(self._rename)
         self.against.currentIndexChanged.connect(self._due.start)
-        self.find.clicked.connect(self.find_domains)
+        self.search.clicked.connect(self.find_domains)
         self.source.currentIndexChanged.connect(self._on_source)
         self.paint.currentIndexChanged.connect(self._paint)
         self.results.geneChosen.connect(self.session.select_gene)
