@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.exports.writers import write_csv, write_geojson, write_h5ad
 from napari_flag.results import write_prediction
 from napari_flag.viewer.readers import (
     get_prediction_reader,
@@ -15,7 +18,6 @@ from napari_flag.viewer.readers import (
     read_slide,
 )
 from napari_flag.viewer.slide_layer import slide_layer, spots_layer
-from napari_flag.viewer.writers import write_csv, write_h5ad
 
 
 @pytest.fixture
@@ -87,6 +89,8 @@ def test_a_prediction_is_saved_reopened_and_exported(tmp_path):
     table = pd.read_csv(tmp_path / "p.csv")
     assert list(table.spot) == list(adata.obs_names)
     np.testing.assert_allclose(table["ESR1"], adata.to_df()["ESR1"], rtol=1e-5)
+    write_geojson(str(tmp_path / "p.geojson"), data, options)
+    assert len(json.loads((tmp_path / "p.geojson").read_text())["features"]) == adata.n_obs
 
 
 def test_someone_elses_h5ad_is_refused_with_one_sentence(tmp_path, monkeypatch):

@@ -13,7 +13,6 @@ from napari_flag.progress import finish
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_flag.exports.formats import Format
     from napari_flag.slides.slide import Slide
 
 NAMES: Final = ("h5ad", "spatialdata", "geojson", "ome-tiff", "csv")
@@ -73,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     make_folder(args.out)
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
-    for wanted, place in places:
-        _check_place(wanted, place, args)
+    for _, place in places:
+        _check_place(place, args)
     slide = None if args.slide is None else _open(args.slide, adata)
     try:
         with ProgressLine() as line:
@@ -90,16 +89,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_place(wanted: "Format", place: Path, args: argparse.Namespace) -> None:
-    """Refuse to replace what is there without leave, and a folder that is no zarr even then."""
+def _check_place(place: Path, args: argparse.Namespace) -> None:
+    """Refuse to replace what is there without leave, and the prediction itself even then."""
     if not place.exists():
         return
     if place.samefile(args.predicted):
         raise UserError(f"{place} is the prediction itself; give another --out.")
     if not args.overwrite:
         raise UserError(f"{place} already exists; give another --out, or add --overwrite to replace it.")
-    if place.is_dir() and not (place / "zarr.json").is_file() and any(place.iterdir()):
-        raise UserError(f"{place} is a folder that holds no zarr, so it is not replaced; give another --out.")
 
 
 def _open(path: Path, adata: "AnnData") -> "Slide":

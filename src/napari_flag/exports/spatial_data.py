@@ -50,7 +50,7 @@ def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = Non
     Raises
     ------
     UserError
-        When SpatialData is not installed or the folder cannot be written.
+        When SpatialData is not installed, the folder cannot be written, or something else is in it.
     """
     try:
         import spatialdata  # noqa: F401 - named here so that the sentence comes before any work
@@ -64,6 +64,8 @@ def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = Non
             f"The folder {path.parent} does not exist, so {path.name} cannot be written there; create "
             "it or choose another."
         )
+    if path.is_dir() and not (path / "zarr.json").is_file() and any(path.iterdir()):
+        raise UserError(f"{path} is a folder that holds no zarr, so it is not replaced; choose another name.")
     yield from write_whole_in_steps(path, lambda place: _write(adata, place, slide))
 
 
