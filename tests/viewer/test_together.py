@@ -76,3 +76,11 @@ def test_one_gene_is_not_enough_and_that_is_said():
 def test_sets_with_too_few_genes_here_are_not_offered():
     sets = {"many": ("ERBB2", "VIM", "NONE"), "one": ("ERBB2", "NONE"), "none": ("X", "Y")}
     assert sets_within(sets, ["ERBB2", "VIM"]) == {"many": (("ERBB2", "VIM"), 3)}
+
+
+def test_without_depth_each_spot_is_held_against_its_own_mean():
+    adata = fake_prediction(64, n_genes=8)
+    found = finish(correlate(adata, adata.var_names[:5], depth=False))
+    shares = adata.X - adata.X.mean(axis=1, keepdims=True)
+    expected = np.corrcoef(shares[:, [list(adata.var_names).index(g) for g in found.genes]].T.astype(float))
+    assert np.allclose(found.predicted, expected, atol=1e-5)

@@ -151,3 +151,33 @@ def test_in_a_window_a_click_opens_the_second_canvas_once(make_napari_viewer, qt
     assert len(found) == 1
     assert [la.name for la in found[0].canvas.model.layers if la.visible] == ["ESR1 · predicted"]
     found[0].close()
+
+
+def test_partners_of_the_gene_are_listed_and_a_row_shows_the_pair(filled):
+    filled.session.select_gene("VIM")
+    together, table = filled.together, filled.partners.table
+    assert "VIM" not in table.shown
+    best = table.name(0)
+    row = together.predicted[together.genes.index("VIM")].copy()
+    row[together.genes.index("VIM")] = -2
+    assert best == together.genes[int(row.argmax())]
+    filled.partners.setCurrentIndex(table.index(0, 0))
+    assert (filled.session.gene, filled.session.gene_beside) == ("VIM", best)
+
+
+def test_a_gene_that_is_not_shown_has_no_partners(filled, qtbot):
+    filled.session.set_gene_set("mine", ["VIM", "CDH1", "ERBB2"])
+    settle(filled, qtbot)
+    filled.session.select_gene("ESR1")
+    assert filled.partners.isHidden()
+    filled.session.select_gene("CDH1")
+    assert filled.partners.isVisible()
+
+
+def test_depth_can_be_taken_away(filled, qtbot):
+    before = filled.together
+    filled.depth.setChecked(False)
+    settle(filled, qtbot)
+    assert not filled.together.depth
+    assert filled.together.predicted.mean() < before.predicted.mean()
+    assert "depth taken away" in filled.heading.text()

@@ -42,6 +42,8 @@ class Together:
         defined (no truth, below three genes, more than `MOST_GENES`).
     spots
         How many spots they were computed over.
+    depth
+        Whether each spot's depth (its mean over all genes) was left in.
     """
 
     genes: tuple[str, ...]
@@ -50,6 +52,7 @@ class Together:
     gsc: float
     gsc_all: float
     spots: int
+    depth: bool = True
 
     def table(self) -> "pd.DataFrame":
         """Return a row per pair of genes: first, second, predicted and, with truth, measured."""
@@ -64,6 +67,14 @@ class Together:
             table["measured"] = self.measured[first, second]
         return table
 
+    def partners(self, gene: str) -> "dict[str, FloatArray] | None":
+        """Return the rows of `gene`: "predicted" and, with truth, "measured"; None where it is not shown."""
+        if gene not in self.genes:
+            return None
+        row = self.genes.index(gene)
+        rows = {"predicted": self.predicted[row]}
+        return rows if self.measured is None else rows | {"measured": self.measured[row]}
+
     def triangles(self) -> FloatArray:
         """Return (G, G): prediction below the diagonal, truth above it, NaN on it; without truth both."""
         above = self.predicted if self.measured is None else self.measured
@@ -72,7 +83,9 @@ class Together:
         return both
 
 
-def correlate(adata: "AnnData", genes: Sequence[str], *, overall: float | None = None) -> Steps[Together]:
+def correlate(
+    adata: "AnnData", genes: Sequence[str], *, depth: bool = True, overall: float | None = None
+) -> Steps[Together]:
     """Correlate `genes` of a prediction with each other, and order them.
 
     Parameters
@@ -81,6 +94,9 @@ def correlate(adata: "AnnData", genes: Sequence[str], *, overall: float | None =
         As CONTRIBUTING, "The prediction file".
     genes
         Which; those not in the prediction are passed over.
+    depth
+        Leave in how deeply each spot was sequenced, as GSC is defined; it lets all genes rise together.
+        Without it, each spot's mean over all genes is taken away first.
     overall
         GSC of all genes where it is known already, which is the slow part.
 
@@ -103,10 +119,10 @@ def correlate(adata: "AnnData", genes: Sequence[str], *, overall: float | None =
     spots = np.ones(adata.n_obs, bool) if known is None else known[0]
     with_truth = known is not None and bool(known[1][columns].all())
     yield Step("Correlating genes", 0, 3, "parts")
-    predicted = coexpression.gene_correlations(_block(adata.X, spots, columns))
+    predicted = coexpression.gene_correlations(_block(adata.X, spots, columns, depth=depth))
     measured, gsc = None, float("nan")
     if with_truth:
-        truth = _block(adata.layers[keys.MEASURED], spots, columns)
+        truth = _block(adata.layers[keys.MEASURED], spots, columns, depth=depth)
         measured = coexpression.gene_correlations(truth)
         silent = accuracy.constant_genes(truth)
         gsc = coexpression.gene_structure_correlation(predicted, measured, silent)
@@ -114,7 +130,7 @@ def correlate(adata: "AnnData", genes: Sequence[str], *, overall: float | None =
     order = coexpression.gene_order(predicted if measured is None else measured)
     yield Step("Correlating genes", 2, 3, "parts")
     if overall is None:
-        overall = gsc_of_all(adata)
+        overall = gsc_of_all(adata, depth=depth)
     return Together(
         genes=tuple(str(adata.var_names[column]) for column in columns[order]),
         predicted=predicted[np.ix_(order, order)],
@@ -122,10 +138,11 @@ def correlate(adata: "AnnData", genes: Sequence[str], *, overall: float | None =
         gsc=gsc,
         gsc_all=overall,
         spots=int(spots.sum()),
+        depth=depth,
     )
 
 
-def gsc_of_all(adata: "AnnData") -> float:
+def gsc_of_all(adata: "AnnData", *, depth: bool = True) -> float:
     """Return GSC over all genes measured; NaN without truth or with more than `MOST_GENES`."""
     from napari_flag.statistics import accuracy, coexpression
 
@@ -133,9 +150,9 @@ def gsc_of_all(adata: "AnnData") -> float:
     if known is None or known[1].sum() > MOST_GENES:
         return float("nan")
     columns = np.flatnonzero(known[1])
-    truth = _block(adata.layers[keys.MEASURED], known[0], columns)
+    truth = _block(adata.layers[keys.MEASURED], known[0], columns, depth=depth)
     return coexpression.gene_structure_correlation(
-        coexpression.gene_correlations(_block(adata.X, known[0], columns)),
+        coexpression.gene_correlations(_block(adata.X, known[0], columns, depth=depth)),
         coexpression.gene_correlations(truth),
         accuracy.constant_genes(truth),
     )
@@ -150,7 +167,14 @@ def sets_within(
     return {name: members for name, members in found.items() if len(members[0]) >= FEWEST}
 
 
-def _block(matrix: Any, spots: npt.NDArray[np.bool_], columns: npt.NDArray[Any]) -> FloatArray:
+def _block(
+    matrix: Any, spots: npt.NDArray[np.bool_], columns: npt.NDArray[Any], *, depth: bool
+) -> FloatArray:
+    """Return (n, G) values of `spots` and `columns`; the mean taken away is over all genes known there."""
     from napari_flag.matching import dense
 
-    return dense(matrix[:, columns])[spots].astype(np.float64)
+    chosen: FloatArray = dense(matrix[:, columns])[spots].astype(np.float64)
+    if depth:
+        return chosen
+    mean: FloatArray = np.nanmean(dense(matrix)[spots], axis=1, keepdims=True, dtype=np.float64)
+    return chosen - mean

@@ -5,9 +5,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from qtpy.QtCore import QSize
-from qtpy.QtGui import QPainter
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtGui import QPainter, QResizeEvent
+from qtpy.QtWidgets import (
+    QBoxLayout,
+    QCheckBox,
+    QComboBox,
+    QDockWidget,
+    QFileDialog,
+    QHBoxLayout,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_flag.errors import UserError
 from napari_flag.viewer.gene_values import GeneValues
@@ -18,6 +28,7 @@ from napari_flag.widgets.forms import MessageList, plain_label
 from napari_flag.widgets.gene_set_choice import GeneSetChoice
 from napari_flag.widgets.heat_map import HeatMap
 from napari_flag.widgets.job_strip import JobStrip
+from napari_flag.widgets.number_table import Column, NumberView
 from napari_flag.widgets.plots import PlotStyle
 from napari_flag.widgets.session import Session
 
@@ -26,8 +37,14 @@ NOTHING_YET: Final = (
 )
 NO_TRUTH: Final = "No measured expression lies beside this prediction: both triangles show the prediction."
 POINT: Final = "Click a cell to see both genes side by side."
+PARTNERS: Final = (
+    Column("predicted", "r pred.", "Correlation with the gene looked at, in the prediction"),
+    Column("measured", "r true", "Correlation with the gene looked at, in truth"),
+)
 LAYOUTS: Final = ("In one map", "Beside each other")
 ONE, BESIDE = range(2)
+WIDE_PX: Final = 560
+"""From here on two maps fit beside each other with their colour bars."""
 
 
 class CoexpressionDock(QWidget):
@@ -45,6 +62,7 @@ class CoexpressionDock(QWidget):
         self.together: Together | None = None
         self._name, self._genes = "", ()  # type: tuple[str, tuple[str, ...]]
         self._overall: float | None = None
+        self._listed = ("", 0)
         self._errands = Errands(self)
         self._build()
         self._lay_out()
@@ -61,6 +79,14 @@ class CoexpressionDock(QWidget):
         self.arrangement.setToolTip("Truth above the diagonal of one map, or in a map of its own")
         self.map, self.other = HeatMap(), HeatMap()
         self.other.hide()
+        self.partners = NumberView("Gene", width=60)
+        self.partners.setMinimumHeight(70)
+        self.depth = QCheckBox("Depth")
+        self.depth.setChecked(True)
+        self.depth.setToolTip(
+            "On: as GSC is defined. Off: each spot's mean over all genes is taken away first, which shows "
+            "what goes together beyond how deeply a spot was sequenced"
+        )
         self.reading = plain_label(POINT)
         self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
         self.save_figure = QPushButton("Figure…")
@@ -71,11 +97,12 @@ class CoexpressionDock(QWidget):
         self.strip = JobStrip(self._errands, self)
 
     def _lay_out(self) -> None:
-        maps = QHBoxLayout()
-        maps.setSpacing(2)
-        maps.addWidget(self.map, 1)
-        maps.addWidget(self.other, 1)
+        self._maps = QHBoxLayout()
+        self._maps.setSpacing(2)
+        self._maps.addWidget(self.map, 1)
+        self._maps.addWidget(self.other, 1)
         foot = QHBoxLayout()
+        foot.addWidget(self.depth)
         foot.addWidget(self.arrangement, 1)
         foot.addWidget(self.save_figure)
         foot.addWidget(self.save_table)
@@ -84,8 +111,9 @@ class CoexpressionDock(QWidget):
         box.setSpacing(4)
         box.addWidget(self.choice)
         box.addWidget(self.heading)
-        box.addLayout(maps, 1)
+        box.addLayout(self._maps, 3)
         box.addWidget(self.reading)
+        box.addWidget(self.partners, 2)
         box.addWidget(self.messages)
         box.addWidget(self.strip)
         box.addLayout(foot)
@@ -95,6 +123,8 @@ class CoexpressionDock(QWidget):
         self.choice.chosen.connect(self.session.set_gene_set)
         self.choice.load.clicked.connect(self._ask_sets)
         self.arrangement.activated.connect(self._show)
+        self.depth.toggled.connect(self._on_depth)
+        self.partners.chosen.connect(self._on_partner)
         for heat_map in (self.map, self.other):
             heat_map.pairClicked.connect(self.show_pair)
             heat_map.pairHovered.connect(self._on_hovered)
@@ -105,10 +135,17 @@ class CoexpressionDock(QWidget):
         self.session.genesShownChanged.connect(self._on_gene)
         self.session.pairChanged.connect(self._on_gene)
 
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Put two maps below each other where the dock is narrow."""
+        super().resizeEvent(event)
+        narrow = self.width() < WIDE_PX
+        directions = QBoxLayout.Direction
+        self._maps.setDirection(directions.TopToBottom if narrow else directions.LeftToRight)
+
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self) -> None:
         adata = self.session.adata
-        for widget in (self.choice, self.arrangement, self.save_figure, self.save_table):
+        for widget in (self.choice, self.arrangement, self.depth, self.save_figure, self.save_table):
             widget.setEnabled(adata is not None)
         self.messages.clear()
         self._overall = None
@@ -138,13 +175,35 @@ class CoexpressionDock(QWidget):
         gene, beside = self.session.gene, self.session.gene_beside
         for heat_map in (self.map, self.other):
             heat_map.mark(gene, beside)
+        self._show_partners()
+
+    def _show_partners(self) -> None:
+        """List how the gene goes with each other one that is shown."""
+        gene, together = self.session.gene, self.together
+        rows = None if together is None or gene is None else together.partners(gene)
+        self.partners.setVisible(rows is not None)
+        if rows is None or together is None or gene is None:
+            return
+        others = [place for place, name in enumerate(together.genes) if name != gene]
+        if self._listed != (gene, id(together)):
+            self._listed = (gene, id(together))
+            self.partners.table.set_rows(
+                [together.genes[place] for place in others],
+                {name: row[others] for name, row in rows.items()},
+                [column for column in PARTNERS if column.key in rows],
+            )
+        self.partners.mark(self.session.gene_beside)
+
+    def _on_partner(self, name: str) -> None:
+        if self.session.gene is not None:
+            self.show_pair(self.session.gene, name)
 
     # --- work ------------------------------------------------------------------------------------
     def _correlate(self) -> None:
         self.messages.clear()
         self._errands.start(
             "correlate",
-            correlate(self.session.adata, self._genes, overall=self._overall),
+            correlate(self.session.adata, self._genes, depth=self.depth.isChecked(), overall=self._overall),
             "Correlate genes",
             on_done=self._on_correlated,
             on_failed=self._on_failed,
@@ -179,11 +238,16 @@ class CoexpressionDock(QWidget):
         self._on_gene()
 
     # --- from the person -------------------------------------------------------------------------
+    def _on_depth(self) -> None:
+        self._overall = None
+        if self.session.adata is not None:
+            self._correlate()
+
     def show_pair(self, first: str, second: str) -> None:
         """Show the maps of both genes: the first on the main canvas, the second in *Side by side*."""
         self.session.show_pair(first, second)
         if first != second:
-            open_second_canvas(self.session.viewer)
+            open_second_canvas(self.session.viewer, self)
 
     def _on_hovered(self, text: str) -> None:
         self.reading.setText(text or POINT)
@@ -245,20 +309,36 @@ class CoexpressionDock(QWidget):
         save_drawing(path, whole, draw)
 
 
-def open_second_canvas(viewer: Any) -> None:
-    """Open the Side by side dock where it is not open yet; a viewer without a window has none."""
+def open_second_canvas(viewer: Any, beside: QWidget) -> None:
+    """Open the Side by side dock between the main canvas and `beside`, each canvas as wide as the other.
+
+    Where it is open already it stays where the person put it; a viewer without a window has none.
+    """
     from napari_flag.widgets.side_by_side import SideBySideDock
 
     window = getattr(viewer, "window", None)
-    if window is None:
+    if window is None or window._qt_window.findChild(SideBySideDock) is not None:
         return
-    found = window._qt_window.findChild(SideBySideDock)
-    if found is None:
-        window.add_plugin_dock_widget("napari-flag", "Side by side")
+    main = window._qt_window
+    second, _ = window.add_plugin_dock_widget("napari-flag", "Side by side")
+    ours = beside.parentWidget()
+    while ours is not None and not isinstance(ours, QDockWidget):
+        ours = ours.parentWidget()
+    if ours is None or ours.isFloating() or main.tabifiedDockWidgets(ours):
+        return
+    main.splitDockWidget(second, ours, Qt.Orientation.Horizontal)
+
+    def share() -> None:
+        """Give both canvases the same width, which is known only once both docks have theirs."""
+        room = main.centralWidget().width() + second.width()
+        main.resizeDocks([second], [room // 2], Qt.Orientation.Horizontal)
+
+    QTimer.singleShot(0, share)
 
 
 def _headline(together: Together) -> str:
     number = f"{len(together.genes)} genes over {together.spots:,} spots"
+    number += "" if together.depth else ", depth taken away"
     if together.measured is None:
         return f"{number}. {NO_TRUTH}"
     overall = "" if math.isnan(together.gsc_all) else f", {together.gsc_all:.2f} for all"
