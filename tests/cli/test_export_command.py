@@ -1,12 +1,14 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+from tests.fakes import fake_prediction
 
 from napari_flag.cli import main
 from napari_flag.cli.exporting import NAMES
 from napari_flag.exports.formats import FORMATS
-from napari_flag.results import read_prediction
+from napari_flag.results import read_prediction, write_prediction
 
 
 def test_the_help_names_every_format(capsys):
@@ -31,13 +33,29 @@ def test_measured_counts_come_along(files):
     assert "measured" in read_prediction(files / "out" / "fake.h5ad").layers
 
 
-def test_scanpy_opens_the_h5ad(files):
+@pytest.mark.parametrize("genes", [(), ("--genes", "ESR1", "ERBB2", "TP53")])
+def test_scanpy_and_squidpy_find_the_results_where_they_put_theirs(files, genes):
     import scanpy as sc
+    import squidpy as sq
 
-    assert main(["export", "predicted.h5ad", "--to", "h5ad", "--out", "out"]) == 0
+    assert main(["export", "predicted.h5ad", "--to", "h5ad", "--out", "out", *genes]) == 0
     adata = sc.read_h5ad(files / "out" / "fake.h5ad")
-    sc.pp.pca(adata, n_comps=3)
-    assert adata.obsm["X_pca"].shape == (49, 3)
+    ours = adata.uns["moranI"].copy()
+    assert set(ours.index) == set(adata.var_names)
+    sq.gr.spatial_autocorr(adata, mode="moran")  # on the graph that is in the file
+    theirs = adata.uns["moranI"].loc[ours.index]
+    np.testing.assert_allclose(ours.I, theirs.I, atol=1e-6)
+    ranked = sc.get.rank_genes_groups_df(adata, group="1")
+    assert set(ranked.names) == set(adata.var_names)
+    assert ranked.scores.is_monotonic_decreasing
+    assert "1" in set(adata.obs["domain"])
+
+
+def test_too_few_spots_are_exported_without_structure(tmp_path, capsys):
+    write_prediction(fake_prediction(n_spots=3), tmp_path / "few.h5ad")
+    line = ["export", str(tmp_path / "few.h5ad"), "--to", "csv", "--out", str(tmp_path)]
+    assert main(line) == 0
+    assert "3 spots are too few" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

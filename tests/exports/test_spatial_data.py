@@ -8,6 +8,7 @@ from tests.fakes import DIAMETER_UM, MPP, FakeSlide
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.exports.complete import with_structure
 from napari_flag.exports.spatial_data import CHUNK_PX, MICROMETRES, PICTURE, SPOTS, TABLE, write_spatial_data
 from napari_flag.progress import finish
 
@@ -68,6 +69,20 @@ def test_squidpy_works_on_the_table(written):
     sq.gr.spatial_autocorr(table, mode="moran")
     assert set(table.uns["moranI"].index) == set(table.var_names)
     assert table.uns["moranI"].I.iloc[0] > 0.5
+
+
+def test_structure_goes_along_without_a_warning_of_zarr(prediction, tmp_path, recwarn):
+    import spatialdata
+
+    del prediction.obs[keys.DOMAIN]
+    complete = finish(with_structure(prediction))
+    finish(write_spatial_data(complete, tmp_path / "fake.zarr"))
+    assert not [warning for warning in recwarn if "V3 specification" in str(warning.message)]
+    table = spatialdata.read_zarr(tmp_path / "fake.zarr").tables[TABLE]
+    assert list(table.obs[keys.DOMAIN]) == list(complete.obs[keys.DOMAIN])
+    assert set(table.uns["moranI"].index) == set(prediction.var_names)
+    markers = table.uns["markers"]
+    assert list(markers[markers.domain == "1"].gene) == list(complete.uns[keys.MARKERS]["names"]["1"])
 
 
 def test_the_slide_becomes_a_pyramid(prediction, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from napari_flag.comparison import slide_name
-from napari_flag.exports.genes import choose_genes
+from napari_flag.exports.complete import choose_genes, with_structure
 from napari_flag.exports.maps import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.spatial_data import write_spatial_data
@@ -94,12 +94,12 @@ def export(
     genes: Sequence[str] | None = None,
     slide: "Slide | None" = None,
 ) -> Steps[tuple[Path, ...]]:
-    """Write `adata` in several formats and return the paths.
+    """Write `adata`, with its structure, in several formats and return the paths.
 
     Parameters
     ----------
     adata
-        A prediction.
+        A prediction; not changed.
     places
         Each format and where it goes; what is there is replaced, so ask first.
     genes
@@ -112,7 +112,9 @@ def export(
     UserError
         When a gene is unknown, a format's program is not installed, or a place cannot be written.
     """
-    chosen = choose_genes(adata, genes)
+    choose_genes(adata, genes)  # before any work, to say what is wrong
+    complete = yield from with_structure(adata)
+    chosen = choose_genes(complete, genes)
     for wanted, path in places:
         yield from wanted.write(chosen, path, slide)
     return tuple(path for _, path in places)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ from napari_flag.viewer.frame import frame_of, spot_diameter_px
 from napari_flag.viewer.gene_raster import DEFAULT_FILL, typical_pitch
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from napari_flag.slides.slide import Slide
@@ -29,6 +31,8 @@ PICTURE: Final = "he"
 PIXELS: Final = "global"
 MICROMETRES: Final = "um"
 """Coordinate systems: level-0 pixels, and µm where their size is known."""
+MARKERS: Final = "markers"
+"""``uns`` key of the table: marker genes of the domains as one plain table."""
 REGION: Final = "region"
 SPOT_ID: Final = "spot_id"
 CHUNK_PX: Final = 1024
@@ -148,9 +152,35 @@ def _table(adata: "AnnData") -> Any:
 
     table = with_storable_provenance(adata)
     table.obs = table.obs.copy()
+    for suffix in ("", keys.OF_MEASURED):
+        if keys.MARKERS + suffix in table.uns:
+            table.uns[MARKERS + suffix] = _long_table(table.uns.pop(keys.MARKERS + suffix))
     table.obs[REGION] = pd.Categorical([SPOTS] * table.n_obs)
     table.obs[SPOT_ID] = table.obs_names.to_numpy()
     return TableModel.parse(table, region=SPOTS, region_key=REGION, instance_key=SPOT_ID)
+
+
+def _long_table(ranked: Mapping[str, Any]) -> "pd.DataFrame":
+    """Return scanpy's marker genes, records of a field per domain, as one table with a row per gene of each.
+
+    Zarr 3 has no specification for records, so another program, or a later version, might not read them.
+    """
+    import pandas as pd
+
+    columns = {
+        "names": "gene",
+        "scores": "score",
+        "logfoldchanges": "difference",
+        "pvals": "p",
+        "pvals_adj": "q",
+    }
+    parts = [
+        pd.DataFrame({ours: ranked[theirs][domain] for theirs, ours in columns.items()}).assign(domain=domain)
+        for domain in ranked["names"].dtype.names or ()
+    ]
+    return (
+        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*columns.values(), "domain"])
+    )
 
 
 def _small_picture(adata: "AnnData") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from napari_flag.progress import Step, Steps
 from napari_flag.statistics.autocorrelation import moran_test
 from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, find_domains, relabel
 from napari_flag.statistics.markers import Overlap, differential_genes, overlap_at
+from napari_flag.structure import FEWEST_IN_DOMAIN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +27,6 @@ MARKERS: Final = 8
 """Marker genes listed per domain."""
 MAPS: Final = 6
 """Genes whose maps are shown."""
-FEWEST_IN_DOMAIN: Final = 5
-"""Smaller domains have no markers worth naming."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -39,7 +38,7 @@ class Domain:
     Parameters
     ----------
     number
-        From 0, the largest of the truth (of the prediction, without truth) first.
+        From 1, the largest of the truth (of the prediction, without truth) first.
     spots
         How many.
     predicted, measured
@@ -218,4 +217,4 @@ def _regions(labels: Labels | None) -> Iterator[tuple[int, npt.NDArray[np.bool_]
     for number in np.unique(labels):
         inside = labels == number
         if inside.sum() >= FEWEST_IN_DOMAIN:
-            yield int(number), inside
+            yield int(number) + 1, inside

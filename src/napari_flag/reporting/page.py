@@ -128,7 +128,7 @@ def _markers(findings: Findings) -> Iterator[str]:
         shared = set(domain.predicted) & set(domain.measured)
         cells = [_names(domain.predicted, shared)] + ([_names(domain.measured, shared)] if both else [])
         row = "".join(f"<td>{cell}</td>" for cell in cells)
-        colour = DOMAIN_COLOURS[domain.number % len(DOMAIN_COLOURS)]
+        colour = DOMAIN_COLOURS[(domain.number - 1) % len(DOMAIN_COLOURS)]
         name = f'<span class="dot" style="background:{colour}"></span>{domain.number}, {domain.spots} spots'
         yield f"<tr><td>{name}</td>{row}</tr>"
     yield "</tbody></table>"
