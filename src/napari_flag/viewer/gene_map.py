@@ -104,6 +104,13 @@ class GeneMap:
         self.quantity = quantity
         self._refresh()
 
+    def set_sample(self, layer: str) -> None:
+        """Show another joint draw as the one sample: the ``layers`` key it stands under."""
+        if self.values is not None and layer != self.values.sample:
+            self.values.set_sample(layer)
+            self._stale.update(slot for slot in self._layers if slot[0] is Quantity.SAMPLE)
+            self._refresh()
+
     def set_colormap(self, name: str) -> None:
         """Use colour map `name` for everything but a difference or an overlay."""
         self.colormap = name
@@ -274,8 +281,11 @@ class GeneMap:
 
     def _name(self, gene: str, quantity: Quantity) -> str:
         assert self.values is not None
-        ours = bool(provenance(self.values.adata))
-        return f"{gene} · {quantity.value if ours else 'expression'}"
+        if not provenance(self.values.adata):
+            return f"{gene} · expression"
+        if quantity is Quantity.SAMPLE and self.values.sample != keys.SAMPLE:
+            return f"{gene} · {self.values.sample.replace('_', ' ')}"
+        return f"{gene} · {quantity.value}"
 
     def _numbers(self, gene: str, spot: int) -> str:
         assert self.values is not None

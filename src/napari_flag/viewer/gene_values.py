@@ -84,6 +84,13 @@ class GeneValues:
         self.genes = tuple(str(name) for name in adata.var_names)
         self._row = {gene: i for i, gene in enumerate(self.genes)}
         self._columns: dict[Quantity, _Columns] = {}
+        self.sample = keys.SAMPLE
+
+    def set_sample(self, layer: str) -> None:
+        """Take another joint draw for `Quantity.SAMPLE`: the ``layers`` key it stands under."""
+        if layer != self.sample:
+            self.sample = layer
+            self._columns.pop(Quantity.SAMPLE, None)
 
     def __contains__(self, gene: str) -> bool:
         return gene in self._row
@@ -154,7 +161,9 @@ class GeneValues:
 
     def _column(self, quantity: Quantity) -> "_Columns":
         if quantity not in self._columns:
-            self._columns[quantity] = _Columns(_matrix(self.adata, quantity))
+            drawn = quantity is Quantity.SAMPLE
+            matrix = self.adata.layers[self.sample] if drawn else _matrix(self.adata, quantity)
+            self._columns[quantity] = _Columns(matrix)
         return self._columns[quantity]
 
 

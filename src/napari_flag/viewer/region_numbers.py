@@ -34,7 +34,7 @@ LEVEL: Final = 0.05
 FEWEST_GENES: Final = 5
 """Where fewer genes pass `LEVEL`, gene sets are sought among none: chance alone would fill them."""
 GENES_AT_ONCE: Final = 256
-OF_TRUTH: Final = f"{keys.DOMAIN}_{keys.MEASURED}"
+OF_TRUTH: Final = keys.DOMAIN + keys.OF_MEASURED
 """``obs`` column: domains of the measurement, as `keys.DOMAIN` holds those of the prediction."""
 
 
