@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NAMED: Final = 5
 """Unknown genes named in the error; more would not help."""
 RANKED: Final = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
+"""Fields of scanpy's marker genes, a record of each with a field per domain."""
 
 
 def with_structure(adata: "AnnData") -> Steps["AnnData"]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.exports.complete import RANKED
 from napari_flag.progress import Step, Steps
 from napari_flag.results import with_storable_provenance, write_whole_in_steps
 from napari_flag.slides.lazy import LazyLevel
@@ -167,20 +168,14 @@ def _long_table(ranked: Mapping[str, Any]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    columns = {
-        "names": "gene",
-        "scores": "score",
-        "logfoldchanges": "difference",
-        "pvals": "p",
-        "pvals_adj": "q",
-    }
+    columns = dict(zip(RANKED, ("gene", "score", "difference", "p", "q"), strict=True))
     parts = [
         pd.DataFrame({ours: ranked[theirs][domain] for theirs, ours in columns.items()}).assign(domain=domain)
         for domain in ranked["names"].dtype.names or ()
     ]
-    return (
-        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*columns.values(), "domain"])
-    )
+    if not parts:
+        return pd.DataFrame(columns=[*columns.values(), "domain"])
+    return pd.concat(parts, ignore_index=True)
 
 
 def _small_picture(adata: "AnnData") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from napari_flag.comparison import Comparison, comparing, spot_neighbours
 from napari_flag.figures.section import Section, section_of
 from napari_flag.matching import dense, lay_beside
 from napari_flag.progress import Step, Steps
-from napari_flag.statistics.autocorrelation import moran_test
+from napari_flag.statistics.autocorrelation import Neighbours, moran_test
 from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, find_domains, relabel
 from napari_flag.statistics.markers import Overlap, differential_genes, overlap_at
 from napari_flag.structure import FEWEST_IN_DOMAIN
@@ -127,27 +127,33 @@ def gather(
     names = [str(gene) for gene in adata.var_names] if section is None else list(section.genes)
     found = yield from moran_test(guess, neighbours.weights)
     table = _gene_table(names, guess, found, comparison)
-    inside: tuple[Labels | None, Labels | None] = (None, None)
-    if len(rows) >= FEWEST_SPOTS:
-        ours = yield from find_domains(guess, neighbours, seed=seed)
-        theirs = None
-        if section is not None:
-            theirs = yield from find_domains(section.truth, neighbours, seed=seed)
-            ours = relabel(ours, theirs)
-        inside = (ours, theirs)
-    markers = yield from _markers(inside[0] if inside[1] is None else inside[1], guess, section, names)
+    ours, theirs = yield from _domains(guess, section, neighbours, seed)
+    markers = yield from _markers(ours if theirs is None else theirs, guess, section, names)
     return Findings(
         adata=adata,
         comparison=comparison,
         section=section,
         genes=table,
         neighbours=neighbours.description,
-        domains=_over_all(inside[0], rows, adata.n_obs),
-        domains_measured=_over_all(inside[1], rows, adata.n_obs),
-        likeness=None if inside[0] is None or inside[1] is None else agreement(*inside),
+        domains=_over_all(ours, rows, adata.n_obs),
+        domains_measured=_over_all(theirs, rows, adata.n_obs),
+        likeness=None if ours is None or theirs is None else agreement(ours, theirs),
         markers=markers,
         shown=_telling(table),
     )
+
+
+def _domains(
+    guess: npt.NDArray[np.float64], section: Section | None, neighbours: Neighbours, seed: int
+) -> Steps[tuple[Labels | None, Labels | None]]:
+    """Return domains of prediction and truth, numbered alike; None for what there is none of."""
+    if len(guess) < FEWEST_SPOTS:
+        return None, None
+    ours = yield from find_domains(guess, neighbours, seed=seed)
+    if section is None:
+        return ours, None
+    theirs = yield from find_domains(section.truth, neighbours, seed=seed)
+    return relabel(ours, theirs), theirs
 
 
 def _beside(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
