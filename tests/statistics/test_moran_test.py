@@ -151,6 +151,12 @@ def test_too_few_spots_are_refused_in_one_sentence():
         finish(auto.moran_test(np.ones((3, 2)), graph))
 
 
+def test_no_genes_make_an_empty_table(weights):
+    table = finish(auto.moran_test(np.zeros((180, 0)), weights, permutations=3))
+    assert len(table) == 0
+    assert {"I", "p", "q", "p_permuted"} <= set(table.columns)
+
+
 def test_it_tells_how_far_it_is_and_can_be_stopped(values, weights):
     steps = auto.moran_test(values, weights, permutations=200)
     told = [next(steps) for _ in range(5)]

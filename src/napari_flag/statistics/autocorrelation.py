@@ -35,8 +35,8 @@ A one-factor prediction, stored in float32, has correlations within 1e-9 of 1; P
 a pattern with the truth comes out near .40 on her2st, all of it rounding.
 """
 
-VALUES_AT_ONCE = 640_000
-"""Values (spots × genes) worked on at once: 5 MB of float64, about what a cache holds."""
+VALUES_AT_ONCE = 500_000
+"""Values (spots × genes) worked on at once: 4 MB of float64, about what a cache holds."""
 FEWEST_GENES_AT_ONCE = 16
 
 TIES = 8
@@ -238,7 +238,8 @@ def moran_test(
     graph = significance.TestGraph.of(weights)
     parts: list[dict[str, FloatArray]] = []
     width = max(FEWEST_GENES_AT_ONCE, VALUES_AT_ONCE // n)
-    for start in range(0, genes, width):
+    width = -(-genes // max(1, -(-genes // width))) or 1  # as many blocks, of one size
+    for start in range(0, max(genes, 1), width):
         block = values[:, start : start + width]
         yield Step("Testing Moran's I", start, genes, "genes")
         z, columns = graph.analytic(block.toarray() if sparse.issparse(block) else block)
