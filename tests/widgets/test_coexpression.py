@@ -176,7 +176,7 @@ def test_a_gene_that_is_not_shown_has_no_partners(filled, qtbot):
 
 def test_depth_can_be_taken_away(filled, qtbot):
     before = filled.together
-    filled.depth.setChecked(False)
+    filled.with_depth.setChecked(False)
     settle(filled, qtbot)
     assert not filled.together.depth
     assert filled.together.predicted.mean() < before.predicted.mean()

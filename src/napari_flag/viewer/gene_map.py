@@ -12,6 +12,7 @@ from napari_flag import keys
 from napari_flag.viewer.frame import provenance
 from napari_flag.viewer.gene_raster import SpotRaster, raster_of
 from napari_flag.viewer.gene_values import Contrast, GeneValues, Quantity
+from napari_flag.viewer.layer_look import set_limits, set_shown
 from napari_flag.viewer.unlike_map import hover_part
 
 DEFAULT_COLORMAP: Final = "viridis"
@@ -184,11 +185,11 @@ class GeneMap:
             layer = self._present().get(slot) or self._add(slot)
             self._style(slot, layer)
             if self.covered:
-                layer.visible = layer.colorbar.visible = False
+                set_shown(layer, False)
                 continue
             if slot in self._stale:
                 self._paint(slot, layer)
-            layer.visible = True
+            set_shown(layer, True)
         if ours_active:  # the layer controls should be those of the picture looked at
             self._viewer.layers.selection.active = self.layer(self.quantity)
         self._changed()
@@ -197,8 +198,7 @@ class GeneMap:
         """Hide the layers of other quantities; a second gene no longer shown is removed."""
         for slot, layer in list(self._present().items()):
             if slot not in wanted:
-                layer.visible = False
-                layer.colorbar.visible = False
+                set_shown(layer, False)
                 if slot[1] and len(self.genes) < 2:
                     self._viewer.layers.remove(layer)
 
@@ -212,8 +212,7 @@ class GeneMap:
         layer.data = self.raster.paint(values)
         finite = values[np.isfinite(values)]
         ends = (*finite[[finite.argmin(), finite.argmax()]].tolist(),) if finite.size else (low,)
-        layer.contrast_limits_range = (min(low, *ends), max(high, *ends))
-        layer.contrast_limits = (low, high)
+        set_limits(layer, (low, high), (min(low, *ends), max(high, *ends)))
         layer.name = self._name(gene, quantity)
         self._stale.discard(slot)
 
@@ -225,7 +224,6 @@ class GeneMap:
         if layer.colormap.name != colormap:
             layer.colormap = colormap
         layer.blending = "additive" if nth else "translucent_no_depth"
-        layer.colorbar.visible = True
         layer.colorbar.position = "bottom_right" if nth else "top_right"
 
     def _add(self, slot: Slot) -> Any:

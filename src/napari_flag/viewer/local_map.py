@@ -12,6 +12,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.viewer.gene_map import DIVERGING, GeneMap
 from napari_flag.viewer.gene_values import Quantity
+from napari_flag.viewer.layer_look import set_limits, set_shown
 from napari_flag.viewer.map_kind import (
     CLASS_COLOURS,
     CLASS_MEANINGS,
@@ -146,7 +147,7 @@ class LocalMap:
         if state != self._painted or self.layer is None:
             self._paint(self.key)
             self._painted = state
-        self._layer.visible = self._layer.colorbar.visible = True
+        set_shown(self._layer, True)
         self._make_active(self._layer, instead_of=self._gene_layer())
         self._write_legend()
 
@@ -213,9 +214,9 @@ class LocalMap:
             span = float(np.nanpercentile(np.abs(numbers), LIMITS_PERCENTILE)) or 1.0
             limits, colormap = (-span, span), ensure_colormap(DIVERGING)
         self._layer.data = self._map.raster.paint(numbers)
-        self._layer.colormap = colormap
-        self._layer.contrast_limits_range = limits
-        self._layer.contrast_limits = limits
+        if self._layer.colormap.name != colormap.name:
+            self._layer.colormap = colormap
+        set_limits(self._layer, limits, limits)
         self._layer.name = f"{key[0]} · {self.kind.value} ({key[1].value})"
 
     def _local(self, key: Key) -> FloatArray:
@@ -251,7 +252,7 @@ class LocalMap:
 
     def _hide(self) -> None:
         if self.layer is not None:
-            self._layer.visible = self._layer.colorbar.visible = False
+            set_shown(self._layer, False)
             self._make_active(self._gene_layer(), instead_of=self._layer)
         self._write_legend()
 

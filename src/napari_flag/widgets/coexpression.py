@@ -81,9 +81,9 @@ class CoexpressionDock(QWidget):
         self.other.hide()
         self.partners = NumberView("Gene", width=60)
         self.partners.setMinimumHeight(70)
-        self.depth = QCheckBox("Depth")
-        self.depth.setChecked(True)
-        self.depth.setToolTip(
+        self.with_depth = QCheckBox("Depth")
+        self.with_depth.setChecked(True)
+        self.with_depth.setToolTip(
             "On: as GSC is defined. Off: each spot's mean over all genes is taken away first, which shows "
             "what goes together beyond how deeply a spot was sequenced"
         )
@@ -102,7 +102,7 @@ class CoexpressionDock(QWidget):
         self._maps.addWidget(self.map, 1)
         self._maps.addWidget(self.other, 1)
         foot = QHBoxLayout()
-        foot.addWidget(self.depth)
+        foot.addWidget(self.with_depth)
         foot.addWidget(self.arrangement, 1)
         foot.addWidget(self.save_figure)
         foot.addWidget(self.save_table)
@@ -123,7 +123,7 @@ class CoexpressionDock(QWidget):
         self.choice.chosen.connect(self.session.set_gene_set)
         self.choice.load.clicked.connect(self._ask_sets)
         self.arrangement.activated.connect(self._show)
-        self.depth.toggled.connect(self._on_depth)
+        self.with_depth.toggled.connect(self._on_depth)
         self.partners.chosen.connect(self._on_partner)
         for heat_map in (self.map, self.other):
             heat_map.pairClicked.connect(self.show_pair)
@@ -145,7 +145,7 @@ class CoexpressionDock(QWidget):
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self) -> None:
         adata = self.session.adata
-        for widget in (self.choice, self.arrangement, self.depth, self.save_figure, self.save_table):
+        for widget in (self.choice, self.arrangement, self.with_depth, self.save_figure, self.save_table):
             widget.setEnabled(adata is not None)
         self.messages.clear()
         self._overall = None
@@ -203,7 +203,9 @@ class CoexpressionDock(QWidget):
         self.messages.clear()
         self._errands.start(
             "correlate",
-            correlate(self.session.adata, self._genes, depth=self.depth.isChecked(), overall=self._overall),
+            correlate(
+                self.session.adata, self._genes, depth=self.with_depth.isChecked(), overall=self._overall
+            ),
             "Correlate genes",
             on_done=self._on_correlated,
             on_failed=self._on_failed,
