@@ -25,6 +25,7 @@ def test_the_installed_package_has_a_manifest_of_its_own_name(manifest):
         "Genes",
         "Side by side",
         "Compare",
+        "Samples",
         "Regions",
         "Spatial",
         "Co-expression",

@@ -123,5 +123,5 @@ def gene_between(adata: "AnnData", gene: str) -> float:
     values = np.stack([dense(adata.layers[name][:, column])[:, 0] for name in names]).astype(np.float64)
     if (np.ptp(values, axis=1) <= 0).any():
         return float("nan")
-    together = np.corrcoef(values)
+    together = np.atleast_2d(np.corrcoef(values))
     return float(together[np.triu_indices(len(names), 1)].mean())

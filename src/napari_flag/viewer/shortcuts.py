@@ -11,6 +11,9 @@ STEP: Final = {"Up": -1, "Down": 1}
 SHOW_QUANTITY: Final = {f"Alt-{number}": quantity for number, quantity in enumerate(Quantity, start=1)}
 """Key over the picture → what to show of the gene."""
 
+DRAW: Final = {"Alt-Left": -1, "Alt-Right": 1}
+"""Key over the picture → how many joint draws to go on; bound by the Samples dock."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shortcut:
@@ -36,10 +39,11 @@ SHORTCUTS: Final = (
     Shortcut(
         "↑  ↓", "picture, search of Genes", "Look at the gene before or after in the list"
     ),
-    Shortcut("Enter", "search of Genes", "Look at the first gene found"),
+    Shortcut("Enter", "search of Genes, Spatial", "Look at the first gene found"),
     *(
         Shortcut(key.replace("-", "+"), PICTURE, f"Show the gene as: {quantity.value}")
         for key, quantity in SHOW_QUANTITY.items()
     ),
-    Shortcut("Esc", "Predict expression", "Cancel what is running"),
+    Shortcut("Alt+←  Alt+→", PICTURE, "Show the joint draw before or after (Samples dock open)"),
+    Shortcut("Esc", "Predict expression, Compare, Samples, Regions", "Cancel what is running"),
 )

@@ -47,11 +47,12 @@ class JobStrip(QWidget):
         self.hide()
 
     def stop(self) -> None:
-        """Cancel the job that is shown."""
+        """Cancel all that runs."""
         if self._jobs:
             self.cancel.setEnabled(False)
             self.status.setText("Cancelling…")
-            self._jobs[-1].cancel()
+        for job in list(self._jobs):
+            job.cancel()
 
     def _on_started(self, job: Any) -> None:
         self._jobs.append(job)

@@ -1,5 +1,6 @@
 """Prediction, truth, difference and spread of one gene in a row; a click shows one large."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -80,18 +81,24 @@ def _fitted(size: QSize, room: QRect) -> QRect:
 
 
 class MapRow(QWidget):
-    """Small maps of the gene that a `GeneMap` shows, with its limits and colours."""
+    """Small maps of the gene that a `GeneMap` shows, with its limits and colours.
+
+    Parameters
+    ----------
+    shown
+        What of the gene, from left to right.
+    """
 
     chosen = Signal(object)
     """The `Quantity` that a person wants to see large."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Sequence[Quantity] = SHOWN) -> None:
         super().__init__()
         self.buttons: dict[Quantity, MapButton] = {}
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(2)
-        for quantity in SHOWN:
+        for quantity in shown:
             button = MapButton(quantity.value.capitalize())
             button.clicked.connect(lambda _, wanted=quantity: self.chosen.emit(wanted))
             self.buttons[quantity] = button
