@@ -1,0 +1,68 @@
+"""Labels of spots are read from the layouts they come in."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from napari_flag.errors import UserError
+from napari_flag.slides.labels import read_labels
+from napari_flag.slides.tables import read_measured
+
+HER2ST = Path(__file__).resolve().parents[3] / "shared" / "data" / "her2st"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_fractional_array_positions_are_rounded_and_rows_without_them_left_out(tmp_path):
+    text = "Row.names\tx\ty\tlabel\na\t9.02\t20.994\tinvasive cancer\nb\t\t3.1\tfat\nc\t10\t2.4\t\n"
+    found = read_labels(write(tmp_path / "labels.tsv", text))
+    assert found.by_spot == {"9x21": "invasive cancer"}
+    assert found.unplaced == 2
+    assert found.column == "label"
+    assert found.of(["9x21", "1x1"]).tolist() == ["invasive cancer", ""]
+
+
+def test_a_loupe_table_and_a_gzipped_one_are_read_by_their_names(tmp_path):
+    loupe = read_labels(
+        write(tmp_path / "Graph.csv", "Barcode,Graph-based\nAAAC-1,Cluster 1\nAAAG-1,Cluster 2\n")
+    )
+    assert loupe.by_spot == {"AAAC-1": "Cluster 1", "AAAG-1": "Cluster 2"}
+    path = tmp_path / "named.tsv.gz"
+    path.write_bytes(gzip.compress(b"n\tSpot\tdepth\tCluster\n1\ts1\t7\t3\n2\ts2\t8\t4\n"))
+    assert read_labels(path).by_spot == {"s1": "3", "s2": "4"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "cannot be read"),
+        ("spot\ta\tb\ns1\t1\t2\n", "no column that is called label"),
+        ("spot\tlabel\ns1\tfat\ns1\tgland\n", "calls spot s1 both fat and gland"),
+        ("spot\tlabel\ns1\t\n", "labels no spot"),
+    ],
+)
+def test_what_holds_no_labels_is_refused_in_one_sentence(tmp_path, text, told):
+    with pytest.raises(UserError, match=told):
+        read_labels(write(tmp_path / "labels.tsv", text))
+
+
+def test_a_missing_file_and_labels_of_another_slide_are_refused_in_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_labels(tmp_path / "none.tsv")
+    found = read_labels(write(tmp_path / "labels.tsv", "spot\tlabel\ns1\tfat\n"))
+    with pytest.raises(UserError, match=r"None of the spots \(such as t1\).*named like s1"):
+        found.of(["t1"])
+
+
+@pytest.mark.parametrize("section", ["C1", "G2"])
+def test_every_spot_of_the_labelled_real_sections_has_its_label(section):
+    if not HER2ST.is_dir():
+        pytest.skip(f"real data is not at {HER2ST}")
+    found = read_labels(HER2ST / "pathology" / f"{section}_labeled_coordinates.tsv")
+    labels = found.of(list(read_measured(HER2ST / "counts" / f"{section}.tsv.gz").obs_names))
+    assert (labels != "").all()
+    assert "invasive cancer" in labels
