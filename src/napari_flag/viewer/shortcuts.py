@@ -36,14 +36,12 @@ class Shortcut:
 
 PICTURE: Final = "picture"
 SHORTCUTS: Final = (
-    Shortcut(
-        "↑  ↓", "picture, search of Genes", "Look at the gene before or after in the list"
-    ),
+    Shortcut("↑  ↓", "picture, search of Genes", "Look at the gene before or after in the list"),
     Shortcut("Enter", "search of Genes, Spatial", "Look at the first gene found"),
     *(
         Shortcut(key.replace("-", "+"), PICTURE, f"Show the gene as: {quantity.value}")
         for key, quantity in SHOW_QUANTITY.items()
     ),
     Shortcut("Alt+←  Alt+→", PICTURE, "Show the joint draw before or after (Samples dock open)"),
-    Shortcut("Esc", "Predict expression, Compare, Samples, Regions", "Cancel what is running"),
+    Shortcut("Esc", "every dock with long work", "Cancel what is running"),
 )
