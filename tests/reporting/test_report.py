@@ -77,8 +77,9 @@ def test_every_reference_inside_a_picture_leads_to_something_in_it(page):
 
 def test_all_the_figures_are_there_with_truth(page):
     assert Outline(page).headings == [
-        "How good it is", "Gene maps", "Spatial pattern, gene by gene", "Co-expression", "Spatial domains",
-        "Marker genes of the domains", "Calibration of the spread", "All genes", "How it was made",
+        "How good it is", "The slide", "Gene maps", "Spatial pattern, gene by gene", "Co-expression",
+        "Spatial domains", "Marker genes of the domains", "Calibration of the spread", "All genes",
+        "How it was made",
     ]  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def test_the_same_seed_gives_the_same_page(page, prediction, tmp_path):
 def test_without_truth_there_is_a_page_that_claims_no_score(prediction, tmp_path):
     outline = Outline(finish(write_report(prediction, None, tmp_path)).read_text("utf-8"))
     assert outline.headings == [
-        "Gene maps", "Co-expression", "Spatial domains", "All genes", "How it was made"
+        "The slide", "Gene maps", "Co-expression", "Spatial domains", "All genes", "How it was made"
     ]  # fmt: skip
 
 
@@ -145,11 +146,19 @@ def test_domains_and_markers_are_those_of_the_matched_spots():
     assert len(found.shown) == len(set(found.shown)) == MAPS
 
 
+def test_maps_are_not_of_the_same_pattern_again_and_again():
+    adata = fake_prediction(n_spots=64, n_genes=20)
+    adata.X[:, :8] = adata.X[:, :1]
+    shown = finish(gather(adata, None)).shown
+    assert len(set(shown) & set(adata.var_names[:8])) <= 1
+
+
 def test_few_spots_and_genes_still_have_a_page(tmp_path):
     small = fake_prediction(n_spots=9, n_genes=2)
     page = finish(write_report(small, counts_for(small), tmp_path)).read_text("utf-8")
     assert Outline(page).headings == [
         "How good it is",
+        "The slide",
         "Gene maps",
         "Calibration of the spread",
         "All genes",

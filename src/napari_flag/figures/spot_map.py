@@ -22,12 +22,12 @@ MANY_SPOTS: Final = 5000
 
 def draw_tissue(axes: "Axes", adata: "AnnData", slide: "Slide | None" = None) -> None:
     """Draw the H&E of `slide`, or else the small picture in `adata`, or else nothing, in level-0 px."""
-    picture, width, height = _thumbnail(adata, slide)
+    picture, width, height = thumbnail(adata, slide)
     if picture is not None:
         axes.imshow(picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5), zorder=0)
 
 
-def _thumbnail(adata: "AnnData", slide: "Slide | None") -> tuple[npt.NDArray[Any] | None, float, float]:
+def thumbnail(adata: "AnnData", slide: "Slide | None") -> tuple[npt.NDArray[Any] | None, float, float]:
     """Return the H&E and its size in level-0 px: of the slide, else of the file's own picture."""
     ours = provenance(adata)
     if slide is not None and slide.name == ours.get(keys.SLIDE_NAME, slide.name):
@@ -50,6 +50,7 @@ def draw_discs(
     seen: npt.NDArray[np.bool_],
     *,
     touching: bool = False,
+    rings: bool = False,
 ) -> None:
     """Draw each spot as a disc.
 
@@ -72,8 +73,10 @@ def draw_discs(
     diameter = pitch if touching else spot_diameter_px(adata) or DEFAULT_FILL * pitch
     sizes = np.full(int(seen.sum()), diameter)
     spots = EllipseCollection(
-        sizes, sizes, np.zeros_like(sizes), units="xy", offsets=xy[seen], linewidths=0,
-        offset_transform=axes.transData, facecolors=colours.clip(0, 1)[seen], zorder=1,
+        sizes, sizes, np.zeros_like(sizes), units="xy", offsets=xy[seen],
+        linewidths=0.6 if rings else 0, offset_transform=axes.transData, zorder=1,
+        facecolors="none" if rings else colours.clip(0, 1)[seen],
+        edgecolors=colours.clip(0, 1)[seen] if rings else "none",
     )  # fmt: skip
     spots.set_rasterized(len(xy) > MANY_SPOTS)
     axes.add_collection(spots)

@@ -13,6 +13,7 @@ from napari_flag.figures.section import Section, section_of
 from napari_flag.matching import dense, lay_beside
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.autocorrelation import Neighbours, moran_test
+from napari_flag.statistics.coexpression import gene_correlations
 from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, find_domains, relabel
 from napari_flag.statistics.markers import Overlap, differential_genes, overlap_at
 from napari_flag.structure import FEWEST_IN_DOMAIN
@@ -27,6 +28,10 @@ MARKERS: Final = 8
 """Marker genes listed per domain."""
 MAPS: Final = 6
 """Genes whose maps are shown."""
+ALIKE: Final = 0.7
+"""Genes whose values correlate this much over the spots would show the same map twice."""
+MOST_LOOKED_AT: Final = 200
+"""Of the most clustered genes, for maps unlike each other."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -139,7 +144,7 @@ def gather(
         domains_measured=_over_all(theirs, rows, adata.n_obs),
         likeness=None if ours is None or theirs is None else agreement(ours, theirs),
         markers=markers,
-        shown=_telling(table),
+        shown=_telling(table, guess if section is None else section.truth),
     )
 
 
@@ -183,15 +188,40 @@ def _gene_table(
     return table
 
 
-def _telling(table: "pd.DataFrame") -> tuple[str, ...]:
-    """Choose genes for maps: those that cluster most; with truth also the best and worst told of them."""
+def _telling(table: "pd.DataFrame", values: npt.NDArray[np.float64]) -> tuple[str, ...]:
+    """Choose genes for maps: those that cluster most, each with a pattern of its own.
+
+    With truth two places are kept for the best and the worst predicted of the genes that cluster most.
+
+    Parameters
+    ----------
+    table
+        One row per gene.
+    values
+        (n, G) the truth, or the prediction where there is none.
+    """
     truth = "moran_measured" in table
-    ranked = table.sort_values("moran_measured" if truth else "moran", ascending=False, kind="stable")
-    if not truth or len(ranked) <= MAPS:
-        return tuple(ranked.gene[:MAPS])
-    chosen = list(ranked.gene[: MAPS - 2])
-    clear = ranked.iloc[MAPS - 2 : max(len(ranked) // 4, MAPS)].sort_values("pcc", ascending=False)
-    return (*chosen, clear.gene.iloc[0], clear.gene.iloc[-1])
+    by = table["moran_measured" if truth else "moran"].to_numpy()
+    ranked = np.argsort(-np.nan_to_num(by, nan=-np.inf), kind="stable")
+    if len(ranked) <= MAPS:
+        return tuple(table.gene.iloc[ranked])
+    chosen = _unlike(ranked[:MOST_LOOKED_AT], values, MAPS - 2 if truth else MAPS)
+    if truth:
+        clear = [column for column in ranked[: max(len(ranked) // 4, MAPS)] if column not in chosen]
+        clear.sort(key=lambda column: float(np.nan_to_num(-table.pcc.iloc[column])))
+        chosen += [clear[0], clear[-1]]
+    return tuple(table.gene.iloc[chosen])
+
+
+def _unlike(ranked: npt.NDArray[np.int64], values: npt.NDArray[np.float64], count: int) -> list[int]:
+    """Return the first `count` genes of `ranked` that correlate less than `ALIKE` with those before them."""
+    among = gene_correlations(values[:, ranked])
+    places: list[int] = []
+    for place in range(len(ranked)):
+        if len(places) < count and all(among[place, other] < ALIKE for other in places):
+            places.append(place)
+    places += [place for place in range(len(ranked)) if place not in places][: count - len(places)]
+    return [int(ranked[place]) for place in places]
 
 
 def _over_all(labels: Labels | None, rows: npt.NDArray[Any], n: int) -> Labels | None:

@@ -15,6 +15,7 @@ from napari_flag.figures.coexpression import draw_predicted_coexpression, draw_t
 from napari_flag.figures.gene_maps import draw_gene_maps, draw_labels
 from napari_flag.figures.moran import draw_named_moran
 from napari_flag.figures.overlap import draw_overlaps
+from napari_flag.figures.overview import draw_overview
 from napari_flag.figures.style import house_style
 from napari_flag.matching import dense
 from napari_flag.progress import Step, Steps
@@ -61,6 +62,7 @@ def draw_all(findings: Findings) -> Steps[tuple[Picture, ...]]:
     )
     domains = wording.DOMAINS + ("" if alone else wording.DOMAINS_MATCHED)
     asked: list[tuple[str, str, str, Callable[[Findings], Figure | None]]] = [
+        ("slide", "The slide", wording.SLIDE, lambda known: draw_overview(known.adata)),
         ("genes", "Gene maps", maps, _draw_maps),
         ("moran", "Spatial pattern, gene by gene", wording.MORAN, _draw_moran),
         ("coexpression", "Co-expression", genes, _draw_coexpression),

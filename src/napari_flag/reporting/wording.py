@@ -22,14 +22,18 @@ NO_TRUTH: Final = (
     "Nothing was measured on this slide, or no measurements were given, so this report cannot say how "
     "good the prediction is. It shows what was predicted, and how it was made."
 )
+SLIDE: Final = (
+    "The section with the spots at their true size. Where the weights can judge it, each spot's distance "
+    "from the tissue they were trained on; beyond 1 a spot looks unlike it."
+)
 MAPS_ALONE: Final = (
-    "The genes that cluster most in the prediction. Below each map the range of its colours, dark to "
-    "bright, log2(count + 1)."
+    "Of the genes that cluster most in the prediction, those with patterns unlike each other. Below each "
+    "map the range of its colours, dark to bright, log2(count + 1)."
 )
 MAPS: Final = (
-    "The genes that cluster most in the truth, then the best and the worst predicted of the quarter that "
-    "clusters most. One scale for prediction and truth, its range below, log2(count + 1); dark is low, "
-    "bright is high."
+    "Of the genes that cluster most in the truth, those with patterns unlike each other; then the best "
+    "and the worst predicted of the quarter that clusters most. One scale for prediction and truth, dark "
+    "to bright, its range below, log2(count + 1)."
 )
 MORAN: Final = (
     "Each dot is a gene. Moran's I is high where neighbouring spots are alike. Genes on the dashed line "
