@@ -59,9 +59,13 @@ def test_genes_are_ranked_by_moran_with_q_and_truth_beside(filled):
     assert f"SSC {filled.scores.ssc:.2f}" in filled.heading.text()
 
 
-def test_on_predictions_alone_the_scatter_says_so_and_the_ranking_stays(dock, qtbot, viewer):
+def test_on_predictions_alone_the_dock_says_so_and_stays_useful(dock, qtbot, viewer):
     fill(dock, qtbot, measured=False)
-    assert "No measured expression" in dock.scatter.message
+    assert "No measured expression" in dock.heading.text()
+    assert dock.scatter.x_axis.label.startswith("mean predicted")
+    place = dock.scatter.position_of("VIM").toPoint()
+    qtbot.mouseClick(dock.scatter, Qt.MouseButton.LeftButton, pos=place)
+    assert dock.session.gene == "VIM"
     assert headings(dock) == ["Gene", "I pred.", "q"]
     dock.table.setCurrentIndex(dock.table.table.index(4, 0))
     dock.choice.buttons[MapKind.LOCAL].click()

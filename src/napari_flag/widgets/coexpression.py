@@ -81,7 +81,7 @@ class CoexpressionDock(QWidget):
         self.other.hide()
         self.partners = NumberView("Gene", width=60)
         self.partners.setMinimumHeight(70)
-        self.with_depth = QCheckBox("Depth")
+        self.with_depth = QCheckBox("With depth")
         self.with_depth.setChecked(True)
         self.with_depth.setToolTip(
             "On: as GSC is defined. Off: each spot's mean over all genes is taken away first, which shows "

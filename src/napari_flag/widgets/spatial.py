@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import (
@@ -36,8 +37,8 @@ NOTHING_YET: Final = (
     "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
 )
 NO_TRUTH: Final = (
-    "No measured expression lies beside this prediction, so Moran's I of prediction and truth cannot be "
-    "compared. The table ranks the predicted genes; choose counts in the Compare dock to see both."
+    "No measured expression lies beside this prediction, so there is no truth to hold Moran's I against; "
+    "choose counts in the Compare dock to see both. Until then:"
 )
 PERMUTATIONS: Final = (0, 99, 999)
 WALK_MS: Final = 150
@@ -207,8 +208,7 @@ class SpatialDock(QWidget):
 
     def _show_scatter(self, scores: SpatialScores) -> None:
         if scores.measured is None or scores.predicted_there is None:
-            self.heading.setText(f"Moran's I over {scores.spots:,} spots, {scores.neighbours}.")
-            self.scatter.show_message(NO_TRUTH)
+            self._show_without_truth(scores)
             return
         ssc = "not defined below 3 genes" if math.isnan(scores.ssc) else f"{scores.ssc:.2f}"
         self.heading.setText(
@@ -225,6 +225,17 @@ class SpatialDock(QWidget):
             "Moran's I, measured",
             "Moran's I, predicted",
             identity=True,
+        )
+        self.scatter.choose(self.session.gene_set)
+
+    def _show_without_truth(self, scores: SpatialScores) -> None:
+        """Say that there is no truth, and show how Moran's I goes with the level of expression."""
+        values = self.session.gene_map.values
+        mean = values.summary()[0] if values is not None else np.full(len(scores.genes), np.nan)
+        self.heading.setText(NO_TRUTH)
+        self.heading.setToolTip(f"Moran's I over {scores.spots:,} spots: {scores.neighbours}.")
+        self.scatter.set_points(
+            mean, scores.predicted, scores.genes, "mean predicted log2(count + 1)", "Moran's I, predicted"
         )
         self.scatter.choose(self.session.gene_set)
 
