@@ -117,10 +117,10 @@ def gene_between(adata: "AnnData", gene: str) -> float:
     from napari_flag.matching import dense
 
     column = [int(adata.var_names.get_loc(gene))]
-    names = [layer_of(number) for number in range(1, count(adata) + 1)]
+    names, layers = [layer_of(number) for number in range(1, count(adata) + 1)], adata.layers
     if len(names) < 2:
         return float("nan")
-    values = np.stack([dense(adata.layers[name][:, column])[:, 0] for name in names]).astype(np.float64)
+    values = np.stack([dense(layers[name][:, column])[:, 0] for name in names]).astype(np.float64)
     if (np.ptp(values, axis=1) <= 0).any():
         return float("nan")
     together = np.atleast_2d(np.corrcoef(values))

@@ -86,8 +86,8 @@ def layer_of(number: int) -> str:
 
 def count(adata: "AnnData") -> int:
     """Return how many draws `adata` holds."""
-    number = 0
-    while layer_of(number + 1) in adata.layers:
+    number, names = 0, set(adata.layers)
+    while layer_of(number + 1) in names:
         number += 1
     return number
 

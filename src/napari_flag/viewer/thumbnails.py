@@ -1,5 +1,6 @@
 """Small maps of a gene for docks; spots touch, since at this size the tissue between them only hides them."""
 
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -49,13 +50,14 @@ class Thumbnails:
         low, high = limits
         known = np.isfinite(values)
         place = np.clip((np.where(known, values, low) - low) / (high - low), 0.0, 1.0)
-        painted = np.zeros((len(values) + 1, 4), np.uint8)
-        painted[1:] = colours[np.rint(place * (COLOURS - 1)).astype(np.int64)]
+        painted = np.zeros(len(values) + 1, np.uint32)  # four bytes a spot: one gather paints them all
+        painted[1:] = colours.view(np.uint32)[:, 0][np.rint(place * (COLOURS - 1)).astype(np.int64)]
         painted[1:][~known] = 0
-        picture: npt.NDArray[np.uint8] = painted[self._lookup]
-        return picture
+        picture = np.take(painted, self._lookup, mode="clip")
+        return picture.view(np.uint8).reshape(*self._lookup.shape, 4)
 
 
+@lru_cache(maxsize=16)
 def colour_table(name: str) -> npt.NDArray[np.uint8]:
     """Return (256, 4) uint8 RGBA of napari's colour map `name`."""
     from napari.utils.colormaps import ensure_colormap

@@ -48,6 +48,7 @@ class DrawSheet(QWidget):
         box.addWidget(self.top)
         box.addWidget(scroll, 1)
         self._adata: Any = None
+        self._painted: tuple[Any, ...] = ()
         self._thumbnails: Thumbnails | None = None
 
     def show_gene(self, gene_map: GeneMap, gene: str | None, current: int) -> None:
@@ -64,20 +65,31 @@ class DrawSheet(QWidget):
         """
         self.top.show_gene(gene_map, gene)
         values = gene_map.values
+        there = 0 if values is None else count(values.adata)
+        self._have(there)
+        for number, button in enumerate(self.draws, start=1):
+            button.setChecked(number == current)
+        painted = (values, gene, gene_map.contrast, gene_map.colormap, there)
+        if painted != self._painted:
+            self._painted = painted
+            self._paint(gene_map, gene)
+
+    def _paint(self, gene_map: GeneMap, gene: str | None) -> None:
+        values = gene_map.values
         adata = None if values is None else values.adata
         if adata is not self._adata:
             self._adata = adata
             self._thumbnails = None if adata is None else Thumbnails(adata, LONGEST_PX)
-        self._have(0 if adata is None else count(adata))
-        for number, button in enumerate(self.draws, start=1):
-            button.setChecked(number == current)
-            if values is None or gene is None or gene not in values or self._thumbnails is None:
+        if values is None or gene is None or gene not in values or self._thumbnails is None:
+            for button in self.draws:
                 button.show_picture(None)
-                continue
-            column = [values.genes.index(gene)]
-            drawn = dense(values.adata.layers[layer_of(number)][:, column])[:, 0].astype(np.float32)
-            limits = values.limits(gene, Quantity.SAMPLE, gene_map.contrast)
-            button.show_picture(self._thumbnails.paint(drawn, limits, colour_table(gene_map.colormap)))
+            return
+        layers, column = values.adata.layers, [values.genes.index(gene)]  # anndata checks all when asked for
+        limits = values.limits(gene, Quantity.SAMPLE, gene_map.contrast)
+        colours = colour_table(gene_map.colormap)
+        for number, button in enumerate(self.draws, start=1):
+            drawn = dense(layers[layer_of(number)][:, column])[:, 0].astype(np.float32)
+            button.show_picture(self._thumbnails.paint(drawn, limits, colours))
 
     def _have(self, wanted: int) -> None:
         """Have one button for each draw."""

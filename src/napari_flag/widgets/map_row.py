@@ -104,10 +104,20 @@ class MapRow(QWidget):
             self.buttons[quantity] = button
             row.addWidget(button)
         self._drawn: Any = None
+        self._painted: tuple[Any, ...] = ()
         self._thumbnails: Thumbnails | None = None
 
     def show_gene(self, gene_map: GeneMap, gene: str | None) -> None:
         """Paint `gene` of what `gene_map` draws; None clears the maps."""
+        values = gene_map.values
+        for quantity, button in self.buttons.items():
+            button.setChecked(values is not None and quantity is gene_map.quantity)
+        painted = (values, gene, gene_map.contrast, gene_map.colormap)
+        if painted != self._painted:  # a choice of another quantity leaves the small maps as they are
+            self._painted = painted
+            self._paint(gene_map, gene)
+
+    def _paint(self, gene_map: GeneMap, gene: str | None) -> None:
         values = gene_map.values
         adata = None if values is None else values.adata
         if adata is not self._drawn:
@@ -117,11 +127,10 @@ class MapRow(QWidget):
             reason = "" if values is None else values.why_not(quantity)
             button.setEnabled(values is not None and reason is None)
             button.setToolTip(reason or f"{quantity.meaning}\nClick to show it large.")
-            button.setChecked(quantity is gene_map.quantity)
             if values is None or reason or gene is None or gene not in values or self._thumbnails is None:
                 button.show_picture(None, ABSENT.get(quantity, "no counts") if reason else "")
                 continue
             colours = DIVERGING if quantity is Quantity.DIFFERENCE else gene_map.colormap
             limits = values.limits(gene, quantity, gene_map.contrast)
-            painted = self._thumbnails.paint(values.values(gene, quantity), limits, colour_table(colours))
-            button.show_picture(painted)
+            shown = self._thumbnails.paint(values.values(gene, quantity), limits, colour_table(colours))
+            button.show_picture(shown)

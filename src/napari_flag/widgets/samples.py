@@ -179,10 +179,10 @@ class SamplesDock(QWidget):
         self._say_gene()
 
     def _on_look(self) -> None:
-        gene_map = self.session.gene_map
-        shown = gene_map.quantity is Quantity.SAMPLE and self._count > 0
+        gene_map, there = self.session.gene_map, self._count
+        shown = gene_map.quantity is Quantity.SAMPLE and there > 0
         self.sheet.show_gene(gene_map, self.session.gene, self._number if shown else 0)
-        self.place.setText(f"{self._number} of {self._count}" if self._count else "")
+        self.place.setText(f"{self._number} of {there}" if there else "")
         self.table.mark(_row(self._number) if shown else None)
 
     # --- paging ----------------------------------------------------------------------------------
