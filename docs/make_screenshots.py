@@ -15,12 +15,19 @@ from typing import Any
 import napari
 from qtpy.QtWidgets import QApplication
 
+from napari_flag.viewer.map_kind import MapKind
 from napari_flag.widgets.predict import PredictDock
 from napari_flag.widgets.spots_step import TABLE
 
 SIZE = (1280, 800)
 PATIENCE_S = 600.0
 SETTLE_S = 1.5
+DOCKS = (
+    ("Genes", "7-genes"),
+    ("Side by side", "8-side-by-side"),
+    ("Spatial", "9-spatial"),
+    ("Co-expression", "10-co-expression"),
+)
 RUNNING_S = 3.0
 
 
@@ -101,9 +108,14 @@ def make_pictures(shown: Shown, out: Path, theme: str) -> None:
     if shown.gene is not None:
         dock.session.select_gene(shown.gene)
     take("6-result")
-    for name, picture in (("Genes", "7-genes"), ("Side by side", "8-side-by-side")):
+    for name, picture in DOCKS:
         _, widget = viewer.window.add_plugin_dock_widget("napari-flag", name, tabify=True)
         take(picture)
+        if name == "Spatial":
+            dock.session.set_map_kind(MapKind.CLASSES)
+            wait(lambda: not dock.session.local_map.missing())
+            take(f"{picture}-clusters")
+            dock.session.set_map_kind(MapKind.EXPRESSION)
         viewer.window.remove_dock_widget(widget)
     viewer.close()
 
