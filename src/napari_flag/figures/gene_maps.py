@@ -38,7 +38,7 @@ def draw_gene_maps(adata: "AnnData", genes: Sequence[str]) -> "Figure":
         low, high = np.nanpercentile(together, RANGE)
         for row, (name, values) in enumerate(rows.items()):
             panel = panels[row, column]
-            _draw_values(panel, adata, values[:, column], float(low), float(high))
+            _draw_values(panel, adata, values[:, column], (float(low), float(high)), panels.size)
             if column == 0:
                 panel.set_ylabel(name)
         panels[0, column].set_title(gene, loc="left", style="italic")
@@ -58,7 +58,7 @@ def draw_labels(
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     palette = to_rgba_array(list(colours))
     for panel, (title, labels) in zip(panels, shown.items(), strict=True):
-        draw_discs(panel, adata, palette[labels % len(palette)], labels >= 0, touching=True)
+        draw_discs(panel, adata, palette[labels % len(palette)], labels >= 0, touching=True, maps=len(shown))
         frame_axes(panel, adata)
         panel.spines[:].set_visible(False)
         panel.set_title(title, loc="left")
@@ -67,13 +67,18 @@ def draw_labels(
 
 
 def _draw_values(
-    panel: "Axes", adata: "AnnData", values: npt.NDArray[np.float32], low: float, high: float
+    panel: "Axes",
+    adata: "AnnData",
+    values: npt.NDArray[np.float32],
+    limits: tuple[float, float],
+    maps: int,
 ) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    scale = ScalarMappable(Normalize(low, max(high, low + 1e-6), clip=True), SEQUENTIAL)
-    draw_discs(panel, adata, scale.to_rgba(np.nan_to_num(values)), np.isfinite(values), touching=True)
+    scale = ScalarMappable(Normalize(limits[0], max(limits[1], limits[0] + 1e-6), clip=True), SEQUENTIAL)
+    colours = scale.to_rgba(np.nan_to_num(values))
+    draw_discs(panel, adata, colours, np.isfinite(values), touching=True, maps=maps)
     frame_axes(panel, adata)
     panel.spines[:].set_visible(False)
 

@@ -51,6 +51,7 @@ def draw_discs(
     *,
     touching: bool = False,
     rings: bool = False,
+    maps: int = 1,
 ) -> None:
     """Draw each spot as a disc.
 
@@ -78,7 +79,7 @@ def draw_discs(
         facecolors="none" if rings else colours.clip(0, 1)[seen],
         edgecolors=colours.clip(0, 1)[seen] if rings else "none",
     )  # fmt: skip
-    spots.set_rasterized(len(xy) > MANY_SPOTS)
+    spots.set_rasterized(maps * len(xy) > MANY_SPOTS)
     axes.add_collection(spots)
 
 
