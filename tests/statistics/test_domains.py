@@ -1,5 +1,7 @@
 """Domains of planted tissue are found, and scikit-learn and leidenalg agree on how good they are."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -54,6 +56,18 @@ def test_the_same_seed_finds_the_same_domains_and_the_largest_comes_first(neighb
 def test_a_prediction_without_any_structure_still_has_an_answer(neighbours, method):
     found = finish(domains.find_domains(np.full((SIDE * SIDE, 5), 2.0), neighbours, method=method))
     assert len(found) == SIDE * SIDE
+
+
+@pytest.mark.parametrize("method", domains.METHODS)
+def test_noise_on_one_array_has_unrelated_domains(neighbours, method):
+    """Or else prediction and truth would agree by the array they share."""
+    rng = np.random.default_rng(2)
+    drawn = [
+        finish(domains.find_domains(rng.normal(size=(SIDE * SIDE, 100)), neighbours, method=method))
+        for _ in range(8)
+    ]
+    pairs = [domains.agreement(first, second).ari for first, second in pairwise(drawn)]
+    assert abs(np.mean(pairs)) < 0.03
 
 
 def test_leiden_reaches_the_modularity_of_leidenalg(neighbours):
