@@ -67,3 +67,9 @@ def test_an_empty_layer_is_one_sentence(predicted):
     predicted.layers[keys.MEASURED][:] = np.nan
     with pytest.raises(UserError, match="is empty"):
         measured_counts(predicted)
+
+
+def test_counts_that_do_not_fit_at_all_are_doubted(predicted):
+    assert any("do not go together" in text for text in finish(agree(predicted)).mismatches)
+    predicted.layers[keys.MEASURED] = np.log2(np.rint(np.exp2(predicted.X)) + 1).astype(np.float32)
+    assert finish(agree(predicted)).mismatches == ()

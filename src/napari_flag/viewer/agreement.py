@@ -72,7 +72,7 @@ def agree(adata: "AnnData", measured: "AnnData | None" = None) -> Steps[Agreemen
 
 
 def _mismatches(comparison: "Comparison") -> tuple[str, ...]:
-    """Say which predicted spots and genes were not measured; what was only measured is no fault."""
+    """Say what was not measured (what was only measured is no fault), and where nothing fits."""
     left = comparison.unmatched
     told = []
     for names, what, whole in (
@@ -85,6 +85,12 @@ def _mismatches(comparison: "Comparison") -> tuple[str, ...]:
                 f"{len(names):,} of {len(names) + whole:,} predicted {what} were not measured, so they "
                 f"are left out: {', '.join(names[:NAMED])}{more}"
             )
+    low, high = comparison.scores["X"].intervals["PCC"]
+    if low <= 0.0:  # never where there is no interval: NaN is not below anything
+        told.append(
+            f"Prediction and measurement do not go together (PCC between {low:.2f} and {high:.2f}); check "
+            "that the counts are of this slide and its spots named alike."
+        )
     return tuple(told)
 
 
