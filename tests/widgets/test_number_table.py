@@ -61,3 +61,16 @@ def test_a_choice_of_rows_keeps_the_order_of_the_column_and_all_come_back(view):
     assert view.table.shown == [name for name in everything if name in "dA"]
     view.table.limit(None)
     assert view.table.shown == everything
+
+
+def test_the_chosen_row_stays_in_sight_when_the_table_shrinks(qtbot):
+    view = NumberView()
+    qtbot.addWidget(view)
+    names = [f"G{i}" for i in range(100)]
+    view.table.set_rows(names, {"pcc": np.arange(100.0), "q": np.zeros(100)}, COLUMNS)
+    view.resize(200, 600)
+    view.show()
+    view.mark("G80")
+    view.resize(200, 120)
+    row = view.table.index(view.table.row("G80"), 0)
+    qtbot.waitUntil(lambda: view.viewport().rect().contains(view.visualRect(row)))

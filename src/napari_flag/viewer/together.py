@@ -110,8 +110,8 @@ def correlate(
     columns = adata.var_names.get_indexer([g for g in dict.fromkeys(genes) if g in adata.var_names])
     if len(columns) < FEWEST:
         raise UserError(
-            f"Only {len(columns)} of these {len(genes)} genes is in the prediction, and a correlation needs "
-            "two; choose another gene set."
+            f"The prediction has {len(columns)} of these {len(genes)} genes, and a correlation needs two; "
+            "choose another gene set."
         )
     known = known_truth(adata)
     if known is not None:

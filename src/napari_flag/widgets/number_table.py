@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QAbstractTableModel, QItemSelectionModel, QModelIndex, Qt, Signal
+from qtpy.QtCore import QAbstractTableModel, QItemSelectionModel, QModelIndex, Qt, QTimer, Signal
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 UNKNOWN: Final = "–"
@@ -209,6 +210,10 @@ class NumberView(QTableView):
         super().__init__()
         self.table = NumberTable(what)
         self._width = width
+        self._in_sight = QTimer(self)  # after the rows have been laid out in the new size
+        self._in_sight.setSingleShot(True)
+        self._in_sight.setInterval(0)
+        self._in_sight.timeout.connect(self._scroll)
         self.setModel(self.table)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -251,6 +256,15 @@ class NumberView(QTableView):
         viewport = self.viewport()
         if viewport is not None:
             viewport.update()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Keep the chosen row in sight when the table gets its size."""
+        super().resizeEvent(event)
+        self._in_sight.start()
+
+    def _scroll(self) -> None:
+        if self.currentIndex().isValid():
+            self.scrollTo(self.currentIndex())
 
     def _on_reset(self) -> None:
         """Give the columns their widths, and show what is sorted by."""

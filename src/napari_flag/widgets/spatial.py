@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 from qtpy.QtCore import QTimer
-from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -67,8 +66,9 @@ class SpatialDock(QWidget):
         self.scores: SpatialScores | None = None
         self._names = GeneNames(())
         self._errands = Errands(self)
-        self._walk = _timer(self, WALK_MS)
-        self._in_sight = _timer(self, 0)  # after the layout has passed the size on to the table
+        self._walk = QTimer(self)
+        self._walk.setSingleShot(True)
+        self._walk.setInterval(WALK_MS)
         self._build()
         self._lay_out()
         self._connect()
@@ -120,7 +120,6 @@ class SpatialDock(QWidget):
         self.setMinimumWidth(300)
 
     def _connect(self) -> None:
-        self._in_sight.timeout.connect(lambda: self.table.scrollTo(self.table.currentIndex()))
         self._walk.timeout.connect(self._find_classes)
         self.choice.kindChosen.connect(self.session.set_map_kind)
         self.choice.maskChosen.connect(self._on_mask)
@@ -137,11 +136,6 @@ class SpatialDock(QWidget):
         self.session.lookChanged.connect(self._on_look)
         self.session.mapKindChanged.connect(self._on_look)
         self.session.geneSetChanged.connect(self.scatter.choose)
-
-    def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Keep the chosen gene in sight when the table gets its size."""
-        super().resizeEvent(event)
-        self._in_sight.start()
 
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self) -> None:
@@ -312,10 +306,3 @@ class SpatialDock(QWidget):
             self.messages.show_error(error)
         else:
             self.messages.add("notice", f"Saved {path}.")
-
-
-def _timer(parent: QWidget, ms: int) -> QTimer:
-    timer = QTimer(parent)
-    timer.setSingleShot(True)
-    timer.setInterval(ms)
-    return timer
