@@ -20,6 +20,7 @@ from napari_flag.errors import UserError
 from napari_flag.progress import Steps
 from napari_flag.viewer.agreement import Agreement, agree, measured_counts
 from napari_flag.viewer.section_scores import MEANING
+from napari_flag.widgets.dock import Dock
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.forms import MessageList, plain_label
 from napari_flag.widgets.histogram import Histogram
@@ -50,7 +51,7 @@ ALONE: Final = (
 VALUES: Final = (("Mean of the samples", "X"), ("One sample", "sample"))
 
 
-class CompareDock(QWidget):
+class CompareDock(Dock):
     """Prediction, truth, difference and spread; metrics, and a table and histogram of all genes.
 
     Parameters

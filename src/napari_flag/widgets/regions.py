@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_flag import keys
@@ -35,6 +34,7 @@ from napari_flag.viewer.region_numbers import (
     read_domains,
     sources,
 )
+from napari_flag.widgets.dock import Dock
 from napari_flag.widgets.domain_outlines import domain_outlines
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.forms import MessageList, narrow, plain_label
@@ -56,7 +56,7 @@ AGREEMENT: Final = (
 OUR_SETS: Final = "Sets that come along"
 
 
-class RegionsDock(QWidget):
+class RegionsDock(Dock):
     """Regions drawn, read and found; their means and differential genes; gene sets.
 
     Parameters

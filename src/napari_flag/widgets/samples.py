@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QSpinBox,
     QToolButton,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_flag.comparison import trained_on
@@ -24,6 +23,7 @@ from napari_flag.viewer.gene_values import Quantity
 from napari_flag.viewer.joint_draws import MOST, Draw, DrawRequest, count, draw_more, keep, layer_of, why_not
 from napari_flag.viewer.section_scores import MEANING
 from napari_flag.viewer.shortcuts import DRAW
+from napari_flag.widgets.dock import Dock
 from napari_flag.widgets.draw_sheet import DrawSheet
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.forms import MessageList, plain_label
@@ -42,7 +42,7 @@ ENOUGH: Final = 8
 ONE: Final = "One draw so far. Draw more to see what stays the same and what the slide leaves open."
 
 
-class SamplesDock(QWidget):
+class SamplesDock(Dock):
     """Pages through joint draws of the gene looked at, and makes more of them.
 
     Parameters
@@ -138,8 +138,10 @@ class SamplesDock(QWidget):
         self.session.predictionChanged.connect(self._on_prediction)
         self.session.genesShownChanged.connect(self._on_gene)
         self.session.lookChanged.connect(self._on_look)
+        viewer = self.session.viewer
         for key, by in DRAW.items():
-            self.session.viewer.bind_key(key, lambda _, by=by: self.step(by), overwrite=True)
+            viewer.bind_key(key, lambda _, by=by: self.step(by), overwrite=True)
+        self.destroyed.connect(lambda: [viewer.bind_key(key, None) for key in DRAW])
 
     @property
     def _count(self) -> int:
