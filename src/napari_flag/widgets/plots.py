@@ -49,7 +49,7 @@ class PlotStyle:
         ink = QColor("#e6e6e6") if dark else QColor("#222222")
         faint = QColor(255, 255, 255, 34) if dark else QColor(0, 0, 0, 26)
         point = QColor("#56b4e9") if dark else QColor("#0072b2")
-        return cls(ground, ink, faint, point, QColor("#009e73"), QColor("#e69f00" if dark else "#d55e00"))
+        return cls(ground, ink, faint, point, QColor("#cc79a7"), QColor("#e69f00" if dark else "#d55e00"))
 
     @classmethod
     def paper(cls) -> "PlotStyle":

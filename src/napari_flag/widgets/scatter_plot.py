@@ -15,6 +15,7 @@ from napari_flag.widgets.plots import Plot, PlotStyle, write_beside
 REACH_PX: Final = 12.0
 """A point this near to the mouse is meant."""
 POINT_PX: Final = 5.0
+CHOSEN_PX: Final = 7.0
 MARK_PX: Final = 9.0
 
 
@@ -111,8 +112,11 @@ class ScatterPlot(Plot):
             painter.drawLine(self.at(low, low, frame), self.at(high, high, frame))
         x = frame.left() + self.x_axis.fraction(self._x) * frame.width()
         y = frame.bottom() - self.y_axis.fraction(self._y) * frame.height()
-        for kept, colour, alpha in ((~self._chosen, style.point, 0.65), (self._chosen, style.chosen, 1.0)):
-            dot = QPen(colour, POINT_PX, cap=Qt.PenCapStyle.RoundCap)
+        for kept, colour, alpha, size in (
+            (~self._chosen, style.point, 0.65, POINT_PX),
+            (self._chosen, style.chosen, 1.0, CHOSEN_PX),
+        ):
+            dot = QPen(colour, size, cap=Qt.PenCapStyle.RoundCap)
             tint = dot.color()
             tint.setAlphaF(alpha)
             dot.setColor(tint)
