@@ -1,6 +1,6 @@
 """The Regions dock: draw or find regions, and see which genes tell them apart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -350,10 +350,14 @@ class RegionsDock(Dock):
         adata = self.session.adata
         if adata is None:
             return
-        self.messages.clear()
         drawn = [entry.drawn.annotation for entry in self.regions.entries if entry.drawn is not None]
+        outlined = [*drawn, *domain_outlines(adata, self._source())]
+        self._write(path, lambda: write_annotations(outlined, path))
+
+    def _write(self, path: Path, write: Callable[[], None]) -> None:
+        self.messages.clear()
         try:
-            write_annotations([*drawn, *domain_outlines(adata, self._source())], path)
+            write()
         except UserError as error:
             self.messages.show_error(error)
         else:
@@ -394,12 +398,6 @@ class RegionsDock(Dock):
         """Save the numbers of all genes, prediction and truth."""
         from napari_flag.results import write_table
 
-        self.messages.clear()
-        if self.numbers is None:
-            return
-        try:
-            write_table(self.numbers.genes, path)
-        except UserError as error:
-            self.messages.show_error(error)
-        else:
-            self.messages.add("notice", f"Wrote {path}")
+        if self.numbers is not None:
+            genes = self.numbers.genes
+            self._write(path, lambda: write_table(genes, path))
