@@ -8,7 +8,9 @@ from tests.fakes import fake_prediction
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
-from napari_flag.structure import Settings, write_structure
+from napari_flag.slides.labels import SpotLabels
+from napari_flag.statistics.domains import Agreement
+from napari_flag.structure import Settings, write_labels, write_structure
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,19 @@ def test_spots_that_were_not_measured_have_no_measured_domain():
     assert not adata.obs[keys.DOMAIN + keys.OF_MEASURED].isna().to_numpy()[30:].any()
     assert not adata.obs[keys.DOMAIN].isna().any()
     assert len(adata.uns[keys.MORAN + keys.OF_MEASURED]) == 11
+
+
+def test_labels_stand_beside_the_domains_and_say_how_far_they_agree(written):
+    adata = written.copy()
+    names = list(adata.obs_names)
+    theirs = adata.obs[keys.DOMAIN].astype(str)
+    labels = SpotLabels({name: f"tissue {theirs[name]}" for name in names[10:]}, "label", 0)
+    found = write_labels(adata, labels)
+    assert found[keys.DOMAIN] == Agreement(1.0, 1.0)
+    assert 0 < found[keys.DOMAIN + keys.OF_MEASURED].ari < 1
+    assert adata.obs[keys.LABEL].isna().sum() == 10
+    del adata.obs[keys.DOMAIN]
+    assert set(write_labels(adata, labels)) == {keys.DOMAIN + keys.OF_MEASURED}
 
 
 def test_cancelling_leaves_the_prediction_as_it_was():

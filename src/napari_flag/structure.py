@@ -16,12 +16,12 @@ from napari_flag.comparison import spot_neighbours
 from napari_flag.errors import UserError
 from napari_flag.matching import dense
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.labels import SpotLabels
 from napari_flag.statistics import gene_sets
 from napari_flag.statistics.autocorrelation import Neighbours, moran_test
-from napari_flag.statistics.domains import FEWEST_SPOTS, find_domains, relabel
+from napari_flag.statistics.conventions import as_scanpy, as_squidpy
+from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, find_domains, relabel
 from napari_flag.statistics.local_moran import CLASSES, local_moran
-from napari_flag.statistics.markers import differential_genes
-from napari_flag.statistics.significance import q_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 FEWEST_MEMBERS: Final = 3
 """Gene sets with fewer genes here have no score."""
-FEWEST_IN_DOMAIN: Final = 5
-"""Smaller domains have no markers worth naming."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -139,62 +137,39 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
     _write_graph(adata, whole.neighbours)
 
 
-def as_squidpy(table: "pd.DataFrame", genes: Sequence[str]) -> "pd.DataFrame":
-    """Return a table of `moran_test` with squidpy's columns and order: highest Moran's I first."""
-    import pandas as pd
-
-    columns = {
-        "I": table["I"],
-        "pval_norm": table["p"],
-        "var_norm": table["variance"],
-        "pval_norm_fdr_bh": q_values(table["p"].to_numpy()),
-    }
-    if "p_permuted" in table:
-        columns |= {"pval_sim": table["p_permuted"], "pval_sim_fdr_bh": table["q"]}
-    found = pd.DataFrame({name: np.asarray(column) for name, column in columns.items()}, index=list(genes))
-    return found.sort_values("I", ascending=False, kind="stable")
-
-
-def as_scanpy(
-    values: npt.NDArray[np.float64], genes: Sequence[str], labels: Labels, layer: str | None
-) -> dict[str, Any]:
-    """Rank the genes of each domain against the rest, in the layout of scanpy's `rank_genes_groups`.
+def write_labels(adata: "AnnData", labels: SpotLabels) -> dict[str, Agreement]:
+    """Write what others called the spots into ``obs["label"]``, and hold the domains against it.
 
     Parameters
     ----------
-    values
-        (n, G) log2(count + 1).
-    genes
-        (G,) symbols.
+    adata
+        Changed: "label" is categorical, missing where a spot has no label.
     labels
-        (n,) domains from 0; those of fewer than `FEWEST_IN_DOMAIN` spots, or of all, are left out.
-    layer
-        Name of the layer the values are from; None is ``X``.
+        As `slides.labels.read_labels` reads them.
+
+    Returns
+    -------
+    dict
+        ``obs`` column of domains, as `write_structure` writes them → agreement over the spots that have both;
+        without the columns that are not there.
+
+    Raises
+    ------
+    UserError
+        When no spot has a label.
     """
-    columns = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
-    ours = ("gene", "score", "difference", "p", "q")
-    types = (object, np.float32, np.float32, np.float64, np.float64)
-    ranked = {
-        str(number + 1): differential_genes(values, genes, labels == number)
-        for number in np.unique(labels)
-        if FEWEST_IN_DOMAIN <= (labels == number).sum() <= len(labels) - FEWEST_IN_DOMAIN
-    }
-    found: dict[str, Any] = {
-        "params": {
-            "groupby": keys.DOMAIN + (keys.OF_MEASURED if layer == keys.MEASURED else ""),
-            "reference": "rest",
-            "method": "wilcoxon",
-            "use_raw": False,
-            "layer": layer,
-            "corr_method": "benjamini-hochberg",
-        }
-    }
-    for column, mine, kind in zip(columns, ours, types, strict=True):
-        record = np.empty(len(genes) if ranked else 0, dtype=[(name, kind) for name in ranked])
-        for name, table in ranked.items():
-            record[name] = table[mine].to_numpy()
-        found[column] = record
-    return found
+    import pandas as pd
+
+    found = labels.of(list(adata.obs_names))
+    adata.obs[keys.LABEL] = pd.Categorical([str(label) or None for label in found])
+    agreements = {}
+    for name in (keys.DOMAIN, keys.DOMAIN + keys.OF_MEASURED):
+        if name in adata.obs:
+            known = (found != "") & ~adata.obs[name].isna().to_numpy()
+            if known.any():
+                domains = adata.obs[name].astype(str).to_numpy()
+                agreements[name] = agreement(domains[known], found[known])
+    return agreements
 
 
 def _layer(adata: "AnnData", matrix: Any) -> _Layer:

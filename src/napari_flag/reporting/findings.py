@@ -14,9 +14,9 @@ from napari_flag.matching import dense, lay_beside
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.autocorrelation import Neighbours, moran_test
 from napari_flag.statistics.coexpression import gene_correlations
+from napari_flag.statistics.conventions import FEWEST_IN_DOMAIN
 from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, find_domains, relabel
 from napari_flag.statistics.markers import Overlap, differential_genes, overlap_at
-from napari_flag.structure import FEWEST_IN_DOMAIN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,6 +239,7 @@ def _markers(
     for number, inside in _regions(labels):
         yield Step("Finding marker genes", number, None, "domains")
         ours = list(differential_genes(guess, names, inside).gene)
+        yield Step("Finding marker genes of the truth", number, None, "domains")
         theirs = [] if section is None else list(differential_genes(section.truth, names, inside).gene)
         shared = tuple(overlap_at(ours, theirs, k) for k in TOPS if k < len(names)) if theirs else ()
         found.append(
