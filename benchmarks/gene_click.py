@@ -167,7 +167,22 @@ def _press(widget: QWidget, place: QPointF) -> None:
     QApplication.sendEvent(widget, QMouseEvent(kind, place, place, left, left, none))
 
 
-def measure(app: TimedApplication, click: Callable[[str], None], genes: list[str]) -> dict[str, Any]:
+def check(viewer: Any) -> None:
+    """Refuse to go on when a view does not show the gene that was clicked."""
+    gene, main = Session.of(viewer).gene, viewer.window._qt_window
+    genes, spatial = main.findChild(GenesDock), main.findChild(SpatialDock)
+    shown = {
+        "canvas": next(la.name for la in reversed(viewer.layers) if la.visible).split(" · ")[0],
+        "Genes": genes.model.gene(genes.table.currentIndex().row()),
+        "Spatial": spatial.table.table.name(spatial.table.currentIndex().row()),
+    }
+    if wrong := {view for view, name in shown.items() if name != gene}:
+        raise RuntimeError(f"{gene} was clicked, but not shown in {', '.join(sorted(wrong))}")
+
+
+def measure(
+    app: TimedApplication, viewer: Any, click: Callable[[str], None], genes: list[str]
+) -> dict[str, Any]:
     """Click each of `genes`; milliseconds of slots, of painting our widgets, and until all is drawn."""
     slots, painting, drawn = [], [], []
     for gene in genes:
@@ -178,6 +193,7 @@ def measure(app: TimedApplication, click: Callable[[str], None], genes: list[str
         QApplication.processEvents()
         drawn.append(1e3 * (time.perf_counter() - start))
         painting.append(1e3 * app.painting_s)
+        check(viewer)
     ours = np.array(slots) + np.array(painting)
     return {
         "our_part_ms": _summary(ours[WARM_UP:]),
@@ -235,7 +251,7 @@ def main() -> None:
         session.set_map_kind(MapKind.LOCAL if "local Moran" in way else MapKind.EXPRESSION)
         settle(viewer)
         names = [f"G{i}" for i in random.choice(options.genes, options.clicks + WARM_UP, replace=False)]
-        found[way] = measure(app, click, names)
+        found[way] = measure(app, viewer, click, names)
     worst = max(result["our_part_ms"]["p95"] for result in found.values())
     report = {
         "command": "python benchmarks/gene_click.py",
