@@ -117,10 +117,12 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
         labels = _numbered_like(labels, theirs, truth.rows)
         obs[keys.DOMAIN + keys.OF_MEASURED] = _categories(theirs, truth.rows, adata.n_obs)
         yield Step("Finding marker genes", 0, 2, "tables")
-        written[keys.MARKERS + keys.OF_MEASURED] = as_scanpy(truth.values, truth.genes, theirs, keys.MEASURED)
+        markers = as_scanpy(truth.values, truth.genes, theirs, keys.MEASURED)
+        written |= {keys.MARKERS + keys.OF_MEASURED: markers} if has_groups(markers) else {}
     obs[keys.DOMAIN] = _categories(labels, whole.rows, adata.n_obs)
     yield Step("Finding marker genes", 1, 2, "tables")
-    written[keys.MARKERS] = as_scanpy(whole.values, whole.genes, labels, None)
+    markers = as_scanpy(whole.values, whole.genes, labels, None)
+    written |= {keys.MARKERS: markers} if has_groups(markers) else {}
     obsm = yield from _local(adata, whole, chosen)
     obsm[keys.GENE_SETS] = _set_scores(adata, whole, chosen)
     written[keys.STRUCTURE] = {
@@ -170,6 +172,11 @@ def write_labels(adata: "AnnData", labels: SpotLabels) -> dict[str, Agreement]:
                 domains = adata.obs[name].astype(str).to_numpy()
                 agreements[name] = agreement(domains[known], found[known])
     return agreements
+
+
+def has_groups(markers: Mapping[str, Any]) -> bool:
+    """Tell whether any domain is in a table of `as_scanpy`; one without cannot be stored as h5ad."""
+    return bool(markers["names"].dtype.names)
 
 
 def _layer(adata: "AnnData", matrix: Any) -> _Layer:

@@ -51,6 +51,15 @@ def test_scanpy_and_squidpy_find_the_results_where_they_put_theirs(files, genes)
     assert "1" in set(adata.obs["domain"])
 
 
+def test_domains_too_small_for_markers_are_exported_without(tmp_path):
+    write_prediction(fake_prediction(n_spots=16, n_genes=10), tmp_path / "small.h5ad")
+    line = ["export", str(tmp_path / "small.h5ad"), "--to", "h5ad", "spatialdata", "--genes", "ESR1"]
+    assert main([*line, "--out", str(tmp_path)]) == 0
+    adata = read_prediction(tmp_path / "fake.h5ad")
+    assert "rank_genes_groups_measured" not in adata.uns
+    assert list(adata.uns["moranI"].index) == ["ESR1"]
+
+
 def test_too_few_spots_are_exported_without_structure(tmp_path, capsys):
     write_prediction(fake_prediction(n_spots=3), tmp_path / "few.h5ad")
     line = ["export", str(tmp_path / "few.h5ad"), "--to", "csv", "--out", str(tmp_path)]

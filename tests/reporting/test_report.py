@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from anndata import AnnData
+from scipy import sparse
 from tests.fakes import fake_prediction
 from tests.test_matching import counts_for
 
@@ -164,6 +165,23 @@ def test_few_spots_and_genes_still_have_a_page(tmp_path):
         "All genes",
         "How it was made",
     ]
+
+
+def test_odd_predictions_have_a_page_too(tmp_path):
+    """No array, no resolution, no spread, a gene that never changes, another never seen."""
+    adata = fake_prediction(n_spots=36, n_genes=12)
+    adata.X[:, 3] = 1.0
+    adata.layers[keys.MEASURED][:, 5] = 0.0
+    counts = counts_for(adata)
+    counts.X[:, 5] = 0
+    adata.X = sparse.csr_matrix(adata.X)
+    for column in (keys.ARRAY_ROW, keys.ARRAY_COL):
+        del adata.obs[column]
+    del adata.uns[keys.SPATIAL], adata.uns[keys.PROVENANCE][keys.MPP], adata.layers[keys.SPREAD]
+    page = finish(write_report(adata, counts, tmp_path)).read_text("utf-8")
+    assert "1 genes are constant in the truth" in page
+    assert "Calibration" not in page
+    assert "4 nearest spots" in page
 
 
 def test_cancelled_it_leaves_nothing(prediction, tmp_path):

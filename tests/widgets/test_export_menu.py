@@ -32,7 +32,8 @@ def test_a_chosen_format_is_written_in_the_background_and_said(viewer, tmp_path,
     choosing(monkeypatch, tmp_path / "mine", "geojson")
     with qtbot.waitSignal(exporting.export_prediction(viewer).ended):
         pass
-    assert len(json.loads((tmp_path / "mine.geojson").read_text())["features"]) == 16
+    features = json.loads((tmp_path / "mine.geojson").read_text())["features"]
+    assert [feature["properties"]["objectType"] for feature in features].count("detection") == 16
     assert said == [f"Saved {tmp_path / 'mine.geojson'}."]
 
 

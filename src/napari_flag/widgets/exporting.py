@@ -70,9 +70,11 @@ def _ask_genes(adata: "AnnData", genes: tuple[str, ...], name: str) -> tuple[str
     chosen = tuple(gene for gene in genes if gene in known)
     if not chosen or len(chosen) == adata.n_vars:
         return None
-    box = QMessageBox(QMessageBox.Question, "Export prediction", "Which genes should be saved?")
-    every: Any = box.addButton(f"All {adata.n_vars}", QMessageBox.AcceptRole)
-    some: Any = box.addButton(f"The {len(chosen)} of {name or 'the gene set'}", QMessageBox.AcceptRole)
+    box = QMessageBox(QMessageBox.Icon.Question, "Export prediction", "Which genes should be saved?")
+    every: Any = box.addButton(f"All {adata.n_vars}", QMessageBox.ButtonRole.AcceptRole)
+    some: Any = box.addButton(
+        f"The {len(chosen)} of {name or 'the gene set'}", QMessageBox.ButtonRole.AcceptRole
+    )
     box.setDefaultButton(every)
     box.exec()
     return chosen if box.clickedButton() is some else None
