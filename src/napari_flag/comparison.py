@@ -27,7 +27,7 @@ from napari_flag.progress import Step, Steps, finish
 from napari_flag.results import find_fault
 from napari_flag.statistics import accuracy, autocorrelation, intervals
 from napari_flag.statistics.autocorrelation import Neighbours
-from napari_flag.statistics.scores import METRICS, Scores, score_values, scoring
+from napari_flag.statistics.scores import METRICS, MOST_GENES, Scores, score_values, scoring
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,6 +192,11 @@ def _notices(
         )
     if (~unseen).sum() < 3:
         notices.append("GSC and SSC need at least 3 genes that vary in truth, so they are left out.")
+    if len(unseen) > MOST_GENES:
+        notices.append(
+            f"GSC needs all pairs of genes, so it is left out above {MOST_GENES:,} genes; predict a "
+            "choice of genes to see it."
+        )
     if neighbours.isolated:
         notices.append(
             f"{neighbours.isolated} of {len(match.rows)} spots have no neighbour in the graph of Moran's I."

@@ -5,6 +5,8 @@ from tests.fakes import fake_prediction
 from napari_flag import keys
 from napari_flag.progress import finish
 from napari_flag.statistics.accuracy import gene_pearson
+from napari_flag.statistics.autocorrelation import spatial_structure_correlation
+from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation
 from napari_flag.viewer.draw_numbers import MEAN, TRUTH, compare_draws, gene_between
 from napari_flag.viewer.joint_draws import layer_of
 
@@ -32,7 +34,12 @@ def test_draws_are_held_against_the_truth_and_against_each_other(adata):
         gene_pearson(*(adata.layers[layer_of(k)].astype(np.float64) for k in (j, i))).mean() for i, j in pairs
     ]
     assert numbers.between["PCC"] == pytest.approx(np.mean(between))
-    assert numbers.between["GSC"] > numbers.between["PCC"]
+    together = [gene_correlations(adata.layers[layer_of(k)]) for k in range(1, 5)]
+    none = np.zeros(adata.n_vars, bool)
+    gsc = [gene_structure_correlation(together[j - 1], together[i - 1], none) for i, j in pairs]
+    assert numbers.between["GSC"] == pytest.approx(np.mean(gsc))
+    ssc = [spatial_structure_correlation(numbers.moran[j - 1], numbers.moran[i - 1], none) for i, j in pairs]
+    assert numbers.between["SSC"] == pytest.approx(np.mean(ssc))
     assert numbers.moran.shape == (4, 12)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 METRICS: Final = ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude")
 PARTS: Final = 7
 """Steps of scoring: the table, the metrics, and five intervals."""
+MOST_GENES: Final = 6000
+"""GSC needs tables of all pairs of genes, 290 MB each at this number; above it is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,12 @@ def scoring(
     table = _gene_table(guess, truth, pure_guess, pure_truth, neighbours, genes)
     yield Step(stage, 1, PARTS, "parts")
     moran = table.moran_predicted.to_numpy(), table.moran_measured.to_numpy()
-    together = coexpression.gene_correlations(guess), coexpression.gene_correlations(truth)
+    paired = slice(len(genes) if len(genes) <= MOST_GENES else 0)
+    first, second = (coexpression.gene_correlations(values[:, paired]) for values in (guess, truth))
     values = {
         "PCC": accuracy.mean_over_genes(table.pcc.to_numpy()),
         "MSE": float(table.mse.mean()),
-        "GSC": coexpression.gene_structure_correlation(*together, unseen),
+        "GSC": coexpression.gene_structure_correlation(first, second, unseen[paired]),
         "SSC": autocorrelation.spatial_structure_correlation(*moran, unseen),
         "cPCC": accuracy.mean_over_genes(table.cpcc.to_numpy()),
         "amplitude": accuracy.median_over_genes(table.amplitude.to_numpy()),
@@ -99,7 +102,7 @@ def scoring(
     drawing: dict[str, Callable[[], Interval]] = {
         "PCC": lambda: intervals.pcc_interval(guess, truth, blocks, random[0]),
         "MSE": lambda: intervals.mse_interval(guess, truth, blocks, random[1]),
-        "GSC": lambda: intervals.gsc_interval(*together, unseen, random[2]),
+        "GSC": lambda: intervals.gsc_interval(first, second, unseen[paired], random[2]),
         "SSC": lambda: intervals.ssc_interval(*moran, unseen, random[3]),
         "cPCC": lambda: intervals.pcc_interval(pure_guess, pure_truth, blocks, random[4]),
     }

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.progress import Step, Steps
 from napari_flag.viewer.joint_draws import count, draws, layer_of
+from napari_flag.viewer.section_scores import MOST_GENES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 METRICS: Final = ("PCC", "GSC", "SSC")
 TRUTH, MEAN = "truth", "mean"
+ALIKE: Final = 1e-6
+"""A column shorter than this, once centred, is constant up to float32 rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def compare_draws(adata: "AnnData") -> Steps[DrawNumbers]:
 
     from napari_flag.comparison import spot_neighbours
     from napari_flag.matching import dense
+    from napari_flag.statistics.coexpression import upper_triangle
 
     yield Step("Comparing draws", 0, None)
     measured = dense(adata.layers[keys.MEASURED]) if keys.MEASURED in adata.layers else None
@@ -70,44 +74,81 @@ def compare_draws(adata: "AnnData") -> Steps[DrawNumbers]:
     here = np.ix_(rows, columns)
     weights = spot_neighbours(adata, rows).weights
     base = _Structure.of(reference[here].astype(np.float64), weights)
-    found, total = [], count(adata)
+    found, moran, pairs = [], [], {name: _MeanOfPairs() for name in METRICS}
     for number, values in enumerate(draws(adata), start=1):
-        yield Step("Comparing draws", number, total, "draws")
-        found.append(_Structure.of(values[here], weights))
-    table = pd.DataFrame([one.against(base) for one in found])
-    table.insert(0, "draw", [str(number) for number in range(1, total + 1)])
-    between = []
-    for i, one in enumerate(found):
-        yield Step("Comparing draws with each other", i, total, "draws")
-        between += [other.against(one) for other in found[i + 1 :]]
-    mean = {name: float(np.mean([pair[name] for pair in between])) for name in METRICS} if between else {}
-    moran = np.full((total, adata.n_vars), np.nan)
-    moran[:, columns] = [one.moran for one in found]
-    return DrawNumbers(table, against, mean, moran)
+        yield Step("Comparing draws", number - 1, count(adata), "draws")
+        one = _Structure.of(values[here], weights)
+        found.append({"draw": str(number), **one.against(base)})
+        moran.append(one.moran)
+        pairs["PCC"].add(one.values)
+        pairs["SSC"].add(one.moran[:, None])
+        if one.together is not None:
+            pairs["GSC"].add(upper_triangle(one.together)[:, None])
+    everywhere = np.full((len(moran), adata.n_vars), np.nan)
+    everywhere[:, columns] = moran
+    between = {name: pair.mean() for name, pair in pairs.items()} if len(found) > 1 else {}
+    return DrawNumbers(pd.DataFrame(found), against, between, everywhere)
+
+
+class _MeanOfPairs:
+    """Mean Pearson correlation over all pairs of arrays added, column by column, without keeping them.
+
+    With z the arrays centred and of length 1, Σ over pairs of zᵢ·zⱼ is (|Σz|² − Σ|z|²) / 2.
+    """
+
+    def __init__(self) -> None:
+        self._total: npt.NDArray[np.float64] | None = None
+        self._squares: Any = 0.0
+        self._arrays = 0
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        """Add one (m, columns) array; a column that is constant in it correlates 0."""
+        z = values - values.mean(axis=0)
+        length = np.sqrt((z * z).sum(axis=0))
+        z /= np.where(length > ALIKE, length, np.inf)
+        self._total = z if self._total is None else self._total + z
+        self._squares = self._squares + (z * z).sum(axis=0)
+        self._arrays += 1
+
+    def mean(self) -> float:
+        """Return the mean over pairs, and over the columns that are not constant in all; NaN if none is."""
+        if self._total is None or self._arrays < 2:
+            return float("nan")
+        known = self._squares > 0
+        if not known.any():
+            return float("nan")
+        pairs = self._arrays * (self._arrays - 1)
+        means = ((self._total**2).sum(axis=0) - self._squares)[known] / pairs
+        return float(means.mean())
 
 
 @dataclass(frozen=True, slots=True)
 class _Structure:
-    """Values of one draw, their gene–gene correlations and Moran's I."""
+    """Values of one draw, their gene–gene correlations (None for very many genes) and Moran's I."""
 
     values: npt.NDArray[np.float64]
-    together: npt.NDArray[np.float64]
+    together: npt.NDArray[np.float64] | None
     moran: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, values: npt.NDArray[np.float64], weights: Any) -> "_Structure":
         from napari_flag.statistics import autocorrelation, coexpression
 
-        return cls(values, coexpression.gene_correlations(values), autocorrelation.moran_i(values, weights))
+        few = values.shape[1] <= MOST_GENES
+        together = coexpression.gene_correlations(values) if few else None
+        return cls(values, together, autocorrelation.moran_i(values, weights))
 
     def against(self, other: "_Structure") -> dict[str, float]:
         """Return PCC, GSC and SSC with `other` as the truth."""
         from napari_flag.statistics import accuracy, autocorrelation, coexpression
 
         unseen = accuracy.constant_genes(other.values)
+        gsc = float("nan")
+        if self.together is not None and other.together is not None:
+            gsc = coexpression.gene_structure_correlation(self.together, other.together, unseen)
         return {
             "PCC": accuracy.mean_over_genes(accuracy.gene_pearson(self.values, other.values)),
-            "GSC": coexpression.gene_structure_correlation(self.together, other.together, unseen),
+            "GSC": gsc,
             "SSC": autocorrelation.spatial_structure_correlation(self.moran, other.moran, unseen),
         }
 

@@ -319,9 +319,9 @@ def _between(numbers: DrawNumbers) -> str:
     """Say what stays and what moves, over all genes."""
     if not numbers.between:
         return ONE
-    told = numbers.between
+    told = {name: "–" if np.isnan(value) else f"{value:.2f}" for name, value in numbers.between.items()}
     return (
-        f"All genes, one draw against another: single spots PCC {told['PCC']:.2f}; "
-        f"genes that go together GSC {told['GSC']:.2f}; genes that cluster SSC {told['SSC']:.2f}. "
+        f"All genes, one draw against another: single spots PCC {told['PCC']}; "
+        f"genes that go together GSC {told['GSC']}; genes that cluster SSC {told['SSC']}. "
         "The nearer to 1, the more stays."
     )

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from napari_flag.progress import finish
+from napari_flag.statistics import scores
+from napari_flag.statistics.autocorrelation import find_neighbours
+from napari_flag.statistics.intervals import neighbouring_blocks
+from napari_flag.statistics.scores import METRICS, score_values, scoring
+
+
+@pytest.fixture(scope="module")
+def section():
+    rng = np.random.default_rng(0)
+    rows, columns = np.divmod(np.arange(64), 8)
+    xy = np.column_stack([columns, rows]).astype(float)
+    truth = rng.normal(3, 1, (64, 12)) + xy[:, :1] * rng.normal(0, 0.5, 12)
+    guess = truth + rng.normal(0, 1, truth.shape)
+    neighbours = find_neighbours(xy, np.column_stack([rows, columns]), "square")
+    return guess, truth, neighbours, neighbouring_blocks(xy), [f"G{i}" for i in range(12)], 0
+
+
+def test_scoring_tells_how_far_it_is_and_ends_with_what_score_values_returns(section):
+    steps = []
+    told, table = finish(scoring(*section, stage="Scoring"), steps.append)
+    assert [step.done for step in steps] == list(range(8))
+    assert all(step.total == 7 for step in steps)
+    again, _ = score_values(*section)
+    assert told.values == again.values
+    assert told.intervals == again.intervals
+    assert set(told.values) == set(METRICS)
+    assert list(table.gene) == section[4]
+
+
+def test_with_very_many_genes_only_gsc_is_left_out(section, monkeypatch):
+    before, _ = score_values(*section)
+    monkeypatch.setattr(scores, "MOST_GENES", 11)
+    after, _ = score_values(*section)
+    assert np.isnan(after.values.pop("GSC"))
+    assert np.isnan(after.intervals.pop("GSC")).all()
+    for name, value in after.values.items():
+        assert value == before.values[name]
