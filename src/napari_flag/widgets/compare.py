@@ -20,7 +20,7 @@ from napari_flag.errors import UserError
 from napari_flag.progress import Steps
 from napari_flag.viewer.agreement import Agreement, agree, measured_counts
 from napari_flag.viewer.section_scores import MEANING
-from napari_flag.widgets.dock import Dock
+from napari_flag.widgets.dock import NOTHING_YET, Dock
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.forms import MessageList, plain_label
 from napari_flag.widgets.histogram import Histogram
@@ -33,9 +33,6 @@ from napari_flag.widgets.tasks import read_measured_file
 if TYPE_CHECKING:
     from anndata import AnnData
 
-NOTHING_YET: Final = (
-    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
-)
 COUNTS_FILES: Final = "Counts (*.h5ad *.h5 *.tsv *.tsv.gz);;All files (*)"
 WITH_TRUTH: Final = (
     Column("pcc", "PCC", "Pearson correlation of predicted and measured over the spots"),

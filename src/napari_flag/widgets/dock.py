@@ -1,7 +1,13 @@
 """A dock that ends when it is closed."""
 
+from typing import Final
+
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QWidget
+
+NOTHING_YET: Final = (
+    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
+)
 
 
 class Dock(QWidget):

@@ -34,7 +34,7 @@ from napari_flag.viewer.region_numbers import (
     read_domains,
     sources,
 )
-from napari_flag.widgets.dock import Dock
+from napari_flag.widgets.dock import NOTHING_YET, Dock
 from napari_flag.widgets.domain_outlines import domain_outlines
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.forms import MessageList, narrow, plain_label
@@ -44,9 +44,6 @@ from napari_flag.widgets.region_results import WORDS, RegionResults
 from napari_flag.widgets.session import Session
 from napari_flag.widgets.viewer_watch import ViewerWatch
 
-NOTHING_YET: Final = (
-    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
-)
 REST: Final = "Rest of the section"
 GEOJSON: Final = "GeoJSON (*.geojson *.json)"
 AGREEMENT: Final = (

@@ -23,7 +23,7 @@ from napari_flag.viewer.gene_values import Quantity
 from napari_flag.viewer.joint_draws import MOST, Draw, DrawRequest, count, draw_more, keep, layer_of, why_not
 from napari_flag.viewer.section_scores import MEANING
 from napari_flag.viewer.shortcuts import DRAW
-from napari_flag.widgets.dock import Dock
+from napari_flag.widgets.dock import NOTHING_YET, Dock
 from napari_flag.widgets.draw_sheet import DrawSheet
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.forms import MessageList, plain_label
@@ -33,9 +33,6 @@ from napari_flag.widgets.session import Session
 from napari_flag.widgets.settings import read_preferences
 from napari_flag.widgets.side_by_side import SEEN_IN_TRAINING
 
-NOTHING_YET: Final = (
-    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
-)
 PLAY_MS: Final = 700
 ENOUGH: Final = 8
 """Draws offered at first: enough to see what moves."""
