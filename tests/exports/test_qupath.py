@@ -62,3 +62,10 @@ def test_what_was_not_measured_is_left_out(prediction):
     first, second, *_ = spot_features(prediction)
     assert gene not in first["properties"]["measurements"]
     assert gene in second["properties"]["measurements"]
+
+
+def test_a_spot_in_no_domain_has_no_class(prediction):
+    prediction.obs.loc[prediction.obs_names[0], keys.DOMAIN] = np.nan
+    first, second, *_ = spot_features(prediction)
+    assert "classification" not in first["properties"]
+    assert second["properties"]["classification"]["name"] == "domain 0"

@@ -20,6 +20,7 @@ from napari_flag.matching import dense
 from napari_flag.progress import Step, Steps
 from napari_flag.results import check_writable, write_whole_in_steps
 from napari_flag.slides.regions import Annotation, Colour, as_feature
+from napari_flag.viewer.domain_map import colour_of
 from napari_flag.viewer.frame import spot_diameter_px
 from napari_flag.viewer.gene_raster import DEFAULT_FILL, typical_pitch
 
@@ -34,11 +35,6 @@ PIXEL_DIGITS: Final = 2
 VALUE_DIGITS: Final = 4
 AT_ONCE: Final = 200
 """Spots written between two signs of life."""
-PALETTE: Final[tuple[Colour, ...]] = (
-    (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
-    (148, 103, 189), (140, 86, 75), (127, 127, 127), (23, 190, 207),
-)  # fmt: skip
-"""Of domains, in turn: Okabe & Ito 2008 and four more."""
 
 
 def write_geojson(adata: "AnnData", path: Path) -> Steps[None]:
@@ -91,8 +87,8 @@ def spot_features(adata: "AnnData") -> Iterator[dict[str, Any]]:
     space = uuid.uuid5(uuid.NAMESPACE_URL, f"napari-flag/{slide_name(adata)}")
     for row, (name, values) in enumerate(zip(adata.obs_names, _measurements(adata), strict=True)):
         properties: dict[str, Any] = {"objectType": "detection", "name": str(name), "measurements": values}
-        if classes is not None:
-            label = str(classes[row])
+        label = "" if classes is None else str(classes[row])
+        if label in colours:  # a spot may be in no domain
             properties["classification"] = {"name": f"domain {label}", "color": list(colours[label])}
         yield {
             "type": "Feature",
@@ -124,9 +120,10 @@ def _measurements(adata: "AnnData") -> Iterator[dict[str, float]]:
 
 
 def domain_colours(adata: "AnnData") -> dict[str, Colour]:
-    """Return label → colour of the domains of `adata`."""
-    labels = sorted(set(adata.obs[keys.DOMAIN].astype(str)), key=lambda label: (len(label), label))
-    return {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
+    """Return label → colour of the domains of `adata`, those of the docks where labels are numbers."""
+    labels = sorted(set(adata.obs[keys.DOMAIN].dropna().astype(str)), key=lambda label: (len(label), label))
+    numbered = all(label.isdecimal() for label in labels)
+    return {label: colour_of(int(label) if numbered else i + 1) for i, label in enumerate(labels)}
 
 
 def domain_annotations(adata: "AnnData") -> list[Annotation]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag.exports.qupath import PALETTE
 from napari_flag.figures.calibration import draw_calibration
 from napari_flag.figures.coexpression import draw_predicted_coexpression, draw_triangles
 from napari_flag.figures.gene_maps import draw_gene_maps, draw_labels
@@ -21,13 +20,14 @@ from napari_flag.matching import dense
 from napari_flag.progress import Step, Steps
 from napari_flag.reporting import wording
 from napari_flag.reporting.findings import TOPS, Findings
+from napari_flag.viewer.domain_map import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK: Final = "#010203"
 """Stands for the page's own text colour while drawing; no figure uses it for anything else."""
-DOMAIN_COLOURS: Final = tuple("#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE)
+DOMAIN_COLOURS: Final = tuple("#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS)
 FEWEST_GENES: Final = 3
 """A heat map or a scatter of fewer says nothing."""
 MOST_GENES: Final = 2000
