@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
@@ -54,3 +55,16 @@ def test_permutations_give_q_of_their_own():
     assert by_permutation.permutations == 19
     assert by_permutation.q.min() >= 1 / 20
     assert np.array_equal(by_permutation.predicted, finish(score_spatially(adata)).predicted)
+
+
+def test_more_genes_than_are_read_at_once_and_sparse_values_give_the_same():
+    adata = fake_prediction(36, n_genes=600)
+    adata.layers[keys.MEASURED][:4] = np.nan
+    dense = finish(score_spatially(adata))
+    last = finish(score_spatially(adata[:, 500:].copy()))
+    assert np.allclose(dense.measured[500:], last.measured, equal_nan=True)
+    assert np.allclose(dense.predicted_there[500:], last.predicted_there)
+    adata.X = csr_matrix(adata.X)
+    sparse = finish(score_spatially(adata))
+    assert np.allclose(sparse.predicted, dense.predicted)
+    assert sparse.ssc == pytest.approx(dense.ssc)

@@ -178,3 +178,15 @@ def test_two_docks_of_one_viewer_share_the_gene(filled, viewer, qtbot):
     other.table.setCurrentIndex(other.table.table.index(5, 0))
     assert filled.table.currentIndex().row() == 5
     assert Session.of(viewer).gene == other.table.table.name(5)
+
+
+def test_closing_the_dock_paints_the_gene_itself_again(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    widget, _ = viewer.window.add_plugin_dock_widget("napari-flag", "Spatial")
+    dock = viewer.window._qt_window.findChild(SpatialDock)
+    fill(dock, qtbot)
+    dock.choice.buttons[MapKind.LOCAL].click()
+    session = dock.session
+    viewer.window.remove_dock_widget(widget)
+    assert session.local_map.kind is MapKind.EXPRESSION
+    assert visible(viewer) == [f"{session.gene} · predicted"]

@@ -1,13 +1,14 @@
 """Moran's I of every gene of a prediction, beside that of the truth where there is one.  Holds no Qt."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.progress import Steps
+from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+GENES_AT_ONCE: Final = 512
+"""Genes of the truth widened at a time: 5,000 spots of them are 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def score_spatially(adata: "AnnData", *, permutations: int = 0, seed: int = 0) -
 
     graph = spot_neighbours(adata)
     tested = yield from moran_test(adata.X, graph.weights, permutations=permutations, seed=seed)
-    measured, there, ssc, spots = _against_truth(adata, tested["I"].to_numpy())
+    measured, there, ssc, spots = yield from _against_truth(adata, tested["I"].to_numpy())
     return SpatialScores(
         genes=tuple(str(name) for name in adata.var_names),
         predicted=tested["I"].to_numpy(),
@@ -98,21 +102,22 @@ def score_spatially(adata: "AnnData", *, permutations: int = 0, seed: int = 0) -
 
 def known_truth(adata: "AnnData") -> tuple[BoolArray, BoolArray] | None:
     """Return which (n,) spots and (G,) genes were measured, None where nothing was."""
-    from napari_flag.matching import dense
-
     if keys.MEASURED not in adata.layers:
         return None
-    known = np.isfinite(dense(adata.layers[keys.MEASURED]))
-    spots, genes = known.any(axis=1), known.any(axis=0)
-    spots = spots & known[:, genes].all(axis=1)
+    cells, genes = np.zeros(adata.n_obs, np.int64), np.zeros(adata.n_vars, bool)
+    for part in _parts(adata.n_vars):
+        known = np.isfinite(_dense(adata.layers[keys.MEASURED][:, part]))
+        cells += known.sum(axis=1)
+        genes[part] = known.any(axis=0)
+    spots = cells == genes.sum()
     return (spots, genes) if spots.any() and genes.any() else None
 
 
 def _against_truth(
     adata: "AnnData", predicted: FloatArray
-) -> tuple[FloatArray | None, FloatArray | None, float, int]:
+) -> Steps[tuple[FloatArray | None, FloatArray | None, float, int]]:
+    """Return Moran's I of the truth and of ``X`` there, SSC, and the number of spots measured."""
     from napari_flag.comparison import spot_neighbours
-    from napari_flag.matching import dense
     from napari_flag.statistics.accuracy import constant_genes
     from napari_flag.statistics.autocorrelation import moran_i, spatial_structure_correlation
 
@@ -121,23 +126,26 @@ def _against_truth(
         return None, None, float("nan"), 0
     spots, genes = known
     weights = spot_neighbours(adata, spots).weights
-    truth = dense(adata.layers[keys.MEASURED])[np.ix_(spots, genes)].astype(np.float64)
-    silent = constant_genes(truth)
-    there = predicted[genes] if spots.all() else moran_i(_rows(adata, spots, genes), weights)
-    measured = moran_i(truth, weights)
+    measured, there = np.full((2, adata.n_vars), np.nan)
+    silent = ~genes
+    for part in _parts(adata.n_vars):
+        yield Step("Moran's I of the truth", part.start, adata.n_vars, "genes")
+        here = np.arange(part.start, part.stop)[genes[part]]
+        truth = _dense(adata.layers[keys.MEASURED][:, here])[spots]
+        measured[here], silent[here] = moran_i(truth, weights), constant_genes(truth)
+        there[here] = predicted[here] if spots.all() else moran_i(_dense(adata.X[:, here])[spots], weights)
     ssc = spatial_structure_correlation(there, measured, silent)
     measured[silent] = np.nan
-    return _spread(measured, genes), _spread(there, genes), ssc, int(spots.sum())
+    return measured, there, ssc, int(spots.sum())
 
 
-def _rows(adata: "AnnData", spots: BoolArray, genes: BoolArray) -> npt.NDArray[Any]:
+def _parts(n_genes: int) -> Iterator[slice]:
+    """Cut the genes into parts, which bounds memory."""
+    for start in range(0, n_genes, GENES_AT_ONCE):
+        yield slice(start, min(start + GENES_AT_ONCE, n_genes))
+
+
+def _dense(matrix: Any) -> FloatArray:
     from napari_flag.matching import dense
 
-    return dense(adata.X)[np.ix_(spots, genes)].astype(np.float64)
-
-
-def _spread(numbers: FloatArray, where: BoolArray) -> FloatArray:
-    """Return `numbers` at their genes, NaN at the others."""
-    spread = np.full(len(where), np.nan)
-    spread[where] = numbers
-    return spread
+    return dense(matrix).astype(np.float64)

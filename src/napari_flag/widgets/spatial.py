@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -61,6 +61,7 @@ class SpatialDock(QWidget):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
+        self._docked = False  # Qt sends events from within its own constructor
         super().__init__()
         self.session = Session.of(napari_viewer)
         self.scores: SpatialScores | None = None
@@ -257,6 +258,14 @@ class SpatialDock(QWidget):
     def _on_classes(self, found: Any) -> None:
         self.session.local_map.set_found(found)
         self.choice.show_map(self.session.local_map)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Paint the gene itself again when the dock is closed: nobody would compute clusters any more."""
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            if self._docked and self.parent() is None:
+                self.session.set_map_kind(MapKind.EXPRESSION)
+            self._docked = self.parent() is not None
+        return super().event(event)
 
     # --- from the person -------------------------------------------------------------------------
     def _on_mask(self, corrected: bool) -> None:
