@@ -74,7 +74,7 @@ def test_leiden_reaches_the_modularity_of_leidenalg(neighbours):
     igraph, leidenalg = pytest.importorskip("igraph"), pytest.importorskip("leidenalg")
     values, _ = planted(noise=1.5)
     method = domains.Leiden()
-    joint = method.joint_graph(domains.principal_components(values), neighbours.weights)
+    joint = method.joint_graph(finish(domains.principal_components(values)), neighbours.weights)
     upper = sparse.triu(joint).tocoo()
     graph = igraph.Graph(joint.shape[0], list(zip(upper.row.tolist(), upper.col.tolist(), strict=True)))
     weights = upper.data.tolist()
@@ -93,7 +93,7 @@ def test_leiden_reaches_the_modularity_of_leidenalg(neighbours):
 
 def test_the_joint_graph_is_symmetric_and_weighs_both_parts_as_told(neighbours):
     values, _ = planted()
-    components = domains.principal_components(values)
+    components = finish(domains.principal_components(values))
     joint = domains.Leiden(share=0.25).joint_graph(components, neighbours.weights)
     assert joint.sum() == pytest.approx(1.0)
     assert abs(joint - joint.T).max() < 1e-12
@@ -101,6 +101,19 @@ def test_the_joint_graph_is_symmetric_and_weighs_both_parts_as_told(neighbours):
     only_space = domains.Leiden(share=1.0).joint_graph(components, neighbours.weights)
     only_space.eliminate_zeros()
     assert (only_space.nonzero()[0] == neighbours.weights.nonzero()[0]).all()
+
+
+def test_components_are_those_of_the_composition(monkeypatch):
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    values = planted(depth=2.0)[0].astype(np.float32)
+    pure = values - values.mean(axis=1, keepdims=True, dtype=np.float64)
+    known = decomposition.PCA(20, svd_solver="full").fit_transform(pure)
+    found = finish(domains.principal_components(values))
+    np.testing.assert_allclose(np.abs(found), np.abs(known), atol=1e-6)
+    monkeypatch.setattr(domains, "MOST_GENES", 40)
+    monkeypatch.setattr(domains, "SPOTS_AT_ONCE", 50)
+    fewer = finish(domains.principal_components(np.concatenate([values, np.full((256, 9), 3.0)], axis=1)))
+    assert fewer.shape == (256, 20)
 
 
 def test_agreement_is_scikit_learns():

@@ -11,17 +11,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.cluster.vq import ClusterError, kmeans2
+from scipy.linalg import eigh
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
-from napari_flag.statistics.accuracy import FloatArray, composition
+from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.autocorrelation import Neighbours
 
 Labels = npt.NDArray[np.int64]
 
 FEWEST_SPOTS: Final = 10
+MOST_GENES: Final = 2000
+SPOTS_AT_ONCE: Final = 500
+VALUES_AT_ONCE: Final = 4_000_000
 COMPONENTS: Final = 20
 """Principal components kept; of a panel of 200 genes few more say anything that lasts."""
 
@@ -64,8 +68,9 @@ class Leiden:
         """Return (n,) int64 domains."""
         import graspologic_native
 
+        components = yield from principal_components(values)
         yield Step("Joining spots alike", 0, len(values))
-        graph = self.joint_graph(principal_components(values), neighbours.weights)
+        graph = self.joint_graph(components, neighbours.weights)
         best, found = -np.inf, np.zeros(len(values), dtype=np.int64)
         for trial in range(self.trials):
             yield Step("Finding domains", trial, self.trials, "trials")
@@ -115,7 +120,7 @@ class KMeans:
 
     def find(self, values: npt.NDArray[Any], neighbours: Neighbours, seed: int) -> Steps[Labels]:
         """Return (n,) int64 domains."""
-        own = principal_components(values)
+        own = yield from principal_components(values)
         around = np.asarray(neighbours.weights @ own)
         alone = np.diff(neighbours.weights.indptr) == 0
         around[alone] = own[alone]
@@ -174,12 +179,26 @@ def find_domains(
     return (yield from METHODS[method].find(values, neighbours, seed))
 
 
-def principal_components(values: npt.NDArray[Any], keep: int = COMPONENTS) -> FloatArray:
-    """Return (n, ≤ keep) principal components of the composition of (n, G) log2(count + 1)."""
-    pure = composition(values)
+def principal_components(values: npt.NDArray[Any], keep: int = COMPONENTS) -> Steps[FloatArray]:
+    """Return (n, ≤ keep) principal components of the composition of (n, G) log2(count + 1).
+
+    Of more than `MOST_GENES` genes, those whose composition varies most.
+    """
+    n, genes = values.shape
+    depth = values.mean(axis=1, dtype=np.float64, keepdims=True)
+    width = max(1, VALUES_AT_ONCE // n)
+    spread = np.concatenate([(values[:, k : k + width] - depth).var(axis=0) for k in range(0, genes, width)])
+    chosen = np.sort(np.argsort(-spread, kind="stable")[:MOST_GENES])
+    pure = values[:, chosen] - depth
     pure -= pure.mean(axis=0)
-    left, size, _ = np.linalg.svd(pure, full_matrices=False)
-    components: FloatArray = left[:, :keep] * size[:keep]
+    together = np.zeros((len(chosen), len(chosen)))
+    for start in range(0, n, SPOTS_AT_ONCE):
+        yield Step("Reducing expression", start, n)
+        part = pure[start : start + SPOTS_AT_ONCE]
+        together += part.T @ part
+    last = len(chosen) - 1
+    axes = eigh(together, subset_by_index=(max(0, last + 1 - min(keep, n - 1)), last))[1]
+    components: FloatArray = pure @ axes[:, ::-1]
     return components
 
 

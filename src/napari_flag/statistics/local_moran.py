@@ -23,7 +23,7 @@ CLASSES: Final = ("NS", "HH", "LH", "LL", "HL")
 HH is a high spot among high ones, LH a low one among high, LL low among low, HL high among low."""
 
 DRAWS_AT_ONCE: Final = 2_000_000
-"""(spots × permutations × neighbours) held at once, 16 MB of float64."""
+"""(spots × permutations) held at once, 16 MB of float64."""
 
 
 @dataclass(frozen=True, slots=True)
