@@ -20,7 +20,9 @@ def dock(viewer, qtbot):
     Session.of(viewer).set_prediction(fake_prediction(36))
     dock = SideBySideDock(viewer)
     qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: dock.scores is not None)
     yield dock
+    qtbot.waitUntil(lambda: not dock._errands.running("scores"))
     dock.close()
 
 
@@ -67,10 +69,11 @@ def test_without_truth_the_reason_is_said_and_another_quantity_shown(dock):
     assert dock.gene_score.isHidden()
 
 
-def test_a_section_seen_in_training_is_called_so(dock):
+def test_a_section_seen_in_training_is_called_so(dock, qtbot):
     adata = fake_prediction(36)
     adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "C2"
     dock.session.set_prediction(adata)
+    qtbot.waitUntil(lambda: dock.scores is not None)
     assert any("trained on" in text for text in dock.messages.texts)
 
 

@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from napari_flag.viewer.gene_values import GeneValues, Quantity
 from napari_flag.viewer.hover import Hover
 from napari_flag.viewer.local_map import LocalMap
-from napari_flag.viewer.section_scores import MEANING, SectionScores, score_section
+from napari_flag.viewer.section_scores import MEANING, SectionScores, scoring_section
+from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.forms import MessageList, plain_label
 from napari_flag.widgets.linked_canvas import LinkedCanvas, camera_of
 from napari_flag.widgets.session import Session
@@ -38,6 +39,7 @@ class SideBySideDock(QWidget):
         super().__init__()
         self.session = Session.of(napari_viewer)
         self.scores: SectionScores | None = None
+        self._errands = Errands(self)
         self.canvas = LinkedCanvas(self.session.viewer)
         self.local_map = LocalMap(self.canvas.model, self.canvas.gene_map, self.session.local_map)
         self._hover = Hover(self.canvas.model, self.canvas.gene_map, self._on_hovered)
@@ -110,7 +112,8 @@ class SideBySideDock(QWidget):
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self, adata: Any) -> None:
         self.messages.clear()
-        self.scores = None if adata is None else score_section(adata)
+        self.scores = None
+        self._errands.drop("scores")
         gene_map = self.canvas.gene_map
         gene_map.set_prediction(adata)
         self.quantity.setEnabled(adata is not None)
@@ -121,6 +124,21 @@ class SideBySideDock(QWidget):
         self._show_overall()
         self._on_look()
         self._on_genes(self.session.genes_shown)
+        if adata is not None:
+            self._errands.start(
+                "scores",
+                scoring_section(adata),
+                "Score the section",
+                on_done=self._on_scores,
+                on_failed=self.messages.show_error,
+            )
+
+    def _on_scores(self, scores: SectionScores | None) -> None:
+        self.scores = scores
+        if scores is not None and scores.trained_on:
+            self.messages.add("warning", SEEN_IN_TRAINING)
+        self._show_overall()
+        self._show_gene_score()
 
     def _offer(self, values: GeneValues) -> None:
         """Offer what the prediction has; measured first, and if there is none, say why."""
@@ -136,8 +154,6 @@ class SideBySideDock(QWidget):
             self.messages.add("notice", missing)
             other = (Quantity.SAMPLE, Quantity.SPREAD, Quantity.PREDICTED)
             wanted = next(q for q in other if values.why_not(q) is None)
-        if self.scores is not None and self.scores.trained_on:
-            self.messages.add("warning", SEEN_IN_TRAINING)
         self.quantity.setCurrentIndex(list(Quantity).index(wanted))
         self.canvas.gene_map.set_quantity(wanted)
 
@@ -233,6 +249,7 @@ class SideBySideDock(QWidget):
         """Let go of the session, and of the main viewer's camera."""
         if not self._closed:
             self._closed = True
+            self._errands.drop("scores")
             self.session.predictionChanged.disconnect(self._on_prediction)
             self.session.genesShownChanged.disconnect(self._on_genes)
             self.session.lookChanged.disconnect(self._on_look)
