@@ -107,7 +107,7 @@ def add_layer(viewer: Any, frame: Frame, longest_px: float) -> Any:
         opacity=1.0,
         features={name: np.empty(0, bool if name == HOLE else object) for name in EMPTY},
         feature_defaults=EMPTY,
-        text={"string": "{name}", "color": EDGE, "size": 10},
+        text={"string": "{name}", "color": EDGE, "size": 10, "anchor": "upper_left"},
         metadata={keys.LAYER_KIND: "region"},
         **frame.options(),
     )
