@@ -44,18 +44,10 @@ def with_structure(adata: "AnnData") -> Steps["AnnData"]:
     return copy
 
 
-def choose_genes(adata: "AnnData", genes: Sequence[str] | None) -> "AnnData":
-    """Return `adata` with `genes` only, in the order asked for; None keeps all.
-
-    Tables of genes in ``uns`` are cut too; what was computed from all genes stays as it is.
-
-    Raises
-    ------
-    UserError
-        When a gene is not in `adata`, or none is named.
-    """
+def check_genes(adata: "AnnData", genes: Sequence[str] | None) -> None:
+    """Raise a `UserError` when a gene is not in `adata`, or none is named; None asks for all."""
     if genes is None:
-        return adata
+        return
     known = set(adata.var_names)
     unknown = [gene for gene in genes if gene not in known]
     if unknown or not genes:
@@ -64,6 +56,21 @@ def choose_genes(adata: "AnnData", genes: Sequence[str] | None) -> "AnnData":
             f"The prediction has no gene {named or 'in an empty list'}; it holds {adata.n_vars} genes, "
             f"such as {adata.var_names[0]}, spelt as the symbols of its var_names."
         )
+
+
+def choose_genes(adata: "AnnData", genes: Sequence[str] | None) -> "AnnData":
+    """Return `adata` with `genes` only, in the order asked for; None keeps all.
+
+    Tables of genes in ``uns`` are cut too; what was computed from all genes stays as it is.
+
+    Raises
+    ------
+    UserError
+        As `check_genes`.
+    """
+    check_genes(adata, genes)
+    if genes is None:
+        return adata
     chosen = adata[:, list(dict.fromkeys(genes))].copy()
     for suffix in ("", keys.OF_MEASURED):
         _cut(chosen, keys.MORAN + suffix, keys.MARKERS + suffix)

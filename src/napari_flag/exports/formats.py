@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from napari_flag.comparison import slide_name
-from napari_flag.exports.complete import choose_genes, with_structure
+from napari_flag.exports.complete import check_genes, choose_genes, with_structure
 from napari_flag.exports.maps import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.spatial_data import write_spatial_data
@@ -112,7 +112,7 @@ def export(
     UserError
         When a gene is unknown, a format's program is not installed, or a place cannot be written.
     """
-    choose_genes(adata, genes)  # before any work, to say what is wrong
+    check_genes(adata, genes)  # before any work
     complete = yield from with_structure(adata)
     chosen = choose_genes(complete, genes)
     for wanted, path in places:
