@@ -94,7 +94,7 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
             f"<small>{meaning}</small></div>"
         )
     yield f"</div>\n<p>{wording.TOGETHER}</p>"
-    yield '<table><thead><tr><th scope="col">metric</th><th scope="col">X (mean of samples)</th><th>95 %</th>'
+    yield '<div class="wide"><table><thead><tr><th scope="col">metric</th><th scope="col">X (mean of samples)</th><th>95 %</th>'
     yield '<th scope="col">one joint sample</th><th>95 %</th></tr></thead><tbody>'
     for metric in mean.values:
         cells = "".join(
@@ -102,7 +102,7 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
             for scores in (mean, sample)
         )
         yield f'<tr><td title="{escape(wording.METRICS[metric][1])}">{metric}</td>{cells}</tr>'
-    yield "</tbody></table>"
+    yield "</tbody></table></div>"
     silent = mean.genes_constant_in_truth, mean.genes_predicted_constant
     yield f'<p class="soft">Moran\'s I on the {_text(comparison.neighbours)}, row-standardised. '
     yield f"{silent[0]} genes are constant in the truth and left out of all but MSE; "

@@ -97,7 +97,7 @@ def as_svg(figure: "Figure", name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
     width, height = (float(72 * side) for side in figure.get_size_inches())
     text = re.sub(r"<svg [^>]*>", _opening(width, height), text, count=1)
     return text.replace(INK, "currentColor").strip()
