@@ -87,6 +87,23 @@ def test_squidpy_has_the_same_table_on_a_real_section(sections):
     np.testing.assert_allclose(table.q, known.pval_norm_fdr_bh, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_squidpys_permutations_move_one_end_of_an_edge_only(weights):
+    """As docs/statistics.md says: so that genes without clustering vary half as much as they should."""
+    squidpy, anndata = pytest.importorskip("squidpy"), pytest.importorskip("anndata")
+    gene = np.random.default_rng(2).normal(size=180)
+    adata = anndata.AnnData(gene[:, None])
+    adata.obsp["spatial_connectivities"] = sparse.csr_matrix(weights)
+    known = squidpy.gr.spatial_autocorr(
+        adata, mode="moran", copy=True, n_jobs=1, n_perms=2000, seed=0, show_progress_bar=False
+    ).iloc[0]
+    z = gene - gene.mean()
+    one_end = (weights @ z).var() / z.var() / 179
+    assert known.var_sim == pytest.approx(one_end, rel=0.1)
+    ours = finish(auto.moran_test(gene[:, None], weights)).variance_dealt[0]
+    assert known.var_sim < 0.7 * ours
+
+
 def test_permutation_p_values_are_those_of_shuffling_by_hand(values, weights):
     table = finish(auto.moran_test(values, weights, permutations=59, seed=4))
     rng = np.random.default_rng(4)
