@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 METRICS: Final = ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude")
 PARTS: Final = 7
 """Steps of scoring: the table, the metrics, and five intervals."""
+COLUMNS: Final = (
+    "gene", "pcc", "cpcc", "spearman", "mse", "amplitude", "moran_predicted", "moran_measured", "mean",
+)  # fmt: skip
+"""Of the table per gene."""
+RANKED_AT_ONCE: Final = 256
+"""Genes ranked between two signs of life."""
 MOST_GENES: Final = 6000
 """GSC needs tables of all pairs of genes, 290 MB each at this number; above it is left out."""
 
@@ -85,7 +91,7 @@ def scoring(
     unseen = accuracy.constant_genes(truth)
     pure_guess, pure_truth = accuracy.composition(guess), accuracy.composition(truth)
     yield Step(stage, 0, PARTS, "parts")
-    table = _gene_table(guess, truth, pure_guess, pure_truth, neighbours, genes)
+    table = yield from _gene_table(guess, truth, pure_guess, pure_truth, neighbours, genes, stage)
     yield Step(stage, 1, PARTS, "parts")
     moran = table.moran_predicted.to_numpy(), table.moran_measured.to_numpy()
     paired = slice(len(genes) if len(genes) <= MOST_GENES else 0)
@@ -122,19 +128,27 @@ def _gene_table(
     pure_truth: accuracy.FloatArray,
     neighbours: Neighbours,
     genes: list[str],
-) -> "pd.DataFrame":
+    stage: str,
+) -> "Steps[pd.DataFrame]":
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            "gene": genes,
-            "pcc": accuracy.gene_pearson(guess, truth),
-            "cpcc": accuracy.gene_pearson(pure_guess, pure_truth),
-            "spearman": accuracy.gene_spearman(guess, truth),
-            "mse": accuracy.gene_mse(guess, truth),
-            "amplitude": accuracy.gene_amplitude(guess, truth),
-            "moran_predicted": autocorrelation.moran_i(guess, neighbours.weights),
-            "moran_measured": autocorrelation.moran_i(truth, neighbours.weights),
-            "mean": truth.mean(axis=0),
-        }
-    )
+    parts: dict[str, Callable[[], accuracy.FloatArray]] = {
+        "pcc": lambda: accuracy.gene_pearson(guess, truth),
+        "cpcc": lambda: accuracy.gene_pearson(pure_guess, pure_truth),
+        "mse": lambda: accuracy.gene_mse(guess, truth),
+        "amplitude": lambda: accuracy.gene_amplitude(guess, truth),
+        "moran_predicted": lambda: autocorrelation.moran_i(guess, neighbours.weights),
+        "moran_measured": lambda: autocorrelation.moran_i(truth, neighbours.weights),
+        "mean": lambda: truth.mean(axis=0),
+    }
+    found: dict[str, Any] = {"gene": genes}
+    for name, compute in parts.items():
+        yield Step(stage, 0, PARTS, "parts")
+        found[name] = compute()
+    spearman = []
+    for start in range(0, len(genes), RANKED_AT_ONCE):
+        yield Step(stage, 0, PARTS, "parts")
+        here = slice(start, start + RANKED_AT_ONCE)
+        spearman.append(accuracy.gene_spearman(guess[:, here], truth[:, here]))
+    found["spearman"] = np.concatenate(spearman)
+    return pd.DataFrame(found)[list(COLUMNS)]

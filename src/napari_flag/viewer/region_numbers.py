@@ -33,7 +33,7 @@ LEVEL: Final = 0.05
 """False discovery rate at which a gene counts as differential for the gene sets."""
 FEWEST_GENES: Final = 5
 """Where fewer genes pass `LEVEL`, gene sets are sought among none: chance alone would fill them."""
-GENES_AT_ONCE: Final = 256
+GENES_AT_ONCE: Final = 64
 OF_TRUTH: Final = keys.DOMAIN + keys.OF_MEASURED
 """``obs`` column: domains of the measurement, as `keys.DOMAIN` holds those of the prediction."""
 
