@@ -94,7 +94,8 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
             f"<small>{meaning}</small></div>"
         )
     yield f"</div>\n<p>{wording.TOGETHER}</p>"
-    yield '<div class="wide"><table><thead><tr><th scope="col">metric</th><th scope="col">X (mean of samples)</th><th>95 %</th>'
+    yield '<div class="wide"><table><thead><tr><th scope="col">metric</th>'
+    yield '<th scope="col">X (mean of samples)</th><th>95 %</th>'
     yield '<th scope="col">one joint sample</th><th>95 %</th></tr></thead><tbody>'
     for metric in mean.values:
         cells = "".join(
