@@ -228,9 +228,12 @@ def count_as_large(
     """
     rng = np.random.default_rng(seed)
     reached = np.zeros(z.shape[1], dtype=np.int64)
+    dealt, every = np.empty_like(z), np.ones(len(z), dtype=z.dtype)
     for done in range(permutations):
         if done % PERMUTATIONS_PER_SIGN == 0:
             yield sign(done)
-        dealt = z[rng.permutation(len(z))]
-        reached += np.einsum("ig,ig->g", dealt, half @ dealt) >= enough
+        np.take(z, rng.permutation(len(z)), axis=0, out=dealt, mode="clip")  # "raise" would copy once more
+        product = half @ dealt
+        product *= dealt
+        reached += every @ product >= enough
     return reached
