@@ -2,6 +2,7 @@ import threading
 
 import numpy as np
 import pytest
+from anndata import AnnData
 from napari.components import ViewerModel
 from tests.fakes import FakeSlide, fake_prediction
 
@@ -160,6 +161,21 @@ def test_draws_of_one_prediction_never_land_in_another(dock, qtbot, monkeypatch)
     qtbot.wait(150)
     assert count(dock.session.adata) == 1
     assert dock.place.text() == "1 of 1"
+
+
+def test_laying_counts_beside_a_prediction_does_not_stop_its_drawing(dock, qtbot, monkeypatch):
+    dock.session.set_prediction(fake_prediction(36, measured=False), FakeSlide())
+    released = threading.Event()
+    monkeypatch.setattr(samples, "draw_more", drawing(until=released, upto=2))
+    dock.more.click()
+    qtbot.waitUntil(lambda: len(dock.sheet.draws) == 2, timeout=5_000)
+    dock.show_draw(2)
+    adata = dock.session.adata
+    counts = AnnData(np.ones(adata.shape, np.float32), obs=adata.obs[[]], var=adata.var[[]])
+    dock.session.set_measured(counts)
+    assert dock._errands.running("draw")
+    assert dock.session.gene_map.values.sample == "sample_2"
+    released.set()
 
 
 def test_what_goes_wrong_is_said_and_other_weights_can_be_chosen(dock, qtbot, monkeypatch):

@@ -53,6 +53,7 @@ class SamplesDock(Dock):
         self.session = Session.of(napari_viewer)
         self.numbers: DrawNumbers | None = None
         self._weights: Path | None = None
+        self._adata: Any = None
         self._number = 1
         self._errands = Errands(self)
         self._due = QTimer(self)
@@ -148,12 +149,15 @@ class SamplesDock(Dock):
     def _on_prediction(self) -> None:
         """Take up the draws of a prediction; making more of another one ends."""
         adata = self.session.adata
-        self._errands.drop("draw")
+        if adata is not self._adata:  # else counts were laid beside it, and drawing goes on
+            self._adata, self._number = adata, 1
+            self._errands.drop("draw")
+        elif self._count:
+            self.session.gene_map.set_sample(layer_of(self._number))
         self.messages.clear()
         self.setEnabled(adata is not None)
         if adata is None:
             self.messages.add("notice", NOTHING_YET)
-        self._number = 1
         self._on_draws()
 
     def _on_draws(self) -> None:
