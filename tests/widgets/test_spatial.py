@@ -160,6 +160,16 @@ def test_scatter_and_table_are_saved_and_a_failure_is_one_sentence(filled, tmp_p
     assert "could not be saved" in filled.messages.texts[0]
 
 
+def test_the_map_that_is_shown_is_saved(filled, tmp_path):
+    filled.write_map(tmp_path / "gene.svg")
+    assert f"{filled.session.gene}, predicted" in (tmp_path / "gene.svg").read_text()
+    filled.choice.buttons[MapKind.LOCAL].click()
+    filled.write_map(tmp_path / "local.svg")
+    assert "local Moran" in (tmp_path / "local.svg").read_text()
+    filled.write_map(tmp_path / "no" / "local.svg")
+    assert "could not be saved" in filled.messages.texts[0]
+
+
 def test_too_few_spots_are_said_in_the_dock(dock, qtbot):
     dock.session.set_prediction(fake_prediction(3, n_genes=4))
     qtbot.waitUntil(lambda: bool(dock.messages.texts))

@@ -33,9 +33,18 @@ def save_gene_figure(path: Path, gene_map: GeneMap, slide: "Slide | None") -> Pa
     UserError
         When the format is another, nothing is shown, or the folder cannot be written.
     """
+    check_format(path)
+    return write_figure(gene_figure(gene_map, slide), path)
+
+
+def check_format(path: Path) -> None:
+    """Refuse a figure that is neither .png nor .svg with a `UserError`, before it is drawn."""
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"A figure cannot be saved as “{path.suffix or path.name}”; choose .png or .svg.")
-    figure = gene_figure(gene_map, slide)
+
+
+def write_figure(figure: "Figure", path: Path) -> Path:
+    """Write `figure` to `path` and return it; a `UserError` says when the folder cannot be written."""
     try:
         import matplotlib as mpl
 
@@ -67,7 +76,7 @@ def gene_figure(gene_map: GeneMap, slide: "Slide | None") -> "Figure":
     draw_scale_bar(axes, frame_of(adata))
     title = " and ".join(gene_map.genes[: 2 if gene_map.overlaid else 1])
     axes.set_title(f"{title}, {quantity.value}", fontsize=13, loc="left")
-    axes.set_xlabel(_source(adata), fontsize=7, loc="left", wrap=True)
+    axes.set_xlabel(source_of(adata), fontsize=7, loc="left", wrap=True)
     return figure
 
 
@@ -102,7 +111,8 @@ def _label(quantity: Quantity) -> str:
     }.get(quantity, quantity.value)
 
 
-def _source(adata: Any) -> str:
+def source_of(adata: Any) -> str:
+    """Return slide, weights and use of a prediction, for the foot of a figure."""
     ours = provenance(adata)
     parts = [
         f"Slide {ours[keys.SLIDE_NAME]}" if keys.SLIDE_NAME in ours else "",

@@ -180,6 +180,19 @@ class LocalMap:
         significant = (found.q if self.corrected else found.p) <= LEVEL
         return np.where(significant, found.quadrants, 0).astype(np.int8)
 
+    def numbers(self, key: Key) -> npt.NDArray[np.float32]:
+        """Return what is painted of a gene: (n,) local Moran's I or class, NaN where there is none."""
+        from napari_flag.statistics.local_moran import local_values
+
+        seen, graph = self.neighbours(key[1])
+        numbers = np.full(len(seen), np.nan, np.float32)
+        classes = self.classes(key)
+        if self.kind is not MapKind.CLASSES:
+            numbers[seen] = local_values(self.values(key), graph.weights)
+        elif classes is not None:
+            numbers[seen] = classes
+        return numbers
+
     def set_found(self, found: "dict[Key, LocalMoran]") -> None:
         """Take over classes, each over the spots of `neighbours`."""
         self.shared.found.update(found)
@@ -202,27 +215,17 @@ class LocalMap:
         assert self._map.raster is not None
         if self.layer is None:
             self._add()
-        seen, _ = self.neighbours(key[1])
-        numbers = np.full(len(seen), np.nan, np.float32)
+        numbers = self.numbers(key)
         if self.kind is MapKind.CLASSES:
-            classes = self.classes(key)
-            if classes is not None:
-                numbers[seen] = classes
             limits, colormap = (-0.5, len(CLASS_COLOURS) - 0.5), class_colormap()
         else:
-            numbers[seen] = self._local(key)
-            span = float(np.nanpercentile(np.abs(numbers), LIMITS_PERCENTILE)) or 1.0
+            span = span_of(numbers)
             limits, colormap = (-span, span), ensure_colormap(DIVERGING)
         self._layer.data = self._map.raster.paint(numbers)
         if self._layer.colormap.name != colormap.name:
             self._layer.colormap = colormap
         set_limits(self._layer, limits, limits)
         self._layer.name = f"{key[0]} · {self.kind.value} ({key[1].value})"
-
-    def _local(self, key: Key) -> FloatArray:
-        from napari_flag.statistics.local_moran import local_values
-
-        return local_values(self.values(key), self.neighbours(key[1])[1].weights)
 
     def _add(self) -> None:
         assert self._map.raster is not None
@@ -288,3 +291,8 @@ class LocalMap:
         number = int(classes[row])
         chance = f"p {found.p[row]:.2g}, q {found.q[row]:.2g}"
         return f"{CLASSES[number]}, {CLASS_MEANINGS[number]} ({chance})"
+
+
+def span_of(numbers: npt.NDArray[np.float32]) -> float:
+    """Return how far the colours of local Moran's I reach to either side of 0."""
+    return float(np.nanpercentile(np.abs(numbers), LIMITS_PERCENTILE)) or 1.0

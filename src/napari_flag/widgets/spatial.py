@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QMenu,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -94,7 +95,11 @@ class SpatialDock(QWidget):
             "From the normal approximation, or by shuffling the spots, which takes longer"
         )
         self.save_figure = QPushButton("Figure…")
-        self.save_figure.setToolTip("Save the scatter (PNG or SVG)")
+        self.save_figure.setToolTip("Save the scatter, or the map that is shown (PNG or SVG)")
+        self.figures = QMenu(self.save_figure)
+        self.figures.addAction("Scatter…", self._ask_figure)
+        self.figures.addAction("Map…", self._ask_map)
+        self.save_figure.setMenu(self.figures)
         self.save_table = QPushButton("Table…")
         self.save_table.setToolTip("Save Moran's I of all genes (CSV)")
         self.messages = MessageList()
@@ -130,7 +135,6 @@ class SpatialDock(QWidget):
         self.table.table.layoutChanged.connect(self._on_order)
         self.scatter.nameClicked.connect(self.session.select_gene)
         self.permutations.activated.connect(self._score)
-        self.save_figure.clicked.connect(self._ask_figure)
         self.save_table.clicked.connect(self._ask_table)
         self.session.predictionChanged.connect(self._on_prediction)
         self.session.genesShownChanged.connect(self._on_gene)
@@ -293,6 +297,29 @@ class SpatialDock(QWidget):
         path = ask_figure_path(self, "moran_scatter.png")
         if path is not None:
             self.write(path)
+
+    def _ask_map(self) -> None:
+        key = self.session.local_map.key
+        path = None if key is None else ask_figure_path(self, f"{key[0]}_map.png")
+        if path is not None:
+            self.write_map(path)
+
+    def write_map(self, path: Path) -> None:
+        """Save the map that is shown, over the H&E (.png, .svg); what goes wrong is said in the dock."""
+        from napari_flag.figures.gene_figure import save_gene_figure
+        from napari_flag.figures.local_figure import save_local_figure
+
+        session = self.session
+        self.messages.clear()
+        try:
+            if session.adata is None or session.local_map.kind is MapKind.EXPRESSION:
+                save_gene_figure(path, session.gene_map, session.slide)
+            else:
+                save_local_figure(path, session.local_map, session.adata, session.slide)
+        except UserError as error:
+            self.messages.show_error(error)
+        else:
+            self.messages.add("notice", f"Saved {path}.")
 
     def _ask_table(self) -> None:
         name, _ = QFileDialog.getSaveFileName(self, "Save Moran's I", "moran.csv", "Table (*.csv)")
