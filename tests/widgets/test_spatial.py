@@ -148,6 +148,17 @@ def test_q_can_come_from_permutations(filled, qtbot):
     assert filled.scores.q.min() >= 0.01
 
 
+def test_cancelling_the_permutations_keeps_what_was_there(filled, qtbot):
+    before = filled.scores
+    filled.permutations.setCurrentIndex(2)
+    filled.permutations.activated.emit(2)
+    assert filled.strip.isVisible()
+    filled.strip.stop()
+    qtbot.waitUntil(lambda: not filled._errands.running("scores"))
+    qtbot.waitUntil(lambda: filled.permutations.currentData() == 0)
+    assert filled.scores is before
+
+
 def test_scatter_and_table_are_saved_and_a_failure_is_one_sentence(filled, tmp_path):
     filled.write(tmp_path / "moran.svg")
     assert "Moran" in (tmp_path / "moran.svg").read_text()
