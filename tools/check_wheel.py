@@ -18,6 +18,7 @@ NEEDED = (
     "napari_flag/reporting/page.js",
     "napari_flag/data/demo_slide.tif",
     "napari_flag/data/demo_slide.h5ad",
+    "napari_flag/data/gene_sets.gmt",
     "flag_training/__init__.py",
 )
 LIMIT_MB = 40
