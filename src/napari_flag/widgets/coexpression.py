@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_flag.errors import UserError
 from napari_flag.viewer.gene_values import GeneValues
 from napari_flag.viewer.together import Together, correlate
+from napari_flag.widgets.dock import Dock
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.figure_files import ask_figure_path, save_drawing
 from napari_flag.widgets.forms import MessageList, plain_label
@@ -47,7 +48,7 @@ WIDE_PX: Final = 560
 """From here on two maps fit beside each other with their colour bars."""
 
 
-class CoexpressionDock(QWidget):
+class CoexpressionDock(Dock):
     """Heat map of the correlations between genes, predicted and true; a click shows both genes' maps.
 
     Parameters

@@ -23,6 +23,10 @@ class Dock(QWidget):
         """Go when the dock is closed."""
         if event is not None and event.type() == QEvent.Type.ParentChange:
             if self._docked and self.parent() is None:
+                self.let_go()
                 self.deleteLater()
             self._docked = self.parent() is not None
         return super().event(event)
+
+    def let_go(self) -> None:
+        """Give back what the dock took of the session, before it is deleted."""

@@ -30,6 +30,7 @@ from napari_flag.viewer.gene_map import COLORMAPS
 from napari_flag.viewer.gene_names import GeneNames
 from napari_flag.viewer.gene_search import look_up
 from napari_flag.viewer.gene_values import Contrast, GeneValues, Quantity
+from napari_flag.widgets.dock import Dock
 from napari_flag.widgets.forms import MessageList, plain_label
 from napari_flag.widgets.gene_table import GENE, MEAN, GeneTable
 from napari_flag.widgets.session import Session
@@ -51,7 +52,7 @@ RANGES: Final = (
 )
 
 
-class GenesDock(QWidget):
+class GenesDock(Dock):
     """Find genes and choose how they are drawn.
 
     Parameters

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QMenu,
     QPushButton,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_flag.errors import UserError
@@ -24,6 +23,7 @@ from napari_flag.viewer.gene_search import look_up
 from napari_flag.viewer.local_search import find_classes
 from napari_flag.viewer.map_kind import MapKind
 from napari_flag.viewer.spatial_scores import SpatialScores, score_spatially
+from napari_flag.widgets.dock import Dock
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.figure_files import ask_figure_path
 from napari_flag.widgets.forms import MessageList, narrow, plain_label
@@ -52,7 +52,7 @@ Q: Final = Column(
 )
 
 
-class SpatialDock(QWidget):
+class SpatialDock(Dock):
     """Genes ranked by Moran's I, the map of the chosen one, and a scatter against the truth.
 
     Parameters
@@ -62,7 +62,6 @@ class SpatialDock(QWidget):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        self._docked = False  # Qt sends events from within its own constructor
         super().__init__()
         self.session = Session.of(napari_viewer)
         self.scores: SpatialScores | None = None
@@ -263,13 +262,9 @@ class SpatialDock(QWidget):
         self.session.local_map.set_found(found)
         self.choice.show_map(self.session.local_map)
 
-    def event(self, event: QEvent | None) -> bool:
-        """Paint the gene itself again when the dock is closed: nobody would compute clusters any more."""
-        if event is not None and event.type() == QEvent.Type.ParentChange:
-            if self._docked and self.parent() is None:
-                self.session.set_map_kind(MapKind.EXPRESSION)
-            self._docked = self.parent() is not None
-        return super().event(event)
+    def let_go(self) -> None:
+        """Paint the gene itself again: nobody would compute clusters any more."""
+        self.session.set_map_kind(MapKind.EXPRESSION)
 
     # --- from the person -------------------------------------------------------------------------
     def _on_mask(self, corrected: bool) -> None:
