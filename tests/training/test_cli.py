@@ -29,7 +29,7 @@ def test_the_card_tells_sections_and_patients_left_out_apart_with_the_commands_t
     assert set(told["whole patients left out one by one, seed 0"]) == {"B4"}
     assert told["sections left out one by one, seed 0"]["C2"]["sample"]["PCC"] == 0.5
     assert "kernel branch" not in told["sections left out one by one, seed 0"]["C2"]
-    assert told["commands"] == [f"napari-flag evaluate {file.name}" for file in files]
+    assert told["command"] == [f"napari-flag evaluate {file.name}" for file in files]
 
 
 def test_a_file_that_holds_no_scores_is_refused(tmp_path):

@@ -76,7 +76,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     config = config.without((*arguments.leave_out, *held_out(config, arguments.data)))
     card = config.card | {"command": command_of(arguments)}
     if arguments.metrics:
-        card["metrics"] = metrics_of(arguments.metrics)
+        card["held_out_scores"] = metrics_of(arguments.metrics)
     config = replace(config, card=card)
     run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{config.name}.safetensors"
@@ -93,13 +93,13 @@ def metrics_of(files: Sequence[Path]) -> dict[str, Any]:
     from flag_training.result_tables import read_results
 
     kinds = ("X", "sample", "X, tiles shuffled")
-    told: dict[str, Any] = {"commands": []}
+    told: dict[str, Any] = {"command": []}
     for results in map(read_results, files):
         seeds = ", ".join(map(str, results["seeds"]))
         split = told.setdefault(f"{results['split']}, seed {seeds}", {})
         for section, scores in results["scores"].items():
             split[section] = {kind: scores[kind] for kind in kinds}
-        told["commands"].append(results["command"])
+        told["command"].append(results["command"])
     return told
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -43,7 +44,7 @@ class Checkpoint:
     card
         The data card: title, tissue, patients, sections, array {technology, pitch_um, diameter_um},
         um_per_px, encoder {name, licence, fingerprint of a foundation encoder}, split, seed, command,
-        metrics, licence, not_for, and the sampler chosen on validation sections
+        held_out_scores, licence, not_for, and the sampler chosen on validation sections
         {solver, steps, samples}.
     config
         Sizes of the network (`FlagConfig` as a dict).
@@ -159,21 +160,28 @@ def _with_familiarity(card: dict[str, Any], tensors: "dict[str, torch.Tensor]") 
 def describe_entries(card: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (name, text) of each entry of a data card, for a person to read.
 
-    The training values are left out: they are many, and stay in the file.
+    Tables within tables are set in, a row each.  The training values are left out: they are many, and
+    stay in the file.
     """
-    return [(key.replace("_", " "), _in_words(value)) for key, value in card.items() if key != "values"]
+    return [row for key, value in card.items() if key != "values" for row in _rows(key, value)]
+
+
+def _rows(name: str, value: object, indent: str = "") -> Iterator[tuple[str, str]]:
+    shown = indent + name.replace("_", " ")
+    if not isinstance(value, dict) or not any(isinstance(inner, dict) for inner in value.values()):
+        yield shown, _in_words(value)
+        return
+    yield shown, ""
+    for key, inner in value.items():
+        several = inner if isinstance(inner, list | tuple) else [inner]
+        for each in several:
+            yield from _rows(key, each, indent + "  ")
 
 
 def _in_words(value: object) -> str:
-    """Say a value: lists with commas, tables as "key value" (tables within them in brackets)."""
+    """Say a value: lists with commas, tables as "key value"."""
     if isinstance(value, dict):
-        parts = (
-            f"{key} ({_in_words(inner)})"
-            if isinstance(inner, dict)
-            else f"{key.replace('_', ' ')} {_in_words(inner)}"
-            for key, inner in value.items()
-        )
-        return ", ".join(parts)
+        return ", ".join(f"{key.replace('_', ' ')} {_in_words(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_in_words(inner) for inner in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

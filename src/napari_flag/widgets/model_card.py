@@ -146,7 +146,7 @@ class CardDialog(QDialog):
 
 
 def card_text(card: dict[str, Any], name: str, sha256: str) -> str:
-    """Return a model's card as plain text, one entry a paragraph."""
+    """Return a model's card as plain text, one entry a line."""
     parts = [f"name: {name}", *(f"{key}: {text}" for key, text in describe_entries(card))]
     parts.append(f"sha256: {sha256}")
-    return "\n\n".join(parts)
+    return "\n".join(parts)
