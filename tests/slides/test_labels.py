@@ -58,6 +58,11 @@ def test_a_missing_file_and_labels_of_another_slide_are_refused_in_one_sentence(
         found.of(["t1"])
 
 
+def test_numbers_of_clusters_stay_as_written_where_some_are_missing(tmp_path):
+    found = read_labels(write(tmp_path / "labels.csv", "Barcode,cluster\n1,5\n02,\n03,10\n"))
+    assert found.by_spot == {"1": "5", "03": "10"}
+
+
 @pytest.mark.parametrize("section", ["C1", "G2"])
 def test_every_spot_of_the_labelled_real_sections_has_its_label(section):
     if not HER2ST.is_dir():

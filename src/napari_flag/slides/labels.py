@@ -72,7 +72,7 @@ def read_labels(path: Path) -> SpotLabels:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, sep="," if ".csv" in path.suffixes else "\t")
+        table = pd.read_csv(path, sep="," if ".csv" in path.suffixes else "\t", dtype=str)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as fault:
         raise UserError(
             f"The labels in {path.name} cannot be read ({fault}); give a table with tabs, or a .csv with "
