@@ -42,7 +42,7 @@ PARTNERS: Final = (
     Column("predicted", "r pred.", "Correlation with the gene looked at, in the prediction"),
     Column("measured", "r true", "Correlation with the gene looked at, in truth"),
 )
-LAYOUTS: Final = ("In one map", "Beside each other")
+LAYOUTS: Final = ("One map", "Two maps")
 ONE, BESIDE = range(2)
 WIDE_PX: Final = 560
 """From here on two maps fit beside each other with their colour bars."""
