@@ -27,7 +27,15 @@ DOCKS = (
     ("Side by side", "8-side-by-side"),
     ("Spatial", "9-spatial"),
     ("Co-expression", "10-co-expression"),
+    ("Compare", "11-compare"),
+    ("Samples", "12-samples"),
+    ("Regions", "13-regions"),
 )
+LONG_WORK: dict[str, dict[str, Callable[[Any, "Shown"], object]]] = {
+    "Samples": {"draw": lambda dock, shown: dock.use_weights(shown.weights)},
+    "Regions": {"domains": lambda dock, _: dock.find_domains()},
+}
+"""Per dock, the job to wait for before its picture, and what starts it."""
 RUNNING_S = 3.0
 
 
@@ -110,6 +118,10 @@ def make_pictures(shown: Shown, out: Path, theme: str) -> None:
     take("6-result")
     for name, picture in DOCKS:
         _, widget = viewer.window.add_plugin_dock_widget("napari-flag", name, tabify=True)
+        for errand, start in LONG_WORK.get(name, {}).items():
+            spend(SETTLE_S)
+            start(widget, shown)
+            wait(lambda widget=widget, errand=errand: not widget._errands.running(errand))
         take(picture)
         if name == "Spatial":
             dock.session.set_map_kind(MapKind.CLASSES)
