@@ -164,13 +164,22 @@ def write_labels(adata: "AnnData", labels: SpotLabels) -> dict[str, Agreement]:
 
     found = labels.of(list(adata.obs_names))
     adata.obs[keys.LABEL] = pd.Categorical([str(label) or None for label in found])
+    return label_agreement(adata)
+
+
+def label_agreement(adata: "AnnData") -> dict[str, Agreement]:
+    """Hold the domains in ``obs`` against the labels there, as `write_labels` does; empty without labels."""
+    if keys.LABEL not in adata.obs:
+        return {}
+    labelled = ~adata.obs[keys.LABEL].isna().to_numpy()
+    labels = adata.obs[keys.LABEL].astype(str).to_numpy()
     agreements = {}
     for name in (keys.DOMAIN, keys.DOMAIN + keys.OF_MEASURED):
         if name in adata.obs:
-            known = (found != "") & ~adata.obs[name].isna().to_numpy()
+            known = labelled & ~adata.obs[name].isna().to_numpy()
             if known.any():
                 domains = adata.obs[name].astype(str).to_numpy()
-                agreements[name] = agreement(domains[known], found[known])
+                agreements[name] = agreement(domains[known], labels[known])
     return agreements
 
 

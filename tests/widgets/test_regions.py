@@ -11,7 +11,7 @@ from napari_flag import keys
 from napari_flag.progress import Step
 from napari_flag.slides.regions import read_annotations
 from napari_flag.viewer.domain_map import Paint, clicks
-from napari_flag.viewer.region_numbers import MEASURED, PREDICTED
+from napari_flag.viewer.region_numbers import LABELS, MEASURED, PREDICTED
 from napari_flag.widgets import regions
 from napari_flag.widgets.regions import RegionsDock
 
@@ -154,6 +154,69 @@ def test_domains_of_the_truth_are_held_against_the_prediction(filled, qtbot):
     find(filled, qtbot)
     assert "ARI" in filled.agreement.text()
     assert filled.session.region.name == "Domain 1 of the truth"
+
+
+def label_halves(adata, path):
+    """Write the left half as tumour, all other spots but three as fat."""
+    left = adata.obs_names[adata.obsm[keys.SPATIAL][:, 0] < 2200]
+    rows = [f"{name},{'tumour' if name in left else 'fat'}" for name in adata.obs_names[:-3]]
+    path.write_text("\n".join(["Barcode,pathology", *rows]))
+    return path
+
+
+def read_labels(dock, path, qtbot):
+    dock.labels.read(path, "leiden")
+    qtbot.waitUntil(lambda: "Domains to labels" in dock.to_labels.text(), timeout=10_000)
+
+
+def test_labels_are_painted_listed_and_compared_with_domains_of_both(filled, qtbot, tmp_path):
+    adata = filled.session.adata
+    assert not filled.source.model().item(2).isEnabled()
+    assert filled.to_labels.isHidden()
+    read_labels(filled, label_halves(adata, tmp_path / "labels.csv"), qtbot)
+    assert [entry.region.name for entry in filled.regions.entries] == ["fat", "tumour"]
+    assert filled.domains.paint is Paint.FILLED
+    assert "97 of 100 spots are labelled" in filled.to_labels.text()
+    assert "prediction ARI" in filled.to_labels.text()
+    assert "truth ARI" in filled.to_labels.text()
+    assert not filled.search.isEnabled()
+    filled._on_click(adata.obsm[keys.SPATIAL][0, ::-1] * MPP)
+    assert (filled.session.region.name, filled.session.region.spots) == ("tumour", 50)
+    qtbot.waitUntil(lambda: filled.numbers is not None, timeout=5_000)
+    assert set(filled.results.genes.table.shown[:6]) == set(adata.var_names[:6])
+    filled.source.setCurrentIndex(0)
+    assert filled.regions.entries[0].region.name == "Domain 1 of the prediction"
+    assert filled.regions.current is None
+    assert filled.search.isEnabled()
+
+
+def test_labels_work_on_a_prediction_alone_and_go_with_it(dock, qtbot, tmp_path):
+    adata = two_halves(measured=False)
+    dock.session.set_prediction(adata)
+    read_labels(dock, label_halves(adata, tmp_path / "labels.csv"), qtbot)
+    assert "truth" not in dock.to_labels.text()
+    dock.session.set_prediction(two_halves(measured=False))
+    assert dock.source.currentData() == PREDICTED
+    assert dock.to_labels.isHidden()
+    assert dock.regions.entries == []
+    dock.session.set_prediction(adata)
+    dock.source.setCurrentIndex(dock.source.findData(LABELS))
+    assert len(dock.regions.entries) == 2
+
+
+def test_labels_of_another_slide_are_one_sentence_and_change_nothing(filled, qtbot, tmp_path):
+    (tmp_path / "other.csv").write_text("Barcode,label\nACGT-1,fat\n")
+    filled.labels.read(tmp_path / "other.csv", "leiden")
+    qtbot.waitUntil(lambda: bool(filled.messages.texts), timeout=3_000)
+    assert "choose the labels of this slide" in filled.messages.texts[0]
+    assert keys.LABEL not in filled.session.adata.obs
+    assert filled.source.currentData() == PREDICTED
+
+
+def test_labels_are_written_as_outlines_under_their_names(filled, qtbot, tmp_path):
+    read_labels(filled, label_halves(filled.session.adata, tmp_path / "labels.csv"), qtbot)
+    filled.export_regions(tmp_path / "out.geojson")
+    assert [a.name for a in read_annotations(tmp_path / "out.geojson")] == ["fat", "tumour"]
 
 
 def test_regions_of_qupath_are_read_and_all_are_written(filled, qtbot, tmp_path):

@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_flag import keys
 from napari_flag.cli import arguments
+from napari_flag.cli.labelling import add_labels, as_typed, label
 from napari_flag.cli.outputs import check_place, make_folder
 from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
 from napari_flag.progress import finish
@@ -14,6 +16,7 @@ from napari_flag.reporting import report_name, write_report
 
 if TYPE_CHECKING:
     from napari_flag.comparison import Comparison, Scores
+    from napari_flag.reporting.findings import Findings
 
 DESCRIPTION = """\
 Spots are matched by id, genes by symbol; expression is log2(count + 1).
@@ -55,6 +58,7 @@ def add_commands(commands: arguments.Commands) -> None:
         help="also write a report (HTML, one file), the scores (JSON) and one row per gene (CSV, for X and "
         "for the sample) into this folder; it is made if needed",
     )
+    add_labels(parser, "ARI and NMI then say how far the domains of prediction and truth agree with it")
     parser.add_argument("--overwrite", action="store_true", help="replace files in DIR")
     arguments.add_json(parser)
 
@@ -62,20 +66,30 @@ def add_commands(commands: arguments.Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, print, and write the tables and the report where asked."""
     from napari_flag.comparison import comparing
+    from napari_flag.reporting.findings import gather
     from napari_flag.results import read_prediction
     from napari_flag.slides.tables import read_measured
 
     predicted, measured = read_prediction(args.predicted), read_measured(args.measured)
+    label(predicted, args.labels)
     files = {"predicted": str(args.predicted), "measured": str(args.measured)}
+    findings: Findings | None = None
     written: tuple[Path, ...] = ()
     with ProgressLine() as line:
         on_step = None if args.json else line  # who reads JSON wants no lines of progress
         comparison = finish(comparing(predicted, measured), on_step)
         result = comparison.to_dict() | files
+        if args.labels is not None:
+            findings = finish(gather(predicted, measured, comparison=comparison), on_step)
+            assert findings.labels is not None
+            result |= {"labels": str(args.labels), "label_agreement": findings.labels.to_dict()}
         if args.out is not None:
             written = _write(comparison, result, args)
-            command = shlex.join(["napari-flag", "compare", *files.values(), "--out", str(args.out)])
-            work = write_report(predicted, measured, args.out, comparison=comparison, command=command)
+            options = ["--out", str(args.out), *as_typed(args.labels)]
+            command = shlex.join(["napari-flag", "compare", *files.values(), *options])
+            work = write_report(
+                predicted, measured, args.out, comparison=comparison, findings=findings, command=command
+            )
             written += (finish(work, on_step),)
         if args.json:
             for notice in comparison.notices:
@@ -84,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         say_json(result)
         return 0
     _print(comparison)
+    if findings is not None:
+        _print_labels(findings)
     for path in written:
         say(f"Wrote {path}")
     return 0
@@ -108,10 +124,11 @@ def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Name
 
 
 def _is_same(path: Path, result: dict[str, Any]) -> bool:
-    """Tell whether `path` holds an earlier comparison of the same two files."""
+    """Tell whether `path` holds an earlier comparison of the same files."""
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        return all(earlier[key] == result[key] for key in ("predicted", "measured"))
+        same = all(earlier[key] == result[key] for key in ("predicted", "measured"))
+        return same and earlier.get("labels") == result.get("labels")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -137,6 +154,17 @@ def _print(comparison: "Comparison") -> None:
     if mean.genes_predicted_constant:
         say(f"  {mean.genes_predicted_constant} genes are predicted constant and score 0.")
     _print_unmatched(comparison)
+
+
+def _print_labels(findings: "Findings") -> None:
+    labels = findings.labels
+    assert labels is not None
+    for key, word in ((keys.DOMAIN, "prediction"), (keys.DOMAIN + keys.OF_MEASURED, "truth")):
+        if key in labels.agreements:
+            found = labels.agreements[key]
+            say(f"  Domains of the {word} to the labels: ARI {found.ari:.3f}, NMI {found.nmi:.3f}")
+    if not labels.agreements:
+        say("  There are too few spots for domains to hold against the labels.")
 
 
 def _cells(scores: "Scores", metric: str) -> list[str]:

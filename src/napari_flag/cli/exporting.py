@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_flag.cli import arguments
+from napari_flag.cli.labelling import add_labels, label
 from napari_flag.cli.outputs import make_folder
 from napari_flag.cli.terminal import ProgressLine, say, say_json
 from napari_flag.errors import UserError
@@ -55,6 +56,7 @@ def add_commands(commands: arguments.Commands) -> None:
         help="the slide, whose whole image then goes into the SpatialData zarr; without it, the small "
         "picture of the prediction does",
     )
+    add_labels(parser, 'written as obs["label"]')
     add("--overwrite", action="store_true", help="replace files in DIR")
     arguments.add_json(parser)
 
@@ -69,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     adata = read_prediction(args.predicted)
     if args.measured is not None:
         lay_beside(adata, read_measured(args.measured))
+    label(adata, args.labels)
     make_folder(args.out)
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]

@@ -5,6 +5,7 @@ import shlex
 from typing import Final
 
 from napari_flag.cli import arguments
+from napari_flag.cli.labelling import add_labels, as_typed, label
 from napari_flag.cli.outputs import check_place, make_folder
 from napari_flag.cli.terminal import ProgressLine, say
 from napari_flag.progress import finish
@@ -30,6 +31,7 @@ def add_commands(commands: arguments.Commands) -> None:
     parser.add_argument(
         "--out", metavar="DIR", type=arguments.path, required=True, help="folder; it is made if needed"
     )
+    add_labels(parser, "the report says how far the domains agree with it")
     parser.add_argument("--overwrite", action="store_true", help="replace the report in DIR")
 
 
@@ -41,10 +43,12 @@ def run(args: argparse.Namespace) -> int:
     from napari_flag.viewer.agreement import measured_counts
 
     predicted = read_prediction(args.predicted)
+    label(predicted, args.labels)
     measured = measured_counts(predicted) if keys.MEASURED in predicted.layers else None
     make_folder(args.out)
     check_place(args.out / report_name(slide_name(predicted)), args.overwrite, lambda: False)
-    command = shlex.join(["napari-flag", "report", str(args.predicted), "--out", str(args.out)])
+    options = ["--out", str(args.out), *as_typed(args.labels)]
+    command = shlex.join(["napari-flag", "report", str(args.predicted), *options])
     with ProgressLine() as line:
         place = finish(write_report(predicted, measured, args.out, command=command), line)
     say(f"Wrote {place}")

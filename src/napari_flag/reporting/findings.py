@@ -12,6 +12,7 @@ from napari_flag.comparison import Comparison, comparing, spot_neighbours
 from napari_flag.figures.section import Section, section_of
 from napari_flag.matching import dense, lay_beside
 from napari_flag.progress import Step, Steps
+from napari_flag.reporting.labelled import Labelled, labels_of
 from napari_flag.statistics.autocorrelation import Neighbours, moran_test
 from napari_flag.statistics.coexpression import gene_correlations
 from napari_flag.statistics.conventions import FEWEST_IN_DOMAIN
@@ -77,6 +78,8 @@ class Findings:
         (n,) int64 over the spots of `adata`, −1 where not looked at; the latter None without truth.
     likeness
         Agreement of the two; None without truth.
+    labels
+        What others called the spots, where ``obs["label"]`` says it.
     markers
         Of each domain.
     shown
@@ -91,6 +94,7 @@ class Findings:
     domains: Labels | None
     domains_measured: Labels | None
     likeness: Agreement | None
+    labels: Labelled | None
     markers: tuple[Domain, ...]
     shown: tuple[str, ...]
 
@@ -107,7 +111,7 @@ def gather(
     Parameters
     ----------
     predicted
-        A prediction; not changed.
+        A prediction; not changed.  Domains are held against ``obs["label"]`` where it has that.
     measured
         Raw counts of the same spots, or None.
     seed
@@ -134,15 +138,17 @@ def gather(
     table = _gene_table(names, guess, found, comparison)
     ours, theirs = yield from _domains(guess, section, neighbours, seed)
     markers = yield from _markers(ours if theirs is None else theirs, guess, section, names)
+    found_in = _over_all(ours, rows, adata.n_obs), _over_all(theirs, rows, adata.n_obs)
     return Findings(
         adata=adata,
         comparison=comparison,
         section=section,
         genes=table,
         neighbours=neighbours.description,
-        domains=_over_all(ours, rows, adata.n_obs),
-        domains_measured=_over_all(theirs, rows, adata.n_obs),
+        domains=found_in[0],
+        domains_measured=found_in[1],
         likeness=None if ours is None or theirs is None else agreement(ours, theirs),
+        labels=labels_of(adata, *found_in),
         markers=markers,
         shown=_telling(table, guess if section is None else section.truth),
     )

@@ -115,7 +115,28 @@ def _figure(picture: Picture, findings: Findings) -> Iterator[str]:
     svg = picture.svg.replace('role="img"', f'role="img" aria-label="{escape(picture.title)}"', 1)
     yield f"<figure>{svg}<figcaption>{escape(picture.caption)}</figcaption></figure>"
     if picture.name == "domains":
+        yield from _labels(findings)
         yield from _markers(findings)
+
+
+def _labels(findings: Findings) -> Iterator[str]:
+    """Yield what the spots were called, and how far the domains agree with it."""
+    labels = findings.labels
+    if labels is None:
+        return
+    yield '<table class="words labels"><thead><tr><th scope="col">label</th><th>spots</th></tr></thead>'
+    yield "<tbody>"
+    for code, name in enumerate(labels.names):
+        dot = f'<span class="dot" style="background:{DOMAIN_COLOURS[code % len(DOMAIN_COLOURS)]}"></span>'
+        yield f"<tr><td>{dot}{escape(name)}</td><td>{int((labels.codes == code).sum()):,}</td></tr>"
+    yield '</tbody></table><table class="words"><thead><tr><th scope="col">to the labels</th>'
+    yield "<th>ARI</th><th>NMI</th></tr></thead><tbody>"
+    for key, word in ((keys.DOMAIN, "predicted"), (keys.DOMAIN + keys.OF_MEASURED, "measured")):
+        if key in labels.agreements:
+            found = labels.agreements[key]
+            cells = f"<td>{_number(found.ari)}</td><td>{_number(found.nmi)}</td>"
+            yield f'<tr><th scope="row">domains, {word}</th>{cells}</tr>'
+    yield f'</tbody></table><p class="soft">{wording.LABELS}</p>'
 
 
 def _markers(findings: Findings) -> Iterator[str]:

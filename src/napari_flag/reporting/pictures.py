@@ -144,6 +144,8 @@ def _draw_domains(findings: Findings) -> "Figure | None":
     if findings.domains_measured is not None and findings.likeness is not None:
         told = f"predicted   ARI {findings.likeness.ari:.2f}, NMI {findings.likeness.nmi:.2f}"
         shown = {"measured": findings.domains_measured, told: findings.domains}
+    if findings.labels is not None:
+        shown = {"labels": findings.labels.codes, **shown}
     return draw_labels(findings.adata, shown, DOMAIN_COLOURS)
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_flag.comparison import Comparison
+    from napari_flag.reporting.findings import Findings
 
 
 def report_name(slide: str) -> str:
@@ -24,6 +25,7 @@ def write_report(
     *,
     seed: int = 0,
     comparison: "Comparison | None" = None,
+    findings: "Findings | None" = None,
     command: str | None = None,
 ) -> Steps[Path]:
     """Write one self-contained HTML page on a prediction, and return its path.
@@ -31,7 +33,7 @@ def write_report(
     Parameters
     ----------
     predicted
-        A prediction; not changed.
+        A prediction; not changed.  Where it has ``obs["label"]``, domains are held against that.
     measured
         Raw counts of the same spots, or None: the page then says nothing of how good it is.
     folder
@@ -40,6 +42,8 @@ def write_report(
         Of the bootstrap and the domains; the same gives the same page.
     comparison
         Of these two with this seed, where it was made already.
+    findings
+        Of these two with this seed, where they were gathered already.
     command
         What made the report, to be repeated; None where it was not the command line.
 
@@ -59,7 +63,8 @@ def write_report(
         raise UserError(f"The file {fault}, so it is no prediction of napari-flag; choose one that is.")
     place = folder / report_name(slide_name(predicted))
     check_writable(place)
-    findings = yield from gather(predicted, measured, seed=seed, comparison=comparison)
+    if findings is None:
+        findings = yield from gather(predicted, measured, seed=seed, comparison=comparison)
     pictures = yield from draw_all(findings)
     yield Step("Writing the report", 0, None)
     page = write_page(findings, pictures, seed=seed, command=command)

@@ -57,6 +57,10 @@ DOMAINS_MATCHED: Final = (
     " ARI and NMI compare the two groupings: 1 is the same, an ARI of 0 is chance. Colours of the "
     "prediction are matched to those of the truth."
 )
+LABELS: Final = (
+    "Labels were given by a pathologist or another method, and have colours of their own. ARI: 1 is the same "
+    "grouping, 0 is chance; NMI: 0 to 1; over the spots that have both."
+)
 OVERLAP: Final = (
     "For every domain of the truth, genes are ranked by how much higher they are in it than elsewhere, "
     "once by the prediction and once by the truth. A bar tells how many of the first 20 or 50 are the "

@@ -1,4 +1,4 @@
-"""All regions of one viewer in a list: drawn, read from files, and domains.  Holds no Qt."""
+"""All regions of one viewer in a list: drawn, read from files, domains and labels.  Holds no Qt."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ import numpy as np
 from napari_flag import keys
 from napari_flag.slides.regions import Colour
 from napari_flag.viewer.domain_map import colour_of
-from napari_flag.viewer.region_numbers import PREDICTED, mask_of, read_domains
+from napari_flag.viewer.region_numbers import LABELS, PREDICTED, domain_names, mask_of, read_domains
 from napari_flag.viewer.region_shapes import DrawnRegion, Placement, read_regions
 from napari_flag.viewer.selection import Region
 
@@ -31,9 +31,9 @@ class Entry:
     colour
         Its colour, None for that of all drawn regions.
     drawn
-        Its shapes; None for a domain.
+        Its shapes; None for a domain or label.
     number
-        Of a domain; 0 for a drawn region.
+        Of a domain or label; 0 for a drawn region.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Entry:
 
 
 def collect(viewer: Any, gene_map: "GeneMap", adata: "AnnData", source: str) -> list[Entry]:
-    """Return the regions drawn in `viewer`, then the domains of `source` where they were found."""
+    """Return the regions drawn in `viewer`, then the domains, or labels, of `source`."""
     return [*_drawn(viewer, gene_map, adata), *_domains(adata, source)]
 
 
@@ -68,10 +68,13 @@ def _domains(adata: "AnnData", source: str) -> list[Entry]:
     if numbers is None:
         return []
     word = "prediction" if source == PREDICTED else "truth"
+    names = domain_names(adata, source)
     return [
         Entry(
             f"domain {source} {number}",
-            Region(f"Domain {number} of the {word}", numbers == number),
+            Region(
+                names[number - 1] if source == LABELS else f"Domain {number} of the {word}", numbers == number
+            ),
             colour_of(number),
             number=number,
         )

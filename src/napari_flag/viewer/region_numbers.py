@@ -34,8 +34,12 @@ LEVEL: Final = 0.05
 FEWEST_GENES: Final = 5
 """Where fewer genes pass `LEVEL`, gene sets are sought among none: chance alone would fill them."""
 GENES_AT_ONCE: Final = 64
+LABELS: Final = "labels"
+"""What others called the spots: listed and painted as domains are, but found by no method of ours."""
 OF_TRUTH: Final = keys.DOMAIN + keys.OF_MEASURED
 """``obs`` column: domains of the measurement, as `keys.DOMAIN` holds those of the prediction."""
+COLUMNS: Final = {PREDICTED: keys.DOMAIN, MEASURED: OF_TRUTH, LABELS: keys.LABEL}
+"""Source → ``obs`` column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,19 +213,23 @@ def write_domains(adata: "AnnData", source: str, numbers: Numbers) -> None:
 
     names = [str(number) for number in range(1, int(numbers.max(initial=0)) + 1)]
     written = pd.Categorical.from_codes((numbers - 1).tolist(), categories=names)
-    adata.obs[keys.DOMAIN if source == PREDICTED else OF_TRUTH] = written
+    adata.obs[COLUMNS[source]] = written
 
 
 def read_domains(adata: "AnnData", source: str) -> Numbers | None:
-    """Return (n,) domain numbers from 1, 0 for none, as `write_domains` wrote them, or None."""
-    name = keys.DOMAIN if source == PREDICTED else OF_TRUTH
-    if name not in adata.obs:
+    """Return (n,) numbers from 1, 0 for none, of the domains or labels of `source` in ``obs``, or None."""
+    if COLUMNS[source] not in adata.obs:
         return None
-    column = adata.obs[name].astype("category").cat
-    order = sorted(column.categories.astype(str), key=lambda text: (len(text), text))
-    rank = {text: number for number, text in enumerate(order, start=1)}
+    column = adata.obs[COLUMNS[source]].astype("category").cat
+    rank = {text: number for number, text in enumerate(domain_names(adata, source), start=1)}
     numbers: Numbers = np.array([0, *(rank[str(c)] for c in column.categories)])[column.codes.to_numpy() + 1]
     return numbers
+
+
+def domain_names(adata: "AnnData", source: str) -> tuple[str, ...]:
+    """Return what the domains or labels are called in ``obs``, in the order of `read_domains`' numbers."""
+    names = adata.obs[COLUMNS[source]].astype("category").cat.categories.astype(str)
+    return tuple(sorted(names, key=lambda text: (not text.isdecimal(), len(text) * text.isdecimal(), text)))
 
 
 def domain_agreement(adata: "AnnData") -> "Agreement | None":

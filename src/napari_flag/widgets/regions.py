@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from qtpy.QtCore import QTimer
@@ -23,7 +23,9 @@ from napari_flag.viewer import region_shapes
 from napari_flag.viewer.domain_map import DomainMap, Paint, clicks
 from napari_flag.viewer.frame import frame_of, provenance
 from napari_flag.viewer.region_book import Entry, collect
+from napari_flag.viewer.region_labels import told_agreement
 from napari_flag.viewer.region_numbers import (
+    LABELS,
     MEASURED,
     PREDICTED,
     RegionNumbers,
@@ -39,6 +41,7 @@ from napari_flag.widgets.domain_outlines import domain_outlines
 from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.forms import MessageList, narrow, plain_label
 from napari_flag.widgets.job_strip import JobStrip
+from napari_flag.widgets.label_button import LabelButton
 from napari_flag.widgets.region_list import RegionList
 from napari_flag.widgets.region_results import WORDS, RegionResults
 from napari_flag.widgets.session import Session
@@ -48,6 +51,10 @@ REST: Final = "Rest of the section"
 GEOJSON: Final = "GeoJSON (*.geojson *.json)"
 AGREEMENT: Final = (
     "How far the domains of prediction and truth agree.\n"
+    "ARI: 1 the same, 0 as dealt out at random; NMI: 0 to 1."
+)
+AGREEMENT_TO_LABELS: Final = (
+    "How far the domains agree with the labels, over the spots that have both.\n"
     "ARI: 1 the same, 0 as dealt out at random; NMI: 0 to 1."
 )
 OUR_SETS: Final = "Sets that come along"
@@ -90,7 +97,8 @@ class RegionsDock(Dock):
         self.method.setToolTip("How spots are grouped: alike in composition, and neighbours")
         for source in (PREDICTED, MEASURED):
             self.source.addItem(WORDS[source], source)
-        self.source.setToolTip("Whose domains are found, painted and listed")
+        self.source.addItem("labels", LABELS)
+        self.source.setToolTip("Whose domains are found, painted and listed; labels are read from a file")
         for paint in Paint:
             self.paint.addItem(paint.value, paint)
         self.paint.setToolTip("How domains are drawn; rings leave the gene inside in sight")
@@ -98,15 +106,18 @@ class RegionsDock(Dock):
         self.search.setToolTip("Find domains; they are listed above as regions, and painted")
         self.against = narrow(QComboBox())
         self.against.setToolTip("What the chosen region is compared with")
-        self.agreement = plain_label()
+        self.agreement, self.to_labels = plain_label(), plain_label()
+        self.to_labels.setToolTip(AGREEMENT_TO_LABELS)
         self.results = RegionResults()
         self.messages = MessageList()
+        self.labels = LabelButton(self.session, self._errands, self.messages)
         self.strip = JobStrip(self._errands, self)
 
     def _lay_out(self) -> None:
         domains = QHBoxLayout()
         for widget, stretch in ((self.method, 3), (QLabel("of"), 0), (self.source, 3), (self.search, 0)):
             domains.addWidget(widget, stretch)
+        domains.addWidget(self.labels)
         painted = QHBoxLayout()
         painted.addWidget(self.paint, 1)
         painted.addWidget(self.agreement, 2)
@@ -122,6 +133,7 @@ class RegionsDock(Dock):
         box.addWidget(self.regions, 2)
         box.addWidget(self.messages)
         box.addLayout(form)
+        box.addWidget(self.to_labels)
         box.addWidget(self.results, 5)
         box.addWidget(self.strip)
         self.setMinimumWidth(320)
@@ -138,6 +150,9 @@ class RegionsDock(Dock):
         self.regions.renamed.connect(self._rename)
         self.against.currentIndexChanged.connect(self._due.start)
         self.search.clicked.connect(self.find_domains)
+        self.labels.clicked.connect(lambda: self.labels.ask(self.method.currentData()))
+        self.labels.labelled.connect(self._on_labelled)
+        self.labels.compared.connect(self._on_compared)
         self.source.currentIndexChanged.connect(self._on_source)
         self.paint.currentIndexChanged.connect(self._paint)
         self.results.geneChosen.connect(self.session.select_gene)
@@ -158,12 +173,19 @@ class RegionsDock(Dock):
         self.messages.clear()
         if adata is None:
             self.messages.add("notice", NOTHING_YET)
-        items: Any = self.source.model()
-        items.item(1).setEnabled(adata is not None and MEASURED in sources(adata))
-        if adata is not None and self.source.currentData() not in sources(adata):
-            self.source.setCurrentIndex(0)
+        self._enable_sources()
         self._read()
         self._paint()
+
+    def _enable_sources(self) -> None:
+        adata, items = self.session.adata, cast(Any, self.source.model())
+        there = () if adata is None else sources(adata)
+        if adata is not None and keys.LABEL in adata.obs:
+            there = (*there, LABELS)
+        for row in range(self.source.count()):
+            items.item(row).setEnabled(self.source.itemData(row) in there)
+        if adata is not None and self._source() not in there:
+            self.source.setCurrentIndex(0)
 
     def _read(self) -> None:
         """List the regions anew; the one chosen stays chosen, with the spots it now has."""
@@ -268,11 +290,26 @@ class RegionsDock(Dock):
         self._read()
         self._paint()
 
+    def _on_labelled(self) -> None:
+        """List and paint the labels that were read."""
+        self._enable_sources()
+        self.source.setCurrentIndex(self.source.findData(LABELS))
+        self._on_domains()
+
+    def _on_compared(self) -> None:
+        """Tell how far domains agree with the labels, and show domains that are looked at by now."""
+        if self._source() == LABELS:
+            self._tell_agreement()
+        else:
+            self._read()
+            self._paint()
+
     def _on_source(self) -> None:
         """Look at the domain of the same number: those of the two sources are numbered alike."""
         kind, _, number = (self._key or "").rpartition(" ")
-        if kind.startswith("domain"):
+        if kind in (f"domain {PREDICTED}", f"domain {MEASURED}") and self._source() != LABELS:
             self._key = f"domain {self._source()} {number}"
+        self.search.setEnabled(self._source() != LABELS)
         self._read()
         self._paint()
 
@@ -282,6 +319,14 @@ class RegionsDock(Dock):
         self._filled = False
         self.domains.show(adata, numbers, paint)
         self._filled = True
+        self._tell_agreement()
+
+    def _tell_agreement(self) -> None:
+        """Tell how far domains agree with each other, and with the labels."""
+        adata = self.session.adata
+        told = "" if adata is None else told_agreement(adata)
+        self.to_labels.setText(told)
+        self.to_labels.setVisible(bool(told))
         found = None if adata is None else domain_agreement(adata)
         self.agreement.setVisible(found is not None)
         if found is not None:
