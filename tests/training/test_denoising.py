@@ -26,7 +26,7 @@ def make_network(**sizes):
 @pytest.fixture(scope="module")
 def framed(cohort):
     network = make_network()
-    _remember(network, cohort)
+    _remember(network, cohort, 300.0)
     return _frame(network, cohort, assign_folds(cohort.slides))
 
 
@@ -126,7 +126,7 @@ def test_without_diffusion_noise_changes_nothing_and_every_parameter_still_learn
 
 def test_without_the_graph_a_spot_does_not_see_its_neighbours(cohort):
     network = make_network(spatial_graph=False)
-    _remember(network, cohort)
+    _remember(network, cohort, 300.0)
     framed = _frame(network, cohort, assign_folds(cohort.slides))
     assert not any(graph.present.any() for graph in framed.graphs)
     assert np.array_equal(framed.graphs[0].ring_mean(framed.features[0]), framed.features[0])
