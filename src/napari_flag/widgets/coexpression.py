@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -23,15 +22,12 @@ from napari_flag.errors import UserError
 from napari_flag.viewer.gene_values import GeneValues
 from napari_flag.viewer.together import Together, correlate
 from napari_flag.widgets.dock import Dock
-from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.figure_files import ask_figure_path, save_drawing
-from napari_flag.widgets.forms import MessageList, plain_label
+from napari_flag.widgets.forms import plain_label
 from napari_flag.widgets.gene_set_choice import GeneSetChoice
 from napari_flag.widgets.heat_map import HeatMap
-from napari_flag.widgets.job_strip import JobStrip
 from napari_flag.widgets.number_table import Column, NumberView
 from napari_flag.widgets.plots import PlotStyle
-from napari_flag.widgets.session import Session
 
 NOTHING_YET: Final = (
     "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
@@ -58,13 +54,11 @@ class CoexpressionDock(Dock):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.session = Session.of(napari_viewer)
+        super().__init__(napari_viewer)
         self.together: Together | None = None
         self._name, self._genes = "", ()  # type: tuple[str, tuple[str, ...]]
         self._overall: float | None = None
         self._listed = ("", 0)
-        self._errands = Errands(self)
         self._build()
         self._lay_out()
         self._connect()
@@ -94,8 +88,6 @@ class CoexpressionDock(Dock):
         self.save_figure.setToolTip("Save the heat map (PNG or SVG)")
         self.save_table = QPushButton("Table…")
         self.save_table.setToolTip("Save the correlations of all pairs (CSV)")
-        self.messages = MessageList()
-        self.strip = JobStrip(self._errands, self)
 
     def _lay_out(self) -> None:
         self._maps = QHBoxLayout()
@@ -107,9 +99,7 @@ class CoexpressionDock(Dock):
         foot.addWidget(self.arrangement, 1)
         foot.addWidget(self.save_figure)
         foot.addWidget(self.save_table)
-        box = QVBoxLayout(self)
-        box.setContentsMargins(6, 6, 6, 6)
-        box.setSpacing(4)
+        box = self.column()
         box.addWidget(self.choice)
         box.addWidget(self.heading)
         box.addLayout(self._maps, 3)
@@ -118,7 +108,6 @@ class CoexpressionDock(Dock):
         box.addWidget(self.messages)
         box.addWidget(self.strip)
         box.addLayout(foot)
-        self.setMinimumWidth(300)
 
     def _connect(self) -> None:
         self.choice.chosen.connect(self.session.set_gene_set)

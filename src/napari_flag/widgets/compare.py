@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -21,13 +20,10 @@ from napari_flag.progress import Steps
 from napari_flag.viewer.agreement import Agreement, agree, measured_counts
 from napari_flag.viewer.section_scores import MEANING
 from napari_flag.widgets.dock import NOTHING_YET, Dock
-from napari_flag.widgets.errands import Errands
-from napari_flag.widgets.forms import MessageList, plain_label
+from napari_flag.widgets.forms import plain_label
 from napari_flag.widgets.histogram import Histogram
-from napari_flag.widgets.job_strip import JobStrip
 from napari_flag.widgets.map_row import MapRow
 from napari_flag.widgets.number_table import Column, NumberView
-from napari_flag.widgets.session import Session
 from napari_flag.widgets.tasks import read_measured_file
 
 if TYPE_CHECKING:
@@ -58,10 +54,8 @@ class CompareDock(Dock):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.session = Session.of(napari_viewer)
+        super().__init__(napari_viewer)
         self.agreement: Agreement | None = None
-        self._errands = Errands(self)
         self._due = QTimer(self)  # a prediction and its counts may change in one breath
         self._due.setSingleShot(True)
         self._due.setInterval(0)
@@ -81,7 +75,6 @@ class CompareDock(Dock):
         self.scores = QWidget()
         self.numbers: dict[str, QLabel] = {}
         self.intervals: dict[str, QLabel] = {}
-        self.messages = MessageList()
         self.maps = MapRow()
         self.histogram = Histogram()
         self.histogram.setFixedHeight(120)
@@ -90,7 +83,6 @@ class CompareDock(Dock):
         self.counts.setToolTip("Choose the measured counts of this section to compare with")
         self.report = QPushButton("Report…")
         self.report.setToolTip("Write one HTML page with scores, figures, all genes and how they were made")
-        self.strip = JobStrip(self._errands, self)
 
     def _lay_out(self) -> None:
         grid = QGridLayout(self.scores)
@@ -109,16 +101,13 @@ class CompareDock(Dock):
         foot = QHBoxLayout()
         foot.addWidget(self.counts)
         foot.addWidget(self.report)
-        box = QVBoxLayout(self)
-        box.setContentsMargins(6, 6, 6, 6)
-        box.setSpacing(5)
+        box = self.column()
         box.addLayout(head)
         for widget in (self.scores, self.messages, self.maps, self.histogram):
             box.addWidget(widget)
         box.addWidget(self.table, 1)
         box.addWidget(self.strip)
         box.addLayout(foot)
-        self.setMinimumWidth(300)
 
     def _connect(self) -> None:
         self._due.timeout.connect(self._compare)

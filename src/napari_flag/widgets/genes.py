@@ -30,14 +30,10 @@ from napari_flag.viewer.gene_map import COLORMAPS
 from napari_flag.viewer.gene_names import GeneNames
 from napari_flag.viewer.gene_search import look_up
 from napari_flag.viewer.gene_values import Contrast, GeneValues, Quantity
-from napari_flag.widgets.dock import Dock
-from napari_flag.widgets.forms import MessageList, plain_label
+from napari_flag.widgets.dock import NOTHING_YET, Dock
+from napari_flag.widgets.forms import plain_label
 from napari_flag.widgets.gene_table import GENE, MEAN, GeneTable
-from napari_flag.widgets.session import Session
 
-NOTHING_YET: Final = (
-    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
-)
 SHORT_REASON: Final = {
     Quantity.MEASURED: "no counts for these spots",
     Quantity.DIFFERENCE: "no counts for these spots",
@@ -62,8 +58,7 @@ class GenesDock(Dock):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.session = Session.of(napari_viewer)
+        super().__init__(napari_viewer)
         self._names = GeneNames(())
         self._build()
         self._lay_out()
@@ -99,7 +94,6 @@ class GenesDock(Dock):
         self.save.setToolTip("Save the map with H&E, scale bar and colour bar (PNG or SVG)")
         self.reading = plain_label()
         self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
-        self.messages = MessageList()
         self._in_sight = QTimer(self)  # after the layout has passed the size on to the table
         self._in_sight.setSingleShot(True)
         self._in_sight.setInterval(0)

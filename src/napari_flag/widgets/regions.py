@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QVBoxLayout,
 )
 
 from napari_flag import keys
@@ -38,13 +37,10 @@ from napari_flag.viewer.region_numbers import (
 )
 from napari_flag.widgets.dock import NOTHING_YET, Dock
 from napari_flag.widgets.domain_outlines import domain_outlines
-from napari_flag.widgets.errands import Errands
-from napari_flag.widgets.forms import MessageList, narrow, plain_label
-from napari_flag.widgets.job_strip import JobStrip
+from napari_flag.widgets.forms import narrow, plain_label
 from napari_flag.widgets.label_button import LabelButton
 from napari_flag.widgets.region_list import RegionList
 from napari_flag.widgets.region_results import WORDS, RegionResults
-from napari_flag.widgets.session import Session
 from napari_flag.widgets.viewer_watch import ViewerWatch
 
 REST: Final = "Rest of the section"
@@ -70,15 +66,13 @@ class RegionsDock(Dock):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.session = Session.of(napari_viewer)
+        super().__init__(napari_viewer)
         self._viewer = self.session.viewer
         self.domains = DomainMap(self._viewer)
         self.numbers: RegionNumbers | None = None
         self._sets: dict[str, tuple[str, ...]] = {}
         self._key: str | None = None
         self._filled = False
-        self._errands = Errands(self)
         self._due = QTimer(self)
         self._due.setSingleShot(True)
         self._due.setInterval(0)
@@ -109,30 +103,27 @@ class RegionsDock(Dock):
         self.agreement, self.to_labels = plain_label(), plain_label()
         self.to_labels.setToolTip(AGREEMENT_TO_LABELS)
         self.results = RegionResults()
-        self.messages = MessageList()
         self.labels = LabelButton(self.session, self._errands, self.messages)
-        self.strip = JobStrip(self._errands, self)
 
     def _lay_out(self) -> None:
-        domains = QHBoxLayout()
+        domains, painted = QHBoxLayout(), QHBoxLayout()
+        for row in (domains, painted):
+            row.setSpacing(5)
         for widget, stretch in ((self.method, 3), (QLabel("of"), 0), (self.source, 3), (self.search, 0)):
             domains.addWidget(widget, stretch)
-        domains.addWidget(self.labels)
-        painted = QHBoxLayout()
         painted.addWidget(self.paint, 1)
-        painted.addWidget(self.agreement, 2)
+        painted.addWidget(self.labels)
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.setVerticalSpacing(4)
         form.addRow("Domains", domains)
         form.addRow("Painted", painted)
         form.addRow("Against", self.against)
-        box = QVBoxLayout(self)
-        box.setContentsMargins(6, 6, 6, 6)
-        box.setSpacing(5)
+        box = self.column()
         box.addWidget(self.regions, 2)
         box.addWidget(self.messages)
         box.addLayout(form)
+        box.addWidget(self.agreement)
         box.addWidget(self.to_labels)
         box.addWidget(self.results, 5)
         box.addWidget(self.strip)
@@ -327,10 +318,10 @@ class RegionsDock(Dock):
         told = "" if adata is None else told_agreement(adata)
         self.to_labels.setText(told)
         self.to_labels.setVisible(bool(told))
-        found = None if adata is None else domain_agreement(adata)
+        found = None if adata is None or self._source() == LABELS else domain_agreement(adata)
         self.agreement.setVisible(found is not None)
         if found is not None:
-            self.agreement.setText(f"to truth: ARI {found.ari:.2f}, NMI {found.nmi:.2f}")
+            self.agreement.setText(f"Prediction to truth: ARI {found.ari:.2f}, NMI {found.nmi:.2f}")
             self.agreement.setToolTip(AGREEMENT)
 
     # --- regions ---------------------------------------------------------------------------------

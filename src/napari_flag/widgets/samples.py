@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QSlider,
     QSpinBox,
     QToolButton,
-    QVBoxLayout,
 )
 
 from napari_flag.comparison import trained_on
@@ -25,11 +24,8 @@ from napari_flag.viewer.section_scores import MEANING
 from napari_flag.viewer.shortcuts import DRAW
 from napari_flag.widgets.dock import NOTHING_YET, Dock
 from napari_flag.widgets.draw_sheet import DrawSheet
-from napari_flag.widgets.errands import Errands
-from napari_flag.widgets.forms import MessageList, plain_label
-from napari_flag.widgets.job_strip import JobStrip
+from napari_flag.widgets.forms import plain_label
 from napari_flag.widgets.number_table import Column, NumberView
-from napari_flag.widgets.session import Session
 from napari_flag.widgets.settings import read_preferences
 from napari_flag.widgets.side_by_side import SEEN_IN_TRAINING
 
@@ -49,13 +45,11 @@ class SamplesDock(Dock):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.session = Session.of(napari_viewer)
+        super().__init__(napari_viewer)
         self.numbers: DrawNumbers | None = None
         self._weights: Path | None = None
         self._adata: Any = None
         self._number = 1
-        self._errands = Errands(self)
         self._due = QTimer(self)
         self._due.setSingleShot(True)
         self._due.setInterval(0)
@@ -95,8 +89,6 @@ class SamplesDock(Dock):
         self.file = QPushButton("Weights…")
         self.file.setToolTip("Choose the weights file this prediction was made with")
         self.file.hide()
-        self.messages = MessageList()
-        self.strip = JobStrip(self._errands, self)
 
     def _lay_out(self) -> None:
         pages = QHBoxLayout()
@@ -107,9 +99,7 @@ class SamplesDock(Dock):
         foot.addStretch(1)
         foot.addWidget(self.wanted)
         foot.addWidget(self.more)
-        box = QVBoxLayout(self)
-        box.setContentsMargins(6, 6, 6, 6)
-        box.setSpacing(5)
+        box = self.column()
         box.addWidget(self.messages)
         box.addLayout(pages)
         box.addWidget(self.sheet, 1)
@@ -119,7 +109,6 @@ class SamplesDock(Dock):
         box.addWidget(self.table)
         box.addWidget(self.strip)
         box.addLayout(foot)
-        self.setMinimumWidth(300)
 
     def _connect(self) -> None:
         self._due.timeout.connect(self._compare)

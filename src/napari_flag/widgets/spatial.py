@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QMenu,
     QPushButton,
-    QVBoxLayout,
 )
 
 from napari_flag.errors import UserError
@@ -24,14 +23,11 @@ from napari_flag.viewer.local_search import find_classes
 from napari_flag.viewer.map_kind import MapKind
 from napari_flag.viewer.spatial_scores import SpatialScores, score_spatially
 from napari_flag.widgets.dock import Dock
-from napari_flag.widgets.errands import Errands
 from napari_flag.widgets.figure_files import ask_figure_path
-from napari_flag.widgets.forms import MessageList, narrow, plain_label
-from napari_flag.widgets.job_strip import JobStrip
+from napari_flag.widgets.forms import narrow, plain_label
 from napari_flag.widgets.map_choice import MapChoice
 from napari_flag.widgets.number_table import Column, NumberView, probability
 from napari_flag.widgets.scatter_plot import ScatterPlot
-from napari_flag.widgets.session import Session
 
 NOTHING_YET: Final = (
     "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
@@ -62,11 +58,9 @@ class SpatialDock(Dock):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.session = Session.of(napari_viewer)
+        super().__init__(napari_viewer)
         self.scores: SpatialScores | None = None
         self._names = GeneNames(())
-        self._errands = Errands(self)
         self._walk = QTimer(self)
         self._walk.setSingleShot(True)
         self._walk.setInterval(WALK_MS)
@@ -101,8 +95,6 @@ class SpatialDock(Dock):
         self.save_figure.setMenu(self.figures)
         self.save_table = QPushButton("Table…")
         self.save_table.setToolTip("Save Moran's I of all genes (CSV)")
-        self.messages = MessageList()
-        self.strip = JobStrip(self._errands, self)
 
     def _lay_out(self) -> None:
         foot = QHBoxLayout()
@@ -110,9 +102,7 @@ class SpatialDock(Dock):
         foot.addWidget(self.permutations, 1)
         foot.addWidget(self.save_figure)
         foot.addWidget(self.save_table)
-        box = QVBoxLayout(self)
-        box.setContentsMargins(6, 6, 6, 6)
-        box.setSpacing(4)
+        box = self.column()
         box.addWidget(self.choice)
         box.addWidget(self.search)
         box.addWidget(self.found)
@@ -122,7 +112,6 @@ class SpatialDock(Dock):
         box.addWidget(self.messages)
         box.addWidget(self.strip)
         box.addLayout(foot)
-        self.setMinimumWidth(300)
 
     def _connect(self) -> None:
         self._walk.timeout.connect(self._find_classes)
