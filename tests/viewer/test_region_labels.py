@@ -1,12 +1,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from napari.components import ViewerModel
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 from napari_flag.structure import write_labels
+from napari_flag.viewer.gene_map import GeneMap
+from napari_flag.viewer.region_book import collect
 from napari_flag.viewer.region_labels import find_missing, read_for, told_agreement
 from napari_flag.viewer.region_numbers import LABELS, MEASURED, PREDICTED, domain_names, read_domains
 
@@ -36,6 +39,8 @@ def test_labels_are_numbered_by_name_and_clusters_by_number(adata, tmp_path):
     assert read_domains(adata, LABELS)[:4].tolist() == [3, 2, 1, 0]
     adata.obs[keys.LABEL] = pd.Categorical(np.resize(["2", "10", "1"], 100))
     assert domain_names(adata, LABELS) == ("1", "2", "10")
+    told = [entry.region.name for entry in collect(ViewerModel(), GeneMap(ViewerModel()), adata, LABELS)]
+    assert told == ["Label 1", "Label 2", "Label 10"]
     assert read_domains(adata, LABELS)[:3].tolist() == [2, 3, 1]
 
 

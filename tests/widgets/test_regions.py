@@ -180,6 +180,7 @@ def test_labels_are_painted_listed_and_compared_with_domains_of_both(filled, qtb
     assert "prediction ARI" in filled.to_labels.text()
     assert "truth ARI" in filled.to_labels.text()
     assert not filled.search.isEnabled()
+    assert filled.agreement.isHidden(), "labels are not what agrees with the truth"
     filled._on_click(adata.obsm[keys.SPATIAL][0, ::-1] * MPP)
     assert (filled.session.region.name, filled.session.region.spots) == ("tumour", 50)
     qtbot.waitUntil(lambda: filled.numbers is not None, timeout=5_000)
@@ -188,6 +189,8 @@ def test_labels_are_painted_listed_and_compared_with_domains_of_both(filled, qtb
     assert filled.regions.entries[0].region.name == "Domain 1 of the prediction"
     assert filled.regions.current is None
     assert filled.search.isEnabled()
+    assert "to truth: ARI" in filled.agreement.text()
+    assert filled.agreement.isVisible()
 
 
 def test_labels_work_on_a_prediction_alone_and_go_with_it(dock, qtbot, tmp_path):

@@ -67,14 +67,16 @@ def _domains(adata: "AnnData", source: str) -> list[Entry]:
     numbers = read_domains(adata, source)
     if numbers is None:
         return []
-    word = "prediction" if source == PREDICTED else "truth"
     names = domain_names(adata, source)
+    if source == LABELS:
+        told = [f"Label {name}" if name.isdecimal() else name for name in names]
+    else:
+        word = "prediction" if source == PREDICTED else "truth"
+        told = [f"Domain {number} of the {word}" for number in range(1, len(names) + 1)]
     return [
         Entry(
             f"domain {source} {number}",
-            Region(
-                names[number - 1] if source == LABELS else f"Domain {number} of the {word}", numbers == number
-            ),
+            Region(told[number - 1], numbers == number),
             colour_of(number),
             number=number,
         )
