@@ -124,7 +124,7 @@ def test_a_prediction_alone_is_enough(dock, qtbot):
     draw_left(dock, qtbot)
     assert [dock.results.shown.itemData(i) for i in range(dock.results.shown.count())] == [PREDICTED]
     assert "truth" not in dock.results.summary.text()
-    assert not dock.source.model().item(1).isEnabled()
+    assert not dock.choice.source.model().item(1).isEnabled()
     find(dock, qtbot)
 
 
@@ -143,16 +143,16 @@ def test_choosing_a_gene_turns_filled_domains_into_rings(filled, qtbot):
     find(filled, qtbot)
     filled.session.select_gene("VIM")
     assert filled.domains.paint is Paint.RINGS
-    assert filled.paint.currentText() == "rings"
+    assert filled.choice.paint.currentText() == "rings"
 
 
 def test_domains_of_the_truth_are_held_against_the_prediction(filled, qtbot):
     find(filled, qtbot)
-    assert filled.agreement.isHidden()
+    assert filled.choice.agreement.isHidden()
     filled.regions.choose(f"domain {PREDICTED} 1")
-    filled.source.setCurrentIndex(1)
+    filled.choice.source.setCurrentIndex(1)
     find(filled, qtbot)
-    assert "ARI" in filled.agreement.text()
+    assert "ARI" in filled.choice.agreement.text()
     assert filled.session.region.name == "Domain 1 of the truth"
 
 
@@ -166,44 +166,44 @@ def label_halves(adata, path):
 
 def read_labels(dock, path, qtbot):
     dock.labels.read(path, "leiden")
-    qtbot.waitUntil(lambda: "Domains to labels" in dock.to_labels.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "Domains to labels" in dock.choice.to_labels.text(), timeout=10_000)
 
 
 def test_labels_are_painted_listed_and_compared_with_domains_of_both(filled, qtbot, tmp_path):
     adata = filled.session.adata
-    assert not filled.source.model().item(2).isEnabled()
-    assert filled.to_labels.isHidden()
+    assert not filled.choice.source.model().item(2).isEnabled()
+    assert filled.choice.to_labels.isHidden()
     read_labels(filled, label_halves(adata, tmp_path / "labels.csv"), qtbot)
     assert [entry.region.name for entry in filled.regions.entries] == ["fat", "tumour"]
     assert filled.domains.paint is Paint.FILLED
-    assert "97 of 100 spots are labelled" in filled.to_labels.text()
-    assert "prediction ARI" in filled.to_labels.text()
-    assert "truth ARI" in filled.to_labels.text()
-    assert not filled.search.isEnabled()
-    assert filled.agreement.isHidden(), "labels are not what agrees with the truth"
+    assert "97 of 100 spots are labelled" in filled.choice.to_labels.text()
+    assert "prediction ARI" in filled.choice.to_labels.text()
+    assert "truth ARI" in filled.choice.to_labels.text()
+    assert not filled.choice.search.isEnabled()
+    assert filled.choice.agreement.isHidden(), "labels are not what agrees with the truth"
     filled._on_click(adata.obsm[keys.SPATIAL][0, ::-1] * MPP)
     assert (filled.session.region.name, filled.session.region.spots) == ("tumour", 50)
     qtbot.waitUntil(lambda: filled.numbers is not None, timeout=5_000)
     assert set(filled.results.genes.table.shown[:6]) == set(adata.var_names[:6])
-    filled.source.setCurrentIndex(0)
+    filled.choice.source.setCurrentIndex(0)
     assert filled.regions.entries[0].region.name == "Domain 1 of the prediction"
     assert filled.regions.current is None
-    assert filled.search.isEnabled()
-    assert "to truth: ARI" in filled.agreement.text()
-    assert filled.agreement.isVisible()
+    assert filled.choice.search.isEnabled()
+    assert "to truth: ARI" in filled.choice.agreement.text()
+    assert filled.choice.agreement.isVisible()
 
 
 def test_labels_work_on_a_prediction_alone_and_go_with_it(dock, qtbot, tmp_path):
     adata = two_halves(measured=False)
     dock.session.set_prediction(adata)
     read_labels(dock, label_halves(adata, tmp_path / "labels.csv"), qtbot)
-    assert "truth" not in dock.to_labels.text()
+    assert "truth" not in dock.choice.to_labels.text()
     dock.session.set_prediction(two_halves(measured=False))
-    assert dock.source.currentData() == PREDICTED
-    assert dock.to_labels.isHidden()
+    assert dock.choice.source.currentData() == PREDICTED
+    assert dock.choice.to_labels.isHidden()
     assert dock.regions.entries == []
     dock.session.set_prediction(adata)
-    dock.source.setCurrentIndex(dock.source.findData(LABELS))
+    dock.choice.source.setCurrentIndex(dock.choice.source.findData(LABELS))
     assert len(dock.regions.entries) == 2
 
 
@@ -213,7 +213,7 @@ def test_labels_of_another_slide_are_one_sentence_and_change_nothing(filled, qtb
     qtbot.waitUntil(lambda: bool(filled.messages.texts), timeout=3_000)
     assert "choose the labels of this slide" in filled.messages.texts[0]
     assert keys.LABEL not in filled.session.adata.obs
-    assert filled.source.currentData() == PREDICTED
+    assert filled.choice.source.currentData() == PREDICTED
 
 
 def test_labels_are_written_as_outlines_under_their_names(filled, qtbot, tmp_path):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 from qtpy.QtCore import QTimer
@@ -10,9 +10,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
 )
 
 from napari_flag import keys
@@ -22,37 +19,27 @@ from napari_flag.viewer import region_shapes
 from napari_flag.viewer.domain_map import DomainMap, Paint, clicks
 from napari_flag.viewer.frame import frame_of, provenance
 from napari_flag.viewer.region_book import Entry, collect
-from napari_flag.viewer.region_labels import told_agreement
 from napari_flag.viewer.region_numbers import (
     LABELS,
     MEASURED,
     PREDICTED,
     RegionNumbers,
     compare_regions,
-    domain_agreement,
     enrich,
     find,
     read_domains,
-    sources,
 )
 from napari_flag.widgets.dock import NOTHING_YET, Dock
+from napari_flag.widgets.domain_choice import DomainChoice
 from napari_flag.widgets.domain_outlines import domain_outlines
-from napari_flag.widgets.forms import narrow, plain_label
+from napari_flag.widgets.forms import narrow
 from napari_flag.widgets.label_button import LabelButton
 from napari_flag.widgets.region_list import RegionList
-from napari_flag.widgets.region_results import WORDS, RegionResults
+from napari_flag.widgets.region_results import RegionResults
 from napari_flag.widgets.viewer_watch import ViewerWatch
 
 REST: Final = "Rest of the section"
 GEOJSON: Final = "GeoJSON (*.geojson *.json)"
-AGREEMENT: Final = (
-    "How far the domains of prediction and truth agree.\n"
-    "ARI: 1 the same, 0 as dealt out at random; NMI: 0 to 1."
-)
-AGREEMENT_TO_LABELS: Final = (
-    "How far the domains agree with the labels, over the spots that have both.\n"
-    "ARI: 1 the same, 0 as dealt out at random; NMI: 0 to 1."
-)
 OUR_SETS: Final = "Sets that come along"
 
 
@@ -85,46 +72,25 @@ class RegionsDock(Dock):
     # --- construction ----------------------------------------------------------------------------
     def _build(self) -> None:
         self.regions = RegionList()
-        self.method, self.source, self.paint = narrow(QComboBox()), narrow(QComboBox()), narrow(QComboBox())
-        for text, method in (("Leiden", "leiden"), ("k-means", "k-means")):
-            self.method.addItem(text, method)
-        self.method.setToolTip("How spots are grouped: alike in composition, and neighbours")
-        for source in (PREDICTED, MEASURED):
-            self.source.addItem(WORDS[source], source)
-        self.source.addItem("labels", LABELS)
-        self.source.setToolTip("Whose domains are found, painted and listed; labels are read from a file")
-        for paint in Paint:
-            self.paint.addItem(paint.value, paint)
-        self.paint.setToolTip("How domains are drawn; rings leave the gene inside in sight")
-        self.search = QPushButton("Find")
-        self.search.setToolTip("Find domains; they are listed above as regions, and painted")
+        self.labels = LabelButton(self.session, self._errands, self.messages)
+        self.choice = DomainChoice(self.labels)
         self.against = narrow(QComboBox())
         self.against.setToolTip("What the chosen region is compared with")
-        self.agreement, self.to_labels = plain_label(), plain_label()
-        self.to_labels.setToolTip(AGREEMENT_TO_LABELS)
         self.results = RegionResults()
-        self.labels = LabelButton(self.session, self._errands, self.messages)
 
     def _lay_out(self) -> None:
-        domains, painted = QHBoxLayout(), QHBoxLayout()
-        for row in (domains, painted):
-            row.setSpacing(5)
-        for widget, stretch in ((self.method, 3), (QLabel("of"), 0), (self.source, 3), (self.search, 0)):
-            domains.addWidget(widget, stretch)
-        painted.addWidget(self.paint, 1)
-        painted.addWidget(self.labels)
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.setVerticalSpacing(4)
-        form.addRow("Domains", domains)
-        form.addRow("Painted", painted)
+        form.addRow("Domains", self.choice.found)
+        form.addRow("Painted", self.choice.painted)
         form.addRow("Against", self.against)
         box = self.column()
         box.addWidget(self.regions, 2)
         box.addWidget(self.messages)
         box.addLayout(form)
-        box.addWidget(self.agreement)
-        box.addWidget(self.to_labels)
+        box.addWidget(self.choice.agreement)
+        box.addWidget(self.choice.to_labels)
         box.addWidget(self.results, 5)
         box.addWidget(self.strip)
         self.setMinimumWidth(320)
@@ -140,12 +106,12 @@ class RegionsDock(Dock):
         self.regions.removeRequested.connect(self._remove)
         self.regions.renamed.connect(self._rename)
         self.against.currentIndexChanged.connect(self._due.start)
-        self.search.clicked.connect(self.find_domains)
-        self.labels.clicked.connect(lambda: self.labels.ask(self.method.currentData()))
+        self.choice.search.clicked.connect(self.find_domains)
+        self.labels.clicked.connect(lambda: self.labels.ask(self.choice.method.currentData()))
         self.labels.labelled.connect(self._on_labelled)
         self.labels.compared.connect(self._on_compared)
-        self.source.currentIndexChanged.connect(self._on_source)
-        self.paint.currentIndexChanged.connect(self._paint)
+        self.choice.source.currentIndexChanged.connect(self._on_source)
+        self.choice.paint.currentIndexChanged.connect(self._paint)
         self.results.geneChosen.connect(self.session.select_gene)
         self.results.setChosen.connect(self._on_set)
         self.results.setsRequested.connect(self._ask_sets)
@@ -164,24 +130,18 @@ class RegionsDock(Dock):
         self.messages.clear()
         if adata is None:
             self.messages.add("notice", NOTHING_YET)
-        self._enable_sources()
+        self.choice.enable(self.session.adata)
         self._read()
         self._paint()
-
-    def _enable_sources(self) -> None:
-        adata, items = self.session.adata, cast(Any, self.source.model())
-        there = () if adata is None else sources(adata)
-        if adata is not None and keys.LABEL in adata.obs:
-            there = (*there, LABELS)
-        for row in range(self.source.count()):
-            items.item(row).setEnabled(self.source.itemData(row) in there)
-        if adata is not None and self._source() not in there:
-            self.source.setCurrentIndex(0)
 
     def _read(self) -> None:
         """List the regions anew; the one chosen stays chosen, with the spots it now has."""
         adata = self.session.adata
-        entries = [] if adata is None else collect(self._viewer, self.session.gene_map, adata, self._source())
+        entries = (
+            []
+            if adata is None
+            else collect(self._viewer, self.session.gene_map, adata, self.choice.looked_at)
+        )
         self.regions.show_entries(entries, self._key)
         self._offer(entries)
         self._choose(self.regions.current)
@@ -210,7 +170,7 @@ class RegionsDock(Dock):
     def _on_gene(self) -> None:
         self.results.mark(self.session.gene)
         if self.domains.paint is Paint.FILLED and self._filled:
-            self.paint.setCurrentIndex(list(Paint).index(Paint.RINGS))  # or they would hide the gene
+            self.choice.set_paint(Paint.RINGS)  # or they would hide the gene
 
     def _on_click(self, position: Any) -> None:
         """Choose the domain that was clicked on, unless a shape is being drawn."""
@@ -218,7 +178,7 @@ class RegionsDock(Dock):
         if str(getattr(active, "mode", "pan_zoom")) == "pan_zoom":
             number = self.domains.number_at(position)
             if number:
-                self.regions.choose(f"domain {self._source()} {number}")
+                self.regions.choose(f"domain {self.choice.looked_at} {number}")
 
     # --- comparing -------------------------------------------------------------------------------
     def _compare(self) -> None:
@@ -257,9 +217,6 @@ class RegionsDock(Dock):
         self.results.mark(self.session.gene, scroll=False)
 
     # --- domains ---------------------------------------------------------------------------------
-    def _source(self) -> str:
-        return str(self.source.currentData())
-
     def find_domains(self) -> None:
         """Find the domains of what is chosen, list and paint them."""
         adata = self.session.adata
@@ -267,7 +224,7 @@ class RegionsDock(Dock):
             return
         self._errands.start(
             "domains",
-            find(adata, self._source(), self.method.currentData()),
+            find(adata, self.choice.looked_at, self.choice.method.currentData()),
             "Find domains",
             on_done=lambda _: self._on_domains(),
             on_failed=self.messages.show_error,
@@ -275,22 +232,20 @@ class RegionsDock(Dock):
         )
 
     def _on_domains(self) -> None:
-        blocked = self.paint.blockSignals(True)
-        self.paint.setCurrentIndex(list(Paint).index(Paint.FILLED))
-        self.paint.blockSignals(blocked)
+        self.choice.set_paint(Paint.FILLED, quietly=True)
         self._read()
         self._paint()
 
     def _on_labelled(self) -> None:
         """List and paint the labels that were read."""
-        self._enable_sources()
-        self.source.setCurrentIndex(self.source.findData(LABELS))
+        self.choice.enable(self.session.adata)
+        self.choice.source.setCurrentIndex(self.choice.source.findData(LABELS))
         self._on_domains()
 
     def _on_compared(self) -> None:
         """Tell how far domains agree with the labels, and show domains that are looked at by now."""
-        if self._source() == LABELS:
-            self._tell_agreement()
+        if self.choice.looked_at == LABELS:
+            self.choice.tell_agreement(self.session.adata)
         else:
             self._read()
             self._paint()
@@ -298,31 +253,19 @@ class RegionsDock(Dock):
     def _on_source(self) -> None:
         """Look at the domain of the same number: those of the two sources are numbered alike."""
         kind, _, number = (self._key or "").rpartition(" ")
-        if kind in (f"domain {PREDICTED}", f"domain {MEASURED}") and self._source() != LABELS:
-            self._key = f"domain {self._source()} {number}"
-        self.search.setEnabled(self._source() != LABELS)
+        if kind in (f"domain {PREDICTED}", f"domain {MEASURED}") and self.choice.looked_at != LABELS:
+            self._key = f"domain {self.choice.looked_at} {number}"
+        self.choice.search.setEnabled(self.choice.looked_at != LABELS)
         self._read()
         self._paint()
 
     def _paint(self) -> None:
-        adata, paint = self.session.adata, self.paint.currentData()
-        numbers = None if adata is None else read_domains(adata, self._source())
+        adata, paint = self.session.adata, self.choice.paint.currentData()
+        numbers = None if adata is None else read_domains(adata, self.choice.looked_at)
         self._filled = False
         self.domains.show(adata, numbers, paint)
         self._filled = True
-        self._tell_agreement()
-
-    def _tell_agreement(self) -> None:
-        """Tell how far domains agree with each other, and with the labels."""
-        adata = self.session.adata
-        told = "" if adata is None else told_agreement(adata)
-        self.to_labels.setText(told)
-        self.to_labels.setVisible(bool(told))
-        found = None if adata is None or self._source() == LABELS else domain_agreement(adata)
-        self.agreement.setVisible(found is not None)
-        if found is not None:
-            self.agreement.setText(f"Prediction to truth: ARI {found.ari:.2f}, NMI {found.nmi:.2f}")
-            self.agreement.setToolTip(AGREEMENT)
+        self.choice.tell_agreement(self.session.adata)
 
     # --- regions ---------------------------------------------------------------------------------
     def _layer(self) -> Any:
@@ -384,7 +327,7 @@ class RegionsDock(Dock):
         if adata is None:
             return
         drawn = [entry.drawn.annotation for entry in self.regions.entries if entry.drawn is not None]
-        outlined = [*drawn, *domain_outlines(adata, self._source())]
+        outlined = [*drawn, *domain_outlines(adata, self.choice.looked_at)]
         self._write(path, lambda: write_annotations(outlined, path))
 
     def _write(self, path: Path, write: Callable[[], None]) -> None:
