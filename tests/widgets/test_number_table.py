@@ -27,6 +27,14 @@ def test_rows_are_sorted_by_the_first_number_and_what_is_unknown_comes_last(view
     assert texts(view, 0) == ["c", "b", "d", "A"]
 
 
+def test_names_stay_readable_however_narrow_the_dock_is(view):
+    view.show()
+    view.resize(600, 200)
+    assert view.columnWidth(0) > 400
+    view.resize(120, 200)
+    assert view.columnWidth(0) >= view.fontMetrics().horizontalAdvance("SCGB2A2")
+
+
 def test_names_are_sorted_whatever_their_case(view):
     view.table.sort(0, Qt.SortOrder.AscendingOrder)
     assert view.table.shown == ["A", "b", "c", "d"]

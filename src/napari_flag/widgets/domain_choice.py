@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QWidget
 
 from napari_flag import keys
 from napari_flag.viewer.domain_map import Paint
@@ -22,7 +22,7 @@ AGREEMENT_TO_LABELS: Final = (
 
 
 class DomainChoice:
-    """Two rows of a form, and two lines of text, of the Regions dock.
+    """Rows of a form, by name, and two lines of text, of the Regions dock.
 
     Parameters
     ----------
@@ -47,8 +47,11 @@ class DomainChoice:
         self.agreement, self.to_labels = plain_label(), plain_label()
         self.agreement.setToolTip(AGREEMENT)
         self.to_labels.setToolTip(AGREEMENT_TO_LABELS)
-        self.found = _row((self.method, 3), (QLabel("of"), 0), (self.source, 3), (self.search, 0))
-        self.painted = _row((self.paint, 1), (labels, 0))
+        self.rows = {
+            "Domains": _row(self.method, self.search),
+            "of": _row(self.source, labels),
+            "Painted": _row(self.paint),
+        }
 
     @property
     def looked_at(self) -> str:
@@ -83,9 +86,10 @@ class DomainChoice:
             self.agreement.setText(f"Prediction to truth: ARI {found.ari:.2f}, NMI {found.nmi:.2f}")
 
 
-def _row(*parts: tuple[QWidget, int]) -> QHBoxLayout:
+def _row(wide: QWidget, *others: QWidget) -> QHBoxLayout:
     row = QHBoxLayout()
     row.setSpacing(5)
-    for widget, stretch in parts:
-        row.addWidget(widget, stretch)
+    row.addWidget(wide, 1)
+    for widget in others:
+        row.addWidget(widget)
     return row

@@ -192,6 +192,10 @@ class NumberTable(QAbstractTableModel):
         return told[0] if role == Qt.ItemDataRole.DisplayRole else None
 
 
+NAMES_PX: Final = 84
+"""Least width of the names: a gene symbol of ten letters."""
+
+
 class NumberView(QTableView):
     """Shows a `NumberTable`, one row chosen at a time.
 
@@ -258,9 +262,17 @@ class NumberView(QTableView):
             viewport.update()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Keep the chosen row in sight when the table gets its size."""
+        """Keep names, and the chosen row, in sight when the table gets its size."""
         super().resizeEvent(event)
+        self._spread_names()
         self._in_sight.start()
+
+    def _spread_names(self) -> None:
+        """Give the names what the numbers leave; where that is too little to read, the numbers scroll."""
+        viewport = self.viewport()
+        if viewport is not None and self.table.columnCount():
+            numbers = self._width * (self.table.columnCount() - 1)
+            self.setColumnWidth(NAME, max(NAMES_PX, viewport.width() - numbers))
 
     def _scroll(self) -> None:
         if self.currentIndex().isValid():
@@ -271,10 +283,9 @@ class NumberView(QTableView):
         columns = self.horizontalHeader()
         if columns is None or not self.table.columnCount():
             return
-        columns.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
         for column in range(1, self.table.columnCount()):
-            columns.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
             self.setColumnWidth(column, self._width)
+        self._spread_names()
         column, descending = self.table.sorting
         blocked = columns.blockSignals(True)  # the rows are in this order already
         order = Qt.SortOrder.DescendingOrder if descending else Qt.SortOrder.AscendingOrder

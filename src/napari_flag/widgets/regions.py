@@ -82,8 +82,8 @@ class RegionsDock(Dock):
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.setVerticalSpacing(4)
-        form.addRow("Domains", self.choice.found)
-        form.addRow("Painted", self.choice.painted)
+        for name, row in self.choice.rows.items():
+            form.addRow(name, row)
         form.addRow("Against", self.against)
         box = self.column()
         box.addWidget(self.regions, 2)
