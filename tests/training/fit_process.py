@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.training.conftest import make_cohort, make_config
 
+from flag_training.devices import leave, open_fabric
 from flag_training.fit import fit
 
 parser = argparse.ArgumentParser()
@@ -21,8 +22,9 @@ parser.add_argument("values", nargs="*")
 asked = parser.parse_intermixed_args()
 config = make_config(save_every=3, **{name: int(told) for name, told in (v.split("=") for v in asked.values)})
 config = replace(config, machine=replace(config.machine, devices=asked.devices))
-batches = 0
-for step in fit(make_cohort(), config, asked.run):
+batches, fabric = 0, open_fabric(config.machine)
+for step in fit(make_cohort(), config, asked.run, fabric):
     batches += step.stage == "Training the gene transformer"
     if batches == asked.kill_after:
         os.kill(os.getpid(), signal.SIGKILL)
+leave(fabric)

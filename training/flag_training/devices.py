@@ -85,6 +85,17 @@ def from_first(fabric: Fabric, work: Callable[[], Steps[T]]) -> Steps[T]:
     return result
 
 
+def leave(fabric: Fabric) -> None:
+    """Wait for the other processes and part with them, while all of them still live.
+
+    At the interpreter's end one of them may have gone first, and threads of gloo that still listen to it
+    then abort the process.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def is_first_process() -> bool:
     """Whether this process is the one to report and to write weights."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0

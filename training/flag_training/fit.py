@@ -19,7 +19,7 @@ from flag_training.card import make_card
 from flag_training.cohort import Cohort, load_cohort
 from flag_training.config import RunConfig
 from flag_training.denoising import Denoising, SlideBatches
-from flag_training.devices import from_first, in_turn, open_fabric, said_of
+from flag_training.devices import from_first, in_turn, leave, open_fabric, said_of
 from flag_training.familiarity import fit_familiarity
 from flag_training.loop import run_loop
 from flag_training.mean_head import FramedCohort, assign_folds, fit_mean_head
@@ -71,6 +71,7 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
         seen = fit_familiarity(split_validation(cohort, config.fit)[0])
         card, genes = make_card(config, cohort, data), cohort.genes
         save_checkpoint(out, network, tensors, encoder=encoder, genes=genes, card=card, familiarity=seen)
+    leave(fabric)
     return out
 
 
