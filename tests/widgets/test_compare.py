@@ -3,7 +3,6 @@ import threading
 import numpy as np
 import pytest
 from anndata import AnnData
-from napari.components import ViewerModel
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
@@ -18,11 +17,6 @@ def with_counts(seed=0, **options):
     counts = np.rint(np.exp2(adata.X)) + np.random.default_rng(seed).poisson(2, adata.shape)
     adata.layers[keys.MEASURED] = np.log2(counts + 1.0).astype(np.float32)
     return adata
-
-
-@pytest.fixture
-def viewer():
-    return ViewerModel()  # the dock needs no window
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import threading
 import numpy as np
 import pytest
 import shapely
-from napari.components import ViewerModel
 from tests.fakes import MPP, fake_prediction
 
 from napari_flag import keys
@@ -25,11 +24,6 @@ def two_halves(**options):
         values[:] = rng.normal(3, 0.3, values.shape)
         values[left, :6] += 2
     return adata
-
-
-@pytest.fixture
-def viewer():
-    return ViewerModel()  # the dock needs no window
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ import threading
 import numpy as np
 import pytest
 from anndata import AnnData
-from napari.components import ViewerModel
 from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
@@ -21,11 +20,6 @@ def with_draws(number, **options):
     for k in range(2, number + 1):
         adata.layers[layer_of(k)] = (adata.X + rng.normal(0, 0.5, adata.shape)).astype(np.float32)
     return adata
-
-
-@pytest.fixture
-def viewer():
-    return ViewerModel()  # the dock needs no window
 
 
 @pytest.fixture

@@ -1,0 +1,7 @@
+import pytest
+from napari.components import ViewerModel
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()  # the dock needs no window
