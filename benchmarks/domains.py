@@ -21,22 +21,22 @@ import numpy.typing as npt
 from flag_training.cohort import Cohort
 from flag_training.config import RunConfig, read_config
 from flag_training.evaluate import Fold, Plan, fold_cohort, keep
-from flag_training.methods import Method, blinded, landmarks
+from flag_training.methods import Method, blinded, controls
+from flag_training.methods.controls import Pasted
 from flag_training.methods.floors import LEARNED_FLOORS
-from flag_training.methods.image_blind import Pasted
 from napari_flag import keys
+from napari_flag.analysis.compare import spot_neighbours
+from napari_flag.analysis.truth import dense
 from napari_flag.cli.terminal import ProgressLine
-from napari_flag.comparison import spot_neighbours
-from napari_flag.matching import dense
+from napari_flag.prediction_file import read_prediction
 from napari_flag.progress import finish
-from napari_flag.results import read_prediction
-from napari_flag.slides.labels import read_labels
+from napari_flag.slides.formats.labels import read_labels
 from napari_flag.slides.tables import read_measured
 from napari_flag.statistics import gene_sets
 from napari_flag.statistics.accuracy import gene_pearson, mean_over_genes
-from napari_flag.statistics.autocorrelation import Neighbours, find_neighbours
 from napari_flag.statistics.domains import METHODS, Leiden, agreement, find_domains
 from napari_flag.statistics.markers import differential_genes, overlap_at
+from napari_flag.statistics.neighbours import Neighbours, find_neighbours
 
 Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -177,7 +177,7 @@ class Bench:
             for method, fitted in METHODS_BESIDE.items():
                 predictor = finish(fitted.fit(rest, 0), self.line)
                 rows[method + ending] = truth.against(predictor(blinded(slide), features).astype(np.float64))
-        first, second = (half.astype(np.float64) for half in landmarks.halves(slide, 0))
+        first, second = (half.astype(np.float64) for half in controls.halves(slide, 0))
         rows["half of the counts against the other half"] = Truth.of(
             second, truth.genes, truth.neighbours
         ).against(first)

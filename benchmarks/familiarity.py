@@ -25,11 +25,11 @@ from scipy.stats import mannwhitneyu
 
 from flag_training.cohort import Cohort, load_cohort
 from flag_training.config import RunConfig, read_config
-from flag_training.familiarity import AXES, fit_familiarity, left_out
-from flag_training.fit import tile_encoder
+from flag_training.stages.familiarity import AXES, fit_familiarity, left_out
+from flag_training.stages.fit import tile_encoder
 from napari_flag.cli.terminal import ProgressLine
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
-from napari_flag.model.familiarity import FAR, MOSTLY, Judgement
+from napari_flag.model.out_of_distribution import FAR, MOSTLY, Judgement
 from napari_flag.progress import Step, finish
 from napari_flag.simulation import demo_slide, demo_table
 from napari_flag.slides.slide import Slide, open_slide

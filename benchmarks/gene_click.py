@@ -23,11 +23,11 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_flag import keys
-from napari_flag.viewer.map_kind import MapKind
-from napari_flag.widgets.coexpression import CoexpressionDock
-from napari_flag.widgets.genes import GenesDock
-from napari_flag.widgets.session import Session
-from napari_flag.widgets.spatial import SpatialDock
+from napari_flag.gui.coexpression_dock import CoexpressionDock
+from napari_flag.gui.genes_dock import GenesDock
+from napari_flag.gui.session import Session
+from napari_flag.gui.spatial_dock import SpatialDock
+from napari_flag.layers.local_map import MapKind
 
 NOT_TIMED = ("Predict expression",)
 """It shows no gene."""
@@ -116,7 +116,7 @@ def open_all(viewer: Any) -> list[str]:
 
 def settle(viewer: Any) -> None:
     """Let the docks compute what they compute once per prediction."""
-    from napari_flag.widgets.worker import Job
+    from napari_flag.gui.jobs import Job
 
     end = time.monotonic() + PATIENCE_S
     quiet = 0

@@ -20,7 +20,7 @@ from napari.components import ViewerModel
 from napari.utils.colormaps import ensure_colormap
 
 from napari_flag import keys
-from napari_flag.viewer.gene_map import GeneMap
+from napari_flag.layers.gene_map import GeneMap
 
 GENES = 200
 PITCH_PX = 100.0

@@ -24,7 +24,8 @@ import numpy as np
 from scipy import sparse
 
 from napari_flag.progress import finish
-from napari_flag.statistics.autocorrelation import array_graph, moran_test
+from napari_flag.statistics.moran import moran_test
+from napari_flag.statistics.neighbours import array_graph
 
 ROWS: Final = 50
 COLUMNS: Final = 100

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 
 from napari_flag.model.checkpoint import Checkpoint, find_weights
-from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN
-from napari_flag.model.flag import GraphTensors
-from napari_flag.model.graph import build_graph
-from napari_flag.model.noise import keyed_noise
+from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_noise
+from napari_flag.model.graph import GraphTensors, build_graph
 from napari_flag.model.samplers import SOLVERS, log_schedule
 
 

@@ -18,15 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flag_training.alignment import Alignment
 from flag_training.config import FitConfig, read_config
-from flag_training.denoising import Denoising, SlideBatches
-from flag_training.devices import open_fabric, peak_memory_mb
-from flag_training.loop import run_loop
-from flag_training.mean_head import FramedCohort
-from flag_training.run_log import RunLog
-from flag_training.stage import Keeping, Schedule, log_columns
-from napari_flag.model.flag import Flag, FlagConfig
+from flag_training.engine.devices import open_fabric, peak_memory_mb
+from flag_training.engine.loop import run_loop
+from flag_training.engine.stage import Keeping, RunLog, Schedule, log_columns
+from flag_training.stages.denoising import Alignment, Denoising, SlideBatches
+from flag_training.stages.expectation import FramedCohort
+from napari_flag.model.config import FlagConfig
+from napari_flag.model.flag import Flag
 from napari_flag.model.graph import GraphTensors, build_graph
 
 SLIDES, SPOTS, GENES, FEATURES = 36, 380, 200, 1024

@@ -15,9 +15,9 @@ from typing import Any
 import napari
 from qtpy.QtWidgets import QApplication
 
-from napari_flag.viewer.map_kind import MapKind
-from napari_flag.widgets.predict import PredictDock
-from napari_flag.widgets.spots_step import TABLE
+from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.gui.predict.steps import TABLE
+from napari_flag.layers.local_map import MapKind
 
 SIZE = (1280, 800)
 PATIENCE_S = 600.0

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from napari_flag.slides.readers import Reader
+from napari_flag.slides.formats.readers import Reader
 
 UInt8Array = npt.NDArray[np.uint8]
 

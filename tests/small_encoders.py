@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from napari_flag.encoders.architectures import ConchVit, ResNetTrunk, TimmVit, TransformersVit
-from napari_flag.encoders.catalogue import ROWS
-from napari_flag.encoders.rows import EncoderRow, Recipe
+from napari_flag.encoders.foundation.architectures import ConchVit, ResNetTrunk, TimmVit, TransformersVit
+from napari_flag.encoders.foundation.catalogue import ROWS, EncoderRow, Recipe
 
 WIDTH, DEPTH = 32, 2
 FOUNDATION = tuple(row for row in ROWS if row.recipe is not None)

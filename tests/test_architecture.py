@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_flag"
 WINDOWS = {"napari", "qtpy", "superqt", "vispy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui"}
-HEADLESS = {"figures", "exports", "reporting"}
+HEADLESS = {"figures", "exports", "report"}
 HEAVY = {"torch", "qtpy", "napari", "PyQt6", "PySide6"}
 
 
@@ -67,7 +67,7 @@ def test_a_module_imports_only_from_rooms_before_its_own(path):
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_nothing_headless_imports_a_window_system(path):
-    if RANK.get(room_of(path), -1) < RANK["viewer"] or room_of(path) in HEADLESS:
+    if RANK.get(room_of(path), -1) < RANK["layers"] or room_of(path) in HEADLESS:
         assert not {name.split(".")[0] for name in imported(path)} & WINDOWS
 
 
@@ -77,7 +77,7 @@ def test_the_package_never_imports_its_training():
         assert not any(name.startswith("flag_training") for name in imported(path)), path
 
 
-@pytest.mark.parametrize("name", ["napari_flag", "napari_flag.cli", "napari_flag.results"])
+@pytest.mark.parametrize("name", ["napari_flag", "napari_flag.cli", "napari_flag.prediction_file"])
 def test_importing_loads_neither_torch_nor_a_window_system(name):
     code = f"import sys, {name}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run(

@@ -7,7 +7,7 @@ from tests.fakes import fake_prediction
 from tests.test_matching import counts_for
 
 from napari_flag import keys
-from napari_flag.comparison import METRICS, compare
+from napari_flag.analysis.compare import METRICS, compare
 from napari_flag.errors import UserError
 
 

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from napari_flag import demo, keys
-from napari_flag.comparison import compare
+from napari_flag.analysis.compare import compare
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import Checkpoint, find_weights
-from napari_flag.pipeline import predict_slide
+from napari_flag.prediction import predict_slide
 from napari_flag.progress import finish
 from napari_flag.simulation import simulate
-from napari_flag.simulation.bundle import DEMO_SEED, write_simulated
 from napari_flag.simulation.programmes import GENES
+from napari_flag.simulation.simulator import DEMO_SEED, write_simulated
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.tables import read_measured
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_flag.cli.entry import build_parser
+from napari_flag.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [

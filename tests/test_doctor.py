@@ -6,7 +6,7 @@ import pytest
 from tests.hub_server import FakeHub, serve
 
 from napari_flag import doctor
-from napari_flag.encoders.hub import HuggingFace
+from napari_flag.encoders.foundation.hub import HuggingFace
 
 
 def test_this_installation_can_predict():

@@ -11,19 +11,18 @@ import numpy as np
 import pytest
 
 from flag_training.config import read_config
-from flag_training.fit import states_name
+from flag_training.stages.fit import states_name
 from napari_flag import keys
-from napari_flag.comparison import compare
+from napari_flag.analysis.compare import compare, measured_counts
 from napari_flag.encoders.features import _cache_file
 from napari_flag.model.checkpoint import Checkpoint, find_weights
-from napari_flag.pipeline import predict_slide
+from napari_flag.prediction import predict_slide
+from napari_flag.prediction_file import read_prediction
 from napari_flag.progress import finish
-from napari_flag.results import read_prediction
 from napari_flag.simulation import demo_slide, demo_table
-from napari_flag.slides.pyramid import cache_file
+from napari_flag.slides.formats.pyramid import cache_file
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.tables import read_spots
-from napari_flag.viewer.agreement import measured_counts
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"

@@ -44,14 +44,14 @@ def test_the_link_at_the_root_points_at_the_manifest_in_the_package():
 
 
 def test_every_prediction_preference_is_one_the_dock_reads(manifest):
-    from napari_flag.widgets.settings import Preferences
+    from napari_flag.gui.settings import Preferences
 
     offered = set(manifest.contributions.configurations["prediction"].properties)
     assert offered == {field.name for field in fields(Preferences)}
 
 
 def test_the_colour_maps_offered_are_those_of_the_dock(manifest):
-    from napari_flag.viewer.gene_map import COLORMAPS
+    from napari_flag.layers.gene_map import COLORMAPS
 
     display = manifest.contributions.configurations["display"].properties
     assert tuple(display["colormap"].enum) == COLORMAPS
@@ -60,7 +60,7 @@ def test_the_colour_maps_offered_are_those_of_the_dock(manifest):
 def test_the_colour_map_set_in_preferences_is_used(plugin_settings, npe2pm, manifest):
     from napari.settings import get_plugin_settings
 
-    from napari_flag.widgets.session import preferred_colormap
+    from napari_flag.gui.session import preferred_colormap
 
     npe2pm.register(manifest)
     assert preferred_colormap() == "viridis"

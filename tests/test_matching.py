@@ -4,7 +4,8 @@ from anndata import AnnData
 from scipy import sparse
 from tests.fakes import fake_prediction
 
-from napari_flag import keys, matching
+from napari_flag import keys
+from napari_flag.analysis import truth
 from napari_flag.errors import UserError
 
 
@@ -26,14 +27,14 @@ def test_spots_match_by_id_and_genes_by_symbol_in_any_order(prediction):
     expected = measured.X.toarray()
     shuffled = measured[np.random.default_rng(1).permutation(36)].copy()
     shuffled = shuffled[:, list(measured.var_names[::-1])].copy()
-    match = matching.match_names(prediction, shuffled)
-    np.testing.assert_array_equal(matching.shared_counts(shuffled, match), expected)
+    match = truth.match_names(prediction, shuffled)
+    np.testing.assert_array_equal(truth.shared_counts(shuffled, match), expected)
 
 
 def test_what_is_on_one_side_only_is_listed(prediction):
     measured = counts_for(prediction)[1:, :5].copy()
     measured.obs_names = [*measured.obs_names[:-1], "elsewhere"]
-    left = matching.find_unmatched(prediction, measured)
+    left = truth.find_unmatched(prediction, measured)
     assert left.spots_only_predicted == ("0_0", "5_5")
     assert left.spots_only_measured == ("elsewhere",)
     assert left.genes_only_predicted == (prediction.var_names[5],)
@@ -44,24 +45,24 @@ def test_no_common_spot_says_the_slide_is_likely_wrong_and_shows_both_namings(pr
     measured = counts_for(prediction)
     measured.obs_names = [f"AAAC{i}-1" for i in range(36)]
     with pytest.raises(UserError, match=r"'0_0'.*'AAAC0-1'.*another slide"):
-        matching.match_names(prediction, measured)
+        truth.match_names(prediction, measured)
 
 
 def test_two_common_spots_are_too_few(prediction):
     with pytest.raises(UserError, match="Only 2 of 36"):
-        matching.match_names(prediction, counts_for(prediction)[:2].copy())
+        truth.match_names(prediction, counts_for(prediction)[:2].copy())
 
 
 def test_no_common_gene_shows_both_namings(prediction):
     measured = counts_for(prediction)
     measured.var_names = [f"ENSG{i}" for i in range(6)]
     with pytest.raises(UserError, match=r"ERBB2.*ENSG0.*gene symbols"):
-        matching.match_names(prediction, measured)
+        truth.match_names(prediction, measured)
 
 
 def test_a_prediction_given_as_measured_is_refused(prediction):
     with pytest.raises(UserError, match="itself a prediction"):
-        matching.match_names(prediction, prediction)
+        truth.match_names(prediction, prediction)
 
 
 def test_a_gene_listed_twice_counts_where_it_stands_first(prediction):
@@ -69,8 +70,8 @@ def test_a_gene_listed_twice_counts_where_it_stands_first(prediction):
     twice = AnnData(sparse.hstack([measured.X, measured.X[:, :1] * 7]).tocsr())
     twice.obs_names = measured.obs_names
     twice.var_names = [*measured.var_names, measured.var_names[0]]
-    match = matching.match_names(prediction, twice)
-    np.testing.assert_array_equal(matching.shared_counts(twice, match), measured.X.toarray())
+    match = truth.match_names(prediction, twice)
+    np.testing.assert_array_equal(truth.shared_counts(twice, match), measured.X.toarray())
 
 
 @pytest.mark.parametrize(
@@ -80,14 +81,14 @@ def test_values_that_are_no_counts_are_refused(prediction, value, said):
     measured = counts_for(prediction)
     measured.X = measured.X.toarray()
     measured.X[3, 2] = value
-    match = matching.match_names(prediction, measured)
+    match = truth.match_names(prediction, measured)
     with pytest.raises(UserError, match=said):
-        matching.shared_counts(measured, match)
+        truth.shared_counts(measured, match)
 
 
 def test_measured_is_laid_beside_with_gaps_where_nothing_was_measured(prediction):
     measured = counts_for(prediction)[1:, :5].copy()
-    matching.lay_beside(prediction, measured)
+    truth.lay_beside(prediction, measured)
     layer = prediction.layers[keys.MEASURED]
     np.testing.assert_allclose(layer[1:, :5], np.log2(measured.X.toarray() + 1), rtol=1e-6)
     assert np.isnan(layer[0]).all()
@@ -98,4 +99,4 @@ def test_measured_is_laid_beside_with_gaps_where_nothing_was_measured(prediction
     ("name", "among"), [("C2", True), ("b4", True), ("2", False), ("C5", False), ("", False)]
 )
 def test_section_names_match_whole_parts_only(name, among):
-    assert matching.is_among(name, ["her2st-C2", "B4"]) is among
+    assert truth.is_among(name, ["her2st-C2", "B4"]) is among

@@ -6,12 +6,12 @@ from shapely.geometry import box
 from tests.fakes import FakeSlide
 from tests.tiny_weights import GENES, write_tiny_weights, write_weights_on_uni
 
-from napari_flag import keys, pipeline
+from napari_flag import keys, prediction
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import Checkpoint
-from napari_flag.pipeline import compare_with_training, predict_slide
-from napari_flag.prediction import Preview, SamplerSettings
+from napari_flag.prediction import compare_with_training, predict_slide
 from napari_flag.progress import finish
+from napari_flag.sampling import Preview, SamplerSettings
 from napari_flag.slides.spots import Spots
 
 PITCH = 293.0
@@ -99,12 +99,12 @@ def test_chosen_genes_have_the_numbers_of_the_panel(predict, whole):
 
 
 def test_the_size_of_chunks_does_not_change_numbers(predict, whole, monkeypatch):
-    monkeypatch.setattr("napari_flag.prediction._TOKENS_CPU", 40)
+    monkeypatch.setattr("napari_flag.sampling._TOKENS_CPU", 40)
     np.testing.assert_allclose(predict(seed=3).X, whole.X, atol=1e-4)
 
 
 def test_previews_arrive_and_add_up_to_the_result(predict, whole, monkeypatch):
-    monkeypatch.setattr("napari_flag.prediction._TOKENS_CPU", 60)
+    monkeypatch.setattr("napari_flag.sampling._TOKENS_CPU", 60)
     seen = np.full(whole.shape, np.nan, np.float32)
 
     def show(step):
@@ -159,7 +159,7 @@ def test_a_region_beside_the_tissue_is_an_error(predict):
 
 
 def test_a_run_that_would_not_fit_in_memory_is_refused_before_it_starts(predict, monkeypatch):
-    monkeypatch.setattr(pipeline, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(prediction, "_free_memory", lambda: 1000)
     with pytest.raises(UserError, match="GiB"):
         predict()
 

@@ -11,11 +11,11 @@ from shapely.geometry import box
 from tests.fakes import FakeSlide
 from tests.tiny_weights import GENES, tiny_network, write_tiny_weights
 
-from napari_flag import keys, results
+from napari_flag import keys, prediction_file
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.model.checkpoint import Checkpoint, describe_entries, save_checkpoint
-from napari_flag.model.familiarity import FAR, Familiarity
-from napari_flag.pipeline import COMPARING, predict_slide
+from napari_flag.model.out_of_distribution import FAR, Familiarity
+from napari_flag.prediction import COMPARING, predict_slide
 from napari_flag.progress import finish
 from napari_flag.slides.spots import Spots
 from napari_flag.slides.tiles import read_tiles
@@ -135,8 +135,8 @@ def test_a_region_keeps_the_judgement_of_the_whole_slide(predict, inverted):
 
 def test_the_judgement_is_kept_in_the_file(predict, inverted, tmp_path):
     adata = predict(inverted)
-    results.write_prediction(adata, tmp_path / "a.h5ad")
-    again = results.read_prediction(tmp_path / "a.h5ad")
+    prediction_file.write_prediction(adata, tmp_path / "a.h5ad")
+    again = prediction_file.read_prediction(tmp_path / "a.h5ad")
     np.testing.assert_array_equal(again.obs[keys.DISTANCE], adata.obs[keys.DISTANCE])
     assert again.uns[keys.PROVENANCE][keys.FAMILIARITY] == adata.uns[keys.PROVENANCE][keys.FAMILIARITY]
     assert keys.UNLIKE in anndata.read_h5ad(tmp_path / "a.h5ad").obs
@@ -155,16 +155,16 @@ def test_weights_without_it_judge_nothing_and_their_card_says_so(predict, invert
 
 
 def test_the_command_line_says_it_on_stderr_and_in_json(checkpoint, inverted, tmp_path, monkeypatch, capsys):
-    from napari_flag.cli import main, predicting
-    from napari_flag.cli.preparing import Prepared
+    from napari_flag.cli import main, predict
+    from napari_flag.inputs import Prepared
 
     prepared = Prepared(inverted, spots())
 
     def predict_now(slide, where, weights, **_):
         return predict_slide(slide, where, weights, device="cpu", cache=tmp_path, steps=2)
 
-    rooms = predicting.Rooms(lambda _: checkpoint, lambda *_: prepared, predict_now)
-    monkeypatch.setattr(predicting, "_rooms", lambda: rooms)
+    rooms = predict.Rooms(lambda _: checkpoint, lambda *_: prepared, predict_now)
+    monkeypatch.setattr(predict, "_rooms", lambda: rooms)
     assert main(["predict", "any.png", "--out", str(tmp_path / "out.h5ad"), "--json"]) == 0
     said = capsys.readouterr()
     told = json.loads(said.out)

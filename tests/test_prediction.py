@@ -4,7 +4,7 @@ import torch
 from tests.tiny_weights import GENES, tiny_network
 
 from napari_flag.model.flag import Context
-from napari_flag.prediction import SamplerSettings, Shared, _paired_noise, evaluations
+from napari_flag.sampling import SamplerSettings, Shared, _paired_noise, evaluations
 
 IDS = [f"spot{i}" for i in range(3000)]
 G = len(GENES)

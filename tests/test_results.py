@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from tests.fakes import fake_prediction
 
-from napari_flag import keys, results
+from napari_flag import files, keys, prediction_file
 from napari_flag.errors import UserError
 
 
@@ -21,8 +21,8 @@ def test_a_prediction_comes_back_as_it_was_written(prediction, tmp_path):
     made["sections"] = ("a", "b")
     made["none"] = None
     made["nested"] = {"steps": 10, "none": None}
-    results.write_prediction(prediction, tmp_path / "out.h5ad")
-    back = results.read_prediction(tmp_path / "out.h5ad")
+    prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
+    back = prediction_file.read_prediction(tmp_path / "out.h5ad")
     np.testing.assert_array_equal(back.X, prediction.X)
     assert back.X.dtype == np.float32
     assert list(back.obs_names) == list(prediction.obs_names)
@@ -41,7 +41,7 @@ def test_a_prediction_comes_back_as_it_was_written(prediction, tmp_path):
 
 def test_scanpy_and_squidpy_open_the_file(prediction, tmp_path):
     scanpy = pytest.importorskip("scanpy")
-    results.write_prediction(prediction, tmp_path / "out.h5ad")
+    prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
     adata = scanpy.read_h5ad(tmp_path / "out.h5ad")
     library = adata.uns["spatial"]["fake"]
     assert library["scalefactors"]["spot_diameter_fullres"] > 0
@@ -66,17 +66,17 @@ def test_a_file_appears_whole_or_not_at_all(prediction, tmp_path, monkeypatch):
 
     monkeypatch.setattr(anndata.AnnData, "write_h5ad", full_disk)
     with pytest.raises(UserError, match=r"out\.h5ad cannot be written \(no space left on device\)"):
-        results.write_prediction(prediction, out)
+        prediction_file.write_prediction(prediction, out)
     assert out.read_text() == "what was there before"
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        results.check_writable(tmp_path / "nowhere" / "out.h5ad")
+        files.check_writable(tmp_path / "nowhere" / "out.h5ad")
     with pytest.raises(UserError, match="is a folder"):
-        results.check_writable(tmp_path)
-    results.check_writable(tmp_path / "out.h5ad")
+        files.check_writable(tmp_path)
+    files.check_writable(tmp_path / "out.h5ad")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,34 +84,34 @@ def test_a_read_only_folder_is_known_before_the_work(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(results.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(prediction_file.tempfile, "NamedTemporaryFile", refuse)
     with pytest.raises(UserError, match="permission denied"):
-        results.check_writable(tmp_path / "out.h5ad")
+        files.check_writable(tmp_path / "out.h5ad")
 
 
 def test_a_file_that_is_not_there_a_folder_and_other_files_give_one_sentence(tmp_path):
     with pytest.raises(UserError, match="There is no file"):
-        results.read_prediction(tmp_path / "missing.h5ad")
+        prediction_file.read_prediction(tmp_path / "missing.h5ad")
     with pytest.raises(UserError, match="is a folder"):
-        results.read_prediction(tmp_path)
+        prediction_file.read_prediction(tmp_path)
     (tmp_path / "counts.tsv").write_text("a\tb\n")
     with pytest.raises(UserError, match=r"counts\.tsv is not an h5ad file"):
-        results.read_prediction(tmp_path / "counts.tsv")
+        prediction_file.read_prediction(tmp_path / "counts.tsv")
 
 
 def test_a_truncated_prediction_gives_one_sentence(prediction, tmp_path):
     path = tmp_path / "out.h5ad"
-    results.write_prediction(prediction, path)
+    prediction_file.write_prediction(prediction, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="damaged, incomplete"):
-        results.read_prediction(path)
+        prediction_file.read_prediction(path)
 
 
 def test_an_h5ad_from_someone_else_is_refused(tmp_path):
     path = tmp_path / "other.h5ad"
     anndata.AnnData(np.ones((4, 3), np.float32)).write_h5ad(path)
     with pytest.raises(UserError, match="not written by napari-flag"):
-        results.read_prediction(path)
+        prediction_file.read_prediction(path)
 
 
 @pytest.mark.parametrize(
@@ -124,16 +124,16 @@ def test_an_h5ad_from_someone_else_is_refused(tmp_path):
     ],
 )
 def test_what_breaks_the_contract_is_named(prediction, tmp_path, spoil, fault):
-    assert results.find_fault(prediction) is None
+    assert prediction_file.find_fault(prediction) is None
     spoil(prediction)
-    assert fault in results.find_fault(prediction)
+    assert fault in prediction_file.find_fault(prediction)
     with pytest.raises(ValueError, match="not a prediction"):
-        results.write_prediction(prediction, tmp_path / "out.h5ad")
+        prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
 
 
 def test_tables_and_json_are_read_by_anyone(tmp_path):
     table = pd.DataFrame({"gene": ["HLA-A", "µ"], "pcc": [0.123456789, np.nan]})
-    results.write_table(table, tmp_path / "genes.csv")
+    files.write_table(table, tmp_path / "genes.csv")
     assert (tmp_path / "genes.csv").read_text(encoding="utf-8") == ("gene,pcc\nHLA-A,0.123457\nµ,\n")
-    results.write_json({"PCC": None}, tmp_path / "a.json")
+    files.write_json({"PCC": None}, tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == {"PCC": None}

@@ -6,11 +6,11 @@ import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.structure import Settings, write_labels, write_structure
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
-from napari_flag.slides.labels import SpotLabels
+from napari_flag.slides.formats.labels import SpotLabels
 from napari_flag.statistics.domains import Agreement
-from napari_flag.structure import Settings, write_labels, write_structure
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ from tests.small_encoders import random_network, shrink, write_published
 
 from napari_flag.encoders import registry
 from napari_flag.encoders.embedded import DIM, TileNet
-from napari_flag.encoders.foundation import load_foundation
-from napari_flag.encoders.hub import FOLDER_VARIABLE, HuggingFace
+from napari_flag.encoders.foundation.hub import FOLDER_VARIABLE, HuggingFace
+from napari_flag.encoders.foundation.loader import load_foundation
 from napari_flag.encoders.registry import find_encoder
 from napari_flag.model.checkpoint import save_checkpoint
-from napari_flag.model.flag import Flag, FlagConfig
+from napari_flag.model.config import FlagConfig
+from napari_flag.model.flag import Flag
 
 GENES = ("ERBB2", "KRT8", "COL1A1", "CD74", "ACTB")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 NEEDED = (
     "napari_flag/napari.yaml",
     "napari_flag/py.typed",
-    "napari_flag/reporting/page.css",
-    "napari_flag/reporting/page.js",
+    "napari_flag/report/page.css",
+    "napari_flag/report/page.js",
     "napari_flag/data/demo_slide.tif",
     "napari_flag/data/demo_slide.h5ad",
     "napari_flag/data/gene_sets.gmt",

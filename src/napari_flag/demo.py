@@ -1,6 +1,6 @@
 """The demo: a synthetic slide with known truth, predicted with weights made for such slides.
 
-What needs napari is in ``widgets/demo_window.py``; here are the files, the prediction, and the
+What needs napari is in ``gui/demo_window.py``; here are the files, the prediction, and the
 virtual display for machines without one.
 """
 
@@ -20,6 +20,7 @@ from napari_flag.simulation import demo_slide, demo_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
 
 WEIGHTS: Final = "demo"
 """Name of the weights trained on other slides of the simulator."""
@@ -60,9 +61,9 @@ def predict_demo(seed: int = 0, device: str = "auto") -> Steps["AnnData"]:
     -------
     The prediction, with ``layers["measured"]`` the simulated counts.
     """
-    from napari_flag.matching import lay_beside
+    from napari_flag.analysis.truth import lay_beside
     from napari_flag.model.checkpoint import Checkpoint
-    from napari_flag.pipeline import predict_slide
+    from napari_flag.prediction import predict_slide
     from napari_flag.slides.slide import open_slide
     from napari_flag.slides.tables import read_spots
 

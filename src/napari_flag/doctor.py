@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from napari_flag.errors import UserError
 
 if TYPE_CHECKING:
-    from napari_flag.encoders.hub import HuggingFace
+    from napari_flag.encoders.foundation.hub import HuggingFace
+
 
 State: TypeAlias = Literal["good", "warning", "bad"]
 
@@ -181,7 +182,7 @@ def check_gates(names: Sequence[str], hub: "HuggingFace | None" = None) -> Itera
     hub
         The hub; None takes huggingface.co.
     """
-    from napari_flag.encoders.hub import check_access, find_weights
+    from napari_flag.encoders.foundation.hub import check_access, find_weights
     from napari_flag.encoders.registry import find_encoder, list_encoders
 
     rows = [find_encoder(name) for name in names] or [row for row in list_encoders() if row.gated]

@@ -6,9 +6,12 @@ and returns its result.  The command line drains it with `finish`; the docks han
 ``finally`` blocks then close files, and nothing more is written.
 """
 
-from collections.abc import Callable, Generator
+import json
+import time
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -63,3 +66,155 @@ def finish(steps: Steps[T], on_step: Callable[[Step], None] | None = None) -> T:
         return result
     finally:
         steps.close()
+
+
+TRUST_AFTER_S: Final = 1.0
+"""A stage's own pace is believed after this long; the first items often wait for a load."""
+
+
+CACHED_BELOW: Final = 0.05
+"""Share of the known time below which a stage is taken to have found its work in a cache."""
+
+
+class TimeLeft:
+    """Time left of work that goes through stages.
+
+    A stage's own pace gives what is left of it.  Stages still to come count with the seconds
+    expected of them, scaled by how the stages so far compared with what was expected of those.
+
+    Parameters
+    ----------
+    expected
+        Seconds per stage, in the order they run; empty when nothing is known.
+    clock
+        Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        expected: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._expected = dict(expected or {})
+        self._clock = clock
+        self._last = self._stage_begun = clock()
+        self._stage: str | None = None
+        self._first_done = 0
+        self.seconds: dict[str, float] = {}
+        """Seconds spent in each stage so far."""
+
+    def update(self, step: Step) -> float | None:
+        """Take in one step and return the seconds left, None while nothing can be said."""
+        now = self._clock()
+        ran = step.stage if self._stage is None else self._stage
+        self.seconds[ran] = self.seconds.get(ran, 0.0) + now - self._last
+        self._last = now
+        if step.stage != self._stage:
+            self._stage, self._stage_begun, self._first_done = step.stage, now, step.done
+            self.seconds.setdefault(step.stage, 0.0)
+        spent = now - self._stage_begun
+        left = self._left_of_stage(step, spent)
+        later = [s for stage, s in self._expected.items() if stage not in self.seconds]
+        if left is None:
+            return None
+        return left + sum(later) * self._pace(step.stage)
+
+    def _left_of_stage(self, step: Step, spent: float) -> float | None:
+        done = step.done - self._first_done
+        if step.total is not None and done > 0 and spent >= TRUST_AFTER_S:
+            return spent / done * max(step.total - step.done, 0)
+        if step.stage in self._expected:
+            whole = self._expected[step.stage] * self._pace(step.stage)
+            if step.total:
+                return whole * max(step.total - step.done, 0) / step.total
+            return max(whole - spent, 0.0)
+        return None
+
+    def _pace(self, running: str) -> float:
+        """Return by how much the stages that are over took longer than expected."""
+        over = [s for s in self.seconds if s != running and s in self._expected]
+        expected = sum(self._expected[s] for s in over)
+        return sum(self.seconds[s] for s in over) / expected if expected > TRUST_AFTER_S else 1.0
+
+
+class Timings:
+    """What earlier runs on this computer took, kept in a small JSON file.
+
+    Parameters
+    ----------
+    path
+        The file; it need not exist.  Timings are a convenience, so a file that cannot be read or
+        written only means that the estimate falls back to `first_guess`.
+    first_guess
+        Seconds per spot and stage before the first run.
+    """
+
+    def __init__(self, path: Path, first_guess: Mapping[str, float]) -> None:
+        self._path = path
+        self._first_guess = dict(first_guess)
+
+    def expected(self, key: str, n_spots: int) -> dict[str, float]:
+        """Return the seconds to expect of each stage for `n_spots` under `key`."""
+        per_spot = self._read().get(key, self._first_guess)
+        return {stage: seconds * n_spots for stage, seconds in per_spot.items()}
+
+    def known(self, key: str) -> bool:
+        """Return whether an earlier run under `key` was timed."""
+        return key in self._read()
+
+    def record(self, key: str, seconds: Mapping[str, float], n_spots: int) -> None:
+        """Keep what each stage of a finished run took.
+
+        A stage that took a small part of what it is known to take found its work in a cache, which
+        says nothing about the next slide; what was known of it stays.
+        """
+        everything = self._read()
+        former = everything.get(key, {})
+        known = {**self._first_guess, **former}
+        kept = {}
+        for stage, spent in seconds.items():
+            now = spent / max(n_spots, 1)
+            if now < CACHED_BELOW * known.get(stage, 0.0):
+                kept[stage] = known[stage]
+            else:  # halfway, since one run on a busy computer must not spoil the next estimates
+                kept[stage] = (now + former.get(stage, now)) / 2
+        everything[key] = kept
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(everything, indent=1))
+        except OSError:
+            return
+
+    def _read(self) -> dict[str, dict[str, float]]:
+        try:
+            content = json.loads(self._path.read_text())
+            return {
+                str(key): {str(stage): float(s) for stage, s in stages.items()}
+                for key, stages in content.items()
+            }
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+
+
+def say_duration(seconds: float) -> str:
+    """Return a duration as a person would say it: "a few seconds", "about 40 s", "about 3 min"."""
+    if seconds < 5:
+        return "a few seconds"
+    if seconds < 55:
+        return f"about {5 * max(round(seconds / 5), 1)} s"
+    if seconds < 3570:
+        return f"about {max(round(seconds / 60), 1)} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"about {hours} h {minutes} min" if minutes else f"about {hours} h"
+
+
+def describe_step(step: Step, left_s: float | None) -> str:
+    """Return "Reading tiles · 120 of 183 spots · about 10 s left"."""
+    parts = [step.stage]
+    if step.total and step.total > 1:
+        parts.append(f"{step.done:,} of {step.total:,} {step.unit}")
+    elif step.done and step.total is None:
+        parts.append(f"{step.done:,} {step.unit}")
+    if left_s is not None:
+        parts.append(f"{say_duration(left_s)} left")
+    return " · ".join(parts)

@@ -2,7 +2,7 @@ import pytest
 from tests.fakes import fake_prediction
 from tests.test_matching import counts_for
 
-from napari_flag import results
+from napari_flag import prediction_file
 
 
 @pytest.fixture
@@ -10,6 +10,6 @@ def files(tmp_path, monkeypatch):
     """A prediction and measured counts as h5ad, in the current folder."""
     monkeypatch.chdir(tmp_path)
     prediction = fake_prediction(n_spots=49, n_genes=8)
-    results.write_prediction(prediction, tmp_path / "predicted.h5ad")
+    prediction_file.write_prediction(prediction, tmp_path / "predicted.h5ad")
     counts_for(prediction).write_h5ad(tmp_path / "measured.h5ad")
     return tmp_path

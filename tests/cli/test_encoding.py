@@ -4,8 +4,8 @@ import pytest
 from tests.hub_server import FakeHub, serve
 
 from napari_flag.cli import main
-from napari_flag.encoders import hub as module
-from napari_flag.encoders.hub import HuggingFace
+from napari_flag.encoders.foundation import hub as module
+from napari_flag.encoders.foundation.hub import HuggingFace
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from napari_flag.cli import main, predicting
-from napari_flag.cli.entry import build_parser
+from napari_flag.cli import main, predict
+from napari_flag.cli.main import build_parser
 from napari_flag.errors import UserError
 
 COMMANDS = ("predict", "compare", "demo", "weights", "encoders", "doctor")
@@ -14,7 +14,7 @@ def failing(monkeypatch, error):
     def run(args):
         raise error
 
-    monkeypatch.setattr(predicting, "run", run)
+    monkeypatch.setattr(predict, "run_predict", run)
 
 
 def test_every_command_has_help_and_those_with_measures_name_their_unit(capsys):
@@ -91,9 +91,9 @@ def test_training_commands_appear_with_the_training_package(monkeypatch, tmp_pat
         "def add_commands(commands):\n    commands.add_parser('train').set_defaults(run=lambda args: 7)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("napari_flag.cli.entry.TRAINING", "flag_pretend")
+    monkeypatch.setattr("napari_flag.cli.main.TRAINING", "flag_pretend")
     assert main(["train"]) == 7
-    monkeypatch.setattr("napari_flag.cli.entry.TRAINING", "not_there_at_all")
+    monkeypatch.setattr("napari_flag.cli.main.TRAINING", "not_there_at_all")
     assert main(["train"]) == 2
     assert "invalid choice" in capsys.readouterr().err
 

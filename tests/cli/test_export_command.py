@@ -6,9 +6,9 @@ import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag.cli import main
-from napari_flag.cli.exporting import NAMES
+from napari_flag.cli.analyse import NAMES
 from napari_flag.exports.formats import FORMATS
-from napari_flag.results import read_prediction, write_prediction
+from napari_flag.prediction_file import read_prediction, write_prediction
 
 
 def test_the_help_names_every_format(capsys):

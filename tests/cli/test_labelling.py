@@ -4,7 +4,7 @@ import pytest
 
 from napari_flag import keys
 from napari_flag.cli import main
-from napari_flag.results import read_prediction
+from napari_flag.prediction_file import read_prediction
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from tests.fakes import SOME_GENES, fake_provenance
 
-from napari_flag import keys, results
-from napari_flag.cli import main, predicting
-from napari_flag.cli.entry import build_parser
-from napari_flag.cli.predicting import Rooms
-from napari_flag.cli.preparing import prepare
+from napari_flag import files, keys, prediction_file
+from napari_flag.cli import main, predict
+from napari_flag.cli.main import build_parser
+from napari_flag.cli.predict import Rooms
 from napari_flag.errors import UserError
+from napari_flag.inputs import prepare
 from napari_flag.model.checkpoint import DEFAULT
 from napari_flag.progress import Step
 
@@ -49,7 +49,7 @@ def fake_predict_slide(slide, spots, checkpoint, *, region, genes, seed, **_):
 def rooms(monkeypatch):
     """The command with the real slide and spot readers and a fake model."""
     found = Rooms(lambda name: FakeCheckpoint(), prepare, fake_predict_slide)
-    monkeypatch.setattr(predicting, "_rooms", lambda: found)
+    monkeypatch.setattr(predict, "_rooms", lambda: found)
     return found
 
 
@@ -77,7 +77,7 @@ TABLE = ["predict", "C9.png", "--spots", "spots.tsv", "--mpp", "2"]
 
 def test_spots_come_back_in_the_order_given_with_everything_needed_to_run_it_again(rooms, folder, capsys):
     assert main([*TABLE, "--out", "out.h5ad", "--seed", "3"]) == 0
-    adata = results.read_prediction(folder / "out.h5ad")
+    adata = prediction_file.read_prediction(folder / "out.h5ad")
     assert list(adata.obs_names[:2]) == ["2x2", "2x3"]
     assert list(adata.var_names) == list(SOME_GENES)
     made = adata.uns[keys.PROVENANCE]
@@ -92,7 +92,7 @@ def test_spots_come_back_in_the_order_given_with_everything_needed_to_run_it_aga
 
 def test_without_spots_a_hex_grid_at_the_training_pitch_covers_the_tissue(rooms, folder):
     assert main(["predict", "C9.png", "--mpp", "2"]) == 0
-    adata = results.read_prediction(folder / "C9_predicted.h5ad")
+    adata = prediction_file.read_prediction(folder / "C9_predicted.h5ad")
     xy = adata.obsm[keys.SPATIAL]
     nearest = np.sort(np.linalg.norm(xy[:, None] - xy[None], axis=-1), axis=1)[:, 1]
     np.testing.assert_allclose(nearest, 100.0)  # 200 µm at 2 µm/px
@@ -102,7 +102,7 @@ def test_without_spots_a_hex_grid_at_the_training_pitch_covers_the_tissue(rooms,
 
 def test_measured_counts_are_laid_beside(rooms, folder):
     assert main([*TABLE, "--measured", "counts.tsv", "--out", "out.h5ad"]) == 0
-    layer = results.read_prediction(folder / "out.h5ad").layers[keys.MEASURED]
+    layer = prediction_file.read_prediction(folder / "out.h5ad").layers[keys.MEASURED]
     counts = np.loadtxt(folder / "counts.tsv", skiprows=1, usecols=range(1, 21))
     np.testing.assert_allclose(layer, np.log2(counts + 1), rtol=1e-6)
 
@@ -128,7 +128,7 @@ def test_a_scale_unlike_that_of_the_spots_is_said_and_kept(rooms, folder, capsys
     said = capsys.readouterr()
     assert "suggests 2" in said.err
     assert any("suggests 2" in notice for notice in json.loads(said.out)["notices"])
-    made = results.read_prediction(folder / "out.h5ad").uns[keys.PROVENANCE]
+    made = prediction_file.read_prediction(folder / "out.h5ad").uns[keys.PROVENANCE]
     assert any("suggests 2" in notice for notice in made[keys.NOTICES])
 
 
@@ -138,7 +138,7 @@ def test_region_and_genes_by_alias_cut_what_is_kept(rooms, folder):
     (folder / "genes.txt").write_text("HER2\nVIM\n")
     line = [*TABLE, "--region", "region.geojson", "--genes", "genes.txt", "--out", "out.h5ad"]
     assert main(line) == 0
-    adata = results.read_prediction(folder / "out.h5ad")
+    adata = prediction_file.read_prediction(folder / "out.h5ad")
     assert list(adata.var_names) == ["ERBB2", "VIM"]
     assert adata.n_obs == 9
 
@@ -152,7 +152,7 @@ def test_regions_on_a_slide_without_visible_tissue_are_believed_and_that_is_said
     assert "No tissue" in capsys.readouterr().err
     assert main([*line, "--region", "region.geojson", "--out", "out.h5ad"]) == 0
     assert "covers the regions only" in capsys.readouterr().err
-    assert results.read_prediction(folder / "out.h5ad").n_obs > 15
+    assert prediction_file.read_prediction(folder / "out.h5ad").n_obs > 15
 
 
 def test_genes_the_weights_do_not_know_are_named(rooms, folder, capsys):
@@ -180,7 +180,7 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(folder, monkeypa
     def no_work(*_, **__):
         raise AssertionError("work began")
 
-    monkeypatch.setattr(predicting, "_rooms", lambda: Rooms(lambda name: FakeCheckpoint(), no_work, no_work))
+    monkeypatch.setattr(predict, "_rooms", lambda: Rooms(lambda name: FakeCheckpoint(), no_work, no_work))
     assert main([*TABLE, "--out", "nowhere/out.h5ad"]) == 2
     assert "does not exist" in capsys.readouterr().err
 
@@ -190,19 +190,19 @@ def test_work_is_kept_elsewhere_when_its_place_fails_after_all(
 ):
     spare = tmp_path_factory.mktemp("spare")
     monkeypatch.setattr("tempfile.tempdir", str(spare))
-    really = results.write_whole
+    really = files.write_whole
 
     def write(path, writer):
         if path.name == "out.h5ad" and path.parent.samefile(folder):
             raise UserError("out.h5ad cannot be written (no space left on device); choose another.")
         really(path, writer)
 
-    monkeypatch.setattr(results, "write_whole", write)
+    monkeypatch.setattr(files, "write_whole", write)
     assert main([*TABLE, "--out", "out.h5ad"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     kept = next(spare.glob("napari-flag-*/out.h5ad"))
     assert str(kept) in said
-    assert results.read_prediction(kept).n_obs == 42
+    assert prediction_file.read_prediction(kept).n_obs == 42
 
 
 def test_cancelling_writes_nothing(folder, monkeypatch, capsys):
@@ -216,7 +216,7 @@ def test_cancelling_writes_nothing(folder, monkeypatch, capsys):
             closed.append(True)
 
     monkeypatch.setattr(
-        predicting, "_rooms", lambda: Rooms(lambda name: FakeCheckpoint(), prepare, predict_slide)
+        predict, "_rooms", lambda: Rooms(lambda name: FakeCheckpoint(), prepare, predict_slide)
     )
     assert main([*TABLE, "--out", "out.h5ad"]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "cancelled, nothing was written"

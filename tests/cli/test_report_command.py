@@ -1,6 +1,6 @@
 from napari_flag import keys
 from napari_flag.cli import main
-from napari_flag.results import read_prediction, write_prediction
+from napari_flag.prediction_file import read_prediction, write_prediction
 
 
 def test_what_the_file_carries_decides_whether_there_are_scores(files, capsys):

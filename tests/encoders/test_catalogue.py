@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from tests.small_encoders import FOUNDATION, recipe_of
 
-from napari_flag.encoders.architectures import ConchVit
+from napari_flag.encoders.foundation.architectures import ConchVit
 from napari_flag.encoders.registry import list_encoders
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "encoders.md"

@@ -12,7 +12,8 @@ from napari_flag.encoders.embedded import (
     pool_map,
     statistics,
 )
-from napari_flag.encoders.registry import EMBEDDED, build_encoder, find_encoder
+from napari_flag.encoders.foundation.catalogue import EMBEDDED
+from napari_flag.encoders.registry import build_encoder, find_encoder
 from napari_flag.errors import UserError
 
 

@@ -5,7 +5,7 @@ from tests.fakes import FakeSlide
 from tests.small_encoders import random_network, shrink
 
 from napari_flag.encoders.features import choose_device, extract_features, halve
-from napari_flag.encoders.foundation import FoundationEncoder
+from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import find_encoder
 from napari_flag.errors import UserError
 from napari_flag.progress import finish

@@ -16,8 +16,8 @@ from tests.small_encoders import (
     write_published,
 )
 
-from napari_flag.encoders.architectures import ConchVit, Pooling, TimmVit
-from napari_flag.encoders.foundation import FoundationEncoder, load_foundation
+from napari_flag.encoders.foundation.architectures import ConchVit, Pooling, TimmVit
+from napari_flag.encoders.foundation.loader import FoundationEncoder, load_foundation
 from napari_flag.errors import UserError
 
 ROW = {row.name: row for row in FOUNDATION}

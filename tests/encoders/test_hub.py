@@ -8,9 +8,9 @@ import torch
 from tests.hub_server import FakeHub, serve
 from tests.small_encoders import FOUNDATION, random_network, random_tiles, shrink, write_published
 
-from napari_flag.encoders import hub as module
 from napari_flag.encoders import registry
-from napari_flag.encoders.hub import (
+from napari_flag.encoders.foundation import hub as module
+from napari_flag.encoders.foundation.hub import (
     FOLDER_VARIABLE,
     HuggingFace,
     check_access,

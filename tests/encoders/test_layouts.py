@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from tests.small_encoders import FOUNDATION, WIDTH, random_tiles, shrink
 
-from napari_flag.encoders.foundation import load_foundation
-from napari_flag.encoders.layouts import from_conch, resample_positions
+from napari_flag.encoders.foundation.loader import load_foundation
+from napari_flag.encoders.foundation.state_dicts import from_conch, resample_positions
 
 ROW = {row.name: row for row in FOUNDATION}
 SIZES = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}

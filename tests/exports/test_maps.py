@@ -5,7 +5,7 @@ import pytest
 from tests.fakes import MPP
 
 from napari_flag import keys
-from napari_flag.exports.maps import LONGEST_PX, write_ome_tiff
+from napari_flag.exports.ome_tiff import LONGEST_PX, write_ome_tiff
 from napari_flag.progress import finish
 
 

@@ -8,7 +8,7 @@ import shapely
 from napari_flag import keys
 from napari_flag.exports.qupath import spot_features, write_geojson
 from napari_flag.progress import finish
-from napari_flag.slides.regions import read_annotations
+from napari_flag.slides.formats.geojson import read_annotations
 
 
 @pytest.fixture

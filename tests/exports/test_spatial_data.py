@@ -8,7 +8,7 @@ from tests.fakes import DIAMETER_UM, MPP, FakeSlide
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.exports.complete import with_structure
+from napari_flag.exports.contents import with_structure
 from napari_flag.exports.spatial_data import CHUNK_PX, MICROMETRES, PICTURE, SPOTS, TABLE, write_spatial_data
 from napari_flag.progress import finish
 

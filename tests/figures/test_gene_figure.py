@@ -6,7 +6,7 @@ from tests.fakes import FakeSlide, fake_prediction
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.figures.gene_figure import save_gene_figure
-from napari_flag.viewer.gene_map import GeneMap
+from napari_flag.layers.gene_map import GeneMap
 
 
 @pytest.fixture

@@ -5,12 +5,10 @@ from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.figures.local_figure import save_local_figure
+from napari_flag.figures.gene_figure import save_local_figure
+from napari_flag.layers.gene_map import GeneMap
+from napari_flag.layers.local_map import LocalMap, MapKind, find_classes
 from napari_flag.progress import finish
-from napari_flag.viewer.gene_map import GeneMap
-from napari_flag.viewer.local_map import LocalMap
-from napari_flag.viewer.local_search import find_classes
-from napari_flag.viewer.map_kind import MapKind
 
 ADATA = fake_prediction(64, n_genes=4)
 

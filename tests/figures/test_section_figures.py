@@ -5,9 +5,8 @@ import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.figures.calibration import draw_calibration
-from napari_flag.figures.coexpression import draw_coexpression
-from napari_flag.figures.moran import draw_moran
+from napari_flag.figures.agreement import draw_calibration, draw_moran
+from napari_flag.figures.heat_maps import draw_coexpression
 from napari_flag.figures.section import section_of
 
 

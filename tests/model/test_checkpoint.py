@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from tests.tiny_weights import GENES, tiny_network, write_tiny_weights, write_weights_on_uni
 
 from napari_flag.errors import UserError
-from napari_flag.model import checkpoint as module
+from napari_flag.model import checkpoint
 from napari_flag.model.checkpoint import (
     Checkpoint,
     find_weights,
@@ -94,7 +94,7 @@ def test_unknown_weights_never_become_others():
 
 
 def test_imported_weights_are_found_by_name(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "user_data_path", lambda _: tmp_path / "data")
+    monkeypatch.setattr(checkpoint, "user_data_path", lambda _: tmp_path / "data")
     copied = import_weights(weights)
     assert ("tiny", copied) in list_weights()
     assert find_weights("tiny") == copied

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from napari_flag.errors import UserError
-from napari_flag.model.familiarity import FAR, Familiarity
+from napari_flag.model.out_of_distribution import FAR, Familiarity
 
 D, P = 12, 3
 
@@ -82,7 +82,7 @@ def test_the_score_is_the_share_of_left_out_spots_that_lie_nearer(familiarity):
 def test_a_spot_is_judged_alike_alone_and_among_many(familiarity, monkeypatch):
     features = spots(50, at=2.0)
     together = familiarity.judge(features).distance
-    monkeypatch.setattr("napari_flag.model.familiarity._AT_ONCE", 7)
+    monkeypatch.setattr("napari_flag.model.out_of_distribution._AT_ONCE", 7)
     np.testing.assert_array_equal(familiarity.judge(features).distance, together)
     np.testing.assert_allclose(familiarity.judge(features[3:4]).distance, together[3:4], rtol=1e-6)
 

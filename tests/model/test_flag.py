@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_flag.model.flag import Flag, FlagConfig, GraphTensors
-from napari_flag.model.graph import build_graph
+from napari_flag.model.config import FlagConfig
+from napari_flag.model.flag import Flag
+from napari_flag.model.graph import GraphTensors, build_graph
 
 
 def tiny(**sizes):

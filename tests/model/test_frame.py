@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from napari_flag.model.frame import Frames
+from napari_flag.model.normalization import Frames
 
 NEAR, FAR = 0.02, 30.0
 

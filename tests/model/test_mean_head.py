@@ -5,11 +5,12 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
 
 from flag_training.config import FitConfig
-from flag_training.mean_head import FramedCohort, fit_kernel
-from napari_flag.model.flag import FlagConfig
+from flag_training.stages.expectation import FramedCohort, fit_kernel
+from napari_flag.model.config import FlagConfig
 from napari_flag.model.graph import GraphTensors, build_graph
 from napari_flag.model.mean_head import Sharpening, moran
-from napari_flag.statistics.autocorrelation import array_graph, moran_i
+from napari_flag.statistics.moran import moran_i
+from napari_flag.statistics.neighbours import array_graph
 
 SIDE = 14
 

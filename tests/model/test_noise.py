@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_flag.model.noise import keyed_noise
+from napari_flag.model.diffusion import keyed_noise
 
 
 def test_a_spot_keeps_its_noise_whatever_stands_beside_it():

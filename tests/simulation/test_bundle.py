@@ -5,7 +5,7 @@ import tifffile
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.simulation import bundle, demo_slide, demo_table, simulate
+from napari_flag.simulation import demo_slide, demo_table, simulate, simulator
 from napari_flag.simulation.simulator import ORIGIN
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.tables import read_spots
@@ -30,7 +30,7 @@ def test_the_bundled_table_lies_on_the_bundled_slide():
     assert table.n_obs > 200
     assert (table.obsm[keys.SPATIAL] > 0).all()
     assert (table.obsm[keys.SPATIAL] < 2400).all()
-    assert table.uns[ORIGIN]["seed"] == bundle.DEMO_SEED
+    assert table.uns[ORIGIN]["seed"] == simulator.DEMO_SEED
 
 
 def test_the_bundled_files_open_as_any_slide_and_table_do():
@@ -45,7 +45,7 @@ def test_the_bundled_files_open_as_any_slide_and_table_do():
 
 @pytest.mark.slow
 def test_the_documented_command_remakes_the_bundled_pixels_and_counts(tmp_path):
-    slide, table = bundle.write_simulated(tmp_path, "again", simulate(bundle.DEMO_SEED))
+    slide, table = simulator.write_simulated(tmp_path, "again", simulate(simulator.DEMO_SEED))
     made, shipped = tifffile.imread(slide), tifffile.imread(demo_slide())
     assert np.abs(made.astype(int) - shipped).mean() < 1.0
     np.testing.assert_array_equal(anndata.read_h5ad(table).X, anndata.read_h5ad(demo_table()).X)
@@ -53,7 +53,7 @@ def test_the_documented_command_remakes_the_bundled_pixels_and_counts(tmp_path):
 
 def test_a_written_slide_reads_back_as_it_was_within_jpeg_loss(tmp_path):
     image = simulate(2, size_px=600).image
-    bundle.write_slide(tmp_path / "small.tif", image, 0.7)
+    simulator.write_slide(tmp_path / "small.tif", image, 0.7)
     with tifffile.TiffFile(tmp_path / "small.tif") as tif:
         back = [page.asarray() for page in tif.pages]
     assert [b.shape[0] for b in back] == [600, 300]
@@ -61,6 +61,6 @@ def test_a_written_slide_reads_back_as_it_was_within_jpeg_loss(tmp_path):
 
 
 def test_a_missing_demo_file_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(bundle, "NAME", "nowhere")
+    monkeypatch.setattr(simulator, "NAME", "nowhere")
     with pytest.raises(UserError, match=r"nowhere\.tif is missing.*napari_flag\.simulation"):
-        bundle.demo_slide()
+        simulator.demo_slide()

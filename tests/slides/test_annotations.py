@@ -4,7 +4,7 @@ import pytest
 import shapely
 
 from napari_flag.errors import UserError
-from napari_flag.slides.regions import Annotation, read_annotations, read_regions, write_annotations
+from napari_flag.slides.formats.geojson import Annotation, read_annotations, read_regions, write_annotations
 
 RING = shapely.Polygon([(0, 0), (90, 0), (90, 90), (0, 90)], [[(30, 30), (60, 30), (60, 60), (30, 60)]])
 

@@ -11,7 +11,7 @@ from tests.slide_files import picture
 
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, finish
-from napari_flag.slides import pyramid
+from napari_flag.slides.formats import pyramid, readers
 from napari_flag.slides.slide import build_pyramid, napari_levels, needs_pyramid, open_slide
 
 IMAGE = picture(1501, 1203)
@@ -119,7 +119,7 @@ def test_cancelled_it_leaves_nothing_behind(
     jpeg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pyramid, "TICK_S", 0.01)
-    slow = pyramid.halved
+    slow = readers.halved
     monkeypatch.setattr(pyramid, "halved", lambda pixels: (time.sleep(0.05), slow(pixels))[1])
     cache = tmp_path / "cache"
     with open_slide(jpeg) as slide:

@@ -11,7 +11,8 @@ from tests import slide_files
 from tests.slide_files import LABEL_COLOUR, CountedReader, picture
 
 from napari_flag.errors import UserError
-from napari_flag.slides.slide import Slide, check_mpp, napari_levels, open_slide
+from napari_flag.slides.resolution import check_mpp
+from napari_flag.slides.slide import Slide, napari_levels, open_slide
 
 IMAGE = picture(620, 410)
 LOSSY = 4.0

@@ -10,9 +10,10 @@ from tests import slide_files
 from tests.slide_files import tissue_picture
 
 from napari_flag.errors import UserError
+from napari_flag.slides.formats.geojson import read_regions, write_regions
 from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.spots import grid_over
-from napari_flag.slides.tissue import Tissue, find_tissue, read_regions, write_regions
+from napari_flag.slides.tissue import Tissue, find_tissue
 
 BOX = (300, 200, 900, 800)
 HER2ST = Path(__file__).parents[3] / "shared/data/her2st"

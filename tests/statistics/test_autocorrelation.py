@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from napari_flag.statistics import autocorrelation as auto
+from napari_flag.statistics import moran as auto
+from napari_flag.statistics import neighbours
 
 
 def square(rows: int, cols: int) -> np.ndarray:
@@ -15,16 +16,16 @@ def visium(rows: int, cols: int) -> np.ndarray:
 @pytest.mark.parametrize(("array", "lattice", "ring"), [(square, "square", 4), (visium, "hex", 6)])
 def test_an_inner_spot_has_the_whole_first_ring_and_rows_sum_to_one(array, lattice, ring):
     positions = array(5, 5)
-    weights = auto.array_graph(positions, lattice)
+    weights = neighbours.array_graph(positions, lattice)
     assert np.diff(weights.indptr)[12] == ring
     np.testing.assert_allclose(weights.sum(axis=1), 1.0)
     xy = positions[:, ::-1] * 200.0
-    assert f"{ring} first-ring" in auto.find_neighbours(xy, positions, "none").description
+    assert f"{ring} first-ring" in neighbours.find_neighbours(xy, positions, "none").description
 
 
 def test_a_spot_alone_on_the_array_has_no_neighbours_and_is_counted():
     array = np.vstack([square(3, 3), [[9, 9]]])
-    found = auto.find_neighbours(array[:, ::-1] * 200.0, array, "square")
+    found = neighbours.find_neighbours(array[:, ::-1] * 200.0, array, "square")
     assert found.isolated == 1
     assert found.weights[[9], :].sum() == 0
 
@@ -32,35 +33,35 @@ def test_a_spot_alone_on_the_array_has_no_neighbours_and_is_counted():
 def test_the_report_says_which_graph():
     array = square(4, 4)
     xy = array[:, ::-1] * 293.0
-    assert auto.find_neighbours(xy, array, "none").description == (
+    assert neighbours.find_neighbours(xy, array, "none").description == (
         "4 first-ring neighbours on the square array"
     )
-    assert auto.find_neighbours(xy, None, "hex").description == "6 nearest spots"
-    assert auto.find_neighbours(xy, None, "none").description == "4 nearest spots"
-    apart = auto.find_neighbours(xy, array * 10, "square").description
+    assert neighbours.find_neighbours(xy, None, "hex").description == "6 nearest spots"
+    assert neighbours.find_neighbours(xy, None, "none").description == "4 nearest spots"
+    apart = neighbours.find_neighbours(xy, array * 10, "square").description
     assert apart == "4 nearest spots, because no two spots touch on the array"
     twice = array.copy()
     twice[0] = twice[1]
-    assert "repeat" in auto.find_neighbours(xy, twice, "square").description
+    assert "repeat" in neighbours.find_neighbours(xy, twice, "square").description
 
 
 def test_nearest_does_not_depend_on_the_order_of_the_spots():
     xy = square(6, 7)[:, ::-1] * 200.0
     shuffled = np.random.default_rng(0).permutation(len(xy))
-    graph = auto.nearest_graph(xy, 4).toarray()
-    again = auto.nearest_graph(xy[shuffled], 4).toarray()
+    graph = neighbours.nearest_graph(xy, 4).toarray()
+    again = neighbours.nearest_graph(xy[shuffled], 4).toarray()
     np.testing.assert_array_equal(again, graph[np.ix_(shuffled, shuffled)])
 
 
 def test_nearest_never_takes_the_spot_itself_even_where_two_spots_coincide():
     xy = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [5.0, 5.0]])
-    graph = auto.nearest_graph(xy, 2)
+    graph = neighbours.nearest_graph(xy, 2)
     assert graph.diagonal().sum() == 0
     assert (np.diff(graph.indptr) == 2).all()
 
 
 def test_fewer_spots_than_neighbours_are_all_neighbours():
-    graph = auto.nearest_graph(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]]), 6)
+    graph = neighbours.nearest_graph(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]]), 6)
     assert (np.diff(graph.indptr) == 2).all()
 
 
@@ -69,7 +70,7 @@ def test_moran_knows_a_checkerboard_a_gradient_and_a_constant():
     values = np.column_stack(
         [np.where(array.sum(1) % 2, 1.0, -1.0), array[:, 0].astype(float), np.full(64, 3.0)]
     )
-    moran = auto.moran_i(values, auto.array_graph(array, "square"))
+    moran = auto.moran_i(values, neighbours.array_graph(array, "square"))
     assert moran[0] == pytest.approx(-1.0)
     assert moran[1] > 0.8
     assert moran[2] == pytest.approx(-1 / 63)
@@ -78,7 +79,7 @@ def test_moran_knows_a_checkerboard_a_gradient_and_a_constant():
 def test_ssc_is_one_for_truth_zero_for_one_factor_and_unknown_for_two_genes():
     rng = np.random.default_rng(0)
     array = square(8, 8)
-    weights = auto.array_graph(array, "square")
+    weights = neighbours.array_graph(array, "square")
     mixing = rng.uniform(0, 3, (1, 12))
     moran = auto.moran_i(array[:, :1] * mixing + rng.normal(size=(64, 12)), weights)
     everyone = np.zeros(12, bool)
@@ -93,7 +94,7 @@ def test_moran_agrees_with_squidpy_scanpy_and_esda_on_the_real_section(sections)
     """Same definition, three other programs; agreement to 1e-6 on every gene of C5."""
     section = sections["C5"]
     scanpy = pytest.importorskip("scanpy")
-    ring = auto.array_graph(section.array, "square")
+    ring = neighbours.array_graph(section.array, "square")
     ours = auto.moran_i(section.y, ring)
     theirs = scanpy.metrics.morans_i(_csr(ring), section.y.T.copy())
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
@@ -114,7 +115,7 @@ def test_nearest_graph_and_moran_agree_with_squidpy_on_the_real_section(sections
     squidpy.gr.spatial_neighbors(adata, coord_type="generic", n_neighs=4, transform=None)
     squidpy.gr.spatial_autocorr(adata, mode="moran", transformation=True, show_progress_bar=False)
     theirs = adata.uns["moranI"]["I"].loc[adata.var_names].to_numpy()
-    weights = auto.nearest_graph(section.xy, 4)
+    weights = neighbours.nearest_graph(section.xy, 4)
     np.testing.assert_array_equal(weights.toarray() > 0, adata.obsp["spatial_connectivities"].toarray() > 0)
     np.testing.assert_allclose(auto.moran_i(section.y, weights), theirs, atol=1e-6)
 

@@ -8,16 +8,16 @@ from scipy import sparse
 
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
-from napari_flag.statistics import autocorrelation as auto
-from napari_flag.statistics import domains
+from napari_flag.statistics import domains, neighbours
+from napari_flag.statistics.neighbours import find_neighbours
 
 SIDE = 16
 
 
 @pytest.fixture(scope="module")
-def neighbours() -> auto.Neighbours:
+def neighbours() -> neighbours.Neighbours:
     array = np.array([(r, c) for r in range(SIDE) for c in range(SIDE)])
-    return auto.find_neighbours(array[:, ::-1] * 200.0, array, "square")
+    return neighbours.find_neighbours(array[:, ::-1] * 200.0, array, "square")
 
 
 def planted(depth: float = 0.0, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +150,7 @@ def test_too_few_spots_are_refused_in_one_sentence(neighbours):
 
 def test_two_methods_agree_beyond_chance_on_a_real_section(sections):
     section = sections["C5"]
-    neighbours = auto.find_neighbours(section.xy, section.array, "square")
+    neighbours = find_neighbours(section.xy, section.array, "square")
     first = finish(domains.find_domains(section.y, neighbours, method="leiden"))
     second = finish(domains.find_domains(section.y, neighbours, method="k-means"))
     assert domains.agreement(first, second).ari > 0.2

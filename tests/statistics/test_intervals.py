@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_flag.statistics import accuracy, autocorrelation, coexpression, intervals
+from napari_flag.statistics import accuracy, bootstrap, coexpression, moran, neighbours
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def scene():
 
 def test_blocks_hold_about_root_n_neighbouring_spots(scene):
     xy, *_ = scene
-    block = intervals.neighbouring_blocks(xy)
+    block = bootstrap.neighbouring_blocks(xy)
     sizes = np.bincount(block)
     assert 10 <= len(sizes) <= 20
     assert sizes.min() >= 8
@@ -24,19 +24,19 @@ def test_blocks_hold_about_root_n_neighbouring_spots(scene):
 
 def test_intervals_hold_the_score_and_repeat_with_the_seed(scene):
     xy, predicted, truth = scene
-    block = intervals.neighbouring_blocks(xy)
-    low, high = intervals.pcc_interval(predicted, truth, block, np.random.default_rng(0))
-    again = intervals.pcc_interval(predicted, truth, block, np.random.default_rng(0))
+    block = bootstrap.neighbouring_blocks(xy)
+    low, high = bootstrap.pcc_interval(predicted, truth, block, np.random.default_rng(0))
+    again = bootstrap.pcc_interval(predicted, truth, block, np.random.default_rng(0))
     assert (low, high) == again
     assert low < accuracy.mean_over_genes(accuracy.gene_pearson(predicted, truth)) < high
-    low, high = intervals.mse_interval(predicted, truth, block, np.random.default_rng(0))
+    low, high = bootstrap.mse_interval(predicted, truth, block, np.random.default_rng(0))
     assert low < ((predicted - truth) ** 2).mean() < high
 
 
 def test_a_block_draw_is_pearson_of_the_drawn_spots(scene):
     """The sums over blocks give what gathering the drawn spots and correlating them would."""
     xy, predicted, truth = scene
-    block = intervals.neighbouring_blocks(xy)
+    block = bootstrap.neighbouring_blocks(xy)
     blocks = block.max() + 1
     times = np.random.default_rng(7).multinomial(blocks, np.full(blocks, 1 / blocks), 40)
     means = []
@@ -44,8 +44,8 @@ def test_a_block_draw_is_pearson_of_the_drawn_spots(scene):
         spots = np.concatenate([np.repeat(np.flatnonzero(block == b), row[b]) for b in range(blocks)])
         spots = np.concatenate([np.tile(np.flatnonzero(block == b), row[b]) for b in range(blocks)])
         means.append(accuracy.gene_pearson(predicted[spots], truth[spots]).mean())
-    expected = np.percentile(means, intervals.LEVEL)
-    ours = intervals.pcc_interval(predicted, truth, block, np.random.default_rng(7), draws=40)
+    expected = np.percentile(means, bootstrap.LEVEL)
+    ours = bootstrap.pcc_interval(predicted, truth, block, np.random.default_rng(7), draws=40)
     np.testing.assert_allclose(ours, expected, atol=1e-9)
 
 
@@ -60,27 +60,27 @@ def test_a_gene_draw_is_gsc_of_the_drawn_genes_without_self_pairs(scene):
         i, j = genes[i], genes[j]
         pairs = i != j
         draws.append(np.corrcoef(p[i, j][pairs], m[i, j][pairs])[0, 1])
-    ours = intervals.gsc_interval(p, m, np.zeros(10, bool), np.random.default_rng(7), draws=40)
-    np.testing.assert_allclose(ours, np.percentile(draws, intervals.LEVEL), atol=1e-9)
+    ours = bootstrap.gsc_interval(p, m, np.zeros(10, bool), np.random.default_rng(7), draws=40)
+    np.testing.assert_allclose(ours, np.percentile(draws, bootstrap.LEVEL), atol=1e-9)
 
 
 def test_ssc_interval_holds_the_score(scene):
     xy, predicted, truth = scene
-    weights = autocorrelation.nearest_graph(xy, 4)
-    p, m = autocorrelation.moran_i(predicted, weights), autocorrelation.moran_i(truth, weights)
+    weights = neighbours.nearest_graph(xy, 4)
+    p, m = moran.moran_i(predicted, weights), moran.moran_i(truth, weights)
     nobody = np.zeros(10, bool)
-    low, high = intervals.ssc_interval(p, m, nobody, np.random.default_rng(0))
-    assert low <= autocorrelation.spatial_structure_correlation(p, m, nobody) <= high
+    low, high = bootstrap.ssc_interval(p, m, nobody, np.random.default_rng(0))
+    assert low <= moran.spatial_structure_correlation(p, m, nobody) <= high
 
 
 def test_constant_genes_follow_the_rules_of_the_score(scene):
     xy, predicted, truth = scene
-    block = intervals.neighbouring_blocks(xy)
-    without = intervals.pcc_interval(predicted[:, 1:], truth[:, 1:], block, np.random.default_rng(0))
+    block = bootstrap.neighbouring_blocks(xy)
+    without = bootstrap.pcc_interval(predicted[:, 1:], truth[:, 1:], block, np.random.default_rng(0))
     truth[:, 0] = 1.0
-    left_out = intervals.pcc_interval(predicted, truth, block, np.random.default_rng(0))
+    left_out = bootstrap.pcc_interval(predicted, truth, block, np.random.default_rng(0))
     np.testing.assert_allclose(left_out, without, atol=1e-9)
-    nothing = intervals.pcc_interval(np.zeros_like(truth), truth, block, np.random.default_rng(0))
+    nothing = bootstrap.pcc_interval(np.zeros_like(truth), truth, block, np.random.default_rng(0))
     assert nothing == (0.0, 0.0)
 
 
@@ -88,6 +88,6 @@ def test_too_few_blocks_give_no_interval():
     xy = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
     values = np.arange(6.0).reshape(3, 2)
     block = np.zeros(3, np.int64)
-    assert len(np.unique(intervals.neighbouring_blocks(xy))) < intervals.FEWEST_BLOCKS
-    assert np.isnan(intervals.pcc_interval(values, values, block, np.random.default_rng(0))).all()
-    assert np.isnan(intervals.mse_interval(values, values, block, np.random.default_rng(0))).all()
+    assert len(np.unique(bootstrap.neighbouring_blocks(xy))) < bootstrap.FEWEST_BLOCKS
+    assert np.isnan(bootstrap.pcc_interval(values, values, block, np.random.default_rng(0))).all()
+    assert np.isnan(bootstrap.mse_interval(values, values, block, np.random.default_rng(0))).all()

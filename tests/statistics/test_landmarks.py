@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from napari_flag.statistics import accuracy, autocorrelation, coexpression
+from napari_flag.statistics import accuracy, coexpression, moran, neighbours
 
 NOBODY = np.zeros(200, bool)
 
@@ -64,10 +64,10 @@ def test_true_depth_has_no_structure_and_the_landmark_gsc_of_it_is_rounding(sect
         m = coexpression.gene_correlations(section.y)
         assert np.ptp(coexpression.upper_triangle(p)) < 1e-9
         assert coexpression.gene_structure_correlation(p, m, NOBODY) == 0.0
-        weights = autocorrelation.nearest_graph(section.xy, 4)
-        ssc = autocorrelation.spatial_structure_correlation(
-            autocorrelation.moran_i(predicted, weights),
-            autocorrelation.moran_i(section.y, weights),
+        weights = neighbours.nearest_graph(section.xy, 4)
+        ssc = moran.spatial_structure_correlation(
+            moran.moran_i(predicted, weights),
+            moran.moran_i(section.y, weights),
             NOBODY,
         )
         assert ssc == 0.0
@@ -75,13 +75,11 @@ def test_true_depth_has_no_structure_and_the_landmark_gsc_of_it_is_rounding(sect
 
 def test_replicate_sections_agree_as_in_the_landmarks(sections):
     correlations = {n: coexpression.gene_correlations(s.y) for n, s in sections.items()}
-    moran = {
-        n: autocorrelation.moran_i(s.y, autocorrelation.nearest_graph(s.xy, 4)) for n, s in sections.items()
-    }
+    moran = {n: moran.moran_i(s.y, neighbours.nearest_graph(s.xy, 4)) for n, s in sections.items()}
     pairs = list(combinations(sections, 2))
     gsc = [
         coexpression.gene_structure_correlation(correlations[a], correlations[b], NOBODY) for a, b in pairs
     ]
-    ssc = [autocorrelation.spatial_structure_correlation(moran[a], moran[b], NOBODY) for a, b in pairs]
+    ssc = [moran.spatial_structure_correlation(moran[a], moran[b], NOBODY) for a, b in pairs]
     assert np.mean(gsc) == pytest.approx(0.902, abs=5e-4)
     assert np.mean(ssc) == pytest.approx(0.658, abs=5e-4)

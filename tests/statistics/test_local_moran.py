@@ -7,7 +7,8 @@ from scipy.stats import kstest
 
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
-from napari_flag.statistics import autocorrelation as auto
+from napari_flag.statistics import moran as auto
+from napari_flag.statistics import neighbours
 from napari_flag.statistics.local_moran import CLASSES, count_extreme, local_moran, local_values
 
 
@@ -17,7 +18,7 @@ def square(rows: int, cols: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def weights() -> sparse.csr_array:
-    return auto.array_graph(square(12, 15), "square")
+    return neighbours.array_graph(square(12, 15), "square")
 
 
 def as_libpysal(weights: sparse.csr_array):
@@ -36,7 +37,7 @@ def esda_of(gene: np.ndarray, weights: sparse.csr_array, permutations: int):
 @pytest.mark.parametrize("place", [3, 60, 151])
 def test_values_and_quadrants_are_esdas_on_a_real_section(sections, place):
     section = sections["C5"]
-    weights = auto.array_graph(section.array, "square")
+    weights = neighbours.array_graph(section.array, "square")
     known = esda_of(section.y[:, place], weights, permutations=0)
     found = finish(local_moran(section.y[:, place], weights, permutations=9))
     np.testing.assert_allclose(found.I, known.Is, atol=1e-6)
@@ -50,7 +51,7 @@ def test_values_and_quadrants_are_esdas_on_a_real_section(sections, place):
 def test_conditional_permutations_are_esdas_draw_by_draw(sections, place):
     """Slow for esda's compilation.  Its own p leaves ties out of the lower tail; so we count its draws."""
     section = sections["C5"]
-    weights = auto.array_graph(section.array, "square")
+    weights = neighbours.array_graph(section.array, "square")
     gene = section.y[:, place]
     known = esda_of(gene, weights, permutations=199)
 
@@ -117,7 +118,7 @@ def test_a_constant_gene_and_a_lonely_spot_are_never_significant(weights):
     assert (flat.p == 1).all()
     assert (flat.I == 0).all()
     assert not flat.classes.any()
-    lonely = auto.array_graph(np.vstack([square(6, 6), [[20, 20]]]), "square")
+    lonely = neighbours.array_graph(np.vstack([square(6, 6), [[20, 20]]]), "square")
     found = finish(local_moran(np.arange(37.0), lonely))
     assert found.p[36] == 1
     assert found.classes[36] == 0

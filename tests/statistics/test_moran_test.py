@@ -7,8 +7,9 @@ from scipy.stats import kstest
 
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
-from napari_flag.statistics import autocorrelation as auto
-from napari_flag.statistics.significance import q_values
+from napari_flag.statistics import moran as auto
+from napari_flag.statistics import neighbours
+from napari_flag.statistics.moran import q_values
 
 
 def square(rows: int, cols: int) -> np.ndarray:
@@ -17,7 +18,7 @@ def square(rows: int, cols: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def weights() -> sparse.csr_array:
-    return auto.array_graph(square(12, 15), "square")
+    return neighbours.array_graph(square(12, 15), "square")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def values() -> np.ndarray:
     """Noise, smooth noise, counts with many zeros; 180 spots, 40 genes."""
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(180, 20))
-    smooth = auto.array_graph(square(12, 15), "square") @ rng.normal(size=(180, 10))
+    smooth = neighbours.array_graph(square(12, 15), "square") @ rng.normal(size=(180, 10))
     return np.concatenate([noise, smooth, np.log2(rng.poisson(0.3, (180, 10)) + 1.0)], axis=1)
 
 
@@ -62,12 +63,12 @@ def test_moments_and_p_values_are_esdas(values, weights):
 
 def test_moments_and_p_values_are_esdas_on_a_real_section(sections):
     section = sections["C5"]
-    agrees_with_esda(section.y[:, ::10], auto.array_graph(section.array, "square"))
+    agrees_with_esda(section.y[:, ::10], neighbours.array_graph(section.array, "square"))
 
 
 def test_a_directed_graph_has_esdas_moments_too(values):
     xy = square(12, 15) + np.random.default_rng(1).normal(0, 0.2, (180, 2))
-    agrees_with_esda(values[:, ::8], auto.nearest_graph(xy, 5))
+    agrees_with_esda(values[:, ::8], neighbours.nearest_graph(xy, 5))
 
 
 @pytest.mark.slow
@@ -75,7 +76,7 @@ def test_squidpy_has_the_same_table_on_a_real_section(sections):
     """Slow for squidpy's import."""
     squidpy, anndata = pytest.importorskip("squidpy"), pytest.importorskip("anndata")
     section = sections["C5"]
-    weights = auto.array_graph(section.array, "square")
+    weights = neighbours.array_graph(section.array, "square")
     adata = anndata.AnnData(section.y)
     adata.obsp["spatial_connectivities"] = sparse.csr_matrix(weights)
     known = squidpy.gr.spatial_autocorr(adata, mode="moran", copy=True, n_jobs=1, show_progress_bar=False)
@@ -145,7 +146,7 @@ def test_a_gene_in_one_spot_is_no_cluster_wherever_the_spot_lies():
     """On a ring every place is alike, so all permutations tie, whatever rounding does."""
     near = np.arange(40)
     pairs = np.concatenate([np.column_stack([near, (near + d) % 40]) for d in (1, -1)])
-    ring = auto.row_standardise(pairs, 40)
+    ring = neighbours.row_standardise(pairs, 40)
     once = np.zeros((40, 3))
     once[[3, 17, 30], [0, 1, 2]] = (1.0, 2.585, 9.0)
     table = finish(auto.moran_test(once, ring, permutations=99))
@@ -163,7 +164,7 @@ def test_constant_genes_and_graphs_without_neighbours_say_nothing(weights):
 
 
 def test_too_few_spots_are_refused_in_one_sentence():
-    graph = auto.row_standardise(np.array([[0, 1], [1, 0]]), 3)
+    graph = neighbours.row_standardise(np.array([[0, 1], [1, 0]]), 3)
     with pytest.raises(UserError, match="on 3 spots; choose at least 4"):
         finish(auto.moran_test(np.ones((3, 2)), graph))
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from napari_flag.analysis import compare
+from napari_flag.analysis.compare import METRICS, score_values, scoring
 from napari_flag.progress import finish
-from napari_flag.statistics import scores
-from napari_flag.statistics.autocorrelation import find_neighbours
-from napari_flag.statistics.intervals import neighbouring_blocks
-from napari_flag.statistics.scores import METRICS, score_values, scoring
+from napari_flag.statistics.bootstrap import neighbouring_blocks
+from napari_flag.statistics.neighbours import find_neighbours
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_scoring_tells_how_far_it_is_and_ends_with_what_score_values_returns(sec
 
 def test_with_very_many_genes_only_gsc_is_left_out(section, monkeypatch):
     before, _ = score_values(*section)
-    monkeypatch.setattr(scores, "MOST_GENES", 11)
+    monkeypatch.setattr(compare, "MOST_GENES", 11)
     after, _ = score_values(*section)
     assert np.isnan(after.values.pop("GSC"))
     assert np.isnan(after.intervals.pop("GSC")).all()

@@ -4,7 +4,7 @@ import torch
 
 from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.config import FitConfig, MachineConfig, RunConfig, SlideEntry
-from flag_training.tile_encoder import TileEncoderConfig
+from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.slides.spots import Spots
 
 

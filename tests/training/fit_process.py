@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.training.conftest import make_cohort, make_config
 
-from flag_training.devices import leave, open_fabric
-from flag_training.fit import fit
+from flag_training.engine.devices import leave, open_fabric
+from flag_training.stages.fit import fit
 
 parser = argparse.ArgumentParser()
 parser.add_argument("run", type=Path)

@@ -5,13 +5,13 @@ from dataclasses import replace
 from tests.cohort_files import TinyEncoder, hest_folder
 from tests.training.conftest import make_config
 
+from flag_training.cohort import with_store
 from flag_training.config import StoreConfig
-from flag_training.prepare.building import Encoding, build_store
-from flag_training.prepare.hest import find_metadata, hest_sources, read_metadata
-from flag_training.prepare.panels import PanelRule
-from flag_training.prepare.plan import StorePlan
-from flag_training.prepare.sources import HUMAN
-from flag_training.stored import with_store
+from flag_training.store.building import Encoding, build_store
+from flag_training.store.hest import find_metadata, hest_sources, read_metadata
+from flag_training.store.panels import PanelRule
+from flag_training.store.plan import StorePlan
+from flag_training.store.sources import HUMAN
 from napari_flag.progress import finish
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.training.conftest import make_config, make_slide
 
-from flag_training.fit import fit
-from napari_flag.prediction import SamplerSettings, encode_slide, sample_expression
+from flag_training.stages.fit import fit
 from napari_flag.progress import finish
+from napari_flag.sampling import SamplerSettings, encode_slide, sample_expression
 
 
 def fitted(cohort, folder, **switch):

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 from tests.training.conftest import make_config
 
-from flag_training.alignment import Alignment
 from flag_training.config import RunConfig, SlideEntry
-from flag_training.fit import fit
-from flag_training.gene_targets.bert import SpotVectors
+from flag_training.gene_targets.geneformer import SpotVectors
 from flag_training.gene_targets.spot_vectors import write_chunk, write_manifest, write_means
 from flag_training.gene_targets.table import collect, write_table
+from flag_training.stages.denoising import Alignment
+from flag_training.stages.fit import fit
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -277,7 +277,7 @@ def test_a_fitted_network_knows_nothing_of_its_targets(cohort, table, tmp_path):
 
 def test_predicting_imports_neither_gene_targets_nor_transformers():
     code = (
-        "import sys, json, napari_flag.pipeline, napari_flag.prediction, napari_flag.encoders.registry; "
+        "import sys, json, napari_flag.prediction, napari_flag.sampling, napari_flag.encoders.registry; "
         "print(json.dumps([m for m in sys.modules if m.split('.')[0] in ('flag_training', 'transformers')]))"
     )
     done = subprocess.run(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flag_training.checkpointing import load_state, previous_of, save_state, use_previous
+from flag_training.engine.checkpointing import load_state, previous_of, save_state, use_previous
 from napari_flag.errors import UserError
 
 SETTINGS = {"rate": 0.1, "steps": 9}
@@ -88,7 +88,7 @@ def test_a_kill_while_writing_leaves_the_state_that_was_there(tmp_path, monkeypa
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flag_training.checkpointing.torch.save", killed)
+    monkeypatch.setattr("flag_training.engine.checkpointing.torch.save", killed)
     with pytest.raises(KeyboardInterrupt):
         save_state(path, {"net": layer(9)}, SETTINGS, 9)
     assert load_state(path, {"net": layer(0)}, SETTINGS) == 6

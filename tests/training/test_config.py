@@ -5,7 +5,7 @@ import pytest
 
 from flag_training.config import read_config
 from napari_flag.errors import UserError
-from napari_flag.model.flag import FlagConfig
+from napari_flag.model.config import FlagConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
 ABLATIONS = sorted((Path(__file__).parents[2] / "training" / "configs" / "ablations").glob("*.toml"))

@@ -5,13 +5,13 @@ import pytest
 import torch
 from tests.training.conftest import make_config
 
-from flag_training.alignment import Alignment
-from flag_training.denoising import Denoising, SlideBatches
-from flag_training.fit import _frame, _remember
-from flag_training.mean_head import assign_folds
-from flag_training.stage import Draw, Held
+from flag_training.engine.stage import Draw, Held
+from flag_training.stages.denoising import Alignment, Denoising, SlideBatches
+from flag_training.stages.expectation import assign_folds
+from flag_training.stages.fit import _frame, _remember
 from napari_flag.errors import UserError
-from napari_flag.model.flag import Flag, FlagConfig
+from napari_flag.model.config import FlagConfig
+from napari_flag.model.flag import Flag
 
 
 def make_network(**sizes):

@@ -6,8 +6,8 @@ import torch
 from tests.training.conftest import make_config
 
 from flag_training.config import MachineConfig
-from flag_training.devices import from_first, in_turn, open_fabric, peak_memory_mb, said_of
-from flag_training.fit import fit
+from flag_training.engine.devices import from_first, in_turn, open_fabric, peak_memory_mb, said_of
+from flag_training.stages.fit import fit
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, finish
 

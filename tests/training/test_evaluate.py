@@ -13,20 +13,21 @@ from flag_training.evaluate import (
     evaluate,
     fingerprint,
     folds_of,
+    held_out_prediction,
     keep,
     score,
+    score_flag,
     score_fold,
 )
-from flag_training.fit import fit
-from flag_training.flag_scores import held_out_prediction, score_flag
 from flag_training.methods import blinded
+from flag_training.methods.controls import Pasted
 from flag_training.methods.floors import Ridge, RidgeWithResidual, SlideMean
-from flag_training.methods.image_blind import Pasted
+from flag_training.stages.fit import fit
 from napari_flag import keys
-from napari_flag.comparison import METRICS
+from napari_flag.analysis.compare import METRICS
 from napari_flag.errors import UserError
+from napari_flag.prediction_file import find_fault, read_prediction
 from napari_flag.progress import finish
-from napari_flag.results import find_fault, read_prediction
 
 METHODS = {
     "slide mean": ("floor", SlideMean()),

@@ -3,8 +3,7 @@ import json
 
 import pytest
 
-from flag_training.cli import add_commands
-from flag_training.evaluate_command import plan_of
+from flag_training.cli import add_commands, plan_of
 from napari_flag.errors import UserError
 
 

@@ -6,14 +6,12 @@ import pytest
 from PIL import Image
 from tests.fakes import fake_prediction
 
-from flag_training.cli import add_commands
-from flag_training.figures.command import draw_all
-from flag_training.figures.dynamics import draw_dynamics, running_mean
-from flag_training.figures.sources import find_logs, find_sections
+from flag_training.cli import add_commands, draw_all
+from flag_training.figures import draw_dynamics, find_logs, find_sections, running_mean
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.figures.style import house_style
-from napari_flag.results import write_prediction
+from napari_flag.prediction_file import write_prediction
 
 
 def write_log(path, steps=40, held_out=True):

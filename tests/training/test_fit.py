@@ -5,8 +5,8 @@ from safetensors.torch import save_file
 from tests.training.conftest import make_config, make_slide
 
 from flag_training.cohort import Cohort
-from flag_training.fit import fit
-from flag_training.mean_head import assign_folds
+from flag_training.stages.expectation import assign_folds
+from flag_training.stages.fit import fit
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -63,7 +63,7 @@ def test_the_same_seed_trains_the_same_network(cohort, tmp_path):
 def test_the_mean_head_learns_what_features_tell(cohort, tmp_path):
     network = finish(fit(cohort, make_config(branch_steps=60), tmp_path))
     slide, views = make_slide("C9", "C", 9)
-    from napari_flag.model.flag import GraphTensors
+    from napari_flag.model.graph import GraphTensors
 
     with torch.inference_mode():
         context = network.encode(views[0], GraphTensors.of(slide.graph(views[0].numpy())))
@@ -88,7 +88,7 @@ def test_the_alignment_loss_pulls_tokens_towards_gene_vectors(cohort, tmp_path):
     path = tmp_path / "genes.safetensors"
     generator = torch.Generator().manual_seed(0)
     save_file({gene: torch.randn(12, generator=generator) for gene in "ABC"}, path)
-    from flag_training.alignment import Alignment
+    from flag_training.stages.denoising import Alignment
 
     config = make_config(alignment_targets=str(path)).fit
     alignment = Alignment.load(config, tuple("ABCDE"), 16)
@@ -105,7 +105,7 @@ def test_the_alignment_loss_pulls_tokens_towards_gene_vectors(cohort, tmp_path):
 
 
 def test_alignment_is_off_without_gene_vectors_and_refuses_useless_ones(tmp_path):
-    from flag_training.alignment import Alignment
+    from flag_training.stages.denoising import Alignment
 
     assert Alignment.load(make_config().fit, tuple("AB"), 16)(torch.randn(2, 2, 16)) == 0
     path = tmp_path / "genes.safetensors"

@@ -5,9 +5,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from flag_training.loop import run_loop
-from flag_training.run_log import RunLog
-from flag_training.stage import Keeping, Objective, Schedule, log_columns
+from flag_training.engine.loop import run_loop
+from flag_training.engine.stage import Keeping, Objective, RunLog, Schedule, log_columns
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 

@@ -8,15 +8,14 @@ import torch
 from tests.cohort_files import MPP, TinyEncoder, hest_folder
 from tests.training.conftest import make_config
 
-from flag_training.cohort import load_cohort
+from flag_training.cohort import held_out, load_cohort, with_store
 from flag_training.config import StoreConfig, read_config
-from flag_training.prepare.building import Encoding, build_store
-from flag_training.prepare.hest import find_metadata, hest_sources, read_metadata
-from flag_training.prepare.panels import PanelRule
-from flag_training.prepare.plan import StorePlan
-from flag_training.prepare.sources import HUMAN
-from flag_training.prepare.store import open_store
-from flag_training.stored import held_out, with_store
+from flag_training.store.building import Encoding, build_store
+from flag_training.store.hest import find_metadata, hest_sources, read_metadata
+from flag_training.store.panels import PanelRule
+from flag_training.store.plan import StorePlan
+from flag_training.store.sources import HUMAN
+from flag_training.store.store import open_store
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -75,7 +74,7 @@ def test_slides_encoded_with_other_weights_are_refused(data, tmp_path):
     import shutil
 
     shutil.copytree(data / "tiny", tmp_path / "tiny")
-    from flag_training.prepare.records import read_record, write_record
+    from flag_training.store.records import read_record, write_record
 
     path = tmp_path / "tiny" / "slides" / "TST4" / "slide.json"
     record = read_record(path, "")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from flag_training.tile_encoder import TileEncoderConfig, train_tile_encoder, vicreg_loss
+from flag_training.stages.tile_encoder import TileEncoderConfig, train_tile_encoder, vicreg_loss
 from napari_flag.progress import finish
 
 CONFIG = TileEncoderConfig(steps=4, schedule_steps=4, batch_size=8)
@@ -27,7 +27,7 @@ def test_views_that_disagree_are_punished():
 
 
 def test_a_stopped_run_resumes_with_the_same_losses(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("flag_training.tile_encoder._SAVE_EVERY", 2)
+    monkeypatch.setattr("flag_training.stages.tile_encoder._SAVE_EVERY", 2)
     whole = [step.partial for step in train_tile_encoder(images, CONFIG)]
     work = train_tile_encoder(images, CONFIG, tmp_path / "state.pt")
     first = [next(work).partial for _ in range(3)]

@@ -9,14 +9,14 @@ from tests.training.conftest import make_config
 from tests.training.test_checkpointing import flip_a_bit, saved_twice
 
 from flag_training.cli import add_run_arguments, run_folder
+from flag_training.cohort import held_out, with_store
 from flag_training.config import StoreConfig
-from flag_training.fit import train
-from flag_training.prepare.building import Encoding, build_store
-from flag_training.prepare.hest import find_metadata, hest_sources, read_metadata
-from flag_training.prepare.panels import PanelRule
-from flag_training.prepare.plan import StorePlan
-from flag_training.prepare.sources import HUMAN
-from flag_training.stored import held_out, with_store
+from flag_training.stages.fit import train
+from flag_training.store.building import Encoding, build_store
+from flag_training.store.hest import find_metadata, hest_sources, read_metadata
+from flag_training.store.panels import PanelRule
+from flag_training.store.plan import StorePlan
+from flag_training.store.sources import HUMAN
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import finish

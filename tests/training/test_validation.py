@@ -4,8 +4,8 @@ import torch
 from tests.training.conftest import make_config
 from tests.training.test_denoising import make_network
 
-from flag_training.fit import _remember, fit
-from flag_training.validation import HeldOut, split_validation
+from flag_training.stages.fit import _remember, fit
+from flag_training.stages.validation import HeldOut, split_validation
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 

@@ -1,19 +1,22 @@
 """Commands of the training package, added to ``napari-flag``.  Heavy imports wait for the command."""
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flag_training import evaluate_command, sweep_command
-from flag_training.figures import command as figures
 from flag_training.gene_targets import commands as gene_targets
-from flag_training.prepare import command as prepare
+from flag_training.store import command as prepare
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from flag_training.config import RunConfig
+    from flag_training.evaluate import Plan
+    from flag_training.methods import Method
 
 
 def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -40,9 +43,9 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         help="held-out scores to state on the data card",
     )
     parser.set_defaults(run=run_train)
-    evaluate_command.add_commands(commands)
-    sweep_command.add_commands(commands)
-    figures.add_commands(commands)
+    add_evaluate(commands)
+    add_sweep(commands)
+    add_figures(commands)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,9 +69,9 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag train``."""
     from dataclasses import replace
 
-    from flag_training.devices import is_first_process
-    from flag_training.fit import train
-    from flag_training.stored import held_out, with_store
+    from flag_training.cohort import held_out, with_store
+    from flag_training.engine.devices import is_first_process
+    from flag_training.stages.fit import train
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
 
@@ -90,7 +93,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def metrics_of(files: Sequence[Path]) -> dict[str, Any]:
     """Return what the card says of sections left out: per split, what was scored, and how to repeat it."""
-    from flag_training.result_tables import read_results
+    from flag_training.tables import read_results
 
     kinds = ("X", "sample", "X, tiles shuffled")
     told: dict[str, Any] = {"command": []}
@@ -111,7 +114,7 @@ def command_of(arguments: argparse.Namespace) -> str:
 
 def run_folder(arguments: argparse.Namespace, name: str) -> Path:
     """Return the folder of the run `name`, its damaged states replaced if that was asked."""
-    from flag_training.checkpointing import use_previous
+    from flag_training.engine.checkpointing import use_previous
 
     run: Path = arguments.folder or Path("runs") / name
     for path in use_previous(run) if arguments.use_previous else ():
@@ -129,3 +132,289 @@ def config_of(arguments: argparse.Namespace) -> "RunConfig":
     if arguments.seed is None:
         return config
     return replace(config, fit=replace(config.fit, seed=arguments.seed))
+
+
+def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add ``evaluate`` and ``tables``."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score sections that were not trained on, beside every simple method",
+        description="Leave each section (or its whole patient) out in turn, train on the rest and score it: "
+        "FLAG's X, one sample, its mean head alone, X with the tiles shuffled between spots, floors on the "
+        "same features, methods blind to the image, and published methods where asked. No image left out "
+        "is seen by the tile encoder.",
+    )
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--test", nargs="+", metavar="SECTION",
+        help="sections to score, each left out in turn (default: the test part of a store's split, at once)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unseen", nargs="+", default=[], metavar="SECTION", help="sections kept out of everything"
+    )
+    parser.add_argument(
+        "--leave-patient-out", action="store_true", help="leave out all sections of a section's patient"
+    )
+    parser.add_argument("--together", action="store_true", help="leave all of --test out at once")
+    parser.add_argument(
+        "--train-without", nargs="+", default=[], metavar="SECTION",
+        help="train a second time without these, so that every method has its better training set",
+    )  # fmt: skip
+    parser.add_argument(
+        "--once", action="store_true", help="train without the sections of --train-without only"
+    )
+    parser.add_argument(
+        "--methods", nargs="+", metavar="NAME",
+        help='what to score: FLAG, "floors", "image-blind", or names of floors (default: all of these)',
+    )  # fmt: skip
+    parser.add_argument(
+        "--baselines", nargs="+", type=Path, default=[], metavar="FILE.toml",
+        help="published methods to train too, e.g. training/configs/baselines/*.toml",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, metavar="N", help="FLAG's seeds (default: the config's)"
+    )
+    parser.add_argument(
+        "--reseed", nargs="+", default=[], metavar="NAME",
+        help="methods that are run with every seed too, such as FLAG's nearest rival",
+    )  # fmt: skip
+    parser.add_argument(
+        "--predictions", type=Path, metavar="DIR",
+        help="where to keep FLAG's held-out predictions with their truth (default: RUN/held_out)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="scores to write")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of tables")
+    parser.set_defaults(run=run_evaluate)
+    parser = commands.add_parser(
+        "tables",
+        help="turn files of scores into one page of tables",
+        description="Lay the scores of several files of `napari-flag evaluate` side by side as Markdown: "
+        "other sections, other methods, or the runs of an ablation.",
+    )
+    parser.add_argument("scores", nargs="+", type=Path, metavar="FILE.json", help="files of evaluate")
+    parser.add_argument("--title", default="Held-out scores", metavar="TEXT", help="heading of the page")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="methods to show (default: all)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.md", help="page to write (default: print it)")
+    parser.set_defaults(run=run_tables)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag evaluate``."""
+    from flag_training.cohort import held_out, with_store
+    from flag_training.evaluate import evaluate
+    from flag_training.tables import markdown, read_results, told_of
+    from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.files import check_writable, write_json
+    from napari_flag.progress import finish
+
+    config = with_store(config_of(arguments), arguments.data)
+    part = held_out(config, arguments.data)
+    plan = plan_of(arguments, config.fit.seed, part)
+    run = run_folder(arguments, config.name)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(arguments.out)
+    with ProgressLine() as line:
+        kept = arguments.predictions or run / "held_out"
+        records = finish(evaluate(config, arguments.data, run, plan, kept), line)
+    told = told_of(records, plan, command_of(arguments), config.samples)
+    write_json(told, arguments.out)
+    shown = (
+        json.dumps(told, indent=2) if arguments.json else markdown([read_results(arguments.out)], config.name)
+    )
+    sys.stdout.write(shown + "\n")
+    return 0
+
+
+def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()) -> "Plan":
+    """Return what the command line asks for.
+
+    Parameters
+    ----------
+    arguments
+        Of ``evaluate``.
+    seed
+        FLAG's, where none is asked for.
+    part
+        What is scored where no section is named: the test part of the store's split.
+
+    Raises
+    ------
+    UserError
+        When it names no section, or a method that there is not.
+    """
+    from flag_training.evaluate import Plan
+    from flag_training.methods.published import read_baseline
+    from napari_flag.errors import UserError
+
+    known = known_methods()
+    asked = arguments.methods or ["FLAG", "floors", "image-blind"]
+    groups = {"floors": "floor", "image-blind": "image-blind"}
+    strange = [name for name in asked if name != "FLAG" and name not in groups and name not in known]
+    if strange:
+        raise UserError(
+            f"There is no method called {', '.join(strange)}; choose FLAG, floors, image-blind, or of "
+            f"{'; '.join(known)}."
+        )
+    wanted = {groups.get(name, name) for name in asked}
+    methods = {name: (kind, m) for name, (kind, m) in known.items() if wanted & {name, kind}}
+    for path in arguments.baselines:
+        name, method = read_baseline(path)
+        methods[name] = ("published", method)
+    absent = [name for name in arguments.reseed if name not in methods]
+    if absent:
+        raise UserError(f"{', '.join(absent)} is not among the methods scored, so it cannot be reseeded.")
+    if not arguments.test and not part:
+        raise UserError(
+            "There is nothing to score: name sections with --test; this run has no split of a store."
+        )
+    return Plan(
+        test=tuple(arguments.test or part),
+        unseen=tuple(arguments.unseen),
+        by_patient=arguments.leave_patient_out,
+        together=arguments.together or not arguments.test,
+        train_without=tuple(arguments.train_without),
+        once=arguments.once,
+        methods=methods,
+        flag="FLAG" in asked,
+        seeds=tuple(arguments.seeds or [seed]),
+        reseeded=tuple(arguments.reseed),
+    )
+
+
+def known_methods() -> "dict[str, tuple[str, Method]]":
+    """Return the floors and the image-blind methods: name → (kind, method)."""
+    from flag_training.methods.controls import IMAGE_BLIND
+    from flag_training.methods.floors import LEARNED_FLOORS
+
+    floors = {name: ("floor", method) for name, method in LEARNED_FLOORS.items()}
+    return floors | {name: ("image-blind", method) for name, method in IMAGE_BLIND.items()}
+
+
+def run_tables(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag tables``."""
+    from flag_training.tables import markdown, read_results
+    from napari_flag.files import check_writable
+
+    page = markdown([read_results(path) for path in arguments.scores], arguments.title, arguments.only)
+    if arguments.out is None:
+        sys.stdout.write(page)
+        return 0
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(arguments.out)
+    arguments.out.write_text(page, "utf-8")
+    sys.stdout.write(f"Wrote {arguments.out}.\n")
+    return 0
+
+
+def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add ``sweep``."""
+    parser = commands.add_parser(
+        "sweep",
+        help="try values on inner validation sections",
+        description="Train at every combination of values and score X on validation sections, each left out "
+        "in turn. Test sections are kept out of everything. A killed sweep goes on where it was.",
+    )
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--vary", nargs="+", required=True, metavar="KEY=V1,V2",
+        help="values to try, e.g. fit.score_steps=100,300 network.width=64,96 samples=4,10",
+    )  # fmt: skip
+    parser.add_argument(
+        "--validate", nargs="+", required=True, metavar="SECTION", help="sections to choose values on"
+    )
+    parser.add_argument(
+        "--unseen", nargs="+", default=[], metavar="SECTION",
+        help="test sections, kept out of everything (a store's split names its own)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds (default: the config's)")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="results (default: RUN/sweep.csv)")
+    parser.set_defaults(run=run_sweep)
+
+
+def run_sweep(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag sweep``."""
+    from flag_training.cohort import held_out, with_store
+    from flag_training.evaluate import Plan
+    from flag_training.sweep import best_first, check_sections, read_grid, sweep
+    from napari_flag.analysis.compare import METRICS
+    from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.progress import finish
+
+    config = with_store(config_of(arguments), arguments.data)
+    unseen = (*arguments.unseen, *held_out(config, arguments.data))
+    check_sections(arguments.validate, unseen)
+    grid = read_grid(arguments.vary)
+    seeds = tuple(arguments.seeds or [config.fit.seed])
+    plan = Plan(tuple(arguments.validate), unseen=unseen, seeds=seeds)
+    run = run_folder(arguments, config.name)
+    table = arguments.out or run / "sweep.csv"
+    with ProgressLine() as line:
+        rows = finish(sweep(config, arguments.data, run, plan, grid, table), line)
+    sys.stdout.write("  ".join(f"{name:>9}" for name in METRICS) + "\n")
+    for values, scores in best_first(rows, grid):
+        told = ", ".join(f"{key} = {value}" for key, value in values.items())
+        sys.stdout.write("  ".join(f"{scores[name]:9.3f}" for name in METRICS) + f"  {told}\n")
+    sys.stdout.write(f"Every row is in {table}.\n")
+    return 0
+
+
+def add_figures(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add ``figures``."""
+    parser = commands.add_parser(
+        "figures",
+        help="draw training curves and held-out structure from run folders",
+        description="Draw from run folders whatever is in them: training-dynamics curves from their logs, "
+        "and, from held-out predictions that carry their truth (as evaluate leaves them), Moran's I "
+        "predicted over measured, co-expression heat maps, and the calibration of the intervals.",
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or single logs and predictions"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument(
+        "--format", choices=("png", "pdf", "svg"), default="png", help="of the pictures (default: png)"
+    )
+    parser.set_defaults(run=run_figures)
+
+
+def run_figures(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag figures``."""
+    from napari_flag.figures.style import house_style
+
+    with house_style():
+        drawn = draw_all(arguments.runs)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for name, figure in drawn.items():
+            path = arguments.out / f"{name}.{arguments.format}"
+            figure.savefig(path)
+            sys.stdout.write(f"Wrote {path}.\n")
+    return 0
+
+
+def draw_all(places: "Sequence[Path]") -> "dict[str, Figure]":
+    """Return file name → picture, of everything that `places` hold.
+
+    Raises
+    ------
+    UserError
+        When there is nothing to draw.
+    """
+    from flag_training.figures import draw_dynamics, find_logs, find_sections
+    from napari_flag.errors import UserError
+    from napari_flag.figures.agreement import draw_calibration, draw_moran
+    from napari_flag.figures.heat_maps import draw_coexpression
+
+    logs, sections = find_logs(places), find_sections(places)
+    if not logs and not sections:
+        raise UserError(
+            "There is no training log and no held-out prediction with its truth in "
+            f"{', '.join(str(place) for place in places)}; give run folders of train or evaluate."
+        )
+    found = {"training": draw_dynamics(logs)} if logs else {}
+    if sections:
+        found["moran"] = draw_moran(sections)
+        found |= {f"coexpression_{section.name}": draw_coexpression(section) for section in sections}
+    spread = [section for section in sections if section.spread is not None]
+    return found | ({"calibration": draw_calibration(spread)} if spread else {})

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flag_training.tile_encoder import TileEncoderConfig
+from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.errors import UserError
 
 

@@ -13,13 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from flag_training.config import RunConfig
-from flag_training.evaluate import Fold, Plan, fingerprint, fold_cohort, folds_of, keep
-from flag_training.fit import fit, states_name
-from flag_training.flag_scores import draw
-from flag_training.scoring import Scores, score
-from napari_flag.comparison import METRICS
+from flag_training.evaluate import Fold, Plan, Scores, draw, fingerprint, fold_cohort, folds_of, keep, score
+from flag_training.stages.fit import fit, states_name
+from napari_flag.analysis.compare import METRICS
 from napari_flag.errors import UserError
-from napari_flag.model.flag import FlagConfig
+from napari_flag.model.config import FlagConfig
 from napari_flag.progress import Step, Steps
 
 Values = dict[str, Any]

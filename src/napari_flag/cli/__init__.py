@@ -3,6 +3,6 @@
 Loads neither torch nor Qt; each command loads what it needs when it runs.
 """
 
-from napari_flag.cli.entry import main
+from napari_flag.cli.main import main
 
 __all__ = ["main"]

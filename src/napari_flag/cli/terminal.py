@@ -1,15 +1,26 @@
 """What a person sees in the terminal: results on stdout, progress and notices on stderr."""
 
+import argparse
 import json
+import math
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
 
-from napari_flag.progress import Step
-from napari_flag.widgets.time_left import TimeLeft, say_duration
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.files import check_writable
+from napari_flag.prediction_file import write_prediction
+from napari_flag.progress import Step, TimeLeft, say_duration
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 
 REDRAW_S: Final = 0.1
 LINE_EVERY_S: Final = 15.0
@@ -120,3 +131,135 @@ def say_columns(rows: Sequence[Sequence[str]], indent: str = "") -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         say(indent + "  ".join(cells).rstrip())
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def plain_help(make: Callable[..., argparse.ArgumentParser], **kwargs: Any) -> Any:
+    """Build a parser whose description keeps its lines and that takes no abbreviations."""
+    return make(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    summary: str,
+    description: str = "",
+) -> argparse.ArgumentParser:
+    """Add the command `name`, which `run` carries out, and return its parser."""
+    text = f"{summary[0].upper()}{summary[1:]}.\n\n{description}".strip()
+    parser: argparse.ArgumentParser = plain_help(
+        commands.add_parser, name=name, help=summary, description=text
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON to stdout instead of text")
+
+
+def path(text: str) -> Path:
+    """Read a path; ``~`` is the home folder."""
+    return Path(text).expanduser()
+
+
+def positive(text: str) -> float:
+    """Read a number above 0, with a decimal point or comma."""
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 0.5")
+    return value
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a type for whole numbers from `least` on."""
+
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        return int(text)
+
+    return whole
+
+
+def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool]) -> bool:
+    """Make sure, before any work, that `path` may and can be written.
+
+    Parameters
+    ----------
+    path
+        The file to be.
+    overwrite
+        The user allowed any file to be replaced.
+    is_same
+        Asked only where there is a file: whether it is the result of the very same command, so
+        that nothing is lost by replacing it.
+
+    Returns
+    -------
+    bool
+        Whether an earlier result of the same command will be replaced.
+    """
+    replaces = path.is_file() and not overwrite and is_same()
+    if path.is_file() and not overwrite and not replaces:
+        raise UserError(
+            f"{path} already exists and is not a result of this very command; give another --out, "
+            "or add --overwrite to replace it."
+        )
+    check_writable(path)
+    return replaces
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` where it is not there yet.
+
+    Raises
+    ------
+    UserError
+        When it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be made ({error.strerror}); choose another --out."
+        ) from error
+
+
+def made_by(path: Path, command: str, weights_sha256: str) -> bool:
+    """Tell whether `path` is a prediction of the same command with the same weights."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            made = file["uns"][keys.PROVENANCE]
+            stored = [made[key].asstr()[()] for key in (keys.COMMAND, keys.WEIGHTS_HASH)]
+    except (OSError, KeyError, TypeError, AttributeError):
+        return False
+    return stored == [command, weights_sha256]
+
+
+def write_or_rescue(adata: "AnnData", path: Path) -> None:
+    """Write a prediction; if its place fails after all, keep the work in the temporary folder."""
+    try:
+        write_prediction(adata, path)
+    except UserError as error:
+        folder = Path(tempfile.mkdtemp(prefix="napari-flag-"))
+        rescued = folder / path.name
+        try:
+            write_prediction(adata, rescued)
+        except UserError:
+            folder.rmdir()
+            raise error from None
+        raise UserError(
+            f"{str(error).split(';')[0]}, so the prediction was kept as {rescued}; move it to "
+            "where you want it."
+        ) from error

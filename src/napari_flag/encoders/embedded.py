@@ -6,7 +6,7 @@ A tile of 600 × 600 px at 0.683 µm/px (410 µm, about two array pitches) becom
   hematoxylin, eosin, red, green, blue and gradient magnitude, and uniform local binary patterns
   (Ojala et al. 2002) at three radii;
 * features of `TileNet`, a small convolutional network trained without labels on tiles of the
-  training slides (`flag_training.tile_encoder`), pooled over the spot and its surroundings.
+  training slides (`flag_training.stages.tile_encoder`), pooled over the spot and its surroundings.
 
 The network's weights travel inside each FLAG checkpoint, so weights and encoder cannot part.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_flag.encoders.tensors import fingerprint
+from napari_flag.encoders.foundation.state_dicts import fingerprint
 
 TILE_PX: Final = 600
 TILE_UM_PER_PX: Final = 0.683

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from platformdirs import user_cache_path
 
-from napari_flag.encoders.foundation import FoundationEncoder
+from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps

@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag.encoders.catalogue import EMBEDDED, ROWS
-from napari_flag.encoders.rows import EncoderRow
+from napari_flag.encoders.foundation.catalogue import ROWS, EncoderRow
 from napari_flag.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = [
-    "EMBEDDED",
-    "Encoder",
-    "EncoderRow",
-    "build_encoder",
-    "find_encoder",
-    "list_encoders",
-    "open_encoder",
-]
 
 
 class Encoder(Protocol):
@@ -99,8 +88,8 @@ def open_encoder(
     UserError
         No such encoder; weights not here (how to get them), damaged or of another model; no access.
     """
-    from napari_flag.encoders import hub
-    from napari_flag.encoders.foundation import load_foundation
+    from napari_flag.encoders.foundation import hub
+    from napari_flag.encoders.foundation.loader import load_foundation
     from napari_flag.progress import finish
 
     row = find_encoder(name)
@@ -115,7 +104,7 @@ def open_encoder(
 
 
 def _open_embedded(row: EncoderRow, weights: Path | None, device: "torch.device | str") -> Encoder:
-    from napari_flag.encoders.tensors import read_tensors
+    from napari_flag.encoders.foundation.state_dicts import read_tensors
 
     if weights is None:
         raise UserError(

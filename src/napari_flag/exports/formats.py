@@ -3,16 +3,19 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from napari_flag.comparison import slide_name
-from napari_flag.exports.complete import check_genes, choose_genes, with_structure
-from napari_flag.exports.maps import write_ome_tiff
+from napari_flag import keys
+from napari_flag.analysis.compare import slide_name
+from napari_flag.errors import UserError
+from napari_flag.exports.contents import check_genes, choose_genes, with_structure, write_csv
+from napari_flag.exports.contents import write_csv as csv_steps
+from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
+from napari_flag.exports.qupath import write_geojson as geojson_steps
 from napari_flag.exports.spatial_data import write_spatial_data
-from napari_flag.exports.tables import write_csv
-from napari_flag.progress import Step, Steps
-from napari_flag.results import write_prediction
+from napari_flag.prediction_file import write_prediction
+from napari_flag.progress import Step, Steps, finish
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -118,3 +121,34 @@ def export(
     for wanted, path in places:
         yield from wanted.write(chosen, path, slide)
     return tuple(path for _, path in places)
+
+
+def save_h5ad(path: str, data: Any, options: dict[str, Any]) -> list[str]:
+    """Save the prediction that the layer shows, all genes, as h5ad."""
+    write_prediction(_prediction_of(options), path)
+    return [str(path)]
+
+
+def save_csv(path: str, data: Any, options: dict[str, Any]) -> list[str]:
+    """Save the prediction that the layer shows as a table: a row per spot, a column per gene."""
+    return _finish(csv_steps, path, options)
+
+
+def save_geojson(path: str, data: Any, options: dict[str, Any]) -> list[str]:
+    """Save the prediction that the layer shows as QuPath objects: spots with their measurements."""
+    return _finish(geojson_steps, path, options)
+
+
+def _finish(write: "Callable[[AnnData, Path], Steps[None]]", path: str, options: dict[str, Any]) -> list[str]:
+    finish(write(_prediction_of(options), Path(path)))
+    return [str(path)]
+
+
+def _prediction_of(options: dict[str, Any]) -> Any:
+    adata = options.get("metadata", {}).get(keys.LAYER_ADATA)
+    if adata is None:
+        raise UserError(
+            f"The layer “{options.get('name', '')}” shows no prediction, so there is nothing to "
+            "save of it in this format; select a gene layer and save again."
+        )
+    return adata

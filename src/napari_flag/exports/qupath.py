@@ -15,17 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.comparison import slide_name
-from napari_flag.matching import dense
+from napari_flag.analysis.compare import slide_name
+from napari_flag.analysis.truth import dense
+from napari_flag.files import check_writable, write_whole_in_steps
+from napari_flag.layers.frame import spot_diameter_px
+from napari_flag.layers.overlays import colour_of
+from napari_flag.layers.raster import DEFAULT_FILL, typical_pitch
 from napari_flag.progress import Step, Steps
-from napari_flag.results import check_writable, write_whole_in_steps
-from napari_flag.slides.regions import Annotation, Colour, as_feature
-from napari_flag.viewer.domain_map import colour_of
-from napari_flag.viewer.frame import spot_diameter_px
-from napari_flag.viewer.gene_raster import DEFAULT_FILL, typical_pitch
+from napari_flag.slides.formats.geojson import Annotation, Colour, as_feature
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
 
 CORNERS: Final = 16
 """Of a spot's outline where a program does not know ``isEllipse``; a multiple of 4 keeps the bounding box."""

@@ -11,19 +11,21 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.exports.complete import RANKED
+from napari_flag.exports.contents import RANKED
+from napari_flag.files import write_whole_in_steps
+from napari_flag.layers.frame import frame_of, spot_diameter_px
+from napari_flag.layers.raster import DEFAULT_FILL, typical_pitch
+from napari_flag.prediction_file import with_storable_provenance
 from napari_flag.progress import Step, Steps
-from napari_flag.results import with_storable_provenance, write_whole_in_steps
-from napari_flag.slides.lazy import LazyLevel
-from napari_flag.slides.pixels import UInt8Array
-from napari_flag.viewer.frame import frame_of, spot_diameter_px
-from napari_flag.viewer.gene_raster import DEFAULT_FILL, typical_pitch
+from napari_flag.slides.formats.readers import UInt8Array
+from napari_flag.slides.slide import LazyLevel
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
     from napari_flag.slides.slide import Slide
+
 
 SPOTS: Final = "spots"
 TABLE: Final = "table"

@@ -7,15 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.comparison import score_values, slide_name, spot_neighbours
-from napari_flag.matching import dense
+from napari_flag.analysis.compare import score_values, slide_name, spot_neighbours
+from napari_flag.analysis.truth import dense
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.intervals import neighbouring_blocks
+from napari_flag.statistics.bootstrap import neighbouring_blocks
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_flag.comparison import Comparison
+    from napari_flag.analysis.compare import Comparison
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from napari_flag.encoders.registry import Encoder
-    from napari_flag.model.familiarity import Familiarity
     from napari_flag.model.flag import Flag
+    from napari_flag.model.out_of_distribution import Familiarity
+
 
 FORMAT: Final = 1
 DEFAULT: Final = "her2st"
@@ -121,7 +122,8 @@ class Checkpoint:
 
     def build_network(self, device: "torch.device | str" = "cpu") -> "Flag":
         """Return the FLAG network, in evaluation mode, on `device`."""
-        from napari_flag.model.flag import Flag, FlagConfig
+        from napari_flag.model.config import FlagConfig
+        from napari_flag.model.flag import Flag
 
         try:
             network = Flag(FlagConfig(**self.config))
@@ -141,7 +143,7 @@ class Checkpoint:
         UserError
             When these weights have a part of it, or one for other features.
         """
-        from napari_flag.model.familiarity import Familiarity
+        from napari_flag.model.out_of_distribution import Familiarity
 
         tensors = self._part("familiarity.")
         return Familiarity.from_tensors(tensors, self.config["features"]) if tensors else None

@@ -16,9 +16,13 @@ with the mean under its context, and the mean head, which is cross-fitted, has s
 sections left out, an F free at every σ learnt corrections of the mean that did not hold there.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -100,3 +104,23 @@ def noise_levels(n: int, generator: torch.Generator) -> Tensor:
     strata = (torch.arange(n) + torch.rand(n, generator=generator)) / n
     log_min, log_max = torch.tensor([SIGMA_MIN, SIGMA_MAX]).log()
     return torch.exp(log_min + strata * (log_max - log_min))
+
+
+def keyed_noise(seed: int, sample: int, ids: Sequence[str], genes: int) -> npt.NDArray[np.float32]:
+    """Return (len(ids), genes) unit noise; a row depends on (seed, sample, its id) alone.
+
+    Parameters
+    ----------
+    seed, sample
+        Seed of the prediction, and number of the joint sample.
+    ids
+        Spots wanted.
+    genes
+        Size of the whole panel, whatever part of it is kept afterwards.
+    """
+    rows = np.empty((len(ids), genes), np.float32)
+    for row, spot in enumerate(ids):
+        digest = hashlib.blake2b(f"{seed}\0{sample}\0{spot}".encode(), digest_size=16).digest()
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        generator.standard_normal(out=rows[row], dtype=np.float32)
+    return rows

@@ -15,7 +15,8 @@ from napari_flag.model.graph import GraphTensors
 from napari_flag.model.spatial_encoder import SpatialEncoder
 
 if TYPE_CHECKING:
-    from napari_flag.model.flag import FlagConfig
+    from napari_flag.model.config import FlagConfig
+
 
 _ROWS: Final = 4096
 """Spots per block of the kernel, so that memory stays bounded on Visium HD."""

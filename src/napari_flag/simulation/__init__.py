@@ -1,6 +1,5 @@
 """Synthetic H&E slides with known spatial expression, for the demo and the tests."""
 
-from napari_flag.simulation.bundle import demo_slide, demo_table
-from napari_flag.simulation.simulator import Simulated, simulate
+from napari_flag.simulation.simulator import Simulated, demo_slide, demo_table, simulate
 
 __all__ = ["Simulated", "demo_slide", "demo_table", "simulate"]

@@ -9,8 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from napari_flag.simulation.bundle import DEMO_SEED, NAME, write_simulated
-from napari_flag.simulation.simulator import simulate
+from napari_flag.simulation.simulator import DEMO_SEED, NAME, simulate, write_simulated
 
 
 def main() -> None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from napari_flag.simulation.noise import Canvas, Field, Mask, standardised
-from napari_flag.simulation.shapes import Planner, blob, signed_distance
+from napari_flag.simulation.fields import Canvas, Field, Mask, Planner, blob, signed_distance, standardised
 
 
 @dataclass(frozen=True, slots=True)

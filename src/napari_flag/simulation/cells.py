@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from napari_flag.simulation.anatomy import Anatomy
-from napari_flag.simulation.noise import Canvas, Field, Points
+from napari_flag.simulation.fields import Canvas, Field, Points
 
 KINDS: Final = (
     "tumour",

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from napari_flag.simulation.anatomy import Anatomy
 from napari_flag.simulation.cells import KINDS, Cells
-from napari_flag.simulation.noise import Canvas, Mask, Points
+from napari_flag.simulation.fields import Canvas, Mask, Points
 
 MAKERS: Final[dict[str, dict[str, float]]] = {
     # amplicon: scaled by the grade that is drawn

@@ -1,18 +1,23 @@
 """Spots: where on the slide expression is measured or predicted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.slides.formats.readers import Size
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from shapely import Polygon
 
+    from napari_flag.slides.slide import Slide
     from napari_flag.slides.tissue import Tissue
+
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -148,8 +153,6 @@ def estimate_mpp(spots: Spots) -> float:
     UserError
         When the pitch is unknown, or the spots form no lattice.
     """
-    from napari_flag.slides.lattice import fitted_pitch
-
     if spots.pitch_um is None:
         raise UserError(
             "µm/px cannot be estimated because the pitch of these spots in µm is not known; give "
@@ -208,3 +211,264 @@ def _inside(area: "Tissue | Sequence[Polygon]", xy: FloatArray) -> npt.NDArray[n
     shapely.prepare(union)
     inside: npt.NDArray[np.bool_] = shapely.contains_xy(union, xy[:, 0], xy[:, 1])
     return inside
+
+
+TRIMMED: Final = 4.0
+"""Residuals beyond this many robust standard deviations are left out of the fit."""
+LOOSEST: Final = 0.3
+"""Median residual, in pitches, beyond which positions and array do not belong together."""
+LEAST_ORDER: Final = 0.5
+"""Bond-orientational order (|mean exp(i n angle)|, 1 for a perfect lattice) of a real lattice."""
+CELL: Final[dict[Lattice, float]] = {"square": 1.0, "hex": np.sqrt(3) / 4}
+"""Area per (row, column) step in squared pitches; in Visium's count a hex step is half a pitch
+across and √3/2 down."""
+
+
+def lattice_of(array: IntArray) -> Lattice:
+    """Return "hex" where row + column always has one parity, as Visium counts, else "square"."""
+    parity = array.sum(axis=1) % 2
+    return "hex" if len(parity) > 1 and (parity == parity[0]).all() else "square"
+
+
+def fitted_pitch(spots: Spots) -> float:
+    """Return the centre-to-centre distance in pixels of the lattice fitted to `spots`."""
+    if spots.array is None:
+        lattice, array, rows = _found_array(spots.xy, spots.lattice)
+        return _pitch(array, spots.xy[rows], lattice)
+    lattice = lattice_of(spots.array) if spots.lattice == "none" else spots.lattice
+    return _pitch(spots.array, spots.xy, lattice)
+
+
+def _pitch(array: IntArray, xy: FloatArray, lattice: Lattice) -> float:
+    """Fit xy = array @ steps + origin and return the pitch that the unit cell's area gives."""
+    design = np.column_stack([array, np.ones(len(array))]).astype(np.float64)
+    keep = np.ones(len(xy), dtype=bool)
+    for _ in range(10):
+        if np.linalg.matrix_rank(design[keep] - design[keep].mean(axis=0)) < 2:
+            raise UserError(
+                f"{len(xy)} spots in one line do not show the array's lattice, so µm/px cannot be "
+                "estimated; give it by hand (--mpp)."
+            )
+        steps = np.linalg.lstsq(design[keep], xy[keep], rcond=None)[0]
+        residual = np.linalg.norm(design @ steps - xy, axis=1)
+        trimmed = residual <= TRIMMED * max(np.median(residual) / 1.18, 1e-9)
+        if (trimmed == keep).all():
+            break
+        keep = trimmed
+    pitch = float(np.sqrt(abs(np.linalg.det(steps[:2])) / CELL[lattice]))
+    if not pitch > 0 or np.median(residual) > LOOSEST * pitch:
+        raise UserError(
+            "The spots' positions do not follow their array coordinates, so µm/px cannot be "
+            "estimated from them; check the table, or give µm/px by hand (--mpp)."
+        )
+    return pitch
+
+
+def _found_array(xy: FloatArray, lattice: Lattice) -> tuple[Lattice, IntArray, npt.NDArray[np.int64]]:
+    """Find the lattice among positions: its kind, array coordinates, and the rows they are for.
+
+    Directions to the nearest neighbours fold onto one another in a square (4-fold) or hexagonal
+    (6-fold) lattice; from a spot, neighbours are then counted outwards step by step.
+    """
+    from scipy.spatial import cKDTree
+
+    none = UserError(
+        "The spots form no regular lattice and the table has no array coordinates, so µm/px cannot "
+        "be estimated from them; give it by hand (--mpp)."
+    )
+    if len(xy) < 4:
+        raise none
+    tree = cKDTree(xy)
+    near, _ = tree.query(xy, k=min(5, len(xy)))
+    # The second to fourth neighbour: on a jittering lattice the first is the shortest by chance.
+    pitch = float(np.median(near[:, 2:]))
+    pairs = tree.query_pairs(1.25 * pitch, output_type="ndarray")
+    if len(pairs) < 3:
+        raise none
+    bonds = xy[pairs[:, 1]] - xy[pairs[:, 0]]
+    angles = np.arctan2(bonds[:, 1], bonds[:, 0])
+    folds: dict[Lattice, int] = {"square": 4, "hex": 6}
+    kinds: list[Lattice] = ["square", "hex"] if lattice == "none" else [lattice]
+    order = {kind: complex(np.exp(1j * folds[kind] * angles).mean()) for kind in kinds}
+    kind = max(kinds, key=lambda k: abs(order[k]))
+    if abs(order[kind]) < LEAST_ORDER:
+        raise none
+    turn = float(np.angle(order[kind])) / folds[kind]
+    array, rows = _walked(xy, pairs, _basis(kind, pitch, turn))
+    return kind, array, rows
+
+
+def _basis(kind: Lattice, pitch: float, turn: float) -> FloatArray:
+    """Return the (2, 2) steps in pixels of one row and one column, `turn` radians from the x axis."""
+    along = pitch * np.array([np.cos(turn), np.sin(turn)])
+    across = pitch * np.array([-np.sin(turn), np.cos(turn)])
+    if kind == "hex":
+        return np.stack([across * np.sqrt(3) / 2, along / 2])
+    return np.stack([across, along])
+
+
+def _walked(
+    xy: FloatArray, pairs: npt.NDArray[np.int64], basis: FloatArray
+) -> tuple[IntArray, npt.NDArray[np.int64]]:
+    """Count lattice steps outwards over the largest connected piece; return counts and its rows."""
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
+    n = len(xy)
+    graph = sparse.coo_matrix((np.ones(len(pairs)), pairs.T), shape=(n, n)).tocsr()
+    _, piece = csgraph.connected_components(graph, directed=False)
+    rows = np.flatnonzero(piece == np.bincount(piece).argmax())
+    visited, parent = csgraph.breadth_first_order(graph, rows[0], directed=False)
+    array = np.zeros((n, 2), np.int64)
+    inverse = np.linalg.inv(basis)
+    for i in visited[1:]:
+        step = (xy[i] - xy[parent[i]]) @ inverse
+        array[i] = array[parent[i]] + np.rint(step).astype(np.int64)
+    return array[rows], rows
+
+
+ALIKE: Final = 0.03
+"""Relative difference of image sizes that rounding and re-exporting explain; copies differ more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Smaller copies of the full-resolution image a table counts its pixels in.
+
+    Parameters
+    ----------
+    factors
+        Pixels of the copy per full-resolution pixel, by the copy's name: "hires", "lowres".
+    sizes
+        (width, height) of the copies whose image is at hand.
+    """
+
+    factors: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+
+    @property
+    def full_size(self) -> tuple[float, float] | None:
+        """(width, height) of the full-resolution image, from its largest copy; None if unknown."""
+        known = [name for name in self.sizes if name in self.factors]
+        if not known:
+            return None
+        name = max(known, key=lambda n: self.factors[n])
+        width, height = self.sizes[name]
+        return width / self.factors[name], height / self.factors[name]
+
+    def fit(self, slide: "Slide", xy: FloatArray, path: Path) -> tuple[float, tuple[str, ...]]:
+        """Return px of `slide` per px of the table, and a notice when that is not 1.
+
+        Parameters
+        ----------
+        slide
+            The slide at hand.
+        xy
+            (n, 2) positions in the table's pixels.
+        path
+            The table, for messages.
+
+        Raises
+        ------
+        UserError
+            When the slide is none of the images the table knows.
+        """
+        if not self.factors or len(xy) == 0:
+            return 1.0, ()
+        candidates = {"full-resolution": 1.0, **self.factors}
+        fits = [name for name, factor in candidates.items() if self._fits(slide, xy, factor)]
+        if not fits:
+            raise self._misfit(slide, xy, path)
+        name = max(fits, key=lambda n: candidates[n])
+        factor = float(candidates[name])
+        if factor == 1.0:
+            return 1.0, ()
+        notice = (
+            f"{slide.path.name} is the {name} image of {path.name}, so positions are scaled by "
+            f"{factor:.4g}; the full-resolution image shows more detail."
+        )
+        return factor, (notice,)
+
+    def _fits(self, slide: "Slide", xy: FloatArray, factor: float) -> bool:
+        full = self.full_size
+        if full is not None:
+            ratio = np.array(slide.size) / (np.array(full) * factor)
+            return bool((abs(ratio - 1) <= ALIKE + 1 / min(slide.size)).all())
+        return bool((xy * factor <= slide.size).all() and (xy >= 0).all())
+
+    def _misfit(self, slide: "Slide", xy: FloatArray, path: Path) -> UserError:
+        full = self.full_size
+        if full is None:
+            expected = f"spots reach to x {xy[:, 0].max():.0f}, y {xy[:, 1].max():.0f} px"
+        else:
+            expected = f"its full-resolution image is {full[0]:.0f} × {full[1]:.0f} px"
+        copies = " or ".join(f"{name} ({factor:.4g})" for name, factor in self.factors.items())
+        return UserError(
+            f"{slide.path.name} ({slide.size[0]} × {slide.size[1]} px) does not belong to "
+            f"{path.name}: {expected}, or a {copies} copy of that; choose the image this table "
+            "was made on."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SpotTable:
+    """Spots of one slide with what came along.
+
+    Parameters
+    ----------
+    spots
+        The spots, in pixels of the slide at hand.
+    measured
+        Raw counts (csr float32) of those spots that have them, in their order; None without any.
+    technology
+        As a person calls it: "Spatial Transcriptomics", "Visium", "h5ad".
+    notices
+        Sentences the user should see: spots left out, scale factors used, ...
+    image_scale
+        Level-0 px of the slide at hand per px of the table; not 1 when the image is Space Ranger's
+        hires or lowres one.
+    mpp, mpp_source
+        µm per level-0 px of the slide at hand as the table states it; None and "" when it does not.
+    """
+
+    spots: Spots
+    measured: "AnnData | None"
+    technology: str
+    notices: tuple[str, ...] = ()
+    image_scale: float = 1.0
+    mpp: float | None = None
+    mpp_source: str = ""
+
+    def noticing(self, notice: str) -> "SpotTable":
+        """Return the same table with one more notice."""
+        return replace(self, notices=(*self.notices, notice))
+
+
+def refuse_outside(xy: FloatArray, slide: "Slide", path: Path) -> None:
+    """Refuse a table whose spots lie outside `slide`: it belongs to another one."""
+    width, height = slide.size
+    outside = ((xy < 0) | (xy > (width, height))).any(axis=1)
+    if outside.any():
+        (left, top), (right, bottom) = xy.min(axis=0), xy.max(axis=0)
+        raise UserError(
+            f"{outside.sum()} of {len(xy)} spots of {path.name} (x {left:.0f} to {right:.0f}, "
+            f"y {top:.0f} to {bottom:.0f} px) lie outside {slide.path.name} ({width} × {height} "
+            "px); choose the table of this slide, or the image the table was made on."
+        )
+
+
+def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
+    """Return `table` with the counts of its spots, saying how many have none."""
+    rows = measured.obs_names.get_indexer(list(table.spots.ids))
+    missing = int((rows < 0).sum())
+    if missing == len(rows) > 0:
+        raise UserError(
+            f"No spot of the table is in {source.name} (which names them like "
+            f"{measured.obs_names[0]!r}, the table like {table.spots.ids[0]!r}); choose the counts "
+            "of the same section."
+        )
+    table = replace(table, measured=measured[rows[rows >= 0]].copy())
+    if missing:
+        said = f"{missing} of {len(rows)} spots have no counts in {source.name}."
+        return table.noticing(said)
+    return table

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.slides.pixels import UInt8Array
+from napari_flag.slides.formats.readers import UInt8Array
 from napari_flag.slides.slide import Slide
 
 SAME: Final = 0.005

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag.slides.pixels import UInt8Array
-from napari_flag.slides.regions import read_regions, write_regions
+from napari_flag.slides.formats.readers import UInt8Array
 from napari_flag.slides.slide import Slide
 
 if TYPE_CHECKING:
     from shapely import Polygon
 
-__all__ = ["Tissue", "find_tissue", "read_regions", "write_regions"]
 
 BoolArray = npt.NDArray[np.bool_]
 FloatImage = npt.NDArray[np.float32]

@@ -8,7 +8,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
 from napari_flag.statistics.accuracy import BoolArray, FloatArray, constant_genes, pearson
-from napari_flag.statistics.autocorrelation import ALIKE
+from napari_flag.statistics.neighbours import ALIKE
 
 
 def gene_correlations(values: npt.NDArray[Any]) -> FloatArray:

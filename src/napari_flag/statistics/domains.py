@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.autocorrelation import Neighbours
+from napari_flag.statistics.neighbours import Neighbours
 
 Labels = npt.NDArray[np.int64]
 

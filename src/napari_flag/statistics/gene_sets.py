@@ -14,10 +14,11 @@ from scipy.stats import hypergeom, rankdata
 
 from napari_flag.errors import UserError
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.significance import q_values
+from napari_flag.statistics.moran import q_values
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 LEVELS: Final = 25
 """Levels of mean expression within which a set is held against other genes (scanpy's `n_bins`)."""

@@ -16,9 +16,8 @@ from tests.gene_model_files import (
     write_word_embedding,
 )
 
-from flag_training.gene_targets.cellplm import cellplm_table
 from flag_training.gene_targets.geneformer import geneformer_table, read_vocabulary
-from flag_training.gene_targets.scgpt import scgpt_table
+from flag_training.gene_targets.static_tables import cellplm_table, scgpt_table
 from napari_flag.errors import UserError
 
 PANEL = ["VIM", "NOVEL", "ERBB2"]

@@ -2,12 +2,7 @@ import gzip
 
 import pytest
 
-from flag_training.gene_targets.panel import (
-    ensembl_ids,
-    read_gene_ids,
-    read_panel_file,
-    refuse_other_species,
-)
+from flag_training.gene_targets.panel import ensembl_ids, read_gene_ids, read_panel_file, refuse_other_species
 from napari_flag.errors import UserError
 
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from flag_training.gene_targets.unpickling import read_dictionary
+from flag_training.gene_targets.restricted import read_dictionary
 from napari_flag.errors import UserError
 
 

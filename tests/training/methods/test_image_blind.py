@@ -5,7 +5,7 @@ import pytest
 
 from flag_training.cohort import Cohort
 from flag_training.methods import blinded
-from flag_training.methods.image_blind import IMAGE_BLIND, Pasted, centred_array
+from flag_training.methods.controls import IMAGE_BLIND, Pasted, centred_array
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 

@@ -24,6 +24,7 @@ from napari_flag.statistics.coexpression import gene_correlations, gene_structur
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
 Array = npt.NDArray[np.float64]
 
 _LARGEST: Final = 0.999

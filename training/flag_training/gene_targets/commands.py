@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flag_training.gene_targets.table import GeneTable
 
+
 Kinds = Any
 """argparse's subparsers, which have no public name."""
 
@@ -186,7 +187,7 @@ def run_geneformer(arguments: argparse.Namespace) -> int:
 def run_scgpt(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets scgpt``."""
     from flag_training.gene_targets.panel import read_panel_file
-    from flag_training.gene_targets.scgpt import scgpt_table
+    from flag_training.gene_targets.static_tables import scgpt_table
 
     _write(arguments.out, scgpt_table(arguments.folder, read_panel_file(arguments.panel)))
     return 0
@@ -194,8 +195,8 @@ def run_scgpt(arguments: argparse.Namespace) -> int:
 
 def run_cellplm(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets cellplm``."""
-    from flag_training.gene_targets.cellplm import cellplm_table
     from flag_training.gene_targets.panel import read_panel_file
+    from flag_training.gene_targets.static_tables import cellplm_table
 
     panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
     _write(arguments.out, cellplm_table(arguments.folder, panel, ids))

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from flag_training.gene_targets.bert import embed, load_bert
 from flag_training.gene_targets.geneformer import (
     RankValueEncoder,
     Vocabulary,
+    embed,
+    load_bert,
     read_vocabulary,
     weights_file,
 )
@@ -32,10 +33,11 @@ from flag_training.gene_targets.spot_vectors import (
 from flag_training.gene_targets.table import file_hash
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
-from napari_flag.slides.expression import GENE_IDS
+from napari_flag.slides.formats.counts import GENE_IDS
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
 
 _LAYOUT: Final = 1
 """Counts up when the files change their meaning."""

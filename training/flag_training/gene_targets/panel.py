@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from flag_training.gene_targets.unpickling import read_dictionary
+from flag_training.gene_targets.restricted import read_dictionary
 from napari_flag.errors import UserError
 
 _ENSEMBL: Final = re.compile(r"(ENS[A-Z]*G\d{8,})(\.\d+)?")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from flag_training.prepare.store import STORE_RECORD, open_store
+from flag_training.store.store import STORE_RECORD, open_store
 from napari_flag.errors import UserError
 from napari_flag.slides.tables import read_measured
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
 
 KEPT_BACK: Final = frozenset({"C6", "SPA137"})
 """Section of HER2ST (and its name in HEST) kept for independent scoring: nothing here may learn from it."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flag_training.gene_targets.bert import SpotVectors
+from flag_training.gene_targets.geneformer import SpotVectors
 from napari_flag.errors import UserError
 
 CHUNK: Final = 32

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flag_training.cohort import Cohort, TrainingSlide
-from flag_training.loop import update_average
+from flag_training.engine.loop import update_average
 from flag_training.methods.method import FloatArray
 from napari_flag.progress import Step, Steps
 

@@ -1,0 +1,1 @@
+"""AnnData in, frozen result out: the only caller of the statistics."""

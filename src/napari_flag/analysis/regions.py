@@ -1,0 +1,209 @@
+"""What tells a region from the rest of the section: genes, gene sets, and whether the truth agrees.
+
+Everything is computed on the prediction and, where it was measured, on the truth of the same spots.
+Holds no Qt.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.analysis.domains import (
+    MEASURED,
+    PREDICTED,
+)
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, Steps
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import shapely
+    from anndata import AnnData
+
+    from napari_flag.statistics.markers import Overlap
+
+
+BoolArray = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+TOPS: Final = (20, 50)
+"""How many first genes of prediction and truth are held against each other."""
+LEVEL: Final = 0.05
+"""False discovery rate at which a gene counts as differential for the gene sets."""
+FEWEST_GENES: Final = 5
+"""Where fewer genes pass `LEVEL`, gene sets are sought among none: chance alone would fill them."""
+GENES_AT_ONCE: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RegionNumbers:
+    """One region against another, or against the rest.
+
+    Parameters
+    ----------
+    genes
+        gene, and for each source at hand: inside_*, outside_* (means, log2(count + 1)), difference_*,
+        score_* (Wilcoxon's z) and q_*; NaN where a gene was not measured.
+    rankings
+        Source → genes, those most raised in the region first.
+    overlaps
+        Shared by the first 20 and 50 of prediction and truth; empty without truth.
+    spots
+        Source → spots inside and outside that were compared.
+    """
+
+    genes: "pd.DataFrame"
+    rankings: dict[str, tuple[str, ...]]
+    overlaps: "tuple[Overlap, ...]"
+    spots: dict[str, tuple[int, int]]
+
+    def raised(self, source: str) -> tuple[str, ...]:
+        """Return the genes raised in the region at a false discovery rate of 5 %, the clearest first."""
+        table = self.genes.set_index("gene")
+        passed = (table[f"q_{source}"] < LEVEL) & (table[f"difference_{source}"] > 0)
+        return tuple(gene for gene in self.rankings[source] if passed[gene])
+
+
+def sources(adata: "AnnData") -> tuple[str, ...]:
+    """Return which sources `adata` has."""
+    return (PREDICTED, MEASURED) if keys.MEASURED in adata.layers else (PREDICTED,)
+
+
+def compare_regions(adata: "AnnData", inside: BoolArray, outside: BoolArray | None) -> Steps[RegionNumbers]:
+    """Compare spots `inside` with those `outside`, in prediction and truth.
+
+    Parameters
+    ----------
+    adata
+        A prediction, with ``layers["measured"]`` or without.
+    inside, outside
+        (n,) bool; None takes all other spots.
+
+    Raises
+    ------
+    UserError
+        When a region holds too few spots, or a spot lies in both.
+    """
+    from napari_flag.statistics.markers import overlap_at
+
+    rest = ~inside if outside is None else outside
+    whole: pd.DataFrame | None = None
+    rankings, spots = {}, {}
+    for source in sources(adata):
+        found, counted = yield from _one_source(adata, source, inside, rest)
+        rankings[source], spots[source] = tuple(found["gene"]), counted
+        named = found.rename(columns=lambda name: name if name == "gene" else f"{name}_{source}")  # noqa: B023
+        whole = named if whole is None else whole.merge(named, on="gene", how="left")
+    assert whole is not None
+    overlaps: tuple[Overlap, ...] = ()
+    if MEASURED in rankings:
+        overlaps = tuple(overlap_at(rankings[PREDICTED], rankings[MEASURED], k) for k in TOPS)
+    return RegionNumbers(whole, rankings, overlaps, spots)
+
+
+def _one_source(
+    adata: "AnnData", source: str, inside: BoolArray, outside: BoolArray
+) -> "Steps[tuple[pd.DataFrame, tuple[int, int]]]":
+    """Return the table of one source, clearest genes first, and how many spots were compared."""
+    import pandas as pd
+
+    from napari_flag.statistics.markers import differential_genes
+    from napari_flag.statistics.moran import q_values
+
+    rows, columns = _known(adata, source)
+    a, b = inside[rows], outside[rows]
+    genes = [str(gene) for gene in adata.var_names[columns]]
+    parts = []
+    for start in range(0, len(genes), GENES_AT_ONCE):
+        yield Step(f"Comparing regions, {source}", start, len(genes), "genes")
+        here = columns[start : start + GENES_AT_ONCE]
+        values = _values(adata, source, rows, here)
+        parts.append(differential_genes(values, genes[start : start + GENES_AT_ONCE], a, b))
+    table = pd.concat(parts, ignore_index=True)
+    table["q"] = q_values(table["p"].to_numpy(np.float64))
+    table = table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    table = table.rename(columns={"mean_inside": "inside", "mean_outside": "outside"})
+    return table[["gene", "inside", "outside", "difference", "score", "q"]], (int(a.sum()), int(b.sum()))
+
+
+def enrich(numbers: RegionNumbers, sets: Mapping[str, Sequence[str]]) -> "dict[str, pd.DataFrame]":
+    """Find gene sets that hold more of the region's raised genes than chance gives.
+
+    Parameters
+    ----------
+    numbers
+        Of the region.
+    sets
+        Name → genes.
+
+    Returns
+    -------
+    dict
+        Source → `gene_sets.over_representation`; empty where fewer than five genes are raised.
+    """
+    from napari_flag.statistics.gene_sets import over_representation
+
+    found = {}
+    for source, ranking in numbers.rankings.items():
+        raised = numbers.raised(source)
+        chosen = raised if len(raised) >= FEWEST_GENES else ()
+        found[source] = over_representation(chosen, ranking, sets)
+    return found
+
+
+def _known(adata: "AnnData", source: str) -> tuple[Numbers, Numbers]:
+    """Return the spots and the genes for which the source has values."""
+    if source == PREDICTED:
+        return np.arange(adata.n_obs), np.arange(adata.n_vars)
+    from napari_flag.analysis.truth import dense
+
+    known = np.isfinite(dense(adata.layers[keys.MEASURED]))
+    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    if not len(rows):
+        raise UserError(
+            "The measured layer of this prediction is empty; choose the counts of this section in the "
+            "Compare dock."
+        )
+    return rows, columns
+
+
+def _values(adata: "AnnData", source: str, rows: Numbers, columns: Numbers) -> npt.NDArray[Any]:
+    from napari_flag.analysis.truth import dense
+
+    matrix = adata.X if source == PREDICTED else adata.layers[keys.MEASURED]
+    return dense(matrix[rows][:, columns])
+
+
+def mask_of(polygons: Sequence[Any], xy: npt.NDArray[np.float64]) -> BoolArray:
+    """Return (n,) which of (n, 2) level-0 px centres lie inside any of `polygons`."""
+    from shapely import contains_xy, union_all
+
+    found: BoolArray = contains_xy(union_all(list(polygons)), xy[:, 0], xy[:, 1])
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """Some spots of the current prediction, under a name.
+
+    Parameters
+    ----------
+    name
+        What it is called: of a shape drawn, of a QuPath annotation, of a domain.
+    mask
+        (n,) bool, which spots of the prediction belong to it.
+    polygon
+        Its outline in level-0 px, (x, y); None where it was never drawn (a domain).
+    """
+
+    name: str
+    mask: BoolArray
+    polygon: "shapely.Polygon | shapely.MultiPolygon | None" = None
+
+    @property
+    def spots(self) -> int:
+        """How many spots belong to it."""
+        return int(np.count_nonzero(self.mask))

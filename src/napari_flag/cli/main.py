@@ -1,0 +1,127 @@
+"""Parse the command line, run the command, and turn whatever goes wrong into one sentence."""
+
+import argparse
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Final
+
+from napari_flag import __version__, keys
+from napari_flag.cli import analyse, predict, resources
+from napari_flag.cli.terminal import Commands, plain_help
+from napari_flag.errors import UserError
+
+DONE: Final = 0
+OUR_FAULT: Final = 1
+USER_CAN_FIX: Final = 2
+CANCELLED: Final = 130
+TRAINING: Final = "flag_training"
+
+COMMANDS: Final = (
+    predict.add_predict,
+    analyse.add_compare,
+    analyse.add_report,
+    analyse.add_export,
+    resources.add_demo,
+    resources.add_weights,
+    resources.add_encoders,
+    resources.add_doctor,
+)
+"""What adds a command to the parser, in the order of the help."""
+
+DESCRIPTION: Final = f"""\
+Predict spatial gene expression from H&E slides. {keys.RESEARCH_USE_ONLY}
+
+Exit code 0: done; 2: something you can put right, said in one sentence; 1: our fault; 130: cancelled.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the program's name; None takes them from the shell.
+    """
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has said what was wrong, or printed the help
+        return stop.code if isinstance(stop.code, int) else USER_CAN_FIX
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would log, our sentence says
+    return _run(args)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every command, those of the training package too where it is there."""
+    parser: argparse.ArgumentParser = plain_help(
+        argparse.ArgumentParser, prog="napari-flag", description=DESCRIPTION
+    )
+    parser.add_argument("--version", action="version", version=f"napari-flag {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(commands)
+    _add_training_commands(commands)
+    _add_debug(commands)
+    return parser
+
+
+def _add_debug(commands: Commands) -> None:
+    """Let ``--debug`` stand after the command too, however deep the command is."""
+    for parser in commands.choices.values():
+        parser.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show where an error came from",
+        )
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                _add_debug(action)
+
+
+def _add_training_commands(commands: Commands) -> None:
+    if importlib.util.find_spec(TRAINING) is None:
+        return
+    if importlib.util.find_spec(f"{TRAINING}.cli") is not None:
+        importlib.import_module(f"{TRAINING}.cli").add_commands(commands)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        return int(args.run(args))
+    except UserError as error:
+        return _say(str(error), args, USER_CAN_FIX)
+    except KeyboardInterrupt:
+        return _say("cancelled, nothing was written", args, CANCELLED)
+    except MemoryError:
+        return _say(
+            "This computer ran out of memory; predict a part of the slide with --region, or close "
+            "other programs.",
+            args,
+            USER_CAN_FIX,
+        )
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); Python would complain again on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:  # noqa: BLE001 - the last stop before the user
+        what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": .")
+        return _say(
+            f"Something went wrong inside napari-flag ({what}); please run the command again with "
+            f"--debug and report what it prints to the makers of napari-flag.",
+            args,
+            OUR_FAULT,
+        )
+
+
+def _say(sentence: str, args: argparse.Namespace, code: int) -> int:
+    if args.debug:
+        traceback.print_exc()
+    print(sentence, file=sys.stderr)  # noqa: T201 - this is the command line
+    return code

@@ -1,0 +1,332 @@
+"""``napari-flag encoders``: what tiles can be read with, whether it is here, and how to get it."""
+
+import argparse
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from napari_flag import keys
+from napari_flag.cli import terminal
+from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
+from napari_flag.errors import UserError
+
+if TYPE_CHECKING:
+    from napari_flag.encoders.foundation.catalogue import EncoderRow
+
+
+DOWNLOAD = """\
+Downloads the weights from huggingface.co into the Hugging Face cache, after showing licence and
+size. Gated weights must be asked for on their page first; log in with `hf auth login`, or set
+HF_TOKEN. The token is only ever sent to the hub. No code is downloaded or run.
+"""
+
+
+def add_encoders(commands: terminal.Commands) -> None:
+    """Add ``encoders``."""
+    encoders = terminal.add_command(
+        commands, "encoders", list_encoders, summary="list, show or download encoders"
+    ).add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listing = terminal.add_command(encoders, "list", list_encoders, summary="list the encoders")
+    terminal.add_json(listing)
+    show = terminal.add_command(
+        encoders, "show", show_encoder, summary="show licence, access, tile and where the weights are"
+    )
+    show.add_argument("name", metavar="NAME", help="a name from `encoders list`")
+    terminal.add_json(show)
+    take = terminal.add_command(
+        encoders,
+        "download",
+        download_encoder,
+        summary="download the weights of an encoder",
+        description=DOWNLOAD,
+    )
+    take.add_argument("name", metavar="NAME", help="a name from `encoders list`")
+    take.add_argument("--yes", action="store_true", help="agree to the licence and do not ask")
+
+
+def list_encoders(args: argparse.Namespace) -> int:
+    """Print all encoders, a line each."""
+    from napari_flag.encoders.registry import list_encoders
+
+    told = [_tell(row) for row in list_encoders()]
+    if args.json:
+        say_json(told)
+        return 0
+    say_columns(
+        [
+            [
+                row["name"],
+                f"{row['dim']} features",
+                f"{row['tile_um']:.0f} µm tile",
+                row["licence"] + (", must be asked for" if row["gated"] else ""),
+                row["where"] or "not on this computer",
+            ]
+            for row in told
+        ]
+    )
+    return 0
+
+
+def show_encoder(args: argparse.Namespace) -> int:
+    """Print all there is to know of one encoder."""
+    from napari_flag.encoders.foundation.hub import how_to_get
+    from napari_flag.encoders.registry import find_encoder
+
+    row = find_encoder(args.name)
+    told = _tell(row)
+    if args.json:
+        say_json(told)
+        return 0
+    here = f"{told['where']}: {told['path']}" if told["path"] else told["where"]
+    access = "must be asked for" if row.gated else "open"
+    lines = [
+        ["what", f"{row.title}, {row.about}"],
+        ["licence", row.licence],
+        ["access", f"{access}, {row.source}"],
+        ["features", str(row.dim) + (f" ({told['pooling']})" if "pooling" in told else "")],
+        ["tile", f"{row.tile_px} px at {row.mpp:g} µm/px ({told['tile_um']:.0f} µm)"],
+    ]
+    if row.recipe is not None:
+        lines += [
+            ["seen", told["seen"]],
+            ["precision", f"{row.recipe.precision} on a GPU, float32 on a CPU"],
+            ["code", "none from the hub is run"],
+        ]
+    lines.append(["weights", here or f"not on this computer; {how_to_get(row)}"])
+    say(row.name)
+    say_columns(lines, indent="  ")
+    return 0
+
+
+def download_encoder(args: argparse.Namespace) -> int:
+    """Download the weights of one encoder, with consent."""
+    from napari_flag.encoders.foundation import hub
+    from napari_flag.encoders.registry import find_encoder
+    from napari_flag.progress import finish
+
+    row = find_encoder(args.name)
+    if row.recipe is not None and (found := hub.find_weights(row)) is not None:
+        say(f"The weights of {row.title} are here already ({found.where}: {found.path}).")
+        return 0
+    file, size = hub.check_access(row)
+    much = f", {size / 1e9:.1f} GB" if size else ""
+    say(f"{file} of {row.title}{much}, from {row.source}; licence: {row.licence}.")
+    if not args.yes:
+        _ask_consent(row)
+    with ProgressLine() as line:
+        path = finish(hub.download(row), line)
+    say(f"Wrote {path}")
+    return 0
+
+
+def _ask_consent(row: "EncoderRow") -> None:
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"Nobody is there to agree to the licence of {row.title} ({row.licence}); read {row.source}, "
+            "then run the command again with --yes."
+        )
+    sys.stdout.write("Download, and agree to that licence? [y/N] ")
+    sys.stdout.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UserError(
+            f"The weights of {row.title} were not downloaded, as you did not agree; nothing changed."
+        )
+
+
+def _tell(row: "EncoderRow") -> dict[str, Any]:
+    """Return what is known of an encoder, and where its weights are on this computer."""
+    from napari_flag.encoders.foundation.hub import find_weights
+
+    told: dict[str, Any] = {
+        "name": row.name,
+        "title": row.title,
+        "about": row.about,
+        "dim": row.dim,
+        "tile_px": row.tile_px,
+        "um_per_px": row.mpp,
+        "tile_um": round(row.tile_px * row.mpp, 1),
+        "licence": row.licence,
+        "gated": row.gated,
+        "source": row.source,
+        "remote_code": False,
+    }
+    if row.recipe is None:
+        return told | {"where": row.source, "path": None}
+    found = find_weights(row)
+    size = row.recipe.resize_px or row.recipe.crop_px
+    cut = "" if size == row.recipe.crop_px else f", centre {row.recipe.crop_px} px"
+    resized = "as it is" if size == row.tile_px else f"resized to {size} px ({row.recipe.interpolation})"
+    pooling = getattr(row.recipe.architecture, "pooling", None)
+    return told | {
+        "repository": row.recipe.repository,
+        "files": list(row.recipe.files),
+        "seen": f"{resized}{cut}",
+        "precision": row.recipe.precision,
+        **({"pooling": pooling.value} if pooling is not None else {}),
+        "where": found.where if found else None,
+        "path": str(found.path) if found else None,
+    }
+
+
+def add_weights(commands: terminal.Commands) -> None:
+    """Add ``weights``."""
+    weights = terminal.add_command(
+        commands, "weights", list_weights, summary="list, show or import weights"
+    ).add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listing = terminal.add_command(weights, "list", list_weights, summary="list the weights")
+    terminal.add_json(listing)
+    show = terminal.add_command(
+        weights,
+        "show",
+        show_weights,
+        summary="show what weights were trained on, how well they do, and what they are not for",
+    )
+    show.add_argument("name", metavar="NAME|FILE", help="a name from `weights list`, or a file")
+    terminal.add_json(show)
+    take = terminal.add_command(
+        weights,
+        "import",
+        import_weights,
+        summary="copy a weights file to where every command and the dock find it by name",
+    )
+    take.add_argument("file", metavar="FILE.safetensors", type=terminal.path)
+
+
+def list_weights(args: argparse.Namespace) -> int:
+    """Print name, tissue and genes of all weights; one that cannot be read does not hide the rest."""
+    from napari_flag.model import checkpoint
+
+    rows: list[dict[str, Any]] = []
+    for name, path in checkpoint.list_weights():
+        row: dict[str, Any] = {"name": name, "file": str(path)}
+        try:
+            found = checkpoint.Checkpoint.load(path)
+        except UserError as error:
+            row["problem"] = str(error)
+        else:
+            row |= {
+                "title": found.card.get("title", ""),
+                "tissue": found.card.get("tissue", ""),
+                "genes": len(found.genes),
+                "encoder": found.encoder,
+                "sha256": found.sha256,
+                "default": name == checkpoint.DEFAULT,
+            }
+        rows.append(row)
+    if args.json:
+        say_json(rows)
+    elif not rows:
+        say("There are no weights; import some with: napari-flag weights import FILE.safetensors")
+    else:
+        say_columns([_weights_row(row) for row in rows])
+    return 0
+
+
+def _weights_row(row: dict[str, Any]) -> list[str]:
+    if "problem" in row:
+        return [row["name"], "", row["problem"]]
+    title = row["title"] or row["tissue"] or "no description"
+    default = " (default)" if row["default"] else ""
+    return [row["name"] + default, f"{row['genes']:,} genes", title]
+
+
+def show_weights(args: argparse.Namespace) -> int:
+    """Print the data card of one weights file."""
+    from napari_flag.model.checkpoint import Checkpoint, describe_entries, find_weights
+
+    path = find_weights(args.name)
+    found = Checkpoint.load(path)
+    result: dict[str, Any] = {"name": found.name, "file": str(path), "sha256": found.sha256}
+    result |= {"encoder": found.encoder, "genes": list(found.genes), "card": found.card}
+    result["use"] = keys.RESEARCH_USE_ONLY
+    if args.json:
+        say_json(result)
+        return 0
+    say(f"{found.name}: {keys.RESEARCH_USE_ONLY}")
+    say_columns(
+        [
+            ["file", str(path)],
+            ["sha256", found.sha256],
+            ["encoder", found.encoder],
+            *([name, text] for name, text in describe_entries(found.card)),
+            [f"{len(found.genes):,} genes", " ".join(found.genes)],
+        ],
+        indent="  ",
+    )
+    return 0
+
+
+def import_weights(args: argparse.Namespace) -> int:
+    """Copy a weights file, checked, to the user's weights folder."""
+    from napari_flag.model.checkpoint import import_weights
+
+    target = import_weights(args.file)
+    say(f"Imported as {target.stem} ({target}); use it with --weights {target.stem}.")
+    return 0
+
+
+SIGNS = {"good": "ok", "warning": "note", "bad": "FAIL"}
+
+
+def add_doctor(commands: terminal.Commands) -> None:
+    """Add ``doctor``."""
+    parser = terminal.add_command(
+        commands,
+        "doctor",
+        run_doctor,
+        summary="check that everything is there, and what it will run on",
+        description="Exit code 0: predictions will run; 2: something needs putting right.",
+    )
+    parser.add_argument(
+        "--gated",
+        nargs="*",
+        metavar="ENCODER",
+        help="also ask huggingface.co whether this account may download these encoders (all that must be "
+        "asked for, when none is named); needs the network",
+    )
+    terminal.add_json(parser)
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """Run all checks and print them; 2 when one is bad."""
+    from napari_flag.doctor import examine
+
+    findings = list(examine(args.gated))
+    bad = sum(finding.state == "bad" for finding in findings)
+    if args.json:
+        say_json([asdict(finding) for finding in findings])
+    else:
+        say_columns([[SIGNS[f.state], f.what, f.sentence] for f in findings])
+        say()
+        say(f"{bad} to put right." if bad else "Everything needed to predict is there.")
+    return 2 if bad else 0
+
+
+DEMO_DESCRIPTION = """\
+Opens napari on a bundled synthetic H&E slide, predicts it with weights made for such slides, and
+shows prediction beside truth. Without a display it writes the screenshot and says where.
+"""
+
+
+def add_demo(commands: terminal.Commands) -> None:
+    """Add ``demo``."""
+    parser = terminal.add_command(
+        commands,
+        "demo",
+        run_demo,
+        summary="open the bundled synthetic slide, predict it, and show prediction beside truth",
+        description=DEMO_DESCRIPTION,
+    )
+    parser.add_argument(
+        "--screenshot",
+        metavar="PNG",
+        type=terminal.path,
+        help="write a picture of the window here and close it again",
+    )
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Show the demo."""
+    from napari_flag.gui.demo_window import run_demo
+
+    return int(run_demo(screenshot=args.screenshot))

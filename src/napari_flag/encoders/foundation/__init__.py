@@ -1,0 +1,1 @@
+"""Foundation encoders: catalogue, networks, weights files and the hub."""

@@ -1,0 +1,125 @@
+"""What an export holds beside the prediction itself: its structure, and only the genes asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from napari_flag import keys
+from napari_flag.analysis.structure import write_structure
+from napari_flag.analysis.truth import dense
+from napari_flag.errors import UserError
+from napari_flag.files import write_table
+from napari_flag.progress import Step, Steps
+from napari_flag.statistics.moran import FEWEST_SPOTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+NAMED: Final = 5
+"""Unknown genes named in the error; more would not help."""
+RANKED: Final = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
+"""Fields of scanpy's marker genes, a record of each with a field per domain."""
+
+
+def with_structure(adata: "AnnData") -> Steps["AnnData"]:
+    """Return a shallow copy of `adata` with Moran's I, domains and markers; those it has are kept.
+
+    Parameters
+    ----------
+    adata
+        A prediction; not changed.
+    """
+    from anndata import AnnData
+
+    copy = AnnData(
+        X=adata.X, obs=adata.obs.copy(), var=adata.var.copy(), uns=dict(adata.uns), obsm=dict(adata.obsm),
+        layers=dict(adata.layers), obsp=dict(adata.obsp),
+    )  # fmt: skip
+    if keys.STRUCTURE in copy.uns:
+        return copy
+    if copy.n_obs < FEWEST_SPOTS:
+        notice = f"{copy.n_obs} spots are too few for Moran's I and domains, which are left out."
+        yield Step("Finding structure", 0, None, notice=notice)
+        return copy
+    yield from write_structure(copy)
+    return copy
+
+
+def check_genes(adata: "AnnData", genes: Sequence[str] | None) -> None:
+    """Raise a `UserError` when a gene is not in `adata`, or none is named; None asks for all."""
+    if genes is None:
+        return
+    known = set(adata.var_names)
+    unknown = [gene for gene in genes if gene not in known]
+    if unknown or not genes:
+        named = ", ".join(unknown[:NAMED]) + (", …" if len(unknown) > NAMED else "")
+        raise UserError(
+            f"The prediction has no gene {named or 'in an empty list'}; it holds {adata.n_vars} genes, "
+            f"such as {adata.var_names[0]}, spelt as the symbols of its var_names."
+        )
+
+
+def choose_genes(adata: "AnnData", genes: Sequence[str] | None) -> "AnnData":
+    """Return `adata` with `genes` only, in the order asked for; None keeps all.
+
+    Tables of genes in ``uns`` are cut too; what was computed from all genes stays as it is.
+
+    Raises
+    ------
+    UserError
+        As `check_genes`.
+    """
+    check_genes(adata, genes)
+    if genes is None:
+        return adata
+    chosen = adata[:, list(dict.fromkeys(genes))].copy()
+    for suffix in ("", keys.OF_MEASURED):
+        _cut(chosen, keys.MORAN + suffix, keys.MARKERS + suffix)
+    return chosen
+
+
+def _cut(adata: "AnnData", moran: str, markers: str) -> None:
+    """Leave in the two tables only the genes of `adata`."""
+    kept = set(adata.var_names)
+    if moran in adata.uns:
+        table = adata.uns[moran]
+        adata.uns[moran] = table[table.index.isin(kept)]
+    if markers in adata.uns:
+        whole: dict[str, Any] = adata.uns[markers]
+        names = whole["names"]
+        groups = names.dtype.names or ()
+        rows = {group: np.flatnonzero([gene in kept for gene in names[group]]) for group in groups}
+        cut = dict(whole)
+        for column in RANKED:
+            record = whole[column]
+            cut[column] = np.empty(len(rows[groups[0]]) if groups else 0, dtype=record.dtype)
+            for group in groups:
+                cut[column][group] = record[group][rows[group]]
+        adata.uns[markers] = cut
+
+
+def expression_table(adata: "AnnData") -> "pd.DataFrame":
+    """Return spot id, centre (level-0 px), what is known of the spot, and predicted log2(count + 1)."""
+    import pandas as pd
+
+    xy = np.asarray(adata.obsm[keys.SPATIAL], float)
+    table = pd.DataFrame({"spot": list(adata.obs_names), "x_px": xy[:, 0], "y_px": xy[:, 1]})
+    for name in adata.obs:
+        table[name] = adata.obs[name].to_numpy()
+    return pd.concat([table, pd.DataFrame(dense(adata.X), columns=list(adata.var_names))], axis=1)
+
+
+def write_csv(adata: "AnnData", path: Path) -> Steps[None]:
+    """Write `expression_table`: a row per spot, a column per gene.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be written.
+    """
+    yield Step("Writing the table", 0, adata.n_obs)
+    write_table(expression_table(adata), path)

@@ -1,0 +1,443 @@
+"""A combo box of gene sets: the most variable genes, our own sets, and those of a GMT file."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtGui import QPainter, QResizeEvent
+from qtpy.QtWidgets import (
+    QBoxLayout,
+    QCheckBox,
+    QComboBox,
+    QCompleter,
+    QDockWidget,
+    QFileDialog,
+    QHBoxLayout,
+    QPushButton,
+    QWidget,
+)
+
+from napari_flag.analysis.coexpression import Together, correlate, sets_within
+from napari_flag.errors import UserError
+from napari_flag.gui.controls.forms import narrow, plain_label
+from napari_flag.gui.controls.heat_map import HeatMap
+from napari_flag.gui.controls.plots import PlotStyle, ask_figure_path, save_drawing
+from napari_flag.gui.controls.tables import Column, NumberView
+from napari_flag.gui.dock import Dock
+from napari_flag.layers.gene_values import GeneValues
+from napari_flag.statistics.gene_sets import bundled, read_gmt
+
+TOP: Final = (20, 50, 100, 200, 500)
+FIRST: Final = 50
+"""How many of the most variable genes are looked at before anyone chose."""
+
+
+def top_name(number: int) -> str:
+    """Return what the `number` most variable genes are called."""
+    return f"{number} most variable genes"
+
+
+class GeneSetChoice(QWidget):
+    """Chooses genes to look at together; sets with fewer than two genes here are not offered."""
+
+    chosen = Signal(str, tuple)
+    """Name and genes that a person chose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ranked: tuple[str, ...] = ()
+        self._sets: Mapping[str, Sequence[str]] = bundled()
+        self._offered: dict[str, tuple[str, ...]] = {}
+        self.box = narrow(QComboBox())
+        self.box.setAccessibleName("Genes shown together")
+        self.box.setEditable(True)
+        self.box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.box.setToolTip("Genes to correlate; type to search among many sets")
+        completer = self.box.completer()
+        assert completer is not None
+        completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
+        completer.setFilterMode(Qt.MatchFlag.MatchContains)
+        self.load = QPushButton("GMT…")
+        self.load.setToolTip("Choose gene sets of your own or of MSigDB (.gmt)")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.box, 1)
+        row.addWidget(self.load)
+        self.box.activated.connect(self._on_activated)
+
+    @property
+    def offered(self) -> dict[str, tuple[str, ...]]:
+        """Name → genes of what can be chosen, in order."""
+        return dict(self._offered)
+
+    def set_genes(self, ranked: Sequence[str]) -> None:
+        """Offer choices among the genes of a prediction, given from the most variable to the least."""
+        self._ranked = tuple(ranked)
+        self._offer()
+
+    def read(self, path: Path) -> int:
+        """Offer the sets of a GMT file instead of ours; return how many have two genes here.
+
+        Raises
+        ------
+        UserError
+            When it cannot be read.
+        """
+        self._sets = read_gmt(path)
+        self._offer()
+        return len(sets_within(self._sets, self._ranked))
+
+    def ask_path(self) -> Path | None:
+        """Ask for a GMT file; None when the person thought better of it."""
+        name, _ = QFileDialog.getOpenFileName(self, "Gene sets", "", "Gene sets (*.gmt);;All files (*)")
+        return Path(name) if name else None
+
+    def show_set(self, name: str, genes: Sequence[str]) -> None:
+        """Show what is chosen, without telling; a set that was not offered so far is added."""
+        if name not in self._offered:
+            self._offered[name] = tuple(genes)
+            self.box.addItem(name)
+        self.box.setCurrentIndex(list(self._offered).index(name))
+
+    def _offer(self) -> None:
+        numbers = [number for number in TOP if number < len(self._ranked)]
+        self._offered = {top_name(number): self._ranked[:number] for number in numbers}
+        if len(self._ranked) <= TOP[-1]:
+            self._offered[f"all {len(self._ranked)} genes"] = self._ranked
+        self.box.clear()
+        self.box.addItems(list(self._offered))
+        for name, (here, size) in sets_within(self._sets, self._ranked).items():
+            self._offered[name] = here
+            self.box.addItem(name)
+            told = f"{len(here)} of {size} genes are in the prediction"
+            self.box.setItemData(self.box.count() - 1, told, Qt.ItemDataRole.ToolTipRole)
+
+    def first(self) -> tuple[str, tuple[str, ...]]:
+        """Return name and genes of what is looked at before anyone chose."""
+        name = top_name(FIRST)
+        if name not in self._offered:
+            name = next(iter(reversed([n for n in self._offered if n.startswith("all ")])))
+        return name, self._offered[name]
+
+    def _on_activated(self) -> None:
+        name = self.box.currentText()
+        if name in self._offered:
+            self.chosen.emit(name, self._offered[name])
+
+
+NOTHING_YET: Final = (
+    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
+)
+NO_TRUTH: Final = "No measured expression lies beside this prediction: both triangles show the prediction."
+POINT: Final = "Click a cell to see both genes side by side."
+PARTNERS: Final = (
+    Column("predicted", "r pred.", "Correlation with the gene looked at, in the prediction"),
+    Column("measured", "r true", "Correlation with the gene looked at, in truth"),
+)
+LAYOUTS: Final = ("One map", "Two maps")
+ONE, BESIDE = range(2)
+WIDE_PX: Final = 560
+"""From here on two maps fit beside each other with their colour bars."""
+
+
+class CoexpressionDock(Dock):
+    """Heat map of the correlations between genes, predicted and true; a click shows both genes' maps.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer; genes, gene set and picture are shared with its other docks through `Session`.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.together: Together | None = None
+        self._name, self._genes = "", ()  # type: tuple[str, tuple[str, ...]]
+        self._overall: float | None = None
+        self._listed = ("", 0)
+        self._build()
+        self._lay_out()
+        self._connect()
+        self._on_prediction()
+
+    # --- construction ----------------------------------------------------------------------------
+    def _build(self) -> None:
+        self.choice = GeneSetChoice()
+        self.heading = plain_label()
+        self.arrangement = QComboBox()
+        self.arrangement.addItems(LAYOUTS)
+        self.arrangement.setAccessibleName("Where the truth is shown")
+        self.arrangement.setToolTip("Truth above the diagonal of one map, or in a map of its own")
+        self.map, self.other = HeatMap(), HeatMap()
+        self.other.hide()
+        self.partners = NumberView("Gene", width=60)
+        self.partners.setMinimumHeight(70)
+        self.with_depth = QCheckBox("With depth")
+        self.with_depth.setChecked(True)
+        self.with_depth.setToolTip(
+            "On: as GSC is defined. Off: each spot's mean over all genes is taken away first, which shows "
+            "what goes together beyond how deeply a spot was sequenced"
+        )
+        self.reading = plain_label(POINT)
+        self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
+        self.save_figure = QPushButton("Figure…")
+        self.save_figure.setToolTip("Save the heat map (PNG or SVG)")
+        self.save_table = QPushButton("Table…")
+        self.save_table.setToolTip("Save the correlations of all pairs (CSV)")
+
+    def _lay_out(self) -> None:
+        self._maps = QHBoxLayout()
+        self._maps.setSpacing(2)
+        self._maps.addWidget(self.map, 1)
+        self._maps.addWidget(self.other, 1)
+        foot = QHBoxLayout()
+        foot.addWidget(self.with_depth)
+        foot.addWidget(self.arrangement, 1)
+        foot.addWidget(self.save_figure)
+        foot.addWidget(self.save_table)
+        box = self.column()
+        box.addWidget(self.choice)
+        box.addWidget(self.heading)
+        box.addLayout(self._maps, 3)
+        box.addWidget(self.reading)
+        box.addWidget(self.partners, 2)
+        box.addWidget(self.messages)
+        box.addWidget(self.strip)
+        box.addLayout(foot)
+
+    def _connect(self) -> None:
+        self.choice.chosen.connect(self.session.set_gene_set)
+        self.choice.load.clicked.connect(self._ask_sets)
+        self.arrangement.activated.connect(self._show)
+        self.with_depth.toggled.connect(self._on_depth)
+        self.partners.chosen.connect(self._on_partner)
+        for heat_map in (self.map, self.other):
+            heat_map.pairClicked.connect(self.show_pair)
+            heat_map.pairHovered.connect(self._on_hovered)
+        self.save_figure.clicked.connect(self._ask_figure)
+        self.save_table.clicked.connect(self._ask_table)
+        self.session.predictionChanged.connect(self._on_prediction)
+        self.session.geneSetChanged.connect(self._on_gene_set)
+        self.session.genesShownChanged.connect(self._on_gene)
+        self.session.pairChanged.connect(self._on_gene)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Put two maps below each other where the dock is narrow."""
+        super().resizeEvent(event)
+        narrow = self.width() < WIDE_PX
+        directions = QBoxLayout.Direction
+        self._maps.setDirection(directions.TopToBottom if narrow else directions.LeftToRight)
+
+    # --- from the session ------------------------------------------------------------------------
+    def _on_prediction(self) -> None:
+        adata = self.session.adata
+        for widget in (self.choice, self.arrangement, self.with_depth, self.save_figure, self.save_table):
+            widget.setEnabled(adata is not None)
+        self.messages.clear()
+        self._overall = None
+        if adata is None:
+            self._errands.drop("correlate")
+            self.together = None
+            self._show()
+            return
+        values = self.session.gene_map.values or GeneValues(adata)
+        _, variance = values.summary()
+        order = np.argsort(-variance, kind="stable")
+        self.choice.set_genes([values.genes[place] for place in order])
+        self._on_gene_set()
+
+    def _on_gene_set(self) -> None:
+        """Correlate the gene set all docks look at; before anyone chose one, the most variable genes."""
+        if self.session.adata is None:
+            return
+        if self.session.gene_set:
+            self._name, self._genes = self.session.gene_set_name, self.session.gene_set
+        else:
+            self._name, self._genes = self.choice.first()
+        self.choice.show_set(self._name, self._genes)
+        self._correlate()
+
+    def _on_gene(self) -> None:
+        gene, beside = self.session.gene, self.session.gene_beside
+        for heat_map in (self.map, self.other):
+            heat_map.mark(gene, beside)
+        self._show_partners()
+
+    def _show_partners(self) -> None:
+        """List how the gene goes with each other one that is shown."""
+        gene, together = self.session.gene, self.together
+        rows = None if together is None or gene is None else together.partners(gene)
+        self.partners.setVisible(rows is not None)
+        if rows is None or together is None or gene is None:
+            return
+        others = [place for place, name in enumerate(together.genes) if name != gene]
+        if self._listed != (gene, id(together)):
+            self._listed = (gene, id(together))
+            self.partners.table.set_rows(
+                [together.genes[place] for place in others],
+                {name: row[others] for name, row in rows.items()},
+                [column for column in PARTNERS if column.key in rows],
+            )
+        self.partners.mark(self.session.gene_beside)
+
+    def _on_partner(self, name: str) -> None:
+        if self.session.gene is not None:
+            self.show_pair(self.session.gene, name)
+
+    # --- work ------------------------------------------------------------------------------------
+    def _correlate(self) -> None:
+        self.messages.clear()
+        self._errands.start(
+            "correlate",
+            correlate(
+                self.session.adata, self._genes, depth=self.with_depth.isChecked(), overall=self._overall
+            ),
+            "Correlate genes",
+            on_done=self._on_correlated,
+            on_failed=self._on_failed,
+        )
+
+    def _on_correlated(self, together: Together) -> None:
+        self.together, self._overall = together, together.gsc_all
+        self._show()
+
+    def _on_failed(self, error: Exception) -> None:
+        self.together = None
+        self._show()
+        self.messages.show_error(error)
+
+    def _show(self) -> None:
+        together = self.together
+        truth = together is not None and together.measured is not None
+        beside = truth and self.arrangement.currentIndex() == BESIDE
+        self.other.setVisible(beside)
+        self.arrangement.setEnabled(truth)
+        self.heading.setText("" if together is None else _headline(together))
+        self.reading.setText(POINT if together is not None else "")
+        if together is None:
+            self.map.show_message(NOTHING_YET if self.session.adata is None else "Nothing to show yet.")
+            return
+        if beside and together.measured is not None:
+            self.map.set_matrix(_without_diagonal(together.predicted), together.genes, "", "predicted")
+            self.other.set_matrix(_without_diagonal(together.measured), together.genes, "", "measured")
+        else:
+            above = "measured" if truth else "predicted"
+            self.map.set_matrix(together.triangles(), together.genes, "predicted", above)
+        self._on_gene()
+
+    # --- from the person -------------------------------------------------------------------------
+    def _on_depth(self) -> None:
+        self._overall = None
+        if self.session.adata is not None:
+            self._correlate()
+
+    def show_pair(self, first: str, second: str) -> None:
+        """Show the maps of both genes: the first on the main canvas, the second in *Side by side*."""
+        self.session.show_pair(first, second)
+        if first != second:
+            open_second_canvas(self.session.viewer, self)
+
+    def _on_hovered(self, text: str) -> None:
+        self.reading.setText(text or POINT)
+
+    def _ask_sets(self) -> None:
+        path = self.choice.ask_path()
+        if path is not None:
+            self.read_sets(path)
+
+    def read_sets(self, path: Path) -> None:
+        """Offer the gene sets of a GMT file; what goes wrong is said in the dock."""
+        self.messages.clear()
+        try:
+            number = self.choice.read(path)
+        except UserError as error:
+            self.messages.show_error(error)
+            return
+        self.choice.show_set(self._name, self._genes)
+        self.messages.add("notice", f"{number:,} sets of {path.name} have two or more genes here.")
+
+    def _ask_figure(self) -> None:
+        path = ask_figure_path(self, "coexpression.png")
+        if path is not None:
+            self.write(path)
+
+    def _ask_table(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, "Save correlations", "coexpression.csv", "Table (*.csv)")
+        if name:
+            self.write(Path(name))
+
+    def write(self, path: Path) -> None:
+        """Save the heat map (.png, .svg) or the table of pairs (.csv); what goes wrong is said."""
+        from napari_flag.files import write_table
+
+        self.messages.clear()
+        try:
+            if self.together is None:
+                raise UserError("There are no correlations to save yet; predict first, or wait for them.")
+            if path.suffix.lower() == ".csv":
+                write_table(self.together.table(), path)
+            else:
+                self._save_maps(path)
+        except UserError as error:
+            self.messages.show_error(error)
+        else:
+            self.messages.add("notice", f"Saved {path}.")
+
+    def _save_maps(self, path: Path) -> None:
+        """Save the map, or both maps beside each other."""
+        shown = [self.map] if self.other.isHidden() else [self.map, self.other]
+        side = QSize(max(self.map.width(), 420), max(self.map.height(), 400))
+        whole = QSize(side.width() * len(shown), side.height())
+
+        def draw(painter: QPainter) -> None:
+            for heat_map in shown:
+                heat_map.draw(painter, side, PlotStyle.paper(), marks=False)
+                painter.translate(side.width(), 0)
+
+        save_drawing(path, whole, draw)
+
+
+def open_second_canvas(viewer: Any, beside: QWidget) -> None:
+    """Open the Side by side dock between the main canvas and `beside`, each canvas as wide as the other.
+
+    Where it is open already it stays where the person put it; a viewer without a window has none.
+    """
+    from napari_flag.gui.side_by_side_dock import SideBySideDock
+
+    window = getattr(viewer, "window", None)
+    if window is None or window._qt_window.findChild(SideBySideDock) is not None:
+        return
+    main = window._qt_window
+    second, _ = window.add_plugin_dock_widget("napari-flag", "Side by side")
+    ours = beside.parentWidget()
+    while ours is not None and not isinstance(ours, QDockWidget):
+        ours = ours.parentWidget()
+    if ours is None or ours.isFloating() or main.tabifiedDockWidgets(ours):
+        return
+    main.splitDockWidget(second, ours, Qt.Orientation.Horizontal)
+
+    def share() -> None:
+        """Give both canvases the same width, which is known only once both docks have theirs."""
+        room = main.centralWidget().width() + second.width()
+        main.resizeDocks([second], [room // 2], Qt.Orientation.Horizontal)
+
+    QTimer.singleShot(0, share)
+
+
+def _headline(together: Together) -> str:
+    number = f"{len(together.genes)} genes over {together.spots:,} spots"
+    number += "" if together.depth else ", depth taken away"
+    if together.measured is None:
+        return f"{number}. {NO_TRUTH}"
+    overall = "" if math.isnan(together.gsc_all) else f", {together.gsc_all:.2f} for all"
+    here = "not defined below 3 genes" if math.isnan(together.gsc) else f"{together.gsc:.2f}"
+    return f"GSC {here} for these {number}{overall}"
+
+
+def _without_diagonal(correlations: Any) -> Any:
+    shown = np.array(correlations)
+    np.fill_diagonal(shown, np.nan)
+    return shown

@@ -1,0 +1,266 @@
+"""The Compare dock: how well a prediction agrees with its truth, overall and gene by gene."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+
+from napari_flag.analysis.compare import MEANING, Agreement, agree, measured_counts
+from napari_flag.errors import UserError
+from napari_flag.gui.controls.charts import Histogram
+from napari_flag.gui.controls.forms import plain_label
+from napari_flag.gui.controls.small_maps import MapRow
+from napari_flag.gui.controls.tables import Column, NumberView
+from napari_flag.gui.dock import NOTHING_YET, Dock
+from napari_flag.gui.predict.tasks import read_measured_file
+from napari_flag.progress import Steps
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+COUNTS_FILES: Final = "Counts (*.h5ad *.h5 *.tsv *.tsv.gz);;All files (*)"
+WITH_TRUTH: Final = (
+    Column("pcc", "PCC", "Pearson correlation of predicted and measured over the spots"),
+    Column("mse", "MSE", "Mean squared error of log2(count + 1)"),
+    Column("moran_predicted", "I pred.", "Moran's I of the prediction: 1 when like spots lie together"),
+    Column("moran_measured", "I true", "Moran's I of the measurement"),
+)
+ALONE: Final = (
+    Column("moran_predicted", "I pred.", "Moran's I of the prediction: 1 when like spots lie together"),
+    Column("mean_predicted", "Mean", "Mean predicted log2(count + 1)"),
+    Column("spread", "Spread", "Mean spread over the samples: how unsure the model is"),
+)
+VALUES: Final = (("Mean of the samples", "X"), ("One sample", "sample"))
+
+
+class CompareDock(Dock):
+    """Prediction, truth, difference and spread; metrics, and a table and histogram of all genes.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer; gene and picture are shared with its other docks through `Session`.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.agreement: Agreement | None = None
+        self._due = QTimer(self)  # a prediction and its counts may change in one breath
+        self._due.setSingleShot(True)
+        self._due.setInterval(0)
+        self._build()
+        self._lay_out()
+        self._connect()
+        self._on_prediction()
+
+    # --- construction ----------------------------------------------------------------------------
+    def _build(self) -> None:
+        self.heading = plain_label()
+        self.values = QComboBox()
+        for text, name in VALUES:
+            self.values.addItem(text, name)
+        self.values.setAccessibleName("Scores of")
+        self.values.setToolTip("PCC and MSE favour the mean; one sample is as rough as real tissue")
+        self.scores = QWidget()
+        self.numbers: dict[str, QLabel] = {}
+        self.intervals: dict[str, QLabel] = {}
+        self.maps = MapRow()
+        self.histogram = Histogram()
+        self.histogram.setFixedHeight(120)
+        self.table = NumberView("Gene", width=58)
+        self.counts = QPushButton("Counts…")
+        self.counts.setToolTip("Choose the measured counts of this section to compare with")
+        self.report = QPushButton("Report…")
+        self.report.setToolTip("Write one HTML page with scores, figures, all genes and how they were made")
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout(self.scores)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(0)
+        for column, (name, meaning) in enumerate(MEANING.items()):
+            self.numbers[name], self.intervals[name] = QLabel(), QLabel()
+            self.intervals[name].setStyleSheet("font-size: 8pt;")
+            for row, label in enumerate((self.numbers[name], self.intervals[name])):
+                label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+                label.setToolTip(f"{meaning}.\nIn brackets: 95 % bootstrap interval.")
+                grid.addWidget(label, row, column)
+        head = QHBoxLayout()
+        head.addWidget(self.heading, 1)
+        head.addWidget(self.values)
+        foot = QHBoxLayout()
+        foot.addWidget(self.counts)
+        foot.addWidget(self.report)
+        box = self.column()
+        box.addLayout(head)
+        for widget in (self.scores, self.messages, self.maps, self.histogram):
+            box.addWidget(widget)
+        box.addWidget(self.table, 1)
+        box.addWidget(self.strip)
+        box.addLayout(foot)
+
+    def _connect(self) -> None:
+        self._due.timeout.connect(self._compare)
+        self.values.currentIndexChanged.connect(self._show)
+        self.table.chosen.connect(self.session.select_gene)
+        self.table.table.layoutChanged.connect(self._on_order)
+        self.maps.chosen.connect(self.session.show_quantity)
+        self.counts.clicked.connect(self._ask_counts)
+        self.report.clicked.connect(self._ask_report)
+        self.session.predictionChanged.connect(self._on_prediction)
+        self.session.genesShownChanged.connect(self._on_gene)
+        self.session.lookChanged.connect(self._on_gene)
+
+    # --- from the session ------------------------------------------------------------------------
+    def _on_prediction(self) -> None:
+        """Start anew; the numbers shown so far stay until the new ones are there."""
+        there = self.session.adata is not None
+        for widget in (self.values, self.table, self.counts, self.report):
+            widget.setEnabled(there)
+        if not there:
+            self._errands.drop("compare")
+            self.agreement = None
+            self._show()
+        else:
+            self._due.start()
+        self._on_gene()
+
+    def _compare(self) -> None:
+        adata = self.session.adata
+        if adata is None:
+            return
+        self._errands.start(
+            "compare",
+            agree(adata, self.session.measured),
+            "Compare",
+            on_done=self._on_agreement,
+            on_failed=self.messages.show_error,
+            on_cancelled=lambda: self.messages.add("notice", "Comparing was cancelled."),
+        )
+
+    def _on_agreement(self, agreement: Agreement) -> None:
+        self.agreement = agreement
+        self._show()
+
+    def _on_gene(self) -> None:
+        gene = self.session.gene
+        self.table.mark(gene)
+        self.histogram.mark(gene)
+        self.maps.show_gene(self.session.gene_map, gene)
+
+    # --- what is shown ---------------------------------------------------------------------------
+    def _show(self) -> None:
+        agreement, adata = self.agreement, self.session.adata
+        self.messages.clear()
+        self.scores.setVisible(agreement is not None and agreement.comparison is not None)
+        self.values.setVisible(self.scores.isVisibleTo(self))
+        if agreement is None or adata is None:
+            self.heading.setText(NOTHING_YET)
+            self.table.table.set_rows((), {}, ())
+            self.histogram.show_message("PCC of every gene, once there is a prediction and its truth")
+            return
+        comparison = agreement.comparison
+        if comparison is None:
+            self.heading.setText(f"{adata.n_obs:,} spots × {adata.n_vars:,} genes predicted")
+            self.messages.add("notice", agreement.why_not)
+        else:
+            self.heading.setText(f"{comparison.spots:,} spots × {comparison.genes:,} genes compared")
+            self.heading.setToolTip(f"Moran's I: {comparison.neighbours}")
+            for sentence in comparison.notices:
+                self.messages.add("warning", sentence)
+            for sentence in agreement.mismatches:
+                self.messages.add("notice", sentence)
+            self._show_scores()
+        self._show_genes()
+        self._on_gene()
+
+    def _show_scores(self) -> None:
+        assert self.agreement is not None
+        assert self.agreement.comparison is not None
+        scores = self.agreement.comparison.scores[self.values.currentData()]
+        for name, label in self.numbers.items():
+            label.setText(f"{name} <b>{_number(scores.values[name])}</b>")
+            low, high = scores.intervals[name]
+            self.intervals[name].setText("" if math.isnan(low) else f"[{low:.2f}, {high:.2f}]")
+
+    def _show_genes(self) -> None:
+        assert self.agreement is not None
+        tables = self.agreement.tables
+        table = tables.get(self.values.currentData(), tables["X"])
+        columns = WITH_TRUTH if self.agreement.comparison else ALONE
+        present = [column for column in columns if column.key in table]
+        genes = [str(gene) for gene in table["gene"]]
+        numbers = {column.key: table[column.key].to_numpy() for column in present}
+        self.table.table.set_rows(genes, numbers, present)
+        first = present[0]
+        label = "PCC of a gene" if first.key == "pcc" else "Moran's I of a gene, predicted"
+        self.histogram.set_values(numbers[first.key], genes, label)
+
+    # --- from the person -------------------------------------------------------------------------
+    def _on_order(self) -> None:
+        """Let the arrow keys over the picture follow the order of the table."""
+        if self.session.adata is not None and self.table.table.rowCount() == self.session.adata.n_vars:
+            self.session.gene_order = self.table.table.shown
+
+    def _ask_counts(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Measured counts", "", COUNTS_FILES)
+        if path:
+            self.read_counts(Path(path))
+
+    def read_counts(self, path: Path) -> None:
+        """Read counts and lay them beside the prediction; what does not fit is said and left out."""
+        self.messages.clear()
+        self._errands.start(
+            "counts",
+            read_measured_file(path),
+            f"Read {path.name}",
+            on_done=self._on_counts,
+            on_failed=self.messages.show_error,
+        )
+
+    def _on_counts(self, measured: "AnnData") -> None:
+        try:
+            self.session.set_measured(measured)
+        except UserError as error:
+            self.messages.show_error(error)
+
+    def _ask_report(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder for the report")
+        if folder:
+            self.write_report(Path(folder))
+
+    def write_report(self, folder: Path) -> None:
+        """Write the HTML report of what is shown into `folder`."""
+        adata = self.session.adata
+        if adata is None:
+            return
+        self._errands.start(
+            "report",
+            report(adata, self._truth(adata), folder),
+            "Write report",
+            on_done=lambda page: self.messages.add("notice", f"Wrote {page}"),
+            on_failed=self.messages.show_error,
+            on_cancelled=lambda: self.messages.add(
+                "notice", "The report was cancelled; nothing was written."
+            ),
+        )
+
+    def _truth(self, adata: "AnnData") -> "AnnData | None":
+        """Return the counts compared with, None where nothing could be compared."""
+        if self.session.measured is not None:
+            return self.session.measured
+        compared = self.agreement is not None and self.agreement.comparison is not None
+        return measured_counts(adata) if compared else None
+
+
+def report(predicted: "AnnData", measured: "AnnData | None", folder: Path) -> Steps[Path]:
+    """Write the report with what is imported only when it is asked for."""
+    from napari_flag.report import write_report
+
+    return (yield from write_report(predicted, measured, folder))
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"

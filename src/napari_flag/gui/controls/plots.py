@@ -1,0 +1,342 @@
+"""Where a number lies along an axis, and which ticks the axis gets.  Holds no Qt."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QEvent, QPointF, QRect, QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPalette, QPen, QPixmap, QResizeEvent
+from qtpy.QtSvg import QSvgGenerator
+from qtpy.QtWidgets import QFileDialog, QSizePolicy, QWidget
+
+from napari_flag.errors import UserError
+
+FloatArray = npt.NDArray[np.float64]
+
+STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
+"""Distances between ticks that people read easily, times a power of ten."""
+
+MARGIN: Final = 0.05
+"""Share of the range left free at either end, so that no point lies on the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a plot.
+
+    Parameters
+    ----------
+    low, high
+        Numbers at its ends, low < high.
+    label
+        What it shows, with the unit.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    label: str = ""
+
+    def fraction(self, values: Any) -> FloatArray:
+        """Return where `values` lie between the ends: 0 at `low`, 1 at `high`."""
+        return (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
+
+    def ticks(self, most: int = 5) -> tuple[tuple[float, str], ...]:
+        """Return (number, text) of at most `most` + 1 ticks inside the axis."""
+        return ticks(self.low, self.high, most)
+
+
+def ticks(low: float, high: float, most: int = 5) -> tuple[tuple[float, str], ...]:
+    """Return (number, text) of round numbers between `low` and `high`."""
+    about = (high - low) / max(most, 1)
+    power = 10.0 ** math.floor(math.log10(about))
+    step = next(power * s for s in STEPS if power * s >= about * (1 - 1e-9))
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    if step / power == 2.5:
+        digits += 1
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return tuple((k * step, f"{k * step:.{digits}f}".replace("-", "−")) for k in range(first, last + 1))
+
+
+def axis_over(values: FloatArray, label: str = "", *, margin: float = MARGIN) -> Axis:
+    """Return an axis with room for all finite `values`."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return Axis(label=label)
+    low, high = float(finite.min()), float(finite.max())
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
+        low, high = low - 0.5, high + 0.5
+    room = margin * (high - low)
+    return Axis(low - room, high + room, label)
+
+
+def bin_edges(values: FloatArray, most: int = 30) -> FloatArray:
+    """Return edges of bins of one round width that hold all finite `values`; at most `most` + 1 bins."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return np.array([0.0, 1.0])
+    low, high = float(finite.min()), float(finite.max())
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    marks = ticks(low, high, most)
+    step = marks[1][0] - marks[0][0]
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    edges: FloatArray = np.arange(first, last + 1, dtype=np.float64) * step
+    return edges
+
+
+FORMATS: Final = (".png", ".svg")
+FILTER: Final = "Picture (*.png);;Vector graphic (*.svg)"
+PNG_SCALE: Final = 3
+"""Pixels of the file per pixel on the screen: about 300 dpi for a plot printed as wide as it looks."""
+
+
+def save_drawing(path: Path, size: QSize, draw: Callable[[QPainter], None]) -> Path:
+    """Write what `draw` paints on white paper of `size` px to `path` (.png or .svg) and return it.
+
+    Raises
+    ------
+    UserError
+        When the format is another, or the file cannot be written.
+    """
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise UserError(f"A figure cannot be saved as “{path.suffix or path.name}”; choose .png or .svg.")
+    written = _save_png(path, size, draw) if kind == ".png" else _save_svg(path, size, draw)
+    if not written:
+        raise UserError(f"The figure could not be saved to {path}; choose a folder you may write to.")
+    return path
+
+
+def _save_png(path: Path, size: QSize, draw: Callable[[QPainter], None]) -> bool:
+    image = QImage(size * PNG_SCALE, QImage.Format.Format_RGB32)
+    image.setDevicePixelRatio(PNG_SCALE)
+    image.fill(QColor("white"))
+    painter = QPainter(image)
+    draw(painter)
+    painter.end()
+    return bool(image.save(str(path)))
+
+
+def _save_svg(path: Path, size: QSize, draw: Callable[[QPainter], None]) -> bool:
+    generator = QSvgGenerator()
+    generator.setFileName(str(path))
+    generator.setSize(size)
+    generator.setViewBox(QRect(0, 0, size.width(), size.height()))
+    painter = QPainter()
+    if not path.parent.is_dir() or not painter.begin(generator):
+        return False
+    painter.fillRect(QRect(0, 0, size.width(), size.height()), QColor("white"))
+    draw(painter)
+    return bool(painter.end())
+
+
+def ask_figure_path(parent: QWidget, suggested: str) -> Path | None:
+    """Ask where to save a figure; None when the person thought better of it."""
+    name, chosen = QFileDialog.getSaveFileName(parent, "Save figure", suggested, FILTER)
+    if not name:
+        return None
+    path = Path(name)
+    return path if path.suffix else path.with_suffix(".svg" if "svg" in chosen else ".png")
+
+
+LEFT, BOTTOM, TOP, RIGHT = 46, 34, 8, 12
+"""Room in px around the axes for ticks and labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlotStyle:
+    """Colours of a plot; points and marks are of the Okabe–Ito palette, apart for all eyes.
+
+    Parameters
+    ----------
+    ground, ink, faint
+        Background, text and axes, grid lines.
+    point, chosen, marked
+        Ordinary points or bars, those of the gene set, and the selected gene.
+    """
+
+    ground: QColor
+    ink: QColor
+    faint: QColor
+    point: QColor
+    chosen: QColor
+    marked: QColor
+
+    @classmethod
+    def of(cls, palette: QPalette) -> "PlotStyle":
+        """Return the style that reads well on the window colour of `palette`."""
+        ground = palette.color(QPalette.ColorRole.Window)
+        return cls.on(ground, dark=ground.lightness() < 128)
+
+    @classmethod
+    def on(cls, ground: QColor, *, dark: bool) -> "PlotStyle":
+        """Return the style for a dark or light `ground`."""
+        ink = QColor("#e6e6e6") if dark else QColor("#222222")
+        faint = QColor(255, 255, 255, 34) if dark else QColor(0, 0, 0, 26)
+        point = QColor("#56b4e9") if dark else QColor("#0072b2")
+        return cls(ground, ink, faint, point, QColor("#cc79a7"), QColor("#e69f00" if dark else "#d55e00"))
+
+    @classmethod
+    def paper(cls) -> "PlotStyle":
+        """Return the style of saved figures: white paper."""
+        return cls.on(QColor("white"), dark=False)
+
+
+class Plot(QWidget):
+    """What all plots share: axes, a sentence instead of data, hovering, and saving.
+
+    A subclass draws its data in `draw_data` and what changes with the selection in `draw_marks`.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.x_axis, self.y_axis = Axis(), Axis()
+        self.message = ""
+        self._kept: QPixmap | None = None
+        self.setMouseTracking(True)
+        self.setMinimumSize(140, 110)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+
+    def sizeHint(self) -> QSize:
+        """Return the size of a plot that fits a dock."""
+        return QSize(280, 220)
+
+    # --- for subclasses --------------------------------------------------------------------------
+    def draw_data(self, painter: QPainter, frame: QRectF, style: PlotStyle) -> None:
+        """Draw points or bars inside `frame`."""
+
+    def draw_marks(self, painter: QPainter, frame: QRectF, style: PlotStyle) -> None:
+        """Draw what changes with the selection."""
+
+    def show_message(self, text: str) -> None:
+        """Show a sentence instead of data; "" shows the data again."""
+        self.message = text
+        self.setAccessibleDescription(text)
+        self.renew()
+
+    def renew(self) -> None:
+        """Draw everything anew, after the data changed."""
+        self._kept = None
+        self.update()
+
+    def frame(self, size: QSize | None = None) -> QRectF:
+        """Return the rectangle between the axes, in px of the widget."""
+        size = size or self.size()
+        return QRectF(LEFT, TOP, max(size.width() - LEFT - RIGHT, 10), max(size.height() - TOP - BOTTOM, 10))
+
+    def at(self, x: float, y: float, frame: QRectF) -> QPointF:
+        """Return where the point (`x`, `y`) lies."""
+        across, up = float(self.x_axis.fraction(x)), float(self.y_axis.fraction(y))
+        return QPointF(frame.left() + across * frame.width(), frame.bottom() - up * frame.height())
+
+    # --- drawing ---------------------------------------------------------------------------------
+    def draw(self, painter: QPainter, size: QSize, style: PlotStyle, *, marks: bool = True) -> None:
+        """Draw the whole plot at `size`."""
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        frame = self.frame(size)
+        if self.message:
+            painter.setPen(style.ink)
+            rect = QRectF(8, 0, size.width() - 16, size.height())
+            painter.drawText(rect, Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap, self.message)
+            return
+        draw_axes(painter, frame, self.x_axis, self.y_axis, style)
+        painter.save()
+        painter.setClipRect(frame.adjusted(-4, -4, 4, 4))
+        self.draw_data(painter, frame, style)
+        painter.restore()
+        if marks:
+            self.draw_marks(painter, frame, style)
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Paint the kept picture and the marks over it."""
+        style = PlotStyle.of(self.palette())
+        if self._kept is None:
+            ratio = self.devicePixelRatioF()
+            self._kept = QPixmap(self.size() * ratio)
+            self._kept.setDevicePixelRatio(ratio)
+            self._kept.fill(QColor(0, 0, 0, 0))
+            painter = QPainter(self._kept)
+            painter.setFont(self.font())
+            self.draw(painter, self.size(), style, marks=False)
+            painter.end()
+        painter = QPainter(self)
+        painter.drawPixmap(0, 0, self._kept)
+        if not self.message:
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            self.draw_marks(painter, self.frame(), style)
+        painter.end()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Draw anew at the new size."""
+        self._kept = None
+        super().resizeEvent(event)
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Draw anew in the colours of another theme."""
+        if event is not None and event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange):
+            self.renew()
+        super().changeEvent(event)
+
+    def save(self, path: Path, size: QSize | None = None) -> Path:
+        """Write the plot on white to `path` (.png or .svg) and return it.
+
+        Raises
+        ------
+        UserError
+            When the format is another, or the folder cannot be written.
+        """
+        size = size or self.size()
+        save_drawing(path, size, lambda painter: self.draw(painter, size, PlotStyle.paper()))
+        return path
+
+
+def draw_axes(painter: QPainter, frame: QRectF, x_axis: Axis, y_axis: Axis, style: PlotStyle) -> None:
+    """Draw two axes with ticks, labels and a faint grid."""
+    small = painter.font()
+    small.setPointSizeF(max(small.pointSizeF() - 1.0, 6.5))
+    painter.setFont(small)
+    height = painter.fontMetrics().height()
+    grid, ink = QPen(style.faint, 1.0), QPen(style.ink, 1.0)
+    for value, text in x_axis.ticks(max(2, int(frame.width() // 55))):
+        x = frame.left() + float(x_axis.fraction(value)) * frame.width()
+        painter.setPen(grid)
+        painter.drawLine(QPointF(x, frame.top()), QPointF(x, frame.bottom()))
+        painter.setPen(ink)
+        painter.drawText(QRectF(x - 30, frame.bottom() + 2, 60, height), Qt.AlignmentFlag.AlignHCenter, text)
+    for value, text in y_axis.ticks(max(2, int(frame.height() // 35))):
+        y = frame.bottom() - float(y_axis.fraction(value)) * frame.height()
+        painter.setPen(grid)
+        painter.drawLine(QPointF(frame.left(), y), QPointF(frame.right(), y))
+        painter.setPen(ink)
+        where = QRectF(frame.left() - 50, y - height / 2, 46, height)
+        painter.drawText(where, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, text)
+    painter.drawLine(frame.bottomLeft(), frame.bottomRight())
+    painter.drawLine(frame.bottomLeft(), frame.topLeft())
+    below = QRectF(frame.left() - LEFT, frame.bottom() + 2 + height, frame.width() + LEFT + RIGHT, height)
+    painter.drawText(below, Qt.AlignmentFlag.AlignCenter, x_axis.label)
+    painter.save()
+    painter.rotate(-90)
+    beside = QRectF(-frame.bottom() - BOTTOM, 0, frame.height() + BOTTOM + TOP, height)
+    painter.drawText(beside, Qt.AlignmentFlag.AlignCenter, y_axis.label)
+    painter.restore()
+
+
+def write_beside(
+    painter: QPainter, frame: QRectF, spot: QPointF, text: str, colour: QColor, style: PlotStyle
+) -> None:
+    """Write `text` beside `spot`, inside `frame`, on ground of its own so that points do not cross it."""
+    metrics = painter.fontMetrics()
+    width, height = metrics.horizontalAdvance(text) + 6, metrics.height()
+    right = spot.x() + 8
+    left = right if right + width < frame.right() else spot.x() - 8 - width
+    top = min(max(spot.y() - height - 2, frame.top()), frame.bottom() - height)
+    box = QRectF(left, top, width, height)
+    ground = QColor(style.ground)
+    ground.setAlpha(215)
+    painter.fillRect(box, ground)
+    painter.setPen(colour)
+    painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)

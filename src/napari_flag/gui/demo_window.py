@@ -1,0 +1,228 @@
+"""The demo in napari's window: does with the main dock what a person would do."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qtpy.QtCore import QEventLoop, QObject, Qt, QTimer, Signal
+
+from napari_flag.demo import GENE, DemoFiles, demo_files, has_display, some_display
+from napari_flag.errors import UserError
+from napari_flag.files import check_writable
+from napari_flag.gui.predict.steps import TABLE
+from napari_flag.gui.session import Session
+
+if TYPE_CHECKING:
+    from napari_flag.gui.predict.predict_dock import PredictDock
+
+
+PLUGIN: Final = "napari-flag"
+PREDICT_DOCK: Final = "Predict expression"
+GENES_DOCK: Final = "Genes"
+SIDE_BY_SIDE_DOCK: Final = "Side by side"
+LEFT_PX: Final = 330
+LOOK_EVERY_MS: Final = 100
+PATIENCE_S: Final = 120.0
+"""How long a step before the prediction may take, which is seconds; the prediction takes its time."""
+SETTLE_MS: Final = 2500
+"""Time for tiles to load and layers to be painted before the picture is taken."""
+WINDOW: Final = (1760, 960)
+DEFAULT_PICTURE: Final = "napari-flag-demo.png"
+
+
+class DemoTour(QObject):
+    """Leads the main dock from slide to result, as a person would.
+
+    Parameters
+    ----------
+    dock
+        The main dock of the viewer.
+    files
+        What to open.
+    """
+
+    arrived = Signal()
+    """The prediction is there."""
+    stopped = Signal(str)
+    """Something kept the demo from going on: what the dock says."""
+
+    def __init__(self, dock: "PredictDock", files: DemoFiles) -> None:
+        super().__init__(dock)
+        self._dock, self._files = dock, files
+        self._steps: list[tuple[Callable[[], bool], Callable[[], None]]] = [
+            (lambda: bool(dock.model_step.weights), self._open),
+            (lambda: dock.section.slide is not None, self._choose_spots),
+            (self._is_ready, dock.predict),
+            (lambda: dock.session.adata is not None, self.arrived.emit),
+        ]
+        self._since = time.monotonic()
+        self._clock = QTimer(self)
+        self._clock.setInterval(LOOK_EVERY_MS)
+        self._clock.timeout.connect(self._look)
+
+    def start(self) -> None:
+        """Set out."""
+        self._clock.start()
+
+    def _look(self) -> None:
+        ready, act = self._steps[0]
+        if ready():
+            self._steps.pop(0)
+            self._since = time.monotonic()
+            if not self._steps:
+                self._clock.stop()
+            act()
+        elif self._is_stuck():
+            self._clock.stop()
+            self.stopped.emit(self._what_the_dock_says())
+
+    def _open(self) -> None:
+        dock, weights = self._dock, self._files.weights
+        dock.model_step.set_weights(dock.model_step.weights, weights)
+        dock.load_weights(weights)
+        dock.section.open_slide(self._files.slide)
+
+    def _choose_spots(self) -> None:
+        self._dock.spots_step.origin.setCurrentIndex(TABLE)
+        self._dock.spots_step.table.set_path(self._files.table)
+
+    def _is_ready(self) -> bool:
+        dock = self._dock
+        return dock.section.measured is not None and dock.run_panel.predict.isEnabled()
+
+    def _is_stuck(self) -> bool:
+        """Whether the prediction ended without a result, or what comes before it does not end."""
+        if len(self._steps) == 1:
+            return bool(self._dock.run_panel.predict.isEnabled())
+        return time.monotonic() - self._since > PATIENCE_S
+
+    def _what_the_dock_says(self) -> str:
+        dock = self._dock
+        said = [
+            text
+            for part in (dock.slide_step, dock.spots_step, dock.model_step, dock.run_panel)
+            for text in part.messages.texts
+        ]
+        return " ".join(said) or "The demo did not get on; close it and try again."
+
+
+def show_result(viewer: Any) -> None:
+    """Show the demo's gene, prediction beside truth."""
+    genes = open_dock(viewer, GENES_DOCK)
+    beside = open_dock(viewer, SIDE_BY_SIDE_DOCK)
+    Session.of(viewer).select_gene(GENE)
+    arrange(viewer, genes, beside)
+
+
+def open_dock(viewer: Any, name: str) -> Any:
+    """Open a dock of this plugin by its name in the menu, as a tab, and return napari's dock."""
+    dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
+    return dock
+
+
+def arrange(viewer: Any, genes: Any, beside: Any) -> None:
+    """Put genes to the left, and give prediction and truth the same room."""
+    window = viewer.window._qt_window
+    window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, genes)
+    window.tabifyDockWidget(window._qt_viewer.dockLayerList, genes)
+    genes.raise_()
+    beside.raise_()
+    room = window.width() - LEFT_PX
+    window.resizeDocks([genes, beside], [LEFT_PX, room // 2], Qt.Orientation.Horizontal)
+    # the view fits the canvas only once the canvas has its new size
+    QTimer.singleShot(LOOK_EVERY_MS, viewer.reset_view)
+
+
+def open_demo(files: DemoFiles) -> tuple[Any, DemoTour]:
+    """Open napari with the demo under way; return the viewer and the tour."""
+    import napari
+
+    viewer = napari.Viewer(title="napari-flag demo: synthetic H&E")
+    viewer.window.resize(*WINDOW)
+    open_dock(viewer, PREDICT_DOCK)
+    dock = _main_dock(viewer)
+    tour = DemoTour(dock, files)
+    tour.arrived.connect(partial(show_result, viewer))
+    tour.start()
+    return viewer, tour
+
+
+def _main_dock(viewer: Any) -> "PredictDock":
+    from napari_flag.gui.predict.predict_dock import PredictDock
+
+    window = viewer.window._qt_window  # napari hands plugins a wrapped widget
+    found: PredictDock = window.findChild(PredictDock)
+    return found
+
+
+def run_demo(screenshot: Path | None = None) -> int:
+    """Show the demo, or write a picture of it.
+
+    Parameters
+    ----------
+    screenshot
+        Where to write a PNG of the window, which is then closed.  None keeps the window open for
+        the person; without any display the picture goes to ``napari-flag-demo.png`` instead.
+
+    Returns
+    -------
+    Exit code, 0.
+
+    Raises
+    ------
+    UserError
+        When a file is missing, the picture cannot be written, or there is no display at all.
+    """
+    files = demo_files()
+    if screenshot is not None:
+        screenshot = screenshot.expanduser().absolute()
+        check_writable(screenshot)
+    if has_display():
+        _show_window(files, screenshot)
+    else:
+        screenshot = screenshot or Path(DEFAULT_PICTURE).absolute()
+        check_writable(screenshot)
+        _draw_elsewhere(screenshot)
+    if screenshot is not None:
+        sys.stdout.write(f"The demo's picture is in {screenshot}\n")
+    return 0
+
+
+def _draw_elsewhere(screenshot: Path) -> None:
+    """Draw the window on a virtual display, in a process that ends before the display does."""
+    sys.stdout.write("There is no display here, so the demo is drawn on a virtual one.\n")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "napari_flag", "demo", "--screenshot", str(screenshot)]
+    with some_display():
+        child = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if child.returncode == 0 and screenshot.is_file():
+        return
+    last = (child.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if child.returncode == 2:  # a sentence for the person
+        raise UserError(last)
+    raise RuntimeError(f"the demo's window ended with code {child.returncode}: {last}")
+
+
+def _show_window(files: DemoFiles, screenshot: Path | None) -> None:
+    import napari
+
+    viewer, tour = open_demo(files)
+    if screenshot is None:
+        napari.run()
+        return
+    wait = QEventLoop()
+    problems: list[str] = []
+    tour.arrived.connect(lambda: QTimer.singleShot(SETTLE_MS, wait.quit))
+    tour.stopped.connect(problems.append)
+    tour.stopped.connect(wait.quit)
+    wait.exec()
+    try:
+        if problems:
+            raise UserError(f"The demo could not go on: {problems[0]}")
+        viewer.window.screenshot(str(screenshot), canvas_only=False, flash=False)
+    finally:
+        viewer.close()

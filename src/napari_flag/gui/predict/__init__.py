@@ -1,0 +1,1 @@
+"""The Predict expression dock: slide, spots, model, region, run."""

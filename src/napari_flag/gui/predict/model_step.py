@@ -1,0 +1,297 @@
+"""Whether a prediction can start, and how far it strays from what the model knows; no Qt."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.gui.controls.forms import READY, StepBox, narrow, plain_label
+from napari_flag.model.checkpoint import describe_entries
+
+if TYPE_CHECKING:
+    from napari_flag.model.checkpoint import Checkpoint
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots
+
+
+def why_not_ready(
+    slide: "Slide | None", spots: "Spots | None", model: object | None, n_selected: int | None
+) -> str | None:
+    """Return why "Predict expression" cannot be pressed yet, as one sentence; None when it can.
+
+    Parameters
+    ----------
+    slide, spots, model
+        What the first three steps gave so far.
+    n_selected
+        Number of spots inside the chosen region.
+    """
+    if slide is None:
+        return "Open a slide first (step 1)."
+    if slide.mpp is None:
+        return "Set the slide's µm/px first (step 1); the model needs to know how large things are."
+    if spots is None:
+        return "Choose spots first (step 2)."
+    if len(spots) == 0:
+        return "There are no spots to predict; choose another table or area in step 2."
+    if model is None:
+        return "Choose a model first (step 3)."
+    if n_selected == 0:
+        return "No spot lies inside the chosen region; choose or draw another in step 4."
+    return None
+
+
+def why_no_estimate(slide: "Slide | None", spots: "Spots | None") -> str | None:
+    """Return why µm/px cannot be estimated from the spots, None when they can."""
+    if slide is None:
+        return "Open a slide first."
+    if spots is None or spots.pitch_um is None or spots.array is None or spots.lattice == "none":
+        return (
+            "Needs spots of a known array (step 2, from a table): the distance of its "
+            "neighbours in µm gives the scale."
+        )
+    return None
+
+
+def differences(checkpoint: "Checkpoint", slide: "Slide | None", spots: "Spots | None") -> tuple[str, ...]:
+    """Return a sentence for each way slide and spots differ from what the model was trained on."""
+    from napari_flag.prediction import compare_resolution, compare_with_training
+
+    if slide is None:
+        return ()
+    sentences: list[str] = []
+    if trained := _trained_on(slide.name, _texts(checkpoint.card.get("sections"))):
+        sentences.append(trained)
+    if slide.mpp is None:
+        return tuple(sentences)
+    if spots is not None and len(spots):
+        sentences += compare_with_training(checkpoint, slide.mpp, spots.pitch_um, spots)
+    elif told := compare_resolution(checkpoint, slide.mpp):
+        sentences.append(told)
+    return tuple(sentences)
+
+
+def _trained_on(slide_name: str, sections: Sequence[str]) -> str | None:
+    from napari_flag.analysis.truth import is_among
+
+    if not is_among(slide_name, sections):
+        return None
+    return (
+        f"This model was trained on section {slide_name}, so agreement with its measured "
+        "expression says nothing about new slides."
+    )
+
+
+def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
+    """Return what a model was trained on, a line each; unknown parts are said to be so."""
+    array, encoder = card.get("array") or {}, card.get("encoder") or {}
+    if isinstance(encoder, str):
+        encoder = {"name": encoder}
+    patients, sections = card.get("patients"), _texts(card.get("sections"))
+    n_patients = len(patients) if isinstance(patients, list | tuple) else patients
+    whom = _joined(_count(n_patients, "patient"), _count(len(sections) or None, "section"))
+    tissue = str(card.get("tissue") or "tissue not stated")
+    array_text = _joined(
+        str(array.get("technology") or "array not stated"),
+        _um("pitch", array.get("pitch_um")),
+        _um("Ø", array.get("diameter_um")),
+        f"{_range(card['um_per_px'])} µm/px" if _numbers(card.get("um_per_px")) else "",
+    )
+    licence = f"{card.get('licence') or 'not stated'} (weights)"
+    if encoder.get("licence"):
+        licence += f", {encoder['licence']} (encoder)"
+    return (
+        f"Trained on {tissue}" + (f": {whom}" if whom else ""),
+        array_text,
+        f"{n_genes:,} genes · encoder {encoder.get('name') or 'not stated'}",
+        f"Licence {licence}",
+    )
+
+
+def describe_encoder(name: str) -> tuple[str, ...]:
+    """Return licence, access and whereabouts of the encoder that weights need, a line each.
+
+    Nothing for the embedded encoder, which is inside the weights; for one this version does not
+    have, what to do.
+    """
+    from napari_flag.encoders.foundation.hub import find_weights, how_to_get
+    from napari_flag.encoders.registry import find_encoder
+
+    try:
+        row = find_encoder(name)
+    except UserError as error:
+        return (str(error),)
+    if row.recipe is None:
+        return ()
+    access = "must be asked for at" if row.gated else "open, at"
+    found = find_weights(row)
+    here = f"found in the {found.where}" if found else f"not on this computer; {how_to_get(row)}"
+    return (f"{row.title}: {row.licence}, {access} {row.source}", f"{row.title} weights: {here}")
+
+
+def _joined(*texts: str) -> str:
+    return ", ".join(text for text in texts if text)
+
+
+def _count(n: object, what: str) -> str:
+    return "" if not isinstance(n, int) else f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _um(what: str, value: object) -> str:
+    return f"{what} {_range(value)} µm" if _numbers(value) else ""
+
+
+def _range(value: object) -> str:
+    low, high = min(_numbers(value)), max(_numbers(value))
+    return f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}"
+
+
+def _numbers(value: object) -> list[float]:
+    many = value if isinstance(value, list | tuple) else [value]
+    return [float(v) for v in many if isinstance(v, int | float)]
+
+
+def _texts(value: object) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list | tuple) else []
+
+
+WEIGHT_FILES: Final = "Weights (*.safetensors);;All files (*)"
+OTHER_FILE: Final = "Other file…"
+
+
+class ModelStep(StepBox):
+    """Lists the weights and shows the card of the chosen ones."""
+
+    weightsChosen = Signal(object)  # Path
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(3, "Model", parent)
+        self.choice = narrow(QComboBox())
+        self.choice.setAccessibleName("Model")
+        self.choice.setToolTip("Weights to predict with; bundled ones first")
+        self.choice.activated.connect(self._on_activated)
+        self.details = QPushButton("Details…")
+        self.details.setToolTip("The whole data card: sections, split, metrics, what it is not for")
+        self.details.clicked.connect(self._show_details)
+        self.head.addWidget(self.choice, 1)
+        self.head.addWidget(self.details)
+        self.card = plain_label()
+        self.body.addWidget(self.card)
+        self.caution = plain_label(keys.RESEARCH_USE_ONLY)
+        self.caution.setStyleSheet("font-weight: bold;")
+        self.body.addWidget(self.caution)
+        self._checkpoint: Checkpoint | None = None
+        self._current: Path | None = None
+        self.set_weights((), None)
+        self.show_checkpoint(None)
+
+    def set_weights(self, weights: tuple[tuple[str, Path], ...], current: Path | None) -> None:
+        """List weights as (name, path); `current` is selected, and added when it is not listed."""
+        self._current = current
+        listed = list(weights)
+        if current is not None and current not in [path for _, path in listed]:
+            listed.append((current.stem, current))
+        self._listed = tuple(listed)
+        self.choice.clear()
+        for name, path in listed:
+            self.choice.addItem(name, path)
+        if not listed:
+            self.choice.addItem("No model chosen", None)
+        self.choice.addItem(OTHER_FILE, OTHER_FILE)
+        self._select_current()
+
+    @property
+    def weights(self) -> tuple[tuple[str, Path], ...]:
+        """What is listed."""
+        return self._listed
+
+    def show_checkpoint(self, checkpoint: "Checkpoint | None") -> None:
+        """Show what the model was trained on."""
+        self._checkpoint = checkpoint
+        self.messages.clear()
+        self.card.setText("")
+        self.details.setEnabled(checkpoint is not None)
+        if checkpoint is None:
+            self.set_state("")
+            return
+        lines = (
+            *describe_card(checkpoint.card, len(checkpoint.genes)),
+            *describe_encoder(checkpoint.encoder),
+        )
+        self.card.setText("\n".join(lines))
+        self.set_state(READY)
+
+    def show_differences(self, sentences: tuple[str, ...]) -> None:
+        """Warn of what differs from training."""
+        self.messages.clear()
+        for sentence in sentences:
+            self.messages.add("warning", sentence)
+
+    def show_error(self, error: Exception) -> None:
+        """Show why there is no model."""
+        self.show_checkpoint(None)
+        self.set_state("failed")
+        self.messages.show_error(error)
+
+    def _select_current(self) -> None:
+        for index in range(self.choice.count()):
+            if self.choice.itemData(index) == self._current:
+                self.choice.setCurrentIndex(index)
+                return
+
+    def _on_activated(self, index: int) -> None:
+        chosen = self.choice.itemData(index)
+        if chosen == OTHER_FILE:
+            name, _ = QFileDialog.getOpenFileName(self, "Open weights", "", WEIGHT_FILES)
+            if name:
+                self.set_weights(self._listed, Path(name))
+                self.weightsChosen.emit(Path(name))
+            else:
+                self._select_current()
+        elif chosen is not None:
+            self._current = chosen
+            self.weightsChosen.emit(chosen)
+
+    def _show_details(self) -> None:
+        if self._checkpoint is not None:
+            CardDialog(self._checkpoint, self).exec()
+
+
+class CardDialog(QDialog):
+    """The whole data card of a model, as text that can be copied."""
+
+    def __init__(self, checkpoint: "Checkpoint", parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle(f"Model: {checkpoint.name}")
+        self.resize(560, 480)
+        self.text = QPlainTextEdit(card_text(checkpoint.card, checkpoint.name, checkpoint.sha256))
+        self.text.setReadOnly(True)
+        box = QVBoxLayout(self)
+        caution = QLabel(keys.RESEARCH_USE_ONLY)
+        caution.setTextFormat(Qt.TextFormat.PlainText)
+        box.addWidget(caution)
+        box.addWidget(self.text)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(self.reject)
+        box.addWidget(buttons)
+
+
+def card_text(card: dict[str, Any], name: str, sha256: str) -> str:
+    """Return a model's card as plain text, one entry a line."""
+    parts = [f"name: {name}", *(f"{key}: {text}" for key, text in describe_entries(card))]
+    parts.append(f"sha256: {sha256}")
+    return "\n".join(parts)

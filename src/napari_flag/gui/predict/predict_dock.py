@@ -1,0 +1,301 @@
+"""The main dock: slide, spots, model, region, Predict expression."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QFileDialog, QScrollArea, QShortcut, QVBoxLayout, QWidget
+
+from napari_flag.errors import UserError
+from napari_flag.gui.dock import ViewerWatch
+from napari_flag.gui.jobs import Errands
+from napari_flag.gui.predict.model_step import ModelStep, differences, why_no_estimate, why_not_ready
+from napari_flag.gui.predict.run import FIRST_GUESS, JobView, PredictionRun, RunPanel, timings_file
+from napari_flag.gui.predict.section import Section
+from napari_flag.gui.predict.steps import RegionStep, SlideStep, SpotsStep
+from napari_flag.gui.predict.tasks import Machine, PredictionRequest, Tasks, inside
+from napari_flag.gui.session import Session
+from napari_flag.gui.settings import read_preferences
+from napari_flag.layers import slide_layers
+from napari_flag.layers.overlays import warning_of
+from napari_flag.progress import Timings, say_duration
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from napari.viewer import Viewer
+
+    from napari_flag.model.checkpoint import Checkpoint
+    from napari_flag.prediction import Quality
+
+
+DRAW_NOW: Final = "Draw the region on the slide: click its corners, double-click to close it."
+RESULT_FILES: Final = "AnnData (*.h5ad)"
+
+
+class PredictDock(QWidget):
+    """Leads from slide to predicted expression; see the module's parts for each step.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer to work in.
+    tasks
+        The long work; other tasks are given by tests only.
+    """
+
+    def __init__(self, napari_viewer: "Viewer", tasks: Tasks | None = None) -> None:
+        super().__init__()
+        self.session = Session.of(napari_viewer)
+        self._viewer: Any = self.session.viewer
+        self._tasks = tasks or Tasks()
+        self._preferences = read_preferences()
+        self._checkpoint: Checkpoint | None = None
+        self.slide_step, self.spots_step = SlideStep(), SpotsStep()
+        self.model_step, self.region_step = ModelStep(), RegionStep()
+        self.run_panel = RunPanel(self._preferences)
+        self._lay_out()
+        self._errands = Errands(self)
+        self._view = JobView(self.run_panel, self._errands, self._refresh)
+        self._run = PredictionRun(
+            self.run_panel,
+            self._errands,
+            self._view,
+            self.session,
+            self._tasks,
+            Timings(timings_file(), FIRST_GUESS),
+        )
+        self.section = Section(self.slide_step, self.spots_step, self.session, self._errands, self._tasks)
+        self._watch = ViewerWatch(self, self._viewer)
+        self._connect()
+        self._take_up_viewer()
+        self._errands.start(
+            "weights",
+            self._tasks.find_weights(),
+            "Look for models",
+            on_done=self._on_weights,
+            on_failed=self.model_step.show_error,
+        )
+
+    # --- building ---------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        steps = QWidget()
+        box = QVBoxLayout(steps)
+        box.setContentsMargins(4, 4, 4, 4)
+        box.setSpacing(6)
+        for step in (self.slide_step, self.spots_step, self.model_step, self.region_step):
+            box.addWidget(step)
+        box.addStretch(1)
+        self._steps = QScrollArea()
+        self._steps.setWidget(steps)
+        self._steps.setWidgetResizable(True)
+        self._steps.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._steps.setFrameShape(QScrollArea.Shape.NoFrame)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(self._steps, 1)
+        whole.addWidget(self.run_panel)
+        self.setMinimumWidth(345)
+
+    def _connect(self) -> None:
+        self.section.changed.connect(self._refresh)
+        self._watch.layersChanged.connect(self._on_layers_changed)
+        self._watch.shapesEdited.connect(self._on_shapes_edited)
+        self.model_step.weightsChosen.connect(self.load_weights)
+        self.region_step.regionChanged.connect(self._refresh)
+        self.region_step.drawRequested.connect(self._draw_region)
+        self.run_panel.predictRequested.connect(self.predict)
+        self.run_panel.optionsChanged.connect(self._refresh)
+        self.run_panel.saveRequested.connect(self._ask_save)
+        self.run_panel.openRequested.connect(self._ask_open)
+        self.run_panel.genesRequested.connect(self._open_genes)
+        escape = QShortcut(QKeySequence("Esc"), self)
+        escape.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        escape.activated.connect(self._view.cancel)
+        self.session.predictionChanged.connect(self._on_prediction)
+
+    def _take_up_viewer(self) -> None:
+        """Start where an earlier dock of this viewer stopped, or with a slide that is open."""
+        self._on_layers_changed()
+        if layers := slide_layers.candidates(self._viewer):
+            self.section.choose_layer(layers[0])
+        self._on_prediction(self.session.adata)
+
+    # --- model --------------------------------------------------------------------------------
+
+    def _on_weights(self, weights: tuple[tuple[str, Path], ...]) -> None:
+        wished = self._preferences.weights
+        first = wished if wished is not None else (weights[0][1] if weights else None)
+        self.model_step.set_weights(weights, first)
+        if first is not None:
+            self.load_weights(first)
+        self._errands.start(
+            "machine",
+            self._tasks.find_machine(),
+            "Look at this computer",
+            on_done=self._on_machine,
+            on_failed=self.run_panel.messages.show_error,
+        )
+
+    def _on_machine(self, machine: Machine) -> None:
+        self.run_panel.set_devices(machine.devices)
+
+    def load_weights(self, path: Path) -> None:
+        """Load a weights file and show what it was trained on."""
+        self._checkpoint = None
+        self.model_step.set_weights(self.model_step.weights, path)
+        self.model_step.show_checkpoint(None)
+        self.model_step.set_state("loading…")
+        self._refresh()
+        self._errands.start(
+            "model",
+            self._tasks.load_checkpoint(path),
+            f"Load {path.name}",
+            on_done=self._on_checkpoint,
+            on_failed=self.model_step.show_error,
+        )
+
+    def _on_checkpoint(self, checkpoint: "Checkpoint") -> None:
+        self._checkpoint = checkpoint
+        self.model_step.show_checkpoint(checkpoint)
+        before = self.spots_step.grid()
+        self.spots_step.offer_grid(checkpoint.card.get("array") or {})
+        if self.spots_step.grid() != before:
+            self.section.lay_grid()
+        self._refresh()
+
+    # --- region -------------------------------------------------------------------------------
+
+    def _on_layers_changed(self) -> None:
+        self.section.list_slides()
+        shapes = [(layer.name, layer) for layer in slide_layers.shapes_layers(self._viewer)]
+        self.region_step.set_regions(shapes)
+        self.spots_step.set_areas(shapes)
+        self._refresh()
+
+    def _on_shapes_edited(self) -> None:
+        if self.spots_step.grid()[3] is not None:
+            self.section.lay_grid()
+        self._refresh()
+
+    def _draw_region(self) -> None:
+        if self.section.slide is None:
+            sentence = "There is no slide to draw on yet; open one in step 1."
+            self.region_step.messages.show_error(UserError(sentence))
+            return
+        layer = slide_layers.add_region(self._viewer, self.section.slide)
+        shapes = [(la.name, la) for la in slide_layers.shapes_layers(self._viewer)]
+        self.region_step.set_regions(shapes, select=layer)
+        self._refresh()
+
+    def _region(self) -> tuple[tuple[Any, ...] | None, int | None]:
+        """Return the chosen region's polygons and how many spots lie inside; None: all."""
+        layer, spots = self.region_step.region, self.section.spots
+        self.region_step.messages.clear()
+        if layer is None or self.section.layer is None:
+            return None, None
+        if not len(layer.data):
+            self.region_step.messages.add("notice", DRAW_NOW)
+            return (), 0
+        try:
+            polygons = self.section.polygons(layer)
+        except UserError as error:
+            self.region_step.messages.add("warning", str(error))
+            return (), 0
+        return polygons, 0 if spots is None else int(inside(spots, polygons).sum())
+
+    # --- run ----------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """Say what is ready, what is doubtful, and how long a prediction would take."""
+        slide, spots = self.section.slide, self.section.spots
+        _, n_inside = self._region()
+        self.region_step.show_count(n_inside, 0 if spots is None else len(spots))
+        self.slide_step.allow_estimate(why_no_estimate(slide, spots))
+        if self._checkpoint is not None:
+            self.model_step.show_differences(differences(self._checkpoint, slide, spots))
+        self._steps.setEnabled(not self._run.running)
+        if not self._view.busy:
+            why_not = why_not_ready(slide, spots, self._checkpoint, n_inside)
+            self.run_panel.show_idle("" if why_not else self._estimate_text(), why_not)
+
+    def _estimate_text(self) -> str:
+        request = self._request()
+        seconds = sum(self._run.expected(request).values())
+        return f"Will take {say_duration(seconds)} for {request.n_predicted:,} spots."
+
+    def _request(self) -> PredictionRequest:
+        """Return what the steps describe; only when nothing is missing."""
+        assert self.section.slide is not None
+        assert self.section.spots is not None
+        assert self._checkpoint is not None
+        return PredictionRequest(
+            slide=self.section.slide,
+            spots=self.section.spots,
+            checkpoint=self._checkpoint,
+            region=self._region()[0],
+            quality=cast("Quality", self.run_panel.quality.currentText()),
+            device=self.run_panel.device.currentData(),
+            seed=self._preferences.seed,
+            measured=self.section.measured,
+        )
+
+    def predict(self) -> None:
+        """Start the prediction that the steps describe."""
+        self._refresh()
+        if self.run_panel.predict.isEnabled():
+            self._run.start(self._request(), already_said=self.model_step.messages.texts)
+            self._steps.setEnabled(False)
+
+    # --- result -------------------------------------------------------------------------------
+
+    def _on_prediction(self, adata: "AnnData | None") -> None:
+        text = None if adata is None else f"{adata.n_obs:,} spots × {adata.n_vars:,} genes"
+        self.run_panel.show_result(text)
+        self.run_panel.show_doubt(warning_of(adata))
+
+    def save(self, path: Path) -> None:
+        """Save the result as h5ad."""
+        if self.session.adata is not None:
+            self.run_panel.messages.clear()
+            self._errands.start(
+                "save",
+                self._tasks.save(self.session.adata, path),
+                "Save result",
+                on_done=self._on_saved,
+                on_failed=self.run_panel.messages.show_error,
+            )
+
+    def _on_saved(self, path: Path) -> None:
+        self.run_panel.messages.add("notice", f"Saved as {path}.")
+
+    def open_result(self, path: Path) -> None:
+        """Open a result saved before."""
+        self.run_panel.messages.clear()
+        self._errands.start(
+            "open",
+            self._tasks.load(path),
+            f"Open {path.name}",
+            on_done=self._on_result_opened,
+            on_failed=self.run_panel.messages.show_error,
+        )
+
+    def _on_result_opened(self, adata: "AnnData") -> None:
+        self.session.set_prediction(adata)
+        self._open_genes()
+
+    def _ask_save(self) -> None:
+        slide = self.section.slide
+        name = "prediction.h5ad" if slide is None else f"{slide.name}_predicted.h5ad"
+        path, _ = QFileDialog.getSaveFileName(self, "Save result", name, RESULT_FILES)
+        if path:
+            self.save(Path(path) if path.endswith(".h5ad") else Path(f"{path}.h5ad"))
+
+    def _ask_open(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open result", "", RESULT_FILES)
+        if path:
+            self.open_result(Path(path))
+
+    def _open_genes(self) -> None:
+        self._viewer.window.add_plugin_dock_widget("napari-flag", "Genes", tabify=True)

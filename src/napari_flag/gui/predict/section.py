@@ -1,0 +1,245 @@
+"""The slide and spots under work: what steps 1 and 2 of the main dock lead to."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_flag.errors import UserError
+from napari_flag.gui.jobs import Errands
+from napari_flag.gui.predict.steps import SlideStep, SpotsStep
+from napari_flag.gui.predict.tasks import GridRequest, SpotChoice, Tasks
+from napari_flag.gui.session import Session
+from napari_flag.layers import slide_layers
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots
+
+
+BY_HAND = "set by hand"
+FROM_LATTICE = "estimated from the spots"
+
+
+class Section(QObject):
+    """Opens slides and reads or lays spots as the two steps ask, and draws them.
+
+    Attributes
+    ----------
+    slide, layer
+        The slide and its layer, None before one is chosen.
+    choice
+        The spots with what came along, None before there are any.
+    measured
+        Measured expression to compare with, or None.
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self,
+        slide_step: SlideStep,
+        spots_step: SpotsStep,
+        session: Session,
+        errands: Errands,
+        tasks: Tasks,
+    ) -> None:
+        super().__init__(slide_step)
+        self._slide_step, self._spots_step = slide_step, spots_step
+        self._session, self._errands, self._tasks = session, errands, tasks
+        self._viewer: Any = session.viewer
+        self.slide: Slide | None = None
+        self.layer: Any = None
+        self.choice: SpotChoice | None = None
+        self.measured: AnnData | None = None
+        slide_step.slideChosen.connect(self.choose_layer)
+        slide_step.fileChosen.connect(self.open_slide)
+        slide_step.mppSet.connect(partial(self.set_mpp, source=BY_HAND))
+        slide_step.estimateRequested.connect(self._estimate_mpp)
+        spots_step.tableChosen.connect(self.read_spots)
+        spots_step.gridChanged.connect(self.lay_grid)
+        spots_step.measuredChosen.connect(self.read_measured)
+        spots_step.cleared.connect(partial(self._set_spots, None))
+
+    @property
+    def spots(self) -> "Spots | None":
+        """The spots, None before there are any."""
+        return None if self.choice is None else self.choice.spots
+
+    # --- slide --------------------------------------------------------------------------------
+
+    def choose_layer(self, layer: Any) -> None:
+        """Work on the slide of `layer`; an image opened by another reader is opened as a slide."""
+        slide = slide_layers.slide_of(layer)
+        if slide is not None:
+            self._use_slide(slide, layer)
+        elif path := slide_layers.file_of(layer):
+            layer.visible = False  # the same picture comes again, with a pyramid and in µm
+            self.open_slide(path)
+
+    def open_slide(self, path: Path) -> None:
+        """Open a slide file; it gets a pyramid first where it has none."""
+        self._slide_step.messages.clear()
+        self._slide_step.set_state("opening…")
+        self._errands.start(
+            "slide",
+            self._tasks.open_slide(path),
+            f"Open {path.name}",
+            on_done=self._on_slide_opened,
+            on_failed=self._on_slide_failed,
+            on_cancelled=self._show_slide,
+        )
+
+    def _on_slide_opened(self, slide: "Slide") -> None:
+        self._use_slide(slide, slide_layers.add_slide(self._viewer, slide))
+
+    def _on_slide_failed(self, error: Exception) -> None:
+        self._show_slide()
+        self._slide_step.messages.show_error(error)
+
+    def _use_slide(self, slide: "Slide", layer: Any) -> None:
+        self.slide, self.layer = slide, layer
+        self._session.slide = slide
+        self.list_slides()
+        self._show_slide()
+        self._set_spots(None)
+        table = self._spots_step.table.path
+        if self._spots_step.from_table and table is not None:
+            self.read_spots(table)
+        else:
+            self.lay_grid()
+
+    def list_slides(self) -> None:
+        """List the slides that are open; forget the chosen one when its layer was removed."""
+        if self.layer is not None and self.layer not in self._viewer.layers:
+            self.slide = self.layer = None
+            self._errands.drop("spots")
+            self._set_spots(None)
+            self._show_slide()
+        layers = slide_layers.candidates(self._viewer)
+        self._slide_step.set_slides([(layer.name, layer) for layer in layers], self.layer)
+
+    def _show_slide(self) -> None:
+        self._slide_step.show_slide(self.slide)
+        self.changed.emit()
+
+    def set_mpp(self, mpp: float, source: str) -> None:
+        """Give the slide another µm/px; what is drawn stays where it is on the tissue."""
+        if self.slide is None:
+            return
+        self.slide = self.slide.with_mpp(mpp, source)
+        self._session.slide = self.slide
+        slide_layers.remove_spots(self._viewer)
+        layer, self.layer = self.layer, None  # it may be put anew, which is no end of the slide
+        self.layer = slide_layers.set_mpp(self._viewer, layer, self.slide)
+        self.list_slides()
+        self._show_slide()
+        if self._spots_step.from_table:
+            self._set_spots(self.choice)
+        else:
+            self.lay_grid()
+
+    def _estimate_mpp(self) -> None:
+        if self.spots is not None:
+            self._errands.start(
+                "estimate",
+                self._tasks.estimate(self.spots),
+                "Estimate µm/px",
+                on_done=partial(self.set_mpp, source=FROM_LATTICE),
+                on_failed=self._slide_step.messages.show_error,
+            )
+
+    # --- spots --------------------------------------------------------------------------------
+
+    def read_spots(self, path: Path) -> None:
+        """Read spots from a table, a folder or an h5ad."""
+        if self.slide is None:
+            sentence = (
+                "Spots are placed on a slide and none is open yet; open it in step 1, and the "
+                "table is read then."
+            )
+            self._spots_step.show_error(UserError(sentence))
+            return
+        self._set_spots(None)
+        self._spots_step.show_busy("reading…")
+        self._errands.start(
+            "spots",
+            self._tasks.read_spots(path, self.slide),
+            f"Read {path.name}",
+            on_done=self._on_spots,
+            on_failed=self._spots_step.show_error,
+            on_cancelled=partial(self._set_spots, None),
+        )
+
+    def lay_grid(self) -> None:
+        """Lay the grid that the form describes, as soon as the slide's µm/px are known."""
+        if self._spots_step.from_table or self.slide is None:
+            return
+        if self.slide.mpp is None:
+            self._set_spots(None)
+            self._spots_step.summary.setText("Laid as soon as the µm/px are known (step 1).")
+            return
+        pitch, diameter, lattice, area = self._spots_step.grid()
+        self._set_spots(None)
+        try:
+            polygons = None if area is None else self.polygons(area)
+        except UserError as error:
+            self._spots_step.show_error(error)
+            return
+        self._spots_step.show_busy("laying…")
+        self._errands.start(
+            "spots",
+            self._tasks.lay_grid(GridRequest(pitch, diameter, lattice, polygons), self.slide),
+            "Lay spots",
+            on_done=self._on_spots,
+            on_failed=self._spots_step.show_error,
+            on_cancelled=partial(self._set_spots, None),
+        )
+
+    def polygons(self, layer: Any) -> tuple[Any, ...]:
+        """Return the shapes of a layer as polygons in level-0 px of the slide."""
+        return slide_layers.region_polygons(layer, self.layer, layer.name)
+
+    def _on_spots(self, choice: SpotChoice) -> None:
+        self.measured = choice.measured
+        self._set_spots(choice)
+        if self.slide is not None and self.slide.mpp is None and choice.mpp is not None:
+            self.set_mpp(choice.mpp, choice.mpp_source)
+        if self._spots_step.from_table and self._spots_step.measured.path is not None:
+            self.read_measured(self._spots_step.measured.path)
+
+    def _set_spots(self, choice: SpotChoice | None) -> None:
+        self.choice = choice
+        if choice is None:
+            self.measured = None
+        self._spots_step.show_choice(choice, self.measured)
+        if choice is None or self.slide is None:
+            slide_layers.remove_spots(self._viewer)
+        else:
+            slide_layers.show_spots(self._viewer, choice.spots, self.slide)
+        self.changed.emit()
+
+    def read_measured(self, path: Path | None) -> None:
+        """Read measured expression to compare with; None goes back to that of the table."""
+        self._errands.drop("measured")
+        if path is None:
+            self._on_measured(None if self.choice is None else self.choice.measured)
+            return
+        self._errands.start(
+            "measured",
+            self._tasks.read_measured(path),
+            f"Read {path.name}",
+            on_done=self._on_measured,
+            on_failed=self._on_measured_failed,
+        )
+
+    def _on_measured(self, measured: "AnnData | None") -> None:
+        self.measured = measured
+        self._spots_step.show_choice(self.choice, measured)
+
+    def _on_measured_failed(self, error: Exception) -> None:
+        self._on_measured(None)
+        self._spots_step.messages.show_error(error)

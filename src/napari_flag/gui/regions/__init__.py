@@ -1,0 +1,1 @@
+"""The Regions dock: regions, domains, labels, and what tells them apart."""

@@ -1,0 +1,364 @@
+"""The Regions dock: draw or find regions, and see which genes tell them apart."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout
+
+from napari_flag import keys
+from napari_flag.analysis.domains import LABELS, MEASURED, PREDICTED, find, read_domains
+from napari_flag.analysis.regions import RegionNumbers, compare_regions, enrich
+from napari_flag.errors import UserError
+from napari_flag.gui.controls.forms import narrow
+from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch
+from napari_flag.gui.regions.choices import DomainChoice, LabelButton, RegionList, domain_outlines
+from napari_flag.gui.regions.results import RegionResults
+from napari_flag.layers import region_shapes
+from napari_flag.layers.frame import frame_of
+from napari_flag.layers.overlays import DomainMap, Paint, clicks
+from napari_flag.layers.region_shapes import Entry, collect
+from napari_flag.prediction_file import provenance
+from napari_flag.slides.formats.geojson import read_annotations, write_annotations
+
+REST: Final = "Rest of the section"
+GEOJSON: Final = "GeoJSON (*.geojson *.json)"
+OUR_SETS: Final = "Sets that come along"
+
+
+class RegionsDock(Dock):
+    """Regions drawn, read and found; their means and differential genes; gene sets.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer; region, gene and gene set are shared with its other docks through `Session`.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self._viewer = self.session.viewer
+        self.domains = DomainMap(self._viewer)
+        self.numbers: RegionNumbers | None = None
+        self._sets: dict[str, tuple[str, ...]] = {}
+        self._key: str | None = None
+        self._filled = False
+        self._due = QTimer(self)
+        self._due.setSingleShot(True)
+        self._due.setInterval(0)
+        self._build()
+        self._lay_out()
+        self._watch = ViewerWatch(self, self._viewer)
+        self._connect()
+        self._on_prediction()
+
+    # --- construction ----------------------------------------------------------------------------
+    def _build(self) -> None:
+        self.regions = RegionList()
+        self.labels = LabelButton(self.session, self._errands, self.messages)
+        self.choice = DomainChoice(self.labels)
+        self.against = narrow(QComboBox())
+        self.against.setToolTip("What the chosen region is compared with")
+        self.results = RegionResults()
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setVerticalSpacing(4)
+        for name, row in self.choice.rows.items():
+            form.addRow(name, row)
+        form.addRow("Against", self.against)
+        box = self.column()
+        box.addWidget(self.regions, 2)
+        box.addWidget(self.messages)
+        box.addLayout(form)
+        box.addWidget(self.choice.agreement)
+        box.addWidget(self.choice.to_labels)
+        box.addWidget(self.results, 5)
+        box.addWidget(self.strip)
+        self.setMinimumWidth(320)
+
+    def _connect(self) -> None:
+        self._due.timeout.connect(self._compare)
+        self._watch.layersChanged.connect(self._read)
+        self._watch.shapesEdited.connect(self._read)
+        self.regions.chosen.connect(self._on_chosen)
+        self.regions.drawRequested.connect(self._draw)
+        self.regions.importRequested.connect(self._ask_import)
+        self.regions.exportRequested.connect(self._ask_export)
+        self.regions.removeRequested.connect(self._remove)
+        self.regions.renamed.connect(self._rename)
+        self.against.currentIndexChanged.connect(self._due.start)
+        self.choice.search.clicked.connect(self.find_domains)
+        self.labels.clicked.connect(lambda: self.labels.ask(self.choice.method.currentData()))
+        self.labels.labelled.connect(self._on_labelled)
+        self.labels.compared.connect(self._on_compared)
+        self.choice.source.currentIndexChanged.connect(self._on_source)
+        self.choice.paint.currentIndexChanged.connect(self._paint)
+        self.results.geneChosen.connect(self.session.select_gene)
+        self.results.setChosen.connect(self._on_set)
+        self.results.setsRequested.connect(self._ask_sets)
+        self.results.saveRequested.connect(self._ask_save)
+        self.session.predictionChanged.connect(self._on_prediction)
+        self.session.genesShownChanged.connect(self._on_gene)
+        on_mouse, callbacks = clicks(self._on_click), self._viewer.mouse_drag_callbacks
+        callbacks.append(on_mouse)
+        self.destroyed.connect(lambda: callbacks.remove(on_mouse))
+
+    # --- from the session and the viewer ---------------------------------------------------------
+    def _on_prediction(self) -> None:
+        """Take up the regions for a new prediction; those drawn stay, on the tissue they were drawn on."""
+        adata = self.session.adata
+        self.setEnabled(adata is not None)
+        self.messages.clear()
+        if adata is None:
+            self.messages.add("notice", NOTHING_YET)
+        self.choice.enable(self.session.adata)
+        self._read()
+        self._paint()
+
+    def _read(self) -> None:
+        """List the regions anew; the one chosen stays chosen, with the spots it now has."""
+        adata = self.session.adata
+        entries = (
+            []
+            if adata is None
+            else collect(self._viewer, self.session.gene_map, adata, self.choice.looked_at)
+        )
+        self.regions.show_entries(entries, self._key)
+        self._offer(entries)
+        self._choose(self.regions.current)
+
+    def _offer(self, entries: Sequence[Entry]) -> None:
+        """Offer the other regions to compare with."""
+        wanted = self.against.currentData()
+        blocked = self.against.blockSignals(True)
+        self.against.clear()
+        self.against.addItem(REST, None)
+        for entry in entries:
+            self.against.addItem(entry.region.name, entry.key)
+        self.against.setCurrentIndex(max(self.against.findData(wanted), 0))
+        self.against.blockSignals(blocked)
+
+    def _choose(self, entry: Entry | None) -> None:
+        if self.session.adata is None:
+            return
+        self.session.set_region(None if entry is None else entry.region)
+        self._due.start()
+
+    def _on_chosen(self, entry: Entry | None) -> None:
+        self._key = None if entry is None else entry.key
+        self._choose(entry)
+
+    def _on_gene(self) -> None:
+        self.results.mark(self.session.gene)
+        if self.domains.paint is Paint.FILLED and self._filled:
+            self.choice.set_paint(Paint.RINGS)  # or they would hide the gene
+
+    def _on_click(self, position: Any) -> None:
+        """Choose the domain that was clicked on, unless a shape is being drawn."""
+        active = self._viewer.layers.selection.active
+        if str(getattr(active, "mode", "pan_zoom")) == "pan_zoom":
+            number = self.domains.number_at(position)
+            if number:
+                self.regions.choose(f"domain {self.choice.looked_at} {number}")
+
+    # --- comparing -------------------------------------------------------------------------------
+    def _compare(self) -> None:
+        """Compare the chosen region with the rest, or with the other."""
+        adata, entry = self.session.adata, self.regions.current
+        self.messages.clear()
+        if adata is None or entry is None:
+            self._errands.drop("compare")
+            self._show(None)
+            return
+        other = next((e for e in self.regions.entries if e.key == self.against.currentData()), None)
+        if other is not None and other.key == entry.key:
+            self.messages.add("notice", "A region is compared with another, or with the rest; choose one.")
+            self._show(None)
+            return
+        self._errands.start(
+            "compare",
+            compare_regions(adata, entry.region.mask, None if other is None else other.region.mask),
+            "Compare regions",
+            on_done=self._show,
+            on_failed=self._on_failed,
+            on_cancelled=lambda: self.messages.add("notice", "Comparing was cancelled."),
+        )
+
+    def _on_failed(self, error: Exception) -> None:
+        self._show(None)
+        self.messages.show_error(error)
+
+    def _show(self, numbers: RegionNumbers | None) -> None:
+        self.numbers = numbers
+        if not self._sets:
+            from napari_flag.statistics.gene_sets import bundled
+
+            self._set_sets(bundled(), OUR_SETS)
+        self.results.show_numbers(numbers, {} if numbers is None else enrich(numbers, self._sets))
+        self.results.mark(self.session.gene, scroll=False)
+
+    # --- domains ---------------------------------------------------------------------------------
+    def find_domains(self) -> None:
+        """Find the domains of what is chosen, list and paint them."""
+        adata = self.session.adata
+        if adata is None:
+            return
+        self._errands.start(
+            "domains",
+            find(adata, self.choice.looked_at, self.choice.method.currentData()),
+            "Find domains",
+            on_done=lambda _: self._on_domains(),
+            on_failed=self.messages.show_error,
+            on_cancelled=lambda: self.messages.add("notice", "Finding domains was cancelled."),
+        )
+
+    def _on_domains(self) -> None:
+        self.choice.set_paint(Paint.FILLED, quietly=True)
+        self._read()
+        self._paint()
+
+    def _on_labelled(self) -> None:
+        """List and paint the labels that were read."""
+        self.choice.enable(self.session.adata)
+        self.choice.source.setCurrentIndex(self.choice.source.findData(LABELS))
+        self._on_domains()
+
+    def _on_compared(self) -> None:
+        """Tell how far domains agree with the labels, and show domains that are looked at by now."""
+        if self.choice.looked_at == LABELS:
+            self.choice.tell_agreement(self.session.adata)
+        else:
+            self._read()
+            self._paint()
+
+    def _on_source(self) -> None:
+        """Look at the domain of the same number: those of the two sources are numbered alike."""
+        kind, _, number = (self._key or "").rpartition(" ")
+        if kind in (f"domain {PREDICTED}", f"domain {MEASURED}") and self.choice.looked_at != LABELS:
+            self._key = f"domain {self.choice.looked_at} {number}"
+        self.choice.search.setEnabled(self.choice.looked_at != LABELS)
+        self._read()
+        self._paint()
+
+    def _paint(self) -> None:
+        adata, paint = self.session.adata, self.choice.paint.currentData()
+        numbers = None if adata is None else read_domains(adata, self.choice.looked_at)
+        self._filled = False
+        self.domains.show(adata, numbers, paint)
+        self._filled = True
+        self.choice.tell_agreement(self.session.adata)
+
+    # --- regions ---------------------------------------------------------------------------------
+    def _layer(self) -> Any:
+        adata = self.session.adata
+        assert adata is not None
+        layer = region_shapes.find_layer(self._viewer)
+        if layer is None:
+            told = provenance(adata)
+            sides = [told.get(name) for name in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT)]
+            longest = max(float(side or 0) for side in sides) or float(np.max(adata.obsm[keys.SPATIAL]))
+            layer = region_shapes.add_layer(self._viewer, frame_of(adata), longest)
+        return layer
+
+    def _draw(self, mode: str) -> None:
+        layer = self._layer()
+        self._viewer.layers.selection.active = layer
+        layer.visible = True
+        layer.mode = mode
+
+    def _rename(self, entry: Entry, name: str) -> None:
+        if entry.drawn is not None and name:
+            region_shapes.rename(entry.drawn, name)
+            self._key = f"drawn {name} 1"
+        self._read()
+
+    def _remove(self, entry: Entry) -> None:
+        if entry.drawn is not None:
+            region_shapes.remove(entry.drawn)
+            self._read()
+
+    def _ask_import(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Regions", "", GEOJSON)
+        if path:
+            self.import_regions(Path(path))
+
+    def import_regions(self, path: Path) -> None:
+        """Draw the regions of a GeoJSON file; those drawn before stay."""
+        adata = self.session.adata
+        if adata is None:
+            return
+        self.messages.clear()
+        try:
+            found = read_annotations(path)
+        except UserError as error:
+            self.messages.show_error(error)
+            return
+        placement = region_shapes.Placement.of(self.session.gene_map, adata)
+        region_shapes.add_annotations(self._layer(), found, placement)
+        self._read()
+
+    def _ask_export(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Regions", "regions.geojson", GEOJSON)
+        if path:
+            self.export_regions(Path(path))
+
+    def export_regions(self, path: Path) -> None:
+        """Write all regions listed, domains with the outline of their spots."""
+        adata = self.session.adata
+        if adata is None:
+            return
+        drawn = [entry.drawn.annotation for entry in self.regions.entries if entry.drawn is not None]
+        outlined = [*drawn, *domain_outlines(adata, self.choice.looked_at)]
+        self._write(path, lambda: write_annotations(outlined, path))
+
+    def _write(self, path: Path, write: Callable[[], None]) -> None:
+        self.messages.clear()
+        try:
+            write()
+        except UserError as error:
+            self.messages.show_error(error)
+        else:
+            self.messages.add("notice", f"Wrote {path}")
+
+    # --- gene sets and tables --------------------------------------------------------------------
+    def _on_set(self, name: str) -> None:
+        if name in self._sets:
+            self.session.set_gene_set(name, self._sets[name])
+
+    def _ask_sets(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Gene sets", "", "Gene sets (*.gmt)")
+        if path:
+            self.read_sets(Path(path))
+
+    def read_sets(self, path: Path) -> None:
+        """Read gene sets to find the region's genes in."""
+        from napari_flag.statistics.gene_sets import read_gmt
+
+        self.messages.clear()
+        try:
+            self._set_sets(read_gmt(path), path.name)
+        except UserError as error:
+            self.messages.show_error(error)
+        else:
+            self._show(self.numbers)
+
+    def _set_sets(self, sets: dict[str, tuple[str, ...]], origin: str) -> None:
+        self._sets = sets
+        self.results.show_sets_of(f"{origin}: {len(sets)}")
+
+    def _ask_save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Table of genes", "region_genes.csv", "Table (*.csv)")
+        if path:
+            self.save_table(Path(path))
+
+    def save_table(self, path: Path) -> None:
+        """Save the numbers of all genes, prediction and truth."""
+        from napari_flag.files import write_table
+
+        if self.numbers is not None:
+            genes = self.numbers.genes
+            self._write(path, lambda: write_table(genes, path))

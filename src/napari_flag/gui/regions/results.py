@@ -1,0 +1,188 @@
+"""What tells a region apart, in tables: genes and gene sets, of prediction, truth or both."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+
+from napari_flag.analysis.domains import MEASURED, PREDICTED
+from napari_flag.analysis.regions import RegionNumbers
+from napari_flag.gui.controls.forms import narrow, plain_label
+from napari_flag.gui.controls.tables import Column, NumberView, probability, two_decimals, whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+BOTH: Final = "both"
+WORDS: Final = {PREDICTED: "prediction", MEASURED: "truth"}
+SHORT: Final = {PREDICTED: "", MEASURED: "true"}
+"""What stands in a heading where both are shown."""
+RANK_ONLY: Final = "False discovery rate (Wilcoxon). Neighbours are alike, so it ranks and proves nothing"
+NO_GENES: Final = "Choose or draw a region to see which genes tell it from the rest."
+
+
+class RegionResults(QWidget):
+    """Tables of one comparison of regions."""
+
+    geneChosen = Signal(str)
+    setChosen = Signal(str)
+    setsRequested = Signal()
+    saveRequested = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers: RegionNumbers | None = None
+        self._enriched: Mapping[str, pd.DataFrame] = {}
+        self.shown = narrow(QComboBox())
+        self.shown.setAccessibleName("Show numbers of")
+        self.shown.currentIndexChanged.connect(self._fill)
+        self.save = QPushButton("Save…")
+        self.save.setToolTip("Save the table of genes, prediction and truth (CSV)")
+        self.save.clicked.connect(self.saveRequested)
+        self.summary = plain_label(NO_GENES)
+        self.genes = NumberView("Gene", width=52)
+        self.genes.chosen.connect(self.geneChosen)
+        self.sets = NumberView("Gene set", width=52)
+        self.sets.chosen.connect(self.setChosen)
+        self.origin = plain_label()
+        self.file = QPushButton("Gene sets…")
+        self.file.setToolTip("Read gene sets from a GMT file, e.g. of MSigDB")
+        self.file.clicked.connect(self.setsRequested)
+        self._lay_out()
+        self.show_numbers(None, {})
+
+    def _lay_out(self) -> None:
+        head = QHBoxLayout()
+        head.addWidget(QLabel("Numbers of"))
+        head.addWidget(self.shown, 1)
+        head.addWidget(self.save)
+        sets = QWidget()
+        below = QVBoxLayout(sets)
+        below.setContentsMargins(0, 0, 0, 0)
+        below.addWidget(self.sets, 1)
+        foot = QHBoxLayout()
+        foot.addWidget(self.origin, 1)
+        foot.addWidget(self.file)
+        below.addLayout(foot)
+        self.tabs = QTabWidget()
+        self.tabs.addTab(self.genes, "Genes")
+        self.tabs.addTab(sets, "Gene sets")
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(4)
+        box.addLayout(head)
+        box.addWidget(self.summary)
+        box.addWidget(self.tabs, 1)
+
+    # --- what is shown ---------------------------------------------------------------------------
+    def show_numbers(self, numbers: RegionNumbers | None, enriched: "Mapping[str, pd.DataFrame]") -> None:
+        """Show one comparison, or none."""
+        self._numbers, self._enriched = numbers, enriched
+        at_hand = [] if numbers is None else list(numbers.rankings)
+        choices = [*([BOTH] if len(at_hand) > 1 else []), *at_hand]
+        wanted = self.shown.currentData()
+        blocked = self.shown.blockSignals(True)
+        self.shown.clear()
+        for choice in choices:
+            self.shown.addItem("prediction and truth" if choice == BOTH else WORDS[choice], choice)
+        self.shown.setCurrentIndex(max(self.shown.findData(wanted), 0) if choices else -1)
+        self.shown.blockSignals(blocked)
+        self.shown.setEnabled(len(choices) > 1)
+        self.save.setEnabled(numbers is not None)
+        self._fill()
+
+    def show_sets_of(self, origin: str) -> None:
+        """Say where the gene sets come from."""
+        self.origin.setText(origin)
+
+    def mark(self, gene: str | None, *, scroll: bool = True) -> None:
+        """Select the row of `gene`; without `scroll` the clearest genes stay in sight."""
+        self.genes.mark(gene, scroll=scroll)
+
+    def _sources(self) -> tuple[str, ...]:
+        choice = self.shown.currentData()
+        return (PREDICTED, MEASURED) if choice == BOTH else (choice,) if choice else ()
+
+    def _fill(self) -> None:
+        numbers = self._numbers
+        if numbers is None:
+            self.summary.setText(NO_GENES)
+            self.genes.table.set_rows((), {}, ())
+            self.sets.table.set_rows((), {}, ())
+            return
+        self.summary.setText(_summary(numbers))
+        sources = self._sources()
+        columns = gene_columns(sources)
+        table = numbers.genes
+        by_score = next(i for i, c in enumerate(columns, 1) if c.key.startswith("difference"))
+        self.genes.table.set_rows(
+            [str(gene) for gene in table["gene"]],
+            {c.key: table[c.key].to_numpy() for c in columns},
+            columns,
+            sort_by=None if self.genes.table.columnCount() == 1 + len(columns) else (by_score, True),
+        )
+        self._fill_sets(sources)
+
+    def _fill_sets(self, sources: Sequence[str]) -> None:
+        first = self._enriched.get(sources[0]) if sources else None
+        if first is None:
+            self.sets.table.set_rows((), {}, ())
+            return
+        columns, numbers = [], {}
+        names = [str(name) for name in first["set"]]
+        columns.append(Column("size", "Size", "Genes of the set among those here", whole))
+        numbers["size"] = first["size"].to_numpy()
+        tables = {source: self._enriched[source].set_index("set").reindex(names) for source in sources}
+        for key, heading, meaning, write in _SET_COLUMNS:
+            if key == "expected" and len(sources) > 1:
+                continue  # there is no room for those of both
+            for source, table in tables.items():
+                title = f"{heading} {SHORT[source]}".strip() if len(sources) > 1 else heading
+                column = Column(f"{key}_{source}", title, f"{meaning} ({WORDS[source]})", write)
+                columns.append(column)
+                numbers[column.key] = table[key].to_numpy()
+        by_q = next(i for i, c in enumerate(columns, 1) if c.key.startswith("q_"))
+        self.sets.table.set_rows(names, numbers, columns, sort_by=(by_q, False))
+
+
+_SET_COLUMNS: Final[tuple[tuple[str, str, str, Any], ...]] = (
+    ("overlap", "Hits", "Genes of the set that are raised in the region", whole),
+    ("expected", "Chance", "How many chance alone would give", two_decimals),
+    ("q", "q", "False discovery rate, hypergeometric", probability),
+)
+
+
+def gene_columns(sources: Sequence[str]) -> list[Column]:
+    """Return the columns of the table of genes: means and difference, then the false discovery rate."""
+    columns = []
+    several = len(sources) > 1
+    for key, heading, meaning, write in (
+        ("inside", "In", "Mean log2(count + 1) inside the region", two_decimals),
+        ("outside", "Out", "Mean log2(count + 1) outside", two_decimals),
+        ("difference", "Δ", "Mean inside less mean outside", two_decimals),
+        (
+            "q",
+            "q",
+            RANK_ONLY,
+            probability,
+        ),
+    ):
+        if several and key == "outside":
+            continue
+        for source in sources:
+            end = f" {SHORT[source]}" if several else ""
+            columns.append(
+                Column(f"{key}_{source}", f"{heading}{end}".strip(), f"{meaning} ({WORDS[source]})", write)
+            )
+    return columns
+
+
+def _summary(numbers: RegionNumbers) -> str:
+    inside, outside = numbers.spots[PREDICTED]
+    told = [f"{inside:,} spots against {outside:,}."]
+    if numbers.overlaps:
+        parts = [f"{o.shared} of the first {o.of} (chance {o.chance:.1f})" for o in numbers.overlaps]
+        told.append(f"Raised genes shared by prediction and truth: {', '.join(parts)}.")
+    return " ".join(told)

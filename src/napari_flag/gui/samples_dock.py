@@ -1,0 +1,321 @@
+"""The Samples dock: several joint draws of one slide, what stays between them and what moves."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QSlider, QSpinBox, QToolButton
+
+from napari_flag.analysis.compare import MEANING, trained_on
+from napari_flag.analysis.draws import (
+    METRICS,
+    MOST,
+    TRUTH,
+    Draw,
+    DrawNumbers,
+    DrawRequest,
+    compare_draws,
+    count,
+    draw_more,
+    gene_between,
+    keep,
+    layer_of,
+    why_not,
+)
+from napari_flag.gui.controls.forms import plain_label
+from napari_flag.gui.controls.small_maps import DrawSheet
+from napari_flag.gui.controls.tables import Column, NumberView
+from napari_flag.gui.dock import NOTHING_YET, Dock
+from napari_flag.gui.settings import read_preferences
+from napari_flag.gui.shortcuts import DRAW
+from napari_flag.gui.side_by_side_dock import SEEN_IN_TRAINING
+from napari_flag.layers.gene_values import Quantity
+from napari_flag.progress import Step
+
+PLAY_MS: Final = 700
+ENOUGH: Final = 8
+"""Draws offered at first: enough to see what moves."""
+ONE: Final = "One draw so far. Draw more to see what stays the same and what the slide leaves open."
+
+
+class SamplesDock(Dock):
+    """Pages through joint draws of the gene looked at, and makes more of them.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer; the draw looked at is painted in the gene layer "one sample".
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.numbers: DrawNumbers | None = None
+        self._weights: Path | None = None
+        self._adata: Any = None
+        self._number = 1
+        self._due = QTimer(self)
+        self._due.setSingleShot(True)
+        self._due.setInterval(0)
+        self._playing = QTimer(self)
+        self._playing.setInterval(PLAY_MS)
+        self._build()
+        self._lay_out()
+        self._connect()
+        self._on_prediction()
+
+    # --- construction ----------------------------------------------------------------------------
+    def _build(self) -> None:
+        self.before, self.after, self.play = QToolButton(), QToolButton(), QToolButton()
+        for button, text, tip in (
+            (self.before, "◀", "The draw before (Alt+← over the picture)"),
+            (self.after, "▶", "The next draw (Alt+→ over the picture)"),
+            (self.play, "Play", "Page through the draws, one after the other"),
+        ):
+            button.setText(text)
+            button.setToolTip(tip)
+            button.setAccessibleName(tip)
+        self.play.setCheckable(True)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setMinimum(1)
+        self.slider.setAccessibleName("Draw")
+        self.place = QLabel()
+        self.sheet = DrawSheet()
+        self.between, self.gene, self.against = plain_label(), plain_label(), plain_label()
+        self.table = NumberView("Draw", width=70)
+        self.table.setMaximumHeight(170)
+        self.wanted = QSpinBox()
+        self.wanted.setRange(2, MOST)
+        self.wanted.setValue(ENOUGH)
+        self.wanted.setSuffix(" draws")
+        self.wanted.setToolTip("How many draws to have; those at hand are kept")
+        self.more = QPushButton("Draw")
+        self.file = QPushButton("Weights…")
+        self.file.setToolTip("Choose the weights file this prediction was made with")
+        self.file.hide()
+
+    def _lay_out(self) -> None:
+        pages = QHBoxLayout()
+        for widget in (self.before, self.slider, self.after, self.play, self.place):
+            pages.addWidget(widget, 1 if widget is self.slider else 0)
+        foot = QHBoxLayout()
+        foot.addWidget(self.file)
+        foot.addStretch(1)
+        foot.addWidget(self.wanted)
+        foot.addWidget(self.more)
+        box = self.column()
+        box.addWidget(self.messages)
+        box.addLayout(pages)
+        box.addWidget(self.sheet, 1)
+        box.addWidget(self.gene)
+        box.addWidget(self.between)
+        box.addWidget(self.against)
+        box.addWidget(self.table)
+        box.addWidget(self.strip)
+        box.addLayout(foot)
+
+    def _connect(self) -> None:
+        self._due.timeout.connect(self._compare)
+        self._playing.timeout.connect(lambda: self.show_draw(self._number % max(self._count, 1) + 1))
+        self.before.clicked.connect(lambda: self.step(-1))
+        self.after.clicked.connect(lambda: self.step(1))
+        self.play.toggled.connect(self._on_play)
+        self.slider.valueChanged.connect(self.show_draw)
+        self.sheet.drawChosen.connect(self.show_draw)
+        self.sheet.quantityChosen.connect(self.session.show_quantity)
+        self.table.chosen.connect(lambda name: self.show_draw(int(name)))
+        self.more.clicked.connect(self.draw)
+        self.file.clicked.connect(self._ask_weights)
+        self.session.predictionChanged.connect(self._on_prediction)
+        self.session.genesShownChanged.connect(self._on_gene)
+        self.session.lookChanged.connect(self._on_look)
+        viewer = self.session.viewer
+        for key, by in DRAW.items():
+            viewer.bind_key(key, lambda _, by=by: self.step(by), overwrite=True)
+        self.destroyed.connect(lambda: [viewer.bind_key(key, None) for key in DRAW])
+
+    @property
+    def _count(self) -> int:
+        return 0 if self.session.adata is None else count(self.session.adata)
+
+    # --- from the session ------------------------------------------------------------------------
+    def _on_prediction(self) -> None:
+        """Take up the draws of a prediction; making more of another one ends."""
+        adata = self.session.adata
+        if adata is not self._adata:  # else counts were laid beside it, and drawing goes on
+            self._adata, self._number = adata, 1
+            self._errands.drop("draw")
+        elif self._count:
+            self.session.gene_map.set_sample(layer_of(self._number))
+        self.messages.clear()
+        self.setEnabled(adata is not None)
+        if adata is None:
+            self.messages.add("notice", NOTHING_YET)
+        self._on_draws()
+
+    def _on_draws(self) -> None:
+        """Show that there are more draws, or others."""
+        adata, there = self.session.adata, self._count
+        self.slider.blockSignals(True)
+        self.slider.setMaximum(max(there, 1))
+        self.slider.setValue(self._number)
+        self.slider.blockSignals(False)
+        for widget in (self.slider, self.before, self.after, self.play):
+            widget.setEnabled(there > 1)
+        reason = why_not(adata, self.session.slide)
+        self.more.setEnabled(reason is None)
+        self.more.setToolTip(reason or "Draw as many joint samples; it can be cancelled, draws done are kept")
+        if adata is not None and reason is not None:
+            self.messages.add("notice", reason)
+        self._on_look()
+        self._due.start()
+
+    def _on_gene(self) -> None:
+        self._on_look()
+        self._say_gene()
+
+    def _on_look(self) -> None:
+        gene_map, there = self.session.gene_map, self._count
+        shown = gene_map.quantity is Quantity.SAMPLE and there > 0
+        self.sheet.show_gene(gene_map, self.session.gene, self._number if shown else 0)
+        self.place.setText(f"{self._number} of {there}" if there else "")
+        self.table.mark(_row(self._number) if shown else None)
+
+    # --- paging ----------------------------------------------------------------------------------
+    def step(self, by: int) -> None:
+        """Show the draw `by` places further; after the last comes the first."""
+        if self._count:
+            self.show_draw((self._number - 1 + by) % self._count + 1)
+
+    def show_draw(self, number: int) -> None:
+        """Paint draw `number` (from 1) as the one sample of the gene."""
+        if not 1 <= number <= self._count:
+            return
+        self._number = number
+        if self.slider.value() != number:
+            self.slider.blockSignals(True)
+            self.slider.setValue(number)
+            self.slider.blockSignals(False)
+        self.session.gene_map.set_sample(layer_of(number))
+        self.session.show_quantity(Quantity.SAMPLE)
+
+    def _on_play(self, on: bool) -> None:
+        if on:
+            self._playing.start()
+        else:
+            self._playing.stop()
+
+    # --- drawing more ----------------------------------------------------------------------------
+    def draw(self) -> None:
+        """Make draws until there are as many as wished."""
+        adata, slide = self.session.adata, self.session.slide
+        reason = why_not(adata, slide)
+        self.messages.clear()
+        if adata is None or slide is None or reason is not None:
+            self.messages.add("notice", reason or NOTHING_YET)
+            return
+        if self.wanted.value() <= self._count:
+            self.messages.add("notice", f"There are {self._count} draws already; ask for more.")
+            return
+        device = read_preferences().device
+        self._errands.start(
+            "draw",
+            draw_more(DrawRequest(adata, slide, self.wanted.value(), device, self._weights)),
+            "Draw",
+            on_done=lambda _: self._due.start(),
+            on_failed=self._on_failed,
+            on_cancelled=lambda: self.messages.add("notice", f"Cancelled; {self._count} draws are kept."),
+            on_step=self._on_step,
+        )
+
+    def _on_step(self, step: Step) -> None:
+        """Keep each draw as it is done, so that cancelling loses none."""
+        if isinstance(step.partial, Draw) and self.session.adata is not None:
+            keep(self.session.adata, step.partial)
+            self._on_draws()
+
+    def _on_failed(self, error: Exception) -> None:
+        self.messages.show_error(error)
+        self.file.show()
+
+    def _ask_weights(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Weights", "", "Weights (*.safetensors)")
+        if path:
+            self.use_weights(Path(path))
+
+    def use_weights(self, path: Path) -> None:
+        """Draw with the weights in `path`; draw 1 must come out as it stands in the prediction."""
+        self._weights = path
+        self.draw()
+
+    # --- numbers ---------------------------------------------------------------------------------
+    def _compare(self) -> None:
+        adata = self.session.adata
+        if adata is None or not self._count:
+            self._errands.drop("compare")
+            self._show(None)
+            return
+        self._errands.start(
+            "compare",
+            compare_draws(adata),
+            "Compare draws",
+            on_done=self._show,
+            on_failed=self.messages.show_error,
+            on_cancelled=lambda: self.messages.add("notice", "Comparing the draws was cancelled."),
+        )
+
+    def _show(self, numbers: DrawNumbers | None) -> None:
+        self.numbers = numbers
+        if numbers is None:
+            self.between.setText("")
+            self.against.setText("")
+            self.table.table.set_rows((), {}, ())
+        else:
+            word = "the truth" if numbers.against == TRUTH else "the mean of the samples"
+            columns = [Column(m, m, f"{_meaning(m)}; of the draw against {word}") for m in METRICS]
+            names = [_row(int(name)) for name in numbers.table["draw"]]
+            values = {metric: numbers.table[metric].to_numpy() for metric in METRICS}
+            self.table.table.set_rows(names, values, columns, sort_by=(0, False))
+            self.between.setText(_between(numbers))
+            self.against.setText(f"All genes, each draw against {word}:")
+            if numbers.against == TRUTH and self.session.adata is not None and trained_on(self.session.adata):
+                self.messages.add("warning", SEEN_IN_TRAINING)
+        self._on_look()
+        self._say_gene()
+
+    def _say_gene(self) -> None:
+        adata, gene, numbers = self.session.adata, self.session.gene, self.numbers
+        if adata is None or gene is None or numbers is None or gene not in adata.var_names:
+            self.gene.setText("")
+            return
+        moran = numbers.moran[:, adata.var_names.get_loc(gene)]
+        told = [] if np.isnan(moran).all() else [f"Moran's I {_range(moran)}"]
+        if len(moran) > 1 and not np.isnan(alike := gene_between(adata, gene)):
+            told.insert(0, f"correlation between two draws {alike:.2f}")
+        self.gene.setText(f"{gene}: {', '.join(told)}" if told else "")
+
+
+def _row(number: int) -> str:
+    """Return the name of a draw's row; the blank before one digit keeps 10 after 9 when sorted."""
+    return f"{number:2d}"
+
+
+def _meaning(metric: str) -> str:
+    return MEANING[metric].split("(")[0].strip()
+
+
+def _range(values: Any) -> str:
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
+
+
+def _between(numbers: DrawNumbers) -> str:
+    """Say what stays and what moves, over all genes."""
+    if not numbers.between:
+        return ONE
+    told = {name: "–" if np.isnan(value) else f"{value:.2f}" for name, value in numbers.between.items()}
+    return (
+        f"All genes, one draw against another: single spots PCC {told['PCC']}; "
+        f"genes that go together GSC {told['GSC']}; genes that cluster SSC {told['SSC']}. "
+        "The nearer to 1, the more stays."
+    )

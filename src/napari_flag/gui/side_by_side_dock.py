@@ -1,0 +1,263 @@
+"""The Side by side dock: the measured gene beside the predicted one, and how well they agree."""
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QCloseEvent, QShowEvent
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_flag.analysis.compare import MEANING, SectionScores, scoring_section
+from napari_flag.gui.controls.forms import MessageList, plain_label
+from napari_flag.gui.controls.linked_canvas import LinkedCanvas
+from napari_flag.gui.jobs import Errands
+from napari_flag.gui.session import Session
+from napari_flag.layers.gene_map import Hover
+from napari_flag.layers.gene_values import GeneValues, Quantity
+from napari_flag.layers.local_map import LocalMap
+from napari_flag.layers.slide_layers import camera_of
+
+NOTHING_YET: Final = "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad)."
+SETTLED_MS: Final = 250
+"""By then the canvases have the size that the opened dock leaves them."""
+SEEN_IN_TRAINING: Final = (
+    "This section was among those the weights were trained on, so these scores say nothing about new tissue."
+)
+
+
+class SideBySideDock(QWidget):
+    """Shows another quantity of the same gene at the same place, with the scores on top.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer whose prediction, gene, colours and camera are shared.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        self._docked = self._closed = False  # Qt sends events from within its own constructor
+        super().__init__()
+        self.session = Session.of(napari_viewer)
+        self.scores: SectionScores | None = None
+        self._errands = Errands(self)
+        self.canvas = LinkedCanvas(self.session.viewer)
+        self.local_map = LocalMap(self.canvas.model, self.canvas.gene_map, self.session.local_map)
+        self._hover = Hover(self.canvas.model, self.canvas.gene_map, self._on_hovered)
+        self._build()
+        self.session.predictionChanged.connect(self._on_prediction)
+        self.session.genesShownChanged.connect(self._on_genes)
+        self.session.lookChanged.connect(self._on_look)
+        self.quantity.activated.connect(self._on_quantity)
+        self._on_prediction(self.session.adata)
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(SETTLED_MS)
+        self._settle.timeout.connect(self._fit_untouched_view)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Fit the view to the canvases once they have their size."""
+        super().showEvent(event)
+        self._settle.start()
+
+    def _fit_untouched_view(self) -> None:
+        """Fit the whole slide into both canvases, unless the person has gone to a place of their own."""
+        viewer = self.session.viewer
+        if self._closed or not len(viewer.layers):
+            return
+        low, high = viewer.layers.extent.world[:, -2:]
+        centre = np.asarray(camera_of(viewer).center)[-2:]
+        if np.abs(centre - (low + high) / 2).max() < 0.01 * (high - low).max():
+            viewer.reset_view()
+
+    def _build(self) -> None:
+        self.title = QLabel()
+        self.title.setStyleSheet("font-weight: bold;")
+        self.quantity = QComboBox()
+        for quantity in Quantity:
+            self.quantity.addItem(quantity.value.capitalize(), quantity)
+        self.quantity.setToolTip("What this canvas shows of the gene; the main canvas is unchanged")
+        head = QHBoxLayout()
+        head.addWidget(self.title, stretch=1)
+        head.addWidget(QLabel("Here:"))
+        head.addWidget(self.quantity)
+        self.overall = QWidget()
+        lines = QVBoxLayout(self.overall)
+        lines.setContentsMargins(0, 0, 0, 0)
+        lines.setSpacing(2)
+        self.summary = plain_label()
+        lines.addWidget(self.summary)
+        line = QHBoxLayout()
+        line.setSpacing(10)
+        self._numbers: dict[str, QLabel] = {}
+        for name, meaning in MEANING.items():
+            self._numbers[name] = QLabel()
+            self._numbers[name].setToolTip(meaning)
+            line.addWidget(self._numbers[name])
+        line.addStretch(1)
+        lines.addLayout(line)
+        self.gene_score = plain_label()
+        self.messages = MessageList()
+        self.reading = plain_label(" ")
+        self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 6, 6, 6)
+        layout.setSpacing(4)
+        layout.addLayout(head)
+        layout.addWidget(self.gene_score)
+        layout.addWidget(self.overall)
+        layout.addWidget(self.messages)
+        layout.addWidget(self.canvas, stretch=1)
+        layout.addWidget(self.reading)
+
+    # --- from the session ------------------------------------------------------------------------
+    def _on_prediction(self, adata: Any) -> None:
+        self.messages.clear()
+        self.scores = None
+        self._errands.drop("scores")
+        gene_map = self.canvas.gene_map
+        gene_map.set_prediction(adata)
+        self.quantity.setEnabled(adata is not None)
+        if adata is None:
+            self.messages.add("notice", NOTHING_YET)
+        elif gene_map.values is not None:
+            self._offer(gene_map.values)
+        self._show_overall()
+        self._on_look()
+        self._on_genes(self.session.genes_shown)
+        if adata is not None:
+            self._errands.start(
+                "scores",
+                scoring_section(adata),
+                "Score the section",
+                on_done=self._on_scores,
+                on_failed=self.messages.show_error,
+            )
+
+    def _on_scores(self, scores: SectionScores | None) -> None:
+        self.scores = scores
+        if scores is not None and scores.trained_on:
+            self.messages.add("warning", SEEN_IN_TRAINING)
+        self._show_overall()
+        self._show_gene_score()
+
+    def _offer(self, values: GeneValues) -> None:
+        """Offer what the prediction has; measured first, and if there is none, say why."""
+        items: Any = self.quantity.model()
+        for row, quantity in enumerate(Quantity):
+            reason = values.why_not(quantity)
+            items.item(row).setEnabled(reason is None)
+            self.quantity.setItemData(row, reason or quantity.meaning, Qt.ItemDataRole.ToolTipRole)
+        missing = values.why_not(Quantity.MEASURED)
+        if missing is None:
+            wanted = Quantity.MEASURED
+        else:
+            self.messages.add("notice", missing)
+            other = (Quantity.SAMPLE, Quantity.SPREAD, Quantity.PREDICTED)
+            wanted = next(q for q in other if values.why_not(q) is None)
+        self.quantity.setCurrentIndex(list(Quantity).index(wanted))
+        self.canvas.gene_map.set_quantity(wanted)
+
+    def _on_genes(self, genes: list[str]) -> None:
+        gene_map, other = self.canvas.gene_map, self.session.gene_beside
+        shown = genes if other is None else [other]
+        gene_map.show([gene for gene in shown if gene_map.values and gene in gene_map.values])
+        self._follow_pair(other)
+        self.local_map.refresh()
+        named = " and ".join(genes) if other is None else f"{other}, beside {genes[0]}"
+        self.title.setText(named if self.session.adata is not None else "")
+        self._copy_limits()
+        self._show_gene_score()
+
+    def _follow_pair(self, other: str | None) -> None:
+        """Show two genes of a pair in one quantity, and go back to the chosen one after."""
+        gene_map = self.canvas.gene_map
+        wanted = self.quantity.currentData() if other is None else self.session.gene_map.quantity
+        if gene_map.values and wanted is not gene_map.quantity and gene_map.values.why_not(wanted) is None:
+            gene_map.set_quantity(wanted)
+        self.quantity.setEnabled(other is None and self.session.adata is not None)
+
+    def _on_look(self) -> None:
+        """Take over colours and limits of the main canvas."""
+        here, there = self.canvas.gene_map, self.session.gene_map
+        if here.colormap != there.colormap:
+            here.set_colormap(there.colormap)
+        if here.contrast != there.contrast:
+            here.set_contrast(there.contrast)
+        if self.session.gene_beside is not None:
+            self._follow_pair(self.session.gene_beside)
+        self._copy_limits()
+
+    def _copy_limits(self) -> None:
+        """Show both canvases on one scale, also when the limits were dragged by hand."""
+        here, there = self.canvas.gene_map, self.session.gene_map
+        if not (here.quantity.is_expression and there.quantity.is_expression):
+            return
+        for slot in (0, 1):
+            mine, theirs = here.layer(here.quantity, slot), there.layer(there.quantity, slot)
+            if mine is None or theirs is None or here.genes != there.genes:
+                continue
+            if mine.contrast_limits != theirs.contrast_limits:
+                mine.contrast_limits = theirs.contrast_limits
+
+    def _on_hovered(self, text: str) -> None:
+        self.reading.setText(text or " ")
+
+    # --- from the person -------------------------------------------------------------------------
+    def _on_quantity(self) -> None:
+        quantity = self.quantity.currentData()
+        values = self.canvas.gene_map.values
+        if values is not None and values.why_not(quantity) is None:
+            self.canvas.gene_map.set_quantity(quantity)
+            self.local_map.refresh()
+            self._copy_limits()
+
+    # --- scores ----------------------------------------------------------------------------------
+    def _show_overall(self) -> None:
+        scores = self.scores
+        self.overall.setVisible(scores is not None)
+        if scores is None:
+            return
+        for name, label in self._numbers.items():
+            label.setText(f"{name} <b>{_number(scores.overall[name])}</b>")
+        self.summary.setText(f"All {len(scores.genes):,} genes:")
+        self.summary.setToolTip(f"Over {scores.spots:,} spots. Moran's I: {scores.neighbours}.")
+
+    def _show_gene_score(self) -> None:
+        gene = self.session.gene_beside or self.session.gene
+        score = None if self.scores is None or gene is None else self.scores.genes.get(gene)
+        self.gene_score.setVisible(score is not None)
+        if score is None:
+            return
+        self.gene_score.setText(
+            f"This gene:  PCC {_number(score.pcc)}   Moran's I predicted "
+            f"{_number(score.moran_predicted)}, measured {_number(score.moran_measured)}"
+        )
+        self.gene_score.setToolTip(
+            f"{MEANING['PCC'].split(',')[0]}.\nMoran's I: 1 when like spots lie together, "
+            "0 when they are scattered at random."
+        )
+
+    def event(self, event: QEvent | None) -> bool:
+        """Let go of the main viewer when the dock is closed: napari then takes the parent away."""
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            if self._docked and self.parent() is None:
+                self.close()
+            self._docked = self.parent() is not None
+        return super().event(event)
+
+    def closeEvent(self, event: QCloseEvent | None) -> None:
+        """Let go of the session, and of the main viewer's camera."""
+        if not self._closed:
+            self._closed = True
+            self._errands.drop("scores")
+            self.session.predictionChanged.disconnect(self._on_prediction)
+            self.session.genesShownChanged.disconnect(self._on_genes)
+            self.session.lookChanged.disconnect(self._on_look)
+            self.local_map.leave()
+            self.canvas.close_canvas()
+        super().closeEvent(event)
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"

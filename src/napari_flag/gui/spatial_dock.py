@@ -1,0 +1,409 @@
+"""What to paint of a gene: itself, its local Moran's I, or its clusters, with the legend of these."""
+
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_flag.analysis.spatial import SpatialScores, score_spatially
+from napari_flag.errors import UserError
+from napari_flag.gene_names import GeneNames, look_up
+from napari_flag.gui.controls.charts import ScatterPlot
+from napari_flag.gui.controls.forms import narrow, plain_label
+from napari_flag.gui.controls.plots import ask_figure_path
+from napari_flag.gui.controls.tables import Column, NumberView, probability
+from napari_flag.gui.dock import Dock
+from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, LocalMap, MapKind, find_classes
+from napari_flag.statistics.local_moran import CLASSES
+
+BUTTONS: Final = {
+    MapKind.EXPRESSION: "Gene",
+    MapKind.LOCAL: "Local Moran",
+    MapKind.CLASSES: "Clusters",
+}
+MASKS: Final = (
+    ("p ≤ 0.05, each spot alone", False, "As GeoDa and esda mask: 1 spot in 20 by chance alone"),
+    ("q ≤ 0.05, over all spots", True, "Benjamini–Hochberg: strict on sections of a few hundred spots"),
+)
+
+
+class MapChoice(QWidget):
+    """Buttons for what is painted, and a legend with counts while clusters are."""
+
+    kindChosen = Signal(object)
+    """A `MapKind`."""
+    maskChosen = Signal(bool)
+    """Whether clusters are masked by q."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._group = QButtonGroup(self)
+        row = QHBoxLayout()
+        row.setSpacing(2)
+        self.buttons: dict[MapKind, QPushButton] = {}
+        for kind, label in BUTTONS.items():
+            button = QPushButton(label)
+            button.setCheckable(True)
+            button.setToolTip(kind.meaning)
+            button.clicked.connect(lambda _=False, chosen=kind: self.kindChosen.emit(chosen))
+            self._group.addButton(button)
+            row.addWidget(button)
+            self.buttons[kind] = button
+        self.significance = narrow(QComboBox())
+        self.significance.setAccessibleName("Which clusters are significant")
+        for place, (name, corrected, meaning) in enumerate(MASKS):
+            self.significance.addItem(name, corrected)
+            self.significance.setItemData(place, meaning, Qt.ItemDataRole.ToolTipRole)
+        self.significance.activated.connect(self._on_significance)
+        self.legend = QWidget()
+        grid = QGridLayout(self.legend)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(1)
+        self.counts: list[QLabel] = []
+        order = (1, 3, 4, 2, 0)  # clusters, outliers, the rest
+        for place, number in enumerate(order):
+            patch, text = QLabel(), QLabel()
+            patch.setFixedSize(12, 12)
+            patch.setStyleSheet(f"background-color: {CLASS_COLOURS[number]}; border: 1px solid gray;")
+            grid.addWidget(patch, place // 2, 2 * (place % 2))
+            grid.addWidget(text, place // 2, 2 * (place % 2) + 1)
+            self.counts.append(text)
+        self._order = order
+        grid.setColumnStretch(1, 1)
+        grid.setColumnStretch(3, 1)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(3)
+        box.addLayout(row)
+        box.addWidget(self.significance)
+        box.addWidget(self.legend)
+        self.buttons[MapKind.EXPRESSION].setChecked(True)
+
+    def _on_significance(self) -> None:
+        self.maskChosen.emit(self.significance.currentData())
+
+    def show_map(self, local: LocalMap) -> None:
+        """Show what `local` paints: which button is down, and how many spots of each class there are."""
+        self.buttons[local.kind].setChecked(True)
+        clustered = local.kind is MapKind.CLASSES
+        self.significance.setVisible(clustered)
+        self.legend.setVisible(clustered)
+        self.significance.setCurrentIndex(int(local.corrected))
+        classes = None if local.key is None else local.classes(local.key)
+        for number, label in zip(self._order, self.counts, strict=True):
+            count = "…" if classes is None else f"{int((classes == number).sum()):,}"
+            label.setText(f"{CLASSES[number]} {count}")
+            label.setToolTip(f"{CLASS_MEANINGS[number].capitalize()}: {count} spots")
+
+
+NOTHING_YET: Final = (
+    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
+)
+NO_TRUTH: Final = (
+    "No measured expression lies beside this prediction, so there is no truth to hold Moran's I against; "
+    "choose counts in the Compare dock to see both. Until then:"
+)
+PERMUTATIONS: Final = (0, 99, 999)
+WALK_MS: Final = 150
+"""Clusters are computed for the gene a person stays on, not for each one the arrow keys pass."""
+PREDICTED: Final = Column(
+    "predicted", "I pred.", "Moran's I of the prediction: 1 when like spots lie together"
+)
+MEASURED: Final = Column("measured", "I true", "Moran's I of the measurement")
+Q: Final = Column(
+    "q", "q", "Of clustering by chance, corrected over all genes (Benjamini–Hochberg)", probability
+)
+
+
+class SpatialDock(Dock):
+    """Genes ranked by Moran's I, the map of the chosen one, and a scatter against the truth.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer; gene and picture are shared with its other docks through `Session`.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.scores: SpatialScores | None = None
+        self._names = GeneNames(())
+        self._walk = QTimer(self)
+        self._walk.setSingleShot(True)
+        self._walk.setInterval(WALK_MS)
+        self._build()
+        self._lay_out()
+        self._connect()
+        self._on_prediction()
+
+    # --- construction ----------------------------------------------------------------------------
+    def _build(self) -> None:
+        self.choice = MapChoice()
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("Search a gene, or paste a list")
+        self.search.setClearButtonEnabled(True)
+        self.found = plain_label()
+        self.table = NumberView("Gene", width=60)
+        self.heading = plain_label()
+        self.scatter = ScatterPlot()
+        self.scatter.setMinimumHeight(170)
+        self.permutations = narrow(QComboBox())
+        for number in PERMUTATIONS:
+            self.permutations.addItem(f"{number} shuffles" if number else "normal", number)
+        self.permutations.setAccessibleName("How q is computed")
+        self.permutations.setToolTip(
+            "From the normal approximation, or by shuffling the spots, which takes longer"
+        )
+        self.save_figure = QPushButton("Figure…")
+        self.save_figure.setToolTip("Save the scatter, or the map that is shown (PNG or SVG)")
+        self.figures = QMenu(self.save_figure)
+        self.figures.addAction("Scatter…", self._ask_figure)
+        self.figures.addAction("Map…", self._ask_map)
+        self.save_figure.setMenu(self.figures)
+        self.save_table = QPushButton("Table…")
+        self.save_table.setToolTip("Save Moran's I of all genes (CSV)")
+
+    def _lay_out(self) -> None:
+        foot = QHBoxLayout()
+        foot.addWidget(QLabel("q from"))
+        foot.addWidget(self.permutations, 1)
+        foot.addWidget(self.save_figure)
+        foot.addWidget(self.save_table)
+        box = self.column()
+        box.addWidget(self.choice)
+        box.addWidget(self.search)
+        box.addWidget(self.found)
+        box.addWidget(self.table, 3)
+        box.addWidget(self.heading)
+        box.addWidget(self.scatter, 2)
+        box.addWidget(self.messages)
+        box.addWidget(self.strip)
+        box.addLayout(foot)
+
+    def _connect(self) -> None:
+        self._walk.timeout.connect(self._find_classes)
+        self.choice.kindChosen.connect(self.session.set_map_kind)
+        self.choice.maskChosen.connect(self._on_mask)
+        self.search.textChanged.connect(self._on_search)
+        self.search.returnPressed.connect(self._take_first)
+        self.table.chosen.connect(self.session.select_gene)
+        self.table.table.layoutChanged.connect(self._on_order)
+        self.scatter.nameClicked.connect(self.session.select_gene)
+        self.permutations.activated.connect(self._score)
+        self.save_table.clicked.connect(self._ask_table)
+        self.session.predictionChanged.connect(self._on_prediction)
+        self.session.genesShownChanged.connect(self._on_gene)
+        self.session.lookChanged.connect(self._on_look)
+        self.session.mapKindChanged.connect(self._on_look)
+        self.session.geneSetChanged.connect(self.scatter.choose)
+
+    # --- from the session ------------------------------------------------------------------------
+    def _on_prediction(self) -> None:
+        adata = self.session.adata
+        for widget in (
+            self.choice,
+            self.search,
+            self.table,
+            self.permutations,
+            self.save_figure,
+            self.save_table,
+        ):
+            widget.setEnabled(adata is not None)
+        self.messages.clear()
+        self._errands.drop("classes")  # of the prediction before
+        if adata is None:
+            self._errands.drop("scores")
+            self.scores, self._names = None, GeneNames(())
+            self.table.table.set_rows((), {"predicted": (), "q": ()}, (PREDICTED, Q))  # type: ignore[dict-item]
+            self.heading.setText("")
+            self.scatter.show_message(NOTHING_YET)
+        else:
+            self._names = GeneNames([str(name) for name in adata.var_names])
+            self._score()
+        self._on_search(self.search.text())
+        self._on_look()
+
+    def _on_gene(self) -> None:
+        self.table.mark(self.session.gene)
+        self.scatter.mark(self.session.gene)
+
+    def _on_look(self) -> None:
+        """Say what is painted; compute the clusters of a gene that stays."""
+        local = self.session.local_map
+        self.choice.show_map(local)
+        if local.missing():
+            self._walk.start()
+
+    # --- work ------------------------------------------------------------------------------------
+    def _score(self) -> None:
+        if self.session.adata is None:
+            return
+        self.messages.clear()
+        self._errands.start(
+            "scores",
+            score_spatially(self.session.adata, permutations=self.permutations.currentData()),
+            "Compute Moran's I",
+            on_done=self._on_scores,
+            on_failed=self._on_failed,
+            on_cancelled=self._on_cancelled,
+        )
+
+    def _on_scores(self, scores: SpatialScores) -> None:
+        self.scores = scores
+        columns, numbers = [PREDICTED, Q], {"predicted": scores.predicted, "q": scores.q}
+        if scores.measured is not None:
+            columns.insert(1, MEASURED)
+            numbers["measured"] = scores.measured
+        self.table.table.set_rows(scores.genes, numbers, columns)
+        self._on_search(self.search.text())
+        self._on_order()
+        self._show_scatter(scores)
+        self._on_gene()
+
+    def _show_scatter(self, scores: SpatialScores) -> None:
+        if scores.measured is None or scores.predicted_there is None:
+            self._show_without_truth(scores)
+            return
+        ssc = "not defined below 3 genes" if math.isnan(scores.ssc) else f"{scores.ssc:.2f}"
+        self.heading.setText(
+            f"SSC {ssc} over {len(scores.genes):,} genes and {scores.spots_measured:,} spots"
+        )
+        self.heading.setToolTip(
+            "Spatial structure correlation: Pearson's r over genes of Moran's I, predicted against measured "
+            f"(1 is best). Moran's I: {scores.neighbours}."
+        )
+        self.scatter.set_points(
+            scores.measured,
+            scores.predicted_there,
+            scores.genes,
+            "Moran's I, measured",
+            "Moran's I, predicted",
+            identity=True,
+        )
+        self.scatter.choose(self.session.gene_set)
+
+    def _show_without_truth(self, scores: SpatialScores) -> None:
+        """Say that there is no truth, and show how Moran's I goes with the level of expression."""
+        values = self.session.gene_map.values
+        mean = values.summary()[0] if values is not None else np.full(len(scores.genes), np.nan)
+        self.heading.setText(NO_TRUTH)
+        self.heading.setToolTip(f"Moran's I over {scores.spots:,} spots: {scores.neighbours}.")
+        self.scatter.set_points(
+            mean, scores.predicted, scores.genes, "mean predicted log2(count + 1)", "Moran's I, predicted"
+        )
+        self.scatter.choose(self.session.gene_set)
+
+    def _on_failed(self, error: Exception) -> None:
+        self.messages.show_error(error)
+
+    def _on_cancelled(self) -> None:
+        kept = self.scores.permutations if self.scores is not None else 0
+        self.permutations.setCurrentIndex(PERMUTATIONS.index(kept))
+        if self.scores is None:
+            self.scatter.show_message("Cancelled; choose how q is computed below to start again.")
+
+    def _find_classes(self) -> None:
+        wanted = self.session.local_map.missing()
+        if wanted:
+            self._errands.start(
+                "classes",
+                find_classes(wanted),
+                "Find clusters",
+                on_done=self._on_classes,
+                on_failed=self._on_failed,
+                on_cancelled=lambda: self.session.set_map_kind(MapKind.EXPRESSION),
+            )
+
+    def _on_classes(self, found: Any) -> None:
+        self.session.local_map.set_found(found)
+        self.choice.show_map(self.session.local_map)
+
+    def let_go(self) -> None:
+        """Paint the gene itself again: nobody would compute clusters any more."""
+        self.session.set_map_kind(MapKind.EXPRESSION)
+
+    # --- from the person -------------------------------------------------------------------------
+    def _on_mask(self, corrected: bool) -> None:
+        self.session.local_map.set_corrected(corrected)
+        self.choice.show_map(self.session.local_map)
+
+    def _on_search(self, text: str) -> None:
+        found = look_up(self._names, text)
+        self.table.table.limit(found.genes)
+        self.found.setText(found.message)
+        self.found.setVisible(bool(found.message))
+        self.table.mark(self.session.gene)
+
+    def _take_first(self) -> None:
+        if self.table.table.rowCount():
+            self.session.select_gene(self.table.table.name(0))
+
+    def _on_order(self) -> None:
+        """Let the arrow keys over the picture follow the order of the list."""
+        if self.scores is not None and self.table.table.rowCount():
+            self.session.gene_order = self.table.table.shown
+        self.table.mark(self.session.gene)
+
+    def _ask_figure(self) -> None:
+        path = ask_figure_path(self, "moran_scatter.png")
+        if path is not None:
+            self.write(path)
+
+    def _ask_map(self) -> None:
+        key = self.session.local_map.key
+        path = None if key is None else ask_figure_path(self, f"{key[0]}_map.png")
+        if path is not None:
+            self.write_map(path)
+
+    def write_map(self, path: Path) -> None:
+        """Save the map that is shown, over the H&E (.png, .svg); what goes wrong is said in the dock."""
+        from napari_flag.figures.gene_figure import save_gene_figure, save_local_figure
+
+        session = self.session
+        self.messages.clear()
+        try:
+            if session.adata is None or session.local_map.kind is MapKind.EXPRESSION:
+                save_gene_figure(path, session.gene_map, session.slide)
+            else:
+                save_local_figure(path, session.local_map, session.adata, session.slide)
+        except UserError as error:
+            self.messages.show_error(error)
+        else:
+            self.messages.add("notice", f"Saved {path}.")
+
+    def _ask_table(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, "Save Moran's I", "moran.csv", "Table (*.csv)")
+        if name:
+            self.write(Path(name))
+
+    def write(self, path: Path) -> None:
+        """Save the scatter (.png, .svg) or the table (.csv); what goes wrong is said in the dock."""
+        from napari_flag.files import write_table
+
+        self.messages.clear()
+        try:
+            if self.scores is None:
+                raise UserError("Moran's I is not computed yet; wait for it, or start it again.")
+            if path.suffix.lower() == ".csv":
+                write_table(self.scores.table(), path)
+            else:
+                self.scatter.save(path)
+        except UserError as error:
+            self.messages.show_error(error)
+        else:
+            self.messages.add("notice", f"Saved {path}.")

@@ -1,0 +1,350 @@
+"""Setting a napari layer's look with as few redraws as possible: each setter redraws, changed or not."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from napari_flag import keys
+from napari_flag.layers.gene_values import Contrast, GeneValues, Limits, Quantity
+from napari_flag.layers.overlays import hover_part
+from napari_flag.layers.raster import SpotRaster, raster_of
+from napari_flag.prediction_file import provenance
+
+
+def set_shown(layer: Any, shown: bool) -> None:
+    """Show or hide a layer and its colour bar."""
+    if layer.visible != shown:
+        layer.visible = shown
+    if layer.colorbar.visible != shown:
+        layer.colorbar.visible = shown
+
+
+def set_limits(layer: Any, limits: Limits, span: Limits) -> None:
+    """Set contrast limits, and the `span` their slider runs over, which holds them.
+
+    Limits go first: napari widens the span by itself, but cuts limits that a new span does not hold.
+    """
+    layer.contrast_limits = limits
+    layer.contrast_limits_range = span
+
+
+DEFAULT_COLORMAP: Final = "viridis"
+COLORMAPS: Final = ("viridis", "magma", "inferno", "plasma", "cividis", "turbo", "gray", "gray_r")
+DIVERGING: Final = "RdBu_r"
+OVERLAY: Final = ("magenta", "green")
+"""First and second gene of an overlay: where both are high the spot turns white."""
+
+OPACITY: Final = 0.85
+LAYER_SLOT: Final = "napari_flag.slot"
+"""``layer.metadata`` key: (quantity's value, 0 or 1 for the second gene)."""
+
+Slot: TypeAlias = tuple[Quantity, int]
+
+_TWIN: Final = {
+    Quantity.PREDICTED: Quantity.MEASURED,
+    Quantity.MEASURED: Quantity.PREDICTED,
+}
+"""Quantities whose limits stay the same when one is dragged."""
+
+
+class GeneMap:
+    """Draws genes of the current prediction into a viewer.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    changed
+        Called when the look changed: quantity, colour map, or limits (also dragged by hand).
+
+    Attributes
+    ----------
+    covered
+        Another map is shown in place of the gene's (see `LocalMap`); change it with `cover`.
+    also_told
+        Spot number → what else to say of the spot under the mouse, or None.
+    """
+
+    def __init__(self, viewer: Any, changed: Callable[[], None] = lambda: None) -> None:
+        self._viewer = viewer
+        self._changed = changed
+        self._layers: dict[Slot, Any] = {}
+        self._stale: set[Slot] = set()
+        self.values: GeneValues | None = None
+        self.raster: SpotRaster | None = None
+        self.genes: list[str] = []
+        self.quantity = Quantity.PREDICTED
+        self.colormap = DEFAULT_COLORMAP
+        self.contrast = Contrast()
+        self.covered = False
+        self.also_told: Callable[[int], str | None] = lambda spot: None
+
+    # --- what is shown ---------------------------------------------------------------------------
+    def set_prediction(self, adata: Any) -> None:
+        """Draw from `adata` from now on; None removes all gene layers."""
+        if adata is None:
+            self.values = self.raster = None
+            for layer in self._present().values():
+                self._viewer.layers.remove(layer)
+            self._layers.clear()
+            return
+        self._set_raster(adata)
+        self.values = GeneValues(adata)
+        if self.values.why_not(self.quantity):
+            self.quantity = Quantity.PREDICTED
+        for (quantity, _), layer in self._present().items():
+            layer.metadata[keys.LAYER_ADATA] = adata
+            if self.values.why_not(quantity):
+                self._viewer.layers.remove(layer)
+        self.show([gene for gene in self.genes if gene in self.values])
+
+    def show(self, genes: Sequence[str]) -> None:
+        """Paint `genes`: one, or two overlaid; empty keeps the layers as they are."""
+        self.genes = list(genes[:2])
+        if self.values is not None and self.genes:
+            self._stale.update(self._layers)
+            self._refresh()
+
+    def set_quantity(self, quantity: Quantity) -> None:
+        """Show another quantity of the same genes.
+
+        Raises
+        ------
+        ValueError
+            When the prediction does not have it; ask `GeneValues.why_not` first.
+        """
+        if self.values is not None and (reason := self.values.why_not(quantity)):
+            raise ValueError(reason)
+        self.quantity = quantity
+        self._refresh()
+
+    def set_sample(self, layer: str) -> None:
+        """Show another joint draw as the one sample: the ``layers`` key it stands under."""
+        if self.values is not None and layer != self.values.sample:
+            self.values.set_sample(layer)
+            self._stale.update(slot for slot in self._layers if slot[0] is Quantity.SAMPLE)
+            self._refresh()
+
+    def set_colormap(self, name: str) -> None:
+        """Use colour map `name` for everything but a difference or an overlay."""
+        self.colormap = name
+        self._refresh()
+
+    def set_contrast(self, contrast: Contrast) -> None:
+        """Choose limits another way."""
+        self.contrast = contrast
+        self._stale.update(self._layers)
+        self._refresh()
+
+    def cover(self, covered: bool) -> None:
+        """Hide the gene's layers while another map of the gene takes their place, or show them again."""
+        if covered != self.covered:
+            self.covered = covered
+            self._refresh()
+
+    @property
+    def overlaid(self) -> bool:
+        """Whether two genes are drawn over one another now."""
+        return len(self.genes) == 2 and self.quantity.is_expression
+
+    def layer(self, quantity: Quantity, slot: int = 0) -> Any:
+        """Return the layer that shows `quantity` (slot 1: of the second gene), or None."""
+        return self._present().get((quantity, slot))
+
+    def hover_text(self, position: Any) -> str | None:
+        """Return spot id and values at world `position`, or None beside the spots."""
+        layer = self.layer(self.quantity)
+        if layer is None or self.values is None or self.raster is None:
+            return None
+        if not (layer.visible or self.covered):
+            return None
+        row, col = (float(v) for v in layer.world_to_data(position)[-2:])
+        spot = self.raster.spot_at(row, col)
+        if spot is None:
+            return None
+        told = [f"{gene}: {self._numbers(gene, spot)}" for gene in self.genes]
+        more = (self.also_told(spot), hover_part(self.values.adata, spot))
+        told.extend(part for part in more if part)
+        return "  ·  ".join((f"spot {self.values.adata.obs_names[spot]}", *told))
+
+    # --- the layers ------------------------------------------------------------------------------
+    def adopt(self, layer: Any) -> bool:
+        """Take over a gene layer that the h5ad reader made, instead of drawing a second one."""
+        slot = (Quantity.PREDICTED, 0)
+        if keys.LAYER_ADATA not in layer.metadata or slot in self._present():
+            return False
+        layer.metadata[LAYER_SLOT] = (slot[0].value, slot[1])
+        self._keep(slot, layer)
+        return True
+
+    def _set_raster(self, adata: Any) -> None:
+        self.raster = raster_of(adata)
+        options = self.raster.options()
+        for layer in self._present().values():
+            layer.data = np.full(self.raster.lookup.shape, np.nan, np.float32)
+            for name in ("scale", "translate", "affine", "units"):
+                if name in options:
+                    setattr(layer, name, options[name])
+
+    def _refresh(self) -> None:
+        """Show the layers of the current quantity, hide the others, repaint what is stale."""
+        if self.values is None or not self.genes:
+            return
+        wanted = [(self.quantity, 0), *([(self.quantity, 1)] if self.overlaid else [])]
+        active = self._viewer.layers.selection.active
+        ours_active = active is None or active in self._present().values()
+        self._put_away(wanted)
+        for slot in wanted:
+            layer = self._present().get(slot) or self._add(slot)
+            self._style(slot, layer)
+            if self.covered:
+                set_shown(layer, False)
+                continue
+            if slot in self._stale:
+                self._paint(slot, layer)
+            set_shown(layer, True)
+        if ours_active:  # the layer controls should be those of the picture looked at
+            self._viewer.layers.selection.active = self.layer(self.quantity)
+        self._changed()
+
+    def _put_away(self, wanted: Sequence[Slot]) -> None:
+        """Hide the layers of other quantities; a second gene no longer shown is removed."""
+        for slot, layer in list(self._present().items()):
+            if slot not in wanted:
+                set_shown(layer, False)
+                if slot[1] and len(self.genes) < 2:
+                    self._viewer.layers.remove(layer)
+
+    def _paint(self, slot: Slot, layer: Any) -> None:
+        quantity, nth = slot
+        if self.values is None or self.raster is None or nth >= len(self.genes):
+            return
+        gene = self.genes[nth]
+        values = self.values.values(gene, quantity)
+        low, high = self.values.limits(gene, quantity, self.contrast)
+        layer.data = self.raster.paint(values)
+        finite = values[np.isfinite(values)]
+        ends = (*finite[[finite.argmin(), finite.argmax()]].tolist(),) if finite.size else (low,)
+        set_limits(layer, (low, high), (min(low, *ends), max(high, *ends)))
+        layer.name = self._name(gene, quantity)
+        self._stale.discard(slot)
+
+    def _style(self, slot: Slot, layer: Any) -> None:
+        quantity, nth = slot
+        colormap = DIVERGING if quantity is Quantity.DIFFERENCE else self.colormap
+        if self.overlaid:
+            colormap = OVERLAY[nth]
+        if layer.colormap.name != colormap:
+            layer.colormap = colormap
+        layer.blending = "additive" if nth else "translucent_no_depth"
+        layer.colorbar.position = "bottom_right" if nth else "top_right"
+
+    def _add(self, slot: Slot) -> Any:
+        assert self.raster is not None
+        assert self.values is not None
+        layer = self._viewer.add_image(
+            np.full(self.raster.lookup.shape, np.nan, np.float32),
+            name=slot[0].value,
+            contrast_limits=(0.0, 1.0),
+            opacity=1.0 if slot[1] else OPACITY,
+            interpolation2d="nearest",
+            visible=False,
+            metadata={
+                keys.LAYER_KIND: "gene",
+                keys.LAYER_ADATA: self.values.adata,
+                LAYER_SLOT: (slot[0].value, slot[1]),
+            },
+            **self.raster.options(),
+        )
+        self._keep(slot, layer)
+        return layer
+
+    def _keep(self, slot: Slot, layer: Any) -> None:
+        self._layers[slot] = layer
+        self._stale.add(slot)
+        layer.colorbar.box = True
+        layer.events.visible.connect(lambda: self._on_visible(slot))
+        layer.events.contrast_limits.connect(lambda: self._on_limits(slot))
+
+    def _on_visible(self, slot: Slot) -> None:
+        """Paint a layer that the user turned on in the layer list after the gene had changed."""
+        layer = self._present().get(slot)
+        if layer is not None and layer.visible and slot in self._stale:
+            self._paint(slot, layer)
+
+    def _on_limits(self, slot: Slot) -> None:
+        """Carry limits that the user dragged over to the measured (or predicted) layer."""
+        if slot in self._stale or slot not in self._present():
+            return  # being painted; the limits are ours
+        twin = _TWIN.get(slot[0])
+        other = None if twin is None else self._present().get((twin, slot[1]))
+        limits = self._layers[slot].contrast_limits
+        if other is None or twin is None or (twin, slot[1]) in self._stale:
+            other = self._layers[slot]
+        if other.contrast_limits != limits:
+            other.contrast_limits = limits
+        self._changed()
+
+    def _present(self) -> dict[Slot, Any]:
+        """Return our layers that the user has not deleted."""
+        self._layers = {s: la for s, la in self._layers.items() if la in self._viewer.layers}
+        return self._layers
+
+    def _name(self, gene: str, quantity: Quantity) -> str:
+        assert self.values is not None
+        if not provenance(self.values.adata):
+            return f"{gene} · expression"
+        if quantity is Quantity.SAMPLE and self.values.sample != keys.SAMPLE:
+            return f"{gene} · {self.values.sample.replace('_', ' ')}"
+        return f"{gene} · {quantity.value}"
+
+    def _numbers(self, gene: str, spot: int) -> str:
+        assert self.values is not None
+        shown = [Quantity.PREDICTED, Quantity.MEASURED, Quantity.SPREAD]
+        if self.quantity not in shown:
+            shown.insert(0, self.quantity)
+        found = [q for q in shown if self.values.why_not(q) is None]
+        return ", ".join(f"{q.value} {self.values.values(gene, q)[spot]:.2f}" for q in found)
+
+
+class Hover:
+    """Writes the spot under the mouse to the viewer's status bar.
+
+    napari computes the status of the *active* layer in a thread of its own and would overwrite ours
+    a moment later, so the text is put back for as long as the mouse is over the spot.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    gene_map
+        What is drawn in it.
+    told
+        Called with the text, or "" beside the spots.
+    """
+
+    def __init__(self, viewer: Any, gene_map: GeneMap, told: Callable[[str], None]) -> None:
+        self._viewer = weakref.ref(viewer)
+        self._map, self._told = gene_map, told
+        self.text = ""
+        viewer.mouse_move_callbacks.append(self.on_move)
+        viewer.events.status.connect(self._on_status)
+
+    def on_move(self, viewer: Any, event: Any) -> None:
+        """Look up the spot at the event's position."""
+        text = self._map.hover_text(event.position) or ""
+        if text != self.text:
+            self.text = text
+            self._told(text)
+        if text:
+            viewer.status = text
+
+    def _on_status(self) -> None:
+        viewer = self._viewer()
+        if viewer is not None and self.text and viewer.status != self.text:
+            if viewer.mouse_over_canvas:
+                viewer.status = self.text
+            else:
+                self.text = ""

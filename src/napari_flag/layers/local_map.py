@@ -1,0 +1,348 @@
+"""What of a gene can be painted, and the colours and names of local Moran's classes.  Holds no Qt."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.layers.gene_map import DIVERGING, GeneMap, set_limits, set_shown
+from napari_flag.layers.gene_values import Quantity
+from napari_flag.progress import Steps
+
+if TYPE_CHECKING:
+    from napari_flag.statistics.local_moran import LocalMoran
+    from napari_flag.statistics.neighbours import Neighbours
+
+
+CLASS_COLOURS: Final = ("#c8c8c8", "#d55e00", "#56b4e9", "#0072b2", "#e69f00")
+"""Of the classes in the order of `statistics.local_moran.CLASSES`; Okabe & Ito's, apart for all eyes."""
+
+CLASS_MEANINGS: Final = (
+    "not significant",
+    "high among high",
+    "low among high",
+    "low among low",
+    "high among low",
+)
+LEGEND: Final = "\n".join(
+    f"{number}  {meaning}" for number, meaning in reversed(list(enumerate(CLASS_MEANINGS)))
+)
+"""Names the numbers of the colour bar, on the canvas."""
+
+
+class MapKind(Enum):
+    """What of a gene the canvas shows; the value is the word on buttons and layers."""
+
+    EXPRESSION = "expression"
+    LOCAL = "local Moran's I"
+    CLASSES = "clusters"
+
+    @property
+    def meaning(self) -> str:
+        """One line that explains it to a person."""
+        return _MEANING[self]
+
+
+_MEANING: Final = {
+    MapKind.EXPRESSION: "The gene itself",
+    MapKind.LOCAL: "Red where a spot is like its neighbours, blue where it is their opposite",
+    MapKind.CLASSES: "Spots that are high among high, low among low, or outliers, where significant",
+}
+
+
+def class_colormap() -> Any:
+    """Return the napari colour map of the classes, a band for each."""
+    from napari.utils.colormaps import Colormap
+
+    edges = np.linspace(0.0, 1.0, len(CLASS_COLOURS) + 1)
+    return Colormap(list(CLASS_COLOURS), name="local Moran classes", controls=edges, interpolation="zero")
+
+
+def text_overlay_of(viewer: Any) -> Any:
+    """Return the text on the canvas of a viewer; napari 0.9 moved it to the canvas."""
+    return viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
+
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Key: TypeAlias = tuple[str, Quantity]
+"""Gene and quantity."""
+Wanted: TypeAlias = tuple[Key, FloatArray, Any]
+"""What to compute classes of: the key, (n,) values, and (n, n) CSR weights."""
+
+LIMITS_PERCENTILE: Final = 99.0
+LEVEL: Final = 0.05
+"""Largest p or q at which a spot is more than "not significant"."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all local maps of one session share.
+
+    Parameters
+    ----------
+    kind
+        What is shown.
+    corrected
+        Whether classes are masked by q, over all spots together, instead of p.
+    found
+        Classes computed so far.
+    maps
+        The maps that show it.
+    """
+
+    kind: MapKind = MapKind.EXPRESSION
+    corrected: bool = False
+    found: "dict[Key, LocalMoran]" = field(default_factory=dict)
+    maps: "list[LocalMap]" = field(default_factory=list)
+
+
+class LocalMap:
+    """Draws local Moran's I of what a gene map shows, over the same spots.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    gene_map
+        Whose gene and quantity are followed; it is covered while this map is shown.
+    beside
+        The map of another canvas whose kind, mask and classes are shared; None for the first.
+    """
+
+    def __init__(self, viewer: Any, gene_map: GeneMap, beside: "LocalMap | None" = None) -> None:
+        self.shared: Shared = Shared() if beside is None else beside.shared
+        self.shared.maps.append(self)
+        self._first = beside is None
+        self._viewer = viewer
+        self._map = gene_map
+        self._layer: Any = None
+        self._adata: Any = None
+        self._graphs: dict[Quantity, tuple[npt.NDArray[np.bool_], Neighbours]] = {}
+        self._painted: tuple[Any, ...] | None = None
+        gene_map.also_told = self._told
+
+    # --- what is shown ---------------------------------------------------------------------------
+    @property
+    def layer(self) -> Any:
+        """The layer of this map, or None while there is none or the user deleted it."""
+        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
+
+    @property
+    def key(self) -> Key | None:
+        """Gene and quantity this map is of: those of the gene map, an expression level in any case."""
+        if self._map.values is None or not self._map.genes:
+            return None
+        quantity = self._map.quantity
+        return self._map.genes[0], quantity if quantity.is_expression else Quantity.PREDICTED
+
+    @property
+    def kind(self) -> MapKind:
+        """What is shown."""
+        return self.shared.kind
+
+    @property
+    def corrected(self) -> bool:
+        """Whether classes are those significant over all spots together (q, Benjamini–Hochberg).
+
+        Else they are those of each spot on its own (p), as esda and GeoDa mask by default.
+        """
+        return self.shared.corrected
+
+    def set_kind(self, kind: MapKind) -> None:
+        """Show the gene itself, its local Moran's I, or the classes, in all canvases."""
+        self.shared.kind = kind
+        self._refresh_all()
+
+    def leave(self) -> None:
+        """Show nothing any more: the canvas is being closed."""
+        self.shared.maps.remove(self)
+
+    def _refresh_all(self) -> None:
+        for other in self.shared.maps:
+            other.refresh()
+
+    def set_corrected(self, corrected: bool) -> None:
+        """Mask classes by q (over all spots together) or by p (each spot on its own)."""
+        self.shared.corrected = corrected
+        self._refresh_all()
+
+    def refresh(self) -> None:
+        """Follow the gene map: call when its prediction, gene or quantity changed."""
+        values = self._map.values
+        if (None if values is None else values.adata) is not self._adata:
+            self._adata = None if values is None else values.adata
+            self._graphs.clear()
+            if self._first:
+                self.shared.found.clear()
+            self._painted = None
+            self._remove()
+        self._map.cover(self.kind is not MapKind.EXPRESSION and self.key is not None)
+        if not self._map.covered or self.key is None:
+            self._hide()
+            return
+        state = (self.kind, *self.key, id(self.shared.found.get(self.key)), self.corrected)
+        if state != self._painted or self.layer is None:
+            self._paint(self.key)
+            self._painted = state
+        set_shown(self._layer, True)
+        self._make_active(self._layer, instead_of=self._gene_layer())
+        self._write_legend()
+
+    # --- classes ---------------------------------------------------------------------------------
+    def neighbours(self, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_], Neighbours]":
+        """Return which (n,) spots have a value, and the graph over these."""
+        from napari_flag.analysis.compare import spot_neighbours
+
+        if quantity not in self._graphs:
+            assert self._map.values is not None
+            seen = np.isfinite(self._map.values.values(self._map.genes[0], quantity))
+            self._graphs[quantity] = (seen, spot_neighbours(self._adata, seen))
+        return self._graphs[quantity]
+
+    def values(self, key: Key) -> FloatArray:
+        """Return the values of a gene in the spots that have one."""
+        assert self._map.values is not None
+        seen, _ = self.neighbours(key[1])
+        return self._map.values.values(*key)[seen].astype(np.float64)
+
+    def found(self, key: Key) -> "LocalMoran | None":
+        """Return the classes of a gene, if they were handed in."""
+        return self.shared.found.get(key)
+
+    def classes(self, key: Key) -> npt.NDArray[np.int8] | None:
+        """Return the class of each spot of `neighbours`, None where they were not handed in."""
+        found = self.shared.found.get(key)
+        if found is None:
+            return None
+        significant = (found.q if self.corrected else found.p) <= LEVEL
+        return np.where(significant, found.quadrants, 0).astype(np.int8)
+
+    def numbers(self, key: Key) -> npt.NDArray[np.float32]:
+        """Return what is painted of a gene: (n,) local Moran's I or class, NaN where there is none."""
+        from napari_flag.statistics.local_moran import local_values
+
+        seen, graph = self.neighbours(key[1])
+        numbers = np.full(len(seen), np.nan, np.float32)
+        classes = self.classes(key)
+        if self.kind is not MapKind.CLASSES:
+            numbers[seen] = local_values(self.values(key), graph.weights)
+        elif classes is not None:
+            numbers[seen] = classes
+        return numbers
+
+    def set_found(self, found: "dict[Key, LocalMoran]") -> None:
+        """Take over classes, each over the spots of `neighbours`."""
+        self.shared.found.update(found)
+        self._refresh_all()
+
+    def missing(self) -> "list[Wanted]":
+        """Return what must be computed before the classes of all canvases can be shown."""
+        wanted: dict[Key, Wanted] = {}
+        for other in self.shared.maps:
+            key = other.key
+            if self.kind is MapKind.CLASSES and key is not None and key not in self.shared.found:
+                _, graph = other.neighbours(key[1])
+                wanted[key] = (key, other.values(key), graph.weights)
+        return list(wanted.values())
+
+    # --- the layer -------------------------------------------------------------------------------
+    def _paint(self, key: Key) -> None:
+        from napari.utils.colormaps import ensure_colormap
+
+        assert self._map.raster is not None
+        if self.layer is None:
+            self._add()
+        numbers = self.numbers(key)
+        if self.kind is MapKind.CLASSES:
+            limits, colormap = (-0.5, len(CLASS_COLOURS) - 0.5), class_colormap()
+        else:
+            span = span_of(numbers)
+            limits, colormap = (-span, span), ensure_colormap(DIVERGING)
+        self._layer.data = self._map.raster.paint(numbers)
+        if self._layer.colormap.name != colormap.name:
+            self._layer.colormap = colormap
+        set_limits(self._layer, limits, limits)
+        self._layer.name = f"{key[0]} · {self.kind.value} ({key[1].value})"
+
+    def _add(self) -> None:
+        assert self._map.raster is not None
+        active = self._viewer.layers.selection.active
+        self._layer = self._viewer.add_image(
+            np.full(self._map.raster.lookup.shape, np.nan, np.float32),
+            name=MapKind.LOCAL.value,
+            contrast_limits=(-1.0, 1.0),
+            interpolation2d="nearest",
+            blending="translucent_no_depth",
+            visible=False,
+            metadata={keys.LAYER_KIND: "local", keys.LAYER_ADATA: self._adata},
+            **self._map.raster.options(),
+        )
+        self._layer.colorbar.box = True
+        self._layer.colorbar.position = "top_right"
+        self._viewer.layers.selection.active = active
+
+    def _gene_layer(self) -> Any:
+        return self._map.layer(self._map.quantity)
+
+    def _make_active(self, layer: Any, instead_of: Any) -> None:
+        """Let the layer controls be those of the picture looked at."""
+        selection = self._viewer.layers.selection
+        if layer is not None and selection.active in (None, instead_of):
+            selection.active = layer
+
+    def _hide(self) -> None:
+        if self.layer is not None:
+            set_shown(self._layer, False)
+            self._make_active(self._gene_layer(), instead_of=self._layer)
+        self._write_legend()
+
+    def _write_legend(self) -> None:
+        """Name the classes beside the colour bar; a text the person put there is left alone."""
+        overlay = text_overlay_of(self._viewer)
+        if self._map.covered and self.kind is MapKind.CLASSES:
+            if not overlay.visible or not overlay.text:
+                overlay.text, overlay.position = LEGEND, "top_right"
+                overlay.visible = overlay.box = True
+        elif overlay.text == LEGEND:
+            overlay.text, overlay.visible = "", False
+
+    def _remove(self) -> None:
+        if self.layer is not None:
+            self._viewer.layers.remove(self._layer)
+        self._layer = None
+        self._write_legend()
+
+    def _told(self, spot: int) -> str | None:
+        """Return the class of spot number `spot`, where classes are shown."""
+        from napari_flag.statistics.local_moran import CLASSES
+
+        key = self.key
+        found = None if key is None else self.shared.found.get(key)
+        if self.kind is not MapKind.CLASSES or found is None or key is None:
+            return None
+        seen, _ = self.neighbours(key[1])
+        classes = self.classes(key)
+        if not seen[spot] or classes is None:
+            return None
+        row = int(np.count_nonzero(seen[:spot]))
+        number = int(classes[row])
+        chance = f"p {found.p[row]:.2g}, q {found.q[row]:.2g}"
+        return f"{CLASSES[number]}, {CLASS_MEANINGS[number]} ({chance})"
+
+
+def span_of(numbers: npt.NDArray[np.float32]) -> float:
+    """Return how far the colours of local Moran's I reach to either side of 0."""
+    return float(np.nanpercentile(np.abs(numbers), LIMITS_PERCENTILE)) or 1.0
+
+
+def find_classes(wanted: list[Wanted], seed: int = 0) -> "Steps[dict[Key, LocalMoran]]":
+    """Compute what `LocalMap.missing` asked for, with 999 conditional permutations each."""
+    from napari_flag.statistics.local_moran import local_moran
+
+    found = {}
+    for key, values, weights in wanted:
+        found[key] = yield from local_moran(values, weights, seed=seed)
+    return found

@@ -1,0 +1,235 @@
+"""A ring around every spot that says how far its tissue lies from the training tissue.
+
+Rings, so that the gene inside stays visible: a slide unlike the training slides is where it most needs to
+be looked at with the doubt beside it.  Holds no Qt.
+"""
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.layers.raster import Float32Array, SpotRaster, raster_of
+from napari_flag.prediction_file import provenance
+from napari_flag.slides.formats.geojson import Colour
+
+UNLIKE_NAME: Final = "Unlike training tissue"
+LIMITS: Final = (0.0, 2.0)
+"""Colours span this; 1, their middle, is where unlike begins (see `model.familiarity`)."""
+RING: Final = 0.14
+"""Width of a ring as a share of the spot's diameter."""
+FAMILIAR: Final = (0.62, 0.62, 0.62, 0.35)
+UNLIKE: Final = ((1.0, 0.72, 0.15, 1.0), (0.86, 0.05, 0.25, 1.0))
+"""Colours where unlike begins, and at twice that distance."""
+
+
+class UnlikeMap:
+    """Draws the distances of the current prediction into a viewer; nothing where it has none.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._layer: Any = None
+
+    @property
+    def layer(self) -> Any:
+        """The layer of rings, or None when there is none or the user deleted it."""
+        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
+
+    def set_prediction(self, adata: Any) -> None:
+        """Draw from `adata` from now on; visible from the start only when most of it is unlike."""
+        if self.layer is not None:
+            self._viewer.layers.remove(self._layer)
+        self._layer = None
+        if adata is None or keys.DISTANCE not in adata.obs:
+            return
+        from napari.utils.colormaps import Colormap
+
+        raster = raster_of(adata)
+        selected = self._viewer.layers.selection.active
+        self._layer = self._viewer.add_image(
+            paint_rings(raster, adata.obs[keys.DISTANCE].to_numpy(np.float32)),
+            name=UNLIKE_NAME,
+            colormap=Colormap([FAMILIAR, FAMILIAR, *UNLIKE], name="unlike", controls=[0.0, 0.4999, 0.5, 1.0]),
+            contrast_limits=LIMITS,
+            interpolation2d="nearest",
+            blending="translucent_no_depth",
+            visible=warning_of(adata) is not None,
+            metadata={keys.LAYER_KIND: "unlike", keys.LAYER_ADATA: adata},
+            **raster.options(),
+        )
+        self._viewer.layers.selection.active = selected
+
+
+def warning_of(adata: Any) -> str | None:
+    """Return the sentence that most of the slide of `adata` is unlike the training slides, if it is."""
+    told = provenance(adata).get(keys.FAMILIARITY, {}) if adata is not None else {}
+    warning = told.get(keys.UNLIKE_WARNING)
+    return None if warning is None else str(warning)
+
+
+def hover_part(adata: Any, spot: int) -> str | None:
+    """Return how far spot number `spot` lies from the training tissue, None where that is not known."""
+    if keys.UNLIKE not in adata.obs:
+        return None
+    share = float(adata.obs[keys.UNLIKE].iloc[spot])
+    return f"farther from the training tissue than {int(100 * share)} % of it"
+
+
+def paint_rings(raster: SpotRaster, values: npt.NDArray[np.float32]) -> Float32Array:
+    """Return `values` (one per spot) as an (h, w) float32 picture of rings, NaN elsewhere."""
+    picture = raster.paint(values)
+    picture[_inside(raster.lookup, _ring_px(raster))] = np.nan
+    return picture
+
+
+def _ring_px(raster: SpotRaster) -> int:
+    """Return the width of a ring in raster pixels, from the area of a spot."""
+    area = np.count_nonzero(raster.lookup) / max(raster.n_spots, 1)
+    return max(1, round(RING * 2 * float(np.sqrt(area / np.pi))))
+
+
+def _inside(lookup: npt.NDArray[np.int32], width: int) -> npt.NDArray[np.bool_]:
+    """Return which pixels see only their own spot `width` pixels away in eight directions."""
+    height, across = lookup.shape
+    wide = np.pad(lookup, width)
+    slant = round(width / np.sqrt(2))
+    straight = [(width, 0), (-width, 0), (0, width), (0, -width)]
+    inside = lookup > 0
+    for row, col in (*straight, *((r, c) for r in (slant, -slant) for c in (slant, -slant))):
+        top, left = width + row, width + col
+        inside &= wide[top : top + height, left : left + across] == lookup
+    return inside
+
+
+DOMAINS_NAME: Final = "Domains"
+COLOURS: Final[tuple[Colour, ...]] = (
+    (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
+    (148, 103, 189), (140, 86, 75), (127, 127, 127), (23, 190, 207),
+)  # fmt: skip
+"""Of domains, in turn: Okabe & Ito 2008, apart for all eyes, and four more."""
+
+
+class Paint(Enum):
+    """How domains are drawn; the value is the word in menus."""
+
+    HIDDEN = "hidden"
+    RINGS = "rings"
+    FILLED = "filled"
+
+
+class DomainMap:
+    """Draws one number per spot as a colour; one layer, whatever domains are looked at.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._layer: Any = None
+        self._adata: Any = None
+        self._raster: SpotRaster | None = None
+        self.numbers: npt.NDArray[np.int64] | None = None
+        self.paint = Paint.HIDDEN
+
+    @property
+    def layer(self) -> Any:
+        """The layer of domains, or None when there is none or the user deleted it."""
+        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
+
+    def show(self, adata: Any, numbers: npt.NDArray[np.int64] | None, paint: Paint) -> None:
+        """Draw the domains of `adata`.
+
+        Parameters
+        ----------
+        adata
+            The prediction whose spots they are of; None takes the layer away.
+        numbers
+            (n,) int64 from 1, 0 for none; None takes the layer away.
+        paint
+            How.
+        """
+        self.numbers, self.paint = numbers, paint
+        if adata is None or numbers is None:
+            self._remove()
+            return
+        if adata is not self._adata:
+            self._remove()
+            self._adata, self._raster = adata, raster_of(adata)
+        if paint is Paint.HIDDEN:
+            if self.layer is not None:
+                self._layer.visible = False
+            return
+        assert self._raster is not None
+        values = np.where(numbers > 0, (numbers - 1) % len(COLOURS), np.nan).astype(np.float32)
+        picture = self._raster.paint(values) if paint is Paint.FILLED else paint_rings(self._raster, values)
+        if self.layer is None:
+            self._add(picture)
+        else:
+            self._layer.data = picture
+        self._layer.visible = True
+
+    def number_at(self, position: Any) -> int:
+        """Return the number of the domain drawn at world `position`; 0 beside all or while hidden."""
+        layer = self.layer
+        if layer is None or not layer.visible or self._raster is None or self.numbers is None:
+            return 0
+        row, col = (float(v) for v in layer.world_to_data(position)[-2:])
+        spot = self._raster.spot_at(row, col)
+        return 0 if spot is None else int(self.numbers[spot])
+
+    def _add(self, picture: npt.NDArray[np.float32]) -> None:
+        from napari.utils.colormaps import Colormap
+
+        assert self._raster is not None
+        edges = np.linspace(0.0, 1.0, len(COLOURS) + 1)
+        colours = [(*(part / 255 for part in colour), 1.0) for colour in COLOURS]
+        active = self._viewer.layers.selection.active
+        self._layer = self._viewer.add_image(
+            picture,
+            name=DOMAINS_NAME,
+            colormap=Colormap(colours, name="domains", controls=edges, interpolation="zero"),
+            contrast_limits=(-0.5, len(COLOURS) - 0.5),
+            interpolation2d="nearest",
+            blending="translucent_no_depth",
+            metadata={keys.LAYER_KIND: "domains", keys.LAYER_ADATA: self._adata},
+            **self._raster.options(),
+        )
+        self._viewer.layers.selection.active = active
+
+    def _remove(self) -> None:
+        if self.layer is not None:
+            self._viewer.layers.remove(self._layer)
+        self._layer = None
+        self._adata = self._raster = None
+
+
+def colour_of(number: int) -> Colour:
+    """Return the colour of domain `number` (from 1)."""
+    return COLOURS[(number - 1) % len(COLOURS)]
+
+
+def clicks(on_click: Callable[[Any], None]) -> Callable[[Any, Any], Iterator[None]]:
+    """Return a napari mouse callback that tells where the mouse was pressed and let go without a drag."""
+
+    def callback(_viewer: Any, event: Any) -> Iterator[None]:
+        dragged = False
+        yield
+        while event.type == "mouse_move":
+            dragged = True
+            yield
+        if not dragged:
+            on_click(event.position)
+
+    return callback

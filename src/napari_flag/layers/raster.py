@@ -1,0 +1,248 @@
+"""One raster for all genes: which spot every pixel shows, made once; painting a gene is a gather.
+
+Measured against Points and Labels in ``benchmarks/gene_switch.py``: the cost of a switch depends on
+the size of the raster, which is bounded, and not on the number of spots.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.layers.frame import Frame, frame_of, spot_diameter_px
+from napari_flag.layers.gene_values import Limits
+from napari_flag.prediction_file import provenance
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+Int32Array: TypeAlias = npt.NDArray[np.int32]
+
+LONGEST_PX: Final = 2048
+"""Longest side of the raster: sharp on a screen, 16 MB, under every limit of GL textures."""
+
+FINEST_DISC_PX: Final = 96
+"""A disc this wide looks round at any zoom a person uses; finer only costs memory."""
+
+DEFAULT_FILL: Final = 0.55
+"""Spot diameter as a share of the pitch when no diameter is known (Visium's 55 µm in 100 µm)."""
+
+TOUCHING: Final = 0.9
+"""Square-lattice spots at least this wide, as a share of the pitch, are bins: drawn as squares."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpotRaster:
+    """Which spot every raster pixel shows.
+
+    Parameters
+    ----------
+    lookup
+        (h, w) int32, spot row + 1, and 0 outside every spot.
+    matrix
+        (3, 3) float64, takes raster (row, column, 1) to level-0 (y, x, 1).
+    frame
+        The slide's frame, for the layer options.
+    n_spots
+        How many spots the lookup refers to.
+    """
+
+    lookup: Int32Array
+    matrix: FloatArray
+    frame: Frame
+    n_spots: int
+
+    @property
+    def index(self) -> Int32Array:
+        """(h, w) int32, the spot row each pixel shows, -1 outside."""
+        return self.lookup - np.int32(1)
+
+    def paint(self, values: npt.NDArray[Any]) -> Float32Array:
+        """Return `values` (one number per spot) as an (h, w) float32 picture, NaN outside spots."""
+        padded = np.empty(self.n_spots + 1, np.float32)
+        padded[0] = np.nan
+        padded[1:] = values
+        # "clip" skips numpy's slower bounds check; the lookup is never out of bounds
+        painted: Float32Array = np.take(padded, self.lookup, mode="clip")
+        return painted
+
+    def options(self) -> dict[str, Any]:
+        """Return the napari layer options that put the picture onto the slide."""
+        step, skew = self.matrix[0, 0], self.matrix[0, 1]
+        if skew == 0 and step == self.matrix[1, 1] and self.matrix[1, 0] == 0:
+            return self.frame.options(float(step), (self.matrix[1, 2], self.matrix[0, 2]))
+        return self.frame.affine_options(self.matrix)
+
+    def spot_at(self, row: float, col: float) -> int | None:
+        """Return the spot drawn at raster pixel (row, col), or None; constant time."""
+        r, c = round(row), round(col)
+        height, width = self.lookup.shape
+        if not (0 <= r < height and 0 <= c < width):
+            return None
+        found = int(self.lookup[r, c])
+        return found - 1 if found else None
+
+    def outlines(self) -> npt.NDArray[np.uint8]:
+        """Return an (h, w) uint8 picture, 1 on the rim of every spot, else 0."""
+        bordered = np.pad(self.lookup, 1)
+        centre = bordered[1:-1, 1:-1]
+        rim = np.zeros(self.lookup.shape, bool)
+        for rows, cols in ((0, 1), (2, 1), (1, 0), (1, 2)):
+            height, width = self.lookup.shape
+            rim |= bordered[rows : rows + height, cols : cols + width] != centre
+        return (rim & (self.lookup > 0)).astype(np.uint8)
+
+
+def raster_of(adata: Any) -> SpotRaster:
+    """Return the raster of the spots of `adata` (see CONTRIBUTING, "The prediction file")."""
+    ours = provenance(adata)
+    array = None
+    if keys.ARRAY_ROW in adata.obs and keys.ARRAY_COL in adata.obs:
+        array = np.column_stack([adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL]])
+    return spot_raster(
+        np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)[:, :2],
+        frame=frame_of(adata),
+        diameter_px=spot_diameter_px(adata),
+        lattice=str(ours.get(keys.LATTICE, "none")),
+        array=array,
+    )
+
+
+def spot_raster(
+    xy: FloatArray,
+    *,
+    frame: Frame,
+    diameter_px: float | None = None,
+    lattice: str = "none",
+    array: npt.NDArray[Any] | None = None,
+) -> SpotRaster:
+    """Return the raster of spots: discs at their true diameter, or squares for touching bins.
+
+    Parameters
+    ----------
+    xy
+        (n, 2) level-0 px centres.
+    frame
+        The slide's frame.
+    diameter_px
+        Spot diameter (side, for bins) in level-0 px; None: a share of the pitch (`DEFAULT_FILL`).
+    lattice, array
+        As in `Spots`; decide whether the spots are bins of a regular square grid.
+    """
+    pitch = typical_pitch(xy)
+    diameter = diameter_px or DEFAULT_FILL * pitch
+    bins = lattice == "square" and diameter >= TOUCHING * pitch
+    if bins and array is not None and len(xy) > 3:
+        return _bin_raster(xy, np.asarray(array, np.int64), frame)
+    return _stamped_raster(xy, frame, diameter, square=bins)
+
+
+def typical_pitch(xy: FloatArray) -> float:
+    """Return the median distance to the nearest other spot, in the unit of `xy` (1 if alone)."""
+    if len(xy) < 2:
+        return 1.0
+    from scipy.spatial import KDTree
+
+    some = xy[:: max(1, len(xy) // 2000)]
+    distance, _ = KDTree(xy).query(some, k=2)
+    return float(np.median(distance[:, 1])) or 1.0
+
+
+def _bin_raster(xy: FloatArray, array: npt.NDArray[np.int64], frame: Frame) -> SpotRaster:
+    """One pixel per bin, placed by the affine fit of array to slide coordinates."""
+    first = array.min(axis=0)
+    cells = array - first
+    design = np.column_stack([cells, np.ones(len(cells))])
+    solution, *_ = np.linalg.lstsq(design, xy[:, ::-1], rcond=None)
+    matrix = np.eye(3)
+    matrix[:2] = solution.T
+    lookup = np.zeros(cells.max(axis=0) + 1, np.int32)
+    lookup[cells[:, 0], cells[:, 1]] = np.arange(1, len(xy) + 1, dtype=np.int32)
+    return SpotRaster(lookup, matrix, frame, len(xy))
+
+
+def _stamped_raster(xy: FloatArray, frame: Frame, diameter: float, *, square: bool) -> SpotRaster:
+    """Stamp a disc or square per spot; where they overlap, the nearest centre wins."""
+    if len(xy) == 0:
+        return SpotRaster(np.zeros((1, 1), np.int32), np.eye(3), frame, 0)
+    low, high = xy.min(axis=0) - diameter / 2, xy.max(axis=0) + diameter / 2
+    step = max(float((high - low).max()) / (LONGEST_PX - 2), diameter / FINEST_DISC_PX)
+    width, height = (np.ceil((high - low) / step).astype(int) + 1).tolist()
+    centres = np.rint((xy - low) / step).astype(np.int64)
+    lookup = np.zeros((height, width), np.int32)
+    names = np.arange(1, len(xy) + 1, dtype=np.int32)
+    for d_row, d_col in _offsets(diameter / step, square=square):
+        rows, cols = centres[:, 1] + d_row, centres[:, 0] + d_col
+        inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+        lookup[rows[inside], cols[inside]] = names[inside]
+    matrix = np.array([[step, 0.0, low[1]], [0.0, step, low[0]], [0.0, 0.0, 1.0]])
+    return SpotRaster(lookup, matrix, frame, len(xy))
+
+
+def _offsets(diameter: float, *, square: bool) -> npt.NDArray[np.int64]:
+    """(k, 2) row and column offsets of one stamp `diameter` px wide, the outermost first."""
+    radius = max(diameter / 2, 0.5)
+    reach = int(np.floor(radius))
+    rows, cols = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    distance = np.hypot(rows, cols)
+    keep = np.ones(rows.shape, bool) if square else distance <= radius
+    order = np.argsort(-distance[keep], kind="stable")
+    return np.column_stack([rows[keep], cols[keep]])[order].astype(np.int64)
+
+
+COLOURS: Final = 256
+SMALL_MAP_FILL: Final = 1.1
+"""Spot diameter as a share of the pitch."""
+
+
+class Thumbnails:
+    """Paints values of spots into small pictures.
+
+    Parameters
+    ----------
+    adata
+        With ``obsm["spatial"]``.
+    longest
+        Longest side of a picture, px.
+    """
+
+    def __init__(self, adata: Any, longest: int) -> None:
+        xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
+        raster = spot_raster(xy, frame=frame_of(adata), diameter_px=SMALL_MAP_FILL * typical_pitch(xy))
+        step = max(1, -(-max(raster.lookup.shape) // longest))
+        self._lookup = np.ascontiguousarray(raster.lookup[::step, ::step])
+
+    def paint(
+        self, values: npt.NDArray[np.float32], limits: Limits, colours: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.uint8]:
+        """Return an (h, w, 4) uint8 RGBA picture, transparent where there is no spot or no value.
+
+        Parameters
+        ----------
+        values
+            (n,) one number per spot, NaN where unknown.
+        limits
+            Numbers that get the first and the last colour.
+        colours
+            (256, 4) uint8 RGBA.
+        """
+        low, high = limits
+        known = np.isfinite(values)
+        place = np.clip((np.where(known, values, low) - low) / (high - low), 0.0, 1.0)
+        painted = np.zeros(len(values) + 1, np.uint32)  # four bytes a spot: one gather paints them all
+        painted[1:] = colours.view(np.uint32)[:, 0][np.rint(place * (COLOURS - 1)).astype(np.int64)]
+        painted[1:][~known] = 0
+        picture = np.take(painted, self._lookup, mode="clip")
+        return picture.view(np.uint8).reshape(*self._lookup.shape, 4)
+
+
+@lru_cache(maxsize=16)
+def colour_table(name: str) -> npt.NDArray[np.uint8]:
+    """Return (256, 4) uint8 RGBA of napari's colour map `name`."""
+    from napari.utils.colormaps import ensure_colormap
+
+    rows = ensure_colormap(name).map(np.linspace(0.0, 1.0, COLOURS))
+    table: npt.NDArray[np.uint8] = np.rint(np.asarray(rows) * 255).astype(np.uint8)
+    return table

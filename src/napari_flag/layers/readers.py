@@ -1,0 +1,155 @@
+"""npe2 readers: slides and predictions that are dropped onto napari or opened with File, Open."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.layers.frame import Frame
+from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
+from napari_flag.layers.raster import raster_of
+from napari_flag.layers.slide_layers import LayerData, slide_layer
+
+ReaderFunction: TypeAlias = Callable[[Any], list[Any]]
+
+VENDOR_ENDINGS: Final = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+"""Endings only slides have."""
+
+SLIDE_SIDE_PX: Final = 2000
+"""An RGB picture this long may be a slide; smaller ones are left to napari's own readers."""
+
+NOTHING: Final[list[Any]] = [(None,)]
+"""What napari calls a file that was read and holds no layer."""
+
+
+def get_slide_reader(path: Any) -> ReaderFunction | None:
+    """Return a reader when `path` looks like a whole-slide image, else None (then napari's serve).
+
+    Reads at most the file's header.  Of several paths only one at a time is a slide.
+    """
+    if not isinstance(path, str | Path):
+        return None
+    path = Path(path)
+    return read_slide if looks_like_slide(path) else None
+
+
+def looks_like_slide(path: Path) -> bool:
+    """Tell by ending and header whether `path` may be a slide."""
+    ending = path.suffix.lower()
+    if ending in VENDOR_ENDINGS:
+        return True
+    try:
+        if ending == ".dcm":
+            import openslide
+
+            return openslide.OpenSlide.detect_format(path) == "dicom"
+        if ending in (".tif", ".tiff"):
+            return _large_rgb_tiff(path)
+        if ending in (".jpg", ".jpeg", ".png"):
+            return _large_rgb_picture(path)
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def _large_rgb_tiff(path: Path) -> bool:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages.first
+            rgb = page.samplesperpixel in (3, 4) and page.dtype == "uint8"
+            return bool(rgb and max(page.imagelength, page.imagewidth) >= SLIDE_SIDE_PX)
+    except (tifffile.TiffFileError, IndexError):  # no TIFF, or one without a first page
+        return False
+
+
+def _large_rgb_picture(path: Path) -> bool:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as picture:  # reads the header only
+                rgb = picture.mode in ("RGB", "RGBA", "CMYK")
+                return rgb and max(picture.size) >= SLIDE_SIDE_PX
+        except Image.DecompressionBombError:  # Pillow's word for "very large"
+            return True
+
+
+def read_slide(path: Any) -> list[Any]:
+    """Open the slide at `path`; a file without pyramid gets one first, with a progress bar."""
+    from napari.utils import progress
+    from napari.utils.notifications import show_warning
+
+    from napari_flag.progress import Step, finish
+    from napari_flag.slides.slide import build_pyramid, open_slide
+
+    bar: Any = None
+
+    def show(step: Step) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = progress(total=step.total, desc=step.stage)
+        bar.update(max(step.done - bar.n, 0))
+
+    try:
+        slide = finish(build_pyramid(open_slide(path)), show)
+        if notice := Frame(slide.mpp).notice:
+            show_warning(notice)
+        return [slide_layer(slide)]
+    except UserError as error:
+        return _tell(error)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def get_prediction_reader(path: Any) -> ReaderFunction | None:
+    """Return a reader for an h5ad file, else None."""
+    if isinstance(path, str | Path) and Path(path).suffix.lower() == ".h5ad":
+        return read_prediction_layers
+    return None
+
+
+def read_prediction_layers(path: Any) -> list[Any]:
+    """Open a prediction as one gene layer; the docks take it up from there."""
+    from napari_flag.prediction_file import read_prediction
+
+    try:
+        return [prediction_layer(read_prediction(Path(path)))]
+    except UserError as error:
+        return _tell(error)
+
+
+def prediction_layer(adata: Any, gene: str | None = None) -> LayerData:
+    """Return one gene of the prediction `adata` (the first, if none is named) as a layer."""
+    gene = str(adata.var_names[0]) if gene is None else gene
+    raster, values = raster_of(adata), GeneValues(adata)
+    options = {
+        "name": f"{gene} · {Quantity.PREDICTED.value}",
+        "colormap": "viridis",
+        "contrast_limits": values.limits(gene, Quantity.PREDICTED, Contrast()),
+        "interpolation2d": "nearest",
+        "blending": "translucent_no_depth",
+        "metadata": {keys.LAYER_KIND: "gene", keys.LAYER_ADATA: adata},
+        **raster.options(),
+    }
+    return raster.paint(values.values(gene, Quantity.PREDICTED)), options, "image"
+
+
+def _tell(error: UserError) -> list[Any]:
+    """Show the sentence itself; napari would only say that the plugin failed."""
+    from napari.utils.notifications import show_error
+
+    show_error(str(error))
+    return NOTHING
+
+
+def synthetic_slide() -> list[Any]:
+    """Return the bundled slide; its truth is known, but it is simulated tissue, not a patient's."""
+    from napari_flag.simulation import demo_slide
+
+    return read_slide(demo_slide())

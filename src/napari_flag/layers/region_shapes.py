@@ -1,0 +1,361 @@
+"""Regions as napari shapes and back: names, holes and parts kept, in level-0 pixels.
+
+A region may be several shapes: its parts, and its holes, which napari's shapes do not know.  Shapes of one
+region share a ``group``; a shape without one is a region of its own.  Holds no Qt.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.analysis.domains import LABELS, PREDICTED, domain_names, read_domains
+from napari_flag.analysis.regions import Region, mask_of
+from napari_flag.layers.frame import Frame
+from napari_flag.layers.overlays import colour_of
+from napari_flag.slides.formats.geojson import Annotation, Colour
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.layers.gene_map import GeneMap
+
+
+FloatArray = npt.NDArray[np.float64]
+
+LAYER_NAME: Final = "Regions"
+NAME, CLASS, COLOUR, GROUP, HOLE = "name", "classification", "colour", "group", "hole"
+"""Columns of the layer's features."""
+EMPTY: Final = {NAME: "", CLASS: "", COLOUR: "", GROUP: "", HOLE: False}
+EDGE: Final = "#ff2d2d"
+"""Red, which neither H&E nor viridis has."""
+FACE_ALPHA: Final = "18"
+ELLIPSE_SIDES: Final = 64
+EDGE_SHARE: Final = 1 / 200
+"""Width of an outline as a share of the slide's longest side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where on the slide the viewer draws.
+
+    Parameters
+    ----------
+    to_px
+        (3, 3) float64, takes world (y, x, 1) to level-0 px (y, x, 1).
+    """
+
+    to_px: FloatArray
+
+    @classmethod
+    def of(cls, gene_map: "GeneMap", adata: Any) -> "Placement":
+        """Return the placement of what `gene_map` draws, also after its layers were moved or scaled."""
+        from napari_flag.layers.frame import frame_of
+
+        layer = gene_map.layer(gene_map.quantity)
+        if layer is None or gene_map.raster is None:
+            size = 1.0 / frame_of(adata).um_per_px
+            return cls(np.diag([size, size, 1.0]))
+        return cls(gene_map.raster.matrix @ _affine(layer.world_to_data))
+
+    def pixels(self, world: FloatArray) -> FloatArray:
+        """Return (k, 2) level-0 px (x, y) of (k, 2) world (y, x)."""
+        placed: FloatArray = world @ self.to_px[:2, :2].T + self.to_px[:2, 2]
+        return placed[:, ::-1]
+
+    def world(self, xy: FloatArray) -> FloatArray:
+        """Return (k, 2) world (y, x) of (k, 2) level-0 px (x, y)."""
+        back = np.linalg.inv(self.to_px)
+        placed: FloatArray = xy[:, ::-1] @ back[:2, :2].T + back[:2, 2]
+        return placed
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnRegion:
+    """A region of a Shapes layer.
+
+    Parameters
+    ----------
+    annotation
+        Name, class, colour, and outline in level-0 px.
+    layer
+        The Shapes layer.
+    shapes
+        Positions of its shapes in the layer.
+    """
+
+    annotation: Annotation
+    layer: Any
+    shapes: tuple[int, ...]
+
+
+def add_layer(viewer: Any, frame: Frame, longest_px: float) -> Any:
+    """Add the layer that regions are drawn in and read into, and return it.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer.
+    frame
+        Of the slide.
+    longest_px
+        Longest side of the slide, level-0 px.
+    """
+    return viewer.add_shapes(
+        ndim=2,
+        name=LAYER_NAME,
+        face_color=EDGE + FACE_ALPHA,
+        edge_color=EDGE,
+        edge_width=longest_px * EDGE_SHARE,
+        opacity=1.0,
+        features={name: np.empty(0, bool if name == HOLE else object) for name in EMPTY},
+        feature_defaults=EMPTY,
+        text={"string": "{name}", "color": EDGE, "size": 10, "anchor": "upper_left"},
+        metadata={keys.LAYER_KIND: "region"},
+        **frame.options(),
+    )
+
+
+def find_layer(viewer: Any) -> Any:
+    """Return the layer that `add_layer` made last, or None."""
+    from napari.layers import Shapes
+
+    for layer in reversed(viewer.layers):
+        if isinstance(layer, Shapes) and GROUP in layer.features:
+            return layer
+    return None
+
+
+def read_regions(viewer: Any, placement: Placement) -> list[DrawnRegion]:
+    """Return the regions of all Shapes layers, the lowest layer first, each in the order drawn.
+
+    Lines enclose nothing and are passed over.  What has no name is called by a number; in our own layer
+    the name is written down, so that it stays.
+    """
+    from napari.layers import Shapes
+
+    found: list[DrawnRegion] = []
+    for layer in viewer.layers:
+        if not isinstance(layer, Shapes) or not len(layer.data):
+            continue
+        if GROUP in layer.features:
+            _write_missing_names(layer)
+        for shapes in _grouped(layer):
+            polygons = _outline_of(layer, shapes, placement)
+            if polygons:
+                found.append(DrawnRegion(_annotation(layer, shapes, polygons), layer, tuple(shapes)))
+    return found
+
+
+def add_annotations(layer: Any, annotations: Sequence[Annotation], placement: Placement) -> None:
+    """Draw `annotations` into `layer`, which `add_layer` made."""
+    for annotation in annotations:
+        rows = [(part.exterior, False) for part in annotation.polygons]
+        rows += [(ring, True) for part in annotation.polygons for ring in part.interiors]
+        group = _free_group(layer)
+        edge = "#%02x%02x%02x" % annotation.colour if annotation.colour else EDGE  # noqa: UP031
+        for ring, hole in rows:
+            world = placement.world(np.asarray(ring.coords, np.float64)[:-1, :2])
+            layer.feature_defaults = {
+                NAME: "" if hole else annotation.name,
+                CLASS: annotation.classification,
+                COLOUR: edge if annotation.colour else "",
+                GROUP: group,
+                HOLE: hole,
+            }
+            corners = np.array([layer.world_to_data(point) for point in world])
+            face = "transparent" if hole else edge + FACE_ALPHA
+            layer.add(
+                [corners],
+                shape_type="polygon",
+                edge_color=edge,
+                face_color=face,
+                edge_width=layer.current_edge_width,
+            )
+    layer.feature_defaults = EMPTY
+    layer.current_edge_color, layer.current_face_color = EDGE, EDGE + FACE_ALPHA
+
+
+def rename(region: DrawnRegion, name: str) -> None:
+    """Give a region another name, which is drawn at it and goes along into files."""
+    if NAME not in region.layer.features:
+        region.layer.features = {NAME: np.full(len(region.layer.data), "", object)}
+    _set_names(region.layer, dict.fromkeys(region.shapes, name))
+
+
+def remove(region: DrawnRegion) -> None:
+    """Take a region out of its layer."""
+    region.layer.selected_data = set(region.shapes)
+    region.layer.remove_selected()
+
+
+def outline(kind: str, corners: FloatArray) -> FloatArray:
+    """Return the corners of a shape; napari keeps an ellipse as the corners of its box."""
+    if kind != "ellipse":
+        return corners
+    center = corners.mean(axis=0)
+    one, two = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, ELLIPSE_SIDES, endpoint=False)
+    round_: FloatArray = center + np.cos(angle)[:, None] * one + np.sin(angle)[:, None] * two
+    return round_
+
+
+def _outline_of(layer: Any, shapes: Sequence[int], placement: Placement) -> tuple[Any, ...]:
+    """Return the polygons of one region: its parts, less its holes."""
+    import shapely
+
+    holes = _column(layer, HOLE, False)
+    solid: list[Any] = []
+    hollow: list[Any] = []
+    for row in shapes:
+        kind = layer.shape_type[row]
+        if kind in ("line", "path"):
+            continue
+        corners = outline(kind, np.asarray(layer.data[row], np.float64)[:, -2:])
+        world = np.array([layer.data_to_world(point)[-2:] for point in corners])
+        polygon = shapely.make_valid(shapely.Polygon(placement.pixels(world)))
+        (hollow if holes[row] is True or holes[row] == np.True_ else solid).append(polygon)
+    whole = shapely.union_all(solid).difference(shapely.union_all(hollow))
+    return tuple(_areas(whole))
+
+
+def _areas(geometry: Any) -> Iterator[Any]:
+    if geometry.geom_type == "Polygon":
+        if geometry.area > 0:
+            yield geometry
+    else:
+        for part in getattr(geometry, "geoms", ()):
+            yield from _areas(part)
+
+
+def _annotation(layer: Any, shapes: Sequence[int], polygons: tuple[Any, ...]) -> Annotation:
+    names, classes, colours = (_column(layer, key, "") for key in (NAME, CLASS, COLOUR))
+    first = shapes[0]
+    name = str(names[first] or f"{layer.name} {first + 1}")
+    return Annotation(name, polygons, str(classes[first] or ""), _rgb(str(colours[first] or "")))
+
+
+def _rgb(text: str) -> Colour | None:
+    if len(text) != 7:
+        return None
+    red, green, blue = (int(text[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue
+
+
+def _column(layer: Any, key: str, default: Any) -> list[Any]:
+    values = layer.features[key].tolist() if key in layer.features else [default] * len(layer.data)
+    return [default if value is None or value != value else value for value in values]
+
+
+def _grouped(layer: Any) -> list[list[int]]:
+    """Return the positions of the shapes of each region, in the order of their first shape."""
+    groups: dict[str, list[int]] = {}
+    for row, group in enumerate(_column(layer, GROUP, "")):
+        groups.setdefault(str(group) or f"alone {row}", []).append(row)
+    return list(groups.values())
+
+
+def _free_group(layer: Any) -> str:
+    taken = {str(group) for group in _column(layer, GROUP, "")}
+    return next(str(n) for n in range(1, len(taken) + 2) if str(n) not in taken)
+
+
+def _write_missing_names(layer: Any) -> None:
+    names, holes = _column(layer, NAME, ""), _column(layer, HOLE, False)
+    missing = [row for row, name in enumerate(names) if not name and not holes[row]]
+    if not missing:
+        return
+    taken, given = {str(name) for name in names}, {}
+    for row in missing:
+        name = next(f"Region {n}" for n in range(1, len(taken) + 2) if f"Region {n}" not in taken)
+        taken.add(name)
+        given[row] = name
+    _set_names(layer, given)
+
+
+def _set_names(layer: Any, names: dict[int, str]) -> None:
+    features = layer.features.copy()
+    features[NAME] = features[NAME].astype(object)
+    for row, name in names.items():
+        features.loc[row, NAME] = name
+    layer.features = features
+    if GROUP in features:
+        layer.feature_defaults = EMPTY  # napari would give the last row's name to the next shape
+
+
+def _affine(function: Any) -> FloatArray:
+    """Return the (3, 3) matrix of an affine `function` of two coordinates."""
+    origin = np.asarray(function((0.0, 0.0)), np.float64)[-2:]
+    ends = [np.asarray(function(end), np.float64)[-2:] - origin for end in ((1.0, 0.0), (0.0, 1.0))]
+    matrix = np.eye(3)
+    matrix[:2] = np.column_stack([*ends, origin])
+    return matrix
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One line of the list.
+
+    Parameters
+    ----------
+    key
+        The same for the same region, however often the list is read anew.
+    region
+        Name and spots, of the current prediction.
+    colour
+        Its colour, None for that of all drawn regions.
+    drawn
+        Its shapes; None for a domain or label.
+    number
+        Of a domain or label; 0 for a drawn region.
+    """
+
+    key: str
+    region: Region
+    colour: Colour | None = None
+    drawn: DrawnRegion | None = None
+    number: int = 0
+
+
+def collect(viewer: Any, gene_map: "GeneMap", adata: "AnnData", source: str) -> list[Entry]:
+    """Return the regions drawn in `viewer`, then the domains, or labels, of `source`."""
+    return [*_drawn(viewer, gene_map, adata), *_domains(adata, source)]
+
+
+def _drawn(viewer: Any, gene_map: "GeneMap", adata: "AnnData") -> list[Entry]:
+    import shapely
+
+    xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
+    entries = []
+    taken: dict[str, int] = {}
+    for drawn in read_regions(viewer, Placement.of(gene_map, adata)):
+        told = drawn.annotation
+        polygon = told.polygons[0] if len(told.polygons) == 1 else shapely.MultiPolygon(told.polygons)
+        region = Region(told.name, mask_of(told.polygons, xy), polygon)
+        taken[told.name] = taken.get(told.name, 0) + 1
+        entries.append(Entry(f"drawn {told.name} {taken[told.name]}", region, told.colour, drawn))
+    return entries
+
+
+def _domains(adata: "AnnData", source: str) -> list[Entry]:
+    numbers = read_domains(adata, source)
+    if numbers is None:
+        return []
+    names = domain_names(adata, source)
+    if source == LABELS:
+        told = [f"Label {name}" if name.isdecimal() else name for name in names]
+    else:
+        word = "prediction" if source == PREDICTED else "truth"
+        told = [f"Domain {number} of the {word}" for number in range(1, len(names) + 1)]
+    return [
+        Entry(
+            f"domain {source} {number}",
+            Region(told[number - 1], numbers == number),
+            colour_of(number),
+            number=number,
+        )
+        for number in np.unique(numbers[numbers > 0]).tolist()
+    ]

@@ -1,0 +1,254 @@
+"""Layer data for the slide and the outlines of its spots."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.layers.frame import Frame
+from napari_flag.layers.raster import SpotRaster, spot_raster
+from napari_flag.layers.region_shapes import outline
+
+if TYPE_CHECKING:
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots
+
+
+LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
+"""What a napari reader returns for one layer: data, options, layer type."""
+
+OUTLINE_COLOUR = (0.09, 0.36, 0.80, 1.0)
+"""A blue that stands out from hematoxylin, eosin and white alike."""
+
+
+def slide_layer(slide: "Slide") -> LayerData:
+    """Return the slide as one multiscale layer that reads only what is on screen."""
+    from napari_flag.slides.slide import napari_levels
+
+    options = {
+        "name": slide.name,
+        "rgb": True,
+        "multiscale": True,
+        "contrast_limits": (0, 255),
+        "metadata": {keys.LAYER_KIND: "slide", keys.LAYER_SLIDE: slide},
+        **Frame(slide.mpp).options(),
+    }
+    return napari_levels(slide), options, "image"
+
+
+def spots_layer(spots: "Spots", mpp: float | None) -> LayerData:
+    """Return the outlines of `spots` as one picture; its cost does not grow with their number."""
+    frame = Frame(mpp)
+    diameter = None if spots.diameter_um is None or mpp is None else spots.diameter_um / mpp
+    raster = spot_raster(
+        spots.xy, frame=frame, diameter_px=diameter, lattice=spots.lattice, array=spots.array
+    )
+    return outline_layer(raster, name=f"Spots ({len(spots):,})")
+
+
+def outline_layer(raster: SpotRaster, name: str = "Spots") -> LayerData:
+    """Return the rims of the spots of `raster` as one layer."""
+    from napari.utils import Colormap
+
+    options = {
+        "name": name,
+        "colormap": Colormap([(0, 0, 0, 0), OUTLINE_COLOUR], name="spot outlines"),
+        "contrast_limits": (0, 1),
+        "interpolation2d": "nearest",
+        "blending": "translucent_no_depth",
+        "metadata": {keys.LAYER_KIND: "spots"},
+        **raster.options(),
+    }
+    return raster.outlines(), options, "image"
+
+
+REGION_NAME: Final = "Region"
+RINGS_UP_TO: Final = 5_000
+"""More spots than these are drawn as one picture, whose cost does not grow with their number."""
+
+
+def slide_of(layer: Any) -> "Slide | None":
+    """Return the slide a layer shows, None when it is not one of our slide layers."""
+    slide: Slide | None = layer.metadata.get(keys.LAYER_SLIDE)
+    return slide
+
+
+def file_of(layer: Any) -> Path | None:
+    """Return the file of a plain RGB image layer that another reader opened, else None."""
+    from napari.layers import Image
+
+    if not isinstance(layer, Image) or not layer.rgb or keys.LAYER_KIND in layer.metadata:
+        return None
+    path = layer.source.path
+    return Path(path) if path and Path(path).is_file() else None
+
+
+def candidates(viewer: Any) -> list[Any]:
+    """Return the layers that can be predicted on, ours first, the topmost first."""
+    layers = list(reversed(viewer.layers))
+    ours = [layer for layer in layers if slide_of(layer) is not None]
+    opened = {slide_of(layer).path for layer in ours}  # type: ignore[union-attr]
+    others = [layer for layer in layers if (path := file_of(layer)) and path not in opened]
+    return ours + others
+
+
+def add_slide(viewer: Any, slide: "Slide") -> Any:
+    """Add `slide` below everything else and return its layer; it reads only what is on screen."""
+    from napari.layers import Layer
+
+    layer = viewer.add_layer(Layer.create(*slide_layer(slide)))
+    viewer.layers.move(len(viewer.layers) - 1, 0)
+    viewer.reset_view()
+    return layer
+
+
+def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> Any:
+    """Give the slide `layer` a slide whose µm/px was set; return the layer that now shows it.
+
+    All that is drawn stays put on the tissue, and on the screen.
+    """
+    new = Frame(slide.mpp).options()
+    factor = new["scale"][0] / float(layer.scale[-1])
+    camera = camera_of(viewer)
+    center, zoom = camera.center, camera.zoom
+    layer.metadata[keys.LAYER_SLIDE] = slide
+    if str(layer.units[-1]) == _unit_name(new["units"][-1]):
+        for other in viewer.layers:
+            other.scale = np.asarray(other.scale) * factor
+            other.translate = np.asarray(other.translate) * factor
+    else:
+        layer = _recreate(viewer, layer, factor, new["units"])
+    camera.center = tuple(factor * c for c in center)
+    camera.zoom = zoom / factor
+    return layer
+
+
+def _recreate(viewer: Any, slide_layer: Any, factor: float, units: tuple[str, str]) -> Any:
+    """Put every layer anew with other units and return the slide's.
+
+    Units changed layer by layer disagree for a moment, after which napari 0.9.2 draws from freed
+    buffers and crashes once a layer is removed.
+    """
+    from napari.layers import Layer
+
+    anew = []
+    for layer in list(viewer.layers):
+        data, options, kind = layer.as_layer_data_tuple()
+        options["scale"] = np.asarray(options["scale"]) * factor
+        options["translate"] = np.asarray(options["translate"]) * factor
+        options["units"] = units if layer.ndim == 2 else options["units"]
+        anew.append(Layer.create(data, options, kind))
+    at = list(viewer.layers).index(slide_layer)
+    viewer.layers.clear()
+    for layer in anew:
+        viewer.add_layer(layer)
+    return anew[at]
+
+
+def _unit_name(unit: str) -> str:
+    return {"um": "micrometer"}.get(unit, unit)
+
+
+def show_spots(viewer: Any, spots: "Spots", slide: "Slide") -> None:
+    """Draw the outlines of `spots`, in place of those drawn before."""
+    from napari.layers import Layer
+
+    remove_spots(viewer)
+    if not len(spots):
+        return
+    few = len(spots) <= RINGS_UP_TO
+    data = _rings(spots, slide) if few else spots_layer(spots, slide.mpp)
+    active = viewer.layers.selection.active
+    viewer.add_layer(Layer.create(*data))
+    viewer.layers.selection.active = active  # napari would select the new layer's tools
+
+
+def _rings(spots: "Spots", slide: "Slide") -> LayerData:
+    """Return spots as circles; unlike a picture of them they stay visible when zoomed out."""
+    diameter_um = spots.diameter_um or 0.5 * (spots.pitch_um or 0.0)
+    # Where the size in px cannot be known: large enough to see, and clearly only a symbol.
+    known = slide.mpp and diameter_um
+    size = diameter_um / slide.mpp if slide.mpp and known else max(slide.size) / 150
+    options = {
+        "name": f"Spots ({len(spots):,})",
+        "size": size,
+        "face_color": "transparent",
+        "border_color": np.array(OUTLINE_COLOUR),
+        "border_width": 0.12,
+        "border_width_is_relative": True,
+        "features": {"spot": np.asarray(spots.ids, dtype=object)},
+        "metadata": {keys.LAYER_KIND: "spots"},
+        **Frame(slide.mpp).options(),
+    }
+    return spots.xy[:, ::-1], options, "points"
+
+
+def hide_spots(viewer: Any) -> None:
+    """Hide the outlines, which would frame and so tint the colours of a gene map."""
+    for layer in viewer.layers:
+        if layer.metadata.get(keys.LAYER_KIND) == "spots":
+            layer.visible = False
+
+
+def remove_spots(viewer: Any) -> None:
+    """Take away the spots this dock drew."""
+    for layer in [la for la in viewer.layers if la.metadata.get(keys.LAYER_KIND) == "spots"]:
+        viewer.layers.remove(layer)
+
+
+def shapes_layers(viewer: Any) -> list[Any]:
+    """Return the Shapes layers, the topmost first."""
+    from napari.layers import Shapes
+
+    return [layer for layer in reversed(viewer.layers) if isinstance(layer, Shapes)]
+
+
+def add_region(viewer: Any, slide: "Slide") -> Any:
+    """Add an empty Shapes layer to draw a region in, and make it ready for drawing."""
+    layer = viewer.add_shapes(
+        ndim=2,
+        name=REGION_NAME,
+        face_color="#ffd50030",
+        edge_color="#ffd500",
+        edge_width=max(slide.size) / 400,
+        metadata={keys.LAYER_KIND: "region"},
+        **Frame(slide.mpp).options(),
+    )
+    viewer.layers.selection.active = layer
+    layer.mode = "add_polygon"
+    return layer
+
+
+def region_polygons(layer: Any, slide_layer: Any, name: str) -> tuple[Any, ...]:
+    """Return the shapes of `layer` as shapely polygons in level-0 px (x, y) of the slide.
+
+    Raises
+    ------
+    UserError
+        When the layer holds no shape with an area.
+    """
+    from shapely import make_valid
+    from shapely.geometry import Polygon
+
+    polygons = []
+    for kind, corners in zip(layer.shape_type, layer.data, strict=True):
+        if kind in ("line", "path"):
+            continue
+        points = outline(kind, np.asarray(corners, dtype=float)[:, -2:])
+        xy = np.array([slide_layer.world_to_data(layer.data_to_world(p))[-2:] for p in points])
+        polygon = make_valid(Polygon(xy[:, ::-1]))
+        if polygon.area > 0:
+            polygons.append(polygon)
+    if not polygons:
+        raise UserError(
+            f"The layer “{name}” holds no closed shape, so there is no region; draw a polygon, "
+            "rectangle or ellipse in it, or choose another region."
+        )
+    return tuple(polygons)
+
+
+def camera_of(viewer: Any) -> Any:
+    """Return the camera of a viewer; napari 0.9 moved it to the scene."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera

@@ -1,0 +1,304 @@
+"""The HTML page of a report: one file, nothing loaded from anywhere."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from napari_flag import __version__, keys
+from napari_flag.analysis.compare import Comparison, slide_name
+from napari_flag.errors import UserError
+from napari_flag.prediction_file import provenance
+from napari_flag.progress import Step, Steps
+from napari_flag.report.findings import Findings
+from napari_flag.report.pictures import DOMAIN_COLOURS, Picture
+from napari_flag.report.wording import COLUMNS, LABELS, MAIN, METRICS, NO_TRUTH, TOGETHER
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+DIGITS: Final = 3
+
+
+def write_page(findings: Findings, pictures: Sequence[Picture], *, seed: int, command: str | None) -> str:
+    """Return the whole page.
+
+    Parameters
+    ----------
+    findings, pictures
+        What to say and to show.
+    seed
+        Of the bootstrap and the domains.
+    command
+        That made the report, where it was made on the command line.
+    """
+    name = slide_name(findings.adata)
+    parts = [
+        *_head(findings, name),
+        *_warnings(findings),
+        *_scores(findings.comparison),
+        *(part for picture in pictures for part in _figure(picture, findings)),
+        *_genes(findings),
+        *_provenance(findings, seed, command),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="generator" content="napari-flag {__version__}">\n'
+        f"<title>{escape(name)}, predicted expression</title>\n"
+        f"<style>\n{_file('page.css')}</style>\n</head>\n"
+        f"<body>\n{chr(10).join(parts)}\n<script>\n{_file('page.js')}</script>\n</body>\n</html>\n"
+    )
+
+
+def _file(name: str) -> str:
+    return resources.files("napari_flag.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _head(findings: Findings, name: str) -> Iterator[str]:
+    made = provenance(findings.adata)
+    title = "Predicted and measured expression" if findings.comparison else "Predicted expression"
+    adata, comparison = findings.adata, findings.comparison
+    size = f"{adata.n_obs:,} spots, {adata.n_vars:,} genes"
+    if comparison is not None:
+        all_of_it = (comparison.spots, comparison.genes) == adata.shape
+        shared = f"{comparison.spots:,} spots and {comparison.genes:,} genes of them were"
+        size += "; all were measured too" if all_of_it else f"; {shared} measured too"
+    weights = f"weights {made[keys.WEIGHTS_NAME]}, " if keys.WEIGHTS_NAME in made else ""
+    yield f"<h1>{escape(name)}</h1>"
+    yield f'<p class="soft">{title} · {escape(weights)}{size} · {keys.EXPRESSION_UNITS}<br>'
+    yield f"{keys.RESEARCH_USE_ONLY}</p>"
+
+
+def _warnings(findings: Findings) -> Iterator[str]:
+    """Yield what a reader must know before the first number."""
+    made = provenance(findings.adata)
+    familiarity = made.get(keys.FAMILIARITY)
+    warning = familiarity.get(keys.UNLIKE_WARNING) if isinstance(familiarity, Mapping) else None
+    if warning:
+        yield '<div class="warning" role="note"><strong>Unlike the training tissue.</strong> '
+        yield f"{_text(warning)}</div>"
+    for notice in findings.comparison.notices if findings.comparison else ():
+        yield f'<div class="warning" role="note">{_text(notice)}</div>'
+    if findings.comparison is None:
+        yield f'<p class="note">{NO_TRUTH}</p>'
+
+
+def _scores(comparison: Comparison | None) -> Iterator[str]:
+    if comparison is None:
+        return
+    mean, sample = comparison.scores["X"], comparison.scores["sample"]
+    yield '<h2 id="scores">How good it is</h2>\n<div class="scores">'
+    for metric in MAIN:
+        word, meaning = METRICS[metric]
+        yield (
+            f'<div class="score"><span>{metric} <span class="soft">{word}</span></span>'
+            f"<b>{_number(mean.values[metric])}</b>"
+            f'<span class="interval soft">{_interval(mean.intervals.get(metric))}</span>'
+            f"<small>{meaning}</small></div>"
+        )
+    yield f"</div>\n<p>{TOGETHER}</p>"
+    yield '<div class="wide"><table><thead><tr><th scope="col">metric</th>'
+    yield '<th scope="col">X (mean of samples)</th><th>95 %</th>'
+    yield '<th scope="col">one joint sample</th><th>95 %</th></tr></thead><tbody>'
+    for metric in mean.values:
+        cells = "".join(
+            f"<td>{_number(scores.values[metric])}</td><td>{_interval(scores.intervals.get(metric))}</td>"
+            for scores in (mean, sample)
+        )
+        yield f'<tr><td title="{escape(METRICS[metric][1])}">{metric}</td>{cells}</tr>'
+    yield "</tbody></table></div>"
+    silent = mean.genes_constant_in_truth, mean.genes_predicted_constant
+    yield f'<p class="soft">Moran\'s I on the {_text(comparison.neighbours)}, row-standardised. '
+    yield f"{silent[0]} genes are constant in the truth and left out of all but MSE; "
+    yield f"{silent[1]} are predicted constant and score 0.</p>"
+
+
+def _figure(picture: Picture, findings: Findings) -> Iterator[str]:
+    yield f'<h2 id="{picture.name}">{escape(picture.title)}</h2>'
+    svg = picture.svg.replace('role="img"', f'role="img" aria-label="{escape(picture.title)}"', 1)
+    yield f"<figure>{svg}<figcaption>{escape(picture.caption)}</figcaption></figure>"
+    if picture.name == "domains":
+        yield from _labels(findings)
+        yield from _markers(findings)
+
+
+def _labels(findings: Findings) -> Iterator[str]:
+    """Yield what the spots were called, and how far the domains agree with it."""
+    labels = findings.labels
+    if labels is None:
+        return
+    yield '<table class="words labels"><thead><tr><th scope="col">label</th><th>spots</th></tr></thead>'
+    yield "<tbody>"
+    for code, name in enumerate(labels.names):
+        dot = f'<span class="dot" style="background:{DOMAIN_COLOURS[code % len(DOMAIN_COLOURS)]}"></span>'
+        yield f"<tr><td>{dot}{escape(name)}</td><td>{int((labels.codes == code).sum()):,}</td></tr>"
+    yield '</tbody></table><table class="words"><thead><tr><th scope="col">to the labels</th>'
+    yield "<th>ARI</th><th>NMI</th></tr></thead><tbody>"
+    for key, word in ((keys.DOMAIN, "predicted"), (keys.DOMAIN + keys.OF_MEASURED, "measured")):
+        if key in labels.agreements:
+            found = labels.agreements[key]
+            cells = f"<td>{_number(found.ari)}</td><td>{_number(found.nmi)}</td>"
+            yield f'<tr><th scope="row">domains, {word}</th>{cells}</tr>'
+    yield f'</tbody></table><p class="soft">{LABELS}</p>'
+
+
+def _markers(findings: Findings) -> Iterator[str]:
+    if not findings.markers:
+        return
+    both = any(domain.measured for domain in findings.markers)
+    yield '<table class="words markers"><thead><tr><th scope="col">domain</th>'
+    yield '<th scope="col">markers, predicted</th>'
+    yield ('<th scope="col">markers, measured</th>' if both else "") + "</tr></thead><tbody>"
+    for domain in findings.markers:
+        shared = set(domain.predicted) & set(domain.measured)
+        cells = [_names(domain.predicted, shared)] + ([_names(domain.measured, shared)] if both else [])
+        row = "".join(f"<td>{cell}</td>" for cell in cells)
+        colour = DOMAIN_COLOURS[(domain.number - 1) % len(DOMAIN_COLOURS)]
+        name = f'<span class="dot" style="background:{colour}"></span>{domain.number}, {domain.spots} spots'
+        yield f"<tr><td>{name}</td>{row}</tr>"
+    yield "</tbody></table>"
+    if both:
+        yield '<p class="soft">Bold: among the leading markers of both.</p>'
+
+
+def _names(genes: Sequence[str], shared: set[str]) -> str:
+    marked = (f"<b>{escape(gene)}</b>" if gene in shared else escape(gene) for gene in genes)
+    return f"<i>{', '.join(marked)}</i>"
+
+
+def _genes(findings: Findings) -> Iterator[str]:
+    by = "moran_measured" if "moran_measured" in findings.genes else "moran"
+    table = findings.genes.sort_values(by, ascending=False, kind="stable")
+    columns = [column for column in COLUMNS if column in table]
+    yield '<h2 id="table">All genes</h2>'
+    yield f'<p class="soft">Moran\'s I on the {_text(findings.neighbours)}. Click a heading to sort.</p>'
+    yield '<input id="filter" type="search" placeholder="find a gene" aria-label="find a gene">'
+    yield '<div class="scroll"><table id="genes-table"><thead><tr>'
+    for column in columns:
+        head, meaning = COLUMNS[column]
+        sorted_by = ' aria-sort="descending"' if column == by else ""
+        button = f'<button type="button">{head}</button>'
+        yield f'<th scope="col" title="{escape(meaning)}"{sorted_by}>{button}</th>'
+    yield "</tr></thead><tbody>"
+    for row in table[columns].itertuples(index=False):
+        cells = "".join(
+            f'<td data-v="{value:.6g}">{_q(value) if column == "q" else _number(value, "")}</td>'
+            for column, value in zip(columns[1:], row[1:], strict=True)
+        )
+        yield f"<tr><td><i>{escape(str(row[0]))}</i></td>{cells}</tr>"
+    yield "</tbody></table></div>"
+
+
+def _provenance(findings: Findings, seed: int, command: str | None) -> Iterator[str]:
+    yield '<h2 id="provenance">How it was made</h2>\n<table class="words"><tbody>'
+    rows = {**_flat(provenance(findings.adata)), "report: napari-flag": __version__, "report: seed": seed}
+    if command is not None:
+        rows["report: command"] = command
+    for name, value in rows.items():
+        yield f'<tr><th scope="row">{escape(_said(name))}</th><td><code>{_text(value)}</code></td></tr>'
+    yield "</tbody></table>"
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return nested provenance as one level, names joined by a colon."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{above}{name}: ")
+        else:
+            flat[above + name] = value
+    return flat
+
+
+def _said(name: str) -> str:
+    return name.replace("um_per_px", "µm_per_px").replace("_um", "_µm").replace("_", " ")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return escape(value)
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return escape(", ".join(str(item) for item in value)) or "none"
+    return escape(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _number(value: float, unknown: str = "not defined") -> str:
+    if math.isnan(value):
+        return unknown
+    return f"{value:.{DIGITS}f}"
+
+
+def _q(value: float) -> str:
+    least = 10.0**-DIGITS
+    return f"&lt; {least:.{DIGITS}f}" if value < least else _number(value, "")
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    if ends is None or math.isnan(ends[0]):
+        return ""
+    return f"[{ends[0]:.{DIGITS}f}, {ends[1]:.{DIGITS}f}]"
+
+
+def report_name(slide: str) -> str:
+    """Return the file name of the report of a slide."""
+    return f"{slide}_report.html"
+
+
+def write_report(
+    predicted: "AnnData",
+    measured: "AnnData | None",
+    folder: Path,
+    *,
+    seed: int = 0,
+    comparison: "Comparison | None" = None,
+    findings: "Findings | None" = None,
+    command: str | None = None,
+) -> Steps[Path]:
+    """Write one self-contained HTML page on a prediction, and return its path.
+
+    Parameters
+    ----------
+    predicted
+        A prediction; not changed.  Where it has ``obs["label"]``, domains are held against that.
+    measured
+        Raw counts of the same spots, or None: the page then says nothing of how good it is.
+    folder
+        Where the page goes; it must exist.  A report of the same slide is replaced.
+    seed
+        Of the bootstrap and the domains; the same gives the same page.
+    comparison
+        Of these two with this seed, where it was made already.
+    findings
+        Of these two with this seed, where they were gathered already.
+    command
+        What made the report, to be repeated; None where it was not the command line.
+
+    Raises
+    ------
+    UserError
+        When `predicted` is not ours, the two do not belong together, or the page cannot be written.
+    """
+    from napari_flag.analysis.compare import slide_name
+    from napari_flag.files import check_writable, write_whole
+    from napari_flag.prediction_file import find_fault
+    from napari_flag.report.findings import gather
+    from napari_flag.report.pictures import draw_all
+
+    fault = find_fault(predicted)
+    if fault:
+        raise UserError(f"The file {fault}, so it is no prediction of napari-flag; choose one that is.")
+    place = folder / report_name(slide_name(predicted))
+    check_writable(place)
+    if findings is None:
+        findings = yield from gather(predicted, measured, seed=seed, comparison=comparison)
+    pictures = yield from draw_all(findings)
+    yield Step("Writing the report", 0, None)
+    page = write_page(findings, pictures, seed=seed, command=command)
+    write_whole(place, lambda part: part.write_text(page, encoding="utf-8"))
+    return place

@@ -1,5 +1,0 @@
-"""One self-contained HTML page that says how good a prediction is, what it shows, and how it was made."""
-
-from napari_flag.reporting.report import report_name, write_report
-
-__all__ = ["report_name", "write_report"]

@@ -1,0 +1,1 @@
+"""Files: readers of images, tables, counts, annotations and labels, one module per family."""

@@ -1,0 +1,208 @@
+"""Measured expression: raw counts of spots, from whatever file holds them."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag.errors import UserError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+GENE_IDS: Final = "gene_ids"
+"""``var`` column of Ensembl ids, kept beside the symbols in ``var_names``."""
+EXPECTED: Final = "one row per spot and one column per gene, with whole numbers in it"
+
+
+def read_count_table(path: Path) -> "AnnData":
+    """Read raw counts from a legacy ST table.
+
+    Parameters
+    ----------
+    path
+        ``.tsv`` or ``.csv``, also gzipped: one row per spot (``10x13``), one column per gene.
+
+    Returns
+    -------
+    AnnData of csr float32 counts; ``obs_names`` are the spot ids as written.
+    """
+    import pandas
+
+    header, _, body = read_bytes(path).partition(b"\n")
+    separator = separator_of(header)
+    genes = [name.strip().strip('"') for name in header.decode("utf-8-sig").split(separator)]
+    try:
+        frame = pandas.read_csv(io.BytesIO(body), sep=separator, header=None, index_col=0)
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path.name} is not a table of counts ({error}); it should have {EXPECTED}."
+        ) from error
+    genes = genes[1:] if len(genes) == frame.shape[1] + 1 else genes
+    values = frame.to_numpy()
+    if values.size == 0 or len(genes) != values.shape[1]:
+        raise UserError(
+            f"{path.name} has {len(genes)} gene names over {values.shape[1]} columns of counts, so "
+            f"it is no table of counts; it should have {EXPECTED}."
+        )
+    if values.dtype.kind not in "iufb":
+        raise UserError(f"{path.name} holds text where counts should be; it should have {EXPECTED}.")
+    refuse_not_counts(path, values)
+    return counts([str(i) for i in frame.index], genes, values)
+
+
+def separator_of(header: bytes) -> str:
+    """Return what separates the columns of a table: tab, comma or (as some Excels do) semicolon."""
+    return max(("\t", ",", ";"), key=lambda mark: header.count(mark.encode()))
+
+
+def counts(ids: Sequence[str], genes: Sequence[str], values: Any) -> "AnnData":
+    """Return csr float32 `values` (spots, genes) with gene names made unique as scanpy does."""
+    import anndata
+    from scipy import sparse
+
+    adata = anndata.AnnData(sparse.csr_matrix(values, dtype=np.float32))
+    adata.obs_names = list(ids)
+    adata.var_names = list(genes)
+    adata.var_names_make_unique()
+    return adata
+
+
+def refuse_not_counts(path: Path, values: npt.NDArray[Any]) -> None:
+    """Refuse values that cannot be raw counts: empty cells, negative numbers."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UserError(f"{path.name} has empty cells where counts should be; it should have {EXPECTED}.")
+    if values.size and values.min() < 0:
+        raise UserError(
+            f"{path.name} holds negative numbers, so these are not raw counts; choose the table of "
+            "raw counts."
+        )
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the (unzipped) bytes of a table."""
+    opener = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opener(path, "rb") as stream:
+            return bytes(stream.read())
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}; check the path.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path.name} could not be read ({error}), so it is damaged or incomplete; copy it again."
+        ) from error
+
+
+GENE_EXPRESSION = "Gene Expression"
+
+
+def read_10x_h5(path: Path) -> "AnnData":
+    """Read counts (spots, genes) from a 10x HDF5 file, of version 3 or the older per-genome layout.
+
+    Only gene expression is kept (not antibodies); symbols are made unique, Ensembl ids are in
+    ``var["gene_ids"]``.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return _from_h5(file, path)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path.name} could not be read as a 10x matrix ({error}), so it is damaged or another "
+            "kind of HDF5 file; choose filtered_feature_bc_matrix.h5 of Space Ranger."
+        ) from error
+
+
+def _from_h5(file: Any, path: Path) -> "AnnData":
+    from scipy import sparse
+
+    if "matrix" in file:
+        group, features = file["matrix"], file["matrix/features"]
+        ids, names = features["id"], features["name"]
+        kinds = _strings(features["feature_type"]) if "feature_type" in features else None
+    else:
+        genomes = [name for name in file if "gene_names" in file[name]]
+        if len(genomes) != 1:
+            raise UserError(
+                f"{path.name} holds {len(genomes)} genomes where one is expected; choose "
+                "filtered_feature_bc_matrix.h5 of Space Ranger for one genome."
+            )
+        group = file[genomes[0]]
+        ids, names, kinds = group["genes"], group["gene_names"], None
+    genes, spots = (int(n) for n in group["shape"][:])
+    # Stored by column as (genes, spots); the same arrays read by row are (spots, genes).
+    values = sparse.csr_matrix(
+        (group["data"][:].astype(np.float32), group["indices"][:], group["indptr"][:]),
+        shape=(spots, genes),
+    )
+    return _expression(_strings(group["barcodes"]), _strings(ids), _strings(names), kinds, values)
+
+
+def read_mex(folder: Path) -> "AnnData":
+    """Read counts from a MEX folder: matrix.mtx, features.tsv (or genes.tsv), barcodes.tsv."""
+    from scipy import io, sparse
+
+    matrix = _one_of(folder, "matrix.mtx")
+    features = [line.split("\t") for line in _lines(_one_of(folder, "features.tsv", "genes.tsv"))]
+    barcodes = [line.split("\t")[0] for line in _lines(_one_of(folder, "barcodes.tsv"))]
+    try:
+        values = sparse.csr_matrix(io.mmread(matrix, spmatrix=False).T, dtype=np.float32)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{matrix.name} in {folder} could not be read ({error}), so it is damaged or "
+            "incomplete; copy it again."
+        ) from error
+    if values.shape != (len(barcodes), len(features)):
+        raise UserError(
+            f"{folder.name} has {len(barcodes)} barcodes and {len(features)} features for a matrix "
+            f"of {values.shape[0]} × {values.shape[1]}; copy the three files of one run again."
+        )
+    ids = [row[0] for row in features]
+    names = [row[1] if len(row) > 1 else row[0] for row in features]
+    kinds = [row[2] for row in features] if features and len(features[0]) > 2 else None
+    return _expression(barcodes, ids, names, kinds, values)
+
+
+def is_mex(folder: Path) -> bool:
+    """Return whether `folder` holds a MEX matrix."""
+    return any((folder / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz"))
+
+
+def _expression(
+    barcodes: list[str], ids: list[str], names: list[str], kinds: list[str] | None, values: Any
+) -> "AnnData":
+    if kinds is not None and GENE_EXPRESSION in kinds:
+        keep = [i for i, kind in enumerate(kinds) if kind == GENE_EXPRESSION]
+        values = values[:, keep]
+        ids, names = [ids[i] for i in keep], [names[i] for i in keep]
+    adata = counts(barcodes, names, values)
+    adata.var[GENE_IDS] = ids
+    return adata
+
+
+def _strings(dataset: Any) -> list[str]:
+    return [s.decode() if isinstance(s, bytes) else str(s) for s in dataset[:]]
+
+
+def _one_of(folder: Path, *names: str) -> Path:
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.exists():
+                return path
+    raise UserError(
+        f"{folder} lacks {' or '.join(names)}, so its counts cannot be read; copy the whole folder "
+        "of Space Ranger."
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    opener: Any = gzip.open if path.name.endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8") as stream:
+        return [line.rstrip("\r\n") for line in stream if line.strip()]

@@ -1,0 +1,203 @@
+"""Regions drawn on a slide: GeoJSON in level-0 pixels, as QuPath reads and writes it."""
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from napari_flag.errors import UserError
+
+if TYPE_CHECKING:
+    from shapely import Polygon
+
+
+Colour: TypeAlias = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One region as a person outlined and named it.
+
+    Parameters
+    ----------
+    name
+        What it is called; "" when the person gave none.
+    polygons
+        Its parts, (x, y) in level-0 pixels; holes stay holes.
+    classification
+        QuPath's class ("Tumor"), "" for none.
+    colour
+        Red, green, blue, each 0–255, or None.
+    """
+
+    name: str
+    polygons: "tuple[Polygon, ...]"
+    classification: str = ""
+    colour: Colour | None = None
+
+
+def read_annotations(path: str | Path) -> list[Annotation]:
+    """Read regions with their names and classes.
+
+    Parameters
+    ----------
+    path
+        GeoJSON: a FeatureCollection, a list of features, one feature, or a bare geometry.  Points
+        and lines are skipped, outlines that cross themselves mended.
+
+    Raises
+    ------
+    UserError
+        When the file is no GeoJSON or outlines no area.
+    """
+    path = Path(path).expanduser()
+    content = _read_json(path)
+    try:
+        found = [_annotation(*feature) for feature in _features(content)]
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path.name} is JSON but not GeoJSON as QuPath writes it ({error}); export the regions "
+            "again as GeoJSON."
+        ) from error
+    found = [annotation for annotation in found if annotation.polygons]
+    if not found:
+        raise UserError(
+            f"{path.name} outlines no area (points and lines do not count); draw a polygon, "
+            "rectangle or ellipse and export it again."
+        )
+    return found
+
+
+def read_regions(path: str | Path) -> list["Polygon"]:
+    """Read the polygons of `read_annotations`, (x, y) in level-0 pixels, without their names.
+
+    Raises
+    ------
+    UserError
+        When the file is no GeoJSON or outlines no area.
+    """
+    return [polygon for annotation in read_annotations(path) for polygon in annotation.polygons]
+
+
+def write_annotations(annotations: Iterable[Annotation], path: str | Path) -> None:
+    """Write regions as GeoJSON that QuPath imports as annotations, with names, classes and colours.
+
+    Parameters
+    ----------
+    annotations
+        The regions, (x, y) in level-0 pixels; one of several parts becomes one MultiPolygon.
+    path
+        The file, usually ending in ``.geojson``; replaced if it exists.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    collection = {"type": "FeatureCollection", "features": [as_feature(a) for a in annotations]}
+    try:
+        path.write_text(json.dumps(collection, ensure_ascii=False), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written ({error.strerror or error}); choose another folder."
+        ) from error
+
+
+def write_regions(polygons: Iterable["Polygon"], path: str | Path, name: str = "region") -> None:
+    """Write polygons, (x, y) in level-0 pixels, as annotations called "`name` 1", "`name` 2" and so on."""
+    write_annotations((Annotation(f"{name} {i + 1}", (polygon,)) for i, polygon in enumerate(polygons)), path)
+
+
+def as_feature(annotation: Annotation) -> dict[str, Any]:
+    """Return one GeoJSON feature in the schema that QuPath exports itself."""
+    from shapely.geometry import MultiPolygon, mapping
+
+    parts = annotation.polygons
+    properties: dict[str, Any] = {"objectType": "annotation", "isLocked": False}
+    if annotation.name:
+        properties["name"] = annotation.name
+    if annotation.classification:
+        properties["classification"] = {"name": annotation.classification}
+    if annotation.colour is not None:  # QuPath draws by the class's colour where there is a class
+        owner = properties.get("classification", properties)
+        owner["color"] = list(annotation.colour)
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid4()),
+        "geometry": mapping(parts[0] if len(parts) == 1 else MultiPolygon(parts)),
+        "properties": properties,
+    }
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}; check the path.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{path.name} is not GeoJSON ({error}); export the regions as GeoJSON, e.g. from QuPath."
+        ) from error
+
+
+def _features(content: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Yield (geometry, properties) of every feature in `content`."""
+    if isinstance(content, list):
+        for item in content:
+            yield from _features(item)
+    elif "features" in content:
+        yield from _features(content["features"])
+    elif "geometry" in content:
+        if content["geometry"] is not None:
+            yield content["geometry"], content.get("properties") or {}
+    elif "type" in content and ("coordinates" in content or "geometries" in content):
+        yield content, {}
+    else:
+        raise ValueError("no features and no geometry in it")
+
+
+def _annotation(geometry: Any, properties: Mapping[str, Any]) -> Annotation:
+    kind = properties.get("classification")
+    kind = {"name": kind} if isinstance(kind, str) else kind or {}
+    name = kind.get("name") or ": ".join(kind.get("names") or ())  # QuPath 0.5 lists derived classes
+    return Annotation(
+        name=str(properties.get("name") or ""),
+        polygons=tuple(_polygons(geometry)),
+        classification=str(name),
+        colour=_colour(properties) or _colour(kind),
+    )
+
+
+def _colour(holder: Mapping[str, Any]) -> Colour | None:
+    """Return the colour of an object or a class: "color" as a list, "colorRGB" packed before 0.3."""
+    if "color" in holder:
+        red, green, blue = (int(value) for value in list(holder["color"])[:3])
+        return red, green, blue
+    if "colorRGB" in holder:
+        packed = int(holder["colorRGB"])  # Java's signed 32-bit ARGB
+        return (packed >> 16) & 255, (packed >> 8) & 255, packed & 255
+    return None
+
+
+def _polygons(geometry: Any) -> Iterator["Polygon"]:
+    import shapely
+    from shapely.errors import ShapelyError
+    from shapely.geometry import shape
+
+    try:
+        mended = shapely.make_valid(shape(geometry))
+    except ShapelyError as error:
+        raise ValueError(str(error)) from error
+    yield from _areas(mended)
+
+
+def _areas(geometry: Any) -> Iterator["Polygon"]:
+    if geometry.geom_type == "Polygon":
+        if geometry.area > 0:
+            yield geometry
+    else:
+        for part in getattr(geometry, "geoms", ()):
+            yield from _areas(part)

@@ -1,0 +1,120 @@
+"""Read what a pathologist, or a clustering, called each spot: a text table of spots and labels.
+
+Layouts known: her2st's annotations (columns x, y, refined array positions, to be rounded, and label), Loupe's
+CSV (Barcode and one more column), and any table with a column of spot ids and a column of labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+LABEL_COLUMNS: Final = ("label", "labels", "annotation", "pathology", "region", "cluster", "domain")
+SPOT_COLUMNS: Final = ("barcode", "spot", "spot_id", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class SpotLabels:
+    """Labels of spots.
+
+    Parameters
+    ----------
+    by_spot
+        Spot id → label.
+    column
+        The column they were read from.
+    unplaced
+        Rows left out because they have no position or no label.
+    """
+
+    by_spot: dict[str, str]
+    column: str
+    unplaced: int
+
+    def of(self, spots: Sequence[str]) -> npt.NDArray[np.str_]:
+        """Return (n,) labels of the spots named, "" where there is none.
+
+        Raises
+        ------
+        UserError
+            When no spot has a label, most likely because the table is of another slide.
+        """
+        found = np.array([self.by_spot.get(str(spot), "") for spot in spots], dtype=np.str_)
+        if not (found != "").any():
+            example = next(iter(self.by_spot))
+            raise UserError(
+                f"None of the spots (such as {spots[0] if len(spots) else 'none at all'}) has a label in the "
+                f"table, whose spots are named like {example}; choose the labels of this slide."
+            )
+        return found
+
+
+def read_labels(path: Path) -> SpotLabels:
+    """Read a table of labels; commas or tabs, plain or gzipped.
+
+    Spots are named by columns x and y where there are both, rounded to "10x13" as Spatial Transcriptomics
+    does; else by a column of `SPOT_COLUMNS`; else by the first column.  Labels stand in a column of
+    `LABEL_COLUMNS`, or in the only column that is left.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read as such, or two rows give one spot different labels.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, sep="," if ".csv" in path.suffixes else "\t", dtype=str)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as fault:
+        raise UserError(
+            f"The labels in {path.name} cannot be read ({fault}); give a table with tabs, or a .csv with "
+            "commas."
+        ) from fault
+    plain = {str(column).strip().casefold(): str(column) for column in table.columns}
+    spots = _spots(table, plain)
+    column = _label_column(table, plain, path)
+    known = spots.notna() & table[column].notna()
+    by_spot: dict[str, str] = {}
+    for spot, label in zip(spots[known], table[column][known].astype(str).str.strip(), strict=True):
+        if by_spot.setdefault(spot, label) != label:
+            raise UserError(
+                f"{path.name} calls spot {spot} both {by_spot[spot]} and {label}; leave one row for each."
+            )
+    if not by_spot:
+        raise UserError(f"{path.name} labels no spot; give a table with a label for each spot.")
+    return SpotLabels(by_spot, column, int((~known).sum()))
+
+
+def _spots(table: "pd.DataFrame", plain: dict[str, str]) -> "pd.Series":
+    import pandas as pd
+
+    if {"x", "y"} <= plain.keys():
+        x, y = (pd.to_numeric(table[plain[name]], errors="coerce") for name in ("x", "y"))
+        names = pd.Series([None] * len(table), index=table.index, dtype=object)
+        placed = x.notna() & y.notna()
+        whole = zip(x[placed].round().astype(int), y[placed].round().astype(int), strict=True)
+        names[placed] = [f"{column}x{row}" for column, row in whole]
+        return names
+    named = next((plain[name] for name in SPOT_COLUMNS if name in plain), table.columns[0])
+    return table[named].astype(str).where(table[named].notna())
+
+
+def _label_column(table: "pd.DataFrame", plain: dict[str, str], path: Path) -> str:
+    known = [plain[name] for name in LABEL_COLUMNS if name in plain]
+    if known:
+        return known[0]
+    if len(table.columns) == 2:
+        return str(table.columns[1])
+    raise UserError(
+        f"{path.name} has no column that is called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}, "
+        "so it is not clear where the labels are; name it so."
+    )

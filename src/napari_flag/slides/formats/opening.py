@@ -1,0 +1,86 @@
+"""Which reader opens a file: decided by what is in it, not by its ending."""
+
+from pathlib import Path
+from typing import Final
+
+from napari_flag.errors import UserError
+from napari_flag.slides.formats.readers import ImageReader, OpenSlideReader, Reader
+
+TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of classic TIFF and BigTIFF, little and big endian."""
+KNOWN: Final = "SVS, TIFF, OME-TIFF, NDPI, SCN, MRXS, BIF, DICOM, JPEG or PNG"
+
+
+def open_reader(path: Path) -> Reader:
+    """Return a reader of the main image of `path`.
+
+    OpenSlide reads the vendors' formats, tifffile every other TIFF (OpenSlide's "generic-tiff"
+    would miss pyramids in sub-images and take other series of an OME-TIFF for levels), Pillow
+    plain images.
+    """
+    import openslide
+
+    path = _file(path)
+    try:
+        vendor = openslide.OpenSlide.detect_format(path)
+        if vendor not in (None, "generic-tiff"):
+            return OpenSlideReader(openslide.OpenSlide(path), path)
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be read ({error.strerror or error}); check that you may open it."
+        ) from error
+    except openslide.OpenSlideError as error:
+        raise UserError(
+            f"{path.name} looks like a slide of {vendor} but could not be opened ({error}), so it "
+            "is damaged or incomplete; copy it again with all files that belong to it."
+        ) from error
+    if not head:
+        raise UserError(f"{path.name} is an empty file; copy or export it again.")
+    return open_tiff(path) if head[:4] in TIFF_MAGIC else _image(path)
+
+
+def _file(path: Path) -> Path:
+    """Return the file to open; of a DICOM folder, its first file."""
+    if path.is_dir():
+        files = sorted(path.glob("*.dcm"))
+        if not files:
+            raise UserError(
+                f"{path} is a folder without DICOM files (*.dcm), not a slide; choose the slide file in it."
+            )
+        return files[0]
+    if not path.exists():
+        raise UserError(f"There is no file {path}; check the path.")
+    return path
+
+
+def open_tiff(path: Path) -> Reader:
+    """Return a reader of a TIFF file; whatever is wrong with it is a `UserError`."""
+    import tifffile
+
+    from napari_flag.slides.formats.tiff import TiffReader
+
+    try:
+        return TiffReader(path)
+    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError) as error:
+        raise UserError(
+            f"{path.name} begins as a TIFF file but could not be opened ({error}), so it is "
+            "damaged or incomplete; copy or export it again."
+        ) from error
+
+
+def _image(path: Path) -> Reader:
+    from PIL import UnidentifiedImageError
+
+    try:
+        return ImageReader(path)
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{path.name} is not an image napari-flag can read; choose a slide as {KNOWN}."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(
+            f"{path.name} could not be opened ({error}), so it is damaged or incomplete; copy or "
+            "export it again."
+        ) from error

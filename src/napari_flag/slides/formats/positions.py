@@ -1,0 +1,135 @@
+"""Tables of spot positions: legacy ST (``x, y, pixel_x, pixel_y``) and plain ``id, x_px, y_px``."""
+
+import io
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag.errors import UserError
+from napari_flag.slides.formats.counts import read_bytes, separator_of
+from napari_flag.slides.spots import FloatArray, Spots, SpotTable, lattice_of
+
+ST_DIAMETER_UM: Final = 100.0
+ST_PITCH_UM: Final = 200.0
+"""Legacy Spatial Transcriptomics arrays (Ståhl et al., Science 2016)."""
+
+ST_COLUMNS: Final = ("x", "y", "pixel_x", "pixel_y")
+PLAIN_COLUMNS: Final = ("id", "x_px", "y_px")
+IDS: Final = ("id", "barcode", "spot", "spot_id", "name")
+"""Column names taken for the spots' ids."""
+
+
+def read_positions(path: Path) -> SpotTable:
+    """Read a text table of spot positions.
+
+    Parameters
+    ----------
+    path
+        Tab- or comma-separated with a header: a legacy ST table with columns x, y (array),
+        pixel_x, pixel_y and perhaps selected; or id, x_px, y_px and perhaps array_row, array_col.
+
+    Raises
+    ------
+    UserError
+        Naming the columns that are missing.
+    """
+    frame = _table(path)
+    columns = set(frame.columns)
+    if columns >= set(ST_COLUMNS):
+        return _legacy_st(frame, path)
+    identifier = next((name for name in IDS if name in columns), None)
+    if columns >= {"x_px", "y_px"} and identifier:
+        return _plain(frame, identifier, path)
+    raise _missing(frame, path)
+
+
+def _table(path: Path) -> Any:
+    import pandas
+
+    text = read_bytes(path)
+    separator = separator_of(text.partition(b"\n")[0])
+    try:
+        frame = pandas.read_csv(io.BytesIO(text), sep=separator, encoding="utf-8-sig")
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path.name} is not a table that can be read ({error}); it should be tab- or "
+            f"comma-separated with columns {', '.join(ST_COLUMNS)} or {', '.join(PLAIN_COLUMNS)}."
+        ) from error
+    frame.columns = [str(name).strip() for name in frame.columns]
+    return frame
+
+
+def _legacy_st(frame: Any, path: Path) -> SpotTable:
+    frame, notices = _in_use(frame, path)
+    # The pathologist's tables of her2st give fractional array coordinates: rounded, they join.
+    array = np.rint(numbers(frame, ("y", "x"), path)).astype(np.int64)
+    spots = Spots(
+        ids=tuple(f"{x}x{y}" for y, x in array.tolist()),
+        xy=numbers(frame, ("pixel_x", "pixel_y"), path),
+        diameter_um=ST_DIAMETER_UM,
+        pitch_um=ST_PITCH_UM,
+        lattice="square",
+        array=array,
+    )
+    return SpotTable(spots, None, "Spatial Transcriptomics", notices)
+
+
+def _plain(frame: Any, identifier: str, path: Path) -> SpotTable:
+    frame, notices = _in_use(frame, path)
+    array = None
+    if {"array_row", "array_col"} <= set(frame.columns):
+        array = np.rint(numbers(frame, ("array_row", "array_col"), path)).astype(np.int64)
+    spots = Spots(
+        ids=tuple(str(i) for i in frame[identifier]),
+        xy=numbers(frame, ("x_px", "y_px"), path),
+        lattice="none" if array is None else lattice_of(array),
+        array=array,
+    )
+    return SpotTable(spots, None, "table of positions", notices)
+
+
+def _in_use(frame: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return the rows marked as selected or in tissue, and a notice when others were left out."""
+    for column in ("selected", "in_tissue"):
+        if column in frame.columns:
+            keep = numbers(frame, (column,), path)[:, 0] > 0
+            out = int((~keep).sum())
+            said = f"{out} of {len(frame)} spots of {path.name} are not {column} and left out."
+            return frame[keep], (said,) if out else ()
+    return frame, ()
+
+
+def numbers(frame: Any, columns: tuple[str, ...], path: Path) -> FloatArray:
+    """Return `columns` of `frame` as (n, k) float64, refusing cells that are not numbers."""
+    import pandas
+
+    parts: list[npt.NDArray[np.float64]] = []
+    for column in columns:
+        values = pandas.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+        bad = int((~np.isfinite(values)).sum())
+        if bad:
+            raise UserError(
+                f"{bad} of {len(values)} rows of {path.name} have no number in column {column!r}; "
+                "fill in or remove these rows."
+            )
+        parts.append(values)
+    return np.stack(parts, axis=1)
+
+
+def _missing(frame: Any, path: Path) -> UserError:
+    columns = list(frame.columns)
+    if len(columns) > 50:
+        return UserError(
+            f"{path.name} holds counts ({len(columns) - 1} genes) but no positions; give the table "
+            "with the spots' positions (for her2st, spots/…_selection.tsv) and these counts as "
+            "measured expression."
+        )
+    wanted = ST_COLUMNS if {"pixel_x", "pixel_y"} & set(columns) else PLAIN_COLUMNS
+    lacking = [name for name in wanted if name not in columns]
+    return UserError(
+        f"{path.name} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)} (it "
+        f"has {', '.join(columns[:8])}); a spot table needs {', '.join(ST_COLUMNS)} or "
+        f"{', '.join(PLAIN_COLUMNS)}."
+    )

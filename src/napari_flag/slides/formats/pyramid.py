@@ -1,0 +1,294 @@
+"""Pyramids: a slide that has none, or cannot be read in pieces, gets one in a cache, losslessly.
+
+The cache is one tiled, zstd-compressed pyramidal TIFF per slide.  It holds only what the slide
+itself cannot give quickly: all levels of a JPEG, the lower levels of a tiled TIFF.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+import numpy as np
+
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, Steps
+from napari_flag.slides.formats.opening import open_tiff
+from napari_flag.slides.formats.readers import Reader, Size, UInt8Array, halved
+from napari_flag.slides.resolution import Resolution
+
+TILE: Final = 512
+SMALLEST: Final = 1024
+"""Pixels of the longer side at which a pyramid ends."""
+SMALL: Final = 4096
+"""Pixels of the longer side up to which an image is shown well without a pyramid."""
+WIDEST_GAP: Final = 8.0
+"""Downsampling between neighbouring levels up to which a pyramid is useful on screen."""
+TICK_S: Final = 0.25
+MOST_BYTES: Final = 20 * 2**30
+"""Size of the cache beyond which the pyramids unused for longest are deleted."""
+VERSION: Final = 1
+"""Raised when the cache's layout changes, so that older files are not taken for it."""
+
+
+class PyramidReader:
+    """Levels of a slide followed by (or replaced by) those of its cache."""
+
+    random_access: Final = True
+
+    def __init__(self, base: Reader | None, cached: Reader, resolution: Resolution) -> None:
+        self._cached = cached
+        self._base = base
+        self._own = 0 if base is None else 1
+        own = () if base is None else base.levels[:1]
+        self.levels: tuple[Size, ...] = (*own, *cached.levels)
+        self.resolution = resolution
+
+    def read(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
+        """Return a window from the slide or from its cache."""
+        if self._base is not None and level == 0:
+            return self._base.read(x, y, width, height, 0)
+        return self._cached.read(x, y, width, height, level - self._own)
+
+    def rows(self, y: int, height: int) -> UInt8Array:
+        """Return full-width rows of level 0."""
+        return self.read(0, y, self.levels[0][0], height, 0)
+
+    def close(self) -> None:
+        """Close the slide and its cache."""
+        if self._base is not None:
+            self._base.close()
+        self._cached.close()
+
+
+def has_pyramid(reader: Reader) -> bool:
+    """Return whether `reader` can be shown smoothly as it is."""
+    longest = [max(size) for size in reader.levels]
+    if longest[0] <= SMALL:
+        return True
+    gaps = [a / b for a, b in pairwise(longest)]
+    return reader.random_access and longest[-1] <= SMALL and max(gaps, default=1) <= WIDEST_GAP
+
+
+def cached_reader(reader: Reader, path: Path, folder: Path | None = None) -> Steps[Reader]:
+    """Return a reader with a pyramid, building it in the cache unless it is there already.
+
+    Parameters
+    ----------
+    reader
+        The slide's own reader; the result takes it over and closes it.
+    path
+        The slide's file; the cache is keyed by its path, size and time of change.
+    folder
+        Cache folder, by default the user's own for napari-flag.
+
+    Yields
+    ------
+    Step in tiles.  Cancelled, it leaves nothing behind.
+    """
+    target = cache_file(path, folder)
+    levels = _cached_levels(reader)
+    cached = _open_valid(target, levels)
+    if cached is None:
+        yield from _build(reader, levels, path, target)
+        cached = _open_valid(target, levels)
+        if cached is None:
+            raise UserError(
+                f"The image pyramid of {path.name} was damaged on its way to {target.parent}; "
+                "check that disk, or choose another cache folder."
+            )
+    if reader.random_access:
+        return PyramidReader(reader, cached, reader.resolution)
+    resolution = reader.resolution
+    reader.close()
+    return PyramidReader(None, cached, resolution)
+
+
+def cache_file(path: Path, folder: Path | None = None) -> Path:
+    """Return where the pyramid of `path`, as it is now, is cached."""
+    import platformdirs
+
+    folder = folder or Path(platformdirs.user_cache_dir("napari-flag")) / "pyramids"
+    state = path.stat()
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    version = f"{VERSION} {state.st_size} {state.st_mtime_ns}"
+    return folder / f"{place}-{hashlib.sha256(version.encode()).hexdigest()[:12]}.tif"
+
+
+def _cached_levels(reader: Reader) -> tuple[Size, ...]:
+    """Return (width, height) of the levels to cache: halves, without what `reader` has itself."""
+    sizes = [reader.levels[0]]
+    while max(sizes[-1]) > SMALLEST:
+        width, height = sizes[-1]
+        sizes.append(((width + 1) // 2, (height + 1) // 2))
+    return tuple(sizes[1:]) if reader.random_access else tuple(sizes)
+
+
+def _open_valid(target: Path, levels: tuple[Size, ...]) -> Reader | None:
+    """Open a cached pyramid; one that is missing, incomplete or unreadable counts as absent."""
+    if not target.exists():
+        return None
+    try:
+        cached = open_tiff(target)
+    except UserError:
+        return None
+    try:
+        if cached.levels == levels:
+            cached.read(0, 0, *levels[-1], len(levels) - 1)
+            with suppress(OSError):
+                os.utime(target)  # what was used last is deleted last
+            return cached
+    except UserError:
+        pass
+    cached.close()
+    return None
+
+
+@dataclass(slots=True)
+class _Progress:
+    stage: str
+    total: int
+    done: int = 0
+    cancelled: Event = field(default_factory=Event)
+
+
+class _Cancelled(Exception):
+    """Raised in the writing thread when nobody waits for it any more."""
+
+
+def _build(reader: Reader, levels: tuple[Size, ...], path: Path, target: Path) -> Steps[None]:
+    """Write `levels` to `target`, all or nothing: into a folder beside it, then renamed."""
+    temporary = _temporary_folder(target.parent)
+    tiles = sum(-(-w // TILE) * -(-h // TILE) for w, h in levels)
+    progress = _Progress(f"Opening {path.name}", tiles)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="pyramid")
+    work = pool.submit(_write, reader, levels, temporary, progress)
+    try:
+        while not wait([work], timeout=TICK_S).done:
+            yield Step(progress.stage, progress.done, progress.total, "tiles")
+        work.result()
+        os.replace(temporary / "pyramid.tif", target)
+        _make_room(target)
+    except OSError as error:
+        raise UserError(
+            f"The image pyramid of {path.name} could not be written to {target.parent} "
+            f"({error.strerror or error}); free space there or choose another cache folder."
+        ) from error
+    finally:
+        # Decoding a large JPEG cannot be interrupted: the thread ends by itself at its next tile.
+        progress.cancelled.set()
+        wait([work], timeout=2 * TICK_S)
+        pool.shutdown(wait=False)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_room(target: Path) -> None:
+    """Delete other states of the same slide, then the pyramids unused for longest."""
+    place = target.name.partition("-")[0]
+    used = 0
+    for file in sorted(target.parent.glob("*-*.tif"), key=_last_used, reverse=True):
+        used += _last_size(file)
+        if file != target and (file.name.startswith(f"{place}-") or used > MOST_BYTES):
+            with suppress(OSError):  # in use elsewhere, on systems that mind
+                file.unlink()
+
+
+def _last_used(file: Path) -> float:
+    return file.stat().st_mtime if file.exists() else 0.0
+
+
+def _last_size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _temporary_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+    except OSError as error:
+        raise UserError(
+            f"The cache folder {folder} cannot be written ({error.strerror or error}), so the "
+            "slide's pyramid cannot be kept; choose another cache folder."
+        ) from error
+
+
+def _write(reader: Reader, levels: tuple[Size, ...], temporary: Path, progress: _Progress) -> None:
+    """Write the pyramid in the thread; every level is halved while the one above is written."""
+    import tifffile
+
+    full = reader.levels[0]
+    reader.rows(0, 1)  # decodes a JPEG, so that what follows is writing
+    if progress.cancelled.is_set():
+        raise _Cancelled
+    progress.stage = "Building the image pyramid"
+    rows: Callable[[int, int], UInt8Array] = reader.rows
+    with tifffile.TiffWriter(temporary / "pyramid.tif", bigtiff=True) as writer:
+        sizes = levels if levels[0] == full else (full, *levels)
+        for i, size in enumerate(sizes):
+            half = _scratch(temporary, i + 1, sizes[i + 1]) if i + 1 < len(sizes) else None
+            tiles = _tiles(rows, size, half, progress)
+            if size in levels:
+                first = size == levels[0]
+                writer.write(
+                    _counted(tiles, progress),
+                    shape=(size[1], size[0], 3),
+                    dtype=np.uint8,
+                    tile=(TILE, TILE),
+                    photometric="rgb",
+                    compression="zstd",
+                    compressionargs={"level": 1},
+                    predictor=True,
+                    subifds=len(levels) - 1 if first else None,
+                    subfiletype=0 if first else 1,
+                    metadata=None,
+                    software="napari-flag pyramid cache",
+                )
+            else:
+                for _ in tiles:
+                    pass
+            (temporary / f"{i}.raw").unlink(missing_ok=True)
+            rows = _rows_of(half) if half is not None else rows
+
+
+def _scratch(temporary: Path, level: int, size: Size) -> UInt8Array:
+    shape = (size[1], size[0], 3)
+    return np.memmap(temporary / f"{level}.raw", np.uint8, "w+", shape=shape)
+
+
+def _rows_of(pixels: UInt8Array) -> Callable[[int, int], UInt8Array]:
+    return lambda y, height: pixels[y : y + height]
+
+
+def _counted(tiles: Iterator[UInt8Array], progress: _Progress) -> Iterator[UInt8Array]:
+    for tile in tiles:
+        yield tile
+        progress.done += 1
+
+
+def _tiles(
+    rows: Callable[[int, int], UInt8Array],
+    size: Size,
+    half: UInt8Array | None,
+    progress: _Progress,
+) -> Iterator[UInt8Array]:
+    """Yield the tiles of a level row by row, filling `half` with the next level on the way."""
+    width, height = size
+    for y in range(0, height, TILE):
+        band = rows(y, min(TILE, height - y))
+        if half is not None:
+            below = halved(band)
+            half[y // 2 : y // 2 + len(below)] = below
+        for x in range(0, width, TILE):
+            if progress.cancelled.is_set():
+                raise _Cancelled
+            tile = band[:, x : x + TILE]
+            missing = (TILE - tile.shape[0], TILE - tile.shape[1])
+            yield np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")

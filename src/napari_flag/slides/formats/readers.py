@@ -1,0 +1,250 @@
+"""Pixels: whatever a file stores becomes 8-bit RGB, and the border of a slide is mirrored."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag.errors import UserError
+from napari_flag.slides.resolution import UNKNOWN, Resolution, from_openslide
+
+if TYPE_CHECKING:
+    import openslide
+    from PIL import Image
+
+
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """How stored values become 8-bit RGB.
+
+    Parameters
+    ----------
+    white
+        The stored value that means full intensity: 255, 4095 for a 12-bit camera, 1.0 for floats.
+    inverted
+        True where 0 is white (TIFF's MinIsWhite).
+    palette
+        (n, 3) uint8 colours for stored indices, or None.
+    """
+
+    white: float = 255.0
+    inverted: bool = False
+    palette: UInt8Array | None = None
+
+    def rgb(self, stored: npt.NDArray[Any]) -> UInt8Array:
+        """Return (h, w, 3) uint8 for stored (h, w) or (h, w, 1–4) values; alpha goes on white."""
+        if self.palette is not None:
+            colours: UInt8Array = self.palette[stored.reshape(stored.shape[:2])]
+            return colours
+        pixels = self._bytes(stored)
+        if self.inverted:
+            pixels = 255 - pixels
+        if pixels.ndim == 2:
+            pixels = pixels[..., None]
+        channels = pixels.shape[2]
+        if channels in (2, 4):
+            pixels = on_white(pixels[..., :-1], pixels[..., -1:])
+        if pixels.shape[2] == 1:
+            pixels = np.repeat(pixels, 3, axis=2)
+        return np.ascontiguousarray(pixels)
+
+    def _bytes(self, stored: npt.NDArray[Any]) -> UInt8Array:
+        if stored.dtype == np.uint8 and self.white == 255:
+            as_is: UInt8Array = stored.view(np.uint8)
+            return as_is
+        scaled = stored.astype(np.float32) * np.float32(255.0 / self.white)
+        scaled = np.clip(np.rint(scaled), 0, 255)
+        return np.asarray(scaled, dtype=np.uint8)
+
+
+def on_white(colour: UInt8Array, alpha: UInt8Array) -> UInt8Array:
+    """Lay `colour` (h, w, c) with `alpha` (h, w, 1), both uint8, on white."""
+    if (alpha == 255).all():
+        return colour
+    a = alpha.astype(np.uint16)
+    mixed = (colour.astype(np.uint16) * a + 255 * (255 - a) + 127) // 255
+    return mixed.astype(np.uint8)
+
+
+def mirrored(start: int, count: int, size: int) -> IntArray:
+    """Return `count` indices from `start` on, folded at the borders of an axis of `size` pixels.
+
+    The border pixel is repeated (… 1 0 | 0 1 … n-1 | n-1 n-2 …), however far out they lie.
+    """
+    folded = np.arange(start, start + count, dtype=np.int64) % (2 * size)
+    return np.where(folded < size, folded, 2 * size - 1 - folded)
+
+
+def halved(pixels: UInt8Array) -> UInt8Array:
+    """Return the mean of each 2×2 block of (h, w, 3) uint8; odd borders are repeated."""
+    height, width = pixels.shape[:2]
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    rows = pixels[0::2].astype(np.uint16)
+    rows += pixels[1::2]
+    blocks = rows[:, 0::2]
+    blocks += rows[:, 1::2]
+    blocks += 2
+    blocks >>= 2
+    return blocks.astype(np.uint8)
+
+
+Size: TypeAlias = tuple[int, int]
+
+IMAGE_FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "JPEG2000")
+"""What Pillow is asked to open: still images, no TIFF (tifffile reads these)."""
+
+_bomb_limit = threading.Lock()
+
+
+class Reader(Protocol):
+    """The main image of one file; label, macro and thumbnail images are never touched."""
+
+    @property
+    def levels(self) -> tuple[Size, ...]:
+        """(width, height) of each pyramid level, largest first."""
+
+    @property
+    def resolution(self) -> Resolution:
+        """µm per level-0 pixel, as the file states it."""
+
+    @property
+    def random_access(self) -> bool:
+        """Whether a window can be read without decoding the whole image."""
+
+    def read(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
+        """Return (height, width, 3) of a window inside `level`, x and y in pixels of that level."""
+
+    def rows(self, y: int, height: int) -> UInt8Array:
+        """Return full-width rows of level 0; cheap when asked from top to bottom."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """Return the error for a file that opens but whose pixels cannot be decoded."""
+    return UserError(
+        f"Part of {path.name} could not be decoded ({error}), so the file is damaged or "
+        "incomplete; copy or export it again."
+    )
+
+
+def fits_in_memory(path: Path, size: Size) -> None:
+    """Refuse to decode a whole image that would not fit in free memory."""
+    import psutil
+
+    need, free = 3 * size[0] * size[1], psutil.virtual_memory().available
+    if need > 0.8 * free:
+        raise UserError(
+            f"{path.name} can only be decoded as a whole, which needs {need / 1e9:.1f} GB of "
+            f"memory while {free / 1e9:.1f} GB are free; convert it to a tiled pyramidal TIFF."
+        )
+
+
+class ImageReader:
+    """A plain JPEG, PNG, BMP, WebP or JPEG 2000, decoded whole when pixels are first asked for."""
+
+    random_access: Final = False
+    resolution: Resolution = UNKNOWN
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _opened(path) as image:
+            self.levels: tuple[Size, ...] = (image.size,)
+            turned = image.getexif().get(0x0112, 1) not in (0, 1)
+        if turned:
+            notice = (
+                "The image asks viewers to turn it (EXIF orientation); it is shown as stored, the "
+                "way pixel positions of spots count."
+            )
+            self.resolution = Resolution(notices=(notice,))
+        self._pixels: UInt8Array | None = None
+        self._lock = threading.Lock()
+
+    def read(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
+        """Return a window; decodes the image the first time."""
+        return self._whole()[y : y + height, x : x + width].copy()
+
+    def rows(self, y: int, height: int) -> UInt8Array:
+        """Return full-width rows."""
+        return self._whole()[y : y + height]
+
+    def close(self) -> None:
+        """Forget the decoded image."""
+        self._pixels = None
+
+    def _whole(self) -> UInt8Array:
+        with self._lock:
+            if self._pixels is None:
+                fits_in_memory(self.path, self.levels[0])
+                self._pixels = self._decode()
+            return self._pixels
+
+    def _decode(self) -> UInt8Array:
+        with _opened(self.path) as image:
+            try:
+                if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+                    return PixelFormat(65535.0).rgb(np.asarray(image))
+                if "A" in image.getbands() or "transparency" in image.info:
+                    pixels = np.asarray(image.convert("RGBA"))
+                    return np.ascontiguousarray(on_white(pixels[..., :3], pixels[..., 3:]))
+                return np.asarray(image.convert("RGB"))
+            except (OSError, SyntaxError, ValueError) as error:
+                raise damaged(self.path, error) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["Image.Image"]:
+    """Open an image with Pillow, whose size limit is meant for web servers, not for slides."""
+    from PIL import Image
+
+    with _bomb_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path, formats=IMAGE_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        yield image
+
+
+class OpenSlideReader:
+    """A whole-slide image of any vendor OpenSlide knows."""
+
+    random_access: Final = True
+
+    def __init__(self, slide: "openslide.OpenSlide", path: Path) -> None:
+        self.path = path
+        self._slide = slide
+        self.levels: tuple[Size, ...] = tuple(slide.level_dimensions)
+        self.resolution = from_openslide(slide.properties)
+
+    def read(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
+        """Return a window; OpenSlide is thread-safe."""
+        import openslide
+
+        down = self._slide.level_downsamples[level]
+        try:
+            region = self._slide.read_region((round(x * down), round(y * down)), level, (width, height))
+        except openslide.OpenSlideError as error:
+            raise damaged(self.path, error) from error
+        pixels = np.asarray(region)
+        return np.ascontiguousarray(on_white(pixels[..., :3], pixels[..., 3:]))
+
+    def rows(self, y: int, height: int) -> UInt8Array:
+        """Return full-width rows."""
+        return self.read(0, y, self.levels[0][0], height, 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._slide.close()

@@ -1,0 +1,184 @@
+"""Space Ranger's output folders: Visium (v1 and v2+) and the bins of Visium HD."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from napari_flag.errors import UserError
+from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_mex
+from napari_flag.slides.formats.positions import numbers
+from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, matched
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
+
+
+VISIUM_DIAMETER_UM: Final = 55.0
+VISIUM_PITCH_UM: Final = 100.0
+COLUMNS: Final = (
+    "barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres",
+)  # fmt: skip
+"""Columns of a positions file; version 1 writes them without a header.  Row before column."""
+POSITIONS: Final = (
+    "tissue_positions.parquet",
+    "tissue_positions.csv",
+    "tissue_positions_list.csv",
+)
+MATRICES: Final = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A Space Ranger output folder: where its positions are, and the folder of its matrices."""
+
+    positions: Path
+    outs: Path
+
+    @property
+    def spatial(self) -> Path:
+        """The folder of the scale factors and small images."""
+        return self.positions.parent
+
+
+def find_folder(path: Path) -> Folder | None:
+    """Return the Space Ranger folder `path` is in or stands for; None when there is none.
+
+    Parameters
+    ----------
+    path
+        ``outs/``, its parent, ``spatial/``, a positions file, or a matrix beside ``spatial/``.
+    """
+    if path.is_file():
+        if path.name in POSITIONS:
+            return Folder(path, path.parent.parent)
+        return find_folder(path.parent)
+    _refuse_choice_of_bins(path)
+    for spatial in (path / "spatial", path, path / "outs" / "spatial"):
+        for name in POSITIONS:
+            if (spatial / name).exists():
+                return Folder(spatial / name, spatial.parent)
+    return None
+
+
+def _refuse_choice_of_bins(path: Path) -> None:
+    for folder in (path / "binned_outputs", path / "outs" / "binned_outputs", path):
+        bins = sorted(p.name for p in folder.glob("square_*um"))
+        if bins:
+            raise UserError(
+                f"{path} holds Visium HD bins of several sizes ({', '.join(bins)}); choose one of "
+                f"these folders in {folder}, e.g. {bins[-1]}."
+            )
+
+
+def read_space_ranger(folder: Folder, slide: "Slide | None") -> SpotTable:
+    """Read spots on tissue, with their counts where a matrix is there."""
+    frame, factors = _positions(folder.positions), _factors(folder.spatial)
+    keep = numbers(frame, ("in_tissue",), folder.positions)[:, 0] > 0
+    notices: tuple[str, ...] = ()
+    if not keep.all():
+        notices = (f"{(~keep).sum()} of {len(keep)} spots are not on tissue and left out.",)
+    frame = frame[keep]
+    xy = numbers(frame, ("pxl_col_in_fullres", "pxl_row_in_fullres"), folder.positions)
+    scale = 1.0
+    if slide is not None:
+        scale, said = _scaling(folder.spatial, factors).fit(slide, xy, folder.outs)
+        notices += said
+    size = factors.get("bin_size_um")
+    lattice: Lattice = "square" if size else "hex"
+    spots = Spots(
+        tuple(str(barcode) for barcode in frame["barcode"]),
+        xy * scale,
+        size or VISIUM_DIAMETER_UM,
+        size or VISIUM_PITCH_UM,
+        lattice,
+        numbers(frame, ("array_row", "array_col"), folder.positions).astype(np.int64),
+    )
+    stated = factors.get("microns_per_pixel")
+    table = SpotTable(
+        spots,
+        None,
+        f"Visium HD, {size:g} µm bins" if size else "Visium",
+        notices,
+        scale,
+        stated / scale if stated else None,
+        "Space Ranger's microns_per_pixel" if stated else "",
+    )
+    matrix = find_matrix(folder.outs)
+    if matrix is None:
+        return table
+    if matrix.name.startswith("raw"):
+        table = table.noticing("Only the raw matrix is there; it is used for the spots on tissue.")
+    return matched(table, read_matrix(matrix), matrix)
+
+
+def find_matrix(outs: Path) -> Path | None:
+    """Return the count matrix of a folder: filtered before raw, HDF5 before MEX; None without."""
+    for name in MATRICES:
+        if (outs / f"{name}.h5").exists():
+            return outs / f"{name}.h5"
+        if is_mex(outs / name):
+            return outs / name
+    return None
+
+
+def read_matrix(path: Path) -> "AnnData":
+    """Read a 10x matrix, HDF5 or MEX."""
+    return read_mex(path) if path.is_dir() else read_10x_h5(path)
+
+
+def _positions(path: Path) -> Any:
+    import pandas
+
+    try:
+        if path.suffix == ".parquet":
+            frame = pandas.read_parquet(path)
+        else:
+            with path.open(encoding="utf-8-sig") as stream:
+                titled = stream.readline().lower().startswith("barcode")
+            names = None if titled else list(COLUMNS)
+            frame = pandas.read_csv(path, names=names, header=0 if titled else None)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} could not be read ({error}), so it is damaged or incomplete; copy it again."
+        ) from error
+    frame.columns = [str(name).strip() for name in frame.columns]
+    lacking = [name for name in COLUMNS if name not in frame.columns]
+    if lacking:
+        raise UserError(
+            f"{path.name} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
+            "copy the file Space Ranger wrote again."
+        )
+    return frame
+
+
+def _factors(spatial: Path) -> dict[str, float]:
+    """Return the scale factors; without the file, none are known."""
+    path = spatial / "scalefactors_json.json"
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        return {str(k): float(v) for k, v in content.items() if isinstance(v, int | float) and v}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} could not be read ({error}), so the scale of positions is unknown; copy it again."
+        ) from error
+
+
+def _scaling(spatial: Path, factors: dict[str, float]) -> Scaling:
+    from napari_flag.slides.formats.opening import open_reader
+
+    names = [name for name in ("hires", "lowres") if f"tissue_{name}_scalef" in factors]
+    sizes = {}
+    for name in names:
+        image = spatial / f"tissue_{name}_image.png"
+        if image.exists():
+            reader = open_reader(image)
+            sizes[name] = reader.levels[0]
+            reader.close()
+    return Scaling({name: factors[f"tissue_{name}_scalef"] for name in names}, sizes)

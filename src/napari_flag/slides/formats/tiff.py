@@ -1,0 +1,239 @@
+"""TIFF slides through tifffile and zarr: OME-TIFF, BigTIFF, pyramidal and plain TIFF."""
+
+import re
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+import zarr
+
+from napari_flag.errors import UserError
+from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, damaged, fits_in_memory
+from napari_flag.slides.resolution import MICRONS, UNKNOWN, Resolution, stated
+
+NOT_THE_SLIDE: Final = re.compile(r"label|macro|overview|thumbnail|barcode", re.IGNORECASE)
+"""Names of images that show the glass and its label rather than the tissue."""
+BLOCK_LIMIT: Final = 64 * 2**20
+"""Bytes of one decoded strip up to which rows are read strip by strip."""
+
+
+class TiffReader:
+    """The largest image of a TIFF file and its pyramid."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tiff = tifffile.TiffFile(path)
+        try:
+            self._open_levels()
+        except BaseException:
+            self._tiff.close()
+            raise
+
+    def _open_levels(self) -> None:
+        series, others = _main_series(self._tiff, self.path)
+        _refuse_truncated(series, self.path)
+        self.format, notices = _pixel_format(series, self.path)
+        self._axes: str = series.axes
+        same = [level for level in series.levels if level.axes == series.axes]
+        self._keyframes = [level.keyframe for level in same]
+        self.levels: tuple[Size, ...] = tuple(_size(level) for level in same)
+        self._arrays = [self._array(series, i, level) for i, level in enumerate(same)]
+        tiled = self._keyframes[0].is_tiled
+        self.random_access: bool = tiled or isinstance(self._arrays[0], np.memmap)
+        found = _resolution(self._tiff, series)
+        if others:
+            notices.append(f"The file holds {others + 1} images; the largest is shown.")
+        self.resolution = Resolution(found.mpp, found.source, (*found.notices, *notices))
+        self._whole: UInt8Array | None = None
+        self._lock = threading.Lock()
+
+    def _array(self, series: Any, i: int, level: Any) -> Any:
+        keyframe = level.keyframe
+        if keyframe.is_memmappable and level.dataoffset is not None:
+            return level.asarray(out="memmap").reshape(level.shape)
+        white = int(self.format.white) if self.format.palette is None else 0
+        fill = 0 if self.format.inverted else white
+        return zarr.open_array(series.aszarr(level=i, fillvalue=fill), mode="r")
+
+    def read(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
+        """Return a window; an image without random access is decoded whole the first time."""
+        if self.random_access or level:
+            return self._window(x, y, width, height, level)
+        with self._lock:
+            if self._whole is None:
+                fits_in_memory(self.path, self.levels[0])
+                self._whole = self._window(0, 0, *self.levels[0], 0)
+        return self._whole[y : y + height, x : x + width].copy()
+
+    def rows(self, y: int, height: int) -> UInt8Array:
+        """Return full-width rows."""
+        width = self.levels[0][0]
+        keyframe = self._keyframes[0]
+        strip = width * keyframe.rowsperstrip * 3 if not keyframe.is_tiled else 0
+        if self._whole is None and (self.random_access or strip <= BLOCK_LIMIT):
+            return self._window(0, y, width, height, 0)
+        return self.read(0, y, width, height, 0)
+
+    def _window(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
+        wanted = {"Y": slice(y, y + height), "X": slice(x, x + width)}
+        every = slice(None)
+        key = tuple(wanted.get(axis, every if axis in "SC" else 0) for axis in self._axes)
+        try:
+            stored = np.asarray(self._arrays[level][key])
+        except (OSError, ValueError, RuntimeError, KeyError, tifffile.TiffFileError) as error:
+            raise damaged(self.path, error) from error
+        kept = [axis for axis in self._axes if axis in "YXSC"]
+        return self.format.rgb(_last_channel(stored, kept))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._whole = None
+        self._arrays = []
+        self._tiff.close()
+
+
+def _last_channel(stored: npt.NDArray[Any], axes: list[str]) -> npt.NDArray[Any]:
+    """Return `stored`, with `axes` out of Y, X, S, C, as (h, w) or (h, w, channels)."""
+    order = [axes.index("Y"), axes.index("X")]
+    order += [i for i, axis in enumerate(axes) if axis in "SC"]
+    stored = stored.transpose(order)
+    return stored.reshape(*stored.shape[:2], -1) if stored.ndim > 2 else stored
+
+
+def _size(series: Any) -> Size:
+    shape = dict(zip(series.axes, series.shape, strict=True))
+    return shape["X"], shape["Y"]
+
+
+def _main_series(tiff: tifffile.TiffFile, path: Path) -> tuple[Any, int]:
+    """Return the series that shows the slide, and how many others look like slides too."""
+    images = [s for s in tiff.series if "Y" in s.axes and "X" in s.axes and s.keyframe is not None]
+    slides = [s for s in images if not NOT_THE_SLIDE.search(s.name or "")] or images
+    if not slides:
+        raise UserError(f"{path.name} is a TIFF file without an image in it; choose the slide itself.")
+    main = max(slides, key=lambda s: _size(s)[0] * _size(s)[1])
+    area = main.shape[main.axes.index("X")] * main.shape[main.axes.index("Y")]
+    others = sum(4 * _size(s)[0] * _size(s)[1] >= area for s in slides) - 1
+    return main, others
+
+
+def _refuse_truncated(series: Any, path: Path) -> None:
+    """Refuse a file that ends before its pixels do (a copy or download that was cut short)."""
+    for level in series.levels:
+        for page in level.pages:
+            if page is None or page.parent.filehandle.path != series.parent.filehandle.path:
+                continue
+            ends = np.add(page.dataoffsets, page.databytecounts)
+            if len(ends) and ends.max() > page.parent.filehandle.size:
+                raise UserError(
+                    f"{path.name} is cut short (pixels are expected up to byte {ends.max()}, the "
+                    f"file ends at {page.parent.filehandle.size}); copy or download it again."
+                )
+
+
+def _pixel_format(series: Any, path: Path) -> tuple[PixelFormat, list[str]]:
+    """Return how the stored values of `series` become RGB, with what the user must know of it."""
+    page, notices = series.keyframe, []
+    shape = dict(zip(series.axes, series.shape, strict=True))
+    extra = {a: n for a, n in shape.items() if a not in "YXSC" and n > 1}
+    if extra:
+        notices.append(
+            f"The file is a stack ({', '.join(f'{n} along {a}' for a, n in extra.items())}); "
+            "its first image is shown."
+        )
+    channels = shape.get("C", 1) * shape.get("S", 1)
+    if channels not in (1, 2, 3, 4) or page.dtype is None:
+        raise UserError(
+            f"{path.name} has {channels} channels where an H&E slide has red, green and blue; "
+            "export it as RGB."
+        )
+    if page.photometric in (5, 6, 8) and page.compression not in (6, 7, 33003, 33004, 33005, 34712):
+        raise UserError(
+            f"{path.name} stores colours as {page.photometric.name}, which is not read; export it as RGB."
+        )
+    if page.photometric == 3 and page.colormap is not None:
+        palette = (page.colormap >> 8).astype(np.uint8).T
+        return PixelFormat(palette=np.ascontiguousarray(palette)), notices
+    white = _white(series)
+    if page.dtype != np.uint8 and white not in (65535.0, 1.0, 255.0):
+        notices.append(f"Stored values up to {white:.0f} are shown as 8-bit colours.")
+    return PixelFormat(white, page.photometric == 0), notices
+
+
+def _white(series: Any) -> float:
+    """Return the stored value of full intensity, 2^bits - 1 of the camera, from the top level."""
+    dtype = np.dtype(series.dtype)
+    if dtype == np.uint8:
+        return 255.0
+    if dtype == np.bool_:
+        return 1.0
+    smallest = series.levels[-1]
+    top = float(np.max(smallest.asarray())) if np.prod(smallest.shape) < 2**28 else 0.0
+    if dtype.kind == "f":
+        return 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
+    bits = (8, 10, 12, 14, 16, 32)
+    full = 8 * dtype.itemsize - (dtype.kind == "i")
+    return float(next((2**b - 1 for b in bits if 0 < top <= 2**b - 1), 2**full - 1))
+
+
+def _resolution(tiff: tifffile.TiffFile, series: Any) -> Resolution:
+    found = _ome_resolution(tiff, series) if tiff.is_ome else UNKNOWN
+    if found.mpp is None and tiff.is_imagej:
+        found = _imagej_resolution(tiff, series.keyframe)
+    return found if found.mpp is not None or found.notices else _tag_resolution(series.keyframe)
+
+
+def _ome_resolution(tiff: tifffile.TiffFile, series: Any) -> Resolution:
+    try:
+        root = ET.fromstring(tiff.ome_metadata or "")
+    except ET.ParseError:
+        return UNKNOWN
+    pixels = [p for p in root.iter() if p.tag.rpartition("}")[2] == "Pixels"]
+    width, height = _size(series)
+    for p in pixels:
+        if (p.get("SizeX"), p.get("SizeY")) != (str(width), str(height)):
+            continue
+        x = _length(p.attrib, "PhysicalSizeX")
+        y = _length(p.attrib, "PhysicalSizeY") or x
+        if x:
+            return stated(x, y, "OME PhysicalSizeX")
+    return UNKNOWN
+
+
+def _length(attributes: Mapping[str, str], key: str) -> float:
+    try:
+        value = float(attributes.get(key, ""))
+    except ValueError:
+        return 0.0
+    return value * MICRONS.get(attributes.get(key + "Unit", "µm").strip(), 0.0)
+
+
+def _imagej_resolution(tiff: tifffile.TiffFile, page: Any) -> Resolution:
+    unit = str((tiff.imagej_metadata or {}).get("unit", "")).strip()
+    per_x, per_y = _per_unit(page, "XResolution"), _per_unit(page, "YResolution")
+    micron = MICRONS.get(unit, 0.0)
+    if not (micron and per_x):
+        return UNKNOWN
+    return stated(micron / per_x, micron / (per_y or per_x), f"ImageJ, {unit}")
+
+
+def _tag_resolution(page: Any) -> Resolution:
+    unit = page.tags.get("ResolutionUnit")
+    micron = {2: 25400.0, 3: 1e4}.get(int(unit.value) if unit is not None else 2, 0.0)
+    per_x, per_y = _per_unit(page, "XResolution"), _per_unit(page, "YResolution")
+    if not (micron and per_x):
+        return UNKNOWN
+    return stated(micron / per_x, micron / (per_y or per_x), "TIFF XResolution")
+
+
+def _per_unit(page: Any, name: str) -> float:
+    """Return pixels per resolution unit, 0 where the tag is missing or malformed."""
+    tag = page.tags.get(name)
+    if tag is None or not isinstance(tag.value, tuple) or not tag.value[1]:
+        return 0.0
+    return float(tag.value[0] / tag.value[1])

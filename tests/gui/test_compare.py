@@ -1,0 +1,142 @@
+import threading
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from tests.fakes import fake_prediction
+
+from napari_flag import keys
+from napari_flag.gui import compare_dock
+from napari_flag.gui.compare_dock import CompareDock
+from napari_flag.layers.gene_values import Quantity
+from napari_flag.progress import Step
+
+
+def with_counts(seed=0, **options):
+    adata = fake_prediction(64, n_genes=8, **options)
+    counts = np.rint(np.exp2(adata.X)) + np.random.default_rng(seed).poisson(2, adata.shape)
+    adata.layers[keys.MEASURED] = np.log2(counts + 1.0).astype(np.float32)
+    return adata
+
+
+@pytest.fixture
+def dock(viewer, qtbot):
+    dock = CompareDock(viewer)
+    qtbot.addWidget(dock)
+    dock.show()
+    return dock
+
+
+@pytest.fixture
+def filled(dock, qtbot):
+    dock.session.set_prediction(with_counts())
+    qtbot.waitUntil(lambda: dock.agreement is not None, timeout=10_000)
+    return dock
+
+
+def test_without_a_prediction_it_says_what_to_do(dock):
+    assert "No prediction yet" in dock.heading.text()
+    assert not dock.report.isEnabled()
+
+
+def test_the_four_metrics_stand_on_top_with_intervals(filled):
+    scores = filled.agreement.comparison.scores["X"]
+    for name in ("PCC", "MSE", "GSC", "SSC"):
+        assert f"{scores.values[name]:.2f}" in filled.numbers[name].text()
+        low, high = scores.intervals[name]
+        assert filled.intervals[name].text() == f"[{low:.2f}, {high:.2f}]"
+
+
+def test_scores_of_one_sample_are_a_choice_away(filled):
+    filled.values.setCurrentIndex(1)
+    scores = filled.agreement.comparison.scores["sample"]
+    assert f"{scores.values['MSE']:.2f}" in filled.numbers["MSE"].text()
+    row = filled.table.table.row("VIM")
+    expected = filled.agreement.tables["sample"].set_index("gene").pcc["VIM"]
+    assert filled.table.table.index(row, 1).data() == f"{expected:.2f}"
+
+
+def test_genes_are_listed_best_first_and_a_click_shows_one_everywhere(filled, viewer):
+    pcc = filled.agreement.tables["X"].set_index("gene").pcc
+    assert filled.table.table.shown == list(pcc.sort_values(ascending=False).index)
+    filled.table.setCurrentIndex(filled.table.table.index(3, 0))
+    assert filled.session.gene == filled.table.table.name(3)
+    assert viewer.layers[-1].name.startswith(filled.session.gene)
+
+
+def test_a_gene_chosen_elsewhere_is_marked(filled):
+    filled.session.select_gene("VIM")
+    assert filled.table.table.name(filled.table.currentIndex().row()) == "VIM"
+
+
+def test_each_small_map_shows_its_quantity_large(filled, viewer):
+    for quantity in (Quantity.MEASURED, Quantity.DIFFERENCE, Quantity.SPREAD, Quantity.PREDICTED):
+        filled.maps.buttons[quantity].click()
+        [shown] = [layer.name for layer in viewer.layers if layer.visible]
+        assert shown == f"{filled.session.gene} · {quantity.value}"
+        assert [q for q, b in filled.maps.buttons.items() if b.isChecked()] == [quantity]
+
+
+def test_a_prediction_alone_is_described(dock, qtbot):
+    dock.session.set_prediction(fake_prediction(36, n_genes=6, measured=False))
+    qtbot.waitUntil(lambda: dock.agreement is not None, timeout=10_000)
+    assert dock.scores.isHidden()
+    assert "choose the counts" in dock.messages.texts[0]
+    assert dock.table.table.rowCount() == 6
+    assert not dock.maps.buttons[Quantity.DIFFERENCE].isEnabled()
+    assert dock.maps.buttons[Quantity.SPREAD].isEnabled()
+
+
+def test_counts_of_another_slide_are_refused_in_a_sentence(dock, qtbot, tmp_path):
+    dock.session.set_prediction(fake_prediction(36, n_genes=6, measured=False))
+    other = AnnData(np.ones((4, 6), np.float32))
+    other.obs_names, other.var_names = list("abcd"), dock.session.adata.var_names
+    other.write_h5ad(tmp_path / "other.h5ad")
+    qtbot.waitUntil(lambda: dock.agreement is not None, timeout=10_000)
+    dock.read_counts(tmp_path / "other.h5ad")
+    qtbot.waitUntil(lambda: any("another slide" in text for text in dock.messages.texts), timeout=10_000)
+    assert keys.MEASURED not in dock.session.adata.layers
+
+
+def test_counts_with_other_genes_are_compared_and_what_is_missing_is_said(dock, qtbot, tmp_path):
+    dock.session.set_prediction(fake_prediction(36, n_genes=6, measured=False))
+    adata = dock.session.adata
+    counts = AnnData(np.random.default_rng(0).poisson(20, (36, 5)).astype(np.float32))
+    counts.obs_names, counts.var_names = adata.obs_names, adata.var_names[:5]
+    counts.write_h5ad(tmp_path / "counts.h5ad")
+    dock.read_counts(tmp_path / "counts.h5ad")
+    qtbot.waitUntil(lambda: bool(dock.agreement and dock.agreement.comparison), timeout=10_000)
+    assert dock.agreement.comparison.genes == 5
+    assert any("1 of 6 predicted genes were not measured" in text for text in dock.messages.texts)
+
+
+def test_cancel_frees_the_dock_and_keeps_what_was_shown(filled, qtbot, monkeypatch):
+    released = threading.Event()
+
+    def slow(adata, measured):
+        while not released.wait(0.05):
+            yield Step("Scoring", 0, None)
+
+    monkeypatch.setattr(compare_dock, "agree", slow)
+    before = filled.agreement
+    filled.session.set_prediction(with_counts(seed=1))
+    qtbot.waitUntil(filled.strip.isVisible, timeout=2_000)
+    filled.strip.cancel.click()
+    qtbot.waitUntil(filled.strip.isHidden, timeout=1_000)
+    released.set()
+    assert filled.agreement is before
+    assert "cancelled" in filled.messages.texts[-1]
+
+
+def test_the_report_gets_prediction_and_counts(filled, qtbot, monkeypatch, tmp_path):
+    told = []
+
+    def report(predicted, measured, folder):
+        told.append((predicted, measured.shape, folder))
+        yield Step("Writing", 0, None)
+        return folder / "report.html"
+
+    monkeypatch.setattr(compare_dock, "report", report)
+    filled.write_report(tmp_path)
+    qtbot.waitUntil(lambda: any("report.html" in text for text in filled.messages.texts), timeout=5_000)
+    assert told == [(filled.session.adata, (64, 8), tmp_path)]

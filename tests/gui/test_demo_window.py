@@ -1,0 +1,104 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tests.fakes import fake_prediction
+
+from napari_flag import demo
+from napari_flag.errors import UserError
+from napari_flag.gui import demo_window
+from napari_flag.gui.demo_window import DemoTour
+from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.gui.predict.tasks import Tasks
+from napari_flag.progress import Step
+from napari_flag.simulation import simulate
+from napari_flag.simulation.simulator import write_simulated
+
+WEIGHTS = Path("demo.safetensors")
+
+
+def given(result):
+    def work(*_, **__):
+        yield Step("Working", 0)
+        return result
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    slide, table = write_simulated(tmp_path_factory.mktemp("demo"), "small", simulate(4, size_px=600))
+    return demo.DemoFiles(slide, table, WEIGHTS)
+
+
+@pytest.fixture
+def tour_of(make_napari_viewer_proxy, files, tmp_path, monkeypatch):
+    """Return a function that makes a tour of a dock which predicts as the function given."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    card = {"array": {"technology": "Visium", "pitch_um": 100.0, "diameter_um": 55.0}, "um_per_px": 0.7}
+    checkpoint = SimpleNamespace(name="demo", sha256="0", genes=("ERBB2",), card=card, encoder="embedded")
+
+    def make(predict):
+        tasks = replace(
+            Tasks(),
+            find_weights=given((("other", Path("other.safetensors")), ("demo", WEIGHTS))),
+            load_checkpoint=given(checkpoint),
+            predict=predict,
+        )
+        dock = PredictDock(make_napari_viewer_proxy(), tasks=tasks)
+        return dock, DemoTour(dock, files)
+
+    return make
+
+
+def test_the_tour_predicts_the_spots_of_the_table_with_the_demo_weights(tour_of, qtbot):
+    requests = []
+
+    def predict(request):
+        requests.append(request)
+        yield Step("Working", 0)
+        return fake_prediction(16)
+
+    dock, tour = tour_of(predict)
+    with qtbot.waitSignal(tour.arrived, timeout=60000):
+        tour.start()
+    (request,) = requests
+    assert request.checkpoint.name == "demo"
+    assert request.slide.name == "small"
+    assert tuple(request.measured.obs_names) == request.spots.ids
+    assert request.spots.pitch_um == 100.0
+    assert dock.session.adata is not None
+
+
+def test_the_tour_stops_with_what_the_dock_says_when_the_prediction_fails(tour_of, qtbot):
+    def predict(request):
+        yield Step("Working", 0)
+        raise UserError("The graphics card is on fire; use another.")
+
+    _, tour = tour_of(predict)
+    with qtbot.waitSignal(tour.stopped, timeout=60000) as stopped:
+        tour.start()
+    assert "on fire; use another" in stopped.args[0]
+
+
+def test_an_unwritable_picture_is_refused_before_anything_is_opened(monkeypatch, files, tmp_path):
+    monkeypatch.setattr(demo_window, "demo_files", lambda: files)
+    monkeypatch.setattr(demo_window, "open_demo", lambda _: pytest.fail("opened napari"))
+    with pytest.raises(UserError, match="does not exist"):
+        demo_window.run_demo(tmp_path / "nowhere" / "demo.png")
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [(2, UserError, "install it"), (1, RuntimeError, "ended with code 1: .*install it")],
+)
+def test_a_failure_of_the_hidden_window_reaches_the_person(monkeypatch, tmp_path, code, error, said):
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\necho noise >&2\necho 'It is missing; install it.' >&2\nexit {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("DISPLAY", ":77")
+    with pytest.raises(error, match=said):
+        demo_window._draw_elsewhere(tmp_path / "demo.png")

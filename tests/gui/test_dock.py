@@ -1,0 +1,44 @@
+"""What a closed dock leaves behind: nothing, and everything the person had."""
+
+import numpy as np
+import pytest
+from tests.fakes import fake_prediction
+
+from napari_flag.gui.session import Session
+
+NAMES = ("Compare", "Samples", "Regions")
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    viewer = make_napari_viewer()
+    Session.of(viewer).set_prediction(fake_prediction(36))
+    return viewer
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_closed_dock_is_deleted_and_lets_go_of_the_viewer(viewer, qtbot, name):
+    callbacks, keymap = list(viewer.mouse_drag_callbacks), set(viewer.keymap)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", name)
+    with qtbot.waitSignal(dock.destroyed, timeout=3_000):
+        viewer.window.remove_dock_widget(dock)
+    assert list(viewer.mouse_drag_callbacks) == callbacks
+    assert set(viewer.keymap) == keymap
+    session = Session.of(viewer)
+    session.select_gene("VIM")
+    session.set_prediction(fake_prediction(25, seed=1))
+    viewer.add_shapes([np.array([[0.0, 0.0], [0.0, 9.0], [9.0, 9.0]])], shape_type="polygon")
+    qtbot.wait(300)  # the docks would read shapes anew by now
+    assert session.gene == "VIM"
+
+
+def test_regions_drawn_are_there_again_when_the_dock_is_opened_again(viewer, qtbot):
+    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Regions")
+    layer = dock._layer()
+    layer.add([np.array([[0, 0], [0, 1500], [1500, 1500], [1500, 0]], float)])
+    qtbot.waitUntil(lambda: len(dock.regions.entries) == 1, timeout=3_000)
+    dock.regions.list.item(0).setText("Stroma")
+    with qtbot.waitSignal(dock.destroyed, timeout=3_000):
+        viewer.window.remove_dock_widget(dock)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Regions")
+    assert [entry.region.name for entry in dock.regions.entries] == ["Stroma"]

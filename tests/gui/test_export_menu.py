@@ -1,0 +1,69 @@
+import json
+
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QFileDialog, QMessageBox
+from tests.fakes import fake_prediction
+
+from napari_flag.exports.formats import FORMATS, find_format
+from napari_flag.gui import export_menu
+from napari_flag.gui.session import Session
+from napari_flag.prediction_file import read_prediction
+
+pytestmark = pytest.mark.usefixtures("qapp")
+
+
+@pytest.fixture
+def viewer():
+    viewer = ViewerModel()
+    Session.of(viewer).set_prediction(fake_prediction(16))
+    return viewer
+
+
+def choosing(monkeypatch, path, name):
+    wanted = find_format(name)
+    answer = str(path), f"{wanted.summary} (*{wanted.suffix})"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: answer)
+
+
+def test_a_chosen_format_is_written_in_the_background_and_said(viewer, tmp_path, monkeypatch, qtbot):
+    said = []
+    monkeypatch.setattr("napari.utils.notifications.show_info", said.append)
+    choosing(monkeypatch, tmp_path / "mine", "geojson")
+    with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
+        pass
+    features = json.loads((tmp_path / "mine.geojson").read_text())["features"]
+    assert [feature["properties"]["objectType"] for feature in features].count("detection") == 16
+    assert said == [f"Saved {tmp_path / 'mine.geojson'}."]
+
+
+def test_with_a_gene_set_only_its_genes_may_be_saved(viewer, tmp_path, monkeypatch, qtbot):
+    Session.of(viewer).set_gene_set("Two", ["ESR1", "ERBB2", "UNKNOWN"])
+    monkeypatch.setattr(QMessageBox, "exec", lambda box: None)
+    monkeypatch.setattr(QMessageBox, "clickedButton", lambda box: box.buttons()[1])
+    choosing(monkeypatch, tmp_path / "two.h5ad", "h5ad")
+    with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
+        pass
+    assert list(read_prediction(tmp_path / "two.h5ad").var_names) == ["ESR1", "ERBB2"]
+
+
+def test_what_goes_wrong_is_one_sentence(viewer, tmp_path, monkeypatch, qtbot):
+    said = []
+    monkeypatch.setattr("napari.utils.notifications.show_error", said.append)
+    choosing(monkeypatch, tmp_path / "missing" / "x.csv", "csv")
+    with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
+        pass
+    assert "does not exist" in said[0]
+
+
+def test_without_prediction_or_place_nothing_is_started(viewer, monkeypatch):
+    said = []
+    monkeypatch.setattr("napari.utils.notifications.show_error", said.append)
+    assert export_menu.export_prediction(ViewerModel()) is None
+    assert said == [export_menu.NOTHING]
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("", ""))
+    assert export_menu.export_prediction(viewer) is None
+
+
+def test_every_format_can_be_told_from_the_others_by_its_filter():
+    assert len({f"{known.summary} (*{known.suffix})" for known in FORMATS}) == len(FORMATS)

@@ -1,0 +1,215 @@
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtCore import Qt
+from tests.fakes import FakeSlide, fake_prediction
+
+from napari_flag import keys
+from napari_flag.gui.controls.tables import MEAN, VARIANCE, GeneTable
+from napari_flag.gui.genes_dock import GenesDock
+from napari_flag.gui.session import Session
+from napari_flag.layers.gene_values import Quantity
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()  # the dock needs no window
+
+
+@pytest.fixture
+def dock(viewer, qtbot):
+    dock = GenesDock(viewer)
+    qtbot.addWidget(dock)
+    return dock
+
+
+@pytest.fixture
+def filled(dock):
+    dock.session.set_prediction(fake_prediction(36, n_genes=12), FakeSlide())
+    return dock
+
+
+def shown(dock):
+    return dock.model.shown
+
+
+def test_without_a_prediction_the_dock_says_what_to_do(dock):
+    assert "No prediction yet" in dock.reading.text()
+    assert not dock.search.isEnabled()
+
+
+def test_a_new_prediction_is_listed_by_mean_and_painted(filled, viewer):
+    means = [float(filled.model.index(r, MEAN).data()) for r in range(filled.model.rowCount())]
+    assert means == sorted(means, reverse=True)
+    assert [la.name for la in viewer.layers] == [f"{filled.session.gene} · predicted"]
+
+
+def test_searching_an_alias_and_pressing_enter_shows_the_gene(filled, qtbot):
+    qtbot.keyClicks(filled.search, "her2")
+    assert shown(filled) == ["ERBB2"]
+    assert filled.model.index(0, 0).data() == "ERBB2  (HER2)"
+    qtbot.keyClick(filled.search, Qt.Key.Key_Return)
+    assert filled.session.gene == "ERBB2"
+
+
+def test_a_missing_gene_is_explained_and_the_map_stays(filled, qtbot):
+    before = filled.session.gene
+    qtbot.keyClicks(filled.search, "PAX8")
+    assert shown(filled) == []
+    assert "fake-weights" in filled.message.text()
+    assert filled.session.gene == before
+
+
+def test_a_list_pasted_with_line_breaks_is_taken(filled, qapp):
+    qapp.clipboard().setText("HER2\nVIM\nNOPE1")
+    filled.search.paste()
+    assert shown(filled) == ["ERBB2", "VIM"]
+    assert "NOPE1" in filled.message.text()
+
+
+def test_arrow_keys_walk_the_list_from_the_search_box_and_the_picture(filled, qtbot, viewer):
+    order = shown(filled)
+    filled.session.select_gene(order[0])
+    qtbot.keyClick(filled.search, Qt.Key.Key_Down)
+    assert filled.session.gene == order[1]
+    next(action for key, action in viewer.keymap.items() if str(key) == "Down")(viewer)
+    assert filled.session.gene == order[2]
+    filled.session.step(-5)
+    assert filled.session.gene == order[0]
+
+
+def test_choosing_a_row_shows_its_gene_and_the_session_selects_the_row(filled):
+    filled.table.setCurrentIndex(filled.model.index(3, 0))
+    assert filled.session.gene == shown(filled)[3]
+    filled.session.select_gene(shown(filled)[5])
+    assert filled.table.currentIndex().row() == 5
+
+
+def test_sorting_by_variance_keeps_the_gene_and_orders_the_arrow_keys(filled):
+    gene = filled.session.gene
+    filled.table.sortByColumn(VARIANCE, Qt.SortOrder.AscendingOrder)
+    assert filled.session.gene == gene
+    assert filled.session.gene_order == shown(filled)
+    variances = [float(filled.model.index(r, VARIANCE).data()) for r in range(12)]
+    assert variances == sorted(variances)
+
+
+def test_what_is_not_there_is_greyed_with_the_reason(dock):
+    dock.session.set_prediction(fake_prediction(16, measured=False))
+    row = list(Quantity).index(Quantity.MEASURED)
+    assert not dock.quantity.model().item(row).isEnabled()
+    assert dock.quantity.itemText(row) == "Measured (no counts for these spots)"
+    assert dock.quantity.model().item(0).isEnabled()
+
+
+def test_choosing_measured_paints_the_measurement(filled, viewer):
+    filled.quantity.setCurrentIndex(list(Quantity).index(Quantity.MEASURED))
+    filled.quantity.activated.emit(filled.quantity.currentIndex())
+    assert next(la.name for la in viewer.layers if la.visible).endswith("measured")
+
+
+def test_a_second_gene_is_overlaid_by_its_alias_and_cleared(filled):
+    filled.session.select_gene("ERBB2")
+    filled.second.setText("vimentin")
+    filled.second.editingFinished.emit()
+    assert filled.session.genes_shown == ["ERBB2", "VIM"]
+    assert filled.second.text() == "VIM"
+    assert not filled.colormap.isEnabled()
+    filled.second.clear()
+    assert filled.session.genes_shown == ["ERBB2"]
+
+
+def test_fixed_limits_start_from_those_shown(filled, viewer):
+    before = viewer.layers[0].contrast_limits
+    filled.range.setCurrentIndex(filled.range.count() - 1)
+    assert viewer.layers[0].contrast_limits == pytest.approx(before, abs=0.06)
+    filled.high.setValue(11.0)
+    filled.session.step(1)
+    assert viewer.layers[0].contrast_limits[1] == 11.0
+
+
+def test_a_figure_is_saved_and_a_failure_is_one_sentence(filled, tmp_path):
+    filled.save_figure(tmp_path / "f.png")
+    assert (tmp_path / "f.png").stat().st_size > 10_000
+    filled.save_figure(tmp_path / "no" / "f.png")
+    assert len(filled.messages.texts) == 1
+    assert "could not be saved" in filled.messages.texts[0]
+
+
+def test_unknown_resolution_is_said(dock):
+    adata = fake_prediction(16)
+    del adata.uns[keys.PROVENANCE][keys.MPP]
+    dock.session.set_prediction(adata)
+    assert any("drawn in pixels" in text for text in dock.messages.texts)
+
+
+def test_the_result_outlives_the_dock(make_napari_viewer):
+    viewer = make_napari_viewer()
+    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Genes")
+    dock.session.set_prediction(fake_prediction(16))
+    viewer.window.remove_dock_widget(dock)
+    session = Session.of(viewer)
+    session.select_gene("VIM")
+    assert session.adata is not None
+    assert viewer.layers[0].name == "VIM · predicted"
+
+
+def test_one_session_serves_viewer_and_plugin_proxy(viewer):
+    from napari.utils._proxies import PublicOnlyProxy
+
+    assert Session.of(viewer) is Session.of(PublicOnlyProxy(viewer))
+
+
+def test_a_preview_is_painted_without_becoming_the_result(dock, viewer):
+    dock.session.preview(fake_prediction(9, measured=False))
+    assert len(viewer.layers) == 1
+    assert dock.session.adata is None
+
+
+def test_a_prediction_opened_from_a_file_becomes_the_current_one(dock, viewer):
+    from napari_flag.layers.readers import prediction_layer
+
+    adata = fake_prediction(16)
+    data, options, _ = prediction_layer(adata)
+    viewer.add_image(data, **options)
+    assert dock.session.adata is adata
+    assert len(viewer.layers) == 1
+    dock.session.select_gene("VIM")
+    assert [la.name for la in viewer.layers] == ["VIM · predicted"]
+
+
+def test_hovering_shows_spot_and_value_in_the_status_bar_and_the_dock(filled, viewer):
+    class Event:
+        position = tuple(filled.session.adata.obsm[keys.SPATIAL][4][::-1] * 0.5)
+
+    for callback in viewer.mouse_move_callbacks:
+        callback(viewer, Event)
+    assert "spot 0_4" in viewer.status
+    assert "spot 0_4" in filled.reading.text()
+
+
+def test_twenty_thousand_genes_sort_and_filter_quickly(benchmark_clock):
+    table = GeneTable()
+    genes = [f"G{i:05d}" for i in range(20_000)]
+    numbers = np.random.default_rng(0).random(20_000).astype(np.float32)
+    with benchmark_clock(1.0):
+        table.set_genes(genes, numbers, numbers)
+        for column in (0, MEAN, VARIANCE):
+            table.sort(column, Qt.SortOrder.DescendingOrder)
+        table.choose(genes[100:9000])
+        table.choose(None)
+    assert table.rowCount() == 20_000
+
+
+@pytest.fixture
+def benchmark_clock():
+    import time
+    from contextlib import contextmanager
+
+    @contextmanager
+    def within(seconds):
+        start = time.process_time()
+        yield
+        assert time.process_time() - start < seconds
+
+    return within

@@ -1,0 +1,97 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from napari_flag.gui.predict.model_step import (
+    describe_card,
+    describe_encoder,
+    differences,
+    why_no_estimate,
+    why_not_ready,
+)
+from napari_flag.gui.settings import Preferences, from_settings
+from napari_flag.slides.spots import Spots
+
+XY = np.column_stack([np.arange(30.0), np.zeros(30)]) * 100
+SPOTS = Spots(tuple(map(str, range(30))), XY, diameter_um=100.0, pitch_um=200.0, lattice="none")
+CARD = {
+    "tissue": "breast",
+    "patients": ["C"],
+    "sections": ["her2st-C2", "B4"],
+    "array": {"technology": "ST", "pitch_um": 200, "diameter_um": 100},
+    "um_per_px": 0.683,
+}
+
+
+def slide(mpp=0.683, name="C5"):
+    return SimpleNamespace(mpp=mpp, name=name)
+
+
+def model(card=CARD):
+    return SimpleNamespace(card=card)
+
+
+def test_what_is_missing_is_named_in_the_order_of_the_steps():
+    assert "step 1" in why_not_ready(None, None, None, None)
+    assert "µm/px" in why_not_ready(slide(None), SPOTS, model(), None)
+    assert "step 2" in why_not_ready(slide(), None, None, None)
+    assert "step 3" in why_not_ready(slide(), SPOTS, None, None)
+    assert "step 4" in why_not_ready(slide(), SPOTS, model(), 0)
+    assert why_not_ready(slide(), SPOTS, model(), None) is None
+
+
+def test_a_slide_like_the_training_gives_no_warning():
+    assert differences(model(), slide(0.72), SPOTS) == ()
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.9])
+def test_finer_and_coarser_slides_are_warned_of(mpp):
+    (sentence,) = differences(model(), slide(mpp), SPOTS)
+    assert f"{mpp:.3f} µm/px" in sentence
+
+
+def test_another_pitch_and_a_training_section_are_warned_of():
+    spots = Spots(SPOTS.ids, XY, diameter_um=100.0, pitch_um=100.0, lattice="none")
+    trained, pitch = differences(model(), slide(name="c2"), spots)
+    assert "trained on section c2" in trained
+    assert "100 µm" in pitch
+
+
+def test_the_card_says_what_is_not_stated():
+    trained, array, genes, licence = describe_card(CARD, 1234)
+    assert trained == "Trained on breast: 1 patient, 2 sections"
+    assert array == "ST, pitch 200 µm, Ø 100 µm, 0.683 µm/px"
+    assert genes == "1,234 genes · encoder not stated"
+    assert licence == "Licence not stated (weights)"
+
+
+def test_estimating_the_scale_needs_a_known_array():
+    assert "array" in why_no_estimate(slide(), SPOTS)
+    array = np.column_stack([np.zeros(30, int), np.arange(30)])
+    known = Spots(SPOTS.ids, XY, pitch_um=200.0, lattice="square", array=array)
+    assert why_no_estimate(slide(), known) is None
+
+
+def test_preferences_keep_their_default_where_a_value_is_missing_or_not_valid():
+    group = SimpleNamespace(device="tpu", quality="best", weights=" ")
+    assert from_settings(SimpleNamespace(prediction=group)) == Preferences(quality="best")
+    assert from_settings(None) == Preferences()
+
+
+def test_a_gated_encoder_is_shown_with_licence_page_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_FLAG_ENCODERS", str(tmp_path))
+    monkeypatch.setattr("napari_flag.encoders.foundation.hub.HuggingFace.find_cached", lambda *_: None)
+    licence, weights = describe_encoder("virchow2")
+    assert "CC-BY-NC-ND-4.0" in licence
+    assert "must be asked for at https://huggingface.co/paige-ai/Virchow2" in licence
+    assert "not on this computer" in weights
+    assert "encoders download virchow2" in weights
+    (tmp_path / "virchow2").mkdir()
+    (tmp_path / "virchow2" / "model.safetensors").write_bytes(b"weights")
+    assert "found in the local folder" in describe_encoder("virchow2")[1]
+
+
+def test_the_embedded_encoder_needs_no_word_and_an_unknown_one_does():
+    assert describe_encoder("embedded") == ()
+    assert "unicorn" in describe_encoder("unicorn")[0]

@@ -1,0 +1,316 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+import shapely
+from tests.fakes import MPP, fake_prediction
+
+from napari_flag import keys
+from napari_flag.analysis.domains import LABELS, MEASURED, PREDICTED
+from napari_flag.gui.regions import regions_dock
+from napari_flag.gui.regions.regions_dock import RegionsDock
+from napari_flag.layers.overlays import Paint, clicks
+from napari_flag.progress import Step
+from napari_flag.slides.formats.geojson import read_annotations
+
+
+def two_halves(**options):
+    """Six of 20 genes are raised in the left half, in prediction and truth."""
+    adata = fake_prediction(100, n_genes=20, **options)
+    rng = np.random.default_rng(3)
+    left = adata.obsm[keys.SPATIAL][:, 0] < 2200
+    for values in (adata.X, *(v for k, v in adata.layers.items() if k == keys.MEASURED)):
+        values[:] = rng.normal(3, 0.3, values.shape)
+        values[left, :6] += 2
+    return adata
+
+
+@pytest.fixture
+def dock(viewer, qtbot):
+    dock = RegionsDock(viewer)
+    qtbot.addWidget(dock)
+    dock.show()
+    return dock
+
+
+@pytest.fixture
+def filled(dock):
+    dock.session.set_prediction(two_halves())
+    return dock
+
+
+def draw_left(dock, qtbot):
+    """Draw the left half by hand, and choose it."""
+    corners = np.array([[0, 0], [0, 2200], [5000, 2200], [5000, 0]], float)  # (y, x) level-0 px
+    dock._layer().add([corners])
+    qtbot.waitUntil(lambda: bool(dock.regions.entries), timeout=3_000)
+    dock.regions.choose(dock.regions.entries[0].key)
+    qtbot.waitUntil(lambda: dock.numbers is not None, timeout=5_000)
+
+
+def find(dock, qtbot):
+    dock.find_domains()
+    qtbot.waitUntil(lambda: any(e.number for e in dock.regions.entries), timeout=10_000)
+
+
+def test_without_a_prediction_it_says_what_to_do(dock):
+    assert "No prediction yet" in dock.messages.texts[0]
+    assert not dock.isEnabled()
+
+
+def test_a_drawn_region_is_compared_with_the_rest_in_prediction_and_truth(filled, qtbot):
+    draw_left(filled, qtbot)
+    assert filled.session.region.name == "Region 1"
+    assert filled.session.region.spots == 50
+    shown = filled.results.genes.table.shown
+    assert set(shown[:6]) == set(filled.session.adata.var_names[:6])
+    assert "20 of the first 20 (chance 20.0)" in filled.results.summary.text()
+    assert [filled.results.shown.itemData(i) for i in range(3)] == ["both", PREDICTED, MEASURED]
+
+
+def test_numbers_of_the_truth_alone_show_its_means(filled, qtbot):
+    draw_left(filled, qtbot)
+    filled.results.shown.setCurrentIndex(2)
+    table, gene = filled.results.genes.table, filled.session.adata.var_names[0]
+    assert [table.headerData(i, regions_horizontal()) for i in range(5)] == ["Gene", "In", "Out", "Δ", "q"]
+    truth = filled.session.adata[:, gene].layers[keys.MEASURED][:, 0]
+    inside = truth[filled.session.region.mask].mean()
+    assert table.index(table.row(gene), 1).data() == f"{inside:.2f}"
+
+
+def regions_horizontal():
+    from qtpy.QtCore import Qt
+
+    return Qt.Orientation.Horizontal
+
+
+def test_a_gene_clicked_is_shown_everywhere(filled, qtbot):
+    draw_left(filled, qtbot)
+    filled.results.genes.setCurrentIndex(filled.results.genes.table.index(2, 0))
+    assert filled.session.gene == filled.results.genes.table.name(2)
+
+
+def test_two_regions_are_compared_with_one_another(filled, qtbot):
+    draw_left(filled, qtbot)
+    filled._layer().add([np.array([[0, 2500], [0, 3300], [900, 3300], [900, 2500]], float)])
+    qtbot.waitUntil(lambda: len(filled.regions.entries) == 2, timeout=3_000)
+    filled.against.setCurrentIndex(2)
+    qtbot.waitUntil(lambda: filled.numbers.spots[PREDICTED] == (50, 4), timeout=5_000)
+
+
+def test_a_region_against_itself_is_refused_in_a_sentence(filled, qtbot):
+    draw_left(filled, qtbot)
+    filled.against.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: "another" in "".join(filled.messages.texts), timeout=3_000)
+
+
+def test_drawn_regions_survive_a_new_prediction_of_the_slide(filled, qtbot):
+    draw_left(filled, qtbot)
+    filled.session.set_prediction(fake_prediction(81, n_genes=8, seed=5))
+    qtbot.waitUntil(lambda: len(filled.session.region.mask) == 81, timeout=3_000)
+    assert filled.regions.current.region.name == "Region 1"
+    qtbot.waitUntil(lambda: sum(filled.numbers.spots[PREDICTED]) == 81, timeout=5_000)
+
+
+def test_a_prediction_alone_is_enough(dock, qtbot):
+    dock.session.set_prediction(two_halves(measured=False))
+    draw_left(dock, qtbot)
+    assert [dock.results.shown.itemData(i) for i in range(dock.results.shown.count())] == [PREDICTED]
+    assert "truth" not in dock.results.summary.text()
+    assert not dock.choice.source.model().item(1).isEnabled()
+    find(dock, qtbot)
+
+
+def test_domains_are_painted_listed_and_picked_by_a_click(filled, qtbot, viewer):
+    find(filled, qtbot)
+    assert filled.domains.paint is Paint.FILLED
+    adata = filled.session.adata
+    numbers = filled.domains.numbers
+    place = adata.obsm[keys.SPATIAL][7, ::-1] * MPP
+    filled._on_click(place)
+    assert filled.session.region.name == f"Domain {numbers[7]} of the prediction"
+    assert np.array_equal(filled.session.region.mask, numbers == numbers[7])
+
+
+def test_choosing_a_gene_turns_filled_domains_into_rings(filled, qtbot):
+    find(filled, qtbot)
+    filled.session.select_gene("VIM")
+    assert filled.domains.paint is Paint.RINGS
+    assert filled.choice.paint.currentText() == "rings"
+
+
+def test_domains_of_the_truth_are_held_against_the_prediction(filled, qtbot):
+    find(filled, qtbot)
+    assert filled.choice.agreement.isHidden()
+    filled.regions.choose(f"domain {PREDICTED} 1")
+    filled.choice.source.setCurrentIndex(1)
+    find(filled, qtbot)
+    assert "ARI" in filled.choice.agreement.text()
+    assert filled.session.region.name == "Domain 1 of the truth"
+
+
+def label_halves(adata, path):
+    """Write the left half as tumour, all other spots but three as fat."""
+    left = adata.obs_names[adata.obsm[keys.SPATIAL][:, 0] < 2200]
+    rows = [f"{name},{'tumour' if name in left else 'fat'}" for name in adata.obs_names[:-3]]
+    path.write_text("\n".join(["Barcode,pathology", *rows]))
+    return path
+
+
+def read_labels(dock, path, qtbot):
+    dock.labels.read(path, "leiden")
+    qtbot.waitUntil(lambda: "Domains to labels" in dock.choice.to_labels.text(), timeout=10_000)
+
+
+def test_labels_are_painted_listed_and_compared_with_domains_of_both(filled, qtbot, tmp_path):
+    adata = filled.session.adata
+    assert not filled.choice.source.model().item(2).isEnabled()
+    assert filled.choice.to_labels.isHidden()
+    read_labels(filled, label_halves(adata, tmp_path / "labels.csv"), qtbot)
+    assert [entry.region.name for entry in filled.regions.entries] == ["fat", "tumour"]
+    assert filled.domains.paint is Paint.FILLED
+    assert "97 of 100 spots are labelled" in filled.choice.to_labels.text()
+    assert "prediction ARI" in filled.choice.to_labels.text()
+    assert "truth ARI" in filled.choice.to_labels.text()
+    assert not filled.choice.search.isEnabled()
+    assert filled.choice.agreement.isHidden(), "labels are not what agrees with the truth"
+    filled._on_click(adata.obsm[keys.SPATIAL][0, ::-1] * MPP)
+    assert (filled.session.region.name, filled.session.region.spots) == ("tumour", 50)
+    qtbot.waitUntil(lambda: filled.numbers is not None, timeout=5_000)
+    assert set(filled.results.genes.table.shown[:6]) == set(adata.var_names[:6])
+    filled.choice.source.setCurrentIndex(0)
+    assert filled.regions.entries[0].region.name == "Domain 1 of the prediction"
+    assert filled.regions.current is None
+    assert filled.choice.search.isEnabled()
+    assert "to truth: ARI" in filled.choice.agreement.text()
+    assert filled.choice.agreement.isVisible()
+
+
+def test_labels_work_on_a_prediction_alone_and_go_with_it(dock, qtbot, tmp_path):
+    adata = two_halves(measured=False)
+    dock.session.set_prediction(adata)
+    read_labels(dock, label_halves(adata, tmp_path / "labels.csv"), qtbot)
+    assert "truth" not in dock.choice.to_labels.text()
+    dock.session.set_prediction(two_halves(measured=False))
+    assert dock.choice.source.currentData() == PREDICTED
+    assert dock.choice.to_labels.isHidden()
+    assert dock.regions.entries == []
+    dock.session.set_prediction(adata)
+    dock.choice.source.setCurrentIndex(dock.choice.source.findData(LABELS))
+    assert len(dock.regions.entries) == 2
+
+
+def test_labels_of_another_slide_are_one_sentence_and_change_nothing(filled, qtbot, tmp_path):
+    (tmp_path / "other.csv").write_text("Barcode,label\nACGT-1,fat\n")
+    filled.labels.read(tmp_path / "other.csv", "leiden")
+    qtbot.waitUntil(lambda: bool(filled.messages.texts), timeout=3_000)
+    assert "choose the labels of this slide" in filled.messages.texts[0]
+    assert keys.LABEL not in filled.session.adata.obs
+    assert filled.choice.source.currentData() == PREDICTED
+
+
+def test_labels_are_written_as_outlines_under_their_names(filled, qtbot, tmp_path):
+    read_labels(filled, label_halves(filled.session.adata, tmp_path / "labels.csv"), qtbot)
+    filled.export_regions(tmp_path / "out.geojson")
+    assert [a.name for a in read_annotations(tmp_path / "out.geojson")] == ["fat", "tumour"]
+
+
+def test_regions_of_qupath_are_read_and_all_are_written(filled, qtbot, tmp_path):
+    feature = {
+        "type": "Feature",
+        "geometry": shapely.geometry.mapping(shapely.box(0, 0, 2200, 5000)),
+        "properties": {"name": "Front", "classification": {"name": "Tumor", "color": [200, 0, 0]}},
+    }
+    (tmp_path / "in.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    filled.import_regions(tmp_path / "in.geojson")
+    [entry] = filled.regions.entries
+    assert (entry.region.name, entry.region.spots) == ("Front", 50)
+    find(filled, qtbot)
+    filled.export_regions(tmp_path / "out.geojson")
+    written = read_annotations(tmp_path / "out.geojson")
+    assert (written[0].name, written[0].classification, written[0].colour) == ("Front", "Tumor", (200, 0, 0))
+    assert len(written) == len(filled.regions.entries)
+
+
+def test_a_file_that_is_no_geojson_is_one_sentence(filled, tmp_path):
+    (tmp_path / "in.geojson").write_text("nothing")
+    filled.import_regions(tmp_path / "in.geojson")
+    assert "is not GeoJSON" in filled.messages.texts[0]
+
+
+def test_a_region_is_renamed_in_the_list_and_removed(filled, qtbot, viewer):
+    draw_left(filled, qtbot)
+    filled.regions.list.item(0).setText("Stroma")
+    assert filled.session.region.name == "Stroma"
+    assert viewer.layers["Regions"].features["name"].tolist() == ["Stroma"]
+    filled.regions.buttons["Remove"].click()
+    assert filled.regions.entries == []
+    assert filled.session.region is None
+
+
+def test_gene_sets_of_a_file_are_sought_among_the_raised_genes(filled, qtbot, tmp_path):
+    draw_left(filled, qtbot)
+    genes = [str(gene) for gene in filled.session.adata.var_names]
+    lines = ["\t".join(["RAISED", "", *genes[:6]]), "\t".join(["OTHER", "", *genes[10:16]])]
+    (tmp_path / "sets.gmt").write_text("\n".join(lines))
+    filled.read_sets(tmp_path / "sets.gmt")
+    table = filled.results.sets.table
+    assert table.shown == ["RAISED", "OTHER"]
+    assert table.index(0, 2).data() == "6"
+    filled.results.sets.setCurrentIndex(table.index(0, 0))
+    assert filled.session.gene_set == tuple(genes[:6])
+    assert filled.session.gene_set_name == "RAISED"
+
+
+def test_the_table_is_saved_with_both_sources(filled, qtbot, tmp_path):
+    draw_left(filled, qtbot)
+    filled.save_table(tmp_path / "genes.csv")
+    head, *rows = (tmp_path / "genes.csv").read_text().splitlines()
+    assert "difference_predicted" in head
+    assert "q_measured" in head
+    assert len(rows) == 20
+
+
+def test_drawing_makes_the_layer_ready(filled, viewer):
+    filled.regions.buttons["Lasso"].click()
+    layer = viewer.layers.selection.active
+    assert (layer.name, str(layer.mode)) == ("Regions", "add_polygon_lasso")
+    filled._on_click((10.0, 10.0))  # while drawing, a click is a corner and picks no domain
+    assert filled.session.region is None
+
+
+def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
+    released = threading.Event()
+
+    def slow(adata, inside, outside):
+        while not released.wait(0.05):
+            yield Step("Comparing regions", 0, None)
+
+    draw_left(filled, qtbot)
+    before = filled.numbers
+    monkeypatch.setattr(regions_dock, "compare_regions", slow)
+    filled._due.start()
+    qtbot.waitUntil(filled.strip.isVisible, timeout=2_000)
+    filled.strip.cancel.click()
+    qtbot.waitUntil(filled.strip.isHidden, timeout=1_000)
+    released.set()
+    assert filled.numbers is before
+
+
+def test_a_click_is_told_and_a_drag_is_not():
+    class Event:
+        position = (1.0, 2.0)
+        type = "mouse_press"
+
+    told, event = [], Event()
+    callback = clicks(told.append)
+    for moves, expected in ((0, [(1.0, 2.0)]), (2, [(1.0, 2.0)])):
+        running = callback(None, event)
+        next(running)
+        for _ in range(moves):
+            event.type = "mouse_move"
+            next(running)
+        event.type = "mouse_release"
+        assert next(running, "ended") == "ended"
+        assert told == expected

@@ -1,0 +1,185 @@
+import threading
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from tests.fakes import FakeSlide, fake_prediction
+
+from napari_flag import keys
+from napari_flag.analysis.draws import Draw, count, layer_of
+from napari_flag.errors import UserError
+from napari_flag.gui import samples_dock
+from napari_flag.gui.samples_dock import SamplesDock
+from napari_flag.layers.gene_values import Quantity
+from napari_flag.progress import Step
+
+
+def with_draws(number, **options):
+    adata = fake_prediction(64, n_genes=8, **options)
+    rng = np.random.default_rng(0)
+    for k in range(2, number + 1):
+        adata.layers[layer_of(k)] = (adata.X + rng.normal(0, 0.5, adata.shape)).astype(np.float32)
+    return adata
+
+
+@pytest.fixture
+def dock(viewer, qtbot):
+    dock = SamplesDock(viewer)
+    qtbot.addWidget(dock)
+    dock.show()
+    return dock
+
+
+@pytest.fixture
+def filled(dock, qtbot):
+    dock.session.set_prediction(with_draws(4))
+    qtbot.waitUntil(lambda: dock.numbers is not None, timeout=10_000)
+    return dock
+
+
+def shown(viewer):
+    return [layer.name for layer in viewer.layers if layer.visible]
+
+
+def drawing(*, until, upto=3):
+    """Work that draws `upto` and then waits for `until`."""
+
+    def draw_more(request):
+        for number in range(2, upto + 1):
+            values = np.full(request.adata.shape, float(number), np.float32)
+            yield Step(f"Draw {number} of {request.upto}", 1, 1, "draws", partial=Draw(number, values))
+        while not until.wait(0.05):
+            yield Step("Draw", 0, None)
+        return upto
+
+    return draw_more
+
+
+def test_without_a_prediction_it_says_what_to_do(dock):
+    assert "No prediction yet" in dock.messages.texts[0]
+    assert not dock.isEnabled()
+
+
+def test_paging_paints_each_draw_in_one_layer(filled, viewer):
+    gene = filled.session.gene
+    filled.step(1)
+    assert shown(viewer) == [f"{gene} · sample 2"]
+    filled.after.click()
+    assert shown(viewer) == [f"{gene} · sample 3"]
+    filled.step(2)
+    assert shown(viewer) == [f"{gene} · one sample"]
+    assert filled.place.text() == "1 of 4"
+    filled.step(-1)
+    assert filled.place.text() == "4 of 4"
+    assert len(viewer.layers) == 2
+
+
+def test_the_keys_over_the_picture_page_too(filled, viewer):
+    next(action for key, action in viewer.keymap.items() if str(key) == "Alt+Right")(viewer)
+    assert filled.place.text() == "2 of 4"
+
+
+def test_slider_row_and_small_map_say_which_draw_is_shown(filled):
+    filled.sheet.draws[2].click()
+    assert filled.slider.value() == 3
+    assert [button.isChecked() for button in filled.sheet.draws] == [False, False, True, False]
+    assert filled.table.currentIndex().row() == 2
+    filled.table.setCurrentIndex(filled.table.table.index(3, 0))
+    assert filled.place.text() == "4 of 4"
+    filled.sheet.top.buttons[Quantity.SPREAD].click()
+    assert not any(button.isChecked() for button in filled.sheet.draws)
+
+
+def test_playing_pages_through_all_draws(filled, qtbot):
+    seen = []
+    filled.session.lookChanged.connect(lambda: seen.append(filled.place.text()))
+    filled._playing.setInterval(5)
+    filled.play.click()
+    qtbot.waitUntil(lambda: set(seen) == {"1 of 4", "2 of 4", "3 of 4", "4 of 4"}, timeout=3_000)
+    filled.play.click()
+    assert not filled._playing.isActive()
+
+
+def test_what_stays_and_what_moves_is_said(filled):
+    between = filled.numbers.between
+    for metric in ("PCC", "GSC", "SSC"):
+        assert f"{metric} {between[metric]:.2f}" in filled.between.text()
+    assert "against the truth" in filled.against.text()
+    assert filled.gene.text().startswith(f"{filled.session.gene}: correlation between two draws")
+    filled.session.select_gene("VIM")
+    assert filled.gene.text().startswith("VIM")
+
+
+def test_one_draw_says_that_more_are_needed(dock, qtbot):
+    dock.session.set_prediction(fake_prediction(36), FakeSlide())
+    qtbot.waitUntil(lambda: dock.numbers is not None, timeout=10_000)
+    assert "Draw more" in dock.between.text()
+    assert not dock.slider.isEnabled()
+    assert dock.more.isEnabled()
+
+
+def test_without_the_slide_the_reason_is_said_and_draws_in_the_file_are_paged(filled):
+    assert not filled.more.isEnabled()
+    assert "need the slide" in filled.messages.texts[0]
+    assert filled.slider.isEnabled()
+
+
+def test_a_section_seen_in_training_is_called_so(dock, qtbot):
+    adata = with_draws(2)
+    adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "C2"
+    dock.session.set_prediction(adata)
+    qtbot.waitUntil(lambda: any("trained on" in text for text in dock.messages.texts), timeout=10_000)
+
+
+def test_draws_appear_as_they_are_made_and_cancelling_keeps_them(dock, qtbot, monkeypatch):
+    dock.session.set_prediction(fake_prediction(36), FakeSlide())
+    released = threading.Event()
+    monkeypatch.setattr(samples_dock, "draw_more", drawing(until=released))
+    dock.more.click()
+    qtbot.waitUntil(lambda: len(dock.sheet.draws) == 3, timeout=5_000)
+    dock.strip.stop()
+    qtbot.waitUntil(lambda: any("3 draws are kept" in text for text in dock.messages.texts), timeout=1_000)
+    released.set()
+    assert count(dock.session.adata) == 3
+    assert (dock.session.adata.layers["sample_3"] == 3).all()
+
+
+def test_draws_of_one_prediction_never_land_in_another(dock, qtbot, monkeypatch):
+    dock.session.set_prediction(fake_prediction(36), FakeSlide())
+    released = threading.Event()
+    monkeypatch.setattr(samples_dock, "draw_more", drawing(until=released, upto=2))
+    dock.more.click()
+    qtbot.waitUntil(lambda: len(dock.sheet.draws) == 2, timeout=5_000)
+    dock.session.set_prediction(fake_prediction(36, seed=2), FakeSlide())
+    released.set()
+    qtbot.wait(150)
+    assert count(dock.session.adata) == 1
+    assert dock.place.text() == "1 of 1"
+
+
+def test_laying_counts_beside_a_prediction_does_not_stop_its_drawing(dock, qtbot, monkeypatch):
+    dock.session.set_prediction(fake_prediction(36, measured=False), FakeSlide())
+    released = threading.Event()
+    monkeypatch.setattr(samples_dock, "draw_more", drawing(until=released, upto=2))
+    dock.more.click()
+    qtbot.waitUntil(lambda: len(dock.sheet.draws) == 2, timeout=5_000)
+    dock.show_draw(2)
+    adata = dock.session.adata
+    counts = AnnData(np.ones(adata.shape, np.float32), obs=adata.obs[[]], var=adata.var[[]])
+    dock.session.set_measured(counts)
+    assert dock._errands.running("draw")
+    assert dock.session.gene_map.values.sample == "sample_2"
+    released.set()
+
+
+def test_what_goes_wrong_is_said_and_other_weights_can_be_chosen(dock, qtbot, monkeypatch):
+    def fail(request):
+        yield Step("Loading model", 0, None)
+        raise UserError("The weights are not here; choose them.")
+
+    dock.session.set_prediction(fake_prediction(36), FakeSlide())
+    monkeypatch.setattr(samples_dock, "draw_more", fail)
+    assert dock.file.isHidden()
+    dock.more.click()
+    qtbot.waitUntil(lambda: "not here" in "".join(dock.messages.texts), timeout=5_000)
+    assert dock.file.isVisible()

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from anndata import AnnData
+from napari.components import ViewerModel
+from tests.fakes import fake_prediction
+
+from napari_flag import keys
+from napari_flag.analysis.regions import Region
+from napari_flag.errors import UserError
+from napari_flag.gui.session import Session
+from napari_flag.gui.shortcuts import SHORTCUTS
+from napari_flag.layers.gene_values import Quantity
+from napari_flag.layers.local_map import MapKind
+
+
+@pytest.fixture
+def session(qapp):
+    viewer = ViewerModel()
+    session = Session.of(viewer)
+    session.kept = viewer  # the session itself holds the viewer weakly
+    session.set_prediction(fake_prediction(25, n_genes=8))
+    return session
+
+
+def counts_of(prediction, seed=1):
+    rng = np.random.default_rng(seed)
+    measured = AnnData(rng.poisson(3.0, prediction.shape).astype(np.float32))
+    measured.obs_names, measured.var_names = prediction.obs_names, prediction.var_names
+    return measured
+
+
+def told(signal):
+    heard = []
+    signal.connect(lambda *given: heard.append(given[0] if given else None))
+    return heard
+
+
+def test_a_gene_set_is_told_once_and_without_repeats(session):
+    heard = told(session.geneSetChanged)
+    for _ in range(2):
+        session.set_gene_set("epithelium", ["KRT8", "EPCAM", "KRT8"])
+    assert heard == [("KRT8", "EPCAM")]
+    assert (session.gene_set_name, session.gene_set) == ("epithelium", ("KRT8", "EPCAM"))
+
+
+def test_a_region_stays_for_the_same_spots_and_goes_with_others(session):
+    region = Region("tumour", np.arange(25) < 10)
+    session.set_region(region)
+    session.set_prediction(fake_prediction(25, n_genes=8, seed=3))
+    assert session.region is region
+    heard = told(session.regionChanged)
+    session.set_prediction(fake_prediction(36, n_genes=8))
+    assert session.region is None
+    assert heard == [None]
+
+
+def test_a_region_of_other_spots_is_refused(session):
+    with pytest.raises(ValueError, match="tumour"):
+        session.set_region(Region("tumour", np.ones(7, bool)))
+
+
+def test_counts_laid_beside_are_told_after_the_prediction_and_can_be_taken_away(session):
+    order = []
+    session.predictionChanged.connect(lambda _: order.append("prediction"))
+    session.measuredChanged.connect(lambda _: order.append("measured"))
+    measured = counts_of(session.adata)
+    session.set_measured(measured)
+    assert order == ["prediction", "measured"]
+    assert np.allclose(session.adata.layers[keys.MEASURED], np.log2(measured.X + 1))
+    session.set_measured(None)
+    assert session.measured is None
+    assert session.gene_map.values.why_not(Quantity.MEASURED)
+
+
+def test_another_prediction_forgets_the_counts_of_the_one_before(session):
+    session.set_measured(counts_of(session.adata))
+    heard = told(session.measuredChanged)
+    session.set_prediction(fake_prediction(25, n_genes=8, measured=False))
+    assert session.measured is None
+    assert heard == [None]
+
+
+def test_counts_of_another_slide_are_refused_and_change_nothing(session):
+    other = counts_of(session.adata)
+    other.obs_names = [f"x{i}" for i in range(25)]
+    before = session.adata.layers[keys.MEASURED].copy()
+    with pytest.raises(UserError):
+        session.set_measured(other)
+    assert session.measured is None
+    assert np.array_equal(session.adata.layers[keys.MEASURED], before)
+
+
+def test_a_pair_ends_with_the_next_gene(session):
+    heard = told(session.pairChanged)
+    session.show_pair("ERBB2", "VIM")
+    assert (session.gene, session.gene_beside) == ("ERBB2", "VIM")
+    session.select_gene("CDH1")
+    assert session.gene_beside is None
+    assert len(heard) == 2
+
+
+def test_keys_over_the_picture_show_what_the_list_of_shortcuts_says(session):
+    bound = {str(key): action for key, action in session.viewer.keymap.items()}
+    bound["Alt+3"](session.viewer)
+    assert session.gene_map.quantity is Quantity.MEASURED
+    session.set_measured(None)
+    bound["Alt+4"](session.viewer)  # no difference without truth: nothing happens
+    assert session.gene_map.quantity is Quantity.PREDICTED
+    listed = {shortcut.key for shortcut in SHORTCUTS}
+    assert {key for key in bound if key.startswith("Alt")} <= listed
+
+
+def test_the_kind_of_map_is_told_and_follows_the_gene(session):
+    heard = told(session.mapKindChanged)
+    session.set_map_kind(MapKind.LOCAL)
+    session.set_map_kind(MapKind.LOCAL)
+    session.select_gene("VIM")
+    assert heard == [MapKind.LOCAL]
+    assert [la.name for la in session.viewer.layers if la.visible] == ["VIM · local Moran's I (predicted)"]
+    session.set_prediction(None)
+    assert len(session.viewer.layers) == 0

@@ -1,0 +1,122 @@
+import pytest
+from napari.components import ViewerModel
+from tests.fakes import FakeSlide, fake_prediction
+
+from napari_flag import keys
+from napari_flag.gui.session import Session
+from napari_flag.gui.side_by_side_dock import SideBySideDock
+from napari_flag.layers.gene_values import Quantity
+from napari_flag.layers.local_map import MapKind
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()  # the dock brings the only window it needs
+
+
+@pytest.fixture
+def dock(viewer, qtbot):
+    viewer.add_image(FakeSlide().pixels, rgb=True, name="fake", scale=(0.5, 0.5), units=("um", "um"))
+    Session.of(viewer).set_prediction(fake_prediction(36))
+    dock = SideBySideDock(viewer)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: dock.scores is not None)
+    yield dock
+    qtbot.waitUntil(lambda: not dock._errands.running("scores"))
+    dock.close()
+
+
+def names(dock):
+    return [la.name for la in dock.canvas.model.layers if la.visible]
+
+
+def test_the_measured_gene_is_drawn_over_the_same_slide(dock):
+    assert names(dock) == ["fake", f"{dock.session.gene} · measured"]
+
+
+def test_cameras_are_linked_both_ways(dock, viewer):
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 12.0, 34.0), 3.0
+    assert tuple(dock.canvas.model.scene.camera.center) == (0, 12.0, 34.0)
+    assert dock.canvas.model.scene.camera.zoom == 3.0
+    dock.canvas.model.scene.camera.zoom = 5.0
+    dock.canvas.model.scene.camera.center = (0, 1.0, 2.0)
+    assert viewer.scene.camera.zoom == 5.0
+    assert tuple(viewer.scene.camera.center) == (0, 1.0, 2.0)
+
+
+def test_gene_colours_and_limits_follow_the_main_canvas(dock, viewer):
+    dock.session.select_gene("VIM")
+    assert names(dock)[-1] == "VIM · measured"
+    dock.session.gene_map.set_colormap("magma")
+    main, here = viewer.layers["VIM · predicted"], dock.canvas.model.layers["VIM · measured"]
+    assert here.colormap.name == "magma"
+    assert here.contrast_limits == main.contrast_limits
+    main.contrast_limits = (1.0, 2.0)
+    assert list(here.contrast_limits) == [1.0, 2.0]
+
+
+def test_scores_of_gene_and_section_are_shown(dock):
+    scores = dock.scores
+    assert f"{scores.genes[dock.session.gene].pcc:.2f}" in dock.gene_score.text()
+    assert f"{scores.overall['GSC']:.2f}" in dock._numbers["GSC"].text()
+    assert "10 genes" in dock.summary.text()
+
+
+def test_without_truth_the_reason_is_said_and_another_quantity_shown(dock):
+    dock.session.set_prediction(fake_prediction(36, measured=False))
+    assert "no measured expression" in dock.messages.texts[0]
+    assert names(dock)[-1].endswith(Quantity.SAMPLE.value)
+    assert dock.gene_score.isHidden()
+
+
+def test_a_section_seen_in_training_is_called_so(dock, qtbot):
+    adata = fake_prediction(36)
+    adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "C2"
+    dock.session.set_prediction(adata)
+    qtbot.waitUntil(lambda: dock.scores is not None)
+    assert any("trained on" in text for text in dock.messages.texts)
+
+
+def test_without_a_prediction_it_says_so(viewer, qtbot):
+    dock = SideBySideDock(viewer)
+    qtbot.addWidget(dock)
+    assert "No prediction yet" in dock.messages.texts[0]
+    dock.close()
+
+
+def test_a_closed_dock_lets_go_of_the_viewer(make_napari_viewer):
+    viewer = make_napari_viewer()
+    Session.of(viewer).set_prediction(fake_prediction(36))
+    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Side by side")
+    viewer.window.remove_dock_widget(dock)
+    before = dock.canvas.model.scene.camera.zoom
+    viewer.scene.camera.zoom = 7.5
+    dock.session.select_gene("VIM")
+    assert dock.canvas.model.scene.camera.zoom == before
+    assert len(dock.canvas.model.layers) == 0
+
+
+def test_the_slide_goes_when_it_goes_from_the_main_viewer(dock, viewer):
+    viewer.layers.remove("fake")
+    assert names(dock) == [f"{dock.session.gene} · measured"]
+
+
+def test_a_pair_shows_its_second_gene_here_in_the_same_quantity_until_the_next_gene(dock):
+    dock.session.show_pair("ERBB2", "VIM")
+    assert names(dock)[-1] == "VIM · predicted"
+    assert "VIM" in dock.title.text()
+    assert not dock.quantity.isEnabled()
+    dock.session.show_quantity(Quantity.SPREAD)
+    assert names(dock)[-1] == "VIM · spread"
+    dock.session.select_gene("CDH1")
+    assert names(dock)[-1] == "CDH1 · measured"
+    assert dock.quantity.isEnabled()
+
+
+def test_local_moran_of_the_measurement_is_drawn_beside_that_of_the_prediction(dock, viewer):
+    dock.session.set_map_kind(MapKind.LOCAL)
+    dock.session.select_gene("VIM")
+    assert names(dock)[-1] == "VIM · local Moran's I (measured)"
+    assert next(la.name for la in viewer.layers[::-1] if la.visible) == "VIM · local Moran's I (predicted)"
+    dock.session.set_map_kind(MapKind.EXPRESSION)
+    assert names(dock)[-1] == "VIM · measured"

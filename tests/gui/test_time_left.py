@@ -1,0 +1,88 @@
+import pytest
+
+from napari_flag.progress import Step, TimeLeft, Timings, say_duration
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_nothing_is_said_while_nothing_is_known():
+    assert TimeLeft(clock=Clock()).update(Step("Reading tiles", 0, 100)) is None
+
+
+def test_a_steady_stage_is_extrapolated():
+    clock = Clock()
+    left = TimeLeft(clock=clock)
+    left.update(Step("Reading tiles", 0, 100))
+    clock.now = 10.0
+    assert left.update(Step("Reading tiles", 25, 100)) == pytest.approx(30.0)
+
+
+def test_stages_still_to_come_are_counted_and_scaled_by_the_pace_so_far():
+    clock = Clock()
+    left = TimeLeft({"Reading tiles": 10.0, "Sampling": 20.0}, clock=clock)
+    assert left.update(Step("Reading tiles", 0, 100)) == pytest.approx(30.0)
+    clock.now = 5.0
+    assert left.update(Step("Reading tiles", 50, 100)) == pytest.approx(25.0)
+    clock.now = 20.0  # twice as slow as expected
+    assert left.update(Step("Sampling", 0, 50)) == pytest.approx(40.0)
+    clock.now = 30.0
+    assert left.update(Step("Sampling", 25, 50)) == pytest.approx(10.0)
+    assert left.seconds == {"Reading tiles": pytest.approx(20.0), "Sampling": pytest.approx(10.0)}
+
+
+def test_a_stage_without_total_falls_back_to_what_is_expected_of_it():
+    clock = Clock()
+    left = TimeLeft({"Loading": 4.0}, clock=clock)
+    left.update(Step("Loading", 0))
+    clock.now = 3.0
+    assert left.update(Step("Loading", 0)) == pytest.approx(1.0)
+    clock.now = 9.0
+    assert left.update(Step("Loading", 0)) == 0.0
+
+
+def test_timings_are_guessed_first_and_remembered_after_a_run(tmp_path):
+    timings = Timings(tmp_path / "new" / "timings.json", {"Sampling": 0.1})
+    assert timings.expected("cpu", 200) == {"Sampling": pytest.approx(20.0)}
+    assert not timings.known("cpu")
+    timings.record("cpu", {"Sampling": 50.0}, 100)
+    again = Timings(tmp_path / "new" / "timings.json", {"Sampling": 0.1})
+    assert again.known("cpu")
+    assert again.expected("cpu", 200) == {"Sampling": pytest.approx(100.0)}
+
+
+def test_a_damaged_timings_file_only_loses_the_timings(tmp_path):
+    file = tmp_path / "timings.json"
+    file.write_text('{"cpu": [1, 2]}')
+    assert Timings(file, {"Sampling": 0.1}).expected("cpu", 10) == {"Sampling": pytest.approx(1.0)}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (1, "a few seconds"),
+        (42, "about 40 s"),
+        (61, "about 1 min"),
+        (1000, "about 17 min"),
+        (3600, "about 1 h"),
+        (5400, "about 1 h 30 min"),
+    ],
+)
+def test_durations_are_said_as_a_person_would(seconds, words):
+    assert say_duration(seconds) == words
+
+
+def test_a_stage_served_from_a_cache_keeps_its_time_and_a_slow_run_counts_half(tmp_path):
+    timings = Timings(tmp_path / "timings.json", {"Reading tiles": 0.2})
+    timings.record("cpu", {"Reading tiles": 0.01, "Sampling": 10.0}, 100)
+    timings.record("cpu", {"Reading tiles": 0.01, "Sampling": 30.0}, 100)
+    expected = timings.expected("cpu", 100)
+    assert expected == {
+        "Reading tiles": pytest.approx(20.0),
+        "Sampling": pytest.approx(20.0),
+    }

@@ -1,0 +1,134 @@
+import gc
+import threading
+import time
+
+import pytest
+from qtpy.QtCore import QObject
+
+from napari_flag.gui.jobs import Job
+from napari_flag.progress import Step
+
+
+class Listener(QObject):
+    """Hears everything a job says."""
+
+    def __init__(self, job):
+        super().__init__()
+        self.steps, self.results, self.errors, self.cancels = [], [], [], 0
+        job.stepped.connect(self.steps.append)
+        job.finished.connect(self.results.append)
+        job.failed.connect(self.errors.append)
+        job.cancelled.connect(self._on_cancelled)
+
+    def _on_cancelled(self):
+        self.cancels += 1
+
+
+def counting(n, log=None, pause=0.0, **extra):
+    """Count to `n`, and say in `log` when it was closed."""
+    try:
+        for i in range(n):
+            time.sleep(pause)
+            yield Step("Counting", i, n, **extra)
+        return n
+    finally:
+        if log is not None:
+            log.append(threading.current_thread())
+
+
+def test_result_arrives_and_fast_steps_are_thinned_out(qtbot):
+    job = Job(counting(3_000), "Count")
+    heard = Listener(job)
+    with qtbot.waitSignal(job.ended):
+        job.start()
+    assert heard.results == [3_000]
+    assert heard.errors == []
+    assert heard.cancels == 0
+    assert 1 <= len(heard.steps) < 100
+    assert not job.running
+
+
+def test_steps_with_partial_results_or_notices_are_never_dropped(qtbot):
+    job = Job(counting(300, partial="rows"), "Count")
+    heard = Listener(job)
+    with qtbot.waitSignal(job.ended):
+        job.start()
+    assert [s.done for s in heard.steps] == list(range(300))
+
+
+def test_cancel_frees_the_window_within_a_second_and_closes_the_work(qtbot):
+    log = []
+    job = Job(counting(10**9, log, pause=0.01), "Count")
+    heard = Listener(job)
+    with qtbot.waitSignal(job.stepped):
+        job.start()
+    begun = time.monotonic()
+    with qtbot.waitSignal(job.cancelled):
+        job.cancel()
+    assert time.monotonic() - begun < 1.0
+    n_steps = len(heard.steps)
+    qtbot.waitUntil(lambda: len(log) == 1)
+    assert log[0] is not threading.main_thread()
+    qtbot.wait(50)
+    assert len(heard.steps) == n_steps
+    assert heard.results == []
+    assert heard.cancels == 1
+
+
+def test_cancel_frees_the_window_even_when_the_work_does_not_yield(qtbot):
+    release = threading.Event()
+
+    def stuck():
+        yield Step("Stuck", 0)
+        release.wait(10)
+        yield Step("Stuck", 1)
+
+    job = Job(stuck(), "Get stuck")
+    with qtbot.waitSignal(job.stepped):
+        job.start()
+    begun = time.monotonic()
+    with qtbot.waitSignal(job.cancelled, timeout=2000):
+        job.cancel()
+    assert time.monotonic() - begun < 1.0
+    release.set()
+    qtbot.waitUntil(lambda: job not in Job._running)
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), RuntimeError("as torch raises them")])
+def test_errors_are_handed_over_without_napari_popup(qtbot, error):
+    from napari.utils.notifications import notification_manager
+
+    def failing():
+        yield Step("Failing", 0)
+        raise error
+
+    job = Job(failing(), "Fail")
+    heard = Listener(job)
+    before = len(notification_manager.records)
+    with qtbot.waitSignal(job.ended):
+        job.start()
+    assert heard.errors == [error]
+    assert heard.results == []
+    assert len(notification_manager.records) == before
+
+
+def test_a_listener_that_is_gone_is_not_told(qtbot):
+    log = []
+    job = Job(counting(20, log, pause=0.01), "Count")
+    heard = Listener(job)
+    with qtbot.waitSignal(job.stepped):
+        job.start()
+    heard.deleteLater()
+    del heard
+    gc.collect()
+    with qtbot.waitSignal(job.finished):
+        pass
+    assert len(log) == 1
+
+
+def test_nobody_needs_to_hold_the_job(qtbot):
+    log = []
+    Job(counting(5, log, pause=0.01), "Count").start()
+    gc.collect()
+    qtbot.waitUntil(lambda: len(log) == 1)
+    qtbot.waitUntil(lambda: not Job._running)

@@ -1,0 +1,80 @@
+import pytest
+
+from napari_flag.gene_names import GeneNames, Hit, look_up
+
+GENES = ("IGKC", "ERBB2", "CD274", "MKI67", "TP53", "CDH1", "VIM", "KRT19", "KRT8", "SKRT1", "ESR1")
+
+
+@pytest.fixture
+def names():
+    return GeneNames(GENES, "her2st")
+
+
+@pytest.mark.parametrize(
+    ("typed", "gene"),
+    [
+        ("HER2", "ERBB2"), ("her-2", "ERBB2"), ("PD-L1", "CD274"), ("pdl1", "CD274"),
+        ("Ki67", "MKI67"), ("ki 67", "MKI67"), ("p53", "TP53"), ("E-cadherin", "CDH1"),
+        ("vimentin", "VIM"), ("ER", "ESR1"), ("esr1", "ESR1"), ("Estrogen receptor", "ESR1"),
+    ],
+)  # fmt: skip
+def test_names_pathologists_use_are_resolved(names, typed, gene):
+    assert names.resolve(typed).gene == gene
+    assert names.search(typed)[0].gene == gene
+
+
+def test_search_puts_prefix_before_within(names):
+    assert [hit.gene for hit in names.search("krt")] == ["KRT19", "KRT8", "SKRT1"]
+
+
+def test_search_says_which_alias_matched(names):
+    assert names.search("her") == [Hit("ERBB2", "HER2")]
+
+
+def test_empty_search_lists_all_in_the_order_of_the_model(names):
+    assert [hit.gene for hit in names.search(" ")] == list(GENES)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("CD20", "gene MS4A1, which is not among the 11 genes of her2st"),
+        ("MT-CO1", "mitochondrial"),
+        ("RPL13", "ribosomal"),
+        ("ENSG00000141736", "Ensembl"),
+        ("ERBB4", "Similar names: ERBB2"),
+        ("nonsense", "not among the 11 genes of her2st"),
+    ],
+)
+def test_a_gene_that_is_not_there_comes_with_the_reason(names, name, reason):
+    assert names.resolve(name) is None
+    assert reason in names.why_not(name)
+
+
+@pytest.mark.parametrize("separator", ["\n", ", ", "\t", " ", ";", "\r\n"])
+def test_a_pasted_list_is_split_into_known_and_unknown(names, separator):
+    pasted = names.split(separator.join(["HER2", "KRT8", '"CDH1"', "XYZ1", "krt8"]))
+    assert pasted.known == ("ERBB2", "KRT8", "CDH1")
+    assert [name for name, _ in pasted.unknown] == ["XYZ1"]
+
+
+def test_look_up_lists_matches_while_typing(names):
+    assert look_up(names, "kr").genes == ("KRT19", "KRT8", "SKRT1")
+    assert look_up(names, "").genes is None
+
+
+def test_look_up_reports_a_pasted_list(names):
+    found = look_up(names, "HER2 KRT8 FOO1 BAR2")
+    assert found.genes == ("ERBB2", "KRT8")
+    assert found.message == "2 of 4 genes found. Not in this model: FOO1, BAR2."
+    assert len(found.reasons) == 2
+
+
+def test_look_up_explains_a_single_missing_gene(names):
+    found = look_up(names, "CD20")
+    assert found.genes == ()
+    assert "MS4A1" in found.message
+
+
+def test_look_up_takes_words_without_any_gene_for_one_name(names):
+    assert look_up(names, "some thing").message.startswith("some thing is not among")

@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from tests.fakes import fake_prediction
+
+from napari_flag import keys
+from napari_flag.layers.gene_map import GeneMap
+from napari_flag.layers.gene_values import Quantity
+from napari_flag.layers.local_map import (
+    CLASS_COLOURS,
+    CLASS_MEANINGS,
+    LocalMap,
+    MapKind,
+    find_classes,
+    text_overlay_of,
+)
+from napari_flag.progress import finish
+from napari_flag.statistics.local_moran import CLASSES, local_moran
+
+
+class Maps:
+    """A viewer with both maps, joined as `Session` joins them."""
+
+    def __init__(self, adata):
+        self.viewer = ViewerModel()
+        self.gene_map = GeneMap(self.viewer, self.changed)
+        self.local = LocalMap(self.viewer, self.gene_map)
+        self.gene_map.set_prediction(adata)
+        self.gene_map.show([adata.var_names[0]])
+
+    def changed(self):
+        if hasattr(self, "local"):
+            self.local.refresh()
+
+    @property
+    def names(self):
+        return [layer.name for layer in self.viewer.layers if layer.visible]
+
+    def painted(self, spot):
+        lookup = self.gene_map.raster.lookup
+        return float(self.local.layer.data[lookup == spot + 1][0])
+
+
+@pytest.fixture
+def maps():
+    return Maps(fake_prediction(64, n_genes=6))
+
+
+def test_every_class_has_a_colour_and_a_meaning():
+    assert len(CLASSES) == len(CLASS_COLOURS) == len(CLASS_MEANINGS)
+    assert len(set(CLASS_COLOURS)) == len(CLASSES)
+
+
+def test_local_moran_takes_the_place_of_the_gene_and_gives_it_back(maps):
+    maps.local.set_kind(MapKind.LOCAL)
+    assert maps.names == ["ERBB2 · local Moran's I (predicted)"]
+    maps.gene_map.show(["ESR1"])
+    assert maps.names == ["ESR1 · local Moran's I (predicted)"]
+    maps.local.set_kind(MapKind.EXPRESSION)
+    assert maps.names == ["ESR1 · predicted"]
+    assert len(maps.viewer.layers) == 2
+
+
+def test_its_values_are_those_of_the_statistic(maps):
+    maps.local.set_kind(MapKind.LOCAL)
+    key = ("ERBB2", Quantity.PREDICTED)
+    _, graph = maps.local.neighbours(Quantity.PREDICTED)
+    found = finish(local_moran(maps.local.values(key), graph.weights, permutations=9))
+    assert [maps.painted(spot) for spot in (0, 20, 63)] == pytest.approx(found.I[[0, 20, 63]], rel=1e-5)
+    low, high = maps.local.layer.contrast_limits
+    assert low == -high
+
+
+def test_classes_are_blank_until_they_are_handed_in_and_never_of_another_gene(maps):
+    maps.local.set_kind(MapKind.CLASSES)
+    assert np.isnan(maps.local.layer.data).all()
+    key = maps.local.key
+    _, graph = maps.local.neighbours(key[1])
+    found = finish(local_moran(maps.local.values(key), graph.weights, permutations=999))
+    maps.local.set_found({key: found})
+    shown = [int(maps.painted(spot)) for spot in range(64)]
+    assert shown == np.where(found.p <= 0.05, found.quadrants, 0).tolist()
+    assert any(shown)
+    maps.gene_map.show(["ESR1"])
+    assert np.isnan(maps.local.layer.data).all()
+    maps.gene_map.show(["ERBB2"])
+    assert [int(maps.painted(spot)) for spot in range(64)] == shown
+    maps.local.set_corrected(True)
+    assert [int(maps.painted(spot)) for spot in range(64)] == np.where(
+        found.q <= 0.05, found.quadrants, 0
+    ).tolist()
+
+
+def test_the_spot_under_the_mouse_tells_its_class(maps):
+    maps.local.set_kind(MapKind.CLASSES)
+    key = maps.local.key
+    _, graph = maps.local.neighbours(key[1])
+    found = finish(local_moran(maps.local.values(key), graph.weights, permutations=999))
+    maps.local.set_found({key: found})
+    y_x = maps.gene_map.values.adata.obsm[keys.SPATIAL][9][::-1] * 0.5
+    text = maps.gene_map.hover_text(y_x)
+    number = maps.local.classes(key)[9]
+    assert f"{CLASSES[number]}, {CLASS_MEANINGS[number]} (p {found.p[9]:.2g}" in text
+
+
+def test_measured_spots_alone_count_for_the_measured_map():
+    adata = fake_prediction(64, n_genes=6)
+    adata.layers[keys.MEASURED][:10] = np.nan
+    maps = Maps(adata)
+    maps.gene_map.set_quantity(Quantity.MEASURED)
+    maps.local.set_kind(MapKind.LOCAL)
+    seen, graph = maps.local.neighbours(Quantity.MEASURED)
+    assert (seen.sum(), graph.weights.shape[0]) == (54, 54)
+    assert np.isnan(maps.painted(3))
+    assert np.isfinite(maps.painted(30))
+
+
+def test_another_prediction_forgets_the_classes_of_the_one_before(maps):
+    maps.local.set_kind(MapKind.CLASSES)
+    key = maps.local.key
+    _, graph = maps.local.neighbours(key[1])
+    maps.local.set_found({key: finish(local_moran(maps.local.values(key), graph.weights, permutations=9))})
+    maps.gene_map.set_prediction(fake_prediction(64, n_genes=6, seed=5))
+    assert maps.local.found(key) is None
+    assert maps.names == ["ERBB2 · clusters (predicted)"]
+
+
+def test_a_layer_the_person_deleted_is_drawn_again(maps):
+    maps.local.set_kind(MapKind.LOCAL)
+    maps.viewer.layers.remove(maps.local.layer)
+    maps.gene_map.show(["ESR1"])
+    assert maps.names == ["ESR1 · local Moran's I (predicted)"]
+
+
+def test_what_is_missing_is_computed_once(maps):
+    assert maps.local.missing() == []
+    maps.local.set_kind(MapKind.CLASSES)
+    found = finish(find_classes(maps.local.missing()))
+    assert set(found) == {("ERBB2", Quantity.PREDICTED)}
+    maps.local.set_found(found)
+    assert maps.local.missing() == []
+    assert np.isfinite(maps.painted(0))
+
+
+def test_the_classes_are_named_on_the_canvas_while_they_are_shown_and_no_text_of_others_is_touched(maps):
+    overlay = text_overlay_of(maps.viewer)
+    maps.local.set_kind(MapKind.CLASSES)
+    assert "3  low among low" in overlay.text.splitlines()
+    assert overlay.visible
+    maps.local.set_kind(MapKind.LOCAL)
+    assert not overlay.visible
+    overlay.text, overlay.visible = "mine", True
+    maps.local.set_kind(MapKind.CLASSES)
+    maps.local.set_kind(MapKind.EXPRESSION)
+    assert (overlay.text, overlay.visible) == ("mine", True)
+
+
+def test_the_layer_controls_are_those_of_the_picture_looked_at(maps):
+    selection = maps.viewer.layers.selection
+    maps.local.set_kind(MapKind.LOCAL)
+    maps.gene_map.show(["ESR1"])
+    assert selection.active is maps.local.layer
+    maps.local.set_kind(MapKind.EXPRESSION)
+    assert selection.active is maps.gene_map.layer(Quantity.PREDICTED)

@@ -1,0 +1,67 @@
+import numpy as np
+import pandas as pd
+import pytest
+from napari.components import ViewerModel
+from tests.fakes import fake_prediction
+
+from napari_flag import keys
+from napari_flag.analysis.domains import (
+    LABELS,
+    MEASURED,
+    PREDICTED,
+    domain_names,
+    find_missing,
+    read_domains,
+    read_for,
+    told_agreement,
+)
+from napari_flag.analysis.structure import write_labels
+from napari_flag.errors import UserError
+from napari_flag.layers.gene_map import GeneMap
+from napari_flag.layers.region_shapes import collect
+from napari_flag.progress import finish
+
+
+@pytest.fixture
+def adata():
+    return fake_prediction(100, n_genes=20)
+
+
+def write(path, labels):
+    path.write_text("\n".join(["spot\tlabel", *(f"{spot}\t{label}" for spot, label in labels.items())]))
+    return path
+
+
+def test_reading_changes_nothing_and_refuses_the_labels_of_another_slide(adata, tmp_path):
+    path = write(tmp_path / "labels.tsv", {adata.obs_names[0]: "fat"})
+    assert finish(read_for(adata, path)).by_spot == {adata.obs_names[0]: "fat"}
+    assert keys.LABEL not in adata.obs
+    with pytest.raises(UserError, match="None of the spots"):
+        finish(read_for(adata, write(tmp_path / "other.tsv", {"elsewhere": "fat"})))
+
+
+def test_labels_are_numbered_by_name_and_clusters_by_number(adata, tmp_path):
+    named = dict(zip(adata.obs_names, ["tumour", "fat", "connective tissue"], strict=False))
+    write_labels(adata, finish(read_for(adata, write(tmp_path / "labels.tsv", named))))
+    assert domain_names(adata, LABELS) == ("connective tissue", "fat", "tumour")
+    assert read_domains(adata, LABELS)[:4].tolist() == [3, 2, 1, 0]
+    adata.obs[keys.LABEL] = pd.Categorical(np.resize(["2", "10", "1"], 100))
+    assert domain_names(adata, LABELS) == ("1", "2", "10")
+    told = [entry.region.name for entry in collect(ViewerModel(), GeneMap(ViewerModel()), adata, LABELS)]
+    assert told == ["Label 1", "Label 2", "Label 10"]
+    assert read_domains(adata, LABELS)[:3].tolist() == [2, 3, 1]
+
+
+def test_domains_that_are_missing_are_found_and_those_there_are_kept(adata, tmp_path):
+    assert told_agreement(adata) == ""
+    mine = pd.Categorical(np.resize(["1", "2"], 100))
+    adata.obs[keys.DOMAIN] = mine
+    same = dict(zip(adata.obs_names, ["a" if number == "1" else "b" for number in mine], strict=True))
+    write_labels(adata, finish(read_for(adata, write(tmp_path / "labels.tsv", same))))
+    told = told_agreement(adata)
+    assert told == "100 of 100 spots are labelled. Domains to labels: prediction ARI 1.00, NMI 1.00."
+    finish(find_missing(adata, "leiden"))
+    assert list(adata.obs[keys.DOMAIN]) == list(mine)
+    assert read_domains(adata, MEASURED) is not None
+    assert read_domains(adata, PREDICTED)[:2].tolist() == [1, 2]
+    assert "; truth ARI" in told_agreement(adata)

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import shapely
+from tests.fakes import fake_prediction
+
+from napari_flag import keys
+from napari_flag.analysis.domains import MEASURED, PREDICTED, domain_agreement, find, read_domains
+from napari_flag.analysis.regions import compare_regions, enrich, mask_of, sources
+from napari_flag.errors import UserError
+from napari_flag.progress import finish
+from napari_flag.statistics.markers import differential_genes
+
+
+@pytest.fixture
+def adata():
+    """Six of 20 genes are raised in the left half, in prediction and truth."""
+    adata = fake_prediction(100, n_genes=20)
+    rng = np.random.default_rng(3)
+    left = adata.obsm[keys.SPATIAL][:, 0] < 2200
+    for values in (adata.X, adata.layers[keys.MEASURED]):
+        values[:] = rng.normal(3, 0.3, values.shape)
+        values[left, :6] += 2
+    adata.uns["left"] = left
+    return adata
+
+
+def test_raised_genes_come_first_in_both_and_agree(adata):
+    numbers = finish(compare_regions(adata, adata.uns["left"], None))
+    raised = set(adata.var_names[:6])
+    assert set(numbers.rankings[PREDICTED][:6]) == set(numbers.rankings[MEASURED][:6]) == raised
+    assert set(numbers.raised(PREDICTED)) >= raised
+    at_20 = numbers.overlaps[0]
+    assert (at_20.shared, at_20.of, at_20.chance) == (20, 20, 20.0)
+    first = numbers.genes.iloc[0]
+    assert first.difference_predicted == pytest.approx(2, abs=0.3)
+    assert first.inside_measured - first.outside_measured == pytest.approx(first.difference_measured)
+
+
+def test_numbers_are_those_of_the_statistics(adata):
+    numbers = finish(compare_regions(adata, adata.uns["left"], None))
+    alone = differential_genes(adata.X, list(adata.var_names), adata.uns["left"]).set_index("gene")
+    here = numbers.genes.set_index("gene").loc[alone.index]
+    assert here.q_predicted.to_numpy() == pytest.approx(alone.q.to_numpy())
+    assert here.score_predicted.to_numpy() == pytest.approx(alone.score.to_numpy())
+
+
+def test_a_prediction_alone_is_enough(adata):
+    del adata.layers[keys.MEASURED]
+    assert sources(adata) == (PREDICTED,)
+    numbers = finish(compare_regions(adata, adata.uns["left"], None))
+    assert numbers.overlaps == ()
+    assert "q_measured" not in numbers.genes
+
+
+def test_spots_and_genes_not_measured_are_left_out_of_the_truth_alone(adata):
+    adata.layers[keys.MEASURED][:10] = np.nan
+    adata.layers[keys.MEASURED][:, 19] = np.nan
+    numbers = finish(compare_regions(adata, adata.uns["left"], None))
+    assert sum(numbers.spots[PREDICTED]) == 100
+    assert sum(numbers.spots[MEASURED]) == 90
+    unmeasured = numbers.genes.set_index("gene").loc[adata.var_names[19]]
+    assert np.isnan(unmeasured.q_measured)
+    assert np.isfinite(unmeasured.q_predicted)
+
+
+def test_two_regions_may_not_share_spots(adata):
+    with pytest.raises(UserError, match="lie in both regions"):
+        finish(compare_regions(adata, adata.uns["left"], np.ones(100, bool)))
+
+
+def test_gene_sets_of_the_raised_genes_are_found(adata):
+    numbers = finish(compare_regions(adata, adata.uns["left"], None))
+    sets = {"raised": tuple(adata.var_names[:6]), "other": tuple(adata.var_names[10:16])}
+    found = enrich(numbers, sets)
+    for source in (PREDICTED, MEASURED):
+        first = found[source].iloc[0]
+        assert (first["set"], first.overlap, first["size"]) == ("raised", 6, 6)
+        assert first.q < 0.01
+
+
+def test_no_set_is_found_where_nothing_is_raised(adata):
+    adata.X[:] = np.random.default_rng(0).normal(3, 0.3, adata.shape)
+    numbers = finish(compare_regions(adata, adata.uns["left"], None))
+    found = enrich(numbers, {"some": tuple(adata.var_names[:6])})
+    assert found[PREDICTED].overlap.tolist() == [0]
+
+
+@pytest.mark.parametrize("method", ["leiden", "k-means"])
+def test_domains_are_written_as_scanpy_writes_clusters_and_read_back(adata, method, tmp_path):
+    numbers = finish(find(adata, PREDICTED, method))
+    assert numbers.min() == 1
+    assert adata.obs[keys.DOMAIN].cat.categories[0] == "1"
+    assert np.array_equal(read_domains(adata, PREDICTED), numbers)
+    left = adata.uns["left"]
+    assert not set(numbers[left]) & set(numbers[~left])
+    del adata.uns["left"]
+    adata.write_h5ad(tmp_path / "with_domains.h5ad")
+    import anndata
+
+    again = anndata.read_h5ad(tmp_path / "with_domains.h5ad")
+    assert np.array_equal(read_domains(again, PREDICTED), numbers)
+
+
+def test_domains_of_prediction_and_truth_are_held_against_each_other(adata):
+    assert domain_agreement(adata) is None
+    adata.layers[keys.MEASURED][:5] = np.nan
+    for source in (PREDICTED, MEASURED):
+        finish(find(adata, source, "leiden"))
+    assert (read_domains(adata, MEASURED)[:5] == 0).all()
+    assert domain_agreement(adata).ari > 0.3
+
+
+def test_a_polygon_holds_the_spots_whose_centre_lies_inside(adata):
+    xy = adata.obsm[keys.SPATIAL]
+    inside = mask_of([shapely.box(0, 0, 900, 900), shapely.box(3900, 3900, 4100, 4100)], xy)
+    assert [adata.obs_names[i] for i in np.flatnonzero(inside)] == ["0_0", "0_1", "1_0", "1_1", "9_9"]

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from tests.fakes import fake_prediction
+
+from napari_flag import keys
+from napari_flag.analysis.coexpression import correlate, sets_within
+from napari_flag.analysis.compare import score_section
+from napari_flag.errors import UserError
+from napari_flag.progress import finish
+from napari_flag.statistics.coexpression import gene_order
+
+
+def test_correlations_are_those_of_numpy_in_the_order_of_the_truth():
+    adata = fake_prediction(100, n_genes=12)
+    genes = list(adata.var_names[:6])
+    found = finish(correlate(adata, genes))
+    truth = np.corrcoef(adata.layers[keys.MEASURED][:, :6].T.astype(float))
+    order = gene_order(truth)
+    assert found.genes == tuple(genes[i] for i in order)
+    assert np.allclose(found.measured, truth[np.ix_(order, order)])
+    assert np.allclose(found.predicted, np.corrcoef(adata[:, list(found.genes)].X.T.astype(float)))
+
+
+def test_gsc_of_all_genes_is_that_of_the_section_scores_and_is_not_computed_twice():
+    adata = fake_prediction(100, n_genes=12)
+    overall = score_section(adata).overall["GSC"]
+    assert finish(correlate(adata, adata.var_names[:6])).gsc_all == pytest.approx(overall)
+    assert finish(correlate(adata, adata.var_names)).gsc == pytest.approx(overall)
+    assert finish(correlate(adata, adata.var_names[:6], overall=0.5)).gsc_all == 0.5
+
+
+def test_without_truth_the_prediction_orders_itself():
+    adata = fake_prediction(64, n_genes=8, measured=False)
+    found = finish(correlate(adata, adata.var_names))
+    assert found.measured is None
+    assert np.isnan(found.gsc)
+    assert list(found.table().columns) == ["first", "second", "predicted"]
+    order = gene_order(np.corrcoef(adata.X.T.astype(float)))
+    assert found.genes == tuple(adata.var_names[order])
+    both = found.triangles()
+    assert np.isnan(np.diag(both)).all()
+    assert np.array_equal(np.tril(both, -1), np.tril(found.predicted, -1))
+
+
+def test_truth_stands_above_the_diagonal_and_prediction_below():
+    adata = fake_prediction(64, n_genes=6)
+    found = finish(correlate(adata, adata.var_names))
+    both = found.triangles()
+    assert np.array_equal(both[np.triu_indices(6, 1)], found.measured[np.triu_indices(6, 1)])
+    assert np.array_equal(both[np.tril_indices(6, -1)], found.predicted[np.tril_indices(6, -1)])
+
+
+def test_a_table_names_each_pair_once():
+    adata = fake_prediction(64, n_genes=6)
+    table = finish(correlate(adata, adata.var_names)).table()
+    assert len(table) == 15
+    assert len({frozenset(pair) for pair in zip(table["first"], table["second"], strict=True)}) == 15
+
+
+def test_spots_and_genes_not_measured_are_left_out():
+    adata = fake_prediction(64, n_genes=6)
+    adata.layers[keys.MEASURED][:9] = np.nan
+    adata.layers[keys.MEASURED][:, 4] = np.nan
+    found = finish(correlate(adata, adata.var_names))
+    assert found.spots == 55
+    assert adata.var_names[4] not in found.genes
+    assert np.isfinite(found.measured).all()
+
+
+def test_one_gene_is_not_enough_and_that_is_said():
+    adata = fake_prediction(64, n_genes=6)
+    with pytest.raises(UserError, match="needs two"):
+        finish(correlate(adata, ["VIM", "NOT_THERE"]))
+
+
+def test_sets_with_too_few_genes_here_are_not_offered():
+    sets = {"many": ("ERBB2", "VIM", "NONE"), "one": ("ERBB2", "NONE"), "none": ("X", "Y")}
+    assert sets_within(sets, ["ERBB2", "VIM"]) == {"many": (("ERBB2", "VIM"), 3)}
+
+
+def test_without_depth_each_spot_is_held_against_its_own_mean():
+    adata = fake_prediction(64, n_genes=8)
+    found = finish(correlate(adata, adata.var_names[:5], depth=False))
+    shares = adata.X - adata.X.mean(axis=1, keepdims=True)
+    expected = np.corrcoef(shares[:, [list(adata.var_names).index(g) for g in found.genes]].T.astype(float))
+    assert np.allclose(found.predicted, expected, atol=1e-5)

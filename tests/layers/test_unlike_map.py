@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from tests.fakes import MPP, fake_prediction
+
+from napari_flag import keys
+from napari_flag.layers.gene_map import GeneMap
+from napari_flag.layers.overlays import LIMITS, UNLIKE_NAME, UnlikeMap, hover_part, paint_rings, warning_of
+from napari_flag.layers.raster import raster_of
+
+WARNING = "80 % of the spots look unlike the tissue this model was trained on."
+
+
+def judged(n_spots=25, warning=WARNING):
+    adata = fake_prediction(n_spots)
+    adata.obs[keys.DISTANCE] = np.linspace(0.2, 1.8, n_spots, dtype=np.float32)
+    adata.obs[keys.UNLIKE] = np.linspace(0.0, 0.999, n_spots, dtype=np.float32)
+    told = {keys.UNLIKE_FROM: 0.95, keys.SHARE_UNLIKE: 0.8}
+    adata.uns[keys.PROVENANCE][keys.FAMILIARITY] = told | ({keys.UNLIKE_WARNING: warning} if warning else {})
+    return adata
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()
+
+
+def test_a_slide_mostly_unlike_is_ringed_from_the_start_and_any_other_on_demand(viewer):
+    unlike = UnlikeMap(viewer)
+    unlike.set_prediction(judged())
+    assert unlike.layer.visible
+    unlike.set_prediction(judged(warning=None))
+    assert not unlike.layer.visible
+    assert [layer.name for layer in viewer.layers] == [UNLIKE_NAME]
+
+
+def test_a_prediction_that_was_not_judged_gets_no_layer_no_warning_and_no_hover(viewer):
+    unlike = UnlikeMap(viewer)
+    unlike.set_prediction(judged())
+    unlike.set_prediction(fake_prediction(25))
+    assert unlike.layer is None
+    assert len(viewer.layers) == 0
+    assert warning_of(fake_prediction(25)) is None
+    assert warning_of(None) is None
+    assert hover_part(fake_prediction(25), 3) is None
+    unlike.set_prediction(None)
+
+
+def test_a_ring_carries_the_spots_distance_and_leaves_its_gene_visible():
+    adata = judged()
+    raster = raster_of(adata)
+    values = adata.obs[keys.DISTANCE].to_numpy()
+    picture = paint_rings(raster, values)
+    for spot in (0, 12, 24):
+        disc = raster.index == spot
+        seen = picture[disc]
+        ring = np.isfinite(seen)
+        np.testing.assert_allclose(seen[ring], values[spot], rtol=1e-6)
+        assert 0.3 < ring.mean() < 0.7
+        rows, cols = np.nonzero(disc)
+        assert np.isnan(picture[round(rows.mean()), round(cols.mean())])
+    assert np.isnan(picture[raster.index < 0]).all()
+
+
+def test_the_middle_of_the_colours_is_where_unlike_begins(viewer):
+    unlike = UnlikeMap(viewer)
+    unlike.set_prediction(judged())
+    assert tuple(unlike.layer.contrast_limits) == LIMITS
+    near, just, far = unlike.layer.colormap.map(np.array([0.45, 0.51, 1.0]))
+    assert near[3] < 0.5 < just[3]
+    assert just[1] > far[1]
+
+
+def test_it_lies_where_the_genes_lie_and_leaves_the_selection_alone(viewer):
+    adata = judged()
+    genes, unlike = GeneMap(viewer), UnlikeMap(viewer)
+    genes.set_prediction(adata)
+    genes.show(["ERBB2"])
+    chosen = viewer.layers.selection.active
+    unlike.set_prediction(adata)
+    assert viewer.layers.selection.active is chosen
+    gene = viewer.layers[0]
+    np.testing.assert_allclose(unlike.layer.scale, gene.scale)
+    np.testing.assert_allclose(unlike.layer.translate, gene.translate)
+    assert unlike.layer.units == gene.units
+
+
+def test_hover_over_a_spot_tells_how_far_it_lies(viewer):
+    adata = judged()
+    genes = GeneMap(viewer)
+    genes.set_prediction(adata)
+    genes.show(["ERBB2"])
+    text = genes.hover_text(adata.obsm[keys.SPATIAL][24][::-1] * MPP)
+    assert text.endswith("farther from the training tissue than 99 % of it")
+    assert "predicted" in text
+
+
+def test_a_layer_the_user_deleted_stays_away_until_the_next_prediction(viewer):
+    unlike = UnlikeMap(viewer)
+    unlike.set_prediction(judged())
+    viewer.layers.clear()
+    assert unlike.layer is None
+    unlike.set_prediction(judged())
+    assert unlike.layer is not None

@@ -1,0 +1,197 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from tests.fakes import fake_prediction
+from tests.test_matching import counts_for
+
+from napari_flag import keys
+from napari_flag.analysis.compare import compare
+from napari_flag.errors import UserError
+from napari_flag.progress import finish
+from napari_flag.report import write_report
+from napari_flag.report.findings import MAPS, TOPS, gather
+
+VOID = {"meta", "input", "br", "path", "use", "image", "rect"}
+
+
+class Outline(HTMLParser):
+    """Collects what a reader would find, and whether every element is closed where it should be."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.headings, self.sources, self.rows = [], [], [], [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.ids += [given["id"]] if "id" in given else []
+        self.sources += [given[key] for key in ("src", "href", "xlink:href") if key in given]
+        if tag not in VOID:
+            self.open.append(tag)
+        self.rows += tag == "tr" and "tbody" in self.open and "table" in self.open
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] == ["h2"]:
+            self.headings.append(data)
+
+
+@pytest.fixture(scope="module")
+def prediction():
+    return fake_prediction(n_spots=64, n_genes=60)
+
+
+@pytest.fixture(scope="module")
+def page(prediction, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    path = finish(write_report(prediction, counts_for(prediction), folder, command="napari-flag compare a b"))
+    assert path == folder / "fake_report.html"
+    return path.read_text("utf-8")
+
+
+def test_the_page_stands_alone_and_is_well_formed(page):
+    outline = Outline(page)
+    assert outline.open == []
+    assert len(set(outline.ids)) == len(outline.ids)
+    assert all(source.startswith(("#", "data:")) for source in outline.sources)
+    assert not re.search(r"@import|url\((?!#)|<link|fetch\(|XMLHttp", page)
+
+
+def test_every_reference_inside_a_picture_leads_to_something_in_it(page):
+    outline = Outline(page)
+    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page))
+    assert used
+    assert {a or b for a, b in used} <= set(outline.ids)
+
+
+def test_all_the_figures_are_there_with_truth(page):
+    assert Outline(page).headings == [
+        "How good it is", "The slide", "Gene maps", "Spatial pattern, gene by gene", "Co-expression",
+        "Spatial domains", "Marker genes of the domains", "Calibration of the spread", "All genes",
+        "How it was made",
+    ]  # fmt: skip
+
+
+def test_the_scores_are_those_of_compare(page, prediction):
+    scores = compare(prediction, counts_for(prediction)).scores["X"]
+    for metric in ("PCC", "MSE", "GSC", "SSC"):
+        assert f"<b>{scores.values[metric]:.3f}</b>" in page
+        low, high = scores.intervals[metric]
+        assert f"[{low:.3f}, {high:.3f}]" in page
+
+
+def test_every_gene_has_a_row_and_what_is_needed_to_repeat_it_is_said(page, prediction):
+    table = page[page.index('id="genes-table"') : page.index('id="provenance"')]
+    assert all(f"<i>{gene}</i>" in table for gene in prediction.var_names)
+    made = page[page.index('id="provenance"') :]
+    for said in ("0" * 64, "fake-weights", "embedded", "set by hand", "napari-flag compare a b", "µm per px"):
+        assert said in made
+
+
+def test_text_takes_the_colour_of_the_page(page):
+    assert "currentColor" in page
+    assert "#010203" not in page
+
+
+def test_the_same_seed_gives_the_same_page(page, prediction, tmp_path):
+    again = finish(
+        write_report(prediction, counts_for(prediction), tmp_path, command="napari-flag compare a b")
+    )
+    assert again.read_text("utf-8") == page
+
+
+def test_without_truth_there_is_a_page_that_claims_no_score(prediction, tmp_path):
+    outline = Outline(finish(write_report(prediction, None, tmp_path)).read_text("utf-8"))
+    assert outline.headings == [
+        "The slide", "Gene maps", "Co-expression", "Spatial domains", "All genes", "How it was made"
+    ]  # fmt: skip
+
+
+def test_the_prediction_handed_in_is_not_changed(prediction, tmp_path):
+    before = prediction.copy()
+    finish(write_report(prediction, counts_for(prediction), tmp_path))
+    assert set(prediction.layers) == set(before.layers)
+    assert list(prediction.obs) == list(before.obs)
+
+
+def test_a_slide_unlike_the_training_tissue_is_said_first(prediction, tmp_path):
+    adata = prediction.copy()
+    warning = "80 % of the spots look unlike <this>."
+    adata.uns[keys.PROVENANCE][keys.FAMILIARITY] = {keys.UNLIKE_WARNING: warning}
+    page = finish(write_report(adata, None, tmp_path)).read_text("utf-8")
+    assert page.index("80 % of the spots look unlike &lt;this&gt;.") < page.index("<h2")
+
+
+def test_domains_and_markers_are_those_of_the_matched_spots():
+    adata = fake_prediction(n_spots=64, n_genes=60)
+    counts = counts_for(adata)[8:].copy()
+    found = finish(gather(adata, counts))
+    assert (found.domains[:8] == -1).all()
+    assert (found.domains[8:] >= 0).all()
+    assert 0 < found.likeness.ari <= 1
+    overlap = found.markers[0].overlaps[0]
+    assert overlap.of == TOPS[0]
+    assert overlap.chance == pytest.approx(20 * 20 / 60)
+    assert len(found.shown) == len(set(found.shown)) == MAPS
+
+
+def test_maps_are_not_of_the_same_pattern_again_and_again():
+    adata = fake_prediction(n_spots=64, n_genes=20)
+    adata.X[:, :8] = adata.X[:, :1]
+    shown = finish(gather(adata, None)).shown
+    assert len(set(shown) & set(adata.var_names[:8])) <= 1
+
+
+def test_few_spots_and_genes_still_have_a_page(tmp_path):
+    small = fake_prediction(n_spots=9, n_genes=2)
+    page = finish(write_report(small, counts_for(small), tmp_path)).read_text("utf-8")
+    assert Outline(page).headings == [
+        "How good it is",
+        "The slide",
+        "Gene maps",
+        "Calibration of the spread",
+        "All genes",
+        "How it was made",
+    ]
+
+
+def test_odd_predictions_have_a_page_too(tmp_path):
+    """No array, no resolution, no spread, a gene that never changes, another never seen."""
+    adata = fake_prediction(n_spots=36, n_genes=12)
+    adata.X[:, 3] = 1.0
+    adata.layers[keys.MEASURED][:, 5] = 0.0
+    counts = counts_for(adata)
+    counts.X[:, 5] = 0
+    adata.X = sparse.csr_matrix(adata.X)
+    for column in (keys.ARRAY_ROW, keys.ARRAY_COL):
+        del adata.obs[column]
+    del adata.uns[keys.SPATIAL], adata.uns[keys.PROVENANCE][keys.MPP], adata.layers[keys.SPREAD]
+    page = finish(write_report(adata, counts, tmp_path)).read_text("utf-8")
+    assert "1 genes are constant in the truth" in page
+    assert "Calibration" not in page
+    assert "4 nearest spots" in page
+
+
+def test_cancelled_it_leaves_nothing(prediction, tmp_path):
+    work = write_report(prediction, None, tmp_path)
+    for _ in range(3):
+        next(work)
+    work.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_prediction_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no prediction of napari-flag"):
+        finish(write_report(AnnData(np.ones((3, 2))), None, tmp_path))

@@ -1,0 +1,237 @@
+"""Early stopping on slides held out of the training, which are never those a result is scored on."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Generic, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from flag_training.engine.checkpointing import load_state, save_state
+from flag_training.engine.devices import peak_memory_mb
+from flag_training.engine.stage import B, Draw, Held, Keeping, Objective, Schedule, Source
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, Steps
+
+
+class Stopper:
+    """Remembers the best parameters seen, and when to stop.
+
+    Parameters
+    ----------
+    patience
+        Looks without improvement that end the training.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._least = float("inf")
+        self._since = 0
+        self._best: dict[str, Any] | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the held-out loss has not fallen for long enough."""
+        return 0 < self._patience <= self._since
+
+    def see(self, loss: float, module: nn.Module) -> float:
+        """Take note of the held-out `loss` of `module`, and return it."""
+        self._since += 1
+        if loss < self._least:
+            self._least, self._since = loss, 0
+            self._best = copy.deepcopy(module.state_dict())
+        return loss
+
+    def restore(self, module: nn.Module) -> None:
+        """Give `module` the best parameters seen, if it was ever looked at."""
+        if self._best is not None:
+            module.load_state_dict(self._best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all of it."""
+        return {"least": self._least, "since": self._since, "best": self._best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take all of it back."""
+        self._least, self._since, self._best = state["least"], state["since"], state["best"]
+
+
+def run_loop(
+    objective: Objective[B],
+    source: Source[B],
+    schedule: Schedule,
+    fabric: Fabric,
+    keeping: Keeping,
+    look: Callable[[nn.Module], float] | None = None,
+) -> Steps[nn.Module]:
+    """Train `objective` and return the averaged parameters of its `learning`.
+
+    Parameters
+    ----------
+    objective, source, schedule
+        What is minimised, on what, and how.
+    fabric
+        Where.
+    keeping
+        State and logs.
+    look
+        Loss of averaged parameters on held-out slides, for early stopping; the best are then returned.
+
+    Yields
+    ------
+    A `Step` per batch; when a step of the optimiser is done its ``partial`` is the loss.
+
+    Raises
+    ------
+    UserError
+        When the state cannot be gone on from, or the loss is no longer a number.
+    """
+    run = _Run(objective, source, schedule, fabric, keeping)
+    step = run.resume()
+    while step < schedule.steps and not run.stopper.stopped:
+        row = yield from run.take(step)
+        step += 1
+        last = step == schedule.steps
+        if look is not None and (last or step % schedule.check_every == 0):
+            seen = fabric.broadcast(look(run.averaged) if fabric.is_global_zero else 0.0)
+            row["validation"] = run.stopper.see(seen, run.averaged)
+        run.record(step, row)
+        if last or run.stopper.stopped or step % keeping.every == 0:
+            run.save(step)
+        yield Step(schedule.stage, step, schedule.steps, "steps", partial=row["loss"])
+    run.stopper.restore(run.averaged)
+    return run.averaged
+
+
+class _Run(Generic[B]):
+    """What changes while a stage runs."""
+
+    def __init__(
+        self,
+        objective: Objective[B],
+        source: Source[B],
+        schedule: Schedule,
+        fabric: Fabric,
+        keeping: Keeping,
+    ) -> None:
+        self.source, self.schedule, self.fabric, self.keeping = source, schedule, fabric, keeping
+        self.learning = objective.learning
+        self.averaged = copy.deepcopy(objective.learning).to(fabric.device).requires_grad_(False)
+        optimiser = torch.optim.AdamW(
+            [p for p in objective.parameters() if p.requires_grad],
+            lr=schedule.rate,
+            weight_decay=schedule.decay,
+        )
+        self.objective, self.optimiser = fabric.setup(objective, optimiser)
+        self.stopper = Stopper(schedule.patience)
+        self.modules = {
+            "learning": objective.learning,
+            "helping": objective.helping,
+            "averaged": self.averaged,
+            "optimiser": optimiser,
+            "precision": fabric.strategy.precision,  # the loss scale of 16-mixed
+            "stopper": self.stopper,
+        }
+        self.names = ("loss", *objective.parts)
+        self.per_epoch = math.ceil(source.batches / schedule.accumulate)
+        self.started = self.epoch_started = time.perf_counter()
+        self.spots = 0.0
+
+    def resume(self) -> int:
+        """Load the state, and return the step to go on from."""
+        step = load_state(self.keeping.place, self.modules, self.keeping.settings)
+        self.started -= self.keeping.log.go_on_from(step)
+        return step
+
+    def take(self, step: int) -> Steps[dict[str, float | None]]:
+        """Take one step of the optimiser, and return what the log says of it."""
+        schedule = self.schedule
+        for group in self.optimiser.param_groups:
+            group["lr"] = schedule.rate_at(step)
+        self.objective.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        draws = self._draws(step)
+        told = torch.zeros(len(self.names), device=self.fabric.device)
+        for count, draw in enumerate(draws, start=1):
+            told += self._add_gradients(draw, 1 / len(draws), last=count == len(draws))
+            if count < len(draws):
+                yield Step(schedule.stage, step, schedule.steps, "steps")
+        norm = self.fabric.clip_gradients(
+            self.objective, self.optimiser, max_norm=schedule.clip, error_if_nonfinite=False
+        )
+        self.optimiser.step()
+        update_average(self.averaged, self.learning, schedule.ema if step > 100 else schedule.early_ema)
+        total = cast(Tensor, self.fabric.all_reduce(told, reduce_op="sum"))
+        values = dict(zip(self.names, total.tolist(), strict=True))
+        _refuse_divergence(values["loss"], step)
+        return values | {"learning_rate": schedule.rate_at(step), "gradient_norm": cast(Tensor, norm).item()}
+
+    def _draws(self, step: int) -> list[Draw]:
+        """Return the batches of a step, each with a key of its own."""
+        epoch, group = divmod(step, self.per_epoch)
+        first = group * self.schedule.accumulate
+        numbers = range(first, min(first + self.schedule.accumulate, self.source.batches))
+        return [
+            Draw(
+                epoch,
+                number,
+                self.schedule.seed * 10**6 + step + place * 10**12,
+                self.fabric.global_rank,
+                self.fabric.world_size,
+            )
+            for place, number in enumerate(numbers)
+        ]
+
+    def _add_gradients(self, draw: Draw, weight: float, *, last: bool) -> Tensor:
+        """Add one batch's gradients; return this process's part of the loss and of its parts."""
+        batch = self.source.draw(draw).to(self.fabric.device)
+        self.spots += batch.spots / batch.share
+        torch.manual_seed(draw.key)  # dropout goes on as if never stopped
+        with self.fabric.no_backward_sync(self.objective, enabled=not last):
+            loss, parts = self.objective(Held(batch))
+            # the processes' gradients are averaged, their shares add up
+            self.fabric.backward(loss * (weight * batch.share * draw.processes))
+        return torch.stack([loss.detach(), *(parts[name].detach() for name in self.names[1:])]) * (
+            weight * batch.share
+        )
+
+    def record(self, step: int, row: dict[str, float | None]) -> None:
+        """Write the logs of the step that made it `step`, and of the epoch that it ended."""
+        now, device = time.perf_counter(), self.fabric.device
+        epoch, rest = divmod(step, self.per_epoch)
+        place: dict[str, float | None] = {"step": step, "epoch": epoch + (rest > 0)}
+        self.keeping.log.step(place | row | {"seconds": round(now - self.started, 3)})
+        if rest:
+            return
+        self.keeping.log.epoch(
+            place
+            | {
+                "seconds": round(now - self.epoch_started, 3),
+                "spots": round(self.spots),
+                "peak_memory_mb": round(peak_memory_mb(device), 1),
+            }
+        )
+        self.epoch_started, self.spots = now, 0.0
+
+    def save(self, step: int) -> None:
+        """Save the state, from the first process."""
+        if self.fabric.is_global_zero:
+            save_state(self.keeping.place, self.modules, self.keeping.settings, step)
+
+
+@torch.no_grad()
+def update_average(averaged: nn.Module, live: nn.Module, decay: float) -> None:
+    """Move the exponential moving average of the parameters towards `live`."""
+    for kept, new in zip(averaged.parameters(), live.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+
+
+def _refuse_divergence(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"Training diverged: at step {step + 1} the loss is not a number, so nothing more can be learnt; "
+            "lower the learning rate or clip in the config, or compute in 32 bits."
+        )

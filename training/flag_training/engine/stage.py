@@ -1,0 +1,278 @@
+"""What a training run leaves to read: CSV files, and TensorBoard's where asked for.
+
+``NAME.csv`` has a row per step, ``NAME_epochs.csv`` one per epoch.  A run that goes on from an earlier
+state takes back the rows after it, so the files read as those of a run that was never stopped.
+"""
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TextIO, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
+
+EPOCH_COLUMNS = ("step", "epoch", "seconds", "spots", "peak_memory_mb")
+
+
+class RunLog:
+    """The logs of one stage; a context manager.
+
+    Parameters
+    ----------
+    folder, name
+        Where, and the stage's name.
+    columns
+        Of the file with a row per step; the first is ``step``.
+    tensorboard
+        Whether to write event files to ``folder/tensorboard`` too.
+    writes
+        False for all processes but the first, which write nothing.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        columns: Sequence[str],
+        *,
+        tensorboard: bool = False,
+        writes: bool = True,
+    ) -> None:
+        self._places = {
+            "step": (folder / f"{name}.csv", tuple(columns)),
+            "epoch": (folder / f"{name}_epochs.csv", EPOCH_COLUMNS),
+        }
+        self._name, self._writes = name, writes
+        self._events = folder / "tensorboard" if tensorboard and writes else None
+        self._files: dict[str, TextIO] = {}
+        self._board: SummaryWriter | None = None
+
+    def go_on_from(self, step: int) -> float:
+        """Open the files after the row of `step`; return the seconds spent until there."""
+        if not self._writes:
+            return 0.0
+        spent = 0.0
+        for kind, (path, columns) in self._places.items():
+            kept = _rows_until(path, columns, step)
+            spent = float(kept[-1]["seconds"]) if kind == "step" and kept else spent
+            self._files[kind] = _rewrite(path, columns, kept)
+        if self._events is not None:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(self._events), purge_step=step + 1, flush_secs=10)
+        return spent
+
+    def step(self, row: Mapping[str, float | None]) -> None:
+        """Write what one step did; None leaves a cell empty."""
+        self._write("step", row)
+
+    def epoch(self, row: Mapping[str, float | None]) -> None:
+        """Write what one epoch took."""
+        self._write("epoch", row)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _write(self, kind: str, row: Mapping[str, float | None]) -> None:
+        if kind not in self._files:
+            return
+        columns = self._places[kind][1]
+        file = self._files[kind]
+        csv.DictWriter(file, columns).writerow(row)
+        file.flush()
+        if self._board is None:
+            return
+        for column, value in row.items():
+            if column not in ("step", "epoch") and value is not None:
+                self._board.add_scalar(f"{self._name}/{column}", value, int(row["step"] or 0))
+
+
+def _rows_until(path: Path, columns: tuple[str, ...], step: int) -> list[dict[str, str]]:
+    """Return the whole rows of `path` up to `step`; a killed run may have left half a row."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values() and tuple(row) == columns]
+    return [row for row in rows if int(row["step"]) <= step]
+
+
+def _rewrite(path: Path, columns: tuple[str, ...], rows: list[dict[str, str]]) -> TextIO:
+    """Write `rows` anew, whole or not at all, and return the file to append to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".csv.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)
+    return path.open("a", newline="", encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Values of one stage of training.
+
+    Parameters
+    ----------
+    stage
+        What the stage is doing, as progress says it.
+    steps, rate, decay
+        Of AdamW: steps of the optimiser, learning rate, weight decay.
+    warm
+        Steps of linear warm-up; a cosine then falls to 0 at `steps`.
+    accumulate
+        Batches per step.  The last step of an epoch takes those that are left.
+    clip
+        Largest norm of a step's gradient.
+    ema, early_ema
+        Decay of the averaged parameters; `early_ema` in the first 100 steps.
+    check_every, patience
+        Steps between looks at held-out slides; looks without improvement that end the stage.
+    seed
+        Keys every draw.
+    """
+
+    stage: str
+    steps: int
+    rate: float
+    decay: float
+    warm: int
+    accumulate: int = 1
+    clip: float = 1.0
+    ema: float = 0.995
+    early_ema: float = 0.9
+    check_every: int = 50
+    patience: int = 0
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate of `step`."""
+        cosine = 0.5 * (1 + np.cos(np.pi * step / self.steps))
+        return float(self.rate * min(1.0, (step + 1) / max(1, self.warm)) * cosine)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Which batch to draw.
+
+    Parameters
+    ----------
+    epoch, number
+        The epoch, and the batch within it.
+    key
+        Seeds all that is random in the batch; the same in every process.
+    process, processes
+        The share of the batch this process takes.
+    """
+
+    epoch: int
+    number: int
+    key: int
+    process: int
+    processes: int
+
+
+class Batch(Protocol):
+    """One process's share of a batch."""
+
+    @property
+    def share(self) -> float:
+        """Share of the whole batch, in (0, 1]."""
+
+    @property
+    def spots(self) -> int:
+        """Spots whose loss is computed here."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return it on `device`."""
+
+
+B = TypeVar("B", bound=Batch)
+B_co = TypeVar("B_co", bound=Batch, covariant=True)
+
+
+class Source(Protocol[B_co]):
+    """Where batches come from."""
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+
+    def draw(self, draw: Draw) -> B_co:
+        """Draw one, on the CPU."""
+
+
+class Held(Generic[B]):
+    """Carries a batch past Fabric, which would turn every number it finds into half precision."""
+
+    __slots__ = ("batch",)
+
+    def __init__(self, batch: B) -> None:
+        self.batch = batch
+
+
+class Objective(nn.Module, Generic[B]):
+    """What a stage minimises: ``forward(held)`` gives the loss, and its `parts` as the log names them.
+
+    Parameters
+    ----------
+    learning
+        What is trained and averaged.
+    helping
+        What is trained along and then dropped.
+    """
+
+    parts: ClassVar[tuple[str, ...]]
+
+    def __init__(self, learning: nn.Module, helping: nn.Module) -> None:
+        super().__init__()
+        self.learning = learning
+        self.helping = helping
+
+    def forward(self, held: Held[B]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean loss over the share of a batch, and its parts."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where a stage keeps its state.
+
+    Parameters
+    ----------
+    place, every
+        File, and the steps between states.
+    settings
+        Values that must be the same when the stage goes on.
+    log
+        Its CSV files.
+    """
+
+    place: Path
+    every: int
+    settings: Mapping[str, Any]
+    log: RunLog
+
+
+def log_columns(objective: type[Objective[Any]]) -> tuple[str, ...]:
+    """Return the columns of the log of a stage with this objective."""
+    return (
+        "step", "epoch", "loss", *objective.parts, "validation", "learning_rate", "gradient_norm", "seconds",
+    )  # fmt: skip

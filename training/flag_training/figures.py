@@ -1,0 +1,173 @@
+"""Find in run folders what there is to draw: training logs, and predictions with their truth."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.figures.section import Section, section_of
+from napari_flag.figures.style import COLOURS, GREY
+from napari_flag.prediction_file import read_prediction
+from napari_flag.statistics.accuracy import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+NOT_DRAWN = ("step", "epoch", "seconds")
+"""Columns of a log that are no curve of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log of one stage of training.
+
+    Parameters
+    ----------
+    name
+        Folder and stage.
+    columns
+        Column → (rows,) float64; NaN where a cell is empty.
+    """
+
+    name: str
+    columns: dict[str, FloatArray]
+
+    def curves(self) -> tuple[str, ...]:
+        """Return the columns that hold anything to draw; a part that is the whole loss is not drawn twice."""
+        found: list[str] = []
+        for name, values in self.columns.items():
+            if name in NOT_DRAWN or not np.isfinite(values).any() or not np.nanmax(np.abs(values)):
+                continue
+            if name == "loss" or not np.array_equal(values, self.columns["loss"]):
+                found.append(name)
+        return tuple(found)
+
+
+def find_logs(places: Sequence[Path]) -> tuple[Log, ...]:
+    """Return the logs with a row per step in `places` (files, or folders searched to the bottom).
+
+    Raises
+    ------
+    UserError
+        When a place does not exist.
+    """
+    found = []
+    for place in places:
+        for path in _files(place, ".csv"):
+            log = _read_log(path, place)
+            if log is not None:
+                found.append(log)
+    return tuple(found)
+
+
+def find_sections(places: Sequence[Path]) -> tuple[Section, ...]:
+    """Return the predictions in `places` that carry their truth, as ``evaluate`` leaves them.
+
+    Raises
+    ------
+    UserError
+        When a place does not exist, or a file in it is damaged.
+    """
+    files = [path for place in places for path in _files(place, ".h5ad")]
+    read = [read_prediction(path) for path in files]
+    return tuple(section_of(adata) for adata in read if keys.MEASURED in adata.layers)
+
+
+def _files(place: Path, suffix: str) -> list[Path]:
+    if not place.exists():
+        raise UserError(f"There is no {place} to draw from; give run folders, logs or predictions.")
+    if place.is_file():
+        return [place] if place.suffix == suffix else []
+    return sorted(place.rglob(f"*{suffix}"))
+
+
+def _read_log(path: Path, place: Path) -> Log | None:
+    """Return the log in `path`; None for any other table, such as one per epoch."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        names = list(reader.fieldnames or ())
+        if "step" not in names or "loss" not in names:
+            return None
+        rows = list(reader)
+    if not rows:
+        return None
+    columns = {name: np.array([_number(row[name]) for row in rows]) for name in names}
+    inside = path.relative_to(place) if place.is_dir() else Path(path.name)
+    folder = place if place.is_dir() else place.parent
+    return Log(str(Path(folder.name) / inside.with_suffix("")), columns)
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or math.nan)
+    except ValueError:
+        return math.nan
+
+
+_SMOOTH: Final = 20
+"""The running mean spans a twentieth of a curve."""
+_TITLES: Final = {
+    "loss": "loss, all parts",
+    "validation": "loss on held-out slides",
+    "learning_rate": "learning rate",
+    "gradient_norm": "norm of the gradient",
+}
+
+
+def draw_dynamics(logs: Sequence[Log]) -> "Figure":
+    """Draw every column of the logs over the steps, a panel each; faint as logged, strong as running mean."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for log in logs for name in log.curves()))
+    names.sort(key=lambda name: name in ("learning_rate", "gradient_norm"))
+    wide = 2 if len(names) in (2, 4) else min(3, len(names))
+    tall = -(-len(names) // wide)
+    figure = Figure(figsize=(3.3 * wide, 2.5 * tall + 0.5))
+    panels = figure.subplots(tall, wide, squeeze=False).ravel()
+    for panel, name in zip(panels, names, strict=False):
+        for number, log in enumerate(logs):
+            if name in log.curves():
+                _curve(panel, log, name, _colour(number, len(logs)))
+        panel.set_title(_TITLES.get(name, name.replace("_", " ")), loc="left")
+        panel.set_xlabel("step")
+    for panel in panels[len(names) :]:
+        panel.set_visible(False)
+    if 1 < len(logs) <= len(COLOURS):
+        lines = [panels[0].plot([], [], color=COLOURS[i])[0] for i in range(len(logs))]
+        figure.legend(lines, [log.name for log in logs], loc="outside lower center", ncols=min(2, len(logs)))
+    return figure
+
+
+def _curve(panel: "Axes", log: Log, name: str, colour: str) -> None:
+    values = log.columns[name]
+    known = np.isfinite(values)
+    step, value = log.columns["step"][known], values[known]
+    if known.mean() < 0.5:  # a look now and then
+        panel.plot(step, value, "o-", color=colour, markersize=3, linewidth=1.2)
+        return
+    if name == "learning_rate":  # has no noise to smooth
+        panel.plot(step, value, color=colour, linewidth=1.4)
+        return
+    panel.plot(step, value, color=colour, alpha=0.2, linewidth=0.7)
+    panel.plot(step, running_mean(value, max(1, len(value) // _SMOOTH)), color=colour, linewidth=1.4)
+
+
+def running_mean(values: FloatArray, span: int) -> FloatArray:
+    """Return the mean over up to `span` values before and after each, fewer at the ends."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    low, high = np.maximum(at - span, 0), np.minimum(at + span + 1, len(values))
+    mean: FloatArray = (total[high] - total[low]) / (high - low)
+    return mean
+
+
+def _colour(number: int, count: int) -> str:
+    return COLOURS[number] if count <= len(COLOURS) else GREY

@@ -1,1 +1,0 @@
-"""Pictures of training runs and of held-out predictions."""

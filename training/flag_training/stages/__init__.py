@@ -1,0 +1,1 @@
+"""The stages of a fit: tile encoder, mean head, denoising, out-of-distribution score."""

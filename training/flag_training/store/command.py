@@ -1,0 +1,327 @@
+"""Open an encoder for preparing: any of the registry, or a tile encoder just trained."""
+
+import argparse
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from napari_flag.cli.terminal import Commands, add_command, add_json, at_least, path, positive
+from napari_flag.encoders.foundation.catalogue import EMBEDDED
+from napari_flag.encoders.foundation.state_dicts import read_tensors
+from napari_flag.encoders.registry import Encoder, build_encoder, open_encoder
+from napari_flag.errors import UserError
+from napari_flag.model.checkpoint import find_weights
+
+if TYPE_CHECKING:
+    from flag_training.store.building import Encoding
+    from flag_training.store.plan import CohortFile, StorePlan
+    from flag_training.store.sources import SlideSource
+    from flag_training.store.store import Store
+
+
+_STATE: Final = ".pt"
+_INSIDE: Final = "encoder."
+"""Beginning of the encoder's tensors in a weights file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An encoder, and its weights where they must travel with what is trained on its features.
+
+    Parameters
+    ----------
+    encoder
+        Ready to encode.
+    tensors
+        Weights of the embedded encoder; empty for those that everyone can get.
+    """
+
+    encoder: Encoder
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+def open_prepared(name: str, device: torch.device, weights: Path | None, download: bool) -> Opened:
+    """Open the encoder called `name` on `device`.
+
+    Parameters
+    ----------
+    name
+        As the registry has it.
+    device
+        Where it computes.
+    weights
+        Its weights.  Those of the embedded encoder travel in a weights file (also by name:
+        ``her2st``), or are the ``tile_encoder_….pt`` that a training run keeps.
+    download
+        Whether weights that are not here may be downloaded.
+
+    Raises
+    ------
+    UserError
+        When they are not here, damaged, or of another encoder.
+    """
+    if name != EMBEDDED.name or weights is None:
+        return Opened(open_encoder(name, device, weights=weights, download=download))
+    if weights.suffix == _STATE:
+        tensors = _trained(weights)
+    else:
+        inside = read_tensors(find_weights(str(weights))).items()
+        tensors = {key.removeprefix(_INSIDE): value for key, value in inside if key.startswith(_INSIDE)}
+    return Opened(build_encoder(name, tensors, device), tensors)
+
+
+def _trained(path: Path) -> dict[str, torch.Tensor]:
+    """Return the network of a training state that `train` keeps of its tile encoder."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            if parts.testzip() is not None:
+                raise ValueError("its checksums do not fit")
+        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
+        tensors: dict[str, torch.Tensor] = saved["states"]["net"]
+    except (
+        OSError, RuntimeError, KeyError, TypeError, ValueError, UnpicklingError, zipfile.BadZipFile
+    ) as error:  # fmt: skip
+        raise UserError(
+            f"{path} holds no trained tile encoder ({error}); give the tile_encoder_….pt of a run folder, or "
+            "a weights file."
+        ) from error
+    return tensors
+
+
+DESCRIPTION: Final = """\
+SOURCE is a cohort file (training/cohorts/*.toml), a Space Ranger folder (of Visium HD, one bin size;
+give the full-resolution image with --image), or a folder of legacy ST (spots/, counts/, images/).
+
+A run that was killed goes on where it was; what is finished is checked by hash and kept. With --list or
+--check, SOURCE is a store."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add ``prepare``."""
+    parser = add_command(
+        commands, "prepare", run, summary="turn slides and counts into a store to train from",
+        description=DESCRIPTION,
+    )  # fmt: skip
+    parser.add_argument("source", type=path, metavar="SOURCE", help="cohort file, folder, or store")
+    where = parser.add_argument_group("where things are")
+    where.add_argument("--out", type=path, metavar="STORE", help="folder of the store; created")
+    where.add_argument("--data", type=path, metavar="DIR", help="folder the cohort's files are in")
+    where.add_argument("--hest", type=path, metavar="DIR", help="folder of HEST-1k (st/, wsis/, HEST_v*.csv)")
+    where.add_argument(
+        "--download", action="store_true",
+        help="agree to download what is missing: HEST-1k samples into --hest, and the encoder's weights",
+    )  # fmt: skip
+    where.add_argument("--image", type=path, metavar="FILE", help="image of a Space Ranger folder")
+    slide = parser.add_argument_group("what a folder does not say")
+    slide.add_argument("--mpp", type=positive, metavar="UM", help="µm per level-0 pixel")
+    slide.add_argument("--patient", metavar="NAME", help="patient of a Space Ranger folder")
+    _add_features(parser)
+    choices = parser.add_argument_group("splits, genes, entries")
+    choices.add_argument(
+        "--genes", type=at_least(1), metavar="N",
+        help="choose exactly N genes as a panel of its own, hmhvgN-exact (default: the cohort's rule)",
+    )  # fmt: skip
+    choices.add_argument(
+        "--panel-sees-all", action="store_true",
+        help="let validation and test slides take part in choosing the genes, as the published code does "
+        "(a leak; default: training slides only)",
+    )  # fmt: skip
+    choices.add_argument(
+        "--rebuild", nargs="+", default=[], metavar="SLIDE[/STAGE]",
+        help="make these entries anew, e.g. C2/features-uni",
+    )  # fmt: skip
+    choices.add_argument("--list", action="store_true", help="say what the store SOURCE holds")
+    choices.add_argument("--check", action="store_true", help="compare every file of the store with its hash")
+    add_json(parser)
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    features = parser.add_argument_group("features")
+    features.add_argument("--encoder", metavar="NAME", help="encoder of the tiles (default: no features yet)")
+    features.add_argument(
+        "--weights", type=path, metavar="FILE",
+        help="the encoder's weights; for the embedded one a weights file, or tile_encoder_….pt of a run",
+    )  # fmt: skip
+    features.add_argument(
+        "--views", type=at_least(1), default=4, metavar="N",
+        help="the slide as it is and N - 1 turned and re-stained views (default: 4; the paper: 1)",
+    )  # fmt: skip
+    features.add_argument(
+        "--enlarge", type=positive, metavar="TIMES",
+        help="how much coarser than the encoder's µm/px a slide may be, its tiles being enlarged so much "
+        "(default: the cohort file's, else 1.5)",
+    )  # fmt: skip
+    features.add_argument("--seed", type=int, default=0, help="draws the views (default: 0)")
+    features.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``napari-flag prepare``."""
+    from flag_training.store.store import open_store
+    from napari_flag.cli.terminal import ProgressLine, say, say_json
+    from napari_flag.progress import finish
+
+    checked = None
+    with ProgressLine() as line:
+        if args.list or args.check:
+            store = open_store(args.source)
+            checked = finish(store.check(), line) if args.check else None
+        else:
+            store = _build(args, line)
+    told = describe(store)
+    if args.json:
+        say_json(told if checked is None else told | {"files_checked": checked})
+        return 0
+    _say(told)
+    if checked is not None:
+        say(f"All {checked} files are as they were written.")
+    return 0
+
+
+def _build(args: argparse.Namespace, line: Any) -> "Store":
+    from dataclasses import replace
+
+    from flag_training.store.building import build_store
+    from flag_training.store.panels import PanelRule
+    from napari_flag.progress import finish
+
+    if args.out is None:
+        raise UserError("prepare needs --out with the folder of the store; add it.")
+    plan = _plan(args, line)
+    if args.genes is not None:
+        rule = replace(
+            plan.panel or PanelRule(), name=f"hmhvg{args.genes}-exact", genes=args.genes, exact=True
+        )
+        plan = replace(plan, panel=rule)
+    # Whatever the encoder lacks is said before any work is done.
+    encoding = None if args.encoder is None else _encoding(args, plan.enlarge)
+    return finish(build_store(plan, args.out, encoding, args.rebuild), line)
+
+
+def _plan(args: argparse.Namespace, line: Any) -> "StorePlan":
+    """Return what to prepare, from a cohort file or a folder."""
+    from dataclasses import replace
+
+    from flag_training.store.plan import StorePlan, read_cohort
+    from flag_training.store.sources import HUMAN, find_sources
+
+    if args.source.suffix == ".toml":
+        cohort = read_cohort(args.source)
+        if cohort.hest is not None:
+            return _hest_plan(args, cohort, line)
+        if args.data is None:
+            raise UserError(f"The files of {cohort.name} are looked for in a folder; name it with --data.")
+        return _cohort_plan(args, cohort, [row.source(args.data) for row in cohort.slides], args.data)
+    if not args.source.is_dir():
+        raise UserError(f"There is no folder or cohort file {args.source}; check the path.")
+    sources = find_sources(args.source, args.image)
+    if args.mpp is not None:
+        sources = tuple(replace(source, mpp=args.mpp, mpp_source="set by hand") for source in sources)
+    if args.patient is not None:
+        sources = tuple(replace(source, patient=args.patient) for source in sources)
+    return StorePlan(args.source.resolve().name, HUMAN, sources, args.source)
+
+
+def _hest_plan(args: argparse.Namespace, cohort: "CohortFile", line: Any) -> "StorePlan":
+    from flag_training.store import hest
+    from napari_flag.progress import finish
+
+    assert cohort.hest is not None
+    if args.hest is None:
+        raise UserError(
+            f"{cohort.name} is a cohort of HEST-1k; name its folder with --hest, and add --download to "
+            "fill it."
+        )
+    if args.download:
+        finish(hest.download_hest([hest.METADATA], args.hest), line)
+    metadata = hest.read_metadata(hest.find_metadata(args.hest))
+    ids = hest.choose_ids(cohort.hest, metadata)
+    if args.download:
+        names = [name for i in ids for name in (f"st/{i}.h5ad", f"wsis/{i}.tif")]
+        finish(hest.download_hest(names, args.hest), line)
+    sources = hest.hest_sources(ids, metadata, args.hest, cohort.species)
+    return _cohort_plan(args, cohort, sources, args.hest)
+
+
+def _cohort_plan(
+    args: argparse.Namespace, cohort: "CohortFile", sources: "Sequence[SlideSource]", root: Path
+) -> "StorePlan":
+    """Return what a cohort file and the command line say of `sources`, which lie in `root`."""
+    from flag_training.store.plan import StorePlan
+    from flag_training.store.reading import read_gene_ids
+
+    return StorePlan(
+        name=cohort.name,
+        species=cohort.species,
+        sources=tuple(sources),
+        root=root,
+        split=cohort.split,
+        panel=cohort.panel,
+        panel_sees_all=args.panel_sees_all,
+        enlarge=cohort.enlarge,
+        gene_ids=read_gene_ids(root / cohort.gene_ids) if cohort.gene_ids else None,
+    )
+
+
+def _encoding(args: argparse.Namespace, enlarge: float) -> "Encoding":
+    """Open the encoder that is asked for."""
+    from flag_training.store.building import Encoding
+    from napari_flag.encoders.features import choose_device, first_batch
+
+    device = choose_device(args.device)
+    opened = open_prepared(args.encoder, device, args.weights, args.download)
+    batch = first_batch(opened.encoder, device)
+    return Encoding(opened.encoder, opened.tensors, args.views, args.seed, batch, args.enlarge or enlarge)
+
+
+def describe(store: "Store") -> dict[str, Any]:
+    """Return what a store holds, as JSON."""
+    slides = []
+    for name in store.names:
+        slide = store.slide(name)
+        slides.append(
+            {
+                "name": name,
+                "patient": slide.patient,
+                "spots": len(slide.spots),
+                "genes": slide.record["genes"],
+                "um_per_px": slide.mpp,
+                "technology": slide.record["technology"],
+                "features": {e: slide.feature_settings(e)["dim"] for e in slide.encoders},
+                "labelled": slide.labels is not None,
+            }
+        )
+    panels = sorted((store.path / "panels").glob("*.json"))
+    return {
+        "store": str(store.path),
+        "name": store.name,
+        "species": store.species,
+        "slides": slides,
+        "splits": store.splits(),
+        "panels": {p.stem: len(store.panel(p.stem)) for p in panels},
+    }
+
+
+def _say(told: dict[str, Any]) -> None:
+    from napari_flag.cli.terminal import say, say_columns
+
+    slides = told["slides"]
+    say(f"{told['store']}: {told['name']}, {len(slides)} slides, {sum(s['spots'] for s in slides):,} spots")
+    rows = [
+        (
+            s["name"], f"{s['spots']:,} spots", f"{s['genes']:,} genes", f"{s['um_per_px']:.3f} µm/px",
+            s["patient"] or "patient unknown", ", ".join(s["features"]) or "no features",
+        )
+        for s in slides
+    ]  # fmt: skip
+    say_columns(rows, indent="  ")
+    for by, split in told["splits"].items():
+        parts = ", ".join(f"{part} {len(split[part])}" for part in ("train", "validation", "test"))
+        say(f"split by {by}: {split['unmade'] or parts}")
+    for name, genes in told["panels"].items():
+        say(f"panel {name}: {genes} genes")

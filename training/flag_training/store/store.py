@@ -1,0 +1,288 @@
+"""The store: one folder of slides ready for training, every file of it with its hash.
+
+::
+
+    STORE/store.json                 name, species, slides in order
+          splits.json                which slides train, validate, test
+          panels/NAME.txt, NAME.json genes, and how they were chosen
+          encoders/NAME.safetensors  weights that travel with what is trained, with NAME.json
+          slides/SLIDE/slide.json    sources, µm/px, array, and the hash of every file beside it
+                       spots.csv     id, x, y (level-0 px, centres), array_row, array_col, label
+                       genes.csv     symbol, ensembl
+                       counts.npz    (n, all genes) csr float32 raw counts
+                       graph.npz     neighbours (n, k), present, distance in array pitches
+                       features-ENCODER.npy    (views, n, d) float32
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from flag_training.store.records import PREPARE, WEIGHTS, describe_file, read_record, read_weights
+from flag_training.store.splits import PARTS, Split
+from napari_flag.errors import UserError
+from napari_flag.model.graph import SpotGraph, likeness
+from napari_flag.progress import Step, Steps, finish
+from napari_flag.slides.formats.counts import GENE_IDS
+from napari_flag.slides.spots import Spots
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+TABLES: Final = "tables"
+"""Stage of a slide that everything but features comes from."""
+FEATURES: Final = "features-"
+"""Beginning of a stage of features; the encoder's name follows."""
+FORMAT: Final = "napari-flag store 1"
+STORE_RECORD: Final = "store.json"
+SPLITS_RECORD: Final = "splits.json"
+SLIDE_RECORD: Final = "slide.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSlide:
+    """One slide of a store; whatever is read is checked against its hash first.
+
+    Parameters
+    ----------
+    folder
+        Its folder.
+    name, patient
+        Slide and patient; None where the patient is not known.
+    mpp
+        µm per level-0 pixel of the image the spots lie on.
+    spots
+        Spots that have counts, in order.
+    labels
+        One per spot, "" without; None where the slide has none.
+    record
+        All of ``slide.json``.
+    """
+
+    folder: Path
+    name: str
+    patient: str | None
+    mpp: float
+    spots: Spots
+    labels: tuple[str, ...] | None
+    record: Mapping[str, Any]
+
+    @property
+    def pitch_um(self) -> float:
+        """Array pitch in µm."""
+        assert self.spots.pitch_um is not None  # a slide without is not stored
+        return self.spots.pitch_um
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the encoders there are features of."""
+        stages = self.record["stages"]
+        return tuple(sorted(name.removeprefix(FEATURES) for name in stages if name.startswith(FEATURES)))
+
+    def counts(self) -> "AnnData":
+        """Return raw counts of all genes: csr float32, symbols, and Ensembl ids in ``gene_ids``."""
+        import anndata
+        from scipy import sparse
+
+        values = sparse.load_npz(self._file(TABLES, "counts.npz"))
+        genes = list(csv.DictReader(io.StringIO(self._text("genes.csv"))))
+        adata = anndata.AnnData(sparse.csr_matrix(values))
+        adata.obs_names = list(self.spots.ids)
+        adata.var_names = [row["symbol"] for row in genes]
+        adata.var[GENE_IDS] = [row["ensembl"] for row in genes]
+        return adata
+
+    def features(self, encoder: str) -> npt.NDArray[np.float32]:
+        """Return (views, n, d) features, memory-mapped; view 0 is the slide as it is.
+
+        Raises
+        ------
+        UserError
+            When there are none of `encoder`, or the file is damaged.
+        """
+        stage = f"{FEATURES}{encoder}"
+        if stage not in self.record["stages"]:
+            there = ", ".join(self.encoders) or "none"
+            raise UserError(
+                f'{self.name} has no features of the encoder "{encoder}" (there are: {there}); '
+                f"add them with: napari-flag prepare … --out {self.folder.parents[1]} --encoder {encoder}"
+            )
+        views: npt.NDArray[np.float32] = np.load(self._file(stage, f"{stage}.npy"), mmap_mode="r")
+        return views
+
+    def feature_settings(self, encoder: str) -> Mapping[str, Any]:
+        """Return how features were made: fingerprint of the encoder, views, seed."""
+        settings: Mapping[str, Any] = self.record["stages"][f"{FEATURES}{encoder}"]["settings"]
+        return settings
+
+    def graph(self, features: npt.NDArray[np.float32] | None = None) -> SpotGraph:
+        """Return the spatial graph; likeness is that of `features` (n, d), or 0 without."""
+        with np.load(self._file(TABLES, "graph.npz")) as stored:
+            neighbours = stored["neighbours"].astype(np.int64)
+            present, distance = stored["present"], stored["distance"]
+        alike = np.zeros(distance.shape, np.float32)
+        if features is not None:
+            alike = likeness(features, neighbours, present)
+        return SpotGraph(neighbours, present, distance, alike)
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Yield stage and name of every file."""
+        for stage, told in self.record["stages"].items():
+            for name in told["files"]:
+                yield stage, name
+
+    def check(self, stage: str, name: str) -> Steps[None]:
+        """Compare a file with its hash.
+
+        Raises
+        ------
+        UserError
+            Naming the entry, and how to rebuild it alone.
+        """
+        path = self.folder / name
+        told = self.record["stages"][stage]["files"][name]
+        why = "is missing"
+        if path.exists():
+            found = yield from describe_file(path, f"Checking {self.name}")
+            if found == told:
+                return
+            why = "is damaged (it does not have the hash it was stored with)"
+        raise UserError(
+            f"The entry {stage} of {self.name} cannot be used: {name} in {self.folder} {why}; rebuild "
+            f"it alone with: napari-flag prepare … --rebuild {self.name}/{stage}"
+        )
+
+    def _file(self, stage: str, name: str) -> Path:
+        finish(self.check(stage, name))
+        return self.folder / name
+
+    def _text(self, name: str) -> str:
+        return self._file(TABLES, name).read_text("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder that ``napari-flag prepare`` made.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    name, species
+        Of the cohort.
+    names
+        Its slides, in the order of the cohort.
+    """
+
+    path: Path
+    name: str
+    species: str
+    names: tuple[str, ...]
+
+    def slide(self, name: str) -> StoredSlide:
+        """Open one slide.
+
+        Raises
+        ------
+        UserError
+            When there is none of that name, it is not finished, or is damaged.
+        """
+        if name not in self.names:
+            raise UserError(f'The store {self.path} has no slide "{name}"; it has {", ".join(self.names)}.')
+        return open_stored(self.path / "slides" / name)
+
+    def splits(self) -> dict[str, Any]:
+        """Return both splits as they are written down: by → part → names, and ``unmade``."""
+        record = read_record(self.path / SPLITS_RECORD, f"to make the splits, {PREPARE}.")
+        return dict(record["splits"])
+
+    def split(self, by: str = "slides") -> Split:
+        """Return the split by "slides" or by "patients"."""
+        splits = self.splits()
+        if by not in splits:
+            raise UserError(f'There is no split by "{by}"; choose {" or ".join(splits)}.')
+        train, validation, test = (tuple(splits[by][part]) for part in PARTS)
+        return Split(train, validation, test, splits[by]["unmade"])
+
+    def panel(self, name: str) -> tuple[str, ...]:
+        """Return the symbols of a panel, in its order."""
+        record = self.panel_record(name)
+        return tuple(gene["symbol"] for gene in record["genes"])
+
+    def panel_record(self, name: str) -> dict[str, Any]:
+        """Return a panel with its rule, the slides it saw, and Ensembl ids."""
+        path = self.path / "panels" / f"{name}.json"
+        if not path.exists():
+            there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
+            raise UserError(f'The store {self.path} has no panel "{name}" (there are: {there}).')
+        return read_record(path, f"delete it and {PREPARE}.")
+
+    def check(self) -> Steps[int]:
+        """Compare every file with its hash and return how many there are."""
+        self.split()
+        for path in sorted((self.path / "panels").glob("*.json")):
+            text = path.with_suffix(".txt")
+            if not text.exists() or tuple(text.read_text("utf-8").split()) != self.panel(path.stem):
+                raise UserError(
+                    f"{text} is damaged (not the genes of {path.name}); delete both and {PREPARE}."
+                )
+        for path in sorted((self.path / WEIGHTS).glob("*.json")):
+            read_weights(self.path, path.stem)
+        checked = 0
+        for name in self.names:
+            slide = self.slide(name)
+            for stage, file in slide.files():
+                yield from slide.check(stage, file)
+                checked += 1
+                yield Step("Checking the store", checked, None, "files")
+        return checked
+
+
+def open_store(path: str | Path) -> Store:
+    """Open the store in the folder `path`.
+
+    Raises
+    ------
+    UserError
+        When there is none, or its record is damaged.
+    """
+    path = Path(path).expanduser()
+    record = read_record(path / STORE_RECORD, f"to make the store, {PREPARE}.")
+    if record.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is a store of another kind ({record.get('format')}) than this version reads "
+            f"({FORMAT}); prepare it again into a new folder."
+        )
+    return Store(path, record["name"], record["species"], tuple(record["slides"]))
+
+
+def open_stored(folder: Path) -> StoredSlide:
+    """Open the slide in `folder`; its spots are checked, the rest when it is read."""
+    remedy = f"rebuild the slide with: napari-flag prepare … --rebuild {folder.name}"
+    record = read_record(folder / SLIDE_RECORD, remedy)
+    if TABLES not in record["stages"]:
+        raise UserError(f"The slide {folder.name} in {folder} is not finished; {PREPARE}.")
+    array, mpp = record["array"], float(record["mpp"])
+    bare = StoredSlide(folder, folder.name, record["patient"], mpp, _NO_SPOTS, None, record)
+    rows = list(csv.DictReader(io.StringIO(bare._text("spots.csv"))))
+    known = bool(rows) and rows[0]["array_row"] != ""
+    spots = Spots(
+        tuple(row["id"] for row in rows),
+        np.array([(float(row["x"]), float(row["y"])) for row in rows]).reshape(-1, 2),
+        array["diameter_um"],
+        array["pitch_um"],
+        array["lattice"],
+        np.array([(int(row["array_row"]), int(row["array_col"])) for row in rows]) if known else None,
+    )
+    labels = tuple(row["label"] for row in rows) if record["labelled"] else None
+    return StoredSlide(folder, folder.name, record["patient"], mpp, spots, labels, record)
+
+
+_NO_SPOTS: Final = Spots((), np.empty((0, 2)))
