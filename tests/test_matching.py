@@ -88,7 +88,7 @@ def test_values_that_are_no_counts_are_refused(prediction, value, said):
 
 def test_measured_is_laid_beside_with_gaps_where_nothing_was_measured(prediction):
     measured = counts_for(prediction)[1:, :5].copy()
-    truth.lay_beside(prediction, measured)
+    truth.attach_measured(prediction, measured)
     layer = prediction.layers[keys.MEASURED]
     np.testing.assert_allclose(layer[1:, :5], np.log2(measured.X.toarray() + 1), rtol=1e-6)
     assert np.isnan(layer[0]).all()

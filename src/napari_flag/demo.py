@@ -61,7 +61,7 @@ def predict_demo(seed: int = 0, device: str = "auto") -> Steps["AnnData"]:
     -------
     The prediction, with ``layers["measured"]`` the simulated counts.
     """
-    from napari_flag.analysis.truth import lay_beside
+    from napari_flag.analysis.truth import attach_measured
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.prediction import predict_slide
     from napari_flag.slides.slide import open_slide
@@ -78,7 +78,7 @@ def predict_demo(seed: int = 0, device: str = "auto") -> Steps["AnnData"]:
             device=device,
         )
     assert table.measured is not None
-    lay_beside(adata, table.measured)
+    attach_measured(adata, table.measured)
     return adata
 
 

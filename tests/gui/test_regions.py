@@ -7,7 +7,8 @@ import shapely
 from tests.fakes import MPP, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.domains import LABELS, MEASURED, PREDICTED
+from napari_flag.analysis.domains import LABELS
+from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.gui.regions import regions_dock
 from napari_flag.gui.regions.regions_dock import RegionsDock
 from napari_flag.layers.overlays import Paint, clicks

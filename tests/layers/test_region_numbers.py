@@ -4,8 +4,9 @@ import shapely
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.domains import MEASURED, PREDICTED, domain_agreement, find, read_domains
-from napari_flag.analysis.regions import compare_regions, enrich, mask_of, sources
+from napari_flag.analysis.domains import domain_agreement, find, read_domains
+from napari_flag.analysis.regions import compare_regions, enrich, mask_of
+from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 from napari_flag.statistics.markers import differential_genes

@@ -124,7 +124,7 @@ def scoring(
         "PCC": lambda: bootstrap.pcc_interval(guess, truth, blocks, random[0]),
         "MSE": lambda: bootstrap.mse_interval(guess, truth, blocks, random[1]),
         "GSC": lambda: bootstrap.gsc_interval(first, second, unseen[paired], random[2]),
-        "SSC": lambda: bootstrap.ssc_interval(*moran, unseen, random[3]),
+        "SSC": lambda: bootstrap.ssc_interval(*clustered, unseen, random[3]),
         "cPCC": lambda: bootstrap.pcc_interval(pure_guess, pure_truth, blocks, random[4]),
     }
     ends: dict[str, Interval] = {}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from napari_flag import keys
-from napari_flag.analysis.regions import Numbers, _known, _values, sources
+from napari_flag.analysis.truth import MEASURED, PREDICTED, Numbers, known_of, sources, values_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.labels import SpotLabels, read_labels
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from napari_flag.statistics.domains import Agreement
 
 
-PREDICTED, MEASURED = "predicted", "measured"
-"""The two sources; also the ends of the columns of `RegionNumbers.genes`."""
 LABELS: Final = "labels"
 """What others called the spots: listed and painted as domains are, but found by no method of ours."""
 OF_TRUTH: Final = keys.DOMAIN + keys.OF_MEASURED
@@ -47,8 +45,8 @@ def find(adata: "AnnData", source: str, method: str) -> Steps[Numbers]:
     from napari_flag.analysis.compare import spot_neighbours
     from napari_flag.statistics.domains import find_domains
 
-    rows, columns = _known(adata, source)
-    values = _values(adata, source, rows, columns)
+    rows, columns = known_of(adata, source)
+    values = values_of(adata, source, rows, columns)
     labels = yield from find_domains(values, spot_neighbours(adata, rows), method=method)
     numbers = np.zeros(adata.n_obs, np.int64)
     numbers[rows] = labels + 1

@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag import keys
-from napari_flag.analysis.domains import (
-    MEASURED,
-    PREDICTED,
-)
-from napari_flag.errors import UserError
+from napari_flag.analysis.truth import MEASURED, PREDICTED, known_of, sources, values_of
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
 
 
 BoolArray = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.int64]
 TOPS: Final = (20, 50)
 """How many first genes of prediction and truth are held against each other."""
 LEVEL: Final = 0.05
@@ -65,11 +59,6 @@ class RegionNumbers:
         table = self.genes.set_index("gene")
         passed = (table[f"q_{source}"] < LEVEL) & (table[f"difference_{source}"] > 0)
         return tuple(gene for gene in self.rankings[source] if passed[gene])
-
-
-def sources(adata: "AnnData") -> tuple[str, ...]:
-    """Return which sources `adata` has."""
-    return (PREDICTED, MEASURED) if keys.MEASURED in adata.layers else (PREDICTED,)
 
 
 def compare_regions(adata: "AnnData", inside: BoolArray, outside: BoolArray | None) -> Steps[RegionNumbers]:
@@ -113,14 +102,14 @@ def _one_source(
     from napari_flag.statistics.markers import differential_genes
     from napari_flag.statistics.moran import q_values
 
-    rows, columns = _known(adata, source)
+    rows, columns = known_of(adata, source)
     a, b = inside[rows], outside[rows]
     genes = [str(gene) for gene in adata.var_names[columns]]
     parts = []
     for start in range(0, len(genes), GENES_AT_ONCE):
         yield Step(f"Comparing regions, {source}", start, len(genes), "genes")
         here = columns[start : start + GENES_AT_ONCE]
-        values = _values(adata, source, rows, here)
+        values = values_of(adata, source, rows, here)
         parts.append(differential_genes(values, genes[start : start + GENES_AT_ONCE], a, b))
     table = pd.concat(parts, ignore_index=True)
     table["q"] = q_values(table["p"].to_numpy(np.float64))
@@ -152,29 +141,6 @@ def enrich(numbers: RegionNumbers, sets: Mapping[str, Sequence[str]]) -> "dict[s
         chosen = raised if len(raised) >= FEWEST_GENES else ()
         found[source] = over_representation(chosen, ranking, sets)
     return found
-
-
-def _known(adata: "AnnData", source: str) -> tuple[Numbers, Numbers]:
-    """Return the spots and the genes for which the source has values."""
-    if source == PREDICTED:
-        return np.arange(adata.n_obs), np.arange(adata.n_vars)
-    from napari_flag.analysis.truth import dense
-
-    known = np.isfinite(dense(adata.layers[keys.MEASURED]))
-    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
-    if not len(rows):
-        raise UserError(
-            "The measured layer of this prediction is empty; choose the counts of this section in the "
-            "Compare dock."
-        )
-    return rows, columns
-
-
-def _values(adata: "AnnData", source: str, rows: Numbers, columns: Numbers) -> npt.NDArray[Any]:
-    from napari_flag.analysis.truth import dense
-
-    matrix = adata.X if source == PREDICTED else adata.layers[keys.MEASURED]
-    return dense(matrix[rows][:, columns])
 
 
 def mask_of(polygons: Sequence[Any], xy: npt.NDArray[np.float64]) -> BoolArray:

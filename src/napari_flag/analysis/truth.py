@@ -128,7 +128,7 @@ def dense(values: Any) -> npt.NDArray[Any]:
     return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
 
-def lay_beside(predicted: "AnnData", measured: "AnnData") -> Match:
+def attach_measured(predicted: "AnnData", measured: "AnnData") -> Match:
     """Put log2(count + 1) of what was measured into ``layers["measured"]``, NaN elsewhere.
 
     Parameters
@@ -156,3 +156,33 @@ def is_among(slide_name: str, sections: Sequence[str]) -> bool:
     ends = tuple(mark + name for mark in "-_/: ")
     known = (section.casefold() for section in sections)
     return bool(name) and any(section == name or section.endswith(ends) for section in known)
+
+
+Numbers = npt.NDArray[np.int64]
+PREDICTED, MEASURED = "predicted", "measured"
+"""The two sources; also the ends of the columns of `RegionNumbers.genes`."""
+
+
+def sources(adata: "AnnData") -> tuple[str, ...]:
+    """Return which sources `adata` has."""
+    return (PREDICTED, MEASURED) if keys.MEASURED in adata.layers else (PREDICTED,)
+
+
+def known_of(adata: "AnnData", source: str) -> tuple[Numbers, Numbers]:
+    """Return the spots and the genes for which the source has values."""
+    if source == PREDICTED:
+        return np.arange(adata.n_obs), np.arange(adata.n_vars)
+    known = np.isfinite(dense(adata.layers[keys.MEASURED]))
+    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    if not len(rows):
+        raise UserError(
+            "The measured layer of this prediction is empty; choose the counts of this section in the "
+            "Compare dock."
+        )
+    return rows, columns
+
+
+def values_of(adata: "AnnData", source: str, rows: Numbers, columns: Numbers) -> npt.NDArray[Any]:
+    """Return the (n, G) values of one source at `rows` and `columns`."""
+    matrix = adata.X if source == PREDICTED else adata.layers[keys.MEASURED]
+    return dense(matrix[rows][:, columns])

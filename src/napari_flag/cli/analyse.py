@@ -239,14 +239,14 @@ def add_export(commands: terminal.Commands) -> None:
 
 def run_export(args: argparse.Namespace) -> int:
     """Read, complete and write."""
-    from napari_flag.analysis.truth import lay_beside
+    from napari_flag.analysis.truth import attach_measured
     from napari_flag.exports.formats import export, find_format, place_of
     from napari_flag.prediction_file import read_prediction
     from napari_flag.slides.tables import read_measured
 
     adata = read_prediction(args.predicted)
     if args.measured is not None:
-        lay_beside(adata, read_measured(args.measured))
+        attach_measured(adata, read_measured(args.measured))
     label(adata, args.labels)
     make_folder(args.out)
     formats = [find_format(name) for name in dict.fromkeys(args.to)]

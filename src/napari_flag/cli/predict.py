@@ -190,12 +190,12 @@ def run_predict(args: argparse.Namespace, rooms: Rooms | None = None) -> int:
 
 def _finish_prediction(adata: "AnnData", prepared: Prepared, command: str) -> tuple[str, ...]:
     """Lay the measured expression beside and complete the provenance; return all notices."""
-    from napari_flag.analysis.truth import lay_beside
+    from napari_flag.analysis.truth import attach_measured
 
     said = [*prepared.notices]
     if prepared.measured is not None:
         try:
-            lay_beside(adata, prepared.measured)
+            attach_measured(adata, prepared.measured)
         except UserError as error:  # e.g. a region without measured spots
             said.append(f"No measured values were laid beside the prediction: {error}")
     made = adata.uns[keys.PROVENANCE]

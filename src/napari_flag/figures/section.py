@@ -71,7 +71,7 @@ def section_of(adata: "AnnData", comparison: "Comparison | None" = None) -> Sect
     Parameters
     ----------
     adata
-        A prediction with ``layers["measured"]`` (see `matching.lay_beside`).
+        A prediction with ``layers["measured"]`` (see `matching.attach_measured`).
     comparison
         Of the same prediction and truth, where it was made already; scores and Moran's I are its.
     """

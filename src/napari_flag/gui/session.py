@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_flag import keys
-from napari_flag.analysis.truth import lay_beside
+from napari_flag.analysis.truth import attach_measured
 from napari_flag.errors import UserError
 from napari_flag.gui.shortcuts import SHOW_QUANTITY, STEP
 from napari_flag.layers.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap, Hover
@@ -160,14 +160,14 @@ class Session(QObject):
         Raises
         ------
         UserError
-            When there is no prediction yet, or as `matching.lay_beside`; nothing is changed then.
+            When there is no prediction yet, or as `matching.attach_measured`; nothing is changed then.
         """
         if self.adata is None:
             raise UserError("There is no prediction to compare yet; predict first, or open a prediction.")
         if measured is None:
             self.adata.layers.pop(keys.MEASURED, None)
         else:
-            lay_beside(self.adata, measured)
+            attach_measured(self.adata, measured)
         self.measured = measured
         self.set_prediction(self.adata)
         self.measuredChanged.emit(measured)

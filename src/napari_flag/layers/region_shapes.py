@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.analysis.domains import LABELS, PREDICTED, domain_names, read_domains
+from napari_flag.analysis.domains import LABELS, domain_names, read_domains
 from napari_flag.analysis.regions import Region, mask_of
+from napari_flag.analysis.truth import PREDICTED
 from napari_flag.layers.frame import Frame
 from napari_flag.layers.overlays import colour_of
 from napari_flag.slides.formats.geojson import Annotation, Colour

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.compare import Comparison, comparing, spot_neighbours
 from napari_flag.analysis.structure import FEWEST_IN_DOMAIN
-from napari_flag.analysis.truth import dense, lay_beside
+from napari_flag.analysis.truth import attach_measured, dense
 from napari_flag.figures.section import Section, section_of
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.coexpression import gene_correlations
@@ -226,7 +226,7 @@ def _beside(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
         obsm=dict(predicted.obsm), layers=layers,
     )  # fmt: skip
     if measured is not None:
-        lay_beside(adata, measured)
+        attach_measured(adata, measured)
     return adata
 
 

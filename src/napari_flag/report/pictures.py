@@ -55,7 +55,9 @@ class Picture:
 def draw_all(findings: Findings) -> Steps[tuple[Picture, ...]]:
     """Draw what `findings` allow, in the order of the page."""
     alone = findings.section is None
-    maps, genes = (wording.MAPS_ALONE, wording.COEXPRESSION_ALONE) if alone else (wording.MAPS, wording.COEXPRESSION)
+    maps, genes = (
+        (wording.MAPS_ALONE, wording.COEXPRESSION_ALONE) if alone else (wording.MAPS, wording.COEXPRESSION)
+    )
     domains = wording.DOMAINS + ("" if alone else wording.DOMAINS_MATCHED)
     asked: list[tuple[str, str, str, Callable[[Findings], Figure | None]]] = [
         ("slide", "The slide", wording.SLIDE, lambda known: draw_overview(known.adata)),

@@ -191,10 +191,10 @@ def predict(request: PredictionRequest) -> Steps["AnnData"]:
         device=request.device,
     )
     if request.measured is not None:
-        from napari_flag.analysis.truth import lay_beside
+        from napari_flag.analysis.truth import attach_measured
 
         try:
-            lay_beside(adata, request.measured)
+            attach_measured(adata, request.measured)
         except UserError as error:  # the prediction is whole without it, and must not be lost
             yield Step("Comparing", 0, None, notice=f"The measured expression was left out: {error}")
     return adata

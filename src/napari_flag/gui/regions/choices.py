@@ -21,8 +21,6 @@ from qtpy.QtWidgets import (
 from napari_flag import keys
 from napari_flag.analysis.domains import (
     LABELS,
-    MEASURED,
-    PREDICTED,
     domain_agreement,
     domain_names,
     find_missing,
@@ -31,7 +29,7 @@ from napari_flag.analysis.domains import (
     told_agreement,
     write_domains,
 )
-from napari_flag.analysis.regions import sources
+from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
 from napari_flag.gui.controls.forms import MessageList, narrow, plain_label
 from napari_flag.gui.jobs import Errands
 from napari_flag.gui.regions.results import WORDS

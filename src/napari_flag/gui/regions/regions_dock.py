@@ -9,8 +9,9 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout
 
 from napari_flag import keys
-from napari_flag.analysis.domains import LABELS, MEASURED, PREDICTED, find, read_domains
+from napari_flag.analysis.domains import LABELS, find, read_domains
 from napari_flag.analysis.regions import RegionNumbers, compare_regions, enrich
+from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.forms import narrow
 from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch

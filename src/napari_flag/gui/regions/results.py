@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
-from napari_flag.analysis.domains import MEASURED, PREDICTED
 from napari_flag.analysis.regions import RegionNumbers
+from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.gui.controls.forms import narrow, plain_label
 from napari_flag.gui.controls.tables import Column, NumberView, probability, two_decimals, whole
 
