@@ -134,8 +134,8 @@ def _kernel(network: Flag, slide: TrainingSlide, features: FloatArray) -> FloatA
     raw = torch.from_numpy(features).to(network.get_buffer("spread").device)
     with torch.inference_mode():
         graph = network.seen(GraphTensors.of(slide.graph(features), device=raw.device))
-        smooth = network.mean_head.kernel(network.frames.features(raw), graph)
-        location, scale, _ = network.frames.expression(raw)
+        smooth = network.mean_head.kernel(network.normalization.features(raw), graph)
+        location, scale, _ = network.normalization.expression(raw)
         expected: FloatArray = (location + scale * smooth).clamp_min(0).cpu().numpy()
     return expected
 

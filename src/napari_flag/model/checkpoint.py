@@ -1,32 +1,41 @@
-"""One safetensors file = weights + sizes + genes + encoder + data card.  Refuses what does not fit."""
+"""One safetensors file = weights + method + sizes + genes + encoder + data card.
+
+What does not fit is refused: a file of another kind, of a newer format, or with another encoder.
+"""
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from platformdirs import user_data_path
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.files import write_whole
 
 if TYPE_CHECKING:
     import torch
 
     from napari_flag.encoders.registry import Encoder
-    from napari_flag.model.flag import Flag
-    from napari_flag.model.out_of_distribution import Familiarity
+    from napari_flag.model.out_of_distribution import OutOfDistributionScore
 
 
 FORMAT: Final = 1
+"""Version of the header; a file of a later one is refused."""
 DEFAULT: Final = "her2st"
 """Weights used unless others are named."""
+FLAG: Final = "flag"
+"""Name of the method where the header names none, as in weights written before there were others."""
 _KEY: Final = "napari_flag"
+"""Key of the header in the file's metadata."""
+_ENCODER: Final = "encoder."
+_SCORE: Final = "familiarity."
+"""Prefixes of tensors that are not the method's own."""
 _NO_SCORE: Final = "none: these weights cannot say how far a slide lies from their training tissue"
 
 
@@ -48,12 +57,15 @@ class Checkpoint:
         held_out_scores, licence, not_for, and the sampler chosen on validation sections
         {solver, steps, samples}.
     config
-        Sizes of the network (`FlagConfig` as a dict).
+        Sizes of the network (for FLAG, `FlagConfig` as a dict); ``features`` is the length of a feature
+        vector, whatever the method.
     encoder
         Name of the encoder the features must come from.
     tensors
-        Parameters under ``flag.…``; for encoders that travel with the weights, ``encoder.…``; where the
-        weights can judge how far a slide lies from their training tissue, ``familiarity.…``.
+        Parameters under ``<method>.…``; for encoders that travel with the weights, ``encoder.…``; where the
+        weights can score how far a slide lies from their training tissue, ``familiarity.…``.
+    method
+        A name in `methods.predictor.METHODS`.
     """
 
     name: str
@@ -63,6 +75,7 @@ class Checkpoint:
     config: dict[str, Any]
     encoder: str
     tensors: "dict[str, torch.Tensor]" = field(repr=False)
+    method: str = FLAG
 
     @classmethod
     def load(cls, path: Path | str) -> "Checkpoint":
@@ -91,10 +104,11 @@ class Checkpoint:
             name=path.stem,
             sha256=_sha256(path),
             genes=tuple(header["genes"]),
-            card=_with_familiarity(header["card"], tensors),
+            card=_with_score_entry(header["card"], tensors),
             config=header["config"],
             encoder=header["encoder"],
             tensors=tensors,
+            method=str(header.get("method", FLAG)),
         )
 
     def build_encoder(self, device: "torch.device | str" = "cpu") -> "Encoder":
@@ -110,7 +124,7 @@ class Checkpoint:
 
         row = find_encoder(self.encoder)
         if row.recipe is None:
-            return build_encoder(self.encoder, self._part("encoder."), device)
+            return build_encoder(self.encoder, self.part(_ENCODER), device)
         encoder = open_encoder(self.encoder, device)
         if encoder.fingerprint != _encoder_fingerprint(self.card):
             raise UserError(
@@ -120,41 +134,27 @@ class Checkpoint:
             )
         return encoder
 
-    def build_network(self, device: "torch.device | str" = "cpu") -> "Flag":
-        """Return the FLAG network, in evaluation mode, on `device`."""
-        from napari_flag.model.config import FlagConfig
-        from napari_flag.model.flag import Flag
-
-        try:
-            network = Flag(FlagConfig(**self.config))
-            network.load_state_dict(self._part("flag."))
-        except (TypeError, RuntimeError) as error:
-            raise UserError(
-                f'The weights "{self.name}" do not fit the network of this napari-flag version '
-                f"({str(error).splitlines()[0]}); get matching weights or update napari-flag."
-            ) from error
-        return network.eval().to(device)
-
-    def build_familiarity(self) -> "Familiarity | None":
-        """Return what judges how far a slide lies from the training tissue; None where weights lack it.
+    def build_out_of_distribution_score(self) -> "OutOfDistributionScore | None":
+        """Return what scores how far a slide lies from the training tissue; None where weights lack it.
 
         Raises
         ------
         UserError
             When these weights have a part of it, or one for other features.
         """
-        from napari_flag.model.out_of_distribution import Familiarity
+        from napari_flag.model.out_of_distribution import OutOfDistributionScore
 
-        tensors = self._part("familiarity.")
-        return Familiarity.from_tensors(tensors, self.config["features"]) if tensors else None
+        tensors = self.part(_SCORE)
+        return OutOfDistributionScore.from_tensors(tensors, self.config["features"]) if tensors else None
 
-    def _part(self, prefix: str) -> "dict[str, torch.Tensor]":
+    def part(self, prefix: str) -> "dict[str, torch.Tensor]":
+        """Return the tensors whose keys start with `prefix`, by the rest of their keys."""
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
-def _with_familiarity(card: dict[str, Any], tensors: "dict[str, torch.Tensor]") -> dict[str, Any]:
+def _with_score_entry(card: dict[str, Any], tensors: "dict[str, torch.Tensor]") -> dict[str, Any]:
     """Return the card; of weights without an out-of-distribution score it says so."""
-    if any(key.startswith("familiarity.") for key in tensors):
+    if any(key.startswith(_SCORE) for key in tensors):
         return card
     return card | {keys.CARD_SCORE: _NO_SCORE}
 
@@ -162,7 +162,7 @@ def _with_familiarity(card: dict[str, Any], tensors: "dict[str, torch.Tensor]") 
 def describe_entries(card: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (name, text) of each entry of a data card, for a person to read.
 
-    Tables within tables are set in, a row each.  The training values are left out: they are many, and
+    Tables within tables are indented, a row each.  The training values are left out: they are many, and
     stay in the file.
     """
     return [row for key, value in card.items() if key != "values" for row in _rows(key, value)]
@@ -189,15 +189,29 @@ def _in_words(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+class SavedNetwork(Protocol):
+    """A network that knows its own sizes, such as `Flag`."""
+
+    @property
+    def config(self) -> Any:
+        """Its sizes, a dataclass with a field ``features``."""
+        ...
+
+    def state_dict(self) -> "dict[str, torch.Tensor]":
+        """Return its tensors."""
+        ...
+
+
 def save_checkpoint(
     path: Path,
-    network: "Flag",
+    network: SavedNetwork,
     encoder_tensors: "dict[str, torch.Tensor]",
     *,
     encoder: str,
     genes: tuple[str, ...],
     card: dict[str, Any],
-    familiarity: "Familiarity | None" = None,
+    out_of_distribution: "OutOfDistributionScore | None" = None,
+    method: str = FLAG,
 ) -> None:
     """Write a weights file, whole or not at all.
 
@@ -206,7 +220,7 @@ def save_checkpoint(
     path
         The file.
     network
-        The FLAG network.
+        The trained network.
     encoder_tensors
         Of the encoder that travels with the weights; empty for a foundation encoder.
     encoder
@@ -215,30 +229,35 @@ def save_checkpoint(
         In the order of the outputs.
     card
         The data card; for a foundation encoder ``card["encoder"]["fingerprint"]`` must be there.
-    familiarity
-        What lets the weights judge how far a slide lies from their training tissue.
+    out_of_distribution
+        What lets the weights score how far a slide lies from their training tissue.
+    method
+        A name in `methods.predictor.METHODS`.
     """
     from safetensors.torch import save_file
 
     if not encoder_tensors and not _encoder_fingerprint(card):
         raise ValueError(f"neither tensors nor the fingerprint of the encoder {encoder} were given")
 
-    tensors = {f"flag.{k}": v.contiguous() for k, v in network.state_dict().items()}
-    tensors |= {f"encoder.{k}": v.contiguous() for k, v in encoder_tensors.items()}
-    if familiarity is not None:
-        tensors |= {f"familiarity.{k}": v.contiguous() for k, v in familiarity.tensors().items()}
+    tensors = {f"{method}.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    tensors |= {f"{_ENCODER}{k}": v.contiguous() for k, v in encoder_tensors.items()}
+    if out_of_distribution is not None:
+        tensors |= {f"{_SCORE}{k}": v.contiguous() for k, v in out_of_distribution.tensors().items()}
     header = {
         "format": FORMAT,
         "genes": list(genes),
         "card": card,
         "config": asdict(network.config),
         "encoder": encoder,
+        "method": method,
     }
-    partial = path.with_suffix(".partial")
+
+    def write(place: Path) -> None:
+        save_file(tensors, place, metadata={_KEY: json.dumps(header)})
+        place.chmod(0o644)  # safetensors writes for the owner alone
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, partial, metadata={_KEY: json.dumps(header)})
-    partial.chmod(0o644)  # safetensors writes for the owner alone
-    os.replace(partial, path)
+    write_whole(path, write)
 
 
 def _encoder_fingerprint(card: dict[str, Any]) -> str:
@@ -292,7 +311,7 @@ def import_weights(path: Path) -> Path:
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        write_whole(target, lambda place: shutil.copyfile(path, place))
     except OSError as error:
         raise UserError(
             f"The weights could not be copied to {target.parent} ({error.strerror}); make that "

@@ -10,11 +10,11 @@ class FlagConfig:
     Parameters
     ----------
     features, genes, slides
-        Feature width, panel size, training slides remembered.
+        Feature width, panel size, number of training slides stored.
     components
-        Principal components of the features, in the slide's frame, that the network sees; at most `features`.
+        Principal components of the normalised features that the network sees; at most `features`.
     landmarks
-        Spots that the mean head's kernel branch remembers.
+        Training spots that the mean head's kernel branch stores.
     members
         Graph branches of the mean head.
     mean_width, mean_layers, mean_dropout

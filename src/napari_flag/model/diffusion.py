@@ -11,9 +11,9 @@ with symmetric matrix functions, so that every coordinate stays a gene.  For C =
 With F = 0 the sampler draws from N(0, C): the network only has to learn what depends on the image
 and what is not Gaussian.
 
-F is gated by g(σ) = 1 / (1 + σ²).  At noise well above the genes' unit spread a denoiser can only answer
-with the mean under its context, and the mean head, which is cross-fitted, has said that already: on
-sections left out, an F free at every σ learnt corrections of the mean that did not hold there.
+F is gated by g(σ) = 1 / (1 + σ²).  At noise well above the genes' unit spread a denoiser can only return
+the mean under its context, which the cross-fitted mean head has predicted already: on sections left out, an
+ungated F learnt corrections of the mean that did not generalise.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 SIGMA_MIN: Final = 0.02
+"""Noise that changes no digit shown: a fiftieth of a gene's residual spread."""
 SIGMA_MAX: Final = 20.0
 """Twice the largest standard deviation along any axis of C (about 9 for 200 genes)."""
 

@@ -1,9 +1,9 @@
 """The FLAG network: a fixed spatial graph encoded once, a gene transformer that denoises under it.
 
-FLAG (Si et al., ICML 2026) in the form that small cohorts bear:
+FLAG (Si et al., ICML 2026) in a form that can be trained on small cohorts:
 
-* the mean head — a kernel branch in closed form and graph branches (`SpatialEncoder`), averaged — says
-  what the image lets one expect, and sharpening gives each gene its own spatial roughness;
+* the mean head — a kernel branch in closed form and graph branches (`SpatialEncoder`), averaged — predicts
+  the expectation from the image, and sharpening gives each gene its own spatial roughness;
 * a further `SpatialEncoder` gives H_spatial, encoded once per slide;
 * the gene DiT denoises what remains, gene by gene, under H_spatial and the expectation.
 """
@@ -18,22 +18,22 @@ from napari_flag.model.diffusion import Preconditioner
 from napari_flag.model.gene_dit import GeneDiT
 from napari_flag.model.graph import GraphTensors
 from napari_flag.model.mean_head import MeanHead, Sharpening
-from napari_flag.model.normalization import Frames
+from napari_flag.model.normalization import SlideNormalization
 from napari_flag.model.spatial_encoder import SpatialEncoder
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """All that sampling needs of a slide, computed once.
+    """What sampling needs of a slide, computed once.
 
     Parameters
     ----------
     spatial
         (n, context_width) H_spatial.
     expected
-        (n, G) expectation in the slide's frame, in units of the genes' residual spread.
+        (n, G) normalised expectation, in units of the genes' residual spread.
     location, scale
-        (G,) log2(count + 1): the frame's location, and its scale times the residual spread.
+        (G,) log2(count + 1): the slide's location, and its scale times the residual spread.
     shared
         (G,) variance, in units of the residual spread, of the measurement noise that all samples share.
     location_variance
@@ -53,7 +53,7 @@ class Context:
 
 
 class Flag(nn.Module):
-    """The network with what it remembers of its training slides.
+    """The network with what it stores of its training slides.
 
     Parameters
     ----------
@@ -97,9 +97,9 @@ class Flag(nn.Module):
         self.register_buffer("eigenvectors", torch.eye(g))
 
     @property
-    def frames(self) -> Frames:
-        """What the network remembers of its training slides."""
-        return Frames(
+    def normalization(self) -> SlideNormalization:
+        """Normalisation by what the network stores of its training slides."""
+        return SlideNormalization(
             self.get_buffer("feature_mean"),
             self.get_buffer("feature_spread"),
             self.get_buffer("axes"),
@@ -119,31 +119,31 @@ class Flag(nn.Module):
     def encode(self, features: Tensor, graph: GraphTensors) -> Context:
         """Encode a slide once, from its raw (n, d) features and its graph."""
         graph = self.seen(graph)
-        framed = self.frames.features(features)
+        normalised = self.normalization.features(features)  # (n, c)
         spread = self.get_buffer("spread")
-        location, scale, moran = self.frames.expression(features)
+        location, scale, moran = self.normalization.expression(features)  # each (G,)
         sharpening = Sharpening(moran, self.config.sharp, self.config.rough)
-        expected = self.mean_head(framed, graph, self.frames.strangeness(features))
-        expected, noise = sharpening.apply(expected, graph)
+        expected = self.mean_head(normalised, graph, self.normalization.novelty(features))  # (n, G)
+        expected, noise = sharpening.apply(expected, graph)  # (n, G), (G,)
         expected = expected / spread
-        spatial = self.spatial(framed, expected, graph)
+        spatial = self.spatial(normalised, expected, graph)  # (n, context_width)
         return Context(
             spatial,
             expected,
             location,
             scale * spread,
             noise / spread**2,
-            self.frames.location_variance(features),
+            self.normalization.location_variance(features),
         )
 
     def seen(self, graph: GraphTensors) -> GraphTensors:
         """Return `graph` as this network sees it."""
         return graph if self.config.spatial_graph else graph.without_edges()
 
-    def spatial(self, framed: Tensor, expected: Tensor, graph: GraphTensors) -> Tensor:
-        """Return H_spatial (n, context_width) from framed features and expectation (as in `Context`)."""
+    def spatial(self, normalised: Tensor, expected: Tensor, graph: GraphTensors) -> Tensor:
+        """Return H_spatial (n, context_width) from normalised features and expectation (as in `Context`)."""
         out: Tensor = self.spatial_encoder(
-            torch.cat([framed * self.mean_head.get_buffer("lift"), expected], 1),
+            torch.cat([normalised * self.mean_head.get_buffer("lift"), expected], 1),  # (n, c + G)
             graph.neighbours,
             graph.present,
             graph.distance,
@@ -192,7 +192,7 @@ class Flag(nn.Module):
         return ((p.gate(f.float(), sigma) - target) ** 2).mean(), tokens
 
     def _regress(self, spatial: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (b, G) residuals that context alone lets one expect, and the tapped tokens."""
+        """Return (b, G) residuals regressed on the context alone, and the tapped tokens."""
         nothing = torch.zeros_like(expected)
         guess, tokens = self.gene_dit(nothing, nothing[:, 0], spatial, expected)
         return guess, tokens

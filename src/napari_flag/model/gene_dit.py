@@ -23,7 +23,7 @@ class NoiseLevelEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return embeddings of (b,) `c_noise`."""
-        angles = c_noise[:, None] * self.bands
+        angles = c_noise[:, None] * self.bands  # (b, frequencies)
         out: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], 1))
         return out
 
@@ -59,11 +59,11 @@ class GeneBlock(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)[:, None].chunk(
             6, dim=2
         )  # each (b, 1, width)
-        x = self.norm_attention(tokens) * (1 + scale_a) + shift_a
+        x = self.norm_attention(tokens) * (1 + scale_a) + shift_a  # (b, genes, width)
         qkv = self.qkv(x).view(b, genes, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (b, heads, genes, width / heads)
         drop = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)  # (b, heads, genes, …)
         tokens = tokens + gate_a * self.out(attended.transpose(1, 2).reshape(b, genes, width))
         x = self.norm_mlp(tokens) * (1 + scale_m) + shift_m
         out: Tensor = tokens + gate_m * self.mlp(x)
@@ -119,15 +119,15 @@ class GeneDiT(nn.Module):
         context
             (b, context) H_spatial of the spots.
         expected
-            (b, genes) what the mean head expects, in units of the gene's spread.
+            (b, genes) expectation of the mean head, in units of the gene's spread.
         """
         tokens = self.name + self.value(torch.stack([x, expected], dim=2))  # (b, genes, width)
-        condition = self.noise_level(c_noise) + self.context(context)
+        condition = self.noise_level(c_noise) + self.context(context)  # (b, width)
         tapped = tokens
         for number, block in enumerate(self.blocks, start=1):
             tokens = block(tokens, condition)
             if number == self.tap:
                 tapped = tokens
-        shift, scale = self.final_modulation(condition)[:, None].chunk(2, dim=2)
+        shift, scale = self.final_modulation(condition)[:, None].chunk(2, dim=2)  # each (b, 1, width)
         out: Tensor = self.final(self.final_norm(tokens) * (1 + scale) + shift)[..., 0]
         return out, tapped

@@ -50,7 +50,7 @@ class SpotGraph:
 
 @dataclass(frozen=True, slots=True)
 class GraphTensors:
-    """A `SpotGraph`, or several side by side, as tensors (shapes as there)."""
+    """A `SpotGraph`, or several concatenated, as tensors (shapes as there)."""
 
     neighbours: Tensor
     present: Tensor
@@ -59,7 +59,7 @@ class GraphTensors:
 
     @classmethod
     def of(cls, *graphs: SpotGraph, device: torch.device | str = "cpu") -> "GraphTensors":
-        """Lay `graphs` side by side; no edge joins two slides."""
+        """Concatenate `graphs` into one; no edge joins two slides."""
         offsets = [0]
         for graph in graphs[:-1]:
             offsets.append(offsets[-1] + len(graph))
@@ -150,8 +150,8 @@ def likeness(
     features: npt.NDArray[np.float32], neighbours: npt.NDArray[np.int64], present: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float32]:
     """Return the cosine of each spot's standardised features with its neighbours', (n, k) float32."""
-    framed = (features - features.mean(0)) / (features.std(0) + 1e-6)
-    unit = framed / np.maximum(np.linalg.norm(framed, axis=1, keepdims=True), 1e-6)
+    standardised = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    unit = standardised / np.maximum(np.linalg.norm(standardised, axis=1, keepdims=True), 1e-6)
     alike = np.empty(neighbours.shape, np.float32)
     for start in range(0, len(features), 4096):  # bounded memory on Visium HD
         rows = slice(start, start + 4096)

@@ -1,4 +1,4 @@
-"""The mean head: what the image lets one expect of every spot, before anything is drawn.
+"""The mean head: the expectation of every spot, before anything is drawn.
 
 Two kinds of regression are averaged, because they err differently: a kernel branch in closed form, and
 graph branches (`SpatialEncoder`).  Both are smooth; `Sharpening` then gives every gene the spatial
@@ -6,24 +6,27 @@ roughness that it has on the training slides.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from napari_flag.model.config import FlagConfig
 from napari_flag.model.graph import GraphTensors
 from napari_flag.model.spatial_encoder import SpatialEncoder
-
-if TYPE_CHECKING:
-    from napari_flag.model.config import FlagConfig
-
 
 _ROWS: Final = 4096
 """Spots per block of the kernel, so that memory stays bounded on Visium HD."""
 _SHARPEST: Final = 1.0
+"""Largest κ: beyond it the difference from the ring outweighs the gene itself."""
 _STEPS: Final = 41
+"""Values of κ tried, 0.025 apart."""
 _FEWEST: Final = 30
 """Spots below which Moran's I is too uncertain to be aimed at; such a slide is left as it is."""
+_LEAST: Final = 0.02
+"""Moran's I below which a target is noise itself."""
+_MOST_NOISE: Final = 4.0
+"""Largest variance of added noise, in units of the gene's own variance over the slide."""
 
 
 class KernelBranch(nn.Module):
@@ -35,7 +38,7 @@ class KernelBranch(nn.Module):
     over to another patient.
     """
 
-    def __init__(self, config: "FlagConfig") -> None:
+    def __init__(self, config: FlagConfig) -> None:
         super().__init__()
         self.register_buffer("landmarks", torch.zeros(config.landmarks, 2 * config.components))
         self.register_buffer("weights", torch.zeros(config.landmarks, config.genes))
@@ -43,14 +46,14 @@ class KernelBranch(nn.Module):
         self.register_buffer("length", torch.ones(()))
 
     def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
-        """Return (n, G) expected expression in the slide's frame."""
-        both = torch.cat([features, graph.ring_mean(features)], 1)
+        """Return (n, G) expected normalised expression of (n, c) normalised features."""
+        both = torch.cat([features, graph.ring_mean(features)], 1)  # (n, 2 c)
         weights = self.get_buffer("weights")
         starts = range(0, len(both), _ROWS)
         return torch.cat([self.similarity(both[i : i + _ROWS]) @ weights for i in starts])
 
     def similarity(self, rows: Tensor) -> Tensor:
-        """Return the kernel between (n, 2 c) `rows` and the landmarks."""
+        """Return the (n, landmarks) kernel between (n, 2 c) `rows` and the landmarks."""
         landmarks = self.get_buffer("landmarks")
         distance = torch.cdist(rows, landmarks, compute_mode="use_mm_for_euclid_dist")
         near = torch.exp(-distance.square() / self.get_buffer("bandwidth"))
@@ -60,7 +63,7 @@ class KernelBranch(nn.Module):
 class GraphBranch(nn.Module):
     """A spatial encoder with a linear read-out: (n, c) features → (n, G)."""
 
-    def __init__(self, config: "FlagConfig") -> None:
+    def __init__(self, config: FlagConfig) -> None:
         super().__init__()
         self.encoder = SpatialEncoder(
             config.components,
@@ -73,7 +76,7 @@ class GraphBranch(nn.Module):
         nn.init.zeros_(self.read_out.bias)
 
     def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
-        """Return expected expression in the slide's frame."""
+        """Return (n, G) expected normalised expression of (n, c) normalised features."""
         h = self.encoder(features, graph.neighbours, graph.present, graph.distance, graph.likeness)
         out: Tensor = self.read_out(h)
         return out
@@ -85,37 +88,37 @@ class MeanHead(nn.Module):
     `lift` (c,) evens out the components' spreads (by half, on a log scale) for the graph branches.
     """
 
-    def __init__(self, config: "FlagConfig") -> None:
+    def __init__(self, config: FlagConfig) -> None:
         super().__init__()
         self.graph_share = config.graph_share
         self.kernel = KernelBranch(config)
         self.branches = nn.ModuleList(GraphBranch(config) for _ in range(config.members))
         self.register_buffer("lift", torch.ones(config.components))
 
-    def forward(self, features: Tensor, graph: GraphTensors, strangeness: Tensor) -> Tensor:
-        """Return (n, G) expected expression in the slide's frame from (n, c) features in it.
+    def forward(self, features: Tensor, graph: GraphTensors, novelty: Tensor) -> Tensor:
+        """Return (n, G) expected normalised expression of (n, c) normalised features.
 
-        The more a slide is unlike the training slides (() `strangeness`, 0 to 1), the more the kernel
-        branch has to say: only what is linear in it is known to carry over.
+        The more a slide is unlike the training slides (() `novelty`, 0 to 1), the more weight the kernel
+        branch gets: only what is linear in it is known to carry over.
         """
         expected: Tensor = self.kernel(features, graph)
         if not self.graph_share:
             return expected
         lifted = features * self.get_buffer("lift")
-        branches = torch.stack([branch(lifted, graph) for branch in self.branches]).mean(0)
-        return expected + self.graph_share * (1 - strangeness) * (branches - expected)
+        branches = torch.stack([branch(lifted, graph) for branch in self.branches]).mean(0)  # (n, G)
+        return expected + self.graph_share * (1 - novelty) * (branches - expected)
 
 
 @dataclass(frozen=True, slots=True)
 class Sharpening:
-    """How rough each gene should lie on a slide, as Moran's I on the first ring.
+    """How rough each gene should be on a slide, as Moran's I on the first ring.
 
     A regression smooths genes alike, whether their measured pattern is smooth or mostly noise, so
     Moran's I of its predictions hardly tells genes apart.  Here every gene keeps its own: a gene
     expected smoother than `sharp` times its Moran's I on the training slides is passed through
     z + κ (z - mean of z over the first ring), of the same variance, with the least κ in [0, 1] that
     reaches it.  What is still smoother than `rough` times gets that much independent noise, a part of
-    the measurement noise that every joint sample has (`prediction`).
+    the measurement noise that every joint sample shares (`methods.flag.SharedNoise`).
 
     Parameters
     ----------
@@ -148,11 +151,6 @@ class Sharpening:
         return mean + sharpened, excess * sharpened.var(0)
 
 
-_LEAST: Final = 0.02
-"""Moran's I below which a target is noise itself."""
-_MOST_NOISE: Final = 4.0
-
-
 def moran(values: Tensor, graph: GraphTensors) -> Tensor:
     """Return (G,) Moran's I of (n, G) `values` on the row-standardised first ring."""
     z = values - values.mean(0)
@@ -165,7 +163,7 @@ def _factors(z: Tensor, edge: Tensor, ring: Tensor, graph: GraphTensors, target:
     edge_ring = graph.ring_mean(edge, nearest=True)
     lag = ((z * ring).sum(0), (z * edge_ring + edge * ring).sum(0), (edge * edge_ring).sum(0))
     square = (z.square().sum(0), 2 * (z * edge).sum(0), edge.square().sum(0))
-    k = torch.linspace(0, _SHARPEST, _STEPS, device=z.device)[:, None]
+    k = torch.linspace(0, _SHARPEST, _STEPS, device=z.device)[:, None]  # (steps, 1)
     value = (lag[0] + k * lag[1] + k**2 * lag[2]) / (square[0] + k * square[1] + k**2 * square[2]).clamp_min(
         1e-9
     )

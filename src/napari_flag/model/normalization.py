@@ -1,7 +1,7 @@
-"""Where a slide stands among the training slides: its frame.
+"""Normalisation per slide, of features on the way in and of expression on the way out.
 
 Stain, scanner and library size differ between slides far more than between spots of one slide (tenfold
-in depth between two patients of her2st).  The network therefore works in the slide's own frame: features
+in depth between two patients of her2st).  The network therefore sees normalised values only: features
 standardised over the slide's tissue, expression relative to a location and scale per gene.  Those two come
 from the training slides that look most alike, weighted by how alike they look; on a slide that looks like
 none of them, the location is what a linear regression of expression on features expects of it.
@@ -23,15 +23,15 @@ _FLOOR: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
-    """What is remembered of the training slides.
+class SlideNormalization:
+    """What is stored of the training slides, and the normalisation of a slide by it.
 
     Parameters
     ----------
     mean, spread
         (d,) of every feature over all training spots.
     axes
-        (d, c) principal components of the training spots in their slides' frames.
+        (d, c) principal components of the training spots' standardised features.
     centres
         (m, d) mean standardised features of each training slide.
     location, scale
@@ -58,22 +58,22 @@ class Frames:
 
     def standardise(self, features: Tensor) -> Tensor:
         """Standardise the (n, d) features of one slide over that slide."""
-        z = (features - self.mean) / self.spread
+        z = (features - self.mean) / self.spread  # (n, d)
         return (z - z.mean(0)) / (z.std(0, correction=0) + _FLOOR)
 
-    def likeness(self, features: Tensor) -> Tensor:
+    def slide_weights(self, features: Tensor) -> Tensor:
         """Return (m,) weights, summing to 1, of the training slides for a slide with these features."""
         return torch.softmax(-((self._distance(features) / SOFTNESS) ** 2), dim=0)
 
-    def strangeness(self, features: Tensor) -> Tensor:
+    def novelty(self, features: Tensor) -> Tensor:
         """Return () from 0, like the nearest training slide, to 1, unlike all of them."""
         return -torch.expm1(-((self._distance(features).min() / SOFTNESS) ** 2))
 
     def expression(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the (G,) location, scale and Moran's I expected of a slide with these features."""
-        weights = self.likeness(features)
-        known = weights @ self.location
-        location = known + self.strangeness(features) * (self._regressed(features) - known)
+        weights = self.slide_weights(features)  # (m,)
+        known = weights @ self.location  # (G,)
+        location = known + self.novelty(features) * (self._regressed(features) - known)
         return location, weights @ self.scale, weights @ self.moran
 
     def location_variance(self, features: Tensor) -> Tensor:
@@ -83,12 +83,12 @@ class Frames:
         weights, plus that of the mean itself (nothing where one slide has all the weight), plus, as far
         as the slide is unlike all of them, the square of what regression and mean differ by.
         """
-        weights = self.likeness(features)
+        weights = self.slide_weights(features)
         share = weights.square().sum()
         known = weights @ self.location
         between = weights @ (self.location - known).square()
         among = between / (1 - share).clamp_min(1e-6) * (1 + share) * (share < 0.99)
-        return among + self.strangeness(features) * (self._regressed(features) - known).square()
+        return among + self.novelty(features) * (self._regressed(features) - known).square()
 
     def _centre(self, features: Tensor) -> Tensor:
         return ((features - self.mean) / self.spread).mean(0)

@@ -1,7 +1,8 @@
 """How far a tile lies from the tissue that the weights were trained on: an out-of-distribution score.
 
-The network works in each slide's own frame (`model/frame.py`), so it answers for any picture, and as
-firmly.  This score looks at the raw features instead: stain and scanner count as much as the tissue does.
+The network works on features normalised per slide (`model.normalization`), so it predicts with the same
+confidence on any picture.  This score reads the raw features instead: stain and scanner count as much as the
+tissue does.
 
 * **Distance.** One Gaussian around the centre of each training slide, all with the covariance that spots
   have within slides, so that two slides far apart do not make everything between them look near.  Features
@@ -16,8 +17,8 @@ firmly.  This score looks at the raw features instead: stain and scanner count a
 * **Limits.** Few sections of few patients of one study say little of how patients, stains and scanners
   differ; an encoder trained on the same slides has seen the section left out; and its neighbours, cut from
   the same block, were left in.  The calibration is therefore optimistic: a good slide of another patient
-  may well be called unlike, and is, as far as these weights can know.  Nor is near the same as predicted
-  well: near says that such tissue was seen, not that its genes can be told.
+  may well be called unlike, and is, as far as these weights can know.  Nor does a small distance mean a good
+  prediction: it means that such tissue was in the training set, not that its genes can be predicted.
 """
 
 from dataclasses import dataclass, fields
@@ -39,14 +40,14 @@ at half its µm/px passes; at 0.95 sections left out, turned or mildly re-staine
 MOSTLY: Final = 0.5
 """A slide is mostly unlike when more than this share of its spots are."""
 _AT_ONCE: Final = 4096
-"""Spots held at once in float64."""
+"""Spots computed at once in float64."""
 
 Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """How far the spots of one slide lie from the training tissue.
+class SlideScore:
+    """The out-of-distribution score of one slide: how far its spots lie from the training tissue.
 
     Parameters
     ----------
@@ -57,8 +58,8 @@ class Judgement:
     share
         Share of the spots beyond `FAR`.
     share_aligned
-        The same once the slide's centre is laid on that of the training slides: low where stain, scanner,
-        focus or resolution sets the whole slide apart, high where its spots differ each by its own.
+        The same after the slide's centre has been moved to that of the training slides: low where stain,
+        scanner, focus or resolution shifts the whole slide, high where its spots differ individually.
     """
 
     distance: Float32Array
@@ -89,8 +90,8 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Familiarity:
-    """What weights remember of their training tissue to judge distances; see the module.
+class OutOfDistributionScore:
+    """Scores slides against the training tissue; fitted in training, stored in the weights file.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ class Familiarity:
     reach_aligned: Tensor
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], features: int) -> "Familiarity":
+    def from_tensors(cls, tensors: dict[str, Tensor], features: int) -> "OutOfDistributionScore":
         """Build from what `tensors` returned, for feature vectors of this length.
 
         Raises
@@ -149,16 +150,16 @@ class Familiarity:
         return self._distances(features, self.centres)
 
     def aligned_distances(self, features: Tensor) -> Tensor:
-        """Return the distances of one slide's spots with its own centre in the place of the nearest."""
+        """Return the (n,) distances of one slide's spots to that slide's own centre."""
         return self._distances(features, features.mean(0, keepdim=True))
 
-    def judge(self, features: Float32Array) -> Judgement:
-        """Judge one slide by the raw (n, d) float32 `features` of all its spots."""
+    def score(self, features: Float32Array) -> SlideScore:
+        """Return the score of one slide from the raw (n, d) float32 `features` of all its spots."""
         raw = torch.from_numpy(features)
         distance, aligned = self.distances(raw), self.aligned_distances(raw)
         unlike = _share_nearer(self.reach, distance)
         far = _threshold(self.reach)
-        return Judgement(
+        return SlideScore(
             distance=(distance / far).numpy().astype(np.float32),
             unlike=unlike.numpy().astype(np.float32),
             share=float((distance > far).double().mean()),
@@ -169,12 +170,12 @@ class Familiarity:
         anchor = centres[0]  # close to the data, so that squares of differences keep their digits
         targets = ((centres - anchor) / self.spread).double()  # (m, d)
         axes = self.axes.double()
-        whitened = targets @ axes.T / self.variances.double().sqrt()
+        whitened = targets @ axes.T / self.variances.double().sqrt()  # (m, p)
         along_targets, found = targets @ axes.T, []
         for start in range(0, len(features), _AT_ONCE):
-            z = ((features[start : start + _AT_ONCE] - anchor) / self.spread).double()
-            t = z @ axes.T
-            inside = _squares(t / self.variances.double().sqrt(), whitened) / len(self.variances)
+            z = ((features[start : start + _AT_ONCE] - anchor) / self.spread).double()  # (b, d)
+            t = z @ axes.T  # (b, p)
+            inside = _squares(t / self.variances.double().sqrt(), whitened) / len(self.variances)  # (b, m)
             outside = (_squares(z, targets) - _squares(t, along_targets)).clamp_min(0) / self.rest
             found.append((0.5 * inside + 0.5 * outside).min(1).values.sqrt())
         return torch.cat(found)

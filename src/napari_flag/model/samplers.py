@@ -1,11 +1,14 @@
 """Solvers of the probability-flow ODE dx/dσ = (x - D(x; σ)) / σ.  They know no network."""
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
+
+from napari_flag.errors import UserError
 
 Denoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(b, G) noisy x and (b,) σ → (b, G) estimate of the clean x."""
@@ -78,3 +81,40 @@ def heun(denoise: Denoiser, x: Tensor, sigmas: Tensor) -> Generator[int, None, T
 
 SOLVERS: Final = {"dpmpp_2m": dpmpp_2m, "heun": heun}
 """Solvers by the name that a weights card may state."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """How expression is drawn.
+
+    Parameters
+    ----------
+    samples
+        Number of joint samples K.
+    steps
+        Noise levels, thus evaluations for a multistep solver.
+    solver
+        A name of `SOLVERS`.
+    seed
+        Keys the noise, together with each spot's id.
+    """
+
+    samples: int = 4
+    steps: int = 10
+    solver: str = "dpmpp_2m"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        if self.samples < 1 or self.steps < 2:
+            raise UserError(
+                f"At least one sample and two solver steps are needed, but {self.samples} and "
+                f"{self.steps} were asked for; choose larger numbers."
+            )
+        if self.solver not in SOLVERS:
+            raise UserError(f'There is no solver called "{self.solver}"; choose one of {", ".join(SOLVERS)}.')
+
+
+def evaluations(settings: SamplerSettings) -> int:
+    """Return how often the denoiser is evaluated per sample."""
+    return 2 * settings.steps - 1 if settings.solver == "heun" else settings.steps

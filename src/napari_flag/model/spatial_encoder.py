@@ -50,13 +50,13 @@ class EdgeModulatedAttention(nn.Module):
         """
         n, k = neighbours.shape
         normed = self.norm(h)
-        query = self.query(normed).view(n, 1, self.heads, -1)
+        query = self.query(normed).view(n, 1, self.heads, -1)  # (n, 1, heads, width / heads)
         key, value = self.key_value(normed)[neighbours].view(n, k, 2, self.heads, -1).unbind(2)
-        scale, shift, gate = self.edge(edges).view(n, k, 3, self.heads).unbind(2)
+        scale, shift, gate = self.edge(edges).view(n, k, 3, self.heads).unbind(2)  # each (n, k, heads)
         logits = (1 + scale) * (query * key).sum(-1) / key.shape[-1] ** 0.5 + shift  # (n, k, heads)
         weights = logits.masked_fill(~present[..., None], -torch.inf).softmax(1)
-        message = (weights * (1 + gate))[..., None] * value
-        h = h + self.dropout(self.out(message.sum(1).flatten(1)))
+        message = (weights * (1 + gate))[..., None] * value  # (n, k, heads, width / heads)
+        h = h + self.dropout(self.out(message.sum(1).flatten(1)))  # (n, width)
         out: Tensor = h + self.dropout(self.feed_forward(h))
         return out
 
@@ -96,7 +96,7 @@ class SpatialEncoder(nn.Module):
         distance: Tensor,
         likeness: Tensor,
     ) -> Tensor:
-        """Return H_spatial (n, width) of one slide, or of several laid side by side.
+        """Return H_spatial (n, width) of one slide, or of several concatenated.
 
         Parameters
         ----------
@@ -105,14 +105,14 @@ class SpatialEncoder(nn.Module):
         neighbours, present, distance, likeness
             (n, k) as in `SpotGraph`.
         """
-        own = torch.arange(len(features), device=features.device)[:, None]
-        neighbours = torch.cat([own, neighbours], 1)
+        own = torch.arange(len(features), device=features.device)[:, None]  # (n, 1)
+        neighbours = torch.cat([own, neighbours], 1)  # (n, 1 + k), as all below
         present = torch.cat([torch.ones_like(own, dtype=torch.bool), present], 1)
         edges = self._edges(
             torch.cat([torch.zeros_like(own, dtype=distance.dtype), distance], 1),
             torch.cat([torch.ones_like(own, dtype=likeness.dtype), likeness], 1),
         )
-        h = self.embed(features)
+        h = self.embed(features)  # (n, width)
         for block in self.blocks:
             h = block(h, neighbours, present, edges)
         out: Tensor = self.norm(h)
@@ -120,6 +120,6 @@ class SpatialEncoder(nn.Module):
 
     def _edges(self, distance: Tensor, likeness: Tensor) -> Tensor:
         basis = torch.exp(-4 * (distance[..., None] - self.radii) ** 2)  # (n, k, radii)
-        own = (distance == 0).to(distance.dtype)
+        own = (distance == 0).to(distance.dtype)  # (n, k), 1 for the spot itself
         edges: Tensor = self.embed_edge(torch.cat([basis, likeness[..., None], own[..., None]], -1))
         return edges

@@ -198,7 +198,7 @@ def _remember(network: Flag, cohort: Cohort, penalty: float) -> None:
     buffers |= _regress_location((clean - mean) / spread, expression, penalty)
     for name, value in buffers.items():
         network.get_buffer(name).copy_(value)
-    framed = torch.cat([network.frames.standardise(views[0]) for views in cohort.features]).double()
+    framed = torch.cat([network.normalization.standardise(views[0]) for views in cohort.features]).double()
     _, axes = torch.linalg.eigh(framed.T @ framed)
     network.get_buffer("axes").copy_(axes.flip(1)[:, : network.config.components])
     for row, (slide, views) in enumerate(zip(cohort.slides, cohort.features, strict=True)):
@@ -216,7 +216,7 @@ def _regress_location(z: Tensor, expression: Tensor, penalty: float) -> dict[str
 
 def _frame(network: Flag, cohort: Cohort, folds: tuple[Any, ...]) -> FramedCohort:
     """Put every slide into its own frame and lay all side by side, once per view."""
-    frames = network.frames
+    frames = network.normalization
     views = range(cohort.features[0].shape[0])
     targets = [
         (torch.from_numpy(slide.expression) - location) / scale

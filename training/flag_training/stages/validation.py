@@ -110,7 +110,7 @@ class HeldOut:
         rows = torch.randperm(len(raw), generator=_generator())[:_SPOTS].to(device)
         truth = torch.from_numpy(slide.expression).to(device)[rows]
         return HeldOutSlide(
-            framed=self._network.frames.features(raw),
+            framed=self._network.normalization.features(raw),
             expected=context.expected,
             graph=self._network.seen(graph),
             rows=rows,

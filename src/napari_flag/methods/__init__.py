@@ -1,0 +1,1 @@
+"""Methods of predicting expression from features and graph, behind one protocol."""

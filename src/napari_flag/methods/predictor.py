@@ -1,0 +1,110 @@
+"""What a method of predicting expression has to offer, and which methods there are.
+
+A weights file names its method in its header; `open_method` returns that method as a `Predictor`, and
+everything after it (`sampling`, `prediction`, further draws) knows only this protocol.
+
+To add a method: write a module beside `methods.flag` with a class of these members, and name it in
+`METHODS`.  Its tensors are stored under ``<name>.`` in the weights file (`Checkpoint.part`).
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Final, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_flag.errors import UserError
+from napari_flag.methods.flag import FlagPredictor
+from napari_flag.model.checkpoint import Checkpoint
+from napari_flag.model.graph import SpotGraph
+from napari_flag.model.samplers import SamplerSettings
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+
+
+class EncodedSlide(Protocol):
+    """One slide as a method sees it: what is computed once, however many spots and draws follow."""
+
+    def draw(
+        self, rows: npt.NDArray[np.int64], ids: Sequence[str], settings: SamplerSettings
+    ) -> Generator[float, None, FloatArray]:
+        """Draw joint samples of the spots `rows`.
+
+        Parameters
+        ----------
+        rows
+            (b,) positions among the spots of the slide.
+        ids
+            Names of these b spots; with the seed and the number of the sample they key the noise, so that
+            neither chunks nor the order of spots change a number.
+        settings
+            Number of samples K, and how they are drawn.
+
+        Yields
+        ------
+        The share of this work done so far, 0–1; closing the generator stops it.
+
+        Returns
+        -------
+        (K, b, G) float32 log2(count + 1).
+        """
+        ...
+
+    def expectation(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray:
+        """Return the (b, G) float32 expected log2(count + 1) of `rows`, given their (K, b, G) `draws`."""
+        ...
+
+    def spread(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray:
+        """Return the (b, G) float32 predictive standard deviation of `rows`, log2(count + 1)."""
+        ...
+
+
+class Predictor(Protocol):
+    """A trained method: features and graph of a slide → expectation and draws of its expression."""
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """The G gene symbols it predicts, in the order of its outputs."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    def encode(self, features: FloatArray, graph: SpotGraph) -> EncodedSlide:
+        """Encode a slide once.
+
+        Parameters
+        ----------
+        features
+            (n, d) float32 raw features of every spot on the tissue, from the encoder that the weights name.
+        graph
+            Over the same spots.
+        """
+        ...
+
+
+METHODS: Final[dict[str, Callable[[Checkpoint, torch.device | str], Predictor]]] = {
+    "flag": FlagPredictor.open,
+}
+"""How each method is opened, by its name in the header of a weights file."""
+
+
+def open_method(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Predictor:
+    """Return the method that `checkpoint` holds the weights of, ready on `device`.
+
+    Raises
+    ------
+    UserError
+        When this version has no such method, or the weights do not fit it.
+    """
+    opened = METHODS.get(checkpoint.method)
+    if opened is None:
+        raise UserError(
+            f'The weights "{checkpoint.name}" are of the method "{checkpoint.method}", which this version of '
+            f"napari-flag does not have (it has: {', '.join(METHODS)}); update napari-flag, or choose other "
+            "weights."
+        )
+    return opened(checkpoint, device)
