@@ -29,7 +29,7 @@ from flag_training.stages.familiarity import AXES, fit_familiarity, left_out
 from flag_training.stages.fit import tile_encoder
 from napari_flag.cli.terminal import ProgressLine
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
-from napari_flag.model.out_of_distribution import FAR, MOSTLY, Judgement
+from napari_flag.model.out_of_distribution import FAR, MOSTLY, SlideScore
 from napari_flag.progress import Step, finish
 from napari_flag.simulation import demo_slide, demo_table
 from napari_flag.slides.slide import Slide, open_slide
@@ -115,7 +115,7 @@ class Bench:
             _, cohort = self._without(entry.name)
             familiarity = fit_familiarity(_of(cohort, lambda name, left=entry.name: name != left))
             views = _features(cohort, entry.name)
-            plain, *others = (familiarity.judge(view) for view in views)
+            plain, *others = (familiarity.score(view) for view in views)
             told[entry.name] = _row(plain) | {"turned and re-stained": [_row(view) for view in others]}
         return told
 
@@ -127,7 +127,7 @@ class Bench:
             alone = list(owner.values()).count(entry.patient) == 1
             _, cohort = self._without(entry.name if alone else broken)
             rest = _of(cohort, lambda name, patient=entry.patient: owner[name] != patient)
-            told[entry.name] = _row(fit_familiarity(rest).judge(_features(cohort, entry.name)[0])) | {
+            told[entry.name] = _row(fit_familiarity(rest).score(_features(cohort, entry.name)[0])) | {
                 "judged_by": [slide.entry.name for slide in rest.slides]
             }
         return told
@@ -137,14 +137,14 @@ class Bench:
         net, cohort = self._without(name)
         rest = _of(cohort, lambda other: other != name)
         familiarity = fit_familiarity(rest)
-        plain = familiarity.judge(_features(cohort, name)[0])
+        plain = familiarity.score(_features(cohort, name)[0])
         told: dict[str, object] = {
             "as it is": _row(plain),
             "left_out_in_turn": len(left_out(rest)),
             "bytes": sum(t.numel() * t.element_size() for t in familiarity.tensors().values()),
         }
         for case, features in self._cases(name, net):
-            told[case] = _row(familiarity.judge(features), plain)
+            told[case] = _row(familiarity.score(features), plain)
             self.line(Step(case, 1, 1, "cases"))
         return told
 
@@ -222,7 +222,7 @@ def _features(cohort: Cohort, name: str) -> Features:
     return views
 
 
-def _row(judged: Judgement, familiar: Judgement | None = None) -> dict[str, object]:
+def _row(judged: SlideScore, familiar: SlideScore | None = None) -> dict[str, object]:
     row: dict[str, object] = {
         "spots": len(judged.unlike),
         "share_unlike": round(judged.share, 3),

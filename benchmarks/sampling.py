@@ -11,6 +11,7 @@ import time
 import numpy as np
 import torch
 
+from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.checkpoint import Checkpoint, find_weights
 from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_noise
 from napari_flag.model.graph import GraphTensors, build_graph
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--spots", type=int, default=64)
     parser.add_argument("--weights", default="her2st")
     asked = parser.parse_args()
-    network = Checkpoint.load(find_weights(asked.weights)).build_network()
+    network = FlagPredictor.open(Checkpoint.load(find_weights(asked.weights))).network
     rng = np.random.default_rng(0)
     side = int(np.ceil(np.sqrt(asked.spots)))
     xy = np.stack(np.divmod(np.arange(asked.spots), side), 1) * 200.0

@@ -93,10 +93,3 @@ def test_measured_is_laid_beside_with_gaps_where_nothing_was_measured(prediction
     np.testing.assert_allclose(layer[1:, :5], np.log2(measured.X.toarray() + 1), rtol=1e-6)
     assert np.isnan(layer[0]).all()
     assert np.isnan(layer[:, 5]).all()
-
-
-@pytest.mark.parametrize(
-    ("name", "among"), [("C2", True), ("b4", True), ("2", False), ("C5", False), ("", False)]
-)
-def test_section_names_match_whole_parts_only(name, among):
-    assert truth.is_among(name, ["her2st-C2", "B4"]) is among

@@ -1,17 +1,14 @@
-"""The way of the data on one screen: slide + spots + weights → prediction."""
+"""The chain on one screen: slide + spots + weights → prediction."""
 
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from anndata import AnnData
 from scipy.spatial import cKDTree
 
-from napari_flag import keys
+from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import Step, Steps
@@ -21,22 +18,22 @@ from napari_flag.slides.spots import Spots
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from anndata import AnnData
     from shapely.geometry.base import BaseGeometry
 
-    from napari_flag.model.out_of_distribution import Judgement
-    from napari_flag.sampling import Expression, SamplerSettings
+    from napari_flag.model.out_of_distribution import SlideScore
 
 
 Quality: TypeAlias = Literal["fast", "balanced", "best"]
 
 STEPS_OF: Final[dict[str, int]] = {"fast": 6, "balanced": 10, "best": 20}
-"""Solver steps behind each quality; the number of joint samples is the weights card's choice."""
+"""Solver steps of each quality; the number of joint samples is stated by the weights card."""
 COMPARING: Final = "Comparing with the training tissue"
 """Stage whose notice, if any, warns that most of the slide is unlike the training slides."""
 UNLIKE: Final = 0.15
-"""Relative difference from the training array from which on the user is told."""
+"""Relative difference from the training array above which a notice says so."""
 FEWEST: Final = 20
-"""Spots below which the slide's own frame is too uncertain not to say so."""
+"""Spots below which a notice says that normalisation over the slide is uncertain."""
 
 
 def predict_slide(
@@ -52,7 +49,7 @@ def predict_slide(
     seed: int = 0,
     device: str = "auto",
     cache: "Path | None" = None,
-) -> Steps[AnnData]:
+) -> "Steps[AnnData]":
     """Predict the expression of `spots` on `slide`.
 
     Parameters
@@ -60,7 +57,7 @@ def predict_slide(
     slide
         With known µm/px.
     spots
-        All spots on the tissue: the graph and the slide's frame are built over all of them.
+        All spots on the tissue: features are normalised, and the graph built, over all of them.
     checkpoint
         The weights.
     region
@@ -70,7 +67,7 @@ def predict_slide(
     quality
         Solver steps: fast 6, balanced 10, best 20.
     samples, steps
-        Joint samples and solver steps; None takes the weights card's and the quality's.
+        Joint samples and solver steps; None takes those of the weights card and the quality.
     seed
         Same seed, same numbers (to 1e-4 on one device).
     device
@@ -80,11 +77,11 @@ def predict_slide(
 
     Yields
     ------
-    Steps; while expression is sampled ``partial`` is a `prediction.Preview` per finished chunk.
+    Steps; while expression is sampled ``partial`` is a `sampling.Preview` per finished chunk.
 
     Returns
     -------
-    AnnData as described in `keys`.
+    AnnData as described in `prediction_file`.
 
     Raises
     ------
@@ -93,8 +90,10 @@ def predict_slide(
         or more memory needed than there is.
     """
     from napari_flag.encoders.features import choose_device, extract_features
+    from napari_flag.methods.predictor import open_method
     from napari_flag.model.graph import build_graph
-    from napari_flag.sampling import SamplerSettings, encode_slide, sample_expression
+    from napari_flag.model.samplers import SamplerSettings
+    from napari_flag.sampling import sample_expression
 
     mpp = _check(slide, spots)
     rows = _rows_inside(spots, region)
@@ -107,8 +106,8 @@ def predict_slide(
     )
     yield Step("Loading the model", 0, 1, "files")
     encoder = checkpoint.build_encoder(chosen)
-    network = checkpoint.build_network(chosen)
-    _check_memory(len(spots), len(rows), encoder.dim, len(checkpoint.genes))
+    predictor = open_method(checkpoint, chosen)
+    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes))
     pitch = spots.pitch_um or nearest_pitch(spots.xy) * mpp
     notices = compare_with_training(checkpoint, mpp, pitch, spots)
     for notice in notices:
@@ -116,44 +115,39 @@ def predict_slide(
     features = yield from extract_features(
         slide, spots.xy, encoder, encoder_hash=encoder.fingerprint, device=chosen, cache=cache
     )
-    judged = yield from _judge(checkpoint, features)
-    if judged is not None and judged.warning:
-        notices = (*notices, judged.warning)
+    score = yield from _score(checkpoint, features)
+    if score is not None and score.warning:
+        notices = (*notices, score.warning)
     yield Step("Encoding the spatial graph", 0, 1, "slides")
-    graph = build_graph(spots.xy * mpp, features, pitch)
-    context = encode_slide(network, features, graph)
-    expression = yield from sample_expression(network, context, spots.ids, rows, checkpoint.genes, settings)
-    adata = _assemble(
-        slide, spots.take(rows), checkpoint, expression, columns, settings, str(chosen), pitch, notices
+    encoded = predictor.encode(features, build_graph(spots.xy * mpp, features, pitch))
+    expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings)
+    predicted = replace(spots.take(rows), pitch_um=pitch)
+    spread = expression.spread
+    adata = prediction_file.build_prediction(
+        expression.mean[:, columns],
+        predicted,
+        [predictor.genes[column] for column in columns],
+        prediction_file.describe_run(slide, predicted, checkpoint, settings, str(chosen), notices),
+        layers={
+            keys.SAMPLE: expression.sample[:, columns],
+            keys.SPREAD: None if spread is None else spread[:, columns],
+        },
     )
-    if judged is not None:
-        _record_familiarity(adata, judged, rows)
+    prediction_file.add_thumbnail(adata, slide)
+    if score is not None:
+        prediction_file.add_out_of_distribution(adata, score, rows)
     return adata
 
 
-def _judge(checkpoint: Checkpoint, features: npt.NDArray[np.float32]) -> "Steps[Judgement | None]":
-    """Say how far all spots of the slide lie from the training tissue; None where weights cannot."""
-    familiarity = checkpoint.build_familiarity()
-    if familiarity is None:
+def _score(checkpoint: Checkpoint, features: npt.NDArray[np.float32]) -> "Steps[SlideScore | None]":
+    """Return how far the slide lies from the training tissue; None where the weights have no score."""
+    scorer = checkpoint.build_out_of_distribution_score()
+    if scorer is None:
         return None
     yield Step(COMPARING, 0, len(features))
-    judged = familiarity.judge(features)
-    yield Step(COMPARING, len(features), len(features), notice=judged.warning)
-    return judged
-
-
-def _record_familiarity(adata: AnnData, judged: "Judgement", rows: npt.NDArray[np.int64]) -> None:
-    """Write per spot and for the slide how far they lie from the training tissue."""
-    from napari_flag.model.out_of_distribution import FAR
-
-    adata.obs[keys.DISTANCE], adata.obs[keys.UNLIKE] = judged.distance[rows], judged.unlike[rows]
-    told = {
-        keys.UNLIKE_FROM: FAR,
-        keys.SHARE_UNLIKE: judged.share,
-        keys.SHARE_UNLIKE_ALIGNED: judged.share_aligned,
-        keys.UNLIKE_WARNING: judged.warning,
-    }
-    adata.uns[keys.PROVENANCE][keys.FAMILIARITY] = {k: v for k, v in told.items() if v is not None}
+    score = scorer.score(features)
+    yield Step(COMPARING, len(features), len(features), notice=score.warning)
+    return score
 
 
 def _samples_of(checkpoint: Checkpoint) -> int:
@@ -175,7 +169,7 @@ def compare_with_training(
     pitch_um
         Distance between spots in µm, None if not known.
     spots
-        The spots; diameter and number are looked at.
+        The spots; their diameter and number are compared.
     """
     array = checkpoint.card.get("array", {})
     found: list[str] = []
@@ -188,12 +182,12 @@ def compare_with_training(
                 f"The {what} is {value:.0f} µm, but the model was trained on {trained:.0f} µm: "
                 "counts per spot, and so the level of all genes, may be off."
             )
-    if told := compare_resolution(checkpoint, mpp):
-        found.append(told)
+    if sentence := compare_resolution(checkpoint, mpp):
+        found.append(sentence)
     if len(spots) < FEWEST:
         found.append(
-            f"There are only {len(spots)} spots: the model judges a spot against the rest of its "
-            "slide, so give it all the tissue and use a region to predict only a part."
+            f"There are only {len(spots)} spots: features are normalised over the spots of a "
+            "slide, so give all spots on the tissue and use a region to predict only a part."
         )
     return tuple(found)
 
@@ -266,7 +260,7 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
 
 def _check_memory(n_all: int, n: int, dim: int, genes: int) -> None:
     """Refuse before it starts what would not fit in memory."""
-    needed = 4 * (6 * n_all * dim + 8 * n * genes)  # float32; features framed, gathered, concatenated
+    needed = 4 * (6 * n_all * dim + 8 * n * genes)  # float32; features normalised, gathered, concatenated
     available = _free_memory()
     if needed > 0.9 * available:
         raise UserError(
@@ -280,95 +274,3 @@ def _free_memory() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-def _assemble(
-    slide: Slide,
-    spots: Spots,
-    checkpoint: Checkpoint,
-    expression: "Expression",
-    columns: npt.NDArray[np.int64],
-    settings: "SamplerSettings",
-    device: str,
-    pitch_um: float,
-    notices: tuple[str, ...],
-) -> AnnData:
-    import pandas as pd
-
-    obs = pd.DataFrame(index=pd.Index(spots.ids, dtype=str))
-    if spots.array is not None:
-        obs[keys.ARRAY_ROW], obs[keys.ARRAY_COL] = spots.array.T
-    var = pd.DataFrame(index=pd.Index([checkpoint.genes[c] for c in columns], dtype=str))
-    layers = {keys.SAMPLE: expression.sample[:, columns]}
-    if expression.spread is not None:
-        layers[keys.SPREAD] = expression.spread[:, columns]
-    adata = AnnData(expression.mean[:, columns], obs=obs, var=var, layers=layers)
-    adata.obsm[keys.SPATIAL] = spots.xy.astype(np.float64)
-    adata.uns[keys.SPATIAL] = {slide.name: _scanpy_library(slide, spots, pitch_um)}
-    adata.uns[keys.PROVENANCE] = _provenance(
-        slide, replace(spots, pitch_um=pitch_um), checkpoint, settings, device, notices
-    )
-    return adata
-
-
-def _scanpy_library(slide: Slide, spots: Spots, pitch_um: float) -> dict[str, Any]:
-    """Return what scanpy and squidpy draw behind the spots."""
-    image = slide.thumbnail(1000)
-    mpp = slide.mpp or 1.0
-    return {
-        "images": {"hires": image},
-        "scalefactors": {
-            "tissue_hires_scalef": image.shape[1] / slide.size[0],
-            "spot_diameter_fullres": (spots.diameter_um or 0.55 * pitch_um) / mpp,
-        },
-        "metadata": {"source_image_path": slide.path.name},
-    }
-
-
-def _provenance(
-    slide: Slide,
-    spots: Spots,
-    checkpoint: Checkpoint,
-    settings: "SamplerSettings",
-    device: str,
-    notices: tuple[str, ...],
-) -> dict[str, Any]:
-    from napari_flag.encoders.registry import find_encoder
-
-    row = find_encoder(checkpoint.encoder)
-    told = {
-        keys.UNITS: keys.EXPRESSION_UNITS,
-        keys.SLIDE_NAME: slide.name,
-        keys.SLIDE_WIDTH: slide.size[0],
-        keys.SLIDE_HEIGHT: slide.size[1],
-        keys.MPP: slide.mpp,
-        keys.MPP_SOURCE: slide.mpp_source,
-        keys.SPOT_DIAMETER_UM: spots.diameter_um,
-        keys.SPOT_PITCH_UM: spots.pitch_um,
-        keys.LATTICE: spots.lattice,
-        keys.TILE_PX: row.tile_px,
-        keys.TILE_UM_PER_PX: row.mpp,
-        keys.ENCODER: checkpoint.encoder,
-        keys.WEIGHTS_NAME: checkpoint.name,
-        keys.WEIGHTS_HASH: checkpoint.sha256,
-        keys.TRAINING_SLIDES: [str(s) for s in checkpoint.card.get("sections", [])],
-        keys.SAMPLER: settings.solver,
-        keys.STEPS: settings.steps,
-        keys.SAMPLES: settings.samples,
-        keys.SEED: settings.seed,
-        keys.DEVICE: device,
-        keys.VERSIONS: _versions(),
-        keys.NOTICES: list(notices),
-        keys.NOT_FOR_DIAGNOSIS: keys.RESEARCH_USE_ONLY,
-    }
-    return {key: value for key, value in told.items() if value is not None}  # h5ad has no None
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("napari-flag", "torch", "numpy", "anndata"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -1,14 +1,19 @@
-"""Write and read results: the prediction h5ad and tables.
+"""The prediction file: an AnnData of predicted expression, built, written, read, checked and asked.
 
-Files appear whole or not at all: each is written beside its place under another name and then
-renamed.
+The layout is described in CONTRIBUTING.md, "The prediction file"; the names in it are those of `keys`.  Only
+this module knows where in the AnnData a thing is stored: others build one with `build_prediction` and ask it
+with the functions at the end (`slide_name`, `um_per_px`, `spots_of`, …), which answer for any AnnData and
+return None, or what their docstring says, where it does not state the thing.
 """
 
-from collections.abc import Mapping
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from napari_flag import keys
@@ -18,12 +23,145 @@ from napari_flag.files import check_writable, write_whole
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_flag.model.checkpoint import Checkpoint
+    from napari_flag.model.out_of_distribution import SlideScore
+    from napari_flag.model.samplers import SamplerSettings
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Lattice, Spots
 
-NOT_OURS = (
+
+NOT_OURS: Final = (
     "so it was not written by napari-flag; choose a file that `napari-flag predict` or the main dock saved"
 )
+"""End of a sentence about a file that is no prediction."""
+UNNAMED: Final = "this slide"
+"""What a slide is called whose name the file does not state."""
+TOUCHING: Final = 0.55
+"""Spot diameter drawn where none is known, in array pitches: Visium's 55 µm at 100 µm."""
+_THUMBNAIL_PX: Final = 1000
+"""Longest side of the H&E kept for scanpy and squidpy."""
 
 
+# --- building ----------------------------------------------------------------------------------
+def build_prediction(
+    values: npt.NDArray[np.float32],
+    spots: "Spots",
+    genes: Sequence[str],
+    made: Mapping[str, Any],
+    *,
+    layers: Mapping[str, npt.NDArray[np.float32] | None] | None = None,
+) -> "AnnData":
+    """Return the AnnData of a prediction.
+
+    Parameters
+    ----------
+    values
+        (n, G) float32 log2(count + 1), the expectation.
+    spots
+        The n spots.
+    genes
+        G gene symbols.
+    made
+        Provenance by the names in `keys`, for ``uns["napari_flag"]``; None is left out, as h5ad has none.
+    layers
+        Further (n, G) values by layer; None is left out.
+    """
+    import pandas as pd
+    from anndata import AnnData
+
+    obs = pd.DataFrame(index=pd.Index(spots.ids, dtype=str))
+    if spots.array is not None:
+        obs[keys.ARRAY_ROW], obs[keys.ARRAY_COL] = spots.array.T
+    var = pd.DataFrame(index=pd.Index(genes, dtype=str))
+    kept = {name: layer for name, layer in (layers or {}).items() if layer is not None}
+    adata = AnnData(values, obs=obs, var=var, layers=kept)
+    adata.obsm[keys.SPATIAL] = spots.xy.astype(np.float64)
+    adata.uns[keys.PROVENANCE] = {key: value for key, value in made.items() if value is not None}
+    return adata
+
+
+def describe_run(
+    slide: "Slide",
+    spots: "Spots",
+    checkpoint: "Checkpoint",
+    settings: "SamplerSettings",
+    device: str,
+    notices: Sequence[str],
+) -> dict[str, Any]:
+    """Return the provenance of a prediction: everything needed to run it again; None where not known."""
+    from napari_flag.encoders.registry import find_encoder
+
+    row = find_encoder(checkpoint.encoder)
+    return {
+        keys.UNITS: keys.EXPRESSION_UNITS,
+        keys.SLIDE_NAME: slide.name,
+        keys.SLIDE_WIDTH: slide.size[0],
+        keys.SLIDE_HEIGHT: slide.size[1],
+        keys.MPP: slide.mpp,
+        keys.MPP_SOURCE: slide.mpp_source,
+        keys.SPOT_DIAMETER_UM: spots.diameter_um,
+        keys.SPOT_PITCH_UM: spots.pitch_um,
+        keys.LATTICE: spots.lattice,
+        keys.TILE_PX: row.tile_px,
+        keys.TILE_UM_PER_PX: row.mpp,
+        keys.ENCODER: checkpoint.encoder,
+        keys.METHOD: checkpoint.method,
+        keys.WEIGHTS_NAME: checkpoint.name,
+        keys.WEIGHTS_HASH: checkpoint.sha256,
+        keys.TRAINING_SLIDES: [str(s) for s in checkpoint.card.get("sections", [])],
+        keys.SAMPLER: settings.solver,
+        keys.STEPS: settings.steps,
+        keys.SAMPLES: settings.samples,
+        keys.SEED: settings.seed,
+        keys.DEVICE: device,
+        keys.VERSIONS: _versions(),
+        keys.NOTICES: list(notices),
+        keys.NOT_FOR_DIAGNOSIS: keys.RESEARCH_USE_ONLY,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("napari-flag", "torch", "numpy", "anndata"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def add_thumbnail(adata: "AnnData", slide: "Slide") -> None:
+    """Add what scanpy and squidpy draw behind the spots: a small H&E of `slide` and its scale factors."""
+    image = slide.thumbnail(_THUMBNAIL_PX)
+    made = provenance(adata)
+    diameter_um = made.get(keys.SPOT_DIAMETER_UM) or TOUCHING * made[keys.SPOT_PITCH_UM]
+    adata.uns[keys.SPATIAL] = {
+        slide.name: {
+            "images": {"hires": image},
+            "scalefactors": {
+                "tissue_hires_scalef": image.shape[1] / slide.size[0],
+                "spot_diameter_fullres": diameter_um / (slide.mpp or 1.0),
+            },
+            "metadata": {"source_image_path": slide.path.name},
+        }
+    }
+
+
+def add_out_of_distribution(adata: "AnnData", score: "SlideScore", rows: npt.NDArray[np.int64]) -> None:
+    """Add how far the slide lies from the training tissue, and each spot (`rows` of those scored)."""
+    from napari_flag.model.out_of_distribution import FAR
+
+    adata.obs[keys.DISTANCE], adata.obs[keys.UNLIKE] = score.distance[rows], score.unlike[rows]
+    stated = {
+        keys.UNLIKE_FROM: FAR,
+        keys.SHARE_UNLIKE: score.share,
+        keys.SHARE_UNLIKE_ALIGNED: score.share_aligned,
+        keys.UNLIKE_WARNING: score.warning,
+    }
+    adata.uns[keys.PROVENANCE][keys.FAMILIARITY] = {k: v for k, v in stated.items() if v is not None}
+
+
+# --- writing and reading -----------------------------------------------------------------------
 def write_prediction(adata: "AnnData", path: str | Path) -> None:
     """Write a prediction as h5ad; an existing file is replaced, in one step and only when done.
 
@@ -153,7 +291,92 @@ def _plain(value: Any) -> Any:
     return value
 
 
+# --- asking ------------------------------------------------------------------------------------
 def provenance(adata: Any) -> Mapping[str, Any]:
     """Return ``uns["napari_flag"]`` of `adata`, or an empty mapping when it is not ours."""
     found = adata.uns.get(keys.PROVENANCE, {})
     return found if isinstance(found, Mapping) else {}
+
+
+def slide_name(adata: "AnnData") -> str:
+    """Return the name of the slide a prediction was made on, or `UNNAMED`."""
+    return str(provenance(adata).get(keys.SLIDE_NAME, UNNAMED))
+
+
+def slide_size(adata: "AnnData") -> tuple[int, int] | None:
+    """Return (width, height) of the slide in level-0 pixels."""
+    width, height = (provenance(adata).get(key) for key in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT))
+    return (int(width), int(height)) if width and height else None
+
+
+def um_per_px(adata: Any) -> float | None:
+    """Return µm per level-0 pixel."""
+    mpp = _number(provenance(adata).get(keys.MPP))
+    return mpp if mpp is not None and np.isfinite(mpp) and mpp > 0 else None
+
+
+def spot_diameter_px(adata: Any) -> float | None:
+    """Return the spot diameter in level-0 pixels, as napari-flag or else scanpy's scale factors state it."""
+    diameter_um, mpp = provenance(adata).get(keys.SPOT_DIAMETER_UM), um_per_px(adata)
+    if diameter_um and mpp:
+        return float(diameter_um) / mpp
+    for library in dict(adata.uns.get(keys.SPATIAL, {})).values():
+        found = dict(library).get("scalefactors", {}).get("spot_diameter_fullres")
+        if found:
+            return float(found)
+    return None
+
+
+def lattice(adata: Any) -> "Lattice":
+    """Return the lattice of the spots; "none" where none is stated."""
+    stated = provenance(adata).get(keys.LATTICE)
+    return "square" if stated == "square" else "hex" if stated == "hex" else "none"
+
+
+def array_coordinates(adata: Any) -> npt.NDArray[np.int64] | None:
+    """Return the (n, 2) array row and column of every spot; None unless all are known."""
+    if keys.ARRAY_ROW not in adata.obs or keys.ARRAY_COL not in adata.obs:
+        return None
+    both = adata.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.float64)
+    return both.astype(np.int64) if np.isfinite(both).all() else None
+
+
+def spots_of(adata: "AnnData") -> "Spots":
+    """Return the spots that `adata` was predicted for."""
+    from napari_flag.slides.spots import Spots
+
+    made = provenance(adata)
+    return Spots(
+        ids=tuple(str(name) for name in adata.obs_names),
+        xy=np.asarray(adata.obsm[keys.SPATIAL], np.float64),
+        diameter_um=_number(made.get(keys.SPOT_DIAMETER_UM)),
+        pitch_um=_number(made.get(keys.SPOT_PITCH_UM)),
+        lattice=lattice(adata),
+        array=array_coordinates(adata),
+    )
+
+
+def trained_on(adata: "AnnData") -> bool:
+    """Return whether the slide is named among the sections its weights were trained on."""
+    stated = provenance(adata).get(keys.TRAINING_SLIDES, ())
+    sections = [stated] if isinstance(stated, str) else [str(s) for s in stated]
+    return is_among(slide_name(adata), sections)
+
+
+def is_among(name: str, sections: Sequence[str]) -> bool:
+    """Return whether the slide `name` ("C5") is one of `sections` ("C5", "her2st-C5", "her2st/C5")."""
+    name = name.casefold()
+    ends = tuple(mark + name for mark in "-_/: ")
+    known = (section.casefold() for section in sections)
+    return bool(name) and any(section == name or section.endswith(ends) for section in known)
+
+
+def unlike_warning(adata: "AnnData | None") -> str | None:
+    """Return the sentence that most of the slide is unlike the training slides, where it is."""
+    score = {} if adata is None else provenance(adata).get(keys.FAMILIARITY)
+    warning = score.get(keys.UNLIKE_WARNING) if isinstance(score, Mapping) else None
+    return None if warning is None else str(warning)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -5,12 +5,13 @@ from tests.tiny_weights import GENES, write_tiny_weights
 
 from napari_flag import keys
 from napari_flag.analysis import draws
-from napari_flag.analysis.draws import Draw, DrawRequest, count, draw_more, keep, layer_of, spots_of, why_not
+from napari_flag.analysis.draws import Draw, DrawRequest, count, draw_more, keep, layer_of, why_not
 from napari_flag.errors import UserError
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.prediction import predict_slide
+from napari_flag.prediction_file import spots_of
 from napari_flag.progress import finish
 from napari_flag.slides.spots import Spots
 

@@ -5,8 +5,9 @@ from tests.fakes import MPP, fake_prediction
 
 from napari_flag import keys
 from napari_flag.layers.gene_map import GeneMap
-from napari_flag.layers.overlays import LIMITS, UNLIKE_NAME, UnlikeMap, hover_part, paint_rings, warning_of
+from napari_flag.layers.overlays import LIMITS, UNLIKE_NAME, UnlikeMap, hover_part, paint_rings
 from napari_flag.layers.raster import raster_of
+from napari_flag.prediction_file import unlike_warning
 
 WARNING = "80 % of the spots look unlike the tissue this model was trained on."
 
@@ -40,8 +41,8 @@ def test_a_prediction_that_was_not_judged_gets_no_layer_no_warning_and_no_hover(
     unlike.set_prediction(fake_prediction(25))
     assert unlike.layer is None
     assert len(viewer.layers) == 0
-    assert warning_of(fake_prediction(25)) is None
-    assert warning_of(None) is None
+    assert unlike_warning(fake_prediction(25)) is None
+    assert unlike_warning(None) is None
     assert hover_part(fake_prediction(25), 3) is None
     unlike.set_prediction(None)
 

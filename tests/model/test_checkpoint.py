@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from tests.tiny_weights import GENES, tiny_network, write_tiny_weights, write_weights_on_uni
 
 from napari_flag.errors import UserError
+from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model import checkpoint
 from napari_flag.model.checkpoint import (
     Checkpoint,
@@ -26,9 +27,8 @@ def test_a_file_gives_back_what_was_saved(weights):
     assert checkpoint.name == "tiny"
     assert checkpoint.genes == GENES
     assert checkpoint.card["sampler"]["samples"] == 3
-    network = checkpoint.build_network()
-    assert network.get_buffer("slide_location").eq(2.0).all()
-    assert checkpoint.build_encoder().dim == network.config.features
+    assert checkpoint.part("flag.")["slide_location"].eq(2.0).all()
+    assert checkpoint.build_encoder().dim == checkpoint.config["features"]
 
 
 def test_weights_of_an_unknown_encoder_are_refused(tmp_path):
@@ -41,7 +41,7 @@ def test_a_foundation_encoder_is_opened_from_the_local_folder(tmp_path, monkeypa
     checkpoint = Checkpoint.load(write_weights_on_uni(tmp_path, monkeypatch))
     encoder = checkpoint.build_encoder()
     assert encoder.name == "uni"
-    assert encoder.dim == checkpoint.build_network().config.features
+    assert encoder.dim == checkpoint.config["features"]
 
 
 def test_another_version_of_the_encoder_is_refused(tmp_path, monkeypatch):
@@ -114,6 +114,6 @@ def test_the_fingerprint_changes_with_the_encoder(weights):
 def test_bundled_weights_are_small_readable_and_say_what_they_are(name, path):
     assert path.stat().st_size <= 25 * 2**20
     checkpoint = Checkpoint.load(path)
-    checkpoint.build_network()
+    FlagPredictor.open(checkpoint)
     for key in ("title", "tissue", "sections", "array", "seed", "command", "not_for"):
         assert checkpoint.card.get(key) not in (None, "", []), f"{name} lacks {key}"

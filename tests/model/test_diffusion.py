@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
-from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, noise_levels, precondition
+from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_noise, noise_levels, precondition
 
 
 def test_for_unit_covariance_the_preconditioning_is_edm():
@@ -42,7 +43,26 @@ def test_noise_levels_cover_the_range_evenly_in_the_logarithm():
     assert (sigma < middle).float().mean() == pytest.approx(0.5, abs=0.01)
 
 
-def test_the_network_is_heard_at_small_noise_and_not_where_only_the_mean_shows():
+def test_the_network_is_gated_out_at_noise_that_leaves_only_the_mean():
     f = torch.ones(3, 4)
-    heard = precondition(torch.eye(4)).gate(f, torch.tensor([0.02, 1.0, 20.0]))[:, 0]
-    torch.testing.assert_close(heard, torch.tensor([1.0, 0.5, 0.0]), atol=3e-3, rtol=0)
+    gated = precondition(torch.eye(4)).gate(f, torch.tensor([0.02, 1.0, 20.0]))[:, 0]
+    torch.testing.assert_close(gated, torch.tensor([1.0, 0.5, 0.0]), atol=3e-3, rtol=0)
+
+
+def test_a_spot_keeps_its_noise_whatever_other_spots_are_asked_for():
+    alone = keyed_noise(7, 0, ["10x12"], 5)
+    among = keyed_noise(7, 0, ["3x3", "10x12", "4x4"], 5)
+    np.testing.assert_array_equal(alone[0], among[1])
+
+
+@pytest.mark.parametrize("other", [(8, 0, "a"), (7, 1, "a"), (7, 0, "b")])
+def test_seed_sample_and_spot_each_change_the_noise(other):
+    seed, sample, spot = other
+    assert not np.array_equal(keyed_noise(7, 0, ["a"], 5), keyed_noise(seed, sample, [spot], 5))
+
+
+def test_noise_is_standard_normal_and_independent_between_spots_and_genes():
+    noise = keyed_noise(0, 0, [f"{i}" for i in range(4000)], 6)
+    assert noise.mean() == pytest.approx(0, abs=0.03)
+    np.testing.assert_allclose(np.cov(noise.T), np.eye(6), atol=0.08)
+    assert np.corrcoef(noise[:-1, 0], noise[1:, 0])[0, 1] == pytest.approx(0, abs=0.06)

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from napari_flag.errors import UserError
 from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, precondition
-from napari_flag.model.samplers import SOLVERS, log_schedule
+from napari_flag.model.samplers import SOLVERS, SamplerSettings, evaluations, log_schedule
 
 
 def solve(name, denoise, start, steps):
@@ -62,3 +63,15 @@ def test_the_schedule_falls_to_zero():
     assert sigmas[-2] == pytest.approx(0.02)
     assert sigmas[-1] == 0
     assert (sigmas.diff() < 0).all()
+
+
+def test_evaluations_are_counted_per_solver():
+    assert evaluations(SamplerSettings(steps=10)) == 10
+    assert evaluations(SamplerSettings(steps=10, solver="heun")) == 19
+
+
+def test_settings_that_cannot_be_run_are_refused():
+    with pytest.raises(UserError, match="one sample"):
+        SamplerSettings(samples=0)
+    with pytest.raises(UserError, match="no solver"):
+        SamplerSettings(solver="magic")

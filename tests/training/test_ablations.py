@@ -7,8 +7,10 @@ import pytest
 from tests.training.conftest import make_config, make_slide
 
 from flag_training.stages.fit import fit
+from napari_flag.methods.flag import FlagPredictor
+from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
-from napari_flag.sampling import SamplerSettings, encode_slide, sample_expression
+from napari_flag.sampling import sample_expression
 
 
 def fitted(cohort, folder, **switch):
@@ -18,9 +20,10 @@ def fitted(cohort, folder, **switch):
 
 def predicted(network, slide, features, graph, samples=2):
     rows = np.arange(len(features))
-    context = encode_slide(network, features, graph)
+    predictor = FlagPredictor(network, tuple("ABCDE"))
+    encoded = predictor.encode(features, graph)
     settings = SamplerSettings(samples=samples)
-    return finish(sample_expression(network, context, slide.spots.ids, rows, tuple("ABCDE"), settings))
+    return finish(sample_expression(predictor, encoded, slide.spots.ids, rows, settings))
 
 
 @pytest.fixture(scope="module")

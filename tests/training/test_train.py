@@ -18,6 +18,7 @@ from flag_training.store.panels import PanelRule
 from flag_training.store.plan import StorePlan
 from flag_training.store.sources import HUMAN
 from napari_flag.errors import UserError
+from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import finish
 
@@ -53,7 +54,7 @@ def test_weights_of_a_store_name_their_encoder_and_who_they_were_trained_on(conf
     assert trained | watched == {entry.name for entry in config.slides}
     assert not trained & watched
     assert not {*trained, *watched} & set(held_out(config, data))
-    assert len(weights.build_network().get_buffer("slide_location")) == len(trained)
+    assert len(FlagPredictor.open(weights).network.get_buffer("slide_location")) == len(trained)
 
 
 def test_a_damaged_state_gives_way_to_the_previous_one_only_when_asked(config, data, tmp_path):

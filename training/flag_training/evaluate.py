@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from anndata import AnnData
 
@@ -19,11 +18,13 @@ from flag_training.stages.fit import fit, states_name, tile_encoder
 from napari_flag import keys
 from napari_flag.analysis.compare import score_values
 from napari_flag.errors import UserError
+from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.flag import Context, Flag
 from napari_flag.model.graph import GraphTensors
-from napari_flag.prediction_file import write_prediction
+from napari_flag.model.samplers import SamplerSettings
+from napari_flag.prediction_file import build_prediction, write_prediction
 from napari_flag.progress import Step, Steps
-from napari_flag.sampling import Expression, SamplerSettings, encode_slide, sample_expression
+from napari_flag.sampling import Expression, sample_expression
 from napari_flag.statistics.bootstrap import neighbouring_blocks
 from napari_flag.statistics.calibration import normal_coverage, spread_over_error
 from napari_flag.statistics.neighbours import find_neighbours
@@ -112,10 +113,11 @@ def draw(
 ) -> Steps[tuple[Expression, Context]]:
     """Draw the config's number of samples for all spots of `slide` under (n, d) `features`."""
     settings = SamplerSettings(samples=config.samples, seed=config.fit.seed)
-    context = encode_slide(network, features, slide.graph(features))
+    predictor = FlagPredictor(network, genes)
+    encoded = predictor.encode(features, slide.graph(features))
     rows = np.arange(len(features))
-    drawn = yield from sample_expression(network, context, slide.spots.ids, rows, genes, settings)
-    return drawn, context
+    drawn = yield from sample_expression(predictor, encoded, slide.spots.ids, rows, settings)
+    return drawn, encoded.context
 
 
 def _calibration(drawn: Expression, slide: TrainingSlide) -> Scores:
@@ -149,16 +151,7 @@ def held_out_prediction(
 ) -> AnnData:
     """Return a held-out prediction with its truth in ``layers["measured"]``, as `keys` describes it."""
     spots = slide.spots
-    obs = pd.DataFrame(index=pd.Index(spots.ids, dtype=str))
-    if spots.array is not None:
-        obs[keys.ARRAY_ROW], obs[keys.ARRAY_COL] = spots.array.T
-    layers = {keys.SAMPLE: expression.sample, keys.MEASURED: slide.expression}
-    if expression.spread is not None:
-        layers[keys.SPREAD] = expression.spread
-    var = pd.DataFrame(index=pd.Index(genes, dtype=str))
-    adata = AnnData(expression.mean, obs=obs, var=var, layers=layers)
-    adata.obsm[keys.SPATIAL] = spots.xy.astype(np.float64)
-    adata.uns[keys.PROVENANCE] = {
+    made = {
         keys.UNITS: keys.EXPRESSION_UNITS,
         keys.SLIDE_NAME: slide.entry.name,
         keys.MPP: slide.mpp,
@@ -170,7 +163,12 @@ def held_out_prediction(
         keys.SEED: config.fit.seed,
         keys.NOT_FOR_DIAGNOSIS: keys.RESEARCH_USE_ONLY,
     }
-    return adata
+    layers = {
+        keys.SAMPLE: expression.sample,
+        keys.MEASURED: slide.expression,
+        keys.SPREAD: expression.spread,
+    }
+    return build_prediction(expression.mean, spots, genes, made, layers=layers)
 
 
 @dataclass(frozen=True, slots=True)

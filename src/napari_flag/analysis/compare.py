@@ -1,7 +1,7 @@
 """The metrics of one set of predicted values against the truth, with intervals and a table per gene."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,12 +14,18 @@ from napari_flag.analysis.truth import (
     Unmatched,
     dense,
     find_unmatched,
-    is_among,
     match_names,
     shared_counts,
 )
 from napari_flag.errors import UserError
-from napari_flag.prediction_file import find_fault, provenance
+from napari_flag.prediction_file import (
+    array_coordinates,
+    find_fault,
+    lattice,
+    provenance,
+    slide_name,
+    trained_on,
+)
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, bootstrap, coexpression, moran, neighbours
 from napari_flag.statistics.bootstrap import Interval
@@ -338,30 +344,9 @@ def spot_neighbours(adata: "AnnData", rows: npt.NDArray[Any] | slice = ALL) -> N
     rows
         Which of its spots, as mask or positions.
     """
-    array = None
-    if keys.ARRAY_ROW in adata.obs and keys.ARRAY_COL in adata.obs:
-        both = adata.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.float64)
-        if np.isfinite(both).all():
-            array = both.astype(np.int64)[rows]
-    made = adata.uns.get(keys.PROVENANCE, {})
-    lattice = str(made.get(keys.LATTICE, "none")) if isinstance(made, Mapping) else "none"
-    return neighbours.find_neighbours(
-        _xy(adata)[rows],
-        array,
-        "square" if lattice == "square" else "hex" if lattice == "hex" else "none",
-    )
-
-
-def slide_name(predicted: "AnnData") -> str:
-    """Return the name of the slide a prediction was made on."""
-    return str(predicted.uns[keys.PROVENANCE].get(keys.SLIDE_NAME, "this slide"))
-
-
-def trained_on(predicted: "AnnData") -> bool:
-    """Tell whether the slide is named among the sections its weights were trained on."""
-    trained = predicted.uns[keys.PROVENANCE].get(keys.TRAINING_SLIDES, ())
-    sections = [trained] if isinstance(trained, str) else [str(s) for s in trained]
-    return is_among(slide_name(predicted), sections)
+    array = array_coordinates(adata)
+    known = None if array is None else array[rows]
+    return neighbours.find_neighbours(_xy(adata)[rows], known, lattice(adata))
 
 
 def _xy(predicted: "AnnData") -> accuracy.FloatArray:

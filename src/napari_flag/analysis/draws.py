@@ -17,7 +17,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.compare import SECTION_MOST_GENES
 from napari_flag.errors import UserError
-from napari_flag.prediction_file import provenance
+from napari_flag.prediction_file import provenance, spots_of
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.slides.slide import Slide
-    from napari_flag.slides.spots import Spots
 
 
 Float32Array = npt.NDArray[np.float32]
@@ -140,6 +139,7 @@ def draw_more(request: DrawRequest) -> Steps[int]:
     UserError
         When the weights are not here, or do not give the sample in the file again.
     """
+    from napari_flag.analysis.truth import dense
     from napari_flag.prediction import predict_slide
 
     adata, told = request.adata, provenance(request.adata)
@@ -167,7 +167,7 @@ def draw_more(request: DrawRequest) -> Steps[int]:
         if number == 1:
             _check_same(adata, drawn)
             continue
-        yield Step(what, 1, 1, "draws", partial=Draw(number, np.asarray(drawn.X, np.float32)))
+        yield Step(what, 1, 1, "draws", partial=Draw(number, dense(drawn.layers[keys.SAMPLE])))
     return max(first - 1, request.upto)
 
 
@@ -208,35 +208,12 @@ def _check_same(adata: "AnnData", again: "AnnData") -> None:
     """Refuse to go on where draw 1 does not come out as it stands in the file."""
     from napari_flag.analysis.truth import dense
 
-    off = float(np.abs(dense(adata.layers[keys.SAMPLE]) - dense(again.X)).max())
+    off = float(np.abs(dense(adata.layers[keys.SAMPLE]) - dense(again.layers[keys.SAMPLE])).max())
     if off > SAME:
         raise UserError(
             f"Draw 1 made again differs from the one in the file by up to {off:.2g}, so more draws would be "
             "of something else; predict the whole tissue (not a region) with these weights, then draw."
         )
-
-
-def spots_of(adata: "AnnData") -> "Spots":
-    """Return the spots that `adata` was predicted for."""
-    from napari_flag.slides.spots import Spots
-
-    told = provenance(adata)
-    array = None
-    if keys.ARRAY_ROW in adata.obs and keys.ARRAY_COL in adata.obs:
-        array = adata.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy(np.int64)
-    lattice = str(told.get(keys.LATTICE, "none"))
-    return Spots(
-        ids=tuple(str(name) for name in adata.obs_names),
-        xy=np.asarray(adata.obsm[keys.SPATIAL], np.float64),
-        diameter_um=_number(told.get(keys.SPOT_DIAMETER_UM)),
-        pitch_um=_number(told.get(keys.SPOT_PITCH_UM)),
-        lattice="square" if lattice == "square" else "hex" if lattice == "hex" else "none",
-        array=array,
-    )
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 METRICS: Final = ("PCC", "GSC", "SSC")

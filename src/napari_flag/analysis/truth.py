@@ -1,6 +1,5 @@
 """Bring predicted and measured expression together: spots by id, genes by symbol."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -148,14 +147,6 @@ def attach_measured(predicted: "AnnData", measured: "AnnData") -> Match:
     layer[np.ix_(match.rows, match.columns)] = np.log2(shared_counts(measured, match) + 1.0)
     predicted.layers[keys.MEASURED] = layer
     return match
-
-
-def is_among(slide_name: str, sections: Sequence[str]) -> bool:
-    """Return whether `slide_name` ("C5") is one of `sections` ("C5", "her2st-C5", "her2st/C5")."""
-    name = slide_name.casefold()
-    ends = tuple(mark + name for mark in "-_/: ")
-    known = (section.casefold() for section in sections)
-    return bool(name) and any(section == name or section.endswith(ends) for section in known)
 
 
 Numbers = npt.NDArray[np.int64]

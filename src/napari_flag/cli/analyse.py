@@ -322,8 +322,8 @@ def add_report(commands: terminal.Commands) -> None:
 def run_report(args: argparse.Namespace) -> int:
     """Read the prediction and write the page."""
     from napari_flag import keys
-    from napari_flag.analysis.compare import measured_counts, slide_name
-    from napari_flag.prediction_file import read_prediction
+    from napari_flag.analysis.compare import measured_counts
+    from napari_flag.prediction_file import read_prediction, slide_name
 
     predicted = read_prediction(args.predicted)
     label(predicted, args.labels)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from napari_flag import keys
-from napari_flag.analysis.compare import slide_name
 from napari_flag.errors import UserError
 from napari_flag.exports.contents import check_genes, choose_genes, with_structure, write_csv
 from napari_flag.exports.contents import write_csv as csv_steps
@@ -14,7 +13,7 @@ from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.qupath import write_geojson as geojson_steps
 from napari_flag.exports.spatial_data import write_spatial_data
-from napari_flag.prediction_file import write_prediction
+from napari_flag.prediction_file import slide_name, write_prediction
 from napari_flag.progress import Step, Steps, finish
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_flag import keys
-from napari_flag.analysis.compare import slide_name
 from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
-from napari_flag.layers.frame import frame_of, spot_diameter_px
+from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import DEFAULT_FILL, SpotRaster, spot_raster, typical_pitch
-from napari_flag.prediction_file import provenance
+from napari_flag.prediction_file import provenance, slide_name, spot_diameter_px
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.analysis.compare import score_values, slide_name, spot_neighbours
+from napari_flag.analysis.compare import score_values, spot_neighbours
 from napari_flag.analysis.truth import dense
+from napari_flag.prediction_file import slide_name
 from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.bootstrap import neighbouring_blocks
 

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.truth import dense
 from napari_flag.figures.style import SEQUENTIAL
-from napari_flag.layers.frame import Frame, frame_of, spot_diameter_px
+from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.raster import DEFAULT_FILL, typical_pitch
-from napari_flag.prediction_file import provenance
+from napari_flag.prediction_file import provenance, spot_diameter_px
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,7 +7,7 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QSlider, QSpinBox, QToolButton
 
-from napari_flag.analysis.compare import MEANING, trained_on
+from napari_flag.analysis.compare import MEANING
 from napari_flag.analysis.draws import (
     METRICS,
     MOST,
@@ -31,6 +31,7 @@ from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.shortcuts import DRAW
 from napari_flag.gui.side_by_side_dock import SEEN_IN_TRAINING
 from napari_flag.layers.gene_values import Quantity
+from napari_flag.prediction_file import trained_on
 from napari_flag.progress import Step
 
 PLAY_MS: Final = 700

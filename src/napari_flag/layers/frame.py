@@ -6,8 +6,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag import keys
-from napari_flag.prediction_file import provenance
+from napari_flag.prediction_file import um_per_px
 
 AXES: Final = ("y", "x")
 PIXELS_NOTICE: Final = (
@@ -75,18 +74,4 @@ class Frame:
 
 def frame_of(adata: Any) -> Frame:
     """Return the frame that `adata` was predicted in."""
-    mpp = provenance(adata).get(keys.MPP)
-    return Frame(float(mpp)) if mpp is not None and np.isfinite(mpp) and mpp > 0 else Frame()
-
-
-def spot_diameter_px(adata: Any) -> float | None:
-    """Return the spot diameter in level-0 px as `adata` states it, or None."""
-    ours, frame = provenance(adata), frame_of(adata)
-    diameter_um = ours.get(keys.SPOT_DIAMETER_UM)
-    if diameter_um and frame.mpp:
-        return float(diameter_um) / frame.mpp
-    for library in dict(adata.uns.get(keys.SPATIAL, {})).values():
-        found = dict(library).get("scalefactors", {}).get("spot_diameter_fullres")
-        if found:
-            return float(found)
-    return None
+    return Frame(um_per_px(adata))

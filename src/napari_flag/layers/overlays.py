@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.layers.raster import Float32Array, SpotRaster, raster_of
-from napari_flag.prediction_file import provenance
+from napari_flag.prediction_file import unlike_warning
 from napari_flag.slides.formats.geojson import Colour
 
 UNLIKE_NAME: Final = "Unlike training tissue"
@@ -62,18 +62,11 @@ class UnlikeMap:
             contrast_limits=LIMITS,
             interpolation2d="nearest",
             blending="translucent_no_depth",
-            visible=warning_of(adata) is not None,
+            visible=unlike_warning(adata) is not None,
             metadata={keys.LAYER_KIND: "unlike", keys.LAYER_ADATA: adata},
             **raster.options(),
         )
         self._viewer.layers.selection.active = selected
-
-
-def warning_of(adata: Any) -> str | None:
-    """Return the sentence that most of the slide of `adata` is unlike the training slides, if it is."""
-    told = provenance(adata).get(keys.FAMILIARITY, {}) if adata is not None else {}
-    warning = told.get(keys.UNLIKE_WARNING)
-    return None if warning is None else str(warning)
 
 
 def hover_part(adata: Any, spot: int) -> str | None:

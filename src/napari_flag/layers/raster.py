@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.layers.frame import Frame, frame_of, spot_diameter_px
+from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_values import Limits
-from napari_flag.prediction_file import provenance
+from napari_flag.prediction_file import provenance, spot_diameter_px
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Float32Array: TypeAlias = npt.NDArray[np.float32]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
-from napari_flag.analysis.compare import Comparison, slide_name
+from napari_flag.analysis.compare import Comparison
 from napari_flag.errors import UserError
-from napari_flag.prediction_file import provenance
+from napari_flag.prediction_file import provenance, slide_name, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report.findings import Findings
 from napari_flag.report.pictures import DOMAIN_COLOURS, Picture
@@ -75,10 +75,7 @@ def _head(findings: Findings, name: str) -> Iterator[str]:
 
 def _warnings(findings: Findings) -> Iterator[str]:
     """Yield what a reader must know before the first number."""
-    made = provenance(findings.adata)
-    familiarity = made.get(keys.FAMILIARITY)
-    warning = familiarity.get(keys.UNLIKE_WARNING) if isinstance(familiarity, Mapping) else None
-    if warning:
+    if warning := unlike_warning(findings.adata):
         yield '<div class="warning" role="note"><strong>Unlike the training tissue.</strong> '
         yield f"{_text(warning)}</div>"
     for notice in findings.comparison.notices if findings.comparison else ():
@@ -284,7 +281,6 @@ def write_report(
     UserError
         When `predicted` is not ours, the two do not belong together, or the page cannot be written.
     """
-    from napari_flag.analysis.compare import slide_name
     from napari_flag.files import check_writable, write_whole
     from napari_flag.prediction_file import find_fault
     from napari_flag.report.findings import gather

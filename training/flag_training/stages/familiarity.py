@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flag_training.cohort import Cohort
-from napari_flag.model.out_of_distribution import FAR, MOSTLY, Familiarity
+from napari_flag.model.out_of_distribution import FAR, MOSTLY, OutOfDistributionScore
 
 AXES: Final = 64
 """Principal axes; the rest is judged by its length alone."""
@@ -23,7 +23,7 @@ CONSTANT: Final = 1e-6
 """A feature whose spread is below this share of its size carries rounding alone, and is left out."""
 
 
-def fit_familiarity(cohort: Cohort) -> Familiarity:
+def fit_familiarity(cohort: Cohort) -> OutOfDistributionScore:
     """Describe the training tissue, and calibrate distances on sections left out.
 
     Parameters
@@ -100,7 +100,7 @@ def _strips(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return strips
 
 
-def _describe(slides: Sequence[Tensor]) -> Familiarity:
+def _describe(slides: Sequence[Tensor]) -> OutOfDistributionScore:
     """Describe the tissue of `slides`, each (n, d); not calibrated yet."""
     centres = [rows.double().mean(0) for rows in slides]
     within = torch.cat([rows.double() - centre for rows, centre in zip(slides, centres, strict=True)])
@@ -112,7 +112,7 @@ def _describe(slides: Sequence[Tensor]) -> Familiarity:
     count = min(AXES, len(z) - 1, int((values > CONSTANT).sum()))
     axes = vectors.flip(1)[:, :count].T
     left = z - z @ axes.T @ axes
-    return Familiarity(
+    return OutOfDistributionScore(
         spread=spread.float(),
         centres=torch.stack(centres).float(),
         axes=axes.float().contiguous(),

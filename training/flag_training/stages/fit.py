@@ -109,7 +109,9 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
         yield Step("Describing the training tissue", 0, 1, "cohorts")
         seen = fit_familiarity(split_validation(cohort, config.fit)[0])
         card, genes = make_card(config, cohort, data), cohort.genes
-        save_checkpoint(out, network, tensors, encoder=encoder, genes=genes, card=card, familiarity=seen)
+        save_checkpoint(
+            out, network, tensors, encoder=encoder, genes=genes, card=card, out_of_distribution=seen
+        )
     leave(fabric)
     return out
 

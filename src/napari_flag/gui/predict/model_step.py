@@ -86,7 +86,7 @@ def differences(checkpoint: "Checkpoint", slide: "Slide | None", spots: "Spots |
 
 
 def _trained_on(slide_name: str, sections: Sequence[str]) -> str | None:
-    from napari_flag.analysis.truth import is_among
+    from napari_flag.prediction_file import is_among
 
     if not is_among(slide_name, sections):
         return None

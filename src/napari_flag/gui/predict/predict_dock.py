@@ -18,7 +18,7 @@ from napari_flag.gui.predict.tasks import Machine, PredictionRequest, Tasks, ins
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import read_preferences
 from napari_flag.layers import slide_layers
-from napari_flag.layers.overlays import warning_of
+from napari_flag.prediction_file import unlike_warning
 from napari_flag.progress import Timings, say_duration
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class PredictDock(QWidget):
     def _on_prediction(self, adata: "AnnData | None") -> None:
         text = None if adata is None else f"{adata.n_obs:,} spots × {adata.n_vars:,} genes"
         self.run_panel.show_result(text)
-        self.run_panel.show_doubt(warning_of(adata))
+        self.run_panel.show_doubt(unlike_warning(adata))
 
     def save(self, path: Path) -> None:
         """Save the result as h5ad."""

@@ -11,7 +11,7 @@ class Clock:
         return self.now
 
 
-def test_nothing_is_said_while_nothing_is_known():
+def test_no_time_is_given_while_nothing_is_known():
     assert TimeLeft(clock=Clock()).update(Step("Reading tiles", 0, 100)) is None
 
 
@@ -46,7 +46,7 @@ def test_a_stage_without_total_falls_back_to_what_is_expected_of_it():
     assert left.update(Step("Loading", 0)) == 0.0
 
 
-def test_timings_are_guessed_first_and_remembered_after_a_run(tmp_path):
+def test_timings_start_from_a_first_guess_and_are_recorded_after_a_run(tmp_path):
     timings = Timings(tmp_path / "new" / "timings.json", {"Sampling": 0.1})
     assert timings.expected("cpu", 200) == {"Sampling": pytest.approx(20.0)}
     assert not timings.known("cpu")
@@ -73,7 +73,7 @@ def test_a_damaged_timings_file_only_loses_the_timings(tmp_path):
         (5400, "about 1 h 30 min"),
     ],
 )
-def test_durations_are_said_as_a_person_would(seconds, words):
+def test_durations_are_written_in_words(seconds, words):
     assert say_duration(seconds) == words
 
 

@@ -14,7 +14,7 @@ from tests.tiny_weights import GENES, tiny_network, write_tiny_weights
 from napari_flag import keys, prediction_file
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.model.checkpoint import Checkpoint, describe_entries, save_checkpoint
-from napari_flag.model.out_of_distribution import FAR, Familiarity
+from napari_flag.model.out_of_distribution import FAR, OutOfDistributionScore
 from napari_flag.prediction import COMPARING, predict_slide
 from napari_flag.progress import finish
 from napari_flag.slides.spots import Spots
@@ -29,7 +29,7 @@ def spots():
     return Spots(ids, np.stack([columns, rows], 1) * 293.0 + 200, 100.0, 200.0, "square")
 
 
-def familiarity_of(slides):
+def score_fitted_on(slides):
     """Describe these slides, calibrated on their own spots."""
     encoder = EmbeddedEncoder(net())
 
@@ -39,7 +39,7 @@ def familiarity_of(slides):
 
     seen = [encode(slide) for slide in slides]
     rows = torch.from_numpy(np.concatenate(seen))
-    half = Familiarity(
+    half = OutOfDistributionScore(
         spread=rows.std(0) + 0.01,
         centres=torch.stack([torch.from_numpy(s).mean(0) for s in seen]),
         axes=torch.eye(rows.shape[1])[:2],
@@ -58,17 +58,17 @@ def net():
 
 
 @pytest.fixture(scope="module")
-def familiarity():
-    return familiarity_of([FakeSlide(**SIZE, seed=seed) for seed in (1, 2)])
+def scorer():
+    return score_fitted_on([FakeSlide(**SIZE, seed=seed) for seed in (1, 2)])
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, familiarity):
-    path = tmp_path_factory.mktemp("w") / "judging.safetensors"
-    told = {keys.CARD_SCORE: {"calibrated_on": "two slides"}, "sampler": {"samples": 2}}
+def checkpoint(tmp_path_factory, scorer):
+    path = tmp_path_factory.mktemp("w") / "scoring.safetensors"
+    card = {keys.CARD_SCORE: {"calibrated_on": "two slides"}, "sampler": {"samples": 2}}
     tensors = net().state_dict()
     save_checkpoint(
-        path, tiny_network(), tensors, encoder="embedded", genes=GENES, card=told, familiarity=familiarity
+        path, tiny_network(), tensors, encoder="embedded", genes=GENES, card=card, out_of_distribution=scorer
     )
     return Checkpoint.load(path)
 
@@ -91,39 +91,39 @@ def inverted():
     return slide
 
 
-def test_weights_give_back_what_judges_and_the_card_says_how(checkpoint, familiarity):
-    again = checkpoint.build_familiarity().tensors()
-    for name, tensor in familiarity.tensors().items():
+def test_weights_give_back_the_score_and_the_card_states_its_calibration(checkpoint, scorer):
+    again = checkpoint.build_out_of_distribution_score().tensors()
+    for name, tensor in scorer.tensors().items():
         torch.testing.assert_close(again[name], tensor)
-    told = dict(describe_entries(checkpoint.card))
-    assert "two slides" in told[keys.CARD_SCORE.replace("_", " ")]
+    card = dict(describe_entries(checkpoint.card))
+    assert "two slides" in card[keys.CARD_SCORE.replace("_", " ")]
 
 
-def test_a_slide_like_the_training_slides_is_judged_without_a_warning(predict):
+def test_a_slide_like_the_training_slides_is_scored_without_a_warning(predict):
     notices = []
     adata = predict(FakeSlide(**SIZE, seed=9), on_step=lambda step: notices.append(step.notice))
-    told = adata.uns[keys.PROVENANCE][keys.FAMILIARITY]
-    assert told[keys.UNLIKE_FROM] == FAR
-    assert told[keys.SHARE_UNLIKE] <= 0.5
-    assert keys.UNLIKE_WARNING not in told
+    score = adata.uns[keys.PROVENANCE][keys.FAMILIARITY]
+    assert score[keys.UNLIKE_FROM] == FAR
+    assert score[keys.SHARE_UNLIKE] <= 0.5
+    assert keys.UNLIKE_WARNING not in score
     assert adata.obs[keys.DISTANCE].dtype == adata.obs[keys.UNLIKE].dtype == np.float32
     assert adata.obs[keys.UNLIKE].between(0, 1).all()
     assert not any("look unlike" in notice for notice in notices if notice)
 
 
-def test_a_slide_unlike_them_is_predicted_all_the_same_and_that_is_said(predict, inverted):
-    said = []
-    adata = predict(inverted, on_step=lambda step: step.notice and said.append((step.stage, step.notice)))
+def test_a_slide_unlike_them_is_predicted_with_a_warning(predict, inverted):
+    notices = []
+    adata = predict(inverted, on_step=lambda step: step.notice and notices.append((step.stage, step.notice)))
     made = adata.uns[keys.PROVENANCE]
     warning = made[keys.FAMILIARITY][keys.UNLIKE_WARNING]
     assert "look unlike the tissue this model was trained on" in warning
-    assert (COMPARING, warning) in said
+    assert (COMPARING, warning) in notices
     assert warning in made[keys.NOTICES]
     assert (adata.obs[keys.DISTANCE] > 1).mean() > 0.5
     assert np.isfinite(adata.X).all()
 
 
-def test_a_region_keeps_the_judgement_of_the_whole_slide(predict, inverted):
+def test_a_region_keeps_the_score_of_the_whole_slide(predict, inverted):
     whole = predict(inverted)
     part = predict(inverted, region=[box(0, 0, 700, 1200)])
     assert 0 < part.n_obs < whole.n_obs
@@ -133,7 +133,7 @@ def test_a_region_keeps_the_judgement_of_the_whole_slide(predict, inverted):
     assert one == other
 
 
-def test_the_judgement_is_kept_in_the_file(predict, inverted, tmp_path):
+def test_the_score_is_written_to_the_file(predict, inverted, tmp_path):
     adata = predict(inverted)
     prediction_file.write_prediction(adata, tmp_path / "a.h5ad")
     again = prediction_file.read_prediction(tmp_path / "a.h5ad")
@@ -142,9 +142,9 @@ def test_the_judgement_is_kept_in_the_file(predict, inverted, tmp_path):
     assert keys.UNLIKE in anndata.read_h5ad(tmp_path / "a.h5ad").obs
 
 
-def test_weights_without_it_judge_nothing_and_their_card_says_so(predict, inverted, tmp_path):
+def test_weights_without_a_score_predict_without_and_their_card_says_so(predict, inverted, tmp_path):
     plain = Checkpoint.load(write_tiny_weights(tmp_path / "plain.safetensors"))
-    assert plain.build_familiarity() is None
+    assert plain.build_out_of_distribution_score() is None
     assert plain.card[keys.CARD_SCORE].startswith("none")
     notices = []
     adata = predict(inverted, plain, on_step=lambda step: notices.append(step.notice))
@@ -154,7 +154,9 @@ def test_weights_without_it_judge_nothing_and_their_card_says_so(predict, invert
     assert not any("look unlike" in notice for notice in notices if notice)
 
 
-def test_the_command_line_says_it_on_stderr_and_in_json(checkpoint, inverted, tmp_path, monkeypatch, capsys):
+def test_the_command_line_reports_it_on_stderr_and_in_json(
+    checkpoint, inverted, tmp_path, monkeypatch, capsys
+):
     from napari_flag.cli import main, predict
     from napari_flag.inputs import Prepared
 
@@ -167,7 +169,7 @@ def test_the_command_line_says_it_on_stderr_and_in_json(checkpoint, inverted, tm
     monkeypatch.setattr(predict, "_rooms", lambda: rooms)
     assert main(["predict", "any.png", "--out", str(tmp_path / "out.h5ad"), "--json"]) == 0
     said = capsys.readouterr()
-    told = json.loads(said.out)
-    assert told[keys.SHARE_UNLIKE] > 0.5
-    warning = next(notice for notice in told["notices"] if "look unlike" in notice)
+    report = json.loads(said.out)
+    assert report[keys.SHARE_UNLIKE] > 0.5
+    warning = next(notice for notice in report["notices"] if "look unlike" in notice)
     assert f"Note: {warning}" in said.err

@@ -1,13 +1,11 @@
 import errno
-import json
 
 import anndata
 import numpy as np
-import pandas as pd
 import pytest
 from tests.fakes import fake_prediction
 
-from napari_flag import files, keys, prediction_file
+from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
 
 
@@ -71,24 +69,6 @@ def test_a_file_appears_whole_or_not_at_all(prediction, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        files.check_writable(tmp_path / "nowhere" / "out.h5ad")
-    with pytest.raises(UserError, match="is a folder"):
-        files.check_writable(tmp_path)
-    files.check_writable(tmp_path / "out.h5ad")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_read_only_folder_is_known_before_the_work(tmp_path, monkeypatch):
-    def refuse(**_):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(prediction_file.tempfile, "NamedTemporaryFile", refuse)
-    with pytest.raises(UserError, match="permission denied"):
-        files.check_writable(tmp_path / "out.h5ad")
-
-
 def test_a_file_that_is_not_there_a_folder_and_other_files_give_one_sentence(tmp_path):
     with pytest.raises(UserError, match="There is no file"):
         prediction_file.read_prediction(tmp_path / "missing.h5ad")
@@ -131,9 +111,55 @@ def test_what_breaks_the_contract_is_named(prediction, tmp_path, spoil, fault):
         prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
 
 
-def test_tables_and_json_are_read_by_anyone(tmp_path):
-    table = pd.DataFrame({"gene": ["HLA-A", "µ"], "pcc": [0.123456789, np.nan]})
-    files.write_table(table, tmp_path / "genes.csv")
-    assert (tmp_path / "genes.csv").read_text(encoding="utf-8") == ("gene,pcc\nHLA-A,0.123457\nµ,\n")
-    files.write_json({"PCC": None}, tmp_path / "a.json")
-    assert json.loads((tmp_path / "a.json").read_text()) == {"PCC": None}
+def test_what_a_prediction_states_is_read_from_it(prediction):
+    made = prediction.uns[keys.PROVENANCE]
+    made |= {keys.MPP: 0.5, keys.SPOT_DIAMETER_UM: 55.0, keys.SLIDE_NAME: "C5", keys.LATTICE: "hex"}
+    made |= {keys.SLIDE_WIDTH: 900, keys.SLIDE_HEIGHT: 700}
+    assert prediction_file.slide_name(prediction) == "C5"
+    assert prediction_file.slide_size(prediction) == (900, 700)
+    assert prediction_file.um_per_px(prediction) == 0.5
+    assert prediction_file.spot_diameter_px(prediction) == 110.0
+    assert prediction_file.lattice(prediction) == "hex"
+    spots = prediction_file.spots_of(prediction)
+    assert (spots.ids, spots.diameter_um, spots.lattice) == (tuple(prediction.obs_names), 55.0, "hex")
+    np.testing.assert_array_equal(spots.xy, prediction.obsm[keys.SPATIAL])
+
+
+def test_an_anndata_that_states_nothing_has_nothing_invented_for_it():
+    plain = anndata.AnnData(np.ones((4, 3), np.float32))
+    assert prediction_file.provenance(plain) == {}
+    assert prediction_file.slide_name(plain) == prediction_file.UNNAMED
+    assert prediction_file.lattice(plain) == "none"
+    assert not prediction_file.trained_on(plain)
+    for read in ("slide_size", "um_per_px", "spot_diameter_px", "array_coordinates", "unlike_warning"):
+        assert getattr(prediction_file, read)(plain) is None
+
+
+def test_the_spot_diameter_of_another_program_is_that_of_its_scale_factors():
+    plain = anndata.AnnData(np.ones((4, 3), np.float32))
+    plain.uns[keys.SPATIAL] = {"slide": {"scalefactors": {"spot_diameter_fullres": 89.0}}}
+    assert prediction_file.spot_diameter_px(plain) == 89.0
+
+
+def test_array_coordinates_are_known_for_all_spots_or_for_none(prediction):
+    prediction.obs[keys.ARRAY_ROW] = np.arange(25.0)
+    prediction.obs[keys.ARRAY_COL] = 2 * np.arange(25.0)
+    array = prediction_file.array_coordinates(prediction)
+    assert array.dtype == np.int64
+    np.testing.assert_array_equal(array[:, 1], 2 * np.arange(25))
+    prediction.obs.loc[prediction.obs_names[3], keys.ARRAY_ROW] = np.nan
+    assert prediction_file.array_coordinates(prediction) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "among"), [("C2", True), ("b4", True), ("2", False), ("C5", False), ("", False)]
+)
+def test_section_names_match_whole_parts_only(name, among):
+    assert prediction_file.is_among(name, ["her2st-C2", "B4"]) is among
+
+
+def test_a_prediction_states_whether_its_weights_were_trained_on_its_slide(prediction):
+    prediction.uns[keys.PROVENANCE] |= {keys.SLIDE_NAME: "C5", keys.TRAINING_SLIDES: ["her2st-C5"]}
+    assert prediction_file.trained_on(prediction)
+    prediction.uns[keys.PROVENANCE][keys.TRAINING_SLIDES] = ["her2st-C4"]
+    assert not prediction_file.trained_on(prediction)
