@@ -1,9 +1,9 @@
-"""The one error a user is meant to read."""
+"""The one exception whose message is shown to the user as it is."""
 
 
 class UserError(Exception):
-    """Something the user can put right.
+    """A fault that the user can mend.
 
-    The message is one sentence, in plain words, that says what failed, why, and what to do.
-    The command line prints it to stderr and exits with 2; the dock shows it as it is.
+    The message is one sentence that says what failed, why, and what to do.
+    The command line prints it to stderr and exits with 2; the docks show it as it is.
     """

@@ -1,9 +1,13 @@
-"""Files appear whole or not at all: written under another name beside their place, then renamed."""
+"""Writing files atomically: under a temporary name in the same folder, then renamed.
+
+A file appears whole or not at all, and an existing one is replaced only by a whole one.
+"""
 
 import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +50,13 @@ def write_json(values: Mapping[str, Any], path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name beside `path`, then rename; remove the rest if it fails."""
+    """Call `write` with a temporary path beside `path`, then rename; on failure nothing is left behind.
+
+    Raises
+    ------
+    UserError
+        When the place cannot be written or the disk is full.
+    """
 
     def steps(place: Path) -> Steps[None]:
         write(place)
@@ -56,7 +66,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_whole_in_steps(path: Path, write: Callable[[Path], Steps[None]]) -> Steps[None]:
-    """Do the same as `write_whole` with work that gives signs of life; cancelled, it leaves nothing behind.
+    """Do the same as `write_whole` with long work; cancelled, it leaves nothing behind.
 
     What `write` makes may be a file or a folder; a file or a folder at `path` is replaced.
 
@@ -65,7 +75,7 @@ def write_whole_in_steps(path: Path, write: Callable[[Path], Steps[None]]) -> St
     UserError
         When the place cannot be written or the disk is full.
     """
-    place = path.with_name(f".{path.name}.{os.getpid()}.part")
+    place = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield from write(place)
         if path.is_dir():  # a folder with something in it cannot be replaced in one step

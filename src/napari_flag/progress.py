@@ -1,9 +1,11 @@
-"""How long work tells what it is doing, and how it is stopped.
+"""Long work: how it reports progress, how it is cancelled, and how long it will take.
 
 Every long function of this package is a generator: it yields a `Step` at least twice a second
 and returns its result.  The command line drains it with `finish`; the docks hand it to napari's
-``thread_worker``.  Whoever stops asking for the next step has cancelled the work: the generator's
-``finally`` blocks then close files, and nothing more is written.
+``thread_worker``.  Work is cancelled by closing its generator: its ``finally`` blocks then close files,
+and nothing more is written.
+
+`TimeLeft` estimates the rest from the steps so far, and from the `Timings` of earlier runs.
 """
 
 import json
@@ -18,20 +20,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One sign of life from long work.
+    """Progress of long work, and what it has to report on the way.
 
     Parameters
     ----------
     stage
-        What is being done, as a person would say it: "Reading tiles".
+        Name of the stage, as shown to the user: "Reading tiles".
     done, total
         Units finished in this stage, and how many there are (None if not known).
     unit
-        What is counted: "spots", "tiles", "rows".
+        Plural of what is counted: "spots", "tiles", "rows".
     notice
-        A sentence the user must see although work goes on, e.g. that the batch was halved.
+        A sentence for the user, shown while the work continues, e.g. that the batch was halved.
     partial
-        What can already be shown; its type is stated by the function that yields it.
+        An intermediate result; its type is stated by the function that yields it.
     """
 
     stage: str
@@ -69,18 +71,16 @@ def finish(steps: Steps[T], on_step: Callable[[Step], None] | None = None) -> T:
 
 
 TRUST_AFTER_S: Final = 1.0
-"""A stage's own pace is believed after this long; the first items often wait for a load."""
-
-
+"""Seconds after which a stage's own pace is extrapolated; its first items often include loading."""
 CACHED_BELOW: Final = 0.05
-"""Share of the known time below which a stage is taken to have found its work in a cache."""
+"""Share of the recorded time below which a stage is assumed to have read its result from a cache."""
 
 
 class TimeLeft:
     """Time left of work that goes through stages.
 
-    A stage's own pace gives what is left of it.  Stages still to come count with the seconds
-    expected of them, scaled by how the stages so far compared with what was expected of those.
+    The running stage is extrapolated from its own pace.  Stages still to come count with their expected
+    seconds, scaled by the ratio of actual to expected seconds of the stages so far.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class TimeLeft:
         """Seconds spent in each stage so far."""
 
     def update(self, step: Step) -> float | None:
-        """Take in one step and return the seconds left, None while nothing can be said."""
+        """Update with one step and return the seconds left, None while they cannot be estimated."""
         now = self._clock()
         ran = step.stage if self._stage is None else self._stage
         self.seconds[ran] = self.seconds.get(ran, 0.0) + now - self._last
@@ -131,20 +131,20 @@ class TimeLeft:
         return None
 
     def _pace(self, running: str) -> float:
-        """Return by how much the stages that are over took longer than expected."""
+        """Return the ratio of actual to expected seconds of the finished stages; 1 if none was expected."""
         over = [s for s in self.seconds if s != running and s in self._expected]
         expected = sum(self._expected[s] for s in over)
         return sum(self.seconds[s] for s in over) / expected if expected > TRUST_AFTER_S else 1.0
 
 
 class Timings:
-    """What earlier runs on this computer took, kept in a small JSON file.
+    """Seconds that earlier runs on this computer took, stored in a small JSON file.
 
     Parameters
     ----------
     path
-        The file; it need not exist.  Timings are a convenience, so a file that cannot be read or
-        written only means that the estimate falls back to `first_guess`.
+        The file; it need not exist.  Where it cannot be read or written, estimates fall back to
+        `first_guess`.
     first_guess
         Seconds per spot and stage before the first run.
     """
@@ -154,7 +154,7 @@ class Timings:
         self._first_guess = dict(first_guess)
 
     def expected(self, key: str, n_spots: int) -> dict[str, float]:
-        """Return the seconds to expect of each stage for `n_spots` under `key`."""
+        """Return the expected seconds of each stage for `n_spots` under `key`."""
         per_spot = self._read().get(key, self._first_guess)
         return {stage: seconds * n_spots for stage, seconds in per_spot.items()}
 
@@ -163,10 +163,10 @@ class Timings:
         return key in self._read()
 
     def record(self, key: str, seconds: Mapping[str, float], n_spots: int) -> None:
-        """Keep what each stage of a finished run took.
+        """Record the seconds that each stage of a finished run took.
 
-        A stage that took a small part of what it is known to take found its work in a cache, which
-        says nothing about the next slide; what was known of it stays.
+        A stage that took less than `CACHED_BELOW` of its recorded time was read from a cache, which does
+        not predict the next slide; its earlier record is kept.
         """
         everything = self._read()
         former = everything.get(key, {})
@@ -176,7 +176,7 @@ class Timings:
             now = spent / max(n_spots, 1)
             if now < CACHED_BELOW * known.get(stage, 0.0):
                 kept[stage] = known[stage]
-            else:  # halfway, since one run on a busy computer must not spoil the next estimates
+            else:  # averaged, since one run on a busy computer must not spoil the next estimates
                 kept[stage] = (now + former.get(stage, now)) / 2
         everything[key] = kept
         try:
@@ -197,7 +197,7 @@ class Timings:
 
 
 def say_duration(seconds: float) -> str:
-    """Return a duration as a person would say it: "a few seconds", "about 40 s", "about 3 min"."""
+    """Return a duration in words: "a few seconds", "about 40 s", "about 3 min"."""
     if seconds < 5:
         return "a few seconds"
     if seconds < 55:

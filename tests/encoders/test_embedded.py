@@ -73,7 +73,7 @@ def test_uniform_patterns_agree_with_scikit_image(tiles):
     assert np.abs(share[:, 0] - share[:, 1]).max() < 0.15
 
 
-def test_pooling_looks_at_the_spot_and_its_surroundings():
+def test_pooling_covers_the_spot_and_its_surroundings():
     features = torch.zeros(1, 1, 38, 38)
     features[..., 16:22, 16:22] = 1.0
     spot, _, border, around, _ = pool_map(features)[0]

@@ -1,8 +1,6 @@
-"""Spots → features: tiles read, encoded in batches, and kept on disk for the next run."""
+"""Spots → features: tiles are read, encoded in batches, and cached on disk for the next run."""
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +12,7 @@ from platformdirs import user_cache_path
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
+from napari_flag.files import write_whole
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.tiles import read_tiles
@@ -21,10 +20,11 @@ from napari_flag.slides.tiles import read_tiles
 FeatureArray = npt.NDArray[np.float32]
 
 BATCH_CPU: Final = 4
-"""Tiles per batch on the CPU: about a third of a second, so that Cancel is felt at once."""
+"""Tiles per batch on the CPU: about a third of a second, so that Cancel takes effect at once."""
 BATCH_CPU_FOUNDATION: Final = 1
 """A ViT-L takes about a second per tile on a core, a ViT-g four."""
 BATCH_GPU: Final = 64
+"""Tiles per batch on a GPU; halved when its memory runs out."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -74,7 +74,7 @@ def extract_features(
     xy
         (n, 2) spot centres in level-0 pixels.
     encoder, encoder_hash
-        What encodes, and what tells it from any other.
+        The encoder, and the hash that identifies its weights.
     device
         Where `encoder` computes; decides the batch size.
     cache
@@ -111,7 +111,7 @@ def extract_features(
                 "Reading tiles",
                 done,
                 len(xy),
-                notice=f"GPU memory ran out; going on with {batch} tiles at a time.",
+                notice=f"GPU memory ran out; continuing with {batch} tiles at a time.",
             )
     _write_cache(place, features)
     return features
@@ -153,8 +153,8 @@ def _cache_file(
     except OSError:  # a slide that is no file, e.g. a synthetic one
         return None
     digest = hashlib.sha256()
-    told = (str(slide.path.resolve()), stat.st_size, stat.st_mtime_ns, slide.size, slide.mpp)
-    digest.update(repr((told, encoder.name, encoder.tile_px, encoder.mpp, encoder_hash)).encode())
+    identity = (str(slide.path.resolve()), stat.st_size, stat.st_mtime_ns, slide.size, slide.mpp)
+    digest.update(repr((identity, encoder.name, encoder.tile_px, encoder.mpp, encoder_hash)).encode())
     digest.update(np.ascontiguousarray(xy, np.float64).tobytes())
     folder = cache if cache is not None else user_cache_path("napari-flag") / "features"
     return folder / f"{digest.hexdigest()[:32]}.npy"
@@ -171,13 +171,16 @@ def _read_cache(place: Path | None, shape: tuple[int, int]) -> FeatureArray | No
 
 
 def _write_cache(place: Path | None, features: FeatureArray) -> None:
-    """Keep `features`, whole or not at all; a cache that cannot be written is only a slower next run."""
+    """Store `features`; where the cache cannot be written, the next run is slower and nothing else."""
     if place is None:
         return
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # an open file, as np.save appends .npy to other names
+            np.save(file, features)
+
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".partial", delete=False) as file:
-            np.save(file, features)
-        os.replace(file.name, place)
-    except OSError:
+        write_whole(place, write)
+    except (OSError, UserError):
         return

@@ -26,7 +26,7 @@ class Encoder(Protocol):
     tile_px, mpp
         Side of a tile in pixels, and its µm per pixel.
     fingerprint
-        SHA-256 of its weights: what tells it from any other of the same name.
+        SHA-256 of its weights, which identifies it among encoders of the same name.
     """
 
     name: str

@@ -77,7 +77,7 @@ class TimmVit:
     epsilon
         Of the layer norms.
     options
-        What else timm's constructor is told.
+        Further arguments of timm's constructor.
     """
 
     model: str

@@ -19,7 +19,8 @@ from napari_flag.progress import Step, Steps
 
 FOLDER_VARIABLE: Final = "NAPARI_FLAG_ENCODERS"
 """Environment variable that names the folder of encoders; in it, a folder per encoder name."""
-SIGN_OF_LIFE_S: Final = 0.4
+REPORT_EVERY_S: Final = 0.4
+"""Seconds between the steps that a download reports."""
 LOG_IN: Final = "log in with: hf auth login (or set HF_TOKEN)"
 
 
@@ -94,7 +95,7 @@ class HuggingFace:
 
 
 def has_token() -> bool:
-    """Tell whether huggingface_hub has a token to send, without looking at it further."""
+    """Return whether huggingface_hub has a token to send, without reading it."""
     from huggingface_hub import get_token
 
     return get_token() is not None
@@ -155,7 +156,7 @@ def check_access(row: EncoderRow, hub: HuggingFace | None = None) -> tuple[str, 
 
 
 def download(row: EncoderRow, hub: HuggingFace | None = None) -> Steps[Path]:
-    """Download the weights of `row` into the Hugging Face cache; calling it is the consent.
+    """Download the weights of `row` into the Hugging Face cache; the caller has asked the user.
 
     Yields
     ------
@@ -178,7 +179,7 @@ def download(row: EncoderRow, hub: HuggingFace | None = None) -> Steps[Path]:
     pool = ThreadPoolExecutor(1, thread_name_prefix="download")
     try:
         work = pool.submit(hub.fetch, _recipe(row).repository, file, counted.add)
-        while not wait([work], SIGN_OF_LIFE_S).done:
+        while not wait([work], REPORT_EVERY_S).done:
             yield Step(stage, int(counted.done), size, "bytes")
         path = work.result()
     except _broken() as error:
@@ -231,7 +232,7 @@ def _inside(folder: Path, recipe: Recipe) -> Path | None:
 
 
 def _refusal(row: EncoderRow, file: str, error: Exception) -> str:
-    """Say why the hub does not give `file`; the server's own text stays out."""
+    """Return why the hub refuses `file`, a sentence without the server's own text."""
     from huggingface_hub.errors import GatedRepoError
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -265,5 +266,5 @@ def _broken() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: BaseException) -> str:
-    """Say in a word what broke; the server's own text stays out."""
+    """Return what failed in a few words, without the server's own text."""
     return getattr(error, "strerror", None) or "the connection broke"

@@ -5,25 +5,25 @@ import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_flag.errors import UserError
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-
+Tensors: TypeAlias = Mapping[str, Tensor]
+"""Tensors by key, as in a weights file."""
+Grid: TypeAlias = tuple[int, int]
+"""Number of patches (down, across)."""
 WRAPPINGS: Final = ("state_dict", "model", "teacher")
 """Keys under which training scripts put the tensors of the network."""
 NAMED: Final = 3
 """How many keys a sentence names."""
 
 
-def read_tensors(path: Path) -> "dict[str, Tensor]":
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors in `path`, a safetensors file or one written by ``torch.save``.
 
     Raises
@@ -50,15 +50,11 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 def _read_torch(path: Path) -> Any:
-    import torch
-
     return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
 
 
-def _unwrap(found: Any) -> "dict[str, Tensor]":
+def _unwrap(found: Any) -> dict[str, Tensor]:
     """Return the tensors under the first of `WRAPPINGS`, without a ``module.`` before every key."""
-    import torch
-
     while isinstance(found, Mapping):
         inner = next((found[key] for key in WRAPPINGS if isinstance(found.get(key), Mapping)), None)
         if inner is None:
@@ -72,8 +68,8 @@ def _unwrap(found: Any) -> "dict[str, Tensor]":
     return tensors
 
 
-def fill(network: "nn.Module", tensors: "Mapping[str, Tensor]", title: str, path: Path) -> None:
-    """Give `network` exactly `tensors`, as float32.
+def fill(network: nn.Module, tensors: Tensors, title: str, path: Path) -> None:
+    """Load exactly `tensors` into `network`, as float32.
 
     Raises
     ------
@@ -87,32 +83,26 @@ def fill(network: "nn.Module", tensors: "Mapping[str, Tensor]", title: str, path
         key for key in sorted(wanted.keys() & tensors.keys()) if wanted[key].shape != tensors[key].shape
     ]
     if missing or left or misfit:
-        told = [
+        faults = [
             f"{what} {', '.join(keys[:NAMED])}{', …' if len(keys) > NAMED else ''}"
             for what, keys in (("lacks", missing), ("also holds", left), ("has another shape of", misfit))
             if keys
         ]
         raise UserError(
-            f"{path} is not the weights of {title} (it {', '.join(told)}); get the file that belongs to it."
+            f"{path} is not the weights of {title} (it {', '.join(faults)}); get the file that belongs to it."
         )
     network.load_state_dict(dict(tensors), assign=True)
     network.float()
 
 
-def fingerprint(tensors: "Mapping[str, Tensor]") -> str:
+def fingerprint(tensors: Tensors) -> str:
     """Return the SHA-256 of names, shapes and values: the same for the same weights in any file."""
-    import torch
-
     digest = hashlib.sha256()
     for key in sorted(tensors):
         value = tensors[key].detach().cpu().contiguous()
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-Tensors: TypeAlias = Mapping[str, Tensor]
-Grid: TypeAlias = tuple[int, int]
 
 
 def from_transformers(tensors: Tensors, grid: Grid, *, registers: bool) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ def test_given_weights_that_are_not_there_never_become_others(tmp_path):
         find_weights(UNI, tmp_path / "nowhere")
 
 
-def test_nothing_is_asked_of_the_hub_without_consent(tmp_path, content, monkeypatch):
+def test_no_request_is_sent_to_the_hub_without_consent(tmp_path, content, monkeypatch):
     with serve(FakeHub({("MahmoodLab/UNI", "pytorch_model.bin"): content})) as server:
         monkeypatch.setattr(module, "HuggingFace", lambda: client(server, tmp_path))
         monkeypatch.setattr(registry, "ROWS", (UNI,))
@@ -119,13 +119,13 @@ def test_a_gate_not_yet_opened_says_where_to_ask(tmp_path, monkeypatch):
         check_access(UNI, client(server, tmp_path))
 
 
-def test_a_wrong_token_is_told_from_a_closed_gate(tmp_path, monkeypatch):
+def test_a_wrong_token_is_distinguished_from_a_closed_gate(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     with serve(gated()) as server, pytest.raises(UserError, match="no longer valid"):
         check_access(UNI, client(server, tmp_path))
 
 
-def test_a_hub_in_trouble_is_said_to_be(tmp_path, monkeypatch):
+def test_a_server_error_of_the_hub_is_reported(tmp_path, monkeypatch):
     with serve(gated()) as server:
         monkeypatch.setattr(server, "answer", lambda *_: (503, "", b""))
         with pytest.raises(UserError, match=r"answers with an error \(503\).*try again"):
@@ -142,7 +142,7 @@ def test_an_open_gate_lets_the_download_through_by_a_head_request_first(tmp_path
 
 
 @pytest.mark.parametrize("state", [{}, {"known": {SECRET}}])
-def test_a_token_is_never_said_or_kept(tmp_path, monkeypatch, state, caplog, capfd):
+def test_a_token_is_never_shown_or_stored(tmp_path, monkeypatch, state, caplog, capfd):
     caplog.set_level("DEBUG")
     monkeypatch.setenv("HF_TOKEN", SECRET)
     with serve(gated(**state)) as server:

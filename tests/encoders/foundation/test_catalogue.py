@@ -6,7 +6,7 @@ from tests.small_encoders import FOUNDATION, recipe_of
 from napari_flag.encoders.foundation.architectures import ConchVit
 from napari_flag.encoders.registry import list_encoders
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "encoders.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "encoders.md"
 
 
 def test_names_are_unique_and_the_encoder_that_needs_nothing_comes_first():
@@ -16,7 +16,7 @@ def test_names_are_unique_and_the_encoder_that_needs_nothing_comes_first():
 
 
 @pytest.mark.parametrize("row", FOUNDATION, ids=lambda row: row.name)
-def test_the_page_says_what_the_row_says(row):
+def test_the_documentation_agrees_with_the_row(row):
     (line,) = [text for text in PAGE.read_text("utf-8").splitlines() if text.startswith(f"| `{row.name}` |")]
     cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
     _, _, features, tile, seen, precision, licence, access = cells
@@ -37,7 +37,7 @@ def test_a_tile_is_never_enlarged(row):
     assert recipe_of(row).crop_px <= size <= row.tile_px
 
 
-def test_pages_say_whose_the_weights_are():
+def test_rows_state_source_and_licence():
     for row in FOUNDATION:
         assert row.source == f"https://huggingface.co/{recipe_of(row).repository}"
         assert row.licence

@@ -114,7 +114,7 @@ def test_conch_pools_as_multihead_attention_does():
 
 
 @pytest.mark.parametrize("row", FOUNDATION, ids=lambda row: row.name)
-def test_tiles_are_seen_as_torchvision_shows_them(row):
+def test_tiles_are_prepared_as_torchvision_does(row):
     from PIL import Image
     from torchvision import transforms
 
