@@ -243,6 +243,19 @@ def _read_h5ad(path: Path) -> "AnnData":
         ) from error
 
 
+def made_by(path: Path, command: str, weights_sha256: str) -> bool:
+    """Return whether `path` is a prediction of the same command with the same weights."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            made = file["uns"][keys.PROVENANCE]
+            stored = [made[key].asstr()[()] for key in (keys.COMMAND, keys.WEIGHTS_HASH)]
+    except (OSError, KeyError, TypeError, AttributeError):
+        return False
+    return stored == [command, weights_sha256]
+
+
 def find_fault(adata: "AnnData") -> str | None:
     """Say what keeps `adata` from being a prediction of this program, or None if nothing does.
 

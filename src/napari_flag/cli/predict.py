@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import inputs, keys
 from napari_flag.cli import terminal
-from napari_flag.cli.terminal import ProgressLine, check_place, made_by, say, say_json, write_or_rescue
+from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json, write_or_rescue
 from napari_flag.errors import UserError
 from napari_flag.inputs import Prepared
+from napari_flag.prediction_file import made_by
 from napari_flag.progress import Step, Steps, finish
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
 
-from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable
 from napari_flag.prediction_file import write_prediction
@@ -232,19 +231,6 @@ def make_folder(folder: Path) -> None:
         raise UserError(
             f"The folder {folder} cannot be made ({error.strerror}); choose another --out."
         ) from error
-
-
-def made_by(path: Path, command: str, weights_sha256: str) -> bool:
-    """Tell whether `path` is a prediction of the same command with the same weights."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            made = file["uns"][keys.PROVENANCE]
-            stored = [made[key].asstr()[()] for key in (keys.COMMAND, keys.WEIGHTS_HASH)]
-    except (OSError, KeyError, TypeError, AttributeError):
-        return False
-    return stored == [command, weights_sha256]
 
 
 def write_or_rescue(adata: "AnnData", path: Path) -> None:
