@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path):
 def test_exhausted_gpu_memory_halves_the_batch_says_so_and_loses_nothing(tmp_path):
     encoder, notices = MeanColour(memory=2), []
     found = features(encoder, tmp_path, device="cuda", on_step=lambda s: notices.append(s.notice))
-    assert any("going on with" in n for n in notices if n)
+    assert any("continuing with 2 tiles" in n for n in notices if n)
     np.testing.assert_array_equal(found, features(MeanColour(), tmp_path))
 
 
