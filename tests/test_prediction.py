@@ -23,8 +23,12 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def slide():
-    return FakeSlide(width=1500, height=1200, mpp=0.683)
+def slide(tmp_path_factory):
+    """With a file, so that its features are computed once for all tests and then read from the cache."""
+    slide = FakeSlide(width=1500, height=1200, mpp=0.683)
+    slide.path = tmp_path_factory.mktemp("slide") / "fake.svs"
+    slide.path.touch()
+    return slide
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ def test_a_prediction_comes_back_as_it_was_written(prediction, tmp_path):
     assert made["none"] is None, "the prediction in memory is not changed"
 
 
+@pytest.mark.slow
 def test_scanpy_and_squidpy_open_the_file(prediction, tmp_path):
     scanpy = pytest.importorskip("scanpy")
     prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
@@ -119,7 +120,7 @@ def test_what_a_prediction_states_is_read_from_it(prediction):
     assert prediction_file.slide_size(prediction) == (900, 700)
     assert prediction_file.um_per_px(prediction) == 0.5
     assert prediction_file.spot_diameter_px(prediction) == 110.0
-    assert prediction_file.lattice(prediction) == "hex"
+    assert prediction_file.stated_lattice(prediction) == "hex"
     spots = prediction_file.spots_of(prediction)
     assert (spots.ids, spots.diameter_um, spots.lattice) == (tuple(prediction.obs_names), 55.0, "hex")
     np.testing.assert_array_equal(spots.xy, prediction.obsm[keys.SPATIAL])
@@ -129,7 +130,7 @@ def test_an_anndata_that_states_nothing_has_nothing_invented_for_it():
     plain = anndata.AnnData(np.ones((4, 3), np.float32))
     assert prediction_file.provenance(plain) == {}
     assert prediction_file.slide_name(plain) == prediction_file.UNNAMED
-    assert prediction_file.lattice(plain) == "none"
+    assert prediction_file.stated_lattice(plain) == "none"
     assert not prediction_file.trained_on(plain)
     for read in ("slide_size", "um_per_px", "spot_diameter_px", "array_coordinates", "unlike_warning"):
         assert getattr(prediction_file, read)(plain) is None

@@ -74,9 +74,12 @@ def checkpoint(tmp_path_factory, scorer):
 
 
 @pytest.fixture(scope="module")
-def predict(checkpoint, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
 
+
+@pytest.fixture(scope="module")
+def predict(checkpoint, cache):
     def run(slide, checkpoint=checkpoint, on_step=None, **options):
         work = predict_slide(slide, spots(), checkpoint, device="cpu", cache=cache, steps=2, **options)
         return finish(work, on_step)
@@ -85,9 +88,12 @@ def predict(checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def inverted():
+def inverted(tmp_path_factory):
+    """With a file, so that its features are computed once for all tests and then read from the cache."""
     slide = FakeSlide(**SIZE, seed=3)
     slide.pixels = 255 - slide.pixels
+    slide.path = tmp_path_factory.mktemp("slide") / "fake.svs"
+    slide.path.touch()
     return slide
 
 
@@ -155,7 +161,7 @@ def test_weights_without_a_score_predict_without_and_their_card_says_so(predict,
 
 
 def test_the_command_line_reports_it_on_stderr_and_in_json(
-    checkpoint, inverted, tmp_path, monkeypatch, capsys
+    checkpoint, inverted, cache, tmp_path, monkeypatch, capsys
 ):
     from napari_flag.cli import main, predict
     from napari_flag.inputs import Prepared
@@ -163,7 +169,7 @@ def test_the_command_line_reports_it_on_stderr_and_in_json(
     prepared = Prepared(inverted, spots())
 
     def predict_now(slide, where, weights, **_):
-        return predict_slide(slide, where, weights, device="cpu", cache=tmp_path, steps=2)
+        return predict_slide(slide, where, weights, device="cpu", cache=cache, steps=2)
 
     rooms = predict.Rooms(lambda _: checkpoint, lambda *_: prepared, predict_now)
     monkeypatch.setattr(predict, "_rooms", lambda: rooms)

@@ -340,7 +340,7 @@ def spot_diameter_px(adata: Any) -> float | None:
     return None
 
 
-def lattice(adata: Any) -> "Lattice":
+def stated_lattice(adata: Any) -> "Lattice":
     """Return the lattice of the spots; "none" where none is stated."""
     stated = provenance(adata).get(keys.LATTICE)
     return "square" if stated == "square" else "hex" if stated == "hex" else "none"
@@ -364,7 +364,7 @@ def spots_of(adata: "AnnData") -> "Spots":
         xy=np.asarray(adata.obsm[keys.SPATIAL], np.float64),
         diameter_um=_number(made.get(keys.SPOT_DIAMETER_UM)),
         pitch_um=_number(made.get(keys.SPOT_PITCH_UM)),
-        lattice=lattice(adata),
+        lattice=stated_lattice(adata),
         array=array_coordinates(adata),
     )
 

@@ -21,9 +21,9 @@ from napari_flag.errors import UserError
 from napari_flag.prediction_file import (
     array_coordinates,
     find_fault,
-    lattice,
     provenance,
     slide_name,
+    stated_lattice,
     trained_on,
 )
 from napari_flag.progress import Step, Steps, finish
@@ -346,7 +346,7 @@ def spot_neighbours(adata: "AnnData", rows: npt.NDArray[Any] | slice = ALL) -> N
     """
     array = array_coordinates(adata)
     known = None if array is None else array[rows]
-    return neighbours.find_neighbours(_xy(adata)[rows], known, lattice(adata))
+    return neighbours.find_neighbours(_xy(adata)[rows], known, stated_lattice(adata))
 
 
 def _xy(predicted: "AnnData") -> accuracy.FloatArray:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from napari_flag import keys
+from napari_flag import keys, prediction_file
 from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import DEFAULT_FILL, SpotRaster, spot_raster, typical_pitch
-from napari_flag.prediction_file import provenance, slide_name, spot_diameter_px
+from napari_flag.prediction_file import slide_name, spot_diameter_px
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
@@ -76,10 +76,8 @@ def _write(adata: "AnnData", place: Path) -> Steps[None]:
 
 def slide_size(adata: "AnnData") -> tuple[float, float]:
     """Return (width, height) of the slide in level-0 px; up to the last spot where it is not known."""
-    ours = provenance(adata)
-    width, height = ours.get(keys.SLIDE_WIDTH), ours.get(keys.SLIDE_HEIGHT)
-    if width and height:
-        return float(width), float(height)
+    if (known := prediction_file.slide_size(adata)) is not None:
+        return float(known[0]), float(known[1])
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)
     across, down = xy.max(axis=0) + typical_pitch(xy)
     return float(across), float(down)
@@ -102,7 +100,7 @@ def _raster(adata: "AnnData") -> SpotRaster:
         np.asarray(adata.obsm[keys.SPATIAL], float)[:, :2],
         frame=frame_of(adata),
         diameter_px=spot_diameter_px(adata),
-        lattice=str(provenance(adata).get(keys.LATTICE, "none")),
+        lattice=prediction_file.stated_lattice(adata),
     )
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_values import Limits
-from napari_flag.prediction_file import provenance, spot_diameter_px
+from napari_flag.prediction_file import array_coordinates, spot_diameter_px, stated_lattice
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -97,16 +97,12 @@ class SpotRaster:
 
 def raster_of(adata: Any) -> SpotRaster:
     """Return the raster of the spots of `adata` (see CONTRIBUTING, "The prediction file")."""
-    ours = provenance(adata)
-    array = None
-    if keys.ARRAY_ROW in adata.obs and keys.ARRAY_COL in adata.obs:
-        array = np.column_stack([adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL]])
     return spot_raster(
         np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)[:, :2],
         frame=frame_of(adata),
         diameter_px=spot_diameter_px(adata),
-        lattice=str(ours.get(keys.LATTICE, "none")),
-        array=array,
+        lattice=stated_lattice(adata),
+        array=array_coordinates(adata),
     )
 
 
