@@ -31,7 +31,7 @@ def features_of(cohort, name):
 
 @pytest.mark.parametrize("name", ["C2", "C5"])
 def test_a_section_left_out_is_familiar_and_its_score_is_calibrated(name):
-    told = fit_familiarity(without(FIVE, name)).judge(features_of(FIVE, name))
+    told = fit_familiarity(without(FIVE, name)).score(features_of(FIVE, name))
     assert told.share < 0.2
     assert np.median(told.unlike) == pytest.approx(0.5, abs=0.2)
 
@@ -39,9 +39,9 @@ def test_a_section_left_out_is_familiar_and_its_score_is_calibrated(name):
 def test_other_features_are_not(cohort):
     familiarity = fit_familiarity(FIVE)
     seen = features_of(FIVE, "C3")
-    assert familiarity.judge(seen + 10).mostly_unlike
-    assert familiarity.judge(5 * seen).mostly_unlike
-    assert familiarity.judge(seen[:, ::-1] * 3).mostly_unlike
+    assert familiarity.score(seen + 10).mostly_unlike
+    assert familiarity.score(5 * seen).mostly_unlike
+    assert familiarity.score(seen[:, ::-1] * 3).mostly_unlike
 
 
 def test_only_the_slides_as_they_are_teach_it():
@@ -79,7 +79,7 @@ def test_one_section_alone_is_enough():
     lone = cohort_of(("A1", "A", 1))
     familiarity = fit_familiarity(lone)
     assert len(familiarity.reach) == 64
-    assert familiarity.judge(features_of(lone, "A1") + 10).mostly_unlike
+    assert familiarity.score(features_of(lone, "A1") + 10).mostly_unlike
 
 
 def test_a_feature_that_never_varied_in_training_says_nothing():
@@ -87,7 +87,7 @@ def test_a_feature_that_never_varied_in_training_says_nothing():
     familiarity = fit_familiarity(dataclasses.replace(FIVE, features=constant))
     seen = np.concatenate([features_of(FIVE, "C3"), np.full((64, 1), 7.0, np.float32)], 1)
     assert familiarity.spread[-1].isinf()
-    assert familiarity.judge(seen).share < 0.2
+    assert familiarity.score(seen).share < 0.2
 
 
 def test_many_spots_leave_a_table_of_quantiles(monkeypatch):
@@ -95,4 +95,4 @@ def test_many_spots_leave_a_table_of_quantiles(monkeypatch):
     familiarity = fit_familiarity(FIVE)
     assert len(familiarity.reach) == len(familiarity.reach_aligned) == 101
     assert (familiarity.reach.diff() >= 0).all()
-    assert fit_familiarity(FIVE).judge(features_of(FIVE, "C2")).share < 0.2
+    assert fit_familiarity(FIVE).score(features_of(FIVE, "C2")).share < 0.2
