@@ -31,7 +31,7 @@ from napari_flag.cli.terminal import ProgressLine
 from napari_flag.prediction_file import read_prediction
 from napari_flag.progress import finish
 from napari_flag.slides.formats.labels import read_labels
-from napari_flag.slides.tables import read_measured
+from napari_flag.slides.spot_tables import read_measured
 from napari_flag.statistics import gene_sets
 from napari_flag.statistics.accuracy import gene_pearson, mean_over_genes
 from napari_flag.statistics.domains import METHODS, Leiden, agreement, find_domains

@@ -33,7 +33,7 @@ from napari_flag.model.out_of_distribution import FAR, MOSTLY, SlideScore
 from napari_flag.progress import Step, finish
 from napari_flag.simulation import demo_slide, demo_table
 from napari_flag.slides.slide import Slide, open_slide
-from napari_flag.slides.tables import read_spots
+from napari_flag.slides.spot_tables import read_spots
 from napari_flag.slides.tiles import read_tiles
 from napari_flag.slides.tissue import find_tissue
 

@@ -17,7 +17,7 @@ from napari_flag.simulation import simulate
 from napari_flag.simulation.programmes import GENES
 from napari_flag.simulation.simulator import DEMO_SEED, write_simulated
 from napari_flag.slides.slide import open_slide
-from napari_flag.slides.tables import read_measured
+from napari_flag.slides.spot_tables import read_measured
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from napari_flag.progress import finish
 from napari_flag.simulation import demo_slide, demo_table
 from napari_flag.slides.formats.pyramid import cache_file
 from napari_flag.slides.slide import open_slide
-from napari_flag.slides.tables import read_spots
+from napari_flag.slides.spot_tables import read_spots
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"

@@ -16,7 +16,7 @@ from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.model.checkpoint import Checkpoint, describe_entries, save_checkpoint
 from napari_flag.model.out_of_distribution import FAR, OutOfDistributionScore
 from napari_flag.prediction import COMPARING, predict_slide
-from napari_flag.progress import finish
+from napari_flag.progress import Step, finish
 from napari_flag.slides.spots import Spots
 from napari_flag.slides.tiles import read_tiles
 
@@ -163,16 +163,19 @@ def test_weights_without_a_score_predict_without_and_their_card_says_so(predict,
 def test_the_command_line_reports_it_on_stderr_and_in_json(
     checkpoint, inverted, cache, tmp_path, monkeypatch, capsys
 ):
-    from napari_flag.cli import main, predict
-    from napari_flag.inputs import Prepared
+    from napari_flag import inputs, prediction
+    from napari_flag.cli import main
 
-    prepared = Prepared(inverted, spots())
+    def prepare(*_, **__):
+        yield Step("Opening slide", 0)
+        return inputs.Inputs(inverted, spots())
 
     def predict_now(slide, where, weights, **_):
         return predict_slide(slide, where, weights, device="cpu", cache=cache, steps=2)
 
-    rooms = predict.Rooms(lambda _: checkpoint, lambda *_: prepared, predict_now)
-    monkeypatch.setattr(predict, "_rooms", lambda: rooms)
+    monkeypatch.setattr(Checkpoint, "load", lambda _: checkpoint)
+    monkeypatch.setattr(inputs, "prepare", prepare)
+    monkeypatch.setattr(prediction, "predict_slide", predict_now)
     assert main(["predict", "any.png", "--out", str(tmp_path / "out.h5ad"), "--json"]) == 0
     said = capsys.readouterr()
     report = json.loads(said.out)

@@ -55,31 +55,20 @@ def demo_files() -> DemoFiles:
 
 
 def predict_demo(seed: int = 0, device: str = "auto") -> Steps["AnnData"]:
-    """Predict the bundled slide and lay its truth beside the prediction.
+    """Predict the bundled slide and attach its known truth.
 
     Returns
     -------
     The prediction, with ``layers["measured"]`` the simulated counts.
     """
-    from napari_flag.analysis.truth import attach_measured
+    from napari_flag.inputs import predict_inputs, prepare
     from napari_flag.model.checkpoint import Checkpoint
-    from napari_flag.prediction import predict_slide
-    from napari_flag.slides.slide import open_slide
-    from napari_flag.slides.tables import read_spots
 
     files = demo_files()
-    with open_slide(files.slide) as slide:
-        table = read_spots(files.table, slide=slide)
-        adata = yield from predict_slide(
-            slide,
-            table.spots,
-            Checkpoint.load(files.weights),
-            seed=seed,
-            device=device,
-        )
-    assert table.measured is not None
-    attach_measured(adata, table.measured)
-    return adata
+    checkpoint = Checkpoint.load(files.weights)
+    inputs = yield from prepare(files.slide, checkpoint, spots=files.table)
+    with inputs.slide:
+        return (yield from predict_inputs(inputs, checkpoint, seed=seed, device=device))
 
 
 def has_display() -> bool:

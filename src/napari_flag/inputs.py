@@ -1,129 +1,263 @@
-"""Everything ``predict`` needs before the model runs, checked before any work is done."""
+"""What a prediction starts from: slide, spots, µm/px, counts and notices, for every way in.
 
-import argparse
+The command line, the docks, the demo and a notebook all ask here, so the same slide and the same
+weights give the same spots whichever of them is used.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_flag.cli.terminal import ProgressLine
+from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.progress import Step
-from napari_flag.slides.spots import Spots, estimate_mpp, grid_over
+from napari_flag.progress import Step, Steps
+from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
+from napari_flag.slides.spot_tables import read_measured, read_spots
+from napari_flag.slides.spots import Lattice, Spots, SpotTable, estimate_mpp, grid_over, matched
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from shapely.geometry.base import BaseGeometry
 
     from napari_flag.model.checkpoint import Checkpoint
-    from napari_flag.slides.slide import Slide
-    from napari_flag.slides.spots import SpotTable
+    from napari_flag.prediction import Quality
 
 
 DISAGREE: Final = 0.05
-"""Relative difference between the slide's µm/px and what its spots suggest that is worth saying."""
-GRID: Final = (200.0, 100.0)
-"""Spacing and diameter in µm where the weights' card does not say: legacy ST."""
+"""Relative difference between the slide's µm/px and what its spots suggest that is worth a notice."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """What is predicted: an open slide of known µm/px, its spots, and what else was asked for.
+class Grid:
+    """Spots to lay: centre-to-centre distance and diameter in µm, and how rows are arranged."""
+
+    spacing_um: float
+    diameter_um: float
+    lattice: Lattice
+
+
+LEGACY_ST: Final = Grid(200.0, 100.0, "square")
+"""The array taken where the weights' card states none (Ståhl et al., Science 2016)."""
+VISIUM_PITCH_UM: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All that a prediction needs besides the weights.
 
     Parameters
     ----------
+    slide
+        Open, with known µm/px.
+    spots
+        All spots on the tissue, centres (x, y) in level-0 pixels.
     region
-        Polygons in level-0 pixels, or None for the whole slide.
+        Polygons in level-0 pixels to predict in, or None for all spots.
     genes
         Symbols of the weights to keep, or None for all.
     measured
-        Raw counts to lay beside, or None.
+        Raw counts of the spots, rows named by spot id, or None.
     notices
-        What was said to the user.
+        Sentences shown to the user so far.
     """
 
-    slide: "Slide"
+    slide: Slide
     spots: Spots
-    region: list[Any] | None = None
-    genes: list[str] | None = None
+    region: "Sequence[BaseGeometry] | None" = None
+    genes: Sequence[str] | None = None
     measured: "AnnData | None" = None
     notices: tuple[str, ...] = ()
 
 
-def prepare(args: argparse.Namespace, checkpoint: "Checkpoint", line: ProgressLine) -> Prepared:
-    """Open the slide, find its scale and spots, and read what else the arguments name.
+def prepare(
+    slide: Slide | str | Path,
+    checkpoint: "Checkpoint",
+    *,
+    spots: SpotTable | Spots | str | Path | None = None,
+    measured: "AnnData | str | Path | None" = None,
+    mpp: float | None = None,
+    spacing_um: float | None = None,
+    diameter_um: float | None = None,
+    region: "Sequence[BaseGeometry] | str | Path | None" = None,
+    genes: Iterable[str] | Path | None = None,
+) -> Steps[Inputs]:
+    """Open the slide, settle its scale, find its spots, and read what else is given.
+
+    Parameters
+    ----------
+    slide
+        A slide, or its file.
+    checkpoint
+        The weights; without `spots`, a grid like their array is laid over the tissue.
+    spots
+        Spots, or the table they are in (see `slides.spot_tables.read_spots`).
+    measured
+        Raw counts of these spots, or their file; None takes those of the table.
+    mpp
+        µm per level-0 pixel; None takes the file's, else the table's.
+    spacing_um, diameter_um
+        Of the grid, or of the table's array; None takes the weights' or the table's.
+    region
+        Polygons in level-0 pixels, or a GeoJSON file.
+    genes
+        Symbols or aliases, or a text file (a `Path`) with one a line.
+
+    Yields
+    ------
+    Steps; each notice once.
 
     Raises
     ------
     UserError
-        For anything that would fail later; the slide is then closed again.
+        For anything that would fail later; a slide that was opened here is then closed again.
     """
     from napari_flag.slides.formats.geojson import read_regions
-    from napari_flag.slides.slide import open_slide
 
-    if args.measured is not None and args.spots is None:
+    if measured is not None and spots is None:
         raise UserError(
-            "--measured needs --spots, because measured values belong to the spots of a table and "
-            "not to a grid; add --spots with the table of these spots."
+            "Measured counts belong to the spots of a table and not to a grid, so --measured needs "
+            "--spots; add the table of these spots."
         )
-    genes = None if args.genes is None else read_genes(args.genes, checkpoint)
-    region = None if args.region is None else read_regions(args.region)
-    line(Step("Opening slide", 0))
-    slide = open_slide(args.slide, mpp=args.mpp)
+    wanted = None if genes is None else choose_genes(genes, checkpoint)
+    polygons = read_regions(Path(region)) if isinstance(region, str | Path) else region
+    opened = isinstance(slide, str | Path)
+    yield Step("Opening slide", 0)
+    if isinstance(slide, str | Path):
+        slide = open_slide(slide, mpp=mpp)
+    elif mpp is not None:
+        slide = slide.with_mpp(mpp, SET_BY_HAND)
     try:
-        notices = list(slide.notices)
-        if args.spots is None:
-            slide, notices = _scaled(slide, None, notices)
-            spots, measured = _grid(args, checkpoint, slide, region, line, notices), None
+        table: SpotTable | None
+        if isinstance(spots, Spots):
+            table = SpotTable(spots, None, "spots")
+        elif isinstance(spots, str | Path):
+            table = yield from read_table(Path(spots), slide)
         else:
-            line(Step("Reading spots", 0))
-            table = _read_table(args, slide)
+            table = spots
+        slide, doubts = settle_scale(slide, table)
+        notices = [*slide.notices, *(() if table is None else table.notices), *doubts]
+        if slide.mpp is None:
+            raise UserError(_unknown_scale(slide, table))
+        if table is None:
+            grid = grid_of(checkpoint.card, spacing_um, diameter_um)
+            table = yield from lay_grid(slide, grid, fallback=polygons)
             notices += table.notices
-            slide, notices = _scaled(slide, table, notices)
-            spots, measured = table.spots, table.measured
+        else:
+            table = _with_array(table, spacing_um, diameter_um)
         if measured is not None:
-            measured = _usable(measured, spots, checkpoint, args, notices)
-        for notice in notices:
-            line.notice(notice)
+            table, missing = _with_counts(table, measured)
+            notices += missing
+        counts = table.measured
+        if counts is not None and (misfit := _misfit(counts, table.spots, checkpoint)) is not None:
+            if measured is not None:
+                raise misfit
+            counts = None
+            notices.append(f"The table's own measured counts were left out: {misfit}")
+        for notice in dict.fromkeys(notices):
+            yield Step("Checking spots", 0, notice=notice)
     except BaseException:
-        slide.close()
+        if opened:
+            slide.close()
         raise
-    return Prepared(slide, spots, region, genes, measured, tuple(notices))
+    return Inputs(slide, table.spots, polygons, wanted, counts, tuple(dict.fromkeys(notices)))
 
 
-def _read_table(args: argparse.Namespace, slide: "Slide") -> "SpotTable":
-    from napari_flag.slides.tables import read_spots
+def predict_inputs(
+    inputs: Inputs,
+    checkpoint: "Checkpoint",
+    *,
+    quality: "Quality" = "balanced",
+    samples: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Steps["AnnData"]:
+    """Predict, attach the measured counts, and record every notice.
 
-    table = read_spots(args.spots, slide=slide, measured_from=args.measured)
-    spots = table.spots
-    if args.spacing is not None:
-        spots = replace(spots, pitch_um=args.spacing)
-    if args.diameter is not None:
-        spots = replace(spots, diameter_um=args.diameter)
-    return replace(table, spots=spots)
+    Parameters
+    ----------
+    inputs
+        Slide, spots and what else was asked for.
+    checkpoint, quality, samples, steps, seed, device
+        As `prediction.predict_slide` takes them.
+
+    Yields
+    ------
+    Steps of `prediction.predict_slide`, whose ``partial`` is the preview.
+
+    Returns
+    -------
+    The prediction, with ``layers["measured"]`` where counts are known.
+    """
+    yield Step("Loading the model", 0)
+    from napari_flag import prediction
+    from napari_flag.analysis.truth import attach_measured
+
+    adata = yield from prediction.predict_slide(
+        inputs.slide,
+        inputs.spots,
+        checkpoint,
+        region=inputs.region,
+        genes=inputs.genes,
+        quality=quality,
+        samples=samples,
+        steps=steps,
+        seed=seed,
+        device=device,
+    )
+    notices = list(inputs.notices)
+    if inputs.measured is not None:
+        try:
+            attach_measured(adata, inputs.measured)
+        except UserError as error:  # a region without measured spots: the prediction is whole without
+            notices.append(f"No measured counts were attached to the prediction: {error}")
+            yield Step("Attaching counts", 0, notice=notices[-1])
+    recorded = adata.uns[keys.PROVENANCE]
+    recorded[keys.NOTICES] = list(
+        dict.fromkeys((*notices, *(str(notice) for notice in recorded.get(keys.NOTICES, ()))))
+    )
+    return adata
 
 
-def _scaled(slide: "Slide", table: "SpotTable | None", notices: list[str]) -> "tuple[Slide, list[str]]":
-    """Settle µm/px: given or the file's, else the table's; never a guess."""
+# --- slide and scale -----------------------------------------------------------------------------
+
+
+def open_with_pyramid(path: Path, mpp: float | None = None) -> Steps[Slide]:
+    """Open a slide to look at: one without a useful pyramid gets a cached one."""
+    yield Step("Opening slide", 0)
+    return (yield from build_pyramid(open_slide(path, mpp=mpp)))
+
+
+def settle_scale(slide: Slide, table: SpotTable | None = None) -> tuple[Slide, tuple[str, ...]]:
+    """Take the table's µm/px where the slide's is unknown, and doubt what looks wrong.
+
+    Returns
+    -------
+    slide
+        With the µm/px given or in its file, else the table's; never a guess, so perhaps None.
+    notices
+        A sentence where µm/px is implausible, or differs from what the spots' array suggests.
+    """
     from napari_flag.slides.resolution import check_mpp
 
-    suggested = None if table is None else _suggested(table.spots)
     if slide.mpp is None and table is not None and table.mpp is not None:
         slide = slide.with_mpp(table.mpp, table.mpp_source)
     if slide.mpp is None:
-        raise UserError(_unknown_scale(slide, suggested))
+        return slide, ()
     doubt = check_mpp(slide.mpp)
-    if doubt:
-        notices = [*notices, doubt]
+    notices = [doubt] if doubt else []
+    suggested = None if table is None else _suggested(table.spots)
     if suggested is not None and abs(slide.mpp / suggested - 1) > DISAGREE:
-        notices = [
-            *notices,
+        notices.append(
             f"µm/px is {slide.mpp:.4g} ({slide.mpp_source}), but the spots' array suggests "
-            f"{suggested:.4g}; if that is right, give --mpp {suggested:.4g}.",
-        ]
-    return slide, notices
+            f"{suggested:.4g}; if that is right, set µm/px to {suggested:.4g} (--mpp on the command line)."
+        )
+    return slide, tuple(notices)
 
 
 def _suggested(spots: Spots) -> float | None:
-    """Return the µm/px that the spots' array suggests, None where it cannot tell."""
+    """Return the µm/px that the spots' array suggests, None where it cannot say."""
     if spots.array is None or spots.pitch_um is None:
         return None
     try:
@@ -132,8 +266,9 @@ def _suggested(spots: Spots) -> float | None:
         return None
 
 
-def _unknown_scale(slide: "Slide", suggested: float | None) -> str:
+def _unknown_scale(slide: Slide, table: SpotTable | None) -> str:
     unknown = f"{slide.path.name} does not say how large a pixel is, and guessing would give wrong genes"
+    suggested = None if table is None else _suggested(table.spots)
     if suggested is not None:
         return (
             f"{unknown}; the spots' array suggests {suggested:.3f} µm per pixel, so if that is "
@@ -142,76 +277,178 @@ def _unknown_scale(slide: "Slide", suggested: float | None) -> str:
     return f"{unknown}; add --mpp with the µm per pixel, e.g. --mpp 0.5 for most 20× scans."
 
 
-def _grid(
-    args: argparse.Namespace,
-    checkpoint: "Checkpoint",
-    slide: "Slide",
-    region: list[Any] | None,
-    line: ProgressLine,
-    notices: list[str],
-) -> Spots:
-    """Lay a hexagonal grid over the tissue, by default as far apart as the weights were trained."""
+# --- spots ---------------------------------------------------------------------------------------
+
+
+def read_table(path: Path, slide: Slide) -> Steps[SpotTable]:
+    """Read the spots of a table, folder or h5ad that belong to `slide`."""
+    yield Step("Reading spots", 0)
+    return read_spots(path, slide=slide)
+
+
+def _with_array(table: SpotTable, spacing_um: float | None, diameter_um: float | None) -> SpotTable:
+    """Return `table` with the spacing and diameter given instead of its own."""
+    spots = table.spots
+    if spacing_um is not None:
+        spots = replace(spots, pitch_um=spacing_um)
+    if diameter_um is not None:
+        spots = replace(spots, diameter_um=diameter_um)
+    return replace(table, spots=spots)
+
+
+def grid_of(
+    card: Mapping[str, Any], spacing_um: float | None = None, diameter_um: float | None = None
+) -> Grid:
+    """Return the grid that is like the array the weights were trained on.
+
+    Parameters
+    ----------
+    card
+        The weights' card; its ``array`` states pitch, diameter and lattice.
+    spacing_um, diameter_um
+        What the user asked for instead, in µm.
+    """
+    array = card.get("array") or {}
+    spacing = spacing_um or _positive(array.get("pitch_um")) or LEGACY_ST.spacing_um
+    diameter = diameter_um or min(_positive(array.get("diameter_um")) or LEGACY_ST.diameter_um, spacing)
+    return Grid(spacing, diameter, _lattice_of(array))
+
+
+def _lattice_of(array: Mapping[str, Any]) -> Lattice:
+    """Return how the training array's rows are arranged.
+
+    Cards of weights made before the lattice was recorded (the shipped ones) name the technology or
+    at least the pitch: Visium arrays are hexagonal with 100 µm between spots, legacy ST arrays are
+    square with 200 µm; Visium HD is a square raster.
+    """
+    match array.get("lattice"):
+        case "square":
+            return "square"
+        case "hex":
+            return "hex"
+    technology = str(array.get("technology") or "").casefold()
+    if technology:
+        return "hex" if "visium" in technology and "hd" not in technology.split() else "square"
+    return "hex" if _positive(array.get("pitch_um")) == VISIUM_PITCH_UM else LEGACY_ST.lattice
+
+
+def _positive(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def lay_grid(
+    slide: Slide,
+    grid: Grid,
+    *,
+    polygons: "Sequence[BaseGeometry] | None" = None,
+    fallback: "Sequence[BaseGeometry] | None" = None,
+) -> Steps[SpotTable]:
+    """Lay a grid of spots over the tissue or inside polygons, never off the slide.
+
+    Parameters
+    ----------
+    slide
+        With known µm/px.
+    grid
+        Distances and lattice.
+    polygons
+        Level-0 pixels; None lays the grid over all detected tissue.
+    fallback
+        Polygons to take where no tissue is detected.
+
+    Raises
+    ------
+    UserError
+        When µm/px is unknown, there is no tissue, or no spot fits.
+    """
     from napari_flag.slides.tissue import find_tissue
 
-    array = checkpoint.card.get("array") or {}
-    spacing = args.spacing or float(array.get("pitch_um") or GRID[0])
-    diameter = args.diameter or min(float(array.get("diameter_um") or GRID[1]), spacing)
-    line(Step("Finding tissue", 0))
-    area: Any = find_tissue(slide)
-    if region is not None and not area.mask.any():
-        area = region
-        notices.append(
-            "No tissue was found on the slide, so the grid covers the regions only, and spots are "
-            "judged against these instead of the whole section."
+    if slide.mpp is None:
+        raise UserError(
+            "A grid is laid in µm but the µm/px of this slide are not known; set them first "
+            "(--mpp on the command line)."
         )
-    assert slide.mpp is not None
-    return grid_over(area, slide.mpp, spacing, diameter, lattice="hex", slide_size=slide.size)
+    area: Any = polygons
+    notices: tuple[str, ...] = ()
+    if polygons is None:
+        yield Step("Finding tissue", 0)
+        area = find_tissue(slide)
+        if fallback is not None and not area.mask.any():
+            area = polygons = fallback
+            notices = (
+                "No tissue was found on the slide, so the grid covers the regions only, and spots are "
+                "judged against these instead of the whole section.",
+            )
+    yield Step("Laying spots", 0)
+    spots = grid_over(
+        area, slide.mpp, grid.spacing_um, grid.diameter_um, lattice=grid.lattice, slide_size=slide.size
+    )
+    where = "tissue" if polygons is None else "drawn regions"
+    return SpotTable(spots, None, f"{grid.lattice} grid over {where}", notices)
 
 
-def _usable(
-    measured: "AnnData",
-    spots: Spots,
-    checkpoint: "Checkpoint",
-    args: argparse.Namespace,
-    notices: list[str],
-) -> "AnnData | None":
-    """Return `measured` if it can be laid beside the prediction.
+# --- counts and genes ----------------------------------------------------------------------------
 
-    Counts the user named must fit; counts that only came along with the table are left out, and
-    that is said.
-    """
+
+def _with_counts(table: SpotTable, measured: "AnnData | str | Path") -> tuple[SpotTable, tuple[str, ...]]:
+    """Return `table` with the counts of its spots, and a notice where some have none."""
+    source = Path(measured) if isinstance(measured, str | Path) else Path("the measured counts")
+    counts = read_measured(measured) if isinstance(measured, str | Path) else measured
+    joined = matched(table, counts, source)
+    return joined, joined.notices[len(table.notices) :]
+
+
+def _misfit(measured: "AnnData", spots: Spots, checkpoint: "Checkpoint") -> UserError | None:
+    """Return why `measured` cannot be attached to a prediction of `spots`; None where it can."""
     import numpy as np
     import pandas as pd
     from anndata import AnnData
 
     from napari_flag.analysis.truth import match_names, shared_counts
 
-    to_be = AnnData(
+    predicted = AnnData(
         obs=pd.DataFrame(index=np.array(spots.ids, dtype=object)),
         var=pd.DataFrame(index=np.array(checkpoint.genes, dtype=object)),
     )
     try:
-        shared_counts(measured, match_names(to_be, measured))
+        shared_counts(measured, match_names(predicted, measured))
     except UserError as error:
-        if args.measured is not None:
-            raise
-        notices.append(f"The table's own measured values were left out: {error}")
-        return None
-    return measured
+        return error
+    return None
 
 
-def read_genes(path: Path, checkpoint: "Checkpoint") -> list[str]:
-    """Read a list of genes; aliases (HER2) become the symbols of the weights.
+def choose_genes(genes: Iterable[str] | Path, checkpoint: "Checkpoint") -> list[str]:
+    """Return the symbols of the weights for symbols and aliases (HER2) given.
 
     Raises
     ------
     UserError
-        When the file cannot be read, is empty, or names genes the weights do not know.
+        When a file cannot be read, the list is empty, or it names genes the weights do not know.
     """
     from napari_flag.gene_names import GeneNames
 
+    source = "The list of genes"
+    if isinstance(genes, Path):
+        source, text = genes.name, _text_of(genes)
+    else:
+        text = genes if isinstance(genes, str) else "\n".join(genes)
+    found = GeneNames(checkpoint.genes, checkpoint.name).split(text)
+    if found.unknown:
+        names = [name for name, _ in found.unknown]
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        raise UserError(
+            f"{source} asks for genes that the weights {checkpoint.name} do not know "
+            f"({', '.join(names[:10])}{more}); take them out, or see what there is with: "
+            f"napari-flag weights show {checkpoint.name}"
+        )
+    if not found.known:
+        raise UserError(f"{source} names no genes; write one gene a line.")
+    return list(found.known)
+
+
+def _text_of(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}; check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -219,22 +456,3 @@ def read_genes(path: Path, checkpoint: "Checkpoint") -> list[str]:
             f"{path.name} cannot be read as text, so it is no list of genes; give a text file with "
             "one gene a line."
         ) from error
-    found = GeneNames(checkpoint.genes, checkpoint.name).split(text)
-    if found.unknown:
-        names = [name for name, _ in found.unknown]
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        raise UserError(
-            f"{path.name} asks for genes that the weights {checkpoint.name} do not know "
-            f"({', '.join(names[:10])}{more}); take them out, or see what there is with: "
-            f"napari-flag weights show {checkpoint.name}"
-        )
-    if not found.known:
-        raise UserError(f"{path.name} names no genes; write one gene a line.")
-    return list(found.known)
-
-
-def slide_stem(path: Path) -> str:
-    """Return the name of a slide file without its ending."""
-    from napari_flag.slides.slide import slide_name
-
-    return slide_name(path)

@@ -13,7 +13,7 @@ from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide
-from napari_flag.slides.spots import Spots
+from napari_flag.slides.spots import Spots, inside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -233,15 +233,13 @@ def _check(slide: Slide, spots: Spots) -> float:
 def _rows_inside(spots: Spots, region: "Sequence[BaseGeometry] | None") -> npt.NDArray[np.int64]:
     if region is None:
         return np.arange(len(spots))
-    from shapely import contains_xy, union_all
-
-    inside = contains_xy(union_all(list(region)), spots.xy[:, 0], spots.xy[:, 1])
-    if not inside.any():
+    kept = inside(region, spots.xy)
+    if not kept.any():
         raise UserError(
             "No spot lies inside the chosen region; draw the region over the tissue, or check that "
             "it belongs to this slide."
         )
-    return np.flatnonzero(inside)
+    return np.flatnonzero(kept)
 
 
 def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDArray[np.int64]:

@@ -70,6 +70,12 @@ def finish(steps: Steps[T], on_step: Callable[[Step], None] | None = None) -> T:
         steps.close()
 
 
+def one_step(stage: str, work: Callable[..., T], *args: Any) -> Steps[T]:
+    """Run ``work(*args)`` as long work of a single `Step`, which is shown before it begins."""
+    yield Step(stage, 0)
+    return work(*args)
+
+
 TRUST_AFTER_S: Final = 1.0
 """Seconds after which a stage's own pace is extrapolated; its first items often include loading."""
 CACHED_BELOW: Final = 0.05
@@ -215,6 +221,6 @@ def describe_step(step: Step, left_s: float | None) -> str:
         parts.append(f"{step.done:,} of {step.total:,} {step.unit}")
     elif step.done and step.total is None:
         parts.append(f"{step.done:,} {step.unit}")
-    if left_s is not None:
+    if left_s is not None and (step.total is None or step.done < step.total):
         parts.append(f"{say_duration(left_s)} left")
     return " · ".join(parts)

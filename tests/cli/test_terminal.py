@@ -1,7 +1,7 @@
 import io
 
-from napari_flag.cli.terminal import ProgressLine, describe, say_columns
-from napari_flag.progress import Step
+from napari_flag.cli.terminal import ProgressLine, say_columns
+from napari_flag.progress import Step, describe_step
 
 
 class Terminal(io.StringIO):
@@ -29,7 +29,7 @@ def run(stream, ticks, seconds_each):
 def test_a_terminal_has_one_line_that_is_cleaned_away():
     text = run(Terminal(), 50, 0.2)
     assert "\n" not in text
-    assert "Reading tiles: 20 of 50 tiles, about 5 s left" in text
+    assert "Reading tiles · 20 of 50 tiles · about 5 s left" in text
     assert text.endswith("\r\x1b[K")
 
 
@@ -37,14 +37,14 @@ def test_a_log_file_has_few_plain_lines():
     text = run(io.StringIO(), 1000, 0.1)
     assert "\r" not in text
     assert len(text.splitlines()) <= 10
-    assert text.splitlines()[-1] == "Sampling: 0 of 1 spots"
+    assert text.splitlines()[-1] == "Sampling"
 
 
 def test_fast_steps_do_not_flood_the_terminal():
     assert run(Terminal(), 10_000, 0.0001).count("\r") < 20
 
 
-def test_a_notice_stays_and_is_said_once():
+def test_a_notice_stays_and_is_written_once():
     stream = Terminal()
     with ProgressLine(stream, Clock()) as line:
         for _ in range(3):
@@ -53,9 +53,9 @@ def test_a_notice_stays_and_is_said_once():
 
 
 def test_steps_are_described_with_what_is_known():
-    assert describe(Step("Opening slide", 0), None) == "Opening slide"
-    assert describe(Step("Reading", 3, None, "rows"), None) == "Reading: 3 rows"
-    assert describe(Step("Reading", 10, 10, "rows"), 3.0) == "Reading: 10 of 10 rows"
+    assert describe_step(Step("Opening slide", 0), None) == "Opening slide"
+    assert describe_step(Step("Reading", 3, None, "rows"), None) == "Reading · 3 rows"
+    assert describe_step(Step("Reading", 10, 10, "rows"), 3.0) == "Reading · 10 of 10 rows"
 
 
 def test_columns_are_aligned(capsys):

@@ -1,30 +1,21 @@
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from napari_flag.model import checkpoint
 from tests.fakes import fake_prediction
 
-from napari_flag import demo
+from napari_flag import demo, inputs
 from napari_flag.errors import UserError
 from napari_flag.gui import demo_window
 from napari_flag.gui.demo_window import DemoTour
 from napari_flag.gui.predict.predict_dock import PredictDock
-from napari_flag.gui.predict.tasks import Tasks
 from napari_flag.progress import Step
 from napari_flag.simulation import simulate
 from napari_flag.simulation.simulator import write_simulated
 
 WEIGHTS = Path("demo.safetensors")
-
-
-def given(result):
-    def work(*_, **__):
-        yield Step("Working", 0)
-        return result
-
-    return work
 
 
 @pytest.fixture(scope="module")
@@ -38,42 +29,40 @@ def tour_of(make_napari_viewer_proxy, files, tmp_path, monkeypatch):
     """Return a function that makes a tour of a dock which predicts as the function given."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     card = {"array": {"technology": "Visium", "pitch_um": 100.0, "diameter_um": 55.0}, "um_per_px": 0.7}
-    checkpoint = SimpleNamespace(name="demo", sha256="0", genes=("ERBB2",), card=card, encoder="embedded")
+    weights = SimpleNamespace(name="demo", sha256="0", genes=("ERBB2",), card=card, encoder="embedded")
+    listed = (("other", Path("other.safetensors")), ("demo", WEIGHTS))
+    monkeypatch.setattr(checkpoint, "list_weights", lambda: listed)
+    monkeypatch.setattr(checkpoint.Checkpoint, "load", lambda path: weights)
 
     def make(predict):
-        tasks = replace(
-            Tasks(),
-            find_weights=given((("other", Path("other.safetensors")), ("demo", WEIGHTS))),
-            load_checkpoint=given(checkpoint),
-            predict=predict,
-        )
-        dock = PredictDock(make_napari_viewer_proxy(), tasks=tasks)
+        monkeypatch.setattr(inputs, "predict_inputs", predict)
+        dock = PredictDock(make_napari_viewer_proxy())
         return dock, DemoTour(dock, files)
 
     return make
 
 
 def test_the_tour_predicts_the_spots_of_the_table_with_the_demo_weights(tour_of, qtbot):
-    requests = []
+    predicted = []
 
-    def predict(request):
-        requests.append(request)
+    def predict(prepared, weights, **_):
+        predicted.append((prepared, weights))
         yield Step("Working", 0)
         return fake_prediction(16)
 
     dock, tour = tour_of(predict)
     with qtbot.waitSignal(tour.arrived, timeout=60000):
         tour.start()
-    (request,) = requests
-    assert request.checkpoint.name == "demo"
-    assert request.slide.name == "small"
-    assert tuple(request.measured.obs_names) == request.spots.ids
-    assert request.spots.pitch_um == 100.0
+    ((prepared, weights),) = predicted
+    assert weights.name == "demo"
+    assert prepared.slide.name == "small"
+    assert tuple(prepared.measured.obs_names) == prepared.spots.ids
+    assert prepared.spots.pitch_um == 100.0
     assert dock.session.adata is not None
 
 
 def test_the_tour_stops_with_what_the_dock_says_when_the_prediction_fails(tour_of, qtbot):
-    def predict(request):
+    def predict(*_, **__):
         yield Step("Working", 0)
         raise UserError("The graphics card is on fire; use another.")
 

@@ -4,16 +4,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from napari_flag.model import checkpoint
 from qtpy.compat import isalive
 from tests.fakes import FakeSlide, fake_prediction, fake_xy
 
-from napari_flag import keys
+from napari_flag import inputs, keys
+from napari_flag.encoders import features
 from napari_flag.errors import UserError
 from napari_flag.gui.jobs import Job
 from napari_flag.gui.predict.predict_dock import PredictDock
-from napari_flag.gui.predict.tasks import Machine, SpotChoice, Tasks
 from napari_flag.progress import Step
-from napari_flag.slides.spots import Spots
+from napari_flag.slides import spot_tables
+from napari_flag.slides import spots as arrays
+from napari_flag.slides.spots import Spots, SpotTable, inside
 
 N = 16
 
@@ -41,54 +44,42 @@ def fake_spots():
     return Spots(ids, xy, diameter_um=100.0, pitch_um=200.0, lattice="square", array=array)
 
 
-class FakeTasks:
-    """Tasks that keep the contract in memory; `pause` seconds pass before each step."""
+class FakeWork:
+    """Readers and model in memory, put where the dock finds the real ones.
+
+    Before each step of a prediction `pause` seconds pass.
+    """
 
     def __init__(self, mpp=0.5, pause=0.0, error=None, measured=None):
         self.mpp, self.pause, self.error, self.measured = mpp, pause, error, measured
-        self.requests, self.grids, self.closed = [], [], 0
+        self.predicted, self.grids, self.closed = [], [], 0
+
+    def install(self, monkeypatch):
+        for name in ("open_with_pyramid", "lay_grid", "read_table", "predict_inputs"):
+            monkeypatch.setattr(inputs, name, getattr(self, name))
+        monkeypatch.setattr(arrays, "estimate_mpp", lambda spots: 0.25)
+        monkeypatch.setattr(spot_tables, "read_measured", lambda path: fake_prediction(N))
+        monkeypatch.setattr(features, "list_devices", lambda: (("cpu", "CPU (2 threads)"),))
+        monkeypatch.setattr(checkpoint, "list_weights", lambda: (("fake", Path("fake.safetensors")),))
+        monkeypatch.setattr(checkpoint.Checkpoint, "load", lambda path: fake_checkpoint())
 
     def _result(self, result):
         yield Step("Working", 0)
         return result
 
-    def open_slide(self, path, mpp=None):
+    def open_with_pyramid(self, path):
         return self._result(fake_slide(self.mpp))
 
-    def lay_grid(self, request, slide):
-        self.grids.append(request)
-        return self._result(SpotChoice(fake_spots(), "square grid"))
+    def lay_grid(self, slide, grid, *, polygons=None):
+        self.grids.append(grid)
+        return self._result(SpotTable(fake_spots(), None, "square grid"))
 
-    def read_spots(self, path, slide):
-        choice = SpotChoice(fake_spots(), "ST", ("Two spots were left out.",), self.measured)
-        return self._result(choice)
+    def read_table(self, path, slide):
+        table = SpotTable(fake_spots(), self.measured, "ST", ("Two spots were left out.",))
+        return self._result(table)
 
-    def read_measured(self, path):
-        return self._result(fake_prediction(N))
-
-    def estimate(self, spots):
-        return self._result(0.25)
-
-    def find_weights(self):
-        return self._result((("fake", Path("fake.safetensors")),))
-
-    def find_machine(self):
-        return self._result(Machine((("cpu", "CPU (2 threads)"),)))
-
-    def load_checkpoint(self, path):
-        card = {
-            "tissue": "breast cancer",
-            "sections": ["C2"],
-            "array": {"technology": "ST", "pitch_um": 200.0, "diameter_um": 100.0},
-            "um_per_px": 0.5,
-            "licence": "CC BY 4.0",
-        }
-        return self._result(
-            SimpleNamespace(name="fake", sha256="0", genes=("A", "B"), card=card, encoder="embedded")
-        )
-
-    def predict(self, request):
-        self.requests.append(request)
+    def predict_inputs(self, prepared, checkpoint, *, quality, seed, device):
+        self.predicted.append((prepared, device))
         done = fake_prediction(N)
         try:
             for row in range(N):
@@ -106,11 +97,16 @@ class FakeTasks:
             self.closed += 1
         return done
 
-    def save(self, adata, path):
-        return Tasks().save(adata, path)
 
-    def load(self, path):
-        return Tasks().load(path)
+def fake_checkpoint():
+    card = {
+        "tissue": "breast cancer",
+        "sections": ["C2"],
+        "array": {"technology": "ST", "pitch_um": 200.0, "diameter_um": 100.0},
+        "um_per_px": 0.5,
+        "licence": "CC BY 4.0",
+    }
+    return SimpleNamespace(name="fake", sha256="0", genes=("A", "B"), card=card, encoder="embedded")
 
 
 @pytest.fixture(autouse=True)
@@ -119,14 +115,15 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def open_dock(make_napari_viewer_proxy, qtbot):
-    """Return a function that opens the dock with fake tasks and waits until it is at rest."""
+def open_dock(make_napari_viewer_proxy, qtbot, monkeypatch):
+    """Return a function that opens the dock over fake work and waits until it is at rest."""
 
     docks = []
 
-    def open_it(tasks=None, slide=True, viewer=None):
+    def open_it(work=None, slide=True, viewer=None):
+        (work or FakeWork()).install(monkeypatch)
         viewer = viewer or make_napari_viewer_proxy()
-        dock = PredictDock(viewer, tasks=tasks or FakeTasks())
+        dock = PredictDock(viewer)
         docks.append(dock)
         if slide:
             dock.section.open_slide(Path("fake.svs"))
@@ -144,8 +141,8 @@ def open_dock(make_napari_viewer_proxy, qtbot):
 
 
 def test_opening_a_slide_is_all_that_is_needed_before_predict(open_dock):
-    tasks = FakeTasks()
-    dock = open_dock(tasks)
+    work = FakeWork()
+    dock = open_dock(work)
     assert dock.run_panel.predict.isEnabled()
     assert "16 spots" in dock.run_panel.status.text()
     assert [step.state for step in (dock.slide_step, dock.spots_step, dock.model_step)] == [
@@ -153,7 +150,7 @@ def test_opening_a_slide_is_all_that_is_needed_before_predict(open_dock):
         "ready",
         "ready",
     ]
-    last = tasks.grids[-1]
+    last = work.grids[-1]
     assert (last.spacing_um, last.diameter_um, last.lattice) == (200.0, 100.0, "square")
     assert "breast cancer" in dock.model_step.card.text()
     assert dock.model_step.caution.text() == keys.RESEARCH_USE_ONLY
@@ -164,8 +161,8 @@ def test_opening_a_slide_is_all_that_is_needed_before_predict(open_dock):
 
 
 def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, qtbot):
-    tasks = FakeTasks(pause=0.06)
-    dock = open_dock(tasks)
+    work = FakeWork(pause=0.06)
+    dock = open_dock(work)
     session = dock.session
     with qtbot.waitSignal(session.previewArrived) as seen:
         dock.predict()
@@ -177,17 +174,17 @@ def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, 
     assert dock._steps.isEnabled()
     assert "The batch was halved." in dock.run_panel.messages.texts
     assert dock.run_panel.save.isEnabled()
-    assert tasks.requests[0].device == "cpu"
+    assert work.predicted[0][1] == "cpu"
     dock.deleteLater()
     qtbot.wait(10)
-    again = open_dock(FakeTasks(), slide=False, viewer=session.viewer)
+    again = open_dock(FakeWork(), slide=False, viewer=session.viewer)
     assert "16 spots" in again.run_panel.result.text()
     assert again.section.slide is session.slide
 
 
 def test_cancel_frees_the_dock_within_a_second_and_keeps_the_former_result(open_dock, qtbot):
-    tasks = FakeTasks(pause=0.05)
-    dock = open_dock(tasks)
+    work = FakeWork(pause=0.05)
+    dock = open_dock(work)
     former = fake_prediction(N)
     dock.session.set_prediction(former)
     shown = []
@@ -198,7 +195,7 @@ def test_cancel_frees_the_dock_within_a_second_and_keeps_the_former_result(open_
     dock.run_panel.cancel.click()
     open_dock.rest(dock)
     assert time.monotonic() - begun < 1.0
-    qtbot.waitUntil(lambda: tasks.closed == 1, timeout=30_000)
+    qtbot.waitUntil(lambda: work.closed == 1, timeout=30_000)
     n = len(shown)
     qtbot.wait(100)
     assert len(shown) == n
@@ -214,7 +211,7 @@ def test_cancel_frees_the_dock_within_a_second_and_keeps_the_former_result(open_
     ],
 )
 def test_a_failing_prediction_says_so_in_the_dock(open_dock, error, words):
-    dock = open_dock(FakeTasks(error=error))
+    dock = open_dock(FakeWork(error=error))
     dock.predict()
     open_dock.rest(dock)
     assert any(words in text for text in dock.run_panel.messages.texts)
@@ -223,11 +220,11 @@ def test_a_failing_prediction_says_so_in_the_dock(open_dock, error, words):
 
 
 def test_unknown_resolution_asks_and_can_be_typed_or_estimated(open_dock):
-    tasks = FakeTasks(mpp=None)
-    dock = open_dock(tasks)
+    work = FakeWork(mpp=None)
+    dock = open_dock(work)
     assert not dock.run_panel.predict.isEnabled()
     assert "µm/px" in dock.run_panel.status.text()
-    assert not tasks.grids
+    assert not work.grids
     dock.spots_step.origin.setCurrentIndex(1)
     dock.spots_step.table.set_path(Path("spots.tsv"))
     open_dock.rest(dock)
@@ -247,7 +244,7 @@ def test_unknown_resolution_asks_and_can_be_typed_or_estimated(open_dock):
 
 
 def test_a_slide_unlike_the_training_is_warned_of(open_dock):
-    dock = open_dock(FakeTasks(mpp=0.8))
+    dock = open_dock(FakeWork(mpp=0.8))
     dock.spots_step.pitch.setValue(55.0)
     open_dock.rest(dock)
     assert any("0.800 µm/px" in text for text in dock.model_step.messages.texts)
@@ -255,8 +252,8 @@ def test_a_slide_unlike_the_training_is_warned_of(open_dock):
 
 
 def test_measured_expression_is_handed_to_the_prediction(open_dock):
-    tasks = FakeTasks()
-    dock = open_dock(tasks)
+    work = FakeWork()
+    dock = open_dock(work)
     dock.spots_step.origin.setCurrentIndex(1)
     dock.spots_step.table.set_path(Path("spots.tsv"))
     open_dock.rest(dock)
@@ -265,14 +262,14 @@ def test_measured_expression_is_handed_to_the_prediction(open_dock):
     assert any("16 spots" in text for text in dock.spots_step.messages.texts)
     dock.predict()
     open_dock.rest(dock)
-    assert tasks.requests[0].measured.n_obs == N
+    assert work.predicted[0][0].measured.n_obs == N
     dock.spots_step.measured.set_path(None)
     assert dock.section.measured is None
 
 
 def test_a_drawn_region_selects_spots(open_dock):
-    tasks = FakeTasks()
-    dock = open_dock(tasks)
+    work = FakeWork()
+    dock = open_dock(work)
     dock.region_step.draw.click()
     open_dock.rest(dock)
     assert not dock.run_panel.predict.isEnabled()
@@ -283,7 +280,8 @@ def test_a_drawn_region_selects_spots(open_dock):
     assert "2 of 16 spots" in dock.region_step.summary.text()
     dock.predict()
     open_dock.rest(dock)
-    assert tasks.requests[0].n_predicted == 2
+    prepared, _ = work.predicted[0]
+    assert inside(prepared.region, prepared.spots.xy).sum() == 2
 
 
 def test_results_are_saved_and_reopened_and_an_unwritable_folder_loses_nothing(open_dock, tmp_path):
@@ -304,14 +302,14 @@ def test_results_are_saved_and_reopened_and_an_unwritable_folder_loses_nothing(o
 
 
 def test_closing_the_dock_in_mid_run_cancels_quietly(open_dock, qtbot, make_napari_viewer_proxy):
-    tasks = FakeTasks(pause=0.05)
-    dock = open_dock(tasks)
+    work = FakeWork(pause=0.05)
+    dock = open_dock(work)
     session = dock.session
     dock.predict()
     qtbot.wait(100)
     dock.setParent(None)
     dock.deleteLater()
-    qtbot.waitUntil(lambda: tasks.closed == 1 and not Job._running, timeout=30_000)
+    qtbot.waitUntil(lambda: work.closed == 1 and not Job._running, timeout=30_000)
     session.viewer.add_shapes(ndim=2)  # nothing of the dock may hear of it any more
     assert session.adata is None
 
@@ -323,7 +321,7 @@ def test_an_image_opened_by_another_reader_is_taken_up(open_dock, make_napari_vi
     Image.fromarray(fake_slide().pixels[:64, :64]).save(file)
     viewer = make_napari_viewer_proxy()
     viewer.open(file, plugin="napari")
-    dock = open_dock(FakeTasks(), slide=False, viewer=viewer)
+    dock = open_dock(FakeWork(), slide=False, viewer=viewer)
     assert dock.section.slide is not None
     assert [layer.visible for layer in viewer.layers if layer.name == "plain"] == [False]
 

@@ -8,7 +8,7 @@ from napari_flag.errors import UserError
 from napari_flag.simulation import demo_slide, demo_table, simulate, simulator
 from napari_flag.simulation.simulator import ORIGIN
 from napari_flag.slides.slide import open_slide
-from napari_flag.slides.tables import read_spots
+from napari_flag.slides.spot_tables import read_spots
 
 
 def test_the_bundled_files_are_small_enough_to_ship():

@@ -11,7 +11,7 @@ from tests.slide_files import picture
 from tests.spot_files import ENSEMBL, annotated, image
 
 from napari_flag.errors import UserError
-from napari_flag.slides.tables import read_measured, read_spots
+from napari_flag.slides.spot_tables import read_measured, read_spots
 
 
 @pytest.mark.parametrize("dense", [True, False])

@@ -7,7 +7,7 @@ import pytest
 
 from napari_flag.errors import UserError
 from napari_flag.slides.formats.labels import read_labels
-from napari_flag.slides.tables import read_measured
+from napari_flag.slides.spot_tables import read_measured
 
 HER2ST = Path(__file__).resolve().parents[3] / "shared" / "data" / "her2st"
 

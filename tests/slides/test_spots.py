@@ -137,7 +137,7 @@ def test_spots_without_a_lattice_or_pitch_are_refused() -> None:
 def test_real_sections_agree_where_nearest_distances_do_not() -> None:
     if not HER2ST.exists():
         pytest.skip("the her2st data are not beside the project")
-    from napari_flag.slides.tables import read_spots
+    from napari_flag.slides.spot_tables import read_spots
 
     for section in ("B4", "C2", "C3", "C4", "C5"):
         spots = read_spots(HER2ST / f"spots/{section}_selection.tsv").spots

@@ -101,7 +101,7 @@ def test_polygons_and_mask_agree() -> None:
 def test_spots_of_real_sections_lie_on_the_tissue_found(section: str) -> None:
     if not HER2ST.exists():
         pytest.skip("the her2st data are not beside the project")
-    from napari_flag.slides.tables import read_spots
+    from napari_flag.slides.spot_tables import read_spots
 
     with open_slide(HER2ST / f"images/{section}.jpg", mpp=0.686) as slide:
         tissue = find_tissue(slide)

@@ -21,8 +21,8 @@ from napari_flag.errors import UserError
 from napari_flag.model.graph import SpotGraph, build_graph, likeness
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide, open_slide
+from napari_flag.slides.spot_tables import read_measured, read_spots
 from napari_flag.slides.spots import Spots
-from napari_flag.slides.tables import read_measured, read_spots
 from napari_flag.slides.tiles import COARSEST, read_tiles
 
 FloatArray = npt.NDArray[np.float32]

@@ -71,7 +71,7 @@ def run_compare(args: argparse.Namespace) -> int:
     from napari_flag.analysis.compare import comparing
     from napari_flag.prediction_file import read_prediction
     from napari_flag.report.findings import gather
-    from napari_flag.slides.tables import read_measured
+    from napari_flag.slides.spot_tables import read_measured
 
     predicted, measured = read_prediction(args.predicted), read_measured(args.measured)
     label(predicted, args.labels)
@@ -242,7 +242,7 @@ def run_export(args: argparse.Namespace) -> int:
     from napari_flag.analysis.truth import attach_measured
     from napari_flag.exports.formats import export, find_format, place_of
     from napari_flag.prediction_file import read_prediction
-    from napari_flag.slides.tables import read_measured
+    from napari_flag.slides.spot_tables import read_measured
 
     adata = read_prediction(args.predicted)
     if args.measured is not None:

@@ -3,41 +3,26 @@
 import argparse
 import shlex
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_flag import inputs, keys
+from napari_flag import keys
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json, write_or_rescue
-from napari_flag.errors import UserError
-from napari_flag.inputs import Prepared
 from napari_flag.prediction_file import made_by
-from napari_flag.progress import Step, Steps, finish
+from napari_flag.progress import Step, finish
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_flag.model.checkpoint import Checkpoint
-
 
 DESCRIPTION: Final = f"""\
 Writes an AnnData (h5ad): X is log2(count + 1), the mean of several joint samples; one sample and
-the spread over samples are layers. Without --spots, a hexagonal grid over the detected tissue is
-predicted. {keys.RESEARCH_USE_ONLY}
+the spread over samples are layers. Without --spots, a grid over the detected tissue is
+predicted, of the spacing and lattice of the weights' array. {keys.RESEARCH_USE_ONLY}
 """
 DEFAULT_WEIGHTS: Final = "her2st"
 """Named here too so that --help need not load the model; a test holds both equal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """What `run` calls; tests hand in others that keep the same contracts."""
-
-    load_checkpoint: "Callable[[str], Checkpoint]"
-    prepare: "Callable[[argparse.Namespace, Checkpoint, ProgressLine], Prepared]"
-    predict_slide: "Callable[..., Steps[AnnData]]"
 
 
 def add_predict(commands: terminal.Commands) -> None:
@@ -73,13 +58,13 @@ def _add_spot_arguments(group: "argparse._ArgumentGroup") -> None:
         "--spots",
         metavar="TABLE",
         type=terminal.path,
-        help="spots: ST table (.tsv, .csv), Space Ranger folder, or h5ad; measured counts in it come along",
+        help="spots: ST table (.tsv, .csv), Space Ranger folder, or h5ad; measured counts in it are attached",
     )
     add(
         "--measured",
         metavar="FILE",
         type=terminal.path,
-        help="measured raw counts of these spots, stored beside the prediction for viewing",
+        help="measured raw counts of these spots, stored in the layer measured of the prediction",
     )
     add(
         "--mpp",
@@ -156,61 +141,52 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def run_predict(args: argparse.Namespace, rooms: Rooms | None = None) -> int:
+def run_predict(args: argparse.Namespace) -> int:
     """Predict, write, and say what was written."""
-    rooms = _rooms() if rooms is None else rooms
+    from napari_flag.inputs import predict_inputs, prepare
+    from napari_flag.model.checkpoint import Checkpoint, find_weights
+    from napari_flag.slides.slide import slide_name
+
     started = time.monotonic()
-    out: Path = args.out or Path(f"{inputs.slide_stem(args.slide)}_predicted.h5ad")
+    out: Path = args.out or Path(f"{slide_name(args.slide)}_predicted.h5ad")
     command = command_of(args)
     with ProgressLine() as line:
-        checkpoint = rooms.load_checkpoint(args.weights)
+        checkpoint = Checkpoint.load(find_weights(args.weights))
         replaces = check_place(out, args.overwrite, lambda: made_by(out, command, checkpoint.sha256))
-        prepared = rooms.prepare(args, checkpoint, line)
-        with prepared.slide:
-            adata = finish(
-                rooms.predict_slide(
-                    prepared.slide,
-                    prepared.spots,
-                    checkpoint,
-                    region=prepared.region,
-                    genes=prepared.genes,
-                    quality=args.quality,
-                    samples=args.samples,
-                    steps=args.steps,
-                    seed=args.seed,
-                    device=args.device,
-                ),
-                line,
+        preparing = prepare(
+            args.slide,
+            checkpoint,
+            spots=args.spots,
+            measured=args.measured,
+            mpp=args.mpp,
+            spacing_um=args.spacing,
+            diameter_um=args.diameter,
+            region=args.region,
+            genes=args.genes,
+        )
+        inputs = finish(preparing, line)
+        with inputs.slide:
+            predicting = predict_inputs(
+                inputs,
+                checkpoint,
+                quality=args.quality,
+                samples=args.samples,
+                steps=args.steps,
+                seed=args.seed,
+                device=args.device,
             )
+            adata = finish(predicting, line)
         line(Step("Writing", 0, 1, "files"))
-        told = _finish_prediction(adata, prepared, command)
+        adata.uns[keys.PROVENANCE][keys.COMMAND] = command
         write_or_rescue(adata, out)
-    _report(args, adata, out, told, replaces, time.monotonic() - started)
+    _report(args, adata, out, replaces, time.monotonic() - started)
     return 0
-
-
-def _finish_prediction(adata: "AnnData", prepared: Prepared, command: str) -> tuple[str, ...]:
-    """Lay the measured expression beside and complete the provenance; return all notices."""
-    from napari_flag.analysis.truth import attach_measured
-
-    said = [*prepared.notices]
-    if prepared.measured is not None:
-        try:
-            attach_measured(adata, prepared.measured)
-        except UserError as error:  # e.g. a region without measured spots
-            said.append(f"No measured values were laid beside the prediction: {error}")
-    made = adata.uns[keys.PROVENANCE]
-    made[keys.COMMAND] = command
-    told = tuple(dict.fromkeys((*said, *(str(n) for n in made.get(keys.NOTICES, ())))))
-    made[keys.NOTICES] = list(told)
-    return told
 
 
 def _report(
     args: argparse.Namespace,
     adata: "AnnData",
     out: Path,
-    notices: tuple[str, ...],
     replaced: bool,
     seconds: float,
 ) -> None:
@@ -222,7 +198,8 @@ def _report(
         result |= {"seed": args.seed, "measured": keys.MEASURED in adata.layers}
         if keys.FAMILIARITY in made:
             result[keys.SHARE_UNLIKE] = round(float(made[keys.FAMILIARITY][keys.SHARE_UNLIKE]), 3)
-        result |= {"seconds": round(seconds, 1), "replaced": replaced, "notices": list(notices)}
+        result |= {"seconds": round(seconds, 1), "replaced": replaced}
+        result["notices"] = [str(notice) for notice in made[keys.NOTICES]]
         say_json(result | {"use": keys.RESEARCH_USE_ONLY})
         return
     instead = " (in place of the earlier result of the same command)" if replaced else ""
@@ -242,14 +219,3 @@ def command_of(args: argparse.Namespace) -> str:
         if value is not None:
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
     return shlex.join(words)
-
-
-def _rooms() -> Rooms:
-    from napari_flag.model.checkpoint import Checkpoint, find_weights
-    from napari_flag.prediction import predict_slide
-
-    return Rooms(
-        load_checkpoint=lambda name: Checkpoint.load(find_weights(name)),
-        prepare=inputs.prepare,
-        predict_slide=predict_slide,
-    )

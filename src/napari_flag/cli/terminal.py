@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable
 from napari_flag.prediction_file import write_prediction
-from napari_flag.progress import Step, TimeLeft, say_duration
+from napari_flag.progress import Step, TimeLeft, describe_step
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -60,7 +60,7 @@ class ProgressLine:
         if not new_stage and now - self._written_at < pause:
             return
         self._stage, self._written_at = step.stage, now
-        self._draw(describe(step, left))
+        self._draw(describe_step(step, left))
 
     def notice(self, sentence: str) -> None:
         """Write a sentence that stays, once however often it is said."""
@@ -100,18 +100,6 @@ class ProgressLine:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
             self._drawn = False
-
-
-def describe(step: Step, seconds_left: float | None) -> str:
-    """Return "Reading tiles: 120 of 181 spots, about 20 s left"."""
-    text = step.stage
-    if step.total:
-        text += f": {step.done:,} of {step.total:,} {step.unit}"
-    elif step.done:
-        text += f": {step.done:,} {step.unit}"
-    if seconds_left is not None and (step.total is None or step.done < step.total):
-        text += f", {say_duration(seconds_left)} left"
-    return text
 
 
 def say(text: str = "") -> None:

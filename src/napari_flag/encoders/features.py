@@ -27,8 +27,19 @@ BATCH_GPU: Final = 64
 """Tiles per batch on a GPU; halved when its memory runs out."""
 
 
+def list_devices() -> tuple[tuple[str, str], ...]:
+    """Return the devices there are as (PyTorch's name, what to call it), the fastest first."""
+    devices = [
+        (f"cuda:{i}" if i else "cuda", f"CUDA: {torch.cuda.get_device_name(i)}")
+        for i in range(torch.cuda.device_count())
+    ]
+    if torch.backends.mps.is_available():
+        devices.append(("mps", "Apple GPU"))
+    return (*devices, ("cpu", "CPU"))
+
+
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device called `name`; "auto" takes a GPU when there is one.
+    """Return the device called `name`; "auto" takes a GPU (CUDA, else Apple's) when there is one.
 
     Raises
     ------
@@ -36,17 +47,22 @@ def choose_device(name: str = "auto") -> torch.device:
         When a device is named that is not there: the CPU is never used in its place unasked.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(list_devices()[0][0])
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(
-            f'There is no device called "{name}"; use auto, cpu, or cuda (or cuda:0, cuda:1, …).'
+            f'There is no device called "{name}"; use auto, cpu, mps, or cuda (or cuda:0, cuda:1, …).'
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "A GPU was asked for, but PyTorch sees none on this computer; choose the device "
             '"cpu" (slower, same result), or install a PyTorch built for your GPU.'
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(
+            "Apple's GPU (mps) was asked for, but PyTorch sees none on this computer; choose the "
+            'device "cpu" (slower, same result).'
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(

@@ -14,8 +14,8 @@ from napari_flag.gui.controls.forms import plain_label
 from napari_flag.gui.controls.small_maps import MapRow
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock
-from napari_flag.gui.predict.tasks import read_measured_file
-from napari_flag.progress import Steps
+from napari_flag.progress import Steps, one_step
+from napari_flag.slides.spot_tables import read_measured
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -214,7 +214,7 @@ class CompareDock(Dock):
         self.messages.clear()
         self._errands.start(
             "counts",
-            read_measured_file(path),
+            one_step("Reading measured counts", read_measured, path),
             f"Read {path.name}",
             on_done=self._on_counts,
             on_failed=self.messages.show_error,

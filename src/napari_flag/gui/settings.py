@@ -9,7 +9,7 @@ from typing import Any, Final
 
 PLUGIN: Final = "napari-flag"
 QUALITIES: Final = ("fast", "balanced", "best")
-DEVICES: Final = ("auto", "cpu", "cuda")
+DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Preferences:
     Parameters
     ----------
     device
-        "auto", "cpu" or "cuda".
+        "auto", "cpu", "cuda" or "mps".
     quality
         "fast", "balanced" or "best".
     weights

@@ -13,7 +13,7 @@ from napari_flag.slides.formats.readers import Size
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from shapely import Polygon
+    from shapely.geometry.base import BaseGeometry
 
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.tissue import Tissue
@@ -86,7 +86,7 @@ class Spots:
 
 
 def grid_over(
-    area: "Tissue | Sequence[Polygon]",
+    area: "Tissue | Sequence[BaseGeometry]",
     mpp: float,
     spacing_um: float,
     diameter_um: float,
@@ -126,8 +126,8 @@ def grid_over(
     width, height = slide_size or (np.inf, np.inf)
     box = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
     array, xy = _lattice_in(box, spacing_um / mpp, lattice)
-    inside = _inside(area, xy) & (xy < (width, height)).all(axis=1)
-    array, xy = array[inside], xy[inside]
+    kept = inside(area, xy) & (xy < (width, height)).all(axis=1)
+    array, xy = array[kept], xy[kept]
     if len(xy) == 0:
         raise UserError(
             f"No spot fits at a spacing of {spacing_um:g} µm, because the region is smaller than "
@@ -161,7 +161,7 @@ def estimate_mpp(spots: Spots) -> float:
     return spots.pitch_um / fitted_pitch(spots)
 
 
-def _bounds(area: "Tissue | Sequence[Polygon]") -> tuple[float, float, float, float]:
+def _bounds(area: "Tissue | Sequence[BaseGeometry]") -> tuple[float, float, float, float]:
     """Return (left, top, right, bottom) of `area` in level-0 pixels."""
     if not isinstance(area, Sequence):
         rows, columns = np.nonzero(area.mask)
@@ -202,15 +202,19 @@ def _lattice_in(
     return array, xy
 
 
-def _inside(area: "Tissue | Sequence[Polygon]", xy: FloatArray) -> npt.NDArray[np.bool_]:
+def inside(area: "Tissue | Sequence[BaseGeometry]", xy: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return (n,) which of (n, 2) (x, y) level-0 pixels lie in tissue, or in any of several polygons.
+
+    A polygon whose outline crosses itself is repaired first, since its inside is not defined.
+    """
     if not isinstance(area, Sequence):
         return area.contains(xy)
     import shapely
 
     union = shapely.union_all([shapely.make_valid(polygon) for polygon in area])
     shapely.prepare(union)
-    inside: npt.NDArray[np.bool_] = shapely.contains_xy(union, xy[:, 0], xy[:, 1])
-    return inside
+    found: npt.NDArray[np.bool_] = shapely.contains_xy(union, xy[:, 0], xy[:, 1])
+    return found
 
 
 TRIMMED: Final = 4.0

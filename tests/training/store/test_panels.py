@@ -7,7 +7,7 @@ from scipy import sparse
 
 from flag_training.store.panels import PanelRule, moments, select_panel, variable_genes
 from napari_flag.errors import UserError
-from napari_flag.slides.tables import read_measured
+from napari_flag.slides.spot_tables import read_measured
 
 HER2ST = Path(__file__).resolve().parents[4] / "shared" / "data" / "her2st"
 

@@ -24,7 +24,7 @@ from flag_training.store.writing import forget
 from napari_flag.errors import UserError
 from napari_flag.model.graph import build_graph
 from napari_flag.progress import finish
-from napari_flag.slides.tables import read_spots
+from napari_flag.slides.spot_tables import read_spots
 
 RULE = PanelRule("top8", 8, variable_genes=0)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from flag_training.store.store import STORE_RECORD, open_store
 from napari_flag.errors import UserError
-from napari_flag.slides.tables import read_measured
+from napari_flag.slides.spot_tables import read_measured
 
 if TYPE_CHECKING:
     from anndata import AnnData

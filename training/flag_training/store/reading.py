@@ -16,8 +16,8 @@ from napari_flag.slides.formats.h5ad import ENSEMBL
 from napari_flag.slides.formats.positions import IDS
 from napari_flag.slides.resolution import check_mpp
 from napari_flag.slides.slide import Slide
+from napari_flag.slides.spot_tables import read_spots
 from napari_flag.slides.spots import Spots, SpotTable, estimate_mpp, refuse_outside
-from napari_flag.slides.tables import read_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData

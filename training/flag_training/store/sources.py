@@ -8,7 +8,7 @@ from typing import Final
 from napari_flag.errors import UserError
 from napari_flag.slides.formats.counts import is_mex
 from napari_flag.slides.formats.space_ranger import find_folder, find_matrix
-from napari_flag.slides.tables import TEXT
+from napari_flag.slides.spot_tables import TEXT
 
 HUMAN: Final = "Homo sapiens"
 IMAGES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".svs", ".ndpi")
@@ -23,7 +23,7 @@ class SlideSource:
     name, patient
         Slide and patient; None where the patient is not known.
     image, spots
-        The image, and a table or folder as `napari_flag.slides.tables.read_spots` takes.
+        The image, and a table or folder as `napari_flag.slides.spot_tables.read_spots` takes.
     counts
         Raw counts, where they are not with the spots.
     labels

@@ -1,5 +1,6 @@
 """The main dock: slide, spots, model, region, Predict expression."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -7,19 +8,31 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFileDialog, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
+from napari_flag import prediction_file
 from napari_flag.errors import UserError
 from napari_flag.gui.dock import ViewerWatch
 from napari_flag.gui.jobs import Errands
 from napari_flag.gui.predict.model_step import ModelStep, differences, why_no_estimate, why_not_ready
-from napari_flag.gui.predict.run import FIRST_GUESS, JobView, PredictionRun, RunPanel, timings_file
+from napari_flag.gui.predict.run import (
+    FIRST_GUESS,
+    JobView,
+    PredictionRequest,
+    PredictionRun,
+    RunPanel,
+    find_devices,
+    load_weights,
+    timings_file,
+)
 from napari_flag.gui.predict.section import Section
 from napari_flag.gui.predict.steps import RegionStep, SlideStep, SpotsStep
-from napari_flag.gui.predict.tasks import Machine, PredictionRequest, Tasks, inside
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import read_preferences
+from napari_flag.inputs import grid_of
 from napari_flag.layers import slide_layers
+from napari_flag.model import checkpoint as weights_files
 from napari_flag.prediction_file import unlike_warning
-from napari_flag.progress import Timings, say_duration
+from napari_flag.progress import Timings, one_step, say_duration
+from napari_flag.slides.spots import inside
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,15 +53,12 @@ class PredictDock(QWidget):
     ----------
     napari_viewer
         The viewer to work in.
-    tasks
-        The long work; other tasks are given by tests only.
     """
 
-    def __init__(self, napari_viewer: "Viewer", tasks: Tasks | None = None) -> None:
+    def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
         self._viewer: Any = self.session.viewer
-        self._tasks = tasks or Tasks()
         self._preferences = read_preferences()
         self._checkpoint: Checkpoint | None = None
         self.slide_step, self.spots_step = SlideStep(), SpotsStep()
@@ -62,16 +72,15 @@ class PredictDock(QWidget):
             self._errands,
             self._view,
             self.session,
-            self._tasks,
             Timings(timings_file(), FIRST_GUESS),
         )
-        self.section = Section(self.slide_step, self.spots_step, self.session, self._errands, self._tasks)
+        self.section = Section(self.slide_step, self.spots_step, self.session, self._errands)
         self._watch = ViewerWatch(self, self._viewer)
         self._connect()
         self._take_up_viewer()
         self._errands.start(
             "weights",
-            self._tasks.find_weights(),
+            one_step("Looking for models", weights_files.list_weights),
             "Look for models",
             on_done=self._on_weights,
             on_failed=self.model_step.show_error,
@@ -132,14 +141,14 @@ class PredictDock(QWidget):
             self.load_weights(first)
         self._errands.start(
             "machine",
-            self._tasks.find_machine(),
+            find_devices(),
             "Look at this computer",
             on_done=self._on_machine,
             on_failed=self.run_panel.messages.show_error,
         )
 
-    def _on_machine(self, machine: Machine) -> None:
-        self.run_panel.set_devices(machine.devices)
+    def _on_machine(self, devices: tuple[tuple[str, str], ...]) -> None:
+        self.run_panel.set_devices(devices)
 
     def load_weights(self, path: Path) -> None:
         """Load a weights file and show what it was trained on."""
@@ -150,7 +159,7 @@ class PredictDock(QWidget):
         self._refresh()
         self._errands.start(
             "model",
-            self._tasks.load_checkpoint(path),
+            load_weights(path),
             f"Load {path.name}",
             on_done=self._on_checkpoint,
             on_failed=self.model_step.show_error,
@@ -160,7 +169,7 @@ class PredictDock(QWidget):
         self._checkpoint = checkpoint
         self.model_step.show_checkpoint(checkpoint)
         before = self.spots_step.grid()
-        self.spots_step.offer_grid(checkpoint.card.get("array") or {})
+        self.spots_step.offer_grid(grid_of(checkpoint.card))
         if self.spots_step.grid() != before:
             self.section.lay_grid()
         self._refresh()
@@ -175,7 +184,7 @@ class PredictDock(QWidget):
         self._refresh()
 
     def _on_shapes_edited(self) -> None:
-        if self.spots_step.grid()[3] is not None:
+        if self.spots_step.grid()[1] is not None:
             self.section.lay_grid()
         self._refresh()
 
@@ -203,7 +212,7 @@ class PredictDock(QWidget):
         except UserError as error:
             self.region_step.messages.add("warning", str(error))
             return (), 0
-        return polygons, 0 if spots is None else int(inside(spots, polygons).sum())
+        return polygons, 0 if spots is None else int(inside(polygons, spots.xy).sum())
 
     # --- run ----------------------------------------------------------------------------------
 
@@ -227,18 +236,13 @@ class PredictDock(QWidget):
 
     def _request(self) -> PredictionRequest:
         """Return what the steps describe; only when nothing is missing."""
-        assert self.section.slide is not None
-        assert self.section.spots is not None
         assert self._checkpoint is not None
         return PredictionRequest(
-            slide=self.section.slide,
-            spots=self.section.spots,
+            inputs=self.section.prediction_inputs(self._region()[0]),
             checkpoint=self._checkpoint,
-            region=self._region()[0],
             quality=cast("Quality", self.run_panel.quality.currentText()),
             device=self.run_panel.device.currentData(),
             seed=self._preferences.seed,
-            measured=self.section.measured,
         )
 
     def predict(self) -> None:
@@ -261,13 +265,13 @@ class PredictDock(QWidget):
             self.run_panel.messages.clear()
             self._errands.start(
                 "save",
-                self._tasks.save(self.session.adata, path),
+                one_step("Saving", prediction_file.write_prediction, self.session.adata, path),
                 "Save result",
-                on_done=self._on_saved,
+                on_done=partial(self._on_saved, path),
                 on_failed=self.run_panel.messages.show_error,
             )
 
-    def _on_saved(self, path: Path) -> None:
+    def _on_saved(self, path: Path, _: None) -> None:
         self.run_panel.messages.add("notice", f"Saved as {path}.")
 
     def open_result(self, path: Path) -> None:
@@ -275,7 +279,7 @@ class PredictDock(QWidget):
         self.run_panel.messages.clear()
         self._errands.start(
             "open",
-            self._tasks.load(path),
+            one_step("Opening result", prediction_file.read_prediction, path),
             f"Open {path.name}",
             on_done=self._on_result_opened,
             on_failed=self.run_panel.messages.show_error,

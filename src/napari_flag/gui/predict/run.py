@@ -1,10 +1,12 @@
 """The foot of the main dock: device, quality, Predict, progress, Cancel, and the result."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
@@ -17,16 +19,58 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_flag import inputs, keys
 from napari_flag.gui.controls.forms import MessageList, narrow, plain_label
 from napari_flag.gui.jobs import Errands
-from napari_flag.gui.predict.tasks import PredictionRequest, PreviewBuilder, Tasks
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import QUALITIES, Preferences
 from napari_flag.layers import slide_layers
-from napari_flag.progress import Step, TimeLeft, Timings, describe_step
+from napari_flag.progress import Step, Steps, TimeLeft, Timings, describe_step
+from napari_flag.slides.spots import inside
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from napari_flag.inputs import Inputs
+    from napari_flag.model.checkpoint import Checkpoint
+    from napari_flag.prediction import Quality
+    from napari_flag.sampling import Preview
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRequest:
+    """All that a prediction needs, taken from the dock before the work starts."""
+
+    inputs: "Inputs"
+    checkpoint: "Checkpoint"
+    quality: "Quality"
+    device: str
+    seed: int
+
+    @property
+    def n_predicted(self) -> int:
+        """Number of spots to predict."""
+        spots, region = self.inputs.spots, self.inputs.region
+        return len(spots) if region is None else int(inside(region, spots.xy).sum())
+
+
+def load_weights(path: Path) -> Steps["Checkpoint"]:
+    """Load a weights file, and the packages that predicting needs while nobody waits for them."""
+    yield Step("Loading model", 0)
+    import napari_flag.prediction  # noqa: F401
+    from napari_flag.model.checkpoint import Checkpoint
+
+    return Checkpoint.load(path)
+
+
+def find_devices() -> Steps[tuple[tuple[str, str], ...]]:
+    """Return the devices torch can use, as (torch's name, what to call it), the best first."""
+    yield Step("Looking at this computer", 0)
+    from napari_flag.encoders import features
+
+    return features.list_devices()
 
 
 QUALITY_TIPS = (
@@ -265,6 +309,61 @@ class JobView(QObject):
             self._on_idle()
 
 
+class PreviewBuilder:
+    """Collects the chunks of a running prediction into an AnnData of the spots done so far.
+
+    Parameters
+    ----------
+    inputs
+        As given to the prediction.
+    """
+
+    def __init__(self, inputs: "Inputs") -> None:
+        spots, region = inputs.spots, inputs.region
+        self._spots: Spots = spots if region is None else spots.take(inside(region, spots.xy))
+        self._slide: Slide = inputs.slide
+        self._rows: list[Any] = []
+        self._values: list[Any] = []
+        self._genes: Sequence[str] = ()
+
+    def add(self, preview: "Preview") -> None:
+        """Add one chunk."""
+        self._rows.append(preview.rows)
+        self._values.append(preview.values)
+        self._genes = preview.genes
+
+    def adata(self) -> "AnnData":
+        """Return the spots done so far, in the order of the spots; a later chunk wins."""
+        from anndata import AnnData
+
+        rows = np.concatenate(self._rows)[::-1]
+        values = np.concatenate(self._values)[::-1]
+        rows, first = np.unique(rows, return_index=True)
+        spots = self._spots.take(rows)
+        adata = AnnData(X=np.ascontiguousarray(values[first], dtype=np.float32))
+        adata.obs_names = list(spots.ids)
+        adata.var_names = list(self._genes)
+        adata.obsm[keys.SPATIAL] = spots.xy
+        if spots.array is not None:
+            adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL] = spots.array.T
+        width, height = self._slide.size
+        adata.uns[keys.PROVENANCE] = {
+            key: value
+            for key, value in {
+                keys.UNITS: keys.EXPRESSION_UNITS,
+                keys.SLIDE_NAME: self._slide.name,
+                keys.SLIDE_WIDTH: width,
+                keys.SLIDE_HEIGHT: height,
+                keys.MPP: self._slide.mpp,
+                keys.SPOT_DIAMETER_UM: spots.diameter_um,
+                keys.SPOT_PITCH_UM: spots.pitch_um,
+                keys.LATTICE: spots.lattice,
+            }.items()
+            if value is not None
+        }
+        return adata
+
+
 class PredictionRun(QObject):
     """Starts predictions and carries preview and result to the session.
 
@@ -274,8 +373,6 @@ class PredictionRun(QObject):
         Of the dock.
     session
         Of the viewer; it keeps the result when the dock closes.
-    tasks
-        The work itself.
     timings
         What earlier runs took.
     """
@@ -286,12 +383,11 @@ class PredictionRun(QObject):
         errands: Errands,
         view: JobView,
         session: Session,
-        tasks: Tasks,
         timings: Timings,
     ) -> None:
         super().__init__(panel)
         self._panel, self._errands, self._view = panel, errands, view
-        self._session, self._tasks, self._timings = session, tasks, timings
+        self._session, self._timings = session, timings
         self._request: PredictionRequest | None = None
         self._builder: PreviewBuilder | None = None
         self._already_said: tuple[str, ...] = ()
@@ -308,22 +404,28 @@ class PredictionRun(QObject):
     def expected(self, request: PredictionRequest) -> dict[str, float]:
         """Return the seconds each stage of a prediction is expected to take."""
         key = _timing_key(request)
-        seconds = self._timings.expected(key, len(request.spots))
+        seconds = self._timings.expected(key, len(request.inputs.spots))
         if not self._timings.known(key):
             seconds[PREDICTING] *= STEPS_AGAINST_BALANCED[request.quality]
         if PREDICTING in seconds:  # all spots are read, but only those of the region are sampled
-            seconds[PREDICTING] *= request.n_predicted / len(request.spots)
+            seconds[PREDICTING] *= request.n_predicted / len(request.inputs.spots)
         return seconds
 
     def start(self, request: PredictionRequest, already_said: tuple[str, ...] = ()) -> None:
         """Start to predict; notices among `already_said` are not shown again."""
         self._request, self._already_said = request, already_said
-        self._builder = PreviewBuilder(request.spots, request.slide, request.region)
+        self._builder = PreviewBuilder(request.inputs)
         self._panel.messages.clear()
         self._panel.show_doubt(None)
         self._errands.start(
             "predict",
-            self._tasks.predict(request),
+            inputs.predict_inputs(
+                request.inputs,
+                request.checkpoint,
+                quality=request.quality,
+                seed=request.seed,
+                device=request.device,
+            ),
             "Predict expression",
             on_done=self._on_done,
             on_failed=self._on_failed,
@@ -353,10 +455,10 @@ class PredictionRun(QObject):
         self._forget()
         seconds = dict(self._view.time_left.seconds)
         if PREDICTING in seconds:
-            seconds[PREDICTING] *= len(request.spots) / max(request.n_predicted, 1)
-        self._timings.record(_timing_key(request), seconds, len(request.spots))
+            seconds[PREDICTING] *= len(request.inputs.spots) / max(request.n_predicted, 1)
+        self._timings.record(_timing_key(request), seconds, len(request.inputs.spots))
         slide_layers.hide_spots(self._session.viewer)
-        self._session.set_prediction(adata, request.slide)
+        self._session.set_prediction(adata, request.inputs.slide)
 
     def _on_failed(self, error: Exception) -> None:
         self._put_back()

@@ -1,26 +1,33 @@
 """The slide and spots under work: what steps 1 and 2 of the main dock lead to."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_flag import inputs
 from napari_flag.errors import UserError
 from napari_flag.gui.jobs import Errands
 from napari_flag.gui.predict.steps import SlideStep, SpotsStep
-from napari_flag.gui.predict.tasks import GridRequest, SpotChoice, Tasks
 from napari_flag.gui.session import Session
 from napari_flag.layers import slide_layers
+from napari_flag.progress import one_step
+from napari_flag.slides import spot_tables
+from napari_flag.slides import spots as arrays
+from napari_flag.slides.slide import SET_BY_HAND
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
+    from shapely.geometry.base import BaseGeometry
 
     from napari_flag.slides.slide import Slide
-    from napari_flag.slides.spots import Spots
+    from napari_flag.slides.spots import Spots, SpotTable
 
 
-BY_HAND = "set by hand"
 FROM_LATTICE = "estimated from the spots"
 
 
@@ -45,19 +52,19 @@ class Section(QObject):
         spots_step: SpotsStep,
         session: Session,
         errands: Errands,
-        tasks: Tasks,
     ) -> None:
         super().__init__(slide_step)
         self._slide_step, self._spots_step = slide_step, spots_step
-        self._session, self._errands, self._tasks = session, errands, tasks
+        self._session, self._errands = session, errands
         self._viewer: Any = session.viewer
         self.slide: Slide | None = None
         self.layer: Any = None
-        self.choice: SpotChoice | None = None
+        self.choice: SpotTable | None = None
+        self._table: SpotTable | None = None  # `choice` as it was read: notices of scale depend on µm/px
         self.measured: AnnData | None = None
         slide_step.slideChosen.connect(self.choose_layer)
         slide_step.fileChosen.connect(self.open_slide)
-        slide_step.mppSet.connect(partial(self.set_mpp, source=BY_HAND))
+        slide_step.mppSet.connect(partial(self.set_mpp, source=SET_BY_HAND))
         slide_step.estimateRequested.connect(self._estimate_mpp)
         spots_step.tableChosen.connect(self.read_spots)
         spots_step.gridChanged.connect(self.lay_grid)
@@ -68,6 +75,13 @@ class Section(QObject):
     def spots(self) -> "Spots | None":
         """The spots, None before there are any."""
         return None if self.choice is None else self.choice.spots
+
+    def prediction_inputs(self, region: "Sequence[BaseGeometry] | None") -> inputs.Inputs:
+        """Return what a prediction starts from; only when slide and spots are there."""
+        assert self.slide is not None
+        assert self.choice is not None
+        notices = (*self.slide.notices, *self.choice.notices)
+        return inputs.Inputs(self.slide, self.choice.spots, region, measured=self.measured, notices=notices)
 
     # --- slide --------------------------------------------------------------------------------
 
@@ -86,7 +100,7 @@ class Section(QObject):
         self._slide_step.set_state("opening…")
         self._errands.start(
             "slide",
-            self._tasks.open_slide(path),
+            inputs.open_with_pyramid(path),
             f"Open {path.name}",
             on_done=self._on_slide_opened,
             on_failed=self._on_slide_failed,
@@ -138,7 +152,7 @@ class Section(QObject):
         self.list_slides()
         self._show_slide()
         if self._spots_step.from_table:
-            self._set_spots(self.choice)
+            self._set_spots(self._table)
         else:
             self.lay_grid()
 
@@ -146,7 +160,7 @@ class Section(QObject):
         if self.spots is not None:
             self._errands.start(
                 "estimate",
-                self._tasks.estimate(self.spots),
+                one_step("Fitting the array's lattice", arrays.estimate_mpp, self.spots),
                 "Estimate µm/px",
                 on_done=partial(self.set_mpp, source=FROM_LATTICE),
                 on_failed=self._slide_step.messages.show_error,
@@ -167,7 +181,7 @@ class Section(QObject):
         self._spots_step.show_busy("reading…")
         self._errands.start(
             "spots",
-            self._tasks.read_spots(path, self.slide),
+            inputs.read_table(path, self.slide),
             f"Read {path.name}",
             on_done=self._on_spots,
             on_failed=self._spots_step.show_error,
@@ -182,7 +196,7 @@ class Section(QObject):
             self._set_spots(None)
             self._spots_step.summary.setText("Laid as soon as the µm/px are known (step 1).")
             return
-        pitch, diameter, lattice, area = self._spots_step.grid()
+        grid, area = self._spots_step.grid()
         self._set_spots(None)
         try:
             polygons = None if area is None else self.polygons(area)
@@ -192,7 +206,7 @@ class Section(QObject):
         self._spots_step.show_busy("laying…")
         self._errands.start(
             "spots",
-            self._tasks.lay_grid(GridRequest(pitch, diameter, lattice, polygons), self.slide),
+            inputs.lay_grid(self.slide, grid, polygons=polygons),
             "Lay spots",
             on_done=self._on_spots,
             on_failed=self._spots_step.show_error,
@@ -203,7 +217,7 @@ class Section(QObject):
         """Return the shapes of a layer as polygons in level-0 px of the slide."""
         return slide_layers.region_polygons(layer, self.layer, layer.name)
 
-    def _on_spots(self, choice: SpotChoice) -> None:
+    def _on_spots(self, choice: "SpotTable") -> None:
         self.measured = choice.measured
         self._set_spots(choice)
         if self.slide is not None and self.slide.mpp is None and choice.mpp is not None:
@@ -211,15 +225,18 @@ class Section(QObject):
         if self._spots_step.from_table and self._spots_step.measured.path is not None:
             self.read_measured(self._spots_step.measured.path)
 
-    def _set_spots(self, choice: SpotChoice | None) -> None:
-        self.choice = choice
-        if choice is None:
+    def _set_spots(self, table: "SpotTable | None") -> None:
+        self._table = self.choice = table
+        if table is None:
             self.measured = None
-        self._spots_step.show_choice(choice, self.measured)
-        if choice is None or self.slide is None:
+        elif self.slide is not None and self._spots_step.from_table:
+            _, doubts = inputs.settle_scale(self.slide, table)
+            self.choice = replace(table, notices=tuple(dict.fromkeys((*table.notices, *doubts))))
+        self._spots_step.show_choice(self.choice, self.measured)
+        if table is None or self.slide is None:
             slide_layers.remove_spots(self._viewer)
         else:
-            slide_layers.show_spots(self._viewer, choice.spots, self.slide)
+            slide_layers.show_spots(self._viewer, table.spots, self.slide)
         self.changed.emit()
 
     def read_measured(self, path: Path | None) -> None:
@@ -230,7 +247,7 @@ class Section(QObject):
             return
         self._errands.start(
             "measured",
-            self._tasks.read_measured(path),
+            one_step("Reading measured counts", spot_tables.read_measured, path),
             f"Read {path.name}",
             on_done=self._on_measured,
             on_failed=self._on_measured_failed,

@@ -16,13 +16,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag.gui.controls.forms import READY, FileField, StepBox, narrow, plain_label
-from napari_flag.gui.predict.tasks import SpotChoice
+from napari_flag.inputs import Grid
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_flag.slides.slide import Slide
-    from napari_flag.slides.spots import Lattice, Spots
+    from napari_flag.slides.spots import Spots, SpotTable
 
 
 SLIDE_FILES: Final = (
@@ -264,24 +264,22 @@ class SpotsStep(StepBox):
         """Whether spots come from a table rather than a grid."""
         return bool(self.origin.currentIndex() == TABLE)
 
-    def grid(self) -> "tuple[float, float, Lattice, Any]":
-        """Return pitch and diameter in µm, lattice, and the area's key (None: tissue)."""
-        lattice: Lattice = self.lattice.currentData()
-        return self.pitch.value(), self.diameter.value(), lattice, self.area.currentData()
+    def grid(self) -> tuple[Grid, Any]:
+        """Return the grid, and the key of the area to lay it over (None: tissue)."""
+        grid = Grid(self.pitch.value(), self.diameter.value(), self.lattice.currentData())
+        return grid, self.area.currentData()
 
-    def offer_grid(self, array: dict[str, Any]) -> None:
+    def offer_grid(self, grid: Grid) -> None:
         """Fill in the array the model was trained on, unless the person already chose a grid."""
         if self._touched:
             return
-        for box, key in ((self.pitch, "pitch_um"), (self.diameter, "diameter_um")):
-            if isinstance(array.get(key), int | float):
-                box.blockSignals(True)
-                box.setValue(float(array[key]))
-                box.blockSignals(False)
-        self.lattice.blockSignals(True)
-        square = "visium" not in str(array.get("technology", "")).casefold()
-        self.lattice.setCurrentIndex(self.lattice.findData("square" if square else "hex"))
-        self.lattice.blockSignals(False)
+        for box in (self.pitch, self.diameter, self.lattice):
+            box.blockSignals(True)
+        self.pitch.setValue(grid.spacing_um)
+        self.diameter.setValue(grid.diameter_um)
+        self.lattice.setCurrentIndex(self.lattice.findData(grid.lattice))
+        for box in (self.pitch, self.diameter, self.lattice):
+            box.blockSignals(False)
 
     def set_areas(self, areas: list[tuple[str, Any]]) -> None:
         """List the Shapes layers a grid can be laid in, as (name, key); the choice is kept."""
@@ -302,7 +300,7 @@ class SpotsStep(StepBox):
         self.messages.clear()
         self.set_state(text)
 
-    def show_choice(self, choice: SpotChoice | None, measured: "AnnData | None" = None) -> None:
+    def show_choice(self, choice: "SpotTable | None", measured: "AnnData | None" = None) -> None:
         """Show how many spots there are, of what kind, and what is to be known of them."""
         self.messages.clear()
         if choice is None:

@@ -7,13 +7,11 @@ import pytest
 from PIL import Image
 from tests.fakes import SOME_GENES, fake_provenance
 
-from napari_flag import files, keys, prediction_file
-from napari_flag.cli import main, predict
+from napari_flag import files, inputs, keys, prediction, prediction_file
+from napari_flag.cli import main
 from napari_flag.cli.main import build_parser
-from napari_flag.cli.predict import Rooms
 from napari_flag.errors import UserError
-from napari_flag.inputs import prepare
-from napari_flag.model.checkpoint import DEFAULT
+from napari_flag.model.checkpoint import DEFAULT, Checkpoint
 from napari_flag.progress import Step
 
 
@@ -28,7 +26,7 @@ class FakeCheckpoint:
 
 
 def fake_predict_slide(slide, spots, checkpoint, *, region, genes, seed, **_):
-    """`pipeline.predict_slide`'s contract: a seeded answer, two steps, polygons honoured."""
+    """`prediction.predict_slide`'s contract: a seeded answer, two steps, polygons honoured."""
     yield Step("Reading tiles", 0, len(spots), notice="The batch was halved.")
     from shapely import contains_xy, union_all
 
@@ -39,18 +37,18 @@ def fake_predict_slide(slide, spots, checkpoint, *, region, genes, seed, **_):
     adata = anndata.AnnData(x, layers={keys.SAMPLE: x.copy()}, obsm={keys.SPATIAL: spots.xy})
     adata.obs_names, adata.var_names = list(spots.ids), names
     made = fake_provenance(*slide.size)
-    made[keys.WEIGHTS_HASH], made[keys.SEED], made[keys.MPP] = checkpoint.sha256, seed, slide.mpp
+    made |= {keys.WEIGHTS_HASH: checkpoint.sha256, keys.SEED: seed, keys.MPP: slide.mpp}
+    made[keys.LATTICE] = spots.lattice
     adata.uns[keys.PROVENANCE] = made
     yield Step("Sampling", len(spots), len(spots))
     return adata
 
 
 @pytest.fixture
-def rooms(monkeypatch):
-    """The command with the real slide and spot readers and a fake model."""
-    found = Rooms(lambda name: FakeCheckpoint(), prepare, fake_predict_slide)
-    monkeypatch.setattr(predict, "_rooms", lambda: found)
-    return found
+def model(monkeypatch):
+    """A fake model behind the real slide and spot readers."""
+    monkeypatch.setattr(Checkpoint, "load", lambda path: FakeCheckpoint())
+    monkeypatch.setattr(prediction, "predict_slide", fake_predict_slide)
 
 
 @pytest.fixture
@@ -75,7 +73,7 @@ def folder(tmp_path, monkeypatch):
 TABLE = ["predict", "C9.png", "--spots", "spots.tsv", "--mpp", "2"]
 
 
-def test_spots_come_back_in_the_order_given_with_everything_needed_to_run_it_again(rooms, folder, capsys):
+def test_spots_come_back_in_the_order_given_with_everything_needed_to_run_it_again(model, folder, capsys):
     assert main([*TABLE, "--out", "out.h5ad", "--seed", "3"]) == 0
     adata = prediction_file.read_prediction(folder / "out.h5ad")
     assert list(adata.obs_names[:2]) == ["2x2", "2x3"]
@@ -90,24 +88,25 @@ def test_spots_come_back_in_the_order_given_with_everything_needed_to_run_it_aga
     assert "Note: The batch was halved." in said.err
 
 
-def test_without_spots_a_hex_grid_at_the_training_pitch_covers_the_tissue(rooms, folder):
+def test_without_spots_a_grid_like_the_training_array_covers_the_tissue(model, folder):
     assert main(["predict", "C9.png", "--mpp", "2"]) == 0
     adata = prediction_file.read_prediction(folder / "C9_predicted.h5ad")
     xy = adata.obsm[keys.SPATIAL]
     nearest = np.sort(np.linalg.norm(xy[:, None] - xy[None], axis=-1), axis=1)[:, 1]
     np.testing.assert_allclose(nearest, 100.0)  # 200 µm at 2 µm/px
+    assert adata.uns[keys.PROVENANCE][keys.LATTICE] == "square"
     assert len(xy) > 40
     assert (xy.min() > 90) & (xy.max() < 910)
 
 
-def test_measured_counts_are_laid_beside(rooms, folder):
+def test_measured_counts_are_attached(model, folder):
     assert main([*TABLE, "--measured", "counts.tsv", "--out", "out.h5ad"]) == 0
     layer = prediction_file.read_prediction(folder / "out.h5ad").layers[keys.MEASURED]
     counts = np.loadtxt(folder / "counts.tsv", skiprows=1, usecols=range(1, 21))
     np.testing.assert_allclose(layer, np.log2(counts + 1), rtol=1e-6)
 
 
-def test_measured_without_spots_and_measured_of_another_slide_are_refused_first(rooms, folder, capsys):
+def test_measured_without_spots_and_measured_of_another_slide_are_refused_first(model, folder, capsys):
     assert main(["predict", "C9.png", "--mpp", "2", "--measured", "counts.tsv"]) == 2
     assert "--measured needs --spots" in capsys.readouterr().err
     text = (folder / "counts.tsv").read_text()
@@ -116,14 +115,14 @@ def test_measured_without_spots_and_measured_of_another_slide_are_refused_first(
     assert list(folder.glob("*.h5ad")) == []
 
 
-def test_unknown_scale_asks_and_suggests_what_the_spots_say(rooms, folder, capsys):
+def test_unknown_scale_asks_and_suggests_what_the_spots_say(model, folder, capsys):
     assert main(["predict", "C9.png", "--spots", "spots.tsv"]) == 2
     assert "--mpp 2.000" in capsys.readouterr().err
     assert main(["predict", "C9.png"]) == 2
     assert "add --mpp" in capsys.readouterr().err
 
 
-def test_a_scale_unlike_that_of_the_spots_is_said_and_kept(rooms, folder, capsys):
+def test_a_scale_unlike_that_of_the_spots_is_said_and_kept(model, folder, capsys):
     assert main([*TABLE[:-1], "1", "--out", "out.h5ad", "--json"]) == 0
     said = capsys.readouterr()
     assert "suggests 2" in said.err
@@ -132,7 +131,7 @@ def test_a_scale_unlike_that_of_the_spots_is_said_and_kept(rooms, folder, capsys
     assert any("suggests 2" in notice for notice in made[keys.NOTICES])
 
 
-def test_region_and_genes_by_alias_cut_what_is_kept(rooms, folder):
+def test_region_and_genes_by_alias_cut_what_is_kept(model, folder):
     ring = [[150, 150], [450, 150], [450, 450], [150, 450], [150, 150]]
     (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
     (folder / "genes.txt").write_text("HER2\nVIM\n")
@@ -143,7 +142,7 @@ def test_region_and_genes_by_alias_cut_what_is_kept(rooms, folder):
     assert adata.n_obs == 9
 
 
-def test_regions_on_a_slide_without_visible_tissue_are_believed_and_that_is_said(rooms, folder, capsys):
+def test_regions_on_a_slide_without_visible_tissue_are_taken_with_a_notice(model, folder, capsys):
     Image.fromarray(np.full((900, 1000, 3), 245, np.uint8)).save(folder / "blank.png")
     ring = [[150, 150], [650, 150], [650, 650], [150, 650], [150, 150]]
     (folder / "region.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
@@ -155,13 +154,13 @@ def test_regions_on_a_slide_without_visible_tissue_are_believed_and_that_is_said
     assert prediction_file.read_prediction(folder / "out.h5ad").n_obs > 15
 
 
-def test_genes_the_weights_do_not_know_are_named(rooms, folder, capsys):
+def test_genes_the_weights_do_not_know_are_named(model, folder, capsys):
     (folder / "genes.txt").write_text("ERBB2\nNOTAGENE\n")
     assert main([*TABLE, "--genes", "genes.txt"]) == 2
     assert "NOTAGENE" in capsys.readouterr().err
 
 
-def test_the_same_command_replaces_its_own_result_and_nothing_else(rooms, folder, capsys):
+def test_the_same_command_replaces_its_own_result_and_nothing_else(model, folder, capsys):
     line = [*TABLE, "--out", "out.h5ad"]
     assert main(line) == 0
     assert main(line) == 0
@@ -176,17 +175,17 @@ def test_the_same_command_replaces_its_own_result_and_nothing_else(rooms, folder
     assert (folder / "notes.h5ad").read_text() == "mine"
 
 
-def test_a_place_that_cannot_be_written_is_said_before_any_work(folder, monkeypatch, capsys):
+def test_a_place_that_cannot_be_written_is_reported_before_any_work(model, folder, monkeypatch, capsys):
     def no_work(*_, **__):
         raise AssertionError("work began")
 
-    monkeypatch.setattr(predict, "_rooms", lambda: Rooms(lambda name: FakeCheckpoint(), no_work, no_work))
+    monkeypatch.setattr(inputs, "prepare", no_work)
     assert main([*TABLE, "--out", "nowhere/out.h5ad"]) == 2
     assert "does not exist" in capsys.readouterr().err
 
 
 def test_work_is_kept_elsewhere_when_its_place_fails_after_all(
-    rooms, folder, monkeypatch, capsys, tmp_path_factory
+    model, folder, monkeypatch, capsys, tmp_path_factory
 ):
     spare = tmp_path_factory.mktemp("spare")
     monkeypatch.setattr("tempfile.tempdir", str(spare))
@@ -197,7 +196,7 @@ def test_work_is_kept_elsewhere_when_its_place_fails_after_all(
             raise UserError("out.h5ad cannot be written (no space left on device); choose another.")
         really(path, writer)
 
-    monkeypatch.setattr(files, "write_whole", write)
+    monkeypatch.setattr(prediction_file, "write_whole", write)
     assert main([*TABLE, "--out", "out.h5ad"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     kept = next(spare.glob("napari-flag-*/out.h5ad"))
@@ -205,7 +204,7 @@ def test_work_is_kept_elsewhere_when_its_place_fails_after_all(
     assert prediction_file.read_prediction(kept).n_obs == 42
 
 
-def test_cancelling_writes_nothing(folder, monkeypatch, capsys):
+def test_cancelling_writes_nothing(model, folder, monkeypatch, capsys):
     closed = []
 
     def predict_slide(*_, **__):
@@ -215,9 +214,7 @@ def test_cancelling_writes_nothing(folder, monkeypatch, capsys):
         finally:
             closed.append(True)
 
-    monkeypatch.setattr(
-        predict, "_rooms", lambda: Rooms(lambda name: FakeCheckpoint(), prepare, predict_slide)
-    )
+    monkeypatch.setattr(prediction, "predict_slide", predict_slide)
     assert main([*TABLE, "--out", "out.h5ad"]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "cancelled, nothing was written"
     assert closed == [True]

@@ -19,7 +19,7 @@ from tests.spot_files import (
 )
 
 from napari_flag.errors import UserError
-from napari_flag.slides.tables import read_measured, read_spots
+from napari_flag.slides.spot_tables import read_measured, read_spots
 
 
 def test_a_legacy_st_table_names_spots_by_array_and_knows_the_pitch(tmp_path: Path) -> None:

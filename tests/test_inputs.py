@@ -1,0 +1,109 @@
+"""One answer to what a prediction starts from, for the command line, the docks, demo and notebooks."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import shapely
+from PIL import Image
+from tests.fakes import SOME_GENES, FakeSlide
+
+from napari_flag import inputs
+from napari_flag.errors import UserError
+from napari_flag.inputs import Grid, grid_of, lay_grid, prepare
+from napari_flag.model.checkpoint import Checkpoint, find_weights
+from napari_flag.progress import finish
+from napari_flag.slides.slide import open_slide
+from napari_flag.slides.spots import Spots
+
+ST = {"array": {"pitch_um": 200.0, "diameter_um": 100.0, "technology": "Spatial Transcriptomics (legacy)"}}
+
+
+def checkpoint(card=ST):
+    return SimpleNamespace(genes=SOME_GENES, name="fake", card=card)
+
+
+@pytest.fixture
+def tissue(tmp_path):
+    """A slide of 1000 × 900 px with tissue up to its left and top edge."""
+    image = np.full((900, 1000, 3), 245, np.uint8)
+    image[:700, :800] = (190, 110, 170)
+    image = np.clip(image + np.random.default_rng(0).integers(-12, 12, image.shape), 0, 255)
+    Image.fromarray(image.astype(np.uint8)).save(tmp_path / "C9.png")
+    return tmp_path / "C9.png"
+
+
+def test_no_spot_is_laid_where_a_region_reaches_past_the_edge_of_the_slide():
+    slide = FakeSlide(1200, 1000, mpp=0.5)
+    past = [shapely.box(-2000, -2000, 4000, 4000)]
+    for lattice in ("hex", "square"):
+        table = finish(lay_grid(slide, Grid(50.0, 25.0, lattice), polygons=past))
+        assert (table.spots.xy >= 0).all()
+        assert (table.spots.xy < slide.size).all()
+        assert len(table.spots) > 50
+
+
+@pytest.mark.parametrize(("weights", "lattice"), [("her2st", "square"), ("demo", "hex")])
+def test_a_grid_has_the_lattice_of_the_array_its_weights_were_trained_on(weights, lattice, tissue):
+    loaded = Checkpoint.load(find_weights(weights))
+    with finish(prepare(tissue, loaded, mpp=2.0)).slide as slide:
+        prepared = finish(prepare(slide, loaded))
+        dock = finish(lay_grid(slide, grid_of(loaded.card)))
+    assert prepared.spots.lattice == dock.spots.lattice == lattice
+    np.testing.assert_array_equal(prepared.spots.xy, dock.spots.xy)
+
+
+@pytest.mark.parametrize(
+    ("array", "lattice"),
+    [
+        ({"lattice": "hex", "pitch_um": 200.0}, "hex"),
+        ({"lattice": "square", "technology": "Visium"}, "square"),
+        ({"technology": "Visium, simulated"}, "hex"),
+        ({"technology": "Visium HD", "pitch_um": 16.0}, "square"),
+        ({"pitch_um": 100.0}, "hex"),
+        ({"pitch_um": 200.0, "lattice": "none"}, "square"),
+        ({}, "square"),
+    ],
+)
+def test_the_lattice_is_the_recorded_one_else_that_of_the_technology_or_pitch(array, lattice):
+    assert grid_of({"array": array}).lattice == lattice
+
+
+def test_distances_asked_for_replace_those_of_the_weights():
+    assert grid_of(ST) == Grid(200.0, 100.0, "square")
+    assert grid_of(ST, 80.0) == Grid(80.0, 80.0, "square")  # spots never overlap unasked
+    assert grid_of(ST, 80.0, 55.0) == Grid(80.0, 55.0, "square")
+
+
+def test_a_slide_opened_here_is_closed_again_when_something_is_wrong(tissue, monkeypatch):
+    closed = []
+
+    def opened(path, mpp=None):
+        slide = open_slide(path, mpp=mpp)
+        monkeypatch.setattr(type(slide), "close", lambda self: closed.append(self.path.name))
+        return slide
+
+    monkeypatch.setattr(inputs, "open_slide", opened)
+    with pytest.raises(UserError, match="how large a pixel is"):
+        finish(prepare(tissue, checkpoint()))
+    assert closed == ["C9.png"]
+    with opened(tissue) as slide, pytest.raises(UserError):
+        finish(prepare(slide, checkpoint()))
+    assert closed == ["C9.png", "C9.png"]  # the second by its owner, not by `prepare`
+
+
+def test_spots_genes_and_polygons_may_be_given_instead_of_files(tissue):
+    spots = Spots(("a", "b"), np.array([[100.0, 100.0], [400.0, 300.0]]))
+    region = [shapely.box(0, 0, 200, 200)]
+    steps = prepare(tissue, checkpoint(), spots=spots, mpp=2.0, region=region, genes=["HER2", "VIM"])
+    prepared = finish(steps)
+    with prepared.slide:
+        assert prepared.spots.ids == ("a", "b")
+        assert prepared.genes == ["ERBB2", "VIM"]
+        assert prepared.region == region
+        assert prepared.slide.mpp == 2.0
+
+
+def test_genes_the_weights_do_not_know_are_named():
+    with pytest.raises(UserError, match=r"(?s)do not know.*NOTAGENE"):
+        finish(prepare(FakeSlide(), checkpoint(), genes=["NOTAGENE"]))
