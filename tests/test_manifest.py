@@ -38,6 +38,14 @@ def test_every_command_exists(manifest):
         assert callable(getattr(import_module(module), name)), command.id
 
 
+def test_every_item_of_a_menu_is_a_command(manifest):
+    commands = {command.id for command in manifest.contributions.commands}
+    for place, items in manifest.contributions.menus.items():
+        assert {item.command for item in items} <= commands, place
+    shown = {item.command for items in manifest.contributions.menus.values() for item in items}
+    assert "napari-flag.shortcuts" in shown
+
+
 def test_the_link_at_the_root_points_at_the_manifest_in_the_package():
     link, inside = ROOT / "napari.yaml", Path(napari_flag.__file__).parent / "napari.yaml"
     assert link.read_text() == inside.read_text()

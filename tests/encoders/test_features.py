@@ -4,7 +4,7 @@ import torch
 from tests.fakes import FakeSlide
 from tests.small_encoders import random_network, shrink
 
-from napari_flag.encoders.features import choose_device, extract_features, halve
+from napari_flag.encoders.features import choose_device, extract_features, halve, list_devices
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import find_encoder
 from napari_flag.errors import UserError
@@ -98,6 +98,21 @@ def test_no_device_is_taken_in_place_of_another():
         assert choose_device("auto").type == "cpu"
         with pytest.raises(UserError, match="sees none"):
             choose_device("cuda")
+
+
+def test_auto_takes_the_gpu_of_an_apple_computer_and_a_cuda_one_before_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto").type == "mps"
+    assert [name for name, _ in list_devices()] == ["mps", "cpu"]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(UserError, match="Apple's GPU"):
+        choose_device("mps")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"card {i}")
+    assert choose_device("auto").type == "cuda"
+    assert list_devices() == (("cuda", "CUDA: card 0"), ("cuda:1", "CUDA: card 1"), ("cpu", "CPU"))
 
 
 def test_a_foundation_encoder_is_cancelled_between_tiles_on_a_cpu(tmp_path):

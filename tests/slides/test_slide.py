@@ -114,6 +114,27 @@ def test_dicom_file_and_folder_open(tmp_path: Path) -> None:
             assert abs(window - IMAGE[200:350, 100:400].astype(int)).mean() <= LOSSY
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
+def test_signed_values_that_are_not_negative_are_scaled_to_eight_bit(tmp_path: Path, dtype: type) -> None:
+    full = np.iinfo(dtype).max
+    stored = np.rint(IMAGE * (full / 255)).astype(dtype)
+    stored[0, 0] = full
+    stored[-1, -1] = full
+    with open_slide(slide_files.ome_tiff(tmp_path / "s.ome.tif", stored, pyramid=False)) as slide:
+        window = slide.read_region(10, 10, 600, 380)
+    assert abs(window.astype(int) - IMAGE[10:390, 10:610]).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_negative_values_are_refused_since_their_colours_cannot_be_known(
+    tmp_path: Path, dtype: type
+) -> None:
+    wrapped = IMAGE.astype(np.int8).astype(dtype)  # 245 stored as -11
+    path = slide_files.ome_tiff(tmp_path / "s.ome.tif", wrapped, pyramid=False)
+    with pytest.raises(UserError, match=r"negative values.*export it as 8-bit RGB"):
+        open_slide(path)
+
+
 def test_grey_sixteen_bit_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     grey = IMAGE[..., 0]
     clear = np.dstack([IMAGE, np.where(np.arange(620) < 300, 255, 0)[None].repeat(410, 0)])

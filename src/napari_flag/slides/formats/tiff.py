@@ -159,25 +159,40 @@ def _pixel_format(series: Any, path: Path) -> tuple[PixelFormat, list[str]]:
     if page.photometric == 3 and page.colormap is not None:
         palette = (page.colormap >> 8).astype(np.uint8).T
         return PixelFormat(palette=np.ascontiguousarray(palette)), notices
-    white = _white(series)
+    white = _white(series, path)
     if page.dtype != np.uint8 and white not in (65535.0, 1.0, 255.0):
         notices.append(f"Stored values up to {white:.0f} are shown as 8-bit colours.")
     return PixelFormat(white, page.photometric == 0), notices
 
 
-def _white(series: Any) -> float:
-    """Return the stored value of full intensity, 2^bits - 1 of the camera, from the top level."""
+def _white(series: Any, path: Path) -> float:
+    """Return the stored value of full intensity, 2^bits - 1 of the camera, from the top level.
+
+    Raises
+    ------
+    UserError
+        When values are negative: whether they wrapped around (245 stored as -11) or were shifted by
+        half the range cannot be known, and each gives other colours.
+    """
     dtype = np.dtype(series.dtype)
     if dtype == np.uint8:
         return 255.0
     if dtype == np.bool_:
         return 1.0
     smallest = series.levels[-1]
-    top = float(np.max(smallest.asarray())) if np.prod(smallest.shape) < 2**28 else 0.0
+    top = 0.0
+    if np.prod(smallest.shape) < 2**28:
+        values = smallest.asarray()
+        top = float(np.max(values))
+        if dtype.kind == "i" and np.min(values) < 0:
+            raise UserError(
+                f"{path.name} stores signed integers ({dtype}) with negative values, which are no "
+                "colours of an H&E slide; export it as 8-bit RGB (uint8)."
+            )
     if dtype.kind == "f":
         return 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
-    bits = (8, 10, 12, 14, 16, 32)
-    full = 8 * dtype.itemsize - (dtype.kind == "i")
+    full = 8 * dtype.itemsize - (dtype.kind == "i")  # one bit of a signed value is its sign
+    bits = (b for b in (8, 10, 12, 14, 16, 32) if b <= full)
     return float(next((2**b - 1 for b in bits if 0 < top <= 2**b - 1), 2**full - 1))
 
 
