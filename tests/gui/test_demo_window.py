@@ -3,7 +3,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from napari_flag.model import checkpoint
 from tests.fakes import fake_prediction
 
 from napari_flag import demo, inputs
@@ -11,6 +10,7 @@ from napari_flag.errors import UserError
 from napari_flag.gui import demo_window
 from napari_flag.gui.demo_window import DemoTour
 from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.model import checkpoint
 from napari_flag.progress import Step
 from napari_flag.simulation import simulate
 from napari_flag.simulation.simulator import write_simulated

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from napari_flag.model import checkpoint
 from qtpy.compat import isalive
 from tests.fakes import FakeSlide, fake_prediction, fake_xy
 
@@ -13,6 +12,7 @@ from napari_flag.encoders import features
 from napari_flag.errors import UserError
 from napari_flag.gui.jobs import Job
 from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.model import checkpoint
 from napari_flag.progress import Step
 from napari_flag.slides import spot_tables
 from napari_flag.slides import spots as arrays

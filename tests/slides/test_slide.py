@@ -126,9 +126,7 @@ def test_signed_values_that_are_not_negative_are_scaled_to_eight_bit(tmp_path: P
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
-def test_negative_values_are_refused_since_their_colours_cannot_be_known(
-    tmp_path: Path, dtype: type
-) -> None:
+def test_negative_values_are_refused_since_their_colours_cannot_be_known(tmp_path: Path, dtype: type) -> None:
     wrapped = IMAGE.astype(np.int8).astype(dtype)  # 245 stored as -11
     path = slide_files.ome_tiff(tmp_path / "s.ome.tif", wrapped, pyramid=False)
     with pytest.raises(UserError, match=r"negative values.*export it as 8-bit RGB"):

@@ -1,0 +1,195 @@
+"""The functions of ``import napari_flag`` for scripts and notebooks: each runs to its end and returns.
+
+They take what is in memory or its file, and call what the command line and the docks call.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, finish
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from shapely.geometry.base import BaseGeometry
+
+    from napari_flag.analysis.compare import Comparison
+    from napari_flag.model.checkpoint import Checkpoint
+    from napari_flag.prediction import Quality
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots, SpotTable
+
+
+def predict(
+    slide: "Slide | str | Path",
+    spots: "SpotTable | Spots | str | Path | None" = None,
+    *,
+    measured: "AnnData | str | Path | None" = None,
+    weights: "Checkpoint | str | Path" = "her2st",
+    mpp: float | None = None,
+    spacing_um: float | None = None,
+    diameter_um: float | None = None,
+    region: "Sequence[BaseGeometry] | str | Path | None" = None,
+    genes: Iterable[str] | Path | None = None,
+    quality: "Quality" = "balanced",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[Step], None] | None = None,
+) -> "AnnData":
+    """Predict the expression of a slide.
+
+    Parameters
+    ----------
+    slide
+        A slide, or its file, which is closed again.
+    spots
+        Spots, or the table, folder or h5ad they are in; None lays a grid over the tissue that is like
+        the array of the weights.
+    measured
+        Raw counts of these spots, or their file, to attach; None takes those of the table.
+    weights
+        Name (``napari-flag weights list``) or file of the weights, or weights already loaded.
+    mpp
+        µm per level-0 pixel; None takes the file's, else the table's.
+    spacing_um, diameter_um
+        Centre-to-centre distance and diameter of the spots in µm; None takes the weights' or the table's.
+    region
+        Polygons in level-0 pixels, or a GeoJSON file, to predict in; numbers are those of the whole slide.
+    genes
+        Symbols or aliases to keep, or a text file (a `Path`) with one a line; None keeps all.
+    quality
+        Solver steps: "fast" 6, "balanced" 10, "best" 20.
+    seed
+        The same seed gives the same numbers.
+    device
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    progress
+        Called with every `progress.Step`; `print` will do.
+
+    Returns
+    -------
+    AnnData (spots × genes), ``X`` float32 log2(count + 1); see "The prediction file" in CONTRIBUTING.md.
+
+    Raises
+    ------
+    UserError
+        Says in one sentence what is missing or wrong and what to do.
+    """
+    from napari_flag.inputs import predict_inputs, prepare
+    from napari_flag.model.checkpoint import Checkpoint, find_weights
+
+    checkpoint = Checkpoint.load(find_weights(str(weights))) if isinstance(weights, str | Path) else weights
+    preparing = prepare(
+        slide,
+        checkpoint,
+        spots=spots,
+        measured=measured,
+        mpp=mpp,
+        spacing_um=spacing_um,
+        diameter_um=diameter_um,
+        region=region,
+        genes=genes,
+    )
+    inputs = finish(preparing, progress)
+    try:
+        work = predict_inputs(inputs, checkpoint, quality=quality, seed=seed, device=device)
+        return finish(work, progress)
+    finally:
+        if isinstance(slide, str | Path):
+            inputs.slide.close()
+
+
+def compare(
+    predicted: "AnnData | str | Path",
+    measured: "AnnData | str | Path",
+    *,
+    seed: int = 0,
+    progress: Callable[[Step], None] | None = None,
+) -> "Comparison":
+    """Score a prediction against measured counts on the spots and genes they share.
+
+    Parameters
+    ----------
+    predicted
+        A prediction, or its h5ad.
+    measured
+        Raw counts with spot ids as rows, or a file or folder of them (h5ad, Space Ranger, ST table).
+    seed
+        Of the bootstrap.
+    progress
+        Called with every `progress.Step`.
+
+    Raises
+    ------
+    UserError
+        When a file cannot be read, or too few spots or genes match.
+    """
+    from napari_flag.analysis.compare import comparing
+
+    counts = _counts(measured) if isinstance(measured, str | Path) else measured
+    return finish(comparing(_prediction(predicted), counts, seed=seed), progress)
+
+
+def export(
+    prediction: "AnnData | str | Path",
+    path: str | Path,
+    *,
+    to: str | None = None,
+    genes: Sequence[str] | None = None,
+    slide: "Slide | None" = None,
+    overwrite: bool = False,
+    progress: Callable[[Step], None] | None = None,
+) -> Path:
+    """Write a prediction, with its spatial structure, for another program.
+
+    Parameters
+    ----------
+    prediction
+        A prediction, or its h5ad.
+    path
+        The file, or for SpatialData the folder, to write.
+    to
+        "h5ad", "spatialdata", "geojson", "ome-tiff" or "csv"; None goes by the ending of `path`.
+    genes
+        Symbols to keep; None keeps all.
+    slide
+        The slide, for formats that hold the image.
+    overwrite
+        Replace what is at `path`.
+    progress
+        Called with every `progress.Step`.
+
+    Raises
+    ------
+    UserError
+        When the format or a gene is unknown, or `path` cannot be written.
+    """
+    from napari_flag.exports import formats
+
+    path = Path(path).expanduser()
+    names = [known.name for known in formats.FORMATS]
+    if to is None:
+        by_ending = {Path(f"x{known.suffix}").suffix: known.name for known in formats.FORMATS}
+        to = by_ending.get(path.suffix)
+    if to not in names:
+        raise UserError(
+            f"{path.name} does not say which format to write; give to= one of {', '.join(names)}."
+        )
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} already exists; give another path, or overwrite=True to replace it.")
+    places = [(formats.find_format(to), path)]
+    [written] = finish(formats.export(_prediction(prediction), places, genes=genes, slide=slide), progress)
+    return written
+
+
+def _prediction(given: "AnnData | str | Path") -> "AnnData":
+    from napari_flag.prediction_file import read_prediction
+
+    return read_prediction(given) if isinstance(given, str | Path) else given
+
+
+def _counts(path: str | Path) -> "AnnData":
+    from napari_flag.slides.spot_tables import read_measured
+
+    return read_measured(path)

@@ -1,0 +1,110 @@
+"""``import napari_flag as nf`` in a notebook: light, typed, and enough to go from a slide to files."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.fakes import fake_prediction
+from tests.test_matching import counts_for
+from tests.tiny_weights import GENES, write_tiny_weights
+
+import napari_flag as nf
+from napari_flag import keys, prediction_file
+
+ROOMS = [m.name for m in pkgutil.iter_modules(nf.__path__)]
+
+
+def test_importing_it_loads_none_of_the_heavy_packages():
+    code = (
+        "import sys, napari_flag; dir(napari_flag);"
+        "print(sorted({'torch', 'qtpy', 'napari', 'numpy', 'anndata', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_listed_and_loads():
+    assert set(nf.__all__) <= set(dir(nf))
+    assert all(getattr(nf, name) for name in nf.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'predcit'"):
+        nf.predcit  # noqa: B018
+
+
+def test_no_submodule_replaces_a_public_name():
+    assert not set(ROOMS) & set(nf.__all__)
+    for room in (
+        "prediction",
+        "inputs",
+        "prediction_file",
+        "cli.predict",
+        "analysis.compare",
+        "exports.formats",
+    ):
+        importlib.import_module(f"napari_flag.{room}")
+    assert all(callable(getattr(nf, name)) for name in ("predict", "compare", "export"))
+
+
+@pytest.fixture
+def tissue(tmp_path):
+    rng = np.random.default_rng(0)
+    image = np.full((700, 700, 3), 245, np.uint8)
+    image[80:620, 80:620] = (190, 110, 170)
+    image = np.clip(image + rng.integers(-12, 12, image.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "C9.png")
+    return tmp_path / "C9.png"
+
+
+def test_a_slide_becomes_a_prediction_with_the_spots_in_memory_or_in_a_file(tissue, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights = write_tiny_weights(tmp_path / "tiny.safetensors")
+    rows = ["id\tx_px\ty_px", *(f"s{i}\t{100 + 60 * (i % 5)}\t{100 + 60 * (i // 5)}" for i in range(25))]
+    (tmp_path / "spots.tsv").write_text("\n".join(rows) + "\n")
+    steps = []
+    options = {"weights": weights, "quality": "fast", "device": "cpu"}
+    from_files = nf.predict(tissue, tmp_path / "spots.tsv", mpp=1.0, progress=steps.append, **options)
+    assert from_files.shape == (25, len(GENES))
+    assert steps
+    with nf.open_slide(tissue, mpp=1.0) as slide:
+        table = nf.read_spots(tmp_path / "spots.tsv", slide=slide)
+        in_memory = nf.predict(slide, table, genes=["HER2"], **options)
+        assert slide.thumbnail(10).size  # the caller's slide stays open
+    np.testing.assert_allclose(in_memory.X, from_files[:, ["ERBB2"]].X, atol=1e-4)
+    with pytest.raises(nf.UserError, match="how large a pixel is"):
+        nf.predict(tissue, **options)
+
+
+def test_without_spots_a_grid_like_the_weights_array_is_predicted(tissue, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights = write_tiny_weights(tmp_path / "tiny.safetensors")
+    found = nf.predict(tissue, weights=weights, mpp=1.0, spacing_um=90, quality="fast", device="cpu")
+    assert found.uns[keys.PROVENANCE][keys.LATTICE] == "square"
+    assert found.n_obs == pytest.approx(540**2 / 90**2, abs=10)
+
+
+def test_files_and_objects_are_compared_alike(tmp_path):
+    prediction = fake_prediction(n_spots=49, n_genes=8)
+    counts = counts_for(prediction)
+    prediction_file.write_prediction(prediction, tmp_path / "p.h5ad")
+    counts.write_h5ad(tmp_path / "m.h5ad")
+    here = nf.compare(prediction, counts).scores["X"].values
+    assert nf.compare(str(tmp_path / "p.h5ad"), tmp_path / "m.h5ad").scores["X"].values == here
+
+
+def test_exports_go_by_the_ending_and_replace_nothing_unasked(tmp_path):
+    prediction = fake_prediction(n_spots=49, n_genes=4)
+    place = tmp_path / "out.csv"
+    assert nf.export(prediction, place, genes=["ERBB2"]) == place
+    assert "ERBB2" in place.read_text().splitlines()[0]
+    with pytest.raises(nf.UserError, match="already exists"):
+        nf.export(prediction, place)
+    assert nf.export(prediction, str(place), overwrite=True) == place
+    with pytest.raises(nf.UserError, match="which format"):
+        nf.export(prediction, tmp_path / "out.xyz")
+    assert list(Path(tmp_path).iterdir()) == [place]
