@@ -15,7 +15,7 @@ def test_this_installation_can_predict():
         assert finding.state == "good", finding.sentence
 
 
-def test_weights_are_held_against_their_published_hash(tmp_path):
+def test_weights_are_checked_against_their_published_hash(tmp_path):
     for name in ("good", "changed", "unknown"):
         (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
     (tmp_path / doctor.SUMS).write_text(
@@ -84,7 +84,7 @@ def hub(tmp_path, monkeypatch):
         yield HuggingFace(endpoint=server.endpoint, cache=tmp_path / "cache")
 
 
-def test_an_open_and_a_closed_gate_are_told_apart_before_any_work(hub):
+def test_an_open_and_a_closed_gate_are_distinguished_before_any_work(hub):
     uni, virchow = doctor.check_gates(["uni", "virchow2"], hub)
     assert uni.state == "good"
     assert "may be downloaded" in uni.sentence

@@ -8,20 +8,18 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
-
 from napari_flag.cli.terminal import Commands, add_command, add_json, at_least, path, positive
-from napari_flag.encoders.foundation.catalogue import EMBEDDED
-from napari_flag.encoders.foundation.state_dicts import read_tensors
-from napari_flag.encoders.registry import Encoder, build_encoder, open_encoder
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import find_weights
 
 if TYPE_CHECKING:
+    import torch
+
     from flag_training.store.building import Encoding
     from flag_training.store.plan import CohortFile, StorePlan
     from flag_training.store.sources import SlideSource
     from flag_training.store.store import Store
+    from napari_flag.encoders.registry import Encoder
 
 
 _STATE: Final = ".pt"
@@ -41,11 +39,11 @@ class Opened:
         Weights of the embedded encoder; empty for those that everyone can get.
     """
 
-    encoder: Encoder
-    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    encoder: "Encoder"
+    tensors: "Mapping[str, torch.Tensor]" = field(default_factory=dict)
 
 
-def open_prepared(name: str, device: torch.device, weights: Path | None, download: bool) -> Opened:
+def open_prepared(name: str, device: "torch.device", weights: Path | None, download: bool) -> Opened:
     """Open the encoder called `name` on `device`.
 
     Parameters
@@ -65,6 +63,10 @@ def open_prepared(name: str, device: torch.device, weights: Path | None, downloa
     UserError
         When they are not here, damaged, or of another encoder.
     """
+    from napari_flag.encoders.foundation.catalogue import EMBEDDED
+    from napari_flag.encoders.foundation.state_dicts import read_tensors
+    from napari_flag.encoders.registry import build_encoder, open_encoder
+
     if name != EMBEDDED.name or weights is None:
         return Opened(open_encoder(name, device, weights=weights, download=download))
     if weights.suffix == _STATE:
@@ -75,8 +77,10 @@ def open_prepared(name: str, device: torch.device, weights: Path | None, downloa
     return Opened(build_encoder(name, tensors, device), tensors)
 
 
-def _trained(path: Path) -> dict[str, torch.Tensor]:
+def _trained(path: Path) -> "dict[str, torch.Tensor]":
     """Return the network of a training state that `train` keeps of its tile encoder."""
+    import torch
+
     try:
         with zipfile.ZipFile(path) as parts:
             if parts.testzip() is not None:

@@ -1,10 +1,11 @@
-import subprocess
+import os
 import sys
 
 import pytest
 
 from napari_flag.cli import main, predict
 from napari_flag.cli.main import build_parser
+from napari_flag.cli.terminal import say
 from napari_flag.errors import UserError
 
 COMMANDS = ("predict", "compare", "demo", "weights", "encoders", "doctor")
@@ -24,17 +25,6 @@ def test_every_command_has_help_and_those_with_measures_name_their_unit(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "--mpp UM µm per pixel" in text
     assert "(default: balanced)" in text
-
-
-def test_the_command_line_loads_neither_torch_nor_qt():
-    code = (
-        "import sys, napari_flag.cli; napari_flag.cli.main(['predict', '--help']);"
-        "print([m for m in ('torch', 'qtpy', 'PyQt6', 'napari', 'anndata') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
@@ -91,18 +81,19 @@ def test_training_commands_appear_with_the_training_package(monkeypatch, tmp_pat
         "def add_commands(commands):\n    commands.add_parser('train').set_defaults(run=lambda args: 7)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("napari_flag.cli.main.TRAINING", "flag_pretend")
+    module = sys.modules["napari_flag.cli.main"]  # `cli.main` is the function
+    monkeypatch.setattr(module, "TRAINING", "flag_pretend")
     assert main(["train"]) == 7
-    monkeypatch.setattr("napari_flag.cli.main.TRAINING", "not_there_at_all")
+    monkeypatch.setattr(module, "TRAINING", "not_there_at_all")
     assert main(["train"]) == 2
     assert "invalid choice" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_is_no_error(files):
-    code = f"{sys.executable} -m napari_flag compare predicted.h5ad measured.h5ad --json | head -c 1"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {code}"],
-        capture_output=True, text=True, check=False, timeout=60, cwd=files,
-    )  # fmt: skip
-    assert done.returncode == 0
-    assert done.stderr == ""
+def test_a_reader_that_goes_away_is_no_error(monkeypatch):
+    """As ``napari-flag … | head`` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr(predict, "run_predict", lambda args: say("line\n" * 100_000))
+    with os.fdopen(writing, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert main(["predict", "slide.svs"]) == 0
