@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.tiny_weights import write_tiny_weights
 
 from napari_flag import demo, keys
 from napari_flag.analysis.compare import compare
@@ -71,11 +72,23 @@ def scores_of(prediction, counts):
     return compare(prediction, counts).scores["X"].values
 
 
+def test_the_demo_attaches_the_truth_of_its_slide(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = simulate(4, size_px=600)
+    slide, table = write_simulated(tmp_path, "small", made)
+    weights = write_tiny_weights(tmp_path / "tiny.safetensors")
+    monkeypatch.setattr(demo, "demo_files", lambda: demo.DemoFiles(slide, table, weights))
+    predicted = finish(demo.predict_demo(device="cpu"))
+    assert tuple(predicted.obs_names) == made.spots.ids
+    truth = read_measured(table)[:, ["ERBB2"]].X.toarray()
+    np.testing.assert_allclose(predicted[:, "ERBB2"].layers[keys.MEASURED], np.log2(truth + 1), rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_the_demo_weights_know_tissue_they_have_not_seen(tmp_path):
     made = simulate(33, size_px=900)
     write_simulated(tmp_path, "unseen", made)
     checkpoint = Checkpoint.load(find_weights(demo.WEIGHTS))
-    assert checkpoint.genes == GENES
     with open_slide(tmp_path / "unseen.tif") as slide:
         predicted = finish(predict_slide(slide, made.spots, checkpoint, cache=tmp_path, steps=4))
     scores = scores_of(predicted, made.counts)
@@ -83,15 +96,17 @@ def test_the_demo_weights_know_tissue_they_have_not_seen(tmp_path):
     assert scores["GSC"] > 0.5
 
 
-def test_the_bundled_slide_is_none_the_demo_weights_were_trained_on():
-    card = Checkpoint.load(find_weights(demo.WEIGHTS)).card
+def test_the_demo_weights_know_the_simulated_genes_and_not_the_bundled_slide():
+    checkpoint = Checkpoint.load(find_weights(demo.WEIGHTS))
+    card = checkpoint.card
+    assert checkpoint.genes == GENES
     assert f"sim{DEMO_SEED}" not in card["sections"]
     assert all(name.startswith("sim") for name in card["sections"])
     assert "real tissue" in card["not_for"]
 
 
 @pytest.mark.slow
-def test_the_demo_predicts_its_slide_well_and_lays_the_truth_beside():
+def test_the_demo_predicts_its_slide_well():
     predicted = finish(demo.predict_demo())
     assert predicted.layers[keys.MEASURED].shape == predicted.shape
     scores = scores_of(predicted, read_measured(demo.demo_files().table))

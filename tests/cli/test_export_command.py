@@ -33,6 +33,7 @@ def test_measured_counts_come_along(files):
     assert "measured" in read_prediction(files / "out" / "fake.h5ad").layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("genes", [(), ("--genes", "ESR1", "ERBB2", "TP53")])
 def test_scanpy_and_squidpy_find_the_results_where_they_put_theirs(files, genes):
     import scanpy as sc
@@ -51,9 +52,10 @@ def test_scanpy_and_squidpy_find_the_results_where_they_put_theirs(files, genes)
     assert "1" in set(adata.obs["domain"])
 
 
-def test_domains_too_small_for_markers_are_exported_without(tmp_path):
+@pytest.mark.parametrize("formats", [["h5ad"], pytest.param(["h5ad", "spatialdata"], marks=pytest.mark.slow)])
+def test_domains_too_small_for_markers_are_exported_without(tmp_path, formats):
     write_prediction(fake_prediction(n_spots=16, n_genes=10), tmp_path / "small.h5ad")
-    line = ["export", str(tmp_path / "small.h5ad"), "--to", "h5ad", "spatialdata", "--genes", "ESR1"]
+    line = ["export", str(tmp_path / "small.h5ad"), "--to", *formats, "--genes", "ESR1"]
     assert main([*line, "--out", str(tmp_path)]) == 0
     adata = read_prediction(tmp_path / "fake.h5ad")
     assert "rank_genes_groups_measured" not in adata.uns
