@@ -57,19 +57,19 @@ def test_a_missing_toolkit_is_no_hindrance_to_predicting(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stdout", "stderr", "state", "said"),
+    ("stdout", "stderr", "state", "words"),
     [
         ("hello\nGL 4 5 True\n", "", "good", "OpenGL 4.5"),
         ("GL 2 0 False\n", "no driver\n", "warning", "no driver"),
         ("", "Aborted (core dumped)\n", "warning", "core dumped"),
     ],
 )
-def test_opengl_is_tried_in_a_process_of_its_own(monkeypatch, stdout, stderr, state, said):
+def test_opengl_is_tried_in_a_process_of_its_own(monkeypatch, stdout, stderr, state, words):
     done = subprocess.CompletedProcess([], 0, stdout, stderr)
     monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)
     finding = doctor._try_gl("napari")
     assert finding.state == state
-    assert said in finding.sentence
+    assert words in finding.sentence
 
 
 @pytest.fixture

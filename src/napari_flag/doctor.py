@@ -1,4 +1,4 @@
-"""Look at this installation: packages, device, slide library, weights, folders, window system.
+"""Check this installation: packages, device, slide library, weights, folders, window system.
 
 Each check is a plain sentence.  Nothing here imports napari or Qt: whether a window opens is tried
 in a process of its own, so that a crash there is a finding and not the end.
@@ -50,7 +50,7 @@ class Finding:
     Parameters
     ----------
     what
-        What was looked at: "torch".
+        What was checked: "torch".
     state
         "good"; "warning": predictions run, something else may not; "bad": they do not.
     sentence

@@ -28,7 +28,7 @@ def test_every_command_has_help_and_those_with_measures_name_their_unit(capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (UserError("The slide is upside down; turn it."), 2, "The slide is upside down; turn it."),
         (KeyboardInterrupt(), 130, "cancelled, nothing was written"),
@@ -36,11 +36,11 @@ def test_every_command_has_help_and_those_with_measures_name_their_unit(capsys):
         (ZeroDivisionError("oh\nno"), 1, "ZeroDivisionError: oh"),
     ],
 )
-def test_whatever_goes_wrong_is_one_sentence_and_an_exit_code(monkeypatch, capsys, error, code, said):
+def test_whatever_goes_wrong_is_one_sentence_and_an_exit_code(monkeypatch, capsys, error, code, message):
     failing(monkeypatch, error)
     assert main(["predict", "slide.svs"]) == code
     text = capsys.readouterr().err
-    assert said in text
+    assert message in text
     assert len(text.splitlines()) == 1
     assert "Traceback" not in text
 

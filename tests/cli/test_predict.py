@@ -82,10 +82,10 @@ def test_spots_come_back_in_the_order_given_with_everything_needed_to_run_it_aga
     assert made[keys.COMMAND] == (
         "napari-flag predict C9.png --spots spots.tsv --mpp 2 --weights her2st --quality balanced --seed 3"
     )
-    said = capsys.readouterr()
-    assert "Wrote out.h5ad: 42 spots × 20 genes" in said.out
-    assert "Research use only" in said.out
-    assert "Note: The batch was halved." in said.err
+    printed = capsys.readouterr()
+    assert "Wrote out.h5ad: 42 spots × 20 genes" in printed.out
+    assert "Research use only" in printed.out
+    assert "Note: The batch was halved." in printed.err
 
 
 def test_without_spots_a_grid_like_the_training_array_covers_the_tissue(model, folder):
@@ -122,11 +122,11 @@ def test_unknown_scale_asks_and_suggests_what_the_spots_say(model, folder, capsy
     assert "add --mpp" in capsys.readouterr().err
 
 
-def test_a_scale_unlike_that_of_the_spots_is_said_and_kept(model, folder, capsys):
+def test_a_scale_unlike_that_of_the_spots_is_reported_and_kept(model, folder, capsys):
     assert main([*TABLE[:-1], "1", "--out", "out.h5ad", "--json"]) == 0
-    said = capsys.readouterr()
-    assert "suggests 2" in said.err
-    assert any("suggests 2" in notice for notice in json.loads(said.out)["notices"])
+    printed = capsys.readouterr()
+    assert "suggests 2" in printed.err
+    assert any("suggests 2" in notice for notice in json.loads(printed.out)["notices"])
     made = prediction_file.read_prediction(folder / "out.h5ad").uns[keys.PROVENANCE]
     assert any("suggests 2" in notice for notice in made[keys.NOTICES])
 
@@ -198,9 +198,9 @@ def test_work_is_kept_elsewhere_when_its_place_fails_after_all(
 
     monkeypatch.setattr(prediction_file, "write_whole", write)
     assert main([*TABLE, "--out", "out.h5ad"]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
+    printed = capsys.readouterr().err.splitlines()[-1]
     kept = next(spare.glob("napari-flag-*/out.h5ad"))
-    assert str(kept) in said
+    assert str(kept) in printed
     assert prediction_file.read_prediction(kept).n_obs == 42
 
 

@@ -62,9 +62,9 @@ def test_weights_in_the_local_folder_are_shown(server, tmp_path, capsys):
 
 def test_a_download_needs_consent(server, capsys, monkeypatch):
     assert main(["encoders", "download", "uni"]) == 2
-    said = capsys.readouterr()
-    assert "CC-BY-NC-ND-4.0" in said.out
-    assert "--yes" in said.err
+    printed = capsys.readouterr()
+    assert "CC-BY-NC-ND-4.0" in printed.out
+    assert "--yes" in printed.err
     assert {method for method, *_ in server.asked} == {"HEAD"}
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     assert main(["encoders", "download", "uni"]) == 2

@@ -37,7 +37,7 @@ def test_a_loupe_table_and_a_gzipped_one_are_read_by_their_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "cannot be read"),
         ("spot\ta\tb\ns1\t1\t2\n", "no column that is called label"),
@@ -45,8 +45,8 @@ def test_a_loupe_table_and_a_gzipped_one_are_read_by_their_names(tmp_path):
         ("spot\tlabel\ns1\t\n", "labels no spot"),
     ],
 )
-def test_what_holds_no_labels_is_refused_in_one_sentence(tmp_path, text, told):
-    with pytest.raises(UserError, match=told):
+def test_what_holds_no_labels_is_refused_in_one_sentence(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
         read_labels(write(tmp_path / "labels.tsv", text))
 
 

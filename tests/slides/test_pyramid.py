@@ -135,21 +135,21 @@ def test_cancelled_it_leaves_nothing_behind(
         assert slide.read_region(0, 0, 10, 10).shape == (10, 10, 3)
 
 
-def test_a_cache_folder_that_cannot_be_written_is_told(jpeg: Path, tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_written_is_reported(jpeg: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with open_slide(jpeg) as slide, pytest.raises(UserError, match="choose another cache folder"):
         finish(build_pyramid(slide, blocked / "cache"))
 
 
-def test_a_truncated_jpeg_is_told_and_caches_nothing(jpeg: Path, tmp_path: Path) -> None:
+def test_a_truncated_jpeg_is_reported_and_caches_nothing(jpeg: Path, tmp_path: Path) -> None:
     jpeg.write_bytes(jpeg.read_bytes()[:20000])
     with open_slide(jpeg) as slide, pytest.raises(UserError, match=r"slide\.jpg .*damaged"):
         finish(build_pyramid(slide, tmp_path / "cache"))
     assert files(tmp_path / "cache") == []
 
 
-def test_an_image_that_does_not_fit_in_memory_is_told_before_it_is_decoded(
+def test_an_image_that_does_not_fit_in_memory_is_refused_before_it_is_decoded(
     jpeg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from types import SimpleNamespace

@@ -210,7 +210,7 @@ def test_screen_dpi_is_no_resolution(dpi: int, tmp_path: Path) -> None:
         assert f"{dpi} dpi" in " ".join(slide.notices)
 
 
-def test_pixels_that_are_not_square_are_told(tmp_path: Path) -> None:
+def test_pixels_that_are_not_square_give_a_notice(tmp_path: Path) -> None:
     path = slide_files.plain_tiff(
         tmp_path / "s.tif", IMAGE, resolution=(20000, 25000), resolutionunit="CENTIMETER"
     )

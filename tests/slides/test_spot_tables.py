@@ -34,7 +34,7 @@ def test_a_legacy_st_table_names_spots_by_array_and_knows_the_pitch(tmp_path: Pa
     assert table.notices == ()
 
 
-def test_spots_not_selected_are_left_out_and_told(tmp_path: Path) -> None:
+def test_spots_not_selected_are_left_out_with_a_notice(tmp_path: Path) -> None:
     table = read_spots(st_table(tmp_path / "s.tsv", selected=[1, 0, 1]))
     assert table.spots.ids == ("10x13", "12x14")
     assert "1 of 3 spots" in table.notices[0]
@@ -68,7 +68,7 @@ def test_counts_of_an_st_table_are_read_as_written(name: str, tmp_path: Path) ->
     assert adata.X.toarray().tolist() == [[1, 0, 2, 9], [4, 5, 0, 1]]
 
 
-def test_counts_given_beside_the_table_come_in_the_spots_order(tmp_path: Path) -> None:
+def test_counts_of_another_file_come_in_the_spots_order(tmp_path: Path) -> None:
     counts = counts_table(tmp_path / "c.tsv.gz")
     table = read_spots(st_table(tmp_path / "s.tsv"), measured_from=counts)
     assert table.measured is not None
@@ -140,8 +140,8 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_table_gives_one_clear_sentence(kind: str, tmp_path: Path) -> None:
-    make, said = BAD[kind]
-    with pytest.raises(UserError, match=said) as caught:
+    make, message = BAD[kind]
+    with pytest.raises(UserError, match=message) as caught:
         read_spots(make(tmp_path))
     assert str(caught.value).endswith(".")
 
@@ -160,7 +160,7 @@ def test_counts_of_another_section_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("\tA\tB\n1x1\t1\tmany\n", "text where counts"),
         ("\tA\tB\n1x1\t1\t\n", "empty cells"),
@@ -169,8 +169,8 @@ def test_counts_of_another_section_are_refused(tmp_path: Path) -> None:
         ("", "no table of counts|not a table of counts"),
     ],
 )
-def test_what_is_no_table_of_counts_is_refused(text: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_is_no_table_of_counts_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
         read_measured(write(tmp_path / "c.tsv", text))
 
 

@@ -88,7 +88,7 @@ def test_overlapping_regions_give_each_spot_once_and_none_off_the_slide() -> Non
 
 
 @pytest.mark.parametrize(
-    ("area", "spacing", "said"),
+    ("area", "spacing", "message"),
     [
         ([shapely.box(10, 10, 20, 20)], 100, "No spot fits"),
         ([], 100, "No region is drawn"),
@@ -96,8 +96,8 @@ def test_overlapping_regions_give_each_spot_once_and_none_off_the_slide() -> Non
         ([shapely.box(0, 0, 1e5, 1e5)], 1, "larger spacing"),
     ],
 )
-def test_a_grid_without_spots_is_told(area: list, spacing: float, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_grid_without_spots_is_refused(area: list, spacing: float, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         grid_over(area, 0.5, spacing, 55)
 
 

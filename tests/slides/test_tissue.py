@@ -148,7 +148,7 @@ def test_an_outline_that_crosses_itself_is_mended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("no json", "not GeoJSON"),
         ('{"a": 1}', "not GeoJSON"),
@@ -158,14 +158,14 @@ def test_an_outline_that_crosses_itself_is_mended(tmp_path: Path) -> None:
         ('{"type": "FeatureCollection", "features": []}', "outlines no area"),
     ],
 )
-def test_regions_that_are_none_are_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_regions_that_are_none_are_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "r.geojson"
     path.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_regions(path)
 
 
-def test_a_missing_or_unwritable_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_unwritable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no file"):
         read_regions(tmp_path / "none.geojson")
     with pytest.raises(UserError, match="could not be written"):

@@ -36,7 +36,7 @@ COMMANDS: Final = (
 DESCRIPTION: Final = f"""\
 Predict spatial gene expression from H&E slides. {keys.RESEARCH_USE_ONLY}
 
-Exit code 0: done; 2: something you can put right, said in one sentence; 1: our fault; 130: cancelled.
+Exit code 0: done; 2: something you can put right, named in one sentence; 1: our fault; 130: cancelled.
 """
 
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = build_parser().parse_args(argv)
-    except SystemExit as stop:  # argparse has said what was wrong, or printed the help
+    except SystemExit as stop:  # argparse has printed what was wrong, or the help
         return stop.code if isinstance(stop.code, int) else USER_CAN_FIX
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would log, our sentence says
     return _run(args)

@@ -48,9 +48,9 @@ def list_encoders(args: argparse.Namespace) -> int:
     """Print all encoders, a line each."""
     from napari_flag.encoders.registry import list_encoders
 
-    told = [_tell(row) for row in list_encoders()]
+    described = [_describe(row) for row in list_encoders()]
     if args.json:
-        say_json(told)
+        say_json(described)
         return 0
     say_columns(
         [
@@ -61,7 +61,7 @@ def list_encoders(args: argparse.Namespace) -> int:
                 row["licence"] + (", must be asked for" if row["gated"] else ""),
                 row["where"] or "not on this computer",
             ]
-            for row in told
+            for row in described
         ]
     )
     return 0
@@ -73,22 +73,22 @@ def show_encoder(args: argparse.Namespace) -> int:
     from napari_flag.encoders.registry import find_encoder
 
     row = find_encoder(args.name)
-    told = _tell(row)
+    described = _describe(row)
     if args.json:
-        say_json(told)
+        say_json(described)
         return 0
-    here = f"{told['where']}: {told['path']}" if told["path"] else told["where"]
+    here = f"{described['where']}: {described['path']}" if described["path"] else described["where"]
     access = "must be asked for" if row.gated else "open"
     lines = [
         ["what", f"{row.title}, {row.about}"],
         ["licence", row.licence],
         ["access", f"{access}, {row.source}"],
-        ["features", str(row.dim) + (f" ({told['pooling']})" if "pooling" in told else "")],
-        ["tile", f"{row.tile_px} px at {row.mpp:g} µm/px ({told['tile_um']:.0f} µm)"],
+        ["features", str(row.dim) + (f" ({described['pooling']})" if "pooling" in described else "")],
+        ["tile", f"{row.tile_px} px at {row.mpp:g} µm/px ({described['tile_um']:.0f} µm)"],
     ]
     if row.recipe is not None:
         lines += [
-            ["seen", told["seen"]],
+            ["seen", described["seen"]],
             ["precision", f"{row.recipe.precision} on a GPU, float32 on a CPU"],
             ["code", "none from the hub is run"],
         ]
@@ -133,11 +133,11 @@ def _ask_consent(row: "EncoderRow") -> None:
         )
 
 
-def _tell(row: "EncoderRow") -> dict[str, Any]:
+def _describe(row: "EncoderRow") -> dict[str, Any]:
     """Return what is known of an encoder, and where its weights are on this computer."""
     from napari_flag.encoders.foundation.hub import find_weights
 
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "name": row.name,
         "title": row.title,
         "about": row.about,
@@ -151,13 +151,13 @@ def _tell(row: "EncoderRow") -> dict[str, Any]:
         "remote_code": False,
     }
     if row.recipe is None:
-        return told | {"where": row.source, "path": None}
+        return described | {"where": row.source, "path": None}
     found = find_weights(row)
     size = row.recipe.resize_px or row.recipe.crop_px
     cut = "" if size == row.recipe.crop_px else f", centre {row.recipe.crop_px} px"
     resized = "as it is" if size == row.tile_px else f"resized to {size} px ({row.recipe.interpolation})"
     pooling = getattr(row.recipe.architecture, "pooling", None)
-    return told | {
+    return described | {
         "repository": row.recipe.repository,
         "files": list(row.recipe.files),
         "seen": f"{resized}{cut}",

@@ -47,7 +47,7 @@ class ProgressLine:
         self._stage = ""
         self._written_at = -float("inf")
         self._drawn = False
-        self._said: set[str] = set()
+        self._written: set[str] = set()
 
     def __call__(self, step: Step) -> None:
         """Show `step`."""
@@ -63,9 +63,9 @@ class ProgressLine:
         self._draw(describe_step(step, left))
 
     def notice(self, sentence: str) -> None:
-        """Write a sentence that stays, once however often it is said."""
-        if sentence not in self._said:
-            self._said.add(sentence)
+        """Write a sentence that stays, once however often it comes."""
+        if sentence not in self._written:
+            self._written.add(sentence)
             self._clean()
             self._stream.write(f"Note: {sentence}\n")
             self._stream.flush()

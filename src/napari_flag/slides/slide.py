@@ -1,4 +1,4 @@
-"""Lazy pixels: what napari holds as one level of a multiscale image."""
+"""Slides: pixels of every pyramid level by window, and µm per pixel with its source."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

@@ -62,7 +62,7 @@ class Spots:
             raise ValueError(f"array has shape {self.array.shape}, expected {self.xy.shape}")
         if len(set(self.ids)) != len(self.ids):
             raise UserError(
-                "The spot table names some spots twice, so results could not be told apart; "
+                "The spot table names some spots twice, so their results could not be distinguished; "
                 "make the spot ids unique."
             )
         if not np.isfinite(self.xy).all():
@@ -473,6 +473,6 @@ def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
         )
     table = replace(table, measured=measured[rows[rows >= 0]].copy())
     if missing:
-        said = f"{missing} of {len(rows)} spots have no counts in {source.name}."
-        return table.noticing(said)
+        notice = f"{missing} of {len(rows)} spots have no counts in {source.name}."
+        return table.noticing(notice)
     return table

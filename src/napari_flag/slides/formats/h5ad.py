@@ -107,8 +107,8 @@ def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
     obs, xy = obs.iloc[rows], xy[rows]
     scale = 1.0
     if slide is not None:
-        scale, said = _scaling(h5ad, slide).fit(slide, xy, h5ad.path)
-        notices += said
+        scale, scaled = _scaling(h5ad, slide).fit(slide, xy, h5ad.path)
+        notices += scaled
     array = _array(obs)
     technology, diameter, pitch = _technology(h5ad, obs, array)
     lattice = _lattice(h5ad, array)

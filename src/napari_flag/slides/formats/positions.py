@@ -96,8 +96,8 @@ def _in_use(frame: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
         if column in frame.columns:
             keep = numbers(frame, (column,), path)[:, 0] > 0
             out = int((~keep).sum())
-            said = f"{out} of {len(frame)} spots of {path.name} are not {column} and left out."
-            return frame[keep], (said,) if out else ()
+            notice = f"{out} of {len(frame)} spots of {path.name} are not {column} and left out."
+            return frame[keep], (notice,) if out else ()
     return frame, ()
 
 

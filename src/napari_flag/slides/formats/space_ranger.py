@@ -86,8 +86,8 @@ def read_space_ranger(folder: Folder, slide: "Slide | None") -> SpotTable:
     xy = numbers(frame, ("pxl_col_in_fullres", "pxl_row_in_fullres"), folder.positions)
     scale = 1.0
     if slide is not None:
-        scale, said = _scaling(folder.spatial, factors).fit(slide, xy, folder.outs)
-        notices += said
+        scale, scaled = _scaling(folder.spatial, factors).fit(slide, xy, folder.outs)
+        notices += scaled
     size = factors.get("bin_size_um")
     lattice: Lattice = "square" if size else "hex"
     spots = Spots(

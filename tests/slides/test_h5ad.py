@@ -89,7 +89,7 @@ def test_a_file_of_several_slides_gives_the_one_at_hand(tmp_path: Path) -> None:
         read_spots(tmp_path / "many.h5ad")
 
 
-def test_an_encoding_newer_than_the_installed_anndata_is_told(tmp_path: Path) -> None:
+def test_an_encoding_newer_than_the_installed_anndata_is_refused(tmp_path: Path) -> None:
     annotated().write_h5ad(tmp_path / "new.h5ad")
     with h5py.File(tmp_path / "new.h5ad", "a") as file:
         file["obs"].attrs["encoding-version"] = "99.0"
