@@ -1,4 +1,4 @@
-"""Build the wheel and hold that what the program needs is inside; then look at the install.
+"""Build the wheel, check that it holds what the program needs, then check the installation.
 
 ``python tools/check_wheel.py`` exits with 1 and one sentence when something is missing.
 """

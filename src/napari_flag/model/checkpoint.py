@@ -52,7 +52,7 @@ class Checkpoint:
     genes
         Gene symbols in the order of the model's outputs.
     card
-        The data card: title, tissue, patients, sections, array {technology, pitch_um, diameter_um},
+        The data card: title, tissue, patients, sections, array {technology, pitch_um, diameter_um, lattice},
         um_per_px, encoder {name, licence, fingerprint of a foundation encoder}, split, seed, command,
         held_out_scores, licence, not_for, and the sampler chosen on validation sections
         {solver, steps, samples}.

@@ -51,7 +51,11 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
         "sections": [slide.entry.name for slide in training.slides],
         "patients": sorted({slide.entry.patient for slide in training.slides}),
         "spots": sum(len(slide.spots) for slide in training.slides),
-        "array": {"pitch_um": first.spots.pitch_um, "diameter_um": first.spots.diameter_um},
+        "array": {
+            "pitch_um": first.spots.pitch_um,
+            "diameter_um": first.spots.diameter_um,
+            "lattice": first.spots.lattice,
+        },
         "um_per_px": first.mpp,
         "encoder": _encoder(config.store, first.entry.name, data),
         "seed": config.fit.seed,
