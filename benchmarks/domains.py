@@ -25,7 +25,7 @@ from flag_training.methods import Method, blinded, controls
 from flag_training.methods.controls import Pasted
 from flag_training.methods.floors import LEARNED_FLOORS
 from napari_flag import keys
-from napari_flag.analysis.compare import spot_neighbours
+from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import dense
 from napari_flag.cli.terminal import ProgressLine
 from napari_flag.prediction_file import read_prediction

@@ -13,7 +13,8 @@ import pytest
 from flag_training.config import read_config
 from flag_training.stages.fit import states_name
 from napari_flag import keys
-from napari_flag.analysis.compare import compare, measured_counts
+from napari_flag.analysis.compare import compare
+from napari_flag.analysis.truth import measured_counts
 from napari_flag.encoders.features import _cache_file
 from napari_flag.model.checkpoint import Checkpoint, find_weights
 from napari_flag.prediction import predict_slide

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from napari_flag.figures.section import section_of
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
 from napari_flag.figures.agreement import draw_named_moran, draw_overlaps
 from napari_flag.figures.heat_maps import draw_predicted_coexpression, draw_triangles
-from napari_flag.figures.section import section_of
 from napari_flag.figures.spot_maps import draw_gene_maps, draw_labels, draw_overview
 from napari_flag.figures.style import house_style
 from napari_flag.statistics.coexpression import gene_correlations, gene_order

@@ -9,7 +9,7 @@ from napari_flag.errors import UserError
 from napari_flag.progress import finish
 from napari_flag.statistics import moran as auto
 from napari_flag.statistics import neighbours
-from napari_flag.statistics.moran import q_values
+from napari_flag.statistics.multiple_testing import q_values
 
 
 def square(rows: int, cols: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from flag_training.methods.controls import Pasted
 from flag_training.methods.floors import Ridge, RidgeWithResidual, SlideMean
 from flag_training.stages.fit import fit
 from napari_flag import keys
-from napari_flag.analysis.compare import METRICS
+from napari_flag.analysis.scores import METRICS
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import find_fault, read_prediction
 from napari_flag.progress import finish

@@ -338,7 +338,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import Plan
     from flag_training.sweep import best_first, check_sections, read_grid, sweep
-    from napari_flag.analysis.compare import METRICS
+    from napari_flag.analysis.scores import METRICS
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
 

@@ -16,7 +16,7 @@ from flag_training.config import RunConfig
 from flag_training.methods import Method, blinded, controls
 from flag_training.stages.fit import fit, states_name, tile_encoder
 from napari_flag import keys
-from napari_flag.analysis.compare import score_values
+from napari_flag.analysis.scores import score_values
 from napari_flag.errors import UserError
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.flag import Context, Flag

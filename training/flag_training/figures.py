@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from napari_flag import keys
+from napari_flag.analysis.compare import Section, section_of
 from napari_flag.errors import UserError
-from napari_flag.figures.section import Section, section_of
 from napari_flag.figures.style import COLOURS, GREY
 from napari_flag.prediction_file import read_prediction
 from napari_flag.statistics.accuracy import FloatArray

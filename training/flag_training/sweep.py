@@ -15,7 +15,7 @@ import numpy as np
 from flag_training.config import RunConfig
 from flag_training.evaluate import Fold, Plan, Scores, draw, fingerprint, fold_cohort, folds_of, keep, score
 from flag_training.stages.fit import fit, states_name
-from napari_flag.analysis.compare import METRICS
+from napari_flag.analysis.scores import METRICS
 from napari_flag.errors import UserError
 from napari_flag.model.config import FlagConfig
 from napari_flag.progress import Step, Steps

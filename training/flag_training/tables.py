@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from flag_training.evaluate import SHUFFLED, TURNED, Plan, Record
-from napari_flag.analysis.compare import METRICS
+from napari_flag.analysis.scores import METRICS
 from napari_flag.errors import UserError
 
 KINDS: Final = {

@@ -1,31 +1,42 @@
-"""Which genes rise and fall together: the correlations of a choice of genes, ordered for a heat map.
+"""Which genes rise and fall together, in prediction and measurement: correlations for heat maps, and GSC.
 
-Holds no Qt.
+Correlations of the prediction are over all its spots; GSC, which compares, cuts both to what was measured.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_flag import keys
-from napari_flag.analysis.spatial import known_truth
+from napari_flag.analysis.truth import (
+    MEASURED,
+    PREDICTED,
+    Extent,
+    Numbers,
+    extent_of,
+    matrix_of,
+    measured_extent,
+)
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
+from napari_flag.statistics.accuracy import FloatArray, composition, constant_genes
+from napari_flag.statistics.coexpression import (
+    correlations_for_gsc,
+    gene_correlations,
+    gene_order,
+    gene_structure_correlation,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-
-MOST_GENES: Final = 3000
-"""GSC of all genes needs a table of all their pairs; beyond this it would take gigabytes."""
 FEWEST: Final = 2
 """A correlation needs two genes."""
+ALIKE: Final = 0.7
+"""Genes whose values correlate this much over the spots would show the same map twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +46,19 @@ class Together:
     Parameters
     ----------
     genes
-        In the order shown: that of the clustering of the truth, of the prediction where there is none.
-    predicted, measured
-        (G, G) Pearson correlations; `measured` is None without truth.
+        In the order shown: that of the clustering of the truth, then those not measured; without truth, that
+        of the clustering of the prediction.
+    predicted
+        (G, G) Pearson correlations over all spots of the prediction.
+    measured
+        (G, G) Pearson correlations over the spots that were measured, NaN for genes that were not; None
+        without truth, or where fewer than two of the genes were measured.
     gsc, gsc_all
-        Gene structure correlation of these genes, and of all genes of the prediction; NaN where not
-        defined (no truth, below three genes, more than `MOST_GENES`).
-    spots
-        How many spots they were computed over.
+        Gene structure correlation of these genes, and of all genes, over the spots and genes that were
+        measured; NaN where not defined (no truth, below three genes, above
+        `statistics.coexpression.MOST_GENES`).
+    spots, spots_measured, genes_measured
+        How many spots the prediction has; over how many spots, and how many of these genes, GSC was computed.
     depth
         Whether each spot's depth (its mean over all genes) was left in.
     """
@@ -53,6 +69,8 @@ class Together:
     gsc: float
     gsc_all: float
     spots: int
+    spots_measured: int
+    genes_measured: int
     depth: bool = True
 
     def table(self) -> "pd.DataFrame":
@@ -106,29 +124,27 @@ def correlate(
     UserError
         When fewer than two of them are in the prediction.
     """
-    from napari_flag.statistics import accuracy, coexpression
-
     columns = adata.var_names.get_indexer([g for g in dict.fromkeys(genes) if g in adata.var_names])
     if len(columns) < FEWEST:
         raise UserError(
             f"The prediction has {len(columns)} of these {len(genes)} genes, and a correlation needs two; "
             "choose another gene set."
         )
-    known = known_truth(adata)
-    if known is not None:
-        columns = columns[known[1][columns]] if known[1][columns].sum() >= FEWEST else columns
-    spots = np.ones(adata.n_obs, bool) if known is None else known[0]
-    with_truth = known is not None and bool(known[1][columns].all())
     yield Step("Correlating genes", 0, 3, "parts")
-    predicted = coexpression.gene_correlations(_block(adata.X, spots, columns, depth=depth))
-    measured, gsc = None, float("nan")
-    if with_truth:
-        truth = _block(adata.layers[keys.MEASURED], spots, columns, depth=depth)
-        measured = coexpression.gene_correlations(truth)
-        silent = accuracy.constant_genes(truth)
-        gsc = coexpression.gene_structure_correlation(predicted, measured, silent)
+    predicted = gene_correlations(_block(adata, PREDICTED, extent_of(adata, PREDICTED), columns, depth=depth))
     yield Step("Correlating genes", 1, 3, "parts")
-    order = coexpression.gene_order(predicted if measured is None else measured)
+    extent = measured_extent(adata)
+    there = np.zeros(len(columns), bool) if extent is None else np.isin(columns, extent.genes)
+    measured, gsc, order = None, float("nan"), None
+    if extent is not None and there.sum() >= FEWEST:
+        truth = _block(adata, MEASURED, extent, columns[there], depth=depth)
+        gsc = _gsc(_block(adata, PREDICTED, extent, columns[there], depth=depth), truth)
+        known = gene_correlations(truth)
+        measured = np.full(predicted.shape, np.nan)
+        measured[np.ix_(there, there)] = known
+        order = np.append(np.flatnonzero(there)[gene_order(known)], np.flatnonzero(~there))
+    if order is None:
+        order = gene_order(predicted)
     yield Step("Correlating genes", 2, 3, "parts")
     if overall is None:
         overall = gsc_of_all(adata, depth=depth)
@@ -138,25 +154,92 @@ def correlate(
         measured=None if measured is None else measured[np.ix_(order, order)],
         gsc=gsc,
         gsc_all=overall,
-        spots=int(spots.sum()),
+        spots=adata.n_obs,
+        spots_measured=0 if extent is None else len(extent.spots),
+        genes_measured=int(there.sum()),
         depth=depth,
     )
 
 
 def gsc_of_all(adata: "AnnData", *, depth: bool = True) -> float:
-    """Return GSC over all genes measured; NaN without truth or with more than `MOST_GENES`."""
-    from napari_flag.statistics import accuracy, coexpression
-
-    known = known_truth(adata)
-    if known is None or known[1].sum() > MOST_GENES:
+    """Return GSC over all genes measured; NaN where not defined, as `Together.gsc_all`."""
+    extent = measured_extent(adata)
+    if extent is None:
         return float("nan")
-    columns = np.flatnonzero(known[1])
-    truth = _block(adata.layers[keys.MEASURED], known[0], columns, depth=depth)
-    return coexpression.gene_structure_correlation(
-        coexpression.gene_correlations(_block(adata.X, known[0], columns, depth=depth)),
-        coexpression.gene_correlations(truth),
-        accuracy.constant_genes(truth),
+    guess, truth = (_block(adata, s, extent, extent.genes, depth=depth) for s in (PREDICTED, MEASURED))
+    return _gsc(guess, truth)
+
+
+def _gsc(guess: FloatArray, truth: FloatArray) -> float:
+    return gene_structure_correlation(
+        correlations_for_gsc(guess), correlations_for_gsc(truth), constant_genes(truth)
     )
+
+
+def _block(adata: "AnnData", source: str, extent: Extent, columns: Numbers, *, depth: bool) -> FloatArray:
+    """Return (n, G) values of `columns` over the spots of `extent`; depth is the mean over its genes."""
+    matrix = matrix_of(adata, source)
+    if depth:
+        return Extent(extent.spots, columns).cut(matrix)
+    return composition(extent.cut(matrix))[:, np.searchsorted(extent.genes, columns)]
+
+
+def compare_structures(
+    truth: FloatArray, others: Mapping[str, FloatArray], *, depth: bool = True
+) -> tuple[FloatArray, dict[str, tuple[FloatArray, float]]]:
+    """Correlate genes in the truth and in several answers, all in the order of the truth's clustering.
+
+    Parameters
+    ----------
+    truth
+        (n, G) log2(count + 1); genes constant in it are left out.
+    others
+        Name → (n, G) of the same spots and genes.
+    depth
+        Leave each spot's mean over the genes in.
+
+    Returns
+    -------
+    tuple
+        (g, g) correlations of the truth; and name → (g, g) correlations and their GSC with the truth.
+    """
+    kept = ~constant_genes(truth)
+
+    def correlations(values: FloatArray) -> FloatArray:
+        return gene_correlations((values if depth else composition(values))[:, kept])
+
+    true = correlations(truth)
+    order = gene_order(true)
+    here, none = np.ix_(order, order), np.zeros(len(order), bool)
+    found = {}
+    for name, values in others.items():
+        other = correlations(values)
+        found[name] = other[here], gene_structure_correlation(other, true, none)
+    return true[here], found
+
+
+def pick_unlike(adata: "AnnData", source: str, ranked: Numbers, count: int) -> list[int]:
+    """Return the first `count` genes of a ranking that are unlike those before them.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    source
+        Whose values are compared: `truth.PREDICTED` or `truth.MEASURED`.
+    ranked
+        (m,) int64 columns of `adata`, which the source has values of.
+    count
+        How many; where fewer are unlike each other, the first of the others fill up.
+    """
+    values = Extent(extent_of(adata, source).spots, ranked).cut(matrix_of(adata, source))
+    among = gene_correlations(values)
+    places: list[int] = []
+    for place in range(len(ranked)):
+        if len(places) < count and all(among[place, other] < ALIKE for other in places):
+            places.append(place)
+    places += [place for place in range(len(ranked)) if place not in places][: count - len(places)]
+    return [int(ranked[place]) for place in places]
 
 
 def sets_within(
@@ -166,16 +249,3 @@ def sets_within(
     known = set(genes)
     found = {name: (tuple(g for g in members if g in known), len(members)) for name, members in sets.items()}
     return {name: members for name, members in found.items() if len(members[0]) >= FEWEST}
-
-
-def _block(
-    matrix: Any, spots: npt.NDArray[np.bool_], columns: npt.NDArray[Any], *, depth: bool
-) -> FloatArray:
-    """Return (n, G) values of `spots` and `columns`; the mean taken away is over all genes known there."""
-    from napari_flag.analysis.truth import dense
-
-    chosen: FloatArray = dense(matrix[:, columns])[spots].astype(np.float64)
-    if depth:
-        return chosen
-    mean: FloatArray = np.nanmean(dense(matrix)[spots], axis=1, keepdims=True, dtype=np.float64)
-    return chosen - mean

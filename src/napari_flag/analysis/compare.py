@@ -1,187 +1,49 @@
-"""The metrics of one set of predicted values against the truth, with intervals and a table per gene."""
+"""A prediction compared with its truth on the spots and genes that both have."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.analysis.scores import Scores, predicted_moran, score_values, scoring
+from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import (
+    MEASURED,
+    Extent,
     Match,
+    Numbers,
     Unmatched,
     dense,
+    extent_of,
     find_unmatched,
     match_names,
+    measured_counts,
     shared_counts,
 )
 from napari_flag.errors import UserError
-from napari_flag.prediction_file import (
-    array_coordinates,
-    find_fault,
-    provenance,
-    slide_name,
-    stated_lattice,
-    trained_on,
-)
+from napari_flag.prediction_file import find_fault, slide_name, trained_on
 from napari_flag.progress import Step, Steps, finish
-from napari_flag.statistics import accuracy, bootstrap, coexpression, moran, neighbours
-from napari_flag.statistics.bootstrap import Interval
+from napari_flag.statistics import accuracy, bootstrap, calibration
+from napari_flag.statistics.coexpression import MOST_GENES
+from napari_flag.statistics.moran import moran_i
 from napari_flag.statistics.neighbours import Neighbours
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from anndata import AnnData
 
 
-METRICS: Final = ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude")
-PARTS: Final = 7
-"""Steps of scoring: the table, the metrics, and five intervals."""
-COLUMNS: Final = (
-    "gene", "pcc", "cpcc", "spearman", "mse", "amplitude", "moran_predicted", "moran_measured", "mean",
-)  # fmt: skip
-"""Of the table per gene."""
-RANKED_AT_ONCE: Final = 256
-"""Genes ranked between two signs of life."""
-MOST_GENES: Final = 6000
-"""GSC needs tables of all pairs of genes, 290 MB each at this number; above it is left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The metrics of one set of predicted values (``X`` or the one sample).
-
-    Parameters
-    ----------
-    values
-        Metric name (see `METRICS`) → value; NaN where it is not defined.
-    intervals
-        Metric name → 95 % bootstrap interval; amplitude has none.
-    genes_constant_in_truth
-        Genes left out of every correlation.
-    genes_predicted_constant
-        Genes that scored 0 for it.
-    """
-
-    values: dict[str, float]
-    intervals: dict[str, Interval]
-    genes_constant_in_truth: int
-    genes_predicted_constant: int
-
-
-def score_values(
-    guess: accuracy.FloatArray,
-    truth: accuracy.FloatArray,
-    neighbours: Neighbours,
-    blocks: npt.NDArray[np.int64],
-    genes: list[str],
-    seed: int,
-) -> "tuple[Scores, pd.DataFrame]":
-    """Return what `scoring` ends with, without its signs of life."""
-    return finish(scoring(guess, truth, neighbours, blocks, genes, seed))
-
-
-def scoring(
-    guess: accuracy.FloatArray,
-    truth: accuracy.FloatArray,
-    neighbours: Neighbours,
-    blocks: npt.NDArray[np.int64],
-    genes: list[str],
-    seed: int,
-    stage: str = "Scoring",
-) -> "Steps[tuple[Scores, pd.DataFrame]]":
-    """Compute the metrics of one set of values, their intervals, and the table per gene.
-
-    Parameters
-    ----------
-    guess, truth
-        (n, G) float64 log2(count + 1), predicted and measured, of the same spots and genes.
-    neighbours
-        First-ring graph of the spots.
-    blocks
-        (n,) block of neighbouring spots that each spot is drawn with in the bootstrap.
-    genes
-        G names.
-    seed
-        Of the bootstrap.
-    stage
-        What the steps call it.
-    """
-    unseen = accuracy.constant_genes(truth)
-    pure_guess, pure_truth = accuracy.composition(guess), accuracy.composition(truth)
-    yield Step(stage, 0, PARTS, "parts")
-    table = yield from _gene_table(guess, truth, pure_guess, pure_truth, neighbours, genes, stage)
-    yield Step(stage, 1, PARTS, "parts")
-    clustered = table.moran_predicted.to_numpy(), table.moran_measured.to_numpy()
-    paired = slice(len(genes) if len(genes) <= MOST_GENES else 0)
-    first, second = (coexpression.gene_correlations(values[:, paired]) for values in (guess, truth))
-    values = {
-        "PCC": accuracy.mean_over_genes(table.pcc.to_numpy()),
-        "MSE": float(table.mse.mean()),
-        "GSC": coexpression.gene_structure_correlation(first, second, unseen[paired]),
-        "SSC": moran.spatial_structure_correlation(*clustered, unseen),
-        "cPCC": accuracy.mean_over_genes(table.cpcc.to_numpy()),
-        "amplitude": accuracy.median_over_genes(table.amplitude.to_numpy()),
-    }
-    random = [np.random.default_rng([seed, k]) for k in range(5)]
-    drawing: dict[str, Callable[[], Interval]] = {
-        "PCC": lambda: bootstrap.pcc_interval(guess, truth, blocks, random[0]),
-        "MSE": lambda: bootstrap.mse_interval(guess, truth, blocks, random[1]),
-        "GSC": lambda: bootstrap.gsc_interval(first, second, unseen[paired], random[2]),
-        "SSC": lambda: bootstrap.ssc_interval(*clustered, unseen, random[3]),
-        "cPCC": lambda: bootstrap.pcc_interval(pure_guess, pure_truth, blocks, random[4]),
-    }
-    ends: dict[str, Interval] = {}
-    for name, draw in drawing.items():
-        yield Step(stage, 2 + len(ends), PARTS, "parts")
-        ends[name] = draw()
-    yield Step(stage, PARTS, PARTS, "parts")
-    silent = accuracy.constant_genes(guess) & ~unseen
-    return Scores(values, ends, int(unseen.sum()), int(silent.sum())), table
-
-
-def _gene_table(
-    guess: accuracy.FloatArray,
-    truth: accuracy.FloatArray,
-    pure_guess: accuracy.FloatArray,
-    pure_truth: accuracy.FloatArray,
-    neighbours: Neighbours,
-    genes: list[str],
-    stage: str,
-) -> "Steps[pd.DataFrame]":
-    import pandas as pd
-
-    parts: dict[str, Callable[[], accuracy.FloatArray]] = {
-        "pcc": lambda: accuracy.gene_pearson(guess, truth),
-        "cpcc": lambda: accuracy.gene_pearson(pure_guess, pure_truth),
-        "mse": lambda: accuracy.gene_mse(guess, truth),
-        "amplitude": lambda: accuracy.gene_amplitude(guess, truth),
-        "moran_predicted": lambda: moran.moran_i(guess, neighbours.weights),
-        "moran_measured": lambda: moran.moran_i(truth, neighbours.weights),
-        "mean": lambda: truth.mean(axis=0),
-    }
-    found: dict[str, Any] = {"gene": genes}
-    for name, compute in parts.items():
-        yield Step(stage, 0, PARTS, "parts")
-        found[name] = compute()
-    spearman = []
-    for start in range(0, len(genes), RANKED_AT_ONCE):
-        yield Step(stage, 0, PARTS, "parts")
-        here = slice(start, start + RANKED_AT_ONCE)
-        spearman.append(accuracy.gene_spearman(guess[:, here], truth[:, here]))
-    found["spearman"] = np.concatenate(spearman)
-    return pd.DataFrame(found)[list(COLUMNS)]
-
-
 HALF: Final = 0.5
-ALL: Final = slice(None)
+"""Share of the predicted spots below which the measured table is doubted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A prediction held against the truth of one slide.
+    """A prediction compared with the truth of one slide.
 
     Parameters
     ----------
@@ -191,7 +53,8 @@ class Comparison:
         "X" → `Scores` of the mean of the joint samples, "sample" → of one of them.
     tables
         "X" and "sample" → one row per gene in the order of the prediction: gene, pcc, cpcc,
-        spearman, mse, amplitude, moran_predicted, moran_measured, mean (measured).
+        spearman, mse, amplitude, moran_predicted (over all spots of the prediction), moran_compared (over the
+        spots compared, which SSC correlates with the next), moran_measured, mean (measured).
     neighbours
         Which graph Moran's I used.
     trained_on_this_slide
@@ -232,7 +95,7 @@ class Comparison:
 
 
 def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comparison:
-    """Return what `comparing` ends with, without its signs of life."""
+    """Return what `comparing` returns, without its progress steps."""
     return finish(comparing(predicted, measured, seed=seed))
 
 
@@ -269,16 +132,20 @@ def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> St
             f"Each of the {len(unseen)} shared genes has the same count in every measured spot, so "
             "there is nothing to compare; check that these are the counts of this section."
         )
-    neighbours = spot_neighbours(predicted, match.rows)
-    blocks = bootstrap.neighbouring_blocks(_xy(predicted)[match.rows])
-    genes = [str(gene) for gene in predicted.var_names[match.columns]]
+    extent = Extent(match.rows, match.columns)
+    neighbours = spot_neighbours(predicted, extent.spots)
+    blocks = _blocks(predicted, extent)
+    genes = [str(gene) for gene in predicted.var_names[extent.genes]]
     scores, tables = {}, {}
     for name, stage in (("X", "Scoring the mean"), ("sample", "Scoring one sample")):
         values = predicted.X if name == "X" else predicted.layers[keys.SAMPLE]
-        guess = dense(values)[np.ix_(match.rows, match.columns)].astype(np.float64)
-        scores[name], tables[name] = yield from scoring(
-            guess, truth, neighbours, blocks, genes, seed, stage=stage
+        scores[name], table = yield from scoring(
+            extent.cut(values), truth, neighbours, blocks, genes, seed, stage=stage
         )
+        everywhere = predicted_moran(predicted, values, extent, table)[extent.genes]
+        table = table.rename(columns={"moran_predicted": "moran_compared"})
+        table.insert(table.columns.get_loc("moran_compared"), "moran_predicted", everywhere)
+        tables[name] = table
     trained = trained_on(predicted)
     return Comparison(
         slide=slide_name(predicted),
@@ -334,23 +201,9 @@ def _notices(
     return tuple(notices)
 
 
-def spot_neighbours(adata: "AnnData", rows: npt.NDArray[Any] | slice = ALL) -> Neighbours:
-    """Return which spots are neighbours, from the array where it is known and else from distances.
-
-    Parameters
-    ----------
-    adata
-        With ``obsm["spatial"]``; the lattice is read where napari-flag predicted it.
-    rows
-        Which of its spots, as mask or positions.
-    """
-    array = array_coordinates(adata)
-    known = None if array is None else array[rows]
-    return neighbours.find_neighbours(_xy(adata)[rows], known, stated_lattice(adata))
-
-
-def _xy(predicted: "AnnData") -> accuracy.FloatArray:
-    return np.asarray(predicted.obsm[keys.SPATIAL], dtype=np.float64)
+def _blocks(adata: "AnnData", extent: Extent) -> Numbers:
+    """Return the block of neighbouring spots that each spot is drawn with in the bootstrap."""
+    return bootstrap.neighbouring_blocks(np.asarray(adata.obsm[keys.SPATIAL], np.float64)[extent.spots])
 
 
 def _known(value: float) -> float | None:
@@ -360,7 +213,7 @@ def _known(value: float) -> float | None:
 NAMED: Final = 5
 """Names listed of what could not be compared."""
 NO_TRUTH: Final = (
-    "No measured expression lies beside this prediction, so there is nothing to compare it with; "
+    "This prediction has no measured expression, so there is nothing to compare it with; "
     "choose the counts of the same section to see scores."
 )
 
@@ -414,64 +267,29 @@ def agree(adata: "AnnData", measured: "AnnData | None" = None) -> Steps[Agreemen
 def _mismatches(comparison: "Comparison") -> tuple[str, ...]:
     """Say what was not measured (what was only measured is no fault), and where nothing fits."""
     left = comparison.unmatched
-    told = []
+    sentences = []
     for names, what, whole in (
         (left.genes_only_predicted, "genes", comparison.genes),
         (left.spots_only_predicted, "spots", comparison.spots),
     ):
         if names:
             more = ", …" if len(names) > NAMED else ""
-            told.append(
+            sentences.append(
                 f"{len(names):,} of {len(names) + whole:,} predicted {what} were not measured, so they "
                 f"are left out: {', '.join(names[:NAMED])}{more}"
             )
     low, high = comparison.scores["X"].intervals["PCC"]
     if low <= 0.0:  # never where there is no interval: NaN is not below anything
-        told.append(
-            f"Prediction and measurement do not go together (PCC between {low:.2f} and {high:.2f}); check "
+        sentences.append(
+            f"Prediction and measurement do not agree (PCC between {low:.2f} and {high:.2f}); check "
             "that the counts are of this slide and its spots named alike."
         )
-    return tuple(told)
-
-
-def measured_counts(adata: "AnnData") -> "AnnData":
-    """Return the raw counts behind ``layers["measured"]``, without spots and genes never measured.
-
-    Parameters
-    ----------
-    adata
-        A prediction whose layer holds log2(count + 1), NaN where not measured.
-
-    Raises
-    ------
-    UserError
-        When the layer is empty, or partly empty where it should hold counts.
-    """
-    from anndata import AnnData
-
-    from napari_flag.analysis.truth import dense
-
-    values = dense(adata.layers[keys.MEASURED]).astype(np.float64)
-    known = np.isfinite(values)
-    spots, genes = known.any(axis=1), known.any(axis=0)
-    if not spots.any():
-        raise UserError(
-            "The measured layer of this prediction is empty, so there is nothing to compare it with; "
-            "choose the counts of the same section."
-        )
-    # float32 holds log2(count + 1) to a ten-thousandth of a count, so rounding brings counts back
-    counts = np.rint(np.exp2(values[np.ix_(spots, genes)]) - 1.0)
-    found = AnnData(counts)
-    found.obs_names, found.var_names = adata.obs_names[spots], adata.var_names[genes]
-    return found
+    return tuple(sentences)
 
 
 def _alone(adata: "AnnData") -> "Steps[pd.DataFrame]":
     """Return gene, mean, Moran's I and mean spread of every predicted gene."""
     import pandas as pd
-
-    from napari_flag.analysis.truth import dense
-    from napari_flag.statistics.moran import moran_i
 
     yield Step("Describing the prediction", 0, None)
     values = dense(adata.X).astype(np.float64)
@@ -485,101 +303,80 @@ def _alone(adata: "AnnData") -> "Steps[pd.DataFrame]":
     return pd.DataFrame(numbers)
 
 
-FEWEST_SPOTS: Final = 3
-SECTION_MOST_GENES: Final = 3000
-"""GSC needs a table of all pairs of genes; beyond this it would take gigabytes."""
-SECTION_PARTS: Final = 5
-
-
 @dataclass(frozen=True, slots=True)
-class GeneScore:
-    """Scores of one gene across the spots; NaN where the measurement is the same everywhere."""
-
-    pcc: float
-    moran_predicted: float
-    moran_measured: float
-
-
-@dataclass(frozen=True, slots=True)
-class SectionScores:
-    """Scores of one section, read from ``X``; definitions in `napari_flag.statistics`.
+class Section:
+    """A prediction of one section beside its truth.
 
     Parameters
     ----------
-    overall
-        "PCC", "MSE", "GSC", "SSC" over all genes.
+    name
+        Of the section.
     genes
-        Scores of each gene.
-    spots
-        How many spots were compared.
-    neighbours
-        Which spots count as neighbours for Moran's I.
-    trained_on
-        Whether the weights have seen this section in training.
+        G symbols.
+    extent
+        Which spots and genes of the prediction were measured.
+    truth, predicted, sample
+        (n, G) float64 log2(count + 1): measured, ``X``, and one joint sample.
+    spread
+        (n, G) ``layers["sd"]``, None where one sample was drawn.
+    moran_truth, moran_predicted
+        (G,) Moran's I on the array's first ring.
+    scores
+        The six metrics of ``X``.
     """
 
-    overall: dict[str, float]
-    genes: dict[str, GeneScore]
-    spots: int
-    neighbours: str
-    trained_on: bool
+    name: str
+    genes: tuple[str, ...]
+    extent: Extent
+    truth: accuracy.FloatArray
+    predicted: accuracy.FloatArray
+    sample: accuracy.FloatArray
+    spread: accuracy.FloatArray | None
+    moran_truth: accuracy.FloatArray
+    moran_predicted: accuracy.FloatArray
+    scores: dict[str, float]
+
+    def coverage(self, levels: "Sequence[float]") -> "tuple[calibration.Coverage, ...]":
+        """Return how often the truth lies within X ± z · sd at each nominal share; needs `spread`."""
+        assert self.spread is not None
+        return tuple(calibration.normal_coverage(self.predicted, self.spread, self.truth, levels))
 
 
-MEANING: Final = {
-    "PCC": "Pearson correlation of predicted and measured over spots, mean over genes (1 is best)",
-    "MSE": "Mean squared error of log2(count + 1) (0 is best)",
-    "GSC": "Do the same genes go together? Agreement of gene–gene correlations (1 is best; "
-    f"only computed up to {MOST_GENES:,} genes)",
-    "SSC": "Are the same genes clustered in space? Agreement of Moran's I (1 is best)",
-}
+def section_of(adata: "AnnData", comparison: Comparison | None = None) -> Section:
+    """Return the spots and genes of `adata` that have a truth, and what the pictures need of them.
 
+    Parameters
+    ----------
+    adata
+        A prediction with ``layers["measured"]`` (see `truth.attach_measured`).
+    comparison
+        Of the same prediction and truth, where it was made already; scores and Moran's I are its.
 
-def score_section(adata: Any) -> SectionScores | None:
-    """Return what `scoring_section` ends with, without its signs of life."""
-    return finish(scoring_section(adata))
-
-
-def scoring_section(adata: Any) -> Steps[SectionScores | None]:
-    """Score ``X`` against ``layers["measured"]``; None when there is nothing to compare."""
-    from napari_flag.statistics import accuracy, coexpression, moran
-
-    if keys.MEASURED not in adata.layers:
-        return None
-    guess, truth = _dense(adata.X), _dense(adata.layers[keys.MEASURED])
-    seen = np.asarray(np.isfinite(truth + guess).all(axis=1))
-    if seen.sum() < FEWEST_SPOTS:
-        return None
-    guess, truth = guess[seen], truth[seen]
-    unseen = accuracy.constant_genes(truth)
-    graph = spot_neighbours(adata, seen)
-    yield _step(0)
-    pcc = accuracy.gene_pearson(guess, truth)
-    yield _step(1)
-    clustered = [moran.moran_i(values, graph.weights) for values in (guess, truth)]
-    gsc = float("nan")
-    if len(unseen) <= SECTION_MOST_GENES:
-        together = []
-        for place, values in enumerate((guess, truth)):
-            yield _step(2 + place)
-            together.append(coexpression.gene_correlations(values))
-        yield _step(4)
-        gsc = coexpression.gene_structure_correlation(together[0], together[1], unseen)
-    overall = {
-        "PCC": accuracy.mean_over_genes(pcc),
-        "MSE": float(accuracy.gene_mse(guess, truth).mean()),
-        "GSC": gsc,
-        "SSC": moran.spatial_structure_correlation(clustered[0], clustered[1], unseen),
-    }
-    clustered[1][unseen] = np.nan
-    rows = zip(adata.var_names, pcc, *clustered, strict=True)
-    genes = {str(name): GeneScore(*map(float, numbers)) for name, *numbers in rows}
-    ours = bool(provenance(adata))
-    return SectionScores(overall, genes, int(seen.sum()), graph.description, ours and trained_on(adata))
-
-
-def _step(done: int) -> Step:
-    return Step("Scoring the section", done, SECTION_PARTS, "parts")
-
-
-def _dense(matrix: Any) -> npt.NDArray[np.float64]:
-    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, np.float64)
+    Raises
+    ------
+    UserError
+        When nothing was measured.
+    """
+    extent = extent_of(adata, MEASURED)
+    truth, predicted = extent.cut(adata.layers[keys.MEASURED]), extent.cut(adata.X)
+    symbols = tuple(str(gene) for gene in adata.var_names[extent.genes])
+    if comparison is None:
+        neighbours = spot_neighbours(adata, extent.spots)
+        scores, table = score_values(
+            predicted, truth, neighbours, _blocks(adata, extent), list(symbols), seed=0
+        )
+    else:
+        scores, table = comparison.scores["X"], comparison.tables["X"]
+    compared = "moran_compared" if "moran_compared" in table else "moran_predicted"
+    return Section(
+        name=slide_name(adata),
+        genes=symbols,
+        extent=extent,
+        truth=truth,
+        predicted=predicted,
+        sample=extent.cut(adata.layers[keys.SAMPLE]),
+        spread=extent.cut(adata.layers[keys.SPREAD]) if keys.SPREAD in adata.layers else None,
+        moran_truth=table.moran_measured.to_numpy(),
+        moran_predicted=table[compared].to_numpy(),
+        scores=scores.values,
+    )

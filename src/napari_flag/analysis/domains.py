@@ -1,19 +1,36 @@
-"""Spatial domains of a prediction and of its truth, and the labels that others gave the spots."""
+"""Spatial domains of a prediction and of its truth, and the labels that others gave the spots.
 
+A domain is a number from 1, the largest group of the truth (of the prediction, without truth) first; 0 is a
+spot without one.  Domains of the prediction are found in all its spots and genes, whatever was measured;
+only their numbers, and so their colours, follow those of the truth.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from napari_flag import keys
-from napari_flag.analysis.truth import MEASURED, PREDICTED, Numbers, known_of, sources, values_of
+from napari_flag.analysis.spatial import spot_neighbours
+from napari_flag.analysis.truth import (
+    MEASURED,
+    PREDICTED,
+    Numbers,
+    extent_of,
+    matrix_of,
+    measured_extent,
+    sources,
+)
+from napari_flag.formatting import number
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.labels import SpotLabels, read_labels
+from napari_flag.statistics import domains
+from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, relabel
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
-
-    from napari_flag.statistics.domains import Agreement
 
 
 LABELS: Final = "labels"
@@ -24,6 +41,57 @@ COLUMNS: Final = {PREDICTED: keys.DOMAIN, MEASURED: OF_TRUTH, LABELS: keys.LABEL
 """Source → ``obs`` column."""
 
 
+def find_domains(adata: "AnnData", source: str, *, method: str = "leiden", seed: int = 0) -> Steps[Numbers]:
+    """Find the spatial domains of one source.
+
+    Parameters
+    ----------
+    adata
+        A prediction; not changed.
+    source
+        `truth.PREDICTED`, in all spots and genes, or `truth.MEASURED`, in what was measured.
+    method
+        "leiden" or "k-means", with the settings of `statistics.domains.METHODS`.
+    seed
+        The same gives the same domains.
+
+    Returns
+    -------
+    array
+        (n,) int64 numbers from 1, the largest domain first; 0 where a spot was not measured.
+
+    Raises
+    ------
+    UserError
+        Below 10 spots, or when nothing was measured.
+    """
+    extent = extent_of(adata, source)
+    neighbours = spot_neighbours(adata, extent.spots)
+    values = extent.cut(matrix_of(adata, source))
+    numbers = np.zeros(adata.n_obs, np.int64)
+    numbers[extent.spots] = 1 + (
+        yield from domains.find_domains(values, neighbours, method=method, seed=seed)
+    )
+    return numbers
+
+
+def find_all(adata: "AnnData", *, method: str = "leiden", seed: int = 0) -> Steps[dict[str, Numbers]]:
+    """Find the domains of every source with enough spots, numbered alike; `adata` is not changed.
+
+    Returns
+    -------
+    dict
+        Source → as `find_domains`; empty below 10 spots.
+    """
+    found = {}
+    measured = measured_extent(adata)
+    known = {PREDICTED: adata.n_obs, MEASURED: 0 if measured is None else len(measured.spots)}
+    for source, spots in known.items():
+        if spots >= FEWEST_SPOTS:
+            found[source] = yield from find_domains(adata, source, method=method, seed=seed)
+    return number_alike(found)
+
+
 def find(adata: "AnnData", source: str, method: str) -> Steps[Numbers]:
     """Find the spatial domains of one source and write them into ``obs``.
 
@@ -31,55 +99,62 @@ def find(adata: "AnnData", source: str, method: str) -> Steps[Numbers]:
     ----------
     adata
         Changed: ``obs["domain"]`` of the prediction, ``obs["domain_measured"]`` of the truth, categories
-        "1", "2", … from the largest domain, empty where a spot was not measured.
-    source
-        `PREDICTED` or `MEASURED`.
-    method
-        "leiden" or "k-means", with the settings all reports use.
+        "1", "2", …, empty where a spot was not measured.  Where both are known, those of the prediction take
+        the numbers of the truth's they overlap most with, whichever was found first.
+    source, method
+        As `find_domains`.
 
     Returns
     -------
     array
-        (n,) int64 numbers from 1, 0 where a spot was not measured.
+        (n,) int64, the numbers written for `source`.
     """
-    from napari_flag.analysis.compare import spot_neighbours
-    from napari_flag.statistics.domains import find_domains
-
-    rows, columns = known_of(adata, source)
-    values = values_of(adata, source, rows, columns)
-    labels = yield from find_domains(values, spot_neighbours(adata, rows), method=method)
-    numbers = np.zeros(adata.n_obs, np.int64)
-    numbers[rows] = labels + 1
-    other = read_domains(adata, MEASURED if source == PREDICTED else PREDICTED)
-    if other is not None:
-        numbers = _numbered_like(numbers, other)
-    write_domains(adata, source, numbers)
-    return numbers
+    found = {source: (yield from find_domains(adata, source, method=method))}
+    other = MEASURED if source == PREDICTED else PREDICTED
+    before = read_domains(adata, other)
+    if before is not None:
+        found[other] = before
+    for name, numbers in number_alike(found).items():
+        found[name] = numbers
+        write_domains(adata, name, numbers)
+    return found[source]
 
 
-def _numbered_like(numbers: Numbers, other: Numbers) -> Numbers:
-    """Give domains the numbers, and so the colours, of those of the other source they overlap most with."""
-    from napari_flag.statistics.domains import relabel
+def number_alike(found: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """Return domains by source; those of the prediction take the numbers of the truth's they overlap with.
 
-    seen = (numbers > 0) & (other > 0)
-    if not seen.any():
-        return numbers
-    renamed = dict(zip(numbers[seen].tolist(), relabel(numbers[seen], other[seen]).tolist(), strict=True))
-    free = max(*renamed.values(), int(other.max()))
-    for number in np.unique(numbers[numbers > 0]).tolist():
-        if number not in renamed:
-            free += 1
-            renamed[number] = free
-    return np.array([renamed.get(number, 0) for number in numbers.tolist()], np.int64)
+    Domains that overlap with none of the truth's take the numbers after, from the largest.
+    """
+    if not {PREDICTED, MEASURED} <= set(found):
+        return dict(found)
+    measured, seen = found[MEASURED], found[PREDICTED] > 0
+    numbers = np.zeros_like(found[PREDICTED])
+    numbers[seen] = 1 + domains.largest_first(found[PREDICTED][seen])
+    both = (numbers > 0) & (measured > 0)
+    if both.any():
+        renamed = dict(
+            zip(numbers[both].tolist(), relabel(numbers[both], measured[both]).tolist(), strict=True)
+        )
+        free = max(*renamed.values(), int(measured.max()))
+        for number in np.unique(numbers[seen]).tolist():
+            if number not in renamed:
+                free += 1
+                renamed[number] = free
+        numbers = np.array([renamed.get(number, 0) for number in numbers.tolist()], np.int64)
+    return {**found, PREDICTED: numbers}
 
 
 def write_domains(adata: "AnnData", source: str, numbers: Numbers) -> None:
     """Write (n,) domain numbers, 0 for none, into ``obs``, as scanpy writes clusters."""
+    adata.obs[COLUMNS[source]] = as_categories(numbers)
+
+
+def as_categories(numbers: Numbers) -> "pd.Categorical":
+    """Return domain numbers as the categories that occur, "1", "2", …, missing where the number is 0."""
     import pandas as pd
 
     names = [str(number) for number in range(1, int(numbers.max(initial=0)) + 1)]
-    written = pd.Categorical.from_codes((numbers - 1).tolist(), categories=names)
-    adata.obs[COLUMNS[source]] = written
+    return pd.Categorical.from_codes((numbers - 1).tolist(), categories=names).remove_unused_categories()
 
 
 def read_domains(adata: "AnnData", source: str) -> Numbers | None:
@@ -93,20 +168,78 @@ def read_domains(adata: "AnnData", source: str) -> Numbers | None:
 
 
 def domain_names(adata: "AnnData", source: str) -> tuple[str, ...]:
-    """Return what the domains or labels are called in ``obs``, in the order of `read_domains`' numbers."""
-    names = adata.obs[COLUMNS[source]].astype("category").cat.categories.astype(str)
+    """Return what the domains or labels are called in ``obs``, in the order of `read_domains`' numbers.
+
+    Domains named by numbers from 1 keep them: "1" to the largest, whether a spot has it or not.
+    """
+    column = adata.obs[COLUMNS[source]].astype("category").cat
+    names = column.categories.astype(str)
+    if source != LABELS and len(names) and all(name.isdecimal() and int(name) for name in names):
+        return tuple(str(number) for number in range(1, max(map(int, names)) + 1))
     return tuple(sorted(names, key=lambda text: (not text.isdecimal(), len(text) * text.isdecimal(), text)))
 
 
-def domain_agreement(adata: "AnnData") -> "Agreement | None":
-    """Return how far domains of prediction and truth agree, over spots that have both, or None."""
-    from napari_flag.statistics.domains import agreement
+def domain_agreement(adata: "AnnData") -> Agreement | None:
+    """Return how far domains of prediction and truth in ``obs`` agree, or None where one is missing."""
+    return agreement_of(read_domains(adata, PREDICTED), read_domains(adata, MEASURED))
 
-    both = [read_domains(adata, source) for source in (PREDICTED, MEASURED)]
-    if both[0] is None or both[1] is None:
+
+def agreement_of(first: Numbers | None, second: Numbers | None) -> Agreement | None:
+    """Return how far two groupings agree over the spots that have both (above 0), None without any."""
+    if first is None or second is None:
         return None
-    seen = (both[0] > 0) & (both[1] > 0)
-    return agreement(both[0][seen], both[1][seen]) if seen.any() else None
+    both = (first > 0) & (second > 0)
+    return agreement(first[both], second[both]) if both.any() else None
+
+
+def write_labels(adata: "AnnData", labels: SpotLabels) -> dict[str, Agreement]:
+    """Write what others called the spots into ``obs["label"]``, and say how far the domains agree with it.
+
+    Parameters
+    ----------
+    adata
+        Changed: "label" is categorical, missing where a spot has no label.
+    labels
+        As `slides.labels.read_labels` reads them.
+
+    Returns
+    -------
+    dict
+        ``obs`` column of domains, as `write_structure` writes them → agreement over the spots that have both;
+        without the columns that are not there.
+
+    Raises
+    ------
+    UserError
+        When no spot has a label.
+    """
+    import pandas as pd
+
+    found = labels.of(list(adata.obs_names))
+    adata.obs[keys.LABEL] = pd.Categorical([str(label) or None for label in found])
+    return label_agreement(adata)
+
+
+def label_agreement(adata: "AnnData", found: Mapping[str, Numbers] | None = None) -> dict[str, Agreement]:
+    """Return how far domains agree with the labels in ``obs``, as `write_labels` does; empty without labels.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    found
+        Source → (n,) domain numbers; None takes those in ``obs``.
+    """
+    if keys.LABEL not in adata.obs:
+        return {}
+    labels = read_domains(adata, LABELS)
+    agreements = {}
+    for source in (PREDICTED, MEASURED):
+        numbers = read_domains(adata, source) if found is None else found.get(source)
+        known = agreement_of(numbers, labels)
+        if known is not None:
+            agreements[COLUMNS[source]] = known
+    return agreements
 
 
 def read_for(adata: "AnnData", path: Path) -> Steps[SpotLabels]:
@@ -124,24 +257,22 @@ def read_for(adata: "AnnData", path: Path) -> Steps[SpotLabels]:
 
 
 def find_missing(adata: "AnnData", method: str) -> Steps[None]:
-    """Find the domains of every source that has none yet, so that labels can be held against them."""
+    """Find the domains of every source that has none yet, so that labels can be compared with them."""
     for source in sources(adata):
         if read_domains(adata, source) is None:
             yield from find(adata, source, method)
 
 
-def told_agreement(adata: "AnnData") -> str:
+def describe_labels(adata: "AnnData") -> str:
     """Return how many spots are labelled, and how far the domains found agree with it; "" without labels."""
-    from napari_flag.analysis.structure import label_agreement
-
     if keys.LABEL not in adata.obs:
         return ""
     labelled = int(adata.obs[keys.LABEL].notna().sum())
     found = label_agreement(adata)
-    told = [
-        f"{word} ARI {found[COLUMNS[source]].ari:.2f}, NMI {found[COLUMNS[source]].nmi:.2f}"
+    described = [
+        f"{word} ARI {number(found[COLUMNS[source]].ari)}, NMI {number(found[COLUMNS[source]].nmi)}"
         for source, word in ((PREDICTED, "prediction"), (MEASURED, "truth"))
         if COLUMNS[source] in found
     ]
     counted = f"{labelled:,} of {adata.n_obs:,} spots are labelled"
-    return f"{counted}. Domains to labels: {'; '.join(told)}." if told else f"{counted}."
+    return f"{counted}. Domains to labels: {'; '.join(described)}." if described else f"{counted}."

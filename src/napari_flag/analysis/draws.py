@@ -1,9 +1,8 @@
 """Several joint draws of one slide: drawing more, and keeping them with the prediction.
 
 The model says not one expression for a slide but which ones are plausible together.  A draw is one of them;
-what all draws share is what the slide says, where they part is what it leaves open.  Draw 1 is
+what all draws share is what the slide says, where they differ is what it leaves open.  Draw 1 is
 ``layers["sample"]``, the others are ``layers["sample_2"]`` and so on; they are saved with the prediction.
-Holds no Qt.
 """
 
 from collections.abc import Iterator
@@ -15,10 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.analysis.compare import SECTION_MOST_GENES
+from napari_flag.analysis.spatial import spot_neighbours
+from napari_flag.analysis.truth import MEASURED, PREDICTED, dense, extent_of, matrix_of, measured_extent
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import provenance, spots_of
 from napari_flag.progress import Step, Steps
+from napari_flag.statistics import accuracy
+from napari_flag.statistics.accuracy import FloatArray
+from napari_flag.statistics.coexpression import (
+    correlations_for_gsc,
+    gene_structure_correlation,
+    upper_triangle,
+)
+from napari_flag.statistics.moran import moran_i, spatial_structure_correlation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,10 +102,8 @@ def count(adata: "AnnData") -> int:
     return number
 
 
-def draws(adata: "AnnData") -> Iterator[npt.NDArray[np.float64]]:
+def draws(adata: "AnnData") -> Iterator[FloatArray]:
     """Yield the (n, G) values of each draw."""
-    from napari_flag.analysis.truth import dense
-
     for number in range(1, count(adata) + 1):
         yield dense(adata.layers[layer_of(number)]).astype(np.float64)
 
@@ -142,13 +148,13 @@ def draw_more(request: DrawRequest) -> Steps[int]:
     from napari_flag.analysis.truth import dense
     from napari_flag.prediction import predict_slide
 
-    adata, told = request.adata, provenance(request.adata)
+    adata, made = request.adata, provenance(request.adata)
     yield Step("Loading model", 0, None)
     checkpoint = _checkpoint(request)
     spots, slide = spots_of(adata), request.slide
-    mpp = told.get(keys.MPP)
+    mpp = made.get(keys.MPP)
     if mpp and slide.mpp != mpp:
-        slide = slide.with_mpp(float(mpp), str(told.get(keys.MPP_SOURCE, "")))
+        slide = slide.with_mpp(float(mpp), str(made.get(keys.MPP_SOURCE, "")))
     first = count(adata) + 1
     for number in (1, *range(first, request.upto + 1)):
         drawing = predict_slide(
@@ -157,8 +163,8 @@ def draw_more(request: DrawRequest) -> Steps[int]:
             checkpoint,
             genes=[str(gene) for gene in adata.var_names],
             samples=1,
-            steps=int(told[keys.STEPS]) if keys.STEPS in told else None,
-            seed=int(told.get(keys.SEED, 0)) + number - 1,
+            steps=int(made[keys.STEPS]) if keys.STEPS in made else None,
+            seed=int(made.get(keys.SEED, 0)) + number - 1,
             device=request.device,
             cache=request.cache,
         )
@@ -172,7 +178,7 @@ def draw_more(request: DrawRequest) -> Steps[int]:
 
 
 def _called(steps: "Steps[AnnData]", what: str) -> "Steps[AnnData]":
-    """Pass `steps` on under another name, without previews and notices, which the first run told."""
+    """Pass `steps` on under another name, without previews and notices, which the first run gave."""
     try:
         while True:
             step = next(steps)
@@ -187,8 +193,8 @@ def _called(steps: "Steps[AnnData]", what: str) -> "Steps[AnnData]":
 def _checkpoint(request: DrawRequest) -> "Checkpoint":
     from napari_flag.model.checkpoint import Checkpoint, find_weights
 
-    told = provenance(request.adata)
-    name, expected = str(told.get(keys.WEIGHTS_NAME, "")), told.get(keys.WEIGHTS_HASH)
+    made = provenance(request.adata)
+    name, expected = str(made.get(keys.WEIGHTS_NAME, "")), made.get(keys.WEIGHTS_HASH)
     checkpoint = Checkpoint.load(request.weights or find_weights(name))
     if expected and checkpoint.sha256 != expected:
         raise UserError(
@@ -206,8 +212,6 @@ def _checkpoint(request: DrawRequest) -> "Checkpoint":
 
 def _check_same(adata: "AnnData", again: "AnnData") -> None:
     """Refuse to go on where draw 1 does not come out as it stands in the file."""
-    from napari_flag.analysis.truth import dense
-
     off = float(np.abs(dense(adata.layers[keys.SAMPLE]) - dense(again.layers[keys.SAMPLE])).max())
     if off > SAME:
         raise UserError(
@@ -231,60 +235,49 @@ class DrawNumbers:
     table
         One row per draw: PCC, GSC and SSC against the truth where there is one, else against ``X``.
     against
-        `TRUTH` or `MEAN`, what `table` holds the draws against.
+        `TRUTH` or `MEAN`, what `table` compares the draws with.
     between
-        "PCC", "GSC", "SSC" of two draws held against each other, mean over all pairs.
+        "PCC", "GSC", "SSC" of two draws compared with each other, mean over all pairs.
     moran
-        (K, G) Moran's I of each gene in each draw.
+        (K, G) Moran's I of each gene in each draw, over all spots.
     """
 
     table: "pd.DataFrame"
     against: str
     between: dict[str, float]
-    moran: npt.NDArray[np.float64]
+    moran: FloatArray
 
 
 def compare_draws(adata: "AnnData") -> Steps[DrawNumbers]:
-    """Hold the draws of `adata` against the truth (or their mean), and against one another.
+    """Compare the draws of `adata` with the truth (or their mean), and with one another.
 
     Parameters
     ----------
     adata
-        With at least one draw; spots that were not measured are left out of the comparison with truth.
+        With at least one draw.  The comparison with the truth is over what was measured; draws are compared
+        with one another over all spots and genes.
     """
     import pandas as pd
 
-    from napari_flag.analysis.compare import spot_neighbours
-    from napari_flag.analysis.truth import dense
-    from napari_flag.statistics.coexpression import upper_triangle
-
     yield Step("Comparing draws", 0, None)
-    measured = dense(adata.layers[keys.MEASURED]) if keys.MEASURED in adata.layers else None
-    known = None if measured is None else np.isfinite(measured)
-    if known is None or not known.any():
-        rows, columns = np.arange(adata.n_obs), np.arange(adata.n_vars)
-        reference, against = dense(adata.X), MEAN
-    else:
-        rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
-        assert measured is not None
-        reference, against = measured, TRUTH
-    here = np.ix_(rows, columns)
-    weights = spot_neighbours(adata, rows).weights
-    base = _Structure.of(reference[here].astype(np.float64), weights)
+    measured = measured_extent(adata)
+    against, source = (MEAN, PREDICTED) if measured is None else (TRUTH, MEASURED)
+    extent = measured or extent_of(adata, PREDICTED)
+    everywhere, there = spot_neighbours(adata).weights, spot_neighbours(adata, extent.spots).weights
+    base = _Structure.of(extent.cut(matrix_of(adata, source)), there)
     found, moran, pairs = [], [], {name: _MeanOfPairs() for name in METRICS}
     for number, values in enumerate(draws(adata), start=1):
         yield Step("Comparing draws", number - 1, count(adata), "draws")
-        one = _Structure.of(values[here], weights)
-        found.append({"draw": str(number), **one.against(base)})
+        one = _Structure.of(values, everywhere)
+        here = one if extent.is_all_of(adata) else _Structure.of(extent.cut(values), there)
+        found.append({"draw": str(number), **here.against(base)})
         moran.append(one.moran)
         pairs["PCC"].add(one.values)
         pairs["SSC"].add(one.moran[:, None])
-        if one.together is not None:
-            pairs["GSC"].add(upper_triangle(one.together)[:, None])
-    everywhere = np.full((len(moran), adata.n_vars), np.nan)
-    everywhere[:, columns] = moran
+        if len(one.correlations) == adata.n_vars:
+            pairs["GSC"].add(upper_triangle(one.correlations)[:, None])
     between = {name: pair.mean() for name, pair in pairs.items()} if len(found) > 1 else {}
-    return DrawNumbers(pd.DataFrame(found), against, between, everywhere)
+    return DrawNumbers(pd.DataFrame(found), against, between, np.array(moran).reshape(-1, adata.n_vars))
 
 
 class _MeanOfPairs:
@@ -294,11 +287,11 @@ class _MeanOfPairs:
     """
 
     def __init__(self) -> None:
-        self._total: npt.NDArray[np.float64] | None = None
+        self._total: FloatArray | None = None
         self._squares: Any = 0.0
         self._arrays = 0
 
-    def add(self, values: npt.NDArray[np.float64]) -> None:
+    def add(self, values: FloatArray) -> None:
         """Add one (m, columns) array; a column that is constant in it correlates 0."""
         z = values - values.mean(axis=0)
         length = np.sqrt((z * z).sum(axis=0))
@@ -321,39 +314,28 @@ class _MeanOfPairs:
 
 @dataclass(frozen=True, slots=True)
 class _Structure:
-    """Values of one draw, their gene–gene correlations (None for very many genes) and Moran's I."""
+    """Values of one draw, their gene–gene correlations (empty for very many genes) and Moran's I."""
 
-    values: npt.NDArray[np.float64]
-    together: npt.NDArray[np.float64] | None
-    moran: npt.NDArray[np.float64]
+    values: FloatArray
+    correlations: FloatArray
+    moran: FloatArray
 
     @classmethod
-    def of(cls, values: npt.NDArray[np.float64], weights: Any) -> "_Structure":
-        from napari_flag.statistics import coexpression, moran
-
-        few = values.shape[1] <= SECTION_MOST_GENES
-        together = coexpression.gene_correlations(values) if few else None
-        return cls(values, together, moran.moran_i(values, weights))
+    def of(cls, values: FloatArray, weights: Any) -> "_Structure":
+        return cls(values, correlations_for_gsc(values), moran_i(values, weights))
 
     def against(self, other: "_Structure") -> dict[str, float]:
         """Return PCC, GSC and SSC with `other` as the truth."""
-        from napari_flag.statistics import accuracy, coexpression, moran
-
         unseen = accuracy.constant_genes(other.values)
-        gsc = float("nan")
-        if self.together is not None and other.together is not None:
-            gsc = coexpression.gene_structure_correlation(self.together, other.together, unseen)
         return {
             "PCC": accuracy.mean_over_genes(accuracy.gene_pearson(self.values, other.values)),
-            "GSC": gsc,
-            "SSC": moran.spatial_structure_correlation(self.moran, other.moran, unseen),
+            "GSC": gene_structure_correlation(self.correlations, other.correlations, unseen),
+            "SSC": spatial_structure_correlation(self.moran, other.moran, unseen),
         }
 
 
 def gene_between(adata: "AnnData", gene: str) -> float:
     """Return the mean Pearson correlation of `gene` between two draws; NaN for fewer than two."""
-    from napari_flag.analysis.truth import dense
-
     column = [int(adata.var_names.get_loc(gene))]
     names, layers = [layer_of(number) for number in range(1, count(adata) + 1)], adata.layers
     if len(names) < 2:

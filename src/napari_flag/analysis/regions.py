@@ -1,7 +1,6 @@
 """What tells a region from the rest of the section: genes, gene sets, and whether the truth agrees.
 
-Everything is computed on the prediction and, where it was measured, on the truth of the same spots.
-Holds no Qt.
+Numbers of the prediction are over all its spots and genes; those of the measurement over what was measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,25 +10,28 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag.analysis.truth import MEASURED, PREDICTED, known_of, sources, values_of
+from napari_flag.analysis.truth import MEASURED, PREDICTED, Extent, extent_of, matrix_of, sources
 from napari_flag.progress import Step, Steps
+from napari_flag.statistics.markers import FEWEST_SPOTS, Overlap, differential_genes, overlap_at
+from napari_flag.statistics.multiple_testing import q_values
 
 if TYPE_CHECKING:
     import pandas as pd
     import shapely
     from anndata import AnnData
 
-    from napari_flag.statistics.markers import Overlap
-
 
 BoolArray = npt.NDArray[np.bool_]
 TOPS: Final = (20, 50)
-"""How many first genes of prediction and truth are held against each other."""
+"""How many first genes of prediction and truth are compared."""
 LEVEL: Final = 0.05
 """False discovery rate at which a gene counts as differential for the gene sets."""
 FEWEST_GENES: Final = 5
 """Where fewer genes pass `LEVEL`, gene sets are sought among none: chance alone would fill them."""
 GENES_AT_ONCE: Final = 64
+"""Genes ranked between two progress steps."""
+SHOWN: Final = ["gene", "inside", "outside", "difference", "score", "q"]
+"""Columns of one source in `RegionNumbers.genes`, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class RegionNumbers:
         gene, and for each source at hand: inside_*, outside_* (means, log2(count + 1)), difference_*,
         score_* (Wilcoxon's z) and q_*; NaN where a gene was not measured.
     rankings
-        Source → genes, those most raised in the region first.
+        Source → genes, those most raised in the region first.  Without the measurement where fewer than two
+        spots inside, or outside, were measured.
     overlaps
         Shared by the first 20 and 50 of prediction and truth; empty without truth.
     spots
@@ -51,7 +54,7 @@ class RegionNumbers:
 
     genes: "pd.DataFrame"
     rankings: dict[str, tuple[str, ...]]
-    overlaps: "tuple[Overlap, ...]"
+    overlaps: tuple[Overlap, ...]
     spots: dict[str, tuple[int, int]]
 
     def raised(self, source: str) -> tuple[str, ...]:
@@ -76,15 +79,17 @@ def compare_regions(adata: "AnnData", inside: BoolArray, outside: BoolArray | No
     UserError
         When a region holds too few spots, or a spot lies in both.
     """
-    from napari_flag.statistics.markers import overlap_at
-
     rest = ~inside if outside is None else outside
     whole: pd.DataFrame | None = None
     rankings, spots = {}, {}
     for source in sources(adata):
-        found, counted = yield from _one_source(adata, source, inside, rest)
-        rankings[source], spots[source] = tuple(found["gene"]), counted
-        named = found.rename(columns=lambda name: name if name == "gene" else f"{name}_{source}")  # noqa: B023
+        counted = _count(extent_of(adata, source), inside, rest)
+        if source == MEASURED and min(counted) < FEWEST_SPOTS:
+            continue
+        ranked = yield from rank_genes(adata, source, inside, rest)
+        rankings[source], spots[source] = tuple(ranked["gene"]), counted
+        found = ranked.rename(columns={"mean_inside": "inside", "mean_outside": "outside"})[SHOWN]
+        named = found.rename(columns={name: f"{name}_{source}" for name in SHOWN[1:]})
         whole = named if whole is None else whole.merge(named, on="gene", how="left")
     assert whole is not None
     overlaps: tuple[Overlap, ...] = ()
@@ -93,29 +98,48 @@ def compare_regions(adata: "AnnData", inside: BoolArray, outside: BoolArray | No
     return RegionNumbers(whole, rankings, overlaps, spots)
 
 
-def _one_source(
-    adata: "AnnData", source: str, inside: BoolArray, outside: BoolArray
-) -> "Steps[tuple[pd.DataFrame, tuple[int, int]]]":
-    """Return the table of one source, clearest genes first, and how many spots were compared."""
+def _count(extent: Extent, inside: BoolArray, outside: BoolArray) -> tuple[int, int]:
+    return int(inside[extent.spots].sum()), int(outside[extent.spots].sum())
+
+
+def rank_genes(
+    adata: "AnnData", source: str, inside: BoolArray, outside: BoolArray | None = None
+) -> "Steps[pd.DataFrame]":
+    """Rank the genes of one source by how much higher they are inside a region than outside.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    source
+        `truth.PREDICTED`, over all spots and genes, or `truth.MEASURED`, over what was measured.
+    inside, outside
+        (n,) bool over the spots of `adata`; None takes all other spots.
+
+    Returns
+    -------
+    DataFrame
+        As `statistics.markers.differential_genes`.
+
+    Raises
+    ------
+    UserError
+        When a region holds too few spots, or a spot is in both.
+    """
     import pandas as pd
 
-    from napari_flag.statistics.markers import differential_genes
-    from napari_flag.statistics.moran import q_values
-
-    rows, columns = known_of(adata, source)
-    a, b = inside[rows], outside[rows]
-    genes = [str(gene) for gene in adata.var_names[columns]]
+    extent, matrix = extent_of(adata, source), matrix_of(adata, source)
+    rest = ~inside if outside is None else outside
+    a, b = inside[extent.spots], rest[extent.spots]
     parts = []
-    for start in range(0, len(genes), GENES_AT_ONCE):
-        yield Step(f"Comparing regions, {source}", start, len(genes), "genes")
-        here = columns[start : start + GENES_AT_ONCE]
-        values = values_of(adata, source, rows, here)
-        parts.append(differential_genes(values, genes[start : start + GENES_AT_ONCE], a, b))
+    for start in range(0, len(extent.genes), GENES_AT_ONCE):
+        yield Step(f"Comparing regions, {source}", start, len(extent.genes), "genes")
+        here = Extent(extent.spots, extent.genes[start : start + GENES_AT_ONCE])
+        names = [str(gene) for gene in adata.var_names[here.genes]]
+        parts.append(differential_genes(here.cut(matrix), names, a, b))
     table = pd.concat(parts, ignore_index=True)
     table["q"] = q_values(table["p"].to_numpy(np.float64))
-    table = table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
-    table = table.rename(columns={"mean_inside": "inside", "mean_outside": "outside"})
-    return table[["gene", "inside", "outside", "difference", "score", "q"]], (int(a.sum()), int(b.sum()))
+    return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
 def enrich(numbers: RegionNumbers, sets: Mapping[str, Sequence[str]]) -> "dict[str, pd.DataFrame]":

@@ -1,25 +1,75 @@
-"""Moran's I of every gene of a prediction, beside that of the truth where there is one.  Holds no Qt."""
+"""Which spots are neighbours, and how every gene clusters in space, in prediction and measurement."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.analysis.truth import (
+    PREDICTED,
+    dense,
+    extent_of,
+    gene_parts,
+    matrix_of,
+    measured_extent,
+)
+from napari_flag.prediction_file import array_coordinates, stated_lattice
 from napari_flag.progress import Step, Steps
+from napari_flag.statistics.accuracy import FloatArray, constant_genes
+from napari_flag.statistics.moran import moran_i, moran_test, spatial_structure_correlation
+from napari_flag.statistics.neighbours import Neighbours, find_neighbours
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
+ALL: Final = slice(None)
 
-GENES_AT_ONCE: Final = 512
-"""Genes of the truth widened at a time: 5,000 spots of them are 20 MB."""
+
+def spot_neighbours(adata: "AnnData", rows: npt.NDArray[Any] | slice = ALL) -> Neighbours:
+    """Return which spots are neighbours, from the array where it is known and else from distances.
+
+    Parameters
+    ----------
+    adata
+        With ``obsm["spatial"]``; the lattice is read where napari-flag predicted it.
+    rows
+        Which of its spots, as mask or positions.
+    """
+    array = array_coordinates(adata)
+    known = None if array is None else array[rows]
+    return find_neighbours(np.asarray(adata.obsm[keys.SPATIAL], np.float64)[rows], known, stated_lattice(adata))
+
+
+def gene_moran(
+    adata: "AnnData", source: str = PREDICTED, *, permutations: int = 0, seed: int = 0
+) -> Steps["pd.DataFrame"]:
+    """Test every gene of one source for clustering in space.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    source
+        `truth.PREDICTED`, over all its spots and genes, or `truth.MEASURED`, over what was measured.
+    permutations, seed
+        As `moran_test`, which this returns the table of, a row per gene of the source.
+
+    Raises
+    ------
+    UserError
+        When there are too few spots to test, or nothing was measured.
+    """
+    extent = extent_of(adata, source)
+    matrix = matrix_of(adata, source)
+    if not extent.is_all_of(adata):
+        matrix = matrix[extent.spots][:, extent.genes]
+    graph = spot_neighbours(adata, extent.spots)
+    return (yield from moran_test(matrix, graph.weights, permutations=permutations, seed=seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +131,7 @@ def score_spatially(adata: "AnnData", *, permutations: int = 0, seed: int = 0) -
     UserError
         When there are too few spots to test.
     """
-    from napari_flag.analysis.compare import spot_neighbours
-    from napari_flag.statistics.moran import moran_test
-
-    graph = spot_neighbours(adata)
-    tested = yield from moran_test(adata.X, graph.weights, permutations=permutations, seed=seed)
+    tested = yield from gene_moran(adata, permutations=permutations, seed=seed)
     measured, there, ssc, spots = yield from _against_truth(adata, tested["I"].to_numpy())
     return SpatialScores(
         genes=tuple(str(name) for name in adata.var_names),
@@ -96,57 +142,29 @@ def score_spatially(adata: "AnnData", *, permutations: int = 0, seed: int = 0) -
         ssc=ssc,
         spots=adata.n_obs,
         spots_measured=spots,
-        neighbours=graph.description,
+        neighbours=spot_neighbours(adata).description,
         permutations=permutations,
     )
-
-
-def known_truth(adata: "AnnData") -> tuple[BoolArray, BoolArray] | None:
-    """Return which (n,) spots and (G,) genes were measured, None where nothing was."""
-    if keys.MEASURED not in adata.layers:
-        return None
-    cells, genes = np.zeros(adata.n_obs, np.int64), np.zeros(adata.n_vars, bool)
-    for part in _parts(adata.n_vars):
-        known = np.isfinite(_dense(adata.layers[keys.MEASURED][:, part]))
-        cells += known.sum(axis=1)
-        genes[part] = known.any(axis=0)
-    spots = cells == genes.sum()
-    return (spots, genes) if spots.any() and genes.any() else None
 
 
 def _against_truth(
     adata: "AnnData", predicted: FloatArray
 ) -> Steps[tuple[FloatArray | None, FloatArray | None, float, int]]:
     """Return Moran's I of the truth and of ``X`` there, SSC, and the number of spots measured."""
-    from napari_flag.analysis.compare import spot_neighbours
-    from napari_flag.statistics.accuracy import constant_genes
-    from napari_flag.statistics.moran import moran_i, spatial_structure_correlation
-
-    known = known_truth(adata)
-    if known is None:
+    extent = measured_extent(adata)
+    if extent is None:
         return None, None, float("nan"), 0
-    spots, genes = known
+    spots = extent.spots
     weights = spot_neighbours(adata, spots).weights
     measured, there = np.full((2, adata.n_vars), np.nan)
-    silent = ~genes
-    for part in _parts(adata.n_vars):
+    silent = np.ones(adata.n_vars, bool)
+    for part in gene_parts(adata.n_vars):
         yield Step("Moran's I of the truth", part.start, adata.n_vars, "genes")
-        here = np.arange(part.start, part.stop)[genes[part]]
-        truth = _dense(adata.layers[keys.MEASURED][:, here])[spots]
+        here = extent.genes[(extent.genes >= part.start) & (extent.genes < part.stop)]
+        truth = dense(adata.layers[keys.MEASURED][:, here])[spots].astype(np.float64)
         measured[here], silent[here] = moran_i(truth, weights), constant_genes(truth)
-        there[here] = predicted[here] if spots.all() else moran_i(_dense(adata.X[:, here])[spots], weights)
+        whole = len(spots) == adata.n_obs
+        there[here] = predicted[here] if whole else moran_i(dense(adata.X[:, here])[spots], weights)
     ssc = spatial_structure_correlation(there, measured, silent)
     measured[silent] = np.nan
-    return measured, there, ssc, int(spots.sum())
-
-
-def _parts(n_genes: int) -> Iterator[slice]:
-    """Cut the genes into parts, which bounds memory."""
-    for start in range(0, n_genes, GENES_AT_ONCE):
-        yield slice(start, min(start + GENES_AT_ONCE, n_genes))
-
-
-def _dense(matrix: Any) -> FloatArray:
-    from napari_flag.analysis.truth import dense
-
-    return dense(matrix).astype(np.float64)
+    return measured, there, ssc, len(spots)

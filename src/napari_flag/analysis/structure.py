@@ -1,24 +1,30 @@
-"""Tables in the layouts that squidpy and scanpy write and read."""
+"""Moran's I, domains and markers written into a prediction, where squidpy and scanpy look for them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from napari_flag import keys
-from napari_flag.analysis.compare import spot_neighbours
-from napari_flag.analysis.truth import dense
+from napari_flag.analysis.domains import COLUMNS, find_all, write_domains
+from napari_flag.analysis.regions import rank_genes
+from napari_flag.analysis.spatial import gene_moran, spot_neighbours
+from napari_flag.analysis.truth import (
+    MEASURED,
+    PREDICTED,
+    Numbers,
+    extent_of,
+    measured_extent,
+    values_of,
+)
 from napari_flag.errors import UserError
-from napari_flag.progress import Step, Steps
-from napari_flag.slides.formats.labels import SpotLabels
+from napari_flag.progress import Steps
 from napari_flag.statistics import gene_sets
-from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, find_domains, relabel
+from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.local_moran import CLASSES, local_moran
-from napari_flag.statistics.markers import differential_genes
-from napari_flag.statistics.moran import moran_test, q_values
+from napari_flag.statistics.multiple_testing import q_values
 from napari_flag.statistics.neighbours import Neighbours
 
 if TYPE_CHECKING:
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 
 FEWEST_IN_DOMAIN: Final = 5
 """Smaller domains have no markers worth naming."""
+ENDS: Final = {PREDICTED: "", MEASURED: keys.OF_MEASURED}
+"""Source → end of the keys of its results."""
 
 
 def as_squidpy(table: "pd.DataFrame", genes: Sequence[str]) -> "pd.DataFrame":
@@ -46,52 +54,58 @@ def as_squidpy(table: "pd.DataFrame", genes: Sequence[str]) -> "pd.DataFrame":
     return found.sort_values("I", ascending=False, kind="stable")
 
 
-def as_scanpy(
-    values: npt.NDArray[np.float64], genes: Sequence[str], labels: npt.NDArray[np.int64], layer: str | None
-) -> dict[str, Any]:
-    """Rank the genes of each domain against the rest, in the layout of scanpy's `rank_genes_groups`.
+def rank_domains(adata: "AnnData", source: str, numbers: Numbers) -> "Steps[dict[int, pd.DataFrame]]":
+    """Rank the genes of each domain against all other spots.
 
     Parameters
     ----------
-    values
-        (n, G) log2(count + 1).
-    genes
-        (G,) symbols.
-    labels
-        (n,) domains from 0; those of fewer than `FEWEST_IN_DOMAIN` spots, or of all, are left out.
-    layer
-        Name of the layer the values are from; None is ``X``.
+    adata
+        A prediction.
+    source
+        Whose values are ranked: `truth.PREDICTED` or `truth.MEASURED`.
+    numbers
+        (n,) domain of each spot from 1, 0 for none.  Domains of fewer than `FEWEST_IN_DOMAIN` spots, or of
+        nearly all, are left out.
+
+    Returns
+    -------
+    dict
+        Number → table of `regions.rank_genes`.
     """
+    there = numbers[extent_of(adata, source).spots]
+    ranked = {}
+    for number in np.unique(there[there > 0]).tolist():
+        if FEWEST_IN_DOMAIN <= (there == number).sum() <= len(there) - FEWEST_IN_DOMAIN:
+            ranked[number] = yield from rank_genes(adata, source, numbers == number)
+    return ranked
+
+
+def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str) -> dict[str, Any]:
+    """Return the tables of `rank_domains` in the layout of scanpy's `rank_genes_groups`."""
     columns = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
     ours = ("gene", "score", "difference", "p", "q")
     types = (object, np.float32, np.float32, np.float64, np.float64)
-    ranked = {
-        str(number + 1): differential_genes(values, genes, labels == number)
-        for number in np.unique(labels)
-        if FEWEST_IN_DOMAIN <= (labels == number).sum() <= len(labels) - FEWEST_IN_DOMAIN
-    }
+    genes = len(next(iter(ranked.values()))) if ranked else 0
     found: dict[str, Any] = {
         "params": {
-            "groupby": keys.DOMAIN + (keys.OF_MEASURED if layer == keys.MEASURED else ""),
+            "groupby": COLUMNS[source],
             "reference": "rest",
             "method": "wilcoxon",
             "use_raw": False,
-            "layer": layer,
+            "layer": keys.MEASURED if source == MEASURED else None,
             "corr_method": "benjamini-hochberg",
         }
     }
     for column, mine, kind in zip(columns, ours, types, strict=True):
-        record = np.empty(len(genes) if ranked else 0, dtype=[(name, kind) for name in ranked])
-        for name, table in ranked.items():
-            record[name] = table[mine].to_numpy()
+        record = np.empty(genes, dtype=[(str(number), kind) for number in ranked])
+        for number, table in ranked.items():
+            record[str(number)] = table[mine].to_numpy()
         found[column] = record
     return found
 
 
 FEWEST_MEMBERS: Final = 3
 """Gene sets with fewer genes here have no score."""
-
-Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +133,8 @@ class Settings:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """Some spots and genes of one matrix, and their graph."""
-
-    values: npt.NDArray[np.float64]
-    rows: npt.NDArray[np.int64]
-    genes: tuple[str, ...]
-    neighbours: Neighbours
-
-
 def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps[None]:
-    """Compute the structure of a prediction, and of the truth beside it, and write both into it.
+    """Compute the structure of a prediction, and of its measurement, and write both into it.
 
     ``obsp["spatial_connectivities"]`` and ``uns["spatial_neighbors"]``, the graph, unweighted, as squidpy
     builds it · ``uns["moranI"]``, as squidpy's table · ``obs["domain"]``, categories "1" (the largest) to
@@ -161,142 +165,46 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
             f"Local Moran's I was asked of {absent[0]}, which is not among the {adata.n_vars} genes here; "
             "choose genes of the table."
         )
-    whole = _layer(adata, adata.X)
-    moran = yield from moran_test(
-        whole.values, whole.neighbours.weights, permutations=chosen.permutations, seed=chosen.seed
-    )
-    labels = yield from _domains(whole, chosen)
-    written: dict[str, Any] = {keys.MORAN: as_squidpy(moran, whole.genes)}
-    obs: dict[str, Any] = {}
-    if keys.MEASURED in adata.layers:
-        truth = _layer(adata, adata.layers[keys.MEASURED])
-        moran = yield from moran_test(
-            truth.values, truth.neighbours.weights, permutations=chosen.permutations, seed=chosen.seed
-        )
-        written[keys.MORAN + keys.OF_MEASURED] = as_squidpy(moran, truth.genes)
-        theirs = yield from _domains(truth, chosen)
-        labels = _numbered_like(labels, theirs, truth.rows)
-        obs[keys.DOMAIN + keys.OF_MEASURED] = _categories(theirs, truth.rows, adata.n_obs)
-        yield Step("Finding marker genes", 0, 2, "tables")
-        markers = as_scanpy(truth.values, truth.genes, theirs, keys.MEASURED)
-        written |= {keys.MARKERS + keys.OF_MEASURED: markers} if has_groups(markers) else {}
-    obs[keys.DOMAIN] = _categories(labels, whole.rows, adata.n_obs)
-    yield Step("Finding marker genes", 1, 2, "tables")
-    markers = as_scanpy(whole.values, whole.genes, labels, None)
-    written |= {keys.MARKERS: markers} if has_groups(markers) else {}
-    obsm = yield from _local(adata, whole, chosen)
-    obsm[keys.GENE_SETS] = _set_scores(adata, whole, chosen)
+    neighbours = spot_neighbours(adata)
+    here = (PREDICTED,) if measured_extent(adata) is None else (PREDICTED, MEASURED)
+    written: dict[str, Any] = {}
+    for source in here:
+        moran = yield from gene_moran(adata, source, permutations=chosen.permutations, seed=chosen.seed)
+        names = [str(gene) for gene in adata.var_names[extent_of(adata, source).genes]]
+        written[keys.MORAN + ENDS[source]] = as_squidpy(moran, names)
+    found = yield from find_all(adata, method=chosen.method, seed=chosen.seed)
+    for source, numbers in found.items():
+        ranked = yield from rank_domains(adata, source, numbers)
+        if ranked:  # a table without domains cannot be stored as h5ad
+            written[keys.MARKERS + ENDS[source]] = as_scanpy(ranked, source)
+    values = values_of(adata, PREDICTED)
+    obsm = yield from _local(adata, values, neighbours, chosen)
+    obsm[keys.GENE_SETS] = _set_scores(adata, values, chosen)
     written[keys.STRUCTURE] = {
-        "neighbours": whole.neighbours.description,
+        "neighbours": neighbours.description,
         "domains": chosen.method,
         "permutations": chosen.permutations,
         "seed": chosen.seed,
     }
-    for name, column in obs.items():
-        adata.obs[name] = column
+    for source, numbers in found.items():
+        write_domains(adata, source, numbers)
     for name, table in obsm.items():
         adata.obsm[name] = table
     adata.uns.update(written)
-    _write_graph(adata, whole.neighbours)
+    _write_graph(adata, neighbours)
 
 
-def write_labels(adata: "AnnData", labels: SpotLabels) -> dict[str, Agreement]:
-    """Write what others called the spots into ``obs["label"]``, and hold the domains against it.
-
-    Parameters
-    ----------
-    adata
-        Changed: "label" is categorical, missing where a spot has no label.
-    labels
-        As `slides.labels.read_labels` reads them.
-
-    Returns
-    -------
-    dict
-        ``obs`` column of domains, as `write_structure` writes them → agreement over the spots that have both;
-        without the columns that are not there.
-
-    Raises
-    ------
-    UserError
-        When no spot has a label.
-    """
-    import pandas as pd
-
-    found = labels.of(list(adata.obs_names))
-    adata.obs[keys.LABEL] = pd.Categorical([str(label) or None for label in found])
-    return label_agreement(adata)
-
-
-def label_agreement(adata: "AnnData") -> dict[str, Agreement]:
-    """Hold the domains in ``obs`` against the labels there, as `write_labels` does; empty without labels."""
-    if keys.LABEL not in adata.obs:
-        return {}
-    labelled = ~adata.obs[keys.LABEL].isna().to_numpy()
-    labels = adata.obs[keys.LABEL].astype(str).to_numpy()
-    agreements = {}
-    for name in (keys.DOMAIN, keys.DOMAIN + keys.OF_MEASURED):
-        if name in adata.obs:
-            known = labelled & ~adata.obs[name].isna().to_numpy()
-            if known.any():
-                domains = adata.obs[name].astype(str).to_numpy()
-                agreements[name] = agreement(domains[known], labels[known])
-    return agreements
-
-
-def has_groups(markers: Mapping[str, Any]) -> bool:
-    """Tell whether any domain is in a table of `as_scanpy`; one without cannot be stored as h5ad."""
-    return bool(markers["names"].dtype.names)
-
-
-def _layer(adata: "AnnData", matrix: Any) -> _Layer:
-    """Return the spots and genes of a matrix that hold numbers."""
-    values = dense(matrix).astype(np.float64)
-    known = np.isfinite(values)
-    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
-    return _Layer(
-        values[np.ix_(rows, columns)],
-        rows,
-        tuple(str(gene) for gene in adata.var_names[columns]),
-        spot_neighbours(adata, rows),
-    )
-
-
-def _domains(layer: _Layer, settings: Settings) -> Steps[Labels]:
-    if len(layer.rows) < FEWEST_SPOTS:
-        return np.zeros(len(layer.rows), dtype=np.int64)
-    return (
-        yield from find_domains(layer.values, layer.neighbours, method=settings.method, seed=settings.seed)
-    )
-
-
-def _numbered_like(labels: Labels, theirs: Labels, rows: npt.NDArray[np.int64]) -> Labels:
-    """Return predicted domains numbered by the measured ones they overlap most with, where measured."""
-    unseen = np.setdiff1d(np.unique(labels), np.unique(labels[rows]))
-    renamed = np.full(int(labels.max()) + 1, -1, dtype=np.int64)
-    renamed[labels[rows]] = relabel(labels[rows], theirs)
-    renamed[unseen] = max(int(renamed.max()), int(theirs.max())) + 1 + np.arange(len(unseen))
-    return renamed[labels]
-
-
-def _categories(labels: Labels, rows: npt.NDArray[np.int64], n: int) -> "pd.Categorical":
-    import pandas as pd
-
-    codes = np.full(n, -1, dtype=np.int64)
-    codes[rows] = labels
-    names = [str(number + 1) for number in range(int(labels.max(initial=0)) + 1)]
-    return pd.Categorical.from_codes(codes.tolist(), categories=names).remove_unused_categories()
-
-
-def _local(adata: "AnnData", layer: _Layer, settings: Settings) -> Steps[dict[str, "pd.DataFrame"]]:
+def _local(
+    adata: "AnnData", values: FloatArray, neighbours: Neighbours, settings: Settings
+) -> Steps[dict[str, "pd.DataFrame"]]:
     import pandas as pd
 
     if not settings.local_genes:
         return {}
     strength, classes = {}, {}
     for gene in settings.local_genes:
-        column = layer.values[:, layer.genes.index(gene)]
-        found = yield from local_moran(column, layer.neighbours.weights, seed=settings.seed)
+        column = values[:, adata.var_names.get_loc(gene)]
+        found = yield from local_moran(column, neighbours.weights, seed=settings.seed)
         strength[gene] = found.I
         classes[gene] = pd.Categorical.from_codes(found.classes.tolist(), categories=list(CLASSES))
     return {
@@ -305,17 +213,18 @@ def _local(adata: "AnnData", layer: _Layer, settings: Settings) -> Steps[dict[st
     }
 
 
-def _set_scores(adata: "AnnData", layer: _Layer, settings: Settings) -> "pd.DataFrame":
+def _set_scores(adata: "AnnData", values: FloatArray, settings: Settings) -> "pd.DataFrame":
     import pandas as pd
 
     sets = gene_sets.bundled() if settings.sets is None else settings.sets
-    known = set(layer.genes)
+    genes = [str(gene) for gene in adata.var_names]
+    known = set(genes)
     scores = {}
     for name, members in sets.items():
         if len(known & set(members)) < FEWEST_MEMBERS:
             continue
         try:
-            scores[name] = gene_sets.score(layer.values, layer.genes, members)
+            scores[name] = gene_sets.score(values, genes, members)
         except UserError:  # a panel without other genes of its level: the table has no such column
             continue
     return pd.DataFrame(scores, index=adata.obs_names)

@@ -1,7 +1,13 @@
-"""Bring predicted and measured expression together: spots by id, genes by symbol."""
+"""What was measured of a prediction: matching spots and genes, and the one mask that every analysis uses.
 
+A prediction carries its measurement in ``layers["measured"]``, NaN where nothing was measured.  Whatever
+compares the two cuts both to one `Extent`; whatever is said of the prediction alone uses all its spots and
+genes.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +22,100 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+Numbers: TypeAlias = npt.NDArray[np.int64]
+
 FEWEST_SPOTS: Final = 3
 """A correlation needs three."""
+GENES_AT_ONCE: Final = 512
+"""Genes widened at a time: 5,000 spots of them are 20 MB."""
+PREDICTED, MEASURED = "predicted", "measured"
+"""The two sources of values; also the ends of the columns of `RegionNumbers.genes`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extent:
+    """The spots and genes of a prediction that a source has values for.
+
+    Parameters
+    ----------
+    spots, genes
+        (n,) and (G,) int64, rows and columns of the prediction in ascending order.
+    """
+
+    spots: Numbers
+    genes: Numbers
+
+    def cut(self, matrix: Any) -> FloatArray:
+        """Return the (n, G) float64 values of a (spots, genes) matrix of the prediction, dense or sparse."""
+        return dense(matrix[self.spots][:, self.genes]).astype(np.float64)
+
+    def is_all_of(self, adata: "AnnData") -> bool:
+        """Return whether no spot and no gene of `adata` is left out."""
+        return len(self.spots) == adata.n_obs and len(self.genes) == adata.n_vars
+
+
+def extent_of(adata: "AnnData", source: str) -> Extent:
+    """Return the spots and genes that `source` has values for.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    source
+        `PREDICTED`, all spots and genes, or `MEASURED`, as `measured_extent`.
+
+    Raises
+    ------
+    UserError
+        When nothing was measured.
+    """
+    if source == PREDICTED:
+        return Extent(np.arange(adata.n_obs), np.arange(adata.n_vars))
+    found = measured_extent(adata)
+    if found is None:
+        raise UserError(
+            "The measured layer of this prediction is empty, so there is nothing to compare it with; "
+            "choose the counts of the same section."
+        )
+    return found
+
+
+def measured_extent(adata: "AnnData") -> Extent | None:
+    """Return which spots and genes were measured: the one mask behind every score; None where none was.
+
+    A gene was measured where any spot has a value of it; a spot, where it has a value of each of those genes.
+    """
+    if keys.MEASURED not in adata.layers:
+        return None
+    layer = adata.layers[keys.MEASURED]
+    cells, genes = np.zeros(adata.n_obs, np.int64), np.zeros(adata.n_vars, bool)
+    for part in gene_parts(adata.n_vars):
+        known = np.isfinite(dense(layer[:, part]))
+        cells += known.sum(axis=1)
+        genes[part] = known.any(axis=0)
+    found = Extent(np.flatnonzero(cells == genes.sum()), np.flatnonzero(genes))
+    return found if len(found.spots) and len(found.genes) else None
+
+
+def gene_parts(n_genes: int) -> Iterator[slice]:
+    """Cut the genes into parts of `GENES_AT_ONCE`, which bounds memory."""
+    for start in range(0, n_genes, GENES_AT_ONCE):
+        yield slice(start, min(start + GENES_AT_ONCE, n_genes))
+
+
+def sources(adata: "AnnData") -> tuple[str, ...]:
+    """Return which sources `adata` has."""
+    return (PREDICTED, MEASURED) if keys.MEASURED in adata.layers else (PREDICTED,)
+
+
+def matrix_of(adata: "AnnData", source: str) -> Any:
+    """Return the (spots, genes) matrix of a source, dense or sparse: ``X`` or ``layers["measured"]``."""
+    return adata.X if source == PREDICTED else adata.layers[keys.MEASURED]
+
+
+def values_of(adata: "AnnData", source: str) -> FloatArray:
+    """Return the (n, G) float64 values of a source over its `extent_of`."""
+    return extent_of(adata, source).cut(matrix_of(adata, source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,31 +247,23 @@ def attach_measured(predicted: "AnnData", measured: "AnnData") -> Match:
     return match
 
 
-Numbers = npt.NDArray[np.int64]
-PREDICTED, MEASURED = "predicted", "measured"
-"""The two sources; also the ends of the columns of `RegionNumbers.genes`."""
+def measured_counts(adata: "AnnData") -> "AnnData":
+    """Return the raw counts behind ``layers["measured"]`` over `measured_extent`.
 
+    Parameters
+    ----------
+    adata
+        A prediction whose layer holds log2(count + 1), NaN where not measured.
 
-def sources(adata: "AnnData") -> tuple[str, ...]:
-    """Return which sources `adata` has."""
-    return (PREDICTED, MEASURED) if keys.MEASURED in adata.layers else (PREDICTED,)
+    Raises
+    ------
+    UserError
+        When nothing was measured.
+    """
+    from anndata import AnnData
 
-
-def known_of(adata: "AnnData", source: str) -> tuple[Numbers, Numbers]:
-    """Return the spots and the genes for which the source has values."""
-    if source == PREDICTED:
-        return np.arange(adata.n_obs), np.arange(adata.n_vars)
-    known = np.isfinite(dense(adata.layers[keys.MEASURED]))
-    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
-    if not len(rows):
-        raise UserError(
-            "The measured layer of this prediction is empty; choose the counts of this section in the "
-            "Compare dock."
-        )
-    return rows, columns
-
-
-def values_of(adata: "AnnData", source: str, rows: Numbers, columns: Numbers) -> npt.NDArray[Any]:
-    """Return the (n, G) values of one source at `rows` and `columns`."""
-    matrix = adata.X if source == PREDICTED else adata.layers[keys.MEASURED]
-    return dense(matrix[rows][:, columns])
+    extent = extent_of(adata, MEASURED)
+    # float32 holds log2(count + 1) to a ten-thousandth of a count, so rounding brings counts back
+    found = AnnData(np.rint(np.exp2(extent.cut(adata.layers[keys.MEASURED])) - 1.0))
+    found.obs_names, found.var_names = adata.obs_names[extent.spots], adata.var_names[extent.genes]
+    return found

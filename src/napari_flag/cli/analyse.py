@@ -10,13 +10,15 @@ from napari_flag import keys
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say, say_columns, say_json
 from napari_flag.errors import UserError
+from napari_flag.formatting import interval, number
 from napari_flag.progress import finish
 from napari_flag.report import report_name, write_report
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_flag.analysis.compare import Comparison, Scores
+    from napari_flag.analysis.compare import Comparison
+    from napari_flag.analysis.scores import Scores
     from napari_flag.report.findings import Findings
     from napari_flag.slides.slide import Slide
 
@@ -34,6 +36,8 @@ Spots are matched by id, genes by symbol; expression is log2(count + 1).
 In brackets: 95 % bootstrap intervals, over blocks of neighbouring spots (PCC, MSE, cPCC) or over
 genes (GSC, SSC). A high score in one of them alone means little; look at all together.
 """
+DIGITS: Final = 3
+"""Decimals of scores."""
 LISTED = 8
 """Unmatched names shown in the text; --json lists all."""
 
@@ -165,17 +169,16 @@ def _print_labels(findings: "Findings") -> None:
     for key, word in ((keys.DOMAIN, "prediction"), (keys.DOMAIN + keys.OF_MEASURED, "truth")):
         if key in labels.agreements:
             found = labels.agreements[key]
-            say(f"  Domains of the {word} to the labels: ARI {found.ari:.3f}, NMI {found.nmi:.3f}")
+            ari, nmi = number(found.ari, DIGITS), number(found.nmi, DIGITS)
+            say(f"  Domains of the {word} to the labels: ARI {ari}, NMI {nmi}")
     if not labels.agreements:
-        say("  There are too few spots for domains to hold against the labels.")
+        say("  There are too few spots for domains to be compared with the labels.")
 
 
 def _cells(scores: "Scores", metric: str) -> list[str]:
-    value = scores.values[metric]
-    low, high = scores.intervals.get(metric, (float("nan"), float("nan")))
     return [
-        "not defined" if value != value else f"{value:.3f}",
-        "" if low != low else f"[{low:.3f}, {high:.3f}]",
+        number(scores.values[metric], DIGITS, unknown="not defined"),
+        interval(scores.intervals.get(metric), DIGITS),
     ]
 
 
@@ -244,12 +247,14 @@ def run_export(args: argparse.Namespace) -> int:
     from napari_flag.prediction_file import read_prediction
     from napari_flag.slides.spot_tables import read_measured
 
+    formats = [find_format(name) for name in dict.fromkeys(args.to)]
+    for wanted in formats:
+        wanted.check()
     adata = read_prediction(args.predicted)
     if args.measured is not None:
         attach_measured(adata, read_measured(args.measured))
     label(adata, args.labels)
     make_folder(args.out)
-    formats = [find_format(name) for name in dict.fromkeys(args.to)]
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
     for _, place in places:
         _check_place(place, args)
@@ -322,7 +327,7 @@ def add_report(commands: terminal.Commands) -> None:
 def run_report(args: argparse.Namespace) -> int:
     """Read the prediction and write the page."""
     from napari_flag import keys
-    from napari_flag.analysis.compare import measured_counts
+    from napari_flag.analysis.truth import measured_counts
     from napari_flag.prediction_file import read_prediction, slide_name
 
     predicted = read_prediction(args.predicted)
@@ -357,7 +362,7 @@ def label(adata: "AnnData", path: Path | None) -> None:
     UserError
         When the file holds no labels, or none of these spots.
     """
-    from napari_flag.analysis.structure import write_labels
+    from napari_flag.analysis.domains import write_labels
     from napari_flag.slides.formats.labels import read_labels
 
     if path is not None:

@@ -12,7 +12,7 @@ from napari_flag.exports.contents import write_csv as csv_steps
 from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.qupath import write_geojson as geojson_steps
-from napari_flag.exports.spatial_data import write_spatial_data
+from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.prediction_file import slide_name, write_prediction
 from napari_flag.progress import Step, Steps, finish
 
@@ -56,17 +56,26 @@ class Format:
         For whom it is, in a few words.
     write
         See `Write`.
+    check
+        Raises a `UserError` where a program that the format needs is not installed.
     """
 
     name: str
     suffix: str
     summary: str
     write: Write
+    check: Callable[[], None] = lambda: None
 
 
 FORMATS: Final = (
     Format("h5ad", ".h5ad", "AnnData for scanpy and squidpy", _without_picture(write_h5ad)),
-    Format("spatialdata", ".zarr", "SpatialData for napari-spatialdata and squidpy", write_spatial_data),
+    Format(
+        "spatialdata",
+        ".zarr",
+        "SpatialData for napari-spatialdata and squidpy",
+        write_spatial_data,
+        check_installed,
+    ),
     Format("geojson", ".geojson", "spots and domains for QuPath", _without_picture(write_geojson)),
     Format("ome-tiff", ".ome.tif", "maps for Fiji, QuPath and napari", _without_picture(write_ome_tiff)),
     Format("csv", "_expression.csv", "a table with a row per spot", _without_picture(write_csv)),
@@ -114,7 +123,9 @@ def export(
     UserError
         When a gene is unknown, a format's program is not installed, or a place cannot be written.
     """
-    check_genes(adata, genes)  # before any work
+    for wanted, _ in places:  # before any work
+        wanted.check()
+    check_genes(adata, genes)
     complete = yield from with_structure(adata)
     chosen = choose_genes(complete, genes)
     for wanted, path in places:

@@ -34,7 +34,7 @@ SMOOTH: Final = 0.1
 PIXEL_DIGITS: Final = 2
 VALUE_DIGITS: Final = 4
 AT_ONCE: Final = 200
-"""Spots written between two signs of life."""
+"""Spots written between two progress steps."""
 
 
 def write_geojson(adata: "AnnData", path: Path) -> Steps[None]:

@@ -39,7 +39,19 @@ MARKERS: Final = "markers"
 REGION: Final = "region"
 SPOT_ID: Final = "spot_id"
 CHUNK_PX: Final = 1024
-SIGN_OF_LIFE_S: Final = 0.3
+STEP_S: Final = 0.3
+"""Between two progress steps while SpatialData writes."""
+
+
+def check_installed() -> None:
+    """Raise a `UserError` where SpatialData is not installed."""
+    try:
+        import spatialdata  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "SpatialData is not installed, so no SpatialData zarr can be written; install it with "
+            'pip install "napari-flag[spatialdata]".'
+        ) from error
 
 
 def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = None) -> Steps[None]:
@@ -59,13 +71,7 @@ def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = Non
     UserError
         When SpatialData is not installed, the folder cannot be written, or something else is in it.
     """
-    try:
-        import spatialdata  # noqa: F401 - named here so that the sentence comes before any work
-    except ImportError as error:
-        raise UserError(
-            "SpatialData is not installed, so no SpatialData zarr can be written; install it with "
-            'pip install "napari-flag[spatialdata]".'
-        ) from error
+    check_installed()
     if not path.parent.is_dir():
         raise UserError(
             f"The folder {path.parent} does not exist, so {path.name} cannot be written there; create "
@@ -90,12 +96,12 @@ def _write(adata: "AnnData", place: Path, slide: "Slide | None") -> Steps[None]:
 
 
 def _write_aside(whole: Any, place: Path, reading: "_Reading | None") -> Steps[None]:
-    """Write in a thread of its own, since SpatialData gives no signs of life; reading stops it."""
+    """Write in a thread of its own, since SpatialData reports no progress; reading stops it."""
     with ThreadPoolExecutor(max_workers=1) as aside:
         job = aside.submit(_write_quietly, whole, place)
         try:
             while not job.done():
-                wait([job], timeout=SIGN_OF_LIFE_S)
+                wait([job], timeout=STEP_S)
                 done, total = (reading.done, reading.total) if reading is not None else (0, None)
                 yield Step("Writing the SpatialData zarr", done, total, "tiles")
             job.result()
@@ -107,14 +113,14 @@ def _write_aside(whole: Any, place: Path, reading: "_Reading | None") -> Steps[N
 def _write_quietly(whole: Any, place: Path) -> None:
     import dask
 
-    # one thread: several would write on for a while after one was told to stop
+    # one thread: several would write on for a while after one was stopped
     with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):
         warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
         whole.write(place)
 
 
 class _Reading:
-    """Counts the tiles read of a slide while it is written, and ends the writing when told to."""
+    """Counts the tiles read of a slide while it is written, and ends the writing on request."""
 
     def __init__(self, slide: "Slide") -> None:
         self._slide = slide

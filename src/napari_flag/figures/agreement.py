@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from napari_flag.figures.section import Section
+from napari_flag.analysis.compare import Section
 from napari_flag.figures.style import COLOURS, GREY
+from napari_flag.formatting import number
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.calibration import LEVELS, normal_coverage
+from napari_flag.statistics.calibration import LEVELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,9 @@ def draw_named_moran(section: Section) -> "Figure":
 
 def _name_genes(panel: "Axes", section: Section) -> None:
     """Name genes at either end of the truth or off the common line, those first whose names find room."""
-    x, y = section.moran_truth, section.moran_predicted
+    seen = np.isfinite(section.moran_truth)  # a gene constant in truth has none
+    x, y = section.moran_truth[seen], section.moran_predicted[seen]
+    genes = np.array(section.genes, object)[seen]
     slope, level = np.polyfit(x, y, 1) if np.ptp(x) > 0 else (0.0, float(y.mean()))
     ranked = (np.argsort(-x), np.argsort(-np.abs(y - slope * x - level)), np.argsort(x))
     wide, high = (
@@ -67,7 +70,7 @@ def _name_genes(panel: "Axes", section: Section) -> None:
         if all(abs(x[gene] - x[other]) > wide or abs(y[gene] - y[other]) > high for other in placed):
             placed.append(gene)
             panel.annotate(
-                section.genes[gene], (x[gene], y[gene]), xytext=(3, 3), textcoords="offset points",
+                genes[gene], (x[gene], y[gene]), xytext=(3, 3), textcoords="offset points",
                 fontsize=6.5, style="italic",
             )  # fmt: skip
 
@@ -83,7 +86,7 @@ def _moran_panel(panel: "Axes", section: Section, ends: tuple[float, float]) -> 
         section.moran_truth, section.moran_predicted, s=12, color=COLOURS[0], alpha=0.75, linewidths=0
     )
     panel.set(xlim=ends, ylim=ends, aspect="equal")
-    panel.set_title(f"{section.name}   SSC {section.scores['SSC']:.2f}", loc="left")
+    panel.set_title(f"{section.name}   SSC {number(section.scores['SSC'])}", loc="left")
 
 
 def draw_calibration(sections: Sequence[Section]) -> "Figure":
@@ -98,11 +101,11 @@ def draw_calibration(sections: Sequence[Section]) -> "Figure":
     for all_of_it, _ in curves:
         if len(sections) > 1:
             panel.plot(levels, all_of_it, color=COLOURS[0], alpha=0.3, linewidth=0.8)
-    told = f"mean of {len(sections)} sections" if len(sections) > 1 else sections[0].name
-    for colour, number, name in ((COLOURS[0], 0, told), (COLOURS[1], 1, "where the count is above 0")):
-        mean = np.mean([curve[number] for curve in curves], axis=0)
+    of = f"mean of {len(sections)} sections" if len(sections) > 1 else sections[0].name
+    for colour, which, name in ((COLOURS[0], 0, of), (COLOURS[1], 1, "where the count is above 0")):
+        mean = np.mean([curve[which] for curve in curves], axis=0)
         panel.plot(levels, mean, color=colour, linewidth=1.6, label=name)
-        for level in LEVELS if number == 0 else ():
+        for level in LEVELS if which == 0 else ():
             share = mean[np.searchsorted(levels, level)]
             panel.plot(level, share, "o", color=colour, markersize=5)
             panel.annotate(
@@ -122,8 +125,7 @@ def draw_calibration(sections: Sequence[Section]) -> "Figure":
 
 
 def _shares(section: Section, levels: FloatArray) -> tuple[FloatArray, FloatArray]:
-    assert section.spread is not None  # sections without are not passed here
-    found = normal_coverage(section.predicted, section.spread, section.truth, levels.tolist())
+    found = section.coverage(levels.tolist())
     return np.array([c.share for c in found]), np.array([c.positive for c in found])
 
 
@@ -142,11 +144,11 @@ def draw_overlaps(overlaps: "Mapping[int, Sequence[Overlap]]", names: Sequence[s
     figure = Figure(figsize=(1.6 + 0.75 * len(names) * len(overlaps) / 2, 2.9))
     panel = figure.subplots()
     place, width = np.arange(len(names)), 0.8 / len(overlaps)
-    for number, (k, found) in enumerate(overlaps.items()):
-        at = place + (number - (len(overlaps) - 1) / 2) * width
+    for nth, (k, found) in enumerate(overlaps.items()):
+        at = place + (nth - (len(overlaps) - 1) / 2) * width
         share = [100 * overlap.shared / max(overlap.of, 1) for overlap in found]
         chance = [100 * overlap.chance / max(overlap.of, 1) for overlap in found]
-        bars = panel.bar(at, share, 0.9 * width, color=COLOURS[number], label=f"first {k}")
+        bars = panel.bar(at, share, 0.9 * width, color=COLOURS[nth], label=f"first {k}")
         panel.bar_label(bars, [str(overlap.shared) for overlap in found], fontsize=7.5, padding=1)
         panel.hlines(chance, at - width / 2, at + width / 2, color=GREY, linewidth=1.4, zorder=3)
     panel.plot([], [], color=GREY, linewidth=1.4, label="chance")

@@ -5,15 +5,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from napari_flag.figures.section import Section
+from napari_flag.analysis.coexpression import Together, compare_structures
+from napari_flag.analysis.compare import Section
 from napari_flag.figures.style import DIVERGING, SEQUENTIAL
-from napari_flag.statistics.accuracy import FloatArray, composition, constant_genes
-from napari_flag.statistics.coexpression import (
-    gene_correlations,
-    gene_order,
-    gene_structure_correlation,
-    upper_triangle,
-)
+from napari_flag.formatting import number
+from napari_flag.statistics.accuracy import FloatArray
+from napari_flag.statistics.coexpression import upper_triangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,54 +26,30 @@ _ON: Final[Any] = {
 """How words are written over a heat map."""
 
 
-def draw_triangles(section: Section) -> "Figure":
-    """Draw gene–gene correlations in one square: above the diagonal predicted, below it measured.
+def draw_triangles(together: Together, pure: Together) -> "Figure":
+    """Draw gene–gene correlations in one square: below the diagonal predicted, above it measured.
 
     Left as they are, as GSC compares them; right after each spot's mean over the genes is taken away.
-    Ordered by the clustering of the truth.
+    Ordered by the clustering of the truth; without truth, both triangles show the prediction.
+
+    Parameters
+    ----------
+    together, pure
+        Of the same genes, with depth and without.
     """
     from matplotlib.figure import Figure
 
-    kept = ~constant_genes(section.truth)
     figure = Figure(figsize=(8.6, 4.0))
-    left, right = figure.subplots(1, 2)
-    truth, predicted = section.truth, section.predicted
-    pure = composition(truth)[:, kept], composition(predicted)[:, kept]
-    _triangles(left, truth[:, kept], predicted[:, kept], SEQUENTIAL, "GSC")
-    _triangles(right, *pure, DIVERGING, "less each spot's mean, r")
-    return figure
-
-
-def _triangles(panel: "Axes", truth: FloatArray, predicted: FloatArray, colours: str, score: str) -> None:
-    below, above = gene_correlations(truth), gene_correlations(predicted)
-    order = gene_order(below)
-    none = np.zeros(len(order), bool)
-    agreement = gene_structure_correlation(above, below, none)
-    both = np.where(
-        np.triu(np.ones(below.shape, bool)), above[np.ix_(order, order)], below[np.ix_(order, order)]
-    )
-    np.fill_diagonal(both, np.nan)
-    _heat_map(panel, both, colours, f"{score} {agreement:.2f}")
-    panel.text(0.97, 0.97, "predicted", transform=panel.transAxes, ha="right", va="top", **_ON)
-    panel.text(0.03, 0.03, "measured", transform=panel.transAxes, **_ON)
-
-
-def draw_predicted_coexpression(predicted: FloatArray) -> "Figure":
-    """Draw gene–gene correlations (n, G) of a prediction without truth, ordered by their own clustering."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.6, 4.0))
-    panels = figure.subplots(1, 2)
-    shown = (
-        (predicted, SEQUENTIAL, "as predicted"),
-        (composition(predicted), DIVERGING, "less each spot's mean"),
-    )
-    for panel, (values, colours, title) in zip(panels, shown, strict=True):
-        found = gene_correlations(values)
-        order = gene_order(found)
-        picture = found[np.ix_(order, order)]
-        np.fill_diagonal(picture, np.nan)
-        _heat_map(panel, picture, colours, title)
+    shown = ((together, SEQUENTIAL, "GSC"), (pure, DIVERGING, "less each spot's mean, r"))
+    for panel, (found, colours, score) in zip(figure.subplots(1, 2), shown, strict=True):
+        if found.measured is None:
+            _heat_map(
+                panel, found.triangles(), colours, "as predicted" if found.depth else "less each spot's mean"
+            )
+            continue
+        _heat_map(panel, found.triangles(), colours, f"{score} {number(found.gsc)}")
+        panel.text(0.97, 0.97, "measured", transform=panel.transAxes, ha="right", va="top", **_ON)
+        panel.text(0.03, 0.03, "predicted", transform=panel.transAxes, **_ON)
     return figure
 
 
@@ -100,38 +73,31 @@ def draw_coexpression(section: Section) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    kept = ~constant_genes(section.truth)
-    shown = {
-        f"{section.name}, measured": section.truth,
-        "predicted: X": section.predicted,
-        "one sample": section.sample,
-    }
+    others = {"predicted: X": section.predicted, "one sample": section.sample}
     figure = Figure(figsize=(9.6, 6.4))
     rows = figure.subplots(2, 3)
-    _heat_maps(rows[0], {name: values[:, kept] for name, values in shown.items()}, SEQUENTIAL, "GSC")
-    rows[0][0].set_ylabel(f"{kept.sum()} genes, as they are")
-    pure = {name: composition(values)[:, kept] for name, values in shown.items()}
-    _heat_maps(rows[1], pure, DIVERGING, "r over pairs")
-    rows[1][0].set_ylabel("less each spot's mean")
+    for row, depth, colours, score in (
+        (rows[0], True, SEQUENTIAL, "GSC"),
+        (rows[1], False, DIVERGING, "r over pairs"),
+    ):
+        truth, found = compare_structures(section.truth, others, depth=depth)
+        titles = {name: f"{name}   {score} {number(gsc)}" for name, (_, gsc) in found.items()}
+        shown = {f"{section.name}, measured": truth} | {titles[name]: found[name][0] for name in found}
+        _heat_maps(row, shown, colours)
+        row[0].set_ylabel(f"{len(truth)} genes, as they are" if depth else "less each spot's mean")
     return figure
 
 
-def _heat_maps(panels: "Sequence[Axes]", shown: dict[str, FloatArray], colours: str, score: str) -> None:
-    """Draw one row: the first of `shown` (n, G) is the truth, whose clustering orders all."""
-    found = [gene_correlations(values) for values in shown.values()]
-    order = gene_order(found[0])
-    pairs = np.concatenate([upper_triangle(correlations) for correlations in found])
+def _heat_maps(panels: "Sequence[Axes]", shown: dict[str, FloatArray], colours: str) -> None:
+    """Draw one row of (G, G) correlations under their titles, all with the same colours."""
+    pairs = np.concatenate([upper_triangle(correlations) for correlations in shown.values()])
     low, high = np.percentile(pairs, _RANGE)
     if colours == DIVERGING:
         high = max(-low, high)
         low = -high
-    none = np.zeros(len(order), bool)
-    for number, (panel, name) in enumerate(zip(panels, shown, strict=True)):
-        told = f"   {score} {gene_structure_correlation(found[number], found[0], none):.2f}" if number else ""
-        picture = panel.imshow(
-            found[number][np.ix_(order, order)], cmap=colours, vmin=low, vmax=high, interpolation="nearest"
-        )
-        panel.set_title(name + told, loc="left")
+    for panel, (title, correlations) in zip(panels, shown.items(), strict=True):
+        picture = panel.imshow(correlations, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        panel.set_title(title, loc="left")
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
     figure = panels[0].figure

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag.analysis.coexpression import Together, correlate, sets_within
 from napari_flag.errors import UserError
+from napari_flag.formatting import number
 from napari_flag.gui.controls.forms import narrow, plain_label
 from napari_flag.gui.controls.heat_map import HeatMap
 from napari_flag.gui.controls.plots import PlotStyle, ask_figure_path, save_drawing
@@ -428,13 +429,13 @@ def open_second_canvas(viewer: Any, beside: QWidget) -> None:
 
 
 def _headline(together: Together) -> str:
-    number = f"{len(together.genes)} genes over {together.spots:,} spots"
-    number += "" if together.depth else ", depth taken away"
+    depth = "" if together.depth else ", depth taken away"
     if together.measured is None:
-        return f"{number}. {NO_TRUTH}"
-    overall = "" if math.isnan(together.gsc_all) else f", {together.gsc_all:.2f} for all"
-    here = "not defined below 3 genes" if math.isnan(together.gsc) else f"{together.gsc:.2f}"
-    return f"GSC {here} for these {number}{overall}"
+        return f"{len(together.genes)} genes over {together.spots:,} spots{depth}. {NO_TRUTH}"
+    overall = "" if math.isnan(together.gsc_all) else f", {number(together.gsc_all)} for all"
+    here = number(together.gsc, unknown="not defined below 3 genes")
+    compared = f"{together.genes_measured} genes over {together.spots_measured:,} spots"
+    return f"GSC {here} for these {compared}{depth}{overall}"
 
 
 def _without_diagonal(correlations: Any) -> Any:

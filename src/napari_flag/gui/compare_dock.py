@@ -1,14 +1,16 @@
 """The Compare dock: how well a prediction agrees with its truth, overall and gene by gene."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from napari_flag.analysis.compare import MEANING, Agreement, agree, measured_counts
+from napari_flag.analysis.compare import Agreement, agree
+from napari_flag.analysis.scores import MEANING
+from napari_flag.analysis.truth import measured_counts
 from napari_flag.errors import UserError
+from napari_flag.formatting import interval, number
 from napari_flag.gui.controls.charts import Histogram
 from napari_flag.gui.controls.forms import plain_label
 from napari_flag.gui.controls.small_maps import MapRow
@@ -181,9 +183,8 @@ class CompareDock(Dock):
         assert self.agreement.comparison is not None
         scores = self.agreement.comparison.scores[self.values.currentData()]
         for name, label in self.numbers.items():
-            label.setText(f"{name} <b>{_number(scores.values[name])}</b>")
-            low, high = scores.intervals[name]
-            self.intervals[name].setText("" if math.isnan(low) else f"[{low:.2f}, {high:.2f}]")
+            label.setText(f"{name} <b>{number(scores.values[name])}</b>")
+            self.intervals[name].setText(interval(scores.intervals[name]))
 
     def _show_genes(self) -> None:
         assert self.agreement is not None
@@ -260,7 +261,3 @@ def report(predicted: "AnnData", measured: "AnnData | None", folder: Path) -> St
     from napari_flag.report import write_report
 
     return (yield from write_report(predicted, measured, folder))
-
-
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"

@@ -7,7 +7,6 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QSlider, QSpinBox, QToolButton
 
-from napari_flag.analysis.compare import MEANING
 from napari_flag.analysis.draws import (
     METRICS,
     MOST,
@@ -23,6 +22,8 @@ from napari_flag.analysis.draws import (
     layer_of,
     why_not,
 )
+from napari_flag.analysis.scores import MEANING
+from napari_flag.formatting import number
 from napari_flag.gui.controls.forms import plain_label
 from napari_flag.gui.controls.small_maps import DrawSheet
 from napari_flag.gui.controls.tables import Column, NumberView
@@ -292,7 +293,7 @@ class SamplesDock(Dock):
         moran = numbers.moran[:, adata.var_names.get_loc(gene)]
         told = [] if np.isnan(moran).all() else [f"Moran's I {_range(moran)}"]
         if len(moran) > 1 and not np.isnan(alike := gene_between(adata, gene)):
-            told.insert(0, f"correlation between two draws {alike:.2f}")
+            told.insert(0, f"correlation between two draws {number(alike)}")
         self.gene.setText(f"{gene}: {', '.join(told)}" if told else "")
 
 
@@ -307,14 +308,14 @@ def _meaning(metric: str) -> str:
 
 def _range(values: Any) -> str:
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
+    return number(low) if high - low < 0.005 else f"{number(low)} to {number(high)}"
 
 
 def _between(numbers: DrawNumbers) -> str:
     """Say what stays and what moves, over all genes."""
     if not numbers.between:
         return ONE
-    told = {name: "–" if np.isnan(value) else f"{value:.2f}" for name, value in numbers.between.items()}
+    told = {name: number(value) for name, value in numbers.between.items()}
     return (
         f"All genes, one draw against another: single spots PCC {told['PCC']}; "
         f"genes that go together GSC {told['GSC']}; genes that cluster SSC {told['SSC']}. "

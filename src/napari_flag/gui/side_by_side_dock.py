@@ -1,6 +1,5 @@
 """The Side by side dock: the measured gene beside the predicted one, and how well they agree."""
 
-import math
 from typing import Any, Final
 
 import numpy as np
@@ -8,7 +7,8 @@ from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QShowEvent
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_flag.analysis.compare import MEANING, SectionScores, scoring_section
+from napari_flag.analysis.scores import MEANING, SectionScores, scoring_section
+from napari_flag.formatting import number
 from napari_flag.gui.controls.forms import MessageList, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
 from napari_flag.gui.jobs import Errands
@@ -219,8 +219,8 @@ class SideBySideDock(QWidget):
         if scores is None:
             return
         for name, label in self._numbers.items():
-            label.setText(f"{name} <b>{_number(scores.overall[name])}</b>")
-        self.summary.setText(f"All {len(scores.genes):,} genes:")
+            label.setText(f"{name} <b>{number(scores.overall[name])}</b>")
+        self.summary.setText(f"All {scores.genes_compared:,} genes:")
         self.summary.setToolTip(f"Over {scores.spots:,} spots. Moran's I: {scores.neighbours}.")
 
     def _show_gene_score(self) -> None:
@@ -230,8 +230,8 @@ class SideBySideDock(QWidget):
         if score is None:
             return
         self.gene_score.setText(
-            f"This gene:  PCC {_number(score.pcc)}   Moran's I predicted "
-            f"{_number(score.moran_predicted)}, measured {_number(score.moran_measured)}"
+            f"This gene:  PCC {number(score.pcc)}   Moran's I predicted "
+            f"{number(score.moran_predicted)}, measured {number(score.moran_measured)}"
         )
         self.gene_score.setToolTip(
             f"{MEANING['PCC'].split(',')[0]}.\nMoran's I: 1 when like spots lie together, "
@@ -257,7 +257,3 @@ class SideBySideDock(QWidget):
             self.local_map.leave()
             self.canvas.close_canvas()
         super().closeEvent(event)
-
-
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"

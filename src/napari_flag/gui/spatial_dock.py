@@ -1,6 +1,5 @@
 """What to paint of a gene: itself, its local Moran's I, or its clusters, with the legend of these."""
 
-import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,11 +21,12 @@ from qtpy.QtWidgets import (
 
 from napari_flag.analysis.spatial import SpatialScores, score_spatially
 from napari_flag.errors import UserError
+from napari_flag.formatting import number, probability
 from napari_flag.gene_names import GeneNames, look_up
 from napari_flag.gui.controls.charts import ScatterPlot
 from napari_flag.gui.controls.forms import narrow, plain_label
 from napari_flag.gui.controls.plots import ask_figure_path
-from napari_flag.gui.controls.tables import Column, NumberView, probability
+from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import Dock
 from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, LocalMap, MapKind, find_classes
 from napari_flag.statistics.local_moran import CLASSES
@@ -76,10 +76,10 @@ class MapChoice(QWidget):
         grid.setVerticalSpacing(1)
         self.counts: list[QLabel] = []
         order = (1, 3, 4, 2, 0)  # clusters, outliers, the rest
-        for place, number in enumerate(order):
+        for place, group in enumerate(order):
             patch, text = QLabel(), QLabel()
             patch.setFixedSize(12, 12)
-            patch.setStyleSheet(f"background-color: {CLASS_COLOURS[number]}; border: 1px solid gray;")
+            patch.setStyleSheet(f"background-color: {CLASS_COLOURS[group]}; border: 1px solid gray;")
             grid.addWidget(patch, place // 2, 2 * (place % 2))
             grid.addWidget(text, place // 2, 2 * (place % 2) + 1)
             self.counts.append(text)
@@ -105,10 +105,10 @@ class MapChoice(QWidget):
         self.legend.setVisible(clustered)
         self.significance.setCurrentIndex(int(local.corrected))
         classes = None if local.key is None else local.classes(local.key)
-        for number, label in zip(self._order, self.counts, strict=True):
-            count = "…" if classes is None else f"{int((classes == number).sum()):,}"
-            label.setText(f"{CLASSES[number]} {count}")
-            label.setToolTip(f"{CLASS_MEANINGS[number].capitalize()}: {count} spots")
+        for group, label in zip(self._order, self.counts, strict=True):
+            count = "…" if classes is None else f"{int((classes == group).sum()):,}"
+            label.setText(f"{CLASSES[group]} {count}")
+            label.setToolTip(f"{CLASS_MEANINGS[group].capitalize()}: {count} spots")
 
 
 NOTHING_YET: Final = (
@@ -163,8 +163,8 @@ class SpatialDock(Dock):
         self.scatter = ScatterPlot()
         self.scatter.setMinimumHeight(170)
         self.permutations = narrow(QComboBox())
-        for number in PERMUTATIONS:
-            self.permutations.addItem(f"{number} shuffles" if number else "normal", number)
+        for times in PERMUTATIONS:
+            self.permutations.addItem(f"{times} shuffles" if times else "normal", times)
         self.permutations.setAccessibleName("How q is computed")
         self.permutations.setToolTip(
             "From the normal approximation, or by shuffling the spots, which takes longer"
@@ -279,10 +279,9 @@ class SpatialDock(Dock):
         if scores.measured is None or scores.predicted_there is None:
             self._show_without_truth(scores)
             return
-        ssc = "not defined below 3 genes" if math.isnan(scores.ssc) else f"{scores.ssc:.2f}"
-        self.heading.setText(
-            f"SSC {ssc} over {len(scores.genes):,} genes and {scores.spots_measured:,} spots"
-        )
+        ssc = number(scores.ssc, unknown="not defined below 3 genes")
+        genes = int(np.isfinite(scores.measured).sum())
+        self.heading.setText(f"SSC {ssc} over {genes:,} genes and {scores.spots_measured:,} spots")
         self.heading.setToolTip(
             "Spatial structure correlation: Pearson's r over genes of Moran's I, predicted against measured "
             f"(1 is best). Moran's I: {scores.neighbours}."

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from napari_flag import keys
+from napari_flag.formatting import number
 from napari_flag.layers.gene_values import Contrast, GeneValues, Limits, Quantity
 from napari_flag.layers.overlays import hover_part
 from napari_flag.layers.raster import SpotRaster, raster_of
@@ -306,7 +307,7 @@ class GeneMap:
         if self.quantity not in shown:
             shown.insert(0, self.quantity)
         found = [q for q in shown if self.values.why_not(q) is None]
-        return ", ".join(f"{q.value} {self.values.values(gene, q)[spot]:.2f}" for q in found)
+        return ", ".join(f"{q.value} {number(float(self.values.values(gene, q)[spot]))}" for q in found)
 
 
 class Hover:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.formatting import probability
 from napari_flag.layers.gene_map import DIVERGING, GeneMap, set_limits, set_shown
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.progress import Steps
@@ -194,7 +195,7 @@ class LocalMap:
     # --- classes ---------------------------------------------------------------------------------
     def neighbours(self, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_], Neighbours]":
         """Return which (n,) spots have a value, and the graph over these."""
-        from napari_flag.analysis.compare import spot_neighbours
+        from napari_flag.analysis.spatial import spot_neighbours
 
         if quantity not in self._graphs:
             assert self._map.values is not None
@@ -329,7 +330,7 @@ class LocalMap:
             return None
         row = int(np.count_nonzero(seen[:spot]))
         number = int(classes[row])
-        chance = f"p {found.p[row]:.2g}, q {found.q[row]:.2g}"
+        chance = f"p {probability(found.p[row])}, q {probability(found.q[row])}"
         return f"{CLASSES[number]}, {CLASS_MEANINGS[number]} ({chance})"
 
 

@@ -1,6 +1,6 @@
-"""What others called the spots, and how far the domains of a report agree with it."""
+"""Everything that a report says of one prediction: the results of `analysis`, gathered once."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -8,23 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.analysis.compare import Comparison, comparing, spot_neighbours
-from napari_flag.analysis.structure import FEWEST_IN_DOMAIN
-from napari_flag.analysis.truth import attach_measured, dense
-from napari_flag.figures.section import Section, section_of
-from napari_flag.progress import Step, Steps
-from napari_flag.statistics.coexpression import gene_correlations
-from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, find_domains, relabel
-from napari_flag.statistics.markers import Overlap, differential_genes, overlap_at
-from napari_flag.statistics.moran import moran_test
-from napari_flag.statistics.neighbours import Neighbours
+from napari_flag.analysis.coexpression import Together, correlate, pick_unlike
+from napari_flag.analysis.compare import Comparison, Section, comparing, section_of
+from napari_flag.analysis.domains import agreement_of, find_all, label_agreement
+from napari_flag.analysis.regions import TOPS
+from napari_flag.analysis.spatial import gene_moran, spot_neighbours
+from napari_flag.analysis.structure import rank_domains
+from napari_flag.analysis.truth import MEASURED, PREDICTED, Numbers, attach_measured, values_of
+from napari_flag.progress import Steps
+from napari_flag.statistics.domains import Agreement
+from napari_flag.statistics.markers import Overlap, overlap_at
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-
-Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +39,43 @@ class Labelled:
         over the spots that have both.
     """
 
-    codes: Labels
+    codes: Numbers
     names: tuple[str, ...]
     agreements: dict[str, Agreement]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON holds them."""
-        told = {name: asdict(found) for name, found in self.agreements.items()}
-        return {"spots": int((self.codes >= 0).sum()), "labels": list(self.names), **told}
+        numbers = {name: asdict(found) for name, found in self.agreements.items()}
+        return {"spots": int((self.codes >= 0).sum()), "labels": list(self.names), **numbers}
 
 
-def labels_of(adata: "AnnData", domains: Labels | None, measured: Labels | None) -> Labelled | None:
-    """Hold domains against ``obs["label"]``, which `structure.write_labels` writes; None without it.
+def labels_of(adata: "AnnData", found: Mapping[str, Numbers]) -> Labelled | None:
+    """Compare domains with ``obs["label"]``, which `domains.write_labels` writes; None without it.
 
     Parameters
     ----------
     adata
         A prediction.
-    domains, measured
-        (n,) int64 of prediction and truth, −1 where there is none; None for what was not found.
+    found
+        Source → (n,) domain numbers from 1, 0 for none.
     """
     if keys.LABEL not in adata.obs:
         return None
     column = adata.obs[keys.LABEL].astype("category").cat.remove_unused_categories().cat
-    codes = column.codes.to_numpy().astype(np.int64)
-    agreements = {}
-    for name, numbers in ((keys.DOMAIN, domains), (keys.DOMAIN + keys.OF_MEASURED, measured)):
-        known = codes >= 0 if numbers is None else (codes >= 0) & (numbers >= 0)
-        if numbers is not None and known.any():
-            agreements[name] = agreement(numbers[known], codes[known])
-    return Labelled(codes, tuple(str(name) for name in column.categories), agreements)
+    names = tuple(str(name) for name in column.categories)
+    return Labelled(column.codes.to_numpy().astype(np.int64), names, label_agreement(adata, found))
 
 
-TOPS: Final = (20, 50)
-"""How far down the two rankings of marker genes are compared."""
 MARKERS: Final = 8
 """Marker genes listed per domain."""
 MAPS: Final = 6
 """Genes whose maps are shown."""
-ALIKE: Final = 0.7
-"""Genes whose values correlate this much over the spots would show the same map twice."""
-MOST_LOOKED_AT: Final = 200
+MOST_COMPARED: Final = 200
 """Of the most clustered genes, for maps unlike each other."""
+FEWEST_GENES: Final = 3
+"""A heat map or a scatter of fewer says nothing."""
+MOST_GENES: Final = 2000
+"""In a heat map of more, a gene is less than a pixel; the most clustered are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +112,20 @@ class Findings:
     comparison, section
         Scores and matched values; None without truth.
     genes
-        One row per gene: gene, moran and its q (of X), mean; with truth also the table of `comparison`.
+        One row per gene of the prediction: gene, moran and its q (of X, over all spots), mean; with truth
+        also the table of `comparison`, NaN for genes that were not measured.
     neighbours
-        Which graph Moran's I and the domains used.
+        Which graph Moran's I and the domains of the prediction used.
     domains, domains_measured
-        (n,) int64 over the spots of `adata`, −1 where not looked at; the latter None without truth.
+        (n,) int64 numbers from 1 over the spots of `adata`, 0 where a spot was not measured; None where
+        there are too few spots, the latter also without truth.
     likeness
         Agreement of the two; None without truth.
     labels
         What others called the spots, where ``obs["label"]`` says it.
+    together
+        Correlations of the genes that cluster most, as they are and less each spot's depth; None below three
+        genes.
     markers
         Of each domain.
     shown
@@ -140,10 +137,11 @@ class Findings:
     section: Section | None
     genes: "pd.DataFrame"
     neighbours: str
-    domains: Labels | None
-    domains_measured: Labels | None
+    domains: Numbers | None
+    domains_measured: Numbers | None
     likeness: Agreement | None
     labels: Labelled | None
+    together: tuple[Together, Together] | None
     markers: tuple[Domain, ...]
     shown: tuple[str, ...]
 
@@ -160,7 +158,7 @@ def gather(
     Parameters
     ----------
     predicted
-        A prediction; not changed.  Domains are held against ``obs["label"]`` where it has that.
+        A prediction; not changed.  Domains are compared with ``obs["label"]`` where it has that.
     measured
         Raw counts of the same spots, or None.
     seed
@@ -177,47 +175,32 @@ def gather(
         comparison = None
     elif comparison is None:
         comparison = yield from comparing(predicted, measured, seed=seed)
-    adata = _beside(predicted, measured)
+    adata = _with_truth(predicted, measured)
     section = None if comparison is None else section_of(adata, comparison)
-    rows = np.arange(adata.n_obs) if section is None else section.rows
-    neighbours = spot_neighbours(adata, rows)
-    guess = dense(adata.X)[rows].astype(np.float64) if section is None else section.predicted
-    names = [str(gene) for gene in adata.var_names] if section is None else list(section.genes)
-    found = yield from moran_test(guess, neighbours.weights)
-    table = _gene_table(names, guess, found, comparison)
-    ours, theirs = yield from _domains(guess, section, neighbours, seed)
-    markers = yield from _markers(ours if theirs is None else theirs, guess, section, names)
-    found_in = _over_all(ours, rows, adata.n_obs), _over_all(theirs, rows, adata.n_obs)
+    clustered = yield from gene_moran(adata)
+    table = _gene_table(adata, clustered, comparison)
+    found = yield from find_all(adata, seed=seed)
+    ours, theirs = found.get(PREDICTED), found.get(MEASURED)
+    markers = yield from _markers(adata, ours if theirs is None else theirs, theirs is not None)
+    together = yield from _correlations(adata, table)
     return Findings(
         adata=adata,
         comparison=comparison,
         section=section,
         genes=table,
-        neighbours=neighbours.description,
-        domains=found_in[0],
-        domains_measured=found_in[1],
-        likeness=None if ours is None or theirs is None else agreement(ours, theirs),
-        labels=labels_of(adata, *found_in),
+        neighbours=spot_neighbours(adata).description,
+        domains=ours,
+        domains_measured=theirs,
+        likeness=agreement_of(ours, theirs),
+        labels=labels_of(adata, found),
+        together=together,
         markers=markers,
-        shown=_telling(table, guess if section is None else section.truth),
+        shown=_telling(adata, table),
     )
 
 
-def _domains(
-    guess: npt.NDArray[np.float64], section: Section | None, neighbours: Neighbours, seed: int
-) -> Steps[tuple[Labels | None, Labels | None]]:
-    """Return domains of prediction and truth, numbered alike; None for what there is none of."""
-    if len(guess) < FEWEST_SPOTS:
-        return None, None
-    ours = yield from find_domains(guess, neighbours, seed=seed)
-    if section is None:
-        return ours, None
-    theirs = yield from find_domains(section.truth, neighbours, seed=seed)
-    return relabel(ours, theirs), theirs
-
-
-def _beside(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
-    """Return a shallow copy with the truth beside, so that the caller's prediction is not changed."""
+def _with_truth(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
+    """Return a shallow copy with the truth as a layer, so that the caller's prediction is not changed."""
     from anndata import AnnData
 
     layers = {name: layer for name, layer in predicted.layers.items() if name != keys.MEASURED}
@@ -230,37 +213,47 @@ def _beside(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
     return adata
 
 
-def _gene_table(
-    names: list[str], guess: npt.NDArray[np.float64], found: "pd.DataFrame", comparison: Comparison | None
-) -> "pd.DataFrame":
+def _gene_table(adata: "AnnData", clustered: "pd.DataFrame", comparison: Comparison | None) -> "pd.DataFrame":
     import pandas as pd
 
+    names = [str(gene) for gene in adata.var_names]
+    table = pd.DataFrame({"gene": names, "moran": clustered["I"].to_numpy(), "q": clustered["q"].to_numpy()})
     if comparison is None:
-        table = pd.DataFrame({"gene": names, "mean": guess.mean(axis=0), "moran": found["I"].to_numpy()})
-    else:
-        table = comparison.tables["X"].rename(columns={"moran_predicted": "moran"})
-    table["q"] = found["q"].to_numpy()
-    return table
+        return table.assign(mean=values_of(adata, PREDICTED).mean(axis=0))
+    compared = comparison.tables["X"].drop(columns=["moran_predicted", "moran_compared"])
+    return table.merge(compared, on="gene", how="left")
 
 
-def _telling(table: "pd.DataFrame", values: npt.NDArray[np.float64]) -> tuple[str, ...]:
+def _correlations(adata: "AnnData", table: "pd.DataFrame") -> Steps[tuple[Together, Together] | None]:
+    """Correlate the genes that cluster most, with depth and without, in one order."""
+    by = _clustering(table)
+    most = np.sort(np.argsort(-np.nan_to_num(by, nan=-np.inf), kind="stable")[:MOST_GENES])
+    if len(most) < FEWEST_GENES:
+        return None
+    genes = [str(gene) for gene in table.gene.iloc[most]]
+    found = yield from correlate(adata, genes, overall=float("nan"))
+    pure = yield from correlate(adata, genes, depth=False, overall=float("nan"))
+    return found, pure
+
+
+def _clustering(table: "pd.DataFrame") -> npt.NDArray[np.float64]:
+    """Return Moran's I that genes are chosen by: of the truth, of the prediction without."""
+    by: npt.NDArray[np.float64] = table["moran_measured" if "moran_measured" in table else "moran"].to_numpy()
+    return by
+
+
+def _telling(adata: "AnnData", table: "pd.DataFrame") -> tuple[str, ...]:
     """Choose genes for maps: those that cluster most, each with a pattern of its own.
 
     With truth two places are kept for the best and the worst predicted of the genes that cluster most.
-
-    Parameters
-    ----------
-    table
-        One row per gene.
-    values
-        (n, G) the truth, or the prediction where there is none.
     """
     truth = "moran_measured" in table
-    by = table["moran_measured" if truth else "moran"].to_numpy()
-    ranked = np.argsort(-np.nan_to_num(by, nan=-np.inf), kind="stable")
+    by = _clustering(table)
+    ranked = np.argsort(-np.nan_to_num(by, nan=-np.inf), kind="stable")[: int(np.isfinite(by).sum())]
     if len(ranked) <= MAPS:
         return tuple(table.gene.iloc[ranked])
-    chosen = _unlike(ranked[:MOST_LOOKED_AT], values, MAPS - 2 if truth else MAPS)
+    source, wanted = (MEASURED, MAPS - 2) if truth else (PREDICTED, MAPS)
+    chosen = pick_unlike(adata, source, ranked[:MOST_COMPARED], wanted)
     if truth:
         clear = [column for column in ranked[: max(len(ranked) // 4, MAPS)] if column not in chosen]
         clear.sort(key=lambda column: float(np.nan_to_num(-table.pcc.iloc[column])))
@@ -268,45 +261,16 @@ def _telling(table: "pd.DataFrame", values: npt.NDArray[np.float64]) -> tuple[st
     return tuple(table.gene.iloc[chosen])
 
 
-def _unlike(ranked: npt.NDArray[np.int64], values: npt.NDArray[np.float64], count: int) -> list[int]:
-    """Return the first `count` genes of `ranked` that correlate less than `ALIKE` with those before them."""
-    among = gene_correlations(values[:, ranked])
-    places: list[int] = []
-    for place in range(len(ranked)):
-        if len(places) < count and all(among[place, other] < ALIKE for other in places):
-            places.append(place)
-    places += [place for place in range(len(ranked)) if place not in places][: count - len(places)]
-    return [int(ranked[place]) for place in places]
-
-
-def _over_all(labels: Labels | None, rows: npt.NDArray[Any], n: int) -> Labels | None:
-    if labels is None:
-        return None
-    whole = np.full(n, -1, dtype=np.int64)
-    whole[rows] = labels
-    return whole
-
-
-def _markers(
-    labels: Labels | None, guess: npt.NDArray[np.float64], section: Section | None, names: list[str]
-) -> Steps[tuple[Domain, ...]]:
+def _markers(adata: "AnnData", numbers: Numbers | None, with_truth: bool) -> Steps[tuple[Domain, ...]]:
+    """Rank the genes of each domain by the prediction and, where domains are the truth's, by the truth."""
+    if numbers is None:
+        return ()
+    predicted = yield from rank_domains(adata, PREDICTED, numbers)
+    measured = (yield from rank_domains(adata, MEASURED, numbers)) if with_truth else {}
     found = []
-    for number, inside in _regions(labels):
-        yield Step("Finding marker genes", number, None, "domains")
-        ours = list(differential_genes(guess, names, inside).gene)
-        yield Step("Finding marker genes of the truth", number, None, "domains")
-        theirs = [] if section is None else list(differential_genes(section.truth, names, inside).gene)
-        shared = tuple(overlap_at(ours, theirs, k) for k in TOPS if k < len(names)) if theirs else ()
-        found.append(
-            Domain(number, int(inside.sum()), tuple(ours[:MARKERS]), tuple(theirs[:MARKERS]), shared)
-        )
+    for number, table in predicted.items():
+        ours, theirs = list(table.gene), list(measured[number].gene) if number in measured else []
+        shared = tuple(overlap_at(ours, theirs, k) for k in TOPS if k < len(theirs))
+        spots = int((numbers == number).sum())
+        found.append(Domain(number, spots, tuple(ours[:MARKERS]), tuple(theirs[:MARKERS]), shared))
     return tuple(found)
-
-
-def _regions(labels: Labels | None) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
-    if labels is None or labels.max() == 0:
-        return
-    for number in np.unique(labels):
-        inside = labels == number
-        if inside.sum() >= FEWEST_IN_DOMAIN:
-            yield int(number) + 1, inside

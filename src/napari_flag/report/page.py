@@ -1,6 +1,5 @@
 """The HTML page of a report: one file, nothing loaded from anywhere."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from napari_flag import __version__, keys
 from napari_flag.analysis.compare import Comparison
 from napari_flag.errors import UserError
+from napari_flag.formatting import interval, number
 from napari_flag.prediction_file import provenance, slide_name, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report.findings import Findings
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 DIGITS: Final = 3
+"""Decimals of the numbers on the page."""
+UNDEFINED: Final = "not defined"
 
 
 def write_page(findings: Findings, pictures: Sequence[Picture], *, seed: int, command: str | None) -> str:
@@ -93,8 +95,8 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
         word, meaning = METRICS[metric]
         yield (
             f'<div class="score"><span>{metric} <span class="soft">{word}</span></span>'
-            f"<b>{_number(mean.values[metric])}</b>"
-            f'<span class="interval soft">{_interval(mean.intervals.get(metric))}</span>'
+            f"<b>{number(mean.values[metric], DIGITS, UNDEFINED)}</b>"
+            f'<span class="interval soft">{interval(mean.intervals.get(metric), DIGITS)}</span>'
             f"<small>{meaning}</small></div>"
         )
     yield f"</div>\n<p>{TOGETHER}</p>"
@@ -103,7 +105,8 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
     yield '<th scope="col">one joint sample</th><th>95 %</th></tr></thead><tbody>'
     for metric in mean.values:
         cells = "".join(
-            f"<td>{_number(scores.values[metric])}</td><td>{_interval(scores.intervals.get(metric))}</td>"
+            f"<td>{number(scores.values[metric], DIGITS, UNDEFINED)}</td>"
+            f"<td>{interval(scores.intervals.get(metric), DIGITS)}</td>"
             for scores in (mean, sample)
         )
         yield f'<tr><td title="{escape(METRICS[metric][1])}">{metric}</td>{cells}</tr>'
@@ -138,7 +141,7 @@ def _labels(findings: Findings) -> Iterator[str]:
     for key, word in ((keys.DOMAIN, "predicted"), (keys.DOMAIN + keys.OF_MEASURED, "measured")):
         if key in labels.agreements:
             found = labels.agreements[key]
-            cells = f"<td>{_number(found.ari)}</td><td>{_number(found.nmi)}</td>"
+            cells = f"<td>{number(found.ari, DIGITS)}</td><td>{number(found.nmi, DIGITS)}</td>"
             yield f'<tr><th scope="row">domains, {word}</th>{cells}</tr>'
     yield f'</tbody></table><p class="soft">{LABELS}</p>'
 
@@ -183,7 +186,7 @@ def _genes(findings: Findings) -> Iterator[str]:
     yield "</tr></thead><tbody>"
     for row in table[columns].itertuples(index=False):
         cells = "".join(
-            f'<td data-v="{value:.6g}">{_q(value) if column == "q" else _number(value, "")}</td>'
+            f'<td data-v="{value:.6g}">{_q(value) if column == "q" else number(value, DIGITS, "")}</td>'
             for column, value in zip(columns[1:], row[1:], strict=True)
         )
         yield f"<tr><td><i>{escape(str(row[0]))}</i></td>{cells}</tr>"
@@ -225,21 +228,10 @@ def _text(value: Any) -> str:
     return escape(f"{value:g}" if isinstance(value, float) else str(value))
 
 
-def _number(value: float, unknown: str = "not defined") -> str:
-    if math.isnan(value):
-        return unknown
-    return f"{value:.{DIGITS}f}"
-
-
 def _q(value: float) -> str:
+    """Return a q-value with the decimals of the page, "< 0.001" where it is smaller than they can say."""
     least = 10.0**-DIGITS
-    return f"&lt; {least:.{DIGITS}f}" if value < least else _number(value, "")
-
-
-def _interval(ends: tuple[float, float] | None) -> str:
-    if ends is None or math.isnan(ends[0]):
-        return ""
-    return f"[{ends[0]:.{DIGITS}f}, {ends[1]:.{DIGITS}f}]"
+    return f"&lt; {number(least, DIGITS)}" if value < least else number(value, DIGITS, "")
 
 
 def report_name(slide: str) -> str:

@@ -6,18 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_flag.analysis.truth import dense
+from napari_flag.analysis.regions import TOPS
 from napari_flag.figures.agreement import draw_calibration, draw_named_moran, draw_overlaps
-from napari_flag.figures.heat_maps import draw_predicted_coexpression, draw_triangles
+from napari_flag.figures.heat_maps import draw_triangles
 from napari_flag.figures.spot_maps import draw_gene_maps, draw_labels, draw_overview
 from napari_flag.figures.style import house_style
+from napari_flag.formatting import number
 from napari_flag.layers.overlays import COLOURS
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
-from napari_flag.report.findings import TOPS, Findings
+from napari_flag.report.findings import FEWEST_GENES, Findings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,10 +24,6 @@ if TYPE_CHECKING:
 INK: Final = "#010203"
 """Stands for the page's own text colour while drawing; no figure uses it for anything else."""
 DOMAIN_COLOURS: Final = tuple("#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS)
-FEWEST_GENES: Final = 3
-"""A heat map or a scatter of fewer says nothing."""
-MOST_GENES: Final = 2000
-"""In a heat map of more, a gene is less than a pixel; the most clustered are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +63,8 @@ def draw_all(findings: Findings) -> Steps[tuple[Picture, ...]]:
         ("calibration", "Calibration of the spread", wording.CALIBRATION, _draw_calibration),
     ]
     found = []
-    for number, (name, title, caption, draw) in enumerate(asked):
-        yield Step("Drawing the report", number, len(asked), "pictures")
+    for done, (name, title, caption, draw) in enumerate(asked):
+        yield Step("Drawing the report", done, len(asked), "pictures")
         with house_style(ink=INK):
             figure = draw(findings)
             if figure is not None:
@@ -120,28 +114,17 @@ def _draw_moran(findings: Findings) -> "Figure | None":
 
 
 def _draw_coexpression(findings: Findings) -> "Figure | None":
-    if len(findings.genes) < FEWEST_GENES:
-        return None
-    if findings.section is not None:
-        return draw_triangles(findings.section.only(_leading(findings)))
-    values = dense(findings.adata.X).astype(np.float64)
-    return draw_predicted_coexpression(values[:, _leading(findings)])
-
-
-def _leading(findings: Findings) -> npt.NDArray[np.int64]:
-    """Return which genes a heat map shows: all, or those that cluster most, in their own order."""
-    table = findings.genes
-    by = table["moran_measured" if "moran_measured" in table else "moran"].to_numpy()
-    return np.sort(np.argsort(-by, kind="stable")[:MOST_GENES])
+    return None if findings.together is None else draw_triangles(*findings.together)
 
 
 def _draw_domains(findings: Findings) -> "Figure | None":
     if findings.domains is None:
         return None
-    shown = {"predicted": findings.domains}
+    shown = {"predicted": findings.domains - 1}
     if findings.domains_measured is not None and findings.likeness is not None:
-        told = f"predicted   ARI {findings.likeness.ari:.2f}, NMI {findings.likeness.nmi:.2f}"
-        shown = {"measured": findings.domains_measured, told: findings.domains}
+        ari, nmi = number(findings.likeness.ari), number(findings.likeness.nmi)
+        title = f"predicted   ARI {ari}, NMI {nmi}"
+        shown = {"measured": findings.domains_measured - 1, title: findings.domains - 1}
     if findings.labels is not None:
         shown = {"labels": findings.labels.codes, **shown}
     return draw_labels(findings.adata, shown, DOMAIN_COLOURS)

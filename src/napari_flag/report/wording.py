@@ -42,8 +42,8 @@ MORAN: Final = (
     "truth and those off the common trend."
 )
 COEXPRESSION: Final = (
-    "Correlation over spots of every gene with every other, in the order of the truth's clustering. Above"
-    " the diagonal predicted, below it measured: alike where the square looks mirrored. Counting noise "
+    "Correlation over spots of every gene with every other, in the order of the truth's clustering. Below"
+    " the diagonal predicted, above it measured: alike where the square looks mirrored. Counting noise "
     "pulls measured correlations towards 0."
 )
 COEXPRESSION_ALONE: Final = (
@@ -63,7 +63,7 @@ LABELS: Final = (
 )
 OVERLAP: Final = (
     "For every domain of the truth, genes are ranked by how much higher they are in it than elsewhere, "
-    "once by the prediction and once by the truth. A bar tells how many of the first 20 or 50 are the "
+    "once by the prediction and once by the truth. A bar shows how many of the first 20 or 50 are the "
     "same; the grey line is what two unrelated rankings would share."
 )
 CALIBRATION: Final = (

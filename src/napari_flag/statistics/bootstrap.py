@@ -139,7 +139,7 @@ def gsc_interval(
     the genes and dropping the self-pairs, without building each drawn matrix.
     """
     keep = np.flatnonzero(~left_out)
-    if len(keep) < 3:
+    if len(keep) < 3 or len(correlations_predicted) < len(left_out):
         return UNKNOWN
     chosen = np.ix_(keep, keep)
     p = correlations_predicted[chosen] - correlations_predicted[chosen].mean()

@@ -10,6 +10,11 @@ from scipy.spatial.distance import squareform
 from napari_flag.statistics.accuracy import BoolArray, FloatArray, constant_genes, pearson
 from napari_flag.statistics.neighbours import ALIKE
 
+MOST_GENES = 6000
+"""GSC needs tables of all pairs of genes, 290 MB each at this number; above it GSC is NaN everywhere."""
+MOST_OPTIMAL = 1000
+"""Genes up to which leaves are turned optimally; its cost grows with the cube of their number."""
+
 
 def gene_correlations(values: npt.NDArray[Any]) -> FloatArray:
     """Return the (G, G) Pearson correlations between genes across the spots of one slide.
@@ -32,8 +37,9 @@ def gene_correlations(values: npt.NDArray[Any]) -> FloatArray:
     return correlations
 
 
-MOST_OPTIMAL = 1000
-"""Genes up to which leaves are turned optimally; its cost grows with the cube of their number."""
+def correlations_for_gsc(values: npt.NDArray[Any]) -> FloatArray:
+    """Return `gene_correlations` up to `MOST_GENES` genes, an empty (0, 0) table above."""
+    return gene_correlations(values[:, : len(values.T) if len(values.T) <= MOST_GENES else 0])
 
 
 def gene_order(correlations: FloatArray) -> npt.NDArray[np.int64]:
@@ -81,11 +87,12 @@ def gene_structure_correlation(
     Returns
     -------
     float
-        NaN below 3 genes.  0 where all predicted genes rise and fall as one: their correlations
-        are then all 1, and what differs between them is rounding.
+        NaN below 3 genes and where there are no correlations (above `MOST_GENES`).  0 where all predicted
+        genes rise and fall as one: their correlations are then all 1, and what differs between them is
+        rounding.
     """
     keep = np.flatnonzero(~left_out)
-    if len(keep) < 3:
+    if len(keep) < 3 or len(correlations_predicted) < len(left_out):
         return float("nan")
     chosen = np.ix_(keep, keep)
     return pearson(

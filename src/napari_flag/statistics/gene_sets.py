@@ -14,7 +14,7 @@ from scipy.stats import hypergeom, rankdata
 
 from napari_flag.errors import UserError
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.moran import q_values
+from napari_flag.statistics.multiple_testing import q_values
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,8 @@ from scipy import sparse
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import FloatArray, constant_genes
-from napari_flag.statistics.moran import FEWEST_SPOTS, q_values
+from napari_flag.statistics.moran import FEWEST_SPOTS
+from napari_flag.statistics.multiple_testing import q_values
 
 CLASSES: Final = ("NS", "HH", "LH", "LL", "HL")
 """Name of each class: not significant, then Moran's quadrants as esda numbers them.

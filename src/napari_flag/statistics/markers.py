@@ -15,7 +15,7 @@ from scipy.stats import norm, rankdata, ttest_ind_from_stats
 
 from napari_flag.errors import UserError
 from napari_flag.statistics.accuracy import BoolArray, FloatArray, constant_genes
-from napari_flag.statistics.moran import q_values
+from napari_flag.statistics.multiple_testing import q_values
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""How unlikely Moran's I is by chance: its moments without autocorrelation, permutations, q-values.
+"""Moran's I of every gene, how unlikely it is by chance, and SSC, its agreement between two sources.
 
 Moments are those of Cliff & Ord, *Spatial Processes* (1981), ch. 1.5, under two assumptions: values drawn
 independently from one normal distribution, or the values at hand dealt out at random.
@@ -12,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.special import ndtr
-from scipy.stats import false_discovery_control
 
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import ROUNDING, FloatArray, constant_genes, pearson
-from napari_flag.statistics.neighbours import (
-    ALIKE,
-)
+from napari_flag.statistics.multiple_testing import q_values
+from napari_flag.statistics.neighbours import ALIKE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,23 +33,8 @@ NO_VARIANCE = 1e-9
 """Share of the normal variance below which dealing out a gene's values leaves Moran's I as it is."""
 LEAST_VARIANCE = 1e-2
 """Share of the normal variance that `TIE` is counted in at least, above float32's rounding."""
-PERMUTATIONS_PER_SIGN = 20
-"""Permutations between two signs of life, tens of milliseconds."""
-
-
-def q_values(p: FloatArray) -> FloatArray:
-    """Return Benjamini & Hochberg's (1995) adjusted p-values; NaN stays NaN and is not counted.
-
-    Parameters
-    ----------
-    p
-        (m,) p-values.
-    """
-    q = np.full(len(p), np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        q[known] = false_discovery_control(p[known], method="bh")
-    return q
+PERMUTATIONS_PER_STEP = 20
+"""Permutations between two progress steps, tens of milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +162,9 @@ class TestGraph:
         columns: dict[str, FloatArray],
         permutations: int,
         seed: int,
-        sign: Callable[[int], Step],
+        step_at: Callable[[int], Step],
     ) -> Steps[FloatArray]:
-        """Return (g,) permutation p-values of what `analytic` returned; `sign` as for `count_as_large`."""
+        """Return (g,) permutation p-values of what `analytic` returned; `step_at` as for `count_as_large`."""
         if self.null.s0 == 0.0:
             return columns["p"]
         size = np.sqrt(np.einsum("ig,ig->g", z, z) / self.null.n)
@@ -190,7 +173,7 @@ class TestGraph:
         least = LEAST_VARIANCE * columns["variance"]
         enough = self.null.s0 * (columns["I"] - TIE * np.sqrt(np.maximum(columns["variance_dealt"], least)))
         reached = yield from count_as_large(
-            (z / size).astype(np.float32), self.half.astype(np.float32), enough, permutations, seed, sign
+            (z / size).astype(np.float32), self.half.astype(np.float32), enough, permutations, seed, step_at
         )
         p: FloatArray = (reached + 1) / (permutations + 1)
         p[silent] = 1.0
@@ -209,7 +192,7 @@ def count_as_large(
     enough: FloatArray,
     permutations: int,
     seed: int,
-    sign: Callable[[int], Step],
+    step_at: Callable[[int], Step],
 ) -> Steps[npt.NDArray[np.int64]]:
     """Count, gene by gene, the permutations of the spots whose z'Wz is large enough.
 
@@ -226,7 +209,7 @@ def count_as_large(
         (G,) what must be reached: the observed z'Wz, less what rounding may take.
     permutations, seed
         How many, and of which `default_rng`: the same for every block of genes.
-    sign
+    step_at
         Turns the number of permutations done into the step to yield.
 
     Returns
@@ -238,8 +221,8 @@ def count_as_large(
     reached = np.zeros(z.shape[1], dtype=np.int64)
     dealt, every = np.empty_like(z), np.ones(len(z), dtype=z.dtype)
     for done in range(permutations):
-        if done % PERMUTATIONS_PER_SIGN == 0:
-            yield sign(done)
+        if done % PERMUTATIONS_PER_STEP == 0:
+            yield step_at(done)
         np.take(z, rng.permutation(len(z)), axis=0, out=dealt, mode="clip")  # "raise" would copy once more
         product = half @ dealt
         product *= dealt
@@ -348,10 +331,10 @@ def moran_test(
         z, columns = graph.analytic(block.toarray() if sparse.issparse(block) else block)
         if permutations:
 
-            def sign(done: int, start: int = start, many: int = z.shape[1]) -> Step:
+            def step_at(done: int, start: int = start, many: int = z.shape[1]) -> Step:
                 return Step("Testing Moran's I", start + many * done // permutations, genes, "genes")
 
-            columns["p_permuted"] = yield from graph.permuted(z, columns, permutations, seed, sign)
+            columns["p_permuted"] = yield from graph.permuted(z, columns, permutations, seed, step_at)
         parts.append(columns)
     table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     table["q"] = q_values(table["p_permuted" if permutations else "p"])

@@ -9,6 +9,7 @@ from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QImage, QMouseEvent, QPainter, QPen
 from qtpy.QtWidgets import QWidget
 
+from napari_flag.formatting import number
 from napari_flag.gui.controls.plots import Plot, PlotStyle
 from napari_flag.layers.gene_map import DIVERGING
 
@@ -152,9 +153,9 @@ class HeatMap(Plot):
         bar = QRectF(frame.right() + 8, frame.top(), BAR_PX, min(frame.height(), 140.0))
         painter.drawImage(bar, _picture(np.linspace(1, -1, LEVELS)[:, None]))
         painter.setPen(style.ink)
-        for place, number in ((0.0, "1"), (0.5, "0"), (1.0, "−1")):
+        for place, tick in ((0.0, "1"), (0.5, "0"), (1.0, "−1")):
             where = QRectF(bar.right() + 3, bar.top() + place * bar.height() - 8, 20, 16)
-            painter.drawText(where, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, number)
+            painter.drawText(where, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, tick)
 
     def draw_marks(self, painter: QPainter, frame: QRectF, style: PlotStyle) -> None:
         """Frame the cell of the pair looked at, and rule its row and column."""
@@ -194,7 +195,7 @@ class HeatMap(Plot):
             return pair[0]
         below, above = self._corners
         what = below if row > column else above
-        return f"{pair[0]} and {pair[1]}: {value:.2f} {what}".rstrip().replace("-", "−")
+        return f"{pair[0]} and {pair[1]}: {number(value)} {what}".rstrip().replace("-", "−")
 
     def _hover(self, text: str) -> None:
         if text != self._hovered:

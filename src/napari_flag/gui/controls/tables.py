@@ -10,25 +10,10 @@ from qtpy.QtCore import QAbstractTableModel, QItemSelectionModel, QModelIndex, Q
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
-UNKNOWN: Final = "–"
+from napari_flag.formatting import number
+
 NAME: Final = 0
 """The column of names comes first."""
-
-
-def two_decimals(value: float) -> str:
-    """Return "0.25"; what rounds to nothing is no "-0.00"."""
-    text = f"{value:.2f}"
-    return "0.00" if text == "-0.00" else text
-
-
-def probability(value: float) -> str:
-    """Return a p or q value as people write it: "0.03", "2e-05"."""
-    return f"{value:.0e}" if value < 0.001 else f"{value:.3f}" if value < 0.01 else f"{value:.2f}"
-
-
-def whole(value: float) -> str:
-    """Return "1,204"."""
-    return f"{value:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +33,7 @@ class Column:
     key: str
     heading: str
     meaning: str
-    write: Callable[[float], str] = two_decimals
+    write: Callable[[float], str] = number
 
 
 class NumberTable(QAbstractTableModel):
@@ -172,7 +157,7 @@ class NumberTable(QAbstractTableModel):
         if column == NAME:
             return str(self._names[source])
         value = float(self._numbers[column - 1, source])
-        return UNKNOWN if np.isnan(value) else self._columns[column - 1].write(value)
+        return self._columns[column - 1].write(value)
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
@@ -409,7 +394,7 @@ class GeneTable(QAbstractTableModel):
             gene = str(self._genes[source])
             note = self._notes.get(gene)
             return f"{gene}  ({note})" if note else gene
-        return f"{self._numbers[column - 1, source]:.2f}"
+        return number(float(self._numbers[column - 1, source]))
 
     def headerData(
         self,

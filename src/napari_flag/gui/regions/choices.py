@@ -21,15 +21,16 @@ from qtpy.QtWidgets import (
 from napari_flag import keys
 from napari_flag.analysis.domains import (
     LABELS,
+    describe_labels,
     domain_agreement,
     domain_names,
     find_missing,
     read_domains,
     read_for,
-    told_agreement,
     write_domains,
 )
 from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
+from napari_flag.formatting import number
 from napari_flag.gui.controls.forms import MessageList, narrow, plain_label
 from napari_flag.gui.jobs import Errands
 from napari_flag.gui.regions.results import WORDS
@@ -237,13 +238,13 @@ class DomainChoice:
 
     def tell_agreement(self, adata: "AnnData | None") -> None:
         """Tell how far domains agree with each other, and with the labels."""
-        told = "" if adata is None else told_agreement(adata)
+        told = "" if adata is None else describe_labels(adata)
         self.to_labels.setText(told)
         self.to_labels.setVisible(bool(told))
         found = None if adata is None or self.looked_at == LABELS else domain_agreement(adata)
         self.agreement.setVisible(found is not None)
         if found is not None:
-            self.agreement.setText(f"Prediction to truth: ARI {found.ari:.2f}, NMI {found.nmi:.2f}")
+            self.agreement.setText(f"Prediction to truth: ARI {number(found.ari)}, NMI {number(found.nmi)}")
 
 
 def _row(wide: QWidget, *others: QWidget) -> QHBoxLayout:
@@ -305,7 +306,7 @@ class LabelButton(QPushButton):
         )
 
     def _on_read(self, adata: Any, labels: SpotLabels) -> None:
-        from napari_flag.analysis.structure import write_labels
+        from napari_flag.analysis.domains import write_labels
 
         if adata is None or adata is not self._session.adata:  # another prediction came in between
             return

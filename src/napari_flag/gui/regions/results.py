@@ -8,8 +8,9 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QTabWidg
 
 from napari_flag.analysis.regions import RegionNumbers
 from napari_flag.analysis.truth import MEASURED, PREDICTED
+from napari_flag.formatting import number, probability, whole
 from napari_flag.gui.controls.forms import narrow, plain_label
-from napari_flag.gui.controls.tables import Column, NumberView, probability, two_decimals, whole
+from napari_flag.gui.controls.tables import Column, NumberView
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,7 +150,7 @@ class RegionResults(QWidget):
 
 _SET_COLUMNS: Final[tuple[tuple[str, str, str, Any], ...]] = (
     ("overlap", "Hits", "Genes of the set that are raised in the region", whole),
-    ("expected", "Chance", "How many chance alone would give", two_decimals),
+    ("expected", "Chance", "How many chance alone would give", number),
     ("q", "q", "False discovery rate, hypergeometric", probability),
 )
 
@@ -159,9 +160,9 @@ def gene_columns(sources: Sequence[str]) -> list[Column]:
     columns = []
     several = len(sources) > 1
     for key, heading, meaning, write in (
-        ("inside", "In", "Mean log2(count + 1) inside the region", two_decimals),
-        ("outside", "Out", "Mean log2(count + 1) outside", two_decimals),
-        ("difference", "Δ", "Mean inside less mean outside", two_decimals),
+        ("inside", "In", "Mean log2(count + 1) inside the region", number),
+        ("outside", "Out", "Mean log2(count + 1) outside", number),
+        ("difference", "Δ", "Mean inside less mean outside", number),
         (
             "q",
             "q",
