@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from anndata import AnnData
+from scipy import sparse
 
 from napari_flag import keys
 
@@ -60,6 +61,15 @@ def fake_prediction(n_spots: int = 64, n_genes: int = 10, seed: int = 0, measure
     }
     adata.uns[keys.PROVENANCE] = fake_provenance(width, height)
     return adata
+
+
+def counts_for(prediction: AnnData, seed: int = 0) -> AnnData:
+    """Raw counts of the spots and genes of a fake prediction, sparse, near its ``layers["measured"]``."""
+    rng = np.random.default_rng(seed)
+    values = rng.poisson(np.exp2(prediction.layers[keys.MEASURED]) - 1 + 1e-3)
+    measured = AnnData(sparse.csr_matrix(values.astype(np.float32)))
+    measured.obs_names, measured.var_names = prediction.obs_names, prediction.var_names
+    return measured
 
 
 def fake_provenance(width: int, height: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 import pytest
-from tests.fakes import fake_prediction
-from tests.test_matching import counts_for
+from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import prediction_file
 

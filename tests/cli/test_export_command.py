@@ -1,4 +1,6 @@
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,7 +9,8 @@ from tests.fakes import fake_prediction
 
 from napari_flag.cli import main
 from napari_flag.cli.analyse import NAMES
-from napari_flag.exports.formats import FORMATS
+from napari_flag.errors import UserError
+from napari_flag.exports.formats import FORMATS, export
 from napari_flag.prediction_file import read_prediction, write_prediction
 
 
@@ -91,3 +94,27 @@ def test_the_prediction_itself_is_never_replaced(files, capsys):
     (files / "predicted.h5ad").rename(files / "fake.h5ad")
     assert main(["export", "fake.h5ad", "--to", "h5ad", "--out", ".", "--overwrite"]) == 2
     assert "the prediction itself" in capsys.readouterr().err
+
+
+def test_a_format_whose_program_is_not_installed_is_refused_before_any_work(files, capsys, monkeypatch):
+    """It used to compute the structure of the whole prediction first."""
+
+    def never(*_, **__):
+        raise AssertionError("computed before saying that spatialdata is not installed")
+
+    monkeypatch.setitem(sys.modules, "spatialdata", None)
+    monkeypatch.setattr("napari_flag.exports.formats.with_structure", never)
+    monkeypatch.setattr("napari_flag.prediction_file.read_prediction", never)
+    assert main(["export", "predicted.h5ad", "--to", "h5ad", "spatialdata", "--out", "out"]) == 2
+    assert 'pip install "napari-flag[spatialdata]"' in capsys.readouterr().err
+    assert not (files / "out").exists()
+
+
+def test_every_export_checks_its_formats_first(monkeypatch, tmp_path):
+    def missing():
+        raise UserError("not installed")
+
+    formats = [replace(known, check=missing) for known in FORMATS]
+    work = export(fake_prediction(), [(known, tmp_path / known.name) for known in formats])
+    with pytest.raises(UserError, match="not installed"):
+        next(work)

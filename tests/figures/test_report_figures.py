@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
-from napari_flag.figures.section import section_of
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.coexpression import correlate
+from napari_flag.analysis.compare import section_of
 from napari_flag.figures.agreement import draw_named_moran, draw_overlaps
-from napari_flag.figures.heat_maps import draw_predicted_coexpression, draw_triangles
+from napari_flag.figures.heat_maps import draw_triangles
 from napari_flag.figures.spot_maps import draw_gene_maps, draw_labels, draw_overview
 from napari_flag.figures.style import house_style
-from napari_flag.statistics.coexpression import gene_correlations, gene_order
+from napari_flag.progress import finish
 from napari_flag.statistics.markers import Overlap
 
 
@@ -17,20 +18,24 @@ def section():
     return section_of(fake_prediction())
 
 
-def test_the_triangles_are_prediction_above_and_truth_below(section):
-    shown = draw_triangles(section).axes[0].images[0].get_array()
-    order = gene_order(gene_correlations(section.truth))
-    truth, predicted = (
-        gene_correlations(v)[np.ix_(order, order)] for v in (section.truth, section.predicted)
-    )
-    above, below = np.triu_indices(len(order), 1), np.tril_indices(len(order), -1)
-    np.testing.assert_allclose(shown[above], predicted[above])
-    np.testing.assert_allclose(shown[below], truth[below])
+def correlations(adata):
+    return [finish(correlate(adata, adata.var_names, depth=depth)) for depth in (True, False)]
+
+
+def test_the_triangles_are_prediction_below_and_truth_above():
+    together, pure = correlations(fake_prediction())
+    figure = draw_triangles(together, pure)
+    shown = figure.axes[0].images[0].get_array()
+    above, below = np.triu_indices(len(together.genes), 1), np.tril_indices(len(together.genes), -1)
+    np.testing.assert_allclose(shown[above], together.measured[above])
+    np.testing.assert_allclose(shown[below], together.predicted[below])
     assert np.isnan(np.diag(shown.filled(np.nan))).all()
+    assert f"GSC {together.gsc:.2f}" in figure.axes[0].get_title(loc="left")
 
 
-def test_without_truth_there_is_one_symmetric_square(section):
-    shown = draw_predicted_coexpression(section.predicted).axes[0].images[0].get_array().filled(0)
+def test_without_truth_there_is_one_symmetric_square():
+    figure = draw_triangles(*correlations(fake_prediction(measured=False)))
+    shown = figure.axes[0].images[0].get_array().filled(0)
     np.testing.assert_allclose(shown, shown.T)
 
 

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from napari_flag.figures.section import section_of
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.compare import section_of
 from napari_flag.figures.agreement import draw_calibration, draw_moran
 from napari_flag.figures.heat_maps import draw_coexpression
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_flag.gui.controls.tables import Column, NumberView, probability, whole
+from napari_flag.formatting import probability, whole
+from napari_flag.gui.controls.tables import Column, NumberView
 
 COLUMNS = (Column("pcc", "PCC", "Correlation"), Column("q", "q", "False discovery rate", probability))
 NUMBERS = {"pcc": np.array([0.2, np.nan, 0.9, -0.001]), "q": np.array([0.5, 0.004, 2e-7, 0.05])}

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from tests.fakes import fake_prediction
-from tests.test_matching import counts_for
+from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.structure import write_labels
+from napari_flag.analysis.domains import write_labels
+from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.progress import finish
 from napari_flag.report import write_report
 from napari_flag.report.findings import gather, labels_of
@@ -25,8 +25,8 @@ def test_spots_without_label_or_domain_do_not_count(labelled):
     same = np.resize([4, 2], 64)
     same[:8] = 0
     part = same.copy()
-    part[10:60] = -1
-    found = labels_of(labelled, same, part)
+    part[10:60] = 0
+    found = labels_of(labelled, {PREDICTED: same, MEASURED: part})
     assert found.names == ("<tumour>", "fat")
     assert (found.codes[:8] == -1).all()
     assert found.agreements == {
@@ -34,8 +34,8 @@ def test_spots_without_label_or_domain_do_not_count(labelled):
         keys.DOMAIN + keys.OF_MEASURED: Agreement(1.0, 1.0),
     }
     assert found.to_dict()["spots"] == 56
-    assert labels_of(labelled, None, None).agreements == {}
-    assert labels_of(fake_prediction(n_spots=9), None, None) is None
+    assert labels_of(labelled, {}).agreements == {}
+    assert labels_of(fake_prediction(n_spots=9), {}) is None
 
 
 def test_the_report_shows_labels_and_how_far_domains_agree_with_them(labelled, tmp_path):
@@ -50,7 +50,7 @@ def test_the_report_shows_labels_and_how_far_domains_agree_with_them(labelled, t
         assert f'<th scope="row">domains, {word}</th>{cells}' in part
 
 
-def test_without_truth_the_prediction_alone_is_held_against_the_labels(labelled):
+def test_without_truth_the_prediction_alone_is_compared_with_the_labels(labelled):
     assert set(finish(gather(labelled, None)).labels.agreements) == {keys.DOMAIN}
 
 

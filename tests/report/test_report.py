@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from scipy import sparse
-from tests.fakes import fake_prediction
-from tests.test_matching import counts_for
+from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.compare import compare
+from napari_flag.analysis.regions import TOPS
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 from napari_flag.report import write_report
-from napari_flag.report.findings import MAPS, TOPS, gather
+from napari_flag.report.findings import MAPS, gather
 
 VOID = {"meta", "input", "br", "path", "use", "image", "rect"}
 
@@ -134,12 +134,13 @@ def test_a_slide_unlike_the_training_tissue_is_said_first(prediction, tmp_path):
     assert page.index("80 % of the spots look unlike &lt;this&gt;.") < page.index("<h2")
 
 
-def test_domains_and_markers_are_those_of_the_matched_spots():
+def test_domains_of_the_prediction_are_of_all_spots_and_those_of_the_truth_of_what_was_measured():
     adata = fake_prediction(n_spots=64, n_genes=60)
     counts = counts_for(adata)[8:].copy()
     found = finish(gather(adata, counts))
-    assert (found.domains[:8] == -1).all()
-    assert (found.domains[8:] >= 0).all()
+    assert (found.domains > 0).all()
+    assert (found.domains_measured[:8] == 0).all()
+    assert (found.domains_measured[8:] > 0).all()
     assert 0 < found.likeness.ari <= 1
     overlap = found.markers[0].overlaps[0]
     assert overlap.of == TOPS[0]

@@ -51,7 +51,7 @@ class Extent:
 
     def is_all_of(self, adata: "AnnData") -> bool:
         """Return whether no spot and no gene of `adata` is left out."""
-        return len(self.spots) == adata.n_obs and len(self.genes) == adata.n_vars
+        return bool(len(self.spots) == adata.n_obs and len(self.genes) == adata.n_vars)
 
 
 def extent_of(adata: "AnnData", source: str) -> Extent:

@@ -4,7 +4,7 @@ from tests.fakes import fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.coexpression import correlate, sets_within
-from napari_flag.analysis.compare import score_section
+from napari_flag.analysis.scores import score_section
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 from napari_flag.statistics.coexpression import gene_order
@@ -57,14 +57,22 @@ def test_a_table_names_each_pair_once():
     assert len({frozenset(pair) for pair in zip(table["first"], table["second"], strict=True)}) == 15
 
 
-def test_spots_and_genes_not_measured_are_left_out():
+def test_a_gene_and_spots_not_measured_change_only_what_is_compared():
     adata = fake_prediction(64, n_genes=6)
+    alone = adata.copy()
+    del alone.layers[keys.MEASURED]
     adata.layers[keys.MEASURED][:9] = np.nan
     adata.layers[keys.MEASURED][:, 4] = np.nan
-    found = finish(correlate(adata, adata.var_names))
-    assert found.spots == 55
-    assert adata.var_names[4] not in found.genes
-    assert np.isfinite(found.measured).all()
+    found, expected = (finish(correlate(a, a.var_names)) for a in (adata, alone))
+    assert (found.spots, found.spots_measured, found.genes_measured) == (64, 55, 5)
+    assert found.genes[-1] == adata.var_names[4]
+    order = [expected.genes.index(gene) for gene in found.genes]
+    np.testing.assert_allclose(found.predicted, expected.predicted[np.ix_(order, order)])
+    assert np.isnan(found.measured[-1]).all()
+    assert np.isfinite(found.measured[:-1, :-1]).all()
+    cut = adata[9:, [0, 1, 2, 3, 5]].copy()
+    assert found.gsc == pytest.approx(finish(correlate(cut, cut.var_names)).gsc)
+    assert found.gsc == pytest.approx(found.gsc_all)
 
 
 def test_one_gene_is_not_enough_and_that_is_said():

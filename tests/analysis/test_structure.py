@@ -6,7 +6,8 @@ import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.structure import Settings, write_labels, write_structure
+from napari_flag.analysis.domains import write_labels
+from napari_flag.analysis.structure import Settings, write_structure
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 from napari_flag.slides.formats.labels import SpotLabels

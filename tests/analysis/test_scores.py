@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from tests.fakes import fake_prediction
 
-from napari_flag.analysis import compare
-from napari_flag.analysis.compare import METRICS, score_values, scoring
+from napari_flag import keys
+from napari_flag.analysis.scores import METRICS, score_section, score_values, scoring
 from napari_flag.progress import finish
+from napari_flag.statistics import coexpression
 from napari_flag.statistics.bootstrap import neighbouring_blocks
 from napari_flag.statistics.neighbours import find_neighbours
 
@@ -35,9 +37,37 @@ def test_scoring_tells_how_far_it_is_and_ends_with_what_score_values_returns(sec
 
 def test_with_very_many_genes_only_gsc_is_left_out(section, monkeypatch):
     before, _ = score_values(*section)
-    monkeypatch.setattr(compare, "MOST_GENES", 11)
+    monkeypatch.setattr(coexpression, "MOST_GENES", 11)
     after, _ = score_values(*section)
     assert np.isnan(after.values.pop("GSC"))
     assert np.isnan(after.intervals.pop("GSC")).all()
     for name, value in after.values.items():
         assert value == before.values[name]
+
+
+def test_a_perfect_prediction_scores_best():
+    adata = fake_prediction(49)
+    adata.layers[keys.MEASURED] = adata.X.copy()
+    scores = score_section(adata)
+    assert scores.overall == pytest.approx(dict.fromkeys(METRICS, 1.0) | {"MSE": 0.0})
+    gene = scores.genes["ERBB2"]
+    assert gene.moran_predicted == pytest.approx(gene.moran_measured)
+
+
+def test_spots_without_measurement_are_left_out():
+    adata = fake_prediction(49)
+    adata.layers[keys.MEASURED][:5] = np.nan
+    scores = score_section(adata)
+    assert scores.spots == 44
+    assert np.isfinite(list(scores.overall.values())).all()
+
+
+def test_without_measurement_there_are_no_scores():
+    assert score_section(fake_prediction(49, measured=False)) is None
+
+
+def test_a_section_seen_in_training_is_named():
+    adata = fake_prediction(49)
+    assert not score_section(adata).trained_on
+    adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "C2"
+    assert score_section(adata).trained_on

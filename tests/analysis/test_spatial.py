@@ -4,7 +4,7 @@ from scipy.sparse import csr_matrix
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.compare import score_section
+from napari_flag.analysis.scores import score_section
 from napari_flag.analysis.spatial import score_spatially
 from napari_flag.progress import finish
 

@@ -2,19 +2,11 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from scipy import sparse
-from tests.fakes import fake_prediction
+from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis import truth
 from napari_flag.errors import UserError
-
-
-def counts_for(prediction: AnnData, seed: int = 0) -> AnnData:
-    rng = np.random.default_rng(seed)
-    values = rng.poisson(np.exp2(prediction.layers[keys.MEASURED]) - 1 + 1e-3)
-    measured = AnnData(sparse.csr_matrix(values.astype(np.float32)))
-    measured.obs_names, measured.var_names = prediction.obs_names, prediction.var_names
-    return measured
 
 
 @pytest.fixture

@@ -1,0 +1,237 @@
+import numpy as np
+import pytest
+from tests.fakes import FakeSlide, fake_prediction
+from tests.tiny_weights import GENES, write_tiny_weights
+
+from napari_flag import keys
+from napari_flag.analysis import draws
+from napari_flag.analysis.draws import (
+    MEAN,
+    TRUTH,
+    Draw,
+    DrawRequest,
+    compare_draws,
+    count,
+    draw_more,
+    gene_between,
+    keep,
+    layer_of,
+    why_not,
+)
+from napari_flag.errors import UserError
+from napari_flag.layers.gene_map import GeneMap
+from napari_flag.layers.gene_values import Quantity
+from napari_flag.model.checkpoint import Checkpoint
+from napari_flag.prediction import predict_slide
+from napari_flag.prediction_file import spots_of
+from napari_flag.progress import finish
+from napari_flag.slides.spots import Spots
+from napari_flag.statistics.accuracy import gene_pearson
+from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation
+from napari_flag.statistics.moran import spatial_structure_correlation
+
+
+@pytest.fixture
+def adata():
+    """Four draws: the same smooth pattern under noise of their own."""
+    adata = fake_prediction(144, n_genes=12)
+    rng = np.random.default_rng(0)
+    for number in range(1, 5):
+        noise = rng.normal(0, 1.0, adata.shape)
+        adata.layers[layer_of(number)] = (adata.X + noise).astype(np.float32)
+    return adata
+
+
+def test_draws_are_held_against_the_truth_and_against_each_other(adata):
+    numbers = finish(compare_draws(adata))
+    assert numbers.against == TRUTH
+    assert numbers.table["draw"].tolist() == ["1", "2", "3", "4"]
+    truth = adata.layers[keys.MEASURED].astype(np.float64)
+    second = gene_pearson(adata.layers["sample_2"].astype(np.float64), truth).mean()
+    assert numbers.table.PCC[1] == pytest.approx(second)
+    pairs = [(i, j) for i in range(1, 5) for j in range(i + 1, 5)]
+    between = [
+        gene_pearson(*(adata.layers[layer_of(k)].astype(np.float64) for k in (j, i))).mean() for i, j in pairs
+    ]
+    assert numbers.between["PCC"] == pytest.approx(np.mean(between))
+    together = [gene_correlations(adata.layers[layer_of(k)]) for k in range(1, 5)]
+    none = np.zeros(adata.n_vars, bool)
+    gsc = [gene_structure_correlation(together[j - 1], together[i - 1], none) for i, j in pairs]
+    assert numbers.between["GSC"] == pytest.approx(np.mean(gsc))
+    ssc = [spatial_structure_correlation(numbers.moran[j - 1], numbers.moran[i - 1], none) for i, j in pairs]
+    assert numbers.between["SSC"] == pytest.approx(np.mean(ssc))
+    assert numbers.moran.shape == (4, 12)
+
+
+def test_without_truth_draws_are_held_against_the_mean(adata):
+    del adata.layers[keys.MEASURED]
+    numbers = finish(compare_draws(adata))
+    assert numbers.against == MEAN
+    expected = gene_pearson(adata.layers["sample"].astype(np.float64), adata.X.astype(np.float64)).mean()
+    assert numbers.table.PCC[0] == pytest.approx(expected)
+
+
+def test_one_draw_has_nothing_to_be_held_against(adata):
+    for number in (2, 3, 4):
+        del adata.layers[layer_of(number)]
+    assert finish(compare_draws(adata)).between == {}
+    assert np.isnan(gene_between(adata, "VIM"))
+
+
+def test_genes_and_spots_never_measured_are_left_out_of_the_comparison_with_the_truth_only(adata):
+    before = finish(compare_draws(adata))
+    adata.layers[keys.MEASURED][:20] = np.nan
+    adata.layers[keys.MEASURED][:, 3] = np.nan
+    numbers = finish(compare_draws(adata))
+    np.testing.assert_array_equal(numbers.moran, before.moran)
+    assert numbers.between == before.between
+    assert (numbers.table.PCC != before.table.PCC).all()
+    assert np.isfinite(numbers.table[["PCC", "GSC", "SSC"]].to_numpy()).all()
+
+
+def test_a_gene_that_moves_little_correlates_between_draws(adata):
+    column = list(adata.var_names).index("VIM")
+    for number in range(1, 5):
+        adata.layers[layer_of(number)][:, column] = adata.X[:, column]
+    assert gene_between(adata, "VIM") == pytest.approx(1.0)
+    assert gene_between(adata, "ESR1") < 0.98
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_tiny_weights(tmp_path_factory.mktemp("w") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def slide():
+    return FakeSlide(width=1500, height=1200, mpp=0.683)
+
+
+@pytest.fixture(scope="module")
+def spots():
+    rows, columns = np.divmod(np.arange(12), 4)
+    return Spots(
+        ids=tuple(f"{c}x{r}" for r, c in zip(rows, columns, strict=True)),
+        xy=np.stack([columns, rows], 1) * 293.0 + 200,
+        diameter_um=100.0,
+        pitch_um=200.0,
+        lattice="square",
+        array=np.stack([rows, columns], 1),
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def predict(weights, slide, spots, cache):
+    checkpoint = Checkpoint.load(weights)
+
+    def run(**options):
+        return finish(predict_slide(slide, spots, checkpoint, device="cpu", cache=cache, seed=3, **options))
+
+    return run
+
+
+@pytest.fixture
+def prediction(predict):
+    return predict(samples=4, genes=GENES[:3])
+
+
+def drawn(request):
+    for step in draw_more(request):
+        if step.partial is not None:
+            keep(request.adata, step.partial)
+
+
+def test_the_spots_of_a_prediction_come_back(prediction, spots):
+    back = spots_of(prediction)
+    assert (back.ids, back.diameter_um, back.pitch_um, back.lattice) == (spots.ids, 100.0, 200.0, "square")
+    assert np.array_equal(back.xy, spots.xy)
+    assert np.array_equal(back.array, spots.array)
+
+
+def test_more_draws_are_those_of_the_next_seeds_and_are_kept_with_the_prediction(
+    prediction, slide, weights, cache, spots
+):
+    request = DrawRequest(prediction, slide, 3, "cpu", weights, cache)
+    drawn(request)
+    assert count(prediction) == 3
+    third = finish(
+        predict_slide(
+            slide,
+            spots,
+            Checkpoint.load(weights),
+            seed=5,
+            samples=1,
+            device="cpu",
+            cache=cache,
+            genes=GENES[:3],
+        )
+    )
+    np.testing.assert_allclose(prediction.layers["sample_3"], third.X, atol=1e-4)
+    assert np.abs(prediction.layers["sample_2"] - prediction.layers["sample_3"]).max() > 1e-3
+
+
+def test_drawing_goes_on_where_it_stopped(prediction, slide, weights, cache):
+    drawn(DrawRequest(prediction, slide, 2, "cpu", weights, cache))
+    second = prediction.layers["sample_2"]
+    drawn(DrawRequest(prediction, slide, 3, "cpu", weights, cache))
+    assert count(prediction) == 3
+    assert prediction.layers["sample_2"] is second
+
+
+def test_a_prediction_of_a_region_is_refused_as_its_draws_would_be_others(predict, slide, weights, cache):
+    from shapely.geometry import box
+
+    part = predict(samples=4, region=[box(0, 0, 600, 1200)])
+    with pytest.raises(UserError, match="predict the whole tissue"):
+        drawn(DrawRequest(part, slide, 2, "cpu", weights, cache))
+
+
+def test_other_weights_are_refused(prediction, slide, tmp_path, cache):
+    other = write_tiny_weights(tmp_path / "other.safetensors", pitch_um=150.0)
+    with pytest.raises(UserError, match="not those of this prediction"):
+        drawn(DrawRequest(prediction, slide, 2, "cpu", other, cache))
+
+
+def test_weights_that_are_not_here_are_one_sentence(prediction, slide):
+    prediction.uns[keys.PROVENANCE][keys.WEIGHTS_NAME] = "gone"
+    with pytest.raises(UserError, match='no weights called "gone"'):
+        drawn(DrawRequest(prediction, slide, 2))
+
+
+def test_a_draw_is_kept_only_as_the_next(prediction):
+    keep(prediction, Draw(5, prediction.X))
+    assert count(prediction) == 1
+    keep(prediction, Draw(2, prediction.X))
+    assert count(prediction) == 2
+
+
+def test_what_is_missing_for_drawing_is_said():
+    prediction = fake_prediction(9)
+    assert "no prediction" in why_not(None, None)
+    assert "open it" in why_not(prediction, None)
+    assert why_not(prediction, FakeSlide()) is None
+    del prediction.layers[keys.SAMPLE]
+    assert "not predicted by napari-flag" in why_not(prediction, FakeSlide())
+
+
+def test_the_gene_map_shows_the_draw_that_is_asked_for():
+    from napari.components import ViewerModel
+
+    prediction = fake_prediction(16)
+    prediction.layers[layer_of(2)] = prediction.layers[keys.SAMPLE] + 1
+    viewer = ViewerModel()
+    gene_map = GeneMap(viewer)
+    gene_map.set_prediction(prediction)
+    gene_map.show([prediction.var_names[0]])
+    gene_map.set_quantity(Quantity.SAMPLE)
+    before = gene_map.layer(Quantity.SAMPLE).data.copy()
+    gene_map.set_sample(layer_of(2))
+    assert np.nanmax(np.abs(gene_map.layer(Quantity.SAMPLE).data - before - 1)) < 1e-5
+    assert gene_map.layer(Quantity.SAMPLE).name.endswith("sample 2")
+    assert len(viewer.layers) == 2
+    assert draws.count(prediction) == 2

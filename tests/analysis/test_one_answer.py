@@ -1,0 +1,250 @@
+"""One prediction, of which a gene and some spots were not measured: every place gives the same answer."""
+
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from tests.fakes import counts_for, fake_prediction
+
+from napari_flag import keys
+from napari_flag.analysis.coexpression import correlate, gsc_of_all
+from napari_flag.analysis.compare import agree, compare, section_of
+from napari_flag.analysis.domains import COLUMNS, domain_agreement, find, read_domains
+from napari_flag.analysis.draws import compare_draws
+from napari_flag.analysis.regions import compare_regions
+from napari_flag.analysis.scores import score_section, scoring
+from napari_flag.analysis.spatial import score_spatially, spot_neighbours
+from napari_flag.analysis.structure import write_structure
+from napari_flag.analysis.truth import MEASURED, PREDICTED, attach_measured, measured_extent
+from napari_flag.cli import main
+from napari_flag.prediction_file import read_prediction, write_prediction
+from napari_flag.progress import finish
+from napari_flag.report.findings import gather
+from napari_flag.statistics.coexpression import MOST_GENES, gene_correlations
+from napari_flag.statistics.domains import agreement
+
+MISSING_GENE, MISSING_SPOTS = 7, 18
+ROUNDING = 1e-5
+"""Counts go through float32 in ``layers["measured"]`` on some of the ways."""
+
+
+@pytest.fixture(scope="module")
+def counts():
+    whole = counts_for(fake_prediction(121, n_genes=24))
+    genes = [gene for k, gene in enumerate(whole.var_names) if k != MISSING_GENE]
+    return whole[MISSING_SPOTS:, genes].copy()
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The prediction without any measurement."""
+    return fake_prediction(121, n_genes=24, measured=False)
+
+
+@pytest.fixture
+def adata(alone, counts):
+    prediction = alone.copy()
+    attach_measured(prediction, counts)
+    return prediction
+
+
+@pytest.fixture(scope="module")
+def findings(alone, counts):
+    """Of the report."""
+    return finish(gather(alone, counts))
+
+
+@pytest.fixture(scope="module")
+def written(alone, counts):
+    """With the structure that every export writes."""
+    prediction = alone.copy()
+    attach_measured(prediction, counts)
+    finish(write_structure(prediction))
+    return prediction
+
+
+@pytest.fixture
+def files(alone, counts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_prediction(alone, tmp_path / "predicted.h5ad")
+    counts.write_h5ad(tmp_path / "measured.h5ad")
+    return tmp_path
+
+
+def test_the_mask_is_the_genes_measured_and_the_spots_that_have_them_all(adata):
+    adata.layers[keys.MEASURED][30, 2] = np.nan
+    extent = measured_extent(adata)
+    assert set(range(adata.n_obs)) - set(extent.spots.tolist()) == {*range(MISSING_SPOTS), 30}
+    assert set(range(adata.n_vars)) - set(extent.genes.tolist()) == {MISSING_GENE}
+    assert score_section(adata).spots == len(section_of(adata).truth) == len(extent.spots)
+    assert finish(agree(adata)).comparison.spots == len(extent.spots)
+    assert finish(score_spatially(adata)).spots_measured == len(extent.spots)
+
+
+def test_every_place_gives_the_same_scores(adata, counts, findings, files, capsys):
+    known = compare(adata, counts)
+    expected = known.scores["X"].values
+    assert (known.spots, known.genes) == (121 - MISSING_SPOTS, 23)
+    side_by_side, spatial = score_section(adata), finish(score_spatially(adata))
+    together = finish(correlate(adata, adata.var_names))
+    assert side_by_side.overall == pytest.approx(expected, abs=ROUNDING)
+    assert finish(agree(adata)).comparison.scores["X"].values == pytest.approx(expected, abs=ROUNDING)
+    assert finish(agree(adata, counts)).comparison.scores["X"].values == expected
+    assert findings.comparison.scores["X"].values == expected
+    assert section_of(adata).scores == pytest.approx(expected, abs=ROUNDING)
+    assert spatial.ssc == pytest.approx(expected["SSC"], abs=ROUNDING)
+    for gsc in (together.gsc, together.gsc_all, gsc_of_all(adata), findings.together[0].gsc):
+        assert gsc == pytest.approx(expected["GSC"], abs=ROUNDING)
+    draw = finish(compare_draws(adata)).table.iloc[0]
+    sample = known.scores["sample"].values
+    assert [draw[name] for name in ("PCC", "GSC", "SSC")] == pytest.approx(
+        [sample[name] for name in ("PCC", "GSC", "SSC")], abs=ROUNDING
+    )
+    assert main(["compare", "predicted.h5ad", "measured.h5ad", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    for source, scores in (("X", expected), ("sample", sample)):
+        assert {name: printed[source][name] for name in scores} == pytest.approx(scores)
+
+
+def test_every_place_gives_the_same_morans_i_of_a_predicted_gene(adata, alone, counts, findings, written):
+    spatial = finish(score_spatially(alone))
+    everywhere = pd.Series(spatial.predicted, spatial.genes)
+    q = pd.Series(spatial.q, spatial.genes)
+    measured = [gene for k, gene in enumerate(adata.var_names) if k != MISSING_GENE]
+    np.testing.assert_array_equal(finish(score_spatially(adata)).predicted, spatial.predicted)
+    np.testing.assert_array_equal(finish(score_spatially(adata)).q, spatial.q)
+    report = findings.genes.set_index("gene")
+    assert list(report.index) == list(adata.var_names)
+    np.testing.assert_allclose(report.moran, everywhere)
+    np.testing.assert_allclose(report.q, q)
+    exported = written.uns[keys.MORAN].loc[list(adata.var_names)]
+    np.testing.assert_allclose(exported.I, everywhere)
+    np.testing.assert_allclose(exported.pval_norm_fdr_bh, q)
+    np.testing.assert_allclose([s.moran_predicted for s in score_section(adata).genes.values()], everywhere)
+    compared = compare(adata, counts).tables["X"].set_index("gene")
+    np.testing.assert_allclose(compared.moran_predicted, everywhere[measured])
+    np.testing.assert_allclose(finish(agree(alone)).tables["X"].moran_predicted, everywhere)
+    drawn = finish(compare_draws(adata)).moran[0]
+    sample = compare(adata, counts).tables["sample"].set_index("gene").moran_predicted
+    np.testing.assert_allclose(pd.Series(drawn, adata.var_names)[measured], sample[measured])
+
+
+def test_every_place_gives_the_same_morans_i_of_a_measured_gene(adata, counts, findings, written):
+    spatial = finish(score_spatially(adata))
+    expected = pd.Series(spatial.measured, spatial.genes)
+    assert np.flatnonzero(expected.isna()).tolist() == [MISSING_GENE]
+    close = {"atol": ROUNDING, "equal_nan": True}
+    np.testing.assert_allclose(findings.genes.moran_measured, expected, **close)
+    scored = score_section(adata).genes
+    np.testing.assert_allclose([scored[gene].moran_measured for gene in expected.index], expected, **close)
+    known = expected.dropna()
+    compared = compare(adata, counts).tables["X"].set_index("gene")
+    np.testing.assert_allclose(compared.moran_measured, known, **close)
+    np.testing.assert_allclose(written.uns[keys.MORAN + keys.OF_MEASURED].I[known.index], known, **close)
+    there = pd.Series(spatial.predicted_there, spatial.genes)[known.index]
+    np.testing.assert_allclose(compared.moran_compared, there, **close)
+
+
+@pytest.mark.parametrize("first", [PREDICTED, MEASURED])
+def test_every_place_finds_the_same_domains(adata, alone, findings, written, first):
+    finish(find(adata, first, "leiden"))
+    finish(find(adata, MEASURED if first == PREDICTED else PREDICTED, "leiden"))
+    for source, of_report in ((PREDICTED, findings.domains), (MEASURED, findings.domains_measured)):
+        of_dock = read_domains(adata, source)
+        np.testing.assert_array_equal(of_report, of_dock)
+        np.testing.assert_array_equal(read_domains(written, source), of_dock)
+    assert findings.likeness == domain_agreement(adata) == domain_agreement(written)
+    assert (findings.domains > 0).all()
+    assert np.flatnonzero(findings.domains_measured == 0).tolist() == list(range(MISSING_SPOTS))
+    groups = finish(gather(alone, None)).domains
+    assert agreement(groups, findings.domains).ari == 1.0
+    finish(find(alone_copy := alone.copy(), PREDICTED, "leiden"))
+    np.testing.assert_array_equal(read_domains(alone_copy, PREDICTED), groups)
+
+
+def test_every_export_holds_the_domains_of_the_docks(written, files):
+    formats = ["h5ad", "csv", "geojson"]
+    line = ["export", "predicted.h5ad", "--measured", "measured.h5ad", "--out", "out", "--to", *formats]
+    assert main(line) == 0
+    out = files / "out"
+    back = read_prediction(out / "fake.h5ad")
+    table = pd.read_csv(out / "fake_expression.csv")
+    for source, column in COLUMNS.items():
+        if column in written.obs:
+            np.testing.assert_array_equal(read_domains(back, source), read_domains(written, source))
+            np.testing.assert_array_equal(table[column].fillna(0).astype(int), read_domains(written, source))
+    pd.testing.assert_frame_equal(back.uns[keys.MORAN], written.uns[keys.MORAN])
+    spots = [
+        feature["properties"]
+        for feature in json.loads((out / "fake.geojson").read_text("utf-8"))["features"]
+        if feature["properties"]["objectType"] == "detection"
+    ]
+    named = {spot["name"]: spot["classification"]["name"] for spot in spots}
+    expected = read_domains(written, PREDICTED)
+    assert named == {
+        spot: f"domain {number}" for spot, number in zip(written.obs_names, expected, strict=True)
+    }
+
+
+@pytest.mark.slow
+def test_spatialdata_holds_the_domains_of_the_docks(written, files):
+    """Slow for spatialdata's import."""
+    pytest.importorskip("spatialdata")
+    line = ["export", "predicted.h5ad", "--measured", "measured.h5ad", "--out", "out", "--to", "spatialdata"]
+    assert main(line) == 0
+    table = anndata.read_zarr(files / "out" / "fake.zarr" / "tables" / "table")
+    for source in (PREDICTED, MEASURED):
+        np.testing.assert_array_equal(read_domains(table, source), read_domains(written, source))
+    pd.testing.assert_series_equal(table.uns[keys.MORAN].I, written.uns[keys.MORAN].I, check_names=False)
+
+
+def test_every_place_ranks_the_genes_of_a_region_alike(adata, alone, findings, written):
+    for source, column in ((PREDICTED, keys.DOMAIN), (MEASURED, keys.DOMAIN + keys.OF_MEASURED)):
+        markers = written.uns[keys.MARKERS + ("" if source == PREDICTED else keys.OF_MEASURED)]
+        for name in markers["names"].dtype.names:
+            inside = (written.obs[column] == name).to_numpy()
+            dock = finish(compare_regions(adata, inside, None))
+            assert dock.rankings[source] == tuple(markers["names"][name])
+            table = dock.genes.set_index("gene").loc[list(markers["names"][name])]
+            np.testing.assert_allclose(table[f"score_{source}"], markers["scores"][name], rtol=1e-5)
+            np.testing.assert_allclose(table[f"q_{source}"], markers["pvals_adj"][name])
+    for domain in findings.markers:
+        region = finish(compare_regions(adata, findings.domains_measured == domain.number, None))
+        assert domain.predicted == region.rankings[PREDICTED][: len(domain.predicted)]
+        assert domain.measured == region.rankings[MEASURED][: len(domain.measured)]
+        assert domain.overlaps[0] == region.overlaps[0]
+
+
+def test_a_region_of_the_prediction_does_not_depend_on_what_was_measured(adata, alone):
+    inside = np.arange(adata.n_obs) < 40
+    with_truth, without = (finish(compare_regions(a, inside, None)).genes for a in (adata, alone))
+    pd.testing.assert_frame_equal(with_truth[without.columns], without)
+    unmeasured = np.arange(adata.n_obs) < MISSING_SPOTS
+    assert list(finish(compare_regions(adata, unmeasured, None)).rankings) == [PREDICTED]
+
+
+def test_co_expression_of_the_prediction_does_not_depend_on_what_was_measured(adata, alone, findings):
+    for depth, of_report in zip((True, False), findings.together, strict=True):
+        with_truth, without = (finish(correlate(a, a.var_names, depth=depth)) for a in (adata, alone))
+        order = [without.genes.index(gene) for gene in with_truth.genes]
+        np.testing.assert_allclose(with_truth.predicted, without.predicted[np.ix_(order, order)])
+        assert of_report.genes == with_truth.genes
+        np.testing.assert_allclose(of_report.predicted, with_truth.predicted)
+        np.testing.assert_allclose(of_report.measured, with_truth.measured, atol=ROUNDING)
+
+
+def test_3500_genes_have_a_gsc_in_every_place():
+    adata = fake_prediction(9, n_genes=3500)
+    assert adata.n_vars < MOST_GENES
+    truth = adata.layers[keys.MEASURED]
+    pairs = np.triu_indices(adata.n_vars, 1)
+    expected = np.corrcoef(*(gene_correlations(values)[pairs] for values in (adata.X, truth)))[0, 1]
+    assert score_section(adata).overall["GSC"] == pytest.approx(expected)
+    assert finish(correlate(adata, adata.var_names[:2])).gsc_all == pytest.approx(expected)
+    values = adata.X.astype(float), truth.astype(float)
+    names = list(adata.var_names)
+    scores, _ = finish(scoring(*values, spot_neighbours(adata), None, names, 0))
+    assert scores.values["GSC"] == pytest.approx(expected)
+    assert np.isfinite(finish(compare_draws(adata)).table.GSC).all()
