@@ -1,0 +1,87 @@
+"""With a gene and some spots not measured, every dock shows the same answer."""
+
+import numpy as np
+import pytest
+from tests.fakes import counts_for, fake_prediction
+
+from napari_flag import keys
+from napari_flag.analysis.compare import compare
+from napari_flag.analysis.domains import read_domains
+from napari_flag.analysis.structure import write_structure
+from napari_flag.analysis.truth import MEASURED, PREDICTED, attach_measured
+from napari_flag.formatting import number
+from napari_flag.gui.coexpression_dock import CoexpressionDock
+from napari_flag.gui.compare_dock import CompareDock
+from napari_flag.gui.regions.regions_dock import RegionsDock
+from napari_flag.gui.samples_dock import SamplesDock
+from napari_flag.gui.side_by_side_dock import SideBySideDock
+from napari_flag.gui.spatial_dock import SpatialDock
+from napari_flag.progress import finish
+
+MISSING_GENE, MISSING_SPOTS = 7, 18
+
+
+@pytest.fixture
+def case():
+    """A prediction with its measurement attached, and the counts."""
+    whole = counts_for(fake_prediction(100, n_genes=12))
+    genes = [gene for k, gene in enumerate(whole.var_names) if k != MISSING_GENE]
+    counts = whole[MISSING_SPOTS:, genes].copy()
+    adata = fake_prediction(100, n_genes=12, measured=False)
+    attach_measured(adata, counts)
+    return adata, counts
+
+
+@pytest.fixture
+def open_dock(viewer, qtbot):
+    def open_one(kind):
+        dock = kind(viewer)
+        qtbot.addWidget(dock)
+        return dock
+
+    return open_one
+
+
+def test_every_dock_shows_the_same_scores(case, open_dock, qtbot):
+    adata, counts = case
+    kinds = (SideBySideDock, SpatialDock, CoexpressionDock, CompareDock, SamplesDock)
+    side, spatial, genes, scores, samples = (open_dock(kind) for kind in kinds)
+    side.session.set_prediction(adata)
+    qtbot.waitUntil(
+        lambda: all((side.scores, spatial.scores, genes.together, scores.agreement, samples.numbers)),
+        timeout=60_000,
+    )
+    expected = compare(adata, counts)
+    values = expected.scores["X"].values
+    assert side.scores.overall == pytest.approx(values, abs=1e-5)
+    assert scores.agreement.comparison.scores["X"].values == pytest.approx(values, abs=1e-5)
+    assert spatial.scores.ssc == pytest.approx(values["SSC"], abs=1e-5)
+    assert genes.together.gsc_all == pytest.approx(values["GSC"], abs=1e-5)
+    sample = expected.scores["sample"].values
+    assert samples.numbers.table.PCC[0] == pytest.approx(sample["PCC"], abs=1e-5)
+    assert f"<b>{number(values['PCC'])}</b>" in side._numbers["PCC"].text()
+    assert side._numbers["PCC"].text() == scores.numbers["PCC"].text()
+    assert f"SSC {number(values['SSC'])} over 11 genes and 82 spots" in spatial.heading.text()
+    assert "11 genes over 82 spots" in genes.heading.text()
+    moran = dict(zip(spatial.scores.genes, spatial.scores.predicted, strict=True))
+    assert {name: gene.moran_predicted for name, gene in side.scores.genes.items()} == pytest.approx(moran)
+    table = scores.agreement.tables["X"].set_index("gene").moran_predicted
+    assert table.to_dict() == pytest.approx({gene: moran[gene] for gene in table.index})
+
+
+def test_the_regions_dock_finds_the_domains_of_every_export(case, open_dock, qtbot):
+    adata, _ = case
+    exported = adata.copy()
+    finish(write_structure(exported))
+    dock = open_dock(RegionsDock)
+    dock.session.set_prediction(adata)
+    for source in (PREDICTED, MEASURED):
+        dock.choice.source.setCurrentIndex(dock.choice.source.findData(source))
+        dock.find_domains()
+        qtbot.waitUntil(lambda source=source: read_domains(adata, source) is not None, timeout=30_000)
+    for source in (PREDICTED, MEASURED):
+        np.testing.assert_array_equal(read_domains(adata, source), read_domains(exported, source))
+    dock.regions.choose(f"domain {MEASURED} 1")
+    qtbot.waitUntil(lambda: dock.numbers is not None, timeout=30_000)
+    ranked = exported.uns[keys.MARKERS + keys.OF_MEASURED]["names"]["1"]
+    assert dock.numbers.rankings[MEASURED] == tuple(ranked)
