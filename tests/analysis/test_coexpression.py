@@ -86,7 +86,7 @@ def test_sets_with_too_few_genes_here_are_not_offered():
     assert sets_within(sets, ["ERBB2", "VIM"]) == {"many": (("ERBB2", "VIM"), 3)}
 
 
-def test_without_depth_each_spot_is_held_against_its_own_mean():
+def test_without_depth_each_spot_is_compared_with_its_own_mean():
     adata = fake_prediction(64, n_genes=8)
     found = finish(correlate(adata, adata.var_names[:5], depth=False))
     shares = adata.X - adata.X.mean(axis=1, keepdims=True)

@@ -164,39 +164,39 @@ def test_spots_and_genes_never_measured_are_left_out(predicted):
     counts = measured_counts(predicted)
     assert counts.shape == (59, 7)
     assert counts.obs_names[0] == predicted.obs_names[5]
-    told = finish(agree(predicted)).comparison
-    assert (told.spots, told.genes) == (59, 7)
+    found = finish(agree(predicted)).comparison
+    assert (found.spots, found.genes) == (59, 7)
 
 
 def test_the_comparison_is_that_of_the_command_line(predicted):
-    told = finish(agree(predicted))
+    found = finish(agree(predicted))
     expected = compare(predicted, measured_counts(predicted))
-    assert told.comparison.scores["X"].values == expected.scores["X"].values
-    assert told.comparison.scores["sample"].intervals == expected.scores["sample"].intervals
-    assert list(told.tables) == ["X", "sample"]
-    assert told.why_not == ""
+    assert found.comparison.scores["X"].values == expected.scores["X"].values
+    assert found.comparison.scores["sample"].intervals == expected.scores["sample"].intervals
+    assert list(found.tables) == ["X", "sample"]
+    assert found.why_not == ""
 
 
-def test_it_shows_signs_of_life_between_its_parts(predicted):
+def test_it_reports_progress_between_its_parts(predicted):
     stages = [step.stage for step in agree(predicted)]
     assert stages.count("Scoring the mean") == stages.count("Scoring one sample") > 5
 
 
 def test_a_prediction_alone_is_described_and_the_reason_said():
     adata = fake_prediction(36, n_genes=5, measured=False)
-    told = finish(agree(adata))
-    assert told.comparison is None
-    assert "choose the counts" in told.why_not
-    assert list(told.tables["X"].columns) == ["gene", "moran_predicted", "mean_predicted", "spread"]
-    assert told.tables["X"].mean_predicted.to_numpy() == pytest.approx(adata.X.mean(axis=0), rel=1e-5)
+    found = finish(agree(adata))
+    assert found.comparison is None
+    assert "choose the counts" in found.why_not
+    assert list(found.tables["X"].columns) == ["gene", "moran_predicted", "mean_predicted", "spread"]
+    assert found.tables["X"].mean_predicted.to_numpy() == pytest.approx(adata.X.mean(axis=0), rel=1e-5)
 
 
 def test_what_cannot_be_compared_is_described_alone_with_the_reason(predicted):
     predicted.layers[keys.MEASURED][:] = 0
-    told = finish(agree(predicted))
-    assert told.comparison is None
-    assert "same count in every measured spot" in told.why_not
-    assert len(told.tables["X"]) == 8
+    found = finish(agree(predicted))
+    assert found.comparison is None
+    assert "same count in every measured spot" in found.why_not
+    assert len(found.tables["X"]) == 8
 
 
 def test_an_empty_layer_is_one_sentence(predicted):

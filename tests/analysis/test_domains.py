@@ -47,8 +47,8 @@ def test_labels_are_numbered_by_name_and_clusters_by_number(adata, tmp_path):
     assert read_domains(adata, LABELS)[:4].tolist() == [3, 2, 1, 0]
     adata.obs[keys.LABEL] = pd.Categorical(np.resize(["2", "10", "1"], 100))
     assert domain_names(adata, LABELS) == ("1", "2", "10")
-    told = [entry.region.name for entry in collect(ViewerModel(), GeneMap(ViewerModel()), adata, LABELS)]
-    assert told == ["Label 1", "Label 2", "Label 10"]
+    names = [entry.region.name for entry in collect(ViewerModel(), GeneMap(ViewerModel()), adata, LABELS)]
+    assert names == ["Label 1", "Label 2", "Label 10"]
     assert read_domains(adata, LABELS)[:3].tolist() == [2, 3, 1]
 
 
@@ -58,8 +58,8 @@ def test_domains_that_are_missing_are_found_and_those_there_keep_their_spots(ada
     adata.obs[keys.DOMAIN] = mine
     same = dict(zip(adata.obs_names, ["a" if number == "1" else "b" for number in mine], strict=True))
     write_labels(adata, finish(read_for(adata, write(tmp_path / "labels.tsv", same))))
-    told = describe_labels(adata)
-    assert told == "100 of 100 spots are labelled. Domains to labels: prediction ARI 1.00, NMI 1.00."
+    sentence = describe_labels(adata)
+    assert sentence == "100 of 100 spots are labelled. Domains to labels: prediction ARI 1.00, NMI 1.00."
     finish(find_missing(adata, "leiden"))
     assert agreement(adata.obs[keys.DOMAIN].to_numpy(), np.asarray(mine)).ari == 1.0
     assert read_domains(adata, MEASURED) is not None

@@ -42,7 +42,7 @@ def adata():
     return adata
 
 
-def test_draws_are_held_against_the_truth_and_against_each_other(adata):
+def test_draws_are_compared_with_the_truth_and_with_each_other(adata):
     numbers = finish(compare_draws(adata))
     assert numbers.against == TRUTH
     assert numbers.table["draw"].tolist() == ["1", "2", "3", "4"]
@@ -63,7 +63,7 @@ def test_draws_are_held_against_the_truth_and_against_each_other(adata):
     assert numbers.moran.shape == (4, 12)
 
 
-def test_without_truth_draws_are_held_against_the_mean(adata):
+def test_without_truth_draws_are_compared_with_the_mean(adata):
     del adata.layers[keys.MEASURED]
     numbers = finish(compare_draws(adata))
     assert numbers.against == MEAN
@@ -71,7 +71,7 @@ def test_without_truth_draws_are_held_against_the_mean(adata):
     assert numbers.table.PCC[0] == pytest.approx(expected)
 
 
-def test_one_draw_has_nothing_to_be_held_against(adata):
+def test_one_draw_has_nothing_to_be_compared_with(adata):
     for number in (2, 3, 4):
         del adata.layers[layer_of(number)]
     assert finish(compare_draws(adata)).between == {}

@@ -102,7 +102,7 @@ def test_domains_are_written_as_scanpy_writes_clusters_and_read_back(adata, meth
     assert np.array_equal(read_domains(again, PREDICTED), numbers)
 
 
-def test_domains_of_prediction_and_truth_are_held_against_each_other(adata):
+def test_domains_of_prediction_and_truth_are_compared_with_each_other(adata):
     assert domain_agreement(adata) is None
     adata.layers[keys.MEASURED][:5] = np.nan
     for source in (PREDICTED, MEASURED):

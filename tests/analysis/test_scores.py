@@ -21,17 +21,17 @@ def section():
     return guess, truth, neighbours, neighbouring_blocks(xy), [f"G{i}" for i in range(12)], 0
 
 
-def test_scoring_tells_how_far_it_is_and_ends_with_what_score_values_returns(section):
+def test_scoring_reports_its_progress_and_returns_what_score_values_returns(section):
     steps = []
-    told, table = finish(scoring(*section, stage="Scoring"), steps.append)
+    found, table = finish(scoring(*section, stage="Scoring"), steps.append)
     done = [step.done for step in steps]
     assert done == sorted(done)
     assert set(done) == set(range(8))
     assert all(step.total == 7 for step in steps)
     again, _ = score_values(*section)
-    assert told.values == again.values
-    assert told.intervals == again.intervals
-    assert set(told.values) == set(METRICS)
+    assert found.values == again.values
+    assert found.intervals == again.intervals
+    assert set(found.values) == set(METRICS)
     assert list(table.gene) == section[4]
 
 

@@ -26,8 +26,8 @@ def test_compare_prints_and_writes_how_far_domains_agree_with_labels(labels, cap
     assert (found["spots"], found["labels"]) == (49, ["fat", "tumour"])
     for key, word in ((keys.DOMAIN, "prediction"), (keys.DOMAIN + keys.OF_MEASURED, "truth")):
         assert 0 <= found[key]["nmi"] <= 1
-        told = f"ARI {found[key]['ari']:.3f}, NMI {found[key]['nmi']:.3f}"
-        assert f"Domains of the {word} to the labels: {told}" in out
+        stated = f"ARI {found[key]['ari']:.3f}, NMI {found[key]['nmi']:.3f}"
+        assert f"Domains of the {word} to the labels: {stated}" in out
     page = (labels / "scores" / "fake_report.html").read_text("utf-8")
     assert f"<td>{found[keys.DOMAIN]['ari']:.3f}</td>" in page
     assert "--out scores --labels labels.csv" in page

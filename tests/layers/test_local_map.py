@@ -4,6 +4,7 @@ from napari.components import ViewerModel
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
+from napari_flag.formatting import probability
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import (
@@ -100,7 +101,7 @@ def test_the_spot_under_the_mouse_tells_its_class(maps):
     y_x = maps.gene_map.values.adata.obsm[keys.SPATIAL][9][::-1] * 0.5
     text = maps.gene_map.hover_text(y_x)
     number = maps.local.classes(key)[9]
-    assert f"{CLASSES[number]}, {CLASS_MEANINGS[number]} (p {found.p[9]:.2g}" in text
+    assert f"{CLASSES[number]}, {CLASS_MEANINGS[number]} (p {probability(found.p[9])}" in text
 
 
 def test_measured_spots_alone_count_for_the_measured_map():
@@ -112,6 +113,21 @@ def test_measured_spots_alone_count_for_the_measured_map():
     seen, graph = maps.local.neighbours(Quantity.MEASURED)
     assert (seen.sum(), graph.weights.shape[0]) == (54, 54)
     assert np.isnan(maps.painted(3))
+    assert np.isfinite(maps.painted(30))
+
+
+def test_a_gene_that_was_not_measured_does_not_empty_the_maps_of_the_others():
+    """The spots of the measured map used to be those of the gene shown first."""
+    adata = fake_prediction(64, n_genes=6)
+    adata.layers[keys.MEASURED][:10] = np.nan
+    adata.layers[keys.MEASURED][:, 0] = np.nan
+    maps = Maps(adata)
+    maps.gene_map.set_quantity(Quantity.MEASURED)
+    assert maps.gene_map.genes[0] == adata.var_names[0]
+    seen, _ = maps.local.neighbours(Quantity.MEASURED)
+    assert seen.sum() == 54
+    maps.gene_map.show([adata.var_names[1]])
+    maps.local.set_kind(MapKind.LOCAL)
     assert np.isfinite(maps.painted(30))
 
 

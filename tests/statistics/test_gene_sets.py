@@ -16,7 +16,7 @@ def test_a_gmt_file_is_read_in_its_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "sentence"),
     [
         ("A,B,C\n", "Line 1 of sets.gmt is no gene set"),
         ("A\tx\tG1\nB\tx\n", "Line 2 of sets.gmt is no gene set"),
@@ -24,10 +24,10 @@ def test_a_gmt_file_is_read_in_its_order(tmp_path):
         ("\n\n", "holds no gene set"),
     ],
 )
-def test_a_file_that_is_no_gmt_is_refused_in_one_sentence(tmp_path, text, told):
+def test_a_file_that_is_no_gmt_is_refused_in_one_sentence(tmp_path, text, sentence):
     path = tmp_path / "sets.gmt"
     path.write_text(text, "utf-8")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=sentence):
         read_gmt(path)
 
 

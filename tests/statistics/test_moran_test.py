@@ -177,11 +177,11 @@ def test_no_genes_make_an_empty_table(weights):
 
 def test_it_tells_how_far_it_is_and_can_be_stopped(values, weights):
     steps = auto.moran_test(values, weights, permutations=200)
-    told = [next(steps) for _ in range(5)]
+    seen = [next(steps) for _ in range(5)]
     steps.close()
-    assert [step.done for step in told] == sorted(step.done for step in told)
-    assert told[-1].total == values.shape[1]
-    assert told[-1].done > 0
+    assert [step.done for step in seen] == sorted(step.done for step in seen)
+    assert seen[-1].total == values.shape[1]
+    assert seen[-1].done > 0
 
 
 def test_q_values_are_benjamini_and_hochbergs():

@@ -94,8 +94,13 @@ def compare_regions(adata: "AnnData", inside: BoolArray, outside: BoolArray | No
     assert whole is not None
     overlaps: tuple[Overlap, ...] = ()
     if MEASURED in rankings:
-        overlaps = tuple(overlap_at(rankings[PREDICTED], rankings[MEASURED], k) for k in TOPS)
+        overlaps = top_overlaps(rankings[PREDICTED], rankings[MEASURED])
     return RegionNumbers(whole, rankings, overlaps, spots)
+
+
+def top_overlaps(first: Sequence[str], second: Sequence[str]) -> tuple[Overlap, ...]:
+    """Return how many genes the first of two rankings share, for each of `TOPS`."""
+    return tuple(overlap_at(first, second, k) for k in TOPS)
 
 
 def _count(extent: Extent, inside: BoolArray, outside: BoolArray) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Which spots are neighbours, and how every gene clusters in space, in prediction and measurement."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 

@@ -10,7 +10,6 @@ from napari_flag.analysis.compare import Section
 from napari_flag.figures.style import DIVERGING, SEQUENTIAL
 from napari_flag.formatting import number
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.coexpression import upper_triangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +89,7 @@ def draw_coexpression(section: Section) -> "Figure":
 
 def _heat_maps(panels: "Sequence[Axes]", shown: dict[str, FloatArray], colours: str) -> None:
     """Draw one row of (G, G) correlations under their titles, all with the same colours."""
-    pairs = np.concatenate([upper_triangle(correlations) for correlations in shown.values()])
+    pairs = np.concatenate([found[np.triu_indices(len(found), 1)] for found in shown.values()])
     low, high = np.percentile(pairs, _RANGE)
     if colours == DIVERGING:
         high = max(-low, high)

@@ -194,12 +194,18 @@ class LocalMap:
 
     # --- classes ---------------------------------------------------------------------------------
     def neighbours(self, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_], Neighbours]":
-        """Return which (n,) spots have a value, and the graph over these."""
+        """Return which (n,) spots the map is over, and the graph of these.
+
+        Of the measurement, the spots of the one mask (`analysis.truth.measured_extent`), whatever the gene.
+        """
         from napari_flag.analysis.spatial import spot_neighbours
+        from napari_flag.analysis.truth import measured_extent
 
         if quantity not in self._graphs:
-            assert self._map.values is not None
-            seen = np.isfinite(self._map.values.values(self._map.genes[0], quantity))
+            seen = np.ones(self._adata.n_obs, bool)
+            if quantity is Quantity.MEASURED:
+                extent = measured_extent(self._adata)
+                seen = np.isin(np.arange(self._adata.n_obs), () if extent is None else extent.spots)
             self._graphs[quantity] = (seen, spot_neighbours(self._adata, seen))
         return self._graphs[quantity]
 
@@ -246,7 +252,9 @@ class LocalMap:
             key = other.key
             if self.kind is MapKind.CLASSES and key is not None and key not in self.shared.found:
                 _, graph = other.neighbours(key[1])
-                wanted[key] = (key, other.values(key), graph.weights)
+                values = other.values(key)
+                if np.isfinite(values).all():  # else the gene was not measured, and has no classes
+                    wanted[key] = (key, values, graph.weights)
         return list(wanted.values())
 
     # --- the layer -------------------------------------------------------------------------------

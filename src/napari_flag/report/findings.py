@@ -11,13 +11,13 @@ from napari_flag import keys
 from napari_flag.analysis.coexpression import Together, correlate, pick_unlike
 from napari_flag.analysis.compare import Comparison, Section, comparing, section_of
 from napari_flag.analysis.domains import agreement_of, find_all, label_agreement
-from napari_flag.analysis.regions import TOPS
+from napari_flag.analysis.regions import TOPS, top_overlaps
 from napari_flag.analysis.spatial import gene_moran, spot_neighbours
 from napari_flag.analysis.structure import rank_domains
 from napari_flag.analysis.truth import MEASURED, PREDICTED, Numbers, attach_measured, values_of
 from napari_flag.progress import Steps
 from napari_flag.statistics.domains import Agreement
-from napari_flag.statistics.markers import Overlap, overlap_at
+from napari_flag.statistics.markers import Overlap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -270,7 +270,7 @@ def _markers(adata: "AnnData", numbers: Numbers | None, with_truth: bool) -> Ste
     found = []
     for number, table in predicted.items():
         ours, theirs = list(table.gene), list(measured[number].gene) if number in measured else []
-        shared = tuple(overlap_at(ours, theirs, k) for k in TOPS if k < len(theirs))
+        shared = tuple(o for k, o in zip(TOPS, top_overlaps(ours, theirs), strict=True) if k < len(theirs))
         spots = int((numbers == number).sum())
         found.append(Domain(number, spots, tuple(ours[:MARKERS]), tuple(theirs[:MARKERS]), shared))
     return tuple(found)

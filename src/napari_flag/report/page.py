@@ -254,7 +254,7 @@ def write_report(
     Parameters
     ----------
     predicted
-        A prediction; not changed.  Where it has ``obs["label"]``, domains are held against that.
+        A prediction; not changed.  Where it has ``obs["label"]``, domains are compared with that.
     measured
         Raw counts of the same spots, or None: the page then says nothing of how good it is.
     folder

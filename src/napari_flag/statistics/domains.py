@@ -110,7 +110,7 @@ class KMeans:
     Parameters
     ----------
     k
-        Number of domains; six, as many as the pathologist of her2st told apart.
+        Number of domains; six, as many as the pathologist of her2st distinguished.
     starts
         Runs from other k-means++ starts, of which the smallest sum of squares counts.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 LEVELS: Final = 25
-"""Levels of mean expression within which a set is held against other genes (scanpy's `n_bins`)."""
+"""Levels of mean expression within which a set is compared with other genes (scanpy's `n_bins`)."""
 FEWEST_IN_LEVEL: Final = 8
 """Genes a level holds at least: below 192 genes there are fewer levels than scanpy would make."""
 
@@ -80,7 +80,7 @@ def score(values: npt.NDArray[Any], genes: Sequence[str], members: Sequence[str]
     Raises
     ------
     UserError
-        When no member is among `genes`, or no other gene is left to hold the set against.
+        When no member is among `genes`, or no other gene is left to compare the set with.
     """
     inside = np.isin(np.asarray(genes, dtype=str), np.asarray(members, dtype=str))
     if not inside.any():

@@ -136,7 +136,7 @@ class Overlap:
     shared
         Genes among the first `of` of both.
     of
-        How many of each were looked at.
+        How many of each were compared.
     chance
         `shared` to be expected of two rankings that know nothing of each other: of² / number of genes.
     genes

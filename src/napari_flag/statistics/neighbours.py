@@ -11,7 +11,7 @@ from napari_flag.slides.spots import Lattice, lattice_of
 from napari_flag.statistics.accuracy import FloatArray
 
 TIES = 8
-"""Extra candidates looked at so that equally near neighbours are chosen by place, not by order."""
+"""Extra candidates considered so that equally near neighbours are chosen by place, not by order."""
 
 FIRST_RING: dict[str, tuple[tuple[int, int], ...]] = {
     "square": ((0, 1), (0, -1), (1, 0), (-1, 0)),
