@@ -6,7 +6,7 @@ from anndata import AnnData
 from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.compare import agree, compare
+from napari_flag.analysis.compare import agree, compare, section_of
 from napari_flag.analysis.scores import METRICS
 from napari_flag.analysis.truth import measured_counts
 from napari_flag.errors import UserError
@@ -209,3 +209,9 @@ def test_counts_that_do_not_fit_at_all_are_doubted(predicted):
     assert any("do not agree" in text for text in finish(agree(predicted)).mismatches)
     predicted.layers[keys.MEASURED] = np.log2(np.rint(np.exp2(predicted.X)) + 1).astype(np.float32)
     assert finish(agree(predicted)).mismatches == ()
+
+
+def test_spots_that_were_not_measured_are_left_out_of_the_section():
+    adata = fake_prediction()
+    adata.layers[keys.MEASURED][:5] = np.nan
+    assert section_of(adata).truth.shape == (59, 10)

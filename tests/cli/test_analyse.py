@@ -1,0 +1,258 @@
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.fakes import fake_prediction
+
+from napari_flag import keys
+from napari_flag.cli import main
+from napari_flag.cli.analyse import NAMES
+from napari_flag.errors import UserError
+from napari_flag.exports.formats import FORMATS, export
+from napari_flag.prediction_file import read_prediction, write_prediction
+
+
+def test_compare_prints_the_scores_and_what_did_not_match(files, capsys):
+    assert main(["compare", "predicted.h5ad", "measured.h5ad"]) == 0
+    out = capsys.readouterr().out
+    assert "fake: 49 spots and 8 genes compared" in out
+    for metric in ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude"):
+        assert f"\n  {metric}" in out
+    assert "4 first-ring neighbours on the square array" in out
+
+
+def test_json_goes_to_stdout_and_nothing_else_does(files, capsys):
+    assert main(["compare", "predicted.h5ad", "measured.h5ad", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["X"]["PCC"] > 0.5
+    assert result["sample"]["PCC"] > 0.5
+    assert result["measured"] == "measured.h5ad"
+
+
+def test_out_writes_a_table_per_gene_the_scores_and_the_report(files):
+    line = ["compare", "predicted.h5ad", "measured.h5ad", "--out", "scores/new"]
+    assert main(line) == 0
+    folder = files / "scores" / "new"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "fake_genes.csv", "fake_genes_sample.csv", "fake_report.html", "fake_scores.json"
+    ]  # fmt: skip
+    scores = json.loads((folder / "fake_scores.json").read_text())
+    table = pd.read_csv(folder / "fake_genes.csv")
+    assert table.pcc.mean().round(4) == round(scores["X"]["PCC"], 4)
+    page = (folder / "fake_report.html").read_text("utf-8")
+    assert f"<b>{scores['X']['PCC']:.3f}</b>" in page
+    assert "napari-flag compare predicted.h5ad measured.h5ad --out scores/new" in page
+    assert main(line) == 0, "the same command may be repeated"
+
+
+def test_out_never_replaces_the_tables_of_another_comparison(files, capsys):
+    assert main(["compare", "predicted.h5ad", "measured.h5ad", "--out", "scores"]) == 0
+    before = (files / "scores" / "fake_genes.csv").read_text()
+    (files / "measured.h5ad").rename(files / "other.h5ad")
+    line = ["compare", "predicted.h5ad", "other.h5ad", "--out", "scores"]
+    assert main(line) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (files / "scores" / "fake_genes.csv").read_text() == before
+    assert main([*line, "--overwrite"]) == 0
+
+
+def test_bad_files_are_one_sentence(files, capsys):
+    (files / "notes.txt").write_text("hello")
+    for predicted, measured, said in (
+        ("missing.h5ad", "measured.h5ad", "There is no file missing.h5ad"),
+        ("measured.h5ad", "predicted.h5ad", "not written by napari-flag"),
+        ("predicted.h5ad", "predicted.h5ad", "no raw counts"),
+        ("notes.txt", "measured.h5ad", "not an h5ad file"),
+    ):
+        assert main(["compare", predicted, measured]) == 2
+        text = capsys.readouterr().err
+        assert said in text
+        assert len(text.splitlines()) == 1
+
+
+def test_the_help_names_every_format(capsys):
+    assert tuple(known.name for known in FORMATS) == NAMES
+    assert main(["export", "--help"]) == 0
+    assert all(f"\n  {name} " in capsys.readouterr().out for name in ("h5ad",))
+
+
+def test_several_formats_are_written_with_the_genes_asked_for(files, capsys):
+    line = ["export", "predicted.h5ad", "--to", "csv", "geojson", "h5ad", "--genes", "ESR1", "ERBB2"]
+    assert main([*line, "--out", "out/new", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert [path.split("/")[-1] for path in written] == ["fake_expression.csv", "fake.geojson", "fake.h5ad"]
+    table = pd.read_csv(files / "out" / "new" / "fake_expression.csv")
+    assert list(table.columns[-2:]) == ["ESR1", "ERBB2"]
+    assert list(read_prediction(files / "out" / "new" / "fake.h5ad").var_names) == ["ESR1", "ERBB2"]
+
+
+def test_measured_counts_come_along(files):
+    line = ["export", "predicted.h5ad", "--to", "h5ad", "--measured", "measured.h5ad", "--out", "out"]
+    assert main(line) == 0
+    assert "measured" in read_prediction(files / "out" / "fake.h5ad").layers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("genes", [(), ("--genes", "ESR1", "ERBB2", "TP53")])
+def test_scanpy_and_squidpy_find_the_results_where_they_put_theirs(files, genes):
+    import scanpy as sc
+    import squidpy as sq
+
+    assert main(["export", "predicted.h5ad", "--to", "h5ad", "--out", "out", *genes]) == 0
+    adata = sc.read_h5ad(files / "out" / "fake.h5ad")
+    ours = adata.uns["moranI"].copy()
+    assert set(ours.index) == set(adata.var_names)
+    sq.gr.spatial_autocorr(adata, mode="moran")  # on the graph that is in the file
+    theirs = adata.uns["moranI"].loc[ours.index]
+    np.testing.assert_allclose(ours.I, theirs.I, atol=1e-6)
+    ranked = sc.get.rank_genes_groups_df(adata, group="1")
+    assert set(ranked.names) == set(adata.var_names)
+    assert ranked.scores.is_monotonic_decreasing
+    assert "1" in set(adata.obs["domain"])
+
+
+@pytest.mark.parametrize("formats", [["h5ad"], pytest.param(["h5ad", "spatialdata"], marks=pytest.mark.slow)])
+def test_domains_too_small_for_markers_are_exported_without(tmp_path, formats):
+    write_prediction(fake_prediction(n_spots=16, n_genes=10), tmp_path / "small.h5ad")
+    line = ["export", str(tmp_path / "small.h5ad"), "--to", *formats, "--genes", "ESR1"]
+    assert main([*line, "--out", str(tmp_path)]) == 0
+    adata = read_prediction(tmp_path / "fake.h5ad")
+    assert "rank_genes_groups_measured" not in adata.uns
+    assert list(adata.uns["moranI"].index) == ["ESR1"]
+
+
+def test_too_few_spots_are_exported_without_structure(tmp_path, capsys):
+    write_prediction(fake_prediction(n_spots=3), tmp_path / "few.h5ad")
+    line = ["export", str(tmp_path / "few.h5ad"), "--to", "csv", "--out", str(tmp_path)]
+    assert main(line) == 0
+    assert "3 spots are too few" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--to", "csv", "--genes", "NOSUCH"], "no gene NOSUCH"),
+        (["--to", "csv", "--out", "full"], "already exists"),
+        (["--to", "spatialdata", "--out", "full", "--overwrite"], "holds no zarr"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(files, capsys, line, said):
+    (files / "full" / "fake.zarr").mkdir(parents=True)
+    (files / "full" / "fake.zarr" / "thesis.docx").write_text("mine")
+    (files / "full" / "fake_expression.csv").write_text("mine")
+    assert main(["export", "predicted.h5ad", "--out", "out", *line]) == 2
+    text = capsys.readouterr().err.strip().splitlines()
+    assert said in text[-1]
+    assert (files / "full" / "fake.zarr" / "thesis.docx").read_text() == "mine"
+
+
+def test_the_prediction_itself_is_never_replaced(files, capsys):
+    (files / "predicted.h5ad").rename(files / "fake.h5ad")
+    assert main(["export", "fake.h5ad", "--to", "h5ad", "--out", ".", "--overwrite"]) == 2
+    assert "the prediction itself" in capsys.readouterr().err
+
+
+def test_a_format_whose_program_is_not_installed_is_refused_before_any_work(files, capsys, monkeypatch):
+    """It used to compute the structure of the whole prediction first."""
+
+    def never(*_, **__):
+        raise AssertionError("computed before saying that spatialdata is not installed")
+
+    monkeypatch.setitem(sys.modules, "spatialdata", None)
+    monkeypatch.setattr("napari_flag.exports.formats.with_structure", never)
+    monkeypatch.setattr("napari_flag.prediction_file.read_prediction", never)
+    assert main(["export", "predicted.h5ad", "--to", "h5ad", "spatialdata", "--out", "out"]) == 2
+    assert 'pip install "napari-flag[spatialdata]"' in capsys.readouterr().err
+    assert not (files / "out").exists()
+
+
+def test_every_export_checks_its_formats_first(monkeypatch, tmp_path):
+    def missing():
+        raise UserError("not installed")
+
+    formats = [replace(known, check=missing) for known in FORMATS]
+    work = export(fake_prediction(), [(known, tmp_path / known.name) for known in formats])
+    with pytest.raises(UserError, match="not installed"):
+        next(work)
+
+
+@pytest.fixture
+def labels(files):
+    """Spots of the fake, the upper four rows tumour, the others fat."""
+    names = read_prediction(files / "predicted.h5ad").obs_names
+    rows = [f"{name},{'tumour' if row < 28 else 'fat'}" for row, name in enumerate(names)]
+    (files / "labels.csv").write_text("\n".join(["Barcode,pathology", *rows]))
+    return files
+
+
+def test_compare_prints_and_writes_how_far_domains_agree_with_labels(labels, capsys):
+    line = ["compare", "predicted.h5ad", "measured.h5ad", "--labels", "labels.csv", "--out", "scores"]
+    assert main(line) == 0
+    out = capsys.readouterr().out
+    scores = json.loads((labels / "scores" / "fake_scores.json").read_text())
+    assert scores["labels"] == "labels.csv"
+    found = scores["label_agreement"]
+    assert (found["spots"], found["labels"]) == (49, ["fat", "tumour"])
+    for key, word in ((keys.DOMAIN, "prediction"), (keys.DOMAIN + keys.OF_MEASURED, "truth")):
+        assert 0 <= found[key]["nmi"] <= 1
+        stated = f"ARI {found[key]['ari']:.3f}, NMI {found[key]['nmi']:.3f}"
+        assert f"Domains of the {word} to the labels: {stated}" in out
+    page = (labels / "scores" / "fake_report.html").read_text("utf-8")
+    assert f"<td>{found[keys.DOMAIN]['ari']:.3f}</td>" in page
+    assert "--out scores --labels labels.csv" in page
+    assert main(line) == 0, "the same command may be repeated"
+    assert main([*line[:3], "--out", "scores"]) == 2, "without labels it is another comparison"
+
+
+def test_json_alone_holds_them_too(labels, capsys):
+    line = ["compare", "predicted.h5ad", "measured.h5ad", "--labels", "labels.csv", "--json"]
+    assert main(line) == 0
+    assert set(json.loads(capsys.readouterr().out)["label_agreement"]) >= {"domain", "domain_measured"}
+
+
+def test_report_and_export_take_labels(labels):
+    assert main(["report", "predicted.h5ad", "--labels", "labels.csv", "--out", "page"]) == 0
+    page = (labels / "page" / "fake_report.html").read_text("utf-8")
+    assert "tumour" in page
+    assert "to the labels" in page
+    line = ["export", "predicted.h5ad", "--to", "h5ad", "--labels", "labels.csv", "--out", "out"]
+    assert main(line) == 0
+    written = read_prediction(labels / "out" / "fake.h5ad").obs
+    assert written[keys.LABEL].value_counts().to_dict() == {"tumour": 28, "fat": 21}
+    assert keys.DOMAIN in written
+
+
+@pytest.mark.parametrize("command", ["compare", "report", "export"])
+def test_labels_of_another_slide_are_one_sentence(files, capsys, command):
+    (files / "labels.tsv").write_text("spot\tlabel\nelsewhere\tfat\n")
+    more = {"compare": ["measured.h5ad"], "report": ["--out", "."], "export": ["--to", "h5ad", "--out", "x"]}
+    assert main([command, "predicted.h5ad", *more[command], "--labels", "labels.tsv"]) == 2
+    text = capsys.readouterr().err
+    assert "choose the labels of this slide" in text
+    assert len(text.splitlines()) == 1
+
+
+def test_what_the_file_carries_decides_whether_there_are_scores(files, capsys):
+    assert main(["report", "predicted.h5ad", "--out", "pages"]) == 0
+    page = (files / "pages" / "fake_report.html").read_text("utf-8")
+    assert "How good it is" in page
+    assert "napari-flag report predicted.h5ad --out pages" in page
+
+    adata = read_prediction(files / "predicted.h5ad")
+    del adata.layers[keys.MEASURED]
+    write_prediction(adata, files / "alone.h5ad")
+    assert main(["report", "alone.h5ad", "--out", "pages/alone"]) == 0
+    page = (files / "pages" / "alone" / "fake_report.html").read_text("utf-8")
+    assert "How good it is" not in page
+    assert "cannot say how good" in page
+
+
+def test_a_report_is_not_replaced_unasked(files, capsys):
+    (files / "fake_report.html").write_text("mine")
+    assert main(["report", "predicted.h5ad", "--out", "."]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (files / "fake_report.html").read_text() == "mine"
+    assert main(["report", "predicted.h5ad", "--out", ".", "--overwrite"]) == 0
