@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.fakes import fake_prediction
-from tests.test_matching import counts_for
+from tests.fakes import counts_for, fake_prediction
 from tests.tiny_weights import GENES, write_tiny_weights
 
 import napari_flag as nf

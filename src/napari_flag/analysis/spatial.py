@@ -41,7 +41,8 @@ def spot_neighbours(adata: "AnnData", rows: npt.NDArray[Any] | slice = ALL) -> N
     """
     array = array_coordinates(adata)
     known = None if array is None else array[rows]
-    return find_neighbours(np.asarray(adata.obsm[keys.SPATIAL], np.float64)[rows], known, stated_lattice(adata))
+    xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[rows]
+    return find_neighbours(xy, known, stated_lattice(adata))
 
 
 def gene_moran(
