@@ -78,11 +78,11 @@ def test_slides_side_by_side_do_not_hear_each_other(slide):
     network, (xy, features) = tiny(), slide
     other = features[::-1].copy()
     both = GraphTensors.of(build_graph(xy, features, 200.0), build_graph(xy, other, 200.0))
-    told = torch.from_numpy(np.concatenate([features, other]))
+    values = torch.from_numpy(np.concatenate([features, other]))
     alone = GraphTensors.of(build_graph(xy, features, 200.0))
     torch.testing.assert_close(
-        network.spatial(told, torch.zeros(98, 7), both)[:49],
-        network.spatial(told[:49], torch.zeros(49, 7), alone),
+        network.spatial(values, torch.zeros(98, 7), both)[:49],
+        network.spatial(values[:49], torch.zeros(49, 7), alone),
         atol=1e-5,
         rtol=1e-4,
     )
@@ -99,11 +99,11 @@ def test_an_untrained_transformer_leaves_the_gaussian_denoiser():
 def test_permuting_gene_names_and_values_permutes_the_output():
     network = tiny()
     dit, order = network.gene_dit, torch.randperm(7)
-    x, told, context = torch.randn(2, 7), torch.randn(2, 7), torch.randn(2, 16)
-    before, _ = dit(x, torch.zeros(2), context, told)
+    x, values, context = torch.randn(2, 7), torch.randn(2, 7), torch.randn(2, 16)
+    before, _ = dit(x, torch.zeros(2), context, values)
     with torch.no_grad():
         dit.name.copy_(dit.name[order])
-    after, _ = dit(x[:, order], torch.zeros(2), context, told[:, order])
+    after, _ = dit(x[:, order], torch.zeros(2), context, values[:, order])
     torch.testing.assert_close(after, before[:, order], atol=1e-5, rtol=1e-4)
 
 
@@ -146,12 +146,12 @@ def test_without_diffusion_every_sample_is_the_regression(slide):
     assert drawn[0].std() > 0.01
 
 
-def test_only_the_kernel_branch_is_heard_on_a_slide_unlike_the_training_slides(slide):
+def test_only_the_kernel_branch_contributes_on_a_slide_unlike_the_training_slides(slide):
     network, (xy, features) = tiny(), slide
     graph = GraphTensors.of(build_graph(xy, features, 200.0))
     raw = torch.from_numpy(features)
     with torch.inference_mode():
         kernel = network.mean_head.kernel(raw, graph)
-        familiar, strange = (network.mean_head(raw, graph, torch.tensor(x)) for x in (0.0, 1.0))
-    torch.testing.assert_close(strange, kernel)
-    assert (familiar - kernel).abs().max() > 0.1
+        near, far = (network.mean_head(raw, graph, torch.tensor(x)) for x in (0.0, 1.0))
+    torch.testing.assert_close(far, kernel)
+    assert (near - kernel).abs().max() > 0.1

@@ -13,8 +13,8 @@ def test_an_inner_spot_of_a_square_array_hears_two_rings():
     xy, features = square()
     graph = build_graph(xy, features, 200.0)
     inner = 3 * 8 + 3
-    heard = np.sort(graph.distance[inner][graph.present[inner]])
-    np.testing.assert_allclose(heard, [1] * 4 + [2**0.5] * 4 + [2] * 4, rtol=1e-6)
+    lengths = np.sort(graph.distance[inner][graph.present[inner]])
+    np.testing.assert_allclose(lengths, [1] * 4 + [2**0.5] * 4 + [2] * 4, rtol=1e-6)
     assert inner not in graph.neighbours[inner][graph.present[inner]]
 
 

@@ -149,14 +149,14 @@ def test_a_token_is_never_shown_or_stored(tmp_path, monkeypatch, state, caplog, 
         hub = client(server, tmp_path)
         with pytest.raises(UserError) as caught:
             finish(download(UNI, hub))
-        told = [
+        texts = [
             str(caught.value),
             repr(caught.value),
             repr(caught.value.__cause__),
             str(caught.value.__cause__),
         ]
-    said = capfd.readouterr()
-    for text in (*told, repr(hub), caplog.text, said.out, said.err):
+    streams = capfd.readouterr()
+    for text in (*texts, repr(hub), caplog.text, streams.out, streams.err):
         assert SECRET not in text
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
