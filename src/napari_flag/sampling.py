@@ -29,7 +29,7 @@ class Expression:
     mean, sample
         (n, G) float32, the expectation and the first joint sample.
     spread
-        (n, G) float32, predictive standard deviation; None for one sample.
+        (n, G) float32, predictive standard deviation; None where the method cannot state it.
     """
 
     mean: FloatArray
@@ -89,7 +89,7 @@ def sample_expression(
     tokens = _TOKENS_GPU if predictor.device.type == "cuda" else _TOKENS_CPU
     chunk = max(1, tokens // (g * settings.samples))
     mean, sample = np.empty((n, g), np.float32), np.empty((n, g), np.float32)
-    spread = np.empty((n, g), np.float32) if settings.samples > 1 else None
+    spread: FloatArray | None = None
     start = 0
     while start < n:
         here = np.arange(start, min(start + chunk, n))
@@ -106,8 +106,9 @@ def sample_expression(
             yield Step(STAGE, start, n, notice=notice)
             continue
         mean[here], sample[here] = encoded.expectation(rows[here], drawn), drawn[0]
-        if spread is not None:
-            spread[here] = encoded.spread(rows[here], drawn)
+        if (deviation := encoded.spread(rows[here], drawn)) is not None:
+            spread = np.empty((n, g), np.float32) if spread is None else spread
+            spread[here] = deviation
         start = int(here[-1]) + 1
         yield Step(STAGE, start, n, partial=Preview(here, mean[here], predictor.genes))
     return Expression(mean, sample, spread)

@@ -128,6 +128,11 @@ def test_a_region_gives_another_method_the_draws_of_the_whole(predict, whole):
     np.testing.assert_array_equal(part.layers[keys.SAMPLE], whole[part.obs_names].layers[keys.SAMPLE])
 
 
+def test_a_method_that_knows_its_spread_states_it_for_a_single_sample(predict):
+    one = predict(samples=1)
+    np.testing.assert_array_equal(one.layers[keys.SPREAD], np.full(one.shape, SD, np.float32))
+
+
 def test_further_draws_of_another_method_are_its_draws_and_not_its_expectation(whole, weights, slide, folder):
     request = DrawRequest(whole, slide, 2, device="cpu", weights=weights, cache=folder)
     found = []

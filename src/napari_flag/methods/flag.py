@@ -159,8 +159,8 @@ class FlagSlide:
         result: FloatArray = draws.mean(0)
         return result
 
-    def spread(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray:
-        """Return the (b, G) predictive standard deviation from (K, b, G) `draws`.
+    def spread(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray | None:
+        """Return the (b, G) predictive standard deviation from (K, b, G) `draws`; None for a single one.
 
         The variance over few samples is itself uncertain, so it is moderated by the gene's residual
         variance on the training slides, with the weight of `_PRIOR_SAMPLES` samples (Smyth 2004).  To it is
@@ -168,6 +168,8 @@ class FlagSlide:
         lie from that of the training slides.
         """
         k, context = len(draws), self.context
+        if k == 1:
+            return None
         scale, common = context.scale.cpu().square(), self.shared.variance  # (G,) both
         prior = (scale * (1 - common)).numpy()
         # pairs cancel, so that their mean takes no degree of freedom

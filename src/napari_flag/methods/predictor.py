@@ -55,8 +55,11 @@ class EncodedSlide(Protocol):
         """Return the (b, G) float32 expected log2(count + 1) of `rows`, given their (K, b, G) `draws`."""
         ...
 
-    def spread(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray:
-        """Return the (b, G) float32 predictive standard deviation of `rows`, log2(count + 1)."""
+    def spread(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray | None:
+        """Return the (b, G) float32 predictive standard deviation of `rows`, log2(count + 1).
+
+        None where these draws are too few to state it, which must not depend on `rows`.
+        """
         ...
 
 
