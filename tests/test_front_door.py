@@ -1,6 +1,7 @@
 """``import napari_flag as nf`` in a notebook: light, typed, and enough to go from a slide to files."""
 
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.tiny_weights import GENES, write_tiny_weights
 
 import napari_flag as nf
 from napari_flag import keys, prediction_file
+from napari_flag.model.checkpoint import DEFAULT
 
 ROOMS = [m.name for m in pkgutil.iter_modules(nf.__path__)]
 
@@ -48,6 +50,10 @@ def test_no_submodule_replaces_a_public_name():
     ):
         importlib.import_module(f"napari_flag.{room}")
     assert all(callable(getattr(nf, name)) for name in ("predict", "compare", "export"))
+
+
+def test_the_default_weights_are_the_models_default():
+    assert inspect.signature(nf.predict).parameters["weights"].default == DEFAULT
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def prepare(
     if measured is not None and spots is None:
         raise UserError(
             "Measured counts belong to the spots of a table and not to a grid, so --measured needs "
-            "--spots; add the table of these spots."
+            "--spots; give the table of these spots too."
         )
     wanted = None if genes is None else choose_genes(genes, checkpoint)
     polygons = read_regions(Path(region)) if isinstance(region, str | Path) else region
@@ -272,9 +272,9 @@ def _unknown_scale(slide: Slide, table: SpotTable | None) -> str:
     if suggested is not None:
         return (
             f"{unknown}; the spots' array suggests {suggested:.3f} µm per pixel, so if that is "
-            f"right add --mpp {suggested:.3f}."
+            f"right give it: --mpp {suggested:.3f} (in Python mpp={suggested:.3f})."
         )
-    return f"{unknown}; add --mpp with the µm per pixel, e.g. --mpp 0.5 for most 20× scans."
+    return f"{unknown}; give the µm per pixel: --mpp 0.5 (in Python mpp=0.5) for most 20× scans."
 
 
 # --- spots ---------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_unknown_scale_asks_and_suggests_what_the_spots_say(model, folder, capsy
     assert main(["predict", "C9.png", "--spots", "spots.tsv"]) == 2
     assert "--mpp 2.000" in capsys.readouterr().err
     assert main(["predict", "C9.png"]) == 2
-    assert "add --mpp" in capsys.readouterr().err
+    assert "--mpp 0.5" in capsys.readouterr().err
 
 
 def test_a_scale_unlike_that_of_the_spots_is_reported_and_kept(model, folder, capsys):
