@@ -69,12 +69,12 @@ def tissue(tmp_path):
 def test_a_slide_becomes_a_prediction_with_the_spots_in_memory_or_in_a_file(tissue, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     weights = write_tiny_weights(tmp_path / "tiny.safetensors")
-    rows = ["id\tx_px\ty_px", *(f"s{i}\t{100 + 60 * (i % 5)}\t{100 + 60 * (i // 5)}" for i in range(25))]
+    rows = ["id\tx_px\ty_px", *(f"s{i}\t{150 + 150 * (i % 3)}\t{150 + 150 * (i // 3)}" for i in range(9))]
     (tmp_path / "spots.tsv").write_text("\n".join(rows) + "\n")
     steps = []
     options = {"weights": weights, "quality": "fast", "device": "cpu"}
     from_files = nf.predict(tissue, tmp_path / "spots.tsv", mpp=1.0, progress=steps.append, **options)
-    assert from_files.shape == (25, len(GENES))
+    assert from_files.shape == (9, len(GENES))
     assert steps
     with nf.open_slide(tissue, mpp=1.0) as slide:
         table = nf.read_spots(tmp_path / "spots.tsv", slide=slide)
@@ -88,9 +88,9 @@ def test_a_slide_becomes_a_prediction_with_the_spots_in_memory_or_in_a_file(tiss
 def test_without_spots_a_grid_like_the_weights_array_is_predicted(tissue, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     weights = write_tiny_weights(tmp_path / "tiny.safetensors")
-    found = nf.predict(tissue, weights=weights, mpp=1.0, spacing_um=90, quality="fast", device="cpu")
+    found = nf.predict(tissue, weights=weights, mpp=1.0, spacing_um=180, quality="fast", device="cpu")
     assert found.uns[keys.PROVENANCE][keys.LATTICE] == "square"
-    assert found.n_obs == pytest.approx(540**2 / 90**2, abs=10)
+    assert found.n_obs == pytest.approx(540**2 / 180**2, abs=3)
 
 
 def test_files_and_objects_are_compared_alike(tmp_path):

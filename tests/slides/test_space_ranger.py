@@ -98,6 +98,7 @@ def test_visium_hd_bins_state_their_size_and_resolution(tmp_path: Path) -> None:
         read_spots(tmp_path / "outs")
 
 
+@pytest.mark.slow
 def test_the_real_visium_folder_agrees_with_scanpy() -> None:
     folder = DATA / "visium_v1_small"
     if not folder.exists():

@@ -275,7 +275,7 @@ def test_a_gpu_that_runs_out_of_memory_goes_on_with_fewer_tiles_and_says_so(made
             return super().encode(tiles)
 
     steps = list(build_store(plan_of(hest), tmp_path / "s", encoding(encoder=Small())))
-    assert any("going on with 2 tiles" in (step.notice or "") for step in steps)
+    assert any("continuing with 2 tiles" in (step.notice or "") for step in steps)
     features = open_store(tmp_path / "s").slide("TST5").features("tiny")
     np.testing.assert_allclose(features, made.slide("TST5").features("tiny"), rtol=1e-5)
 
