@@ -85,7 +85,9 @@ def test_the_regions_dock_finds_the_domains_of_every_export(case, open_dock, qtb
             lambda source=source, numbers=numbers: np.array_equal(read_domains(adata, source), numbers),
             timeout=30_000,
         )
-    dock.regions.choose(f"domain {MEASURED} 1")
+    largest = f"domain {MEASURED} 1"
+    qtbot.waitUntil(lambda: any(entry.key == largest for entry in dock.regions.entries), timeout=30_000)
+    dock.regions.choose(largest)
     qtbot.waitUntil(lambda: dock.numbers is not None, timeout=30_000)
     ranked = exported.uns[keys.MARKERS + keys.OF_MEASURED]["names"]["1"]
     assert dock.numbers.rankings[MEASURED] == tuple(ranked)

@@ -8,16 +8,16 @@ from scipy import sparse
 
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
-from napari_flag.statistics import domains, neighbours
-from napari_flag.statistics.neighbours import find_neighbours
+from napari_flag.statistics import domains
+from napari_flag.statistics.neighbours import Neighbours, find_neighbours
 
 SIDE = 16
 
 
 @pytest.fixture(scope="module")
-def neighbours() -> neighbours.Neighbours:
+def neighbours() -> Neighbours:
     array = np.array([(r, c) for r in range(SIDE) for c in range(SIDE)])
-    return neighbours.find_neighbours(array[:, ::-1] * 200.0, array, "square")
+    return find_neighbours(array[:, ::-1] * 200.0, array, "square")
 
 
 def planted(depth: float = 0.0, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +91,7 @@ def test_leiden_reaches_the_modularity_of_leidenalg(neighbours):
     assert ours >= reference - 0.005
 
 
-def test_the_joint_graph_is_symmetric_and_weighs_both_parts_as_told(neighbours):
+def test_the_joint_graph_is_symmetric_and_weighs_both_parts_as_asked(neighbours):
     values, _ = planted()
     components = finish(domains.principal_components(values))
     joint = domains.Leiden(share=0.25).joint_graph(components, neighbours.weights)

@@ -75,11 +75,11 @@ def test_true_depth_has_no_structure_and_the_landmark_gsc_of_it_is_rounding(sect
 
 def test_replicate_sections_agree_as_in_the_landmarks(sections):
     correlations = {n: coexpression.gene_correlations(s.y) for n, s in sections.items()}
-    moran = {n: moran.moran_i(s.y, neighbours.nearest_graph(s.xy, 4)) for n, s in sections.items()}
+    clustered = {n: moran.moran_i(s.y, neighbours.nearest_graph(s.xy, 4)) for n, s in sections.items()}
     pairs = list(combinations(sections, 2))
     gsc = [
         coexpression.gene_structure_correlation(correlations[a], correlations[b], NOBODY) for a, b in pairs
     ]
-    ssc = [moran.spatial_structure_correlation(moran[a], moran[b], NOBODY) for a, b in pairs]
+    ssc = [moran.spatial_structure_correlation(clustered[a], clustered[b], NOBODY) for a, b in pairs]
     assert np.mean(gsc) == pytest.approx(0.902, abs=5e-4)
     assert np.mean(ssc) == pytest.approx(0.658, abs=5e-4)
