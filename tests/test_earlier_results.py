@@ -5,13 +5,14 @@ on the CPU with both shipped weights; and its prediction with the demo weights b
 """
 
 import hashlib
+from dataclasses import asdict, make_dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flag_training.config import read_config
-from flag_training.stages.fit import states_name
+from flag_training.config import SlideEntry, read_config
+from flag_training.run_folders import encoder_folder, features_file, states_folder
 from napari_flag import keys
 from napari_flag.analysis.compare import compare
 from napari_flag.analysis.truth import measured_counts
@@ -70,9 +71,47 @@ def test_an_earlier_prediction_file_is_scored_as_it_was():
     assert {name: scores[name] for name in SCORES} == pytest.approx(SCORES, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize(("config", "folder"), [("her2st", "fit-58f07aa8c68b"), ("demo", "fit-746e234fb832")])
-def test_run_folders_keep_their_names(config, folder):
-    assert states_name(read_config(CONFIGS / f"{config}.toml")) == folder
+FOLDERS = [("her2st", "fit-58f07aa8c68b"), ("demo", "fit-746e234fb832")]
+
+
+@pytest.mark.parametrize(("name", "folder"), FOLDERS)
+def test_training_goes_on_in_an_earlier_run_folder_and_names_new_ones_otherwise(name, folder, tmp_path):
+    config = read_config(CONFIGS / f"{name}.toml")
+    new = states_folder(tmp_path, config)
+    assert new != tmp_path / folder
+    (tmp_path / folder).mkdir()
+    (tmp_path / f"{folder}-0a1b2c3d").mkdir()
+    assert states_folder(tmp_path, config) == tmp_path / folder
+    assert states_folder(tmp_path, config, "0a1b2c3d") == tmp_path / f"{folder}-0a1b2c3d"
+    assert states_folder(tmp_path, config, "ffffffff") == tmp_path / f"{new.name}-ffffffff"
+
+
+def test_an_earlier_run_folder_is_gone_on_from_only_with_its_own_values(tmp_path):
+    (tmp_path / "fit-58f07aa8c68b").mkdir()
+    config = read_config(CONFIGS / "her2st.toml")
+    other = replace(config, fit=replace(config.fit, seed=1))
+    assert states_folder(tmp_path, other) != tmp_path / "fit-58f07aa8c68b"
+
+
+def test_earlier_features_and_tile_encoders_are_found(tmp_path):
+    config = read_config(CONFIGS / "demo.toml")
+    features = tmp_path / "features_C2_5dcd94048b22.npy"
+    encoder = tmp_path / "encoder-45d0c9c1"
+    entry = SlideEntry("C2", "C", "C2.tif", "C2.tsv", mpp=0.683)
+    assert features_file(tmp_path, entry, 4, b"weights") != features
+    assert encoder_folder(tmp_path, config.encoder) != encoder
+    features.touch()
+    encoder.mkdir()
+    assert features_file(tmp_path, entry, 4, b"weights") == features
+    assert encoder_folder(tmp_path, config.encoder) == encoder
+
+
+def test_names_of_run_folders_depend_on_values_alone(tmp_path):
+    """Neither on the name of a class nor on the order of its fields."""
+    config = read_config(CONFIGS / "demo.toml")
+    values = asdict(config.fit)
+    other = make_dataclass("OtherName", reversed(values))(**values)
+    assert states_folder(tmp_path, replace(config, fit=other)) == states_folder(tmp_path, config)
 
 
 class Encoder:

@@ -1,6 +1,5 @@
 """Slides of a run → features in several views, expression and graph."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flag_training.config import RunConfig, SlideEntry, StoreConfig
+from flag_training.run_folders import features_file
 from flag_training.store.records import read_weights
 from flag_training.store.store import Store, StoredSlide, open_store
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
@@ -109,8 +109,7 @@ def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -
     genes: tuple[str, ...] = ()
     for number, entry in enumerate(config.slides):
         slide, training, genes = read_slide(entry, data, panel)
-        told = repr((entry, config.fit.views)).encode()
-        place = run / f"features_{entry.name}_{hashlib.sha256(weights + told).hexdigest()[:12]}.npy"
+        place = features_file(run, entry, config.fit.views, weights)
         with slide:
             if place.exists():
                 views = np.load(place)

@@ -14,7 +14,8 @@ from anndata import AnnData
 from flag_training.cohort import Cohort, TrainingSlide, load_cohort
 from flag_training.config import RunConfig
 from flag_training.methods import Method, blinded, controls
-from flag_training.stages.fit import fit, states_name, tile_encoder
+from flag_training.run_folders import states_folder
+from flag_training.stages.fit import fit, tile_encoder
 from napari_flag import keys
 from napari_flag.analysis.scores import score_values
 from napari_flag.errors import UserError
@@ -393,7 +394,7 @@ def _score_flag(context: _Context, predictions: Path | None) -> Steps[list[Recor
     without = context.config.without((*plan.unseen, *context.fold.left_out, *context.removed))
     for number, seed in enumerate(plan.seeds):
         config = replace(without, fit=replace(without.fit, seed=seed))
-        folder = context.run / f"{states_name(config)}-{fingerprint(context.rest)}"
+        folder = states_folder(context.run, config, fingerprint(context.rest))
         network = yield from fit(context.rest, config, folder)
         for slide, place in context.test():
             views = context.cohort.features[place].numpy()

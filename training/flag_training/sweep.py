@@ -1,7 +1,6 @@
 """Try values on inner validation sections: ``napari-flag sweep``.  Test sections are never looked at."""
 
 import csv
-import hashlib
 import itertools
 import time
 import tomllib
@@ -14,7 +13,8 @@ import numpy as np
 
 from flag_training.config import RunConfig
 from flag_training.evaluate import Fold, Plan, Scores, draw, fingerprint, fold_cohort, folds_of, keep, score
-from flag_training.stages.fit import fit, states_name
+from flag_training.run_folders import encoder_folder, states_folder
+from flag_training.stages.fit import fit
 from napari_flag.analysis.scores import METRICS
 from napari_flag.errors import UserError
 from napari_flag.model.config import FlagConfig
@@ -130,8 +130,7 @@ def sweep(
         chosen = with_values(config, values)
         place = run
         if chosen.encoder != config.encoder:  # states of two encoders do not share a folder
-            told = hashlib.sha256(repr(chosen.encoder).encode()).hexdigest()
-            place = run / f"encoder-{told[:8]}"
+            place = encoder_folder(run, chosen.encoder)
         for fold in folds_of(chosen, plan):
             for seed in plan.seeds:
                 row = values | {"section": fold.test[0], "seed": seed}
@@ -151,7 +150,7 @@ def _score(config: RunConfig, data: Path, run: Path, plan: Plan, fold: Fold, see
     rest = keep(cohort, [s.entry.name for s in cohort.slides if s.entry.name not in fold.left_out])
     without = config.without((*plan.unseen, *fold.left_out))
     without = replace(without, fit=replace(without.fit, seed=seed))
-    network = yield from fit(rest, without, run / f"{states_name(without)}-{fingerprint(rest)}")
+    network = yield from fit(rest, without, states_folder(run, without, fingerprint(rest)))
     names = [slide.entry.name for slide in cohort.slides]
     place = names.index(fold.test[0])
     slide, features = cohort.slides[place], cohort.features[place][0].numpy()

@@ -1,6 +1,5 @@
 """The data card of trained weights: what a run knows of itself, and what its config adds."""
 
-import hashlib
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from flag_training.engine import checkpointing
 from flag_training.engine.devices import from_first, in_turn, leave, open_fabric, said_of
 from flag_training.engine.loop import run_loop
 from flag_training.engine.stage import Keeping, RunLog, Schedule, log_columns
+from flag_training.run_folders import states_folder
 from flag_training.stages.denoising import Alignment, Denoising, SlideBatches
 from flag_training.stages.expectation import FramedCohort, assign_folds, fit_mean_head
 from flag_training.stages.familiarity import describe_for_card, fit_familiarity
@@ -108,7 +108,7 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
     else:  # whose features are there
         cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, None))
         encoder, tensors = stored_encoder(config.store, data)
-    network = yield from fit(cohort, config, run / states_name(config), fabric)
+    network = yield from fit(cohort, config, states_folder(run, config), fabric)
     if fabric.is_global_zero:
         yield Step("Describing the training tissue", 0, 1, "cohorts")
         seen = fit_familiarity(split_validation(cohort, config.fit)[0])
@@ -133,13 +133,6 @@ def tile_encoder(config: RunConfig, data: Path, run: Path) -> Steps[TileNet]:
             images.append(slide.thumbnail(round(max(slide.size) * factor)))
         yield Step("Reading slides", len(images), len(entries), "slides")
     return (yield from train_tile_encoder(images, config.encoder, state))
-
-
-def states_name(config: RunConfig) -> str:
-    """Name the folder of this fit's states: other sections or values never share one."""
-    names = [entry.name for entry in config.slides]
-    told = repr((names, config.fit, sorted(config.network.items()), config.store))
-    return f"fit-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
 def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = None) -> Steps[Flag]:
