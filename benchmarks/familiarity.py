@@ -25,8 +25,8 @@ from scipy.stats import mannwhitneyu
 
 from flag_training.cohort import Cohort, load_cohort
 from flag_training.config import RunConfig, read_config
-from flag_training.stages.familiarity import AXES, fit_familiarity, left_out
 from flag_training.stages.fit import tile_encoder
+from flag_training.stages.training_tissue import AXES, fit_familiarity, left_out
 from napari_flag.cli.terminal import ProgressLine
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.model.out_of_distribution import FAR, MOSTLY, SlideScore

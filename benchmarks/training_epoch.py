@@ -20,9 +20,10 @@ import torch
 
 from flag_training.config import FitConfig, read_config
 from flag_training.engine.devices import open_fabric, peak_memory_mb
-from flag_training.engine.loop import run_loop
-from flag_training.engine.stage import Keeping, RunLog, Schedule, log_columns
-from flag_training.stages.denoising import Alignment, Denoising, SlideBatches
+from flag_training.engine.loop import Keeping, Schedule, log_columns, run_loop
+from flag_training.engine.run_log import RunLog
+from flag_training.stages.alignment import Alignment
+from flag_training.stages.denoising import Denoising, SlideBatches
 from flag_training.stages.expectation import FramedCohort
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.flag import Flag

@@ -4,7 +4,7 @@ import pytest
 
 from flag_training.cli import metrics_of
 from flag_training.evaluate import Plan, Record
-from flag_training.tables import told_of
+from flag_training.result_tables import told_of
 from napari_flag.errors import UserError
 
 SCORES = {"PCC": 0.5, "MSE": 1.0, "GSC": 0.6, "SSC": 0.4, "cPCC": 0.2, "amplitude": 0.9}

@@ -88,7 +88,7 @@ def test_the_alignment_loss_pulls_tokens_towards_gene_vectors(cohort, tmp_path):
     path = tmp_path / "genes.safetensors"
     generator = torch.Generator().manual_seed(0)
     save_file({gene: torch.randn(12, generator=generator) for gene in "ABC"}, path)
-    from flag_training.stages.denoising import Alignment
+    from flag_training.stages.alignment import Alignment
 
     config = make_config(alignment_targets=str(path)).fit
     alignment = Alignment.load(config, tuple("ABCDE"), 16)
@@ -105,7 +105,7 @@ def test_the_alignment_loss_pulls_tokens_towards_gene_vectors(cohort, tmp_path):
 
 
 def test_alignment_is_off_without_gene_vectors_and_refuses_useless_ones(tmp_path):
-    from flag_training.stages.denoising import Alignment
+    from flag_training.stages.alignment import Alignment
 
     assert Alignment.load(make_config().fit, tuple("AB"), 16)(torch.randn(2, 2, 16)) == 0
     path = tmp_path / "genes.safetensors"

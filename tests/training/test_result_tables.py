@@ -3,7 +3,7 @@ import json
 import pytest
 
 from flag_training.evaluate import Plan, Record
-from flag_training.tables import markdown, read_results, told_of
+from flag_training.result_tables import markdown, read_results, told_of
 from napari_flag.errors import UserError
 
 ZERO = {"PCC": 0.0, "MSE": 2.0, "GSC": 0.0, "SSC": 0.0, "cPCC": 0.0, "amplitude": 0.0}

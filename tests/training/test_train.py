@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.cohort_files import TinyEncoder, hest_folder
 from tests.training.conftest import make_config
-from tests.training.test_checkpointing import flip_a_bit, saved_twice
+from tests.training.engine.test_checkpointing import flip_a_bit, saved_twice
 
 from flag_training.cli import add_run_arguments, run_folder
 from flag_training.cohort import held_out, with_store

@@ -93,7 +93,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def metrics_of(files: Sequence[Path]) -> dict[str, Any]:
     """Return what the card says of sections left out: per split, what was scored, and how to repeat it."""
-    from flag_training.tables import read_results
+    from flag_training.result_tables import read_results
 
     kinds = ("X", "sample", "X, tiles shuffled")
     told: dict[str, Any] = {"command": []}
@@ -204,7 +204,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag evaluate``."""
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import evaluate
-    from flag_training.tables import markdown, read_results, told_of
+    from flag_training.result_tables import markdown, read_results, told_of
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.files import check_writable, write_json
     from napari_flag.progress import finish
@@ -294,7 +294,7 @@ def known_methods() -> "dict[str, tuple[str, Method]]":
 
 def run_tables(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag tables``."""
-    from flag_training.tables import markdown, read_results
+    from flag_training.result_tables import markdown, read_results
     from napari_flag.files import check_writable
 
     page = markdown([read_results(path) for path in arguments.scores], arguments.title, arguments.only)

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from flag_training.config import RunConfig, SlideEntry, StoreConfig
 from flag_training.run_folders import features_file
-from flag_training.store.records import read_weights
-from flag_training.store.store import Store, StoredSlide, open_store
+from flag_training.store.store import Store, StoredSlide, open_store, read_weights
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.encoders.features import halve
 from napari_flag.encoders.registry import Encoder

@@ -69,7 +69,7 @@ class FitConfig:
         gene) or a folder (vectors per spot) of ``napari-flag gene-targets``; none, or "", switches it off.
         ``{left_out}`` in a name stands for the sections left out, joined by ``-``, or ``nothing``.
     alignment_centred
-        Whether what the gene alone tells is taken from the targets (see `gene_targets.spot_targets`);
+        Whether what the gene alone tells is taken from the targets (see `stages.alignment`);
         False is the published loss.
     alignment_present_only
         Whether genes without counts in a spot are masked there, as published.

@@ -8,9 +8,15 @@ import torch
 from scipy import sparse
 from tests.gene_model_files import IDS, SYMBOLS, WIDTH, write_geneformer
 
-from flag_training.gene_targets.contextual import Request, write_contextual
+from flag_training.gene_targets.contextual import (
+    CHUNK,
+    Request,
+    SlideVectors,
+    chunk_path,
+    coverage,
+    write_contextual,
+)
 from flag_training.gene_targets.geneformer import RankValueEncoder, read_vocabulary
-from flag_training.gene_targets.spot_vectors import CHUNK, SlideVectors, chunk_path, coverage
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 

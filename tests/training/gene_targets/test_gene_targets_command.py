@@ -3,9 +3,9 @@ import sys
 
 import pytest
 from tests.gene_model_files import IDS, SYMBOLS, write_cellplm, write_geneformer, write_scgpt
-from tests.training.gene_targets.test_coexpression_vectors import GENES, write_tables
+from tests.training.gene_targets.test_learnt_vectors import GENES, write_tables
 
-from flag_training.gene_targets.table import read_table
+from flag_training.gene_targets.gene_table import read_table
 from napari_flag.cli import main
 
 

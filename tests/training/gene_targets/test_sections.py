@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from tests.cohort_files import hest_cohort, hest_folder
-from tests.training.gene_targets.test_coexpression_vectors import write_tables
+from tests.training.gene_targets.test_learnt_vectors import write_tables
 
 from flag_training.gene_targets.sections import counts_hash, find_sections, patient_of
 from napari_flag.cli import main

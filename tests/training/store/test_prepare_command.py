@@ -8,8 +8,7 @@ from tests.tiny_weights import write_tiny_weights
 
 from flag_training.store.hest import choose_ids
 from flag_training.store.plan import read_cohort
-from flag_training.store.records import read_weights
-from flag_training.store.store import open_store
+from flag_training.store.store import open_store, read_weights
 from napari_flag.cli import main
 from napari_flag.encoders.registry import build_encoder
 from napari_flag.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flag_training.gene_targets.table import GeneTable
+    from flag_training.gene_targets.gene_table import GeneTable
 
 
 Kinds = Any
@@ -156,8 +156,8 @@ def _positive(text: str) -> int:
 
 def run_coexpression(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets coexpression``."""
-    from flag_training.gene_targets.coexpression import learn_vectors
-    from flag_training.gene_targets.panel import read_panel_file
+    from flag_training.gene_targets.gene_table import read_panel_file
+    from flag_training.gene_targets.learnt_vectors import learn_vectors
     from flag_training.gene_targets.sections import find_sections
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
@@ -176,8 +176,8 @@ def run_coexpression(arguments: argparse.Namespace) -> int:
 
 def run_geneformer(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets geneformer``."""
+    from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.geneformer import geneformer_table
-    from flag_training.gene_targets.panel import read_panel_file
 
     panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
     _write(arguments.out, geneformer_table(arguments.folder, panel, arguments.dictionaries, ids))
@@ -186,7 +186,7 @@ def run_geneformer(arguments: argparse.Namespace) -> int:
 
 def run_scgpt(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets scgpt``."""
-    from flag_training.gene_targets.panel import read_panel_file
+    from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.static_tables import scgpt_table
 
     _write(arguments.out, scgpt_table(arguments.folder, read_panel_file(arguments.panel)))
@@ -195,7 +195,7 @@ def run_scgpt(arguments: argparse.Namespace) -> int:
 
 def run_cellplm(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets cellplm``."""
-    from flag_training.gene_targets.panel import read_panel_file
+    from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.static_tables import cellplm_table
 
     panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
@@ -205,10 +205,9 @@ def run_cellplm(arguments: argparse.Namespace) -> int:
 
 def run_contextual(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets contextual``."""
-    from flag_training.gene_targets.contextual import Request, write_contextual
-    from flag_training.gene_targets.panel import read_panel_file
+    from flag_training.gene_targets.contextual import Request, coverage, write_contextual
+    from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.sections import find_sections
-    from flag_training.gene_targets.spot_vectors import coverage
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.encoders.features import choose_device
     from napari_flag.progress import finish
@@ -234,9 +233,9 @@ def run_contextual(arguments: argparse.Namespace) -> int:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets check``."""
-    from flag_training.gene_targets.coexpression import agreement, panel_counts
+    from flag_training.gene_targets.gene_table import read_table
+    from flag_training.gene_targets.learnt_vectors import agreement, panel_counts
     from flag_training.gene_targets.sections import table_of
-    from flag_training.gene_targets.table import read_table
 
     table = read_table(arguments.table)
     learnt_from = table.source.get("sections", ())
@@ -250,13 +249,13 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def _gene_ids(arguments: argparse.Namespace) -> dict[str, str]:
-    from flag_training.gene_targets.panel import read_gene_ids
+    from flag_training.gene_targets.gene_table import read_gene_ids
 
     return read_gene_ids(arguments.gene_ids) if arguments.gene_ids else {}
 
 
 def _write(out: Path, table: "GeneTable") -> None:
-    from flag_training.gene_targets.table import write_table
+    from flag_training.gene_targets.gene_table import write_table
 
     write_table(out, table)
     sys.stdout.write(f"Wrote {out}: {table.coverage}\n")

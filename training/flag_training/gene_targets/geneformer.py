@@ -15,9 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flag_training.gene_targets.panel import ensembl_id, refuse_other_species
+from flag_training.gene_targets.gene_table import (
+    GeneTable,
+    collect,
+    ensembl_id,
+    file_hash,
+    refuse_other_species,
+)
 from flag_training.gene_targets.restricted import Value, read_dictionary
-from flag_training.gene_targets.table import GeneTable, collect, file_hash
 from napari_flag.errors import UserError
 
 TARGET_SUM: Final = 10_000.0

@@ -7,9 +7,14 @@ from typing import Final
 
 from torch.nn import functional as F
 
-from flag_training.gene_targets.panel import ensembl_ids, refuse_other_species
+from flag_training.gene_targets.gene_table import (
+    GeneTable,
+    collect,
+    ensembl_ids,
+    file_hash,
+    refuse_other_species,
+)
 from flag_training.gene_targets.restricted import read_dictionary, read_matrix, read_tensors, refuse_short
-from flag_training.gene_targets.table import GeneTable, collect, file_hash
 from napari_flag.errors import UserError
 
 WEIGHTS: Final = "best_model.pt"

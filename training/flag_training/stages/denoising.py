@@ -1,175 +1,25 @@
-"""FLAG's alignment loss: pull the transformer's gene tokens towards a frozen gene foundation model.
+"""The score stage: batches of residuals to denoise, the objective, and the loss on held-out sections."""
 
-Training only.  Two kinds, each switched on by the targets that the config gives: gene-level, each
-token towards the vector of its gene, and cell-level, the mean of a spot's tokens towards the vector
-of the spot.  `gene_targets` says what the targets are, and why they may be centred.
-"""
-
+import copy
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from flag_training.cohort import TrainingSlide
+from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.config import FitConfig
-from flag_training.engine.stage import Draw, Held, Objective
-from flag_training.gene_targets.spot_targets import (
-    ConstantTargets,
-    GeneTargets,
-    SpotTargets,
-    StaticTargets,
-    open_contextual,
-    read_vectors,
+from flag_training.engine.loop import Draw, Held, Objective
+from flag_training.stages.alignment import (
+    Alignment,
 )
 from flag_training.stages.expectation import FramedCohort
 from napari_flag.errors import UserError
 from napari_flag.model.diffusion import noise_levels
 from napari_flag.model.flag import Flag
 from napari_flag.model.graph import GraphTensors
-
-LEFT_OUT = "{left_out}"
-"""In the config's paths of gene vectors: the sections that the run leaves out, joined by ``-``."""
-
-
-def _projector(width: int, out: int) -> nn.Sequential:
-    """Return FLAG's projector: three layers, SiLU between them."""
-    hidden = 4 * width
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, out)
-    )
-
-
-class GeneTerm(nn.Module):
-    """-weighted mean cosine between each projected token and the target of its gene in its spot."""
-
-    def __init__(self, targets: GeneTargets, width: int) -> None:
-        super().__init__()
-        self.targets = targets
-        self.projector = _projector(width, targets.width)
-
-    def forward(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Return the loss of (b, G, width) `tokens` of the spots `rows`."""
-        targets, weights = self.targets.genes(rows)
-        cosine = F.cosine_similarity(self.projector(tokens), targets, dim=2)
-        return -(weights * cosine).sum() / weights.abs().sum().clamp(min=1e-6)
-
-
-class CellTerm(nn.Module):
-    """-mean cosine between the mean of a spot's projected tokens and the target of the spot."""
-
-    def __init__(self, targets: SpotTargets, width: int) -> None:
-        super().__init__()
-        self.targets = targets
-        self.projector = _projector(width, targets.width)
-
-    def forward(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Return the loss of (b, G, width) `tokens` of the spots `rows`."""
-        targets = self.targets.cells(rows)
-        known = ~targets.isnan().any(1)
-        cosine = F.cosine_similarity(self.projector(tokens).mean(1), targets.nan_to_num(0.0), dim=1)
-        return -(known * cosine).sum() / known.sum().clamp(min=1)
-
-
-class Alignment(nn.Module):
-    """Mean of the alignment terms; 0 without any.
-
-    Parameters
-    ----------
-    terms
-        `GeneTerm`, `CellTerm`, both or none.
-    """
-
-    def __init__(self, terms: Sequence[nn.Module] = ()) -> None:
-        super().__init__()
-        self.terms = nn.ModuleList(terms)
-
-    @classmethod
-    def load(
-        cls, config: FitConfig, genes: tuple[str, ...], width: int, slides: Sequence[TrainingSlide] = ()
-    ) -> "Alignment":
-        """Open the targets that `config` names.
-
-        Parameters
-        ----------
-        config
-            Its alignment values.
-        genes
-            Genes of the tokens, in order.
-        width
-            Width of the tokens.
-        slides
-            Training slides, in the order of the rows that `forward` is given.  Needed by everything
-            that differs between spots: centred, masked, cell-level or contextual targets.
-
-        Raises
-        ------
-        UserError
-            When targets cannot be read, know none of the genes, or learnt from a section left out.
-        """
-        terms: list[nn.Module] = []
-        if config.alignment_targets:
-            path = _path(config.alignment_targets, config)
-            terms.append(GeneTerm(_gene_targets(path, config, genes, slides), width))
-        if config.alignment_cells:
-            path = _path(config.alignment_cells, config)
-            terms.append(CellTerm(_spot_targets(path, config, genes, slides), width))
-        return cls(terms)
-
-    def forward(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the loss.
-
-        Parameters
-        ----------
-        tokens
-            (b, G, width).
-        rows
-            (b,) rows of the spots among all spots of the training slides; None where the targets are the
-            same in every spot.
-        """
-        if not self.terms:
-            return tokens.new_zeros(())
-        if rows is None:
-            if not all(isinstance(term.targets, ConstantTargets) for term in self.terms):
-                raise ValueError("these targets differ between spots: say which rows the tokens are of")
-            rows = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        return torch.stack([term(tokens, rows) for term in self.terms]).mean()
-
-
-def _path(told: str, config: FitConfig) -> Path:
-    return Path(told.replace(LEFT_OUT, "-".join(sorted(config.left_out)) or "nothing"))
-
-
-def _gene_targets(
-    path: Path, config: FitConfig, genes: tuple[str, ...], slides: Sequence[TrainingSlide]
-) -> GeneTargets:
-    """Return targets of genes: the table as it is, where nothing asks for the spot."""
-    if path.is_dir() or config.alignment_centred or config.alignment_present_only:
-        return _spot_targets(path, config, genes, slides)
-    return ConstantTargets(read_vectors(path, genes, config.left_out, config.left_out_patients))
-
-
-def _spot_targets(
-    path: Path, config: FitConfig, genes: tuple[str, ...], slides: Sequence[TrainingSlide]
-) -> SpotTargets:
-    """Return targets that differ between spots: contextual from a folder, else from a static table."""
-    if not slides:
-        raise ValueError("targets that differ between spots need the training slides")
-    if path.is_dir():
-        return open_contextual(path, genes, slides, centred=config.alignment_centred)
-    vectors = read_vectors(path, genes, config.left_out, config.left_out_patients)
-    expression = [torch.from_numpy(slide.expression) for slide in slides]
-    return StaticTargets(
-        vectors,
-        expression,
-        centred=config.alignment_centred,
-        present_only=config.alignment_present_only,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,4 +183,135 @@ def _part(graph: GraphTensors, members: Tensor) -> GraphTensors:
         graph.present[members],
         graph.distance[members],
         graph.likeness[members],
+    )
+
+
+_SPOTS = 512
+"""Spots of a held-out slide that are denoised at each look."""
+_KEY = 7_777_777
+"""The same spots and noise at every look, so that looks can be compared."""
+
+
+def split_validation(cohort: Cohort, config: FitConfig) -> tuple[Cohort, Cohort]:
+    """Return the slides to train on and those to stop early by, which may be none.
+
+    Raises
+    ------
+    UserError
+        When the config names a section that is not there, or leaves none to train on.
+    """
+    names = [slide.entry.name for slide in cohort.slides]
+    unknown = set(config.validation) - set(names)
+    if unknown:
+        raise UserError(
+            f"The config names {', '.join(sorted(unknown))} for validation, but the run has "
+            f"{', '.join(names)}; correct validation under [fit]."
+        )
+    held_out = {names.index(name) for name in config.validation}
+    if config.validation_share and not held_out:
+        count = max(1, round(config.validation_share * len(names)))
+        drawn = np.random.default_rng([config.seed, _KEY]).permutation(len(names))[:count]
+        held_out = {int(place) for place in drawn}
+    if len(held_out) == len(names):
+        raise UserError(
+            "All sections of the run are held out for validation, so none is left to train on; name fewer "
+            "under [fit] in the config."
+        )
+    rest = [place for place in range(len(names)) if place not in held_out]
+    return _take(cohort, rest), _take(cohort, sorted(held_out))
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutSlide:
+    """A slide framed as at prediction, with what the score loop would have to denoise on it.
+
+    Parameters
+    ----------
+    framed, expected, graph
+        (n, d) features, (n, G) expectation in units of the residual spread, and graph.
+    rows
+        (b,) spots that are denoised.
+    residual
+        (b, G) of those spots, in units of the residual spread.
+    """
+
+    framed: Tensor
+    expected: Tensor
+    graph: GraphTensors
+    rows: Tensor
+    residual: Tensor
+
+
+class HeldOut:
+    """Looks at averaged parameters: their denoising loss on slides that contributed to nothing.
+
+    Parameters
+    ----------
+    network
+        Trained but for its gene DiT and encoder of H_spatial, which are taken from what is looked at.
+    cohort
+        The slides.
+    batch
+        Spots denoised at a time.
+    device
+        Where.
+    """
+
+    def __init__(self, network: Flag, cohort: Cohort, batch: int, device: torch.device) -> None:
+        self._network = copy.deepcopy(network).eval().to(device)
+        self._looked_at = nn.ModuleDict(
+            {"gene_dit": self._network.gene_dit, "spatial_encoder": self._network.spatial_encoder}
+        )
+        self._batch = batch
+        self._slides = [
+            self._frame(views[0], slide, device)
+            for slide, views in zip(cohort.slides, cohort.features, strict=True)
+        ]
+
+    @torch.no_grad()
+    def __call__(self, averaged: nn.Module) -> float:
+        """Return the loss, averaged over slides."""
+        self._looked_at.load_state_dict(averaged.state_dict())
+        return float(np.mean([self._loss(slide) for slide in self._slides]))
+
+    @torch.no_grad()
+    def _frame(self, features: Tensor, slide: TrainingSlide, device: torch.device) -> HeldOutSlide:
+        graph = GraphTensors.of(slide.graph(features.numpy()), device=device)
+        raw = features.to(device)
+        context = self._network.encode(raw, graph)
+        rows = torch.randperm(len(raw), generator=_generator())[:_SPOTS].to(device)
+        truth = torch.from_numpy(slide.expression).to(device)[rows]
+        return HeldOutSlide(
+            framed=self._network.normalization.features(raw),
+            expected=context.expected,
+            graph=self._network.seen(graph),
+            rows=rows,
+            residual=(truth - context.location) / context.scale - context.expected[rows],
+        )
+
+    def _loss(self, slide: HeldOutSlide) -> float:
+        generator = _generator()
+        noise = torch.randn(slide.residual.shape, generator=generator).to(slide.residual.device)
+        sigma = noise_levels(len(slide.rows), generator).to(slide.residual.device)
+        spatial = self._network.spatial(slide.framed, slide.expected, slide.graph)
+        total = 0.0
+        for first in range(0, len(slide.rows), self._batch):
+            part = slice(first, first + self._batch)
+            rows = slide.rows[part]
+            loss, _ = self._network.score_loss(
+                slide.residual[part], noise[part], sigma[part], spatial[rows], slide.expected[rows]
+            )
+            total += loss.item() * len(rows)
+        return total / len(slide.rows)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(_KEY)
+
+
+def _take(cohort: Cohort, places: list[int]) -> Cohort:
+    return replace(
+        cohort,
+        slides=tuple(cohort.slides[place] for place in places),
+        features=tuple(cohort.features[place] for place in places),
     )

@@ -13,14 +13,14 @@ from flag_training.cohort import Cohort, load_cohort, stored_encoder
 from flag_training.config import RunConfig, StoreConfig
 from flag_training.engine import checkpointing
 from flag_training.engine.devices import from_first, in_turn, leave, open_fabric, said_of
-from flag_training.engine.loop import run_loop
-from flag_training.engine.stage import Keeping, RunLog, Schedule, log_columns
+from flag_training.engine.loop import Keeping, Schedule, log_columns, run_loop
+from flag_training.engine.run_log import RunLog
 from flag_training.run_folders import states_folder
-from flag_training.stages.denoising import Alignment, Denoising, SlideBatches
+from flag_training.stages.alignment import Alignment
+from flag_training.stages.denoising import Denoising, HeldOut, SlideBatches, split_validation
 from flag_training.stages.expectation import FramedCohort, assign_folds, fit_mean_head
-from flag_training.stages.familiarity import describe_for_card, fit_familiarity
 from flag_training.stages.tile_encoder import train_tile_encoder
-from flag_training.stages.validation import HeldOut, split_validation
+from flag_training.stages.training_tissue import describe_for_card, fit_familiarity
 from flag_training.store.store import open_store
 from napari_flag import keys
 from napari_flag.encoders.embedded import TILE_UM_PER_PX, TileNet

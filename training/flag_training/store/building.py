@@ -15,11 +15,11 @@ from flag_training.cohort import draw_views
 from flag_training.store.panels import PanelRule, select_panel
 from flag_training.store.plan import StorePlan
 from flag_training.store.reading import read_tables
-from flag_training.store.records import PREPARE, read_record, replacing, write_record, write_weights
 from flag_training.store.sources import SlideSource, require_files
 from flag_training.store.splits import split_patients, split_slides
 from flag_training.store.store import (
     FORMAT,
+    PREPARE,
     SLIDE_RECORD,
     SPLITS_RECORD,
     STORE_RECORD,
@@ -28,6 +28,10 @@ from flag_training.store.store import (
     StoredSlide,
     open_store,
     open_stored,
+    read_record,
+    replacing,
+    write_record,
+    write_weights,
 )
 from flag_training.store.writing import FeatureTask, forget, relative, write_features, write_tables
 from napari_flag.encoders.registry import Encoder

@@ -14,9 +14,17 @@ import numpy.typing as npt
 
 from flag_training.cohort import View, encode_views
 from flag_training.store.reading import SlideTables
-from flag_training.store.records import describe_file, read_record, replacing, write_record
 from flag_training.store.sources import SlideSource
-from flag_training.store.store import FEATURES, SLIDE_RECORD, TABLES, StoredSlide
+from flag_training.store.store import (
+    FEATURES,
+    SLIDE_RECORD,
+    TABLES,
+    StoredSlide,
+    describe_file,
+    read_record,
+    replacing,
+    write_record,
+)
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.model.graph import build_graph

@@ -6,7 +6,7 @@ import torch
 from tests.training.conftest import make_slide
 
 from flag_training.cohort import Cohort
-from flag_training.stages.familiarity import describe_for_card, fit_familiarity, left_out
+from flag_training.stages.training_tissue import describe_for_card, fit_familiarity, left_out
 
 
 def cohort_of(*who, side=8):
@@ -91,7 +91,7 @@ def test_a_feature_that_never_varied_in_training_says_nothing():
 
 
 def test_many_spots_leave_a_table_of_quantiles(monkeypatch):
-    monkeypatch.setattr("flag_training.stages.familiarity.QUANTILES", 101)
+    monkeypatch.setattr("flag_training.stages.training_tissue.QUANTILES", 101)
     familiarity = fit_familiarity(FIVE)
     assert len(familiarity.reach) == len(familiarity.reach_aligned) == 101
     assert (familiarity.reach.diff() >= 0).all()

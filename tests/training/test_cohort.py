@@ -74,7 +74,7 @@ def test_slides_encoded_with_other_weights_are_refused(data, tmp_path):
     import shutil
 
     shutil.copytree(data / "tiny", tmp_path / "tiny")
-    from flag_training.store.records import read_record, write_record
+    from flag_training.store.store import read_record, write_record
 
     path = tmp_path / "tiny" / "slides" / "TST4" / "slide.json"
     record = read_record(path, "")

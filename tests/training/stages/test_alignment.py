@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from tests.training.conftest import make_config
 
 from flag_training.config import RunConfig, SlideEntry
+from flag_training.gene_targets.contextual import write_chunk, write_manifest, write_means
+from flag_training.gene_targets.gene_table import collect, write_table
 from flag_training.gene_targets.geneformer import SpotVectors
-from flag_training.gene_targets.spot_vectors import write_chunk, write_manifest, write_means
-from flag_training.gene_targets.table import collect, write_table
-from flag_training.stages.denoising import Alignment
+from flag_training.stages.alignment import Alignment
 from flag_training.stages.fit import fit
 from napari_flag.errors import UserError
 from napari_flag.progress import finish

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flag_training.gene_targets.coexpression import (
+from flag_training.gene_targets.gene_table import GeneTable
+from flag_training.gene_targets.learnt_vectors import (
     Section,
     agreement,
     average_correlations,
@@ -13,7 +14,6 @@ from flag_training.gene_targets.coexpression import (
     section_correlations,
 )
 from flag_training.gene_targets.sections import find_sections
-from flag_training.gene_targets.table import GeneTable
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -137,7 +137,7 @@ def test_what_is_left_out_does_not_change_the_table(tmp_path):
 
 @pytest.mark.skipif(not HER2ST.exists(), reason="needs ../shared/data/her2st")
 def test_sections_of_a_patient_tell_the_held_out_sections_co_expression():
-    from flag_training.gene_targets.coexpression import panel_counts
+    from flag_training.gene_targets.learnt_vectors import panel_counts
 
     panel = (HER2ST / "panel_hmhvg200.txt").read_text().split()
     table = finish(learn_vectors(find_sections(HER2ST / "counts", ["C2", "C3", "C4"]), panel))

@@ -5,8 +5,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from flag_training.engine.loop import run_loop
-from flag_training.engine.stage import Keeping, Objective, RunLog, Schedule, log_columns
+from flag_training.engine.loop import Keeping, Objective, Schedule, log_columns, run_loop
+from flag_training.engine.run_log import RunLog
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 

@@ -2,7 +2,7 @@ import csv
 
 from tensorboardX.proto.event_pb2 import Event
 
-from flag_training.engine.stage import RunLog
+from flag_training.engine.run_log import RunLog
 
 COLUMNS = ("step", "epoch", "loss", "seconds")
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from flag_training.gene_targets.gene_table import GeneTable, collect
 from flag_training.gene_targets.sections import SectionFile, counts_hash
-from flag_training.gene_targets.table import GeneTable, collect
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import constant_genes
