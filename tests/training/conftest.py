@@ -1,10 +1,16 @@
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.config import FitConfig, MachineConfig, RunConfig, SlideEntry
+from flag_training.stages.fit import fit
 from flag_training.stages.tile_encoder import TileEncoderConfig
+from napari_flag.model.flag import Flag
+from napari_flag.progress import finish
 from napari_flag.slides.spots import Spots
 
 
@@ -36,6 +42,23 @@ def cohort():
 def make_cohort():
     made = [make_slide(*who) for who in (("B4", "B", 1), ("C2", "C", 2), ("C3", "C", 3), ("C4", "C", 4))]
     return Cohort(tuple(s for s, _ in made), tuple(f for _, f in made), tuple("ABCDE"))
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """A finished fit of `cohort` under `make_config()`: not to be changed, to be copied."""
+
+    network: Flag
+    folder: Path
+    losses: list[float]
+
+
+@pytest.fixture(scope="session")
+def fitted(cohort, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fitted") / "run"
+    losses = []
+    network = finish(fit(cohort, make_config(), folder), lambda step: losses.append(step.partial))
+    return FittedRun(network, folder, [loss for loss in losses if loss is not None])
 
 
 def make_config(save_every=2, **fit):

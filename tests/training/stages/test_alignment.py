@@ -1,6 +1,3 @@
-import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -266,21 +263,36 @@ def test_a_network_is_fitted_with_every_kind_of_target(cohort, table, tmp_path):
     assert any(differs)
 
 
-def test_a_fitted_network_knows_nothing_of_its_targets(cohort, table, tmp_path):
+def test_a_fitted_network_knows_nothing_of_its_targets(cohort, fitted, table, tmp_path):
     config = make_config(alignment_targets=str(table), alignment_centred=True)
-    aligned = finish(fit(cohort, config, tmp_path / "1"))
-    plain = finish(fit(cohort, make_config(), tmp_path / "2"))
+    aligned = finish(fit(cohort, config, tmp_path))
+    plain = fitted.network
     assert {k: v.shape for k, v in aligned.state_dict().items()} == {
         k: v.shape for k, v in plain.state_dict().items()
     }
 
 
-def test_predicting_imports_neither_gene_targets_nor_transformers():
-    code = (
-        "import sys, json, napari_flag.prediction, napari_flag.sampling, napari_flag.encoders.registry; "
-        "print(json.dumps([m for m in sys.modules if m.split('.')[0] in ('flag_training', 'transformers')]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert json.loads(done.stdout) == []
+def test_the_alignment_loss_pulls_tokens_towards_gene_vectors(cohort, tmp_path):
+    path = tmp_path / "genes.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    save_file({gene: torch.randn(12, generator=generator) for gene in "ABC"}, path)
+    config = make_config(alignment_targets=str(path)).fit
+    alignment = Alignment.load(config, tuple("ABCDE"), 16)
+    tokens = torch.randn(8, 5, 16, generator=generator)
+    optimiser = torch.optim.Adam(alignment.parameters(), lr=1e-2)
+    before = alignment(tokens).item()
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = alignment(tokens)
+        loss.backward()
+        optimiser.step()
+    assert -1 <= loss.item() < before - 0.2
+    finish(fit(cohort, make_config(alignment_targets=str(path)), tmp_path / "run"))
+
+
+def test_alignment_is_off_without_gene_vectors_and_refuses_useless_ones(tmp_path):
+    assert Alignment.load(make_config().fit, tuple("AB"), 16)(torch.randn(2, 2, 16)) == 0
+    path = tmp_path / "genes.safetensors"
+    save_file({"X": torch.zeros(3)}, path)
+    with pytest.raises(UserError, match="none of the 2 genes"):
+        Alignment.load(make_config(alignment_targets=str(path)).fit, tuple("AB"), 16)

@@ -1,3 +1,4 @@
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -182,21 +183,29 @@ def test_a_look_is_repeatable_and_tells_better_parameters_from_worse(cohort):
 
 
 def test_a_held_out_section_contributes_to_nothing(cohort, tmp_path):
-    """Whatever its expression, the trained network is the same: only when to stop could differ."""
-    from dataclasses import replace
+    """Whatever its expression, the trained network is the same; the same change to another section is seen.
 
+    Compared to 1e-4, as runs of one seed are: sums are added in another order where the memory or the
+    threads at hand are others, and a kernel's weights are the inverse of such sums.
+    """
     config = make_config(validation=("C3",), patience=0, check_every=3)
-    other = replace(cohort.slides[2], expression=np.flip(cohort.slides[2].expression, 1).copy())
-    changed = replace(cohort, slides=(*cohort.slides[:2], other, cohort.slides[3]))
-    told = {}
-    for name, given in (("one", cohort), ("two", changed)):
-        network = finish(fit(given, config, tmp_path / name))
-        told[name] = (
+    found = {}
+    for name in ("", "C3", "C4"):
+        slides = [
+            replace(slide, expression=np.flip(slide.expression, 1).copy())
+            if slide.entry.name == name
+            else slide
+            for slide in cohort.slides
+        ]
+        folder = tmp_path / f"changed {name}"
+        network = finish(fit(replace(cohort, slides=tuple(slides)), config, folder))
+        found[name] = (
             network.get_buffer("slide_location"),
             network.get_buffer("eigenvalues"),
             network.mean_head.kernel.get_buffer("weights"),
         )
-        rows = (tmp_path / name / "score.csv").read_text().splitlines()
-        assert [bool(row.split(",")[5]) for row in rows[1:]] == [False, False, True] * 2
-    for one, two in zip(*told.values(), strict=True):
-        assert torch.equal(one, two)
+        with (folder / "score.csv").open() as file:
+            assert [bool(row["validation"]) for row in csv.DictReader(file)] == [False, False, True] * 2
+    for plain, held_out, trained_on in zip(*found.values(), strict=True):
+        torch.testing.assert_close(held_out, plain, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(trained_on, plain, rtol=1e-2, atol=1e-2)

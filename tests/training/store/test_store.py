@@ -164,10 +164,10 @@ finish(build_store(plan_of(Path(sys.argv[1])), Path(sys.argv[2]), encoding(encod
 """
 
 
-def killed_when(script_arguments, ready):
+def killed_when(out, hest, ready):
     """Run the script, kill it (SIGKILL) once `ready` says so, and make sure it was not done."""
     root = Path(__file__).resolve().parents[3]
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, script_arguments)], cwd=root)
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(hest), str(out)], cwd=root)
     try:
         while not ready():
             assert process.poll() is None, "it ended before it could be killed"
@@ -177,14 +177,26 @@ def killed_when(script_arguments, ready):
         process.wait()
 
 
-def test_a_run_killed_in_the_middle_of_a_slide_goes_on_to_the_same_bytes(made, hest, tmp_path, monkeypatch):
-    out = tmp_path / "killed"
+def stopped_when(out, hest, ready):
+    """Stop the same run within this process, between two of its steps."""
+    work = build_store(plan_of(hest), out, encoding())
+    for _ in work:
+        if ready():
+            break
+    work.close()
+
+
+@pytest.mark.parametrize(
+    "stop", [stopped_when, pytest.param(killed_when, marks=pytest.mark.slow)], ids=["stopped", "killed"]
+)
+def test_a_run_stopped_within_a_slide_goes_on_to_the_same_bytes(stop, made, hest, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "CHUNK", 4)
+    out = tmp_path / "stopped"
     parts = out / "slides" / "TST2" / "features-tiny.parts"
-    killed_when((hest, out), lambda: len(list(parts.glob("[0-9]*.npy"))) >= 2)
+    stop(out, hest, lambda: len(list(parts.glob("[0-9]*.npy"))) >= 2)
     finished = out / "slides" / "TST1" / "features-tiny.npy"
     written = finished.stat().st_mtime_ns
     assert not (out / "slides" / "TST2" / "features-tiny.npy").exists()
-    monkeypatch.setattr(writing, "CHUNK", 4)
     encoder = TinyEncoder()
     finish(build_store(plan_of(hest), out, encoding(encoder=encoder)))
     assert tree(out) == tree(made.path)

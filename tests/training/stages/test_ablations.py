@@ -14,7 +14,7 @@ from napari_flag.sampling import sample_expression
 
 
 def fitted(cohort, folder, **switch):
-    config = make_config(branch_steps=40, score_steps=40)
+    config = make_config(branch_steps=30, score_steps=10)
     return finish(fit(cohort, replace(config, network=config.network | switch), folder))
 
 

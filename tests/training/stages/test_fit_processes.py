@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow  # each process imports PyTorch anew
 FIT = ["-m", "tests.training.fit_process"]
 VALUES = ["slides_per_batch=1", "accumulate=3", "score_steps=8"]
 """Four slides: an epoch is a step of three batches and a step of one."""
@@ -59,7 +60,6 @@ def test_two_processes_have_the_losses_of_one(alone, tmp_path):
     assert losses(tmp_path) == pytest.approx(alone, rel=1e-4)
 
 
-@pytest.mark.slow
 def test_processes_that_the_config_asks_for_are_started(alone, tmp_path):
     done = run(*FIT, tmp_path, "--devices", 2, *VALUES)
     assert done.returncode == 0, done.stderr
