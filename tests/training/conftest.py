@@ -46,7 +46,7 @@ def make_cohort():
 
 @dataclass(frozen=True)
 class FittedRun:
-    """A finished fit of `cohort` under `make_config()`: not to be changed, to be copied."""
+    """A finished fit of `make_cohort()` under `make_config()`: not to be changed, to be copied."""
 
     network: Flag
     folder: Path
@@ -54,10 +54,10 @@ class FittedRun:
 
 
 @pytest.fixture(scope="session")
-def fitted(cohort, tmp_path_factory):
+def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fitted") / "run"
     losses = []
-    network = finish(fit(cohort, make_config(), folder), lambda step: losses.append(step.partial))
+    network = finish(fit(make_cohort(), make_config(), folder), lambda step: losses.append(step.partial))
     return FittedRun(network, folder, [loss for loss in losses if loss is not None])
 
 

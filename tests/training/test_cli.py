@@ -4,7 +4,7 @@ import pytest
 
 from flag_training.cli import metrics_of
 from flag_training.evaluate import Plan, Record
-from flag_training.result_tables import told_of
+from flag_training.result_tables import results_of
 from napari_flag.errors import UserError
 
 SCORES = {"PCC": 0.5, "MSE": 1.0, "GSC": 0.6, "SSC": 0.4, "cPCC": 0.2, "amplitude": 0.9}
@@ -13,7 +13,7 @@ KINDS = ("X", "sample", "X, tiles shuffled", "kernel branch")
 
 def scores_file(path, section, **plan):
     records = [Record("her2st", "FLAG", kind, "all others", section, 0, SCORES) for kind in KINDS]
-    told = told_of(records, Plan((section,), **plan), f"napari-flag evaluate {path.name}", 4)
+    told = results_of(records, Plan((section,), **plan), f"napari-flag evaluate {path.name}", 4)
     path.write_text(json.dumps(told))
     return path
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from flag_training.evaluate import Plan, Record
-from flag_training.result_tables import markdown, read_results, told_of
+from flag_training.result_tables import markdown, read_results, results_of
 from napari_flag.errors import UserError
 
 ZERO = {"PCC": 0.0, "MSE": 2.0, "GSC": 0.0, "SSC": 0.0, "cPCC": 0.0, "amplitude": 0.0}
@@ -30,7 +30,9 @@ PLAN = Plan(("C2", "C3"), seeds=(0, 1))
 @pytest.fixture
 def told(tmp_path):
     path = tmp_path / "scores.json"
-    path.write_text(json.dumps(told_of(RECORDS, PLAN, "napari-flag evaluate some.toml", 10), allow_nan=False))
+    path.write_text(
+        json.dumps(results_of(RECORDS, PLAN, "napari-flag evaluate some.toml", 10), allow_nan=False)
+    )
     return path
 
 

@@ -96,20 +96,20 @@ def metrics_of(files: Sequence[Path]) -> dict[str, Any]:
     from flag_training.result_tables import read_results
 
     kinds = ("X", "sample", "X, tiles shuffled")
-    told: dict[str, Any] = {"command": []}
+    merged: dict[str, Any] = {"command": []}
     for results in map(read_results, files):
         seeds = ", ".join(map(str, results["seeds"]))
-        split = told.setdefault(f"{results['split']}, seed {seeds}", {})
+        split = merged.setdefault(f"{results['split']}, seed {seeds}", {})
         for section, scores in results["scores"].items():
             split[section] = {kind: scores[kind] for kind in kinds}
-        told["command"].append(results["command"])
-    return told
+        merged["command"].append(results["command"])
+    return merged
 
 
 def command_of(arguments: argparse.Namespace) -> str:
     """Return the command as another machine would give it: the data folder is its own."""
-    told = ["DATA" if word == str(arguments.data) else word for word in sys.argv[1:]]
-    return shlex.join(["napari-flag", *told])
+    words = ["DATA" if word == str(arguments.data) else word for word in sys.argv[1:]]
+    return shlex.join(["napari-flag", *words])
 
 
 def run_folder(arguments: argparse.Namespace, name: str) -> Path:
@@ -188,7 +188,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser(
         "tables",
         help="turn files of scores into one page of tables",
-        description="Lay the scores of several files of `napari-flag evaluate` side by side as Markdown: "
+        description="Tabulate the scores of several files of `napari-flag evaluate` as Markdown: "
         "other sections, other methods, or the runs of an ablation.",
     )
     parser.add_argument("scores", nargs="+", type=Path, metavar="FILE.json", help="files of evaluate")
@@ -204,7 +204,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag evaluate``."""
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import evaluate
-    from flag_training.result_tables import markdown, read_results, told_of
+    from flag_training.result_tables import markdown, read_results, results_of
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.files import check_writable, write_json
     from napari_flag.progress import finish
@@ -218,10 +218,12 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     with ProgressLine() as line:
         kept = arguments.predictions or run / "held_out"
         records = finish(evaluate(config, arguments.data, run, plan, kept), line)
-    told = told_of(records, plan, command_of(arguments), config.samples)
-    write_json(told, arguments.out)
+    results = results_of(records, plan, command_of(arguments), config.samples)
+    write_json(results, arguments.out)
     shown = (
-        json.dumps(told, indent=2) if arguments.json else markdown([read_results(arguments.out)], config.name)
+        json.dumps(results, indent=2)
+        if arguments.json
+        else markdown([read_results(arguments.out)], config.name)
     )
     sys.stdout.write(shown + "\n")
     return 0
@@ -354,8 +356,8 @@ def run_sweep(arguments: argparse.Namespace) -> int:
         rows = finish(sweep(config, arguments.data, run, plan, grid, table), line)
     sys.stdout.write("  ".join(f"{name:>9}" for name in METRICS) + "\n")
     for values, scores in best_first(rows, grid):
-        told = ", ".join(f"{key} = {value}" for key, value in values.items())
-        sys.stdout.write("  ".join(f"{scores[name]:9.3f}" for name in METRICS) + f"  {told}\n")
+        merged = ", ".join(f"{key} = {value}" for key, value in values.items())
+        sys.stdout.write("  ".join(f"{scores[name]:9.3f}" for name in METRICS) + f"  {merged}\n")
     sys.stdout.write(f"Every row is in {table}.\n")
     return 0
 

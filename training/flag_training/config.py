@@ -59,7 +59,7 @@ class FitConfig:
         Sections to hold out of everything for early stopping, by name or as a share of the slides (drawn
         by `seed`); neither switches it off.  Never the test sections.
     check_every, patience
-        Steps between looks at those sections, and looks without improvement that end the training.
+        Steps between validations on those sections; validations without improvement that end the training.
     ema
         Decay of the averaged weights that are kept.
     shrinkage

@@ -428,7 +428,7 @@ def _score_landmarks(context: _Context) -> list[Record]:
 
 def fingerprint(cohort: Cohort) -> str:
     """Return eight letters of the features, so that no state under another encoder is gone on from."""
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for views in cohort.features:
-        told.update(views.numpy().tobytes())
-    return told.hexdigest()[:8]
+        digest.update(views.numpy().tobytes())
+    return digest.hexdigest()[:8]

@@ -150,7 +150,7 @@ def _curve(panel: "Axes", log: Log, name: str, colour: str) -> None:
     values = log.columns[name]
     known = np.isfinite(values)
     step, value = log.columns["step"][known], values[known]
-    if known.mean() < 0.5:  # a look now and then
+    if known.mean() < 0.5:  # validated now and then
         panel.plot(step, value, "o-", color=colour, markersize=3, linewidth=1.2)
         return
     if name == "learning_rate":  # has no noise to smooth

@@ -26,7 +26,7 @@ _LOWER_IS_BETTER: Final = "MSE"
 _FOR_CARD: Final = ("X", "sample", SHUFFLED, "mean head")
 
 
-def told_of(records: Sequence[Record], plan: Plan, command: str, samples: int) -> dict[str, Any]:
+def results_of(records: Sequence[Record], plan: Plan, command: str, samples: int) -> dict[str, Any]:
     """Return what the JSON file holds.
 
     ``records`` has everything; ``scores`` is what ``train --metrics`` puts on a data card: section → what
@@ -69,10 +69,10 @@ def read_results(path: Path) -> dict[str, Any]:
         When the file is missing, or something else.
     """
     try:
-        told: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        told["records"] = [
+        results: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        results["records"] = [
             Record(**(r | {"scores": {k: math.nan if v is None else v for k, v in r["scores"].items()}}))
-            for r in told["records"]
+            for r in results["records"]
         ]
     except OSError as error:
         raise UserError(f"The scores {path} cannot be read ({error.strerror}); check the path.") from error
@@ -80,7 +80,7 @@ def read_results(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} holds no scores of napari-flag evaluate; give the JSON file that it wrote."
         ) from error
-    return told
+    return results
 
 
 def markdown(results: Sequence[dict[str, Any]], title: str, only: Sequence[str] = ()) -> str:
@@ -89,13 +89,13 @@ def markdown(results: Sequence[dict[str, Any]], title: str, only: Sequence[str] 
     Parameters
     ----------
     results
-        From `told_of` or `read_results`; sections and runs may differ.
+        From `results_of` or `read_results`; sections and runs may differ.
     title
         Heading.
     only
         Names of methods to show; () shows all.
     """
-    records = [r for told in results for r in told["records"] if not only or r.method in only]
+    records = [r for result in results for r in result["records"] if not only or r.method in only]
     sections = list(dict.fromkeys(r.section for r in records))
     rows = _rows(records)
     parts = [f"# {title}", _header(results, sections), _table(rows, sections)]
@@ -130,7 +130,7 @@ def _rows(records: Sequence[Record]) -> _Rows:
 
 
 def _merged(record: Record) -> Record:
-    """Lay the views that are turned and re-stained together into one row."""
+    """Average the views that are turned and re-stained into one row."""
     if not record.method.startswith(TURNED):
         return record
     return Record(
@@ -199,8 +199,8 @@ def _lead(rows: _Rows) -> str:
             own = _score_of(group, metric)
             lead = f"{sign * (own - known[best]):+.3f}"
             which = f"{best[2]} ({best[3]})"
-            told = training if len({key[0] for key in ours}) == 1 else f"{run}: {training}"
-            lines.append(f"| {told} | {metric} | {own:.3f} | {known[best]:.3f} | {which} | {lead} |")
+            result = training if len({key[0] for key in ours}) == 1 else f"{run}: {training}"
+            lines.append(f"| {result} | {metric} | {own:.3f} | {known[best]:.3f} | {which} | {lead} |")
     return "\n".join(lines)
 
 
@@ -231,11 +231,11 @@ def _header(results: Sequence[dict[str, Any]], sections: Sequence[str]) -> str:
         "Written by `napari-flag tables` from:",
         "",
     ]
-    for told in results:
-        seeds = ", ".join(str(seed) for seed in told["seeds"])
-        unseen = f"; {', '.join(told['unseen'])} kept out of everything" if told["unseen"] else ""
+    for result in results:
+        seeds = ", ".join(str(seed) for seed in result["seeds"])
+        unseen = f"; {', '.join(result['unseen'])} kept out of everything" if result["unseen"] else ""
         lines.append(
-            f"- `{told['command']}` ({told['split']}{unseen}; seeds {seeds}; {told['samples']} samples)"
+            f"- `{result['command']}` ({result['split']}{unseen}; seeds {seeds}; {result['samples']} samples)"
         )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Try values on inner validation sections: ``napari-flag sweep``.  Test sections are never looked at."""
+"""Try values on inner validation sections: ``napari-flag sweep``.  Test sections are never read."""
 
 import csv
 import itertools
@@ -34,12 +34,12 @@ def read_grid(vary: Sequence[str]) -> tuple[Values, ...]:
     """
     axes: dict[str, list[Any]] = {}
     for word in vary:
-        key, equals, told = word.partition("=")
-        if not equals or not told:
+        key, equals, values_text = word.partition("=")
+        if not equals or not values_text:
             raise UserError(
                 f'"{word}" does not say what to vary; write e.g. fit.score_steps=100,300 or samples=4,10.'
             )
-        axes[key] = [_value(text) for text in told.split(",")]
+        axes[key] = [_value(text) for text in values_text.split(",")]
     return tuple(dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
 
 
@@ -91,7 +91,7 @@ def check_sections(validate: Sequence[str], unseen: Sequence[str]) -> None:
     """
     if not unseen:
         raise UserError(
-            "A sweep chooses values, so it must be told which sections it may not see; name the test "
+            "A sweep chooses values, so the sections that it may not see must be named; name the test "
             "sections with --unseen."
         )
     both = [name for name in validate if name in unseen]

@@ -188,7 +188,7 @@ def test_a_held_out_section_contributes_to_nothing(cohort, tmp_path):
     Compared to 1e-4, as runs of one seed are: sums are added in another order where the memory or the
     threads at hand are others, and a kernel's weights are the inverse of such sums.
     """
-    config = make_config(validation=("C3",), patience=0, check_every=3)
+    config = make_config(validation=("C3",), patience=0, check_every=3, branch_steps=1)
     found = {}
     for name in ("", "C3", "C4"):
         slides = [

@@ -54,7 +54,7 @@ def test_a_stopped_run_goes_on_with_the_same_losses(cohort, fitted, tmp_path):
 
 def test_a_run_stopped_within_an_epoch_goes_on_with_the_same_rows(cohort, tmp_path):
     """Four slides: an epoch is a step of three batches and a step of one."""
-    config = make_config(save_every=3, slides_per_batch=1, accumulate=3, score_steps=8)
+    config = make_config(save_every=3, slides_per_batch=1, accumulate=3, score_steps=8, branch_steps=1)
     finish(fit(cohort, config, tmp_path / "whole"))
     whole = rows_of(tmp_path / "whole")
     assert [row["epoch"] for row in whole] == list("11223344")

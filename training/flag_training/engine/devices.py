@@ -86,7 +86,7 @@ def from_first(fabric: Fabric, work: Callable[[], Steps[T]]) -> Steps[T]:
 
 
 def leave(fabric: Fabric) -> None:
-    """Wait for the other processes and part with them, while all of them still live.
+    """Wait for the other processes and close the group, while all of them still run.
 
     At the interpreter's end one of them may have gone first, and threads of gloo that still listen to it
     then abort the process.

@@ -39,7 +39,7 @@ class Schedule:
     ema, early_ema
         Decay of the averaged parameters; `early_ema` in the first 100 steps.
     check_every, patience
-        Steps between looks at held-out slides; looks without improvement that end the stage.
+        Steps between validations on held-out slides; validations without improvement that end the stage.
     seed
         Keys every draw.
     """
@@ -179,7 +179,7 @@ class Stopper:
     Parameters
     ----------
     patience
-        Looks without improvement that end the training.
+        Validations without improvement that end the training.
     """
 
     def __init__(self, patience: int) -> None:
@@ -202,7 +202,7 @@ class Stopper:
         return loss
 
     def restore(self, module: nn.Module) -> None:
-        """Give `module` the best parameters seen, if it was ever looked at."""
+        """Give `module` the best parameters seen, if any was validated."""
         if self._best is not None:
             module.load_state_dict(self._best)
 
@@ -221,7 +221,7 @@ def run_loop(
     schedule: Schedule,
     fabric: Fabric,
     keeping: Keeping,
-    look: Callable[[nn.Module], float] | None = None,
+    validate: Callable[[nn.Module], float] | None = None,
 ) -> Steps[nn.Module]:
     """Train `objective` and return the averaged parameters of its `learning`.
 
@@ -233,7 +233,7 @@ def run_loop(
         Where.
     keeping
         State and logs.
-    look
+    validate
         Loss of averaged parameters on held-out slides, for early stopping; the best are then returned.
 
     Yields
@@ -251,8 +251,8 @@ def run_loop(
         row = yield from run.take(step)
         step += 1
         last = step == schedule.steps
-        if look is not None and (last or step % schedule.check_every == 0):
-            seen = fabric.broadcast(look(run.averaged) if fabric.is_global_zero else 0.0)
+        if validate is not None and (last or step % schedule.check_every == 0):
+            seen = fabric.broadcast(validate(run.averaged) if fabric.is_global_zero else 0.0)
             row["validation"] = run.stopper.see(seen, run.averaged)
         run.record(step, row)
         if last or run.stopper.stopped or step % keeping.every == 0:
@@ -310,9 +310,9 @@ class _Run(Generic[B]):
         self.objective.train()
         self.optimiser.zero_grad(set_to_none=True)
         draws = self._draws(step)
-        told = torch.zeros(len(self.names), device=self.fabric.device)
+        losses = torch.zeros(len(self.names), device=self.fabric.device)
         for count, draw in enumerate(draws, start=1):
-            told += self._add_gradients(draw, 1 / len(draws), last=count == len(draws))
+            losses += self._add_gradients(draw, 1 / len(draws), last=count == len(draws))
             if count < len(draws):
                 yield Step(schedule.stage, step, schedule.steps, "steps")
         norm = self.fabric.clip_gradients(
@@ -320,7 +320,7 @@ class _Run(Generic[B]):
         )
         self.optimiser.step()
         update_average(self.averaged, self.learning, schedule.ema if step > 100 else schedule.early_ema)
-        total = cast(Tensor, self.fabric.all_reduce(told, reduce_op="sum"))
+        total = cast(Tensor, self.fabric.all_reduce(losses, reduce_op="sum"))
         values = dict(zip(self.names, total.tolist(), strict=True))
         _refuse_divergence(values["loss"], step)
         return values | {"learning_rate": schedule.rate_at(step), "gradient_norm": cast(Tensor, norm).item()}

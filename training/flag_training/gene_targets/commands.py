@@ -113,13 +113,13 @@ def _add_geneformer(parser: argparse.ArgumentParser) -> None:
     _add_gene_ids(parser, "counts before its own dictionary, which may know a gene by a newer symbol")
 
 
-def _add_gene_ids(parser: argparse.ArgumentParser, told: str) -> None:
+def _add_gene_ids(parser: argparse.ArgumentParser, help_text: str) -> None:
     parser.add_argument(
         "--gene-ids",
         type=Path,
         metavar="FILE",
         help="symbols with Ensembl ids, e.g. Space Ranger's features.tsv.gz or Geneformer's "
-        f"gene_name_id_dict ({told})",
+        f"gene_name_id_dict ({help_text})",
     )
 
 
@@ -144,8 +144,8 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_names(parser: argparse.ArgumentParser, flag: str, metavar: str, told: str) -> None:
-    parser.add_argument(flag, nargs="+", default=[], metavar=metavar, help=told)
+def _add_names(parser: argparse.ArgumentParser, flag: str, metavar: str, help_text: str) -> None:
+    parser.add_argument(flag, nargs="+", default=[], metavar=metavar, help=help_text)
 
 
 def _positive(text: str) -> int:

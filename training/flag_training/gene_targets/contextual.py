@@ -57,7 +57,7 @@ class Request:
     model
         Folder of a Geneformer model.
     dictionaries
-        Folder of its dictionaries; None looks where the published repository has them.
+        Folder of its dictionaries; None takes the place where the published repository has them.
     panel_only
         Rank the genes of the panel alone, as FLAG does; Geneformer asks for all.
     ids
@@ -166,10 +166,10 @@ def _rows(request: Request, vocabulary: Vocabulary) -> tuple[Any, RankValueEncod
 def _key(request: Request, vocabulary: Vocabulary) -> str:
     """Hash everything that the vectors depend on."""
     weights = file_hash(weights_file(request.model))
-    told = [_LAYOUT, CHUNK, request.name, request.panel_only, request.panel, request.genes, weights]
-    told += [vocabulary.tokens, vocabulary.medians, vocabulary.ids, vocabulary.merged]
-    told += [counts_hash(request.counts)]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    parts = [_LAYOUT, CHUNK, request.name, request.panel_only, request.panel, request.genes, weights]
+    parts += [vocabulary.tokens, vocabulary.medians, vocabulary.ids, vocabulary.merged]
+    parts += [counts_hash(request.counts)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _manifest(request: Request, place: Mapping[int, int], key: str, width: int) -> dict[str, Any]:
@@ -240,30 +240,30 @@ def write_means(folder: Path, genes: int, spots: int) -> None:
     _save(folder / MEANS, {"genes": means.float(), "cells": torch.cat(cells).nanmean(0)})
 
 
-def write_manifest(folder: Path, told: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write what the folder holds; it must be the last file, so that a folder with one is whole."""
     partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(told, indent=1), "utf-8")
+    partial.write_text(json.dumps(manifest, indent=1), "utf-8")
     os.replace(partial, folder / MANIFEST)
 
 
 def coverage(folder: Path) -> str:
     """Return one sentence on the finished `folder`: how many genes have vectors, and which have none."""
-    told = _read_manifest(folder / MANIFEST)
-    lacking = f"; without: {', '.join(told['missing'])}" if told["missing"] else ""
-    known = len(told["genes"]) - len(told["missing"])
+    manifest = _read_manifest(folder / MANIFEST)
+    lacking = f"; without: {', '.join(manifest['missing'])}" if manifest["missing"] else ""
+    known = len(manifest["genes"]) - len(manifest["missing"])
     return (
-        f"{known} of {len(told['genes'])} genes have vectors ({told['width']} wide) in {len(told['spots'])} "
-        f"spots{lacking}."
+        f"{known} of {len(manifest['genes'])} genes have vectors ({manifest['width']} wide) in "
+        f"{len(manifest['spots'])} spots{lacking}."
     )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder and make it again.") from error
-    return told
+    return manifest
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -322,9 +322,9 @@ class SlideVectors:
         UserError
             When there are none or several, or they lack spots or all the genes.
         """
-        folder, told = _find(root, name)
-        row = {spot: i for i, spot in enumerate(told["spots"])}
-        column = {gene: i for i, gene in enumerate(told["genes"]) if gene not in set(told["missing"])}
+        folder, manifest = _find(root, name)
+        row = {spot: i for i, spot in enumerate(manifest["spots"])}
+        column = {gene: i for i, gene in enumerate(manifest["genes"]) if gene not in set(manifest["missing"])}
         absent = [spot for spot in ids if spot not in row]
         if absent or not set(genes) & set(column):
             lacking = f"spots such as {absent[0]}" if absent else f"all {len(genes)} genes of the panel"
@@ -373,7 +373,7 @@ class SlideVectors:
 def _find(root: Path, name: str) -> tuple[Path, dict[str, Any]]:
     """Return the folder of slide `name` under `root`, and its manifest."""
     manifests = [(path.parent, _read_manifest(path)) for path in sorted(root.glob(f"*/{MANIFEST}"))]
-    found = [(folder, told) for folder, told in manifests if told["name"] == name]
+    found = [(folder, manifest) for folder, manifest in manifests if manifest["name"] == name]
     if len(found) != 1:
         folders = ", ".join(folder.name for folder, _ in found)
         several = f"several sets of contextual vectors of {name} ({folders})"

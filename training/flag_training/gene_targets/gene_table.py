@@ -190,11 +190,11 @@ def write_table(path: Path, table: GeneTable) -> None:
     """Write `table` as safetensors, one tensor (d,) a gene; whole or not at all."""
     from safetensors.numpy import save
 
-    told = {**table.source, "found": len(table.genes), "missing": list(table.missing)}
+    metadata = {**table.source, "found": len(table.genes), "missing": list(table.missing)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     rows = {gene: np.ascontiguousarray(row) for gene, row in zip(table.genes, table.vectors, strict=True)}
-    partial.write_bytes(save(rows, metadata={METADATA_KEY: json.dumps(told, sort_keys=True)}))
+    partial.write_bytes(save(rows, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
     os.replace(partial, path)
 
 
@@ -212,7 +212,7 @@ def read_table(path: Path) -> GeneTable:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            told = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             rows = {gene: file.get_tensor(gene) for gene in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
@@ -225,9 +225,9 @@ def read_table(path: Path) -> GeneTable:
             f"{path} holds no table of gene vectors (its tensors are of shapes {sorted(widths)[:3]}); "
             "make one with napari-flag gene-targets."
         )
-    missing = tuple(told.pop("missing", ()))
+    missing = tuple(metadata.pop("missing", ()))
     vectors = np.stack([row.astype(np.float32) for row in rows.values()])
-    return GeneTable(tuple(rows), vectors, missing, told)
+    return GeneTable(tuple(rows), vectors, missing, metadata)
 
 
 def file_hash(path: Path) -> str:

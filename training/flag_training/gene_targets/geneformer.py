@@ -89,7 +89,7 @@ def read_vocabulary(folder: Path, dictionaries: Path | None = None) -> Vocabular
         Model folder with ``config.json``.
     dictionaries
         Folder of ``token_dictionary*``, ``gene_median_dictionary*`` and ``gene_name_id_dict*`` (``.pkl`` or
-        ``.json``); None looks where the published repository has them.
+        ``.json``); None takes the place where the published repository has them.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """What every method of the comparison is: something that is fitted to a cohort and then asked.
 
 A predictor is handed a slide whose expression is hidden (`blinded`), so no method can score by
-looking at the truth; the landmarks that do look take it openly (`methods.landmarks`).
+looking at the truth; the landmarks that do look take it openly (`methods.controls`).
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def blinded(slide: TrainingSlide) -> TrainingSlide:
 
 
 def pooled(cohort: Cohort) -> tuple[FloatArray, FloatArray]:
-    """Lay all slides of `cohort` under each other, as they are (view 0).
+    """Concatenate the spots of all slides of `cohort`, as they are (view 0).
 
     Returns
     -------

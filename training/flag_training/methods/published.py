@@ -36,9 +36,9 @@ def read_baseline(path: Path) -> tuple[str, Method]:
         When the file is missing, not TOML, or has unknown or missing values.
     """
     try:
-        told = tomllib.loads(path.read_text("utf-8"))
-        name = str(told["method"])
-        method: Method = PUBLISHED[name](**told["values"], training=Descent(**told["training"]))
+        values = tomllib.loads(path.read_text("utf-8"))
+        name = str(values["method"])
+        method: Method = PUBLISHED[name](**values["values"], training=Descent(**values["training"]))
     except OSError as error:
         raise UserError(f"The baseline {path} cannot be read ({error.strerror}); check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:

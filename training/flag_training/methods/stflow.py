@@ -73,8 +73,8 @@ class _Layer(nn.Module):
         n, k = edges.near.shape
         query, key, value = self.query_key_value(self.norm(h)).chunk(3, 1)
         edge = self.edge(edges.frames).mean(2)  # averaged over the frames: (n, k, width)
-        told = self.gene(genes)
-        seen = (query[:, None].expand(n, k, -1), key[edges.near], edge, told[edges.near] - told[:, None])
+        signal = self.gene(genes)
+        seen = (query[:, None].expand(n, k, -1), key[edges.near], edge, signal[edges.near] - signal[:, None])
         weight = self.drop(self.logit(torch.cat(seen, 2)).softmax(1))  # (n, k, heads)
         both = torch.cat([value[edges.near].view(n, k, self.heads, -1), edge.view(n, k, self.heads, -1)], 3)
         h = h + self.drop(self.out((weight[..., None] * both).sum(1).flatten(1)))

@@ -323,8 +323,8 @@ class Alignment(nn.Module):
         return torch.stack([term(tokens, rows) for term in self.terms]).mean()
 
 
-def _path(told: str, config: FitConfig) -> Path:
-    return Path(told.replace(LEFT_OUT, "-".join(sorted(config.left_out)) or "nothing"))
+def _path(template: str, config: FitConfig) -> Path:
+    return Path(template.replace(LEFT_OUT, "-".join(sorted(config.left_out)) or "nothing"))
 
 
 def _gene_targets(

@@ -187,9 +187,9 @@ def _part(graph: GraphTensors, members: Tensor) -> GraphTensors:
 
 
 _SPOTS = 512
-"""Spots of a held-out slide that are denoised at each look."""
+"""Spots of a held-out slide that are denoised at each validation."""
 _KEY = 7_777_777
-"""The same spots and noise at every look, so that looks can be compared."""
+"""The same spots and noise at every validation, so that losses can be compared."""
 
 
 def split_validation(cohort: Cohort, config: FitConfig) -> tuple[Cohort, Cohort]:
@@ -243,12 +243,12 @@ class HeldOutSlide:
 
 
 class HeldOut:
-    """Looks at averaged parameters: their denoising loss on slides that contributed to nothing.
+    """The denoising loss of averaged parameters on slides that contributed to nothing.
 
     Parameters
     ----------
     network
-        Trained but for its gene DiT and encoder of H_spatial, which are taken from what is looked at.
+        Trained but for its gene DiT and encoder of H_spatial, which are loaded from what is validated.
     cohort
         The slides.
     batch
@@ -259,7 +259,7 @@ class HeldOut:
 
     def __init__(self, network: Flag, cohort: Cohort, batch: int, device: torch.device) -> None:
         self._network = copy.deepcopy(network).eval().to(device)
-        self._looked_at = nn.ModuleDict(
+        self._validated = nn.ModuleDict(
             {"gene_dit": self._network.gene_dit, "spatial_encoder": self._network.spatial_encoder}
         )
         self._batch = batch
@@ -271,7 +271,7 @@ class HeldOut:
     @torch.no_grad()
     def __call__(self, averaged: nn.Module) -> float:
         """Return the loss, averaged over slides."""
-        self._looked_at.load_state_dict(averaged.state_dict())
+        self._validated.load_state_dict(averaged.state_dict())
         return float(np.mean([self._loss(slide) for slide in self._slides]))
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ _MOST_FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class FramedCohort:
-    """Training slides in their own frames, laid side by side.
+    """Training slides in their own frames, concatenated.
 
     Parameters
     ----------

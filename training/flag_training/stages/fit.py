@@ -73,11 +73,11 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
 def _encoder(store: StoreConfig | None, slide: str, data: Path) -> dict[str, str]:
     """Return name and licence of the encoder, and which weights of it made the features of a store."""
     name = store.encoder if store else "embedded"
-    told = {"name": name, "licence": find_encoder(name).licence}
+    description = {"name": name, "licence": find_encoder(name).licence}
     if store:
         settings = open_store(data / store.path).slide(slide).feature_settings(name)
-        told["fingerprint"] = str(settings["fingerprint"])
-    return told
+        description["fingerprint"] = str(settings["fingerprint"])
+    return description
 
 
 def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: bool = False) -> Steps[Path]:
@@ -141,7 +141,7 @@ def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = No
     Parameters
     ----------
     cohort
-        Slides with their features; those of the config's validation are only looked at.
+        Slides with their features; those of the config's validation only decide when to stop.
     config
         Values of the run.
     run
@@ -214,7 +214,7 @@ def _regress_location(z: Tensor, expression: Tensor, penalty: float) -> dict[str
 
 
 def _frame(network: Flag, cohort: Cohort, folds: tuple[Any, ...]) -> FramedCohort:
-    """Put every slide into its own frame and lay all side by side, once per view."""
+    """Put every slide into its own frame and concatenate them, once per view."""
     frames = network.normalization
     views = range(cohort.features[0].shape[0])
     targets = [
@@ -285,12 +285,12 @@ def _fit_score(
         patience=values.patience if held_out.slides else 0,
         seed=values.seed,
     )
-    look = HeldOut(network, held_out, values.score_batch, fabric.device) if held_out.slides else None
+    validate = HeldOut(network, held_out, values.score_batch, fabric.device) if held_out.slides else None
     objective = Denoising(network, alignment, values.alignment_weight)
     columns, first = log_columns(Denoising), fabric.is_global_zero
     with RunLog(run, "score", columns, tensorboard=machine.tensorboard, writes=first) as log:
         settings = asdict(values) | {"network": config.network}
         keeping = Keeping(run / "score.pt", machine.save_every, settings, log)
-        averaged = yield from run_loop(objective, source, schedule, fabric, keeping, look)
+        averaged = yield from run_loop(objective, source, schedule, fabric, keeping, validate)
     objective.learning.load_state_dict(averaged.state_dict())
     return network.requires_grad_(True).cpu().eval()

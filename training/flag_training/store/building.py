@@ -60,7 +60,7 @@ def write_splits(plan: StorePlan, store: Store) -> None:
             patients, rule.shares, np.random.default_rng([rule.seed, 1]), rule.for_test
         ),
     }
-    told = {
+    record = {
         "shares": list(rule.shares),
         "seed": rule.seed,
         "for_test": list(rule.for_test),
@@ -72,13 +72,13 @@ def write_splits(plan: StorePlan, store: Store) -> None:
     }
     path = store.path / SPLITS_RECORD
     if path.exists():
-        if read_record(path, f"delete it and {PREPARE}.") != told:
+        if read_record(path, f"delete it and {PREPARE}.") != record:
             raise UserError(
                 f"{path} splits these slides otherwise than asked for now; keep its seed and shares, or "
                 "delete it to split anew, and train everything anew with it."
             )
         return
-    write_record(path, told)
+    write_record(path, record)
 
 
 def write_panel(plan: StorePlan, rule: PanelRule, store: Store) -> Steps[None]:
@@ -86,7 +86,7 @@ def write_panel(plan: StorePlan, rule: PanelRule, store: Store) -> Steps[None]:
     split = store.split()
     alone = bool(split.unmade) or plan.panel_sees_all
     seen = [name for name in (store.names if alone else split.train) if name not in plan.split.for_test]
-    told: dict[str, Any] = {
+    chosen: dict[str, Any] = {
         "rule": asdict(rule),
         "seen": sorted(seen),
         "seen_beyond_training": sorted(set(seen) - set(split.train)) if not split.unmade else [],
@@ -95,25 +95,25 @@ def write_panel(plan: StorePlan, rule: PanelRule, store: Store) -> Steps[None]:
     path = store.path / "panels" / f"{rule.name}.json"
     if path.exists():
         record = read_record(path, f"delete it and {PREPARE}.")
-        if any(record[key] != value for key, value in told.items()):
+        if any(record[key] != value for key, value in chosen.items()):
             raise UserError(
                 f"The panel {rule.name} of {store.path} was chosen otherwise than asked for now; give the "
                 "panel another name in the cohort file, or delete it."
             )
         return
     counts, known, ids = {}, [], {}
-    for number, name in enumerate(told["names_from"]):
-        yield Step("Choosing genes", number, len(told["names_from"]), "slides")
+    for number, name in enumerate(chosen["names_from"]):
+        yield Step("Choosing genes", number, len(chosen["names_from"]), "slides")
         slide = store.slide(name).counts()
         known.append(set(slide.var_names))
         ids.update({symbol: i for symbol, i in zip(slide.var_names, slide.var[GENE_IDS], strict=True) if i})
         if name in seen:
             counts[name] = slide
     genes = select_panel(counts, rule, set.intersection(*known))
-    told["genes"] = [{"symbol": gene, "ensembl": ids.get(gene, "")} for gene in genes]
+    chosen["genes"] = [{"symbol": gene, "ensembl": ids.get(gene, "")} for gene in genes]
     with replacing(path.with_suffix(".txt")) as partial:
         partial.write_text("".join(f"{gene}\n" for gene in genes), "utf-8")
-    write_record(path, told)
+    write_record(path, chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,8 @@ class Encoding:
 
     def of(self, slide: str) -> FeatureTask:
         """Return the task for one slide; its views depend on its name, not on its neighbours."""
-        told = hashlib.sha256(f"{self.seed}:{slide}".encode()).digest()
-        seed = int.from_bytes(told[:8], "big")
+        digest = hashlib.sha256(f"{self.seed}:{slide}".encode()).digest()
+        seed = int.from_bytes(digest[:8], "big")
         return FeatureTask(self.encoder, draw_views(self.views, seed), self.batch_size, self.coarsest)
 
 
@@ -205,10 +205,10 @@ def _open_or_begin(plan: StorePlan, out: Path) -> None:
         )
     if len(set(names)) < len(names):
         raise UserError(f"The cohort {plan.name} names a slide twice; give each slide its own name.")
-    told = {"format": FORMAT, "name": plan.name, "species": plan.species, "slides": names}
+    record = {"format": FORMAT, "name": plan.name, "species": plan.species, "slides": names}
     if not (out / STORE_RECORD).exists():
-        write_record(out / STORE_RECORD, told)
-    elif read_record(out / STORE_RECORD, "delete it and run this again; slides are kept.") != told:
+        write_record(out / STORE_RECORD, record)
+    elif read_record(out / STORE_RECORD, "delete it and run this again; slides are kept.") != record:
         raise UserError(
             f"{out} is the store of another cohort, or of other slides of {plan.name}; choose another "
             "folder with --out."
@@ -254,10 +254,10 @@ def _tables(plan: StorePlan, source: SlideSource, out: Path) -> Steps[StoredSlid
 
 def _refuse_changed(record: Mapping[str, Any], source: SlideSource, root: Path) -> None:
     """Refuse a slide whose sources are not those it was made of, by name and size."""
-    told = {entry["path"]: entry["bytes"] for entry in record["sources"]}
+    recorded = {entry["path"]: entry["bytes"] for entry in record["sources"]}
     found = {relative(path, root): path.stat().st_size for path in source.files()}
-    if told != found:
-        changed = sorted(told.items() ^ found.items())[0][0]
+    if recorded != found:
+        changed = sorted(recorded.items() ^ found.items())[0][0]
         raise UserError(
             f"{source.name} was prepared from other files ({changed} differs); give the same ones, or "
             f"rebuild the slide with: napari-flag prepare … --rebuild {source.name}"

@@ -177,11 +177,11 @@ def run(args: argparse.Namespace) -> int:
             checked = finish(store.check(), line) if args.check else None
         else:
             store = _build(args, line)
-    told = describe(store)
+    description = describe(store)
     if args.json:
-        say_json(told if checked is None else told | {"files_checked": checked})
+        say_json(description if checked is None else description | {"files_checked": checked})
         return 0
-    _say(told)
+    _say(description)
     if checked is not None:
         say(f"All {checked} files are as they were written.")
     return 0
@@ -219,7 +219,7 @@ def _plan(args: argparse.Namespace, line: Any) -> "StorePlan":
         if cohort.hest is not None:
             return _hest_plan(args, cohort, line)
         if args.data is None:
-            raise UserError(f"The files of {cohort.name} are looked for in a folder; name it with --data.")
+            raise UserError(f"The files of {cohort.name} are searched for in a folder; name it with --data.")
         return _cohort_plan(args, cohort, [row.source(args.data) for row in cohort.slides], args.data)
     if not args.source.is_dir():
         raise UserError(f"There is no folder or cohort file {args.source}; check the path.")
@@ -311,11 +311,14 @@ def describe(store: "Store") -> dict[str, Any]:
     }
 
 
-def _say(told: dict[str, Any]) -> None:
+def _say(description: dict[str, Any]) -> None:
     from napari_flag.cli.terminal import say, say_columns
 
-    slides = told["slides"]
-    say(f"{told['store']}: {told['name']}, {len(slides)} slides, {sum(s['spots'] for s in slides):,} spots")
+    slides = description["slides"]
+    say(
+        f"{description['store']}: {description['name']}, {len(slides)} slides, "
+        f"{sum(s['spots'] for s in slides):,} spots"
+    )
     rows = [
         (
             s["name"], f"{s['spots']:,} spots", f"{s['genes']:,} genes", f"{s['um_per_px']:.3f} µm/px",
@@ -324,8 +327,8 @@ def _say(told: dict[str, Any]) -> None:
         for s in slides
     ]  # fmt: skip
     say_columns(rows, indent="  ")
-    for by, split in told["splits"].items():
+    for by, split in description["splits"].items():
         parts = ", ".join(f"{part} {len(split[part])}" for part in ("train", "validation", "test"))
         say(f"split by {by}: {split['unmade'] or parts}")
-    for name, genes in told["panels"].items():
+    for name, genes in description["panels"].items():
         say(f"panel {name}: {genes} genes")

@@ -65,7 +65,7 @@ class SplitRule:
     seed
         Draws both splits.
     for_test
-        Slides that are only ever tested on; their gene names are not looked at either.
+        Slides that are only ever tested on; their gene names are not read either.
     """
 
     shares: Shares = PAPER_SHARES
@@ -117,7 +117,7 @@ class StorePlan:
     sources
         Its slides.
     root
-        Folder that paths are told relative to.
+        Folder that recorded paths are relative to.
     split, panel
         Rules; no panel is chosen where that is None.
     panel_sees_all

@@ -59,14 +59,14 @@ def read_labels(path: Path, slide: str, ids: Sequence[str]) -> tuple[str, ...]:
             f"{path.name} has no labels of spots (its columns are {', '.join(frame.columns)}); it needs "
             f"a column of ids ({', '.join(IDS)}, or x and y) and one of {', '.join(LABELS)}."
         )
-    told = {
+    named = {
         name: "" if label != label else str(label)  # an empty cell is not a number
         for name, label in zip(names, frame[labels], strict=True)
     }
-    found = tuple(told.get(name, "") for name in ids)
+    found = tuple(named.get(name, "") for name in ids)
     if not any(found):
         raise UserError(
-            f"{path.name} labels no spot of {slide} (its ids look like {next(iter(told), 'nothing')!r}, "
+            f"{path.name} labels no spot of {slide} (its ids look like {next(iter(named), 'nothing')!r}, "
             f"the slide's like {ids[0]!r}); choose the labels of this slide."
         )
     return found
@@ -215,7 +215,7 @@ def _scale(
 ) -> tuple[float, str, tuple[str, ...]]:
     """Return µm/px, its source and doubts: the source's word, the image's, or the table's; no guess."""
     suggested = _suggested(spots)
-    mpp, told = (slide.mpp, slide.mpp_source) if source.mpp is None else (source.mpp, source.mpp_source)
+    mpp, mpp_source = (slide.mpp, slide.mpp_source) if source.mpp is None else (source.mpp, source.mpp_source)
     if source.mpp_from_spots:
         if suggested is None:
             raise UserError(
@@ -224,7 +224,7 @@ def _scale(
             )
         return suggested, f"the pitch of the spots' array, {spots.pitch_um:g} µm, as asked for", ()
     if mpp is None:
-        mpp, told = table.mpp, table.mpp_source
+        mpp, mpp_source = table.mpp, table.mpp_source
     if mpp is None:
         hint = "" if suggested is None else f"; the spots' array suggests {suggested:.3f}"
         raise UserError(
@@ -233,8 +233,8 @@ def _scale(
         )
     doubts = [doubt for doubt in (check_mpp(mpp),) if doubt]
     if suggested is not None and abs(mpp / suggested - 1) > DISAGREE:
-        doubts.append(f"µm/px is {mpp:.4g} ({told}), but the spots' array suggests {suggested:.4g}.")
-    return float(mpp), told, tuple(doubts)
+        doubts.append(f"µm/px is {mpp:.4g} ({mpp_source}), but the spots' array suggests {suggested:.4g}.")
+    return float(mpp), mpp_source, tuple(doubts)
 
 
 def _suggested(spots: Spots) -> float | None:

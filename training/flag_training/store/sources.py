@@ -38,7 +38,7 @@ class SlideSource:
         Whether spots are known to count in the image's own level-0 pixels, as HEST-1k's do; a few
         beyond its border are then left out instead of refused.
     facts
-        What else is told of the slide: organ, licence, technology.
+        What else is known of the slide: organ, licence, technology.
     """
 
     name: str

@@ -65,9 +65,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_record(path: Path, body: Mapping[str, Any]) -> None:
     """Write `body` as JSON with its own hash in it; the same body gives the same bytes."""
-    told = {_OWN: _hash(body), **body}
+    content = {_OWN: _hash(body), **body}
     with replacing(path) as partial:
-        partial.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_record(path: Path, remedy: str) -> dict[str, Any]:
@@ -87,12 +87,12 @@ def read_record(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         body = json.loads(path.read_text("utf-8"))
-        told = body.pop(_OWN)
+        recorded = body.pop(_OWN)
     except FileNotFoundError as error:
         raise UserError(f"There is no {path}; {remedy}") from error
     except (OSError, ValueError, AttributeError, KeyError) as error:
         raise UserError(f"{path} is damaged (it is no record of a store); {remedy}") from error
-    if told != _hash(body):
+    if recorded != _hash(body):
         raise UserError(f"{path} is damaged (its contents do not have the hash it states); {remedy}")
     return dict(body)
 
@@ -157,8 +157,8 @@ def read_weights(store: Path, name: str) -> "dict[str, Tensor]":
         return {}
     from safetensors.torch import load_file
 
-    weights, told = path.with_suffix(".safetensors"), read_record(path, _AGAIN)["file"]
-    if not weights.exists() or finish(describe_file(weights)) != told:
+    weights, recorded = path.with_suffix(".safetensors"), read_record(path, _AGAIN)["file"]
+    if not weights.exists() or finish(describe_file(weights)) != recorded:
         raise UserError(f"{weights} is damaged (it does not have the hash it was stored with); {_AGAIN}")
     return dict(load_file(weights))
 
@@ -261,8 +261,8 @@ class StoredSlide:
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Yield stage and name of every file."""
-        for stage, told in self.record["stages"].items():
-            for name in told["files"]:
+        for stage, recorded in self.record["stages"].items():
+            for name in recorded["files"]:
                 yield stage, name
 
     def check(self, stage: str, name: str) -> Steps[None]:
@@ -274,11 +274,11 @@ class StoredSlide:
             Naming the entry, and how to rebuild it alone.
         """
         path = self.folder / name
-        told = self.record["stages"][stage]["files"][name]
+        recorded = self.record["stages"][stage]["files"][name]
         why = "is missing"
         if path.exists():
             found = yield from describe_file(path, f"Checking {self.name}")
-            if found == told:
+            if found == recorded:
                 return
             why = "is damaged (it does not have the hash it was stored with)"
         raise UserError(

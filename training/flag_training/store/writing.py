@@ -49,7 +49,7 @@ def write_tables(
     source, read
         Where it came from and what was read.
     root
-        Folder that the sources' paths are told relative to.
+        Folder that the recorded paths of sources are relative to.
     kept
         Stages of features that are there already; those made of other spots are dropped.
     """
@@ -82,9 +82,9 @@ def write_tables(
         files[name] = yield from describe_file(folder / name)
     spots_hash = files["spots.csv"]["sha256"]
     still = {
-        stage: told
-        for stage, told in kept.items()
-        if told["settings"]["spots"] == spots_hash and told["settings"]["mpp"] == read.mpp
+        stage: made
+        for stage, made in kept.items()
+        if made["settings"]["spots"] == spots_hash and made["settings"]["mpp"] == read.mpp
     }
     for stage in kept.keys() - still.keys():
         (folder / f"{stage}.npy").unlink(missing_ok=True)
@@ -110,15 +110,15 @@ def _describe(source: SlideSource, read: SlideTables) -> dict[str, Any]:
 
 
 def _hash_sources(source: SlideSource, root: Path) -> Steps[list[dict[str, Any]]]:
-    told = []
+    sources = []
     for path in source.files():
         described = yield from describe_file(path, f"Hashing the files of {source.name}")
-        told.append({"path": relative(path, root), **described})
-    return told
+        sources.append({"path": relative(path, root), **described})
+    return sources
 
 
 def relative(path: Path, root: Path) -> str:
-    """Return `path` as told in a store: relative to `root` where it lies in it."""
+    """Return `path` as a store records it: relative to `root` where it lies in it."""
     try:
         return path.resolve().relative_to(root.resolve()).as_posix()
     except ValueError:
