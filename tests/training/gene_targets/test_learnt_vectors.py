@@ -136,6 +136,7 @@ def test_what_is_left_out_does_not_change_the_table(tmp_path):
 
 
 @pytest.mark.skipif(not HER2ST.exists(), reason="needs ../shared/data/her2st")
+@pytest.mark.slow
 def test_sections_of_a_patient_tell_the_held_out_sections_co_expression():
     from flag_training.gene_targets.learnt_vectors import panel_counts
 
