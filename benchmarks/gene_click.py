@@ -135,7 +135,7 @@ def clicks(viewer: Any) -> dict[str, Callable[[str], None]]:
     together = main.findChild(CoexpressionDock)
 
     def row_of_genes(gene: str) -> None:
-        genes.table.setCurrentIndex(genes.model.index(genes.model.row(gene), 0))
+        genes.table.setCurrentIndex(genes.table.table.index(genes.table.table.row(gene), 0))
 
     def row_of_spatial(gene: str) -> None:
         spatial.table.setCurrentIndex(spatial.table.table.index(spatial.table.table.row(gene), 0))
@@ -173,7 +173,7 @@ def check(viewer: Any) -> None:
     genes, spatial = main.findChild(GenesDock), main.findChild(SpatialDock)
     shown = {
         "canvas": next(la.name for la in reversed(viewer.layers) if la.visible).split(" · ")[0],
-        "Genes": genes.model.gene(genes.table.currentIndex().row()),
+        "Genes": genes.table.table.name(genes.table.currentIndex().row()),
         "Spatial": spatial.table.table.name(spatial.table.currentIndex().row()),
     }
     if wrong := {view for view, name in shown.items() if name != gene}:

@@ -86,7 +86,7 @@ def make_pictures(shown: Shown, out: Path, theme: str) -> None:
     dock: PredictDock = viewer.window._qt_window.findChild(PredictDock)
 
     def at_rest() -> bool:
-        return not dock._view.busy
+        return not dock.jobs.active
 
     def take(name: str) -> None:
         spend(SETTLE_S)
@@ -103,7 +103,7 @@ def make_pictures(shown: Shown, out: Path, theme: str) -> None:
         dock.section.set_mpp(shown.mpp, "set by hand")
     wait(at_rest)
     take("3-grid")
-    dock.spots_step.origin.setCurrentIndex(TABLE)
+    dock.spots_step.origin.value = TABLE
     dock.spots_step.measured.set_path(shown.measured)
     dock.spots_step.table.set_path(shown.spots)
     wait(lambda: at_rest() and dock.section.spots is not None)
@@ -118,10 +118,10 @@ def make_pictures(shown: Shown, out: Path, theme: str) -> None:
     take("6-result")
     for name, picture in DOCKS:
         _, widget = viewer.window.add_plugin_dock_widget("napari-flag", name, tabify=True)
-        for errand, start in LONG_WORK.get(name, {}).items():
+        for purpose, start in LONG_WORK.get(name, {}).items():
             spend(SETTLE_S)
             start(widget, shown)
-            wait(lambda widget=widget, errand=errand: not widget._errands.running(errand))
+            wait(lambda widget=widget, purpose=purpose: not widget.jobs.running(purpose))
         take(picture)
         if name == "Spatial":
             dock.session.set_map_kind(MapKind.CLASSES)

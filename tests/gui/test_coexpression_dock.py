@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage
 from tests.fakes import fake_prediction
@@ -13,15 +12,13 @@ from napari_flag.gui.side_by_side_dock import SideBySideDock
 
 
 @pytest.fixture
-def dock(qtbot):
-    viewer = ViewerModel()  # the dock needs no window
+def dock(viewer, qtbot):
     dock = CoexpressionDock(viewer)
-    dock.kept = viewer
     qtbot.addWidget(dock)
     dock.resize(360, 640)
     dock.show()
     yield dock
-    qtbot.waitUntil(lambda: not dock._errands.running("correlate"))
+    qtbot.waitUntil(lambda: not dock.jobs.running("correlate"))
 
 
 def fill(dock, qtbot, genes=16, **how):
@@ -31,7 +28,7 @@ def fill(dock, qtbot, genes=16, **how):
 
 
 def settle(dock, qtbot):
-    qtbot.waitUntil(lambda: not dock._errands.running("correlate"), timeout=10_000)
+    qtbot.waitUntil(lambda: not dock.jobs.running("correlate"), timeout=10_000)
 
 
 @pytest.fixture
@@ -47,12 +44,12 @@ def test_without_a_prediction_the_dock_says_what_to_do(dock):
 def test_all_genes_of_a_small_prediction_are_shown_with_gsc(filled):
     assert set(filled.together.genes) == set(filled.session.adata.var_names)
     assert f"GSC {filled.together.gsc:.2f}" in filled.heading.text()
-    assert filled.choice.box.currentText() == "all 16 genes"
+    assert filled.choice.box.value == "all 16 genes"
 
 
 def test_the_most_variable_genes_of_a_larger_one_are_shown_first(dock, qtbot):
     fill(dock, qtbot, genes=80)
-    assert dock.choice.box.currentText() == "50 most variable genes"
+    assert dock.choice.box.value == "50 most variable genes"
     variance = dock.session.adata.X.var(axis=0)
     most = set(dock.session.adata.var_names[np.argsort(-variance)[:50]])
     assert set(dock.together.genes) == most
@@ -61,8 +58,7 @@ def test_the_most_variable_genes_of_a_larger_one_are_shown_first(dock, qtbot):
 
 def test_a_set_chosen_here_is_the_set_of_all_docks(filled, qtbot):
     name = "Luminal epithelium"
-    filled.choice.box.setCurrentText(name)
-    filled.choice.box.activated.emit(filled.choice.box.currentIndex())
+    filled.choice.box.value = name
     assert filled.session.gene_set_name == name
     settle(filled, qtbot)
     assert set(filled.together.genes) == set(filled.session.gene_set)
@@ -72,7 +68,7 @@ def test_a_set_chosen_here_is_the_set_of_all_docks(filled, qtbot):
 def test_a_set_chosen_elsewhere_is_shown_here(filled, qtbot):
     filled.session.set_gene_set("mine", ["VIM", "CDH1", "ERBB2"])
     settle(filled, qtbot)
-    assert filled.choice.box.currentText() == "mine"
+    assert filled.choice.box.value == "mine"
     assert set(filled.together.genes) == {"VIM", "CDH1", "ERBB2"}
 
 
@@ -109,15 +105,14 @@ def test_a_click_shows_both_genes_and_the_next_gene_ends_the_pair(filled, qtbot)
 def test_on_predictions_alone_both_triangles_are_predicted_and_that_is_said(dock, qtbot):
     fill(dock, qtbot, measured=False)
     assert "both triangles show the prediction" in dock.heading.text()
-    assert not dock.arrangement.isEnabled()
+    assert not dock.arrangement.enabled
     shown = dock.map._matrix
     assert np.allclose(shown, shown.T, equal_nan=True)
 
 
 def test_truth_can_stand_beside_the_prediction(filled):
     assert filled.other.isHidden()
-    filled.arrangement.setCurrentIndex(BESIDE)
-    filled.arrangement.activated.emit(BESIDE)
+    filled.arrangement.value = BESIDE
     assert filled.other.isVisible()
     off = ~np.eye(16, dtype=bool)
     assert np.array_equal(filled.other._matrix[off], filled.together.measured[off])
@@ -127,8 +122,7 @@ def test_truth_can_stand_beside_the_prediction(filled):
 def test_map_and_table_are_saved(filled, tmp_path):
     filled.write(tmp_path / "map.png")
     one = QImage(str(tmp_path / "map.png")).width()
-    filled.arrangement.setCurrentIndex(BESIDE)
-    filled.arrangement.activated.emit(BESIDE)
+    filled.arrangement.value = BESIDE
     filled.write(tmp_path / "map.png")
     assert QImage(str(tmp_path / "map.png")).width() >= 1.5 * one
     filled.write(tmp_path / "map.svg")
@@ -176,7 +170,7 @@ def test_a_gene_that_is_not_shown_has_no_partners(filled, qtbot):
 
 def test_depth_can_be_taken_away(filled, qtbot):
     before = filled.together
-    filled.with_depth.setChecked(False)
+    filled.with_depth.value = False
     settle(filled, qtbot)
     assert not filled.together.depth
     assert filled.together.predicted.mean() < before.predicted.mean()

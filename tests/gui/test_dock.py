@@ -6,7 +6,7 @@ from tests.fakes import fake_prediction
 
 from napari_flag.gui.session import Session
 
-NAMES = ("Compare", "Samples", "Regions")
+NAMES = ("Genes", "Side by side", "Compare", "Samples", "Regions", "Spatial", "Co-expression")
 
 
 @pytest.fixture
@@ -16,15 +16,16 @@ def viewer(make_napari_viewer):
     return viewer
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_closed_dock_is_deleted_and_lets_go_of_the_viewer(viewer, qtbot, name):
-    callbacks, keymap = list(viewer.mouse_drag_callbacks), set(viewer.keymap)
-    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", name)
-    with qtbot.waitSignal(dock.destroyed, timeout=3_000):
-        viewer.window.remove_dock_widget(dock)
-    assert list(viewer.mouse_drag_callbacks) == callbacks
-    assert set(viewer.keymap) == keymap
+def test_a_closed_dock_is_deleted_and_leaves_no_callback_in_the_viewer(viewer, qtbot):
     session = Session.of(viewer)
+    callbacks, keymap = list(viewer.mouse_drag_callbacks), set(viewer.keymap)
+    for name in NAMES:
+        _, dock = viewer.window.add_plugin_dock_widget("napari-flag", name)
+        with qtbot.waitSignal(dock.destroyed, timeout=3_000):
+            viewer.window.remove_dock_widget(dock)
+        assert list(viewer.mouse_drag_callbacks) == callbacks, name
+        assert set(viewer.keymap) == keymap, name
+    assert session.receivers(session.predictionChanged) == 0
     session.select_gene("VIM")
     session.set_prediction(fake_prediction(25, seed=1))
     viewer.add_shapes([np.array([[0.0, 0.0], [0.0, 9.0], [9.0, 9.0]])], shape_type="polygon")

@@ -1,4 +1,4 @@
-"""A combo box of gene sets: the most variable genes, our own sets, and those of a GMT file."""
+"""The Co-expression dock: which genes go together, in the prediction and in the measurement."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from magicgui.widgets import CheckBox
 from qtpy.QtCore import QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QPainter, QResizeEvent
 from qtpy.QtWidgets import (
     QBoxLayout,
-    QCheckBox,
-    QComboBox,
     QCompleter,
     QDockWidget,
-    QFileDialog,
     QHBoxLayout,
     QPushButton,
     QWidget,
@@ -22,18 +20,20 @@ from qtpy.QtWidgets import (
 
 from napari_flag.analysis.coexpression import Together, correlate, sets_within
 from napari_flag.errors import UserError
+from napari_flag.files import write_table
 from napari_flag.formatting import number
-from napari_flag.gui.controls.forms import narrow, plain_label
+from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_open, ask_save, plain_label
 from napari_flag.gui.controls.heat_map import HeatMap
 from napari_flag.gui.controls.plots import PlotStyle, ask_figure_path, save_drawing
 from napari_flag.gui.controls.tables import Column, NumberView
-from napari_flag.gui.dock import Dock
+from napari_flag.gui.dock import NOTHING_YET, Dock
 from napari_flag.layers.gene_values import GeneValues
 from napari_flag.statistics.gene_sets import bundled, read_gmt
 
 TOP: Final = (20, 50, 100, 200, 500)
+GENE_SET_FILES: Final = "Gene sets (*.gmt);;All files (*)"
 FIRST: Final = 50
-"""How many of the most variable genes are looked at before anyone chose."""
+"""How many of the most variable genes are shown before anything is chosen."""
 
 
 def top_name(number: int) -> str:
@@ -42,7 +42,7 @@ def top_name(number: int) -> str:
 
 
 class GeneSetChoice(QWidget):
-    """Chooses genes to look at together; sets with fewer than two genes here are not offered."""
+    """Chooses genes to correlate; sets with fewer than two genes here are not offered."""
 
     chosen = Signal(str, tuple)
     """Name and genes that a person chose."""
@@ -52,22 +52,22 @@ class GeneSetChoice(QWidget):
         self._ranked: tuple[str, ...] = ()
         self._sets: Mapping[str, Sequence[str]] = bundled()
         self._offered: dict[str, tuple[str, ...]] = {}
-        self.box = narrow(QComboBox())
-        self.box.setAccessibleName("Genes shown together")
-        self.box.setEditable(True)
-        self.box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        self.box.setToolTip("Genes to correlate; type to search among many sets")
-        completer = self.box.completer()
-        assert completer is not None
+        self._meanings: dict[str, str] = {}
+        self.box = Choice(
+            name="Genes shown together", tooltip="Genes to correlate; type to search among many sets"
+        )
+        self.box.native.setEditable(True)
+        self.box.native.setInsertPolicy(self.box.native.InsertPolicy.NoInsert)
+        completer = self.box.native.completer()
         completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         self.load = QPushButton("GMT…")
         self.load.setToolTip("Choose gene sets of your own or of MSigDB (.gmt)")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.box, 1)
+        row.addWidget(self.box.native, 1)
         row.addWidget(self.load)
-        self.box.activated.connect(self._on_activated)
+        self.box.changed.connect(self._on_chosen)
 
     @property
     def offered(self) -> dict[str, tuple[str, ...]]:
@@ -91,57 +91,49 @@ class GeneSetChoice(QWidget):
         self._offer()
         return len(sets_within(self._sets, self._ranked))
 
-    def ask_path(self) -> Path | None:
-        """Ask for a GMT file; None when the person thought better of it."""
-        name, _ = QFileDialog.getOpenFileName(self, "Gene sets", "", "Gene sets (*.gmt);;All files (*)")
-        return Path(name) if name else None
-
     def show_set(self, name: str, genes: Sequence[str]) -> None:
-        """Show what is chosen, without telling; a set that was not offered so far is added."""
+        """Show what is chosen, without emitting `chosen`; a set that was not offered so far is added."""
         if name not in self._offered:
             self._offered[name] = tuple(genes)
-            self.box.addItem(name)
-        self.box.setCurrentIndex(list(self._offered).index(name))
+            self._list()
+        self.box.select(name)
 
     def _offer(self) -> None:
         numbers = [number for number in TOP if number < len(self._ranked)]
         self._offered = {top_name(number): self._ranked[:number] for number in numbers}
         if len(self._ranked) <= TOP[-1]:
             self._offered[f"all {len(self._ranked)} genes"] = self._ranked
-        self.box.clear()
-        self.box.addItems(list(self._offered))
+        self._meanings = {}
         for name, (here, size) in sets_within(self._sets, self._ranked).items():
             self._offered[name] = here
-            self.box.addItem(name)
-            told = f"{len(here)} of {size} genes are in the prediction"
-            self.box.setItemData(self.box.count() - 1, told, Qt.ItemDataRole.ToolTipRole)
+            self._meanings[name] = f"{len(here)} of {size} genes are in the prediction"
+        self._list()
+
+    def _list(self) -> None:
+        self.box.offer((name, name) for name in self._offered)
+        self.box.explain(self._meanings)
 
     def first(self) -> tuple[str, tuple[str, ...]]:
-        """Return name and genes of what is looked at before anyone chose."""
+        """Return name and genes of what is shown before anything is chosen."""
         name = top_name(FIRST)
         if name not in self._offered:
             name = next(iter(reversed([n for n in self._offered if n.startswith("all ")])))
         return name, self._offered[name]
 
-    def _on_activated(self) -> None:
-        name = self.box.currentText()
-        if name in self._offered:
-            self.chosen.emit(name, self._offered[name])
+    def _on_chosen(self, name: str) -> None:
+        self.chosen.emit(name, self._offered[name])
 
 
-NOTHING_YET: Final = (
-    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
-)
-NO_TRUTH: Final = "No measured expression lies beside this prediction: both triangles show the prediction."
+NO_TRUTH: Final = "This prediction has no measured expression: both triangles show the prediction."
 POINT: Final = "Click a cell to see both genes side by side."
 PARTNERS: Final = (
-    Column("predicted", "r pred.", "Correlation with the gene looked at, in the prediction"),
-    Column("measured", "r true", "Correlation with the gene looked at, in truth"),
+    Column("predicted", "r pred.", "Correlation with the selected gene, in the prediction"),
+    Column("measured", "r true", "Correlation with the selected gene, in truth"),
 )
-LAYOUTS: Final = ("One map", "Two maps")
 ONE, BESIDE = range(2)
+ARRANGEMENTS: Final = (("One map", ONE), ("Two maps", BESIDE))
 WIDE_PX: Final = 560
-"""From here on two maps fit beside each other with their colour bars."""
+"""From here on two maps fit next to each other with their colour bars."""
 
 
 class CoexpressionDock(Dock):
@@ -168,19 +160,20 @@ class CoexpressionDock(Dock):
     def _build(self) -> None:
         self.choice = GeneSetChoice()
         self.heading = plain_label()
-        self.arrangement = QComboBox()
-        self.arrangement.addItems(LAYOUTS)
-        self.arrangement.setAccessibleName("Where the truth is shown")
-        self.arrangement.setToolTip("Truth above the diagonal of one map, or in a map of its own")
+        self.arrangement = Choice(
+            ARRANGEMENTS,
+            name="Where the truth is shown",
+            tooltip="Truth above the diagonal of one map, or in a map of its own",
+        )
         self.map, self.other = HeatMap(), HeatMap()
         self.other.hide()
         self.partners = NumberView("Gene", width=60)
         self.partners.setMinimumHeight(70)
-        self.with_depth = QCheckBox("With depth")
-        self.with_depth.setChecked(True)
-        self.with_depth.setToolTip(
-            "On: as GSC is defined. Off: each spot's mean over all genes is taken away first, which shows "
-            "what goes together beyond how deeply a spot was sequenced"
+        self.with_depth = CheckBox(
+            value=True,
+            text="With depth",
+            tooltip="On: as GSC is defined. Off: each spot's mean over all genes is taken away first, which "
+            "shows what goes together beyond how deeply a spot was sequenced",
         )
         self.reading = plain_label(POINT)
         self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
@@ -195,8 +188,8 @@ class CoexpressionDock(Dock):
         self._maps.addWidget(self.map, 1)
         self._maps.addWidget(self.other, 1)
         foot = QHBoxLayout()
-        foot.addWidget(self.with_depth)
-        foot.addWidget(self.arrangement, 1)
+        foot.addWidget(self.with_depth.native)
+        foot.addWidget(self.arrangement.native, 1)
         foot.addWidget(self.save_figure)
         foot.addWidget(self.save_table)
         box = self.column()
@@ -212,18 +205,18 @@ class CoexpressionDock(Dock):
     def _connect(self) -> None:
         self.choice.chosen.connect(self.session.set_gene_set)
         self.choice.load.clicked.connect(self._ask_sets)
-        self.arrangement.activated.connect(self._show)
-        self.with_depth.toggled.connect(self._on_depth)
+        self.arrangement.changed.connect(lambda _: self._show())
+        self.with_depth.changed.connect(lambda _: self._on_depth())
         self.partners.chosen.connect(self._on_partner)
         for heat_map in (self.map, self.other):
             heat_map.pairClicked.connect(self.show_pair)
             heat_map.pairHovered.connect(self._on_hovered)
         self.save_figure.clicked.connect(self._ask_figure)
         self.save_table.clicked.connect(self._ask_table)
-        self.session.predictionChanged.connect(self._on_prediction)
-        self.session.geneSetChanged.connect(self._on_gene_set)
-        self.session.genesShownChanged.connect(self._on_gene)
-        self.session.pairChanged.connect(self._on_gene)
+        self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.geneSetChanged, self._on_gene_set)
+        self.listen(self.session.genesShownChanged, self._on_gene)
+        self.listen(self.session.pairChanged, self._on_gene)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Put two maps below each other where the dock is narrow."""
@@ -235,12 +228,13 @@ class CoexpressionDock(Dock):
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self) -> None:
         adata = self.session.adata
-        for widget in (self.choice, self.arrangement, self.with_depth, self.save_figure, self.save_table):
+        options = (self.arrangement.native, self.with_depth.native)
+        for widget in (self.choice, *options, self.save_figure, self.save_table):
             widget.setEnabled(adata is not None)
         self.messages.clear()
         self._overall = None
         if adata is None:
-            self._errands.drop("correlate")
+            self.jobs.cancel("correlate")
             self.together = None
             self._show()
             return
@@ -251,7 +245,7 @@ class CoexpressionDock(Dock):
         self._on_gene_set()
 
     def _on_gene_set(self) -> None:
-        """Correlate the gene set all docks look at; before anyone chose one, the most variable genes."""
+        """Correlate the gene set that all docks share; before one is chosen, the most variable genes."""
         if self.session.adata is None:
             return
         if self.session.gene_set:
@@ -291,14 +285,12 @@ class CoexpressionDock(Dock):
     # --- work ------------------------------------------------------------------------------------
     def _correlate(self) -> None:
         self.messages.clear()
-        self._errands.start(
+        self.jobs.run(
             "correlate",
-            correlate(
-                self.session.adata, self._genes, depth=self.with_depth.isChecked(), overall=self._overall
-            ),
+            correlate(self.session.adata, self._genes, depth=self.with_depth.value, overall=self._overall),
             "Correlate genes",
-            on_done=self._on_correlated,
-            on_failed=self._on_failed,
+            on_result=self._on_correlated,
+            on_error=self._on_failed,
         )
 
     def _on_correlated(self, together: Together) -> None:
@@ -313,9 +305,9 @@ class CoexpressionDock(Dock):
     def _show(self) -> None:
         together = self.together
         truth = together is not None and together.measured is not None
-        beside = truth and self.arrangement.currentIndex() == BESIDE
+        beside = truth and self.arrangement.value == BESIDE
         self.other.setVisible(beside)
-        self.arrangement.setEnabled(truth)
+        self.arrangement.enabled = truth
         self.heading.setText("" if together is None else _headline(together))
         self.reading.setText(POINT if together is not None else "")
         if together is None:
@@ -345,7 +337,7 @@ class CoexpressionDock(Dock):
         self.reading.setText(text or POINT)
 
     def _ask_sets(self) -> None:
-        path = self.choice.ask_path()
+        path = ask_open(self, "Gene sets", GENE_SET_FILES)
         if path is not None:
             self.read_sets(path)
 
@@ -358,7 +350,7 @@ class CoexpressionDock(Dock):
             self.messages.show_error(error)
             return
         self.choice.show_set(self._name, self._genes)
-        self.messages.add("notice", f"{number:,} sets of {path.name} have two or more genes here.")
+        self.notify(f"{number:,} sets of {path.name} have two or more genes here.")
 
     def _ask_figure(self) -> None:
         path = ask_figure_path(self, "coexpression.png")
@@ -366,29 +358,25 @@ class CoexpressionDock(Dock):
             self.write(path)
 
     def _ask_table(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Save correlations", "coexpression.csv", "Table (*.csv)")
-        if name:
-            self.write(Path(name))
+        path = ask_save(self, "Save correlations", "coexpression.csv", TABLE_FILES)
+        if path is not None:
+            self.write(path)
 
     def write(self, path: Path) -> None:
         """Save the heat map (.png, .svg) or the table of pairs (.csv); what goes wrong is said."""
-        from napari_flag.files import write_table
 
-        self.messages.clear()
-        try:
+        def write() -> None:
             if self.together is None:
                 raise UserError("There are no correlations to save yet; predict first, or wait for them.")
             if path.suffix.lower() == ".csv":
                 write_table(self.together.table(), path)
             else:
                 self._save_maps(path)
-        except UserError as error:
-            self.messages.show_error(error)
-        else:
-            self.messages.add("notice", f"Saved {path}.")
+
+        self.write_file(path, write)
 
     def _save_maps(self, path: Path) -> None:
-        """Save the map, or both maps beside each other."""
+        """Save the map, or both maps next to each other."""
         shown = [self.map] if self.other.isHidden() else [self.map, self.other]
         side = QSize(max(self.map.width(), 420), max(self.map.height(), 400))
         whole = QSize(side.width() * len(shown), side.height())

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_flag.analysis.compare import Agreement, agree
 from napari_flag.analysis.scores import MEANING
 from napari_flag.analysis.truth import measured_counts
 from napari_flag.errors import UserError
 from napari_flag.formatting import interval, number
-from napari_flag.gui.controls.charts import Histogram
-from napari_flag.gui.controls.forms import plain_label
+from napari_flag.gui.controls.forms import Choice, ask_open, plain_label
+from napari_flag.gui.controls.plots import Histogram
 from napari_flag.gui.controls.small_maps import MapRow
 from napari_flag.gui.controls.tables import Column, NumberView
-from napari_flag.gui.dock import NOTHING_YET, Dock
+from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.progress import Steps, one_step
 from napari_flag.slides.spot_tables import read_measured
 
@@ -50,9 +50,7 @@ class CompareDock(Dock):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.agreement: Agreement | None = None
-        self._due = QTimer(self)  # a prediction and its counts may change in one breath
-        self._due.setSingleShot(True)
-        self._due.setInterval(0)
+        self._due = single_shot(self, 0, self._compare)  # a prediction and its counts may change together
         self._build()
         self._lay_out()
         self._connect()
@@ -61,11 +59,12 @@ class CompareDock(Dock):
     # --- construction ----------------------------------------------------------------------------
     def _build(self) -> None:
         self.heading = plain_label()
-        self.values = QComboBox()
-        for text, name in VALUES:
-            self.values.addItem(text, name)
-        self.values.setAccessibleName("Scores of")
-        self.values.setToolTip("PCC and MSE favour the mean; one sample is as rough as real tissue")
+        self.values = Choice(
+            VALUES,
+            name="Scores of",
+            tooltip="PCC and MSE favour the mean; one sample is as rough as real tissue",
+            narrow=False,
+        )
         self.scores = QWidget()
         self.numbers: dict[str, QLabel] = {}
         self.intervals: dict[str, QLabel] = {}
@@ -91,7 +90,7 @@ class CompareDock(Dock):
                 grid.addWidget(label, row, column)
         head = QHBoxLayout()
         head.addWidget(self.heading, 1)
-        head.addWidget(self.values)
+        head.addWidget(self.values.native)
         foot = QHBoxLayout()
         foot.addWidget(self.counts)
         foot.addWidget(self.report)
@@ -104,25 +103,24 @@ class CompareDock(Dock):
         box.addLayout(foot)
 
     def _connect(self) -> None:
-        self._due.timeout.connect(self._compare)
-        self.values.currentIndexChanged.connect(self._show)
+        self.values.changed.connect(lambda _: self._show())
         self.table.chosen.connect(self.session.select_gene)
         self.table.table.layoutChanged.connect(self._on_order)
         self.maps.chosen.connect(self.session.show_quantity)
         self.counts.clicked.connect(self._ask_counts)
         self.report.clicked.connect(self._ask_report)
-        self.session.predictionChanged.connect(self._on_prediction)
-        self.session.genesShownChanged.connect(self._on_gene)
-        self.session.lookChanged.connect(self._on_gene)
+        self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.genesShownChanged, self._on_gene)
+        self.listen(self.session.appearanceChanged, self._on_gene)
 
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self) -> None:
         """Start anew; the numbers shown so far stay until the new ones are there."""
         there = self.session.adata is not None
-        for widget in (self.values, self.table, self.counts, self.report):
+        for widget in (self.values.native, self.table, self.counts, self.report):
             widget.setEnabled(there)
         if not there:
-            self._errands.drop("compare")
+            self.jobs.cancel("compare")
             self.agreement = None
             self._show()
         else:
@@ -133,13 +131,12 @@ class CompareDock(Dock):
         adata = self.session.adata
         if adata is None:
             return
-        self._errands.start(
+        self.jobs.run(
             "compare",
             agree(adata, self.session.measured),
             "Compare",
-            on_done=self._on_agreement,
-            on_failed=self.messages.show_error,
-            on_cancelled=lambda: self.messages.add("notice", "Comparing was cancelled."),
+            on_result=self._on_agreement,
+            on_cancelled=lambda: self.notify("Comparing was cancelled."),
         )
 
     def _on_agreement(self, agreement: Agreement) -> None:
@@ -157,7 +154,7 @@ class CompareDock(Dock):
         agreement, adata = self.agreement, self.session.adata
         self.messages.clear()
         self.scores.setVisible(agreement is not None and agreement.comparison is not None)
-        self.values.setVisible(self.scores.isVisibleTo(self))
+        self.values.native.setVisible(self.scores.isVisibleTo(self))
         if agreement is None or adata is None:
             self.heading.setText(NOTHING_YET)
             self.table.table.set_rows((), {}, ())
@@ -166,14 +163,14 @@ class CompareDock(Dock):
         comparison = agreement.comparison
         if comparison is None:
             self.heading.setText(f"{adata.n_obs:,} spots × {adata.n_vars:,} genes predicted")
-            self.messages.add("notice", agreement.why_not)
+            self.notify(agreement.why_not)
         else:
             self.heading.setText(f"{comparison.spots:,} spots × {comparison.genes:,} genes compared")
             self.heading.setToolTip(f"Moran's I: {comparison.neighbours}")
             for sentence in comparison.notices:
                 self.messages.add("warning", sentence)
             for sentence in agreement.mismatches:
-                self.messages.add("notice", sentence)
+                self.notify(sentence)
             self._show_scores()
         self._show_genes()
         self._on_gene()
@@ -181,7 +178,7 @@ class CompareDock(Dock):
     def _show_scores(self) -> None:
         assert self.agreement is not None
         assert self.agreement.comparison is not None
-        scores = self.agreement.comparison.scores[self.values.currentData()]
+        scores = self.agreement.comparison.scores[self.values.value]
         for name, label in self.numbers.items():
             label.setText(f"{name} <b>{number(scores.values[name])}</b>")
             self.intervals[name].setText(interval(scores.intervals[name]))
@@ -189,7 +186,7 @@ class CompareDock(Dock):
     def _show_genes(self) -> None:
         assert self.agreement is not None
         tables = self.agreement.tables
-        table = tables.get(self.values.currentData(), tables["X"])
+        table = tables.get(self.values.value, tables["X"])
         columns = WITH_TRUTH if self.agreement.comparison else ALONE
         present = [column for column in columns if column.key in table]
         genes = [str(gene) for gene in table["gene"]]
@@ -206,19 +203,18 @@ class CompareDock(Dock):
             self.session.gene_order = self.table.table.shown
 
     def _ask_counts(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Measured counts", "", COUNTS_FILES)
-        if path:
-            self.read_counts(Path(path))
+        path = ask_open(self, "Measured counts", COUNTS_FILES)
+        if path is not None:
+            self.read_counts(path)
 
     def read_counts(self, path: Path) -> None:
-        """Read counts and lay them beside the prediction; what does not fit is said and left out."""
+        """Read counts and attach them to the prediction; what does not fit is said and left out."""
         self.messages.clear()
-        self._errands.start(
+        self.jobs.run(
             "counts",
             one_step("Reading measured counts", read_measured, path),
             f"Read {path.name}",
-            on_done=self._on_counts,
-            on_failed=self.messages.show_error,
+            on_result=self._on_counts,
         )
 
     def _on_counts(self, measured: "AnnData") -> None:
@@ -237,15 +233,12 @@ class CompareDock(Dock):
         adata = self.session.adata
         if adata is None:
             return
-        self._errands.start(
+        self.jobs.run(
             "report",
             report(adata, self._truth(adata), folder),
             "Write report",
-            on_done=lambda page: self.messages.add("notice", f"Wrote {page}"),
-            on_failed=self.messages.show_error,
-            on_cancelled=lambda: self.messages.add(
-                "notice", "The report was cancelled; nothing was written."
-            ),
+            on_result=lambda page: self.notify(f"Wrote {page}"),
+            on_cancelled=lambda: self.notify("The report was cancelled; nothing was written."),
         )
 
     def _truth(self, adata: "AnnData") -> "AnnData | None":

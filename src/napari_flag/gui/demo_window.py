@@ -87,7 +87,7 @@ class DemoTour(QObject):
         dock.section.open_slide(self._files.slide)
 
     def _choose_spots(self) -> None:
-        self._dock.spots_step.origin.setCurrentIndex(TABLE)
+        self._dock.spots_step.origin.value = TABLE
         self._dock.spots_step.table.set_path(self._files.table)
 
     def _is_ready(self) -> bool:

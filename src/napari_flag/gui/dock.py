@@ -1,71 +1,22 @@
-"""Tells a dock what happens in the viewer, and stops when the dock is gone."""
+"""What every dock is built on: the session, messages, jobs with their progress strip, and closing."""
 
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_flag.errors import UserError
 from napari_flag.gui.controls.forms import MessageList
-from napari_flag.gui.jobs import Errands, JobStrip
+from napari_flag.gui.jobs import Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.layers import slide_layers
 
 SETTLE_MS: Final = 200
-"""Drawing a shape sends many events; they are told as one this long after the last."""
-
-
-class ViewerWatch(QObject):
-    """Signals for layers coming and going, and for shapes being drawn.
-
-    Parameters
-    ----------
-    dock
-        The widget that listens; napari knows nothing of it being deleted, so all connections to
-        napari are cut then.
-    viewer
-        The viewer to watch.
-    """
-
-    layersChanged = Signal()
-    shapesEdited = Signal()
-
-    def __init__(self, dock: QObject, viewer: Any) -> None:
-        super().__init__(dock)
-        self._viewer = viewer
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(SETTLE_MS)
-        self._settle.timeout.connect(self.shapesEdited)
-        self._emitters: list[Any] = []
-        events = viewer.layers.events
-        for emitter in (events.inserted, events.removed, events.reordered):
-            self._connect(emitter, self._on_layers)
-        self._watch_shapes()
-        emitters, callbacks = self._emitters, (self._on_layers, self._on_shapes)
-        dock.destroyed.connect(lambda: _disconnect(emitters, callbacks))
-
-    def _connect(self, emitter: Any, callback: Any) -> None:
-        if not any(emitter is other for other in self._emitters):
-            emitter.connect(callback)
-            self._emitters.append(emitter)
-
-    def _watch_shapes(self) -> None:
-        for layer in slide_layers.shapes_layers(self._viewer):
-            self._connect(layer.events.data, self._on_shapes)
-
-    def _on_layers(self, event: Any = None) -> None:
-        self._watch_shapes()
-        self.layersChanged.emit()
-
-    def _on_shapes(self, event: Any = None) -> None:
-        self._settle.start()
-
-
-def _disconnect(emitters: list[Any], callbacks: tuple[Any, ...]) -> None:
-    for emitter in emitters:
-        for callback in callbacks:
-            emitter.disconnect(callback)
-
+"""Drawing a shape sends many events; `shapesEdited` is emitted once, this long after the last."""
 
 NOTHING_YET: Final = (
     "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
@@ -76,22 +27,34 @@ class Dock(QWidget):
     """A widget that napari docks, and that is deleted when its dock is closed.
 
     napari only takes the parent away then; the widget would live on unseen, compute for every new
-    prediction and keep its keys.  Deleted, it lets go of the session, and `Errands` cancels its jobs.
+    prediction and keep its keys.  A closed dock cancels its jobs and disconnects from the session.
 
     Parameters
     ----------
     napari_viewer
         The viewer; gene, gene set and region are shared with its other docks through `Session`.
+
+    Attributes
+    ----------
+    jobs, strip
+        The dock's long work, and what shows it.
+    messages
+        Errors, warnings and notices.
     """
 
+    hide_strip = True
+    """Whether the progress strip goes while nothing runs."""
     _docked = False  # Qt sends events from within its own constructor
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
-        self._errands = Errands(self)
         self.messages = MessageList()
-        self.strip = JobStrip(self._errands, self)
+        self.jobs = Jobs(self, self.messages.show_error)
+        self.strip = ProgressStrip(self.jobs, self, hide_when_idle=self.hide_strip)
+        self._undo: list[Callable[[], Any]] = []
+        undo = self._undo
+        self.destroyed.connect(lambda: _run_all(undo))
 
     def column(self) -> QVBoxLayout:
         """Return the column that the dock's parts are laid out in, as narrow as napari's own docks."""
@@ -101,14 +64,100 @@ class Dock(QWidget):
         self.setMinimumWidth(300)
         return box
 
+    def notify(self, text: str) -> None:
+        """Show a notice among the messages."""
+        self.messages.add("notice", text)
+
+    def write_file(self, path: Path, write: Callable[[], Path | None]) -> None:
+        """Call `write`, then say where the file is (the path returned, else `path`) or what went wrong."""
+        self.messages.clear()
+        try:
+            written = write() or path
+        except UserError as error:
+            self.messages.show_error(error)
+        else:
+            self.notify(f"Saved {written}.")
+
+    # --- connections -----------------------------------------------------------------------------
+    def listen(self, signal: Any, slot: Callable[..., Any]) -> None:
+        """Connect a signal of the session (or an event of the viewer) until the dock is closed."""
+        signal.connect(slot)
+        self.when_closed(lambda: signal.disconnect(slot))
+
+    def when_closed(self, action: Callable[[], Any]) -> None:
+        """Call `action` once, when the dock is closed or deleted."""
+        self._undo.append(action)
+
     def event(self, event: QEvent | None) -> bool:
-        """Go when the dock is closed."""
+        """Close when napari takes the dock's parent away."""
         if event is not None and event.type() == QEvent.Type.ParentChange:
             if self._docked and self.parent() is None:
-                self.let_go()
+                self.close()
                 self.deleteLater()
             self._docked = self.parent() is not None
         return super().event(event)
 
-    def let_go(self) -> None:
-        """Give back what the dock took of the session, before it is deleted."""
+    def closeEvent(self, event: QCloseEvent | None) -> None:
+        """Cancel the jobs and disconnect from session and viewer."""
+        self.jobs.close()
+        _run_all(self._undo)
+        super().closeEvent(event)
+
+
+def _run_all(actions: list[Callable[[], Any]]) -> None:
+    """Call each of `actions`, the last first, and forget it."""
+    while actions:
+        with suppress(TypeError, RuntimeError):  # Qt has disconnected a deleted receiver by itself
+            actions.pop()()
+
+
+def single_shot(parent: QObject, wait_ms: int, action: Any) -> QTimer:
+    """Return a timer that calls `action` (or emits it, a signal) once, `wait_ms` after its last start."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(wait_ms)
+    timer.timeout.connect(action)
+    return timer
+
+
+class ViewerWatch(QObject):
+    """Signals for layers coming and going, and for shapes being drawn.
+
+    Parameters
+    ----------
+    dock
+        The dock that listens; all connections to napari end with it.
+    viewer
+        The viewer to watch.
+    """
+
+    layersChanged = Signal()
+    shapesEdited = Signal()
+
+    def __init__(self, dock: Dock, viewer: Any) -> None:
+        super().__init__(dock)
+        self._dock, self._viewer = dock, viewer
+        self._settle = single_shot(self, SETTLE_MS, self.shapesEdited)
+        self._watched: list[Any] = []
+        events = viewer.layers.events
+        for emitter in (events.inserted, events.removed, events.reordered):
+            dock.listen(emitter, self._on_layers)
+        self._watch_shapes()
+
+    @property
+    def settled(self) -> bool:
+        """Whether no edited shape waits to be announced."""
+        return not self._settle.isActive()
+
+    def _watch_shapes(self) -> None:
+        for layer in slide_layers.shapes_layers(self._viewer):
+            if not any(layer is other for other in self._watched):
+                self._watched.append(layer)
+                self._dock.listen(layer.events.data, self._on_shapes)
+
+    def _on_layers(self, event: Any = None) -> None:
+        self._watch_shapes()
+        self.layersChanged.emit()
+
+    def _on_shapes(self, event: Any = None) -> None:
+        self._settle.start()

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari.viewer
-from qtpy.QtWidgets import QFileDialog, QMessageBox
+from napari.utils import notifications
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QVBoxLayout, QWidget
 
 from napari_flag.exports.formats import FORMATS, Format, export, place_of
-from napari_flag.gui.jobs import Job
+from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 
 if TYPE_CHECKING:
@@ -25,27 +27,53 @@ def export_prediction(viewer: napari.viewer.Viewer) -> Job | None:
     Job or None
         The work begun; None where there is nothing to save or the user changed their mind.
     """
-    from napari.utils.notifications import show_error
-
     session = Session.of(viewer)
     if session.adata is None:
-        show_error(NOTHING)
+        notifications.show_error(NOTHING)
         return None
     asked = _ask_place(session.adata)
     if asked is None:
         return None
     genes = _ask_genes(session.adata, session.gene_set, session.gene_set_name)
-    return start_export(session.adata, *asked, genes)
+    window = getattr(session.viewer, "window", None)
+    progress = ExportProgress(None if window is None else window._qt_window)
+    return progress.start(session.adata, *asked, genes)
 
 
-def start_export(adata: "AnnData", wanted: Format, path: Path, genes: tuple[str, ...] | None) -> Job:
-    """Save `adata` at `path` in a thread, and say so when it is done or what went wrong."""
-    from napari.utils.notifications import show_error, show_info
+class ExportProgress(QDialog):
+    """A small window that shows an export and can cancel it; it closes when the export has ended."""
 
-    job = Job(export(adata, [(wanted, path)], genes=genes), "Export prediction")
-    job.finished.connect(lambda _: show_info(f"Saved {path}."))
-    job.failed.connect(lambda error: show_error(str(error)))
-    return job.start()
+    def __init__(self, parent: QWidget | None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Export prediction")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setMinimumWidth(320)
+        self.jobs = Jobs(self, self._on_error)
+        self.strip = ProgressStrip(self.jobs, self, hide_when_idle=False)
+        QVBoxLayout(self).addWidget(self.strip)
+
+    def start(self, adata: "AnnData", wanted: Format, path: Path, genes: tuple[str, ...] | None) -> Job:
+        """Save `adata` at `path` in a thread, and say so when it is done or what went wrong."""
+        self.show()
+        return self.jobs.run(
+            "export",
+            export(adata, [(wanted, path)], genes=genes),
+            "Export prediction",
+            on_result=lambda _: self._end(f"Saved {path}."),
+            on_cancelled=lambda: self._end("The export was cancelled."),
+        )
+
+    def reject(self) -> None:
+        """Cancel the export, as Esc and closing the window ask; the window closes when it has ended."""
+        self.strip.stop()
+
+    def _end(self, text: str) -> None:
+        notifications.show_info(text)
+        self.accept()
+
+    def _on_error(self, error: Exception) -> None:
+        notifications.show_error(str(error))
+        self.accept()
 
 
 def _ask_place(adata: "AnnData") -> tuple[Format, Path] | None:

@@ -4,30 +4,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from qtpy.QtCore import QEvent, QItemSelectionModel, QModelIndex, QObject, Qt, QTimer
-from qtpy.QtGui import QIcon, QImage, QKeyEvent, QPixmap, QResizeEvent
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QComboBox,
-    QCompleter,
-    QDoubleSpinBox,
-    QFileDialog,
-    QFormLayout,
-    QHBoxLayout,
-    QHeaderView,
-    QLabel,
-    QLineEdit,
-    QPushButton,
-    QTableView,
-    QVBoxLayout,
-    QWidget,
-)
+from magicgui.widgets import LineEdit
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QIcon, QImage, QKeyEvent, QPixmap
+from qtpy.QtWidgets import QCompleter, QLineEdit, QPushButton
 
 from napari_flag import keys
-from napari_flag.errors import UserError
 from napari_flag.gene_names import GeneNames, look_up
-from napari_flag.gui.controls.forms import plain_label
-from napari_flag.gui.controls.tables import GENE, MEAN, GeneTable
+from napari_flag.gui.controls.forms import Choice, form, number_field, plain_label, row_of, set_quietly
+from napari_flag.gui.controls.plots import ask_figure_path
+from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.gene_map import COLORMAPS
@@ -40,11 +26,16 @@ SHORT_REASON: Final = {
     Quantity.SPREAD: "one sample only",
     Quantity.SAMPLE: "not in this file",
 }
+FIXED: Final = -1.0
 RANGES: Final = (
     ("1st to 99th percentile", 1.0),
     ("5th to 95th percentile", 5.0),
     ("lowest to highest", 0.0),
-    ("fixed for all genes", None),
+    ("fixed for all genes", FIXED),
+)
+COLUMNS: Final = (
+    Column("mean", "Mean", "Mean predicted expression over the spots"),
+    Column("variance", "Variance", "Variance of the predicted expression over the spots"),
 )
 
 
@@ -72,98 +63,81 @@ class GenesDock(Dock):
         self.search.setClearButtonEnabled(True)
         self.message = plain_label()
         self.message.hide()
-        self.model = GeneTable()
-        self.table = _table(self.model)
-        self.quantity = QComboBox()
-        for quantity in Quantity:
-            self.quantity.addItem(quantity.value.capitalize(), quantity)
-        self.colormap = QComboBox()
-        for name in COLORMAPS:
-            self.colormap.addItem(_colormap_icon(name), name)
-        self.colormap.setCurrentText(self.session.gene_map.colormap)
-        self.range = QComboBox()
-        for text, percentile in RANGES:
-            self.range.addItem(text, percentile)
-        self.low, self.high = _limit_box("Lowest colour"), _limit_box("Highest colour")
-        self.high.setValue(8.0)
-        self.second = QLineEdit()
-        self.second.setPlaceholderText("none")
-        self.second.setClearButtonEnabled(True)
-        self.second.setToolTip("Draws a second gene in green over the first in magenta")
+        self.table = NumberView("Gene", width=72)
+        self.quantity = Choice(((q.value.capitalize(), q) for q in Quantity), name="Show")
+        self.colormap = Choice(((name, name) for name in COLORMAPS), name="Colours")
+        for row, name in enumerate(COLORMAPS):
+            self.colormap.native.setItemIcon(row, _colormap_icon(name))
+        self.colormap.select(self.session.gene_map.colormap)
+        self.range = Choice(RANGES, name="Range")
+        units = "in the units of the values"
+        self.low, self.high = (
+            number_field(value, -100, 100, 0.5, decimals=1, arrows=True, tooltip=f"{name} colour, {units}")
+            for value, name in ((0.0, "Lowest"), (8.0, "Highest"))
+        )
+        self.limits = row_of(self.low, self.high)
+        self.second = LineEdit(tooltip="Draws a second gene in green over the first in magenta")
+        self.second.native.setPlaceholderText("none")
+        self.second.native.setClearButtonEnabled(True)
         self.save = QPushButton("Save figure…")
         self.save.setToolTip("Save the map with H&E, scale bar and colour bar (PNG or SVG)")
         self.reading = plain_label()
         self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
-        self._in_sight = QTimer(self)  # after the layout has passed the size on to the table
-        self._in_sight.setSingleShot(True)
-        self._in_sight.setInterval(0)
 
     def _lay_out(self) -> None:
-        self._limits = QWidget()
-        limits = QHBoxLayout(self._limits)
-        limits.setContentsMargins(0, 0, 0, 0)
-        limits.addWidget(self.low)
-        limits.addWidget(QLabel("to"))
-        limits.addWidget(self.high)
-        limits.setStretch(0, 1)
-        limits.setStretch(2, 1)
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setVerticalSpacing(4)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow("Show", self.quantity)
-        form.addRow("Colours", self.colormap)
-        form.addRow("Range", self.range)
-        form.addRow("", self._limits)
-        form.addRow("Second gene", self.second)
-        self._limits.hide()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 6, 6, 6)
-        layout.setSpacing(5)
-        layout.addWidget(self.search)
-        layout.addWidget(self.message)
-        layout.addWidget(self.table, stretch=1)
-        layout.addWidget(self.reading)
-        layout.addLayout(form)
-        layout.addWidget(self.messages)
-        layout.addWidget(self.save)
+        self.form = form(
+            {
+                "Show": self.quantity,
+                "Colours": self.colormap,
+                "Range": self.range,
+                "from, to": self.limits,
+                "Second gene": self.second,
+            }
+        )
+        self.limits.visible = False
+        box = self.column()
+        box.addWidget(self.search)
+        box.addWidget(self.message)
+        box.addWidget(self.table, 1)
+        box.addWidget(self.reading)
+        box.addWidget(self.form.native)
+        box.addWidget(self.messages)
+        box.addWidget(self.save)
 
     def _connect(self) -> None:
-        self._in_sight.timeout.connect(lambda: self.table.scrollTo(self.table.currentIndex()))
         self.search.textChanged.connect(self._on_search)
         self.search.returnPressed.connect(self._take_first)
         self.search.installEventFilter(self)
-        self.model.layoutChanged.connect(self._on_order)
-        self.model.modelReset.connect(self._on_order)
-        selection = self.table.selectionModel()
-        assert selection is not None
-        selection.currentChanged.connect(self._on_row)
-        self.quantity.activated.connect(self._on_quantity)
-        self.colormap.currentTextChanged.connect(self.session.gene_map.set_colormap)
-        self.range.currentIndexChanged.connect(self._on_range_kind)
-        self.low.valueChanged.connect(self._on_range)
-        self.high.valueChanged.connect(self._on_range)
-        self.second.editingFinished.connect(self._on_second)
-        self.second.textChanged.connect(self._on_second_cleared)
+        self.table.table.layoutChanged.connect(self._on_order)
+        self.table.table.modelReset.connect(self._on_order)
+        self.table.chosen.connect(self._on_row)
+        self.quantity.changed.connect(self._on_quantity)
+        self.colormap.changed.connect(self.session.gene_map.set_colormap)
+        self.range.changed.connect(self._on_range_kind)
+        self.low.changed.connect(self._on_range)
+        self.high.changed.connect(self._on_range)
+        self.second.native.editingFinished.connect(self._on_second)
+        self.second.changed.connect(self._on_second_cleared)
         self.save.clicked.connect(self._choose_figure)
-        self.session.predictionChanged.connect(self._on_prediction)
-        self.session.genesShownChanged.connect(self._on_genes_shown)
-        self.session.hovered.connect(self._on_hovered)
+        self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.genesShownChanged, self._on_genes_shown)
+        self.listen(self.session.hovered, self._on_hovered)
 
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self, adata: Any) -> None:
         self.messages.clear()
-        for widget in (self.search, self.table, self.quantity, self.second, self.save):
+        for widget in (self.search, self.table, self.quantity.native, self.second.native, self.save):
             widget.setEnabled(adata is not None)
         if adata is None:
             self._names = GeneNames(())
-            self.model.set_genes((), np.empty(0, np.float32), np.empty(0, np.float32))
+            self.table.table.set_rows((), {"mean": (), "variance": ()}, COLUMNS)
             self.reading.setText(NOTHING_YET)
             return
         values = self.session.gene_map.values or GeneValues(adata)
         self._names = GeneNames(values.genes, str(provenance(adata).get(keys.WEIGHTS_NAME, "")))
-        self.second.setCompleter(_completer(values.genes))
-        self.model.set_genes(values.genes, *values.summary())
+        self.second.native.setCompleter(_completer(values.genes))
+        mean, variance = values.summary()
+        self.table.table.set_rows(values.genes, {"mean": mean, "variance": variance}, COLUMNS)
         self._offer_quantities(values)
         if notice := frame_of(adata).notice:
             self.messages.add("warning", notice)
@@ -173,21 +147,18 @@ class GenesDock(Dock):
 
     def _offer_quantities(self, values: GeneValues) -> None:
         """Grey out what this prediction does not have, and say why in the list itself."""
-        items: Any = self.quantity.model()
-        for row, quantity in enumerate(Quantity):
-            reason = values.why_not(quantity)
-            items.item(row).setEnabled(reason is None)
-            name = quantity.value.capitalize()
-            self.quantity.setItemText(row, f"{name} ({SHORT_REASON[quantity]})" if reason else name)
-            self.quantity.setItemData(row, reason or quantity.meaning, Qt.ItemDataRole.ToolTipRole)
+        reasons = {quantity: values.why_not(quantity) for quantity in Quantity}
+        names = {q: q.value.capitalize() + (f" ({SHORT_REASON[q]})" if reasons[q] else "") for q in Quantity}
+        self.quantity.offer((names[quantity], quantity) for quantity in Quantity)
+        self.quantity.explain({quantity: quantity.meaning for quantity in Quantity}, reasons)
         self._show_quantity()
 
     def _show_quantity(self) -> None:
         quantity = self.session.gene_map.quantity
-        self.quantity.setCurrentIndex(list(Quantity).index(quantity))
-        self.quantity.setToolTip(quantity.meaning)
-        self.colormap.setEnabled(quantity is not Quantity.DIFFERENCE and not self._overlaid)
-        self.colormap.setToolTip(
+        self.quantity.select(quantity)
+        self.quantity.tooltip = quantity.meaning
+        self.colormap.enabled = quantity is not Quantity.DIFFERENCE and not self._overlaid
+        self.colormap.tooltip = (
             "Two genes are drawn in magenta and green"
             if self._overlaid
             else "A difference is always drawn from blue over white (no difference) to red"
@@ -201,34 +172,10 @@ class GenesDock(Dock):
 
     def _on_genes_shown(self, genes: list[str]) -> None:
         second = genes[1] if len(genes) > 1 else ""
-        if self.second.text() != second and not self.second.hasFocus():
-            self.second.setText(second)
-        self._mark(genes[0] if genes else None)
+        if self.second.value != second and not self.second.native.hasFocus():
+            self.second.value = second
+        self.table.mark(genes[0] if genes else None)
         self._show_quantity()
-
-    def _mark(self, gene: str | None) -> None:
-        """Select the row of `gene`, without telling the session what it said itself."""
-        row = self.model.row(gene)
-        selection = self.table.selectionModel()
-        if selection is None:
-            return
-        index = self.model.index(row, GENE) if row is not None else QModelIndex()
-        if index == selection.currentIndex():
-            return
-        flags = QItemSelectionModel.SelectionFlag.ClearAndSelect | QItemSelectionModel.SelectionFlag.Rows
-        blocked = selection.blockSignals(True)
-        selection.setCurrentIndex(index, flags)
-        selection.blockSignals(blocked)
-        if index.isValid():
-            self.table.scrollTo(index)
-        viewport = self.table.viewport()
-        if viewport is not None:
-            viewport.update()
-
-    def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Keep the chosen gene in sight when the dock gets its size."""
-        super().resizeEvent(event)
-        self._in_sight.start()
 
     def _on_hovered(self, text: str) -> None:
         self.reading.setText(text or "Point at a spot to read its values.")
@@ -236,29 +183,27 @@ class GenesDock(Dock):
     # --- from the person -------------------------------------------------------------------------
     def _on_search(self, text: str) -> None:
         found = look_up(self._names, text)
-        self.model.choose(found.genes, found.notes)
+        self.table.table.limit(found.genes, found.notes, as_given=True)
         self.message.setText(found.message)
         self.message.setToolTip("\n".join(found.reasons))
         self.message.setVisible(bool(found.message))
 
     def _take_first(self) -> None:
-        if self.model.rowCount():
-            self.session.select_gene(self.model.gene(0))
+        if self.table.table.rowCount():
+            self.session.select_gene(self.table.table.name(0))
 
     def _on_order(self) -> None:
         """Let the arrow keys over the picture follow the order of the list."""
-        if self.session.adata is not None and self.model.rowCount():
-            self.session.gene_order = self.model.shown
-        self._mark(self.session.gene)
+        if self.session.adata is not None and self.table.table.rowCount():
+            self.session.gene_order = self.table.table.shown
+        self.table.mark(self.session.gene)
 
-    def _on_row(self, index: QModelIndex) -> None:
-        if index.isValid():
-            gene = self.model.gene(index.row())
-            if gene != self.session.gene:
-                self.session.select_gene(gene)
+    def _on_row(self, gene: str) -> None:
+        if gene != self.session.gene:
+            self.session.select_gene(gene)
 
     def _on_quantity(self) -> None:
-        quantity = self.quantity.currentData()
+        quantity = self.quantity.value
         values = self.session.gene_map.values
         if values is not None and values.why_not(quantity) is None:
             self.session.gene_map.set_quantity(quantity)
@@ -267,20 +212,18 @@ class GenesDock(Dock):
     def _on_range_kind(self) -> None:
         """Start fixed limits from those shown, so that nothing jumps."""
         layer = self.session.gene_map.layer(self.session.gene_map.quantity)
-        if self.range.currentData() is None and layer is not None:
-            for box, limit in zip((self.low, self.high), layer.contrast_limits, strict=True):
-                box.blockSignals(True)
-                box.setValue(limit)
-                box.blockSignals(False)
+        if self.range.value == FIXED and layer is not None:
+            for field, limit in zip((self.low, self.high), layer.contrast_limits, strict=True):
+                set_quietly(field, limit)
         self._on_range()
 
     def _on_range(self) -> None:
-        percentile = self.range.currentData()
-        self._limits.setVisible(percentile is None)
-        if percentile is None:
-            contrast = Contrast(fixed=(self.low.value(), self.high.value()))
+        fixed = self.range.value == FIXED
+        self.limits.visible = fixed
+        if fixed:
+            contrast = Contrast(fixed=(self.low.value, self.high.value))
         else:
-            contrast = Contrast(percentile=percentile)
+            contrast = Contrast(percentile=self.range.value)
         self.session.gene_map.set_contrast(contrast)
 
     def _on_second_cleared(self, text: str) -> None:
@@ -289,7 +232,7 @@ class GenesDock(Dock):
 
     def _on_second(self) -> None:
         self.messages.clear()
-        name, gene = self.second.text().strip(), self.session.gene
+        name, gene = self.second.value.strip(), self.session.gene
         if gene is None:
             return
         hit = self._names.resolve(name)
@@ -300,32 +243,22 @@ class GenesDock(Dock):
         if wanted != self.session.genes_shown:
             self.session.show_genes(wanted)
         if hit is not None and name != hit.gene:
-            self.second.setText(hit.gene)
+            self.second.value = hit.gene
         if len(wanted) > 1 and not self._overlaid:
-            self.messages.add(
-                "notice", "Two genes can be overlaid as Predicted, One sample or Measured only."
-            )
+            self.notify("Two genes can be overlaid as Predicted, One sample or Measured only.")
 
     def _choose_figure(self) -> None:
         gene = "_".join(self.session.genes_shown)
         start = f"{gene}_{self.session.gene_map.quantity.value.replace(' ', '_')}.png"
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save figure", start, "Picture (*.png);;Vector graphic (*.svg)"
-        )
-        if path:
-            self.save_figure(Path(path))
+        path = ask_figure_path(self, start)
+        if path is not None:
+            self.save_figure(path)
 
     def save_figure(self, path: Path) -> None:
         """Save what is shown to `path`; what goes wrong is said in the dock."""
         from napari_flag.figures.gene_figure import save_gene_figure
 
-        self.messages.clear()
-        try:
-            path = save_gene_figure(path, self.session.gene_map, self.session.slide)
-        except UserError as error:
-            self.messages.show_error(error)
-        else:
-            self.messages.add("notice", f"Saved {path}.")
+        self.write_file(path, lambda: save_gene_figure(path, self.session.gene_map, self.session.slide))
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Let the arrow keys walk the list while the search box has the cursor."""
@@ -335,41 +268,6 @@ class GenesDock(Dock):
                 self.session.step(steps[Qt.Key(event.key())])
                 return True
         return super().eventFilter(watched, event)
-
-
-def _table(model: GeneTable) -> QTableView:
-    table = QTableView()
-    table.setModel(model)
-    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-    table.setShowGrid(False)
-    table.setWordWrap(False)
-    table.setMinimumHeight(80)
-    rows, columns = table.verticalHeader(), table.horizontalHeader()
-    assert rows is not None
-    assert columns is not None
-    rows.hide()
-    rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-    rows.setDefaultSectionSize(22)
-    columns.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-    columns.setSectionResizeMode(GENE, QHeaderView.ResizeMode.Stretch)
-    for column in range(1, model.columnCount()):
-        table.setColumnWidth(column, 72)
-    columns.setHighlightSections(False)
-    columns.setSortIndicator(MEAN, Qt.SortOrder.DescendingOrder)
-    table.setSortingEnabled(True)
-    return table
-
-
-def _limit_box(name: str) -> QDoubleSpinBox:
-    box = QDoubleSpinBox()
-    box.setRange(-100.0, 100.0)
-    box.setDecimals(1)
-    box.setSingleStep(0.5)
-    box.setAccessibleName(name)
-    box.setToolTip(f"{name}, in the units of the values")
-    box.setKeyboardTracking(False)
-    return box
 
 
 def _completer(genes: tuple[str, ...]) -> QCompleter:

@@ -1,14 +1,14 @@
-"""The only bridge between long work and the window.
+"""Long work of the docks: run in a thread, shown in one progress strip, cancelled within a second.
 
 Long work is a generator of `Step` (see `napari_flag.progress`).  `Job` runs it in napari's
-generator worker, so napari knows of it (it asks before closing), and hands its signs of life to the
+generator worker, so napari knows of it (it asks before closing), and hands its steps to the
 window's own thread.  No widget is read or touched in the worker's thread: what the work needs is
-given to the generator before it starts.
+given to the generator before it starts.  Docks start work with `Jobs.run`; `ProgressStrip` shows it.
 """
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,13 +16,13 @@ from typing import Any, Final
 from napari.qt.threading import GeneratorWorker, create_worker
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QShortcut, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QShortcut, QVBoxLayout, QWidget
 
 from napari_flag.gui.controls.forms import plain_label
-from napari_flag.progress import Step, Steps, describe_step
+from napari_flag.progress import Step, Steps, TimeLeft, describe_step
 
 STEP_INTERVAL_S: Final = 0.1
-"""The window is told at most ten times a second; more would only cost time to paint."""
+"""The window gets a step at most ten times a second; more would only cost time to paint."""
 
 CANCEL_GRACE_MS: Final = 800
 """Work yields twice a second, so it has normally ended by then; the window is freed either way."""
@@ -43,7 +43,7 @@ def _drain(steps: Steps[Any], stop: threading.Event) -> Generator[Step, None, _D
 
     A step that carries a notice or a partial result always passes.
     """
-    told, stage = float("-inf"), None
+    shown_at, stage = float("-inf"), None
     try:
         while not stop.is_set():
             try:
@@ -53,8 +53,8 @@ def _drain(steps: Steps[Any], stop: threading.Event) -> Generator[Step, None, _D
             now = time.monotonic()
             whole = step.total is not None and step.done >= step.total
             must_pass = step.notice is not None or step.partial is not None
-            if must_pass or whole or step.stage != stage or now - told >= STEP_INTERVAL_S:
-                told, stage = now, step.stage
+            if must_pass or whole or step.stage != stage or now - shown_at >= STEP_INTERVAL_S:
+                shown_at, stage = now, step.stage
                 yield step
     except Exception as error:  # noqa: BLE001 - carried to the window's thread and shown there
         # napari would open a traceback popup, and takes any RuntimeError (torch's among them)
@@ -86,7 +86,7 @@ class _StepsWorker(GeneratorWorker):  # type: ignore[misc]
         try:
             return super().work()
         finally:
-            self._gen.close()  # superqt only lets go of it, and it would close at some later time
+            self._gen.close()  # superqt only drops its reference, and it would close at some later time
 
 
 def _named(name: str) -> Callable[..., Generator[Step, None, Any]]:
@@ -104,7 +104,7 @@ class Job(QObject):
 
     Exactly one of `finished`, `failed` and `cancelled` is emitted, then `ended`.  After `cancel`
     no further step arrives and the work is closed at its next yield.  A job keeps itself alive
-    while it runs; receivers that are deleted meanwhile are simply no longer told.
+    while it runs; a receiver that is deleted meanwhile gets no further signal.
 
     Parameters
     ----------
@@ -112,6 +112,15 @@ class Job(QObject):
         The work; it must not have been started.
     name
         What it is, as a person would say it: "Predict expression".
+    expected
+        Stage → seconds it is expected to take, in the order they run; empty when nothing is known.
+
+    Attributes
+    ----------
+    time_left
+        Seconds spent in each stage so far.
+    left_s, fraction
+        Seconds left and share done (0 to 1); None while nothing can be said.
     """
 
     stepped = Signal(object)  # Step
@@ -122,9 +131,13 @@ class Job(QObject):
 
     _running: set["Job"] = set()  # noqa: RUF012 - shared on purpose: keeps running jobs alive
 
-    def __init__(self, steps: Steps[Any], name: str) -> None:
+    def __init__(self, steps: Steps[Any], name: str, expected: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.name = name
+        self.time_left = TimeLeft(expected)
+        self.left_s: float | None = None
+        self.fraction: float | None = None
+        self._begun = time.monotonic()
         self._stop = threading.Event()
         self._outcome: _Done | _Failed | None = None
         self._over = False
@@ -140,7 +153,7 @@ class Job(QObject):
 
     @property
     def running(self) -> bool:
-        """Whether its end has not been told yet."""
+        """Whether none of the signals of its end was emitted yet."""
         return not self._over
 
     def start(self) -> "Job":
@@ -157,8 +170,15 @@ class Job(QObject):
         QTimer.singleShot(CANCEL_GRACE_MS, self._conclude)
 
     def _on_yielded(self, step: Step) -> None:
-        if not self._over and not self._stop.is_set():
-            self.stepped.emit(step)
+        if self._over or self._stop.is_set():
+            return
+        self.left_s = self.time_left.update(step)
+        if self.left_s is not None:
+            spent = time.monotonic() - self._begun
+            self.fraction = max(self.fraction or 0.0, spent / max(spent + self.left_s, 1e-6))
+        else:
+            self.fraction = step.done / step.total if step.total else None
+        self.stepped.emit(step)
 
     def _on_returned(self, outcome: _Done | _Failed | None) -> None:
         self._outcome = outcome
@@ -177,169 +197,197 @@ class Job(QObject):
             self.failed.emit(self._outcome.error)
         else:
             self.finished.emit(self._outcome.result)
+        self._outcome = None
         self.ended.emit()
 
 
-class _Errand(QObject):
-    """Hears one job on behalf of the dock, and nothing any more once the dock is gone."""
+class Jobs(QObject):
+    """Runs the long work of a dock or a menu command.
 
-    def __init__(
-        self,
-        parent: QObject,
-        on_done: Callable[[Any], None],
-        on_failed: Callable[[Exception], None],
-        on_cancelled: Callable[[], None] | None,
-        on_step: Callable[[Step], None] | None,
-    ) -> None:
-        super().__init__(parent)
-        self._on_done, self._on_failed = on_done, on_failed
-        self._on_cancelled, self._on_step = on_cancelled, on_step
-        self.dropped = False
-
-    def finished(self, result: Any) -> None:
-        if not self.dropped:
-            self._on_done(result)
-
-    def failed(self, error: Exception) -> None:
-        if not self.dropped:
-            self._on_failed(error)
-
-    def cancelled(self) -> None:
-        if not self.dropped and self._on_cancelled is not None:
-            self._on_cancelled()
-
-    def stepped(self, step: Step) -> None:
-        if not self.dropped and self._on_step is not None:
-            self._on_step(step)
-
-
-class Errands(QObject):
-    """Starts jobs for a dock.
-
-    A new job for a purpose cancels the one before, whose end is then no longer told.  When the
-    dock is deleted its jobs are cancelled and nothing of it is touched.
+    A new job for a purpose cancels the one before, whose callbacks are then not called any more.
 
     Parameters
     ----------
-    dock
-        The widget the jobs belong to.
+    owner
+        The widget the jobs belong to; when it is deleted they are cancelled, and no callback runs.
+    on_error
+        What to do with an error where `run` is not given its own way.
     """
 
     started = Signal(object)  # Job
+    idle = Signal()
+    """The last of the jobs has ended."""
 
-    def __init__(self, dock: QObject) -> None:
-        super().__init__(dock)
-        self._jobs: dict[str, tuple[Job, _Errand]] = {}
-        jobs = self._jobs
-        dock.destroyed.connect(lambda: _cancel(jobs))
+    def __init__(self, owner: QObject, on_error: Callable[[Exception], None]) -> None:
+        super().__init__(owner)
+        self._on_error = on_error
+        self._current: dict[str, tuple[object, Job]] = {}
+        self._active: list[Job] = []
+        current, active = self._current, self._active
+        owner.destroyed.connect(lambda: _cancel_all(current, active))
 
-    def start(
+    def run(
         self,
         purpose: str,
         steps: Steps[Any],
         name: str,
         *,
-        on_done: Callable[[Any], None],
-        on_failed: Callable[[Exception], None],
+        on_result: Callable[[Any], None],
+        on_error: Callable[[Exception], None] | None = None,
         on_cancelled: Callable[[], None] | None = None,
         on_step: Callable[[Step], None] | None = None,
+        expected: Mapping[str, float] | None = None,
     ) -> Job:
-        """Run `steps` for `purpose`; see `Job` for what is told and when."""
-        self.drop(purpose)
-        job = Job(steps, name)
-        errand = _Errand(self, on_done, on_failed, on_cancelled, on_step)
-        job.stepped.connect(errand.stepped)
-        job.finished.connect(errand.finished)
-        job.failed.connect(errand.failed)
-        job.cancelled.connect(errand.cancelled)
-        job.ended.connect(errand.deleteLater)
-        self._jobs[purpose] = (job, errand)
+        """Run `steps` in a thread and return the job.
+
+        Parameters
+        ----------
+        purpose
+            What the result is for; there is one job at a time for each purpose.
+        steps, name, expected
+            As for `Job`.
+        on_result, on_error, on_cancelled
+            One of them is called in the window's thread when the work has ended.
+        on_step
+            Called with steps; with every one that carries a partial result or a notice.
+        """
+        self.cancel(purpose)
+        job, token, current = Job(steps, name, expected), object(), self._current
+
+        def deliver(signal: Any, callback: Callable[..., None] | None) -> None:
+            def call(*what: Any) -> None:
+                if callback is not None and purpose in current and current[purpose][0] is token:
+                    callback(*what)
+
+            signal.connect(call)
+
+        deliver(job.stepped, on_step)
+        deliver(job.finished, on_result)
+        deliver(job.failed, on_error or self._on_error)
+        deliver(job.cancelled, on_cancelled)
+        job.ended.connect(self._on_ended)
+        current[purpose] = (token, job)
+        self._active.append(job)
         self.started.emit(job)
         return job.start()
 
+    @property
+    def active(self) -> tuple[Job, ...]:
+        """The jobs that have not ended, the one started last at the end."""
+        return tuple(self._active)
+
     def running(self, purpose: str) -> bool:
-        """Return whether there is a job for `purpose` whose end was not told yet."""
-        return purpose in self._jobs and self._jobs[purpose][0].running
+        """Return whether there is a job for `purpose` that has not ended."""
+        return purpose in self._current and self._current[purpose][1].running
 
-    def drop(self, purpose: str) -> None:
-        """Cancel the job for `purpose` without a word."""
-        if purpose in self._jobs:
-            job, errand = self._jobs.pop(purpose)
-            if job.running:
-                errand.dropped = True
-                job.cancel()
+    def cancel(self, purpose: str) -> None:
+        """Cancel the job for `purpose`, if there is one; none of its callbacks is called any more."""
+        if purpose in self._current:
+            self._current.pop(purpose)[1].cancel()
+
+    def cancel_all(self) -> None:
+        """Cancel all that runs, as a person who presses Cancel asks; `on_cancelled` is called."""
+        for job in self.active:
+            job.cancel()
+
+    def close(self) -> None:
+        """Cancel all that runs; no callback is called any more."""
+        _cancel_all(self._current, self._active)
+
+    def _on_ended(self) -> None:
+        job = self.sender()
+        self._active[:] = [other for other in self._active if other is not job]
+        for purpose in [purpose for purpose, (_, ended) in self._current.items() if ended is job]:
+            del self._current[purpose]
+        if not self._active:
+            self.idle.emit()
 
 
-def _cancel(jobs: dict[str, tuple[Job, _Errand]]) -> None:
-    for job, _ in jobs.values():
+def _cancel_all(current: dict[str, tuple[object, Job]], active: list[Job]) -> None:
+    current.clear()
+    for job in active:
         job.cancel()
 
 
-class JobStrip(QWidget):
-    """Shows the job of a dock that was started last; hidden while there is none.
+class ProgressStrip(QWidget):
+    """Shows the job started last: stage, count and time left, a bar, and Cancel, which stops all.
 
     Parameters
     ----------
-    errands
+    jobs
         Whose jobs.
     dock
         In it, Esc cancels too.
+    hide_when_idle
+        Whether the strip goes while nothing runs; else it shows the text of `show_idle`.
     """
 
-    def __init__(self, errands: Errands, dock: QWidget) -> None:
+    def __init__(self, jobs: Jobs, dock: QWidget, *, hide_when_idle: bool = True) -> None:
         super().__init__(dock)
-        self._jobs: list[Any] = []
+        self._jobs, self._hide_when_idle = jobs, hide_when_idle
         self.status = plain_label()
         self.status.setAccessibleName("Progress")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
-        self.bar.setMaximumWidth(90)
         self.cancel = QPushButton("Cancel")
         self.cancel.setToolTip("Stop what is running; what you had before is kept (Esc)")
         self.cancel.clicked.connect(self.stop)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.status, 1)
-        row.addWidget(self.bar)
+        row = QHBoxLayout()
+        row.addWidget(self.bar, 1)
         row.addWidget(self.cancel)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(2)
+        box.addLayout(row)
+        box.addWidget(self.status)
         escape = QShortcut(QKeySequence("Esc"), dock)
         escape.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         escape.activated.connect(self.stop)
-        errands.started.connect(self._on_started)
-        self.hide()
+        jobs.started.connect(self._on_started)
+        jobs.idle.connect(self._on_idle)
+        self.show_idle("")
 
     def stop(self) -> None:
         """Cancel all that runs."""
-        if self._jobs:
+        if self._jobs.active:
             self.cancel.setEnabled(False)
             self.status.setText("Cancelling…")
-        for job in list(self._jobs):
-            job.cancel()
+            self._jobs.cancel_all()
 
-    def _on_started(self, job: Any) -> None:
-        self._jobs.append(job)
+    def show_idle(self, text: str) -> None:
+        """Show `text` instead of progress."""
+        self.bar.setRange(0, 1000)
+        self.bar.setValue(0)
+        self.cancel.setEnabled(False)
+        self.status.setText(text)
+        self.setVisible(not self._hide_when_idle)
+
+    def _on_started(self, job: Job) -> None:
         job.stepped.connect(self._on_step)
         job.ended.connect(self._on_ended)
         self._show(job)
 
-    def _show(self, job: Any) -> None:
+    def _show(self, job: Job) -> None:
         self.bar.setRange(0, 0)
         self.status.setText(f"{job.name}…")
         self.cancel.setEnabled(True)
         self.show()
 
     def _on_step(self, step: Step) -> None:
-        if not self._jobs or self.sender() is not self._jobs[-1]:
+        job = self.sender()
+        if not self._jobs.active or job is not self._jobs.active[-1]:
             return
-        self.bar.setRange(0, step.total or 0)
-        self.bar.setValue(step.done)
-        self.status.setText(describe_step(step, None))
+        if job.fraction is None:
+            self.bar.setRange(0, 0)
+        else:
+            self.bar.setRange(0, 1000)
+            self.bar.setValue(round(1000 * min(max(job.fraction, 0.0), 1.0)))
+        self.status.setText(describe_step(step, job.left_s))
 
     def _on_ended(self) -> None:
-        job = self.sender()
-        self._jobs = [other for other in self._jobs if other is not job]
-        if self._jobs:
-            self._show(self._jobs[-1])
-        else:
-            self.hide()
+        if self._jobs.active:
+            self._show(self._jobs.active[-1])
+
+    def _on_idle(self) -> None:
+        self.show_idle("")

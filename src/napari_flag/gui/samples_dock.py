@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QSlider, QSpinBox, QToolButton
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QToolButton
 
 from napari_flag.analysis.draws import (
     METRICS,
@@ -24,10 +24,10 @@ from napari_flag.analysis.draws import (
 )
 from napari_flag.analysis.scores import MEANING
 from napari_flag.formatting import number
-from napari_flag.gui.controls.forms import plain_label
+from napari_flag.gui.controls.forms import ask_open, number_field, plain_label
 from napari_flag.gui.controls.small_maps import DrawSheet
 from napari_flag.gui.controls.tables import Column, NumberView
-from napari_flag.gui.dock import NOTHING_YET, Dock
+from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.shortcuts import DRAW
 from napari_flag.gui.side_by_side_dock import SEEN_IN_TRAINING
@@ -42,12 +42,12 @@ ONE: Final = "One draw so far. Draw more to see what stays the same and what the
 
 
 class SamplesDock(Dock):
-    """Pages through joint draws of the gene looked at, and makes more of them.
+    """Pages through joint draws of the selected gene, and makes more of them.
 
     Parameters
     ----------
     napari_viewer
-        The viewer; the draw looked at is painted in the gene layer "one sample".
+        The viewer; the selected draw is painted in the gene layer "one sample".
     """
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -56,9 +56,7 @@ class SamplesDock(Dock):
         self._weights: Path | None = None
         self._adata: Any = None
         self._number = 1
-        self._due = QTimer(self)
-        self._due.setSingleShot(True)
-        self._due.setInterval(0)
+        self._due = single_shot(self, 0, self._compare)
         self._playing = QTimer(self)
         self._playing.setInterval(PLAY_MS)
         self._build()
@@ -86,11 +84,15 @@ class SamplesDock(Dock):
         self.between, self.gene, self.against = plain_label(), plain_label(), plain_label()
         self.table = NumberView("Draw", width=70)
         self.table.setMaximumHeight(170)
-        self.wanted = QSpinBox()
-        self.wanted.setRange(2, MOST)
-        self.wanted.setValue(ENOUGH)
-        self.wanted.setSuffix(" draws")
-        self.wanted.setToolTip("How many draws to have; those at hand are kept")
+        self.wanted = number_field(
+            ENOUGH,
+            2,
+            MOST,
+            1,
+            unit=" draws",
+            tooltip="How many draws to have; those at hand are kept",
+            arrows=True,
+        )
         self.more = QPushButton("Draw")
         self.file = QPushButton("Weights…")
         self.file.setToolTip("Choose the weights file this prediction was made with")
@@ -103,7 +105,7 @@ class SamplesDock(Dock):
         foot = QHBoxLayout()
         foot.addWidget(self.file)
         foot.addStretch(1)
-        foot.addWidget(self.wanted)
+        foot.addWidget(self.wanted.native)
         foot.addWidget(self.more)
         box = self.column()
         box.addWidget(self.messages)
@@ -117,7 +119,6 @@ class SamplesDock(Dock):
         box.addLayout(foot)
 
     def _connect(self) -> None:
-        self._due.timeout.connect(self._compare)
         self._playing.timeout.connect(lambda: self.show_draw(self._number % max(self._count, 1) + 1))
         self.before.clicked.connect(lambda: self.step(-1))
         self.after.clicked.connect(lambda: self.step(1))
@@ -128,13 +129,13 @@ class SamplesDock(Dock):
         self.table.chosen.connect(lambda name: self.show_draw(int(name)))
         self.more.clicked.connect(self.draw)
         self.file.clicked.connect(self._ask_weights)
-        self.session.predictionChanged.connect(self._on_prediction)
-        self.session.genesShownChanged.connect(self._on_gene)
-        self.session.lookChanged.connect(self._on_look)
+        self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.genesShownChanged, self._on_gene)
+        self.listen(self.session.appearanceChanged, self._on_appearance)
         viewer = self.session.viewer
         for key, by in DRAW.items():
             viewer.bind_key(key, lambda _, by=by: self.step(by), overwrite=True)
-        self.destroyed.connect(lambda: [viewer.bind_key(key, None) for key in DRAW])
+        self.when_closed(lambda: [viewer.bind_key(key, None) for key in DRAW])
 
     @property
     def _count(self) -> int:
@@ -144,15 +145,15 @@ class SamplesDock(Dock):
     def _on_prediction(self) -> None:
         """Take up the draws of a prediction; making more of another one ends."""
         adata = self.session.adata
-        if adata is not self._adata:  # else counts were laid beside it, and drawing goes on
+        if adata is not self._adata:  # else counts were attached to it, and drawing goes on
             self._adata, self._number = adata, 1
-            self._errands.drop("draw")
+            self.jobs.cancel("draw")
         elif self._count:
             self.session.gene_map.set_sample(layer_of(self._number))
         self.messages.clear()
         self.setEnabled(adata is not None)
         if adata is None:
-            self.messages.add("notice", NOTHING_YET)
+            self.notify(NOTHING_YET)
         self._on_draws()
 
     def _on_draws(self) -> None:
@@ -168,15 +169,15 @@ class SamplesDock(Dock):
         self.more.setEnabled(reason is None)
         self.more.setToolTip(reason or "Draw as many joint samples; it can be cancelled, draws done are kept")
         if adata is not None and reason is not None:
-            self.messages.add("notice", reason)
-        self._on_look()
+            self.notify(reason)
+        self._on_appearance()
         self._due.start()
 
     def _on_gene(self) -> None:
-        self._on_look()
+        self._on_appearance()
         self._say_gene()
 
-    def _on_look(self) -> None:
+    def _on_appearance(self) -> None:
         gene_map, there = self.session.gene_map, self._count
         shown = gene_map.quantity is Quantity.SAMPLE and there > 0
         self.sheet.show_gene(gene_map, self.session.gene, self._number if shown else 0)
@@ -214,19 +215,20 @@ class SamplesDock(Dock):
         reason = why_not(adata, slide)
         self.messages.clear()
         if adata is None or slide is None or reason is not None:
-            self.messages.add("notice", reason or NOTHING_YET)
+            self.notify(reason or NOTHING_YET)
             return
-        if self.wanted.value() <= self._count:
-            self.messages.add("notice", f"There are {self._count} draws already; ask for more.")
+        wanted = int(self.wanted.value)
+        if wanted <= self._count:
+            self.notify(f"There are {self._count} draws already; ask for more.")
             return
         device = read_preferences().device
-        self._errands.start(
+        self.jobs.run(
             "draw",
-            draw_more(DrawRequest(adata, slide, self.wanted.value(), device, self._weights)),
+            draw_more(DrawRequest(adata, slide, wanted, device, self._weights)),
             "Draw",
-            on_done=lambda _: self._due.start(),
-            on_failed=self._on_failed,
-            on_cancelled=lambda: self.messages.add("notice", f"Cancelled; {self._count} draws are kept."),
+            on_result=lambda _: self._due.start(),
+            on_error=self._on_failed,
+            on_cancelled=lambda: self.notify(f"Cancelled; {self._count} draws are kept."),
             on_step=self._on_step,
         )
 
@@ -241,9 +243,9 @@ class SamplesDock(Dock):
         self.file.show()
 
     def _ask_weights(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Weights", "", "Weights (*.safetensors)")
-        if path:
-            self.use_weights(Path(path))
+        path = ask_open(self, "Weights", "Weights (*.safetensors)")
+        if path is not None:
+            self.use_weights(path)
 
     def use_weights(self, path: Path) -> None:
         """Draw with the weights in `path`; draw 1 must come out as it stands in the prediction."""
@@ -254,16 +256,15 @@ class SamplesDock(Dock):
     def _compare(self) -> None:
         adata = self.session.adata
         if adata is None or not self._count:
-            self._errands.drop("compare")
+            self.jobs.cancel("compare")
             self._show(None)
             return
-        self._errands.start(
+        self.jobs.run(
             "compare",
             compare_draws(adata),
             "Compare draws",
-            on_done=self._show,
-            on_failed=self.messages.show_error,
-            on_cancelled=lambda: self.messages.add("notice", "Comparing the draws was cancelled."),
+            on_result=self._show,
+            on_cancelled=lambda: self.notify("Comparing the draws was cancelled."),
         )
 
     def _show(self, numbers: DrawNumbers | None) -> None:
@@ -282,7 +283,7 @@ class SamplesDock(Dock):
             self.against.setText(f"All genes, each draw against {word}:")
             if numbers.against == TRUTH and self.session.adata is not None and trained_on(self.session.adata):
                 self.messages.add("warning", SEEN_IN_TRAINING)
-        self._on_look()
+        self._on_appearance()
         self._say_gene()
 
     def _say_gene(self) -> None:
@@ -291,10 +292,10 @@ class SamplesDock(Dock):
             self.gene.setText("")
             return
         moran = numbers.moran[:, adata.var_names.get_loc(gene)]
-        told = [] if np.isnan(moran).all() else [f"Moran's I {_range(moran)}"]
+        parts = [] if np.isnan(moran).all() else [f"Moran's I {_range(moran)}"]
         if len(moran) > 1 and not np.isnan(alike := gene_between(adata, gene)):
-            told.insert(0, f"correlation between two draws {number(alike)}")
-        self.gene.setText(f"{gene}: {', '.join(told)}" if told else "")
+            parts.insert(0, f"correlation between two draws {number(alike)}")
+        self.gene.setText(f"{gene}: {', '.join(parts)}" if parts else "")
 
 
 def _row(number: int) -> str:
@@ -315,9 +316,9 @@ def _between(numbers: DrawNumbers) -> str:
     """Say what stays and what moves, over all genes."""
     if not numbers.between:
         return ONE
-    told = {name: number(value) for name, value in numbers.between.items()}
+    written = {name: number(value) for name, value in numbers.between.items()}
     return (
-        f"All genes, one draw against another: single spots PCC {told['PCC']}; "
-        f"genes that go together GSC {told['GSC']}; genes that cluster SSC {told['SSC']}. "
+        f"All genes, one draw against another: single spots PCC {written['PCC']}; "
+        f"genes that go together GSC {written['GSC']}; genes that cluster SSC {written['SSC']}. "
         "The nearer to 1, the more stays."
     )

@@ -1,6 +1,6 @@
-"""What the docks of one viewer share: prediction, truth, slide, gene, gene set and region looked at.
+"""What the docks of one viewer share: prediction, truth, slide, selected gene and gene set.
 
-A dock never talks to another dock.  It changes the session, and the session tells everyone;
+A dock never talks to another dock.  It changes the session, whose signals all docks listen to;
 because the session belongs to the viewer, the result is kept when a dock closes.
 """
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from napari.components import ViewerModel
 
-    from napari_flag.analysis.regions import Region
     from napari_flag.slides.slide import Slide
 
 
@@ -49,12 +48,10 @@ class Session(QObject):
     gene_beside
         Another gene for the second canvas (a pair that was clicked), or None: then it shows the same.
     gene_set, gene_set_name
-        Genes looked at together, and what they are called; empty before one is chosen.  They need not
+        Genes shown together, and what they are called; empty before one is chosen.  They need not
         all be in the prediction.
-    region
-        The region looked at, or None; its mask is over the spots of `adata`.
     measured
-        Raw counts laid beside the prediction by `set_measured`, or None.  What docks compare with is
+        Raw counts attached to the prediction by `set_measured`, or None.  What docks compare with is
         ``layers["measured"]``, which a prediction may also bring along itself.
     gene_order
         Genes in the order the arrow keys walk through them; the Genes dock sets it.
@@ -68,10 +65,6 @@ class Session(QObject):
 
     predictionChanged = Signal(object)
     """The new prediction (AnnData), or None when it was cleared."""
-    previewArrived = Signal(object)
-    """A partial prediction: an AnnData of the spots done so far, same ``var_names`` throughout."""
-    geneSelected = Signal(str)
-    """The gene now looked at."""
     genesShownChanged = Signal(list)
     """All genes now painted, the selected one first."""
     mapKindChanged = Signal(object)
@@ -80,11 +73,7 @@ class Session(QObject):
     """`gene_beside` changed."""
     geneSetChanged = Signal(tuple)
     """The genes of the new gene set; its name is `gene_set_name`."""
-    regionChanged = Signal(object)
-    """The new region, or None."""
-    measuredChanged = Signal(object)
-    """Other raw counts lie beside the prediction, or None do.  `predictionChanged` was told before."""
-    lookChanged = Signal()
+    appearanceChanged = Signal()
     """Quantity, colours or limits of the gene map changed."""
     hovered = Signal(str)
     """Spot id and values under the mouse, or an empty text beside the spots."""
@@ -99,17 +88,16 @@ class Session(QObject):
         self.gene_order: list[str] = []
         self.gene_set: tuple[str, ...] = ()
         self.gene_set_name = ""
-        self.region: Region | None = None
         self.measured: AnnData | None = None
-        self.gene_map = GeneMap(viewer, self._on_look)
+        self.gene_map = GeneMap(viewer, self._on_appearance)
         self.gene_map.colormap = preferred_colormap()
         self.local_map = LocalMap(viewer, self.gene_map)
         self.unlike_map = UnlikeMap(viewer)
         self._keys_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
-        viewer.layers.events.inserted.connect(lambda event: self._take_up(event.value))
+        viewer.layers.events.inserted.connect(lambda event: self._adopt(event.value))
         for layer in list(viewer.layers):
-            self._take_up(layer)
+            self._adopt(layer)
 
     @classmethod
     def of(cls, viewer: Any) -> "Session":
@@ -128,11 +116,11 @@ class Session(QObject):
 
     @property
     def gene(self) -> str | None:
-        """The gene now looked at."""
+        """The selected gene."""
         return self.genes_shown[0] if self.genes_shown else None
 
     def set_prediction(self, adata: "AnnData | None", slide: "Slide | None" = None) -> None:
-        """Make `adata` the prediction everyone looks at; keep the gene if the new one has it.
+        """Make `adata` the prediction that all docks show; keep the gene if the new one has it.
 
         Parameters
         ----------
@@ -141,21 +129,16 @@ class Session(QObject):
         slide
             Its slide; None keeps the slide already known.
         """
-        same_spots = _same_spots(self.adata, adata)
-        other = adata is not self.adata
+        if adata is not self.adata:
+            self.measured = None  # it was attached to the prediction before
         self.adata = adata
         if slide is not None:
             self.slide = slide
-        if other and self.measured is not None:  # they were laid beside the one before
-            self.measured = None
-            self.measuredChanged.emit(None)
-        if not same_spots:
-            self.set_region(None)
         self._paint_from(adata)
         self.predictionChanged.emit(adata)
 
     def set_measured(self, measured: "AnnData | None") -> None:
-        """Lay raw counts beside the prediction, or take what was measured away.
+        """Attach raw counts to the prediction, or remove what was measured.
 
         Raises
         ------
@@ -170,7 +153,6 @@ class Session(QObject):
             attach_measured(self.adata, measured)
         self.measured = measured
         self.set_prediction(self.adata)
-        self.measuredChanged.emit(measured)
 
     def _paint_from(self, adata: "AnnData | None") -> None:
         names = [] if adata is None else [str(name) for name in adata.var_names]
@@ -186,7 +168,7 @@ class Session(QObject):
         self._bind_keys()
         self.show_genes(kept)
 
-    def _take_up(self, layer: Any) -> None:
+    def _adopt(self, layer: Any) -> None:
         """Make a prediction that was opened from a file the current one."""
         adata = layer.metadata.get(keys.LAYER_ADATA)
         if layer.metadata.get(keys.LAYER_KIND) != "gene" or adata is None or adata is self.adata:
@@ -199,11 +181,10 @@ class Session(QObject):
     def preview(self, partial: Any) -> None:
         """Show the spots predicted so far; the prediction itself is untouched."""
         self._paint_from(partial)
-        self.previewArrived.emit(partial)
 
-    def _on_look(self) -> None:
+    def _on_appearance(self) -> None:
         self.local_map.refresh()
-        self.lookChanged.emit()
+        self.appearanceChanged.emit()
 
     def set_map_kind(self, kind: MapKind) -> None:
         """Paint the gene itself, its local Moran's I, or the classes of it."""
@@ -212,50 +193,34 @@ class Session(QObject):
             self.mapKindChanged.emit(kind)
 
     def select_gene(self, name: str) -> None:
-        """Look at gene `name`; a second gene overlaid stays unless it is the same."""
+        """Select gene `name`; a second gene overlaid stays unless it is the same."""
         self.show_genes([name, *(gene for gene in self.genes_shown[1:] if gene != name)])
 
     def show_genes(self, names: list[str]) -> None:
-        """Paint `names` (one gene, or two overlaid); the first is the gene looked at."""
+        """Paint `names` (one gene, or two overlaid); the first is the selected gene."""
         self._show(list(names[:2]), beside=None)
 
     def show_pair(self, gene: str, beside: str) -> None:
-        """Look at `gene`, with `beside` in the second canvas."""
+        """Select `gene`, with `beside` in the second canvas."""
         self._show([gene], beside=beside if beside != gene else None)
 
     def _show(self, names: list[str], beside: str | None) -> None:
-        before, self.genes_shown = self.gene, names
+        self.genes_shown = names
         pair_before, self.gene_beside = self.gene_beside, beside
         self.gene_map.show(self.genes_shown)
-        if self.gene is not None and self.gene != before:
-            self.geneSelected.emit(self.gene)
         self.genesShownChanged.emit(list(self.genes_shown))
         if beside != pair_before:
             self.pairChanged.emit()
 
     def set_gene_set(self, name: str, genes: Iterable[str]) -> None:
-        """Look at `genes` together, under `name`."""
+        """Choose `genes` to show together, under `name`."""
         chosen = tuple(dict.fromkeys(genes))
         if (name, chosen) != (self.gene_set_name, self.gene_set):
             self.gene_set_name, self.gene_set = name, chosen
             self.geneSetChanged.emit(chosen)
 
-    def set_region(self, region: "Region | None") -> None:
-        """Look at `region`; None looks at the whole section.
-
-        Raises
-        ------
-        ValueError
-            When its mask is not over the spots of the prediction.
-        """
-        if region is not None and (self.adata is None or len(region.mask) != self.adata.n_obs):
-            raise ValueError(f"the mask of {region.name} is not over the spots of the prediction")
-        if region is not self.region:
-            self.region = region
-            self.regionChanged.emit(region)
-
     def step(self, by: int) -> None:
-        """Look at the gene `by` places further in `gene_order`; stays at the ends."""
+        """Select the gene `by` places further in `gene_order`; stays at the ends."""
         if not self.gene_order:
             return
         order = self.gene_order
@@ -269,7 +234,7 @@ class Session(QObject):
             self.gene_map.set_quantity(quantity)
 
     def _bind_keys(self) -> None:
-        """Bind what `viewer.shortcuts` lists (Up and Down are napari's for 3-D axes)."""
+        """Bind what `shortcuts` lists (Up and Down are napari's for 3-D axes)."""
         viewer = self.viewer
         if viewer is None or self._keys_bound:
             return
@@ -278,13 +243,6 @@ class Session(QObject):
         for key, quantity in SHOW_QUANTITY.items():
             viewer.bind_key(key, lambda _, shown=quantity: self.show_quantity(shown), overwrite=True)
         self._keys_bound = True
-
-
-def _same_spots(before: "AnnData | None", after: "AnnData | None") -> bool:
-    """Return whether masks over the spots of `before` fit `after`."""
-    if before is None or after is None:
-        return False
-    return before is after or before.obs_names.equals(after.obs_names)
 
 
 def preferred_colormap() -> str:

@@ -40,8 +40,8 @@ class Shortcut:
 
 PICTURE: Final = "picture"
 SHORTCUTS: Final = (
-    Shortcut("↑  ↓", "picture, search of Genes", "Look at the gene before or after in the list"),
-    Shortcut("Enter", "search of Genes, Spatial", "Look at the first gene found"),
+    Shortcut("↑  ↓", "picture, search of Genes", "Select the gene before or after in the list"),
+    Shortcut("Enter", "search of Genes, Spatial", "Select the first gene found"),
     *(
         Shortcut(key.replace("-", "+"), PICTURE, f"Show the gene as: {quantity.value}")
         for key, quantity in SHOW_QUANTITY.items()

@@ -3,22 +3,19 @@
 from typing import Any, Final
 
 import numpy as np
-from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtGui import QCloseEvent, QShowEvent
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_flag.analysis.scores import MEANING, SectionScores, scoring_section
 from napari_flag.formatting import number
-from napari_flag.gui.controls.forms import MessageList, plain_label
+from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
-from napari_flag.gui.jobs import Errands
-from napari_flag.gui.session import Session
+from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.layers.gene_map import Hover
 from napari_flag.layers.gene_values import GeneValues, Quantity
 from napari_flag.layers.local_map import LocalMap
 from napari_flag.layers.slide_layers import camera_of
 
-NOTHING_YET: Final = "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad)."
 SETTLED_MS: Final = 250
 """By then the canvases have the size that the opened dock leaves them."""
 SEEN_IN_TRAINING: Final = (
@@ -26,7 +23,7 @@ SEEN_IN_TRAINING: Final = (
 )
 
 
-class SideBySideDock(QWidget):
+class SideBySideDock(Dock):
     """Shows another quantity of the same gene at the same place, with the scores on top.
 
     Parameters
@@ -36,24 +33,21 @@ class SideBySideDock(QWidget):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        self._docked = self._closed = False  # Qt sends events from within its own constructor
-        super().__init__()
-        self.session = Session.of(napari_viewer)
+        super().__init__(napari_viewer)
         self.scores: SectionScores | None = None
-        self._errands = Errands(self)
         self.canvas = LinkedCanvas(self.session.viewer)
+        self.when_closed(self.canvas.close_canvas)
         self.local_map = LocalMap(self.canvas.model, self.canvas.gene_map, self.session.local_map)
+        self.when_closed(self.local_map.leave)
         self._hover = Hover(self.canvas.model, self.canvas.gene_map, self._on_hovered)
         self._build()
-        self.session.predictionChanged.connect(self._on_prediction)
-        self.session.genesShownChanged.connect(self._on_genes)
-        self.session.lookChanged.connect(self._on_look)
-        self.quantity.activated.connect(self._on_quantity)
+        self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.genesShownChanged, self._on_genes)
+        self.listen(self.session.appearanceChanged, self._on_appearance)
+        self.quantity.changed.connect(self._on_quantity)
         self._on_prediction(self.session.adata)
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(SETTLED_MS)
-        self._settle.timeout.connect(self._fit_untouched_view)
+        self._settle = single_shot(self, SETTLED_MS, self._fit_untouched_view)
+        self.when_closed(self._settle.stop)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Fit the view to the canvases once they have their size."""
@@ -63,7 +57,7 @@ class SideBySideDock(QWidget):
     def _fit_untouched_view(self) -> None:
         """Fit the whole slide into both canvases, unless the person has gone to a place of their own."""
         viewer = self.session.viewer
-        if self._closed or not len(viewer.layers):
+        if not len(viewer.layers):
             return
         low, high = viewer.layers.extent.world[:, -2:]
         centre = np.asarray(camera_of(viewer).center)[-2:]
@@ -73,14 +67,15 @@ class SideBySideDock(QWidget):
     def _build(self) -> None:
         self.title = QLabel()
         self.title.setStyleSheet("font-weight: bold;")
-        self.quantity = QComboBox()
-        for quantity in Quantity:
-            self.quantity.addItem(quantity.value.capitalize(), quantity)
-        self.quantity.setToolTip("What this canvas shows of the gene; the main canvas is unchanged")
+        self.quantity = Choice(
+            ((quantity.value.capitalize(), quantity) for quantity in Quantity),
+            tooltip="What this canvas shows of the gene; the main canvas is unchanged",
+            narrow=False,
+        )
         head = QHBoxLayout()
         head.addWidget(self.title, stretch=1)
         head.addWidget(QLabel("Here:"))
-        head.addWidget(self.quantity)
+        head.addWidget(self.quantity.native)
         self.overall = QWidget()
         lines = QVBoxLayout(self.overall)
         lines.setContentsMargins(0, 0, 0, 0)
@@ -97,41 +92,38 @@ class SideBySideDock(QWidget):
         line.addStretch(1)
         lines.addLayout(line)
         self.gene_score = plain_label()
-        self.messages = MessageList()
         self.reading = plain_label(" ")
         self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 6, 6, 6)
-        layout.setSpacing(4)
+        layout = self.column()
         layout.addLayout(head)
         layout.addWidget(self.gene_score)
         layout.addWidget(self.overall)
         layout.addWidget(self.messages)
         layout.addWidget(self.canvas, stretch=1)
         layout.addWidget(self.reading)
+        layout.addWidget(self.strip)
 
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self, adata: Any) -> None:
         self.messages.clear()
         self.scores = None
-        self._errands.drop("scores")
+        self.jobs.cancel("scores")
         gene_map = self.canvas.gene_map
         gene_map.set_prediction(adata)
-        self.quantity.setEnabled(adata is not None)
+        self.quantity.enabled = adata is not None
         if adata is None:
-            self.messages.add("notice", NOTHING_YET)
+            self.notify(NOTHING_YET)
         elif gene_map.values is not None:
             self._offer(gene_map.values)
         self._show_overall()
-        self._on_look()
+        self._on_appearance()
         self._on_genes(self.session.genes_shown)
         if adata is not None:
-            self._errands.start(
+            self.jobs.run(
                 "scores",
                 scoring_section(adata),
                 "Score the section",
-                on_done=self._on_scores,
-                on_failed=self.messages.show_error,
+                on_result=self._on_scores,
             )
 
     def _on_scores(self, scores: SectionScores | None) -> None:
@@ -143,19 +135,15 @@ class SideBySideDock(QWidget):
 
     def _offer(self, values: GeneValues) -> None:
         """Offer what the prediction has; measured first, and if there is none, say why."""
-        items: Any = self.quantity.model()
-        for row, quantity in enumerate(Quantity):
-            reason = values.why_not(quantity)
-            items.item(row).setEnabled(reason is None)
-            self.quantity.setItemData(row, reason or quantity.meaning, Qt.ItemDataRole.ToolTipRole)
+        self.quantity.explain({q: q.meaning for q in Quantity}, {q: values.why_not(q) for q in Quantity})
         missing = values.why_not(Quantity.MEASURED)
         if missing is None:
             wanted = Quantity.MEASURED
         else:
-            self.messages.add("notice", missing)
+            self.notify(missing)
             other = (Quantity.SAMPLE, Quantity.SPREAD, Quantity.PREDICTED)
             wanted = next(q for q in other if values.why_not(q) is None)
-        self.quantity.setCurrentIndex(list(Quantity).index(wanted))
+        self.quantity.select(wanted)
         self.canvas.gene_map.set_quantity(wanted)
 
     def _on_genes(self, genes: list[str]) -> None:
@@ -172,12 +160,12 @@ class SideBySideDock(QWidget):
     def _follow_pair(self, other: str | None) -> None:
         """Show two genes of a pair in one quantity, and go back to the chosen one after."""
         gene_map = self.canvas.gene_map
-        wanted = self.quantity.currentData() if other is None else self.session.gene_map.quantity
+        wanted = self.quantity.value if other is None else self.session.gene_map.quantity
         if gene_map.values and wanted is not gene_map.quantity and gene_map.values.why_not(wanted) is None:
             gene_map.set_quantity(wanted)
-        self.quantity.setEnabled(other is None and self.session.adata is not None)
+        self.quantity.enabled = other is None and self.session.adata is not None
 
-    def _on_look(self) -> None:
+    def _on_appearance(self) -> None:
         """Take over colours and limits of the main canvas."""
         here, there = self.canvas.gene_map, self.session.gene_map
         if here.colormap != there.colormap:
@@ -205,7 +193,7 @@ class SideBySideDock(QWidget):
 
     # --- from the person -------------------------------------------------------------------------
     def _on_quantity(self) -> None:
-        quantity = self.quantity.currentData()
+        quantity = self.quantity.value
         values = self.canvas.gene_map.values
         if values is not None and values.why_not(quantity) is None:
             self.canvas.gene_map.set_quantity(quantity)
@@ -237,23 +225,3 @@ class SideBySideDock(QWidget):
             f"{MEANING['PCC'].split(',')[0]}.\nMoran's I: 1 when like spots lie together, "
             "0 when they are scattered at random."
         )
-
-    def event(self, event: QEvent | None) -> bool:
-        """Let go of the main viewer when the dock is closed: napari then takes the parent away."""
-        if event is not None and event.type() == QEvent.Type.ParentChange:
-            if self._docked and self.parent() is None:
-                self.close()
-            self._docked = self.parent() is not None
-        return super().event(event)
-
-    def closeEvent(self, event: QCloseEvent | None) -> None:
-        """Let go of the session, and of the main viewer's camera."""
-        if not self._closed:
-            self._closed = True
-            self._errands.drop("scores")
-            self.session.predictionChanged.disconnect(self._on_prediction)
-            self.session.genesShownChanged.disconnect(self._on_genes)
-            self.session.lookChanged.disconnect(self._on_look)
-            self.local_map.leave()
-            self.canvas.close_canvas()
-        super().closeEvent(event)

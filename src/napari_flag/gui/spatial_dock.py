@@ -1,14 +1,13 @@
-"""What to paint of a gene: itself, its local Moran's I, or its clusters, with the legend of these."""
+"""The Spatial dock: where each gene clusters, how strongly, and how that agrees with the measurement."""
 
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtCore import Signal
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QComboBox,
-    QFileDialog,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -21,13 +20,13 @@ from qtpy.QtWidgets import (
 
 from napari_flag.analysis.spatial import SpatialScores, score_spatially
 from napari_flag.errors import UserError
+from napari_flag.files import write_table
 from napari_flag.formatting import number, probability
 from napari_flag.gene_names import GeneNames, look_up
-from napari_flag.gui.controls.charts import ScatterPlot
-from napari_flag.gui.controls.forms import narrow, plain_label
-from napari_flag.gui.controls.plots import ask_figure_path
+from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_save, plain_label
+from napari_flag.gui.controls.plots import ScatterPlot, ask_figure_path
 from napari_flag.gui.controls.tables import Column, NumberView
-from napari_flag.gui.dock import Dock
+from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, LocalMap, MapKind, find_classes
 from napari_flag.statistics.local_moran import CLASSES
 
@@ -64,12 +63,11 @@ class MapChoice(QWidget):
             self._group.addButton(button)
             row.addWidget(button)
             self.buttons[kind] = button
-        self.significance = narrow(QComboBox())
-        self.significance.setAccessibleName("Which clusters are significant")
-        for place, (name, corrected, meaning) in enumerate(MASKS):
-            self.significance.addItem(name, corrected)
-            self.significance.setItemData(place, meaning, Qt.ItemDataRole.ToolTipRole)
-        self.significance.activated.connect(self._on_significance)
+        self.significance = Choice(
+            ((name, corrected) for name, corrected, _ in MASKS), name="Which clusters are significant"
+        )
+        self.significance.explain({corrected: meaning for _, corrected, meaning in MASKS})
+        self.significance.changed.connect(self.maskChosen.emit)
         self.legend = QWidget()
         grid = QGridLayout(self.legend)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -90,20 +88,17 @@ class MapChoice(QWidget):
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(3)
         box.addLayout(row)
-        box.addWidget(self.significance)
+        box.addWidget(self.significance.native)
         box.addWidget(self.legend)
         self.buttons[MapKind.EXPRESSION].setChecked(True)
-
-    def _on_significance(self) -> None:
-        self.maskChosen.emit(self.significance.currentData())
 
     def show_map(self, local: LocalMap) -> None:
         """Show what `local` paints: which button is down, and how many spots of each class there are."""
         self.buttons[local.kind].setChecked(True)
         clustered = local.kind is MapKind.CLASSES
-        self.significance.setVisible(clustered)
+        self.significance.visible = clustered
         self.legend.setVisible(clustered)
-        self.significance.setCurrentIndex(int(local.corrected))
+        self.significance.select(local.corrected)
         classes = None if local.key is None else local.classes(local.key)
         for group, label in zip(self._order, self.counts, strict=True):
             count = "…" if classes is None else f"{int((classes == group).sum()):,}"
@@ -111,11 +106,8 @@ class MapChoice(QWidget):
             label.setToolTip(f"{CLASS_MEANINGS[group].capitalize()}: {count} spots")
 
 
-NOTHING_YET: Final = (
-    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
-)
 NO_TRUTH: Final = (
-    "No measured expression lies beside this prediction, so there is no truth to hold Moran's I against; "
+    "This prediction has no measured expression to compare Moran's I with; "
     "choose counts in the Compare dock to see both. Until then:"
 )
 PERMUTATIONS: Final = (0, 99, 999)
@@ -143,9 +135,7 @@ class SpatialDock(Dock):
         super().__init__(napari_viewer)
         self.scores: SpatialScores | None = None
         self._names = GeneNames(())
-        self._walk = QTimer(self)
-        self._walk.setSingleShot(True)
-        self._walk.setInterval(WALK_MS)
+        self._walk = single_shot(self, WALK_MS, self._find_classes)
         self._build()
         self._lay_out()
         self._connect()
@@ -162,12 +152,10 @@ class SpatialDock(Dock):
         self.heading = plain_label()
         self.scatter = ScatterPlot()
         self.scatter.setMinimumHeight(170)
-        self.permutations = narrow(QComboBox())
-        for times in PERMUTATIONS:
-            self.permutations.addItem(f"{times} shuffles" if times else "normal", times)
-        self.permutations.setAccessibleName("How q is computed")
-        self.permutations.setToolTip(
-            "From the normal approximation, or by shuffling the spots, which takes longer"
+        self.permutations = Choice(
+            ((f"{times} shuffles" if times else "normal", times) for times in PERMUTATIONS),
+            name="How q is computed",
+            tooltip="From the normal approximation, or by shuffling the spots, which takes longer",
         )
         self.save_figure = QPushButton("Figure…")
         self.save_figure.setToolTip("Save the scatter, or the map that is shown (PNG or SVG)")
@@ -181,7 +169,7 @@ class SpatialDock(Dock):
     def _lay_out(self) -> None:
         foot = QHBoxLayout()
         foot.addWidget(QLabel("q from"))
-        foot.addWidget(self.permutations, 1)
+        foot.addWidget(self.permutations.native, 1)
         foot.addWidget(self.save_figure)
         foot.addWidget(self.save_table)
         box = self.column()
@@ -196,7 +184,6 @@ class SpatialDock(Dock):
         box.addLayout(foot)
 
     def _connect(self) -> None:
-        self._walk.timeout.connect(self._find_classes)
         self.choice.kindChosen.connect(self.session.set_map_kind)
         self.choice.maskChosen.connect(self._on_mask)
         self.search.textChanged.connect(self._on_search)
@@ -204,13 +191,13 @@ class SpatialDock(Dock):
         self.table.chosen.connect(self.session.select_gene)
         self.table.table.layoutChanged.connect(self._on_order)
         self.scatter.nameClicked.connect(self.session.select_gene)
-        self.permutations.activated.connect(self._score)
+        self.permutations.native.activated.connect(lambda _: self._score())  # also the same entry again
         self.save_table.clicked.connect(self._ask_table)
-        self.session.predictionChanged.connect(self._on_prediction)
-        self.session.genesShownChanged.connect(self._on_gene)
-        self.session.lookChanged.connect(self._on_look)
-        self.session.mapKindChanged.connect(self._on_look)
-        self.session.geneSetChanged.connect(self.scatter.choose)
+        self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.genesShownChanged, self._on_gene)
+        self.listen(self.session.appearanceChanged, self._on_appearance)
+        self.listen(self.session.mapKindChanged, self._on_appearance)
+        self.listen(self.session.geneSetChanged, self.scatter.choose)
 
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self) -> None:
@@ -219,30 +206,30 @@ class SpatialDock(Dock):
             self.choice,
             self.search,
             self.table,
-            self.permutations,
+            self.permutations.native,
             self.save_figure,
             self.save_table,
         ):
             widget.setEnabled(adata is not None)
         self.messages.clear()
-        self._errands.drop("classes")  # of the prediction before
+        self.jobs.cancel("classes")  # of the prediction before
         if adata is None:
-            self._errands.drop("scores")
+            self.jobs.cancel("scores")
             self.scores, self._names = None, GeneNames(())
-            self.table.table.set_rows((), {"predicted": (), "q": ()}, (PREDICTED, Q))  # type: ignore[dict-item]
+            self.table.table.set_rows((), {"predicted": (), "q": ()}, (PREDICTED, Q))
             self.heading.setText("")
             self.scatter.show_message(NOTHING_YET)
         else:
             self._names = GeneNames([str(name) for name in adata.var_names])
             self._score()
         self._on_search(self.search.text())
-        self._on_look()
+        self._on_appearance()
 
     def _on_gene(self) -> None:
         self.table.mark(self.session.gene)
         self.scatter.mark(self.session.gene)
 
-    def _on_look(self) -> None:
+    def _on_appearance(self) -> None:
         """Say what is painted; compute the clusters of a gene that stays."""
         local = self.session.local_map
         self.choice.show_map(local)
@@ -254,12 +241,11 @@ class SpatialDock(Dock):
         if self.session.adata is None:
             return
         self.messages.clear()
-        self._errands.start(
+        self.jobs.run(
             "scores",
-            score_spatially(self.session.adata, permutations=self.permutations.currentData()),
+            score_spatially(self.session.adata, permutations=self.permutations.value),
             "Compute Moran's I",
-            on_done=self._on_scores,
-            on_failed=self._on_failed,
+            on_result=self._on_scores,
             on_cancelled=self._on_cancelled,
         )
 
@@ -307,24 +293,20 @@ class SpatialDock(Dock):
         )
         self.scatter.choose(self.session.gene_set)
 
-    def _on_failed(self, error: Exception) -> None:
-        self.messages.show_error(error)
-
     def _on_cancelled(self) -> None:
         kept = self.scores.permutations if self.scores is not None else 0
-        self.permutations.setCurrentIndex(PERMUTATIONS.index(kept))
+        self.permutations.select(kept)
         if self.scores is None:
             self.scatter.show_message("Cancelled; choose how q is computed below to start again.")
 
     def _find_classes(self) -> None:
         wanted = self.session.local_map.missing()
         if wanted:
-            self._errands.start(
+            self.jobs.run(
                 "classes",
                 find_classes(wanted),
                 "Find clusters",
-                on_done=self._on_classes,
-                on_failed=self._on_failed,
+                on_result=self._on_classes,
                 on_cancelled=lambda: self.session.set_map_kind(MapKind.EXPRESSION),
             )
 
@@ -332,8 +314,9 @@ class SpatialDock(Dock):
         self.session.local_map.set_found(found)
         self.choice.show_map(self.session.local_map)
 
-    def let_go(self) -> None:
-        """Paint the gene itself again: nobody would compute clusters any more."""
+    def closeEvent(self, event: QCloseEvent | None) -> None:
+        """Paint the gene itself again: nothing would compute clusters any more."""
+        super().closeEvent(event)
         self.session.set_map_kind(MapKind.EXPRESSION)
 
     # --- from the person -------------------------------------------------------------------------
@@ -373,36 +356,28 @@ class SpatialDock(Dock):
         """Save the map that is shown, over the H&E (.png, .svg); what goes wrong is said in the dock."""
         from napari_flag.figures.gene_figure import save_gene_figure, save_local_figure
 
-        session = self.session
-        self.messages.clear()
-        try:
+        def write() -> Path:
+            session = self.session
             if session.adata is None or session.local_map.kind is MapKind.EXPRESSION:
-                save_gene_figure(path, session.gene_map, session.slide)
-            else:
-                save_local_figure(path, session.local_map, session.adata, session.slide)
-        except UserError as error:
-            self.messages.show_error(error)
-        else:
-            self.messages.add("notice", f"Saved {path}.")
+                return save_gene_figure(path, session.gene_map, session.slide)
+            return save_local_figure(path, session.local_map, session.adata, session.slide)
+
+        self.write_file(path, write)
 
     def _ask_table(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Save Moran's I", "moran.csv", "Table (*.csv)")
-        if name:
-            self.write(Path(name))
+        path = ask_save(self, "Save Moran's I", "moran.csv", TABLE_FILES)
+        if path is not None:
+            self.write(path)
 
     def write(self, path: Path) -> None:
         """Save the scatter (.png, .svg) or the table (.csv); what goes wrong is said in the dock."""
-        from napari_flag.files import write_table
 
-        self.messages.clear()
-        try:
+        def write() -> None:
             if self.scores is None:
                 raise UserError("Moran's I is not computed yet; wait for it, or start it again.")
             if path.suffix.lower() == ".csv":
                 write_table(self.scores.table(), path)
             else:
                 self.scatter.save(path)
-        except UserError as error:
-            self.messages.show_error(error)
-        else:
-            self.messages.add("notice", f"Saved {path}.")
+
+        self.write_file(path, write)

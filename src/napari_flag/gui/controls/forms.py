@@ -1,19 +1,21 @@
-"""Small form parts that the steps of the main dock are made of."""
+"""What forms of docks are made of: magicgui choices and numbers, file fields, numbered steps, messages."""
 
 import traceback
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from qtpy.QtCore import QSize, Qt, QUrl, Signal
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from magicgui.widgets import ComboBox, Container, FloatSpinBox, LineEdit, PushButton
+from magicgui.widgets.bases import Widget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QUrl, Signal
+from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import (
     QApplication,
-    QComboBox,
+    QDoubleSpinBox,
     QFileDialog,
     QFrame,
     QHBoxLayout,
     QLabel,
-    QLineEdit,
     QMenu,
     QPushButton,
     QSizePolicy,
@@ -175,15 +177,158 @@ class StepBox(QFrame):
         return self._state
 
 
-def narrow(box: QComboBox) -> QComboBox:
-    """Let a combo box take the room there is instead of that of its longest entry."""
-    box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-    box.setMinimumWidth(60)
-    return box
+class Choice(ComboBox):
+    """A combo box whose entries may change, and be greyed out with a reason.
+
+    `changed` is emitted when the value changes by the person's hand or by setting `value`;
+    `offer` and `select` are quiet.  An entry's value must not be None, which magicgui takes for no value.
+
+    Parameters
+    ----------
+    entries
+        (text, value) of each entry; a text that comes again gets a number.
+    tooltip, name
+        What a person reads when pointing at it, and what a screen reader says.
+    narrow
+        Whether it takes the room there is instead of that of its longest entry.
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[tuple[str, Any]] = (),
+        *,
+        tooltip: str = "",
+        name: str = "",
+        narrow: bool = True,
+    ) -> None:
+        self._entries = _with_own_texts(entries)
+        super().__init__(choices=lambda _: self._entries, tooltip=tooltip)  # asked again when it is docked
+        self.native.setAccessibleName(name or tooltip.partition("\n")[0])
+        if narrow:
+            self.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            self.native.setMinimumWidth(60)
+
+    def offer(self, entries: Iterable[tuple[str, Any]], select: Any = None) -> None:
+        """Offer other entries; `select` (else the value so far, else the first) is selected, quietly."""
+        wanted = self.value if select is None else select
+        self._entries = _with_own_texts(entries)
+        with self.changed.blocked():
+            self.native.clear()
+            self.reset_choices()
+        self.select(wanted)
+
+    def select(self, value: Any) -> None:
+        """Select the entry of `value` where there is one, without emitting `changed`."""
+        if any(value == known for _, known in self._entries):
+            with self.changed.blocked():
+                self.value = value
+
+    def explain(self, meanings: Mapping[Any, str], why_not: Mapping[Any, str | None] | None = None) -> None:
+        """Give entries tooltips, by value; an entry with a reason in `why_not` is greyed out and shows it."""
+        model: Any = self.native.model()
+        for row, (_, value) in enumerate(self._entries):
+            reason = (why_not or {}).get(value)
+            model.item(row).setEnabled(reason is None)
+            self.native.setItemData(row, reason or meanings.get(value, ""), Qt.ItemDataRole.ToolTipRole)
 
 
-class FileField(QWidget):
-    """A path that can be typed, chosen, or dropped.
+def _with_own_texts(entries: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return `entries` with texts that differ, since magicgui tells entries apart by their text."""
+    own: dict[str, Any] = {}
+    for text, value in entries:
+        times = 1
+        unique = text
+        while unique in own:
+            times += 1
+            unique = f"{text} ({times})"
+        own[unique] = value
+    return list(own.items())
+
+
+def number_field(
+    value: float,
+    low: float,
+    high: float,
+    step: float,
+    *,
+    decimals: int = 0,
+    prefix: str = "",
+    unit: str = "",
+    tooltip: str = "",
+    arrows: bool = False,
+) -> FloatSpinBox:
+    """Return a spin box with a unit, e.g. "pitch 200 µm"; `changed` is emitted when typing has ended.
+
+    Parameters
+    ----------
+    value, low, high, step
+        In `unit`.
+    decimals
+        Digits after the point.
+    prefix, unit
+        What stands before and after the number, with its blank.
+    tooltip
+        What the number is; screen readers say its first line.
+    arrows
+        Whether there are buttons to step with; without, there is room for prefix and unit.
+    """
+    field = FloatSpinBox(min=low, max=high, tooltip=tooltip)
+    box = field.native
+    box.setDecimals(decimals)
+    field.step = step
+    field.value = value
+    box.setPrefix(prefix)
+    box.setSuffix(unit)
+    box.setKeyboardTracking(False)
+    box.setAccessibleName(tooltip.partition("\n")[0])
+    if not arrows:
+        box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+    return field
+
+
+def set_quietly(field: FloatSpinBox, value: float) -> None:
+    """Show `value` without emitting `changed`."""
+    with field.changed.blocked():
+        field.value = value
+
+
+def row_of(*fields: Widget) -> Container[Widget]:
+    """Return `fields` beside each other, the first as wide as there is room."""
+    row: Container[Widget] = Container(widgets=list(fields), layout="horizontal", labels=False)
+    row.margins = (0, 0, 0, 0)
+    row.native.layout().setSpacing(4)
+    row.native.layout().setStretch(0, 1)
+    return row
+
+
+def form(rows: Mapping[str, Widget]) -> Container[Widget]:
+    """Return a form: label → field, from top to bottom."""
+    made: Container[Widget] = Container(labels=True)
+    for label, field in rows.items():
+        field.label = label
+        made.append(field)  # one by one: magicgui lines up the labels of fields that are added later
+    made.margins = (0, 0, 0, 0)
+    made.native.layout().setSpacing(3)
+    return made
+
+
+TABLE_FILES: Final = "Table (*.csv)"
+
+
+def ask_open(parent: QWidget, title: str, filters: str) -> Path | None:
+    """Ask for a file to open; None when the person cancels."""
+    name, _ = QFileDialog.getOpenFileName(parent, title, "", filters)
+    return Path(name) if name else None
+
+
+def ask_save(parent: QWidget, title: str, suggested: str, filters: str) -> Path | None:
+    """Ask where to save a file; None when the person cancels."""
+    name, _ = QFileDialog.getSaveFileName(parent, title, suggested, filters)
+    return Path(name) if name else None
+
+
+class FileField(QObject):
+    """A path that can be typed, chosen, or dropped on the field.
 
     Parameters
     ----------
@@ -191,42 +336,38 @@ class FileField(QWidget):
         What is chosen, for the dialog's title and screen readers: "Spot table".
     filters
         File dialog filters.
-    folders
-        Whether a folder may be chosen too.
-    placeholder
-        Text shown while empty.
+    placeholder, tooltip
+        Text shown while empty, and when a person points at it.
+
+    Attributes
+    ----------
+    row
+        The field and its button, for `form`.
     """
 
     pathChosen = Signal(object)  # Path, or None when it was emptied
 
-    def __init__(self, what: str, filters: str, *, folders: bool = False, placeholder: str = "") -> None:
+    def __init__(self, what: str, filters: str, *, placeholder: str = "", tooltip: str = "") -> None:
         super().__init__()
-        self._what, self._filters = what, filters
-        self._told: Path | None = None
-        self._edit = QLineEdit()
+        self._what, self._filters, self._tooltip = what, filters, tooltip
+        self._announced: Path | None = None
+        line, button = LineEdit(tooltip=tooltip), PushButton(text="…", tooltip=f"Choose {what.lower()}")
+        self.row = row_of(line, button)
+        self._edit, self._button = line.native, button.native
         self._edit.setPlaceholderText(placeholder)
         self._edit.setAccessibleName(what)
         self._edit.setClearButtonEnabled(True)
         self._edit.setAcceptDrops(False)  # the whole field takes drops, as a path and not as text
         self._edit.editingFinished.connect(self._on_edited)
         self._edit.textChanged.connect(lambda text: None if text else self._on_edited())
-        self._button = QPushButton("…")
         self._button.setMaximumWidth(44)
-        self._button.setToolTip(f"Choose {what.lower()}")
         self._button.setAccessibleName(f"Choose {what.lower()}")
-        if folders:
-            menu = QMenu(self._button)
-            menu.addAction("File…", self.choose_file)
-            menu.addAction("Folder…", self.choose_folder)
-            self._button.setMenu(menu)
-        else:
-            self._button.clicked.connect(self.choose_file)
-        self.setAcceptDrops(True)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self._edit, 1)
-        row.addWidget(self._button)
-        self.setFocusProxy(self._edit)
+        menu = QMenu(self._button)
+        menu.addAction("File…", self.choose_file)
+        menu.addAction("Folder…", self.choose_folder)
+        self._button.setMenu(menu)
+        self.row.native.setAcceptDrops(True)
+        self.row.native.installEventFilter(self)
 
     @property
     def path(self) -> Path | None:
@@ -234,43 +375,40 @@ class FileField(QWidget):
         text = self._edit.text().strip().strip('"')
         return Path(text).expanduser() if text else None
 
-    def set_path(self, path: Path | None, *, tell: bool = True) -> None:
-        """Fill in `path`; `tell` says whether `pathChosen` is emitted."""
-        if not tell:
-            self._told = path
+    def set_path(self, path: Path | None) -> None:
+        """Fill in `path`; `pathChosen` is emitted where it is another."""
         self._edit.setText("" if path is None else str(path))
-        self._edit.setToolTip(self.toolTip() if path is None else str(path))
+        self._edit.setToolTip(self._tooltip if path is None else str(path))
         self._on_edited()
 
     def choose_file(self) -> None:
         """Ask for a file."""
-        name, _ = QFileDialog.getOpenFileName(self, self._what, self._start(), self._filters)
+        name, _ = QFileDialog.getOpenFileName(self.row.native, self._what, self._start(), self._filters)
         if name:
             self.set_path(Path(name))
 
     def choose_folder(self) -> None:
         """Ask for a folder."""
-        name = QFileDialog.getExistingDirectory(self, self._what, self._start())
+        name = QFileDialog.getExistingDirectory(self.row.native, self._what, self._start())
         if name:
             self.set_path(Path(name))
 
-    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
-        """Take a dragged file."""
-        if event is not None and _dropped_path(event) is not None:
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent | None) -> None:
-        """Take a dropped file."""
-        if event is not None and (path := _dropped_path(event)) is not None:
-            event.acceptProposedAction()
-            self.set_path(path)
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Take a file that is dragged to the field and dropped."""
+        if isinstance(event, QDropEvent) and (path := _dropped_path(event)) is not None:
+            if event.type() in (QEvent.Type.DragEnter, QEvent.Type.DragMove, QEvent.Type.Drop):
+                event.acceptProposedAction()
+            if event.type() == QEvent.Type.Drop:
+                self.set_path(path)
+            return True
+        return super().eventFilter(watched, event)
 
     def _start(self) -> str:
         return str(self.path.parent) if self.path else ""
 
     def _on_edited(self) -> None:
-        if self.path != self._told:
-            self._told = self.path
+        if self.path != self._announced:
+            self._announced = self.path
             self.pathChosen.emit(self.path)
 
 

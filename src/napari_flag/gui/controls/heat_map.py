@@ -26,7 +26,7 @@ LEVELS: Final = 256
 class HeatMap(Plot):
     """Square cells, one per pair of genes, from −1 (blue) over 0 (white) to 1 (red).
 
-    `set_matrix` gives the data, `mark` the pair looked at.
+    `set_matrix` gives the data, `mark` the selected pair.
     """
 
     pairHovered = Signal(str)
@@ -158,7 +158,7 @@ class HeatMap(Plot):
             painter.drawText(where, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, tick)
 
     def draw_marks(self, painter: QPainter, frame: QRectF, style: PlotStyle) -> None:
-        """Frame the cell of the pair looked at, and rule its row and column."""
+        """Frame the cell of the selected pair, and rule its row and column."""
         if self._marked is None or not self._names:
             return
         row, column = self._marked
@@ -171,9 +171,9 @@ class HeatMap(Plot):
 
     # --- mouse -----------------------------------------------------------------------------------
     def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
-        """Tell the pair under the mouse."""
+        """Name the pair under the mouse."""
         if event is not None:
-            self._hover(self._told(self.pair_at(event.position())))
+            self._hover(self._describe(self.pair_at(event.position())))
 
     def leaveEvent(self, event: QEvent | None) -> None:
         """Forget the pair that was under the mouse."""
@@ -186,7 +186,7 @@ class HeatMap(Plot):
         if pair is not None:
             self.pairClicked.emit(*pair)
 
-    def _told(self, pair: tuple[str, str] | None) -> str:
+    def _describe(self, pair: tuple[str, str] | None) -> str:
         if pair is None:
             return ""
         row, column = (self._row_of[name] for name in pair)

@@ -52,6 +52,7 @@ class NumberTable(QAbstractTableModel):
         self._names: npt.NDArray[np.object_] = np.empty(0, object)
         self._numbers: npt.NDArray[np.float64] = np.empty((0, 0))
         self._row_of: dict[str, int] = {}
+        self._notes: Mapping[str, str] = {}
         self._kept: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._shown: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._sorting = (1, True)
@@ -59,7 +60,7 @@ class NumberTable(QAbstractTableModel):
     def set_rows(
         self,
         names: Sequence[str],
-        numbers: Mapping[str, npt.NDArray[Any]],
+        numbers: Mapping[str, npt.ArrayLike],
         columns: Sequence[Column],
         sort_by: tuple[int, bool] | None = None,
     ) -> None:
@@ -86,17 +87,39 @@ class NumberTable(QAbstractTableModel):
         self._row_of = {name: row for row, name in enumerate(names)}
         self._sorting = sort_by or (self._sorting if same else (1, True))
         self._kept = np.arange(len(self._names))
+        self._notes = {}
         self._order()
         self.endResetModel()
 
-    def limit(self, names: Sequence[str] | None) -> None:
-        """Show only the rows of `names`, in the order of the column; None shows all."""
+    def limit(
+        self,
+        names: Sequence[str] | None,
+        notes: Mapping[str, str] | None = None,
+        *,
+        as_given: bool = False,
+    ) -> None:
+        """Show only the rows of `names`; None shows all.
+
+        Parameters
+        ----------
+        names
+            A choice of those set.
+        notes
+            Name → what to add to it, e.g. the alias that was typed.
+        as_given
+            Whether the rows keep the order of `names` until a person sorts them, rather than that of
+            the column.
+        """
         self.beginResetModel()
+        self._notes = notes or {}
         if names is None:
             self._kept = np.arange(len(self._names))
         else:
             self._kept = np.array([self._row_of[n] for n in names if n in self._row_of], np.int64)
-        self._order()
+        if names is None or not as_given:
+            self._order()
+        else:
+            self._shown = self._kept
         self.endResetModel()
 
     @property
@@ -155,7 +178,9 @@ class NumberTable(QAbstractTableModel):
         if role not in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
             return None
         if column == NAME:
-            return str(self._names[source])
+            name = str(self._names[source])
+            note = self._notes.get(name)
+            return f"{name}  ({note})" if note else name
         value = float(self._numbers[column - 1, source])
         return self._columns[column - 1].write(value)
 
@@ -166,15 +191,15 @@ class NumberTable(QAbstractTableModel):
         if orientation != Qt.Orientation.Horizontal:
             return None
         if section == NAME:
-            told = (self._what, "Click to sort by name")
+            texts = (self._what, "Click to sort by name")
         elif section <= len(self._columns):
             column = self._columns[section - 1]
-            told = (column.heading, f"{column.meaning}; click to sort")
+            texts = (column.heading, f"{column.meaning}; click to sort")
         else:
             return None
         if role == Qt.ItemDataRole.ToolTipRole:
-            return told[1]
-        return told[0] if role == Qt.ItemDataRole.DisplayRole else None
+            return texts[1]
+        return texts[0] if role == Qt.ItemDataRole.DisplayRole else None
 
 
 NAMES_PX: Final = 84
@@ -225,7 +250,7 @@ class NumberView(QTableView):
         selection.currentChanged.connect(self._on_current)
 
     def mark(self, name: str | None, *, scroll: bool = True) -> None:
-        """Select the row of `name` without telling of it; None or an unknown name selects none.
+        """Select the row of `name` without emitting `chosen`; None or an unknown name selects none.
 
         `scroll` brings the row into sight; without, the first rows stay there.
         """
@@ -280,131 +305,3 @@ class NumberView(QTableView):
     def _on_current(self, index: QModelIndex) -> None:
         if index.isValid():
             self.chosen.emit(self.table.name(index.row()))
-
-
-GENE, MEAN, VARIANCE = 0, 1, 2
-HEADINGS: Final = ("Gene", "Mean", "Variance")
-TOOLTIPS: Final = (
-    "Click to sort by name",
-    "Mean predicted expression over the spots; click to sort",
-    "Variance of the predicted expression over the spots; click to sort",
-)
-
-
-class GeneTable(QAbstractTableModel):
-    """Genes with mean and variance; shows a choice of them, in the order of a column."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._genes: npt.NDArray[np.object_] = np.empty(0, object)
-        self._numbers: npt.NDArray[np.float32] = np.empty((2, 0), np.float32)
-        self._row_of: dict[str, int] = {}
-        self._notes: Mapping[str, str] = {}
-        self._chosen: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self._shown: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self._sorting: tuple[int, bool] | None = (MEAN, True)
-
-    # --- content ---------------------------------------------------------------------------------
-    def set_genes(
-        self,
-        genes: Sequence[str],
-        mean: npt.NDArray[np.float32],
-        variance: npt.NDArray[np.float32],
-    ) -> None:
-        """Show `genes`, all of them."""
-        self.beginResetModel()
-        self._genes = np.array(list(genes), object)
-        self._numbers = np.stack([mean, variance]) if len(genes) else np.empty((2, 0), np.float32)
-        self._row_of = {gene: row for row, gene in enumerate(genes)}
-        self._chosen = np.arange(len(genes))
-        self._notes = {}
-        self._order()
-        self.endResetModel()
-
-    def choose(self, genes: Sequence[str] | None, notes: Mapping[str, str] | None = None) -> None:
-        """Show only `genes`, in their own order until sorted; None shows all, sorted as before.
-
-        Parameters
-        ----------
-        genes
-            A choice of those set.
-        notes
-            Gene → what to add to its name, e.g. the alias that was typed.
-        """
-        self.beginResetModel()
-        self._notes = notes or {}
-        if genes is None:
-            self._chosen = np.arange(len(self._genes))
-            self._order()
-        else:
-            self._chosen = np.array([self._row_of[gene] for gene in genes], np.int64)
-            self._shown = self._chosen
-        self.endResetModel()
-
-    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        """Sort by `column`; called by the view when its heading is clicked."""
-        self._sorting = (column, order == Qt.SortOrder.DescendingOrder)
-        self.layoutAboutToBeChanged.emit()
-        self._order()
-        self.layoutChanged.emit()
-
-    @property
-    def shown(self) -> list[str]:
-        """The genes in the order shown."""
-        return [str(gene) for gene in self._genes[self._shown]]
-
-    def row(self, gene: str | None) -> int | None:
-        """Return where `gene` is shown, or None."""
-        found = np.flatnonzero(self._shown == self._row_of.get(gene or "", -1))
-        return int(found[0]) if found.size else None
-
-    def gene(self, row: int) -> str:
-        """Return the gene in `row`."""
-        return str(self._genes[self._shown[row]])
-
-    def _order(self) -> None:
-        column, descending = self._sorting or (GENE, False)
-        if column == GENE:
-            names = np.array([str(gene).lower() for gene in self._genes[self._chosen]], dtype=str)
-            order = np.argsort(names, kind="stable")
-            self._shown = self._chosen[order[::-1] if descending else order]
-            return
-        values = self._numbers[column - 1, self._chosen]
-        self._shown = self._chosen[np.argsort(-values if descending else values, kind="stable")]
-
-    # --- Qt --------------------------------------------------------------------------------------
-    def rowCount(self, parent: QModelIndex | None = None) -> int:
-        """Return the number of genes shown."""
-        return 0 if parent is not None and parent.isValid() else len(self._shown)
-
-    def columnCount(self, parent: QModelIndex | None = None) -> int:
-        """Return the number of columns."""
-        return 0 if parent is not None and parent.isValid() else len(HEADINGS)
-
-    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return what the view asks of one cell."""
-        if not index.isValid() or index.row() >= len(self._shown):
-            return None
-        source, column = self._shown[index.row()], index.column()
-        if role == Qt.ItemDataRole.TextAlignmentRole and column != GENE:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        if role not in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
-            return None
-        if column == GENE:
-            gene = str(self._genes[source])
-            note = self._notes.get(gene)
-            return f"{gene}  ({note})" if note else gene
-        return number(float(self._numbers[column - 1, source]))
-
-    def headerData(
-        self,
-        section: int,
-        orientation: Qt.Orientation,
-        role: int = Qt.ItemDataRole.DisplayRole,
-    ) -> Any:
-        """Return a column's heading, and what it explains."""
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return TOOLTIPS[section]
-        return HEADINGS[section] if role == Qt.ItemDataRole.DisplayRole else None

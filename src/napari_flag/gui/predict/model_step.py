@@ -1,4 +1,4 @@
-"""Whether a prediction can start, and how far it strays from what the model knows; no Qt."""
+"""Step 3 of the Predict dock: which model, what it was trained on, and whether a prediction can start."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
-    QComboBox,
     QDialog,
     QDialogButtonBox,
-    QFileDialog,
     QLabel,
     QPlainTextEdit,
     QPushButton,
@@ -19,7 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.gui.controls.forms import READY, StepBox, narrow, plain_label
+from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label
 from napari_flag.model.checkpoint import describe_entries
 
 if TYPE_CHECKING:
@@ -80,8 +78,8 @@ def differences(checkpoint: "Checkpoint", slide: "Slide | None", spots: "Spots |
         return tuple(sentences)
     if spots is not None and len(spots):
         sentences += compare_with_training(checkpoint, slide.mpp, spots.pitch_um, spots)
-    elif told := compare_resolution(checkpoint, slide.mpp):
-        sentences.append(told)
+    elif doubt := compare_resolution(checkpoint, slide.mpp):
+        sentences.append(doubt)
     return tuple(sentences)
 
 
@@ -180,14 +178,12 @@ class ModelStep(StepBox):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(3, "Model", parent)
-        self.choice = narrow(QComboBox())
-        self.choice.setAccessibleName("Model")
-        self.choice.setToolTip("Weights to predict with; bundled ones first")
-        self.choice.activated.connect(self._on_activated)
+        self.choice = Choice(name="Model", tooltip="Weights to predict with; bundled ones first")
+        self.choice.changed.connect(self._on_chosen)
         self.details = QPushButton("Details…")
         self.details.setToolTip("The whole data card: sections, split, metrics, what it is not for")
         self.details.clicked.connect(self._show_details)
-        self.head.addWidget(self.choice, 1)
+        self.head.addWidget(self.choice.native, 1)
         self.head.addWidget(self.details)
         self.card = plain_label()
         self.body.addWidget(self.card)
@@ -206,13 +202,8 @@ class ModelStep(StepBox):
         if current is not None and current not in [path for _, path in listed]:
             listed.append((current.stem, current))
         self._listed = tuple(listed)
-        self.choice.clear()
-        for name, path in listed:
-            self.choice.addItem(name, path)
-        if not listed:
-            self.choice.addItem("No model chosen", None)
-        self.choice.addItem(OTHER_FILE, OTHER_FILE)
-        self._select_current()
+        none = [] if current is not None else [("No model chosen", "")]
+        self.choice.offer([*none, *listed, (OTHER_FILE, OTHER_FILE)], select=current or "")
 
     @property
     def weights(self) -> tuple[tuple[str, Path], ...]:
@@ -247,22 +238,15 @@ class ModelStep(StepBox):
         self.set_state("failed")
         self.messages.show_error(error)
 
-    def _select_current(self) -> None:
-        for index in range(self.choice.count()):
-            if self.choice.itemData(index) == self._current:
-                self.choice.setCurrentIndex(index)
-                return
-
-    def _on_activated(self, index: int) -> None:
-        chosen = self.choice.itemData(index)
+    def _on_chosen(self, chosen: Any) -> None:
         if chosen == OTHER_FILE:
-            name, _ = QFileDialog.getOpenFileName(self, "Open weights", "", WEIGHT_FILES)
-            if name:
-                self.set_weights(self._listed, Path(name))
-                self.weightsChosen.emit(Path(name))
-            else:
-                self._select_current()
-        elif chosen is not None:
+            path = ask_open(self, "Open weights", WEIGHT_FILES)
+            if path is None:
+                self.choice.select(self._current or "")
+                return
+            self.set_weights(self._listed, path)
+            self.weightsChosen.emit(path)
+        elif chosen:
             self._current = chosen
             self.weightsChosen.emit(chosen)
 

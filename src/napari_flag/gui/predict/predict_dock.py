@@ -1,21 +1,19 @@
-"""The main dock: slide, spots, model, region, Predict expression."""
+"""The Predict dock: slide, spots, model, region, Predict expression."""
 
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QFileDialog, QScrollArea, QShortcut, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_flag import prediction_file
 from napari_flag.errors import UserError
-from napari_flag.gui.dock import ViewerWatch
-from napari_flag.gui.jobs import Errands
+from napari_flag.gui.controls.forms import ask_open, ask_save
+from napari_flag.gui.dock import Dock, ViewerWatch
 from napari_flag.gui.predict.model_step import ModelStep, differences, why_no_estimate, why_not_ready
 from napari_flag.gui.predict.run import (
     FIRST_GUESS,
-    JobView,
     PredictionRequest,
     PredictionRun,
     RunPanel,
@@ -25,7 +23,6 @@ from napari_flag.gui.predict.run import (
 )
 from napari_flag.gui.predict.section import Section
 from napari_flag.gui.predict.steps import RegionStep, SlideStep, SpotsStep
-from napari_flag.gui.session import Session
 from napari_flag.gui.settings import read_preferences
 from napari_flag.inputs import grid_of
 from napari_flag.layers import slide_layers
@@ -46,7 +43,7 @@ DRAW_NOW: Final = "Draw the region on the slide: click its corners, double-click
 RESULT_FILES: Final = "AnnData (*.h5ad)"
 
 
-class PredictDock(QWidget):
+class PredictDock(Dock):
     """Leads from slide to predicted expression; see the module's parts for each step.
 
     Parameters
@@ -55,35 +52,29 @@ class PredictDock(QWidget):
         The viewer to work in.
     """
 
+    hide_strip = False
+
     def __init__(self, napari_viewer: "Viewer") -> None:
-        super().__init__()
-        self.session = Session.of(napari_viewer)
+        super().__init__(napari_viewer)
         self._viewer: Any = self.session.viewer
         self._preferences = read_preferences()
         self._checkpoint: Checkpoint | None = None
         self.slide_step, self.spots_step = SlideStep(), SpotsStep()
         self.model_step, self.region_step = ModelStep(), RegionStep()
-        self.run_panel = RunPanel(self._preferences)
+        self.run_panel = RunPanel(self._preferences, self.strip, self.messages)
         self._lay_out()
-        self._errands = Errands(self)
-        self._view = JobView(self.run_panel, self._errands, self._refresh)
-        self._run = PredictionRun(
-            self.run_panel,
-            self._errands,
-            self._view,
-            self.session,
-            Timings(timings_file(), FIRST_GUESS),
-        )
-        self.section = Section(self.slide_step, self.spots_step, self.session, self._errands)
+        timings = Timings(timings_file(), FIRST_GUESS)
+        self._run = PredictionRun(self.run_panel, self.jobs, self.session, timings)
+        self.section = Section(self.slide_step, self.spots_step, self.session, self.jobs)
         self._watch = ViewerWatch(self, self._viewer)
         self._connect()
-        self._take_up_viewer()
-        self._errands.start(
+        self._start_from_viewer()
+        self.jobs.run(
             "weights",
             one_step("Looking for models", weights_files.list_weights),
-            "Look for models",
-            on_done=self._on_weights,
-            on_failed=self.model_step.show_error,
+            "Find models",
+            on_result=self._on_weights,
+            on_error=self.model_step.show_error,
         )
 
     # --- building ---------------------------------------------------------------------------
@@ -119,12 +110,11 @@ class PredictDock(QWidget):
         self.run_panel.saveRequested.connect(self._ask_save)
         self.run_panel.openRequested.connect(self._ask_open)
         self.run_panel.genesRequested.connect(self._open_genes)
-        escape = QShortcut(QKeySequence("Esc"), self)
-        escape.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        escape.activated.connect(self._view.cancel)
-        self.session.predictionChanged.connect(self._on_prediction)
+        self.jobs.started.connect(self.run_panel.show_running)
+        self.jobs.idle.connect(self._refresh)
+        self.listen(self.session.predictionChanged, self._on_prediction)
 
-    def _take_up_viewer(self) -> None:
+    def _start_from_viewer(self) -> None:
         """Start where an earlier dock of this viewer stopped, or with a slide that is open."""
         self._on_layers_changed()
         if layers := slide_layers.candidates(self._viewer):
@@ -139,12 +129,11 @@ class PredictDock(QWidget):
         self.model_step.set_weights(weights, first)
         if first is not None:
             self.load_weights(first)
-        self._errands.start(
+        self.jobs.run(
             "machine",
             find_devices(),
-            "Look at this computer",
-            on_done=self._on_machine,
-            on_failed=self.run_panel.messages.show_error,
+            "Find devices",
+            on_result=self._on_machine,
         )
 
     def _on_machine(self, devices: tuple[tuple[str, str], ...]) -> None:
@@ -157,12 +146,13 @@ class PredictDock(QWidget):
         self.model_step.show_checkpoint(None)
         self.model_step.set_state("loading…")
         self._refresh()
-        self._errands.start(
+        self.jobs.run(
             "model",
             load_weights(path),
             f"Load {path.name}",
-            on_done=self._on_checkpoint,
-            on_failed=self.model_step.show_error,
+            on_result=self._on_checkpoint,
+            on_error=self.model_step.show_error,
+            on_cancelled=partial(self.model_step.set_state, "not loaded"),
         )
 
     def _on_checkpoint(self, checkpoint: "Checkpoint") -> None:
@@ -225,7 +215,7 @@ class PredictDock(QWidget):
         if self._checkpoint is not None:
             self.model_step.show_differences(differences(self._checkpoint, slide, spots))
         self._steps.setEnabled(not self._run.running)
-        if not self._view.busy:
+        if not self.jobs.active:
             why_not = why_not_ready(slide, spots, self._checkpoint, n_inside)
             self.run_panel.show_idle("" if why_not else self._estimate_text(), why_not)
 
@@ -240,8 +230,8 @@ class PredictDock(QWidget):
         return PredictionRequest(
             inputs=self.section.prediction_inputs(self._region()[0]),
             checkpoint=self._checkpoint,
-            quality=cast("Quality", self.run_panel.quality.currentText()),
-            device=self.run_panel.device.currentData(),
+            quality=cast("Quality", self.run_panel.quality.value),
+            device=self.run_panel.device.value,
             seed=self._preferences.seed,
         )
 
@@ -262,27 +252,25 @@ class PredictDock(QWidget):
     def save(self, path: Path) -> None:
         """Save the result as h5ad."""
         if self.session.adata is not None:
-            self.run_panel.messages.clear()
-            self._errands.start(
+            self.messages.clear()
+            self.jobs.run(
                 "save",
                 one_step("Saving", prediction_file.write_prediction, self.session.adata, path),
                 "Save result",
-                on_done=partial(self._on_saved, path),
-                on_failed=self.run_panel.messages.show_error,
+                on_result=partial(self._on_saved, path),
             )
 
     def _on_saved(self, path: Path, _: None) -> None:
-        self.run_panel.messages.add("notice", f"Saved as {path}.")
+        self.notify(f"Saved as {path}.")
 
     def open_result(self, path: Path) -> None:
         """Open a result saved before."""
-        self.run_panel.messages.clear()
-        self._errands.start(
+        self.messages.clear()
+        self.jobs.run(
             "open",
             one_step("Opening result", prediction_file.read_prediction, path),
             f"Open {path.name}",
-            on_done=self._on_result_opened,
-            on_failed=self.run_panel.messages.show_error,
+            on_result=self._on_result_opened,
         )
 
     def _on_result_opened(self, adata: "AnnData") -> None:
@@ -292,14 +280,16 @@ class PredictDock(QWidget):
     def _ask_save(self) -> None:
         slide = self.section.slide
         name = "prediction.h5ad" if slide is None else f"{slide.name}_predicted.h5ad"
-        path, _ = QFileDialog.getSaveFileName(self, "Save result", name, RESULT_FILES)
-        if path:
-            self.save(Path(path) if path.endswith(".h5ad") else Path(f"{path}.h5ad"))
+        path = ask_save(self, "Save result", name, RESULT_FILES)
+        if path is not None:
+            self.save(path if path.suffix == ".h5ad" else path.with_name(f"{path.name}.h5ad"))
 
     def _ask_open(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open result", "", RESULT_FILES)
-        if path:
-            self.open_result(Path(path))
+        path = ask_open(self, "Open result", RESULT_FILES)
+        if path is not None:
+            self.open_result(path)
 
     def _open_genes(self) -> None:
-        self._viewer.window.add_plugin_dock_widget("napari-flag", "Genes", tabify=True)
+        window = getattr(self._viewer, "window", None)  # a viewer model has none
+        if window is not None:
+            window.add_plugin_dock_widget("napari-flag", "Genes", tabify=True)

@@ -1,31 +1,22 @@
-"""The foot of the main dock: device, quality, Predict, progress, Cancel, and the result."""
+"""The foot of the Predict dock: device, quality, Predict, progress, Cancel, and the result."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFrame,
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout
 
 from napari_flag import inputs, keys
-from napari_flag.gui.controls.forms import MessageList, narrow, plain_label
-from napari_flag.gui.jobs import Errands
+from napari_flag.gui.controls.forms import Choice, MessageList, form, plain_label
+from napari_flag.gui.dock import single_shot
+from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import QUALITIES, Preferences
 from napari_flag.layers import slide_layers
-from napari_flag.progress import Step, Steps, TimeLeft, Timings, describe_step
+from napari_flag.progress import Step, Steps, Timings
 from napari_flag.slides.spots import inside
 
 if TYPE_CHECKING:
@@ -67,7 +58,7 @@ def load_weights(path: Path) -> Steps["Checkpoint"]:
 
 def find_devices() -> Steps[tuple[tuple[str, str], ...]]:
     """Return the devices torch can use, as (torch's name, what to call it), the best first."""
-    yield Step("Looking at this computer", 0)
+    yield Step("Finding devices", 0)
     from napari_flag.encoders import features
 
     return features.list_devices()
@@ -81,74 +72,60 @@ QUALITY_TIPS = (
 
 
 class RunPanel(QFrame):
-    """Starts, shows and stops work; asks for nothing itself but device and quality."""
+    """Device and quality, Predict and the progress strip, messages, and the result.
+
+    Parameters
+    ----------
+    preferences
+        What device and quality start with.
+    strip, messages
+        Of the dock.
+    """
 
     predictRequested = Signal()
-    cancelRequested = Signal()
     saveRequested = Signal()
     openRequested = Signal()
     genesRequested = Signal()
     optionsChanged = Signal()
 
-    def __init__(self, preferences: Preferences, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, preferences: Preferences, strip: ProgressStrip, messages: MessageList) -> None:
+        super().__init__()
         self._wished_device = preferences.device
-        self.device = narrow(QComboBox())
-        self.device.addItem("finding out…", preferences.device)
-        self.device.setAccessibleName("Device")
-        self.device.setToolTip("What the model runs on; a CUDA graphics card is many times faster")
-        self.quality = QComboBox()
-        self.quality.addItems(list(QUALITIES))
-        self.quality.setCurrentText(preferences.quality)
-        self.quality.setAccessibleName("Quality")
-        self.quality.setToolTip(QUALITY_TIPS)
-        self.device.currentIndexChanged.connect(self.optionsChanged)
-        self.quality.currentIndexChanged.connect(self.optionsChanged)
+        self.device = Choice(
+            [("finding out…", preferences.device)],
+            name="Device",
+            tooltip="What the model runs on; a CUDA graphics card is many times faster",
+        )
+        self.quality = Choice(
+            ((quality, quality) for quality in QUALITIES), name="Quality", tooltip=QUALITY_TIPS, narrow=False
+        )
+        self.quality.select(preferences.quality)
+        for choice in (self.device, self.quality):
+            choice.changed.connect(lambda _: self.optionsChanged.emit())
         self.predict = QPushButton("Predict expression")
         self.predict.setStyleSheet("font-weight: bold; padding: 6px;")
         self.predict.clicked.connect(self.predictRequested)
-        self.cancel = QPushButton("Cancel")
-        self.cancel.setToolTip("Stop what is running; what you had before is kept (Esc)")
-        self.cancel.clicked.connect(self.cancelRequested)
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.bar.setFixedHeight(8)
-        self.status = plain_label()
-        self.status.setAccessibleName("Progress")
-        self.messages = MessageList()
-        self.doubt = MessageList()
+        self.strip, self.messages, self.doubt = strip, messages, MessageList()
+        self.result = plain_label()
+        self.genes, self.save, self.open = (QPushButton(text) for text in ("Genes", "Save…", "Open…"))
+        for button, tooltip, wanted in (
+            (self.genes, "Open the Genes dock to look at the prediction gene by gene", self.genesRequested),
+            (self.save, "Save the result as an AnnData file (.h5ad)", self.saveRequested),
+            (self.open, "Open a result saved before (.h5ad)", self.openRequested),
+        ):
+            button.setToolTip(tooltip)
+            button.clicked.connect(wanted)
         self._lay_out()
         self.show_result(None)
-        self.show_idle("")
 
     def _lay_out(self) -> None:
         box = QVBoxLayout(self)
         box.setContentsMargins(4, 4, 4, 4)
         box.setSpacing(4)
-        options = QHBoxLayout()
-        options.addWidget(QLabel("On"))
-        options.addWidget(self.device, 1)
-        options.addWidget(QLabel("Quality"))
-        options.addWidget(self.quality)
-        box.addLayout(options)
-        go = QHBoxLayout()
-        go.addWidget(self.predict, 1)
-        go.addWidget(self.cancel)
-        box.addLayout(go)
-        box.addWidget(self.bar)
-        box.addWidget(self.status)
-        box.addWidget(self.messages)
-        self.result = plain_label()
-        self.genes = QPushButton("Genes")
-        self.genes.setToolTip("Open the Genes dock to look at the prediction gene by gene")
-        self.genes.clicked.connect(self.genesRequested)
-        self.save = QPushButton("Save…")
-        self.save.setToolTip("Save the result as an AnnData file (.h5ad)")
-        self.save.clicked.connect(self.saveRequested)
-        self.open = QPushButton("Open…")
-        self.open.setToolTip("Open a result saved before (.h5ad)")
-        self.open.clicked.connect(self.openRequested)
-        box.addWidget(self.doubt)
+        self._options = form({"On": self.device, "Quality": self.quality})
+        box.addWidget(self._options.native)
+        for widget in (self.predict, self.strip, self.messages, self.doubt):
+            box.addWidget(widget)
         row = QHBoxLayout()
         row.addWidget(self.result, 1)
         for button in (self.genes, self.save, self.open):
@@ -157,46 +134,20 @@ class RunPanel(QFrame):
 
     def set_devices(self, devices: tuple[tuple[str, str], ...]) -> None:
         """List devices as (torch name, what to call it); the wished one is selected if there."""
-        self.device.blockSignals(True)
-        self.device.clear()
-        for name, text in devices:
-            self.device.addItem(text, name)
-        self.device.setCurrentIndex(max(self.device.findData(self._wished_device), 0))
-        self.device.blockSignals(False)
-        for i, (_, text) in enumerate(devices):
-            self.device.setItemData(i, text, Qt.ItemDataRole.ToolTipRole)
+        self.device.offer(((text, name) for name, text in devices), select=self._wished_device)
+        self.device.explain(dict(devices))
         self.optionsChanged.emit()
 
     def show_idle(self, text: str, why_not: str | None = None) -> None:
         """Show that nothing runs; `why_not` says why Predict cannot be pressed."""
-        self.bar.setRange(0, 1000)
-        self.bar.setValue(0)
-        self.cancel.setEnabled(False)
         self.predict.setEnabled(why_not is None)
         self.predict.setToolTip(why_not or "Predict the expression of every gene of the model")
-        self.status.setText(why_not or text)
+        self.strip.show_idle(why_not or text)
 
-    def show_running(self, name: str) -> None:
-        """Show that `name` has begun."""
+    def show_running(self, job: Job) -> None:
+        """Show that `job` has begun, and that Predict has to wait for it."""
         self.predict.setEnabled(False)
-        self.predict.setToolTip(f"{name} is running")
-        self.cancel.setEnabled(True)
-        self.bar.setRange(0, 0)
-        self.status.setText(f"{name}…")
-
-    def show_stopping(self) -> None:
-        """Show that Cancel was heard."""
-        self.cancel.setEnabled(False)
-        self.status.setText("Cancelling…")
-
-    def show_step(self, step: Step, fraction: float | None, left_s: float | None) -> None:
-        """Show how far the work is: stage, count, and time left where it is known."""
-        if fraction is None:
-            self.bar.setRange(0, 0)
-        else:
-            self.bar.setRange(0, 1000)
-            self.bar.setValue(round(1000 * min(max(fraction, 0.0), 1.0)))
-        self.status.setText(describe_step(step, left_s))
+        self.predict.setToolTip(f"{job.name} is running")
 
     def show_doubt(self, sentence: str | None) -> None:
         """Warn of the result, or of the one in the making; it stays as long as that does."""
@@ -236,77 +187,6 @@ def timings_file() -> Path:
     from platformdirs import user_cache_path
 
     return Path(user_cache_path("napari-flag", appauthor=False)) / "timings.json"
-
-
-class JobView(QObject):
-    """Shows jobs on the run panel: the one started last, with stage, count and time left.
-
-    Parameters
-    ----------
-    panel
-        Where to show them.
-    errands
-        Whose jobs.
-    on_idle
-        Called when the last one ended, to say what can be done next.
-    """
-
-    def __init__(self, panel: RunPanel, errands: Errands, on_idle: Callable[[], None]) -> None:
-        super().__init__(panel)
-        self._panel, self._on_idle = panel, on_idle
-        self._jobs: list[Any] = []
-        self._shown: Any = None
-        self.time_left = TimeLeft()
-        self._begun = 0.0
-        self._fraction = 0.0
-        errands.started.connect(self._on_started)
-        panel.cancelRequested.connect(self.cancel)
-
-    @property
-    def busy(self) -> bool:
-        """Whether any job runs."""
-        return bool(self._jobs)
-
-    def expect(self, seconds: dict[str, float]) -> None:
-        """Say what the job that was just started is expected to take, stage by stage."""
-        self.time_left = TimeLeft(seconds)
-
-    def cancel(self) -> None:
-        """Cancel the job that is shown."""
-        if self._shown is not None:
-            self._panel.show_stopping()
-            self._shown.cancel()
-
-    def _on_started(self, job: Any) -> None:
-        self._jobs.append(job)
-        self._show(job)
-        job.stepped.connect(self._on_step)
-        job.ended.connect(self._on_ended)
-
-    def _show(self, job: Any) -> None:
-        self._shown = job
-        self.time_left, self._begun, self._fraction = TimeLeft(), time.monotonic(), 0.0
-        self._panel.show_running(job.name)
-
-    def _on_step(self, step: Step) -> None:
-        if self.sender() is not self._shown:
-            return
-        left = self.time_left.update(step)
-        fraction = step.done / step.total if step.total else None
-        if left is not None:
-            spent = time.monotonic() - self._begun
-            self._fraction = max(self._fraction, spent / max(spent + left, 1e-6))
-            fraction = self._fraction
-        self._panel.show_step(step, fraction, left)
-
-    def _on_ended(self) -> None:
-        job = self.sender()
-        self._jobs = [other for other in self._jobs if other is not job]
-        if self._jobs and job is self._shown:
-            self._show(self._jobs[-1])
-        elif not self._jobs:
-            self._shown = None
-            self._on_idle()
 
 
 class PreviewBuilder:
@@ -369,7 +249,7 @@ class PredictionRun(QObject):
 
     Parameters
     ----------
-    panel, errands, view
+    panel, jobs
         Of the dock.
     session
         Of the viewer; it keeps the result when the dock closes.
@@ -380,26 +260,23 @@ class PredictionRun(QObject):
     def __init__(
         self,
         panel: RunPanel,
-        errands: Errands,
-        view: JobView,
+        jobs: Jobs,
         session: Session,
         timings: Timings,
     ) -> None:
         super().__init__(panel)
-        self._panel, self._errands, self._view = panel, errands, view
+        self._panel, self._jobs = panel, jobs
         self._session, self._timings = session, timings
+        self._job: Job | None = None
         self._request: PredictionRequest | None = None
         self._builder: PreviewBuilder | None = None
         self._already_said: tuple[str, ...] = ()
-        self._paint = QTimer(self)
-        self._paint.setSingleShot(True)
-        self._paint.setInterval(PREVIEW_EVERY_MS)
-        self._paint.timeout.connect(self._show_preview)
+        self._paint = single_shot(self, PREVIEW_EVERY_MS, self._show_preview)
 
     @property
     def running(self) -> bool:
         """Whether a prediction runs."""
-        return self._errands.running("predict")
+        return self._jobs.running("predict")
 
     def expected(self, request: PredictionRequest) -> dict[str, float]:
         """Return the seconds each stage of a prediction is expected to take."""
@@ -417,7 +294,7 @@ class PredictionRun(QObject):
         self._builder = PreviewBuilder(request.inputs)
         self._panel.messages.clear()
         self._panel.show_doubt(None)
-        self._errands.start(
+        self._job = self._jobs.run(
             "predict",
             inputs.predict_inputs(
                 request.inputs,
@@ -427,12 +304,12 @@ class PredictionRun(QObject):
                 device=request.device,
             ),
             "Predict expression",
-            on_done=self._on_done,
-            on_failed=self._on_failed,
+            on_result=self._on_result,
+            on_error=self._on_error,
             on_cancelled=self._on_cancelled,
             on_step=self._on_step,
+            expected=self.expected(request),
         )
-        self._view.expect(self.expected(request))
 
     def _on_step(self, step: Step) -> None:
         if step.notice and step.stage == COMPARING:
@@ -449,18 +326,19 @@ class PredictionRun(QObject):
             slide_layers.hide_spots(self._session.viewer)
             self._session.preview(self._builder.adata())
 
-    def _on_done(self, adata: "AnnData") -> None:
-        request = self._request
+    def _on_result(self, adata: "AnnData") -> None:
+        request, job = self._request, self._job
         assert request is not None
+        assert job is not None
         self._forget()
-        seconds = dict(self._view.time_left.seconds)
+        seconds = dict(job.time_left.seconds)
         if PREDICTING in seconds:
             seconds[PREDICTING] *= len(request.inputs.spots) / max(request.n_predicted, 1)
         self._timings.record(_timing_key(request), seconds, len(request.inputs.spots))
         slide_layers.hide_spots(self._session.viewer)
         self._session.set_prediction(adata, request.inputs.slide)
 
-    def _on_failed(self, error: Exception) -> None:
+    def _on_error(self, error: Exception) -> None:
         self._put_back()
         self._panel.messages.show_error(error)
 
@@ -475,7 +353,7 @@ class PredictionRun(QObject):
 
     def _forget(self) -> None:
         self._paint.stop()
-        self._builder = self._request = None
+        self._builder = self._request = self._job = None
 
 
 def _timing_key(request: PredictionRequest) -> str:

@@ -1,4 +1,4 @@
-"""The slide and spots under work: what steps 1 and 2 of the main dock lead to."""
+"""The slide and spots that are predicted on: what steps 1 and 2 of the Predict dock lead to."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,7 +9,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_flag import inputs
 from napari_flag.errors import UserError
-from napari_flag.gui.jobs import Errands
+from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.predict.steps import SlideStep, SpotsStep
 from napari_flag.gui.session import Session
 from napari_flag.layers import slide_layers
@@ -51,11 +51,11 @@ class Section(QObject):
         slide_step: SlideStep,
         spots_step: SpotsStep,
         session: Session,
-        errands: Errands,
+        jobs: Jobs,
     ) -> None:
         super().__init__(slide_step)
         self._slide_step, self._spots_step = slide_step, spots_step
-        self._session, self._errands = session, errands
+        self._session, self._jobs = session, jobs
         self._viewer: Any = session.viewer
         self.slide: Slide | None = None
         self.layer: Any = None
@@ -98,21 +98,26 @@ class Section(QObject):
         """Open a slide file; it gets a pyramid first where it has none."""
         self._slide_step.messages.clear()
         self._slide_step.set_state("opening…")
-        self._errands.start(
+        self._jobs.run(
             "slide",
             inputs.open_with_pyramid(path),
             f"Open {path.name}",
-            on_done=self._on_slide_opened,
-            on_failed=self._on_slide_failed,
-            on_cancelled=self._show_slide,
+            on_result=self._on_slide_opened,
+            on_error=self._on_slide_failed,
+            on_cancelled=self._show_former_slide,
         )
 
     def _on_slide_opened(self, slide: "Slide") -> None:
         self._use_slide(slide, slide_layers.add_slide(self._viewer, slide))
 
     def _on_slide_failed(self, error: Exception) -> None:
-        self._show_slide()
+        self._show_former_slide()
         self._slide_step.messages.show_error(error)
+
+    def _show_former_slide(self) -> None:
+        """Show the slide there was before one could not be opened."""
+        self.list_slides()
+        self._show_slide()
 
     def _use_slide(self, slide: "Slide", layer: Any) -> None:
         self.slide, self.layer = slide, layer
@@ -130,7 +135,7 @@ class Section(QObject):
         """List the slides that are open; forget the chosen one when its layer was removed."""
         if self.layer is not None and self.layer not in self._viewer.layers:
             self.slide = self.layer = None
-            self._errands.drop("spots")
+            self._jobs.cancel("spots")
             self._set_spots(None)
             self._show_slide()
         layers = slide_layers.candidates(self._viewer)
@@ -158,12 +163,12 @@ class Section(QObject):
 
     def _estimate_mpp(self) -> None:
         if self.spots is not None:
-            self._errands.start(
+            self._jobs.run(
                 "estimate",
                 one_step("Fitting the array's lattice", arrays.estimate_mpp, self.spots),
                 "Estimate µm/px",
-                on_done=partial(self.set_mpp, source=FROM_LATTICE),
-                on_failed=self._slide_step.messages.show_error,
+                on_result=partial(self.set_mpp, source=FROM_LATTICE),
+                on_error=self._slide_step.messages.show_error,
             )
 
     # --- spots --------------------------------------------------------------------------------
@@ -179,12 +184,12 @@ class Section(QObject):
             return
         self._set_spots(None)
         self._spots_step.show_busy("reading…")
-        self._errands.start(
+        self._jobs.run(
             "spots",
             inputs.read_table(path, self.slide),
             f"Read {path.name}",
-            on_done=self._on_spots,
-            on_failed=self._spots_step.show_error,
+            on_result=self._on_spots,
+            on_error=self._spots_step.show_error,
             on_cancelled=partial(self._set_spots, None),
         )
 
@@ -204,12 +209,12 @@ class Section(QObject):
             self._spots_step.show_error(error)
             return
         self._spots_step.show_busy("laying…")
-        self._errands.start(
+        self._jobs.run(
             "spots",
             inputs.lay_grid(self.slide, grid, polygons=polygons),
             "Lay spots",
-            on_done=self._on_spots,
-            on_failed=self._spots_step.show_error,
+            on_result=self._on_spots,
+            on_error=self._spots_step.show_error,
             on_cancelled=partial(self._set_spots, None),
         )
 
@@ -241,16 +246,16 @@ class Section(QObject):
 
     def read_measured(self, path: Path | None) -> None:
         """Read measured expression to compare with; None goes back to that of the table."""
-        self._errands.drop("measured")
+        self._jobs.cancel("measured")
         if path is None:
             self._on_measured(None if self.choice is None else self.choice.measured)
             return
-        self._errands.start(
+        self._jobs.run(
             "measured",
             one_step("Reading measured counts", spot_tables.read_measured, path),
             f"Read {path.name}",
-            on_done=self._on_measured,
-            on_failed=self._on_measured_failed,
+            on_result=self._on_measured,
+            on_error=self._on_measured_failed,
         )
 
     def _on_measured(self, measured: "AnnData | None") -> None:

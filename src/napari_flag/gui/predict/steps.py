@@ -1,25 +1,29 @@
-"""Step 1 of the main dock: which slide, and how large its pixels are."""
+"""Steps 1, 2 and 4 of the Predict dock: slide, spots and region; step 3 is `model_step`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import (
-    QComboBox,
-    QDoubleSpinBox,
-    QFileDialog,
-    QFormLayout,
-    QHBoxLayout,
-    QPushButton,
-    QStackedWidget,
-    QWidget,
-)
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
-from napari_flag.gui.controls.forms import READY, FileField, StepBox, narrow, plain_label
+from napari_flag.gui.controls.forms import (
+    READY,
+    Choice,
+    FileField,
+    StepBox,
+    ask_open,
+    form,
+    number_field,
+    plain_label,
+    row_of,
+    set_quietly,
+)
+from napari_flag.gui.dock import single_shot
 from napari_flag.inputs import Grid
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from magicgui.widgets import Container
+    from magicgui.widgets.bases import Widget
 
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots, SpotTable
@@ -29,7 +33,8 @@ SLIDE_FILES: Final = (
     "Slides and images (*.svs *.tif *.tiff *.ndpi *.mrxs *.scn *.vms *.vmu *.bif *.dcm *.svslide "
     "*.jpg *.jpeg *.png);;All files (*)"
 )
-NO_SLIDE: Final = "No slide open"
+NONE: Final = ""
+"""Key of an entry that stands for no layer: no slide, all tissue, the whole section."""
 
 
 class SlideStep(StepBox):
@@ -46,10 +51,8 @@ class SlideStep(StepBox):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(1, "Slide", parent)
-        self.choice = narrow(QComboBox())
-        self.choice.setToolTip("The slide to predict on: a slide open in the viewer")
-        self.choice.setAccessibleName("Slide")
-        self.choice.activated.connect(self._on_activated)
+        self.choice = Choice(name="Slide", tooltip="The slide to predict on: a slide open in the viewer")
+        self.choice.changed.connect(self._on_chosen)
         self.open = QPushButton("Open…")
         self.open.setToolTip(
             "Open a slide file: SVS, NDPI, MRXS, TIFF, OME-TIFF, DICOM, JPEG or PNG.\n"
@@ -57,30 +60,29 @@ class SlideStep(StepBox):
         )
         self.open.clicked.connect(self._ask_for_file)
         self.info = plain_label("Open an H&E slide, or choose one that is open in the viewer.")
-        self.mpp = QDoubleSpinBox()
-        self.mpp.setDecimals(4)
-        self.mpp.setRange(0.0, 100.0)
-        self.mpp.setSingleStep(0.01)
-        self.mpp.setSuffix(" µm/px")
-        self.mpp.setSpecialValueText("µm/px unknown")
-        self.mpp.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-        self.mpp.setKeyboardTracking(False)
-        self.mpp.setAccessibleName("Micrometres per pixel")
-        self.mpp.setToolTip(
-            "How many µm one pixel of the full-resolution slide is wide.\n"
-            "Read from the file where it states it; otherwise type it here (0: unknown)."
+        self.mpp = number_field(
+            0.0,
+            0.0,
+            100.0,
+            0.01,
+            decimals=4,
+            unit=" µm/px",
+            tooltip="How many µm one pixel of the full-resolution slide is wide.\n"
+            "Read from the file where it states it; otherwise type it here (0: unknown).",
         )
-        self.mpp.valueChanged.connect(self._on_mpp)
+        self.mpp.native.setSpecialValueText("µm/px unknown")
+        self.mpp.native.setAccessibleName("Micrometres per pixel")
+        self.mpp.changed.connect(self._on_mpp)
         self.source = plain_label()
         self.estimate = QPushButton("Estimate")
         self.estimate.setToolTip(
             "Fit the array's lattice to the spots of step 2, whose distance in µm is known"
         )
         self.estimate.clicked.connect(self.estimateRequested)
-        self.head.addWidget(self.choice, 1)
+        self.head.addWidget(self.choice.native, 1)
         self.head.addWidget(self.open)
         bottom = QHBoxLayout()
-        bottom.addWidget(self.mpp)
+        bottom.addWidget(self.mpp.native)
         bottom.addWidget(self.source, 1)
         bottom.addWidget(self.estimate)
         self.body.addWidget(self.info)
@@ -90,29 +92,18 @@ class SlideStep(StepBox):
 
     def set_slides(self, slides: list[tuple[str, Any]], current: Any) -> None:
         """List the open slides as (name, key) and select the one whose key is `current`."""
-        self.choice.blockSignals(True)
-        self.choice.clear()
-        if not slides:
-            self.choice.addItem(NO_SLIDE, None)
-        elif current is None:
-            self.choice.addItem("Choose an open slide…", None)
-        for name, key in slides:
-            self.choice.addItem(name, key)
-            if key is current:
-                self.choice.setCurrentIndex(self.choice.count() - 1)
-        self.choice.setEnabled(bool(slides))
-        self.choice.blockSignals(False)
+        none = [] if current is not None else [("Choose an open slide…" if slides else "No slide open", NONE)]
+        self.choice.offer([*none, *slides], select=NONE if current is None else current)
+        self.choice.enabled = bool(slides)
 
     def show_slide(self, slide: "Slide | None") -> None:
         """Show size, µm/px with its source, and what is doubtful about it."""
         from napari_flag.slides.resolution import check_mpp
 
         self.messages.clear()
-        for widget in (self.mpp, self.source, self.info):
+        for widget in (self.mpp.native, self.source, self.info):
             widget.setEnabled(slide is not None)
-        self.mpp.blockSignals(True)
-        self.mpp.setValue(0.0 if slide is None or slide.mpp is None else slide.mpp)
-        self.mpp.blockSignals(False)
+        set_quietly(self.mpp, 0.0 if slide is None or slide.mpp is None else slide.mpp)
         if slide is None:
             self.info.setText("Open an H&E slide, or choose one that is open in the viewer.")
             self.source.setText("")
@@ -140,13 +131,12 @@ class SlideStep(StepBox):
         )
 
     def _ask_for_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Open slide", "", SLIDE_FILES)
-        if name:
-            self.fileChosen.emit(Path(name))
+        path = ask_open(self, "Open slide", SLIDE_FILES)
+        if path is not None:
+            self.fileChosen.emit(path)
 
-    def _on_activated(self, index: int) -> None:
-        key = self.choice.itemData(index)
-        if key is not None:
+    def _on_chosen(self, key: Any) -> None:
+        if key != NONE:
             self.slideChosen.emit(key)
 
     def _on_mpp(self, value: float) -> None:
@@ -165,7 +155,7 @@ def describe_slide(slide: "Slide") -> str:
     return " · ".join(parts)
 
 
-GRID, TABLE = 0, 1
+GRID, TABLE = "grid", "table"
 SETTLE_MS: Final = 400
 """A grid is laid again this long after the last change, so that typing does not lay many."""
 TABLE_FILES: Final = "Spot tables (*.tsv *.csv *.txt *.tsv.gz *.csv.gz *.h5ad *.parquet *.h5);;All files (*)"
@@ -182,117 +172,94 @@ class SpotsStep(StepBox):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(2, "Spots", parent)
-        self.origin = narrow(QComboBox())
-        self.origin.addItems(["Grid of spots", "From a table or folder"])
-        self.origin.setAccessibleName("Where the spots come from")
-        self.origin.setToolTip(
-            "A regular grid, or the spots of a real array:\n"
-            "Space Ranger folder, legacy ST table, HEST-1k or AnnData h5ad"
+        self.origin = Choice(
+            (("Grid of spots", GRID), ("From a table or folder", TABLE)),
+            name="Where the spots come from",
+            tooltip="A regular grid, or the spots of a real array:\n"
+            "Space Ranger folder, legacy ST table, HEST-1k or AnnData h5ad",
         )
         self.table = FileField(
-            "Spot table", TABLE_FILES, folders=True, placeholder="table, h5ad or Visium folder"
-        )
-        self.table.setToolTip(
-            "Legacy ST selection table (.tsv), Space Ranger output folder (v1 or v2), HEST-1k or "
-            "AnnData .h5ad; may also be dropped here"
+            "Spot table",
+            TABLE_FILES,
+            placeholder="table, h5ad or Visium folder",
+            tooltip="Legacy ST selection table (.tsv), Space Ranger output folder (v1 or v2), HEST-1k or "
+            "AnnData .h5ad; may also be dropped here",
         )
         self.measured = FileField(
-            "Measured expression", MEASURED_FILES, folders=True, placeholder="optional, to compare"
+            "Measured expression",
+            MEASURED_FILES,
+            placeholder="optional, to compare",
+            tooltip="Raw counts of the same spots (h5ad, Space Ranger folder, legacy ST .tsv), matched by "
+            "spot id;\nonly for comparison, the prediction never sees them",
         )
-        self.measured.setToolTip(
-            "Raw counts of the same spots (h5ad, Space Ranger folder, legacy ST .tsv), matched by "
-            "spot id;\nonly for comparison, the prediction never sees them"
-        )
-        self._pages = QStackedWidget()
-        self._pages.addWidget(self._grid_page())
-        self._pages.addWidget(self._table_page())
+        self._grid_form = self._make_grid_form()
+        self._table_form = form({"Table": self.table.row, "Measured": self.measured.row})
         self.summary = plain_label("No spots yet.")
-        self.head.addWidget(self.origin, 1)
-        self.body.addWidget(self._pages)
+        self.head.addWidget(self.origin.native, 1)
+        self.body.addWidget(self._grid_form.native)
+        self.body.addWidget(self._table_form.native)
         self.body.addWidget(self.summary)
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(SETTLE_MS)
-        self._settle.timeout.connect(self.gridChanged)
+        self._settle = single_shot(self, SETTLE_MS, self.gridChanged)
         self._touched = False
-        self.origin.currentIndexChanged.connect(self._on_origin)
+        self.origin.changed.connect(self._on_origin)
         self.table.pathChosen.connect(lambda path: path and self.tableChosen.emit(path))
         self.measured.pathChosen.connect(self.measuredChosen)
-        self.lattice.currentIndexChanged.connect(self._on_grid_edited)
-        self.area.currentIndexChanged.connect(self._settle.start)
-        self.pitch.valueChanged.connect(self._on_grid_edited)
-        self.diameter.valueChanged.connect(self._on_grid_edited)
-        self._fit_page()
+        for field in (self.lattice, self.pitch, self.diameter):
+            field.changed.connect(lambda _: self._on_grid_edited())
+        self.area.changed.connect(lambda _: self._settle.start())
+        self._show_form()
 
-    def _grid_page(self) -> QWidget:
-        page = QWidget()
-        form = _form(page)
-        self.area = narrow(QComboBox())
-        self.area.setToolTip("Over all detected tissue, or only inside regions drawn as Shapes")
-        self.area.setAccessibleName("Area of the grid")
-        self.lattice = narrow(QComboBox())
-        self.lattice.addItem("hex", "hex")
-        self.lattice.addItem("square", "square")
-        self.lattice.setToolTip("Hexagonal as Visium arrays, or square as legacy ST arrays")
-        self.lattice.setAccessibleName("Lattice")
-        self.pitch = _um_box("Pitch: distance between the centres of neighbouring spots, in µm")
-        self.diameter = _um_box("Ø: diameter of a spot, in µm")
-        self.pitch.setPrefix("pitch ")
-        self.diameter.setPrefix("Ø ")
-        self.pitch.setFixedWidth(106)
-        self.diameter.setFixedWidth(84)
-        self.pitch.setValue(200.0)
-        self.diameter.setValue(100.0)
-        row = QHBoxLayout()
-        row.addWidget(self.lattice, 1)
-        row.addWidget(self.pitch)
-        row.addWidget(self.diameter)
-        form.addRow("Over", self.area)
-        form.addRow("Grid", row)
-        self.set_areas([])
-        return page
-
-    def _table_page(self) -> QWidget:
-        page = QWidget()
-        form = _form(page)
-        form.addRow("Table", self.table)
-        form.addRow("Measured", self.measured)
-        return page
+    def _make_grid_form(self) -> "Container[Widget]":
+        self.area = Choice(
+            [("All detected tissue", NONE)],
+            name="Area of the grid",
+            tooltip="Over all detected tissue, or only inside regions drawn as Shapes",
+        )
+        self.lattice = Choice(
+            (("hex", "hex"), ("square", "square")),
+            name="Lattice",
+            tooltip="Hexagonal as Visium arrays, or square as legacy ST arrays",
+        )
+        step = "(arrow keys: ± 10 µm)"
+        self.pitch = number_field(
+            200.0,
+            1.0,
+            5000.0,
+            10.0,
+            prefix="pitch ",
+            unit=" µm",
+            tooltip=f"Pitch: distance between the centres of neighbouring spots, in µm\n{step}",
+        )
+        self.diameter = number_field(
+            100.0, 1.0, 5000.0, 10.0, prefix="Ø ", unit=" µm", tooltip=f"Ø: diameter of a spot, in µm\n{step}"
+        )
+        self.pitch.native.setFixedWidth(106)
+        self.diameter.native.setFixedWidth(84)
+        return form({"Over": self.area, "Grid": row_of(self.lattice, self.pitch, self.diameter)})
 
     @property
     def from_table(self) -> bool:
         """Whether spots come from a table rather than a grid."""
-        return bool(self.origin.currentIndex() == TABLE)
+        return bool(self.origin.value == TABLE)
 
     def grid(self) -> tuple[Grid, Any]:
         """Return the grid, and the key of the area to lay it over (None: tissue)."""
-        grid = Grid(self.pitch.value(), self.diameter.value(), self.lattice.currentData())
-        return grid, self.area.currentData()
+        grid = Grid(self.pitch.value, self.diameter.value, self.lattice.value)
+        return grid, None if self.area.value == NONE else self.area.value
 
     def offer_grid(self, grid: Grid) -> None:
         """Fill in the array the model was trained on, unless the person already chose a grid."""
         if self._touched:
             return
-        for box in (self.pitch, self.diameter, self.lattice):
-            box.blockSignals(True)
-        self.pitch.setValue(grid.spacing_um)
-        self.diameter.setValue(grid.diameter_um)
-        self.lattice.setCurrentIndex(self.lattice.findData(grid.lattice))
-        for box in (self.pitch, self.diameter, self.lattice):
-            box.blockSignals(False)
+        set_quietly(self.pitch, grid.spacing_um)
+        set_quietly(self.diameter, grid.diameter_um)
+        self.lattice.select(grid.lattice)
 
     def set_areas(self, areas: list[tuple[str, Any]]) -> None:
         """List the Shapes layers a grid can be laid in, as (name, key); the choice is kept."""
-        chosen = self.area.currentData()
-        self.area.blockSignals(True)
-        self.area.clear()
-        self.area.addItem("All detected tissue", None)
-        for name, key in areas:
-            self.area.addItem(f"Inside “{name}”", key)
-            if key is chosen:
-                self.area.setCurrentIndex(self.area.count() - 1)
-        self.area.blockSignals(False)
-        if chosen is not None and self.area.currentData() is not chosen:
+        chosen = self.area.value
+        self.area.offer([("All detected tissue", NONE), *_inside(areas)])
+        if self.area.value is not chosen:
             self._settle.start()
 
     def show_busy(self, text: str) -> None:
@@ -337,38 +304,22 @@ class SpotsStep(StepBox):
         self._touched = True
         self._settle.start()
 
-    def _on_origin(self, index: int) -> None:
-        self._fit_page()
-        if index == GRID:
+    def _on_origin(self, origin: str) -> None:
+        self._show_form()
+        if origin == GRID:
             self.gridChanged.emit()
         elif self.table.path is not None:
             self.tableChosen.emit(self.table.path)
         else:
             self.cleared.emit()
 
-    def _fit_page(self) -> None:
-        self._pages.setCurrentIndex(self.origin.currentIndex())
+    def _show_form(self) -> None:
+        self._grid_form.visible = not self.from_table
+        self._table_form.visible = self.from_table
 
 
-def _form(page: QWidget) -> QFormLayout:
-    form = QFormLayout(page)
-    form.setContentsMargins(0, 0, 0, 0)
-    form.setVerticalSpacing(3)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    return form
-
-
-def _um_box(tip: str) -> QDoubleSpinBox:
-    box = QDoubleSpinBox()
-    box.setRange(1.0, 5000.0)
-    box.setDecimals(0)
-    box.setSingleStep(10.0)
-    box.setSuffix(" µm")
-    box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)  # room for prefix and unit
-    box.setKeyboardTracking(False)
-    box.setToolTip(f"{tip}\n(arrow keys: ± 10 µm)")
-    box.setAccessibleName(tip)
-    return box
+def _inside(layers: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    return [(f"Inside “{name}”", layer) for name, layer in layers]
 
 
 def describe_spots(spots: "Spots", technology: str) -> str:
@@ -394,17 +345,16 @@ class RegionStep(StepBox):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(4, "Region", parent)
-        self.choice = narrow(QComboBox())
-        self.choice.setAccessibleName("Region")
-        self.choice.setToolTip(
-            "Predict all spots, or only those whose centre lies inside the shapes of a layer.\n"
-            "The model still sees the tissue around them, so the numbers stay the same."
+        self.choice = Choice(
+            name="Region",
+            tooltip="Predict all spots, or only those whose centre lies inside the shapes of a layer.\n"
+            "The model still sees the tissue around them, so the numbers stay the same.",
         )
-        self.choice.currentIndexChanged.connect(self.regionChanged)
+        self.choice.changed.connect(lambda _: self.regionChanged.emit())
         self.draw = QPushButton("Draw…")
         self.draw.setToolTip("Add a Shapes layer and draw a region on the slide")
         self.draw.clicked.connect(self.drawRequested)
-        self.head.addWidget(self.choice, 1)
+        self.head.addWidget(self.choice.native, 1)
         self.head.addWidget(self.draw)
         self.summary = plain_label()
         self.summary.hide()
@@ -414,19 +364,11 @@ class RegionStep(StepBox):
     @property
     def region(self) -> Any:
         """The key of the chosen Shapes layer, None for the whole tissue."""
-        return self.choice.currentData()
+        return None if self.choice.value == NONE else self.choice.value
 
     def set_regions(self, regions: list[tuple[str, Any]], select: Any = None) -> None:
         """List Shapes layers as (name, key); the choice is kept unless `select` names another."""
-        chosen = self.region if select is None else select
-        self.choice.blockSignals(True)
-        self.choice.clear()
-        self.choice.addItem(WHOLE, None)
-        for name, key in regions:
-            self.choice.addItem(f"Inside “{name}”", key)
-            if key is chosen:
-                self.choice.setCurrentIndex(self.choice.count() - 1)
-        self.choice.blockSignals(False)
+        self.choice.offer([(WHOLE, NONE), *_inside(regions)], select=select)
 
     def show_count(self, n_selected: int | None, n_spots: int) -> None:
         """Show how many spots lie inside (None: nothing to count)."""

@@ -1,15 +1,14 @@
-"""The list of regions in the Regions dock, with what can be done to them."""
+"""What a person chooses in the Regions dock: a region, how domains are found and shown, and labels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from qtpy.QtCore import QSize, Qt, Signal
+from magicgui.widgets import PushButton
+from qtpy.QtCore import QObject, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
     QHBoxLayout,
     QListWidget,
     QListWidgetItem,
@@ -31,8 +30,8 @@ from napari_flag.analysis.domains import (
 )
 from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
 from napari_flag.formatting import number
-from napari_flag.gui.controls.forms import MessageList, narrow, plain_label
-from napari_flag.gui.jobs import Errands
+from napari_flag.gui.controls.forms import Choice, MessageList, ask_open, form, plain_label, row_of
+from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.regions.results import WORDS
 from napari_flag.gui.session import Session
 from napari_flag.layers.overlays import Paint
@@ -67,7 +66,7 @@ class RegionList(QWidget):
         self.list.setAccessibleName("Regions")
         self.list.setIconSize(QSize(CHIP_PX, CHIP_PX))
         self.list.setMinimumHeight(74)
-        self.list.setToolTip("Choose the region looked at; double-click a drawn one to name it")
+        self.list.setToolTip("Choose the region to compare; double-click a drawn one to name it")
         self.list.currentRowChanged.connect(self._on_row)
         self.list.itemChanged.connect(self._on_edited)
         box = QVBoxLayout(self)
@@ -84,7 +83,7 @@ class RegionList(QWidget):
         for text, tip, act in (
             ("Import…", "Read regions from GeoJSON, e.g. QuPath's annotations", self.importRequested),
             ("Export…", "Write all regions listed as GeoJSON, which QuPath imports", self.exportRequested),
-            ("Remove", "Take the chosen region away", self._on_remove),
+            ("Remove", "Remove the chosen region", self._on_remove),
         ):
             self._add(row, text, tip).clicked.connect(act)
         box.addLayout(row)
@@ -97,7 +96,7 @@ class RegionList(QWidget):
         return self.entries[row] if 0 <= row < len(self.entries) else None
 
     def show_entries(self, entries: Sequence[Entry], key: str | None) -> None:
-        """List `entries`; the one with `key` is chosen without telling of it."""
+        """List `entries`; the one with `key` is chosen without emitting `chosen`."""
         self.entries = list(entries)
         blocked = self.list.blockSignals(True)
         self.list.clear()
@@ -146,8 +145,7 @@ def _item(entry: Entry) -> QListWidgetItem:
     chip.fill(QColor(*entry.colour) if entry.colour else QColor(EDGE))
     item = QListWidgetItem(QIcon(chip), entry.region.name)
     kind = "" if entry.drawn is None else entry.drawn.annotation.classification
-    told = f"{entry.region.spots:,} spots" + (f", class {kind}" if kind else "")
-    item.setToolTip(told)
+    item.setToolTip(f"{entry.region.spots:,} spots" + (f", class {kind}" if kind else ""))
     flags = item.flags() & ~Qt.ItemFlag.ItemIsEditable
     item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if entry.drawn is not None else flags)
     return item
@@ -175,6 +173,11 @@ def domain_outlines(adata: Any, source: str) -> list[Annotation]:
     ]
 
 
+ABSENT: Final = {
+    PREDICTED: "There is no prediction yet",
+    MEASURED: "This prediction has no measured expression; choose counts in the Compare dock",
+    LABELS: "No labels were read yet",
+}
 SCALE: Final = "ARI: 1 the same, 0 as dealt out at random; NMI: 0 to 1."
 AGREEMENT: Final = f"How far the domains of prediction and truth agree.\n{SCALE}"
 AGREEMENT_TO_LABELS: Final = (
@@ -183,90 +186,81 @@ AGREEMENT_TO_LABELS: Final = (
 
 
 class DomainChoice:
-    """Rows of a form, by name, and two lines of text, of the Regions dock.
+    """The form of the Regions dock, and two lines of text below it."""
 
-    Parameters
-    ----------
-    labels
-        The button that reads labels.
-    """
-
-    def __init__(self, labels: QPushButton) -> None:
-        self.method, self.source, self.paint = narrow(QComboBox()), narrow(QComboBox()), narrow(QComboBox())
-        for text, method in (("Leiden", "leiden"), ("k-means", "k-means")):
-            self.method.addItem(text, method)
-        self.method.setToolTip("How spots are grouped: alike in composition, and neighbours")
-        for source in (PREDICTED, MEASURED):
-            self.source.addItem(WORDS[source], source)
-        self.source.addItem("labels", LABELS)
-        self.source.setToolTip("Whose domains are found, painted and listed; labels are read from a file")
-        for paint in Paint:
-            self.paint.addItem(paint.value, paint)
-        self.paint.setToolTip("How domains are drawn; rings leave the gene inside in sight")
-        self.search = QPushButton("Find")
-        self.search.setToolTip("Find domains; they are listed above as regions, and painted")
+    def __init__(self) -> None:
+        self.method = Choice(
+            (("Leiden", "leiden"), ("k-means", "k-means")),
+            tooltip="How spots are grouped: alike in composition, and neighbours",
+        )
+        self.source = Choice(
+            ((WORDS[PREDICTED], PREDICTED), (WORDS[MEASURED], MEASURED), ("labels", LABELS)),
+            tooltip="Whose domains are found, painted and listed; labels are read from a file",
+        )
+        self.paint = Choice(
+            ((paint.value, paint) for paint in Paint),
+            tooltip="How domains are drawn; rings leave the gene inside in sight",
+        )
+        self.search = PushButton(
+            text="Find", tooltip="Find domains; they are listed above as regions, and painted"
+        )
+        self.labels = PushButton(
+            text="Labels…",
+            tooltip="Read what a pathologist or a clustering called each spot:\n"
+            "her2st's annotations, Loupe's CSV, or a table of spot ids and labels",
+        )
+        self.against = Choice(tooltip="What the chosen region is compared with")
+        self.form = form(
+            {
+                "Domains": row_of(self.method, self.search),
+                "of": row_of(self.source, self.labels),
+                "Painted": self.paint,
+                "Against": self.against,
+            }
+        )
         self.agreement, self.to_labels = plain_label(), plain_label()
         self.agreement.setToolTip(AGREEMENT)
         self.to_labels.setToolTip(AGREEMENT_TO_LABELS)
-        self.rows = {
-            "Domains": _row(self.method, self.search),
-            "of": _row(self.source, labels),
-            "Painted": _row(self.paint),
-        }
 
     @property
-    def looked_at(self) -> str:
-        """Whose domains are looked at: `PREDICTED`, `MEASURED` or `LABELS`."""
-        return str(self.source.currentData())
+    def shown(self) -> str:
+        """Whose domains are shown: `PREDICTED`, `MEASURED` or `LABELS`."""
+        return str(self.source.value)
 
     def enable(self, adata: "AnnData | None") -> None:
-        """Offer what there is to look at in `adata`."""
+        """Offer what `adata` has."""
         there = () if adata is None else sources(adata)
         if adata is not None and keys.LABEL in adata.obs:
             there = (*there, LABELS)
-        items = cast(Any, self.source.model())
-        for row in range(self.source.count()):
-            items.item(row).setEnabled(self.source.itemData(row) in there)
-        if adata is not None and self.looked_at not in there:
-            self.source.setCurrentIndex(0)
+        why_not = {s: None if s in there else ABSENT[s] for s in (PREDICTED, MEASURED, LABELS)}
+        self.source.explain({}, why_not)
+        if adata is not None and self.shown not in there:
+            self.source.value = PREDICTED
 
-    def set_paint(self, paint: Paint, *, quietly: bool = False) -> None:
-        """Draw domains so; `quietly` leaves the drawing to the caller."""
-        blocked = self.paint.blockSignals(quietly)
-        self.paint.setCurrentIndex(list(Paint).index(paint))
-        self.paint.blockSignals(blocked)
-
-    def tell_agreement(self, adata: "AnnData | None") -> None:
-        """Tell how far domains agree with each other, and with the labels."""
-        told = "" if adata is None else describe_labels(adata)
-        self.to_labels.setText(told)
-        self.to_labels.setVisible(bool(told))
-        found = None if adata is None or self.looked_at == LABELS else domain_agreement(adata)
+    def show_agreement(self, adata: "AnnData | None") -> None:
+        """Say how far domains agree with each other, and with the labels."""
+        text = "" if adata is None else describe_labels(adata)
+        self.to_labels.setText(text)
+        self.to_labels.setVisible(bool(text))
+        found = None if adata is None or self.shown == LABELS else domain_agreement(adata)
         self.agreement.setVisible(found is not None)
         if found is not None:
             self.agreement.setText(f"Prediction to truth: ARI {number(found.ari)}, NMI {number(found.nmi)}")
 
 
-def _row(wide: QWidget, *others: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setSpacing(5)
-    row.addWidget(wide, 1)
-    for widget in others:
-        row.addWidget(widget)
-    return row
-
-
 TABLES: Final = "Labels (*.tsv *.csv *.txt *.tsv.gz *.csv.gz);;All files (*)"
 
 
-class LabelButton(QPushButton):
-    """Reads labels into ``obs["label"]``, then finds the domains they are held against.
+class LabelReader(QObject):
+    """Reads labels into ``obs["label"]``, then finds the domains they are compared with.
 
     Parameters
     ----------
+    dock
+        Whose person is asked for a file.
     session
         Whose prediction is labelled.
-    errands, messages
+    jobs, messages
         Of the dock.
     """
 
@@ -275,20 +269,16 @@ class LabelButton(QPushButton):
     compared = Signal()
     """So are the domains of all sources."""
 
-    def __init__(self, session: Session, errands: Errands, messages: MessageList) -> None:
-        super().__init__("Labels…")
-        self._session, self._errands, self._messages = session, errands, messages
+    def __init__(self, dock: QWidget, session: Session, jobs: Jobs, messages: MessageList) -> None:
+        super().__init__(dock)
+        self._dock, self._session, self._jobs, self._messages = dock, session, jobs, messages
         self._method = ""
-        self.setToolTip(
-            "Read what a pathologist or a clustering called each spot:\n"
-            "her2st's annotations, Loupe's CSV, or a table of spot ids and labels"
-        )
 
     def ask(self, method: str) -> None:
         """Ask for a file and read it; `method` finds domains."""
-        path, _ = QFileDialog.getOpenFileName(self, "Labels of spots", "", TABLES)
-        if path:
-            self.read(Path(path), method)
+        path = ask_open(self._dock, "Labels of spots", TABLES)
+        if path is not None:
+            self.read(path, method)
 
     def read(self, path: Path, method: str) -> None:
         """Read `path`; what was labelled before stays until it is read."""
@@ -296,12 +286,11 @@ class LabelButton(QPushButton):
         if adata is None:
             return
         self._messages.clear()
-        self._errands.start(
+        self._jobs.run(
             "labels",
             read_for(adata, path),
             "Read labels",
-            on_done=lambda labels: self._on_read(adata, labels),
-            on_failed=self._messages.show_error,
+            on_result=lambda labels: self._on_read(adata, labels),
             on_cancelled=lambda: self._messages.add("notice", "Reading labels was cancelled."),
         )
 
@@ -312,12 +301,11 @@ class LabelButton(QPushButton):
             return
         write_labels(adata, labels)
         self.labelled.emit()
-        self._errands.start(
+        self._jobs.run(
             "domains",
             find_missing(adata, self._method),
             "Find domains",
-            on_done=lambda _: self.compared.emit(),
-            on_failed=self._messages.show_error,
+            on_result=lambda _: self.compared.emit(),
             on_cancelled=self._on_cancelled,
         )
 

@@ -1,21 +1,19 @@
 """The Regions dock: draw or find regions, and see which genes tell them apart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout
 
 from napari_flag import keys
 from napari_flag.analysis.domains import LABELS, find, read_domains
 from napari_flag.analysis.regions import RegionNumbers, compare_regions, enrich
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
-from napari_flag.gui.controls.forms import narrow
-from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch
-from napari_flag.gui.regions.choices import DomainChoice, LabelButton, RegionList, domain_outlines
+from napari_flag.gui.controls.forms import TABLE_FILES, ask_open, ask_save
+from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
+from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
 from napari_flag.gui.regions.results import RegionResults
 from napari_flag.layers import region_shapes
 from napari_flag.layers.frame import frame_of
@@ -24,7 +22,8 @@ from napari_flag.layers.region_shapes import Entry, collect
 from napari_flag.prediction_file import provenance
 from napari_flag.slides.formats.geojson import read_annotations, write_annotations
 
-REST: Final = "Rest of the section"
+REST: Final = ""
+"""Key of all spots outside the chosen region."""
 GEOJSON: Final = "GeoJSON (*.geojson *.json)"
 OUR_SETS: Final = "Sets that come along"
 
@@ -46,9 +45,7 @@ class RegionsDock(Dock):
         self._sets: dict[str, tuple[str, ...]] = {}
         self._key: str | None = None
         self._filled = False
-        self._due = QTimer(self)
-        self._due.setSingleShot(True)
-        self._due.setInterval(0)
+        self._due = single_shot(self, 0, self._compare)
         self._build()
         self._lay_out()
         self._watch = ViewerWatch(self, self._viewer)
@@ -58,23 +55,15 @@ class RegionsDock(Dock):
     # --- construction ----------------------------------------------------------------------------
     def _build(self) -> None:
         self.regions = RegionList()
-        self.labels = LabelButton(self.session, self._errands, self.messages)
-        self.choice = DomainChoice(self.labels)
-        self.against = narrow(QComboBox())
-        self.against.setToolTip("What the chosen region is compared with")
+        self.labels = LabelReader(self, self.session, self.jobs, self.messages)
+        self.choice = DomainChoice()
         self.results = RegionResults()
 
     def _lay_out(self) -> None:
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setVerticalSpacing(4)
-        for name, row in self.choice.rows.items():
-            form.addRow(name, row)
-        form.addRow("Against", self.against)
         box = self.column()
         box.addWidget(self.regions, 2)
         box.addWidget(self.messages)
-        box.addLayout(form)
+        box.addWidget(self.choice.form.native)
         box.addWidget(self.choice.agreement)
         box.addWidget(self.choice.to_labels)
         box.addWidget(self.results, 5)
@@ -82,7 +71,6 @@ class RegionsDock(Dock):
         self.setMinimumWidth(320)
 
     def _connect(self) -> None:
-        self._due.timeout.connect(self._compare)
         self._watch.layersChanged.connect(self._read)
         self._watch.shapesEdited.connect(self._read)
         self.regions.chosen.connect(self._on_chosen)
@@ -91,31 +79,31 @@ class RegionsDock(Dock):
         self.regions.exportRequested.connect(self._ask_export)
         self.regions.removeRequested.connect(self._remove)
         self.regions.renamed.connect(self._rename)
-        self.against.currentIndexChanged.connect(self._due.start)
-        self.choice.search.clicked.connect(self.find_domains)
-        self.labels.clicked.connect(lambda: self.labels.ask(self.choice.method.currentData()))
+        self.choice.against.changed.connect(lambda _: self._due.start())
+        self.choice.search.changed.connect(lambda _: self.find_domains())
+        self.choice.labels.changed.connect(lambda _: self.labels.ask(self.choice.method.value))
         self.labels.labelled.connect(self._on_labelled)
         self.labels.compared.connect(self._on_compared)
-        self.choice.source.currentIndexChanged.connect(self._on_source)
-        self.choice.paint.currentIndexChanged.connect(self._paint)
+        self.choice.source.changed.connect(lambda _: self._on_source())
+        self.choice.paint.changed.connect(lambda _: self._paint())
         self.results.geneChosen.connect(self.session.select_gene)
         self.results.setChosen.connect(self._on_set)
         self.results.setsRequested.connect(self._ask_sets)
         self.results.saveRequested.connect(self._ask_save)
-        self.session.predictionChanged.connect(self._on_prediction)
-        self.session.genesShownChanged.connect(self._on_gene)
+        self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.genesShownChanged, self._on_gene)
         on_mouse, callbacks = clicks(self._on_click), self._viewer.mouse_drag_callbacks
         callbacks.append(on_mouse)
-        self.destroyed.connect(lambda: callbacks.remove(on_mouse))
+        self.when_closed(lambda: callbacks.remove(on_mouse))
 
     # --- from the session and the viewer ---------------------------------------------------------
     def _on_prediction(self) -> None:
-        """Take up the regions for a new prediction; those drawn stay, on the tissue they were drawn on."""
+        """List the regions for a new prediction; those drawn stay, on the tissue they were drawn on."""
         adata = self.session.adata
         self.setEnabled(adata is not None)
         self.messages.clear()
         if adata is None:
-            self.messages.add("notice", NOTHING_YET)
+            self.notify(NOTHING_YET)
         self.choice.enable(self.session.adata)
         self._read()
         self._paint()
@@ -124,39 +112,26 @@ class RegionsDock(Dock):
         """List the regions anew; the one chosen stays chosen, with the spots it now has."""
         adata = self.session.adata
         entries = (
-            []
-            if adata is None
-            else collect(self._viewer, self.session.gene_map, adata, self.choice.looked_at)
+            [] if adata is None else collect(self._viewer, self.session.gene_map, adata, self.choice.shown)
         )
         self.regions.show_entries(entries, self._key)
         self._offer(entries)
-        self._choose(self.regions.current)
+        if adata is not None:
+            self._due.start()
 
     def _offer(self, entries: Sequence[Entry]) -> None:
         """Offer the other regions to compare with."""
-        wanted = self.against.currentData()
-        blocked = self.against.blockSignals(True)
-        self.against.clear()
-        self.against.addItem(REST, None)
-        for entry in entries:
-            self.against.addItem(entry.region.name, entry.key)
-        self.against.setCurrentIndex(max(self.against.findData(wanted), 0))
-        self.against.blockSignals(blocked)
-
-    def _choose(self, entry: Entry | None) -> None:
-        if self.session.adata is None:
-            return
-        self.session.set_region(None if entry is None else entry.region)
-        self._due.start()
+        rest = ("Rest of the section", REST)
+        self.choice.against.offer([rest, *((entry.region.name, entry.key) for entry in entries)])
 
     def _on_chosen(self, entry: Entry | None) -> None:
         self._key = None if entry is None else entry.key
-        self._choose(entry)
+        self._due.start()
 
     def _on_gene(self) -> None:
         self.results.mark(self.session.gene)
         if self.domains.paint is Paint.FILLED and self._filled:
-            self.choice.set_paint(Paint.RINGS)  # or they would hide the gene
+            self.choice.paint.value = Paint.RINGS  # or they would hide the gene
 
     def _on_click(self, position: Any) -> None:
         """Choose the domain that was clicked on, unless a shape is being drawn."""
@@ -164,7 +139,7 @@ class RegionsDock(Dock):
         if str(getattr(active, "mode", "pan_zoom")) == "pan_zoom":
             number = self.domains.number_at(position)
             if number:
-                self.regions.choose(f"domain {self.choice.looked_at} {number}")
+                self.regions.choose(f"domain {self.choice.shown} {number}")
 
     # --- comparing -------------------------------------------------------------------------------
     def _compare(self) -> None:
@@ -172,21 +147,21 @@ class RegionsDock(Dock):
         adata, entry = self.session.adata, self.regions.current
         self.messages.clear()
         if adata is None or entry is None:
-            self._errands.drop("compare")
+            self.jobs.cancel("compare")
             self._show(None)
             return
-        other = next((e for e in self.regions.entries if e.key == self.against.currentData()), None)
+        other = next((e for e in self.regions.entries if e.key == self.choice.against.value), None)
         if other is not None and other.key == entry.key:
-            self.messages.add("notice", "A region is compared with another, or with the rest; choose one.")
+            self.notify("A region is compared with another, or with the rest; choose one.")
             self._show(None)
             return
-        self._errands.start(
+        self.jobs.run(
             "compare",
             compare_regions(adata, entry.region.mask, None if other is None else other.region.mask),
             "Compare regions",
-            on_done=self._show,
-            on_failed=self._on_failed,
-            on_cancelled=lambda: self.messages.add("notice", "Comparing was cancelled."),
+            on_result=self._show,
+            on_error=self._on_failed,
+            on_cancelled=lambda: self.notify("Comparing was cancelled."),
         )
 
     def _on_failed(self, error: Exception) -> None:
@@ -208,50 +183,49 @@ class RegionsDock(Dock):
         adata = self.session.adata
         if adata is None:
             return
-        self._errands.start(
+        self.jobs.run(
             "domains",
-            find(adata, self.choice.looked_at, self.choice.method.currentData()),
+            find(adata, self.choice.shown, self.choice.method.value),
             "Find domains",
-            on_done=lambda _: self._on_domains(),
-            on_failed=self.messages.show_error,
-            on_cancelled=lambda: self.messages.add("notice", "Finding domains was cancelled."),
+            on_result=lambda _: self._on_domains(),
+            on_cancelled=lambda: self.notify("Finding domains was cancelled."),
         )
 
     def _on_domains(self) -> None:
-        self.choice.set_paint(Paint.FILLED, quietly=True)
+        self.choice.paint.select(Paint.FILLED)
         self._read()
         self._paint()
 
     def _on_labelled(self) -> None:
         """List and paint the labels that were read."""
         self.choice.enable(self.session.adata)
-        self.choice.source.setCurrentIndex(self.choice.source.findData(LABELS))
+        self.choice.source.value = LABELS
         self._on_domains()
 
     def _on_compared(self) -> None:
-        """Tell how far domains agree with the labels, and show domains that are looked at by now."""
-        if self.choice.looked_at == LABELS:
-            self.choice.tell_agreement(self.session.adata)
+        """Say how far domains agree with the labels, and list and paint domains where they are shown."""
+        if self.choice.shown == LABELS:
+            self.choice.show_agreement(self.session.adata)
         else:
             self._read()
             self._paint()
 
     def _on_source(self) -> None:
-        """Look at the domain of the same number: those of the two sources are numbered alike."""
+        """Keep the domain of the same number chosen: those of the two sources are numbered alike."""
         kind, _, number = (self._key or "").rpartition(" ")
-        if kind in (f"domain {PREDICTED}", f"domain {MEASURED}") and self.choice.looked_at != LABELS:
-            self._key = f"domain {self.choice.looked_at} {number}"
-        self.choice.search.setEnabled(self.choice.looked_at != LABELS)
+        if kind in (f"domain {PREDICTED}", f"domain {MEASURED}") and self.choice.shown != LABELS:
+            self._key = f"domain {self.choice.shown} {number}"
+        self.choice.search.enabled = self.choice.shown != LABELS
         self._read()
         self._paint()
 
     def _paint(self) -> None:
-        adata, paint = self.session.adata, self.choice.paint.currentData()
-        numbers = None if adata is None else read_domains(adata, self.choice.looked_at)
+        adata, paint = self.session.adata, self.choice.paint.value
+        numbers = None if adata is None else read_domains(adata, self.choice.shown)
         self._filled = False
         self.domains.show(adata, numbers, paint)
         self._filled = True
-        self.choice.tell_agreement(self.session.adata)
+        self.choice.show_agreement(self.session.adata)
 
     # --- regions ---------------------------------------------------------------------------------
     def _layer(self) -> Any:
@@ -259,8 +233,8 @@ class RegionsDock(Dock):
         assert adata is not None
         layer = region_shapes.find_layer(self._viewer)
         if layer is None:
-            told = provenance(adata)
-            sides = [told.get(name) for name in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT)]
+            recorded = provenance(adata)
+            sides = [recorded.get(name) for name in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT)]
             longest = max(float(side or 0) for side in sides) or float(np.max(adata.obsm[keys.SPATIAL]))
             layer = region_shapes.add_layer(self._viewer, frame_of(adata), longest)
         return layer
@@ -283,9 +257,9 @@ class RegionsDock(Dock):
             self._read()
 
     def _ask_import(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Regions", "", GEOJSON)
-        if path:
-            self.import_regions(Path(path))
+        path = ask_open(self, "Regions", GEOJSON)
+        if path is not None:
+            self.import_regions(path)
 
     def import_regions(self, path: Path) -> None:
         """Draw the regions of a GeoJSON file; those drawn before stay."""
@@ -303,9 +277,9 @@ class RegionsDock(Dock):
         self._read()
 
     def _ask_export(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Regions", "regions.geojson", GEOJSON)
-        if path:
-            self.export_regions(Path(path))
+        path = ask_save(self, "Regions", "regions.geojson", GEOJSON)
+        if path is not None:
+            self.export_regions(path)
 
     def export_regions(self, path: Path) -> None:
         """Write all regions listed, domains with the outline of their spots."""
@@ -313,17 +287,8 @@ class RegionsDock(Dock):
         if adata is None:
             return
         drawn = [entry.drawn.annotation for entry in self.regions.entries if entry.drawn is not None]
-        outlined = [*drawn, *domain_outlines(adata, self.choice.looked_at)]
-        self._write(path, lambda: write_annotations(outlined, path))
-
-    def _write(self, path: Path, write: Callable[[], None]) -> None:
-        self.messages.clear()
-        try:
-            write()
-        except UserError as error:
-            self.messages.show_error(error)
-        else:
-            self.messages.add("notice", f"Wrote {path}")
+        outlined = [*drawn, *domain_outlines(adata, self.choice.shown)]
+        self.write_file(path, lambda: write_annotations(outlined, path))
 
     # --- gene sets and tables --------------------------------------------------------------------
     def _on_set(self, name: str) -> None:
@@ -331,9 +296,9 @@ class RegionsDock(Dock):
             self.session.set_gene_set(name, self._sets[name])
 
     def _ask_sets(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Gene sets", "", "Gene sets (*.gmt)")
-        if path:
-            self.read_sets(Path(path))
+        path = ask_open(self, "Gene sets", "Gene sets (*.gmt)")
+        if path is not None:
+            self.read_sets(path)
 
     def read_sets(self, path: Path) -> None:
         """Read gene sets to find the region's genes in."""
@@ -352,9 +317,9 @@ class RegionsDock(Dock):
         self.results.show_sets_of(f"{origin}: {len(sets)}")
 
     def _ask_save(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Table of genes", "region_genes.csv", "Table (*.csv)")
-        if path:
-            self.save_table(Path(path))
+        path = ask_save(self, "Table of genes", "region_genes.csv", TABLE_FILES)
+        if path is not None:
+            self.save_table(path)
 
     def save_table(self, path: Path) -> None:
         """Save the numbers of all genes, prediction and truth."""
@@ -362,4 +327,4 @@ class RegionsDock(Dock):
 
         if self.numbers is not None:
             genes = self.numbers.genes
-            self._write(path, lambda: write_table(genes, path))
+            self.write_file(path, lambda: write_table(genes, path))

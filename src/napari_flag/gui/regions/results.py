@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from napari_flag.analysis.regions import RegionNumbers
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.formatting import number, probability, whole
-from napari_flag.gui.controls.forms import narrow, plain_label
+from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.tables import Column, NumberView
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ class RegionResults(QWidget):
         super().__init__()
         self._numbers: RegionNumbers | None = None
         self._enriched: Mapping[str, pd.DataFrame] = {}
-        self.shown = narrow(QComboBox())
-        self.shown.setAccessibleName("Show numbers of")
-        self.shown.currentIndexChanged.connect(self._fill)
+        self.shown = Choice(name="Show numbers of")
+        self.shown.changed.connect(lambda _: self._fill())
         self.save = QPushButton("Save…")
         self.save.setToolTip("Save the table of genes, prediction and truth (CSV)")
         self.save.clicked.connect(self.saveRequested)
@@ -57,7 +56,7 @@ class RegionResults(QWidget):
     def _lay_out(self) -> None:
         head = QHBoxLayout()
         head.addWidget(QLabel("Numbers of"))
-        head.addWidget(self.shown, 1)
+        head.addWidget(self.shown.native, 1)
         head.addWidget(self.save)
         sets = QWidget()
         below = QVBoxLayout(sets)
@@ -83,14 +82,8 @@ class RegionResults(QWidget):
         self._numbers, self._enriched = numbers, enriched
         at_hand = [] if numbers is None else list(numbers.rankings)
         choices = [*([BOTH] if len(at_hand) > 1 else []), *at_hand]
-        wanted = self.shown.currentData()
-        blocked = self.shown.blockSignals(True)
-        self.shown.clear()
-        for choice in choices:
-            self.shown.addItem("prediction and truth" if choice == BOTH else WORDS[choice], choice)
-        self.shown.setCurrentIndex(max(self.shown.findData(wanted), 0) if choices else -1)
-        self.shown.blockSignals(blocked)
-        self.shown.setEnabled(len(choices) > 1)
+        self.shown.offer(("prediction and truth" if c == BOTH else WORDS[c], c) for c in choices)
+        self.shown.enabled = len(choices) > 1
         self.save.setEnabled(numbers is not None)
         self._fill()
 
@@ -103,7 +96,7 @@ class RegionResults(QWidget):
         self.genes.mark(gene, scroll=scroll)
 
     def _sources(self) -> tuple[str, ...]:
-        choice = self.shown.currentData()
+        choice = self.shown.value
         return (PREDICTED, MEASURED) if choice == BOTH else (choice,) if choice else ()
 
     def _fill(self) -> None:
@@ -182,8 +175,8 @@ def gene_columns(sources: Sequence[str]) -> list[Column]:
 
 def _summary(numbers: RegionNumbers) -> str:
     inside, outside = numbers.spots[PREDICTED]
-    told = [f"{inside:,} spots against {outside:,}."]
+    sentences = [f"{inside:,} spots against {outside:,}."]
     if numbers.overlaps:
         parts = [f"{o.shared} of the first {o.of} (chance {o.chance:.1f})" for o in numbers.overlaps]
-        told.append(f"Raised genes shared by prediction and truth: {', '.join(parts)}.")
-    return " ".join(told)
+        sentences.append(f"Raised genes shared by prediction and truth: {', '.join(parts)}.")
+    return " ".join(sentences)

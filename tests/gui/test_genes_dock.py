@@ -1,19 +1,13 @@
 import numpy as np
 import pytest
-from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
-from napari_flag.gui.controls.tables import MEAN, VARIANCE, GeneTable
-from napari_flag.gui.genes_dock import GenesDock
+from napari_flag.gui.controls.tables import NumberTable
+from napari_flag.gui.genes_dock import COLUMNS, FIXED, GenesDock
 from napari_flag.gui.session import Session
 from napari_flag.layers.gene_values import Quantity
-
-
-@pytest.fixture
-def viewer():
-    return ViewerModel()  # the dock needs no window
 
 
 @pytest.fixture
@@ -29,8 +23,12 @@ def filled(dock):
     return dock
 
 
+MEAN, VARIANCE = 1, 2
+"""Columns of the table."""
+
+
 def shown(dock):
-    return dock.model.shown
+    return dock.table.table.shown
 
 
 def test_without_a_prediction_the_dock_says_what_to_do(dock):
@@ -39,7 +37,7 @@ def test_without_a_prediction_the_dock_says_what_to_do(dock):
 
 
 def test_a_new_prediction_is_listed_by_mean_and_painted(filled, viewer):
-    means = [float(filled.model.index(r, MEAN).data()) for r in range(filled.model.rowCount())]
+    means = [float(filled.table.table.index(r, MEAN).data()) for r in range(filled.table.table.rowCount())]
     assert means == sorted(means, reverse=True)
     assert [la.name for la in viewer.layers] == [f"{filled.session.gene} · predicted"]
 
@@ -47,7 +45,7 @@ def test_a_new_prediction_is_listed_by_mean_and_painted(filled, viewer):
 def test_searching_an_alias_and_pressing_enter_shows_the_gene(filled, qtbot):
     qtbot.keyClicks(filled.search, "her2")
     assert shown(filled) == ["ERBB2"]
-    assert filled.model.index(0, 0).data() == "ERBB2  (HER2)"
+    assert filled.table.table.index(0, 0).data() == "ERBB2  (HER2)"
     qtbot.keyClick(filled.search, Qt.Key.Key_Return)
     assert filled.session.gene == "ERBB2"
 
@@ -79,7 +77,7 @@ def test_arrow_keys_walk_the_list_from_the_search_box_and_the_picture(filled, qt
 
 
 def test_choosing_a_row_shows_its_gene_and_the_session_selects_the_row(filled):
-    filled.table.setCurrentIndex(filled.model.index(3, 0))
+    filled.table.setCurrentIndex(filled.table.table.index(3, 0))
     assert filled.session.gene == shown(filled)[3]
     filled.session.select_gene(shown(filled)[5])
     assert filled.table.currentIndex().row() == 5
@@ -90,40 +88,39 @@ def test_sorting_by_variance_keeps_the_gene_and_orders_the_arrow_keys(filled):
     filled.table.sortByColumn(VARIANCE, Qt.SortOrder.AscendingOrder)
     assert filled.session.gene == gene
     assert filled.session.gene_order == shown(filled)
-    variances = [float(filled.model.index(r, VARIANCE).data()) for r in range(12)]
+    variances = [float(filled.table.table.index(r, VARIANCE).data()) for r in range(12)]
     assert variances == sorted(variances)
 
 
 def test_what_is_not_there_is_greyed_with_the_reason(dock):
     dock.session.set_prediction(fake_prediction(16, measured=False))
     row = list(Quantity).index(Quantity.MEASURED)
-    assert not dock.quantity.model().item(row).isEnabled()
-    assert dock.quantity.itemText(row) == "Measured (no counts for these spots)"
-    assert dock.quantity.model().item(0).isEnabled()
+    assert not dock.quantity.native.model().item(row).isEnabled()
+    assert dock.quantity.native.itemText(row) == "Measured (no counts for these spots)"
+    assert dock.quantity.native.model().item(0).isEnabled()
 
 
 def test_choosing_measured_paints_the_measurement(filled, viewer):
-    filled.quantity.setCurrentIndex(list(Quantity).index(Quantity.MEASURED))
-    filled.quantity.activated.emit(filled.quantity.currentIndex())
+    filled.quantity.value = Quantity.MEASURED
     assert next(la.name for la in viewer.layers if la.visible).endswith("measured")
 
 
 def test_a_second_gene_is_overlaid_by_its_alias_and_cleared(filled):
     filled.session.select_gene("ERBB2")
-    filled.second.setText("vimentin")
-    filled.second.editingFinished.emit()
+    filled.second.value = "vimentin"
+    filled.second.native.editingFinished.emit()
     assert filled.session.genes_shown == ["ERBB2", "VIM"]
-    assert filled.second.text() == "VIM"
-    assert not filled.colormap.isEnabled()
-    filled.second.clear()
+    assert filled.second.value == "VIM"
+    assert not filled.colormap.enabled
+    filled.second.value = ""
     assert filled.session.genes_shown == ["ERBB2"]
 
 
 def test_fixed_limits_start_from_those_shown(filled, viewer):
     before = viewer.layers[0].contrast_limits
-    filled.range.setCurrentIndex(filled.range.count() - 1)
+    filled.range.value = FIXED
     assert viewer.layers[0].contrast_limits == pytest.approx(before, abs=0.06)
-    filled.high.setValue(11.0)
+    filled.high.value = 11.0
     filled.session.step(1)
     assert viewer.layers[0].contrast_limits[1] == 11.0
 
@@ -143,11 +140,10 @@ def test_unknown_resolution_is_said(dock):
     assert any("drawn in pixels" in text for text in dock.messages.texts)
 
 
-def test_the_result_outlives_the_dock(make_napari_viewer):
-    viewer = make_napari_viewer()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Genes")
+def test_the_result_outlives_the_dock(viewer, undock, qapp):
+    dock = GenesDock(viewer)
     dock.session.set_prediction(fake_prediction(16))
-    viewer.window.remove_dock_widget(dock)
+    undock(dock)
     session = Session.of(viewer)
     session.select_gene("VIM")
     assert session.adata is not None
@@ -189,15 +185,15 @@ def test_hovering_shows_spot_and_value_in_the_status_bar_and_the_dock(filled, vi
 
 
 def test_twenty_thousand_genes_sort_and_filter_quickly(benchmark_clock):
-    table = GeneTable()
+    table = NumberTable()
     genes = [f"G{i:05d}" for i in range(20_000)]
     numbers = np.random.default_rng(0).random(20_000).astype(np.float32)
     with benchmark_clock(1.0):
-        table.set_genes(genes, numbers, numbers)
+        table.set_rows(genes, {"mean": numbers, "variance": numbers}, COLUMNS)
         for column in (0, MEAN, VARIANCE):
             table.sort(column, Qt.SortOrder.DescendingOrder)
-        table.choose(genes[100:9000])
-        table.choose(None)
+        table.limit(genes[100:9000], as_given=True)
+        table.limit(None)
     assert table.rowCount() == 20_000
 
 

@@ -5,7 +5,7 @@ from qtpy.QtGui import QColor, QImage, QMouseEvent, QPalette
 from qtpy.QtWidgets import QApplication
 
 from napari_flag.errors import UserError
-from napari_flag.gui.controls.charts import Histogram, ScatterPlot
+from napari_flag.gui.controls.plots import Axis, Histogram, ScatterPlot, axis_over, bin_edges, ticks
 
 NAMES = ("A", "B", "C", "D")
 X, Y = np.array([0.1, 0.2, 0.5, np.nan]), np.array([0.2, 0.1, 0.6, 0.3])
@@ -36,14 +36,15 @@ def pixels(plot):
 
 
 def test_hovering_names_the_point_and_a_click_chooses_it(scatter, qtbot):
-    hovered, clicked = [], []
-    scatter.nameHovered.connect(hovered.append)
+    clicked = []
     scatter.nameClicked.connect(clicked.append)
     place = scatter.position_of("B").toPoint()
+    plain = pixels(scatter)
     move(scatter, place)
+    assert scatter.cursor().shape() == Qt.CursorShape.PointingHandCursor
+    assert (pixels(scatter) != plain).any()
     qtbot.mouseClick(scatter, Qt.MouseButton.LeftButton, pos=place + QPoint(2, -2))
     assert clicked == ["B"]
-    assert hovered[-1:] == ["B"]
     qtbot.mouseClick(scatter, Qt.MouseButton.LeftButton, pos=QPoint(60, 20))
     assert clicked == ["B"]
 
@@ -112,3 +113,38 @@ def test_a_histogram_counts_all_genes_and_marks_the_one_selected(qtbot):
     plain = pixels(plot)
     plot.mark("G7")
     assert (pixels(plot) != plain).any()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.13, 0.72), (0, 4321), (2.001, 2.004), (-5e-7, 3e-7)])
+def test_ticks_are_few_inside_and_evenly_spaced(low, high):
+    marks = [value for value, _ in ticks(low, high, 5)]
+    assert 2 <= len(marks) <= 6
+    assert low - 1e-12 <= marks[0]
+    assert marks[-1] <= high + 1e-12
+    assert np.allclose(np.diff(marks), np.diff(marks)[0])
+
+
+def test_ticks_are_written_as_what_they_are():
+    for value, text in (*ticks(-0.1, 0.4), *ticks(0, 0.5, 2), *ticks(0, 30_000)):
+        assert float(text.replace("−", "-")) == pytest.approx(value)
+    assert ("−0.1") in [text for _, text in ticks(-0.1, 0.4)]
+
+
+def test_an_axis_has_room_for_all_values_and_knows_their_place():
+    axis = axis_over(np.array([1.0, np.nan, 3.0]))
+    assert axis.low < 1 < 3 < axis.high
+    assert Axis(0, 4).fraction([0, 1, 4]).tolist() == [0, 0.25, 1]
+
+
+@pytest.mark.parametrize("values", [np.full(4, 2.0), np.array([np.nan]), np.array([])])
+def test_an_axis_over_nothing_or_one_value_still_has_a_length(values):
+    axis = axis_over(values)
+    assert axis.high > axis.low
+    assert len(bin_edges(values)) >= 2
+
+
+def test_bins_hold_every_value_once():
+    values = np.random.default_rng(0).normal(size=500)
+    counts, _ = np.histogram(values, bin_edges(values))
+    assert counts.sum() == 500
+    assert len(counts) <= 31

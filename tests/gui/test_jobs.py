@@ -4,8 +4,9 @@ import time
 
 import pytest
 from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QWidget
 
-from napari_flag.gui.jobs import Job
+from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.progress import Step
 
 
@@ -132,3 +133,82 @@ def test_nobody_needs_to_hold_the_job(qtbot):
     gc.collect()
     qtbot.waitUntil(lambda: len(log) == 1)
     qtbot.waitUntil(lambda: not Job._running)
+
+
+@pytest.fixture
+def owner(qtbot):
+    """A widget with jobs, a strip, and a record of what was called."""
+    widget = QWidget()
+    qtbot.addWidget(widget)
+    widget.called = []
+    widget.jobs = Jobs(widget, lambda error: widget.called.append(("error", str(error))))
+    widget.strip = ProgressStrip(widget.jobs, widget)
+    widget.show()
+    return widget
+
+
+def run(owner, purpose, steps, **options):
+    return owner.jobs.run(
+        purpose,
+        steps,
+        purpose.capitalize(),
+        on_result=lambda result: owner.called.append((purpose, result)),
+        on_cancelled=lambda: owner.called.append((purpose, "cancelled")),
+        **options,
+    )
+
+
+def test_a_new_job_for_a_purpose_replaces_the_one_before_without_a_word(owner, qtbot):
+    run(owner, "count", counting(10**9, pause=0.01))
+    run(owner, "count", counting(3))
+    with qtbot.waitSignal(owner.jobs.idle, timeout=5_000):
+        pass
+    assert owner.called == [("count", 3)]
+
+
+def test_an_error_goes_to_the_owner(owner, qtbot):
+    def failing():
+        yield Step("Failing", 0)
+        raise ValueError("bad")
+
+    with qtbot.waitSignal(owner.jobs.idle):
+        run(owner, "fail", failing())
+    assert owner.called == [("error", "bad")]
+
+
+def test_the_strip_shows_stage_count_and_time_left_of_the_job_started_last(owner, qtbot):
+    first, second = threading.Event(), threading.Event()
+
+    def waiting(stage, release):
+        while not release.wait(0.02):
+            yield Step(stage, 1, 4, "tiles")
+
+    assert owner.strip.isHidden()
+    run(owner, "first", waiting("Reading", first))
+    run(owner, "second", waiting("Counting", second), expected={"Counting": 40.0})
+    qtbot.waitUntil(lambda: "Counting · 1 of 4 tiles · about" in owner.strip.status.text(), timeout=3_000)
+    second.set()
+    qtbot.waitUntil(lambda: owner.strip.status.text() == "Reading · 1 of 4 tiles", timeout=3_000)
+    assert owner.strip.bar.value() == owner.strip.bar.maximum() / 4
+    first.set()
+    qtbot.waitUntil(owner.strip.isHidden, timeout=3_000)
+
+
+def test_cancel_on_the_strip_stops_all_that_runs_within_a_second(owner, qtbot):
+    for purpose in ("first", "second"):
+        run(owner, purpose, counting(10**9, pause=0.01))
+    begun = time.monotonic()
+    with qtbot.waitSignal(owner.jobs.idle, timeout=3_000):
+        owner.strip.cancel.click()
+    assert time.monotonic() - begun < 1.0
+    assert sorted(owner.called) == [("first", "cancelled"), ("second", "cancelled")]
+
+
+def test_jobs_of_a_deleted_owner_are_cancelled_and_call_nothing(qtbot):
+    log, called, owner = [], [], QObject()
+    jobs = Jobs(owner, called.append)
+    jobs.run("count", counting(10**9, log, pause=0.01), "Count", on_result=called.append)
+    with qtbot.waitSignal(owner.destroyed):
+        owner.deleteLater()
+    qtbot.waitUntil(lambda: len(log) == 1 and not Job._running, timeout=3_000)
+    assert called == []

@@ -3,26 +3,24 @@
 import numpy as np
 import pytest
 from tests.fakes import fake_prediction
-from tests.gui.test_predict import FakeTasks, _own_cache, open_dock  # noqa: F401 - fixtures
+from tests.gui.predict.fake_work import FakeWork, N
 from tests.layers.test_unlike_map import WARNING, judged
 
 from napari_flag import keys, prediction
 from napari_flag.gui.predict.run import COMPARING
 from napari_flag.progress import Step
 
-N = 16
 
-
-class JudgingTasks(FakeTasks):
+class JudgingWork(FakeWork):
     """Predicts what it is given; says the warning where the pipeline does."""
 
     def __init__(self, adata, **options):
         super().__init__(**options)
         self.adata = adata
 
-    def predict(self, request):
-        told = self.adata.uns[keys.PROVENANCE].get(keys.FAMILIARITY, {})
-        yield Step(COMPARING, N, N, notice=told.get(keys.UNLIKE_WARNING))
+    def predict_inputs(self, prepared, checkpoint, **options):
+        record = self.adata.uns[keys.PROVENANCE].get(keys.FAMILIARITY, {})
+        yield Step(COMPARING, N, N, notice=record.get(keys.UNLIKE_WARNING))
         if self.error is not None:
             raise self.error
         yield Step("Predicting expression", N, N)
@@ -30,9 +28,9 @@ class JudgingTasks(FakeTasks):
 
 
 @pytest.fixture
-def predicted(open_dock, qtbot):  # noqa: F811
+def predicted(open_dock, qtbot):
     def run(adata, **options):
-        dock = open_dock(JudgingTasks(adata, **options))
+        dock = open_dock(JudgingWork(adata, **options))
         dock.predict()
         open_dock.rest(dock)
         return dock
@@ -44,10 +42,10 @@ def test_the_stage_that_warns_is_the_pipelines():
     assert COMPARING == prediction.COMPARING
 
 
-def test_the_warning_stays_with_the_result_and_hinders_nothing(predicted, open_dock, tmp_path):  # noqa: F811
+def test_the_warning_stays_with_the_result_and_hinders_nothing(predicted, open_dock, tmp_path):
     dock = predicted(judged(N))
     assert dock.run_panel.doubt.texts == (WARNING,)
-    assert dock.run_panel.messages.texts == ()
+    assert dock.messages.texts == ()
     assert dock.session.unlike_map.layer.visible
     assert dock.run_panel.predict.isEnabled()
     dock.save(tmp_path / "kept.h5ad")

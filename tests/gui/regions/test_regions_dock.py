@@ -62,21 +62,21 @@ def test_without_a_prediction_it_says_what_to_do(dock):
 
 def test_a_drawn_region_is_compared_with_the_rest_in_prediction_and_truth(filled, qtbot):
     draw_left(filled, qtbot)
-    assert filled.session.region.name == "Region 1"
-    assert filled.session.region.spots == 50
+    assert filled.regions.current.region.name == "Region 1"
+    assert filled.regions.current.region.spots == 50
     shown = filled.results.genes.table.shown
     assert set(shown[:6]) == set(filled.session.adata.var_names[:6])
     assert "20 of the first 20 (chance 20.0)" in filled.results.summary.text()
-    assert [filled.results.shown.itemData(i) for i in range(3)] == ["both", PREDICTED, MEASURED]
+    assert list(filled.results.shown.choices) == ["both", PREDICTED, MEASURED]
 
 
 def test_numbers_of_the_truth_alone_show_its_means(filled, qtbot):
     draw_left(filled, qtbot)
-    filled.results.shown.setCurrentIndex(2)
+    filled.results.shown.value = MEASURED
     table, gene = filled.results.genes.table, filled.session.adata.var_names[0]
     assert [table.headerData(i, regions_horizontal()) for i in range(5)] == ["Gene", "In", "Out", "Δ", "q"]
     truth = filled.session.adata[:, gene].layers[keys.MEASURED][:, 0]
-    inside = truth[filled.session.region.mask].mean()
+    inside = truth[filled.regions.current.region.mask].mean()
     assert table.index(table.row(gene), 1).data() == f"{inside:.2f}"
 
 
@@ -96,20 +96,20 @@ def test_two_regions_are_compared_with_one_another(filled, qtbot):
     draw_left(filled, qtbot)
     filled._layer().add([np.array([[0, 2500], [0, 3300], [900, 3300], [900, 2500]], float)])
     qtbot.waitUntil(lambda: len(filled.regions.entries) == 2, timeout=3_000)
-    filled.against.setCurrentIndex(2)
+    filled.choice.against.value = filled.regions.entries[1].key
     qtbot.waitUntil(lambda: filled.numbers.spots[PREDICTED] == (50, 4), timeout=5_000)
 
 
 def test_a_region_against_itself_is_refused_in_a_sentence(filled, qtbot):
     draw_left(filled, qtbot)
-    filled.against.setCurrentIndex(1)
+    filled.choice.against.value = filled.regions.current.key
     qtbot.waitUntil(lambda: "another" in "".join(filled.messages.texts), timeout=3_000)
 
 
 def test_drawn_regions_survive_a_new_prediction_of_the_slide(filled, qtbot):
     draw_left(filled, qtbot)
     filled.session.set_prediction(fake_prediction(81, n_genes=8, seed=5))
-    qtbot.waitUntil(lambda: len(filled.session.region.mask) == 81, timeout=3_000)
+    qtbot.waitUntil(lambda: len(filled.regions.current.region.mask) == 81, timeout=3_000)
     assert filled.regions.current.region.name == "Region 1"
     qtbot.waitUntil(lambda: sum(filled.numbers.spots[PREDICTED]) == 81, timeout=5_000)
 
@@ -117,9 +117,9 @@ def test_drawn_regions_survive_a_new_prediction_of_the_slide(filled, qtbot):
 def test_a_prediction_alone_is_enough(dock, qtbot):
     dock.session.set_prediction(two_halves(measured=False))
     draw_left(dock, qtbot)
-    assert [dock.results.shown.itemData(i) for i in range(dock.results.shown.count())] == [PREDICTED]
+    assert list(dock.results.shown.choices) == [PREDICTED]
     assert "truth" not in dock.results.summary.text()
-    assert not dock.choice.source.model().item(1).isEnabled()
+    assert not dock.choice.source.native.model().item(1).isEnabled()
     find(dock, qtbot)
 
 
@@ -130,25 +130,25 @@ def test_domains_are_painted_listed_and_picked_by_a_click(filled, qtbot, viewer)
     numbers = filled.domains.numbers
     place = adata.obsm[keys.SPATIAL][7, ::-1] * MPP
     filled._on_click(place)
-    assert filled.session.region.name == f"Domain {numbers[7]} of the prediction"
-    assert np.array_equal(filled.session.region.mask, numbers == numbers[7])
+    assert filled.regions.current.region.name == f"Domain {numbers[7]} of the prediction"
+    assert np.array_equal(filled.regions.current.region.mask, numbers == numbers[7])
 
 
 def test_choosing_a_gene_turns_filled_domains_into_rings(filled, qtbot):
     find(filled, qtbot)
     filled.session.select_gene("VIM")
     assert filled.domains.paint is Paint.RINGS
-    assert filled.choice.paint.currentText() == "rings"
+    assert filled.choice.paint.current_choice == "rings"
 
 
-def test_domains_of_the_truth_are_held_against_the_prediction(filled, qtbot):
+def test_domains_of_the_truth_are_compared_with_the_prediction(filled, qtbot):
     find(filled, qtbot)
     assert filled.choice.agreement.isHidden()
     filled.regions.choose(f"domain {PREDICTED} 1")
-    filled.choice.source.setCurrentIndex(1)
+    filled.choice.source.value = MEASURED
     find(filled, qtbot)
     assert "ARI" in filled.choice.agreement.text()
-    assert filled.session.region.name == "Domain 1 of the truth"
+    assert filled.regions.current.region.name == "Domain 1 of the truth"
 
 
 def label_halves(adata, path):
@@ -166,7 +166,7 @@ def read_labels(dock, path, qtbot):
 
 def test_labels_are_painted_listed_and_compared_with_domains_of_both(filled, qtbot, tmp_path):
     adata = filled.session.adata
-    assert not filled.choice.source.model().item(2).isEnabled()
+    assert not filled.choice.source.native.model().item(2).isEnabled()
     assert filled.choice.to_labels.isHidden()
     read_labels(filled, label_halves(adata, tmp_path / "labels.csv"), qtbot)
     assert [entry.region.name for entry in filled.regions.entries] == ["fat", "tumour"]
@@ -174,16 +174,16 @@ def test_labels_are_painted_listed_and_compared_with_domains_of_both(filled, qtb
     assert "97 of 100 spots are labelled" in filled.choice.to_labels.text()
     assert "prediction ARI" in filled.choice.to_labels.text()
     assert "truth ARI" in filled.choice.to_labels.text()
-    assert not filled.choice.search.isEnabled()
+    assert not filled.choice.search.enabled
     assert filled.choice.agreement.isHidden(), "labels are not what agrees with the truth"
     filled._on_click(adata.obsm[keys.SPATIAL][0, ::-1] * MPP)
-    assert (filled.session.region.name, filled.session.region.spots) == ("tumour", 50)
+    assert (filled.regions.current.region.name, filled.regions.current.region.spots) == ("tumour", 50)
     qtbot.waitUntil(lambda: filled.numbers is not None, timeout=5_000)
     assert set(filled.results.genes.table.shown[:6]) == set(adata.var_names[:6])
-    filled.choice.source.setCurrentIndex(0)
+    filled.choice.source.value = PREDICTED
     assert filled.regions.entries[0].region.name == "Domain 1 of the prediction"
     assert filled.regions.current is None
-    assert filled.choice.search.isEnabled()
+    assert filled.choice.search.enabled
     assert "to truth: ARI" in filled.choice.agreement.text()
     assert filled.choice.agreement.isVisible()
 
@@ -194,11 +194,11 @@ def test_labels_work_on_a_prediction_alone_and_go_with_it(dock, qtbot, tmp_path)
     read_labels(dock, label_halves(adata, tmp_path / "labels.csv"), qtbot)
     assert "truth" not in dock.choice.to_labels.text()
     dock.session.set_prediction(two_halves(measured=False))
-    assert dock.choice.source.currentData() == PREDICTED
+    assert dock.choice.source.value == PREDICTED
     assert dock.choice.to_labels.isHidden()
     assert dock.regions.entries == []
     dock.session.set_prediction(adata)
-    dock.choice.source.setCurrentIndex(dock.choice.source.findData(LABELS))
+    dock.choice.source.value = LABELS
     assert len(dock.regions.entries) == 2
 
 
@@ -208,7 +208,7 @@ def test_labels_of_another_slide_are_one_sentence_and_change_nothing(filled, qtb
     qtbot.waitUntil(lambda: bool(filled.messages.texts), timeout=3_000)
     assert "choose the labels of this slide" in filled.messages.texts[0]
     assert keys.LABEL not in filled.session.adata.obs
-    assert filled.choice.source.currentData() == PREDICTED
+    assert filled.choice.source.value == PREDICTED
 
 
 def test_labels_are_written_as_outlines_under_their_names(filled, qtbot, tmp_path):
@@ -243,11 +243,11 @@ def test_a_file_that_is_no_geojson_is_one_sentence(filled, tmp_path):
 def test_a_region_is_renamed_in_the_list_and_removed(filled, qtbot, viewer):
     draw_left(filled, qtbot)
     filled.regions.list.item(0).setText("Stroma")
-    assert filled.session.region.name == "Stroma"
+    assert filled.regions.current.region.name == "Stroma"
     assert viewer.layers["Regions"].features["name"].tolist() == ["Stroma"]
     filled.regions.buttons["Remove"].click()
     assert filled.regions.entries == []
-    assert filled.session.region is None
+    assert filled.regions.current is None
 
 
 def test_gene_sets_of_a_file_are_sought_among_the_raised_genes(filled, qtbot, tmp_path):
@@ -278,7 +278,7 @@ def test_drawing_makes_the_layer_ready(filled, viewer):
     layer = viewer.layers.selection.active
     assert (layer.name, str(layer.mode)) == ("Regions", "add_polygon_lasso")
     filled._on_click((10.0, 10.0))  # while drawing, a click is a corner and picks no domain
-    assert filled.session.region is None
+    assert filled.regions.current is None
 
 
 def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
@@ -299,13 +299,13 @@ def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
     assert filled.numbers is before
 
 
-def test_a_click_is_told_and_a_drag_is_not():
+def test_a_click_is_announced_and_a_drag_is_not():
     class Event:
         position = (1.0, 2.0)
         type = "mouse_press"
 
-    told, event = [], Event()
-    callback = clicks(told.append)
+    clicked, event = [], Event()
+    callback = clicks(clicked.append)
     for moves, expected in ((0, [(1.0, 2.0)]), (2, [(1.0, 2.0)])):
         running = callback(None, event)
         next(running)
@@ -314,4 +314,4 @@ def test_a_click_is_told_and_a_drag_is_not():
             next(running)
         event.type = "mouse_release"
         assert next(running, "ended") == "ended"
-        assert told == expected
+        assert clicked == expected

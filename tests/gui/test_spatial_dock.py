@@ -2,7 +2,6 @@ import csv
 
 import numpy as np
 import pytest
-from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from tests.fakes import fake_prediction
 
@@ -13,23 +12,18 @@ from napari_flag.statistics.local_moran import CLASSES
 
 
 @pytest.fixture
-def viewer():
-    return ViewerModel()  # the dock needs no window
-
-
-@pytest.fixture
 def dock(viewer, qtbot):
     dock = SpatialDock(viewer)
     qtbot.addWidget(dock)
     dock.resize(320, 700)
     dock.show()
     yield dock
-    qtbot.waitUntil(lambda: not any(dock._errands.running(p) for p in ("scores", "classes")))
+    qtbot.waitUntil(lambda: not any(dock.jobs.running(p) for p in ("scores", "classes")))
 
 
 def fill(dock, qtbot, **how):
     dock.session.set_prediction(fake_prediction(64, n_genes=12, **how))
-    qtbot.waitUntil(lambda: dock.scores is not None and not dock._errands.running("scores"))
+    qtbot.waitUntil(lambda: dock.scores is not None and not dock.jobs.running("scores"))
     return dock
 
 
@@ -61,7 +55,7 @@ def test_genes_are_ranked_by_moran_with_q_and_truth_beside(filled):
 
 def test_on_predictions_alone_the_dock_says_so_and_stays_useful(dock, qtbot, viewer):
     fill(dock, qtbot, measured=False)
-    assert "No measured expression" in dock.heading.text()
+    assert "no measured expression" in dock.heading.text()
     assert dock.scatter.x_axis.label.startswith("mean predicted")
     place = dock.scatter.position_of("VIM").toPoint()
     qtbot.mouseClick(dock.scatter, Qt.MouseButton.LeftButton, pos=place)
@@ -89,8 +83,8 @@ def test_clusters_are_painted_when_they_are_computed_and_counted_in_the_legend(f
     local = filled.session.local_map
     qtbot.waitUntil(lambda: local.classes(local.key) is not None, timeout=10_000)
     classes = local.classes(local.key)
-    told = {label.text() for label in filled.choice.counts}
-    assert told == {f"{name} {(classes == number).sum()}" for number, name in enumerate(CLASSES)}
+    texts = {label.text() for label in filled.choice.counts}
+    assert texts == {f"{name} {(classes == number).sum()}" for number, name in enumerate(CLASSES)}
     assert np.isfinite(local.layer.data).any()
     assert visible(viewer) == [f"{filled.session.gene} · clusters (predicted)"]
 
@@ -100,8 +94,7 @@ def test_clusters_can_be_held_to_all_spots_together(filled, qtbot):
     local = filled.session.local_map
     qtbot.waitUntil(lambda: local.classes(local.key) is not None, timeout=10_000)
     alone = np.count_nonzero(local.classes(local.key))
-    filled.choice.significance.setCurrentIndex(1)
-    filled.choice.significance.activated.emit(1)
+    filled.choice.significance.value = True
     together = np.count_nonzero(local.classes(local.key))
     assert together < alone
     assert filled.choice.counts[-1].text() == f"NS {64 - together}"
@@ -123,7 +116,7 @@ def test_cancelling_the_search_for_clusters_goes_back_to_the_gene(filled, qtbot,
     filled._walk.stop()
     filled._find_classes()
     filled.strip.stop()
-    qtbot.waitUntil(lambda: not filled._errands.running("classes"))
+    qtbot.waitUntil(lambda: not filled.jobs.running("classes"))
     qtbot.waitUntil(lambda: filled.session.local_map.kind is MapKind.EXPRESSION)
     assert visible(viewer) == [f"{filled.session.gene} · predicted"]
     assert filled.choice.buttons[MapKind.EXPRESSION].isChecked()
@@ -142,20 +135,20 @@ def test_searching_an_alias_narrows_the_table_and_enter_takes_the_first(filled, 
 
 
 def test_q_can_come_from_permutations(filled, qtbot):
-    filled.permutations.setCurrentIndex(1)
-    filled.permutations.activated.emit(1)
+    filled.permutations.value = 99
+    filled.permutations.native.activated.emit(1)
     qtbot.waitUntil(lambda: filled.scores.permutations == 99, timeout=10_000)
     assert filled.scores.q.min() >= 0.01
 
 
 def test_cancelling_the_permutations_keeps_what_was_there(filled, qtbot):
     before = filled.scores
-    filled.permutations.setCurrentIndex(2)
-    filled.permutations.activated.emit(2)
+    filled.permutations.value = 999
+    filled.permutations.native.activated.emit(2)
     assert filled.strip.isVisible()
     filled.strip.stop()
-    qtbot.waitUntil(lambda: not filled._errands.running("scores"))
-    qtbot.waitUntil(lambda: filled.permutations.currentData() == 0)
+    qtbot.waitUntil(lambda: not filled.jobs.running("scores"))
+    qtbot.waitUntil(lambda: filled.permutations.value == 0)
     assert filled.scores is before
 
 
@@ -201,13 +194,12 @@ def test_two_docks_of_one_viewer_share_the_gene(filled, viewer, qtbot):
     assert Session.of(viewer).gene == other.table.table.name(5)
 
 
-def test_closing_the_dock_paints_the_gene_itself_again(make_napari_viewer, qtbot):
-    viewer = make_napari_viewer()
-    widget, _ = viewer.window.add_plugin_dock_widget("napari-flag", "Spatial")
-    dock = viewer.window._qt_window.findChild(SpatialDock)
-    fill(dock, qtbot)
-    dock.choice.buttons[MapKind.LOCAL].click()
+def test_closing_the_dock_paints_the_gene_itself_again(viewer, undock, qapp):
+    dock = SpatialDock(viewer)
     session = dock.session
-    viewer.window.remove_dock_widget(widget)
+    session.set_prediction(fake_prediction(36))
+    dock.choice.buttons[MapKind.LOCAL].click()
+    assert visible(viewer) == [f"{session.gene} · local Moran's I (predicted)"]
+    undock(dock)
     assert session.local_map.kind is MapKind.EXPRESSION
     assert visible(viewer) == [f"{session.gene} · predicted"]

@@ -48,7 +48,7 @@ def test_the_four_metrics_stand_on_top_with_intervals(filled):
 
 
 def test_scores_of_one_sample_are_a_choice_away(filled):
-    filled.values.setCurrentIndex(1)
+    filled.values.value = "sample"
     scores = filled.agreement.comparison.scores["sample"]
     assert f"{scores.values['MSE']:.2f}" in filled.numbers["MSE"].text()
     row = filled.table.table.row("VIM")
@@ -129,14 +129,14 @@ def test_cancel_frees_the_dock_and_keeps_what_was_shown(filled, qtbot, monkeypat
 
 
 def test_the_report_gets_prediction_and_counts(filled, qtbot, monkeypatch, tmp_path):
-    told = []
+    reported = []
 
     def report(predicted, measured, folder):
-        told.append((predicted, measured.shape, folder))
+        reported.append((predicted, measured.shape, folder))
         yield Step("Writing", 0, None)
         return folder / "report.html"
 
     monkeypatch.setattr(compare_dock, "report", report)
     filled.write_report(tmp_path)
     qtbot.waitUntil(lambda: any("report.html" in text for text in filled.messages.texts), timeout=5_000)
-    assert told == [(filled.session.adata, (64, 8), tmp_path)]
+    assert reported == [(filled.session.adata, (64, 8), tmp_path)]

@@ -1,5 +1,4 @@
 import pytest
-from napari.components import ViewerModel
 from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
@@ -10,11 +9,6 @@ from napari_flag.layers.local_map import MapKind
 
 
 @pytest.fixture
-def viewer():
-    return ViewerModel()  # the dock brings the only window it needs
-
-
-@pytest.fixture
 def dock(viewer, qtbot):
     viewer.add_image(FakeSlide().pixels, rgb=True, name="fake", scale=(0.5, 0.5), units=("um", "um"))
     Session.of(viewer).set_prediction(fake_prediction(36))
@@ -22,7 +16,7 @@ def dock(viewer, qtbot):
     qtbot.addWidget(dock)
     qtbot.waitUntil(lambda: dock.scores is not None)
     yield dock
-    qtbot.waitUntil(lambda: not dock._errands.running("scores"))
+    qtbot.waitUntil(lambda: not dock.jobs.running("scores"))
     dock.close()
 
 
@@ -84,11 +78,10 @@ def test_without_a_prediction_it_says_so(viewer, qtbot):
     dock.close()
 
 
-def test_a_closed_dock_lets_go_of_the_viewer(make_napari_viewer):
-    viewer = make_napari_viewer()
+def test_a_closed_dock_no_longer_follows_the_viewer(viewer, undock):
     Session.of(viewer).set_prediction(fake_prediction(36))
-    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Side by side")
-    viewer.window.remove_dock_widget(dock)
+    dock = SideBySideDock(viewer)
+    undock(dock)
     before = dock.canvas.model.scene.camera.zoom
     viewer.scene.camera.zoom = 7.5
     dock.session.select_gene("VIM")
@@ -105,12 +98,12 @@ def test_a_pair_shows_its_second_gene_here_in_the_same_quantity_until_the_next_g
     dock.session.show_pair("ERBB2", "VIM")
     assert names(dock)[-1] == "VIM · predicted"
     assert "VIM" in dock.title.text()
-    assert not dock.quantity.isEnabled()
+    assert not dock.quantity.enabled
     dock.session.show_quantity(Quantity.SPREAD)
     assert names(dock)[-1] == "VIM · spread"
     dock.session.select_gene("CDH1")
     assert names(dock)[-1] == "CDH1 · measured"
-    assert dock.quantity.isEnabled()
+    assert dock.quantity.enabled
 
 
 def test_local_moran_of_the_measurement_is_drawn_beside_that_of_the_prediction(dock, viewer):

@@ -92,7 +92,7 @@ def test_slider_row_and_small_map_say_which_draw_is_shown(filled):
 
 def test_playing_pages_through_all_draws(filled, qtbot):
     seen = []
-    filled.session.lookChanged.connect(lambda: seen.append(filled.place.text()))
+    filled.session.appearanceChanged.connect(lambda: seen.append(filled.place.text()))
     filled._playing.setInterval(5)
     filled.play.click()
     qtbot.waitUntil(lambda: set(seen) == {"1 of 4", "2 of 4", "3 of 4", "4 of 4"}, timeout=3_000)
@@ -167,7 +167,7 @@ def test_laying_counts_beside_a_prediction_does_not_stop_its_drawing(dock, qtbot
     adata = dock.session.adata
     counts = AnnData(np.ones(adata.shape, np.float32), obs=adata.obs[[]], var=adata.var[[]])
     dock.session.set_measured(counts)
-    assert dock._errands.running("draw")
+    assert dock.jobs.running("draw")
     assert dock.session.gene_map.values.sample == "sample_2"
     released.set()
 

@@ -1,0 +1,101 @@
+"""Choices, numbers and forms as docks use them."""
+
+from pathlib import Path
+
+import pytest
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
+from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QVBoxLayout, QWidget
+
+from napari_flag.gui.controls.forms import Choice, FileField, form, number_field, row_of, set_quietly
+
+pytestmark = pytest.mark.usefixtures("qapp")
+
+
+@pytest.fixture
+def choice():
+    choice = Choice((("one", 1), ("two", 2)), tooltip="How many")
+    choice.heard = []
+    choice.changed.connect(choice.heard.append)
+    return choice
+
+
+def test_offering_other_entries_keeps_the_value_and_is_quiet(choice):
+    choice.select(2)
+    choice.offer([("three", 3), ("two", 2)])
+    assert (choice.value, choice.choices) == (2, (3, 2))
+    choice.offer([("three", 3)])
+    assert choice.value == 3
+    assert choice.heard == []
+    choice.offer([("one", 1), ("two", 2)], select=2)
+    choice.value = 1
+    assert choice.heard == [1]
+
+
+def test_entries_of_the_same_name_stay_apart(choice):
+    choice.offer([("Region", "a"), ("Region", "b")])
+    assert choice.choices == ("a", "b")
+    assert choice.native.itemText(1) == "Region (2)"
+
+
+def test_an_entry_that_cannot_be_chosen_says_why(choice):
+    choice.explain({1: "Just one", 2: "A pair"}, {2: "There is only one"})
+    items = choice.native.model()
+    assert (items.item(0).isEnabled(), items.item(1).isEnabled()) == (True, False)
+    assert choice.native.itemData(0, Qt.ItemDataRole.ToolTipRole) == "Just one"
+    assert choice.native.itemData(1, Qt.ItemDataRole.ToolTipRole) == "There is only one"
+
+
+def test_docking_a_form_keeps_its_entries_and_values(choice):
+    choice.offer([("five", 5), ("six", 6)], select=6)
+    made = form({"Number": choice})
+    window = QWidget()
+    QVBoxLayout(window).addWidget(made.native)
+    assert (choice.value, choice.choices) == (6, (5, 6))
+    assert choice.heard == []
+
+
+def test_a_number_has_its_unit_and_can_be_set_quietly():
+    field = number_field(
+        0.5, 0, 100, 0.01, decimals=4, unit=" µm/px", tooltip="Size of a pixel\n(0: unknown)"
+    )
+    heard = []
+    field.changed.connect(heard.append)
+    set_quietly(field, 0.25)
+    assert heard == []
+    assert isinstance(field.native, QDoubleSpinBox)
+    assert (field.value, field.native.suffix()) == (0.25, " µm/px")
+    assert field.native.accessibleName() == "Size of a pixel"
+    field.native.setValue(0.3)
+    assert heard == [0.3]
+
+
+def test_labels_of_a_form_line_up(choice):
+    made = form({"On": choice, "A long label": row_of(number_field(1, 0, 9, 1), number_field(2, 0, 9, 1))})
+    made.native.resize(300, 80)
+    made.show()
+    QApplication.processEvents()
+    left = {field.native.mapTo(made.native, field.native.rect().topLeft()).x() for field in made}
+    assert len(left) == 1
+    made.close()
+
+
+def test_a_dropped_file_and_a_typed_path_are_announced_once(tmp_path):
+    field, chosen = FileField("Spot table", "Tables (*.tsv)"), []
+    field.pathChosen.connect(chosen.append)
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(tmp_path / "spots.tsv"))])
+    drop = QDropEvent(
+        QPointF(1, 1),
+        Qt.DropAction.CopyAction,
+        mime,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    QApplication.sendEvent(field.row.native, drop)
+    field.set_path(tmp_path / "spots.tsv")
+    field.set_path(None)
+    assert chosen == [tmp_path / "spots.tsv", None]
+    assert field.path is None
+    field.set_path(Path("~/x.tsv"))
+    assert field.path == Path("~/x.tsv").expanduser()

@@ -1,0 +1,112 @@
+"""A slide, spots, weights and a prediction in memory, put where the Predict dock finds the real ones."""
+
+import functools
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from tests.fakes import FakeSlide, fake_prediction, fake_xy
+
+from napari_flag import inputs
+from napari_flag.encoders import features
+from napari_flag.model import checkpoint
+from napari_flag.progress import Step
+from napari_flag.slides import spot_tables
+from napari_flag.slides import spots as arrays
+from napari_flag.slides.spots import Spots, SpotTable
+
+N = 16
+
+
+class Slide(FakeSlide):
+    notices = ()
+
+    def read_level(self, x, y, width, height, level):
+        down = int(self.downsamples[level])
+        return self.read_region(x * down, y * down, width, height, level)
+
+    def with_mpp(self, mpp, source):
+        other = Slide.__new__(Slide)
+        other.__dict__.update(self.__dict__, mpp=mpp, mpp_source=source)
+        return other
+
+
+@functools.cache
+def whole_slide():
+    return Slide(2100, 2100)
+
+
+def fake_slide(mpp=0.5):
+    return whole_slide().with_mpp(mpp, "set by hand" if mpp else "")
+
+
+def fake_spots():
+    xy, array = fake_xy(N)
+    ids = tuple(f"{r}_{c}" for r, c in array)
+    return Spots(ids, xy, diameter_um=100.0, pitch_um=200.0, lattice="square", array=array)
+
+
+class FakeWork:
+    """Readers and model in memory, put where the dock finds the real ones.
+
+    Before each step of a prediction `pause` seconds pass.
+    """
+
+    def __init__(self, mpp=0.5, pause=0.0, error=None, measured=None):
+        self.mpp, self.pause, self.error, self.measured = mpp, pause, error, measured
+        self.predicted, self.grids, self.closed = [], [], 0
+
+    def install(self, monkeypatch):
+        for name in ("open_with_pyramid", "lay_grid", "read_table", "predict_inputs"):
+            monkeypatch.setattr(inputs, name, getattr(self, name))
+        monkeypatch.setattr(arrays, "estimate_mpp", lambda spots: 0.25)
+        monkeypatch.setattr(spot_tables, "read_measured", lambda path: fake_prediction(N))
+        monkeypatch.setattr(features, "list_devices", lambda: (("cpu", "CPU (2 threads)"),))
+        monkeypatch.setattr(checkpoint, "list_weights", lambda: (("fake", Path("fake.safetensors")),))
+        monkeypatch.setattr(checkpoint.Checkpoint, "load", lambda path: fake_checkpoint())
+
+    def _result(self, result):
+        yield Step("Working", 0)
+        return result
+
+    def open_with_pyramid(self, path):
+        return self._result(fake_slide(self.mpp))
+
+    def lay_grid(self, slide, grid, *, polygons=None):
+        self.grids.append(grid)
+        return self._result(SpotTable(fake_spots(), None, "square grid"))
+
+    def read_table(self, path, slide):
+        table = SpotTable(fake_spots(), self.measured, "ST", ("Two spots were left out.",))
+        return self._result(table)
+
+    def predict_inputs(self, prepared, checkpoint, *, quality, seed, device):
+        self.predicted.append((prepared, device))
+        done = fake_prediction(N)
+        try:
+            for row in range(N):
+                time.sleep(self.pause)
+                if self.error is not None and row == 3:
+                    raise self.error
+                partial = SimpleNamespace(
+                    rows=np.array([row]),
+                    values=done.X[[row]],
+                    genes=tuple(done.var_names),
+                )
+                yield Step("Predicting expression", row + 1, N, partial=partial)
+            yield Step("Predicting expression", N, N, notice="The batch was halved.")
+        finally:
+            self.closed += 1
+        return done
+
+
+def fake_checkpoint():
+    card = {
+        "tissue": "breast cancer",
+        "sections": ["C2"],
+        "array": {"technology": "ST", "pitch_um": 200.0, "diameter_um": 100.0},
+        "um_per_px": 0.5,
+        "licence": "CC BY 4.0",
+    }
+    return SimpleNamespace(name="fake", sha256="0", genes=("A", "B"), card=card, encoder="embedded")
