@@ -11,7 +11,7 @@ from napari_flag.progress import Step
 
 
 class Listener(QObject):
-    """Hears everything a job says."""
+    """Records every signal of a job."""
 
     def __init__(self, job):
         super().__init__()
@@ -39,41 +39,41 @@ def counting(n, log=None, pause=0.0, **extra):
 
 def test_result_arrives_and_fast_steps_are_thinned_out(qtbot):
     job = Job(counting(3_000), "Count")
-    heard = Listener(job)
+    record = Listener(job)
     with qtbot.waitSignal(job.ended):
         job.start()
-    assert heard.results == [3_000]
-    assert heard.errors == []
-    assert heard.cancels == 0
-    assert 1 <= len(heard.steps) < 100
+    assert record.results == [3_000]
+    assert record.errors == []
+    assert record.cancels == 0
+    assert 1 <= len(record.steps) < 100
     assert not job.running
 
 
 def test_steps_with_partial_results_or_notices_are_never_dropped(qtbot):
     job = Job(counting(300, partial="rows"), "Count")
-    heard = Listener(job)
+    record = Listener(job)
     with qtbot.waitSignal(job.ended):
         job.start()
-    assert [s.done for s in heard.steps] == list(range(300))
+    assert [s.done for s in record.steps] == list(range(300))
 
 
 def test_cancel_frees_the_window_within_a_second_and_closes_the_work(qtbot):
     log = []
     job = Job(counting(10**9, log, pause=0.01), "Count")
-    heard = Listener(job)
+    record = Listener(job)
     with qtbot.waitSignal(job.stepped):
         job.start()
     begun = time.monotonic()
     with qtbot.waitSignal(job.cancelled):
         job.cancel()
     assert time.monotonic() - begun < 1.0
-    n_steps = len(heard.steps)
+    n_steps = len(record.steps)
     qtbot.waitUntil(lambda: len(log) == 1)
     assert log[0] is not threading.main_thread()
     qtbot.wait(50)
-    assert len(heard.steps) == n_steps
-    assert heard.results == []
-    assert heard.cancels == 1
+    assert len(record.steps) == n_steps
+    assert record.results == []
+    assert record.cancels == 1
 
 
 def test_cancel_frees_the_window_even_when_the_work_does_not_yield(qtbot):
@@ -104,23 +104,23 @@ def test_errors_are_handed_over_without_napari_popup(qtbot, error):
         raise error
 
     job = Job(failing(), "Fail")
-    heard = Listener(job)
+    record = Listener(job)
     before = len(notification_manager.records)
     with qtbot.waitSignal(job.ended):
         job.start()
-    assert heard.errors == [error]
-    assert heard.results == []
+    assert record.errors == [error]
+    assert record.results == []
     assert len(notification_manager.records) == before
 
 
-def test_a_listener_that_is_gone_is_not_told(qtbot):
+def test_a_deleted_listener_gets_no_signal(qtbot):
     log = []
     job = Job(counting(20, log, pause=0.01), "Count")
-    heard = Listener(job)
+    record = Listener(job)
     with qtbot.waitSignal(job.stepped):
         job.start()
-    heard.deleteLater()
-    del heard
+    record.deleteLater()
+    del record
     gc.collect()
     with qtbot.waitSignal(job.finished):
         pass

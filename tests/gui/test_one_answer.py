@@ -77,7 +77,7 @@ def test_the_regions_dock_finds_the_domains_of_every_export(case, open_dock, qtb
     dock.session.set_prediction(adata)
     expected = {source: read_domains(exported, source) for source in (PREDICTED, MEASURED)}
     for source in expected:
-        dock.choice.source.setCurrentIndex(dock.choice.source.findData(source))
+        dock.choice.source.value = source
         dock.find_domains()
         qtbot.waitUntil(lambda source=source: read_domains(adata, source) is not None, timeout=30_000)
     for source, numbers in expected.items():

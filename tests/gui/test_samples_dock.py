@@ -157,7 +157,7 @@ def test_draws_of_one_prediction_never_land_in_another(dock, qtbot, monkeypatch)
     assert dock.place.text() == "1 of 1"
 
 
-def test_laying_counts_beside_a_prediction_does_not_stop_its_drawing(dock, qtbot, monkeypatch):
+def test_attaching_counts_to_a_prediction_does_not_stop_its_drawing(dock, qtbot, monkeypatch):
     dock.session.set_prediction(fake_prediction(36, measured=False), FakeSlide())
     released = threading.Event()
     monkeypatch.setattr(samples_dock, "draw_more", drawing(until=released, upto=2))

@@ -29,16 +29,16 @@ def counts_of(prediction, seed=1):
 
 
 def emitted(signal):
-    heard = []
-    signal.connect(lambda *given: heard.append(given[0] if given else None))
-    return heard
+    received = []
+    signal.connect(lambda *given: received.append(given[0] if given else None))
+    return received
 
 
 def test_a_gene_set_is_announced_once_and_without_repeats(session):
-    heard = emitted(session.geneSetChanged)
+    received = emitted(session.geneSetChanged)
     for _ in range(2):
         session.set_gene_set("epithelium", ["KRT8", "EPCAM", "KRT8"])
-    assert heard == [("KRT8", "EPCAM")]
+    assert received == [("KRT8", "EPCAM")]
     assert (session.gene_set_name, session.gene_set) == ("epithelium", ("KRT8", "EPCAM"))
 
 
@@ -71,12 +71,12 @@ def test_counts_of_another_slide_are_refused_and_change_nothing(session):
 
 
 def test_a_pair_ends_with_the_next_gene(session):
-    heard = emitted(session.pairChanged)
+    received = emitted(session.pairChanged)
     session.show_pair("ERBB2", "VIM")
     assert (session.gene, session.gene_beside) == ("ERBB2", "VIM")
     session.select_gene("CDH1")
     assert session.gene_beside is None
-    assert len(heard) == 2
+    assert len(received) == 2
 
 
 def test_keys_over_the_picture_show_what_the_list_of_shortcuts_says(session):
@@ -91,11 +91,11 @@ def test_keys_over_the_picture_show_what_the_list_of_shortcuts_says(session):
 
 
 def test_the_kind_of_map_is_announced_and_follows_the_gene(session):
-    heard = emitted(session.mapKindChanged)
+    received = emitted(session.mapKindChanged)
     session.set_map_kind(MapKind.LOCAL)
     session.set_map_kind(MapKind.LOCAL)
     session.select_gene("VIM")
-    assert heard == [MapKind.LOCAL]
+    assert received == [MapKind.LOCAL]
     assert [la.name for la in session.viewer.layers if la.visible] == ["VIM · local Moran's I (predicted)"]
     session.set_prediction(None)
     assert len(session.viewer.layers) == 0

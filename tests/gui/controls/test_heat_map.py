@@ -34,23 +34,23 @@ def test_red_is_together_blue_is_apart_and_white_is_neither(heat_map):
 
 
 def test_a_click_chooses_the_pair_of_row_and_column(heat_map, qtbot):
-    with qtbot.waitSignal(heat_map.pairClicked) as told:
+    with qtbot.waitSignal(heat_map.pairClicked) as emitted:
         place = heat_map.position_of("CD3E", "VIM").toPoint()
         qtbot.mouseClick(heat_map, Qt.MouseButton.LeftButton, pos=place)
-    assert told.args == ["CD3E", "VIM"]
+    assert emitted.args == ["CD3E", "VIM"]
     with qtbot.assertNotEmitted(heat_map.pairClicked):
         qtbot.mouseClick(heat_map, Qt.MouseButton.LeftButton, pos=QPoint(2, 2))
 
 
 def test_pointing_at_a_cell_tells_pair_number_and_what_it_is_of(heat_map):
-    heard = []
-    heat_map.pairHovered.connect(heard.append)
+    emitted = []
+    heat_map.pairHovered.connect(emitted.append)
     none = Qt.MouseButton.NoButton
     for first, second in (("CD3E", "VIM"), ("VIM", "CD3E"), ("VIM", "VIM")):
         where = QPointF(heat_map.position_of(first, second))
         event = QMouseEvent(QEvent.Type.MouseMove, where, where, none, none, Qt.KeyboardModifier.NoModifier)
         QApplication.sendEvent(heat_map, event)
-    assert heard == ["CD3E and VIM: −0.50 predicted", "VIM and CD3E: 0.50 measured", "VIM"]
+    assert emitted == ["CD3E and VIM: −0.50 predicted", "VIM and CD3E: 0.50 measured", "VIM"]
 
 
 def test_marking_a_pair_changes_the_picture(heat_map):

@@ -47,9 +47,9 @@ def test_small_probabilities_stay_readable(view):
 
 
 def test_choosing_a_row_tells_its_name_and_marking_does_not(view, qtbot):
-    with qtbot.waitSignal(view.chosen) as told:
+    with qtbot.waitSignal(view.chosen) as emitted:
         view.setCurrentIndex(view.table.index(1, 0))
-    assert told.args == ["b"]
+    assert emitted.args == ["b"]
     with qtbot.assertNotEmitted(view.chosen):
         view.mark("c")
     assert view.currentIndex().row() == 2

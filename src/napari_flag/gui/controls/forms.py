@@ -298,6 +298,7 @@ def row_of(*fields: Widget) -> Container[Widget]:
     row.margins = (0, 0, 0, 0)
     row.native.layout().setSpacing(4)
     row.native.layout().setStretch(0, 1)
+    _keep_height(row)
     return row
 
 
@@ -306,10 +307,30 @@ def form(rows: Mapping[str, Widget]) -> Container[Widget]:
     made: Container[Widget] = Container(labels=True)
     for label, field in rows.items():
         field.label = label
-        made.append(field)  # one by one: magicgui lines up the labels of fields that are added later
+        made.append(field)
     made.margins = (0, 0, 0, 0)
     made.native.layout().setSpacing(3)
+    _keep_height(made)
+    made.native.installEventFilter(_Aligner(made.native))
     return made
+
+
+def _keep_height(part: "Container[Widget]") -> None:
+    """Let labels that wrap, not fields, give way where a dock is short of room."""
+    part.native.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+
+
+class _Aligner(QObject):
+    """Lines up the fields of a form; magicgui measures labels before they have the window's font."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        if event is not None and event.type() == QEvent.Type.Show and isinstance(watched, QWidget):
+            rows = [row for row in watched.children() if isinstance(row, QWidget)]
+            labels = [label for row in rows for label in row.children() if isinstance(label, QLabel)]
+            widest = max((label.sizeHint().width() for label in labels), default=0)
+            for label in labels:
+                label.setMinimumWidth(widest)
+        return super().eventFilter(watched, event)
 
 
 TABLE_FILES: Final = "Table (*.csv)"
