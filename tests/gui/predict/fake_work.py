@@ -1,7 +1,7 @@
 """A slide, spots, weights and a prediction in memory, put where the Predict dock finds the real ones."""
 
 import functools
-import time
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,11 +50,14 @@ def fake_spots():
 class FakeWork:
     """Readers and model in memory, put where the dock finds the real ones.
 
-    Before each step of a prediction `pause` seconds pass.
+    A prediction that is `held` waits half way until `release` is set.
     """
 
-    def __init__(self, mpp=0.5, pause=0.0, error=None, measured=None):
-        self.mpp, self.pause, self.error, self.measured = mpp, pause, error, measured
+    def __init__(self, mpp=0.5, held=False, error=None, measured=None):
+        self.mpp, self.error, self.measured = mpp, error, measured
+        self.release = threading.Event()
+        if not held:
+            self.release.set()
         self.predicted, self.grids, self.closed = [], [], 0
 
     def install(self, monkeypatch):
@@ -86,7 +89,8 @@ class FakeWork:
         done = fake_prediction(N)
         try:
             for row in range(N):
-                time.sleep(self.pause)
+                while row == N // 2 and not self.release.wait(0.02):
+                    yield Step("Predicting expression", row, N)
                 if self.error is not None and row == 3:
                     raise self.error
                 partial = SimpleNamespace(

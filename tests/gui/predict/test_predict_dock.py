@@ -34,7 +34,7 @@ def test_opening_a_slide_is_all_that_is_needed_before_predict(open_dock):
 
 
 def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, qtbot):
-    work = FakeWork(pause=0.06)
+    work = FakeWork(held=True)
     dock = open_dock(work)
     session = dock.session
     dock.predict()
@@ -42,6 +42,7 @@ def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, 
     assert dock.strip.cancel.isEnabled()
     qtbot.waitUntil(lambda: session.gene_map.values is not None, timeout=5_000)
     assert 0 < session.gene_map.values.adata.n_obs < N
+    work.release.set()
     open_dock.rest(dock)
     assert session.adata.shape == (N, 10)
     assert dock._steps.isEnabled()
@@ -56,7 +57,7 @@ def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, 
 
 
 def test_cancel_frees_the_dock_within_a_second_and_keeps_the_former_result(open_dock, qtbot):
-    work = FakeWork(pause=0.05)
+    work = FakeWork(held=True)
     dock = open_dock(work)
     former = fake_prediction(N)
     dock.session.set_prediction(former)
@@ -171,7 +172,7 @@ def test_results_are_saved_and_reopened_and_an_unwritable_folder_loses_nothing(o
 
 
 def test_closing_the_dock_in_mid_run_cancels_quietly(open_dock, qtbot):
-    work = FakeWork(pause=0.05)
+    work = FakeWork(held=True)
     dock = open_dock(work)
     session = dock.session
     dock.predict()
