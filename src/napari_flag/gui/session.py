@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_flag import keys
 from napari_flag.analysis.truth import attach_measured
 from napari_flag.errors import UserError
+from napari_flag.gui.controls.gl_context import keep_context_of
 from napari_flag.gui.shortcuts import SHOW_QUANTITY, STEP
 from napari_flag.layers.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap, Hover
 from napari_flag.layers.gene_values import Quantity
@@ -81,6 +82,7 @@ class Session(QObject):
     def __init__(self, viewer: "ViewerModel") -> None:
         super().__init__()
         self._viewer = weakref.ref(viewer)
+        keep_context_of(viewer)
         self.adata: AnnData | None = None
         self.slide: Slide | None = None
         self.genes_shown: list[str] = []

@@ -8,6 +8,7 @@ from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_flag import keys
+from napari_flag.gui.controls.gl_context import keep_context
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.slide_layers import camera_of
 
@@ -27,6 +28,7 @@ class LinkedCanvas(QWidget):
         self.model = ViewerModel(title="side by side")
         self.gene_map = GeneMap(self.model)
         self._qt: Any = QtViewer(self.model)
+        keep_context(self.model.layers, self._qt.canvas)
         self._qt.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(240, 180)

@@ -1,0 +1,38 @@
+"""Keeps napari alive when a layer is removed, by whomever: the canvas has its GL context while that happens."""
+
+import weakref
+from typing import Any
+
+
+def keep_context(layers: Any, canvas: Any) -> None:
+    """Make the GL context of `canvas` current before any of `layers` is removed.
+
+    napari 0.9.2 runs vispy's pending ``glDelete…`` calls as soon as a layer is removed
+    (``VispyCanvas._clean_and_update_scenegraph``: ``context.finish()``), outside of any paint event and
+    without ``makeCurrent``.  They then reach the context that Qt left current, which shares its objects with
+    the canvas, while buffers and programs are still bound in the canvas' own: its second redraw reads freed
+    memory and the process dies.  A visible colour bar (its text and ticks) brings enough of them along; so
+    does a layer whose units were changed.
+
+    Parameters
+    ----------
+    layers
+        The layer list of a viewer.
+    canvas
+        What draws it: ``QtViewer.canvas``.
+    """
+    kept = weakref.ref(canvas)
+
+    def make_current() -> None:
+        canvas = kept()
+        if canvas is not None and canvas.native.isValid():
+            canvas.native.makeCurrent()
+
+    layers.events.removing.connect(make_current)
+
+
+def keep_context_of(viewer: Any) -> None:
+    """Do so for the window of `viewer`; a viewer without a window draws nothing."""
+    window = getattr(viewer, "window", None)
+    if window is not None:
+        keep_context(viewer.layers, window._qt_viewer.canvas)
