@@ -23,7 +23,9 @@ def previewed(viewer):
     """Open a slide whose spots are hidden under the preview of a first prediction."""
     slide = FakeSlide()
     session = Session.of(viewer)
-    viewer.add_image(np.zeros((50, 60, 3), np.uint8), rgb=True, scale=(20 * MPP, 20 * MPP), units=("um", "um"))
+    viewer.add_image(
+        np.zeros((50, 60, 3), np.uint8), rgb=True, scale=(20 * MPP, 20 * MPP), units=("um", "um")
+    )
     viewer.add_points(np.full((9, 2), 200.0), size=40, scale=(MPP, MPP), units=("um", "um"), visible=True)
     redraw(viewer)
     viewer.layers[-1].visible = False

@@ -34,7 +34,7 @@ def test_between_spots_is_transparent_and_holds_no_spot():
 def test_discs_have_the_true_diameter_in_um():
     adata = fake_prediction(100)
     raster = raster_of(adata)
-    scale = raster.options()["scale"][0]
+    scale = raster.options(frame_of(adata))["scale"][0]
     area = (raster.index == 0).sum() * scale**2
     assert area == pytest.approx(np.pi * (DIAMETER_UM / 2) ** 2, rel=0.05)
 
@@ -50,7 +50,7 @@ def test_a_missing_value_is_transparent_too():
 def test_layers_are_placed_in_um_when_the_resolution_is_known():
     adata = fake_prediction(100)
     raster = raster_of(adata)
-    options = raster.options()
+    options = raster.options(frame_of(adata))
     row, col = centre_pixel(raster, adata.obsm[keys.SPATIAL][7])
     world = np.array([row, col]) * options["scale"] + options["translate"]
     expected = adata.obsm[keys.SPATIAL][7][::-1] * MPP
@@ -62,7 +62,7 @@ def test_layers_are_placed_in_um_when_the_resolution_is_known():
 def test_without_resolution_everything_is_in_pixels_and_that_is_said():
     adata = fake_prediction(9)
     del adata.uns[keys.PROVENANCE][keys.MPP]
-    assert raster_of(adata).options()["units"] == ("pixel", "pixel")
+    assert raster_of(adata).options(frame_of(adata))["units"] == ("pixel", "pixel")
     assert "not known" in frame_of(adata).notice
     assert Frame(0.5).notice is None
 
@@ -70,9 +70,7 @@ def test_without_resolution_everything_is_in_pixels_and_that_is_said():
 def test_the_raster_stays_bounded_for_200_000_spots():
     side = 448
     rows, cols = np.divmod(np.arange(200_000), side)
-    raster = spot_raster(
-        np.column_stack([cols, rows]) * 100.0, frame=Frame(0.5), diameter_px=55.0, lattice="hex"
-    )
+    raster = spot_raster(np.column_stack([cols, rows]) * 100.0, diameter_px=55.0, lattice="hex")
     assert max(raster.lookup.shape) <= LONGEST_PX
     assert len(np.unique(raster.lookup)) == 200_001  # every spot has at least a pixel
 
@@ -83,27 +81,23 @@ def test_touching_square_bins_take_one_pixel_each_and_follow_a_turned_array():
     angle = 0.1
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     xy = (array[:, ::-1] * 16.0) @ turn.T + 1000
-    raster = spot_raster(xy, frame=Frame(0.5), diameter_px=16.0, lattice="square", array=array)
+    raster = spot_raster(xy, diameter_px=16.0, lattice="square", array=array)
     assert raster.lookup.shape == (40, 50)
     assert all(raster.spot_at(*centre_pixel(raster, xy[i])) == i for i in (0, 777, 1999))
-    affine = raster.options()["affine"]
+    affine = raster.options(Frame(0.5))["affine"]
     row, col = centre_pixel(raster, xy[777])
     assert affine @ (row, col, 1) == pytest.approx((*(xy[777, ::-1] * 0.5), 1.0))
 
 
 def test_touching_squares_without_array_positions_are_drawn_as_squares():
     rows, cols = np.divmod(np.arange(100), 10)
-    raster = spot_raster(
-        np.column_stack([cols, rows]) * 16.0, frame=Frame(0.5), diameter_px=16.0, lattice="square"
-    )
+    raster = spot_raster(np.column_stack([cols, rows]) * 16.0, diameter_px=16.0, lattice="square")
     inner = raster.lookup[20:-20, 20:-20]
     assert (inner > 0).all()
 
 
 def test_the_nearest_centre_wins_where_spots_overlap():
-    raster = spot_raster(
-        np.array([[0.0, 0.0], [60.0, 0.0]]), frame=Frame(), diameter_px=100.0, lattice="none"
-    )
+    raster = spot_raster(np.array([[0.0, 0.0], [60.0, 0.0]]), diameter_px=100.0, lattice="none")
     assert raster.spot_at(*centre_pixel(raster, (25.0, 0.0))) == 0
     assert raster.spot_at(*centre_pixel(raster, (35.0, 0.0))) == 1
 

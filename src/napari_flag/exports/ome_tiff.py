@@ -98,7 +98,6 @@ def _raster(adata: "AnnData") -> SpotRaster:
     """Return the raster of the docks; square bins are stamped, so that its axes are those of the slide."""
     return spot_raster(
         np.asarray(adata.obsm[keys.SPATIAL], float)[:, :2],
-        frame=frame_of(adata),
         diameter_px=spot_diameter_px(adata),
         lattice=prediction_file.stated_lattice(adata),
     )

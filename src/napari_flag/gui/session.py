@@ -19,6 +19,7 @@ from napari_flag.layers.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT,
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import LocalMap, MapKind
 from napari_flag.layers.overlays import UnlikeMap
+from napari_flag.layers.slide_layers import follow_slides
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,6 +99,7 @@ class Session(QObject):
         self._keys_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
         viewer.layers.events.inserted.connect(lambda event: self._adopt(event.value))
+        viewer.layers.events.removed.connect(lambda event: self._follow_slide(event.value))
         for layer in list(viewer.layers):
             self._adopt(layer)
 
@@ -170,8 +172,14 @@ class Session(QObject):
         self._bind_keys()
         self.show_genes(kept)
 
+    def _follow_slide(self, layer: Any) -> None:
+        """Place the prediction on a slide that was opened, or in its own µm once the slide was removed."""
+        if keys.LAYER_SLIDE in layer.metadata:
+            follow_slides(self.viewer)
+
     def _adopt(self, layer: Any) -> None:
         """Make a prediction that was opened from a file the current one."""
+        self._follow_slide(layer)
         adata = layer.metadata.get(keys.LAYER_ADATA)
         if layer.metadata.get(keys.LAYER_KIND) != "gene" or adata is None or adata is self.adata:
             return

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.formatting import number
+from napari_flag.layers.frame import frame_in
 from napari_flag.layers.gene_values import Contrast, GeneValues, Limits, Quantity
 from napari_flag.layers.overlays import hover_part
 from napari_flag.layers.raster import SpotRaster, raster_of
@@ -182,12 +183,13 @@ class GeneMap:
 
     def _set_raster(self, adata: Any) -> None:
         self.raster = raster_of(adata)
-        options = self.raster.options()
+        options = self.raster.options(frame_in(self._viewer, adata))
         for layer in self._present().values():
             layer.data = np.full(self.raster.lookup.shape, np.nan, np.float32)
             for name in ("scale", "translate", "affine", "units"):
                 if name in options:
                     setattr(layer, name, options[name])
+            layer.metadata.update(options["metadata"])
 
     def _refresh(self) -> None:
         """Show the layers of the current quantity, hide the others, repaint what is stale."""
@@ -252,12 +254,14 @@ class GeneMap:
             opacity=1.0 if slot[1] else OPACITY,
             interpolation2d="nearest",
             visible=False,
-            metadata={
-                keys.LAYER_KIND: "gene",
-                keys.LAYER_ADATA: self.values.adata,
-                LAYER_SLOT: (slot[0].value, slot[1]),
-            },
-            **self.raster.options(),
+            **self.raster.options(
+                frame_in(self._viewer, self.values.adata),
+                {
+                    keys.LAYER_KIND: "gene",
+                    keys.LAYER_ADATA: self.values.adata,
+                    LAYER_SLOT: (slot[0].value, slot[1]),
+                },
+            ),
         )
         self._keep(slot, layer)
         return layer

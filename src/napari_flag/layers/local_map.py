@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.formatting import probability
+from napari_flag.layers.frame import frame_in
 from napari_flag.layers.gene_map import DIVERGING, GeneMap, set_limits, set_shown
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.progress import Steps
@@ -286,8 +287,10 @@ class LocalMap:
             interpolation2d="nearest",
             blending="translucent_no_depth",
             visible=False,
-            metadata={keys.LAYER_KIND: "local", keys.LAYER_ADATA: self._adata},
-            **self._map.raster.options(),
+            **self._map.raster.options(
+                frame_in(self._viewer, self._adata),
+                {keys.LAYER_KIND: "local", keys.LAYER_ADATA: self._adata},
+            ),
         )
         self._layer.colorbar.box = True
         self._layer.colorbar.position = "top_right"

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.layers.frame import frame_in
 from napari_flag.layers.raster import Float32Array, SpotRaster, raster_of
 from napari_flag.prediction_file import unlike_warning
 from napari_flag.slides.formats.geojson import Colour
@@ -63,8 +64,9 @@ class UnlikeMap:
             interpolation2d="nearest",
             blending="translucent_no_depth",
             visible=unlike_warning(adata) is not None,
-            metadata={keys.LAYER_KIND: "unlike", keys.LAYER_ADATA: adata},
-            **raster.options(),
+            **raster.options(
+                frame_in(self._viewer, adata), {keys.LAYER_KIND: "unlike", keys.LAYER_ADATA: adata}
+            ),
         )
         self._viewer.layers.selection.active = selected
 
@@ -196,8 +198,10 @@ class DomainMap:
             contrast_limits=(-0.5, len(COLOURS) - 0.5),
             interpolation2d="nearest",
             blending="translucent_no_depth",
-            metadata={keys.LAYER_KIND: "domains", keys.LAYER_ADATA: self._adata},
-            **self._raster.options(),
+            **self._raster.options(
+                frame_in(self._viewer, self._adata),
+                {keys.LAYER_KIND: "domains", keys.LAYER_ADATA: self._adata},
+            ),
         )
         self._viewer.layers.selection.active = active
 

@@ -4,6 +4,7 @@ Measured against Points and Labels in ``benchmarks/gene_switch.py``: the cost of
 the size of the raster, which is bounded, and not on the number of spots.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.layers.frame import Frame, frame_of
+from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_values import Limits
 from napari_flag.prediction_file import array_coordinates, spot_diameter_px, stated_lattice
 
@@ -43,15 +44,12 @@ class SpotRaster:
         (h, w) int32, spot row + 1, and 0 outside every spot.
     matrix
         (3, 3) float64, takes raster (row, column, 1) to level-0 (y, x, 1).
-    frame
-        The slide's frame, for the layer options.
     n_spots
         How many spots the lookup refers to.
     """
 
     lookup: Int32Array
     matrix: FloatArray
-    frame: Frame
     n_spots: int
 
     @property
@@ -68,12 +66,12 @@ class SpotRaster:
         painted: Float32Array = np.take(padded, self.lookup, mode="clip")
         return painted
 
-    def options(self) -> dict[str, Any]:
-        """Return the napari layer options that put the picture onto the slide."""
+    def options(self, frame: Frame, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the napari layer options that put the picture onto the slide in `frame`."""
         step, skew = self.matrix[0, 0], self.matrix[0, 1]
         if skew == 0 and step == self.matrix[1, 1] and self.matrix[1, 0] == 0:
-            return self.frame.options(float(step), (self.matrix[1, 2], self.matrix[0, 2]))
-        return self.frame.affine_options(self.matrix)
+            return frame.options(float(step), (self.matrix[1, 2], self.matrix[0, 2]), metadata)
+        return frame.affine_options(self.matrix, metadata)
 
     def spot_at(self, row: float, col: float) -> int | None:
         """Return the spot drawn at raster pixel (row, col), or None; constant time."""
@@ -99,7 +97,6 @@ def raster_of(adata: Any) -> SpotRaster:
     """Return the raster of the spots of `adata` (see CONTRIBUTING, "The prediction file")."""
     return spot_raster(
         np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)[:, :2],
-        frame=frame_of(adata),
         diameter_px=spot_diameter_px(adata),
         lattice=stated_lattice(adata),
         array=array_coordinates(adata),
@@ -109,7 +106,6 @@ def raster_of(adata: Any) -> SpotRaster:
 def spot_raster(
     xy: FloatArray,
     *,
-    frame: Frame,
     diameter_px: float | None = None,
     lattice: str = "none",
     array: npt.NDArray[Any] | None = None,
@@ -120,8 +116,6 @@ def spot_raster(
     ----------
     xy
         (n, 2) level-0 px centres.
-    frame
-        The slide's frame.
     diameter_px
         Spot diameter (side, for bins) in level-0 px; None: a share of the pitch (`DEFAULT_FILL`).
     lattice, array
@@ -131,8 +125,8 @@ def spot_raster(
     diameter = diameter_px or DEFAULT_FILL * pitch
     bins = lattice == "square" and diameter >= TOUCHING * pitch
     if bins and array is not None and len(xy) > 3:
-        return _bin_raster(xy, np.asarray(array, np.int64), frame)
-    return _stamped_raster(xy, frame, diameter, square=bins)
+        return _bin_raster(xy, np.asarray(array, np.int64))
+    return _stamped_raster(xy, diameter, square=bins)
 
 
 def typical_pitch(xy: FloatArray) -> float:
@@ -146,7 +140,7 @@ def typical_pitch(xy: FloatArray) -> float:
     return float(np.median(distance[:, 1])) or 1.0
 
 
-def _bin_raster(xy: FloatArray, array: npt.NDArray[np.int64], frame: Frame) -> SpotRaster:
+def _bin_raster(xy: FloatArray, array: npt.NDArray[np.int64]) -> SpotRaster:
     """One pixel per bin, placed by the affine fit of array to slide coordinates."""
     first = array.min(axis=0)
     cells = array - first
@@ -156,13 +150,13 @@ def _bin_raster(xy: FloatArray, array: npt.NDArray[np.int64], frame: Frame) -> S
     matrix[:2] = solution.T
     lookup = np.zeros(cells.max(axis=0) + 1, np.int32)
     lookup[cells[:, 0], cells[:, 1]] = np.arange(1, len(xy) + 1, dtype=np.int32)
-    return SpotRaster(lookup, matrix, frame, len(xy))
+    return SpotRaster(lookup, matrix, len(xy))
 
 
-def _stamped_raster(xy: FloatArray, frame: Frame, diameter: float, *, square: bool) -> SpotRaster:
+def _stamped_raster(xy: FloatArray, diameter: float, *, square: bool) -> SpotRaster:
     """Stamp a disc or square per spot; where they overlap, the nearest centre wins."""
     if len(xy) == 0:
-        return SpotRaster(np.zeros((1, 1), np.int32), np.eye(3), frame, 0)
+        return SpotRaster(np.zeros((1, 1), np.int32), np.eye(3), 0)
     low, high = xy.min(axis=0) - diameter / 2, xy.max(axis=0) + diameter / 2
     step = max(float((high - low).max()) / (LONGEST_PX - 2), diameter / FINEST_DISC_PX)
     width, height = (np.ceil((high - low) / step).astype(int) + 1).tolist()
@@ -174,7 +168,7 @@ def _stamped_raster(xy: FloatArray, frame: Frame, diameter: float, *, square: bo
         inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
         lookup[rows[inside], cols[inside]] = names[inside]
     matrix = np.array([[step, 0.0, low[1]], [0.0, step, low[0]], [0.0, 0.0, 1.0]])
-    return SpotRaster(lookup, matrix, frame, len(xy))
+    return SpotRaster(lookup, matrix, len(xy))
 
 
 def _offsets(diameter: float, *, square: bool) -> npt.NDArray[np.int64]:
@@ -206,7 +200,7 @@ class Thumbnails:
 
     def __init__(self, adata: Any, longest: int) -> None:
         xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
-        raster = spot_raster(xy, frame=frame_of(adata), diameter_px=SMALL_MAP_FILL * typical_pitch(xy))
+        raster = spot_raster(xy, diameter_px=SMALL_MAP_FILL * typical_pitch(xy))
         step = max(1, -(-max(raster.lookup.shape) // longest))
         self._lookup = np.ascontiguousarray(raster.lookup[::step, ::step])
 

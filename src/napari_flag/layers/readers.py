@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.layers.frame import Frame
+from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
 from napari_flag.layers.raster import raster_of
 from napari_flag.layers.slide_layers import LayerData, slide_layer
@@ -134,8 +134,7 @@ def prediction_layer(adata: Any, gene: str | None = None) -> LayerData:
         "contrast_limits": values.limits(gene, Quantity.PREDICTED, Contrast()),
         "interpolation2d": "nearest",
         "blending": "translucent_no_depth",
-        "metadata": {keys.LAYER_KIND: "gene", keys.LAYER_ADATA: adata},
-        **raster.options(),
+        **raster.options(frame_of(adata), {keys.LAYER_KIND: "gene", keys.LAYER_ADATA: adata}),
     }
     return raster.paint(values.values(gene, Quantity.PREDICTED)), options, "image"
 

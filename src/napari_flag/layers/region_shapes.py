@@ -115,8 +115,7 @@ def add_layer(viewer: Any, frame: Frame, longest_px: float) -> Any:
         features={name: np.empty(0, bool if name == HOLE else object) for name in EMPTY},
         feature_defaults=EMPTY,
         text={"string": "{name}", "color": EDGE, "size": 10, "anchor": "upper_left"},
-        metadata={keys.LAYER_KIND: "region"},
-        **frame.options(),
+        **frame.options(metadata={keys.LAYER_KIND: "region"}),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.layers.frame import Frame
+from napari_flag.layers.frame import Frame, frame_in, place
 from napari_flag.layers.raster import SpotRaster, spot_raster
 from napari_flag.layers.region_shapes import outline
 
@@ -32,23 +32,19 @@ def slide_layer(slide: "Slide") -> LayerData:
         "rgb": True,
         "multiscale": True,
         "contrast_limits": (0, 255),
-        "metadata": {keys.LAYER_KIND: "slide", keys.LAYER_SLIDE: slide},
-        **Frame(slide.mpp).options(),
+        **Frame(slide.mpp).options(metadata={keys.LAYER_KIND: "slide", keys.LAYER_SLIDE: slide}),
     }
     return napari_levels(slide), options, "image"
 
 
 def spots_layer(spots: "Spots", mpp: float | None) -> LayerData:
     """Return the outlines of `spots` as one picture; its cost does not grow with their number."""
-    frame = Frame(mpp)
     diameter = None if spots.diameter_um is None or mpp is None else spots.diameter_um / mpp
-    raster = spot_raster(
-        spots.xy, frame=frame, diameter_px=diameter, lattice=spots.lattice, array=spots.array
-    )
-    return outline_layer(raster, name=f"Spots ({len(spots):,})")
+    raster = spot_raster(spots.xy, diameter_px=diameter, lattice=spots.lattice, array=spots.array)
+    return outline_layer(raster, Frame(mpp), name=f"Spots ({len(spots):,})")
 
 
-def outline_layer(raster: SpotRaster, name: str = "Spots") -> LayerData:
+def outline_layer(raster: SpotRaster, frame: Frame, name: str = "Spots") -> LayerData:
     """Return the rims of the spots of `raster` as one layer."""
     from napari.utils import Colormap
 
@@ -58,8 +54,7 @@ def outline_layer(raster: SpotRaster, name: str = "Spots") -> LayerData:
         "contrast_limits": (0, 1),
         "interpolation2d": "nearest",
         "blending": "translucent_no_depth",
-        "metadata": {keys.LAYER_KIND: "spots"},
-        **raster.options(),
+        **raster.options(frame, {keys.LAYER_KIND: "spots"}),
     }
     return raster.outlines(), options, "image"
 
@@ -104,51 +99,36 @@ def add_slide(viewer: Any, slide: "Slide") -> Any:
     return layer
 
 
-def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> Any:
-    """Give the slide `layer` a slide whose µm/px was set; return the layer that now shows it.
+def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> None:
+    """Give the slide `layer` a slide whose µm/px was set.
 
     All that is drawn stays put on the tissue, and on the screen.
     """
-    new = Frame(slide.mpp).options()
-    factor = new["scale"][0] / float(layer.scale[-1])
+    before, after = Frame(layer.metadata[keys.LAYER_SLIDE].mpp), Frame(slide.mpp)
+    factor = after.um_per_px / before.um_per_px
     camera = camera_of(viewer)
     center, zoom = camera.center, camera.zoom
     layer.metadata[keys.LAYER_SLIDE] = slide
-    if str(layer.units[-1]) == _unit_name(new["units"][-1]):
-        for other in viewer.layers:
-            other.scale = np.asarray(other.scale) * factor
-            other.translate = np.asarray(other.translate) * factor
-    else:
-        layer = _recreate(viewer, layer, factor, new["units"])
+    for other in viewer.layers:
+        shown = slide_of(other)
+        adata = other.metadata.get(keys.LAYER_ADATA)
+        frame = after if shown is None else Frame(shown.mpp)
+        place(other, frame if adata is None else frame_in(viewer, adata), before)
     camera.center = tuple(factor * c for c in center)
     camera.zoom = zoom / factor
-    return layer
 
 
-def _recreate(viewer: Any, slide_layer: Any, factor: float, units: tuple[str, str]) -> Any:
-    """Put every layer anew with other units and return the slide's.
-
-    Units changed layer by layer disagree for a moment, after which napari 0.9.2 draws from freed
-    buffers and crashes once a layer is removed.
-    """
-    from napari.layers import Layer
-
-    anew = []
-    for layer in list(viewer.layers):
-        data, options, kind = layer.as_layer_data_tuple()
-        options["scale"] = np.asarray(options["scale"]) * factor
-        options["translate"] = np.asarray(options["translate"]) * factor
-        options["units"] = units if layer.ndim == 2 else options["units"]
-        anew.append(Layer.create(data, options, kind))
-    at = list(viewer.layers).index(slide_layer)
-    viewer.layers.clear()
-    for layer in anew:
-        viewer.add_layer(layer)
-    return anew[at]
-
-
-def _unit_name(unit: str) -> str:
-    return {"um": "micrometer"}.get(unit, unit)
+def follow_slides(viewer: Any) -> None:
+    """Place predictions, and the regions drawn on them, on the slides that `viewer` shows now."""
+    frame = None
+    for layer in viewer.layers:
+        if (adata := layer.metadata.get(keys.LAYER_ADATA)) is not None:
+            frame = frame_in(viewer, adata)
+            place(layer, frame, frame)
+    if frame is not None:
+        for layer in viewer.layers:
+            if layer.metadata.get(keys.LAYER_KIND) == "region":
+                place(layer, frame, frame)
 
 
 def show_spots(viewer: Any, spots: "Spots", slide: "Slide") -> None:
@@ -179,8 +159,7 @@ def _rings(spots: "Spots", slide: "Slide") -> LayerData:
         "border_width": 0.12,
         "border_width_is_relative": True,
         "features": {"spot": np.asarray(spots.ids, dtype=object)},
-        "metadata": {keys.LAYER_KIND: "spots"},
-        **Frame(slide.mpp).options(),
+        **Frame(slide.mpp).options(metadata={keys.LAYER_KIND: "spots"}),
     }
     return spots.xy[:, ::-1], options, "points"
 
@@ -213,8 +192,7 @@ def add_region(viewer: Any, slide: "Slide") -> Any:
         face_color="#ffd50030",
         edge_color="#ffd500",
         edge_width=max(slide.size) / 400,
-        metadata={keys.LAYER_KIND: "region"},
-        **Frame(slide.mpp).options(),
+        **Frame(slide.mpp).options(metadata={keys.LAYER_KIND: "region"}),
     )
     viewer.layers.selection.active = layer
     layer.mode = "add_polygon"

@@ -1,4 +1,4 @@
-"""Keeps napari alive when a layer is removed, by whomever: the canvas has its GL context while that happens."""
+"""Keeps napari alive when a layer is removed: the canvas has its GL context while that happens."""
 
 import weakref
 from typing import Any

@@ -1,5 +1,6 @@
 """A second canvas that looks at the same place as the viewer it belongs to."""
 
+from functools import partial
 from typing import Any
 
 from napari.components import ViewerModel
@@ -10,7 +11,7 @@ from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 from napari_flag import keys
 from napari_flag.gui.controls.gl_context import keep_context
 from napari_flag.layers.gene_map import GeneMap
-from napari_flag.layers.slide_layers import camera_of
+from napari_flag.layers.slide_layers import camera_of, follow_slides
 
 
 class LinkedCanvas(QWidget):
@@ -112,11 +113,21 @@ class LinkedCanvas(QWidget):
             units=layer.units,
             axis_labels=layer.axis_labels,
             visible=layer.visible,
+            metadata=dict(layer.metadata),
         )
         self.model.layers.move(len(self.model.layers) - 1, len(self._slides))
         self._slides[id(layer)] = copy
-        for name in ("visible", "opacity", "scale", "translate"):
+        for name in ("visible", "opacity", "scale", "translate", "units"):
             self._listen(getattr(layer.events, name), _carrier(layer, copy, name))
+        if ours:
+            self._listen(layer.events.units, partial(self._on_placed, layer, copy))
+            self._listen(layer.events.scale, partial(self._on_placed, layer, copy))
+            follow_slides(self.model)
+
+    def _on_placed(self, layer: Any, copy: Any, event: Any = None) -> None:
+        """Place the gene on a slide whose µm/px was set."""
+        copy.metadata.update(layer.metadata)
+        follow_slides(self.model)
 
 
 def _carrier(source: Any, target: Any, name: str) -> Any:

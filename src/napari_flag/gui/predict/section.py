@@ -152,8 +152,7 @@ class Section(QObject):
         self.slide = self.slide.with_mpp(mpp, source)
         self._session.slide = self.slide
         slide_layers.remove_spots(self._viewer)
-        layer, self.layer = self.layer, None  # it may be put anew, which is no end of the slide
-        self.layer = slide_layers.set_mpp(self._viewer, layer, self.slide)
+        slide_layers.set_mpp(self._viewer, self.layer, self.slide)
         self.list_slides()
         self._show_slide()
         if self._spots_step.from_table:

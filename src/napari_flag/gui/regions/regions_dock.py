@@ -16,7 +16,7 @@ from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
 from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
 from napari_flag.gui.regions.results import RegionResults
 from napari_flag.layers import region_shapes
-from napari_flag.layers.frame import frame_of
+from napari_flag.layers.frame import frame_in
 from napari_flag.layers.overlays import DomainMap, Paint, clicks
 from napari_flag.layers.region_shapes import Entry, collect
 from napari_flag.prediction_file import provenance
@@ -236,7 +236,7 @@ class RegionsDock(Dock):
             recorded = provenance(adata)
             sides = [recorded.get(name) for name in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT)]
             longest = max(float(side or 0) for side in sides) or float(np.max(adata.obsm[keys.SPATIAL]))
-            layer = region_shapes.add_layer(self._viewer, frame_of(adata), longest)
+            layer = region_shapes.add_layer(self._viewer, frame_in(self._viewer, adata), longest)
         return layer
 
     def _draw(self, mode: str) -> None:
