@@ -140,9 +140,9 @@ def _last_two(layer: Any, factor: float) -> npt.NDArray[np.float64]:
 def frame_in(viewer: Any, adata: Any) -> Frame:
     """Return the frame `adata` is drawn in: that of its slide where `viewer` shows it, else its own."""
     recorded = provenance(adata)
-    size = (recorded.get(keys.SLIDE_WIDTH), recorded.get(keys.SLIDE_HEIGHT))
+    size = tuple(int(recorded.get(name) or 0) for name in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT))
     shown = [slide for layer in viewer.layers if (slide := layer.metadata.get(keys.LAYER_SLIDE)) is not None]
-    fitting = [slide for slide in shown if None in size or tuple(slide.size) == tuple(map(int, size))]
+    fitting = [slide for slide in shown if 0 in size or tuple(slide.size) == size]
     named = [slide for slide in fitting if slide.name == recorded.get(keys.SLIDE_NAME)]
     found = (named or fitting)[-1:]
     return Frame(found[0].mpp) if found else frame_of(adata)
