@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag.prediction_file import um_per_px
+from napari_flag import keys
+from napari_flag.prediction_file import slide_name, slide_size, um_per_px
 
 AXES: Final = ("y", "x")
 PIXELS_NOTICE: Final = (
@@ -139,11 +140,10 @@ def _last_two(layer: Any, factor: float) -> npt.NDArray[np.float64]:
 
 def frame_in(viewer: Any, adata: Any) -> Frame:
     """Return the frame `adata` is drawn in: that of its slide where `viewer` shows it, else its own."""
-    recorded = provenance(adata)
-    size = tuple(int(recorded.get(name) or 0) for name in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT))
+    size = slide_size(adata)
     shown = [slide for layer in viewer.layers if (slide := layer.metadata.get(keys.LAYER_SLIDE)) is not None]
-    fitting = [slide for slide in shown if 0 in size or tuple(slide.size) == size]
-    named = [slide for slide in fitting if slide.name == recorded.get(keys.SLIDE_NAME)]
+    fitting = [slide for slide in shown if size is None or tuple(slide.size) == size]
+    named = [slide for slide in fitting if slide.name == slide_name(adata)]
     found = (named or fitting)[-1:]
     return Frame(found[0].mpp) if found else frame_of(adata)
 
