@@ -1,6 +1,7 @@
 # One verb each; every target sets up .venv (and, as root on Debian, system libraries) by itself.
 #   make demo    open the bundled synthetic slide in napari, predict, and compare with the truth
-#   make test    run the tests
+#   make test    run the tests, one process per core 
+#   make test-slow   run the tests that take longer: real sections, other libraries, killed processes
 #   make check   lint, types, manifest, wheel
 #   make bench   run the benchmarks
 #   make docs    remake the pictures of docs/images that come from the bundled slide
@@ -17,7 +18,7 @@ export VENV PYTHON
 HEADLESS := $(shell [ "$$(uname -s)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo yes)
 SHOWN := $(if $(HEADLESS),xvfb-run -a,)
 
-.PHONY: help demo test check bench docs demo-weights clean
+.PHONY: help demo test test-slow check bench docs demo-weights clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,7 +38,10 @@ demo: $(VENV)/.ready-demo
 test: $(VENV)/.ready-dev
 	@if [ -n "$(HEADLESS)" ] && ! command -v xvfb-run >/dev/null; then \
 	  echo "The tests open napari and need a display, and there is none: install xvfb (sudo apt-get install xvfb xauth) and run this again." >&2; exit 2; fi
-	$(SHOWN) $(PY) -m pytest $(ARGS)
+	$(SHOWN) $(PY) -m pytest -n auto --dist loadfile $(ARGS)
+
+test-slow:
+	@$(MAKE) --no-print-directory test ARGS="-m 'slow and not gpu' $(ARGS)"
 
 check: $(VENV)/.ready-dev
 	$(PY) -m ruff check .
