@@ -13,6 +13,8 @@ VENV ?= .venv
 PYTHON ?=
 PY := $(VENV)/bin/python
 export VENV PYTHON
+# compiled tests and sources are kept: without, every test process compiles them again
+unexport PYTHONDONTWRITEBYTECODE
 
 # a display of one's own when there is none; macOS and Windows need none
 HEADLESS := $(shell [ "$$(uname -s)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo yes)
