@@ -5,7 +5,7 @@
 
 FLAG's held-out predictions are read; ridge, kNN and the image-blind ones are fitted anew on the same
 features, on all other sections and on those without B4.  The domains' settings are the package's own.
-Writes JSON, and the same as tables in Markdown beside it.
+Writes JSON, and the same as tables in Markdown.
 """
 
 import argparse
@@ -61,7 +61,7 @@ EXPECTED_IN: Final = {
     "HER2 amplicon (17q12)": ("invasive cancer", "cancer in situ"),
     "Basal and myoepithelial cells": ("breast glands", "cancer in situ"),
 }
-"""Bundled gene set → labels where it should be highest, written down before the labels were looked at."""
+"""Bundled gene set → labels where it should be highest, written down before the labels were read."""
 UNSURE: Final = "undetermined"
 MOST_VARIABLE: Final = 1000
 WITHOUT: Final = ", without B4"
@@ -77,22 +77,22 @@ def main() -> None:
         "--predictions", type=Path, default=Path("runs/her2st/held_out"), help="held-out h5ad"
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results/domains.json"))
-    asked = parser.parse_args()
-    if asked.data is None:  # as `make bench` runs it
+    args = parser.parse_args()
+    if args.data is None:  # as `make bench` runs it
         print("Skipped: give --data, the folder of the her2st sections (see the head of this file).")
         return
-    bench = Bench(read_config(asked.config), asked.data, asked.run, asked.predictions)
-    told = {
-        "command": f"python benchmarks/domains.py {asked.config} --data DATA --run {asked.run} "
-        f"--predictions {asked.predictions} --out {asked.out}",
+    bench = Bench(read_config(args.config), args.data, args.run, args.predictions)
+    results = {
+        "command": f"python benchmarks/domains.py {args.config} --data DATA --run {args.run} "
+        f"--predictions {args.predictions} --out {args.out}",
         "settings": {name: repr(method) for name, method in METHODS.items()},
         "chance_overlap": {f"@{k}": k * k / 200 for k in TOPS},
         "sections": {name: bench.section(name) for name in bench.sections()},
-        "pathology": pathology(asked.data),
+        "pathology": pathology(args.data),
     }
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(_rounded(told), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    asked.out.with_suffix(".md").write_text(as_markdown(told), "utf-8")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(_rounded(results), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    args.out.with_suffix(".md").write_text(as_markdown(results), "utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,25 +256,25 @@ def _set_aucs(
     return found
 
 
-def as_markdown(told: dict[str, Any]) -> str:
+def as_markdown(results: dict[str, Any]) -> str:
     """Return the tables."""
-    sections = told["sections"]
+    sections = results["sections"]
     serial = [name for name in sections if name.startswith("C")]
-    chance = ", ".join(f"{told['chance_overlap'][f'@{k}']:g} at {k}" for k in TOPS)
+    chance = ", ".join(f"{results['chance_overlap'][f'@{k}']:g} at {k}" for k in TOPS)
     lines = [
         "# Domains and markers, predicted against measured",
         "",
-        f"Written by `{told['command']}`.",
+        f"Written by `{results['command']}`.",
         "",
         "Domains are found in the prediction and in the truth by the same settings "
-        f"({'; '.join(f'{name}: {text}' for name, text in told['settings'].items())}; the weight of the "
+        f"({'; '.join(f'{name}: {text}' for name, text in results['settings'].items())}; the weight of the "
         "neighbourhood was chosen on simulated noise, see docs/statistics.md). Markers are ranked (Wilcoxon, "
         "domain against rest) in the truth's Leiden domains, by prediction and by truth, and the shared ones "
         f"averaged over domains; two rankings that know nothing of each other share {chance} of 200 genes. "
         "Prediction and truth lie on one graph of neighbours, so that chance need not be 0: the row of "
         "shuffled spots says what it is. Half of the counts against the other half says what the noise of "
-        "the measurement leaves to agree on. Methods stand with the better of their training sets, by PCC; "
-        "the pasted sections never look at the image, but are serial cuts of the same tumour.",
+        "the measurement leaves to agree on. Methods are listed with the better of their training sets, by "
+        "PCC; the pasted sections do not use the image, but are serial cuts of the same tumour.",
     ]
     groups = {f"Mean over {', '.join(serial)}, each left out": serial}
     groups |= {f"{name}, left out": [name] for name in sections if name not in serial}
@@ -284,23 +284,23 @@ def as_markdown(told: dict[str, Any]) -> str:
             lines += ["", f"ARI of the Leiden domains in {', '.join(names)}: {_one_by_one(sections, names)}."]
     lines += ["", "## Measured expression against a pathologist's labels", ""]
     lines += ["ARI / NMI over the spots whose label is sure; no image of these sections is at hand.", ""]
-    lines += _pathology_table(told["pathology"])
+    lines += _pathology_table(results["pathology"])
     lines += [
         "",
         "How often a spot of the tissue scores above one of another (AUC) by the bundled gene set:",
         "",
     ]
-    return "\n".join([*lines, *_auc_table(told["pathology"])]) + "\n"
+    return "\n".join([*lines, *_auc_table(results["pathology"])]) + "\n"
 
 
-def _rounded(told: Any) -> Any:
-    if isinstance(told, dict):
-        return {name: _rounded(value) for name, value in told.items()}
-    return round(told, 4) if isinstance(told, float) else told
+def _rounded(results: Any) -> Any:
+    if isinstance(results, dict):
+        return {name: _rounded(value) for name, value in results.items()}
+    return round(results, 4) if isinstance(results, float) else results
 
 
 def _table(sections: Sequence[dict[str, Row]]) -> list[str]:
-    names = _better([name for name in sections[0] if all(name in told for told in sections)], sections)
+    names = _better([name for name in sections[0] if all(name in section for section in sections)], sections)
     measures = list(sections[0][names[0]])
     lines = [f"| prediction | {' | '.join(measures)} |", f"|---|{'---:|' * len(measures)}"]
     for name in names:
@@ -312,11 +312,11 @@ def _table(sections: Sequence[dict[str, Row]]) -> list[str]:
 
 def _one_by_one(sections: dict[str, dict[str, Row]], names: list[str]) -> str:
     """Return FLAG's and its nearest rival's ARI, section by section: means of four hide much."""
-    told = [sections[name] for name in names]
-    fair = [name for name in _better(list(told[0]), told) if name.split(",")[0] in ("ridge", "kNN")]
-    rival = max(fair, key=lambda name: float(np.mean([rows[name]["ARI, leiden"] for rows in told])))
+    results = [sections[name] for name in names]
+    fair = [name for name in _better(list(results[0]), results) if name.split(",")[0] in ("ridge", "kNN")]
+    rival = max(fair, key=lambda name: float(np.mean([rows[name]["ARI, leiden"] for rows in results])))
     return "; ".join(
-        f"{name} " + " ".join(f"{rows[name]['ARI, leiden']:.2f}" for rows in told)
+        f"{name} " + " ".join(f"{rows[name]['ARI, leiden']:.2f}" for rows in results)
         for name in ("FLAG, X", rival)
     )
 
@@ -335,7 +335,7 @@ def _pathology_table(found: dict[str, Any]) -> list[str]:
     rows = list(next(iter(found.values()))["domains"])
     lines = [f"| domains | {' | '.join(found)} | mean |", f"|---|{'---:|' * (len(found) + 1)}"]
     for row in rows:
-        pairs = [told["domains"].get(row) for told in found.values()]
+        pairs = [results["domains"].get(row) for results in found.values()]
         known = [pair for pair in pairs if pair]
         cells = [f"{pair['ARI']:.2f} / {pair['NMI']:.2f}" if pair else "–" for pair in pairs]
         mean = [float(np.mean([pair[measure] for pair in known])) for measure in ("ARI", "NMI")]
@@ -346,8 +346,8 @@ def _pathology_table(found: dict[str, Any]) -> list[str]:
 def _auc_table(found: dict[str, Any]) -> list[str]:
     lines = [f"| gene set | tissue | {' | '.join(found)} |", f"|---|---|{'---:|' * len(found)}"]
     for name, tissue in EXPECTED_IN.items():
-        plain = [told["gene_sets_auc"].get(name) for told in found.values()]
-        level = [told["gene_sets_auc_at_one_depth"].get(name) for told in found.values()]
+        plain = [results["gene_sets_auc"].get(name) for results in found.values()]
+        level = [results["gene_sets_auc_at_one_depth"].get(name) for results in found.values()]
         cells = ["–" if a is None else f"{a:.2f} / {b:.2f}" for a, b in zip(plain, level, strict=True)]
         lines.append(f"| {name} | {', '.join(tissue)} | {' | '.join(cells)} |")
     return lines

@@ -1,4 +1,4 @@
-"""How well the out-of-distribution score tells training tissue from what is none, on real sections.
+"""How well the out-of-distribution score separates training tissue from other tissue, on real sections.
 
 Every section is left out in turn, of its tile encoder and of the score, and judged; so is each patient, and
 `--broken`, one of the sections, in ways that a scan or its µm/px can be wrong.  Writes JSON.
@@ -82,23 +82,23 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/her2st"))
     parser.add_argument("--broken", default="C5", help="section that is also shown changed")
     parser.add_argument("--out", type=Path, default=Path("docs/results/familiarity.json"))
-    asked = parser.parse_args()
-    if asked.data is None:  # as `make bench` runs it
+    args = parser.parse_args()
+    if args.data is None:  # as `make bench` runs it
         sys.stdout.write("This needs the sections of her2st: give their folder with --data.\n")
         return
-    config = read_config(asked.config)
-    bench = Bench(config, asked.data, asked.run)
-    told: dict[str, object] = {
-        "command": f"python benchmarks/familiarity.py {asked.config} --data DATA --run {asked.run}",
+    config = read_config(args.config)
+    bench = Bench(config, args.data, args.run)
+    results: dict[str, object] = {
+        "command": f"python benchmarks/familiarity.py {args.config} --data DATA --run {args.run}",
         "unlike_from": FAR,
         "warns_above_share": MOSTLY,
         "axes": AXES,
         "sections_left_out": bench.sections(),
-        "patients_left_out": bench.patients(asked.broken),
-        f"{asked.broken} changed, by a score that left it out": bench.broken(asked.broken),
+        "patients_left_out": bench.patients(args.broken),
+        f"{args.broken} changed, by a score that left it out": bench.broken(args.broken),
     }
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 class Bench:
@@ -110,27 +110,27 @@ class Bench:
 
     def sections(self) -> dict[str, object]:
         """Judge each section, plain and turned and re-stained, by a score and an encoder without it."""
-        told = {}
+        results = {}
         for entry in self.config.slides:
             _, cohort = self._without(entry.name)
             familiarity = fit_familiarity(_of(cohort, lambda name, left=entry.name: name != left))
             views = _features(cohort, entry.name)
             plain, *others = (familiarity.score(view) for view in views)
-            told[entry.name] = _row(plain) | {"turned and re-stained": [_row(view) for view in others]}
-        return told
+            results[entry.name] = _row(plain) | {"turned and re-stained": [_row(view) for view in others]}
+        return results
 
     def patients(self, broken: str) -> dict[str, object]:
         """Judge each section by the other patients' alone; the encoder has left out one section only."""
-        told = {}
+        results = {}
         owner = {entry.name: entry.patient for entry in self.config.slides}
         for entry in self.config.slides:
             alone = list(owner.values()).count(entry.patient) == 1
             _, cohort = self._without(entry.name if alone else broken)
             rest = _of(cohort, lambda name, patient=entry.patient: owner[name] != patient)
-            told[entry.name] = _row(fit_familiarity(rest).score(_features(cohort, entry.name)[0])) | {
+            results[entry.name] = _row(fit_familiarity(rest).score(_features(cohort, entry.name)[0])) | {
                 "judged_by": [slide.entry.name for slide in rest.slides]
             }
-        return told
+        return results
 
     def broken(self, name: str) -> dict[str, object]:
         """Judge changed tiles of one section, and other pictures, against the section as it is."""
@@ -138,15 +138,15 @@ class Bench:
         rest = _of(cohort, lambda other: other != name)
         familiarity = fit_familiarity(rest)
         plain = familiarity.score(_features(cohort, name)[0])
-        told: dict[str, object] = {
+        results: dict[str, object] = {
             "as it is": _row(plain),
             "left_out_in_turn": len(left_out(rest)),
             "bytes": sum(t.numel() * t.element_size() for t in familiarity.tensors().values()),
         }
         for case, features in self._cases(name, net):
-            told[case] = _row(familiarity.score(features), plain)
+            results[case] = _row(familiarity.score(features), plain)
             self.line(Step(case, 1, 1, "cases"))
-        return told
+        return results
 
     def _cases(self, name: str, net: TileNet) -> Iterator[tuple[str, Features]]:
         entry = next(entry for entry in self.config.slides if entry.name == name)
@@ -184,8 +184,8 @@ class Bench:
     ) -> Features:
         """Encode tiles that `change` has changed; `case` names it."""
         encoder = EmbeddedEncoder(net)
-        told = repr((encoder.fingerprint, slide.path.name, slide.mpp, case)).encode() + xy.tobytes()
-        place = self.run / f"changed_{hashlib.sha256(told).hexdigest()[:12]}.npy"
+        cache_key = repr((encoder.fingerprint, slide.path.name, slide.mpp, case)).encode() + xy.tobytes()
+        place = self.run / f"changed_{hashlib.sha256(cache_key).hexdigest()[:12]}.npy"
         if place.exists():
             kept: Features = np.load(place)
             return kept

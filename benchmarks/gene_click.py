@@ -1,7 +1,7 @@
 """How long a click on a gene takes until every view has it: all docks open in one napari window.
 
 Timed is our part: from the click to the return of every slot, and the painting of our docks' widgets.
-What napari and the graphics card need to draw the canvases comes on top and is told beside it, until the
+What napari and the graphics card need to draw the canvases comes on top and is reported separately, until the
 event loop has nothing left to do; without a graphics card that is software rendering.  Prints JSON.
 
     xvfb-run -a -s "-screen 0 1280x800x24" python benchmarks/gene_click.py [--out FILE]
@@ -70,7 +70,7 @@ class TimedApplication(QApplication):
 
 
 def make_prediction(n_spots: int, n_genes: int) -> AnnData:
-    """Make a hexagonal section with a smooth pattern per gene, samples, spread, and truth beside."""
+    """Make a hexagonal section with a smooth pattern per gene, samples, spread, and measured values."""
     rng = np.random.default_rng(0)
     side = int(np.ceil(np.sqrt(n_spots)))
     rows, cols = np.divmod(np.arange(n_spots), side)

@@ -27,7 +27,7 @@ PITCH_PX = 100.0
 
 
 def make_prediction(n_spots: int) -> AnnData:
-    """Make a square grid of spots with a smooth pattern per gene, and measured values beside."""
+    """Make a square grid of spots with a smooth pattern per gene, and measured values."""
     rng = np.random.default_rng(0)
     side = int(np.ceil(np.sqrt(n_spots)))
     rows, cols = np.divmod(np.arange(n_spots), side)

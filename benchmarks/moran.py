@@ -39,11 +39,11 @@ def main() -> None:
     """Time both, measure memory in a process of its own, and write JSON."""
     parser = argparse.ArgumentParser(description="Time Moran's I against squidpy's.")
     parser.add_argument("--out", type=Path, help="JSON; printed only, when not given")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     if not ONE_THREAD.items() <= os.environ.items():  # read when numpy is imported: begin anew
         again = subprocess.run([sys.executable, *sys.argv], env=os.environ | ONE_THREAD, check=False)
         sys.exit(again.returncode)
-    told = json.dumps(
+    results = json.dumps(
         {
             "command": "python benchmarks/moran.py --out docs/results/moran_benchmark.json",
             "spots": ROWS * COLUMNS,
@@ -58,9 +58,9 @@ def main() -> None:
         indent=2,
         ensure_ascii=False,
     )
-    print(told)
-    if asked.out:
-        asked.out.write_text(told + "\n", "utf-8")
+    print(results)
+    if args.out:
+        args.out.write_text(results + "\n", "utf-8")
 
 
 def section(genes: int) -> tuple[np.ndarray, sparse.csr_array]:
@@ -113,19 +113,19 @@ def clock(work: Callable[[], object]) -> float:
 
 
 def memory() -> dict[str, object]:
-    """Test a whole transcriptome, and tell how much memory the test takes beside the values themselves."""
+    """Test a whole transcriptome, and report how much memory the test takes besides the values themselves."""
     values, weights = section(TRANSCRIPTOME)
-    told: dict[str, object] = {"values_MB": values.nbytes >> 20}
+    results: dict[str, object] = {"values_MB": values.nbytes >> 20}
     for permutations in (0, PERMUTATIONS):
         tracemalloc.start()
         seconds = clock(lambda many=permutations: finish(moran_test(values, weights, permutations=many)))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        told[f"{permutations} permutations"] = {
+        results[f"{permutations} permutations"] = {
             "seconds": round(seconds, 1),
             "peak_MB": round(peak / 2**20, 1),
         }
-    return told
+    return results
 
 
 if __name__ == "__main__":

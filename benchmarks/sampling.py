@@ -23,15 +23,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spots", type=int, default=64)
     parser.add_argument("--weights", default="her2st")
-    asked = parser.parse_args()
-    network = FlagPredictor.open(Checkpoint.load(find_weights(asked.weights))).network
+    args = parser.parse_args()
+    network = FlagPredictor.open(Checkpoint.load(find_weights(args.weights))).network
     rng = np.random.default_rng(0)
-    side = int(np.ceil(np.sqrt(asked.spots)))
-    xy = np.stack(np.divmod(np.arange(asked.spots), side), 1) * 200.0
-    features = rng.normal(size=(asked.spots, network.config.features)).astype(np.float32)
+    side = int(np.ceil(np.sqrt(args.spots)))
+    xy = np.stack(np.divmod(np.arange(args.spots), side), 1) * 200.0
+    features = rng.normal(size=(args.spots, network.config.features)).astype(np.float32)
     graph = GraphTensors.of(build_graph(xy, features, 200.0))
     raw = torch.from_numpy(features)
-    noise = torch.from_numpy(keyed_noise(0, 0, [str(i) for i in range(asked.spots)], network.config.genes))
+    noise = torch.from_numpy(keyed_noise(0, 0, [str(i) for i in range(args.spots)], network.config.genes))
 
     def run(solver: str, steps: int, encode_each_time: bool) -> float:
         started = time.perf_counter()
@@ -50,15 +50,15 @@ def main() -> None:
         run("dpmpp_2m", 2, False)  # warm up
         ours = min(run("dpmpp_2m", 10, False) for _ in range(3))
         rival = run("heun", 100, True)
-    told = {
-        "spots": asked.spots,
+    results = {
+        "spots": args.spots,
         "genes": network.config.genes,
         "threads": torch.get_num_threads(),
         "ours_s": round(ours, 3),
         "rival_s": round(rival, 3),
         "rival_over_ours": round(rival / ours, 1),
     }
-    print(json.dumps(told, indent=2))
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

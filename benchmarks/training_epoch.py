@@ -2,8 +2,8 @@
 
 The cohort has 36 slides of about 380 spots, 200 genes and 1024 features, all made up from a seed.  A few
 slides go through the loop that ``napari-flag train`` runs, as training/configs/paper.toml sets it, and
-an epoch is what 36 would take: the first slide, which warms up, is left out, the last one carries the
-step of the optimiser.  Seconds of processor time are told beside those on the clock, since a machine
+an epoch is what 36 would take: the first slide, which warms up, is left out, the last one includes the
+step of the optimiser.  Seconds of processor time are reported next to those on the clock, since a machine
 with other work to do stretches the latter.
 """
 
@@ -39,18 +39,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slides", type=int, default=3, help="slides measured, at least 2")
     parser.add_argument("--spots", type=int, help="spots denoised per slide (default: the config's)")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     config = read_config(CONFIG)
-    fit = config.fit if asked.spots is None else replace(config.fit, score_batch=asked.spots)
+    fit = config.fit if args.spots is None else replace(config.fit, score_batch=args.spots)
     fabric = open_fabric(config.machine)
     torch.manual_seed(0)
-    network = Flag(FlagConfig(features=FEATURES, genes=GENES, slides=asked.slides, **config.network))
+    network = Flag(FlagConfig(features=FEATURES, genes=GENES, slides=args.slides, **config.network))
     objective = Denoising(network, Alignment(), 0.0)
     before = peak_memory_mb(fabric.device)
-    source = batches(asked.slides, network.config.components, fit)
-    clock, processor = timed(objective, source, fit, asked.slides, fabric)
+    source = batches(args.slides, network.config.components, fit)
+    clock, processor = timed(objective, source, fit, args.slides, fabric)
     steps = math.ceil(SLIDES / fit.accumulate)
-    told = {
+    results = {
         "device": str(fabric.device),
         "precision": fabric.strategy.precision.precision,
         "threads": torch.get_num_threads(),
@@ -59,7 +59,7 @@ def main() -> None:
         ),
         "spots_per_slide_encoded": SPOTS,
         "spots_per_slide_denoised": fit.score_batch,
-        "slides_measured": asked.slides - 1,
+        "slides_measured": args.slides - 1,
         "seconds_per_slide": round(clock, 2),
         "processor_seconds_per_slide": round(processor, 2),
         "extrapolated_to_slides": SLIDES,
@@ -72,7 +72,7 @@ def main() -> None:
         "memory_before_mb": round(before),
         "peak_memory_mb": round(peak_memory_mb(fabric.device)),
     }
-    print(json.dumps(told, indent=2))
+    print(json.dumps(results, indent=2))
 
 
 def batches(slides: int, width: int, fit: FitConfig) -> SlideBatches:

@@ -128,5 +128,5 @@ def test_cancelling_leaves_the_prediction_as_it_was():
 
 
 def test_a_gene_that_is_not_there_is_refused_in_one_sentence():
-    with pytest.raises(UserError, match="asked of NOPE, which is not among the 10 genes"):
+    with pytest.raises(UserError, match="requested for NOPE, which is not among the 10 genes"):
         finish(write_structure(fake_prediction(), Settings(local_genes=("NOPE",))))

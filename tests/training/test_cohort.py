@@ -66,7 +66,7 @@ def test_the_cohort_is_that_of_the_store(data, tmp_path):
 
 def test_more_views_than_there_are_are_refused(data, tmp_path):
     config = with_store(run_config(), data)
-    with pytest.raises(UserError, match="encoded in 2 views and the run asks for 3"):
+    with pytest.raises(UserError, match="encoded in 2 views and the run needs 3"):
         finish(load_cohort(replace(config, fit=replace(config.fit, views=3)), data, tmp_path, None))
 
 

@@ -113,7 +113,7 @@ def command_of(arguments: argparse.Namespace) -> str:
 
 
 def run_folder(arguments: argparse.Namespace, name: str) -> Path:
-    """Return the folder of the run `name`, its damaged states replaced if that was asked."""
+    """Return the folder of the run `name`, its damaged states replaced if requested."""
     from flag_training.engine.checkpointing import use_previous
 
     run: Path = arguments.folder or Path("runs") / name
@@ -138,10 +138,10 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add ``evaluate`` and ``tables``."""
     parser = commands.add_parser(
         "evaluate",
-        help="score sections that were not trained on, beside every simple method",
+        help="score sections that were not trained on, with every simple method",
         description="Leave each section (or its whole patient) out in turn, train on the rest and score it: "
         "FLAG's X, one sample, its mean head alone, X with the tiles shuffled between spots, floors on the "
-        "same features, methods blind to the image, and published methods where asked. No image left out "
+        "same features, methods blind to the image, and published methods where requested. No image left out "
         "is seen by the tile encoder.",
     )
     add_run_arguments(parser)
@@ -253,10 +253,10 @@ def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()
     known = known_methods()
     asked = arguments.methods or ["FLAG", "floors", "image-blind"]
     groups = {"floors": "floor", "image-blind": "image-blind"}
-    strange = [name for name in asked if name != "FLAG" and name not in groups and name not in known]
-    if strange:
+    unknown = [name for name in asked if name != "FLAG" and name not in groups and name not in known]
+    if unknown:
         raise UserError(
-            f"There is no method called {', '.join(strange)}; choose FLAG, floors, image-blind, or of "
+            f"There is no method called {', '.join(unknown)}; choose FLAG, floors, image-blind, or of "
             f"{'; '.join(known)}."
         )
     wanted = {groups.get(name, name) for name in asked}

@@ -241,8 +241,8 @@ def encode_views(
         except torch.cuda.OutOfMemoryError:
             batch_size = halve(batch_size, "tiles")
             torch.cuda.empty_cache()
-            said = f"GPU memory ran out; going on with {batch_size} tiles at a time."
-            yield Step(stage, done, len(xy), notice=said)
+            notice = f"GPU memory ran out; going on with {batch_size} tiles at a time."
+            yield Step(stage, done, len(xy), notice=notice)
     return features
 
 
@@ -312,7 +312,7 @@ def load_stored(config: StoreConfig, data: Path, names: Sequence[str], views: in
         found = stored.features(config.encoder)
         if len(found) < views:
             raise UserError(
-                f"{name} was encoded in {len(found)} views and the run asks for {views}; set fit.views, or "
+                f"{name} was encoded in {len(found)} views and the run needs {views}; set fit.views, or "
                 "prepare the store again with --views."
             )
         training, genes = _training_slide(stored, panel)
@@ -350,7 +350,7 @@ def _entry(stored: StoredSlide) -> SlideEntry:
 
 
 def _refuse_mixed(store: Store, encoder: str, names: Sequence[str]) -> None:
-    """Refuse features made by different weights: a slide's features would tell which slide it is."""
+    """Refuse features made by different weights: features would then identify the slide."""
     prints = {store.slide(name).feature_settings(encoder)["fingerprint"]: name for name in names}
     if len(prints) > 1:
         one, other = list(prints.values())[:2]

@@ -18,7 +18,7 @@ class SlideEntry:
     name, patient
         Section and patient; sections of one patient are cross-fitted whole.
     image, spots, counts
-        Files, relative to the data folder.  Without `counts`, `spots` carries the expression.
+        Files, relative to the data folder.  Without `counts`, `spots` holds the expression.
     mpp
         µm per pixel where the image does not say it.
     """
@@ -69,7 +69,7 @@ class FitConfig:
         gene) or a folder (vectors per spot) of ``napari-flag gene-targets``; none, or "", switches it off.
         ``{left_out}`` in a name stands for the sections left out, joined by ``-``, or ``nothing``.
     alignment_centred
-        Whether what the gene alone tells is taken from the targets (see `stages.alignment`);
+        Whether each gene's mean is subtracted from the targets (see `stages.alignment`);
         False is the published loss.
     alignment_present_only
         Whether genes without counts in a spot are masked there, as published.
@@ -126,7 +126,7 @@ class MachineConfig:
     save_every
         Steps between training states.
     tensorboard
-        Whether to log for TensorBoard beside the CSV files.
+        Whether to log for TensorBoard as well as to CSV files.
     """
 
     accelerator: str = "auto"
@@ -214,12 +214,12 @@ class RunConfig:
                 "validation in the config."
             )
         kept = tuple(slide for slide in self.slides if slide.name not in sections)
-        gone = {slide.patient for slide in self.slides} - {slide.patient for slide in kept}
+        removed = {slide.patient for slide in self.slides} - {slide.patient for slide in kept}
         fit = replace(
             self.fit,
             validation=validation,
             left_out=tuple(sorted({*self.fit.left_out, *sections})),
-            left_out_patients=tuple(sorted({*self.fit.left_out_patients, *gone})),
+            left_out_patients=tuple(sorted({*self.fit.left_out_patients, *removed})),
         )
         return replace(
             self,

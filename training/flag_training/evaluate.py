@@ -101,8 +101,8 @@ def score_flag(
             kept = drawn
             found[name] |= _calibration(drawn, slide)
             found["sample"] = score(drawn.sample, slide)
-            silent = torch.zeros_like(context.expected)
-            expected = context.expression(silent, torch.arange(len(features), device=silent.device))
+            no_noise = torch.zeros_like(context.expected)
+            expected = context.expression(no_noise, torch.arange(len(features), device=no_noise.device))
             found["mean head"] = score(expected.cpu().numpy(), slide)
     found["kernel branch"] = score(_kernel(network, slide, features), slide)
     assert kept is not None  # cases are never empty
@@ -174,7 +174,7 @@ def held_out_prediction(
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One training and what it is asked.
+    """One fold: sections to score, and sections left out of training.
 
     Parameters
     ----------
@@ -265,18 +265,18 @@ def folds_of(config: RunConfig, plan: Plan) -> tuple[Fold, ...]:
             f"The run has no section {', '.join(absent)} to score; it has {', '.join(patients)} besides "
             "those kept unseen."
         )
-    asked: list[tuple[str, ...]] = [(name,) for name in plan.test]
+    parts: list[tuple[str, ...]] = [(name,) for name in plan.test]
     if plan.together:
-        asked = [plan.test]
+        parts = [plan.test]
     elif plan.by_patient:
         of = dict.fromkeys(patients[name] for name in plan.test)
-        asked = [tuple(name for name in plan.test if patients[name] == patient) for patient in of]
+        parts = [tuple(name for name in plan.test if patients[name] == patient) for patient in of]
     if not plan.by_patient:
-        return tuple(Fold(test, test) for test in asked)
-    gone = [{patients[name] for name in test} for test in asked]
+        return tuple(Fold(test, test) for test in parts)
+    removed_patients = [{patients[name] for name in test} for test in parts]
     return tuple(
         Fold(test, tuple(name for name, patient in patients.items() if patient in whose))
-        for test, whose in zip(asked, gone, strict=True)
+        for test, whose in zip(parts, removed_patients, strict=True)
     )
 
 
@@ -321,11 +321,11 @@ def score_fold(
     found: list[Record] = []
     for removed in _trainings(plan, fold):
         training = f"without {', '.join(removed)}" if removed else "all others"
-        gone = {*fold.left_out, *removed}
-        rest = keep(cohort, [s.entry.name for s in cohort.slides if s.entry.name not in gone])
+        absent = {*fold.left_out, *removed}
+        rest = keep(cohort, [s.entry.name for s in cohort.slides if s.entry.name not in absent])
         if not rest.slides:
             raise UserError(
-                f"Nothing is left to train on when {', '.join(sorted(gone))} are left out; leave fewer out."
+                f"Nothing is left to train on when {', '.join(sorted(absent))} are left out; leave fewer out."
             )
         context = _Context(cohort, rest, config, run, plan, fold, training, removed)
         found += yield from _score_methods(context)
@@ -427,7 +427,7 @@ def _score_landmarks(context: _Context) -> list[Record]:
 
 
 def fingerprint(cohort: Cohort) -> str:
-    """Return eight letters of the features, so that no state under another encoder is gone on from."""
+    """Return eight letters of the features, so that no state of another encoder is resumed."""
     digest = hashlib.sha256()
     for views in cohort.features:
         digest.update(views.numpy().tobytes())

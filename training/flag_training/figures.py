@@ -1,4 +1,4 @@
-"""Find in run folders what there is to draw: training logs, and predictions with their truth."""
+"""Figures of run folders: training curves, and predictions compared with measurements."""
 
 import csv
 import math
@@ -69,7 +69,7 @@ def find_logs(places: Sequence[Path]) -> tuple[Log, ...]:
 
 
 def find_sections(places: Sequence[Path]) -> tuple[Section, ...]:
-    """Return the predictions in `places` that carry their truth, as ``evaluate`` leaves them.
+    """Return the predictions in `places` that hold their measurement, as ``evaluate`` leaves them.
 
     Raises
     ------

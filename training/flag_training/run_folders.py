@@ -1,8 +1,8 @@
-"""Names of what a training run leaves in its folder: states of a fit, features of a slide, tile encoders.
+"""File names in a run folder: states of a fit, features of a slide, tile encoders.
 
 A name is a hash of values alone, as JSON with sorted keys, so it depends neither on the names of classes nor
-on the order of their fields.  Until version 0.1 names hashed the ``repr`` of dataclasses.  What stands under
-such a name is found and gone on from: the functions with ``earlier`` in their names compute it, with class
+on the order of their fields.  Until version 0.1 names hashed the ``repr`` of dataclasses.  What has
+such a name is found and resumed: the functions with ``earlier`` in their names compute it, with class
 names and fields spelled out as they were then, so that renaming a class or adding a field changes nothing.
 """
 
@@ -46,7 +46,7 @@ def states_folder(run: Path, config: RunConfig, features: str = "") -> Path:
     config
         Its values; those of the machine and of the card do not count.
     features
-        Hash of the features where folders of several encoders stand side by side.
+        Hash of the features where the run holds folders of several encoders.
     """
     suffix = f"-{features}" if features else ""
     names = [entry.name for entry in config.slides]
@@ -86,7 +86,7 @@ def _digest(values: Any) -> str:
 
 
 def _earlier_or(earlier: Path, path: Path) -> Path:
-    """Return what stands under an earlier name, else the path under today's name."""
+    """Return the path of an earlier name where it exists, else the path under today's name."""
     return earlier if earlier.exists() and not path.exists() else path
 
 

@@ -1,4 +1,4 @@
-"""Which genes rise and fall together, in prediction and measurement: correlations for heat maps, and GSC.
+"""Co-expression of prediction and measurement: gene–gene correlations for heat maps, and GSC.
 
 Correlations of the prediction are over all its spots; GSC, which compares, cuts both to what was measured.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FEWEST: Final = 2
 """A correlation needs two genes."""
 ALIKE: Final = 0.7
-"""Genes whose values correlate this much over the spots would show the same map twice."""
+"""Genes whose values correlate this much over the spots show the same map."""
 
 
 @dataclass(frozen=True, slots=True)

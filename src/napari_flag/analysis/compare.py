@@ -1,4 +1,4 @@
-"""A prediction compared with its truth on the spots and genes that both have."""
+"""A prediction compared with its measurement on the spots and genes that both have."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 HALF: Final = 0.5
-"""Share of the predicted spots below which the measured table is doubted."""
+"""Share of the predicted spots below which a notice says that the measured table may be another section's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +305,7 @@ def _alone(adata: "AnnData") -> "Steps[pd.DataFrame]":
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A prediction of one section beside its truth.
+    """Predicted and measured values of one section.
 
     Parameters
     ----------

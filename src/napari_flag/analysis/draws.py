@@ -211,7 +211,7 @@ def _checkpoint(request: DrawRequest) -> "Checkpoint":
 
 
 def _check_same(adata: "AnnData", again: "AnnData") -> None:
-    """Refuse to go on where draw 1 does not come out as it stands in the file."""
+    """Raise a `UserError` when draw 1 differs from the one in the file."""
     off = float(np.abs(dense(adata.layers[keys.SAMPLE]) - dense(again.layers[keys.SAMPLE])).max())
     if off > SAME:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What tells a region from the rest of the section: genes, gene sets, and whether the truth agrees.
+"""Differential genes and gene sets of a region, in prediction and measurement.
 
 Numbers of the prediction are over all its spots and genes; those of the measurement over what was measured.
 """

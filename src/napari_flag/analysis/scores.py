@@ -119,10 +119,10 @@ def scoring(
         "amplitude": accuracy.median_over_genes(table.amplitude.to_numpy()),
     }
     table.loc[unseen, "moran_measured"] = np.nan  # of a constant gene there is no Moran's I
-    silent = accuracy.constant_genes(guess) & ~unseen
+    constant = accuracy.constant_genes(guess) & ~unseen
     ends: dict[str, Interval] = {}
     if blocks is None:
-        return Scores(values, ends, int(unseen.sum()), int(silent.sum())), table
+        return Scores(values, ends, int(unseen.sum()), int(constant.sum())), table
     random = [np.random.default_rng([seed, k]) for k in range(5)]
     drawing: dict[str, Callable[[], Interval]] = {
         "PCC": lambda: bootstrap.pcc_interval(guess, truth, blocks, random[0]),
@@ -135,7 +135,7 @@ def scoring(
         yield Step(stage, 2 + len(ends), PARTS, "parts")
         ends[name] = draw()
     yield Step(stage, PARTS, PARTS, "parts")
-    return Scores(values, ends, int(unseen.sum()), int(silent.sum())), table
+    return Scores(values, ends, int(unseen.sum()), int(constant.sum())), table
 
 
 def _gene_table(

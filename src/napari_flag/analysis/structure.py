@@ -141,7 +141,7 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
     "D" · ``uns["rank_genes_groups"]``, each domain against the rest, as scanpy's (but "logfoldchanges" is
     the difference of mean log2(count + 1)) · ``obsm["gene_set_scores"]`` · ``obsm["local_moran_I"]`` and
     ``obsm["local_moran_class"]`` of the genes asked for · ``uns["napari_flag_structure"]``, how.  With
-    ``layers["measured"]`` the first four stand a second time with "_measured" after their key (but for the
+    ``layers["measured"]`` the first four are written again with "_measured" after their key (but for the
     graph), over the spots and genes that were measured; its domains then give the prediction's their
     numbers.
 
@@ -162,8 +162,8 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
     absent = [gene for gene in chosen.local_genes if gene not in adata.var_names]
     if absent:
         raise UserError(
-            f"Local Moran's I was asked of {absent[0]}, which is not among the {adata.n_vars} genes here; "
-            "choose genes of the table."
+            f"Local Moran's I was requested for {absent[0]}, which is not among the {adata.n_vars} genes "
+            "here; choose genes of the table."
         )
     neighbours = spot_neighbours(adata)
     here = (PREDICTED,) if measured_extent(adata) is None else (PREDICTED, MEASURED)

@@ -1,7 +1,7 @@
 """What was measured of a prediction: matching spots and genes, and the one mask that every analysis uses.
 
-A prediction carries its measurement in ``layers["measured"]``, NaN where nothing was measured.  Whatever
-compares the two cuts both to one `Extent`; whatever is said of the prediction alone uses all its spots and
+A prediction holds its measurement in ``layers["measured"]``, NaN where nothing was measured.  Whatever
+compares the two cuts both to one `Extent`; whatever describes the prediction alone uses all its spots and
 genes.
 """
 

@@ -1,4 +1,4 @@
-"""``napari-flag compare``: a prediction against what was measured."""
+"""``napari-flag compare``, ``export`` and ``report``: scores and files of a prediction."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ Spots are matched by id, genes by symbol; expression is log2(count + 1).
   amplitude  median over genes of var(predicted) / var(measured)
 
 In brackets: 95 % bootstrap intervals, over blocks of neighbouring spots (PCC, MSE, cPCC) or over
-genes (GSC, SSC). A high score in one of them alone means little; look at all together.
+genes (GSC, SSC). A high score in one of them alone means little; compare all of them.
 """
 DIGITS: Final = 3
 """Decimals of scores."""
@@ -226,7 +226,7 @@ def add_export(commands: terminal.Commands) -> None:
         "--measured",
         metavar="FILE",
         type=terminal.path,
-        help="measured raw counts of these spots, written beside the prediction",
+        help="measured raw counts of these spots, stored in the layer measured",
     )
     add(
         "--slide",

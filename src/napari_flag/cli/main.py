@@ -107,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
             USER_CAN_FIX,
         )
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); Python would complain again on exit.
+        # The reader of our output has exited (`| head`); Python would complain again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:  # noqa: BLE001 - the last stop before the user

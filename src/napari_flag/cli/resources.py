@@ -1,4 +1,4 @@
-"""``napari-flag encoders``: what tiles can be read with, whether it is here, and how to get it."""
+"""``napari-flag encoders``, ``weights``, ``doctor`` and ``demo``: what is installed, and how to get more."""
 
 import argparse
 import sys

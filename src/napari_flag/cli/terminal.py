@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: results on stdout, progress and notices on stderr."""
+"""Terminal output: results on stdout, progress and notices on stderr."""
 
 import argparse
 import json

@@ -8,7 +8,7 @@ A tile of 600 × 600 px at 0.683 µm/px (410 µm, about two array pitches) becom
 * features of `TileNet`, a small convolutional network trained without labels on tiles of the
   training slides (`flag_training.stages.tile_encoder`), pooled over the spot and its surroundings.
 
-The network's weights travel inside each FLAG checkpoint, so weights and encoder cannot part.
+The network's weights are stored in each FLAG checkpoint.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""Spots → features: tiles are read, encoded in batches, and cached on disk for the next run."""
+"""Features of spots: tiles read, encoded in batches, and cached on disk."""
 
 import hashlib
 from pathlib import Path
@@ -56,17 +56,17 @@ def choose_device(name: str = "auto") -> torch.device:
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "A GPU was asked for, but PyTorch sees none on this computer; choose the device "
+            "A GPU was requested, but PyTorch sees none on this computer; choose the device "
             '"cpu" (slower, same result), or install a PyTorch built for your GPU.'
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(
-            "Apple's GPU (mps) was asked for, but PyTorch sees none on this computer; choose the "
+            "Apple's GPU (mps) was requested, but PyTorch sees none on this computer; choose the "
             'device "cpu" (slower, same result).'
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"The GPU {name} was asked for, but there are only {torch.cuda.device_count()}; "
+            f"The GPU {name} was requested, but there are only {torch.cuda.device_count()}; "
             "choose a lower number."
         )
     return device

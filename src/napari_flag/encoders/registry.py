@@ -1,4 +1,4 @@
-"""Which encoders there are, and how one is opened."""
+"""Registry of encoders: list, find and open them by name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,8 +108,8 @@ def _open_embedded(row: EncoderRow, weights: Path | None, device: "torch.device 
 
     if weights is None:
         raise UserError(
-            f"The {row.name} encoder has no weights of its own: they travel {row.source}; name the weights "
-            "file whose encoder is meant."
+            f"The {row.name} encoder has no weights of its own: they are stored {row.source}; name the "
+            "weights file whose encoder is meant."
         )
     inside = {
         k.removeprefix("encoder."): v for k, v in read_tensors(weights).items() if k.startswith("encoder.")

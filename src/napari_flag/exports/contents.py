@@ -1,4 +1,4 @@
-"""What an export holds beside the prediction itself: its structure, and only the genes asked for."""
+"""Contents of an export: the prediction with its structure, restricted to the requested genes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ def with_structure(adata: "AnnData") -> Steps["AnnData"]:
 
 
 def check_genes(adata: "AnnData", genes: Sequence[str] | None) -> None:
-    """Raise a `UserError` when a gene is not in `adata`, or none is named; None asks for all."""
+    """Raise a `UserError` when a gene is not in `adata`, or none is named; None stands for all."""
     if genes is None:
         return
     known = set(adata.var_names)
@@ -64,7 +64,7 @@ def check_genes(adata: "AnnData", genes: Sequence[str] | None) -> None:
 
 
 def choose_genes(adata: "AnnData", genes: Sequence[str] | None) -> "AnnData":
-    """Return `adata` with `genes` only, in the order asked for; None keeps all.
+    """Return `adata` with `genes` only, in the order given; None keeps all.
 
     Tables of genes in ``uns`` are cut too; what was computed from all genes stays as it is.
 

@@ -1,4 +1,4 @@
-"""Every format a prediction can be exported in, and the one way to do it."""
+"""Registry of export formats, and `export`, which writes any of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Gene maps as an OME-TIFF: one float32 channel per gene, on a canvas that covers the whole slide.
 
-The canvas begins at the slide's corner, so a program that knows µm lays it over the slide without help.
+The canvas begins at the slide's corner, so a program that reads physical sizes aligns it with the slide.
 Outside the spots a pixel is NaN: not predicted, which is not the same as not expressed.
 """
 
@@ -36,7 +36,7 @@ def write_ome_tiff(adata: "AnnData", path: Path) -> Steps[None]:
     Parameters
     ----------
     adata
-        A prediction, cut to the genes wanted.
+        A prediction, restricted to the requested genes.
     path
         The file, usually ending in ``.ome.tif``.
 

@@ -2,7 +2,7 @@
 
 The schema is the one that QuPath 0.4 and later write themselves (PathObjectTypeAdapters and
 ROITypeAdapters of its source): ``objectType``, ``name``, ``classification``, ``measurements`` by name,
-coordinates in level-0 px, and ``isEllipse`` beside a polygon whose bounding box is that of the circle.
+coordinates in level-0 px, and ``isEllipse`` with a polygon whose bounding box is that of the circle.
 """
 
 import json

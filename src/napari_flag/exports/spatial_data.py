@@ -97,8 +97,8 @@ def _write(adata: "AnnData", place: Path, slide: "Slide | None") -> Steps[None]:
 
 def _write_aside(whole: Any, place: Path, reading: "_Reading | None") -> Steps[None]:
     """Write in a thread of its own, since SpatialData reports no progress; reading stops it."""
-    with ThreadPoolExecutor(max_workers=1) as aside:
-        job = aside.submit(_write_quietly, whole, place)
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        job = executor.submit(_write_quietly, whole, place)
         try:
             while not job.done():
                 wait([job], timeout=STEP_S)

@@ -1,4 +1,4 @@
-"""Which genes rise and fall together, in prediction and truth, as heat maps."""
+"""Heat maps of gene–gene correlations in prediction and measurement."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final

@@ -1,4 +1,4 @@
-"""What every map of spots shares: the H&E below, spots at their true size, a frame and a scale bar."""
+"""Maps of spots: H&E background, spots at their true size, frame and scale bar."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final

@@ -1,4 +1,4 @@
-"""How every picture looks: quiet axes, colours that colour-blind readers tell apart."""
+"""Matplotlib style of all figures: axes, fonts, and palettes safe for colour-blind readers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,9 +1,9 @@
-"""What a method of predicting expression has to offer, and which methods there are.
+"""The `Predictor` protocol of methods that predict expression, and their registry.
 
 A weights file names its method in its header; `open_method` returns that method as a `Predictor`, and
 everything after it (`sampling`, `prediction`, further draws) knows only this protocol.
 
-To add a method: write a module beside `methods.flag` with a class of these members, and name it in
+To add a method: write a module in `methods` with a class of these members, and name it in
 `METHODS`.  Its tensors are stored under ``<name>.`` in the weights file (`Checkpoint.part`).
 """
 

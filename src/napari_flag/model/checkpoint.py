@@ -62,7 +62,7 @@ class Checkpoint:
     encoder
         Name of the encoder the features must come from.
     tensors
-        Parameters under ``<method>.…``; for encoders that travel with the weights, ``encoder.…``; where the
+        Parameters under ``<method>.…``; for encoders stored with the weights, ``encoder.…``; where the
         weights can score how far a slide lies from their training tissue, ``familiarity.…``.
     method
         A name in `methods.predictor.METHODS`.
@@ -222,7 +222,7 @@ def save_checkpoint(
     network
         The trained network.
     encoder_tensors
-        Of the encoder that travels with the weights; empty for a foundation encoder.
+        Of the encoder stored with the weights; empty for a foundation encoder.
     encoder
         Name of the encoder.
     genes

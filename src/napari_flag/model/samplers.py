@@ -109,7 +109,7 @@ class SamplerSettings:
         if self.samples < 1 or self.steps < 2:
             raise UserError(
                 f"At least one sample and two solver steps are needed, but {self.samples} and "
-                f"{self.steps} were asked for; choose larger numbers."
+                f"{self.steps} were given; choose larger numbers."
             )
         if self.solver not in SOLVERS:
             raise UserError(f'There is no solver called "{self.solver}"; choose one of {", ".join(SOLVERS)}.')

@@ -1,4 +1,4 @@
-"""One self-contained HTML page that says how good a prediction is, what it shows, and how it was made."""
+"""Self-contained HTML report of a prediction: scores, maps, structure and provenance."""
 
 from napari_flag.report.page import report_name, write_report
 

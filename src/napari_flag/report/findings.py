@@ -1,4 +1,4 @@
-"""Everything that a report says of one prediction: the results of `analysis`, gathered once."""
+"""Results of `analysis` that a report shows, computed once."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -129,7 +129,7 @@ class Findings:
     markers
         Of each domain.
     shown
-        Genes whose maps tell the most.
+        Genes whose maps cluster most and differ in pattern.
     """
 
     adata: "AnnData"

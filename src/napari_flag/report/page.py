@@ -111,10 +111,10 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
         )
         yield f'<tr><td title="{escape(METRICS[metric][1])}">{metric}</td>{cells}</tr>'
     yield "</tbody></table></div>"
-    silent = mean.genes_constant_in_truth, mean.genes_predicted_constant
+    in_truth, predicted = mean.genes_constant_in_truth, mean.genes_predicted_constant
     yield f'<p class="soft">Moran\'s I on the {_text(comparison.neighbours)}, row-standardised. '
-    yield f"{silent[0]} genes are constant in the truth and left out of all but MSE; "
-    yield f"{silent[1]} are predicted constant and score 0.</p>"
+    yield f"{in_truth} genes are constant in the truth and left out of all but MSE; "
+    yield f"{predicted} are predicted constant and score 0.</p>"
 
 
 def _figure(picture: Picture, findings: Findings) -> Iterator[str]:

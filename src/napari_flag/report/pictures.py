@@ -53,7 +53,7 @@ def draw_all(findings: Findings) -> Steps[tuple[Picture, ...]]:
         (wording.MAPS_ALONE, wording.COEXPRESSION_ALONE) if alone else (wording.MAPS, wording.COEXPRESSION)
     )
     domains = wording.DOMAINS + ("" if alone else wording.DOMAINS_MATCHED)
-    asked: list[tuple[str, str, str, Callable[[Findings], Figure | None]]] = [
+    figures: list[tuple[str, str, str, Callable[[Findings], Figure | None]]] = [
         ("slide", "The slide", wording.SLIDE, lambda known: draw_overview(known.adata)),
         ("genes", "Gene maps", maps, _draw_maps),
         ("moran", "Spatial pattern, gene by gene", wording.MORAN, _draw_moran),
@@ -63,8 +63,8 @@ def draw_all(findings: Findings) -> Steps[tuple[Picture, ...]]:
         ("calibration", "Calibration of the spread", wording.CALIBRATION, _draw_calibration),
     ]
     found = []
-    for done, (name, title, caption, draw) in enumerate(asked):
-        yield Step("Drawing the report", done, len(asked), "pictures")
+    for done, (name, title, caption, draw) in enumerate(figures):
+        yield Step("Drawing the report", done, len(figures), "pictures")
         with house_style(ink=INK):
             figure = draw(findings)
             if figure is not None:

@@ -1,4 +1,4 @@
-"""What a report says in words, beside its numbers and pictures."""
+"""Text of a report: headings, definitions, captions and notices."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ MAIN: Final = ("PCC", "MSE", "GSC", "SSC")
 
 TOGETHER: Final = (
     "A high score in one of them alone means little: depth alone gives a high PCC, unrelated tissue a "
-    "high GSC and SSC. Look at all together. In brackets: 95 % bootstrap intervals, over blocks of "
+    "high GSC and SSC. Compare all of them. In brackets: 95 % bootstrap intervals, over blocks of "
     "neighbouring spots (PCC, MSE, cPCC) or over genes (GSC, SSC)."
 )
 NO_TRUTH: Final = (

@@ -19,15 +19,15 @@ def main() -> None:
     )
     parser.add_argument("--seeds", metavar="A-B", help="first and last seed, both included")
     parser.add_argument("--out", type=Path, help="folder (default: the package's own data)")
-    asked = parser.parse_args()
-    if asked.seeds is None:
+    args = parser.parse_args()
+    if args.seeds is None:
         slides = {NAME: DEMO_SEED}
     else:
-        first, _, last = asked.seeds.partition("-")
-        if asked.out is None or not first.isdigit() or not (last or first).isdigit():
+        first, _, last = args.seeds.partition("-")
+        if args.out is None or not first.isdigit() or not (last or first).isdigit():
             parser.error("--seeds takes numbers like 101-112 and needs --out FOLDER")
         slides = {f"sim{seed}": seed for seed in range(int(first), int(last or first) + 1)}
-    folder = asked.out or Path(__file__).parents[1] / "data"
+    folder = args.out or Path(__file__).parents[1] / "data"
     for name, seed in slides.items():
         for path in write_simulated(folder, name, simulate(seed)):
             sys.stdout.write(f"{path} ({path.stat().st_size / 1e6:.2f} MB)\n")

@@ -1,4 +1,4 @@
-"""What lies where: a section of breast tissue, planned before anything is drawn.
+"""Anatomy of a simulated section of breast tissue: ducts, tumour nests, vessels, stroma, fat.
 
 Every structure is a signed distance in µm (positive inside) on the coarse grid of a `Canvas`, so
 that painting and gene expression read the same plan.
@@ -26,13 +26,13 @@ class Anatomy:
     lumen, necrosis
         Holes in any epithelium, and dead centres of in-situ tumour.
     vessel, vessel_lumen, aggregate
-        Blood vessels, their bore, and lymphoid aggregates.
+        Blood vessels, their lumen, and lymphoid aggregates.
     lobule
         Loose stroma around acini.
     fibre_angle
         Direction of collagen in radians, x to the right and y down.
     grade
-        0 to 1: how large and irregular tumour nuclei are; goes with ERBB2 amplification.
+        0 to 1: how large and irregular tumour nuclei are; correlates with ERBB2 amplification.
     proliferation, hypoxia, inflamed, desmoplasia
         0 to 1: drawn as mitoses, smudged nuclei, lymphocytes, and dense young collagen.
     """
@@ -76,7 +76,7 @@ def plan(canvas: Canvas, rng: np.random.Generator) -> Anatomy:
 
     glands = _glands(planner, tissue, bed, adipose)
     nest, tubules = _nests(planner, bed, glands["dcis"], glands["duct"])
-    vessel, bore = _vessels(planner, tissue, nest)
+    vessel, lumen = _vessels(planner, tissue, nest)
     aggregate = _aggregates(planner, tissue, bed)
     solid = np.maximum(np.maximum(glands["duct"], glands["dcis"]), vessel)
     return Anatomy(
@@ -89,7 +89,7 @@ def plan(canvas: Canvas, rng: np.random.Generator) -> Anatomy:
         lumen=np.maximum(glands["lumen"], tubules),
         necrosis=glands["necrosis"],
         vessel=vessel,
-        vessel_lumen=bore,
+        vessel_lumen=lumen,
         aggregate=aggregate,
         lobule=glands["lobule"],
         fibre_angle=_fibres(planner, np.maximum(glands["duct"], glands["dcis"])),
@@ -174,7 +174,7 @@ def _nests(planner: Planner, bed: Field, dcis: Field, duct: Field) -> tuple[Fiel
 
 def _vessels(planner: Planner, tissue: Field, nest: Field) -> tuple[Field, Field]:
     rng = planner.rng
-    vessel, bore = planner.empty(), planner.empty()
+    vessel, lumen = planner.empty(), planner.empty()
     allowed = (tissue > 30) & (nest < -8)
     for _ in range(planner.count(16, allowed)):
         radius = float(np.clip(rng.lognormal(2.55, 0.5), 7, 45))
@@ -183,8 +183,8 @@ def _vessels(planner: Planner, tissue: Field, nest: Field) -> tuple[Field, Field
             continue
         wall = blob(rng, *spot, radius, 0.06)
         planner.stamp(vessel, wall)
-        planner.stamp(bore, wall, -max(2.6, 0.3 * radius * float(rng.uniform(0.6, 1.3))))
-    return vessel, bore
+        planner.stamp(lumen, wall, -max(2.6, 0.3 * radius * float(rng.uniform(0.6, 1.3))))
+    return vessel, lumen
 
 
 def _aggregates(planner: Planner, tissue: Field, bed: Field) -> Field:

@@ -1,4 +1,4 @@
-"""Which cells stand where: one nucleus per cell, as large and dark as its kind has it."""
+"""Positions of cells by kind, with size, angle and darkness of their nuclei."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -106,9 +106,9 @@ class Cells:
 
 
 def densities(plan: Anatomy) -> dict[str, Field]:
-    """Return cells per mm² that would like to stand at each place, by kind.
+    """Return cells per mm² that are expected at each place, by kind.
 
-    Epithelium asks for more than fits, so that it is packed; the rest is sparse.
+    The density of epithelium exceeds what fits, so that it is packed; the rest is sparse.
     """
     tissue = plan.tissue > 2
     hole = (plan.lumen > -1.5) | (plan.vessel_lumen > -0.5)
@@ -177,7 +177,7 @@ def _urgency(kind: npt.NDArray[np.int64], rng: np.random.Generator) -> Points:
 def _spaced(xy: Points, room: Points, rank: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Return which points stay so that no two are nearer than the sum of their room.
 
-    Luby's algorithm: whoever outranks all undecided neighbours stays, its neighbours go.
+    Luby's algorithm: a cell that outranks all undecided neighbours stays, its neighbours are removed.
     """
     if len(xy) < 2:
         return np.ones(len(xy), np.bool_)

@@ -1,4 +1,4 @@
-"""Random fields: the irregularity that everything drawn is made from."""
+"""Random fields and the canvas that anatomy and stains are drawn from."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""Hematoxylin and eosin as optical density, and the light they let through."""
+"""Hematoxylin and eosin staining as optical density, and its conversion to RGB."""
 
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -114,7 +114,7 @@ def disc(
 
 
 def draw_red_cells(canvas: Canvas, section: Anatomy, stains: Stains, rng: np.random.Generator) -> None:
-    """Draw blood into the bore of some vessels."""
+    """Draw blood into the lumen of some vessels."""
     blood = (section.vessel_lumen > 2.0) & (section.tissue > 3.0)
     field = np.clip(canvas.noise(rng, 90) + 0.4, 0, 1) * blood
     rows, cols = np.nonzero(field)
@@ -134,7 +134,7 @@ def draw_cells(canvas: Canvas, cells: Cells, stains: Stains, rng: np.random.Gene
     uneven = np.where(cells.of("tumour"), 0.10, 0.045)[:, None]
     bend = rng.normal(0, 1, (len(cells), 4)) * uneven
     nucleolus = cells.of("tumour", "in situ") & (rng.random(len(cells)) < 0.55) & ~cells.dividing
-    aside = rng.normal(0, 0.25, (len(cells), 2)) * cells.short[:, None]
+    offset = rng.normal(0, 0.25, (len(cells), 2)) * cells.short[:, None]
     bodied = cells.of("plasma cell", "macrophage")
     for i in range(len(cells)):
         x, y, angle = float(cells.xy[i, 0]), float(cells.xy[i, 1]), float(cells.angle[i])
@@ -148,7 +148,7 @@ def draw_cells(canvas: Canvas, cells: Cells, stains: Stains, rng: np.random.Gene
         where, ink = patch
         _draw_nucleus(stains, where, ink, float(cells.dark[i]), float(clumped[i]), chromatin[where])
         if nucleolus[i]:
-            dot = disc(canvas, (x + aside[i, 0], y + aside[i, 1]), (1.0, 0.9), 0.0)
+            dot = disc(canvas, (x + offset[i, 0], y + offset[i, 1]), (1.0, 0.9), 0.0)
             if dot is not None:
                 stains.hematoxylin[dot[0]] += 0.28 * dot[1]
 
@@ -343,11 +343,11 @@ class Painter:
     def _vessels(self) -> None:
         plan = self.plan
         wall = self._full(plan.vessel)
-        bore = self._full(plan.vessel_lumen)
+        lumen = self._full(plan.vessel_lumen)
         tissue = soft(self._full(plan.tissue), 0.9)
-        ringed = 1 + 0.18 * np.sin(bore / 0.9) + 0.1 * self._grain(3)
+        ringed = 1 + 0.18 * np.sin(lumen / 0.9) + 0.1 * self._grain(3)
         self.stains.cover(soft(wall, 0.8) * tissue, 0.06 * ringed, 0.50 * ringed)
-        self.stains.cover(soft(bore, 0.6) * tissue, 0.0, 0.015)
+        self.stains.cover(soft(lumen, 0.6) * tissue, 0.0, 0.015)
         draw_red_cells(self.canvas, plan, self.stains, self.rng)
 
 

@@ -1,4 +1,4 @@
-"""Which genes each kind of cell makes, and the counts a sequencer would report.
+"""Gene programmes of each cell kind, and simulated counts of spots.
 
 The genes are real symbols with the company they keep in breast tissue; the amounts are ours.  They
 exist to have a truth that is known, not to be a reference for any tissue.

@@ -1,4 +1,4 @@
-"""A slide that never was: picture, spots and counts from one seed."""
+"""Simulate a slide: image, spots and counts from one seed."""
 
 from dataclasses import dataclass
 from importlib.resources import files

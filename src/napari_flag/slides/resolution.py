@@ -1,4 +1,4 @@
-"""µm per pixel: read from wherever a file states it, with its source, and doubted."""
+"""µm per pixel: read from metadata of the file, with its source, and checked for plausibility."""
 
 import math
 from collections.abc import Mapping

@@ -275,7 +275,7 @@ def napari_levels(slide: Slide) -> list[LazyLevel]:
     """Return the levels as lazy (h, w, 3) uint8 arrays for ``add_image(multiscale=True)``.
 
     napari asks them for the part on screen, and nothing else is read.  Show it with
-    ``rgb=True, contrast_limits=(0, 255)``, so that napari does not look at pixels to find out.
+    ``rgb=True, contrast_limits=(0, 255)``, so that napari reads no pixels to infer them.
     """
     return [
         LazyLevel(size, partial(slide.read_level, level=level)) for level, size in enumerate(slide.levels)

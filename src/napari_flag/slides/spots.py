@@ -1,4 +1,4 @@
-"""Spots: where on the slide expression is measured or predicted."""
+"""Spots: ids, positions, array and diameter; grids over tissue; estimates of pitch and µm/px."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -93,10 +93,10 @@ def grid_over(
     lattice: Lattice = "hex",
     slide_size: tuple[int, int] | None = None,
 ) -> Spots:
-    """Lay a grid of spots over tissue or drawn regions.
+    """Place a grid of spots on tissue or drawn regions.
 
     The grid is anchored at the slide's corner, so the same spacing gives the same spots, with the
-    same ids ``row_col``, whatever part of the slide is asked for.
+    same ids ``row_col``, whatever part of the slide is predicted.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def _bounds(area: "Tissue | Sequence[BaseGeometry]") -> tuple[float, float, floa
         rows, columns = np.nonzero(area.mask)
         if rows.size == 0:
             raise UserError(
-                "No tissue was found on the slide, so there is nowhere to lay spots; draw a "
+                "No tissue was found on the slide, so there is nowhere to place spots; draw a "
                 "region around the tissue, or check that this is an H&E slide."
             )
         box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -175,7 +175,7 @@ def _bounds(area: "Tissue | Sequence[BaseGeometry]") -> tuple[float, float, floa
         return left, top, right, bottom
     corners = np.array([p.bounds for p in area if not p.is_empty]).reshape(-1, 4)
     if len(corners) == 0:
-        raise UserError("No region is drawn, so there is nowhere to lay spots; draw one.")
+        raise UserError("No region is drawn, so there is nowhere to place spots; draw one.")
     left, top = corners[:, :2].min(axis=0).tolist()
     right, bottom = corners[:, 2:].max(axis=0).tolist()
     return left, top, right, bottom

@@ -16,7 +16,7 @@ from napari_flag.slides.slide import Slide
 SAME: Final = 0.005
 """Relative difference of two µm/px up to which pixels are taken as they are."""
 COARSEST: Final = 1.5
-"""How much coarser than the asked µm/px a slide may be: beyond it, detail would be made up."""
+"""How much coarser than the requested µm/px a slide may be; beyond it, tiles would be upsampled."""
 
 
 def read_tiles(
@@ -40,7 +40,7 @@ def read_tiles(
     size_px
         Side of a tile in its own pixels.
     mpp
-        µm per pixel wanted of the tile; read from the best level and resampled (antialiased)
+        Requested µm per pixel of the tile; read from the best level and resampled (antialiased)
         unless that level has it within 0.5 %.
     batch_size
         Tiles per batch; the last may be smaller.

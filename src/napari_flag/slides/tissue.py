@@ -1,4 +1,4 @@
-"""Tissue: where on the slide it is."""
+"""Tissue detection: a mask of the slide at low resolution."""
 
 import math
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""AnnData → tables: accuracy, Moran's I, co-expression."""
+"""Arrays in, numbers out: accuracy, Moran's I, co-expression, domains, markers, gene sets."""

@@ -2,7 +2,7 @@
 
 Every array is (n spots, G genes), log2(count + 1).  A gene that is constant in truth has no
 correlation and comes back as NaN, so that averages can leave it out and count it; a gene predicted
-constant scores 0, because whoever predicts nothing for a gene must not be spared its score.
+constant scores 0, so that a constant prediction is not left out of the mean.
 """
 
 from typing import Any, TypeAlias
@@ -45,11 +45,11 @@ def gene_pearson(predicted: npt.NDArray[Any], measured: npt.NDArray[Any]) -> Flo
     """Return (G,) Pearson's r of each gene across the spots, by the rules of this module."""
     a = predicted.astype(np.float64) - predicted.mean(axis=0, dtype=np.float64)
     b = measured.astype(np.float64) - measured.mean(axis=0, dtype=np.float64)
-    left_out, silent = constant_genes(measured), constant_genes(predicted)
+    left_out, constant = constant_genes(measured), constant_genes(predicted)
     scale = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
-    scale[left_out | silent] = 1.0
+    scale[left_out | constant] = 1.0
     r: FloatArray = (a * b).sum(axis=0) / scale
-    r[silent] = 0.0
+    r[constant] = 0.0
     r[left_out] = np.nan
     return r
 
@@ -57,8 +57,8 @@ def gene_pearson(predicted: npt.NDArray[Any], measured: npt.NDArray[Any]) -> Flo
 def gene_spearman(predicted: npt.NDArray[Any], measured: npt.NDArray[Any]) -> FloatArray:
     """Return (G,) Spearman's rank correlation of each gene, ties sharing their mean rank."""
     r = gene_pearson(rankdata(predicted, axis=0), rankdata(measured, axis=0))
-    left_out, silent = constant_genes(measured), constant_genes(predicted)
-    r[silent] = 0.0
+    left_out, constant = constant_genes(measured), constant_genes(predicted)
+    r[constant] = 0.0
     r[left_out] = np.nan
     return r
 

@@ -74,7 +74,7 @@ def pcc_interval(
         return UNKNOWN
     centred_p = predicted.astype(np.float64) - predicted.mean(axis=0, dtype=np.float64)
     centred_m = measured.astype(np.float64) - measured.mean(axis=0, dtype=np.float64)
-    silent, left_out = constant_genes(predicted), constant_genes(measured)
+    constant, left_out = constant_genes(predicted), constant_genes(measured)
     sums = [
         _sum_by_block(part, block)
         for part in (centred_p, centred_m, centred_p**2, centred_m**2, centred_p * centred_m)
@@ -83,7 +83,8 @@ def pcc_interval(
     times = _draw(len(spots), generator, draws)
     rows = max(1, ENTRIES_AT_ONCE // max(1, predicted.shape[1]))
     means = [
-        _mean_r(times[start : start + rows], spots, sums, silent, left_out) for start in range(0, draws, rows)
+        _mean_r(times[start : start + rows], spots, sums, constant, left_out)
+        for start in range(0, draws, rows)
     ]
     return percentiles(np.concatenate(means))
 
@@ -92,14 +93,14 @@ def _mean_r(
     times: FloatArray,
     spots: FloatArray,
     sums: list[FloatArray],
-    silent: BoolArray,
+    constant: BoolArray,
     left_out: BoolArray,
 ) -> FloatArray:
     n = (times @ spots)[:, None]
     p, m, pp, mm, pm = (times @ part for part in sums)
     var_p, var_m = pp - p * p / n, mm - m * m / n
     # A draw can miss the few spots where a gene varies: it is then constant in that draw.
-    flat_p = silent | (var_p <= 1e-10 * np.maximum(pp, 1e-12))
+    flat_p = constant | (var_p <= 1e-10 * np.maximum(pp, 1e-12))
     flat_m = left_out | (var_m <= 1e-10 * np.maximum(mm, 1e-12))
     scale = np.sqrt(np.where(flat_p | flat_m, 1.0, var_p * var_m))
     r = np.where(flat_p, 0.0, (pm - p * m / n) / scale)

@@ -1,8 +1,8 @@
-"""Whether predicted intervals hold what they promise: a 90 % interval should hold 90 % of the truth.
+"""Calibration: a 90 % prediction interval should contain 90 % of the measured values.
 
 Every array is (n spots, G genes), log2(count + 1).  Counts are whole numbers and often 0, so that many
 intervals begin at 0 and hold the truth there with certainty: an honest model covers *at least* the nominal
-share.  `Coverage.positive` therefore stands beside the whole, over measurements above 0 alone; a share
+share.  `Coverage.positive` therefore reports the share over measurements above 0 as well; a share
 below the nominal one there is not by itself a fault, because these measurements are chosen by their value.
 """
 
@@ -77,8 +77,8 @@ def sample_coverage(
             f"{max(levels):.0%} intervals need {np.ceil(fewest):.0f} samples, not {len(samples)}"
         )
     tails = [(1 - level) / 2 for level in levels]
-    asked = [*tails, *(1 - tail for tail in tails)]
-    found = np.quantile(samples.astype(np.float64), asked, axis=0, method="weibull")
+    levels = [*tails, *(1 - tail for tail in tails)]
+    found = np.quantile(samples.astype(np.float64), levels, axis=0, method="weibull")
     lower, upper = found[: len(levels)], found[len(levels) :]
     return tuple(_measure(lo, hi, truth, p) for lo, hi, p in zip(lower, upper, levels, strict=True))
 

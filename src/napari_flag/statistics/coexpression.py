@@ -1,4 +1,4 @@
-"""Which genes rise and fall together: gene–gene correlation and GSC."""
+"""Co-expression: gene–gene correlations over spots, their ordering, and GSC."""
 
 from typing import Any
 
@@ -27,11 +27,11 @@ def gene_correlations(values: npt.NDArray[Any]) -> FloatArray:
         (n, G) log2(count + 1).
     """
     z = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
-    silent = constant_genes(values)
+    constant = constant_genes(values)
     length = np.sqrt((z * z).sum(axis=0))
-    length[silent] = 1.0
+    length[constant] = 1.0
     z /= length
-    z[:, silent] = 0.0
+    z[:, constant] = 0.0
     correlations: FloatArray = np.clip(z.T @ z, -1.0, 1.0)
     np.fill_diagonal(correlations, 1.0)
     return correlations
@@ -43,7 +43,7 @@ def correlations_for_gsc(values: npt.NDArray[Any]) -> FloatArray:
 
 
 def gene_order(correlations: FloatArray) -> npt.NDArray[np.int64]:
-    """Order genes so that those that rise and fall together stand together, for a heat map.
+    """Order genes so that correlated ones are adjacent in a heat map.
 
     Average linkage on 1 − r, leaves turned so that neighbours are as alike as the tree allows (Bar-Joseph
     et al. 2001) up to `MOST_OPTIMAL` genes; above that in the tree's own order.

@@ -1,6 +1,6 @@
 """Spatial domains: groups of spots that are alike in composition and lie together.
 
-Both methods look at composition (each spot less its mean over the genes, so that depth does not draw the
+Both methods use the composition (each spot less its mean over the genes, so that depth does not draw the
 borders), on its leading principal components.  Settings are fixed here, before any truth is seen.
 """
 
@@ -96,16 +96,16 @@ class Leiden:
         pairs = np.column_stack([np.repeat(np.arange(n), k + 1), near.ravel()])
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         alike = sparse.csr_array((np.ones(len(pairs)), pairs.T), shape=(n, n))
-        beside = weights + weights.T
+        nearby = weights + weights.T
         joint = (1.0 - self.share) * (alike + alike.T) / (2.0 * alike.sum())
-        if beside.sum() > 0:
-            joint = joint + self.share * beside / beside.sum()
+        if nearby.sum() > 0:
+            joint = joint + self.share * nearby / nearby.sum()
         return sparse.csr_array(joint)
 
 
 @dataclass(frozen=True, slots=True)
 class KMeans:
-    """k-means on each spot's components beside the mean of its neighbours', both weighing the same.
+    """k-means on each spot's components concatenated with its neighbours' mean, at equal weight.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ class Agreement:
     Parameters
     ----------
     ari
-        Adjusted Rand index (Hubert & Arabie 1985): 1 the same, 0 as groupings dealt out at random.
+        Adjusted Rand index (Hubert & Arabie 1985): 1 the same, 0 as groupings at random.
     nmi
         Mutual information ÷ mean of the two entropies, 0–1; above 0 by chance where groups are many.
     """

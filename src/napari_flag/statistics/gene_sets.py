@@ -1,4 +1,4 @@
-"""Sets of genes: reading them, scoring spots by them, and finding them among chosen genes.
+"""Gene sets: GMT files, scores per spot, and over-representation among chosen genes.
 
 GMT is one set a line, separated by tabs: name, description, genes.
 """

@@ -1,4 +1,4 @@
-"""Local Moran's I: which spots lie among their like, and whether more so than by chance.
+"""Local Moran's I of every spot, its quadrant, and p-values by conditional permutation.
 
 Anselin (1995), *Local indicators of spatial association*, with conditional permutations: a spot keeps its own
 value while its neighbours' are drawn from all the other spots.

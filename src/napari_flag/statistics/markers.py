@@ -1,4 +1,4 @@
-"""Which genes tell one region from another, and how many of them two rankings share.
+"""Marker genes: differential expression between regions, and the overlap of two rankings.
 
 Tests are scanpy's `rank_genes_groups` (Wilcoxon with its correction for ties, or Welch's t), for all genes at
 once.  Spots of one region are neighbours, hence alike, and a domain was found by the expression it is then
@@ -43,22 +43,22 @@ def wilcoxon(inside: FloatArray, outside: FloatArray) -> tuple[FloatArray, Float
         tied = np.unique(ordered[:, gene], return_counts=True)[1].astype(np.float64)
         same[gene] = (tied**3 - tied).sum()
     spread = np.sqrt((1.0 - same / (n**3 - n)) * a * b * (n + 1) / 12.0)
-    silent = spread == 0.0
-    spread[silent] = 1.0
+    constant = spread == 0.0
+    spread[constant] = 1.0
     score: FloatArray = (ranks[:a].sum(axis=0) - a * (n + 1) / 2.0) / spread
-    score[silent] = 0.0
+    score[constant] = 0.0
     return score, 2.0 * norm.sf(np.abs(score))
 
 
 def welch(inside: FloatArray, outside: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Compare means by Welch's t, as scanpy's ``method="t-test"``."""
-    silent = constant_genes(np.concatenate([inside, outside]))
+    constant = constant_genes(np.concatenate([inside, outside]))
     first, second = inside.std(axis=0, ddof=1), outside.std(axis=0, ddof=1)
-    first[silent] = second[silent] = 1.0
+    first[constant] = second[constant] = 1.0
     score, p = ttest_ind_from_stats(
         inside.mean(axis=0), first, len(inside), outside.mean(axis=0), second, len(outside), equal_var=False
     )
-    score[silent], p[silent] = 0.0, 1.0
+    score[constant], p[constant] = 0.0, 1.0
     return score, p
 
 

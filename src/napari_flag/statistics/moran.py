@@ -1,7 +1,7 @@
-"""Moran's I of every gene, how unlikely it is by chance, and SSC, its agreement between two sources.
+"""Moran's I of every gene with p-values, and SSC, its agreement between two sources.
 
 Moments are those of Cliff & Ord, *Spatial Processes* (1981), ch. 1.5, under two assumptions: values drawn
-independently from one normal distribution, or the values at hand dealt out at random.
+independently from one normal distribution, or random permutations of the values at hand.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 FEWEST_SPOTS = 4
-"""The variance under random dealing has n − 3 in its denominator."""
+"""The variance under random permutation has n − 3 in its denominator."""
 TIE = 1e-3
 """Permuted values this many null standard deviations below the observed one still count as equal.
 
 They are computed in float32; a gene found in one spot has the same Moran's I wherever that spot lies."""
 NO_VARIANCE = 1e-9
-"""Share of the normal variance below which dealing out a gene's values leaves Moran's I as it is."""
+"""Share of the normal variance below which permuting a gene's values leaves Moran's I as it is."""
 LEAST_VARIANCE = 1e-2
 """Share of the normal variance that `TIE` is counted in at least, above float32's rounding."""
 PERMUTATIONS_PER_STEP = 20
@@ -72,8 +72,8 @@ class Null:
         above = n * n * self.s1 - n * self.s2 + 3.0 * total
         return float(above / ((n - 1) * (n + 1) * total) - self.expected**2)
 
-    def variance_if_dealt(self, kurtosis: FloatArray) -> FloatArray:
-        """Return (G,) variances over all ways of dealing out the values.
+    def variance_under_permutation(self, kurtosis: FloatArray) -> FloatArray:
+        """Return (G,) variances over all permutations of the values.
 
         Parameters
         ----------
@@ -124,35 +124,35 @@ class TestGraph:
         z -= mean
         square = z * z
         squared = every @ square
-        silent = squared <= null.n * (2.0 * ROUNDING * np.maximum(np.abs(mean), 1.0)) ** 2
-        silent[silent] = constant_genes(values[:, silent]) if silent.any() else False
-        squared[silent] = 1.0
-        z[:, silent] = 0.0
+        constant = squared <= null.n * (2.0 * ROUNDING * np.maximum(np.abs(mean), 1.0)) ** 2
+        constant[constant] = constant_genes(values[:, constant]) if constant.any() else False
+        squared[constant] = 1.0
+        z[:, constant] = 0.0
         if null.s0 == 0.0:
             return z, _no_neighbours(z.shape[1], null.expected)
         product = self.half @ z
         product *= z
         moran = every @ product * (null.n / null.s0 / squared)
-        moran[silent] = null.expected
+        moran[constant] = null.expected
         square *= square
         kurtosis = every @ square * null.n / squared**2
         normal = np.full(z.shape[1], null.variance_if_normal())
-        dealt = null.variance_if_dealt(kurtosis)
-        dealt[silent] = normal[silent]
-        alike = dealt <= NO_VARIANCE * normal
-        dealt[alike] = 0.0
+        permuted = null.variance_under_permutation(kurtosis)
+        permuted[constant] = normal[constant]
+        alike = permuted <= NO_VARIANCE * normal
+        permuted[alike] = 0.0
         above = moran - null.expected
         score = above / np.sqrt(normal)
-        p, p_dealt = ndtr(-score), ndtr(-above / np.sqrt(np.where(alike, 1.0, dealt)))
+        p, p_dealt = ndtr(-score), ndtr(-above / np.sqrt(np.where(alike, 1.0, permuted)))
         p_dealt[alike] = 1.0
-        p[silent] = p_dealt[silent] = 1.0
+        p[constant] = p_dealt[constant] = 1.0
         return z, {
             "I": moran,
             "expected_I": np.full(z.shape[1], null.expected),
             "variance": normal,
             "z": score,
             "p": p,
-            "variance_dealt": dealt,
+            "variance_dealt": permuted,
             "p_dealt": p_dealt,
         }
 
@@ -168,15 +168,15 @@ class TestGraph:
         if self.null.s0 == 0.0:
             return columns["p"]
         size = np.sqrt(np.einsum("ig,ig->g", z, z) / self.null.n)
-        silent = size == 0.0
-        size[silent] = 1.0
+        constant = size == 0.0
+        size[constant] = 1.0
         least = LEAST_VARIANCE * columns["variance"]
         enough = self.null.s0 * (columns["I"] - TIE * np.sqrt(np.maximum(columns["variance_dealt"], least)))
         reached = yield from count_as_large(
             (z / size).astype(np.float32), self.half.astype(np.float32), enough, permutations, seed, step_at
         )
         p: FloatArray = (reached + 1) / (permutations + 1)
-        p[silent] = 1.0
+        p[constant] = 1.0
         return p
 
 
@@ -219,13 +219,13 @@ def count_as_large(
     """
     rng = np.random.default_rng(seed)
     reached = np.zeros(z.shape[1], dtype=np.int64)
-    dealt, every = np.empty_like(z), np.ones(len(z), dtype=z.dtype)
+    permuted, every = np.empty_like(z), np.ones(len(z), dtype=z.dtype)
     for done in range(permutations):
         if done % PERMUTATIONS_PER_STEP == 0:
             yield step_at(done)
-        np.take(z, rng.permutation(len(z)), axis=0, out=dealt, mode="clip")  # "raise" would copy once more
-        product = half @ dealt
-        product *= dealt
+        np.take(z, rng.permutation(len(z)), axis=0, out=permuted, mode="clip")  # "raise" would copy once more
+        product = half @ permuted
+        product *= permuted
         reached += every @ product >= enough
     return reached
 
@@ -250,14 +250,14 @@ def moran_i(values: npt.NDArray[Any], weights: sparse.csr_array) -> FloatArray:
     """
     n = len(values)
     total = float(weights.sum())
-    silent = constant_genes(values)
+    constant = constant_genes(values)
     if total == 0.0:
         return np.full(values.shape[1], np.nan)
     z = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
     spread = (z * z).sum(axis=0)
-    spread[silent] = 1.0
+    spread[constant] = 1.0
     moran: FloatArray = n / total * (z * (weights @ z)).sum(axis=0) / spread
-    moran[silent] = -1.0 / (n - 1)
+    moran[constant] = -1.0 / (n - 1)
     return moran
 
 
@@ -305,7 +305,7 @@ def moran_test(
     DataFrame
         One row per gene in the order given: I; expected_I; variance and z under normality, as esda's
         `VI_norm` and squidpy's `var_norm`; p, the upper tail of z; variance_dealt and p_dealt, the same
-        for the gene's own values dealt out at random (esda's `VI_rand`); p_permuted, (1 + permutations
+        under random permutation of the gene's own values (esda's `VI_rand`); p_permuted, (1 + permutations
         that reach I) / (1 + permutations); q, Benjamini–Hochberg over genes of p_permuted where there is
         one, else of p.  A constant gene has p = 1; without any neighbours all but expected_I is NaN.
 

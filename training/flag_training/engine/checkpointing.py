@@ -74,27 +74,27 @@ def previous_of(path: Path) -> Path:
 def use_previous(run: Path) -> tuple[Path, ...]:
     """Put the previous state in the place of every damaged one below `run`, and return those places.
 
-    Sound states stay; a damaged one is kept beside, as ``….damaged``.
+    Sound states stay; a damaged one is renamed to ``….damaged``.
     """
-    mended = []
+    replaced = []
     for previous in sorted(run.rglob("*.previous.pt")):
         path = previous.with_name(previous.name.replace(".previous.pt", ".pt"))
         if path.exists() and _read(path) is None and _read(previous) is not None:
             os.replace(path, path.with_suffix(".damaged"))
             os.replace(previous, path)
-            mended.append(path)
-    return tuple(mended)
+            replaced.append(path)
+    return tuple(replaced)
 
 
 def _keep(path: Path) -> None:
     """Keep `path` as the previous state without a moment in which neither is there."""
-    beside = path.with_suffix(".keeping")
-    beside.unlink(missing_ok=True)
+    temporary = path.with_suffix(".keeping")
+    temporary.unlink(missing_ok=True)
     try:
-        os.link(path, beside)
+        os.link(path, temporary)
     except OSError:  # a file system without hard links
-        shutil.copyfile(path, beside)
-    os.replace(beside, previous_of(path))
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, previous_of(path))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

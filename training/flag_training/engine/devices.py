@@ -37,12 +37,12 @@ _PATIENCE: Final = timedelta(days=2)
 
 
 def open_fabric(machine: MachineConfig) -> Fabric:
-    """Start the processes that `machine` or ``torchrun`` asks for, and return this one's Fabric.
+    """Start the processes that `machine` or ``torchrun`` sets, and return this one's Fabric.
 
     Raises
     ------
     UserError
-        When `machine` asks for what is not there.
+        When `machine` names what is not there.
     """
     _check(machine)
     here, nodes = _processes(machine)
@@ -60,7 +60,7 @@ def open_fabric(machine: MachineConfig) -> Fabric:
 
 
 def said_of(machine: MachineConfig, fabric: Fabric) -> str | None:
-    """Return the sentence to show when `fabric` does not compute in the precision asked for."""
+    """Return the sentence to show when `fabric` does not compute in the requested precision."""
     if machine.precision == "32" or fabric.device.type != "cpu":
         return None
     return f"The CPU computes in 32 bits; {machine.precision} is for GPUs."
@@ -88,7 +88,7 @@ def from_first(fabric: Fabric, work: Callable[[], Steps[T]]) -> Steps[T]:
 def leave(fabric: Fabric) -> None:
     """Wait for the other processes and close the group, while all of them still run.
 
-    At the interpreter's end one of them may have gone first, and threads of gloo that still listen to it
+    At the interpreter's end one of them may have exited first, and threads of gloo that still listen to it
     then abort the process.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -126,7 +126,7 @@ def _check(machine: MachineConfig) -> None:
         )
     if machine.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
-            "The config asks for TensorBoard logs, but tensorboardX is not installed; install it "
+            "The config enables TensorBoard logs, but tensorboardX is not installed; install it "
             '(pip install "napari-flag[training]"), or set tensorboard = false under [machine].'
         )
 

@@ -115,7 +115,7 @@ class Source(Protocol[B_co]):
 
 
 class Held(Generic[B]):
-    """Carries a batch past Fabric, which would turn every number it finds into half precision."""
+    """Wraps a batch so that Fabric, which casts every number to half precision, leaves it as it is."""
 
     __slots__ = ("batch",)
 
@@ -174,7 +174,7 @@ def log_columns(objective: type[Objective[Any]]) -> tuple[str, ...]:
 
 
 class Stopper:
-    """Remembers the best parameters seen, and when to stop.
+    """Keep the best parameters seen, and decide when to stop.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def run_loop(
     Raises
     ------
     UserError
-        When the state cannot be gone on from, or the loss is no longer a number.
+        When the state cannot be resumed, or the loss is no longer a number.
     """
     run = _Run(objective, source, schedule, fabric, keeping)
     step = run.resume()

@@ -1,4 +1,4 @@
-"""What a training run leaves to read: CSV files, and TensorBoard's where asked for.
+"""Logs of a training run: CSV files, and TensorBoard's where configured.
 
 ``NAME.csv`` has a row per step, ``NAME_epochs.csv`` one per epoch.  A run that goes on from an earlier
 state takes back the rows after it, so the files read as those of a run that was never stopped.

@@ -59,7 +59,7 @@ class Request:
     dictionaries
         Folder of its dictionaries; None takes the place where the published repository has them.
     panel_only
-        Rank the genes of the panel alone, as FLAG does; Geneformer asks for all.
+        Rank the genes of the panel alone, as FLAG does; Geneformer is made for all.
     ids
         Further symbol → Ensembl id, for symbols that Geneformer's dictionary calls otherwise.
     """
@@ -293,7 +293,7 @@ def _open(path: Path) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class SlideVectors:
-    """Contextual vectors of one slide, read as asked for.
+    """Contextual vectors of one slide, read from disk on demand.
 
     Parameters
     ----------

@@ -118,21 +118,21 @@ def _token_files(places: Sequence[Path]) -> Iterator[Path]:
 
 
 def _vocabulary(path: Path, tokens: Mapping[str, Value], length: int) -> Vocabulary:
-    """Read the dictionaries of the same corpus (``_gc104M``) beside the token dictionary `path`."""
+    """Read the dictionaries of the same corpus (``_gc104M``) in the folder of the token dictionary `path`."""
     corpus = path.stem.removeprefix("token_dictionary")
 
-    def beside(name: str) -> dict[str, Value] | None:
+    def sibling(name: str) -> dict[str, Value] | None:
         found = [path.with_name(f"{name}{corpus}{end}") for end in (".json", ".pkl")]
         return next((read_dictionary(file) for file in found if file.exists()), None)
 
-    medians, ids = beside("gene_median_dictionary"), beside("gene_name_id_dict")
+    medians, ids = sibling("gene_median_dictionary"), sibling("gene_name_id_dict")
     if medians is None or ids is None:
         name = "gene_median_dictionary" if medians is None else "gene_name_id_dict"
         raise UserError(
             f"{path.parent} lacks {name}{corpus}.pkl, which belongs to {path.name}; copy it there from the "
             "model's repository."
         )
-    merged = beside("ensembl_mapping_dict") or {}
+    merged = sibling("ensembl_mapping_dict") or {}
     return Vocabulary(
         {name: int(token) for name, token in tokens.items()},
         {name: float(median) for name, median in medians.items()},
@@ -281,7 +281,7 @@ class SpotVectors:
     genes
         (m,) int32 places in the panel of the genes it has.
     vectors
-        (m, D) float32, theirs.
+        (m, D) float32, their vectors.
     cell
         (D,) float32, the mean over all its genes; NaN where it has none.
     """
@@ -309,7 +309,7 @@ def load_bert(folder: Path, device: str) -> Any:
     from safetensors import SafetensorError
 
     logging = transformers.utils.logging
-    said, drawn = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -322,8 +322,8 @@ def load_bert(folder: Path, device: str) -> Any:
             "folder again from the model's own repository."
         ) from error
     finally:
-        logging.set_verbosity(said)
-        if drawn:
+        logging.set_verbosity(verbosity)
+        if bars:
             logging.enable_progress_bar()
     if info["missing_keys"]:
         raise UserError(

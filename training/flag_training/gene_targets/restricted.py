@@ -1,6 +1,6 @@
 """Dictionaries of gene names, tokens and medians from ``.json`` or, without running its code, ``.pkl``.
 
-Unpickling runs whatever the file asks for, so this reader answers three requests only, with functions
+Unpickling calls whatever the file names, so this reader allows three names only, with functions
 of its own: a numpy number, that number's type, and its bytes as old pickles write them.  Geneformer's
 dictionaries hold nothing else.
 """
@@ -39,7 +39,7 @@ def read_dictionary(path: Path) -> dict[str, Value]:
     Raises
     ------
     UserError
-        When it is missing, damaged, no such dictionary, or asks for anything else to be loaded.
+        When it is missing, damaged, no such dictionary, or names anything else to load.
     """
     try:
         content = path.read_bytes()
@@ -50,7 +50,7 @@ def read_dictionary(path: Path) -> dict[str, Value]:
         ) from error
     except _Refused as error:
         raise UserError(
-            f"The dictionary {path} was not loaded because it asks for {error}, and a dictionary of genes "
+            f"The dictionary {path} was not loaded because it names {error}, and a dictionary of genes "
             "needs text and numbers only; take the file from the model's own repository, or save it as JSON."
         ) from error
     except _DAMAGE as error:
@@ -66,7 +66,7 @@ def read_dictionary(path: Path) -> dict[str, Value]:
 
 
 class _Refused(Exception):
-    """The pickle asked for something that is no number."""
+    """The pickle requests an object that is no number."""
 
 
 _DAMAGE: Final = (

@@ -108,7 +108,7 @@ def _of_folder(folder: Path) -> dict[str, SectionFile]:
 
 
 def table_of(path: Path, name: str) -> SectionFile:
-    """Return the section of one count table; its name tells the patient."""
+    """Return the section of one count table; the patient is part of its name."""
     return SectionFile(name, patient_of(name), lambda: read_measured(path))
 
 

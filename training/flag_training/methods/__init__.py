@@ -1,4 +1,4 @@
-"""Simple methods and published ones, all fitted to a `Cohort` and asked the same way."""
+"""Simple and published methods, fitted to a `Cohort` and called through one protocol."""
 
 from flag_training.methods.method import Method, Predictor, blinded, pooled
 

@@ -1,4 +1,4 @@
-"""Methods that never look at the image: other sections of the same tumour, pasted.
+"""Image-blind controls: other sections of the same tumour, aligned and pasted.
 
 Serial sections resemble each other place by place, so pasting one onto another scores high on
 every measure of structure.  Whatever leads on structure must also lead on accuracy to mean anything.
@@ -40,8 +40,8 @@ class Pasted:
     mirrored: bool = False
 
     def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
-        """Remember the sections with their centred positions."""
-        yield Step("Laying out sections", 0, len(cohort.slides), "sections")
+        """Keep the sections with their centred positions."""
+        yield Step("Aligning sections", 0, len(cohort.slides), "sections")
         if not cohort.slides:
             raise UserError("There is no section left to paste; leave fewer sections out.")
         turn = np.array([1.0, -1.0 if self.mirrored else 1.0])

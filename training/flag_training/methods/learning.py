@@ -1,4 +1,4 @@
-"""What the published baselines share: standardised features, and one plain training loop.
+"""Training of the published baselines: standardised features, and one plain loop.
 
 Each is fitted to the same tile features as FLAG, so that tables compare methods and not encoders.
 """
@@ -71,7 +71,7 @@ def descend(
         if values.clip:
             nn.utils.clip_grad_norm_(network.parameters(), values.clip)
         optimiser.step()
-        # early on the average follows closely, or it would remember the untrained weights
+        # early on the average follows closely, or it would keep the untrained weights
         update_average(averaged, network, min(values.ema, step / (step + 10)))
         yield Step(f"Training {name}", step + 1, values.steps, "steps", partial=found.item())
     network.load_state_dict(averaged.state_dict())

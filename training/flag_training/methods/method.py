@@ -1,4 +1,4 @@
-"""What every method of the comparison is: something that is fitted to a cohort and then asked.
+"""The protocol of compared methods: `fit` on a cohort, then predict slides.
 
 A predictor is handed a slide whose expression is hidden (`blinded`), so no method can score by
 looking at the truth; the landmarks that do look take it openly (`methods.controls`).
@@ -30,7 +30,7 @@ class Method(Protocol):
 
 
 def blinded(slide: TrainingSlide) -> TrainingSlide:
-    """Return `slide` with every expression value NaN: whoever used it would predict NaN."""
+    """Return `slide` with every expression value NaN: a method that used it would predict NaN."""
     return replace(slide, expression=np.full_like(slide.expression, np.nan))
 
 

@@ -1,6 +1,6 @@
 """Stem (Zhu et al. 2025): diffusion of a spot's genes under its tile, spot by spot.
 
-DDPM (Ho et al. 2020) with 1000 linear steps; the network tells the noise.  The published model also
+DDPM (Ho et al. 2020) with 1000 linear steps; the network predicts the noise.  The published model also
 learns the reverse variance; here it is the posterior's.  Sampling strides through the steps, since
 1000 evaluations a sample are out of reach of a CPU.
 """

@@ -6,7 +6,7 @@ of the spot.
 
 A static vector is the same in every spot, and a token carries a learned embedding of its gene: a
 projector can map the one to the other without looking at the spot, and the loss teaches nothing.
-`centred` targets take away what the gene alone tells.  Then a static vector counts for as much as the
+`centred` targets subtract each gene's mean.  Then a static vector counts for as much as the
 gene stands above its mean in the slide, and against it where it stands below, so that a token must
 know the spot to point the right way, and genes that rise together point together.  Contextual
 vectors differ between spots already, but little beside their gene's mean; centred, that mean is gone.
@@ -27,7 +27,7 @@ from flag_training.gene_targets.gene_table import read_table
 from napari_flag.errors import UserError
 
 _LEAST_SPREAD = 0.1
-"""Added to a gene's spread over a slide, as in the slide's own frame: nearly silent genes stay small."""
+"""Added to a gene's spread over a slide, as in the slide's own frame: nearly constant genes stay small."""
 
 
 class GeneTargets(Protocol):
@@ -113,7 +113,7 @@ class ConstantTargets(nn.Module):
 
 
 class ContextualTargets(nn.Module):
-    """Vectors of a foundation model for each gene in each spot, read from disk as asked for.
+    """Vectors of a foundation model for each gene in each spot, read from disk on demand.
 
     Parameters
     ----------
@@ -330,7 +330,7 @@ def _path(template: str, config: FitConfig) -> Path:
 def _gene_targets(
     path: Path, config: FitConfig, genes: tuple[str, ...], slides: Sequence[TrainingSlide]
 ) -> GeneTargets:
-    """Return targets of genes: the table as it is, where nothing asks for the spot."""
+    """Return targets of genes: the table as it is, where targets do not depend on the spot."""
     if path.is_dir() or config.alignment_centred or config.alignment_present_only:
         return _spot_targets(path, config, genes, slides)
     return ConstantTargets(read_vectors(path, genes, config.left_out, config.left_out_patients))

@@ -90,7 +90,7 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
     data
         Folder that the config's files are relative to.
     run
-        Folder of states and features; created, and gone on from.
+        Folder of states and features; created, or resumed.
     out
         The weights file to write.
     use_previous
@@ -145,7 +145,7 @@ def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = No
     config
         Values of the run.
     run
-        Folder of states and logs; created, and gone on from.
+        Folder of states and logs; created, or resumed.
     fabric
         Where; None opens what the config says.
     """

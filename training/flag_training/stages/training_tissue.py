@@ -20,7 +20,7 @@ STRIPS: Final = 3
 PATIENTS: Final = 5
 """From this many patients on, whole patients are left out: fewer do not say how patients differ."""
 CONSTANT: Final = 1e-6
-"""A feature whose spread is below this share of its size carries rounding alone, and is left out."""
+"""A feature whose spread is below this share of its size holds rounding errors alone, and is left out."""
 
 
 def fit_familiarity(cohort: Cohort) -> OutOfDistributionScore:

@@ -1,4 +1,4 @@
-"""What is chosen once for a cohort and written down in its store: the splits and the genes."""
+"""Build a store: splits and gene panels of a cohort, chosen once and recorded, then its slides."""
 
 import hashlib
 import math
@@ -74,7 +74,7 @@ def write_splits(plan: StorePlan, store: Store) -> None:
     if path.exists():
         if read_record(path, f"delete it and {PREPARE}.") != record:
             raise UserError(
-                f"{path} splits these slides otherwise than asked for now; keep its seed and shares, or "
+                f"{path} splits these slides otherwise than requested now; keep its seed and shares, or "
                 "delete it to split anew, and train everything anew with it."
             )
         return
@@ -97,7 +97,7 @@ def write_panel(plan: StorePlan, rule: PanelRule, store: Store) -> Steps[None]:
         record = read_record(path, f"delete it and {PREPARE}.")
         if any(record[key] != value for key, value in chosen.items()):
             raise UserError(
-                f"The panel {rule.name} of {store.path} was chosen otherwise than asked for now; give the "
+                f"The panel {rule.name} of {store.path} was chosen otherwise than requested now; give the "
                 "panel another name in the cohort file, or delete it."
             )
         return
@@ -125,7 +125,7 @@ class Encoding:
     encoder
         What encodes.
     tensors
-        Its weights where they must travel with what is trained on its features; kept in the store.
+        Its weights where weights trained on its features must include them; kept in the store.
     views
         How many ways a slide is seen; the first is as it is.
     seed
@@ -198,10 +198,10 @@ def build_store(
 def _open_or_begin(plan: StorePlan, out: Path) -> None:
     """Write the store's record, or refuse a store of another cohort."""
     names = [source.name for source in plan.sources]
-    strange = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
-    if strange:
+    invalid = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
+    if invalid:
         raise UserError(
-            f"{strange[0]!r} cannot be the name of a folder; name slides with letters, digits, - and _."
+            f"{invalid[0]!r} cannot be the name of a folder; name slides with letters, digits, - and _."
         )
     if len(set(names)) < len(names):
         raise UserError(f"The cohort {plan.name} names a slide twice; give each slide its own name.")

@@ -29,7 +29,7 @@ _INSIDE: Final = "encoder."
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An encoder, and its weights where they must travel with what is trained on its features.
+    """An encoder, and its weights where weights trained on its features must include them.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def open_prepared(name: str, device: "torch.device", weights: Path | None, downl
     device
         Where it computes.
     weights
-        Its weights.  Those of the embedded encoder travel in a weights file (also by name:
+        Its weights.  Those of the embedded encoder are stored in a weights file (also by name:
         ``her2st``), or are the ``tile_encoder_….pt`` that a training run keeps.
     download
         Whether weights that are not here may be downloaded.
@@ -202,7 +202,7 @@ def _build(args: argparse.Namespace, line: Any) -> "Store":
             plan.panel or PanelRule(), name=f"hmhvg{args.genes}-exact", genes=args.genes, exact=True
         )
         plan = replace(plan, panel=rule)
-    # Whatever the encoder lacks is said before any work is done.
+    # Missing weights or packages are reported before any work is done.
     encoding = None if args.encoder is None else _encoding(args, plan.enlarge)
     return finish(build_store(plan, args.out, encoding, args.rebuild), line)
 
@@ -273,7 +273,7 @@ def _cohort_plan(
 
 
 def _encoding(args: argparse.Namespace, enlarge: float) -> "Encoding":
-    """Open the encoder that is asked for."""
+    """Open the requested encoder."""
     from flag_training.store.building import Encoding
     from napari_flag.encoders.features import choose_device, first_batch
 

@@ -47,7 +47,7 @@ class HestSamples:
     ids
         Or the ids themselves.
     samples
-        How many there must be; None asks nothing.
+        How many there must be; None checks nothing.
     """
 
     first: str = ""
@@ -200,7 +200,7 @@ def _in_background(work: Callable[[], None]) -> "Future[None]":
         try:
             work()
             future.set_result(None)
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is read
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="hest-download").start()
@@ -223,9 +223,9 @@ def _fetch(name: str, folder: Path, endpoint: str | None) -> None:
             f"The hub could not give {name} of {HUB}; check the network and the sample's id."
         ) from error
     except (HfHubHTTPError, OSError) as error:
-        said = str(error).splitlines()[0]
+        message = str(error).splitlines()[0]
         raise UserError(
-            f"{name} could not be downloaded ({said}); check the network and run this again."
+            f"{name} could not be downloaded ({message}); check the network and run this again."
         ) from error
 
 

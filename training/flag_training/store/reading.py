@@ -131,7 +131,7 @@ class SlideTables:
     technology
         As a person calls it.
     notices
-        What was left out or is doubtful.
+        What was left out or may be wrong.
     """
 
     spots: Spots
@@ -183,10 +183,10 @@ def read_tables(
             f"{source.spots} does not say how far the spots of {source.name} are apart, so no graph can "
             "be built; state pitch_um in the cohort file."
         )
-    mpp, mpp_source, doubts = _scale(source, slide, table, spots)
+    mpp, mpp_source, warnings = _scale(source, slide, table, spots)
     named = name_genes(measured, source.name, species, gene_ids or {})
     labels = None if source.labels is None else read_labels(source.labels, source.name, spots.ids)
-    notices = (*slide.notices, *table.notices, *doubts)
+    notices = (*slide.notices, *table.notices, *warnings)
     return SlideTables(spots, named, labels, mpp, mpp_source, table.technology, notices)
 
 
@@ -206,23 +206,23 @@ def _spot_table(source: SlideSource, slide: Slide) -> SpotTable:
     if measured is not None:
         kept = set(spots.ids)
         measured = measured[[name in kept for name in measured.obs_names]].copy()
-    said = f"{(~inside).sum()} of {len(inside)} spots lie beyond the image and are left out."
-    return replace(table, spots=spots, measured=measured).noticing(said)
+    notice = f"{(~inside).sum()} of {len(inside)} spots lie beyond the image and are left out."
+    return replace(table, spots=spots, measured=measured).noticing(notice)
 
 
 def _scale(
     source: SlideSource, slide: Slide, table: SpotTable, spots: Spots
 ) -> tuple[float, str, tuple[str, ...]]:
-    """Return µm/px, its source and doubts: the source's word, the image's, or the table's; no guess."""
+    """Return µm/px, its source and notices: stated by the source, the image, or the table; no guess."""
     suggested = _suggested(spots)
     mpp, mpp_source = (slide.mpp, slide.mpp_source) if source.mpp is None else (source.mpp, source.mpp_source)
     if source.mpp_from_spots:
         if suggested is None:
             raise UserError(
-                f"The spots of {source.name} form no array whose pitch would tell µm per pixel; state it as "
+                f"The spots of {source.name} form no array whose pitch would give µm per pixel; state it as "
                 "mpp in the cohort file instead of mpp_from_spots."
             )
-        return suggested, f"the pitch of the spots' array, {spots.pitch_um:g} µm, as asked for", ()
+        return suggested, f"the pitch of the spots' array, {spots.pitch_um:g} µm, as requested", ()
     if mpp is None:
         mpp, mpp_source = table.mpp, table.mpp_source
     if mpp is None:
@@ -231,10 +231,10 @@ def _scale(
             f"Neither {slide.path.name} nor its table says how many µm a pixel of {source.name} is{hint}, "
             "so state it as mpp in the cohort file or with --mpp, or set mpp_from_spots = true there."
         )
-    doubts = [doubt for doubt in (check_mpp(mpp),) if doubt]
+    warnings = [warning for warning in (check_mpp(mpp),) if warning]
     if suggested is not None and abs(mpp / suggested - 1) > DISAGREE:
-        doubts.append(f"µm/px is {mpp:.4g} ({mpp_source}), but the spots' array suggests {suggested:.4g}.")
-    return float(mpp), mpp_source, tuple(doubts)
+        warnings.append(f"µm/px is {mpp:.4g} ({mpp_source}), but the spots' array suggests {suggested:.4g}.")
+    return float(mpp), mpp_source, tuple(warnings)
 
 
 def _suggested(spots: Spots) -> float | None:
@@ -247,7 +247,7 @@ def _suggested(spots: Spots) -> float | None:
 
 
 def name_genes(measured: "AnnData", slide: str, species: str, gene_ids: Mapping[str, str]) -> "AnnData":
-    """Return the same counts with bare symbols as names and Ensembl ids without version beside them.
+    """Return the same counts with bare symbols as names and Ensembl ids without version as a column.
 
     Raises
     ------
@@ -275,9 +275,9 @@ def _refuse_mouse(names: list[str], ids: list[str], slide: str) -> None:
     marked = [name for name in (*names, *ids) if MOUSE.match(name)]
     written = [name for name in names if not ENSEMBL.match(name)]
     # Human symbols are capitals (but for C1orf112 and the like), a mouse's are written Actb.
-    strange = [name for name in written if name != name.upper() and "orf" not in name]
-    if marked or len(strange) > len(written) / 2:
-        example = (marked or strange)[0]
+    lower_case = [name for name in written if name != name.upper() and "orf" not in name]
+    if marked or len(lower_case) > len(written) / 2:
+        example = (marked or lower_case)[0]
         raise UserError(
             f"The genes of {slide} are not human ({example}), while the cohort says {HUMAN}; leave the "
             "slide out, or state the cohort's species."

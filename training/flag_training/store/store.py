@@ -5,8 +5,8 @@
     STORE/store.json                 name, species, slides in order
           splits.json                which slides train, validate, test
           panels/NAME.txt, NAME.json genes, and how they were chosen
-          encoders/NAME.safetensors  weights that travel with what is trained, with NAME.json
-          slides/SLIDE/slide.json    sources, µm/px, array, and the hash of every file beside it
+          encoders/NAME.safetensors  weights stored with what is trained on them, with NAME.json
+          slides/SLIDE/slide.json    sources, µm/px, array, and the hash of every file in the folder
                        spots.csv     id, x, y (level-0 px, centres), array_row, array_col, label
                        genes.csv     symbol, ensembl
                        counts.npz    (n, all genes) csr float32 raw counts

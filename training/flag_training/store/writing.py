@@ -136,7 +136,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]])
 
 @dataclass(frozen=True, slots=True)
 class FeatureTask:
-    """Features of one slide that are asked for.
+    """Requested features of one slide.
 
     Parameters
     ----------

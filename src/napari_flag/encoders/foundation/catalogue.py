@@ -1,4 +1,4 @@
-"""What there is to know of an encoder: where its weights are, what a tile is, how it is read."""
+"""Catalogue of encoders: source and licence of the weights, tile geometry, precision."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -71,7 +71,7 @@ class EncoderRow:
     gated
         Whether the weights must be asked for.
     recipe
-        How it is opened; None where the weights travel inside each weights file.
+        How it is opened; None where the weights are stored in each FLAG weights file.
     """
 
     name: str

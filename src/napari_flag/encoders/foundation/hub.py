@@ -1,4 +1,4 @@
-"""Where the weights of a foundation encoder are: given, in the local folder, in the cache, on the hub.
+"""Locate or download weights of a foundation encoder: given file, local folder, cache, hub.
 
 Nothing is downloaded unless `download` is called.  Tokens stay with huggingface_hub: this module
 asks only whether there is one.
@@ -249,7 +249,7 @@ def _refusal(row: EncoderRow, file: str, error: Exception) -> str:
     if status in (401, 403, 404):
         return (
             f"{row.source} is not open to this account, or your token is no longer valid; {LOG_IN} again, "
-            "and look at that page."
+            "and check your access on that page."
         )
     what = "cannot be reached" if status is None else f"answers with an error ({status})"
     return (

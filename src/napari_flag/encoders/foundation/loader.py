@@ -1,4 +1,4 @@
-"""A foundation encoder: tiles are cut, normalised and encoded as its authors do it."""
+"""Foundation encoders: tiles cropped, normalised and encoded as their authors do."""
 
 from pathlib import Path
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Measured expression: raw counts of spots, from whatever file holds them."""
+"""Raw counts of spots: text tables, h5 and MEX matrices; gene symbols and Ensembl ids."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 GENE_IDS: Final = "gene_ids"
-"""``var`` column of Ensembl ids, kept beside the symbols in ``var_names``."""
+"""``var`` column of Ensembl ids, next to the symbols in ``var_names``."""
 EXPECTED: Final = "one row per spot and one column per gene, with whole numbers in it"
 
 

@@ -45,7 +45,7 @@ def read_annotations(path: str | Path) -> list[Annotation]:
     ----------
     path
         GeoJSON: a FeatureCollection, a list of features, one feature, or a bare geometry.  Points
-        and lines are skipped, outlines that cross themselves mended.
+        and lines are skipped, self-intersecting outlines are made valid.
 
     Raises
     ------
@@ -188,10 +188,10 @@ def _polygons(geometry: Any) -> Iterator["Polygon"]:
     from shapely.geometry import shape
 
     try:
-        mended = shapely.make_valid(shape(geometry))
+        valid = shapely.make_valid(shape(geometry))
     except ShapelyError as error:
         raise ValueError(str(error)) from error
-    yield from _areas(mended)
+    yield from _areas(valid)
 
 
 def _areas(geometry: Any) -> Iterator["Polygon"]:

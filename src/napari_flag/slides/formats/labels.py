@@ -1,4 +1,4 @@
-"""Read what a pathologist, or a clustering, called each spot: a text table of spots and labels.
+"""Labels of spots by a pathologist or a clustering: text tables of spots and labels.
 
 Layouts known: her2st's annotations (columns x, y, refined array positions, to be rounded, and label), Loupe's
 CSV (Barcode and one more column), and any table with a column of spot ids and a column of labels.

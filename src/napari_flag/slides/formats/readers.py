@@ -1,4 +1,4 @@
-"""Pixels: whatever a file stores becomes 8-bit RGB, and the border of a slide is mirrored."""
+"""Pixel readers: conversion to 8-bit RGB, random access by window, mirrored borders."""
 
 import threading
 from collections.abc import Iterator
@@ -101,7 +101,7 @@ def halved(pixels: UInt8Array) -> UInt8Array:
 Size: TypeAlias = tuple[int, int]
 
 IMAGE_FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "JPEG2000")
-"""What Pillow is asked to open: still images, no TIFF (tifffile reads these)."""
+"""Formats opened with Pillow: still images, no TIFF (tifffile reads these)."""
 
 _bomb_limit = threading.Lock()
 
@@ -125,7 +125,7 @@ class Reader(Protocol):
         """Return (height, width, 3) of a window inside `level`, x and y in pixels of that level."""
 
     def rows(self, y: int, height: int) -> UInt8Array:
-        """Return full-width rows of level 0; cheap when asked from top to bottom."""
+        """Return full-width rows of level 0; cheap when read from top to bottom."""
 
     def close(self) -> None:
         """Close the file."""
@@ -152,7 +152,7 @@ def fits_in_memory(path: Path, size: Size) -> None:
 
 
 class ImageReader:
-    """A plain JPEG, PNG, BMP, WebP or JPEG 2000, decoded whole when pixels are first asked for."""
+    """A plain JPEG, PNG, BMP, WebP or JPEG 2000, decoded whole when pixels are first read."""
 
     random_access: Final = False
     resolution: Resolution = UNKNOWN
@@ -164,7 +164,7 @@ class ImageReader:
             turned = image.getexif().get(0x0112, 1) not in (0, 1)
         if turned:
             notice = (
-                "The image asks viewers to turn it (EXIF orientation); it is shown as stored, the "
+                "The image has an EXIF orientation; it is shown as stored, the "
                 "way pixel positions of spots count."
             )
             self.resolution = Resolution(notices=(notice,))
