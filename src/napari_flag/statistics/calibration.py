@@ -77,8 +77,8 @@ def sample_coverage(
             f"{max(levels):.0%} intervals need {np.ceil(fewest):.0f} samples, not {len(samples)}"
         )
     tails = [(1 - level) / 2 for level in levels]
-    levels = [*tails, *(1 - tail for tail in tails)]
-    found = np.quantile(samples.astype(np.float64), levels, axis=0, method="weibull")
+    probabilities = [*tails, *(1 - tail for tail in tails)]
+    found = np.quantile(samples.astype(np.float64), probabilities, axis=0, method="weibull")
     lower, upper = found[: len(levels)], found[len(levels) :]
     return tuple(_measure(lo, hi, truth, p) for lo, hi, p in zip(lower, upper, levels, strict=True))
 
