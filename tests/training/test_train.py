@@ -67,7 +67,7 @@ def test_a_damaged_state_gives_way_to_the_previous_one_only_when_asked(config, d
         finish(train(config, data, tmp_path, out))
     told = []
     finish(train(config, data, tmp_path, out, use_previous=True), told.append)
-    assert any("going on from the state before it" in (step.notice or "") for step in told)
+    assert any("resuming from the state before it" in (step.notice or "") for step in told)
     assert Checkpoint.load(out).tensors.keys() == whole.tensors.keys()
     assert all((Checkpoint.load(out).tensors[name] == tensor).all() for name, tensor in whole.tensors.items())
 
@@ -82,4 +82,4 @@ def test_every_command_that_trains_takes_the_previous_state_when_asked(tmp_path,
     assert not state.with_suffix(".damaged").exists()
     run_folder(parser.parse_args([*words, "--use-previous"]), "run")
     assert state.with_suffix(".damaged").exists()
-    assert "score.pt was damaged; going on from the state before it" in capsys.readouterr().err
+    assert "score.pt was damaged; resuming from the state before it" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         "train",
         help="train weights from a config",
         description="Train weights: tile encoder, mean head, gene transformer. Every stage is kept "
-        "in the run folder; a killed run goes on from there.",
+        "in the run folder; a killed run resumes from there.",
     )
     add_run_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="FILE.safetensors", help="weights file to write")
@@ -61,7 +61,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--use-previous",
         action="store_true",
-        help="where a training state is damaged, go on from the one saved before it",
+        help="where a training state is damaged, resume from the one saved before it",
     )
 
 
@@ -92,7 +92,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 
 def metrics_of(files: Sequence[Path]) -> dict[str, Any]:
-    """Return what the card says of sections left out: per split, what was scored, and how to repeat it."""
+    """Return the card's metrics of sections left out: per split, what was scored, and how to repeat it."""
     from flag_training.result_tables import read_results
 
     kinds = ("X", "sample", "X, tiles shuffled")
@@ -118,7 +118,7 @@ def run_folder(arguments: argparse.Namespace, name: str) -> Path:
 
     run: Path = arguments.folder or Path("runs") / name
     for path in use_previous(run) if arguments.use_previous else ():
-        sys.stderr.write(f"Note: {path} was damaged; going on from the state before it.\n")
+        sys.stderr.write(f"Note: {path} was damaged; resuming from the state before it.\n")
     return run
 
 
@@ -230,7 +230,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()) -> "Plan":
-    """Return what the command line asks for.
+    """Return the plan that the command line describes.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
         "sweep",
         help="try values on inner validation sections",
         description="Train at every combination of values and score X on validation sections, each left out "
-        "in turn. Test sections are kept out of everything. A killed sweep goes on where it was.",
+        "in turn. Test sections are kept out of everything. A killed sweep is resumed.",
     )
     add_run_arguments(parser)
     parser.add_argument(

@@ -241,7 +241,7 @@ def encode_views(
         except torch.cuda.OutOfMemoryError:
             batch_size = halve(batch_size, "tiles")
             torch.cuda.empty_cache()
-            notice = f"GPU memory ran out; going on with {batch_size} tiles at a time."
+            notice = f"GPU memory ran out; continuing with {batch_size} tiles at a time."
             yield Step(stage, done, len(xy), notice=notice)
     return features
 
@@ -336,7 +336,7 @@ def _training_slide(stored: StoredSlide, panel: Sequence[str]) -> "tuple[Trainin
     absent = [gene for gene in genes if gene not in counts.var_names]
     if absent:
         raise UserError(
-            f"{stored.name} lacks genes of the panel ({', '.join(absent[:5])}); choose the genes anew with "
+            f"{stored.name} lacks genes of the panel ({', '.join(absent[:5])}); choose the genes again with "
             "this slide in the cohort, or leave it out."
         )
     expression = np.log2(np.asarray(counts[:, list(genes)].X.todense(), np.float32) + 1)
@@ -355,6 +355,6 @@ def _refuse_mixed(store: Store, encoder: str, names: Sequence[str]) -> None:
     if len(prints) > 1:
         one, other = list(prints.values())[:2]
         raise UserError(
-            f"{one} and {other} were encoded with other weights of {encoder}; make the features of one anew "
+            f"{one} and {other} were encoded with other weights of {encoder}; make the features of one again "
             f"with: napari-flag prepare … --rebuild {one}/features-{encoder}"
         )

@@ -113,7 +113,7 @@ class FitConfig:
 
 @dataclass(frozen=True, slots=True)
 class MachineConfig:
-    """What a run runs on, and what it leaves behind; nothing here changes what is to be learnt.
+    """Devices, precision and logs of a run; nothing here changes the objective.
 
     Parameters
     ----------

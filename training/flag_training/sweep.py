@@ -180,7 +180,7 @@ def _read_rows(table: Path, columns: Sequence[str]) -> list[Values]:
         if list(reader.fieldnames or ()) != list(columns):
             raise UserError(
                 f"{table} holds a sweep over other values ({', '.join(reader.fieldnames or ())}), so this "
-                "one cannot go on from it; give another --out."
+                "one cannot resume it; give another --out."
             )
         return [dict(row) for row in reader]
 

@@ -168,7 +168,7 @@ def _notices(
     unseen: accuracy.BoolArray,
     trained: bool,
 ) -> tuple[str, ...]:
-    """Gather what a reader of the scores must know."""
+    """Return notices about the scores."""
     notices = []
     if trained:
         notices.append(
@@ -220,7 +220,7 @@ NO_TRUTH: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What is known of every gene of one prediction.
+    """Table per gene of one prediction: compared with the measurement, or described alone.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def agree(adata: "AnnData", measured: "AnnData | None" = None) -> Steps[Agreemen
 
 
 def _mismatches(comparison: "Comparison") -> tuple[str, ...]:
-    """Say what was not measured (what was only measured is no fault), and where nothing fits."""
+    """Return notices of what was not measured (what was only measured is no fault)."""
     left = comparison.unmatched
     sentences = []
     for names, what, whole in (

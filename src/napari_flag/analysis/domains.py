@@ -193,7 +193,7 @@ def agreement_of(first: Numbers | None, second: Numbers | None) -> Agreement | N
 
 
 def write_labels(adata: "AnnData", labels: SpotLabels) -> dict[str, Agreement]:
-    """Write what others called the spots into ``obs["label"]``, and say how far the domains agree with it.
+    """Write labels of spots into ``obs["label"]``, and return how far the domains agree with them.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class DrawRequest:
-    """What is to be drawn.
+    """Slide, weights and number of the joint draws to make.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def draws(adata: "AnnData") -> Iterator[FloatArray]:
 
 
 def keep(adata: "AnnData", draw: Draw) -> None:
-    """Keep a draw with the prediction; the next number only, so that none is missing."""
+    """Store a draw in the prediction; the next number only, so that none is missing."""
     if draw.number == count(adata) + 1:
         adata.layers[layer_of(draw.number)] = draw.values
 
@@ -126,7 +126,7 @@ def why_not(adata: "AnnData | None", slide: "Slide | None") -> str | None:
 
 
 def draw_more(request: DrawRequest) -> Steps[int]:
-    """Draw until there are as many as asked for, each with the next seed.
+    """Draw until there are as many as requested, each with the next seed.
 
     The noise that all samples of a prediction share is drawn anew too: every draw is an independent one
     of the same distribution.
@@ -228,7 +228,7 @@ ALIKE: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class DrawNumbers:
-    """What stays from draw to draw and what moves.
+    """Agreement between draws, and of draws with the measurement.
 
     Parameters
     ----------

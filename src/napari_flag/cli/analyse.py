@@ -71,7 +71,7 @@ def add_compare(commands: terminal.Commands) -> None:
 
 
 def run_compare(args: argparse.Namespace) -> int:
-    """Compare, print, and write the tables and the report where asked."""
+    """Compare, print, and write the tables and the report where requested."""
     from napari_flag.analysis.compare import comparing
     from napari_flag.prediction_file import read_prediction
     from napari_flag.report.findings import gather
@@ -131,7 +131,7 @@ def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Name
 
 
 def _is_same(path: Path, result: dict[str, Any]) -> bool:
-    """Tell whether `path` holds an earlier comparison of the same files."""
+    """Return whether `path` holds an earlier comparison of the same files."""
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         same = all(earlier[key] == result[key] for key in ("predicted", "measured"))
@@ -274,7 +274,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 
 def _check_place(place: Path, args: argparse.Namespace) -> None:
-    """Refuse to replace what is there without leave, and the prediction itself even then."""
+    """Refuse to replace a file without ``--overwrite``, and the prediction itself in any case."""
     if not place.exists():
         return
     if place.samefile(args.predicted):
@@ -344,7 +344,7 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def add_labels(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add ``--labels``; `what` says what comes of it."""
+    """Add ``--labels``; `what` describes its use."""
     parser.add_argument(
         "--labels",
         metavar="FILE",

@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_debug(commands: Commands) -> None:
-    """Let ``--debug`` stand after the command too, however deep the command is."""
+    """Accept ``--debug`` after the command too, also after subcommands."""
     for parser in commands.choices.values():
         parser.add_argument(
             "--debug",

@@ -211,7 +211,7 @@ def _report(
 
 
 def command_of(args: argparse.Namespace) -> str:
-    """Return the command line that makes the same numbers: what was asked, in a fixed order."""
+    """Return the command line that makes the same numbers: its options, in a fixed order."""
     words = ["napari-flag", "predict", str(args.slide)]
     for name in ("spots", "measured", "mpp", "spacing", "diameter", "region", "weights", "genes",
                  "quality", "samples", "steps", "seed"):  # fmt: skip

@@ -68,7 +68,7 @@ def list_encoders(args: argparse.Namespace) -> int:
 
 
 def show_encoder(args: argparse.Namespace) -> int:
-    """Print all there is to know of one encoder."""
+    """Print the catalogue entry of one encoder."""
     from napari_flag.encoders.foundation.hub import how_to_get
     from napari_flag.encoders.registry import find_encoder
 
@@ -134,7 +134,7 @@ def _ask_consent(row: "EncoderRow") -> None:
 
 
 def _describe(row: "EncoderRow") -> dict[str, Any]:
-    """Return what is known of an encoder, and where its weights are on this computer."""
+    """Return the catalogue entry of an encoder, and where its weights are on this computer."""
     from napari_flag.encoders.foundation.hub import find_weights
 
     described: dict[str, Any] = {

@@ -27,7 +27,7 @@ LINE_EVERY_S: Final = 15.0
 
 
 class ProgressLine:
-    """One line that keeps itself up to date; a context manager that cleans it away.
+    """A progress line, rewritten in place; a context manager that clears it.
 
     Where `stream` is no terminal, plain lines: one per stage, and one each `LINE_EVERY_S`.
 
@@ -63,7 +63,7 @@ class ProgressLine:
         self._draw(describe_step(step, left))
 
     def notice(self, sentence: str) -> None:
-        """Write a sentence that stays, once however often it comes."""
+        """Write a notice on a line of its own, once however often it is repeated."""
         if sentence not in self._written:
             self._written.add(sentence)
             self._clean()

@@ -189,7 +189,7 @@ def _pattern_histogram(codes: Tensor) -> Tensor:
 
 
 def _supports_half(device: torch.device) -> bool:
-    """Tell whether to convolve in bfloat16: on CUDA where it can; a CPU stays in float32."""
+    """Return whether to convolve in bfloat16: on CUDA where it can; a CPU stays in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return False

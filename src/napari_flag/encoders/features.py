@@ -44,7 +44,7 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises
     ------
     UserError
-        When a device is named that is not there: the CPU is never used in its place unasked.
+        When a device is named that is not there: the CPU is never used in its place without being named.
     """
     if name == "auto":
         return torch.device(list_devices()[0][0])

@@ -118,7 +118,7 @@ def _open_embedded(row: EncoderRow, weights: Path | None, device: "torch.device 
 
 
 def build_encoder(name: str, tensors: Mapping[str, "torch.Tensor"], device: "torch.device | str") -> Encoder:
-    """Return the encoder called `name`, whose weights `tensors` travelled with a model."""
+    """Return the encoder called `name`, whose weights `tensors` are stored with a model."""
     row = find_encoder(name)
     from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 

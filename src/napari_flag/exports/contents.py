@@ -103,7 +103,7 @@ def _cut(adata: "AnnData", moran: str, markers: str) -> None:
 
 
 def expression_table(adata: "AnnData") -> "pd.DataFrame":
-    """Return spot id, centre (level-0 px), what is known of the spot, and predicted log2(count + 1)."""
+    """Return spot id, centre (level-0 px), ``obs`` columns, and predicted log2(count + 1)."""
     import pandas as pd
 
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)

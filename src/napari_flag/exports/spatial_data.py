@@ -92,10 +92,10 @@ def _write(adata: "AnnData", place: Path, slide: "Slide | None") -> Steps[None]:
     reading = _Reading(slide) if slide is not None else None
     images = {PICTURE: _pyramid(adata, slide, reading)} if slide and reading else _small_picture(adata)
     whole = SpatialData(images=images, shapes=elements, tables={TABLE: table})
-    yield from _write_aside(whole, place, reading)
+    yield from _write_in_thread(whole, place, reading)
 
 
-def _write_aside(whole: Any, place: Path, reading: "_Reading | None") -> Steps[None]:
+def _write_in_thread(whole: Any, place: Path, reading: "_Reading | None") -> Steps[None]:
     """Write in a thread of its own, since SpatialData reports no progress; reading stops it."""
     with ThreadPoolExecutor(max_workers=1) as executor:
         job = executor.submit(_write_quietly, whole, place)

@@ -41,7 +41,7 @@ _NO_SCORE: Final = "none: these weights cannot say how far a slide lies from the
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Weights read from a file, with all that is known of them.
+    """Weights read from a file, with their sizes, genes and data card.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class NoiseLevelEmbedding(nn.Module):
         return out
 
 
-def silent_linear(width: int, out: int) -> nn.Linear:
+def zero_linear(width: int, out: int) -> nn.Linear:
     """Return a linear layer that starts at zero: the "Zero" of adaLN-Zero."""
     layer = nn.Linear(width, out)
     nn.init.zeros_(layer.weight)
@@ -51,7 +51,7 @@ class GeneBlock(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
         )
-        self.modulation = nn.Sequential(nn.SiLU(), silent_linear(width, 6 * width))
+        self.modulation = nn.Sequential(nn.SiLU(), zero_linear(width, 6 * width))
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         """Return updated (b, genes, width) `tokens` under (b, width) `condition`."""
@@ -104,8 +104,8 @@ class GeneDiT(nn.Module):
         self.context = nn.Sequential(nn.Linear(context, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(GeneBlock(width, heads, mlp_ratio, dropout) for _ in range(blocks))
         self.final_norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.final_modulation = nn.Sequential(nn.SiLU(), silent_linear(width, 2 * width))
-        self.final = silent_linear(width, 1)
+        self.final_modulation = nn.Sequential(nn.SiLU(), zero_linear(width, 2 * width))
+        self.final = zero_linear(width, 1)
 
     def forward(self, x: Tensor, c_noise: Tensor, context: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
         """Return (b, genes) outputs and the (b, genes, width) tokens after block `tap`.

@@ -133,7 +133,7 @@ class Sharpening:
     rough: float
 
     def apply(self, expected: Tensor, graph: GraphTensors) -> tuple[Tensor, Tensor]:
-        """Return the sharpened (n, G) expectation, and the (G,) variance of noise wanted on top."""
+        """Return the sharpened (n, G) expectation, and the (G,) variance of noise to add."""
         nothing = torch.zeros_like(self.target)
         if len(expected) < _FEWEST or not self.sharp:
             return expected, nothing

@@ -103,7 +103,7 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a report says of one prediction.
+    """Results shown in the report of one prediction.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def gather(
     seed: int = 0,
     comparison: Comparison | None = None,
 ) -> Steps[Findings]:
-    """Compute all that a report says.
+    """Compute all results that a report shows.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def gather(
         labels=labels_of(adata, found),
         together=together,
         markers=markers,
-        shown=_telling(adata, table),
+        shown=_distinct_genes(adata, table),
     )
 
 
@@ -242,7 +242,7 @@ def _clustering(table: "pd.DataFrame") -> npt.NDArray[np.float64]:
     return by
 
 
-def _telling(adata: "AnnData", table: "pd.DataFrame") -> tuple[str, ...]:
+def _distinct_genes(adata: "AnnData", table: "pd.DataFrame") -> tuple[str, ...]:
     """Choose genes for maps: those that cluster most, each with a pattern of its own.
 
     With truth two places are kept for the best and the worst predicted of the genes that cluster most.

@@ -76,7 +76,7 @@ def _head(findings: Findings, name: str) -> Iterator[str]:
 
 
 def _warnings(findings: Findings) -> Iterator[str]:
-    """Yield what a reader must know before the first number."""
+    """Yield warnings and notices shown above the scores."""
     if warning := unlike_warning(findings.adata):
         yield '<div class="warning" role="note"><strong>Unlike the training tissue.</strong> '
         yield f"{_text(warning)}</div>"
@@ -127,7 +127,7 @@ def _figure(picture: Picture, findings: Findings) -> Iterator[str]:
 
 
 def _labels(findings: Findings) -> Iterator[str]:
-    """Yield what the spots were called, and how far the domains agree with it."""
+    """Yield the labels of spots, and how far the domains agree with them."""
     labels = findings.labels
     if labels is None:
         return

@@ -416,7 +416,7 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class SpotTable:
-    """Spots of one slide with what came along.
+    """Spots of one slide with their measured counts, metadata and notices.
 
     Parameters
     ----------
@@ -443,7 +443,7 @@ class SpotTable:
     mpp: float | None = None
     mpp_source: str = ""
 
-    def noticing(self, notice: str) -> "SpotTable":
+    def with_notice(self, notice: str) -> "SpotTable":
         """Return the same table with one more notice."""
         return replace(self, notices=(*self.notices, notice))
 
@@ -474,5 +474,5 @@ def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
     table = replace(table, measured=measured[rows[rows >= 0]].copy())
     if missing:
         notice = f"{missing} of {len(rows)} spots have no counts in {source.name}."
-        return table.noticing(notice)
+        return table.with_notice(notice)
     return table

@@ -38,7 +38,7 @@ SPECK_SHARE: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Tissue:
-    """Where tissue was found on a slide.
+    """Tissue mask of a slide.
 
     Parameters
     ----------

@@ -100,7 +100,7 @@ def row_standardise(pairs: npt.NDArray[np.int64], n: int) -> sparse.csr_array:
 
 
 def find_neighbours(xy: FloatArray, array: npt.NDArray[np.int64] | None, lattice: Lattice) -> Neighbours:
-    """Choose the graph of `evaluation.md`: the array's first ring where known, else the nearest.
+    """Choose the neighbour graph: the array's first ring where known, else the nearest spots.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ import torch
 from tests.training.conftest import make_config
 
 from flag_training.config import MachineConfig
-from flag_training.engine.devices import from_first, in_turn, open_fabric, peak_memory_mb, said_of
+from flag_training.engine.devices import from_first, in_turn, open_fabric, peak_memory_mb, precision_notice
 from flag_training.stages.fit import fit
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, finish
@@ -16,8 +16,8 @@ def test_the_cpu_computes_in_32_bits_and_says_so():
     machine = MachineConfig(accelerator="cpu", precision="bf16-mixed")
     fabric = open_fabric(machine)
     assert fabric.strategy.precision.precision == "32-true"
-    assert said_of(machine, fabric) == "The CPU computes in 32 bits; bf16-mixed is for GPUs."
-    assert said_of(replace(machine, precision="32"), fabric) is None
+    assert precision_notice(machine, fabric) == "The CPU computes in 32 bits; bf16-mixed is for GPUs."
+    assert precision_notice(replace(machine, precision="32"), fabric) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ COLUMNS = ("step", "epoch", "loss", "seconds")
 
 def write(folder, steps, first=0, **how):
     with RunLog(folder, "score", COLUMNS, **how) as log:
-        spent = log.go_on_from(first)
+        spent = log.resume_after(first)
         for step in steps:
             log.step({"step": step, "epoch": step, "loss": step / 8, "seconds": 2.0 * step})
             log.epoch({"step": step, "epoch": step, "seconds": 2.0, "spots": 64, "peak_memory_mb": 9.5})

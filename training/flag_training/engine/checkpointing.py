@@ -36,7 +36,7 @@ def save_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]
 
 
 def load_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]) -> int:
-    """Load `modules` from `path` and return the step to go on from; 0 when there is no file.
+    """Load `modules` from `path` and return the step to resume at; 0 when there is no file.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def load_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]
     if saved["config"] != _canonical(config):
         raise UserError(
             f"The training state {path} belongs to a run with other settings "
-            f"({_differences(saved['config'], config)}), so the run cannot go on from it; choose another "
+            f"({_differences(saved['config'], config)}), so the run cannot resume from it; choose another "
             "run folder, or delete the file to start again."
         )
     try:
@@ -60,7 +60,7 @@ def load_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(
             f"The training state {path} was written by another version of napari-flag "
-            f"({str(error).splitlines()[0]}), so the run cannot go on from it; delete the file to start "
+            f"({str(error).splitlines()[0]}), so the run cannot resume from it; delete the file to start "
             "this stage again."
         ) from error
     return int(saved["step"])
@@ -114,12 +114,12 @@ def _say_damaged(path: Path) -> str:
     previous = previous_of(path)
     if previous.exists() and (saved := _read(previous)) is not None:
         return (
-            f"The training state {path} is damaged, so the run cannot go on from it; the one saved before "
-            f"it, after step {saved['step']}, is sound: add --use-previous to the command to go on from "
+            f"The training state {path} is damaged, so the run cannot resume from it; the one saved before "
+            f"it, after step {saved['step']}, is sound: add --use-previous to the command to resume from "
             "there, or delete both to start this stage again."
         )
     return (
-        f"The training state {path} is damaged, so the run cannot go on from it; "
+        f"The training state {path} is damaged, so the run cannot resume from it; "
         "delete it to start this stage again."
     )
 

@@ -59,7 +59,7 @@ def open_fabric(machine: MachineConfig) -> Fabric:
     return fabric
 
 
-def said_of(machine: MachineConfig, fabric: Fabric) -> str | None:
+def precision_notice(machine: MachineConfig, fabric: Fabric) -> str | None:
     """Return the sentence to show when `fabric` does not compute in the requested precision."""
     if machine.precision == "32" or fabric.device.type != "cpu":
         return None

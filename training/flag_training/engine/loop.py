@@ -194,7 +194,7 @@ class Stopper:
         return 0 < self._patience <= self._since
 
     def see(self, loss: float, module: nn.Module) -> float:
-        """Take note of the held-out `loss` of `module`, and return it."""
+        """Record the held-out `loss` of `module`, and return it."""
         self._since += 1
         if loss < self._least:
             self._least, self._since = loss, 0
@@ -297,13 +297,13 @@ class _Run(Generic[B]):
         self.spots = 0.0
 
     def resume(self) -> int:
-        """Load the state, and return the step to go on from."""
+        """Load the state, and return the step to resume at."""
         step = load_state(self.keeping.place, self.modules, self.keeping.settings)
-        self.started -= self.keeping.log.go_on_from(step)
+        self.started -= self.keeping.log.resume_after(step)
         return step
 
     def take(self, step: int) -> Steps[dict[str, float | None]]:
-        """Take one step of the optimiser, and return what the log says of it."""
+        """Take one step of the optimiser, and return its values for the log."""
         schedule = self.schedule
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.rate_at(step)
@@ -388,6 +388,6 @@ def update_average(averaged: nn.Module, live: nn.Module, decay: float) -> None:
 def _refuse_divergence(loss: float, step: int) -> None:
     if not math.isfinite(loss):
         raise UserError(
-            f"Training diverged: at step {step + 1} the loss is not a number, so nothing more can be learnt; "
+            f"Training diverged: at step {step + 1} the loss is not a number, so training cannot continue; "
             "lower the learning rate or clip in the config, or compute in 32 bits."
         )

@@ -50,7 +50,7 @@ class RunLog:
         self._files: dict[str, TextIO] = {}
         self._board: SummaryWriter | None = None
 
-    def go_on_from(self, step: int) -> float:
+    def resume_after(self, step: int) -> float:
         """Open the files after the row of `step`; return the seconds spent until there."""
         if not self._writes:
             return 0.0

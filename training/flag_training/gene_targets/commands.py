@@ -69,7 +69,7 @@ def _add_contextual(kinds: Kinds) -> None:
         "contextual",
         help="run Geneformer on every spot",
         description="Write Geneformer's vector of each panel gene in each spot, and of the spot. A run that "
-        "was stopped goes on. Give the output folder to training as alignment_targets or alignment_cells.",
+        "was stopped is resumed. Give the output folder to training as alignment_targets or alignment_cells.",
     )
     _add_geneformer(parser)
     _add_sections(parser)

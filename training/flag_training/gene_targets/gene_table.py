@@ -216,7 +216,7 @@ def read_table(path: Path) -> GeneTable:
             rows = {gene: file.get_tensor(gene) for gene in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
-            f"The gene vectors {path} cannot be read ({error}); check the path, make them anew with "
+            f"The gene vectors {path} cannot be read ({error}); check the path, make them again with "
             "napari-flag gene-targets, or remove them from the config."
         ) from error
     widths = {row.shape for row in rows.values()}

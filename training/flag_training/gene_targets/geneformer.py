@@ -35,7 +35,7 @@ _PLACES: Final = ("", "geneformer", "../geneformer", "../geneformer/gene_diction
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What Geneformer calls genes.
+    """Geneformer's dictionaries: tokens, medians and Ensembl ids of genes.
 
     Parameters
     ----------

@@ -299,4 +299,4 @@ LEARNED_FLOORS: Final[dict[str, Method]] = {
     "ridge + ½ residual, 1 sample": RidgeWithResidual(0.5, 1),
     "ridge + 0.7 residual, mean of 8": RidgeWithResidual(0.7, 8),
 }
-"""Name in the tables → floor, with the values of `evaluation.md`'s landmarks."""
+"""Name in the tables → floor, with its fixed settings."""

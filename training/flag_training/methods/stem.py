@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.methods.learning import Descent, Standard, descend, sinusoid
 from flag_training.methods.method import FloatArray, Predictor, pooled
-from napari_flag.model.gene_dit import GeneBlock, silent_linear
+from napari_flag.model.gene_dit import GeneBlock, zero_linear
 from napari_flag.progress import Steps
 
 NOISE_STEPS: Final = 1000
@@ -33,8 +33,8 @@ class _Network(nn.Module):
             GeneBlock(width, values.heads, values.mlp_ratio, 0.0) for _ in range(values.blocks)
         )
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Sequential(nn.SiLU(), silent_linear(width, 2 * width))
-        self.final = silent_linear(width, 1)
+        self.modulation = nn.Sequential(nn.SiLU(), zero_linear(width, 2 * width))
+        self.final = zero_linear(width, 1)
 
     def forward(self, x: Tensor, step: Tensor, tile: Tensor) -> Tensor:
         """(b, G) noisy genes, (b,) step, (b, width) embedded tile → (b, G) noise."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from flag_training.cohort import Cohort, load_cohort, stored_encoder
 from flag_training.config import RunConfig, StoreConfig
 from flag_training.engine import checkpointing
-from flag_training.engine.devices import from_first, in_turn, leave, open_fabric, said_of
+from flag_training.engine.devices import from_first, in_turn, leave, open_fabric, precision_notice
 from flag_training.engine.loop import Keeping, Schedule, log_columns, run_loop
 from flag_training.engine.run_log import RunLog
 from flag_training.run_folders import states_folder
@@ -97,10 +97,10 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
         Whether damaged training states give way to those saved before them.
     """
     fabric = open_fabric(config.machine)
-    yield Step("Starting", 0, notice=said_of(config.machine, fabric))
+    yield Step("Starting", 0, notice=precision_notice(config.machine, fabric))
     if use_previous and fabric.is_global_zero:
         for path in checkpointing.use_previous(run):
-            yield Step("Starting", 0, notice=f"{path} was damaged; going on from the state before it.")
+            yield Step("Starting", 0, notice=f"{path} was damaged; resuming from the state before it.")
     if config.store is None:
         net = yield from from_first(fabric, lambda: tile_encoder(config, data, run))
         cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, net))
@@ -174,7 +174,7 @@ def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = No
 
 
 def _fitting(network: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
-    """Return the config's sizes, none of them larger than the cohort bears."""
+    """Return the config's sizes, none of them larger than the cohort allows."""
     n, d = sum(len(slide.spots) for slide in cohort.slides), cohort.features[0].shape[2]
     most = {"components": min(n, d), "landmarks": n}
     defaults = {field.name: field.default for field in fields(FlagConfig)}

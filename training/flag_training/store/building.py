@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 def write_splits(plan: StorePlan, store: Store) -> None:
-    """Write both splits down, or refuse those of another seed: a split that moves is a leak."""
+    """Write both splits down, or refuse those of another seed: a split that changes is a leak."""
     rule = plan.split
     unknown = set(rule.for_test) - set(store.names)
     if unknown:
@@ -75,14 +75,14 @@ def write_splits(plan: StorePlan, store: Store) -> None:
         if read_record(path, f"delete it and {PREPARE}.") != record:
             raise UserError(
                 f"{path} splits these slides otherwise than requested now; keep its seed and shares, or "
-                "delete it to split anew, and train everything anew with it."
+                "delete it to split again, and train everything again with it."
             )
         return
     write_record(path, record)
 
 
 def write_panel(plan: StorePlan, rule: PanelRule, store: Store) -> Steps[None]:
-    """Choose the genes on training slides (all slides where there is no split or it was asked for)."""
+    """Choose the genes on training slides (all slides where there is no split or all were requested)."""
     split = store.split()
     alone = bool(split.unmade) or plan.panel_sees_all
     seen = [name for name in (store.names if alone else split.train) if name not in plan.split.for_test]
@@ -153,7 +153,7 @@ class Encoding:
 def build_store(
     plan: StorePlan, out: Path, encoding: Encoding | None = None, rebuild: Sequence[str] = ()
 ) -> Steps[Store]:
-    """Make the store `out`, or go on with it.
+    """Make the store `out`, or resume it.
 
     Parameters
     ----------
@@ -279,7 +279,7 @@ def _refuse_coarse(store: Store, encoding: Encoding) -> None:
 
 
 def _features(source: SlideSource, store: Store, task: FeatureTask) -> Steps[None]:
-    """Encode a slide unless that is done, and done with the same settings."""
+    """Encode a slide unless its features were made with the same settings."""
     slide = store.slide(source.name)
     done = slide.record["stages"].get(task.stage)
     if done is None:

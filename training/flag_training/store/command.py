@@ -137,7 +137,7 @@ def add_commands(commands: Commands) -> None:
     )  # fmt: skip
     choices.add_argument(
         "--rebuild", nargs="+", default=[], metavar="SLIDE[/STAGE]",
-        help="make these entries anew, e.g. C2/features-uni",
+        help="make these entries again, e.g. C2/features-uni",
     )  # fmt: skip
     choices.add_argument("--list", action="store_true", help="say what the store SOURCE holds")
     choices.add_argument("--check", action="store_true", help="compare every file of the store with its hash")
@@ -255,7 +255,7 @@ def _hest_plan(args: argparse.Namespace, cohort: "CohortFile", line: Any) -> "St
 def _cohort_plan(
     args: argparse.Namespace, cohort: "CohortFile", sources: "Sequence[SlideSource]", root: Path
 ) -> "StorePlan":
-    """Return what a cohort file and the command line say of `sources`, which lie in `root`."""
+    """Return the plan of a cohort file and the command line for `sources` in `root`."""
     from flag_training.store.plan import StorePlan
     from flag_training.store.reading import read_gene_ids
 

@@ -165,7 +165,7 @@ def hest_sources(
 
 
 def download_hest(names: Sequence[str], folder: Path, endpoint: str | None = None) -> Steps[None]:
-    """Download files of HEST-1k into `folder`; what is there is kept, what was cut short goes on.
+    """Download files of HEST-1k into `folder`; complete files are kept, incomplete ones resumed.
 
     Parameters
     ----------

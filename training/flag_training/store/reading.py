@@ -207,7 +207,7 @@ def _spot_table(source: SlideSource, slide: Slide) -> SpotTable:
         kept = set(spots.ids)
         measured = measured[[name in kept for name in measured.obs_names]].copy()
     notice = f"{(~inside).sum()} of {len(inside)} spots lie beyond the image and are left out."
-    return replace(table, spots=spots, measured=measured).noticing(notice)
+    return replace(table, spots=spots, measured=measured).with_notice(notice)
 
 
 def _scale(

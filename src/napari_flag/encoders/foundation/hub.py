@@ -156,7 +156,7 @@ def check_access(row: EncoderRow, hub: HuggingFace | None = None) -> tuple[str, 
 
 
 def download(row: EncoderRow, hub: HuggingFace | None = None) -> Steps[Path]:
-    """Download the weights of `row` into the Hugging Face cache; the caller has asked the user.
+    """Download the weights of `row` into the Hugging Face cache; the caller has the user's consent.
 
     Yields
     ------
@@ -184,7 +184,7 @@ def download(row: EncoderRow, hub: HuggingFace | None = None) -> Steps[Path]:
         path = work.result()
     except _broken() as error:
         raise UserError(
-            f"{file} of {row.title} could not be downloaded ({_reason(error)}); nothing of it was kept, so "
+            f"{file} of {row.title} could not be downloaded ({_reason(error)}); no partial file was kept, so "
             "check connection and free disk space, and try again."
         ) from error
     finally:

@@ -117,7 +117,7 @@ def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
     table = SpotTable(spots, None, technology, tuple(notices), scale)
     measured = None if f"uns/{keys.PROVENANCE}" in h5ad.file else _counts(h5ad)
     if measured is None:
-        return table.noticing(f"{h5ad.path.name} holds no raw counts, so nothing is compared.")
+        return table.with_notice(f"{h5ad.path.name} holds no raw counts, so nothing is compared.")
     return matched(table, measured, h5ad.path)
 
 

@@ -161,11 +161,11 @@ class _Progress:
 
 
 class _Cancelled(Exception):
-    """Raised in the writing thread when nobody waits for it any more."""
+    """Raised in the writing thread when the pyramid was cancelled."""
 
 
 def _build(reader: Reader, levels: tuple[Size, ...], path: Path, target: Path) -> Steps[None]:
-    """Write `levels` to `target`, all or nothing: into a folder beside it, then renamed."""
+    """Write `levels` to `target`, all or nothing: into a temporary folder next to it, then renamed."""
     temporary = _temporary_folder(target.parent)
     tiles = sum(-(-w // TILE) * -(-h // TILE) for w, h in levels)
     progress = _Progress(f"Opening {path.name}", tiles)

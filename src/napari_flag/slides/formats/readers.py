@@ -67,7 +67,7 @@ class PixelFormat:
 
 
 def on_white(colour: UInt8Array, alpha: UInt8Array) -> UInt8Array:
-    """Lay `colour` (h, w, c) with `alpha` (h, w, 1), both uint8, on white."""
+    """Blend `colour` (h, w, c) with `alpha` (h, w, 1), both uint8, with white."""
     if (alpha == 255).all():
         return colour
     a = alpha.astype(np.uint16)
@@ -180,7 +180,7 @@ class ImageReader:
         return self._whole()[y : y + height]
 
     def close(self) -> None:
-        """Forget the decoded image."""
+        """Release the decoded image."""
         self._pixels = None
 
     def _whole(self) -> UInt8Array:

@@ -112,7 +112,7 @@ def read_space_ranger(folder: Folder, slide: "Slide | None") -> SpotTable:
     if matrix is None:
         return table
     if matrix.name.startswith("raw"):
-        table = table.noticing("Only the raw matrix is there; it is used for the spots on tissue.")
+        table = table.with_notice("Only the raw matrix is there; it is used for the spots on tissue.")
     return matched(table, read_matrix(matrix), matrix)
 
 
