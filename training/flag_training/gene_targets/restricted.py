@@ -39,7 +39,7 @@ def read_dictionary(path: Path) -> dict[str, Value]:
     Raises
     ------
     UserError
-        When it is missing, damaged, no such dictionary, or names anything else to load.
+        When it is missing, damaged, no such dictionary, or loads anything else.
     """
     try:
         content = path.read_bytes()
@@ -50,7 +50,7 @@ def read_dictionary(path: Path) -> dict[str, Value]:
         ) from error
     except _Refused as error:
         raise UserError(
-            f"The dictionary {path} was not loaded because it names {error}, and a dictionary of genes "
+            f"The dictionary {path} was not loaded because it loads {error}, and a dictionary of genes "
             "needs text and numbers only; take the file from the model's own repository, or save it as JSON."
         ) from error
     except _DAMAGE as error:

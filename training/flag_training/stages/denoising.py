@@ -88,7 +88,7 @@ class SlideBatches:
         self, cohort: FramedCohort, expected: Tensor, spread: Tensor, spots: int, slides: int, seed: int
     ) -> None:
         self._cohort = cohort
-        self._told = expected / spread
+        self._expected = expected / spread
         self._residual = (cohort.targets - expected) / spread
         self._spots, self._seed = spots, seed
         self._members = [
@@ -113,7 +113,7 @@ class SlideBatches:
         view = int(torch.randint(len(self._cohort.features), (1,), generator=generator))
         members = self._slides(draw)
         rows = torch.randperm(len(members), generator=generator)[: self._spots]
-        noise = torch.randn(len(rows), self._told.shape[2], generator=generator)
+        noise = torch.randn(len(rows), self._expected.shape[2], generator=generator)
         sigma = noise_levels(len(rows), generator)
         if len(rows) < draw.processes:
             raise UserError(
@@ -125,7 +125,7 @@ class SlideBatches:
         return ScoreBatch(
             features=self._cohort.features[view][members],
             graph=_part(self._cohort.graphs[view], members),
-            expected=self._told[view][members],
+            expected=self._expected[view][members],
             rows=rows[mine],
             residual=self._residual[view][places],
             noise=noise[mine],
