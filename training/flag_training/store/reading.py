@@ -222,7 +222,7 @@ def _scale(
                 f"The spots of {source.name} form no array whose pitch would give µm per pixel; state it as "
                 "mpp in the cohort file instead of mpp_from_spots."
             )
-        return suggested, f"the pitch of the spots' array, {spots.pitch_um:g} µm, as requested", ()
+        return suggested, f"the pitch of the spots' array, {spots.pitch_um:g} µm, as asked for", ()
     if mpp is None:
         mpp, mpp_source = table.mpp, table.mpp_source
     if mpp is None:
