@@ -16,6 +16,7 @@ TRAINING = ROOT / "training" / "flag_training"
 WINDOWS = {"napari", "qtpy", "superqt", "vispy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui"}
 HEADLESS = {"figures", "exports", "report", "api"}
 HEAVY = {"torch", "anndata", "qtpy", "napari", "PyQt6", "PySide6"}
+UNUSED_IN_PREDICTION = {"flag_training", "transformers", "lightning_fabric"}
 COMPUTE_THEMSELVES = {"layers", "figures", "exports", "report", "gui"}
 """Rooms after `analysis` that may still import `statistics`; a room is taken out when it need not."""
 MAKES_LAYERS = {"gui/controls/linked_canvas.py"}
@@ -157,13 +158,16 @@ def test_no_modules_import_each_other_in_a_circle():
     assert circles(imports_between(TRAINING)) == []
 
 
-def test_importing_loads_no_heavy_package():
-    names = "napari_flag, napari_flag.cli, napari_flag.prediction_file, napari_flag.inputs, napari_flag.api"
+def test_importing_loads_no_heavy_package_and_predicting_loads_neither_training_nor_transformers():
+    light = "napari_flag, napari_flag.cli, napari_flag.prediction_file, napari_flag.inputs, napari_flag.api"
+    predicting = "napari_flag.prediction, napari_flag.sampling, napari_flag.encoders.registry"
     code = (
-        f"import sys, {names}; napari_flag.cli.main(['predict', '--help']);"
-        f"print(sorted({HEAVY!r} & set(sys.modules)))"
+        f"import sys, {light}; napari_flag.cli.main(['predict', '--help']);"
+        f"print(sorted({HEAVY!r} & set(sys.modules)));"
+        f"import {predicting};"
+        f"print(sorted({UNUSED_IN_PREDICTION!r} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-2:] == ["[]", "[]"]

@@ -61,6 +61,19 @@ def fitted(tmp_path_factory):
     return FittedRun(network, folder, [loss for loss in losses if loss is not None])
 
 
+@pytest.fixture(scope="session")
+def learnt(tmp_path_factory):
+    """The network of `make_cohort()`, trained for long enough to predict: not to be changed."""
+    config = make_config(branch_steps=30, score_steps=10)
+    return finish(fit(make_cohort(), config, tmp_path_factory.mktemp("learnt")))
+
+
+@pytest.fixture(scope="session")
+def unseen():
+    """A section that `learnt` was not trained on, and its (views, n, d) features."""
+    return make_slide("C9", "C", 9)
+
+
 def make_config(save_every=2, **fit):
     values = {"branch_steps": 4, "score_steps": 6, "score_batch": 16} | fit
     sizes = {"mean_width": 16, "mean_layers": 1, "context_width": 16, "context_layers": 1}

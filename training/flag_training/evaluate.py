@@ -17,16 +17,15 @@ from flag_training.methods import Method, blinded, controls
 from flag_training.run_folders import states_folder
 from flag_training.stages.fit import fit, tile_encoder
 from napari_flag import keys
-from napari_flag.analysis.scores import score_values
+from napari_flag.analysis.scores import scoring
 from napari_flag.errors import UserError
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.flag import Context, Flag
 from napari_flag.model.graph import GraphTensors
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.prediction_file import build_prediction, write_prediction
-from napari_flag.progress import Step, Steps
+from napari_flag.progress import Step, Steps, finish
 from napari_flag.sampling import Expression, sample_expression
-from napari_flag.statistics.bootstrap import neighbouring_blocks
 from napari_flag.statistics.calibration import normal_coverage, spread_over_error
 from napari_flag.statistics.neighbours import find_neighbours
 
@@ -36,17 +35,19 @@ Scores: TypeAlias = dict[str, float]
 
 
 def score(predicted: FloatArray, slide: TrainingSlide) -> Scores:
-    """Return the metrics of (n, G) `predicted` log2(count + 1) on `slide`."""
+    """Return the metrics of (n, G) `predicted` log2(count + 1) on `slide`; no intervals are drawn."""
     spots = slide.spots
-    values, _ = score_values(
-        predicted.astype(np.float64),
-        slide.expression.astype(np.float64),
-        find_neighbours(spots.xy, spots.array, spots.lattice),
-        neighbouring_blocks(spots.xy),
-        [str(gene) for gene in range(predicted.shape[1])],
-        seed=0,
+    scored, _ = finish(
+        scoring(
+            predicted.astype(np.float64),
+            slide.expression.astype(np.float64),
+            find_neighbours(spots.xy, spots.array, spots.lattice),
+            blocks=None,
+            genes=[str(gene) for gene in range(predicted.shape[1])],
+            seed=0,
+        )
     )
-    return values.values
+    return scored.values
 
 
 SHUFFLED = "X, tiles shuffled"

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
-from tests.training.conftest import make_config, make_slide
+from tests.training.conftest import make_config
 
 from flag_training.stages.fit import fit
 from napari_flag.methods.flag import FlagPredictor
@@ -26,31 +25,24 @@ def predicted(network, slide, features, graph, samples=2):
     return finish(sample_expression(predictor, encoded, slide.spots.ids, rows, settings))
 
 
-@pytest.fixture(scope="module")
-def unseen():
-    slide, views = make_slide("C9", "C", 9)
-    return slide, views[0].numpy()
-
-
 def correlation(one, other):
     return np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(one.T, other.T, strict=True)])
 
 
 def test_without_diffusion_every_sample_is_the_mean_and_the_mean_is_learnt(cohort, unseen, tmp_path):
-    slide, features = unseen
+    slide, features = unseen[0], unseen[1][0].numpy()
     drawn = predicted(fitted(cohort, tmp_path, diffusion=False), slide, features, slide.graph(features))
     np.testing.assert_allclose(drawn.sample, drawn.mean, atol=1e-5)
     assert correlation(drawn.mean, slide.expression) > 0.5
 
 
-def test_without_the_graph_where_spots_lie_changes_nothing(cohort, unseen, tmp_path):
-    slide, features = unseen
+def test_without_the_graph_where_spots_lie_changes_nothing(cohort, learnt, unseen, tmp_path):
+    slide, features = unseen[0], unseen[1][0].numpy()
     moved = replace(slide.spots, xy=np.random.default_rng(0).permutation(slide.spots.xy))
     graphs = [slide.graph(features), replace(slide, spots=moved).graph(features)]
-    alone = fitted(cohort, tmp_path / "alone", spatial_graph=False)
+    alone = fitted(cohort, tmp_path, spatial_graph=False)
     here, there = (predicted(alone, slide, features, graph).mean for graph in graphs)
     np.testing.assert_allclose(here, there, atol=1e-4)
     assert correlation(here, slide.expression) > 0.5
-    seeing = fitted(cohort, tmp_path / "seeing")
-    here, there = (predicted(seeing, slide, features, graph).mean for graph in graphs)
+    here, there = (predicted(learnt, slide, features, graph).mean for graph in graphs)
     assert not np.allclose(here, there, atol=0.05)

@@ -279,7 +279,7 @@ def test_slides_too_coarse_for_the_encoder_are_refused_at_once_and_enlarged_only
     assert enlarged.slide("TST1").feature_settings("tiny")["um_per_px"] == fine.mpp
 
 
-def test_a_gpu_that_runs_out_of_memory_goes_on_with_fewer_tiles_and_says_so(made, hest, tmp_path):
+def test_a_gpu_that_runs_out_of_memory_continues_with_fewer_tiles_and_says_so(made, hest, tmp_path):
     class Small(TinyEncoder):
         def encode(self, tiles):
             if len(tiles) > 2:
