@@ -17,7 +17,7 @@ from napari_flag.progress import finish
 
 def make_store_run(folder, slides=4):
     """Return a run over TST1, TST2, … and the data folder its store is in."""
-    hest = hest_folder(folder / "hest")
+    hest = hest_folder(folder / "hest", samples=slides)
     names = [f"TST{i}" for i in range(1, slides + 1)]
     sources = hest_sources(names, read_metadata(find_metadata(hest)), hest, HUMAN)
     rule = PanelRule("top8", 8, exact=True, variable_genes=0)

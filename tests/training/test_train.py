@@ -1,7 +1,9 @@
 """``train`` from a store to a weights file, and from a damaged state to the one before it."""
 
 import argparse
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.cohort_files import TinyEncoder, hest_folder
@@ -37,15 +39,22 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(data):
     told = with_store(replace(make_config(views=1), store=StoreConfig("tiny", "phikon", "top8")), data)
     return told.without(held_out(told, data))
 
 
-def test_weights_of_a_store_name_their_encoder_and_who_they_were_trained_on(config, data, tmp_path):
-    out = finish(train(config, data, tmp_path, tmp_path / "weights.safetensors"))
-    weights = Checkpoint.load(out)
+@pytest.fixture(scope="module")
+def trained(config, data, tmp_path_factory):
+    """The folder of a finished run with its weights file, not to be changed."""
+    folder = tmp_path_factory.mktemp("run")
+    finish(train(config, data, folder, folder / "weights.safetensors"))
+    return folder
+
+
+def test_weights_of_a_store_name_their_encoder_and_who_they_were_trained_on(config, data, trained):
+    weights = Checkpoint.load(trained / "weights.safetensors")
     assert weights.encoder == "phikon"
     assert weights.card["encoder"]["fingerprint"] == "f" * 64
     assert weights.card["encoder"]["licence"].startswith("Owkin")
@@ -57,19 +66,21 @@ def test_weights_of_a_store_name_their_encoder_and_who_they_were_trained_on(conf
     assert len(FlagPredictor.open(weights).network.get_buffer("slide_location")) == len(trained)
 
 
-def test_a_damaged_state_gives_way_to_the_previous_one_only_when_asked(config, data, tmp_path):
-    out = tmp_path / "weights.safetensors"
-    finish(train(config, data, tmp_path, out))
-    whole = Checkpoint.load(out)
-    (state,) = tmp_path.rglob("score.pt")
+def test_a_damaged_state_gives_way_to_the_previous_one_only_when_asked(config, data, trained, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    out = run / "weights.safetensors"
+    whole = Checkpoint.load(out).tensors
+    out.unlink()
+    (state,) = run.rglob("score.pt")
     flip_a_bit(state)
     with pytest.raises(UserError, match="add --use-previous"):
-        finish(train(config, data, tmp_path, out))
-    told = []
-    finish(train(config, data, tmp_path, out, use_previous=True), told.append)
-    assert any("resuming from the state before it" in (step.notice or "") for step in told)
-    assert Checkpoint.load(out).tensors.keys() == whole.tensors.keys()
-    assert all((Checkpoint.load(out).tensors[name] == tensor).all() for name, tensor in whole.tensors.items())
+        finish(train(config, data, run, out))
+    steps = []
+    finish(train(config, data, run, out, use_previous=True), steps.append)
+    assert any("resuming from the state before it" in (step.notice or "") for step in steps)
+    again = Checkpoint.load(out).tensors
+    assert again.keys() == whole.keys()
+    assert all((again[name] == tensor).all() for name, tensor in whole.items())
 
 
 def test_every_command_that_trains_takes_the_previous_state_when_asked(tmp_path, capsys):

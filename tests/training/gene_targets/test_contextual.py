@@ -32,11 +32,12 @@ def model(tmp_path_factory):
     return write_geneformer(tmp_path_factory.mktemp("geneformer"))
 
 
-def counts(seed=0):
+def counts(seed=0, spots=SPOTS):
+    """Poisson counts of the first `spots` spots."""
     values = np.random.default_rng(seed).poisson(1.0, (SPOTS, len(GENES)))
     values[SILENT] = 0
-    adata = anndata.AnnData(sparse.csr_matrix(values.astype(np.float32)))
-    adata.obs_names = [f"{i}x1" for i in range(SPOTS)]
+    adata = anndata.AnnData(sparse.csr_matrix(values[:spots].astype(np.float32)))
+    adata.obs_names = [f"{i}x1" for i in range(spots)]
     adata.var_names = GENES
     return adata
 
@@ -137,13 +138,15 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_not_repeated(model, written
     assert list(write_contextual(request(model), tmp_path)) == []
 
 
-def test_other_counts_panel_or_ranking_have_another_folder(model, written, tmp_path):
-    made = {
-        written.name,
-        finish(write_contextual(Request("C2", counts(seed=1), PANEL, model), tmp_path)).name,
-        finish(write_contextual(Request("C2", counts(), PANEL[:1], model), tmp_path)).name,
-        finish(write_contextual(request(model, panel_only=True), tmp_path)).name,
-    }
+def test_other_counts_panel_or_ranking_have_another_folder(model, tmp_path):
+    few = counts(spots=3)
+    requests = (
+        Request("C2", few, PANEL, model),
+        Request("C2", counts(seed=1, spots=3), PANEL, model),
+        Request("C2", few, PANEL[:1], model),
+        Request("C2", few, PANEL, model, panel_only=True),
+    )
+    made = {finish(write_contextual(request, tmp_path)).name for request in requests}
     assert len(made) == 4
     with pytest.raises(UserError, match="several sets"):
         SlideVectors.open(tmp_path, "C2", ["0x1"], PANEL)
@@ -158,11 +161,12 @@ def test_ranking_the_panel_alone_leaves_other_genes_out(model, tmp_path):
 
 
 def test_ensembl_ids_of_the_counts_are_used_where_there_are_some(model, written, tmp_path):
-    adata = counts()
+    adata = counts(spots=6)
     adata.var["gene_ids"] = [*IDS[:4], "", *IDS[5:], ""]
     adata.var_names = ["a", "b", "c", "d", "ACTB", "f", "g", "h", "i"]
     folder = finish(write_contextual(Request("C2", adata, PANEL, model), tmp_path))
-    pairs = zip(opened(folder).read(torch.arange(6)), opened(written).read(torch.arange(6)), strict=True)
+    found = opened(folder, adata.obs_names)
+    pairs = zip(found.read(torch.arange(6)), opened(written).read(torch.arange(6)), strict=True)
     for a, b in pairs:
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0, equal_nan=True)
 
@@ -179,10 +183,11 @@ def test_vectors_that_do_not_fit_the_training_slide_are_refused(written):
 
 
 def test_a_damaged_chunk_says_so(model, tmp_path):
-    folder = finish(write_contextual(request(model), tmp_path))
+    few = counts(spots=3)
+    folder = finish(write_contextual(Request("C2", few, PANEL, model), tmp_path))
     chunk_path(folder, 0).write_bytes(b"nonsense")
     with pytest.raises(UserError, match="missing or damaged; delete the folder"):
-        opened(folder).read(torch.tensor([0]))
+        opened(folder, few.obs_names).read(torch.tensor([0]))
 
 
 def test_weights_that_are_not_a_bert_are_refused(tmp_path):

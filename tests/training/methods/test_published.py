@@ -20,12 +20,12 @@ from napari_flag.progress import finish
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs" / "baselines"
 SMALL = {
-    "HisToGene": HisToGene(32, 2, 4, 64, 0.1, 16, Descent(60, 4e-3)),
-    "BLEEP": Bleep(32, 0.1, 1.0, 10, 108, Descent(60, 4e-3)),
-    "TRIPLEX": Triplex(32, 4, 2.0, 0.1, 1, 2, 0.3, Descent(60, 4e-3)),
-    "Stem": Stem(32, 4, 2, 2.0, 64, 20, 4, Descent(250, 3e-3, ema=0.9)),
-    "STFlow": StFlow(32, 4, 2, 0.1, 4, 5, Descent(80, 5e-3, clip=1.0)),
-    "regression": Regression(32, 4, 1, 0.1, Descent(60, 6e-3, ema=0.9)),
+    "HisToGene": HisToGene(32, 2, 4, 64, 0.1, 16, Descent(30, 4e-3)),
+    "BLEEP": Bleep(32, 0.1, 1.0, 10, 108, Descent(30, 4e-3)),
+    "TRIPLEX": Triplex(32, 4, 2.0, 0.1, 1, 2, 0.3, Descent(30, 4e-3)),
+    "Stem": Stem(16, 2, 1, 2.0, 64, 20, 4, Descent(200, 1e-2, ema=0.9)),
+    "STFlow": StFlow(32, 4, 2, 0.1, 4, 5, Descent(40, 5e-3, clip=1.0)),
+    "regression": Regression(32, 4, 1, 0.1, Descent(30, 6e-3, ema=0.9)),
 }
 
 

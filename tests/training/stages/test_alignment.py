@@ -191,9 +191,9 @@ def test_centred_contextual_targets_cannot_be_met_without_the_spot(cohort, tmp_p
     write_contextual_vectors(tmp_path, cohort)
     published = {"alignment_targets": str(tmp_path)}
     centred = published | {"alignment_centred": True}
-    assert learn(load(cohort, **published), names_only(cohort)) < -0.9
-    assert learn(load(cohort, **centred), names_only(cohort)) > -0.25
-    assert learn(load(cohort, **centred), informed(cohort)) < -0.6
+    assert learn(load(cohort, **published), names_only(cohort), steps=15) < -0.9
+    assert learn(load(cohort, **centred), names_only(cohort), steps=15) > -0.25
+    assert learn(load(cohort, **centred), informed(cohort), steps=15) < -0.6
 
 
 def test_contextual_cell_targets_are_the_stored_ones(cohort, tmp_path):

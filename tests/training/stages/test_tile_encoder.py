@@ -5,7 +5,7 @@ import torch
 from flag_training.stages.tile_encoder import TileEncoderConfig, train_tile_encoder, vicreg_loss
 from napari_flag.progress import finish
 
-CONFIG = TileEncoderConfig(steps=4, schedule_steps=4, batch_size=8)
+CONFIG = TileEncoderConfig(steps=4, schedule_steps=4, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,18 @@ def test_views_that_disagree_are_punished():
     assert vicreg_loss(one, two) > vicreg_loss(one, one)
 
 
-def test_a_stopped_run_resumes_with_the_same_losses(images, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def trained(images):
+    """The network of a run that was never stopped, and its losses."""
+    losses = []
+    net = finish(train_tile_encoder(images, CONFIG), lambda step: losses.append(step.partial))
+    return net, losses
+
+
+def test_a_stopped_run_resumes_with_the_same_losses(images, trained, tmp_path, monkeypatch):
+    """Saved after two steps and stopped after three: the third is taken again."""
     monkeypatch.setattr("flag_training.stages.tile_encoder._SAVE_EVERY", 2)
-    whole = [step.partial for step in train_tile_encoder(images, CONFIG)]
+    _, whole = trained
     work = train_tile_encoder(images, CONFIG, tmp_path / "state.pt")
     first = [next(work).partial for _ in range(3)]
     work.close()
@@ -37,7 +46,7 @@ def test_a_stopped_run_resumes_with_the_same_losses(images, tmp_path, monkeypatc
     assert rest == pytest.approx(whole[2:], rel=2e-2)
 
 
-def test_the_trained_network_is_ready_to_encode(images):
-    net = finish(train_tile_encoder(images, CONFIG))
+def test_the_trained_network_is_ready_to_encode(trained):
+    net, _ = trained
     assert not net.training
     assert net(torch.rand(1, 3, 64, 64)).shape == (1, 160, 8, 8)

@@ -72,6 +72,7 @@ def test_variable_genes_are_those_that_differ_between_spots_at_equal_depth():
     assert "G7" in variable_genes(counts(values, genes), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HER2ST.exists(), reason="needs ../shared/data/her2st")
 def test_the_panel_of_the_default_weights_is_chosen_again_gene_by_gene():
     """Its rule: five imaged sections, log2(count + 1), exactly 200; see the data's README."""

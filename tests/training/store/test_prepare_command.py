@@ -16,9 +16,9 @@ from napari_flag.errors import UserError
 COHORTS = Path(__file__).resolve().parents[3] / "training" / "cohorts"
 
 
-@pytest.fixture
-def hest(tmp_path):
-    return hest_folder(tmp_path / "hest")
+@pytest.fixture(scope="module")
+def hest(tmp_path_factory):
+    return hest_folder(tmp_path_factory.mktemp("hest"))
 
 
 def prepare(*words):
