@@ -53,7 +53,7 @@ def written(model, tmp_path_factory):
 
 
 def opened(folder, ids=None, genes=PANEL):
-    return SlideVectors.open(folder.parent, "C2", ids or counts().obs_names, genes)
+    return SlideVectors.open(folder.parent, "C2", counts().obs_names if ids is None else ids, genes)
 
 
 def test_vectors_are_last_hidden_states_at_each_genes_token(model, written):
