@@ -1,6 +1,61 @@
-"""Settings of every test."""
+"""Settings of every test, and one small slide with weights that tests of predicting share.
+
+Encoding a tile takes most of a second on a slow core, so the features of the shared spots are computed once
+and then read from `feature_cache`.  What a fixture needs is imported in it: most tests need no PyTorch.
+"""
 
 import os
 
 # Small tensors gain nothing from threads, and threads that wait for each other on busy cores cost minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory):
+    """Path of a weights file of the real architecture."""
+    from tests.tiny_weights import write_tiny_weights
+
+    return write_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_weights):
+    from napari_flag.model.checkpoint import Checkpoint
+
+    return Checkpoint.load(tiny_weights)
+
+
+@pytest.fixture(scope="session")
+def tiny_slide(tmp_path_factory):
+    """1500 × 1200 px, with a file: features of a slide without one are not cached."""
+    from tests.fakes import FakeSlide
+
+    slide = FakeSlide(width=1500, height=1200, mpp=0.683)
+    slide.path = tmp_path_factory.mktemp("slide") / "fake.svs"
+    slide.path.touch()
+    return slide
+
+
+@pytest.fixture(scope="session")
+def tiny_spots():
+    """Nine spots of `tiny_slide`, three rows by three, 293 px = 200 µm apart."""
+    import numpy as np
+
+    from napari_flag.slides.spots import Spots
+
+    rows, columns = np.divmod(np.arange(9), 3)
+    return Spots(
+        ids=tuple(f"{c}x{r}" for r, c in zip(rows, columns, strict=True)),
+        xy=np.stack([columns, rows], 1) * 293.0 + 200,
+        diameter_um=100.0,
+        pitch_um=200.0,
+        lattice="square",
+        array=np.stack([rows, columns], 1),
+    )
+
+
+@pytest.fixture(scope="session")
+def feature_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("features")

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.tiny_weights import write_tiny_weights
 
 from napari_flag import demo, keys
 from napari_flag.analysis.compare import compare
@@ -72,12 +71,11 @@ def scores_of(prediction, counts):
     return compare(prediction, counts).scores["X"].values
 
 
-def test_the_demo_attaches_the_truth_of_its_slide(tmp_path, monkeypatch):
+def test_the_demo_attaches_the_truth_of_its_slide(tiny_weights, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    made = simulate(4, size_px=600)
+    made = simulate(4, size_px=360)
     slide, table = write_simulated(tmp_path, "small", made)
-    weights = write_tiny_weights(tmp_path / "tiny.safetensors")
-    monkeypatch.setattr(demo, "demo_files", lambda: demo.DemoFiles(slide, table, weights))
+    monkeypatch.setattr(demo, "demo_files", lambda: demo.DemoFiles(slide, table, tiny_weights))
     predicted = finish(demo.predict_demo(device="cpu"))
     assert tuple(predicted.obs_names) == made.spots.ids
     truth = read_measured(table)[:, ["ERBB2"]].X.toarray()

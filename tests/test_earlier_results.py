@@ -16,6 +16,7 @@ from flag_training.run_folders import encoder_folder, features_file, states_fold
 from napari_flag import keys
 from napari_flag.analysis.compare import compare
 from napari_flag.analysis.truth import measured_counts
+from napari_flag.encoders import embedded
 from napari_flag.encoders.features import _cache_file
 from napari_flag.model.checkpoint import Checkpoint, find_weights
 from napari_flag.prediction import predict_slide
@@ -42,6 +43,26 @@ SCORES = {
 }
 
 
+@pytest.fixture(scope="module")
+def statistics_of_tiles():
+    return {}
+
+
+@pytest.fixture
+def _statistics_once(statistics_of_tiles, monkeypatch):
+    """Both weights read the same tiles, whose stain and texture statistics depend on no weights."""
+    compute = embedded.statistics
+
+    def remember(images):
+        key = hashlib.sha256(np.ascontiguousarray(images)).digest()
+        if key not in statistics_of_tiles:
+            statistics_of_tiles[key] = compute(images)
+        return statistics_of_tiles[key]
+
+    monkeypatch.setattr(embedded, "statistics", remember)
+
+
+@pytest.mark.usefixtures("_statistics_once")
 @pytest.mark.parametrize("weights", ["her2st", "demo"])
 def test_shipped_weights_still_predict_what_they_did(weights, tmp_path):
     golden = np.load(GOLDEN / "expression_df0c01a.npz")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.fakes import counts_for, fake_prediction
-from tests.tiny_weights import GENES, write_tiny_weights
+from tests.tiny_weights import GENES
 
 import napari_flag as nf
 from napari_flag import keys, prediction_file
@@ -66,15 +66,16 @@ def tissue(tmp_path):
     return tmp_path / "C9.png"
 
 
-def test_a_slide_becomes_a_prediction_with_the_spots_in_memory_or_in_a_file(tissue, tmp_path, monkeypatch):
+def test_a_slide_becomes_a_prediction_with_the_spots_in_memory_or_in_a_file(
+    tissue, tiny_weights, tmp_path, monkeypatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    weights = write_tiny_weights(tmp_path / "tiny.safetensors")
-    rows = ["id\tx_px\ty_px", *(f"s{i}\t{150 + 150 * (i % 3)}\t{150 + 150 * (i // 3)}" for i in range(9))]
+    rows = ["id\tx_px\ty_px", *(f"s{i}\t{150 + 150 * (i % 2)}\t{150 + 150 * (i // 2)}" for i in range(4))]
     (tmp_path / "spots.tsv").write_text("\n".join(rows) + "\n")
     steps = []
-    options = {"weights": weights, "quality": "fast", "device": "cpu"}
+    options = {"weights": tiny_weights, "quality": "fast", "device": "cpu"}
     from_files = nf.predict(tissue, tmp_path / "spots.tsv", mpp=1.0, progress=steps.append, **options)
-    assert from_files.shape == (9, len(GENES))
+    assert from_files.shape == (4, len(GENES))
     assert steps
     with nf.open_slide(tissue, mpp=1.0) as slide:
         table = nf.read_spots(tmp_path / "spots.tsv", slide=slide)
@@ -85,12 +86,13 @@ def test_a_slide_becomes_a_prediction_with_the_spots_in_memory_or_in_a_file(tiss
         nf.predict(tissue, **options)
 
 
-def test_without_spots_a_grid_like_the_weights_array_is_predicted(tissue, tmp_path, monkeypatch):
+def test_without_spots_a_grid_like_the_weights_array_is_predicted(
+    tissue, tiny_weights, tmp_path, monkeypatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    weights = write_tiny_weights(tmp_path / "tiny.safetensors")
-    found = nf.predict(tissue, weights=weights, mpp=1.0, spacing_um=180, quality="fast", device="cpu")
+    found = nf.predict(tissue, weights=tiny_weights, mpp=1.0, spacing_um=270, quality="fast", device="cpu")
     assert found.uns[keys.PROVENANCE][keys.LATTICE] == "square"
-    assert found.n_obs == pytest.approx(540**2 / 180**2, abs=3)
+    assert found.n_obs == pytest.approx(540**2 / 270**2, abs=1)
 
 
 def test_files_and_objects_are_compared_alike(tmp_path):

@@ -1,55 +1,33 @@
+import json
 from dataclasses import replace
 
+import anndata
 import numpy as np
 import pytest
+import torch
 from shapely.geometry import box
 from tests.fakes import FakeSlide
-from tests.tiny_weights import GENES, write_tiny_weights, write_weights_on_uni
+from tests.tiny_weights import GENES, tiny_network, write_weights_on_uni
 
-from napari_flag import keys, prediction
+from napari_flag import inputs, keys, prediction, prediction_file
+from napari_flag.cli import main
+from napari_flag.encoders.features import extract_features
 from napari_flag.errors import UserError
-from napari_flag.model.checkpoint import Checkpoint
-from napari_flag.prediction import compare_with_training, predict_slide
-from napari_flag.progress import finish
+from napari_flag.model.checkpoint import Checkpoint, describe_entries, save_checkpoint
+from napari_flag.model.flag import Flag
+from napari_flag.model.out_of_distribution import FAR, OutOfDistributionScore
+from napari_flag.prediction import COMPARING, compare_with_training, predict_slide
+from napari_flag.progress import Step, finish
 from napari_flag.sampling import Preview
-from napari_flag.slides.spots import Spots
 
-PITCH = 293.0
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return Checkpoint.load(write_tiny_weights(tmp_path_factory.mktemp("w") / "tiny.safetensors"))
+SIZE = {"width": 1500, "height": 1200, "mpp": 0.683}
 
 
 @pytest.fixture(scope="module")
-def slide(tmp_path_factory):
-    """With a file, so that its features are computed once for all tests and then read from the cache."""
-    slide = FakeSlide(width=1500, height=1200, mpp=0.683)
-    slide.path = tmp_path_factory.mktemp("slide") / "fake.svs"
-    slide.path.touch()
-    return slide
-
-
-@pytest.fixture(scope="module")
-def spots():
-    rows, columns = np.divmod(np.arange(12), 4)
-    return Spots(
-        ids=tuple(f"{c}x{r}" for r, c in zip(rows, columns, strict=True)),
-        xy=np.stack([columns, rows], 1) * PITCH + 200,
-        diameter_um=100.0,
-        pitch_um=200.0,
-        lattice="square",
-        array=np.stack([rows, columns], 1),
-    )
-
-
-@pytest.fixture(scope="module")
-def predict(slide, checkpoint, spots, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-
-    def run(slide=slide, spots=spots, on_step=None, **options):
-        return finish(predict_slide(slide, spots, checkpoint, device="cpu", cache=cache, **options), on_step)
+def predict(tiny_slide, tiny_checkpoint, tiny_spots, feature_cache):
+    def run(slide=tiny_slide, spots=tiny_spots, checkpoint=tiny_checkpoint, on_step=None, **options):
+        work = predict_slide(slide, spots, checkpoint, device="cpu", cache=feature_cache, **options)
+        return finish(work, on_step)
 
     return run
 
@@ -59,14 +37,14 @@ def whole(predict):
     return predict(seed=3)
 
 
-def test_the_prediction_keeps_the_contract(whole, spots):
-    assert tuple(whole.obs_names) == spots.ids
+def test_the_prediction_keeps_the_contract(whole, tiny_spots):
+    assert tuple(whole.obs_names) == tiny_spots.ids
     assert tuple(whole.var_names) == GENES
     assert whole.X.dtype == np.float32
     assert (whole.X >= 0).all()
     assert whole.layers[keys.SAMPLE].shape == whole.layers[keys.SPREAD].shape == whole.shape
-    np.testing.assert_array_equal(whole.obsm[keys.SPATIAL], spots.xy)
-    np.testing.assert_array_equal(whole.obs[keys.ARRAY_ROW], spots.array[:, 0])
+    np.testing.assert_array_equal(whole.obsm[keys.SPATIAL], tiny_spots.xy)
+    np.testing.assert_array_equal(whole.obs[keys.ARRAY_ROW], tiny_spots.array[:, 0])
     made = whole.uns[keys.PROVENANCE]
     assert made[keys.SAMPLES] == 3
     assert made[keys.MPP] == 0.683
@@ -84,15 +62,15 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(predict, whol
     assert np.abs(predict(seed=4).X - whole.X).max() > 1e-2
 
 
-def test_the_order_of_spots_does_not_change_their_numbers(predict, whole, spots):
-    order = np.random.default_rng(0).permutation(len(spots))
-    shuffled = predict(spots=spots.take(order), seed=3)
+def test_the_order_of_spots_does_not_change_their_numbers(predict, whole, tiny_spots):
+    order = np.random.default_rng(0).permutation(len(tiny_spots))
+    shuffled = predict(spots=tiny_spots.take(order), seed=3)
     np.testing.assert_allclose(shuffled[whole.obs_names].X, whole.X, atol=1e-4)
 
 
-def test_a_region_gives_the_numbers_of_the_whole(predict, whole, spots):
+def test_a_region_gives_the_numbers_of_the_whole(predict, whole, tiny_spots):
     part = predict(region=[box(0, 0, 700, 1200)], seed=3)
-    assert 0 < part.n_obs < len(spots)
+    assert 0 < part.n_obs < len(tiny_spots)
     np.testing.assert_allclose(part.X, whole[part.obs_names].X, atol=1e-4)
 
 
@@ -120,10 +98,6 @@ def test_previews_arrive_and_add_up_to_the_result(predict, whole, monkeypatch):
 
 
 def test_exhausted_gpu_memory_halves_the_chunk_and_goes_on(predict, whole, monkeypatch):
-    import torch
-
-    from napari_flag.model.flag import Flag
-
     denoise, notices = Flag.denoise, []
 
     def small_gpu(self, x, *rest):
@@ -147,9 +121,9 @@ def test_a_slide_too_coarse_for_the_encoder_is_refused(predict):
         predict(slide=FakeSlide(width=1500, height=1200, mpp=1.5))
 
 
-def test_no_spots_is_an_error(predict, spots):
+def test_no_spots_is_an_error(predict, tiny_spots):
     with pytest.raises(UserError, match="no spots"):
-        predict(spots=spots.take(np.zeros(len(spots), bool)))
+        predict(spots=tiny_spots.take(np.zeros(len(tiny_spots), bool)))
 
 
 def test_unknown_genes_are_named(predict):
@@ -168,18 +142,18 @@ def test_a_run_that_would_not_fit_in_memory_is_refused_before_it_starts(predict,
         predict()
 
 
-def test_differences_from_the_training_array_are_stated(checkpoint, spots):
-    same = compare_with_training(checkpoint, 0.683, 200.0, spots)
+def test_differences_from_the_training_array_are_stated(tiny_checkpoint, tiny_spots):
+    same = compare_with_training(tiny_checkpoint, 0.683, 200.0, tiny_spots)
     assert not any("µm" in sentence for sentence in same)
-    visium = replace(spots, diameter_um=55.0, pitch_um=100.0)
-    stated = " ".join(compare_with_training(checkpoint, 0.9, 100.0, visium))
+    visium = replace(tiny_spots, diameter_um=55.0, pitch_um=100.0)
+    stated = " ".join(compare_with_training(tiny_checkpoint, 0.9, 100.0, visium))
     assert "distance between spots is 100 µm" in stated
     assert "spot diameter is 55 µm" in stated
     assert "coarser" in stated
 
 
-def test_a_cancelled_run_stops_at_the_next_step(slide, spots, checkpoint, tmp_path):
-    work = predict_slide(slide, spots, checkpoint, device="cpu", cache=tmp_path)
+def test_a_cancelled_run_stops_at_the_next_step(tiny_slide, tiny_spots, tiny_checkpoint, tmp_path):
+    work = predict_slide(tiny_slide, tiny_spots, tiny_checkpoint, device="cpu", cache=tmp_path)
     for step in work:
         if step.stage == "Reading tiles":
             break
@@ -187,12 +161,162 @@ def test_a_cancelled_run_stops_at_the_next_step(slide, spots, checkpoint, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_slide_is_read_with_the_foundation_encoder_the_weights_name(slide, spots, tmp_path, monkeypatch):
+def test_a_slide_is_read_with_the_foundation_encoder_the_weights_name(
+    tiny_slide, tiny_spots, tmp_path, monkeypatch
+):
     trained = Checkpoint.load(write_weights_on_uni(tmp_path, monkeypatch))
-    found = finish(predict_slide(slide, spots, trained, device="cpu", cache=tmp_path / "cache"))
+    few = tiny_spots.take(np.arange(4))
+    found = finish(predict_slide(tiny_slide, few, trained, device="cpu", cache=tmp_path / "cache"))
     made = found.uns[keys.PROVENANCE]
     assert (made[keys.ENCODER], made[keys.TILE_PX], made[keys.TILE_UM_PER_PX]) == ("uni", 256, 0.5)
     assert np.isfinite(found.X).all()
     (tmp_path / "encoders" / "uni" / "pytorch_model.bin").unlink()
     with pytest.raises(UserError, match="UNI are not on this computer"):
-        finish(predict_slide(slide, spots, trained, device="cpu", cache=tmp_path / "cache"))
+        finish(predict_slide(tiny_slide, few, trained, device="cpu", cache=tmp_path / "cache"))
+
+
+# How far a slide lies from the training tissue, from the weights file to the prediction file.
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_slide, tiny_spots, tiny_checkpoint, feature_cache):
+    """Describe `tiny_slide`, calibrated on its own spots."""
+    encoder = tiny_checkpoint.build_encoder()
+    fingerprint, cpu = encoder.fingerprint, torch.device("cpu")
+    work = extract_features(
+        tiny_slide, tiny_spots.xy, encoder, encoder_hash=fingerprint, device=cpu, cache=feature_cache
+    )
+    rows = torch.from_numpy(finish(work))
+    half = OutOfDistributionScore(
+        spread=rows.std(0) + 0.01,
+        centres=rows.mean(0, keepdim=True),
+        axes=torch.eye(rows.shape[1])[:2],
+        variances=torch.ones(2),
+        rest=torch.tensor(float(rows.shape[1])),
+        reach=torch.ones(1),
+        reach_aligned=torch.ones(1),
+    )
+    reach, aligned = (f(rows).sort().values.float() for f in (half.distances, half.aligned_distances))
+    return replace(half, reach=reach, reach_aligned=aligned)
+
+
+@pytest.fixture(scope="module")
+def scoring(tmp_path_factory, scorer, tiny_checkpoint):
+    """Weights with that score."""
+    path = tmp_path_factory.mktemp("w") / "scoring.safetensors"
+    card = {keys.CARD_SCORE: {"calibrated_on": "one slide"}, "sampler": {"samples": 2}}
+    encoder = tiny_checkpoint.part("encoder.")
+    save_checkpoint(
+        path, tiny_network(), encoder, encoder="embedded", genes=GENES, card=card, out_of_distribution=scorer
+    )
+    return Checkpoint.load(path)
+
+
+@pytest.fixture(scope="module")
+def inverted(tmp_path_factory):
+    """A slide unlike `tiny_slide`: its negative."""
+    slide = FakeSlide(**SIZE, seed=3)
+    slide.pixels = 255 - slide.pixels
+    slide.path = tmp_path_factory.mktemp("inverted") / "fake.svs"
+    slide.path.touch()
+    return slide
+
+
+@pytest.fixture(scope="module")
+def six(tiny_spots):
+    return tiny_spots.take(np.arange(6))
+
+
+@pytest.fixture(scope="module")
+def predict_scored(predict, scoring, six):
+    def run(slide, checkpoint=scoring, on_step=None, **options):
+        return predict(slide, six, checkpoint, on_step, steps=2, **options)
+
+    return run
+
+
+def test_weights_give_back_the_score_and_the_card_states_its_calibration(scoring, scorer):
+    again = scoring.build_out_of_distribution_score().tensors()
+    for name, tensor in scorer.tensors().items():
+        torch.testing.assert_close(again[name], tensor)
+    card = dict(describe_entries(scoring.card))
+    assert "one slide" in card[keys.CARD_SCORE.replace("_", " ")]
+
+
+def test_a_slide_like_the_training_slides_is_scored_without_a_warning(predict_scored):
+    notices = []
+    adata = predict_scored(FakeSlide(**SIZE, seed=9), on_step=lambda step: notices.append(step.notice))
+    score = adata.uns[keys.PROVENANCE][keys.FAMILIARITY]
+    assert score[keys.UNLIKE_FROM] == FAR
+    assert score[keys.SHARE_UNLIKE] <= 0.5
+    assert keys.UNLIKE_WARNING not in score
+    assert adata.obs[keys.DISTANCE].dtype == adata.obs[keys.UNLIKE].dtype == np.float32
+    assert adata.obs[keys.UNLIKE].between(0, 1).all()
+    assert not any("look unlike" in notice for notice in notices if notice)
+
+
+def test_a_slide_unlike_them_is_predicted_with_a_warning(predict_scored, inverted):
+    notices = []
+    adata = predict_scored(
+        inverted, on_step=lambda step: step.notice and notices.append((step.stage, step.notice))
+    )
+    made = adata.uns[keys.PROVENANCE]
+    warning = made[keys.FAMILIARITY][keys.UNLIKE_WARNING]
+    assert "look unlike the tissue this model was trained on" in warning
+    assert (COMPARING, warning) in notices
+    assert warning in made[keys.NOTICES]
+    assert (adata.obs[keys.DISTANCE] > 1).mean() > 0.5
+    assert np.isfinite(adata.X).all()
+
+
+def test_a_region_keeps_the_score_of_the_whole_slide(predict_scored, inverted):
+    whole = predict_scored(inverted)
+    part = predict_scored(inverted, region=[box(0, 0, 600, 1200)])
+    assert 0 < part.n_obs < whole.n_obs
+    for column in (keys.DISTANCE, keys.UNLIKE):
+        np.testing.assert_array_equal(part.obs[column], whole[part.obs_names].obs[column])
+    one, other = (a.uns[keys.PROVENANCE][keys.FAMILIARITY] for a in (part, whole))
+    assert one == other
+
+
+def test_the_score_is_written_to_the_file(predict_scored, inverted, tmp_path):
+    adata = predict_scored(inverted)
+    prediction_file.write_prediction(adata, tmp_path / "a.h5ad")
+    again = prediction_file.read_prediction(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(again.obs[keys.DISTANCE], adata.obs[keys.DISTANCE])
+    assert again.uns[keys.PROVENANCE][keys.FAMILIARITY] == adata.uns[keys.PROVENANCE][keys.FAMILIARITY]
+    assert keys.UNLIKE in anndata.read_h5ad(tmp_path / "a.h5ad").obs
+
+
+def test_weights_without_a_score_predict_without_and_their_card_says_so(
+    predict_scored, inverted, tiny_checkpoint
+):
+    assert tiny_checkpoint.build_out_of_distribution_score() is None
+    assert tiny_checkpoint.card[keys.CARD_SCORE].startswith("none")
+    notices = []
+    adata = predict_scored(inverted, tiny_checkpoint, on_step=lambda step: notices.append(step.notice))
+    assert keys.DISTANCE not in adata.obs
+    assert keys.UNLIKE not in adata.obs
+    assert keys.FAMILIARITY not in adata.uns[keys.PROVENANCE]
+    assert not any("look unlike" in notice for notice in notices if notice)
+
+
+def test_the_command_line_reports_it_on_stderr_and_in_json(
+    scoring, inverted, six, feature_cache, tmp_path, monkeypatch, capsys
+):
+    def prepare(*_, **__):
+        yield Step("Opening slide", 0)
+        return inputs.Inputs(inverted, six)
+
+    def predict_now(slide, where, weights, **_):
+        return predict_slide(slide, where, weights, device="cpu", cache=feature_cache, steps=2)
+
+    monkeypatch.setattr(Checkpoint, "load", lambda _: scoring)
+    monkeypatch.setattr(inputs, "prepare", prepare)
+    monkeypatch.setattr(prediction, "predict_slide", predict_now)
+    assert main(["predict", "any.png", "--out", str(tmp_path / "out.h5ad"), "--json"]) == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert report[keys.SHARE_UNLIKE] > 0.5
+    warning = next(notice for notice in report["notices"] if "look unlike" in notice)
+    assert f"Note: {warning}" in printed.err

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from shapely.geometry import box
 from tests.fakes import FakeSlide, fake_prediction
 from tests.tiny_weights import GENES, write_tiny_weights
 
@@ -21,11 +22,9 @@ from napari_flag.analysis.draws import (
 from napari_flag.errors import UserError
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.gene_values import Quantity
-from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.prediction import predict_slide
 from napari_flag.prediction_file import spots_of
 from napari_flag.progress import finish
-from napari_flag.slides.spots import Spots
 from napari_flag.statistics.accuracy import gene_pearson
 from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation
 from napari_flag.statistics.moran import spatial_structure_correlation
@@ -98,46 +97,34 @@ def test_a_gene_that_moves_little_correlates_between_draws(adata):
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return write_tiny_weights(tmp_path_factory.mktemp("w") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def slide():
-    return FakeSlide(width=1500, height=1200, mpp=0.683)
-
-
-@pytest.fixture(scope="module")
-def spots():
-    rows, columns = np.divmod(np.arange(12), 4)
-    return Spots(
-        ids=tuple(f"{c}x{r}" for r, c in zip(rows, columns, strict=True)),
-        xy=np.stack([columns, rows], 1) * 293.0 + 200,
-        diameter_um=100.0,
-        pitch_um=200.0,
-        lattice="square",
-        array=np.stack([rows, columns], 1),
-    )
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def predict(weights, slide, spots, cache):
-    checkpoint = Checkpoint.load(weights)
-
+def predict(tiny_checkpoint, tiny_slide, tiny_spots, feature_cache):
     def run(**options):
-        return finish(predict_slide(slide, spots, checkpoint, device="cpu", cache=cache, seed=3, **options))
+        work = predict_slide(
+            tiny_slide, tiny_spots, tiny_checkpoint, device="cpu", cache=feature_cache, **options
+        )
+        return finish(work)
 
     return run
 
 
+@pytest.fixture(scope="module")
+def predicted(predict):
+    return predict(seed=3, samples=4, genes=GENES[:3])
+
+
 @pytest.fixture
-def prediction(predict):
-    return predict(samples=4, genes=GENES[:3])
+def prediction(predicted):
+    return predicted.copy()
+
+
+@pytest.fixture
+def request_draws(prediction, tiny_slide, tiny_weights, feature_cache):
+    """Return a function that asks for draws of `prediction`, or of another."""
+
+    def ask(upto, adata=prediction, weights=tiny_weights):
+        return DrawRequest(adata, tiny_slide, upto, "cpu", weights, feature_cache)
+
+    return ask
 
 
 def drawn(request):
@@ -146,61 +133,52 @@ def drawn(request):
             keep(request.adata, step.partial)
 
 
-def test_the_spots_of_a_prediction_come_back(prediction, spots):
+def test_the_spots_of_a_prediction_come_back(prediction, tiny_spots):
     back = spots_of(prediction)
-    assert (back.ids, back.diameter_um, back.pitch_um, back.lattice) == (spots.ids, 100.0, 200.0, "square")
-    assert np.array_equal(back.xy, spots.xy)
-    assert np.array_equal(back.array, spots.array)
+    assert (back.ids, back.diameter_um, back.pitch_um, back.lattice) == (
+        tiny_spots.ids,
+        100.0,
+        200.0,
+        "square",
+    )
+    assert np.array_equal(back.xy, tiny_spots.xy)
+    assert np.array_equal(back.array, tiny_spots.array)
 
 
 def test_more_draws_are_those_of_the_next_seeds_and_are_kept_with_the_prediction(
-    prediction, slide, weights, cache, spots
+    prediction, request_draws, predict
 ):
-    request = DrawRequest(prediction, slide, 3, "cpu", weights, cache)
-    drawn(request)
+    drawn(request_draws(3))
     assert count(prediction) == 3
-    third = finish(
-        predict_slide(
-            slide,
-            spots,
-            Checkpoint.load(weights),
-            seed=5,
-            samples=1,
-            device="cpu",
-            cache=cache,
-            genes=GENES[:3],
-        )
-    )
+    third = predict(seed=5, samples=1, genes=GENES[:3])
     np.testing.assert_allclose(prediction.layers["sample_3"], third.X, atol=1e-4)
     assert np.abs(prediction.layers["sample_2"] - prediction.layers["sample_3"]).max() > 1e-3
 
 
-def test_drawing_goes_on_where_it_stopped(prediction, slide, weights, cache):
-    drawn(DrawRequest(prediction, slide, 2, "cpu", weights, cache))
+def test_drawing_goes_on_where_it_stopped(prediction, request_draws):
+    drawn(request_draws(2))
     second = prediction.layers["sample_2"]
-    drawn(DrawRequest(prediction, slide, 3, "cpu", weights, cache))
+    drawn(request_draws(3))
     assert count(prediction) == 3
     assert prediction.layers["sample_2"] is second
 
 
-def test_a_prediction_of_a_region_is_refused_as_its_draws_would_be_others(predict, slide, weights, cache):
-    from shapely.geometry import box
-
-    part = predict(samples=4, region=[box(0, 0, 600, 1200)])
+def test_a_prediction_of_a_region_is_refused_as_its_draws_would_be_others(predict, request_draws):
+    part = predict(seed=3, samples=4, region=[box(0, 0, 400, 1200)])
     with pytest.raises(UserError, match="predict the whole tissue"):
-        drawn(DrawRequest(part, slide, 2, "cpu", weights, cache))
+        drawn(request_draws(2, part))
 
 
-def test_other_weights_are_refused(prediction, slide, tmp_path, cache):
+def test_other_weights_are_refused(request_draws, tmp_path):
     other = write_tiny_weights(tmp_path / "other.safetensors", pitch_um=150.0)
     with pytest.raises(UserError, match="not those of this prediction"):
-        drawn(DrawRequest(prediction, slide, 2, "cpu", other, cache))
+        drawn(request_draws(2, weights=other))
 
 
-def test_weights_that_are_not_here_are_one_sentence(prediction, slide):
+def test_weights_that_are_not_here_are_one_sentence(prediction, tiny_slide):
     prediction.uns[keys.PROVENANCE][keys.WEIGHTS_NAME] = "gone"
     with pytest.raises(UserError, match='no weights called "gone"'):
-        drawn(DrawRequest(prediction, slide, 2))
+        drawn(DrawRequest(prediction, tiny_slide, 2))
 
 
 def test_a_draw_is_kept_only_as_the_next(prediction):

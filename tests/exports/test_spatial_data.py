@@ -13,12 +13,13 @@ from napari_flag.exports.spatial_data import CHUNK_PX, MICROMETRES, PICTURE, SPO
 from napari_flag.progress import finish
 
 
-@pytest.fixture
-def written(prediction, tmp_path):
+@pytest.fixture(scope="module")
+def written(predicted, tmp_path_factory):
+    """The zarr without the slide; tests only read it."""
     import spatialdata
 
-    path = tmp_path / "fake.zarr"
-    finish(write_spatial_data(prediction, path))
+    path = tmp_path_factory.mktemp("zarr") / "fake.zarr"
+    finish(write_spatial_data(predicted, path))
     return spatialdata.read_zarr(path)
 
 
@@ -61,10 +62,12 @@ def test_the_small_picture_lies_under_the_spots(written, prediction):
     np.testing.assert_allclose(extent["x"][1], prediction.uns[keys.PROVENANCE][keys.SLIDE_WIDTH], rtol=0.01)
 
 
+@pytest.mark.slow
 def test_squidpy_works_on_the_table(written):
+    """Slow for squidpy's import."""
     import squidpy as sq
 
-    table = written.tables[TABLE]
+    table = written.tables[TABLE].copy()
     sq.gr.spatial_neighbors_grid(table, n_neighs=4)
     sq.gr.spatial_autocorr(table, mode="moran")
     assert set(table.uns["moranI"].index) == set(table.var_names)
@@ -88,7 +91,8 @@ def test_structure_goes_along_without_a_warning_of_zarr(prediction, tmp_path, re
 def test_the_slide_becomes_a_pyramid(prediction, tmp_path):
     import spatialdata
 
-    width, height = (prediction.uns[keys.PROVENANCE][key] for key in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT))
+    width, height = 2100, 1100  # two levels, the first of several chunks
+    prediction.uns[keys.PROVENANCE] |= {keys.SLIDE_WIDTH: width, keys.SLIDE_HEIGHT: height}
     slide = FakeSlide(width, height)
     steps = []
     finish(write_spatial_data(prediction, tmp_path / "fake.zarr", slide), steps.append)
@@ -100,7 +104,7 @@ def test_the_slide_becomes_a_pyramid(prediction, tmp_path):
 
 
 def test_cancelled_it_leaves_nothing(prediction, tmp_path):
-    work = write_spatial_data(prediction, tmp_path / "fake.zarr", FakeSlide(4000, 4000))
+    work = write_spatial_data(prediction, tmp_path / "fake.zarr", FakeSlide(1500, 1500))
     while next(work).stage != "Writing the SpatialData zarr":
         pass
     work.close()

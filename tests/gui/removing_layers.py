@@ -9,7 +9,8 @@ from tests.fakes import MPP, FakeSlide, fake_prediction
 
 from napari_flag.gui.session import Session
 
-REDRAWS = 4
+REDRAWS = 2
+"""Without the context, one was enough to end the process."""
 
 
 def redraw(viewer):

@@ -8,12 +8,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from shapely.geometry import box
-from tests.fakes import FakeSlide
-from tests.tiny_weights import GENES, write_tiny_weights
+from tests.tiny_weights import GENES
 
 from napari_flag import keys
 from napari_flag.analysis.draws import Draw, DrawRequest, draw_more
-from napari_flag.encoders.embedded import DIM, TileNet
+from napari_flag.encoders.embedded import DIM
 from napari_flag.errors import UserError
 from napari_flag.methods import predictor
 from napari_flag.methods.flag import FlagPredictor
@@ -23,7 +22,6 @@ from napari_flag.model.diffusion import keyed_noise
 from napari_flag.prediction import predict_slide
 from napari_flag.progress import finish
 from napari_flag.sampling import Preview
-from napari_flag.slides.spots import Spots
 
 LEVELS = np.arange(1, len(GENES) + 1, dtype=np.float32)
 SD = 0.25
@@ -70,34 +68,22 @@ class Level(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("level")
-
-
-@pytest.fixture(scope="module")
-def weights(folder):
+def weights(tmp_path_factory, tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(predictor.METHODS, "level", Level.open)
-        path = folder / "level.safetensors"
-        tensors = TileNet().state_dict()
+        path = tmp_path_factory.mktemp("level") / "level.safetensors"
+        tensors = tiny_checkpoint.part("encoder.")
         card = {"sampler": {"samples": 3}}
         save_checkpoint(path, Level(), tensors, encoder="embedded", genes=GENES, card=card, method="level")
         yield path
 
 
 @pytest.fixture(scope="module")
-def slide():
-    return FakeSlide(width=900, height=900, mpp=0.683)
-
-
-@pytest.fixture(scope="module")
-def predict(weights, slide, folder):
-    rows, columns = np.divmod(np.arange(4), 2)
-    ids = tuple(f"{c}x{r}" for r, c in zip(rows, columns, strict=True))
-    spots = Spots(ids, np.stack([columns, rows], 1) * 293.0 + 300, 100.0, 200.0, "square")
+def predict(weights, tiny_slide, tiny_spots, feature_cache):
+    checkpoint = Checkpoint.load(weights)
 
     def run(on_step=None, **options):
-        work = predict_slide(slide, spots, Checkpoint.load(weights), device="cpu", cache=folder, **options)
+        work = predict_slide(tiny_slide, tiny_spots, checkpoint, device="cpu", cache=feature_cache, **options)
         return finish(work, on_step)
 
     return run
@@ -114,7 +100,7 @@ def whole(predict, previews):
 
 
 def test_another_method_predicts_through_the_same_chain(whole, previews):
-    np.testing.assert_array_equal(whole.X, np.tile(LEVELS, (4, 1)))
+    np.testing.assert_array_equal(whole.X, np.tile(LEVELS, (9, 1)))
     np.testing.assert_array_equal(np.concatenate(previews), whole.X)
     np.testing.assert_array_equal(whole.layers[keys.SPREAD], np.full(whole.shape, SD, np.float32))
     assert 0 < np.abs(whole.layers[keys.SAMPLE] - whole.X).max() < 6 * SD
@@ -123,8 +109,8 @@ def test_another_method_predicts_through_the_same_chain(whole, previews):
 
 
 def test_a_region_gives_another_method_the_draws_of_the_whole(predict, whole):
-    part = predict(region=[box(500, 0, 900, 900)])
-    assert part.n_obs == 2
+    part = predict(region=[box(700, 0, 900, 900)])
+    assert part.n_obs == 3
     np.testing.assert_array_equal(part.layers[keys.SAMPLE], whole[part.obs_names].layers[keys.SAMPLE])
 
 
@@ -133,8 +119,10 @@ def test_a_method_that_knows_its_spread_states_it_for_a_single_sample(predict):
     np.testing.assert_array_equal(one.layers[keys.SPREAD], np.full(one.shape, SD, np.float32))
 
 
-def test_further_draws_of_another_method_are_its_draws_and_not_its_expectation(whole, weights, slide, folder):
-    request = DrawRequest(whole, slide, 2, device="cpu", weights=weights, cache=folder)
+def test_further_draws_of_another_method_are_its_draws_and_not_its_expectation(
+    whole, weights, tiny_slide, feature_cache
+):
+    request = DrawRequest(whole, tiny_slide, 2, device="cpu", weights=weights, cache=feature_cache)
     found = []
     finish(draw_more(request), lambda step: isinstance(step.partial, Draw) and found.append(step.partial))
     assert [draw.number for draw in found] == [2]
@@ -150,10 +138,9 @@ def test_weights_written_before_headers_named_a_method_are_flags():
     assert isinstance(open_method(Checkpoint.load(path)), FlagPredictor)
 
 
-def test_weights_of_a_method_that_is_not_here_are_refused_in_one_sentence(tmp_path):
-    checkpoint = Checkpoint.load(write_tiny_weights(tmp_path / "tiny.safetensors"))
+def test_weights_of_a_method_that_is_not_here_are_refused_in_one_sentence(tiny_checkpoint):
     with pytest.raises(UserError) as refused:
-        open_method(replace(checkpoint, method="crystal ball"))
+        open_method(replace(tiny_checkpoint, method="crystal ball"))
     message = str(refused.value)
     assert "crystal ball" in message
     assert "it has: flag" in message
