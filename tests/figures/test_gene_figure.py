@@ -4,10 +4,11 @@ from PIL import Image
 from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.spatial import find_classes
 from napari_flag.errors import UserError
 from napari_flag.figures.gene_figure import save_gene_figure, save_local_figure
 from napari_flag.layers.gene_map import GeneMap
-from napari_flag.layers.local_map import LocalMap, MapKind, find_classes
+from napari_flag.layers.local_map import LocalMap, MapKind
 from napari_flag.progress import finish
 
 

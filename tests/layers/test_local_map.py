@@ -4,6 +4,7 @@ from napari.components import ViewerModel
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.spatial import CLASSES, find_classes
 from napari_flag.formatting import probability
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.gene_values import Quantity
@@ -12,11 +13,10 @@ from napari_flag.layers.local_map import (
     CLASS_MEANINGS,
     LocalMap,
     MapKind,
-    find_classes,
     text_overlay_of,
 )
 from napari_flag.progress import finish
-from napari_flag.statistics.local_moran import CLASSES, local_moran
+from napari_flag.statistics.local_moran import local_moran
 
 
 class Maps:

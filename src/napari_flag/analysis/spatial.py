@@ -1,13 +1,15 @@
 """Which spots are neighbours, and how every gene clusters in space, in prediction and measurement."""
 
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.analysis.truth import (
+    MEASURED,
     PREDICTED,
     dense,
     extent_of,
@@ -18,13 +20,22 @@ from napari_flag.analysis.truth import (
 from napari_flag.prediction_file import array_coordinates, stated_lattice
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import FloatArray, constant_genes
+from napari_flag.statistics.local_moran import CLASSES as CLASSES
+from napari_flag.statistics.local_moran import LocalMoran as LocalMoran
+from napari_flag.statistics.local_moran import local_moran
+from napari_flag.statistics.local_moran import local_values as local_values
+from napari_flag.statistics.moran import FEWEST_SPOTS as FEWEST_SPOTS
 from napari_flag.statistics.moran import moran_i, moran_test, spatial_structure_correlation
-from napari_flag.statistics.neighbours import Neighbours, find_neighbours
+from napari_flag.statistics.neighbours import Neighbours as Neighbours
+from napari_flag.statistics.neighbours import find_neighbours
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from scipy import sparse
 
+
+Key = TypeVar("Key", bound=Hashable)
 
 ALL: Final = slice(None)
 
@@ -43,6 +54,59 @@ def spot_neighbours(adata: "AnnData", rows: npt.NDArray[Any] | slice = ALL) -> N
     known = None if array is None else array[rows]
     xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[rows]
     return find_neighbours(xy, known, stated_lattice(adata))
+
+
+def source_neighbours(adata: "AnnData", source: str) -> tuple[npt.NDArray[np.bool_], Neighbours]:
+    """Return which (n,) spots one source has values of, whatever the gene, and the graph of these spots.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    source
+        `truth.PREDICTED`, all its spots, or `truth.MEASURED`, those of `truth.measured_extent`.
+    """
+    seen = np.ones(adata.n_obs, bool)
+    if source == MEASURED:
+        extent = measured_extent(adata)
+        seen = np.isin(np.arange(adata.n_obs), () if extent is None else extent.spots)
+    return seen, spot_neighbours(adata, seen)
+
+
+def find_classes(
+    wanted: "Iterable[tuple[Key, FloatArray, sparse.csr_array]]", seed: int = 0
+) -> Steps[dict[Key, LocalMoran]]:
+    """Test genes for local clusters, with 999 conditional permutations each.
+
+    Parameters
+    ----------
+    wanted
+        Per gene a key, its (n,) values and the (n, n) CSR weights of its spots.
+    seed
+        Of the permutations.
+
+    Raises
+    ------
+    UserError
+        When there are too few spots to test.
+    """
+    found = {}
+    for key, values, weights in wanted:
+        found[key] = yield from local_moran(values, weights, seed=seed)
+    return found
+
+
+def classes_of(found: LocalMoran, *, corrected: bool) -> npt.NDArray[np.int8]:
+    """Return (n,) int8 classes as in `CLASSES`.
+
+    Parameters
+    ----------
+    found
+        Of one gene.
+    corrected
+        Whether spots are significant by q ≤ 0.05 over all spots together, instead of p ≤ 0.05 each.
+    """
+    return np.where(found.certain, found.quadrants, 0).astype(np.int8) if corrected else found.classes
 
 
 def gene_moran(

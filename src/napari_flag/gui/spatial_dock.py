@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_flag.analysis.spatial import SpatialScores, score_spatially
+from napari_flag.analysis.spatial import CLASSES, SpatialScores, find_classes, score_spatially
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
 from napari_flag.formatting import number, probability
@@ -27,8 +27,7 @@ from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_save, plain_
 from napari_flag.gui.controls.plots import ScatterPlot, ask_figure_path
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
-from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, LocalMap, MapKind, find_classes
-from napari_flag.statistics.local_moran import CLASSES
+from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, LocalMap, MapKind
 
 BUTTONS: Final = {
     MapKind.EXPRESSION: "Gene",

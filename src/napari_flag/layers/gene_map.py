@@ -1,4 +1,4 @@
-"""Setting a napari layer's look with as few redraws as possible: each setter redraws, changed or not."""
+"""The map of a gene: predicted, measured, their difference and more, in napari layers of their own."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -9,28 +9,11 @@ import numpy as np
 from napari_flag import keys
 from napari_flag.formatting import number
 from napari_flag.layers.frame import frame_in
-from napari_flag.layers.gene_values import Contrast, GeneValues, Limits, Quantity
+from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
 from napari_flag.layers.overlays import hover_part
 from napari_flag.layers.raster import SpotRaster, raster_of
+from napari_flag.layers.spot_layers import BLENDING, SpotLayers, set_colormap, set_limits, set_shown
 from napari_flag.prediction_file import provenance
-
-
-def set_shown(layer: Any, shown: bool) -> None:
-    """Show or hide a layer and its colour bar."""
-    if layer.visible != shown:
-        layer.visible = shown
-    if layer.colorbar.visible != shown:
-        layer.colorbar.visible = shown
-
-
-def set_limits(layer: Any, limits: Limits, span: Limits) -> None:
-    """Set contrast limits, and the `span` their slider runs over, which holds them.
-
-    Limits go first: napari widens the span by itself, but cuts limits that a new span does not hold.
-    """
-    layer.contrast_limits = limits
-    layer.contrast_limits_range = span
-
 
 DEFAULT_COLORMAP: Final = "viridis"
 COLORMAPS: Final = ("viridis", "magma", "inferno", "plasma", "cividis", "turbo", "gray", "gray_r")
@@ -51,7 +34,7 @@ _TWIN: Final = {
 """Quantities whose limits stay the same when one is dragged."""
 
 
-class GeneMap:
+class GeneMap(SpotLayers[Slot]):
     """Draws genes of the current prediction into a viewer.
 
     Parameters
@@ -65,14 +48,13 @@ class GeneMap:
     ----------
     covered
         Another map is shown in place of the gene's (see `LocalMap`); change it with `cover`.
-    also_told
-        Spot number → what else to say of the spot under the mouse, or None.
+    hover_extra
+        Spot number → what else the hover text says of that spot, or None.
     """
 
     def __init__(self, viewer: Any, changed: Callable[[], None] = lambda: None) -> None:
-        self._viewer = viewer
+        super().__init__(viewer)
         self._changed = changed
-        self._layers: dict[Slot, Any] = {}
         self._stale: set[Slot] = set()
         self.values: GeneValues | None = None
         self.raster: SpotRaster | None = None
@@ -81,16 +63,14 @@ class GeneMap:
         self.colormap = DEFAULT_COLORMAP
         self.contrast = Contrast()
         self.covered = False
-        self.also_told: Callable[[int], str | None] = lambda spot: None
+        self.hover_extra: Callable[[int], str | None] = lambda spot: None
 
     # --- what is shown ---------------------------------------------------------------------------
     def set_prediction(self, adata: Any) -> None:
         """Draw from `adata` from now on; None removes all gene layers."""
         if adata is None:
             self.values = self.raster = None
-            for layer in self._present().values():
-                self._viewer.layers.remove(layer)
-            self._layers.clear()
+            self._remove()
             return
         self._set_raster(adata)
         self.values = GeneValues(adata)
@@ -156,7 +136,7 @@ class GeneMap:
         return self._present().get((quantity, slot))
 
     def hover_text(self, position: Any) -> str | None:
-        """Return spot id and values at world `position`, or None beside the spots."""
+        """Return spot id and values at world `position`, or None outside of all spots."""
         layer = self.layer(self.quantity)
         if layer is None or self.values is None or self.raster is None:
             return None
@@ -166,10 +146,9 @@ class GeneMap:
         spot = self.raster.spot_at(row, col)
         if spot is None:
             return None
-        told = [f"{gene}: {self._numbers(gene, spot)}" for gene in self.genes]
-        more = (self.also_told(spot), hover_part(self.values.adata, spot))
-        told.extend(part for part in more if part)
-        return "  ·  ".join((f"spot {self.values.adata.obs_names[spot]}", *told))
+        numbers = [f"{gene}: {self._numbers(gene, spot)}" for gene in self.genes]
+        more = [self.hover_extra(spot), hover_part(self.values.adata, spot)]
+        return "  ·  ".join((f"spot {self.values.adata.obs_names[spot]}", *numbers, *filter(None, more)))
 
     # --- the layers ------------------------------------------------------------------------------
     def adopt(self, layer: Any) -> bool:
@@ -196,11 +175,12 @@ class GeneMap:
         if self.values is None or not self.genes:
             return
         wanted = [(self.quantity, 0), *([(self.quantity, 1)] if self.overlaid else [])]
-        active = self._viewer.layers.selection.active
-        ours_active = active is None or active in self._present().values()
+        active, present = self._viewer.layers.selection.active, self._present()
+        new = any(slot not in present for slot in wanted)
+        choose = new or active is None or active in present.values()
         self._put_away(wanted)
         for slot in wanted:
-            layer = self._present().get(slot) or self._add(slot)
+            layer = self._present().get(slot) or self._add_gene(slot)
             self._style(slot, layer)
             if self.covered:
                 set_shown(layer, False)
@@ -208,7 +188,7 @@ class GeneMap:
             if slot in self._stale:
                 self._paint(slot, layer)
             set_shown(layer, True)
-        if ours_active:  # the layer controls should be those of the picture looked at
+        if choose:  # the layer controls are those of the map that is shown
             self._viewer.layers.selection.active = self.layer(self.quantity)
         self._changed()
 
@@ -239,29 +219,26 @@ class GeneMap:
         colormap = DIVERGING if quantity is Quantity.DIFFERENCE else self.colormap
         if self.overlaid:
             colormap = OVERLAY[nth]
-        if layer.colormap.name != colormap:
-            layer.colormap = colormap
-        layer.blending = "additive" if nth else "translucent_no_depth"
+        set_colormap(layer, colormap)
+        layer.blending = "additive" if nth else BLENDING
         layer.colorbar.position = "bottom_right" if nth else "top_right"
 
-    def _add(self, slot: Slot) -> Any:
+    def _add_gene(self, slot: Slot) -> Any:
         assert self.raster is not None
         assert self.values is not None
-        layer = self._viewer.add_image(
-            np.full(self.raster.lookup.shape, np.nan, np.float32),
+        layer = self._add(
+            slot,
+            None,
+            self.raster,
+            {
+                keys.LAYER_KIND: "gene",
+                keys.LAYER_ADATA: self.values.adata,
+                LAYER_SLOT: (slot[0].value, slot[1]),
+            },
             name=slot[0].value,
             contrast_limits=(0.0, 1.0),
             opacity=1.0 if slot[1] else OPACITY,
-            interpolation2d="nearest",
             visible=False,
-            **self.raster.options(
-                frame_in(self._viewer, self.values.adata),
-                {
-                    keys.LAYER_KIND: "gene",
-                    keys.LAYER_ADATA: self.values.adata,
-                    LAYER_SLOT: (slot[0].value, slot[1]),
-                },
-            ),
         )
         self._keep(slot, layer)
         return layer
@@ -292,11 +269,6 @@ class GeneMap:
             other.contrast_limits = limits
         self._changed()
 
-    def _present(self) -> dict[Slot, Any]:
-        """Return our layers that the user has not deleted."""
-        self._layers = {s: la for s, la in self._layers.items() if la in self._viewer.layers}
-        return self._layers
-
     def _name(self, gene: str, quantity: Quantity) -> str:
         assert self.values is not None
         if not provenance(self.values.adata):
@@ -326,13 +298,13 @@ class Hover:
         A napari viewer (the model, not a plugin proxy).
     gene_map
         What is drawn in it.
-    told
-        Called with the text, or "" beside the spots.
+    changed
+        Called with the new text, "" outside of all spots.
     """
 
-    def __init__(self, viewer: Any, gene_map: GeneMap, told: Callable[[str], None]) -> None:
+    def __init__(self, viewer: Any, gene_map: GeneMap, changed: Callable[[str], None]) -> None:
         self._viewer = weakref.ref(viewer)
-        self._map, self._told = gene_map, told
+        self._map, self._changed = gene_map, changed
         self.text = ""
         viewer.mouse_move_callbacks.append(self.on_move)
         viewer.events.status.connect(self._on_status)
@@ -342,7 +314,7 @@ class Hover:
         text = self._map.hover_text(event.position) or ""
         if text != self.text:
             self.text = text
-            self._told(text)
+            self._changed(text)
         if text:
             viewer.status = text
 

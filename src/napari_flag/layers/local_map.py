@@ -1,4 +1,4 @@
-"""What of a gene can be painted, and the colours and names of local Moran's classes.  Holds no Qt."""
+"""The map of a gene's local Moran's I or of its clusters, in place of the gene's own map.  Holds no Qt."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,18 +9,16 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.formatting import probability
-from napari_flag.layers.frame import frame_in
-from napari_flag.layers.gene_map import DIVERGING, GeneMap, set_limits, set_shown
+from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
-from napari_flag.progress import Steps
+from napari_flag.layers.spot_layers import SpotLayer, banded_colormap, set_colormap, set_limits, set_shown
 
 if TYPE_CHECKING:
-    from napari_flag.statistics.local_moran import LocalMoran
-    from napari_flag.statistics.neighbours import Neighbours
+    from napari_flag.analysis.spatial import LocalMoran, Neighbours
 
 
 CLASS_COLOURS: Final = ("#c8c8c8", "#d55e00", "#56b4e9", "#0072b2", "#e69f00")
-"""Of the classes in the order of `statistics.local_moran.CLASSES`; Okabe & Ito's, apart for all eyes."""
+"""Of the classes in the order of `analysis.spatial.CLASSES`; Okabe & Ito's, apart for all eyes."""
 
 CLASS_MEANINGS: Final = (
     "not significant",
@@ -55,14 +53,6 @@ _MEANING: Final = {
 }
 
 
-def class_colormap() -> Any:
-    """Return the napari colour map of the classes, a band for each."""
-    from napari.utils.colormaps import Colormap
-
-    edges = np.linspace(0.0, 1.0, len(CLASS_COLOURS) + 1)
-    return Colormap(list(CLASS_COLOURS), name="local Moran classes", controls=edges, interpolation="zero")
-
-
 def text_overlay_of(viewer: Any) -> Any:
     """Return the text on the canvas of a viewer; napari 0.9 moved it to the canvas."""
     return viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
@@ -75,8 +65,6 @@ Wanted: TypeAlias = tuple[Key, FloatArray, Any]
 """What to compute classes of: the key, (n,) values, and (n, n) CSR weights."""
 
 LIMITS_PERCENTILE: Final = 99.0
-LEVEL: Final = 0.05
-"""Largest p or q at which a spot is more than "not significant"."""
 
 
 @dataclass(slots=True)
@@ -101,7 +89,7 @@ class Shared:
     maps: "list[LocalMap]" = field(default_factory=list)
 
 
-class LocalMap:
+class LocalMap(SpotLayer):
     """Draws local Moran's I of what a gene map shows, over the same spots.
 
     Parameters
@@ -115,23 +103,17 @@ class LocalMap:
     """
 
     def __init__(self, viewer: Any, gene_map: GeneMap, beside: "LocalMap | None" = None) -> None:
+        super().__init__(viewer)
         self.shared: Shared = Shared() if beside is None else beside.shared
         self.shared.maps.append(self)
         self._first = beside is None
-        self._viewer = viewer
         self._map = gene_map
-        self._layer: Any = None
         self._adata: Any = None
         self._graphs: dict[Quantity, tuple[npt.NDArray[np.bool_], Neighbours]] = {}
         self._painted: tuple[Any, ...] | None = None
-        gene_map.also_told = self._told
+        gene_map.hover_extra = self._class_text
 
     # --- what is shown ---------------------------------------------------------------------------
-    @property
-    def layer(self) -> Any:
-        """The layer of this map, or None while there is none or the user deleted it."""
-        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
-
     @property
     def key(self) -> Key | None:
         """Gene and quantity this map is of: those of the gene map, an expression level in any case."""
@@ -181,6 +163,7 @@ class LocalMap:
                 self.shared.found.clear()
             self._painted = None
             self._remove()
+            self._write_legend()
         self._map.cover(self.kind is not MapKind.EXPRESSION and self.key is not None)
         if not self._map.covered or self.key is None:
             self._hide()
@@ -189,8 +172,8 @@ class LocalMap:
         if state != self._painted or self.layer is None:
             self._paint(self.key)
             self._painted = state
-        set_shown(self._layer, True)
-        self._make_active(self._layer, instead_of=self._gene_layer())
+        set_shown(self.layer, True)
+        self._make_active(self.layer, instead_of=self._gene_layer())
         self._write_legend()
 
     # --- classes ---------------------------------------------------------------------------------
@@ -199,15 +182,10 @@ class LocalMap:
 
         Of the measurement, the spots of the one mask (`analysis.truth.measured_extent`), whatever the gene.
         """
-        from napari_flag.analysis.spatial import spot_neighbours
-        from napari_flag.analysis.truth import measured_extent
+        from napari_flag.analysis.spatial import source_neighbours
 
         if quantity not in self._graphs:
-            seen = np.ones(self._adata.n_obs, bool)
-            if quantity is Quantity.MEASURED:
-                extent = measured_extent(self._adata)
-                seen = np.isin(np.arange(self._adata.n_obs), () if extent is None else extent.spots)
-            self._graphs[quantity] = (seen, spot_neighbours(self._adata, seen))
+            self._graphs[quantity] = source_neighbours(self._adata, quantity.value)
         return self._graphs[quantity]
 
     def values(self, key: Key) -> FloatArray:
@@ -222,15 +200,14 @@ class LocalMap:
 
     def classes(self, key: Key) -> npt.NDArray[np.int8] | None:
         """Return the class of each spot of `neighbours`, None where they were not handed in."""
+        from napari_flag.analysis.spatial import classes_of
+
         found = self.shared.found.get(key)
-        if found is None:
-            return None
-        significant = (found.q if self.corrected else found.p) <= LEVEL
-        return np.where(significant, found.quadrants, 0).astype(np.int8)
+        return None if found is None else classes_of(found, corrected=self.corrected)
 
     def numbers(self, key: Key) -> npt.NDArray[np.float32]:
         """Return what is painted of a gene: (n,) local Moran's I or class, NaN where there is none."""
-        from napari_flag.statistics.local_moran import local_values
+        from napari_flag.analysis.spatial import local_values
 
         seen, graph = self.neighbours(key[1])
         numbers = np.full(len(seen), np.nan, np.float32)
@@ -260,55 +237,48 @@ class LocalMap:
 
     # --- the layer -------------------------------------------------------------------------------
     def _paint(self, key: Key) -> None:
-        from napari.utils.colormaps import ensure_colormap
-
         assert self._map.raster is not None
-        if self.layer is None:
-            self._add()
+        layer = self.layer or self._add_empty()
         numbers = self.numbers(key)
         if self.kind is MapKind.CLASSES:
-            limits, colormap = (-0.5, len(CLASS_COLOURS) - 0.5), class_colormap()
+            limits = (-0.5, len(CLASS_COLOURS) - 0.5)
+            set_colormap(layer, banded_colormap("local Moran classes", CLASS_COLOURS))
         else:
             span = span_of(numbers)
-            limits, colormap = (-span, span), ensure_colormap(DIVERGING)
-        self._layer.data = self._map.raster.paint(numbers)
-        if self._layer.colormap.name != colormap.name:
-            self._layer.colormap = colormap
-        set_limits(self._layer, limits, limits)
-        self._layer.name = f"{key[0]} · {self.kind.value} ({key[1].value})"
+            limits = (-span, span)
+            set_colormap(layer, DIVERGING)
+        layer.data = self._map.raster.paint(numbers)
+        set_limits(layer, limits, limits)
+        layer.name = f"{key[0]} · {self.kind.value} ({key[1].value})"
 
-    def _add(self) -> None:
+    def _add_empty(self) -> Any:
         assert self._map.raster is not None
-        active = self._viewer.layers.selection.active
-        self._layer = self._viewer.add_image(
-            np.full(self._map.raster.lookup.shape, np.nan, np.float32),
+        metadata = {keys.LAYER_KIND: "local", keys.LAYER_ADATA: self._adata}
+        layer = self._add(
+            None,
+            None,
+            self._map.raster,
+            metadata,
             name=MapKind.LOCAL.value,
-            contrast_limits=(-1.0, 1.0),
-            interpolation2d="nearest",
-            blending="translucent_no_depth",
+            contrast_limits=(-1, 1),
             visible=False,
-            **self._map.raster.options(
-                frame_in(self._viewer, self._adata),
-                {keys.LAYER_KIND: "local", keys.LAYER_ADATA: self._adata},
-            ),
         )
-        self._layer.colorbar.box = True
-        self._layer.colorbar.position = "top_right"
-        self._viewer.layers.selection.active = active
+        layer.colorbar.box, layer.colorbar.position = True, "top_right"
+        return layer
 
     def _gene_layer(self) -> Any:
         return self._map.layer(self._map.quantity)
 
     def _make_active(self, layer: Any, instead_of: Any) -> None:
-        """Let the layer controls be those of the picture looked at."""
+        """Select the layer that is shown, so that napari's layer controls are those of it."""
         selection = self._viewer.layers.selection
         if layer is not None and selection.active in (None, instead_of):
             selection.active = layer
 
     def _hide(self) -> None:
         if self.layer is not None:
-            set_shown(self._layer, False)
-            self._make_active(self._gene_layer(), instead_of=self._layer)
+            set_shown(self.layer, False)
+            self._make_active(self._gene_layer(), instead_of=self.layer)
         self._write_legend()
 
     def _write_legend(self) -> None:
@@ -321,15 +291,9 @@ class LocalMap:
         elif overlay.text == LEGEND:
             overlay.text, overlay.visible = "", False
 
-    def _remove(self) -> None:
-        if self.layer is not None:
-            self._viewer.layers.remove(self._layer)
-        self._layer = None
-        self._write_legend()
-
-    def _told(self, spot: int) -> str | None:
+    def _class_text(self, spot: int) -> str | None:
         """Return the class of spot number `spot`, where classes are shown."""
-        from napari_flag.statistics.local_moran import CLASSES
+        from napari_flag.analysis.spatial import CLASSES
 
         key = self.key
         found = None if key is None else self.shared.found.get(key)
@@ -348,13 +312,3 @@ class LocalMap:
 def span_of(numbers: npt.NDArray[np.float32]) -> float:
     """Return how far the colours of local Moran's I reach to either side of 0."""
     return float(np.nanpercentile(np.abs(numbers), LIMITS_PERCENTILE)) or 1.0
-
-
-def find_classes(wanted: list[Wanted], seed: int = 0) -> "Steps[dict[Key, LocalMoran]]":
-    """Compute what `LocalMap.missing` asked for, with 999 conditional permutations each."""
-    from napari_flag.statistics.local_moran import local_moran
-
-    found = {}
-    for key, values, weights in wanted:
-        found[key] = yield from local_moran(values, weights, seed=seed)
-    return found

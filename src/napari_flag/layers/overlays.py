@@ -1,7 +1,6 @@
-"""A ring around every spot that says how far its tissue lies from the training tissue.
+"""Maps drawn over or around the gene's: distance from the training tissue, and domains.  Holds no Qt.
 
-Rings, so that the gene inside stays visible: a slide unlike the training slides is where it most needs to
-be looked at with the doubt beside it.  Holds no Qt.
+Both can be rings around the spots, so that the gene inside stays visible.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.layers.frame import frame_in
 from napari_flag.layers.raster import Float32Array, SpotRaster, raster_of
+from napari_flag.layers.spot_layers import SpotLayer, banded_colormap
 from napari_flag.prediction_file import unlike_warning
 from napari_flag.slides.formats.geojson import Colour
 
@@ -27,48 +26,27 @@ UNLIKE: Final = ((1.0, 0.72, 0.15, 1.0), (0.86, 0.05, 0.25, 1.0))
 """Colours where unlike begins, and at twice that distance."""
 
 
-class UnlikeMap:
-    """Draws the distances of the current prediction into a viewer; nothing where it has none.
-
-    Parameters
-    ----------
-    viewer
-        A napari viewer (the model, not a plugin proxy).
-    """
-
-    def __init__(self, viewer: Any) -> None:
-        self._viewer = viewer
-        self._layer: Any = None
-
-    @property
-    def layer(self) -> Any:
-        """The layer of rings, or None when there is none or the user deleted it."""
-        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
+class UnlikeMap(SpotLayer):
+    """Draws how far each spot lies from the training tissue as rings; nothing where that is not known."""
 
     def set_prediction(self, adata: Any) -> None:
         """Draw from `adata` from now on; visible from the start only when most of it is unlike."""
-        if self.layer is not None:
-            self._viewer.layers.remove(self._layer)
-        self._layer = None
+        self._remove()
         if adata is None or keys.DISTANCE not in adata.obs:
             return
         from napari.utils.colormaps import Colormap
 
         raster = raster_of(adata)
-        selected = self._viewer.layers.selection.active
-        self._layer = self._viewer.add_image(
+        self._add(
+            None,
             paint_rings(raster, adata.obs[keys.DISTANCE].to_numpy(np.float32)),
+            raster,
+            {keys.LAYER_KIND: "unlike", keys.LAYER_ADATA: adata},
             name=UNLIKE_NAME,
             colormap=Colormap([FAMILIAR, FAMILIAR, *UNLIKE], name="unlike", controls=[0.0, 0.4999, 0.5, 1.0]),
             contrast_limits=LIMITS,
-            interpolation2d="nearest",
-            blending="translucent_no_depth",
             visible=unlike_warning(adata) is not None,
-            **raster.options(
-                frame_in(self._viewer, adata), {keys.LAYER_KIND: "unlike", keys.LAYER_ADATA: adata}
-            ),
         )
-        self._viewer.layers.selection.active = selected
 
 
 def hover_part(adata: Any, spot: int) -> str | None:
@@ -121,27 +99,21 @@ class Paint(Enum):
     FILLED = "filled"
 
 
-class DomainMap:
-    """Draws one number per spot as a colour; one layer, whatever domains are looked at.
+class DomainMap(SpotLayer):
+    """Draws one number per spot as a colour; one layer for any source of domains.
 
     Parameters
     ----------
     viewer
-        A napari viewer (the model, not a plugin proxy).
+        As of `SpotLayers`.
     """
 
     def __init__(self, viewer: Any) -> None:
-        self._viewer = viewer
-        self._layer: Any = None
+        super().__init__(viewer)
         self._adata: Any = None
         self._raster: SpotRaster | None = None
         self.numbers: npt.NDArray[np.int64] | None = None
         self.paint = Paint.HIDDEN
-
-    @property
-    def layer(self) -> Any:
-        """The layer of domains, or None when there is none or the user deleted it."""
-        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
 
     def show(self, adata: Any, numbers: npt.NDArray[np.int64] | None, paint: Paint) -> None:
         """Draw the domains of `adata`.
@@ -149,67 +121,48 @@ class DomainMap:
         Parameters
         ----------
         adata
-            The prediction whose spots they are of; None takes the layer away.
+            The prediction whose spots they are of; None removes the layer.
         numbers
-            (n,) int64 from 1, 0 for none; None takes the layer away.
+            (n,) int64 from 1, 0 for none; None removes the layer.
         paint
             How.
         """
         self.numbers, self.paint = numbers, paint
+        if adata is None or numbers is None or adata is not self._adata:
+            self._remove()
+            self._adata = self._raster = None
         if adata is None or numbers is None:
-            self._remove()
             return
-        if adata is not self._adata:
-            self._remove()
+        if self._raster is None:
             self._adata, self._raster = adata, raster_of(adata)
         if paint is Paint.HIDDEN:
             if self.layer is not None:
-                self._layer.visible = False
+                self.layer.visible = False
             return
-        assert self._raster is not None
         values = np.where(numbers > 0, (numbers - 1) % len(COLOURS), np.nan).astype(np.float32)
         picture = self._raster.paint(values) if paint is Paint.FILLED else paint_rings(self._raster, values)
-        if self.layer is None:
-            self._add(picture)
+        layer = self.layer
+        if layer is None:
+            self._add(
+                None,
+                picture,
+                self._raster,
+                {keys.LAYER_KIND: "domains", keys.LAYER_ADATA: adata},
+                name=DOMAINS_NAME,
+                colormap=banded_colormap("domains", [(*(p / 255 for p in rgb), 1.0) for rgb in COLOURS]),
+                contrast_limits=(-0.5, len(COLOURS) - 0.5),
+            )
         else:
-            self._layer.data = picture
-        self._layer.visible = True
+            layer.data, layer.visible = picture, True
 
     def number_at(self, position: Any) -> int:
-        """Return the number of the domain drawn at world `position`; 0 beside all or while hidden."""
+        """Return the number of the domain drawn at world `position`; 0 outside of all or while hidden."""
         layer = self.layer
         if layer is None or not layer.visible or self._raster is None or self.numbers is None:
             return 0
         row, col = (float(v) for v in layer.world_to_data(position)[-2:])
         spot = self._raster.spot_at(row, col)
         return 0 if spot is None else int(self.numbers[spot])
-
-    def _add(self, picture: npt.NDArray[np.float32]) -> None:
-        from napari.utils.colormaps import Colormap
-
-        assert self._raster is not None
-        edges = np.linspace(0.0, 1.0, len(COLOURS) + 1)
-        colours = [(*(part / 255 for part in colour), 1.0) for colour in COLOURS]
-        active = self._viewer.layers.selection.active
-        self._layer = self._viewer.add_image(
-            picture,
-            name=DOMAINS_NAME,
-            colormap=Colormap(colours, name="domains", controls=edges, interpolation="zero"),
-            contrast_limits=(-0.5, len(COLOURS) - 0.5),
-            interpolation2d="nearest",
-            blending="translucent_no_depth",
-            **self._raster.options(
-                frame_in(self._viewer, self._adata),
-                {keys.LAYER_KIND: "domains", keys.LAYER_ADATA: self._adata},
-            ),
-        )
-        self._viewer.layers.selection.active = active
-
-    def _remove(self) -> None:
-        if self.layer is not None:
-            self._viewer.layers.remove(self._layer)
-        self._layer = None
-        self._adata = self._raster = None
 
 
 def colour_of(number: int) -> Colour:
@@ -218,7 +171,7 @@ def colour_of(number: int) -> Colour:
 
 
 def clicks(on_click: Callable[[Any], None]) -> Callable[[Any, Any], Iterator[None]]:
-    """Return a napari mouse callback that tells where the mouse was pressed and let go without a drag."""
+    """Return a napari mouse callback that calls `on_click` with the world position of a click, not of a drag."""
 
     def callback(_viewer: Any, event: Any) -> Iterator[None]:
         dragged = False

@@ -1,0 +1,119 @@
+"""What all maps of spots have in common: image layers in a viewer, whose user may delete them.
+
+napari's setters redraw whether or not anything changed; what is set here is set with as few as possible.
+"""
+
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag import keys
+from napari_flag.layers.frame import frame_in
+from napari_flag.layers.gene_values import Limits
+from napari_flag.layers.raster import SpotRaster
+
+Slot = TypeVar("Slot")
+
+BLENDING: Final = "translucent_no_depth"
+
+
+class SpotLayers(Generic[Slot]):
+    """Image layers over the spots of a prediction, each in a slot of its own.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._layers: dict[Slot, Any] = {}
+
+    def _present(self) -> dict[Slot, Any]:
+        """Return the layers that the user has not deleted."""
+        self._layers = {slot: layer for slot, layer in self._layers.items() if layer in self._viewer.layers}
+        return self._layers
+
+    def _add(
+        self,
+        slot: Slot,
+        picture: npt.NDArray[np.float32] | None,
+        raster: SpotRaster,
+        metadata: dict[str, Any],
+        **options: Any,
+    ) -> Any:
+        """Add and return the layer of `slot`; the layer that was active stays so.
+
+        Parameters
+        ----------
+        slot
+            Its name among the layers of this map.
+        picture
+            (h, w) float32 on `raster`; None for an empty one.
+        raster
+            Of the spots of the prediction.
+        metadata
+            With `keys.LAYER_ADATA`, the prediction.
+        options
+            Of napari's image layer.
+        """
+        if picture is None:
+            picture = np.full(raster.lookup.shape, np.nan, np.float32)
+        active = self._viewer.layers.selection.active
+        frame = frame_in(self._viewer, metadata[keys.LAYER_ADATA])
+        options = {"interpolation2d": "nearest", "blending": BLENDING, **options}
+        layer = self._viewer.add_image(picture, **options, **raster.options(frame, metadata))
+        self._layers[slot] = layer
+        self._viewer.layers.selection.active = active
+        return layer
+
+    def _remove(self) -> None:
+        """Remove all layers that are still there."""
+        for layer in self._present().values():
+            self._viewer.layers.remove(layer)
+        self._layers.clear()
+
+
+class SpotLayer(SpotLayers[None]):
+    """One image layer over the spots of a prediction."""
+
+    @property
+    def layer(self) -> Any:
+        """The layer, or None while there is none or after the user deleted it."""
+        return self._present().get(None)
+
+
+def set_shown(layer: Any, shown: bool) -> None:
+    """Show or hide a layer and its colour bar."""
+    if layer.visible != shown:
+        layer.visible = shown
+    if layer.colorbar.visible != shown:
+        layer.colorbar.visible = shown
+
+
+def set_limits(layer: Any, limits: Limits, span: Limits) -> None:
+    """Set contrast limits, and the `span` of their slider, which includes them.
+
+    Limits go first: napari widens the span by itself, but cuts limits that a new span does not include.
+    """
+    layer.contrast_limits = limits
+    layer.contrast_limits_range = span
+
+
+def set_colormap(layer: Any, colormap: Any) -> None:
+    """Set a colour map, by its name or as napari's own object."""
+    if layer.colormap.name != getattr(colormap, "name", colormap):
+        layer.colormap = colormap
+
+
+def banded_colormap(name: str, colours: Any) -> Any:
+    """Return napari's colour map of whole numbers, a band for each of `colours`.
+
+    With contrast limits −0.5 and ``len(colours) − 0.5``, number *i* has colour *i*.
+    """
+    from napari.utils.colormaps import Colormap
+
+    edges = np.linspace(0.0, 1.0, len(colours) + 1)
+    return Colormap(list(colours), name=name, controls=edges, interpolation="zero")
