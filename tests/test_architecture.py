@@ -17,10 +17,6 @@ WINDOWS = {"napari", "qtpy", "superqt", "vispy", "PyQt5", "PyQt6", "PySide2", "P
 HEADLESS = {"figures", "exports", "report", "api"}
 HEAVY = {"torch", "anndata", "qtpy", "napari", "PyQt6", "PySide6"}
 UNUSED_IN_PREDICTION = {"flag_training", "transformers", "lightning_fabric"}
-COMPUTE_THEMSELVES = {"layers", "figures", "exports", "report", "gui"}
-"""Rooms after `analysis` that may still import `statistics`; a room is taken out when it need not."""
-MAKES_LAYERS = {"gui/controls/linked_canvas.py"}
-"""Outside `layers`: copies a layer into a canvas of its own, which no viewer shows."""
 
 
 def order_of_rooms() -> dict[str, int]:
@@ -97,9 +93,7 @@ def test_analysis_alone_computes_statistics_for_the_rooms_after_it():
     wrong = {
         inner(path)
         for path in modules()
-        if place.get(room_of(path), -1) > place["analysis"]
-        and room_of(path) not in COMPUTE_THEMSELVES
-        and "statistics" in rooms_imported(path)
+        if place.get(room_of(path), -1) > place["analysis"] and "statistics" in rooms_imported(path)
     }
     assert not wrong
 
@@ -109,7 +103,7 @@ def test_layers_alone_adds_layers_to_a_viewer():
     wrong = {
         f"{inner(path)}:{node.lineno}"
         for path in modules()
-        if room_of(path) != "layers" and inner(path) not in MAKES_LAYERS
+        if room_of(path) != "layers"
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide
-from napari_flag.slides.spots import Spots, inside
+from napari_flag.slides.spots import Spots, inside, typical_pitch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +107,7 @@ def predict_slide(
     encoder = checkpoint.build_encoder(chosen)
     predictor = open_method(checkpoint, chosen)
     _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes))
-    pitch = spots.pitch_um or nearest_pitch(spots.xy) * mpp
+    pitch = spots.pitch_um or typical_pitch(spots.xy) * mpp
     notices = compare_with_training(checkpoint, mpp, pitch, spots)
     for notice in notices:
         yield Step("Loading the model", 1, 1, "files", notice=notice)
@@ -206,14 +205,6 @@ def compare_resolution(checkpoint: Checkpoint, mpp: float) -> str | None:
         f"The slide has {mpp:.3f} µm/px, finer than the {trained:.3f} µm/px of the training "
         "slides; it is read at theirs, but another scanner or stain may still give other numbers."
     )
-
-
-def nearest_pitch(xy: npt.NDArray[np.float64]) -> float:
-    """Return the median distance to the nearest other spot, in the unit of `xy`; 1 for one spot."""
-    if len(xy) < 2:
-        return 1.0
-    distance, _ = cKDTree(xy).query(xy, k=2)
-    return float(np.median(distance[:, 1]))
 
 
 def _check(slide: Slide, spots: Spots) -> float:

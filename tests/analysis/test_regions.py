@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-import shapely
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.domains import domain_agreement, find, read_domains
-from napari_flag.analysis.regions import compare_regions, enrich, mask_of
+from napari_flag.analysis.regions import compare_regions, enrich
 from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
@@ -109,9 +108,3 @@ def test_domains_of_prediction_and_truth_are_compared_with_each_other(adata):
         finish(find(adata, source, "leiden"))
     assert (read_domains(adata, MEASURED)[:5] == 0).all()
     assert domain_agreement(adata).ari > 0.3
-
-
-def test_a_polygon_holds_the_spots_whose_centre_lies_inside(adata):
-    xy = adata.obsm[keys.SPATIAL]
-    inside = mask_of([shapely.box(0, 0, 900, 900), shapely.box(3900, 3900, 4100, 4100)], xy)
-    assert [adata.obs_names[i] for i in np.flatnonzero(inside)] == ["0_0", "0_1", "1_0", "1_1", "9_9"]

@@ -4,6 +4,8 @@ import shapely
 from napari.components import ViewerModel
 from tests.fakes import MPP, fake_prediction
 
+from napari_flag import keys
+from napari_flag.analysis.truth import PREDICTED
 from napari_flag.layers import region_shapes
 from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_map import GeneMap
@@ -118,3 +120,29 @@ def test_a_region_can_be_renamed_and_removed(viewer, layer, placement):
 def test_without_a_gene_layer_the_frame_of_the_prediction_counts(viewer, adata):
     found = Placement.of(GeneMap(viewer), adata)
     assert found.pixels(np.array([[1.0, 2.0]])) == pytest.approx(np.array([[2.0, 1.0]]) / MPP)
+
+
+def drawn(viewer, adata):
+    gene_map = GeneMap(viewer)
+    gene_map.set_prediction(adata)
+    return region_shapes.collect(viewer, gene_map, adata, PREDICTED)
+
+
+def test_a_drawn_region_is_the_spots_whose_centre_lies_inside(viewer, layer, adata, placement):
+    xy = adata.obsm[keys.SPATIAL]
+    around = shapely.Point(xy[7]).buffer(1), shapely.Point(xy[20]).buffer(1)
+    region_shapes.add_annotations(layer, [Annotation("Two", around)], placement)
+    [entry] = drawn(viewer, adata)
+    assert np.flatnonzero(entry.region.mask).tolist() == [7, 20]
+
+
+def test_an_outline_that_crosses_itself_is_a_region_of_both_its_halves(viewer, layer, adata):
+    xy = adata.obsm[keys.SPATIAL]
+    middle = (xy.min(axis=0) + xy.max(axis=0)) / 2
+    reach = np.ptp(xy, axis=0).max()
+    corners = [(-1, -1), (1, 1), (1, -1), (-1, 1)]
+    layer.add([(middle + reach * np.array(corners))[:, ::-1]], shape_type="polygon")
+    [entry] = drawn(viewer, adata)
+    across, down = np.abs(xy - middle).T
+    clear = np.abs(across - down) > 1  # not on an edge
+    assert entry.region.mask[clear].tolist() == (across > down)[clear].tolist()

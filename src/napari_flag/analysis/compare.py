@@ -26,6 +26,7 @@ from napari_flag.errors import UserError
 from napari_flag.prediction_file import find_fault, slide_name, trained_on
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, bootstrap, calibration
+from napari_flag.statistics.calibration import LEVELS as LEVELS
 from napari_flag.statistics.coexpression import MOST_GENES
 from napari_flag.statistics.moran import moran_i
 from napari_flag.statistics.neighbours import Neighbours

@@ -26,7 +26,8 @@ from napari_flag.formatting import number
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.labels import SpotLabels, read_labels
 from napari_flag.statistics import domains
-from napari_flag.statistics.domains import FEWEST_SPOTS, Agreement, agreement, relabel
+from napari_flag.statistics.domains import FEWEST_SPOTS, agreement, relabel
+from napari_flag.statistics.domains import Agreement as Agreement
 
 if TYPE_CHECKING:
     import pandas as pd

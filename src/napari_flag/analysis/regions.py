@@ -5,14 +5,18 @@ Numbers of the prediction are over all its spots and genes; those of the measure
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_flag.analysis.truth import MEASURED, PREDICTED, Extent, extent_of, matrix_of, sources
 from napari_flag.progress import Step, Steps
-from napari_flag.statistics.markers import FEWEST_SPOTS, Overlap, differential_genes, overlap_at
+from napari_flag.statistics.gene_sets import bundled as bundled
+from napari_flag.statistics.gene_sets import over_representation
+from napari_flag.statistics.gene_sets import read_gmt as read_gmt
+from napari_flag.statistics.markers import FEWEST_SPOTS, differential_genes, overlap_at
+from napari_flag.statistics.markers import Overlap as Overlap
 from napari_flag.statistics.multiple_testing import q_values
 
 if TYPE_CHECKING:
@@ -162,21 +166,11 @@ def enrich(numbers: RegionNumbers, sets: Mapping[str, Sequence[str]]) -> "dict[s
     dict
         Source → `gene_sets.over_representation`; empty where fewer than five genes are raised.
     """
-    from napari_flag.statistics.gene_sets import over_representation
-
     found = {}
     for source, ranking in numbers.rankings.items():
         raised = numbers.raised(source)
         chosen = raised if len(raised) >= FEWEST_GENES else ()
         found[source] = over_representation(chosen, ranking, sets)
-    return found
-
-
-def mask_of(polygons: Sequence[Any], xy: npt.NDArray[np.float64]) -> BoolArray:
-    """Return (n,) which of (n, 2) level-0 px centres lie inside any of `polygons`."""
-    from shapely import contains_xy, union_all
-
-    found: BoolArray = contains_xy(union_all(list(polygons)), xy[:, 0], xy[:, 1])
     return found
 
 

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.statistics.accuracy import FloatArray
+from napari_flag.statistics.accuracy import FloatArray as FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -285,13 +285,12 @@ def _check_place(place: Path, args: argparse.Namespace) -> None:
 
 def _open(path: Path, adata: "AnnData") -> "Slide":
     """Open the slide, and refuse one of another size than was predicted on."""
-    from napari_flag import keys
+    from napari_flag.prediction_file import slide_size
     from napari_flag.slides.slide import open_slide
 
     slide = open_slide(path)
-    made = adata.uns[keys.PROVENANCE]
-    expected = made.get(keys.SLIDE_WIDTH), made.get(keys.SLIDE_HEIGHT)
-    if None not in expected and expected != slide.size:
+    expected = slide_size(adata)
+    if expected is not None and expected != slide.size:
         slide.close()
         raise UserError(
             f"{path.name} is {slide.size[0]} × {slide.size[1]} px, but the prediction was made on "

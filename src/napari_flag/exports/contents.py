@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_flag import keys
+from napari_flag.analysis.spatial import FEWEST_SPOTS
 from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import dense
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
 from napari_flag.progress import Step, Steps
-from napari_flag.statistics.moran import FEWEST_SPOTS
 
 if TYPE_CHECKING:
     import pandas as pd

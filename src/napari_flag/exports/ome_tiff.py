@@ -13,9 +13,10 @@ from napari_flag import keys, prediction_file
 from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.frame import frame_of
-from napari_flag.layers.raster import DEFAULT_FILL, SpotRaster, spot_raster, typical_pitch
+from napari_flag.layers.raster import DEFAULT_FILL, SpotRaster, spot_raster
 from napari_flag.prediction_file import slide_name, spot_diameter_px
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.spots import typical_pitch
 
 if TYPE_CHECKING:
     from anndata import AnnData

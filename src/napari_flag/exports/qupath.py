@@ -18,10 +18,11 @@ from napari_flag import keys
 from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.overlays import colour_of
-from napari_flag.layers.raster import DEFAULT_FILL, typical_pitch
+from napari_flag.layers.raster import DEFAULT_FILL
 from napari_flag.prediction_file import slide_name, spot_diameter_px
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation, Colour, as_feature
+from napari_flag.slides.spots import typical_pitch
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -14,11 +14,12 @@ from napari_flag.errors import UserError
 from napari_flag.exports.contents import RANKED
 from napari_flag.files import write_whole_in_steps
 from napari_flag.layers.frame import frame_of
-from napari_flag.layers.raster import DEFAULT_FILL, typical_pitch
+from napari_flag.layers.raster import DEFAULT_FILL
 from napari_flag.prediction_file import spot_diameter_px, with_storable_provenance
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.readers import UInt8Array
 from napari_flag.slides.slide import LazyLevel
+from napari_flag.slides.spots import typical_pitch
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,17 +5,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from napari_flag.analysis.compare import Section
+from napari_flag.analysis.compare import LEVELS, Section
+from napari_flag.analysis.truth import FloatArray
 from napari_flag.figures.style import COLOURS, GREY
 from napari_flag.formatting import number
-from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.calibration import LEVELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from napari_flag.statistics.markers import Overlap
+    from napari_flag.analysis.regions import Overlap
 
 
 _NAMED: Final = 8

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_flag import keys
+from napari_flag.analysis.spatial import CLASSES
 from napari_flag.errors import UserError
 from napari_flag.figures.spot_maps import draw_discs, draw_scale_bar, draw_tissue, frame_axes
 from napari_flag.layers.frame import frame_of
@@ -13,7 +14,6 @@ from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, LocalMap, MapKind, span_of
 from napari_flag.prediction_file import provenance
-from napari_flag.statistics.local_moran import CLASSES
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -7,9 +7,9 @@ import numpy as np
 
 from napari_flag.analysis.coexpression import Together, compare_structures
 from napari_flag.analysis.compare import Section
+from napari_flag.analysis.truth import FloatArray
 from napari_flag.figures.style import DIVERGING, SEQUENTIAL
 from napari_flag.formatting import number
-from napari_flag.statistics.accuracy import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,9 @@ from napari_flag import keys
 from napari_flag.analysis.truth import dense
 from napari_flag.figures.style import SEQUENTIAL
 from napari_flag.layers.frame import Frame, frame_of
-from napari_flag.layers.raster import DEFAULT_FILL, typical_pitch
+from napari_flag.layers.raster import DEFAULT_FILL
 from napari_flag.prediction_file import provenance, spot_diameter_px
+from napari_flag.slides.spots import typical_pitch
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag.analysis.coexpression import Together, correlate, sets_within
+from napari_flag.analysis.regions import bundled, read_gmt
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
 from napari_flag.formatting import number
@@ -28,7 +29,6 @@ from napari_flag.gui.controls.plots import PlotStyle, ask_figure_path, save_draw
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock
 from napari_flag.layers.gene_values import GeneValues
-from napari_flag.statistics.gene_sets import bundled, read_gmt
 
 TOP: Final = (20, 50, 100, 200, 500)
 GENE_SET_FILES: Final = "Gene sets (*.gmt);;All files (*)"

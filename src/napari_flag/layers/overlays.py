@@ -171,7 +171,7 @@ def colour_of(number: int) -> Colour:
 
 
 def clicks(on_click: Callable[[Any], None]) -> Callable[[Any, Any], Iterator[None]]:
-    """Return a napari mouse callback that calls `on_click` with the world position of a click, not of a drag."""
+    """Return a napari mouse callback that calls `on_click` with where it was clicked, unless dragged."""
 
     def callback(_viewer: Any, event: Any) -> Iterator[None]:
         dragged = False

@@ -16,6 +16,7 @@ from napari_flag import keys
 from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_values import Limits
 from napari_flag.prediction_file import array_coordinates, spot_diameter_px, stated_lattice
+from napari_flag.slides.spots import typical_pitch
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -127,17 +128,6 @@ def spot_raster(
     if bins and array is not None and len(xy) > 3:
         return _bin_raster(xy, np.asarray(array, np.int64))
     return _stamped_raster(xy, diameter, square=bins)
-
-
-def typical_pitch(xy: FloatArray) -> float:
-    """Return the median distance to the nearest other spot, in the unit of `xy` (1 if alone)."""
-    if len(xy) < 2:
-        return 1.0
-    from scipy.spatial import KDTree
-
-    some = xy[:: max(1, len(xy) // 2000)]
-    distance, _ = KDTree(xy).query(some, k=2)
-    return float(np.median(distance[:, 1])) or 1.0
 
 
 def _bin_raster(xy: FloatArray, array: npt.NDArray[np.int64]) -> SpotRaster:

@@ -36,7 +36,7 @@ def get_slide_reader(path: Any) -> ReaderFunction | None:
 
 
 def looks_like_slide(path: Path) -> bool:
-    """Tell by ending and header whether `path` may be a slide."""
+    """Return whether `path` may be a slide, by ending and header."""
     ending = path.suffix.lower()
     if ending in VENDOR_ENDINGS:
         return True
@@ -84,24 +84,26 @@ def read_slide(path: Any) -> list[Any]:
     from napari.utils import progress
     from napari.utils.notifications import show_warning
 
+    from napari_flag.inputs import open_with_pyramid
     from napari_flag.progress import Step, finish
-    from napari_flag.slides.slide import build_pyramid, open_slide
 
     bar: Any = None
 
     def show(step: Step) -> None:
         nonlocal bar
+        if bar is None and step.total is None:
+            return  # the length of the work is not known yet
         if bar is None:
             bar = progress(total=step.total, desc=step.stage)
         bar.update(max(step.done - bar.n, 0))
 
     try:
-        slide = finish(build_pyramid(open_slide(path)), show)
+        slide = finish(open_with_pyramid(Path(path)), show)
         if notice := Frame(slide.mpp).notice:
             show_warning(notice)
         return [slide_layer(slide)]
     except UserError as error:
-        return _tell(error)
+        return _show_error(error)
     finally:
         if bar is not None:
             bar.close()
@@ -121,7 +123,7 @@ def read_prediction_layers(path: Any) -> list[Any]:
     try:
         return [prediction_layer(read_prediction(Path(path)))]
     except UserError as error:
-        return _tell(error)
+        return _show_error(error)
 
 
 def prediction_layer(adata: Any, gene: str | None = None) -> LayerData:
@@ -139,7 +141,7 @@ def prediction_layer(adata: Any, gene: str | None = None) -> LayerData:
     return raster.paint(values.values(gene, Quantity.PREDICTED)), options, "image"
 
 
-def _tell(error: UserError) -> list[Any]:
+def _show_error(error: UserError) -> list[Any]:
     """Show the sentence itself; napari would only say that the plugin failed."""
     from napari.utils.notifications import show_error
 

@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.analysis.domains import LABELS, domain_names, read_domains
-from napari_flag.analysis.regions import Region, mask_of
+from napari_flag.analysis.regions import Region
 from napari_flag.analysis.truth import PREDICTED
 from napari_flag.layers.frame import Frame
 from napari_flag.layers.overlays import colour_of
 from napari_flag.slides.formats.geojson import Annotation, Colour
+from napari_flag.slides.spots import inside
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -332,11 +333,11 @@ def _drawn(viewer: Any, gene_map: "GeneMap", adata: "AnnData") -> list[Entry]:
     entries = []
     taken: dict[str, int] = {}
     for drawn in read_regions(viewer, Placement.of(gene_map, adata)):
-        told = drawn.annotation
-        polygon = told.polygons[0] if len(told.polygons) == 1 else shapely.MultiPolygon(told.polygons)
-        region = Region(told.name, mask_of(told.polygons, xy), polygon)
-        taken[told.name] = taken.get(told.name, 0) + 1
-        entries.append(Entry(f"drawn {told.name} {taken[told.name]}", region, told.colour, drawn))
+        name, polygons = drawn.annotation.name, drawn.annotation.polygons
+        polygon = polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+        region = Region(name, inside(polygons, xy), polygon)
+        taken[name] = taken.get(name, 0) + 1
+        entries.append(Entry(f"drawn {name} {taken[name]}", region, drawn.annotation.colour, drawn))
     return entries
 
 
@@ -346,14 +347,14 @@ def _domains(adata: "AnnData", source: str) -> list[Entry]:
         return []
     names = domain_names(adata, source)
     if source == LABELS:
-        told = [f"Label {name}" if name.isdecimal() else name for name in names]
+        shown = [f"Label {name}" if name.isdecimal() else name for name in names]
     else:
         word = "prediction" if source == PREDICTED else "truth"
-        told = [f"Domain {number} of the {word}" for number in range(1, len(names) + 1)]
+        shown = [f"Domain {number} of the {word}" for number in range(1, len(names) + 1)]
     return [
         Entry(
             f"domain {source} {number}",
-            Region(told[number - 1], numbers == number),
+            Region(shown[number - 1], numbers == number),
             colour_of(number),
             number=number,
         )

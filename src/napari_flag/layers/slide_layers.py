@@ -99,6 +99,26 @@ def add_slide(viewer: Any, slide: "Slide") -> Any:
     return layer
 
 
+def add_copy(viewer: Any, layer: Any, index: int) -> Any:
+    """Show the picture `layer` in another viewer, at `index`, and return the copy; pixels are shared."""
+    copy = viewer.add_image(
+        layer.data,
+        rgb=True,
+        multiscale=layer.multiscale,
+        name=layer.name,
+        contrast_limits=layer.contrast_limits,
+        scale=layer.scale,
+        translate=layer.translate,
+        affine=layer.affine,
+        units=layer.units,
+        axis_labels=layer.axis_labels,
+        visible=layer.visible,
+        metadata=dict(layer.metadata),
+    )
+    viewer.layers.move(len(viewer.layers) - 1, index)
+    return copy
+
+
 def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> None:
     """Give the slide `layer` a slide whose µm/px was set.
 

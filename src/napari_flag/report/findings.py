@@ -10,14 +10,12 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.coexpression import Together, correlate, pick_unlike
 from napari_flag.analysis.compare import Comparison, Section, comparing, section_of
-from napari_flag.analysis.domains import agreement_of, find_all, label_agreement
-from napari_flag.analysis.regions import TOPS, top_overlaps
+from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement
+from napari_flag.analysis.regions import TOPS, Overlap, top_overlaps
 from napari_flag.analysis.spatial import gene_moran, spot_neighbours
 from napari_flag.analysis.structure import rank_domains
 from napari_flag.analysis.truth import MEASURED, PREDICTED, Numbers, attach_measured, values_of
 from napari_flag.progress import Steps
-from napari_flag.statistics.domains import Agreement
-from napari_flag.statistics.markers import Overlap
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -26,6 +26,9 @@ Lattice: TypeAlias = Literal["square", "hex", "none"]
 MOST_POSITIONS: Final = 5_000_000
 """Grid positions above which a spacing is surely a slip of the pen (1 µm on a whole slide)."""
 
+MOST_QUERIED: Final = 50_000
+"""Spots whose nearest other is sought for the pitch: a search over a million takes ten seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spots:
@@ -200,6 +203,20 @@ def _lattice_in(
         array = array[array.sum(axis=1) % 2 == 0]
     xy: FloatArray = (array * step + origin)[:, ::-1].copy()
     return array, xy
+
+
+def typical_pitch(xy: FloatArray) -> float:
+    """Return the median distance to the nearest other spot, in the unit of `xy`; 1 where there is none.
+
+    Of more than `MOST_QUERIED` spots it is the median over a part of them, spread evenly.
+    """
+    if len(xy) < 2:
+        return 1.0
+    from scipy.spatial import cKDTree
+
+    some = xy[:: -(-len(xy) // MOST_QUERIED)]
+    distance, _ = cKDTree(xy).query(some, k=2)
+    return float(np.median(distance[:, 1])) or 1.0
 
 
 def inside(area: "Tissue | Sequence[BaseGeometry]", xy: FloatArray) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""A second canvas that looks at the same place as the viewer it belongs to."""
+"""A second canvas that shows the same place as the viewer it belongs to."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 from napari_flag import keys
 from napari_flag.gui.controls.gl_context import keep_context
 from napari_flag.layers.gene_map import GeneMap
-from napari_flag.layers.slide_layers import camera_of, follow_slides
+from napari_flag.layers.slide_layers import add_copy, camera_of, follow_slides
 
 
 class LinkedCanvas(QWidget):
@@ -53,12 +53,12 @@ class LinkedCanvas(QWidget):
         return QSize(450, 420)
 
     def follow(self) -> None:
-        """Look where the main viewer looks."""
+        """Show the place that the main viewer shows."""
         here, there = camera_of(self.model), camera_of(self._main)
         here.center, here.zoom = there.center, there.zoom
 
     def close_canvas(self) -> None:
-        """Let go of the main viewer, and of the canvas."""
+        """Disconnect from the main viewer, and close the canvas."""
         for event, callback in self._links:
             event.disconnect(callback)
         self._links.clear()
@@ -101,21 +101,7 @@ class LinkedCanvas(QWidget):
         ours = layer.metadata.get(keys.LAYER_KIND) == "slide"
         if not (ours or getattr(layer, "rgb", False)) or id(layer) in self._slides:
             return
-        copy = self.model.add_image(
-            layer.data,
-            rgb=True,
-            multiscale=layer.multiscale,
-            name=layer.name,
-            contrast_limits=layer.contrast_limits,
-            scale=layer.scale,
-            translate=layer.translate,
-            affine=layer.affine,
-            units=layer.units,
-            axis_labels=layer.axis_labels,
-            visible=layer.visible,
-            metadata=dict(layer.metadata),
-        )
-        self.model.layers.move(len(self.model.layers) - 1, len(self._slides))
+        copy = add_copy(self.model, layer, len(self._slides))
         self._slides[id(layer)] = copy
         for name in ("visible", "opacity", "scale", "translate", "units"):
             self._listen(getattr(layer.events, name), _carrier(layer, copy, name))

@@ -214,34 +214,24 @@ class PreviewBuilder:
 
     def adata(self) -> "AnnData":
         """Return the spots done so far, in the order of the spots; a later chunk wins."""
-        from anndata import AnnData
+        from napari_flag.prediction_file import build_prediction
 
         rows = np.concatenate(self._rows)[::-1]
         values = np.concatenate(self._values)[::-1]
         rows, first = np.unique(rows, return_index=True)
         spots = self._spots.take(rows)
-        adata = AnnData(X=np.ascontiguousarray(values[first], dtype=np.float32))
-        adata.obs_names = list(spots.ids)
-        adata.var_names = list(self._genes)
-        adata.obsm[keys.SPATIAL] = spots.xy
-        if spots.array is not None:
-            adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL] = spots.array.T
-        width, height = self._slide.size
-        adata.uns[keys.PROVENANCE] = {
-            key: value
-            for key, value in {
-                keys.UNITS: keys.EXPRESSION_UNITS,
-                keys.SLIDE_NAME: self._slide.name,
-                keys.SLIDE_WIDTH: width,
-                keys.SLIDE_HEIGHT: height,
-                keys.MPP: self._slide.mpp,
-                keys.SPOT_DIAMETER_UM: spots.diameter_um,
-                keys.SPOT_PITCH_UM: spots.pitch_um,
-                keys.LATTICE: spots.lattice,
-            }.items()
-            if value is not None
+        made = {
+            keys.UNITS: keys.EXPRESSION_UNITS,
+            keys.SLIDE_NAME: self._slide.name,
+            keys.SLIDE_WIDTH: self._slide.size[0],
+            keys.SLIDE_HEIGHT: self._slide.size[1],
+            keys.MPP: self._slide.mpp,
+            keys.SPOT_DIAMETER_UM: spots.diameter_um,
+            keys.SPOT_PITCH_UM: spots.pitch_um,
+            keys.LATTICE: spots.lattice,
         }
-        return adata
+        shown = np.ascontiguousarray(values[first], dtype=np.float32)
+        return build_prediction(shown, spots, self._genes, made)
 
 
 class PredictionRun(QObject):

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.domains import LABELS, find, read_domains
-from napari_flag.analysis.regions import RegionNumbers, compare_regions, enrich
+from napari_flag.analysis.regions import RegionNumbers, bundled, compare_regions, enrich, read_gmt
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.forms import TABLE_FILES, ask_open, ask_save
@@ -19,7 +19,7 @@ from napari_flag.layers import region_shapes
 from napari_flag.layers.frame import frame_in
 from napari_flag.layers.overlays import DomainMap, Paint, clicks
 from napari_flag.layers.region_shapes import Entry, collect
-from napari_flag.prediction_file import provenance
+from napari_flag.prediction_file import slide_size
 from napari_flag.slides.formats.geojson import read_annotations, write_annotations
 
 REST: Final = ""
@@ -171,8 +171,6 @@ class RegionsDock(Dock):
     def _show(self, numbers: RegionNumbers | None) -> None:
         self.numbers = numbers
         if not self._sets:
-            from napari_flag.statistics.gene_sets import bundled
-
             self._set_sets(bundled(), OUR_SETS)
         self.results.show_numbers(numbers, {} if numbers is None else enrich(numbers, self._sets))
         self.results.mark(self.session.gene, scroll=False)
@@ -233,9 +231,7 @@ class RegionsDock(Dock):
         assert adata is not None
         layer = region_shapes.find_layer(self._viewer)
         if layer is None:
-            recorded = provenance(adata)
-            sides = [recorded.get(name) for name in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT)]
-            longest = max(float(side or 0) for side in sides) or float(np.max(adata.obsm[keys.SPATIAL]))
+            longest = float(np.max(slide_size(adata) or adata.obsm[keys.SPATIAL]))
             layer = region_shapes.add_layer(self._viewer, frame_in(self._viewer, adata), longest)
         return layer
 
@@ -302,8 +298,6 @@ class RegionsDock(Dock):
 
     def read_sets(self, path: Path) -> None:
         """Read gene sets to find the region's genes in."""
-        from napari_flag.statistics.gene_sets import read_gmt
-
         self.messages.clear()
         try:
             self._set_sets(read_gmt(path), path.name)
