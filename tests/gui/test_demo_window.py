@@ -72,6 +72,24 @@ def test_the_tour_stops_with_what_the_dock_says_when_the_prediction_fails(tour_o
     assert "on fire; use another" in stopped.args[0]
 
 
+def test_the_picture_waits_for_the_docks_to_finish_their_work(make_napari_viewer, qtbot):
+    """The demo's picture used to show the scores of the side-by-side view half laid out."""
+    viewer = make_napari_viewer()
+    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Samples")
+    held, acted = [True], []
+
+    def work():
+        while held:
+            yield Step("Working", 0)
+
+    dock.jobs.run("test", work(), "Work", on_result=lambda _: None)
+    demo_window.when_docks_rest(viewer, lambda: acted.append(bool(held)))
+    qtbot.wait(3 * demo_window.LOOK_EVERY_MS)
+    assert not acted
+    held.clear()
+    qtbot.waitUntil(lambda: acted == [False])
+
+
 def test_an_unwritable_picture_is_refused_before_anything_is_opened(monkeypatch, files, tmp_path):
     monkeypatch.setattr(demo_window, "demo_files", lambda: files)
     monkeypatch.setattr(demo_window, "open_demo", lambda _: pytest.fail("opened napari"))

@@ -13,6 +13,7 @@ from qtpy.QtCore import QEventLoop, QObject, Qt, QTimer, Signal
 from napari_flag.demo import GENE, DemoFiles, demo_files, has_display, some_display
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable
+from napari_flag.gui.dock import Dock
 from napari_flag.gui.predict.steps import TABLE
 from napari_flag.gui.session import Session
 
@@ -29,7 +30,7 @@ LOOK_EVERY_MS: Final = 100
 PATIENCE_S: Final = 120.0
 """How long a step before the prediction may take, which is seconds; the prediction takes its time."""
 SETTLE_MS: Final = 2500
-"""Time for tiles to load and layers to be painted before the picture is taken."""
+"""Time for tiles to load and for layers and docks to be painted before the picture is taken."""
 WINDOW: Final = (1760, 960)
 DEFAULT_PICTURE: Final = "napari-flag-demo.png"
 
@@ -65,7 +66,7 @@ class DemoTour(QObject):
         self._clock.timeout.connect(self._look)
 
     def start(self) -> None:
-        """Set out."""
+        """Start to watch the dock and act."""
         self._clock.start()
 
     def _look(self) -> None:
@@ -135,6 +136,15 @@ def arrange(viewer: Any, genes: Any, beside: Any) -> None:
     window.resizeDocks([genes, beside], [LEFT_PX, room // 2], Qt.Orientation.Horizontal)
     # the view fits the canvas only once the canvas has its new size
     QTimer.singleShot(LOOK_EVERY_MS, viewer.reset_view)
+
+
+def when_docks_rest(viewer: Any, act: Callable[[], None]) -> None:
+    """Call `act` once no dock computes any more, such as the scores of the side-by-side view."""
+    docks = viewer.window._qt_window.findChildren(Dock)
+    if any(dock.jobs.active for dock in docks):
+        QTimer.singleShot(LOOK_EVERY_MS, partial(when_docks_rest, viewer, act))
+    else:
+        act()
 
 
 def open_demo(files: DemoFiles) -> tuple[Any, DemoTour]:
@@ -216,7 +226,7 @@ def _show_window(files: DemoFiles, screenshot: Path | None) -> None:
         return
     wait = QEventLoop()
     problems: list[str] = []
-    tour.arrived.connect(lambda: QTimer.singleShot(SETTLE_MS, wait.quit))
+    tour.arrived.connect(lambda: when_docks_rest(viewer, partial(QTimer.singleShot, SETTLE_MS, wait.quit)))
     tour.stopped.connect(problems.append)
     tour.stopped.connect(wait.quit)
     wait.exec()

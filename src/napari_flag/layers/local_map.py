@@ -282,11 +282,11 @@ class LocalMap(SpotLayer):
         self._write_legend()
 
     def _write_legend(self) -> None:
-        """Name the classes beside the colour bar; a text the person put there is left alone."""
+        """Name the classes in a corner of the canvas; a text the person put there is left alone."""
         overlay = text_overlay_of(self._viewer)
         if self._map.covered and self.kind is MapKind.CLASSES:
             if not overlay.visible or not overlay.text:
-                overlay.text, overlay.position = LEGEND, "top_right"
+                overlay.text, overlay.position = LEGEND, "top_left"
                 overlay.visible = overlay.box = True
         elif overlay.text == LEGEND:
             overlay.text, overlay.visible = "", False
