@@ -133,16 +133,16 @@ def make_pictures(shown: Shown, out: Path, theme: str) -> None:
 
 
 def wait(ready: Callable[[], Any]) -> None:
-    """Let the window live until `ready`."""
+    """Process events until `ready`."""
     end = time.monotonic() + PATIENCE_S
     while not ready():
         if time.monotonic() > end:
-            raise TimeoutError("the dock did not get on; open it by hand and see what it says")
+            raise TimeoutError("the dock did not finish; open it by hand and read its messages")
         spend(0.02)
 
 
 def spend(seconds: float) -> None:
-    """Let the window live for a while."""
+    """Process events for a while."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         QApplication.processEvents()

@@ -61,7 +61,7 @@ def test_the_tour_predicts_the_spots_of_the_table_with_the_demo_weights(tour_of,
     assert dock.session.adata is not None
 
 
-def test_the_tour_stops_with_what_the_dock_says_when_the_prediction_fails(tour_of, qtbot):
+def test_the_tour_stops_with_the_docks_messages_when_the_prediction_fails(tour_of, qtbot):
     def predict(*_, **__):
         yield Step("Working", 0)
         raise UserError("The graphics card is on fire; use another.")
@@ -73,20 +73,20 @@ def test_the_tour_stops_with_what_the_dock_says_when_the_prediction_fails(tour_o
 
 
 def test_the_picture_waits_for_the_docks_to_finish_their_work(make_napari_viewer, qtbot):
-    """The demo's picture used to show the scores of the side-by-side view half laid out."""
+    """The demo's picture used to show the scores of the side-by-side view before they had their place."""
     viewer = make_napari_viewer()
     _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Samples")
-    held, acted = [True], []
+    busy, acted = [True], []
 
     def work():
-        while held:
+        while busy:
             yield Step("Working", 0)
 
     dock.jobs.run("test", work(), "Work", on_result=lambda _: None)
-    demo_window.when_docks_rest(viewer, lambda: acted.append(bool(held)))
-    qtbot.wait(3 * demo_window.LOOK_EVERY_MS)
+    demo_window.when_docks_rest(viewer, lambda: acted.append(bool(busy)))
+    qtbot.wait(3 * demo_window.CHECK_EVERY_MS)
     assert not acted
-    held.clear()
+    busy.clear()
     qtbot.waitUntil(lambda: acted == [False])
 
 
@@ -101,7 +101,7 @@ def test_an_unwritable_picture_is_refused_before_anything_is_opened(monkeypatch,
     ("code", "error", "said"),
     [(2, UserError, "install it"), (1, RuntimeError, "ended with code 1: .*install it")],
 )
-def test_a_failure_of_the_hidden_window_reaches_the_person(monkeypatch, tmp_path, code, error, said):
+def test_a_failure_of_the_hidden_window_reaches_the_user(monkeypatch, tmp_path, code, error, said):
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\necho noise >&2\necho 'It is missing; install it.' >&2\nexit {code}\n")
     program.chmod(0o755)

@@ -63,7 +63,7 @@ def test_a_difference_is_drawn_diverging_whatever_map_is_chosen(gene_map):
     assert gene_map.layer(Quantity.PREDICTED).colormap.name == "magma"
 
 
-def test_two_genes_are_overlaid_additively_and_taken_apart_again(gene_map, viewer):
+def test_two_genes_are_overlaid_additively_and_separated_again(gene_map, viewer):
     gene_map.show(["ERBB2", "ESR1"])
     first, second = viewer.layers
     assert (first.colormap.name, second.colormap.name) == OVERLAY

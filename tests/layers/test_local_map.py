@@ -72,7 +72,7 @@ def test_its_values_are_those_of_the_statistic(maps):
     assert low == -high
 
 
-def test_classes_are_blank_until_they_are_handed_in_and_never_of_another_gene(maps):
+def test_classes_are_blank_until_they_are_computed_and_never_of_another_gene(maps):
     maps.local.set_kind(MapKind.CLASSES)
     assert np.isnan(maps.local.layer.data).all()
     key = maps.local.key
@@ -92,7 +92,7 @@ def test_classes_are_blank_until_they_are_handed_in_and_never_of_another_gene(ma
     ).tolist()
 
 
-def test_the_spot_under_the_mouse_tells_its_class(maps):
+def test_hover_text_names_the_class_of_the_spot(maps):
     maps.local.set_kind(MapKind.CLASSES)
     key = maps.local.key
     _, graph = maps.local.neighbours(key[1])
@@ -141,7 +141,7 @@ def test_another_prediction_forgets_the_classes_of_the_one_before(maps):
     assert maps.names == ["ERBB2 · clusters (predicted)"]
 
 
-def test_a_layer_the_person_deleted_is_drawn_again(maps):
+def test_a_layer_the_user_deleted_is_drawn_again(maps):
     maps.local.set_kind(MapKind.LOCAL)
     maps.viewer.layers.remove(maps.local.layer)
     maps.gene_map.show(["ESR1"])
@@ -171,7 +171,7 @@ def test_the_classes_are_named_on_the_canvas_while_they_are_shown_and_no_text_of
     assert (overlay.text, overlay.visible) == ("mine", True)
 
 
-def test_the_layer_controls_are_those_of_the_picture_looked_at(maps):
+def test_the_layer_controls_are_those_of_the_map_shown(maps):
     selection = maps.viewer.layers.selection
     maps.local.set_kind(MapKind.LOCAL)
     maps.gene_map.show(["ESR1"])

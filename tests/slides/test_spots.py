@@ -8,7 +8,7 @@ import pytest
 import shapely
 
 from napari_flag.errors import UserError
-from napari_flag.slides.spots import Lattice, Spots, estimate_mpp, grid_over
+from napari_flag.slides.spots import Lattice, Spots, estimate_mpp, grid_over, typical_pitch
 from napari_flag.slides.tissue import Tissue
 
 HER2ST = Path(__file__).parents[3] / "shared/data/her2st"
@@ -151,3 +151,10 @@ def nearest(xy: np.ndarray) -> np.ndarray:
     distance = np.linalg.norm(xy[:, None] - xy[None], axis=-1)
     np.fill_diagonal(distance, np.inf)
     return distance.min(axis=1)
+
+
+def test_the_pitch_is_the_median_distance_to_the_nearest_spot_however_many_there_are():
+    assert typical_pitch(np.array([[3.0, 4.0]])) == 1.0
+    assert typical_pitch(np.array([[0.0, 0.0], [0.0, 7.0], [30.0, 0.0]])) == 7.0
+    rows, cols = np.divmod(np.arange(120_000), 400)
+    assert typical_pitch(np.column_stack([cols, rows]) * 12.0) == pytest.approx(12.0)

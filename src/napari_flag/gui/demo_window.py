@@ -1,4 +1,4 @@
-"""The demo in napari's window: does with the main dock what a person would do."""
+"""The demo in napari's window: operates the main dock as a user would."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ PREDICT_DOCK: Final = "Predict expression"
 GENES_DOCK: Final = "Genes"
 SIDE_BY_SIDE_DOCK: Final = "Side by side"
 LEFT_PX: Final = 330
-LOOK_EVERY_MS: Final = 100
+CHECK_EVERY_MS: Final = 100
 PATIENCE_S: Final = 120.0
 """How long a step before the prediction may take, which is seconds; the prediction takes its time."""
 SETTLE_MS: Final = 2500
@@ -36,7 +36,7 @@ DEFAULT_PICTURE: Final = "napari-flag-demo.png"
 
 
 class DemoTour(QObject):
-    """Leads the main dock from slide to result, as a person would.
+    """Leads the main dock from slide to result, as a user would.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class DemoTour(QObject):
     arrived = Signal()
     """The prediction is there."""
     stopped = Signal(str)
-    """Something kept the demo from going on: what the dock says."""
+    """The demo cannot continue: the messages of the dock."""
 
     def __init__(self, dock: "PredictDock", files: DemoFiles) -> None:
         super().__init__(dock)
@@ -62,14 +62,14 @@ class DemoTour(QObject):
         ]
         self._since = time.monotonic()
         self._clock = QTimer(self)
-        self._clock.setInterval(LOOK_EVERY_MS)
-        self._clock.timeout.connect(self._look)
+        self._clock.setInterval(CHECK_EVERY_MS)
+        self._clock.timeout.connect(self._advance)
 
     def start(self) -> None:
         """Start to watch the dock and act."""
         self._clock.start()
 
-    def _look(self) -> None:
+    def _advance(self) -> None:
         ready, act = self._steps[0]
         if ready():
             self._steps.pop(0)
@@ -79,7 +79,7 @@ class DemoTour(QObject):
             act()
         elif self._is_stuck():
             self._clock.stop()
-            self.stopped.emit(self._what_the_dock_says())
+            self.stopped.emit(self._messages())
 
     def _open(self) -> None:
         dock, weights = self._dock, self._files.weights
@@ -101,14 +101,14 @@ class DemoTour(QObject):
             return bool(self._dock.run_panel.predict.isEnabled())
         return time.monotonic() - self._since > PATIENCE_S
 
-    def _what_the_dock_says(self) -> str:
+    def _messages(self) -> str:
         dock = self._dock
         said = [
             text
             for part in (dock.slide_step, dock.spots_step, dock.model_step, dock.run_panel)
             for text in part.messages.texts
         ]
-        return " ".join(said) or "The demo did not get on; close it and try again."
+        return " ".join(said) or "The demo does not continue; close it and try again."
 
 
 def show_result(viewer: Any) -> None:
@@ -135,14 +135,14 @@ def arrange(viewer: Any, genes: Any, beside: Any) -> None:
     room = window.width() - LEFT_PX
     window.resizeDocks([genes, beside], [LEFT_PX, room // 2], Qt.Orientation.Horizontal)
     # the view fits the canvas only once the canvas has its new size
-    QTimer.singleShot(LOOK_EVERY_MS, viewer.reset_view)
+    QTimer.singleShot(CHECK_EVERY_MS, viewer.reset_view)
 
 
 def when_docks_rest(viewer: Any, act: Callable[[], None]) -> None:
     """Call `act` once no dock computes any more, such as the scores of the side-by-side view."""
     docks = viewer.window._qt_window.findChildren(Dock)
     if any(dock.jobs.active for dock in docks):
-        QTimer.singleShot(LOOK_EVERY_MS, partial(when_docks_rest, viewer, act))
+        QTimer.singleShot(CHECK_EVERY_MS, partial(when_docks_rest, viewer, act))
     else:
         act()
 
@@ -176,7 +176,7 @@ def run_demo(screenshot: Path | None = None) -> int:
     ----------
     screenshot
         Where to write a PNG of the window, which is then closed.  None keeps the window open for
-        the person; without any display the picture goes to ``napari-flag-demo.png`` instead.
+        the user; without any display the picture goes to ``napari-flag-demo.png`` instead.
 
     Returns
     -------
@@ -212,7 +212,7 @@ def _draw_elsewhere(screenshot: Path) -> None:
     if child.returncode == 0 and screenshot.is_file():
         return
     last = (child.stderr.strip().splitlines() or ["no reason given"])[-1]
-    if child.returncode == 2:  # a sentence for the person
+    if child.returncode == 2:  # a message for the user
         raise UserError(last)
     raise RuntimeError(f"the demo's window ended with code {child.returncode}: {last}")
 

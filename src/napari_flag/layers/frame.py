@@ -96,12 +96,12 @@ class Frame:
 
 
 def place(layer: Any, frame: Frame, otherwise: Frame) -> None:
-    """Place `layer` in `frame`, wherever a person has moved it on the tissue.
+    """Place `layer` in `frame`, wherever the user has moved it on the tissue.
 
     Parameters
     ----------
     layer
-        A layer of ours, or of the person.
+        A layer of ours, or of the user.
     frame
         Of the slide it lies on.
     otherwise

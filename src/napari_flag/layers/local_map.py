@@ -282,7 +282,7 @@ class LocalMap(SpotLayer):
         self._write_legend()
 
     def _write_legend(self) -> None:
-        """Name the classes in a corner of the canvas; a text the person put there is left alone."""
+        """Name the classes in a corner of the canvas; a text the user put there is kept."""
         overlay = text_overlay_of(self._viewer)
         if self._map.covered and self.kind is MapKind.CLASSES:
             if not overlay.visible or not overlay.text:

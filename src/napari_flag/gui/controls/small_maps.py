@@ -101,7 +101,7 @@ class MapRow(QWidget):
     """
 
     chosen = Signal(object)
-    """The `Quantity` that a person wants to see large."""
+    """The `Quantity` that the user wants to see large."""
 
     def __init__(self, shown: Sequence[Quantity] = SHOWN) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class DrawSheet(QWidget):
         gene_map
             What draws the large map.
         gene
-            The gene looked at, or None.
+            The gene shown, or None.
         current
             Number of the draw shown large, 0 for none.
         """

@@ -4,8 +4,19 @@ from napari.components import ViewerModel
 from tests.fakes import MPP, fake_prediction
 
 from napari_flag import keys
+from napari_flag.layers.frame import frame_of
 from napari_flag.layers.gene_map import GeneMap
-from napari_flag.layers.overlays import LIMITS, UNLIKE_NAME, UnlikeMap, hover_part, paint_rings
+from napari_flag.layers.overlays import (
+    COLOURS,
+    LIMITS,
+    UNLIKE_NAME,
+    DomainMap,
+    Paint,
+    UnlikeMap,
+    colour_of,
+    hover_part,
+    paint_rings,
+)
 from napari_flag.layers.raster import raster_of
 from napari_flag.prediction_file import unlike_warning
 
@@ -16,8 +27,10 @@ def judged(n_spots=25, warning=WARNING):
     adata = fake_prediction(n_spots)
     adata.obs[keys.DISTANCE] = np.linspace(0.2, 1.8, n_spots, dtype=np.float32)
     adata.obs[keys.UNLIKE] = np.linspace(0.0, 0.999, n_spots, dtype=np.float32)
-    told = {keys.UNLIKE_FROM: 0.95, keys.SHARE_UNLIKE: 0.8}
-    adata.uns[keys.PROVENANCE][keys.FAMILIARITY] = told | ({keys.UNLIKE_WARNING: warning} if warning else {})
+    recorded = {keys.UNLIKE_FROM: 0.95, keys.SHARE_UNLIKE: 0.8}
+    adata.uns[keys.PROVENANCE][keys.FAMILIARITY] = recorded | (
+        {keys.UNLIKE_WARNING: warning} if warning else {}
+    )
     return adata
 
 
@@ -86,7 +99,7 @@ def test_it_lies_where_the_genes_lie_and_leaves_the_selection_alone(viewer):
     assert unlike.layer.units == gene.units
 
 
-def test_hover_over_a_spot_tells_how_far_it_lies(viewer):
+def test_hover_text_says_how_far_a_spot_lies_from_training_tissue(viewer):
     adata = judged()
     genes = GeneMap(viewer)
     genes.set_prediction(adata)
@@ -103,3 +116,48 @@ def test_a_layer_the_user_deleted_stays_away_until_the_next_prediction(viewer):
     assert unlike.layer is None
     unlike.set_prediction(judged())
     assert unlike.layer is not None
+
+
+@pytest.fixture
+def adata():
+    return fake_prediction(36)
+
+
+@pytest.fixture
+def drawn(adata):
+    drawn = DomainMap(ViewerModel())
+    drawn.show(adata, np.arange(36) % 3, Paint.FILLED)
+    return drawn
+
+
+def test_each_domain_has_its_colour_and_no_domain_none(drawn, adata):
+    shades = drawn.layer.data[np.isfinite(drawn.layer.data)]
+    assert set(shades.tolist()) == {0.0, 1.0}
+    low, high = drawn.layer.contrast_limits
+    seen = drawn.layer.colormap.map((np.array([0.0, 1.0]) - low) / (high - low))[:, :3] * 255
+    assert np.rint(seen).astype(int).tolist() == [list(COLOURS[0]), list(COLOURS[1])]
+    assert colour_of(1) == colour_of(11) == COLOURS[0]
+
+
+def test_rings_leave_the_gene_inside_in_sight(drawn, adata):
+    filled = np.isfinite(drawn.layer.data).sum()
+    drawn.show(adata, drawn.numbers, Paint.RINGS)
+    assert 0 < np.isfinite(drawn.layer.data).sum() < 0.7 * filled
+
+
+def test_the_domain_under_a_point_is_found(drawn, adata):
+    world = adata.obsm[keys.SPATIAL][:, ::-1] * frame_of(adata).um_per_px
+    assert [drawn.number_at(world[i]) for i in range(4)] == [0, 1, 2, 0]
+    assert drawn.number_at((-50.0, -50.0)) == 0
+    drawn.show(adata, drawn.numbers, Paint.HIDDEN)
+    assert drawn.number_at(world[1]) == 0
+
+
+def test_one_layer_for_all_domains_which_is_removed_with_them(drawn, adata):
+    layer = drawn.layer
+    drawn.show(adata, np.ones(36, np.int64), Paint.FILLED)
+    assert drawn.layer is layer
+    drawn.show(adata, None, Paint.FILLED)
+    assert drawn.layer is None
+    drawn.show(fake_prediction(16), np.ones(16, np.int64), Paint.RINGS)
+    assert drawn.layer is not None

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from tests.fakes import DIAMETER_UM, MPP, fake_prediction
+from tests.fakes import DIAMETER_UM, fake_prediction
 
 from napari_flag import keys
 from napari_flag.layers.frame import Frame, frame_of
-from napari_flag.layers.raster import LONGEST_PX, raster_of, spot_raster
+from napari_flag.layers.raster import LONGEST_PX, Thumbnails, colour_table, raster_of, spot_raster
 
 
 def centre_pixel(raster, xy):
@@ -45,26 +45,6 @@ def test_a_missing_value_is_transparent_too():
     picture = raster.paint(values)
     assert np.isnan(picture[raster.index == 1]).all()
     assert (picture[raster.index == 2] == 3.0).all()
-
-
-def test_layers_are_placed_in_um_when_the_resolution_is_known():
-    adata = fake_prediction(100)
-    raster = raster_of(adata)
-    options = raster.options(frame_of(adata))
-    row, col = centre_pixel(raster, adata.obsm[keys.SPATIAL][7])
-    world = np.array([row, col]) * options["scale"] + options["translate"]
-    expected = adata.obsm[keys.SPATIAL][7][::-1] * MPP
-    assert options["units"] == ("um", "um")
-    assert options["axis_labels"] == ("y", "x")
-    assert np.abs(world - expected).max() <= options["scale"][0]
-
-
-def test_without_resolution_everything_is_in_pixels_and_that_is_said():
-    adata = fake_prediction(9)
-    del adata.uns[keys.PROVENANCE][keys.MPP]
-    assert raster_of(adata).options(frame_of(adata))["units"] == ("pixel", "pixel")
-    assert "not known" in frame_of(adata).notice
-    assert Frame(0.5).notice is None
 
 
 def test_the_raster_stays_bounded_for_200_000_spots():
@@ -112,3 +92,31 @@ def test_outlines_follow_the_rims_only():
 
 def test_one_spot_alone_is_drawn():
     assert (raster_of(fake_prediction(1)).lookup == 1).any()
+
+
+@pytest.fixture(scope="module")
+def thumbnails():
+    return Thumbnails(fake_prediction(64), 80)
+
+
+def test_a_map_is_as_small_as_asked_and_covers_the_tissue(thumbnails):
+    picture = thumbnails.paint(np.ones(64, np.float32), (0, 1), colour_table("viridis"))
+    assert max(picture.shape[:2]) <= 80
+    assert (picture[..., 3] > 0).mean() > 0.75
+
+
+def test_limits_get_the_ends_of_the_colour_map(thumbnails):
+    colours = colour_table("viridis")
+    low = thumbnails.paint(np.full(64, -5, np.float32), (0, 1), colours)
+    high = thumbnails.paint(np.full(64, 5, np.float32), (0, 1), colours)
+    assert np.unique(low[low[..., 3] > 0], axis=0).tolist() == [colours[0].tolist()]
+    assert np.unique(high[high[..., 3] > 0], axis=0).tolist() == [colours[-1].tolist()]
+
+
+def test_what_is_unknown_is_transparent(thumbnails):
+    values = np.ones(64, np.float32)
+    values[32:] = np.nan
+    picture = thumbnails.paint(values, (0, 1), colour_table("viridis"))
+    seen = picture[..., 3].any(axis=1)
+    assert seen[: len(seen) // 3].all()
+    assert not seen[2 * len(seen) // 3 :].any()
