@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.fakes import fake_prediction
 from tests.gui.predict.fake_work import FakeWork, N
-from tests.layers.test_unlike_map import WARNING, judged
+from tests.layers.test_overlays import WARNING, judged
 
 from napari_flag import keys, prediction
 from napari_flag.gui.predict.run import COMPARING
