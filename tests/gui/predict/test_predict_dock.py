@@ -10,6 +10,7 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.gui.jobs import Job
 from napari_flag.gui.predict.steps import TABLE
+from napari_flag.layers import slide_layers
 from napari_flag.slides.spots import inside
 
 
@@ -31,6 +32,19 @@ def test_opening_a_slide_is_all_that_is_needed_before_predict(open_dock):
         "slide",
         "spots",
     }
+
+
+def test_a_slide_dragged_into_the_viewer_is_the_one_the_dock_works_on(open_dock):
+    dock = open_dock(slide=False)
+    assert not dock.run_panel.predict.isEnabled()
+    slide = fake_slide()
+    slide_layers.add_slide(dock.session.viewer, slide)
+    open_dock.rest(dock)
+    assert dock.section.slide is slide
+    assert dock.run_panel.predict.isEnabled()
+    slide_layers.add_slide(dock.session.viewer, fake_slide())
+    open_dock.rest(dock)
+    assert dock.section.slide is slide
 
 
 def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, qtbot):

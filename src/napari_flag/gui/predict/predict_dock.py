@@ -1,5 +1,6 @@
 """The Predict dock: slide, spots, model, region, Predict expression."""
 
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -66,6 +67,7 @@ class PredictDock(Dock):
         timings = Timings(timings_file(), FIRST_GUESS)
         self._run = PredictionRun(self.run_panel, self.jobs, self.session, timings)
         self.section = Section(self.slide_step, self.spots_step, self.session, self.jobs)
+        self._slides_shown: weakref.WeakSet[Any] = weakref.WeakSet()
         self._watch = ViewerWatch(self, self._viewer)
         self._connect()
         self._start_from_viewer()
@@ -117,7 +119,7 @@ class PredictDock(Dock):
     def _start_from_viewer(self) -> None:
         """Start where an earlier dock of this viewer stopped, or with a slide that is open."""
         self._on_layers_changed()
-        if layers := slide_layers.candidates(self._viewer):
+        if self.section.slide is None and (layers := slide_layers.candidates(self._viewer)):
             self.section.choose_layer(layers[0])
         self._on_prediction(self.session.adata)
 
@@ -168,10 +170,19 @@ class PredictDock(Dock):
 
     def _on_layers_changed(self) -> None:
         self.section.list_slides()
+        self._adopt_slide()
         shapes = [(layer.name, layer) for layer in slide_layers.shapes_layers(self._viewer)]
         self.region_step.set_regions(shapes)
         self.spots_step.set_areas(shapes)
         self._refresh()
+
+    def _adopt_slide(self) -> None:
+        """Work on a slide that was dragged into the viewer while there was none."""
+        shown = [layer for layer in self._viewer.layers if slide_layers.slide_of(layer) is not None]
+        arrived = [layer for layer in shown if layer not in self._slides_shown]
+        self._slides_shown = weakref.WeakSet(shown)
+        if arrived and self.section.slide is None:
+            self.section.choose_layer(arrived[0])
 
     def _on_shapes_edited(self) -> None:
         if self.spots_step.grid()[1] is not None:
