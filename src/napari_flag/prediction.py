@@ -96,6 +96,7 @@ def predict_slide(
 
     mpp = _check(slide, spots)
     rows = _rows_inside(spots, region)
+    pitch = spots.pitch_um or typical_pitch(spots.xy) * mpp
     columns = _columns_of(checkpoint, genes)
     chosen = choose_device(device)
     settings = SamplerSettings(
@@ -107,7 +108,6 @@ def predict_slide(
     encoder = checkpoint.build_encoder(chosen)
     predictor = open_method(checkpoint, chosen)
     _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes))
-    pitch = spots.pitch_um or typical_pitch(spots.xy) * mpp
     notices = compare_with_training(checkpoint, mpp, pitch, spots)
     for notice in notices:
         yield Step("Loading the model", 1, 1, "files", notice=notice)
