@@ -98,7 +98,7 @@ class PredictDock(Dock):
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addWidget(self._steps, 1)
         whole.addWidget(self.run_panel)
-        self.setMinimumWidth(345)
+        self.setMinimumWidth(365)
 
     def _connect(self) -> None:
         self.section.changed.connect(self._refresh)

@@ -204,6 +204,7 @@ class SpotsStep(StepBox):
         self.origin.changed.connect(self._on_origin)
         self.table.pathChosen.connect(lambda path: path and self.tableChosen.emit(path))
         self.measured.pathChosen.connect(self.measuredChosen)
+        self.lattice.native.setMinimumContentsLength(len("square"))
         for field in (self.lattice, self.pitch, self.diameter):
             field.changed.connect(lambda _: self._on_grid_edited())
         self.area.changed.connect(lambda _: self._settle.start())
@@ -334,7 +335,7 @@ def describe_spots(spots: "Spots", technology: str) -> str:
     return " · ".join(part for part in parts if part)
 
 
-WHOLE: Final = "Whole tissue (all spots)"
+WHOLE: Final = "Whole tissue"
 
 
 class RegionStep(StepBox):
