@@ -31,6 +31,14 @@ def test_search_says_which_alias_matched(names):
     assert names.search("her") == [Hit("ERBB2", "HER2")]
 
 
+def test_a_number_in_an_alias_is_taken_as_whole():
+    names = GeneNames(["ERBB2", "CD3E"])
+    assert [hit.gene for hit in names.search("CD3")] == ["CD3E"]
+    assert GeneNames(["ERBB2"]).search("CD3") == []
+    assert [hit.alias for hit in names.search("CD34")] == []
+    assert [hit.alias for hit in names.search("CD340")] == ["CD340"]
+
+
 def test_empty_search_lists_all_in_the_order_of_the_model(names):
     assert [hit.gene for hit in names.search(" ")] == list(GENES)
 

@@ -237,6 +237,8 @@ class GeneNames:
     def search(self, text: str, limit: int | None = None) -> list[Hit]:
         """Return genes for a half-typed name: exact, then by prefix, by alias, then anywhere within.
 
+        A number is taken as whole in an alias: "CD3" does not find ERBB2 by its alias CD340.
+
         Parameters
         ----------
         text
@@ -254,7 +256,8 @@ class GeneNames:
             if name.startswith(key):
                 found.setdefault(gene, Hit(gene))
         for alias_key, alias, symbol in self._aliases:
-            if alias_key.startswith(key):
+            rest = alias_key.removeprefix(key)
+            if alias_key.startswith(key) and not (key[-1].isdigit() and rest[:1].isdigit()):
                 gene = self._by_name[canonical(symbol)]
                 found.setdefault(gene, Hit(gene, alias))
         for name, gene in named:
