@@ -4,7 +4,7 @@ from tests.fakes import fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.coexpression import correlate, sets_within
-from napari_flag.analysis.scores import score_section
+from napari_flag.analysis.scores import scoring_section
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 from napari_flag.statistics.coexpression import gene_order
@@ -23,7 +23,7 @@ def test_correlations_are_those_of_numpy_in_the_order_of_the_truth():
 
 def test_gsc_of_all_genes_is_that_of_the_section_scores_and_is_not_computed_twice():
     adata = fake_prediction(100, n_genes=12)
-    overall = score_section(adata).overall["GSC"]
+    overall = finish(scoring_section(adata)).overall["GSC"]
     assert finish(correlate(adata, adata.var_names[:6])).gsc_all == pytest.approx(overall)
     assert finish(correlate(adata, adata.var_names)).gsc == pytest.approx(overall)
     assert finish(correlate(adata, adata.var_names[:6], overall=0.5)).gsc_all == 0.5

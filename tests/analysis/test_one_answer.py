@@ -14,7 +14,7 @@ from napari_flag.analysis.compare import agree, compare, section_of
 from napari_flag.analysis.domains import COLUMNS, domain_agreement, find, read_domains
 from napari_flag.analysis.draws import compare_draws
 from napari_flag.analysis.regions import compare_regions
-from napari_flag.analysis.scores import score_section, scoring
+from napari_flag.analysis.scores import scoring, scoring_section
 from napari_flag.analysis.spatial import score_spatially, spot_neighbours
 from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import MEASURED, PREDICTED, attach_measured, measured_extent
@@ -79,7 +79,7 @@ def test_the_mask_is_the_genes_measured_and_the_spots_that_have_them_all(adata):
     extent = measured_extent(adata)
     assert set(range(adata.n_obs)) - set(extent.spots.tolist()) == {*range(MISSING_SPOTS), 30}
     assert set(range(adata.n_vars)) - set(extent.genes.tolist()) == {MISSING_GENE}
-    assert score_section(adata).spots == len(section_of(adata).truth) == len(extent.spots)
+    assert finish(scoring_section(adata)).spots == len(section_of(adata).truth) == len(extent.spots)
     assert finish(agree(adata)).comparison.spots == len(extent.spots)
     assert finish(score_spatially(adata)).spots_measured == len(extent.spots)
 
@@ -88,7 +88,7 @@ def test_every_place_gives_the_same_scores(adata, counts, findings, files, capsy
     known = compare(adata, counts)
     expected = known.scores["X"].values
     assert (known.spots, known.genes) == (121 - MISSING_SPOTS, 23)
-    side_by_side, spatial = score_section(adata), finish(score_spatially(adata))
+    side_by_side, spatial = finish(scoring_section(adata)), finish(score_spatially(adata))
     together = finish(correlate(adata, adata.var_names))
     assert side_by_side.overall == pytest.approx(expected, abs=ROUNDING)
     assert finish(agree(adata)).comparison.scores["X"].values == pytest.approx(expected, abs=ROUNDING)
@@ -123,7 +123,9 @@ def test_every_place_gives_the_same_morans_i_of_a_predicted_gene(adata, alone, c
     exported = written.uns[keys.MORAN].loc[list(adata.var_names)]
     np.testing.assert_allclose(exported.I, everywhere)
     np.testing.assert_allclose(exported.pval_norm_fdr_bh, q)
-    np.testing.assert_allclose([s.moran_predicted for s in score_section(adata).genes.values()], everywhere)
+    np.testing.assert_allclose(
+        [s.moran_predicted for s in finish(scoring_section(adata)).genes.values()], everywhere
+    )
     compared = compare(adata, counts).tables["X"].set_index("gene")
     np.testing.assert_allclose(compared.moran_predicted, everywhere[measured])
     np.testing.assert_allclose(finish(agree(alone)).tables["X"].moran_predicted, everywhere)
@@ -138,7 +140,7 @@ def test_every_place_gives_the_same_morans_i_of_a_measured_gene(adata, counts, f
     assert np.flatnonzero(expected.isna()).tolist() == [MISSING_GENE]
     close = {"atol": ROUNDING, "equal_nan": True}
     np.testing.assert_allclose(findings.genes.moran_measured, expected, **close)
-    scored = score_section(adata).genes
+    scored = finish(scoring_section(adata)).genes
     np.testing.assert_allclose([scored[gene].moran_measured for gene in expected.index], expected, **close)
     known = expected.dropna()
     compared = compare(adata, counts).tables["X"].set_index("gene")
@@ -247,7 +249,7 @@ def test_gsc_ends_at_one_number_of_genes_in_every_place(monkeypatch, above):
     expected = np.corrcoef(*(gene_correlations(given)[pairs] for given in values))[0, 1]
     scores, _ = finish(scoring(*values, spot_neighbours(adata), None, list(adata.var_names), 0))
     found = (
-        score_section(adata).overall["GSC"],
+        finish(scoring_section(adata)).overall["GSC"],
         finish(correlate(adata, adata.var_names[:2])).gsc_all,
         scores.values["GSC"],
     )

@@ -3,7 +3,7 @@ import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.scores import METRICS, score_section, score_values, scoring
+from napari_flag.analysis.scores import METRICS, score_values, scoring, scoring_section
 from napari_flag.progress import finish
 from napari_flag.statistics import coexpression
 from napari_flag.statistics.bootstrap import neighbouring_blocks
@@ -48,7 +48,7 @@ def test_with_very_many_genes_only_gsc_is_left_out(section, monkeypatch):
 def test_a_perfect_prediction_scores_best():
     adata = fake_prediction(49)
     adata.layers[keys.MEASURED] = adata.X.copy()
-    scores = score_section(adata)
+    scores = finish(scoring_section(adata))
     assert scores.overall == pytest.approx(dict.fromkeys(METRICS, 1.0) | {"MSE": 0.0})
     gene = scores.genes["ERBB2"]
     assert gene.moran_predicted == pytest.approx(gene.moran_measured)
@@ -57,17 +57,17 @@ def test_a_perfect_prediction_scores_best():
 def test_spots_without_measurement_are_left_out():
     adata = fake_prediction(49)
     adata.layers[keys.MEASURED][:5] = np.nan
-    scores = score_section(adata)
+    scores = finish(scoring_section(adata))
     assert scores.spots == 44
     assert np.isfinite(list(scores.overall.values())).all()
 
 
 def test_without_measurement_there_are_no_scores():
-    assert score_section(fake_prediction(49, measured=False)) is None
+    assert finish(scoring_section(fake_prediction(49, measured=False))) is None
 
 
 def test_a_section_seen_in_training_is_named():
     adata = fake_prediction(49)
-    assert not score_section(adata).trained_on
+    assert not finish(scoring_section(adata)).trained_on
     adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "C2"
-    assert score_section(adata).trained_on
+    assert finish(scoring_section(adata)).trained_on

@@ -4,7 +4,7 @@ from scipy.sparse import csr_matrix
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.scores import score_section
+from napari_flag.analysis.scores import scoring_section
 from napari_flag.analysis.spatial import score_spatially
 from napari_flag.progress import finish
 
@@ -12,7 +12,7 @@ from napari_flag.progress import finish
 def test_ssc_is_that_of_the_section_scores():
     adata = fake_prediction(100, n_genes=20)
     scores = finish(score_spatially(adata))
-    before = score_section(adata)
+    before = finish(scoring_section(adata))
     assert scores.ssc == pytest.approx(before.overall["SSC"])
     assert scores.measured[3] == pytest.approx(before.genes[scores.genes[3]].moran_measured)
 

@@ -10,7 +10,7 @@ from tests import slide_files
 from tests.slide_files import tissue_picture
 
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.geojson import read_regions, write_regions
+from napari_flag.slides.formats.geojson import Annotation, read_regions, write_annotations
 from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.spots import grid_over
 from napari_flag.slides.tissue import Tissue, find_tissue
@@ -133,7 +133,10 @@ def test_regions_are_read_in_every_form(content: object, tmp_path: Path) -> None
 
 def test_regions_written_are_read_again(tmp_path: Path) -> None:
     ring = shapely.Point(50, 50).buffer(40).difference(shapely.Point(50, 50).buffer(10))
-    write_regions([ring, shapely.box(200, 200, 300, 280)], tmp_path / "r.geojson")
+    write_annotations(
+        [Annotation("ring", (ring,)), Annotation("box", (shapely.box(200, 200, 300, 280),))],
+        tmp_path / "r.geojson",
+    )
     first, second = read_regions(tmp_path / "r.geojson")
     assert first.equals_exact(ring, 1e-9)
     assert second.area == 8000
@@ -169,4 +172,4 @@ def test_a_missing_or_unwritable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no file"):
         read_regions(tmp_path / "none.geojson")
     with pytest.raises(UserError, match="could not be written"):
-        write_regions([shapely.box(0, 0, 1, 1)], tmp_path / "none" / "r.geojson")
+        write_annotations([Annotation("box", (shapely.box(0, 0, 1, 1),))], tmp_path / "none" / "r.geojson")

@@ -218,11 +218,6 @@ class SectionScores:
     trained_on: bool
 
 
-def score_section(adata: "AnnData") -> SectionScores | None:
-    """Return what `scoring_section` returns, without its progress steps."""
-    return finish(scoring_section(adata))
-
-
 def scoring_section(adata: "AnnData") -> Steps[SectionScores | None]:
     """Score ``X`` against ``layers["measured"]``, without intervals; None where nothing was measured."""
     extent = measured_extent(adata)

@@ -106,11 +106,6 @@ def write_annotations(annotations: Iterable[Annotation], path: str | Path) -> No
         ) from error
 
 
-def write_regions(polygons: Iterable["Polygon"], path: str | Path, name: str = "region") -> None:
-    """Write polygons, (x, y) in level-0 pixels, as annotations called "`name` 1", "`name` 2" and so on."""
-    write_annotations((Annotation(f"{name} {i + 1}", (polygon,)) for i, polygon in enumerate(polygons)), path)
-
-
 def as_feature(annotation: Annotation) -> dict[str, Any]:
     """Return one GeoJSON feature in the schema that QuPath exports itself."""
     from shapely.geometry import MultiPolygon, mapping
