@@ -8,7 +8,6 @@ from tests.fakes import MPP, FakeSlide, fake_prediction
 from napari_flag import keys
 from napari_flag.gui.session import Session
 from napari_flag.layers import region_shapes, slide_layers
-from napari_flag.layers.frame import frame_in
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.readers import prediction_layer
 
@@ -94,7 +93,7 @@ def test_without_its_slide_a_prediction_is_in_its_own_micrometres(qapp, viewer, 
 
 def test_what_a_person_drew_stays_on_the_tissue(qapp, viewer, adata, slide):
     shown = slide_layers.add_slide(viewer, slide)
-    ours = region_shapes.add_layer(viewer, frame_in(viewer, adata), 1000)
+    ours = region_shapes.add_layer(viewer, Session.of(viewer).frame, 1000)
     theirs = viewer.add_shapes([np.array([[10, 10], [10, 40], [40, 40]])], shape_type="polygon")
     scale = viewer.add_points(np.array([[5.0, 5.0]]), units=("um", "um"), scale=(3, 3))
     for mpp in (MPP, 2 * MPP):

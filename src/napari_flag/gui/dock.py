@@ -1,7 +1,9 @@
 """What every dock is built on: the session, messages, jobs with their progress strip, and closing."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,14 +38,16 @@ class Dock(QWidget):
 
     Attributes
     ----------
-    jobs, strip
-        The dock's long work, and what shows it.
+    jobs
+        The dock's long work.
     messages
         Errors, warnings and notices.
     """
 
     hide_strip = True
     """Whether the progress strip goes while nothing runs."""
+    sleeps = True
+    """Whether the dock follows the session only while it can be seen, where it is a page of several."""
     _docked = False  # Qt sends events from within its own constructor
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -51,10 +55,16 @@ class Dock(QWidget):
         self.session = Session.of(napari_viewer)
         self.messages = MessageList()
         self.jobs = Jobs(self, self.messages.show_error)
-        self.strip = ProgressStrip(self.jobs, self, hide_when_idle=self.hide_strip)
+        self._awake = True
+        self._missed: dict[Callable[..., Any], tuple[Any, ...]] = {}
         self._undo: list[Callable[[], Any]] = []
         undo = self._undo
         self.destroyed.connect(lambda: _run_all(undo))
+
+    @cached_property
+    def strip(self) -> ProgressStrip:
+        """What shows the dock's long work."""
+        return ProgressStrip(self.jobs, self, hide_when_idle=self.hide_strip)
 
     def column(self) -> QVBoxLayout:
         """Return the column that the dock's parts are laid out in, as narrow as napari's own docks."""
@@ -79,10 +89,34 @@ class Dock(QWidget):
             self.notify(f"Saved {written}.")
 
     # --- connections -----------------------------------------------------------------------------
-    def listen(self, signal: Any, slot: Callable[..., Any]) -> None:
-        """Connect a signal of the session (or an event of the viewer) until the dock is closed."""
-        signal.connect(slot)
-        self.when_closed(lambda: signal.disconnect(slot))
+    def listen(self, signal: Any, slot: Callable[..., Any], *, always: bool = False) -> None:
+        """Connect a signal of the session (or an event of the viewer) until the dock is closed.
+
+        While the dock sleeps the last call waits, unless `always`.
+        """
+        takes = _positional(slot)
+
+        def call(*given: Any) -> None:
+            if self._awake or always:
+                slot(*given[:takes])
+            else:
+                self._missed.pop(slot, None)
+                self._missed[slot] = given[:takes]
+
+        signal.connect(call)
+        self.when_closed(lambda: signal.disconnect(call))
+
+    @property
+    def awake(self) -> bool:
+        """Whether the dock follows the session now."""
+        return self._awake
+
+    def set_awake(self, awake: bool) -> None:
+        """Sleep while another page is shown; on waking up, what was missed is caught up with, once each."""
+        self._awake = awake or not self.sleeps
+        while self._awake and self._missed:
+            slot = next(iter(self._missed))
+            slot(*self._missed.pop(slot))
 
     def when_closed(self, action: Callable[[], Any]) -> None:
         """Call `action` once, when the dock is closed or deleted."""
@@ -102,6 +136,16 @@ class Dock(QWidget):
         self.jobs.close()
         _run_all(self._undo)
         super().closeEvent(event)
+
+
+def _positional(slot: Callable[..., Any]) -> int:
+    """Return how many arguments `slot` takes; Qt leaves out those too many."""
+    kinds = [parameter.kind for parameter in inspect.signature(slot).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return 1
+    return sum(
+        k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds
+    )
 
 
 def _run_all(actions: list[Callable[[], Any]]) -> None:
@@ -141,7 +185,7 @@ class ViewerWatch(QObject):
         self._watched: list[Any] = []
         events = viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
-            dock.listen(emitter, self._on_layers)
+            dock.listen(emitter, self._on_layers, always=True)
         self._watch_shapes()
 
     @property
@@ -150,10 +194,10 @@ class ViewerWatch(QObject):
         return not self._settle.isActive()
 
     def _watch_shapes(self) -> None:
-        for layer in slide_layers.shapes_layers(self._viewer):
+        for layer in slide_layers.shapes_layers(self._viewer.layers):
             if not any(layer is other for other in self._watched):
                 self._watched.append(layer)
-                self._dock.listen(layer.events.data, self._on_shapes)
+                self._dock.listen(layer.events.data, self._on_shapes, always=True)
 
     def _on_layers(self, event: Any = None) -> None:
         self._watch_shapes()

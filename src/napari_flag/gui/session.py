@@ -1,11 +1,13 @@
-"""What the docks of one viewer share: prediction, truth, slide, selected gene and gene set.
+"""What the docks of one viewer share: the slide that is shown, its prediction and truth, gene and gene set.
 
 A dock never talks to another dock.  It changes the session, whose signals all docks listen to;
-because the session belongs to the viewer, the result is kept when a dock closes.
+because the session belongs to the viewer, the result is kept when a dock closes.  Which slides there are, and
+which layers are whose, is kept by `Workspace`.
 """
 
 import weakref
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
@@ -15,11 +17,12 @@ from napari_flag.analysis.truth import attach_measured
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.gl_context import keep_context_of
 from napari_flag.gui.shortcuts import SHOW_QUANTITY, STEP
+from napari_flag.gui.workspace import Result, SlideState, Workspace
+from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap, Hover
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import LocalMap, MapKind
 from napari_flag.layers.overlays import UnlikeMap
-from napari_flag.layers.slide_layers import follow_slides
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,10 +44,8 @@ class Session(QObject):
 
     Attributes
     ----------
-    adata
-        The current prediction as in CONTRIBUTING, "The prediction file", or None.
-    slide
-        The slide it was made from, or None (e.g. an h5ad opened alone).
+    workspace
+        All slides of the viewer.
     genes_shown
         One gene, or two for an overlay (magenta, green); empty before the first.
     gene_beside
@@ -52,9 +53,6 @@ class Session(QObject):
     gene_set, gene_set_name
         Genes shown together, and what they are called; empty before one is chosen.  They need not
         all be in the prediction.
-    measured
-        Raw counts attached to the prediction by `set_measured`, or None.  What docks compare with is
-        ``layers["measured"]``, which a prediction may also bring along itself.
     gene_order
         Genes in the order the arrow keys walk through them; the Genes dock sets it.
     gene_map
@@ -65,8 +63,10 @@ class Session(QObject):
         The rings that say how far each spot lies from the training tissue; follows the prediction.
     """
 
+    slideChanged = Signal(object)
+    """Another slide is shown: its `SlideState`, or None; `predictionChanged` follows."""
     predictionChanged = Signal(object)
-    """The new prediction (AnnData), or None when it was cleared."""
+    """Another prediction (AnnData) is shown, or None."""
     genesShownChanged = Signal(list)
     """All genes now painted, the selected one first."""
     mapKindChanged = Signal(object)
@@ -84,22 +84,22 @@ class Session(QObject):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         keep_context_of(viewer)
-        self.adata: AnnData | None = None
-        self.slide: Slide | None = None
+        self.workspace = Workspace(viewer)
         self.genes_shown: list[str] = []
         self.gene_beside: str | None = None
         self.gene_order: list[str] = []
         self.gene_set: tuple[str, ...] = ()
         self.gene_set_name = ""
-        self.measured: AnnData | None = None
         self.gene_map = GeneMap(viewer, self._on_appearance)
         self.gene_map.colormap = preferred_colormap()
         self.local_map = LocalMap(viewer, self.gene_map)
         self.unlike_map = UnlikeMap(viewer)
         self._keys_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
+        self.workspace.currentChanged.connect(self._on_slide)
+        self.workspace.framed.connect(self._on_framed)
         viewer.layers.events.inserted.connect(lambda event: self._adopt(event.value))
-        viewer.layers.events.removed.connect(lambda event: self._follow_slide(event.value))
+        viewer.layers.events.removed.connect(lambda event: self.workspace.forget(event.value))
         for layer in list(viewer.layers):
             self._adopt(layer)
 
@@ -123,23 +123,90 @@ class Session(QObject):
         """The selected gene."""
         return self.genes_shown[0] if self.genes_shown else None
 
+    # --- the slide that is shown -----------------------------------------------------------------
+    @property
+    def state(self) -> SlideState | None:
+        """The slide that is shown, with all that is known of it; None while there is none."""
+        return self.workspace.current
+
+    @property
+    def slide(self) -> "Slide | None":
+        """The slide that is shown, None where there is none (e.g. an h5ad opened alone)."""
+        return None if self.state is None else self.state.slide
+
+    @property
+    def adata(self) -> "AnnData | None":
+        """The prediction that is shown, as CONTRIBUTING, "The prediction file"; None where there is none."""
+        return None if self.state is None else self.state.adata
+
+    @property
+    def result(self) -> Result | None:
+        """The prediction that is shown, with its name and file."""
+        return None if self.state is None else self.state.shown
+
+    @property
+    def measured(self) -> "AnnData | None":
+        """Raw counts attached to the prediction by `set_measured`, or None.
+
+        What docks compare with is ``layers["measured"]``, which a prediction may also bring along itself.
+        """
+        return None if self.result is None else self.result.measured
+
+    @property
+    def frame(self) -> Frame:
+        """How the layers of the slide that is shown are placed."""
+        return Frame() if self.state is None else self.state.frame
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers of the slide that is shown, the lowest first; also those that belong to no slide."""
+        return self.workspace.layers
+
     def set_prediction(self, adata: "AnnData | None", slide: "Slide | None" = None) -> None:
-        """Make `adata` the prediction that all docks show; keep the gene if the new one has it.
+        """Show `adata` in all docks; keep the gene if it has it.
+
+        It is kept beside the predictions of its slide, which is shown.
 
         Parameters
         ----------
         adata
-            The prediction, or None to clear it.
+            The prediction, or None to show none.
         slide
-            Its slide; None keeps the slide already known.
+            Its slide; None finds it (see `Workspace.state_of`).
         """
-        if adata is not self.adata:
-            self.measured = None  # it was attached to the prediction before
-        self.adata = adata
-        if slide is not None:
-            self.slide = slide
-        self._paint_from(adata)
-        self.predictionChanged.emit(adata)
+        if adata is None:
+            if self.state is not None:
+                self.state.shown = None
+            self._repaint()
+            return
+        of = None if slide is None else next((s for s in self.workspace.slides if s.slide is slide), None)
+        if of is None and slide is not None and self.workspace.state_of(adata) is None:
+            of = self.workspace.add(slide.name, slide)
+        self.show_result(self.workspace.add_result(adata, of))
+
+    def show_result(self, state: SlideState, result: Result | None = None) -> None:
+        """Show slide `state`, and of its predictions `result` (None: the one shown last)."""
+        if result is not None:
+            state.shown = result
+        if state is self.state:
+            self._repaint()
+            self.workspace.listChanged.emit()
+        else:
+            self.workspace.show(state)
+
+    def _on_slide(self, state: SlideState | None) -> None:
+        self.slideChanged.emit(state)
+        self._repaint()
+
+    def _repaint(self) -> None:
+        self._paint_from(self.adata)
+        self.predictionChanged.emit(self.adata)
+
+    def _on_framed(self) -> None:
+        """Draw in the frame that the slide now has; what is drawn was placed there already."""
+        for drawn in (self.gene_map, self.local_map, self.unlike_map):
+            drawn.frame = self.frame
+        self.slideChanged.emit(self.state)
 
     def set_measured(self, measured: "AnnData | None") -> None:
         """Attach raw counts to the prediction, or remove what was measured.
@@ -149,22 +216,22 @@ class Session(QObject):
         UserError
             When there is no prediction yet, or as `matching.attach_measured`; nothing is changed then.
         """
-        if self.adata is None:
+        if self.result is None:
             raise UserError("There is no prediction to compare yet; predict first, or open a prediction.")
         if measured is None:
-            self.adata.layers.pop(keys.MEASURED, None)
+            self.result.adata.layers.pop(keys.MEASURED, None)
         else:
-            attach_measured(self.adata, measured)
-        self.measured = measured
-        self.set_prediction(self.adata)
+            attach_measured(self.result.adata, measured)
+        self.result.measured = measured
+        self._repaint()
 
     def _paint_from(self, adata: "AnnData | None") -> None:
         names = [] if adata is None else [str(name) for name in adata.var_names]
         known = set(names)
         kept = [gene for gene in self.genes_shown if gene in known] or names[:1]
-        self.gene_map.set_prediction(adata)
+        self.gene_map.set_prediction(adata, self.frame)
         self.local_map.refresh()
-        self.unlike_map.set_prediction(adata)
+        self.unlike_map.set_prediction(adata, self.frame)
         if adata is None:
             return
         if not known.issuperset(self.gene_order) or not self.gene_order:
@@ -172,25 +239,24 @@ class Session(QObject):
         self._bind_keys()
         self.show_genes(kept)
 
-    def _follow_slide(self, layer: Any) -> None:
-        """Place the prediction on a slide that was opened, or in its own µm once the slide was removed."""
-        if keys.LAYER_SLIDE in layer.metadata:
-            follow_slides(self.viewer)
-
     def _adopt(self, layer: Any) -> None:
-        """Make a prediction that was opened from a file the current one."""
-        self._follow_slide(layer)
+        """Give a layer to its slide; a prediction that was opened from a file is shown."""
         adata = layer.metadata.get(keys.LAYER_ADATA)
-        if layer.metadata.get(keys.LAYER_KIND) != "gene" or adata is None or adata is self.adata:
+        opened = layer.metadata.get(keys.LAYER_KIND) == "gene" and LAYER_SLOT not in layer.metadata
+        if not opened or adata is None or self.workspace.of_layer(layer) is not None:
+            self.workspace.adopt(layer)
             return
-        if LAYER_SLOT not in layer.metadata:
-            self.set_prediction(None)
-            self.gene_map.adopt(layer)
-            self.set_prediction(adata)
+        file = layer.source.path
+        state = self.workspace.add_result(adata, file=None if file is None else Path(file))
+        layer.metadata[keys.LAYER_OF] = state.number
+        self.gene_map.set_prediction(None)  # its layers are drawn anew, around this one
+        self.gene_map.adopt(layer)
+        self.show_result(state)
 
-    def preview(self, partial: Any) -> None:
-        """Show the spots predicted so far; the prediction itself is untouched."""
-        self._paint_from(partial)
+    def preview(self, state: SlideState, partial: Any) -> None:
+        """Show the spots of a slide predicted so far, while it is shown; the prediction itself is untouched."""
+        if state is self.state:
+            self._paint_from(partial)
 
     def _on_appearance(self) -> None:
         self.local_map.refresh()

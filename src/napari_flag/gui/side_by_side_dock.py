@@ -1,30 +1,92 @@
-"""The Side by side dock: the measured gene beside the predicted one, and how well they agree."""
+"""The Side by side dock: the measured gene beside the predicted one, or the same gene on other slides."""
 
 from typing import Any, Final
 
 import numpy as np
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
+from napari_flag import keys
 from napari_flag.analysis.scores import MEANING, SectionScores, scoring_section
 from napari_flag.formatting import number
 from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
+from napari_flag.gui.session import Session
+from napari_flag.gui.workspace import SlideState
 from napari_flag.layers.gene_map import Hover
 from napari_flag.layers.gene_values import GeneValues, Quantity
 from napari_flag.layers.local_map import LocalMap
-from napari_flag.layers.slide_layers import camera_of
+from napari_flag.layers.slide_layers import camera_of, extent_of, fit
 
 SETTLED_MS: Final = 250
 """By then the canvases have the size that the opened dock leaves them."""
 SEEN_IN_TRAINING: Final = (
     "This section was among those the weights were trained on, so these scores say nothing about new tissue."
 )
+THIS, ALL = "this slide", "all other slides"
+MOST: Final = 4
+"""Other slides shown at once; more would be stamps."""
+
+
+class OtherSlide(QWidget):
+    """Another slide of the workspace with the gene that is shown, at the zoom of the main canvas.
+
+    Parameters
+    ----------
+    session
+        Of the main viewer.
+    state
+        The slide.
+    """
+
+    def __init__(self, session: Session, state: SlideState) -> None:
+        super().__init__()
+        self._session, self.state = session, state
+        self.canvas = LinkedCanvas(session.viewer)
+        self.title = plain_label(state.name)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(2)
+        box.addWidget(self.title)
+        box.addWidget(self.canvas, 1)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw the prediction that the slide shows."""
+        state, gene_map = self.state, self.canvas.gene_map
+        pictures = [] if state.layer is None else [state.layer]
+        self.canvas.show_pictures(pictures, same=False)
+        gene_map.set_prediction(state.adata, state.frame)
+        self.show_gene()
+
+    def show_gene(self) -> None:
+        """Draw the gene, colours and limits of the main canvas; what this prediction lacks is said."""
+        here, there = self.canvas.gene_map, self._session.gene_map
+        self.title.setText(f"{self.state.name}: not predicted yet")
+        if here.values is None:
+            return
+        genes = [gene for gene in self._session.genes_shown if gene in here.values]
+        missing = [gene for gene in self._session.genes_shown if gene not in here.values]
+        here.show(genes)
+        if here.values.why_not(there.quantity) is None and here.quantity is not there.quantity:
+            here.set_quantity(there.quantity)
+        if here.colormap != there.colormap:
+            here.set_colormap(there.colormap)
+        if here.contrast != there.contrast:
+            here.set_contrast(there.contrast)
+        copy_limits(there, here)
+        said = f"not in this prediction: {', '.join(missing)}" if missing else here.quantity.value
+        self.title.setText(f"{self.state.name}: {said}")
+
+    def close_canvas(self) -> None:
+        """Disconnect, and close the canvas."""
+        self.canvas.close_canvas()
+        self.deleteLater()
 
 
 class SideBySideDock(Dock):
-    """Shows another quantity of the same gene at the same place, with the scores on top.
+    """Shows another quantity of the same gene at the same place, with scores; or the gene on other slides.
 
     Parameters
     ----------
@@ -35,16 +97,25 @@ class SideBySideDock(Dock):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.scores: SectionScores | None = None
+        self.others: list[OtherSlide] = []
         self.canvas = LinkedCanvas(self.session.viewer)
         self.when_closed(self.canvas.close_canvas)
+        self.when_closed(lambda: self._show_others([]))
         self.local_map = LocalMap(self.canvas.model, self.canvas.gene_map, self.session.local_map)
         self.when_closed(self.local_map.leave)
         self._hover = Hover(self.canvas.model, self.canvas.gene_map, self._on_hovered)
         self._build()
         self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.slideChanged, self._on_slide)
+        self.listen(self.session.workspace.listChanged, self._offer_slides)
         self.listen(self.session.genesShownChanged, self._on_genes)
         self.listen(self.session.appearanceChanged, self._on_appearance)
+        events = self.session.viewer.layers.events
+        for emitter in (events.inserted, events.removed):
+            self.listen(emitter, self._show_pictures)
         self.quantity.changed.connect(self._on_quantity)
+        self.slide.changed.connect(self._on_slide_chosen)
+        self._on_slide()
         self._on_prediction(self.session.adata)
         self._settle = single_shot(self, SETTLED_MS, self._fit_untouched_view)
         self.when_closed(self._settle.stop)
@@ -56,13 +127,13 @@ class SideBySideDock(Dock):
 
     def _fit_untouched_view(self) -> None:
         """Fit the whole slide into both canvases, unless the person has gone to a place of their own."""
-        viewer = self.session.viewer
-        if not len(viewer.layers):
+        viewer, layers = self.session.viewer, self.session.layers
+        if not layers:
             return
-        low, high = viewer.layers.extent.world[:, -2:]
+        low, high = extent_of(layers)
         centre = np.asarray(camera_of(viewer).center)[-2:]
         if np.abs(centre - (low + high) / 2).max() < 0.01 * (high - low).max():
-            viewer.reset_view()
+            fit(viewer, layers)
 
     def _build(self) -> None:
         self.title = QLabel()
@@ -72,10 +143,22 @@ class SideBySideDock(Dock):
             tooltip="What this canvas shows of the gene; the main canvas is unchanged",
             narrow=False,
         )
+        self.slide = Choice(
+            [(THIS, THIS)],
+            name="Slide here",
+            tooltip="Show the slide of the main canvas, or the same gene on other slides",
+        )
+        self.free = QCheckBox("Line up")
+        self.free.setToolTip(
+            "Move this canvas alone, so that the two sections lie alike; they go together after"
+        )
+        self.free.toggled.connect(self._on_free)
         head = QHBoxLayout()
-        head.addWidget(self.title, stretch=1)
+        head.addWidget(self.title, stretch=2)
         head.addWidget(QLabel("Here:"))
+        head.addWidget(self.slide.native, stretch=1)
         head.addWidget(self.quantity.native)
+        head.addWidget(self.free)
         self.overall = QWidget()
         lines = QVBoxLayout(self.overall)
         lines.setContentsMargins(0, 0, 0, 0)
@@ -94,14 +177,76 @@ class SideBySideDock(Dock):
         self.gene_score = plain_label()
         self.reading = plain_label(" ")
         self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
+        self._grid = QGridLayout()
+        self._grid.setSpacing(4)
         layout = self.column()
         layout.addLayout(head)
         layout.addWidget(self.gene_score)
         layout.addWidget(self.overall)
         layout.addWidget(self.messages)
         layout.addWidget(self.canvas, stretch=1)
+        layout.addLayout(self._grid, stretch=1)
         layout.addWidget(self.reading)
         layout.addWidget(self.strip)
+
+    # --- slides ----------------------------------------------------------------------------------
+    def _on_slide(self) -> None:
+        """Show the slide of the main canvas here too, and offer the others."""
+        self._offer_slides()
+        self._show_pictures()
+        if self.canvas.gene_map.values is not None:
+            self._on_prediction(self.session.adata)
+
+    def _show_pictures(self) -> None:
+        pictures = [
+            layer
+            for layer in self.session.layers
+            if layer.metadata.get(keys.LAYER_KIND) == "slide" or getattr(layer, "rgb", False)
+        ]
+        self.canvas.show_pictures(pictures, same=True)
+
+    def _offer_slides(self) -> None:
+        """Offer the slides that are not shown; one that is gone is not shown here any more."""
+        others = [state for state in self.session.workspace.slides if state is not self.session.state]
+        chosen = self.slide.value
+        every = [(ALL, ALL)] if len(others) > 1 else []
+        self.slide.offer([(THIS, THIS), *((state.name, state.number) for state in others), *every])
+        self.slide.native.setVisible(bool(others))
+        shown = [other.state for other in self.others]
+        wanted = self._chosen_states()
+        if self.slide.value != chosen or shown != wanted:
+            self._show_others(wanted)
+        for other in self.others:
+            if other.state.adata is not (other.canvas.gene_map.values and other.canvas.gene_map.values.adata):
+                other.refresh()
+
+    def _chosen_states(self) -> list[SlideState]:
+        others = [state for state in self.session.workspace.slides if state is not self.session.state]
+        if self.slide.value == ALL:
+            return others[:MOST]
+        return [state for state in others if state.number == self.slide.value]
+
+    def _on_slide_chosen(self) -> None:
+        self._show_others(self._chosen_states())
+
+    def _show_others(self, states: list[SlideState]) -> None:
+        for other in self.others:
+            self._grid.removeWidget(other)
+            other.close_canvas()
+        self.others = [OtherSlide(self.session, state) for state in states]
+        for place, other in enumerate(self.others):
+            self._grid.addWidget(other, place // 2, place % 2)
+            other.canvas.linked = not self.free.isChecked()
+        here = not states
+        for widget in (self.canvas, self.title, self.quantity.native, self.reading):
+            widget.setVisible(here)
+        self.free.setVisible(not here)
+        self._show_overall()
+        self._show_gene_score()
+
+    def _on_free(self, free: bool) -> None:
+        for other in self.others:
+            other.canvas.linked = not free
 
     # --- from the session ------------------------------------------------------------------------
     def _on_prediction(self, adata: Any) -> None:
@@ -109,7 +254,7 @@ class SideBySideDock(Dock):
         self.scores = None
         self.jobs.cancel("scores")
         gene_map = self.canvas.gene_map
-        gene_map.set_prediction(adata)
+        gene_map.set_prediction(adata, self.session.frame)
         self.quantity.enabled = adata is not None
         if adata is None:
             self.notify(NOTHING_YET)
@@ -156,6 +301,8 @@ class SideBySideDock(Dock):
         self.title.setText(named if self.session.adata is not None else "")
         self._copy_limits()
         self._show_gene_score()
+        for slide in self.others:
+            slide.show_gene()
 
     def _follow_pair(self, other: str | None) -> None:
         """Show two genes of a pair in one quantity, and go back to the chosen one after."""
@@ -175,18 +322,12 @@ class SideBySideDock(Dock):
         if self.session.gene_beside is not None:
             self._follow_pair(self.session.gene_beside)
         self._copy_limits()
+        for slide in self.others:
+            slide.show_gene()
 
     def _copy_limits(self) -> None:
         """Show both canvases on one scale, also when the limits were dragged by hand."""
-        here, there = self.canvas.gene_map, self.session.gene_map
-        if not (here.quantity.is_expression and there.quantity.is_expression):
-            return
-        for slot in (0, 1):
-            mine, theirs = here.layer(here.quantity, slot), there.layer(there.quantity, slot)
-            if mine is None or theirs is None or here.genes != there.genes:
-                continue
-            if mine.contrast_limits != theirs.contrast_limits:
-                mine.contrast_limits = theirs.contrast_limits
+        copy_limits(self.session.gene_map, self.canvas.gene_map)
 
     def _on_hovered(self, text: str) -> None:
         self.reading.setText(text or " ")
@@ -203,7 +344,7 @@ class SideBySideDock(Dock):
     # --- scores ----------------------------------------------------------------------------------
     def _show_overall(self) -> None:
         scores = self.scores
-        self.overall.setVisible(scores is not None)
+        self.overall.setVisible(scores is not None and not self.others)
         if scores is None:
             return
         for name, label in self._numbers.items():
@@ -214,14 +355,22 @@ class SideBySideDock(Dock):
     def _show_gene_score(self) -> None:
         gene = self.session.gene_beside or self.session.gene
         score = None if self.scores is None or gene is None else self.scores.genes.get(gene)
-        self.gene_score.setVisible(score is not None)
+        self.gene_score.setVisible(score is not None and not self.others)
         if score is None:
             return
         self.gene_score.setText(
             f"This gene:  PCC {number(score.pcc)}   Moran's I predicted "
             f"{number(score.moran_predicted)}, measured {number(score.moran_measured)}"
         )
-        self.gene_score.setToolTip(
-            f"{MEANING['PCC'].split(',')[0]}.\nMoran's I: 1 when like spots lie together, "
-            "0 when they are scattered at random."
-        )
+
+
+def copy_limits(there: Any, here: Any) -> None:
+    """Give the gene map `here` the limits of the gene map `there`, where both show the same genes."""
+    if not (here.quantity.is_expression and there.quantity.is_expression):
+        return
+    for slot in (0, 1):
+        mine, theirs = here.layer(here.quantity, slot), there.layer(there.quantity, slot)
+        if mine is None or theirs is None or here.genes != there.genes:
+            continue
+        if mine.contrast_limits != theirs.contrast_limits:
+            mine.contrast_limits = theirs.contrast_limits

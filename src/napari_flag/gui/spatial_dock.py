@@ -194,8 +194,10 @@ class SpatialDock(Dock):
         self.save_table.clicked.connect(self._ask_table)
         self.listen(self.session.predictionChanged, self._on_prediction)
         self.listen(self.session.genesShownChanged, self._on_gene)
-        self.listen(self.session.appearanceChanged, self._on_appearance)
-        self.listen(self.session.mapKindChanged, self._on_appearance)
+        self.listen(
+            self.session.appearanceChanged, self._on_appearance, always=True
+        )  # the map may be its own
+        self.listen(self.session.mapKindChanged, self._on_appearance, always=True)
         self.listen(self.session.geneSetChanged, self.scatter.choose)
 
     # --- from the session ------------------------------------------------------------------------

@@ -1,18 +1,22 @@
 """From level-0 pixels to where napari draws: µm when the resolution is known, pixels when not.
 
-A layer's place follows from its geometry in level-0 px and the µm/px of its slide, and the layer records the
-µm/px it is placed with: to place it anew never multiplies twice.
+A layer's place follows from its geometry in level-0 px and the frame of its slide, and the layer records the
+frame it is placed with: to place it anew never multiplies twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.prediction_file import slide_name, slide_size, um_per_px
+from napari_flag.prediction_file import um_per_px
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Matrix: TypeAlias = tuple[tuple[float, ...], ...]
+"""(3, 3), as tuples, so that frames can be compared."""
 
 AXES: Final = ("y", "x")
 PIXELS_NOTICE: Final = (
@@ -29,9 +33,15 @@ class Frame:
     ----------
     mpp
         µm per level-0 pixel, or None: then every layer is in pixels, and `notice` says so.
+    moved
+        Where a person moved, turned or scaled the slide's picture to, world (y, x, 1); None: nowhere.
+    slide
+        Which slide of the workspace the layers belong to; None outside of a workspace.
     """
 
     mpp: float | None = None
+    moved: Matrix | None = None
+    slide: int | None = None
 
     @property
     def unit(self) -> str:
@@ -66,9 +76,11 @@ class Frame:
             Of the layer; what it is placed with is added.
         """
         unit = self.um_per_px
+        moved = {} if self.moved is None else {"affine": np.array(self.moved)}
         return {
             "scale": (step * unit, step * unit),
             "translate": (origin[1] * unit, origin[0] * unit),
+            **moved,
             **self._shared_options(metadata),
         }
 
@@ -84,14 +96,24 @@ class Frame:
         metadata
             As of `options`.
         """
-        affine = np.diag([self.um_per_px, self.um_per_px, 1.0]) @ matrix
-        return {"affine": affine, **self._shared_options(metadata)}
+        return {"affine": self.matrix @ matrix, **self._shared_options(metadata)}
+
+    @property
+    def matrix(self) -> FloatArray:
+        """(3, 3) float64, takes level-0 (y, x, 1) to the world."""
+        scaled = np.diag([self.um_per_px, self.um_per_px, 1.0])
+        return scaled if self.moved is None else np.array(self.moved) @ scaled
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a layer placed in this frame records in its metadata."""
+        placed = {keys.LAYER_UM_PER_PX: self.um_per_px, keys.LAYER_MOVED: self.moved}
+        return placed if self.slide is None else {**placed, keys.LAYER_OF: self.slide}
 
     def _shared_options(self, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         return {
             "units": (self.unit, self.unit),
             "axis_labels": AXES,
-            "metadata": {**(metadata or {}), keys.LAYER_UM_PER_PX: self.um_per_px},
+            "metadata": {**(metadata or {}), **self.recorded()},
         }
 
 
@@ -107,45 +129,59 @@ def place(layer: Any, frame: Frame, otherwise: Frame) -> None:
     otherwise
         The frame of a layer that does not record its own: that of its slide until now.
     """
-    now = layer.metadata.get(keys.LAYER_UM_PER_PX)
-    if now is None:
+    known = keys.LAYER_UM_PER_PX in layer.metadata
+    if known:
+        now = Frame(layer.metadata[keys.LAYER_UM_PER_PX], layer.metadata.get(keys.LAYER_MOVED))
+        layer.metadata.update(frame.recorded())
+    else:
         if otherwise.mpp is None and str(layer.units[-1]) != "pixel":
             return  # a picture that knows its own size in µm
-        now = otherwise.um_per_px
-    else:
-        layer.metadata[keys.LAYER_UM_PER_PX] = frame.um_per_px
-    factor = frame.um_per_px / now
-    if factor != 1.0:
-        linear, shift = layer.affine.linear_matrix, layer.affine.translate
+        now = otherwise
+    _transform(layer, frame.matrix @ np.linalg.inv(now.matrix))
+    units = (*(str(unit) for unit in layer.units[:-2]), frame.unit, frame.unit)
+    if tuple(map(str, layer.units)) != napari_units(units):
+        layer.units = units
+
+
+def _transform(layer: Any, change: FloatArray) -> None:
+    """Apply `change`, (3, 3) in the world, to where `layer` is."""
+    if np.allclose(change, np.eye(3), rtol=0, atol=1e-12):
+        return
+    factor = change[0, 0]
+    linear, shift = layer.affine.linear_matrix, layer.affine.translate
+    if np.allclose(change, np.diag([factor, factor, 1.0]), rtol=1e-9, atol=1e-12):
         layer.scale = np.asarray(layer.scale) * _last_two(layer, factor)
         layer.translate = np.asarray(layer.translate) * _last_two(layer, factor)
         if np.any(shift):
             layer.affine = type(layer.affine)(
                 linear_matrix=linear, translate=np.asarray(shift) * _last_two(layer, factor)
             )
-    units = (*(str(unit) for unit in layer.units[:-2]), frame.unit, frame.unit)
-    if tuple(map(str, layer.units)) != tuple(_UNIT_NAMES.get(unit, unit) for unit in units):
-        layer.units = units
+        return
+    whole = np.eye(layer.ndim + 1)
+    whole[-3:, -3:] = change
+    layer.affine = whole @ np.asarray(layer.affine.affine_matrix)
 
 
-_UNIT_NAMES: Final = {"um": "micrometer"}
-"""How napari writes the units it was given."""
+def moved_by_hand(layer: Any, mpp: float | None) -> Matrix | None:
+    """Return where a person moved the slide's picture `layer` to, None where it lies as it was opened."""
+    ends = np.array([layer.data_to_world(at)[-2:] for at in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))])
+    placed = np.eye(3)
+    placed[:2] = np.column_stack([ends[1] - ends[0], ends[2] - ends[0], ends[0]])
+    moved = placed @ np.linalg.inv(Frame(mpp).matrix)
+    if np.allclose(moved, np.eye(3), rtol=1e-9, atol=1e-9):
+        return None
+    return tuple(map(tuple, moved.tolist()))
+
+
+def napari_units(units: Iterable[str]) -> tuple[str, ...]:
+    """Return units as napari writes those it was given."""
+    return tuple("micrometer" if unit == "um" else unit for unit in units)
 
 
 def _last_two(layer: Any, factor: float) -> npt.NDArray[np.float64]:
     factors = np.ones(layer.ndim)
     factors[-2:] = factor
     return factors
-
-
-def frame_in(viewer: Any, adata: Any) -> Frame:
-    """Return the frame `adata` is drawn in: that of its slide where `viewer` shows it, else its own."""
-    size = slide_size(adata)
-    shown = [slide for layer in viewer.layers if (slide := layer.metadata.get(keys.LAYER_SLIDE)) is not None]
-    fitting = [slide for slide in shown if size is None or tuple(slide.size) == size]
-    named = [slide for slide in fitting if slide.name == slide_name(adata)]
-    found = (named or fitting)[-1:]
-    return Frame(found[0].mpp) if found else frame_of(adata)
 
 
 def frame_of(adata: Any) -> Frame:

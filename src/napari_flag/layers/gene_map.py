@@ -8,11 +8,18 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.formatting import number
-from napari_flag.layers.frame import frame_in
+from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
 from napari_flag.layers.overlays import hover_part
 from napari_flag.layers.raster import SpotRaster, raster_of
-from napari_flag.layers.spot_layers import BLENDING, SpotLayers, set_colormap, set_limits, set_shown
+from napari_flag.layers.spot_layers import (
+    BLENDING,
+    SpotLayers,
+    set_colormap,
+    set_limits,
+    set_place,
+    set_shown,
+)
 from napari_flag.prediction_file import provenance
 
 DEFAULT_COLORMAP: Final = "viridis"
@@ -66,12 +73,21 @@ class GeneMap(SpotLayers[Slot]):
         self.hover_extra: Callable[[int], str | None] = lambda spot: None
 
     # --- what is shown ---------------------------------------------------------------------------
-    def set_prediction(self, adata: Any) -> None:
-        """Draw from `adata` from now on; None removes all gene layers."""
+    def set_prediction(self, adata: Any, frame: Frame | None = None) -> None:
+        """Draw from `adata` from now on; None removes all gene layers.
+
+        Parameters
+        ----------
+        adata
+            The prediction, or None.
+        frame
+            Of the slide its spots lie on; None takes what the prediction records.
+        """
         if adata is None:
             self.values = self.raster = None
             self._remove()
             return
+        self.frame = frame_of(adata) if frame is None else frame
         self._set_raster(adata)
         self.values = GeneValues(adata)
         if self.values.why_not(self.quantity):
@@ -162,13 +178,10 @@ class GeneMap(SpotLayers[Slot]):
 
     def _set_raster(self, adata: Any) -> None:
         self.raster = raster_of(adata)
-        options = self.raster.options(frame_in(self._viewer, adata))
+        options = self.raster.options(self.frame)
         for layer in self._present().values():
             layer.data = np.full(self.raster.lookup.shape, np.nan, np.float32)
-            for name in ("scale", "translate", "affine", "units"):
-                if name in options:
-                    setattr(layer, name, options[name])
-            layer.metadata.update(options["metadata"])
+            set_place(layer, options)
 
     def _refresh(self) -> None:
         """Show the layers of the current quantity, hide the others, repaint what is stale."""

@@ -253,6 +253,7 @@ class LocalMap(SpotLayer):
 
     def _add_empty(self) -> Any:
         assert self._map.raster is not None
+        self.frame = self._map.frame
         metadata = {keys.LAYER_KIND: "local", keys.LAYER_ADATA: self._adata}
         layer = self._add(
             None,

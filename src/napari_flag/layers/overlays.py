@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.raster import Float32Array, SpotRaster, raster_of
 from napari_flag.layers.spot_layers import SpotLayer, banded_colormap
 from napari_flag.prediction_file import unlike_warning
@@ -29,14 +30,23 @@ UNLIKE: Final = ((1.0, 0.72, 0.15, 1.0), (0.86, 0.05, 0.25, 1.0))
 class UnlikeMap(SpotLayer):
     """Draws how far each spot lies from the training tissue as rings; nothing where that is not known."""
 
-    def set_prediction(self, adata: Any) -> None:
-        """Draw from `adata` from now on; visible from the start only when most of it is unlike."""
+    def set_prediction(self, adata: Any, frame: Frame | None = None) -> None:
+        """Draw from `adata` from now on; visible from the start only when most of it is unlike.
+
+        Parameters
+        ----------
+        adata
+            The prediction, or None.
+        frame
+            As of `GeneMap.set_prediction`.
+        """
         self._remove()
         if adata is None or keys.DISTANCE not in adata.obs:
             return
         from napari.utils.colormaps import Colormap
 
         raster = raster_of(adata)
+        self.frame = frame_of(adata) if frame is None else frame
         self._add(
             None,
             paint_rings(raster, adata.obs[keys.DISTANCE].to_numpy(np.float32)),
@@ -115,7 +125,9 @@ class DomainMap(SpotLayer):
         self.numbers: npt.NDArray[np.int64] | None = None
         self.paint = Paint.HIDDEN
 
-    def show(self, adata: Any, numbers: npt.NDArray[np.int64] | None, paint: Paint) -> None:
+    def show(
+        self, adata: Any, numbers: npt.NDArray[np.int64] | None, paint: Paint, frame: Frame | None = None
+    ) -> None:
         """Draw the domains of `adata`.
 
         Parameters
@@ -126,6 +138,8 @@ class DomainMap(SpotLayer):
             (n,) int64 from 1, 0 for none; None removes the layer.
         paint
             How.
+        frame
+            As of `GeneMap.set_prediction`.
         """
         self.numbers, self.paint = numbers, paint
         if adata is None or numbers is None or adata is not self._adata:
@@ -135,6 +149,7 @@ class DomainMap(SpotLayer):
             return
         if self._raster is None:
             self._adata, self._raster = adata, raster_of(adata)
+            self.frame = frame_of(adata) if frame is None else frame
         if paint is Paint.HIDDEN:
             if self.layer is not None:
                 self.layer.visible = False

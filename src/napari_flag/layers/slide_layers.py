@@ -1,5 +1,6 @@
 """Layer data for the slide and the outlines of its spots."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.layers.frame import Frame, frame_in, place
+from napari_flag.layers.frame import Frame, moved_by_hand, place
 from napari_flag.layers.raster import SpotRaster, spot_raster
 from napari_flag.layers.region_shapes import outline
 
@@ -37,11 +38,12 @@ def slide_layer(slide: "Slide") -> LayerData:
     return napari_levels(slide), options, "image"
 
 
-def spots_layer(spots: "Spots", mpp: float | None) -> LayerData:
+def spots_layer(spots: "Spots", frame: Frame) -> LayerData:
     """Return the outlines of `spots` as one picture; its cost does not grow with their number."""
+    mpp = frame.mpp
     diameter = None if spots.diameter_um is None or mpp is None else spots.diameter_um / mpp
     raster = spot_raster(spots.xy, diameter_px=diameter, lattice=spots.lattice, array=spots.array)
-    return outline_layer(raster, Frame(mpp), name=f"Spots ({len(spots):,})")
+    return outline_layer(raster, frame, name=f"Spots ({len(spots):,})")
 
 
 def outline_layer(raster: SpotRaster, frame: Frame, name: str = "Spots") -> LayerData:
@@ -60,6 +62,8 @@ def outline_layer(raster: SpotRaster, frame: Frame, name: str = "Spots") -> Laye
 
 
 REGION_NAME: Final = "Region"
+FIT: Final = 0.95
+"""What is fitted takes this share of the canvas."""
 RINGS_UP_TO: Final = 5_000
 """More spots than these are drawn as one picture, whose cost does not grow with their number."""
 
@@ -94,8 +98,8 @@ def add_slide(viewer: Any, slide: "Slide") -> Any:
     from napari.layers import Layer
 
     layer = viewer.add_layer(Layer.create(*slide_layer(slide)))
-    viewer.layers.move(len(viewer.layers) - 1, 0)
-    viewer.reset_view()
+    viewer.layers.move(viewer.layers.index(layer), 0)
+    fit(viewer, [layer])
     return layer
 
 
@@ -120,52 +124,55 @@ def add_copy(viewer: Any, layer: Any, index: int) -> Any:
 
 
 def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> None:
-    """Give the slide `layer` a slide whose µm/px was set.
+    """Give the picture `layer` a slide whose µm/px was set.
 
-    All that is drawn stays put on the tissue, and on the screen.
+    All that is drawn on it stays put on the tissue, and on the screen.
     """
-    before, after = Frame(layer.metadata[keys.LAYER_SLIDE].mpp), Frame(slide.mpp)
-    factor = after.um_per_px / before.um_per_px
+    before = layer.metadata[keys.LAYER_SLIDE].mpp
+    moved, number = moved_by_hand(layer, before), layer.metadata.get(keys.LAYER_OF)
+    factor = Frame(slide.mpp).um_per_px / Frame(before).um_per_px
+    if moved is not None:  # as far on the tissue as before
+        size = np.diag([factor, factor, 1.0])
+        moved = tuple(map(tuple, (size @ np.array(moved) @ np.linalg.inv(size)).tolist()))
+    frame, otherwise = Frame(slide.mpp, moved, number), Frame(before)
+    layer.metadata[keys.LAYER_SLIDE] = slide
     camera = camera_of(viewer)
     center, zoom = camera.center, camera.zoom
-    layer.metadata[keys.LAYER_SLIDE] = slide
     for other in viewer.layers:
-        shown = slide_of(other)
-        adata = other.metadata.get(keys.LAYER_ADATA)
-        frame = after if shown is None else Frame(shown.mpp)
-        place(other, frame if adata is None else frame_in(viewer, adata), before)
-    camera.center = tuple(factor * c for c in center)
-    camera.zoom = zoom / factor
+        if other.metadata.get(keys.LAYER_OF) == number:
+            place(other, frame, otherwise)
+    if layer.visible:
+        camera.center = tuple(factor * c for c in center)
+        camera.zoom = zoom / factor
 
 
-def follow_slides(viewer: Any) -> None:
-    """Place predictions, and the regions drawn on them, on the slides that `viewer` shows now."""
-    frame = None
-    for layer in viewer.layers:
-        if (adata := layer.metadata.get(keys.LAYER_ADATA)) is not None:
-            frame = frame_in(viewer, adata)
-            place(layer, frame, frame)
-    if frame is not None:
-        for layer in viewer.layers:
-            if layer.metadata.get(keys.LAYER_KIND) == "region":
-                place(layer, frame, frame)
+def show_spots(viewer: Any, spots: "Spots", slide: "Slide", frame: Frame, *, visible: bool = True) -> None:
+    """Draw the outlines of `spots`, in place of those drawn before on the same slide.
 
-
-def show_spots(viewer: Any, spots: "Spots", slide: "Slide") -> None:
-    """Draw the outlines of `spots`, in place of those drawn before."""
+    Parameters
+    ----------
+    viewer
+        A napari viewer.
+    spots, slide
+        What is drawn, and on what.
+    frame
+        Of the slide.
+    visible
+        Whether they can be seen at once; not while another slide is shown.
+    """
     from napari.layers import Layer
 
-    remove_spots(viewer)
+    remove_spots(viewer, frame)
     if not len(spots):
         return
     few = len(spots) <= RINGS_UP_TO
-    data = _rings(spots, slide) if few else spots_layer(spots, slide.mpp)
+    data, options, kind = _rings(spots, slide, frame) if few else spots_layer(spots, frame)
     active = viewer.layers.selection.active
-    viewer.add_layer(Layer.create(*data))
+    viewer.add_layer(Layer.create(data, {**options, "visible": visible}, kind))
     viewer.layers.selection.active = active  # napari would select the new layer's tools
 
 
-def _rings(spots: "Spots", slide: "Slide") -> LayerData:
+def _rings(spots: "Spots", slide: "Slide", frame: Frame) -> LayerData:
     """Return spots as circles; unlike a picture of them they stay visible when zoomed out."""
     diameter_um = spots.diameter_um or 0.5 * (spots.pitch_um or 0.0)
     # Where the size in px cannot be known: large enough to see, and clearly only a symbol.
@@ -179,32 +186,55 @@ def _rings(spots: "Spots", slide: "Slide") -> LayerData:
         "border_width": 0.12,
         "border_width_is_relative": True,
         "features": {"spot": np.asarray(spots.ids, dtype=object)},
-        **Frame(slide.mpp).options(metadata={keys.LAYER_KIND: "spots"}),
+        **frame.options(metadata={keys.LAYER_KIND: "spots"}),
     }
     return spots.xy[:, ::-1], options, "points"
 
 
-def hide_spots(viewer: Any) -> None:
-    """Hide the outlines, which would frame and so tint the colours of a gene map."""
-    for layer in viewer.layers:
-        if layer.metadata.get(keys.LAYER_KIND) == "spots":
-            layer.visible = False
+def outlines(viewer: Any, frame: Frame) -> list[Any]:
+    """Return the layers that show the spots of a slide."""
+    return [
+        layer
+        for layer in viewer.layers
+        if layer.metadata.get(keys.LAYER_KIND) == "spots" and layer.metadata.get(keys.LAYER_OF) == frame.slide
+    ]
 
 
-def remove_spots(viewer: Any) -> None:
-    """Take away the spots this dock drew."""
-    for layer in [la for la in viewer.layers if la.metadata.get(keys.LAYER_KIND) == "spots"]:
+def hide_spots(viewer: Any, frame: Frame) -> None:
+    """Hide the outlines on a slide, which would frame and so tint the colours of a gene map."""
+    for layer in outlines(viewer, frame):
+        layer.visible = False
+
+
+def remove_spots(viewer: Any, frame: Frame) -> None:
+    """Take away the outlines drawn on a slide."""
+    for layer in outlines(viewer, frame):
         viewer.layers.remove(layer)
 
 
-def shapes_layers(viewer: Any) -> list[Any]:
-    """Return the Shapes layers, the topmost first."""
+def shapes_layers(layers: Iterable[Any]) -> list[Any]:
+    """Return the Shapes layers among `layers`, the topmost first."""
     from napari.layers import Shapes
 
-    return [layer for layer in reversed(viewer.layers) if isinstance(layer, Shapes)]
+    return [layer for layer in layers if isinstance(layer, Shapes)][::-1]
 
 
-def add_region(viewer: Any, slide: "Slide") -> Any:
+def extent_of(layers: Iterable[Any]) -> tuple[Any, Any]:
+    """Return the lowest and the highest world (y, x) of `layers`."""
+    boxes = np.array([layer.extent.world[:, -2:] for layer in layers])
+    return np.nanmin(boxes[:, 0], axis=0), np.nanmax(boxes[:, 1], axis=0)
+
+
+def fit(viewer: Any, layers: Iterable[Any]) -> None:
+    """Move the camera so that all of `layers` is seen."""
+    low, high = extent_of(layers)
+    camera = camera_of(viewer)
+    canvas = np.asarray(viewer.canvas.size if hasattr(viewer, "canvas") else viewer._canvas_size, float)
+    camera.center = (*camera.center[:-2], *(low + high) / 2)
+    camera.zoom = float(FIT * (canvas / np.maximum(high - low, 1e-9)).min())
+
+
+def add_region(viewer: Any, slide: "Slide", frame: Frame) -> Any:
     """Add an empty Shapes layer to draw a region in, and make it ready for drawing."""
     layer = viewer.add_shapes(
         ndim=2,
@@ -212,7 +242,7 @@ def add_region(viewer: Any, slide: "Slide") -> Any:
         face_color="#ffd50030",
         edge_color="#ffd500",
         edge_width=max(slide.size) / 400,
-        **Frame(slide.mpp).options(metadata={keys.LAYER_KIND: "region"}),
+        **frame.options(metadata={keys.LAYER_KIND: "region"}),
     )
     viewer.layers.selection.active = layer
     layer.mode = "add_polygon"

@@ -3,13 +3,13 @@
 napari's setters redraw whether or not anything changed; what is set here is set with as few as possible.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag import keys
-from napari_flag.layers.frame import frame_in
+from napari_flag.layers.frame import Frame, napari_units
 from napari_flag.layers.gene_values import Limits
 from napari_flag.layers.raster import SpotRaster
 
@@ -25,10 +25,16 @@ class SpotLayers(Generic[Slot]):
     ----------
     viewer
         A napari viewer (the model, not a plugin proxy).
+
+    Attributes
+    ----------
+    frame
+        Of the slide the spots lie on.
     """
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
+        self.frame = Frame()
         self._layers: dict[Slot, Any] = {}
 
     def _present(self) -> dict[Slot, Any]:
@@ -55,16 +61,15 @@ class SpotLayers(Generic[Slot]):
         raster
             Of the spots of the prediction.
         metadata
-            With `keys.LAYER_ADATA`, the prediction.
+            Of the layer.
         options
             Of napari's image layer.
         """
         if picture is None:
             picture = np.full(raster.lookup.shape, np.nan, np.float32)
         active = self._viewer.layers.selection.active
-        frame = frame_in(self._viewer, metadata[keys.LAYER_ADATA])
         options = {"interpolation2d": "nearest", "blending": BLENDING, **options}
-        layer = self._viewer.add_image(picture, **options, **raster.options(frame, metadata))
+        layer = self._viewer.add_image(picture, **options, **raster.options(self.frame, metadata))
         self._layers[slot] = layer
         self._viewer.layers.selection.active = active
         return layer
@@ -89,8 +94,21 @@ def set_shown(layer: Any, shown: bool) -> None:
     """Show or hide a layer and its colour bar."""
     if layer.visible != shown:
         layer.visible = shown
-    if layer.colorbar.visible != shown:
+    if getattr(layer, "colorbar", None) is not None and layer.colorbar.visible != shown:
         layer.colorbar.visible = shown
+
+
+def set_place(layer: Any, options: Mapping[str, Any]) -> None:
+    """Place a layer that another slide had as `options` say (see `SpotRaster.options`)."""
+    resting = {"scale": np.ones(2), "translate": np.zeros(2), "affine": np.eye(3)}
+    for name, rest in resting.items():
+        wanted = np.asarray(options.get(name, rest))
+        now = layer.affine.affine_matrix if name == "affine" else getattr(layer, name)
+        if not np.array_equal(np.asarray(now), wanted):
+            setattr(layer, name, wanted)
+    if tuple(map(str, layer.units)) != tuple(napari_units(options["units"])):
+        layer.units = options["units"]
+    layer.metadata.update(options["metadata"])
 
 
 def set_limits(layer: Any, limits: Limits, span: Limits) -> None:

@@ -402,6 +402,11 @@ class FileField(QObject):
         self._edit.setToolTip(self._tooltip if path is None else str(path))
         self._on_edited()
 
+    def show_path(self, path: Path | None) -> None:
+        """Fill in `path` without emitting `pathChosen`."""
+        self._announced = path
+        self.set_path(path)
+
     def choose_file(self) -> None:
         """Ask for a file."""
         name, _ = QFileDialog.getOpenFileName(self.row.native, self._what, self._start(), self._filters)

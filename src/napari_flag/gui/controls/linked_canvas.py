@@ -1,26 +1,38 @@
-"""A second canvas that shows the same place as the viewer it belongs to."""
+"""A second canvas that shows the same place as the viewer it belongs to, on the same slide or on another."""
 
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from napari.components import ViewerModel
 from napari.qt import QtViewer
 from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from napari_flag import keys
 from napari_flag.gui.controls.gl_context import keep_context
 from napari_flag.layers.gene_map import GeneMap
-from napari_flag.layers.slide_layers import add_copy, camera_of, follow_slides
+from napari_flag.layers.slide_layers import add_copy, camera_of, extent_of, fit
+
+CARRIED = ("opacity", "scale", "translate", "affine", "units")
+"""What a copy of a picture takes over whenever it changes."""
 
 
 class LinkedCanvas(QWidget):
-    """A napari canvas with the slide of another viewer beneath a gene map of its own.
+    """A napari canvas with pictures of another viewer beneath a gene map of its own.
 
     Parameters
     ----------
     viewer
-        The viewer to follow, and to lead: the two cameras are one.
+        The viewer to follow, and to lead: the two cameras move and zoom together.
+
+    Attributes
+    ----------
+    model
+        The viewer model of the canvas.
+    gene_map
+        What is drawn over the pictures.
+    linked
+        Whether the cameras move together; zoom is shared in any case.
     """
 
     def __init__(self, viewer: Any) -> None:
@@ -28,40 +40,91 @@ class LinkedCanvas(QWidget):
         self._main = viewer
         self.model = ViewerModel(title="side by side")
         self.gene_map = GeneMap(self.model)
+        self.linked = True
+        self._offset = np.zeros(2)
+        self._moving = False
         self._qt: Any = QtViewer(self.model)
         keep_context(self.model.layers, self._qt.canvas)
         self._qt.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self.setMinimumSize(240, 180)
+        self.setMinimumSize(200, 150)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._qt)
-        self._slides: dict[int, Any] = {}
+        self._pictures: list[tuple[Any, Any]] = []
+        self._followed: list[tuple[Any, Any]] = []
         self._links: list[tuple[Any, Any]] = []
-        for layer in viewer.layers:
-            self._add_slide(layer)
-        self._listen(viewer.layers.events.inserted, self._on_inserted)
-        self._listen(viewer.layers.events.removed, self._on_removed)
-        self._link(camera_of(viewer), camera_of(self.model))
-        self._link(camera_of(self.model), camera_of(viewer))
-        self._listen(viewer.events.theme, self._on_theme)
+        here, there = camera_of(self.model), camera_of(self._main)
+        for source in (here, there):
+            for event in (source.events.center, source.events.zoom):
+                self._listen(self._links, event, self._lead if source is here else self.follow)
+        self._listen(self._links, viewer.events.theme, self._on_theme)
         self._on_theme()
-        self.follow()
 
     def sizeHint(self) -> QSize:
         """Return half a window's width: a napari canvas alone would ask for all of it."""
         return QSize(450, 420)
 
-    def follow(self) -> None:
+    # --- pictures --------------------------------------------------------------------------------
+    def show_pictures(self, layers: Sequence[Any], *, same: bool) -> None:
+        """Show `layers` of the main viewer, and only these; their pixels are shared.
+
+        Parameters
+        ----------
+        layers
+            Image layers.
+        same
+            Whether they are of the slide that the main viewer shows: then the two canvases show one place, and
+            a picture is hidden here too when it is there.  Else what lies in the middle there is beside the
+            middle of the other slide.
+        """
+        if [source for source, _ in self._pictures] != list(layers):
+            self._unlisten(self._followed)
+            for _, copy in self._pictures:
+                self.model.layers.remove(copy)
+            self._pictures = []
+            for place, layer in enumerate(layers):
+                copy = add_copy(self.model, layer, place)
+                self._pictures.append((layer, copy))
+                for name in (*CARRIED, "visible") if same else CARRIED:
+                    self._listen(self._followed, getattr(layer.events, name), _carrier(layer, copy, name))
+                copy.visible = layer.visible or not same
+        self._offset = np.zeros(2)
+        if not same and layers:
+            self._offset = sum(extent_of(layers)) / 2 - np.asarray(camera_of(self._main).center[-2:])
+            fit(self.model, [copy for _, copy in self._pictures])
+        self.follow()
+
+    # --- cameras ---------------------------------------------------------------------------------
+    def follow(self, event: Any = None) -> None:
         """Show the place that the main viewer shows."""
-        here, there = camera_of(self.model), camera_of(self._main)
-        here.center, here.zoom = there.center, there.zoom
+        self._carry(camera_of(self._main), camera_of(self.model), 1)
+
+    def _lead(self, event: Any = None) -> None:
+        if self._moving:
+            return
+        if not self.linked:  # the person lines the two up by hand
+            here, there = camera_of(self.model), camera_of(self._main)
+            self._offset = np.asarray(here.center[-2:]) - np.asarray(there.center[-2:])
+        self._carry(camera_of(self.model), camera_of(self._main), -1)
+
+    def _carry(self, source: Any, target: Any, sign: int) -> None:
+        if self._moving:
+            return
+        self._moving = True
+        try:
+            if target.zoom != source.zoom:
+                target.zoom = source.zoom
+            center = (*target.center[:-2], *(np.asarray(source.center[-2:]) + sign * self._offset).tolist())
+            if tuple(target.center) != center:
+                target.center = center
+        finally:
+            self._moving = False
 
     def close_canvas(self) -> None:
         """Disconnect from the main viewer, and close the canvas."""
-        for event, callback in self._links:
-            event.disconnect(callback)
-        self._links.clear()
+        self._unlisten(self._links)
+        self._unlisten(self._followed)
         self.model.layers.clear()
         if self._qt is not None:
             self._qt.close()
@@ -69,51 +132,17 @@ class LinkedCanvas(QWidget):
             self._qt.deleteLater()
             self._qt = None
 
-    def _link(self, source: Any, target: Any) -> None:
-        def carry_centre() -> None:
-            if tuple(target.center) != tuple(source.center):
-                target.center = source.center
-
-        def carry_zoom() -> None:
-            if target.zoom != source.zoom:
-                target.zoom = source.zoom
-
-        self._listen(source.events.center, carry_centre)
-        self._listen(source.events.zoom, carry_zoom)
-
-    def _listen(self, event: Any, callback: Any) -> None:
+    def _listen(self, links: list[tuple[Any, Any]], event: Any, callback: Callable[..., None]) -> None:
         event.connect(callback)
-        self._links.append((event, callback))
+        links.append((event, callback))
 
-    def _on_theme(self) -> None:
+    def _unlisten(self, links: list[tuple[Any, Any]]) -> None:
+        for event, callback in links:
+            event.disconnect(callback)
+        links.clear()
+
+    def _on_theme(self, event: Any = None) -> None:
         self.model.theme = self._main.theme
-
-    def _on_inserted(self, event: Any) -> None:
-        self._add_slide(event.value)
-
-    def _on_removed(self, event: Any) -> None:
-        copy = self._slides.pop(id(event.value), None)
-        if copy is not None and copy in self.model.layers:
-            self.model.layers.remove(copy)
-
-    def _add_slide(self, layer: Any) -> None:
-        """Show a slide (or a plain picture) of the main viewer here too; its pixels are shared."""
-        ours = layer.metadata.get(keys.LAYER_KIND) == "slide"
-        if not (ours or getattr(layer, "rgb", False)) or id(layer) in self._slides:
-            return
-        copy = add_copy(self.model, layer, len(self._slides))
-        self._slides[id(layer)] = copy
-        for name in ("visible", "opacity", "scale", "translate", "units"):
-            self._listen(getattr(layer.events, name), _carrier(layer, copy, name))
-        if ours:
-            self._listen(layer.events.units, partial(self._on_placed, layer, copy))
-            self._listen(layer.events.scale, partial(self._on_placed, layer, copy))
-            follow_slides(self.model)
-
-    def _on_placed(self, layer: Any, copy: Any, event: Any = None) -> None:
-        """Place the gene on a slide whose µm/px was set."""
-        copy.metadata.update(layer.metadata)
-        follow_slides(self.model)
 
 
 def _carrier(source: Any, target: Any, name: str) -> Any:

@@ -1,6 +1,5 @@
 """The Predict dock: slide, spots, model, region, Predict expression."""
 
-import weakref
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -17,12 +16,14 @@ from napari_flag.gui.predict.run import (
     FIRST_GUESS,
     PredictionRequest,
     PredictionRun,
+    QueuedRun,
     RunPanel,
     find_devices,
     load_weights,
     timings_file,
 )
 from napari_flag.gui.predict.section import Section
+from napari_flag.gui.predict.steps import NONE as WHOLE_TISSUE
 from napari_flag.gui.predict.steps import RegionStep, SlideStep, SpotsStep
 from napari_flag.gui.settings import read_preferences
 from napari_flag.inputs import grid_of
@@ -54,6 +55,7 @@ class PredictDock(Dock):
     """
 
     hide_strip = False
+    sleeps = False
 
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
@@ -67,7 +69,6 @@ class PredictDock(Dock):
         timings = Timings(timings_file(), FIRST_GUESS)
         self._run = PredictionRun(self.run_panel, self.jobs, self.session, timings)
         self.section = Section(self.slide_step, self.spots_step, self.session, self.jobs)
-        self._slides_shown: weakref.WeakSet[Any] = weakref.WeakSet()
         self._watch = ViewerWatch(self, self._viewer)
         self._connect()
         self._start_from_viewer()
@@ -105,7 +106,7 @@ class PredictDock(Dock):
         self._watch.layersChanged.connect(self._on_layers_changed)
         self._watch.shapesEdited.connect(self._on_shapes_edited)
         self.model_step.weightsChosen.connect(self.load_weights)
-        self.region_step.regionChanged.connect(self._refresh)
+        self.region_step.regionChanged.connect(self._on_region)
         self.region_step.drawRequested.connect(self._draw_region)
         self.run_panel.predictRequested.connect(self.predict)
         self.run_panel.optionsChanged.connect(self._refresh)
@@ -114,14 +115,21 @@ class PredictDock(Dock):
         self.run_panel.genesRequested.connect(self._open_genes)
         self.jobs.started.connect(self.run_panel.show_running)
         self.jobs.idle.connect(self._refresh)
+        self.listen(self.session.slideChanged, self._on_slide)
         self.listen(self.session.predictionChanged, self._on_prediction)
+        self._run.changed.connect(self._refresh)
 
     def _start_from_viewer(self) -> None:
         """Start where an earlier dock of this viewer stopped, or with a slide that is open."""
-        self._on_layers_changed()
         if self.section.slide is None and (layers := slide_layers.candidates(self._viewer)):
             self.section.choose_layer(layers[0])
+        self._on_slide()
         self._on_prediction(self.session.adata)
+
+    def _on_slide(self) -> None:
+        """Show the slide that is shown now in all steps."""
+        self.section.show_slide()
+        self._on_layers_changed()
 
     # --- model --------------------------------------------------------------------------------
 
@@ -170,19 +178,16 @@ class PredictDock(Dock):
 
     def _on_layers_changed(self) -> None:
         self.section.list_slides()
-        self._adopt_slide()
-        shapes = [(layer.name, layer) for layer in slide_layers.shapes_layers(self._viewer)]
-        self.region_step.set_regions(shapes)
+        shapes = [(layer.name, layer) for layer in slide_layers.shapes_layers(self.session.layers)]
+        state = self.session.state
+        self.region_step.set_regions(shapes, select=WHOLE_TISSUE if state is None else state.region)
         self.spots_step.set_areas(shapes)
         self._refresh()
 
-    def _adopt_slide(self) -> None:
-        """Work on a slide that was dragged into the viewer while there was none."""
-        shown = [layer for layer in self._viewer.layers if slide_layers.slide_of(layer) is not None]
-        arrived = [layer for layer in shown if layer not in self._slides_shown]
-        self._slides_shown = weakref.WeakSet(shown)
-        if arrived and self.section.slide is None:
-            self.section.choose_layer(arrived[0])
+    def _on_region(self) -> None:
+        if self.session.state is not None:
+            self.session.state.region = self.region_step.region
+        self._refresh()
 
     def _on_shapes_edited(self) -> None:
         if self.spots_step.grid()[1] is not None:
@@ -194,10 +199,10 @@ class PredictDock(Dock):
             sentence = "There is no slide to draw on yet; open one in step 1."
             self.region_step.messages.show_error(UserError(sentence))
             return
-        layer = slide_layers.add_region(self._viewer, self.section.slide)
-        shapes = [(la.name, la) for la in slide_layers.shapes_layers(self._viewer)]
-        self.region_step.set_regions(shapes, select=layer)
-        self._refresh()
+        assert self.session.state is not None
+        layer = slide_layers.add_region(self._viewer, self.section.slide, self.session.frame)
+        self.session.state.region = layer
+        self._on_layers_changed()
 
     def _region(self) -> tuple[tuple[Any, ...] | None, int | None]:
         """Return the chosen region's polygons and how many spots lie inside; None: all."""
@@ -225,10 +230,15 @@ class PredictDock(Dock):
         self.slide_step.allow_estimate(why_no_estimate(slide, spots))
         if self._checkpoint is not None:
             self.model_step.show_differences(differences(self._checkpoint, slide, spots))
-        self._steps.setEnabled(not self._run.running)
+        busy = self._run.waiting(self.session.state)
+        self._steps.setEnabled(not busy)
+        why_not = why_not_ready(slide, spots, self._checkpoint, n_inside)
+        if busy:
+            why_not = "This slide is being predicted, or waits for it; Cancel stops that."
         if not self.jobs.active:
-            why_not = why_not_ready(slide, spots, self._checkpoint, n_inside)
             self.run_panel.show_idle("" if why_not else self._estimate_text(), why_not)
+        elif self._run.running:  # of another slide, after which this one can wait
+            self.run_panel.allow(why_not)
 
     def _estimate_text(self) -> str:
         request = self._request()
@@ -250,8 +260,9 @@ class PredictDock(Dock):
         """Start the prediction that the steps describe."""
         self._refresh()
         if self.run_panel.predict.isEnabled():
-            self._run.start(self._request(), already_said=self.model_step.messages.texts)
-            self._steps.setEnabled(False)
+            assert self.session.state is not None
+            said = self.model_step.messages.texts
+            self._run.add(QueuedRun(self.session.state, self._request(), said))
 
     # --- result -------------------------------------------------------------------------------
 
@@ -268,10 +279,11 @@ class PredictDock(Dock):
                 "save",
                 one_step("Saving", prediction_file.write_prediction, self.session.adata, path),
                 "Save result",
-                on_result=partial(self._on_saved, path),
+                on_result=partial(self._on_saved, self.session.adata, path),
             )
 
-    def _on_saved(self, path: Path, _: None) -> None:
+    def _on_saved(self, adata: "AnnData", path: Path, _: None) -> None:
+        self.session.workspace.saved(adata, path)
         self.notify(f"Saved as {path}.")
 
     def open_result(self, path: Path) -> None:
@@ -281,11 +293,11 @@ class PredictDock(Dock):
             "open",
             one_step("Opening result", prediction_file.read_prediction, path),
             f"Open {path.name}",
-            on_result=self._on_result_opened,
+            on_result=partial(self._on_result_opened, path),
         )
 
-    def _on_result_opened(self, adata: "AnnData") -> None:
-        self.session.set_prediction(adata)
+    def _on_result_opened(self, path: Path, adata: "AnnData") -> None:
+        self.session.show_result(self.session.workspace.add_result(adata, file=path))
         self._open_genes()
 
     def _ask_save(self) -> None:

@@ -15,6 +15,7 @@ from napari_flag.gui.dock import single_shot
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import QUALITIES, Preferences
+from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import slide_layers
 from napari_flag.progress import Step, Steps, Timings
 from napari_flag.slides.spots import inside
@@ -146,8 +147,12 @@ class RunPanel(QFrame):
 
     def show_running(self, job: Job) -> None:
         """Show that `job` has begun, and that Predict has to wait for it."""
-        self.predict.setEnabled(False)
-        self.predict.setToolTip(f"{job.name} is running")
+        self.allow(f"{job.name} is running")
+
+    def allow(self, why_not: str | None) -> None:
+        """Let Predict be pressed, after what runs, unless `why_not` says why it cannot be."""
+        self.predict.setEnabled(why_not is None)
+        self.predict.setToolTip(why_not or "Predict this slide too, after the one that runs")
 
     def show_doubt(self, sentence: str | None) -> None:
         """Warn of the result, or of the one in the making; it stays as long as that does."""
@@ -234,18 +239,40 @@ class PreviewBuilder:
         return build_prediction(shown, spots, self._genes, made)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class QueuedRun:
+    """A prediction that was asked for.
+
+    Parameters
+    ----------
+    state
+        The slide.
+    request
+        What is predicted.
+    already_said
+        Notices that need not be shown again.
+    """
+
+    state: SlideState
+    request: PredictionRequest
+    already_said: tuple[str, ...] = ()
+
+
 class PredictionRun(QObject):
-    """Starts predictions and carries preview and result to the session.
+    """Runs predictions one after the other, and carries preview and result to their slides.
 
     Parameters
     ----------
     panel, jobs
         Of the dock.
     session
-        Of the viewer; it keeps the result when the dock closes.
+        Of the viewer; it keeps the results when the dock closes.
     timings
         What earlier runs took.
     """
+
+    changed = Signal()
+    """A prediction began to wait, or ended."""
 
     def __init__(
         self,
@@ -257,16 +284,21 @@ class PredictionRun(QObject):
         super().__init__(panel)
         self._panel, self._jobs = panel, jobs
         self._session, self._timings = session, timings
+        self._queue: list[QueuedRun] = []
+        self._current: QueuedRun | None = None
         self._job: Job | None = None
-        self._request: PredictionRequest | None = None
         self._builder: PreviewBuilder | None = None
-        self._already_said: tuple[str, ...] = ()
         self._paint = single_shot(self, PREVIEW_EVERY_MS, self._show_preview)
 
     @property
     def running(self) -> bool:
         """Whether a prediction runs."""
-        return self._jobs.running("predict")
+        return self._current is not None
+
+    def waiting(self, state: SlideState | None) -> bool:
+        """Return whether a slide is being predicted, or waits for it."""
+        queued = [self._current, *self._queue]
+        return any(run is not None and run.state is state for run in queued)
 
     def expected(self, request: PredictionRequest) -> dict[str, float]:
         """Return the seconds each stage of a prediction is expected to take."""
@@ -278,12 +310,25 @@ class PredictionRun(QObject):
             seconds[PREDICTING] *= request.n_predicted / len(request.inputs.spots)
         return seconds
 
-    def start(self, request: PredictionRequest, already_said: tuple[str, ...] = ()) -> None:
-        """Start to predict; notices among `already_said` are not shown again."""
-        self._request, self._already_said = request, already_said
-        self._builder = PreviewBuilder(request.inputs)
+    def add(self, run: QueuedRun) -> None:
+        """Predict as asked, after what was asked for before."""
+        self._queue.append(run)
+        if self._current is None:
+            self._start_next()
+        else:
+            self._session.workspace.set_status(run.state, "queued")
+            self.changed.emit()
+
+    def _start_next(self) -> None:
+        if not self._queue:
+            self.changed.emit()
+            return
+        run = self._current = self._queue.pop(0)
+        self._builder = PreviewBuilder(run.request.inputs)
         self._panel.messages.clear()
         self._panel.show_doubt(None)
+        self._session.workspace.set_status(run.state, "predicting")
+        request = run.request
         self._job = self._jobs.run(
             "predict",
             inputs.predict_inputs(
@@ -293,57 +338,90 @@ class PredictionRun(QObject):
                 seed=request.seed,
                 device=request.device,
             ),
-            "Predict expression",
+            f"Predict expression of {run.state.name}",
             on_result=self._on_result,
             on_error=self._on_error,
             on_cancelled=self._on_cancelled,
             on_step=self._on_step,
             expected=self.expected(request),
         )
+        self.changed.emit()
 
     def _on_step(self, step: Step) -> None:
+        run, job = self._current, self._job
+        if run is None:
+            return
         if step.notice and step.stage == COMPARING:
             self._panel.show_doubt(step.notice)
-        elif step.notice and step.notice not in self._already_said:
+        elif step.notice and step.notice not in run.already_said:
             self._panel.messages.add("notice", step.notice)
+        if job is not None and job.fraction is not None:
+            self._session.workspace.set_status(run.state, f"predicting {100 * job.fraction:.0f} %")
         if step.partial is not None and self._builder is not None:
             self._builder.add(step.partial)
             if not self._paint.isActive():
                 self._paint.start()
 
     def _show_preview(self) -> None:
-        if self.running and self._builder is not None:
-            slide_layers.hide_spots(self._session.viewer)
-            self._session.preview(self._builder.adata())
+        run = self._current
+        if run is not None and self._builder is not None and run.state is self._session.state:
+            slide_layers.hide_spots(self._session.viewer, run.state.frame)
+            self._session.preview(run.state, self._builder.adata())
 
     def _on_result(self, adata: "AnnData") -> None:
-        request, job = self._request, self._job
-        assert request is not None
+        run, job = self._current, self._job
+        assert run is not None
         assert job is not None
-        self._forget()
+        request, state = run.request, run.state
         seconds = dict(job.time_left.seconds)
         if PREDICTING in seconds:
             seconds[PREDICTING] *= len(request.inputs.spots) / max(request.n_predicted, 1)
         self._timings.record(_timing_key(request), seconds, len(request.inputs.spots))
-        slide_layers.hide_spots(self._session.viewer)
-        self._session.set_prediction(adata, request.inputs.slide)
+        self._forget()
+        slide_layers.hide_spots(self._session.viewer, state.frame)
+        state.visible = [layer for layer in state.visible if layer.metadata.get(keys.LAYER_KIND) != "spots"]
+        workspace = self._session.workspace
+        if state in workspace.slides:
+            workspace.add_result(adata, state)
+        else:  # the slide was removed meanwhile; its prediction is not lost
+            state = workspace.add_result(adata)
+        if state is self._session.state:
+            self._session.show_result(state)
+        self._start_next()
 
     def _on_error(self, error: Exception) -> None:
+        name = "" if self._current is None else self._current.state.name
+        waiting = bool(self._queue)
         self._put_back()
+        self._start_next()
         self._panel.messages.show_error(error)
+        if waiting:
+            self._panel.messages.add("notice", f"{name} was not predicted; the next slide is.")
 
     def _on_cancelled(self) -> None:
+        dropped = [run.state for run in self._queue]
+        self._queue.clear()
+        for state in dropped:
+            self._session.workspace.set_status(state, "")
         self._put_back()
-        self._panel.messages.add("notice", "Cancelled; nothing was kept of the unfinished run.")
+        text = "Cancelled; nothing was kept of the unfinished run."
+        if dropped:
+            text += f" Not begun: {', '.join(state.name for state in dropped)}."
+        self._panel.messages.add("notice", text)
+        self.changed.emit()
 
     def _put_back(self) -> None:
         """Show the result there was before the preview of this run was painted over it."""
+        run = self._current
         self._forget()
-        self._session.set_prediction(self._session.adata)
+        if run is not None and run.state is self._session.state:
+            self._session.show_result(run.state)
 
     def _forget(self) -> None:
         self._paint.stop()
-        self._builder = self._request = self._job = None
+        if self._current is not None:
+            self._session.workspace.set_status(self._current.state, "")
+        self._builder = self._job = self._current = None
 
 
 def _timing_key(request: PredictionRequest) -> str:

@@ -1,4 +1,4 @@
-"""The slide and spots that are predicted on: what steps 1 and 2 of the Predict dock lead to."""
+"""The slides that are predicted on: what steps 1 and 2 of the Predict dock lead to, for the slide shown."""
 
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ from napari_flag.errors import UserError
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.predict.steps import SlideStep, SpotsStep
 from napari_flag.gui.session import Session
+from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import slide_layers
 from napari_flag.progress import one_step
 from napari_flag.slides import spot_tables
@@ -34,14 +35,7 @@ FROM_LATTICE = "estimated from the spots"
 class Section(QObject):
     """Opens slides and reads or lays spots as the two steps ask, and draws them.
 
-    Attributes
-    ----------
-    slide, layer
-        The slide and its layer, None before one is chosen.
-    choice
-        The spots with what came along, None before there are any.
-    measured
-        Measured expression to compare with, or None.
+    What is found is kept with the slide (`SlideState`), also when another is shown meanwhile.
     """
 
     changed = Signal()
@@ -56,12 +50,10 @@ class Section(QObject):
         super().__init__(slide_step)
         self._slide_step, self._spots_step = slide_step, spots_step
         self._session, self._jobs = session, jobs
+        self._workspace = session.workspace
         self._viewer: Any = session.viewer
-        self.slide: Slide | None = None
-        self.layer: Any = None
-        self.choice: SpotTable | None = None
-        self._table: SpotTable | None = None  # `choice` as it was read: notices of scale depend on µm/px
-        self.measured: AnnData | None = None
+        self._shown: SlideState | None = None
+        self._judged: dict[int, tuple[int, float | None, SpotTable]] = {}
         slide_step.slideChosen.connect(self.choose_layer)
         slide_step.fileChosen.connect(self.open_slide)
         slide_step.mppSet.connect(partial(self.set_mpp, source=SET_BY_HAND))
@@ -69,27 +61,58 @@ class Section(QObject):
         spots_step.tableChosen.connect(self.read_spots)
         spots_step.gridChanged.connect(self.lay_grid)
         spots_step.measuredChosen.connect(self.read_measured)
-        spots_step.cleared.connect(partial(self._set_spots, None))
+        spots_step.cleared.connect(lambda: self._set_spots(self._session.state, None))
+
+    @property
+    def slide(self) -> "Slide | None":
+        """The slide that is shown, None before one is chosen."""
+        return self._session.slide
+
+    @property
+    def layer(self) -> Any:
+        """Its picture."""
+        state = self._session.state
+        return None if state is None else state.layer
+
+    @property
+    def choice(self) -> "SpotTable | None":
+        """Its spots with what came along and what is doubtful, None before there are any."""
+        state = self._session.state
+        if state is None or state.table is None or state.slide is None or not state.from_table:
+            return None if state is None else state.table
+        known = self._judged.get(state.number)
+        if known is None or known[:2] != (id(state.table), state.slide.mpp):
+            known = (id(state.table), state.slide.mpp, _judged(state.slide, state.table))
+            self._judged[state.number] = known
+        return known[2]
 
     @property
     def spots(self) -> "Spots | None":
         """The spots, None before there are any."""
-        return None if self.choice is None else self.choice.spots
+        state = self._session.state
+        return None if state is None or state.table is None else state.table.spots
+
+    @property
+    def measured(self) -> "AnnData | None":
+        """Measured expression to compare with, or None."""
+        state = self._session.state
+        return None if state is None else state.measured
 
     def prediction_inputs(self, region: "Sequence[BaseGeometry] | None") -> inputs.Inputs:
-        """Return what a prediction starts from; only when slide and spots are there."""
-        assert self.slide is not None
-        assert self.choice is not None
-        notices = (*self.slide.notices, *self.choice.notices)
-        return inputs.Inputs(self.slide, self.choice.spots, region, measured=self.measured, notices=notices)
+        """Return what a prediction of the slide shown starts from; only when slide and spots are there."""
+        slide, choice = self.slide, self.choice
+        assert slide is not None
+        assert choice is not None
+        notices = (*slide.notices, *choice.notices)
+        return inputs.Inputs(slide, choice.spots, region, measured=self.measured, notices=notices)
 
     # --- slide --------------------------------------------------------------------------------
 
     def choose_layer(self, layer: Any) -> None:
         """Work on the slide of `layer`; an image opened by another reader is opened as a slide."""
-        slide = slide_layers.slide_of(layer)
-        if slide is not None:
-            self._use_slide(slide, layer)
+        state = self._workspace.of_layer(layer)
+        if state is not None and slide_layers.slide_of(layer) is not None:
+            self._workspace.show(state)
         elif path := slide_layers.file_of(layer):
             layer.visible = False  # the same picture comes again, with a pyramid and in µm
             self.open_slide(path)
@@ -104,59 +127,52 @@ class Section(QObject):
             f"Open {path.name}",
             on_result=self._on_slide_opened,
             on_error=self._on_slide_failed,
-            on_cancelled=self._show_former_slide,
+            on_cancelled=self.show_slide,
         )
 
     def _on_slide_opened(self, slide: "Slide") -> None:
-        self._use_slide(slide, slide_layers.add_slide(self._viewer, slide))
+        slide_layers.add_slide(self._viewer, slide)
 
     def _on_slide_failed(self, error: Exception) -> None:
-        self._show_former_slide()
+        self.show_slide()
         self._slide_step.messages.show_error(error)
 
-    def _show_former_slide(self) -> None:
-        """Show the slide there was before one could not be opened."""
+    def show_slide(self) -> None:
+        """Show the slide that is shown, and how its spots were found; lay a grid on one that has none."""
+        state = self._session.state
+        arrived, self._shown = state is not self._shown, state
         self.list_slides()
-        self._show_slide()
-
-    def _use_slide(self, slide: "Slide", layer: Any) -> None:
-        self.slide, self.layer = slide, layer
-        self._session.slide = slide
-        self.list_slides()
-        self._show_slide()
-        self._set_spots(None)
-        table = self._spots_step.table.path
-        if self._spots_step.from_table and table is not None:
-            self.read_spots(table)
-        else:
-            self.lay_grid()
+        self._slide_step.show_slide(self.slide)
+        if arrived and state is not None:
+            self._spots_step.show_source(
+                from_table=state.from_table,
+                table=state.table_path,
+                measured=state.measured_path,
+                grid=state.grid,
+            )
+        self._show_spots()
+        if arrived and state is not None and state.slide is not None and state.table is None:
+            if state.from_table and state.table_path is not None:
+                self.read_spots(state.table_path)
+            else:
+                self.lay_grid()
 
     def list_slides(self) -> None:
-        """List the slides that are open; forget the chosen one when its layer was removed."""
-        if self.layer is not None and self.layer not in self._viewer.layers:
-            self.slide = self.layer = None
-            self._jobs.cancel("spots")
-            self._set_spots(None)
-            self._show_slide()
+        """List the slides that are open."""
         layers = slide_layers.candidates(self._viewer)
         self._slide_step.set_slides([(layer.name, layer) for layer in layers], self.layer)
 
-    def _show_slide(self) -> None:
-        self._slide_step.show_slide(self.slide)
-        self.changed.emit()
-
-    def set_mpp(self, mpp: float, source: str) -> None:
-        """Give the slide another µm/px; what is drawn stays where it is on the tissue."""
-        if self.slide is None:
+    def set_mpp(self, mpp: float, source: str, state: SlideState | None = None) -> None:
+        """Give a slide another µm/px; what is drawn stays where it is on the tissue."""
+        state = state or self._session.state
+        if state is None or state.slide is None:
             return
-        self.slide = self.slide.with_mpp(mpp, source)
-        self._session.slide = self.slide
-        slide_layers.remove_spots(self._viewer)
-        slide_layers.set_mpp(self._viewer, self.layer, self.slide)
-        self.list_slides()
-        self._show_slide()
+        self._workspace.set_slide(state, state.slide.with_mpp(mpp, source))
+        if state is not self._session.state:
+            return
+        self.show_slide()
         if self._spots_step.from_table:
-            self._set_spots(self._table)
+            self._set_spots(state, state.table)
         else:
             self.lay_grid()
 
@@ -166,7 +182,7 @@ class Section(QObject):
                 "estimate",
                 one_step("Fitting the array's lattice", arrays.estimate_mpp, self.spots),
                 "Estimate µm/px",
-                on_result=partial(self.set_mpp, source=FROM_LATTICE),
+                on_result=partial(self.set_mpp, source=FROM_LATTICE, state=self._session.state),
                 on_error=self._slide_step.messages.show_error,
             )
 
@@ -174,93 +190,120 @@ class Section(QObject):
 
     def read_spots(self, path: Path) -> None:
         """Read spots from a table, a folder or an h5ad."""
-        if self.slide is None:
+        state = self._session.state
+        if state is None or state.slide is None:
             sentence = (
-                "Spots are placed on a slide and none is open yet; open it in step 1, and the "
-                "table is read then."
+                "Spots are placed on a slide and none is open yet; open it in step 1, then choose the "
+                "table again."
             )
             self._spots_step.show_error(UserError(sentence))
             return
-        self._set_spots(None)
-        self._spots_step.show_busy("reading…")
-        self._jobs.run(
-            "spots",
-            inputs.read_table(path, self.slide),
-            f"Read {path.name}",
-            on_result=self._on_spots,
-            on_error=self._spots_step.show_error,
-            on_cancelled=partial(self._set_spots, None),
-        )
+        state.from_table, state.table_path = True, path
+        self._set_spots(state, None)
+        self._find_spots(state, inputs.read_table(path, state.slide), f"Read {path.name}", "reading…")
 
     def lay_grid(self) -> None:
         """Lay the grid that the form describes, as soon as the slide's µm/px are known."""
-        if self._spots_step.from_table or self.slide is None:
-            return
-        if self.slide.mpp is None:
-            self._set_spots(None)
-            self._spots_step.summary.setText("Laid as soon as the µm/px are known (step 1).")
+        state = self._session.state
+        if self._spots_step.from_table or state is None or state.slide is None:
             return
         grid, area = self._spots_step.grid()
-        self._set_spots(None)
+        state.from_table, state.grid = False, grid
+        self._set_spots(state, None)
+        if state.slide.mpp is None:
+            self._spots_step.summary.setText("Laid as soon as the µm/px are known (step 1).")
+            return
         try:
             polygons = None if area is None else self.polygons(area)
         except UserError as error:
             self._spots_step.show_error(error)
             return
-        self._spots_step.show_busy("laying…")
+        work = inputs.lay_grid(state.slide, grid, polygons=polygons)
+        self._find_spots(state, work, "Lay spots", "laying…")
+
+    def _find_spots(self, state: SlideState, work: Any, name: str, doing: str) -> None:
+        self._spots_step.show_busy(doing)
         self._jobs.run(
-            "spots",
-            inputs.lay_grid(self.slide, grid, polygons=polygons),
-            "Lay spots",
-            on_result=self._on_spots,
-            on_error=self._spots_step.show_error,
-            on_cancelled=partial(self._set_spots, None),
+            f"spots {state.number}",
+            work,
+            name,
+            on_result=partial(self._on_spots, state),
+            on_error=partial(self._on_spots_failed, state),
+            on_cancelled=partial(self._set_spots, state, None),
         )
 
     def polygons(self, layer: Any) -> tuple[Any, ...]:
         """Return the shapes of a layer as polygons in level-0 px of the slide."""
         return slide_layers.region_polygons(layer, self.layer, layer.name)
 
-    def _on_spots(self, choice: "SpotTable") -> None:
-        self.measured = choice.measured
-        self._set_spots(choice)
-        if self.slide is not None and self.slide.mpp is None and choice.mpp is not None:
-            self.set_mpp(choice.mpp, choice.mpp_source)
-        if self._spots_step.from_table and self._spots_step.measured.path is not None:
-            self.read_measured(self._spots_step.measured.path)
+    def _on_spots(self, state: SlideState, table: "SpotTable") -> None:
+        if state.slide is None:
+            return
+        state.measured = table.measured
+        self._set_spots(state, table)
+        if state.slide.mpp is None and table.mpp is not None:
+            self.set_mpp(table.mpp, table.mpp_source, state)
+        if state.from_table and state.measured_path is not None:
+            self._read_measured(state, state.measured_path)
 
-    def _set_spots(self, table: "SpotTable | None") -> None:
-        self._table = self.choice = table
+    def _on_spots_failed(self, state: SlideState, error: Exception) -> None:
+        self._set_spots(state, None)
+        if state is self._session.state:
+            self._spots_step.show_error(error)
+
+    def _set_spots(self, state: SlideState | None, table: "SpotTable | None") -> None:
+        if state is None:
+            self._show_spots()
+            return
+        state.table = table
         if table is None:
-            self.measured = None
-        elif self.slide is not None and self._spots_step.from_table:
-            _, doubts = inputs.settle_scale(self.slide, table)
-            self.choice = replace(table, notices=tuple(dict.fromkeys((*table.notices, *doubts))))
+            state.measured = None
+        if state.layer is not None and state.slide is not None:
+            if table is None:
+                slide_layers.remove_spots(self._viewer, state.frame)
+            else:
+                shown = state is self._session.state and state.layer.visible
+                slide_layers.show_spots(self._viewer, table.spots, state.slide, state.frame, visible=shown)
+                if not shown:
+                    state.visible += slide_layers.outlines(self._viewer, state.frame)
+        self._show_spots()
+
+    def _show_spots(self) -> None:
         self._spots_step.show_choice(self.choice, self.measured)
-        if table is None or self.slide is None:
-            slide_layers.remove_spots(self._viewer)
-        else:
-            slide_layers.show_spots(self._viewer, table.spots, self.slide)
         self.changed.emit()
 
     def read_measured(self, path: Path | None) -> None:
         """Read measured expression to compare with; None goes back to that of the table."""
-        self._jobs.cancel("measured")
+        state = self._session.state
+        if state is not None:
+            self._read_measured(state, path)
+
+    def _read_measured(self, state: SlideState, path: Path | None) -> None:
+        self._jobs.cancel(f"measured {state.number}")
+        state.measured_path = path
         if path is None:
-            self._on_measured(None if self.choice is None else self.choice.measured)
+            self._on_measured(state, None if state.table is None else state.table.measured)
             return
         self._jobs.run(
-            "measured",
+            f"measured {state.number}",
             one_step("Reading measured counts", spot_tables.read_measured, path),
             f"Read {path.name}",
-            on_result=self._on_measured,
-            on_error=self._on_measured_failed,
+            on_result=partial(self._on_measured, state),
+            on_error=partial(self._on_measured_failed, state),
         )
 
-    def _on_measured(self, measured: "AnnData | None") -> None:
-        self.measured = measured
-        self._spots_step.show_choice(self.choice, measured)
+    def _on_measured(self, state: SlideState, measured: "AnnData | None") -> None:
+        state.measured = measured
+        if state is self._session.state:
+            self._show_spots()
 
-    def _on_measured_failed(self, error: Exception) -> None:
-        self._on_measured(None)
-        self._spots_step.messages.show_error(error)
+    def _on_measured_failed(self, state: SlideState, error: Exception) -> None:
+        self._on_measured(state, None)
+        if state is self._session.state:
+            self._spots_step.messages.show_error(error)
+
+
+def _judged(slide: "Slide", table: "SpotTable") -> "SpotTable":
+    """Return the spots of a slide with what is doubtful about its µm/px."""
+    _, doubts = inputs.settle_scale(slide, table)
+    return replace(table, notices=tuple(dict.fromkeys((*table.notices, *doubts))))

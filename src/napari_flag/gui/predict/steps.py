@@ -1,5 +1,6 @@
 """Steps 1, 2 and 4 of the Predict dock: slide, spots and region; step 3 is `model_step`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import Signal
@@ -247,6 +248,20 @@ class SpotsStep(StepBox):
         """Return the grid, and the key of the area to lay it over (None: tissue)."""
         grid = Grid(self.pitch.value, self.diameter.value, self.lattice.value)
         return grid, None if self.area.value == NONE else self.area.value
+
+    def show_source(
+        self, *, from_table: bool, table: Path | None, measured: Path | None, grid: Grid | None
+    ) -> None:
+        """Show how the spots of another slide are found; nothing is emitted."""
+        self.origin.select(TABLE if from_table else GRID)
+        for field, path in ((self.table, table), (self.measured, measured)):
+            field.show_path(path)
+        if grid is not None:
+            set_quietly(self.pitch, grid.spacing_um)
+            set_quietly(self.diameter, grid.diameter_um)
+            self.lattice.select(grid.lattice)
+        self._settle.stop()
+        self._show_form()
 
     def offer_grid(self, grid: Grid) -> None:
         """Fill in the array the model was trained on, unless the person already chose a grid."""

@@ -16,7 +16,6 @@ from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
 from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
 from napari_flag.gui.regions.results import RegionResults
 from napari_flag.layers import region_shapes
-from napari_flag.layers.frame import frame_in
 from napari_flag.layers.overlays import DomainMap, Paint, clicks
 from napari_flag.layers.region_shapes import Entry, collect
 from napari_flag.prediction_file import slide_size
@@ -232,7 +231,7 @@ class RegionsDock(Dock):
         layer = region_shapes.find_layer(self._viewer)
         if layer is None:
             longest = float(np.max(slide_size(adata) or adata.obsm[keys.SPATIAL]))
-            layer = region_shapes.add_layer(self._viewer, frame_in(self._viewer, adata), longest)
+            layer = region_shapes.add_layer(self._viewer, self.session.frame, longest)
         return layer
 
     def _draw(self, mode: str) -> None:

@@ -1,0 +1,469 @@
+"""The slides of one viewer: each with its picture, spots, counts, predictions and regions.
+
+Only the layers of the slide that is shown are visible, so that nothing of one slide is drawn over another.  A
+layer records the number of its slide (`keys.LAYER_OF`); it is placed by the frame of that slide, and goes where
+its picture goes: moved, hidden, removed.
+"""
+
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_flag import keys
+from napari_flag.layers import slide_layers
+from napari_flag.layers.frame import Frame, frame_of, moved_by_hand, place
+from napari_flag.layers.spot_layers import set_shown
+from napari_flag.prediction_file import provenance, slide_name, slide_size
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.inputs import Grid
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import SpotTable
+
+
+UNNAMED: Final = "Prediction"
+"""What a slide is called of which only a prediction is known, and that without a name."""
+DERIVED: Final = ("gene", "local", "unlike")
+"""Kinds of layers that are drawn anew from the prediction of the slide that is shown."""
+
+
+@dataclass(eq=False, slots=True)
+class Result:
+    """A prediction of a slide.
+
+    Parameters
+    ----------
+    adata
+        As CONTRIBUTING, "The prediction file".
+    name
+        Of weights, and time: "her2st · 14:32".
+    file
+        Where it is saved, None while it is not.
+    autosave
+        Where it is kept without being asked for, None while it is not.
+    measured
+        Raw counts attached by a person, or None; what is compared with is ``adata.layers["measured"]``.
+    """
+
+    adata: "AnnData"
+    name: str
+    file: Path | None = None
+    autosave: Path | None = None
+    measured: "AnnData | None" = None
+
+    @property
+    def label(self) -> str:
+        """The name, and whether it is not saved."""
+        return self.name if self.file is not None else f"{self.name} (not saved)"
+
+
+@dataclass(eq=False, slots=True)
+class SlideState:
+    """One slide of the workspace, and all that is known of it.
+
+    Parameters
+    ----------
+    number
+        Which its layers record.
+    name
+        As it stands in the list; no other slide has it.
+    slide, layer
+        The slide and its picture; None where only a prediction is known, or the picture was removed.
+    table
+        Its spots as they were read or laid, with what came along; None before there are any.
+    measured
+        Raw counts to compare with, or None.
+    from_table, table_path, measured_path, grid
+        How the Predict dock was told to find them.
+    results, shown
+        Its predictions, the oldest first, and the one that docks show.
+    status
+        What happens to it: "predicting 40 %", "queued".
+    """
+
+    number: int
+    name: str
+    slide: "Slide | None" = None
+    layer: Any = None
+    table: "SpotTable | None" = None
+    measured: "AnnData | None" = None
+    from_table: bool = False
+    table_path: Path | None = None
+    measured_path: Path | None = None
+    grid: "Grid | None" = None
+    region: Any = None
+    results: list[Result] = field(default_factory=list)
+    shown: Result | None = None
+    status: str = ""
+    camera: tuple[Any, float] | None = None
+    visible: list[Any] = field(default_factory=list)
+    """Layers to show again when the slide, or its picture, is."""
+    put_aside: list[Any] = field(default_factory=list)
+    """Layers a person drew, taken out of the viewer with the picture."""
+
+    @property
+    def adata(self) -> "AnnData | None":
+        """The prediction that is shown."""
+        return None if self.shown is None else self.shown.adata
+
+    @property
+    def frame(self) -> Frame:
+        """How its layers are placed."""
+        if self.layer is not None and self.slide is not None:
+            return Frame(self.slide.mpp, moved_by_hand(self.layer, self.slide.mpp), self.number)
+        mpp = None if self.adata is None else frame_of(self.adata).mpp
+        return Frame(mpp, None, self.number)
+
+    @property
+    def unsaved(self) -> tuple[Result, ...]:
+        """Predictions that are not saved."""
+        return tuple(result for result in self.results if result.file is None)
+
+
+class Workspace(QObject):
+    """The slides of a viewer, of which one is shown.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+
+    Attributes
+    ----------
+    slides
+        In the order they were opened.
+    current
+        The one that is shown, None while there is none.
+    """
+
+    listChanged = Signal()
+    """A slide came or went, or what its line says changed."""
+    currentChanged = Signal(object)
+    """Another slide is shown: its `SlideState`, or None."""
+    framed = Signal()
+    """The slide that is shown got another µm/px, or was moved."""
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self._numbers = 0
+        self._arranging = False
+        self.slides: list[SlideState] = []
+        self.current: SlideState | None = None
+
+    # --- which slide -----------------------------------------------------------------------------
+    def of_layer(self, layer: Any) -> SlideState | None:
+        """Return the slide that `layer` belongs to."""
+        number = layer.metadata.get(keys.LAYER_OF)
+        return next((state for state in self.slides if state.number == number), None)
+
+    def layers_of(self, state: SlideState | None) -> list[Any]:
+        """Return the layers of `state` in the viewer, the lowest first."""
+        viewer = self._viewer()
+        if viewer is None or state is None:
+            return []
+        return [layer for layer in viewer.layers if layer.metadata.get(keys.LAYER_OF) == state.number]
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers of the slide that is shown, and those of none."""
+        viewer = self._viewer()
+        if viewer is None:
+            return []
+        others = {state.number for state in self.slides if state is not self.current}
+        return [layer for layer in viewer.layers if layer.metadata.get(keys.LAYER_OF) not in others]
+
+    def state_of(self, adata: "AnnData") -> SlideState | None:
+        """Return the slide that `adata` was predicted on, None where it is not in the workspace.
+
+        A picture must have the name and the size that the prediction records: spots of another slide must
+        never be drawn over it.  Where a prediction records no slide, it is taken for one of the slide shown
+        if all its spots lie on that.
+        """
+        for state in self.slides:
+            if any(result.adata is adata for result in state.results):
+                return state
+        shown_first = sorted(self.slides, key=lambda state: state is not self.current)
+        return next((state for state in shown_first if self._fits(state, adata)), None)
+
+    def _fits(self, state: SlideState, adata: "AnnData") -> bool:
+        size, name = slide_size(adata), slide_name(adata)
+        if state.slide is None:
+            known = state.results[0].adata if state.results else None
+            if known is None or (slide_name(known), slide_size(known)) != (name, size):
+                return False
+            return size is not None or known.obs_names.equals(adata.obs_names)
+        if provenance(adata) and size is not None:
+            return tuple(state.slide.size) == size and state.slide.name == name
+        if state is not self.current or keys.SPATIAL not in adata.obsm:
+            return False
+        xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
+        return bool(((xy >= 0) & (xy < np.asarray(state.slide.size))).all())
+
+    def add(self, name: str, slide: "Slide | None" = None) -> SlideState:
+        """Add a slide; a name that is taken gets a number."""
+        taken = {state.name for state in self.slides}
+        free = next(n for n in (name, *(f"{name} ({i})" for i in range(2, len(taken) + 3))) if n not in taken)
+        self._numbers += 1
+        state = SlideState(self._numbers, free, slide)
+        self.slides.append(state)
+        return state
+
+    def show(self, state: SlideState | None) -> None:
+        """Show `state` and hide all others; a picture that was removed is opened again."""
+        viewer = self._viewer()
+        if viewer is None or state is self.current:
+            return
+        camera = slide_layers.camera_of(viewer)
+        if self.current is not None:
+            self.current.camera = (tuple(camera.center), float(camera.zoom))
+        with self._arrange():
+            if self.current is not None:
+                self._hide(self.current)
+                self.current.visible = [la for la in self.current.visible if _kind(la) not in DERIVED]
+            self.current = state
+            if state is not None:
+                self._bring_back(state)
+                self._unhide(state)
+        self.currentChanged.emit(state)
+        self.listChanged.emit()
+        if state is not None:
+            self._look_at(state)
+
+    def _look_at(self, state: SlideState) -> None:
+        viewer = self._viewer()
+        camera = slide_layers.camera_of(viewer)
+        if state.camera is not None:
+            camera.center, camera.zoom = state.camera
+        elif self.layers_of(state):
+            slide_layers.fit(viewer, self.layers_of(state))
+
+    # --- results ---------------------------------------------------------------------------------
+    def add_result(
+        self, adata: "AnnData", state: SlideState | None = None, file: Path | None = None
+    ) -> SlideState:
+        """Keep a prediction beside those of its slide, and show it there; return the slide.
+
+        Parameters
+        ----------
+        adata
+            The prediction.
+        state
+            Its slide; None finds it, or adds one of which only the prediction is known.
+        file
+            Where it was read from.
+        """
+        state = state or self.state_of(adata) or self.add(slide_name(adata) or UNNAMED)
+        state.shown = next((result for result in state.results if result.adata is adata), None)
+        if state.shown is None:
+            state.shown = Result(adata, _free_name(adata, state, file), file)
+            state.results.append(state.shown)
+        self.listChanged.emit()
+        return state
+
+    def saved(self, adata: "AnnData", file: Path) -> None:
+        """Record that a prediction was saved as `file`."""
+        for state in self.slides:
+            for result in state.results:
+                if result.adata is adata:
+                    result.file = file
+        self.listChanged.emit()
+
+    @property
+    def unsaved(self) -> tuple[Result, ...]:
+        """Predictions of any slide that are not saved."""
+        return tuple(result for state in self.slides for result in state.unsaved)
+
+    def set_status(self, state: SlideState, status: str) -> None:
+        """Say what happens to a slide."""
+        if state.status != status:
+            state.status = status
+            self.listChanged.emit()
+
+    # --- layers that come and go -----------------------------------------------------------------
+    def adopt(self, layer: Any) -> None:
+        """Give a layer that was added to the viewer to its slide; a new picture is a slide that is shown."""
+        if self.of_layer(layer) is not None:
+            return
+        slide = layer.metadata.get(keys.LAYER_SLIDE)
+        if slide is not None:
+            self._adopt_picture(layer, slide)
+        elif self.current is not None and layer.metadata.get(keys.LAYER_ADATA) is None:
+            layer.metadata[keys.LAYER_OF] = self.current.number
+
+    def _adopt_picture(self, layer: Any, slide: "Slide") -> None:
+        state = next((s for s in self.slides if s.layer is None and self._is_picture_of(s, slide)), None)
+        if state is None:
+            state = self.add(slide.name, slide)
+        state.slide, state.layer = slide, layer
+        if layer.name != state.name:
+            layer.name = state.name
+        layer.metadata[keys.LAYER_OF] = state.number
+        for change in ("scale", "translate", "rotate", "shear", "affine"):
+            getattr(layer.events, change).connect(partial(self._on_moved, state))
+        layer.events.visible.connect(partial(self._on_visible, state))
+        layer.events.name.connect(partial(self._on_named, state))
+        for other in self.layers_of(state):  # those of a prediction that was opened first
+            if other is not layer:
+                place(other, state.frame, state.frame)
+        if self._arranging:
+            return
+        if state is not self.current:
+            self.show(state)
+        else:
+            self.currentChanged.emit(state)
+            self.listChanged.emit()
+            self._look_at(state)
+
+    def _is_picture_of(self, state: SlideState, slide: "Slide") -> bool:
+        if state.slide is not None:
+            return state.slide is slide or state.slide.path == slide.path
+        known = state.results[0].adata if state.results else None
+        if known is None:
+            return False
+        return slide_name(known) in ("", slide.name) and slide_size(known) in (None, tuple(slide.size))
+
+    def forget(self, layer: Any) -> None:
+        """Follow a layer that was removed from the viewer: what belongs to a picture goes with it."""
+        state = next((s for s in self.slides if s.layer is layer), None)
+        if state is not None:
+            state.layer = None
+            # napari may be removing several layers one by one; those of the slide follow after that
+            QTimer.singleShot(0, partial(self._after_removal, state))
+
+    def _after_removal(self, state: SlideState) -> None:
+        viewer = self._viewer()
+        if viewer is None or state.layer is not None or state not in self.slides:
+            return
+        with self._arrange():
+            self._put_aside(state)
+        if not state.results and not state.put_aside:
+            self.slides.remove(state)
+        if self.current is state:
+            self.current = None
+            others = [other for other in self.slides if other.layer is not None]
+            if others:
+                self.show(others[-1])
+            else:
+                self.currentChanged.emit(None)
+        self.listChanged.emit()
+
+    def _put_aside(self, state: SlideState) -> None:
+        """Take the layers of a slide out of the viewer; what a person drew is kept."""
+        viewer: Any = self._viewer()
+        for layer in self.layers_of(state):
+            drawn = _kind(layer) in (None, "region")
+            if drawn and len(layer.data):
+                state.put_aside.append(layer)
+            viewer.layers.remove(layer)
+
+    def _bring_back(self, state: SlideState) -> None:
+        viewer: Any = self._viewer()
+        if state.layer is None and state.slide is not None:
+            slide_layers.add_slide(viewer, state.slide)  # it comes back by way of `adopt`
+        while state.put_aside:
+            layer = state.put_aside.pop(0)
+            viewer.add_layer(layer)
+            place(layer, state.frame, state.frame)
+
+    def remove(self, state: SlideState) -> None:
+        """Take a slide out of the workspace, with its predictions."""
+        viewer = self._viewer()
+        with self._arrange():
+            self._put_aside(state)
+        state.layer = None
+        state.put_aside.clear()
+        if state in self.slides:
+            self.slides.remove(state)
+        if self.current is state:
+            self.current = None
+            others = [other for other in self.slides if other.layer is not None] or self.slides
+            self.show(others[-1]) if others and viewer is not None else self.currentChanged.emit(None)
+        self.listChanged.emit()
+
+    # --- one frame, one visibility -----------------------------------------------------------------
+    def set_slide(self, state: SlideState, slide: "Slide") -> None:
+        """Give a slide another µm/px; what is drawn stays put on the tissue, and on the screen."""
+        viewer = self._viewer()
+        if viewer is None or state.layer is None:
+            return
+        with self._arrange():
+            slide_layers.set_mpp(viewer, state.layer, slide)
+        state.slide = slide
+        if state is self.current:
+            self.framed.emit()
+        self.listChanged.emit()
+
+    def _on_moved(self, state: SlideState, event: Any = None) -> None:
+        """Take all that lies on a picture along when a person moves it."""
+        if self._arranging or state.layer is None:
+            return
+        frame = state.frame
+        with self._arrange():
+            for layer in self.layers_of(state):
+                if layer is not state.layer:
+                    place(layer, frame, frame)
+        if state is self.current:
+            self.framed.emit()
+
+    def _on_visible(self, state: SlideState, event: Any = None) -> None:
+        """Show the slide whose picture a person turned on; hide all of one whose picture was turned off."""
+        if self._arranging or state.layer is None:
+            return
+        if state is not self.current:
+            if state.layer.visible:
+                self.show(state)
+            return
+        with self._arrange():
+            if state.layer.visible:
+                self._unhide(state)
+            else:
+                self._hide(state)
+
+    def _on_named(self, state: SlideState, event: Any = None) -> None:
+        if state.layer is not None and state.layer.name != state.name:
+            state.name = state.layer.name
+            self.listChanged.emit()
+
+    def _hide(self, state: SlideState) -> None:
+        shown = [layer for layer in self.layers_of(state) if layer.visible]
+        state.visible = [layer for layer in shown if layer is not state.layer]
+        for layer in shown:
+            set_shown(layer, False)
+
+    def _unhide(self, state: SlideState) -> None:
+        for layer in (state.layer, *state.visible):
+            if layer is not None and layer in self._viewer().layers:  # type: ignore[union-attr]
+                set_shown(layer, True)
+        state.visible = []
+
+    @contextmanager
+    def _arrange(self) -> Iterator[None]:
+        """While layers are changed here, their events are not a person's."""
+        before, self._arranging = self._arranging, True
+        try:
+            yield
+        finally:
+            self._arranging = before
+
+
+def _kind(layer: Any) -> Any:
+    return layer.metadata.get(keys.LAYER_KIND)
+
+
+def _free_name(adata: "AnnData", state: SlideState, file: Path | None) -> str:
+    """Return what a prediction is called: its file, or its weights and the time."""
+    weights = str(provenance(adata).get(keys.WEIGHTS_NAME, "")) or "expression"
+    name = file.stem if file is not None else f"{weights} · {time.strftime('%H:%M')}"
+    taken = {result.name for result in state.results}
+    return next(n for n in (name, *(f"{name} ({i})" for i in range(2, len(taken) + 3))) if n not in taken)
