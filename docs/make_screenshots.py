@@ -15,7 +15,7 @@ from typing import Any
 import napari
 from qtpy.QtWidgets import QApplication
 
-from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.gui.area import open_area
 from napari_flag.gui.predict.steps import TABLE
 from napari_flag.layers.local_map import MapKind
 
@@ -24,7 +24,6 @@ PATIENCE_S = 600.0
 SETTLE_S = 1.5
 DOCKS = (
     ("Genes", "7-genes"),
-    ("Side by side", "8-side-by-side"),
     ("Spatial", "9-spatial"),
     ("Co-expression", "10-co-expression"),
     ("Compare", "11-compare"),
@@ -82,8 +81,8 @@ def make_pictures(shown: Shown, out: Path, theme: str) -> None:
     viewer.theme = theme
     viewer.window.resize(*SIZE)
     viewer.window._qt_window.show()
-    viewer.window.add_plugin_dock_widget("napari-flag", "Predict expression")
-    dock: PredictDock = viewer.window._qt_window.findChild(PredictDock)
+    area = open_area(viewer)
+    dock = area.predict
 
     def at_rest() -> bool:
         return not dock.jobs.active
@@ -117,7 +116,7 @@ def make_pictures(shown: Shown, out: Path, theme: str) -> None:
         dock.session.select_gene(shown.gene)
     take("6-result")
     for name, picture in DOCKS:
-        _, widget = viewer.window.add_plugin_dock_widget("napari-flag", name, tabify=True)
+        widget = area.show_page(name)
         for purpose, start in LONG_WORK.get(name, {}).items():
             spend(SETTLE_S)
             start(widget, shown)
@@ -128,7 +127,6 @@ def make_pictures(shown: Shown, out: Path, theme: str) -> None:
             wait(lambda: not dock.session.local_map.missing())
             take(f"{picture}-clusters")
             dock.session.set_map_kind(MapKind.EXPRESSION)
-        viewer.window.remove_dock_widget(widget)
     viewer.close()
 
 

@@ -64,7 +64,7 @@ def test_a_saved_prediction_lies_on_its_slide_before_and_after_the_resolution_is
     assert_on_the_slide(viewer, adata, shown)
     session.show_quantity(Quantity.MEASURED)
     for mpp in (MPP, 2 * MPP):
-        slide_layers.set_mpp(viewer, shown, slide.with_mpp(mpp, "set by hand"))
+        session.workspace.set_slide(session.state, slide.with_mpp(mpp, "set by hand"))
         assert_on_the_slide(viewer, adata, shown)
         assert np.asarray(shown.scale) == pytest.approx(mpp)
 
@@ -73,31 +73,32 @@ def test_maps_made_after_the_resolution_was_set_lie_there_too(qapp, viewer, adat
     session = Session.of(viewer)
     shown = slide_layers.add_slide(viewer, slide)
     open_prediction(viewer, adata)
-    slide_layers.set_mpp(viewer, shown, slide.with_mpp(2 * MPP, "set by hand"))
+    session.workspace.set_slide(session.state, slide.with_mpp(2 * MPP, "set by hand"))
     session.show_quantity(Quantity.SPREAD)
     assert_on_the_slide(viewer, adata, shown)
 
 
-def test_without_its_slide_a_prediction_is_in_its_own_micrometres(qapp, viewer, adata, slide):
+def test_maps_go_with_the_picture_and_come_back_with_it(qtbot, viewer, adata, slide):
     session = Session.of(viewer)
-    shown = slide_layers.add_slide(viewer, slide)
-    layer = open_prediction(viewer, adata)
-    assert str(layer.units[0]) == "pixel"
+    shown = slide_layers.add_slide(viewer, slide.with_mpp(MPP, "set by hand"))
+    open_prediction(viewer, adata)
+    state = session.state
     viewer.layers.remove(shown)
-    assert str(layer.units[0]) == "micrometer"
-    expected = adata.obsm[keys.SPATIAL][7][::-1] * MPP
-    np.testing.assert_allclose(
-        pixels_shown(layer, session.gene_map.raster, 7), expected, atol=2 * layer.scale[-1]
-    )
+    qtbot.waitUntil(lambda: len(viewer.layers) == 0)
+    assert session.workspace.slides == [state]  # its prediction is not lost
+    session.workspace.show(state)
+    assert session.adata is adata
+    assert_on_the_slide(viewer, adata, state.layer)
 
 
 def test_what_a_person_drew_stays_on_the_tissue(qapp, viewer, adata, slide):
-    shown = slide_layers.add_slide(viewer, slide)
+    session = Session.of(viewer)
+    slide_layers.add_slide(viewer, slide)
     ours = region_shapes.add_layer(viewer, Session.of(viewer).frame, 1000)
     theirs = viewer.add_shapes([np.array([[10, 10], [10, 40], [40, 40]])], shape_type="polygon")
     scale = viewer.add_points(np.array([[5.0, 5.0]]), units=("um", "um"), scale=(3, 3))
     for mpp in (MPP, 2 * MPP):
-        slide_layers.set_mpp(viewer, shown, slide.with_mpp(mpp, "set by hand"))
+        session.workspace.set_slide(session.state, slide.with_mpp(mpp, "set by hand"))
     assert np.asarray(ours.scale) == pytest.approx(2 * MPP)
     assert np.asarray(theirs.scale) == pytest.approx(2 * MPP)
     assert np.asarray(scale.scale) == pytest.approx(6)  # µm/px that were corrected, not first known

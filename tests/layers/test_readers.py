@@ -10,6 +10,7 @@ from tests.fakes import FakeSlide, fake_prediction
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import save_csv, save_geojson, save_h5ad
+from napari_flag.layers.frame import Frame
 from napari_flag.layers.readers import get_prediction_reader, get_slide_reader, prediction_layer, read_slide
 from napari_flag.layers.slide_layers import slide_layer, spots_layer
 from napari_flag.prediction_file import write_prediction
@@ -66,7 +67,7 @@ def test_slide_and_spots_are_placed_in_the_same_units():
 
     spots = Spots(ids=("a", "b"), xy=np.array([[10.0, 10.0], [400.0, 10.0]]), diameter_um=100.0)
     _, slide_options, _ = slide_layer(FakeSlide())
-    _, spot_options, _ = spots_layer(spots, 0.5)
+    _, spot_options, _ = spots_layer(spots, Frame(0.5))
     assert slide_options["units"] == spot_options["units"] == ("um", "um")
     assert slide_options["scale"] == (0.5, 0.5)
     assert "2" in spot_options["name"]

@@ -7,12 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 from magicgui.widgets import CheckBox
-from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QPainter, QResizeEvent
 from qtpy.QtWidgets import (
     QBoxLayout,
     QCompleter,
-    QDockWidget,
     QHBoxLayout,
     QPushButton,
     QWidget,
@@ -28,6 +27,7 @@ from napari_flag.gui.controls.heat_map import HeatMap
 from napari_flag.gui.controls.plots import PlotStyle, ask_figure_path, save_drawing
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock
+from napari_flag.gui.side_by_side_dock import open_second_canvas
 from napari_flag.layers.gene_values import GeneValues
 
 TOP: Final = (20, 50, 100, 200, 500)
@@ -387,33 +387,6 @@ class CoexpressionDock(Dock):
                 painter.translate(side.width(), 0)
 
         save_drawing(path, whole, draw)
-
-
-def open_second_canvas(viewer: Any, beside: QWidget) -> None:
-    """Open the Side by side dock between the main canvas and `beside`, each canvas as wide as the other.
-
-    Where it is open already it stays where the person put it; a viewer without a window has none.
-    """
-    from napari_flag.gui.side_by_side_dock import SideBySideDock
-
-    window = getattr(viewer, "window", None)
-    if window is None or window._qt_window.findChild(SideBySideDock) is not None:
-        return
-    main = window._qt_window
-    second, _ = window.add_plugin_dock_widget("napari-flag", "Side by side")
-    ours = beside.parentWidget()
-    while ours is not None and not isinstance(ours, QDockWidget):
-        ours = ours.parentWidget()
-    if ours is None or ours.isFloating() or main.tabifiedDockWidgets(ours):
-        return
-    main.splitDockWidget(second, ours, Qt.Orientation.Horizontal)
-
-    def share() -> None:
-        """Give both canvases the same width, which is known only once both docks have theirs."""
-        room = main.centralWidget().width() + second.width()
-        main.resizeDocks([second], [room // 2], Qt.Orientation.Horizontal)
-
-    QTimer.singleShot(0, share)
 
 
 def _headline(together: Together) -> str:

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qtpy.QtCore import QEventLoop, QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QEventLoop, QObject, QTimer, Signal
 
 from napari_flag.demo import GENE, DemoFiles, demo_files, has_display, some_display
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable
+from napari_flag.gui.area import open_area
 from napari_flag.gui.dock import Dock
 from napari_flag.gui.predict.steps import TABLE
 from napari_flag.gui.session import Session
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from napari_flag.gui.predict.predict_dock import PredictDock
 
 
-PLUGIN: Final = "napari-flag"
-PREDICT_DOCK: Final = "Predict expression"
-GENES_DOCK: Final = "Genes"
-SIDE_BY_SIDE_DOCK: Final = "Side by side"
-LEFT_PX: Final = 330
 CHECK_EVERY_MS: Final = 100
 PATIENCE_S: Final = 120.0
 """How long a step before the prediction may take, which is seconds; the prediction takes its time."""
@@ -113,29 +109,9 @@ class DemoTour(QObject):
 
 def show_result(viewer: Any) -> None:
     """Show the demo's gene, prediction beside truth."""
-    genes = open_dock(viewer, GENES_DOCK)
-    beside = open_dock(viewer, SIDE_BY_SIDE_DOCK)
+    area = open_area(viewer, "Genes")
+    area.show_side_by_side()
     Session.of(viewer).select_gene(GENE)
-    arrange(viewer, genes, beside)
-
-
-def open_dock(viewer: Any, name: str) -> Any:
-    """Open a dock of this plugin by its name in the menu, as a tab, and return napari's dock."""
-    dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
-    return dock
-
-
-def arrange(viewer: Any, genes: Any, beside: Any) -> None:
-    """Put genes to the left, and give prediction and truth the same room."""
-    window = viewer.window._qt_window
-    window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, genes)
-    window.tabifyDockWidget(window._qt_viewer.dockLayerList, genes)
-    genes.raise_()
-    beside.raise_()
-    room = window.width() - LEFT_PX
-    window.resizeDocks([genes, beside], [LEFT_PX, room // 2], Qt.Orientation.Horizontal)
-    # the view fits the canvas only once the canvas has its new size
-    QTimer.singleShot(CHECK_EVERY_MS, viewer.reset_view)
 
 
 def when_docks_rest(viewer: Any, act: Callable[[], None]) -> None:
@@ -153,20 +129,10 @@ def open_demo(files: DemoFiles) -> tuple[Any, DemoTour]:
 
     viewer = napari.Viewer(title="napari-flag demo: synthetic H&E")
     viewer.window.resize(*WINDOW)
-    open_dock(viewer, PREDICT_DOCK)
-    dock = _main_dock(viewer)
-    tour = DemoTour(dock, files)
+    tour = DemoTour(open_area(viewer).predict, files)
     tour.arrived.connect(partial(show_result, viewer))
     tour.start()
     return viewer, tour
-
-
-def _main_dock(viewer: Any) -> "PredictDock":
-    from napari_flag.gui.predict.predict_dock import PredictDock
-
-    window = viewer.window._qt_window  # napari hands plugins a wrapped widget
-    found: PredictDock = window.findChild(PredictDock)
-    return found
 
 
 def run_demo(screenshot: Path | None = None) -> int:

@@ -253,9 +253,9 @@ class Session(QObject):
         self.gene_map.adopt(layer)
         self.show_result(state)
 
-    def preview(self, state: SlideState, partial: Any) -> None:
-        """Show the spots of a slide predicted so far, while it is shown; the prediction itself is untouched."""
-        if state is self.state:
+    def preview(self, partial: Any, state: SlideState | None = None) -> None:
+        """Show the spots predicted so far of a slide, where it is shown; its prediction is untouched."""
+        if state is self.state or state is None:
             self._paint_from(partial)
 
     def _on_appearance(self) -> None:

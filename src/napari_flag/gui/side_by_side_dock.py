@@ -3,8 +3,9 @@
 from typing import Any, Final
 
 import numpy as np
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QDockWidget, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_flag import keys
 from napari_flag.analysis.scores import MEANING, SectionScores, scoring_section
@@ -374,3 +375,28 @@ def copy_limits(there: Any, here: Any) -> None:
             continue
         if mine.contrast_limits != theirs.contrast_limits:
             mine.contrast_limits = theirs.contrast_limits
+
+
+def open_second_canvas(viewer: Any, beside: QWidget) -> None:
+    """Open the Side by side dock between the main canvas and `beside`, each canvas as wide as the other.
+
+    Where it is open already it stays where the person put it; a viewer without a window has none.
+    """
+    window = getattr(viewer, "window", None)
+    if window is None or window._qt_window.findChild(SideBySideDock) is not None:
+        return
+    main = window._qt_window
+    second, _ = window.add_plugin_dock_widget("napari-flag", "Side by side")
+    ours = beside.parentWidget()
+    while ours is not None and not isinstance(ours, QDockWidget):
+        ours = ours.parentWidget()
+    if ours is None or ours.isFloating() or main.tabifiedDockWidgets(ours):
+        return
+    main.splitDockWidget(second, ours, Qt.Orientation.Horizontal)
+
+    def share() -> None:
+        """Give both canvases the same width, which is known only once both docks have theirs."""
+        room = main.centralWidget().width() + second.width()
+        main.resizeDocks([second], [room // 2], Qt.Orientation.Horizontal)
+
+    QTimer.singleShot(0, share)

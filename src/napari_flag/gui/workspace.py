@@ -1,8 +1,8 @@
 """The slides of one viewer: each with its picture, spots, counts, predictions and regions.
 
-Only the layers of the slide that is shown are visible, so that nothing of one slide is drawn over another.  A
-layer records the number of its slide (`keys.LAYER_OF`); it is placed by the frame of that slide, and goes where
-its picture goes: moved, hidden, removed.
+Only the layers of the slide that is shown are visible, so that nothing of one slide is drawn over another.
+A layer records the number of its slide (`keys.LAYER_OF`); it is placed by the frame of that slide, and goes
+where its picture goes: moved, hidden, removed.
 """
 
 import time

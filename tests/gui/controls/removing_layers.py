@@ -30,7 +30,6 @@ def previewed(viewer):
     viewer.add_points(np.full((9, 2), 200.0), size=40, scale=(MPP, MPP), units=("um", "um"), visible=True)
     redraw(viewer)
     viewer.layers[-1].visible = False
-    session.slide = slide
     session.preview(fake_prediction(9))
     redraw(viewer)
     return session

@@ -74,9 +74,8 @@ class LinkedCanvas(QWidget):
         layers
             Image layers.
         same
-            Whether they are of the slide that the main viewer shows: then the two canvases show one place, and
-            a picture is hidden here too when it is there.  Else what lies in the middle there is beside the
-            middle of the other slide.
+            Whether they are of the slide that the main viewer shows: then the two canvases show one place,
+            and a picture is hidden here too when it is there.  Else the middle of the other slide is shown.
         """
         if [source for source, _ in self._pictures] != list(layers):
             self._unlisten(self._followed)

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_flag import prediction_file
@@ -26,6 +26,7 @@ from napari_flag.gui.predict.section import Section
 from napari_flag.gui.predict.steps import NONE as WHOLE_TISSUE
 from napari_flag.gui.predict.steps import RegionStep, SlideStep, SpotsStep
 from napari_flag.gui.settings import read_preferences
+from napari_flag.gui.workspace import SlideState
 from napari_flag.inputs import grid_of
 from napari_flag.layers import slide_layers
 from napari_flag.model import checkpoint as weights_files
@@ -54,6 +55,8 @@ class PredictDock(Dock):
         The viewer to work in.
     """
 
+    resultOpened = Signal()
+    """A prediction was read from a file, and is shown."""
     hide_strip = False
     sleeps = False
 
@@ -112,7 +115,6 @@ class PredictDock(Dock):
         self.run_panel.optionsChanged.connect(self._refresh)
         self.run_panel.saveRequested.connect(self._ask_save)
         self.run_panel.openRequested.connect(self._ask_open)
-        self.run_panel.genesRequested.connect(self._open_genes)
         self.jobs.started.connect(self.run_panel.show_running)
         self.jobs.idle.connect(self._refresh)
         self.listen(self.session.slideChanged, self._on_slide)
@@ -247,9 +249,13 @@ class PredictDock(Dock):
 
     def _request(self) -> PredictionRequest:
         """Return what the steps describe; only when nothing is missing."""
+        assert self.session.state is not None
+        return self._request_of(self.session.state, self._region()[0])
+
+    def _request_of(self, state: SlideState, region: tuple[Any, ...] | None) -> PredictionRequest:
         assert self._checkpoint is not None
         return PredictionRequest(
-            inputs=self.section.prediction_inputs(self._region()[0]),
+            inputs=self.section.prediction_inputs(state, region),
             checkpoint=self._checkpoint,
             quality=cast("Quality", self.run_panel.quality.value),
             device=self.run_panel.device.value,
@@ -263,6 +269,19 @@ class PredictDock(Dock):
             assert self.session.state is not None
             said = self.model_step.messages.texts
             self._run.add(QueuedRun(self.session.state, self._request(), said))
+
+    def predict_all(self) -> None:
+        """Predict every slide that has no prediction yet, one after the other; say which cannot be."""
+        self.messages.clear()
+        for state in self.session.workspace.slides:
+            if state.results or self._run.waiting(state):
+                continue
+            spots = None if state.table is None else state.table.spots
+            why_not = why_not_ready(state.slide, spots, self._checkpoint, None)
+            if why_not is not None:
+                self.messages.add("warning", f"{state.name} is left out: {why_not}")
+                continue
+            self._run.add(QueuedRun(state, self._request_of(state, None)))
 
     # --- result -------------------------------------------------------------------------------
 
@@ -298,7 +317,7 @@ class PredictDock(Dock):
 
     def _on_result_opened(self, path: Path, adata: "AnnData") -> None:
         self.session.show_result(self.session.workspace.add_result(adata, file=path))
-        self._open_genes()
+        self.resultOpened.emit()
 
     def _ask_save(self) -> None:
         slide = self.section.slide
@@ -311,8 +330,3 @@ class PredictDock(Dock):
         path = ask_open(self, "Open result", RESULT_FILES)
         if path is not None:
             self.open_result(path)
-
-    def _open_genes(self) -> None:
-        window = getattr(self._viewer, "window", None)  # a viewer model has none
-        if window is not None:
-            window.add_plugin_dock_widget("napari-flag", "Genes", tabify=True)

@@ -366,7 +366,7 @@ class PredictionRun(QObject):
         run = self._current
         if run is not None and self._builder is not None and run.state is self._session.state:
             slide_layers.hide_spots(self._session.viewer, run.state.frame)
-            self._session.preview(run.state, self._builder.adata())
+            self._session.preview(self._builder.adata(), run.state)
 
     def _on_result(self, adata: "AnnData") -> None:
         run, job = self._current, self._job

@@ -77,7 +77,9 @@ class Section(QObject):
     @property
     def choice(self) -> "SpotTable | None":
         """Its spots with what came along and what is doubtful, None before there are any."""
-        state = self._session.state
+        return self._choice_of(self._session.state)
+
+    def _choice_of(self, state: SlideState | None) -> "SpotTable | None":
         if state is None or state.table is None or state.slide is None or not state.from_table:
             return None if state is None else state.table
         known = self._judged.get(state.number)
@@ -98,13 +100,13 @@ class Section(QObject):
         state = self._session.state
         return None if state is None else state.measured
 
-    def prediction_inputs(self, region: "Sequence[BaseGeometry] | None") -> inputs.Inputs:
-        """Return what a prediction of the slide shown starts from; only when slide and spots are there."""
-        slide, choice = self.slide, self.choice
+    def prediction_inputs(self, state: SlideState, region: "Sequence[BaseGeometry] | None") -> inputs.Inputs:
+        """Return what a prediction of a slide starts from; only when slide and spots are there."""
+        slide, choice = state.slide, self._choice_of(state)
         assert slide is not None
         assert choice is not None
         notices = (*slide.notices, *choice.notices)
-        return inputs.Inputs(slide, choice.spots, region, measured=self.measured, notices=notices)
+        return inputs.Inputs(slide, choice.spots, region, measured=state.measured, notices=notices)
 
     # --- slide --------------------------------------------------------------------------------
 

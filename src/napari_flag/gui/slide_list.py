@@ -1,0 +1,187 @@
+"""The slides of the workspace as a list, and the predictions of the slide that is shown."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from qtpy.QtCore import QPoint, QSize, Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QMenu,
+    QPushButton,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_flag.formatting import UNKNOWN
+from napari_flag.gui.controls.forms import Choice, plain_label
+from napari_flag.gui.session import Session
+from napari_flag.gui.workspace import Result, SlideState
+
+if TYPE_CHECKING:
+    from napari_flag.gui.predict.predict_dock import PredictDock
+
+
+ROWS: Final = 3
+"""Slides seen at once; more are scrolled."""
+HINT: Final = "Drag slides, folders or predictions (.h5ad) into the picture, or open them here."
+
+
+class SlideList(QWidget):
+    """Lists slides and what is known of them; a click shows one.
+
+    Parameters
+    ----------
+    session
+        Of the viewer.
+    predict
+        The Predict dock, which queues predictions.
+    """
+
+    def __init__(self, session: Session, predict: "PredictDock") -> None:
+        super().__init__()
+        self._session, self._predict = session, predict
+        self._workspace = session.workspace
+        self.list = QTreeWidget()
+        self.list.setAccessibleName("Slides")
+        self.list.setColumnCount(2)
+        self.list.setHeaderHidden(True)
+        self.list.setRootIsDecorated(False)
+        self.list.setUniformRowHeights(True)
+        self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        header: Any = self.list.header()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        self.hint = plain_label(HINT)
+        self.result = Choice(name="Prediction shown", tooltip="Predictions of this slide; none is replaced")
+        self._results = QWidget()
+        row = QHBoxLayout(self._results)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(QLabel("Prediction"))
+        row.addWidget(self.result.native, 1)
+        self.open = QPushButton("Open…")
+        self.open.setToolTip("Open slides, folders, predictions, regions or a workspace")
+        self.predict_all = QPushButton("Predict all")
+        self.predict_all.setToolTip("Predict every slide that has no prediction yet, one after the other")
+        self.buttons = QHBoxLayout()
+        for button in (self.open, self.predict_all):
+            self.buttons.addWidget(button)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(3)
+        for widget in (self.hint, self.list):
+            box.addWidget(widget)
+        box.addLayout(self.buttons)
+        box.addWidget(self._results)
+        self.list.currentItemChanged.connect(self._on_item)
+        self.list.itemClicked.connect(self._on_item)
+        self.list.customContextMenuRequested.connect(self._show_menu)
+        self.result.changed.connect(self._on_result)
+        self.predict_all.clicked.connect(predict.predict_all)
+        self._workspace.listChanged.connect(self.refresh)
+        session.predictionChanged.connect(self.refresh)
+        self.refresh()
+
+    # --- what is shown ---------------------------------------------------------------------------
+    def refresh(self) -> None:
+        """List the slides as they are now."""
+        states = self._workspace.slides
+        blocked = self.list.blockSignals(True)
+        if self._numbers() != [state.number for state in states]:
+            self.list.clear()
+            for state in states:
+                item = QTreeWidgetItem()
+                item.setData(0, Qt.ItemDataRole.UserRole, state.number)
+                self.list.addTopLevelItem(item)
+        for row, state in enumerate(states):
+            line: Any = self.list.topLevelItem(row)
+            self._write(line, state)
+            if state is self._session.state:
+                self.list.setCurrentItem(line)
+        if self._session.state is None:
+            self.list.setCurrentItem(None)
+        self.list.blockSignals(blocked)
+        self.list.setVisible(bool(states))
+        self.hint.setVisible(not states)
+        height = self.list.sizeHintForRow(0) if states else 0
+        self.list.setFixedHeight(min(len(states), ROWS) * height + 2 * self.list.frameWidth() + 2)
+        self._show_results()
+        self.predict_all.setVisible(len(states) > 1)
+
+    def _numbers(self) -> list[int]:
+        items = (self.list.topLevelItem(row) for row in range(self.list.topLevelItemCount()))
+        return [item.data(0, Qt.ItemDataRole.UserRole) for item in items if item is not None]
+
+    def _write(self, item: QTreeWidgetItem, state: SlideState) -> None:
+        item.setText(0, state.name)
+        item.setText(1, describe(state))
+        item.setToolTip(0, str(getattr(state.slide, "path", state.name)))
+        font = item.font(0)
+        font.setBold(state is self._session.state)
+        item.setFont(0, font)
+
+    def _show_results(self) -> None:
+        state = self._session.state
+        results = [] if state is None else state.results
+        self._results.setVisible(bool(results))
+        shown = self._session.result
+        none = [("none shown", UNKNOWN)] if results and shown is None else []
+        self.result.offer(
+            [*none, *((result.label, result) for result in results)],
+            select=UNKNOWN if shown is None else shown,
+        )
+
+    # --- from the person -------------------------------------------------------------------------
+    def _state_of(self, item: QTreeWidgetItem | None) -> SlideState | None:
+        number = None if item is None else item.data(0, Qt.ItemDataRole.UserRole)
+        return next((state for state in self._workspace.slides if state.number == number), None)
+
+    def _on_item(self, item: QTreeWidgetItem | None, *_: object) -> None:
+        state = self._state_of(item)
+        if state is not None:
+            self._workspace.show(state)
+
+    def _on_result(self, result: object) -> None:
+        if isinstance(result, Result) and self._session.state is not None:
+            self._session.show_result(self._session.state, result)
+
+    def _show_menu(self, at: QPoint) -> None:
+        state = self._state_of(self.list.itemAt(at))
+        if state is not None:
+            menu = QMenu(self)
+            menu.addAction("Show", lambda: self._workspace.show(state))
+            menu.addAction("Remove from the workspace", lambda: self.remove(state))
+            viewport = self.list.viewport()
+            assert viewport is not None
+            menu.popup(viewport.mapToGlobal(at))
+
+    def remove(self, state: SlideState) -> None:
+        """Take a slide out of the workspace; asks where that loses predictions that are not saved."""
+        self._workspace.remove(state)
+
+    def sizeHint(self) -> QSize:
+        """Return no more than the rows need."""
+        return QSize(360, super().sizeHint().height())
+
+
+def describe(state: SlideState) -> str:
+    """Return what the line of a slide says beside its name."""
+    if state.status:
+        return state.status
+    if state.layer is None and state.slide is not None:
+        return "picture removed; click to bring it back"
+    if state.results:
+        unsaved = len(state.unsaved)
+        count = "1 prediction" if len(state.results) == 1 else f"{len(state.results)} predictions"
+        if not unsaved:
+            return count
+        return f"{count}, not saved" if len(state.results) == 1 else f"{count}, {unsaved} not saved"
+    if state.table is not None:
+        return f"{len(state.table.spots):,} spots"
+    return "no slide open" if state.slide is None else "no spots yet"

@@ -1,0 +1,201 @@
+"""Several slides in one viewer: nothing of one is drawn over another, and nothing is lost."""
+
+import numpy as np
+import pytest
+from napari.layers import Layer
+from tests.fakes import MPP, FakeSlide, fake_prediction
+
+from napari_flag import keys
+from napari_flag.gui.session import Session
+from napari_flag.layers import slide_layers
+from napari_flag.layers.gene_values import Quantity
+from napari_flag.layers.readers import prediction_layer
+
+
+def named(adata, name):
+    adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = name
+    return adata
+
+
+class NamedSlide(FakeSlide):
+    def __init__(self, adata, name, seed=0):
+        recorded = adata.uns[keys.PROVENANCE]
+        super().__init__(recorded[keys.SLIDE_WIDTH], recorded[keys.SLIDE_HEIGHT], seed=seed)
+        self.name = name
+        self.path = self.path.with_name(f"{name}.svs")
+
+
+@pytest.fixture
+def adatas():
+    """Predictions of two slides of one size, with the same spot ids."""
+    return [named(fake_prediction(25, seed=seed), name) for seed, name in ((0, "A"), (1, "B"))]
+
+
+@pytest.fixture
+def slides(adatas):
+    return [
+        NamedSlide(adata, name, seed) for seed, (adata, name) in enumerate(zip(adatas, "AB", strict=True))
+    ]
+
+
+@pytest.fixture
+def session(qapp, viewer, slides):
+    session = Session.of(viewer)
+    for slide in slides:
+        slide_layers.add_slide(viewer, slide)
+    return session
+
+
+def visible_of(session, state):
+    return {layer for layer in session.viewer.layers if layer.visible} & set(
+        session.workspace.layers_of(state)
+    )
+
+
+def assert_only_shown(session):
+    for layer in session.viewer.layers:
+        if layer.visible:
+            assert session.workspace.of_layer(layer) is session.state
+
+
+def test_a_slide_that_is_opened_is_the_one_that_is_shown(session, slides):
+    assert session.slide is slides[1]
+    assert [state.name for state in session.workspace.slides] == ["A", "B"]
+    assert_only_shown(session)
+
+
+def test_a_prediction_goes_to_its_own_slide_whichever_is_shown(session, adatas):
+    a, b = session.workspace.slides
+    session.set_prediction(adatas[0])
+    assert session.state is a
+    assert_only_shown(session)
+    session.set_prediction(adatas[1])
+    assert (session.state, a.adata, b.adata) == (b, adatas[0], adatas[1])
+    assert_only_shown(session)
+
+
+def test_switching_keeps_gene_and_quantity_and_draws_the_prediction_of_the_slide(session, adatas):
+    a, b = session.workspace.slides
+    for adata in adatas:
+        session.set_prediction(adata)
+    session.select_gene("VIM")
+    session.show_quantity(Quantity.MEASURED)
+    for state, adata in ((a, adatas[0]), (b, adatas[1])):
+        session.workspace.show(state)
+        assert session.gene == "VIM"
+        assert session.gene_map.values.adata is adata
+        shown = session.gene_map.layer(Quantity.MEASURED)
+        assert shown in visible_of(session, state)
+        painted = shown.data[np.isfinite(shown.data)]
+        expected = np.asarray(adata[:, "VIM"].layers[keys.MEASURED], float)
+        assert painted.max() == pytest.approx(np.nanmax(expected), rel=1e-5)
+        assert_only_shown(session)
+
+
+def test_a_second_prediction_is_kept_beside_the_first(session, adatas):
+    state = session.workspace.slides[0]
+    first, second = adatas[0], named(fake_prediction(25, seed=5), "A")
+    session.set_prediction(first)
+    session.set_prediction(second)
+    assert [result.adata for result in state.results] == [first, second]
+    assert len({result.name for result in state.results}) == 2
+    session.show_result(state, state.results[0])
+    assert session.adata is first
+    assert session.gene_map.values.adata is first
+
+
+def test_a_prediction_of_a_slide_of_the_same_size_is_not_drawn_over_another(session):
+    stranger = named(fake_prediction(25, seed=3), "C")
+    session.set_prediction(stranger)
+    assert session.state.slide is None
+    assert session.state.name == "C"
+    assert_only_shown(session)
+
+
+def test_a_picture_that_is_turned_on_by_hand_is_shown_instead(session):
+    a, b = session.workspace.slides
+    a.layer.visible = True
+    assert session.state is a
+    assert not b.layer.visible
+
+
+def test_maps_are_hidden_with_their_picture_and_shown_with_it(session, adatas):
+    session.set_prediction(adatas[1])
+    state = session.state
+    before = visible_of(session, state)
+    state.layer.visible = False
+    assert not visible_of(session, state)
+    state.layer.visible = True
+    assert visible_of(session, state) == before
+
+
+def test_maps_follow_a_picture_that_is_moved_and_turned(session, adatas):
+    session.set_prediction(adatas[1])
+    picture = session.state.layer
+    picture.affine = np.array([[0.0, -1.0, 40.0], [1.0, 0.0, -7.0], [0.0, 0.0, 1.0]])
+    session.show_quantity(Quantity.SPREAD)  # made after the move
+    raster = session.gene_map.raster
+    for quantity in (Quantity.PREDICTED, Quantity.SPREAD):
+        layer = session.gene_map.layer(quantity)
+        for spot in (0, 24):
+            rows, cols = np.nonzero(raster.index == spot)
+            x, y = adatas[1].obsm[keys.SPATIAL][spot]
+            there = np.asarray(layer.data_to_world((rows.mean(), cols.mean())))[-2:]
+            expected = np.asarray(picture.data_to_world((y, x)))[-2:]
+            np.testing.assert_allclose(there, expected, atol=2 * MPP * raster.matrix[0, 0])
+
+
+def test_what_was_drawn_on_a_slide_is_hidden_with_it_and_survives_its_removal(session, qtbot):
+    a, b = session.workspace.slides
+    corners = np.array([[10.0, 10.0], [10.0, 60.0], [60.0, 60.0]])
+    drawn = session.viewer.add_shapes([corners], shape_type="polygon", name="mine")
+    session.workspace.show(a)
+    assert not drawn.visible
+    session.viewer.layers.remove(b.layer)
+    qtbot.waitUntil(lambda: drawn not in session.viewer.layers)
+    session.workspace.show(b)
+    assert drawn in session.viewer.layers
+    assert drawn.visible
+    np.testing.assert_allclose(drawn.data[0], corners)
+
+
+def test_a_slide_without_anything_leaves_with_its_picture(session, qtbot):
+    a, b = session.workspace.slides
+    session.viewer.layers.remove(b.layer)
+    qtbot.waitUntil(lambda: session.workspace.slides == [a])
+    assert session.state is a
+    assert a.layer.visible
+
+
+def test_all_layers_can_be_cleared_at_once(session, adatas, qtbot):
+    for adata in adatas:
+        session.set_prediction(adata)
+    session.viewer.layers.clear()
+    qtbot.waitUntil(lambda: session.state is None)
+    assert [state.adata for state in session.workspace.slides] == adatas
+    session.workspace.show(session.workspace.slides[0])
+    assert session.gene_map.values.adata is adatas[0]
+    assert_only_shown(session)
+
+
+def test_a_prediction_opened_before_its_slide_is_taken_up_by_it(qapp, viewer, adatas, slides):
+    session = Session.of(viewer)
+    viewer.add_layer(Layer.create(*prediction_layer(adatas[0])))
+    (state,) = session.workspace.slides
+    slide_layers.add_slide(viewer, slides[1])
+    assert len(session.workspace.slides) == 2
+    slide_layers.add_slide(viewer, slides[0])
+    assert len(session.workspace.slides) == 2
+    assert (state.slide, state.adata) == (slides[0], adatas[0])
+
+
+def test_the_view_of_each_slide_is_kept(session, viewer):
+    a, b = session.workspace.slides
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 12.0, 34.0), 3.0
+    session.workspace.show(a)
+    viewer.scene.camera.zoom = 7.0
+    session.workspace.show(b)
+    assert viewer.scene.camera.zoom == 3.0
+    assert tuple(viewer.scene.camera.center) == (0, 12.0, 34.0)
+    session.workspace.show(a)
+    assert viewer.scene.camera.zoom == 7.0
