@@ -9,9 +9,9 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QGridLayout,
+    QPushButton,
     QSizePolicy,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -41,6 +41,9 @@ PAGES: Final = {
 }
 """Name on the switcher → what it is for, and the dock's class."""
 COLUMNS: Final = 4
+STYLE: Final = (
+    "QPushButton { padding: 3px 1px; } QPushButton:checked { font-weight: bold; background: #4f8fd9; }"
+)
 
 
 class Switcher(QWidget):
@@ -52,11 +55,11 @@ class Switcher(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(2)
         group = QButtonGroup(self)
-        self.buttons: dict[str, QToolButton] = {}
+        self.buttons: dict[str, QPushButton] = {}
         tips = {**{name: tip for name, (tip, _) in PAGES.items()}, SIDE_BY_SIDE: _SIDE_TIP}
         for place, (name, tip) in enumerate(tips.items()):
-            button = QToolButton()
-            button.setText(name)
+            button = QPushButton(name)
+            button.setStyleSheet(STYLE)
             button.setToolTip(tip)
             button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
             button.setCheckable(name != SIDE_BY_SIDE)

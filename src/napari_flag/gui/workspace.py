@@ -19,7 +19,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_flag import keys
 from napari_flag.layers import slide_layers
-from napari_flag.layers.frame import Frame, frame_of, moved_by_hand, place
+from napari_flag.layers.frame import AXES, Frame, frame_of, moved_by_hand, napari_units, place
 from napari_flag.layers.spot_layers import set_shown
 from napari_flag.prediction_file import provenance, slide_name, slide_size
 
@@ -236,6 +236,7 @@ class Workspace(QObject):
                 self._bring_back(state)
                 self._unhide(state)
         self.currentChanged.emit(state)
+        self._share_units()
         self.listChanged.emit()
         if state is not None:
             self._look_at(state)
@@ -400,6 +401,7 @@ class Workspace(QObject):
         with self._arrange():
             slide_layers.set_mpp(viewer, state.layer, slide)
         state.slide = slide
+        self._share_units()
         if state is self.current:
             self.framed.emit()
         self.listChanged.emit()
@@ -439,13 +441,22 @@ class Workspace(QObject):
         shown = [layer for layer in self.layers_of(state) if layer.visible]
         state.visible = [layer for layer in shown if layer is not state.layer]
         for layer in shown:
-            set_shown(layer, False)
+            _show(layer, False)
 
     def _unhide(self, state: SlideState) -> None:
         for layer in (state.layer, *state.visible):
             if layer is not None and layer in self._viewer().layers:  # type: ignore[union-attr]
-                set_shown(layer, True)
+                _show(layer, True)
         state.visible = []
+
+    def _share_units(self) -> None:
+        """Give hidden layers the units of those shown: napari warns of different ones, seen or not."""
+        shown = "pixel" if self.current is None else self.current.frame.unit
+        for state in self.slides:
+            for layer in self.layers_of(state):
+                units = (shown,) * layer.ndim
+                if layer.ndim == len(AXES) and tuple(map(str, layer.units)) != napari_units(units):
+                    layer.units = units
 
     @contextmanager
     def _arrange(self) -> Iterator[None]:
@@ -455,6 +466,13 @@ class Workspace(QObject):
             yield
         finally:
             self._arranging = before
+
+
+def _show(layer: Any, shown: bool) -> None:
+    if _kind(layer) in DERIVED:
+        set_shown(layer, shown)
+    elif layer.visible != shown:
+        layer.visible = shown
 
 
 def _kind(layer: Any) -> Any:

@@ -94,7 +94,7 @@ def set_shown(layer: Any, shown: bool) -> None:
     """Show or hide a layer and its colour bar."""
     if layer.visible != shown:
         layer.visible = shown
-    if getattr(layer, "colorbar", None) is not None and layer.colorbar.visible != shown:
+    if layer.colorbar.visible != shown:
         layer.colorbar.visible = shown
 
 

@@ -5,7 +5,7 @@ import sys
 import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
-from tests.fakes import MPP, FakeSlide, fake_prediction
+from tests.fakes import MPP, fake_prediction
 
 from napari_flag.gui.session import Session
 
@@ -22,7 +22,6 @@ def redraw(viewer):
 
 def previewed(viewer):
     """Open a slide whose spots are hidden under the preview of a first prediction."""
-    slide = FakeSlide()
     session = Session.of(viewer)
     viewer.add_image(
         np.zeros((50, 60, 3), np.uint8), rgb=True, scale=(20 * MPP, 20 * MPP), units=("um", "um")
