@@ -9,6 +9,7 @@ from napari_flag import keys
 from napari_flag.analysis.spatial import CLASSES
 from napari_flag.errors import UserError
 from napari_flag.figures.spot_maps import draw_discs, draw_scale_bar, draw_tissue, frame_axes
+from napari_flag.formatting import whole
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
@@ -106,15 +107,8 @@ def _draw_spots(figure: "Figure", axes: "Axes", gene_map: GeneMap) -> None:
         scale = ScalarMappable(Normalize(*limits, clip=True), colormap)
         colours += scale.to_rgba(np.nan_to_num(numbers))
         bar = figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.02)
-        bar.set_label(f"{gene} {_label(quantity)}, {values.units}", fontsize=9)
+        bar.set_label(f"{gene} · {quantity.value}, {values.unit(quantity)}", fontsize=9)
     draw_discs(axes, values.adata, colours, seen)
-
-
-def _label(quantity: Quantity) -> str:
-    return {
-        Quantity.DIFFERENCE: "predicted − measured",
-        Quantity.SPREAD: "spread (standard deviation over samples)",
-    }.get(quantity, quantity.value)
 
 
 def source_of(adata: Any) -> str:
@@ -123,7 +117,7 @@ def source_of(adata: Any) -> str:
     parts = [
         f"Slide {ours[keys.SLIDE_NAME]}" if keys.SLIDE_NAME in ours else "",
         f"weights {ours[keys.WEIGHTS_NAME]}" if keys.WEIGHTS_NAME in ours else "",
-        f"{adata.n_obs:,} spots",
+        f"{whole(adata.n_obs)} spots",
     ]
     return ", ".join(part for part in parts if part) + f"\n{keys.RESEARCH_USE_ONLY}"
 
@@ -184,7 +178,7 @@ def _draw_values(
     scale = ScalarMappable(Normalize(-span, span, clip=True), DIVERGING)
     draw_discs(axes, adata, scale.to_rgba(np.nan_to_num(numbers)), np.isfinite(numbers))
     bar = figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.02)
-    bar.set_label("local Moran's I", fontsize=9)
+    bar.set_label(f"{MapKind.LOCAL.value}, {MapKind.LOCAL.unit}", fontsize=9)
 
 
 def _draw_classes(axes: "Axes", adata: "AnnData", numbers: "npt.NDArray[np.float32]") -> None:
@@ -195,7 +189,7 @@ def _draw_classes(axes: "Axes", adata: "AnnData", numbers: "npt.NDArray[np.float
     classes = np.nan_to_num(numbers).astype(np.int64)
     draw_discs(axes, adata, to_rgba_array(CLASS_COLOURS)[classes], seen)
     handles = [
-        Patch(color=colour, label=f"{name} {meaning}: {np.count_nonzero(seen & (classes == number))}")
+        Patch(color=colour, label=f"{name} {meaning}: {whole(np.count_nonzero(seen & (classes == number)))}")
         for number, (name, meaning, colour) in enumerate(
             zip(CLASSES, CLASS_MEANINGS, CLASS_COLOURS, strict=True)
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.formatting import number
+from napari_flag.layers.colour_bar import title_bar
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
 from napari_flag.layers.overlays import hover_part
@@ -225,6 +226,7 @@ class GeneMap(SpotLayers[Slot]):
         ends = (*finite[[finite.argmin(), finite.argmax()]].tolist(),) if finite.size else (low,)
         set_limits(layer, (low, high), (min(low, *ends), max(high, *ends)))
         layer.name = self._name(gene, quantity)
+        title_bar(self._viewer, layer, self._name(gene, quantity), *self.values.unit(quantity).split(", "))
         self._stale.discard(slot)
 
     def _style(self, slot: Slot, layer: Any) -> None:

@@ -39,6 +39,16 @@ class Quantity(Enum):
         """One line that explains the quantity to a person."""
         return _MEANING[self]
 
+    def unit(self, of_values: str) -> str:
+        """Return the unit of the quantity, as colour bars, docks, figures and the report write it.
+
+        Parameters
+        ----------
+        of_values
+            Unit of the expression values: `GeneValues.units`.
+        """
+        return _UNIT.get(self, "{}").format(of_values)
+
     @property
     def is_expression(self) -> bool:
         """Whether it is an expression level, and so shares limits with the other levels."""
@@ -52,6 +62,11 @@ _MEANING: Final = {
     Quantity.DIFFERENCE: "Predicted minus measured: red is predicted too high, blue too low.",
     Quantity.SPREAD: "How far the samples lie apart: high means the model is unsure.",
 }
+_UNIT: Final = {
+    Quantity.DIFFERENCE: "predicted − measured, {}",
+    Quantity.SPREAD: "standard deviation, {}",
+}
+"""What is said of a unit that is not that of the values alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +173,10 @@ class GeneValues:
     def units(self) -> str:
         """Units of the expression values, as the file states them."""
         return str(provenance(self.adata).get(keys.UNITS, "units not stated in the file"))
+
+    def unit(self, quantity: Quantity) -> str:
+        """Return the unit of `quantity`: "log2(count + 1)", "standard deviation, log2(count + 1)"."""
+        return quantity.unit(self.units)
 
     def _column(self, quantity: Quantity) -> "_Columns":
         if quantity not in self._columns:

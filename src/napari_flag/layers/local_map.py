@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.formatting import probability
+from napari_flag.layers.colour_bar import title_bar
 from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.spot_layers import SpotLayer, banded_colormap, set_colormap, set_limits, set_shown
@@ -44,6 +45,11 @@ class MapKind(Enum):
     def meaning(self) -> str:
         """One line that explains it to a person."""
         return _MEANING[self]
+
+    @property
+    def unit(self) -> str:
+        """What stands at the colour bar in place of a unit; the legend explains the clusters."""
+        return "" if self is MapKind.CLASSES else "no unit"
 
 
 _MEANING: Final = {
@@ -250,6 +256,8 @@ class LocalMap(SpotLayer):
         layer.data = self._map.raster.paint(numbers)
         set_limits(layer, limits, limits)
         layer.name = f"{key[0]} · {self.kind.value} ({key[1].value})"
+        # narrow: the legend of the clusters stands in the other corner
+        title_bar(self._viewer, layer, key[0], self.kind.value, key[1].value, self.kind.unit)
 
     def _add_empty(self) -> Any:
         assert self._map.raster is not None

@@ -137,7 +137,8 @@ class MapRow(QWidget):
         for quantity, button in self.buttons.items():
             reason = "" if values is None else values.why_not(quantity)
             button.setEnabled(values is not None and reason is None)
-            button.setToolTip(reason or f"{quantity.meaning}\nClick to show it large.")
+            unit = "" if values is None else f"In {values.unit(quantity)}.\n"
+            button.setToolTip(reason or f"{quantity.meaning}\n{unit}Click to show it large.")
             if values is None or reason or gene is None or gene not in values or self._thumbnails is None:
                 button.show_picture(None, ABSENT.get(quantity, "no counts") if reason else "")
                 continue
