@@ -2,13 +2,24 @@ import math
 
 import pytest
 
-from napari_flag.formatting import interval, number, probability, whole
+from napari_flag.formatting import (
+    area,
+    counted,
+    gigabytes,
+    interval,
+    length,
+    number,
+    percent,
+    probability,
+    resolution,
+    whole,
+)
 
 
 def test_a_number_has_its_decimals_and_no_negative_zero():
     assert (number(0.254), number(0.2541, 3)) == ("0.25", "0.254")
     assert (number(-0.001), number(-0.0004, 3)) == ("0.00", "0.000")
-    assert number(-0.25) == "-0.25"
+    assert number(-0.25) == "−0.25"  # a minus sign, not a hyphen
 
 
 def test_what_is_not_known_is_a_dash_or_the_word_given():
@@ -28,3 +39,15 @@ def test_intervals_and_whole_numbers():
     assert interval((0.1234, -0.001)) == "[0.12, 0.00]"
     assert interval((0.1234, 0.5), 3) == "[0.123, 0.500]"
     assert whole(1204.0) == "1,204"
+    assert number(1204.5, 1) == "1,204.5"
+
+
+def test_counts_name_one_and_many():
+    assert [counted(n, "spot") for n in (0, 1, 1204)] == ["0 spots", "1 spot", "1,204 spots"]
+
+
+def test_a_blank_stands_between_a_number_and_its_unit():
+    assert (percent(0.384), percent(0.384, 1), percent(math.nan)) == ("38 %", "38.4 %", "–")
+    assert [length(um) for um in (55.0, 112.5, 1000.0, 6540.0)] == ["55 µm", "112.5 µm", "1 mm", "6.5 mm"]
+    assert [area(um2) for um2 in (12_345_678.0, 50_000.0)] == ["12.3 mm²", "0.050 mm²"]
+    assert (resolution(0.683), gigabytes(1.23e9)) == ("0.683 µm/px", "1.2 GB")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import gigabytes
 
 if TYPE_CHECKING:
     from napari_flag.encoders.foundation.hub import HuggingFace
@@ -195,7 +196,7 @@ def check_gates(names: Sequence[str], hub: "HuggingFace | None" = None) -> Itera
         except UserError as error:
             yield Finding(row.name, "bad" if names else "warning", str(error))
         else:
-            much = f" ({size / 1e9:.1f} GB)" if size else ""
+            much = f" ({gigabytes(size)})" if size else ""
             yield Finding(row.name, "good", f"{row.title} may be downloaded{much}; licence: {row.licence}")
 
 

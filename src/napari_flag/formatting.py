@@ -1,7 +1,8 @@
 """How numbers are written wherever a person reads them: docks, hover texts, the report, the command line.
 
-Scores have two decimals in the windows, three in the report and on the command line; a number that is not
-known (NaN) is a dash, or a word where one is given.
+Scores have a leading zero, and two decimals in the windows, three in the report and on the command line;
+counts have a comma at every thousand; a negative number has a minus sign, not a hyphen; between a number and
+its unit, "%" too, is a blank.  A number that is not known (NaN) is a dash, or a word where one is given.
 """
 
 import math
@@ -9,14 +10,15 @@ from typing import Final
 
 UNKNOWN: Final = "–"
 """Stands for a number that is not known."""
+MINUS: Final = "−"
 
 
 def number(value: float, digits: int = 2, unknown: str = UNKNOWN) -> str:
     """Return "0.25" with as many decimals as `digits`; what rounds to nothing is no "-0.00"."""
     if math.isnan(value):
         return unknown
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    text = f"{value:,.{digits}f}"
+    return text.removeprefix("-") if not text.strip("-0.") else text.replace("-", MINUS)
 
 
 def interval(ends: tuple[float, float] | None, digits: int = 2, unknown: str = "") -> str:
@@ -35,4 +37,39 @@ def probability(value: float, unknown: str = UNKNOWN) -> str:
 
 def whole(value: float, unknown: str = UNKNOWN) -> str:
     """Return "1,204"."""
-    return unknown if math.isnan(value) else f"{value:,.0f}"
+    return number(value, 0, unknown)
+
+
+def counted(count: int, what: str) -> str:
+    """Return "1,204 spots", "1 spot"."""
+    return f"{whole(count)} {what}{'' if count == 1 else 's'}"
+
+
+def percent(share: float, digits: int = 0, unknown: str = UNKNOWN) -> str:
+    """Return "38 %" for .38."""
+    return unknown if math.isnan(share) else f"{number(100 * share, digits)} %"
+
+
+def length(um: float) -> str:
+    """Return a length on the slide: "55 µm", "6.5 mm" from 1,000 µm on."""
+    return f"{_short(um / 1000)} mm" if um >= 1000 else f"{_short(um)} µm"
+
+
+def area(um2: float) -> str:
+    """Return an area on the slide: "12.3 mm²"."""
+    return f"{number(um2 / 1e6, 1 if um2 >= 1e6 else 3)} mm²"
+
+
+def resolution(mpp: float) -> str:
+    """Return "0.683 µm/px"."""
+    return f"{number(mpp, 3)} µm/px"
+
+
+def gigabytes(size: float) -> str:
+    """Return a size in bytes as "1.2 GB"."""
+    return f"{number(size / 1e9, 1)} GB"
+
+
+def _short(value: float) -> str:
+    """Return at most one decimal: "55", "6.5"."""
+    return number(value, 1).removesuffix(".0")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
+from napari_flag.formatting import length, resolution
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide
@@ -178,7 +179,7 @@ def compare_with_training(
     ):
         if value and trained and abs(value / trained - 1) > UNLIKE:
             found.append(
-                f"The {what} is {value:.0f} µm, but the model was trained on {trained:.0f} µm: "
+                f"The {what} is {length(value)}, but the model was trained on {length(trained)}: "
                 "counts per spot, and so the level of all genes, may be off."
             )
     if sentence := compare_resolution(checkpoint, mpp):
@@ -198,11 +199,11 @@ def compare_resolution(checkpoint: Checkpoint, mpp: float) -> str | None:
         return None
     if mpp > trained:
         return (
-            f"The slide has {mpp:.3f} µm/px, coarser than the {trained:.3f} µm/px of the training "
+            f"The slide has {resolution(mpp)}, coarser than the {resolution(trained)} of the training "
             "slides: fine texture is missing, so expect less accurate maps."
         )
     return (
-        f"The slide has {mpp:.3f} µm/px, finer than the {trained:.3f} µm/px of the training "
+        f"The slide has {resolution(mpp)}, finer than the {resolution(trained)} of the training "
         "slides; it is read at theirs, but another scanner or stain may still give other numbers."
     )
 

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.coexpression import correlate, gsc_of_all
+from napari_flag.analysis.coexpression import DEPTH_SHOWN, correlate, gsc_of_all
 from napari_flag.analysis.compare import agree, compare, section_of
 from napari_flag.analysis.domains import COLUMNS, domain_agreement, find, read_domains
 from napari_flag.analysis.draws import compare_draws
@@ -229,13 +229,17 @@ def test_a_region_of_the_prediction_does_not_depend_on_what_was_measured(adata, 
 
 
 def test_co_expression_of_the_prediction_does_not_depend_on_what_was_measured(adata, alone, findings):
-    for depth, of_report in zip((True, False), findings.together, strict=True):
+    for depth in (True, False):
         with_truth, without = (finish(correlate(a, a.var_names, depth=depth)) for a in (adata, alone))
         order = [without.genes.index(gene) for gene in with_truth.genes]
         np.testing.assert_allclose(with_truth.predicted, without.predicted[np.ix_(order, order)])
-        assert of_report.genes == with_truth.genes
-        np.testing.assert_allclose(of_report.predicted, with_truth.predicted)
-        np.testing.assert_allclose(of_report.measured, with_truth.measured, atol=ROUNDING)
+    of_report, shown = findings.together, finish(correlate(adata, adata.var_names))
+    assert of_report.depth is shown.depth is DEPTH_SHOWN
+    assert of_report.genes == shown.genes
+    assert of_report.gsc == pytest.approx(shown.gsc)
+    assert of_report.limit == shown.limit
+    np.testing.assert_allclose(of_report.predicted, shown.predicted)
+    np.testing.assert_allclose(of_report.measured, shown.measured, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("above", [False, True])

@@ -43,7 +43,7 @@ def test_without_a_prediction_the_dock_says_what_to_do(dock):
 
 def test_all_genes_of_a_small_prediction_are_shown_with_gsc(filled):
     assert set(filled.together.genes) == set(filled.session.adata.var_names)
-    assert f"GSC {filled.together.gsc:.2f}" in filled.heading.text()
+    assert f"GSC (with depth, as defined) {filled.together.gsc:.2f}" in filled.heading.text()
     assert filled.choice.box.value == "all 16 genes"
 
 
@@ -126,7 +126,7 @@ def test_map_and_table_are_saved(filled, tmp_path):
     filled.write(tmp_path / "map.png")
     assert QImage(str(tmp_path / "map.png")).width() >= 1.5 * one
     filled.write(tmp_path / "map.svg")
-    assert ">measured</text>" in (tmp_path / "map.svg").read_text()
+    assert ">measured, depth removed</text>" in (tmp_path / "map.svg").read_text()
     filled.write(tmp_path / "pairs.csv")
     rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
     assert len(rows) == 16 * 15 // 2
@@ -168,10 +168,20 @@ def test_a_gene_that_is_not_shown_has_no_partners(filled, qtbot):
     assert filled.partners.isVisible()
 
 
-def test_depth_can_be_taken_away(filled, qtbot):
+def test_depth_is_removed_from_what_is_shown_unless_asked_for_and_gsc_always_has_it(filled, qtbot):
     before = filled.together
-    filled.with_depth.value = False
+    assert not before.depth
+    assert filled.heading.text().startswith("Depth removed · GSC (with depth, as defined)")
+    filled.with_depth.value = True
     settle(filled, qtbot)
-    assert not filled.together.depth
-    assert filled.together.predicted.mean() < before.predicted.mean()
-    assert "depth taken away" in filled.heading.text()
+    assert filled.together.depth
+    assert filled.together.predicted.mean() > before.predicted.mean()
+    assert filled.together.gsc == pytest.approx(before.gsc)
+    assert filled.together.gsc_all == pytest.approx(before.gsc_all)
+    assert filled.heading.text().startswith("With depth · GSC (with depth, as defined)")
+
+
+def test_colours_end_where_the_data_does_and_the_table_says_whether_depth_is_in(filled, tmp_path):
+    assert filled.map._limit == filled.together.limit < 1
+    filled.write(tmp_path / "pairs.csv")
+    assert {row["depth"] for row in csv.DictReader((tmp_path / "pairs.csv").open())} == {"removed"}

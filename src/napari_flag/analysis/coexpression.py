@@ -1,6 +1,8 @@
 """Co-expression of prediction and measurement: gene–gene correlations for heat maps, and GSC.
 
 Correlations of the prediction are over all its spots; GSC, which compares, cuts both to what was measured.
+What is shown is without depth unless asked otherwise, since depth, which all genes share, hides the rest; GSC
+is computed with depth in any case, as it is defined.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
 
 FEWEST: Final = 2
 """A correlation needs two genes."""
+DEPTH_SHOWN: Final = False
+"""Whether correlations that docks, figures and the report show have each spot's depth in them by default."""
+COLOUR_PERCENTILE: Final = 99.0
+"""Of the sizes of the correlations shown: colours reach that far to both sides of 0."""
+LEAST_LIMIT: Final = 0.05
 ALIKE: Final = 0.7
 """Genes whose values correlate this much over the spots show the same map."""
 
@@ -55,12 +62,12 @@ class Together:
         without truth, or where fewer than two of the genes were measured.
     gsc, gsc_all
         Gene structure correlation of these genes, and of all genes, over the spots and genes that were
-        measured; NaN where not defined (no truth, below three genes, above
+        measured, with depth whatever is shown; NaN where not defined (no truth, below three genes, above
         `statistics.coexpression.MOST_GENES`).
     spots, spots_measured, genes_measured
         How many spots the prediction has; over how many spots, and how many of these genes, GSC was computed.
     depth
-        Whether each spot's depth (its mean over all genes) was left in.
+        Whether each spot's depth (its mean over all genes) was left in what is shown.
     """
 
     genes: tuple[str, ...]
@@ -71,10 +78,20 @@ class Together:
     spots: int
     spots_measured: int
     genes_measured: int
-    depth: bool = True
+    depth: bool = DEPTH_SHOWN
+
+    @property
+    def limit(self) -> float:
+        """How far the colours reach to both sides of 0."""
+        return colour_limit(self.triangles())
+
+    @property
+    def shown(self) -> str:
+        """Say which correlations these are: "depth removed"."""
+        return depth_word(self.depth)
 
     def table(self) -> "pd.DataFrame":
-        """Return a row per pair of genes: first, second, predicted and, with truth, measured."""
+        """Return a row per pair of genes: first, second, predicted, with truth measured, and depth."""
         import pandas as pd
 
         first, second = np.triu_indices(len(self.genes), k=1)
@@ -84,7 +101,7 @@ class Together:
         )
         if self.measured is not None:
             table["measured"] = self.measured[first, second]
-        return table
+        return table.assign(depth="kept" if self.depth else "removed")
 
     def partners(self, gene: str) -> "dict[str, FloatArray] | None":
         """Return the rows of `gene`: "predicted" and, with truth, "measured"; None where it is not shown."""
@@ -103,7 +120,7 @@ class Together:
 
 
 def correlate(
-    adata: "AnnData", genes: Sequence[str], *, depth: bool = True, overall: float | None = None
+    adata: "AnnData", genes: Sequence[str], *, depth: bool = DEPTH_SHOWN, overall: float | None = None
 ) -> Steps[Together]:
     """Correlate `genes` of a prediction with each other, and order them.
 
@@ -114,8 +131,8 @@ def correlate(
     genes
         Which; those not in the prediction are passed over.
     depth
-        Leave in how deeply each spot was sequenced, as GSC is defined; it lets all genes rise together.
-        Without it, each spot's mean over all genes is taken away first.
+        Leave in how deeply each spot was sequenced, which lets all genes rise together.  Without it, each
+        spot's mean over all genes is taken away first.  GSC has it in any case, as it is defined.
     overall
         GSC of all genes where it is known already, which is the slow part.
 
@@ -137,9 +154,8 @@ def correlate(
     there = np.zeros(len(columns), bool) if extent is None else np.isin(columns, extent.genes)
     measured, gsc, order = None, float("nan"), None
     if extent is not None and there.sum() >= FEWEST:
-        truth = _block(adata, MEASURED, extent, columns[there], depth=depth)
-        gsc = _gsc(_block(adata, PREDICTED, extent, columns[there], depth=depth), truth)
-        known = gene_correlations(truth)
+        gsc = _gsc(adata, extent, columns[there])
+        known = gene_correlations(_block(adata, MEASURED, extent, columns[there], depth=depth))
         measured = np.full(predicted.shape, np.nan)
         measured[np.ix_(there, there)] = known
         order = np.append(np.flatnonzero(there)[gene_order(known)], np.flatnonzero(~there))
@@ -147,7 +163,7 @@ def correlate(
         order = gene_order(predicted)
     yield Step("Correlating genes", 2, 3, "parts")
     if overall is None:
-        overall = gsc_of_all(adata, depth=depth)
+        overall = gsc_of_all(adata)
     return Together(
         genes=tuple(str(adata.var_names[column]) for column in columns[order]),
         predicted=predicted[np.ix_(order, order)],
@@ -161,16 +177,32 @@ def correlate(
     )
 
 
-def gsc_of_all(adata: "AnnData", *, depth: bool = True) -> float:
+def gsc_of_all(adata: "AnnData") -> float:
     """Return GSC over all genes measured; NaN where not defined, as `Together.gsc_all`."""
     extent = measured_extent(adata)
-    if extent is None:
-        return float("nan")
-    guess, truth = (_block(adata, s, extent, extent.genes, depth=depth) for s in (PREDICTED, MEASURED))
-    return _gsc(guess, truth)
+    return float("nan") if extent is None else _gsc(adata, extent, extent.genes)
 
 
-def _gsc(guess: FloatArray, truth: FloatArray) -> float:
+def depth_word(depth: bool) -> str:
+    """Say whether correlations have depth in them, as everything that shows them does."""
+    return "with depth" if depth else "depth removed"
+
+
+def colour_limit(*correlations: FloatArray) -> float:
+    """Return how far colours of (G, G) `correlations` reach to both sides of 0.
+
+    To a percentile of the sizes, over pairs only since the diagonal is always 1; in steps of 0.01, at most 1.
+    """
+    pairs = [found[~np.eye(len(found), dtype=bool)] for found in correlations]
+    sizes = np.abs(np.concatenate(pairs))
+    sizes = sizes[np.isfinite(sizes)]
+    reach = float(np.percentile(sizes, COLOUR_PERCENTILE)) if sizes.size else 1.0
+    return min(max(float(np.ceil(100 * reach - 1e-9)) / 100, LEAST_LIMIT), 1.0)
+
+
+def _gsc(adata: "AnnData", extent: Extent, columns: Numbers) -> float:
+    """Return GSC of `columns` over the spots of `extent`: with depth, as it is defined."""
+    guess, truth = (_block(adata, source, extent, columns, depth=True) for source in (PREDICTED, MEASURED))
     return gene_structure_correlation(
         correlations_for_gsc(guess), correlations_for_gsc(truth), constant_genes(truth)
     )

@@ -10,7 +10,7 @@ from napari_flag import keys
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say, say_columns, say_json
 from napari_flag.errors import UserError
-from napari_flag.formatting import interval, number
+from napari_flag.formatting import interval, number, whole
 from napari_flag.progress import finish
 from napari_flag.report import report_name, write_report
 
@@ -144,7 +144,7 @@ def _print(comparison: "Comparison") -> None:
     for notice in comparison.notices:
         say(f"Note: {notice}")
     say(
-        f"{comparison.slide}: {comparison.spots:,} spots and {comparison.genes:,} genes compared, "
+        f"{comparison.slide}: {whole(comparison.spots)} spots and {whole(comparison.genes)} genes compared, "
         "log2(count + 1)"
     )
     mean, sample = comparison.scores["X"], comparison.scores["sample"]
@@ -155,11 +155,11 @@ def _print(comparison: "Comparison") -> None:
     say(f"  Moran's I on the {comparison.neighbours}, row-standardised.")
     if mean.genes_constant_in_truth:
         say(
-            f"  {mean.genes_constant_in_truth} genes are the same in every measured spot and were "
+            f"  {whole(mean.genes_constant_in_truth)} genes are the same in every measured spot and were "
             "left out of all but MSE."
         )
     if mean.genes_predicted_constant:
-        say(f"  {mean.genes_predicted_constant} genes are predicted constant and score 0.")
+        say(f"  {whole(mean.genes_predicted_constant)} genes are predicted constant and score 0.")
     _print_unmatched(comparison)
 
 
@@ -192,7 +192,7 @@ def _print_unmatched(comparison: "Comparison") -> None:
     ):
         if names:
             more = ", …" if len(names) > LISTED else ""
-            say(f"  {len(names):,} {what}: {', '.join(names[:LISTED])}{more}")
+            say(f"  {whole(len(names))} {what}: {', '.join(names[:LISTED])}{more}")
 
 
 NAMES: Final = ("h5ad", "spatialdata", "geojson", "ome-tiff", "csv")

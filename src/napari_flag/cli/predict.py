@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from napari_flag import keys
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json, write_or_rescue
+from napari_flag.formatting import whole
 from napari_flag.prediction_file import made_by
 from napari_flag.progress import Step, finish
 
@@ -204,8 +205,8 @@ def _report(
         return
     instead = " (in place of the earlier result of the same command)" if replaced else ""
     say(
-        f"Wrote {out}{instead}: {adata.n_obs:,} spots × {adata.n_vars:,} genes in {seconds:.0f} s, "
-        f"weights {made.get(keys.WEIGHTS_NAME, '')} on {made.get(keys.DEVICE, args.device)}. "
+        f"Wrote {out}{instead}: {whole(adata.n_obs)} spots × {whole(adata.n_vars)} genes "
+        f"in {whole(seconds)} s, weights {made.get(keys.WEIGHTS_NAME, '')} on {made.get(keys.DEVICE, args.device)}. "
         f"{keys.RESEARCH_USE_ONLY}"
     )
 

@@ -9,6 +9,7 @@ from napari_flag import keys
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted, gigabytes, length, resolution
 
 if TYPE_CHECKING:
     from napari_flag.encoders.foundation.catalogue import EncoderRow
@@ -57,7 +58,7 @@ def list_encoders(args: argparse.Namespace) -> int:
             [
                 row["name"],
                 f"{row['dim']} features",
-                f"{row['tile_um']:.0f} µm tile",
+                f"{length(row['tile_um'])} tile",
                 row["licence"] + (", must be asked for" if row["gated"] else ""),
                 row["where"] or "not on this computer",
             ]
@@ -84,7 +85,7 @@ def show_encoder(args: argparse.Namespace) -> int:
         ["licence", row.licence],
         ["access", f"{access}, {row.source}"],
         ["features", str(row.dim) + (f" ({described['pooling']})" if "pooling" in described else "")],
-        ["tile", f"{row.tile_px} px at {row.mpp:g} µm/px ({described['tile_um']:.0f} µm)"],
+        ["tile", f"{row.tile_px} px at {resolution(row.mpp)} ({length(described['tile_um'])})"],
     ]
     if row.recipe is not None:
         lines += [
@@ -109,7 +110,7 @@ def download_encoder(args: argparse.Namespace) -> int:
         say(f"The weights of {row.title} are here already ({found.where}: {found.path}).")
         return 0
     file, size = hub.check_access(row)
-    much = f", {size / 1e9:.1f} GB" if size else ""
+    much = f", {gigabytes(size)}" if size else ""
     say(f"{file} of {row.title}{much}, from {row.source}; licence: {row.licence}.")
     if not args.yes:
         _ask_consent(row)
@@ -227,7 +228,7 @@ def _weights_row(row: dict[str, Any]) -> list[str]:
         return [row["name"], "", row["problem"]]
     title = row["title"] or row["tissue"] or "no description"
     default = " (default)" if row["default"] else ""
-    return [row["name"] + default, f"{row['genes']:,} genes", title]
+    return [row["name"] + default, counted(row["genes"], "gene"), title]
 
 
 def show_weights(args: argparse.Namespace) -> int:
@@ -249,7 +250,7 @@ def show_weights(args: argparse.Namespace) -> int:
             ["sha256", found.sha256],
             ["encoder", found.encoder],
             *([name, text] for name, text in describe_entries(found.card)),
-            [f"{len(found.genes):,} genes", " ".join(found.genes)],
+            [counted(len(found.genes), "gene"), " ".join(found.genes)],
         ],
         indent="  ",
     )

@@ -8,7 +8,7 @@ import numpy as np
 from napari_flag.analysis.compare import LEVELS, Section
 from napari_flag.analysis.truth import FloatArray
 from napari_flag.figures.style import COLOURS, GREY
-from napari_flag.formatting import number
+from napari_flag.formatting import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def draw_calibration(sections: Sequence[Section]) -> "Figure":
             share = mean[np.searchsorted(levels, level)]
             panel.plot(level, share, "o", color=colour, markersize=5)
             panel.annotate(
-                f"{level:.0%}: {share:.1%}",
+                f"{percent(level)}: {percent(share, 1)}",
                 (level, share),
                 xytext=(-6, 5),
                 textcoords="offset points",

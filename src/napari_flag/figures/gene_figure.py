@@ -9,7 +9,7 @@ from napari_flag import keys
 from napari_flag.analysis.spatial import CLASSES
 from napari_flag.errors import UserError
 from napari_flag.figures.spot_maps import draw_discs, draw_scale_bar, draw_tissue, frame_axes
-from napari_flag.formatting import whole
+from napari_flag.formatting import counted, whole
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
@@ -117,7 +117,7 @@ def source_of(adata: Any) -> str:
     parts = [
         f"Slide {ours[keys.SLIDE_NAME]}" if keys.SLIDE_NAME in ours else "",
         f"weights {ours[keys.WEIGHTS_NAME]}" if keys.WEIGHTS_NAME in ours else "",
-        f"{whole(adata.n_obs)} spots",
+        counted(adata.n_obs, "spot"),
     ]
     return ", ".join(part for part in parts if part) + f"\n{keys.RESEARCH_USE_ONLY}"
 
@@ -189,7 +189,10 @@ def _draw_classes(axes: "Axes", adata: "AnnData", numbers: "npt.NDArray[np.float
     classes = np.nan_to_num(numbers).astype(np.int64)
     draw_discs(axes, adata, to_rgba_array(CLASS_COLOURS)[classes], seen)
     handles = [
-        Patch(color=colour, label=f"{name} {meaning}: {whole(np.count_nonzero(seen & (classes == number)))}")
+        Patch(
+            color=colour,
+            label=f"{name} {meaning}: {whole(int(np.count_nonzero(seen & (classes == number))))}",
+        )
         for number, (name, meaning, colour) in enumerate(
             zip(CLASSES, CLASS_MEANINGS, CLASS_COLOURS, strict=True)
         )

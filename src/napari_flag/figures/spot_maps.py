@@ -9,6 +9,8 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.truth import dense
 from napari_flag.figures.style import SEQUENTIAL
+from napari_flag.formatting import length as write_length
+from napari_flag.formatting import number, whole
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.raster import DEFAULT_FILL
 from napari_flag.prediction_file import provenance, spot_diameter_px
@@ -123,10 +125,10 @@ def draw_scale_bar(axes: "Axes", frame: Frame, colour: str = "black", box: bool 
     length = _round_length(width * frame.um_per_px / 5)
     start, y = left + 0.04 * width, bottom + 0.05 * (top - bottom)
     axes.plot([start, start + length / frame.um_per_px], [y, y], color=colour, lw=3, zorder=5)
-    unit = "px (µm per pixel not known)" if frame.mpp is None else "µm"
+    text = f"{whole(length)} px (µm per pixel not known)" if frame.mpp is None else write_length(length)
     behind = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5} if box else None
     axes.text(
-        start, y + 0.012 * (top - bottom), f"{length:,.0f} {unit}", fontsize=9 if box else 7, zorder=5,
+        start, y + 0.012 * (top - bottom), text, fontsize=9 if box else 7, zorder=5,
         va="bottom", color=colour, bbox=behind,
     )  # fmt: skip
 
@@ -162,7 +164,7 @@ def draw_gene_maps(adata: "AnnData", genes: Sequence[str]) -> "Figure":
             if column == 0:
                 panel.set_ylabel(name)
         panels[0, column].set_title(gene, loc="left", style="italic")
-        panels[-1, column].set_xlabel(f"{low:.1f} – {high:.1f}", fontsize=7)
+        panels[-1, column].set_xlabel(f"{number(low, 1)} – {number(high, 1)}", fontsize=7)
     draw_scale_bar(panels[0, 0], frame_of(adata), colour=_ink(), box=False)
     return figure
 

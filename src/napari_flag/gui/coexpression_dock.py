@@ -17,11 +17,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_flag.analysis.coexpression import Together, correlate, sets_within
+from napari_flag.analysis.coexpression import DEPTH_SHOWN, Together, correlate, sets_within
 from napari_flag.analysis.regions import bundled, read_gmt
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
-from napari_flag.formatting import number
+from napari_flag.formatting import number, whole
 from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_open, ask_save, plain_label
 from napari_flag.gui.controls.heat_map import HeatMap
 from napari_flag.gui.controls.plots import PlotStyle, ask_figure_path, save_drawing
@@ -36,9 +36,9 @@ FIRST: Final = 50
 """How many of the most variable genes are shown before anything is chosen."""
 
 
-def top_name(number: int) -> str:
-    """Return what the `number` most variable genes are called."""
-    return f"{number} most variable genes"
+def top_name(count: int) -> str:
+    """Return what the `count` most variable genes are called."""
+    return f"{count} most variable genes"
 
 
 class GeneSetChoice(QWidget):
@@ -170,10 +170,10 @@ class CoexpressionDock(Dock):
         self.partners = NumberView("Gene", width=60)
         self.partners.setMinimumHeight(70)
         self.with_depth = CheckBox(
-            value=True,
+            value=DEPTH_SHOWN,
             text="With depth",
-            tooltip="On: as GSC is defined. Off: each spot's mean over all genes is taken away first, which "
-            "shows what goes together beyond how deeply a spot was sequenced",
+            tooltip="Off: each spot's mean over all genes is taken away first, which shows what goes "
+            "together beyond how deeply a spot was sequenced. On: as they are. GSC has depth in it both ways",
         )
         self.reading = plain_label(POINT)
         self.reading.setMinimumHeight(self.reading.fontMetrics().height() + 4)
@@ -313,17 +313,18 @@ class CoexpressionDock(Dock):
         if together is None:
             self.map.show_message(NOTHING_YET if self.session.adata is None else "Nothing to show yet.")
             return
+        genes, limit = together.genes, together.limit
+        predicted, measured = (f"{side}, {together.shown}" for side in ("predicted", "measured"))
         if beside and together.measured is not None:
-            self.map.set_matrix(_without_diagonal(together.predicted), together.genes, "", "predicted")
-            self.other.set_matrix(_without_diagonal(together.measured), together.genes, "", "measured")
+            self.map.set_matrix(_without_diagonal(together.predicted), genes, "", predicted, limit)
+            self.other.set_matrix(_without_diagonal(together.measured), genes, "", measured, limit)
         else:
-            above = "measured" if truth else "predicted"
-            self.map.set_matrix(together.triangles(), together.genes, "predicted", above)
+            above = measured if truth else predicted
+            self.map.set_matrix(together.triangles(), genes, predicted, above, limit)
         self._on_gene()
 
     # --- from the person -------------------------------------------------------------------------
     def _on_depth(self) -> None:
-        self._overall = None
         if self.session.adata is not None:
             self._correlate()
 
@@ -345,12 +346,12 @@ class CoexpressionDock(Dock):
         """Offer the gene sets of a GMT file; what goes wrong is said in the dock."""
         self.messages.clear()
         try:
-            number = self.choice.read(path)
+            found = self.choice.read(path)
         except UserError as error:
             self.messages.show_error(error)
             return
         self.choice.show_set(self._name, self._genes)
-        self.notify(f"{number:,} sets of {path.name} have two or more genes here.")
+        self.notify(f"{whole(found)} sets of {path.name} have two or more genes here.")
 
     def _ask_figure(self) -> None:
         path = ask_figure_path(self, "coexpression.png")
@@ -390,13 +391,13 @@ class CoexpressionDock(Dock):
 
 
 def _headline(together: Together) -> str:
-    depth = "" if together.depth else ", depth taken away"
+    shown = together.shown.capitalize()
     if together.measured is None:
-        return f"{len(together.genes)} genes over {together.spots:,} spots{depth}. {NO_TRUTH}"
+        return f"{shown} · {whole(len(together.genes))} genes over {whole(together.spots)} spots. {NO_TRUTH}"
     overall = "" if math.isnan(together.gsc_all) else f", {number(together.gsc_all)} for all"
     here = number(together.gsc, unknown="not defined below 3 genes")
-    compared = f"{together.genes_measured} genes over {together.spots_measured:,} spots"
-    return f"GSC {here} for these {compared}{depth}{overall}"
+    compared = f"{whole(together.genes_measured)} genes over {whole(together.spots_measured)} spots"
+    return f"{shown} · GSC (with depth, as defined) {here} for these {compared}{overall}"
 
 
 def _without_diagonal(correlations: Any) -> Any:

@@ -10,7 +10,7 @@ from napari_flag.analysis.compare import Agreement, agree
 from napari_flag.analysis.scores import MEANING
 from napari_flag.analysis.truth import measured_counts
 from napari_flag.errors import UserError
-from napari_flag.formatting import interval, number
+from napari_flag.formatting import interval, number, whole
 from napari_flag.gui.controls.forms import Choice, ask_open, plain_label
 from napari_flag.gui.controls.plots import Histogram
 from napari_flag.gui.controls.small_maps import MapRow
@@ -162,10 +162,12 @@ class CompareDock(Dock):
             return
         comparison = agreement.comparison
         if comparison is None:
-            self.heading.setText(f"{adata.n_obs:,} spots × {adata.n_vars:,} genes predicted")
+            self.heading.setText(f"{whole(adata.n_obs)} spots × {whole(adata.n_vars)} genes predicted")
             self.notify(agreement.why_not)
         else:
-            self.heading.setText(f"{comparison.spots:,} spots × {comparison.genes:,} genes compared")
+            self.heading.setText(
+                f"{whole(comparison.spots)} spots × {whole(comparison.genes)} genes compared"
+            )
             self.heading.setToolTip(f"Moran's I: {comparison.neighbours}")
             for sentence in comparison.notices:
                 self.messages.add("warning", sentence)

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from napari_flag.analysis.spatial import CLASSES, SpatialScores, find_classes, score_spatially
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
-from napari_flag.formatting import number, probability
+from napari_flag.formatting import number, probability, whole
 from napari_flag.gene_names import GeneNames, look_up
 from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_save, plain_label
 from napari_flag.gui.controls.plots import ScatterPlot, ask_figure_path
@@ -100,7 +100,7 @@ class MapChoice(QWidget):
         self.significance.select(local.corrected)
         classes = None if local.key is None else local.classes(local.key)
         for group, label in zip(self._order, self.counts, strict=True):
-            count = "…" if classes is None else f"{int((classes == group).sum()):,}"
+            count = "…" if classes is None else whole(int((classes == group).sum()))
             label.setText(f"{CLASSES[group]} {count}")
             label.setToolTip(f"{CLASS_MEANINGS[group].capitalize()}: {count} spots")
 
@@ -268,7 +268,7 @@ class SpatialDock(Dock):
             return
         ssc = number(scores.ssc, unknown="not defined below 3 genes")
         genes = int(np.isfinite(scores.measured).sum())
-        self.heading.setText(f"SSC {ssc} over {genes:,} genes and {scores.spots_measured:,} spots")
+        self.heading.setText(f"SSC {ssc} over {whole(genes)} genes and {whole(scores.spots_measured)} spots")
         self.heading.setToolTip(
             "Spatial structure correlation: Pearson's r over genes of Moran's I, predicted against measured "
             f"(1 is best). Moran's I: {scores.neighbours}."
@@ -288,7 +288,7 @@ class SpatialDock(Dock):
         values = self.session.gene_map.values
         mean = values.summary()[0] if values is not None else np.full(len(scores.genes), np.nan)
         self.heading.setText(NO_TRUTH)
-        self.heading.setToolTip(f"Moran's I over {scores.spots:,} spots: {scores.neighbours}.")
+        self.heading.setToolTip(f"Moran's I over {whole(scores.spots)} spots: {scores.neighbours}.")
         self.scatter.set_points(
             mean, scores.predicted, scores.genes, "mean predicted log2(count + 1)", "Moran's I, predicted"
         )

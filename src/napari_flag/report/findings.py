@@ -122,8 +122,7 @@ class Findings:
     labels
         What others called the spots, where ``obs["label"]`` says it.
     together
-        Correlations of the genes that cluster most, as they are and less each spot's depth; None below three
-        genes.
+        Correlations of the genes that cluster most; None below three genes.
     markers
         Of each domain.
     shown
@@ -139,7 +138,7 @@ class Findings:
     domains_measured: Numbers | None
     likeness: Agreement | None
     labels: Labelled | None
-    together: tuple[Together, Together] | None
+    together: Together | None
     markers: tuple[Domain, ...]
     shown: tuple[str, ...]
 
@@ -222,16 +221,14 @@ def _gene_table(adata: "AnnData", clustered: "pd.DataFrame", comparison: Compari
     return table.merge(compared, on="gene", how="left")
 
 
-def _correlations(adata: "AnnData", table: "pd.DataFrame") -> Steps[tuple[Together, Together] | None]:
-    """Correlate the genes that cluster most, with depth and without, in one order."""
+def _correlations(adata: "AnnData", table: "pd.DataFrame") -> Steps[Together | None]:
+    """Correlate the genes that cluster most."""
     by = _clustering(table)
     most = np.sort(np.argsort(-np.nan_to_num(by, nan=-np.inf), kind="stable")[:MOST_GENES])
     if len(most) < FEWEST_GENES:
         return None
     genes = [str(gene) for gene in table.gene.iloc[most]]
-    found = yield from correlate(adata, genes, overall=float("nan"))
-    pure = yield from correlate(adata, genes, depth=False, overall=float("nan"))
-    return found, pure
+    return (yield from correlate(adata, genes, overall=float("nan")))
 
 
 def _clustering(table: "pd.DataFrame") -> npt.NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from napari_flag import __version__, keys
 from napari_flag.analysis.compare import Comparison
 from napari_flag.errors import UserError
-from napari_flag.formatting import interval, number
+from napari_flag.formatting import counted, interval, number, whole
 from napari_flag.prediction_file import provenance, slide_name, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report.findings import Findings
@@ -64,10 +64,10 @@ def _head(findings: Findings, name: str) -> Iterator[str]:
     made = provenance(findings.adata)
     title = "Predicted and measured expression" if findings.comparison else "Predicted expression"
     adata, comparison = findings.adata, findings.comparison
-    size = f"{adata.n_obs:,} spots, {adata.n_vars:,} genes"
+    size = f"{whole(adata.n_obs)} spots, {whole(adata.n_vars)} genes"
     if comparison is not None:
         all_of_it = (comparison.spots, comparison.genes) == adata.shape
-        shared = f"{comparison.spots:,} spots and {comparison.genes:,} genes of them were"
+        shared = f"{whole(comparison.spots)} spots and {whole(comparison.genes)} genes of them were"
         size += "; all were measured too" if all_of_it else f"; {shared} measured too"
     weights = f"weights {made[keys.WEIGHTS_NAME]}, " if keys.WEIGHTS_NAME in made else ""
     yield f"<h1>{escape(name)}</h1>"
@@ -113,8 +113,8 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
     yield "</tbody></table></div>"
     in_truth, predicted = mean.genes_constant_in_truth, mean.genes_predicted_constant
     yield f'<p class="soft">Moran\'s I on the {_text(comparison.neighbours)}, row-standardised. '
-    yield f"{in_truth} genes are constant in the truth and left out of all but MSE; "
-    yield f"{predicted} are predicted constant and score 0.</p>"
+    yield f"{whole(in_truth)} genes are constant in the truth and left out of all but MSE; "
+    yield f"{whole(predicted)} are predicted constant and score 0.</p>"
 
 
 def _figure(picture: Picture, findings: Findings) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _labels(findings: Findings) -> Iterator[str]:
     yield "<tbody>"
     for code, name in enumerate(labels.names):
         dot = f'<span class="dot" style="background:{DOMAIN_COLOURS[code % len(DOMAIN_COLOURS)]}"></span>'
-        yield f"<tr><td>{dot}{escape(name)}</td><td>{int((labels.codes == code).sum()):,}</td></tr>"
+        yield f"<tr><td>{dot}{escape(name)}</td><td>{whole(int((labels.codes == code).sum()))}</td></tr>"
     yield '</tbody></table><table class="words"><thead><tr><th scope="col">to the labels</th>'
     yield "<th>ARI</th><th>NMI</th></tr></thead><tbody>"
     for key, word in ((keys.DOMAIN, "predicted"), (keys.DOMAIN + keys.OF_MEASURED, "measured")):
@@ -158,7 +158,8 @@ def _markers(findings: Findings) -> Iterator[str]:
         cells = [_names(domain.predicted, shared)] + ([_names(domain.measured, shared)] if both else [])
         row = "".join(f"<td>{cell}</td>" for cell in cells)
         colour = DOMAIN_COLOURS[(domain.number - 1) % len(DOMAIN_COLOURS)]
-        name = f'<span class="dot" style="background:{colour}"></span>{domain.number}, {domain.spots} spots'
+        dot = f'<span class="dot" style="background:{colour}"></span>'
+        name = f"{dot}{domain.number}, {counted(domain.spots, 'spot')}"
         yield f"<tr><td>{name}</td>{row}</tr>"
     yield "</tbody></table>"
     if both:

@@ -11,7 +11,7 @@ from napari_flag.figures.agreement import draw_calibration, draw_named_moran, dr
 from napari_flag.figures.heat_maps import draw_triangles
 from napari_flag.figures.spot_maps import draw_gene_maps, draw_labels, draw_overview
 from napari_flag.figures.style import house_style
-from napari_flag.formatting import number
+from napari_flag.formatting import counted, number
 from napari_flag.layers.overlays import COLOURS
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
@@ -114,7 +114,7 @@ def _draw_moran(findings: Findings) -> "Figure | None":
 
 
 def _draw_coexpression(findings: Findings) -> "Figure | None":
-    return None if findings.together is None else draw_triangles(*findings.together)
+    return None if findings.together is None else draw_triangles(findings.together)
 
 
 def _draw_domains(findings: Findings) -> "Figure | None":
@@ -136,7 +136,9 @@ def _draw_overlap(findings: Findings) -> "Figure | None":
         return None
     tops = TOPS[: len(found[0].overlaps)]
     overlaps = {k: [domain.overlaps[i] for domain in found] for i, k in enumerate(tops)}
-    return draw_overlaps(overlaps, [f"domain {domain.number}\n{domain.spots} spots" for domain in found])
+    return draw_overlaps(
+        overlaps, [f"domain {domain.number}\n{counted(domain.spots, 'spot')}" for domain in found]
+    )
 
 
 def _draw_calibration(findings: Findings) -> "Figure | None":

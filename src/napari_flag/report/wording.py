@@ -43,11 +43,13 @@ MORAN: Final = (
 )
 COEXPRESSION: Final = (
     "Correlation over spots of every gene with every other, in the order of the truth's clustering. Below"
-    " the diagonal predicted, above it measured: alike where the square looks mirrored. Counting noise "
-    "pulls measured correlations towards 0."
+    " the diagonal predicted, above it measured: alike where the square looks mirrored. Each spot's mean "
+    "over all genes is taken away first, since depth, which all genes share, hides the rest; GSC is computed "
+    "with depth, as it is defined. Counting noise pulls measured correlations towards 0."
 )
 COEXPRESSION_ALONE: Final = (
-    "Correlation over spots of every gene with every other as predicted, ordered by their own clustering."
+    "Correlation over spots of every gene with every other as predicted, ordered by their own clustering. "
+    "Each spot's mean over all genes is taken away first, since depth, which all genes share, hides the rest."
 )
 DOMAINS: Final = (
     "Groups of neighbouring spots alike in composition, found by one method with one setting (Leiden on a"

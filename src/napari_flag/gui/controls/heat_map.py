@@ -14,8 +14,9 @@ from napari_flag.gui.controls.plots import Plot, PlotStyle
 from napari_flag.layers.gene_map import DIVERGING
 
 BAR_PX: Final = 12
-BAR_ROOM: Final = 46
+BAR_ROOM: Final = 66
 """Width of the colour bar, and of it with its numbers."""
+BAR_PX_HIGH: Final = 140.0
 SMALLEST_LABEL_PX: Final = 8.0
 """Genes are named beside the map while their rows are at least this high."""
 ABSENT: Final = 0.6
@@ -24,7 +25,7 @@ LEVELS: Final = 256
 
 
 class HeatMap(Plot):
-    """Square cells, one per pair of genes, from −1 (blue) over 0 (white) to 1 (red).
+    """Square cells, one per pair of genes, from below 0 (blue) over 0 (white) to above 0 (red).
 
     `set_matrix` gives the data, `mark` the selected pair.
     """
@@ -40,12 +41,18 @@ class HeatMap(Plot):
         self._row_of: dict[str, int] = {}
         self._image: QImage | None = None
         self._corners = ("", "")
+        self._limit = 1.0
         self._marked: tuple[int, int] | None = None
         self._hovered = ""
         self.setMinimumSize(180, 180)
 
     def set_matrix(
-        self, matrix: npt.NDArray[np.float64], names: Sequence[str], below: str = "", above: str = ""
+        self,
+        matrix: npt.NDArray[np.float64],
+        names: Sequence[str],
+        below: str = "",
+        above: str = "",
+        limit: float = 1.0,
     ) -> None:
         """Show (G, G) correlations.
 
@@ -57,10 +64,13 @@ class HeatMap(Plot):
             G genes, each once.
         below, above
             What the two triangles show.
+        limit
+            Where the colours end on both sides of 0; the bar says so.
         """
+        self._limit = limit
         self._matrix, self._names = matrix, tuple(names)
         self._row_of = {name: row for row, name in enumerate(names)}
-        self._image = _picture(matrix) if len(names) else None
+        self._image = _picture(matrix, limit) if len(names) else None
         self._corners = (below, above)
         self._marked = None
         self._hovered = ""
@@ -150,12 +160,18 @@ class HeatMap(Plot):
         painter.restore()
 
     def _draw_bar(self, painter: QPainter, frame: QRectF, style: PlotStyle) -> None:
-        bar = QRectF(frame.right() + 8, frame.top(), BAR_PX, min(frame.height(), 140.0))
-        painter.drawImage(bar, _picture(np.linspace(1, -1, LEVELS)[:, None]))
+        line = float(painter.fontMetrics().height())
+        height = min(frame.height() - line, BAR_PX_HIGH)
+        bar = QRectF(frame.right() + 8, frame.top() + line, BAR_PX, height)
+        painter.drawImage(bar, _picture(np.linspace(1, -1, LEVELS)[:, None], 1.0))
         painter.setPen(style.ink)
-        for place, tick in ((0.0, "1"), (0.5, "0"), (1.0, "−1")):
-            where = QRectF(bar.right() + 3, bar.top() + place * bar.height() - 8, 20, 16)
-            painter.drawText(where, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, tick)
+        flags = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+        painter.drawText(QRectF(bar.left(), frame.top() - 3, BAR_ROOM - 8, line), flags, "r")
+        end, whole = number(self._limit), self._limit >= 1
+        ticks = (end if whole else f"≥ {end}", "0", f"−{end}" if whole else f"≤ −{end}")
+        for place, tick in zip((0.0, 0.5, 1.0), ticks, strict=True):
+            top = bar.top() + place * (bar.height() - line)  # the outer two within the bar's ends
+            painter.drawText(QRectF(bar.right() + 3, top, BAR_ROOM - 8 - BAR_PX, line), flags, tick)
 
     def draw_marks(self, painter: QPainter, frame: QRectF, style: PlotStyle) -> None:
         """Frame the cell of the selected pair, and rule its row and column."""
@@ -195,7 +211,7 @@ class HeatMap(Plot):
             return pair[0]
         below, above = self._corners
         what = below if row > column else above
-        return f"{pair[0]} and {pair[1]}: {number(value)} {what}".rstrip().replace("-", "−")
+        return f"{pair[0]} and {pair[1]}: {number(value)} {what}".rstrip()
 
     def _hover(self, text: str) -> None:
         if text != self._hovered:
@@ -203,12 +219,12 @@ class HeatMap(Plot):
             self.pairHovered.emit(text)
 
 
-def _picture(matrix: npt.NDArray[Any]) -> QImage:
-    """Return (h, w) correlations as a picture of as many pixels."""
+def _picture(matrix: npt.NDArray[Any], limit: float) -> QImage:
+    """Return (h, w) correlations as a picture of as many pixels, whose colours end at ±`limit`."""
     from napari.utils.colormaps import ensure_colormap
 
     table = ensure_colormap(DIVERGING).map(np.linspace(0, 1, LEVELS))[:, :3]
-    level = np.clip((np.nan_to_num(matrix) + 1) / 2 * (LEVELS - 1), 0, LEVELS - 1).astype(np.int64)
+    level = np.clip((np.nan_to_num(matrix) / limit + 1) / 2 * (LEVELS - 1), 0, LEVELS - 1).astype(np.int64)
     rgb = (table[level] * 255).astype(np.uint8)
     rgb[np.isnan(matrix)] = int(ABSENT * 255)
     rgb = np.ascontiguousarray(rgb)

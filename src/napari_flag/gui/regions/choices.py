@@ -29,7 +29,7 @@ from napari_flag.analysis.domains import (
     write_domains,
 )
 from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
-from napari_flag.formatting import number
+from napari_flag.formatting import counted, number
 from napari_flag.gui.controls.forms import Choice, MessageList, ask_open, form, plain_label, row_of
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.regions.results import WORDS
@@ -145,7 +145,7 @@ def _item(entry: Entry) -> QListWidgetItem:
     chip.fill(QColor(*entry.colour) if entry.colour else QColor(EDGE))
     item = QListWidgetItem(QIcon(chip), entry.region.name)
     kind = "" if entry.drawn is None else entry.drawn.annotation.classification
-    item.setToolTip(f"{entry.region.spots:,} spots" + (f", class {kind}" if kind else ""))
+    item.setToolTip(counted(entry.region.spots, "spot") + (f", class {kind}" if kind else ""))
     flags = item.flags() & ~Qt.ItemFlag.ItemIsEditable
     item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if entry.drawn is not None else flags)
     return item

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLa
 
 from napari_flag.analysis.regions import RegionNumbers
 from napari_flag.analysis.truth import MEASURED, PREDICTED
-from napari_flag.formatting import number, probability, whole
+from napari_flag.formatting import counted, number, probability, whole
 from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.tables import Column, NumberView
 
@@ -175,8 +175,8 @@ def gene_columns(sources: Sequence[str]) -> list[Column]:
 
 def _summary(numbers: RegionNumbers) -> str:
     inside, outside = numbers.spots[PREDICTED]
-    sentences = [f"{inside:,} spots against {outside:,}."]
+    sentences = [f"{counted(inside, 'spot')} against {whole(outside)}."]
     if numbers.overlaps:
-        parts = [f"{o.shared} of the first {o.of} (chance {o.chance:.1f})" for o in numbers.overlaps]
+        parts = [f"{o.shared} of the first {o.of} (chance {number(o.chance, 1)})" for o in numbers.overlaps]
         sentences.append(f"Raised genes shared by prediction and truth: {', '.join(parts)}.")
     return " ".join(sentences)
