@@ -50,4 +50,5 @@ def test_a_blank_stands_between_a_number_and_its_unit():
     assert (percent(0.384), percent(0.384, 1), percent(math.nan)) == ("38 %", "38.4 %", "–")
     assert [length(um) for um in (55.0, 112.5, 1000.0, 6540.0)] == ["55 µm", "112.5 µm", "1 mm", "6.5 mm"]
     assert [area(um2) for um2 in (12_345_678.0, 50_000.0)] == ["12.3 mm²", "0.050 mm²"]
-    assert (resolution(0.683), gigabytes(1.23e9)) == ("0.683 µm/px", "1.2 GB")
+    assert (resolution(0.6834), resolution(0.5), resolution(10.0)) == ("0.683 µm/px", "0.5 µm/px", "10 µm/px")
+    assert gigabytes(1.23e9) == "1.2 GB"

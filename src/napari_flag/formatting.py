@@ -61,8 +61,8 @@ def area(um2: float) -> str:
 
 
 def resolution(mpp: float) -> str:
-    """Return "0.683 µm/px"."""
-    return f"{number(mpp, 3)} µm/px"
+    """Return "0.683 µm/px", "0.5 µm/px"."""
+    return f"{number(mpp, 3).rstrip('0').rstrip('.')} µm/px"
 
 
 def gigabytes(size: float) -> str:

@@ -96,7 +96,7 @@ def test_every_place_gives_the_same_scores(adata, counts, findings, files, capsy
     assert findings.comparison.scores["X"].values == expected
     assert section_of(adata).scores == pytest.approx(expected, abs=ROUNDING)
     assert spatial.ssc == pytest.approx(expected["SSC"], abs=ROUNDING)
-    for gsc in (together.gsc, together.gsc_all, gsc_of_all(adata), findings.together[0].gsc):
+    for gsc in (together.gsc, together.gsc_all, gsc_of_all(adata), findings.together.gsc):
         assert gsc == pytest.approx(expected["GSC"], abs=ROUNDING)
     draw = finish(compare_draws(adata)).table.iloc[0]
     sample = known.scores["sample"].values

@@ -13,6 +13,7 @@ from napari_flag.analysis.domains import write_labels
 from napari_flag.analysis.regions import TOPS
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
+from napari_flag.formatting import number
 from napari_flag.progress import finish
 from napari_flag.report import write_report
 from napari_flag.report.findings import MAPS, gather, labels_of
@@ -235,7 +236,7 @@ def test_the_report_shows_labels_and_how_far_domains_agree_with_them(labelled, t
     assert "&lt;tumour&gt;" in part
     for key, word in ((keys.DOMAIN, "predicted"), (keys.DOMAIN + keys.OF_MEASURED, "measured")):
         found = findings.labels.agreements[key]
-        cells = f"<td>{found.ari:.3f}</td><td>{found.nmi:.3f}</td>"
+        cells = f"<td>{number(found.ari, 3)}</td><td>{number(found.nmi, 3)}</td>"
         assert f'<th scope="row">domains, {word}</th>{cells}' in part
 
 

@@ -206,8 +206,8 @@ def _report(
     instead = " (in place of the earlier result of the same command)" if replaced else ""
     say(
         f"Wrote {out}{instead}: {whole(adata.n_obs)} spots × {whole(adata.n_vars)} genes "
-        f"in {whole(seconds)} s, weights {made.get(keys.WEIGHTS_NAME, '')} on {made.get(keys.DEVICE, args.device)}. "
-        f"{keys.RESEARCH_USE_ONLY}"
+        f"in {whole(seconds)} s, weights {made.get(keys.WEIGHTS_NAME, '')} "
+        f"on {made.get(keys.DEVICE, args.device)}. {keys.RESEARCH_USE_ONLY}"
     )
 
 

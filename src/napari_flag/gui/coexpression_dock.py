@@ -167,7 +167,7 @@ class CoexpressionDock(Dock):
         )
         self.map, self.other = HeatMap(), HeatMap()
         self.other.hide()
-        self.partners = NumberView("Gene", width=60)
+        self.partners = NumberView("Gene", width=70)
         self.partners.setMinimumHeight(70)
         self.with_depth = CheckBox(
             value=DEPTH_SHOWN,

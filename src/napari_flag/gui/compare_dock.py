@@ -71,7 +71,7 @@ class CompareDock(Dock):
         self.maps = MapRow()
         self.histogram = Histogram()
         self.histogram.setFixedHeight(120)
-        self.table = NumberView("Gene", width=58)
+        self.table = NumberView("Gene", width=62)
         self.counts = QPushButton("Counts…")
         self.counts.setToolTip("Choose the measured counts of this section to compare with")
         self.report = QPushButton("Report…")

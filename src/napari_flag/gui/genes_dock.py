@@ -70,9 +70,8 @@ class GenesDock(Dock):
             self.colormap.native.setItemIcon(row, _colormap_icon(name))
         self.colormap.select(self.session.gene_map.colormap)
         self.range = Choice(RANGES, name="Range")
-        units = "in the units of the values"
         self.low, self.high = (
-            number_field(value, -100, 100, 0.5, decimals=1, arrows=True, tooltip=f"{name} colour, {units}")
+            number_field(value, -100, 100, 0.5, decimals=1, arrows=True, tooltip=f"{name} colour")
             for value, name in ((0.0, "Lowest"), (8.0, "Highest"))
         )
         self.limits = row_of(self.low, self.high)
@@ -156,7 +155,11 @@ class GenesDock(Dock):
     def _show_quantity(self) -> None:
         quantity = self.session.gene_map.quantity
         self.quantity.select(quantity)
-        self.quantity.tooltip = quantity.meaning
+        values = self.session.gene_map.values
+        unit = "" if values is None else values.unit(quantity)
+        self.quantity.tooltip = f"{quantity.meaning}\n{unit}".rstrip()
+        for field, end in ((self.low, "Lowest"), (self.high, "Highest")):
+            field.tooltip = f"{end} colour, {unit}".rstrip(", ")
         self.colormap.enabled = quantity is not Quantity.DIFFERENCE and not self._overlaid
         self.colormap.tooltip = (
             "Two genes are drawn in magenta and green"

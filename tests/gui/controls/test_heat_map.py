@@ -82,3 +82,22 @@ def test_a_heat_map_is_saved(heat_map, tmp_path):
     assert ">measured</text>" in text
     heat_map.save(tmp_path / "map.png", QSize(400, 400))
     assert QImage(str(tmp_path / "map.png")).width() == 1200
+
+
+def test_colours_end_at_the_limit_given(heat_map):
+    heat_map.set_matrix(np.full((3, 3), 0.2), NAMES, "predicted", "measured", limit=0.2)
+    whole = colour(heat_map, "ERBB2", "VIM")
+    heat_map.set_matrix(np.full((3, 3), 0.9), NAMES, "predicted", "measured", limit=0.2)
+    assert colour(heat_map, "ERBB2", "VIM") == whole
+    heat_map.set_matrix(np.full((3, 3), 0.2), NAMES, "predicted", "measured")
+    assert colour(heat_map, "ERBB2", "VIM") != whole
+
+
+def test_the_bar_states_where_its_colours_end_and_has_room_for_it(heat_map, tmp_path):
+    heat_map.set_matrix(np.full((3, 3), 0.2), NAMES, limit=0.42)
+    heat_map.save(tmp_path / "map.svg")
+    text = (tmp_path / "map.svg").read_text()
+    assert ">≥ 0.42</text>" in text
+    assert ">≤ −0.42</text>" in text
+    needed = heat_map.fontMetrics().horizontalAdvance("≤ −0.42")
+    assert heat_map.frame().right() + 23 + needed <= heat_map.width()

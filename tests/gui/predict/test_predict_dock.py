@@ -132,7 +132,7 @@ def test_a_slide_unlike_the_training_is_warned_of(open_dock):
     dock = open_dock(FakeWork(mpp=0.8))
     dock.spots_step.pitch.value = 55.0
     open_dock.rest(dock)
-    assert any("0.800 µm/px" in text for text in dock.model_step.messages.texts)
+    assert any("0.8 µm/px" in text for text in dock.model_step.messages.texts)
     assert dock.run_panel.predict.isEnabled()
 
 

@@ -14,9 +14,10 @@ from napari_flag.gui.controls.plots import Plot, PlotStyle
 from napari_flag.layers.gene_map import DIVERGING
 
 BAR_PX: Final = 12
-BAR_ROOM: Final = 66
-"""Width of the colour bar, and of it with its numbers."""
-BAR_PX_HIGH: Final = 140.0
+BAR_GAP: Final = 8
+TICK_GAP: Final = 3
+HIGHEST_BAR_PX: Final = 140.0
+WIDEST_TICK: Final = "≤ −0.00 "
 SMALLEST_LABEL_PX: Final = 8.0
 """Genes are named beside the map while their rows are at least this high."""
 ABSENT: Final = 0.6
@@ -96,11 +97,15 @@ class HeatMap(Plot):
         text = self.fontMetrics().height()
         height = size.height() - 2.0 * text - 6
         for names in (self._names_px(), 6.0):
-            side = max(min(size.width() - names - BAR_ROOM, height), 10.0)
+            side = max(min(size.width() - names - self._bar_px(), height), 10.0)
             if names > 6.0 and self._names and side / len(self._names) >= SMALLEST_LABEL_PX:
                 break
-        left = max(names, (size.width() - BAR_ROOM + names - side) / 2)
+        left = max(names, (size.width() - self._bar_px() + names - side) / 2)
         return side, left, text + 3.0
+
+    def _bar_px(self) -> int:
+        """Return the width of the colour bar with its numbers, and the gap before it."""
+        return BAR_GAP + BAR_PX + TICK_GAP + self.fontMetrics().horizontalAdvance(WIDEST_TICK)
 
     def _names_px(self) -> float:
         longest = max((self.fontMetrics().horizontalAdvance(name) for name in self._names), default=0)
@@ -137,9 +142,9 @@ class HeatMap(Plot):
         painter.setPen(style.ink)
         text = painter.fontMetrics().height()
         below, above = self._corners
-        beneath = QRectF(frame.left(), frame.bottom() + 1, frame.width(), text)
+        beneath = QRectF(frame.left(), frame.bottom() + 1, size.width() - frame.left(), text)
         painter.drawText(beneath, Qt.AlignmentFlag.AlignLeft, below)
-        top = QRectF(frame.left(), frame.top() - text - 2, frame.width(), text)
+        top = QRectF(0, frame.top() - text - 2, frame.right(), text)  # a narrow map has a wide name
         painter.drawText(top, Qt.AlignmentFlag.AlignRight, above)
         cell = frame.height() / len(self._names)
         if cell >= SMALLEST_LABEL_PX and frame.left() >= self._names_px():
@@ -161,17 +166,17 @@ class HeatMap(Plot):
 
     def _draw_bar(self, painter: QPainter, frame: QRectF, style: PlotStyle) -> None:
         line = float(painter.fontMetrics().height())
-        height = min(frame.height() - line, BAR_PX_HIGH)
-        bar = QRectF(frame.right() + 8, frame.top() + line, BAR_PX, height)
+        height = min(frame.height() - line, HIGHEST_BAR_PX)
+        bar = QRectF(frame.right() + BAR_GAP, frame.top() + line, BAR_PX, height)
         painter.drawImage(bar, _picture(np.linspace(1, -1, LEVELS)[:, None], 1.0))
         painter.setPen(style.ink)
         flags = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-        painter.drawText(QRectF(bar.left(), frame.top() - 3, BAR_ROOM - 8, line), flags, "r")
+        painter.drawText(QRectF(bar.left(), frame.top() - 3, BAR_PX, line), flags, "r")
         end, whole = number(self._limit), self._limit >= 1
         ticks = (end if whole else f"≥ {end}", "0", f"−{end}" if whole else f"≤ −{end}")
         for place, tick in zip((0.0, 0.5, 1.0), ticks, strict=True):
             top = bar.top() + place * (bar.height() - line)  # the outer two within the bar's ends
-            painter.drawText(QRectF(bar.right() + 3, top, BAR_ROOM - 8 - BAR_PX, line), flags, tick)
+            painter.drawText(QRectF(bar.right() + TICK_GAP, top, self._bar_px(), line), flags, tick)
 
     def draw_marks(self, painter: QPainter, frame: QRectF, style: PlotStyle) -> None:
         """Frame the cell of the selected pair, and rule its row and column."""

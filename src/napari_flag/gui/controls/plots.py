@@ -24,6 +24,7 @@ from qtpy.QtSvg import QSvgGenerator
 from qtpy.QtWidgets import QFileDialog, QSizePolicy, QWidget
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import number
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -68,7 +69,7 @@ def ticks(low: float, high: float, most: int = 5) -> tuple[tuple[float, str], ..
     if step / power == 2.5:
         digits += 1
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return tuple((k * step, f"{k * step:.{digits}f}".replace("-", "−")) for k in range(first, last + 1))
+    return tuple((k * step, number(k * step, digits)) for k in range(first, last + 1))
 
 
 def axis_over(values: FloatArray, label: str = "", *, margin: float = MARGIN) -> Axis:
