@@ -3,10 +3,19 @@ import errno
 import anndata
 import numpy as np
 import pytest
+from shapely import box
 from tests.fakes import fake_prediction
 
 from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
+from napari_flag.prediction_file import (
+    is_prediction,
+    read_prediction,
+    read_regions,
+    write_prediction,
+    write_regions,
+)
+from napari_flag.slides.formats.geojson import Annotation
 
 
 @pytest.fixture
@@ -164,3 +173,41 @@ def test_a_prediction_states_whether_its_weights_were_trained_on_its_slide(predi
     assert prediction_file.trained_on(prediction)
     prediction.uns[keys.PROVENANCE][keys.TRAINING_SLIDES] = ["her2st-C4"]
     assert not prediction_file.trained_on(prediction)
+
+
+def outlined():
+    ring = box(0, 0, 100, 80).difference(box(10, 10, 20, 20))
+    return [
+        Annotation("Tumour ä", (ring, box(200, 0, 210, 10)), "Tumor", (255, 0, 128)),
+        Annotation("", (box(5, 5, 6, 6),)),
+    ]
+
+
+def test_regions_travel_with_the_file_of_a_prediction(tmp_path):
+    adata = fake_prediction(9)
+    assert read_regions(adata) == []
+    write_regions(adata, outlined())
+    write_prediction(adata, tmp_path / "p.h5ad")
+    for read in (read_prediction(tmp_path / "p.h5ad"), anndata.read_h5ad(tmp_path / "p.h5ad")):
+        back = read_regions(read)
+        assert [a.name for a in back] == ["Tumour ä", ""]
+        assert (back[0].classification, back[0].colour) == ("Tumor", (255, 0, 128))
+        for mine, yours in zip(outlined(), back, strict=True):
+            assert all(p.equals(q) for p, q in zip(mine.polygons, yours.polygons, strict=True))
+    write_regions(adata, [])
+    assert keys.REGIONS not in adata.uns[keys.PROVENANCE]
+
+
+def test_regions_that_are_no_geojson_are_refused_in_a_sentence():
+    adata = fake_prediction(9)
+    for text in ("{", '{"a": 1}', "[1]", '{"type": "Polygon", "coordinates": "x"}'):
+        adata.uns[keys.PROVENANCE][keys.REGIONS] = text
+        with pytest.raises(UserError, match="draw them again"):
+            read_regions(adata)
+
+
+def test_a_prediction_is_told_from_other_h5ad_files_by_its_header(tmp_path):
+    write_prediction(fake_prediction(9), tmp_path / "p.h5ad")
+    anndata.AnnData(np.zeros((2, 2), np.float32)).write_h5ad(tmp_path / "o.h5ad")
+    (tmp_path / "t.h5ad").write_text("no hdf5")
+    assert [is_prediction(tmp_path / f"{name}.h5ad") for name in "pot"] == [True, False, False]

@@ -6,6 +6,7 @@ with the functions at the end (`slide_name`, `um_per_px`, `spots_of`, …), whic
 return None, or what their docstring says, where it does not state the thing.
 """
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.model.out_of_distribution import SlideScore
     from napari_flag.model.samplers import SamplerSettings
+    from napari_flag.slides.formats.geojson import Annotation
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Lattice, Spots
 
@@ -243,6 +245,17 @@ def _read_h5ad(path: Path) -> "AnnData":
         ) from error
 
 
+def is_prediction(path: Path) -> bool:
+    """Return whether an h5ad states that this program wrote it; nothing else in it is read or checked."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return f"uns/{keys.PROVENANCE}" in file
+    except OSError:
+        return False
+
+
 def made_by(path: Path, command: str, weights_sha256: str) -> bool:
     """Return whether `path` is a prediction of the same command with the same weights."""
     import h5py
@@ -302,6 +315,48 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value
+
+
+# --- regions -----------------------------------------------------------------------------------
+def write_regions(adata: "AnnData", annotations: Sequence["Annotation"]) -> None:
+    """Keep the regions a person outlined in a prediction, so that they travel with its file.
+
+    Parameters
+    ----------
+    adata
+        The prediction; regions it has are replaced.
+    annotations
+        In level-0 pixels; none removes what there was.
+    """
+    from napari_flag.slides.formats.geojson import collection_of
+
+    made = adata.uns[keys.PROVENANCE]
+    if annotations:
+        made[keys.REGIONS] = json.dumps(collection_of(annotations), ensure_ascii=False)
+    else:
+        made.pop(keys.REGIONS, None)
+
+
+def read_regions(adata: "AnnData") -> list["Annotation"]:
+    """Return the regions kept in a prediction, in level-0 pixels; none where there are none.
+
+    Raises
+    ------
+    UserError
+        When what is kept there is no GeoJSON.
+    """
+    from napari_flag.slides.formats.geojson import annotations_in
+
+    text = provenance(adata).get(keys.REGIONS)
+    if text is None:
+        return []
+    try:
+        return annotations_in(json.loads(str(text)))
+    except ValueError as error:
+        raise UserError(
+            f"The regions kept in this prediction could not be read ({error}), so none are shown; open them "
+            "from their GeoJSON, or draw them again."
+        ) from error
 
 
 # --- asking ------------------------------------------------------------------------------------

@@ -247,3 +247,10 @@ def test_without_truth_the_prediction_alone_is_compared_with_the_labels(labelled
 def test_without_labels_the_report_says_nothing_of_them(tmp_path):
     page = finish(write_report(fake_prediction(n_spots=64, n_genes=12), None, tmp_path)).read_text("utf-8")
     assert "to the labels" not in page
+
+
+def test_outlines_kept_in_the_file_are_not_printed_as_provenance(tmp_path):
+    prediction = fake_prediction(16)
+    prediction.uns[keys.PROVENANCE][keys.REGIONS] = '{"type": "FeatureCollection", "features": []}'
+    path = finish(write_report(prediction, None, tmp_path))
+    assert "FeatureCollection" not in path.read_text("utf-8")

@@ -196,7 +196,8 @@ def _genes(findings: Findings) -> Iterator[str]:
 
 def _provenance(findings: Findings, seed: int, command: str | None) -> Iterator[str]:
     yield '<h2 id="provenance">How it was made</h2>\n<table class="words"><tbody>'
-    rows = {**_flat(provenance(findings.adata)), "report: napari-flag": __version__, "report: seed": seed}
+    made = {name: value for name, value in provenance(findings.adata).items() if name != keys.REGIONS}
+    rows = {**_flat(made), "report: napari-flag": __version__, "report: seed": seed}
     if command is not None:
         rows["report: command"] = command
     for name, value in rows.items():

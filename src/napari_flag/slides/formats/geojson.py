@@ -55,19 +55,38 @@ def read_annotations(path: str | Path) -> list[Annotation]:
     path = Path(path).expanduser()
     content = _read_json(path)
     try:
-        found = [_annotation(*feature) for feature in _features(content)]
-    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        found = annotations_in(content)
+    except ValueError as error:
         raise UserError(
             f"{path.name} is JSON but not GeoJSON as QuPath writes it ({error}); export the regions "
             "again as GeoJSON."
         ) from error
-    found = [annotation for annotation in found if annotation.polygons]
     if not found:
         raise UserError(
             f"{path.name} outlines no area (points and lines do not count); draw a polygon, "
             "rectangle or ellipse and export it again."
         )
     return found
+
+
+def annotations_in(content: Any) -> list[Annotation]:
+    """Return the regions of GeoJSON that was parsed already; those without an area are left out.
+
+    Raises
+    ------
+    ValueError
+        When `content` is no GeoJSON.
+    """
+    try:
+        found = [_annotation(*feature) for feature in _features(content)]
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(str(error)) from error
+    return [annotation for annotation in found if annotation.polygons]
+
+
+def collection_of(annotations: Iterable[Annotation]) -> dict[str, Any]:
+    """Return regions as a GeoJSON FeatureCollection."""
+    return {"type": "FeatureCollection", "features": [as_feature(a) for a in annotations]}
 
 
 def read_regions(path: str | Path) -> list["Polygon"]:
@@ -97,9 +116,8 @@ def write_annotations(annotations: Iterable[Annotation], path: str | Path) -> No
         When the file cannot be written.
     """
     path = Path(path).expanduser()
-    collection = {"type": "FeatureCollection", "features": [as_feature(a) for a in annotations]}
     try:
-        path.write_text(json.dumps(collection, ensure_ascii=False), encoding="utf-8")
+        path.write_text(json.dumps(collection_of(annotations), ensure_ascii=False), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{path} could not be written ({error.strerror or error}); choose another folder."
