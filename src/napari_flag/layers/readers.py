@@ -1,11 +1,11 @@
 """npe2 readers: slides and predictions that are dropped onto napari or opened with File, Open."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from napari_flag import keys
+from napari_flag.discovery import looks_like_slide
 from napari_flag.errors import UserError
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
@@ -13,12 +13,6 @@ from napari_flag.layers.raster import raster_of
 from napari_flag.layers.slide_layers import LayerData, slide_layer
 
 ReaderFunction: TypeAlias = Callable[[Any], list[Any]]
-
-VENDOR_ENDINGS: Final = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
-"""Endings only slides have."""
-
-SLIDE_SIDE_PX: Final = 2000
-"""An RGB picture this long may be a slide; smaller ones are left to napari's own readers."""
 
 NOTHING: Final[list[Any]] = [(None,)]
 """What napari calls a file that was read and holds no layer."""
@@ -33,50 +27,6 @@ def get_slide_reader(path: Any) -> ReaderFunction | None:
         return None
     path = Path(path)
     return read_slide if looks_like_slide(path) else None
-
-
-def looks_like_slide(path: Path) -> bool:
-    """Return whether `path` may be a slide, by ending and header."""
-    ending = path.suffix.lower()
-    if ending in VENDOR_ENDINGS:
-        return True
-    try:
-        if ending == ".dcm":
-            import openslide
-
-            return openslide.OpenSlide.detect_format(path) == "dicom"
-        if ending in (".tif", ".tiff"):
-            return _large_rgb_tiff(path)
-        if ending in (".jpg", ".jpeg", ".png"):
-            return _large_rgb_picture(path)
-    except (OSError, ValueError):
-        return False
-    return False
-
-
-def _large_rgb_tiff(path: Path) -> bool:
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages.first
-            rgb = page.samplesperpixel in (3, 4) and page.dtype == "uint8"
-            return bool(rgb and max(page.imagelength, page.imagewidth) >= SLIDE_SIDE_PX)
-    except (tifffile.TiffFileError, IndexError):  # no TIFF, or one without a first page
-        return False
-
-
-def _large_rgb_picture(path: Path) -> bool:
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(path) as picture:  # reads the header only
-                rgb = picture.mode in ("RGB", "RGBA", "CMYK")
-                return rgb and max(picture.size) >= SLIDE_SIDE_PX
-        except Image.DecompressionBombError:  # Pillow's word for "very large"
-            return True
 
 
 def read_slide(path: Any) -> list[Any]:

@@ -377,6 +377,14 @@ class Scaling:
         width, height = self.sizes[name]
         return width / self.factors[name], height / self.factors[name]
 
+    def matches(self, size: Size, factor: float = 1.0) -> bool:
+        """Return whether `size` is that of the full image, reduced by `factor`; False if unknown."""
+        full = self.full_size
+        if full is None:
+            return False
+        ratio = np.array(size) / (np.array(full) * factor)
+        return bool((abs(ratio - 1) <= ALIKE + 1 / min(size)).all())
+
     def fit(self, slide: "Slide", xy: FloatArray, path: Path) -> tuple[float, tuple[str, ...]]:
         """Return px of `slide` per px of the table, and a notice when that is not 1.
 
@@ -411,10 +419,8 @@ class Scaling:
         return factor, (notice,)
 
     def _fits(self, slide: "Slide", xy: FloatArray, factor: float) -> bool:
-        full = self.full_size
-        if full is not None:
-            ratio = np.array(slide.size) / (np.array(full) * factor)
-            return bool((abs(ratio - 1) <= ALIKE + 1 / min(slide.size)).all())
+        if self.full_size is not None:
+            return self.matches(slide.size, factor)
         return bool((xy * factor <= slide.size).all() and (xy >= 0).all())
 
     def _misfit(self, slide: "Slide", xy: FloatArray, path: Path) -> UserError:

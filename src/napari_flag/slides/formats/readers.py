@@ -159,7 +159,7 @@ class ImageReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _opened(path) as image:
+        with opened_image(path) as image:
             self.levels: tuple[Size, ...] = (image.size,)
             turned = image.getexif().get(0x0112, 1) not in (0, 1)
         if turned:
@@ -191,7 +191,7 @@ class ImageReader:
             return self._pixels
 
     def _decode(self) -> UInt8Array:
-        with _opened(self.path) as image:
+        with opened_image(self.path) as image:
             try:
                 if image.mode in ("I;16", "I;16B", "I;16L", "I"):
                     return PixelFormat(65535.0).rgb(np.asarray(image))
@@ -204,7 +204,7 @@ class ImageReader:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator["Image.Image"]:
+def opened_image(path: Path) -> Iterator["Image.Image"]:
     """Open an image with Pillow, whose size limit is meant for web servers, not for slides."""
     from PIL import Image
 

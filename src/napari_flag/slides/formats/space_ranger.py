@@ -86,7 +86,7 @@ def read_space_ranger(folder: Folder, slide: "Slide | None") -> SpotTable:
     xy = numbers(frame, ("pxl_col_in_fullres", "pxl_row_in_fullres"), folder.positions)
     scale = 1.0
     if slide is not None:
-        scale, scaled = _scaling(folder.spatial, factors).fit(slide, xy, folder.outs)
+        scale, scaled = scaling_of(folder).fit(slide, xy, folder.outs)
         notices += scaled
     size = factors.get("bin_size_um")
     lattice: Lattice = "square" if size else "hex"
@@ -170,15 +170,28 @@ def _factors(spatial: Path) -> dict[str, float]:
         ) from error
 
 
-def _scaling(spatial: Path, factors: dict[str, float]) -> Scaling:
+def scaling_of(folder: Folder) -> Scaling:
+    """Return the smaller copies of the full-resolution image that a folder knows, from their headers.
+
+    Raises
+    ------
+    UserError
+        When the scale factors or an image cannot be read.
+    """
     from napari_flag.slides.formats.opening import open_reader
 
+    factors = _factors(folder.spatial)
     names = [name for name in ("hires", "lowres") if f"tissue_{name}_scalef" in factors]
     sizes = {}
     for name in names:
-        image = spatial / f"tissue_{name}_image.png"
+        image = small_image(folder.spatial, name)
         if image.exists():
             reader = open_reader(image)
             sizes[name] = reader.levels[0]
             reader.close()
     return Scaling({name: factors[f"tissue_{name}_scalef"] for name in names}, sizes)
+
+
+def small_image(spatial: Path, name: str) -> Path:
+    """Return where Space Ranger keeps its "hires" or "lowres" image."""
+    return spatial / f"tissue_{name}_image.png"

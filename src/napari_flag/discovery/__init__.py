@@ -1,0 +1,21 @@
+"""What a file or a folder holds that can be opened, told from names and headers alone.
+
+A person drops a slide, a folder of a sequencing run, a folder of slides or a result; docks and
+``napari-flag predict FOLDER`` ask here what is in it, and which picture belongs to which table.  No pixel
+and no matrix is read.
+"""
+
+from napari_flag.discovery.folders import Found, FoundSection, discover
+from napari_flag.discovery.kinds import Kind, kind_of, looks_like_slide
+from napari_flag.discovery.prediction_slide import FoundSlide, find_slide
+
+__all__ = [
+    "Found",
+    "FoundSection",
+    "FoundSlide",
+    "Kind",
+    "discover",
+    "find_slide",
+    "kind_of",
+    "looks_like_slide",
+]

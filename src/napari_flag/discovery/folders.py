@@ -1,0 +1,388 @@
+"""What a file or folder that a person drops holds: sections with their tables, results, regions."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_flag.discovery.kinds import (
+    PICTURE_ENDINGS,
+    SLIDE_SIDE_PX,
+    Kind,
+    is_derived,
+    is_dicom_slide,
+    kind_of,
+    rgb_size,
+)
+from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, inside_of, listed, owner_of, px
+from napari_flag.discovery.space_ranger_image import full_resolution_image
+from napari_flag.errors import UserError
+from napari_flag.slides.formats import space_ranger
+from napari_flag.slides.slide import slide_name
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSection:
+    """One slide and what belongs to it.
+
+    Parameters
+    ----------
+    slide
+        The file, or a folder of DICOM files; as `slides.slide.open_slide` takes it.
+    table
+        Its spots, as `slides.spot_tables.read_spots` takes them, or None.
+    measured
+        Raw counts of these spots where they are in a file of their own; None where `table` has them, or none.
+    why
+        One sentence: which image was taken and why, and where spots and counts come from.
+    """
+
+    slide: Path
+    table: Path | None
+    measured: Path | None
+    why: str
+
+    @property
+    def name(self) -> str:
+        """Name of the slide."""
+        return slide_name(self.slide)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a file or folder holds.
+
+    Parameters
+    ----------
+    sections
+        Slides with their tables, by name.
+    predictions
+        Files of `prediction_file`.
+    tables
+        Tables of spots or counts that belong to no slide found here.
+    regions
+        GeoJSON files.
+    workspace
+        A file of `workspace_file`, or None.
+    notices
+        Sentences for the user: what was not taken and why.
+    """
+
+    sections: tuple[FoundSection, ...] = ()
+    predictions: tuple[Path, ...] = ()
+    tables: tuple[Path, ...] = ()
+    regions: tuple[Path, ...] = ()
+    workspace: Path | None = None
+    notices: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to open."""
+        return bool(
+            self.sections or self.predictions or self.tables or self.regions or self.workspace is not None
+        )
+
+    def section_of(self, path: Path) -> FoundSection | None:
+        """Return the section that a file (regions, a prediction) is named after: C5_x.geojson → C5."""
+        owner = owner_of(path.name, [section.name for section in self.sections])
+        return next((section for section in self.sections if section.name == owner), None)
+
+
+def discover(path: str | Path) -> Found:
+    """Return what `path` holds.
+
+    Parameters
+    ----------
+    path
+        A file: a slide, an h5ad, a table of spots or counts, a GeoJSON, a workspace.  Or a folder: Space
+        Ranger's output, legacy ST (``images/``, ``spots/``, ``counts/``), HEST-1k (``wsis/`` or one
+        picture, ``st/``), DICOM files, or slides with tables of the same name beside them, also in
+        subfolders one level down.
+
+    Returns
+    -------
+    Empty (False) where there is nothing to open, then with a notice that says why.
+
+    Raises
+    ------
+    UserError
+        When there is no such file or folder.
+    """
+    path = Path(path).expanduser()
+    path = path if path.name not in ("", "..") else path.resolve()
+    if not path.exists():
+        raise UserError(f"There is no file or folder {path}; check the path.")
+    search = Search()
+    if not path.is_dir():
+        return _in_file(path)
+    holdings = _in_folder(path, search)
+    return holdings.found(path, search)
+
+
+def _in_file(path: Path) -> Found:
+    match kind_of(path):
+        case "slide":
+            return Found(sections=(FoundSection(path, None, None, f"{_slide_sentence(path)}."),))
+        case "prediction":
+            return Found(predictions=(path,))
+        case "annotated" | "spots" | "counts":
+            return Found(tables=(path,))
+        case "regions":
+            return Found(regions=(path,))
+        case "workspace":
+            return Found(workspace=path)
+    return Found(notices=(_not_taken(path),))
+
+
+def _not_taken(path: Path) -> str:
+    size = rgb_size(path)
+    if size is not None:
+        return (
+            f"{path.name} is not taken for a slide, since a picture of {px(size)} is smaller than "
+            f"{SLIDE_SIDE_PX:,} px; choose the full-resolution image."
+        )
+    if path.suffix.lower() in PICTURE_ENDINGS:
+        return (
+            f"{path.name} is not taken for a slide, since it is no 8-bit RGB picture; choose an H&E image in "
+            "colour."
+        )
+    return (
+        f"{path.name} is nothing napari-flag can open; choose a slide, a table of spots, a prediction "
+        "(.h5ad), regions (GeoJSON) or a workspace."
+    )
+
+
+# --- folders -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Holdings:
+    """What was found so far, by kind; tables of `TABLE_FOLDERS` that belong to no slide are `orphans`."""
+
+    slides: list[Path] = field(default_factory=list)
+    spots: list[Path] = field(default_factory=list)
+    counts: list[Path] = field(default_factory=list)
+    predictions: list[Path] = field(default_factory=list)
+    regions: list[Path] = field(default_factory=list)
+    workspaces: list[Path] = field(default_factory=list)
+    sections: list[FoundSection] = field(default_factory=list)
+    tables: list[Path] = field(default_factory=list)
+    orphans: list[Path] = field(default_factory=list)
+
+    def add(self, kind: Kind, path: Path) -> None:
+        """Keep a file where its kind belongs."""
+        match kind:
+            case "slide":
+                self.slides.append(path)
+            case "spots" | "annotated":
+                self.spots.append(path)
+            case "counts":
+                self.counts.append(path)
+            case "prediction":
+                self.predictions.append(path)
+            case "regions":
+                self.regions.append(path)
+            case "workspace":
+                self.workspaces.append(path)
+
+    def take(self, other: "_Holdings") -> None:
+        """Add what was found in a subfolder, whose slides have their tables already."""
+        for name in ("predictions", "regions", "workspaces", "sections", "tables", "orphans"):
+            getattr(self, name).extend(getattr(other, name))
+
+    def found(self, folder: Path, search: Search) -> Found:
+        """Return all of it, with the notices that are due."""
+        notices = list(search.notices)
+        if self.orphans:
+            names = sorted({_first_word(path.name) for path in self.orphans})
+            notices.append(
+                f"{len(names)} sections of {folder.name} have tables but no image of their name "
+                f"({', '.join(names[:5])}{', …' if len(names) > 5 else ''}) and are left out; put their "
+                "images beside the others."
+            )
+        workspace = self.workspaces[0] if len(self.workspaces) == 1 else None
+        if len(self.workspaces) > 1:
+            notices.append(
+                f"{folder.name} holds {len(self.workspaces)} workspaces "
+                f"({listed(self.workspaces, folder)}), "
+                "so none was taken; open one of them."
+            )
+        paired = {section.slide for section in self.sections if section.table is not None}
+        sections = [s for s in self.sections if s.table is not None or s.slide not in paired]
+        everything = (sections, self.predictions, self.tables, self.regions, self.workspaces)
+        if not any(everything) and not notices:
+            notices.append(
+                f"{folder.name} holds no slide, no prediction and no table that napari-flag knows; choose a "
+                "folder with slides, or Space Ranger's outs folder."
+            )
+        return Found(
+            tuple(sorted(sections, key=lambda section: (section.name, section.slide))),
+            tuple(self.predictions),
+            tuple(self.tables),
+            tuple(self.regions),
+            workspace,
+            tuple(dict.fromkeys(notices)),
+        )
+
+
+def _in_folder(folder: Path, search: Search, *, deeper: bool = True) -> _Holdings:
+    """Look into a folder, and (`deeper`) into its subfolders one level down."""
+    holdings = _Holdings()
+    entries = search.look(folder)
+    ranger = _ranger_in(folder, search)
+    folders = [entry for entry in entries if entry.is_dir()]
+    files = [(entry, False) for entry in entries if not entry.is_dir()]
+    if ranger is not None:
+        _sort(files, holdings, pictures=False)
+        if ranger.outs != folder:
+            _sort(((entry, False) for entry in _files(ranger.outs, search)), holdings, pictures=False)
+        holdings.tables += [path for path in holdings.spots if path.suffix.lower() == ".h5ad"]
+        _add_ranger(ranger, holdings, search)
+        return holdings
+    for sub in folders:
+        if sub.name.lower() in (*IMAGE_FOLDERS, *TABLE_FOLDERS):
+            in_tables = sub.name.lower() in TABLE_FOLDERS
+            files += [(entry, in_tables) for entry in _files(sub, search)]
+    _sort(files, holdings, pictures=True)
+    _pair(holdings, folder)
+    if deeper:
+        for sub in folders:
+            if sub.name.lower() not in (*IMAGE_FOLDERS, *TABLE_FOLDERS):
+                holdings.take(_in_folder(sub, search, deeper=False))
+        if holdings.sections:  # what lies in folders of its own beside slides is another's: clusters, labels
+            holdings.tables = [path for path in holdings.tables if path.parent == folder]
+    return holdings
+
+
+def _files(folder: Path, search: Search) -> list[Path]:
+    return [entry for entry in search.look(folder) if not entry.is_dir()]
+
+
+def _sort(files: Iterable[tuple[Path, bool]], holdings: _Holdings, *, pictures: bool) -> None:
+    """Add files by kind; those marked True are tables only, others that are no table being ignored."""
+    listed = list(files)
+    parts = [
+        slide_name(path).lower() for path, _ in listed if path.suffix.lower() in (".vms", ".vmu")
+    ]  # Hamamatsu's pictures lie beside as .jpg
+    dicom: set[Path] = set()
+    for path, only_table in listed:
+        ending = path.suffix.lower()
+        if ending == ".dcm":
+            if pictures and path.parent not in dicom and is_dicom_slide(path):
+                dicom.add(path.parent)
+                holdings.add("slide", path.parent)
+            continue
+        picture = ending in PICTURE_ENDINGS
+        of_hamamatsu = ending == ".jpg" and path.name.lower().startswith(tuple(parts))
+        if picture and (not pictures or only_table or of_hamamatsu or is_derived(path)):
+            continue
+        kind = kind_of(path)
+        if (kind != "slide" or pictures) and not (only_table and kind in ("slide", "regions", "workspace")):
+            holdings.add(kind, path)
+
+
+def _ranger_in(folder: Path, search: Search) -> space_ranger.Folder | None:
+    try:
+        return space_ranger.find_folder(folder)
+    except UserError as error:  # Visium HD in several bin sizes
+        search.notices.append(str(error))
+        return None
+
+
+def _add_ranger(ranger: space_ranger.Folder, holdings: _Holdings, search: Search) -> None:
+    """Add the section of a Space Ranger folder, or where it has no picture, its table and the reason."""
+    table = ranger.outs if space_ranger.find_folder(ranger.outs) == ranger else ranger.positions
+    try:
+        scaling = space_ranger.scaling_of(ranger)
+    except UserError as error:
+        holdings.tables.append(table)
+        search.notices.append(str(error))
+        return
+    matrix = space_ranger.find_matrix(ranger.outs)
+    counts = "no count matrix is there" if matrix is None else f"counts are read from {matrix.name}"
+    slide, why = full_resolution_image(ranger, scaling, search)
+    if slide is None:
+        holdings.tables.append(table)
+        search.notices.append(why)
+        return
+    where = inside_of(ranger.positions, ranger.outs)
+    holdings.sections.append(
+        FoundSection(slide, table, None, f"{why}; spots are read from {where}, {counts}.")
+    )
+
+
+# --- slides and the tables of their name ---------------------------------------------------------
+
+
+def _pair(holdings: _Holdings, folder: Path) -> None:
+    """Make sections of the slides found, each with the tables of its name."""
+    best = _best_of_each_name(holdings.slides)
+    names = list(best)
+    spots, counts = _by_owner(holdings.spots, names), _by_owner(holdings.counts, names)
+    for name, (slide, instead) in best.items():
+        table, why_table = _choose(spots, name, alone=len(best) == 1)
+        measured, why_measured = _choose(counts, name, alone=len(best) == 1)
+        sentence = _slide_sentence(slide, instead)
+        if table is None:
+            measured = None
+        else:
+            sentence += f"; spots are read from {inside_of(table, folder)} ({why_table})"
+        if measured is not None:
+            sentence += f", counts from {inside_of(measured, folder)} ({why_measured})"
+        taken = {table, measured}
+        holdings.sections.append(FoundSection(slide, table, measured, f"{sentence}."))
+        holdings.spots = [path for path in holdings.spots if path not in taken]
+        holdings.counts = [path for path in holdings.counts if path not in taken]
+    for path in (*holdings.spots, *holdings.counts):
+        orphan = path.parent != folder and path.parent.name.lower() in TABLE_FOLDERS
+        if not orphan:
+            holdings.tables.append(path)
+        elif owner_of(path.name, names) is None:
+            holdings.orphans.append(path)
+    holdings.slides, holdings.spots, holdings.counts = [], [], []
+
+
+def _best_of_each_name(slides: Sequence[Path]) -> dict[str, tuple[Path, list[Path]]]:
+    """Return, by name, the slide to take and the others of that name: a scanner's file, else the largest."""
+    by_name: dict[str, list[Path]] = {}
+    for slide in slides:
+        by_name.setdefault(slide_name(slide), []).append(slide)
+
+    def rank(path: Path) -> tuple[bool, int, int]:
+        width, height = rgb_size(path) or (0, 0)
+        ending = path.suffix.lower()
+        order = PICTURE_ENDINGS.index(ending) if ending in PICTURE_ENDINGS else 0
+        return ending in PICTURE_ENDINGS, -width * height, order
+
+    best = {}
+    for name, same in by_name.items():
+        first, *others = sorted(same, key=rank) if len(same) > 1 else same
+        best[name] = first, others
+    return best
+
+
+def _by_owner(tables: Sequence[Path], names: Sequence[str]) -> dict[str | None, list[Path]]:
+    found: dict[str | None, list[Path]] = {}
+    for path in tables:
+        found.setdefault(owner_of(path.name, names), []).append(path)
+    return found
+
+
+def _choose(by_owner: dict[str | None, list[Path]], name: str, *, alone: bool) -> tuple[Path | None, str]:
+    """Return the table of a slide and why: of its name, or (`alone`, one slide) the only one there is."""
+    own, loose = by_owner.get(name, []), by_owner.get(None, [])
+    if own:
+        chosen = min(own, key=lambda path: (len(path.name), path))
+        return chosen, "same name" if len(own) == 1 else f"the shortest of {len(own)} names alike"
+    if alone and len(loose) == 1:
+        return loose[0], "the only one"
+    return None, ""
+
+
+def _slide_sentence(slide: Path, instead: Sequence[Path] = ()) -> str:
+    size = rgb_size(slide)
+    kind = "a slide by its format" if size is None else f"an RGB picture of {px(size)}"
+    others = f", taken before {', '.join(path.name for path in instead)}" if instead else ""
+    return f"{slide.name} is {kind}{others}"
+
+
+def _first_word(name: str) -> str:
+    return name.partition(".")[0].partition("_")[0]

@@ -1,0 +1,176 @@
+"""What a file is, by its name and header."""
+
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from napari_flag import prediction_file
+from napari_flag.errors import UserError
+from napari_flag.slides.formats import space_ranger
+from napari_flag.slides.formats.readers import Size, opened_image
+from napari_flag.slides.spot_tables import TEXT
+from napari_flag.workspace_file import is_workspace
+
+VENDOR_ENDINGS: Final = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+"""Endings only slides have."""
+PICTURE_ENDINGS: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+"""Endings of pictures that may be slides; of two alike the first named is taken."""
+SLIDE_SIDE_PX: Final = 2000
+"""An RGB picture this long may be a slide; smaller ones are left to napari's own readers."""
+FEWEST_GENES: Final = 10
+"""Columns of whole numbers from which a table without positions is taken for counts."""
+HEAD_BYTES: Final = 1 << 20
+"""Read of a text table or a JSON file: the header of a count table is some hundred kilobytes."""
+NO_SLIDE: Final = frozenset(
+    {"mask", "masks", "thumb", "thumbnail", "overview", "label", "macro", "preview"}
+    | {"hires", "lowres", "fiducials", "cytassist"}
+)
+"""Words in the name of a picture that was made from a slide, or beside it; not taken from a folder."""
+DERIVED: Final = ("detected_tissue_image", "aligned_tissue_image")
+"""Further pictures of Space Ranger, without such a word."""
+
+Kind: TypeAlias = Literal["slide", "prediction", "annotated", "spots", "counts", "regions", "workspace", ""]
+
+
+def kind_of(path: Path) -> Kind:
+    """Return what a file is, by name and header; "" for what cannot be opened.
+
+    "annotated" is an h5ad of another program, "prediction" one of ours.
+    """
+    name = path.name.lower()
+    try:
+        if name.endswith(".h5ad"):
+            return _kind_of_h5ad(path)
+        if name.endswith(".geojson"):
+            return "regions"
+        if name.endswith(".json"):
+            return "workspace" if is_workspace(path) else "regions" if _is_geojson(path) else ""
+        if path.name in space_ranger.POSITIONS:
+            return "spots"
+        if name.endswith(TEXT):
+            return _kind_of_text(path)
+        if name.endswith(".h5"):
+            return "counts" if "matrix" in _groups(path) else ""
+    except OSError:
+        return ""
+    return "slide" if looks_like_slide(path) else ""
+
+
+def looks_like_slide(path: Path) -> bool:
+    """Return whether `path` may be a slide: by its ending a scanner's, by its header a large RGB picture."""
+    ending = path.suffix.lower()
+    if ending in VENDOR_ENDINGS:
+        return True
+    if ending == ".dcm":
+        return is_dicom_slide(path)
+    size = rgb_size(path)
+    return size is not None and max(size) >= SLIDE_SIDE_PX
+
+
+def rgb_size(path: Path) -> Size | None:
+    """Return (width, height) of an 8-bit RGB picture from its header; None for any other file."""
+    try:
+        match path.suffix.lower():
+            case ".tif" | ".tiff":
+                return _rgb_tiff(path)
+            case ".jpg" | ".jpeg" | ".png":
+                with opened_image(path) as picture:  # reads the header only
+                    return picture.size if picture.mode in ("RGB", "RGBA", "CMYK") else None
+    except (OSError, ValueError, SyntaxError):
+        return None
+    return None
+
+
+def _rgb_tiff(path: Path) -> Size | None:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            rgb = getattr(page, "samplesperpixel", 0) in (3, 4) and page.dtype == "uint8"
+            return (int(page.imagewidth), int(page.imagelength)) if rgb else None
+    except (tifffile.TiffFileError, IndexError):  # no TIFF, or one without a first page
+        return None
+
+
+def is_dicom_slide(path: Path) -> bool:
+    """Return whether a DICOM file is of a whole-slide image."""
+    import openslide
+
+    try:
+        return openslide.OpenSlide.detect_format(path) == "dicom"
+    except OSError:
+        return False
+
+
+def size_of(path: Path) -> Size | None:
+    """Return (width, height) of a slide of any format; None for what cannot be opened."""
+    from napari_flag.slides.formats.opening import open_reader
+
+    try:
+        reader = open_reader(path)
+    except UserError:
+        return None
+    size = reader.levels[0]
+    reader.close()
+    return size
+
+
+def _groups(path: Path) -> frozenset[str]:
+    """Return the names at the root of an HDF5 file."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return frozenset(file)
+
+
+def _kind_of_h5ad(path: Path) -> Kind:
+    if prediction_file.is_prediction(path):
+        return "prediction"
+    return "annotated" if {"obs", "var"} <= _groups(path) else ""
+
+
+def _is_geojson(path: Path) -> bool:
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    return b'"coordinates"' in head or b'"FeatureCollection"' in head
+
+
+def _kind_of_text(path: Path) -> Kind:
+    """Return what a table is, from its header and first row."""
+    from napari_flag.slides.formats.positions import IDS, ST_COLUMNS
+
+    header, row = _first_lines(path)
+    columns = {name.strip().lower() for name in header}
+    if columns >= set(ST_COLUMNS) or (columns >= {"x_px", "y_px"} and columns & set(IDS)):
+        return "spots"
+    numbers = [cell.strip() for cell in row[1:]]
+    try:
+        whole = all(float(cell) >= 0 and float(cell).is_integer() for cell in numbers)
+    except ValueError:
+        return ""
+    return "counts" if whole and len(numbers) >= FEWEST_GENES else ""
+
+
+def _first_lines(path: Path) -> tuple[list[str], list[str]]:
+    """Return the cells of the first two lines of a text table, also of a gzipped one."""
+    import gzip
+    import zlib
+
+    from napari_flag.slides.formats.counts import separator_of
+
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opener(path, "rb") as stream:
+            lines = [bytes(stream.readline(HEAD_BYTES)) for _ in range(2)]
+    except (EOFError, zlib.error):
+        return [], []
+    separator = separator_of(lines[0])
+    header, row = (line.decode("utf-8-sig", "replace").strip("\r\n").split(separator) for line in lines)
+    return header, row
+
+
+def is_derived(path: Path) -> bool:
+    """Return whether a picture's name says that it was made from a slide: a mask, a thumbnail."""
+    stem = path.stem.lower()
+    words = stem.replace("-", "_").replace(".", "_").replace(" ", "_").split("_")
+    return stem in DERIVED or not NO_SLIDE.isdisjoint(words)

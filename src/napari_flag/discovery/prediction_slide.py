@@ -1,0 +1,87 @@
+"""The slide of a prediction, looked for beside its file."""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from napari_flag import prediction_file
+from napari_flag.discovery.kinds import PICTURE_ENDINGS, VENDOR_ENDINGS, size_of
+from napari_flag.discovery.search import IMAGE_FOLDERS, Search, listed, px
+from napari_flag.slides.slide import slide_name
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+SPATIAL: Final = "spatial"
+MOST_NAMES: Final = 50_000
+"""Names compared with that of the slide; only files of that name are opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSlide:
+    """The slide of a prediction.
+
+    Parameters
+    ----------
+    path
+        The file, or None where it was not found or is not certain.
+    why
+        One sentence: why this one, or why none.
+    """
+
+    path: Path | None
+    why: str
+
+
+def find_slide(adata: "AnnData", beside: Path) -> FoundSlide:
+    """Look for the slide a prediction was made on, by its name and its size in pixels.
+
+    Parameters
+    ----------
+    adata
+        The prediction.
+    beside
+        Its h5ad file (or the folder of it); the slide is sought in that folder, in the folder above, and in
+        their subfolders for images.
+    """
+    name, size = prediction_file.slide_name(adata), prediction_file.slide_size(adata)
+    if name == prediction_file.UNNAMED:
+        return FoundSlide(None, "The prediction does not name its slide, so it was not looked for; open it.")
+    folder = beside if beside.is_dir() else beside.parent
+    folder = folder.absolute()
+    search = Search(MOST_NAMES)
+    subfolders = (*IMAGE_FOLDERS, SPATIAL)
+    places = [p for top in (folder, folder.parent) for p in (top, *(top / sub for sub in subfolders))]
+    named = [entry for place in places for entry in search.look(place) if _is_slide_named(entry, name)]
+    named = list({entry.resolve(): entry for entry in reversed(named)}.values())[::-1]
+    fitting = [entry for entry in named if size is None or size_of(entry) == size]
+    if len(fitting) == 1:
+        agrees = "" if size is None else f" and has its {px(size)}"
+        return FoundSlide(fitting[0], f"{fitting[0].name} is named like the prediction's slide{agrees}.")
+    if fitting:
+        return FoundSlide(
+            None,
+            f"The prediction was made on {name}, and {len(fitting)} files are named so "
+            f"({listed(fitting, folder)}), so none was taken; open the right one.",
+        )
+    if named and size is not None:
+        return FoundSlide(
+            None,
+            f"{listed(named, folder)} is named like the prediction's slide but has another size than its "
+            f"{px(size)}, so it was not taken; open the image the prediction was made on.",
+        )
+    return FoundSlide(
+        None,
+        f"The prediction was made on {name}, which is neither in {folder} nor in the folder above or their "
+        "images folders; open the slide to see the map on it.",
+    )
+
+
+def _is_slide_named(path: Path, name: str) -> bool:
+    if slide_name(path).casefold() != name.casefold():
+        return False
+    if path.is_dir():
+        return any(islice(path.glob("*.dcm"), 1))
+    return path.suffix.lower() in (*PICTURE_ENDINGS, *VENDOR_ENDINGS, ".dcm")
