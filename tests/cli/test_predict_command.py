@@ -223,3 +223,55 @@ def test_cancelling_writes_nothing(model, folder, monkeypatch, capsys):
 
 def test_the_default_weights_are_the_models_default():
     assert build_parser().parse_args(["predict", "a.svs"]).weights == DEFAULT
+
+
+@pytest.fixture
+def section(folder, monkeypatch):
+    """The same slide, table and counts as a folder, under the limit of a slide's size."""
+    monkeypatch.setattr("napari_flag.discovery.kinds.SLIDE_SIDE_PX", 500)
+    case = folder / "case"
+    case.mkdir()
+    for name in ("C9.png", "spots.tsv", "counts.tsv"):
+        (folder / name).rename(case / name)
+    return case
+
+
+def test_a_folder_with_one_slide_is_predicted_with_its_spots_and_counts_and_that_is_said(
+    model, section, folder, capsys
+):
+    assert main(["predict", "case", "--mpp", "2"]) == 0
+    adata = prediction_file.read_prediction(folder / "C9_predicted.h5ad")
+    assert list(adata.obs_names[:2]) == ["2x2", "2x3"]
+    assert keys.MEASURED in adata.layers
+    why = "C9.png is an RGB picture of 1,000 × 900 px; spots are read from spots.tsv (the only one)"
+    assert why in capsys.readouterr().err
+    made = adata.uns[keys.PROVENANCE]
+    assert any(why in notice for notice in made[keys.NOTICES])
+    assert made[keys.COMMAND].startswith(
+        "napari-flag predict case/C9.png --spots case/spots.tsv --measured case/counts.tsv --mpp 2"
+    )
+
+
+def test_spots_and_counts_given_win_over_those_of_the_folder(model, section, folder):
+    lines = (section / "spots.tsv").read_text().splitlines()
+    (folder / "fewer.tsv").write_text("\n".join(lines[:10]) + "\n")
+    assert main(["predict", "case", "--mpp", "2", "--spots", "fewer.tsv", "--out", "a.h5ad"]) == 0
+    adata = prediction_file.read_prediction(folder / "a.h5ad")
+    assert adata.n_obs == 9
+    assert keys.MEASURED not in adata.layers  # the folder's counts are of the folder's spots
+    (folder / "other.tsv").write_text((section / "counts.tsv").read_text().replace("\t4", "\t9"))
+    assert main(["predict", "case", "--mpp", "2", "--measured", "other.tsv", "--out", "b.h5ad"]) == 0
+    command = prediction_file.read_prediction(folder / "b.h5ad").uns[keys.PROVENANCE][keys.COMMAND]
+    assert "--spots case/spots.tsv --measured other.tsv" in command
+
+
+def test_a_folder_with_several_slides_or_none_says_how_to_choose(model, section, folder, capsys):
+    Image.new("RGB", (700, 300)).save(section / "C8.png")
+    assert main(["predict", "case", "--mpp", "2"]) == 2
+    message = capsys.readouterr().err
+    assert (
+        "case holds 2 slides (C8.png, C9.png); choose one, e.g.: napari-flag predict case/C8.png" in message
+    )
+    (folder / "empty").mkdir()
+    assert main(["predict", "empty"]) == 2
+    assert "empty holds no slide to predict" in capsys.readouterr().err

@@ -3,12 +3,14 @@
 import argparse
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import keys
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json, write_or_rescue
+from napari_flag.errors import UserError
 from napari_flag.formatting import whole
 from napari_flag.prediction_file import made_by
 from napari_flag.progress import Step, finish
@@ -16,8 +18,12 @@ from napari_flag.progress import Step, finish
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_flag.discovery import FoundSection
+
 
 DESCRIPTION: Final = f"""\
+Of a folder with one slide (Space Ranger's output, legacy ST, HEST-1k, or a slide and its tables), spots and
+counts are taken too.
 Writes an AnnData (h5ad): X is log2(count + 1), the mean of several joint samples; one sample and
 the spread over samples are layers. Without --spots, a grid over the detected tissue is
 predicted, of the spacing and lattice of the weights' array. {keys.RESEARCH_USE_ONLY}
@@ -35,7 +41,9 @@ def add_predict(commands: terminal.Commands) -> None:
         summary="predict the gene expression of a slide",
         description=DESCRIPTION,
     )
-    parser.add_argument("slide", metavar="SLIDE", type=terminal.path, help="slide or image file")
+    parser.add_argument(
+        "slide", metavar="SLIDE", type=terminal.path, help="slide or image file, or a folder with one"
+    )
     _add_spot_arguments(parser.add_argument_group("where"))
     _add_model_arguments(parser.add_argument_group("how"))
     parser.add_argument(
@@ -149,9 +157,12 @@ def run_predict(args: argparse.Namespace) -> int:
     from napari_flag.slides.slide import slide_name
 
     started = time.monotonic()
+    said = take_from_folder(args)
     out: Path = args.out or Path(f"{slide_name(args.slide)}_predicted.h5ad")
     command = command_of(args)
     with ProgressLine() as line:
+        for sentence in said:
+            line.notice(sentence)
         checkpoint = Checkpoint.load(find_weights(args.weights))
         replaces = check_place(out, args.overwrite, lambda: made_by(out, command, checkpoint.sha256))
         preparing = prepare(
@@ -166,6 +177,7 @@ def run_predict(args: argparse.Namespace) -> int:
             genes=args.genes,
         )
         inputs = finish(preparing, line)
+        inputs = replace(inputs, notices=tuple(dict.fromkeys((*said, *inputs.notices))))
         with inputs.slide:
             predicting = predict_inputs(
                 inputs,
@@ -182,6 +194,51 @@ def run_predict(args: argparse.Namespace) -> int:
         write_or_rescue(adata, out)
     _report(args, adata, out, replaces, time.monotonic() - started)
     return 0
+
+
+def take_from_folder(args: argparse.Namespace) -> tuple[str, ...]:
+    """Put the slide, spots and counts of the folder given in place of the folder.
+
+    What was given by --spots or --measured stays; with other spots the folder's counts are not theirs.
+
+    Returns
+    -------
+    What was taken and why, and what was not; nothing where a slide was given.
+
+    Raises
+    ------
+    UserError
+        When the folder holds no slide, or several.
+    """
+    from napari_flag.discovery import discover
+
+    folder: Path = args.slide
+    if not folder.is_dir():
+        return ()
+    found = discover(folder)
+    if not found.sections:
+        reason = f" ({found.notices[0].rstrip('.')})" if found.notices else ""
+        raise UserError(f"{folder} holds no slide to predict{reason}; give the slide file itself.")
+    if len(found.sections) > 1:
+        names = [section.slide.name for section in found.sections]
+        more = ", …" if len(names) > 8 else ""
+        raise UserError(
+            f"{folder} holds {len(names)} slides ({', '.join(names[:8])}{more}); choose one, e.g.: "
+            f"{_command_for(found.sections[0])}"
+        )
+    section = found.sections[0]
+    args.slide = section.slide
+    if args.spots is None:
+        args.spots = section.table
+        args.measured = section.measured if args.measured is None else args.measured
+    return (section.why, *found.notices)
+
+
+def _command_for(section: "FoundSection") -> str:
+    words = ["napari-flag", "predict", str(section.slide)]
+    words += [] if section.table is None else ["--spots", str(section.table)]
+    words += [] if section.measured is None else ["--measured", str(section.measured)]
+    return shlex.join(words)
 
 
 def _report(
