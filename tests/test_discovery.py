@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ from tests.fakes import SOME_GENES, fake_prediction
 
 from napari_flag import keys
 from napari_flag.discovery import discover, find_slide, kind_of, looks_like_slide
+from napari_flag.discovery.kinds import size_of
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import write_prediction
 from napari_flag.workspace_file import WorkspaceFile, write_workspace
@@ -98,6 +100,36 @@ def test_what_is_no_slide_is_left_to_others_and_the_reason_is_said(tmp_path):
         discover(tmp_path / "gone.svs")
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_files_are_nothing_and_never_a_crash(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    pixels = slide_files.picture(300, 200)
+    slide_files.pyramid_tiff(tmp_path / "a.tif", pixels)
+    slide_files.plain_image(tmp_path / "a.png", pixels)
+    for path in (
+        tmp_path / "a.tif",
+        tmp_path / "a.png",
+        annotated(tmp_path / "a.h5ad"),
+        spots(tmp_path / "a.tsv"),
+    ):
+        whole = np.frombuffer(path.read_bytes(), np.uint8)
+        for cut in (False, True) * 15:
+            harmed = whole.copy()
+            harmed[rng.integers(0, min(len(whole), 2000), 20)] = rng.integers(0, 256, 20)
+            path.write_bytes(harmed[: rng.integers(len(whole)) if cut else None].tobytes())
+            discover(path)
+            size_of(path)
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no named pipes here")
+    os.mkfifo(tmp_path / "a.tsv")
+    os.mkfifo(tmp_path / "a.json")
+    assert not discover(tmp_path)
+    assert not discover(tmp_path / "a.tsv")
+
+
 def test_a_file_is_found_as_what_it_is_and_nothing_beside_it_is_taken(tmp_path):
     spots(tmp_path / "C5.tsv")
     section = the_only(discover(picture(tmp_path / "C5.png")))
@@ -141,6 +173,17 @@ def test_one_slide_takes_the_only_tables_there_are_and_says_so(tmp_path):
         "slide.png is an RGB picture of 2,400 × 40 px; spots are read from spots.tsv (the only one), "
         "counts from counts.tsv (the only one)."
     )
+
+
+def test_names_are_compared_without_case_and_only_as_whole_words(tmp_path):
+    for name in ("C1.png", "Straße.png"):
+        picture(tmp_path / name)
+    spots(tmp_path / "c1_spots.tsv")
+    spots(tmp_path / "C10.tsv")
+    spots(tmp_path / "STRASSE-spots.tsv")
+    found = discover(tmp_path)
+    assert [s.table and s.table.name for s in found.sections] == ["c1_spots.tsv", "STRASSE-spots.tsv"]
+    assert found.tables == (tmp_path / "C10.tsv",)
 
 
 def test_of_two_slides_neither_takes_a_table_named_otherwise(tmp_path):
@@ -193,7 +236,7 @@ def test_only_so_many_files_are_looked_at_and_that_is_said(tmp_path):
         (tmp_path / f"{i:04}.txt").touch()
     found = discover(tmp_path)
     assert not found
-    assert "Only the first 1,000 files" in found.notices[0]
+    assert "Only 1,000 files" in found.notices[0]
 
 
 def test_an_empty_folder_says_what_to_choose(tmp_path):
@@ -274,18 +317,19 @@ def test_version_1_and_matrices_without_images_are_taken_by_the_only_slide(tmp_p
 
 
 def test_an_image_of_another_size_or_of_another_sample_is_not_taken(sample):
-    picture(sample / "other.png", 1300, 2000)
+    picture(sample / "other.png", 1300, 2000)  # 1,200 × 2,000 px is what the small images give
     (sample.parent / "V2").mkdir()
     picture(sample.parent / "V2.png", 1200, 2000)
-    section = the_only(discover(sample))
-    assert section.slide.name == "tissue_hires_image.png"
+    found = discover(sample)
+    assert the_only(found).slide.name == "tissue_hires_image.png"
+    assert "(other.png has another size)" in found.notices[0]
 
 
 def test_the_better_small_image_is_taken_only_with_its_scale_and_a_notice(sample):
     found = discover(sample)
     section = the_only(found)
     assert section.slide == sample / "outs" / "spatial" / "tissue_hires_image.png"
-    assert "hires image tissue_hires_image.png (240 × 400 px)" in section.why
+    assert "Space Ranger's hires image (240 × 400 px, 0.2 of full resolution)" in section.why
     assert "scaled by 0.2" in found.notices[0]
     (sample / "outs" / "spatial" / "scalefactors_json.json").unlink()
     found = discover(sample)

@@ -111,6 +111,12 @@ def test_a_relative_name_counts_from_where_the_program_runs(tmp_path, monkeypatc
     assert read_workspace("sub/w.json").slides[0].slide == tmp_path / "a.svs"
 
 
+def test_a_name_that_is_no_unicode_comes_back(tmp_path):
+    odd = WorkspaceSlide("a", Path(os.fsdecode(b"/data/\xff\xe4.svs")))
+    write_workspace(WorkspaceFile((odd,)), tmp_path / "w.json")
+    assert read_workspace(tmp_path / "w.json").slides == (odd,)
+
+
 SLIDE = {"name": "a", "slide": "a.svs"}
 
 

@@ -252,7 +252,7 @@ def is_prediction(path: Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return f"uns/{keys.PROVENANCE}" in file
-    except OSError:
+    except (OSError, KeyError, RuntimeError):  # the last two are h5py's for a damaged file
         return False
 
 
@@ -264,7 +264,7 @@ def made_by(path: Path, command: str, weights_sha256: str) -> bool:
         with h5py.File(path, "r") as file:
             made = file["uns"][keys.PROVENANCE]
             stored = [made[key].asstr()[()] for key in (keys.COMMAND, keys.WEIGHTS_HASH)]
-    except (OSError, KeyError, TypeError, AttributeError):
+    except (OSError, KeyError, TypeError, AttributeError, RuntimeError):
         return False
     return stored == [command, weights_sha256]
 

@@ -27,7 +27,7 @@ MARK: Final = "napari_flag_workspace"
 FORMAT: Final = 1
 MOST_BYTES: Final = 32_000_000
 """Of a file; only outlines take room, and a hundred detailed ones take about one megabyte."""
-HEAD_BYTES: Final = 256
+HEAD_BYTES: Final = 1024
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 AUTOSAVE: Final = "autosave-"
 """Begins the name of an autosave's folder."""
@@ -130,7 +130,7 @@ def write_workspace(workspace: WorkspaceFile, path: str | Path) -> None:
     path = Path(path).expanduser().absolute()
     check_writable(path)
     stored = {MARK: FORMAT, **_stored(workspace, path.parent)}
-    text = json.dumps(stored, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(stored, indent=1, allow_nan=False) + "\n"  # ASCII: names of files may be no Unicode
 
     def write(place: Path) -> None:
         with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE), "wb") as stream:
@@ -180,10 +180,10 @@ def is_workspace(path: Path) -> bool:
     """Return whether a file begins as a workspace does; it may still be damaged."""
     try:
         with path.open("rb") as stream:
-            head = stream.read(HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n{")
+            head = stream.read(HEAD_BYTES)
     except OSError:
         return False
-    return head.startswith(f'"{MARK}"'.encode())
+    return f'"{MARK}"'.encode() in head
 
 
 def read_workspace(path: str | Path) -> WorkspaceFile:

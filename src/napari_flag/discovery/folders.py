@@ -1,5 +1,6 @@
 """What a file or folder that a person drops holds: sections with their tables, results, regions."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,17 +109,17 @@ def discover(path: str | Path) -> Found:
     """
     path = Path(path).expanduser()
     path = path if path.name not in ("", "..") else path.resolve()
-    if not path.exists():
+    if not os.path.exists(path):  # unlike pathlib's, also where a folder above may not be read
         raise UserError(f"There is no file or folder {path}; check the path.")
     search = Search()
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return _in_file(path)
     holdings = _in_folder(path, search)
     return holdings.found(path, search)
 
 
 def _in_file(path: Path) -> Found:
-    match kind_of(path):
+    match kind_of(path) if os.path.isfile(path) else "":
         case "slide":
             return Found(sections=(FoundSection(path, None, None, f"{_slide_sentence(path)}."),))
         case "prediction":
@@ -228,8 +229,8 @@ def _in_folder(folder: Path, search: Search, *, deeper: bool = True) -> _Holding
     holdings = _Holdings()
     entries = search.look(folder)
     ranger = _ranger_in(folder, search)
-    folders = [entry for entry in entries if entry.is_dir()]
-    files = [(entry, False) for entry in entries if not entry.is_dir()]
+    folders = [entry for entry in entries if os.path.isdir(entry)]
+    files = [(entry, False) for entry in entries if os.path.isfile(entry)]
     if ranger is not None:
         _sort(files, holdings, pictures=False)
         if ranger.outs != folder:
@@ -253,7 +254,7 @@ def _in_folder(folder: Path, search: Search, *, deeper: bool = True) -> _Holding
 
 
 def _files(folder: Path, search: Search) -> list[Path]:
-    return [entry for entry in search.look(folder) if not entry.is_dir()]
+    return [entry for entry in search.look(folder) if os.path.isfile(entry)]
 
 
 def _sort(files: Iterable[tuple[Path, bool]], holdings: _Holdings, *, pictures: bool) -> None:
@@ -284,7 +285,9 @@ def _ranger_in(folder: Path, search: Search) -> space_ranger.Folder | None:
         return space_ranger.find_folder(folder)
     except UserError as error:  # Visium HD in several bin sizes
         search.notices.append(str(error))
-        return None
+    except OSError:  # a subfolder that may not be read; `Search.look` has said so
+        pass
+    return None
 
 
 def _add_ranger(ranger: space_ranger.Folder, holdings: _Holdings, search: Search) -> None:

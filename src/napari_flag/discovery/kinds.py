@@ -50,7 +50,7 @@ def kind_of(path: Path) -> Kind:
             return _kind_of_text(path)
         if name.endswith(".h5"):
             return "counts" if "matrix" in _groups(path) else ""
-    except OSError:
+    except (OSError, KeyError, RuntimeError):  # the last two are h5py's for a damaged file
         return ""
     return "slide" if looks_like_slide(path) else ""
 
@@ -88,7 +88,7 @@ def _rgb_tiff(path: Path) -> Size | None:
             page = tiff.pages.first
             rgb = getattr(page, "samplesperpixel", 0) in (3, 4) and page.dtype == "uint8"
             return (int(page.imagewidth), int(page.imagelength)) if rgb else None
-    except (tifffile.TiffFileError, IndexError):  # no TIFF, or one without a first page
+    except (tifffile.TiffFileError, LookupError, TypeError, ArithmeticError):  # no TIFF, or a damaged one
         return None
 
 

@@ -1,5 +1,6 @@
 """The slide of a prediction, looked for beside its file."""
 
+import os
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -82,6 +83,6 @@ def find_slide(adata: "AnnData", beside: Path) -> FoundSlide:
 def _is_slide_named(path: Path, name: str) -> bool:
     if slide_name(path).casefold() != name.casefold():
         return False
-    if path.is_dir():
+    if os.path.isdir(path):
         return any(islice(path.glob("*.dcm"), 1))
     return path.suffix.lower() in (*PICTURE_ENDINGS, *VENDOR_ENDINGS, ".dcm")

@@ -24,14 +24,10 @@ class Search:
     notices: list[str] = field(default_factory=list)
 
     def look(self, folder: Path) -> list[Path]:
-        """Return what is in a folder, hidden files left out, by name; nothing where it is no folder."""
+        """Return the files and folders in a folder, hidden ones left out, by name; none where it is none."""
         try:
             with os.scandir(folder) as entries:
-                names = sorted(
-                    entry.name
-                    for entry in islice(entries, self.left + 1)
-                    if not entry.name.startswith((".", "~$"))
-                )
+                first = list(islice(entries, self.left + 1))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -40,13 +36,15 @@ class Search:
                 "permission to read it."
             )
             return []
-        if len(names) > self.left:
-            names = names[: self.left]
+        if len(first) > self.left:
+            first = first[: self.left]
             self.notices.append(
-                f"Only the first {MOST_FILES:,} files were looked at, up to {folder}; choose a folder with "
+                f"Only {MOST_FILES:,} files were looked at, up to {folder}; choose a folder with "
                 "fewer files, or the slide itself."
             )
-        self.left -= len(names)
+        self.left -= len(first)
+        shown = [entry for entry in first if not entry.name.startswith((".", "~$"))]
+        names = sorted(entry.name for entry in shown if entry.is_file() or entry.is_dir())
         return [folder / name for name in names]
 
 
@@ -56,7 +54,7 @@ def owner_of(file: str, names: Iterable[str]) -> str | None:
     fitting = [
         name
         for name in names
-        if folded.startswith(name.casefold()) and folded[len(name) : len(name) + 1] in ("", *"._- ")
+        if folded.startswith(start := name.casefold()) and folded[len(start) :][:1] in ("", *"._- ")
     ]
     return max(fitting, key=len, default=None)
 

@@ -55,10 +55,8 @@ def full_resolution_image(
                 f"({', '.join(path.name for path in fitting[:5])}), so none was taken; open the right one, "
                 "then this folder as its spots."
             )
-    slide, why = _small_image(ranger, scaling, sample)
-    if slide is not None:
-        search.notices.append(f"{why}; put the full-resolution image into the folder to see more detail.")
-    return slide, why
+    others = [path.name for path in inside if looks_like_slide(path)]
+    return _small_image(ranger, scaling, sample, others, search)
 
 
 def _pictures(places: Iterable[Path], search: Search) -> list[Path]:
@@ -92,11 +90,18 @@ def _named_after(path: Path, sample: Path) -> str | None:
     return owner_of(path.name, names)
 
 
-def _small_image(ranger: space_ranger.Folder, scaling: "Scaling", sample: Path) -> tuple[Path | None, str]:
-    """Return Space Ranger's better small image and its scale factor; None without one of known scale."""
+def _small_image(
+    ranger: space_ranger.Folder, scaling: "Scaling", sample: Path, others: list[str], search: Search
+) -> tuple[Path | None, str]:
+    """Return Space Ranger's better small image, and say so with its scale; None without one of known scale.
+
+    `others` are the slides in the folder that cannot be the one sought.
+    """
     full = scaling.full_size
     expected = "" if full is None else f" of {px((round(full[0]), round(full[1])))}"
     missing = f"The full-resolution image{expected} of {sample.name} is neither in the folder nor beside it"
+    if others:
+        missing += f" ({', '.join(others[:3])}{', …' if len(others) > 3 else ''} has another size)"
     if not scaling.sizes:
         return None, (
             f"{missing}, nor is there a small image whose scale is known, so only its spots and counts were "
@@ -104,7 +109,10 @@ def _small_image(ranger: space_ranger.Folder, scaling: "Scaling", sample: Path) 
         )
     name = max(scaling.sizes, key=lambda n: scaling.factors[n])
     image = space_ranger.small_image(ranger.spatial, name)
-    return image, (
-        f"{missing}, so Space Ranger's {name} image {image.name} ({px(scaling.sizes[name])}) is taken, in "
-        f"which positions are scaled by {scaling.factors[name]:.4g}"
+    factor = f"{scaling.factors[name]:.4g}"
+    search.notices.append(
+        f"{missing}, so {image.name} is taken, in which positions are scaled by {factor}; put the "
+        "full-resolution image into the folder to see more detail."
     )
+    shown = f"{px(scaling.sizes[name])}, {factor} of full resolution"
+    return image, f"{image.name} is Space Ranger's {name} image ({shown}), the best that is there"

@@ -63,7 +63,7 @@ def open_tiff(path: Path) -> Reader:
 
     try:
         return TiffReader(path)
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError) as error:
+    except (tifffile.TiffFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise UserError(
             f"{path.name} begins as a TIFF file but could not be opened ({error}), so it is "
             "damaged or incomplete; copy or export it again."
