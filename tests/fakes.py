@@ -105,6 +105,7 @@ class FakeSlide:
         noise = rng.integers(-12, 12, (height, width, 1), dtype=np.int16)
         self.pixels = np.clip(base + noise, 0, 255).astype(np.uint8)
         self.path = Path("fake.svs")
+        self.reader = self  # what a slide shares with itself at another µm/px
         self.name = "fake"
         self.size = (width, height)
         self.mpp = mpp

@@ -35,6 +35,7 @@ def predict(
     quality: "Quality" = "balanced",
     seed: int = 0,
     device: str = "auto",
+    anyway: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> "AnnData":
     """Predict the expression of a slide.
@@ -64,6 +65,8 @@ def predict(
         The same seed gives the same numbers.
     device
         "auto", "cpu", "cuda", "cuda:1" or "mps".
+    anyway
+        Use weights made for simulated slides on another slide all the same, with a notice.
     progress
         Called with every `progress.Step`; `print` will do.
 
@@ -93,7 +96,9 @@ def predict(
     )
     inputs = finish(preparing, progress)
     try:
-        work = predict_inputs(inputs, checkpoint, quality=quality, seed=seed, device=device)
+        work = predict_inputs(
+            inputs, checkpoint, quality=quality, seed=seed, device=device, anyway=anyway
+        )
         return finish(work, progress)
     finally:
         if isinstance(slide, str | Path):

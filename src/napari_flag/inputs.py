@@ -5,16 +5,17 @@ weights give the same spots whichever of them is used.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_flag import keys
+from napari_flag import keys, preflight
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
-from napari_flag.slides.spots import Lattice, Spots, SpotTable, estimate_mpp, grid_over, matched
+from napari_flag.slides.spots import Lattice, Spots, SpotTable, grid_over, matched
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.prediction import Quality
-
-
-DISAGREE: Final = 0.05
-"""Relative difference between the slide's µm/px and what its spots suggest that is worth a notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +135,7 @@ def prepare(
         slide, doubts = settle_scale(slide, table)
         notices = [*slide.notices, *(() if table is None else table.notices), *doubts]
         if slide.mpp is None:
-            raise UserError(_unknown_scale(slide, table))
+            preflight.check(slide, table).refuse()
         if table is None:
             grid = grid_of(checkpoint.card, spacing_um, diameter_um)
             table = yield from lay_grid(slide, grid, fallback=polygons)
@@ -172,8 +169,9 @@ def predict_inputs(
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    anyway: bool = False,
 ) -> Steps["AnnData"]:
-    """Predict, attach the measured counts, and record every notice.
+    """Check what stands against it, predict, attach the measured counts, and record every notice.
 
     Parameters
     ----------
@@ -181,6 +179,8 @@ def predict_inputs(
         Slide, spots and what else was asked for.
     checkpoint, quality, samples, steps, seed, device
         As `prediction.predict_slide` takes them.
+    anyway
+        Use weights made for simulated slides on another slide, with a notice.
 
     Yields
     ------
@@ -189,7 +189,18 @@ def predict_inputs(
     Returns
     -------
     The prediction, with ``layers["measured"]`` where counts are known.
+
+    Raises
+    ------
+    UserError
+        For what `preflight.check` finds blocking, and as `prediction.predict_slide`.
     """
+    yield Step("Looking at the slide", 0)
+    look = preflight.look_at(inputs.slide)
+    checked = preflight.check(inputs.slide, inputs.spots, checkpoint, look=look, anyway=anyway)
+    checked.refuse()
+    for warning in checked.warnings:
+        yield Step("Looking at the slide", 0, notice=warning)
     yield Step("Loading the model", 0)
     from napari_flag import prediction
     from napari_flag.analysis.truth import attach_measured
@@ -206,7 +217,7 @@ def predict_inputs(
         seed=seed,
         device=device,
     )
-    notices = list(inputs.notices)
+    notices = [*inputs.notices, *checked.warnings]
     if inputs.measured is not None:
         try:
             attach_measured(adata, inputs.measured)
@@ -224,9 +235,13 @@ def predict_inputs(
 
 
 def open_with_pyramid(path: Path, mpp: float | None = None) -> Steps[Slide]:
-    """Open a slide to look at: one without a useful pyramid gets a cached one."""
+    """Open a slide to look at: one without a useful pyramid gets a cached one; its colours are read."""
     yield Step("Opening slide", 0)
-    return (yield from build_pyramid(open_slide(path, mpp=mpp)))
+    slide = yield from build_pyramid(open_slide(path, mpp=mpp))
+    yield Step("Looking at the slide", 0)
+    with suppress(UserError):  # a damaged level: the prediction says so, where it is needed
+        preflight.look_at(slide)
+    return slide
 
 
 def settle_scale(slide: Slide, table: SpotTable | None = None) -> tuple[Slide, tuple[str, ...]]:
@@ -245,36 +260,9 @@ def settle_scale(slide: Slide, table: SpotTable | None = None) -> tuple[Slide, t
         slide = slide.with_mpp(table.mpp, table.mpp_source)
     if slide.mpp is None:
         return slide, ()
-    doubt = check_mpp(slide.mpp)
-    notices = [doubt] if doubt else []
-    suggested = None if table is None else _suggested(table.spots)
-    if suggested is not None and abs(slide.mpp / suggested - 1) > DISAGREE:
-        notices.append(
-            f"µm/px is {slide.mpp:.4g} ({slide.mpp_source}), but the spots' array suggests "
-            f"{suggested:.4g}; if that is right, set µm/px to {suggested:.4g} (--mpp on the command line)."
-        )
-    return slide, tuple(notices)
-
-
-def _suggested(spots: Spots) -> float | None:
-    """Return the µm/px that the spots' array suggests, None where it cannot say."""
-    if spots.array is None or spots.pitch_um is None:
-        return None
-    try:
-        return estimate_mpp(spots)
-    except UserError:
-        return None
-
-
-def _unknown_scale(slide: Slide, table: SpotTable | None) -> str:
-    unknown = f"{slide.path.name} does not say how large a pixel is, and guessing would give wrong genes"
-    suggested = None if table is None else _suggested(table.spots)
-    if suggested is not None:
-        return (
-            f"{unknown}; the spots' array suggests {suggested:.3f} µm per pixel, so if that is "
-            f"right give it: --mpp {suggested:.3f} (in Python mpp={suggested:.3f})."
-        )
-    return f"{unknown}; give the µm per pixel: --mpp 0.5 (in Python mpp=0.5) for most 20× scans."
+    suggested = None if table is None else preflight.suggested_mpp(table.spots)
+    doubt = check_mpp(slide.mpp, slide.mpp_source, suggested)
+    return slide, (doubt,) if doubt else ()
 
 
 # --- spots ---------------------------------------------------------------------------------------

@@ -87,6 +87,12 @@ RESEARCH_USE_ONLY: Final = "Research use only, not for diagnosis."
 CARD_SCORE: Final = "out_of_distribution_score"
 """How the score was calibrated, or that there is none."""
 
+CARD_TISSUE: Final = "tissue"
+NO_TISSUE: Final = "none"
+"""What `CARD_TISSUE` begins with, before a colon, where weights saw simulated slides only."""
+SIMULATOR: Final = "napari-flag simulator"
+"""Software tag of the TIFFs that the simulator writes."""
+
 # --- napari layer metadata -----------------------------------------------------------------------
 LAYER_KIND: Final = "napari_flag.kind"
 """``layer.metadata`` key that marks our layers: "slide", "gene", "spots", "region"."""

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tests.fakes import SOME_GENES, fake_provenance
 
-from napari_flag import files, inputs, keys, prediction, prediction_file
+from napari_flag import files, inputs, keys, prediction, prediction_file, preflight
 from napari_flag.cli import main
 from napari_flag.cli.main import build_parser
 from napari_flag.errors import UserError
@@ -22,6 +22,7 @@ class FakeCheckpoint:
     genes: tuple[str, ...] = SOME_GENES
     name: str = "fake-weights"
     sha256: str = "1" * 64
+    encoder: str = "embedded"
     card: dict = field(default_factory=lambda: {"array": {"pitch_um": 200.0, "diameter_um": 100.0}})
 
 
@@ -49,6 +50,7 @@ def model(monkeypatch):
     """A fake model behind the real slide and spot readers."""
     monkeypatch.setattr(Checkpoint, "load", lambda path: FakeCheckpoint())
     monkeypatch.setattr(prediction, "predict_slide", fake_predict_slide)
+    monkeypatch.setattr(preflight, "COARSEST", 4.0)  # the pictures here are small, hence coarse
 
 
 @pytest.fixture

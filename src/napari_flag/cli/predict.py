@@ -148,6 +148,11 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         default="auto",
         help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s, the fastest there is)",
     )
+    add(
+        "--anyway",
+        action="store_true",
+        help="use weights made for simulated slides on another slide all the same",
+    )
 
 
 def run_predict(args: argparse.Namespace) -> int:
@@ -187,6 +192,7 @@ def run_predict(args: argparse.Namespace) -> int:
                 steps=args.steps,
                 seed=args.seed,
                 device=args.device,
+                anyway=args.anyway,
             )
             adata = finish(predicting, line)
         line(Step("Writing", 0, 1, "files"))
@@ -276,4 +282,4 @@ def command_of(args: argparse.Namespace) -> str:
         value = getattr(args, name)
         if value is not None:
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join(words)
+    return shlex.join([*words, "--anyway"] if args.anyway else words)

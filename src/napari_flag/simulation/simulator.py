@@ -205,7 +205,7 @@ def write_slide(path: Path, image: npt.NDArray[np.uint8], mpp: float) -> None:
                 subfiletype=0 if k == 0 else 1,
                 description="napari-flag synthetic H&E, no patient" if k == 0 else None,
                 metadata=None,
-                software="napari-flag simulator",
+                software=keys.SIMULATOR,
             )
 
 

@@ -7,6 +7,10 @@ from typing import Final
 
 PLAUSIBLE: Final = (0.1, 2.0)
 """µm/px of bright-field scans: 80x is about 0.12, 5x about 2."""
+AGREE: Final = 0.05
+"""Relative difference of two µm/px, one stated and one from the spots' array, up to which they agree."""
+TWENTYFOLD: Final = 0.5
+"""µm/px of a 20x scan, which pictures that were reduced are compared with."""
 SCREEN_SETTING: Final = 10.0
 """µm/px from which a resolution tag is taken for a print or screen setting (2540 dpi and less)."""
 SQUARE_WITHIN: Final = 0.01
@@ -56,14 +60,43 @@ def stated(x: float, y: float, source: str) -> Resolution:
     return Resolution(mpp, source, (notice,))
 
 
-def check_mpp(mpp: float) -> str | None:
-    """Return a sentence when `mpp` (µm/px) is outside 0.1–2, as no scan of H&E is; else None."""
+def check_mpp(mpp: float, source: str = "", suggested: float | None = None) -> str | None:
+    """Return a sentence when a µm/px is doubtful, or when the picture is a reduced one; else None.
+
+    Parameters
+    ----------
+    mpp, source
+        µm per level-0 pixel, and where that came from.
+    suggested
+        µm/px that the spots' array suggests; None where it cannot say.
+    """
     low, high = PLAUSIBLE
+    if suggested is not None and not agrees(mpp, suggested):
+        return (
+            f"µm/px is {mpp:.4g} ({source or 'as stated'}), but the spots' array suggests {suggested:.4g}; "
+            f"if that is right, set µm/px to {suggested:.4g} (Estimate in the dock, --mpp on the command line)."
+        )
     if math.isfinite(mpp) and low <= mpp <= high:
         return None
+    if suggested is not None:
+        return f"{reduced(mpp)}; open the full-resolution slide." if mpp > high else None
     return (
-        f"{mpp:.4g} µm/px is outside {low:g}–{high:g}, the range of slide scanners, so it is "
-        "probably wrong; check it against the scanner's settings and set it by hand."
+        f"{mpp:.4g} µm/px is outside {low:g}–{high:g}, the range of slide scanners, so the number is wrong or "
+        "this is a reduced picture of the slide; read the spot table, whose array tells which, or check the "
+        "scanner's settings."
+    )
+
+
+def agrees(mpp: float, suggested: float) -> bool:
+    """Return whether a µm/px is the one that the spots' array suggests, to 5 %."""
+    return abs(mpp / suggested - 1) <= AGREE
+
+
+def reduced(mpp: float) -> str:
+    """Say, without an end, that a picture whose µm/px the array confirms is a reduced one."""
+    return (
+        f"This is a picture of the slide reduced about {mpp / TWENTYFOLD:.0f}-fold from a 20× scan "
+        f"({mpp:.4g} µm/px agrees with the array's pitch, so the number is right)"
     )
 
 

@@ -84,7 +84,7 @@ class FakeWork:
         table = SpotTable(fake_spots(), self.measured, "ST", ("Two spots were left out.",))
         return self._result(table)
 
-    def predict_inputs(self, prepared, checkpoint, *, quality, seed, device):
+    def predict_inputs(self, prepared, checkpoint, *, quality, seed, device, anyway=False):
         self.predicted.append((prepared, device))
         done = fake_prediction(N)
         try:

@@ -1,7 +1,9 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.fakes import FakeSlide
 
 from napari_flag.gui.predict.model_step import (
     describe_card,
@@ -25,11 +27,11 @@ CARD = {
 
 
 def slide(mpp=0.683, name="C5"):
-    return SimpleNamespace(mpp=mpp, name=name)
+    return SimpleNamespace(mpp=mpp, mpp_source="", name=name, path=Path(f"{name}.tif"), reader=FakeSlide)
 
 
 def model(card=CARD):
-    return SimpleNamespace(card=card)
+    return SimpleNamespace(card=card, name="fake", encoder="embedded")
 
 
 def test_what_is_missing_is_named_in_the_order_of_the_steps():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
+    QCheckBox,
     QDialog,
     QDialogButtonBox,
     QLabel,
@@ -15,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_flag import keys
+from napari_flag import keys, preflight
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label
 from napari_flag.model.checkpoint import describe_entries
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 
 def why_not_ready(
-    slide: "Slide | None", spots: "Spots | None", model: object | None, n_selected: int | None
+    slide: "Slide | None",
+    spots: "Spots | None",
+    model: "Checkpoint | None",
+    n_selected: int | None,
+    *,
+    anyway: bool = False,
 ) -> str | None:
     """Return why "Predict expression" cannot be pressed yet, as one sentence; None when it can.
 
@@ -37,11 +43,13 @@ def why_not_ready(
         What the first three steps gave so far.
     n_selected
         Number of spots inside the chosen region.
+    anyway
+        Whether "Predict anyway" is ticked.
     """
     if slide is None:
         return "Open a slide first (step 1)."
-    if slide.mpp is None:
-        return "Set the slide's µm/px first (step 1); the model needs to know how large things are."
+    if blocking := preflight.check(slide, spots, model, anyway=anyway).blocking:
+        return blocking[0]
     if spots is None:
         return "Choose spots first (step 2)."
     if len(spots) == 0:
@@ -65,13 +73,15 @@ def why_no_estimate(slide: "Slide | None", spots: "Spots | None") -> str | None:
     return None
 
 
-def differences(checkpoint: "Checkpoint", slide: "Slide | None", spots: "Spots | None") -> tuple[str, ...]:
-    """Return a sentence for each way slide and spots differ from what the model was trained on."""
+def differences(
+    checkpoint: "Checkpoint", slide: "Slide | None", spots: "Spots | None", *, anyway: bool = False
+) -> tuple[str, ...]:
+    """Return a sentence for each doubt of the picture, and each way slide and spots differ from training."""
     from napari_flag.prediction import compare_resolution, compare_with_training
 
     if slide is None:
         return ()
-    sentences: list[str] = []
+    sentences = list(preflight.check(slide, spots, checkpoint, anyway=anyway).warnings)
     if trained := _trained_on(slide.name, _texts(checkpoint.card.get("sections"))):
         sentences.append(trained)
     if slide.mpp is None:
@@ -175,6 +185,7 @@ class ModelStep(StepBox):
     """Lists the weights and shows the card of the chosen ones."""
 
     weightsChosen = Signal(object)  # Path
+    anywayChanged = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(3, "Model", parent)
@@ -190,7 +201,13 @@ class ModelStep(StepBox):
         self.caution = plain_label(keys.RESEARCH_USE_ONLY)
         self.caution.setStyleSheet("font-weight: bold;")
         self.body.addWidget(self.caution)
+        self._anyway = QCheckBox("Predict anyway")
+        self._anyway.setToolTip("Use weights that know only simulated slides on this slide; it is recorded")
+        self._anyway.toggled.connect(lambda _: self.anywayChanged.emit())
+        self._anyway.hide()
+        self.body.addWidget(self._anyway)
         self._checkpoint: Checkpoint | None = None
+        self._insisted_for: tuple[object, object] = (None, None)
         self._current: Path | None = None
         self.set_weights((), None)
         self.show_checkpoint(None)
@@ -225,6 +242,26 @@ class ModelStep(StepBox):
         )
         self.card.setText("\n".join(lines))
         self.set_state(READY)
+
+    @property
+    def anyway(self) -> bool:
+        """Whether the person insists on weights that are refused for this slide."""
+        return self._anyway.isChecked()
+
+    def offer_anyway(self, slide: "Slide | None") -> None:
+        """Offer "Predict anyway" where weights and slide need it; elsewhere it is hidden and not ticked.
+
+        Insisting holds for one slide with one model, and ends with either.
+        """
+        model = self._checkpoint
+        needed = slide is not None and preflight.check(slide, None, model).insistable
+        for_this = (slide.path if slide is not None else None, None if model is None else model.sha256)
+        if not needed or for_this != self._insisted_for:
+            blocked = self._anyway.blockSignals(True)
+            self._anyway.setChecked(False)
+            self._anyway.blockSignals(blocked)
+        self._insisted_for = for_this
+        self._anyway.setVisible(needed)
 
     def show_differences(self, sentences: tuple[str, ...]) -> None:
         """Warn of what differs from training."""

@@ -109,6 +109,7 @@ class PredictDock(Dock):
         self._watch.layersChanged.connect(self._on_layers_changed)
         self._watch.shapesEdited.connect(self._on_shapes_edited)
         self.model_step.weightsChosen.connect(self.load_weights)
+        self.model_step.anywayChanged.connect(self._refresh)
         self.region_step.regionChanged.connect(self._on_region)
         self.region_step.drawRequested.connect(self._draw_region)
         self.run_panel.predictRequested.connect(self.predict)
@@ -230,11 +231,13 @@ class PredictDock(Dock):
         _, n_inside = self._region()
         self.region_step.show_count(n_inside, 0 if spots is None else len(spots))
         self.slide_step.allow_estimate(why_no_estimate(slide, spots))
+        self.model_step.offer_anyway(slide)
+        anyway = self.model_step.anyway
         if self._checkpoint is not None:
-            self.model_step.show_differences(differences(self._checkpoint, slide, spots))
+            self.model_step.show_differences(differences(self._checkpoint, slide, spots, anyway=anyway))
         busy = self._run.waiting(self.session.state)
         self._steps.setEnabled(not busy)
-        why_not = why_not_ready(slide, spots, self._checkpoint, n_inside)
+        why_not = why_not_ready(slide, spots, self._checkpoint, n_inside, anyway=anyway)
         if busy:
             why_not = "This slide is being predicted, or waits for it; Cancel stops that."
         if not self.jobs.active:
@@ -260,6 +263,7 @@ class PredictDock(Dock):
             quality=cast("Quality", self.run_panel.quality.value),
             device=self.run_panel.device.value,
             seed=self._preferences.seed,
+            anyway=self.model_step.anyway,
         )
 
     def predict(self) -> None:

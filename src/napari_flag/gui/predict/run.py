@@ -40,6 +40,7 @@ class PredictionRequest:
     quality: "Quality"
     device: str
     seed: int
+    anyway: bool = False
 
     @property
     def n_predicted(self) -> int:
@@ -337,6 +338,7 @@ class PredictionRun(QObject):
                 quality=request.quality,
                 seed=request.seed,
                 device=request.device,
+                anyway=request.anyway,
             ),
             f"Predict expression of {run.state.name}",
             on_result=self._on_result,

@@ -1,0 +1,244 @@
+"""What stands against a prediction, said before it starts: one answer for dock, command line and notebook.
+
+`check` only compares numbers and what `look_at` has read before, so that a dock can ask it at any time; the
+picture itself is read once, in the job that opens the slide.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.slides.resolution import agrees, reduced
+from napari_flag.slides.slide import Slide
+from napari_flag.slides.spots import Spots, SpotTable, estimate_mpp
+from napari_flag.slides.tiles import COARSEST
+from napari_flag.slides.tissue import Colours, read_colours
+
+if TYPE_CHECKING:
+    from napari_flag.model.checkpoint import Checkpoint
+
+
+# Limits of colour, against what was measured on five her2st sections, a Visium section and the bundled slide,
+# all also paler, stronger, cream and with either stain alone: dark .02 at most, chroma .44 at least,
+# eosin-like .94 at least, brown .02 at most, red marks 0.  Docs: "faq", "It says my picture is not H&E".
+DARK_SHARE: Final = 0.5
+GREY_CHROMA: Final = 0.25
+BROWN_SHARE: Final = 0.35
+UNLIKE_SHARE: Final = 0.5
+MARKS_SHARE: Final = 0.015
+LEAST_STAINED: Final = 0.005
+"""Share of stained pixels below which colour says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the picture of a slide tells: its colours, and whether the simulator made it."""
+
+    colours: Colours
+    simulated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What stands against a prediction, a sentence each.
+
+    Parameters
+    ----------
+    blocking
+        Why it cannot start, the first to be put right first.
+    warnings
+        What to know before believing it; recorded with the prediction.
+    insistable
+        Whether the weights are refused unless the person insists, or were but for insisting.
+    """
+
+    blocking: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    insistable: bool = False
+
+    def refuse(self) -> None:
+        """Raise the first of what is blocking as a `UserError`."""
+        if self.blocking:
+            raise UserError(self.blocking[0])
+
+
+_LOOKS: Final[WeakKeyDictionary[Any, Look]] = WeakKeyDictionary()
+"""By the slide's reader, which a slide shares with itself at another µm/px and lives as long as the slide."""
+
+
+def look_at(slide: Slide) -> Look:
+    """Read the colours and the origin of a slide, once; for a job, since a slide without pyramid is slow.
+
+    Parameters
+    ----------
+    slide
+        Best with a pyramid: its coarsest level of 512 px or more is read.
+    """
+    look = _LOOKS.get(slide.reader)
+    if look is None:
+        look = Look(read_colours(slide), _is_simulated(slide))
+        _LOOKS[slide.reader] = look
+    return look
+
+
+def check(
+    slide: Slide,
+    spots: SpotTable | Spots | None = None,
+    checkpoint: "Checkpoint | None" = None,
+    *,
+    look: Look | None = None,
+    anyway: bool = False,
+) -> Preflight:
+    """Return what stands against predicting `spots` of `slide` with `checkpoint`.
+
+    Parameters
+    ----------
+    slide
+        Open.
+    spots
+        Spots or their table; None before they are known, and for a grid.
+    checkpoint
+        The weights; None before they are known.
+    look
+        What `look_at` returned; None takes what it found before, if anything, and reads nothing.
+    anyway
+        Whether the person insists on weights made for simulated slides.
+    """
+    look = _LOOKS.get(slide.reader) if look is None else look
+    array = spots.spots if isinstance(spots, SpotTable) else spots
+    blocking = [_unknown_scale(slide, array)] if slide.mpp is None else _too_coarse(slide, array, checkpoint)
+    warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)
+    foreign = look is not None and not look.simulated and _knows_only_simulated(checkpoint)
+    if foreign and checkpoint is not None:
+        told = (checkpoint.name, slide.path.name)
+        (warnings if anyway else blocking).append((_INSISTED if anyway else _REFUSED).format(*told))
+    return Preflight(tuple(blocking), tuple(warnings), foreign)
+
+
+# --- scale ---------------------------------------------------------------------------------------
+
+
+def suggested_mpp(spots: Spots | None) -> float | None:
+    """Return the µm/px that the spots' array suggests, None where it cannot say."""
+    if spots is None or spots.array is None or spots.pitch_um is None:
+        return None
+    try:
+        return estimate_mpp(spots)
+    except UserError:
+        return None
+
+
+def _unknown_scale(slide: Slide, spots: Spots | None) -> str:
+    unknown = f"{slide.path.name} does not say how large a pixel is, and guessing would give wrong genes"
+    suggested = suggested_mpp(spots)
+    if suggested is not None:
+        return (
+            f"{unknown}; the spots' array suggests {suggested:.3f} µm per pixel, so if that is right press "
+            f"Estimate in step 1 (--mpp {suggested:.3f} on the command line, mpp={suggested:.3f} in Python)."
+        )
+    return (
+        f"{unknown}; set µm/px in step 1 (--mpp 0.5 on the command line, mpp=0.5 in Python), "
+        "which is about 0.5 for most 20× scans."
+    )
+
+
+def _too_coarse(slide: Slide, spots: Spots | None, checkpoint: "Checkpoint | None") -> list[str]:
+    """Return why tiles cannot be cut from so coarse a picture; the limit is that of `slides.tiles`."""
+    mpp = slide.mpp
+    if checkpoint is None or mpp is None:
+        return []
+    from napari_flag.encoders.registry import find_encoder  # loads torch, as any checkpoint has done before
+
+    try:
+        wanted = find_encoder(checkpoint.encoder).mpp
+    except UserError as error:
+        return [str(error)]
+    limit = COARSEST * wanted
+    if mpp <= limit:
+        return []
+    read = f"the model reads tiles at {wanted:.3g} µm/px and takes pictures up to {limit:.3g}"
+    suggested = suggested_mpp(spots)
+    if suggested is None:
+        return [
+            f"{slide.path.name} has {mpp:.4g} µm/px ({slide.mpp_source or 'as stated'}), which is too coarse: "
+            f"{read}; open the full-resolution slide, or set µm/px if that number is wrong."
+        ]
+    if agrees(mpp, suggested):
+        return [f"{reduced(mpp)}, and {read}; open the full-resolution slide."]
+    if suggested > limit:
+        return [
+            f"{slide.path.name} is too coarse both at the {mpp:.4g} µm/px stated and at the {suggested:.4g} that "
+            f"the spots' array suggests: {read}; open the full-resolution slide."
+        ]
+    return [
+        f"{slide.path.name} has {mpp:.4g} µm/px ({slide.mpp_source or 'as stated'}), but the spots' array suggests "
+        f"{suggested:.4g}, and {read}; if {suggested:.4g} is right, set it (Estimate in step 1, --mpp "
+        f"{suggested:.4g} on the command line), else open the full-resolution slide."
+    ]
+
+
+# --- simulated tissue ----------------------------------------------------------------------------
+
+_REFUSED: Final = (
+    'The weights "{0}" know only simulated slides and {1} is none, so their numbers would mean nothing; choose '
+    "other weights, or insist: “Predict anyway” in step 3 (--anyway on the command line, anyway=True in Python)."
+)
+_INSISTED: Final = (
+    'The weights "{0}" know only simulated slides and {1} is none: this was predicted anyway, as was insisted '
+    "on, and the numbers mean nothing about this tissue."
+)
+
+
+def _knows_only_simulated(checkpoint: "Checkpoint | None") -> bool:
+    """Return whether the card states that the weights saw no real tissue (``tissue: "none: …"``)."""
+    tissue = "" if checkpoint is None else str(checkpoint.card.get(keys.CARD_TISSUE) or "")
+    return tissue.partition(":")[0].strip().casefold() == keys.NO_TISSUE
+
+
+def _is_simulated(slide: Slide) -> bool:
+    """Return whether the simulator wrote the slide's file, by the TIFF's Software tag, whatever its name."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(slide.path) as tiff:
+            return str(tiff.pages.first.tags.valueof("Software", "")).startswith(keys.SIMULATOR)
+    except (OSError, ValueError, tifffile.TiffFileError):  # a JPEG, a folder of DICOM, a slide in memory
+        return False
+
+
+# --- stain ---------------------------------------------------------------------------------------
+
+
+def picture_doubts(name: str, colours: Colours) -> list[str]:
+    """Return a sentence where the picture called `name` does not look like H&E, or has marks drawn on it."""
+    if colours.dark > DARK_SHARE:
+        return [
+            f"{colours.dark:.0%} of {name} is dark, as in fluorescence and not in a bright-field scan of H&E, "
+            "which the model needs; choose the H&E picture of this section."
+        ]
+    if colours.stained < LEAST_STAINED:
+        return []
+    if colours.chroma < GREY_CHROMA:
+        return [
+            f"{name} is grey, so hematoxylin and eosin cannot be told apart and the model sees a stain it does "
+            "not know; choose the picture in colour."
+        ]
+    found = []
+    if colours.brown > BROWN_SHARE:
+        found.append(
+            f"{colours.brown:.0%} of the stained tissue of {name} is brown, as in immunohistochemistry (DAB) and "
+            "not in H&E, which the model needs; choose the H&E picture of this section."
+        )
+    elif colours.eosin_like < UNLIKE_SHARE:
+        found.append(
+            f"Only {colours.eosin_like:.0%} of what is stained in {name} has colours of hematoxylin and eosin, so "
+            "this may be another stain; choose the H&E picture of this section."
+        )
+    if colours.red_marks > MARKS_SHARE:
+        found.append(
+            f"{colours.red_marks:.0%} of what looks stained in {name} is drawn in red, as a frame of fiducial marks "
+            "is, and counts as tissue; lay a grid inside a drawn region, or open the picture without marks."
+        )
+    return found
