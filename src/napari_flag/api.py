@@ -96,9 +96,7 @@ def predict(
     )
     inputs = finish(preparing, progress)
     try:
-        work = predict_inputs(
-            inputs, checkpoint, quality=quality, seed=seed, device=device, anyway=anyway
-        )
+        work = predict_inputs(inputs, checkpoint, quality=quality, seed=seed, device=device, anyway=anyway)
         return finish(work, progress)
     finally:
         if isinstance(slide, str | Path):

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
 
 
-# Limits of colour, against what was measured on five her2st sections, a Visium section and the bundled slide,
-# all also paler, stronger, cream and with either stain alone: dark .02 at most, chroma .44 at least,
-# eosin-like .94 at least, brown .02 at most, red marks 0.  Docs: "faq", "It says my picture is not H&E".
+# Limits of colour.  Measured on five her2st sections, a Visium section and three simulated slides, each also pale,
+# strong, cream and dim: dark .10 at most, chroma .54 at least, eosin-like .98 at least, brown and red marks .00.
 DARK_SHARE: Final = 0.5
 GREY_CHROMA: Final = 0.25
 BROWN_SHARE: Final = 0.35
@@ -113,7 +112,10 @@ def check(
     foreign = look is not None and not look.simulated and _knows_only_simulated(checkpoint)
     if foreign and checkpoint is not None:
         told = (checkpoint.name, slide.path.name)
-        (warnings if anyway else blocking).append((_INSISTED if anyway else _REFUSED).format(*told))
+        if anyway:
+            warnings.append(_INSISTED.format(*told))
+        else:
+            blocking.append(_REFUSED.format(*told))
     return Preflight(tuple(blocking), tuple(warnings), foreign)
 
 
@@ -122,7 +124,7 @@ def check(
 
 def suggested_mpp(spots: Spots | None) -> float | None:
     """Return the µm/px that the spots' array suggests, None where it cannot say."""
-    if spots is None or spots.array is None or spots.pitch_um is None:
+    if spots is None or spots.laid or spots.array is None or spots.pitch_um is None:
         return None
     try:
         return estimate_mpp(spots)
@@ -159,35 +161,37 @@ def _too_coarse(slide: Slide, spots: Spots | None, checkpoint: "Checkpoint | Non
     if mpp <= limit:
         return []
     read = f"the model reads tiles at {wanted:.3g} µm/px and takes pictures up to {limit:.3g}"
+    stated = f"{slide.path.name} has {mpp:.4g} µm/px ({slide.mpp_source or 'as stated'})"
     suggested = suggested_mpp(spots)
     if suggested is None:
         return [
-            f"{slide.path.name} has {mpp:.4g} µm/px ({slide.mpp_source or 'as stated'}), which is too coarse: "
-            f"{read}; open the full-resolution slide, or set µm/px if that number is wrong."
+            f"{stated}, which is too coarse: {read}; open the full-resolution slide, or set µm/px if that "
+            "number is wrong."
         ]
     if agrees(mpp, suggested):
         return [f"{reduced(mpp)}, and {read}; open the full-resolution slide."]
     if suggested > limit:
         return [
-            f"{slide.path.name} is too coarse both at the {mpp:.4g} µm/px stated and at the {suggested:.4g} that "
-            f"the spots' array suggests: {read}; open the full-resolution slide."
+            f"{slide.path.name} is too coarse both at the {mpp:.4g} µm/px stated and at the "
+            f"{suggested:.4g} that the spots' array suggests: {read}; open the full-resolution slide."
         ]
     return [
-        f"{slide.path.name} has {mpp:.4g} µm/px ({slide.mpp_source or 'as stated'}), but the spots' array suggests "
-        f"{suggested:.4g}, and {read}; if {suggested:.4g} is right, set it (Estimate in step 1, --mpp "
-        f"{suggested:.4g} on the command line), else open the full-resolution slide."
+        f"{stated}, but the spots' array suggests {suggested:.4g}, and {read}; if {suggested:.4g} is right, "
+        f"set it (Estimate in step 1, --mpp {suggested:.4g} on the command line), else open the "
+        "full-resolution slide."
     ]
 
 
 # --- simulated tissue ----------------------------------------------------------------------------
 
 _REFUSED: Final = (
-    'The weights "{0}" know only simulated slides and {1} is none, so their numbers would mean nothing; choose '
-    "other weights, or insist: “Predict anyway” in step 3 (--anyway on the command line, anyway=True in Python)."
+    'The weights "{0}" know only simulated slides and {1} is none, so their numbers would mean nothing; '
+    "choose other weights, or insist: “Predict anyway” in step 3 (--anyway on the command line, anyway=True "
+    "in Python)."
 )
 _INSISTED: Final = (
-    'The weights "{0}" know only simulated slides and {1} is none: this was predicted anyway, as was insisted '
-    "on, and the numbers mean nothing about this tissue."
+    'The weights "{0}" know only simulated slides and {1} is none: this is predicted anyway, as was '
+    "insisted on, and the numbers mean nothing about this tissue."
 )
 
 
@@ -215,30 +219,31 @@ def picture_doubts(name: str, colours: Colours) -> list[str]:
     """Return a sentence where the picture called `name` does not look like H&E, or has marks drawn on it."""
     if colours.dark > DARK_SHARE:
         return [
-            f"{colours.dark:.0%} of {name} is dark, as in fluorescence and not in a bright-field scan of H&E, "
-            "which the model needs; choose the H&E picture of this section."
+            f"{colours.dark:.0%} of {name} is dark, as in fluorescence and not in a bright-field scan of "
+            "H&E, which the model needs; choose the H&E picture of this section."
         ]
     if colours.stained < LEAST_STAINED:
         return []
     if colours.chroma < GREY_CHROMA:
         return [
-            f"{name} is grey, so hematoxylin and eosin cannot be told apart and the model sees a stain it does "
-            "not know; choose the picture in colour."
+            f"{name} is grey, so hematoxylin and eosin cannot be told apart and the model sees a stain "
+            "it does not know; choose the picture in colour."
         ]
     found = []
     if colours.brown > BROWN_SHARE:
         found.append(
-            f"{colours.brown:.0%} of the stained tissue of {name} is brown, as in immunohistochemistry (DAB) and "
-            "not in H&E, which the model needs; choose the H&E picture of this section."
+            f"{colours.brown:.0%} of the stained tissue of {name} is brown, as in immunohistochemistry "
+            "(DAB) and not in H&E, which the model needs; choose the H&E picture of this section."
         )
     elif colours.eosin_like < UNLIKE_SHARE:
         found.append(
-            f"Only {colours.eosin_like:.0%} of what is stained in {name} has colours of hematoxylin and eosin, so "
-            "this may be another stain; choose the H&E picture of this section."
+            f"Only {colours.eosin_like:.0%} of what is stained in {name} has colours of hematoxylin and "
+            "eosin, so this may be another stain; choose the H&E picture of this section."
         )
     if colours.red_marks > MARKS_SHARE:
         found.append(
-            f"{colours.red_marks:.0%} of what looks stained in {name} is drawn in red, as a frame of fiducial marks "
-            "is, and counts as tissue; lay a grid inside a drawn region, or open the picture without marks."
+            f"{colours.red_marks:.0%} of what looks stained in {name} is drawn in red, as a frame of "
+            "fiducial marks is, and counts as tissue; lay a grid inside a drawn region, or open the "
+            "picture without marks."
         )
     return found

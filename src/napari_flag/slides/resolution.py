@@ -74,16 +74,16 @@ def check_mpp(mpp: float, source: str = "", suggested: float | None = None) -> s
     if suggested is not None and not agrees(mpp, suggested):
         return (
             f"µm/px is {mpp:.4g} ({source or 'as stated'}), but the spots' array suggests {suggested:.4g}; "
-            f"if that is right, set µm/px to {suggested:.4g} (Estimate in the dock, --mpp on the command line)."
+            f"if that is right, set µm/px to {suggested:.4g} (Estimate in step 1, --mpp on the command line)."
         )
     if math.isfinite(mpp) and low <= mpp <= high:
         return None
     if suggested is not None:
         return f"{reduced(mpp)}; open the full-resolution slide." if mpp > high else None
     return (
-        f"{mpp:.4g} µm/px is outside {low:g}–{high:g}, the range of slide scanners, so the number is wrong or "
-        "this is a reduced picture of the slide; read the spot table, whose array tells which, or check the "
-        "scanner's settings."
+        f"{mpp:.4g} µm/px is outside {low:g}–{high:g}, the range of slide scanners, so the number is wrong "
+        "or this is a reduced picture of the slide; read the spot table, whose array tells which, or check "
+        "the scanner's settings."
     )
 
 

@@ -48,6 +48,8 @@ class Spots:
     array
         (n, 2) int64, (array_row, array_col), or None where the array is not known.
         Square: neighbours differ by (0, ±1), (±1, 0).  Hex: by (0, ±2), (±1, ±1), as Visium counts.
+    laid
+        Whether they are a grid laid at the slide's µm/px, which then say nothing of it.
     """
 
     ids: tuple[str, ...]
@@ -56,6 +58,7 @@ class Spots:
     pitch_um: float | None = None
     lattice: Lattice = "none"
     array: IntArray | None = field(default=None)
+    laid: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be spots."""
@@ -137,7 +140,7 @@ def grid_over(
             "that or lies off the slide; draw a larger region or choose a smaller spacing."
         )
     ids = tuple(f"{row}_{col}" for row, col in array.tolist())
-    return Spots(ids, xy, diameter_um, spacing_um, lattice, array)
+    return Spots(ids, xy, diameter_um, spacing_um, lattice, array, laid=True)
 
 
 def estimate_mpp(spots: Spots) -> float:

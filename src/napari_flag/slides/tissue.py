@@ -221,13 +221,13 @@ class Colours:
         Share of pixels that are denser than the glass, and not dark.
     chroma
         Median over stained pixels of the range of optical density over the three channels, over its mean:
-        0 for grey, from .44 up in every H&E picture measured.
+        0 for grey, .54 and more in the H&E pictures measured.
     eosin_like
         Share of stained pixels that hold back green more than blue, and as red at least, as both stains do.
     brown
         Share of stained pixels that hold back blue most, as the DAB of immunohistochemistry does.
     red_marks
-        Share of stained pixels of a red that lets red through whole and green and blue not at all: drawn marks.
+        Share of stained pixels of pure red, which lets red through and green and blue not: drawn marks.
     """
 
     dark: float
@@ -270,6 +270,4 @@ def read_colours(slide: Slide) -> Colours:
     eosin_like = (green > blue) & (green > 0.85 * red)
     brown = (blue > 1.1 * green) & (blue > 1.3 * red)
     marks = (red < 0.2 * green) & (blue > 0.75 * green) & (blue < 1.35 * green) & (green > 0.5)
-    return Colours(
-        dark, share, chroma, float(eosin_like.mean()), float(brown.mean()), float(marks.mean())
-    )
+    return Colours(dark, share, chroma, float(eosin_like.mean()), float(brown.mean()), float(marks.mean()))

@@ -65,7 +65,8 @@ def why_no_estimate(slide: "Slide | None", spots: "Spots | None") -> str | None:
     """Return why µm/px cannot be estimated from the spots, None when they can."""
     if slide is None:
         return "Open a slide first."
-    if spots is None or spots.pitch_um is None or spots.array is None or spots.lattice == "none":
+    known = spots is not None and not spots.laid and spots.array is not None
+    if spots is None or not known or spots.pitch_um is None or spots.lattice == "none":
         return (
             "Needs spots of a known array (step 2, from a table): the distance of its "
             "neighbours in µm gives the scale."
