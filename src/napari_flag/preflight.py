@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
 
 
-# Limits of colour.  Measured on five her2st sections, a Visium section and three simulated slides, each also pale,
-# strong, cream and dim: dark .10 at most, chroma .54 at least, eosin-like .98 at least, brown and red marks .00.
+# Limits of colour.  Measured on five her2st sections, a Visium section and three simulated slides, each
+# also pale, strong, cream and dim: dark .10 at most, chroma .54 and eosin-like .98 at least, brown and red 0.
 DARK_SHARE: Final = 0.5
 GREY_CHROMA: Final = 0.25
 BROWN_SHARE: Final = 0.35

@@ -18,8 +18,8 @@ SAME: Final = 0.005
 COARSEST: Final = 1.5
 """How much coarser than the requested µm/px a slide may be; beyond it, tiles would be upsampled.
 
-Of section C5 reduced so much, the shipped weights give the same maps as of the whole; at 3 times the µm/px, 83 % of
-its spots are unlike the training tissue."""
+Of section C5 reduced so much, the shipped weights give the same maps as of the whole; at 3 times the µm/px,
+83 % of its spots are unlike the training tissue."""
 
 
 def read_tiles(

@@ -58,7 +58,7 @@ class FakeWork:
         self.release = threading.Event()
         if not held:
             self.release.set()
-        self.predicted, self.grids, self.closed = [], [], 0
+        self.predicted, self.grids, self.insisted, self.closed = [], [], [], 0
 
     def install(self, monkeypatch):
         for name in ("open_with_pyramid", "lay_grid", "read_table", "predict_inputs"):
@@ -86,6 +86,7 @@ class FakeWork:
 
     def predict_inputs(self, prepared, checkpoint, *, quality, seed, device, anyway=False):
         self.predicted.append((prepared, device))
+        self.insisted.append(anyway)
         done = fake_prediction(N)
         try:
             for row in range(N):

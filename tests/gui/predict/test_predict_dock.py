@@ -4,13 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.fakes import fake_prediction
-from tests.gui.predict.fake_work import FakeWork, N, fake_slide
+from tests.gui.predict.fake_work import FakeWork, N, fake_checkpoint, fake_slide
 
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.gui.jobs import Job
 from napari_flag.gui.predict.steps import TABLE
 from napari_flag.layers import slide_layers
+from napari_flag.preflight import look_at
 from napari_flag.slides.spots import inside
 
 
@@ -134,6 +135,42 @@ def test_a_slide_unlike_the_training_is_warned_of(open_dock):
     open_dock.rest(dock)
     assert any("0.8 µm/px" in text for text in dock.model_step.messages.texts)
     assert dock.run_panel.predict.isEnabled()
+
+
+def test_weights_of_simulated_slides_wait_until_the_person_insists_on_them(open_dock):
+    work = FakeWork()
+    dock = open_dock(work)
+    look_at(dock.section.slide)
+    assert dock.model_step._anyway.isHidden()
+    dock.load_weights(Path("fake.safetensors"))
+    open_dock.rest(dock)
+    assert dock.run_panel.predict.isEnabled()
+    simulated = fake_checkpoint()
+    simulated.card["tissue"] = "none: synthetic"
+    dock._checkpoint = simulated
+    dock.model_step.show_checkpoint(simulated)
+    dock._refresh()
+    assert not dock.run_panel.predict.isEnabled()
+    assert "know only simulated slides" in dock.run_panel.predict.toolTip()
+    assert not dock.model_step._anyway.isHidden()
+    dock.model_step._anyway.click()
+    assert dock.run_panel.predict.isEnabled()
+    assert any("insisted" in text for text in dock.model_step.messages.texts)
+    dock.predict()
+    open_dock.rest(dock)
+    assert work.insisted == [True]
+    dock.section._use_slide(fake_slide().with_mpp(0.4, "set by hand"), dock.section.layer)
+    dock.load_weights(Path("fake.safetensors"))
+    open_dock.rest(dock)
+    assert dock.model_step._anyway.isHidden()
+    assert not dock.model_step.anyway
+
+
+def test_a_picture_too_coarse_for_the_model_keeps_predict_shut_and_says_why(open_dock):
+    dock = open_dock(FakeWork(mpp=4.667))
+    assert not dock.run_panel.predict.isEnabled()
+    assert "4.667 µm/px" in dock.run_panel.predict.toolTip()
+    assert "0.683 µm/px" in dock.run_panel.predict.toolTip()
 
 
 def test_measured_expression_is_handed_to_the_prediction(open_dock):
