@@ -68,6 +68,11 @@ def test_the_card_says_what_is_not_stated():
     assert licence == "Licence not stated (weights)"
 
 
+def test_the_card_of_simulated_tissue_names_no_patients():
+    card = {"tissue": "none: synthetic H&E", "patients": [], "sections": ["sim1", "sim2"]}
+    assert describe_card(card, 65)[0] == "Trained on synthetic H&E: 2 sections"
+
+
 def test_estimating_the_scale_needs_a_known_array():
     assert "array" in why_no_estimate(slide(), SPOTS)
     array = np.column_stack([np.zeros(30, int), np.arange(30)])

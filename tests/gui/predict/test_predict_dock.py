@@ -159,7 +159,6 @@ def test_weights_of_simulated_slides_wait_until_the_person_insists_on_them(open_
     dock.predict()
     open_dock.rest(dock)
     assert work.insisted == [True]
-    dock.section._use_slide(fake_slide().with_mpp(0.4, "set by hand"), dock.section.layer)
     dock.load_weights(Path("fake.safetensors"))
     open_dock.rest(dock)
     assert dock.model_step._anyway.isHidden()

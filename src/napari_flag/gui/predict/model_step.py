@@ -112,8 +112,8 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
         encoder = {"name": encoder}
     patients, sections = card.get("patients"), _texts(card.get("sections"))
     n_patients = len(patients) if isinstance(patients, list | tuple) else patients
-    whom = _joined(_count(n_patients, "patient"), _count(len(sections) or None, "section"))
-    tissue = str(card.get("tissue") or "tissue not stated")
+    whom = _joined(_count(n_patients or None, "patient"), _count(len(sections) or None, "section"))
+    tissue = str(card.get(keys.CARD_TISSUE) or "tissue not stated").removeprefix(f"{keys.NO_TISSUE}: ")
     array_text = _joined(
         str(array.get("technology") or "array not stated"),
         _um("pitch", array.get("pitch_um")),
