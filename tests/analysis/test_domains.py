@@ -47,7 +47,7 @@ def test_labels_are_numbered_by_name_and_clusters_by_number(adata, tmp_path):
     assert read_domains(adata, LABELS)[:4].tolist() == [3, 2, 1, 0]
     adata.obs[keys.LABEL] = pd.Categorical(np.resize(["2", "10", "1"], 100))
     assert domain_names(adata, LABELS) == ("1", "2", "10")
-    names = [entry.region.name for entry in collect(ViewerModel(), GeneMap(ViewerModel()), adata, LABELS)]
+    names = [entry.region.name for entry in collect([], GeneMap(ViewerModel()), adata, LABELS)]
     assert names == ["Label 1", "Label 2", "Label 10"]
     assert read_domains(adata, LABELS)[:3].tolist() == [2, 3, 1]
 

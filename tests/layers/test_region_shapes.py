@@ -55,18 +55,18 @@ def test_regions_stay_on_the_tissue_when_all_layers_are_scaled(viewer, adata, la
     layer.add([box(100, 200)])
     for each in viewer.layers:  # as when other µm/px are set
         each.scale, each.translate = np.asarray(each.scale) * 2, np.asarray(each.translate) * 2
-    [region] = region_shapes.read_regions(viewer, Placement.of(gene_map, adata))
+    [region] = region_shapes.read_regions(viewer.layers, Placement.of(gene_map, adata))
     assert region.annotation.polygons[0].bounds == pytest.approx((100, 100, 200, 200), abs=1e-6)
 
 
 def test_drawn_shapes_get_names_that_stay(viewer, layer, placement):
     layer.add([box(0, 10), box(20, 30)])
-    names = [r.annotation.name for r in region_shapes.read_regions(viewer, placement)]
+    names = [r.annotation.name for r in region_shapes.read_regions(viewer.layers, placement)]
     assert names == ["Region 1", "Region 2"]
     layer.selected_data = {0}
     layer.remove_selected()
     layer.add([box(40, 50)])
-    names = [r.annotation.name for r in region_shapes.read_regions(viewer, placement)]
+    names = [r.annotation.name for r in region_shapes.read_regions(viewer.layers, placement)]
     assert names == ["Region 2", "Region 1"]
 
 
@@ -77,7 +77,7 @@ def test_annotations_come_back_as_they_were_read(viewer, layer, placement, tmp_p
     ]
     write_annotations(drawn, tmp_path / "in.geojson")
     region_shapes.add_annotations(layer, read_annotations(tmp_path / "in.geojson"), placement)
-    regions = [r.annotation for r in region_shapes.read_regions(viewer, placement)]
+    regions = [r.annotation for r in region_shapes.read_regions(viewer.layers, placement)]
     assert [(a.name, a.classification, a.colour) for a in regions] == [
         ("Front", "Tumor", (200, 0, 0)),
         ("Two", "", None),
@@ -92,7 +92,7 @@ def test_annotations_come_back_as_they_were_read(viewer, layer, placement, tmp_p
 def test_a_shape_drawn_after_an_import_is_a_region_of_its_own(viewer, layer, placement):
     region_shapes.add_annotations(layer, [Annotation("Front", (RING,), "Tumor", (200, 0, 0))], placement)
     layer.add([box(500, 600)])
-    front, drawn = (r.annotation for r in region_shapes.read_regions(viewer, placement))
+    front, drawn = (r.annotation for r in region_shapes.read_regions(viewer.layers, placement))
     assert (drawn.name, drawn.classification, drawn.colour) == ("Region 1", "", None)
     assert front.polygons[0].area == pytest.approx(RING.area)
 
@@ -101,7 +101,7 @@ def test_shapes_of_any_other_layer_are_regions_too_and_lines_are_not(viewer, pla
     other = viewer.add_shapes(ndim=2, name="Mine", **Frame(MPP).options())
     other.add([box(0, 10)], shape_type="ellipse")
     other.add([np.array([[0.0, 0.0], [5.0, 5.0]])], shape_type="line")
-    [region] = region_shapes.read_regions(viewer, placement)
+    [region] = region_shapes.read_regions(viewer.layers, placement)
     assert region.annotation.name == "Mine 1"
     assert region.annotation.polygons[0].area == pytest.approx(np.pi * 25, rel=0.01)
 
@@ -109,10 +109,10 @@ def test_shapes_of_any_other_layer_are_regions_too_and_lines_are_not(viewer, pla
 def test_a_region_can_be_renamed_and_removed(viewer, layer, placement):
     region_shapes.add_annotations(layer, [Annotation("Front", (RING,))], placement)
     layer.add([box(500, 600)])
-    front, drawn = region_shapes.read_regions(viewer, placement)
+    front, drawn = region_shapes.read_regions(viewer.layers, placement)
     region_shapes.rename(drawn, "Stroma")
     region_shapes.remove(front)
-    [left] = region_shapes.read_regions(viewer, placement)
+    [left] = region_shapes.read_regions(viewer.layers, placement)
     assert left.annotation.name == "Stroma"
     assert left.annotation.polygons[0].area == pytest.approx(100 * 100)
 
@@ -125,7 +125,7 @@ def test_without_a_gene_layer_the_frame_of_the_prediction_counts(viewer, adata):
 def drawn(viewer, adata):
     gene_map = GeneMap(viewer)
     gene_map.set_prediction(adata)
-    return region_shapes.collect(viewer, gene_map, adata, PREDICTED)
+    return region_shapes.collect(viewer.layers, gene_map, adata, PREDICTED)
 
 
 def test_a_drawn_region_is_the_spots_whose_centre_lies_inside(viewer, layer, adata, placement):

@@ -4,7 +4,7 @@ A region may be several shapes: its parts, and its holes, which napari's shapes 
 region share a ``group``; a shape without one is a region of its own.  Holds no Qt.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,29 +120,60 @@ def add_layer(viewer: Any, frame: Frame, longest_px: float) -> Any:
     )
 
 
-def find_layer(viewer: Any) -> Any:
-    """Return the layer that `add_layer` made last, or None."""
+def shapes_among(layers: Iterable[Any]) -> list[Any]:
+    """Return the Shapes layers among `layers`, in their order."""
     from napari.layers import Shapes
 
-    for layer in reversed(viewer.layers):
-        if isinstance(layer, Shapes) and GROUP in layer.features:
-            return layer
-    return None
+    return [layer for layer in layers if isinstance(layer, Shapes)]
 
 
-def read_regions(viewer: Any, placement: Placement) -> list[DrawnRegion]:
-    """Return the regions of all Shapes layers, the lowest layer first, each in the order drawn.
+def find_layer(layers: Iterable[Any]) -> Any:
+    """Return the topmost of `layers` that `add_layer` made, or None."""
+    ours = [layer for layer in shapes_among(layers) if GROUP in layer.features]
+    return ours[-1] if ours else None
+
+
+def drop_rows_without_shape(layer: Any, row: int | None = None) -> None:
+    """Mend `layer`: napari 0.9.2 keeps features and colours of a shape that was given up while drawn.
+
+    Parameters
+    ----------
+    layer
+        A Shapes layer.
+    row
+        Of the shape that is gone, where that is known; else it was the last one, as while drawing.
+    """
+    features, shapes = layer.features, len(layer.data)
+    extra = len(features) - shapes
+    if extra <= 0:
+        return
+    gone = [row] if row is not None and extra == 1 else list(range(shapes, shapes + extra))
+    view = layer._data_view
+    for name in ("_edge_color", "_face_color"):
+        if len(getattr(view, name)) == shapes + extra:
+            setattr(view, name, np.delete(getattr(view, name), gone, axis=0))
+    set_features(layer, features.drop(index=features.index[gone]).reset_index(drop=True))
+
+
+def set_features(layer: Any, features: Any) -> None:
+    """Set the features of `layer`; the next shape drawn gets none of the last row's values, as napari would."""
+    layer.features = features
+    if GROUP in features:
+        layer.feature_defaults = EMPTY
+
+
+def read_regions(layers: Iterable[Any], placement: Placement) -> list[DrawnRegion]:
+    """Return the regions of all Shapes layers among `layers`, the first layer first, each in the order drawn.
 
     Lines enclose nothing and are passed over.  What has no name is called by a number; in our own layer
     the name is written down, so that it stays.
     """
-    from napari.layers import Shapes
-
     found: list[DrawnRegion] = []
-    for layer in viewer.layers:
-        if not isinstance(layer, Shapes) or not len(layer.data):
+    for layer in shapes_among(layers):
+        if not len(layer.data):
             continue
         if GROUP in layer.features:
+            drop_rows_without_shape(layer)
             _write_missing_names(layer)
         for shapes in _grouped(layer):
             polygons = _outline_of(layer, shapes, placement)
@@ -282,9 +313,7 @@ def _set_names(layer: Any, names: dict[int, str]) -> None:
     features[NAME] = features[NAME].astype(object)
     for row, name in names.items():
         features.loc[row, NAME] = name
-    layer.features = features
-    if GROUP in features:
-        layer.feature_defaults = EMPTY  # napari would give the last row's name to the next shape
+    set_features(layer, features)
 
 
 def _affine(function: Any) -> FloatArray:
@@ -321,18 +350,20 @@ class Entry:
     number: int = 0
 
 
-def collect(viewer: Any, gene_map: "GeneMap", adata: "AnnData", source: str) -> list[Entry]:
-    """Return the regions drawn in `viewer`, then the domains, or labels, of `source`."""
-    return [*_drawn(viewer, gene_map, adata), *_domains(adata, source)]
+def collect(
+    layers: Iterable[Any], gene_map: "GeneMap", adata: "AnnData", source: str
+) -> list[Entry]:
+    """Return the regions drawn in `layers`, those of one slide, then the domains, or labels, of `source`."""
+    return [*_drawn(layers, gene_map, adata), *_domains(adata, source)]
 
 
-def _drawn(viewer: Any, gene_map: "GeneMap", adata: "AnnData") -> list[Entry]:
+def _drawn(layers: Iterable[Any], gene_map: "GeneMap", adata: "AnnData") -> list[Entry]:
     import shapely
 
     xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
     entries = []
     taken: dict[str, int] = {}
-    for drawn in read_regions(viewer, Placement.of(gene_map, adata)):
+    for drawn in read_regions(layers, Placement.of(gene_map, adata)):
         name, polygons = drawn.annotation.name, drawn.annotation.polygons
         polygon = polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
         region = Region(name, inside(polygons, xy), polygon)
