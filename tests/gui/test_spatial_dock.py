@@ -7,8 +7,8 @@ from tests.fakes import fake_prediction
 
 from napari_flag.gui.session import Session
 from napari_flag.gui.spatial_dock import SpatialDock
-from napari_flag.layers.local_map import MapKind
-from napari_flag.statistics.local_moran import CLASSES
+from napari_flag.layers.legend import lines_on
+from napari_flag.layers.local_map import CLASS_MEANINGS, MapKind
 
 
 @pytest.fixture
@@ -79,12 +79,12 @@ def test_a_row_and_a_point_select_the_gene_everywhere(filled, qtbot):
 
 def test_clusters_are_painted_when_they_are_computed_and_counted_in_the_legend(filled, qtbot, viewer):
     filled.choice.buttons[MapKind.CLASSES].click()
-    assert filled.choice.legend.isVisible()
     local = filled.session.local_map
     qtbot.waitUntil(lambda: local.classes(local.key) is not None, timeout=10_000)
     classes = local.classes(local.key)
-    texts = {label.text() for label in filled.choice.counts}
-    assert texts == {f"{name} {(classes == number).sum()}" for number, name in enumerate(CLASSES)}
+    assert {(row.name, row.spots) for row in local.legend.rows} == {
+        (name, (classes == number).sum()) for number, name in enumerate(CLASS_MEANINGS)
+    }
     assert np.isfinite(local.layer.data).any()
     assert visible(viewer) == [f"{filled.session.gene} · clusters (predicted)"]
 
@@ -97,7 +97,8 @@ def test_clusters_can_be_held_to_all_spots_together(filled, qtbot):
     filled.choice.significance.value = True
     together = np.count_nonzero(local.classes(local.key))
     assert together < alone
-    assert filled.choice.counts[-1].text() == f"NS {64 - together}"
+    last = local.legend.rows[-1]
+    assert (last.name, last.spots) == ("not significant", 64 - together)
 
 
 def test_the_next_gene_gets_its_clusters_too_and_the_gene_itself_comes_back(filled, qtbot, viewer):
@@ -108,7 +109,7 @@ def test_the_next_gene_gets_its_clusters_too_and_the_gene_itself_comes_back(fill
     assert local.key[0] == "VIM"
     filled.choice.buttons[MapKind.EXPRESSION].click()
     assert visible(viewer) == ["VIM · predicted"]
-    assert not filled.choice.legend.isVisible()
+    assert lines_on(viewer) == []
 
 
 def test_cancelling_the_search_for_clusters_goes_back_to_the_gene(filled, qtbot, viewer):

@@ -8,12 +8,12 @@ from napari_flag.analysis.spatial import CLASSES, find_classes
 from napari_flag.formatting import probability
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.gene_values import Quantity
+from napari_flag.layers.legend import lines_on, overlays_of
 from napari_flag.layers.local_map import (
     CLASS_COLOURS,
     CLASS_MEANINGS,
     LocalMap,
     MapKind,
-    text_overlay_of,
 )
 from napari_flag.progress import finish
 from napari_flag.statistics.local_moran import local_moran
@@ -158,16 +158,20 @@ def test_what_is_missing_is_computed_once(maps):
     assert np.isfinite(maps.painted(0))
 
 
-def test_the_classes_are_named_on_the_canvas_while_they_are_shown_and_no_text_of_others_is_touched(maps):
-    overlay = text_overlay_of(maps.viewer)
-    maps.local.set_kind(MapKind.CLASSES)
-    assert "3  low among low" in overlay.text.splitlines()
-    assert overlay.visible
-    maps.local.set_kind(MapKind.LOCAL)
-    assert not overlay.visible
+def test_the_classes_are_named_and_counted_on_the_canvas_while_they_are_shown(maps):
+    overlay = overlays_of(maps.viewer)["text"]
     overlay.text, overlay.visible = "mine", True
     maps.local.set_kind(MapKind.CLASSES)
-    maps.local.set_kind(MapKind.EXPRESSION)
+    assert lines_on(maps.viewer)[0] == "■ high among high  …"
+    assert not maps.local.layer.colorbar.visible, "it would number the classes"
+    maps.local.set_found(finish(find_classes(maps.local.missing())))
+    classes = maps.local.classes(maps.local.key)
+    assert lines_on(maps.viewer) == [
+        f"■ {CLASS_MEANINGS[n]}  {np.count_nonzero(classes == n)}" for n in (1, 3, 4, 2, 0)
+    ]
+    maps.local.set_kind(MapKind.LOCAL)
+    assert lines_on(maps.viewer) == []
+    assert maps.local.layer.colorbar.visible
     assert (overlay.text, overlay.visible) == ("mine", True)
 
 

@@ -6,6 +6,7 @@ from tests.fakes import MPP, fake_prediction
 from napari_flag import keys
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.gene_map import GeneMap
+from napari_flag.layers.legend import lines_on, overlays_of
 from napari_flag.layers.overlays import (
     COLOURS,
     LIMITS,
@@ -161,3 +162,32 @@ def test_one_layer_for_all_domains_which_is_removed_with_them(drawn, adata):
     assert drawn.layer is None
     drawn.show(fake_prediction(16), np.ones(16, np.int64), Paint.RINGS)
     assert drawn.layer is not None
+
+
+def test_the_legend_has_colour_name_and_count_of_each_domain_painted(drawn, adata):
+    viewer = drawn._viewer
+    assert lines_on(viewer) == ["■ Domain 1  12", "■ Domain 2  12"]
+    colours = [overlays_of(viewer)[f"domains {i}"].color[:3] for i in range(2)]
+    assert np.rint(np.array(colours) * 255).astype(int).tolist() == [list(c) for c in COLOURS[:2]]
+    drawn.show(adata, np.where(np.arange(36) < 30, 2, 0), Paint.RINGS, names=["fat", "tumour"])
+    assert lines_on(viewer) == ["■ tumour  30"]
+
+
+def test_the_legend_goes_and_comes_with_its_layer(drawn, adata):
+    viewer = drawn._viewer
+    drawn.layer.visible = False
+    assert lines_on(viewer) == []
+    drawn.layer.visible = True
+    assert len(lines_on(viewer)) == 2
+    drawn.show(adata, drawn.numbers, Paint.HIDDEN)
+    assert lines_on(viewer) == []
+    drawn.show(adata, drawn.numbers, Paint.FILLED)
+    viewer.layers.remove(drawn.layer)
+    assert lines_on(viewer) == []
+
+
+def test_a_legend_of_very_many_labels_says_how_many_it_leaves_out(adata):
+    drawn = DomainMap(ViewerModel())
+    drawn.show(adata, np.arange(1, 37), Paint.FILLED)
+    assert len(lines_on(drawn._viewer)) == 17
+    assert lines_on(drawn._viewer)[-1] == "and 20 more, listed in the dock"

@@ -44,7 +44,9 @@ def box(low, high):
 def import_front(layer, placement):
     front = Annotation("Front", (RING, shapely.box(200, 200, 220, 230)), "Tumor", (200, 0, 0))
     with history_of(layer).one_step():
-        region_shapes.add_annotations(layer, [front, Annotation("Two", (shapely.box(1, 1, 5, 5),))], placement)
+        region_shapes.add_annotations(
+            layer, [front, Annotation("Two", (shapely.box(1, 1, 5, 5),))], placement
+        )
 
 
 def region(layer, placement, row=0):

@@ -8,7 +8,6 @@ from qtpy.QtCore import Signal
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -18,16 +17,16 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_flag.analysis.spatial import CLASSES, SpatialScores, find_classes, score_spatially
+from napari_flag.analysis.spatial import SpatialScores, find_classes, score_spatially
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
-from napari_flag.formatting import number, probability, whole
+from napari_flag.formatting import number, probability
 from napari_flag.gene_names import GeneNames, look_up
 from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_save, plain_label
 from napari_flag.gui.controls.plots import ScatterPlot, ask_figure_path
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
-from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, LocalMap, MapKind
+from napari_flag.layers.local_map import LocalMap, MapKind
 
 BUTTONS: Final = {
     MapKind.EXPRESSION: "Gene",
@@ -41,7 +40,7 @@ MASKS: Final = (
 
 
 class MapChoice(QWidget):
-    """Buttons for what is painted, and a legend with counts while clusters are."""
+    """Buttons for what is painted, and which clusters are; their legend is on the canvas."""
 
     kindChosen = Signal(object)
     """A `MapKind`."""
@@ -67,42 +66,18 @@ class MapChoice(QWidget):
         )
         self.significance.explain({corrected: meaning for _, corrected, meaning in MASKS})
         self.significance.changed.connect(self.maskChosen.emit)
-        self.legend = QWidget()
-        grid = QGridLayout(self.legend)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setVerticalSpacing(1)
-        self.counts: list[QLabel] = []
-        order = (1, 3, 4, 2, 0)  # clusters, outliers, the rest
-        for place, group in enumerate(order):
-            patch, text = QLabel(), QLabel()
-            patch.setFixedSize(12, 12)
-            patch.setStyleSheet(f"background-color: {CLASS_COLOURS[group]}; border: 1px solid gray;")
-            grid.addWidget(patch, place // 2, 2 * (place % 2))
-            grid.addWidget(text, place // 2, 2 * (place % 2) + 1)
-            self.counts.append(text)
-        self._order = order
-        grid.setColumnStretch(1, 1)
-        grid.setColumnStretch(3, 1)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(3)
         box.addLayout(row)
         box.addWidget(self.significance.native)
-        box.addWidget(self.legend)
         self.buttons[MapKind.EXPRESSION].setChecked(True)
 
     def show_map(self, local: LocalMap) -> None:
-        """Show what `local` paints: which button is down, and how many spots of each class there are."""
+        """Show what `local` paints: which button is down."""
         self.buttons[local.kind].setChecked(True)
-        clustered = local.kind is MapKind.CLASSES
-        self.significance.visible = clustered
-        self.legend.setVisible(clustered)
+        self.significance.visible = local.kind is MapKind.CLASSES
         self.significance.select(local.corrected)
-        classes = None if local.key is None else local.classes(local.key)
-        for group, label in zip(self._order, self.counts, strict=True):
-            count = "…" if classes is None else whole(int((classes == group).sum()))
-            label.setText(f"{CLASSES[group]} {count}")
-            label.setToolTip(f"{CLASS_MEANINGS[group].capitalize()}: {count} spots")
 
 
 NO_TRUTH: Final = (

@@ -12,6 +12,7 @@ from napari_flag.formatting import probability
 from napari_flag.layers.colour_bar import title_bar
 from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
+from napari_flag.layers.legend import Legend, LegendRow
 from napari_flag.layers.spot_layers import SpotLayer, banded_colormap, set_colormap, set_limits, set_shown
 
 if TYPE_CHECKING:
@@ -28,10 +29,8 @@ CLASS_MEANINGS: Final = (
     "low among low",
     "high among low",
 )
-LEGEND: Final = "\n".join(
-    f"{number}  {meaning}" for number, meaning in reversed(list(enumerate(CLASS_MEANINGS)))
-)
-"""Names the numbers of the colour bar, on the canvas."""
+CLASS_ORDER: Final = (1, 3, 4, 2, 0)
+"""How classes are listed: clusters, outliers, the rest."""
 
 
 class MapKind(Enum):
@@ -57,11 +56,6 @@ _MEANING: Final = {
     MapKind.LOCAL: "Red where a spot is like its neighbours, blue where it is their opposite",
     MapKind.CLASSES: "Spots that are high among high, low among low, or outliers, where significant",
 }
-
-
-def text_overlay_of(viewer: Any) -> Any:
-    """Return the text on the canvas of a viewer; napari 0.9 moved it to the canvas."""
-    return viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
 
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -117,6 +111,7 @@ class LocalMap(SpotLayer):
         self._adata: Any = None
         self._graphs: dict[Quantity, tuple[npt.NDArray[np.bool_], Neighbours]] = {}
         self._painted: tuple[Any, ...] | None = None
+        self.legend = Legend(viewer, "clusters")
         gene_map.hover_extra = self._class_text
 
     # --- what is shown ---------------------------------------------------------------------------
@@ -178,7 +173,7 @@ class LocalMap(SpotLayer):
         if state != self._painted or self.layer is None:
             self._paint(self.key)
             self._painted = state
-        set_shown(self.layer, True)
+        set_shown(self.layer, True, bar=self.kind is not MapKind.CLASSES)
         self._make_active(self.layer, instead_of=self._gene_layer())
         self._write_legend()
 
@@ -291,14 +286,21 @@ class LocalMap(SpotLayer):
         self._write_legend()
 
     def _write_legend(self) -> None:
-        """Name the classes in a corner of the canvas; a text the user put there is kept."""
-        overlay = text_overlay_of(self._viewer)
-        if self._map.covered and self.kind is MapKind.CLASSES:
-            if not overlay.visible or not overlay.text:
-                overlay.text, overlay.position = LEGEND, "top_left"
-                overlay.visible = overlay.box = True
-        elif overlay.text == LEGEND:
-            overlay.text, overlay.visible = "", False
+        """Name and count the classes in a corner of the canvas while they are painted."""
+        key = self.key
+        if key is None or not self._map.covered or self.kind is not MapKind.CLASSES:
+            self.legend.clear()
+            return
+        classes = self.classes(key)
+        rows = [
+            LegendRow(
+                CLASS_COLOURS[number],
+                CLASS_MEANINGS[number],
+                None if classes is None else int(np.count_nonzero(classes == number)),
+            )
+            for number in CLASS_ORDER
+        ]
+        self.legend.show(rows, self.layer)
 
     def _class_text(self, spot: int) -> str | None:
         """Return the class of spot number `spot`, where classes are shown."""

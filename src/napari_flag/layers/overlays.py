@@ -3,7 +3,7 @@
 Both can be rings around the spots, so that the gene inside stays visible.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.layers.frame import Frame, frame_of
+from napari_flag.layers.legend import Legend, LegendRow
 from napari_flag.layers.raster import Float32Array, SpotRaster, raster_of
 from napari_flag.layers.spot_layers import SpotLayer, banded_colormap
 from napari_flag.prediction_file import unlike_warning
@@ -124,9 +125,15 @@ class DomainMap(SpotLayer):
         self._raster: SpotRaster | None = None
         self.numbers: npt.NDArray[np.int64] | None = None
         self.paint = Paint.HIDDEN
+        self.legend = Legend(viewer, "domains")
 
     def show(
-        self, adata: Any, numbers: npt.NDArray[np.int64] | None, paint: Paint, frame: Frame | None = None
+        self,
+        adata: Any,
+        numbers: npt.NDArray[np.int64] | None,
+        paint: Paint,
+        frame: Frame | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         """Draw the domains of `adata`.
 
@@ -140,12 +147,15 @@ class DomainMap(SpotLayer):
             How.
         frame
             As of `GeneMap.set_prediction`.
+        names
+            Of the domains from 1 on, for the legend; None numbers them.
         """
         self.numbers, self.paint = numbers, paint
         if adata is None or numbers is None or adata is not self._adata:
             self._remove()
             self._adata = self._raster = None
         if adata is None or numbers is None:
+            self.legend.clear()
             return
         if self._raster is None:
             self._adata, self._raster = adata, raster_of(adata)
@@ -158,7 +168,7 @@ class DomainMap(SpotLayer):
         picture = self._raster.paint(values) if paint is Paint.FILLED else paint_rings(self._raster, values)
         layer = self.layer
         if layer is None:
-            self._add(
+            layer = self._add(
                 None,
                 picture,
                 self._raster,
@@ -168,7 +178,10 @@ class DomainMap(SpotLayer):
                 contrast_limits=(-0.5, len(COLOURS) - 0.5),
             )
         else:
-            layer.data, layer.visible = picture, True
+            layer.data = picture
+            if not layer.visible:
+                layer.visible = True
+        self.legend.show(_legend_rows(numbers, names), layer)
 
     def number_at(self, position: Any) -> int:
         """Return the number of the domain drawn at world `position`; 0 outside of all or while hidden."""
@@ -178,6 +191,19 @@ class DomainMap(SpotLayer):
         row, col = (float(v) for v in layer.world_to_data(position)[-2:])
         spot = self._raster.spot_at(row, col)
         return 0 if spot is None else int(self.numbers[spot])
+
+
+def _legend_rows(numbers: npt.NDArray[np.int64], names: Sequence[str] | None) -> list[LegendRow]:
+    """Return one row for each domain that has spots, in the order of their numbers."""
+    counts = np.bincount(numbers[numbers > 0])
+    return [
+        LegendRow(
+            "#{:02x}{:02x}{:02x}".format(*colour_of(number)),
+            f"Domain {number}" if names is None else names[number - 1],
+            int(counts[number]),
+        )
+        for number in np.flatnonzero(counts).tolist()
+    ]
 
 
 def colour_of(number: int) -> Colour:

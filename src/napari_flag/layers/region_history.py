@@ -252,7 +252,8 @@ _HISTORIES: "WeakKeyDictionary[Any, RegionHistory]" = WeakKeyDictionary()
 def history_of(layer: Any) -> RegionHistory:
     """Return the history of a Shapes layer, which begins when it is first asked for.
 
-    From then on Ctrl+Z and Ctrl+Shift+Z over the picture go through it while the layer is active (⌘ on macOS).
+    From then on Ctrl+Z and Ctrl+Shift+Z over the picture go through it while the layer is active
+    (⌘ on macOS).
     napari has no such keys for Shapes; Ctrl+Y is its switch between 2-D and 3-D.
     """
     if layer not in _HISTORIES:

@@ -156,7 +156,7 @@ def drop_rows_without_shape(layer: Any, row: int | None = None) -> None:
 
 
 def set_features(layer: Any, features: Any) -> None:
-    """Set the features of `layer`; the next shape drawn gets none of the last row's values, as napari would."""
+    """Set the features of `layer`; the next shape drawn gets none of the last row's, as it would."""
     layer.features = features
     if GROUP in features:
         layer.feature_defaults = EMPTY
@@ -350,9 +350,7 @@ class Entry:
     number: int = 0
 
 
-def collect(
-    layers: Iterable[Any], gene_map: "GeneMap", adata: "AnnData", source: str
-) -> list[Entry]:
+def collect(layers: Iterable[Any], gene_map: "GeneMap", adata: "AnnData", source: str) -> list[Entry]:
     """Return the regions drawn in `layers`, those of one slide, then the domains, or labels, of `source`."""
     return [*_drawn(layers, gene_map, adata), *_domains(adata, source)]
 
@@ -376,12 +374,7 @@ def _domains(adata: "AnnData", source: str) -> list[Entry]:
     numbers = read_domains(adata, source)
     if numbers is None:
         return []
-    names = domain_names(adata, source)
-    if source == LABELS:
-        shown = [f"Label {name}" if name.isdecimal() else name for name in names]
-    else:
-        word = "prediction" if source == PREDICTED else "truth"
-        shown = [f"Domain {number} of the {word}" for number in range(1, len(names) + 1)]
+    shown = domain_titles(adata, source)
     return [
         Entry(
             f"domain {source} {number}",
@@ -391,3 +384,12 @@ def _domains(adata: "AnnData", source: str) -> list[Entry]:
         )
         for number in np.unique(numbers[numbers > 0]).tolist()
     ]
+
+
+def domain_titles(adata: "AnnData", source: str) -> list[str]:
+    """Return what the domains, or labels, of `source` are called in list and legend, from number 1 on."""
+    names = domain_names(adata, source)
+    if source == LABELS:
+        return [f"Label {name}" if name.isdecimal() else name for name in names]
+    word = "prediction" if source == PREDICTED else "truth"
+    return [f"Domain {number} of the {word}" for number in range(1, len(names) + 1)]

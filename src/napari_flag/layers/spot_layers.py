@@ -90,12 +90,12 @@ class SpotLayer(SpotLayers[None]):
         return self._present().get(None)
 
 
-def set_shown(layer: Any, shown: bool) -> None:
-    """Show or hide a layer and its colour bar."""
+def set_shown(layer: Any, shown: bool, *, bar: bool = True) -> None:
+    """Show or hide a layer, and its colour bar; without `bar` that stays away: a legend names the colours."""
     if layer.visible != shown:
         layer.visible = shown
-    if layer.colorbar.visible != shown:
-        layer.colorbar.visible = shown
+    if getattr(layer, "colorbar", None) is not None and layer.colorbar.visible != (shown and bar):
+        layer.colorbar.visible = shown and bar
 
 
 def set_place(layer: Any, options: Mapping[str, Any]) -> None:

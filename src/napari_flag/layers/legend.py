@@ -1,0 +1,125 @@
+"""The one legend of categorical maps, on the canvas: colour, name and number of spots.  Holds no Qt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from napari_flag.formatting import whole
+
+PATCH: Final = "■"
+BOX: Final = "#16181ddd"
+"""Behind the text: dark in every theme, since the colours of classes are light."""
+POSITION: Final = "top_left"
+MOST_ROWS: Final = 16
+"""More would hide the tissue; the rest is counted in a last row."""
+REST_COLOUR: Final = "#c8c8c8"
+
+
+@dataclass(frozen=True, slots=True)
+class LegendRow:
+    """One class of a map.
+
+    Parameters
+    ----------
+    colour
+        "#rrggbb".
+    name
+        What a person calls it.
+    spots
+        How many have it; None while that is being computed.
+    """
+
+    colour: str
+    name: str
+    spots: int | None
+
+    @property
+    def text(self) -> str:
+        """The line on the canvas."""
+        return f"{PATCH} {self.name}  {'…' if self.spots is None else whole(self.spots)}"
+
+
+class Legend:
+    """Lines in a corner of the canvas, in sight while the layer they explain is.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer (the model, not a plugin proxy).
+    name
+        Tells several legends of one canvas apart.
+    """
+
+    def __init__(self, viewer: Any, name: str) -> None:
+        self._viewer = viewer
+        self._name = name
+        self._layer: Any = None
+        self.rows: tuple[LegendRow, ...] = ()
+        self._drawn: list[tuple[str, str]] = []
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    def show(self, rows: Sequence[LegendRow], layer: Any) -> None:
+        """Explain `layer` by `rows`, in this order; no rows take the legend away."""
+        if layer is not self._layer:
+            if self._layer is not None:
+                self._layer.events.visible.disconnect(self._on_visible)
+            if layer is not None:
+                layer.events.visible.connect(self._on_visible)
+            self._layer = layer
+        self.rows = tuple(rows)
+        self._draw()
+
+    def clear(self) -> None:
+        """Take the legend away."""
+        self.show((), None)
+
+    @property
+    def visible(self) -> bool:
+        """Whether it is on the canvas."""
+        return bool(self.rows) and self._layer is not None and bool(self._layer.visible)
+
+    def _draw(self) -> None:
+        from napari.components.overlays import TextOverlay
+
+        overlays = overlays_of(self._viewer)
+        lines = _lines(self.rows) if self.visible else []
+        for place, (text, colour) in enumerate(lines):
+            if place >= len(self._drawn):
+                overlays[self._key(place)] = TextOverlay(
+                    text=text, color=colour, position=POSITION, box=True, box_color=BOX, visible=True
+                )
+            elif lines[place] != self._drawn[place]:
+                overlay = overlays[self._key(place)]
+                overlay.text, overlay.color = text, colour
+        for place in range(len(lines), len(self._drawn)):
+            del overlays[self._key(place)]
+        self._drawn = lines
+
+    def _key(self, place: int) -> str:
+        return f"{self._name} {place}"
+
+    def _on_visible(self, event: Any = None) -> None:
+        self._draw()
+
+    def _on_removed(self, event: Any) -> None:
+        if self._layer is not None and event.value is self._layer:
+            self.clear()
+
+
+def _lines(rows: Sequence[LegendRow]) -> list[tuple[str, str]]:
+    """Return text and colour of each line."""
+    lines = [(row.text, row.colour) for row in rows[:MOST_ROWS]]
+    if len(rows) > MOST_ROWS:
+        lines.append((f"and {len(rows) - MOST_ROWS} more, listed in the dock", REST_COLOUR))
+    return lines
+
+
+def overlays_of(viewer: Any) -> Any:
+    """Return the overlays of a viewer's canvas by name; napari 0.9 moved them to the canvas."""
+    return viewer.canvas.overlays if hasattr(viewer, "canvas") else viewer._overlays
+
+
+def lines_on(viewer: Any) -> list[str]:
+    """Return the text of all legends on the canvas, from top to bottom."""
+    texts = [str(getattr(overlay, "text", "")) for overlay in overlays_of(viewer).values()]
+    return [text for text in texts if text.startswith((PATCH, "and "))]
