@@ -35,6 +35,14 @@ def probability(value: float, unknown: str = UNKNOWN) -> str:
     return f"{value:.0e}" if value < 0.001 else f"{value:.3f}" if value < 0.01 else f"{value:.2f}"
 
 
+def area(mm2: float, *, unit: bool = True, unknown: str = UNKNOWN) -> str:
+    """Return "1.25 mm²", below 1 mm² "0.125 mm²", from 100 mm² on "125 mm²"; or the number alone."""
+    if math.isnan(mm2):
+        return unknown
+    text = number(mm2, 3 if mm2 < 1 else 2 if mm2 < 100 else 0)
+    return f"{text} mm²" if unit else text
+
+
 def whole(value: float, unknown: str = UNKNOWN) -> str:
     """Return "1,204"."""
     return number(value, 0, unknown)

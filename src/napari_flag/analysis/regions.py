@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from napari_flag import keys
 from napari_flag.analysis.truth import MEASURED, PREDICTED, Extent, extent_of, matrix_of, sources
+from napari_flag.prediction_file import array_coordinates, stated_lattice
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.spots import lattice_of, typical_pitch
 from napari_flag.statistics.gene_sets import bundled as bundled
 from napari_flag.statistics.gene_sets import over_representation
 from napari_flag.statistics.gene_sets import read_gmt as read_gmt
@@ -196,3 +199,40 @@ class Region:
     def spots(self) -> int:
         """How many spots belong to it."""
         return int(np.count_nonzero(self.mask))
+
+
+@dataclass(frozen=True, slots=True)
+class AreaScale:
+    """From outlines and numbers of spots to mm².
+
+    Parameters
+    ----------
+    um_per_px
+        µm per level-0 px, None where it is not known: then no area is either.
+    spot_px2
+        Area that one spot stands for, level-0 px²: the pitch squared on a square array, √3/2 of that on a
+        hexagonal one.
+    """
+
+    um_per_px: float | None
+    spot_px2: float
+
+    @classmethod
+    def of(cls, adata: "AnnData", um_per_px: float | None) -> "AreaScale":
+        """Return the scale of `adata`, its pitch as `spots.typical_pitch` finds it."""
+        lattice, array = stated_lattice(adata), array_coordinates(adata)
+        if lattice == "none" and array is not None:
+            lattice = lattice_of(array)
+        pitch = typical_pitch(np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2])
+        return cls(um_per_px, pitch**2 * (np.sqrt(3) / 2 if lattice == "hex" else 1.0))
+
+    def of_spots(self, spots: int) -> float:
+        """Return the area in mm² of so many spots; NaN where µm/px is not known."""
+        return self._mm2(spots * self.spot_px2)
+
+    def of_region(self, region: Region) -> float:
+        """Return the area in mm² of a region: of its outline, or of its spots where it was never drawn."""
+        return self.of_spots(region.spots) if region.polygon is None else self._mm2(region.polygon.area)
+
+    def _mm2(self, px2: float) -> float:
+        return float("nan") if self.um_per_px is None else float(px2) * self.um_per_px**2 * 1e-6

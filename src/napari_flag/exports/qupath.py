@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.overlays import colour_of
 from napari_flag.layers.raster import DEFAULT_FILL
-from napari_flag.prediction_file import slide_name, spot_diameter_px
+from napari_flag.prediction_file import slide_name, spot_diameter_px, um_per_px
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation, Colour, as_feature
 from napari_flag.slides.spots import typical_pitch
@@ -127,19 +128,31 @@ def domain_colours(adata: "AnnData") -> dict[str, Colour]:
     return {label: colour_of(int(label) if numbered else i + 1) for i, label in enumerate(labels)}
 
 
-def domain_annotations(adata: "AnnData") -> list[Annotation]:
-    """Return one annotation per domain, its outline half a pitch around its spots; none without domains."""
+def domain_annotations(adata: "AnnData", scale: AreaScale | None = None) -> list[Annotation]:
+    """Return one annotation per domain, its outline half a pitch around its spots; none without domains.
+
+    Areas are those of `scale`, by default that of `adata`.
+    """
     if keys.DOMAIN not in adata.obs:
         return []
     import shapely
 
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)
     labels = adata.obs[keys.DOMAIN].astype(str).to_numpy()
+    scale = AreaScale.of(adata, um_per_px(adata)) if scale is None else scale
     reach = 0.51 * typical_pitch(xy)  # a little over half, so that neighbours touch
     found = []
     for label, colour in domain_colours(adata).items():
         squares = shapely.box(*(xy[labels == label] - reach).T, *(xy[labels == label] + reach).T)
         outline = shapely.union_all(squares).simplify(SMOOTH * reach)
         parts = tuple(getattr(outline, "geoms", (outline,)))
-        found.append(Annotation(f"domain {label}", parts, f"domain {label}", colour))
+        spots = int(np.count_nonzero(labels == label))
+        measured = region_measurements(spots, scale.of_spots(spots))
+        found.append(Annotation(f"domain {label}", parts, f"domain {label}", colour, measured))
     return found
+
+
+def region_measurements(spots: int, area_mm2: float) -> dict[str, float]:
+    """Return the measurements of a region or domain for QuPath; an area that is not known is left out."""
+    area = {} if np.isnan(area_mm2) else {"Area mm^2": round(area_mm2, VALUE_DIGITS)}
+    return {"Spots": spots, **area}

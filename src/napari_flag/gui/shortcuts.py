@@ -47,6 +47,8 @@ SHORTCUTS: Final = (
         for key, quantity in SHOW_QUANTITY.items()
     ),
     Shortcut("Alt+←  Alt+→", PICTURE, "Show the joint draw before or after (Samples dock open)"),
+    Shortcut("Ctrl+Z", "picture, a layer of regions active", "Take back the last change of the regions"),
+    Shortcut("Ctrl+Shift+Z", "picture, a layer of regions active", "Do it again"),
     Shortcut("Esc", "every dock with long work", "Cancel what is running"),
 )
 

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 from napari_flag.analysis.spatial import SpatialScores, find_classes, score_spatially
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
-from napari_flag.formatting import number, probability
+from napari_flag.formatting import number, probability, whole
 from napari_flag.gene_names import GeneNames, look_up
 from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_save, plain_label
 from napari_flag.gui.controls.plots import ScatterPlot, ask_figure_path

@@ -4,7 +4,7 @@ A step is what a person did at once: a shape drawn, moved or removed, a vertex s
 Holds no Qt.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -146,6 +146,8 @@ class RegionHistory:
     ----------
     stamp
         Grows with every step, of any layer: the layer changed last has the highest.
+    moved
+        Each is called after an undo or redo.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -155,6 +157,7 @@ class RegionHistory:
         self._future: list[State] = []
         self._held = 0
         self.stamp = 0
+        self.moved: list[Callable[[], object]] = []
         layer.events.data.connect(self._on_data)
         layer.events.features.connect(self._on_other)
         for name in STYLE_EVENTS:
@@ -200,6 +203,8 @@ class RegionHistory:
         finally:
             self._held -= 1
         self.stamp = next(_clock)
+        for call in list(self.moved):
+            call()
         return True
 
     def _on_data(self, event: Any) -> None:

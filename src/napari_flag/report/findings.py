@@ -11,10 +11,11 @@ from napari_flag import keys
 from napari_flag.analysis.coexpression import Together, correlate, pick_unlike
 from napari_flag.analysis.compare import Comparison, Section, comparing, section_of
 from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement
-from napari_flag.analysis.regions import TOPS, Overlap, top_overlaps
+from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, top_overlaps
 from napari_flag.analysis.spatial import gene_moran, spot_neighbours
 from napari_flag.analysis.structure import rank_domains
 from napari_flag.analysis.truth import MEASURED, PREDICTED, Numbers, attach_measured, values_of
+from napari_flag.prediction_file import um_per_px
 from napari_flag.progress import Steps
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class Domain:
         From 1, the largest of the truth (of the prediction, without truth) first.
     spots
         How many.
+    area
+        Of these spots, mm²; NaN where µm/px is not known.
     predicted, measured
         Its leading marker genes against the rest, by prediction and by truth; the latter empty without.
     overlaps
@@ -94,6 +97,7 @@ class Domain:
 
     number: int
     spots: int
+    area: float
     predicted: tuple[str, ...]
     measured: tuple[str, ...]
     overlaps: tuple[Overlap, ...]
@@ -262,10 +266,12 @@ def _markers(adata: "AnnData", numbers: Numbers | None, with_truth: bool) -> Ste
         return ()
     predicted = yield from rank_domains(adata, PREDICTED, numbers)
     measured = (yield from rank_domains(adata, MEASURED, numbers)) if with_truth else {}
+    scale = AreaScale.of(adata, um_per_px(adata))
     found = []
     for number, table in predicted.items():
         ours, theirs = list(table.gene), list(measured[number].gene) if number in measured else []
         shared = tuple(o for k, o in zip(TOPS, top_overlaps(ours, theirs), strict=True) if k < len(theirs))
         spots = int((numbers == number).sum())
-        found.append(Domain(number, spots, tuple(ours[:MARKERS]), tuple(theirs[:MARKERS]), shared))
+        area = scale.of_spots(spots)
+        found.append(Domain(number, spots, area, tuple(ours[:MARKERS]), tuple(theirs[:MARKERS]), shared))
     return tuple(found)

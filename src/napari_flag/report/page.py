@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.analysis.compare import Comparison
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, interval, number, whole
+from napari_flag.formatting import area, counted, interval, number, whole
 from napari_flag.prediction_file import provenance, slide_name, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report.findings import Findings
@@ -158,8 +159,8 @@ def _markers(findings: Findings) -> Iterator[str]:
         cells = [_names(domain.predicted, shared)] + ([_names(domain.measured, shared)] if both else [])
         row = "".join(f"<td>{cell}</td>" for cell in cells)
         colour = DOMAIN_COLOURS[(domain.number - 1) % len(DOMAIN_COLOURS)]
-        dot = f'<span class="dot" style="background:{colour}"></span>'
-        name = f"{dot}{domain.number}, {counted(domain.spots, 'spot')}"
+        size = counted(domain.spots, "spot") + ("" if isnan(domain.area) else f", {area(domain.area)}")
+        name = f'<span class="dot" style="background:{colour}"></span>{domain.number}, {size}'
         yield f"<tr><td>{name}</td>{row}</tr>"
     yield "</tbody></table>"
     if both:

@@ -242,7 +242,7 @@ def test_a_file_that_is_no_geojson_is_one_sentence(filled, tmp_path):
 
 def test_a_region_is_renamed_in_the_list_and_removed(filled, qtbot, viewer):
     draw_left(filled, qtbot)
-    filled.regions.list.item(0).setText("Stroma")
+    filled.regions.list.topLevelItem(0).setText(0, "Stroma")
     assert filled.regions.current.region.name == "Stroma"
     assert viewer.layers["Regions"].features["name"].tolist() == ["Stroma"]
     filled.regions.buttons["Remove"].click()

@@ -1,5 +1,6 @@
 """What a person chooses in the Regions dock: a region, how domains are found and shown, and labels."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,12 @@ from magicgui.widgets import PushButton
 from qtpy.QtCore import QObject, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QAbstractItemView,
     QHBoxLayout,
-    QListWidget,
-    QListWidgetItem,
+    QHeaderView,
     QPushButton,
+    QTreeWidget,
+    QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
 )
@@ -28,8 +31,9 @@ from napari_flag.analysis.domains import (
     read_for,
     write_domains,
 )
+from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
-from napari_flag.formatting import counted, number
+from napari_flag.formatting import area, counted, number, whole
 from napari_flag.gui.controls.forms import Choice, MessageList, ask_open, form, plain_label, row_of
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.regions.results import WORDS
@@ -48,12 +52,23 @@ POLYGON, LASSO = "add_polygon", "add_polygon_lasso"
 CHIP_PX: Final = 12
 
 
+NAME, SPOTS, AREA = range(3)
+"""Columns of the list."""
+NO_AREA: Final = "No areas: the slide's µm/px is not known. Set it to see them."
+AREA_TIP: Final = (
+    "Area in mm²: of the outline where a region was drawn, else\n"
+    "spots × the area that each stands for (pitch², on a hexagonal array √3/2 pitch²)"
+)
+
+
 class RegionList(QWidget):
-    """Regions by name, colour and number of spots; one is chosen."""
+    """Regions by name, colour, number of spots and area; one is chosen."""
 
     chosen = Signal(object)
     """The `Entry` that a person chose, or None."""
     drawRequested = Signal(str)
+    undoRequested = Signal()
+    redoRequested = Signal()
     importRequested = Signal()
     exportRequested = Signal()
     removeRequested = Signal(object)
@@ -62,56 +77,117 @@ class RegionList(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.entries: list[Entry] = []
-        self.list = QListWidget()
+        self.list = QTreeWidget()
         self.list.setAccessibleName("Regions")
+        self.list.setRootIsDecorated(False)
+        self.list.setUniformRowHeights(True)
+        self.list.setAllColumnsShowFocus(True)
         self.list.setIconSize(QSize(CHIP_PX, CHIP_PX))
-        self.list.setMinimumHeight(74)
-        self.list.setToolTip("Choose the region to compare; double-click a drawn one to name it")
-        self.list.currentRowChanged.connect(self._on_row)
+        self.list.setMinimumHeight(96)
+        self.list.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.list.setHeaderLabels(["Region", "Spots", "mm²"])
+        self._lay_out_columns()
+        self.list.currentItemChanged.connect(lambda *_: self._on_row())
+        self.list.itemDoubleClicked.connect(self._on_double_click)
         self.list.itemChanged.connect(self._on_edited)
+        self.no_area = plain_label(NO_AREA)
+        self.no_area.hide()
+        self.buttons: dict[str, QPushButton] = {}
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(4)
-        row = QHBoxLayout()
-        row.setSpacing(3)
-        self.buttons: dict[str, QPushButton] = {}
+        box.addLayout(self._drawing_row())
+        box.addWidget(self.list)
+        box.addWidget(self.no_area)
+        box.addLayout(self._file_row())
+        self.enable_steps(undo=False, redo=False)
+
+    @property
+    def current(self) -> Entry | None:
+        """The entry that is chosen."""
+        row = self.list.indexOfTopLevelItem(self.list.currentItem())
+        return self.entries[row] if 0 <= row < len(self.entries) else None
+
+    def show_entries(self, entries: Sequence[Entry], key: str | None, scale: AreaScale | None) -> None:
+        """List `entries`; the one with `key` is chosen without emitting `chosen`.
+
+        Parameters
+        ----------
+        entries
+            Of the current prediction.
+        key
+            Of the entry to choose; None for none.
+        scale
+            Gives their areas; None where there are no entries.
+        """
+        self.entries = list(entries)
+        blocked = self.list.blockSignals(True)
+        self.list.clear()
+        for entry in entries:
+            self.list.addTopLevelItem(
+                _item(entry, math.nan if scale is None else scale.of_region(entry.region))
+            )
+        row = next((i for i, entry in enumerate(entries) if entry.key == key), -1)
+        self.list.setCurrentItem(self.list.topLevelItem(row) if row >= 0 else None)
+        self.list.blockSignals(blocked)
+        self.no_area.setVisible(bool(entries) and scale is not None and scale.um_per_px is None)
+        self._enable()
+
+    def enable_steps(self, *, undo: bool, redo: bool) -> None:
+        """Say whether there is a step to take back, and one to do again."""
+        self.buttons["Undo"].setEnabled(undo)
+        self.buttons["Redo"].setEnabled(redo)
+
+    def choose(self, key: str) -> None:
+        """Choose the entry with `key`, as a click on it would."""
+        for row, entry in enumerate(self.entries):
+            if entry.key == key:
+                self.list.setCurrentItem(self.list.topLevelItem(row))
+
+    def _lay_out_columns(self) -> None:
+        header, heads = self.list.header(), self.list.headerItem()
+        assert header is not None
+        assert heads is not None
+        header.setStretchLastSection(False)
+        header.setSectionsMovable(False)
+        header.setMinimumSectionSize(40)
+        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+        tips = ("Choose the region to compare; double-click a drawn one to name it", "Spots inside", AREA_TIP)
+        for column, tip in enumerate(tips):
+            heads.setToolTip(column, tip)
+            if column != NAME:
+                header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+                heads.setTextAlignment(column, _RIGHT)
+
+    def _drawing_row(self) -> QHBoxLayout:
+        row = _row()
         for text, tip, mode in (
             ("Polygon", "Draw a region: click its corners, double-click to close it", POLYGON),
             ("Lasso", "Draw a region with the mouse held down", LASSO),
         ):
             self._add(row, text, tip).clicked.connect(lambda _, mode=mode: self.drawRequested.emit(mode))
         for text, tip, act in (
+            (
+                "Undo",
+                "Take back the last change of the drawn regions (Ctrl+Z over the picture)",
+                self.undoRequested,
+            ),
+            ("Redo", "Do it again (Ctrl+Shift+Z over the picture)", self.redoRequested),
+        ):
+            self._add(row, text, tip).clicked.connect(lambda _, act=act: act.emit())
+        return row
+
+    def _file_row(self) -> QHBoxLayout:
+        row = _row()
+        for text, tip, act in (
             ("Import…", "Read regions from GeoJSON, e.g. QuPath's annotations", self.importRequested),
             ("Export…", "Write all regions listed as GeoJSON, which QuPath imports", self.exportRequested),
-            ("Remove", "Remove the chosen region", self._on_remove),
         ):
-            self._add(row, text, tip).clicked.connect(act)
-        box.addLayout(row)
-        box.addWidget(self.list)
-
-    @property
-    def current(self) -> Entry | None:
-        """The entry that is chosen."""
-        row = self.list.currentRow()
-        return self.entries[row] if 0 <= row < len(self.entries) else None
-
-    def show_entries(self, entries: Sequence[Entry], key: str | None) -> None:
-        """List `entries`; the one with `key` is chosen without emitting `chosen`."""
-        self.entries = list(entries)
-        blocked = self.list.blockSignals(True)
-        self.list.clear()
-        for entry in entries:
-            self.list.addItem(_item(entry))
-        row = next((i for i, entry in enumerate(entries) if entry.key == key), -1)
-        self.list.setCurrentRow(row)
-        self.list.blockSignals(blocked)
-        self._enable()
-
-    def choose(self, key: str) -> None:
-        """Choose the entry with `key`, as a click on it would."""
-        for row, entry in enumerate(self.entries):
-            if entry.key == key:
-                self.list.setCurrentRow(row)
+            self._add(row, text, tip).clicked.connect(lambda _, act=act: act.emit())
+        self._add(row, "Remove", "Remove the chosen region; Undo brings it back").clicked.connect(
+            self._on_remove
+        )
+        return row
 
     def _add(self, row: QHBoxLayout, text: str, tip: str) -> QPushButton:
         button = QPushButton(text)
@@ -130,29 +206,56 @@ class RegionList(QWidget):
         self._enable()
         self.chosen.emit(self.current)
 
-    def _on_edited(self, item: QListWidgetItem) -> None:
-        row = self.list.row(item)
-        if 0 <= row < len(self.entries):
-            self.renamed.emit(self.entries[row], item.text().strip())
+    def _on_double_click(self, item: QTreeWidgetItem, column: int) -> None:
+        if item.flags() & Qt.ItemFlag.ItemIsEditable:
+            self.list.editItem(item, NAME)
+
+    def _on_edited(self, item: QTreeWidgetItem, column: int) -> None:
+        row = self.list.indexOfTopLevelItem(item)
+        if column == NAME and 0 <= row < len(self.entries):
+            self.renamed.emit(self.entries[row], item.text(NAME).strip())
 
     def _on_remove(self) -> None:
         if self.current is not None:
             self.removeRequested.emit(self.current)
 
 
-def _item(entry: Entry) -> QListWidgetItem:
+_RIGHT: Final = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+
+
+def _row() -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setSpacing(3)
+    return row
+
+
+def _item(entry: Entry, mm2: float) -> QTreeWidgetItem:
     chip = QPixmap(CHIP_PX, CHIP_PX)
     chip.fill(QColor(*entry.colour) if entry.colour else QColor(EDGE))
-    item = QListWidgetItem(QIcon(chip), entry.region.name)
+    spots = entry.region.spots
+    item = QTreeWidgetItem([entry.region.name, whole(spots), area(mm2, unit=False)])
+    item.setIcon(NAME, QIcon(chip))
+    for column in (SPOTS, AREA):
+        item.setTextAlignment(column, _RIGHT)
     kind = "" if entry.drawn is None else entry.drawn.annotation.classification
-    item.setToolTip(counted(entry.region.spots, "spot") + (f", class {kind}" if kind else ""))
+    parts = (
+        entry.region.name,
+        counted(spots, "spot"),
+        area(mm2, unknown=""),
+        f"class {kind}" if kind else "",
+    )
+    item.setToolTip(NAME, ", ".join(part for part in parts if part))
+    item.setToolTip(AREA, AREA_TIP)
     flags = item.flags() & ~Qt.ItemFlag.ItemIsEditable
     item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if entry.drawn is not None else flags)
     return item
 
 
-def domain_outlines(adata: Any, source: str) -> list[Annotation]:
-    """Return one annotation per domain, or label, of `source`, its outline half a pitch around its spots."""
+def domain_outlines(adata: Any, source: str, scale: AreaScale) -> list[Annotation]:
+    """Return one annotation per domain, or label, of `source`, its outline half a pitch around its spots.
+
+    Areas are those of `scale`, as in the list.
+    """
     from anndata import AnnData
 
     from napari_flag.exports.qupath import domain_annotations
@@ -163,7 +266,7 @@ def domain_outlines(adata: Any, source: str) -> list[Annotation]:
     seen = numbers > 0
     alone = AnnData(obs=adata.obs.loc[seen, []], obsm={keys.SPATIAL: adata.obsm[keys.SPATIAL][seen]})
     write_domains(alone, PREDICTED, numbers[seen])
-    found = domain_annotations(alone)
+    found = domain_annotations(alone, scale)
     if source != LABELS:
         return found
     seen_labels = [domain_names(adata, source)[number - 1] for number in sorted(set(numbers[seen].tolist()))]

@@ -1,6 +1,7 @@
 """The Regions dock: draw or find regions, and see which genes tell them apart."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,16 +9,19 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.domains import LABELS, find, read_domains
-from napari_flag.analysis.regions import RegionNumbers, bundled, compare_regions, enrich, read_gmt
+from napari_flag.analysis.regions import AreaScale, RegionNumbers, bundled, compare_regions, enrich, read_gmt
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
+from napari_flag.exports.qupath import region_measurements
 from napari_flag.gui.controls.forms import TABLE_FILES, ask_open, ask_save
 from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
 from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
 from napari_flag.gui.regions.results import RegionResults
 from napari_flag.layers import region_shapes
+from napari_flag.layers.frame import Frame
 from napari_flag.layers.overlays import DomainMap, Paint, clicks
-from napari_flag.layers.region_shapes import Entry, collect
+from napari_flag.layers.region_history import RegionHistory, history_of
+from napari_flag.layers.region_shapes import Entry, collect, domain_titles
 from napari_flag.prediction_file import slide_size
 from napari_flag.slides.formats.geojson import read_annotations, write_annotations
 
@@ -43,6 +47,8 @@ class RegionsDock(Dock):
         self.numbers: RegionNumbers | None = None
         self._sets: dict[str, tuple[str, ...]] = {}
         self._key: str | None = None
+        self._scale: AreaScale | None = None
+        self._listed_of: Any = None
         self._filled = False
         self._due = single_shot(self, 0, self._compare)
         self._build()
@@ -74,6 +80,8 @@ class RegionsDock(Dock):
         self._watch.shapesEdited.connect(self._read)
         self.regions.chosen.connect(self._on_chosen)
         self.regions.drawRequested.connect(self._draw)
+        self.regions.undoRequested.connect(self.undo)
+        self.regions.redoRequested.connect(self.redo)
         self.regions.importRequested.connect(self._ask_import)
         self.regions.exportRequested.connect(self._ask_export)
         self.regions.removeRequested.connect(self._remove)
@@ -99,6 +107,7 @@ class RegionsDock(Dock):
     def _on_prediction(self) -> None:
         """List the regions for a new prediction; those drawn stay, on the tissue they were drawn on."""
         adata = self.session.adata
+        self._scale = None
         self.setEnabled(adata is not None)
         self.messages.clear()
         if adata is None:
@@ -109,11 +118,16 @@ class RegionsDock(Dock):
 
     def _read(self) -> None:
         """List the regions anew; the one chosen stays chosen, with the spots it now has."""
+        self._enable_steps()
         adata = self.session.adata
+        known = self.regions.entries if adata is self._listed_of else ()
+        self._listed_of = adata
         entries = (
-            [] if adata is None else collect(self._viewer, self.session.gene_map, adata, self.choice.shown)
+            []
+            if adata is None
+            else collect(self._slide_layers(), self.session.gene_map, adata, self.choice.shown, known)
         )
-        self.regions.show_entries(entries, self._key)
+        self.regions.show_entries(entries, self._key, self._area_scale() if entries else None)
         self._offer(entries)
         if adata is not None:
             self._due.start()
@@ -220,7 +234,8 @@ class RegionsDock(Dock):
         adata, paint = self.session.adata, self.choice.paint.value
         numbers = None if adata is None else read_domains(adata, self.choice.shown)
         self._filled = False
-        self.domains.show(adata, numbers, paint)
+        names = None if adata is None or numbers is None else domain_titles(adata, self.choice.shown)
+        self.domains.show(adata, numbers, paint, names)
         self._filled = True
         self.choice.show_agreement(self.session.adata)
 
@@ -228,11 +243,63 @@ class RegionsDock(Dock):
     def _layer(self) -> Any:
         adata = self.session.adata
         assert adata is not None
-        layer = region_shapes.find_layer(self._viewer)
-        if layer is None:
-            longest = float(np.max(slide_size(adata) or adata.obsm[keys.SPATIAL]))
-            layer = region_shapes.add_layer(self._viewer, self.session.frame, longest)
-        return layer
+        return region_shapes.find_layer(self._slide_layers()) or self._add_layer(adata)
+
+    def _slide_layers(self) -> list[Any]:
+        """Return the layers of the slide that is shown."""
+        return list(self._viewer.layers)
+
+    def _frame(self, adata: Any) -> Frame:
+        """Return how the slide that is shown is placed."""
+        frame: Frame = self.session.frame
+        return frame
+
+    def _add_layer(self, adata: Any) -> Any:
+        """Add a layer to draw regions in to the slide that is shown."""
+        longest = float(np.max(slide_size(adata) or adata.obsm[keys.SPATIAL]))
+        return region_shapes.add_layer(self._viewer, self._frame(adata), longest)
+
+    def _area_scale(self) -> AreaScale:
+        """Return what areas are computed with; the pitch is sought once for a prediction."""
+        adata = self.session.adata
+        mpp = self._frame(adata).mpp
+        if self._scale is None:
+            self._scale = AreaScale.of(adata, mpp)
+        elif self._scale.um_per_px != mpp:
+            self._scale = replace(self._scale, um_per_px=mpp)
+        return self._scale
+
+    # --- undo and redo ---------------------------------------------------------------------------
+    def _histories(self) -> list[RegionHistory]:
+        """Return the history of each Shapes layer of the slide."""
+        found = [history_of(layer) for layer in region_shapes.shapes_among(self._slide_layers())]
+        for history in found:
+            if self._on_step not in history.moved:
+                history.moved.append(self._on_step)
+                self.when_closed(lambda moved=history.moved: moved.remove(self._on_step))
+        return found
+
+    def _enable_steps(self) -> None:
+        found = self._histories()
+        self.regions.enable_steps(
+            undo=any(history.can_undo for history in found), redo=any(history.can_redo for history in found)
+        )
+
+    def _on_step(self) -> None:
+        """List the regions after an undo or redo, by a button or a key over the picture."""
+        self._read()
+
+    def undo(self) -> None:
+        """Take back the last change of the layer that was changed last."""
+        found = [history for history in self._histories() if history.can_undo]
+        if found:
+            max(found, key=lambda history: history.stamp).undo()
+
+    def redo(self) -> None:
+        """Do again what was taken back last."""
+        found = [history for history in self._histories() if history.can_redo]
+        if found:
+            max(found, key=lambda history: history.stamp).redo()
 
     def _draw(self, mode: str) -> None:
         layer = self._layer()
@@ -242,13 +309,15 @@ class RegionsDock(Dock):
 
     def _rename(self, entry: Entry, name: str) -> None:
         if entry.drawn is not None and name:
-            region_shapes.rename(entry.drawn, name)
+            with history_of(entry.drawn.layer).one_step():
+                region_shapes.rename(entry.drawn, name)
             self._key = f"drawn {name} 1"
         self._read()
 
     def _remove(self, entry: Entry) -> None:
         if entry.drawn is not None:
-            region_shapes.remove(entry.drawn)
+            with history_of(entry.drawn.layer).one_step():
+                region_shapes.remove(entry.drawn)
             self._read()
 
     def _ask_import(self) -> None:
@@ -268,7 +337,9 @@ class RegionsDock(Dock):
             self.messages.show_error(error)
             return
         placement = region_shapes.Placement.of(self.session.gene_map, adata)
-        region_shapes.add_annotations(self._layer(), found, placement)
+        layer = self._layer()
+        with history_of(layer).one_step():
+            region_shapes.add_annotations(layer, found, placement)
         self._read()
 
     def _ask_export(self) -> None:
@@ -281,8 +352,16 @@ class RegionsDock(Dock):
         adata = self.session.adata
         if adata is None:
             return
-        drawn = [entry.drawn.annotation for entry in self.regions.entries if entry.drawn is not None]
-        outlined = [*drawn, *domain_outlines(adata, self.choice.shown)]
+        scale = self._area_scale()
+        drawn = [
+            replace(
+                entry.drawn.annotation,
+                measurements=region_measurements(entry.region.spots, scale.of_region(entry.region)),
+            )
+            for entry in self.regions.entries
+            if entry.drawn is not None
+        ]
+        outlined = [*drawn, *domain_outlines(adata, self.choice.shown, scale)]
         self.write_file(path, lambda: write_annotations(outlined, path))
 
     # --- gene sets and tables --------------------------------------------------------------------

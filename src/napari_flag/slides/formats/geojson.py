@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,12 +30,15 @@ class Annotation:
         QuPath's class ("Tumor"), "" for none.
     colour
         Red, green, blue, each 0–255, or None.
+    measurements
+        Name → number, written along for QuPath; what a file says of them is not read.
     """
 
     name: str
     polygons: "tuple[Polygon, ...]"
     classification: str = ""
     colour: Colour | None = None
+    measurements: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_annotations(path: str | Path) -> list[Annotation]:
@@ -137,6 +140,8 @@ def as_feature(annotation: Annotation) -> dict[str, Any]:
     if annotation.colour is not None:  # QuPath draws by the class's colour where there is a class
         owner = properties.get("classification", properties)
         owner["color"] = list(annotation.colour)
+    if annotation.measurements:
+        properties["measurements"] = dict(annotation.measurements)
     return {
         "type": "Feature",
         "id": str(uuid.uuid4()),
