@@ -49,6 +49,11 @@ def test_counts_name_one_and_many():
 def test_a_blank_stands_between_a_number_and_its_unit():
     assert (percent(0.384), percent(0.384, 1), percent(math.nan)) == ("38 %", "38.4 %", "–")
     assert [length(um) for um in (55.0, 112.5, 1000.0, 6540.0)] == ["55 µm", "112.5 µm", "1 mm", "6.5 mm"]
-    assert [area(um2) for um2 in (12_345_678.0, 50_000.0)] == ["12.3 mm²", "0.050 mm²"]
     assert (resolution(0.6834), resolution(0.5), resolution(10.0)) == ("0.683 µm/px", "0.5 µm/px", "10 µm/px")
     assert gigabytes(1.23e9) == "1.2 GB"
+
+
+def test_areas_have_a_unit_and_about_three_digits():
+    assert [area(v) for v in (0.1254, 1.254, 125.4)] == ["0.125 mm²", "1.25 mm²", "125 mm²"]
+    assert area(1.254, unit=False) == "1.25"
+    assert (area(math.nan), area(math.nan, unknown="")) == ("–", "")

@@ -63,11 +63,6 @@ def length(um: float) -> str:
     return f"{_short(um / 1000)} mm" if um >= 1000 else f"{_short(um)} µm"
 
 
-def area(um2: float) -> str:
-    """Return an area on the slide: "12.3 mm²"."""
-    return f"{number(um2 / 1e6, 1 if um2 >= 1e6 else 3)} mm²"
-
-
 def resolution(mpp: float) -> str:
     """Return "0.683 µm/px", "0.5 µm/px"."""
     return f"{number(mpp, 3).rstrip('0').rstrip('.')} µm/px"

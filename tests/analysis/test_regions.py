@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import shapely
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.domains import domain_agreement, find, read_domains
-from napari_flag.analysis.regions import compare_regions, enrich
+from napari_flag.analysis.regions import AreaScale, Region, compare_regions, enrich
 from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
@@ -108,3 +109,28 @@ def test_domains_of_prediction_and_truth_are_compared_with_each_other(adata):
         finish(find(adata, source, "leiden"))
     assert (read_domains(adata, MEASURED)[:5] == 0).all()
     assert domain_agreement(adata).ari > 0.3
+
+
+def test_an_area_is_that_of_the_outline_or_of_the_spots(adata):
+    scale = AreaScale.of(adata, 0.5)
+    assert scale.of_spots(10) == pytest.approx(10 * 0.2**2)  # 200 µm apart on a square array
+    mask = np.arange(100) < 10
+    outline = shapely.box(0, 0, 2000, 1000).difference(shapely.box(0, 0, 1000, 100))
+    assert scale.of_region(Region("Found", mask)) == pytest.approx(0.4)
+    assert scale.of_region(Region("Drawn", mask, outline)) == pytest.approx(0.5 - 0.025)
+
+
+def test_on_a_hexagonal_array_a_spot_stands_for_less():
+    rows, cols = (i.ravel() for i in np.mgrid[0:20, 0:40])
+    kept = (rows + cols) % 2 == 0
+    adata = fake_prediction(400)
+    adata.obsm[keys.SPATIAL] = np.column_stack([cols[kept] * 50.0, rows[kept] * 50 * np.sqrt(3)])
+    adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL] = rows[kept], cols[kept]
+    del adata.uns[keys.PROVENANCE][keys.LATTICE]
+    assert AreaScale.of(adata, 1.0).of_spots(1) == pytest.approx(0.1**2 * np.sqrt(3) / 2)
+
+
+def test_without_a_resolution_there_is_no_area(adata):
+    scale = AreaScale.of(adata, None)
+    assert np.isnan(scale.of_spots(10))
+    assert np.isnan(scale.of_region(Region("Drawn", np.ones(100, bool), shapely.box(0, 0, 9, 9))))

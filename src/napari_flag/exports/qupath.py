@@ -62,7 +62,8 @@ def _write(adata: "AnnData", place: Path) -> Steps[None]:
     with place.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [\n')
         first = True
-        for annotation in domain_annotations(adata):
+        annotations = yield from domain_annotations(adata)
+        for annotation in annotations:
             first = _append(file, as_feature(annotation), first)
         for done, feature in enumerate(spot_features(adata)):
             if done % AT_ONCE == 0:
@@ -128,7 +129,7 @@ def domain_colours(adata: "AnnData") -> dict[str, Colour]:
     return {label: colour_of(int(label) if numbered else i + 1) for i, label in enumerate(labels)}
 
 
-def domain_annotations(adata: "AnnData", scale: AreaScale | None = None) -> list[Annotation]:
+def domain_annotations(adata: "AnnData", scale: AreaScale | None = None) -> Steps[list[Annotation]]:
     """Return one annotation per domain, its outline half a pitch around its spots; none without domains.
 
     Areas are those of `scale`, by default that of `adata`.
@@ -141,8 +142,10 @@ def domain_annotations(adata: "AnnData", scale: AreaScale | None = None) -> list
     labels = adata.obs[keys.DOMAIN].astype(str).to_numpy()
     scale = AreaScale.of(adata, um_per_px(adata)) if scale is None else scale
     reach = 0.51 * typical_pitch(xy)  # a little over half, so that neighbours touch
-    found = []
-    for label, colour in domain_colours(adata).items():
+    found: list[Annotation] = []
+    colours = domain_colours(adata)
+    for label, colour in colours.items():
+        yield Step("Outlining domains", len(found), len(colours))
         squares = shapely.box(*(xy[labels == label] - reach).T, *(xy[labels == label] + reach).T)
         outline = shapely.union_all(squares).simplify(SMOOTH * reach)
         parts = tuple(getattr(outline, "geoms", (outline,)))

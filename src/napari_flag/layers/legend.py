@@ -7,9 +7,11 @@ from typing import Any, Final
 from napari_flag.formatting import whole
 
 PATCH: Final = "■"
-BOX: Final = "#16181ddd"
+BOX: Final = "#16181df0"
 """Behind the text: dark in every theme, since the colours of classes are light."""
 POSITION: Final = "top_left"
+FONT_SIZE: Final = 8.0
+"""Points."""
 MOST_ROWS: Final = 16
 """More would hide the tissue; the rest is counted in a last row."""
 REST_COLOUR: Final = "#c8c8c8"
@@ -86,7 +88,13 @@ class Legend:
         for place, (text, colour) in enumerate(lines):
             if place >= len(self._drawn):
                 overlays[self._key(place)] = TextOverlay(
-                    text=text, color=colour, position=POSITION, box=True, box_color=BOX, visible=True
+                    text=text,
+                    color=colour,
+                    font_size=FONT_SIZE,
+                    position=POSITION,
+                    box=True,
+                    box_color=BOX,
+                    visible=True,
                 )
             elif lines[place] != self._drawn[place]:
                 overlay = overlays[self._key(place)]

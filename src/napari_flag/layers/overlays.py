@@ -123,6 +123,7 @@ class DomainMap(SpotLayer):
         super().__init__(viewer)
         self._adata: Any = None
         self._raster: SpotRaster | None = None
+        self._within: npt.NDArray[np.bool_] | None = None
         self.numbers: npt.NDArray[np.int64] | None = None
         self.paint = Paint.HIDDEN
         self.legend = Legend(viewer, "domains")
@@ -134,6 +135,7 @@ class DomainMap(SpotLayer):
         paint: Paint,
         frame: Frame | None = None,
         names: Sequence[str] | None = None,
+        raster: SpotRaster | None = None,
     ) -> None:
         """Draw the domains of `adata`.
 
@@ -149,23 +151,29 @@ class DomainMap(SpotLayer):
             As of `GeneMap.set_prediction`.
         names
             Of the domains from 1 on, for the legend; None numbers them.
+        raster
+            Of the spots of `adata`, where another map has it already.
         """
         self.numbers, self.paint = numbers, paint
         if adata is None or numbers is None or adata is not self._adata:
             self._remove()
-            self._adata = self._raster = None
+            self._adata = self._raster = self._within = None
         if adata is None or numbers is None:
             self.legend.clear()
             return
         if self._raster is None:
-            self._adata, self._raster = adata, raster_of(adata)
+            self._adata, self._raster = adata, raster or raster_of(adata)
             self.frame = frame_of(adata) if frame is None else frame
         if paint is Paint.HIDDEN:
             if self.layer is not None:
                 self.layer.visible = False
             return
         values = np.where(numbers > 0, (numbers - 1) % len(COLOURS), np.nan).astype(np.float32)
-        picture = self._raster.paint(values) if paint is Paint.FILLED else paint_rings(self._raster, values)
+        picture = self._raster.paint(values)
+        if paint is Paint.RINGS:
+            if self._within is None:
+                self._within = _inside(self._raster.lookup, _ring_px(self._raster))
+            picture[self._within] = np.nan
         layer = self.layer
         if layer is None:
             layer = self._add(

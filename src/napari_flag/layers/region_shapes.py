@@ -183,32 +183,43 @@ def read_regions(layers: Iterable[Any], placement: Placement) -> list[DrawnRegio
 
 
 def add_annotations(layer: Any, annotations: Sequence[Annotation], placement: Placement) -> None:
-    """Draw `annotations` into `layer`, which `add_layer` made."""
+    """Draw `annotations` into `layer`, which `add_layer` made; at once, since napari redraws each time."""
+    import pandas as pd
+
+    corners, edges, faces = [], [], []
+    rows: list[dict[str, Any]] = []
+    to_data = np.linalg.inv(_affine(layer.data_to_world))
+    taken = {str(group) for group in _column(layer, GROUP, "")}
     for annotation in annotations:
-        rows = [(part.exterior, False) for part in annotation.polygons]
-        rows += [(ring, True) for part in annotation.polygons for ring in part.interiors]
-        group = _free_group(layer)
-        edge = "#%02x%02x%02x" % annotation.colour if annotation.colour else EDGE  # noqa: UP031
-        for ring, hole in rows:
+        group = next(str(n) for n in range(1, len(taken) + 2) if str(n) not in taken)
+        taken.add(group)
+        edge = "#{:02x}{:02x}{:02x}".format(*annotation.colour) if annotation.colour else EDGE
+        for ring, hole in _rings(annotation):
             world = placement.world(np.asarray(ring.coords, np.float64)[:-1, :2])
-            layer.feature_defaults = {
-                NAME: "" if hole else annotation.name,
-                CLASS: annotation.classification,
-                COLOUR: edge if annotation.colour else "",
-                GROUP: group,
-                HOLE: hole,
-            }
-            corners = np.array([layer.world_to_data(point) for point in world])
-            face = "transparent" if hole else edge + FACE_ALPHA
-            layer.add(
-                [corners],
-                shape_type="polygon",
-                edge_color=edge,
-                face_color=face,
-                edge_width=layer.current_edge_width,
-            )
-    layer.feature_defaults = EMPTY
+            corners.append(world @ to_data[:2, :2].T + to_data[:2, 2])
+            edges.append(edge)
+            faces.append("transparent" if hole else edge + FACE_ALPHA)
+            name, colour = "" if hole else annotation.name, edge if annotation.colour else ""
+            values = (name, annotation.classification, colour, group, hole)
+            rows.append(dict(zip(EMPTY, values, strict=True)))
+    if not rows:
+        return
+    features = pd.concat([layer.features, pd.DataFrame(rows)[list(EMPTY)]], ignore_index=True)
+    layer.add(
+        corners,
+        shape_type="polygon",
+        edge_color=edges,
+        face_color=faces,
+        edge_width=layer.current_edge_width,
+    )
+    set_features(layer, features.astype({name: bool if name == HOLE else object for name in EMPTY}))
     layer.current_edge_color, layer.current_face_color = EDGE, EDGE + FACE_ALPHA
+
+
+def _rings(annotation: Annotation) -> list[tuple[Any, bool]]:
+    """Return the outlines of all parts, then of all holes, and which are holes."""
+    parts = annotation.polygons
+    return [(p.exterior, False) for p in parts] + [(ring, True) for p in parts for ring in p.interiors]
 
 
 def rename(region: DrawnRegion, name: str) -> None:
@@ -240,6 +251,7 @@ def _outline_of(layer: Any, shapes: Sequence[int], placement: Placement) -> tupl
     import shapely
 
     holes = _column(layer, HOLE, False)
+    to_world = _affine(layer.data_to_world)
     solid: list[Any] = []
     hollow: list[Any] = []
     for row in shapes:
@@ -247,7 +259,7 @@ def _outline_of(layer: Any, shapes: Sequence[int], placement: Placement) -> tupl
         if kind in ("line", "path"):
             continue
         corners = outline(kind, np.asarray(layer.data[row], np.float64)[:, -2:])
-        world = np.array([layer.data_to_world(point)[-2:] for point in corners])
+        world = corners @ to_world[:2, :2].T + to_world[:2, 2]
         polygon = shapely.make_valid(shapely.Polygon(placement.pixels(world)))
         (hollow if holes[row] is True or holes[row] == np.True_ else solid).append(polygon)
     whole = shapely.union_all(solid).difference(shapely.union_all(hollow))
@@ -288,11 +300,6 @@ def _grouped(layer: Any) -> list[list[int]]:
     for row, group in enumerate(_column(layer, GROUP, "")):
         groups.setdefault(str(group) or f"alone {row}", []).append(row)
     return list(groups.values())
-
-
-def _free_group(layer: Any) -> str:
-    taken = {str(group) for group in _column(layer, GROUP, "")}
-    return next(str(n) for n in range(1, len(taken) + 2) if str(n) not in taken)
 
 
 def _write_missing_names(layer: Any) -> None:
@@ -406,10 +413,14 @@ def _domains(adata: "AnnData", source: str) -> list[Entry]:
     ]
 
 
-def domain_titles(adata: "AnnData", source: str) -> list[str]:
-    """Return what the domains, or labels, of `source` are called in list and legend, from number 1 on."""
+def domain_titles(adata: "AnnData", source: str, *, short: bool = False) -> list[str]:
+    """Return what the domains, or labels, of `source` are called, from number 1 on.
+
+    In the list by their source, since those of two can be compared; `short` in the legend of one map.
+    """
     names = domain_names(adata, source)
     if source == LABELS:
         return [f"Label {name}" if name.isdecimal() else name for name in names]
     word = "prediction" if source == PREDICTED else "truth"
-    return [f"Domain {number} of the {word}" for number in range(1, len(names) + 1)]
+    end = "" if short else f" of the {word}"
+    return [f"Domain {number}{end}" for number in range(1, len(names) + 1)]

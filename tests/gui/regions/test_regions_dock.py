@@ -9,9 +9,12 @@ from tests.fakes import MPP, fake_prediction
 from napari_flag import keys
 from napari_flag.analysis.domains import LABELS
 from napari_flag.analysis.truth import MEASURED, PREDICTED
+from napari_flag.formatting import area
 from napari_flag.gui.regions import regions_dock
 from napari_flag.gui.regions.regions_dock import RegionsDock
+from napari_flag.layers.legend import lines_on
 from napari_flag.layers.overlays import Paint, clicks
+from napari_flag.layers.region_history import history_of
 from napari_flag.progress import Step
 from napari_flag.slides.formats.geojson import read_annotations
 
@@ -53,6 +56,11 @@ def draw_left(dock, qtbot):
 def find(dock, qtbot):
     dock.find_domains()
     qtbot.waitUntil(lambda: any(e.number for e in dock.regions.entries), timeout=10_000)
+
+
+def export(dock, path, qtbot):
+    dock.export_regions(path)
+    qtbot.waitUntil(lambda: any("Saved" in text for text in dock.messages.texts), timeout=5_000)
 
 
 def test_without_a_prediction_it_says_what_to_do(dock):
@@ -213,7 +221,7 @@ def test_labels_of_another_slide_are_one_sentence_and_change_nothing(filled, qtb
 
 def test_labels_are_written_as_outlines_under_their_names(filled, qtbot, tmp_path):
     read_labels(filled, label_halves(filled.session.adata, tmp_path / "labels.csv"), qtbot)
-    filled.export_regions(tmp_path / "out.geojson")
+    export(filled, tmp_path / "out.geojson", qtbot)
     assert [a.name for a in read_annotations(tmp_path / "out.geojson")] == ["fat", "tumour"]
 
 
@@ -228,7 +236,7 @@ def test_regions_of_qupath_are_read_and_all_are_written(filled, qtbot, tmp_path)
     [entry] = filled.regions.entries
     assert (entry.region.name, entry.region.spots) == ("Front", 50)
     find(filled, qtbot)
-    filled.export_regions(tmp_path / "out.geojson")
+    export(filled, tmp_path / "out.geojson", qtbot)
     written = read_annotations(tmp_path / "out.geojson")
     assert (written[0].name, written[0].classification, written[0].colour) == ("Front", "Tumor", (200, 0, 0))
     assert len(written) == len(filled.regions.entries)
@@ -248,6 +256,126 @@ def test_a_region_is_renamed_in_the_list_and_removed(filled, qtbot, viewer):
     filled.regions.buttons["Remove"].click()
     assert filled.regions.entries == []
     assert filled.regions.current is None
+
+
+def columns(dock, row):
+    item = dock.regions.list.topLevelItem(row)
+    return [item.text(column) for column in range(3)]
+
+
+def test_regions_and_domains_are_listed_with_spots_and_area(filled, qtbot):
+    draw_left(filled, qtbot)
+    find(filled, qtbot)
+    assert columns(filled, 0) == ["Region 1", "50", "2.75"]  # 2,200 × 5,000 px of 0.5 µm
+    domain = filled.regions.entries[1].region
+    assert columns(filled, 1) == [domain.name, str(domain.spots), area(domain.spots * 0.04, unit=False)]
+    assert "pitch²" in filled.regions.list.headerItem().toolTip(2)
+    assert filled.regions.no_area.isHidden()
+
+
+def test_without_a_resolution_there_is_no_area_and_that_is_said(dock, qtbot):
+    adata = two_halves()
+    del adata.uns[keys.PROVENANCE][keys.MPP]
+    dock.session.set_prediction(adata)
+    draw_left(dock, qtbot)
+    assert columns(dock, 0)[2] == "–"
+    assert dock.regions.no_area.isVisible()
+    assert "µm/px is not known" in dock.regions.no_area.text()
+
+
+def test_nothing_of_the_list_is_cut_at_340_pixels(filled, qtbot):
+    filled.resize(340, 700)
+    find(filled, qtbot)
+    shown = filled.regions.list
+    metrics = shown.fontMetrics()
+    for row in range(shown.topLevelItemCount()):
+        for column in range(3):
+            room = shown.columnWidth(column) - (24 if column == 0 else 6)
+            assert metrics.horizontalAdvance(columns(filled, row)[column]) <= room
+    assert sum(shown.columnWidth(c) for c in range(3)) <= shown.viewport().width()
+    for text, button in filled.regions.buttons.items():
+        assert button.fontMetrics().horizontalAdvance(text) < button.width()
+
+
+def test_the_tables_of_prediction_and_truth_need_no_scrolling_at_340_pixels(filled, qtbot):
+    filled.resize(340, 900)
+    draw_left(filled, qtbot)
+    assert [c.heading for c in filled.results.genes.table._columns] == ["Δ", "Δ true", "q", "q true"]
+    for view in (filled.results.genes, filled.results.sets):
+        filled.results.tabs.setCurrentIndex(0 if view is filled.results.genes else 1)
+        assert view.horizontalScrollBar().maximum() == 0
+
+
+def test_every_change_from_the_dock_is_taken_back_and_done_again(filled, qtbot, viewer):
+    buttons = filled.regions.buttons
+    assert not buttons["Undo"].isEnabled()
+    draw_left(filled, qtbot)
+    filled.regions.list.topLevelItem(0).setText(0, "Stroma")
+    buttons["Remove"].click()
+    assert filled.regions.entries == []
+    buttons["Undo"].click()
+    assert columns(filled, 0)[:2] == ["Stroma", "50"]
+    buttons["Undo"].click()
+    assert columns(filled, 0)[0] == "Region 1"
+    buttons["Undo"].click()
+    assert filled.regions.entries == []
+    assert not buttons["Undo"].isEnabled()
+    for _ in range(2):
+        buttons["Redo"].click()
+    assert columns(filled, 0)[0] == "Stroma"
+    assert buttons["Redo"].isEnabled()
+
+
+def test_an_undo_by_key_is_seen_in_the_list_at_once(filled, qtbot, viewer):
+    draw_left(filled, qtbot)
+    filled.regions.list.topLevelItem(0).setText(0, "Stroma")
+    history_of(viewer.layers["Regions"]).undo()
+    assert columns(filled, 0)[0] == "Region 1"
+
+
+def test_buttons_undo_what_was_changed_last_whatever_the_layer(filled, qtbot, viewer):
+    draw_left(filled, qtbot)
+    other = viewer.add_shapes(ndim=2, name="Mine")
+    other.add([np.array([[0, 0], [0, 900], [900, 900], [900, 0]], float)])
+    filled.regions.buttons["Undo"].click()
+    assert len(other.data) == 0
+    filled.regions.buttons["Undo"].click()
+    assert len(viewer.layers["Regions"].data) == 0
+
+
+def test_a_closed_dock_is_not_called_by_an_undo(filled, qtbot, viewer):
+    draw_left(filled, qtbot)
+    layer = viewer.layers["Regions"]
+    filled.close()
+    assert history_of(layer).moved == []
+    assert history_of(layer).undo()
+
+
+def test_areas_and_spots_go_along_into_geojson(filled, qtbot, tmp_path):
+    draw_left(filled, qtbot)
+    find(filled, qtbot)
+    export(filled, tmp_path / "out.geojson", qtbot)
+    features = json.loads((tmp_path / "out.geojson").read_text())["features"]
+    written = [feature["properties"]["measurements"] for feature in features]
+    assert written[0] == {"Spots": 50, "Area mm^2": 2.75}
+    assert written[1]["Area mm^2"] == pytest.approx(written[1]["Spots"] * 0.04)
+
+
+def test_painted_domains_have_one_legend_with_the_colours_and_counts_of_the_list(filled, qtbot, viewer):
+    find(filled, qtbot)
+    domains = [entry.region for entry in filled.regions.entries]
+    assert lines_on(viewer) == [f"■ Domain {i}  {d.spots}" for i, d in enumerate(domains, 1)]
+    colours = [row.colour for row in filled.domains.legend.rows]
+    assert colours == ["#{:02x}{:02x}{:02x}".format(*entry.colour) for entry in filled.regions.entries]
+    filled.choice.paint.value = Paint.HIDDEN
+    assert lines_on(viewer) == []
+
+
+def test_a_layer_without_shapes_does_not_make_the_dock_read_and_compare_again(filled, qtbot, viewer):
+    draw_left(filled, qtbot)
+    before = filled.regions.entries
+    viewer.add_image(np.zeros((4, 4)))
+    assert filled.regions.entries[0] is before[0]
 
 
 def test_gene_sets_of_a_file_are_sought_among_the_raised_genes(filled, qtbot, tmp_path):

@@ -40,6 +40,7 @@ from napari_flag.gui.regions.results import WORDS
 from napari_flag.gui.session import Session
 from napari_flag.layers.overlays import Paint
 from napari_flag.layers.region_shapes import EDGE, Entry
+from napari_flag.progress import Steps
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.formats.labels import SpotLabels
 
@@ -251,7 +252,7 @@ def _item(entry: Entry, mm2: float) -> QTreeWidgetItem:
     return item
 
 
-def domain_outlines(adata: Any, source: str, scale: AreaScale) -> list[Annotation]:
+def domain_outlines(adata: Any, source: str, scale: AreaScale) -> Steps[list[Annotation]]:
     """Return one annotation per domain, or label, of `source`, its outline half a pitch around its spots.
 
     Areas are those of `scale`, as in the list.
@@ -266,7 +267,7 @@ def domain_outlines(adata: Any, source: str, scale: AreaScale) -> list[Annotatio
     seen = numbers > 0
     alone = AnnData(obs=adata.obs.loc[seen, []], obsm={keys.SPATIAL: adata.obsm[keys.SPATIAL][seen]})
     write_domains(alone, PREDICTED, numbers[seen])
-    found = domain_annotations(alone, scale)
+    found = yield from domain_annotations(alone, scale)
     if source != LABELS:
         return found
     seen_labels = [domain_names(adata, source)[number - 1] for number in sorted(set(numbers[seen].tolist()))]

@@ -49,6 +49,7 @@ class RegionsDock(Dock):
         self._key: str | None = None
         self._scale: AreaScale | None = None
         self._listed_of: Any = None
+        self._layers_listed: Any = None
         self._filled = False
         self._due = single_shot(self, 0, self._compare)
         self._build()
@@ -76,7 +77,7 @@ class RegionsDock(Dock):
         self.setMinimumWidth(320)
 
     def _connect(self) -> None:
-        self._watch.layersChanged.connect(self._read)
+        self._watch.layersChanged.connect(self._on_layers)
         self._watch.shapesEdited.connect(self._read)
         self.regions.chosen.connect(self._on_chosen)
         self.regions.drawRequested.connect(self._draw)
@@ -115,6 +116,15 @@ class RegionsDock(Dock):
         self.choice.enable(self.session.adata)
         self._read()
         self._paint()
+
+    def _on_layers(self) -> None:
+        """List the regions anew where layers with shapes came or went, or the µm/px changed."""
+        adata = self.session.adata
+        shapes = [id(layer) for layer in region_shapes.shapes_among(self._slide_layers())]
+        state = (shapes, None if adata is None else self._frame(adata).mpp)
+        if state != self._layers_listed:
+            self._layers_listed = state
+            self._read()
 
     def _read(self) -> None:
         """List the regions anew; the one chosen stays chosen, with the spots it now has."""
@@ -234,8 +244,11 @@ class RegionsDock(Dock):
         adata, paint = self.session.adata, self.choice.paint.value
         numbers = None if adata is None else read_domains(adata, self.choice.shown)
         self._filled = False
-        names = None if adata is None or numbers is None else domain_titles(adata, self.choice.shown)
-        self.domains.show(adata, numbers, paint, names)
+        shown = self.choice.shown
+        names = None if adata is None or numbers is None else domain_titles(adata, shown, short=True)
+        gene_map = self.session.gene_map
+        of_these = gene_map.values is not None and gene_map.values.adata is adata
+        self.domains.show(adata, numbers, paint, names, gene_map.raster if of_these else None)
         self._filled = True
         self.choice.show_agreement(self.session.adata)
 
@@ -361,8 +374,13 @@ class RegionsDock(Dock):
             for entry in self.regions.entries
             if entry.drawn is not None
         ]
-        outlined = [*drawn, *domain_outlines(adata, self.choice.shown, scale)]
-        self.write_file(path, lambda: write_annotations(outlined, path))
+        self.jobs.run(
+            "export",
+            domain_outlines(adata, self.choice.shown, scale),
+            "Export regions",
+            on_result=lambda found: self.write_file(path, lambda: write_annotations([*drawn, *found], path)),
+            on_cancelled=lambda: self.notify("Exporting regions was cancelled; nothing was written."),
+        )
 
     # --- gene sets and tables --------------------------------------------------------------------
     def _on_set(self, name: str) -> None:

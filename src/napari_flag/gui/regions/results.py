@@ -126,12 +126,13 @@ class RegionResults(QWidget):
             return
         columns, numbers = [], {}
         names = [str(name) for name in first["set"]]
-        columns.append(Column("size", "Size", "Genes of the set among those here", whole))
-        numbers["size"] = first["size"].to_numpy()
+        if len(sources) == 1:
+            columns.append(Column("size", "Size", "Genes of the set among those here", whole))
+            numbers["size"] = first["size"].to_numpy()
         tables = {source: self._enriched[source].set_index("set").reindex(names) for source in sources}
         for key, heading, meaning, write in _SET_COLUMNS:
             if key == "expected" and len(sources) > 1:
-                continue  # there is no room for those of both
+                continue
             for source, table in tables.items():
                 title = f"{heading} {SHORT[source]}".strip() if len(sources) > 1 else heading
                 column = Column(f"{key}_{source}", title, f"{meaning} ({WORDS[source]})", write)
@@ -163,8 +164,8 @@ def gene_columns(sources: Sequence[str]) -> list[Column]:
             probability,
         ),
     ):
-        if several and key == "outside":
-            continue
+        if several and key in ("inside", "outside"):
+            continue  # 340 px hold the columns of the difference; the means are those of one source
         for source in sources:
             end = f" {SHORT[source]}" if several else ""
             columns.append(
