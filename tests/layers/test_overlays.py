@@ -191,3 +191,12 @@ def test_a_legend_of_very_many_labels_says_how_many_it_leaves_out(adata):
     drawn.show(adata, np.arange(1, 37), Paint.FILLED)
     assert len(lines_on(drawn._viewer)) == 17
     assert lines_on(drawn._viewer)[-1] == "and 20 more, listed in the dock"
+
+
+def test_a_legend_in_sight_again_is_not_made_anew(drawn, adata):
+    made = overlays_of(drawn._viewer)["domains 1"]
+    drawn.show(adata, np.ones(36, np.int64), Paint.FILLED)
+    assert lines_on(drawn._viewer) == ["■ Domain 1  36"]
+    drawn.show(adata, np.arange(36) % 3, Paint.FILLED)
+    assert lines_on(drawn._viewer) == ["■ Domain 1  12", "■ Domain 2  12"]
+    assert overlays_of(drawn._viewer)["domains 1"] is made

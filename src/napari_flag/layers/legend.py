@@ -57,7 +57,7 @@ class Legend:
         self._name = name
         self._layer: Any = None
         self.rows: tuple[LegendRow, ...] = ()
-        self._drawn: list[tuple[str, str]] = []
+        self._written: list[tuple[str, str]] = []
         viewer.layers.events.removed.connect(self._on_removed)
 
     def show(self, rows: Sequence[LegendRow], layer: Any) -> None:
@@ -81,27 +81,36 @@ class Legend:
         return bool(self.rows) and self._layer is not None and bool(self._layer.visible)
 
     def _draw(self) -> None:
+        """Write the lines; overlays are hidden, not deleted: napari takes 25 ms to make one."""
+        lines = _lines(self.rows) if self.visible else []
+        for place, (text, colour) in enumerate(lines):
+            overlay = self._overlay(place, text, colour)
+            if self._written[place] != (text, colour):
+                overlay.text, overlay.color = text, colour
+                self._written[place] = (text, colour)
+            if not overlay.visible:
+                overlay.visible = True
+        overlays = overlays_of(self._viewer)
+        for place in range(len(lines), len(self._written)):
+            if overlays[self._key(place)].visible:
+                overlays[self._key(place)].visible = False
+
+    def _overlay(self, place: int, text: str, colour: str) -> Any:
         from napari.components.overlays import TextOverlay
 
         overlays = overlays_of(self._viewer)
-        lines = _lines(self.rows) if self.visible else []
-        for place, (text, colour) in enumerate(lines):
-            if place >= len(self._drawn):
-                overlays[self._key(place)] = TextOverlay(
-                    text=text,
-                    color=colour,
-                    font_size=FONT_SIZE,
-                    position=POSITION,
-                    box=True,
-                    box_color=BOX,
-                    visible=True,
-                )
-            elif lines[place] != self._drawn[place]:
-                overlay = overlays[self._key(place)]
-                overlay.text, overlay.color = text, colour
-        for place in range(len(lines), len(self._drawn)):
-            del overlays[self._key(place)]
-        self._drawn = lines
+        if place == len(self._written):
+            overlays[self._key(place)] = TextOverlay(
+                text=text,
+                color=colour,
+                font_size=FONT_SIZE,
+                position=POSITION,
+                box=True,
+                box_color=BOX,
+                visible=True,
+            )
+            self._written.append((text, colour))
+        return overlays[self._key(place)]
 
     def _key(self, place: int) -> str:
         return f"{self._name} {place}"
@@ -129,5 +138,5 @@ def overlays_of(viewer: Any) -> Any:
 
 def lines_on(viewer: Any) -> list[str]:
     """Return the text of all legends on the canvas, from top to bottom."""
-    texts = [str(getattr(overlay, "text", "")) for overlay in overlays_of(viewer).values()]
+    texts = [str(getattr(o, "text", "")) for o in overlays_of(viewer).values() if o.visible]
     return [text for text in texts if text.startswith((PATCH, "and "))]
