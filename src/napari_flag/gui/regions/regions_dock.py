@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,6 @@ from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
 from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
 from napari_flag.gui.regions.results import RegionResults
 from napari_flag.layers import region_shapes
-from napari_flag.layers.frame import Frame
 from napari_flag.layers.overlays import DomainMap, Paint, clicks
 from napari_flag.layers.region_history import RegionHistory, history_of
 from napari_flag.layers.region_shapes import Entry, collect, domain_titles
@@ -121,7 +121,7 @@ class RegionsDock(Dock):
         """List the regions anew where layers with shapes came or went, or the µm/px changed."""
         adata = self.session.adata
         shapes = [id(layer) for layer in region_shapes.shapes_among(self._slide_layers())]
-        state = (shapes, None if adata is None else self._frame(adata).mpp)
+        state = (shapes, None if adata is None else self.session.frame.mpp)
         if state != self._layers_listed:
             self._layers_listed = state
             self._read()
@@ -248,7 +248,8 @@ class RegionsDock(Dock):
         names = None if adata is None or numbers is None else domain_titles(adata, shown, short=True)
         gene_map = self.session.gene_map
         of_these = gene_map.values is not None and gene_map.values.adata is adata
-        self.domains.show(adata, numbers, paint, names, gene_map.raster if of_these else None)
+        raster = gene_map.raster if of_these else None
+        self.domains.show(adata, numbers, paint, self.session.frame, names, raster)
         self._filled = True
         self.choice.show_agreement(self.session.adata)
 
@@ -262,20 +263,15 @@ class RegionsDock(Dock):
         """Return the layers of the slide that is shown."""
         return list(self._viewer.layers)
 
-    def _frame(self, adata: Any) -> Frame:
-        """Return how the slide that is shown is placed."""
-        frame: Frame = self.session.frame
-        return frame
-
     def _add_layer(self, adata: Any) -> Any:
         """Add a layer to draw regions in to the slide that is shown."""
         longest = float(np.max(slide_size(adata) or adata.obsm[keys.SPATIAL]))
-        return region_shapes.add_layer(self._viewer, self._frame(adata), longest)
+        return region_shapes.add_layer(self._viewer, self.session.frame, longest)
 
     def _area_scale(self) -> AreaScale:
         """Return what areas are computed with; the pitch is sought once for a prediction."""
         adata = self.session.adata
-        mpp = self._frame(adata).mpp
+        mpp = self.session.frame.mpp
         if self._scale is None:
             self._scale = AreaScale.of(adata, mpp)
         elif self._scale.um_per_px != mpp:
@@ -289,7 +285,7 @@ class RegionsDock(Dock):
         for history in found:
             if self._on_step not in history.moved:
                 history.moved.append(self._on_step)
-                self.when_closed(lambda moved=history.moved: moved.remove(self._on_step))
+                self.when_closed(partial(history.moved.remove, self._on_step))
         return found
 
     def _enable_steps(self) -> None:
