@@ -13,7 +13,7 @@ from napari_flag.analysis.domains import write_labels
 from napari_flag.analysis.regions import TOPS
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
-from napari_flag.formatting import number
+from napari_flag.formatting import area, number
 from napari_flag.progress import finish
 from napari_flag.report import write_report
 from napari_flag.report.findings import MAPS, gather, labels_of
@@ -254,3 +254,10 @@ def test_outlines_kept_in_the_file_are_not_printed_as_provenance(tmp_path):
     prediction.uns[keys.PROVENANCE][keys.REGIONS] = '{"type": "FeatureCollection", "features": []}'
     path = finish(write_report(prediction, None, tmp_path))
     assert "FeatureCollection" not in path.read_text("utf-8")
+
+
+def test_domains_are_given_with_spots_and_area(tmp_path):
+    page = finish(write_report(fake_prediction(n_spots=64, n_genes=12), None, tmp_path)).read_text("utf-8")
+    found = re.findall(r"(\d+) spots, ([\d.]+ mm²)", page)
+    assert found
+    assert all(text == area(int(spots) * 0.04) for spots, text in found)
