@@ -8,6 +8,7 @@ and no matrix is read.
 from napari_flag.discovery.folders import Found, FoundSection, discover
 from napari_flag.discovery.kinds import Kind, kind_of, looks_like_slide
 from napari_flag.discovery.prediction_slide import FoundSlide, find_slide
+from napari_flag.discovery.search import owner_of
 
 __all__ = [
     "Found",
@@ -18,4 +19,5 @@ __all__ = [
     "find_slide",
     "kind_of",
     "looks_like_slide",
+    "owner_of",
 ]

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import napari.viewer
 from qtpy.QtCore import QEvent
-from qtpy.QtGui import QCloseEvent
+from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QGridLayout,
@@ -16,7 +16,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_flag.gui import opening
+from napari_flag.gui.controls.forms import dropped_paths
 from napari_flag.gui.dock import Dock
+from napari_flag.gui.keeping import CloseQuestion
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.gui.session import Session
 from napari_flag.gui.side_by_side_dock import open_second_canvas
@@ -106,6 +109,14 @@ class FlagArea(QWidget):
         self.predict.resultOpened.connect(lambda: self.show_page("Genes"))
         self.switcher.buttons[PREDICT].setChecked(True)
         self.setMinimumWidth(375)
+        self.setAcceptDrops(True)
+        viewer, opener = self.session.viewer, self.predict.opener
+        self._undo = [opening.register(viewer, opener)]
+        if getattr(viewer, "window", None) is not None:
+            self._undo += [
+                opening.DropTarget(viewer, opener).remove,
+                CloseQuestion(viewer, self.session).remove,
+            ]
 
     @property
     def page(self) -> str:
@@ -130,6 +141,18 @@ class FlagArea(QWidget):
         """Open the second canvas beside the first."""
         open_second_canvas(self.session.viewer, self)
 
+    # --- drops on the area itself ----------------------------------------------------------------
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """Take files and folders of this computer."""
+        if event is not None and dropped_paths(event):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Open what is dropped."""
+        if event is not None:
+            event.acceptProposedAction()
+            self.predict.opener.open(dropped_paths(event))
+
     # --- closing ---------------------------------------------------------------------------------
     def event(self, event: QEvent | None) -> bool:
         """Close when napari takes the parent away, as every `Dock` does."""
@@ -142,6 +165,8 @@ class FlagArea(QWidget):
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """Close all pages; the results stay with the viewer."""
+        while self._undo:
+            self._undo.pop()()
         for page in self.pages.values():
             page.close()
         self.slides.close()

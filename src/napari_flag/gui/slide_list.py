@@ -1,14 +1,18 @@
 """The slides of the workspace as a list, and the predictions of the slide that is shown."""
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import QPoint, QSize, Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QFileDialog,
     QHBoxLayout,
     QHeaderView,
     QLabel,
     QMenu,
+    QMessageBox,
     QPushButton,
     QTreeWidget,
     QTreeWidgetItem,
@@ -16,8 +20,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_flag.formatting import UNKNOWN
-from napari_flag.gui.controls.forms import Choice, plain_label
+from napari_flag.formatting import UNKNOWN, counted, whole
+from napari_flag.gui.controls.forms import Choice, ask_save, plain_label
+from napari_flag.gui.keeping import WORKSPACE_FILES
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 
@@ -25,6 +30,11 @@ if TYPE_CHECKING:
     from napari_flag.gui.predict.predict_dock import PredictDock
 
 
+OPEN_FILES: Final = (
+    "Slides, predictions, tables, regions, workspaces (*.svs *.tif *.tiff *.ndpi *.mrxs *.scn *.vms *.vmu "
+    "*.bif *.dcm *.svslide *.jpg *.jpeg *.png *.h5ad *.h5 *.tsv *.csv *.txt *.gz *.parquet *.geojson "
+    "*.json);;All files (*)"
+)
 ROWS: Final = 3
 """Slides seen at once; more are scrolled."""
 HINT: Final = "Drag slides, folders or predictions (.h5ad) into the picture, or open them here."
@@ -68,10 +78,19 @@ class SlideList(QWidget):
         row.addWidget(self.result.native, 1)
         self.open = QPushButton("Open…")
         self.open.setToolTip("Open slides, folders, predictions, regions or a workspace")
+        menu = QMenu(self.open)
+        menu.addAction("Files…", self._ask_files)
+        menu.addAction("Folder…", self._ask_folder)
+        self.open.setMenu(menu)
+        self.save = QPushButton("Save workspace…")
+        self.save.setToolTip("Save slides, predictions and regions as one workspace that reopens all of it")
+        self.save.clicked.connect(self._ask_save)
+        self.restore = QPushButton("Restore last workspace")
+        self.restore.clicked.connect(self._restore)
         self.predict_all = QPushButton("Predict all")
         self.predict_all.setToolTip("Predict every slide that has no prediction yet, one after the other")
         self.buttons = QHBoxLayout()
-        for button in (self.open, self.predict_all):
+        for button in (self.open, self.restore, self.save, self.predict_all):
             self.buttons.addWidget(button)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
@@ -114,6 +133,14 @@ class SlideList(QWidget):
         self.list.setFixedHeight(min(len(states), ROWS) * height + 2 * self.list.frameWidth() + 2)
         self._show_results()
         self.predict_all.setVisible(len(states) > 1)
+        self.save.setVisible(bool(states))
+        last = self._predict.keeper.last
+        self.restore.setVisible(not states and last is not None)
+        if last is not None:
+            kept = (
+                time.strftime("%d %B, %H:%M", time.localtime(last.stat().st_mtime)) if last.exists() else ""
+            )
+            self.restore.setToolTip(f"Bring back what was open and not saved ({kept})")
 
     def _numbers(self) -> list[int]:
         items = (self.list.topLevelItem(row) for row in range(self.list.topLevelItemCount()))
@@ -139,6 +166,24 @@ class SlideList(QWidget):
         )
 
     # --- from the person -------------------------------------------------------------------------
+    def _ask_files(self) -> None:
+        names, _ = QFileDialog.getOpenFileNames(self, "Open", "", OPEN_FILES)
+        self._predict.opener.open(Path(name) for name in names)
+
+    def _ask_folder(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "Open folder")
+        if name:
+            self._predict.opener.open([Path(name)])
+
+    def _ask_save(self) -> None:
+        path = ask_save(self, "Save workspace", "workspace.json", WORKSPACE_FILES)
+        if path is not None:
+            self._predict.keeper.save_workspace(path)
+
+    def _restore(self) -> None:
+        self._predict.keeper.restore(self._predict.opener.open)
+        self.refresh()
+
     def _state_of(self, item: QTreeWidgetItem | None) -> SlideState | None:
         number = None if item is None else item.data(0, Qt.ItemDataRole.UserRole)
         return next((state for state in self._workspace.slides if state.number == number), None)
@@ -164,6 +209,16 @@ class SlideList(QWidget):
 
     def remove(self, state: SlideState) -> None:
         """Take a slide out of the workspace; asks where that loses predictions that are not saved."""
+        unsaved = len(state.unsaved)
+        if unsaved:
+            asked = QMessageBox.question(
+                self,
+                "Remove from the workspace",
+                f"{counted(unsaved, 'prediction')} of {state.name} {'is' if unsaved == 1 else 'are'} not "
+                "saved and would be lost. Remove the slide?",
+            )
+            if asked != QMessageBox.StandardButton.Yes:
+                return
         self._workspace.remove(state)
 
     def sizeHint(self) -> QSize:
@@ -176,13 +231,19 @@ def describe(state: SlideState) -> str:
     if state.status:
         return state.status
     if state.layer is None and state.slide is not None:
-        return "picture removed; click to bring it back"
+        return f"{_predictions(state)}, click to show".lstrip(", ")
     if state.results:
-        unsaved = len(state.unsaved)
-        count = "1 prediction" if len(state.results) == 1 else f"{len(state.results)} predictions"
-        if not unsaved:
-            return count
-        return f"{count}, not saved" if len(state.results) == 1 else f"{count}, {unsaved} not saved"
+        return _predictions(state)
     if state.table is not None:
-        return f"{len(state.table.spots):,} spots"
+        return counted(len(state.table.spots), "spot")
     return "no slide open" if state.slide is None else "no spots yet"
+
+
+def _predictions(state: SlideState) -> str:
+    unsaved, several = len(state.unsaved), len(state.results) > 1
+    if not state.results:
+        return ""
+    count = counted(len(state.results), "prediction")
+    if not unsaved:
+        return count
+    return f"{count}, {whole(unsaved)} not saved" if several else f"{count}, not saved"

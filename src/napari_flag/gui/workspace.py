@@ -119,8 +119,9 @@ class SlideState:
     @property
     def frame(self) -> Frame:
         """How its layers are placed."""
-        if self.layer is not None and self.slide is not None:
-            return Frame(self.slide.mpp, moved_by_hand(self.layer, self.slide.mpp), self.number)
+        if self.slide is not None:
+            moved = None if self.layer is None else moved_by_hand(self.layer, self.slide.mpp)
+            return Frame(self.slide.mpp, moved, self.number)
         mpp = None if self.adata is None else frame_of(self.adata).mpp
         return Frame(mpp, None, self.number)
 
@@ -219,6 +220,23 @@ class Workspace(QObject):
         self.slides.append(state)
         return state
 
+    def place_for(self, slide: "Slide", name: str = "") -> SlideState:
+        """Return the slide of the workspace that `slide` is, or a new one, whose picture is not shown yet.
+
+        Parameters
+        ----------
+        slide
+            Open, with a pyramid.
+        name
+            As it is to be listed; "" takes its own.
+        """
+        same = [s for s in self.slides if s.slide is not None and s.slide.path == slide.path]
+        free = [s for s in self.slides if s.slide is None and self._is_picture_of(s, slide)]
+        state = next(iter((*same, *free)), None) or self.add(name or slide.name, slide)
+        if state.slide is None:
+            state.slide = slide
+        return state
+
     def show(self, state: SlideState | None) -> None:
         """Show `state` and hide all others; a picture that was removed is opened again."""
         viewer = self._viewer()
@@ -251,7 +269,7 @@ class Workspace(QObject):
 
     # --- results ---------------------------------------------------------------------------------
     def add_result(
-        self, adata: "AnnData", state: SlideState | None = None, file: Path | None = None
+        self, adata: "AnnData", state: SlideState | None = None, *, file: Path | None = None, name: str = ""
     ) -> SlideState:
         """Keep a prediction beside those of its slide, and show it there; return the slide.
 
@@ -263,11 +281,13 @@ class Workspace(QObject):
             Its slide; None finds it, or adds one of which only the prediction is known.
         file
             Where it was read from.
+        name
+            What it is called; "" takes that of the file, or of the weights, with the time.
         """
         state = state or self.state_of(adata) or self.add(slide_name(adata) or UNNAMED)
         state.shown = next((result for result in state.results if result.adata is adata), None)
         if state.shown is None:
-            state.shown = Result(adata, _free_name(adata, state, file), file)
+            state.shown = Result(adata, _free_name(adata, state, file, name), file)
             state.results.append(state.shown)
         self.listChanged.emit()
         return state
@@ -396,10 +416,11 @@ class Workspace(QObject):
     def set_slide(self, state: SlideState, slide: "Slide") -> None:
         """Give a slide another µm/px; what is drawn stays put on the tissue, and on the screen."""
         viewer = self._viewer()
-        if viewer is None or state.layer is None:
+        if viewer is None:
             return
-        with self._arrange():
-            slide_layers.set_mpp(viewer, state.layer, slide)
+        if state.layer is not None:
+            with self._arrange():
+                slide_layers.set_mpp(viewer, state.layer, slide)
         state.slide = slide
         self._share_units()
         if state is self.current:
@@ -479,9 +500,9 @@ def _kind(layer: Any) -> Any:
     return layer.metadata.get(keys.LAYER_KIND)
 
 
-def _free_name(adata: "AnnData", state: SlideState, file: Path | None) -> str:
+def _free_name(adata: "AnnData", state: SlideState, file: Path | None, name: str) -> str:
     """Return what a prediction is called: its file, or its weights and the time."""
     weights = str(provenance(adata).get(keys.WEIGHTS_NAME, "")) or "expression"
-    name = file.stem if file is not None else f"{weights} · {time.strftime('%H:%M')}"
+    name = name or (file.stem if file is not None else f"{weights} · {time.strftime('%H:%M')}")
     taken = {result.name for result in state.results}
     return next(n for n in (name, *(f"{name} ({i})" for i in range(2, len(taken) + 3))) if n not in taken)

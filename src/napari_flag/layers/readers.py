@@ -53,7 +53,7 @@ def read_slide(path: Any) -> list[Any]:
             show_warning(notice)
         return [slide_layer(slide)]
     except UserError as error:
-        return _show_error(error)
+        return show_error(error)
     finally:
         if bar is not None:
             bar.close()
@@ -73,7 +73,7 @@ def read_prediction_layers(path: Any) -> list[Any]:
     try:
         return [prediction_layer(read_prediction(Path(path)))]
     except UserError as error:
-        return _show_error(error)
+        return show_error(error)
 
 
 def prediction_layer(adata: Any, gene: str | None = None) -> LayerData:
@@ -91,11 +91,11 @@ def prediction_layer(adata: Any, gene: str | None = None) -> LayerData:
     return raster.paint(values.values(gene, Quantity.PREDICTED)), options, "image"
 
 
-def _show_error(error: UserError) -> list[Any]:
+def show_error(error: UserError) -> list[Any]:
     """Show the sentence itself; napari would only say that the plugin failed."""
-    from napari.utils.notifications import show_error
+    from napari.utils import notifications
 
-    show_error(str(error))
+    notifications.show_error(str(error))
     return NOTHING
 
 

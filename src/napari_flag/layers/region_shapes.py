@@ -63,6 +63,11 @@ class Placement:
             return cls(np.diag([size, size, 1.0]))
         return cls(gene_map.raster.matrix @ _affine(layer.world_to_data))
 
+    @classmethod
+    def in_frame(cls, frame: Frame) -> "Placement":
+        """Return the placement of what is drawn on the slide of `frame`."""
+        return cls(np.linalg.inv(frame.matrix).astype(np.float64))
+
     def pixels(self, world: FloatArray) -> FloatArray:
         """Return (k, 2) level-0 px (x, y) of (k, 2) world (y, x)."""
         placed: FloatArray = world @ self.to_px[:2, :2].T + self.to_px[:2, 2]

@@ -38,6 +38,15 @@ def slide_layer(slide: "Slide") -> LayerData:
     return napari_levels(slide), options, "image"
 
 
+def placeholder_layer(slide: "Slide") -> LayerData:
+    """Return the place of a slide in grey, to be filled once it has a pyramid; it takes no memory."""
+    _, options, kind = slide_layer(slide)
+    width, height = slide.size
+    sizes = [(height, width), (max(height // 16, 1), max(width // 16, 1))]
+    options["metadata"] |= {keys.LAYER_PENDING: True}
+    return [np.broadcast_to(np.uint8(PENDING_GREY), (*size, 3)) for size in sizes], options, kind
+
+
 def spots_layer(spots: "Spots", frame: Frame) -> LayerData:
     """Return the outlines of `spots` as one picture; its cost does not grow with their number."""
     mpp = frame.mpp
@@ -61,6 +70,7 @@ def outline_layer(raster: SpotRaster, frame: Frame, name: str = "Spots") -> Laye
     return raster.outlines(), options, "image"
 
 
+PENDING_GREY: Final = 225
 REGION_NAME: Final = "Region"
 FIT: Final = 0.95
 """What is fitted takes this share of the canvas."""

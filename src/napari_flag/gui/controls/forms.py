@@ -438,7 +438,15 @@ class FileField(QObject):
             self.pathChosen.emit(self.path)
 
 
-def _dropped_path(event: QDropEvent) -> Path | None:
+def dropped_paths(event: QDropEvent) -> tuple[Path, ...]:
+    """Return the files and folders that are dragged or dropped; none where one is not on this computer."""
     data = event.mimeData()
     urls: list[QUrl] = data.urls() if data is not None else []
-    return Path(urls[0].toLocalFile()) if len(urls) == 1 and urls[0].isLocalFile() else None
+    if not all(url.isLocalFile() for url in urls):
+        return ()
+    return tuple(Path(url.toLocalFile()) for url in urls)
+
+
+def _dropped_path(event: QDropEvent) -> Path | None:
+    paths = dropped_paths(event)
+    return paths[0] if len(paths) == 1 else None

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
-from napari_flag import prediction_file
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.forms import ask_open, ask_save
 from napari_flag.gui.dock import Dock, ViewerWatch
+from napari_flag.gui.keeping import Keeper
+from napari_flag.gui.opening import Opener
 from napari_flag.gui.predict.model_step import ModelStep, differences, why_no_estimate, why_not_ready
 from napari_flag.gui.predict.run import (
     FIRST_GUESS,
@@ -72,6 +73,10 @@ class PredictDock(Dock):
         timings = Timings(timings_file(), FIRST_GUESS)
         self._run = PredictionRun(self.run_panel, self.jobs, self.session, timings)
         self.section = Section(self.slide_step, self.spots_step, self.session, self.jobs)
+        self.opener = Opener(self.session, self.jobs, self.messages)
+        self.opener.slideAttached.connect(self._on_attached)
+        self.opener.predictionAttached.connect(self.resultOpened)
+        self.keeper = Keeper(self.session, self.jobs, self.notify, self.messages.show_error)
         self._watch = ViewerWatch(self, self._viewer)
         self._connect()
         self._start_from_viewer()
@@ -295,33 +300,18 @@ class PredictDock(Dock):
         self.run_panel.show_doubt(unlike_warning(adata))
 
     def save(self, path: Path) -> None:
-        """Save the result as h5ad."""
-        if self.session.adata is not None:
-            self.messages.clear()
-            self.jobs.run(
-                "save",
-                one_step("Saving", prediction_file.write_prediction, self.session.adata, path),
-                "Save result",
-                on_result=partial(self._on_saved, self.session.adata, path),
-            )
-
-    def _on_saved(self, adata: "AnnData", path: Path, _: None) -> None:
-        self.session.workspace.saved(adata, path)
-        self.notify(f"Saved as {path}.")
+        """Save the result as h5ad, with the regions drawn on its slide."""
+        self.messages.clear()
+        self.keeper.save_result(path)
 
     def open_result(self, path: Path) -> None:
-        """Open a result saved before."""
-        self.messages.clear()
-        self.jobs.run(
-            "open",
-            one_step("Opening result", prediction_file.read_prediction, path),
-            f"Open {path.name}",
-            on_result=partial(self._on_result_opened, path),
-        )
+        """Open a result saved before, with its slide where that is found."""
+        self.opener.open([path])
 
-    def _on_result_opened(self, path: Path, adata: "AnnData") -> None:
-        self.session.show_result(self.session.workspace.add_result(adata, file=path))
-        self.resultOpened.emit()
+    def _on_attached(self, state: SlideState) -> None:
+        """Find the spots of a slide that was opened with its table, or without."""
+        self.section.find_spots(state)
+        self._on_slide()
 
     def _ask_save(self) -> None:
         slide = self.section.slide

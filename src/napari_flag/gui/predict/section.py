@@ -146,18 +146,38 @@ class Section(QObject):
         self.list_slides()
         self._slide_step.show_slide(self.slide)
         if arrived and state is not None:
-            self._spots_step.show_source(
-                from_table=state.from_table,
-                table=state.table_path,
-                measured=state.measured_path,
-                grid=state.grid,
-            )
+            self._show_source(state)
         self._show_spots()
-        if arrived and state is not None and state.slide is not None and state.table is None:
-            if state.from_table and state.table_path is not None:
-                self.read_spots(state.table_path)
-            else:
-                self.lay_grid()
+        if arrived and state is not None:
+            self.find_spots(state)
+
+    def find_spots(self, state: SlideState) -> None:
+        """Find the spots of a slide as it was told to, unless they are there or on their way."""
+        slide = state.slide
+        if slide is None:
+            return
+        if state is self._session.state:
+            self._show_source(state)
+        if state.table is not None:
+            if state.layer is not None and not state.results:
+                self._draw_spots(state, state.table)
+        elif self._jobs.running(_finding(state)):
+            self._spots_step.show_busy("…")
+        elif state.from_table and state.table_path is not None:
+            self._find_spots(state, inputs.read_table(state.table_path, slide), "reading…")
+        elif state is self._session.state:
+            self.lay_grid()
+        elif slide.mpp is not None:
+            state.grid = state.grid or self._spots_step.grid()[0]
+            self._find_spots(state, inputs.lay_grid(slide, state.grid), "laying…")
+
+    def _show_source(self, state: SlideState) -> None:
+        self._spots_step.show_source(
+            from_table=state.from_table,
+            table=state.table_path,
+            measured=state.measured_path,
+            grid=state.grid,
+        )
 
     def list_slides(self) -> None:
         """List the slides that are open."""
@@ -202,7 +222,7 @@ class Section(QObject):
             return
         state.from_table, state.table_path = True, path
         self._set_spots(state, None)
-        self._find_spots(state, inputs.read_table(path, state.slide), f"Read {path.name}", "reading…")
+        self._find_spots(state, inputs.read_table(path, state.slide), "reading…")
 
     def lay_grid(self) -> None:
         """Lay the grid that the form describes, as soon as the slide's µm/px are known."""
@@ -220,15 +240,15 @@ class Section(QObject):
         except UserError as error:
             self._spots_step.show_error(error)
             return
-        work = inputs.lay_grid(state.slide, grid, polygons=polygons)
-        self._find_spots(state, work, "Lay spots", "laying…")
+        self._find_spots(state, inputs.lay_grid(state.slide, grid, polygons=polygons), "laying…")
 
-    def _find_spots(self, state: SlideState, work: Any, name: str, doing: str) -> None:
-        self._spots_step.show_busy(doing)
+    def _find_spots(self, state: SlideState, work: Any, doing: str) -> None:
+        if state is self._session.state:
+            self._spots_step.show_busy(doing)
         self._jobs.run(
-            f"spots {state.number}",
+            _finding(state),
             work,
-            name,
+            f"Find the spots of {state.name}",
             on_result=partial(self._on_spots, state),
             on_error=partial(self._on_spots_failed, state),
             on_cancelled=partial(self._set_spots, state, None),
@@ -260,15 +280,19 @@ class Section(QObject):
         state.table = table
         if table is None:
             state.measured = None
-        if state.layer is not None and state.slide is not None:
+        if state.layer is not None:
             if table is None:
                 slide_layers.remove_spots(self._viewer, state.frame)
             else:
-                shown = state is self._session.state and state.layer.visible
-                slide_layers.show_spots(self._viewer, table.spots, state.slide, state.frame, visible=shown)
-                if not shown:
-                    state.visible += slide_layers.outlines(self._viewer, state.frame)
+                self._draw_spots(state, table)
         self._show_spots()
+
+    def _draw_spots(self, state: SlideState, table: "SpotTable") -> None:
+        assert state.slide is not None
+        shown = state is self._session.state and state.layer.visible
+        slide_layers.show_spots(self._viewer, table.spots, state.slide, state.frame, visible=shown)
+        if not shown:
+            state.visible += slide_layers.outlines(self._viewer, state.frame)
 
     def _show_spots(self) -> None:
         self._spots_step.show_choice(self.choice, self.measured)
@@ -303,6 +327,11 @@ class Section(QObject):
         self._on_measured(state, None)
         if state is self._session.state:
             self._spots_step.messages.show_error(error)
+
+
+def _finding(state: SlideState) -> str:
+    """Return the purpose of the job that finds the spots of a slide."""
+    return f"spots {state.number}"
 
 
 def _judged(slide: "Slide", table: "SpotTable") -> "SpotTable":

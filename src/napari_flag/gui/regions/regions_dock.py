@@ -99,6 +99,7 @@ class RegionsDock(Dock):
         self.results.setsRequested.connect(self._ask_sets)
         self.results.saveRequested.connect(self._ask_save)
         self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.slideChanged, self._on_layers)
         self.listen(self.session.genesShownChanged, self._on_gene)
         on_mouse, callbacks = clicks(self._on_click), self._viewer.mouse_drag_callbacks
         callbacks.append(on_mouse)
@@ -261,7 +262,7 @@ class RegionsDock(Dock):
 
     def _slide_layers(self) -> list[Any]:
         """Return the layers of the slide that is shown."""
-        return list(self._viewer.layers)
+        return self.session.layers
 
     def _add_layer(self, adata: Any) -> Any:
         """Add a layer to draw regions in to the slide that is shown."""

@@ -1,0 +1,253 @@
+"""Nothing is lost: workspaces are saved, kept by themselves, and brought back; closing asks once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtWidgets import QMessageBox
+
+from napari_flag import workspace_file
+from napari_flag.errors import UserError
+from napari_flag.formatting import counted
+from napari_flag.gui.dock import single_shot
+from napari_flag.gui.jobs import Jobs
+from napari_flag.gui.session import Session
+from napari_flag.gui.workspace import Result, SlideState
+from napari_flag.layers import region_shapes
+from napari_flag.prediction_file import write_prediction, write_regions
+from napari_flag.progress import Step, Steps
+from napari_flag.slides.formats.geojson import Annotation
+from napari_flag.workspace_file import WorkspaceFile, WorkspacePrediction, WorkspaceSlide
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+AUTOSAVE_MS: Final = 1500
+"""Autosave begins this long after the last change."""
+WORKSPACE_FILES: Final = "Workspace (*.json)"
+
+
+def regions_of(session: Session, state: SlideState) -> tuple[Annotation, ...]:
+    """Return the regions drawn on a slide, in level-0 pixels."""
+    layers = [*session.workspace.layers_of(state), *state.put_aside]
+    placement = region_shapes.Placement.in_frame(state.frame)
+    return tuple(drawn.annotation for drawn in region_shapes.read_regions(layers, placement))
+
+
+def describe(session: Session, file_of: Callable[[SlideState, Result], Path | None]) -> WorkspaceFile:
+    """Return the workspace of a viewer as it is written.
+
+    Parameters
+    ----------
+    session
+        Of the viewer.
+    file_of
+        Where a prediction lies; one without a file is left out.
+    """
+    slides, states = [], session.workspace.slides
+    for state in states:
+        filed = [(result, path) for result in state.results if (path := file_of(state, result)) is not None]
+        shown = [place for place, (result, _) in enumerate(filed) if result is state.shown]
+        slide = state.slide
+        slides.append(
+            WorkspaceSlide(
+                name=state.name,
+                slide=None if slide is None else Path(slide.path),
+                um_per_px=None if slide is None else slide.mpp,
+                um_per_px_source="" if slide is None else slide.mpp_source,
+                table=state.table_path if state.from_table else None,
+                grid=None if state.from_table else state.grid,
+                measured=state.measured_path,
+                predictions=tuple(WorkspacePrediction(result.name, path) for result, path in filed),
+                shown=shown[0] if shown else None,
+                regions=regions_of(session, state),
+            )
+        )
+    current = None if session.state is None else states.index(session.state)
+    return WorkspaceFile(tuple(slides), current, session.gene or "", session.gene_map.quantity.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _ToWrite:
+    adata: "AnnData"
+    path: Path
+
+
+def _write(predictions: list[_ToWrite], workspace: WorkspaceFile, path: Path) -> Steps[Path]:
+    """Write predictions, then the workspace that names them."""
+    for place, each in enumerate(predictions):
+        yield Step("Saving", place, len(predictions), "predictions")
+        write_prediction(each.adata, each.path)
+    yield Step("Saving", len(predictions), len(predictions))
+    workspace_file.write_workspace(workspace, path)
+    return path
+
+
+class Keeper(QObject):
+    """Saves the workspace of a viewer, by itself and when asked.
+
+    Parameters
+    ----------
+    session
+        Of the viewer.
+    jobs
+        Of the dock that shows progress; saving by itself has jobs of its own and shows nothing.
+    notify, show_error
+        What to do with what a person is to read.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        jobs: Jobs,
+        notify: Callable[[str], None],
+        show_error: Callable[[Exception], None],
+    ) -> None:
+        super().__init__(jobs)
+        self._session, self._jobs = session, jobs
+        self._notify, self._show_error = notify, show_error
+        self._own = Jobs(self, self._on_failed)
+        self.last = workspace_file.last_autosave()
+        """The workspace kept by an earlier session, or None."""
+        self._file: Path | None = None
+        self._works = True
+        self._due = single_shot(self, AUTOSAVE_MS, self.autosave)
+        for signal in (session.workspace.listChanged, session.predictionChanged, session.slideChanged):
+            signal.connect(lambda *_: self._due.start())
+
+    # --- by itself -------------------------------------------------------------------------------
+    def autosave(self) -> None:
+        """Keep the workspace, and the predictions that are not saved, in the cache."""
+        workspace = self._session.workspace
+        if not self._works or self._own.active or not (workspace.unsaved or self._anything_drawn()):
+            return
+        try:
+            self._file = self._file or workspace_file.new_autosave()
+        except UserError as error:
+            self._on_failed(error)
+            return
+        folder, writing = self._file.parent, []
+        for state in workspace.slides:
+            for result in state.unsaved:
+                if result.autosave is None:
+                    result.autosave = folder / f"{state.number}-{state.results.index(result)}.h5ad"
+                    writing.append(_ToWrite(result.adata, result.autosave))
+        whole = describe(self._session, lambda _, result: result.file or result.autosave)
+        self._own.run(
+            "autosave",
+            _write(writing, whole, self._file),
+            "Keep the workspace",
+            on_result=self._on_kept,
+        )
+
+    def _on_kept(self, _: Path) -> None:
+        workspace_file.prune_autosaves()
+
+    def _anything_drawn(self) -> bool:
+        states = self._session.workspace.slides
+        return any(regions_of(self._session, state) for state in states if state.slide is not None)
+
+    def _on_failed(self, error: Exception) -> None:
+        if self._works:  # said once: it would come with every change
+            self._works = False
+            self._show_error(error)
+
+    def restore(self, open_paths: Callable[..., None]) -> None:
+        """Bring back the workspace that was kept last; `open_paths` is `Opener.open`."""
+        if self.last is not None:
+            open_paths([self.last], unsaved=self.last.parent)
+            self.last = None
+
+    # --- when asked ------------------------------------------------------------------------------
+    def save_workspace(self, path: Path) -> None:
+        """Save the workspace as `path`, with the predictions that are not saved beside it."""
+        path = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
+        workspace, writing = self._session.workspace, []
+        files: dict[int, Path] = {}
+        for state in workspace.slides:
+            for result in state.unsaved:
+                file = path.with_name(f"{path.stem}_{_as_file_name(state.name)}_{len(files) + 1}.h5ad")
+                files[id(result)] = file
+                writing.append(_ToWrite(result.adata, file))
+        whole = describe(self._session, lambda _, result: result.file or files[id(result)])
+
+        def on_result(_: Path) -> None:
+            for each in writing:
+                workspace.saved(each.adata, each.path)
+            self._notify(f"Saved the workspace as {path}.")
+
+        self._jobs.run("save workspace", _write(writing, whole, path), "Save workspace", on_result=on_result)
+
+    def save_result(self, path: Path) -> None:
+        """Save the prediction that is shown as `path`, with the regions drawn on its slide."""
+        state, adata = self._session.state, self._session.adata
+        if state is None or adata is None:
+            return
+        write_regions(adata, regions_of(self._session, state))
+
+        def work() -> Steps[None]:
+            yield Step("Saving", 0)
+            write_prediction(adata, path)
+
+        def on_result(_: None) -> None:
+            self._session.workspace.saved(adata, path)
+            self._notify(f"Saved as {path}.")
+
+        self._jobs.run("save", work(), "Save result", on_result=on_result)
+
+
+def _as_file_name(name: str) -> str:
+    """Return a slide's name with only what every file system takes."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip("._")
+    return kept[:80] or "slide"
+
+
+class CloseQuestion(QObject):
+    """Asks once, when a person closes the window with predictions that are not saved.
+
+    Parameters
+    ----------
+    viewer
+        With a window.
+    session
+        Of the viewer.
+    """
+
+    def __init__(self, viewer: Any, session: Session) -> None:
+        super().__init__(viewer.window._qt_window)
+        self._window: Any = viewer.window._qt_window
+        self._session = session
+        self._window.installEventFilter(self)
+
+    def remove(self) -> None:
+        """Ask no more."""
+        self._window.removeEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Ask before the window closes; whoever says yes is not asked by napari again."""
+        by_person = event is not None and event.type() == QEvent.Type.Close and event.spontaneous()
+        unsaved = self._session.workspace.unsaved
+        if not by_person or event is None or not unsaved:
+            return super().eventFilter(watched, event)
+        event.ignore()
+        if self.confirmed(len(unsaved)):
+            QTimer.singleShot(0, self._window.close)
+        return True
+
+    def confirmed(self, count: int) -> bool:
+        """Ask whether to close with `count` predictions that are not saved."""
+        box = QMessageBox(self._window)
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setWindowTitle("Close napari")
+        box.setText(f"{counted(count, 'prediction')} {'is' if count == 1 else 'are'} not saved.")
+        box.setInformativeText(
+            "The workspace is kept all the same: next time, Restore last workspace brings it back."
+        )
+        close: Any = box.addButton("Close", QMessageBox.ButtonRole.AcceptRole)
+        box.addButton("Cancel", QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(close)
+        box.exec()
+        return box.clickedButton() is close

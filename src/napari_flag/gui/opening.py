@@ -1,0 +1,557 @@
+"""Opens what a person drops or chooses: each file goes to the slide it belongs to, in any order.
+
+`load` reads in a thread and gives each slide, prediction and set of regions as soon as it is there;
+`Opener` attaches it to the workspace.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from qtpy.QtCore import QEvent, QObject, Signal
+from qtpy.QtGui import QDropEvent
+
+from napari_flag import discovery, inputs, keys
+from napari_flag.analysis.truth import match_names
+from napari_flag.errors import UserError
+from napari_flag.gui.controls.forms import MessageList, dropped_paths
+from napari_flag.gui.jobs import Jobs
+from napari_flag.gui.session import Session
+from napari_flag.gui.workspace import SlideState
+from napari_flag.layers import readers, region_shapes, slide_layers
+from napari_flag.prediction_file import (
+    read_prediction,
+    read_regions,
+    slide_name,
+    slide_size,
+    um_per_px,
+)
+from napari_flag.progress import Step, Steps
+from napari_flag.slides.formats.geojson import Annotation, read_annotations
+from napari_flag.slides.slide import napari_levels, needs_pyramid, open_slide
+from napari_flag.slides.spot_tables import read_measured
+from napari_flag.workspace_file import WorkspaceFile, WorkspaceSlide, read_workspace
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
+
+
+SlideKey: TypeAlias = tuple[str, tuple[int, int] | None]
+"""Name and size of a slide."""
+FROM_PREDICTION: Final = "from the prediction"
+MPP_DIFFERS: Final = 0.02
+"""Relative difference between the µm/px of a slide and of a prediction of it that is worth a notice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Something that was read, for the workspace.
+
+    Parameters
+    ----------
+    file
+        What was opened; tables and regions go to the slide it is named after.
+    name
+        As the slide is to be listed; "" takes the slide's own.
+    slide
+        Open, with a pyramid; None where only the rest is known.
+    table, measured, grid
+        Where its spots and counts are read from.
+    predictions
+        Each with its name ("" for that of its file) and file, None where it is not saved.
+    shown
+        Index of the prediction to show.
+    regions
+        In level-0 pixels.
+    counts
+        Raw counts that belong to the slide shown.
+    """
+
+    file: Path
+    name: str = ""
+    slide: "Slide | None" = None
+    table: Path | None = None
+    measured: Path | None = None
+    grid: inputs.Grid | None = None
+    predictions: "tuple[tuple[AnnData, str, Path | None], ...]" = ()
+    shown: int | None = None
+    regions: tuple[Annotation, ...] = ()
+    counts: "AnnData | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What `load` found.
+
+    Parameters
+    ----------
+    opened
+        How many things were read.
+    strangers
+        Paths that hold nothing of ours.
+    workspace
+        What was looked at in a workspace that was opened, or None.
+    """
+
+    opened: int
+    strangers: tuple[Path, ...] = ()
+    workspace: WorkspaceFile | None = None
+
+
+def load(
+    paths: Sequence[Path], *, known: frozenset[SlideKey] = frozenset(), unsaved: Path | None = None
+) -> Steps[Arrived]:
+    """Read what `paths` hold; each thing is the ``partial`` of a step, a failure its ``notice``.
+
+    Parameters
+    ----------
+    paths
+        Files and folders, as `discovery.discover` takes them.
+    known
+        Name and size of the slides that are open; they are not looked for.
+    unsaved
+        Folder whose predictions count as not saved (that of an autosave).
+    """
+    count, strangers, workspace = 0, [], None
+    for path in paths:
+        yield Step(f"Looking into {path.name}", 0)
+        try:
+            found = discovery.discover(path)
+            whole = None if found.workspace is None else read_workspace(found.workspace)
+        except UserError as error:
+            yield Step(f"Opening {path.name}", 0, notice=str(error))
+            continue
+        if not found:
+            strangers.append(path)
+        for notice in found.notices:
+            yield Step(f"Opening {path.name}", 0, notice=notice)
+        if whole is not None:
+            workspace = whole
+            for missing in whole.missing:
+                yield Step(
+                    f"Opening {path.name}",
+                    0,
+                    notice=f"{missing} is not there any more, so it was left out; put it back and open the "
+                    "workspace again.",
+                )
+        readings: list[tuple[Path, Steps[Opened]]] = []
+        for slide in () if whole is None else whole.slides:
+            readings.append((slide.slide or path, _load_remembered(slide, unsaved)))
+        for section in found.sections:
+            if section.table is not None or len(found.sections) > 1:
+                yield Step(f"Opening {path.name}", 0, notice=section.why)
+            readings.append((section.slide, _load_section(section)))
+        readings += [(file, _load_prediction(file, known)) for file in found.predictions]
+        readings += [(file, _load_table(file)) for file in found.tables]
+        readings += [(file, _load_regions(file)) for file in found.regions]
+        for number, (file, reading) in enumerate(readings):
+            try:
+                opened = yield from reading
+            except UserError as error:
+                yield Step(f"Opening {file.name}", number, len(readings), notice=str(error))
+                continue
+            count += 1
+            yield Step(f"Opening {file.name}", number + 1, len(readings), partial=opened)
+    return Arrived(count, tuple(strangers), workspace)
+
+
+def _load_section(section: discovery.FoundSection) -> Steps[Opened]:
+    slide = yield from inputs.open_with_pyramid(section.slide)
+    return Opened(section.slide, slide=slide, table=section.table, measured=section.measured)
+
+
+def _load_prediction(file: Path, known: frozenset[SlideKey]) -> Steps[Opened]:
+    yield Step(f"Opening {file.name}", 0)
+    adata = read_prediction(file)
+    slide = None
+    if (slide_name(adata), slide_size(adata)) not in known:
+        found = discovery.find_slide(adata, file)
+        if found.path is None:
+            yield Step(f"Opening {file.name}", 0, notice=found.why)
+        else:
+            slide = yield from inputs.open_with_pyramid(found.path)
+    return Opened(
+        file, slide=slide, table=file, predictions=((adata, "", file),), regions=tuple(read_regions(adata))
+    )
+
+
+def _load_table(file: Path) -> Steps[Opened]:
+    yield Step(f"Opening {file.name}", 0)
+    if discovery.kind_of(file) == "spots":
+        return Opened(file, table=file)
+    return Opened(file, table=file, counts=read_measured(file))
+
+
+def _load_regions(file: Path) -> Steps[Opened]:
+    yield Step(f"Opening {file.name}", 0)
+    return Opened(file, regions=tuple(read_annotations(file)))
+
+
+def _load_remembered(entry: WorkspaceSlide, unsaved: Path | None) -> Steps[Opened]:
+    yield Step(f"Opening {entry.name}", 0)
+    slide = None
+    if entry.slide is not None and entry.slide.exists():
+        slide = yield from inputs.open_with_pyramid(entry.slide)
+        if entry.um_per_px is not None and entry.um_per_px != slide.mpp:
+            slide = slide.with_mpp(entry.um_per_px, entry.um_per_px_source)
+    predictions, shown = [], entry.shown
+    for place, prediction in enumerate(entry.predictions):
+        yield Step(f"Opening {prediction.path.name}", place, len(entry.predictions))
+        if not prediction.path.exists():
+            shown = None if shown == place else shown
+            continue
+        saved = unsaved is None or not prediction.path.is_relative_to(unsaved)
+        adata = read_prediction(prediction.path)
+        predictions.append((adata, prediction.name, prediction.path if saved else None))
+    if slide is None and not predictions:
+        raise UserError(f"{entry.name} was left out: neither its slide nor a prediction of it is there.")
+    return Opened(
+        entry.slide or Path(entry.name),
+        name=entry.name,
+        slide=slide,
+        table=entry.table,
+        measured=entry.measured,
+        grid=entry.grid,
+        predictions=tuple(predictions),
+        shown=shown if shown is None else min(shown, len(predictions) - 1),
+        regions=entry.regions,
+    )
+
+
+class Opener(QObject):
+    """Reads files in the background and attaches what they hold.
+
+    Parameters
+    ----------
+    session
+        Of the viewer.
+    jobs, messages
+        Of the dock that shows progress and what goes wrong.
+    """
+
+    slideAttached = Signal(object)
+    """A slide whose spots are to be found: its `SlideState`."""
+    predictionAttached = Signal()
+    """A prediction was attached."""
+
+    def __init__(self, session: Session, jobs: Jobs, messages: MessageList) -> None:
+        super().__init__(jobs)
+        self._session, self._jobs, self._messages = session, jobs, messages
+        self._workspace = session.workspace
+        self._waiting: list[Opened] = []
+        self._in_batch = 0
+        inserted = session.viewer.layers.events.inserted
+        inserted.connect(self._on_inserted)
+        jobs.destroyed.connect(lambda: inserted.disconnect(self._on_inserted))
+
+    # --- reading ---------------------------------------------------------------------------------
+    def open(
+        self,
+        paths: Iterable[Path],
+        *,
+        unsaved: Path | None = None,
+        otherwise: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Open `paths`; `otherwise` is called for those that hold nothing of ours.
+
+        Parameters
+        ----------
+        paths
+            Files and folders.
+        unsaved
+            As of `load`.
+        otherwise
+            None says what is wrong with them.
+        """
+        chosen = [Path(path) for path in paths]
+        if not chosen:
+            return
+        self._messages.clear()
+        self._in_batch = 0
+        named = chosen[0].name if len(chosen) == 1 else f"{len(chosen)} files"
+        open_now = [state.slide for state in self._workspace.slides if state.slide is not None]
+        known = frozenset((slide.name, slide.size) for slide in open_now)
+        self._jobs.run(
+            f"open {named}",
+            load(chosen, known=known, unsaved=unsaved),
+            f"Open {named}",
+            on_step=self._on_step,
+            on_result=lambda arrived: self._on_arrived(arrived, otherwise),
+            on_cancelled=lambda: self._messages.add("notice", f"Opening {named} was cancelled."),
+        )
+
+    def _on_step(self, step: Step) -> None:
+        if step.notice:
+            self._messages.add("notice", step.notice)
+        if isinstance(step.partial, Opened):
+            self.attach(step.partial)
+
+    def _on_arrived(self, arrived: Arrived, otherwise: Callable[[Path], None] | None) -> None:
+        if otherwise is not None:
+            for path in arrived.strangers:
+                otherwise(path)
+        if (whole := arrived.workspace) is not None:
+            if whole.current is not None and whole.current < len(whole.slides):
+                name = whole.slides[whole.current].name
+                state = next((s for s in self._workspace.slides if s.name == name), None)
+                if state is not None:
+                    self._workspace.show(state)
+            if whole.gene and self._session.adata is not None and whole.gene in self._session.adata.var_names:
+                self._session.select_gene(whole.gene)
+
+    # --- attaching -------------------------------------------------------------------------------
+    def attach(self, opened: Opened) -> None:
+        """Attach what was read to the slide it belongs to; what belongs to none yet waits for one."""
+        if opened.slide is not None or opened.predictions:
+            state = self._place_of(opened)
+            self._attach_to(state, opened)
+            self._in_batch += 1
+            if self._in_batch == 1:  # of many, the first is looked at while the others come
+                self._workspace.show(state)
+            if state is self._session.state and opened.predictions:
+                self._session.show_result(state)
+            self.slideAttached.emit(state)
+            if opened.predictions:
+                self.predictionAttached.emit()
+            self._attach_waiting()
+        elif (target := self._target_of(opened)) is not None:
+            self._attach_to(target, opened)
+        elif opened.counts is not None and keys.SPATIAL in opened.counts.obsm:
+            self._session.set_prediction(opened.counts)  # positions and expression, of no slide that is open
+        else:
+            self._waiting.append(opened)
+            self._messages.add("notice", f"{opened.file.name} is kept until its slide is opened.")
+
+    def _place_of(self, opened: Opened) -> SlideState:
+        """Return the slide in the workspace that `opened` is, or a new one."""
+        if opened.slide is not None:
+            state = self._workspace.place_for(opened.slide, opened.name)
+        else:
+            state = self._workspace.add_result(opened.predictions[0][0], file=opened.predictions[0][2])
+        return state
+
+    def _target_of(self, opened: Opened) -> SlideState | None:
+        """Return the slide a table or regions are named after, else the one that is shown."""
+        names = [state.name for state in self._workspace.slides if state.slide is not None]
+        owner = discovery.owner_of(opened.file.name, names)
+        named = next((state for state in self._workspace.slides if state.name == owner), None)
+        shown = self._session.state
+        return named or (shown if shown is not None and shown.slide is not None else None)
+
+    def _attach_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for opened in waiting:
+            self.attach(opened)
+
+    def _attach_to(self, state: SlideState, opened: Opened) -> None:
+        if opened.counts is not None and self._attach_counts(state, opened):
+            return
+        if opened.table is not None and (state.table is None or not opened.predictions):
+            state.from_table, state.table_path, state.table = True, opened.table, None
+            state.measured_path = opened.measured
+        elif opened.grid is not None and state.table is None:
+            state.from_table, state.grid = False, opened.grid
+        for adata, name, file in opened.predictions:
+            self._workspace.add_result(adata, state, file=file, name=name)
+            self._settle_scale(state, adata)
+        if opened.shown is not None:
+            state.shown = state.results[opened.shown]
+        if opened.regions:
+            self._draw(state, opened.regions)
+        if opened.slide is None and not opened.predictions:
+            if opened.table is not None:
+                self.slideAttached.emit(state)
+            self._messages.add("notice", f"{opened.file.name} was attached to {state.name}.")
+
+    def _attach_counts(self, state: SlideState, opened: Opened) -> bool:
+        """Attach counts to the prediction that a slide shows; False where they do not belong to it."""
+        if state.adata is None or opened.counts is None:
+            return False
+        try:
+            match_names(state.adata, opened.counts)
+        except UserError:
+            return False
+        self._workspace.show(state)
+        try:
+            self._session.set_measured(opened.counts)
+        except UserError as error:
+            self._messages.show_error(error)
+        else:
+            self._messages.add(
+                "notice", f"{opened.file.name} was attached to {state.name} as its measurement."
+            )
+        return True
+
+    def _settle_scale(self, state: SlideState, adata: "AnnData") -> None:
+        """Take the µm/px of a prediction where the slide's are unknown; say where they differ."""
+        stated = um_per_px(adata)
+        if state.slide is None or stated is None:
+            return
+        if state.slide.mpp is None:
+            self._workspace.set_slide(state, state.slide.with_mpp(stated, FROM_PREDICTION))
+        elif abs(state.slide.mpp / stated - 1) > MPP_DIFFERS:
+            self._messages.add(
+                "warning",
+                f"{state.name} is drawn with {state.slide.mpp:.4g} µm/px ({state.slide.mpp_source}), but the "
+                f"prediction was made with {stated:.4g}; set the µm/px to that if it is right.",
+            )
+
+    def _draw(self, state: SlideState, annotations: Sequence[Annotation]) -> None:
+        """Draw regions on a slide, in its own layer."""
+        viewer = self._session.viewer
+        layer = region_shapes.find_layer(self._workspace.layers_of(state))
+        if layer is None:
+            longest = 1000.0 if state.slide is None else float(max(state.slide.size))
+            layer = region_shapes.add_layer(viewer, state.frame, longest)
+        placement = region_shapes.Placement.in_frame(state.frame)
+        region_shapes.add_annotations(layer, annotations, placement)
+        if state is not self._session.state:
+            layer.visible = False
+            state.visible.append(layer)
+
+    # --- slides that are shown in grey until their pyramid is built ---------------------------------
+    def _on_inserted(self, event: Any) -> None:
+        layer = event.value
+        if not layer.metadata.pop(keys.LAYER_PENDING, False):
+            return
+        slide = slide_layers.slide_of(layer)
+        assert slide is not None
+        self._jobs.run(
+            f"pyramid {id(layer)}",
+            inputs.open_with_pyramid(slide.path),
+            f"Open {slide.path.name}",
+            on_result=partial(self._fill, layer),
+            on_cancelled=lambda: self._session.viewer.layers.remove(layer),
+        )
+
+    def _fill(self, layer: Any, slide: "Slide") -> None:
+        state = self._workspace.of_layer(layer)
+        if state is None or state.slide is None or layer not in self._session.viewer.layers:
+            return
+        if state.slide.mpp is not None and state.slide.mpp != slide.mpp:  # set by hand meanwhile
+            slide = slide.with_mpp(state.slide.mpp, state.slide.mpp_source)
+        layer.data = napari_levels(slide)
+        layer.metadata[keys.LAYER_SLIDE] = slide
+        state.slide = slide
+        self.slideAttached.emit(state)
+
+
+# --- ways in from napari ----------------------------------------------------------------------------
+
+
+class DropTarget(QObject):
+    """Takes files dropped on napari's canvas that are ours; all others stay napari's.
+
+    napari asks which reader to use where several could; here the files themselves say.
+
+    Parameters
+    ----------
+    viewer
+        With a window.
+    opener
+        Opens what is ours.
+    """
+
+    def __init__(self, viewer: Any, opener: Opener) -> None:
+        super().__init__(opener)
+        self._opener = opener
+        self._canvas: Any = viewer.window._qt_viewer
+        self._canvas.installEventFilter(self)
+
+    def remove(self) -> None:
+        """Leave all drops to napari again."""
+        self._canvas.removeEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Take a drop whose files are all ours, or are folders, which are looked into in the background."""
+        if not isinstance(event, QDropEvent) or event.type() != QEvent.Type.Drop:
+            return super().eventFilter(watched, event)
+        paths = dropped_paths(event)
+        if not paths or not all(path.is_dir() or discovery.kind_of(path) for path in paths):
+            return super().eventFilter(watched, event)
+        event.acceptProposedAction()
+        self._opener.open(paths, otherwise=self._leave_to_napari)
+        return True
+
+    def _leave_to_napari(self, path: Path) -> None:
+        self._canvas._qt_open([str(path)], stack=False)
+
+
+_OPENERS: dict[int, Opener] = {}
+"""Of the viewers whose FLAG area is open, by the id of the viewer."""
+
+
+def register(viewer: Any, opener: Opener) -> Callable[[], None]:
+    """Let napari's File › Open use `opener` too; return what ends that."""
+    _OPENERS[id(viewer)] = opener
+
+    def end() -> None:
+        _OPENERS.pop(id(viewer), None)
+
+    return end
+
+
+def get_reader(path: Any) -> readers.ReaderFunction | None:
+    """Return a reader for what is ours (npe2): slides, predictions, regions, workspaces.
+
+    A plain TIFF or picture that is no slide stays napari's.
+    """
+    if not isinstance(path, str | Path):
+        return None
+    match discovery.kind_of(Path(path)):
+        case "slide":
+            return _read_slide
+        case "prediction" | "annotated":
+            return _read_prediction
+        case "regions" | "workspace":
+            return _read_in_background
+    return _napari_reader(Path(path))
+
+
+def _napari_reader(path: Path) -> readers.ReaderFunction | None:
+    if path.suffix.lower() not in (".tif", ".tiff", ".jpg", ".jpeg", ".png"):
+        return None
+    from napari_builtins.io import napari_get_reader  # type: ignore[import-untyped]
+
+    reader: readers.ReaderFunction = napari_get_reader(str(path))
+    return reader
+
+
+def _opener() -> Opener | None:
+    import napari
+
+    viewer = napari.current_viewer()
+    return None if viewer is None else _OPENERS.get(id(getattr(viewer, "__wrapped__", viewer)))
+
+
+def _read_in_background(path: Any) -> list[Any]:
+    opener = _opener()
+    if opener is None:
+        from napari.utils.notifications import show_info
+
+        show_info(f"Open Predict expression (Plugins menu) first, then {Path(path).name} again.")
+    else:
+        opener.open([Path(path)])
+    return readers.NOTHING
+
+
+def _read_prediction(path: Any) -> list[Any]:
+    return readers.read_prediction_layers(path) if _opener() is None else _read_in_background(path)
+
+
+def _read_slide(path: Any) -> list[Any]:
+    """Open a slide; one that needs a pyramid first is shown in grey while that is built."""
+    opener = _opener()
+    if opener is None:
+        return readers.read_slide(path)
+    try:
+        slide = open_slide(Path(path))
+    except UserError as error:
+        return readers.show_error(error)
+    if not needs_pyramid(slide):
+        return [slide_layers.slide_layer(slide)]
+    return [slide_layers.placeholder_layer(slide)]
