@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from scipy import sparse
 from tests.fakes import fake_prediction
 
@@ -52,9 +51,7 @@ def test_what_a_prediction_lacks_is_explained():
     assert "samples" in values.why_not(Quantity.SPREAD)
 
 
-@pytest.mark.parametrize("limit", [2**30, 0])
-def test_sparse_and_large_matrices_give_the_same_values(monkeypatch, limit):
-    monkeypatch.setattr("napari_flag.layers.gene_values.TRANSPOSE_BYTES", limit)
+def test_sparse_and_dense_matrices_give_the_same_values():
     dense = fake_prediction(25)
     thin = dense.copy()
     thin.X = sparse.csr_matrix(dense.X)
@@ -71,3 +68,22 @@ def test_summary_leaves_missing_spots_out():
     mean, variance = GeneValues(adata).summary()
     np.testing.assert_allclose(mean, np.nanmean(adata.X, axis=0), rtol=1e-4)
     np.testing.assert_allclose(variance, np.nanvar(adata.X, axis=0), rtol=1e-3)
+
+
+def test_summary_is_the_same_in_chunks_and_of_a_sparse_matrix(monkeypatch):
+    adata = fake_prediction(25)
+    adata.X[3, 2] = np.inf  # no number either
+    whole = GeneValues(adata).summary()
+    monkeypatch.setattr("napari_flag.layers.gene_values.CHUNK_NUMBERS", 70)
+    thin = fake_prediction(25)
+    thin.X = sparse.csr_matrix(adata.X)
+    for found, expected in zip(GeneValues(thin).summary(), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.isfinite(whole).all()
+
+
+def test_summary_follows_a_matrix_that_was_replaced():
+    adata = fake_prediction(25)
+    before, _ = GeneValues(adata).summary()
+    adata.X = adata.X + 1
+    np.testing.assert_allclose(GeneValues(adata).summary()[0], before + 1, rtol=1e-5)

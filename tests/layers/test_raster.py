@@ -96,7 +96,7 @@ def test_one_spot_alone_is_drawn():
 
 @pytest.fixture(scope="module")
 def thumbnails():
-    return Thumbnails(fake_prediction(64), 80)
+    return Thumbnails(fake_prediction(64).obsm["spatial"], 80)
 
 
 def test_a_map_is_as_small_as_asked_and_covers_the_tissue(thumbnails):

@@ -11,11 +11,14 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from napari_flag import keys
 from napari_flag.layers.frame import Frame
-from napari_flag.layers.gene_values import Limits
+from napari_flag.layers.gene_values import GeneValues, Limits
+from napari_flag.layers.kept import Kept
 from napari_flag.prediction_file import array_coordinates, spot_diameter_px, stated_lattice
+from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import typical_pitch
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -94,14 +97,32 @@ class SpotRaster:
         return (rim & (self.lookup > 0)).astype(np.uint8)
 
 
+_RASTER: Final[Kept["SpotRaster"]] = Kept("raster")
+
+
 def raster_of(adata: Any) -> SpotRaster:
-    """Return the raster of the spots of `adata` (see CONTRIBUTING, "The prediction file")."""
-    return spot_raster(
-        np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)[:, :2],
-        diameter_px=spot_diameter_px(adata),
-        lattice=stated_lattice(adata),
-        array=array_coordinates(adata),
-    )
+    """Return the raster of the spots of `adata` (see CONTRIBUTING, "The prediction file"), made once."""
+    places, diameter, lattice = adata.obsm[keys.SPATIAL], spot_diameter_px(adata), stated_lattice(adata)
+
+    def make() -> SpotRaster:
+        xy = np.asarray(places, np.float64)[:, :2]
+        return spot_raster(xy, diameter_px=diameter, lattice=lattice, array=array_coordinates(adata))
+
+    return _RASTER.of(adata, (places, diameter, lattice), make)
+
+
+def prepare(adata: Any) -> Steps[None]:
+    """Do ahead, in a worker, what showing the prediction `adata` would hold the window up with.
+
+    Everything works without; it is then computed when it is first asked for.
+    """
+    yield Step("Preparing the maps", 0, 3)
+    raster_of(adata)
+    yield Step("Preparing the maps", 1, 3)
+    Thumbnails.of(adata)
+    yield Step("Preparing the maps", 2, 3)
+    GeneValues(adata).warm()
+    yield Step("Preparing the maps", 3, 3)
 
 
 def spot_raster(
@@ -173,6 +194,8 @@ def _offsets(diameter: float, *, square: bool) -> npt.NDArray[np.int64]:
 
 
 COLOURS: Final = 256
+THUMBNAIL_PX: Final = 200
+"""Longest side; twice what a map is wide in a dock, for screens of double resolution."""
 SMALL_MAP_FILL: Final = 1.1
 """Spot diameter as a share of the pitch."""
 
@@ -182,17 +205,30 @@ class Thumbnails:
 
     Parameters
     ----------
-    adata
-        With ``obsm["spatial"]``.
+    xy
+        (n, 2) centres of spots, any unit.
     longest
         Longest side of a picture, px.
     """
 
-    def __init__(self, adata: Any, longest: int) -> None:
-        xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
-        raster = spot_raster(xy, diameter_px=SMALL_MAP_FILL * typical_pitch(xy))
-        step = max(1, -(-max(raster.lookup.shape) // longest))
-        self._lookup = np.ascontiguousarray(raster.lookup[::step, ::step])
+    def __init__(self, xy: FloatArray, longest: int = THUMBNAIL_PX) -> None:
+        diameter = SMALL_MAP_FILL * typical_pitch(xy)
+        low, high = xy.min(axis=0) - diameter / 2, xy.max(axis=0) + diameter / 2
+        step = max(float((high - low).max()) / longest, diameter / FINEST_DISC_PX)
+        width, height = np.maximum(np.ceil((high - low) / step - 1e-9), 1).astype(int).tolist()
+        rows, cols = np.mgrid[0:height, 0:width]
+        centres = np.column_stack([cols.ravel(), rows.ravel()]) * step + low + step / 2
+        # a pixel larger than a spot still shows the spot nearest to it
+        reach = max(diameter / 2, step / np.sqrt(2))
+        distance, nearest = cKDTree(xy, balanced_tree=False).query(centres, distance_upper_bound=reach)
+        found = np.where(np.isfinite(distance), nearest + 1, 0)
+        self._lookup = found.reshape(height, width)
+
+    @classmethod
+    def of(cls, adata: Any) -> "Thumbnails":
+        """Return the thumbnails of the spots of `adata`, made once."""
+        places = adata.obsm[keys.SPATIAL]
+        return _THUMBNAILS.of(adata, (places,), lambda: cls(np.asarray(places, np.float64)[:, :2]))
 
     def paint(
         self, values: npt.NDArray[np.float32], limits: Limits, colours: npt.NDArray[np.uint8]
@@ -216,6 +252,9 @@ class Thumbnails:
         painted[1:][~known] = 0
         picture = np.take(painted, self._lookup, mode="clip")
         return picture.view(np.uint8).reshape(*self._lookup.shape, 4)
+
+
+_THUMBNAILS: Final[Kept[Thumbnails]] = Kept("thumbnails")
 
 
 @lru_cache(maxsize=16)

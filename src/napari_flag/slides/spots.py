@@ -218,7 +218,8 @@ def typical_pitch(xy: FloatArray) -> float:
     from scipy.spatial import cKDTree
 
     some = xy[:: -(-len(xy) // MOST_QUERIED)]
-    distance, _ = cKDTree(xy).query(some, k=2)
+    # unbalanced: built several times faster, and as quick to ask for spots that lie evenly
+    distance, _ = cKDTree(xy, balanced_tree=False).query(some, k=2)
     return float(np.median(distance[:, 1])) or 1.0
 
 

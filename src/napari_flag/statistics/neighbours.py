@@ -56,16 +56,30 @@ def array_graph(array: npt.NDArray[np.int64], lattice: Lattice) -> sparse.csr_ar
     lattice
         "square" or "hex".
     """
-    row_of = {(int(row), int(col)): i for i, (row, col) in enumerate(array)}
-    if len(row_of) < len(array):
+    steps = FIRST_RING[lattice]
+    code, width = _position_codes(array)
+    order = np.argsort(code, kind="stable")
+    ordered = code[order]
+    if np.any(ordered[1:] == ordered[:-1]):
         raise ValueError("two spots share one array position")
-    pairs = [
-        (i, j)
-        for (row, col), i in row_of.items()
-        for down, right in FIRST_RING[lattice]
-        if (j := row_of.get((row + down, col + right))) is not None
-    ]
-    return row_standardise(np.array(pairs, dtype=np.int64).reshape(-1, 2), len(array))
+    pairs = []
+    for down, right in steps:
+        wanted = code + down * width + right
+        at = np.minimum(np.searchsorted(ordered, wanted), max(len(ordered) - 1, 0))
+        here = np.flatnonzero(ordered[at] == wanted) if len(ordered) else at
+        pairs.append(np.column_stack([here, order[at[here]]]))
+    return row_standardise(np.concatenate(pairs), len(array))
+
+
+def _position_codes(array: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
+    """Return one number per array position, and how much it grows by a row; a column is 1.
+
+    No step of `FIRST_RING` from a position leads to the number of one that lies elsewhere.
+    """
+    reach = 2
+    place = np.asarray(array, np.int64) - array.min(axis=0, initial=0) + reach
+    width = int(place[:, 1].max(initial=0)) + reach + 1
+    return place[:, 0] * width + place[:, 1], width
 
 
 def nearest_graph(xy: FloatArray, k: int) -> sparse.csr_array:
@@ -114,7 +128,7 @@ def find_neighbours(xy: FloatArray, array: npt.NDArray[np.int64] | None, lattice
     reason = ""
     if array is not None:
         ring: Lattice = lattice_of(array) if lattice == "none" else lattice
-        if len(np.unique(array, axis=0)) < len(array):
+        if len(np.unique(_position_codes(array)[0])) < len(array):
             reason = ", because array positions repeat"
         else:
             weights = array_graph(array, ring)

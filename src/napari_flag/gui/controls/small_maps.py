@@ -25,8 +25,6 @@ from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.raster import Thumbnails, colour_table
 
 SHOWN: Final = (Quantity.PREDICTED, Quantity.MEASURED, Quantity.DIFFERENCE, Quantity.SPREAD)
-LONGEST_PX: Final = 200
-"""Twice what a map is wide in a dock, for screens of double resolution."""
 GROUND: Final = QColor(128, 128, 128, 60)
 """Behind a map; both white and black spots show on it in both themes."""
 ABSENT: Final = {Quantity.SPREAD: "1 sample"}
@@ -133,7 +131,7 @@ class MapRow(QWidget):
         adata = None if values is None else values.adata
         if adata is not self._drawn:
             self._drawn = adata
-            self._thumbnails = None if adata is None else Thumbnails(adata, LONGEST_PX)
+            self._thumbnails = None if adata is None else Thumbnails.of(adata)
         for quantity, button in self.buttons.items():
             reason = "" if values is None else values.why_not(quantity)
             button.setEnabled(values is not None and reason is None)
@@ -214,7 +212,7 @@ class DrawSheet(QWidget):
         adata = None if values is None else values.adata
         if adata is not self._adata:
             self._adata = adata
-            self._thumbnails = None if adata is None else Thumbnails(adata, LONGEST_PX)
+            self._thumbnails = None if adata is None else Thumbnails.of(adata)
         if values is None or gene is None or gene not in values or self._thumbnails is None:
             for button in self.draws:
                 button.show_picture(None)
