@@ -81,7 +81,7 @@ def _ring_px(raster: SpotRaster) -> int:
     return max(1, round(RING * 2 * float(np.sqrt(area / np.pi))))
 
 
-def _inside(lookup: npt.NDArray[np.int32], width: int) -> npt.NDArray[np.bool_]:
+def _inside(lookup: npt.NDArray[np.integer[Any]], width: int) -> npt.NDArray[np.bool_]:
     """Return which pixels see only their own spot `width` pixels away in eight directions."""
     height, across = lookup.shape
     wide = np.pad(lookup, width)

@@ -15,10 +15,9 @@ from scipy.spatial import cKDTree
 
 from napari_flag import keys
 from napari_flag.layers.frame import Frame
-from napari_flag.layers.gene_values import GeneValues, Limits
+from napari_flag.layers.gene_values import Limits
 from napari_flag.layers.kept import Kept
 from napari_flag.prediction_file import array_coordinates, spot_diameter_px, stated_lattice
-from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import typical_pitch
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -45,21 +44,21 @@ class SpotRaster:
     Parameters
     ----------
     lookup
-        (h, w) int32, spot row + 1, and 0 outside every spot.
+        (h, w) intp, spot row + 1, and 0 outside every spot; numpy would copy any other type to gather by it.
     matrix
         (3, 3) float64, takes raster (row, column, 1) to level-0 (y, x, 1).
     n_spots
         How many spots the lookup refers to.
     """
 
-    lookup: Int32Array
+    lookup: npt.NDArray[np.intp]
     matrix: FloatArray
     n_spots: int
 
     @property
     def index(self) -> Int32Array:
         """(h, w) int32, the spot row each pixel shows, -1 outside."""
-        return self.lookup - np.int32(1)
+        return (self.lookup - 1).astype(np.int32)
 
     def paint(self, values: npt.NDArray[Any]) -> Float32Array:
         """Return `values` (one number per spot) as an (h, w) float32 picture, NaN outside spots."""
@@ -111,20 +110,6 @@ def raster_of(adata: Any) -> SpotRaster:
     return _RASTER.of(adata, (places, diameter, lattice), make)
 
 
-def prepare(adata: Any) -> Steps[None]:
-    """Do ahead, in a worker, what showing the prediction `adata` would hold the window up with.
-
-    Everything works without; it is then computed when it is first asked for.
-    """
-    yield Step("Preparing the maps", 0, 3)
-    raster_of(adata)
-    yield Step("Preparing the maps", 1, 3)
-    Thumbnails.of(adata)
-    yield Step("Preparing the maps", 2, 3)
-    GeneValues(adata).warm()
-    yield Step("Preparing the maps", 3, 3)
-
-
 def spot_raster(
     xy: FloatArray,
     *,
@@ -161,13 +146,13 @@ def _bin_raster(xy: FloatArray, array: npt.NDArray[np.int64]) -> SpotRaster:
     matrix[:2] = solution.T
     lookup = np.zeros(cells.max(axis=0) + 1, np.int32)
     lookup[cells[:, 0], cells[:, 1]] = np.arange(1, len(xy) + 1, dtype=np.int32)
-    return SpotRaster(lookup, matrix, len(xy))
+    return SpotRaster(lookup.astype(np.intp), matrix, len(xy))
 
 
 def _stamped_raster(xy: FloatArray, diameter: float, *, square: bool) -> SpotRaster:
     """Stamp a disc or square per spot; where they overlap, the nearest centre wins."""
     if len(xy) == 0:
-        return SpotRaster(np.zeros((1, 1), np.int32), np.eye(3), 0)
+        return SpotRaster(np.zeros((1, 1), np.intp), np.eye(3), 0)
     low, high = xy.min(axis=0) - diameter / 2, xy.max(axis=0) + diameter / 2
     step = max(float((high - low).max()) / (LONGEST_PX - 2), diameter / FINEST_DISC_PX)
     width, height = (np.ceil((high - low) / step).astype(int) + 1).tolist()
@@ -179,7 +164,7 @@ def _stamped_raster(xy: FloatArray, diameter: float, *, square: bool) -> SpotRas
         inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
         lookup[rows[inside], cols[inside]] = names[inside]
     matrix = np.array([[step, 0.0, low[1]], [0.0, step, low[0]], [0.0, 0.0, 1.0]])
-    return SpotRaster(lookup, matrix, len(xy))
+    return SpotRaster(lookup.astype(np.intp), matrix, len(xy))
 
 
 def _offsets(diameter: float, *, square: bool) -> npt.NDArray[np.int64]:

@@ -1,0 +1,37 @@
+"""What can be done ahead, in a worker, so that the window is not held up when it is needed.
+
+Everything works without; it is then done when it is first asked for.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from napari_flag.layers.gene_values import GeneValues
+from napari_flag.layers.raster import Thumbnails, raster_of
+from napari_flag.progress import Step, Steps
+
+PREPARING: Final = "Preparing the maps"
+
+
+def prepare(adata: Any) -> Steps[None]:
+    """Make what all maps of the prediction `adata` share: its raster, small pictures, columns and summary."""
+    makers = (lambda: raster_of(adata), lambda: Thumbnails.of(adata), GeneValues(adata).warm)
+    for done, make in enumerate(makers):
+        yield Step(PREPARING, done, len(makers))
+        make()
+    yield Step(PREPARING, len(makers), len(makers))
+
+
+def warm_up() -> Steps[None]:
+    """Have napari load what its first layers need: units, and how shapes are cut into triangles.
+
+    The two take .1 and .3 s, once in a process.
+    """
+    from napari.layers import Image, Shapes
+
+    yield Step("Getting ready to draw", 0, 2)
+    Image(np.zeros((2, 2), np.float32), units=("um", "um"))
+    yield Step("Getting ready to draw", 1, 2)
+    Shapes(ndim=2)
+    yield Step("Getting ready to draw", 2, 2)
