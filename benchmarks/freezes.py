@@ -1,9 +1,9 @@
 """The longest freeze of every action: the event loop held, drawing left out, with all docks open.
 
-A freeze is one stretch in which the event loop does not return: the action itself, a timer, a queued signal, an
-event.  Drawing with OpenGL is taken off, since here a processor does the work of a graphics card: vispy's
-drawing of a scene, its queue of GL commands, and Qt's composing of the window.  What napari computes on the way,
-slices, textures and widgets among it, counts.  The main figure is the processor time of the main thread;
+A freeze is one stretch in which the event loop does not return: the action itself, a timer, a queued signal,
+an event.  Drawing with OpenGL is taken off, since here a processor does the work of a graphics card: vispy's
+drawing of a scene, its queue of GL commands, and Qt's composing of the window.  What napari computes on the
+way, slices, textures and widgets among it, counts.  The main figure is the processor time of the main thread;
 wall time stands beside it, and is larger where the machine is busy.  Beside each action stands where most of
 its longest stretch was spent, by a thread that looks at the main thread's stack.
 
@@ -46,10 +46,11 @@ SIDE_BY_SIDE: Final = "Side by side"
 LIMIT_MS: Final = 100.0
 PATIENCE_S: Final = 600.0
 QUIET_S: Final = 0.5
-"""An action is over once nothing has happened for this long and no job runs; longer than any timer of ours."""
+"""An action is over once nothing has happened for so long and no job runs; longer than any timer of ours."""
 LOOK_EVERY_S: Final = 0.004
 SHORT_S: Final = 0.03
 """Stretches shorter than this are not looked into."""
+OUR_ROOMS: Final = ("gui.", "layers.", "analysis.", "statistics.", "slides.", "inputs")
 COMPOSING: Final = (QEvent.Type.UpdateRequest, QEvent.Type.Expose)
 """Events in which Qt composes the window, canvases among it."""
 
@@ -175,7 +176,8 @@ class WatchedApplication(QApplication):
         """Count what widgets paint in `event`, and what Python does in canvases; take off the rest."""
         drawing, painting = self._watcher.drawing, self._in_widget
         with self._watcher.stretch("compose"):
-            before = (drawing.cpu_s, drawing.wall_s, painting.cpu_s, painting.wall_s, DRAWING.cpu_s, DRAWING.wall_s)
+            clocks = (drawing, painting, DRAWING)
+            before = [second for clock in clocks for second in (clock.cpu_s, clock.wall_s)]
             cpu, wall = time.thread_time(), time.perf_counter()
             done = bool(super().notify(receiver, event))
             ours_cpu = painting.cpu_s - before[2] + DRAWING.cpu_s - before[4]
@@ -460,7 +462,7 @@ def where(stretch: Stretch) -> str:
     """Return the innermost function of ours that most of `stretch` was spent in."""
     ours: Counter[str] = Counter()
     for stack, count in stretch.stacks.items():
-        inner = [at for at in stack.split(";") if at.startswith(("gui.", "layers.", "analysis.", "statistics."))]
+        inner = [at for at in stack.split(";") if at.startswith(OUR_ROOMS)]
         ours[inner[-1].rsplit(":", 1)[0] if inner else "napari, Qt"] += count
     if not ours:
         return ""
@@ -489,7 +491,9 @@ def print_stacks(found: dict[str, list[Stretch]], lines: int = 14) -> None:
         worst = max(stretches, key=lambda s: s.cpu_s)
         if worst.cpu_s < LIMIT_MS / 2e3:
             continue
-        print(f"\n== {name}: {1e3 * worst.cpu_s:.0f} ms cpu, {1e3 * worst.wall_s:.0f} ms wall, in {worst.what}")
+        print(
+            f"\n== {name}: {1e3 * worst.cpu_s:.0f} ms cpu, {1e3 * worst.wall_s:.0f} ms wall, in {worst.what}"
+        )
         inclusive: Counter[str] = Counter()
         for stack, count in worst.stacks.items():
             for at in set(stack.split(";")):
@@ -515,10 +519,8 @@ def main() -> None:
     watch_drawing(watcher)
     app = WatchedApplication(watcher)  # napari uses the application there is
     with tempfile.TemporaryDirectory() as folder:
-        if options.spots:
-            material = made(options.spots, options.genes, Path(folder))
-        else:
-            material = bundled()
+        n_spots, n_genes = options.spots, options.genes
+        material = made(n_spots, n_genes, Path(folder)) if n_spots else bundled()
         viewer = napari.Viewer(show=False)
         viewer.window.resize(1280, 800)
         viewer.window._qt_window.show()

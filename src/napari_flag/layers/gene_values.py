@@ -204,7 +204,7 @@ class _Columns:
 
 
 def _by_gene(adata: Any, name: str, matrix: Any) -> Any:
-    """Return `matrix` of `adata` so that a column is quick to read: a sparse one as CSC, kept under `name`."""
+    """Return `matrix` so that a column is quick to read: a sparse one as CSC, kept of `adata` as `name`."""
     if not hasattr(matrix, "tocsc"):
         return matrix
     return Kept(f"columns of {name}").of(adata, (matrix,), matrix.tocsc)

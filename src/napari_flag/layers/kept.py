@@ -1,4 +1,4 @@
-"""What is computed once per prediction and shared by all that draw it, for as long as the prediction lives."""
+"""What is computed once per prediction, and shared by all that draw it while the prediction lives."""
 
 import weakref
 from collections.abc import Callable

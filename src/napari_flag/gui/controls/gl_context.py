@@ -1,4 +1,4 @@
-"""Keeps napari alive, and quick, when a layer is removed: its canvas has its GL context, and little to search."""
+"""Keeps napari alive and quick when a layer is removed: with its GL context, and little garbage to search."""
 
 import gc
 import weakref
