@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
@@ -104,7 +105,13 @@ class Dock(QWidget):
                 self._missed[slot] = given[:takes]
 
         signal.connect(call)
-        self.when_closed(lambda: signal.disconnect(call))
+        owners = (self.session, self.session.workspace)  # a signal does not keep its owner alive
+
+        def stop() -> None:
+            if all(isalive(owner) for owner in owners):  # else, as when Python ends, Qt crashes
+                signal.disconnect(call)
+
+        self.when_closed(stop)
 
     @property
     def awake(self) -> bool:

@@ -116,7 +116,10 @@ class Keeper(QObject):
         self._works = True
         self._due = single_shot(self, AUTOSAVE_MS, self.autosave)
         for signal in (session.workspace.listChanged, session.predictionChanged, session.slideChanged):
-            signal.connect(lambda *_: self._due.start())
+            signal.connect(self._on_change)
+
+    def _on_change(self, *_: object) -> None:
+        self._due.start()
 
     # --- by itself -------------------------------------------------------------------------------
     def autosave(self) -> None:

@@ -20,7 +20,7 @@ from napari_flag.gui.controls.forms import MessageList, dropped_paths
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import SlideState
-from napari_flag.layers import readers, region_shapes, slide_layers
+from napari_flag.layers import ahead, readers, region_shapes, slide_layers
 from napari_flag.prediction_file import (
     read_prediction,
     read_regions,
@@ -141,10 +141,9 @@ def load(
         readings: list[tuple[Path, Steps[Opened]]] = []
         for slide in () if whole is None else whole.slides:
             readings.append((slide.slide or path, _load_remembered(slide, unsaved)))
-        for section in found.sections:
-            if section.table is not None or len(found.sections) > 1:
-                yield Step(f"Opening {path.name}", 0, notice=section.why)
-            readings.append((section.slide, _load_section(section)))
+        if found.sections and path.is_dir():
+            yield Step(f"Opening {path.name}", 0, notice=_say_sections(path, found.sections))
+        readings += [(section.slide, _load_section(section)) for section in found.sections]
         readings += [(file, _load_prediction(file, known)) for file in found.predictions]
         readings += [(file, _load_table(file)) for file in found.tables]
         readings += [(file, _load_regions(file)) for file in found.regions]
@@ -159,6 +158,14 @@ def load(
     return Arrived(count, tuple(strangers), workspace)
 
 
+def _say_sections(folder: Path, sections: Sequence[discovery.FoundSection]) -> str:
+    if len(sections) == 1:
+        return sections[0].why
+    tables = sum(section.table is not None for section in sections)
+    counts = sum(section.measured is not None for section in sections)
+    return f"{folder.name}: {len(sections)} slides, {tables} with spots, {counts} with counts of their own."
+
+
 def _load_section(section: discovery.FoundSection) -> Steps[Opened]:
     slide = yield from inputs.open_with_pyramid(section.slide)
     return Opened(section.slide, slide=slide, table=section.table, measured=section.measured)
@@ -167,6 +174,7 @@ def _load_section(section: discovery.FoundSection) -> Steps[Opened]:
 def _load_prediction(file: Path, known: frozenset[SlideKey]) -> Steps[Opened]:
     yield Step(f"Opening {file.name}", 0)
     adata = read_prediction(file)
+    yield from ahead.prepare(adata)
     slide = None
     if (slide_name(adata), slide_size(adata)) not in known:
         found = discovery.find_slide(adata, file)
@@ -206,6 +214,7 @@ def _load_remembered(entry: WorkspaceSlide, unsaved: Path | None) -> Steps[Opene
             continue
         saved = unsaved is None or not prediction.path.is_relative_to(unsaved)
         adata = read_prediction(prediction.path)
+        yield from ahead.prepare(adata)
         predictions.append((adata, prediction.name, prediction.path if saved else None))
     if slide is None and not predictions:
         raise UserError(f"{entry.name} was left out: neither its slide nor a prediction of it is there.")

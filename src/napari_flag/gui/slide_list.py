@@ -35,7 +35,7 @@ OPEN_FILES: Final = (
     "*.bif *.dcm *.svslide *.jpg *.jpeg *.png *.h5ad *.h5 *.tsv *.csv *.txt *.gz *.parquet *.geojson "
     "*.json);;All files (*)"
 )
-ROWS: Final = 3
+ROWS: Final = 4
 """Slides seen at once; more are scrolled."""
 HINT: Final = "Drag slides, folders or predictions (.h5ad) into the picture, or open them here."
 

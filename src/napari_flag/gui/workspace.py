@@ -218,6 +218,7 @@ class Workspace(QObject):
         self._numbers += 1
         state = SlideState(self._numbers, free, slide)
         self.slides.append(state)
+        self.listChanged.emit()
         return state
 
     def place_for(self, slide: "Slide", name: str = "") -> SlideState:
@@ -304,6 +305,11 @@ class Workspace(QObject):
     def unsaved(self) -> tuple[Result, ...]:
         """Predictions of any slide that are not saved."""
         return tuple(result for state in self.slides for result in state.unsaved)
+
+    def set_spots(self, state: SlideState, table: "SpotTable | None") -> None:
+        """Give a slide its spots, or take them away."""
+        state.table = table
+        self.listChanged.emit()
 
     def set_status(self, state: SlideState, status: str) -> None:
         """Say what happens to a slide."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 from magicgui.widgets import ComboBox, Container, FloatSpinBox, LineEdit, PushButton
 from magicgui.widgets.bases import Widget
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QUrl, Signal
-from qtpy.QtGui import QDropEvent
+from qtpy.QtGui import QDropEvent, QResizeEvent
 from qtpy.QtWidgets import (
     QApplication,
     QDoubleSpinBox,
@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QMenu,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
@@ -77,6 +78,51 @@ class MessageList(QWidget):
         button.setToolTip("Put the technical description of the error on the clipboard")
         button.clicked.connect(lambda: _copy(details))
         self._box.addWidget(button, alignment=Qt.AlignmentFlag.AlignLeft)
+
+
+class ShortScroll(QScrollArea):
+    """As high as what it holds, up to a limit; beyond that it scrolls.
+
+    Parameters
+    ----------
+    content
+        What it holds.
+    most_px
+        The limit.
+    """
+
+    def __init__(self, content: QWidget, most_px: int) -> None:
+        super().__init__()
+        self._most = most_px
+        self.setWidget(content)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        content.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Follow the height of the content."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Ask for another height where the lines wrap otherwise."""
+        super().resizeEvent(event)
+        self.updateGeometry()
+
+    def sizeHint(self) -> QSize:
+        """Return the content's height at this width, at most the limit."""
+        content = self.widget()
+        assert content is not None
+        width = max(self.viewport().width(), 200)  # type: ignore[union-attr]
+        wanted = content.heightForWidth(width) if content.hasHeightForWidth() else content.sizeHint().height()
+        return QSize(content.sizeHint().width(), min(max(wanted, 0), self._most))
+
+    def minimumSizeHint(self) -> QSize:
+        """Return the same: it has its height, or scrolls."""
+        return QSize(100, self.sizeHint().height())
 
 
 def _copy(text: str) -> None:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_flag import inputs, keys
-from napari_flag.gui.controls.forms import Choice, MessageList, form, plain_label
+from napari_flag.gui.controls.forms import Choice, MessageList, ShortScroll, form, plain_label
 from napari_flag.gui.dock import single_shot
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import QUALITIES, Preferences
 from napari_flag.gui.workspace import SlideState
-from napari_flag.layers import slide_layers
+from napari_flag.layers import ahead, slide_layers
 from napari_flag.progress import Step, Steps, Timings
 from napari_flag.slides.spots import inside
 
@@ -66,6 +66,8 @@ def find_devices() -> Steps[tuple[tuple[str, str], ...]]:
     return features.list_devices()
 
 
+MESSAGES_PX: Final = 170
+"""Messages take no more room than this from the steps above; more are scrolled."""
 QUALITY_TIPS = (
     "fast: fewest samples, for a first look\n"
     "balanced: the default, as reported for the model\n"
@@ -126,7 +128,13 @@ class RunPanel(QFrame):
         box.setSpacing(4)
         self._options = form({"On": self.device, "Quality": self.quality})
         box.addWidget(self._options.native)
-        for widget in (self.predict, self.strip, self.messages, self.doubt):
+        said = QWidget()
+        lines = QVBoxLayout(said)
+        lines.setContentsMargins(0, 0, 0, 0)
+        lines.setSpacing(3)
+        lines.addWidget(self.messages)
+        lines.addWidget(self.doubt)
+        for widget in (self.predict, self.strip, ShortScroll(said, MESSAGES_PX)):
             box.addWidget(widget)
         row = QHBoxLayout()
         row.addWidget(self.result, 1)
@@ -332,14 +340,7 @@ class PredictionRun(QObject):
         request = run.request
         self._job = self._jobs.run(
             "predict",
-            inputs.predict_inputs(
-                request.inputs,
-                request.checkpoint,
-                quality=request.quality,
-                seed=request.seed,
-                device=request.device,
-                anyway=request.anyway,
-            ),
+            _predict(request),
             f"Predict expression of {run.state.name}",
             on_result=self._on_result,
             on_error=self._on_error,
@@ -424,6 +425,20 @@ class PredictionRun(QObject):
         if self._current is not None:
             self._session.workspace.set_status(self._current.state, "")
         self._builder = self._job = self._current = None
+
+
+def _predict(request: PredictionRequest) -> Steps["AnnData"]:
+    """Predict, and make what all maps of the prediction need while nobody waits for it."""
+    adata = yield from inputs.predict_inputs(
+        request.inputs,
+        request.checkpoint,
+        quality=request.quality,
+        seed=request.seed,
+        device=request.device,
+        anyway=request.anyway,
+    )
+    yield from ahead.prepare(adata)
+    return adata
 
 
 def _timing_key(request: PredictionRequest) -> str:

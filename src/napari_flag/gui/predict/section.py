@@ -277,7 +277,7 @@ class Section(QObject):
         if state is None:
             self._show_spots()
             return
-        state.table = table
+        self._workspace.set_spots(state, table)
         if table is None:
             state.measured = None
         if state.layer is not None:
