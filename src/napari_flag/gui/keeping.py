@@ -221,13 +221,17 @@ class CloseQuestion(QObject):
 
     def __init__(self, viewer: Any, session: Session) -> None:
         super().__init__(viewer.window._qt_window)
-        self._window: Any = viewer.window._qt_window
         self._session = session
-        self._window.installEventFilter(self)
+        viewer.window._qt_window.installEventFilter(self)
+
+    @property
+    def _window(self) -> Any:
+        return self.parent()
 
     def remove(self) -> None:
         """Ask no more."""
         self._window.removeEventFilter(self)
+        self.deleteLater()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Ask before the window closes; whoever says yes is not asked by napari again."""

@@ -4,6 +4,7 @@
 `Opener` attaches it to the workspace.
 """
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,12 +27,14 @@ from napari_flag.prediction_file import (
     read_regions,
     slide_name,
     slide_size,
+    spots_of,
     um_per_px,
 )
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation, read_annotations
 from napari_flag.slides.slide import napari_levels, needs_pyramid, open_slide
 from napari_flag.slides.spot_tables import read_measured
+from napari_flag.slides.spots import SpotTable
 from napari_flag.workspace_file import WorkspaceFile, WorkspaceSlide, read_workspace
 
 if TYPE_CHECKING:
@@ -231,6 +234,14 @@ def _load_remembered(entry: WorkspaceSlide, unsaved: Path | None) -> Steps[Opene
     )
 
 
+def _spots_in(opened: Opened) -> SpotTable | None:
+    """Return the spots of a prediction that was its own table; None where a table is still to be read."""
+    if not opened.predictions or opened.table != opened.file:
+        return None
+    adata = opened.predictions[0][0]
+    return SpotTable(spots_of(adata), None, "the spots of the prediction")
+
+
 class Opener(QObject):
     """Reads files in the background and attaches what they hold.
 
@@ -360,8 +371,9 @@ class Opener(QObject):
         if opened.counts is not None and self._attach_counts(state, opened):
             return
         if opened.table is not None and (state.table is None or not opened.predictions):
-            state.from_table, state.table_path, state.table = True, opened.table, None
+            state.from_table, state.table_path = True, opened.table
             state.measured_path = opened.measured
+            self._workspace.set_spots(state, _spots_in(opened))
         elif opened.grid is not None and state.table is None:
             state.from_table, state.grid = False, opened.grid
         for adata, name, file in opened.predictions:
@@ -468,12 +480,14 @@ class DropTarget(QObject):
     def __init__(self, viewer: Any, opener: Opener) -> None:
         super().__init__(opener)
         self._opener = opener
-        self._canvas: Any = viewer.window._qt_viewer
-        self._canvas.installEventFilter(self)
+        self._canvas: Any = weakref.ref(viewer.window._qt_viewer)
+        viewer.window._qt_viewer.installEventFilter(self)
 
     def remove(self) -> None:
         """Leave all drops to napari again."""
-        self._canvas.removeEventFilter(self)
+        canvas = self._canvas()
+        if canvas is not None:
+            canvas.removeEventFilter(self)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Take a drop whose files are all ours, or are folders, which are looked into in the background."""
@@ -487,7 +501,7 @@ class DropTarget(QObject):
         return True
 
     def _leave_to_napari(self, path: Path) -> None:
-        self._canvas._qt_open([str(path)], stack=False)
+        self._canvas()._qt_open([str(path)], stack=False)
 
 
 _OPENERS: dict[int, Opener] = {}

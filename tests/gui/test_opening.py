@@ -1,0 +1,343 @@
+"""Whatever a person drops goes to the slide it belongs to, in whatever order."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from anndata import AnnData
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
+from shapely.geometry import box
+from tests.fakes import fake_prediction
+from tests.slide_files import aperio_svs, plain_image, tissue_picture
+from tests.spot_files import st_table
+
+from napari_flag import keys, workspace_file
+from napari_flag.gui import opening
+from napari_flag.gui.keeping import CloseQuestion, regions_of
+from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.model import checkpoint
+from napari_flag.prediction_file import write_prediction
+from napari_flag.slides.formats.geojson import Annotation, write_annotations
+
+SIDE = 2000
+"""A picture this long is taken for a slide."""
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace_file, "autosave_folder", lambda: tmp_path / "kept")
+    monkeypatch.setattr(checkpoint, "list_weights", lambda: ())
+
+
+@pytest.fixture
+def start(viewer, qtbot, tmp_path, monkeypatch):
+    """Return a function that opens the Predict dock at rest."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    docks = []
+
+    def rest(dock):
+        qtbot.waitUntil(lambda: not dock.jobs.active and dock._watch.settled, timeout=30_000)
+
+    def make():
+        dock = PredictDock(viewer)
+        docks.append(dock)
+        dock.rest = lambda: qtbot.waitUntil(
+            lambda: not dock.jobs.active and dock._watch.settled, timeout=30_000
+        )
+        dock.rest()
+        return dock
+
+    yield make
+    for dock in docks:
+        dock.close()
+
+
+@pytest.fixture
+def dock(start):
+    return start()
+
+
+@pytest.fixture
+def slide_file(tmp_path):
+    """Return a function that writes a slide with tissue in its middle."""
+
+    def write(name, seed=0):
+        return aperio_svs(tmp_path / f"{name}.svs", tissue_picture(SIDE, SIDE, (300, 300, 1800, 1800), seed))
+
+    return write
+
+
+def of_slide(name, n_spots=16, seed=0, size=(SIDE, SIDE)):
+    adata = fake_prediction(n_spots, seed=seed)
+    recorded = adata.uns[keys.PROVENANCE]
+    recorded[keys.SLIDE_NAME] = name
+    recorded[keys.SLIDE_WIDTH], recorded[keys.SLIDE_HEIGHT] = size
+    return adata
+
+
+def prediction_file(path, name, **options):
+    write_prediction(of_slide(name, **options), path)
+    return path
+
+
+def names(dock):
+    return [state.name for state in dock.session.workspace.slides]
+
+
+def test_a_slide_is_opened_and_shown(dock, slide_file):
+    dock.opener.open([slide_file("A")])
+    dock.rest()
+    assert names(dock) == ["A"]
+    assert dock.section.slide.mpp == pytest.approx(0.5)
+    assert dock.section.spots is not None
+
+
+def test_an_h5ad_brings_its_slide_and_its_spots(dock, slide_file, tmp_path):
+    slide_file("A")
+    dock.opener.open([prediction_file(tmp_path / "A_predicted.h5ad", "A")])
+    dock.rest()
+    (state,) = dock.session.workspace.slides
+    assert state.slide.path.name == "A.svs"
+    assert state.layer.visible
+    assert dock.messages.texts == ()
+    assert dock.spots_step.messages.texts == ()
+    assert dock.session.adata.n_obs == len(dock.section.spots) == 16
+    assert state.shown.file == tmp_path / "A_predicted.h5ad"
+    assert not dock.session.workspace.unsaved
+
+
+@pytest.mark.parametrize("slide_first", [True, False])
+def test_slide_and_prediction_find_each_other_in_any_order(dock, slide_file, tmp_path, slide_first):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    file = prediction_file(folder / "p.h5ad", "A")
+    order = [slide_file("A"), file]
+    for path in order if slide_first else order[::-1]:
+        dock.opener.open([path])
+        dock.rest()
+    (state,) = dock.session.workspace.slides
+    assert (state.slide.name, len(state.results)) == ("A", 1)
+    assert not [text for text in dock.messages.texts if "went wrong" in text]
+
+
+def test_a_prediction_of_another_slide_is_not_put_on_the_one_that_is_open(dock, slide_file, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    dock.opener.open([slide_file("A")])
+    dock.rest()
+    dock.opener.open([prediction_file(tmp_path / "elsewhere" / "p.h5ad", "B")])
+    dock.rest()
+    assert names(dock) == ["A", "B"]
+    assert not dock.session.workspace.slides[0].results
+
+
+@pytest.mark.parametrize("slide_first", [True, False])
+def test_regions_go_to_the_slide_they_are_named_after(dock, slide_file, tmp_path, slide_first):
+    corners = box(400, 500, 900, 1100)
+    file = tmp_path / "B_regions.geojson"
+    write_annotations([Annotation("tumour", (corners,))], file)
+    slides = [slide_file("A"), slide_file("B", 1)]
+    for path in [*slides[::-1], file] if slide_first else [file, slides[1], slides[0]]:
+        dock.opener.open([path])
+        dock.rest()
+    by_name = {state.name: state for state in dock.session.workspace.slides}
+    assert not regions_of(dock.session, by_name["A"])
+    (region,) = regions_of(dock.session, by_name["B"])
+    assert region.name == "tumour"
+    assert region.polygons[0].symmetric_difference(corners).area < 1.0
+
+
+def test_regions_travel_in_the_h5ad(dock, start, slide_file, tmp_path, qtbot):
+    dock.opener.open([slide_file("A")])
+    dock.rest()
+    dock.session.set_prediction(of_slide("A"))
+    file = tmp_path / "tumour.geojson"
+    write_annotations([Annotation("tumour", (box(400, 500, 900, 1100),))], file)
+    dock.opener.open([file])
+    dock.rest()
+    dock.save(tmp_path / "A.h5ad")
+    dock.rest()
+    dock.session.workspace.remove(dock.session.state)
+    assert names(dock) == []
+    dock.opener.open([tmp_path / "A.h5ad"])
+    dock.rest()
+    (region,) = regions_of(dock.session, dock.session.state)
+    assert region.name == "tumour"
+
+
+def test_counts_are_attached_to_the_prediction_they_belong_to(dock, slide_file, tmp_path):
+    slide_file("A")
+    dock.opener.open([prediction_file(tmp_path / "A.h5ad", "A")])
+    dock.rest()
+    adata = dock.session.adata
+    counts = AnnData(np.full(adata.shape, 3.0, np.float32), obs=adata.obs[[]], var=adata.var[[]])
+    counts.write_h5ad(tmp_path / "counts.h5ad")
+    dock.opener.open([tmp_path / "counts.h5ad"])
+    dock.rest()
+    assert dock.session.measured is not None
+    np.testing.assert_allclose(dock.session.adata.layers[keys.MEASURED], 2.0)
+
+
+def test_a_folder_of_slides_is_opened_whole_and_its_spots_are_found(dock, slide_file, tmp_path):
+    for name in ("A", "B", "C"):
+        slide_file(name)
+    st_table(tmp_path / "B.tsv")
+    dock.opener.open([tmp_path])
+    dock.rest()
+    assert sorted(names(dock)) == ["A", "B", "C"]
+    assert all(state.table is not None for state in dock.session.workspace.slides)
+    by_name = {state.name: state for state in dock.session.workspace.slides}
+    assert by_name["B"].from_table
+    visible = [la for la in dock.session.viewer.layers if la.visible]
+    assert {dock.session.workspace.of_layer(layer) for layer in visible} == {dock.session.state}
+
+
+def test_a_workspace_brings_back_all_of_it(dock, start, slide_file, tmp_path):
+    for name, seed in (("A", 0), ("B", 1)):
+        dock.opener.open([slide_file(name, seed)])
+        dock.rest()
+        dock.session.set_prediction(of_slide(name, seed=seed))
+    dock.session.set_prediction(of_slide("A", seed=7))
+    dock.session.select_gene("VIM")
+    a, b = dock.session.workspace.slides
+    dock.section.set_mpp(0.6, "set by hand", b)
+    dock.keeper.save_workspace(tmp_path / "both.json")
+    dock.rest()
+    assert not dock.session.workspace.unsaved
+    expected = [(s.name, s.slide.mpp, [r.name for r in s.results]) for s in (a, b)]
+    shown = a.adata.X.copy()
+    for state in (a, b):
+        dock.session.workspace.remove(state)
+    dock.opener.open([tmp_path / "both.json"])
+    dock.rest()
+    again = dock.session.workspace.slides
+    assert [(s.name, s.slide.mpp, [r.name for r in s.results]) for s in again] == expected
+    assert (dock.session.state, dock.session.gene) == (again[0], "VIM")
+    np.testing.assert_allclose(dock.session.adata.X, shown)
+
+
+def test_what_was_not_saved_comes_back_with_the_next_session(dock, start, slide_file, tmp_path, qtbot):
+    dock.opener.open([slide_file("A")])
+    dock.rest()
+    dock.session.set_prediction(of_slide("A"))
+    dock.keeper.autosave()
+    qtbot.waitUntil(lambda: not dock.keeper._own.active)
+    (result,) = dock.session.workspace.unsaved
+    assert result.autosave.exists()
+    dock.session.workspace.remove(dock.session.state)
+    dock.close()
+    again = start()
+    assert again.keeper.last is not None
+    again.keeper.restore(again.opener.open)
+    again.rest()
+    (state,) = again.session.workspace.slides
+    assert (state.name, state.slide.name, len(state.unsaved)) == ("A", "A", 1)
+
+
+def test_what_cannot_be_opened_is_said_and_the_rest_is_opened(dock, slide_file, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "broken.json").write_text(json.dumps({"napari_flag_workspace": "x"}))
+    dock.opener.open([tmp_path / "notes.txt", tmp_path / "broken.json", slide_file("A")])
+    dock.rest()
+    assert names(dock) == ["A"]
+    assert any("notes.txt" in text for text in dock.messages.texts)
+    assert any("broken.json" in text for text in dock.messages.texts)
+
+
+def test_a_slide_without_pyramid_is_there_at_once_and_filled_when_it_is_built(
+    dock, tmp_path, viewer, monkeypatch
+):
+    import napari
+
+    file = plain_image(tmp_path / "plain.png", tissue_picture(5000, 4200, (300, 300, 1800, 1800)))
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
+    end = opening.register(viewer, dock.opener)
+    (layer,) = viewer.open(file, plugin="napari-flag")
+    assert dock.section.slide is not None
+    assert np.asarray(layer.data[0][0:4, 0:4]).min() == np.asarray(layer.data[0][0:4, 0:4]).max()
+    dock.rest()
+    end()
+    assert len(layer.data) > 1
+    assert np.asarray(layer.data[0][900:908, 900:908]).std() > 0
+    assert dock.session.workspace.of_layer(layer) is dock.session.state
+
+
+def cells(path):
+    """Write a picture that is no slide: 16-bit and grey."""
+    rng = np.random.default_rng(0)
+    tifffile.imwrite(path, rng.integers(0, 4000, (300, 200)).astype(np.uint16))
+    return path
+
+
+def test_a_plain_picture_stays_naparis(tmp_path, viewer):
+    stack = cells(tmp_path / "cells.tif")
+    (layer,) = viewer.open(stack, plugin="napari-flag")
+    assert layer.data.shape == (300, 200)
+    assert keys.LAYER_SLIDE not in layer.metadata
+
+
+def dropped(paths):
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    action, button = Qt.DropAction.CopyAction, Qt.MouseButton.LeftButton
+    event = QDropEvent(QPointF(5, 5), action, mime, button, Qt.KeyboardModifier.NoModifier)
+    event.kept = mime  # Qt does not keep it
+    return event
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot):
+    from napari_flag.gui.area import open_area
+
+    viewer = make_napari_viewer()
+    area = open_area(viewer)
+    rest = lambda: qtbot.waitUntil(lambda: not area.predict.jobs.active, timeout=30_000)  # noqa: E731
+    rest()
+    yield viewer, area, rest
+    rest()
+
+
+def test_what_is_ours_is_taken_without_a_question_and_the_rest_left_to_napari(window, slide_file, tmp_path):
+    viewer, area, rest = window
+    (target,) = area.predict.opener.findChildren(opening.DropTarget)
+    event = dropped([slide_file("A")])
+    assert target.eventFilter(viewer.window._qt_viewer, event)
+    rest()
+    assert [state.name for state in area.session.workspace.slides] == ["A"]
+    stack = cells(tmp_path / "cells.tif")
+    assert not target.eventFilter(viewer.window._qt_viewer, dropped([stack]))
+
+
+class SpontaneousClose:
+    """A close event as the window system sends it; Qt's own cannot be made so."""
+
+    def __init__(self):
+        self.ignored = False
+
+    def type(self):
+        from qtpy.QtCore import QEvent
+
+        return QEvent.Type.Close
+
+    def spontaneous(self):
+        return True
+
+    def ignore(self):
+        self.ignored = True
+
+
+def test_closing_asks_once_and_only_where_something_is_not_saved(window, slide_file, qtbot, monkeypatch):
+    viewer, area, rest = window
+    asked = []
+    monkeypatch.setattr(CloseQuestion, "confirmed", lambda self, count: asked.append(count) or False)
+    question = viewer.window._qt_window.findChild(CloseQuestion)
+    area.predict.opener.open([slide_file("A")])
+    rest()
+    area.session.set_prediction(of_slide("A"))
+    event = SpontaneousClose()
+    assert question.eventFilter(viewer.window._qt_window, event)
+    assert (asked, event.ignored) == ([1], True)
+    area.session.workspace.saved(area.session.adata, Path("kept.h5ad"))
+    assert not area.session.workspace.unsaved
