@@ -108,7 +108,7 @@ class Dock(QWidget):
         owners = (self.session, self.session.workspace)  # a signal does not keep its owner alive
 
         def stop() -> None:
-            if all(isalive(owner) for owner in owners):  # else, as when Python ends, Qt crashes
+            if all(isalive(owner) for owner in owners):  # type: ignore[no-untyped-call]  # else Qt crashes
                 signal.disconnect(call)
 
         self.when_closed(stop)
