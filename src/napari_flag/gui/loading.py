@@ -1,0 +1,208 @@
+"""Reads what files and folders hold, for the workspace: each thing as soon as it is there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from napari_flag import discovery, inputs
+from napari_flag.errors import UserError
+from napari_flag.layers import ahead
+from napari_flag.prediction_file import read_prediction, read_regions, slide_name, slide_size
+from napari_flag.progress import Step, Steps
+from napari_flag.slides.formats.geojson import Annotation, read_annotations
+from napari_flag.slides.spot_tables import read_measured
+from napari_flag.workspace_file import WorkspaceFile, WorkspaceSlide, read_workspace
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
+
+
+SlideKey: TypeAlias = tuple[str, tuple[int, int] | None]
+"""Name and size of a slide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Something that was read, for the workspace.
+
+    Parameters
+    ----------
+    file
+        What was opened; tables and regions go to the slide it is named after.
+    name
+        As the slide is to be listed; "" takes the slide's own.
+    slide
+        Open, with a pyramid; None where only the rest is known.
+    table, measured, grid
+        Where its spots and counts are read from.
+    predictions
+        Each with its name ("" for that of its file) and file, None where it is not saved.
+    shown
+        Index of the prediction to show.
+    regions
+        In level-0 pixels.
+    counts
+        Raw counts that belong to the slide shown.
+    """
+
+    file: Path
+    name: str = ""
+    slide: "Slide | None" = None
+    table: Path | None = None
+    measured: Path | None = None
+    grid: inputs.Grid | None = None
+    predictions: "tuple[tuple[AnnData, str, Path | None], ...]" = ()
+    shown: int | None = None
+    regions: tuple[Annotation, ...] = ()
+    counts: "AnnData | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What `load` found.
+
+    Parameters
+    ----------
+    opened
+        How many things were read.
+    strangers
+        Paths that hold nothing of ours.
+    workspace
+        What was looked at in a workspace that was opened, or None.
+    """
+
+    opened: int
+    strangers: tuple[Path, ...] = ()
+    workspace: WorkspaceFile | None = None
+
+
+def load(
+    paths: Sequence[Path], *, known: frozenset[SlideKey] = frozenset(), unsaved: Path | None = None
+) -> Steps[Arrived]:
+    """Read what `paths` hold; each thing is the ``partial`` of a step, a failure its ``notice``.
+
+    Parameters
+    ----------
+    paths
+        Files and folders, as `discovery.discover` takes them.
+    known
+        Name and size of the slides that are open; they are not looked for.
+    unsaved
+        Folder whose predictions count as not saved (that of an autosave).
+    """
+    count, strangers, workspace = 0, [], None
+    for path in paths:
+        yield Step(f"Looking into {path.name}", 0)
+        try:
+            found = discovery.discover(path)
+            whole = None if found.workspace is None else read_workspace(found.workspace)
+        except UserError as error:
+            yield Step(f"Opening {path.name}", 0, notice=str(error))
+            continue
+        if not found:
+            strangers.append(path)
+        for notice in found.notices:
+            yield Step(f"Opening {path.name}", 0, notice=notice)
+        if whole is not None:
+            workspace = whole
+            for missing in whole.missing:
+                yield Step(
+                    f"Opening {path.name}",
+                    0,
+                    notice=f"{missing} is not there any more, so it was left out; put it back and open the "
+                    "workspace again.",
+                )
+        readings: list[tuple[Path, Steps[Opened]]] = []
+        for slide in () if whole is None else whole.slides:
+            readings.append((slide.slide or path, _load_remembered(slide, unsaved)))
+        if found.sections and path.is_dir():
+            yield Step(f"Opening {path.name}", 0, notice=_say_sections(path, found.sections))
+        readings += [(section.slide, _load_section(section)) for section in found.sections]
+        readings += [(file, _load_prediction(file, known)) for file in found.predictions]
+        readings += [(file, _load_table(file)) for file in found.tables]
+        readings += [(file, _load_regions(file)) for file in found.regions]
+        for number, (file, reading) in enumerate(readings):
+            try:
+                opened = yield from reading
+            except UserError as error:
+                yield Step(f"Opening {file.name}", number, len(readings), notice=str(error))
+                continue
+            count += 1
+            yield Step(f"Opening {file.name}", number + 1, len(readings), partial=opened)
+    return Arrived(count, tuple(strangers), workspace)
+
+
+def _say_sections(folder: Path, sections: Sequence[discovery.FoundSection]) -> str:
+    if len(sections) == 1:
+        return sections[0].why
+    tables = sum(section.table is not None for section in sections)
+    counts = sum(section.measured is not None for section in sections)
+    return f"{folder.name}: {len(sections)} slides, {tables} with spots, {counts} with counts of their own."
+
+
+def _load_section(section: discovery.FoundSection) -> Steps[Opened]:
+    slide = yield from inputs.open_with_pyramid(section.slide)
+    return Opened(section.slide, slide=slide, table=section.table, measured=section.measured)
+
+
+def _load_prediction(file: Path, known: frozenset[SlideKey]) -> Steps[Opened]:
+    yield Step(f"Opening {file.name}", 0)
+    adata = read_prediction(file)
+    yield from ahead.prepare(adata)
+    slide = None
+    if (slide_name(adata), slide_size(adata)) not in known:
+        found = discovery.find_slide(adata, file)
+        if found.path is None:
+            yield Step(f"Opening {file.name}", 0, notice=found.why)
+        else:
+            slide = yield from inputs.open_with_pyramid(found.path)
+    return Opened(
+        file, slide=slide, table=file, predictions=((adata, "", file),), regions=tuple(read_regions(adata))
+    )
+
+
+def _load_table(file: Path) -> Steps[Opened]:
+    yield Step(f"Opening {file.name}", 0)
+    if discovery.kind_of(file) == "spots":
+        return Opened(file, table=file)
+    return Opened(file, table=file, counts=read_measured(file))
+
+
+def _load_regions(file: Path) -> Steps[Opened]:
+    yield Step(f"Opening {file.name}", 0)
+    return Opened(file, regions=tuple(read_annotations(file)))
+
+
+def _load_remembered(entry: WorkspaceSlide, unsaved: Path | None) -> Steps[Opened]:
+    yield Step(f"Opening {entry.name}", 0)
+    slide = None
+    if entry.slide is not None and entry.slide.exists():
+        slide = yield from inputs.open_with_pyramid(entry.slide)
+        if entry.um_per_px is not None and entry.um_per_px != slide.mpp:
+            slide = slide.with_mpp(entry.um_per_px, entry.um_per_px_source)
+    predictions, shown = [], entry.shown
+    for place, prediction in enumerate(entry.predictions):
+        yield Step(f"Opening {prediction.path.name}", place, len(entry.predictions))
+        if not prediction.path.exists():
+            shown = None if shown == place else shown
+            continue
+        saved = unsaved is None or not prediction.path.is_relative_to(unsaved)
+        adata = read_prediction(prediction.path)
+        yield from ahead.prepare(adata)
+        predictions.append((adata, prediction.name, prediction.path if saved else None))
+    if slide is None and not predictions:
+        raise UserError(f"{entry.name} was left out: neither its slide nor a prediction of it is there.")
+    return Opened(
+        entry.slide or Path(entry.name),
+        name=entry.name,
+        slide=slide,
+        table=entry.table,
+        measured=entry.measured,
+        grid=entry.grid,
+        predictions=tuple(predictions),
+        shown=shown if shown is None else min(shown, len(predictions) - 1),
+        regions=entry.regions,
+    )
