@@ -341,3 +341,20 @@ def test_closing_asks_once_and_only_where_something_is_not_saved(window, slide_f
     assert (asked, event.ignored) == ([1], True)
     area.session.workspace.saved(area.session.adata, Path("kept.h5ad"))
     assert not area.session.workspace.unsaved
+
+
+def test_a_prediction_whose_slide_has_another_name_is_given_it_by_hand(dock, slide_file, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    dock.opener.open([prediction_file(tmp_path / "elsewhere" / "p.h5ad", "A")])
+    dock.rest()
+    (state,) = dock.session.workspace.slides
+    small = aperio_svs(tmp_path / "small.svs", tissue_picture(900, 800, (100, 100, 600, 600)))
+    dock.opener.open_slide_of(state, small)
+    dock.rest()
+    assert state.slide is None
+    assert "900 × 800 px" in dock.messages.texts[-1]
+    dock.opener.open_slide_of(state, slide_file("renamed"))
+    dock.rest()
+    assert state.slide.name == "renamed"
+    assert state.layer.visible
+    assert dock.session.gene_map.layer(dock.session.gene_map.quantity).visible

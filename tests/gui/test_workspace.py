@@ -199,3 +199,12 @@ def test_the_view_of_each_slide_is_kept(session, viewer):
     assert tuple(viewer.scene.camera.center) == (0, 12.0, 34.0)
     session.workspace.show(a)
     assert viewer.scene.camera.zoom == 7.0
+
+
+def test_the_layers_of_a_slide_stand_together_with_those_shown_on_top(session, adatas):
+    for adata in adatas:
+        session.set_prediction(adata)
+    for state in session.workspace.slides:
+        session.workspace.show(state)
+        owners = [session.workspace.of_layer(layer).number for layer in session.viewer.layers]
+        assert owners == sorted(owners, key=lambda number: number == state.number)

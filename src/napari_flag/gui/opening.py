@@ -19,6 +19,7 @@ from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import readers, region_shapes, slide_layers
 from napari_flag.prediction_file import (
+    slide_size,
     spots_of,
     um_per_px,
 )
@@ -107,6 +108,32 @@ class Opener(QObject):
             on_result=lambda arrived: self._on_arrived(arrived, otherwise),
             on_cancelled=lambda: self._messages.add("notice", f"Opening {named} was cancelled."),
         )
+
+    def open_slide_of(self, state: SlideState, path: Path) -> None:
+        """Open `path` as the slide of a prediction whose slide was not found, if it has the same size."""
+        self._messages.clear()
+        self._jobs.run(
+            f"slide of {state.number}",
+            inputs.open_with_pyramid(path),
+            f"Open {path.name}",
+            on_result=partial(self._on_slide_of, state),
+        )
+
+    def _on_slide_of(self, state: SlideState, slide: "Slide") -> None:
+        wanted = None if state.adata is None else slide_size(state.adata)
+        if wanted is not None and tuple(slide.size) != wanted:
+            self._messages.show_error(
+                UserError(
+                    f"{slide.path.name} has {slide.size[0]:,} × {slide.size[1]:,} px, but {state.name} was "
+                    f"predicted on a slide of {wanted[0]:,} × {wanted[1]:,} px; choose that slide."
+                )
+            )
+            return
+        state.slide = slide
+        if state.adata is not None:
+            self._settle_scale(state, state.adata)
+        self._workspace.bring_picture(state)
+        self.slideAttached.emit(state)
 
     def _on_step(self, step: Step) -> None:
         if step.notice:

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag.formatting import UNKNOWN, counted, whole
-from napari_flag.gui.controls.forms import Choice, ask_save, plain_label
+from napari_flag.gui.controls.forms import Choice, ask_open, ask_save, plain_label
 from napari_flag.gui.keeping import WORKSPACE_FILES
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
@@ -149,7 +149,8 @@ class SlideList(QWidget):
     def _write(self, item: QTreeWidgetItem, state: SlideState) -> None:
         item.setText(0, state.name)
         item.setText(1, describe(state))
-        item.setToolTip(0, str(getattr(state.slide, "path", state.name)))
+        where = "Its slide is not open: right-click to choose it" if state.slide is None else state.slide.path
+        item.setToolTip(0, str(where))
         font = item.font(0)
         font.setBold(state is self._session.state)
         item.setFont(0, font)
@@ -174,6 +175,11 @@ class SlideList(QWidget):
         name = QFileDialog.getExistingDirectory(self, "Open folder")
         if name:
             self._predict.opener.open([Path(name)])
+
+    def _ask_slide(self, state: SlideState) -> None:
+        path = ask_open(self, f"Slide of {state.name}", OPEN_FILES)
+        if path is not None:
+            self._predict.opener.open_slide_of(state, path)
 
     def _ask_save(self) -> None:
         path = ask_save(self, "Save workspace", "workspace.json", WORKSPACE_FILES)
@@ -202,6 +208,8 @@ class SlideList(QWidget):
         if state is not None:
             menu = QMenu(self)
             menu.addAction("Show", lambda: self._workspace.show(state))
+            if state.slide is None:
+                menu.addAction("Choose its slide…", lambda: self._ask_slide(state))
             menu.addAction("Remove from the workspace", lambda: self.remove(state))
             viewport = self.list.viewport()
             assert viewport is not None
@@ -236,14 +244,14 @@ def describe(state: SlideState) -> str:
         return _predictions(state)
     if state.table is not None:
         return counted(len(state.table.spots), "spot")
-    return "no slide open" if state.slide is None else "no spots yet"
+    return "no slide" if state.slide is None else "no spots yet"
 
 
 def _predictions(state: SlideState) -> str:
     unsaved, several = len(state.unsaved), len(state.results) > 1
     if not state.results:
         return ""
-    count = counted(len(state.results), "prediction")
+    count = counted(len(state.results), "prediction") + ("" if state.slide is not None else ", no slide")
     if not unsaved:
         return count
     return f"{count}, {whole(unsaved)} not saved" if several else f"{count}, not saved"

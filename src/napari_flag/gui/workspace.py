@@ -258,7 +258,19 @@ class Workspace(QObject):
         self._share_units()
         self.listChanged.emit()
         if state is not None:
+            self._raise(state)
             self._look_at(state)
+
+    def bring_picture(self, state: SlideState) -> None:
+        """Show a slide, and its picture where that is not in the viewer."""
+        if state is self.current:
+            with self._arrange():
+                self._bring_back(state)
+                self._raise(state)
+            self.framed.emit()
+            self.listChanged.emit()
+        else:
+            self.show(state)
 
     def _look_at(self, state: SlideState) -> None:
         viewer = self._viewer()
@@ -398,6 +410,9 @@ class Workspace(QObject):
         viewer: Any = self._viewer()
         if state.layer is None and state.slide is not None:
             slide_layers.add_slide(viewer, state.slide)  # it comes back by way of `adopt`
+            for layer in self.layers_of(state):  # of a prediction that was shown without its slide
+                if layer is not state.layer:
+                    place(layer, state.frame, state.frame)
         while state.put_aside:
             layer = state.put_aside.pop(0)
             viewer.add_layer(layer)
@@ -469,6 +484,13 @@ class Workspace(QObject):
         state.visible = [layer for layer in shown if layer is not state.layer]
         for layer in shown:
             _show(layer, False)
+
+    def _raise(self, state: SlideState) -> None:
+        """Move the layers of a slide to the top of the list, where they stand together."""
+        viewer: Any = self._viewer()
+        ours = self.layers_of(state)
+        if ours and list(viewer.layers[-len(ours) :]) != ours:
+            viewer.layers.move_multiple([viewer.layers.index(layer) for layer in ours], len(viewer.layers))
 
     def _unhide(self, state: SlideState) -> None:
         for layer in (state.layer, *state.visible):
