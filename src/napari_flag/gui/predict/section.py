@@ -289,9 +289,10 @@ class Section(QObject):
 
     def _draw_spots(self, state: SlideState, table: "SpotTable") -> None:
         assert state.slide is not None
-        shown = state is self._session.state and state.layer.visible
+        wanted = state.shown is None  # over a map they would tint its colours
+        shown = wanted and state is self._session.state and state.layer.visible
         slide_layers.show_spots(self._viewer, table.spots, state.slide, state.frame, visible=shown)
-        if not shown:
+        if wanted and not shown:
             state.visible += slide_layers.outlines(self._viewer, state.frame)
 
     def _show_spots(self) -> None:
