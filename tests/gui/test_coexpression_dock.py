@@ -7,6 +7,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage
 from tests.fakes import fake_prediction
 
+from napari_flag.gui.area import open_area
 from napari_flag.gui.coexpression_dock import BESIDE, CoexpressionDock
 from napari_flag.gui.side_by_side_dock import SideBySideDock
 
@@ -136,8 +137,7 @@ def test_map_and_table_are_saved(filled, tmp_path):
 
 def test_in_a_window_a_click_opens_the_second_canvas_once(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Co-expression")
-    dock = viewer.window._qt_window.findChild(CoexpressionDock)
+    dock = open_area(viewer, "Co-expression").pages["Co-expression"]
     fill(dock, qtbot)
     for second in ("CDH1", "ESR1"):
         dock.show_pair("VIM", second)

@@ -8,6 +8,7 @@ from tests.fakes import fake_prediction
 from napari_flag import demo, inputs
 from napari_flag.errors import UserError
 from napari_flag.gui import demo_window
+from napari_flag.gui.area import open_area
 from napari_flag.gui.demo_window import DemoTour
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.model import checkpoint
@@ -75,7 +76,7 @@ def test_the_tour_stops_with_the_docks_messages_when_the_prediction_fails(tour_o
 def test_the_picture_waits_for_the_docks_to_finish_their_work(make_napari_viewer, qtbot):
     """The demo's picture used to show the scores of the side-by-side view before they had their place."""
     viewer = make_napari_viewer()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Samples")
+    dock = open_area(viewer, "Samples").pages["Samples"]
     busy, acted = [True], []
 
     def work():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tests.fakes import fake_prediction
 
+from napari_flag.gui.area import AREA, PAGES, PLUGIN, SIDE_BY_SIDE, open_area
 from napari_flag.gui.session import Session
 
-NAMES = ("Genes", "Side by side", "Compare", "Samples", "Regions", "Spatial", "Co-expression")
 
 
 @pytest.fixture
@@ -19,8 +19,10 @@ def viewer(make_napari_viewer):
 def test_a_closed_dock_is_deleted_and_leaves_no_callback_in_the_viewer(viewer, qtbot):
     session = Session.of(viewer)
     callbacks, keymap = list(viewer.mouse_drag_callbacks), set(viewer.keymap)
-    for name in NAMES:
-        _, dock = viewer.window.add_plugin_dock_widget("napari-flag", name)
+    for name in (AREA, SIDE_BY_SIDE):
+        _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, name)
+        for page in PAGES if name == AREA else ():
+            dock.show_page(page)
         with qtbot.waitSignal(dock.destroyed, timeout=3_000):
             viewer.window.remove_dock_widget(dock)
         assert list(viewer.mouse_drag_callbacks) == callbacks, name
@@ -34,12 +36,13 @@ def test_a_closed_dock_is_deleted_and_leaves_no_callback_in_the_viewer(viewer, q
 
 
 def test_regions_drawn_are_there_again_when_the_dock_is_opened_again(viewer, qtbot):
-    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Regions")
+    area = open_area(viewer, "Regions")
+    dock = area.pages["Regions"]
     layer = dock._layer()
     layer.add([np.array([[0, 0], [0, 1500], [1500, 1500], [1500, 0]], float)])
     qtbot.waitUntil(lambda: len(dock.regions.entries) == 1, timeout=3_000)
     dock.regions.list.item(0).setText("Stroma")
     with qtbot.waitSignal(dock.destroyed, timeout=3_000):
-        viewer.window.remove_dock_widget(dock)
-    _, dock = viewer.window.add_plugin_dock_widget("napari-flag", "Regions")
+        viewer.window.remove_dock_widget(area)
+    dock = open_area(viewer, "Regions").pages["Regions"]
     assert [entry.region.name for entry in dock.regions.entries] == ["Stroma"]

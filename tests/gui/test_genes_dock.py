@@ -39,7 +39,7 @@ def test_without_a_prediction_the_dock_says_what_to_do(dock):
 def test_a_new_prediction_is_listed_by_mean_and_painted(filled, viewer):
     means = [float(filled.table.table.index(r, MEAN).data()) for r in range(filled.table.table.rowCount())]
     assert means == sorted(means, reverse=True)
-    assert [la.name for la in viewer.layers] == [f"{filled.session.gene} · predicted"]
+    assert [la.name for la in viewer.layers] == ["fake", f"{filled.session.gene} · predicted"]
 
 
 def test_searching_an_alias_and_pressing_enter_shows_the_gene(filled, qtbot):
@@ -102,7 +102,9 @@ def test_what_is_not_there_is_greyed_with_the_reason(dock):
 
 def test_choosing_measured_paints_the_measurement(filled, viewer):
     filled.quantity.value = Quantity.MEASURED
-    assert next(la.name for la in viewer.layers if la.visible).endswith("measured")
+    picture, shown = [la.name for la in viewer.layers if la.visible]
+    assert picture == "fake"
+    assert shown.endswith("measured")
 
 
 def test_a_second_gene_is_overlaid_by_its_alias_and_cleared(filled):
@@ -117,12 +119,12 @@ def test_a_second_gene_is_overlaid_by_its_alias_and_cleared(filled):
 
 
 def test_fixed_limits_start_from_those_shown(filled, viewer):
-    before = viewer.layers[0].contrast_limits
+    before = viewer.layers[-1].contrast_limits
     filled.range.value = FIXED
-    assert viewer.layers[0].contrast_limits == pytest.approx(before, abs=0.06)
+    assert viewer.layers[-1].contrast_limits == pytest.approx(before, abs=0.06)
     filled.high.value = 11.0
     filled.session.step(1)
-    assert viewer.layers[0].contrast_limits[1] == 11.0
+    assert viewer.layers[-1].contrast_limits[1] == 11.0
 
 
 def test_a_figure_is_saved_and_a_failure_is_one_sentence(filled, tmp_path):

@@ -6,6 +6,7 @@ window's own thread.  No widget is read or touched in the worker's thread: what 
 given to the generator before it starts.  Docks start work with `Jobs.run`; `ProgressStrip` shows it.
 """
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from napari.qt.threading import GeneratorWorker, create_worker
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QObject, Qt, QThreadPool, QTimer, Signal
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QShortcut, QVBoxLayout, QWidget
 
@@ -26,6 +27,9 @@ STEP_INTERVAL_S: Final = 0.1
 
 CANCEL_GRACE_MS: Final = 800
 """Work yields twice a second, so it has normally ended by then; the window is freed either way."""
+
+EXIT_GRACE_MS: Final = 10_000
+"""How long Python's exit waits for work to reach its next yield; an import of PyTorch takes most of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,18 @@ class Job(QObject):
             self.finished.emit(self._outcome.result)
         self._outcome = None
         self.ended.emit()
+
+
+def _end_all() -> None:
+    """Stop what still runs when Python exits: a thread that outlives Qt's objects ends with an abort."""
+    for job in list(Job._running):
+        job._worker.quit()
+    pool = QThreadPool.globalInstance()
+    if pool is not None:
+        pool.waitForDone(EXIT_GRACE_MS)
+
+
+atexit.register(_end_all)
 
 
 class Jobs(QObject):

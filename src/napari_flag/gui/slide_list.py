@@ -1,10 +1,12 @@
 """The slides of the workspace as a list, and the predictions of the slide that is shown."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import QPoint, QSize, Qt
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
@@ -104,8 +106,9 @@ class SlideList(QWidget):
         self.list.customContextMenuRequested.connect(self._show_menu)
         self.result.changed.connect(self._on_result)
         self.predict_all.clicked.connect(predict.predict_all)
-        self._workspace.listChanged.connect(self.refresh)
-        session.predictionChanged.connect(self.refresh)
+        self._followed = (self._workspace.listChanged, session.predictionChanged)
+        for signal in self._followed:
+            signal.connect(self.refresh)
         self.refresh()
 
     # --- what is shown ---------------------------------------------------------------------------
@@ -228,6 +231,13 @@ class SlideList(QWidget):
             if asked != QMessageBox.StandardButton.Yes:
                 return
         self._workspace.remove(state)
+
+    def closeEvent(self, event: QCloseEvent | None) -> None:
+        """Follow the workspace no longer."""
+        for signal in self._followed:
+            with suppress(TypeError, RuntimeError):  # closed before
+                signal.disconnect(self.refresh)
+        super().closeEvent(event)
 
     def sizeHint(self) -> QSize:
         """Return no more than the rows need."""
