@@ -7,6 +7,7 @@ from napari_flag import keys
 from napari_flag.gui.controls.tables import NumberTable
 from napari_flag.gui.genes_dock import COLUMNS, FIXED, GenesDock
 from napari_flag.gui.session import Session
+from napari_flag.layers import slide_layers
 from napari_flag.layers.gene_values import Quantity
 
 
@@ -159,8 +160,9 @@ def test_one_session_serves_viewer_and_plugin_proxy(viewer):
 
 
 def test_a_preview_is_painted_without_becoming_the_result(dock, viewer):
-    dock.session.preview(fake_prediction(9, measured=False))
-    assert len(viewer.layers) == 1
+    slide_layers.add_slide(viewer, FakeSlide())
+    dock.session.preview(fake_prediction(9, measured=False), dock.session.state)
+    assert [layer.metadata[keys.LAYER_KIND] for layer in viewer.layers] == ["slide", "gene"]
     assert dock.session.adata is None
 
 

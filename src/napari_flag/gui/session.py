@@ -253,9 +253,9 @@ class Session(QObject):
         self.gene_map.adopt(layer)
         self.show_result(state)
 
-    def preview(self, partial: Any, state: SlideState | None = None) -> None:
+    def preview(self, partial: Any, state: SlideState) -> None:
         """Show the spots predicted so far of a slide, where it is shown; its prediction is untouched."""
-        if state is self.state or state is None:
+        if state is self.state:
             self._paint_from(partial)
 
     def _on_appearance(self) -> None:

@@ -5,9 +5,10 @@ import sys
 import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
-from tests.fakes import MPP, fake_prediction
+from tests.fakes import MPP, FakeSlide, fake_prediction
 
 from napari_flag.gui.session import Session
+from napari_flag.layers import slide_layers
 
 REDRAWS = 2
 """Without the context, one was enough to end the process."""
@@ -23,13 +24,11 @@ def redraw(viewer):
 def previewed(viewer):
     """Open a slide whose spots are hidden under the preview of a first prediction."""
     session = Session.of(viewer)
-    viewer.add_image(
-        np.zeros((50, 60, 3), np.uint8), rgb=True, scale=(20 * MPP, 20 * MPP), units=("um", "um")
-    )
+    slide_layers.add_slide(viewer, FakeSlide())
     viewer.add_points(np.full((9, 2), 200.0), size=40, scale=(MPP, MPP), units=("um", "um"), visible=True)
     redraw(viewer)
     viewer.layers[-1].visible = False
-    session.preview(fake_prediction(9))
+    session.preview(fake_prediction(9), session.state)
     redraw(viewer)
     return session
 

@@ -43,9 +43,17 @@ def test_a_slide_dragged_into_the_viewer_is_the_one_the_dock_works_on(open_dock)
     open_dock.rest(dock)
     assert dock.section.slide is slide
     assert dock.run_panel.predict.isEnabled()
-    slide_layers.add_slide(dock.session.viewer, fake_slide())
+
+
+def test_a_second_slide_dragged_in_is_the_one_worked_on_then_and_the_first_keeps_its_spots(open_dock):
+    dock = open_dock()
+    (first,) = dock.session.workspace.slides
+    second = fake_slide()
+    slide_layers.add_slide(dock.session.viewer, second)
     open_dock.rest(dock)
-    assert dock.section.slide is slide
+    assert dock.section.slide is second
+    assert dock.run_panel.predict.isEnabled()
+    assert len(first.table.spots) == N
 
 
 def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, qtbot):
@@ -75,7 +83,7 @@ def test_cancel_frees_the_dock_within_a_second_and_keeps_the_former_result(open_
     work = FakeWork(held=True)
     dock = open_dock(work)
     former = fake_prediction(N)
-    dock.session.set_prediction(former)
+    dock.session.set_prediction(former, dock.section.slide)
     dock.predict()
     qtbot.waitUntil(lambda: dock.session.gene_map.values.adata.n_obs < N, timeout=5_000)  # a preview
     begun = time.monotonic()
@@ -207,7 +215,7 @@ def test_a_drawn_region_selects_spots(open_dock):
 
 def test_results_are_saved_and_reopened_and_an_unwritable_folder_loses_nothing(open_dock, tmp_path):
     dock = open_dock()
-    dock.session.set_prediction(fake_prediction(N))
+    dock.session.set_prediction(fake_prediction(N), dock.section.slide)
     dock.save(tmp_path / "missing" / "out.h5ad")
     open_dock.rest(dock)
     assert len(dock.messages.texts) == 1
