@@ -9,6 +9,7 @@ import pytest
 from npe2 import PluginManifest
 
 import napari_flag
+from napari_flag.gui.area import AREA, PAGES, PREDICT, SIDE_BY_SIDE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,16 +21,14 @@ def manifest():
 
 def test_the_installed_package_has_a_manifest_of_its_own_name(manifest):
     assert manifest.name == "napari-flag"
-    assert {w.display_name for w in manifest.contributions.widgets} == {
-        "Predict expression",
-        "Genes",
-        "Side by side",
-        "Compare",
-        "Samples",
-        "Regions",
-        "Spatial",
-        "Co-expression",
-    }
+    assert {w.display_name for w in manifest.contributions.widgets} == {AREA, SIDE_BY_SIDE}
+
+
+def test_every_page_of_the_area_has_a_command_in_the_menu(manifest):
+    opened = {command.id: command.python_name for command in manifest.contributions.commands}
+    menu = {opened[item.command] for items in manifest.contributions.menus.values() for item in items}
+    pages = {page.lower().replace("-", "") for page in PAGES if page != PREDICT}
+    assert {f"napari_flag.gui.area:open_{page}" for page in pages} <= menu
 
 
 def test_every_command_exists(manifest):

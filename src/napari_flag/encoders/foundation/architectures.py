@@ -5,9 +5,13 @@ numbers under different keys; each architecture knows how to read its own.  No c
 from the hub: models that upstream loads with remote code (Hibou) are the same transformer.
 """
 
+import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib import import_module
 from typing import Any, Protocol
 
 import torch
@@ -240,6 +244,7 @@ class ResNetTrunk:
 
     def build(self) -> nn.Module:
         """Return the network, untrained."""
+        _load_triton_apart()
         import timm
 
         return ConvTrunk(timm.create_model(self.model, pretrained=False, features_only=True, out_indices=[3]))
@@ -253,6 +258,7 @@ def build_trunk(shape: TimmVit) -> nn.Module:
     """Return the transformer of `shape`, without head and pooling."""
     from functools import partial
 
+    _load_triton_apart()
     import timm
     from timm.layers import SwiGLUPacked  # type: ignore[attr-defined]
 
@@ -270,6 +276,24 @@ def build_trunk(shape: TimmVit) -> nn.Module:
         **options,
     )
     return trunk
+
+
+def _load_triton_apart() -> None:
+    """Load triton, which timm imports by way of torchvision, so that it calls its own LLVM and no other.
+
+    Where Mesa draws the window, the system's LLVM is loaded as well; triton's library would take functions of
+    that for its own, which ends the process with a segmentation fault.
+    """
+    apart = getattr(os, "RTLD_DEEPBIND", None)  # of Linux; elsewhere libraries do not share names
+    if apart is None or "triton" in sys.modules:
+        return
+    before = sys.getdlopenflags()
+    sys.setdlopenflags(before | apart)
+    try:
+        with suppress(ImportError):  # not part of every PyTorch
+            import_module("triton")
+    finally:
+        sys.setdlopenflags(before)
 
 
 def patch_grid(network: nn.Module) -> tuple[int, int]:

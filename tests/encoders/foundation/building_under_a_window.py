@@ -1,0 +1,24 @@
+"""Builds a network after a window was drawn, in a process of its own: what goes wrong there ends the process."""
+
+import sys
+
+import napari
+import numpy as np
+from qtpy.QtWidgets import QApplication
+
+from napari_flag.encoders.foundation.architectures import ResNetTrunk
+
+
+def main():
+    viewer = napari.Viewer(show=True)
+    viewer.add_image(np.zeros((50, 60, 3), np.uint8), rgb=True)
+    QApplication.processEvents()
+    viewer.screenshot(canvas_only=True, flash=False)
+    ResNetTrunk("resnet18", 256).build()
+    viewer.screenshot(canvas_only=True, flash=False)
+    viewer.close()
+    sys.stdout.write("still there\n")
+
+
+if __name__ == "__main__":
+    main()
