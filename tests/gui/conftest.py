@@ -1,6 +1,11 @@
 import pytest
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QWidget
+from tests.fakes import fake_prediction
+from tests.gui.two_slides import NamedSlide, named
+
+from napari_flag.gui.session import Session
+from napari_flag.layers import slide_layers
 
 
 @pytest.fixture
@@ -19,3 +24,25 @@ def undock():
         dock.setParent(None)
 
     return close
+
+
+@pytest.fixture
+def adatas():
+    """Predictions of two slides of one size, with the same spot ids."""
+    return [named(fake_prediction(25, seed=seed), name) for seed, name in ((0, "A"), (1, "B"))]
+
+
+@pytest.fixture
+def slides(adatas):
+    return [
+        NamedSlide(adata, name, seed) for seed, (adata, name) in enumerate(zip(adatas, "AB", strict=True))
+    ]
+
+
+@pytest.fixture
+def two_slides(qapp, viewer, slides):
+    """The session of a viewer with the slides A and B, of which B is shown."""
+    session = Session.of(viewer)
+    for slide in slides:
+        slide_layers.add_slide(viewer, slide)
+    return session

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from napari.layers import Layer
-from tests.fakes import MPP, FakeSlide, fake_prediction
+from tests.fakes import MPP, fake_prediction
+from tests.gui.two_slides import named
 
 from napari_flag import keys
 from napari_flag.gui.session import Session
@@ -12,38 +13,9 @@ from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.readers import prediction_layer
 
 
-def named(adata, name):
-    adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = name
-    return adata
-
-
-class NamedSlide(FakeSlide):
-    def __init__(self, adata, name, seed=0):
-        recorded = adata.uns[keys.PROVENANCE]
-        super().__init__(recorded[keys.SLIDE_WIDTH], recorded[keys.SLIDE_HEIGHT], seed=seed)
-        self.name = name
-        self.path = self.path.with_name(f"{name}.svs")
-
-
 @pytest.fixture
-def adatas():
-    """Predictions of two slides of one size, with the same spot ids."""
-    return [named(fake_prediction(25, seed=seed), name) for seed, name in ((0, "A"), (1, "B"))]
-
-
-@pytest.fixture
-def slides(adatas):
-    return [
-        NamedSlide(adata, name, seed) for seed, (adata, name) in enumerate(zip(adatas, "AB", strict=True))
-    ]
-
-
-@pytest.fixture
-def session(qapp, viewer, slides):
-    session = Session.of(viewer)
-    for slide in slides:
-        slide_layers.add_slide(viewer, slide)
-    return session
+def session(two_slides):
+    return two_slides
 
 
 def visible_of(session, state):

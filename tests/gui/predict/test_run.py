@@ -1,4 +1,7 @@
-"""The main dock says when most of a slide is unlike the training slides, and goes on."""
+"""Predictions run one after the other; the dock says when most of a slide is unlike the training slides."""
+
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from tests.gui.predict.fake_work import FakeWork, N
 from tests.layers.test_overlays import WARNING, judged
 
 from napari_flag import keys, prediction
+from napari_flag.errors import UserError
 from napari_flag.gui.predict.run import COMPARING
 from napari_flag.progress import Step
 
@@ -81,3 +85,140 @@ def test_hover_names_the_distance(predicted):
     xy = dock.session.adata.obsm[keys.SPATIAL][N - 1]
     text = dock.session.gene_map.hover_text(np.array(xy[::-1]) * 0.5)
     assert "farther from the training tissue than 99 % of it" in text
+
+
+class GatedWork(FakeWork):
+    """Each prediction waits half way for a gate of its own; those of `failing` (by number) fail."""
+
+    def __init__(self, failing=()):
+        super().__init__()
+        self.gates = [threading.Event() for _ in range(3)]
+        self.failing = failing
+
+    def predict_inputs(self, prepared, checkpoint, **options):
+        number = len(self.predicted)
+        self.release = self.gates[number]
+        self.error = UserError("The slide is out of focus; scan it again.") if number in self.failing else None
+        return (yield from super().predict_inputs(prepared, checkpoint, **options))
+
+
+def queue_of_two(open_dock, work):
+    """Open two slides, of which the second is shown, and ask for predictions of both."""
+    dock = open_dock(work)
+    dock.section.open_slide(Path("fake.svs"))
+    open_dock.rest(dock)
+    dock.predict_all()
+    return dock, *dock.session.workspace.slides
+
+
+def begun(state):
+    return state.status.startswith("predicting")
+
+
+def test_two_slides_are_predicted_one_after_the_other_and_the_first_is_looked_at_meanwhile(open_dock, qtbot):
+    work = GatedWork()
+    dock, first, second = queue_of_two(open_dock, work)
+    session = dock.session
+    assert (begun(first), second.status) == (True, "queued")
+    work.gates[0].set()
+    qtbot.waitUntil(lambda: first.adata is not None and begun(second), timeout=10_000)
+    assert first.status == ""
+    session.workspace.show(first)
+    assert session.gene_map.values.adata is first.adata
+    assert dock._steps.isEnabled()
+    session.workspace.show(second)
+    assert not dock._steps.isEnabled()
+    work.gates[1].set()
+    open_dock.rest(dock)
+    assert session.adata is second.adata is not None
+    assert (first.status, second.status) == ("", "")
+    assert [prepared.slide for prepared, _ in work.predicted] == [first.slide, second.slide]
+
+
+def test_a_result_of_a_slide_that_is_not_shown_is_kept_and_does_not_switch_to_it(open_dock, qtbot):
+    work = GatedWork()
+    dock, first, second = queue_of_two(open_dock, work)
+    work.gates[0].set()
+    qtbot.waitUntil(lambda: first.adata is not None, timeout=10_000)
+    assert dock.session.state is second
+    assert dock.session.adata is None
+    for layer in dock.session.workspace.layers_of(first):
+        assert not layer.visible
+    work.gates[1].set()
+    open_dock.rest(dock)
+
+
+def test_a_slide_is_queued_by_the_button_while_another_is_predicted(open_dock, qtbot):
+    work = GatedWork()
+    dock = open_dock(work)
+    (first,) = dock.session.workspace.slides
+    dock.run_panel.predict.click()
+    assert not dock.run_panel.predict.isEnabled()
+    dock.section.open_slide(Path("fake.svs"))
+    qtbot.waitUntil(dock.run_panel.predict.isEnabled, timeout=10_000)
+    second = dock.session.state
+    assert second is not first
+    dock.run_panel.predict.click()
+    assert second.status == "queued"
+    assert not dock.run_panel.predict.isEnabled()
+    for gate in work.gates:
+        gate.set()
+    open_dock.rest(dock)
+    assert first.adata is not None
+    assert second.adata is not None
+
+
+def test_cancel_empties_the_queue_and_names_what_was_not_begun(open_dock, qtbot):
+    work = GatedWork()
+    dock, first, second = queue_of_two(open_dock, work)
+    qtbot.waitUntil(lambda: bool(work.predicted), timeout=10_000)
+    dock.strip.cancel.click()
+    open_dock.rest(dock)
+    assert (first.status, second.status) == ("", "")
+    assert (first.adata, second.adata) == (None, None)
+    assert any(text.endswith(f"Not begun: {second.name}.") for text in dock.messages.texts)
+    assert len(work.predicted) == 1
+    assert dock.run_panel.predict.isEnabled()
+
+
+def test_after_a_slide_that_fails_the_next_is_predicted_and_the_failure_stays_to_be_read(open_dock):
+    work = GatedWork(failing=(0,))
+    for gate in work.gates:
+        gate.set()
+    dock, first, second = queue_of_two(open_dock, work)
+    open_dock.rest(dock)
+    assert first.adata is None
+    assert second.adata is not None
+    assert "out of focus" in dock.messages.texts[0]
+    assert f"{first.name} was not predicted; the next slide is." in dock.messages.texts
+
+
+def test_the_prediction_of_a_slide_that_is_taken_out_meanwhile_is_not_lost(open_dock, qtbot):
+    work = GatedWork()
+    dock = open_dock(work)
+    workspace = dock.session.workspace
+    (taken,) = workspace.slides
+    dock.predict()
+    workspace.remove(taken)
+    work.gates[0].set()
+    open_dock.rest(dock)
+    assert taken not in workspace.slides
+    assert [len(state.results) for state in workspace.slides] == [1]
+
+
+def test_predict_all_says_which_slide_cannot_be_predicted_and_why(open_dock, qtbot):
+    work = GatedWork()
+    for gate in work.gates:
+        gate.set()
+    dock = open_dock(work)
+    work.mpp = None
+    dock.section.open_slide(Path("fake.svs"))
+    open_dock.rest(dock)
+    first, unscaled = dock.session.workspace.slides
+    dock.predict_all()
+    open_dock.rest(dock)
+    assert first.adata is not None
+    assert unscaled.adata is None
+    (left_out,) = [text for text in dock.messages.texts if "left out" in text]
+    assert left_out.startswith(f"{unscaled.name} is left out:")
+    assert "µm/px" in left_out
