@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 from tests.fakes import FakeSlide, fake_prediction
+from tests.gui.two_slides import named
 
 from napari_flag import keys
 from napari_flag.gui.session import Session
@@ -113,3 +115,90 @@ def test_local_moran_of_the_measurement_is_drawn_beside_that_of_the_prediction(d
     assert next(la.name for la in viewer.layers[::-1] if la.visible) == "VIM · local Moran's I (predicted)"
     dock.session.set_map_kind(MapKind.EXPRESSION)
     assert names(dock)[-1] == "VIM · measured"
+
+
+@pytest.fixture
+def two(two_slides, adatas, qtbot):
+    """The dock over slide B, with A beside it; both are predicted."""
+    for adata in adatas:
+        two_slides.set_prediction(adata)
+    dock = SideBySideDock(two_slides.viewer)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: dock.scores is not None)
+    dock.slide.value = two_slides.workspace.slides[0].number
+    yield dock
+    qtbot.waitUntil(lambda: not dock.jobs.running("scores"))
+    dock.close()
+
+
+def shown_beside(other):
+    return [layer.name for layer in other.canvas.model.layers if layer.visible]
+
+
+def test_the_same_gene_is_drawn_on_another_slide_in_its_own_prediction(two, adatas):
+    (other,) = two.others
+    two.session.select_gene("VIM")
+    assert shown_beside(other) == ["A", "VIM · predicted"]
+    assert other.canvas.gene_map.values.adata is adatas[0]
+    assert other.title.text() == "A: predicted"
+    assert two.canvas.isHidden()
+    two.session.gene_map.layer(Quantity.PREDICTED).contrast_limits = (1.0, 2.0)
+    assert list(other.canvas.gene_map.layer(Quantity.PREDICTED).contrast_limits) == [1.0, 2.0]
+    two.session.show_quantity(Quantity.MEASURED)
+    assert shown_beside(other) == ["A", "VIM · measured"]
+
+
+def test_the_other_slide_has_the_zoom_of_the_main_canvas_and_is_lined_up_by_hand(two):
+    main, beside = two.session.viewer.scene.camera, two.others[0].canvas.model.scene.camera
+    main.zoom = 4.0
+    assert beside.zoom == 4.0
+    place, before = main.center, np.asarray(beside.center)
+    two.free.setChecked(True)
+    beside.center = tuple(before + (0.0, 30.0, 40.0))
+    assert main.center == place
+    two.free.setChecked(False)
+    main.center = tuple(np.asarray(main.center) + (0.0, 5.0, 5.0))
+    np.testing.assert_allclose(np.asarray(beside.center) - before, (0.0, 35.0, 45.0))
+
+
+def test_a_gene_that_the_other_prediction_lacks_is_named_and_not_drawn(two_slides, adatas, qtbot):
+    a, _ = two_slides.workspace.slides
+    two_slides.set_prediction(adatas[0][:, ["VIM", "ERBB2"]].copy())
+    two_slides.set_prediction(adatas[1])
+    dock = SideBySideDock(two_slides.viewer)
+    qtbot.addWidget(dock)
+    dock.slide.value = a.number
+    two_slides.select_gene("CDH1")
+    assert dock.others[0].title.text() == "A: not in this prediction: CDH1"
+    assert shown_beside(dock.others[0]) == ["A"]
+    qtbot.waitUntil(lambda: not dock.jobs.running("scores"))
+    dock.close()
+
+
+def test_another_prediction_of_the_other_slide_is_drawn_there_and_the_slides_stay_lined_up(two, two_slides):
+    a, b = two_slides.workspace.slides
+    beside = two.others[0].canvas.model.scene.camera
+    two.free.setChecked(True)
+    beside.center = tuple(np.asarray(beside.center) + (0.0, 30.0, 40.0))
+    lined_up = beside.center
+    again = named(fake_prediction(25, seed=9), "A")
+    two_slides.workspace.add_result(again, a)
+    assert two.others[0].canvas.gene_map.values.adata is again
+    assert beside.center == lined_up
+    assert two_slides.state is b
+
+
+def test_switching_to_the_other_slide_shows_this_one_here_again(two, two_slides):
+    a, b = two_slides.workspace.slides
+    two_slides.workspace.show(a)
+    assert two.others == []
+    assert not two.canvas.isHidden()
+    assert names(two)[0] == "A"
+    assert b.name in two.slide.native.itemText(1)
+
+
+def test_a_slide_that_is_taken_out_is_shown_here_no_longer(two, two_slides):
+    two_slides.workspace.remove(two_slides.workspace.slides[0])
+    assert two.others == []
+    assert two.slide.native.isHidden()
+    assert not two.canvas.isHidden()

@@ -69,6 +69,7 @@ class OtherSlide(QWidget):
             return
         genes = [gene for gene in self._session.genes_shown if gene in here.values]
         missing = [gene for gene in self._session.genes_shown if gene not in here.values]
+        here.cover(not genes)
         here.show(genes)
         if here.values.why_not(there.quantity) is None and here.quantity is not there.quantity:
             here.set_quantity(there.quantity)

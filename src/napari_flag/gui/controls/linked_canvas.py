@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_flag.gui.controls.gl_context import keep_context
 from napari_flag.layers.gene_map import GeneMap
-from napari_flag.layers.slide_layers import add_copy, camera_of, extent_of, fit
+from napari_flag.layers.slide_layers import add_copy, camera_of, extent_of
 
 CARRIED = ("opacity", "scale", "translate", "affine", "units")
 """What a copy of a picture takes over whenever it changes."""
@@ -59,6 +59,9 @@ class LinkedCanvas(QWidget):
             for event in (source.events.center, source.events.zoom):
                 self._listen(self._links, event, self._lead if source is here else self.follow)
         self._listen(self._links, viewer.events.theme, self._on_theme)
+        inserting, inserted = self.model.layers.events.inserting, self.model.layers.events.inserted
+        inserting.connect(self._hold)
+        inserted.connect(self._let_go, position="last")
         self._on_theme()
 
     def sizeHint(self) -> QSize:
@@ -88,16 +91,23 @@ class LinkedCanvas(QWidget):
                 for name in (*CARRIED, "visible") if same else CARRIED:
                     self._listen(self._followed, getattr(layer.events, name), _carrier(layer, copy, name))
                 copy.visible = layer.visible or not same
-        self._offset = np.zeros(2)
-        if not same and layers:
-            self._offset = sum(extent_of(layers)) / 2 - np.asarray(camera_of(self._main).center[-2:])
-            fit(self.model, [copy for _, copy in self._pictures])
+            self._offset = np.zeros(2)
+            if not same and layers:
+                self._offset = sum(extent_of(layers)) / 2 - np.asarray(camera_of(self._main).center[-2:])
         self.follow()
 
     # --- cameras ---------------------------------------------------------------------------------
     def follow(self, event: Any = None) -> None:
         """Show the place that the main viewer shows."""
         self._carry(camera_of(self._main), camera_of(self.model), 1)
+
+    def _hold(self, event: Any = None) -> None:
+        """Lead nowhere while a layer is added: napari fits the view to the first one."""
+        self._moving = True
+
+    def _let_go(self, event: Any = None) -> None:
+        self._moving = False
+        self.follow()
 
     def _lead(self, event: Any = None) -> None:
         if self._moving:
