@@ -59,14 +59,8 @@ class Dock(QWidget):
         self._awake = True
         self._missed: dict[Callable[..., Any], tuple[Any, ...]] = {}
         self._undo: list[Callable[[], Any]] = []
-        undo, session = self._undo, self.session
-
-        def forget() -> None:
-            # When Python exits, Qt's objects go in any order: to disconnect from one gone is a segmentation fault.
-            if isalive(session) and isalive(session.workspace):
-                _run_all(undo)
-
-        self.destroyed.connect(forget)
+        undo = self._undo
+        self.destroyed.connect(lambda: _run_all(undo))
 
     @cached_property
     def strip(self) -> ProgressStrip:
