@@ -8,7 +8,6 @@ from napari_flag.gui.area import AREA, PAGES, PLUGIN, SIDE_BY_SIDE, open_area
 from napari_flag.gui.session import Session
 
 
-
 @pytest.fixture
 def viewer(make_napari_viewer):
     viewer = make_napari_viewer()
@@ -41,7 +40,7 @@ def test_regions_drawn_are_there_again_when_the_dock_is_opened_again(viewer, qtb
     layer = dock._layer()
     layer.add([np.array([[0, 0], [0, 1500], [1500, 1500], [1500, 0]], float)])
     qtbot.waitUntil(lambda: len(dock.regions.entries) == 1, timeout=3_000)
-    dock.regions.list.item(0).setText("Stroma")
+    dock.regions.list.topLevelItem(0).setText(0, "Stroma")
     with qtbot.waitSignal(dock.destroyed, timeout=3_000):
         viewer.window.remove_dock_widget(area)
     dock = open_area(viewer, "Regions").pages["Regions"]

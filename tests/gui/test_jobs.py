@@ -1,6 +1,9 @@
 import gc
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from qtpy.QtCore import QObject
@@ -212,3 +215,11 @@ def test_jobs_of_a_deleted_owner_are_cancelled_and_call_nothing(qtbot):
         owner.deleteLater()
     qtbot.waitUntil(lambda: len(log) == 1 and not Job._running, timeout=3_000)
     assert called == []
+
+
+def test_python_ends_in_order_while_work_is_running(qapp):
+    script = Path(__file__).with_name("ending_while_working.py")
+    begun = time.monotonic()
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "ending\n"), ended.stderr[-2000:]
+    assert time.monotonic() - begun < 30

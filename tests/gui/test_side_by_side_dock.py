@@ -154,10 +154,10 @@ def test_the_other_slide_has_the_zoom_of_the_main_canvas_and_is_lined_up_by_hand
     assert beside.zoom == 4.0
     place, before = main.center, np.asarray(beside.center)
     two.free.setChecked(True)
-    beside.center = tuple(before + (0.0, 30.0, 40.0))
+    beside.center = tuple(np.add(before, (0.0, 30.0, 40.0)))
     assert main.center == place
     two.free.setChecked(False)
-    main.center = tuple(np.asarray(main.center) + (0.0, 5.0, 5.0))
+    main.center = tuple(np.add(main.center, (0.0, 5.0, 5.0)))
     np.testing.assert_allclose(np.asarray(beside.center) - before, (0.0, 35.0, 45.0))
 
 
@@ -179,7 +179,7 @@ def test_another_prediction_of_the_other_slide_is_drawn_there_and_the_slides_sta
     a, b = two_slides.workspace.slides
     beside = two.others[0].canvas.model.scene.camera
     two.free.setChecked(True)
-    beside.center = tuple(np.asarray(beside.center) + (0.0, 30.0, 40.0))
+    beside.center = tuple(np.add(beside.center, (0.0, 30.0, 40.0)))
     lined_up = beside.center
     again = named(fake_prediction(25, seed=9), "A")
     two_slides.workspace.add_result(again, a)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from qtpy.QtCore import Qt
 from tests.fakes import fake_prediction
@@ -13,6 +15,7 @@ class FakePredict:
     """The part of the Predict dock that the list asks."""
 
     asked = 0
+    keeper = SimpleNamespace(last=None)
 
     def predict_all(self):
         self.asked += 1
@@ -58,7 +61,7 @@ def test_a_click_shows_the_slide_and_its_line_stands_out(slide_list, two_slides,
 
 
 def test_the_line_says_what_is_known_of_a_slide(slide_list, two_slides, adatas, tmp_path):
-    workspace, (a, b) = two_slides.workspace, two_slides.workspace.slides
+    workspace, (a, _) = two_slides.workspace, two_slides.workspace.slides
     a.table = SpotTable(fake_spots(), None, "square grid")
     assert describe(a) == f"{N} spots"
     workspace.add_result(adatas[0], a)
@@ -77,7 +80,7 @@ def test_a_slide_whose_picture_was_removed_says_so_and_a_click_brings_it_back(
     two_slides.workspace.add_result(adatas[1], b)
     two_slides.viewer.layers.remove(b.layer)
     qtbot.waitUntil(lambda: two_slides.state is a)
-    assert lines(slide_list)[1] == ("B", "picture removed; click to bring it back")
+    assert lines(slide_list)[1] == ("B", "1 prediction, not saved, click to show")
     click(slide_list, 1, qtbot)
     assert two_slides.state is b
     assert b.layer in two_slides.viewer.layers

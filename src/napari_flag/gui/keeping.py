@@ -115,13 +115,12 @@ class Keeper(QObject):
         self._file: Path | None = None
         self._works = True
         self._due = single_shot(self, AUTOSAVE_MS, self.autosave)
-        for signal in (session.workspace.listChanged, session.predictionChanged, session.slideChanged):
-            signal.connect(self._on_change)
-
-    def _on_change(self, *_: object) -> None:
-        self._due.start()
 
     # --- by itself -------------------------------------------------------------------------------
+    def autosave_soon(self) -> None:
+        """Keep the workspace a moment after the last change of several."""
+        self._due.start()
+
     def autosave(self) -> None:
         """Keep the workspace, and the predictions that are not saved, in the cache."""
         workspace = self._session.workspace

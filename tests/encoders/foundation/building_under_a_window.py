@@ -1,4 +1,4 @@
-"""Builds a network after a window was drawn, in a process of its own: what goes wrong there ends the process."""
+"""Builds a network after a window was drawn, in a process of its own, which it must not end."""
 
 import sys
 

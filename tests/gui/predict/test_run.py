@@ -98,7 +98,9 @@ class GatedWork(FakeWork):
     def predict_inputs(self, prepared, checkpoint, **options):
         number = len(self.predicted)
         self.release = self.gates[number]
-        self.error = UserError("The slide is out of focus; scan it again.") if number in self.failing else None
+        self.error = (
+            UserError("The slide is out of focus; scan it again.") if number in self.failing else None
+        )
         return (yield from super().predict_inputs(prepared, checkpoint, **options))
 
 

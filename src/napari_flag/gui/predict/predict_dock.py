@@ -123,6 +123,12 @@ class PredictDock(Dock):
         self.run_panel.openRequested.connect(self._ask_open)
         self.jobs.started.connect(self.run_panel.show_running)
         self.jobs.idle.connect(self._refresh)
+        for signal in (
+            self.session.workspace.listChanged,
+            self.session.predictionChanged,
+            self.session.slideChanged,
+        ):
+            self.listen(signal, self.keeper.autosave_soon)
         self.listen(self.session.slideChanged, self._on_slide)
         self.listen(self.session.predictionChanged, self._on_prediction)
         self._run.changed.connect(self._refresh)
