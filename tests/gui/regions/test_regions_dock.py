@@ -116,7 +116,9 @@ def test_a_region_against_itself_is_refused_in_a_sentence(filled, qtbot):
 
 def test_drawn_regions_survive_a_new_prediction_of_the_slide(filled, qtbot):
     draw_left(filled, qtbot)
-    filled.session.set_prediction(fake_prediction(81, n_genes=8, seed=5))
+    again = fake_prediction(81, n_genes=8, seed=5)
+    again.uns[keys.PROVENANCE] = filled.session.adata.uns[keys.PROVENANCE]  # of the same slide
+    filled.session.set_prediction(again)
     qtbot.waitUntil(lambda: len(filled.regions.current.region.mask) == 81, timeout=3_000)
     assert filled.regions.current.region.name == "Region 1"
     qtbot.waitUntil(lambda: sum(filled.numbers.spots[PREDICTED]) == 81, timeout=5_000)
