@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import numpy as np
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QDockWidget, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
@@ -26,6 +27,7 @@ SEEN_IN_TRAINING: Final = (
     "This section was among those the weights were trained on, so these scores say nothing about new tissue."
 )
 THIS, ALL = "this slide", "all other slides"
+SCORES_IN_A_ROW: Final = 3
 MOST: Final = 4
 """Other slides shown at once; more would be stamps."""
 
@@ -143,7 +145,6 @@ class SideBySideDock(Dock):
         self.quantity = Choice(
             ((quantity.value.capitalize(), quantity) for quantity in Quantity),
             tooltip="What this canvas shows of the gene; the main canvas is unchanged",
-            narrow=False,
         )
         self.slide = Choice(
             [(THIS, THIS)],
@@ -156,10 +157,9 @@ class SideBySideDock(Dock):
         )
         self.free.toggled.connect(self._on_free)
         head = QHBoxLayout()
-        head.addWidget(self.title, stretch=2)
         head.addWidget(QLabel("Here:"))
         head.addWidget(self.slide.native, stretch=1)
-        head.addWidget(self.quantity.native)
+        head.addWidget(self.quantity.native, stretch=1)
         head.addWidget(self.free)
         self.overall = QWidget()
         lines = QVBoxLayout(self.overall)
@@ -167,14 +167,15 @@ class SideBySideDock(Dock):
         lines.setSpacing(2)
         self.summary = plain_label()
         lines.addWidget(self.summary)
-        line = QHBoxLayout()
-        line.setSpacing(10)
+        line = QGridLayout()
+        line.setHorizontalSpacing(10)
+        line.setVerticalSpacing(1)
+        line.setColumnStretch(SCORES_IN_A_ROW, 1)
         self._numbers: dict[str, QLabel] = {}
-        for name, meaning in MEANING.items():
+        for place, (name, meaning) in enumerate(MEANING.items()):
             self._numbers[name] = QLabel()
             self._numbers[name].setToolTip(meaning)
-            line.addWidget(self._numbers[name])
-        line.addStretch(1)
+            line.addWidget(self._numbers[name], place // SCORES_IN_A_ROW, place % SCORES_IN_A_ROW)
         lines.addLayout(line)
         self.gene_score = plain_label()
         self.reading = plain_label(" ")
@@ -183,6 +184,7 @@ class SideBySideDock(Dock):
         self._grid.setSpacing(4)
         layout = self.column()
         layout.addLayout(head)
+        layout.addWidget(self.title)
         layout.addWidget(self.gene_score)
         layout.addWidget(self.overall)
         layout.addWidget(self.messages)
@@ -240,7 +242,7 @@ class SideBySideDock(Dock):
             self._grid.addWidget(other, place // 2, place % 2)
             other.canvas.linked = not self.free.isChecked()
         here = not states
-        for widget in (self.canvas, self.title, self.quantity.native, self.reading):
+        for widget in (self.canvas, self.title, self.quantity.native, self.reading, self.messages):
             widget.setVisible(here)
         self.free.setVisible(not here)
         self._show_overall()
@@ -394,6 +396,14 @@ def open_second_canvas(viewer: Any, beside: QWidget) -> None:
     if ours is None or ours.isFloating() or main.tabifiedDockWidgets(ours):
         return
     main.splitDockWidget(second, ours, Qt.Orientation.Horizontal)
+    width = ours.width()
+
+    def give_back() -> None:
+        """Leave the room of the second canvas to the first, where Qt would widen `beside`."""
+        if isalive(main) and isalive(ours):  # type: ignore[no-untyped-call]
+            QTimer.singleShot(0, lambda: main.resizeDocks([ours], [width], Qt.Orientation.Horizontal))
+
+    second.destroyed.connect(give_back)
 
     def share() -> None:
         """Give both canvases the same width, which is known only once both docks have theirs."""
