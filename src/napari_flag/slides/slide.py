@@ -35,6 +35,10 @@ class LazyLevel:
         self.shape = (size[1], size[0], 3)
         self._read = read
 
+    def __deepcopy__(self, memo: object) -> "LazyLevel":
+        """Return itself: it holds no pixels, and napari copies what it duplicates."""
+        return self
+
     @property
     def size(self) -> int:
         """Number of values."""
