@@ -91,6 +91,17 @@ def test_a_picture_that_is_turned_on_by_hand_is_shown_instead(session):
     assert not b.layer.visible
 
 
+def test_any_layer_that_is_turned_on_by_hand_shows_its_slide(session):
+    a, b = session.workspace.slides
+    session.workspace.show(a)
+    drawn = session.viewer.add_points([[10.0, 10.0]], name="mine")
+    session.workspace.show(b)
+    drawn.visible = True
+    assert session.state is a
+    assert drawn.visible
+    assert_only_shown(session)
+
+
 def test_maps_are_hidden_with_their_picture_and_shown_with_it(session, adatas):
     session.set_prediction(adatas[1])
     state = session.state

@@ -249,6 +249,7 @@ class Session(QObject):
         file = layer.source.path
         state = self.workspace.add_result(adata, file=None if file is None else Path(file))
         layer.metadata[keys.LAYER_OF] = state.number
+        self.workspace.adopt(layer)
         self.gene_map.set_prediction(None)  # its layers are drawn anew, around this one
         self.gene_map.adopt(layer)
         self.show_result(state)

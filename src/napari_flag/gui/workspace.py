@@ -254,8 +254,8 @@ class Workspace(QObject):
             if state is not None:
                 self._bring_back(state)
                 self._unhide(state)
+        self._share_units()  # before docks follow, who may have the canvas drawn
         self.currentChanged.emit(state)
-        self._share_units()
         self.listChanged.emit()
         if state is not None:
             self._raise(state)
@@ -332,6 +332,7 @@ class Workspace(QObject):
     # --- layers that come and go -----------------------------------------------------------------
     def adopt(self, layer: Any) -> None:
         """Give a layer that was added to the viewer to its slide; a new picture is a slide that is shown."""
+        layer.events.visible.connect(self._on_turned_on)
         if self.of_layer(layer) is not None:
             return
         slide = layer.metadata.get(keys.LAYER_SLIDE)
@@ -473,6 +474,13 @@ class Workspace(QObject):
                 self._unhide(state)
             else:
                 self._hide(state)
+
+    def _on_turned_on(self, event: Any) -> None:
+        """Show the slide of a hidden layer that a person turned on, whichever of its layers that is."""
+        layer = event.source
+        state = self.of_layer(layer)
+        if layer.visible and not self._arranging and state is not None and state is not self.current:
+            self.show(state)
 
     def _on_named(self, state: SlideState, event: Any = None) -> None:
         if state.layer is not None and state.layer.name != state.name:
