@@ -91,6 +91,25 @@ def test_maps_go_with_the_picture_and_come_back_with_it(qtbot, viewer, adata, sl
     assert_on_the_slide(viewer, adata, state.layer)
 
 
+@pytest.mark.parametrize("how", ["rotate", "translate", "affine"])
+def test_a_picture_that_was_moved_keeps_its_maps_when_its_resolution_is_set(viewer, qapp, adata, slide, how):
+    session = Session.of(viewer)
+    shown = slide_layers.add_slide(viewer, slide.with_mpp(MPP, "set by hand"))
+    open_prediction(viewer, adata)
+    turned = np.array([[0.0, -1.0, 40.0], [1.0, 0.0, -7.0], [0.0, 0.0, 1.0]])
+    setattr(shown, how, {"rotate": 90.0, "translate": (50.0, -30.0), "affine": turned}[how])
+    for mpp in (2 * MPP, 3 * MPP):
+        direction = np.diff([shown.data_to_world(at) for at in ((0.0, 0.0), (1.0, 0.0))], axis=0)
+        session.workspace.set_slide(session.state, slide.with_mpp(mpp, "set by hand"))
+        again = np.diff([shown.data_to_world(at) for at in ((0.0, 0.0), (1.0, 0.0))], axis=0)
+        np.testing.assert_allclose(again / np.linalg.norm(again), direction / np.linalg.norm(direction))
+        gene = session.gene_map.layer(Quantity.PREDICTED)
+        for spot in (0, 24):
+            x, y = adata.obsm[keys.SPATIAL][spot]
+            there = pixels_shown(gene, session.gene_map.raster, spot)
+            np.testing.assert_allclose(there, shown.data_to_world((y, x)), atol=10 * mpp)
+
+
 def test_what_a_person_drew_stays_on_the_tissue(qapp, viewer, adata, slide):
     session = Session.of(viewer)
     slide_layers.add_slide(viewer, slide)

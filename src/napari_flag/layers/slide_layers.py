@@ -123,6 +123,8 @@ def add_copy(viewer: Any, layer: Any, index: int) -> Any:
         contrast_limits=layer.contrast_limits,
         scale=layer.scale,
         translate=layer.translate,
+        rotate=layer.rotate,
+        shear=layer.shear,
         affine=layer.affine,
         units=layer.units,
         axis_labels=layer.axis_labels,
@@ -140,6 +142,7 @@ def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> None:
     """
     before = layer.metadata[keys.LAYER_SLIDE].mpp
     moved, number = moved_by_hand(layer, before), layer.metadata.get(keys.LAYER_OF)
+    layer.metadata.update(Frame(before, moved, number).recorded())  # where it lies, not as it was opened
     factor = Frame(slide.mpp).um_per_px / Frame(before).um_per_px
     if moved is not None:  # as far on the tissue as before
         size = np.diag([factor, factor, 1.0])
