@@ -6,6 +6,7 @@ from tests.gui.two_slides import named
 from napari_flag import keys
 from napari_flag.gui.session import Session
 from napari_flag.gui.side_by_side_dock import SideBySideDock
+from napari_flag.layers import slide_layers
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import MapKind
 
@@ -38,6 +39,28 @@ def test_cameras_are_linked_both_ways(dock, viewer):
     dock.canvas.model.scene.camera.center = (0, 1.0, 2.0)
     assert viewer.scene.camera.zoom == 5.0
     assert tuple(viewer.scene.camera.center) == (0, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("kind", [MapKind.EXPRESSION, MapKind.LOCAL])
+def test_a_picture_that_is_turned_is_turned_here_with_its_map(qtbot, viewer, kind):
+    adata = fake_prediction(36)
+    recorded = adata.uns[keys.PROVENANCE]
+    session = Session.of(viewer)
+    size = recorded[keys.SLIDE_WIDTH], recorded[keys.SLIDE_HEIGHT]
+    picture = slide_layers.add_slide(viewer, FakeSlide(*size))
+    session.set_prediction(adata)
+    session.set_map_kind(kind)
+    dock = SideBySideDock(viewer)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: dock.scores is not None)
+    picture.rotate = 30.0
+    copy, shown = (la for la in dock.canvas.model.layers if la.visible)
+    np.testing.assert_allclose(copy.data_to_world((10.0, 20.0)), picture.data_to_world((10.0, 20.0)))
+    rows, cols = np.nonzero(dock.canvas.gene_map.raster.index == 7)
+    x, y = adata.obsm[keys.SPATIAL][7]
+    there = shown.data_to_world((rows.mean(), cols.mean()))
+    np.testing.assert_allclose(there, copy.data_to_world((y, x)), atol=5)
+    dock.close()
 
 
 def test_gene_colours_and_limits_follow_the_main_canvas(dock, viewer):

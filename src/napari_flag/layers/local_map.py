@@ -13,7 +13,14 @@ from napari_flag.layers.colour_bar import title_bar
 from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.legend import Legend, LegendRow
-from napari_flag.layers.spot_layers import SpotLayer, banded_colormap, set_colormap, set_limits, set_shown
+from napari_flag.layers.spot_layers import (
+    SpotLayer,
+    banded_colormap,
+    set_colormap,
+    set_limits,
+    set_place,
+    set_shown,
+)
 
 if TYPE_CHECKING:
     from napari_flag.analysis.spatial import LocalMoran, Neighbours
@@ -169,6 +176,9 @@ class LocalMap(SpotLayer):
         if not self._map.covered or self.key is None:
             self._hide()
             return
+        if self.layer is not None and self.frame != self._map.frame and self._map.raster is not None:
+            self.frame = self._map.frame
+            set_place(self.layer, self._map.raster.options(self.frame))
         state = (self.kind, *self.key, id(self.shared.found.get(self.key)), self.corrected)
         if state != self._painted or self.layer is None:
             self._paint(self.key)

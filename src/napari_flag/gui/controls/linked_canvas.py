@@ -13,7 +13,7 @@ from napari_flag.gui.controls.gl_context import keep_context
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.slide_layers import add_copy, camera_of, extent_of
 
-CARRIED = ("opacity", "scale", "translate", "affine", "units")
+CARRIED = ("opacity", "scale", "translate", "rotate", "shear", "affine", "units")
 """What a copy of a picture takes over whenever it changes."""
 
 
