@@ -7,6 +7,7 @@ from tests.fakes import MPP, fake_prediction
 from tests.gui.two_slides import named
 
 from napari_flag import keys
+from napari_flag.gui.regions.regions_dock import RegionsDock
 from napari_flag.gui.session import Session
 from napari_flag.layers import slide_layers
 from napari_flag.layers.gene_values import Quantity
@@ -191,3 +192,25 @@ def test_the_layers_of_a_slide_stand_together_with_those_shown_on_top(session, a
         session.workspace.show(state)
         owners = [session.workspace.of_layer(layer).number for layer in session.viewer.layers]
         assert owners == sorted(owners, key=lambda number: number == state.number)
+
+
+def test_regions_are_listed_and_drawn_on_the_slide_that_is_shown_only(session, adatas, qtbot):
+    a, b = session.workspace.slides
+    for adata in adatas:
+        session.set_prediction(adata)
+    dock = RegionsDock(session.viewer)
+    qtbot.addWidget(dock)
+    dock.regions.buttons["Polygon"].click()
+    on_b = session.viewer.layers.selection.active
+    on_b.add_polygons([np.array([[100.0, 100.0], [100.0, 900.0], [900.0, 900.0]])])
+    qtbot.waitUntil(lambda: len(dock.regions.entries) == 1)
+    session.workspace.show(a)
+    assert not dock.regions.entries
+    dock.regions.buttons["Polygon"].click()
+    on_a = session.viewer.layers.selection.active
+    assert on_a is not on_b
+    assert [session.workspace.of_layer(layer) for layer in (on_a, on_b)] == [a, b]
+    assert_only_shown(session)
+    session.workspace.show(b)
+    assert len(dock.regions.entries) == 1
+    dock.close()
