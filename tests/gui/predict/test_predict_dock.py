@@ -242,6 +242,18 @@ def test_closing_the_dock_in_mid_run_cancels_quietly(open_dock, qtbot):
     assert session.adata is None
 
 
+def test_closing_the_dock_in_mid_run_leaves_no_preview_and_no_status(open_dock, qtbot):
+    dock = open_dock(FakeWork(held=True))
+    session = dock.session
+    dock.predict()
+    qtbot.waitUntil(lambda: session.gene_map.values is not None, timeout=30_000)
+    assert session.state.status
+    dock.close()
+    assert session.state.status == ""
+    assert session.gene_map.values is None
+    qtbot.waitUntil(lambda: not Job._running, timeout=30_000)
+
+
 def test_an_image_opened_by_another_reader_is_opened_as_a_slide(open_dock, viewer, tmp_path):
     from PIL import Image
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_flag.errors import UserError
@@ -87,6 +88,11 @@ class PredictDock(Dock):
             on_result=self._on_weights,
             on_error=self.model_step.show_error,
         )
+
+    def closeEvent(self, event: QCloseEvent | None) -> None:
+        """Close; what was being predicted is shown as it was before."""
+        super().closeEvent(event)
+        self._run.close()
 
     # --- building ---------------------------------------------------------------------------
 

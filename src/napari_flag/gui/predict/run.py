@@ -413,6 +413,13 @@ class PredictionRun(QObject):
         self._panel.messages.add("notice", text)
         self.changed.emit()
 
+    def close(self) -> None:
+        """Keep nothing of what runs or waits, once the dock has cancelled it because it closes."""
+        for waiting in self._queue:
+            self._session.workspace.set_status(waiting.state, "")
+        self._queue.clear()
+        self._put_back()
+
     def _put_back(self) -> None:
         """Show the result there was before the preview of this run was painted over it."""
         run = self._current
