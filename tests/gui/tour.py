@@ -30,8 +30,6 @@ class Tourist:
         (slide, run) of each prediction that was in the workspace.
     regions
         Number of the slide → corners of each region, level-0 (x, y).
-    shown_alone
-        Layers that were turned on by hand while their picture was hidden.
     """
 
     def __init__(self, seed, folder, monkeypatch):
@@ -52,7 +50,7 @@ class Tourist:
         self.witness = Witness()
         self.witness.listen()
         self.session = Session.of(self.viewer)
-        self.results, self.regions, self.saved, self.shown_alone = set(), {}, [], set()
+        self.results, self.regions, self.saved = set(), {}, []
         self.pardoned, self.rasters = set(), {}
         self.area = None
         self.open_area()
@@ -249,8 +247,6 @@ class Tourist:
         if layer is None or layer is self.state.layer:
             return None
         layer.visible = not layer.visible
-        if layer.visible and self.state.layer is not None and not self.state.layer.visible:
-            self.shown_alone.add(layer)
         return f"{layer.name} {'shown' if layer.visible else 'hidden'}"
 
     def blink_picture(self, rng):
@@ -260,6 +256,8 @@ class Tourist:
         if picture.visible:
             before = {la for la in self.session.workspace.layers_of(self.state) if la.visible}
             picture.visible = False
+            left = [la.name for la in self.session.workspace.layers_of(self.state) if la.visible]
+            assert not left, f"{left} are seen though their picture was hidden"
             if rng.random() < 0.5:
                 self.pump()
                 picture.visible = True
@@ -268,7 +266,6 @@ class Tourist:
                     assert after == before, f"hidden and shown again: {before ^ after}"
         else:
             picture.visible = True
-        self.shown_alone.clear()
         return f"{self.state.name} {'shown' if picture.visible else 'hidden'}"
 
     # --- predicting ----------------------------------------------------------------------------------

@@ -95,12 +95,6 @@ def _visible(tourist):
         for layer in tourist.viewer.layers
         if layer.visible and workspace.of_layer(layer) is not shown
     ]
-    if shown is not None and shown.layer is not None and not shown.layer.visible:
-        found += [
-            f"{layer.name!r} is seen without its picture"
-            for layer in workspace.layers_of(shown)
-            if layer.visible and layer not in tourist.shown_alone
-        ]
     found += [
         f"the picture of {state.name} is not in the viewer"
         for state in workspace.slides
@@ -328,6 +322,11 @@ def _listed(tourist):
         found.append(f"the Predict page says {area.predict.run_panel.result.text()!r}, not {said!r}")
     if session.result is not None and area.slides.result.value is not session.result:
         found.append("the list of predictions has another one chosen than is shown")
+    found += [
+        f"{state.name} is said to be {state.status!r}, and is not"
+        for state in slides
+        if state.status and not area.predict._run.waiting(state)
+    ]
     step = area.predict.slide_step
     if session.state is not None and session.state.layer is not None:
         if step.choice.value is not session.state.layer:
