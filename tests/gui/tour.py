@@ -329,7 +329,8 @@ class Tourist:
             return None
         layer, way = self.state.layer, rng.choice(("translate", "rotate", "scale", "affine"))
         if way == "translate":
-            layer.translate = np.asarray(layer.translate) + [rng.uniform(-300, 300), rng.uniform(-300, 300)]
+            away = np.array([rng.uniform(-300, 300), rng.uniform(-300, 300)])
+            layer.translate = layer.translate + away
         elif way == "rotate":
             layer.rotate = rng.choice((0.0, 15.0, 90.0, -40.0))
         elif way == "scale":
