@@ -107,6 +107,20 @@ class Tourist:
             QApplication.processEvents()
             time.sleep(0.002)
 
+    def answer_with(self, text):
+        """Press the button `text` of whatever is asked from now on."""
+        from qtpy.QtCore import QTimer
+        from qtpy.QtWidgets import QApplication, QMessageBox
+
+        def answer():
+            asked = QApplication.activeModalWidget()
+            if isinstance(asked, QMessageBox):
+                next(button for button in asked.buttons() if text in button.text()).click()
+
+        self.answers = QTimer()
+        self.answers.timeout.connect(answer)
+        self.answers.start(100)
+
     def rest(self):
         """Wait until no work runs and nothing waits to be settled; True when it came to that."""
         from napari_flag.gui.jobs import Job
@@ -690,6 +704,7 @@ def play(seed, steps):
         for fault in wrong:
             say(f"  WRONG {fault}")
         if not wrong:
+            tourist.answer_with("Close")
             tourist.viewer.close()
             tourist.pump(0.1)
             wrong = tourist.witness.take()
