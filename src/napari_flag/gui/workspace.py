@@ -251,6 +251,7 @@ class Workspace(QObject):
                 self._hide(self.current)
                 self.current.visible = [la for la in self.current.visible if _kind(la) not in DERIVED]
             self.current = state
+            self._share_units()  # napari draws while a picture is added, and warns of units that differ
             if state is not None:
                 self._bring_back(state)
                 self._unhide(state)
@@ -387,7 +388,7 @@ class Workspace(QObject):
             return
         with self._arrange():
             self._put_aside(state)
-        if not state.results and not state.put_aside:
+        if not (state.results or state.put_aside or state.status):
             self.slides.remove(state)
         if self.current is state:
             self.current = None

@@ -74,7 +74,9 @@ class FakeWork:
         return result
 
     def open_with_pyramid(self, path):
-        return self._result(fake_slide(self.mpp))
+        slide = fake_slide(self.mpp)
+        slide.path = Path(path)
+        return self._result(slide)
 
     def lay_grid(self, slide, grid, *, polygons=None):
         self.grids.append(grid)

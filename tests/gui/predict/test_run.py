@@ -107,7 +107,7 @@ class GatedWork(FakeWork):
 def queue_of_two(open_dock, work):
     """Open two slides, of which the second is shown, and ask for predictions of both."""
     dock = open_dock(work)
-    dock.section.open_slide(Path("fake.svs"))
+    dock.section.open_slide(Path("second.svs"))
     open_dock.rest(dock)
     dock.predict_all()
     return dock, *dock.session.workspace.slides
@@ -156,7 +156,7 @@ def test_a_slide_is_queued_by_the_button_while_another_is_predicted(open_dock, q
     (first,) = dock.session.workspace.slides
     dock.run_panel.predict.click()
     assert not dock.run_panel.predict.isEnabled()
-    dock.section.open_slide(Path("fake.svs"))
+    dock.section.open_slide(Path("second.svs"))
     qtbot.waitUntil(dock.run_panel.predict.isEnabled, timeout=10_000)
     second = dock.session.state
     assert second is not first
@@ -214,7 +214,7 @@ def test_predict_all_says_which_slide_cannot_be_predicted_and_why(open_dock, qtb
         gate.set()
     dock = open_dock(work)
     work.mpp = None
-    dock.section.open_slide(Path("fake.svs"))
+    dock.section.open_slide(Path("second.svs"))
     open_dock.rest(dock)
     first, unscaled = dock.session.workspace.slides
     dock.predict_all()

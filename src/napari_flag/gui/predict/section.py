@@ -133,7 +133,7 @@ class Section(QObject):
         )
 
     def _on_slide_opened(self, slide: "Slide") -> None:
-        slide_layers.add_slide(self._viewer, slide)
+        self._workspace.bring_picture(self._workspace.place_for(slide))
 
     def _on_slide_failed(self, error: Exception) -> None:
         self.show_slide()
