@@ -165,6 +165,9 @@ def test_regions_travel_in_the_h5ad(dock, start, slide_file, tmp_path, qtbot):
     dock.rest()
     (region,) = regions_of(dock.session, dock.session.state)
     assert region.name == "tumour"
+    dock.opener.open([tmp_path / "A.h5ad"])  # what is drawn already is not drawn twice
+    dock.rest()
+    assert len(regions_of(dock.session, dock.session.state)) == 1
 
 
 def test_counts_are_attached_to_the_prediction_they_belong_to(dock, slide_file, tmp_path):

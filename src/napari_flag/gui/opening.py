@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import shapely
 from qtpy.QtCore import QEvent, QObject, Signal
 from qtpy.QtGui import QDropEvent
 
@@ -14,6 +15,7 @@ from napari_flag.analysis.truth import match_names
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.forms import MessageList, dropped_paths
 from napari_flag.gui.jobs import Jobs
+from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, Opened, load
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import SlideState
@@ -35,8 +37,19 @@ if TYPE_CHECKING:
 
 
 FROM_PREDICTION: Final = "from the prediction"
+SAME_AREA: Final = 1e-3
+"""Outlines that differ by less than this share of their area are one: shapes are kept in napari's numbers."""
 MPP_DIFFERS: Final = 0.02
 """Relative difference between the µm/px of a slide and of a prediction of it that is worth a notice."""
+
+
+def _alike(one: Annotation, other: Annotation) -> bool:
+    """Return whether two regions have one name and one outline."""
+    if one.name != other.name:
+        return False
+    here, there = (shapely.union_all(each.polygons) for each in (one, other))
+    different: float = here.symmetric_difference(there).area
+    return different <= SAME_AREA * max(here.area, there.area)
 
 
 def _spots_in(opened: Opened) -> SpotTable | None:
@@ -253,7 +266,11 @@ class Opener(QObject):
             )
 
     def _draw(self, state: SlideState, annotations: Sequence[Annotation]) -> None:
-        """Draw regions on a slide, in its own layer."""
+        """Draw regions on a slide, in its own layer; those that are drawn there already are not drawn twice."""
+        drawn = regions_of(self._session, state)
+        annotations = [each for each in annotations if not any(_alike(each, other) for other in drawn)]
+        if not annotations:
+            return
         viewer = self._session.viewer
         layer = region_shapes.find_layer(self._workspace.layers_of(state))
         if layer is None:
