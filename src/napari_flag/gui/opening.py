@@ -49,7 +49,7 @@ def _alike(one: Annotation, other: Annotation) -> bool:
         return False
     here, there = (shapely.union_all(each.polygons) for each in (one, other))
     different: float = here.symmetric_difference(there).area
-    return different <= SAME_AREA * max(here.area, there.area)
+    return bool(different <= SAME_AREA * max(here.area, there.area))
 
 
 def _spots_in(opened: Opened) -> SpotTable | None:
@@ -266,7 +266,7 @@ class Opener(QObject):
             )
 
     def _draw(self, state: SlideState, annotations: Sequence[Annotation]) -> None:
-        """Draw regions on a slide, in its own layer; those that are drawn there already are not drawn twice."""
+        """Draw regions on a slide, in its own layer; none that is drawn there already."""
         drawn = regions_of(self._session, state)
         annotations = [each for each in annotations if not any(_alike(each, other) for other in drawn)]
         if not annotations:
