@@ -51,6 +51,7 @@ class Tourist:
         self.witness.listen()
         self.session = Session.of(self.viewer)
         self.results, self.regions, self.saved = set(), {}, []
+        self.saved_regions = {}
         self.pardoned, self.rasters = set(), {}
         self.area = None
         self.open_area()
@@ -195,7 +196,21 @@ class Tourist:
             self.area.predict.open_result(saved)
         else:
             self.viewer.open(str(saved), plugin="napari-flag")
+        self._on_slide_when_opened(saved)
         return saved.name
+
+    def _on_slide_when_opened(self, saved):
+        """Regions saved with a prediction come back with it, where they are not drawn any more."""
+        from tests.gui.tour_checks import same_corners
+
+        self.pump()
+        state = next((s for s in self.session.workspace.slides for r in s.results if r.file == saved), None)
+        if state is None or self.area is None:
+            return
+        known = self.regions.setdefault(state.number, [])
+        for corners in self.saved_regions[saved]:
+            if not any(same_corners(k, corners) for k in known):
+                known.append(corners)
 
     def choose_table(self, rng):
         from napari_flag.gui.predict.steps import TABLE
@@ -324,6 +339,7 @@ class Tourist:
             / f"{self.session.adata.uns['napari_flag']['slide_name']}_{marker(self.session.adata)}.h5ad"
         )
         self.area.predict.save(path)
+        self.saved_regions[path] = list(self.regions.get(self.state.number, ()))
         if path not in self.saved:
             self.saved.append(path)
         return path.name
@@ -366,13 +382,14 @@ class Tourist:
             if layer._type_string != "shapes" or state is None or state.number not in self.regions:
                 continue
             for corners in layer.data:
+                known = self.regions[state.number]
                 there = _pixels(state.layer, layer, np.asarray(corners, float)) if state.layer else None
-                for known in list(self.regions[state.number]):
-                    same = there is None or (len(known) == len(there) and np.abs(known - there).max() < 1.0)
-                    if same:
-                        index = next(i for i, k in enumerate(self.regions[state.number]) if k is known)
-                        del self.regions[state.number][index]
-                        break
+                apart = [
+                    0.0 if there is None else np.abs(k - there).max() if len(k) == len(there) else np.inf
+                    for k in known
+                ]
+                if apart:
+                    del known[int(np.argmin(apart))]
 
     def remove_picture(self, rng):
         states = [state for state in self.session.workspace.slides if state.layer is not None]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.qt import QtViewer
+from qtpy.compat import isalive
 from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
@@ -134,6 +135,9 @@ class LinkedCanvas(QWidget):
         """Disconnect from the main viewer, and close the canvas."""
         self._unlisten(self._links)
         self._unlisten(self._followed)
+        if self._qt is not None and not isalive(self._qt):  # type: ignore[no-untyped-call]
+            self._qt = None  # the window went, and took the canvas along
+            return
         self.model.layers.clear()
         if self._qt is not None:
             self._qt.close()
