@@ -117,9 +117,9 @@ def test_maps_follow_a_picture_that_is_moved_and_turned(session, adatas):
     session.set_prediction(adatas[1])
     picture = session.state.layer
     picture.affine = np.array([[0.0, -1.0, 40.0], [1.0, 0.0, -7.0], [0.0, 0.0, 1.0]])
-    session.show_quantity(Quantity.SPREAD)  # made after the move
     raster = session.gene_map.raster
     for quantity in (Quantity.PREDICTED, Quantity.SPREAD):
+        session.show_quantity(quantity)
         layer = session.gene_map.layer(quantity)
         for spot in (0, 24):
             rows, cols = np.nonzero(raster.index == spot)

@@ -32,16 +32,20 @@ def test_switching_genes_repaints_one_layer(gene_map, viewer):
     assert not np.array_equal(viewer.layers[0].data, before, equal_nan=True)
 
 
-def test_every_quantity_gets_one_layer_and_only_the_chosen_is_visible(gene_map, viewer):
+def test_all_quantities_are_painted_in_one_layer(gene_map, viewer):
+    before = list(viewer.layers)
     for quantity in Quantity:
         gene_map.set_quantity(quantity)
         assert [la.name for la in viewer.layers if la.visible] == [f"ERBB2 · {quantity.value}"]
-    assert len(viewer.layers) == len(Quantity)
+        painted = viewer.layers[0].data
+        values = gene_map.values.values("ERBB2", quantity)
+        np.testing.assert_array_equal(painted, gene_map.raster.paint(values))
+    assert list(viewer.layers) == before
     assert {str(la.units[0]) for la in viewer.layers} == {"micrometer"}
 
 
 def test_a_hidden_layer_is_painted_when_the_user_turns_it_on(gene_map, viewer):
-    gene_map.set_quantity(Quantity.MEASURED)
+    gene_map.cover(True)
     gene_map.show(["ESR1"])
     hidden = gene_map.layer(Quantity.PREDICTED)
     assert hidden.name == "ERBB2 · predicted"
@@ -49,17 +53,21 @@ def test_a_hidden_layer_is_painted_when_the_user_turns_it_on(gene_map, viewer):
     assert hidden.name == "ESR1 · predicted"
 
 
-def test_limits_dragged_on_the_prediction_carry_over_to_the_measurement(gene_map):
-    gene_map.set_quantity(Quantity.MEASURED)
-    gene_map.set_quantity(Quantity.PREDICTED)
+def test_limits_dragged_on_the_prediction_carry_over_to_the_measurement_until_the_next_gene(gene_map):
     gene_map.layer(Quantity.PREDICTED).contrast_limits = (1.0, 2.0)
+    gene_map.set_quantity(Quantity.SPREAD)
+    assert list(gene_map.layer(Quantity.SPREAD).contrast_limits) != [1.0, 2.0]
+    gene_map.set_quantity(Quantity.MEASURED)
     assert list(gene_map.layer(Quantity.MEASURED).contrast_limits) == [1.0, 2.0]
+    gene_map.show(["ESR1"])
+    assert list(gene_map.layer(Quantity.MEASURED).contrast_limits) != [1.0, 2.0]
 
 
 def test_a_difference_is_drawn_diverging_whatever_map_is_chosen(gene_map):
     gene_map.set_colormap("magma")
     gene_map.set_quantity(Quantity.DIFFERENCE)
     assert gene_map.layer(Quantity.DIFFERENCE).colormap.name == DIVERGING
+    gene_map.set_quantity(Quantity.PREDICTED)
     assert gene_map.layer(Quantity.PREDICTED).colormap.name == "magma"
 
 

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag.gui import opening
 from napari_flag.gui.controls.forms import dropped_paths
+from napari_flag.gui.controls.gl_context import spare_loaded
 from napari_flag.gui.dock import Dock
 from napari_flag.gui.keeping import CloseQuestion
 from napari_flag.gui.predict.predict_dock import PredictDock
@@ -117,6 +118,8 @@ class FlagArea(QWidget):
                 opening.DropTarget(viewer, opener).remove,
                 CloseQuestion(viewer, self.session).remove,
             ]
+            if not self.session.workspace.slides:  # whose predictions are to be freed some day
+                spare_loaded(viewer, again=True)
 
     @property
     def page(self) -> str:

@@ -8,7 +8,7 @@ where its picture goes: moved, hidden, removed.
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -402,11 +402,13 @@ class Workspace(QObject):
     def _put_aside(self, state: SlideState) -> None:
         """Take the layers of a slide out of the viewer; what a person drew is kept."""
         viewer: Any = self._viewer()
-        for layer in self.layers_of(state):
-            drawn = _kind(layer) in (None, "region")
-            if drawn and len(layer.data):
-                state.put_aside.append(layer)
-            viewer.layers.remove(layer)
+        going = self.layers_of(state)
+        with slide_layers.at_once(viewer) if len(going) > 1 else nullcontext():
+            for layer in going:
+                drawn = _kind(layer) in (None, "region")
+                if drawn and len(layer.data):
+                    state.put_aside.append(layer)
+                viewer.layers.remove(layer)
 
     def _bring_back(self, state: SlideState) -> None:
         viewer: Any = self._viewer()

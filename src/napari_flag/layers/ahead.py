@@ -7,7 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from napari_flag.layers.gene_values import GeneValues
+from napari_flag import keys
+from napari_flag.layers.gene_values import GeneValues, Quantity
+from napari_flag.layers.local_map import neighbours_of
+from napari_flag.layers.overlays import rings_of
 from napari_flag.layers.raster import Thumbnails, raster_of
 from napari_flag.progress import Step, Steps
 
@@ -15,8 +18,14 @@ PREPARING: Final = "Preparing the maps"
 
 
 def prepare(adata: Any) -> Steps[None]:
-    """Make what all maps of the prediction `adata` share: its raster, small pictures, columns and summary."""
-    makers = (lambda: raster_of(adata), lambda: Thumbnails.of(adata), GeneValues(adata).warm)
+    """Make what all maps of `adata` share: raster, small pictures, columns, summary, rings, neighbours."""
+    values = GeneValues(adata)
+    makers = [lambda: raster_of(adata), lambda: Thumbnails.of(adata), values.warm]
+    if keys.DISTANCE in adata.obs:
+        makers.append(lambda: rings_of(adata))
+    makers.append(lambda: neighbours_of(adata, Quantity.PREDICTED))
+    if values.why_not(Quantity.MEASURED) is None:
+        makers.append(lambda: neighbours_of(adata, Quantity.MEASURED))
     for done, make in enumerate(makers):
         yield Step(PREPARING, done, len(makers))
         make()

@@ -4,7 +4,8 @@ A layer's place follows from its geometry in level-0 px and the frame of its sli
 frame it is placed with: to place it anew never multiplies twice.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -137,10 +138,43 @@ def place(layer: Any, frame: Frame, otherwise: Frame) -> None:
         if otherwise.mpp is None and str(layer.units[-1]) != "pixel":
             return  # a picture that knows its own size in µm
         now = otherwise
-    _transform(layer, frame.matrix @ np.linalg.inv(now.matrix))
     units = (*(str(unit) for unit in layer.units[:-2]), frame.unit, frame.unit)
-    if tuple(map(str, layer.units)) != napari_units(units):
-        layer.units = units
+    with told_once(layer):
+        _transform(layer, frame.matrix @ np.linalg.inv(now.matrix))
+        if tuple(map(str, layer.units)) != napari_units(units):
+            layer.units = units
+
+
+PLACING: Final = ("scale", "translate", "affine", "units")
+"""What a layer tells of where it lies."""
+
+
+@contextmanager
+def told_once(layer: Any) -> Iterator[None]:
+    """Have `layer` tell where it lies after the block, and only of what changed.
+
+    napari slices a layer, draws it and lays out all layers in each setter, between two of which the layer
+    would lie where it never should.
+    """
+    slices = getattr(layer.events, "set_data", None)
+    before = {name: getattr(layer, name) for name in PLACING}
+    with ExitStack() as blocked:
+        for name in PLACING:
+            blocked.enter_context(getattr(layer.events, name).blocker())
+        if slices is not None:
+            blocked.enter_context(slices.blocker())
+        yield
+    changed = [name for name in PLACING if not _same(before[name], getattr(layer, name))]
+    if changed and slices is not None and layer.visible:
+        slices()
+    for name in changed:
+        getattr(layer.events, name)()
+
+
+def _same(before: Any, now: Any) -> bool:
+    if hasattr(before, "affine_matrix"):
+        return np.array_equal(before.affine_matrix, now.affine_matrix)
+    return before == now if isinstance(before, tuple) else np.array_equal(before, now)
 
 
 def _transform(layer: Any, change: FloatArray) -> None:

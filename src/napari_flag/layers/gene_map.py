@@ -1,8 +1,12 @@
-"""The map of a gene: predicted, measured, their difference and more, in napari layers of their own."""
+"""The map of a gene: predicted, measured, their difference and more, in one napari layer.
+
+A second layer comes only with a second gene: napari takes longer to add or remove a layer than a window may
+be held up, and a layer is repainted in a fraction of that.
+"""
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
@@ -10,12 +14,13 @@ from napari_flag import keys
 from napari_flag.formatting import number
 from napari_flag.layers.colour_bar import title_bar
 from napari_flag.layers.frame import Frame, frame_of
-from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
+from napari_flag.layers.gene_values import Contrast, GeneValues, Limits, Quantity
 from napari_flag.layers.overlays import hover_part
 from napari_flag.layers.raster import SpotRaster, raster_of
 from napari_flag.layers.spot_layers import (
     BLENDING,
     SpotLayers,
+    empty,
     set_colormap,
     set_limits,
     set_place,
@@ -31,18 +36,12 @@ OVERLAY: Final = ("magenta", "green")
 
 OPACITY: Final = 0.85
 LAYER_SLOT: Final = "napari_flag.slot"
-"""``layer.metadata`` key: (quantity's value, 0 or 1 for the second gene)."""
-
-Slot: TypeAlias = tuple[Quantity, int]
-
-_TWIN: Final = {
-    Quantity.PREDICTED: Quantity.MEASURED,
-    Quantity.MEASURED: Quantity.PREDICTED,
-}
-"""Quantities whose limits stay the same when one is dragged."""
+"""``layer.metadata`` key: 0, or 1 for the second gene."""
+LEVELS: Final = (Quantity.PREDICTED, Quantity.MEASURED)
+"""Quantities that keep their limits in common when those of one are dragged."""
 
 
-class GeneMap(SpotLayers[Slot]):
+class GeneMap(SpotLayers[int]):
     """Draws genes of the current prediction into a viewer.
 
     Parameters
@@ -63,7 +62,9 @@ class GeneMap(SpotLayers[Slot]):
     def __init__(self, viewer: Any, changed: Callable[[], None] = lambda: None) -> None:
         super().__init__(viewer)
         self._changed = changed
-        self._stale: set[Slot] = set()
+        self._stale: set[int] = set()
+        self._dragged: dict[tuple[tuple[Quantity, ...], int], Limits] = {}
+        self._painting = False
         self.values: GeneValues | None = None
         self.raster: SpotRaster | None = None
         self.genes: list[str] = []
@@ -89,20 +90,19 @@ class GeneMap(SpotLayers[Slot]):
             self._remove()
             return
         self.frame = frame_of(adata) if frame is None else frame
-        self._set_raster(adata)
         self.values = GeneValues(adata)
+        self._set_raster(adata)
         if self.values.why_not(self.quantity):
             self.quantity = Quantity.PREDICTED
-        for (quantity, _), layer in self._present().items():
+        for layer in self._present().values():
             layer.metadata[keys.LAYER_ADATA] = adata
-            if self.values.why_not(quantity):
-                self._viewer.layers.remove(layer)
         self.show([gene for gene in self.genes if gene in self.values])
 
     def show(self, genes: Sequence[str]) -> None:
         """Paint `genes`: one, or two overlaid; empty keeps the layers as they are."""
         self.genes = list(genes[:2])
         if self.values is not None and self.genes:
+            self._dragged.clear()
             self._stale.update(self._layers)
             self._refresh()
 
@@ -116,14 +116,17 @@ class GeneMap(SpotLayers[Slot]):
         """
         if self.values is not None and (reason := self.values.why_not(quantity)):
             raise ValueError(reason)
-        self.quantity = quantity
+        if quantity is not self.quantity:
+            self.quantity = quantity
+            self._stale.update(self._layers)
         self._refresh()
 
     def set_sample(self, layer: str) -> None:
         """Show another joint draw as the one sample: the ``layers`` key it stands under."""
         if self.values is not None and layer != self.values.sample:
             self.values.set_sample(layer)
-            self._stale.update(slot for slot in self._layers if slot[0] is Quantity.SAMPLE)
+            if self.quantity is Quantity.SAMPLE:
+                self._stale.update(self._layers)
             self._refresh()
 
     def set_colormap(self, name: str) -> None:
@@ -134,6 +137,7 @@ class GeneMap(SpotLayers[Slot]):
     def set_contrast(self, contrast: Contrast) -> None:
         """Choose limits another way."""
         self.contrast = contrast
+        self._dragged.clear()
         self._stale.update(self._layers)
         self._refresh()
 
@@ -149,8 +153,8 @@ class GeneMap(SpotLayers[Slot]):
         return len(self.genes) == 2 and self.quantity.is_expression
 
     def layer(self, quantity: Quantity, slot: int = 0) -> Any:
-        """Return the layer that shows `quantity` (slot 1: of the second gene), or None."""
-        return self._present().get((quantity, slot))
+        """Return the layer if it shows `quantity` (slot 1: of the second gene), else None."""
+        return self._present().get(slot) if quantity is self.quantity else None
 
     def hover_text(self, position: Any) -> str | None:
         """Return spot id and values at world `position`, or None outside of all spots."""
@@ -170,29 +174,31 @@ class GeneMap(SpotLayers[Slot]):
     # --- the layers ------------------------------------------------------------------------------
     def adopt(self, layer: Any) -> bool:
         """Take over a gene layer that the h5ad reader made, instead of drawing a second one."""
-        slot = (Quantity.PREDICTED, 0)
-        if keys.LAYER_ADATA not in layer.metadata or slot in self._present():
+        if keys.LAYER_ADATA not in layer.metadata or 0 in self._present():
             return False
-        layer.metadata[LAYER_SLOT] = (slot[0].value, slot[1])
-        self._keep(slot, layer)
+        layer.metadata[LAYER_SLOT] = 0
+        self._keep(0, layer)
         return True
 
     def _set_raster(self, adata: Any) -> None:
         self.raster = raster_of(adata)
-        options = self.raster.options(self.frame)
+        painted = self.values is not None and any(gene in self.values for gene in self.genes)
         for layer in self._present().values():
-            layer.data = np.full(self.raster.lookup.shape, np.nan, np.float32)
-            set_place(layer, options)
+            if layer.visible and painted:  # what it shows is replaced at once
+                set_place(layer, self.raster.options(self.frame))
+            else:
+                empty(layer, self.raster, self.frame, {})
 
     def _refresh(self) -> None:
-        """Show the layers of the current quantity, hide the others, repaint what is stale."""
+        """Show the layer of each gene that is painted, and repaint what is stale."""
         if self.values is None or not self.genes:
             return
-        wanted = [(self.quantity, 0), *([(self.quantity, 1)] if self.overlaid else [])]
+        wanted = (0, 1) if self.overlaid else (0,)
         active, present = self._viewer.layers.selection.active, self._present()
         new = any(slot not in present for slot in wanted)
         choose = new or active is None or active in present.values()
-        self._put_away(wanted)
+        if not self.overlaid and 1 in present:
+            self._put_away(present[1])
         for slot in wanted:
             layer = self._present().get(slot) or self._add_gene(slot)
             self._style(slot, layer)
@@ -206,82 +212,73 @@ class GeneMap(SpotLayers[Slot]):
             self._viewer.layers.selection.active = self.layer(self.quantity)
         self._changed()
 
-    def _put_away(self, wanted: Sequence[Slot]) -> None:
-        """Hide the layers of other quantities; a second gene no longer shown is removed."""
-        for slot, layer in list(self._present().items()):
-            if slot not in wanted:
-                set_shown(layer, False)
-                if slot[1] and len(self.genes) < 2:
-                    self._viewer.layers.remove(layer)
+    def _put_away(self, second: Any) -> None:
+        """Hide the layer of a second gene; one that is no longer chosen is removed."""
+        set_shown(second, False)
+        if len(self.genes) < 2:
+            self._viewer.layers.remove(second)
 
-    def _paint(self, slot: Slot, layer: Any) -> None:
-        quantity, nth = slot
-        if self.values is None or self.raster is None or nth >= len(self.genes):
+    def _paint(self, slot: int, layer: Any) -> None:
+        if self.values is None or self.raster is None or slot >= len(self.genes):
             return
-        gene = self.genes[nth]
+        gene, quantity = self.genes[slot], self.quantity
         values = self.values.values(gene, quantity)
-        low, high = self.values.limits(gene, quantity, self.contrast)
-        layer.data = self.raster.paint(values)
+        limits = self._dragged.get((_alike(quantity), slot))
+        low, high = limits or self.values.limits(gene, quantity, self.contrast)
         finite = values[np.isfinite(values)]
         ends = (*finite[[finite.argmin(), finite.argmax()]].tolist(),) if finite.size else (low,)
-        set_limits(layer, (low, high), (min(low, *ends), max(high, *ends)))
+        self._painting = True
+        try:
+            layer.data = self.raster.paint(values)
+            set_limits(layer, (low, high), (min(low, *ends), max(high, *ends)))
+        finally:
+            self._painting = False
         layer.name = self._name(gene, quantity)
         title_bar(self._viewer, layer, self._name(gene, quantity), *self.values.unit(quantity).split(", "))
         self._stale.discard(slot)
 
-    def _style(self, slot: Slot, layer: Any) -> None:
-        quantity, nth = slot
-        colormap = DIVERGING if quantity is Quantity.DIFFERENCE else self.colormap
+    def _style(self, slot: int, layer: Any) -> None:
+        colormap = DIVERGING if self.quantity is Quantity.DIFFERENCE else self.colormap
         if self.overlaid:
-            colormap = OVERLAY[nth]
+            colormap = OVERLAY[slot]
         set_colormap(layer, colormap)
-        layer.blending = "additive" if nth else BLENDING
-        layer.colorbar.position = "bottom_right" if nth else "top_right"
+        layer.blending = "additive" if slot else BLENDING
+        layer.colorbar.position = "bottom_right" if slot else "top_right"
 
-    def _add_gene(self, slot: Slot) -> Any:
+    def _add_gene(self, slot: int) -> Any:
         assert self.raster is not None
         assert self.values is not None
         layer = self._add(
             slot,
             None,
             self.raster,
-            {
-                keys.LAYER_KIND: "gene",
-                keys.LAYER_ADATA: self.values.adata,
-                LAYER_SLOT: (slot[0].value, slot[1]),
-            },
-            name=slot[0].value,
+            {keys.LAYER_KIND: "gene", keys.LAYER_ADATA: self.values.adata, LAYER_SLOT: slot},
+            name=self._name(self.genes[slot], self.quantity),
             contrast_limits=(0.0, 1.0),
-            opacity=1.0 if slot[1] else OPACITY,
+            opacity=1.0 if slot else OPACITY,
             visible=False,
         )
         self._keep(slot, layer)
         return layer
 
-    def _keep(self, slot: Slot, layer: Any) -> None:
+    def _keep(self, slot: int, layer: Any) -> None:
         self._layers[slot] = layer
         self._stale.add(slot)
         layer.colorbar.box = True
         layer.events.visible.connect(lambda: self._on_visible(slot))
         layer.events.contrast_limits.connect(lambda: self._on_limits(slot))
 
-    def _on_visible(self, slot: Slot) -> None:
+    def _on_visible(self, slot: int) -> None:
         """Paint a layer that the user turned on in the layer list after the gene had changed."""
         layer = self._present().get(slot)
         if layer is not None and layer.visible and slot in self._stale:
             self._paint(slot, layer)
 
-    def _on_limits(self, slot: Slot) -> None:
-        """Carry limits that the user dragged over to the measured (or predicted) layer."""
-        if slot in self._stale or slot not in self._present():
-            return  # being painted; the limits are ours
-        twin = _TWIN.get(slot[0])
-        other = None if twin is None else self._present().get((twin, slot[1]))
-        limits = self._layers[slot].contrast_limits
-        if other is None or twin is None or (twin, slot[1]) in self._stale:
-            other = self._layers[slot]
-        if other.contrast_limits != limits:
-            other.contrast_limits = limits
+    def _on_limits(self, slot: int) -> None:
+        """Remember limits that the user dragged, for when the quantity is shown again."""
+        if self._painting or slot not in self._present():
+            return
+        self._dragged[_alike(self.quantity), slot] = tuple(self._layers[slot].contrast_limits)
         self._changed()
 
     def _name(self, gene: str, quantity: Quantity) -> str:
@@ -299,6 +296,11 @@ class GeneMap(SpotLayers[Slot]):
             shown.insert(0, self.quantity)
         found = [q for q in shown if self.values.why_not(q) is None]
         return ", ".join(f"{q.value} {number(float(self.values.values(gene, q)[spot]))}" for q in found)
+
+
+def _alike(quantity: Quantity) -> tuple[Quantity, ...]:
+    """Return the quantities whose limits are dragged together."""
+    return LEVELS if quantity in LEVELS else (quantity,)
 
 
 class Hover:

@@ -12,10 +12,12 @@ from napari_flag.formatting import probability
 from napari_flag.layers.colour_bar import title_bar
 from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
+from napari_flag.layers.kept import Kept
 from napari_flag.layers.legend import Legend, LegendRow
 from napari_flag.layers.spot_layers import (
     SpotLayer,
     banded_colormap,
+    empty,
     set_colormap,
     set_limits,
     set_place,
@@ -116,7 +118,6 @@ class LocalMap(SpotLayer):
         self._first = beside is None
         self._map = gene_map
         self._adata: Any = None
-        self._graphs: dict[Quantity, tuple[npt.NDArray[np.bool_], Neighbours]] = {}
         self._painted: tuple[Any, ...] | None = None
         self.legend = Legend(viewer, "clusters")
         gene_map.hover_extra = self._class_text
@@ -166,11 +167,10 @@ class LocalMap(SpotLayer):
         values = self._map.values
         if (None if values is None else values.adata) is not self._adata:
             self._adata = None if values is None else values.adata
-            self._graphs.clear()
             if self._first:
                 self.shared.found.clear()
             self._painted = None
-            self._remove()
+            self._rest()
             self._write_legend()
         self._map.cover(self.kind is not MapKind.EXPRESSION and self.key is not None)
         if not self._map.covered or self.key is None:
@@ -193,11 +193,7 @@ class LocalMap(SpotLayer):
 
         Of the measurement, the spots of the one mask (`analysis.truth.measured_extent`), whatever the gene.
         """
-        from napari_flag.analysis.spatial import source_neighbours
-
-        if quantity not in self._graphs:
-            self._graphs[quantity] = source_neighbours(self._adata, quantity.value)
-        return self._graphs[quantity]
+        return neighbours_of(self._adata, quantity)
 
     def values(self, key: Key) -> FloatArray:
         """Return the values of a gene in the spots that have one."""
@@ -247,6 +243,15 @@ class LocalMap(SpotLayer):
         return list(wanted.values())
 
     # --- the layer -------------------------------------------------------------------------------
+    def _rest(self) -> None:
+        """Show nothing of the prediction before: an empty layer in the place of the next, hidden."""
+        layer = self.layer
+        if self._adata is None or layer is None or self._map.raster is None:
+            self._remove()
+            return
+        self.frame = self._map.frame
+        empty(layer, self._map.raster, self.frame, {keys.LAYER_ADATA: self._adata})
+
     def _paint(self, key: Key) -> None:
         assert self._map.raster is not None
         layer = self.layer or self._add_empty()
@@ -328,6 +333,24 @@ class LocalMap(SpotLayer):
         number = int(classes[row])
         chance = f"p {probability(found.p[row])}, q {probability(found.q[row])}"
         return f"{CLASSES[number]}, {CLASS_MEANINGS[number]} ({chance})"
+
+
+_NEIGHBOURS: Final[dict[Quantity, Kept[Any]]] = {
+    quantity: Kept(f"neighbours of {quantity.value}") for quantity in Quantity
+}
+
+
+def neighbours_of(adata: Any, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_], Neighbours]":
+    """Return which (n,) spots of `adata` have values of `quantity`, and the graph of these, made once."""
+    from napari_flag.analysis.spatial import source_neighbours
+
+    if quantity is not Quantity.MEASURED:
+        quantity = Quantity.PREDICTED  # one sample has all spots, too
+    made_from = (adata.obsm[keys.SPATIAL], adata.layers.get(keys.MEASURED))
+    found: tuple[npt.NDArray[np.bool_], Neighbours] = _NEIGHBOURS[quantity].of(
+        adata, made_from, lambda: source_neighbours(adata, quantity.value)
+    )
+    return found
 
 
 def span_of(numbers: npt.NDArray[np.float32]) -> float:

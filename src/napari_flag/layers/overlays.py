@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.layers.frame import Frame, frame_of
+from napari_flag.layers.kept import Kept
 from napari_flag.layers.legend import Legend, LegendRow
 from napari_flag.layers.raster import Float32Array, SpotRaster, raster_of
-from napari_flag.layers.spot_layers import SpotLayer, banded_colormap
+from napari_flag.layers.spot_layers import SpotLayer, banded_colormap, set_place, set_shown
 from napari_flag.prediction_file import unlike_warning
 from napari_flag.slides.formats.geojson import Colour
 
@@ -41,23 +42,43 @@ class UnlikeMap(SpotLayer):
         frame
             As of `GeneMap.set_prediction`.
         """
-        self._remove()
         if adata is None or keys.DISTANCE not in adata.obs:
+            self._remove()
+            return
+        raster = raster_of(adata)
+        self.frame = frame_of(adata) if frame is None else frame
+        picture = rings_of(adata)
+        metadata = {keys.LAYER_KIND: "unlike", keys.LAYER_ADATA: adata}
+        shown = unlike_warning(adata) is not None
+        layer = self.layer
+        if layer is not None:
+            if layer.metadata[keys.LAYER_ADATA] is not adata:
+                layer.visible = False
+            layer.data = picture
+            set_place(layer, raster.options(self.frame, metadata))
+            set_shown(layer, shown)
             return
         from napari.utils.colormaps import Colormap
 
-        raster = raster_of(adata)
-        self.frame = frame_of(adata) if frame is None else frame
         self._add(
             None,
-            paint_rings(raster, adata.obs[keys.DISTANCE].to_numpy(np.float32)),
+            picture,
             raster,
-            {keys.LAYER_KIND: "unlike", keys.LAYER_ADATA: adata},
+            metadata,
             name=UNLIKE_NAME,
             colormap=Colormap([FAMILIAR, FAMILIAR, *UNLIKE], name="unlike", controls=[0.0, 0.4999, 0.5, 1.0]),
             contrast_limits=LIMITS,
-            visible=unlike_warning(adata) is not None,
+            visible=shown,
         )
+
+
+_RINGS: Final[Kept[Float32Array]] = Kept("rings")
+
+
+def rings_of(adata: Any) -> Float32Array:
+    """Return how far each spot of `adata` lies from the training tissue as a picture of rings, made once."""
+    raster, distances = raster_of(adata), adata.obs[keys.DISTANCE].to_numpy(np.float32)
+    return _RINGS.of(adata, (raster,), lambda: paint_rings(raster, distances))
 
 
 def hover_part(adata: Any, spot: int) -> str | None:

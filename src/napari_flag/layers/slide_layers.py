@@ -1,6 +1,7 @@
 """Layer data for the slide and the outlines of its spots."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -11,6 +12,7 @@ from napari_flag.errors import UserError
 from napari_flag.layers.frame import Frame, moved_by_hand, place
 from napari_flag.layers.raster import SpotRaster, spot_raster
 from napari_flag.layers.region_shapes import outline
+from napari_flag.layers.spot_layers import set_place
 
 if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
@@ -175,14 +177,34 @@ def show_spots(viewer: Any, spots: "Spots", slide: "Slide", frame: Frame, *, vis
     """
     from napari.layers import Layer
 
-    remove_spots(viewer, frame)
     if not len(spots):
+        remove_spots(viewer, frame)
         return
     few = len(spots) <= RINGS_UP_TO
     data, options, kind = _rings(spots, slide, frame) if few else spots_layer(spots, frame)
+    there = outlines(viewer, frame)
+    if len(there) == 1 and type(there[0]).__name__.lower() == kind:
+        _redraw_spots(there[0], data, options)
+        if there[0].visible != visible:
+            there[0].visible = visible
+        return
+    remove_spots(viewer, frame)
     active = viewer.layers.selection.active
     viewer.add_layer(Layer.create(data, {**options, "visible": visible}, kind))
     viewer.layers.selection.active = active  # napari would select the new layer's tools
+
+
+def _redraw_spots(layer: Any, data: Any, options: Mapping[str, Any]) -> None:
+    """Draw other outlines in a layer of such; napari takes far longer to remove one and add another."""
+    if not np.array_equal(layer.data, data):
+        layer.data = data
+    if "size" in options:
+        layer.features = options["features"]
+        if not np.all(layer.size == options["size"]):
+            layer.size = options["size"]
+    if layer.name != options["name"]:
+        layer.name = options["name"]
+    set_place(layer, options)
 
 
 def _rings(spots: "Spots", slide: "Slide", frame: Frame) -> LayerData:
@@ -288,6 +310,14 @@ def region_polygons(layer: Any, slide_layer: Any, name: str) -> tuple[Any, ...]:
             "rectangle or ellipse in it, or choose another region."
         )
     return tuple(polygons)
+
+
+@contextmanager
+def at_once(viewer: Any) -> Iterator[None]:
+    """Have napari rebuild its scene, and search for garbage, once for all layers that come and go."""
+    update = getattr(viewer.layers, "batched_update", nullcontext)
+    with update():
+        yield
 
 
 def camera_of(viewer: Any) -> Any:

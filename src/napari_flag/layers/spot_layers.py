@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag.layers.frame import Frame, napari_units
+from napari_flag.layers.frame import Frame, napari_units, told_once
 from napari_flag.layers.gene_values import Limits
 from napari_flag.layers.raster import SpotRaster
 
@@ -100,6 +100,12 @@ def set_shown(layer: Any, shown: bool, *, bar: bool = True) -> None:
 
 def set_place(layer: Any, options: Mapping[str, Any]) -> None:
     """Place a layer that another slide had as `options` say (see `SpotRaster.options`)."""
+    with told_once(layer):
+        _set_place(layer, options)
+    layer.metadata.update(options["metadata"])
+
+
+def _set_place(layer: Any, options: Mapping[str, Any]) -> None:
     resting = {"scale": np.ones(2), "translate": np.zeros(2), "affine": np.eye(3)}
     for name, rest in resting.items():
         wanted = np.asarray(options.get(name, rest))
@@ -108,7 +114,13 @@ def set_place(layer: Any, options: Mapping[str, Any]) -> None:
             setattr(layer, name, wanted)
     if tuple(map(str, layer.units)) != tuple(napari_units(options["units"])):
         layer.units = options["units"]
-    layer.metadata.update(options["metadata"])
+
+
+def empty(layer: Any, raster: SpotRaster, frame: Frame, metadata: Mapping[str, Any]) -> None:
+    """Hide a layer, and have it show nothing where `raster` lies in `frame`, whoever turns it on."""
+    set_shown(layer, False)
+    layer.data = np.full(raster.lookup.shape, np.nan, np.float32)
+    set_place(layer, raster.options(frame, metadata))
 
 
 def set_limits(layer: Any, limits: Limits, span: Limits) -> None:

@@ -30,6 +30,8 @@ def keep_context(layers: Any, canvas: Any) -> None:
             canvas.native.makeCurrent()
 
     layers.events.removing.connect(make_current)
+    if hasattr(layers.events, "end_batch"):  # of removals, after which they are all cleared away
+        layers.events.end_batch.connect(make_current)
 
 
 def keep_context_of(viewer: Any) -> None:
