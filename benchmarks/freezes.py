@@ -105,11 +105,14 @@ class Watcher:
         What is taken off each stretch.
     stretches
         Those since `reset`, that took longer than `SHORT_S`.
+    longest
+        The one of all since `reset` that took most processor time.
     """
 
     def __init__(self) -> None:
         self.drawing = Clock()
         self.stretches: list[Stretch] = []
+        self.longest = Stretch()
         self._depth = 0
         self._looking: Stretch | None = None
         self._main = threading.main_thread().ident
@@ -118,6 +121,7 @@ class Watcher:
     def reset(self) -> None:
         """Forget all stretches."""
         self.stretches = []
+        self.longest = Stretch()
 
     @contextmanager
     def stretch(self, what: str) -> Iterator[None]:
@@ -137,12 +141,10 @@ class Watcher:
             self._depth -= 1
             found.cpu_s = time.thread_time() - cpu - (self.drawing.cpu_s - before[0])
             found.wall_s = time.perf_counter() - wall - (self.drawing.wall_s - before[1])
+            if found.cpu_s > self.longest.cpu_s:
+                self.longest = found
             if max(found.cpu_s, found.wall_s) > SHORT_S:
                 self.stretches.append(found)
-
-    def longest(self) -> Stretch:
-        """Return the stretch that took most processor time."""
-        return max(self.stretches, key=lambda s: s.cpu_s, default=Stretch())
 
     def _look(self) -> None:
         while True:
@@ -346,7 +348,7 @@ class Doing:
         with self.watcher.stretch("the action itself"):
             done = act()
         self.settle()
-        self.found.setdefault(name, []).append(self.watcher.longest())
+        self.found.setdefault(name, []).append(self.watcher.longest)
         return done
 
     def settle(self) -> None:

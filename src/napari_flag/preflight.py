@@ -4,9 +4,10 @@
 picture itself is read once, in the job that opens the slide.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 from napari_flag import keys
 from napari_flag.errors import UserError
@@ -126,10 +127,18 @@ def suggested_mpp(spots: Spots | None) -> float | None:
     """Return the µm/px that the spots' array suggests, None where it cannot say."""
     if spots is None or spots.laid or spots.array is None or spots.pitch_um is None:
         return None
-    try:
-        return estimate_mpp(spots)
-    except UserError:
-        return None
+    key = (id(spots.xy), id(spots.array), spots.pitch_um, spots.lattice)
+    if key not in _SUGGESTED:
+        found: float | None = None
+        with suppress(UserError):
+            found = estimate_mpp(spots)
+        _SUGGESTED[key] = (spots.array, found)  # no other array has its id as long as it is kept
+        finalize(spots.xy, _SUGGESTED.pop, key, None)
+    return _SUGGESTED[key][1]
+
+
+_SUGGESTED: Final[dict[tuple[object, ...], tuple[object, float | None]]] = {}
+"""What was fitted to spots that are alive: docks ask at every change, and 50,000 spots take .1 s."""
 
 
 def _unknown_scale(slide: Slide, spots: Spots | None) -> str:

@@ -171,6 +171,37 @@ def single_shot(parent: QObject, wait_ms: int, action: Any) -> QTimer:
     return timer
 
 
+def in_turn(viewer: Any, parent: QObject, *steps: Callable[[], Any]) -> QTimer:
+    """Call each of `steps` in a turn of its own of the event loop, so that none waits for all of them.
+
+    Where `viewer` has no window there is nothing to hold up, and they are called at once.
+
+    Parameters
+    ----------
+    viewer
+        The viewer.
+    parent
+        With which the steps end that are left; stop the timer that is returned to end them before.
+    steps
+        Without arguments, in this order.
+    """
+    timer = QTimer(parent)
+    waiting = list(steps)
+
+    def turn() -> None:
+        if len(waiting) == 1:
+            timer.stop()
+        waiting.pop(0)()
+
+    timer.timeout.connect(turn)
+    if getattr(viewer, "window", None) is not None:
+        timer.start(0)
+    else:
+        while waiting:
+            turn()
+    return timer
+
+
 class ViewerWatch(QObject):
     """Signals for layers coming and going, and for shapes being drawn.
 

@@ -15,7 +15,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_flag import keys
 from napari_flag.analysis.truth import attach_measured
 from napari_flag.errors import UserError
-from napari_flag.gui.controls.gl_context import keep_context_of
+from napari_flag.gui.controls.gl_context import keep_context_of, later_in
 from napari_flag.gui.shortcuts import SHOW_QUANTITY, STEP
 from napari_flag.gui.workspace import Result, SlideState, Workspace
 from napari_flag.layers.frame import Frame
@@ -94,6 +94,9 @@ class Session(QObject):
         self.gene_map.colormap = preferred_colormap()
         self.local_map = LocalMap(viewer, self.gene_map)
         self.unlike_map = UnlikeMap(viewer)
+        self._later = self.gene_map.later = self.local_map.later = later_in(viewer)
+        self.local_map.legend.later = self._later
+        self._unlike_of: Any = None
         self._keys_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
         self.workspace.currentChanged.connect(self._on_slide)
@@ -231,13 +234,20 @@ class Session(QObject):
         kept = [gene for gene in self.genes_shown if gene in known] or names[:1]
         self.gene_map.set_prediction(adata, self.frame)
         self.local_map.refresh()
-        self.unlike_map.set_prediction(adata, self.frame)
+        self._unlike_of = adata
+        if self.unlike_map.layer is None:  # to add a second layer would hold the window up as long again
+            self._later(self._draw_unlike)
+        else:
+            self._draw_unlike()
         if adata is None:
             return
         if not known.issuperset(self.gene_order) or not self.gene_order:
             self.gene_order = names
         self._bind_keys()
         self.show_genes(kept)
+
+    def _draw_unlike(self) -> None:
+        self.unlike_map.set_prediction(self._unlike_of, self.frame)
 
     def _adopt(self, layer: Any) -> None:
         """Give a layer to its slide; a prediction that was opened from a file is shown."""

@@ -13,7 +13,7 @@ from napari_flag.analysis.scores import MEANING, SectionScores, scoring_section
 from napari_flag.formatting import number
 from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
-from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
+from napari_flag.gui.dock import NOTHING_YET, Dock, in_turn, single_shot
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import SlideState
 from napari_flag.layers.gene_map import Hover
@@ -53,7 +53,7 @@ class OtherSlide(QWidget):
         box.setSpacing(2)
         box.addWidget(self.title)
         box.addWidget(self.canvas, 1)
-        self.refresh()
+        self._opening = in_turn(session.viewer, self, self.canvas.open_canvas, self.refresh)
 
     def refresh(self) -> None:
         """Draw the prediction that the slide shows."""
@@ -85,6 +85,7 @@ class OtherSlide(QWidget):
 
     def close_canvas(self) -> None:
         """Disconnect, and close the canvas."""
+        self._opening.stop()
         self.canvas.close_canvas()
         self.deleteLater()
 
@@ -107,6 +108,7 @@ class SideBySideDock(Dock):
         self.when_closed(lambda: self._show_others([]))
         self.local_map = LocalMap(self.canvas.model, self.canvas.gene_map, self.session.local_map)
         self.when_closed(self.local_map.leave)
+        self.local_map.later = self.local_map.legend.later = self.canvas.gene_map.later
         self._hover = Hover(self.canvas.model, self.canvas.gene_map, self._on_hovered)
         self._build()
         self.listen(self.session.predictionChanged, self._on_prediction)
@@ -119,8 +121,14 @@ class SideBySideDock(Dock):
             self.listen(emitter, self._show_pictures)
         self.quantity.changed.connect(self._on_quantity)
         self.slide.changed.connect(self._on_slide_chosen)
-        self._on_slide()
-        self._on_prediction(self.session.adata)
+        opening = in_turn(
+            self.session.viewer,
+            self,
+            self.canvas.open_canvas,
+            self._on_slide,
+            lambda: self._on_prediction(self.session.adata),
+        )
+        self.when_closed(opening.stop)
         self._settle = single_shot(self, SETTLED_MS, self._fit_untouched_view)
         self.when_closed(self._settle.stop)
 
@@ -198,8 +206,10 @@ class SideBySideDock(Dock):
         """Show the slide of the main canvas here too, and offer the others."""
         self._offer_slides()
         self._show_pictures()
-        if self.canvas.gene_map.values is not None:
-            self._on_prediction(self.session.adata)
+        values = self.canvas.gene_map.values
+        if values is not None and values.adata is self.session.adata:  # another follows by itself
+            self.canvas.gene_map.move_to(self.session.frame)
+            self.local_map.move_to(self.session.frame)
 
     def _show_pictures(self) -> None:
         pictures = [

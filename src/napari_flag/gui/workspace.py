@@ -400,9 +400,13 @@ class Workspace(QObject):
         self.listChanged.emit()
 
     def _put_aside(self, state: SlideState) -> None:
-        """Take the layers of a slide out of the viewer; what a person drew is kept."""
+        """Take the layers of a slide out of the viewer; what a person drew is kept.
+
+        The maps of the slide that is shown stay: they show the next slide, or go with the last prediction.
+        """
         viewer: Any = self._viewer()
-        going = self.layers_of(state)
+        staying = DERIVED if state is self.current else ()
+        going = [layer for layer in self.layers_of(state) if _kind(layer) not in staying]
         with slide_layers.at_once(viewer) if len(going) > 1 else nullcontext():
             for layer in going:
                 drawn = _kind(layer) in (None, "region")

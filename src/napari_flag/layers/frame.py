@@ -145,7 +145,7 @@ def place(layer: Any, frame: Frame, otherwise: Frame) -> None:
             layer.units = units
 
 
-PLACING: Final = ("scale", "translate", "affine", "units")
+PLACING: Final = ("scale", "translate", "rotate", "shear", "affine", "units")
 """What a layer tells of where it lies."""
 
 

@@ -98,13 +98,27 @@ class GeneMap(SpotLayers[int]):
             layer.metadata[keys.LAYER_ADATA] = adata
         self.show([gene for gene in self.genes if gene in self.values])
 
+    def move_to(self, frame: Frame) -> None:
+        """Draw in another frame of the same slide."""
+        self.frame = frame
+        if self.raster is not None:
+            self._place(self.raster)
+
     def show(self, genes: Sequence[str]) -> None:
         """Paint `genes`: one, or two overlaid; empty keeps the layers as they are."""
-        self.genes = list(genes[:2])
+        same, self.genes = self.genes == list(genes[:2]), list(genes[:2])
+        if same and self._as_it_is():
+            return
         if self.values is not None and self.genes:
             self._dragged.clear()
             self._stale.update(self._layers)
             self._refresh()
+
+    def _as_it_is(self) -> bool:
+        """Whether the genes are painted with limits of their own already."""
+        wanted = range(2 if self.overlaid else 1)
+        shown = [self.layer(self.quantity, slot) for slot in wanted]
+        return not (self._stale or self._dragged) and all(la is not None and la.visible for la in shown)
 
     def set_quantity(self, quantity: Quantity) -> None:
         """Show another quantity of the same genes.
@@ -182,6 +196,7 @@ class GeneMap(SpotLayers[int]):
 
     def _set_raster(self, adata: Any) -> None:
         self.raster = raster_of(adata)
+        self._stale.update(self._layers)
         painted = self.values is not None and any(gene in self.values for gene in self.genes)
         for layer in self._present().values():
             if layer.visible and painted:  # what it shows is replaced at once
@@ -207,9 +222,10 @@ class GeneMap(SpotLayers[int]):
                 continue
             if slot in self._stale:
                 self._paint(slot, layer)
-            set_shown(layer, True)
-        if choose:  # the layer controls are those of the map that is shown
-            self._viewer.layers.selection.active = self.layer(self.quantity)
+            self._show(layer)
+        shown = self.layer(self.quantity)
+        if choose and self._viewer.layers.selection.active is not shown:
+            self._viewer.layers.selection.active = shown  # the layer controls are those of the map shown
         self._changed()
 
     def _put_away(self, second: Any) -> None:
@@ -257,6 +273,7 @@ class GeneMap(SpotLayers[int]):
             contrast_limits=(0.0, 1.0),
             opacity=1.0 if slot else OPACITY,
             visible=False,
+            select=not slot,
         )
         self._keep(slot, layer)
         return layer

@@ -1,6 +1,6 @@
 """The one legend of categorical maps, on the canvas: colour, name and number of spots.  Holds no Qt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,6 +56,8 @@ class Legend:
         self._viewer = viewer
         self._name = name
         self._layer: Any = None
+        self.later: Callable[[Callable[[], Any]], Any] = lambda act: act()
+        """As of `SpotLayers`."""
         self.rows: tuple[LegendRow, ...] = ()
         self._written: list[tuple[str, str]] = []
         viewer.layers.events.removed.connect(self._on_removed)
@@ -83,6 +85,9 @@ class Legend:
     def _draw(self) -> None:
         """Write the lines; overlays are hidden, not deleted: napari takes 25 ms to make one."""
         lines = _lines(self.rows) if self.visible else []
+        unfinished = len(lines) > len(self._written) + 1
+        if unfinished:  # each new line in a turn of its own
+            lines = lines[: len(self._written) + 1]
         for place, (text, colour) in enumerate(lines):
             overlay = self._overlay(place, text, colour)
             if self._written[place] != (text, colour):
@@ -94,6 +99,8 @@ class Legend:
         for place in range(len(lines), len(self._written)):
             if overlays[self._key(place)].visible:
                 overlays[self._key(place)].visible = False
+        if unfinished:
+            self.later(self._draw)
 
     def _overlay(self, place: int, text: str, colour: str) -> Any:
         from napari.components.overlays import TextOverlay

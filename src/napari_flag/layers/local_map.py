@@ -10,6 +10,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.formatting import probability
 from napari_flag.layers.colour_bar import title_bar
+from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.kept import Kept
@@ -149,6 +150,12 @@ class LocalMap(SpotLayer):
         self.shared.kind = kind
         self._refresh_all()
 
+    def move_to(self, frame: Frame) -> None:
+        """Draw in another frame of the same slide."""
+        self.frame = frame
+        if self._map.raster is not None:
+            self._place(self._map.raster)
+
     def leave(self) -> None:
         """Show nothing any more: the canvas is being closed."""
         self.shared.maps.remove(self)
@@ -183,7 +190,7 @@ class LocalMap(SpotLayer):
         if state != self._painted or self.layer is None:
             self._paint(self.key)
             self._painted = state
-        set_shown(self.layer, True, bar=self.kind is not MapKind.CLASSES)
+        self._show(self.layer, bar=self.kind is not MapKind.CLASSES)
         self._make_active(self.layer, instead_of=self._gene_layer())
         self._write_legend()
 

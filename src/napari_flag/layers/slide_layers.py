@@ -109,8 +109,8 @@ def add_slide(viewer: Any, slide: "Slide") -> Any:
     """Add `slide` below everything else and return its layer; it reads only what is on screen."""
     from napari.layers import Layer
 
-    layer = viewer.add_layer(Layer.create(*slide_layer(slide)))
-    viewer.layers.move(viewer.layers.index(layer), 0)
+    layer = Layer.create(*slide_layer(slide))
+    viewer.layers.insert(0, layer)
     fit(viewer, [layer])
     return layer
 

@@ -3,7 +3,7 @@
 napari's setters redraw whether or not anything changed; what is set here is set with as few as possible.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
@@ -30,12 +30,16 @@ class SpotLayers(Generic[Slot]):
     ----------
     frame
         Of the slide the spots lie on.
+    later
+        What is called with whatever can wait until napari has drawn what is there; by default nothing waits.
     """
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
         self.frame = Frame()
         self._layers: dict[Slot, Any] = {}
+        self._bars: dict[int, bool] = {}
+        self.later: Callable[[Callable[[], Any]], Any] = lambda act: act()
 
     def _present(self) -> dict[Slot, Any]:
         """Return the layers that the user has not deleted."""
@@ -48,9 +52,11 @@ class SpotLayers(Generic[Slot]):
         picture: npt.NDArray[np.float32] | None,
         raster: SpotRaster,
         metadata: dict[str, Any],
+        *,
+        select: bool = False,
         **options: Any,
     ) -> Any:
-        """Add and return the layer of `slot`; the layer that was active stays so.
+        """Add and return the layer of `slot`.
 
         Parameters
         ----------
@@ -62,6 +68,8 @@ class SpotLayers(Generic[Slot]):
             Of the spots of the prediction.
         metadata
             Of the layer.
+        select
+            Whether it becomes the active layer; else the one that was stays so.
         options
             Of napari's image layer.
         """
@@ -71,8 +79,29 @@ class SpotLayers(Generic[Slot]):
         options = {"interpolation2d": "nearest", "blending": BLENDING, **options}
         layer = self._viewer.add_image(picture, **options, **raster.options(self.frame, metadata))
         self._layers[slot] = layer
-        self._viewer.layers.selection.active = active
+        if not select:
+            self._viewer.layers.selection.active = active
         return layer
+
+    def _show(self, layer: Any, *, bar: bool = True) -> None:
+        """Show a layer, and its colour bar; a first bar takes napari about as long as a layer, and waits."""
+        self._bars[id(layer)] = bar
+
+        def show_bar() -> None:
+            if layer.visible and layer in self._viewer.layers:
+                set_shown(layer, True, bar=self._bars[id(layer)])
+
+        if not layer.visible:
+            layer.visible = True
+        if bar and not layer.colorbar.visible:
+            self.later(show_bar)
+        else:
+            show_bar()
+
+    def _place(self, raster: SpotRaster) -> None:
+        """Place all layers in the frame."""
+        for layer in self._present().values():
+            set_place(layer, raster.options(self.frame))
 
     def _remove(self) -> None:
         """Remove all layers that are still there."""

@@ -2,7 +2,11 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
+
+from qtpy.compat import isalive
+from qtpy.QtCore import QTimer
 
 
 def keep_context(layers: Any, canvas: Any) -> None:
@@ -40,6 +44,24 @@ def keep_context_of(viewer: Any) -> None:
     if window is not None:
         spare_loaded(viewer)
         keep_context(viewer.layers, window._qt_viewer.canvas)
+
+
+def later_in(viewer: Any) -> Callable[[Callable[[], Any]], Any]:
+    """Return what calls its argument in the next turn of the event loop, or at once without a window."""
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return lambda act: act()
+    parent = window._qt_window
+
+    def later(act: Callable[[], Any]) -> None:
+        if isalive(parent):  # type: ignore[no-untyped-call]
+            timer = QTimer(parent)
+            timer.setSingleShot(True)
+            timer.timeout.connect(act)
+            timer.timeout.connect(timer.deleteLater)
+            timer.start(0)
+
+    return later
 
 
 def spare_loaded(viewer: Any, *, again: bool = False) -> None:

@@ -10,12 +10,13 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from napari_flag.gui.controls.gl_context import keep_context
+from napari_flag.gui.controls.gl_context import keep_context, later_in
+from napari_flag.layers.frame import told_once
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.slide_layers import add_copy, camera_of, extent_of
 
-CARRIED = ("opacity", "scale", "translate", "rotate", "shear", "affine", "units")
-"""What a copy of a picture takes over whenever it changes."""
+PLACED = ("scale", "translate", "rotate", "shear", "affine", "units")
+"""What a copy of a picture takes over of its place, all of it whenever one changes."""
 
 
 class LinkedCanvas(QWidget):
@@ -41,18 +42,18 @@ class LinkedCanvas(QWidget):
         self._main = viewer
         self.model = ViewerModel(title="side by side")
         self.gene_map = GeneMap(self.model)
+        self.gene_map.later = later_in(viewer)
         self.linked = True
         self._offset = np.zeros(2)
         self._moving = False
-        self._qt: Any = QtViewer(self.model)
-        keep_context(self.model.layers, self._qt.canvas)
-        self._qt.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
+        self._qt: Any = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(200, 150)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._qt)
         self._pictures: list[tuple[Any, Any]] = []
+        self._copies: dict[Any, Any] = {}
+        self._placed: dict[Any, list[tuple[Any, Any]]] = {}
         self._followed: list[tuple[Any, Any]] = []
         self._links: list[tuple[Any, Any]] = []
         here, there = camera_of(self.model), camera_of(self._main)
@@ -64,6 +65,15 @@ class LinkedCanvas(QWidget):
         inserting.connect(self._hold)
         inserted.connect(self._let_go, position="last")
         self._on_theme()
+
+    def open_canvas(self) -> None:
+        """Make what draws the model; it takes napari longer than all else here, so not before it is shown."""
+        self._qt = QtViewer(self.model)
+        keep_context(self.model.layers, self._qt.canvas)
+        self._qt.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
+        layout = self.layout()
+        assert layout is not None
+        layout.addWidget(self._qt)
 
     def sizeHint(self) -> QSize:
         """Return half a window's width: a napari canvas alone would ask for all of it."""
@@ -83,19 +93,37 @@ class LinkedCanvas(QWidget):
         """
         if [source for source, _ in self._pictures] != list(layers):
             self._unlisten(self._followed)
-            for _, copy in self._pictures:
-                self.model.layers.remove(copy)
-            self._pictures = []
-            for place, layer in enumerate(layers):
-                copy = add_copy(self.model, layer, place)
-                self._pictures.append((layer, copy))
-                for name in (*CARRIED, "visible") if same else CARRIED:
-                    self._listen(self._followed, getattr(layer.events, name), _carrier(layer, copy, name))
-                copy.visible = layer.visible or not same
+            self._put_away(layers)
+            self._pictures = [(layer, self._copy_of(layer, place)) for place, layer in enumerate(layers)]
+            for layer, copy in self._pictures:
+                if same:
+                    self._listen(self._followed, layer.events.visible, _carrier(layer, copy, "visible"))
+                if copy.visible != (layer.visible or not same):
+                    copy.visible = layer.visible or not same
             self._offset = np.zeros(2)
             if not same and layers:
                 self._offset = sum(extent_of(layers)) / 2 - np.asarray(camera_of(self._main).center[-2:])
         self.follow()
+
+    def _put_away(self, wanted: Sequence[Any]) -> None:
+        """Hide copies that are not wanted now; those of pictures that are gone go, too."""
+        for layer, copy in list(self._copies.items()):
+            if layer not in self._main.layers:
+                del self._copies[layer]
+                self._unlisten(self._placed.pop(layer))
+                self.model.layers.remove(copy)
+            elif layer not in wanted and copy.visible:
+                copy.visible = False
+
+    def _copy_of(self, layer: Any, place: int) -> Any:
+        """Return the copy of a picture, made when it is first shown."""
+        if layer not in self._copies:
+            copy = self._copies[layer] = add_copy(self.model, layer, place)
+            links = self._placed[layer] = []
+            for name in PLACED:
+                self._listen(links, getattr(layer.events, name), _placer(layer, copy))
+            self._listen(links, layer.events.opacity, _carrier(layer, copy, "opacity"))
+        return self._copies[layer]
 
     # --- cameras ---------------------------------------------------------------------------------
     def follow(self, event: Any = None) -> None:
@@ -135,6 +163,10 @@ class LinkedCanvas(QWidget):
         """Disconnect from the main viewer, and close the canvas."""
         self._unlisten(self._links)
         self._unlisten(self._followed)
+        for links in self._placed.values():
+            self._unlisten(links)
+        self._copies.clear()
+        self._pictures.clear()
         if self._qt is not None and not isalive(self._qt):  # type: ignore[no-untyped-call]
             self._qt = None  # the window went, and took the canvas along
             return
@@ -156,6 +188,15 @@ class LinkedCanvas(QWidget):
 
     def _on_theme(self, event: Any = None) -> None:
         self.model.theme = self._main.theme
+
+
+def _placer(source: Any, target: Any) -> Any:
+    def carry() -> None:
+        with told_once(target):
+            for name in PLACED:
+                setattr(target, name, getattr(source, name))
+
+    return carry
 
 
 def _carrier(source: Any, target: Any, name: str) -> Any:
