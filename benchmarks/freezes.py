@@ -12,7 +12,7 @@ its longest stretch was spent, by a thread that looks at the main thread's stack
 Without ``--spots`` the bundled slide is predicted with the demo's weights; with it a section of that many
 spots and ``--genes`` genes on a slide of its own is made, whose numbers are smooth patterns.  A copy of it is
 the second slide.  Predictions are prepared (`layers.ahead`) before they are shown, as the jobs do that make
-and read them.  The floor is what napari alone takes for the same thing in the same process, before the plugin is
+and read them.  The floor is what napari alone takes for the same in this process, before the plugin is
 opened: one picture added, one layer removed, one canvas.
 """
 

@@ -45,3 +45,25 @@ def test_regions_drawn_are_there_again_when_the_dock_is_opened_again(viewer, qtb
         viewer.window.remove_dock_widget(area)
     dock = open_area(viewer, "Regions").pages["Regions"]
     assert [entry.region.name for entry in dock.regions.entries] == ["Stroma"]
+
+
+def test_steps_in_turn_let_the_event_loop_run_between_them(qapp, qtbot):
+    class Window:
+        window = object()
+
+    from qtpy.QtCore import QObject, QTimer
+
+    done, parent = [], QObject()
+    in_turn(Window(), parent, lambda: done.append("first"), lambda: done.append("second"))
+    assert done == []
+    qtbot.waitUntil(lambda: done == ["first", "second"])
+    QTimer.singleShot(0, lambda: done.append("after"))
+    qtbot.waitUntil(lambda: done == ["first", "second", "after"])
+
+
+def test_steps_in_turn_are_taken_at_once_where_there_is_no_window(viewer, qapp):
+    from qtpy.QtCore import QObject
+
+    done = []
+    in_turn(viewer, QObject(), lambda: done.append("first"), lambda: done.append("second"))
+    assert done == ["first", "second"]

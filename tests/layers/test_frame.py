@@ -24,3 +24,18 @@ def test_without_resolution_everything_is_in_pixels_and_a_notice_says_so():
     assert raster_of(adata).options(frame_of(adata))["units"] == ("pixel", "pixel")
     assert "not known" in frame_of(adata).notice
     assert Frame(0.5).notice is None
+
+
+def test_a_layer_tells_of_a_new_place_once_when_it_is_there(qapp):
+    from napari.layers import Image
+
+    from napari_flag.layers.frame import Frame, place
+
+    layer = Image(np.zeros((4, 4)), **Frame(0.5).options())
+    told = []
+    for name in ("scale", "translate", "affine", "units"):
+        getattr(layer.events, name).connect(lambda event, name=name: told.append((name, list(layer.scale))))
+    place(layer, Frame(2.0), Frame())
+    assert told == [("scale", [2.0, 2.0])]
+    place(layer, Frame(2.0), Frame())
+    assert len(told) == 1

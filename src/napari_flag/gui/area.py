@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag.gui import opening
 from napari_flag.gui.controls.forms import dropped_paths
-from napari_flag.gui.controls.gl_context import spare_loaded
+from napari_flag.gui.controls.gl_context import spare_loaded, spare_no_longer
 from napari_flag.gui.dock import Dock
 from napari_flag.gui.keeping import CloseQuestion
 from napari_flag.gui.predict.predict_dock import PredictDock
@@ -120,6 +120,8 @@ class FlagArea(QWidget):
             ]
             if not self.session.workspace.slides:  # whose predictions are to be freed some day
                 spare_loaded(viewer, again=True)
+                self._undo.append(spare_no_longer)
+                viewer.window._qt_window.destroyed.connect(spare_no_longer)
 
     @property
     def page(self) -> str:

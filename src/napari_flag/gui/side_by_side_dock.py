@@ -1,5 +1,6 @@
 """The Side by side dock: the measured gene beside the predicted one, or the same gene on other slides."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -103,6 +104,8 @@ class SideBySideDock(Dock):
         super().__init__(napari_viewer)
         self.scores: SectionScores | None = None
         self.others: list[OtherSlide] = []
+        self._open = True
+        self.when_closed(self._stop)
         self.canvas = LinkedCanvas(self.session.viewer)
         self.when_closed(self.canvas.close_canvas)
         self.when_closed(lambda: self._show_others([]))
@@ -111,14 +114,14 @@ class SideBySideDock(Dock):
         self.local_map.later = self.local_map.legend.later = self.canvas.gene_map.later
         self._hover = Hover(self.canvas.model, self.canvas.gene_map, self._on_hovered)
         self._build()
-        self.listen(self.session.predictionChanged, self._on_prediction)
-        self.listen(self.session.slideChanged, self._on_slide)
+        self.listen(self.session.predictionChanged, self._soon(self._on_new_prediction))
+        self.listen(self.session.slideChanged, self._soon(self._on_slide))
         self.listen(self.session.workspace.listChanged, self._offer_slides)
         self.listen(self.session.genesShownChanged, self._on_genes)
         self.listen(self.session.appearanceChanged, self._on_appearance)
         events = self.session.viewer.layers.events
         for emitter in (events.inserted, events.removed):
-            self.listen(emitter, self._show_pictures)
+            self.listen(emitter, self._soon(self._show_pictures))
         self.quantity.changed.connect(self._on_quantity)
         self.slide.changed.connect(self._on_slide_chosen)
         opening = in_turn(
@@ -126,11 +129,27 @@ class SideBySideDock(Dock):
             self,
             self.canvas.open_canvas,
             self._on_slide,
-            lambda: self._on_prediction(self.session.adata),
+            self._on_new_prediction,
         )
         self.when_closed(opening.stop)
         self._settle = single_shot(self, SETTLED_MS, self._fit_untouched_view)
         self.when_closed(self._settle.stop)
+
+    def _soon(self, slot: Callable[[], None]) -> Callable[[], None]:
+        """Return what calls `slot` once in the next turn, when the main canvas has what it shows."""
+        waiting: list[bool] = []
+
+        def act() -> None:
+            waiting.clear()
+            if self._open:
+                slot()
+
+        def soon() -> None:
+            if not waiting:
+                waiting.append(True)
+                self.canvas.gene_map.later(act)
+
+        return soon
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Fit the view to the canvases once they have their size."""
@@ -262,7 +281,19 @@ class SideBySideDock(Dock):
         for other in self.others:
             other.canvas.linked = not free
 
+    def _stop(self) -> None:
+        self._open = False
+
     # --- from the session ------------------------------------------------------------------------
+    def _on_new_prediction(self) -> None:
+        self._on_prediction(self.session.adata)
+
+    @property
+    def _behind(self) -> bool:
+        """Whether the canvas does not show the prediction of the main canvas yet."""
+        values = self.canvas.gene_map.values
+        return (None if values is None else values.adata) is not self.session.adata
+
     def _on_prediction(self, adata: Any) -> None:
         self.messages.clear()
         self.scores = None
@@ -306,6 +337,8 @@ class SideBySideDock(Dock):
         self.canvas.gene_map.set_quantity(wanted)
 
     def _on_genes(self, genes: list[str]) -> None:
+        if self._behind:
+            return
         gene_map, other = self.canvas.gene_map, self.session.gene_beside
         shown = genes if other is None else [other]
         gene_map.show([gene for gene in shown if gene_map.values and gene in gene_map.values])
@@ -328,6 +361,8 @@ class SideBySideDock(Dock):
 
     def _on_appearance(self) -> None:
         """Take over colours and limits of the main canvas."""
+        if self._behind:
+            return
         here, there = self.canvas.gene_map, self.session.gene_map
         if here.colormap != there.colormap:
             here.set_colormap(there.colormap)

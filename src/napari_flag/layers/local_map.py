@@ -162,7 +162,10 @@ class LocalMap(SpotLayer):
 
     def _refresh_all(self) -> None:
         for other in self.shared.maps:
-            other.refresh()
+            if other is self.shared.maps[0] or other.layer is not None:
+                other.refresh()
+            else:  # two layers added at once would hold the window up twice as long
+                other.later(other.refresh)
 
     def set_corrected(self, corrected: bool) -> None:
         """Mask classes by q (over all spots together) or by p (each spot on its own)."""

@@ -107,7 +107,7 @@ def test_lined_up_by_hand_it_moves_alone_and_keeps_what_it_shows_beside_what_aft
 def test_showing_the_slide_of_the_viewer_again_shows_its_place_again(canvas, here, there, viewer):
     canvas.show_pictures([there], same=False)
     canvas.show_pictures([here], same=True)
-    assert [layer.name for layer in canvas.model.layers] == ["A"]
+    assert [layer.name for layer in canvas.model.layers if layer.visible] == ["A"]
     assert seen(canvas.model) == seen(viewer)
 
 
@@ -119,3 +119,16 @@ def test_a_closed_canvas_follows_no_longer(canvas, here, viewer):
     here.opacity = 0.25
     assert seen(canvas.model) == before
     assert len(canvas.model.layers) == 0
+
+
+def test_the_copy_of_a_picture_is_kept_until_the_picture_is_gone(canvas, here, there, viewer):
+    canvas.show_pictures([there], same=False)
+    (copy,) = canvas.model.layers
+    canvas.show_pictures([here], same=True)
+    there.scale = (3.0, 3.0)
+    canvas.show_pictures([there], same=False)
+    assert [layer for layer in canvas.model.layers if layer.visible] == [copy]
+    assert list(copy.scale) == [3.0, 3.0]
+    viewer.layers.remove(there)
+    canvas.show_pictures([here], same=True)
+    assert copy not in canvas.model.layers

@@ -51,10 +51,11 @@ def later_in(viewer: Any) -> Callable[[Callable[[], Any]], Any]:
     window = getattr(viewer, "window", None)
     if window is None:
         return lambda act: act()
-    parent = window._qt_window
+    kept = weakref.ref(window._qt_window)  # what calls it may outlive the window, and must not keep it
 
     def later(act: Callable[[], Any]) -> None:
-        if isalive(parent):  # type: ignore[no-untyped-call]
+        parent = kept()
+        if parent is not None and isalive(parent):  # type: ignore[no-untyped-call]
             timer = QTimer(parent)
             timer.setSingleShot(True)
             timer.timeout.connect(act)
@@ -69,8 +70,8 @@ def spare_loaded(viewer: Any, *, again: bool = False) -> None:
 
     napari 0.9.2 calls ``gc.collect()`` whenever a layer is removed, which searches all modules and widgets:
     .3 s for half a million objects, and as much whenever Python itself searches them all.  What is spared is
-    never freed where it belongs to a cycle, so nothing is spared once `viewer` has layers, which hold slides
-    and predictions.
+    not freed where it belongs to a cycle, until `spare_no_longer`; so nothing is spared once `viewer` has
+    layers, which hold slides and predictions.
 
     Parameters
     ----------
@@ -81,3 +82,8 @@ def spare_loaded(viewer: Any, *, again: bool = False) -> None:
     """
     if not len(viewer.layers) and (again or not gc.get_freeze_count()):
         gc.freeze()
+
+
+def spare_no_longer() -> None:
+    """Have what was spared searched again, so that a window that is closed is freed."""
+    gc.unfreeze()
