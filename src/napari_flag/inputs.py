@@ -15,7 +15,7 @@ from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
-from napari_flag.slides.spots import Lattice, Spots, SpotTable, grid_over, matched
+from napari_flag.slides.spots import Lattice, Spots, SpotTable, grid_over, matched, typical_pitch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -271,7 +271,10 @@ def settle_scale(slide: Slide, table: SpotTable | None = None) -> tuple[Slide, t
 def read_table(path: Path, slide: Slide) -> Steps[SpotTable]:
     """Read the spots of a table, folder or h5ad that belong to `slide`."""
     yield Step("Reading spots", 0)
-    return read_spots(path, slide=slide)
+    table = read_spots(path, slide=slide)
+    preflight.suggested_mpp(table.spots)  # both are kept: the window asks for them, and must not wait
+    typical_pitch(table.spots.xy)
+    return table
 
 
 def _with_array(table: SpotTable, spacing_um: float | None, diameter_um: float | None) -> SpotTable:

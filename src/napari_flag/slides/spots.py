@@ -216,7 +216,7 @@ def typical_pitch(xy: FloatArray) -> float:
     """
     if len(xy) < 2:
         return 1.0
-    if len(xy) <= MOST_QUERIED:
+    if len(xy) < MANY:
         return _median_distance(xy)
     if id(xy) not in _PITCHES:
         _PITCHES[id(xy)] = _median_distance(xy)
@@ -224,6 +224,7 @@ def typical_pitch(xy: FloatArray) -> float:
     return _PITCHES[id(xy)]
 
 
+MANY: Final = 5_000
 _PITCHES: Final[dict[int, float]] = {}
 """Of large arrays that are alive, which are never changed: maps ask again, and 50,000 spots take .05 s."""
 
