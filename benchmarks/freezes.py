@@ -646,7 +646,9 @@ def main() -> None:
         if options.stacks:
             print_stacks(tour.found)
         report = {
-            "command": " ".join(["python", "benchmarks/freezes.py", *sys.argv[1:]]),
+            "command": "python benchmarks/freezes.py"
+            + (f" --spots {n_spots} --genes {n_genes}" if n_spots else "")
+            + f" --rounds {options.rounds}",
             "seed": SEED,
             "spots": int(material.adata.n_obs),
             "genes": int(material.adata.n_vars),
