@@ -60,6 +60,20 @@ def test_steps_with_partial_results_or_notices_are_never_dropped(qtbot):
     assert [s.done for s in record.steps] == list(range(300))
 
 
+def test_a_short_stage_that_was_not_expected_does_not_count_as_the_whole(qtbot):
+    def work():
+        yield Step("Reading", 0, 10, notice="begun")
+        yield Step("Comparing", 1, 1, notice="compared")
+        yield Step("Reading", 1, 10, notice="goes on")
+
+    job, shares = Job(work(), "Read", expected={"Reading": 100.0}), []
+    job.stepped.connect(lambda _: shares.append(job.fraction))
+    with qtbot.waitSignal(job.ended):
+        job.start()
+    assert len(shares) == 3
+    assert max(share or 0.0 for share in shares) < 0.2
+
+
 def test_cancel_frees_the_window_within_a_second_and_closes_the_work(qtbot):
     log = []
     job = Job(counting(10**9, log, pause=0.01), "Count")

@@ -139,6 +139,7 @@ class Job(QObject):
         super().__init__()
         self.name = name
         self.time_left = TimeLeft(expected)
+        self._timed = bool(expected)
         self.left_s: float | None = None
         self.fraction: float | None = None
         self._begun = time.monotonic()
@@ -180,7 +181,7 @@ class Job(QObject):
         if self.left_s is not None:
             spent = time.monotonic() - self._begun
             self.fraction = max(self.fraction or 0.0, spent / max(spent + self.left_s, 1e-6))
-        else:
+        elif not self._timed:  # else a short stage that nothing is known of would count as the whole
             self.fraction = step.done / step.total if step.total else None
         self.stepped.emit(step)
 

@@ -140,7 +140,8 @@ def _say_sections(folder: Path, sections: Sequence[discovery.FoundSection]) -> s
         return sections[0].why
     tables = sum(section.table is not None for section in sections)
     counts = sum(section.measured is not None for section in sections)
-    return f"{folder.name}: {len(sections)} slides, {tables} with spots, {counts} with counts of their own."
+    counted = f", {counts} with a file of counts" if counts else ""
+    return f"{folder.name}: {len(sections)} slides, {tables} with a table of spots{counted}."
 
 
 def _load_section(section: discovery.FoundSection) -> Steps[Opened]:

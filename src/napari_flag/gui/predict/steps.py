@@ -235,8 +235,8 @@ class SpotsStep(StepBox):
         self.diameter = number_field(
             100.0, 1.0, 5000.0, 10.0, prefix="Ø ", unit=" µm", tooltip=f"Ø: diameter of a spot, in µm\n{step}"
         )
-        self.pitch.native.setFixedWidth(106)
-        self.diameter.native.setFixedWidth(84)
+        self.pitch.native.setFixedWidth(100)
+        self.diameter.native.setFixedWidth(78)
         return form({"Over": self.area, "Grid": row_of(self.lattice, self.pitch, self.diameter)})
 
     @property
