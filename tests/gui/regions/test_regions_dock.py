@@ -13,6 +13,7 @@ from napari_flag.formatting import area
 from napari_flag.gui.regions import regions_dock
 from napari_flag.gui.regions.regions_dock import RegionsDock
 from napari_flag.layers.legend import lines_on
+from napari_flag.layers.local_map import MapKind
 from napari_flag.layers.overlays import Paint, clicks
 from napari_flag.layers.region_history import history_of
 from napari_flag.progress import Step
@@ -149,6 +150,15 @@ def test_choosing_a_gene_turns_filled_domains_into_rings(filled, qtbot):
     filled.session.select_gene("VIM")
     assert filled.domains.paint is Paint.RINGS
     assert filled.choice.paint.current_choice == "rings"
+
+
+def test_domains_and_clusters_are_never_painted_at_once(filled, qtbot):
+    find(filled, qtbot)
+    filled.session.set_map_kind(MapKind.CLASSES)
+    assert filled.domains.paint is Paint.HIDDEN
+    filled.choice.paint.value = Paint.FILLED
+    assert filled.domains.paint is Paint.FILLED
+    assert filled.session.local_map.kind is MapKind.EXPRESSION
 
 
 def test_domains_of_the_truth_are_compared_with_the_prediction(filled, qtbot):

@@ -19,6 +19,7 @@ from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
 from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
 from napari_flag.gui.regions.results import RegionResults
 from napari_flag.layers import region_shapes
+from napari_flag.layers.local_map import MapKind
 from napari_flag.layers.overlays import DomainMap, Paint, clicks
 from napari_flag.layers.region_history import RegionHistory, history_of
 from napari_flag.layers.region_shapes import Entry, collect, domain_titles
@@ -101,6 +102,7 @@ class RegionsDock(Dock):
         self.listen(self.session.predictionChanged, self._on_prediction)
         self.listen(self.session.slideChanged, self._on_layers)
         self.listen(self.session.genesShownChanged, self._on_gene)
+        self.listen(self.session.mapKindChanged, self._on_map_kind, always=True)
         on_mouse, callbacks = clicks(self._on_click), self._viewer.mouse_drag_callbacks
         callbacks.append(on_mouse)
         self.when_closed(lambda: callbacks.remove(on_mouse))
@@ -156,6 +158,11 @@ class RegionsDock(Dock):
         self.results.mark(self.session.gene)
         if self.domains.paint is Paint.FILLED and self._filled:
             self.choice.paint.value = Paint.RINGS  # or they would hide the gene
+
+    def _on_map_kind(self, kind: MapKind) -> None:
+        """Leave the spots, and the legend, to the clusters of a gene."""
+        if kind is MapKind.CLASSES and self.choice.paint.value is not Paint.HIDDEN:
+            self.choice.paint.value = Paint.HIDDEN
 
     def _on_click(self, position: Any) -> None:
         """Choose the domain that was clicked on, unless a shape is being drawn."""
@@ -244,6 +251,9 @@ class RegionsDock(Dock):
     def _paint(self) -> None:
         adata, paint = self.session.adata, self.choice.paint.value
         numbers = None if adata is None else read_domains(adata, self.choice.shown)
+        clusters = self.session.local_map.kind is MapKind.CLASSES
+        if clusters and numbers is not None and paint is not Paint.HIDDEN:
+            self.session.set_map_kind(MapKind.EXPRESSION)
         self._filled = False
         shown = self.choice.shown
         names = None if adata is None or numbers is None else domain_titles(adata, shown, short=True)
