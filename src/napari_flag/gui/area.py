@@ -45,9 +45,7 @@ PAGES: Final = {
 }
 """Name on the switcher → what it is for, and the dock's class."""
 COLUMNS: Final = 4
-STYLE: Final = (
-    "QPushButton { padding: 3px 1px; } QPushButton:checked { font-weight: bold; background: #4f8fd9; }"
-)
+STYLE: Final = "QPushButton { padding: 3px 1px; } QPushButton:checked { background: #3b74b8; color: white; }"
 
 
 class Switcher(QWidget):

@@ -20,7 +20,7 @@ from napari_flag.gui.workspace import SlideState
 from napari_flag.layers.gene_map import Hover
 from napari_flag.layers.gene_values import GeneValues, Quantity
 from napari_flag.layers.local_map import LocalMap
-from napari_flag.layers.slide_layers import camera_of, extent_of, fit
+from napari_flag.layers.slide_layers import camera_of, extent_of, fit, picture_of, slide_of
 
 SETTLED_MS: Final = 250
 """By then the canvases have the size that the opened dock leaves them."""
@@ -47,6 +47,7 @@ class OtherSlide(QWidget):
     def __init__(self, session: Session, state: SlideState) -> None:
         super().__init__()
         self._session, self.state = session, state
+        self._own: Any = None
         self.canvas = LinkedCanvas(session.viewer)
         self.title = plain_label(state.name)
         box = QVBoxLayout(self)
@@ -59,8 +60,12 @@ class OtherSlide(QWidget):
     def refresh(self) -> None:
         """Draw the prediction that the slide shows."""
         state, gene_map = self.state, self.canvas.gene_map
-        pictures = [] if state.layer is None else [state.layer]
-        self.canvas.show_pictures(pictures, same=False)
+        picture = state.layer
+        if picture is None and state.slide is not None:  # it was not shown yet, or its picture was removed
+            if self._own is None or slide_of(self._own) is not state.slide:
+                self._own = picture_of(state.slide)
+            picture = self._own
+        self.canvas.show_pictures([] if picture is None else [picture], same=False)
         gene_map.set_prediction(state.adata, state.frame)
         self.show_gene()
 

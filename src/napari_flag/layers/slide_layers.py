@@ -40,6 +40,13 @@ def slide_layer(slide: "Slide") -> LayerData:
     return napari_levels(slide), options, "image"
 
 
+def picture_of(slide: "Slide") -> Any:
+    """Return the slide as a layer of no viewer."""
+    from napari.layers import Layer
+
+    return Layer.create(*slide_layer(slide))
+
+
 def placeholder_layer(slide: "Slide") -> LayerData:
     """Return the place of a slide in grey, to be filled once it has a pyramid; it takes no memory."""
     _, options, kind = slide_layer(slide)

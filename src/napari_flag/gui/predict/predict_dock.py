@@ -210,6 +210,7 @@ class PredictDock(Dock):
         self._refresh()
 
     def _on_shapes_edited(self) -> None:
+        self.keeper.autosave_soon()
         if self.spots_step.grid()[1] is not None:
             self.section.lay_grid()
         self._refresh()
