@@ -164,8 +164,8 @@ class Workspace(QObject):
 
     # --- which slide -----------------------------------------------------------------------------
     def of_layer(self, layer: Any) -> SlideState | None:
-        """Return the slide that `layer` belongs to."""
-        number = layer.metadata.get(keys.LAYER_OF)
+        """Return the slide that `layer` belongs to; None for that of none, and for no layer."""
+        number = None if layer is None else layer.metadata.get(keys.LAYER_OF)
         return next((state for state in self.slides if state.number == number), None)
 
     def layers_of(self, state: SlideState | None) -> list[Any]:
@@ -261,6 +261,8 @@ class Workspace(QObject):
         if state is not None:
             self._raise(state)
             self._look_at(state)
+            if state.layer is not None and self.of_layer(viewer.layers.selection.active) not in (None, state):
+                viewer.layers.selection.active = state.layer  # or its controls would change a hidden slide
 
     def bring_picture(self, state: SlideState) -> None:
         """Show a slide, and its picture where that is not in the viewer."""
