@@ -4,7 +4,7 @@
 #   make test-slow   run the tests that take longer: real sections, other libraries, killed processes
 #   make check   lint, types, manifest, wheel
 #   make bench   run the benchmarks
-#   make docs    remake the pictures of docs/images that come from the bundled slide
+#   make docs    follow docs/first-steps.md with a script, which takes its pictures; then those of every page
 #   make demo-weights   train the demo's weights anew on other simulated slides
 #   make clean   remove .venv and caches
 # Another Python: make PYTHON=/path/to/python3.12 demo
@@ -19,6 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # a display of one's own when there is none; macOS and Windows need none
 HEADLESS := $(shell [ "$$(uname -s)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo yes)
 SHOWN := $(if $(HEADLESS),xvfb-run -a,)
+LARGE := $(if $(HEADLESS),xvfb-run -a -s "-screen 0 1920x1080x24",)
 
 .PHONY: help demo test test-slow check bench docs demo-weights clean
 .DEFAULT_GOAL := help
@@ -58,7 +59,8 @@ bench: $(VENV)/.ready-dev
 	  echo "== $$script"; $(SHOWN) $(PY) "$$script"; done
 
 docs: $(VENV)/.ready-demo
-	$(VENV)/bin/napari-flag demo --screenshot docs/images/demo.png
+	$(LARGE) $(PY) docs/follow_first_steps.py
+	$(LARGE) $(PY) docs/make_screenshots.py runs/pictures
 
 demo-weights: $(VENV)/.ready-dev
 	$(PY) -m napari_flag.simulation --seeds 101-106 --out runs/demo/slides

@@ -1,133 +1,152 @@
-"""Make the pictures of the docks, at 1280 × 800 in napari's dark and light theme.
+"""Make the pictures of every page, with two slides open, at two sizes of window and in both themes.
 
-    xvfb-run -a -s "-screen 0 1280x800x24" python docs/make_screenshots.py OUT
+    xvfb-run -a -s "-screen 0 1920x1080x24" python docs/make_screenshots.py OUT [FOLDER, WORKSPACE OR SLIDES]
 
-shows the bundled synthetic slide; with --slide, --spots and so on any other.
+opens two simulated slides, or what is named; slides without a prediction are predicted with ``--weights``.
 """
 
 import argparse
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import napari
+from PIL import Image
 from qtpy.QtWidgets import QApplication
 
-from napari_flag.gui.area import open_area
-from napari_flag.gui.predict.steps import TABLE
+from napari_flag.demo import GENE, WEIGHTS
+from napari_flag.gui.area import FlagArea, open_area
+from napari_flag.gui.side_by_side_dock import SideBySideDock
 from napari_flag.layers.local_map import MapKind
+from napari_flag.layers.overlays import Paint
+from napari_flag.model.checkpoint import find_weights
+from napari_flag.simulation.simulator import simulate, write_simulated
 
-SIZE = (1280, 800)
-PATIENCE_S = 600.0
-SETTLE_S = 1.5
-DOCKS = (
-    ("Genes", "7-genes"),
-    ("Spatial", "9-spatial"),
-    ("Co-expression", "10-co-expression"),
-    ("Compare", "11-compare"),
-    ("Samples", "12-samples"),
-    ("Regions", "13-regions"),
-)
-LONG_WORK: dict[str, dict[str, Callable[[Any, "Shown"], object]]] = {
-    "Samples": {"draw": lambda dock, shown: dock.use_weights(shown.weights)},
+SIZES: Final = ((1280, 800), (1920, 1080))
+THEMES: Final = ("dark", "light")
+PATIENCE_S: Final = 900.0
+SETTLE_S: Final = 1.5
+COLOURS: Final = 256
+SEEDS: Final = (1, 2)
+LONG_WORK: dict[str, dict[str, Callable[[Any, Path], object]]] = {
+    "Samples": {"draw": lambda dock, weights: dock.use_weights(weights)},
     "Regions": {"domains": lambda dock, _: dock.find_domains()},
 }
-"""Per dock, the job to wait for before its picture, and what starts it."""
-RUNNING_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What the pictures show."""
-
-    slide: Path
-    spots: Path
-    measured: Path | None
-    weights: Path
-    mpp: float | None
-    gene: str | None
+"""Per page, the job to wait for before its picture, and what starts it."""
 
 
 def main() -> None:
     """Read the arguments and make the pictures."""
-    parser = argparse.ArgumentParser(description="Make the pictures of the docks.")
+    parser = argparse.ArgumentParser(description="Make the pictures of the pages.")
     parser.add_argument("out", type=Path, help="folder for the PNG files")
-    parser.add_argument("--slide", type=Path, help="default: the bundled synthetic slide")
-    parser.add_argument("--spots", type=Path)
-    parser.add_argument("--measured", type=Path)
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--mpp", type=float, help="µm per pixel where the file does not state it")
-    parser.add_argument("--gene", help="gene to show")
+    parser.add_argument("paths", type=Path, nargs="*", help="what to open; default: two simulated slides")
+    parser.add_argument("--weights", default=WEIGHTS, help="name or file of the weights")
+    parser.add_argument("--gene", default=GENE, help="gene to show")
+    parser.add_argument("--pages", nargs="*", help="only these")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    for theme in ("dark", "light"):
-        make_pictures(_shown(given), given.out, theme)
+    with tempfile.TemporaryDirectory() as folder:
+        if not given.paths:
+            for seed in SEEDS:
+                write_simulated(Path(folder), f"sim{seed}", simulate(seed))
+        paths = given.paths or [Path(folder)]
+        pictures = Pictures(given.out, Path(find_weights(given.weights)), given.gene)
+        pictures.predict(paths)
+        pictures.take_pages(given.pages)
+        pictures.viewer.close()
 
 
-def _shown(given: argparse.Namespace) -> Shown:
-    if given.slide is not None:
-        return Shown(given.slide, given.spots, given.measured, given.weights, given.mpp, given.gene)
-    from napari_flag.demo import GENE, demo_files
+class Pictures:
+    """A viewer with the FLAG area, and the pictures taken of it.
 
-    files = demo_files()
-    return Shown(files.slide, files.table, None, files.weights, None, GENE)
+    Parameters
+    ----------
+    out
+        Folder of the pictures.
+    weights
+        Weights file to predict with.
+    gene
+        What is shown.
+    """
 
+    def __init__(self, out: Path, weights: Path, gene: str) -> None:
+        self._out, self._weights, self._gene = out, weights, gene
+        self.viewer = napari.Viewer(show=False)
+        self.viewer.window.resize(*SIZES[0])
+        self.viewer.window._qt_window.show()
+        self.area: FlagArea = open_area(self.viewer)
 
-def make_pictures(shown: Shown, out: Path, theme: str) -> None:
-    """Lead the main dock from slide to result and take a picture at each stage."""
-    viewer = napari.Viewer(show=False)
-    viewer.theme = theme
-    viewer.window.resize(*SIZE)
-    viewer.window._qt_window.show()
-    area = open_area(viewer)
-    dock = area.predict
+    def predict(self, paths: Sequence[Path]) -> None:
+        """Open slides, and predict those that have no prediction."""
+        dock = self.area.predict
+        self.rest()
+        self.take("predict-start")
+        dock.load_weights(self._weights)
+        self.rest()
+        dock.opener.open(paths)
+        self.rest()
+        self.take("predict-ready")
+        if any(not state.results for state in dock.session.workspace.slides):
+            dock.predict_all()
+            wait(lambda: bool(dock.session.genes_shown))
+            self.take("predict-running", themes=THEMES[:1], sizes=SIZES[:1])
+            wait(lambda: all(state.results for state in dock.session.workspace.slides))
+        self.rest()
+        dock.session.select_gene(self._gene)
+        self.take("predict-result")
 
-    def at_rest() -> bool:
-        return not dock.jobs.active
-
-    def take(name: str) -> None:
+    def take_pages(self, only: Sequence[str] | None) -> None:
+        """Take the picture of each page, then of the second canvas with this and with the other slide."""
+        session = self.area.session
+        for name in self.area.switcher.buttons:
+            if name in ("Predict", "Side by side") or (only and name not in only):
+                continue
+            page = self.area.show_page(name)
+            for purpose, start in LONG_WORK.get(name, {}).items():
+                spend(SETTLE_S)
+                start(page, self._weights)
+                spend(SETTLE_S)
+                wait(lambda page=page, purpose=purpose: not page.jobs.running(purpose))
+            self.take(name.lower())
+            if name == "Spatial":
+                session.set_map_kind(MapKind.CLASSES)
+                self.rest()
+                self.take("spatial-clusters")
+                session.set_map_kind(MapKind.EXPRESSION)
+            if name == "Regions":
+                page.choice.paint.value = Paint.HIDDEN
+        self.area.show_page("Genes")
+        self.area.show_side_by_side()
         spend(SETTLE_S)
-        viewer.screenshot(str(out / f"{name}-{theme}.png"), canvas_only=False, flash=False)
+        second = self.viewer.window._qt_window.findChild(SideBySideDock)
+        wait(lambda: not second.jobs.active)
+        self.take("side-by-side-measured")
+        others = [state for state in session.workspace.slides if state is not session.state]
+        second.slide.value = others[0].number
+        self.take("side-by-side-slides")
 
-    wait(at_rest)
-    take("1-start")
-    dock.load_weights(shown.weights)
-    wait(at_rest)
-    dock.section.open_slide(shown.slide)
-    wait(lambda: at_rest() and dock.section.slide is not None)
-    if shown.mpp is not None:
-        take("2-unknown-scale")
-        dock.section.set_mpp(shown.mpp, "set by hand")
-    wait(at_rest)
-    take("3-grid")
-    dock.spots_step.origin.value = TABLE
-    dock.spots_step.measured.set_path(shown.measured)
-    dock.spots_step.table.set_path(shown.spots)
-    wait(lambda: at_rest() and dock.section.spots is not None)
-    take("4-ready")
-    dock.predict()
-    spend(RUNNING_S)
-    if dock._run.running:
-        take("5-running")
-    wait(lambda: at_rest() and dock.session.adata is not None)
-    if shown.gene is not None:
-        dock.session.select_gene(shown.gene)
-    take("6-result")
-    for name, picture in DOCKS:
-        widget = area.show_page(name)
-        for purpose, start in LONG_WORK.get(name, {}).items():
-            spend(SETTLE_S)
-            start(widget, shown)
-            wait(lambda widget=widget, purpose=purpose: not widget.jobs.running(purpose))
-        take(picture)
-        if name == "Spatial":
-            dock.session.set_map_kind(MapKind.CLASSES)
-            wait(lambda: not dock.session.local_map.missing())
-            take(f"{picture}-clusters")
-            dock.session.set_map_kind(MapKind.EXPRESSION)
-    viewer.close()
+    def take(
+        self, name: str, themes: Sequence[str] = THEMES, sizes: Sequence[tuple[int, int]] = SIZES
+    ) -> None:
+        """Take a picture at every size in every theme."""
+        for width, height in sizes:
+            self.viewer.window.resize(width, height)
+            spend(SETTLE_S / 3)
+            if len(self.viewer.layers):
+                self.viewer.reset_view()
+            for theme in themes:
+                self.viewer.theme = theme
+                spend(SETTLE_S)
+                pixels = self.viewer.screenshot(canvas_only=False, flash=False)
+                picture = Image.fromarray(pixels[..., :3]).quantize(COLOURS, dither=Image.Dither.NONE)
+                picture.save(self._out / f"{name}-{width}-{theme}.png", optimize=True)
+
+    def rest(self) -> None:
+        """Wait until no page computes."""
+        spend(0.2)
+        wait(lambda: not any(page.jobs.active for page in self.area.pages.values()))
 
 
 def wait(ready: Callable[[], Any]) -> None:
@@ -135,7 +154,7 @@ def wait(ready: Callable[[], Any]) -> None:
     end = time.monotonic() + PATIENCE_S
     while not ready():
         if time.monotonic() > end:
-            raise TimeoutError("the dock did not finish; open it by hand and read its messages")
+            raise TimeoutError("the page did not finish; open it by hand and read its messages")
         spend(0.02)
 
 
