@@ -109,6 +109,9 @@ class Pictures:
                 start(page, self._weights)
                 spend(SETTLE_S)
                 wait(lambda page=page, purpose=purpose: not page.jobs.running(purpose))
+            if name == "Regions" and page.regions.entries:
+                page.regions.choose(page.regions.entries[0].key)
+                self.rest()
             self.take(name.lower())
             if name == "Spatial":
                 session.set_map_kind(MapKind.CLASSES)
