@@ -137,7 +137,9 @@ class Hand:
 
         self.spend(SETTLE_S)
         pixels = self.viewer.screenshot(canvas_only=False, flash=False)
-        picture = Image.fromarray(pixels[..., :3]).quantize(COLOURS, dither=Image.Dither.NONE)
+        picture = Image.fromarray(pixels[..., :3]).quantize(
+            COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE
+        )
         picture.save(self.out / name, optimize=True)
 
     # --- doing -----------------------------------------------------------------------------------

@@ -143,7 +143,9 @@ class Pictures:
                 self.viewer.theme = theme
                 spend(SETTLE_S)
                 pixels = self.viewer.screenshot(canvas_only=False, flash=False)
-                picture = Image.fromarray(pixels[..., :3]).quantize(COLOURS, dither=Image.Dither.NONE)
+                picture = Image.fromarray(pixels[..., :3]).quantize(
+                    COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE
+                )
                 picture.save(self._out / f"{name}-{width}-{theme}.png", optimize=True)
 
     def rest(self) -> None:
