@@ -211,5 +211,5 @@ def test_the_gene_map_shows_the_draw_that_is_asked_for():
     gene_map.set_sample(layer_of(2))
     assert np.nanmax(np.abs(gene_map.layer(Quantity.SAMPLE).data - before - 1)) < 1e-5
     assert gene_map.layer(Quantity.SAMPLE).name.endswith("sample 2")
-    assert len(viewer.layers) == 2
+    assert len(viewer.layers) == 1
     assert draws.count(prediction) == 2

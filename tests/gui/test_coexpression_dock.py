@@ -143,7 +143,8 @@ def test_in_a_window_a_click_opens_the_second_canvas_once(make_napari_viewer, qt
         dock.show_pair("VIM", second)
     found = viewer.window._qt_window.findChildren(SideBySideDock)
     assert len(found) == 1
-    assert [la.name for la in found[0].canvas.model.layers if la.visible] == ["ESR1 · predicted"]
+    model = found[0].canvas.model
+    qtbot.waitUntil(lambda: [la.name for la in model.layers if la.visible] == ["ESR1 · predicted"])
     found[0].close()
 
 

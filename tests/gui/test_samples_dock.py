@@ -71,7 +71,7 @@ def test_paging_paints_each_draw_in_one_layer(filled, viewer):
     assert filled.place.text() == "1 of 4"
     filled.step(-1)
     assert filled.place.text() == "4 of 4"
-    assert len(viewer.layers) == 2
+    assert len(viewer.layers) == 1
 
 
 def test_the_keys_over_the_picture_page_too(filled, viewer):

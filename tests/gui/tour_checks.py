@@ -229,7 +229,8 @@ def _second_canvases(tourist):
         state = tourist.session.state
         pairs = [(dock.canvas, state), *((other.canvas, other.state) for other in dock.others)]
         for canvas, of in pairs:
-            pictures = [la for la in canvas.model.layers if la.metadata.get(keys.LAYER_KIND) == "slide"]
+            shown = [la for la in canvas.model.layers if la.visible]
+            pictures = [la for la in shown if la.metadata.get(keys.LAYER_KIND) == "slide"]
             if of is None or not pictures or of.slide is None:
                 continue
             names = {la.metadata[keys.LAYER_SLIDE].name for la in pictures}

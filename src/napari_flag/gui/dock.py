@@ -59,6 +59,7 @@ class Dock(QWidget):
         self._awake = True
         self._missed: dict[Callable[..., Any], tuple[Any, ...]] = {}
         self._undo: list[Callable[[], Any]] = []
+        self._finish: list[Callable[[], Any]] = []
         undo = self._undo
         self.destroyed.connect(lambda: _run_all(undo))
 
@@ -129,6 +130,10 @@ class Dock(QWidget):
         """Call `action` once, when the dock is closed or deleted."""
         self._undo.append(action)
 
+    def when_closing(self, action: Callable[[], Any]) -> None:
+        """Call `action` once, when the dock is closed while its widgets are there; not once they are gone."""
+        self._finish.append(action)
+
     def event(self, event: QEvent | None) -> bool:
         """Close when napari takes the dock's parent away."""
         if event is not None and event.type() == QEvent.Type.ParentChange:
@@ -141,6 +146,7 @@ class Dock(QWidget):
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """Cancel the jobs and disconnect from session and viewer."""
         self.jobs.close()
+        _run_all(self._finish)
         _run_all(self._undo)
         super().closeEvent(event)
 

@@ -1,11 +1,12 @@
 """The Side by side dock: the measured gene beside the predicted one, or the same gene on other slides."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 from qtpy.compat import isalive
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QDockWidget, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
@@ -112,8 +113,11 @@ class SideBySideDock(Dock):
         self._open = True
         self.when_closed(self._stop)
         self.canvas = LinkedCanvas(self.session.viewer)
-        self.when_closed(self.canvas.close_canvas)
-        self.when_closed(lambda: self._show_others([]))
+        self.when_closing(self.canvas.close_canvas)
+        self.when_closing(lambda: self._show_others([]))
+        window = getattr(self.session.viewer, "window", None)
+        if window is not None:  # which is deleted with its docks; a canvas in the midst of that crashes
+            window._qt_window.installEventFilter(self)
         self.local_map = LocalMap(self.canvas.model, self.canvas.gene_map, self.session.local_map)
         self.when_closed(self.local_map.leave)
         self.local_map.later = self.local_map.legend.later = self.canvas.gene_map.later
@@ -136,9 +140,9 @@ class SideBySideDock(Dock):
             self._on_slide,
             self._on_new_prediction,
         )
-        self.when_closed(opening.stop)
+        self.when_closing(opening.stop)
         self._settle = single_shot(self, SETTLED_MS, self._fit_untouched_view)
-        self.when_closed(self._settle.stop)
+        self.when_closing(self._settle.stop)
 
     def _soon(self, slot: Callable[[], None]) -> Callable[[], None]:
         """Return what calls `slot` once in the next turn, when the main canvas has what it shows."""
@@ -155,6 +159,12 @@ class SideBySideDock(Dock):
                 self.canvas.gene_map.later(act)
 
         return soon
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Close with the window; not where a person closes it, whom napari may still ask."""
+        if event is not None and event.type() == QEvent.Type.Close and not event.spontaneous():
+            self.close()
+        return super().eventFilter(watched, event)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Fit the view to the canvases once they have their size."""
@@ -236,11 +246,14 @@ class SideBySideDock(Dock):
             self.local_map.move_to(self.session.frame)
 
     def _show_pictures(self) -> None:
-        pictures = [
-            layer
-            for layer in self.session.layers
-            if layer.metadata.get(keys.LAYER_KIND) == "slide" or getattr(layer, "rgb", False)
-        ]
+        state, pictures = self.session.state, []
+        for layer in self.session.layers:
+            if layer.metadata.get(keys.LAYER_KIND) == "slide":
+                ours = state is not None and layer.metadata.get(keys.LAYER_OF) == state.number
+            else:
+                ours = getattr(layer, "rgb", False)
+            if ours:  # not so a picture that comes just now, which no slide has yet
+                pictures.append(layer)
         self.canvas.show_pictures(pictures, same=True)
 
     def _offer_slides(self) -> None:
@@ -446,14 +459,15 @@ def open_second_canvas(viewer: Any, beside: QWidget) -> None:
     if ours is None or ours.isFloating() or main.tabifiedDockWidgets(ours):
         return
     main.splitDockWidget(second, ours, Qt.Orientation.Horizontal)
-    width = ours.width()
+    width, kept = ours.width(), (weakref.ref(main), weakref.ref(ours))  # what waits must not keep a window
 
     def give_back() -> None:
         """Leave the room of the second canvas to the first, where Qt would widen `beside`."""
-        if isalive(main) and isalive(ours):  # type: ignore[no-untyped-call]
-            QTimer.singleShot(0, lambda: main.resizeDocks([ours], [width], Qt.Orientation.Horizontal))
+        parts: list[Any] = [each() for each in kept]
+        if all(part is not None and isalive(part) for part in parts):  # type: ignore[no-untyped-call]
+            parts[0].resizeDocks([parts[1]], [width], Qt.Orientation.Horizontal)
 
-    second.destroyed.connect(give_back)
+    second.destroyed.connect(lambda: QTimer.singleShot(0, give_back))
 
     def share() -> None:
         """Give both canvases the same width, which is known only once both docks have theirs."""

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.qt import QtViewer
-from qtpy.compat import isalive
 from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
@@ -167,9 +166,6 @@ class LinkedCanvas(QWidget):
             self._unlisten(links)
         self._copies.clear()
         self._pictures.clear()
-        if self._qt is not None and not isalive(self._qt):  # type: ignore[no-untyped-call]
-            self._qt = None  # the window went, and took the canvas along
-            return
         self.model.layers.clear()
         if self._qt is not None:
             self._qt.close()
