@@ -203,7 +203,9 @@ class Tourist:
         """Regions saved with a prediction come back with it, where they are not drawn any more."""
         from tests.gui.tour_checks import same_corners
 
-        self.pump()
+        until = time.monotonic() + 30
+        while self.area is not None and self.area.predict.jobs.active and time.monotonic() < until:
+            self.pump(0.05)
         state = next((s for s in self.session.workspace.slides for r in s.results if r.file == saved), None)
         if state is None or self.area is None:
             return

@@ -23,6 +23,8 @@ from napari_flag.layers.gene_values import GeneValues, Quantity
 from napari_flag.layers.local_map import LocalMap
 from napari_flag.layers.slide_layers import camera_of, extent_of, fit, picture_of, slide_of
 
+OPENED_MS: Final = 400
+"""By then the second canvas is there, and asks for its room."""
 SETTLED_MS: Final = 250
 """By then the canvases have the size that the opened dock leaves them."""
 SEEN_IN_TRAINING: Final = (
@@ -169,6 +171,10 @@ class SideBySideDock(Dock):
     def showEvent(self, event: QShowEvent | None) -> None:
         """Fit the view to the canvases once they have their size."""
         super().showEvent(event)
+        self._settle.start()
+
+    def fit_later(self) -> None:
+        """Fit the view once the canvases have the size they have got now."""
         self._settle.start()
 
     def _fit_untouched_view(self) -> None:
@@ -465,13 +471,24 @@ def open_second_canvas(viewer: Any, beside: QWidget) -> None:
         """Leave the room of the second canvas to the first, where Qt would widen `beside`."""
         parts: list[Any] = [each() for each in kept]
         if all(part is not None and isalive(part) for part in parts):  # type: ignore[no-untyped-call]
-            parts[0].resizeDocks([parts[1]], [width], Qt.Orientation.Horizontal)
+            parts[0].resizeDocks([parts[1]], [max(width, 1)], Qt.Orientation.Horizontal)
 
-    second.destroyed.connect(lambda: QTimer.singleShot(0, give_back))
+    after = single_shot(main, SETTLED_MS, give_back)  # ends with the window
+    for dock in main.findChildren(SideBySideDock):
+        dock.when_closing(after.start)
+
+    canvas = weakref.ref(second)
 
     def share() -> None:
         """Give both canvases the same width, which is known only once both docks have theirs."""
-        room = main.centralWidget().width() + second.width()
-        main.resizeDocks([second], [room // 2], Qt.Orientation.Horizontal)
+        parts: list[Any] = [*(each() for each in kept), canvas()]
+        if not all(part is not None and isalive(part) for part in parts):  # type: ignore[no-untyped-call]
+            return
+        window, area, beside = parts
+        room = window.centralWidget().width() + area.width() + beside.width() - width
+        window.resizeDocks([beside, area], [max(room // 2, 1), max(width, 1)], Qt.Orientation.Horizontal)
+        for dock in window.findChildren(SideBySideDock):
+            dock.fit_later()
 
-    QTimer.singleShot(0, share)
+    for wait_ms in (0, OPENED_MS):  # again once the canvas is there, which asks for more
+        QTimer.singleShot(wait_ms, share)

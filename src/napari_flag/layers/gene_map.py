@@ -199,7 +199,7 @@ class GeneMap(SpotLayers[int]):
         self._stale.update(self._layers)
         painted = self.values is not None and any(gene in self.values for gene in self.genes)
         for layer in self._present().values():
-            if layer.visible and painted:  # what it shows is replaced at once
+            if layer.visible and painted and not self.covered:  # what it shows is replaced at once
                 set_place(layer, self.raster.options(self.frame))
             else:
                 empty(layer, self.raster, self.frame, {})
