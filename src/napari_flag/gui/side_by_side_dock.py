@@ -470,7 +470,7 @@ def open_second_canvas(viewer: Any, beside: QWidget) -> None:
     def give_back() -> None:
         """Leave the room of the second canvas to the first, where Qt would widen `beside`."""
         parts: list[Any] = [each() for each in kept]
-        if all(part is not None and isalive(part) for part in parts):  # type: ignore[no-untyped-call]
+        if _laid_out(*parts):
             parts[0].resizeDocks([parts[1]], [max(width, 1)], Qt.Orientation.Horizontal)
 
     after = single_shot(main, SETTLED_MS, give_back)  # ends with the window
@@ -482,7 +482,7 @@ def open_second_canvas(viewer: Any, beside: QWidget) -> None:
     def share() -> None:
         """Give both canvases the same width, which is known only once both docks have theirs."""
         parts: list[Any] = [*(each() for each in kept), canvas()]
-        if not all(part is not None and isalive(part) for part in parts):  # type: ignore[no-untyped-call]
+        if not _laid_out(*parts):
             return
         window, area, beside = parts
         room = window.centralWidget().width() + area.width() + beside.width() - width
@@ -492,3 +492,11 @@ def open_second_canvas(viewer: Any, beside: QWidget) -> None:
 
     for wait_ms in (0, OPENED_MS):  # again once the canvas is there, which asks for more
         QTimer.singleShot(wait_ms, share)
+
+
+def _laid_out(window: Any, *docks: Any) -> bool:
+    """Return whether `docks` are there, in the layout of `window`."""
+    if not all(part is not None and isalive(part) for part in (window, *docks)):  # type: ignore[no-untyped-call]
+        return False
+    nowhere = Qt.DockWidgetArea.NoDockWidgetArea
+    return all(not dock.isFloating() and window.dockWidgetArea(dock) != nowhere for dock in docks)
