@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import Any, Final
 
 import napari.viewer
-from qtpy.QtCore import QEvent
 from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
@@ -19,7 +18,7 @@ from qtpy.QtWidgets import (
 from napari_flag.gui import opening
 from napari_flag.gui.controls.forms import dropped_paths
 from napari_flag.gui.controls.gl_context import spare_loaded, spare_no_longer
-from napari_flag.gui.dock import Dock
+from napari_flag.gui.dock import Dock, Docked
 from napari_flag.gui.keeping import CloseQuestion
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.gui.session import Session
@@ -74,7 +73,7 @@ class Switcher(QWidget):
 _SIDE_TIP: Final = "A second canvas: prediction beside measurement, or the same gene on other slides"
 
 
-class FlagArea(QWidget):
+class FlagArea(Docked):
     """One dock for all: list of slides, switcher, and the page chosen; a page is made when first shown.
 
     Parameters
@@ -82,8 +81,6 @@ class FlagArea(QWidget):
     napari_viewer
         The viewer to work in.
     """
-
-    _docked = False  # Qt sends events from within its own constructor
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
@@ -157,15 +154,6 @@ class FlagArea(QWidget):
             self.predict.opener.open(dropped_paths(event))
 
     # --- closing ---------------------------------------------------------------------------------
-    def event(self, event: QEvent | None) -> bool:
-        """Close when napari takes the parent away, as every `Dock` does."""
-        if event is not None and event.type() == QEvent.Type.ParentChange:
-            if self._docked and self.parent() is None:
-                self.close()
-                self.deleteLater()
-            self._docked = self.parent() is not None
-        return super().event(event)
-
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """Close all pages; the results stay with the viewer."""
         while self._undo:

@@ -26,7 +26,22 @@ NOTHING_YET: Final = (
 )
 
 
-class Dock(QWidget):
+class Docked(QWidget):
+    """A widget that napari docks, and that closes with its dock: napari only takes its parent away then."""
+
+    _docked = False  # Qt sends events from within its own constructor
+
+    def event(self, event: QEvent | None) -> bool:
+        """Close when napari takes the dock's parent away."""
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            if self._docked and self.parent() is None:
+                self.close()
+                self.deleteLater()
+            self._docked = self.parent() is not None
+        return super().event(event)
+
+
+class Dock(Docked):
     """A widget that napari docks, and that is deleted when its dock is closed.
 
     napari only takes the parent away then; the widget would live on unseen, compute for every new
@@ -49,7 +64,6 @@ class Dock(QWidget):
     """Whether the progress strip goes while nothing runs."""
     sleeps = True
     """Whether the dock follows the session only while it can be seen, where it is a page of several."""
-    _docked = False  # Qt sends events from within its own constructor
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
@@ -133,15 +147,6 @@ class Dock(QWidget):
     def when_closing(self, action: Callable[[], Any]) -> None:
         """Call `action` once, when the dock is closed while its widgets are there; not once they are gone."""
         self._finish.append(action)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Close when napari takes the dock's parent away."""
-        if event is not None and event.type() == QEvent.Type.ParentChange:
-            if self._docked and self.parent() is None:
-                self.close()
-                self.deleteLater()
-            self._docked = self.parent() is not None
-        return super().event(event)
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """Cancel the jobs and disconnect from session and viewer."""

@@ -11,7 +11,7 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.layers.frame import Frame, moved_by_hand, place
 from napari_flag.layers.raster import SpotRaster, spot_raster
-from napari_flag.layers.region_shapes import outline
+from napari_flag.layers.region_shapes import outline, shapes_among
 from napari_flag.layers.spot_layers import set_place
 
 if TYPE_CHECKING:
@@ -256,9 +256,7 @@ def remove_spots(viewer: Any, frame: Frame) -> None:
 
 def shapes_layers(layers: Iterable[Any]) -> list[Any]:
     """Return the Shapes layers among `layers`, the topmost first."""
-    from napari.layers import Shapes
-
-    return [layer for layer in layers if isinstance(layer, Shapes)][::-1]
+    return shapes_among(layers)[::-1]
 
 
 def extent_of(layers: Iterable[Any]) -> tuple[Any, Any]:
