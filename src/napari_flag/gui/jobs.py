@@ -28,8 +28,9 @@ STEP_INTERVAL_S: Final = 0.1
 CANCEL_GRACE_MS: Final = 800
 """Work yields twice a second, so it has normally ended by then; the window is freed either way."""
 
-EXIT_GRACE_MS: Final = 10_000
-"""How long Python's exit waits for work to reach its next yield; an import of PyTorch takes most of it."""
+EXIT_GRACE_MS: Final = 60_000
+"""How long Python's exit waits at most for work to reach its next yield: seconds, for an import of PyTorch, and
+many on a busy machine; work that is still there when Qt ends would abort the process."""
 
 
 @dataclass(frozen=True, slots=True)
