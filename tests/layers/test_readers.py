@@ -8,10 +8,11 @@ from PIL import Image
 from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
+from napari_flag.discovery import looks_like_slide
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import save_csv, save_geojson, save_h5ad
 from napari_flag.layers.frame import Frame
-from napari_flag.layers.readers import get_prediction_reader, get_slide_reader, prediction_layer, read_slide
+from napari_flag.layers.readers import prediction_layer, read_prediction_layers, read_slide
 from napari_flag.layers.slide_layers import slide_layer, spots_layer
 from napari_flag.prediction_file import write_prediction
 
@@ -25,7 +26,7 @@ def big_tiff(tmp_path):
 
 def test_vendor_files_are_ours_by_their_ending(tmp_path):
     for ending in ("svs", "NDPI", "mrxs", "scn"):
-        assert get_slide_reader(str(tmp_path / f"a.{ending}")) is not None
+        assert looks_like_slide(tmp_path / f"a.{ending}")
 
 
 def test_large_rgb_pictures_may_be_slides_and_small_ones_are_left_to_napari(tmp_path, big_tiff):
@@ -35,17 +36,16 @@ def test_large_rgb_pictures_may_be_slides_and_small_ones_are_left_to_napari(tmp_
     tifffile.imwrite(tmp_path / "stack.tif", np.zeros((64, 64), np.uint16))
     (tmp_path / "broken.tif").write_bytes(b"II*\0 no tiff")
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    assert get_slide_reader(tmp_path / "big.png") is not None
-    assert get_slide_reader(big_tiff) is not None
+    assert looks_like_slide(tmp_path / "big.png")
+    assert looks_like_slide(big_tiff)
     for name in ("small.png", "grey.png", "stack.tif", "broken.tif", "broken.jpg", "a.dcm"):
-        assert get_slide_reader(str(tmp_path / name)) is None, name
-    assert get_slide_reader([str(big_tiff)] * 2) is None
+        assert not looks_like_slide(tmp_path / name), name
 
 
 def test_a_picture_larger_than_pillow_likes_is_a_slide(tmp_path, monkeypatch):
     Image.new("RGB", (3000, 200)).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert get_slide_reader(tmp_path / "huge.png") is not None
+    assert looks_like_slide(tmp_path / "huge.png")
 
 
 def test_a_slide_opens_as_one_multiscale_layer(big_tiff, monkeypatch, tmp_path):
@@ -79,7 +79,7 @@ def test_a_prediction_is_saved_reopened_and_exported(tmp_path):
     assert options["name"] == "ESR1 · predicted"
     path = str(tmp_path / "p.h5ad")
     assert save_h5ad(path, data, options) == [path]
-    [(_, reopened, _)] = get_prediction_reader(path)(path)
+    [(_, reopened, _)] = read_prediction_layers(path)
     np.testing.assert_array_equal(reopened["metadata"][keys.LAYER_ADATA].X, adata.X)
     save_csv(str(tmp_path / "p.csv"), data, options)
     table = pd.read_csv(tmp_path / "p.csv")
@@ -95,7 +95,7 @@ def test_someone_elses_h5ad_is_refused_with_one_sentence(tmp_path, monkeypatch):
     other = fake_prediction(9)
     write_prediction(other, tmp_path / "o.h5ad")
     (tmp_path / "text.h5ad").write_text("no hdf5")
-    assert get_prediction_reader(str(tmp_path / "text.h5ad"))(tmp_path / "text.h5ad") == [(None,)]
+    assert read_prediction_layers(tmp_path / "text.h5ad") == [(None,)]
     assert len(said) == 1
     assert "text.h5ad" in said[0]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from napari_flag import keys
-from napari_flag.discovery import looks_like_slide
 from napari_flag.errors import UserError
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
@@ -16,17 +15,6 @@ ReaderFunction: TypeAlias = Callable[[Any], list[Any]]
 
 NOTHING: Final[list[Any]] = [(None,)]
 """What napari calls a file that was read and holds no layer."""
-
-
-def get_slide_reader(path: Any) -> ReaderFunction | None:
-    """Return a reader when `path` looks like a whole-slide image, else None (then napari's serve).
-
-    Reads at most the file's header.  Of several paths only one at a time is a slide.
-    """
-    if not isinstance(path, str | Path):
-        return None
-    path = Path(path)
-    return read_slide if looks_like_slide(path) else None
 
 
 def read_slide(path: Any) -> list[Any]:
@@ -57,13 +45,6 @@ def read_slide(path: Any) -> list[Any]:
     finally:
         if bar is not None:
             bar.close()
-
-
-def get_prediction_reader(path: Any) -> ReaderFunction | None:
-    """Return a reader for an h5ad file, else None."""
-    if isinstance(path, str | Path) and Path(path).suffix.lower() == ".h5ad":
-        return read_prediction_layers
-    return None
 
 
 def read_prediction_layers(path: Any) -> list[Any]:
