@@ -231,6 +231,8 @@ class ViewerWatch(QObject):
         super().__init__(dock)
         self._dock, self._viewer = dock, viewer
         self._settle = single_shot(self, SETTLE_MS, self.shapesEdited)
+        self._tell = single_shot(self, 0, self.layersChanged)
+        self._has_window = getattr(viewer, "window", None) is not None
         self._watched: list[Any] = []
         events = viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
@@ -240,7 +242,7 @@ class ViewerWatch(QObject):
     @property
     def settled(self) -> bool:
         """Whether no edited shape waits to be announced."""
-        return not self._settle.isActive()
+        return not (self._settle.isActive() or self._tell.isActive())
 
     def _watch_shapes(self) -> None:
         for layer in slide_layers.shapes_layers(self._viewer.layers):
@@ -250,7 +252,10 @@ class ViewerWatch(QObject):
 
     def _on_layers(self, event: Any = None) -> None:
         self._watch_shapes()
-        self.layersChanged.emit()
+        if self._has_window:  # once for several layers, and not while napari adds one
+            self._tell.start()
+        else:
+            self.layersChanged.emit()
 
     def _on_shapes(self, event: Any = None) -> None:
         self._settle.start()

@@ -94,6 +94,7 @@ def load(
         Folder whose predictions count as not saved (that of an autosave).
     """
     count, strangers, workspace = 0, [], None
+    yield from ahead.warm_up()
     for path in paths:
         yield Step(f"Looking into {path.name}", 0)
         try:

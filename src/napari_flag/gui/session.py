@@ -91,11 +91,11 @@ class Session(QObject):
         self.gene_set: tuple[str, ...] = ()
         self.gene_set_name = ""
         self.gene_map = GeneMap(viewer, self._on_appearance)
-        self.gene_map.colormap = preferred_colormap()
         self.local_map = LocalMap(viewer, self.gene_map)
         self.unlike_map = UnlikeMap(viewer)
-        self._later = self.gene_map.later = self.local_map.later = later_in(viewer)
+        self._later = self.gene_map.later = self.local_map.later = self.unlike_map.later = later_in(viewer)
         self.local_map.legend.later = self._later
+        self._later(lambda: self.gene_map.set_colormap(preferred_colormap()))  # napari reads all manifests
         self._unlike_of: Any = None
         self._keys_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)

@@ -128,8 +128,8 @@ class SideBySideDock(Dock):
         self.listen(self.session.predictionChanged, self._soon(self._on_new_prediction))
         self.listen(self.session.slideChanged, self._soon(self._on_slide))
         self.listen(self.session.workspace.listChanged, self._offer_slides)
-        self.listen(self.session.genesShownChanged, self._on_genes)
-        self.listen(self.session.appearanceChanged, self._on_appearance)
+        self.listen(self.session.genesShownChanged, self._soon(self._on_genes))
+        self.listen(self.session.appearanceChanged, self._soon(self._on_appearance))
         events = self.session.viewer.layers.events
         for emitter in (events.inserted, events.removed):
             self.listen(emitter, self._soon(self._show_pictures))
@@ -331,7 +331,7 @@ class SideBySideDock(Dock):
             self._offer(gene_map.values)
         self._show_overall()
         self._on_appearance()
-        self._on_genes(self.session.genes_shown)
+        self._on_genes()
         if adata is not None:
             self.jobs.run(
                 "scores",
@@ -360,7 +360,8 @@ class SideBySideDock(Dock):
         self.quantity.select(wanted)
         self.canvas.gene_map.set_quantity(wanted)
 
-    def _on_genes(self, genes: list[str]) -> None:
+    def _on_genes(self) -> None:
+        genes = self.session.genes_shown
         if self._behind:
             return
         gene_map, other = self.canvas.gene_map, self.session.gene_beside

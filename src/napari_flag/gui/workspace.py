@@ -8,7 +8,7 @@ where its picture goes: moved, hidden, removed.
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_flag import keys
+from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.layers import slide_layers
 from napari_flag.layers.frame import AXES, Frame, frame_of, moved_by_hand, napari_units, place
-from napari_flag.layers.spot_layers import set_shown
+from napari_flag.layers.spot_layers import set_shown, shown_together
 from napari_flag.prediction_file import provenance, slide_name, slide_size
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class Workspace(QObject):
         In the order they were opened.
     current
         The one that is shown, None while there is none.
+    later
+        As of `layers.spot_layers.SpotLayers`.
     """
 
     listChanged = Signal()
@@ -157,8 +160,10 @@ class Workspace(QObject):
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self._viewer = weakref.ref(viewer)
+        self.later = later_in(viewer)
         self._numbers = 0
         self._arranging = False
+        self._leaving: list[SlideState] = []
         self.slides: list[SlideState] = []
         self.current: SlideState | None = None
 
@@ -181,8 +186,8 @@ class Workspace(QObject):
         viewer = self._viewer()
         if viewer is None:
             return []
-        others = {state.number for state in self.slides if state is not self.current}
-        return [layer for layer in viewer.layers if layer.metadata.get(keys.LAYER_OF) not in others]
+        wanted = (None,) if self.current is None else (None, self.current.number)
+        return [layer for layer in viewer.layers if layer.metadata.get(keys.LAYER_OF) in wanted]
 
     def state_of(self, adata: "AnnData") -> SlideState | None:
         """Return the slide that `adata` was predicted on, None where it is not in the workspace.
@@ -239,39 +244,37 @@ class Workspace(QObject):
         return state
 
     def show(self, state: SlideState | None) -> None:
-        """Show `state` and hide all others; a picture that was removed is opened again."""
+        """Show `state` and hide all others; a picture that is not there comes in a turn of its own."""
         viewer = self._viewer()
         if viewer is None or state is self.current:
             return
         camera = slide_layers.camera_of(viewer)
         if self.current is not None:
             self.current.camera = (tuple(camera.center), float(camera.zoom))
-        with self._arrange():
-            if self.current is not None:
-                self._hide(self.current)
-                self.current.visible = [la for la in self.current.visible if _kind(la) not in DERIVED]
-            self.current = state
-            self._share_units()  # napari draws while a picture is added, and warns of units that differ
+        with shown_together(viewer):
+            with self._arrange():
+                if self.current is not None:
+                    self._hide(self.current)
+                    self.current.visible = [la for la in self.current.visible if _kind(la) not in DERIVED]
+                self.current = state
+                self._share_units()  # before docks follow, who may have the canvas drawn
+                if state is not None:
+                    self._unhide(state)
+            self.currentChanged.emit(state)
+            self.listChanged.emit()
             if state is not None:
-                self._bring_back(state)
-                self._unhide(state)
-        self._share_units()  # before docks follow, who may have the canvas drawn
-        self.currentChanged.emit(state)
-        self.listChanged.emit()
+                self._raise(state)
         if state is not None:
-            self._raise(state)
             self._look_at(state)
             if state.layer is not None and self.of_layer(viewer.layers.selection.active) not in (None, state):
                 viewer.layers.selection.active = state.layer  # or its controls would change a hidden slide
+            if _is_incomplete(state):
+                self.later(partial(self._bring_back, state))
 
     def bring_picture(self, state: SlideState) -> None:
         """Show a slide, and its picture where that is not in the viewer."""
         if state is self.current:
-            with self._arrange():
-                self._bring_back(state)
-                self._raise(state)
-            self.framed.emit()
-            self.listChanged.emit()
+            self._bring_back(state)
         else:
             self.show(state)
 
@@ -388,60 +391,82 @@ class Workspace(QObject):
         viewer = self._viewer()
         if viewer is None or state.layer is not None or state not in self.slides:
             return
-        with self._arrange():
-            self._put_aside(state)
-        if not (state.results or state.put_aside or state.status):
+        drawn = any(_is_drawn(layer) for layer in self.layers_of(state))
+        if not (state.results or state.put_aside or state.status or drawn):
             self.slides.remove(state)
-        if self.current is state:
-            self.current = None
-            others = [other for other in self.slides if other.layer is not None]
-            if others:
-                self.show(others[-1])
-            else:
-                self.currentChanged.emit(None)
-        self.listChanged.emit()
+        self._leave(state, [other for other in self.slides if other.layer is not None])
 
-    def _put_aside(self, state: SlideState) -> None:
-        """Take the layers of a slide out of the viewer; what a person drew is kept.
+    def _leave(self, state: SlideState, others: list[SlideState]) -> None:
+        """Show the last of `others` in place of a slide that goes, then take its layers out of the viewer.
 
         The maps of the slide that is shown stay: they show the next slide, or go with the last prediction.
         """
-        viewer: Any = self._viewer()
-        staying = DERIVED if state is self.current else ()
-        going = [layer for layer in self.layers_of(state) if _kind(layer) not in staying]
-        with slide_layers.at_once(viewer) if len(going) > 1 else nullcontext():
-            for layer in going:
-                drawn = _kind(layer) in (None, "region")
-                if drawn and len(layer.data):
-                    state.put_aside.append(layer)
-                viewer.layers.remove(layer)
+        if self.current is state and others:
+            self.show(others[-1])
+        elif self.current is state:
+            with self._arrange():
+                self._hide(state)
+            self.current = None
+            self.currentChanged.emit(None)
+        self.listChanged.emit()
+        self._leaving.append(state)
+        self.later(partial(self._put_aside, state))
+
+    def _put_aside(self, state: SlideState) -> None:
+        """Take the layers of a slide out of the viewer, each in a turn of its own; what was drawn is kept."""
+        viewer = self._viewer()
+        going = [] if state is self.current or state.layer is not None else self.layers_of(state)
+        if viewer is None or not going:  # nothing is left, or the slide came back
+            if state in self._leaving:
+                self._leaving.remove(state)
+            return
+        if _is_drawn(going[0]):
+            state.put_aside.append(going[0])
+        with self._arrange():
+            viewer.layers.remove(going[0])
+        self.later(partial(self._put_aside, state))
 
     def _bring_back(self, state: SlideState) -> None:
+        """Add the picture of the slide that is shown, and what was drawn on it, each in a turn of its own."""
+        viewer = self._viewer()
+        if viewer is None or state is not self.current or not _is_incomplete(state):
+            return
+        with self._arrange():
+            if state.layer is None:
+                self._add_picture(state)
+            else:
+                layer = state.put_aside.pop(0)
+                viewer.add_layer(layer)
+                place(layer, state.frame, state.frame)
+                if layer in state.visible:
+                    state.visible.remove(layer)
+                    _show(layer, True)
+        if _is_incomplete(state):
+            self.later(partial(self._bring_back, state))
+
+    def _add_picture(self, state: SlideState) -> None:
+        """Add the picture of a slide beneath what lies on it."""
         viewer: Any = self._viewer()
-        if state.layer is None and state.slide is not None:
-            slide_layers.add_slide(viewer, state.slide)  # it comes back by way of `adopt`
-            for layer in self.layers_of(state):  # of a prediction that was shown without its slide
-                if layer is not state.layer:
-                    place(layer, state.frame, state.frame)
-        while state.put_aside:
-            layer = state.put_aside.pop(0)
-            viewer.add_layer(layer)
+        on_it = self.layers_of(state)
+        assert state.slide is not None
+        slide_layers.add_slide(viewer, state.slide, len(viewer.layers) - len(on_it))  # then see `adopt`
+        for layer in on_it:  # of a prediction that was shown without its slide
             place(layer, state.frame, state.frame)
+        self._look_at(state)
+        self._share_units()
+        self.later(partial(self._tell_of_picture, state))
+
+    def _tell_of_picture(self, state: SlideState) -> None:
+        if state is self.current:
+            self.framed.emit()
+        self.listChanged.emit()
 
     def remove(self, state: SlideState) -> None:
         """Take a slide out of the workspace, with its predictions."""
-        viewer = self._viewer()
-        with self._arrange():
-            self._put_aside(state)
-        state.layer = None
-        state.put_aside.clear()
         if state in self.slides:
             self.slides.remove(state)
-        if self.current is state:
-            self.current = None
-            others = [other for other in self.slides if other.layer is not None] or self.slides
-            self.show(others[-1]) if others and viewer is not None else self.currentChanged.emit(None)
-        self.listChanged.emit()
+        state.layer = None
+        self._leave(state, [other for other in self.slides if other.layer is not None] or self.slides)
 
     # --- one frame, one visibility -----------------------------------------------------------------
     def set_slide(self, state: SlideState, slide: "Slide") -> None:
@@ -510,15 +535,16 @@ class Workspace(QObject):
             viewer.layers.move_multiple([viewer.layers.index(layer) for layer in ours], len(viewer.layers))
 
     def _unhide(self, state: SlideState) -> None:
-        for layer in (state.layer, *state.visible):
-            if layer is not None and layer in self._viewer().layers:  # type: ignore[union-attr]
+        ours = self.layers_of(state)
+        for layer in ours:
+            if layer is state.layer or layer in state.visible:
                 _show(layer, True)
-        state.visible = []
+        state.visible = [layer for layer in state.visible if layer in state.put_aside]
 
     def _share_units(self) -> None:
         """Give hidden layers the units of those shown: napari warns of different ones, seen or not."""
         shown = "pixel" if self.current is None else self.current.frame.unit
-        for state in self.slides:
+        for state in (*self.slides, *self._leaving):
             for layer in self.layers_of(state):
                 units = (shown,) * layer.ndim
                 if layer.ndim == len(AXES) and tuple(map(str, layer.units)) != napari_units(units):
@@ -532,6 +558,16 @@ class Workspace(QObject):
             yield
         finally:
             self._arranging = before
+
+
+def _is_drawn(layer: Any) -> bool:
+    """Return whether a person drew something in `layer`."""
+    return _kind(layer) in (None, "region") and bool(len(layer.data))
+
+
+def _is_incomplete(state: SlideState) -> bool:
+    """Return whether the picture of a slide, or what was drawn on it, is not in the viewer."""
+    return (state.layer is None and state.slide is not None) or bool(state.put_aside)
 
 
 def _show(layer: Any, shown: bool) -> None:

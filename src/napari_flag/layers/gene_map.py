@@ -25,6 +25,7 @@ from napari_flag.layers.spot_layers import (
     set_limits,
     set_place,
     set_shown,
+    shown_together,
 )
 from napari_flag.prediction_file import provenance
 
@@ -208,6 +209,11 @@ class GeneMap(SpotLayers[int]):
         """Show the layer of each gene that is painted, and repaint what is stale."""
         if self.values is None or not self.genes:
             return
+        with shown_together(self._viewer):
+            self._draw()
+        self._changed()
+
+    def _draw(self) -> None:
         wanted = (0, 1) if self.overlaid else (0,)
         active, present = self._viewer.layers.selection.active, self._present()
         new = any(slot not in present for slot in wanted)
@@ -226,13 +232,13 @@ class GeneMap(SpotLayers[int]):
         shown = self.layer(self.quantity)
         if choose and self._viewer.layers.selection.active is not shown:
             self._viewer.layers.selection.active = shown  # the layer controls are those of the map shown
-        self._changed()
 
     def _put_away(self, second: Any) -> None:
         """Hide the layer of a second gene; one that is no longer chosen is removed."""
         set_shown(second, False)
         if len(self.genes) < 2:
-            self._viewer.layers.remove(second)
+            del self._layers[1]
+            self.later(lambda: self._take_out(second))
 
     def _paint(self, slot: int, layer: Any) -> None:
         if self.values is None or self.raster is None or slot >= len(self.genes):

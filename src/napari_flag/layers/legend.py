@@ -82,12 +82,14 @@ class Legend:
         """Whether it is on the canvas."""
         return bool(self.rows) and self._layer is not None and bool(self._layer.visible)
 
-    def _draw(self) -> None:
-        """Write the lines; overlays are hidden, not deleted: napari takes 25 ms to make one."""
+    def _draw(self, new: int = 0) -> None:
+        """Write the lines; overlays are hidden, not deleted: napari takes 25 ms and more to make one.
+
+        So each new line comes in a turn of its own, `new` of them now.
+        """
         lines = _lines(self.rows) if self.visible else []
-        unfinished = len(lines) > len(self._written) + 1
-        if unfinished:  # each new line in a turn of its own
-            lines = lines[: len(self._written) + 1]
+        unfinished = len(lines) > len(self._written) + new
+        lines = lines[: len(self._written) + new]
         for place, (text, colour) in enumerate(lines):
             overlay = self._overlay(place, text, colour)
             if self._written[place] != (text, colour):
@@ -100,7 +102,7 @@ class Legend:
             if overlays[self._key(place)].visible:
                 overlays[self._key(place)].visible = False
         if unfinished:
-            self.later(self._draw)
+            self.later(lambda: self._draw(1))
 
     def _overlay(self, place: int, text: str, colour: str) -> Any:
         from napari.components.overlays import TextOverlay

@@ -18,11 +18,11 @@ from napari_flag.layers.legend import Legend, LegendRow
 from napari_flag.layers.spot_layers import (
     SpotLayer,
     banded_colormap,
-    empty,
     set_colormap,
     set_limits,
     set_place,
     set_shown,
+    shown_together,
 )
 
 if TYPE_CHECKING:
@@ -162,9 +162,9 @@ class LocalMap(SpotLayer):
 
     def _refresh_all(self) -> None:
         for other in self.shared.maps:
-            if other is self.shared.maps[0] or other.layer is not None:
+            if other is self.shared.maps[0]:
                 other.refresh()
-            else:  # two layers added at once would hold the window up twice as long
+            else:  # another canvas is drawn in a turn of its own
                 other.later(other.refresh)
 
     def set_corrected(self, corrected: bool) -> None:
@@ -174,6 +174,10 @@ class LocalMap(SpotLayer):
 
     def refresh(self) -> None:
         """Follow the gene map: call when its prediction, gene or quantity changed."""
+        with shown_together(self._viewer):
+            self._refresh()
+
+    def _refresh(self) -> None:
         values = self._map.values
         if (None if values is None else values.adata) is not self._adata:
             self._adata = None if values is None else values.adata
@@ -182,7 +186,12 @@ class LocalMap(SpotLayer):
             self._painted = None
             self._rest()
             self._write_legend()
-        self._map.cover(self.kind is not MapKind.EXPRESSION and self.key is not None)
+        covering = self.kind is not MapKind.EXPRESSION and self.key is not None
+        if covering and self.layer is None:  # the gene stays in sight while napari adds the layer
+            self._add_empty()
+            self.later(self.refresh)
+            return
+        self._map.cover(covering)
         if not self._map.covered or self.key is None:
             self._hide()
             return
@@ -260,11 +269,19 @@ class LocalMap(SpotLayer):
             self._remove()
             return
         self.frame = self._map.frame
-        empty(layer, self._map.raster, self.frame, {keys.LAYER_ADATA: self._adata})
+        set_shown(layer, False)
+        set_place(layer, self._map.raster.options(self.frame, {keys.LAYER_ADATA: self._adata}))
+        self.later(self._blank)
+
+    def _blank(self) -> None:
+        """Have the resting layer show nothing, whoever turns it on."""
+        layer, raster = self.layer, self._map.raster
+        if self._painted is None and layer is not None and raster is not None:
+            layer.data = np.full(raster.lookup.shape, np.nan, np.float32)
 
     def _paint(self, key: Key) -> None:
         assert self._map.raster is not None
-        layer = self.layer or self._add_empty()
+        layer = self.layer
         numbers = self.numbers(key)
         if self.kind is MapKind.CLASSES:
             limits = (-0.5, len(CLASS_COLOURS) - 0.5)

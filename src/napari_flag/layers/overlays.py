@@ -15,7 +15,7 @@ from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.kept import Kept
 from napari_flag.layers.legend import Legend, LegendRow
 from napari_flag.layers.raster import Float32Array, SpotRaster, raster_of
-from napari_flag.layers.spot_layers import SpotLayer, banded_colormap, set_place, set_shown
+from napari_flag.layers.spot_layers import SpotLayer, banded_colormap, empty, set_place, set_shown
 from napari_flag.prediction_file import unlike_warning
 from napari_flag.slides.formats.geojson import Colour
 
@@ -176,17 +176,18 @@ class DomainMap(SpotLayer):
             Of the spots of `adata`, where another map has it already.
         """
         self.numbers, self.paint = numbers, paint
-        if adata is None or numbers is None or adata is not self._adata:
+        if adata is None or numbers is None:
             self._remove()
             self._adata = self._raster = self._within = None
-        if adata is None or numbers is None:
             self.legend.clear()
             return
-        if self._raster is None:
-            self._adata, self._raster = adata, raster or raster_of(adata)
+        if adata is not self._adata or self._raster is None:
+            self._adata, self._raster, self._within = adata, raster or raster_of(adata), None
             self.frame = frame_of(adata) if frame is None else frame
-        if paint is Paint.HIDDEN:
             if self.layer is not None:
+                empty(self.layer, self._raster, self.frame, {keys.LAYER_ADATA: adata})
+        if paint is Paint.HIDDEN:
+            if self.layer is not None and self.layer.visible:
                 self.layer.visible = False
             return
         values = np.where(numbers > 0, (numbers - 1) % len(COLOURS), np.nan).astype(np.float32)

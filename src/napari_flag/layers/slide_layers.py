@@ -12,7 +12,7 @@ from napari_flag.errors import UserError
 from napari_flag.layers.frame import Frame, moved_by_hand, place
 from napari_flag.layers.raster import SpotRaster, spot_raster
 from napari_flag.layers.region_shapes import outline, shapes_among
-from napari_flag.layers.spot_layers import set_place
+from napari_flag.layers.spot_layers import selection_kept, set_place
 
 if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
@@ -112,19 +112,21 @@ def candidates(viewer: Any) -> list[Any]:
     return ours + others
 
 
-def add_slide(viewer: Any, slide: "Slide") -> Any:
-    """Add `slide` below everything else and return its layer; it reads only what is on screen."""
+def add_slide(viewer: Any, slide: "Slide", index: int = 0) -> Any:
+    """Add `slide` below all else, or at `index`, and return its layer; it reads only what is on screen."""
     from napari.layers import Layer
 
     layer = Layer.create(*slide_layer(slide))
-    viewer.layers.insert(0, layer)
+    viewer.layers.insert(index, layer)
     fit(viewer, [layer])
     return layer
 
 
 def add_copy(viewer: Any, layer: Any, index: int) -> Any:
     """Show the picture `layer` in another viewer, at `index`, and return the copy; pixels are shared."""
-    copy = viewer.add_image(
+    from napari.layers import Image
+
+    copy = Image(
         layer.data,
         rgb=True,
         multiscale=layer.multiscale,
@@ -140,7 +142,7 @@ def add_copy(viewer: Any, layer: Any, index: int) -> Any:
         visible=layer.visible,
         metadata=dict(layer.metadata),
     )
-    viewer.layers.move(len(viewer.layers) - 1, index)
+    viewer.layers.insert(index, copy)
     return copy
 
 
@@ -196,9 +198,8 @@ def show_spots(viewer: Any, spots: "Spots", slide: "Slide", frame: Frame, *, vis
             there[0].visible = visible
         return
     remove_spots(viewer, frame)
-    active = viewer.layers.selection.active
-    viewer.add_layer(Layer.create(data, {**options, "visible": visible}, kind))
-    viewer.layers.selection.active = active  # napari would select the new layer's tools
+    with selection_kept(viewer):  # napari would select the new layer's tools
+        viewer.add_layer(Layer.create(data, {**options, "visible": visible}, kind))
 
 
 def _redraw_spots(layer: Any, data: Any, options: Mapping[str, Any]) -> None:
@@ -245,7 +246,8 @@ def outlines(viewer: Any, frame: Frame) -> list[Any]:
 def hide_spots(viewer: Any, frame: Frame) -> None:
     """Hide the outlines on a slide, which would frame and so tint the colours of a gene map."""
     for layer in outlines(viewer, frame):
-        layer.visible = False
+        if layer.visible:
+            layer.visible = False
 
 
 def remove_spots(viewer: Any, frame: Frame) -> None:

@@ -3,7 +3,9 @@
 napari's setters redraw whether or not anything changed; what is set here is set with as few as possible.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
@@ -75,12 +77,10 @@ class SpotLayers(Generic[Slot]):
         """
         if picture is None:
             picture = np.full(raster.lookup.shape, np.nan, np.float32)
-        active = self._viewer.layers.selection.active
         options = {"interpolation2d": "nearest", "blending": BLENDING, **options}
-        layer = self._viewer.add_image(picture, **options, **raster.options(self.frame, metadata))
+        with nullcontext() if select else selection_kept(self._viewer):
+            layer = self._viewer.add_image(picture, **options, **raster.options(self.frame, metadata))
         self._layers[slot] = layer
-        if not select:
-            self._viewer.layers.selection.active = active
         return layer
 
     def _show(self, layer: Any, *, bar: bool = True) -> None:
@@ -104,10 +104,16 @@ class SpotLayers(Generic[Slot]):
             set_place(layer, raster.options(self.frame))
 
     def _remove(self) -> None:
-        """Remove all layers that are still there."""
-        for layer in self._present().values():
-            self._viewer.layers.remove(layer)
+        """Hide all layers that are still there, and remove each in a turn of its own."""
+        layers = list(self._present().values())
         self._layers.clear()
+        for layer in layers:
+            set_shown(layer, False)
+            self.later(partial(self._take_out, layer))
+
+    def _take_out(self, layer: Any) -> None:
+        if layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
 
 
 class SpotLayer(SpotLayers[None]):
@@ -125,6 +131,66 @@ def set_shown(layer: Any, shown: bool, *, bar: bool = True) -> None:
         layer.visible = shown
     if getattr(layer, "colorbar", None) is not None and layer.colorbar.visible != (shown and bar):
         layer.colorbar.visible = shown and bar
+
+
+@contextmanager
+def selection_kept(viewer: Any) -> Iterator[None]:
+    """Leave selected what is selected while layers are added.
+
+    napari selects a new layer, and shows its controls, which takes a fifth of what adding it does.
+    """
+    selection = viewer.layers.selection
+    chosen = set(selection)
+    with selection.events.blocker_all():
+        yield
+        if set(selection) != chosen:
+            selection.clear()
+            selection.update(layer for layer in chosen if layer in viewer.layers)
+
+
+@contextmanager
+def shown_together(viewer: Any) -> Iterator[None]:
+    """Have napari arrange its scene once, after the block, for all layers shown, hidden or moved in it.
+
+    napari's canvas does so whenever a layer's visibility or the order of the list changes, for all layers
+    each time.  Where a napari does it otherwise nothing is held back.
+    """
+    if id(viewer) in _TOGETHER:
+        yield
+        return
+    emitters = [layer.events.visible for layer in viewer.layers]
+    emitters.append(viewer.layers.events.reordered)
+    before = _seen(viewer)
+    arrange: dict[Any, None] = {}
+    with ExitStack() as blocked:
+        for emitter in emitters:
+            for callback in _arranging(emitter):
+                arrange[callback] = None
+                blocked.enter_context(emitter.blocker(callback))
+        _TOGETHER.add(id(viewer))
+        blocked.callback(_TOGETHER.discard, id(viewer))
+        yield
+    if _seen(viewer) != before:
+        for callback in arrange:
+            callback()
+
+
+def _seen(viewer: Any) -> list[tuple[Any, bool]]:
+    return [(layer, bool(layer.visible)) for layer in viewer.layers]
+
+
+def _arranging(emitter: Any) -> Iterable[Any]:
+    """Return what arranges the scene of a canvas among the callbacks of `emitter`."""
+    for callback in emitter.callbacks:
+        owner, name = callback if isinstance(callback, tuple) else (None, "")
+        if name == ARRANGES and owner() is not None:
+            yield getattr(owner(), name)
+
+
+_TOGETHER: Final[set[int]] = set()
+"""Viewers within `shown_together`."""
+ARRANGES: Final = "_update_scenegraph"
+"""Of napari's canvas (0.9)."""
 
 
 def set_place(layer: Any, options: Mapping[str, Any]) -> None:
@@ -157,8 +223,16 @@ def set_limits(layer: Any, limits: Limits, span: Limits) -> None:
 
     Limits go first: napari widens the span by itself, but cuts limits that a new span does not include.
     """
-    layer.contrast_limits = limits
-    layer.contrast_limits_range = span
+    before = (tuple(layer.contrast_limits), tuple(layer.contrast_limits_range))
+    limits_told, span_told = layer.events.contrast_limits, layer.events.contrast_limits_range
+    with limits_told.blocker(), span_told.blocker():  # napari tells of each step, and draws the bar at each
+        layer.contrast_limits = limits
+        layer.contrast_limits_range = span
+    now = (tuple(layer.contrast_limits), tuple(layer.contrast_limits_range))
+    if now[1] != before[1]:
+        span_told()
+    if now != before:
+        limits_told()
 
 
 def set_colormap(layer: Any, colormap: Any) -> None:

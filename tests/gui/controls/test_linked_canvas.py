@@ -113,12 +113,15 @@ def test_showing_the_slide_of_the_viewer_again_shows_its_place_again(canvas, her
 
 def test_a_closed_canvas_follows_no_longer(canvas, here, viewer):
     canvas.show_pictures([here], same=True)
+    (copy,) = canvas.model.layers
     canvas.close_canvas()
     before = seen(canvas.model)
     look_at(viewer, (1.0, 2.0), 9.0)
     here.opacity = 0.25
+    here.visible = False
     assert seen(canvas.model) == before
-    assert len(canvas.model.layers) == 0
+    assert copy.opacity == 1.0
+    assert copy.visible
 
 
 def test_the_copy_of_a_picture_is_kept_until_the_picture_is_gone(canvas, here, there, viewer):

@@ -1,6 +1,7 @@
 """A second canvas that shows the same place as the viewer it belongs to, on the same slide or on another."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,9 @@ class LinkedCanvas(QWidget):
         self._main = viewer
         self.model = ViewerModel(title="side by side")
         self.gene_map = GeneMap(self.model)
-        self.gene_map.later = later_in(viewer)
+        self._next_turn = later_in(viewer)
+        self._closed = False
+        self.gene_map.later = self._later
         self.linked = True
         self._offset = np.zeros(2)
         self._moving = False
@@ -110,7 +113,8 @@ class LinkedCanvas(QWidget):
             if layer not in self._main.layers:
                 del self._copies[layer]
                 self._unlisten(self._placed.pop(layer))
-                self.model.layers.remove(copy)
+                copy.visible = False
+                self._later(partial(self.model.layers.remove, copy))  # as long as another takes to come
             elif layer not in wanted and copy.visible:
                 copy.visible = False
 
@@ -159,19 +163,25 @@ class LinkedCanvas(QWidget):
             self._moving = False
 
     def close_canvas(self) -> None:
-        """Disconnect from the main viewer, and close the canvas."""
+        """Disconnect from the main viewer, and close the canvas.
+
+        Its layers go with it: napari takes .1 s to remove each.
+        """
+        self._closed = True
         self._unlisten(self._links)
         self._unlisten(self._followed)
         for links in self._placed.values():
             self._unlisten(links)
         self._copies.clear()
         self._pictures.clear()
-        self.model.layers.clear()
         if self._qt is not None:
             self._qt.close()
             self._qt.setParent(None)
             self._qt.deleteLater()
             self._qt = None
+
+    def _later(self, act: Callable[[], Any]) -> None:
+        self._next_turn(lambda: None if self._closed else act())
 
     def _listen(self, links: list[tuple[Any, Any]], event: Any, callback: Callable[..., None]) -> None:
         event.connect(callback)

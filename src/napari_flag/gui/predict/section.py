@@ -9,6 +9,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_flag import inputs
 from napari_flag.errors import UserError
+from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.predict.steps import SlideStep, SpotsStep
 from napari_flag.gui.session import Session
@@ -52,7 +53,8 @@ class Section(QObject):
         self._session, self._jobs = session, jobs
         self._workspace = session.workspace
         self._viewer: Any = session.viewer
-        self._shown: SlideState | None = None
+        self._later = later_in(self._viewer)
+        self._shown: tuple[SlideState | None, Any] = (None, None)
         self._judged: dict[int, tuple[int, float | None, SpotTable]] = {}
         slide_step.slideChosen.connect(self.choose_layer)
         slide_step.fileChosen.connect(self.open_slide)
@@ -142,7 +144,8 @@ class Section(QObject):
     def show_slide(self) -> None:
         """Show the slide that is shown, and how its spots were found; lay a grid on one that has none."""
         state = self._session.state
-        arrived, self._shown = state is not self._shown, state
+        shown = (state, self.layer)
+        arrived, self._shown = shown != self._shown, shown  # the slide, or its picture
         self.list_slides()
         self._slide_step.show_slide(self.slide)
         if arrived and state is not None:
@@ -190,9 +193,14 @@ class Section(QObject):
         if state is None or state.slide is None:
             return
         self._workspace.set_slide(state, state.slide.with_mpp(mpp, source))
-        if state is not self._session.state:
+        if state is self._session.state:
+            self.show_slide()
+            self._later(partial(self._follow_mpp, state, state.slide))
+
+    def _follow_mpp(self, state: SlideState, slide: "Slide") -> None:
+        """Draw the spots of a slide, or lay them, for the µm/px it got."""
+        if state is not self._session.state or state.slide is not slide:
             return
-        self.show_slide()
         if self._spots_step.from_table:
             self._set_spots(state, state.table)
         else:
@@ -221,7 +229,7 @@ class Section(QObject):
             self._spots_step.show_error(UserError(sentence))
             return
         state.from_table, state.table_path = True, path
-        self._set_spots(state, None)
+        self._set_spots(state, None, keep_layer=True)
         self._find_spots(state, inputs.read_table(path, state.slide), "reading…")
 
     def lay_grid(self) -> None:
@@ -231,15 +239,17 @@ class Section(QObject):
             return
         grid, area = self._spots_step.grid()
         state.from_table, state.grid = False, grid
-        self._set_spots(state, None)
         if state.slide.mpp is None:
+            self._set_spots(state, None)
             self._spots_step.summary.setText("Laid as soon as the µm/px are known (step 1).")
             return
         try:
             polygons = None if area is None else self.polygons(area)
         except UserError as error:
+            self._set_spots(state, None)
             self._spots_step.show_error(error)
             return
+        self._set_spots(state, None, keep_layer=True)
         self._find_spots(state, inputs.lay_grid(state.slide, grid, polygons=polygons), "laying…")
 
     def _find_spots(self, state: SlideState, work: Any, doing: str) -> None:
@@ -273,7 +283,10 @@ class Section(QObject):
         if state is self._session.state:
             self._spots_step.show_error(error)
 
-    def _set_spots(self, state: SlideState | None, table: "SpotTable | None") -> None:
+    def _set_spots(
+        self, state: SlideState | None, table: "SpotTable | None", *, keep_layer: bool = False
+    ) -> None:
+        """Give a slide its spots, or take them away; with `keep_layer` others are about to come."""
         if state is None:
             self._show_spots()
             return
@@ -281,7 +294,9 @@ class Section(QObject):
         if table is None:
             state.measured = None
         if state.layer is not None:
-            if table is None:
+            if table is None and keep_layer:
+                slide_layers.hide_spots(self._viewer, state.frame)
+            elif table is None:
                 slide_layers.remove_spots(self._viewer, state.frame)
             else:
                 self._draw_spots(state, table)

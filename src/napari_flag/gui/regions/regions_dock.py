@@ -45,6 +45,7 @@ class RegionsDock(Dock):
         super().__init__(napari_viewer)
         self._viewer = self.session.viewer
         self.domains = DomainMap(self._viewer)
+        self.domains.later = self.domains.legend.later = self.session.gene_map.later
         self.numbers: RegionNumbers | None = None
         self._sets: dict[str, tuple[str, ...]] = {}
         self._key: str | None = None
@@ -324,7 +325,8 @@ class RegionsDock(Dock):
     def _draw(self, mode: str) -> None:
         layer = self._layer()
         self._viewer.layers.selection.active = layer
-        layer.visible = True
+        if not layer.visible:
+            layer.visible = True
         layer.mode = mode
 
     def _rename(self, entry: Entry, name: str) -> None:
