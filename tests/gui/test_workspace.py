@@ -143,6 +143,59 @@ def test_what_was_drawn_on_a_slide_is_hidden_with_it_and_survives_its_removal(se
     np.testing.assert_allclose(drawn.data[0], corners)
 
 
+def in_turns(session):
+    """Have what waits for a later turn of the event loop wait in the list that is returned."""
+    turns = []
+    session.workspace.later = turns.append
+    return turns
+
+
+def test_a_slide_that_goes_is_hidden_at_once_and_its_layers_go_one_by_one(session, adatas):
+    a, b = session.workspace.slides
+    session.viewer.add_shapes([np.eye(3, 2)], shape_type="polygon", name="mine")
+    turns, going = in_turns(session), len(session.workspace.layers_of(b))
+    session.workspace.remove(b)
+    assert session.state is a
+    assert_only_shown(session)
+    assert all(b.number != layer.metadata.get(keys.LAYER_OF) for layer in session.layers)
+    assert len(session.workspace.layers_of(b)) == going
+    while turns:
+        turns.pop(0)()
+        assert len(session.workspace.layers_of(b)) >= going - 1
+        going = len(session.workspace.layers_of(b))
+        assert_only_shown(session)
+    assert session.workspace.layers_of(b) == []
+
+
+def test_a_slide_shown_again_before_all_its_layers_are_gone_has_them_all(session, qtbot):
+    a, b = session.workspace.slides
+    drawn = [session.viewer.add_shapes([np.eye(3, 2)], shape_type="polygon") for _ in range(3)]
+    turns = in_turns(session)
+    session.viewer.layers.remove(b.layer)
+    qtbot.waitUntil(lambda: session.state is a)
+    turns.pop(0)()
+    session.workspace.show(b)
+    while turns:
+        turns.pop(0)()
+    assert b.layer in session.viewer.layers
+    assert all(layer in session.viewer.layers and layer.visible for layer in drawn)
+    assert_only_shown(session)
+
+
+def test_a_picture_that_was_to_come_stays_away_once_another_slide_is_shown(session, qtbot):
+    a, b = session.workspace.slides
+    session.set_prediction(fake_prediction(25), b.slide)
+    session.viewer.layers.remove(b.layer)
+    qtbot.waitUntil(lambda: session.state is a)
+    turns = in_turns(session)
+    session.workspace.show(b)
+    session.workspace.show(a)
+    while turns:
+        turns.pop(0)()
+    assert b.layer is None
+    assert_only_shown(session)
+
+
 def test_a_slide_without_anything_leaves_with_its_picture(session, qtbot):
     a, b = session.workspace.slides
     session.viewer.layers.remove(b.layer)

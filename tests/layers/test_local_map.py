@@ -62,6 +62,16 @@ def test_local_moran_takes_the_place_of_the_gene_and_gives_it_back(maps):
     assert len(maps.viewer.layers) == 2
 
 
+def test_the_gene_stays_in_sight_until_the_layer_of_its_clusters_is_there(maps):
+    turns = []
+    maps.local.later = turns.append
+    gene = maps.names
+    maps.local.set_kind(MapKind.LOCAL)
+    assert maps.names == gene
+    turns.pop(0)()
+    assert maps.names == ["ERBB2 · local Moran's I (predicted)"]
+
+
 def test_its_values_are_those_of_the_statistic(maps):
     maps.local.set_kind(MapKind.LOCAL)
     key = ("ERBB2", Quantity.PREDICTED)

@@ -164,6 +164,22 @@ def test_one_layer_for_all_domains_which_is_removed_with_them(drawn, adata):
     assert drawn.layer is not None
 
 
+def test_domains_of_another_prediction_are_drawn_in_the_same_layer_on_its_own_spots(drawn):
+    layer, other = drawn.layer, fake_prediction(16)
+    drawn.show(other, np.ones(16, np.int64), Paint.FILLED)
+    assert drawn.layer is layer
+    assert layer.metadata[keys.LAYER_ADATA] is other
+    world = other.obsm[keys.SPATIAL][:, ::-1] * frame_of(other).um_per_px
+    assert [drawn.number_at(place) for place in world] == [1] * 16
+    assert layer.data.shape == raster_of(other).lookup.shape
+
+
+def test_hidden_domains_show_nothing_of_the_prediction_before(drawn):
+    drawn.show(fake_prediction(16), np.ones(16, np.int64), Paint.HIDDEN)
+    assert not drawn.layer.visible
+    assert np.isnan(drawn.layer.data).all()
+
+
 def test_the_legend_has_colour_name_and_count_of_each_domain_painted(drawn, adata):
     viewer = drawn._viewer
     assert lines_on(viewer) == ["■ Domain 1  12", "■ Domain 2  12"]
