@@ -266,10 +266,17 @@ class Workspace(QObject):
                 self._raise(state)
         if state is not None:
             self._look_at(state)
-            if state.layer is not None and self.of_layer(viewer.layers.selection.active) not in (None, state):
-                viewer.layers.selection.active = state.layer  # or its controls would change a hidden slide
+            self.later(partial(self._select, state))
             if _is_incomplete(state):
                 self.later(partial(self._bring_back, state))
+
+    def _select(self, state: SlideState) -> None:
+        """Select the picture that is shown where a layer of another slide is selected, which is hidden."""
+        viewer = self._viewer()
+        if viewer is None or state is not self.current or state.layer is None:
+            return
+        if self.of_layer(viewer.layers.selection.active) not in (None, state):
+            viewer.layers.selection.active = state.layer
 
     def bring_picture(self, state: SlideState) -> None:
         """Show a slide, and its picture where that is not in the viewer."""
@@ -531,7 +538,7 @@ class Workspace(QObject):
         """Move the layers of a slide to the top of the list, where they stand together."""
         viewer: Any = self._viewer()
         ours = self.layers_of(state)
-        if ours and list(viewer.layers[-len(ours) :]) != ours:
+        if ours and list(viewer.layers)[-len(ours) :] != ours:  # a slice would be a layer list of its own
             viewer.layers.move_multiple([viewer.layers.index(layer) for layer in ours], len(viewer.layers))
 
     def _unhide(self, state: SlideState) -> None:

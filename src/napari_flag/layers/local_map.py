@@ -15,6 +15,7 @@ from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.kept import Kept
 from napari_flag.layers.legend import Legend, LegendRow
+from napari_flag.layers.raster import SpotRaster
 from napari_flag.layers.spot_layers import (
     SpotLayer,
     banded_colormap,
@@ -195,9 +196,9 @@ class LocalMap(SpotLayer):
         if not self._map.covered or self.key is None:
             self._hide()
             return
-        if self.layer is not None and self.frame != self._map.frame and self._map.raster is not None:
-            self.frame = self._map.frame
-            set_place(self.layer, self._map.raster.options(self.frame))
+        elsewhere = self._painted is None or self.frame != self._map.frame
+        if self.layer is not None and elsewhere and self._map.raster is not None:
+            self._take_place(self.layer, self._map.raster)
         state = (self.kind, *self.key, id(self.shared.found.get(self.key)), self.corrected)
         if state != self._painted or self.layer is None:
             self._paint(self.key)
@@ -268,16 +269,20 @@ class LocalMap(SpotLayer):
         if self._adata is None or layer is None or self._map.raster is None:
             self._remove()
             return
-        self.frame = self._map.frame
         set_shown(layer, False)
-        set_place(layer, self._map.raster.options(self.frame, {keys.LAYER_ADATA: self._adata}))
+        layer.metadata[keys.LAYER_ADATA] = self._adata
         self.later(self._blank)
 
     def _blank(self) -> None:
-        """Have the resting layer show nothing, whoever turns it on."""
+        """Have the resting layer show nothing, in its new place, whoever turns it on."""
         layer, raster = self.layer, self._map.raster
         if self._painted is None and layer is not None and raster is not None:
+            self._take_place(layer, raster)
             layer.data = np.full(raster.lookup.shape, np.nan, np.float32)
+
+    def _take_place(self, layer: Any, raster: SpotRaster) -> None:
+        self.frame = self._map.frame
+        set_place(layer, raster.options(self.frame))
 
     def _paint(self, key: Key) -> None:
         assert self._map.raster is not None
