@@ -21,7 +21,7 @@ from napari_flag import keys
 from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.layers import slide_layers
 from napari_flag.layers.frame import AXES, Frame, frame_of, moved_by_hand, napari_units, place
-from napari_flag.layers.spot_layers import set_shown, shown_together
+from napari_flag.layers.spot_layers import selection_kept, set_shown, shown_together
 from napari_flag.prediction_file import provenance, slide_name, slide_size
 
 if TYPE_CHECKING:
@@ -429,7 +429,7 @@ class Workspace(QObject):
             return
         if _is_drawn(going[0]):
             state.put_aside.append(going[0])
-        with self._arrange():
+        with self._arrange(), slide_layers.sliced_once(viewer, self.later):
             viewer.layers.remove(going[0])
         self.later(partial(self._put_aside, state))
 
@@ -443,7 +443,8 @@ class Workspace(QObject):
                 self._add_picture(state)
             else:
                 layer = state.put_aside.pop(0)
-                viewer.add_layer(layer)
+                with selection_kept(viewer):
+                    viewer.add_layer(layer)
                 place(layer, state.frame, state.frame)
                 if layer in state.visible:
                     state.visible.remove(layer)

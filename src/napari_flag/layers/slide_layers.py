@@ -1,7 +1,8 @@
 """Layer data for the slide and the outlines of its spots."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -162,9 +163,10 @@ def set_mpp(viewer: Any, layer: Any, slide: "Slide") -> None:
     layer.metadata[keys.LAYER_SLIDE] = slide
     camera = camera_of(viewer)
     center, zoom = camera.center, camera.zoom
-    for other in viewer.layers:
-        if other.metadata.get(keys.LAYER_OF) == number:
-            place(other, frame, otherwise)
+    with sliced_once(viewer):
+        for other in viewer.layers:
+            if other.metadata.get(keys.LAYER_OF) == number:
+                place(other, frame, otherwise)
     if layer.visible:
         camera.center = tuple(factor * c for c in center)
         camera.zoom = zoom / factor
@@ -320,11 +322,27 @@ def region_polygons(layer: Any, slide_layer: Any, name: str) -> tuple[Any, ...]:
 
 
 @contextmanager
-def at_once(viewer: Any) -> Iterator[None]:
-    """Have napari rebuild its scene, and search for garbage, once for all layers that come and go."""
-    update = getattr(viewer.layers, "batched_update", nullcontext)
-    with update():
+def sliced_once(viewer: Any, later: Callable[[Callable[[], Any]], Any] = lambda act: act()) -> Iterator[None]:
+    """Have napari slice what is shown once, by `later`, for all layers that are placed or go in the block.
+
+    The range of the axes changes with each of them, and napari slices every layer each time.
+    """
+    before = {name: getattr(viewer.dims, name) for name in SLICED_BY}
+    with ExitStack() as blocked:
+        for name in SLICED_BY:
+            blocked.enter_context(getattr(viewer.dims.events, name).blocker())
         yield
+    for name in SLICED_BY:
+        if getattr(viewer.dims, name) != before[name]:
+            later(partial(_tell, viewer.dims, name))
+
+
+SLICED_BY: Final = ("point", "current_step")
+"""Of the axes: what has napari slice all layers when it changes."""
+
+
+def _tell(dims: Any, name: str) -> None:
+    getattr(dims.events, name)(value=getattr(dims, name))
 
 
 def camera_of(viewer: Any) -> Any:
