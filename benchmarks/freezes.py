@@ -477,7 +477,7 @@ class Floor(Doing):
 SWITCH: Final = ("hide slide", "hide map", "show slide", "repaint map")
 FLOORS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "open the FLAG area": (("add dock",),),
-    "open a slide": (("add slide",), ("add map",)),  # a grid of spots is laid on it
+    "open a slide": (("add slide",),),
     "read its spots": (("add map",),),
     "show a prediction": (("add map",),),
     "open Side by side": (("make canvas",), ("dock canvas",), ("add slide",), ("add map",)),
