@@ -122,6 +122,18 @@ def test_without_a_gene_layer_the_frame_of_the_prediction_counts(viewer, adata):
     assert found.pixels(np.array([[1.0, 2.0]])) == pytest.approx(np.array([[2.0, 1.0]]) / MPP)
 
 
+def test_a_gene_layer_that_was_deleted_leaves_regions_in_the_frame_of_the_moved_slide(viewer, adata):
+    frame = Frame(2 * MPP, ((0.0, 1.0, 300.0), (-1.0, 0.0, 40.0), (0.0, 0.0, 1.0)))
+    gene_map = GeneMap(viewer)
+    gene_map.set_prediction(adata, frame)
+    gene_map.show([adata.var_names[0]])
+    before = Placement.of(gene_map, adata).pixels(box(0, 1000))
+    viewer.layers.clear()
+    found = Placement.of(gene_map, adata)
+    assert found.pixels(box(0, 1000)) == pytest.approx(before, abs=1e-6)
+    assert found.pixels(np.array([[300.0, 40.0]])) == pytest.approx(np.zeros((1, 2)), abs=1e-9)
+
+
 def drawn(viewer, adata):
     gene_map = GeneMap(viewer)
     gene_map.set_prediction(adata)

@@ -54,13 +54,14 @@ class Placement:
 
     @classmethod
     def of(cls, gene_map: "GeneMap", adata: Any) -> "Placement":
-        """Return the placement of what `gene_map` draws, also after its layers were moved or scaled."""
+        """Return the placement of what `gene_map` draws, also after its layers were moved, scaled or deleted."""
         from napari_flag.layers.frame import frame_of
 
         layer = gene_map.layer(gene_map.quantity)
+        if gene_map.values is None:
+            return cls.in_frame(frame_of(adata))
         if layer is None or gene_map.raster is None:
-            size = 1.0 / frame_of(adata).um_per_px
-            return cls(np.diag([size, size, 1.0]))
+            return cls.in_frame(gene_map.frame)
         return cls(gene_map.raster.matrix @ _affine(layer.world_to_data))
 
     @classmethod
