@@ -30,6 +30,10 @@ class Tourist:
         (slide, run) of each prediction that was in the workspace.
     regions
         Number of the slide → corners of each region, level-0 (x, y).
+    saved
+        File → corners of the regions that were saved with it.
+    met
+        Predictions of the workspace whose coming was noted.
     """
 
     def __init__(self, seed, folder, monkeypatch):
@@ -50,8 +54,8 @@ class Tourist:
         self.witness = Witness()
         self.witness.listen()
         self.session = Session.of(self.viewer)
-        self.results, self.regions, self.saved = set(), {}, []
-        self.saved_regions = {}
+        self.results, self.regions, self.saved = set(), {}, {}
+        self.met = set()
         self.pardoned, self.rasters = set(), {}
         self.area = None
         self.open_area()
@@ -107,6 +111,7 @@ class Tourist:
         while time.monotonic() < until:
             QApplication.processEvents()
             time.sleep(0.002)
+        self.note_arrivals()
 
     def answer_with(self, text):
         """Press the button `text` of whatever is asked from now on."""
@@ -136,6 +141,31 @@ class Tourist:
                     return True
             self.pump(0.01)
         return False
+
+    def wait_for(self, purpose):
+        """Wait until a job of the area has ended, whatever else goes on."""
+        until = time.monotonic() + REST_S
+        while self.area.predict.jobs.running(purpose) and time.monotonic() < until:
+            self.pump(0.01)
+
+    def note_arrivals(self):
+        """Regions saved with a prediction come back with it, where they are not drawn any more.
+
+        A file that is opened in the background arrives while events are handled, on any slide of its name.
+        """
+        from tests.gui.tour_checks import same_corners
+
+        for state in self.session.workspace.slides:
+            for result in set(state.results) - self.met:
+                self.met.add(result)
+                if result.file is None or self.area is None:  # predicted just now; napari alone reads no regions
+                    continue
+                drawn = self.regions.setdefault(state.number, [])
+                drawn += [
+                    corners
+                    for corners in self.saved[result.file]
+                    if not any(same_corners(corners, known) for known in drawn)
+                ]
 
     def pardon_or_expect(self):
         """What was predicted to the end, and not cancelled, must have arrived."""
@@ -189,6 +219,7 @@ class Tourist:
         return slide.name
 
     def open_prediction(self, rng):
+        """Where the area is open it is read in the background, and arrives at this step or a later one."""
         saved = self.pick(rng, [path for path in self.saved if path.exists()])
         if saved is None or sum(len(s.results) for s in self.session.workspace.slides) > 12:
             return None
@@ -196,23 +227,7 @@ class Tourist:
             self.area.predict.open_result(saved)
         else:
             self.viewer.open(str(saved), plugin="napari-flag")
-        self._on_slide_when_opened(saved)
         return saved.name
-
-    def _on_slide_when_opened(self, saved):
-        """Regions saved with a prediction come back with it, where they are not drawn any more."""
-        from tests.gui.tour_checks import same_corners
-
-        until = time.monotonic() + 30
-        while self.area is not None and self.area.predict.jobs.active and time.monotonic() < until:
-            self.pump(0.05)
-        state = next((s for s in self.session.workspace.slides for r in s.results if r.file == saved), None)
-        if state is None or self.area is None:
-            return
-        known = self.regions.setdefault(state.number, [])
-        for corners in self.saved_regions[saved]:
-            if not any(same_corners(k, corners) for k in known):
-                known.append(corners)
 
     def choose_table(self, rng):
         from napari_flag.gui.predict.steps import TABLE
@@ -336,14 +351,12 @@ class Tourist:
 
         if self.area is None or self.session.adata is None:
             return None
-        path = (
-            self.folder
-            / f"{self.session.adata.uns['napari_flag']['slide_name']}_{marker(self.session.adata)}.h5ad"
-        )
+        adata = self.session.adata
+        name = adata.uns["napari_flag"]["slide_name"]
+        path = self.folder / f"{name}_{marker(adata)}_{len(self.saved) + 1}.h5ad"
+        self.saved[path] = list(self.regions.get(self.state.number, ()))
         self.area.predict.save(path)
-        self.saved_regions[path] = list(self.regions.get(self.state.number, ()))
-        if path not in self.saved:
-            self.saved.append(path)
+        self.wait_for("save")
         return path.name
 
     # --- place -----------------------------------------------------------------------------------------
