@@ -2,6 +2,7 @@
 #   make demo    open the bundled synthetic slide in napari, predict, and compare with the truth
 #   make test    run the tests, one process per core 
 #   make test-slow   run the tests that take longer: real sections, other libraries, killed processes
+#   make tour    20 tours of 200 random steps through a workspace of three slides (ARGS="3 6": these seeds)
 #   make check   lint, types, manifest, wheel
 #   make bench   run the benchmarks
 #   make docs    follow docs/first-steps.md with a script, which takes its pictures; then those of every page
@@ -21,7 +22,7 @@ HEADLESS := $(shell [ "$$(uname -s)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISP
 SHOWN := $(if $(HEADLESS),xvfb-run -a,)
 LARGE := $(if $(HEADLESS),xvfb-run -a -s "-screen 0 1920x1080x24",)
 
-.PHONY: help demo test test-slow check bench docs demo-weights clean
+.PHONY: help demo test test-slow tour check bench docs demo-weights clean
 .DEFAULT_GOAL := help
 
 help:
@@ -45,6 +46,9 @@ test: $(VENV)/.ready-dev
 
 test-slow:
 	@$(MAKE) --no-print-directory test ARGS="-m 'slow and not gpu' $(ARGS)"
+
+tour: $(VENV)/.ready-dev
+	$(SHOWN) $(PY) -m tests.gui.tours $(ARGS)
 
 check: $(VENV)/.ready-dev
 	$(PY) -m ruff check .
