@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
+import shapely
 from napari.layers import Layer
 from tests.fakes import MPP, fake_prediction
 from tests.gui.two_slides import named
 
 from napari_flag import keys
+from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.regions.regions_dock import RegionsDock
 from napari_flag.gui.session import Session
-from napari_flag.layers import slide_layers
+from napari_flag.layers import region_shapes, slide_layers
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.readers import prediction_layer
+from napari_flag.slides.formats.geojson import Annotation
 
 
 @pytest.fixture
@@ -194,6 +197,27 @@ def test_a_picture_that_was_to_come_stays_away_once_another_slide_is_shown(sessi
         turns.pop(0)()
     assert b.layer is None
     assert_only_shown(session)
+
+
+def test_a_region_is_where_it_was_drawn_after_the_picture_was_moved_and_removed(session, qtbot):
+    _, b = session.workspace.slides
+    b.layer.affine = np.array([[0.0, -1.0, 40.0], [1.0, 0.0, -7.0], [0.0, 0.0, 1.0]])
+    layer = region_shapes.add_layer(session.viewer, b.frame, 1000)
+    wanted = Annotation("Front", (shapely.box(100, 100, 300, 200),))
+    region_shapes.add_annotations(layer, [wanted], region_shapes.Placement.in_frame(b.frame))
+
+    def bounds():
+        [region] = regions_of(session, b)
+        return region.polygons[0].bounds
+
+    session.viewer.layers.remove(b.layer)
+    qtbot.waitUntil(lambda: layer not in session.viewer.layers)
+    assert bounds() == pytest.approx((100, 100, 300, 200), abs=0.1)
+    session.workspace.set_slide(b, b.slide.with_mpp(2 * MPP, "set by hand"))
+    assert bounds() == pytest.approx((100, 100, 300, 200), abs=0.1)
+    session.workspace.show(b)
+    assert layer in session.viewer.layers
+    assert bounds() == pytest.approx((100, 100, 300, 200), abs=0.1)
 
 
 def test_a_slide_without_anything_leaves_with_its_picture(session, qtbot):

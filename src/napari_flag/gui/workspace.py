@@ -390,16 +390,19 @@ class Workspace(QObject):
         """Follow a layer that was removed from the viewer: what belongs to a picture goes with it."""
         state = next((s for s in self.slides if s.layer is layer), None)
         if state is not None:
+            before = state.frame
             state.layer = None
             # napari may be removing several layers one by one; those of the slide follow after that
-            QTimer.singleShot(0, partial(self._after_removal, state))
+            QTimer.singleShot(0, partial(self._after_removal, state, before))
 
-    def _after_removal(self, state: SlideState) -> None:
+    def _after_removal(self, state: SlideState, before: Frame) -> None:
         viewer = self._viewer()
         if viewer is None or state.layer is not None or state not in self.slides:
             return
-        drawn = any(_is_drawn(layer) for layer in self.layers_of(state))
-        if not (state.results or state.put_aside or state.status or drawn):
+        ours = [layer for layer in self.layers_of(state) if _is_drawn(layer)]
+        for layer in ours:  # the picture comes back as it was opened, not where it was moved to
+            place(layer, state.frame, before)
+        if not (state.results or state.put_aside or state.status or ours):
             self.slides.remove(state)
         self._leave(state, [other for other in self.slides if other.layer is not None])
 
@@ -482,10 +485,14 @@ class Workspace(QObject):
         viewer = self._viewer()
         if viewer is None:
             return
+        before = state.frame
         if state.layer is not None:
             with self._arrange():
                 slide_layers.set_mpp(viewer, state.layer, slide)
         state.slide = slide
+        waiting = [] if state.layer is not None else [x for x in self.layers_of(state) if _is_drawn(x)]
+        for layer in (*state.put_aside, *waiting):
+            place(layer, state.frame, before)
         self._share_units()
         if state is self.current:
             self.framed.emit()
