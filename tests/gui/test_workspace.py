@@ -196,6 +196,20 @@ def test_a_picture_that_was_to_come_stays_away_once_another_slide_is_shown(sessi
     while turns:
         turns.pop(0)()
     assert b.layer is None
+
+
+def test_a_copy_of_a_map_is_not_seen_on_another_slide_when_its_picture_is_removed(session, adatas, qtbot):
+    a, b = session.workspace.slides
+    for adata in adatas:
+        session.set_prediction(adata)
+    copy = session.viewer.add_layer(
+        Layer.create(*session.gene_map.layer(session.gene_map.quantity).as_layer_data_tuple())
+    )
+    assert copy.visible
+    session.viewer.layers.remove(b.layer)
+    qtbot.waitUntil(lambda: session.state is a)
+    assert copy in session.viewer.layers
+    assert session.gene_map.layer(session.gene_map.quantity) in visible_of(session, a)
     assert_only_shown(session)
 
 

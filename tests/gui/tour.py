@@ -159,7 +159,9 @@ class Tourist:
         for state in self.session.workspace.slides:
             for result in set(state.results) - self.met:
                 self.met.add(result)
-                if result.file is None or self.area is None:  # predicted just now; napari alone reads no regions
+                if (
+                    result.file is None or self.area is None
+                ):  # predicted just now; napari alone reads no regions
                     continue
                 drawn = self.regions.setdefault(state.number, [])
                 drawn += [
