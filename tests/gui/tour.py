@@ -153,15 +153,14 @@ class Tourist:
         """Regions saved with a prediction come back with it, where they are not drawn any more.
 
         A file that is opened in the background arrives while events are handled, on any slide of its name.
+        What was predicted just now has no file, and without the area napari reads no regions.
         """
         from tests.gui.tour_checks import same_corners
 
         for state in self.session.workspace.slides:
             for result in set(state.results) - self.met:
                 self.met.add(result)
-                if (
-                    result.file is None or self.area is None
-                ):  # predicted just now; napari alone reads no regions
+                if result.file is None or self.area is None:
                     continue
                 drawn = self.regions.setdefault(state.number, [])
                 drawn += [
@@ -223,7 +222,7 @@ class Tourist:
         ]
         if there and (len(states) > 4 or rng.random() > 0.1):
             return None
-        others_come = self.opening  # which may arrive within napari's own opening, and be shown after this one
+        others_come = self.opening  # within napari's own opening perhaps, and are shown after this one
         self.viewer.open(str(slide.path), plugin="napari-flag")
         pictures = {s.slide.path for s in states if s.layer is not None}
         assert slide.path in pictures, "the slide opened is not there"

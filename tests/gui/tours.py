@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.gui.tour import say
+
 ROOT = Path(__file__).parents[2]
 STEPS = 200
 SEEDS = tuple(int(seed) for seed in os.environ.get("TOUR_SEEDS", "").split()) or tuple(range(1, 21))
@@ -66,11 +68,11 @@ def main(seeds):
     wrong = 0
     for seed in seeds:
         played = play(seed)
-        print(played, flush=True)
+        say(str(played))
         if played.status:
             wrong += 1
-            print(played.said, flush=True)
-    print(f"{len(seeds) - wrong} of {len(seeds)} tours went well.")
+            say(played.said)
+    say(f"{len(seeds) - wrong} of {len(seeds)} tours went well.")
     return wrong
 
 

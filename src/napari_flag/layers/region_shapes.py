@@ -54,7 +54,7 @@ class Placement:
 
     @classmethod
     def of(cls, gene_map: "GeneMap", adata: Any) -> "Placement":
-        """Return the placement of what `gene_map` draws, also after its layers were moved, scaled or deleted."""
+        """Return the placement of what `gene_map` draws, also after its layers were moved or deleted."""
         from napari_flag.layers.frame import frame_of
 
         layer = gene_map.layer(gene_map.quantity)
