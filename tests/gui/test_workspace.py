@@ -234,6 +234,21 @@ def test_a_region_is_where_it_was_drawn_after_the_picture_was_moved_and_removed(
     assert bounds() == pytest.approx((100, 100, 300, 200), abs=0.1)
 
 
+def test_of_a_file_opened_twice_the_picture_that_was_chosen_comes_back(session, adatas, qtbot):
+    a, b = session.workspace.slides
+    slide_layers.add_slide(session.viewer, b.slide)
+    second = session.state
+    assert second.name == "B (2)"
+    session.workspace.add_result(adatas[1], b)
+    session.workspace.add_result(named(fake_prediction(25, seed=5), "B"), second)
+    for state in (b, second):
+        session.viewer.layers.remove(state.layer)
+    qtbot.waitUntil(lambda: session.state is a)
+    session.workspace.show(second)
+    assert second.layer in visible_of(session, second)
+    assert b.layer is None
+
+
 def test_a_slide_without_anything_leaves_with_its_picture(session, qtbot):
     a, b = session.workspace.slides
     session.viewer.layers.remove(b.layer)

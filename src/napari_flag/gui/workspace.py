@@ -355,7 +355,8 @@ class Workspace(QObject):
             layer.metadata[keys.LAYER_OF] = self.current.number
 
     def _adopt_picture(self, layer: Any, slide: "Slide") -> None:
-        state = next((s for s in self.slides if s.layer is None and self._is_picture_of(s, slide)), None)
+        shown_first = sorted(self.slides, key=lambda state: state is not self.current)  # it is brought back
+        state = next((s for s in shown_first if s.layer is None and self._is_picture_of(s, slide)), None)
         if state is None:
             state = self.add(slide.name, slide)
         state.slide, state.layer = slide, layer
