@@ -5,7 +5,15 @@ from tests.fakes import fake_prediction
 from tests.gui.two_slides import NamedSlide, named
 
 from napari_flag.gui.session import Session
-from napari_flag.layers import slide_layers
+from napari_flag.layers import raster, slide_layers
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _coarse_spots():
+    """Paint spots 16 px wide: what a window does with a map does not depend on its pixels, its time does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raster, "FINEST_DISC_PX", 16)
+        yield
 
 
 @pytest.fixture

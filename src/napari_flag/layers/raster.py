@@ -33,6 +33,9 @@ FINEST_DISC_PX: Final = 96
 DEFAULT_FILL: Final = 0.55
 """Spot diameter as a share of the pitch when no diameter is known (Visium's 55 µm in 100 µm)."""
 
+STAMPED_AT_ONCE: Final = 30_000
+"""Pixels written by one call of numpy; with few spots, a call per pixel of a disc costs more than they do."""
+
 TOUCHING: Final = 0.9
 """Square-lattice spots at least this wide, as a share of the pitch, are bins: drawn as squares."""
 
@@ -157,14 +160,18 @@ def _stamped_raster(xy: FloatArray, diameter: float, *, square: bool) -> SpotRas
     step = max(float((high - low).max()) / (LONGEST_PX - 2), diameter / FINEST_DISC_PX)
     width, height = (np.ceil((high - low) / step).astype(int) + 1).tolist()
     centres = np.rint((xy - low) / step).astype(np.int64)
-    lookup = np.zeros((height, width), np.int32)
-    names = np.arange(1, len(xy) + 1, dtype=np.int32)
-    for d_row, d_col in _offsets(diameter / step, square=square):
+    lookup = np.zeros((height, width), np.intp)
+    names = np.arange(1, len(xy) + 1)
+    offsets = _offsets(diameter / step, square=square)
+    together = max(1, STAMPED_AT_ONCE // len(xy))
+    for first in range(0, len(offsets), together):
+        d_row, d_col = offsets[first : first + together].T[..., None]
+        # (offset, spot): of two spots in one place, that of the later and so nearer offset is written last
         rows, cols = centres[:, 1] + d_row, centres[:, 0] + d_col
         inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-        lookup[rows[inside], cols[inside]] = names[inside]
+        lookup[rows[inside], cols[inside]] = np.broadcast_to(names, rows.shape)[inside]
     matrix = np.array([[step, 0.0, low[1]], [0.0, step, low[0]], [0.0, 0.0, 1.0]])
-    return SpotRaster(lookup.astype(np.intp), matrix, len(xy))
+    return SpotRaster(lookup, matrix, len(xy))
 
 
 def _offsets(diameter: float, *, square: bool) -> npt.NDArray[np.int64]:
