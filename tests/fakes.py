@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,7 @@ class FakeSlide:
     """A slide in memory with the whole `Slide` contract; three levels, each half the one before."""
 
     def __init__(self, width: int = 1200, height: int = 1000, mpp: float | None = MPP, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        y, x = np.mgrid[0:height, 0:width]
-        tissue = np.hypot(x - width / 2, y - height / 2) < 0.45 * min(width, height)
-        base = np.where(tissue[..., None], (200, 130, 180), (243, 242, 244)).astype(np.int16)
-        noise = rng.integers(-12, 12, (height, width, 1), dtype=np.int16)
-        self.pixels = np.clip(base + noise, 0, 255).astype(np.uint8)
+        self.pixels = _tissue(width, height, seed)
         self.path = Path("fake.svs")
         self.reader = self  # what a slide shares with itself at another µm/px
         self.name = "fake"
@@ -149,6 +145,19 @@ class FakeSlide:
         other = FakeSlide.__new__(FakeSlide)
         other.__dict__.update(self.__dict__, mpp=mpp, mpp_source=source)
         return other
+
+
+@lru_cache(maxsize=8)
+def _tissue(width: int, height: int, seed: int) -> npt.NDArray[np.uint8]:
+    """(height, width, 3) uint8, a violet disc on glass; not to be written to, since slides share it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.ogrid[0:height, 0:width]
+    tissue = np.hypot(x - width / 2, y - height / 2) < 0.45 * min(width, height)
+    base = np.where(tissue[..., None], (200, 130, 180), (243, 242, 244)).astype(np.int16)
+    noise = rng.integers(-12, 12, (height, width, 1), dtype=np.int16)
+    pixels = np.clip(base + noise, 0, 255).astype(np.uint8)
+    pixels.flags.writeable = False
+    return pixels
 
 
 def _mirror(index: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:

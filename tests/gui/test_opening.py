@@ -1,6 +1,8 @@
 """Whatever a person drops goes to the slide it belongs to, in whatever order."""
 
 import json
+import shutil
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +62,22 @@ def dock(start):
     return start()
 
 
-@pytest.fixture
-def slide_file(tmp_path):
-    """Return a function that writes a slide with tissue in its middle."""
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Return a function that gives a slide with tissue in its middle, written once per seed."""
+    folder = tmp_path_factory.mktemp("written")
 
-    def write(name, seed=0):
-        return aperio_svs(tmp_path / f"{name}.svs", tissue_picture(SIDE, SIDE, (300, 300, 1800, 1800), seed))
+    @lru_cache
+    def write(seed):
+        return aperio_svs(folder / f"{seed}.svs", tissue_picture(SIDE, SIDE, (300, 300, 1800, 1800), seed))
 
     return write
+
+
+@pytest.fixture
+def slide_file(tmp_path, written):
+    """Return a function that puts such a slide, under a name of its own, into the test's folder."""
+    return lambda name, seed=0: Path(shutil.copyfile(written(seed), tmp_path / f"{name}.svs"))
 
 
 def of_slide(name, n_spots=16, seed=0, size=(SIDE, SIDE)):
@@ -254,7 +264,9 @@ def test_a_slide_without_pyramid_is_there_at_once_and_filled_when_it_is_built(
 ):
     import napari
 
-    file = plain_image(tmp_path / "plain.png", tissue_picture(5000, 4200, (300, 300, 1800, 1800)))
+    file = plain_image(
+        tmp_path / "plain.png", tissue_picture(4200, 2000, (300, 300, 1800, 1800)), compress_level=1
+    )
     monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
     end = opening.register(viewer, dock.opener)
     (layer,) = viewer.open(file, plugin="napari-flag")
