@@ -42,7 +42,7 @@ demo: $(VENV)/.ready-demo
 test: $(VENV)/.ready-dev
 	@if [ -n "$(HEADLESS)" ] && ! command -v xvfb-run >/dev/null; then \
 	  echo "The tests open napari and need a display, and there is none: install xvfb (sudo apt-get install xvfb xauth) and run this again." >&2; exit 2; fi
-	$(SHOWN) $(PY) -m pytest -n auto --dist loadfile $(ARGS)
+	$(SHOWN) $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow:
 	@$(MAKE) --no-print-directory test ARGS="-m 'slow and not gpu' $(ARGS)"

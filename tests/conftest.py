@@ -8,8 +8,21 @@ import os
 
 # Small tensors gain nothing from threads, and threads that wait for each other on busy cores cost minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# numba, which squidpy's statistics use, would set PyTorch's threads anew: all training after it took tenfold
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import pytest
+
+LONGEST_FIRST = ("gui", "training", "report", "cli")
+"""Folders whose files take longest; with the many short ones last, all processes end at about one time."""
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        folder = item.nodeid.split("/")[1]
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
