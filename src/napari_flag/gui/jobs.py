@@ -29,8 +29,10 @@ CANCEL_GRACE_MS: Final = 800
 """Work yields twice a second, so it has normally ended by then; the window is freed either way."""
 
 EXIT_GRACE_MS: Final = 60_000
-"""How long Python's exit waits at most for work to reach its next yield: seconds, for an import of PyTorch, and
-many on a busy machine; work that is still there when Qt ends would abort the process."""
+"""How long Python's exit waits at most for work to reach its next yield.
+
+An import of PyTorch takes seconds, many on a busy machine, and work that is still there when Qt ends would
+abort the process."""
 
 
 @dataclass(frozen=True, slots=True)
