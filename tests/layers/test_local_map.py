@@ -172,12 +172,12 @@ def test_the_classes_are_named_and_counted_on_the_canvas_while_they_are_shown(ma
     overlay = overlays_of(maps.viewer)["text"]
     overlay.text, overlay.visible = "mine", True
     maps.local.set_kind(MapKind.CLASSES)
-    assert lines_on(maps.viewer)[0] == "■ high among high  …"
+    assert lines_on(maps.viewer)[0] == "high among high  …"
     assert not maps.local.layer.colorbar.visible, "it would number the classes"
     maps.local.set_found(finish(find_classes(maps.local.missing())))
     classes = maps.local.classes(maps.local.key)
     assert lines_on(maps.viewer) == [
-        f"■ {CLASS_MEANINGS[n]}  {np.count_nonzero(classes == n)}" for n in (1, 3, 4, 2, 0)
+        f"{CLASS_MEANINGS[n]}  {np.count_nonzero(classes == n)}" for n in (1, 3, 4, 2, 0)
     ]
     maps.local.set_kind(MapKind.LOCAL)
     assert lines_on(maps.viewer) == []

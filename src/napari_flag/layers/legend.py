@@ -1,4 +1,4 @@
-"""The one legend of categorical maps, on the canvas: colour, name and number of spots.  Holds no Qt."""
+"""The one legend of categorical maps, on the canvas: name and number of spots on the colour.  Holds no Qt."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,17 @@ from typing import Any, Final
 
 from napari_flag.formatting import whole
 
-PATCH: Final = "■"
+KEY: Final = "napari_flag_legend"
+"""Begins the names of our lines among the overlays of a canvas."""
 BOX: Final = "#16181df0"
-"""Behind the text: dark in every theme, since the colours of classes are light."""
+"""Behind the last row, which stands for no class."""
+INK: Final = ("#000000", "#ffffff")
+"""Of the text, which stands on the colour of its class: written in that colour, blue is not legible."""
 POSITION: Final = "top_left"
 FONT_SIZE: Final = 8.0
 """Points."""
 MOST_ROWS: Final = 16
 """More would hide the tissue; the rest is counted in a last row."""
-REST_COLOUR: Final = "#c8c8c8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class LegendRow:
     @property
     def text(self) -> str:
         """The line on the canvas."""
-        return f"{PATCH} {self.name}  {'…' if self.spots is None else whole(self.spots)}"
+        return f"{self.name}  {'…' if self.spots is None else whole(self.spots)}"
 
 
 class Legend:
@@ -93,7 +95,7 @@ class Legend:
         for place, (text, colour) in enumerate(lines):
             overlay = self._overlay(place, text, colour)
             if self._written[place] != (text, colour):
-                overlay.text, overlay.color = text, colour
+                overlay.text, overlay.color, overlay.box_color = text, ink_on(colour), colour
                 self._written[place] = (text, colour)
             if not overlay.visible:
                 overlay.visible = True
@@ -111,18 +113,18 @@ class Legend:
         if place == len(self._written):
             overlays[self._key(place)] = TextOverlay(
                 text=text,
-                color=colour,
+                color=ink_on(colour),
                 font_size=FONT_SIZE,
                 position=POSITION,
                 box=True,
-                box_color=BOX,
+                box_color=colour,
                 visible=True,
             )
             self._written.append((text, colour))
         return overlays[self._key(place)]
 
     def _key(self, place: int) -> str:
-        return f"{self._name} {place}"
+        return f"{KEY} {self._name} {place}"
 
     def _on_visible(self, event: Any = None) -> None:
         self._draw()
@@ -133,11 +135,28 @@ class Legend:
 
 
 def _lines(rows: Sequence[LegendRow]) -> list[tuple[str, str]]:
-    """Return text and colour of each line."""
+    """Return text of each line, and the colour that it stands on."""
     lines = [(row.text, row.colour) for row in rows[:MOST_ROWS]]
     if len(rows) > MOST_ROWS:
-        lines.append((f"and {len(rows) - MOST_ROWS} more, listed in the dock", REST_COLOUR))
+        lines.append((f"and {len(rows) - MOST_ROWS} more, listed in the dock", BOX))
     return lines
+
+
+def ink_on(colour: str) -> str:
+    """Return black or white, whichever is read better on `colour` ("#rrggbb" or "#rrggbbaa")."""
+    return max(INK, key=lambda ink: contrast(ink, colour))
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours as WCAG 2 defines it: 1 the same, 21 black on white."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def overlays_of(viewer: Any) -> Any:
@@ -147,5 +166,4 @@ def overlays_of(viewer: Any) -> Any:
 
 def lines_on(viewer: Any) -> list[str]:
     """Return the text of all legends on the canvas, from top to bottom."""
-    texts = [str(getattr(o, "text", "")) for o in overlays_of(viewer).values() if o.visible]
-    return [text for text in texts if text.startswith((PATCH, "and "))]
+    return [str(o.text) for name, o in overlays_of(viewer).items() if name.startswith(KEY) and o.visible]
