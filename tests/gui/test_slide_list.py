@@ -17,6 +17,13 @@ class FakePredict:
     asked = 0
     keeper = SimpleNamespace(last=None)
 
+    def __init__(self, session):
+        self._session = session
+
+    @property
+    def unpredicted(self):
+        return [state for state in self._session.workspace.slides if not state.results]
+
     def predict_all(self):
         self.asked += 1
 
@@ -27,7 +34,7 @@ def slide_list(two_slides, qtbot):
 
 
 def shown(session, qtbot):
-    slides = SlideList(session, FakePredict())
+    slides = SlideList(session, FakePredict(session))
     qtbot.addWidget(slides)
     slides.show()
     return slides
@@ -118,6 +125,15 @@ def test_predict_all_is_offered_for_several_slides(slide_list, two_slides, qtbot
     assert slide_list._predict.asked == 1
     slide_list.remove(two_slides.state)
     assert slide_list.predict_all.isHidden()
+
+
+def test_predict_all_cannot_be_pressed_once_every_slide_has_a_prediction(slide_list, two_slides, adatas):
+    workspace, (a, b) = two_slides.workspace, two_slides.workspace.slides
+    workspace.add_result(adatas[0], a)
+    assert slide_list.predict_all.isEnabled()
+    workspace.add_result(adatas[1], b)
+    assert not slide_list.predict_all.isEnabled()
+    assert "Every slide has a prediction" in slide_list.predict_all.toolTip()
 
 
 def test_a_closed_list_follows_no_longer(slide_list, two_slides):

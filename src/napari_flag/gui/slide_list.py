@@ -41,6 +41,9 @@ ROWS: Final = 4
 """Slides seen at once; more are scrolled."""
 HINT: Final = "Drag slides, folders or predictions (.h5ad) into the picture, or open them here."
 
+PREDICT_ALL: Final = "Predict every slide that has no prediction yet, one after the other"
+NOTHING_LEFT: Final = "Every slide has a prediction, or one is on its way; Predict expression makes another"
+
 
 class SlideList(QWidget):
     """Lists slides and what is known of them; a click shows one.
@@ -79,7 +82,11 @@ class SlideList(QWidget):
         row.addWidget(QLabel("Prediction"))
         row.addWidget(self.result.native, 1)
         self.open = QPushButton("Open…")
-        self.open.setToolTip("Open slides, folders, predictions, regions or a workspace")
+        self.open.setToolTip(
+            "Open slides (SVS, NDPI, MRXS, TIFF, OME-TIFF, DICOM, JPEG, PNG), a folder, predictions, "
+            "tables, regions or a workspace.\n"
+            "A slide without a pyramid gets one in the cache the first time."
+        )
         menu = QMenu(self.open)
         menu.addAction("Files…", self._ask_files)
         menu.addAction("Folder…", self._ask_folder)
@@ -90,7 +97,6 @@ class SlideList(QWidget):
         self.restore = QPushButton("Restore last workspace")
         self.restore.clicked.connect(self._restore)
         self.predict_all = QPushButton("Predict all")
-        self.predict_all.setToolTip("Predict every slide that has no prediction yet, one after the other")
         self.buttons = QHBoxLayout()
         for button in (self.open, self.restore, self.save, self.predict_all):
             self.buttons.addWidget(button)
@@ -136,6 +142,9 @@ class SlideList(QWidget):
         self.list.setFixedHeight(min(len(states), ROWS) * height + 2 * self.list.frameWidth() + 2)
         self._show_results()
         self.predict_all.setVisible(len(states) > 1)
+        left = bool(self._predict.unpredicted)
+        self.predict_all.setEnabled(left)
+        self.predict_all.setToolTip(PREDICT_ALL if left else NOTHING_LEFT)
         self.save.setVisible(bool(states))
         last = self._predict.keeper.last
         self.restore.setVisible(not states and last is not None)

@@ -36,7 +36,7 @@ def model(card=CARD):
 
 
 def test_what_is_missing_is_named_in_the_order_of_the_steps():
-    assert "step 1" in why_not_ready(None, None, None, None)
+    assert why_not_ready(None, None, None, None) == "Open a slide first."
     assert "µm/px" in why_not_ready(slide(None), SPOTS, model(), None)
     assert "step 2" in why_not_ready(slide(), None, None, None)
     assert "step 3" in why_not_ready(slide(), SPOTS, None, None)

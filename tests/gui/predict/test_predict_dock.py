@@ -271,4 +271,4 @@ def test_without_slide_the_dock_says_what_to_do(open_dock):
     assert "Open a slide" in dock.strip.status.text()
     dock.spots_step.origin.value = TABLE
     dock.spots_step.table.set_path(Path("spots.tsv"))
-    assert any("step 1" in text for text in dock.spots_step.messages.texts)
+    assert any("none is open yet" in text for text in dock.spots_step.messages.texts)

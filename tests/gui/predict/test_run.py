@@ -12,6 +12,7 @@ from tests.layers.test_overlays import WARNING, judged
 from napari_flag import keys, prediction
 from napari_flag.errors import UserError
 from napari_flag.gui.predict.run import COMPARING
+from napari_flag.gui.slide_list import SlideList
 from napari_flag.progress import Step
 
 
@@ -206,6 +207,19 @@ def test_the_prediction_of_a_slide_that_is_taken_out_meanwhile_is_not_lost(open_
     open_dock.rest(dock)
     assert taken not in workspace.slides
     assert [len(state.results) for state in workspace.slides] == [1]
+
+
+def test_predict_all_can_be_pressed_again_only_for_slides_that_are_left(open_dock, qtbot):
+    work = GatedWork()
+    dock, _, second = queue_of_two(open_dock, work)
+    slides = SlideList(dock.session, dock)
+    qtbot.addWidget(slides)
+    assert not slides.predict_all.isEnabled(), "one runs, the other waits"
+    work.gates[0].set()
+    qtbot.waitUntil(lambda: begun(second), timeout=30_000)
+    dock.strip.cancel.click()
+    qtbot.waitUntil(slides.predict_all.isEnabled, timeout=30_000)
+    assert dock.unpredicted == [second]
 
 
 def test_predict_all_says_which_slide_cannot_be_predicted_and_why(open_dock, qtbot):

@@ -47,7 +47,7 @@ def why_not_ready(
         Whether "Predict anyway" is ticked.
     """
     if slide is None:
-        return "Open a slide first (step 1)."
+        return "Open a slide first."
     if blocking := preflight.check(slide, spots, model, anyway=anyway).blocking:
         return blocking[0]
     if spots is None:

@@ -9,7 +9,7 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_flag.errors import UserError
-from napari_flag.gui.controls.forms import ask_open, ask_save
+from napari_flag.gui.controls.forms import ask_save
 from napari_flag.gui.dock import Dock, ViewerWatch
 from napari_flag.gui.keeping import Keeper
 from napari_flag.gui.opening import Opener
@@ -126,7 +126,6 @@ class PredictDock(Dock):
         self.run_panel.predictRequested.connect(self.predict)
         self.run_panel.optionsChanged.connect(self._refresh)
         self.run_panel.saveRequested.connect(self._ask_save)
-        self.run_panel.openRequested.connect(self._ask_open)
         self.jobs.started.connect(self.run_panel.show_running)
         self.jobs.idle.connect(self._refresh)
         for signal in (
@@ -217,7 +216,7 @@ class PredictDock(Dock):
 
     def _draw_region(self) -> None:
         if self.section.slide is None:
-            sentence = "There is no slide to draw on yet; open one in step 1."
+            sentence = "There is no slide to draw on yet; open one first."
             self.region_step.messages.show_error(UserError(sentence))
             return
         assert self.session.state is not None
@@ -292,12 +291,16 @@ class PredictDock(Dock):
             said = self.model_step.messages.texts
             self._run.add(QueuedRun(self.session.state, self._request(), said))
 
+    @property
+    def unpredicted(self) -> list[SlideState]:
+        """The slides that have no prediction, and are not being predicted nor wait for it."""
+        slides = self.session.workspace.slides
+        return [state for state in slides if not state.results and not self._run.waiting(state)]
+
     def predict_all(self) -> None:
         """Predict every slide that has no prediction yet, one after the other; say which cannot be."""
         self.messages.clear()
-        for state in self.session.workspace.slides:
-            if state.results or self._run.waiting(state):
-                continue
+        for state in self.unpredicted:
             spots = None if state.table is None else state.table.spots
             why_not = why_not_ready(state.slide, spots, self._checkpoint, None)
             if why_not is not None:
@@ -332,8 +335,3 @@ class PredictDock(Dock):
         path = ask_save(self, "Save result", name, RESULT_FILES)
         if path is not None:
             self.save(path if path.suffix == ".h5ad" else path.with_name(f"{path.name}.h5ad"))
-
-    def _ask_open(self) -> None:
-        path = ask_open(self, "Open result", RESULT_FILES)
-        if path is not None:
-            self.open_result(path)

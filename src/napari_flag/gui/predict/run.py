@@ -88,7 +88,6 @@ class RunPanel(QFrame):
 
     predictRequested = Signal()
     saveRequested = Signal()
-    openRequested = Signal()
     genesRequested = Signal()
     optionsChanged = Signal()
 
@@ -111,11 +110,10 @@ class RunPanel(QFrame):
         self.predict.clicked.connect(self.predictRequested)
         self.strip, self.messages, self.doubt = strip, messages, MessageList()
         self.result = plain_label()
-        self.genes, self.save, self.open = (QPushButton(text) for text in ("Genes", "Save…", "Open…"))
+        self.genes, self.save = (QPushButton(text) for text in ("Genes", "Save…"))
         for button, tooltip, wanted in (
             (self.genes, "Open the Genes dock to look at the prediction gene by gene", self.genesRequested),
             (self.save, "Save the result as an AnnData file (.h5ad)", self.saveRequested),
-            (self.open, "Open a result saved before (.h5ad)", self.openRequested),
         ):
             button.setToolTip(tooltip)
             button.clicked.connect(wanted)
@@ -138,7 +136,7 @@ class RunPanel(QFrame):
             box.addWidget(widget)
         row = QHBoxLayout()
         row.addWidget(self.result, 1)
-        for button in (self.genes, self.save, self.open):
+        for button in (self.genes, self.save):
             row.addWidget(button)
         box.addLayout(row)
 
@@ -429,9 +427,9 @@ class PredictionRun(QObject):
 
     def _forget(self) -> None:
         self._paint.stop()
-        if self._current is not None:
-            self._session.workspace.set_status(self._current.state, "")
-        self._builder = self._job = self._current = None
+        ended, self._builder, self._job, self._current = self._current, None, None, None
+        if ended is not None:
+            self._session.workspace.set_status(ended.state, "")
 
 
 def _predict(request: PredictionRequest) -> Steps["AnnData"]:

@@ -57,7 +57,6 @@ class Section(QObject):
         self._shown: tuple[SlideState | None, Any] = (None, None)
         self._judged: dict[int, tuple[int, float | None, SpotTable]] = {}
         slide_step.slideChosen.connect(self.choose_layer)
-        slide_step.fileChosen.connect(self.open_slide)
         slide_step.mppSet.connect(partial(self.set_mpp, source=SET_BY_HAND))
         slide_step.estimateRequested.connect(self._estimate_mpp)
         spots_step.tableChosen.connect(self.read_spots)
@@ -223,8 +222,7 @@ class Section(QObject):
         state = self._session.state
         if state is None or state.slide is None:
             sentence = (
-                "Spots are placed on a slide and none is open yet; open it in step 1, then choose the "
-                "table again."
+                "Spots are placed on a slide and none is open yet; open it, then choose the table again."
             )
             self._spots_step.show_error(UserError(sentence))
             return

@@ -11,7 +11,6 @@ from napari_flag.gui.controls.forms import (
     Choice,
     FileField,
     StepBox,
-    ask_open,
     form,
     number_field,
     plain_label,
@@ -30,23 +29,19 @@ if TYPE_CHECKING:
     from napari_flag.slides.spots import Spots, SpotTable
 
 
-SLIDE_FILES: Final = (
-    "Slides and images (*.svs *.tif *.tiff *.ndpi *.mrxs *.scn *.vms *.vmu *.bif *.dcm *.svslide "
-    "*.jpg *.jpeg *.png);;All files (*)"
-)
+NO_SLIDE: Final = "Open an H&E slide above, or drag it into the picture."
 NONE: Final = ""
 """Key of an entry that stands for no layer: no slide, all tissue, the whole section."""
 
 
 class SlideStep(StepBox):
-    """Shows the open slides and asks for a file; says what is known of the chosen slide.
+    """Shows the open slides, and what is known of the chosen one; the list above opens files.
 
     It only emits what the person wants; the dock opens slides and answers with `set_slides` and
     `show_slide`.
     """
 
     slideChosen = Signal(object)  # the key given to set_slides
-    fileChosen = Signal(object)  # Path
     mppSet = Signal(float)
     estimateRequested = Signal()
 
@@ -54,13 +49,7 @@ class SlideStep(StepBox):
         super().__init__(1, "Slide", parent)
         self.choice = Choice(name="Slide", tooltip="The slide to predict on: a slide open in the viewer")
         self.choice.changed.connect(self._on_chosen)
-        self.open = QPushButton("Open…")
-        self.open.setToolTip(
-            "Open a slide file: SVS, NDPI, MRXS, TIFF, OME-TIFF, DICOM, JPEG or PNG.\n"
-            "A file without a pyramid gets one in the cache the first time."
-        )
-        self.open.clicked.connect(self._ask_for_file)
-        self.info = plain_label("Open an H&E slide, or choose one that is open in the viewer.")
+        self.info = plain_label(NO_SLIDE)
         self.mpp = number_field(
             0.0,
             0.0,
@@ -81,7 +70,6 @@ class SlideStep(StepBox):
         )
         self.estimate.clicked.connect(self.estimateRequested)
         self.head.addWidget(self.choice.native, 1)
-        self.head.addWidget(self.open)
         bottom = QHBoxLayout()
         bottom.addWidget(self.mpp.native)
         bottom.addWidget(self.source, 1)
@@ -102,11 +90,11 @@ class SlideStep(StepBox):
         from napari_flag.slides.resolution import check_mpp
 
         self.messages.clear()
-        for widget in (self.mpp.native, self.source, self.info):
+        for widget in (self.mpp.native, self.source):
             widget.setEnabled(slide is not None)
         set_quietly(self.mpp, 0.0 if slide is None or slide.mpp is None else slide.mpp)
         if slide is None:
-            self.info.setText("Open an H&E slide, or choose one that is open in the viewer.")
+            self.info.setText(NO_SLIDE)
             self.source.setText("")
             self.set_state("")
             return
@@ -130,11 +118,6 @@ class SlideStep(StepBox):
         self.estimate.setToolTip(
             why_not or "Fit the array's lattice to the spots of step 2, whose distance in µm is known"
         )
-
-    def _ask_for_file(self) -> None:
-        path = ask_open(self, "Open slide", SLIDE_FILES)
-        if path is not None:
-            self.fileChosen.emit(path)
 
     def _on_chosen(self, key: Any) -> None:
         if key != NONE:
