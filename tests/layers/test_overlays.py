@@ -6,7 +6,7 @@ from tests.fakes import MPP, fake_prediction
 from napari_flag import keys
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.gene_map import GeneMap
-from napari_flag.layers.legend import lines_on, overlays_of
+from napari_flag.layers.legend import KEY, contrast, lines_on, overlays_of
 from napari_flag.layers.overlays import (
     COLOURS,
     LIMITS,
@@ -180,13 +180,40 @@ def test_hidden_domains_show_nothing_of_the_prediction_before(drawn):
     assert np.isnan(drawn.layer.data).all()
 
 
+def test_a_map_that_comes_after_the_regions_lies_under_them_and_over_the_picture(viewer, adata):
+    picture = viewer.add_image(np.zeros((8, 8)), name="slide")
+    regions = viewer.add_shapes([np.array([[0, 0], [0, 5], [5, 5], [5, 0]])], name="Regions")
+    gene_map, drawn = GeneMap(viewer), DomainMap(viewer)
+    gene_map.set_prediction(adata, frame_of(adata))
+    gene_map.show(["ERBB2"])
+    drawn.show(adata, np.ones(36, np.int64), Paint.FILLED)
+    order = list(viewer.layers)
+    assert len(order) == 4
+    assert order[0] is picture
+    assert order[-1] is regions
+
+
 def test_the_legend_has_colour_name_and_count_of_each_domain_painted(drawn, adata):
     viewer = drawn._viewer
-    assert lines_on(viewer) == ["■ Domain 1  12", "■ Domain 2  12"]
-    colours = [overlays_of(viewer)[f"domains {i}"].color[:3] for i in range(2)]
+    assert lines_on(viewer) == ["Domain 1  12", "Domain 2  12"]
+    colours = [overlays_of(viewer)[f"{KEY} domains {i}"].box_color[:3] for i in range(2)]
     assert np.rint(np.array(colours) * 255).astype(int).tolist() == [list(c) for c in COLOURS[:2]]
     drawn.show(adata, np.where(np.arange(36) < 30, 2, 0), Paint.RINGS, names=["fat", "tumour"])
-    assert lines_on(viewer) == ["■ tumour  30"]
+    assert lines_on(viewer) == ["tumour  30"]
+
+
+def test_every_line_of_a_legend_is_legible_on_the_colour_of_its_class(adata):
+    drawn = DomainMap(ViewerModel())
+    drawn.show(adata, np.arange(1, 37), Paint.FILLED)
+    overlays = overlays_of(drawn._viewer)
+    lines = [overlay for name, overlay in overlays.items() if name.startswith(KEY)]
+    assert len(lines) == 17
+    contrasts = [contrast(_hex(line.color), _hex(line.box_color)) for line in lines]
+    assert min(contrasts) > 4.5, "what WCAG asks of small text"
+
+
+def _hex(colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*np.rint(np.asarray(colour[:3]) * 255).astype(int))
 
 
 def test_the_legend_goes_and_comes_with_its_layer(drawn, adata):
@@ -210,9 +237,9 @@ def test_a_legend_of_very_many_labels_says_how_many_it_leaves_out(adata):
 
 
 def test_a_legend_in_sight_again_is_not_made_anew(drawn, adata):
-    made = overlays_of(drawn._viewer)["domains 1"]
+    made = overlays_of(drawn._viewer)[f"{KEY} domains 1"]
     drawn.show(adata, np.ones(36, np.int64), Paint.FILLED)
-    assert lines_on(drawn._viewer) == ["■ Domain 1  36"]
+    assert lines_on(drawn._viewer) == ["Domain 1  36"]
     drawn.show(adata, np.arange(36) % 3, Paint.FILLED)
-    assert lines_on(drawn._viewer) == ["■ Domain 1  12", "■ Domain 2  12"]
-    assert overlays_of(drawn._viewer)["domains 1"] is made
+    assert lines_on(drawn._viewer) == ["Domain 1  12", "Domain 2  12"]
+    assert overlays_of(drawn._viewer)[f"{KEY} domains 1"] is made

@@ -3,7 +3,7 @@
 napari's setters redraw whether or not anything changed; what is set here is set with as few as possible.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from napari_flag import keys
 from napari_flag.layers.frame import Frame, napari_units, told_once
 from napari_flag.layers.gene_values import Limits
 from napari_flag.layers.raster import SpotRaster
@@ -58,7 +59,7 @@ class SpotLayers(Generic[Slot]):
         select: bool = False,
         **options: Any,
     ) -> Any:
-        """Add and return the layer of `slot`.
+        """Add and return the layer of `slot`, over all pictures and under the regions drawn on them.
 
         Parameters
         ----------
@@ -75,11 +76,14 @@ class SpotLayers(Generic[Slot]):
         options
             Of napari's image layer.
         """
+        from napari.layers import Image
+
         if picture is None:
             picture = np.full(raster.lookup.shape, np.nan, np.float32)
         options = {"interpolation2d": "nearest", "blending": BLENDING, **options}
+        layer = Image(picture, **options, **raster.options(self.frame, metadata))
         with nullcontext() if select else selection_kept(self._viewer):
-            layer = self._viewer.add_image(picture, **options, **raster.options(self.frame, metadata))
+            self._viewer.layers.insert(_over_pictures(self._viewer.layers), layer)
         self._layers[slot] = layer
         return layer
 
@@ -114,6 +118,18 @@ class SpotLayers(Generic[Slot]):
     def _take_out(self, layer: Any) -> None:
         if layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
+
+
+def _over_pictures(layers: Sequence[Any]) -> int:
+    """Return where a map goes in among `layers`: over all pictures, under what is drawn on them."""
+    from napari.layers import Image
+
+    pictures = (
+        place
+        for place, layer in enumerate(layers)
+        if isinstance(layer, Image) and layer.metadata.get(keys.LAYER_KIND) != "spots"
+    )
+    return 1 + max(pictures, default=-1)
 
 
 class SpotLayer(SpotLayers[None]):

@@ -79,6 +79,21 @@ def test_a_drawn_region_is_compared_with_the_rest_in_prediction_and_truth(filled
     assert list(filled.results.shown.choices) == ["both", PREDICTED, MEASURED]
 
 
+def test_a_region_that_was_just_drawn_is_chosen_and_one_that_was_edited_is_not(filled, qtbot):
+    for left in (0, 2500):
+        corners = np.array([[0, left], [0, left + 2200], [5000, left + 2200], [5000, left]], float)
+        filled._layer().add([corners])
+        count = 1 + bool(left)
+        qtbot.waitUntil(lambda count=count: len(filled.regions.entries) == count, timeout=3_000)
+        assert filled.regions.current.region.name == f"Region {count}"
+    qtbot.waitUntil(lambda: filled.numbers is not None, timeout=5_000)
+    filled.regions.choose(filled.regions.entries[0].key)
+    layer, before = filled._layer(), filled.regions.entries[1].region.spots
+    layer.data = [layer.data[0], layer.data[1] * [0.5, 1.0]]
+    qtbot.waitUntil(lambda: filled.regions.entries[1].region.spots < before, timeout=3_000)
+    assert filled.regions.current.region.name == "Region 1"
+
+
 def test_numbers_of_the_truth_alone_show_its_means(filled, qtbot):
     draw_left(filled, qtbot)
     filled.results.shown.value = MEASURED
@@ -376,7 +391,7 @@ def test_areas_and_spots_go_along_into_geojson(filled, qtbot, tmp_path):
 def test_painted_domains_have_one_legend_with_the_colours_and_counts_of_the_list(filled, qtbot, viewer):
     find(filled, qtbot)
     domains = [entry.region for entry in filled.regions.entries]
-    assert lines_on(viewer) == [f"■ Domain {i}  {d.spots}" for i, d in enumerate(domains, 1)]
+    assert lines_on(viewer) == [f"Domain {i}  {d.spots}" for i, d in enumerate(domains, 1)]
     colours = [row.colour for row in filled.domains.legend.rows]
     assert colours == ["#{:02x}{:02x}{:02x}".format(*entry.colour) for entry in filled.regions.entries]
     filled.choice.paint.value = Paint.HIDDEN

@@ -80,7 +80,7 @@ class RegionsDock(Dock):
 
     def _connect(self) -> None:
         self._watch.layersChanged.connect(self._on_layers)
-        self._watch.shapesEdited.connect(self._read)
+        self._watch.shapesEdited.connect(self._on_edited)
         self.regions.chosen.connect(self._on_chosen)
         self.regions.drawRequested.connect(self._draw)
         self.regions.undoRequested.connect(self.undo)
@@ -145,6 +145,16 @@ class RegionsDock(Dock):
         self._offer(entries)
         if adata is not None:
             self._due.start()
+
+    def _on_edited(self) -> None:
+        """List the regions as they are drawn now, and choose the one that was not there before."""
+        same = self._listed_of is self.session.adata
+        before = {entry.key for entry in self.regions.entries}
+        self._read()
+        drawn = [entry.key for entry in self.regions.entries if entry.drawn is not None]
+        new = [key for key in drawn if key not in before]
+        if same and len(new) == 1:
+            self.regions.choose(new[0])
 
     def _offer(self, entries: Sequence[Entry]) -> None:
         """Offer the other regions to compare with."""
