@@ -7,7 +7,16 @@ from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QVBoxLayout, QWidget
 
-from napari_flag.gui.controls.forms import Choice, FileField, form, number_field, row_of, set_quietly
+from napari_flag.gui.controls.forms import (
+    Choice,
+    FileField,
+    MessageList,
+    ShortScroll,
+    form,
+    number_field,
+    row_of,
+    set_quietly,
+)
 
 pytestmark = pytest.mark.usefixtures("qapp")
 
@@ -100,3 +109,22 @@ def test_a_dropped_file_and_a_typed_path_are_announced_once(tmp_path):
     assert field.path is None
     field.set_path(Path("~/x.tsv"))
     assert field.path == Path("~/x.tsv").expanduser()
+
+
+def test_messages_that_fit_have_no_scroll_bar_in_a_style_that_draws_a_border(qtbot):
+    messages, page = MessageList(), QWidget()
+    said = QWidget()
+    QVBoxLayout(said).addWidget(messages)
+    scroll = ShortScroll(said, 100)
+    QVBoxLayout(page).addWidget(scroll)
+    page.setStyleSheet("QScrollArea { border: 1px solid black; }")
+    qtbot.addWidget(page)
+    page.resize(300, 300)
+    page.show()
+    messages.add("notice", "Two slides.")
+    qtbot.waitUntil(lambda: scroll.viewport().height() > 0)
+    assert scroll.verticalScrollBar().maximum() == 0
+    for line in range(9):
+        messages.add("notice", f"Slide {line} has no table.")
+    qtbot.waitUntil(lambda: scroll.verticalScrollBar().maximum() > 0)
+    assert scroll.viewport().height() == 100

@@ -118,7 +118,9 @@ class ShortScroll(QScrollArea):
         assert content is not None
         width = max(self.viewport().width(), 200)  # type: ignore[union-attr]
         wanted = content.heightForWidth(width) if content.hasHeightForWidth() else content.sizeHint().height()
-        return QSize(content.sizeHint().width(), min(max(wanted, 0), self._most))
+        if wanted <= 0:
+            return QSize(content.sizeHint().width(), 0)
+        return QSize(content.sizeHint().width(), min(wanted, self._most) + 2 * self.frameWidth())
 
     def minimumSizeHint(self) -> QSize:
         """Return the same: it has its height, or scrolls."""
