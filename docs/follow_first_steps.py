@@ -449,7 +449,7 @@ def draw_a_region(hand: Hand, step: PageStep) -> None:
     region = regions(hand)[0].region
     say(f"   drawn: {region.name}, {region.spots} spots")
     assert region.spots > 5
-    hand.click_row(region.name, "Regions")
+    hand.see(region.name, lambda: hand.area.pages["Regions"].regions.current is regions(hand)[0])
     hand.used.add("Regions")
     hand.rest()
     assert hand.area.pages["Regions"].numbers is not None
@@ -597,7 +597,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = given.home or Path(temporary)
         python = _install(steps[0], home) if given.install else Path(sys.executable)
-        environment = _clean(home)
+        environment = _clean(home, installed=given.install)
         for command in steps[1].commands:
             if not (home / FOLDER).exists():
                 _run([str(python), *command.split()[1:]], home, environment)
@@ -610,17 +610,19 @@ def main() -> None:
 
 
 def _install(step: PageStep, home: Path) -> Path:
-    """Install as the page says, into an environment of its own; return its Python."""
-    _run([sys.executable, "-m", "venv", str(home / "venv")], home, dict(os.environ))
-    python = home / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    for command in step.commands:
-        _run([str(python), "-m", *command.replace('"', "").split()], ROOT, dict(os.environ))
-    return python
+    """Do what the page says, in a clone of what is committed here; return the Python that it leads to."""
+    clone, found = home / "napari-flag", home / "python.txt"
+    environment = _clean(home, installed=True)
+    _run(["git", "clone", "--quiet", str(ROOT), str(clone)], home, environment)
+    tell = f"command -v python > {shlex.quote(str(found))}"
+    _run(["bash", "-euc", "\n".join([*step.commands, tell])], clone, environment)
+    return Path(found.read_text("utf-8").strip())
 
 
-def _clean(home: Path) -> dict[str, str]:
-    """Return an environment in which no earlier session left anything."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+def _clean(home: Path, *, installed: bool) -> dict[str, str]:
+    """Return an environment in which no earlier session left anything; `installed`: nor another package."""
+    others = ("XDG_", "PYTHONPATH") if installed else ("XDG_",)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return {**kept, "HOME": str(home), "USERPROFILE": str(home), "NAPARI_CONFIG": str(home / "napari.yaml")}
 
 
