@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
-from qtpy.QtGui import QDropEvent
+from qtpy.QtGui import QDropEvent, QTextLayout
 from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QVBoxLayout, QWidget
 
 from napari_flag.gui.controls.forms import (
@@ -16,6 +16,7 @@ from napari_flag.gui.controls.forms import (
     number_field,
     row_of,
     set_quietly,
+    unbroken,
 )
 
 pytestmark = pytest.mark.usefixtures("qapp")
@@ -128,3 +129,16 @@ def test_messages_that_fit_have_no_scroll_bar_in_a_style_that_draws_a_border(qtb
         messages.add("notice", f"Slide {line} has no table.")
     qtbot.waitUntil(lambda: scroll.verticalScrollBar().maximum() > 0)
     assert scroll.viewport().height() == 100
+
+
+def test_no_line_ends_between_a_number_and_its_unit(qtbot):
+    text = unbroken("Visium, pitch 100 µm, Ø 55 µm, 0.7 µm/px")
+    layout = QTextLayout(text)
+    layout.beginLayout()
+    lines = []
+    while (line := layout.createLine()).isValid():
+        line.setLineWidth(1)
+        lines.append(text[line.textStart() : line.textStart() + line.textLength()].strip(" ,"))
+    layout.endLayout()
+    plain = [line.replace("\N{NO-BREAK SPACE}", " ").replace("\N{WORD JOINER}", "") for line in lines]
+    assert plain == ["Visium", "pitch 100 µm", "Ø 55 µm", "0.7 µm/px"]

@@ -69,6 +69,13 @@ def test_the_card_says_what_is_not_stated():
     assert licence == "Licence not stated (weights)"
 
 
+def test_one_licence_of_weights_and_encoder_is_said_once():
+    card = CARD | {"licence": "BSD-3-Clause", "encoder": {"name": "embedded", "licence": "BSD-3-Clause"}}
+    assert describe_card(card, 9)[-1] == "Licence BSD-3-Clause (weights and encoder)"
+    card["encoder"] = {"name": "UNI", "licence": "CC BY-NC-ND 4.0"}
+    assert describe_card(card, 9)[-1] == "Licence BSD-3-Clause (weights), CC BY-NC-ND 4.0 (encoder)"
+
+
 def test_the_card_of_simulated_tissue_names_no_patients():
     card = {"tissue": "none: synthetic H&E", "patients": [], "sections": ["sim1", "sim2"]}
     assert describe_card(card, 65)[0] == "Trained on synthetic H&E: 2 sections"

@@ -1,5 +1,6 @@
 """What forms of docks are made of: magicgui choices and numbers, file fields, numbered steps, messages."""
 
+import re
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -147,6 +148,12 @@ class _WrappingLabel(QLabel):
 
     def minimumSizeHint(self) -> QSize:
         return QSize(0, 0)  # Qt would ask for the height at some narrow width
+
+
+def unbroken(text: str) -> str:
+    """Return `text` so that no line ends between a number and its unit, nor inside "µm/px"."""
+    joined = re.sub(r"(?<=\d) (?=µm|mm)|(?<=Ø) |(?<=pitch) (?=\d)", "\N{NO-BREAK SPACE}", text)
+    return joined.replace("µm/px", "µm/\N{WORD JOINER}px")
 
 
 def plain_label(text: str = "") -> QLabel:

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
-from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label
+from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label, unbroken
 from napari_flag.model.checkpoint import describe_entries
 
 if TYPE_CHECKING:
@@ -121,7 +121,9 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
         f"{_range(card['um_per_px'])} µm/px" if _numbers(card.get("um_per_px")) else "",
     )
     licence = f"{card.get('licence') or 'not stated'} (weights)"
-    if encoder.get("licence"):
+    if encoder.get("licence") and encoder["licence"] == card.get("licence"):
+        licence = f"{card['licence']} (weights and encoder)"
+    elif encoder.get("licence"):
         licence += f", {encoder['licence']} (encoder)"
     return (
         f"Trained on {tissue}" + (f": {whom}" if whom else ""),
@@ -241,7 +243,7 @@ class ModelStep(StepBox):
             *describe_card(checkpoint.card, len(checkpoint.genes)),
             *describe_encoder(checkpoint.encoder),
         )
-        self.card.setText("\n".join(lines))
+        self.card.setText(unbroken("\n".join(lines)))
         self.set_state(READY)
 
     @property

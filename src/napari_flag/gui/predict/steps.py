@@ -16,6 +16,7 @@ from napari_flag.gui.controls.forms import (
     plain_label,
     row_of,
     set_quietly,
+    unbroken,
 )
 from napari_flag.gui.dock import single_shot
 from napari_flag.inputs import Grid
@@ -273,7 +274,7 @@ class SpotsStep(StepBox):
             self.summary.setText("No spots yet.")
             self.set_state("")
             return
-        self.summary.setText(describe_spots(choice.spots, choice.technology))
+        self.summary.setText(unbroken(describe_spots(choice.spots, choice.technology)))
         self.set_state(READY if len(choice.spots) else "no spots")
         for notice in choice.notices:
             self.messages.add("notice", notice)
