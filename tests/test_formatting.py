@@ -29,7 +29,15 @@ def test_what_is_not_known_is_a_dash_or_the_word_given():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.25, "0.25"), (0.01, "0.01"), (0.0042, "0.004"), (0.00002, "2e-05")]
+    ("value", "text"),
+    [
+        (0.25, "0.25"),
+        (0.01, "0.01"),
+        (0.0098, "0.01"),
+        (0.0042, "0.004"),
+        (0.00098, "0.001"),
+        (0.00002, "2e-05"),
+    ],
 )
 def test_small_probabilities_stay_readable(value, text):
     assert probability(value) == text

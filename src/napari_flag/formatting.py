@@ -32,7 +32,9 @@ def probability(value: float, unknown: str = UNKNOWN) -> str:
     """Return a p or q value as people write it: "0.03", "2e-05"."""
     if math.isnan(value):
         return unknown
-    return f"{value:.0e}" if value < 0.001 else f"{value:.3f}" if value < 0.01 else f"{value:.2f}"
+    if value < 0.00095:  # what would round to 0.001 is written so
+        return f"{value:.0e}"
+    return f"{value:.3f}" if value < 0.0095 else f"{value:.2f}"
 
 
 def area(mm2: float, *, unit: bool = True, unknown: str = UNKNOWN) -> str:

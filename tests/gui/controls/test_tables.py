@@ -83,3 +83,18 @@ def test_the_chosen_row_stays_in_sight_when_the_table_shrinks(qtbot):
     view.resize(200, 120)
     row = view.table.index(view.table.row("G80"), 0)
     qtbot.waitUntil(lambda: view.viewport().rect().contains(view.visualRect(row)))
+
+
+def test_a_row_marked_without_scrolling_leaves_the_first_rows_in_sight_in_another_size_too(view, qtbot):
+    rows = [f"g{i:03}" for i in range(100)]
+    view.table.set_rows(rows, {"pcc": -np.arange(100.0), "q": np.zeros(100)}, COLUMNS)
+    view.show()
+    view.mark("g090", scroll=False)
+    view.resize(200, 120)
+    qtbot.wait(20)
+    assert view.rowAt(0) == 0
+    assert view.table.name(view.currentIndex().row()) == "g090"
+    view.mark("g091")
+    view.resize(200, 140)
+    qtbot.wait(20)
+    assert view.rowAt(0) > 50

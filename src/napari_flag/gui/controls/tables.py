@@ -224,6 +224,7 @@ class NumberView(QTableView):
         super().__init__()
         self.table = NumberTable(what)
         self._width = width
+        self._follow = True
         self._in_sight = QTimer(self)  # after the rows have been laid out in the new size
         self._in_sight.setSingleShot(True)
         self._in_sight.setInterval(0)
@@ -252,8 +253,9 @@ class NumberView(QTableView):
     def mark(self, name: str | None, *, scroll: bool = True) -> None:
         """Select the row of `name` without emitting `chosen`; None or an unknown name selects none.
 
-        `scroll` brings the row into sight; without, the first rows stay there.
+        `scroll` brings the row into sight; without, the first rows stay there, also in another size.
         """
+        self._follow = scroll
         selection, row = self.selectionModel(), self.table.row(name)
         assert selection is not None
         index = self.table.index(row, NAME) if row is not None else QModelIndex()
@@ -285,7 +287,7 @@ class NumberView(QTableView):
             self.setColumnWidth(NAME, max(NAMES_PX, viewport.width() - numbers))
 
     def _scroll(self) -> None:
-        if self.currentIndex().isValid():
+        if self._follow and self.currentIndex().isValid():
             self.scrollTo(self.currentIndex())
 
     def _on_reset(self) -> None:
@@ -304,4 +306,5 @@ class NumberView(QTableView):
 
     def _on_current(self, index: QModelIndex) -> None:
         if index.isValid():
+            self._follow = True
             self.chosen.emit(self.table.name(index.row()))
