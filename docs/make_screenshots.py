@@ -47,11 +47,13 @@ def main() -> None:
     parser.add_argument("--pages", nargs="*", help="only these")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "two_slides"  # the name is in the pictures
         if not given.paths:
+            folder.mkdir()
             for seed in SEEDS:
-                write_simulated(Path(folder), f"sim{seed}", simulate(seed))
-        paths = given.paths or [Path(folder)]
+                write_simulated(folder, f"sim{seed}", simulate(seed))
+        paths = given.paths or [folder]
         pictures = Pictures(given.out, Path(find_weights(given.weights)), given.gene)
         pictures.predict(paths)
         pictures.take_pages(given.pages)
@@ -111,7 +113,7 @@ class Pictures:
                 wait(lambda page=page, purpose=purpose: not page.jobs.running(purpose))
             if name == "Regions" and page.regions.entries:
                 page.regions.choose(page.regions.entries[0].key)
-                self.rest()
+            self.rest()
             self.take(name.lower())
             if name == "Spatial":
                 session.set_map_kind(MapKind.CLASSES)
@@ -122,12 +124,14 @@ class Pictures:
                 page.choice.paint.value = Paint.HIDDEN
         self.area.show_page("Genes")
         self.area.show_side_by_side()
-        spend(SETTLE_S)
         second = self.viewer.window._qt_window.findChild(SideBySideDock)
-        wait(lambda: not second.jobs.active)
+        spend(SETTLE_S)
+        wait(lambda: second.at_rest)
         self.take("side-by-side-measured")
         others = [state for state in session.workspace.slides if state is not session.state]
         second.slide.value = others[0].number
+        spend(SETTLE_S)
+        wait(lambda: second.at_rest)
         self.take("side-by-side-slides")
 
     def take(

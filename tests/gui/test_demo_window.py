@@ -10,6 +10,7 @@ from napari_flag.errors import UserError
 from napari_flag.gui import demo_window
 from napari_flag.gui.area import open_area
 from napari_flag.gui.demo_window import DemoTour
+from napari_flag.gui.dock import Dock
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.model import checkpoint
 from napari_flag.progress import Step
@@ -88,7 +89,26 @@ def test_the_picture_waits_for_the_docks_to_finish_their_work(make_napari_viewer
     qtbot.wait(3 * demo_window.CHECK_EVERY_MS)
     assert not acted
     busy.clear()
-    qtbot.waitUntil(lambda: acted == [False])
+    qtbot.waitUntil(lambda: acted == [False], timeout=60_000)
+
+
+def test_the_picture_waits_for_work_that_begins_a_moment_later(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    dock = open_area(viewer, "Samples").pages["Samples"]
+    docks = viewer.window._qt_window.findChildren(Dock)
+    qtbot.waitUntil(lambda: all(page.at_rest for page in docks), timeout=60_000)
+    busy, acted = [True], []
+
+    def work():
+        while busy:
+            yield Step("Working", 0)
+
+    demo_window.when_docks_rest(viewer, lambda: acted.append(bool(busy)), settle_ms=300)
+    dock.jobs.run("test", work(), "Work", on_result=lambda _: None)
+    qtbot.wait(600)
+    assert not acted
+    busy.clear()
+    qtbot.waitUntil(lambda: acted == [False], timeout=60_000)
 
 
 def test_an_unwritable_picture_is_refused_before_anything_is_opened(monkeypatch, files, tmp_path):

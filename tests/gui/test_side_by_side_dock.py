@@ -63,6 +63,22 @@ def test_a_picture_that_is_turned_is_turned_here_with_its_map(qtbot, viewer, kin
     dock.close()
 
 
+def test_the_slide_is_fitted_to_each_new_size_of_the_canvas_until_a_person_moves_it(dock, viewer, qtbot):
+    camera = viewer.scene.camera
+    slide_layers.fit(viewer, viewer.layers)
+    for size in ((400, 600), (200, 300)):
+        viewer.canvas.size = size
+        assert not dock.at_rest
+        qtbot.waitUntil(lambda: dock.at_rest)
+        low, high = slide_layers.extent_of(viewer.layers)
+        assert camera.zoom == pytest.approx(slide_layers.FIT * (np.array(size) / (high - low)).min())
+    camera.zoom *= 3
+    zoom = camera.zoom
+    viewer.canvas.size = (500, 700)
+    qtbot.waitUntil(lambda: dock.at_rest)
+    assert camera.zoom == zoom
+
+
 def test_gene_colours_and_limits_follow_the_main_canvas(dock, viewer):
     dock.session.select_gene("VIM")
     assert names(dock)[-1] == "VIM · measured"

@@ -114,13 +114,24 @@ def show_result(viewer: Any) -> None:
     Session.of(viewer).select_gene(GENE)
 
 
-def when_docks_rest(viewer: Any, act: Callable[[], None]) -> None:
-    """Call `act` once no dock computes any more, such as the scores of the side-by-side view."""
-    docks = viewer.window._qt_window.findChildren(Dock)
-    if any(dock.jobs.active for dock in docks):
-        QTimer.singleShot(CHECK_EVERY_MS, partial(when_docks_rest, viewer, act))
-    else:
-        act()
+def when_docks_rest(viewer: Any, act: Callable[[], None], settle_ms: int = 0) -> None:
+    """Call `act` once all docks are at rest, and are so still `settle_ms` later.
+
+    On a busy machine the second canvas comes long after the page that opened it.
+    """
+
+    def rest() -> bool:
+        return all(dock.at_rest for dock in viewer.window._qt_window.findChildren(Dock))
+
+    def look(rested: bool = False) -> None:
+        if not rest():
+            QTimer.singleShot(CHECK_EVERY_MS, look)
+        elif rested or not settle_ms:
+            act()
+        else:
+            QTimer.singleShot(settle_ms, partial(look, True))
+
+    look()
 
 
 def open_demo(files: DemoFiles) -> tuple[Any, DemoTour]:
@@ -192,7 +203,7 @@ def _show_window(files: DemoFiles, screenshot: Path | None) -> None:
         return
     wait = QEventLoop()
     problems: list[str] = []
-    tour.arrived.connect(lambda: when_docks_rest(viewer, partial(QTimer.singleShot, SETTLE_MS, wait.quit)))
+    tour.arrived.connect(lambda: when_docks_rest(viewer, wait.quit, SETTLE_MS))
     tour.stopped.connect(problems.append)
     tour.stopped.connect(wait.quit)
     wait.exec()

@@ -129,6 +129,11 @@ class Dock(Docked):
         self.when_closed(stop)
 
     @property
+    def at_rest(self) -> bool:
+        """Whether the dock shows all it is going to show, and computes nothing."""
+        return not self.jobs.active
+
+    @property
     def awake(self) -> bool:
         """Whether the dock follows the session now."""
         return self._awake

@@ -135,16 +135,19 @@ class SideBySideDock(Dock):
             self.listen(emitter, self._soon(self._show_pictures))
         self.quantity.changed.connect(self._on_quantity)
         self.slide.changed.connect(self._on_slide_chosen)
-        opening = in_turn(
+        self._opening = in_turn(
             self.session.viewer,
             self,
             self.canvas.open_canvas,
             self._on_slide,
             self._on_new_prediction,
         )
-        self.when_closing(opening.stop)
+        self.when_closing(self._opening.stop)
         self._settle = single_shot(self, SETTLED_MS, self._fit_untouched_view)
+        self._fitted: tuple[float, ...] | None = None
         self.when_closing(self._settle.stop)
+        if hasattr(self.session.viewer, "canvas"):  # before napari 0.9 its size is no event
+            self.listen(self.session.viewer.canvas.events.size, self.fit_later)
 
     def _soon(self, slot: Callable[[], None]) -> Callable[[], None]:
         """Return what calls `slot` once in the next turn, when the main canvas has what it shows."""
@@ -174,18 +177,28 @@ class SideBySideDock(Dock):
         self._settle.start()
 
     def fit_later(self) -> None:
-        """Fit the view once the canvases have the size they have got now."""
+        """Fit the view once the canvases keep the size they have got now."""
         self._settle.start()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the canvas is there with its scores, in the size and the view it stays in."""
+        return super().at_rest and not self._opening.isActive() and not self._settle.isActive()
 
     def _fit_untouched_view(self) -> None:
         """Fit the whole slide into both canvases, unless the person has gone to a place of their own."""
         viewer, layers = self.session.viewer, self.session.layers
         if not layers:
             return
-        low, high = extent_of(layers)
-        centre = np.asarray(camera_of(viewer).center)[-2:]
-        if np.abs(centre - (low + high) / 2).max() < 0.01 * (high - low).max():
+        if self._fitted is None:
+            low, high = extent_of(layers)
+            centre = np.asarray(camera_of(viewer).center)[-2:]
+            untouched = bool(np.abs(centre - (low + high) / 2).max() < 0.01 * (high - low).max())
+        else:
+            untouched = self._fitted == _view_of(viewer)
+        if untouched:
             fit(viewer, layers)
+            self._fitted = _view_of(viewer)
 
     def _build(self) -> None:
         self.title = QLabel()
@@ -436,6 +449,12 @@ class SideBySideDock(Dock):
             f"This gene:  PCC {number(score.pcc)}   Moran's I predicted "
             f"{number(score.moran_predicted)}, measured {number(score.moran_measured)}"
         )
+
+
+def _view_of(viewer: Any) -> tuple[float, ...]:
+    """Return the centre and the zoom of a viewer's camera."""
+    camera = camera_of(viewer)
+    return (*map(float, camera.center), float(camera.zoom))
 
 
 def copy_limits(there: Any, here: Any) -> None:
