@@ -5,7 +5,7 @@
 Buttons are clicked, files dropped and dialogs answered as by hand.  Each numbered step of the page has a
 function here, found by its title; every name that a step sets in *italics* or as `code` must have been
 pressed, typed, dropped or seen by then, so page and plugin cannot drift apart.  Each start of napari is a
-process of its own.  ``--install`` first installs the package into an environment of its own, as step 1 says.
+process of its own.  ``--install`` first clones what is committed here, and installs it as step 1 says.
 """
 
 import argparse
