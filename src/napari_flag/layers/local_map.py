@@ -290,7 +290,7 @@ class LocalMap(SpotLayer):
         numbers = self.numbers(key)
         if self.kind is MapKind.CLASSES:
             limits = (-0.5, len(CLASS_COLOURS) - 0.5)
-            set_colormap(layer, banded_colormap("local Moran classes", CLASS_COLOURS))
+            set_colormap(layer, banded_colormap("clusters", CLASS_COLOURS))
         else:
             span = span_of(numbers)
             limits = (-span, span)
