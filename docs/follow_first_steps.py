@@ -93,7 +93,7 @@ class Hand:
             QApplication.processEvents()
             time.sleep(0.005)
 
-    def wait(self, what: str, ready: Callable[[], Any], patience_s: float = 90.0) -> None:
+    def wait(self, what: str, ready: Callable[[], Any], patience_s: float = 300.0) -> None:
         """Let napari work until `ready`."""
         end = time.monotonic() + patience_s
         while not ready():
