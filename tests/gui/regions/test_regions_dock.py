@@ -120,6 +120,7 @@ def test_two_regions_are_compared_with_one_another(filled, qtbot):
     draw_left(filled, qtbot)
     filled._layer().add([np.array([[0, 2500], [0, 3300], [900, 3300], [900, 2500]], float)])
     qtbot.waitUntil(lambda: len(filled.regions.entries) == 2, timeout=3_000)
+    filled.regions.choose(filled.regions.entries[0].key)
     filled.choice.against.value = filled.regions.entries[1].key
     qtbot.waitUntil(lambda: filled.numbers.spots[PREDICTED] == (50, 4), timeout=5_000)
 
