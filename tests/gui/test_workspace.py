@@ -208,7 +208,7 @@ def test_a_copy_of_a_map_is_not_seen_on_another_slide_when_its_picture_is_remove
     assert copy.visible
     session.viewer.layers.remove(b.layer)
     qtbot.waitUntil(lambda: session.state is a)
-    assert copy in session.viewer.layers
+    qtbot.waitUntil(lambda: copy not in session.viewer.layers)
     assert session.gene_map.layer(session.gene_map.quantity) in visible_of(session, a)
     assert_only_shown(session)
 

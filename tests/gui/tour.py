@@ -455,6 +455,9 @@ class Tourist:
             return None
         self.area.slides.list.setCurrentItem(self.area.slides.list.topLevelItem(states.index(state)))
         assert self.state is state, f"{state.name} was clicked, {self.state.name} is shown"
+        until = time.monotonic() + REST_S
+        while state.layer is None and time.monotonic() < until:  # it comes in a turn of its own
+            self.pump(0.01)
         assert state.layer is not None, f"the picture of {state.name} did not come back"
         return state.name
 
