@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import time
 import traceback
 import warnings
 
@@ -19,6 +20,8 @@ from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.raster import raster_of
 
 MAPS = ("gene", "local", "unlike", "domains")
+FOLLOWS_S = 2.0
+"""Longest that a second canvas may lag behind its slide."""
 QUIET = (
     "propagateSizeHints",
     "Could not parse stylesheet",
@@ -243,12 +246,22 @@ def _second_canvases(tourist):
                 ]
             if canvas.gene_map.values is not None:
                 found += [f"second canvas: {f}" for f in _painted(tourist, canvas.gene_map, of)]
-                if canvas.gene_map.values.adata is not of.adata:
+                if not _follows(tourist, canvas, of):
                     found.append(f"second canvas of {of.name} shows another prediction than it")
     return found
 
 
 # --- nothing lost ------------------------------------------------------------------------------------
+def _follows(tourist, canvas, state):
+    """Say whether a second canvas shows the prediction of its slide, for which it has a turn of its own."""
+    until = time.monotonic() + FOLLOWS_S
+    while canvas.gene_map.values is not None and canvas.gene_map.values.adata is not state.adata:
+        if time.monotonic() > until:
+            return False
+        tourist.pump(0.01)
+    return True
+
+
 def _nothing_lost(tourist):
     """Every prediction that was ever there is there, on its slide."""
     there = set()
