@@ -66,7 +66,7 @@ def local():
 
 def test_clusters_are_saved_with_a_legend_that_counts_them(local, tmp_path):
     local.set_kind(MapKind.CLASSES)
-    local.set_found(finish(find_classes(local.missing())))
+    local.set_found(finish(find_classes(local.missing())), local.shared.of)
     text = save_local_figure(tmp_path / "f.svg", local, ADATA, FakeSlide()).read_text()
     number = int((local.classes(local.key) == 1).sum())
     for part in (f"HH high among high: {number}", "p ≤ 0.05 in each spot", "µm", keys.RESEARCH_USE_ONLY):

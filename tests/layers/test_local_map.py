@@ -34,6 +34,10 @@ class Maps:
             self.local.refresh()
 
     @property
+    def adata(self):
+        return self.gene_map.values.adata
+
+    @property
     def names(self):
         return [layer.name for layer in self.viewer.layers if layer.visible]
 
@@ -88,7 +92,7 @@ def test_classes_are_blank_until_they_are_computed_and_never_of_another_gene(map
     key = maps.local.key
     _, graph = maps.local.neighbours(key[1])
     found = finish(local_moran(maps.local.values(key), graph.weights, permutations=999))
-    maps.local.set_found({key: found})
+    maps.local.set_found({key: found}, maps.adata)
     shown = [int(maps.painted(spot)) for spot in range(64)]
     assert shown == np.where(found.p <= 0.05, found.quadrants, 0).tolist()
     assert any(shown)
@@ -107,7 +111,7 @@ def test_hover_text_names_the_class_of_the_spot(maps):
     key = maps.local.key
     _, graph = maps.local.neighbours(key[1])
     found = finish(local_moran(maps.local.values(key), graph.weights, permutations=999))
-    maps.local.set_found({key: found})
+    maps.local.set_found({key: found}, maps.adata)
     y_x = maps.gene_map.values.adata.obsm[keys.SPATIAL][9][::-1] * 0.5
     text = maps.gene_map.hover_text(y_x)
     number = maps.local.classes(key)[9]
@@ -145,7 +149,9 @@ def test_another_prediction_forgets_the_classes_of_the_one_before(maps):
     maps.local.set_kind(MapKind.CLASSES)
     key = maps.local.key
     _, graph = maps.local.neighbours(key[1])
-    maps.local.set_found({key: finish(local_moran(maps.local.values(key), graph.weights, permutations=9))})
+    maps.local.set_found(
+        {key: finish(local_moran(maps.local.values(key), graph.weights, permutations=9))}, maps.adata
+    )
     maps.gene_map.set_prediction(fake_prediction(64, n_genes=6, seed=5))
     assert maps.local.found(key) is None
     assert maps.names == ["ERBB2 · clusters (predicted)"]
@@ -163,9 +169,18 @@ def test_what_is_missing_is_computed_once(maps):
     maps.local.set_kind(MapKind.CLASSES)
     found = finish(find_classes(maps.local.missing()))
     assert set(found) == {("ERBB2", Quantity.PREDICTED)}
-    maps.local.set_found(found)
+    maps.local.set_found(found, maps.adata)
     assert maps.local.missing() == []
     assert np.isfinite(maps.painted(0))
+
+
+def test_classes_of_a_prediction_that_is_left_meanwhile_are_not_painted(maps):
+    maps.local.set_kind(MapKind.CLASSES)
+    before, found = maps.adata, finish(find_classes(maps.local.missing()))
+    maps.gene_map.set_prediction(fake_prediction(25, n_genes=6))
+    maps.local.set_found(found, before)
+    assert np.isnan(maps.local.layer.data).all()
+    assert [key for key, _, _ in maps.local.missing()] == [("ERBB2", Quantity.PREDICTED)]
 
 
 def test_the_classes_are_named_and_counted_on_the_canvas_while_they_are_shown(maps):
@@ -174,7 +189,7 @@ def test_the_classes_are_named_and_counted_on_the_canvas_while_they_are_shown(ma
     maps.local.set_kind(MapKind.CLASSES)
     assert lines_on(maps.viewer)[0] == "high among high  …"
     assert not maps.local.layer.colorbar.visible, "it would number the classes"
-    maps.local.set_found(finish(find_classes(maps.local.missing())))
+    maps.local.set_found(finish(find_classes(maps.local.missing())), maps.adata)
     classes = maps.local.classes(maps.local.key)
     assert lines_on(maps.viewer) == [
         f"{CLASS_MEANINGS[n]}  {np.count_nonzero(classes == n)}" for n in (1, 3, 4, 2, 0)

@@ -1,5 +1,6 @@
 """The Spatial dock: where each gene clusters, how strongly, and how that agrees with the measurement."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -282,12 +283,12 @@ class SpatialDock(Dock):
                 "classes",
                 find_classes(wanted),
                 "Find clusters",
-                on_result=self._on_classes,
+                on_result=partial(self._on_classes, self.session.local_map.shared.of),
                 on_cancelled=lambda: self.session.set_map_kind(MapKind.EXPRESSION),
             )
 
-    def _on_classes(self, found: Any) -> None:
-        self.session.local_map.set_found(found)
+    def _on_classes(self, of: Any, found: Any) -> None:
+        self.session.local_map.set_found(found, of)
         self.choice.show_map(self.session.local_map)
 
     def closeEvent(self, event: QCloseEvent | None) -> None:

@@ -88,6 +88,8 @@ class Shared:
         What is shown.
     corrected
         Whether classes are masked by q, over all spots together, instead of p.
+    of
+        Prediction that the classes are of.
     found
         Classes computed so far.
     maps
@@ -96,6 +98,7 @@ class Shared:
 
     kind: MapKind = MapKind.EXPRESSION
     corrected: bool = False
+    of: Any = None
     found: "dict[Key, LocalMoran]" = field(default_factory=dict)
     maps: "list[LocalMap]" = field(default_factory=list)
 
@@ -183,7 +186,7 @@ class LocalMap(SpotLayer):
         if (None if values is None else values.adata) is not self._adata:
             self._adata = None if values is None else values.adata
             if self._first:
-                self.shared.found.clear()
+                self.shared.of, self.shared.found = self._adata, {}
             self._painted = None
             self._rest()
             self._write_legend()
@@ -199,7 +202,7 @@ class LocalMap(SpotLayer):
         elsewhere = self._painted is None or self.frame != self._map.frame
         if self.layer is not None and elsewhere and self._map.raster is not None:
             self._take_place(self.layer, self._map.raster)
-        state = (self.kind, *self.key, id(self.shared.found.get(self.key)), self.corrected)
+        state = (self.kind, *self.key, id(self.found(self.key)), self.corrected)
         if state != self._painted or self.layer is None:
             self._paint(self.key)
             self._painted = state
@@ -223,13 +226,13 @@ class LocalMap(SpotLayer):
 
     def found(self, key: Key) -> "LocalMoran | None":
         """Return the classes of a gene, if they were handed in."""
-        return self.shared.found.get(key)
+        return self.shared.found.get(key) if self._adata is self.shared.of else None
 
     def classes(self, key: Key) -> npt.NDArray[np.int8] | None:
         """Return the class of each spot of `neighbours`, None where they were not handed in."""
         from napari_flag.analysis.spatial import classes_of
 
-        found = self.shared.found.get(key)
+        found = self.found(key)
         return None if found is None else classes_of(found, corrected=self.corrected)
 
     def numbers(self, key: Key) -> npt.NDArray[np.float32]:
@@ -245,16 +248,27 @@ class LocalMap(SpotLayer):
             numbers[seen] = classes
         return numbers
 
-    def set_found(self, found: "dict[Key, LocalMoran]") -> None:
-        """Take over classes, each over the spots of `neighbours`."""
-        self.shared.found.update(found)
-        self._refresh_all()
+    def set_found(self, found: "dict[Key, LocalMoran]", of: Any) -> None:
+        """Take over classes, each over the spots of `neighbours`; not of a prediction that is left by now.
+
+        Parameters
+        ----------
+        found
+            Key → classes.
+        of
+            The prediction they were computed of, as `shared.of` was then.
+        """
+        if of is self.shared.of:
+            self.shared.found.update(found)
+            self._refresh_all()
 
     def missing(self) -> "list[Wanted]":
         """Return what must be computed before the classes of all canvases can be shown."""
         wanted: dict[Key, Wanted] = {}
         for other in self.shared.maps:
             key = other.key
+            if other._adata is not self.shared.of:
+                continue
             if self.kind is MapKind.CLASSES and key is not None and key not in self.shared.found:
                 _, graph = other.neighbours(key[1])
                 values = other.values(key)
@@ -354,7 +368,7 @@ class LocalMap(SpotLayer):
         from napari_flag.analysis.spatial import CLASSES
 
         key = self.key
-        found = None if key is None else self.shared.found.get(key)
+        found = None if key is None else self.found(key)
         if self.kind is not MapKind.CLASSES or found is None or key is None:
             return None
         seen, _ = self.neighbours(key[1])
