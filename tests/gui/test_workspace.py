@@ -225,6 +225,7 @@ def test_a_region_is_where_it_was_drawn_after_the_picture_was_moved_and_removed(
         return region.polygons[0].bounds
 
     session.viewer.layers.remove(b.layer)
+    assert bounds() == pytest.approx((100, 100, 300, 200), abs=0.1), "a file that arrives now compares them"
     qtbot.waitUntil(lambda: layer not in session.viewer.layers)
     assert bounds() == pytest.approx((100, 100, 300, 200), abs=0.1)
     session.workspace.set_slide(b, b.slide.with_mpp(2 * MPP, "set by hand"))

@@ -393,17 +393,18 @@ class Workspace(QObject):
         if state is not None:
             before = state.frame
             state.layer = None
+            for drawn in self.layers_of(state):
+                if _is_drawn(drawn):  # the picture comes back as it was opened, not where it was moved to
+                    place(drawn, state.frame, before)
             # napari may be removing several layers one by one; those of the slide follow after that
-            QTimer.singleShot(0, partial(self._after_removal, state, before))
+            QTimer.singleShot(0, partial(self._after_removal, state))
 
-    def _after_removal(self, state: SlideState, before: Frame) -> None:
+    def _after_removal(self, state: SlideState) -> None:
         viewer = self._viewer()
         if viewer is None or state.layer is not None or state not in self.slides:
             return
-        ours = [layer for layer in self.layers_of(state) if _is_drawn(layer)]
-        for layer in ours:  # the picture comes back as it was opened, not where it was moved to
-            place(layer, state.frame, before)
-        if not (state.results or state.put_aside or state.status or ours):
+        drawn = any(_is_drawn(layer) for layer in self.layers_of(state))
+        if not (state.results or state.put_aside or state.status or drawn):
             self.slides.remove(state)
         self._leave(state, [other for other in self.slides if other.layer is not None])
 
