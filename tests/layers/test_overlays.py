@@ -4,7 +4,7 @@ from napari.components import ViewerModel
 from tests.fakes import MPP, fake_prediction
 
 from napari_flag import keys
-from napari_flag.layers.frame import frame_of
+from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.legend import KEY, contrast, lines_on, overlays_of
 from napari_flag.layers.overlays import (
@@ -138,6 +138,15 @@ def test_each_domain_has_its_colour_and_no_domain_none(drawn, adata):
     seen = drawn.layer.colormap.map((np.array([0.0, 1.0]) - low) / (high - low))[:, :3] * 255
     assert np.rint(seen).astype(int).tolist() == [list(COLOURS[0]), list(COLOURS[1])]
     assert colour_of(1) == colour_of(11) == COLOURS[0]
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_domains_drawn_again_lie_where_their_slide_lies_by_now(drawn, adata, deleted):
+    if deleted:
+        drawn._viewer.layers.remove(drawn.layer)
+    drawn.show(adata, drawn.numbers, Paint.FILLED, Frame(2 * MPP))
+    world = adata.obsm[keys.SPATIAL][:, ::-1] * 2 * MPP
+    assert [drawn.number_at(place) for place in world] == drawn.numbers.tolist()
 
 
 def test_rings_leave_the_gene_inside_in_sight(drawn, adata):

@@ -181,11 +181,13 @@ class DomainMap(SpotLayer):
             self._adata = self._raster = self._within = None
             self.legend.clear()
             return
+        before, self.frame = self.frame, frame_of(adata) if frame is None else frame
         if adata is not self._adata or self._raster is None:
             self._adata, self._raster, self._within = adata, raster or raster_of(adata), None
-            self.frame = frame_of(adata) if frame is None else frame
             if self.layer is not None:
                 empty(self.layer, self._raster, self.frame, {keys.LAYER_ADATA: adata})
+        elif self.frame != before and self.layer is not None:
+            set_place(self.layer, self._raster.options(self.frame))
         if paint is Paint.HIDDEN:
             if self.layer is not None and self.layer.visible:
                 self.layer.visible = False
