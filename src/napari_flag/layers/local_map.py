@@ -284,7 +284,6 @@ class LocalMap(SpotLayer):
             self._remove()
             return
         set_shown(layer, False)
-        layer.metadata[keys.LAYER_ADATA] = self._adata
         self.later(self._blank)
 
     def _blank(self) -> None:
@@ -296,7 +295,7 @@ class LocalMap(SpotLayer):
 
     def _take_place(self, layer: Any, raster: SpotRaster) -> None:
         self.frame = self._map.frame
-        set_place(layer, raster.options(self.frame))
+        set_place(layer, raster.options(self.frame, {keys.LAYER_ADATA: self._adata}))
 
     def _paint(self, key: Key) -> None:
         assert self._map.raster is not None
