@@ -13,8 +13,9 @@ from napari_flag.errors import UserError
 from napari_flag.exports.formats import save_csv, save_geojson, save_h5ad
 from napari_flag.layers.frame import Frame
 from napari_flag.layers.readers import prediction_layer, read_prediction_layers, read_slide
-from napari_flag.layers.slide_layers import slide_layer, spots_layer
+from napari_flag.layers.slide_layers import outlined, slide_layer, spots_layer
 from napari_flag.prediction_file import write_prediction
+from napari_flag.slides.spots import Spots
 
 
 @pytest.fixture
@@ -63,7 +64,6 @@ def test_a_slide_opens_as_one_multiscale_layer(big_tiff, monkeypatch, tmp_path):
 
 
 def test_slide_and_spots_are_placed_in_the_same_units():
-    from napari_flag.slides.spots import Spots
 
     spots = Spots(ids=("a", "b"), xy=np.array([[10.0, 10.0], [400.0, 10.0]]), diameter_um=100.0)
     _, slide_options, _ = slide_layer(FakeSlide())
@@ -103,3 +103,12 @@ def test_someone_elses_h5ad_is_refused_with_one_sentence(tmp_path, monkeypatch):
 def test_a_layer_without_prediction_cannot_be_saved_as_one(tmp_path):
     with pytest.raises(UserError, match="select a gene layer"):
         save_csv(str(tmp_path / "x.csv"), np.zeros((2, 2)), {"name": "photo", "metadata": {}})
+
+
+def test_outlines_of_spots_are_drawn_once_for_each_size_they_have_on_the_slide():
+    xy = np.array([[10.0, 10.0], [400.0, 10.0]])
+    spots = Spots(ids=("a", "b"), xy=xy, diameter_um=100.0)
+    raster, picture = outlined(spots, 0.5)
+    assert outlined(spots, 0.5)[1] is picture
+    assert spots_layer(spots, Frame(0.5))[0] is picture
+    assert outlined(spots, 1.0)[0].lookup.shape != raster.lookup.shape

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.layers.frame import Frame, moved_by_hand, place
+from napari_flag.layers.kept import Kept
 from napari_flag.layers.raster import SpotRaster, spot_raster
 from napari_flag.layers.region_shapes import outline, shapes_among
 from napari_flag.layers.spot_layers import selection_kept, set_place
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 """What a napari reader returns for one layer: data, options, layer type."""
+Picture: TypeAlias = npt.NDArray[np.uint8]
+"""(h, w), 1 on the rim of a spot."""
 
 OUTLINE_COLOUR = (0.09, 0.36, 0.80, 1.0)
 """A blue that stands out from hematoxylin, eosin and white alike."""
@@ -59,14 +63,31 @@ def placeholder_layer(slide: "Slide") -> LayerData:
 
 def spots_layer(spots: "Spots", frame: Frame) -> LayerData:
     """Return the outlines of `spots` as one picture; its cost does not grow with their number."""
-    mpp = frame.mpp
+    raster, picture = outlined(spots, frame.mpp)
+    return outline_layer(raster, frame, f"Spots ({len(spots):,})", picture)
+
+
+_OUTLINED: Final[Kept[tuple[SpotRaster, Picture]]] = Kept("outlines")
+
+
+def outlined(spots: "Spots", mpp: float | None) -> tuple[SpotRaster, Picture]:
+    """Return the raster of `spots` at `mpp` µm/px and the picture of their rims, kept while `spots` live.
+
+    Of many spots it takes long, so it is made where they are found: in the thread of that work.
+    """
     diameter = None if spots.diameter_um is None or mpp is None else spots.diameter_um / mpp
-    raster = spot_raster(spots.xy, diameter_px=diameter, lattice=spots.lattice, array=spots.array)
-    return outline_layer(raster, frame, name=f"Spots ({len(spots):,})")
+
+    def make() -> tuple[SpotRaster, Picture]:
+        raster = spot_raster(spots.xy, diameter_px=diameter, lattice=spots.lattice, array=spots.array)
+        return raster, raster.outlines()
+
+    return _OUTLINED.of(spots, (-1.0 if diameter is None else diameter,), make)
 
 
-def outline_layer(raster: SpotRaster, frame: Frame, name: str = "Spots") -> LayerData:
-    """Return the rims of the spots of `raster` as one layer."""
+def outline_layer(
+    raster: SpotRaster, frame: Frame, name: str = "Spots", picture: Picture | None = None
+) -> LayerData:
+    """Return the rims of the spots of `raster` as one layer; `picture` where they were drawn already."""
     from napari.utils import Colormap
 
     options = {
@@ -77,7 +98,7 @@ def outline_layer(raster: SpotRaster, frame: Frame, name: str = "Spots") -> Laye
         "blending": "translucent_no_depth",
         **raster.options(frame, {keys.LAYER_KIND: "spots"}),
     }
-    return raster.outlines(), options, "image"
+    return raster.outlines() if picture is None else picture, options, "image"
 
 
 PENDING_GREY: Final = 225

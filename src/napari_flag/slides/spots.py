@@ -31,7 +31,7 @@ MOST_QUERIED: Final = 50_000
 """Spots whose nearest other is sought for the pitch: a search over a million takes ten seconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Spots:
     """Spots of one slide, in the order given.
 

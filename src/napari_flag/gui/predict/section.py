@@ -15,7 +15,7 @@ from napari_flag.gui.predict.steps import SlideStep, SpotsStep
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import slide_layers
-from napari_flag.progress import one_step
+from napari_flag.progress import Step, Steps, one_step
 from napari_flag.slides import spot_tables
 from napari_flag.slides import spots as arrays
 from napari_flag.slides.slide import SET_BY_HAND
@@ -255,7 +255,7 @@ class Section(QObject):
             self._spots_step.show_busy(doing)
         self._jobs.run(
             _finding(state),
-            work,
+            _with_outlines(work, state.slide),
             f"Find the spots of {state.name}",
             on_result=partial(self._on_spots, state),
             on_error=partial(self._on_spots_failed, state),
@@ -346,6 +346,15 @@ class Section(QObject):
 def _finding(state: SlideState) -> str:
     """Return the purpose of the job that finds the spots of a slide."""
     return f"spots {state.number}"
+
+
+def _with_outlines(work: Steps["SpotTable"], slide: "Slide | None") -> Steps["SpotTable"]:
+    """Find spots, and draw their outlines too where there are so many that the window would wait for it."""
+    table = yield from work
+    if len(table.spots) > slide_layers.RINGS_UP_TO:
+        yield Step("Drawing spots", 0, None)
+        slide_layers.outlined(table.spots, (slide.mpp if slide is not None else None) or table.mpp)
+    return table
 
 
 def _judged(slide: "Slide", table: "SpotTable") -> "SpotTable":
