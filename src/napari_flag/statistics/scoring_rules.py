@@ -1,0 +1,177 @@
+"""Proper scores of joint draws: lower is better, and nothing but a better distribution lowers them.
+
+Gneiting & Raftery 2007 (CRPS, energy score) and Scheuerer & Hamill 2015 (variogram score, order ½).  All are
+of K draws of one slide against its measurement, in log2(count + 1).  The term of spread of CRPS and energy
+score is 1 / (2 K²) over all ordered pairs of draws, a draw with itself among them, so that scores of
+different K must not be compared.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from napari_flag.progress import Step, Steps, finish
+from napari_flag.statistics.accuracy import FloatArray
+
+FEWEST_DRAWS: Final = 8
+"""Draws that are scored: fewer are too few, of more the first so many are taken, so that scores compare."""
+ORDER: Final = 0.5
+"""Of the variogram scores."""
+MOST_GENES: Final = 1000
+"""The variogram score over pairs of genes grows with their square; above this number it is NaN."""
+ENTRIES_AT_ONCE: Final = 4_000_000
+"""(spots × genes × genes) held at once, 32 MB of float64 per array."""
+NAMES: Final = ("CRPS", "ES", "ES-map", "VS-gene", "VS-space")
+MEANING: Final = {
+    "CRPS": "Distance between the draws of one value and its measurement, mean over spots and genes",
+    "ES": "The same for all genes of a spot together (energy score), mean over spots",
+    "ES-map": "The same for the whole map of a gene (energy score), mean over genes",
+    "VS-gene": "Do draws differ between the genes of a spot as measured? (variogram score, pairs of genes)",
+    "VS-space": "Do draws differ between neighbouring spots as measured? (variogram score, first-ring pairs)",
+}
+"""Of each score, for reports; 0 is best."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProperScores:
+    """Scores of K draws, by spot, so that blocks of spots can be drawn for an interval.
+
+    Parameters
+    ----------
+    by_spot
+        "CRPS", "ES", "VS-gene" and "VS-space" → (n,) float64; NaN where a score is not defined.
+    neighbours
+        (n,) float64, number of first-ring neighbours: the weight of a spot in "VS-space".
+    by_gene
+        "ES-map" → (G,) float64.
+    """
+
+    by_spot: dict[str, FloatArray]
+    neighbours: FloatArray
+    by_gene: dict[str, FloatArray]
+
+    def weights(self, name: str) -> FloatArray:
+        """Return the weight of each spot (or gene) in the mean of the score `name`."""
+        if name == "VS-space":
+            return self.neighbours
+        return np.ones(len(self.by_gene[name] if name in self.by_gene else self.by_spot[name]))
+
+    def values(self, name: str) -> FloatArray:
+        """Return the score `name` by spot, or by gene for "ES-map"."""
+        return self.by_gene[name] if name in self.by_gene else self.by_spot[name]
+
+    def means(self) -> dict[str, float]:
+        """Return each score over the slide, in the order of `NAMES`."""
+        found = {}
+        for name in NAMES:
+            weights = self.weights(name)
+            total = float(weights.sum())
+            found[name] = float(weights @ self.values(name)) / total if total else float("nan")
+        return found
+
+
+def proper_scores(
+    draws: Sequence[npt.NDArray[Any]], measured: npt.NDArray[Any], graph: sparse.csr_array
+) -> ProperScores:
+    """Return what `scoring_draws` returns, without its progress steps."""
+    return finish(scoring_draws(draws, measured, graph))
+
+
+def scoring_draws(
+    draws: Sequence[npt.NDArray[Any]],
+    measured: npt.NDArray[Any],
+    graph: sparse.csr_array,
+    stage: str = "Scoring draws",
+) -> Steps[ProperScores]:
+    """Score K draws against the measurement of the same spots and genes.
+
+    Parameters
+    ----------
+    draws
+        K arrays (n, G), log2(count + 1).
+    measured
+        (n, G) log2(count + 1).
+    graph
+        (n, n) first-ring neighbours, as `neighbours.Neighbours.weights`; only which pairs it holds counts.
+    stage
+        What the steps call it.
+
+    Raises
+    ------
+    ValueError
+        When there is no draw, or shapes differ.
+    """
+    truth = np.asarray(measured, np.float64)
+    if not draws or any(np.shape(draw) != truth.shape for draw in draws):
+        raise ValueError("draws and measurement must be of the same spots and genes")
+    drawn = [np.asarray(draw, np.float64) for draw in draws]
+    k, genes = len(drawn), truth.shape[1]
+    parts = k + k * (k - 1) // 2 + 2
+    crps, by_spot, by_gene = np.zeros(len(truth)), np.zeros(len(truth)), np.zeros(genes)
+    done = 0
+    for one in drawn:
+        yield Step(stage, done, parts, "parts")
+        done += 1
+        away = one - truth
+        crps += np.abs(away).mean(axis=1) / k
+        square = away * away
+        by_spot += np.sqrt(square.sum(axis=1)) / k
+        by_gene += np.sqrt(square.sum(axis=0)) / k
+    for one, other in combinations(drawn, 2):  # each stands for two ordered pairs
+        yield Step(stage, done, parts, "parts")
+        done += 1
+        away = one - other
+        crps -= np.abs(away).mean(axis=1) / k**2
+        square = away * away
+        by_spot -= np.sqrt(square.sum(axis=1)) / k**2
+        by_gene -= np.sqrt(square.sum(axis=0)) / k**2
+    yield Step(stage, parts - 2, parts, "parts")
+    between_genes = yield from _between_genes(drawn, truth, stage, parts)
+    yield Step(stage, parts - 1, parts, "parts")
+    between_spots, degree = _between_spots(drawn, truth, graph)
+    return ProperScores(
+        {"CRPS": crps, "ES": by_spot, "VS-gene": between_genes, "VS-space": between_spots},
+        degree,
+        {"ES-map": by_gene},
+    )
+
+
+def _between_genes(drawn: list[FloatArray], truth: FloatArray, stage: str, parts: int) -> Steps[FloatArray]:
+    """Return (n,) variogram scores over all ordered pairs of genes within a spot."""
+    n, genes = truth.shape
+    found = np.full(n, np.nan)
+    if genes > MOST_GENES:
+        return found
+    rows = max(1, ENTRIES_AT_ONCE // max(1, genes * genes))
+    for start in range(0, n, rows):
+        yield Step(stage, parts - 2, parts, "parts")
+        here = slice(start, start + rows)
+        expected = sum(_variogram(one[here, :, None], one[here, None, :]) for one in drawn) / len(drawn)
+        difference = _variogram(truth[here, :, None], truth[here, None, :]) - expected
+        found[here] = (difference * difference).mean(axis=(1, 2))
+    return found
+
+
+def _between_spots(
+    drawn: list[FloatArray], truth: FloatArray, graph: sparse.csr_array
+) -> tuple[FloatArray, FloatArray]:
+    """Return (n,) variogram scores over a spot's first-ring pairs and all genes, and its (n,) neighbours."""
+    pairs = graph.tocoo()
+    total, rows = np.zeros(len(truth)), max(1, ENTRIES_AT_ONCE // max(1, truth.shape[1]))
+    for start in range(0, len(pairs.row), rows):
+        here, there = pairs.row[start : start + rows], pairs.col[start : start + rows]
+        expected = sum(_variogram(one[here], one[there]) for one in drawn) / len(drawn)
+        difference = _variogram(truth[here], truth[there]) - expected
+        total += np.bincount(here, weights=(difference * difference).mean(axis=1), minlength=len(truth))
+    degree = np.bincount(pairs.row, minlength=len(truth)).astype(np.float64)
+    return total / np.maximum(degree, 1), degree
+
+
+def _variogram(a: FloatArray, b: FloatArray) -> FloatArray:
+    found: FloatArray = np.sqrt(np.abs(a - b))  # order ½
+    return found

@@ -1,0 +1,109 @@
+"""Proper scores of draws agree with the library scoringrules, and are proper."""
+
+import numpy as np
+import pytest
+import scoringrules
+from scipy import sparse
+
+from napari_flag.statistics.scoring_rules import MOST_GENES, NAMES, proper_scores
+
+N, G, K = 12, 5, 8
+
+
+@pytest.fixture
+def case() -> tuple[list[np.ndarray], np.ndarray, sparse.csr_array]:
+    """Eight draws of twelve spots on a line, each next to the one before and after."""
+    random = np.random.default_rng(3)
+    truth = random.gamma(2.0, 2.0, (N, G))
+    draws = [truth + random.normal(0.3, 1.5, (N, G)) for _ in range(K)]
+    line = sparse.csr_array(np.eye(N, k=1) + np.eye(N, k=-1))
+    return draws, truth, line
+
+
+def test_crps_is_that_of_scoringrules(case):
+    draws, truth, line = case
+    stacked = np.stack(draws, axis=-1)  # (n, G, K)
+    expected = scoringrules.crps_ensemble(truth, stacked, estimator="nrg", backend="numpy")
+    assert proper_scores(draws, truth, line).means()["CRPS"] == pytest.approx(expected.mean(), rel=1e-10)
+
+
+def test_energy_scores_of_spots_and_of_maps_are_those_of_scoringrules(case):
+    draws, truth, line = case
+    found = proper_scores(draws, truth, line)
+    by_spot = scoringrules.es_ensemble(
+        truth, np.stack(draws, axis=1), backend="numpy"
+    )  # members on the axis before the last
+    by_gene = scoringrules.es_ensemble(truth.T, np.stack([draw.T for draw in draws], axis=1), backend="numpy")
+    np.testing.assert_allclose(found.by_spot["ES"], by_spot, rtol=1e-10)
+    np.testing.assert_allclose(found.by_gene["ES-map"], by_gene, rtol=1e-10)
+
+
+def test_variogram_score_over_genes_is_that_of_scoringrules_over_the_number_of_ordered_pairs(case):
+    draws, truth, line = case
+    found = proper_scores(draws, truth, line).by_spot["VS-gene"]
+    expected = scoringrules.vs_ensemble(truth, np.stack(draws, axis=1), p=0.5, backend="numpy")
+    np.testing.assert_allclose(found, expected / G**2, rtol=1e-10)
+
+
+def test_variogram_score_over_space_is_that_of_scoringrules_over_the_first_ring(case):
+    draws, truth, line = case
+    found = proper_scores(draws, truth, line)
+    stacked = np.stack([draw.T for draw in draws], axis=1)  # (G, K, n)
+    weights = np.broadcast_to((line.toarray() > 0).astype(float), (G, N, N))
+    expected = scoringrules.vs_ensemble(truth.T, stacked, w=weights, p=0.5, backend="numpy")
+    assert found.means()["VS-space"] == pytest.approx(expected.mean() / line.nnz, rel=1e-10)
+
+
+def test_no_false_distribution_scores_better_than_the_true_one_on_average():
+    """Same means, but wrong spread, wrong correlation of genes, or wrong correlation of spots."""
+    random = np.random.default_rng(0)
+    n, genes = 300, 6
+    line = sparse.csr_array(np.eye(n, k=1) + np.eye(n, k=-1))
+
+    def field() -> np.ndarray:
+        shared = random.normal(size=(n + 2, genes)) @ (0.5 + 0.5 * np.eye(genes))
+        return shared[:-2] + shared[1:-1] + shared[2:]
+
+    totals = {"true": [], "too narrow": [], "genes apart": [], "spots apart": []}
+    for _ in range(6):
+        truth = field()
+        cases = {
+            "true": [field() for _ in range(8)],
+            "too narrow": [0.4 * field() for _ in range(8)],
+            "genes apart": [np.stack([field()[:, g] for g in range(genes)], 1) for _ in range(8)],
+            "spots apart": [field()[random.permutation(n)] for _ in range(8)],
+        }
+        for name, draws in cases.items():
+            totals[name].append(proper_scores(draws, truth, line).means())
+    mean = {name: {s: np.mean([row[s] for row in rows]) for s in NAMES} for name, rows in totals.items()}
+    assert all(mean["true"][score] < mean["too narrow"][score] for score in NAMES)
+    assert mean["true"]["ES"] < mean["genes apart"]["ES"]
+    assert mean["true"]["VS-gene"] < 0.9 * mean["genes apart"]["VS-gene"]
+    assert mean["true"]["VS-space"] < 0.9 * mean["spots apart"]["VS-space"]
+
+
+def test_a_spot_without_neighbours_has_no_weight_in_the_score_over_space(case):
+    draws, truth, line = case
+    alone = line.toarray()
+    alone[0] = 0
+    alone[:, 0] = 0
+    found = proper_scores(draws, truth, sparse.csr_array(alone))
+    without = proper_scores([d[1:] for d in draws], truth[1:], sparse.csr_array(alone[1:, 1:]))
+    assert found.means()["VS-space"] == pytest.approx(without.means()["VS-space"])
+    assert np.isnan(proper_scores(draws, truth, sparse.csr_array((N, N))).means()["VS-space"])
+
+
+def test_pairs_of_very_many_genes_are_not_scored():
+    wide = np.zeros((2, MOST_GENES + 1))
+    pair = sparse.csr_array(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    found = proper_scores([wide, wide], wide, pair).means()
+    assert np.isnan(found["VS-gene"])
+    assert found["CRPS"] == found["ES-map"] == 0
+
+
+def test_draws_of_other_spots_are_refused(case):
+    draws, truth, line = case
+    with pytest.raises(ValueError, match="same spots"):
+        proper_scores([draws[0][1:]], truth, line)
+    with pytest.raises(ValueError, match="same spots"):
+        proper_scores([], truth, line)
