@@ -84,6 +84,61 @@ def test_constant_genes_follow_the_rules_of_the_score(scene):
     assert nothing == (0.0, 0.0)
 
 
+def test_a_mean_draw_is_the_weighted_mean_of_the_drawn_blocks():
+    random = np.random.default_rng(5)
+    values, weights = random.normal(size=30), random.integers(0, 5, 30).astype(float)
+    block = np.repeat(np.arange(6), 5)
+    times = np.random.default_rng(7).multinomial(6, np.full(6, 1 / 6), 40)
+    means = [
+        np.average(np.concatenate([np.tile(values[block == b], row[b]) for b in range(6)]),
+                   weights=np.concatenate([np.tile(weights[block == b], row[b]) for b in range(6)]))
+        for row in times
+    ]  # fmt: skip
+    ours = bootstrap.mean_interval(values, weights, block, np.random.default_rng(7), draws=40)
+    np.testing.assert_allclose(ours, np.percentile(means, bootstrap.LEVEL), atol=1e-12)
+
+
+def test_the_names_of_blocks_do_not_matter_to_a_mean():
+    values, ones = np.random.default_rng(5).normal(size=30), np.ones(30)
+    block = np.repeat(np.arange(6), 5)
+    expected = bootstrap.mean_interval(values, ones, block, np.random.default_rng(0))
+    assert bootstrap.mean_interval(values, ones, 7 * block + 3, np.random.default_rng(0)) == expected
+
+
+def test_a_small_steady_difference_is_seen_where_both_intervals_overlap():
+    """Spots differ a lot, and in each the second score is a little higher."""
+    random = np.random.default_rng(2)
+    a = random.normal(5, 3, 200)
+    b = a + random.normal(0.2, 0.3, 200)
+    ones, block = np.ones(200), np.arange(200) // 10
+    low_a, high_a = bootstrap.mean_interval(a, ones, block, np.random.default_rng(0))
+    low_b, _ = bootstrap.mean_interval(b, ones, block, np.random.default_rng(0))
+    assert low_a < low_b < high_a
+    low, high = bootstrap.difference_interval(a, b, ones, block, np.random.default_rng(0))
+    assert low < (a - b).mean() < high < 0
+    back = bootstrap.difference_interval(b, a, ones, block, np.random.default_rng(0))
+    np.testing.assert_allclose(back, (-high, -low))
+
+
+def test_two_scores_that_differ_by_chance_are_not_told_apart():
+    random = np.random.default_rng(4)
+    ones, block = np.ones(400), np.arange(400) // 20
+    held = 0
+    for _ in range(40):
+        a, b = random.normal(size=(2, 400))
+        low, high = bootstrap.difference_interval(a, b, ones, block, random)
+        held += low <= 0 <= high
+    assert held >= 32
+
+
+def test_a_score_that_is_not_defined_has_no_interval():
+    ones, block = np.ones(40), np.arange(40) // 5
+    nothing = np.full(40, np.nan)
+    assert np.isnan(bootstrap.mean_interval(nothing, ones, block, np.random.default_rng(0))).all()
+    assert np.isnan(bootstrap.mean_interval(ones, 0 * ones, block, np.random.default_rng(0))).all()
+    assert np.isnan(bootstrap.mean_interval(ones, ones, block // 4, np.random.default_rng(0))).all()
+
+
 def test_too_few_blocks_give_no_interval():
     xy = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
     values = np.arange(6.0).reshape(3, 2)

@@ -118,13 +118,57 @@ def mse_interval(
     draws: int = DRAWS,
 ) -> Interval:
     """Interval of the mean over spots and genes of the squared error, drawing blocks of spots."""
-    if len(np.unique(block)) < FEWEST_BLOCKS:
-        return UNKNOWN
     error = predicted.astype(np.float64) - measured.astype(np.float64)
     by_spot = (error * error).mean(axis=1)
-    spots = np.bincount(block).astype(np.float64)
-    times = _draw(len(spots), generator, draws)
-    return percentiles((times @ np.bincount(block, weights=by_spot)) / (times @ spots))
+    return mean_interval(by_spot, np.ones(len(by_spot)), block, generator, draws)
+
+
+def mean_interval(
+    values: FloatArray,
+    weights: FloatArray,
+    block: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+    draws: int = DRAWS,
+) -> Interval:
+    """Interval of a weighted mean, drawing blocks.
+
+    Parameters
+    ----------
+    values, weights
+        (m,) a value of each spot or gene, and what it weighs in the mean.
+    block
+        (m,) from `neighbouring_blocks` for spots; ``np.arange(m)`` draws one by one, as for genes.
+    """
+    blocks = len(np.unique(block))
+    if blocks < FEWEST_BLOCKS or not np.isfinite(values).all():
+        return UNKNOWN
+    _, place = np.unique(block, return_inverse=True)
+    times = _draw(blocks, generator, draws)
+    weight = times @ np.bincount(place, weights=weights)
+    total = times @ np.bincount(place, weights=weights * values)
+    return percentiles(np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan))
+
+
+def difference_interval(
+    a: FloatArray,
+    b: FloatArray,
+    weights: FloatArray,
+    block: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+    draws: int = DRAWS,
+) -> Interval:
+    """Interval of mean(a) − mean(b), both drawn together: paired.
+
+    One score is better than another where this interval excludes 0.
+
+    Parameters
+    ----------
+    a, b
+        (m,) the two scores of the same spots or genes, in the same order.
+    weights, block
+        (m,) as for `mean_interval`.
+    """
+    return mean_interval(a - b, weights, block, generator, draws)
 
 
 def gsc_interval(

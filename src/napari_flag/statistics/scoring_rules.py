@@ -93,7 +93,7 @@ def scoring_draws(
     Parameters
     ----------
     draws
-        K arrays (n, G), log2(count + 1).
+        K arrays (n, G), log2(count + 1); float32 is widened as it is used, so that K need not fit twice.
     measured
         (n, G) log2(count + 1).
     graph
@@ -109,7 +109,7 @@ def scoring_draws(
     truth = np.asarray(measured, np.float64)
     if not draws or any(np.shape(draw) != truth.shape for draw in draws):
         raise ValueError("draws and measurement must be of the same spots and genes")
-    drawn = [np.asarray(draw, np.float64) for draw in draws]
+    drawn = [np.asarray(draw) for draw in draws]
     k, genes = len(drawn), truth.shape[1]
     parts = k + k * (k - 1) // 2 + 2
     crps, by_spot, by_gene = np.zeros(len(truth)), np.zeros(len(truth)), np.zeros(genes)
@@ -125,7 +125,7 @@ def scoring_draws(
     for one, other in combinations(drawn, 2):  # each stands for two ordered pairs
         yield Step(stage, done, parts, "parts")
         done += 1
-        away = one - other
+        away = np.subtract(one, other, dtype=np.float64)
         crps -= np.abs(away).mean(axis=1) / k**2
         square = away * away
         by_spot -= np.sqrt(square.sum(axis=1)) / k**2
@@ -141,7 +141,9 @@ def scoring_draws(
     )
 
 
-def _between_genes(drawn: list[FloatArray], truth: FloatArray, stage: str, parts: int) -> Steps[FloatArray]:
+def _between_genes(
+    drawn: list[npt.NDArray[Any]], truth: FloatArray, stage: str, parts: int
+) -> Steps[FloatArray]:
     """Return (n,) variogram scores over all ordered pairs of genes within a spot."""
     n, genes = truth.shape
     found = np.full(n, np.nan)
@@ -158,7 +160,7 @@ def _between_genes(drawn: list[FloatArray], truth: FloatArray, stage: str, parts
 
 
 def _between_spots(
-    drawn: list[FloatArray], truth: FloatArray, graph: sparse.csr_array
+    drawn: list[npt.NDArray[Any]], truth: FloatArray, graph: sparse.csr_array
 ) -> tuple[FloatArray, FloatArray]:
     """Return (n,) variogram scores over a spot's first-ring pairs and all genes, and its (n,) neighbours."""
     pairs = graph.tocoo()
@@ -172,6 +174,6 @@ def _between_spots(
     return total / np.maximum(degree, 1), degree
 
 
-def _variogram(a: FloatArray, b: FloatArray) -> FloatArray:
-    found: FloatArray = np.sqrt(np.abs(a - b))  # order ½
+def _variogram(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> FloatArray:
+    found: FloatArray = np.sqrt(np.abs(np.subtract(a, b, dtype=np.float64)))  # order ½
     return found
