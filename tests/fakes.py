@@ -64,6 +64,15 @@ def fake_prediction(n_spots: int = 64, n_genes: int = 10, seed: int = 0, measure
     return adata
 
 
+def add_draws(prediction: AnnData, upto: int, noise: float = 0.5, seed: int = 0) -> AnnData:
+    """Give a fake prediction the layers of draws 2 to `upto`, ``X`` under noise of their own; the same one."""
+    rng = np.random.default_rng(seed)
+    for number in range(2, upto + 1):
+        drawn = prediction.X + rng.normal(0, noise, prediction.shape)
+        prediction.layers[f"{keys.SAMPLE}_{number}"] = np.clip(drawn, 0, None).astype(np.float32)
+    return prediction
+
+
 def counts_for(prediction: AnnData, seed: int = 0) -> AnnData:
     """Raw counts of the spots and genes of a fake prediction, sparse, near its ``layers["measured"]``."""
     rng = np.random.default_rng(seed)

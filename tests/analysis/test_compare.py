@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 from anndata import AnnData
-from tests.fakes import counts_for, fake_prediction
+from scipy import sparse
+from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.compare import agree, compare, section_of
@@ -11,6 +12,8 @@ from napari_flag.analysis.scores import METRICS
 from napari_flag.analysis.truth import measured_counts
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
+from napari_flag.statistics import scoring_rules
+from napari_flag.statistics.scoring_rules import NAMES, proper_scores
 
 
 @pytest.fixture
@@ -75,6 +78,53 @@ def test_json_has_the_metrics_under_x_and_sample(prediction, measured):
         assert len(result[name]["intervals_95"]["PCC"]) == 2
     assert result["unmatched"]["genes_only_predicted"] == []
     assert result["trained_on_this_slide"] is False
+
+
+def test_json_holds_the_draws_with_proper_scores_where_there_are_eight(prediction, measured):
+    found = json.loads(json.dumps(compare(prediction, measured).to_dict(), allow_nan=False))["draws"]
+    assert found["number"] == 1
+    assert found["proper_scores"] is None
+    assert "draw more in the Samples dock" in found["why_no_proper_scores"]
+    add_draws(prediction, 9)
+    found = json.loads(json.dumps(compare(prediction, measured).to_dict(), allow_nan=False))["draws"]
+    assert found["number"] == 9
+    assert found["why_no_proper_scores"] is None
+    assert set(METRICS) <= set(found)
+    assert found["proper_scores"]["draws"] == 8
+    for score in NAMES:
+        low, high = found["proper_scores"]["intervals_95"][score]
+        assert 0 < low < found["proper_scores"][score] < high
+
+
+def test_scores_of_draws_are_those_of_the_sample_layers(prediction, measured):
+    add_draws(prediction, 9)
+    found = compare(prediction, measured).draws
+    truth = np.log2(measured.X.toarray().astype(np.float64) + 1)
+    array = prediction.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy()
+    layers = [keys.SAMPLE, *(f"{keys.SAMPLE}_{number}" for number in range(2, 10))]
+    drawn = [prediction.layers[layer].astype(np.float64) for layer in layers]
+    expected = [by_hand(values, truth, array) for values in drawn]
+    for metric in METRICS:
+        assert found.by_draw[metric] == pytest.approx([values[metric] for values in expected], abs=1e-9)
+        assert found.values[metric] == pytest.approx(np.mean([values[metric] for values in expected]))
+    near = (np.abs(array[:, None] - array[None]).sum(-1) == 1).astype(float)
+    assert found.proper == pytest.approx(proper_scores(drawn[:8], truth, sparse.csr_array(near)).means())
+
+
+def test_wider_draws_than_the_tissue_score_worse_and_leave_the_expectation_alone(prediction, measured):
+    narrow = compare(add_draws(prediction, 8, noise=0.3), measured)
+    wide = compare(add_draws(prediction, 8, noise=3.0), measured)
+    assert all(narrow.draws.proper[name] < wide.draws.proper[name] for name in NAMES)
+    assert narrow.scores["X"] == wide.scores["X"]
+
+
+def test_pairs_of_very_many_genes_are_left_out_and_said(prediction, measured, monkeypatch):
+    monkeypatch.setattr(scoring_rules, "MOST_GENES", 11)
+    result = compare(add_draws(prediction, 8), measured)
+    found = result.to_dict()["draws"]["proper_scores"]
+    assert found["VS-gene"] is found["intervals_95"]["VS-gene"] is None
+    assert found["VS-space"] is not None
+    assert any("VS-gene needs all pairs" in notice for notice in result.notices)
 
 
 def test_the_table_has_one_row_per_gene_in_order(prediction, measured):
@@ -179,7 +229,8 @@ def test_the_comparison_is_that_of_the_command_line(predicted):
 
 def test_it_reports_progress_between_its_parts(predicted):
     stages = [step.stage for step in agree(predicted)]
-    assert stages.count("Scoring the mean") == stages.count("Scoring one sample") > 5
+    assert stages.count("Scoring the expectation") == stages.count("Scoring one draw") > 5
+    assert "Scoring draws" in stages
 
 
 def test_a_prediction_alone_is_described_and_the_reason_said():

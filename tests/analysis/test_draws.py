@@ -1,14 +1,12 @@
 import numpy as np
 import pytest
 from shapely.geometry import box
-from tests.fakes import FakeSlide, fake_prediction
+from tests.fakes import FakeSlide, add_draws, fake_prediction
 from tests.tiny_weights import GENES, write_tiny_weights
 
 from napari_flag import keys
 from napari_flag.analysis import draws
 from napari_flag.analysis.draws import (
-    MEAN,
-    TRUTH,
     Draw,
     DrawRequest,
     compare_draws,
@@ -28,6 +26,7 @@ from napari_flag.progress import finish
 from napari_flag.statistics.accuracy import gene_pearson
 from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation
 from napari_flag.statistics.moran import spatial_structure_correlation
+from napari_flag.statistics.scoring_rules import NAMES
 
 
 @pytest.fixture
@@ -43,11 +42,10 @@ def adata():
 
 def test_draws_are_compared_with_the_truth_and_with_each_other(adata):
     numbers = finish(compare_draws(adata))
-    assert numbers.against == TRUTH
-    assert numbers.table["draw"].tolist() == ["1", "2", "3", "4"]
+    assert numbers.scores.number == 4
     truth = adata.layers[keys.MEASURED].astype(np.float64)
     second = gene_pearson(adata.layers["sample_2"].astype(np.float64), truth).mean()
-    assert numbers.table.PCC[1] == pytest.approx(second)
+    assert numbers.scores.by_draw["PCC"][1] == pytest.approx(second)
     pairs = [(i, j) for i in range(1, 5) for j in range(i + 1, 5)]
     between = [
         gene_pearson(*(adata.layers[layer_of(k)].astype(np.float64) for k in (j, i))).mean() for i, j in pairs
@@ -62,12 +60,22 @@ def test_draws_are_compared_with_the_truth_and_with_each_other(adata):
     assert numbers.moran.shape == (4, 12)
 
 
-def test_without_truth_draws_are_compared_with_the_mean(adata):
+def test_without_truth_draws_are_compared_with_one_another_only(adata):
+    before = finish(compare_draws(adata))
     del adata.layers[keys.MEASURED]
+    adata.X[:] = 0  # never read
     numbers = finish(compare_draws(adata))
-    assert numbers.against == MEAN
-    expected = gene_pearson(adata.layers["sample"].astype(np.float64), adata.X.astype(np.float64)).mean()
-    assert numbers.table.PCC[0] == pytest.approx(expected)
+    assert numbers.scores is None
+    assert numbers.between == before.between
+
+
+def test_scores_of_draws_never_read_the_expectation(adata):
+    add_draws(adata, 8)
+    before = finish(compare_draws(adata)).scores
+    adata.X[:] = 0
+    after = finish(compare_draws(adata)).scores
+    assert after.to_dict() == before.to_dict()
+    assert set(before.proper) == set(NAMES)
 
 
 def test_one_draw_has_nothing_to_be_compared_with(adata):
@@ -84,8 +92,8 @@ def test_genes_and_spots_never_measured_are_left_out_of_the_comparison_with_the_
     numbers = finish(compare_draws(adata))
     np.testing.assert_array_equal(numbers.moran, before.moran)
     assert numbers.between == before.between
-    assert (numbers.table.PCC != before.table.PCC).all()
-    assert np.isfinite(numbers.table[["PCC", "GSC", "SSC"]].to_numpy()).all()
+    assert (numbers.scores.by_draw["PCC"] != before.scores.by_draw["PCC"]).all()
+    assert np.isfinite(list(numbers.scores.by_draw.values())).all()
 
 
 def test_a_gene_that_moves_little_correlates_between_draws(adata):

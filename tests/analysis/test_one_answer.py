@@ -6,7 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from tests.fakes import counts_for, fake_prediction
+from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.coexpression import DEPTH_SHOWN, correlate, gsc_of_all
@@ -40,8 +40,8 @@ def counts():
 
 @pytest.fixture(scope="module")
 def alone():
-    """The prediction without any measurement."""
-    return fake_prediction(121, n_genes=24, measured=False)
+    """The prediction without any measurement, of nine draws."""
+    return add_draws(fake_prediction(121, n_genes=24, measured=False), 9)
 
 
 @pytest.fixture
@@ -98,15 +98,18 @@ def test_every_place_gives_the_same_scores(adata, counts, findings, files, capsy
     assert spatial.ssc == pytest.approx(expected["SSC"], abs=ROUNDING)
     for gsc in (together.gsc, together.gsc_all, gsc_of_all(adata), findings.together.gsc):
         assert gsc == pytest.approx(expected["GSC"], abs=ROUNDING)
-    draw = finish(compare_draws(adata)).table.iloc[0]
-    sample = known.scores["sample"].values
-    assert [draw[name] for name in ("PCC", "GSC", "SSC")] == pytest.approx(
-        [sample[name] for name in ("PCC", "GSC", "SSC")], abs=ROUNDING
-    )
+    drawn, sample = finish(compare_draws(adata)).scores, known.scores["sample"].values
+    assert {name: values[0] for name, values in drawn.by_draw.items()} == pytest.approx(sample, abs=ROUNDING)
+    assert drawn.values == pytest.approx(known.draws.values, abs=ROUNDING)
+    assert drawn.proper == pytest.approx(known.draws.proper, abs=ROUNDING)
+    for name, ends in known.draws.intervals.items():
+        assert drawn.intervals[name] == pytest.approx(ends, abs=ROUNDING)
+    assert findings.comparison.draws.to_dict() == known.draws.to_dict()
     assert main(["compare", "predicted.h5ad", "measured.h5ad", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     for source, scores in (("X", expected), ("sample", sample)):
         assert {name: printed[source][name] for name in scores} == pytest.approx(scores)
+    assert printed["draws"] == known.draws.to_dict()
 
 
 def test_every_place_gives_the_same_morans_i_of_a_predicted_gene(adata, alone, counts, findings, written):
@@ -258,4 +261,4 @@ def test_gsc_ends_at_one_number_of_genes_in_every_place(monkeypatch, above):
         scores.values["GSC"],
     )
     assert found == pytest.approx((np.nan if above else expected,) * 3, nan_ok=True)
-    assert np.isnan(finish(compare_draws(adata)).table.GSC).all() == above
+    assert np.isnan(finish(compare_draws(adata)).scores.by_draw["GSC"]).all() == above

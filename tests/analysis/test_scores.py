@@ -3,7 +3,15 @@ import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.scores import METRICS, score_values, scoring, scoring_section
+from napari_flag.analysis.scores import (
+    MEANING,
+    METRICS,
+    PROPER,
+    score_values,
+    scoring,
+    scoring_draws,
+    scoring_section,
+)
 from napari_flag.progress import finish
 from napari_flag.statistics import coexpression
 from napari_flag.statistics.bootstrap import neighbouring_blocks
@@ -33,6 +41,46 @@ def test_scoring_reports_its_progress_and_returns_what_score_values_returns(sect
     assert found.intervals == again.intervals
     assert set(found.values) == set(METRICS)
     assert list(table.gene) == section[4]
+
+
+def test_draws_are_scored_a_step_at_a_time_and_stop_when_closed(section):
+    guess, truth, neighbours, blocks, _, seed = section
+    drawn = [guess + shift for shift in np.linspace(0, 1, 8)]
+    steps = []
+    found = finish(scoring_draws(drawn, truth, neighbours, blocks, seed, "Scoring"), steps.append)
+    assert len(steps) > 40, "of the pairs of draws too"
+    assert {step.stage for step in steps} == {"Scoring"}
+    assert set(found.by_draw) == set(METRICS)
+    assert set(found.proper) == set(found.intervals) == set(PROPER)
+    work = scoring_draws(drawn, truth, neighbours, blocks, seed)
+    next(work)
+    work.close()
+    with pytest.raises(StopIteration):
+        next(work)
+
+
+def test_fewer_than_eight_draws_have_metrics_and_the_reason_why_no_more(section):
+    guess, truth, neighbours, blocks, names, seed = section
+    few = finish(scoring_draws([guess] * 7, truth, neighbours, blocks, seed))
+    assert few.proper == few.intervals == {}
+    assert few.values == pytest.approx(score_values(guess, truth, neighbours, blocks, names, seed)[0].values)
+    assert "7 draws" in few.why_not
+    assert "--draws 8" in few.why_not
+    assert finish(scoring_draws([guess] * 8, truth, neighbours, blocks, seed)).why_not is None
+
+
+def test_draws_beyond_the_eighth_do_not_move_the_proper_scores(section):
+    guess, truth, neighbours, blocks, _, seed = section
+    drawn = [guess + shift for shift in np.linspace(0, 1, 8)]
+    eight = finish(scoring_draws(drawn, truth, neighbours, blocks, seed))
+    nine = finish(scoring_draws([*drawn, truth], truth, neighbours, blocks, seed))
+    assert nine.proper == eight.proper
+    assert nine.intervals == eight.intervals
+    assert nine.values["PCC"] > eight.values["PCC"]
+
+
+def test_every_score_has_a_meaning():
+    assert set(MEANING) == {*METRICS, *PROPER}
 
 
 def test_with_very_many_genes_only_gsc_is_left_out(section, monkeypatch):

@@ -1,19 +1,29 @@
 """A prediction compared with its measurement on the spots and genes that both have."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from napari_flag import keys
-from napari_flag.analysis.scores import Scores, predicted_moran, score_values, scoring
+from napari_flag.analysis.draws import score_draws
+from napari_flag.analysis.scores import (
+    EXPECTATION,
+    STRUCTURE,
+    DrawScores,
+    Scores,
+    known,
+    plain_intervals,
+    predicted_moran,
+    score_values,
+    scoring,
+    spot_blocks,
+)
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import (
     MEASURED,
     Extent,
     Match,
-    Numbers,
     Unmatched,
     dense,
     extent_of,
@@ -25,7 +35,7 @@ from napari_flag.analysis.truth import (
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import find_fault, slide_name, trained_on
 from napari_flag.progress import Step, Steps, finish
-from napari_flag.statistics import accuracy, bootstrap, calibration
+from napari_flag.statistics import accuracy, calibration, scoring_rules
 from napari_flag.statistics.calibration import LEVELS as LEVELS
 from napari_flag.statistics.coexpression import MOST_GENES
 from napari_flag.statistics.moran import moran_i
@@ -51,7 +61,10 @@ class Comparison:
     slide, spots, genes
         Name of the slide; how many spots and genes were compared.
     scores
-        "X" → `Scores` of the mean of the joint samples, "sample" → of one of them.
+        "X" → `Scores` of the expectation, "sample" → of one joint draw, ``layers["sample"]``.  Both have all
+        metrics, for tables like the paper's, which reads them from one array.
+    draws
+        Scores of all joint draws that the prediction holds, where structure is judged.
     tables
         "X" and "sample" → one row per gene in the order of the prediction: gene, pcc, cpcc,
         spearman, mse, amplitude, moran_predicted (over all spots of the prediction), moran_compared (over the
@@ -66,6 +79,7 @@ class Comparison:
     spots: int
     genes: int
     scores: dict[str, Scores]
+    draws: DrawScores
     tables: "dict[str, pd.DataFrame]"
     neighbours: str
     unmatched: Unmatched
@@ -76,16 +90,14 @@ class Comparison:
         """Return what ``compare --json`` prints: plain Python, None where a number is unknown."""
         result: dict[str, Any] = {
             name: {
-                **{metric: _known(value) for metric, value in scores.values.items()},
-                "intervals_95": {
-                    metric: [_known(end) for end in ends] if not math.isnan(ends[0]) else None
-                    for metric, ends in scores.intervals.items()
-                },
+                **{metric: known(scores.values[metric]) for metric in (*EXPECTATION, *STRUCTURE)},
+                "intervals_95": plain_intervals(scores.intervals),
                 "genes_constant_in_truth": scores.genes_constant_in_truth,
                 "genes_predicted_constant": scores.genes_predicted_constant,
             }
             for name, scores in self.scores.items()
         }
+        result["draws"] = self.draws.to_dict()
         result |= {"slide": self.slide, "spots": self.spots, "genes": self.genes}
         result |= {"units": keys.EXPRESSION_UNITS, "neighbours": self.neighbours}
         result["trained_on_this_slide"] = self.trained_on_this_slide
@@ -135,10 +147,10 @@ def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> St
         )
     extent = Extent(match.rows, match.columns)
     neighbours = spot_neighbours(predicted, extent.spots)
-    blocks = _blocks(predicted, extent)
+    blocks = spot_blocks(predicted, extent)
     genes = [str(gene) for gene in predicted.var_names[extent.genes]]
     scores, tables = {}, {}
-    for name, stage in (("X", "Scoring the mean"), ("sample", "Scoring one sample")):
+    for name, stage in (("X", "Scoring the expectation"), ("sample", "Scoring one draw")):
         values = predicted.X if name == "X" else predicted.layers[keys.SAMPLE]
         scores[name], table = yield from scoring(
             extent.cut(values), truth, neighbours, blocks, genes, seed, stage=stage
@@ -147,17 +159,19 @@ def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> St
         table = table.rename(columns={"moran_predicted": "moran_compared"})
         table.insert(table.columns.get_loc("moran_compared"), "moran_predicted", everywhere)
         tables[name] = table
+    drawn = yield from score_draws(predicted, extent, truth, seed=seed)
     trained = trained_on(predicted)
     return Comparison(
         slide=slide_name(predicted),
         spots=len(match.rows),
         genes=len(genes),
         scores=scores,
+        draws=drawn,
         tables=tables,
         neighbours=neighbours.description,
         unmatched=find_unmatched(predicted, measured),
         trained_on_this_slide=trained,
-        notices=_notices(predicted, measured, match, neighbours, unseen, trained),
+        notices=_notices(predicted, measured, match, neighbours, unseen, trained, drawn),
     )
 
 
@@ -168,6 +182,7 @@ def _notices(
     neighbours: Neighbours,
     unseen: accuracy.BoolArray,
     trained: bool,
+    drawn: DrawScores,
 ) -> tuple[str, ...]:
     """Return notices about the scores."""
     notices = []
@@ -195,20 +210,16 @@ def _notices(
             f"GSC needs all pairs of genes, so it is left out above {MOST_GENES:,} genes; predict a "
             "choice of genes to see it."
         )
+    if drawn.proper and len(unseen) > scoring_rules.MOST_GENES:
+        notices.append(
+            f"VS-gene needs all pairs of genes in every spot, so it is left out above "
+            f"{scoring_rules.MOST_GENES:,} genes; predict a choice of genes to see it."
+        )
     if neighbours.isolated:
         notices.append(
             f"{neighbours.isolated} of {len(match.rows)} spots have no neighbour in the graph of Moran's I."
         )
     return tuple(notices)
-
-
-def _blocks(adata: "AnnData", extent: Extent) -> Numbers:
-    """Return the block of neighbouring spots that each spot is drawn with in the bootstrap."""
-    return bootstrap.neighbouring_blocks(np.asarray(adata.obsm[keys.SPATIAL], np.float64)[extent.spots])
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 NAMED: Final = 5
@@ -364,7 +375,7 @@ def section_of(adata: "AnnData", comparison: Comparison | None = None) -> Sectio
     if comparison is None:
         neighbours = spot_neighbours(adata, extent.spots)
         scores, table = score_values(
-            predicted, truth, neighbours, _blocks(adata, extent), list(symbols), seed=0
+            predicted, truth, neighbours, spot_blocks(adata, extent), list(symbols), seed=0
         )
     else:
         scores, table = comparison.scores["X"], comparison.tables["X"]

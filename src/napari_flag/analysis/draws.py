@@ -1,4 +1,4 @@
-"""Several joint draws of one slide: drawing more, and keeping them with the prediction.
+"""Several joint draws of one slide: drawing more, keeping them with the prediction, and scoring them.
 
 The model says not one expression for a slide but which ones are plausible together.  A draw is one of them;
 what all draws share is what the slide says, where they differ is what it leaves open.  Draw 1 is
@@ -14,22 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.analysis.scores import DrawScores, scoring_draws, spot_blocks
 from napari_flag.analysis.spatial import spot_neighbours
-from napari_flag.analysis.truth import MEASURED, PREDICTED, dense, extent_of, matrix_of, measured_extent
+from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, dense, measured_extent
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import provenance, spots_of
 from napari_flag.progress import Step, Steps
-from napari_flag.statistics import accuracy
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.coexpression import (
-    correlations_for_gsc,
-    gene_structure_correlation,
-    upper_triangle,
-)
-from napari_flag.statistics.moran import moran_i, spatial_structure_correlation
+from napari_flag.statistics.coexpression import correlations_for_gsc, upper_triangle
+from napari_flag.statistics.moran import moran_i
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
     from napari_flag.model.checkpoint import Checkpoint
@@ -220,10 +215,29 @@ def _check_same(adata: "AnnData", again: "AnnData") -> None:
         )
 
 
-METRICS: Final = ("PCC", "GSC", "SSC")
-TRUTH, MEAN = "truth", "mean"
+BETWEEN: Final = ("PCC", "GSC", "SSC")
 ALIKE: Final = 1e-6
 """A column shorter than this, once centred, is constant up to float32 rounding."""
+
+
+def score_draws(adata: "AnnData", extent: Extent, truth: FloatArray, seed: int = 0) -> Steps[DrawScores]:
+    """Score the draws of a prediction against its measurement.
+
+    Parameters
+    ----------
+    adata
+        With at least one draw.
+    extent
+        The spots and genes that were measured.
+    truth
+        (n, G) log2(count + 1) of these.
+    seed
+        Of the bootstrap.
+    """
+    layers = (adata.layers[layer_of(number)] for number in range(1, count(adata) + 1))
+    cut = [dense(layer[extent.spots][:, extent.genes]) for layer in layers]
+    neighbours, blocks = spot_neighbours(adata, extent.spots), spot_blocks(adata, extent)
+    return (yield from scoring_draws(cut, truth, neighbours, blocks, seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,52 +246,43 @@ class DrawNumbers:
 
     Parameters
     ----------
-    table
-        One row per draw: PCC, GSC and SSC against the truth where there is one, else against ``X``.
-    against
-        `TRUTH` or `MEAN`, what `table` compares the draws with.
+    scores
+        Against the measurement, over what was measured; None where nothing was.
     between
-        "PCC", "GSC", "SSC" of two draws compared with each other, mean over all pairs.
+        `BETWEEN` → two draws compared with each other over all spots and genes, mean over all pairs.
     moran
         (K, G) Moran's I of each gene in each draw, over all spots.
     """
 
-    table: "pd.DataFrame"
-    against: str
+    scores: DrawScores | None
     between: dict[str, float]
     moran: FloatArray
 
 
 def compare_draws(adata: "AnnData") -> Steps[DrawNumbers]:
-    """Compare the draws of `adata` with the truth (or their mean), and with one another.
+    """Compare the draws of `adata` with one another, and with the measurement where there is one.
 
     Parameters
     ----------
     adata
-        With at least one draw.  The comparison with the truth is over what was measured; draws are compared
-        with one another over all spots and genes.
+        With at least one draw.
     """
-    import pandas as pd
-
     yield Step("Comparing draws", 0, None)
-    measured = measured_extent(adata)
-    against, source = (MEAN, PREDICTED) if measured is None else (TRUTH, MEASURED)
-    extent = measured or extent_of(adata, PREDICTED)
-    everywhere, there = spot_neighbours(adata).weights, spot_neighbours(adata, extent.spots).weights
-    base = _Structure.of(extent.cut(matrix_of(adata, source)), there)
-    found, moran, pairs = [], [], {name: _MeanOfPairs() for name in METRICS}
+    weights = spot_neighbours(adata).weights
+    roughness, pairs = [], {name: _MeanOfPairs() for name in BETWEEN}
     for number, values in enumerate(draws(adata), start=1):
         yield Step("Comparing draws", number - 1, count(adata), "draws")
-        one = _Structure.of(values, everywhere)
-        here = one if extent.is_all_of(adata) else _Structure.of(extent.cut(values), there)
-        found.append({"draw": str(number), **here.against(base)})
-        moran.append(one.moran)
-        pairs["PCC"].add(one.values)
-        pairs["SSC"].add(one.moran[:, None])
-        if len(one.correlations) == adata.n_vars:
-            pairs["GSC"].add(upper_triangle(one.correlations)[:, None])
-    between = {name: pair.mean() for name, pair in pairs.items()} if len(found) > 1 else {}
-    return DrawNumbers(pd.DataFrame(found), against, between, np.array(moran).reshape(-1, adata.n_vars))
+        roughness.append(moran_i(values, weights))
+        correlations = correlations_for_gsc(values)
+        pairs["PCC"].add(values)
+        pairs["SSC"].add(roughness[-1][:, None])
+        if len(correlations) == adata.n_vars:
+            pairs["GSC"].add(upper_triangle(correlations)[:, None])
+    between = {name: pair.mean() for name, pair in pairs.items()} if len(roughness) > 1 else {}
+    scores, extent = None, measured_extent(adata)
+    if extent is not None and len(extent.spots) >= FEWEST_SPOTS:
+        scores = yield from score_draws(adata, extent, extent.cut(adata.layers[keys.MEASURED]))
+    return DrawNumbers(scores, between, np.array(roughness).reshape(-1, adata.n_vars))
 
 
 class _MeanOfPairs:
@@ -310,28 +315,6 @@ class _MeanOfPairs:
         pairs = self._arrays * (self._arrays - 1)
         means = ((self._total**2).sum(axis=0) - self._squares)[known] / pairs
         return float(means.mean())
-
-
-@dataclass(frozen=True, slots=True)
-class _Structure:
-    """Values of one draw, their gene–gene correlations (empty for very many genes) and Moran's I."""
-
-    values: FloatArray
-    correlations: FloatArray
-    moran: FloatArray
-
-    @classmethod
-    def of(cls, values: FloatArray, weights: Any) -> "_Structure":
-        return cls(values, correlations_for_gsc(values), moran_i(values, weights))
-
-    def against(self, other: "_Structure") -> dict[str, float]:
-        """Return PCC, GSC and SSC with `other` as the truth."""
-        unseen = accuracy.constant_genes(other.values)
-        return {
-            "PCC": accuracy.mean_over_genes(accuracy.gene_pearson(self.values, other.values)),
-            "GSC": gene_structure_correlation(self.correlations, other.correlations, unseen),
-            "SSC": spatial_structure_correlation(self.moran, other.moran, unseen),
-        }
 
 
 def gene_between(adata: "AnnData", gene: str) -> float:

@@ -1,6 +1,12 @@
-"""The metrics of predicted values against the truth of the same spots: overall, and gene by gene."""
+"""The metrics of predicted values against the truth of the same spots: overall, gene by gene, and of draws.
 
-from collections.abc import Callable
+A prediction gives two answers.  ``X``, the expectation, is judged by `EXPECTATION`; draws, each of them one
+expression that could have been measured, by `STRUCTURE` and the proper scores.  An expectation cannot have
+the truth's structure, since the truth is noisy and an expectation is not.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,24 +18,36 @@ from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, dense, measured_extent
 from napari_flag.prediction_file import provenance, trained_on
 from napari_flag.progress import Step, Steps, finish
-from napari_flag.statistics import accuracy, bootstrap, coexpression, moran
+from napari_flag.statistics import accuracy, bootstrap, coexpression, moran, scoring_rules
 from napari_flag.statistics.bootstrap import Interval
 from napari_flag.statistics.coexpression import MOST_GENES
 from napari_flag.statistics.neighbours import Neighbours
+from napari_flag.statistics.scoring_rules import FEWEST_DRAWS as FEWEST_DRAWS
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
 
+EXPECTATION: Final = ("PCC", "MSE", "cPCC")
+"""What ``X`` is judged by."""
+STRUCTURE: Final = ("GSC", "SSC", "amplitude")
+"""What draws are judged by, mean over draws, beside `PROPER`."""
+PROPER: Final = scoring_rules.NAMES
+METRICS: Final = ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude")
+"""Of any array of values; the paper's table reads the first four from one."""
 MEANING: Final = {
     "PCC": "Pearson correlation of predicted and measured over spots, mean over genes (1 is best)",
     "MSE": "Mean squared error of log2(count + 1) (0 is best)",
+    "cPCC": "PCC after each spot's mean over the genes is taken away: what is not depth (1 is best)",
     "GSC": "Do the same genes go together? Agreement of gene–gene correlations (1 is best; "
     f"only computed up to {MOST_GENES:,} genes)",
     "SSC": "Are the same genes clustered in space? Agreement of Moran's I (1 is best)",
+    "amplitude": "Do maps vary as strongly as measured? Median over genes of variance predicted / measured "
+    "(1 is best)",
+    **{name: f"{meaning} (0 is best)" for name, meaning in scoring_rules.MEANING.items()},
 }
-METRICS: Final = ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude")
+"""Of each metric and proper score, a sentence for a person."""
 PARTS: Final = 7
 """Steps of scoring: the table, the metrics, and five intervals."""
 COLUMNS: Final = (
@@ -110,14 +128,8 @@ def scoring(
     yield Step(stage, 1, PARTS, "parts")
     clustered = table.moran_predicted.to_numpy(), table.moran_measured.to_numpy(copy=True)
     first, second = (coexpression.correlations_for_gsc(values) for values in (guess, truth))
-    values = {
-        "PCC": accuracy.mean_over_genes(table.pcc.to_numpy()),
-        "MSE": float(table.mse.mean()),
-        "GSC": coexpression.gene_structure_correlation(first, second, unseen),
-        "SSC": moran.spatial_structure_correlation(*clustered, unseen),
-        "cPCC": accuracy.mean_over_genes(table.cpcc.to_numpy()),
-        "amplitude": accuracy.median_over_genes(table.amplitude.to_numpy()),
-    }
+    by_gene = {name: table[name].to_numpy() for name in ("pcc", "mse", "cpcc", "amplitude")}
+    values = _overall(by_gene, clustered, (first, second), unseen)
     table.loc[unseen, "moran_measured"] = np.nan  # of a constant gene there is no Moran's I
     constant = accuracy.constant_genes(guess) & ~unseen
     ends: dict[str, Interval] = {}
@@ -136,6 +148,23 @@ def scoring(
         ends[name] = draw()
     yield Step(stage, PARTS, PARTS, "parts")
     return Scores(values, ends, int(unseen.sum()), int(constant.sum())), table
+
+
+def _overall(
+    by_gene: Mapping[str, accuracy.FloatArray],
+    clustered: tuple[accuracy.FloatArray, accuracy.FloatArray],
+    together: tuple[accuracy.FloatArray, accuracy.FloatArray],
+    unseen: accuracy.BoolArray,
+) -> dict[str, float]:
+    """Return the metrics from numbers per gene, Moran's I and correlations, each predicted and measured."""
+    return {
+        "PCC": accuracy.mean_over_genes(by_gene["pcc"]),
+        "MSE": float(by_gene["mse"].mean()),
+        "GSC": coexpression.gene_structure_correlation(*together, unseen),
+        "SSC": moran.spatial_structure_correlation(*clustered, unseen),
+        "cPCC": accuracy.mean_over_genes(by_gene["cpcc"]),
+        "amplitude": accuracy.median_over_genes(by_gene["amplitude"]),
+    }
 
 
 def _gene_table(
@@ -171,6 +200,122 @@ def _gene_table(
     if ranked:
         found["spearman"] = np.concatenate(spearman)
     return pd.DataFrame(found)[[column for column in COLUMNS if column in found]]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawScores:
+    """Scores of the joint draws of one slide; none is read from ``X``.
+
+    Parameters
+    ----------
+    by_draw
+        Metric (see `METRICS`) → (K,) float64, one value per draw.
+    proper
+        Proper score (see `PROPER`) → value of the first `FEWEST_DRAWS` draws, lower is better; NaN where it
+        is not defined.  Empty where there are fewer draws.
+    intervals
+        Of each proper score, the 95 % bootstrap interval: over blocks of neighbouring spots, that of ES-map
+        over genes.
+    """
+
+    by_draw: dict[str, accuracy.FloatArray]
+    proper: dict[str, float]
+    intervals: dict[str, Interval]
+
+    @property
+    def number(self) -> int:
+        """How many draws there are."""
+        return len(self.by_draw["PCC"])
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Metric → mean over draws."""
+        return {name: float(values.mean()) for name, values in self.by_draw.items()}
+
+    @property
+    def why_not(self) -> str | None:
+        """Why there are no proper scores, a sentence; None where there are."""
+        if self.proper:
+            return None
+        have = "one draw" if self.number == 1 else f"{self.number} draws"
+        return (
+            f"CRPS, energy and variogram scores need {FEWEST_DRAWS} joint draws and this prediction holds "
+            f"{have}; draw more in the Samples dock, or predict with --draws {FEWEST_DRAWS}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python, None where a number is unknown."""
+        values = self.values
+        proper: dict[str, Any] | None = None
+        if self.proper:
+            proper = {"draws": FEWEST_DRAWS} | {name: known(value) for name, value in self.proper.items()}
+            proper["intervals_95"] = plain_intervals(self.intervals)
+        return {
+            "number": self.number,
+            **{metric: known(values[metric]) for metric in (*EXPECTATION, *STRUCTURE)},
+            "proper_scores": proper,
+            "why_no_proper_scores": self.why_not,
+        }
+
+
+def known(value: float) -> float | None:
+    """Return `value` as JSON holds it: None for NaN."""
+    return None if math.isnan(value) else value
+
+
+def plain_intervals(intervals: Mapping[str, Interval]) -> dict[str, list[float] | None]:
+    """Return intervals as JSON holds them: None where there is none."""
+    return {name: None if math.isnan(ends[0]) else list(ends) for name, ends in intervals.items()}
+
+
+def scoring_draws(
+    drawn: Sequence[npt.NDArray[Any]],
+    truth: accuracy.FloatArray,
+    neighbours: Neighbours,
+    blocks: npt.NDArray[np.int64],
+    seed: int,
+    stage: str = "Scoring draws",
+) -> Steps[DrawScores]:
+    """Score joint draws: the metrics of each, and the proper scores of the first `FEWEST_DRAWS`.
+
+    Parameters
+    ----------
+    drawn
+        K ≥ 1 arrays (n, G), log2(count + 1).
+    truth, neighbours, blocks, seed
+        As for `scoring`.
+    stage
+        What the steps call it.
+    """
+    unseen, pure_truth = accuracy.constant_genes(truth), accuracy.composition(truth)
+    yield Step(stage, 0, len(drawn), "draws")
+    clustered, together = moran.moran_i(truth, neighbours.weights), coexpression.correlations_for_gsc(truth)
+    found: list[dict[str, float]] = []
+    for draw in drawn:
+        yield Step(stage, len(found), len(drawn), "draws")
+        one = draw.astype(np.float64)
+        by_gene = {
+            "pcc": accuracy.gene_pearson(one, truth),
+            "mse": accuracy.gene_mse(one, truth),
+            "cpcc": accuracy.gene_pearson(accuracy.composition(one), pure_truth),
+            "amplitude": accuracy.gene_amplitude(one, truth),
+        }
+        yield Step(stage, len(found), len(drawn), "draws")
+        roughness = moran.moran_i(one, neighbours.weights)
+        correlations = coexpression.correlations_for_gsc(one)
+        found.append(_overall(by_gene, (roughness, clustered), (correlations, together), unseen))
+    by_draw = {name: np.array([values[name] for values in found]) for name in METRICS}
+    if len(drawn) < FEWEST_DRAWS:
+        return DrawScores(by_draw, {}, {})
+    judged = yield from scoring_rules.scoring_draws(drawn[:FEWEST_DRAWS], truth, neighbours.weights, stage)
+    ends: dict[str, Interval] = {}
+    for place, name in enumerate(PROPER):
+        yield Step(stage, len(drawn), len(drawn), "draws")
+        scored = judged.values(name)
+        together_drawn = np.arange(len(scored)) if name in judged.by_gene else blocks
+        random = np.random.default_rng([seed, 5 + place])
+        ends[name] = bootstrap.mean_interval(scored, judged.weights(name), together_drawn, random)
+    return DrawScores(by_draw, judged.means(), ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +383,11 @@ def scoring_section(adata: "AnnData") -> Steps[SectionScores | None]:
     return SectionScores(
         scores.values, genes, len(extent.spots), len(extent.genes), graph.description, trained
     )
+
+
+def spot_blocks(adata: "AnnData", extent: Extent) -> npt.NDArray[np.int64]:
+    """Return the block of neighbouring spots that each spot of `extent` is drawn with in the bootstrap."""
+    return bootstrap.neighbouring_blocks(np.asarray(adata.obsm[keys.SPATIAL], np.float64)[extent.spots])
 
 
 def predicted_moran(
