@@ -25,7 +25,9 @@ ORDER: Final = 0.5
 MOST_GENES: Final = 1000
 """The variogram score over pairs of genes grows with their square; above this number it is NaN."""
 ENTRIES_AT_ONCE: Final = 4_000_000
-"""(spots × genes × genes) held at once, 32 MB of float64 per array."""
+"""(pairs of spots × genes) held at once, 32 MB of float64 per array."""
+PAIRS_AT_ONCE: Final = 8_000_000
+"""(spots × genes × genes) between two progress steps; of these, (spots × genes) are held at once."""
 NAMES: Final = ("CRPS", "ES", "ES-map", "VS-gene", "VS-space")
 MEANING: Final = {
     "CRPS": "Distance between the draws of one value and its measurement, mean over spots and genes",
@@ -149,13 +151,16 @@ def _between_genes(
     found = np.full(n, np.nan)
     if genes > MOST_GENES:
         return found
-    rows = max(1, ENTRIES_AT_ONCE // max(1, genes * genes))
+    rows = max(1, PAIRS_AT_ONCE // max(1, genes * genes))
     for start in range(0, n, rows):
         yield Step(stage, parts - 2, parts, "parts")
-        here = slice(start, start + rows)
-        expected = sum(_variogram(one[here, :, None], one[here, None, :]) for one in drawn) / len(drawn)
-        difference = _variogram(truth[here, :, None], truth[here, None, :]) - expected
-        found[here] = (difference * difference).mean(axis=(1, 2))
+        seen, *sampled = (np.array(one[start : start + rows].T, np.float64) for one in (truth, *drawn))
+        total = np.zeros(seen.shape[1])
+        for apart in range(1, genes):  # all pairs of genes so far apart in the table, each once
+            expected = sum(_variogram(one[apart:], one[:-apart]) for one in sampled) / len(drawn)
+            difference = _variogram(seen[apart:], seen[:-apart]) - expected
+            total += np.einsum("gn,gn->n", difference, difference)
+        found[start : start + rows] = 2 * total / genes**2
     return found
 
 
@@ -175,5 +180,6 @@ def _between_spots(
 
 
 def _variogram(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> FloatArray:
-    found: FloatArray = np.sqrt(np.abs(np.subtract(a, b, dtype=np.float64)))  # order ½
-    return found
+    found: FloatArray = np.subtract(a, b, dtype=np.float64)
+    np.abs(found, out=found)
+    return np.sqrt(found, out=found)  # order ½
