@@ -1,7 +1,7 @@
 """How numbers are written wherever a person reads them: docks, hover texts, the report, the command line.
 
-Scores have a leading zero, and two decimals in the windows, three in the report and on the command line;
-counts have a comma at every thousand; a negative number has a minus sign, not a hyphen; between a number and
+Scores have a leading zero, and two decimals in the windows (proper scores, which differ by little, three),
+three in the report and on the command line; counts have a comma at every thousand; a negative number has a minus sign, not a hyphen; between a number and
 its unit, "%" too, is a blank.  A number that is not known (NaN) is a dash, or a word where one is given.
 """
 
@@ -10,6 +10,8 @@ from typing import Final
 
 UNKNOWN: Final = "–"
 """Stands for a number that is not known."""
+FINE: Final = 3
+"""Decimals of proper scores in the windows."""
 MINUS: Final = "−"
 
 

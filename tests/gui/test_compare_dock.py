@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 from anndata import AnnData
-from tests.fakes import fake_prediction
+from tests.fakes import add_draws, fake_prediction
 
 from napari_flag import keys
 from napari_flag.gui import compare_dock
@@ -39,21 +39,41 @@ def test_without_a_prediction_it_says_what_to_do(dock):
     assert not dock.report.isEnabled()
 
 
-def test_the_four_metrics_stand_on_top_with_intervals(filled):
+def test_what_judges_the_expectation_is_bold_and_has_intervals(filled):
     scores = filled.agreement.comparison.scores["X"]
-    for name in ("PCC", "MSE", "GSC", "SSC"):
-        assert f"{scores.values[name]:.2f}" in filled.numbers[name].text()
+    for name in ("PCC", "MSE", "cPCC"):
+        assert f"<b>{scores.values[name]:.2f}</b>" in filled.numbers[name].text()
         low, high = scores.intervals[name]
         assert filled.intervals[name].text() == f"[{low:.2f}, {high:.2f}]"
+    for name in ("GSC", "SSC", "amplitude"):
+        assert filled.numbers[name].text() == f"{name} {scores.values[name]:.2f}"
+    assert filled.numbers["CRPS"].isHidden()
 
 
-def test_scores_of_one_sample_are_a_choice_away(filled):
+def test_scores_of_one_draw_are_a_choice_away(filled):
     filled.values.value = "sample"
     scores = filled.agreement.comparison.scores["sample"]
     assert f"{scores.values['MSE']:.2f}" in filled.numbers["MSE"].text()
     row = filled.table.table.row("VIM")
     expected = filled.agreement.tables["sample"].set_index("gene").pcc["VIM"]
     assert filled.table.table.index(row, 1).data() == f"{expected:.2f}"
+
+
+def test_scores_of_all_draws_have_proper_scores_where_there_are_eight(filled, qtbot):
+    filled.values.value = "draws"
+    assert any("need 8 joint draws" in text for text in filled.messages.texts)
+    assert filled.numbers["CRPS"].isHidden()
+    before = filled.agreement
+    filled.session.set_prediction(add_draws(with_counts(), 9))
+    qtbot.waitUntil(lambda: filled.agreement is not before, timeout=10_000)
+    draws = filled.agreement.comparison.draws
+    assert not any("need 8 joint draws" in text for text in filled.messages.texts)
+    for name, value in draws.proper.items():
+        assert f"<b>{value:.3f}</b>" in filled.numbers[name].text()
+        low, high = draws.intervals[name]
+        assert filled.intervals[name].text() == f"[{low:.3f}, {high:.3f}]"
+    for name in ("GSC", "SSC", "amplitude"):
+        assert f"<b>{draws.values[name]:.2f}</b>" in filled.numbers[name].text()
 
 
 def test_genes_are_listed_best_first_and_a_click_shows_one_everywhere(filled, viewer):

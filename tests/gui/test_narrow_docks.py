@@ -12,7 +12,7 @@ from qtpy.QtWidgets import (
     QStyleOptionComboBox,
     QTableView,
 )
-from tests.fakes import fake_prediction
+from tests.fakes import add_draws, fake_prediction
 
 from napari_flag.gui.coexpression_dock import BESIDE, CoexpressionDock
 from napari_flag.gui.compare_dock import CompareDock
@@ -57,14 +57,15 @@ def cut_off(widget):
 def show(request, qtbot):
     viewer = ViewerModel()
 
-    def open_one(kind):
+    def open_one(kind, draws=1):
         dock = kind(viewer)
         qtbot.addWidget(dock)
         dock.setStyleSheet(get_stylesheet(request.param))
         dock.resize(*SIZE)
         dock.show()
-        dock.session.set_prediction(fake_prediction(144, n_genes=60))
+        dock.session.set_prediction(add_draws(fake_prediction(144, n_genes=60), draws))
         dock.session.select_gene("ERBB2")
+        qtbot.wait(50)  # what a dock computes starts in a turn of its own
         qtbot.waitUntil(lambda: not dock.jobs.active, timeout=30_000)
         qtbot.wait(50)
         assert (dock.width(), dock.height()) == SIZE
@@ -86,6 +87,14 @@ def test_nothing_is_cut_off_with_every_choice_made(show, qtbot):
     both.arrangement.value = BESIDE
     qtbot.wait(50)
     assert cut_off(genes) == cut_off(both) == []
+
+
+def test_nothing_is_cut_off_where_draws_have_proper_scores(show, qtbot):
+    scores, samples = show(CompareDock, draws=8), show(SamplesDock, draws=8)
+    scores.values.value = "draws"
+    qtbot.waitUntil(lambda: scores.numbers["VS-space"].isVisible() and bool(samples.proper.text()))
+    qtbot.wait(50)
+    assert cut_off(scores) == cut_off(samples) == []
 
 
 def test_the_words_of_a_heat_map_lie_within_it(show):

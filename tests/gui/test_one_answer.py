@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.fakes import counts_for, fake_prediction
+from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.compare import compare
@@ -27,7 +27,7 @@ def case():
     whole = counts_for(fake_prediction(100, n_genes=12))
     genes = [gene for k, gene in enumerate(whole.var_names) if k != MISSING_GENE]
     counts = whole[MISSING_SPOTS:, genes].copy()
-    adata = fake_prediction(100, n_genes=12, measured=False)
+    adata = add_draws(fake_prediction(100, n_genes=12, measured=False), 8)
     attach_measured(adata, counts)
     return adata, counts
 
@@ -57,8 +57,9 @@ def test_every_dock_shows_the_same_scores(case, open_dock, qtbot):
     assert scores.agreement.comparison.scores["X"].values == pytest.approx(values, abs=1e-5)
     assert spatial.scores.ssc == pytest.approx(values["SSC"], abs=1e-5)
     assert genes.together.gsc_all == pytest.approx(values["GSC"], abs=1e-5)
-    sample = expected.scores["sample"].values
-    assert samples.numbers.table.PCC[0] == pytest.approx(sample["PCC"], abs=1e-5)
+    for draws in (scores.agreement.comparison.draws, samples.numbers.scores):
+        assert draws.values == pytest.approx(expected.draws.values, abs=1e-5)
+        assert draws.proper == pytest.approx(expected.draws.proper, abs=1e-5)
     assert f"<b>{number(values['PCC'])}</b>" in side._numbers["PCC"].text()
     assert side._numbers["PCC"].text() == scores.numbers["PCC"].text()
     assert f"SSC {number(values['SSC'])} over 11 genes and 82 spots" in spatial.heading.text()

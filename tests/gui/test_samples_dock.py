@@ -3,10 +3,10 @@ import threading
 import numpy as np
 import pytest
 from anndata import AnnData
-from tests.fakes import FakeSlide, fake_prediction
+from tests.fakes import FakeSlide, add_draws, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.draws import Draw, count, layer_of
+from napari_flag.analysis.draws import Draw, count
 from napari_flag.errors import UserError
 from napari_flag.gui import samples_dock
 from napari_flag.gui.samples_dock import SamplesDock
@@ -15,11 +15,7 @@ from napari_flag.progress import Step
 
 
 def with_draws(number, **options):
-    adata = fake_prediction(64, n_genes=8, **options)
-    rng = np.random.default_rng(0)
-    for k in range(2, number + 1):
-        adata.layers[layer_of(k)] = (adata.X + rng.normal(0, 0.5, adata.shape)).astype(np.float32)
-    return adata
+    return add_draws(fake_prediction(64, n_genes=8, **options), number)
 
 
 @pytest.fixture
@@ -104,7 +100,7 @@ def test_what_stays_and_what_moves_is_said(filled):
     between = filled.numbers.between
     for metric in ("PCC", "GSC", "SSC"):
         assert f"{metric} {between[metric]:.2f}" in filled.between.text()
-    assert "against the truth" in filled.against.text()
+    assert "against the measurement" in filled.against.text()
     assert filled.gene.text().startswith(f"{filled.session.gene}: correlation between two draws")
     filled.session.select_gene("VIM")
     assert filled.gene.text().startswith("VIM")
@@ -116,6 +112,49 @@ def test_one_draw_says_that_more_are_needed(dock, qtbot):
     assert "Draw more" in dock.between.text()
     assert not dock.slider.isEnabled()
     assert dock.more.isEnabled()
+
+
+def test_the_table_holds_the_scores_of_each_draw(filled):
+    scores = filled.numbers.scores
+    for column, name in enumerate(("GSC", "SSC", "amplitude", "PCC"), start=1):
+        shown = [filled.table.table.index(row, column).data() for row in range(4)]
+        assert shown == [f"{value:.2f}" for value in scores.by_draw[name]]
+
+
+def test_with_fewer_than_eight_draws_a_button_draws_up_to_eight(dock, qtbot, monkeypatch):
+    requests = []
+
+    def draw_more(request):
+        requests.append(request.upto)
+        for number in range(5, request.upto + 1):
+            values = request.adata.X + np.random.default_rng(number).normal(0, 0.5, request.adata.shape)
+            yield Step("Draw", 1, 1, "draws", partial=Draw(number, values.astype(np.float32)))
+        return request.upto
+
+    monkeypatch.setattr(samples_dock, "draw_more", draw_more)
+    dock.session.set_prediction(with_draws(4), FakeSlide())
+    qtbot.waitUntil(lambda: dock.numbers is not None, timeout=10_000)
+    assert "need 8 draws; there are 4" in dock.proper.text()
+    assert dock.up_to.isVisible()
+    dock.wanted.value = 20
+    dock.up_to.click()
+    qtbot.waitUntil(lambda: dock.up_to.isHidden(), timeout=10_000)
+    assert requests == [8]
+    found = dock.numbers.scores
+    for name, value in found.proper.items():
+        low, high = found.intervals[name]
+        assert f"{name} {value:.3f}" in dock.proper.text()
+        assert f"{name} [{low:.3f}, {high:.3f}]: " in dock.proper.toolTip()
+
+
+def test_without_a_measurement_draws_are_compared_with_one_another(dock, qtbot):
+    dock.session.set_prediction(with_draws(8, measured=False))
+    qtbot.waitUntil(lambda: dock.numbers is not None, timeout=10_000)
+    assert "Nothing measured" in dock.against.text()
+    assert dock.table.isHidden()
+    assert dock.up_to.isHidden()
+    assert dock.proper.text() == ""
+    assert "GSC" in dock.between.text()
 
 
 def test_without_the_slide_the_reason_is_said_and_draws_in_the_file_are_paged(filled):

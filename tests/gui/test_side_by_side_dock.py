@@ -93,7 +93,7 @@ def test_gene_colours_and_limits_follow_the_main_canvas(dock, viewer):
 def test_scores_of_gene_and_section_are_shown(dock):
     scores = dock.scores
     assert f"{scores.genes[dock.session.gene].pcc:.2f}" in dock.gene_score.text()
-    assert f"{scores.overall['GSC']:.2f}" in dock._numbers["GSC"].text()
+    assert f"{scores.overall['cPCC']:.2f}" in dock._numbers["cPCC"].text()
     assert "10 genes" in dock.summary.text()
 
 

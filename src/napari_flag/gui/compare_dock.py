@@ -7,10 +7,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_flag.analysis.compare import Agreement, agree
-from napari_flag.analysis.scores import MEANING
+from napari_flag.analysis.scores import EXPECTATION, MEANING, PROPER, STRUCTURE
 from napari_flag.analysis.truth import measured_counts
 from napari_flag.errors import UserError
-from napari_flag.formatting import interval, number, whole
+from napari_flag.formatting import FINE, interval, number, whole
 from napari_flag.gui.controls.forms import Choice, ask_open, plain_label
 from napari_flag.gui.controls.plots import Histogram
 from napari_flag.gui.controls.small_maps import MapRow
@@ -35,7 +35,12 @@ ALONE: Final = (
     Column("mean_predicted", "Mean", "Mean predicted log2(count + 1)"),
     Column("spread", "Spread", "Mean spread over the samples: how unsure the model is"),
 )
-VALUES: Final = (("Mean of the samples", "X"), ("One sample", "sample"))
+DRAWS: Final = "draws"
+VALUES: Final = (("Expectation (X)", "X"), ("One draw", "sample"), ("All draws", DRAWS))
+ROWS: Final = (EXPECTATION, STRUCTURE, PROPER[:3], PROPER[3:])
+"""Scores in the order shown."""
+JUDGED_BY: Final = {"X": EXPECTATION, "sample": STRUCTURE, DRAWS: (*STRUCTURE, *PROPER)}
+"""Which scores are written in bold."""
 
 
 class CompareDock(Dock):
@@ -62,7 +67,8 @@ class CompareDock(Dock):
         self.values = Choice(
             VALUES,
             name="Scores of",
-            tooltip="PCC and MSE favour the mean; one sample is as rough as real tissue",
+            tooltip="X is judged by PCC, MSE and cPCC, draws by GSC, SSC, amplitude and the proper scores: "
+            "those in bold. The paper's table reads all from one array, so X and one draw have them all.",
             narrow=False,
         )
         self.scores = QWidget()
@@ -81,13 +87,14 @@ class CompareDock(Dock):
         grid = QGridLayout(self.scores)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(0)
-        for column, (name, meaning) in enumerate(MEANING.items()):
-            self.numbers[name], self.intervals[name] = QLabel(), QLabel()
-            self.intervals[name].setStyleSheet("font-size: 8pt;")
-            for row, label in enumerate((self.numbers[name], self.intervals[name])):
-                label.setAlignment(Qt.AlignmentFlag.AlignCenter)
-                label.setToolTip(f"{meaning}.\nIn brackets: 95 % bootstrap interval.")
-                grid.addWidget(label, row, column)
+        for row, names in enumerate(ROWS):
+            for column, name in enumerate(names):
+                self.numbers[name], self.intervals[name] = QLabel(), QLabel()
+                self.intervals[name].setStyleSheet("font-size: 8pt;")
+                for below, label in enumerate((self.numbers[name], self.intervals[name])):
+                    label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+                    label.setToolTip(f"{MEANING[name]}.\nIn brackets: 95 % bootstrap interval.")
+                    grid.addWidget(label, 2 * row + below, column)
         head = QHBoxLayout()
         head.addWidget(self.heading, 1)
         head.addWidget(self.values.native)
@@ -180,15 +187,27 @@ class CompareDock(Dock):
     def _show_scores(self) -> None:
         assert self.agreement is not None
         assert self.agreement.comparison is not None
-        scores = self.agreement.comparison.scores[self.values.value]
+        comparison, chosen = self.agreement.comparison, self.values.value
+        if chosen == DRAWS:
+            drawn = comparison.draws
+            values, intervals = drawn.values | drawn.proper, drawn.intervals
+            if drawn.why_not is not None:
+                self.notify(drawn.why_not)
+        else:
+            values, intervals = comparison.scores[chosen].values, comparison.scores[chosen].intervals
         for name, label in self.numbers.items():
-            label.setText(f"{name} <b>{number(scores.values[name])}</b>")
-            self.intervals[name].setText(interval(scores.intervals[name]))
+            digits = FINE if name in PROPER else 2
+            written = number(values[name], digits) if name in values else ""
+            label.setText(f"{name} <b>{written}</b>" if name in JUDGED_BY[chosen] else f"{name} {written}")
+            label.setVisible(name in values)
+            ends = interval(intervals.get(name), digits)
+            self.intervals[name].setText(ends)
+            self.intervals[name].setVisible(bool(ends))
 
     def _show_genes(self) -> None:
         assert self.agreement is not None
         tables = self.agreement.tables
-        table = tables.get(self.values.value, tables["X"])
+        table = tables.get("sample" if self.values.value == DRAWS else self.values.value, tables["X"])
         columns = WITH_TRUTH if self.agreement.comparison else ALONE
         present = [column for column in columns if column.key in table]
         genes = [str(gene) for gene in table["gene"]]

@@ -8,9 +8,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QToolButton
 
 from napari_flag.analysis.draws import (
-    METRICS,
     MOST,
-    TRUTH,
     Draw,
     DrawNumbers,
     DrawRequest,
@@ -22,8 +20,8 @@ from napari_flag.analysis.draws import (
     layer_of,
     why_not,
 )
-from napari_flag.analysis.scores import MEANING
-from napari_flag.formatting import number
+from napari_flag.analysis.scores import FEWEST_DRAWS, MEANING, PROPER, STRUCTURE, DrawScores
+from napari_flag.formatting import FINE, interval, number
 from napari_flag.gui.controls.forms import ask_open, number_field, plain_label
 from napari_flag.gui.controls.small_maps import DrawSheet
 from napari_flag.gui.controls.tables import Column, NumberView
@@ -36,8 +34,10 @@ from napari_flag.prediction_file import trained_on
 from napari_flag.progress import Step
 
 PLAY_MS: Final = 700
-ENOUGH: Final = 8
-"""Draws offered at first: enough to see what moves."""
+SCORES: Final = (*STRUCTURE, "PCC")
+"""Of each draw, in the table."""
+AGAINST: Final = "All genes, each draw against the measurement:"
+NO_TRUTH: Final = "Nothing measured is attached, so draws are compared with one another only."
 ONE: Final = "One draw so far. Draw more to see what stays the same and what the slide leaves open."
 
 
@@ -82,10 +82,10 @@ class SamplesDock(Dock):
         self.place = QLabel()
         self.sheet = DrawSheet()
         self.between, self.gene, self.against = plain_label(), plain_label(), plain_label()
-        self.table = NumberView("Draw", width=70)
+        self.table = NumberView("Draw", width=66, names=56)
         self.table.setMaximumHeight(170)
         self.wanted = number_field(
-            ENOUGH,
+            FEWEST_DRAWS,
             2,
             MOST,
             1,
@@ -94,6 +94,9 @@ class SamplesDock(Dock):
             arrows=True,
         )
         self.more = QPushButton("Draw")
+        self.proper = plain_label()
+        self.up_to = QPushButton(f"Draw up to {FEWEST_DRAWS}")
+        self.up_to.hide()
         self.file = QPushButton("Weights…")
         self.file.setToolTip("Choose the weights file this prediction was made with")
         self.file.hide()
@@ -115,6 +118,10 @@ class SamplesDock(Dock):
         box.addWidget(self.between)
         box.addWidget(self.against)
         box.addWidget(self.table)
+        scores = QHBoxLayout()
+        scores.addWidget(self.proper, 1)
+        scores.addWidget(self.up_to)
+        box.addLayout(scores)
         box.addWidget(self.strip)
         box.addLayout(foot)
 
@@ -127,7 +134,8 @@ class SamplesDock(Dock):
         self.sheet.drawChosen.connect(self.show_draw)
         self.sheet.quantityChosen.connect(self.session.show_quantity)
         self.table.chosen.connect(lambda name: self.show_draw(int(name)))
-        self.more.clicked.connect(self.draw)
+        self.more.clicked.connect(lambda: self.draw(int(self.wanted.value)))
+        self.up_to.clicked.connect(lambda: self.draw(FEWEST_DRAWS))
         self.file.clicked.connect(self._ask_weights)
         self.listen(self.session.predictionChanged, self._on_prediction)
         self.listen(self.session.genesShownChanged, self._on_gene)
@@ -166,8 +174,9 @@ class SamplesDock(Dock):
         for widget in (self.slider, self.before, self.after, self.play):
             widget.setEnabled(there > 1)
         reason = why_not(adata, self.session.slide)
-        self.more.setEnabled(reason is None)
-        self.more.setToolTip(reason or "Draw as many joint samples; it can be cancelled, draws done are kept")
+        for button in (self.more, self.up_to):
+            button.setEnabled(reason is None)
+            button.setToolTip(reason or "Draw as many; it can be cancelled, draws done are kept")
         if adata is not None and reason is not None:
             self.notify(reason)
         self._on_appearance()
@@ -209,22 +218,21 @@ class SamplesDock(Dock):
             self._playing.stop()
 
     # --- drawing more ----------------------------------------------------------------------------
-    def draw(self) -> None:
-        """Make draws until there are as many as wished."""
+    def draw(self, upto: int) -> None:
+        """Make draws until there are `upto`."""
         adata, slide = self.session.adata, self.session.slide
         reason = why_not(adata, slide)
         self.messages.clear()
         if adata is None or slide is None or reason is not None:
             self.notify(reason or NOTHING_YET)
             return
-        wanted = int(self.wanted.value)
-        if wanted <= self._count:
+        if upto <= self._count:
             self.notify(f"There are {self._count} draws already; ask for more.")
             return
         device = read_preferences().device
         self.jobs.run(
             "draw",
-            draw_more(DrawRequest(adata, slide, wanted, device, self._weights)),
+            draw_more(DrawRequest(adata, slide, upto, device, self._weights)),
             "Draw",
             on_result=lambda _: self._due.start(),
             on_error=self._on_failed,
@@ -250,7 +258,7 @@ class SamplesDock(Dock):
     def use_weights(self, path: Path) -> None:
         """Draw with the weights in `path`; draw 1 must come out as it stands in the prediction."""
         self._weights = path
-        self.draw()
+        self.draw(int(self.wanted.value))
 
     # --- numbers ---------------------------------------------------------------------------------
     def _compare(self) -> None:
@@ -269,19 +277,20 @@ class SamplesDock(Dock):
 
     def _show(self, numbers: DrawNumbers | None) -> None:
         self.numbers = numbers
-        if numbers is None:
-            self.between.setText("")
-            self.against.setText("")
+        scores = None if numbers is None else numbers.scores
+        self.between.setText("" if numbers is None else _between(numbers))
+        self.against.setText("" if numbers is None else NO_TRUTH if scores is None else AGAINST)
+        self.table.setVisible(scores is not None)
+        self.proper.setText("" if scores is None else _proper(scores))
+        self.proper.setToolTip("" if scores is None else _proper_in_words(scores))
+        self.up_to.setVisible(scores is not None and scores.why_not is not None)
+        if scores is None:
             self.table.table.set_rows((), {}, ())
         else:
-            word = "the truth" if numbers.against == TRUTH else "the mean of the samples"
-            columns = [Column(m, m, f"{_meaning(m)}; of the draw against {word}") for m in METRICS]
-            names = [_row(int(name)) for name in numbers.table["draw"]]
-            values = {metric: numbers.table[metric].to_numpy() for metric in METRICS}
-            self.table.table.set_rows(names, values, columns, sort_by=(0, False))
-            self.between.setText(_between(numbers))
-            self.against.setText(f"All genes, each draw against {word}:")
-            if numbers.against == TRUTH and self.session.adata is not None and trained_on(self.session.adata):
+            columns = [Column(name, name, _meaning(name)) for name in SCORES]
+            names = [_row(place + 1) for place in range(scores.number)]
+            self.table.table.set_rows(names, scores.by_draw, columns, sort_by=(0, False))
+            if self.session.adata is not None and trained_on(self.session.adata):
                 self.messages.add("warning", SEEN_IN_TRAINING)
         self._on_appearance()
         self._say_gene()
@@ -310,6 +319,21 @@ def _meaning(metric: str) -> str:
 def _range(values: Any) -> str:
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return number(low) if high - low < 0.005 else f"{number(low)} to {number(high)}"
+
+
+def _proper(scores: DrawScores) -> str:
+    """Write the proper scores, or how many draws they need."""
+    if scores.why_not is not None:
+        have = "is one" if scores.number == 1 else f"are {scores.number}"
+        return f"CRPS, energy and variogram scores need {FEWEST_DRAWS} draws; there {have}."
+    written = ", ".join(f"{name} {number(value, FINE)}" for name, value in scores.proper.items())
+    return f"Proper scores of the first {FEWEST_DRAWS} draws, 0 is best: {written}"
+
+
+def _proper_in_words(scores: DrawScores) -> str:
+    """Write what each proper score means, and its interval."""
+    ends = {name: interval(scores.intervals.get(name), FINE) for name in PROPER}
+    return "\n".join(f"{name} {ends[name]}".rstrip() + f": {MEANING[name]}" for name in PROPER)
 
 
 def _between(numbers: DrawNumbers) -> str:

@@ -11,7 +11,7 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QDockWidget, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_flag import keys
-from napari_flag.analysis.scores import MEANING, SectionScores, scoring_section
+from napari_flag.analysis.scores import EXPECTATION, MEANING, SectionScores, scoring_section
 from napari_flag.formatting import number
 from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
@@ -31,7 +31,6 @@ SEEN_IN_TRAINING: Final = (
     "This section was among those the weights were trained on, so these scores say nothing about new tissue."
 )
 THIS, ALL = "this slide", "all other slides"
-SCORES_IN_A_ROW: Final = 3
 MOST: Final = 4
 """Other slides shown at once; more would be stamps."""
 
@@ -228,15 +227,14 @@ class SideBySideDock(Dock):
         lines.setSpacing(2)
         self.summary = plain_label()
         lines.addWidget(self.summary)
-        line = QGridLayout()
-        line.setHorizontalSpacing(10)
-        line.setVerticalSpacing(1)
-        line.setColumnStretch(SCORES_IN_A_ROW, 1)
+        line = QHBoxLayout()
+        line.setSpacing(10)
         self._numbers: dict[str, QLabel] = {}
-        for place, (name, meaning) in enumerate(MEANING.items()):
+        for name in EXPECTATION:
             self._numbers[name] = QLabel()
-            self._numbers[name].setToolTip(meaning)
-            line.addWidget(self._numbers[name], place // SCORES_IN_A_ROW, place % SCORES_IN_A_ROW)
+            self._numbers[name].setToolTip(MEANING[name])
+            line.addWidget(self._numbers[name])
+        line.addStretch(1)
         lines.addLayout(line)
         self.gene_score = plain_label()
         self.reading = plain_label(" ")

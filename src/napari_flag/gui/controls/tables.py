@@ -215,15 +215,17 @@ class NumberView(QTableView):
         Heading of the names.
     width
         Of each column of numbers, px.
+    names
+        Least width of the names, px.
     """
 
     chosen = Signal(str)
     """A person chose the row of this name."""
 
-    def __init__(self, what: str = "Gene", width: int = 62) -> None:
+    def __init__(self, what: str = "Gene", width: int = 62, names: int = NAMES_PX) -> None:
         super().__init__()
         self.table = NumberTable(what)
-        self._width = width
+        self._width, self._names = width, names
         self._follow = True
         self._in_sight = QTimer(self)  # after the rows have been laid out in the new size
         self._in_sight.setSingleShot(True)
@@ -284,7 +286,7 @@ class NumberView(QTableView):
         viewport = self.viewport()
         if viewport is not None and self.table.columnCount():
             numbers = self._width * (self.table.columnCount() - 1)
-            self.setColumnWidth(NAME, max(NAMES_PX, viewport.width() - numbers))
+            self.setColumnWidth(NAME, max(self._names, viewport.width() - numbers))
 
     def _scroll(self) -> None:
         if self._follow and self.currentIndex().isValid():
