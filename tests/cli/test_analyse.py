@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from tests.fakes import fake_prediction
+from tests.fakes import add_draws, fake_prediction
 
 from napari_flag import keys
 from napari_flag.cli import main
@@ -13,6 +13,7 @@ from napari_flag.cli.analyse import NAMES
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, export
 from napari_flag.prediction_file import read_prediction, write_prediction
+from napari_flag.statistics.scoring_rules import NAMES as NAMES_OF_SCORES
 
 
 def test_compare_prints_the_scores_and_what_did_not_match(files, capsys):
@@ -22,6 +23,27 @@ def test_compare_prints_the_scores_and_what_did_not_match(files, capsys):
     for metric in ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude"):
         assert f"\n  {metric}" in out
     assert "4 first-ring neighbours on the square array" in out
+
+
+def test_compare_asks_for_more_draws_or_prints_the_proper_scores(files, capsys):
+    assert main(["compare", "predicted.h5ad", "measured.h5ad"]) == 0
+    out = capsys.readouterr().out
+    assert "need 8 joint draws and this prediction holds one draw" in out
+    assert "VS-space" not in out
+    write_prediction(add_draws(read_prediction(files / "predicted.h5ad"), 9), files / "predicted.h5ad")
+    assert main(["compare", "predicted.h5ad", "measured.h5ad", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["draws"]
+    assert main(["compare", "predicted.h5ad", "measured.h5ad"]) == 0
+    out = capsys.readouterr().out
+    assert "mean of 9 draws" in out
+    assert "need 8 joint draws" not in out
+    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
+    assert lines["SSC"].endswith(f"{found['SSC']:.3f}")
+    for score in NAMES_OF_SCORES:
+        low, high = found["proper_scores"]["intervals_95"][score]
+        assert lines[score].split(maxsplit=2)[1:] == [
+            f"{found['proper_scores'][score]:.3f}", f"[{low:.3f}, {high:.3f}]"
+        ]  # fmt: skip
 
 
 def test_json_goes_to_stdout_and_nothing_else_does(files, capsys):

@@ -26,15 +26,29 @@ if TYPE_CHECKING:
 COMPARE_DESCRIPTION = """\
 Spots are matched by id, genes by symbol; expression is log2(count + 1).
 
+X, the expectation, is judged by
+
   PCC        mean over genes of Pearson's r across spots
   MSE        mean squared error
+  cPCC       PCC after taking each spot's mean away (what is not depth)
+
+and draws, each one expression that could have been measured here, by
+
   GSC        agreement of gene-gene correlations (co-expression kept)
   SSC        agreement of Moran's I across genes (spatial pattern kept)
-  cPCC       PCC after taking each spot's mean away (what is not depth)
-  amplitude  median over genes of var(predicted) / var(measured)
+  amplitude  median over genes of var(drawn) / var(measured)
+  CRPS       distance of the draws of one value from its measurement
+  ES         the same for all genes of a spot (energy score)
+  ES-map     the same for the whole map of a gene
+  VS-gene    differences between the genes of a spot (variogram score)
+  VS-space   differences between neighbouring spots
 
-In brackets: 95 % bootstrap intervals, over blocks of neighbouring spots (PCC, MSE, cPCC) or over
-genes (GSC, SSC). A high score in one of them alone means little; compare all of them.
+The last five are proper scores: 0 is best, and nothing but a better distribution lowers them. They need
+eight draws. X has GSC and SSC too, since the table of FLAG's paper reads all from one array; an expectation
+cannot have the structure of a noisy truth.
+
+In brackets: 95 % bootstrap intervals, over blocks of neighbouring spots or, for GSC, SSC and ES-map, over
+genes. A high score in one of them alone means little; compare all of them.
 """
 DIGITS: Final = 3
 """Decimals of scores."""
@@ -141,17 +155,30 @@ def _is_same(path: Path, result: dict[str, Any]) -> bool:
 
 
 def _print(comparison: "Comparison") -> None:
+    from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE
+
     for notice in comparison.notices:
         say(f"Note: {notice}")
     say(
         f"{comparison.slide}: {whole(comparison.spots)} spots and {whole(comparison.genes)} genes compared, "
         "log2(count + 1)"
     )
-    mean, sample = comparison.scores["X"], comparison.scores["sample"]
-    rows = [["", "X (mean)", "", "one sample", ""]]
-    for metric in mean.values:
-        rows.append([metric, *_cells(mean, metric), *_cells(sample, metric)])
-    say_columns(rows, indent="  ")
+    mean, sample, drawn = comparison.scores["X"], comparison.scores["sample"], comparison.draws
+    rows = [["", "X (expectation)", "", "one draw", "", f"mean of {drawn.number} draws"]]
+    over_draws = drawn.values
+    for metric in (*EXPECTATION, *STRUCTURE):
+        of_draws = number(over_draws[metric], DIGITS, unknown="not defined")
+        rows.append([metric, *_cells(mean, metric), *_cells(sample, metric), of_draws])
+    say_columns([row if drawn.number > 1 else row[:-1] for row in rows], indent="  ")
+    say("  Judge X by PCC, MSE and cPCC, draws by GSC, SSC, amplitude and the proper scores (0 is best).")
+    say(f"  {drawn.why_not or f'Proper scores of the first {FEWEST_DRAWS} draws:'}")
+    say_columns(
+        [
+            [name, number(value, DIGITS, "not defined"), interval(drawn.intervals[name], DIGITS)]
+            for name, value in drawn.proper.items()
+        ],
+        indent="  ",
+    )
     say(f"  Moran's I on the {comparison.neighbours}, row-standardised.")
     if mean.genes_constant_in_truth:
         say(
