@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from scipy import sparse
-from tests.fakes import counts_for, fake_prediction
+from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.compare import compare
@@ -90,11 +90,32 @@ def test_all_the_figures_are_there_with_truth(page):
 
 
 def test_the_scores_are_those_of_compare(page, prediction):
-    scores = compare(prediction, counts_for(prediction)).scores["X"]
-    for metric in ("PCC", "MSE", "GSC", "SSC"):
+    comparison = compare(prediction, counts_for(prediction))
+    scores, draws = comparison.scores["X"], comparison.draws
+    for metric in ("PCC", "MSE", "cPCC"):
         assert f"<b>{scores.values[metric]:.3f}</b>" in page
         low, high = scores.intervals[metric]
         assert f"[{low:.3f}, {high:.3f}]" in page
+    for metric in ("GSC", "SSC", "amplitude"):
+        assert f"<b>{draws.values[metric]:.3f}</b>" in page
+        assert f"<td>{scores.values[metric]:.3f}</td>" in page, "in the table, as the paper reads it"
+
+
+def test_with_eight_draws_the_page_has_proper_scores_and_with_fewer_it_asks_for_them(page, tmp_path):
+    assert "draw more in the Samples dock" in page
+    assert "VS-space" not in page
+    adata = add_draws(fake_prediction(n_spots=64, n_genes=12), 8)
+    counts = counts_for(adata)
+    written = finish(write_report(adata, counts, tmp_path)).read_text("utf-8")
+    draws = compare(adata, counts).draws
+    assert "draw more" not in written
+    for score, value in draws.proper.items():
+        low, high = draws.intervals[score]
+        tile = written[written.index(f"<span>{score} <") :]
+        tile = tile[: tile.index("</div>")]
+        assert f"<b>{value:.3f}</b>" in tile
+        assert f"[{low:.3f}, {high:.3f}]" in tile
+    assert Outline(written).open == []
 
 
 def test_every_gene_has_a_row_and_what_is_needed_to_repeat_it_is_said(page, prediction):

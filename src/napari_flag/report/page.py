@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.analysis.compare import Comparison
+from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE
 from napari_flag.errors import UserError
 from napari_flag.formatting import area, counted, interval, number, whole
 from napari_flag.prediction_file import provenance, slide_name, unlike_warning
 from napari_flag.progress import Step, Steps
+from napari_flag.report import wording
 from napari_flag.report.findings import Findings
 from napari_flag.report.pictures import DOMAIN_COLOURS, Picture
-from napari_flag.report.wording import COLUMNS, LABELS, MAIN, METRICS, NO_TRUTH, TOGETHER
+from napari_flag.report.wording import COLUMNS, LABELS, NO_TRUTH
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -90,32 +92,49 @@ def _warnings(findings: Findings) -> Iterator[str]:
 def _scores(comparison: Comparison | None) -> Iterator[str]:
     if comparison is None:
         return
-    mean, sample = comparison.scores["X"], comparison.scores["sample"]
-    yield '<h2 id="scores">How good it is</h2>\n<div class="scores">'
-    for metric in MAIN:
-        word, meaning = METRICS[metric]
-        yield (
-            f'<div class="score"><span>{metric} <span class="soft">{word}</span></span>'
-            f"<b>{number(mean.values[metric], DIGITS, UNDEFINED)}</b>"
-            f'<span class="interval soft">{interval(mean.intervals.get(metric), DIGITS)}</span>'
-            f"<small>{meaning}</small></div>"
-        )
-    yield f"</div>\n<p>{TOGETHER}</p>"
+    mean, sample, drawn = comparison.scores["X"], comparison.scores["sample"], comparison.draws
+    yield '<h2 id="scores">How good it is</h2>'
+    yield f"<h3>The expectation, X</h3>\n<p>{wording.EXPECTATION}</p>"
+    yield from _tiles({name: mean.values[name] for name in EXPECTATION}, mean.intervals)
+    draws, over_draws = counted(drawn.number, "draw"), drawn.values
+    yield f"<h3>The draws</h3>\n<p>{wording.DRAWS.format(number=draws)}</p>"
+    yield from _tiles({name: over_draws[name] for name in STRUCTURE}, {})
+    if drawn.why_not is None:
+        yield f"<p>{wording.PROPER.format(number=FEWEST_DRAWS)}</p>"
+        yield from _tiles(drawn.proper, drawn.intervals)
+    else:
+        yield f'<p class="note">{_text(drawn.why_not)}</p>'
+    yield f"<p>{wording.TOGETHER}</p>\n<h3>As one array</h3>\n<p>{wording.ONE_ARRAY}</p>"
     yield '<div class="wide"><table><thead><tr><th scope="col">metric</th>'
-    yield '<th scope="col">X (mean of samples)</th><th>95 %</th>'
-    yield '<th scope="col">one joint sample</th><th>95 %</th></tr></thead><tbody>'
-    for metric in mean.values:
+    yield '<th scope="col">X (expectation)</th><th>95 %</th><th scope="col">one draw</th><th>95 %</th>'
+    yield f'<th scope="col">mean of {draws}</th></tr></thead><tbody>'
+    for metric in (*EXPECTATION, *STRUCTURE):
         cells = "".join(
             f"<td>{number(scores.values[metric], DIGITS, UNDEFINED)}</td>"
             f"<td>{interval(scores.intervals.get(metric), DIGITS)}</td>"
             for scores in (mean, sample)
         )
-        yield f'<tr><td title="{escape(METRICS[metric][1])}">{metric}</td>{cells}</tr>'
+        cells += f"<td>{number(over_draws[metric], DIGITS, UNDEFINED)}</td>"
+        yield f'<tr><td title="{escape(wording.METRICS[metric][1])}">{metric}</td>{cells}</tr>'
     yield "</tbody></table></div>"
     in_truth, predicted = mean.genes_constant_in_truth, mean.genes_predicted_constant
     yield f'<p class="soft">Moran\'s I on the {_text(comparison.neighbours)}, row-standardised. '
     yield f"{whole(in_truth)} genes are constant in the truth and left out of all but MSE; "
     yield f"{whole(predicted)} are predicted constant and score 0.</p>"
+
+
+def _tiles(values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """Yield a tile for each score: its name, value, interval and meaning."""
+    yield '<div class="scores">'
+    for metric, value in values.items():
+        word, meaning = wording.METRICS[metric]
+        yield (
+            f'<div class="score"><span>{metric} <span class="soft">{word}</span></span>'
+            f"<b>{number(value, DIGITS, UNDEFINED)}</b>"
+            f'<span class="interval soft">{interval(intervals.get(metric), DIGITS)}</span>'
+            f"<small>{meaning}</small></div>"
+        )
+    yield "</div>"
 
 
 def _figure(picture: Picture, findings: Findings) -> Iterator[str]:

@@ -4,19 +4,36 @@ from typing import Final
 
 METRICS: Final = {
     "PCC": ("gene by gene", "mean over genes of Pearson's r across spots; mostly depth, see cPCC"),
-    "MSE": ("error", "mean squared error of log2(count + 1); lower is better"),
+    "MSE": ("error", "mean squared error of log2(count + 1); 0 is best"),
+    "cPCC": ("without depth", "PCC after each spot's mean over the genes is taken away"),
     "GSC": ("co-expression", "agreement of gene–gene correlations with the truth's"),
     "SSC": ("spatial pattern", "agreement of Moran's I across genes with the truth's"),
-    "cPCC": ("without depth", "PCC after each spot's mean over the genes is taken away"),
-    "amplitude": ("strength", "median over genes of variance predicted / measured; 1 is full strength"),
+    "amplitude": ("strength", "median over genes of variance drawn / measured; 1 is full strength"),
+    "CRPS": ("of a value", "distance between the draws of one value and its measurement"),
+    "ES": ("of a spot", "energy score: the same for all genes of a spot together"),
+    "ES-map": ("of a map", "energy score: the same for the whole map of a gene"),
+    "VS-gene": ("pairs of genes", "variogram score: do the genes of a spot differ as measured?"),
+    "VS-space": ("pairs of spots", "variogram score: do neighbouring spots differ as measured?"),
 }
-"""Metric → a word for it, and its definition."""
-MAIN: Final = ("PCC", "MSE", "GSC", "SSC")
-
+"""Metric or proper score → a word for it, and its definition."""
+EXPECTATION: Final = "X is the single best guess of every value. It is judged by these three."
+DRAWS: Final = (
+    "A draw is one expression that could have been measured here, noise included. What goes together and "
+    "what clusters is judged on draws, mean over {number}: an expectation cannot have the structure of a "
+    "noisy truth."
+)
+PROPER: Final = (
+    "Proper scores of the first {number} draws: 0 is best, and nothing but a better distribution lowers "
+    "them. They depend on the genes and on the number of draws, so compare them on the same slide only."
+)
 TOGETHER: Final = (
     "A high score in one of them alone means little: depth alone gives a high PCC, unrelated tissue a "
     "high GSC and SSC. Compare all of them. In brackets: 95 % bootstrap intervals, over blocks of "
-    "neighbouring spots (PCC, MSE, cPCC) or over genes (GSC, SSC)."
+    "neighbouring spots or, for GSC, SSC and ES-map, over genes."
+)
+ONE_ARRAY: Final = (
+    "All metrics of X and of one draw, since the table of FLAG's paper reads all of them from one array; "
+    "GSC, SSC and amplitude of X are not what X is good for."
 )
 NO_TRUTH: Final = (
     "Nothing was measured on this slide, or no measurements were given, so this report cannot say how "
