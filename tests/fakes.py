@@ -65,7 +65,7 @@ def fake_prediction(n_spots: int = 64, n_genes: int = 10, seed: int = 0, measure
 
 
 def add_draws(prediction: AnnData, upto: int, noise: float = 0.5, seed: int = 0) -> AnnData:
-    """Give a fake prediction the layers of draws 2 to `upto`, ``X`` under noise of their own; the same one."""
+    """Give a fake prediction draws 2 to `upto`, each ``X`` under noise of its own, and return it."""
     rng = np.random.default_rng(seed)
     for number in range(2, upto + 1):
         drawn = prediction.X + rng.normal(0, noise, prediction.shape)

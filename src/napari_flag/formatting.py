@@ -1,8 +1,9 @@
 """How numbers are written wherever a person reads them: docks, hover texts, the report, the command line.
 
 Scores have a leading zero, and two decimals in the windows (proper scores, which differ by little, three),
-three in the report and on the command line; counts have a comma at every thousand; a negative number has a minus sign, not a hyphen; between a number and
-its unit, "%" too, is a blank.  A number that is not known (NaN) is a dash, or a word where one is given.
+three in the report and on the command line; counts have a comma at every thousand; a negative number has a
+minus sign, not a hyphen; between a number and its unit, "%" too, is a blank.  A number that is not known
+(NaN) is a dash, or a word where one is given.
 """
 
 import math

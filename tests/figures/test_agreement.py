@@ -44,11 +44,11 @@ def test_the_moran_scatter_has_every_gene_and_the_identity(section):
     panel = figure.axes[0]
     np.testing.assert_allclose(
         panel.collections[0].get_offsets(),
-        np.stack([section.moran_truth, section.moran_predicted], 1),
+        np.stack([section.moran_truth, section.moran_sample], 1),
     )
     line = panel.lines[0]
     np.testing.assert_allclose(line.get_xdata(), line.get_ydata())
-    assert f"SSC {section.scores['SSC']:.2f}" in panel.get_title(loc="left")
+    assert f"SSC {section.sample_scores['SSC']:.2f}" in panel.get_title(loc="left")
 
 
 def test_an_honest_spread_lies_on_the_diagonal(section):

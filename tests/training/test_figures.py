@@ -75,7 +75,7 @@ def test_sections_carry_truth_and_scores(run):
     first, second = find_sections([run])
     assert (first.name, second.name) == ("C2", "C3")
     assert first.truth.shape == first.predicted.shape == (64, 10)
-    assert 0 < first.scores["SSC"] <= 1
+    assert 0 < first.sample_scores["SSC"] <= 1
 
 
 def test_everything_in_a_run_folder_is_written(run, tmp_path, capsys):

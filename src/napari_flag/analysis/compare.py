@@ -331,10 +331,10 @@ class Section:
         (n, G) float64 log2(count + 1): measured, ``X``, and one joint sample.
     spread
         (n, G) ``layers["sd"]``, None where one sample was drawn.
-    moran_truth, moran_predicted
-        (G,) Moran's I on the array's first ring.
-    scores
-        The six metrics of ``X``.
+    moran_truth, moran_sample
+        (G,) Moran's I on the array's first ring, measured and of the joint sample.
+    sample_scores
+        The six metrics of the joint sample.
     """
 
     name: str
@@ -345,8 +345,8 @@ class Section:
     sample: accuracy.FloatArray
     spread: accuracy.FloatArray | None
     moran_truth: accuracy.FloatArray
-    moran_predicted: accuracy.FloatArray
-    scores: dict[str, float]
+    moran_sample: accuracy.FloatArray
+    sample_scores: dict[str, float]
 
     def coverage(self, levels: "Sequence[float]") -> "tuple[calibration.Coverage, ...]":
         """Return how often the truth lies within X ± z · sd at each nominal share; needs `spread`."""
@@ -370,25 +370,25 @@ def section_of(adata: "AnnData", comparison: Comparison | None = None) -> Sectio
         When nothing was measured.
     """
     extent = extent_of(adata, MEASURED)
-    truth, predicted = extent.cut(adata.layers[keys.MEASURED]), extent.cut(adata.X)
+    truth, sample = extent.cut(adata.layers[keys.MEASURED]), extent.cut(adata.layers[keys.SAMPLE])
     symbols = tuple(str(gene) for gene in adata.var_names[extent.genes])
     if comparison is None:
         neighbours = spot_neighbours(adata, extent.spots)
         scores, table = score_values(
-            predicted, truth, neighbours, spot_blocks(adata, extent), list(symbols), seed=0
+            sample, truth, neighbours, spot_blocks(adata, extent), list(symbols), seed=0
         )
     else:
-        scores, table = comparison.scores["X"], comparison.tables["X"]
+        scores, table = comparison.scores["sample"], comparison.tables["sample"]
     compared = "moran_compared" if "moran_compared" in table else "moran_predicted"
     return Section(
         name=slide_name(adata),
         genes=symbols,
         extent=extent,
         truth=truth,
-        predicted=predicted,
-        sample=extent.cut(adata.layers[keys.SAMPLE]),
+        predicted=extent.cut(adata.X),
+        sample=sample,
         spread=extent.cut(adata.layers[keys.SPREAD]) if keys.SPREAD in adata.layers else None,
         moran_truth=table.moran_measured.to_numpy(),
-        moran_predicted=table[compared].to_numpy(),
-        scores=scores.values,
+        moran_sample=table[compared].to_numpy(),
+        sample_scores=scores.values,
     )

@@ -1,4 +1,4 @@
-"""Moran's I of every gene, predicted over measured."""
+"""How far a section agrees with its truth: Moran's I gene by gene, intervals, marker genes."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -24,20 +24,20 @@ _ROOM: Final = (0.14, 0.03)
 
 
 def draw_moran(sections: Sequence[Section]) -> "Figure":
-    """Draw Moran's I of every gene, predicted over measured, a panel per section, with SSC and identity."""
+    """Draw Moran's I of every gene, one draw over measured, a panel per section, with SSC and identity."""
     from matplotlib.figure import Figure
 
     wide = min(4, len(sections))
     tall = -(-len(sections) // wide)
     figure = Figure(figsize=(2.9 * wide, 3.0 * tall))
     panels = figure.subplots(tall, wide, squeeze=False, sharex=True, sharey=True)
-    ends = _ends(np.concatenate([np.concatenate([s.moran_truth, s.moran_predicted]) for s in sections]))
+    ends = _ends(np.concatenate([np.concatenate([s.moran_truth, s.moran_sample]) for s in sections]))
     for panel, section in zip(panels.ravel(), sections, strict=False):
         _moran_panel(panel, section, ends)
     for panel in panels.ravel()[len(sections) :]:
         panel.set_visible(False)
     figure.supxlabel("Moran's I, measured", fontsize=9)
-    figure.supylabel("Moran's I, predicted (X)", fontsize=9)
+    figure.supylabel("Moran's I, one draw", fontsize=9)
     return figure
 
 
@@ -47,17 +47,17 @@ def draw_named_moran(section: Section) -> "Figure":
 
     figure = Figure(figsize=(4.6, 4.4))
     panel = figure.subplots()
-    ends = _ends(np.concatenate([section.moran_truth, section.moran_predicted]))
+    ends = _ends(np.concatenate([section.moran_truth, section.moran_sample]))
     _moran_panel(panel, section, ends)
     _name_genes(panel, section)
-    panel.set(xlabel="Moran's I, measured", ylabel="Moran's I, predicted (X)")
+    panel.set(xlabel="Moran's I, measured", ylabel="Moran's I, one draw")
     return figure
 
 
 def _name_genes(panel: "Axes", section: Section) -> None:
     """Name genes at either end of the truth or off the common line, those first whose names find room."""
     seen = np.isfinite(section.moran_truth)  # a gene constant in truth has none
-    x, y = section.moran_truth[seen], section.moran_predicted[seen]
+    x, y = section.moran_truth[seen], section.moran_sample[seen]
     genes = np.array(section.genes, object)[seen]
     slope, level = np.polyfit(x, y, 1) if np.ptp(x) > 0 else (0.0, float(y.mean()))
     ranked = (np.argsort(-x), np.argsort(-np.abs(y - slope * x - level)), np.argsort(x))
@@ -81,11 +81,9 @@ def _ends(values: FloatArray) -> tuple[float, float]:
 
 def _moran_panel(panel: "Axes", section: Section, ends: tuple[float, float]) -> None:
     panel.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
-    panel.scatter(
-        section.moran_truth, section.moran_predicted, s=12, color=COLOURS[0], alpha=0.75, linewidths=0
-    )
+    panel.scatter(section.moran_truth, section.moran_sample, s=12, color=COLOURS[0], alpha=0.75, linewidths=0)
     panel.set(xlim=ends, ylim=ends, aspect="equal")
-    panel.set_title(f"{section.name}   SSC {number(section.scores['SSC'])}", loc="left")
+    panel.set_title(f"{section.name}   SSC {number(section.sample_scores['SSC'])}", loc="left")
 
 
 def draw_calibration(sections: Sequence[Section]) -> "Figure":

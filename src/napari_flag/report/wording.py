@@ -54,9 +54,9 @@ MAPS: Final = (
 )
 MORAN: Final = (
     "Each dot is a gene. Moran's I is high where neighbouring spots are alike. Genes on the dashed line "
-    "cluster as much in the prediction as in the truth; counting noise lowers the truth's, so dots above "
-    "it are no surprise. SSC is the correlation of the dots. Named are the genes at either end of the "
-    "truth and those off the common trend."
+    "cluster as much in a draw as in the truth; both hold the noise of a measurement, which the expectation "
+    "does not. SSC is the correlation of the dots. Named are the genes at either end of the truth and those "
+    "off the common trend."
 )
 COEXPRESSION: Final = (
     "Correlation over spots of every gene with every other, in the order of the truth's clustering. Below"
