@@ -33,7 +33,7 @@ def test_the_triangles_are_prediction_below_and_truth_above():
 def test_the_title_says_whether_depth_is_shown_and_that_gsc_has_it(depth, word):
     together = correlations(fake_prediction(), depth=depth)
     title = draw_triangles(together).axes[0].get_title(loc="left")
-    assert title == f"{word} · GSC (with depth, as defined) {together.gsc:.2f}"
+    assert title == f"{word} · GSC of X (with depth, as defined) {together.gsc:.2f}"
 
 
 def test_colours_reach_equally_far_to_both_sides_and_the_bar_says_how_far():

@@ -44,7 +44,7 @@ def test_without_a_prediction_the_dock_says_what_to_do(dock):
 
 def test_all_genes_of_a_small_prediction_are_shown_with_gsc(filled):
     assert set(filled.together.genes) == set(filled.session.adata.var_names)
-    assert f"GSC (with depth, as defined) {filled.together.gsc:.2f}" in filled.heading.text()
+    assert f"GSC of X (with depth, as defined) {filled.together.gsc:.2f}" in filled.heading.text()
     assert filled.choice.box.value == "all 16 genes"
 
 
@@ -172,14 +172,14 @@ def test_a_gene_that_is_not_shown_has_no_partners(filled, qtbot):
 def test_depth_is_removed_from_what_is_shown_unless_asked_for_and_gsc_always_has_it(filled, qtbot):
     before = filled.together
     assert not before.depth
-    assert filled.heading.text().startswith("Depth removed · GSC (with depth, as defined)")
+    assert filled.heading.text().startswith("Depth removed · GSC of X (with depth, as defined)")
     filled.with_depth.value = True
     settle(filled, qtbot)
     assert filled.together.depth
     assert filled.together.predicted.mean() > before.predicted.mean()
     assert filled.together.gsc == pytest.approx(before.gsc)
     assert filled.together.gsc_all == pytest.approx(before.gsc_all)
-    assert filled.heading.text().startswith("With depth · GSC (with depth, as defined)")
+    assert filled.heading.text().startswith("With depth · GSC of X (with depth, as defined)")
 
 
 def test_colours_end_where_the_data_does_and_the_table_says_whether_depth_is_in(filled, tmp_path):

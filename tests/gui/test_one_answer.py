@@ -62,7 +62,7 @@ def test_every_dock_shows_the_same_scores(case, open_dock, qtbot):
         assert draws.proper == pytest.approx(expected.draws.proper, abs=1e-5)
     assert f"<b>{number(values['PCC'])}</b>" in side._numbers["PCC"].text()
     assert side._numbers["PCC"].text() == scores.numbers["PCC"].text()
-    assert f"SSC {number(values['SSC'])} over 11 genes and 82 spots" in spatial.heading.text()
+    assert f"SSC of X {number(values['SSC'])} over 11 genes and 82 spots" in spatial.heading.text()
     assert "11 genes over 82 spots" in genes.heading.text()
     moran = dict(zip(spatial.scores.genes, spatial.scores.predicted, strict=True))
     assert {name: gene.moran_predicted for name, gene in side.scores.genes.items()} == pytest.approx(moran)

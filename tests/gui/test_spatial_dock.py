@@ -50,7 +50,7 @@ def test_genes_are_ranked_by_moran_with_q_and_truth_beside(filled):
     assert headings(filled) == ["Gene", "I pred.", "I true", "q"]
     numbers = [float(filled.table.table.index(r, 1).data()) for r in range(12)]
     assert numbers == sorted(numbers, reverse=True)
-    assert f"SSC {filled.scores.ssc:.2f}" in filled.heading.text()
+    assert f"SSC of X {filled.scores.ssc:.2f}" in filled.heading.text()
 
 
 def test_on_predictions_alone_the_dock_says_so_and_stays_useful(dock, qtbot, viewer):

@@ -42,7 +42,8 @@ def draw_triangles(together: Together) -> "Figure":
     if together.measured is None:
         panel.set_title(f"predicted, {together.shown}", loc="left")
         return figure
-    panel.set_title(f"{together.shown} · GSC (with depth, as defined) {number(together.gsc)}", loc="left")
+    score = f"GSC of X (with depth, as defined) {number(together.gsc)}"
+    panel.set_title(f"{together.shown} · {score}", loc="left")
     panel.text(0.97, 0.97, "measured", transform=panel.transAxes, ha="right", va="top", **_ON)
     panel.text(0.03, 0.03, "predicted", transform=panel.transAxes, **_ON)
     return figure

@@ -397,7 +397,7 @@ def _headline(together: Together) -> str:
     overall = "" if math.isnan(together.gsc_all) else f", {number(together.gsc_all)} for all"
     here = number(together.gsc, unknown="not defined below 3 genes")
     compared = f"{whole(together.genes_measured)} genes over {whole(together.spots_measured)} spots"
-    return f"{shown} · GSC (with depth, as defined) {here} for these {compared}{overall}"
+    return f"{shown} · GSC of X (with depth, as defined) {here} for these {compared}{overall}"
 
 
 def _without_diagonal(correlations: Any) -> Any:

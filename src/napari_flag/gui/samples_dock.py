@@ -36,6 +36,7 @@ from napari_flag.progress import Step
 PLAY_MS: Final = 700
 SCORES: Final = (*STRUCTURE, "PCC")
 """Of each draw, in the table."""
+HYPHEN: Final = "\N{NON-BREAKING HYPHEN}"
 AGAINST: Final = "All genes, each draw against the measurement:"
 NO_TRUTH: Final = "Nothing measured is attached, so draws are compared with one another only."
 ONE: Final = "One draw so far. Draw more to see what stays the same and what the slide leaves open."
@@ -327,7 +328,8 @@ def _proper(scores: DrawScores) -> str:
         have = "is one" if scores.number == 1 else f"are {scores.number}"
         return f"CRPS, energy and variogram scores need {FEWEST_DRAWS} draws; there {have}."
     written = ", ".join(f"{name} {number(value, FINE)}" for name, value in scores.proper.items())
-    return f"Proper scores of the first {FEWEST_DRAWS} draws, 0 is best: {written}"
+    kept = written.replace("-", HYPHEN)  # no line ends within a name
+    return f"Proper scores of the first {FEWEST_DRAWS} draws, 0 is best: {kept}"
 
 
 def _proper_in_words(scores: DrawScores) -> str:

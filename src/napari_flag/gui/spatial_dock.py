@@ -244,7 +244,8 @@ class SpatialDock(Dock):
             return
         ssc = number(scores.ssc, unknown="not defined below 3 genes")
         genes = int(np.isfinite(scores.measured).sum())
-        self.heading.setText(f"SSC {ssc} over {whole(genes)} genes and {whole(scores.spots_measured)} spots")
+        over = f"{whole(genes)} genes and {whole(scores.spots_measured)} spots"
+        self.heading.setText(f"SSC of X {ssc} over {over}")
         self.heading.setToolTip(
             "Spatial structure correlation: Pearson's r over genes of Moran's I, predicted against measured "
             f"(1 is best). Moran's I: {scores.neighbours}."
