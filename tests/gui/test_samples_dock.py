@@ -9,6 +9,7 @@ from napari_flag import keys
 from napari_flag.analysis.draws import Draw, count
 from napari_flag.errors import UserError
 from napari_flag.gui import samples_dock
+from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.gui.samples_dock import SamplesDock
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.progress import Step
@@ -145,6 +146,19 @@ def test_with_fewer_than_eight_draws_a_button_draws_up_to_eight(dock, qtbot, mon
         low, high = found.intervals[name]
         assert f"{name} {value:.3f}" in dock.proper.text().replace(samples_dock.HYPHEN, "-")
         assert f"{name} [{low:.3f}, {high:.3f}]: " in dock.proper.toolTip()
+
+
+def test_new_draws_are_scored_in_the_compare_dock_once_they_are_made(dock, viewer, qtbot, monkeypatch):
+    compare = CompareDock(viewer)
+    qtbot.addWidget(compare)
+    dock.session.set_prediction(with_draws(1), FakeSlide())
+    qtbot.waitUntil(lambda: compare.agreement is not None, timeout=10_000)
+    released = threading.Event()
+    released.set()
+    monkeypatch.setattr(samples_dock, "draw_more", drawing(until=released, upto=8))
+    dock.up_to.click()
+    qtbot.waitUntil(lambda: compare.agreement.comparison.draws.number == 8, timeout=10_000)
+    assert compare.agreement.comparison.draws.why_not is None
 
 
 def test_without_a_measurement_draws_are_compared_with_one_another(dock, qtbot):

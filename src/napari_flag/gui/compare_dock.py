@@ -117,6 +117,7 @@ class CompareDock(Dock):
         self.counts.clicked.connect(self._ask_counts)
         self.report.clicked.connect(self._ask_report)
         self.listen(self.session.predictionChanged, self._on_prediction)
+        self.listen(self.session.drawsChanged, lambda: self._due.start())
         self.listen(self.session.genesShownChanged, self._on_gene)
         self.listen(self.session.appearanceChanged, self._on_gene)
 

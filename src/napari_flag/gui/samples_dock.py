@@ -235,9 +235,9 @@ class SamplesDock(Dock):
             "draw",
             draw_more(DrawRequest(adata, slide, upto, device, self._weights)),
             "Draw",
-            on_result=lambda _: self._due.start(),
+            on_result=lambda _: self._on_drawn(),
             on_error=self._on_failed,
-            on_cancelled=lambda: self.notify(f"Cancelled; {self._count} draws are kept."),
+            on_cancelled=self._on_cancelled,
             on_step=self._on_step,
         )
 
@@ -247,9 +247,19 @@ class SamplesDock(Dock):
             keep(self.session.adata, step.partial)
             self._on_draws()
 
+    def _on_drawn(self) -> None:
+        """Compare them here, and let other docks do so too."""
+        self._due.start()
+        self.session.drawsChanged.emit()
+
+    def _on_cancelled(self) -> None:
+        self.notify(f"Cancelled; {self._count} draws are kept.")
+        self._on_drawn()
+
     def _on_failed(self, error: Exception) -> None:
         self.messages.show_error(error)
         self.file.show()
+        self._on_drawn()
 
     def _ask_weights(self) -> None:
         path = ask_open(self, "Weights", "Weights (*.safetensors)")

@@ -67,6 +67,8 @@ class Session(QObject):
     """Another slide is shown: its `SlideState`, or None; `predictionChanged` follows."""
     predictionChanged = Signal(object)
     """Another prediction (AnnData) is shown, or None."""
+    drawsChanged = Signal()
+    """The prediction has more draws, and no more are being made."""
     genesShownChanged = Signal(list)
     """All genes now painted, the selected one first."""
     mapKindChanged = Signal(object)
