@@ -2,13 +2,14 @@
 
 ``python -m napari_flag.simulation`` remakes the bundled slide and its counts;
 ``python -m napari_flag.simulation --seeds 101-112 --out FOLDER`` writes ``sim101.tif``,
-``sim101.h5ad`` and so on.
+``sim101.h5ad`` and so on; with ``--genes 200`` they measure generated genes instead of the named ones.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from napari_flag.simulation.expression import generated_genes
 from napari_flag.simulation.simulator import DEMO_SEED, NAME, simulate, write_simulated
 
 
@@ -19,8 +20,11 @@ def main() -> None:
     )
     parser.add_argument("--seeds", metavar="A-B", help="first and last seed, both included")
     parser.add_argument("--out", type=Path, help="folder (default: the package's own data)")
+    parser.add_argument("--genes", type=int, metavar="N", help="measure N generated genes")
     args = parser.parse_args()
     if args.seeds is None:
+        if args.genes:
+            parser.error("the bundled slide has the named genes; --genes needs --seeds and --out")
         slides = {NAME: DEMO_SEED}
     else:
         first, _, last = args.seeds.partition("-")
@@ -28,8 +32,9 @@ def main() -> None:
             parser.error("--seeds takes numbers like 101-112 and needs --out FOLDER")
         slides = {f"sim{seed}": seed for seed in range(int(first), int(last or first) + 1)}
     folder = args.out or Path(__file__).parents[1] / "data"
+    genes = generated_genes(args.genes) if args.genes else None
     for name, seed in slides.items():
-        for path in write_simulated(folder, name, simulate(seed)):
+        for path in write_simulated(folder, name, simulate(seed, genes=genes)):
             sys.stdout.write(f"{path} ({path.stat().st_size / 1e6:.2f} MB)\n")
 
 

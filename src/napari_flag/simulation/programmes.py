@@ -205,7 +205,7 @@ def expected(
     return Truth(amounts, visible * np.exp(hidden + depth[:, None]), visible)
 
 
-def counted(rate: Points, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def overdispersed_counts(rate: Points, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Return negative-binomial counts around `rate`, float32, each gene with its own dispersion."""
     shape = np.exp(np.random.default_rng(7).normal(np.log(9), 0.5, rate.shape[1]))
     return np.asarray(rng.poisson(rng.gamma(shape, rate / shape)), np.float32)

@@ -15,9 +15,17 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.simulation.anatomy import Anatomy, plan
 from napari_flag.simulation.cells import populate
+from napari_flag.simulation.expression import GeneModel, KnownExpression, counted, known_expression
 from napari_flag.simulation.fields import Canvas, Points
 from napari_flag.simulation.painting import paint
-from napari_flag.simulation.programmes import GENES, SOURCES, Truth, cells_under, counted, expected
+from napari_flag.simulation.programmes import (
+    GENES,
+    SOURCES,
+    Truth,
+    cells_under,
+    expected,
+    overdispersed_counts,
+)
 from napari_flag.slides.spots import IntArray, Spots
 
 SIZE_PX = 2400
@@ -46,12 +54,15 @@ class Simulated:
         Raw counts, spots × genes, float32; ``layers["rate"]`` the counts expected when chance is
         left out, ``layers["visible"]`` those expected from what is drawn alone;
         ``obs`` the number of cells of each kind under the spot.
+    known
+        The exact distribution of the counts given the tissue, where the genes are generated ones.
     """
 
     image: npt.NDArray[np.uint8]
     mpp: float
     spots: Spots
     counts: AnnData
+    known: KnownExpression | None = None
 
 
 def simulate(
@@ -61,6 +72,7 @@ def simulate(
     mpp: float = MPP,
     pitch_um: float = PITCH_UM,
     diameter_um: float = DIAMETER_UM,
+    genes: GeneModel | None = None,
 ) -> Simulated:
     """Return a synthetic H&E slide of breast tissue with known spatial expression.
 
@@ -73,6 +85,8 @@ def simulate(
         600 px well under one.
     pitch_um, diameter_um
         Geometry of the hexagonal array in µm.
+    genes
+        Generated genes (`expression.generated_genes`) to measure instead of the named ones.
     """
     canvas = Canvas(size_px, mpp)
     # one stream per step, so that a change in how things are drawn leaves the counts as they are
@@ -82,12 +96,17 @@ def simulate(
     spots = hex_array(canvas, section, pitch_um, diameter_um)
     spots_um = spots.xy * mpp
     amounts = cells_under(canvas, section, cells, spots_um, diameter_um / 2)
-    truth = expected(canvas, section, amounts, spots_um, grown)
+    known = None if genes is None else known_expression(genes, amounts, spots_um, pitch_um)
+    if known is None:
+        table = _named_genes(expected(canvas, section, amounts, spots_um, grown), drawn)
+    else:
+        table = _generated_genes(known, grown, drawn)
     return Simulated(
         image=paint(canvas, section, cells, painted),
         mpp=mpp,
         spots=spots,
-        counts=_table(seed, canvas, spots, truth, drawn),
+        counts=_described(table, seed, canvas, spots, amounts),
+        known=known,
     )
 
 
@@ -113,16 +132,35 @@ def hex_array(canvas: Canvas, section: Anatomy, pitch_um: float, diameter_um: fl
     )
 
 
-def _table(seed: int, canvas: Canvas, spots: Spots, truth: Truth, rng: np.random.Generator) -> AnnData:
+def _named_genes(truth: Truth, drawn: np.random.Generator) -> AnnData:
+    table = _counts(overdispersed_counts(truth.rate, drawn), GENES)
+    table.layers["rate"] = truth.rate.astype(np.float32)
+    table.layers["visible"] = truth.visible.astype(np.float32)
+    return table
+
+
+def _generated_genes(
+    known: KnownExpression, grown: np.random.Generator, drawn: np.random.Generator
+) -> AnnData:
+    rate = known.draw_rates(grown)
+    table = _counts(counted(rate, drawn), known.genes.names)
+    table.layers["rate"] = rate
+    table.layers["visible"] = np.exp(known.log_rate())
+    return table
+
+
+def _counts(counts: npt.NDArray[np.float32], genes: tuple[str, ...]) -> AnnData:
+    return AnnData(counts, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
+
+
+def _described(table: AnnData, seed: int, canvas: Canvas, spots: Spots, amounts: Points) -> AnnData:
+    """Write spots, cells and geometry into the table of counts; return it."""
     array = spots.array if spots.array is not None else np.zeros((len(spots), 2), np.int64)
-    under = {f"n {k}": truth.amounts[:, i].astype(np.float32) for i, k in enumerate(SOURCES)}
-    obs = pd.DataFrame(
+    under = {f"n {k}": amounts[:, i].astype(np.float32) for i, k in enumerate(SOURCES)}
+    table.obs = pd.DataFrame(
         {keys.ARRAY_ROW: array[:, 0], keys.ARRAY_COL: array[:, 1], **under},
         index=pd.Index(spots.ids, dtype=object),
     )
-    table = AnnData(counted(truth.rate, rng), obs=obs, var=pd.DataFrame(index=pd.Index(GENES, dtype=object)))
-    table.layers["rate"] = truth.rate.astype(np.float32)
-    table.layers["visible"] = truth.visible.astype(np.float32)
     table.obsm[keys.SPATIAL] = spots.xy
     assert spots.diameter_um is not None
     table.uns[keys.SPATIAL] = {
