@@ -65,7 +65,7 @@ def test_fewer_than_eight_draws_have_metrics_and_the_reason_why_no_more(section)
     assert few.proper == few.intervals == {}
     assert few.values == pytest.approx(score_values(guess, truth, neighbours, blocks, names, seed)[0].values)
     assert "7 draws" in few.why_not
-    assert "--draws 8" in few.why_not
+    assert "draw up to 8 on the Samples page" in few.why_not
     assert finish(scoring_draws([guess] * 8, truth, neighbours, blocks, seed)).why_not is None
 
 
