@@ -84,7 +84,7 @@ def test_json_holds_the_draws_with_proper_scores_where_there_are_eight(predictio
     found = json.loads(json.dumps(compare(prediction, measured).to_dict(), allow_nan=False))["draws"]
     assert found["number"] == 1
     assert found["proper_scores"] is None
-    assert "draw more in the Samples dock" in found["why_no_proper_scores"]
+    assert "draw up to 8 on the Samples page" in found["why_no_proper_scores"]
     add_draws(prediction, 9)
     found = json.loads(json.dumps(compare(prediction, measured).to_dict(), allow_nan=False))["draws"]
     assert found["number"] == 9

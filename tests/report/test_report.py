@@ -102,7 +102,7 @@ def test_the_scores_are_those_of_compare(page, prediction):
 
 
 def test_with_eight_draws_the_page_has_proper_scores_and_with_fewer_it_asks_for_them(page, tmp_path):
-    assert "draw more in the Samples dock" in page
+    assert "draw up to 8 on the Samples page" in page
     assert "VS-space" not in page
     adata = add_draws(fake_prediction(n_spots=64, n_genes=12), 8)
     counts = counts_for(adata)
