@@ -140,7 +140,6 @@ def draw_more(request: DrawRequest) -> Steps[int]:
     UserError
         When the weights are not here, or do not give the sample in the file again.
     """
-    from napari_flag.analysis.truth import dense
     from napari_flag.prediction import predict_slide
 
     adata, made = request.adata, provenance(request.adata)
@@ -235,7 +234,7 @@ def score_draws(adata: "AnnData", extent: Extent, truth: FloatArray, seed: int =
         Of the bootstrap.
     """
     layers = (adata.layers[layer_of(number)] for number in range(1, count(adata) + 1))
-    cut = [dense(layer[extent.spots][:, extent.genes]) for layer in layers]
+    cut = [extent.cut(layer) for layer in layers]
     neighbours, blocks = spot_neighbours(adata, extent.spots), spot_blocks(adata, extent)
     return (yield from scoring_draws(cut, truth, neighbours, blocks, seed))
 

@@ -85,7 +85,7 @@ class SlideState:
     measured
         Raw counts to compare with, or None.
     from_table, table_path, measured_path, grid
-        How the Predict dock was told to find them.
+        How the Predict dock is to find them.
     results, shown
         Its predictions, the oldest first, and the one that docks show.
     status

@@ -139,7 +139,7 @@ def place(layer: Any, frame: Frame, otherwise: Frame) -> None:
             return  # a picture that knows its own size in µm
         now = otherwise
     units = (*(str(unit) for unit in layer.units[:-2]), frame.unit, frame.unit)
-    with told_once(layer):
+    with announced_once(layer):
         _transform(layer, frame.matrix @ np.linalg.inv(now.matrix))
         if tuple(map(str, layer.units)) != napari_units(units):
             layer.units = units
@@ -150,7 +150,7 @@ PLACING: Final = ("scale", "translate", "rotate", "shear", "affine", "units")
 
 
 @contextmanager
-def told_once(layer: Any) -> Iterator[None]:
+def announced_once(layer: Any) -> Iterator[None]:
     """Have `layer` tell where it lies after the block, and only of what changed.
 
     napari slices a layer, draws it and lays out all layers in each setter, between two of which the layer

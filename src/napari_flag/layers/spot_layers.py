@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.layers.frame import Frame, napari_units, told_once
+from napari_flag.layers.frame import Frame, announced_once, napari_units
 from napari_flag.layers.gene_values import Limits
 from napari_flag.layers.raster import SpotRaster
 
@@ -211,7 +211,7 @@ ARRANGES: Final = "_update_scenegraph"
 
 def set_place(layer: Any, options: Mapping[str, Any]) -> None:
     """Place a layer that another slide had as `options` say (see `SpotRaster.options`)."""
-    with told_once(layer):
+    with announced_once(layer):
         _set_place(layer, options)
     layer.metadata.update(options["metadata"])
 
@@ -240,15 +240,15 @@ def set_limits(layer: Any, limits: Limits, span: Limits) -> None:
     Limits go first: napari widens the span by itself, but cuts limits that a new span does not include.
     """
     before = (tuple(layer.contrast_limits), tuple(layer.contrast_limits_range))
-    limits_told, span_told = layer.events.contrast_limits, layer.events.contrast_limits_range
-    with limits_told.blocker(), span_told.blocker():  # napari tells of each step, and draws the bar at each
+    limits_event, span_event = layer.events.contrast_limits, layer.events.contrast_limits_range
+    with limits_event.blocker(), span_event.blocker():  # napari tells of each step, and draws the bar at each
         layer.contrast_limits = limits
         layer.contrast_limits_range = span
     now = (tuple(layer.contrast_limits), tuple(layer.contrast_limits_range))
     if now[1] != before[1]:
-        span_told()
+        span_event()
     if now != before:
-        limits_told()
+        limits_event()
 
 
 def set_colormap(layer: Any, colormap: Any) -> None:

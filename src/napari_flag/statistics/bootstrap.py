@@ -135,7 +135,9 @@ def mean_interval(
     Parameters
     ----------
     values, weights
-        (m,) a value of each spot or gene, and what it weighs in the mean.
+        (m,) a value of each spot or gene, and what it weighs in the mean.  Of the differences between two
+        scores of the same spots the interval is that of the difference, paired: one is better where it
+        excludes 0.
     block
         (m,) from `neighbouring_blocks` for spots; ``np.arange(m)`` draws one by one, as for genes.
     """
@@ -147,28 +149,6 @@ def mean_interval(
     weight = times @ np.bincount(place, weights=weights)
     total = times @ np.bincount(place, weights=weights * values)
     return percentiles(np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan))
-
-
-def difference_interval(
-    a: FloatArray,
-    b: FloatArray,
-    weights: FloatArray,
-    block: npt.NDArray[np.int64],
-    generator: np.random.Generator,
-    draws: int = DRAWS,
-) -> Interval:
-    """Interval of mean(a) − mean(b), both drawn together: paired.
-
-    One score is better than another where this interval excludes 0.
-
-    Parameters
-    ----------
-    a, b
-        (m,) the two scores of the same spots or genes, in the same order.
-    weights, block
-        (m,) as for `mean_interval`.
-    """
-    return mean_interval(a - b, weights, block, generator, draws)
 
 
 def gsc_interval(

@@ -11,7 +11,7 @@ from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_flag.gui.controls.gl_context import keep_context, later_in
-from napari_flag.layers.frame import told_once
+from napari_flag.layers.frame import announced_once
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.slide_layers import add_copy, camera_of, extent_of
 
@@ -198,7 +198,7 @@ class LinkedCanvas(QWidget):
 
 def _placer(source: Any, target: Any) -> Any:
     def carry() -> None:
-        with told_once(target):
+        with announced_once(target):
             for name in PLACED:
                 setattr(target, name, getattr(source, name))
 

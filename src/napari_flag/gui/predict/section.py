@@ -154,7 +154,7 @@ class Section(QObject):
             self.find_spots(state)
 
     def find_spots(self, state: SlideState) -> None:
-        """Find the spots of a slide as it was told to, unless they are there or on their way."""
+        """Find the spots of a slide as asked, unless they are there or on their way."""
         slide = state.slide
         if slide is None:
             return
