@@ -88,9 +88,7 @@ def train_tile_encoder(
         _set_rate(optimiser, config, step)
         generator = np.random.default_rng([config.seed, step])
         views = _two_views(images, places, config, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            embedded = expander(net(views).mean((2, 3)))
-        loss = vicreg_loss(*embedded.float().chunk(2))
+        loss = vicreg_loss(*expander(net(views).mean((2, 3))).chunk(2))
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
