@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_noise, noise_levels, precondition
+from napari_flag.model.diffusion import (
+    SIGMA_MAX,
+    SIGMA_MIN,
+    keyed_noise,
+    keyed_uniforms,
+    noise_levels,
+    precondition,
+)
 
 
 def test_for_unit_covariance_the_preconditioning_is_edm():
@@ -66,3 +74,22 @@ def test_noise_is_standard_normal_and_independent_between_spots_and_genes():
     assert noise.mean() == pytest.approx(0, abs=0.03)
     np.testing.assert_allclose(np.cov(noise.T), np.eye(6), atol=0.08)
     assert np.corrcoef(noise[:-1, 0], noise[1:, 0])[0, 1] == pytest.approx(0, abs=0.06)
+
+
+def test_uniform_numbers_of_a_spot_do_not_depend_on_the_others_nor_on_the_purpose_of_others():
+    many = keyed_uniforms(3, 1, ["a", "b", "c"], 5, "count")
+    np.testing.assert_array_equal(keyed_uniforms(3, 1, ["c", "a"], 5, "count"), many[[2, 0]])
+    assert not np.isclose(keyed_uniforms(3, 1, ["a"], 5, "depth"), many[:1]).any()
+    assert not np.isclose(keyed_uniforms(4, 1, ["a"], 5, "count"), many[:1]).any()
+
+
+def test_eight_draws_in_a_row_take_every_eighth_of_the_distribution_once():
+    drawn = np.stack([keyed_uniforms(0, draw, ["a", "b"], 50, "count") for draw in range(8, 16)])
+    eighths = np.sort((drawn * 8).astype(int), axis=0)
+    assert (eighths == np.arange(8)[:, None, None]).all()
+
+
+def test_numbers_of_one_draw_are_uniform_and_independent():
+    drawn = keyed_uniforms(0, 2, [str(n) for n in range(4000)], 3, "count")
+    assert all(stats.kstest(column, "uniform").pvalue > 1e-3 for column in drawn.T)
+    np.testing.assert_allclose(np.corrcoef(drawn.T), np.eye(3), atol=0.06)

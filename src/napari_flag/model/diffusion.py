@@ -125,3 +125,38 @@ def keyed_noise(seed: int, sample: int, ids: Sequence[str], genes: int) -> npt.N
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
         generator.standard_normal(out=rows[row], dtype=np.float32)
     return rows
+
+
+TOGETHER: Final = 8
+"""Draws whose noise is spread evenly: each of so many consecutive draws takes another eighth of every
+distribution."""
+
+
+def keyed_uniforms(
+    seed: int, draw: int, ids: Sequence[str], width: int, purpose: str
+) -> npt.NDArray[np.float64]:
+    """Return (len(ids), width) uniform numbers in (0, 1); a row depends on (seed, draw, its id) alone.
+
+    Within one draw they are independent.  Over the draws 0–7, 8–15, … each number takes every eighth of
+    (0, 1) once, in an order of its own (Latin hypercube sampling, McKay et al. 1979), so that few draws stand
+    for the distribution as well as many independent ones.
+
+    Parameters
+    ----------
+    seed, draw
+        Seed of the prediction, and number of the draw from 0.
+    ids
+        Spots wanted.
+    width
+        Numbers per spot: the whole panel, whatever part of it is kept afterwards.
+    purpose
+        What they are for; numbers of different purposes are independent.
+    """
+    block, place = divmod(draw, TOGETHER)
+    rows = np.empty((len(ids), width))
+    for row, spot in enumerate(ids):
+        digest = hashlib.blake2b(f"{seed}\0{block}\0{purpose}\0{spot}".encode(), digest_size=16).digest()
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        eighth = generator.random((TOGETHER, width)).argsort(0)[place]  # (width,)
+        rows[row] = (eighth + generator.random((TOGETHER, width))[place]) / TOGETHER
+    return rows.clip(2.0**-40, 1 - 2.0**-40)

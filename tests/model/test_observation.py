@@ -1,0 +1,57 @@
+"""The observation model agrees with sums and samples of what it stands for."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from napari_flag.model.observation import Observation, count_at
+
+DEPTH = np.array([-2.5, -0.4, -0.1, 0.1, 0.3, 0.6])
+VARIANCE = np.array([0.0, 0.2, 1.0])
+
+
+@pytest.fixture(scope="module")
+def observation():
+    return Observation.of(DEPTH, VARIANCE)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.3, 4.0, 59.0, 61.0, 900.0, 40_000.0])
+def test_without_residuals_the_moments_are_those_of_a_poisson_count(rate):
+    plain = Observation.of(np.zeros(1), np.zeros(1))
+    count = np.arange(stats.poisson.ppf(1e-13, rate), stats.poisson.ppf(1 - 1e-13, rate) + 1)
+    weight, value = stats.poisson.pmf(count, rate), np.log2(count + 1)
+    at = np.log([[rate]])
+    mean = weight @ value
+    assert plain.expected(at)[0, 0] == pytest.approx(mean, rel=2e-3, abs=1e-5)
+    assert plain.variance_of(at)[0, 0] == pytest.approx(weight @ (value - mean) ** 2, rel=0.02, abs=1e-5)
+
+
+def test_moments_are_those_of_counts_drawn_with_both_residuals(observation):
+    random = np.random.default_rng(1)
+    latent = np.array([[0.5, 2.0, 3.5]])
+    n = 400_000
+    eta = latent + random.choice(DEPTH, (n, 1)) + random.normal(size=(n, 3)) * np.sqrt(VARIANCE)
+    drawn = np.log2(random.poisson(np.exp(eta)) + 1)
+    np.testing.assert_allclose(observation.expected(latent)[0], drawn.mean(0), rtol=0.01)
+    np.testing.assert_allclose(observation.variance_of(latent)[0], drawn.var(0), rtol=0.02)
+
+
+def test_the_latent_of_an_expectation_has_that_expectation(observation):
+    expected = np.random.default_rng(0).uniform(0.02, 9, (50, 3))
+    np.testing.assert_allclose(observation.expected(observation.latent(expected)), expected, rtol=1e-6)
+
+
+def test_counts_at_uniform_numbers_are_poisson_and_rise_with_rate_and_probability():
+    random = np.random.default_rng(2)
+    rate, probability = np.full(200_000, 3.7), random.uniform(size=200_000)
+    count = count_at(rate, probability)
+    np.testing.assert_array_equal(count, stats.poisson.ppf(probability, rate))
+    assert (count_at(rate * 1.5, probability) >= count).all()
+    assert count.mean() == pytest.approx(3.7, rel=0.01)
+    assert count_at(np.zeros(2), np.array([0.1, 1 - 1e-12])).tolist() == [0, 0]
+
+
+def test_depth_is_read_off_its_quantiles(observation):
+    probability = (np.arange(6) + 0.5) / 6
+    np.testing.assert_allclose(observation.depth_at(probability), DEPTH)
+    assert observation.depth_at(np.array([0.0, 1.0])).tolist() == [-2.5, 0.6]
