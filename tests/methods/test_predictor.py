@@ -1,70 +1,24 @@
-"""A second method, written here in 40 lines, goes through the same chain as FLAG."""
+"""A second method goes through the same chain as FLAG."""
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from safetensors import safe_open
 from shapely.geometry import box
+from tests.fake_method import LEVELS, SD, Level
 from tests.tiny_weights import GENES
 
 from napari_flag import keys
-from napari_flag.analysis.draws import Draw, DrawRequest, draw_more
-from napari_flag.encoders.embedded import DIM
+from napari_flag.analysis.draws import Draw, DrawRequest, count, draw_more, keep
 from napari_flag.errors import UserError
 from napari_flag.methods import predictor
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.methods.predictor import open_method
 from napari_flag.model.checkpoint import Checkpoint, find_weights, save_checkpoint
-from napari_flag.model.diffusion import keyed_noise
 from napari_flag.prediction import predict_slide
+from napari_flag.prediction_file import layer_of
 from napari_flag.progress import finish
 from napari_flag.sampling import Preview
-
-LEVELS = np.arange(1, len(GENES) + 1, dtype=np.float32)
-SD = 0.25
-
-
-@dataclass(frozen=True)
-class Sizes:
-    features: int = DIM
-
-
-class Level(torch.nn.Module):
-    """Expects every gene at its own level, everywhere; draws have a spread of `SD` around it."""
-
-    config = Sizes()
-    device = torch.device("cpu")
-    genes = GENES
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("levels", torch.from_numpy(LEVELS))
-
-    @classmethod
-    def open(cls, checkpoint, device):
-        made = cls()
-        made.load_state_dict(checkpoint.part("level."))
-        return made
-
-    def encode(self, features, graph):
-        assert len(features) == len(graph)
-        return self
-
-    def draw(self, rows, ids, settings):
-        drawn = []
-        for number in range(settings.samples):
-            drawn.append(self.levels.numpy() + SD * keyed_noise(settings.seed, number, ids, len(GENES)))
-            yield (number + 1) / settings.samples
-        return np.stack(drawn)
-
-    def expectation(self, rows, draws):
-        return np.tile(self.levels.numpy(), (len(rows), 1))
-
-    def spread(self, rows, draws):
-        return np.full((len(rows), len(GENES)), SD, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +27,7 @@ def weights(tmp_path_factory, tiny_checkpoint):
         patch.setitem(predictor.METHODS, "level", Level.open)
         path = tmp_path_factory.mktemp("level") / "level.safetensors"
         tensors = tiny_checkpoint.part("encoder.")
-        card = {"sampler": {"samples": 3}}
-        save_checkpoint(path, Level(), tensors, encoder="embedded", genes=GENES, card=card, method="level")
+        save_checkpoint(path, Level(), tensors, encoder="embedded", genes=GENES, card={}, method="level")
         yield path
 
 
@@ -103,9 +56,11 @@ def test_another_method_predicts_through_the_same_chain(whole, previews):
     np.testing.assert_array_equal(whole.X, np.tile(LEVELS, (9, 1)))
     np.testing.assert_array_equal(np.concatenate(previews), whole.X)
     np.testing.assert_array_equal(whole.layers[keys.SPREAD], np.full(whole.shape, SD, np.float32))
-    assert 0 < np.abs(whole.layers[keys.SAMPLE] - whole.X).max() < 6 * SD
+    counts = np.exp2(whole.layers[keys.SAMPLE]) - 1
+    np.testing.assert_allclose(counts, counts.round(), atol=1e-3)
+    assert (whole.layers[keys.SAMPLE] != whole.X).any()
     made = whole.uns[keys.PROVENANCE]
-    assert (made[keys.METHOD], made[keys.SAMPLES]) == ("level", 3)
+    assert (made[keys.METHOD], made[keys.DRAWS]) == ("level", 1)
 
 
 def test_a_region_gives_another_method_the_draws_of_the_whole(predict, whole):
@@ -114,28 +69,43 @@ def test_a_region_gives_another_method_the_draws_of_the_whole(predict, whole):
     np.testing.assert_array_equal(part.layers[keys.SAMPLE], whole[part.obs_names].layers[keys.SAMPLE])
 
 
-def test_a_method_that_knows_its_spread_states_it_for_a_single_sample(predict):
-    one = predict(samples=1)
-    np.testing.assert_array_equal(one.layers[keys.SPREAD], np.full(one.shape, SD, np.float32))
+@pytest.fixture(scope="module")
+def eight(predict):
+    return predict(draws=8, seed=7)
 
 
-def test_further_draws_of_another_method_are_its_draws_and_not_its_expectation(
-    whole, weights, tiny_slide, feature_cache
+def test_the_expectation_depends_on_neither_seed_nor_draws(whole, eight):
+    np.testing.assert_array_equal(eight.X, whole.X)
+    np.testing.assert_array_equal(eight.layers[keys.SPREAD], whole.layers[keys.SPREAD])
+    assert (eight.layers[keys.SAMPLE] != whole.layers[keys.SAMPLE]).any()
+
+
+def test_eight_draws_at_once_are_those_made_one_by_one(predict, eight):
+    assert eight.uns[keys.PROVENANCE][keys.DRAWS] == 8
+    for number in range(1, 9):
+        one = predict(first_draw=number, seed=7)
+        assert set(one.layers) == {layer_of(number), keys.SPREAD}
+        np.testing.assert_array_equal(one.layers[layer_of(number)], eight.layers[layer_of(number)])
+
+
+def test_more_draws_than_a_prediction_holds_are_refused(predict):
+    with pytest.raises(UserError, match="at most 32 draws, but 33"):
+        predict(draws=2, first_draw=32)
+
+
+def test_further_draws_go_on_with_those_that_a_larger_prediction_would_hold(
+    predict, eight, weights, tiny_slide, feature_cache
 ):
-    request = DrawRequest(whole, tiny_slide, 2, device="cpu", weights=weights, cache=feature_cache)
-    found = []
-    finish(draw_more(request), lambda step: isinstance(step.partial, Draw) and found.append(step.partial))
-    assert [draw.number for draw in found] == [2]
-    second = found[0].values
-    assert 0 < np.abs(second - whole.X).max() < 6 * SD
-    assert not np.allclose(second, whole.layers[keys.SAMPLE])
+    one = predict(seed=7)
+    request = DrawRequest(one, tiny_slide, 8, device="cpu", weights=weights, cache=feature_cache)
+    finish(draw_more(request), lambda step: isinstance(step.partial, Draw) and keep(one, step.partial))
+    assert count(one) == 8
+    for number in range(1, 9):
+        np.testing.assert_array_equal(one.layers[layer_of(number)], eight.layers[layer_of(number)])
 
 
-def test_weights_written_before_headers_named_a_method_are_flags():
-    path = find_weights("demo")
-    with safe_open(path, framework="pt") as file:
-        assert "method" not in json.loads(file.metadata()["napari_flag"])
-    assert isinstance(open_method(Checkpoint.load(path)), FlagPredictor)
+def test_weights_that_come_with_the_plugin_are_flags():
+    assert isinstance(open_method(Checkpoint.load(find_weights("demo"))), FlagPredictor)
 
 
 def test_weights_of_a_method_that_is_not_here_are_refused_in_one_sentence(tiny_checkpoint):

@@ -26,7 +26,7 @@ def test_a_file_gives_back_what_was_saved(weights):
     checkpoint = Checkpoint.load(weights)
     assert checkpoint.name == "tiny"
     assert checkpoint.genes == GENES
-    assert checkpoint.card["sampler"]["samples"] == 3
+    assert checkpoint.card["sampler"]["steps"] == 10
     assert checkpoint.part("flag.")["slide_location"].eq(2.0).all()
     assert checkpoint.build_encoder().dim == checkpoint.config["features"]
 
@@ -75,12 +75,20 @@ def test_tensors_of_another_program_are_refused(tmp_path):
         Checkpoint.load(path)
 
 
-def test_a_newer_format_asks_for_an_update(tmp_path):
-    path = tmp_path / "new.safetensors"
-    header = {"format": 99, "genes": [], "card": {}, "config": {}, "encoder": "embedded"}
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (99, r"made by a newer napari-flag \(format 99, this one reads 2\); update napari-flag\.$"),
+        (1, r"made by an earlier napari-flag \(format 1, this one reads 2\), .* train them again with"),
+    ],
+)
+def test_another_format_is_refused_in_one_sentence(tmp_path, number, sentence):
+    path = tmp_path / "other.safetensors"
+    header = {"format": number, "genes": [], "card": {}, "config": {}, "encoder": "embedded"}
     save_file({"a": torch.zeros(2)}, path, metadata={"napari_flag": json.dumps(header)})
-    with pytest.raises(UserError, match="update napari-flag"):
+    with pytest.raises(UserError, match=sentence) as refused:
         Checkpoint.load(path)
+    assert str(refused.value).count(". ") == 0
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
+import torch
 
-from napari_flag.model.graph import NEIGHBOURS, build_graph
+from napari_flag.model.graph import NEIGHBOURS, GraphTensors, build_graph
 
 
 def square(side=8, pitch=200.0):
@@ -47,3 +48,14 @@ def test_likeness_is_the_cosine_of_standardised_features():
     i, j = 5, graph.neighbours[5, 0]
     cosine = framed[i] @ framed[j] / np.linalg.norm(framed[i]) / np.linalg.norm(framed[j])
     np.testing.assert_allclose(graph.likeness[5, 0], cosine, rtol=1e-4)
+
+
+def test_a_ring_mean_is_that_of_the_neighbours_within_it_and_a_lone_spots_is_its_own():
+    xy, features = square()
+    xy[-1] = 1e5
+    graph = GraphTensors.of(build_graph(xy, features, 200.0))
+    means = graph.ring_mean(torch.from_numpy(features))
+    inner = 3 * 8 + 3
+    ring = [inner + step for step in (-9, -8, -7, -1, 1, 7, 8, 9)]
+    np.testing.assert_allclose(means[inner], features[ring].mean(0), atol=1e-6)
+    np.testing.assert_array_equal(means[-1], features[-1])

@@ -1,28 +1,28 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from napari_flag.model.normalization import SlideNormalization
 
-NEAR, FAR = 0.02, 30.0
+NEAR, BETWEEN, FAR = 0.0, 0.9, 30.0
 
 
 @pytest.fixture
 def normalization():
-    """Two training slides of level 1 and 3, in features of which only the first depends on the level."""
+    """Two training slides of level 1 and 3, and a prior of level 7 from three patients."""
     centres = torch.zeros(2, 4)
     centres[:, 0] = torch.tensor([-0.1, 0.1])
-    slope = torch.zeros(4, 3)
-    slope[0] = 0.5
     return SlideNormalization(
         mean=torch.zeros(4),
         spread=torch.ones(4),
         axes=torch.eye(4),
         centres=centres,
         location=torch.tensor([[1.0], [3.0]]).repeat(1, 3),
-        scale=torch.ones(2, 3),
-        moran=torch.full((2, 3), 0.2),
-        slope=slope,
-        level=torch.full((3,), 2.0),
+        scale=torch.tensor([[0.5], [1.5]]).repeat(1, 3),
+        prior_location=torch.full((3,), 7.0),
+        prior_scale=torch.full((3,), 2.0),
+        patients=torch.tensor([[0.5, -0.5, 1.0], [0.0, 0.5, -0.5], [-0.5, 0.0, -0.5]]),
     )
 
 
@@ -34,23 +34,38 @@ def at(level):
     return features
 
 
-def test_a_slide_like_the_training_slides_has_their_location(normalization):
-    location, _, _ = normalization.expression(at(NEAR))
-    assert 1.0 < float(location[0]) < 3.0
-    assert normalization.novelty(at(NEAR)) < 0.01
+def test_a_slide_like_the_training_slides_has_their_level(normalization):
+    location, scale = normalization.expression(at(NEAR))  # half way between the two
+    torch.testing.assert_close(location, torch.full((3,), 2.0), atol=0.01, rtol=0)
+    torch.testing.assert_close(scale, torch.ones(3), atol=0.01, rtol=0)
+    assert normalization.novelty(at(NEAR)) < 0.001
 
 
-def test_a_slide_unlike_all_of_them_has_the_location_regressed_on_its_features(normalization):
-    location, _, _ = normalization.expression(at(FAR))
-    assert normalization.novelty(at(FAR)) > 0.99
-    torch.testing.assert_close(location, torch.full((3,), 2.0 + 0.5 * FAR), rtol=1e-4, atol=1e-4)
+def test_the_level_is_that_of_the_training_slide_that_looks_more_alike(normalization):
+    apart = replace(normalization, centres=normalization.centres * 20)
+    location, scale = apart.expression(at(-2.0))
+    torch.testing.assert_close(location, torch.ones(3))
+    torch.testing.assert_close(scale, torch.full((3,), 0.5))
 
 
-def test_the_location_of_a_slide_unlike_all_of_them_is_less_certain(normalization):
-    assert (normalization.location_variance(at(FAR)) > 10 * normalization.location_variance(at(NEAR))).all()
+def test_a_slide_unlike_all_of_them_has_the_level_of_a_patient_of_whom_nothing_is_known(normalization):
+    location, scale = normalization.expression(at(FAR))
+    torch.testing.assert_close(location, torch.full((3,), 7.0))
+    torch.testing.assert_close(scale, torch.full((3,), 2.0))
+    assert normalization.novelty(at(FAR)) == 1
 
 
-def test_location_does_not_depend_on_the_order_of_spots(normalization):
+def test_in_between_the_level_lies_between_both(normalization):
+    assert 0.05 < normalization.novelty(at(BETWEEN)) < 0.95
+    assert 3.1 < float(normalization.expression(at(BETWEEN))[0][0]) < 6.9
+
+
+def test_how_patients_differ_is_not_known_of_unlike_slides_and_no_matter_on_like_ones(normalization):
+    assert normalization.level_factors(at(NEAR)).abs().max() < 0.03
+    torch.testing.assert_close(normalization.level_factors(at(FAR)), normalization.patients)
+
+
+def test_the_level_does_not_depend_on_the_order_of_spots(normalization):
     features = at(0.5)
     torch.testing.assert_close(
         normalization.expression(features)[0], normalization.expression(features.flip(0))[0]

@@ -71,7 +71,14 @@ def test_evaluations_are_counted_per_solver():
 
 
 def test_settings_that_cannot_be_run_are_refused():
-    with pytest.raises(UserError, match="one sample"):
-        SamplerSettings(samples=0)
+    with pytest.raises(UserError, match="one draw"):
+        SamplerSettings(draws=0)
+    with pytest.raises(UserError, match="numbered from 1"):
+        SamplerSettings(first=0)
     with pytest.raises(UserError, match="no solver"):
         SamplerSettings(solver="magic")
+
+
+def test_draws_are_numbered_from_the_first_asked_for():
+    assert list(SamplerSettings().numbers) == [1]
+    assert list(SamplerSettings(draws=3, first=6).numbers) == [6, 7, 8]

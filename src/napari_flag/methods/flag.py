@@ -1,32 +1,29 @@
-"""FLAG as a `Predictor`: the slide encoded once, joint samples drawn by denoising under its context."""
+"""FLAG as a `Predictor`: the slide encoded once, counts drawn around log-rates that are denoised under it."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 from napari_flag.errors import UserError
+from napari_flag.methods.moments import FloatArray, Moments
 from napari_flag.model.config import FlagConfig
-from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_noise
+from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_uniforms
 from napari_flag.model.flag import Context, Flag
 from napari_flag.model.graph import GraphTensors, SpotGraph
+from napari_flag.model.observation import Observation, count_at
 from napari_flag.model.samplers import SOLVERS, SamplerSettings, evaluations, log_schedule
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
 
-FloatArray = npt.NDArray[np.float32]
-
-_SHARED: Final = -1
-"""Number of the sample that keys the noise common to all samples; samples themselves count from 0."""
-_MOST_SHARED: Final = 0.95
-"""Largest share of the residual's smallest eigenvalue that may be common: 1 - A stays positive definite."""
-_PRIOR_SAMPLES: Final = 10
-"""Weight of the training slides' residual variance in the moderated spread, in samples."""
+_AVERAGED: Final = "expectation"
+"""Keys the noise of draws that are only averaged: the same whatever the seed of the prediction."""
 
 
 class FlagPredictor:
@@ -56,7 +53,7 @@ class FlagPredictor:
         try:
             network = Flag(FlagConfig(**checkpoint.config))
             network.load_state_dict(checkpoint.part("flag."))
-        except (TypeError, RuntimeError) as error:
+        except (TypeError, RuntimeError, KeyError) as error:
             raise UserError(
                 f'The weights "{checkpoint.name}" do not fit the network of this napari-flag version '
                 f"({str(error).splitlines()[0]}); get matching weights or update napari-flag."
@@ -73,41 +70,7 @@ class FlagPredictor:
         """Encode all spots of a slide once, from raw (n, d) float32 `features` and their `graph`."""
         tensors = GraphTensors.of(graph, device=self.device)
         context = self.network.encode(torch.from_numpy(features).to(self.device), tensors)
-        return FlagSlide(self.network, context, SharedNoise.of(self.network, context))
-
-
-@dataclass(frozen=True, slots=True)
-class SharedNoise:
-    """How unit noise is composed so that all samples share measurement noise of a given variance.
-
-    With C the residual covariance and S the (diagonal) covariance of the shared noise, a sample's noise is
-    A^(1/2) ξ + (1 - A)^(1/2) ζ with A = C^(-1/2) S C^(-1/2): ξ is drawn once, ζ anew, and their sum is of
-    unit covariance.
-
-    Parameters
-    ----------
-    part, own
-        (G, G) A^(1/2) and (1 - A)^(1/2), symmetric.
-    variance
-        (G,) diagonal of S, in units of the residual spread.
-    """
-
-    part: Tensor
-    own: Tensor
-    variance: Tensor
-
-    @classmethod
-    def of(cls, network: Flag, context: Context) -> "SharedNoise":
-        """Return the parts for one slide; no gene shares more than the residual's independent part."""
-        p = network.preconditioner.to("cpu")
-        most = _MOST_SHARED * p.eigenvalues.min()
-        variance = context.shared.cpu().clamp_max(most)  # (G,)
-        root = (p.eigenvectors * p.eigenvalues.rsqrt()) @ p.eigenvectors.T  # (G, G) C^(-1/2)
-        values, vectors = torch.linalg.eigh(((root * variance) @ root).double())  # of A
-        values = values.clamp(0, 1)
-        part = (vectors * values.sqrt()) @ vectors.T
-        own = (vectors * (1 - values).sqrt()) @ vectors.T
-        return cls(part.float(), own.float(), variance)
+        return FlagSlide(self.network, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,80 +83,135 @@ class FlagSlide:
         In evaluation mode.
     context
         What the network computed of the slide.
-    shared
-        The noise that all samples of this slide share.
+    transformer
+        Whether the gene transformer is asked; without it draws come from the Gaussian that it starts from.
     """
 
     network: Flag
     context: Context
-    shared: SharedNoise
+    transformer: bool = True
 
-    @torch.inference_mode()
+    @property
+    def has_mean_head(self) -> bool:
+        """Whether the expectation is there in closed form, with residuals around it."""
+        return self.context.expected is not None
+
+    def silenced(self) -> "FlagSlide":
+        """Return the same slide with the gene transformer silenced, to see what it is worth."""
+        return replace(self, transformer=False)
+
+    def around(self, expected: npt.NDArray[np.floating]) -> "FlagSlide":
+        """Return the same residuals around another (n, G) expectation, log2(count + 1)."""
+        return replace(self, context=self.context.around(np.asarray(expected, np.float64)))
+
+    def total(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> float:
+        """Return the expected total count of the genes `columns` in a spot, a mean over the spots `rows`."""
+        return self.context.total(rows, columns)
+
+    def shifted(self, shift: float) -> "FlagSlide":
+        """Return the slide with all its counts ``exp(shift)`` times as high: its depth is known."""
+        return replace(self, context=self.context.shifted(shift))
+
+    def expectation(self, rows: npt.NDArray[np.int64], ids: Sequence[str]) -> Generator[float, None, Moments]:
+        """Return mean and standard deviation of a measurement of the b spots `rows`.
+
+        In closed form with a mean head (`Observation`); otherwise averaged over draws whose noise depends on
+        spot and gene alone, each of them as the mean and variance of the counts around its rates.
+        """
+        factor = float(self.network.get_buffer("sd_factor"))
+        if self.context.expected is not None:
+            variance = self.context.observation.variance_of(self.context.latent[rows].cpu().numpy())
+            mean = self.context.expected[rows]
+        else:
+            mean, variance = yield from self._averaged(rows, ids)
+        deviation = factor * np.sqrt(np.maximum(variance, 0))
+        return Moments(mean.astype(np.float32), deviation.astype(np.float32))
+
+    def _averaged(
+        self, rows: npt.NDArray[np.int64], ids: Sequence[str]
+    ) -> Generator[float, None, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+        """Return the (b, G) mean and variance over draws that are made for it, a few spots at a time."""
+        settings = SamplerSettings(draws=self.network.config.averaged)
+        genes = self.context.latent.shape[1]
+        around = Observation.of(np.zeros(1), np.zeros(genes))
+        mean, variance = np.empty((len(rows), genes)), np.empty((len(rows), genes))
+        together = max(1, len(rows) // settings.draws)
+        for first in range(0, len(rows), together):
+            part = slice(first, first + together)
+            drawing = self._latent(rows[part], ids[part], settings, _AVERAGED)
+            while True:
+                try:
+                    yield (first + next(drawing) * len(rows[part])) / len(rows)
+                except StopIteration as stop:
+                    latent = stop.value  # (M, b, G)
+                    break
+            means = np.stack([around.expected(each) for each in latent])
+            mean[part] = means.mean(0)
+            variance[part] = np.stack([around.variance_of(each) for each in latent]).mean(0) + means.var(0)
+        return mean, variance
+
     def draw(
         self, rows: npt.NDArray[np.int64], ids: Sequence[str], settings: SamplerSettings
     ) -> Generator[float, None, FloatArray]:
-        """Draw (K, b, G) joint samples of the b spots `rows`; yields the share of the work done."""
-        p, context, k = self.network.preconditioner, self.context, settings.samples
-        place = torch.from_numpy(rows).repeat(k).to(context.expected.device)  # (K b,)
-        spatial, expected = context.spatial[place], context.expected[place]
+        """Draw (K, b, G) log2(count + 1) of the b spots `rows`; yields the share of the work done."""
+        latent = yield from self._latent(rows, ids, settings)
+        drawn = np.empty(latent.shape, np.float32)
+        for place, number in enumerate(settings.numbers):
+            chance = keyed_uniforms(settings.seed, number - 1, ids, latent.shape[2], "counts")
+            drawn[place] = np.log2(count_at(np.exp(latent[place]), chance) + 1.0)
+        return drawn
+
+    def _latent(
+        self, rows: npt.NDArray[np.int64], ids: Sequence[str], settings: SamplerSettings, purpose: str = ""
+    ) -> Generator[float, None, npt.NDArray[np.float64]]:
+        """Draw the (K, b, G) log-rates of `settings.numbers`, keyed by `purpose` beside seed and spot."""
+        context = self.context
+        genes, k, b = context.latent.shape[1], settings.draws, len(rows)
+        noise, depth, level = np.empty((k, b, genes)), np.empty((k, b)), np.empty((k, genes))
+        factors = context.factors.double().cpu().numpy()
+        for place, number in enumerate(settings.numbers):
+            key = settings.seed, number - 1
+            noise[place] = ndtri(keyed_uniforms(*key, ids, genes, f"{purpose}latent"))
+            depth[place] = context.observation.depth_at(keyed_uniforms(*key, ids, 1, f"{purpose}depth")[:, 0])
+            weights = ndtri(keyed_uniforms(*key, [""], len(factors), f"{purpose}level")[0])
+            level[place] = weights @ factors
+        residual = yield from self._denoise(rows, noise, depth, level, settings)  # (K b, G)
+        latent = context.latent[rows].double().cpu().numpy() + level[:, None] + depth[..., None]
+        scaled = (residual * context.scale).view(k, b, genes)
+        found: npt.NDArray[np.float64] = latent + scaled.double().cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def _denoise(
+        self,
+        rows: npt.NDArray[np.int64],
+        noise: npt.NDArray[np.float64],
+        depth: npt.NDArray[np.float64],
+        level: npt.NDArray[np.float64],
+        settings: SamplerSettings,
+    ) -> Generator[float, None, Tensor]:
+        """Solve from (K, b, G) unit `noise` to (K b, G) residuals."""
+        p, context, device = self.network.preconditioner, self.context, self.context.latent.device
+        k, b, genes = noise.shape
+        unit = torch.from_numpy(noise).float().to(device).view(k * b, genes)
+        if not self.transformer:
+            return p.start(unit, 0.0)
+        shift = torch.from_numpy(level).float().to(device)[:, None]  # (K, 1, G)
+        expected = (context.latent[rows] + shift).view(k * b, genes)
+        spatial = context.spatial[rows].repeat(k, 1)
+        depths = torch.from_numpy(depth).float().to(device).view(k * b)
+        condition = self.network.gene_dit.condition(spatial, depths)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            return self.network.denoise(x, sigma, spatial, expected)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                return self.network.denoise(x, sigma, condition, expected).float()
 
-        noise = paired_noise(settings, ids, self.shared).to(place.device)  # (K b, G)
         sigmas = log_schedule(settings.steps, SIGMA_MAX, SIGMA_MIN)
-        solving = SOLVERS[settings.solver](denoise, p.start(noise, SIGMA_MAX), sigmas)
+        solving = SOLVERS[settings.solver](denoise, p.start(unit, SIGMA_MAX), sigmas)
         total = evaluations(settings)
         while True:
             try:
                 yield next(solving) / total
             except StopIteration as stop:
                 residual: Tensor = stop.value  # (K b, G)
-                break
-        drawn = context.expression(residual, place)
-        result: FloatArray = drawn.view(k, len(rows), -1).cpu().numpy()
-        return result
-
-    def expectation(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray:
-        """Return the (b, G) mean of the (K, b, G) `draws`."""
-        result: FloatArray = draws.mean(0)
-        return result
-
-    def spread(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray | None:
-        """Return the (b, G) predictive standard deviation from (K, b, G) `draws`; None for a single one.
-
-        The variance over few samples is itself uncertain, so it is moderated by the gene's residual
-        variance on the training slides, with the weight of `_PRIOR_SAMPLES` samples (Smyth 2004).  To it is
-        added what no sample shows: the measurement noise that all share, and how far the slide's level may
-        lie from that of the training slides.
-        """
-        k, context = len(draws), self.context
-        if k == 1:
-            return None
-        scale, common = context.scale.cpu().square(), self.shared.variance  # (G,) both
-        prior = (scale * (1 - common)).numpy()
-        # pairs cancel, so that their mean takes no degree of freedom
-        over_samples = draws.var(0, ddof=k % 2)
-        moderated = (k * over_samples + _PRIOR_SAMPLES * prior) / (k + _PRIOR_SAMPLES)
-        hidden = (scale * common + context.location_variance.cpu()).numpy()
-        result: FloatArray = np.sqrt(moderated + hidden).astype(np.float32)
-        return result
-
-
-def paired_noise(settings: SamplerSettings, ids: Sequence[str], shared: SharedNoise) -> Tensor:
-    """Return (K b, G) unit noise of b spots: a part that all samples share, and pairs that otherwise cancel.
-
-    Every sample is standard normal on its own.  Antithetic pairs (Hammersley & Morton 1956) leave the
-    mean of K samples as accurate as the expectation; the shared part of the measurement noise leaves
-    every gene as rough as it is measured (`model.mean_head.Sharpening`).
-    """
-    genes = len(shared.own)
-    drawn: list[Tensor] = []
-    common = torch.from_numpy(keyed_noise(settings.seed, _SHARED, ids, genes)) @ shared.part  # (b, G)
-    for number in range(settings.samples):
-        if number % 2:
-            drawn.append(2 * common - drawn[-1])
-            continue
-        noise = torch.from_numpy(keyed_noise(settings.seed, number, ids, genes))
-        drawn.append(common + noise @ shared.own)
-    return torch.cat(drawn)
+                return residual

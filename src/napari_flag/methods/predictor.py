@@ -8,7 +8,7 @@ To add a method: write a module in `methods` with a class of these members, and 
 """
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,30 +16,27 @@ import torch
 
 from napari_flag.errors import UserError
 from napari_flag.methods.flag import FlagPredictor
+from napari_flag.methods.moments import FloatArray, Moments
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.model.graph import SpotGraph
 from napari_flag.model.samplers import SamplerSettings
-
-FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 
 class EncodedSlide(Protocol):
     """One slide as a method sees it: what is computed once, however many spots and draws follow."""
 
-    def draw(
-        self, rows: npt.NDArray[np.int64], ids: Sequence[str], settings: SamplerSettings
-    ) -> Generator[float, None, FloatArray]:
-        """Draw joint samples of the spots `rows`.
+    def expectation(self, rows: npt.NDArray[np.int64], ids: Sequence[str]) -> Generator[float, None, Moments]:
+        """Expect the expression of the spots `rows`.
+
+        It knows neither seed nor draws: who has to average draws of its own keys their noise by spot and gene
+        alone.
 
         Parameters
         ----------
         rows
             (b,) positions among the spots of the slide.
         ids
-            Names of these b spots; with the seed and the number of the sample they key the noise, so that
-            neither chunks nor the order of spots change a number.
-        settings
-            Number of samples K, and how they are drawn.
+            Names of these b spots.
 
         Yields
         ------
@@ -47,18 +44,44 @@ class EncodedSlide(Protocol):
 
         Returns
         -------
-        (K, b, G) float32 log2(count + 1).
+        Mean and standard deviation of a measurement, (b, G) each.
         """
         ...
 
-    def expectation(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray:
-        """Return the (b, G) float32 expected log2(count + 1) of `rows`, given their (K, b, G) `draws`."""
+    def draw(
+        self, rows: npt.NDArray[np.int64], ids: Sequence[str], settings: SamplerSettings
+    ) -> Generator[float, None, FloatArray]:
+        """Draw the joint expression of the spots `rows`: counts that could have been measured there.
+
+        Parameters
+        ----------
+        rows
+            (b,) positions among the spots of the slide.
+        ids
+            Names of these b spots; with the seed and the number of the draw they key the noise, so that
+            neither chunks, the order of spots nor the number of draws change a count.
+        settings
+            Which draws, and how they are made.
+
+        Yields
+        ------
+        The share of this work done so far, 0–1; closing the generator stops it.
+
+        Returns
+        -------
+        (K, b, G) float32 log2(integer count + 1) of the draws ``settings.numbers``.
+        """
         ...
 
-    def spread(self, rows: npt.NDArray[np.int64], draws: FloatArray) -> FloatArray | None:
-        """Return the (b, G) float32 predictive standard deviation of `rows`, log2(count + 1).
+    def total(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> float:
+        """Return the expected total count of the genes `columns` in a spot, a mean over the spots `rows`."""
+        ...
 
-        None where these draws are too few to state it, which must not depend on `rows`.
+    def shifted(self, shift: float) -> "EncodedSlide":
+        """Return the slide with all its counts ``exp(shift)`` times as high: its depth is known.
+
+        Genes keep their shares; X, draws and the standard deviation follow, and how far patients differ in
+        depth is no longer part of what is not known.
         """
         ...
 

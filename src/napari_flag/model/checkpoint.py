@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from napari_flag.model.out_of_distribution import OutOfDistributionScore
 
 
-FORMAT: Final = 1
-"""Version of the header; a file of a later one is refused."""
+FORMAT: Final = 2
+"""Version of the header; a file of another is refused."""
 DEFAULT: Final = "her2st"
 """Weights used unless others are named."""
 FLAG: Final = "flag"
@@ -54,8 +54,7 @@ class Checkpoint:
     card
         The data card: title, tissue, patients, sections, array {technology, pitch_um, diameter_um, lattice},
         um_per_px, encoder {name, licence, fingerprint of a foundation encoder}, split, seed, command,
-        held_out_scores, licence, not_for, and the sampler chosen on validation sections
-        {solver, steps, samples}.
+        held_out_scores, licence, not_for, and the sampler {solver, steps}.
     config
         Sizes of the network (for FLAG, `FlagConfig` as a dict); ``features`` is the length of a feature
         vector, whatever the method.
@@ -84,7 +83,7 @@ class Checkpoint:
         Raises
         ------
         UserError
-            When it is not there, not a safetensors file, damaged, not ours, or from a newer version.
+            When it is not there, not a safetensors file, damaged, not ours, or of another format.
         """
         path = Path(path)
         tensors, header = _read(path)
@@ -99,6 +98,12 @@ class Checkpoint:
             raise UserError(
                 f"{path} was made by a newer napari-flag (format {header['format']}, this one "
                 f"reads {FORMAT}); update napari-flag."
+            )
+        if header["format"] < FORMAT:
+            raise UserError(
+                f"{path} was made by an earlier napari-flag (format {header['format']}, this one reads "
+                f"{FORMAT}), whose expectation was sharpened and whose draws were no counts; get the weights "
+                "again, or train them again with napari-flag train."
             )
         return cls(
             name=path.stem,

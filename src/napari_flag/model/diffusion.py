@@ -1,6 +1,6 @@
 """Noise, preconditioning, loss and denoiser in one place, so training and sampling cannot drift.
 
-What is diffused is the residual r of a spot's expression around the mean head, each gene in units of
+What is diffused is a spot's latent log-rate, or its residual around the mean head, each gene in units of
 its own spread.  Its genes are strongly correlated (library size alone is a factor), so the scalar
 preconditioning of EDM (Karras et al. 2022, eqs. 7–8) is generalised to the residual's covariance C:
 
@@ -10,10 +10,6 @@ preconditioning of EDM (Karras et al. 2022, eqs. 7–8) is generalised to the re
 with symmetric matrix functions, so that every coordinate stays a gene.  For C = 1 these are EDM's.
 With F = 0 the sampler draws from N(0, C): the network only has to learn what depends on the image
 and what is not Gaussian.
-
-F is gated by g(σ) = 1 / (1 + σ²).  At noise well above the genes' unit spread a denoiser can only return
-the mean under its context, which the cross-fitted mean head has predicted already: on sections left out, an
-ungated F learnt corrections of the mean that did not generalise.
 """
 
 import hashlib
@@ -41,11 +37,11 @@ class Preconditioner:
     eigenvalues
         (G,) λ > 0.
     eigenvectors
-        (G, G) V, columns are the eigenvectors.
+        (G, G) V, columns are the eigenvectors; None for the genes themselves, which with λ = 1 is EDM.
     """
 
     eigenvalues: Tensor
-    eigenvectors: Tensor
+    eigenvectors: Tensor | None
 
     def skip(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return c_skip x: the best linear guess of r from (b, G) `x` at (b,) `sigma`."""
@@ -68,20 +64,13 @@ class Preconditioner:
         """Return the marginal at `sigma` that unit `noise` (b, G) stands for: (C + σ²)^(1/2) noise."""
         return self._apply(noise, (self.eigenvalues + sigma**2) ** 0.5)
 
-    @staticmethod
-    def gate(f: Tensor, sigma: Tensor) -> Tensor:
-        """Return g(σ) F for (b, G) `f`."""
-        return f / (1 + sigma[:, None] ** 2)
-
-    def to(self, device: torch.device | str) -> "Preconditioner":
-        """Return a copy on `device`."""
-        return Preconditioner(self.eigenvalues.to(device), self.eigenvectors.to(device))
-
     def _out(self, sigma: Tensor) -> Tensor:
         var = sigma[:, None] ** 2
         return (self.eigenvalues * var / (self.eigenvalues + var)) ** 0.5
 
     def _apply(self, x: Tensor, scale: Tensor) -> Tensor:
+        if self.eigenvectors is None:
+            return x * scale
         return ((x @ self.eigenvectors) * scale) @ self.eigenvectors.T
 
 
@@ -105,26 +94,6 @@ def noise_levels(n: int, generator: torch.Generator) -> Tensor:
     strata = (torch.arange(n) + torch.rand(n, generator=generator)) / n
     log_min, log_max = torch.tensor([SIGMA_MIN, SIGMA_MAX]).log()
     return torch.exp(log_min + strata * (log_max - log_min))
-
-
-def keyed_noise(seed: int, sample: int, ids: Sequence[str], genes: int) -> npt.NDArray[np.float32]:
-    """Return (len(ids), genes) unit noise; a row depends on (seed, sample, its id) alone.
-
-    Parameters
-    ----------
-    seed, sample
-        Seed of the prediction, and number of the joint sample.
-    ids
-        Spots wanted.
-    genes
-        Size of the whole panel, whatever part of it is kept afterwards.
-    """
-    rows = np.empty((len(ids), genes), np.float32)
-    for row, spot in enumerate(ids):
-        digest = hashlib.blake2b(f"{seed}\0{sample}\0{spot}".encode(), digest_size=16).digest()
-        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-        generator.standard_normal(out=rows[row], dtype=np.float32)
-    return rows
 
 
 TOGETHER: Final = 8

@@ -1,15 +1,22 @@
 """The FLAG network: a fixed spatial graph encoded once, a gene transformer that denoises under it.
 
-FLAG (Si et al., ICML 2026) in a form that can be trained on small cohorts:
+FLAG (Si et al., ICML 2026), with counts as what is observed.  In both forms (`FlagConfig`)
 
-* the mean head — a kernel branch in closed form and graph branches (`SpatialEncoder`), averaged — predicts
-  the expectation from the image, and sharpening gives each gene its own spatial roughness;
-* a further `SpatialEncoder` gives H_spatial, encoded once per slide;
-* the gene DiT denoises what remains, gene by gene, under H_spatial and the expectation.
+* a `SpatialEncoder` turns features and graph into H_spatial, once per slide;
+* the gene DiT denoises the latent log-rates of a spot's genes under H_spatial, their absolute level and the
+  spot's depth;
+* counts are drawn around these rates (`model.observation`).
+
+In the residual form a mean head — a kernel branch in closed form and graph branches, averaged — gives the
+expectation, and what is denoised is the composition residual around it, under its covariance.  In FLAG proper
+there is no mean head, and all of the expression is denoised.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +24,16 @@ from napari_flag.model.config import FlagConfig
 from napari_flag.model.diffusion import Preconditioner
 from napari_flag.model.gene_dit import GeneDiT
 from napari_flag.model.graph import GraphTensors
-from napari_flag.model.mean_head import MeanHead, Sharpening
+from napari_flag.model.mean_head import MeanHead
 from napari_flag.model.normalization import SlideNormalization
+from napari_flag.model.observation import FloatArray, Observation
 from napari_flag.model.spatial_encoder import SpatialEncoder
+
+QUANTILES: Final = 40
+"""Equal steps of probability at which the distribution of depth residuals is kept."""
+LEAST: Final = 0.01
+"""Smallest expectation, log2(count + 1): one molecule in 144 spots."""
+_LN2: Final = float(np.log(2.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +44,49 @@ class Context:
     ----------
     spatial
         (n, context_width) H_spatial.
+    latent
+        (n, G) log-rate, ln(counts), that residuals are added to.
+    scale
+        (G,) ln(counts), one unit of what is diffused.
+    factors
+        (p, G) what is not known of the slide's level, ln(counts): weights are unit normal.
+    observation
+        What is known of the residuals: depth, and variance of composition and level.
     expected
-        (n, G) normalised expectation, in units of the genes' residual spread.
-    location, scale
-        (G,) log2(count + 1): the slide's location, and its scale times the residual spread.
-    shared
-        (G,) variance, in units of the residual spread, of the measurement noise that all samples share.
-    location_variance
-        (G,) variance of the error of `location`, log2(count + 1) squared.
+        (n, G) float64 expected log2(count + 1); None where it has to be averaged over draws.
     """
 
     spatial: Tensor
-    expected: Tensor
-    location: Tensor
+    latent: Tensor
     scale: Tensor
-    shared: Tensor
-    location_variance: Tensor
+    factors: Tensor
+    observation: Observation
+    expected: FloatArray | None
 
-    def expression(self, residual: Tensor, rows: Tensor) -> Tensor:
-        """Turn (b, G) residuals of spots `rows` into log2(count + 1)."""
-        return (self.location + self.scale * (self.expected[rows] + residual)).clamp_min(0)
+    def around(self, expected: FloatArray) -> "Context":
+        """Return the context with the same residuals around another (n, G) expectation."""
+        latent = torch.from_numpy(self.observation.latent(np.maximum(expected, LEAST)))
+        return replace(self, latent=latent.to(self.latent), expected=np.maximum(expected, 0))
+
+    def shifted(self, shift: float) -> "Context":
+        """Return the context of the slide when it is known to be ``exp(shift)`` times as deep."""
+        latent = self.latent + shift
+        factors = self.factors - self.factors.mean(1, keepdim=True)  # what genes have in common is known now
+        if self.expected is None:
+            return replace(self, latent=latent, factors=factors)
+        own = self.observation.variance - self.factors.square().sum(0).cpu().numpy()
+        variance = np.maximum(own, 0) + factors.square().sum(0).cpu().numpy()
+        observation = Observation.of(self.observation.depth, variance)
+        expected = observation.expected(latent.double().cpu().numpy())
+        return replace(self, latent=latent, factors=factors, observation=observation, expected=expected)
+
+    def total(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> float:
+        """Return the expected total count of the genes `columns`, a mean over the spots `rows`."""
+        variance = torch.from_numpy(self.observation.variance).to(self.latent)
+        if self.expected is None:  # what is diffused has unit variance
+            variance = self.scale.square() + self.factors.square().sum(0)
+        rates = (self.latent[rows] + variance / 2)[:, columns].double().exp()
+        return float(rates.sum(1).mean()) * float(np.exp(self.observation.depth).mean())
 
 
 class Flag(nn.Module):
@@ -58,19 +95,20 @@ class Flag(nn.Module):
     Parameters
     ----------
     config
-        Sizes.
+        Sizes and form.
     """
 
     def __init__(self, config: FlagConfig) -> None:
         super().__init__()
         self.config = config
-        self.mean_head = MeanHead(config)
+        self.mean_head = MeanHead(config) if config.mean_head else None
         self.spatial_encoder = SpatialEncoder(
-            config.components + config.genes,
+            config.components,
             config.context_width,
             config.context_heads,
             config.context_layers,
             dropout=config.context_dropout,
+            attention=config.attention,
         )
         self.gene_dit = GeneDiT(
             config.genes,
@@ -81,20 +119,25 @@ class Flag(nn.Module):
             config.mlp_ratio,
             config.dropout,
             config.tap,
+            config.summaries,
         )
         d, g, m = config.features, config.genes, config.slides
         self.register_buffer("axes", torch.zeros(d, config.components))
+        self.register_buffer("lift", torch.ones(config.components))
         self.register_buffer("feature_mean", torch.zeros(d))
         self.register_buffer("feature_spread", torch.ones(d))
         self.register_buffer("slide_centres", torch.zeros(m, d))
         self.register_buffer("slide_location", torch.zeros(m, g))
         self.register_buffer("slide_scale", torch.ones(m, g))
-        self.register_buffer("slide_moran", torch.zeros(m, g))
-        self.register_buffer("location_slope", torch.zeros(d, g))
-        self.register_buffer("location_level", torch.zeros(g))
+        self.register_buffer("prior_location", torch.zeros(g))
+        self.register_buffer("prior_scale", torch.ones(g))
+        self.register_buffer("patients", torch.zeros(config.patients, g))
+        self.register_buffer("depth", torch.zeros(QUANTILES if config.mean_head else 1))
         self.register_buffer("spread", torch.ones(g))
-        self.register_buffer("eigenvalues", torch.ones(g))
-        self.register_buffer("eigenvectors", torch.eye(g))
+        self.register_buffer("sd_factor", torch.ones(()))
+        if config.covariance:
+            self.register_buffer("eigenvalues", torch.ones(g))
+            self.register_buffer("eigenvectors", torch.eye(g))
 
     @property
     def normalization(self) -> SlideNormalization:
@@ -106,93 +149,106 @@ class Flag(nn.Module):
             self.get_buffer("slide_centres"),
             self.get_buffer("slide_location"),
             self.get_buffer("slide_scale"),
-            self.get_buffer("slide_moran"),
-            self.get_buffer("location_slope"),
-            self.get_buffer("location_level"),
+            self.get_buffer("prior_location"),
+            self.get_buffer("prior_scale"),
+            self.get_buffer("patients"),
         )
 
     @property
     def preconditioner(self) -> Preconditioner:
-        """Matrix functions of the residual covariance."""
+        """Matrix functions of the residual covariance; EDM's scalars without one."""
+        if not self.config.covariance:
+            return Preconditioner(torch.ones_like(self.get_buffer("spread")), None)
         return Preconditioner(self.get_buffer("eigenvalues"), self.get_buffer("eigenvectors"))
 
     def encode(self, features: Tensor, graph: GraphTensors) -> Context:
         """Encode a slide once, from its raw (n, d) features and its graph."""
         graph = self.seen(graph)
         normalised = self.normalization.features(features)  # (n, c)
+        spatial = self.spatial(normalised, graph)  # (n, context_width)
+        location, scale = self.normalization.expression(features)  # (G,) each
+        factors = self.normalization.level_factors(features)  # (p, G)
         spread = self.get_buffer("spread")
-        location, scale, moran = self.normalization.expression(features)  # each (G,)
-        sharpening = Sharpening(moran, self.config.sharp, self.config.rough)
-        expected = self.mean_head(normalised, graph, self.normalization.novelty(features))  # (n, G)
-        expected, noise = sharpening.apply(expected, graph)  # (n, G), (G,)
-        expected = expected / spread
-        spatial = self.spatial(normalised, expected, graph)  # (n, context_width)
-        return Context(
-            spatial,
-            expected,
-            location,
-            scale * spread,
-            noise / spread**2,
-            self.normalization.location_variance(features),
+        if self.mean_head is None:
+            latent, scale = latent_of(location), latent_scale(scale) * spread
+            nothing = Observation.of(np.zeros(1), np.zeros(len(spread)))
+            return Context(spatial, latent.expand(len(features), -1), scale, factors, nothing, None)
+        smooth = self.mean_head(
+            normalised, self.lifted(normalised), graph, self.normalization.novelty(features)
         )
+        expected = (location + scale * smooth).clamp_min(LEAST).double().cpu().numpy()  # (n, G)
+        variance = spread.square() + factors.square().sum(0)
+        observation = Observation.of(self.get_buffer("depth").cpu().numpy(), variance.cpu().numpy())
+        latent = torch.from_numpy(observation.latent(expected)).to(spread)
+        return Context(spatial, latent, spread, factors, observation, expected)
 
     def seen(self, graph: GraphTensors) -> GraphTensors:
         """Return `graph` as this network sees it."""
         return graph if self.config.spatial_graph else graph.without_edges()
 
-    def spatial(self, normalised: Tensor, expected: Tensor, graph: GraphTensors) -> Tensor:
-        """Return H_spatial (n, context_width) from normalised features and expectation (as in `Context`)."""
+    def lifted(self, normalised: Tensor) -> Tensor:
+        """Return (n, c) components whose spreads are evened out, by half on a log scale."""
+        return normalised * self.get_buffer("lift")
+
+    def spatial(self, normalised: Tensor, graph: GraphTensors) -> Tensor:
+        """Return H_spatial (n, context_width) from (n, c) normalised features."""
         out: Tensor = self.spatial_encoder(
-            torch.cat([normalised * self.mean_head.get_buffer("lift"), expected], 1),  # (n, c + G)
-            graph.neighbours,
-            graph.present,
-            graph.distance,
-            graph.likeness,
+            self.lifted(normalised), graph.neighbours, graph.present, graph.distance, graph.likeness
         )
         return out
 
-    def denoise(self, x: Tensor, sigma: Tensor, spatial: Tensor, expected: Tensor) -> Tensor:
-        """Return D(x; σ): the residual that noisy (b, G) `x` hides, in units of `spread`.
+    def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor, level: Tensor) -> Tensor:
+        """Return D(x; σ): what noisy (b, G) `x` hides, under `GeneDiT.condition` and (b, G) `level`.
 
-        Without diffusion it is the regression, whatever `x`, so that every sample is the mean.
+        Without diffusion it is the regression, whatever `x`, so that every draw has the same rates.
         """
         if not self.config.diffusion:
-            return self._regress(spatial, expected)[0]
+            return self._regress(condition, level)[0]
         p = self.preconditioner
-        f, _ = self.gene_dit(p.scale_in(x, sigma), sigma.log() / 4, spatial, expected)
-        return p.skip(x, sigma) + p.scale_out(p.gate(f, sigma), sigma)
+        f, _ = self.gene_dit(p.scale_in(x, sigma), sigma.log() / 4, condition, level)
+        return p.skip(x, sigma) + p.scale_out(f.float(), sigma)
 
     def score_loss(
-        self, residual: Tensor, noise: Tensor, sigma: Tensor, spatial: Tensor, expected: Tensor
+        self, clean: Tensor, noise: Tensor, sigma: Tensor, condition: Tensor, level: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the denoising loss and the tokens that the alignment loss sees.
 
         The loss is the mean squared error of F; 1 is what F = 0 (the Gaussian) scores.  Without
-        diffusion it is that of the regressed residual.
+        diffusion it is that of the regression.
 
         Parameters
         ----------
-        residual
-            (b, G) clean residuals in units of `spread`.
+        clean
+            (b, G) what is diffused, of unit variance.
         noise
             (b, G) unit noise.
         sigma
             (b,) noise levels.
-        spatial, expected
-            (b, context_width) and (b, G) of the same spots.
+        condition, level
+            (b, width) and (b, G), as for `GeneDiT`.
         """
         if not self.config.diffusion:
-            guess, tokens = self._regress(spatial, expected)
-            return ((guess.float() - residual) ** 2).mean(), tokens
+            guess, tokens = self._regress(condition, level)
+            return ((guess.float() - clean) ** 2).mean(), tokens
         p = self.preconditioner
-        with torch.autocast(residual.device.type, enabled=False):  # half precision would blur small σ
-            x = residual + sigma[:, None] * noise
-            scaled, target = p.scale_in(x, sigma), p.target(residual, x, sigma)
-        f, tokens = self.gene_dit(scaled, sigma.log() / 4, spatial, expected)
-        return ((p.gate(f.float(), sigma) - target) ** 2).mean(), tokens
+        with torch.autocast(clean.device.type, enabled=False):  # half precision would blur small σ
+            x = clean + sigma[:, None] * noise
+            scaled, target = p.scale_in(x, sigma), p.target(clean, x, sigma)
+        f, tokens = self.gene_dit(scaled, sigma.log() / 4, condition, level)
+        return ((f.float() - target) ** 2).mean(), tokens
 
-    def _regress(self, spatial: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (b, G) residuals regressed on the context alone, and the tapped tokens."""
-        nothing = torch.zeros_like(expected)
-        guess, tokens = self.gene_dit(nothing, nothing[:, 0], spatial, expected)
+    def _regress(self, condition: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (b, G) values regressed on the context alone, and the tapped tokens."""
+        nothing = torch.zeros_like(level)
+        guess, tokens = self.gene_dit(nothing, nothing[:, 0], condition, level)
         return guess, tokens
+
+
+def latent_of(location: Tensor) -> Tensor:
+    """Return the log-rate, ln(counts), whose log2(count + 1) is `location` where nothing varies."""
+    return torch.expm1(location.clamp_min(LEAST) * _LN2).log()
+
+
+def latent_scale(scale: Tensor) -> Tensor:
+    """Return `scale` of log2(count + 1) in units of ln(counts)."""
+    return scale * _LN2

@@ -1,14 +1,24 @@
 """The gene diffusion transformer: one token per gene, attention over genes within a spot.
 
 Blocks are adaLN-Zero (Peebles & Xie 2023): condition and noise level scale, shift and gate every
-block, and each block starts as the identity.
+block, and each block starts as the identity.  On panels beyond `MOST_GENES` genes attend to each other
+through a few summary tokens (induced set attention, Lee et al. 2019), so that cost grows with the genes and
+not with their square.
 """
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+MOST_GENES: Final = 1000
+"""Largest panel whose genes attend to each other directly."""
+_DEEPEST: Final = 3.0
+"""ln(counts) beyond which depth residuals look alike: a nearly empty spot has no composition."""
+_LEVEL: Final = 2.0
+"""ln(counts) by which levels are divided: about their spread over the genes of a panel."""
 
 
 class NoiseLevelEmbedding(nn.Module):
@@ -37,9 +47,17 @@ def zero_linear(width: int, out: int) -> nn.Linear:
 
 
 class GeneBlock(nn.Module):
-    """Self-attention over genes and a feed-forward net, both under adaLN-Zero."""
+    """Self-attention over genes and a feed-forward net, both under adaLN-Zero.
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float) -> None:
+    Parameters
+    ----------
+    width, heads, mlp_ratio, dropout
+        Its size.
+    summaries
+        Learned queries that summarise the genes for each other; 0 lets every gene see every gene.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, summaries: int = 0) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
@@ -47,6 +65,7 @@ class GeneBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.summaries = nn.Parameter(torch.randn(summaries, width) * 0.02) if summaries else None
         hidden = round(mlp_ratio * width)
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
@@ -62,12 +81,24 @@ class GeneBlock(nn.Module):
         x = self.norm_attention(tokens) * (1 + scale_a) + shift_a  # (b, genes, width)
         qkv = self.qkv(x).view(b, genes, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (b, heads, genes, width / heads)
+        if self.summaries is not None:
+            k, v = self._summarised(k, v)  # each (b, heads, summaries, …)
         drop = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)  # (b, heads, genes, …)
         tokens = tokens + gate_a * self.out(attended.transpose(1, 2).reshape(b, genes, width))
         x = self.norm_mlp(tokens) * (1 + scale_m) + shift_m
         out: Tensor = tokens + gate_m * self.mlp(x)
         return out
+
+    def _summarised(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of the summaries: what each of them attends to among all genes."""
+        assert self.summaries is not None
+        asked = self.summaries.view(len(self.summaries), self.heads, -1).transpose(0, 1)  # (heads, m, …)
+        asked = asked[None].expand(len(k), -1, -1, -1).to(k.dtype)
+        return (
+            F.scaled_dot_product_attention(asked, k, k),
+            F.scaled_dot_product_attention(asked, k, v),
+        )
 
 
 class GeneDiT(nn.Module):
@@ -83,6 +114,8 @@ class GeneDiT(nn.Module):
         Size of the transformer.
     tap
         1-based block whose output the alignment loss sees.
+    summaries
+        Summary tokens of each block on a panel of more than `MOST_GENES`.
     """
 
     def __init__(
@@ -95,19 +128,32 @@ class GeneDiT(nn.Module):
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         tap: int = 2,
+        summaries: int = 64,
     ) -> None:
         super().__init__()
         self.tap = tap
+        summaries = summaries if genes > MOST_GENES else 0
         self.name = nn.Parameter(torch.randn(genes, width) * 0.02)
         self.value = nn.Sequential(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, width))
         self.noise_level = NoiseLevelEmbedding(width)
-        self.context = nn.Sequential(nn.Linear(context, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(GeneBlock(width, heads, mlp_ratio, dropout) for _ in range(blocks))
+        self.context = nn.Sequential(nn.Linear(context + 1, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(
+            GeneBlock(width, heads, mlp_ratio, dropout, summaries) for _ in range(blocks)
+        )
         self.final_norm = nn.LayerNorm(width, elementwise_affine=False)
         self.final_modulation = nn.Sequential(nn.SiLU(), zero_linear(width, 2 * width))
         self.final = zero_linear(width, 1)
 
-    def forward(self, x: Tensor, c_noise: Tensor, context: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+    def condition(self, context: Tensor, depth: Tensor) -> Tensor:
+        """Return the (b, width) embedding of (b, context) H_spatial and (b,) depth residuals.
+
+        It does not depend on the noise level, so that it is computed once per draw.
+        """
+        seen = depth[:, None].clamp(-_DEEPEST, _DEEPEST)
+        out: Tensor = self.context(torch.cat([context, seen], 1))
+        return out
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """Return (b, genes) outputs and the (b, genes, width) tokens after block `tap`.
 
         Parameters
@@ -116,13 +162,13 @@ class GeneDiT(nn.Module):
             (b, genes) noisy values, scaled to unit variance.
         c_noise
             (b,) noise level, ln(σ) / 4.
-        context
-            (b, context) H_spatial of the spots.
-        expected
-            (b, genes) expectation of the mean head, in units of the gene's spread.
+        condition
+            (b, width) as `condition` returns it.
+        level
+            (b, genes) log-rate that is expected of each gene, absolute: ln(counts).
         """
-        tokens = self.name + self.value(torch.stack([x, expected], dim=2))  # (b, genes, width)
-        condition = self.noise_level(c_noise) + self.context(context)  # (b, width)
+        tokens = self.name + self.value(torch.stack([x, level / _LEVEL], dim=2))  # (b, genes, width)
+        condition = self.noise_level(c_noise) + condition  # (b, width)
         tapped = tokens
         for number, block in enumerate(self.blocks, start=1):
             tokens = block(tokens, condition)

@@ -91,12 +91,9 @@ class GraphTensors:
             self.likeness.to(device),
         )
 
-    def ring_mean(self, features: Tensor, *, nearest: bool = False) -> Tensor:
-        """Mean of (n, d) `features` over each spot's neighbours within 1.5 pitches; itself if alone.
-
-        `nearest` takes those within 1.25 only: on a square array the four that Moran's I is taken over.
-        """
-        near = self.present & (self.distance < (1.25 if nearest else 1.5))
+    def ring_mean(self, features: Tensor, within: float = 1.5) -> Tensor:
+        """Mean of (n, d) `features` over each spot's neighbours `within` so many pitches; itself if alone."""
+        near = self.present & (self.distance < within)
         out = features.clone()
         total = torch.zeros_like(features)
         for column in range(near.shape[1]):  # k gathers of (n, d), never (n, k, d)

@@ -4,7 +4,8 @@ Stain, scanner and library size differ between slides far more than between spot
 in depth between two patients of her2st).  The network therefore sees normalised values only: features
 standardised over the slide's tissue, expression relative to a location and scale per gene.  Those two come
 from the training slides that look most alike, weighted by how alike they look; on a slide that looks like
-none of them, the location is what a linear regression of expression on features expects of it.
+none of them, from the mean over patients, whose counts may be known without an image.  How far patients lie
+from that mean is part of what is not known of such a slide.
 """
 
 from dataclasses import dataclass
@@ -36,10 +37,11 @@ class SlideNormalization:
         (m, d) mean standardised features of each training slide.
     location, scale
         (m, G) mean and spread of log2(count + 1) on each training slide.
-    moran
-        (m, G) Moran's I of log2(count + 1) on each training slide.
-    slope, level
-        (d, G) and (G,) ridge of log2(count + 1) on standardised features, over all training spots.
+    prior_location, prior_scale
+        (G,) the same of a patient of whom nothing is known, a mean over patients.
+    patients
+        (p, G) how patients' levels lie around their mean, ln(counts), over √(p - 1): a draw of a patient's
+        level is the mean plus these weighted by p unit normals.
     """
 
     mean: Tensor
@@ -48,9 +50,9 @@ class SlideNormalization:
     centres: Tensor
     location: Tensor
     scale: Tensor
-    moran: Tensor
-    slope: Tensor
-    level: Tensor
+    prior_location: Tensor
+    prior_scale: Tensor
+    patients: Tensor
 
     def features(self, features: Tensor) -> Tensor:
         """Return the (n, c) components of one slide's (n, d) features, standardised over that slide."""
@@ -69,26 +71,17 @@ class SlideNormalization:
         """Return () from 0, like the nearest training slide, to 1, unlike all of them."""
         return -torch.expm1(-((self._distance(features).min() / SOFTNESS) ** 2))
 
-    def expression(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the (G,) location, scale and Moran's I expected of a slide with these features."""
-        weights = self.slide_weights(features)  # (m,)
-        known = weights @ self.location  # (G,)
-        location = known + self.novelty(features) * (self._regressed(features) - known)
-        return location, weights @ self.scale, weights @ self.moran
+    def expression(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the (G,) location and scale expected of a slide with these (n, d) features."""
+        weights, novelty = self.slide_weights(features), self.novelty(features)  # (m,), ()
+        known = weights @ self.location, weights @ self.scale  # (G,) each
+        prior = self.prior_location, self.prior_scale
+        location, scale = (a + novelty * (b - a) for a, b in zip(known, prior, strict=True))
+        return location, scale
 
-    def location_variance(self, features: Tensor) -> Tensor:
-        """Return the (G,) variance of the error in `expression`'s location.
-
-        That of the training slides' locations about their weighted mean, unbiased for reliability
-        weights, plus that of the mean itself (nothing where one slide has all the weight), plus, as far
-        as the slide is unlike all of them, the square of what regression and mean differ by.
-        """
-        weights = self.slide_weights(features)
-        share = weights.square().sum()
-        known = weights @ self.location
-        between = weights @ (self.location - known).square()
-        among = between / (1 - share).clamp_min(1e-6) * (1 + share) * (share < 0.99)
-        return among + self.novelty(features) * (self._regressed(features) - known).square()
+    def level_factors(self, features: Tensor) -> Tensor:
+        """Return (p, G) factors of what is not known of the slide's level, ln(counts)."""
+        return self.novelty(features).sqrt() * self.patients
 
     def _centre(self, features: Tensor) -> Tensor:
         return ((features - self.mean) / self.spread).mean(0)
@@ -96,7 +89,3 @@ class SlideNormalization:
     def _distance(self, features: Tensor) -> Tensor:
         """Return (m,) mean squared feature distance of the slide to the training slides."""
         return ((self.centres - self._centre(features)) ** 2).mean(1)
-
-    def _regressed(self, features: Tensor) -> Tensor:
-        """Return the (G,) location that the ridge expects, the mean over spots of what it is linear in."""
-        return self._centre(features) @ self.slope + self.level

@@ -77,7 +77,8 @@ class Observation:
         """Return the (n, G) μ whose expectation is `expected`, (n, G) log2(count + 1) above 0."""
         grid = _grid()
         columns = [np.interp(column, self.mean[gene], grid) for gene, column in enumerate(expected.T)]
-        return np.stack(columns, axis=1)
+        found: FloatArray = np.stack(columns, axis=1)
+        return found
 
     def expected(self, latent: npt.NDArray[Any]) -> FloatArray:
         """Return the (n, G) E[log2(k + 1)] at (n, G) μ."""
@@ -90,7 +91,8 @@ class Observation:
     def depth_at(self, probability: npt.NDArray[Any]) -> FloatArray:
         """Return δ at (n,) probabilities: its inverse CDF, linear between quantiles."""
         at = (np.arange(len(self.depth)) + 0.5) / len(self.depth)
-        return np.interp(probability, at, self.depth)
+        found: FloatArray = np.interp(probability, at, self.depth)
+        return found
 
     @staticmethod
     def _read(table: FloatArray, latent: npt.NDArray[Any]) -> FloatArray:

@@ -89,32 +89,40 @@ class SamplerSettings:
 
     Parameters
     ----------
-    samples
-        Number of joint samples K.
+    draws
+        How many joint draws K.
+    first
+        Number of the first of them, from 1.
     steps
         Noise levels, thus evaluations for a multistep solver.
     solver
         A name of `SOLVERS`.
     seed
-        Keys the noise, together with each spot's id.
+        Keys the noise, together with the number of the draw and each spot's id.
     """
 
-    samples: int = 4
+    draws: int = 1
+    first: int = 1
     steps: int = 10
     solver: str = "dpmpp_2m"
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        if self.samples < 1 or self.steps < 2:
+        if self.draws < 1 or self.first < 1 or self.steps < 2:
             raise UserError(
-                f"At least one sample and two solver steps are needed, but {self.samples} and "
-                f"{self.steps} were given; choose larger numbers."
+                "At least one draw, numbered from 1, and two solver steps are needed, but "
+                f"{self.draws} from {self.first} on and {self.steps} were given; choose larger numbers."
             )
         if self.solver not in SOLVERS:
             raise UserError(f'There is no solver called "{self.solver}"; choose one of {", ".join(SOLVERS)}.')
 
+    @property
+    def numbers(self) -> range:
+        """The numbers of the draws."""
+        return range(self.first, self.first + self.draws)
+
 
 def evaluations(settings: SamplerSettings) -> int:
-    """Return how often the denoiser is evaluated per sample."""
+    """Return how often the denoiser is evaluated per draw."""
     return 2 * settings.steps - 1 if settings.solver == "heun" else settings.steps
