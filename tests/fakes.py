@@ -40,6 +40,7 @@ def fake_prediction(n_spots: int = 64, n_genes: int = 10, seed: int = 0, measure
     truth = level * (1.2 + np.sin(unit @ waves + phase))
     noisy = [truth + rng.normal(0, 0.3, truth.shape) for _ in range(3)]
     x, sample, seen = (np.clip(a, 0, None).astype(np.float32) for a in noisy)
+    sample = _as_counts(sample)
     genes = [SOME_GENES[i] if i < len(SOME_GENES) else f"GENE{i:05d}" for i in range(n_genes)]
     adata = AnnData(X=x)
     adata.obs_names = [f"{row}_{col}" for row, col in array]
@@ -69,8 +70,13 @@ def add_draws(prediction: AnnData, upto: int, noise: float = 0.5, seed: int = 0)
     rng = np.random.default_rng(seed)
     for number in range(2, upto + 1):
         drawn = prediction.X + rng.normal(0, noise, prediction.shape)
-        prediction.layers[f"{keys.SAMPLE}_{number}"] = np.clip(drawn, 0, None).astype(np.float32)
+        prediction.layers[f"{keys.SAMPLE}_{number}"] = _as_counts(drawn)
     return prediction
+
+
+def _as_counts(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The log2(count + 1) of the integer counts nearest to log2(count + 1) `values`."""
+    return np.log2(np.round(np.exp2(np.clip(values, 0, None)) - 1) + 1).astype(np.float32)
 
 
 def counts_for(prediction: AnnData, seed: int = 0) -> AnnData:
@@ -98,7 +104,7 @@ def fake_provenance(width: int, height: int) -> dict[str, Any]:
         keys.WEIGHTS_NAME: "fake-weights",
         keys.WEIGHTS_HASH: "0" * 64,
         keys.TRAINING_SLIDES: ["her2st-C2", "her2st-C3"],
-        keys.SAMPLES: 8,
+        keys.DRAWS: 1,
         keys.SEED: 0,
         keys.NOT_FOR_DIAGNOSIS: keys.RESEARCH_USE_ONLY,
     }

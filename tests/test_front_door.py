@@ -79,9 +79,11 @@ def test_a_slide_becomes_a_prediction_with_the_spots_in_memory_or_in_a_file(
     assert steps
     with nf.open_slide(tissue, mpp=1.0) as slide:
         table = nf.read_spots(tmp_path / "spots.tsv", slide=slide)
-        in_memory = nf.predict(slide, table, genes=["HER2"], **options)
+        in_memory = nf.predict(slide, table, genes=["HER2"], draws=2, **options)
         assert slide.thumbnail(10).size  # the caller's slide stays open
     np.testing.assert_allclose(in_memory.X, from_files[:, ["ERBB2"]].X, atol=1e-4)
+    assert "sample_2" in in_memory.layers
+    assert "sample_2" not in from_files.layers
     with pytest.raises(nf.UserError, match="how large a pixel is"):
         nf.predict(tissue, **options)
 

@@ -39,11 +39,18 @@ def test_a_prediction_comes_back_as_it_was_written(prediction, tmp_path):
     np.testing.assert_array_equal(back.obsm[keys.SPATIAL], prediction.obsm[keys.SPATIAL])
     again = back.uns[keys.PROVENANCE]
     assert again[keys.TRAINING_SLIDES] == made[keys.TRAINING_SLIDES]
-    assert again[keys.SAMPLES] == 8
+    assert again[keys.DRAWS] == 1
     assert again["sections"] == ["a", "b"]
     assert again["nested"] == {"steps": 10}
     assert "none" not in again
     assert made["none"] is None, "the prediction in memory is not changed"
+
+
+def test_draws_of_earlier_versions_and_other_models_need_not_be_counts(prediction, tmp_path):
+    prediction.layers[keys.SAMPLE] = prediction.X + 0.1
+    prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
+    back = prediction_file.read_prediction(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(back.layers[keys.SAMPLE], prediction.layers[keys.SAMPLE])
 
 
 @pytest.mark.slow

@@ -33,6 +33,8 @@ def predict(
     region: "Sequence[BaseGeometry] | str | Path | None" = None,
     genes: Iterable[str] | Path | None = None,
     quality: "Quality" = "balanced",
+    depth: "float | AnnData | str | Path | None" = None,
+    draws: int = 1,
     seed: int = 0,
     device: str = "auto",
     anyway: bool = False,
@@ -61,8 +63,13 @@ def predict(
         Symbols or aliases to keep, or a text file (a `Path`) with one a line; None keeps all.
     quality
         Solver steps: "fast" 6, "balanced" 10, "best" 20.
+    depth
+        What is known of the slide's depth: the mean total count of the weights' genes in a spot, or raw
+        counts of some of its spots, or their file; None expects that of the training slides.
+    draws
+        Joint draws to make: ``layers["sample"]``, ``layers["sample_2"]`` …; 8 are needed to score them.
     seed
-        The same seed gives the same numbers.
+        Of the draws; ``X`` does not depend on it.
     device
         "auto", "cpu", "cuda", "cuda:1" or "mps".
     anyway
@@ -94,9 +101,19 @@ def predict(
         region=region,
         genes=genes,
     )
+    known = _counts(depth) if isinstance(depth, str | Path) else depth
     inputs = finish(preparing, progress)
     try:
-        work = predict_inputs(inputs, checkpoint, quality=quality, seed=seed, device=device, anyway=anyway)
+        work = predict_inputs(
+            inputs,
+            checkpoint,
+            quality=quality,
+            depth=known,
+            draws=draws,
+            seed=seed,
+            device=device,
+            anyway=anyway,
+        )
         return finish(work, progress)
     finally:
         if isinstance(slide, str | Path):

@@ -165,7 +165,8 @@ def predict_inputs(
     checkpoint: "Checkpoint",
     *,
     quality: "Quality" = "balanced",
-    samples: int | None = None,
+    depth: "float | AnnData | None" = None,
+    draws: int = 1,
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -177,7 +178,7 @@ def predict_inputs(
     ----------
     inputs
         Slide, spots and what else was asked for.
-    checkpoint, quality, samples, steps, seed, device
+    checkpoint, quality, depth, draws, steps, seed, device
         As `prediction.predict_slide` takes them.
     anyway
         Use weights made for simulated slides on another slide, with a notice.
@@ -212,7 +213,8 @@ def predict_inputs(
         region=inputs.region,
         genes=inputs.genes,
         quality=quality,
-        samples=samples,
+        depth=depth,
+        draws=draws,
         steps=steps,
         seed=seed,
         device=device,

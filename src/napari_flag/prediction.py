@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from shapely.geometry.base import BaseGeometry
 
+    from napari_flag.methods.predictor import EncodedSlide
     from napari_flag.model.out_of_distribution import SlideScore
 
 
 Quality: TypeAlias = Literal["fast", "balanced", "best"]
 
 STEPS_OF: Final[dict[str, int]] = {"fast": 6, "balanced": 10, "best": 20}
-"""Solver steps of each quality; the number of joint samples is stated by the weights card."""
+"""Solver steps of each quality."""
 COMPARING: Final = "Comparing with the training tissue"
 """Stage whose notice, if any, warns that most of the slide is unlike the training slides."""
 UNLIKE: Final = 0.15
@@ -44,7 +45,9 @@ def predict_slide(
     region: "Sequence[BaseGeometry] | None" = None,
     genes: Sequence[str] | None = None,
     quality: Quality = "balanced",
-    samples: int | None = None,
+    depth: "float | AnnData | None" = None,
+    draws: int = 1,
+    first_draw: int = 1,
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -63,13 +66,21 @@ def predict_slide(
     region
         Polygons in level-0 pixels; only spots inside are predicted, with the same numbers.
     genes
-        Genes to keep; the whole panel is sampled and then cut, so numbers do not change.
+        Genes to keep; the whole panel is drawn and then cut, so numbers do not change.
     quality
         Solver steps: fast 6, balanced 10, best 20.
-    samples, steps
-        Joint samples and solver steps; None takes those of the weights card and the quality.
+    depth
+        What is known of the slide's depth: the mean total count of the weights' genes in a spot, or raw
+        counts of some of its spots (rows named as `spots`); None expects that of the training slides.
+    draws
+        Joint draws to make, at most `prediction_file.MOST_DRAWS`; ``X`` does not depend on them.
+    first_draw
+        Number of the first of them: from 1, unless a prediction has some already.
+    steps
+        Solver steps; None takes those of the quality.
     seed
-        Same seed, same numbers (to 1e-4 on one device).
+        Of the draws.  Draw 3 of a seed is the same whether made alone or with others, but for at most 1 value
+        in 10,000, which may round to another count.
     device
         "auto", "cpu", "cuda", "cuda:1", …
     cache
@@ -77,7 +88,7 @@ def predict_slide(
 
     Yields
     ------
-    Steps; while expression is sampled ``partial`` is a `sampling.Preview` per finished chunk.
+    Steps; while expression is predicted ``partial`` is a `sampling.Preview` per chunk whose ``X`` is known.
 
     Returns
     -------
@@ -86,8 +97,8 @@ def predict_slide(
     Raises
     ------
     UserError
-        µm/px unknown or too coarse, no spots, spots off the slide, unknown genes, no such device,
-        or more memory needed than there is.
+        µm/px unknown or too coarse, no spots, spots off the slide, unknown genes, too many draws, no such
+        device, or more memory needed than there is.
     """
     from napari_flag.encoders.features import choose_device, extract_features
     from napari_flag.methods.predictor import open_method
@@ -95,20 +106,22 @@ def predict_slide(
     from napari_flag.model.samplers import SamplerSettings
     from napari_flag.sampling import sample_expression
 
+    prediction_file.check_draws(first_draw + draws - 1)
     mpp = _check(slide, spots)
     rows = _rows_inside(spots, region)
     pitch = spots.pitch_um or typical_pitch(spots.xy) * mpp
     columns = _columns_of(checkpoint, genes)
     chosen = choose_device(device)
     settings = SamplerSettings(
-        samples=_samples_of(checkpoint) if samples is None else samples,
+        draws=draws,
+        first=first_draw,
         steps=STEPS_OF[quality] if steps is None else steps,
         seed=seed,
     )
     yield Step("Loading the model", 0, 1, "files")
     encoder = checkpoint.build_encoder(chosen)
     predictor = open_method(checkpoint, chosen)
-    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes))
+    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), draws)
     notices = compare_with_training(checkpoint, mpp, pitch, spots)
     for notice in notices:
         yield Step("Loading the model", 1, 1, "files", notice=notice)
@@ -120,8 +133,11 @@ def predict_slide(
         notices = (*notices, score.warning)
     yield Step("Encoding the spatial graph", 0, 1, "slides")
     encoded = predictor.encode(features, build_graph(spots.xy * mpp, features, pitch))
+    if depth is not None:
+        encoded = _at_depth(encoded, depth, spots, predictor.genes)
     expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings)
     predicted = replace(spots.take(rows), pitch_um=pitch)
+    drawn = zip(settings.numbers, expression.draws, strict=True)
     spread = expression.spread
     adata = prediction_file.build_prediction(
         expression.mean[:, columns],
@@ -129,14 +145,47 @@ def predict_slide(
         [predictor.genes[column] for column in columns],
         prediction_file.describe_run(slide, predicted, checkpoint, settings, str(chosen), notices),
         layers={
-            keys.SAMPLE: expression.sample[:, columns],
+            **{prediction_file.layer_of(number): values[:, columns] for number, values in drawn},
             keys.SPREAD: None if spread is None else spread[:, columns],
         },
     )
+    if depth is not None:  # as a number, from which further draws set the level alike
+        everything = np.arange(len(spots)), np.arange(len(predictor.genes))
+        adata.uns[keys.PROVENANCE][keys.DEPTH] = encoded.total(*everything)
     prediction_file.add_thumbnail(adata, slide)
     if score is not None:
         prediction_file.add_out_of_distribution(adata, score, rows)
     return adata
+
+
+def _at_depth(
+    encoded: "EncodedSlide", depth: "float | AnnData", spots: Spots, genes: Sequence[str]
+) -> "EncodedSlide":
+    """Return the slide with the level that the depth says."""
+    rows, columns = np.arange(len(spots)), np.arange(len(genes))
+    if isinstance(depth, int | float):
+        total = float(depth)
+    else:
+        place = {str(name): row for row, name in enumerate(depth.obs_names)}
+        column = {str(name): at for at, name in enumerate(depth.var_names)}
+        rows = np.array([row for row, name in enumerate(spots.ids) if name in place], np.int64)
+        columns = np.array([at for at, gene in enumerate(genes) if gene in column], np.int64)
+        if not len(rows) or not len(columns):
+            what = "spots" if not len(rows) else "genes of the weights"
+            raise UserError(
+                f"The counts given for the depth hold none of the {what}, so they do not say how deep this "
+                "slide is; give counts of some of its spots, or the mean total count of a spot as a number."
+            )
+        known = depth[
+            [place[spots.ids[row]] for row in rows.tolist()], [column[genes[at]] for at in columns.tolist()]
+        ].X
+        total = float(known.sum()) / len(rows)
+    if not total > 0:
+        raise UserError(
+            "The depth is a mean total count of the weights' genes in a spot and must be above 0, but is "
+            f"{total:g}; give another number, or counts of spots on the tissue."
+        )
+    return encoded.shifted(float(np.log(total / encoded.total(rows, columns))))
 
 
 def _score(checkpoint: Checkpoint, features: npt.NDArray[np.float32]) -> "Steps[SlideScore | None]":
@@ -148,11 +197,6 @@ def _score(checkpoint: Checkpoint, features: npt.NDArray[np.float32]) -> "Steps[
     score = scorer.score(features)
     yield Step(COMPARING, len(features), len(features), notice=score.warning)
     return score
-
-
-def _samples_of(checkpoint: Checkpoint) -> int:
-    """Return the number of joint samples chosen on validation sections, as the card states it."""
-    return int(checkpoint.card.get("sampler", {}).get("samples", 4))
 
 
 def compare_with_training(
@@ -248,9 +292,10 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
     return np.array([place[gene] for gene in dict.fromkeys(genes)])
 
 
-def _check_memory(n_all: int, n: int, dim: int, genes: int) -> None:
+def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int) -> None:
     """Refuse before it starts what would not fit in memory."""
-    needed = 4 * (6 * n_all * dim + 8 * n * genes)  # float32; features normalised, gathered, concatenated
+    # float32; features normalised, gathered, concatenated; each draw once whole and once cut to its genes
+    needed = 4 * (6 * n_all * dim + (6 + 2 * draws) * n * genes)
     available = _free_memory()
     if needed > 0.9 * available:
         raise UserError(

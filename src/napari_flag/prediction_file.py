@@ -40,6 +40,8 @@ UNNAMED: Final = "this slide"
 """What a slide is called whose name the file does not state."""
 TOUCHING: Final = 0.55
 """Spot diameter drawn where none is known, in array pitches: Visium's 55 µm at 100 µm."""
+MOST_DRAWS: Final = 32
+"""Draws a prediction holds; more say nothing that the spread does not."""
 _THUMBNAIL_PX: Final = 1000
 """Longest side of the H&E kept for scanpy and squidpy."""
 
@@ -113,7 +115,7 @@ def describe_run(
         keys.TRAINING_SLIDES: [str(s) for s in checkpoint.card.get("sections", [])],
         keys.SAMPLER: settings.solver,
         keys.STEPS: settings.steps,
-        keys.SAMPLES: settings.samples,
+        keys.DRAWS: settings.draws,
         keys.SEED: settings.seed,
         keys.DEVICE: device,
         keys.VERSIONS: _versions(),
@@ -161,6 +163,20 @@ def add_out_of_distribution(adata: "AnnData", score: "SlideScore", rows: npt.NDA
         keys.UNLIKE_WARNING: score.warning,
     }
     adata.uns[keys.PROVENANCE][keys.FAMILIARITY] = {k: v for k, v in stated.items() if v is not None}
+
+
+# --- draws -------------------------------------------------------------------------------------
+def layer_of(number: int) -> str:
+    """Return the ``layers`` key of draw `number`, from 1."""
+    return keys.SAMPLE if number == 1 else f"{keys.SAMPLE}_{number}"
+
+
+def check_draws(upto: int) -> None:
+    """Raise a `UserError` where draw number `upto` is beyond what a prediction holds."""
+    if upto > MOST_DRAWS:
+        raise UserError(
+            f"A prediction holds at most {MOST_DRAWS} draws, but {upto} were asked for; ask for fewer."
+        )
 
 
 # --- writing and reading -----------------------------------------------------------------------

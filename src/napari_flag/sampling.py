@@ -1,39 +1,46 @@
-"""An encoded slide → expression, drawn chunk by chunk, with a preview of every chunk that is done."""
+"""An encoded slide → expression, chunk by chunk: what is expected of it, with a preview, then its draws."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from napari_flag.encoders.features import halve
-from napari_flag.methods.predictor import EncodedSlide, FloatArray, Predictor
+from napari_flag.methods.moments import FloatArray
+from napari_flag.methods.predictor import EncodedSlide, Predictor
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import Step, Steps
 
 STAGE: Final = "Predicting expression"
 _TOKENS_CPU: Final = 16_000
-"""Values (spots × genes × samples) drawn at once on the CPU: about a quarter of a second an evaluation."""
+"""Values (spots × genes × draws) drawn at once on the CPU: about a quarter of a second an evaluation."""
 _TOKENS_GPU: Final = 400_000
 """The same on a GPU, where larger chunks are faster until memory runs out."""
+_EXPECTING: Final = 0.1
+"""Share of a chunk that counts as done with its expectation, which most methods have in closed form."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Sampled expression, log2(count + 1).
+    """Expected and drawn expression, log2(count + 1).
 
     Parameters
     ----------
-    mean, sample
-        (n, G) float32, the expectation and the first joint sample.
+    mean
+        (n, G) float32, the expectation.
+    draws
+        (K, n, G) float32, joint draws in the order of their numbers.
     spread
-        (n, G) float32, predictive standard deviation; None where the method cannot state it.
+        (n, G) float32, standard deviation of a measurement; None where the method cannot state it.
     """
 
     mean: FloatArray
-    sample: FloatArray
+    draws: FloatArray
     spread: FloatArray | None
 
 
@@ -63,7 +70,7 @@ def sample_expression(
     rows: npt.NDArray[np.int64],
     settings: SamplerSettings,
 ) -> Steps[Expression]:
-    """Draw joint samples of the expression of spots `rows`, chunk by chunk.
+    """Expect the expression of spots `rows`, and draw it, chunk by chunk.
 
     Parameters
     ----------
@@ -74,11 +81,11 @@ def sample_expression(
     rows
         Positions of the spots to predict.
     settings
-        Number of samples, solver, seed.
+        Which draws, solver, seed.
 
     Yields
     ------
-    A `Step` per evaluation; when a chunk is done its ``partial`` is a `Preview`.
+    A `Step` per evaluation; when a chunk is expected, and not drawn yet, its ``partial`` is a `Preview`.
 
     Raises
     ------
@@ -87,28 +94,43 @@ def sample_expression(
     """
     n, g = len(rows), len(predictor.genes)
     tokens = _TOKENS_GPU if predictor.device.type == "cuda" else _TOKENS_CPU
-    chunk = max(1, tokens // (g * settings.samples))
-    mean, sample = np.empty((n, g), np.float32), np.empty((n, g), np.float32)
+    chunk = max(1, tokens // (g * settings.draws))
+    mean, draws = np.empty((n, g), np.float32), np.empty((settings.draws, n, g), np.float32)
     spread: FloatArray | None = None
     start = 0
     while start < n:
         here = np.arange(start, min(start + chunk, n))
-        drawing = encoded.draw(rows[here], [ids[row] for row in rows[here]], settings)
+        names, expecting = [ids[row] for row in rows[here]], _EXPECTING * len(here)
         try:
-            while True:
-                yield Step(STAGE, start + int(next(drawing) * len(here)), n)
-        except StopIteration as stop:
-            drawn: FloatArray = stop.value  # (K, b, G)
+            expected = yield from _counted(encoded.expectation(rows[here], names), start, expecting, n)
+            mean[here] = expected.mean
+            if expected.sd is not None:
+                spread = np.empty((n, g), np.float32) if spread is None else spread
+                spread[here] = expected.sd
+            done = start + expecting
+            yield Step(STAGE, int(done), n, partial=Preview(here, mean[here], predictor.genes))
+            drawing = encoded.draw(rows[here], names, settings)
+            draws[:, here] = yield from _counted(drawing, done, len(here) - expecting, n)
         except torch.cuda.OutOfMemoryError:
             chunk = halve(chunk, "spots")
             torch.cuda.empty_cache()
             notice = f"GPU memory ran out; continuing with {chunk} spots at a time."
             yield Step(STAGE, start, n, notice=notice)
             continue
-        mean[here], sample[here] = encoded.expectation(rows[here], drawn), drawn[0]
-        if (deviation := encoded.spread(rows[here], drawn)) is not None:
-            spread = np.empty((n, g), np.float32) if spread is None else spread
-            spread[here] = deviation
         start = int(here[-1]) + 1
-        yield Step(STAGE, start, n, partial=Preview(here, mean[here], predictor.genes))
-    return Expression(mean, sample, spread)
+        yield Step(STAGE, start, n)
+    return Expression(mean, draws, spread)
+
+
+def _counted(
+    work: Generator[float, None, _T], done: float, spots: float, total: int
+) -> Generator[Step, None, _T]:
+    """Count the share that `work` yields as so many `spots` after those `done`."""
+    try:
+        while True:
+            yield Step(STAGE, int(done + next(work) * spots), total)
+    except StopIteration as stop:
+        result: _T = stop.value
+        return result
+    finally:
+        work.close()

@@ -8,10 +8,12 @@ from PIL import Image
 from tests.fakes import SOME_GENES, fake_provenance
 
 from napari_flag import files, inputs, keys, prediction, prediction_file, preflight
+from napari_flag.analysis.draws import count
 from napari_flag.cli import main
 from napari_flag.cli.main import build_parser
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import DEFAULT, Checkpoint
+from napari_flag.prediction_file import layer_of
 from napari_flag.progress import Step
 
 
@@ -26,20 +28,25 @@ class FakeCheckpoint:
     card: dict = field(default_factory=lambda: {"array": {"pitch_um": 200.0, "diameter_um": 100.0}})
 
 
-def fake_predict_slide(slide, spots, checkpoint, *, region, genes, seed, **_):
-    """`prediction.predict_slide`'s contract: a seeded answer, two steps, polygons honoured."""
+def fake_predict_slide(slide, spots, checkpoint, *, region, genes, depth, draws, seed, **_):
+    """`prediction.predict_slide`'s contract: seeded draws, two steps, polygons honoured."""
     yield Step("Reading tiles", 0, len(spots), notice="The batch was halved.")
     from shapely import contains_xy, union_all
 
     if region is not None:
         spots = spots.take(contains_xy(union_all(region), *spots.xy.T))
     names = list(checkpoint.genes if genes is None else genes)
-    x = np.random.default_rng(seed).uniform(0, 8, (len(spots), len(names))).astype(np.float32)
-    adata = anndata.AnnData(x, layers={keys.SAMPLE: x.copy()}, obsm={keys.SPATIAL: spots.xy})
+    x = np.full((len(spots), len(names)), 4.0, np.float32)
+    rng = np.random.default_rng(seed)
+    drawn = {layer_of(number): np.log2(rng.poisson(15, x.shape) + 1) for number in range(1, draws + 1)}
+    adata = anndata.AnnData(x, layers=drawn, obsm={keys.SPATIAL: spots.xy})
     adata.obs_names, adata.var_names = list(spots.ids), names
     made = fake_provenance(*slide.size)
     made |= {keys.WEIGHTS_HASH: checkpoint.sha256, keys.SEED: seed, keys.MPP: slide.mpp}
+    made[keys.DRAWS] = draws
     made[keys.LATTICE] = spots.lattice
+    if depth is not None:
+        made[keys.DEPTH] = depth if isinstance(depth, float) else float(depth.X.sum())
     adata.uns[keys.PROVENANCE] = made
     yield Step("Sampling", len(spots), len(spots))
     return adata
@@ -82,12 +89,53 @@ def test_spots_come_back_in_the_order_given_with_everything_needed_to_run_it_aga
     assert list(adata.var_names) == list(SOME_GENES)
     made = adata.uns[keys.PROVENANCE]
     assert made[keys.COMMAND] == (
-        "napari-flag predict C9.png --spots spots.tsv --mpp 2 --weights her2st --quality balanced --seed 3"
+        "napari-flag predict C9.png --spots spots.tsv --mpp 2 --weights her2st --quality balanced "
+        "--draws 1 --seed 3"
     )
     printed = capsys.readouterr()
     assert "Wrote out.h5ad: 42 spots × 20 genes" in printed.out
     assert "Research use only" in printed.out
     assert "Note: The batch was halved." in printed.err
+
+
+def test_as_many_draws_as_asked_for_are_written_and_said(model, folder, capsys):
+    assert main([*TABLE, "--out", "out.h5ad", "--draws", "8", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["draws"] == 8
+    adata = prediction_file.read_prediction(folder / "out.h5ad")
+    assert count(adata) == 8
+    made = adata.uns[keys.PROVENANCE]
+    assert made[keys.DRAWS] == 8
+    assert "--draws 8" in made[keys.COMMAND]
+
+
+def test_the_depth_is_given_as_a_number_or_as_counts(model, folder):
+    counts = np.loadtxt(folder / "counts.tsv", skiprows=1, usecols=range(1, 21))
+    for given, known in (("250", 250.0), ("counts.tsv", counts.sum())):
+        assert main([*TABLE, "--out", "out.h5ad", "--overwrite", "--depth", given]) == 0
+        made = prediction_file.read_prediction(folder / "out.h5ad").uns[keys.PROVENANCE]
+        assert made[keys.DEPTH] == pytest.approx(known)
+        assert f"--depth {given}" in made[keys.COMMAND]
+
+
+def test_a_depth_that_is_neither_number_nor_file_is_refused(model, folder, capsys):
+    assert main([*TABLE, "--depth", "deep"]) == 2
+    assert "deep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--samples", "4"], ["--samples=4"], ["--samples"]])
+def test_samples_are_refused_with_a_sentence_that_names_draws(model, folder, capsys, given):
+    assert main([*TABLE, *given]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "error: --samples is not taken any more, since X no longer depends on it" in said
+    assert said.endswith("ask for draws with --draws K.")
+    assert list(folder.glob("*.h5ad")) == []
+
+
+def test_samples_are_not_offered(capsys):
+    assert main(["predict", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--draws" in shown
+    assert "--samples" not in shown
 
 
 def test_without_spots_a_grid_like_the_training_array_covers_the_tissue(model, folder):

@@ -60,11 +60,11 @@ def test_without_a_prediction_it_says_what_to_do(dock):
 def test_paging_paints_each_draw_in_one_layer(filled, viewer):
     gene = filled.session.gene
     filled.step(1)
-    assert shown(viewer) == [f"{gene} · sample 2"]
+    assert shown(viewer) == [f"{gene} · draw 2"]
     filled.after.click()
-    assert shown(viewer) == [f"{gene} · sample 3"]
+    assert shown(viewer) == [f"{gene} · draw 3"]
     filled.step(2)
-    assert shown(viewer) == [f"{gene} · one sample"]
+    assert shown(viewer) == [f"{gene} · one draw"]
     assert filled.place.text() == "1 of 4"
     filled.step(-1)
     assert filled.place.text() == "4 of 4"
@@ -175,6 +175,16 @@ def test_without_the_slide_the_reason_is_said_and_draws_in_the_file_are_paged(fi
     assert not filled.more.isEnabled()
     assert "need the slide" in filled.messages.texts[0]
     assert filled.slider.isEnabled()
+
+
+def test_draws_of_an_earlier_version_are_paged_and_cannot_be_continued(dock, qtbot):
+    adata = with_draws(4)
+    made = adata.uns[keys.PROVENANCE]
+    made[keys.EARLIER_SAMPLES] = made.pop(keys.DRAWS)
+    dock.session.set_prediction(adata, FakeSlide())
+    assert dock.slider.isEnabled()
+    assert not dock.more.isEnabled()
+    assert any("earlier version" in text for text in dock.messages.texts)
 
 
 def test_a_section_seen_in_training_is_called_so(dock, qtbot):

@@ -48,7 +48,7 @@ def test_what_a_prediction_lacks_is_explained():
     assert values.why_not(Quantity.PREDICTED) is None
     assert "no measured expression" in values.why_not(Quantity.MEASURED)
     assert values.why_not(Quantity.DIFFERENCE) == values.why_not(Quantity.MEASURED)
-    assert "samples" in values.why_not(Quantity.SPREAD)
+    assert "no spread" in values.why_not(Quantity.SPREAD)
 
 
 def test_sparse_and_dense_matrices_give_the_same_values():

@@ -328,13 +328,13 @@ class Section:
     extent
         Which spots and genes of the prediction were measured.
     truth, predicted, sample
-        (n, G) float64 log2(count + 1): measured, ``X``, and one joint sample.
+        (n, G) float64 log2(count + 1): measured, ``X``, and one joint draw.
     spread
-        (n, G) ``layers["sd"]``, None where one sample was drawn.
+        (n, G) ``layers["sd"]``, None where the file states none.
     moran_truth, moran_sample
-        (G,) Moran's I on the array's first ring, measured and of the joint sample.
+        (G,) Moran's I on the array's first ring, measured and of the draw.
     sample_scores
-        The six metrics of the joint sample.
+        The six metrics of the draw.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Several joint draws of one slide: drawing more, keeping them with the prediction, and scoring them.
 
 The model says not one expression for a slide but which ones are plausible together.  A draw is one of them;
-what all draws share is what the slide says, where they differ is what it leaves open.  Draw 1 is
-``layers["sample"]``, the others are ``layers["sample_2"]`` and so on; they are saved with the prediction.
+what all draws share is what the slide says, where they differ is what it leaves open.  They are numbered from
+1, stand in the layers that `prediction_file.layer_of` names, and are saved with the prediction.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,8 @@ from napari_flag.analysis.scores import DrawScores, scoring_draws, spot_blocks
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, dense, measured_extent
 from napari_flag.errors import UserError
-from napari_flag.prediction_file import provenance, spots_of
+from napari_flag.formatting import percent
+from napari_flag.prediction_file import check_draws, layer_of, provenance, spots_of
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.coexpression import correlations_for_gsc, upper_triangle
@@ -33,11 +34,15 @@ if TYPE_CHECKING:
 
 Float32Array = npt.NDArray[np.float32]
 
-MOST: Final = 32
-"""Draws a person pages through; more say nothing that the spread does not."""
-SAME: Final = 0.02
-"""Largest difference, log2(count + 1), between a draw made again and the one in the file: devices round
-differently."""
+SAME: Final = 1e-4
+"""Difference, log2(count + 1), up to which two values are the same: counts that differ lie further apart."""
+DIFFERING: Final = 1e-3
+"""Largest share of values in which a draw made again may differ from the one in the file: devices round
+differently, and now and then that is another count."""
+EARLIER: Final = (
+    "An earlier version of napari-flag made the draws of this prediction in another way, so this version "
+    "cannot continue them; predict again, then draw."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +89,6 @@ class DrawRequest:
     cache: Path | None = None
 
 
-def layer_of(number: int) -> str:
-    """Return the ``layers`` key of draw `number`, from 1."""
-    return keys.SAMPLE if number == 1 else f"{keys.SAMPLE}_{number}"
-
-
 def count(adata: "AnnData") -> int:
     """Return how many draws `adata` holds."""
     number, names = 0, set(adata.layers)
@@ -109,22 +109,28 @@ def keep(adata: "AnnData", draw: Draw) -> None:
         adata.layers[layer_of(draw.number)] = draw.values
 
 
+def _is_earlier(adata: "AnnData") -> bool:
+    made = provenance(adata)
+    return keys.EARLIER_SAMPLES in made and keys.DRAWS not in made
+
+
 def why_not(adata: "AnnData | None", slide: "Slide | None") -> str | None:
     """Return why no more draws can be made, a sentence, or None if they can."""
     if adata is None:
         return "There is no prediction yet; predict first, or open a prediction."
     if keys.SAMPLE not in adata.layers or not provenance(adata):
         return "This file was not predicted by napari-flag, so no more can be drawn of it."
+    if _is_earlier(adata):
+        return EARLIER
     if slide is None:
         return "More draws need the slide; open it in the Predict expression dock, then draw."
     return None
 
 
 def draw_more(request: DrawRequest) -> Steps[int]:
-    """Draw until there are as many as requested, each with the next seed.
+    """Draw until there are as many as requested, each with the seed of the prediction and the next number.
 
-    The noise that all samples of a prediction share is drawn anew too: every draw is an independent one
-    of the same distribution.
+    Draw 1 is made again first, and has to be the one in the file.
 
     Yields
     ------
@@ -138,11 +144,15 @@ def draw_more(request: DrawRequest) -> Steps[int]:
     Raises
     ------
     UserError
-        When the weights are not here, or do not give the sample in the file again.
+        When there would be more than a prediction holds, an earlier version made the draws, or the weights
+        are not here or do not give draw 1 of the file again.
     """
     from napari_flag.prediction import predict_slide
 
+    check_draws(request.upto)
     adata, made = request.adata, provenance(request.adata)
+    if _is_earlier(adata):
+        raise UserError(EARLIER)
     yield Step("Loading model", 0, None)
     checkpoint = _checkpoint(request)
     spots, slide = spots_of(adata), request.slide
@@ -156,9 +166,10 @@ def draw_more(request: DrawRequest) -> Steps[int]:
             spots,
             checkpoint,
             genes=[str(gene) for gene in adata.var_names],
-            samples=1,
+            depth=float(made[keys.DEPTH]) if keys.DEPTH in made else None,
+            first_draw=number,
             steps=int(made[keys.STEPS]) if keys.STEPS in made else None,
-            seed=int(made.get(keys.SEED, 0)) + number - 1,
+            seed=int(made.get(keys.SEED, 0)),
             device=request.device,
             cache=request.cache,
         )
@@ -167,7 +178,7 @@ def draw_more(request: DrawRequest) -> Steps[int]:
         if number == 1:
             _check_same(adata, drawn)
             continue
-        yield Step(what, 1, 1, "draws", partial=Draw(number, dense(drawn.layers[keys.SAMPLE])))
+        yield Step(what, 1, 1, "draws", partial=Draw(number, dense(drawn.layers[layer_of(number)])))
     return max(first - 1, request.upto)
 
 
@@ -206,11 +217,13 @@ def _checkpoint(request: DrawRequest) -> "Checkpoint":
 
 def _check_same(adata: "AnnData", again: "AnnData") -> None:
     """Raise a `UserError` when draw 1 differs from the one in the file."""
-    off = float(np.abs(dense(adata.layers[keys.SAMPLE]) - dense(again.layers[keys.SAMPLE])).max())
-    if off > SAME:
+    apart = np.abs(dense(adata.layers[keys.SAMPLE]) - dense(again.layers[keys.SAMPLE]))
+    share = float((apart > SAME).mean())
+    if share > max(DIFFERING, 1 / apart.size):  # of few values one may, too
         raise UserError(
-            f"Draw 1 made again differs from the one in the file by up to {off:.2g}, so more draws would be "
-            "of something else; predict the whole tissue (not a region) with these weights, then draw."
+            f"Draw 1 made again differs from the one in the file in {percent(share, 1)} of its values, so "
+            "more draws would be of something else; predict the whole tissue (not a region) with these "
+            "weights, then draw."
         )
 
 

@@ -60,7 +60,7 @@ RANKED_AT_ONCE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The metrics of one set of predicted values (``X`` or the one sample).
+    """The metrics of one set of predicted values (``X`` or the one draw).
 
     Parameters
     ----------

@@ -77,7 +77,7 @@ def add_compare(commands: terminal.Commands) -> None:
         metavar="DIR",
         type=terminal.path,
         help="also write a report (HTML, one file), the scores (JSON) and one row per gene (CSV, for X and "
-        "for the sample) into this folder; it is made if needed",
+        "for draw 1) into this folder; it is made if needed",
     )
     add_labels(parser, "ARI and NMI then say how far the domains of prediction and truth agree with it")
     parser.add_argument("--overwrite", action="store_true", help="replace files in DIR")

@@ -12,7 +12,7 @@ from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json, write_or_rescue
 from napari_flag.errors import UserError
 from napari_flag.formatting import whole
-from napari_flag.prediction_file import made_by
+from napari_flag.prediction_file import MOST_DRAWS, made_by
 from napari_flag.progress import Step, finish
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 DESCRIPTION: Final = f"""\
 Of a folder with one slide (Space Ranger's output, legacy ST, HEST-1k, or a slide and its tables), spots and
 counts are taken too.
-Writes an AnnData (h5ad): X is log2(count + 1), the mean of several joint samples; one sample and
-the spread over samples are layers. Without --spots, a grid over the detected tissue is
-predicted, of the spacing and lattice of the weights' array. {keys.RESEARCH_USE_ONLY}
+Writes an AnnData (h5ad): X is the expected log2(count + 1); joint draws (counts that could have been
+measured) and the standard deviation of a measurement are layers. Without --spots, a grid over the
+detected tissue is predicted, of the spacing and lattice of the weights' array. {keys.RESEARCH_USE_ONLY}
 """
 DEFAULT_WEIGHTS: Final = "her2st"
 """Named here too so that --help need not load the model; a test holds both equal."""
@@ -124,12 +124,20 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         help="solver steps: fast 6, balanced 10, best 20 (default: %(default)s)",
     )
     add(
-        "--samples",
-        metavar="K",
-        type=terminal.at_least(1),
-        help="joint samples to average (default: the weights' choice); fewer keep more spread, "
-        "more are closer on average",
+        "--depth",
+        metavar="N|FILE",
+        help="how deep this slide is: the mean total count of the weights' genes in a spot, or raw counts of "
+        "some of its spots (default: as the training slides that look most alike)",
     )
+    add(
+        "--draws",
+        metavar="K",
+        type=terminal.at_least(1, most=MOST_DRAWS),
+        default=1,
+        help="joint draws to write: layers sample, sample_2, …; 8 are needed to score them "
+        "(default: %(default)s)",
+    )
+    add("--samples", action=_Refused, nargs="?", help=argparse.SUPPRESS)
     add(
         "--steps",
         metavar="N",
@@ -141,7 +149,7 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         metavar="S",
         type=terminal.at_least(0),
         default=0,
-        help="the same seed gives the same numbers (default: %(default)s)",
+        help="the same seed gives the same draws; X does not depend on it (default: %(default)s)",
     )
     add(
         "--device",
@@ -153,6 +161,17 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         action="store_true",
         help="use weights made for simulated slides on another slide all the same",
     )
+
+
+class _Refused(argparse.Action):
+    """``--samples``, which earlier versions had."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        parser.error(
+            "--samples is not taken any more, since X no longer depends on it; ask for draws with --draws K."
+        )
 
 
 def run_predict(args: argparse.Namespace) -> int:
@@ -188,7 +207,8 @@ def run_predict(args: argparse.Namespace) -> int:
                 inputs,
                 checkpoint,
                 quality=args.quality,
-                samples=args.samples,
+                depth=_known_depth(args.depth),
+                draws=args.draws,
                 steps=args.steps,
                 seed=args.seed,
                 device=args.device,
@@ -200,6 +220,18 @@ def run_predict(args: argparse.Namespace) -> int:
         write_or_rescue(adata, out)
     _report(args, adata, out, replaces, time.monotonic() - started)
     return 0
+
+
+def _known_depth(given: str | None) -> "float | AnnData | None":
+    """Return the depth that ``--depth`` gives: a number as it is, a file as the counts in it."""
+    if given is None:
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        from napari_flag.slides.spot_tables import read_measured
+
+        return read_measured(Path(given).expanduser())
 
 
 def take_from_folder(args: argparse.Namespace) -> tuple[str, ...]:
@@ -256,7 +288,7 @@ def _report(
 ) -> None:
     made = adata.uns[keys.PROVENANCE]
     if args.json:
-        shown = {k: made.get(k) for k in (keys.WEIGHTS_NAME, keys.DEVICE, keys.SAMPLES, keys.STEPS)}
+        shown = {k: made.get(k) for k in (keys.WEIGHTS_NAME, keys.DEVICE, keys.DRAWS, keys.STEPS)}
         result: dict[str, Any] = {"out": str(out), "spots": adata.n_obs, "genes": adata.n_vars}
         result |= {key: value for key, value in shown.items() if value is not None}
         result |= {"seed": args.seed, "measured": keys.MEASURED in adata.layers}
@@ -278,7 +310,7 @@ def command_of(args: argparse.Namespace) -> str:
     """Return the command line that makes the same numbers: its options, in a fixed order."""
     words = ["napari-flag", "predict", str(args.slide)]
     for name in ("spots", "measured", "mpp", "spacing", "diameter", "region", "weights", "genes",
-                 "quality", "samples", "steps", "seed"):  # fmt: skip
+                 "quality", "depth", "draws", "steps", "seed"):  # fmt: skip
         value = getattr(args, name)
         if value is not None:
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]

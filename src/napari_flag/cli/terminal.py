@@ -166,12 +166,13 @@ def positive(text: str) -> float:
     return value
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Return a type for whole numbers from `least` on."""
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a type for whole numbers from `least` on, up to `most` where that is given."""
+    end = "on" if most is None else f"to {most}"
 
     def whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} {end}")
         return int(text)
 
     return whole

@@ -66,14 +66,14 @@ def _reach(limit: float) -> str:
 
 
 def draw_coexpression(section: Section) -> "Figure":
-    """Draw gene–gene correlations of truth, X and one sample, in the order of the truth's clustering.
+    """Draw gene–gene correlations of truth, X and one draw, in the order of the truth's clustering.
 
     Above after each spot's mean over the genes is taken away, since depth, which all genes share, hides the
     rest; below as they are, as GSC compares them.
     """
     from matplotlib.figure import Figure
 
-    others = {"predicted: X": section.predicted, "one sample": section.sample}
+    others = {"predicted: X": section.predicted, "one draw": section.sample}
     figure = Figure(figsize=(9.6, 6.4))
     rows = figure.subplots(2, 3)
     for row, depth, score in ((rows[0], DEPTH_SHOWN, "r over pairs"), (rows[1], True, "GSC")):

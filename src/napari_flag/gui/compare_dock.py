@@ -33,7 +33,7 @@ WITH_TRUTH: Final = (
 ALONE: Final = (
     Column("moran_predicted", "I pred.", "Moran's I of the prediction: 1 when like spots lie together"),
     Column("mean_predicted", "Mean", "Mean predicted log2(count + 1)"),
-    Column("spread", "Spread", "Mean spread over the samples: how unsure the model is"),
+    Column("spread", "Spread", "Mean standard deviation of a measurement: how unsure the model is"),
 )
 DRAWS: Final = "draws"
 VALUES: Final = (("Expectation (X)", "X"), ("One draw", "sample"), ("All draws", DRAWS))

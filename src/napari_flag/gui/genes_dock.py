@@ -23,7 +23,7 @@ from napari_flag.prediction_file import provenance
 SHORT_REASON: Final = {
     Quantity.MEASURED: "no counts for these spots",
     Quantity.DIFFERENCE: "no counts for these spots",
-    Quantity.SPREAD: "one sample only",
+    Quantity.SPREAD: "not in this file",
     Quantity.SAMPLE: "not in this file",
 }
 FIXED: Final = -1.0
@@ -248,7 +248,7 @@ class GenesDock(Dock):
         if hit is not None and name != hit.gene:
             self.second.value = hit.gene
         if len(wanted) > 1 and not self._overlaid:
-            self.notify("Two genes can be overlaid as Predicted, One sample or Measured only.")
+            self.notify("Two genes can be overlaid as Predicted, One draw or Measured only.")
 
     def _choose_figure(self) -> None:
         gene = "_".join(self.session.genes_shown)

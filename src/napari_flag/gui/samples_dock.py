@@ -8,7 +8,6 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QToolButton
 
 from napari_flag.analysis.draws import (
-    MOST,
     Draw,
     DrawNumbers,
     DrawRequest,
@@ -17,7 +16,6 @@ from napari_flag.analysis.draws import (
     draw_more,
     gene_between,
     keep,
-    layer_of,
     why_not,
 )
 from napari_flag.analysis.scores import FEWEST_DRAWS, MEANING, PROPER, STRUCTURE, DrawScores
@@ -30,7 +28,7 @@ from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.shortcuts import DRAW
 from napari_flag.gui.side_by_side_dock import SEEN_IN_TRAINING
 from napari_flag.layers.gene_values import Quantity
-from napari_flag.prediction_file import trained_on
+from napari_flag.prediction_file import MOST_DRAWS, layer_of, trained_on
 from napari_flag.progress import Step
 
 PLAY_MS: Final = 700
@@ -48,7 +46,7 @@ class SamplesDock(Dock):
     Parameters
     ----------
     napari_viewer
-        The viewer; the selected draw is painted in the gene layer "one sample".
+        The viewer; the selected draw is painted in the gene layer "one draw".
     """
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -88,7 +86,7 @@ class SamplesDock(Dock):
         self.wanted = number_field(
             FEWEST_DRAWS,
             2,
-            MOST,
+            MOST_DRAWS,
             1,
             unit=" draws",
             tooltip="How many draws to have; those at hand are kept",
@@ -201,7 +199,7 @@ class SamplesDock(Dock):
             self.show_draw((self._number - 1 + by) % self._count + 1)
 
     def show_draw(self, number: int) -> None:
-        """Paint draw `number` (from 1) as the one sample of the gene."""
+        """Paint draw `number` (from 1) as the one draw of the gene."""
         if not 1 <= number <= self._count:
             return
         self._number = number

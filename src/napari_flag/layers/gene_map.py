@@ -137,7 +137,7 @@ class GeneMap(SpotLayers[int]):
         self._refresh()
 
     def set_sample(self, layer: str) -> None:
-        """Show another joint draw as the one sample: the ``layers`` key it stands under."""
+        """Show another draw as `Quantity.SAMPLE`: the ``layers`` key it stands under."""
         if self.values is not None and layer != self.values.sample:
             self.values.set_sample(layer)
             if self.quantity is Quantity.SAMPLE:
@@ -309,7 +309,7 @@ class GeneMap(SpotLayers[int]):
         if not provenance(self.values.adata):
             return f"{gene} · expression"
         if quantity is Quantity.SAMPLE and self.values.sample != keys.SAMPLE:
-            return f"{gene} · {self.values.sample.replace('_', ' ')}"
+            return f"{gene} · draw {self.values.sample.rpartition('_')[2]}"
         return f"{gene} · {quantity.value}"
 
     def _numbers(self, gene: str, spot: int) -> str:

@@ -26,7 +26,7 @@ class Quantity(Enum):
     """What a gene map shows; the value is the word in layer names and menus."""
 
     PREDICTED = "predicted"
-    SAMPLE = "one sample"
+    SAMPLE = "one draw"
     MEASURED = "measured"
     DIFFERENCE = "difference"
     SPREAD = "spread"
@@ -53,11 +53,11 @@ class Quantity(Enum):
 
 
 _MEANING: Final = {
-    Quantity.PREDICTED: "Predicted expression: the mean over all samples drawn.",
-    Quantity.SAMPLE: "One joint sample: as varied between spots as real tissue, but noisier.",
+    Quantity.PREDICTED: "Predicted expression: the expectation, one best value for every spot.",
+    Quantity.SAMPLE: "One draw: counts that could have been measured here, noise included.",
     Quantity.MEASURED: "Measured expression of the same spots.",
     Quantity.DIFFERENCE: "Predicted minus measured: red is predicted too high, blue too low.",
-    Quantity.SPREAD: "How far the samples lie apart: high means the model is unsure.",
+    Quantity.SPREAD: "Standard deviation of a measurement: high means that the slide says little.",
 }
 _UNIT: Final = {
     Quantity.DIFFERENCE: "predicted − measured, {}",
@@ -116,9 +116,9 @@ class GeneValues:
                 "comes with counts to compare."
             )
         if quantity is Quantity.SPREAD and keys.SPREAD not in layers:
-            return "Only one sample was drawn, so there is no spread; predict with 2 or more samples."
+            return "This file states no spread; predict again to have one."
         if quantity is Quantity.SAMPLE and keys.SAMPLE not in layers:
-            return "This file holds only the mean, not a single sample."
+            return "This file holds the expectation only, and no draw of it."
         return None
 
     def values(self, gene: str, quantity: Quantity) -> Float32Array:
@@ -135,7 +135,7 @@ class GeneValues:
         return self._column(quantity).get(self._row[gene])
 
     def limits(self, gene: str, quantity: Quantity, contrast: Contrast) -> Limits:
-        """Return contrast limits; prediction, sample and measurement of a gene share theirs."""
+        """Return contrast limits; prediction, draw and measurement of a gene share theirs."""
         if contrast.fixed is not None:
             low, high = contrast.fixed
             span = max(abs(low), abs(high))

@@ -390,7 +390,7 @@ def neighbours_of(adata: Any, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_
     from napari_flag.analysis.spatial import source_neighbours
 
     if quantity is not Quantity.MEASURED:
-        quantity = Quantity.PREDICTED  # one sample has all spots, too
+        quantity = Quantity.PREDICTED  # one draw has all spots, too
     made_from = (adata.obsm[keys.SPATIAL], adata.layers.get(keys.MEASURED))
     found: tuple[npt.NDArray[np.bool_], Neighbours] = _NEIGHBOURS[quantity].of(
         adata, made_from, lambda: source_neighbours(adata, quantity.value)

@@ -18,16 +18,17 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_flag.analysis.draws import count, layer_of
+from napari_flag.analysis.draws import count
 from napari_flag.analysis.truth import dense
 from napari_flag.layers.gene_map import DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.raster import Thumbnails, colour_table
+from napari_flag.prediction_file import layer_of
 
 SHOWN: Final = (Quantity.PREDICTED, Quantity.MEASURED, Quantity.DIFFERENCE, Quantity.SPREAD)
 GROUND: Final = QColor(128, 128, 128, 60)
 """Behind a map; both white and black spots show on it in both themes."""
-ABSENT: Final = {Quantity.SPREAD: "1 sample"}
+ABSENT: Final = {Quantity.SPREAD: "not stated"}
 
 
 class MapButton(QAbstractButton):

@@ -69,9 +69,9 @@ def find_devices() -> Steps[tuple[tuple[str, str], ...]]:
 MESSAGES_PX: Final = 170
 """Messages take no more room than this from the steps above; more are scrolled."""
 QUALITY_TIPS = (
-    "fast: fewest samples, for a first look\n"
+    "fast: fewest solver steps for a draw, for a first look\n"
     "balanced: the default, as reported for the model\n"
-    "best: most samples, takes longest"
+    "best: most solver steps, takes longest"
 )
 
 
