@@ -15,7 +15,7 @@ from napari_flag.slides.spots import Spots
 
 
 def make_slide(name, patient, seed, side=6, genes=5):
-    """Spots on a square array whose expression follows two hidden features."""
+    """Spots on a square array whose counts follow two hidden features."""
     rng = np.random.default_rng(seed)
     rows, columns = np.divmod(np.arange(side * side), side)
     spots = Spots(
@@ -29,7 +29,8 @@ def make_slide(name, patient, seed, side=6, genes=5):
     hidden = np.stack([np.sin(rows / 2), np.cos(columns / 2)], 1)
     features = np.concatenate([hidden, rng.normal(size=(len(rows), 6))], 1).astype(np.float32)
     loading = np.random.default_rng(99).normal(size=(2, genes))
-    expression = (3 + hidden @ loading + rng.normal(0, 0.3, (len(rows), genes))).clip(0)
+    counts = rng.poisson(np.exp2(5 + hidden @ loading + rng.normal(0, 0.3, (len(rows), genes))))
+    expression = np.log2(counts + 1)
     slide = TrainingSlide(SlideEntry(name, patient, "", ""), spots, 0.683, expression.astype(np.float32))
     return slide, torch.from_numpy(np.stack([features, features + 0.05 * seed]))
 
@@ -74,9 +75,13 @@ def unseen():
     return make_slide("C9", "C", 9)
 
 
+PROPER = {"mean_head": False, "covariance": False, "attention": "channels", "averaged": 2}
+"""Values of the network of FLAG proper."""
+
+
 def make_config(save_every=2, **fit):
     values = {"branch_steps": 4, "score_steps": 6, "score_batch": 16} | fit
     sizes = {"mean_width": 16, "mean_layers": 1, "context_width": 16, "context_layers": 1}
     sizes |= {"width": 16, "blocks": 2}
     machine = MachineConfig(accelerator="cpu", save_every=save_every)
-    return RunConfig("tiny", None, (), (), sizes, FitConfig(**values), TileEncoderConfig(), 4, {}, machine)
+    return RunConfig("tiny", None, (), (), sizes, FitConfig(**values), TileEncoderConfig(), {}, machine)

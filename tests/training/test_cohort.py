@@ -8,8 +8,8 @@ import torch
 from tests.cohort_files import MPP, TinyEncoder, hest_folder
 from tests.training.conftest import make_config
 
-from flag_training.cohort import held_out, load_cohort, with_store
-from flag_training.config import StoreConfig, read_config
+from flag_training.cohort import held_out, load_cohort, read_levels, with_store
+from flag_training.config import PriorConfig, StoreConfig, read_config
 from flag_training.store.building import Encoding, build_store
 from flag_training.store.hest import find_metadata, hest_sources, read_metadata
 from flag_training.store.panels import PanelRule
@@ -89,3 +89,49 @@ def test_a_config_names_a_store_instead_of_slides(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text('name = "x"\n[store]\npath = "tiny"\nencoder = "uni"\npanel = "hmhvg200"\n')
     assert read_config(path).store == StoreConfig("tiny", "uni", "hmhvg200", "slides")
+
+
+def run_with_prior(pattern="counts/*.tsv", letters=1):
+    return replace(make_config(), prior=PriorConfig(pattern, letters))
+
+
+def write_counts(folder, name, genes, counts):
+    lines = ["\t".join(["", *genes])]
+    lines += ["\t".join([f"{row}x1", *map(str, values)]) for row, values in enumerate(counts)]
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+
+
+def test_levels_are_those_of_the_counts_of_each_section(tmp_path):
+    write_counts(tmp_path / "counts", "A1", ("ERBB2", "KRT8", "XIST"), [[0, 1, 5], [3, 7, 5]])
+    write_counts(tmp_path / "counts", "B12", ("KRT8", "CD74"), [[1, 0], [1, 0]])
+    first, second = finish(read_levels(run_with_prior(), tmp_path, ("KRT8", "ERBB2")))
+    assert [(each.name, each.patient) for each in (first, second)] == [("A1", "A"), ("B12", "B")]
+    np.testing.assert_allclose(first.location, [2, 1])  # log2 of 2 and 8, of 1 and 4
+    np.testing.assert_allclose(first.scale, [1, 1])
+    np.testing.assert_allclose(first.mean, [4, 1.5])
+    np.testing.assert_array_equal(second.location, [1, np.nan])  # ERBB2 was not measured
+    assert np.isnan(second.mean[1])
+
+
+def test_a_patient_may_have_a_name_of_several_letters(tmp_path):
+    write_counts(tmp_path / "counts", "P07_left.raw", ("KRT8",), [[1], [2]])
+    (level,) = finish(read_levels(run_with_prior(letters=3), tmp_path, ("KRT8",)))
+    assert (level.name, level.patient) == ("P07_left", "P07")
+
+
+def test_a_pattern_that_no_file_fits_is_refused_and_none_reads_nothing(tmp_path):
+    with pytest.raises(
+        UserError, match=r"No file in .* fits nothing/\*\.tsv, .* under \[prior\]; correct it"
+    ):
+        finish(read_levels(run_with_prior("nothing/*.tsv"), tmp_path, ("KRT8",)))
+    assert finish(read_levels(make_config(), tmp_path, ("KRT8",))) == ()
+
+
+def test_a_run_of_a_store_has_its_prior_too(data, tmp_path):
+    config = with_store(run_config(), data)
+    genes = open_store(data / "tiny").panel("top8")
+    write_counts(data / "counts", "A1", genes, [[1] * 8, [3] * 8])
+    cohort = finish(load_cohort(replace(config, prior=PriorConfig("counts/*.tsv")), data, tmp_path, None))
+    assert [each.name for each in cohort.others] == ["A1"]
+    np.testing.assert_allclose(cohort.others[0].location, 1.5)

@@ -2,13 +2,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.training.conftest import make_config
 
-from flag_training.config import read_config
+from flag_training.config import PriorConfig, read_config
 from napari_flag.errors import UserError
 from napari_flag.model.config import FlagConfig
 
-CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
-ABLATIONS = sorted((Path(__file__).parents[2] / "training" / "configs" / "ablations").glob("*.toml"))
+FOLDER = Path(__file__).parents[2] / "training" / "configs"
+CONFIGS = sorted(FOLDER.glob("*.toml"))
+ABLATIONS = sorted((FOLDER / "ablations").glob("*.toml"))
+HER2ST = FOLDER / "her2st.toml"
 
 
 @pytest.mark.parametrize("path", [*CONFIGS, *ABLATIONS], ids=lambda p: p.stem)
@@ -20,29 +23,38 @@ def test_every_config_in_the_repository_can_be_read(path):
     assert sizes.width % sizes.heads == 0 == sizes.context_width % sizes.context_heads
 
 
-def test_an_ablation_differs_from_the_full_model_in_what_its_name_says():
+def test_an_ablation_differs_from_the_default_in_what_its_name_says():
     told = {path.stem: read_config(path) for path in ABLATIONS}
-    full = told.pop("gene_alignment")
+    default = read_config(HER2ST)
     off = {"without_diffusion": "diffusion", "without_graph": "spatial_graph"}
     for name, switch in off.items():
-        assert told[name].network == full.network | {switch: False}
-        assert told[name].fit == full.fit
-    targets = {"alignment_targets": None, "alignment_cells": full.fit.alignment_targets}
-    assert told["cell_alignment"].fit == replace(full.fit, **targets)
-    assert told["without_alignment"].fit == replace(full.fit, alignment_targets=None)
+        assert told[name].network == default.network | {switch: False}
+        assert told[name].fit == default.fit
+    aligned = told["gene_alignment"]
+    assert aligned.network == default.network
+    targets = {"alignment_targets": None, "alignment_cells": aligned.fit.alignment_targets}
+    assert told["cell_alignment"].fit == replace(aligned.fit, **targets)
+    assert told["without_alignment"].fit == replace(aligned.fit, alignment_targets=None)
+    proper = FlagConfig(features=8, genes=5, slides=2, **told["flag_proper"].network)
+    assert (proper.mean_head, proper.covariance, proper.attention) == (False, False, "channels")
     assert {config.name for config in told.values()} == set(told)
-    assert len(told) == 4
+    assert len(told) == 6
+
+
+def test_the_default_takes_levels_from_the_counts_of_all_patients():
+    assert read_config(HER2ST).prior == PriorConfig("counts/*.tsv.gz", patient_letters=1)
+    assert make_config().prior is None
 
 
 def test_sections_can_be_left_out_and_unknown_ones_are_named():
-    config = read_config(Path(__file__).parents[2] / "training" / "configs" / "her2st.toml")
+    config = read_config(HER2ST)
     assert [slide.name for slide in config.without(("C5",)).slides] == ["B4", "C2", "C3", "C4"]
     with pytest.raises(UserError, match="C9"):
         config.without(("C9",))
 
 
 def test_the_last_section_to_stop_early_by_cannot_be_left_out():
-    config = read_config(Path(__file__).parents[2] / "training" / "configs" / "her2st.toml")
+    config = read_config(HER2ST)
     watched = replace(config, fit=replace(config.fit, validation=("C3", "C4")))
     assert watched.without(("C3",)).fit.validation == ("C4",)
     with pytest.raises(UserError, match="no section to stop early by"):
@@ -65,7 +77,8 @@ def test_a_missing_config_is_one_sentence(tmp_path):
 
 def test_a_config_may_extend_another_and_change_single_values(tmp_path):
     base = (
-        'name = "base"\nsamples = 4\n[[slides]]\nname = "a"\npatient = "a"\nimage = "i"\nspots = "s"\n'
+        'name = "base"\npanel = "genes.txt"\n'
+        '[[slides]]\nname = "a"\npatient = "a"\nimage = "i"\nspots = "s"\n'
         "[network]\nwidth = 64\n[fit]\nscore_rate = 1e-4\nema = 0.9\n"
     )
     (tmp_path / "base.toml").write_text(base)
@@ -76,7 +89,7 @@ def test_a_config_may_extend_another_and_change_single_values(tmp_path):
         'validation = ["a"]\n'
     )
     config = read_config(path)
-    assert (config.name, config.samples) == ("without", 4)
+    assert (config.name, config.panel) == ("without", "genes.txt")
     assert config.network == {"width": 64, "diffusion": False}
     assert (config.fit.score_rate, config.fit.ema, config.fit.validation) == (1e-4, 0.5, ("a",))
 

@@ -74,12 +74,51 @@ class TrainingSlide:
 
 
 @dataclass(frozen=True, slots=True)
+class SectionLevel:
+    """What the counts of a section say of its level, with or without an image.
+
+    Parameters
+    ----------
+    name, patient
+        The section, and whose it is.
+    location, scale
+        (G,) mean and standard deviation over spots of log2(count + 1); NaN for genes not measured.
+    mean
+        (G,) mean count.
+    """
+
+    name: str
+    patient: str
+    location: FloatArray
+    scale: FloatArray
+    mean: FloatArray
+
+    @classmethod
+    def of(cls, name: str, patient: str, expression: FloatArray) -> "SectionLevel":
+        """Measure (n, G) log2(count + 1)."""
+        return cls(name, patient, expression.mean(0), expression.std(0), (np.exp2(expression) - 1).mean(0))
+
+
+@dataclass(frozen=True, slots=True)
 class Cohort:
-    """The slides of a run with their features: per slide (views, n, d)."""
+    """The slides of a run with their features.
+
+    Parameters
+    ----------
+    slides
+        With their spots and expression.
+    features
+        Per slide (views, n, d).
+    genes
+        The panel.
+    others
+        Levels of further sections, of which only counts are known.
+    """
 
     slides: tuple[TrainingSlide, ...]
     features: tuple[Tensor, ...]
     genes: tuple[str, ...]
+    others: tuple[SectionLevel, ...] = ()
 
 
 def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -> Steps[Cohort]:
@@ -98,7 +137,8 @@ def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -
     """
     if config.store is not None:
         names = [entry.name for entry in config.slides]
-        return (yield from load_stored(config.store, data, names, config.fit.views))
+        stored = yield from load_stored(config.store, data, names, config.fit.views)
+        return replace(stored, others=(yield from read_levels(config, data, stored.genes)))
     if net is None:
         raise ValueError("a run without a store encodes its slides, which takes a tile encoder")
     encoder = EmbeddedEncoder(net)
@@ -119,7 +159,39 @@ def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -
         slides.append(training)
         features.append(torch.from_numpy(views))
         panel = panel or genes
-    return Cohort(tuple(slides), tuple(features), genes)
+    others = yield from read_levels(config, data, genes)
+    return Cohort(tuple(slides), tuple(features), genes, others)
+
+
+def read_levels(config: RunConfig, data: Path, genes: Sequence[str]) -> Steps[tuple[SectionLevel, ...]]:
+    """Read the levels of the sections of the run's prior, () without one.
+
+    Raises
+    ------
+    UserError
+        When the pattern fits no file.
+    """
+    if config.prior is None:
+        return ()
+    files = sorted(data.glob(config.prior.counts))
+    if not files:
+        raise UserError(
+            f"No file in {data} fits {config.prior.counts}, which the config names under [prior]; correct it "
+            "there, or leave [prior] out."
+        )
+    found = []
+    for number, path in enumerate(files):
+        yield Step("Reading counts of all patients", number, len(files), "sections")
+        counts = read_measured(path)
+        place = {gene: i for i, gene in enumerate(counts.var_names)}
+        known = [i for i, gene in enumerate(genes) if gene in place]
+        block = counts[:, [place[genes[i]] for i in known]].X
+        dense = np.asarray(block.todense() if hasattr(block, "todense") else block, np.float32)
+        expression = np.full((len(dense), len(genes)), np.nan, np.float32)
+        expression[:, known] = np.log2(dense + 1)
+        name = path.name.split(".")[0]
+        found.append(SectionLevel.of(name, name[: config.prior.patient_letters], expression))
+    return tuple(found)
 
 
 def read_panel(config: RunConfig, data: Path) -> tuple[str, ...] | None:

@@ -43,8 +43,8 @@ class FitConfig:
         α and β of the kernel branch: the j-th principal component of expression has the penalty α (1 + β j).
     kernel_sharpness
         Median squared distance between spots, over the kernel's bandwidth.
-    location_penalty
-        α of the ridge that places a slide unlike all training slides.
+    kernel_linear
+        Weight of the kernel's linear term.
     branch_steps, branch_rate, branch_decay
         Steps, learning rate and weight decay of each graph branch.
     score_steps, score_rate, score_decay, score_batch
@@ -62,6 +62,8 @@ class FitConfig:
         Steps between validations on those sections; validations without improvement that end the training.
     ema
         Decay of the averaged weights that are kept.
+    latent_samples
+        Posterior draws of each training spot's latents that the score loop learns from.
     shrinkage
         Share of the diagonal in the residual covariance.
     alignment_targets, alignment_cells, alignment_weight
@@ -80,10 +82,10 @@ class FitConfig:
     """
 
     views: int = 4
-    kernel_penalty: float = 1.0
-    kernel_penalty_growth: float = 0.1
-    kernel_sharpness: float = 0.5
-    location_penalty: float = 300.0
+    kernel_penalty: float = 0.5
+    kernel_penalty_growth: float = 0.5
+    kernel_sharpness: float = 2.0
+    kernel_linear: float = 0.3
     branch_steps: int = 300
     branch_rate: float = 1e-3
     branch_decay: float = 0.05
@@ -100,6 +102,7 @@ class FitConfig:
     check_every: int = 50
     patience: int = 10
     ema: float = 0.995
+    latent_samples: int = 8
     shrinkage: float = 0.1
     alignment_targets: str | None = None
     alignment_cells: str | None = None
@@ -160,6 +163,23 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorConfig:
+    """Counts of sections whose images are not needed.
+
+    Parameters
+    ----------
+    counts
+        Pattern of the files, relative to the data folder, e.g. ``counts/*.tsv.gz``; a file is named after its
+        section.
+    patient_letters
+        How many leading letters of a section's name are its patient's.
+    """
+
+    counts: str
+    patient_letters: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """All of one run.
 
@@ -177,8 +197,8 @@ class RunConfig:
         Sizes that differ from `FlagConfig`'s defaults.
     fit, encoder
         Values of the two trainings.
-    samples
-        Joint samples averaged into ``X``, chosen on inner validation sections; goes into the card.
+    prior
+        Counts of further sections, without images, that say how levels differ between patients.
     card
         What the data card says beyond what the run knows itself.
     machine
@@ -194,10 +214,10 @@ class RunConfig:
     network: dict[str, Any]
     fit: FitConfig
     encoder: TileEncoderConfig
-    samples: int
     card: dict[str, Any]
     machine: MachineConfig = MachineConfig()
     store: StoreConfig | None = None
+    prior: PriorConfig | None = None
 
     def without(self, sections: tuple[str, ...]) -> "RunConfig":
         """Return the run without `sections`."""
@@ -252,10 +272,10 @@ def read_config(path: Path) -> RunConfig:
             network=values.get("network", {}),
             fit=FitConfig(**fit),
             encoder=TileEncoderConfig(**values.get("encoder", {})),
-            samples=values.get("samples", 8),
             card=values.get("card", {}),
             machine=MachineConfig(**values.get("machine", {})),
             store=StoreConfig(**values["store"]) if "store" in values else None,
+            prior=PriorConfig(**values["prior"]) if "prior" in values else None,
         )
     except (KeyError, TypeError) as error:
         raise UserError(

@@ -1,3 +1,4 @@
+import threading
 from dataclasses import dataclass
 
 import pytest
@@ -50,10 +51,11 @@ class FiveBatches:
     def __init__(self):
         generator = torch.Generator().manual_seed(0)
         self.x, self.y = torch.randn(5, 2, generator=generator), torch.randn(5, generator=generator)
-        self.asked = []
+        self.asked, self.readers = [], []
 
     def draw(self, draw):
         self.asked.append((draw.epoch, draw.number))
+        self.readers.append(threading.current_thread())
         return Points(self.x[draw.number : draw.number + 1], self.y[draw.number : draw.number + 1])
 
 
@@ -91,7 +93,9 @@ def test_accumulated_gradients_are_those_of_the_batches_together(tmp_path):
 def test_an_epoch_draws_every_batch_once(tmp_path):
     source = FiveBatches()
     train(tmp_path, source=source)
-    assert source.asked == [(epoch, number) for epoch in (0, 1) for number in range(5)]
+    drawn = [(epoch, number) for epoch in (0, 1) for number in range(5)]
+    assert source.asked[:10] == drawn
+    assert source.asked[10:] in ([], [(2, 0)])  # read ahead
 
 
 def test_the_rate_warms_up_and_falls_to_nothing():
@@ -168,3 +172,67 @@ def test_a_run_goes_on_from_its_state_to_the_same_end(tmp_path):
     torch.testing.assert_close(resumed.learning.weight, whole.learning.weight, atol=0, rtol=0)
     torch.testing.assert_close(average.weight, averaged.weight, atol=0, rtol=0)
     assert [row.split(",")[:4] for row in again] == [row.split(",")[:4] for row in rows]
+
+
+def readers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("next batch")]
+
+
+class Waiting(FiveBatches):
+    """Batches after the first can be read only while another one is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.computed = threading.Event()
+
+    def draw(self, draw):
+        if draw.number and not self.computed.wait(10):
+            raise TimeoutError("a batch was asked for before the one before it was computed")
+        return super().draw(draw)
+
+
+def test_the_next_batch_is_read_while_one_is_computed(tmp_path):
+    source = Waiting()
+
+    class Telling(Line):
+        def forward(self, held):
+            source.computed.set()
+            return super().forward(held)
+
+    train(tmp_path, objective=Telling(), source=source, steps=3)
+    first, *others = source.readers
+    assert first is threading.main_thread()
+    assert {thread.name.split("_")[0] for thread in others} == {"next batch"}
+    assert readers() == []
+
+
+class Failing(FiveBatches):
+    def draw(self, draw):
+        if draw.number == 3:
+            raise UserError("The vectors cannot be read; make them again.")
+        return super().draw(draw)
+
+
+def test_what_goes_wrong_in_reading_ahead_is_said_as_it_is(tmp_path):
+    with pytest.raises(UserError, match=r"^The vectors cannot be read; make them again\.$"):
+        train(tmp_path, source=Failing())
+    assert (tmp_path / "line.csv").read_text().count("\n") == 2  # one step was whole
+    assert readers() == []
+
+
+def test_reading_ends_when_the_work_is_closed(tmp_path):
+    with RunLog(tmp_path, "line", log_columns(Line)) as log:
+        fabric = Fabric(accelerator="cpu", devices=1)
+        keeping = Keeping(tmp_path / "line.pt", 100, {}, log)
+        work = run_loop(Line(), FiveBatches(), schedule(), fabric, keeping)
+        next(work)
+        assert len(readers()) == 1
+        work.close()
+    assert readers() == []
+
+
+def test_a_run_that_goes_on_draws_the_batches_that_are_left(tmp_path):
+    train(tmp_path, steps=4, every=4)
+    source = FiveBatches()
+    train(tmp_path, source=source, steps=6)
+    assert source.asked[:3] == [(1, 2), (1, 3), (1, 4)]

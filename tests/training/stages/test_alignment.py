@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,16 @@ from safetensors.torch import save_file
 from tests.training.conftest import make_config
 
 from flag_training.config import RunConfig, SlideEntry
+from flag_training.engine.loop import Draw
 from flag_training.gene_targets.contextual import write_chunk, write_manifest, write_means
 from flag_training.gene_targets.gene_table import collect, write_table
 from flag_training.gene_targets.geneformer import SpotVectors
 from flag_training.stages.alignment import Alignment
+from flag_training.stages.denoising import Diffused, SlideBatches
 from flag_training.stages.fit import fit
+from flag_training.stages.frames import FramedCohort
 from napari_flag.errors import UserError
+from napari_flag.model.graph import GraphTensors
 from napari_flag.progress import finish
 
 WIDTH = 16
@@ -22,7 +27,7 @@ GENES = tuple("ABCDE")
 @pytest.fixture(scope="module")
 def cohort(cohort):
     """The shared cohort with fewer counts, so that some genes are absent in some spots."""
-    slides = [replace(s, expression=np.clip(s.expression - 2.5, 0, None)) for s in cohort.slides]
+    slides = [replace(s, expression=np.clip(s.expression - 4, 0, None)) for s in cohort.slides]
     return replace(cohort, slides=tuple(slides))
 
 
@@ -64,17 +69,17 @@ def learn(alignment, tokens, steps=50):
     optimiser = torch.optim.Adam(alignment.parameters(), lr=1e-2)
     for _ in range(steps):
         optimiser.zero_grad()
-        alignment(tokens[seen], seen).backward()
+        alignment(tokens[seen], alignment.targets(seen)).backward()
         optimiser.step()
     with torch.no_grad():
-        return alignment(tokens[held_out], held_out).item()
+        return alignment(tokens[held_out], alignment.targets(held_out)).item()
 
 
 @pytest.mark.parametrize("none", [None, ""])
 def test_without_targets_there_is_no_loss_and_nothing_to_learn(none):
     config = make_config(alignment_targets=none, alignment_cells=none).fit
     alignment = Alignment.load(config, GENES, WIDTH)
-    assert alignment(torch.randn(2, 5, WIDTH)) == 0
+    assert alignment(torch.randn(2, 5, WIDTH), alignment.targets(torch.arange(2))) == 0
     assert list(alignment.parameters()) == []
 
 
@@ -117,16 +122,18 @@ def test_both_levels_are_averaged(cohort, table):
     tokens, rows = informed(cohort)[:20], torch.arange(20)
     both = load(cohort, alignment_targets=str(table), alignment_cells=str(table), alignment_centred=True)
     assert len(both.terms) == 2
-    parts = [term(tokens, rows) for term in both.terms]
-    torch.testing.assert_close(both(tokens, rows), (parts[0] + parts[1]) / 2)
+    targets = both.targets(rows)
+    parts = [term(tokens, *target) for term, target in zip(both.terms, targets, strict=True)]
+    torch.testing.assert_close(both(tokens, targets), (parts[0] + parts[1]) / 2)
+    assert parts[0] != parts[1]
 
 
 def test_tokens_of_genes_without_vector_do_not_matter(cohort, table):
     alignment = load(cohort, alignment_targets=str(table))
-    tokens = informed(cohort)[:8].clone()
-    before = alignment(tokens)
+    tokens, targets = informed(cohort)[:8].clone(), alignment.targets(torch.arange(8))
+    before = alignment(tokens, targets)
     tokens[:, 4] += 100
-    assert alignment(tokens) == before
+    assert alignment(tokens, targets) == before
 
 
 def test_tokens_of_genes_without_counts_do_not_matter_when_masked(cohort, table):
@@ -135,18 +142,16 @@ def test_tokens_of_genes_without_counts_do_not_matter_when_masked(cohort, table)
     tokens = informed(cohort)[rows].clone()
     for masked in (True, False):
         alignment = load(cohort, alignment_targets=str(table), alignment_present_only=masked)
-        before = alignment(tokens, rows)
+        targets = alignment.targets(rows)
         changed = tokens.clone()
         changed[:, int(gene)] += 5
-        assert (alignment(changed, rows) == before) == masked
+        assert (alignment(changed, targets) == alignment(tokens, targets)) == masked
 
 
-def test_targets_that_differ_between_spots_need_slides_and_rows(cohort, table):
+def test_targets_that_differ_between_spots_need_slides(table):
     config = make_config(alignment_targets=str(table), alignment_centred=True).fit
     with pytest.raises(ValueError, match="need the training slides"):
         Alignment.load(config, GENES, WIDTH)
-    with pytest.raises(ValueError, match="which rows"):
-        Alignment.load(config, GENES, WIDTH, cohort.slides)(torch.randn(2, 5, WIDTH))
 
 
 def write_contextual_vectors(root, cohort, seed=0):
@@ -203,6 +208,37 @@ def test_contextual_cell_targets_are_the_stored_ones(cohort, tmp_path):
     assert cells.nanmean(0).abs().max() < 1e-2
 
 
+def test_a_batch_of_the_score_loop_carries_the_contextual_vectors_of_its_spots(cohort, tmp_path):
+    """Read ahead by the loop's reader, so that the loss itself opens no file."""
+    made = write_contextual_vectors(tmp_path, cohort)
+    alignment = load(cohort, alignment_targets=str(tmp_path), alignment_cells=str(tmp_path))
+    n = sum(len(slide.spots) for slide in cohort.slides)
+    graphs = [
+        slide.graph(views[0].numpy()) for slide, views in zip(cohort.slides, cohort.features, strict=True)
+    ]
+    features = torch.cat([views[0] for views in cohort.features])
+    slides = torch.arange(4).repeat_interleave(36)
+    framed = FramedCohort((features,), (GraphTensors.of(*graphs),), torch.zeros(n, 5), 0 * slides, slides)
+    level = torch.arange(n, dtype=torch.float32)[:, None].expand(-1, 5)  # says which spot a row is
+    diffused = Diffused(torch.zeros(1, n, 5), level, torch.zeros(n))
+    batch = SlideBatches(framed, diffused, alignment, 16, 2, seed=0).draw(Draw(0, 1, 5, 1, 2))
+    shutil.rmtree(tmp_path)
+    places = batch.level[:, 0].int()
+    (vectors, weights), (cells, known) = batch.targets
+    for row, place in enumerate(places.tolist()):
+        slide = cohort.slides[place // 36]
+        present = slide.expression[place % 36, [1, 3]] > 0
+        assert weights[row, [1, 3]].bool().tolist() == present.tolist()
+        wanted = made[slide.entry.name][place % 36][torch.from_numpy(present)]
+        found = vectors[row, [1, 3]][torch.from_numpy(present)]
+        torch.testing.assert_close(found, wanted, atol=2e-3, rtol=0)
+        if present.any():
+            torch.testing.assert_close(cells[row], wanted.mean(0), atol=2e-3, rtol=0)
+    loss = alignment(torch.randn(8, 5, WIDTH), batch.targets)
+    assert len(places) == len(cells) == len(known) == 8
+    assert -1 <= loss.item() <= 1
+
+
 def test_contextual_vectors_of_a_slide_that_has_none_are_asked_for(cohort, tmp_path):
     with pytest.raises(UserError, match="no finished contextual vectors of B4"):
         load(cohort, alignment_targets=str(tmp_path))
@@ -252,10 +288,12 @@ def test_a_network_is_fitted_with_every_kind_of_target(cohort, table, tmp_path):
     contextual = tmp_path / "contextual"
     write_contextual_vectors(contextual, cohort)
     values = {"alignment_targets": str(contextual), "alignment_cells": str(table)}
-    config = make_config(**values, alignment_centred=True)
-    finish(fit(cohort, config, tmp_path / "run"))
-    plain = finish(fit(cohort, make_config(), tmp_path / "plain"))
-    aligned = finish(fit(cohort, config, tmp_path / "again"))
+    config, without = make_config(**values, alignment_centred=True), make_config()
+    form = config.network | {"mean_head": False}
+    aligned, plain = (
+        finish(fit(cohort, replace(each, network=form), tmp_path / name))
+        for name, each in (("aligned", config), ("plain", without))
+    )
     differs = [
         not torch.equal(a, b)
         for a, b in zip(aligned.gene_dit.parameters(), plain.gene_dit.parameters(), strict=True)
@@ -272,7 +310,7 @@ def test_a_fitted_network_knows_nothing_of_its_targets(cohort, fitted, table, tm
     }
 
 
-def test_the_alignment_loss_pulls_tokens_towards_gene_vectors(cohort, tmp_path):
+def test_the_alignment_loss_pulls_tokens_towards_gene_vectors(tmp_path):
     path = tmp_path / "genes.safetensors"
     generator = torch.Generator().manual_seed(0)
     save_file({gene: torch.randn(12, generator=generator) for gene in "ABC"}, path)
@@ -280,18 +318,19 @@ def test_the_alignment_loss_pulls_tokens_towards_gene_vectors(cohort, tmp_path):
     alignment = Alignment.load(config, tuple("ABCDE"), 16)
     tokens = torch.randn(8, 5, 16, generator=generator)
     optimiser = torch.optim.Adam(alignment.parameters(), lr=1e-2)
-    before = alignment(tokens).item()
+    targets = alignment.targets(torch.arange(8))
+    before = alignment(tokens, targets).item()
     for _ in range(30):
         optimiser.zero_grad()
-        loss = alignment(tokens)
+        loss = alignment(tokens, targets)
         loss.backward()
         optimiser.step()
     assert -1 <= loss.item() < before - 0.2
-    finish(fit(cohort, make_config(alignment_targets=str(path)), tmp_path / "run"))
 
 
 def test_alignment_is_off_without_gene_vectors_and_refuses_useless_ones(tmp_path):
-    assert Alignment.load(make_config().fit, tuple("AB"), 16)(torch.randn(2, 2, 16)) == 0
+    off = Alignment.load(make_config().fit, tuple("AB"), 16)
+    assert off(torch.randn(2, 2, 16), off.targets(torch.arange(2))) == 0
     path = tmp_path / "genes.safetensors"
     save_file({"X": torch.zeros(3)}, path)
     with pytest.raises(UserError, match="none of the 2 genes"):

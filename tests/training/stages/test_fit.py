@@ -1,17 +1,22 @@
 import csv
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.training.conftest import make_config
+from tests.training.conftest import PROPER, make_config
 
 from flag_training.cohort import Cohort
-from flag_training.stages.expectation import assign_folds
 from flag_training.stages.fit import fit
+from flag_training.stages.frames import assign_folds
 from napari_flag.errors import UserError
+from napari_flag.methods.flag import FlagPredictor
+from napari_flag.model import gene_dit
 from napari_flag.model.graph import GraphTensors
+from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
 
 
@@ -55,7 +60,8 @@ def test_a_stopped_run_goes_on_with_the_same_losses(cohort, fitted, tmp_path):
 
 def test_a_run_stopped_within_an_epoch_goes_on_with_the_same_rows(cohort, tmp_path):
     """Four slides: an epoch is a step of three batches and a step of one."""
-    config = make_config(save_every=3, slides_per_batch=1, accumulate=3, score_steps=8, branch_steps=1)
+    config = make_config(save_every=3, slides_per_batch=1, accumulate=3, score_steps=8)
+    config = replace(config, network=config.network | PROPER)
     finish(fit(cohort, config, tmp_path / "whole"))
     whole = rows_of(tmp_path / "whole")
     assert [row["epoch"] for row in whole] == list("11223344")
@@ -85,13 +91,12 @@ def test_the_same_seed_trains_the_same_network(cohort, fitted, tmp_path):
 def test_the_mean_head_predicts_an_unseen_section_from_its_features(learnt, unseen):
     slide, views = unseen
     with torch.inference_mode():
-        context = learnt.encode(views[0], GraphTensors.of(slide.graph(views[0].numpy())))
-        guess = context.expression(torch.zeros_like(context.expected), torch.arange(36)).numpy()
+        guess = learnt.encode(views[0], GraphTensors.of(slide.graph(views[0].numpy()))).expected
     r = [np.corrcoef(guess[:, g], slide.expression[:, g])[0, 1] for g in range(5)]
     assert np.mean(r) > 0.6
 
 
-def test_residuals_are_those_of_spots_the_head_did_not_see(cohort, tmp_path):
+def test_residuals_are_those_of_spots_the_head_did_not_see(cohort, learnt, tmp_path):
     """With features that say nothing, what is left must be all of the expression's spread."""
     rng = np.random.default_rng(0)
     silent = Cohort(
@@ -99,5 +104,69 @@ def test_residuals_are_those_of_spots_the_head_did_not_see(cohort, tmp_path):
         tuple(torch.from_numpy(rng.normal(size=f.shape).astype(np.float32)) for f in cohort.features),
         cohort.genes,
     )
-    network = finish(fit(silent, make_config(branch_steps=30, score_steps=1), tmp_path))
-    assert (network.get_buffer("spread") > 0.75).all()
+    finish(fit(silent, make_config(branch_steps=30, score_steps=1), tmp_path))
+    truth = np.concatenate([slide.expression - slide.expression.mean(0) for slide in cohort.slides])
+    left = (np.load(tmp_path / "crossfit.npy") ** 2).mean(0)
+    assert (left > 0.9 * truth.var(0)).all()
+
+
+def test_cross_fitted_residuals_are_small_where_features_say_much(cohort, fitted):
+    truth = np.concatenate([slide.expression for slide in cohort.slides])
+    left = np.load(fitted.folder / "crossfit.npy")
+    assert left.shape == truth.shape
+    assert ((left**2).mean(0) / truth.var(0)).mean() < 0.75
+
+
+def test_what_was_chosen_is_written_beside_the_states_and_stored_in_the_network(fitted):
+    told = json.loads((fitted.folder / "spread.json").read_text())
+    assert float(fitted.network.get_buffer("sd_factor")) == pytest.approx(told["sd_factor"])
+    assert told["scores"]["1.0"] == 1.0
+    good = 1.005 * min(told["scores"].values())
+    assert told["composition"] == max(float(f) for f, score in told["scores"].items() if score <= good)
+
+
+def test_what_is_denoised_has_the_covariance_that_the_network_stores(fitted):
+    """Of unit variance: an eigenvalue is a share of what five genes vary by."""
+    assert float(fitted.network.get_buffer("eigenvalues").sum()) == pytest.approx(5, rel=0.25)
+
+
+@pytest.fixture(scope="module")
+def proper(cohort, tmp_path_factory):
+    """FLAG proper: no mean head, no covariance, channelwise attention."""
+    config = make_config(score_steps=6)
+    folder = tmp_path_factory.mktemp("proper")
+    return finish(fit(cohort, replace(config, network=config.network | PROPER), folder)), folder
+
+
+def test_flag_proper_is_fitted_without_mean_head_and_covariance(cohort, proper):
+    network, folder = proper
+    assert network.mean_head is None
+    assert "eigenvalues" not in dict(network.named_buffers())
+    assert not (folder / "branch0.pt").exists()
+    assert len(rows_of(folder)) == 6
+    location = np.concatenate([slide.expression for slide in cohort.slides]) - np.load(
+        folder / "crossfit.npy"
+    )
+    for n in range(4):  # what is left is relative to a level: the same in all spots of a section
+        of_section = location[36 * n : 36 * (n + 1)]
+        assert n == 0 or of_section.std(0).max() < 1e-4
+
+
+def test_what_flag_proper_diffuses_spreads_as_expression_does(cohort, proper, unseen):
+    """Draws of the Gaussian it starts from are about as wide as the expression of a section."""
+    slide, views = unseen
+    encoded = FlagPredictor(proper[0], cohort.genes).encode(views[0].numpy(), slide.graph(views[0].numpy()))
+    drawn = finish(encoded.silenced().draw(np.arange(36), slide.spots.ids, SamplerSettings(draws=8)))
+    assert float(drawn.std() / slide.expression.std()) == pytest.approx(1, abs=0.35)
+    moments = finish(encoded.expectation(np.arange(36), slide.spots.ids))
+    assert np.isfinite(moments.mean).all()
+    assert (moments.sd > 0).all()
+
+
+@pytest.mark.parametrize("switch", [{"summaries": 2}, {"attention": "channels"}, {"covariance": False}])
+def test_every_choice_of_form_can_be_fitted(cohort, tmp_path, switch, monkeypatch):
+    monkeypatch.setattr(gene_dit, "MOST_GENES", 4)
+    config = make_config(branch_steps=1, score_steps=2)
+    network = finish(fit(cohort, replace(config, network=config.network | switch), tmp_path))
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    assert network.gene_dit.blocks[0].summaries is not None

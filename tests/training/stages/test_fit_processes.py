@@ -64,3 +64,11 @@ def test_processes_that_the_config_asks_for_are_started(alone, tmp_path):
     done = run(*FIT, tmp_path, "--devices", 2, *VALUES)
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path) == pytest.approx(alone, rel=1e-4)
+
+
+def test_two_processes_fit_flag_proper_as_one_does(tmp_path):
+    """Every parameter of its attention takes part, or processes would wait for each other."""
+    for devices in (1, 2):
+        done = run(*FIT, tmp_path / str(devices), "--devices", devices, "--proper", *VALUES)
+        assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), rel=1e-4)

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
@@ -246,6 +247,16 @@ def run_loop(
         When the state cannot be resumed, or the loss is no longer a number.
     """
     run = _Run(objective, source, schedule, fabric, keeping)
+    try:
+        yield from _take_steps(run, validate)
+    finally:
+        run.close()
+    run.stopper.restore(run.averaged)
+    return run.averaged
+
+
+def _take_steps(run: "_Run[B]", validate: Callable[[nn.Module], float] | None) -> Steps[None]:
+    schedule, keeping, fabric = run.schedule, run.keeping, run.fabric
     step = run.resume()
     while step < schedule.steps and not run.stopper.stopped:
         row = yield from run.take(step)
@@ -258,8 +269,6 @@ def run_loop(
         if last or run.stopper.stopped or step % keeping.every == 0:
             run.save(step)
         yield Step(schedule.stage, step, schedule.steps, "steps", partial=row["loss"])
-    run.stopper.restore(run.averaged)
-    return run.averaged
 
 
 class _Run(Generic[B]):
@@ -295,6 +304,8 @@ class _Run(Generic[B]):
         self.per_epoch = math.ceil(source.batches / schedule.accumulate)
         self.started = self.epoch_started = time.perf_counter()
         self.spots = 0.0
+        self.reader = ThreadPoolExecutor(1, "next batch")
+        self.ahead: tuple[Draw, Future[B]] | None = None
 
     def resume(self) -> int:
         """Load the state, and return the step to resume at."""
@@ -311,8 +322,10 @@ class _Run(Generic[B]):
         self.optimiser.zero_grad(set_to_none=True)
         draws = self._draws(step)
         losses = torch.zeros(len(self.names), device=self.fabric.device)
-        for count, draw in enumerate(draws, start=1):
-            losses += self._add_gradients(draw, 1 / len(draws), last=count == len(draws))
+        following = [*draws[1:], self._draws(step + 1)[0]]
+        for count, (draw, after) in enumerate(zip(draws, following, strict=True), start=1):
+            batch = self._batch(draw, after)
+            losses += self._add_gradients(draw, batch, 1 / len(draws), last=count == len(draws))
             if count < len(draws):
                 yield Step(schedule.stage, step, schedule.steps, "steps")
         norm = self.fabric.clip_gradients(
@@ -341,9 +354,21 @@ class _Run(Generic[B]):
             for place, number in enumerate(numbers)
         ]
 
-    def _add_gradients(self, draw: Draw, weight: float, *, last: bool) -> Tensor:
+    def _batch(self, draw: Draw, after: Draw) -> B:
+        """Return the batch of `draw`; that of the draw `after` it is read while this one is computed."""
+        if self.ahead is not None and self.ahead[0] == draw:
+            batch = self.ahead[1].result()
+        else:
+            batch = self.source.draw(draw)
+        self.ahead = after, self.reader.submit(self.source.draw, after)
+        return batch.to(self.fabric.device)
+
+    def close(self) -> None:
+        """End the reading of batches."""
+        self.reader.shutdown(wait=True, cancel_futures=True)
+
+    def _add_gradients(self, draw: Draw, batch: B, weight: float, *, last: bool) -> Tensor:
         """Add one batch's gradients; return this process's part of the loss and of its parts."""
-        batch = self.source.draw(draw).to(self.fabric.device)
         self.spots += batch.spots / batch.share
         torch.manual_seed(draw.key)  # dropout goes on as if never stopped
         with self.fabric.no_backward_sync(self.objective, enabled=not last):

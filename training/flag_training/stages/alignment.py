@@ -14,7 +14,7 @@ vectors differ between spots already, but little beside their gene's mean; centr
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -220,8 +220,8 @@ LEFT_OUT = "{left_out}"
 
 
 def _projector(width: int, out: int) -> nn.Sequential:
-    """Return FLAG's projector: three layers, SiLU between them."""
-    hidden = 4 * width
+    """Return FLAG's projector: three layers, SiLU between them, 2,048 wide for tokens of 384."""
+    hidden = 16 * width // 3
     return nn.Sequential(
         nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, out)
     )
@@ -235,9 +235,12 @@ class GeneTerm(nn.Module):
         self.targets = targets
         self.projector = _projector(width, targets.width)
 
-    def forward(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Return the loss of (b, G, width) `tokens` of the spots `rows`."""
-        targets, weights = self.targets.genes(rows)
+    def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return targets and signed weights of the genes in the spots `rows`, which broadcast."""
+        return self.targets.genes(rows)
+
+    def forward(self, tokens: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return the loss of (b, G, width) `tokens`, given what `read` returned of their spots."""
         cosine = F.cosine_similarity(self.projector(tokens), targets, dim=2)
         return -(weights * cosine).sum() / weights.abs().sum().clamp(min=1e-6)
 
@@ -250,12 +253,16 @@ class CellTerm(nn.Module):
         self.targets = targets
         self.projector = _projector(width, targets.width)
 
-    def forward(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Return the loss of (b, G, width) `tokens` of the spots `rows`."""
+    def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (b, z) targets of the spots `rows`, and (b,) weights, 0 without target."""
         targets = self.targets.cells(rows)
         known = ~targets.isnan().any(1)
-        cosine = F.cosine_similarity(self.projector(tokens).mean(1), targets.nan_to_num(0.0), dim=1)
-        return -(known * cosine).sum() / known.sum().clamp(min=1)
+        return targets.nan_to_num(0.0), known.to(targets.dtype)
+
+    def forward(self, tokens: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return the loss of (b, G, width) `tokens`, given what `read` returned of their spots."""
+        cosine = F.cosine_similarity(self.projector(tokens).mean(1), targets, dim=1)
+        return -(weights * cosine).sum() / weights.sum().clamp(min=1)
 
 
 class Alignment(nn.Module):
@@ -286,7 +293,7 @@ class Alignment(nn.Module):
         width
             Width of the tokens.
         slides
-            Training slides, in the order of the rows that `forward` is given.  Needed by everything
+            Training slides, in the order of the rows that `targets` is given.  Needed by everything
             that differs between spots: centred, masked, cell-level or contextual targets.
 
         Raises
@@ -303,24 +310,19 @@ class Alignment(nn.Module):
             terms.append(CellTerm(_spot_targets(path, config, genes, slides), width))
         return cls(terms)
 
-    def forward(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the loss.
+    def targets(self, rows: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Read the targets of each term for the spots `rows` (b,) among all spots of the training slides.
 
-        Parameters
-        ----------
-        tokens
-            (b, G, width).
-        rows
-            (b,) rows of the spots among all spots of the training slides; None where the targets are the
-            same in every spot.
+        Reading vectors of a foundation model from disk takes time: the loop does it ahead, batch by batch.
         """
+        return tuple(cast(GeneTerm | CellTerm, term).read(rows) for term in self.terms)
+
+    def forward(self, tokens: Tensor, targets: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Return the loss of (b, G, width) `tokens`, given the `targets` of their spots."""
         if not self.terms:
             return tokens.new_zeros(())
-        if rows is None:
-            if not all(isinstance(term.targets, ConstantTargets) for term in self.terms):
-                raise ValueError("these targets differ between spots: say which rows the tokens are of")
-            rows = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        return torch.stack([term(tokens, rows) for term in self.terms]).mean()
+        pairs = zip(self.terms, targets, strict=True)
+        return torch.stack([term(tokens, *target) for term, target in pairs]).mean()
 
 
 def _path(template: str, config: FitConfig) -> Path:

@@ -1,4 +1,4 @@
-"""The score stage: batches of residuals to denoise, the objective, and the loss on held-out sections."""
+"""The score stage: batches of latents to denoise, the objective, and the loss on held-out sections."""
 
 import copy
 import math
@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.config import FitConfig
 from flag_training.engine.loop import Draw, Held, Objective
-from flag_training.stages.alignment import (
-    Alignment,
-)
-from flag_training.stages.expectation import FramedCohort
+from flag_training.stages.alignment import Alignment
+from flag_training.stages.frames import FramedCohort
+from flag_training.stages.latents import Latents, ResidualModel, draw_latents
 from napari_flag.errors import UserError
 from napari_flag.model.diffusion import noise_levels
 from napari_flag.model.flag import Flag
@@ -30,28 +30,29 @@ class ScoreBatch:
     ----------
     features, graph
         (n, d) features in the slides' frames, and their graphs side by side.
-    expected
-        (n, G) expectation in units of the residual spread.
     rows
         (b,) positions among the n spots.
-    residual, noise
-        (b, G) residuals in units of their spread, and unit noise.
+    clean, noise
+        (b, G) what is diffused, of unit variance, and unit noise.
+    level, depth
+        (b, G) expected log-rate and (b,) depth residual, ln(counts).
     sigma
         (b,) noise levels.
-    places
-        (b,) rows among all spots of the training slides.
+    targets
+        Of the alignment terms, for these spots (`Alignment.targets`).
     share
         Share of the batch's spots that are in `rows`.
     """
 
     features: Tensor
     graph: GraphTensors
-    expected: Tensor
     rows: Tensor
-    residual: Tensor
+    clean: Tensor
     noise: Tensor
+    level: Tensor
+    depth: Tensor
     sigma: Tensor
-    places: Tensor
+    targets: tuple[tuple[Tensor, Tensor], ...]
     share: float
 
     @property
@@ -61,8 +62,29 @@ class ScoreBatch:
 
     def to(self, device: torch.device) -> Self:
         """Return it on `device`."""
-        names = ("features", "graph", "expected", "rows", "residual", "noise", "sigma", "places")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        names = ("features", "graph", "rows", "clean", "noise", "level", "depth", "sigma")
+        moved = {name: getattr(self, name).to(device) for name in names}
+        targets = tuple((vectors.to(device), weights.to(device)) for vectors, weights in self.targets)
+        return replace(self, **moved, targets=targets)
+
+
+@dataclass(frozen=True, slots=True)
+class Diffused:
+    """What the score loop denoises: training spots, each with several draws of its latent.
+
+    Parameters
+    ----------
+    clean
+        (samples, n, G) float32, of unit variance.
+    level
+        (n, G) float32 expected log-rate, ln(counts).
+    depth
+        (n,) float32 depth residual, ln(counts).
+    """
+
+    clean: Tensor
+    level: Tensor
+    depth: Tensor
 
 
 class SlideBatches:
@@ -72,10 +94,10 @@ class SlideBatches:
     ----------
     cohort
         Training slides in their frames.
-    expected
-        (views, n, G) what the mean head expects, cross-fitted, in the slides' frames.
-    spread
-        (G,) of the residuals.
+    diffused
+        What is denoised.
+    alignment
+        What reads the targets of a batch's spots, ahead of the loop.
     spots
         Spots to denoise per batch.
     slides
@@ -85,15 +107,17 @@ class SlideBatches:
     """
 
     def __init__(
-        self, cohort: FramedCohort, expected: Tensor, spread: Tensor, spots: int, slides: int, seed: int
+        self,
+        cohort: FramedCohort,
+        diffused: Diffused,
+        alignment: Alignment,
+        spots: int,
+        slides: int,
+        seed: int,
     ) -> None:
-        self._cohort = cohort
-        self._expected = expected / spread
-        self._residual = (cohort.targets - expected) / spread
+        self._cohort, self._diffused, self._alignment = cohort, diffused, alignment
         self._spots, self._seed = spots, seed
-        self._members = [
-            torch.nonzero(cohort.slides == slide)[:, 0] for slide in range(int(cohort.slides.max()) + 1)
-        ]
+        self._members = cohort.members()
         self._per_batch = slides or len(self._members)
 
     @property
@@ -102,7 +126,7 @@ class SlideBatches:
         return math.ceil(len(self._members) / self._per_batch)
 
     def draw(self, draw: Draw) -> ScoreBatch:
-        """Draw slides, a view, spots and noise; then take the process's share of the spots.
+        """Draw slides, a view, spots, latents and noise; then take the process's share of the spots.
 
         Raises
         ------
@@ -113,7 +137,8 @@ class SlideBatches:
         view = int(torch.randint(len(self._cohort.features), (1,), generator=generator))
         members = self._slides(draw)
         rows = torch.randperm(len(members), generator=generator)[: self._spots]
-        noise = torch.randn(len(rows), self._expected.shape[2], generator=generator)
+        samples = torch.randint(len(self._diffused.clean), (len(rows),), generator=generator)
+        noise = torch.randn(len(rows), self._diffused.level.shape[1], generator=generator)
         sigma = noise_levels(len(rows), generator)
         if len(rows) < draw.processes:
             raise UserError(
@@ -122,15 +147,17 @@ class SlideBatches:
             )
         mine = slice(draw.process, None, draw.processes)
         places = members[rows[mine]]
+        features, graph = self._cohort.part(view, members)
         return ScoreBatch(
-            features=self._cohort.features[view][members],
-            graph=_part(self._cohort.graphs[view], members),
-            expected=self._expected[view][members],
+            features=features,
+            graph=graph,
             rows=rows[mine],
-            residual=self._residual[view][places],
+            clean=self._diffused.clean[samples[mine], places],
             noise=noise[mine],
+            level=self._diffused.level[places],
+            depth=self._diffused.depth[places],
             sigma=sigma[mine],
-            places=places,
+            targets=self._alignment.targets(places),
             share=len(places) / len(rows),
         )
 
@@ -166,24 +193,11 @@ class Denoising(Objective[ScoreBatch]):
     def forward(self, held: Held[ScoreBatch]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss over the batch's spots, and its parts."""
         batch = held.batch
-        spatial = self.network.spatial(batch.features, batch.expected, batch.graph)[batch.rows]
-        score, tokens = self.network.score_loss(
-            batch.residual, batch.noise, batch.sigma, spatial, batch.expected[batch.rows]
-        )
-        aligned = self.helping(tokens, batch.places)
+        spatial = self.network.spatial(batch.features, batch.graph)[batch.rows]
+        condition = self.network.gene_dit.condition(spatial, batch.depth)
+        score, tokens = self.network.score_loss(batch.clean, batch.noise, batch.sigma, condition, batch.level)
+        aligned = self.helping(tokens, batch.targets)
         return score + self._weight * aligned, {"denoising": score, "alignment": aligned}
-
-
-def _part(graph: GraphTensors, members: Tensor) -> GraphTensors:
-    """Return the graph of the spots `members` alone: whole slides, so that no edge is cut."""
-    place = torch.empty(len(graph.neighbours), dtype=torch.long)
-    place[members] = torch.arange(len(members))
-    return GraphTensors(
-        place[graph.neighbours[members]],
-        graph.present[members],
-        graph.distance[members],
-        graph.likeness[members],
-    )
 
 
 _SPOTS = 512
@@ -227,19 +241,18 @@ class HeldOutSlide:
 
     Parameters
     ----------
-    framed, expected, graph
-        (n, d) features, (n, G) expectation in units of the residual spread, and graph.
+    framed, graph
+        (n, d) features, and graph.
     rows
         (b,) spots that are denoised.
-    residual
-        (b, G) of those spots, in units of the residual spread.
+    diffused
+        Of those spots, one draw each.
     """
 
     framed: Tensor
-    expected: Tensor
     graph: GraphTensors
     rows: Tensor
-    residual: Tensor
+    diffused: Diffused
 
 
 class HeldOut:
@@ -249,6 +262,8 @@ class HeldOut:
     ----------
     network
         Trained but for its gene DiT and encoder of H_spatial, which are loaded from what is validated.
+    model
+        The residuals' distribution on the training slides.
     cohort
         The slides.
     batch
@@ -257,14 +272,16 @@ class HeldOut:
         Where.
     """
 
-    def __init__(self, network: Flag, cohort: Cohort, batch: int, device: torch.device) -> None:
+    def __init__(
+        self, network: Flag, model: ResidualModel, cohort: Cohort, batch: int, device: torch.device
+    ) -> None:
         self._network = copy.deepcopy(network).eval().to(device)
         self._validated = nn.ModuleDict(
             {"gene_dit": self._network.gene_dit, "spatial_encoder": self._network.spatial_encoder}
         )
         self._batch = batch
         self._slides = [
-            self._frame(views[0], slide, device)
+            self._frame(views[0], slide, model, device)
             for slide, views in zip(cohort.slides, cohort.features, strict=True)
         ]
 
@@ -275,34 +292,82 @@ class HeldOut:
         return float(np.mean([self._loss(slide) for slide in self._slides]))
 
     @torch.no_grad()
-    def _frame(self, features: Tensor, slide: TrainingSlide, device: torch.device) -> HeldOutSlide:
+    def _frame(
+        self, features: Tensor, slide: TrainingSlide, model: ResidualModel, device: torch.device
+    ) -> HeldOutSlide:
         graph = GraphTensors.of(slide.graph(features.numpy()), device=device)
         raw = features.to(device)
         context = self._network.encode(raw, graph)
-        rows = torch.randperm(len(raw), generator=_generator())[:_SPOTS].to(device)
-        truth = torch.from_numpy(slide.expression).to(device)[rows]
+        rows = torch.randperm(len(raw), generator=_generator())[:_SPOTS]
+        base, scale = context.latent[rows.to(device)].cpu().double(), context.scale.cpu()
+        if context.expected is not None:
+            scale = model.variance.sqrt().float()  # as fitted: draws may be narrower
+        counts = counts_of(slide.expression)[rows]
+        diffused = diffused_around(base, scale, model, counts, self._network, _generator(), 1)
+        parts = {name: getattr(diffused, name).to(device) for name in ("clean", "level", "depth")}
         return HeldOutSlide(
             framed=self._network.normalization.features(raw),
-            expected=context.expected,
             graph=self._network.seen(graph),
-            rows=rows,
-            residual=(truth - context.location) / context.scale - context.expected[rows],
+            rows=rows.to(device),
+            diffused=Diffused(**parts),
         )
 
     def _loss(self, slide: HeldOutSlide) -> float:
         generator = _generator()
-        noise = torch.randn(slide.residual.shape, generator=generator).to(slide.residual.device)
-        sigma = noise_levels(len(slide.rows), generator).to(slide.residual.device)
-        spatial = self._network.spatial(slide.framed, slide.expected, slide.graph)
+        clean = slide.diffused.clean[0]
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        sigma = noise_levels(len(slide.rows), generator).to(clean.device)
+        spatial = self._network.spatial(slide.framed, slide.graph)[slide.rows]
+        condition = self._network.gene_dit.condition(spatial, slide.diffused.depth)
         total = 0.0
         for first in range(0, len(slide.rows), self._batch):
             part = slice(first, first + self._batch)
-            rows = slide.rows[part]
             loss, _ = self._network.score_loss(
-                slide.residual[part], noise[part], sigma[part], spatial[rows], slide.expected[rows]
+                clean[part], noise[part], sigma[part], condition[part], slide.diffused.level[part]
             )
-            total += loss.item() * len(rows)
+            total += loss.item() * len(clean[part])
         return total / len(slide.rows)
+
+
+def diffused_around(
+    base: Tensor,
+    scale: Tensor,
+    model: ResidualModel,
+    counts: Tensor,
+    network: Flag,
+    generator: torch.Generator,
+    samples: int,
+    latents: Latents | None = None,
+) -> Diffused:
+    """Return what is diffused of spots with (n, G) `counts`.
+
+    Parameters
+    ----------
+    base, scale
+        (n, G) log-rate that residuals are added to, and (G,) or (n, G) one unit of them, as `Context` has
+        them.
+    model
+        The residuals' distribution.
+    counts
+        float64.
+    network
+        Its form says whether the depth is part of what is diffused.
+    generator, samples
+        Of the draws.
+    latents
+        Latents that are there already.
+    """
+    found = latents or draw_latents(model, counts, base, samples, generator)
+    if network.mean_head is not None:
+        depth = found.depth - found.depth.median()  # as draws have it
+        return Diffused(found.residual / scale, base.float(), depth.float())
+    drawn = (found.latent + found.depth[:, None]).float() + found.residual
+    return Diffused(((drawn - base) / scale).float(), base.float(), torch.zeros(len(counts)))
+
+
+def counts_of(expression: npt.NDArray[np.float32]) -> Tensor:
+    """Return the (n, G) float64 counts of log2(count + 1)."""
+    return torch.from_numpy(np.rint(np.exp2(expression.astype(np.float64)) - 1))
 
 
 def _generator() -> torch.Generator:

@@ -1,6 +1,6 @@
-"""The data card of trained weights: what a run knows of itself, and what its config adds."""
+"""Fit a network on a cohort, stage by stage, and write its weights with their data card."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from flag_training.cohort import Cohort, load_cohort, stored_encoder
+from flag_training.cohort import (
+    Cohort,
+    FloatArray,
+    load_cohort,
+    stored_encoder,
+)
 from flag_training.config import RunConfig, StoreConfig
 from flag_training.engine import checkpointing
 from flag_training.engine.devices import from_first, in_turn, leave, open_fabric, precision_notice
@@ -17,20 +22,39 @@ from flag_training.engine.loop import Keeping, Schedule, log_columns, run_loop
 from flag_training.engine.run_log import RunLog
 from flag_training.run_folders import states_folder
 from flag_training.stages.alignment import Alignment
-from flag_training.stages.denoising import Denoising, HeldOut, SlideBatches, split_validation
-from flag_training.stages.expectation import FramedCohort, assign_folds, fit_mean_head
+from flag_training.stages.denoising import (
+    Denoising,
+    Diffused,
+    HeldOut,
+    SlideBatches,
+    counts_of,
+    diffused_around,
+    split_validation,
+)
+from flag_training.stages.expectation import fit_mean_head
+from flag_training.stages.frames import (
+    FramedCohort,
+    Frames,
+    assign_folds,
+    frame,
+    known_sections,
+    left_out,
+    levels_of,
+    remember,
+)
+from flag_training.stages.latents import ResidualModel, fit_latents
+from flag_training.stages.spread import Spread, choose_spread, sd_factor
 from flag_training.stages.tile_encoder import train_tile_encoder
 from flag_training.stages.training_tissue import describe_for_card, fit_familiarity
 from flag_training.store.store import open_store
 from napari_flag import keys
 from napari_flag.encoders.embedded import TILE_UM_PER_PX, TileNet
 from napari_flag.encoders.registry import find_encoder
+from napari_flag.files import write_json, write_whole
 from napari_flag.model.checkpoint import save_checkpoint
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.diffusion import precondition
-from napari_flag.model.flag import Flag
-from napari_flag.model.graph import GraphTensors
-from napari_flag.model.mean_head import moran
+from napari_flag.model.flag import LEAST, Flag, latent_of, latent_scale
 from napari_flag.progress import Step, Steps
 
 
@@ -59,7 +83,7 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
         "um_per_px": first.mpp,
         "encoder": _encoder(config.store, first.entry.name, data),
         "seed": config.fit.seed,
-        "sampler": {"solver": "dpmpp_2m", "steps": 10, "samples": config.samples},
+        "sampler": {"solver": "dpmpp_2m", "steps": 10},
         keys.CARD_SCORE: describe_for_card(training),
         "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides")},
     }
@@ -136,7 +160,7 @@ def tile_encoder(config: RunConfig, data: Path, run: Path) -> Steps[TileNet]:
 
 
 def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = None) -> Steps[Flag]:
-    """Fit mean head and diffusion on features that are there.
+    """Fit expectation, residuals and diffusion on features that are there.
 
     Parameters
     ----------
@@ -145,32 +169,108 @@ def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = No
     config
         Values of the run.
     run
-        Folder of states and logs; created, or resumed.
+        Folder of states and logs; created, or resumed.  ``crossfit.npy`` in it holds the (n, G) cross-fitted
+        residuals of the training spots, log2(count + 1).
     fabric
         Where; None opens what the config says.
     """
     fabric = fabric or open_fabric(config.machine)
     values = config.fit
     training, held_out = split_validation(cohort, values)
+    training = replace(training, others=known_sections(training, held_out, values))
     folds = assign_folds(training.slides)
+    levels = levels_of(training)
     sizes = FlagConfig(
         features=training.features[0].shape[2],
         genes=len(training.genes),
         slides=len(training.slides),
+        patients=len(levels) if len(levels) > 1 else 0,
         members=int(max(fold.max() for fold in folds)) + 1,
         **_fitting(config.network, training),
     )
     torch.manual_seed(values.seed)
     network = Flag(sizes)
-    _remember(network, training, values.location_penalty)
-    framed = _frame(network, training, folds)
-    head, expected = yield from from_first(fabric, lambda: fit_mean_head(framed, sizes, values, run))
-    network.mean_head.load_state_dict(head.state_dict())
-    _describe_residuals(network, framed.targets - expected[0], values.shrinkage)
-    spread = network.get_buffer("spread")
-    source = SlideBatches(framed, expected, spread, values.score_batch, values.slides_per_batch, values.seed)
+    remember(network, training, levels)
+    framed = frame(network, training, folds)
+    frames = left_out(network, training, folds)
+    prepared = yield from from_first(
+        fabric, lambda: _prepare(network, training, framed, frames, config, run, fabric.device)
+    )
+    network.load_state_dict(prepared.buffers)
     alignment = _alignment(config, training, sizes.width)
-    return (yield from _fit_score(network, alignment, source, held_out, config, run, fabric))
+    source = SlideBatches(
+        framed, prepared.diffused, alignment, values.score_batch, values.slides_per_batch, values.seed
+    )
+    return (yield from _fit_score(network, alignment, source, prepared.model, held_out, config, run, fabric))
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Everything that is fitted before the score loop.
+
+    Parameters
+    ----------
+    buffers
+        The network's state.
+    model
+        The residuals' distribution, before it is narrowed.
+    diffused
+        What the score loop denoises.
+    """
+
+    buffers: dict[str, Tensor]
+    model: ResidualModel
+    diffused: Diffused
+
+
+def _prepare(
+    network: Flag,
+    cohort: Cohort,
+    framed: FramedCohort,
+    frames: Frames,
+    config: RunConfig,
+    run: Path,
+    device: torch.device,
+) -> Steps[_Prepared]:
+    """Fit the expectation and the residuals, and choose how wide draws are."""
+    values, sizes = config.fit, network.config
+    expression = torch.cat([torch.from_numpy(slide.expression) for slide in cohort.slides])
+    counts = torch.cat([counts_of(slide.expression) for slide in cohort.slides])
+    generator = torch.Generator().manual_seed(values.seed)
+    if network.mean_head is None:
+        expected = frames.location.clamp_min(LEAST)
+    else:
+        head, expected = yield from fit_mean_head(
+            framed, frames, network.get_buffer("lift"), sizes, values, run, device
+        )
+        network.mean_head.load_state_dict(head.state_dict())
+    run.mkdir(parents=True, exist_ok=True)
+    write_whole(run / "crossfit.npy", lambda place: _save_array(place, (expression - expected).numpy()))
+    latents = yield from fit_latents(counts, expected.double(), values.latent_samples, values.seed)
+    if network.mean_head is None:
+        base, scale = latent_of(frames.location), latent_scale(frames.scale)
+        unscaled = diffused_around(base, scale, latents.model, counts, network, generator, 0, latents)
+        spread = unscaled.clean.flatten(0, 1).std(0) + 1e-3
+        diffused = replace(unscaled, clean=unscaled.clean / spread)
+    else:
+        parts = [expected[framed.slides == slide] for slide in range(len(cohort.slides))]
+        chosen = yield from choose_spread(cohort.slides, latents.model, parts, values.seed)
+        narrowed = chosen.model
+        base = torch.from_numpy(narrowed.observation().latent(expected.double().numpy()))
+        unit = latents.model.variance.sqrt().float()
+        diffused = diffused_around(base, unit, latents.model, counts, network, generator, 0, latents)
+        spread = narrowed.variance.sqrt().float()
+        network.get_buffer("depth").copy_(torch.from_numpy(narrowed.depth))
+        factor = sd_factor(narrowed, expected.double(), expression)
+        network.get_buffer("sd_factor").fill_(factor)
+        write_json(_describe(chosen, factor), run / "spread.json")
+    network.get_buffer("spread").copy_(spread)
+    if sizes.covariance:
+        p = precondition(torch.cov(diffused.clean.flatten(0, 1).T), values.shrinkage)
+        network.get_buffer("eigenvalues").copy_(p.eigenvalues)
+        assert p.eigenvectors is not None  # of a covariance
+        network.get_buffer("eigenvectors").copy_(p.eigenvectors)
+    return _Prepared(network.state_dict(), latents.model, diffused)
 
 
 def _fitting(network: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
@@ -181,75 +281,14 @@ def _fitting(network: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
     return network | {name: min(network.get(name, defaults[name]), cap) for name, cap in most.items()}
 
 
-def _remember(network: Flag, cohort: Cohort, penalty: float) -> None:
-    """Store the training slides' frames in the network."""
-    clean = torch.cat([views[0] for views in cohort.features])
-    mean, spread = clean.mean(0), clean.std(0, correction=0) + 1e-6
-    levels = [torch.from_numpy(slide.expression) for slide in cohort.slides]
-    buffers = {
-        "feature_mean": mean,
-        "feature_spread": spread,
-        "slide_centres": torch.stack([((v[0] - mean) / spread).mean(0) for v in cohort.features]),
-        "slide_location": torch.stack([level.mean(0) for level in levels]),
-        "slide_scale": torch.stack([level.std(0, correction=0) + 0.1 for level in levels]),
-    }
-    expression = torch.cat([torch.from_numpy(slide.expression) for slide in cohort.slides])
-    buffers |= _regress_location((clean - mean) / spread, expression, penalty)
-    for name, value in buffers.items():
-        network.get_buffer(name).copy_(value)
-    framed = torch.cat([network.normalization.standardise(views[0]) for views in cohort.features]).double()
-    _, axes = torch.linalg.eigh(framed.T @ framed)
-    network.get_buffer("axes").copy_(axes.flip(1)[:, : network.config.components])
-    for row, (slide, views) in enumerate(zip(cohort.slides, cohort.features, strict=True)):
-        graph = network.seen(GraphTensors.of(slide.graph(views[0].numpy())))
-        network.get_buffer("slide_moran")[row] = moran(torch.from_numpy(slide.expression), graph)
+def _describe(chosen: Spread, factor: float) -> dict[str, Any]:
+    """Return the width chosen and what it was chosen by, for the run's folder."""
+    return {"composition": chosen.composition, "sd_factor": factor, "scores": chosen.scores}
 
 
-def _regress_location(z: Tensor, expression: Tensor, penalty: float) -> dict[str, Tensor]:
-    """Return ridge slopes and level of (n, G) `expression` on standardised (n, d) features `z`."""
-    x, level = z.double(), expression.mean(0)
-    gram = x.T @ x + penalty * torch.eye(x.shape[1], dtype=torch.float64)
-    slope = torch.linalg.solve(gram, x.T @ (expression - level).double())
-    return {"location_slope": slope.float(), "location_level": level}
-
-
-def _frame(network: Flag, cohort: Cohort, folds: tuple[Any, ...]) -> FramedCohort:
-    """Put every slide into its own frame and concatenate them, once per view."""
-    frames = network.normalization
-    views = range(cohort.features[0].shape[0])
-    targets = [
-        (torch.from_numpy(slide.expression) - location) / scale
-        for slide, location, scale in zip(cohort.slides, frames.location, frames.scale, strict=True)
-    ]
-    return FramedCohort(
-        features=tuple(
-            torch.cat([frames.features(features[v]) for features in cohort.features]) for v in views
-        ),
-        graphs=tuple(
-            network.seen(
-                GraphTensors.of(
-                    *(
-                        slide.graph(features[v].numpy())
-                        for slide, features in zip(cohort.slides, cohort.features, strict=True)
-                    )
-                )
-            )
-            for v in views
-        ),
-        targets=torch.cat(targets),
-        folds=torch.from_numpy(np.concatenate(folds)),
-        slides=torch.cat([torch.full((len(slide.spots),), i) for i, slide in enumerate(cohort.slides)]),
-    )
-
-
-def _describe_residuals(network: Flag, residual: Tensor, shrinkage: float) -> None:
-    """Store spread and covariance of the cross-fitted residuals."""
-    spread = residual.std(0) + 1e-3
-    unit = residual / spread
-    p = precondition(torch.cov(unit.T), shrinkage)
-    network.get_buffer("spread").copy_(spread)
-    network.get_buffer("eigenvalues").copy_(p.eigenvalues)
-    network.get_buffer("eigenvectors").copy_(p.eigenvectors)
+def _save_array(place: Path, values: FloatArray) -> None:
+    with place.open("wb") as file:
+        np.save(file, values)
 
 
 def _alignment(config: RunConfig, cohort: Cohort, width: int) -> Alignment:
@@ -265,12 +304,13 @@ def _fit_score(
     network: Flag,
     alignment: Alignment,
     source: SlideBatches,
+    model: ResidualModel,
     held_out: Cohort,
     config: RunConfig,
     run: Path,
     fabric: Fabric,
 ) -> Steps[Flag]:
-    """Train the gene DiT and the encoder of H_spatial by denoising the cross-fitted residuals."""
+    """Train the gene DiT and the encoder of H_spatial by denoising."""
     values, machine = config.fit, config.machine
     schedule = Schedule(
         stage="Training the gene transformer",
@@ -285,7 +325,9 @@ def _fit_score(
         patience=values.patience if held_out.slides else 0,
         seed=values.seed,
     )
-    validate = HeldOut(network, held_out, values.score_batch, fabric.device) if held_out.slides else None
+    validate = None
+    if held_out.slides:
+        validate = HeldOut(network, model, held_out, values.score_batch, fabric.device)
     objective = Denoising(network, alignment, values.alignment_weight)
     columns, first = log_columns(Denoising), fabric.is_global_zero
     with RunLog(run, "score", columns, tensorboard=machine.tensorboard, writes=first) as log:

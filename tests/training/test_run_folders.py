@@ -1,0 +1,70 @@
+"""Names in a run folder depend on the values that results depend on, and on nothing else."""
+
+from dataclasses import asdict, make_dataclass, replace
+from pathlib import Path
+
+import pytest
+from tests.training.conftest import make_config
+
+from flag_training.config import MachineConfig, PriorConfig, SlideEntry
+from flag_training.run_folders import encoder_folder, features_file, states_folder
+
+RUN = Path("run")
+
+
+@pytest.fixture
+def config():
+    slides = tuple(SlideEntry(name, name[0], "", "") for name in ("B4", "C2"))
+    return replace(make_config(), slides=slides)
+
+
+def test_names_depend_neither_on_the_name_of_a_class_nor_on_the_order_of_its_fields(config):
+    values = asdict(config.fit)
+    other = make_dataclass("OtherName", reversed(values))(**values)
+    assert states_folder(RUN, replace(config, fit=other)) == states_folder(RUN, config)
+
+
+def test_the_machine_and_the_card_do_not_count(config):
+    other = replace(
+        config, machine=MachineConfig(devices=2, save_every=7), card={"title": "other"}, name="other"
+    )
+    assert states_folder(RUN, other) == states_folder(RUN, config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slides": (SlideEntry("B4", "B", "", ""),)},
+        {"network": {"mean_head": False}},
+        {"prior": PriorConfig("counts/*.tsv.gz")},
+        {"fit": make_config(seed=1).fit},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_fits_of_other_values_never_share_a_folder(config, change):
+    assert states_folder(RUN, replace(config, **change)) != states_folder(RUN, config)
+
+
+def test_fits_on_other_features_never_share_a_folder(config):
+    plain = states_folder(RUN, config)
+    assert states_folder(RUN, config, "0a1b2c3d") == plain.with_name(f"{plain.name}-0a1b2c3d")
+
+
+def test_features_are_those_of_a_slide_in_views_under_an_encoder(config):
+    entry = config.slides[0]
+    names = {
+        features_file(RUN, *told)
+        for told in (
+            (entry, 4, b"weights"),
+            (entry, 2, b"weights"),
+            (entry, 4, b"others"),
+            (replace(entry, mpp=0.5), 4, b"weights"),
+        )
+    }
+    assert len(names) == 4
+    assert features_file(RUN, entry, 4, b"weights") in names
+    assert all(name.name.startswith("features_B4_") for name in names)
+
+
+def test_another_tile_encoder_has_a_folder_of_its_own(config):
+    assert encoder_folder(RUN, config.encoder) != encoder_folder(RUN, replace(config.encoder, steps=3))
