@@ -3,17 +3,19 @@ import json
 import pytest
 
 from flag_training.cli import metrics_of
-from flag_training.evaluate import Plan, Record
+from flag_training.evaluate import Outcome, Plan, Record
 from flag_training.result_tables import results_of
 from napari_flag.errors import UserError
 
 SCORES = {"PCC": 0.5, "MSE": 1.0, "GSC": 0.6, "SSC": 0.4, "cPCC": 0.2, "amplitude": 0.9}
-KINDS = ("X", "sample", "X, tiles shuffled", "kernel branch")
+KINDS = ("X", "draws", "X, tiles shuffled", "one draw")
 
 
 def scores_file(path, section, **plan):
     records = [Record("her2st", "FLAG", kind, "all others", section, 0, SCORES) for kind in KINDS]
-    told = results_of(records, Plan((section,), **plan), f"napari-flag evaluate {path.name}", 4)
+    told = results_of(
+        Outcome(tuple(records), ()), Plan((section,), **plan), f"napari-flag evaluate {path.name}"
+    )
     path.write_text(json.dumps(told))
     return path
 
@@ -27,8 +29,8 @@ def test_the_card_tells_sections_and_patients_left_out_apart_with_the_commands_t
     told = metrics_of(files)
     assert set(told["sections left out one by one, seed 0"]) == {"C2", "C3"}
     assert set(told["whole patients left out one by one, seed 0"]) == {"B4"}
-    assert told["sections left out one by one, seed 0"]["C2"]["sample"]["PCC"] == 0.5
-    assert "kernel branch" not in told["sections left out one by one, seed 0"]["C2"]
+    assert told["sections left out one by one, seed 0"]["C2"]["X"]["PCC"] == 0.5
+    assert "one draw" not in told["sections left out one by one, seed 0"]["C2"]
     assert told["command"] == [f"napari-flag evaluate {file.name}" for file in files]
 
 

@@ -1,31 +1,46 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from tests.training.conftest import make_config
 from tests.training.store_run import make_store_run
 
 from flag_training.config import SlideEntry
 from flag_training.evaluate import (
+    AROUND_RIDGE,
+    DRAWS,
+    DRAWS_SHUFFLED,
+    ONE_DRAW,
+    ONE_FACTOR,
+    SHUFFLED,
+    SILENCED,
+    TURNED,
     Fold,
     Plan,
+    Record,
+    X,
+    compare,
     encoder_run,
     evaluate,
     fingerprint,
     folds_of,
     held_out_prediction,
     keep,
-    score,
     score_flag,
     score_fold,
 )
 from flag_training.methods import blinded
 from flag_training.methods.controls import Pasted
 from flag_training.methods.floors import Ridge, RidgeWithResidual, SlideMean
+from flag_training.methods.rivals import NOISES
+from flag_training.scoring import COMPARED, OF_X, Section, score
 from napari_flag import keys
+from napari_flag.analysis.draws import count
 from napari_flag.analysis.scores import METRICS
 from napari_flag.errors import UserError
-from napari_flag.prediction_file import find_fault, read_prediction
+from napari_flag.methods.moments import Moments
+from napari_flag.prediction_file import find_fault, layer_of, read_prediction
 from napari_flag.progress import finish
 
 METHODS = {
@@ -36,51 +51,160 @@ METHODS = {
 }
 
 
+def found_in(work):
+    """Do the work, and return its records and comparisons."""
+    outcome = finish(work)
+    return outcome.records, outcome.comparisons
+
+
 @pytest.fixture(scope="module")
 def config(cohort):
     """A run over the toy cohort's sections."""
     return replace(make_config(), slides=tuple(slide.entry for slide in cohort.slides))
 
 
+class FakePredictor:
+    """Expects what `make_slide` hides in the first two features, and draws counts around it."""
+
+    def __init__(self, genes):
+        self.genes, self.device = genes, torch.device("cpu")
+
+    def encode(self, features, graph):
+        loading = np.random.default_rng(99).normal(size=(2, len(self.genes)))
+        return FakeEncoded((5 + features[:, :2] @ loading).clip(0).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class FakeEncoded:
+    """An encoded slide: log2(count + 1) expected, and a gene-wise noise that is wider when silenced."""
+
+    expected: np.ndarray
+    noise: float = 0.4
+    has_mean_head: bool = True
+
+    def silenced(self):
+        return replace(self, noise=0.9)
+
+    def around(self, expected):
+        return replace(self, expected=expected)
+
+    def expectation(self, rows, ids):
+        yield 1.0
+        return Moments(self.expected[rows], np.full_like(self.expected[rows], 0.4))
+
+    def draw(self, rows, ids, settings):
+        yield 1.0
+        streams = [np.random.default_rng([settings.seed, number]) for number in settings.numbers]
+        unit = np.stack([stream.normal(size=self.expected.shape)[rows] for stream in streams])
+        values = self.expected[rows] + self.noise * unit
+        return np.log2(np.rint(2 ** values.clip(0) - 1) + 1).astype(np.float32)
+
+
+RESIDUALS = np.random.default_rng(5).normal(0, 0.4, (300, 5)).astype(np.float32)
+"""Of training spots, log2(count + 1)."""
+
+
 @pytest.fixture(scope="module")
-def drawn(cohort, learnt, unseen):
-    """FLAG on a section that its weights were not trained on."""
-    slide, views = unseen
-    return finish(score_flag(learnt, slide, views.numpy(), make_config(), cohort.genes))
+def section(unseen):
+    """A section that nothing was trained on."""
+    return Section.of(unseen[0])
 
 
-def test_the_truth_scores_perfectly(cohort):
-    slide = cohort.slides[3]
-    found = score(slide.expression, slide)
-    assert found["PCC"] == pytest.approx(1)
-    assert found["MSE"] == 0
-    assert found["GSC"] == pytest.approx(1)
-    assert found["SSC"] == pytest.approx(1)
-    assert found["amplitude"] == pytest.approx(1)
+@pytest.fixture(scope="module")
+def told(cohort, unseen, section):
+    """What a known predictor scores on it."""
+    one_factor = np.repeat(section.slide.expression.mean(1, keepdims=True), 5, axis=1)
+    return finish(
+        score_flag(FakePredictor(cohort.genes), section, unseen[1].numpy(), one_factor, RESIDUALS, 0)
+    )
 
 
-def test_shuffled_tiles_lose_what_the_image_tells(drawn):
-    assert drawn.scores["X"]["PCC"] > drawn.scores["X, tiles shuffled"]["PCC"] + 0.3
+def test_parts_controls_and_rivals_are_scored_beside(told):
+    answers = {X, ONE_DRAW, SHUFFLED, f"{TURNED} 1", DRAWS, SILENCED, DRAWS_SHUFFLED}
+    wanted = {("FLAG", what) for what in answers} | {("control", ONE_FACTOR)}
+    assert told.judged.keys() == wanted | {("rival", f"{noise} around X") for noise in NOISES}
 
 
-def test_parts_and_turned_section_are_scored_beside(drawn):
-    told = {"sample", "mean head", "kernel branch", "X, tiles shuffled", "X, turned and re-stained 1"}
-    assert told < drawn.scores.keys()
-    assert all(set(METRICS) <= scores.keys() for scores in drawn.scores.values())
+class FakeProper(FakePredictor):
+    """A predictor without a mean head."""
+
+    def encode(self, features, graph):
+        return replace(super().encode(features, graph), has_mean_head=False)
 
 
-def test_the_spread_is_held_against_the_truth(drawn):
-    x = drawn.scores["X"]
-    assert 0 < x["coverage_50"] < x["coverage_80"] < x["coverage_95"] <= 1
-    assert x["spread/error"] > 0
+def test_without_a_mean_head_nothing_is_drawn_around_one_factor(cohort, unseen, section):
+    one_factor = np.zeros_like(section.slide.expression)
+    work = score_flag(FakeProper(cohort.genes), section, unseen[1].numpy(), one_factor, RESIDUALS, 0)
+    assert ("control", ONE_FACTOR) not in finish(work).judged
 
 
-def test_a_held_out_prediction_is_one_of_ours_with_its_truth(drawn, cohort, unseen):
+def test_x_is_judged_as_an_expectation_and_draws_as_draws(told, section):
+    assert (
+        told.judged["FLAG", X].scores
+        == section.expectation(told.expression.mean, told.expression.spread).scores
+    )
+    assert set(OF_X) < told.judged["FLAG", X].scores.keys()
+    assert told.judged["FLAG", DRAWS].scores == section.draws(told.expression.draws).scores
+    assert told.judged["FLAG", ONE_DRAW].scores == section.array(told.expression.draws[0]).scores
+    assert set(METRICS) == told.judged["FLAG", ONE_DRAW].scores.keys()
+
+
+def test_shuffled_tiles_lose_what_the_image_tells(told):
+    of = {what: judged.scores for (_, what), judged in told.judged.items()}
+    assert of[X]["PCC"] > of[SHUFFLED]["PCC"] + 0.3
+    assert of[DRAWS]["ES"] < of[DRAWS_SHUFFLED]["ES"] - 0.3
+
+
+def test_the_silenced_part_and_one_factor_are_drawn_anew(told):
+    of = {what: judged.scores for (_, what), judged in told.judged.items()}
+    assert of[SILENCED]["CRPS"] > of[DRAWS]["CRPS"]
+    assert of[ONE_FACTOR]["GSC"] < of[DRAWS]["GSC"] - 0.2
+
+
+def record_of(kind, method, training="all others", seed=0, section="C9"):
+    return Record("tiny", kind, method, training, section, seed, {})
+
+
+def test_draws_are_compared_with_all_other_draws_and_parts_with_their_own_training(told, section):
+    ours, rival = told.judged["FLAG", DRAWS], told.judged["rival", "no noise around X"]
+    scored = []
+    for training in ("all others", "without B4"):
+        scored += [(record_of("FLAG", DRAWS, training, seed), ours) for seed in (0, 1)] + [
+            (record_of("FLAG", SILENCED, training, seed), told.judged["FLAG", SILENCED]) for seed in (0, 1)
+        ]
+        scored += [(record_of("rival", "no noise", training), rival)]
+        scored += [(record_of("FLAG", X, training), told.judged["FLAG", X])]  # is no draw
+    found = compare(scored, {"C9": section})
+    assert {(c.training, c.seed, c.rival, c.rival_training) for c in found} == {
+        (training, seed, rival, other)
+        for training in ("all others", "without B4")
+        for seed in (0, 1)
+        for rival, others in ((SILENCED, {training}), ("no noise", {"all others", "without B4"}))
+        for other in others
+    }
+    assert len(found) == 12
+    wanted = section.difference(ours.proper, rival.proper)
+    assert all(c.differences == wanted for c in found if c.rival == "no noise")
+    assert set(wanted) == set(COMPARED)
+
+
+def test_each_seed_is_compared_with_a_rival_of_its_own_seed(told, section):
+    ours, one, other = (told.judged["FLAG", what] for what in (DRAWS, SILENCED, DRAWS_SHUFFLED))
+    scored = [(record_of("FLAG", DRAWS, seed=seed), ours) for seed in (0, 1)]
+    scored += [(record_of("rival", "around X"), one), (record_of("rival", "around X", seed=1), other)]
+    found = {c.seed: c.differences for c in compare(scored, {"C9": section})}
+    assert found[0] == section.difference(ours.proper, one.proper)
+    assert found[1] == section.difference(ours.proper, other.proper)
+
+
+def test_a_held_out_prediction_is_one_of_ours_with_its_truth_and_draws(told, cohort, unseen):
     slide, _ = unseen
-    made = held_out_prediction(slide, drawn.expression, cohort.genes, ("B4", "C2"), make_config())
+    made = held_out_prediction(slide, told.expression, cohort.genes, ("B4", "C2"), make_config())
     assert find_fault(made) is None
+    assert count(made) == 8
     np.testing.assert_array_equal(made.layers[keys.MEASURED], slide.expression)
-    np.testing.assert_array_equal(made.X, drawn.expression.mean)
+    np.testing.assert_array_equal(made.X, told.expression.mean)
+    np.testing.assert_array_equal(made.layers[layer_of(8)], told.expression.draws[7])
 
 
 def test_sections_are_left_out_one_by_one(config):
@@ -117,12 +241,12 @@ def test_every_method_is_scored_on_every_test_section_and_training(cohort, confi
     plan = Plan(
         ("C4",), train_without=("B4",), methods=METHODS, flag=False, seeds=(0, 1), reseeded=("draws",)
     )
-    records = finish(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",))))
-    told = {(r.method, r.training, r.seed) for r in records if r.kind != "landmark"}
+    records, _ = found_in(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",))))
+    told = {(r.method, r.training, r.seed) for r in records if r.kind not in ("landmark", "control")}
     trainings = ("all others", "without B4")
     once = {(name, training, 0) for name in METHODS for training in trainings}
     assert told == once | {("draws", training, 1) for training in trainings}
-    assert {r.kind for r in records} == {"floor", "image-blind", "landmark"}
+    assert {r.kind for r in records} == {"floor", "image-blind", "landmark", "control"}
 
 
 def test_a_method_trained_without_a_patient_never_sees_it(cohort, config, tmp_path):
@@ -131,7 +255,7 @@ def test_a_method_trained_without_a_patient_never_sees_it(cohort, config, tmp_pa
         ("C2", "C3", "C4"), by_patient=True, methods={"slide mean": METHODS["slide mean"]}, flag=False
     )
     (fold,) = folds_of(config, plan)
-    records = finish(score_fold(cohort, config, tmp_path, plan, fold))
+    records, _ = found_in(score_fold(cohort, config, tmp_path, plan, fold))
     mean = cohort.slides[0].expression.mean(0)
     for record in (r for r in records if r.method == "slide mean"):
         slide = next(s for s in cohort.slides if s.entry.name == record.section)
@@ -140,13 +264,13 @@ def test_a_method_trained_without_a_patient_never_sees_it(cohort, config, tmp_pa
 
 def test_a_section_is_not_removed_twice(cohort, config, tmp_path):
     plan = Plan(("B4",), train_without=("B4",), methods={"ridge": METHODS["ridge"]}, flag=False)
-    records = finish(score_fold(cohort, config, tmp_path, plan, Fold(("B4",), ("B4",))))
+    records, _ = found_in(score_fold(cohort, config, tmp_path, plan, Fold(("B4",), ("B4",))))
     assert {r.training for r in records} == {"all others"}
 
 
 def test_a_section_can_be_removed_from_the_only_training(cohort, config, tmp_path):
     plan = Plan(("C4",), train_without=("B4",), once=True, methods={"ridge": METHODS["ridge"]}, flag=False)
-    records = finish(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",))))
+    records, _ = found_in(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",))))
     assert {r.training for r in records if r.kind == "floor"} == {"without B4"}
 
 
@@ -159,13 +283,20 @@ def test_leaving_everything_out_is_refused(cohort, config, tmp_path):
 def test_flag_is_trained_without_the_section_and_leaves_its_prediction(cohort, config, tmp_path):
     plan = Plan(("C4",), seeds=(0, 1))
     held_out = tmp_path / "held_out"
-    records = finish(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",)), held_out))
+    records, comparisons = found_in(
+        score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",)), held_out)
+    )
     made = read_prediction(held_out / "C4.h5ad")
     assert list(made.uns[keys.PROVENANCE][keys.TRAINING_SLIDES]) == ["B4", "C2", "C3"]
     assert score(np.asarray(made.X), cohort.slides[3])["PCC"] == pytest.approx(
         next(r.scores["PCC"] for r in records if r.method == "X" and r.seed == 0)
     )
-    assert {r.seed for r in records if r.method == "X"} == {0, 1}
+    assert {r.seed for r in records if r.method == X} == {0, 1}
+    around = {f"{noise} around {what}" for noise in NOISES for what in (X, AROUND_RIDGE)}
+    for seed in (0, 1):
+        told = {(c.kind, c.rival) for c in comparisons if c.seed == seed}
+        parts = {("FLAG", SILENCED), ("FLAG", DRAWS_SHUFFLED), ("control", ONE_FACTOR)}
+        assert told == parts | {("rival", name) for name in around}
 
 
 def test_states_of_other_features_are_not_gone_on_from(cohort):
@@ -183,7 +314,7 @@ def test_a_hidden_slide_scores_nothing(cohort):
 def test_sections_of_a_store_are_left_out_in_turn(tmp_path):
     config, data = make_store_run(tmp_path)
     plan = Plan(("TST1", "TST2"), unseen=("TST4",), methods={"ridge": METHODS["ridge"]})
-    records = finish(evaluate(config, data, tmp_path / "run", plan, tmp_path / "held_out"))
+    records, _ = found_in(evaluate(config, data, tmp_path / "run", plan, tmp_path / "held_out"))
     assert {(r.section, r.method) for r in records} >= {
         (name, method) for name in ("TST1", "TST2") for method in ("X", "ridge", "X, tiles shuffled")
     }

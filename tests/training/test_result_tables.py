@@ -1,98 +1,203 @@
+import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
-from flag_training.evaluate import Plan, Record
+from flag_training.evaluate import Comparison, Outcome, Plan, Record
 from flag_training.result_tables import markdown, read_results, results_of
 from napari_flag.errors import UserError
 
 ZERO = {"PCC": 0.0, "MSE": 2.0, "GSC": 0.0, "SSC": 0.0, "cPCC": 0.0, "amplitude": 0.0}
+OF_DRAWS = dict.fromkeys(
+    ("CRPS", "ES", "ES-map", "VS-gene", "VS-space", "ES corrected", "CRPS corrected"), 1.0
+) | {"GSC": 0.8, "SSC": 0.5, "amplitude": 1.0}
+WITHOUT = "without B4"
 
 
-def record(method, pcc, kind="FLAG", training="all others", section="C2", seed=0, **scores):
-    return Record("her2st", kind, method, training, section, seed, ZERO | {"PCC": pcc} | scores)
+def record(method, pcc, kind="FLAG", training="all others", section="C2", seed=0, intervals=None, **scores):
+    told = ZERO | {"PCC": pcc} | scores
+    return Record("her2st", kind, method, training, section, seed, told, intervals or {})
 
 
-RECORDS = [
-    record("X", 0.6, MSE=0.9, coverage_50=0.5, coverage_80=0.8, coverage_95=0.9, **{"spread/error": 1.0}),
+def draws(method, es, kind="rival", training="all others", section="C2", **scores):
+    told = OF_DRAWS | {"ES": es} | scores
+    return Record("her2st", kind, method, training, section, 0, told, {"ES": (es - 1, es + 1)})
+
+
+def comparison(rival, es, training="all others", section="C2", kind="rival", seed=0, other=0.0):
+    """FLAG's draws less a rival's: the energy score as given, the others sure to be `other`."""
+    differences = dict.fromkeys(("CRPS", "VS-gene", "VS-space"), (other, other, other)) | {"ES": es}
+    return Comparison("her2st", "all others", section, seed, kind, rival, training, differences)
+
+
+RECORDS = (
+    record(
+        "X", 0.6, MSE=0.9, coverage_50=0.5, coverage_80=0.8, coverage_95=0.9, intervals={"PCC": (0.55, 0.66)}
+    ),
     record("X", 0.7, MSE=0.9, section="C3"),
-    record("X", 0.8, MSE=0.9, seed=1),
+    record("X", 0.8, MSE=0.9, seed=1, intervals={"PCC": (0.7, 0.85)}),
     record("X", 0.7, MSE=0.9, section="C3", seed=1),
     record("X, turned and re-stained 1", 0.5),
     record("X, turned and re-stained 2", 0.3),
+    record("one draw", 0.45),
     record("ridge", 0.5, "floor", MSE=0.8),
-    record("ridge", 0.55, "floor", training="without B4", MSE=0.85),
-    record("replicate sections", float("nan"), "landmark"),
-]
+    record("ridge", 0.55, "floor", training=WITHOUT, MSE=0.85),
+    record("replicate sections", float("nan"), "landmark", GSC=0.9, SSC=0.65),
+    draws("draws", 8.0, "FLAG"),
+    draws("draws", 9.0, "FLAG", section="C3"),
+    draws("counting noise", 8.5, CRPS=0.5),
+    draws("counting noise", 8.8, training=WITHOUT, CRPS=0.4),
+    draws("counting noise", 9.5, section="C3", CRPS=0.5),
+    draws("counting noise", 9.8, training=WITHOUT, section="C3", CRPS=0.4),
+)
+COMPARISONS = (
+    comparison("counting noise", (-0.5, -0.9, -0.1), other=-0.1),
+    comparison("counting noise", (-0.8, -1.0, -0.2), training=WITHOUT, other=0.3),
+    comparison("counting noise", (-0.3, -0.7, 0.1), section="C3", other=-0.1),
+    comparison("counting noise", (-0.6, -1.0, 0.1), training=WITHOUT, section="C3", other=0.3),
+)
 PLAN = Plan(("C2", "C3"), seeds=(0, 1))
 
 
 @pytest.fixture
 def told(tmp_path):
     path = tmp_path / "scores.json"
-    path.write_text(
-        json.dumps(results_of(RECORDS, PLAN, "napari-flag evaluate some.toml", 10), allow_nan=False)
-    )
+    results = results_of(Outcome(RECORDS, COMPARISONS), PLAN, "napari-flag evaluate some.toml")
+    path.write_text(json.dumps(results, allow_nan=False))
     return path
 
 
-def line_of(page, start):
-    return next(line for line in page.splitlines() if line.startswith(start))
+@pytest.fixture
+def page(told):
+    return markdown([read_results(told)], "Scores")
 
 
-def test_records_come_back_as_they_were(told):
-    back = read_results(told)["records"]
-    assert back[0] == RECORDS[0]
-    assert back[-1].scores["PCC"] != back[-1].scores["PCC"]  # NaN
+def table_of(page, title):
+    """The lines of the first table under the heading `title`."""
+    lines = iter(page.split(f"# {title}\n", 1)[1].splitlines())
+    table = list(itertools.dropwhile(lambda line: not line.startswith("|"), lines))
+    return list(itertools.takewhile(lambda line: line.startswith("|"), table))
 
 
-def test_the_mean_over_sections_is_told_with_its_spread_over_seeds(told):
-    page = markdown([read_results(told)], "Scores")
-    assert "| X | all others | 0.700 ± 0.071 |" in page  # (0.65, 0.75): mean and sd
+def cells_of(table, start):
+    """Column → cell, of the line that starts with the cell `start`."""
+    names = [name.strip() for name in table[0].strip("|").split("|")]
+    line = next(line for line in table if line.startswith(f"| {start} |"))
+    return dict(zip(names, [cell.strip() for cell in line.strip("|").split("|")], strict=True))
 
 
-def test_a_floor_stands_with_its_better_training_set(told):
-    page = markdown([read_results(told)], "Scores")
-    assert line_of(page, "| ridge |").startswith("| ridge | without B4 | 0.550 |")
+EXPECTATION, DRAWN = "The expectation, `X`", "Draws"
+AGAINST = "FLAG's draws against the others"
+ONE_ARRAY = "As the paper's table reads it: every metric from one array"
 
 
-def test_turned_views_are_one_row(told):
-    assert "| X, turned and re-stained | all others | 0.400 |" in markdown([read_results(told)], "Scores")
+def test_records_and_comparisons_come_back_as_they_were(told):
+    back = read_results(told)
+    assert back["records"][0] == RECORDS[0]
+    assert back["records"][10] == RECORDS[10]
+    assert back["records"][9].scores["PCC"] != back["records"][9].scores["PCC"]  # NaN
+    assert back["comparisons"] == list(COMPARISONS)
 
 
-def test_the_lead_over_the_best_rival_has_the_sign_of_better(told):
-    page = markdown([read_results(told)], "Scores")
-    assert line_of(page, "| all others | PCC |").endswith("| ridge (without B4) | +0.150 |")
-    assert line_of(page, "| all others | MSE |").endswith("| -0.050 |")
+def test_the_mean_over_sections_is_told_with_its_spread_over_seeds(page):
+    cells = cells_of(table_of(page, EXPECTATION), "`X`")
+    assert cells["PCC"] == "0.700 ± 0.071"  # (0.65, 0.75): mean and sd
+    assert cells["in 80 %"] == "0.800"
 
 
-def test_command_seeds_and_split_are_in_the_header(told):
-    page = markdown([read_results(told)], "Scores")
-    assert "`napari-flag evaluate some.toml` (sections left out one by one; seeds 0, 1; 10 samples)" in page
+def test_x_and_draws_stand_in_tables_of_their_own(page):
+    expectation, drawn = table_of(page, EXPECTATION), table_of(page, DRAWN)
+    assert not any(
+        line.startswith(("| draws |", "| counting noise |", "| one draw |")) for line in expectation
+    )
+    assert not any(line.startswith(("| `X`", "| ridge |", "| one draw |")) for line in drawn)
+    assert cells_of(drawn, "draws")["ES"] == "8.500"
+    assert cells_of(drawn, "replicate sections")["SSC"] == "0.650"
+    assert cells_of(drawn, "replicate sections")["ES"] == "–"
 
 
-def test_unknown_values_are_dashes_and_null(told):
-    assert "| replicate sections | all others | – |" in markdown([read_results(told)], "Scores")
-    assert json.loads(told.read_text())["records"][-1]["scores"]["PCC"] is None
+def test_the_papers_reading_has_x_and_one_draw(page):
+    table = table_of(page, ONE_ARRAY)
+    assert cells_of(table, "one draw")["PCC"] == "0.450"
+    assert cells_of(table, "`X`")["GSC"].startswith("0.000")
+    assert not any(line.startswith("| draws |") for line in table)
 
 
-def test_the_card_gets_mean_over_seeds_per_section(told):
+def test_a_floor_stands_with_the_better_training_set_for_each_metric(page):
+    cells = cells_of(table_of(page, EXPECTATION), "ridge")
+    assert (cells["PCC"], cells["MSE"]) == ("0.550", "0.800")
+    assert cells["trained on"] in ("all others; PCC: without B4", "without B4; MSE, cPCC: all others")
+    drawn = cells_of(table_of(page, DRAWN), "counting noise")
+    assert (drawn["ES"], drawn["CRPS"]) == ("9.000", "0.4000")
+
+
+def test_turned_views_are_one_row(page):
+    assert cells_of(table_of(page, EXPECTATION), "`X`, turned and re-stained")["PCC"] == "0.400"
+
+
+def test_a_section_has_intervals_which_span_those_of_the_seeds(page):
+    section = page.split("\n## C2\n")[1].split("\n## C3\n")[0]
+    assert cells_of(table_of(section, EXPECTATION), "`X`")["PCC"] == "0.700 ± 0.141 [0.550, 0.850]"
+    assert cells_of(table_of(section, DRAWN), "draws")["ES"] == "8.000 [7.000, 9.000]"
+
+
+def test_draws_are_compared_with_a_rival_under_its_better_training_for_the_metric(page):
+    """By ES that is all others, by CRPS without B4, over both sections."""
+    table = table_of(page, AGAINST)
+    line = next(line for line in table if "counting noise" in line)
+    assert "| -0.4000 (better in 1 of 2) |" in line
+    assert "| +0.3000 (better in 0, worse in 2 of 2) |" in line
+    one = table_of(page.split("\n## C2\n")[1], AGAINST)
+    assert "| **-0.5000 [-0.9000, -0.1000]** |" in one[-1]
+
+
+def test_what_flag_is_better_on_is_said_only_where_every_section_is_sure(page, tmp_path):
+    assert (
+        "every rival in each of C2, C3 by VS-gene, VS-space:\n\n- by ES not than counting noise\n- by CRPS"
+        in page
+    )
+    sure = [comparison("a", (-1, -2, -0.5), section=s, other=-1.0) for s in ("C2", "C3")]
+    results = results_of(Outcome((draws("a", 9), *RECORDS[:2]), tuple(sure)), PLAN, "c")
+    path = tmp_path / "sure.json"
+    path.write_text(json.dumps(results))
+    told = markdown([read_results(path)], "Scores")
+    assert "better draws than every rival in each of C2, C3 by ES, CRPS, VS-gene, VS-space." in told
+
+
+def test_with_several_seeds_every_one_must_be_sure(tmp_path):
+    each = [comparison("a", ends, seed=n) for n, ends in enumerate([(-1, -2, -0.5), (-0.6, -1, 0.2)])]
+    results = results_of(Outcome((draws("a", 9),), tuple(each)), Plan(("C2",), seeds=(0, 1)), "c")
+    path = tmp_path / "seeds.json"
+    path.write_text(json.dumps(results))
+    assert "| -0.8000 [-2.0000, +0.2000] |" in markdown([read_results(path)], "Scores")
+
+
+def test_the_lead_over_the_best_learned_method_has_the_sign_of_better(page):
+    table = table_of(page, "`X` against the best learned method, metric by metric")
+    ends = {line.split("|")[2].strip(): line for line in table}
+    assert ends["PCC"].endswith("| ridge (without B4) | +0.150 |")
+    assert ends["MSE"].endswith("| ridge (all others) | -0.100 |")
+
+
+def test_command_seeds_and_split_are_in_the_header(page):
+    assert "`napari-flag evaluate some.toml` (sections left out one by one; seeds 0, 1; 8 draws)" in page
+
+
+def test_the_card_gets_mean_over_seeds_per_section_and_no_structure_of_x(told):
     scores = json.loads(told.read_text())["scores"]
     assert scores["C2"]["X"]["PCC"] == pytest.approx(0.7)
+    assert "GSC" not in scores["C2"]["X"]
+    assert scores["C3"]["draws"]["ES"] == 9
     assert set(scores) == {"C2", "C3"}
 
 
 def test_runs_of_an_ablation_are_told_apart(told):
     other = read_results(told)
-    other["records"] = [
-        Record(
-            "without_graph", *[getattr(r, f) for f in ("kind", "method", "training", "section", "seed")], ZERO
-        )
-        for r in other["records"]
-    ]
+    other["records"] = [replace(r, run="without_graph", scores=ZERO) for r in other["records"]]
     page = markdown([read_results(told), other], "Ablations", only=["X"])
-    assert "| her2st: X |" in page
-    assert "| without_graph: X | all others | 0.000" in page
+    assert "| her2st: `X` |" in page
+    assert "| without_graph: `X` | all others | 0.000" in page
     assert "ridge" not in page
 
 

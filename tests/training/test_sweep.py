@@ -12,28 +12,25 @@ from napari_flag.progress import finish
 
 
 def test_every_combination_is_tried():
-    grid = read_grid(["fit.score_steps=100,300", "samples=4,10", "fit.alignment_centred=true"])
+    grid = read_grid(["fit.score_steps=100,300", "network.width=64,96", "fit.alignment_centred=true"])
     assert len(grid) == 4
-    assert grid[0] == {"fit.score_steps": 100, "samples": 4, "fit.alignment_centred": True}
+    assert grid[0] == {"fit.score_steps": 100, "network.width": 64, "fit.alignment_centred": True}
 
 
-@pytest.mark.parametrize("word", ["fit.score_steps", "samples="])
+@pytest.mark.parametrize("word", ["fit.score_steps", "network.width="])
 def test_a_word_that_varies_nothing_is_refused(word):
     with pytest.raises(UserError, match="does not say what to vary"):
         read_grid([word])
 
 
 def test_values_reach_their_table():
-    config = with_values(
-        make_config(), {"fit.score_rate": 0.5, "network.width": 8, "encoder.steps": 3, "samples": 2}
-    )
+    config = with_values(make_config(), {"fit.score_rate": 0.5, "network.width": 8, "encoder.steps": 3})
     assert config.fit.score_rate == 0.5
     assert config.network["width"] == 8
     assert config.encoder.steps == 3
-    assert config.samples == 2
 
 
-@pytest.mark.parametrize("key", ["fit.nothing", "nothing", "card.title", "network.nothing"])
+@pytest.mark.parametrize("key", ["fit.nothing", "nothing", "samples", "card.title", "network.nothing"])
 def test_a_value_that_there_is_not_is_refused(key):
     with pytest.raises(UserError, match=f"no value {key} to vary"):
         with_values(make_config(), {key: 1})
@@ -48,15 +45,16 @@ def test_a_sweep_does_not_choose_on_test_sections():
 
 def test_rows_that_are_there_are_not_computed_again(tmp_path):
     """A finished table needs neither slides nor a fit: there are none here."""
-    grid, table = read_grid(["samples=4,10"]), tmp_path / "sweep.csv"
+    grid, table = read_grid(["fit.score_steps=4,10"]), tmp_path / "sweep.csv"
+    names = ["PCC", "MSE", "cPCC", "CRPS", "ES", "ES-map", "VS-gene", "VS-space", "GSC", "SSC", "amplitude"]
     table.write_text(
-        "samples,section,seed,PCC,MSE,GSC,SSC,cPCC,amplitude,seconds\n"
-        "4,C2,0,0.5,1,0.8,0.4,0.2,0.5,9\n10,C2,0,0.6,1,0.8,0.4,0.2,0.5,9\n"
+        f"fit.score_steps,section,seed,{','.join(names)},seconds\n"
+        "4,C2,0,0.6,1,0.2,0.5,9,9,0.2,0.2,0.8,0.4,1,9\n10,C2,0,0.5,1,0.2,0.5,8,9,0.2,0.2,0.8,0.4,1,9\n"
     )
     config = replace(make_config(), slides=_entries())
     rows = finish(sweep(config, tmp_path, tmp_path, Plan(("C2",), unseen=("C5",)), grid, table))
-    assert [row["PCC"] for row in rows] == ["0.5", "0.6"]
-    assert [values["samples"] for values, _ in best_first(rows, grid)] == [10, 4]
+    assert [row["PCC"] for row in rows] == ["0.6", "0.5"]
+    assert [values["fit.score_steps"] for values, _ in best_first(rows, grid)] == [10, 4]  # by energy score
 
 
 def test_a_table_of_another_sweep_is_refused(tmp_path):
@@ -64,7 +62,14 @@ def test_a_table_of_another_sweep_is_refused(tmp_path):
     table.write_text("width,section\n")
     with pytest.raises(UserError, match="sweep over other values"):
         finish(
-            sweep(make_config(), tmp_path, tmp_path, Plan(("C2",), ("C5",)), read_grid(["samples=4"]), table)
+            sweep(
+                make_config(),
+                tmp_path,
+                tmp_path,
+                Plan(("C2",), ("C5",)),
+                read_grid(["fit.score_steps=4"]),
+                table,
+            )
         )
 
 
@@ -83,4 +88,4 @@ def test_a_sweep_is_fitted_scored_and_written(tmp_path):
         written = list(csv.DictReader(file))
     assert [row["fit.score_steps"] for row in written] == ["2", "3"]
     assert len(rows) == 2
-    assert all(float(row["MSE"]) > 0 for row in written)
+    assert all(float(row["MSE"]) > 0 and float(row["ES"]) > 0 for row in written)

@@ -95,13 +95,10 @@ def metrics_of(files: Sequence[Path]) -> dict[str, Any]:
     """Return the card's metrics of sections left out: per split, what was scored, and how to repeat it."""
     from flag_training.result_tables import read_results
 
-    kinds = ("X", "sample", "X, tiles shuffled")
     merged: dict[str, Any] = {"command": []}
     for results in map(read_results, files):
         seeds = ", ".join(map(str, results["seeds"]))
-        split = merged.setdefault(f"{results['split']}, seed {seeds}", {})
-        for section, scores in results["scores"].items():
-            split[section] = {kind: scores[kind] for kind in kinds}
+        merged.setdefault(f"{results['split']}, seed {seeds}", {}).update(results["scores"])
         merged["command"].append(results["command"])
     return merged
 
@@ -140,9 +137,11 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
         "evaluate",
         help="score sections that were not trained on, with every simple method",
         description="Leave each section (or its whole patient) out in turn, train on the rest and score it: "
-        "FLAG's X, one sample, its mean head alone, X with the tiles shuffled between spots, floors on the "
-        "same features, methods blind to the image, and published methods where requested. No image left out "
-        "is seen by the tile encoder.",
+        "FLAG's X, and 8 draws by proper scores, as they are, with the gene transformer silenced, around one "
+        "factor, and with the tiles shuffled between spots; draws that need no network around the same X and "
+        "around ridge; floors on the same features, methods blind to the image, and published methods where "
+        "requested. FLAG's draws are held against all others spot by spot. No image left out is seen by the "
+        "tile encoder.",
     )
     add_run_arguments(parser)
     parser.add_argument(
@@ -165,7 +164,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument(
         "--methods", nargs="+", metavar="NAME",
-        help='what to score: FLAG, "floors", "image-blind", or names of floors (default: all of these)',
+        help='what to score: FLAG and its rivals, "floors", "image-blind", or names of floors (default: all)',
     )  # fmt: skip
     parser.add_argument(
         "--baselines", nargs="+", type=Path, default=[], metavar="FILE.toml",
@@ -217,8 +216,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     check_writable(arguments.out)
     with ProgressLine() as line:
         kept = arguments.predictions or run / "held_out"
-        records = finish(evaluate(config, arguments.data, run, plan, kept), line)
-    results = results_of(records, plan, command_of(arguments), config.samples)
+        outcome = finish(evaluate(config, arguments.data, run, plan, kept), line)
+    results = results_of(outcome, plan, command_of(arguments))
     write_json(results, arguments.out)
     shown = (
         json.dumps(results, indent=2)
@@ -315,13 +314,13 @@ def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser(
         "sweep",
         help="try values on inner validation sections",
-        description="Train at every combination of values and score X on validation sections, each left out "
-        "in turn. Test sections are kept out of everything. A killed sweep is resumed.",
+        description="Train at every combination of values and score X and draws on validation sections, each "
+        "left out in turn. Test sections are kept out of everything. A killed sweep is resumed.",
     )
     add_run_arguments(parser)
     parser.add_argument(
         "--vary", nargs="+", required=True, metavar="KEY=V1,V2",
-        help="values to try, e.g. fit.score_steps=100,300 network.width=64,96 samples=4,10",
+        help="values to try, e.g. fit.score_steps=100,300 network.width=64,96",
     )  # fmt: skip
     parser.add_argument(
         "--validate", nargs="+", required=True, metavar="SECTION", help="sections to choose values on"
@@ -339,8 +338,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag sweep``."""
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import Plan
-    from flag_training.sweep import best_first, check_sections, read_grid, sweep
-    from napari_flag.analysis.scores import METRICS
+    from flag_training.sweep import TOLD, best_first, check_sections, read_grid, sweep
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
 
@@ -354,10 +352,10 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     table = arguments.out or run / "sweep.csv"
     with ProgressLine() as line:
         rows = finish(sweep(config, arguments.data, run, plan, grid, table), line)
-    sys.stdout.write("  ".join(f"{name:>9}" for name in METRICS) + "\n")
+    sys.stdout.write("  ".join(f"{name:>9}" for name in TOLD) + "\n")
     for values, scores in best_first(rows, grid):
         merged = ", ".join(f"{key} = {value}" for key, value in values.items())
-        sys.stdout.write("  ".join(f"{scores[name]:9.3f}" for name in METRICS) + f"  {merged}\n")
+        sys.stdout.write("  ".join(f"{scores[name]:9.3f}" for name in TOLD) + f"  {merged}\n")
     sys.stdout.write(f"Every row is in {table}.\n")
     return 0
 

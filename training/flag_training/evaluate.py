@@ -1,147 +1,134 @@
-"""The six metrics of a prediction on one slide, as ``napari-flag compare`` defines them."""
+"""Train on some sections, score others: FLAG, its parts, its rivals and its controls, fold by fold."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from anndata import AnnData
 
 from flag_training.cohort import Cohort, TrainingSlide, load_cohort
 from flag_training.config import RunConfig
 from flag_training.methods import Method, blinded, controls
+from flag_training.methods.floors import FramedRidge, OneFactor
+from flag_training.methods.rivals import draws_around
 from flag_training.run_folders import states_folder
+from flag_training.scoring import Difference, Judged, Scores, Section
 from flag_training.stages.fit import fit, tile_encoder
 from napari_flag import keys
-from napari_flag.analysis.scores import scoring
 from napari_flag.errors import UserError
-from napari_flag.methods.flag import FlagPredictor
-from napari_flag.model.flag import Context, Flag
-from napari_flag.model.graph import GraphTensors
+from napari_flag.methods.flag import FlagPredictor, FlagSlide
 from napari_flag.model.samplers import SamplerSettings
-from napari_flag.prediction_file import build_prediction, write_prediction
-from napari_flag.progress import Step, Steps, finish
+from napari_flag.prediction_file import build_prediction, layer_of, write_prediction
+from napari_flag.progress import Step, Steps
 from napari_flag.sampling import Expression, sample_expression
-from napari_flag.statistics.calibration import normal_coverage, spread_over_error
-from napari_flag.statistics.neighbours import find_neighbours
+from napari_flag.statistics.bootstrap import Interval
+from napari_flag.statistics.scoring_rules import FEWEST_DRAWS, ProperScores
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
-Scores: TypeAlias = dict[str, float]
-"""Metric → value; NaN where it is not defined."""
 
-
-def score(predicted: FloatArray, slide: TrainingSlide) -> Scores:
-    """Return the metrics of (n, G) `predicted` log2(count + 1) on `slide`; no intervals are drawn."""
-    spots = slide.spots
-    scored, _ = finish(
-        scoring(
-            predicted.astype(np.float64),
-            slide.expression.astype(np.float64),
-            find_neighbours(spots.xy, spots.array, spots.lattice),
-            blocks=None,
-            genes=[str(gene) for gene in range(predicted.shape[1])],
-            seed=0,
-        )
-    )
-    return scored.values
-
-
-SHUFFLED = "X, tiles shuffled"
-TURNED = "X, turned and re-stained"
+X: Final = "X"
+SHUFFLED: Final = "X, tiles shuffled"
+TURNED: Final = "X, turned and re-stained"
+DRAWS: Final = "draws"
+SILENCED: Final = "draws, gene transformer silenced"
+DRAWS_SHUFFLED: Final = "draws, tiles shuffled"
+ONE_DRAW: Final = "one draw"
+ONE_FACTOR: Final = "draws around one factor"
+"""FLAG's distribution of residuals around the expectation of `floors.OneFactor`: no gene is told apart."""
+CONSTANTS: Final = "training constants"
+"""The training sections' own gene–gene correlations and Moran's I."""
+AROUND_RIDGE: Final = "the ring ridge"
+"""What the tables call `floors.FramedRidge` where draws are made around it."""
+CROSSFIT: Final = "crossfit.npy"
+"""In the folder of a fit: (N, G) cross-fitted residuals of the training spots, log2(count + 1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlagScores:
-    """What FLAG scores on a section.
+    """What FLAG, its parts, its controls and the rivals around its expectation score on a section.
 
     Parameters
     ----------
-    scores
-        What was scored → metrics.  ``X`` also has ``coverage_50``, ``_80``, ``_95``, the shares of truth
-        within X ± z · sd, and ``spread/error`` (1 is calibrated), where several samples were drawn.
+    judged
+        (kind, what was scored) → scores.
     expression
-        What was drawn.
+        What was predicted.
     """
 
-    scores: dict[str, Scores]
+    judged: dict[tuple[str, str], Judged]
     expression: Expression
 
 
 def score_flag(
-    network: Flag, slide: TrainingSlide, views: FloatArray, config: RunConfig, genes: tuple[str, ...]
+    predictor: FlagPredictor,
+    section: Section,
+    views: FloatArray,
+    one_factor: FloatArray,
+    residuals: FloatArray,
+    seed: int,
 ) -> Steps[FlagScores]:
-    """Draw and score a section that `network` was not trained on.
+    """Predict and score a section that `predictor` was not trained on.
 
     Parameters
     ----------
-    network
-        In evaluation mode.
-    slide
+    predictor
+        FLAG.
+    section
         The section with its truth.
     views
         (views, n, d) features; the first as the section is, the others turned and re-stained as a whole.
-    config
-        Number of samples and seed.
-    genes
-        The panel.
+    one_factor
+        (n, G) log2(count + 1), what one factor trained on the same sections expects.
+    residuals
+        (N, G) cross-fitted residuals of the training spots, log2(count + 1).
+    seed
+        Of the draws, and of the order in which tiles are shuffled.
     """
-    features = views[0]
-    shuffled = np.random.default_rng(config.fit.seed).permutation(len(features))
-    cases = {"X": features, SHUFFLED: features[shuffled]}
-    cases |= {f"{TURNED} {i}": view for i, view in enumerate(views[1:], start=1)}
-    found: dict[str, Scores] = {}
-    kept: Expression | None = None
-    for name, seen in cases.items():
-        drawn, context = yield from draw(network, slide, seen, config, genes)
-        found[name] = score(drawn.mean, slide)
-        if kept is None:
-            kept = drawn
-            found[name] |= _calibration(drawn, slide)
-            found["sample"] = score(drawn.sample, slide)
-            no_noise = torch.zeros_like(context.expected)
-            expected = context.expression(no_noise, torch.arange(len(features), device=no_noise.device))
-            found["mean head"] = score(expected.cpu().numpy(), slide)
-    found["kernel branch"] = score(_kernel(network, slide, features), slide)
-    assert kept is not None  # cases are never empty
-    return FlagScores(found, kept)
+    features, slide = views[0], section.slide
+    encoded = predictor.encode(features, slide.graph(features))
+    seen = yield from draw(predictor, encoded, slide, seed)
+    parted = {("FLAG", SILENCED): encoded.silenced()}
+    if encoded.has_mean_head:  # FLAG proper has no residuals around an expectation
+        parted["control", ONE_FACTOR] = encoded.around(np.maximum(one_factor, 0))
+    judged = {
+        ("FLAG", X): section.expectation(seen.mean, seen.spread),
+        ("FLAG", DRAWS): section.draws(seen.draws),
+        ("FLAG", ONE_DRAW): section.array(seen.draws[0]),
+    }
+    for what, part in parted.items():
+        drawn = yield from draw(predictor, part, slide, seed)
+        judged[what] = section.draws(drawn.draws)
+    shuffled = features[np.random.default_rng(seed).permutation(len(features))]
+    drawn = yield from draw(predictor, predictor.encode(shuffled, slide.graph(shuffled)), slide, seed)
+    judged["FLAG", SHUFFLED] = section.expectation(drawn.mean, drawn.spread)
+    judged["FLAG", DRAWS_SHUFFLED] = section.draws(drawn.draws)
+    for place, view in enumerate(views[1:], start=1):
+        turned = yield from draw(predictor, predictor.encode(view, slide.graph(view)), slide, seed, number=1)
+        judged["FLAG", f"{TURNED} {place}"] = section.array(turned.mean)
+    judged |= yield from score_rivals(section, seen.mean, residuals, seed, X)
+    return FlagScores(judged, seen)
 
 
 def draw(
-    network: Flag, slide: TrainingSlide, features: FloatArray, config: RunConfig, genes: tuple[str, ...]
-) -> Steps[tuple[Expression, Context]]:
-    """Draw the config's number of samples for all spots of `slide` under (n, d) `features`."""
-    settings = SamplerSettings(samples=config.samples, seed=config.fit.seed)
-    predictor = FlagPredictor(network, genes)
-    encoded = predictor.encode(features, slide.graph(features))
-    rows = np.arange(len(features))
-    drawn = yield from sample_expression(predictor, encoded, slide.spots.ids, rows, settings)
-    return drawn, encoded.context
+    predictor: FlagPredictor, encoded: FlagSlide, slide: TrainingSlide, seed: int, number: int = FEWEST_DRAWS
+) -> Steps[Expression]:
+    """Predict all spots of `slide`, with `number` draws."""
+    settings = SamplerSettings(draws=number, seed=seed)
+    rows = np.arange(len(slide.spots))
+    return (yield from sample_expression(predictor, encoded, slide.spots.ids, rows, settings))
 
 
-def _calibration(drawn: Expression, slide: TrainingSlide) -> Scores:
-    if drawn.spread is None:
-        return {}
-    truth = slide.expression
-    shares = {
-        f"coverage_{level.level * 100:.0f}": level.share
-        for level in normal_coverage(drawn.mean, drawn.spread, truth)
-    }
-    return shares | {"spread/error": spread_over_error(drawn.mean, drawn.spread, truth)}
-
-
-def _kernel(network: Flag, slide: TrainingSlide, features: FloatArray) -> FloatArray:
-    """Return what the closed-form branch expects alone."""
-    raw = torch.from_numpy(features).to(network.get_buffer("spread").device)
-    with torch.inference_mode():
-        graph = network.seen(GraphTensors.of(slide.graph(features), device=raw.device))
-        smooth = network.mean_head.kernel(network.normalization.features(raw), graph)
-        location, scale, _ = network.normalization.expression(raw)
-        expected: FloatArray = (location + scale * smooth).clamp_min(0).cpu().numpy()
-    return expected
+def score_rivals(
+    section: Section, expected: FloatArray, residuals: FloatArray, seed: int, around: str
+) -> Steps[dict[tuple[str, str], Judged]]:
+    """Score draws around `expected` that need no network; `around` is what the tables call it."""
+    yield Step(f"Drawing around {around}", 0, 1, "sections")
+    drawn = draws_around(expected, residuals, section.slide.spots.ids, seed)
+    return {("rival", f"{noise} around {around}"): section.draws(values) for noise, values in drawn.items()}
 
 
 def held_out_prediction(
@@ -161,15 +148,12 @@ def held_out_prediction(
         keys.LATTICE: spots.lattice,
         keys.WEIGHTS_NAME: config.name,
         keys.TRAINING_SLIDES: list(trained_on),
-        keys.SAMPLES: config.samples,
+        keys.DRAWS: len(expression.draws),
         keys.SEED: config.fit.seed,
         keys.NOT_FOR_DIAGNOSIS: keys.RESEARCH_USE_ONLY,
     }
-    layers = {
-        keys.SAMPLE: expression.sample,
-        keys.MEASURED: slide.expression,
-        keys.SPREAD: expression.spread,
-    }
+    layers = {keys.MEASURED: slide.expression, keys.SPREAD: expression.spread}
+    layers |= {layer_of(number): values for number, values in enumerate(expression.draws, start=1)}
     return build_prediction(expression.mean, spots, genes, made, layers=layers)
 
 
@@ -210,7 +194,7 @@ class Plan:
     methods
         Name → (kind, method): "floor", "published" or "image-blind".
     flag
-        Whether FLAG itself is trained and scored.
+        Whether FLAG itself is trained and scored, its rivals and controls beside it.
     seeds
         FLAG's seeds, and of methods named in `reseeded`; the others take the first.
     reseeded
@@ -231,20 +215,23 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One set of predicted values on one section.
+    """One answer on one section.
 
     Parameters
     ----------
     run
         Name of the config.
     kind
-        "FLAG", "floor", "published", "image-blind" or "landmark" (which has seen the truth).
+        "FLAG", "rival" (draws that need no network), "control", "floor", "published", "image-blind" or
+        "landmark" (which has seen the truth).
     method
-        Its name; of FLAG, what was scored: "X", "sample", …
+        Its name; of FLAG, what was scored: `X`, `DRAWS`, …
     training
         "all others", or "without B4".
     section, seed, scores
         Where, with which seed, and the metrics.
+    intervals
+        Metric → 95 % bootstrap interval, where there is one.
     """
 
     run: str
@@ -254,6 +241,43 @@ class Record:
     section: str
     seed: int
     scores: Scores
+    intervals: dict[str, Interval] = field(default_factory=dict)
+
+
+Scored: TypeAlias = tuple[Record, Judged]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """FLAG's draws against other draws on one section, spot by spot.
+
+    Parameters
+    ----------
+    run, training, section, seed
+        Of FLAG's draws, as in `Record`.
+    kind, rival, rival_training
+        Of the other draws: kind, method and training of their record.
+    differences
+        Each of `scoring.COMPARED` → FLAG's score less the other's, with its paired 95 % interval: below 0,
+        FLAG's draws are better.
+    """
+
+    run: str
+    training: str
+    section: str
+    seed: int
+    kind: str
+    rival: str
+    rival_training: str
+    differences: dict[str, Difference]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that was found in a plan: scores, and FLAG's draws against the others."""
+
+    records: tuple[Record, ...]
+    comparisons: tuple[Comparison, ...]
 
 
 def folds_of(config: RunConfig, plan: Plan) -> tuple[Fold, ...]:
@@ -283,7 +307,7 @@ def folds_of(config: RunConfig, plan: Plan) -> tuple[Fold, ...]:
 
 def evaluate(
     config: RunConfig, data: Path, run: Path, plan: Plan, predictions: Path | None = None
-) -> Steps[tuple[Record, ...]]:
+) -> Steps[Outcome]:
     """Score everything in `plan`, fold by fold.
 
     Parameters
@@ -295,11 +319,12 @@ def evaluate(
     predictions
         Folder for FLAG's held-out predictions with their truth (first seed, first training).
     """
-    found: list[Record] = []
+    found = Outcome((), ())
     for fold in folds_of(config, plan):
         cohort = yield from fold_cohort(config, data, run, plan, fold)
-        found += yield from score_fold(cohort, config, run, plan, fold, predictions)
-    return tuple(found)
+        here = yield from score_fold(cohort, config, run, plan, fold, predictions)
+        found = Outcome(found.records + here.records, found.comparisons + here.comparisons)
+    return found
 
 
 def encoder_run(config: RunConfig, plan: Plan, fold: Fold) -> RunConfig:
@@ -317,23 +342,63 @@ def fold_cohort(config: RunConfig, data: Path, run: Path, plan: Plan, fold: Fold
 
 def score_fold(
     cohort: Cohort, config: RunConfig, run: Path, plan: Plan, fold: Fold, predictions: Path | None = None
-) -> Steps[list[Record]]:
+) -> Steps[Outcome]:
     """Train and score every method of `plan` on one fold's `cohort`, test sections included in it."""
-    found: list[Record] = []
+    names = [slide.entry.name for slide in cohort.slides]
+    sections = {name: Section.of(cohort.slides[names.index(name)], plan.seeds[0]) for name in fold.test}
+    found: list[Scored] = []
     for removed in _trainings(plan, fold):
         training = f"without {', '.join(removed)}" if removed else "all others"
         absent = {*fold.left_out, *removed}
-        rest = keep(cohort, [s.entry.name for s in cohort.slides if s.entry.name not in absent])
+        rest = keep(cohort, [name for name in names if name not in absent])
         if not rest.slides:
             raise UserError(
                 f"Nothing is left to train on when {', '.join(sorted(absent))} are left out; leave fewer out."
             )
-        context = _Context(cohort, rest, config, run, plan, fold, training, removed)
+        context = _Context(cohort, rest, config, run, plan, fold, sections, training, removed)
         found += yield from _score_methods(context)
         if plan.flag:
             found += yield from _score_flag(context, None if removed else predictions)
-        found += _score_landmarks(context)
-    return found
+            found += yield from _score_ring_rivals(context)
+        found += _score_beside(context)
+    return Outcome(tuple(record for record, _ in found), compare(found, sections))
+
+
+def compare(scored: Sequence[Scored], sections: Mapping[str, Section]) -> tuple[Comparison, ...]:
+    """Hold FLAG's draws against all other draws of the same section.
+
+    FLAG's own parts are those of the same training and seed.  Of everything else every training is compared,
+    at the same seed, or the first where there is no such seed.
+
+    Parameters
+    ----------
+    scored
+        Records and scores of one fold.
+    sections
+        Its sections by name.
+    """
+    drawn = [(record, judged.proper) for record, judged in scored if judged.proper is not None]
+    at = {
+        (record.section, record.kind, record.method, record.training, record.seed): proper
+        for record, proper in drawn
+    }
+    first: dict[tuple[str, str, str, str], ProperScores] = {}
+    for key, proper in at.items():
+        first.setdefault(key[:4], proper)
+    found = []
+    for ours, own in drawn:
+        if (ours.kind, ours.method) != ("FLAG", DRAWS):
+            continue
+        for (section, kind, rival, training), default in first.items():
+            same_part = kind == "FLAG" and (rival == DRAWS or training != ours.training)
+            if section != ours.section or same_part:
+                continue
+            theirs = at.get((section, kind, rival, training, ours.seed), default)
+            differences = sections[section].difference(own, theirs)
+            found.append(
+                Comparison(ours.run, ours.training, section, ours.seed, kind, rival, training, differences)
+            )
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,17 +411,21 @@ class _Context:
     run: Path
     plan: Plan
     fold: Fold
+    sections: Mapping[str, Section]
     training: str
     removed: tuple[str, ...]
 
-    def test(self) -> list[tuple[TrainingSlide, int]]:
-        """Return the sections to score with their places in the cohort."""
+    def test(self) -> list[tuple[Section, FloatArray]]:
+        """Return the sections to score, each with its (views, n, d) features."""
         names = [slide.entry.name for slide in self.cohort.slides]
-        return [(self.cohort.slides[names.index(name)], names.index(name)) for name in self.fold.test]
+        features = [self.cohort.features[names.index(name)].numpy() for name in self.sections]
+        return list(zip(self.sections.values(), features, strict=True))
 
-    def record(self, kind: str, method: str, slide: TrainingSlide, seed: int, scores: Scores) -> Record:
-        """Label `scores`."""
-        return Record(self.config.name, kind, method, self.training, slide.entry.name, seed, scores)
+    def scored(self, kind: str, method: str, section: Section, seed: int, judged: Judged) -> Scored:
+        """Label what was `judged`."""
+        entry, run = section.slide.entry, self.config.name
+        scores, intervals = judged.scores, judged.intervals
+        return Record(run, kind, method, self.training, entry.name, seed, scores, intervals), judged
 
 
 def _trainings(plan: Plan, fold: Fold) -> tuple[tuple[str, ...], ...]:
@@ -376,54 +445,76 @@ def keep(cohort: Cohort, names: Sequence[str]) -> Cohort:
     )
 
 
-def _score_methods(context: _Context) -> Steps[list[Record]]:
-    plan, found = context.plan, []
+def _score_methods(context: _Context) -> Steps[list[Scored]]:
+    plan = context.plan
+    found: list[Scored] = []
     for name, (kind, method) in (plan.methods or {}).items():
         for seed in plan.seeds if name in plan.reseeded else plan.seeds[:1]:
             predictor = yield from method.fit(context.rest, seed)
-            for slide, place in context.test():
-                yield Step(f"Scoring {name} on {slide.entry.name}", 0, 1, "sections")
-                features = context.cohort.features[place][0].numpy()
-                scores = score(predictor(blinded(slide), features), slide)
-                found.append(context.record(kind, name, slide, seed, scores))
+            for section, views in context.test():
+                yield Step(f"Scoring {name} on {section.slide.entry.name}", 0, 1, "sections")
+                predicted = predictor(blinded(section.slide), views[0])
+                found.append(context.scored(kind, name, section, seed, section.array(predicted)))
     return found
 
 
-def _score_flag(context: _Context, predictions: Path | None) -> Steps[list[Record]]:
-    plan, found = context.plan, []
+def _score_flag(context: _Context, predictions: Path | None) -> Steps[list[Scored]]:
+    plan, genes = context.plan, context.cohort.genes
+    found: list[Scored] = []
     trained_on = tuple(slide.entry.name for slide in context.rest.slides)
     without = context.config.without((*plan.unseen, *context.fold.left_out, *context.removed))
+    one_factor = yield from OneFactor().fit(context.rest, plan.seeds[0])
     for number, seed in enumerate(plan.seeds):
         config = replace(without, fit=replace(without.fit, seed=seed))
         folder = states_folder(context.run, config, fingerprint(context.rest))
         network = yield from fit(context.rest, config, folder)
-        for slide, place in context.test():
-            views = context.cohort.features[place].numpy()
-            drawn = yield from score_flag(network, slide, views, config, context.cohort.genes)
+        predictor, residuals = FlagPredictor(network, genes), np.load(folder / CROSSFIT)
+        for section, views in context.test():
+            depth_alone = one_factor(blinded(section.slide), views[0])
+            told = yield from score_flag(predictor, section, views, depth_alone, residuals, seed)
             found += [
-                context.record("FLAG", what, slide, seed, scores) for what, scores in drawn.scores.items()
+                context.scored(kind, what, section, seed, judged)
+                for (kind, what), judged in told.judged.items()
             ]
             if predictions is not None and number == 0:
                 predictions.mkdir(parents=True, exist_ok=True)
-                made = held_out_prediction(slide, drawn.expression, context.cohort.genes, trained_on, config)
-                write_prediction(made, predictions / f"{slide.entry.name}.h5ad")
+                made = held_out_prediction(section.slide, told.expression, genes, trained_on, config)
+                write_prediction(made, predictions / f"{section.slide.entry.name}.h5ad")
     return found
 
 
-def _score_landmarks(context: _Context) -> list[Record]:
-    """Score what needs the truth; it does not depend on FLAG, and hardly on the training."""
-    found = []
-    for slide, _ in context.test():
-        first, second = controls.halves(slide, context.plan.seeds[0])
+def _score_ring_rivals(context: _Context) -> Steps[list[Scored]]:
+    """Score draws around the strongest linear floor, whose residuals are its own."""
+    seed, ridge = context.plan.seeds[0], FramedRidge()
+    found: list[Scored] = []
+    residuals = yield from ridge.crossfit(context.rest)
+    predictor = yield from ridge.fit(context.rest, seed)
+    for section, views in context.test():
+        expected = predictor(blinded(section.slide), views[0])
+        judged = yield from score_rivals(section, expected, residuals, seed, AROUND_RIDGE)
+        found += [context.scored(kind, what, section, seed, one) for (kind, what), one in judged.items()]
+    return found
+
+
+def _score_beside(context: _Context) -> list[Scored]:
+    """Score the training constants, and landmarks that need the truth."""
+    seed = context.plan.seeds[0]
+    found: list[Scored] = []
+    constants = controls.Constants.of(context.rest)
+    for section, _ in context.test():
+        slide = section.slide
+        first, second = controls.halves(slide, seed)
         shown = {
-            "one factor at the true depth": score(controls.at_true_depth(context.rest, slide), slide),
-            "replicate sections": controls.replicates(context.rest, slide),
-            "halves of the counts, doubled": score(first, replace(slide, expression=second)),
+            ("control", CONSTANTS): Judged(constants.scores(slide)),
+            ("landmark", "one factor at the true depth"): section.array(
+                controls.at_true_depth(context.rest, slide)
+            ),
+            ("landmark", "replicate sections"): Judged(controls.replicates(context.rest, slide)),
+            ("landmark", "halves of the counts, doubled"): Section.of(
+                replace(slide, expression=second), seed
+            ).array(first),
         }
-        found += [
-            context.record("landmark", name, slide, context.plan.seeds[0], scores)
-            for name, scores in shown.items()
-        ]
+        found += [context.scored(kind, name, section, seed, one) for (kind, name), one in shown.items()]
     return found
 
 

@@ -12,16 +12,22 @@ from typing import Any, Final
 import numpy as np
 
 from flag_training.config import RunConfig
-from flag_training.evaluate import Fold, Plan, Scores, draw, fingerprint, fold_cohort, folds_of, keep, score
+from flag_training.evaluate import Fold, Plan, draw, fingerprint, fold_cohort, folds_of, keep
 from flag_training.run_folders import encoder_folder, states_folder
+from flag_training.scoring import Scores, Section
 from flag_training.stages.fit import fit
-from napari_flag.analysis.scores import METRICS
+from napari_flag.analysis.scores import EXPECTATION, PROPER, STRUCTURE
 from napari_flag.errors import UserError
+from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.config import FlagConfig
 from napari_flag.progress import Step, Steps
 
 Values = dict[str, Any]
 _TABLES: Final = ("fit", "network", "encoder")
+TOLD: Final = (*EXPECTATION, *PROPER, *STRUCTURE)
+"""Columns of scores: `EXPECTATION` of X, the others of the draws."""
+RANKED_BY: Final = "ES"
+"""Lower is better."""
 
 
 def read_grid(vary: Sequence[str]) -> tuple[Values, ...]:
@@ -36,9 +42,7 @@ def read_grid(vary: Sequence[str]) -> tuple[Values, ...]:
     for word in vary:
         key, equals, values_text = word.partition("=")
         if not equals or not values_text:
-            raise UserError(
-                f'"{word}" does not say what to vary; write e.g. fit.score_steps=100,300 or samples=4,10.'
-            )
+            raise UserError(f'"{word}" does not say what to vary; write e.g. fit.score_steps=100,300.')
         axes[key] = [_value(text) for text in values_text.split(",")]
     return tuple(dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
 
@@ -62,22 +66,19 @@ def with_values(config: RunConfig, values: Values) -> RunConfig:
     for key, value in values.items():
         table, _, name = key.rpartition(".")
         known = {
-            "": ["samples"],
             "fit": [field.name for field in fields(config.fit)],
             "encoder": [field.name for field in fields(config.encoder)],
             "network": [field.name for field in fields(FlagConfig)],
         }
         if name not in known.get(table, ()):
             raise UserError(
-                f"There is no value {key} to vary; it is samples, or of {', '.join(_TABLES)}, such as "
+                f"There is no value {key} to vary; it is of {', '.join(_TABLES)}, such as "
                 "fit.score_steps, network.width or encoder.steps."
             )
         if table == "network":
             config = replace(config, network=config.network | {name: value})
-        elif table:
-            config = replace(config, **{table: replace(getattr(config, table), **{name: value})})
         else:
-            config = replace(config, samples=value)
+            config = replace(config, **{table: replace(getattr(config, table), **{name: value})})
     return config
 
 
@@ -105,7 +106,7 @@ def check_sections(validate: Sequence[str], unseen: Sequence[str]) -> None:
 def sweep(
     config: RunConfig, data: Path, run: Path, plan: Plan, grid: Sequence[Values], table: Path
 ) -> Steps[list[Values]]:
-    """Fit and score X at every point of `grid` on every section of ``plan.test``, each left out in turn.
+    """Fit and score X and draws at every point of `grid` on each section of ``plan.test``, left out in turn.
 
     Parameters
     ----------
@@ -123,7 +124,7 @@ def sweep(
     The rows.
     """
     check_sections(plan.test, plan.unseen)
-    columns = [*grid[0], "section", "seed", *METRICS, "seconds"]
+    columns = [*grid[0], "section", "seed", *TOLD, "seconds"]
     rows = _read_rows(table, columns)
     done = {_identity(row, columns) for row in rows}
     for values in grid:
@@ -140,7 +141,7 @@ def sweep(
                 yield Step(f"Trying {', '.join(f'{k} = {v}' for k, v in values.items())}", 0)
                 scores = yield from _score(chosen, data, place, plan, fold, seed)
                 seconds = {"seconds": time.monotonic() - started}
-                rows.append(row | {name: round(scores[name], 5) for name in METRICS} | seconds)
+                rows.append(row | {name: round(scores[name], 5) for name in TOLD} | seconds)
                 _write_rows(table, columns, rows)
     return rows
 
@@ -154,22 +155,25 @@ def _score(config: RunConfig, data: Path, run: Path, plan: Plan, fold: Fold, see
     names = [slide.entry.name for slide in cohort.slides]
     place = names.index(fold.test[0])
     slide, features = cohort.slides[place], cohort.features[place][0].numpy()
-    drawn, _ = yield from draw(network, slide, features, without, cohort.genes)
-    return score(drawn.mean, slide)
+    predictor, section = FlagPredictor(network, cohort.genes), Section.of(slide)
+    encoded = predictor.encode(features, slide.graph(features))
+    seen = yield from draw(predictor, encoded, slide, seed)
+    of_x = section.expectation(seen.mean, None).scores
+    return section.draws(seen.draws).scores | {name: of_x[name] for name in EXPECTATION}
 
 
 def best_first(rows: Sequence[Values], grid: Sequence[Values]) -> list[tuple[Values, Scores]]:
-    """Return each point of `grid` with its mean scores over sections and seeds, best PCC first."""
+    """Return each point of `grid` with its mean scores over sections and seeds, best by `RANKED_BY` first."""
     found = []
     for values in grid:
         here = [row for row in rows if all(str(row[key]) == str(value) for key, value in values.items())]
-        found.append((values, {name: float(np.mean([float(row[name]) for row in here])) for name in METRICS}))
-    return sorted(found, key=lambda point: -point[1]["PCC"])
+        found.append((values, {name: float(np.mean([float(row[name]) for row in here])) for name in TOLD}))
+    return sorted(found, key=lambda point: point[1][RANKED_BY])
 
 
 def _identity(row: Values, columns: Sequence[str]) -> tuple[str, ...]:
     """Return what was tried, as the CSV file writes it."""
-    return tuple(str(row[column]) for column in columns if column not in (*METRICS, "seconds"))
+    return tuple(str(row[column]) for column in columns if column not in (*TOLD, "seconds"))
 
 
 def _read_rows(table: Path, columns: Sequence[str]) -> list[Values]:

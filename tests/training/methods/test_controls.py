@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from flag_training.cohort import Cohort
-from flag_training.evaluate import score
 from flag_training.methods import blinded, controls
 from flag_training.methods.controls import IMAGE_BLIND, Pasted, centred_array
+from flag_training.scoring import score
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -83,3 +83,15 @@ def test_a_section_is_its_own_best_replicate(cohort):
 def test_without_another_section_there_is_no_replicate(rest, cohort):
     alone = Cohort(rest.slides[:1], rest.features[:1], rest.genes)
     assert np.isnan(list(controls.replicates(alone, cohort.slides[3]).values())).all()
+
+
+def test_constants_of_the_section_itself_agree_with_it_and_are_averaged_over_sections(cohort):
+    slide = cohort.slides[3]
+    alone = Cohort((slide,), cohort.features[3:], cohort.genes)
+    assert controls.Constants.of(alone).scores(slide) == pytest.approx({"GSC": 1, "SSC": 1})
+    first, both = (
+        controls.Constants.of(Cohort(cohort.slides[:n], cohort.features[:n], cohort.genes)) for n in (1, 2)
+    )
+    second = controls.Constants.of(Cohort(cohort.slides[1:2], cohort.features[1:2], cohort.genes))
+    np.testing.assert_allclose(both.together, (first.together + second.together) / 2)
+    np.testing.assert_allclose(both.clustered, (first.clustered + second.clustered) / 2)

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from flag_training.cohort import Cohort
-from flag_training.evaluate import score
 from flag_training.methods import blinded, pooled
-from flag_training.methods.floors import LEARNED_FLOORS, NearestTiles, Ridge, RidgeWithResidual, SlideMean
+from flag_training.methods.floors import (
+    LEARNED_FLOORS,
+    FramedRidge,
+    NearestTiles,
+    Ridge,
+    RidgeWithResidual,
+    SlideMean,
+)
+from flag_training.scoring import score
 from napari_flag.progress import finish
 
 
@@ -74,3 +81,22 @@ def test_a_hidden_truth_spoils_whoever_uses_it(cohort):
     assert np.isnan(slide.expression).all()
     assert slide.expression.shape == cohort.slides[0].expression.shape
     assert replace(slide, expression=cohort.slides[0].expression) == cohort.slides[0]
+
+
+def test_a_spot_expected_by_the_cross_fit_was_not_seen_by_it(rest):
+    """Whatever was measured on a section left out whole, the cross-fit expects the same of it."""
+    lifted = replace(rest.slides[2], expression=rest.slides[2].expression + 1)
+    other = replace(rest, slides=(*rest.slides[:2], lifted))
+    before, after = (finish(FramedRidge().crossfit(cohort))[72:] for cohort in (rest, other))
+    np.testing.assert_allclose(after, before + 1, atol=1e-4)
+
+
+def test_cross_fitted_residuals_are_wider_than_fitted_ones(rest):
+    predict = finish(FramedRidge(1.0).fit(rest, 0))
+    fitted = [
+        slide.expression - predict(slide, views[0].numpy())
+        for slide, views in zip(rest.slides, rest.features, strict=True)
+    ]
+    crossed = finish(FramedRidge(1.0).crossfit(rest))
+    assert np.isfinite(crossed).all()
+    assert crossed.std() > np.concatenate(fitted).std()

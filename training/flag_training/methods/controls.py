@@ -4,7 +4,7 @@ Serial sections resemble each other place by place, so pasting one onto another 
 every measure of structure.  Whatever leads on structure must also lead on accuracy to mean anything.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,9 +16,9 @@ from flag_training.methods.floors import Slopes
 from flag_training.methods.method import FloatArray, Method, Predictor, pooled
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
-from napari_flag.statistics.accuracy import constant_genes, pearson
-from napari_flag.statistics.coexpression import gene_correlations, gene_structure_correlation
-from napari_flag.statistics.moran import moran_i
+from napari_flag.statistics.accuracy import constant_genes
+from napari_flag.statistics.coexpression import correlations_for_gsc, gene_structure_correlation
+from napari_flag.statistics.moran import moran_i, spatial_structure_correlation
 from napari_flag.statistics.neighbours import find_neighbours
 
 
@@ -99,18 +99,43 @@ def replicates(cohort: Cohort, slide: TrainingSlide) -> dict[str, float]:
 
     No spot is matched: gene–gene correlations and Moran's I are compared as they stand.
     """
+    names = ("GSC", "SSC")
     others = [other for other in cohort.slides if other.entry.patient == slide.entry.patient]
-    unseen = constant_genes(slide.expression)
-    together, clustered = gene_correlations(slide.expression), _moran(slide)
-    gsc = [
-        gene_structure_correlation(gene_correlations(other.expression), together, unseen) for other in others
-    ]
-    ssc = [pearson(_moran(other)[~unseen], clustered[~unseen]) for other in others]
-    nothing = float("nan")
-    return {
-        "GSC": float(np.mean(gsc)) if others else nothing,
-        "SSC": float(np.mean(ssc)) if others else nothing,
-    }
+    each = [Constants.of(replace(cohort, slides=(other,))).scores(slide) for other in others]
+    return {name: float(np.mean([one[name] for one in each])) if each else float("nan") for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """Gene–gene correlations and Moran's I of the training sections, as constants: no image is involved.
+
+    What a structure score says is how far it beats these.
+
+    Parameters
+    ----------
+    together
+        (G, G) correlations of genes, mean over sections.
+    clustered
+        (G,) Moran's I, mean over sections.
+    """
+
+    together: npt.NDArray[np.float64]
+    clustered: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, cohort: Cohort) -> "Constants":
+        """Average over the sections of `cohort`."""
+        n = len(cohort.slides)
+        together = sum(correlations_for_gsc(slide.expression) / n for slide in cohort.slides)
+        return cls(np.asarray(together), np.mean([_moran(slide) for slide in cohort.slides], axis=0))
+
+    def scores(self, slide: TrainingSlide) -> dict[str, float]:
+        """Return GSC and SSC of the constants against the truth of `slide`."""
+        unseen, together = constant_genes(slide.expression), correlations_for_gsc(slide.expression)
+        return {
+            "GSC": gene_structure_correlation(self.together, together, unseen),
+            "SSC": spatial_structure_correlation(self.clustered, _moran(slide), unseen),
+        }
 
 
 def _moran(slide: TrainingSlide) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -6,6 +6,7 @@ most alike.  Written apart from `napari_flag.model.normalization`, so that the f
 the network learns new tricks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +18,12 @@ from torch import Tensor
 
 from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.methods.method import FloatArray, Method, Predictor, pooled
-from flag_training.stages.expectation import assign_folds
+from flag_training.stages.frames import assign_folds
 from napari_flag.model.graph import GraphTensors
 from napari_flag.progress import Step, Steps
+
+BoolArray = npt.NDArray[np.bool_]
+Wide = npt.NDArray[np.float64]
 
 _SOFTNESS: Final = 0.3
 """Mean squared feature distance at which a training slide's weight falls to 1/e."""
@@ -39,16 +43,21 @@ class _Frames:
     scale: Tensor
 
     @classmethod
-    def of(cls, cohort: Cohort) -> "_Frames":
-        clean = torch.cat([views[0] for views in cohort.features])
+    def of(cls, cohort: Cohort, kept: Sequence[BoolArray]) -> "_Frames":
+        """Describe the spots `kept` of each slide; slides without any are no training slides."""
+        used = [
+            (views[0][torch.from_numpy(rows)], torch.from_numpy(slide.expression[rows]))
+            for slide, views, rows in zip(cohort.slides, cohort.features, kept, strict=True)
+            if rows.any()
+        ]
+        clean = torch.cat([features for features, _ in used])
         mean, spread = clean.mean(0), clean.std(0, correction=0) + 1e-6
-        genes = [torch.from_numpy(slide.expression) for slide in cohort.slides]
         return cls(
             mean,
             spread,
-            torch.stack([((views[0] - mean) / spread).mean(0) for views in cohort.features]),
-            torch.stack([y.mean(0) for y in genes]),
-            torch.stack([y.std(0, correction=0) + _GENE_FLOOR for y in genes]),
+            torch.stack([((features - mean) / spread).mean(0) for features, _ in used]),
+            torch.stack([y.mean(0) for _, y in used]),
+            torch.stack([y.std(0, correction=0) + _GENE_FLOOR for _, y in used]),
         )
 
     def design(self, slide: TrainingSlide, features: Tensor) -> Tensor:
@@ -79,15 +88,39 @@ class FramedRidge:
 
     def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
         """Solve the normal equations, accumulated slide by slide and view by view."""
-        frames = _Frames.of(cohort)
+        every = [np.ones(len(slide.spots), np.bool_) for slide in cohort.slides]
+        return (yield from self._fit(cohort, every))
+
+    def crossfit(self, cohort: Cohort) -> Steps[FloatArray]:
+        """Return the (N, G) residuals of all spots, log2(count + 1), none expected by a fit that saw it.
+
+        Whole sections are left out, or strips of a patient's only one (`assign_folds`).
+        """
+        folds = assign_folds(cohort.slides)
+        residuals = [np.empty_like(slide.expression) for slide in cohort.slides]
+        for fold in np.unique(np.concatenate(folds)):
+            predict = yield from self._fit(cohort, [own != fold for own in folds])
+            for slide, views, own, residual in zip(
+                cohort.slides, cohort.features, folds, residuals, strict=True
+            ):
+                out = own == fold
+                if out.any():
+                    residual[out] = (slide.expression - predict(slide, views[0].numpy()))[out]
+        return np.concatenate(residuals)
+
+    def _fit(self, cohort: Cohort, kept: Sequence[BoolArray]) -> Steps[Predictor]:
+        """Fit to the spots `kept` of each slide; a slide's features are framed by all its spots."""
+        frames = _Frames.of(cohort, kept)
         gram, cross = torch.zeros(()), torch.zeros(())
-        for number, (slide, views) in enumerate(zip(cohort.slides, cohort.features, strict=True)):
-            y = torch.from_numpy(slide.expression)
+        used = [place for place, rows in enumerate(kept) if rows.any()]
+        for number, place in enumerate(used):
+            slide, rows = cohort.slides[place], torch.from_numpy(kept[place])
+            y = torch.from_numpy(slide.expression)[rows]
             target = ((y - frames.level[number]) / frames.scale[number]).double()
-            for view in views:
-                x = frames.design(slide, view)
+            for view in cohort.features[place]:
+                x = frames.design(slide, view)[rows]
                 gram, cross = gram + x.T @ x, cross + x.T @ target
-            yield Step("Fitting ridge in the slides' frames", number + 1, len(cohort.slides), "slides")
+            yield Step("Fitting ridge in the slides' frames", number + 1, len(used), "slides")
         alpha = len(cohort.features[0]) * self.penalty
         weight = torch.linalg.solve(gram + alpha * torch.eye(len(gram), dtype=torch.float64), cross)
 
@@ -100,8 +133,6 @@ class FramedRidge:
 
         return predict
 
-
-Wide = npt.NDArray[np.float64]
 
 _EPSILON: Final = 1e-6
 

@@ -1,0 +1,169 @@
+"""What the truth of one section says of an expectation, of draws, and of one set of draws against another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from flag_training.cohort import TrainingSlide
+from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE, scoring
+from napari_flag.progress import finish
+from napari_flag.statistics import bootstrap, scoring_rules
+from napari_flag.statistics.bootstrap import Interval
+from napari_flag.statistics.calibration import normal_coverage, spread_over_error
+from napari_flag.statistics.neighbours import Neighbours, find_neighbours
+from napari_flag.statistics.scoring_rules import ProperScores
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+Scores: TypeAlias = dict[str, float]
+"""Metric → value; NaN where it is not defined."""
+Difference: TypeAlias = tuple[float, float, float]
+"""A difference of two scores, and the ends of its 95 % interval."""
+
+CORRECTED: Final = ("ES corrected", "CRPS corrected")
+"""With 1 / (2 K (K − 1)) over all pairs of different draws, which has no bias for independent draws."""
+COMPARED: Final = ("ES", "CRPS", "VS-gene", "VS-space")
+"""Proper scores by which draws are held against a rival's, spot by spot."""
+COVERAGE: Final = {"coverage_50": 0.5, "coverage_80": 0.8, "coverage_95": 0.95}
+"""Shares of truth within X ± z · sd → what they should be."""
+CALIBRATION: Final = (*COVERAGE, "spread/error")
+OF_X: Final = (*EXPECTATION, *CALIBRATION)
+"""What an expectation is judged by."""
+OF_DRAWS: Final = (*PROPER, *CORRECTED, *STRUCTURE)
+"""What draws are judged by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Scores of one answer on one section.
+
+    Parameters
+    ----------
+    scores
+        Metric → value.
+    intervals
+        Metric → 95 % bootstrap interval, where there is one.
+    proper
+        Of draws, the proper scores spot by spot.
+    """
+
+    scores: Scores
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    proper: ProperScores | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section's truth, and what its scores need.
+
+    Parameters
+    ----------
+    slide
+        With its measured expression.
+    neighbours
+        First-ring graph of its spots.
+    blocks
+        (n,) block of neighbouring spots that a spot is drawn with in the bootstrap.
+    seed
+        Of the bootstrap.
+    """
+
+    slide: TrainingSlide
+    neighbours: Neighbours
+    blocks: npt.NDArray[np.int64]
+    seed: int
+
+    @classmethod
+    def of(cls, slide: TrainingSlide, seed: int = 0) -> "Section":
+        """Find neighbours and blocks of the spots of `slide`."""
+        spots = slide.spots
+        graph = find_neighbours(spots.xy, spots.array, spots.lattice)
+        return cls(slide, graph, bootstrap.neighbouring_blocks(spots.xy.astype(np.float64)), seed)
+
+    def array(self, values: FloatArray) -> Judged:
+        """Read all of `METRICS` from one (n, G) array of log2(count + 1), whatever it is."""
+        return self._read(values, self.blocks)
+
+    def expectation(self, mean: FloatArray, sd: FloatArray | None) -> Judged:
+        """Score an expectation (n, G), and how often the truth lies within `sd` of it."""
+        read = self.array(mean)
+        if sd is None:
+            return read
+        truth = self.slide.expression
+        levels = normal_coverage(mean, sd, truth, tuple(COVERAGE.values()))
+        shares = {name: level.share for name, level in zip(COVERAGE, levels, strict=True)}
+        error = {"spread/error": spread_over_error(mean, sd, truth)}
+        return Judged(read.scores | shares | error, read.intervals)
+
+    def draws(self, drawn: FloatArray) -> Judged:
+        """Score K draws (K, n, G), log2(count + 1): proper scores of all, and their mean structure."""
+        truth = self.slide.expression.astype(np.float64)
+        proper = finish(scoring_rules.scoring_draws(list(drawn), truth, self.neighbours.weights))
+        each = [self._read(draw, None).scores for draw in drawn]
+        structure = {name: float(np.mean([scores[name] for scores in each])) for name in STRUCTURE}
+        found = proper.means() | _corrected(proper, drawn, truth) | structure
+        return Judged(found, {name: self._interval(proper, name) for name in PROPER}, proper)
+
+    def difference(self, ours: ProperScores, theirs: ProperScores) -> dict[str, Difference]:
+        """Return each of `COMPARED`, ours less theirs, with its paired interval over blocks of spots.
+
+        Both were scored on this section.  Ours are better where the interval lies below 0.
+        """
+        found = {}
+        for place, name in enumerate(COMPARED):
+            weights, away = ours.weights(name), ours.values(name) - theirs.values(name)
+            ends = bootstrap.mean_interval(away, weights, self.blocks, self._random(place))
+            total = float(weights.sum())
+            found[name] = (float(weights @ away) / total if total else float("nan"), *ends)
+        return found
+
+    def _read(self, values: FloatArray, blocks: npt.NDArray[np.int64] | None) -> Judged:
+        truth = self.slide.expression.astype(np.float64)
+        genes = [str(gene) for gene in range(truth.shape[1])]
+        work = scoring(values.astype(np.float64), truth, self.neighbours, blocks, genes, self.seed)
+        scored, _ = finish(work)
+        return Judged(scored.values, scored.intervals)
+
+    def _interval(self, proper: ProperScores, name: str) -> Interval:
+        values = proper.values(name)
+        blocks = np.arange(len(values)) if name in proper.by_gene else self.blocks
+        random = self._random(PROPER.index(name))
+        return bootstrap.mean_interval(values, proper.weights(name), blocks, random)
+
+    def _random(self, place: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, len(METRICS) + place])
+
+
+def score(predicted: FloatArray, slide: TrainingSlide) -> Scores:
+    """Return the metrics of (n, G) `predicted` log2(count + 1) on `slide`; no intervals are drawn."""
+    return Section.of(slide)._read(predicted, None).scores
+
+
+def _corrected(proper: ProperScores, drawn: FloatArray, truth: npt.NDArray[np.float64]) -> Scores:
+    """Return energy score and CRPS without the bias that a draw paired with itself brings."""
+    away = drawn - truth
+    distance = {
+        "ES": float(np.linalg.norm(away, axis=2).mean()),
+        "CRPS": float(np.abs(away).mean()),
+    }
+    k, means = len(drawn), proper.means()
+    return {f"{name} corrected": (k * means[name] - far) / (k - 1) for name, far in distance.items()}
+
+
+def is_better(metric: str, value: float, than: float) -> bool:
+    """Whether `value` is the better one; what is known is better than NaN."""
+    return _merit(metric, value) > _merit(metric, than)
+
+
+def _merit(metric: str, value: float) -> float:
+    """Return a number that grows with how good `value` is."""
+    if np.isnan(value):
+        return -np.inf
+    if metric in ("amplitude", "spread/error"):  # 1 is best
+        return -abs(float(np.log(max(value, 1e-9))))
+    if metric in COVERAGE:
+        return -abs(value - COVERAGE[metric])
+    lower: Sequence[str] = ("MSE", *PROPER, *CORRECTED)
+    return -value if metric in lower else value
