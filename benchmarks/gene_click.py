@@ -70,7 +70,7 @@ class TimedApplication(QApplication):
 
 
 def make_prediction(n_spots: int, n_genes: int) -> AnnData:
-    """Make a hexagonal section with a smooth pattern per gene, samples, spread, and measured values."""
+    """Make a hexagonal section with a smooth pattern per gene, a draw, spread, and measured values."""
     rng = np.random.default_rng(0)
     side = int(np.ceil(np.sqrt(n_spots)))
     rows, cols = np.divmod(np.arange(n_spots), side)
@@ -95,7 +95,7 @@ def make_prediction(n_spots: int, n_genes: int) -> AnnData:
         keys.LATTICE: "hex",
         keys.SLIDE_NAME: "benchmark",
         keys.UNITS: keys.EXPRESSION_UNITS,
-        keys.SAMPLES: 8,
+        keys.DRAWS: 1,
         keys.SEED: 0,
         keys.WEIGHTS_NAME: "benchmark",
     }

@@ -10,10 +10,11 @@ import time
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.checkpoint import Checkpoint, find_weights
-from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_noise
+from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_uniforms
 from napari_flag.model.graph import GraphTensors, build_graph
 from napari_flag.model.samplers import SOLVERS, log_schedule
 
@@ -31,15 +32,21 @@ def main() -> None:
     features = rng.normal(size=(args.spots, network.config.features)).astype(np.float32)
     graph = GraphTensors.of(build_graph(xy, features, 200.0))
     raw = torch.from_numpy(features)
-    noise = torch.from_numpy(keyed_noise(0, 0, [str(i) for i in range(args.spots)], network.config.genes))
+    uniform = keyed_uniforms(0, 0, [str(i) for i in range(args.spots)], network.config.genes, "latent")
+    noise = torch.from_numpy(ndtri(uniform)).float()
+    depth = torch.zeros(args.spots)
 
     def run(solver: str, steps: int, encode_each_time: bool) -> float:
         started = time.perf_counter()
         context = network.encode(raw, graph)
+        framed = network.normalization.features(raw)
+        once = network.gene_dit.condition(context.spatial, depth)
 
         def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-            seen = network.encode(raw, graph) if encode_each_time else context
-            return network.denoise(x, sigma, seen.spatial, seen.expected)
+            condition = once
+            if encode_each_time:
+                condition = network.gene_dit.condition(network.spatial(framed, network.seen(graph)), depth)
+            return network.denoise(x, sigma, condition, context.latent)
 
         start = network.preconditioner.start(noise, SIGMA_MAX)
         for _ in SOLVERS[solver](denoise, start, log_schedule(steps, SIGMA_MAX, SIGMA_MIN)):

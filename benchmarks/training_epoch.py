@@ -23,8 +23,8 @@ from flag_training.engine.devices import open_fabric, peak_memory_mb
 from flag_training.engine.loop import Keeping, Schedule, log_columns, run_loop
 from flag_training.engine.run_log import RunLog
 from flag_training.stages.alignment import Alignment
-from flag_training.stages.denoising import Denoising, SlideBatches
-from flag_training.stages.expectation import FramedCohort
+from flag_training.stages.denoising import Denoising, Diffused, SlideBatches
+from flag_training.stages.frames import FramedCohort
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.flag import Flag
 from napari_flag.model.graph import GraphTensors, build_graph
@@ -87,8 +87,9 @@ def batches(slides: int, width: int, fit: FitConfig) -> SlideBatches:
         folds=torch.zeros(slides * SPOTS, dtype=torch.long),
         slides=torch.arange(slides).repeat_interleave(SPOTS),
     )
-    expected = torch.zeros(1, slides * SPOTS, GENES)
-    return SlideBatches(cohort, expected, torch.ones(GENES), fit.score_batch, fit.slides_per_batch, fit.seed)
+    clean = torch.from_numpy(rng.normal(size=(1, slides * SPOTS, GENES)).astype(np.float32))
+    diffused = Diffused(clean, torch.zeros(slides * SPOTS, GENES), torch.zeros(slides * SPOTS))
+    return SlideBatches(cohort, diffused, Alignment(), fit.score_batch, fit.slides_per_batch, fit.seed)
 
 
 def timed(objective, source, fit, slides, fabric) -> tuple[float, float]:
