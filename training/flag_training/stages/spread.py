@@ -5,8 +5,8 @@ them is expected better.  How much narrower its residuals are is chosen by the p
 around the cross-fitted expectation, before any test section is seen.
 
 Of eight draws these scores favour draws that are too narrow (`docs/statistics.md`), and between a residual of
-full width and none they differ by about one per cent; by scores that do not depend on the number of draws
-full width is best on her2st (`docs/results/draw_width.md`).  So the *widest* residual is taken that scores
+full width and none they differ by about one per cent; by scores that do not depend on the number of draws a
+wider one is best on her2st (`docs/results/draw_width.md`).  So the *widest* residual is taken that scores
 next to as well as the best.
 """
 
