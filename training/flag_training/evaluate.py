@@ -38,7 +38,7 @@ SILENCED: Final = "draws, gene transformer silenced"
 DRAWS_SHUFFLED: Final = "draws, tiles shuffled"
 ONE_DRAW: Final = "one draw"
 ONE_FACTOR: Final = "draws around one factor"
-"""FLAG's distribution of residuals around the expectation of `floors.OneFactor`: no gene is told apart."""
+"""FLAG's distribution of residuals around `floors.OneFactor`: no gene has a pattern of its own."""
 CONSTANTS: Final = "training constants"
 """The training sections' own gene–gene correlations and Moran's I."""
 AROUND_RIDGE: Final = "the ring ridge"
@@ -471,14 +471,14 @@ def _score_flag(context: _Context, predictions: Path | None) -> Steps[list[Score
         predictor, residuals = FlagPredictor(network, genes), np.load(folder / CROSSFIT)
         for section, views in context.test():
             depth_alone = one_factor(blinded(section.slide), views[0])
-            told = yield from score_flag(predictor, section, views, depth_alone, residuals, seed)
+            flag = yield from score_flag(predictor, section, views, depth_alone, residuals, seed)
             found += [
                 context.scored(kind, what, section, seed, judged)
-                for (kind, what), judged in told.judged.items()
+                for (kind, what), judged in flag.judged.items()
             ]
             if predictions is not None and number == 0:
                 predictions.mkdir(parents=True, exist_ok=True)
-                made = held_out_prediction(section.slide, told.expression, genes, trained_on, config)
+                made = held_out_prediction(section.slide, flag.expression, genes, trained_on, config)
                 write_prediction(made, predictions / f"{section.slide.entry.name}.h5ad")
     return found
 
