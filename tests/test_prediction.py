@@ -88,10 +88,10 @@ def test_a_depth_that_is_known_sets_the_level_of_expectation_and_draws(predict, 
 def test_counts_of_some_spots_say_the_depth_as_a_number_does(predict, whole, tiny_spots):
     some = anndata.AnnData(np.full((3, 2), 40.0))
     some.obs_names, some.var_names = list(tiny_spots.ids[:3]), list(GENES[1:3])
-    by_spots = predict(seed=3, depth=some)
+    by_spots = predict(seed=3, depth=inputs.known_depth(some, tiny_spots, GENES))
     by_number = predict(seed=3, depth=float(by_spots.uns[keys.PROVENANCE][keys.DEPTH]))
     np.testing.assert_allclose(by_number.X, by_spots.X, atol=1e-4)
-    low = predict(seed=3, depth=_scaled(some, 0.1))
+    low = predict(seed=3, depth=inputs.known_depth(_scaled(some, 0.1), tiny_spots, GENES))
     assert (low.X < by_spots.X).all()
 
 
@@ -101,11 +101,11 @@ def _scaled(counts, factor):
     return scaled
 
 
-def test_counts_of_other_spots_or_no_counts_at_all_do_not_say_the_depth(predict):
+def test_counts_of_other_spots_or_no_counts_at_all_do_not_say_the_depth(predict, tiny_spots):
     other = anndata.AnnData(np.ones((1, len(GENES))))
     other.obs_names, other.var_names = ["elsewhere"], list(GENES)
-    with pytest.raises(UserError, match="hold none of the spots"):
-        predict(depth=other)
+    with pytest.raises(UserError, match=r"do not say how deep this slide is: No spot"):
+        inputs.known_depth(other, tiny_spots, GENES)
     with pytest.raises(UserError, match="must be above 0"):
         predict(depth=0.0)
 

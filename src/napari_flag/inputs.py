@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from napari_flag.model.checkpoint import Checkpoint
-    from napari_flag.prediction import Quality
+    from napari_flag.prediction import KnownDepth, Quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,35 @@ def prepare(
     return Inputs(slide, table.spots, polygons, wanted, counts, tuple(dict.fromkeys(notices)))
 
 
+def known_depth(
+    depth: "float | AnnData | None", spots: Spots, genes: Sequence[str]
+) -> "float | KnownDepth | None":
+    """Return what a number, or raw counts of some of `spots`, say of the depth of a slide.
+
+    Raises
+    ------
+    UserError
+        When these are no counts, or of no spot or gene that is predicted.
+    """
+    if depth is None or isinstance(depth, int | float):
+        return depth
+    import pandas as pd
+    from anndata import AnnData
+
+    from napari_flag.analysis.truth import match_names, shared_counts
+    from napari_flag.prediction import KnownDepth
+
+    names = AnnData(obs=pd.DataFrame(index=list(spots.ids)), var=pd.DataFrame(index=list(genes)))
+    try:
+        match = match_names(names, depth, fewest=1)
+        counts = shared_counts(depth, match)
+    except UserError as error:
+        raise UserError(
+            f"The counts given for the depth do not say how deep this slide is: {error}"
+        ) from error
+    return KnownDepth(match.rows, match.columns, float(counts.sum(1).mean()))
+
+
 def predict_inputs(
     inputs: Inputs,
     checkpoint: "Checkpoint",
@@ -178,8 +207,10 @@ def predict_inputs(
     ----------
     inputs
         Slide, spots and what else was asked for.
-    checkpoint, quality, depth, draws, steps, seed, device
+    checkpoint, quality, draws, steps, seed, device
         As `prediction.predict_slide` takes them.
+    depth
+        As `known_depth` takes it.
     anyway
         Use weights made for simulated slides on another slide, with a notice.
 
@@ -213,7 +244,7 @@ def predict_inputs(
         region=inputs.region,
         genes=inputs.genes,
         quality=quality,
-        depth=depth,
+        depth=known_depth(depth, inputs.spots, checkpoint.genes),
         draws=draws,
         steps=steps,
         seed=seed,

@@ -1,7 +1,7 @@
 """The chain on one screen: slide + spots + weights → prediction."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
@@ -37,6 +37,23 @@ FEWEST: Final = 20
 """Spots below which a notice says that normalisation over the slide is uncertain."""
 
 
+@dataclass(frozen=True, slots=True)
+class KnownDepth:
+    """The depth of a slide, as some of its spots say it.
+
+    Parameters
+    ----------
+    rows, columns
+        Positions of the spots and genes that were counted.
+    total
+        Mean total count of these genes in one of these spots.
+    """
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    total: float
+
+
 def predict_slide(
     slide: Slide,
     spots: Spots,
@@ -45,7 +62,7 @@ def predict_slide(
     region: "Sequence[BaseGeometry] | None" = None,
     genes: Sequence[str] | None = None,
     quality: Quality = "balanced",
-    depth: "float | AnnData | None" = None,
+    depth: "float | KnownDepth | None" = None,
     draws: int = 1,
     first_draw: int = 1,
     steps: int | None = None,
@@ -70,8 +87,8 @@ def predict_slide(
     quality
         Solver steps: fast 6, balanced 10, best 20.
     depth
-        What is known of the slide's depth: the mean total count of the weights' genes in a spot, or raw
-        counts of some of its spots (rows named as `spots`); None expects that of the training slides.
+        What is known of the slide's depth: the mean total count of the weights' genes in a spot, or that
+        of some of its spots and genes; None expects the depth of the training slides.
     draws
         Joint draws to make, at most `prediction_file.MOST_DRAWS`; ``X`` does not depend on them.
     first_draw
@@ -134,7 +151,7 @@ def predict_slide(
     yield Step("Encoding the spatial graph", 0, 1, "slides")
     encoded = predictor.encode(features, build_graph(spots.xy * mpp, features, pitch))
     if depth is not None:
-        encoded = _at_depth(encoded, depth, spots, predictor.genes)
+        encoded = _at_depth(encoded, depth, len(spots), len(predictor.genes))
     expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings)
     predicted = replace(spots.take(rows), pitch_um=pitch)
     drawn = zip(settings.numbers, expression.draws, strict=True)
@@ -158,34 +175,17 @@ def predict_slide(
     return adata
 
 
-def _at_depth(
-    encoded: "EncodedSlide", depth: "float | AnnData", spots: Spots, genes: Sequence[str]
-) -> "EncodedSlide":
+def _at_depth(encoded: "EncodedSlide", depth: "float | KnownDepth", spots: int, genes: int) -> "EncodedSlide":
     """Return the slide with the level that the depth says."""
-    rows, columns = np.arange(len(spots)), np.arange(len(genes))
-    if isinstance(depth, int | float):
-        total = float(depth)
-    else:
-        place = {str(name): row for row, name in enumerate(depth.obs_names)}
-        column = {str(name): at for at, name in enumerate(depth.var_names)}
-        rows = np.array([row for row, name in enumerate(spots.ids) if name in place], np.int64)
-        columns = np.array([at for at, gene in enumerate(genes) if gene in column], np.int64)
-        if not len(rows) or not len(columns):
-            what = "spots" if not len(rows) else "genes of the weights"
-            raise UserError(
-                f"The counts given for the depth hold none of the {what}, so they do not say how deep this "
-                "slide is; give counts of some of its spots, or the mean total count of a spot as a number."
-            )
-        known = depth[
-            [place[spots.ids[row]] for row in rows.tolist()], [column[genes[at]] for at in columns.tolist()]
-        ].X
-        total = float(known.sum()) / len(rows)
-    if not total > 0:
+    known = depth
+    if not isinstance(known, KnownDepth):
+        known = KnownDepth(np.arange(spots), np.arange(genes), float(known))
+    if not known.total > 0:
         raise UserError(
             "The depth is a mean total count of the weights' genes in a spot and must be above 0, but is "
-            f"{total:g}; give another number, or counts of spots on the tissue."
+            f"{known.total:g}; give another number, or counts of spots on the tissue."
         )
-    return encoded.shifted(float(np.log(total / encoded.total(rows, columns))))
+    return encoded.shifted(float(np.log(known.total / encoded.total(known.rows, known.columns))))
 
 
 def _score(checkpoint: Checkpoint, features: npt.NDArray[np.float32]) -> "Steps[SlideScore | None]":

@@ -46,7 +46,7 @@ def fake_predict_slide(slide, spots, checkpoint, *, region, genes, depth, draws,
     made[keys.DRAWS] = draws
     made[keys.LATTICE] = spots.lattice
     if depth is not None:
-        made[keys.DEPTH] = depth if isinstance(depth, float) else float(depth.X.sum())
+        made[keys.DEPTH] = depth if isinstance(depth, float) else depth.total * len(depth.rows)
     adata.uns[keys.PROVENANCE] = made
     yield Step("Sampling", len(spots), len(spots))
     return adata

@@ -138,8 +138,15 @@ class Match:
     measured_columns: npt.NDArray[np.int64]
 
 
-def match_names(predicted: "AnnData", measured: "AnnData") -> Match:
+def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_SPOTS) -> Match:
     """Match spots by id and genes by symbol; a gene listed twice counts where it stands first.
+
+    Parameters
+    ----------
+    predicted, measured
+        Whose names are matched.
+    fewest
+        Spots that must match.
 
     Raises
     ------
@@ -160,7 +167,7 @@ def match_names(predicted: "AnnData", measured: "AnnData") -> Match:
     found_rows = measured.obs_names.get_indexer(predicted.obs_names)
     found_genes = measured.var_names[first].get_indexer(predicted.var_names)
     rows, columns = np.flatnonzero(found_rows >= 0), np.flatnonzero(found_genes >= 0)
-    if len(rows) < FEWEST_SPOTS:
+    if len(rows) < fewest:
         raise UserError(_too_few_spots(predicted, measured, len(rows)))
     if len(columns) == 0:
         raise UserError(
