@@ -16,7 +16,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import ndtri
 
 from flag_training.cohort import Cohort, TrainingSlide, load_cohort
 from flag_training.config import read_config
@@ -24,8 +23,8 @@ from flag_training.run_folders import states_folder
 from flag_training.stages.denoising import counts_of
 from flag_training.stages.fit import tile_encoder
 from flag_training.stages.latents import ResidualModel, fit_latents, scaled
-from napari_flag.model.diffusion import TOGETHER, keyed_uniforms
-from napari_flag.model.observation import count_at
+from flag_training.stages.spread import draws_of
+from napari_flag.model.diffusion import TOGETHER
 from napari_flag.progress import finish
 from napari_flag.statistics.neighbours import find_neighbours
 from napari_flag.statistics.scoring_rules import proper_scores
@@ -37,27 +36,14 @@ COLUMNS: Final = ("ES", "CRPS", "VS-gene", "VS-space", "ES corrected", "CRPS cor
 INDEPENDENT: Final = 16
 
 
-def draws(model: ResidualModel, slide: TrainingSlide, expected: FloatArray, numbers: list[int]) -> FloatArray:
-    """Return (K, n, G) log2(count + 1) of the draws `numbers` around (n, G) `expected`."""
-    observation, ids, genes = model.observation(), slide.spots.ids, expected.shape[1]
-    latent, loadings = observation.latent(expected), model.loadings.numpy()
-    drawn = []
-    for number in numbers:
-        depth = observation.depth_at(keyed_uniforms(0, number, ids, 1, "depth")[:, 0])
-        shared = ndtri(keyed_uniforms(0, number, ids, loadings.shape[1], "factors")) @ loadings.T
-        own = ndtri(keyed_uniforms(0, number, ids, genes, "own")) * np.sqrt(model.own.numpy())
-        chance = keyed_uniforms(0, number, ids, genes, "counts")
-        drawn.append(np.log2(count_at(np.exp(latent + depth[:, None] + shared + own), chance) + 1.0))
-    return np.stack(drawn)
-
-
 def row(model: ResidualModel, slide: TrainingSlide, expected: FloatArray) -> list[float]:
     """Return `COLUMNS` of one section."""
     spots, truth = slide.spots, slide.expression.astype(np.float64)
     weights = find_neighbours(spots.xy, spots.array, spots.lattice).weights
-    evenly = draws(model, slide, expected, list(range(TOGETHER)))
-    official = proper_scores(list(evenly), truth, weights).means()
-    alone = draws(model, slide, expected, [TOGETHER * k for k in range(INDEPENDENT)])  # a block each
+    evenly = draws_of(model, expected, spots.ids, range(TOGETHER), 0)
+    official = proper_scores(evenly, truth, weights).means()
+    blocks = range(0, TOGETHER * INDEPENDENT, TOGETHER)  # a block each, so that they are independent
+    alone = np.stack(draws_of(model, expected, spots.ids, blocks, 0))
     pairs = list(combinations(range(INDEPENDENT), 2))
     between = [np.linalg.norm(alone[a] - alone[b], axis=1).mean() for a, b in pairs]
     apart = [np.abs(alone[a] - alone[b]).mean() for a, b in pairs]

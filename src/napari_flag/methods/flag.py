@@ -16,7 +16,7 @@ from napari_flag.model.config import FlagConfig
 from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_uniforms
 from napari_flag.model.flag import Context, Flag
 from napari_flag.model.graph import GraphTensors, SpotGraph
-from napari_flag.model.observation import Observation, count_at
+from napari_flag.model.observation import Observation, expression_at
 from napari_flag.model.samplers import SOLVERS, SamplerSettings, evaluations, log_schedule
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class FlagSlide:
         drawn = np.empty(latent.shape, np.float32)
         for place, number in enumerate(settings.numbers):
             chance = keyed_uniforms(settings.seed, number - 1, ids, latent.shape[2], "counts")
-            drawn[place] = np.log2(count_at(np.exp(latent[place]), chance) + 1.0)
+            drawn[place] = expression_at(latent[place], chance)
         return drawn
 
     def _latent(

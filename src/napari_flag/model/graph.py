@@ -76,12 +76,6 @@ class GraphTensors:
         """Return the same spots, none of which sees another."""
         return replace(self, present=torch.zeros_like(self.present))
 
-    def rows(self, rows: Tensor) -> "GraphTensors":
-        """Return the graph of the spots `rows` alone, a run of spots that no edge leaves (one slide)."""
-        return GraphTensors(
-            self.neighbours[rows] - rows[0], self.present[rows], self.distance[rows], self.likeness[rows]
-        )
-
     def to(self, device: torch.device | str) -> "GraphTensors":
         """Return a copy on `device`."""
         return GraphTensors(

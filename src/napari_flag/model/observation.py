@@ -120,6 +120,12 @@ def count_at(rate: npt.NDArray[Any], probability: npt.NDArray[Any]) -> npt.NDArr
     return count.astype(np.int64)
 
 
+def expression_at(latent: npt.NDArray[Any], probability: npt.NDArray[Any]) -> FloatArray:
+    """Return log2(count + 1) of the counts at `probability` where `latent` is their log-rate, ln(counts)."""
+    found: FloatArray = np.log2(count_at(np.exp(latent), probability) + 1.0)
+    return found
+
+
 @cache
 def _grid() -> FloatArray:
     return np.arange(LOWEST, HIGHEST, _STEP)

@@ -14,7 +14,7 @@ from scipy import special
 
 from flag_training.methods.method import FloatArray
 from napari_flag.model.diffusion import keyed_uniforms
-from napari_flag.model.observation import Observation, count_at
+from napari_flag.model.observation import Observation, expression_at
 from napari_flag.statistics.scoring_rules import FEWEST_DRAWS
 
 NOISES: Final = (
@@ -74,6 +74,5 @@ def _root(residuals: FloatArray) -> npt.NDArray[np.float64]:
 def _counted(expected: FloatArray, uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return log2(count + 1) of Poisson counts whose log2(count + 1) has the expectation `expected`."""
     known = Observation.of(np.zeros(1), np.zeros(1))  # no residual, and one table for all genes
-    rate = np.exp(known.latent(expected.reshape(-1, 1))).reshape(expected.shape)
-    found: npt.NDArray[np.float64] = np.log2(count_at(np.broadcast_to(rate, uniform.shape), uniform) + 1.0)
-    return found
+    latent = known.latent(expected.reshape(-1, 1)).reshape(expected.shape)
+    return expression_at(np.broadcast_to(latent, uniform.shape), uniform)

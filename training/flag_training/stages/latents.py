@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from napari_flag.model.flag import QUANTILES
-from napari_flag.model.observation import FloatArray, Observation
+from napari_flag.model.observation import HIGHEST, LOWEST, FloatArray, Observation
 from napari_flag.progress import Step, Steps
 
 FACTORS: Final = 32
@@ -37,7 +37,6 @@ _SPOTS: Final = 1024
 """Spots computed at once."""
 _COUNT: Final = 0.5
 """Count added to a spot's total and to what is expected of it, so that empty spots have a depth."""
-_HIGHEST: Final = 13.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class ResidualModel:
 
     def depths(self, counts: Tensor, latent: Tensor) -> Tensor:
         """Return (n,) δ of spots with (n, G) `counts` where (n, G) `latent` μ was expected."""
-        expected = torch.exp((latent + self.variance / 2).clamp_max(_HIGHEST)).sum(1)
+        expected = torch.exp((latent + self.variance / 2).clamp_max(HIGHEST)).sum(1)
         return ((counts.sum(1) + _COUNT) / (expected + _COUNT)).log()
 
     def modes(self, counts: Tensor, offset: Tensor, start: Tensor, steps: int) -> Tensor:
@@ -204,4 +203,4 @@ def _moments(depth: Tensor, drawn: Tensor, factors: int) -> ResidualModel:
 
 
 def _rate(latent: Tensor) -> Tensor:
-    return torch.exp(latent.clamp(-9.0, _HIGHEST))
+    return torch.exp(latent.clamp(LOWEST, HIGHEST))

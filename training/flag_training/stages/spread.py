@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from scipy import sparse
 from scipy.special import ndtri
 from torch import Tensor
 
 from flag_training.cohort import TrainingSlide
 from flag_training.stages.latents import ResidualModel, scaled
 from napari_flag.model.diffusion import TOGETHER, keyed_uniforms
-from napari_flag.model.observation import FloatArray, count_at
+from napari_flag.model.observation import FloatArray, expression_at
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.neighbours import find_neighbours
 from napari_flag.statistics.scoring_rules import proper_scores
@@ -75,16 +73,14 @@ def choose_spread(
         Keys the noise, the same for all candidates.
     """
     step = max(1, len(slides) // _MOST_SLIDES)
-    judged = [
-        _Judged.of(slide, each, model, seed)
-        for slide, each in list(zip(slides, expected, strict=True))[::step][:_MOST_SLIDES]
-    ]
-    base = [slide.scores(model) for slide in judged]
+    judged = list(zip(slides, expected, strict=True))[::step][:_MOST_SLIDES]
+    base = [_scores(model, slide, each, seed) for slide, each in judged]
     scores: dict[float, float] = {}
     for number, composition in enumerate(_COMPOSITION):
         yield Step("Choosing the spread of draws", number, len(_COMPOSITION), "candidates")
         narrowed = scaled(model, composition)
-        ratios = [slide.scores(narrowed) / full for slide, full in zip(judged, base, strict=True)]
+        found = [_scores(narrowed, slide, each, seed) for slide, each in judged]
+        ratios = [score / full for score, full in zip(found, base, strict=True)]
         scores[composition] = float(np.mean(ratios))
     good = (1 + _NEXT_TO) * min(scores.values())
     composition = max(factor for factor, score in scores.items() if score <= good)
@@ -107,46 +103,41 @@ def sd_factor(model: ResidualModel, expected: Tensor, expression: Tensor) -> flo
     return float(np.quantile(away, _INSIDE) / _Z)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """A slide, and the noise of its draws."""
+def draws_of(
+    model: ResidualModel, expected: FloatArray, ids: Sequence[str], numbers: Sequence[int], seed: int
+) -> list[FloatArray]:
+    """Draw (n, G) log2(count + 1) around an expectation, of the Gaussian residuals alone.
 
-    truth: FloatArray
-    expected: FloatArray
-    weights: sparse.csr_array
-    depth: list[FloatArray]
-    factors: list[FloatArray]
-    own: list[FloatArray]
-    chance: list[npt.NDArray[np.float64]]
+    Parameters
+    ----------
+    model
+        The residuals.
+    expected
+        (n, G) log2(count + 1).
+    ids
+        Names of the spots; with seed and number they key the noise, the same whatever the model's width.
+    numbers
+        Of the draws, from 0 (`diffusion.keyed_uniforms`).
+    seed
+        Of the noise.
+    """
+    observation, (genes, factors) = model.observation(), model.loadings.shape
+    latent = observation.latent(expected)
+    loadings, own = model.loadings.numpy(), np.sqrt(model.own.numpy())
+    drawn = []
+    for number in numbers:
+        depth = observation.depth_at(keyed_uniforms(seed, number, ids, 1, "depth")[:, 0])
+        shared = ndtri(keyed_uniforms(seed, number, ids, factors, "factors")) @ loadings.T
+        alone = ndtri(keyed_uniforms(seed, number, ids, genes, "own")) * own
+        chance = keyed_uniforms(seed, number, ids, genes, "counts")
+        drawn.append(expression_at(latent + depth[:, None] + shared + alone, chance))
+    return drawn
 
-    @classmethod
-    def of(cls, slide: TrainingSlide, expected: Tensor, model: ResidualModel, seed: int) -> "_Judged":
-        spots = slide.spots
-        genes, factors = model.loadings.shape
 
-        def noise(width: int, purpose: str) -> list[FloatArray]:
-            return [keyed_uniforms(seed, draw, spots.ids, width, purpose) for draw in range(TOGETHER)]
-
-        return cls(
-            slide.expression.astype(np.float64),
-            expected.numpy(),
-            find_neighbours(spots.xy, spots.array, spots.lattice).weights,
-            [each[:, 0] for each in noise(1, "depth")],
-            [ndtri(each) for each in noise(factors, "factors")],
-            [ndtri(each) for each in noise(genes, "own")],
-            noise(genes, "counts"),
-        )
-
-    def scores(self, model: ResidualModel) -> npt.NDArray[np.float64]:
-        """Return the scores of `_JUDGED` of eight draws of `model`."""
-        observation = model.observation()
-        latent = observation.latent(self.expected)
-        loadings, own = model.loadings.numpy(), np.sqrt(model.own.numpy())
-        drawn = []
-        for depth, factors, alone, chance in zip(
-            self.depth, self.factors, self.own, self.chance, strict=True
-        ):
-            residual = observation.depth_at(depth)[:, None] + factors @ loadings.T + alone * own
-            drawn.append(np.log2(count_at(np.exp(latent + residual), chance) + 1.0))
-        means = proper_scores(drawn, self.truth, self.weights).means()
-        return np.array([means[name] for name in _JUDGED])
+def _scores(model: ResidualModel, slide: TrainingSlide, expected: Tensor, seed: int) -> FloatArray:
+    """Return the scores of `_JUDGED` of eight draws of `model`."""
+    spots = slide.spots
+    drawn = draws_of(model, expected.numpy(), spots.ids, range(TOGETHER), seed)
+    graph = find_neighbours(spots.xy, spots.array, spots.lattice).weights
+    means = proper_scores(drawn, slide.expression.astype(np.float64), graph).means()
+    return np.array([means[name] for name in _JUDGED])
