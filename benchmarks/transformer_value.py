@@ -1,8 +1,8 @@
 """From how many slides on the gene transformer is worth something, on simulated cohorts.
 
 Cohorts of growing size are simulated without pictures (`flag_training.simulated`), with residuals that
-depend on the tissue and are no Gaussian; FLAG is fitted to each as ``napari-flag train`` does, and its eight
-draws of further slides, of patients it has not seen, are scored with the transformer and with it silenced.
+depend on the tissue and are no Gaussian; FLAG is fitted to each as ``napari-flag train`` does, and draws of
+further slides, of patients it has not seen, get fair scores with the transformer and with it silenced.
 Beside them stands the exact distribution, which knows tissue, patient and depth of the slide.  Resumable:
 what is done is read from ``--run``.
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flag_training.config import FitConfig, RunConfig
+from flag_training.scoring import INDEPENDENT
 from flag_training.simulated import CohortModel, SimulatedSlide
 from flag_training.stages.fit import fit
 from flag_training.stages.tile_encoder import TileEncoderConfig
@@ -30,7 +31,7 @@ from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import Step, finish
 from napari_flag.simulation.expression import generated_genes
 from napari_flag.statistics.neighbours import array_graph
-from napari_flag.statistics.scoring_rules import proper_scores
+from napari_flag.statistics.scoring_rules import scoring_draws
 
 COLUMNS: Final = ("ES", "CRPS", "VS-gene", "VS-space")
 CONTEXT: Final[dict[str, Any]] = {
@@ -49,9 +50,10 @@ def config(steps: int) -> RunConfig:
 
 
 def scores_of(made: SimulatedSlide, drawn: list[npt.NDArray[Any]]) -> list[float]:
-    """Return `COLUMNS` of eight draws of one slide."""
-    spots = made.slide.spots
-    found = proper_scores(drawn, made.slide.expression, array_graph(spots.array, spots.lattice)).means()
+    """Return `COLUMNS` of the distribution that independent draws of one slide come from."""
+    spots, truth = made.slide.spots, made.slide.expression.astype(np.float64)
+    graph = array_graph(spots.array, spots.lattice)
+    found = finish(scoring_draws(drawn, truth, graph, fair=True)).means()
     return [float(found[name]) for name in COLUMNS]
 
 
@@ -71,14 +73,15 @@ def measure(model: CohortModel, slides: int, tests: int, steps: int, run: Path) 
         features = made.features[0].numpy()
         encoded = predictor.encode(features, made.slide.graph(features))
         rows, ids = np.arange(len(features)), made.slide.spots.ids
+        settings = SamplerSettings(len(INDEPENDENT), stride=INDEPENDENT.step)
         for name, slide in (("transformer", encoded), ("silenced", encoded.silenced())):
-            drawing = slide.draw(rows, ids, SamplerSettings(draws=8))
+            drawing = slide.draw(rows, ids, settings)
             try:
                 while True:
                     next(drawing)
             except StopIteration as stop:
                 found[name].append(scores_of(made, list(stop.value)))
-        exact = [np.log2(made.known.draw(np.random.default_rng([number, k])) + 1) for k in range(8)]
+        exact = [np.log2(made.known.draw(np.random.default_rng([number, k])) + 1) for k in INDEPENDENT]
         found["exact"].append(scores_of(made, exact))
         sys.stderr.write(f"scored slide {number + 1} of {tests}\n")
     result = {"slides": slides, "spots": sum(len(s.spots) for s in cohort.slides), "seconds": round(seconds)}
@@ -140,8 +143,9 @@ def main() -> None:
         "--out docs/results/transformer_value.md`.",
         f"Simulated cohorts of {args.genes} genes whose residuals depend on the tissue and are no Gaussian "
         f"({', '.join(f'`{key}={value}`' for key, value in CONTEXT.items())}); {args.tests} further "
-        "slides, of patients not seen, are scored by eight draws. *Silenced*: the same network, drawing from "
-        "its Gaussian; below are differences from it, ± two standard errors over slides; below 0 is better. "
+        "slides, of patients not seen, get fair scores (`docs/statistics.md`). *Silenced*: the same network, "
+        "drawing from its Gaussian; below are differences from it, ± two standard errors over slides; below "
+        "0 is better. "
         "*Exact* knows tissue, patient and depth of the slide. *Composition* is the factor of the residual's "
         f"width that was chosen on left-out slides. Fit: {', '.join(f'{k} {v}' for k, v in kept.items())}.",
         table(results),

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from napari_flag.model.config import FlagConfig
-from napari_flag.model.flag import LEAST, Flag
+from napari_flag.model.flag import LEAST, QUANTILES, Flag
 from napari_flag.model.graph import GraphTensors, build_graph
 
 FORMS = {"residual": {}, "proper": {"mean_head": False, "covariance": False, "attention": "channels"}}
@@ -94,13 +94,24 @@ def test_without_the_graph_nothing_depends_on_where_spots_lie(form, slide):
 def test_the_latent_has_the_expectation_under_the_residuals(slide):
     network = tiny()
     network.get_buffer("spread").fill_(0.7)
-    network.get_buffer("depth").copy_(torch.linspace(-1, 1, len(network.get_buffer("depth"))))
+    network.get_buffer("depth").copy_(torch.linspace(-1, 1, QUANTILES))
     context = encode(network, *slide)
     np.testing.assert_allclose(context.observation.variance, 0.49, rtol=1e-6)
     np.testing.assert_allclose(
         context.observation.expected(context.latent.double().numpy()), context.expected, rtol=1e-4
     )
     assert context.expected.std() > 0.05
+
+
+def test_the_depth_of_spots_varies_as_on_the_training_slide_that_looks_alike(slide):
+    network = tiny()
+    network.get_buffer("depth").copy_(torch.tensor([[0.1], [1.0]]) * torch.linspace(-1, 1, QUANTILES))
+    xy, features = slide
+    centre = torch.from_numpy(features).mean(0)
+    network.get_buffer("slide_centres").copy_(torch.stack([centre, centre + 5]))
+    assert abs(encode(network, xy, features).observation.depth).max() < 0.11
+    network.get_buffer("slide_centres").copy_(torch.stack([centre + 5, centre]))
+    assert abs(encode(network, xy, features).observation.depth).max() > 0.9
 
 
 def test_nothing_is_expected_to_be_less_than_next_to_nothing(slide):

@@ -5,7 +5,7 @@ import torch
 
 from napari_flag.model.normalization import SlideNormalization
 
-NEAR, BETWEEN, FAR = 0.0, 0.9, 30.0
+NEAR, BETWEEN, FAR = 0.0, 1.0, 30.0
 
 
 @pytest.fixture
@@ -22,6 +22,7 @@ def normalization():
         scale=torch.tensor([[0.5], [1.5]]).repeat(1, 3),
         prior_location=torch.full((3,), 7.0),
         prior_scale=torch.full((3,), 2.0),
+        shares=torch.tensor([0.75, 0.25]),
         patients=torch.tensor([[0.5, -0.5, 1.0], [0.0, 0.5, -0.5], [-0.5, 0.0, -0.5]]),
     )
 
@@ -53,6 +54,13 @@ def test_a_slide_unlike_all_of_them_has_the_level_of_a_patient_of_whom_nothing_i
     torch.testing.assert_close(location, torch.full((3,), 7.0))
     torch.testing.assert_close(scale, torch.full((3,), 2.0))
     assert normalization.novelty(at(FAR)) == 1
+
+
+def test_residuals_come_from_slides_that_look_alike_and_from_every_patient_where_none_does(normalization):
+    apart = replace(normalization, centres=normalization.centres * 20)
+    torch.testing.assert_close(apart.resemblance(at(-2.0)), torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(apart.resemblance(at(FAR)), torch.tensor([0.75, 0.25]))
+    assert float(apart.resemblance(at(BETWEEN)).sum()) == pytest.approx(1)
 
 
 def test_in_between_the_level_lies_between_both(normalization):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
-from napari_flag.model.observation import Observation, count_at
+from napari_flag.model.observation import Observation, count_at, mixed_quantiles
 
 DEPTH = np.array([-2.5, -0.4, -0.1, 0.1, 0.3, 0.6])
 VARIANCE = np.array([0.0, 0.2, 1.0])
@@ -49,6 +49,15 @@ def test_counts_at_uniform_numbers_are_poisson_and_rise_with_rate_and_probabilit
     assert (count_at(rate * 1.5, probability) >= count).all()
     assert count.mean() == pytest.approx(3.7, rel=0.01)
     assert count_at(np.zeros(2), np.array([0.1, 1 - 1e-12])).tolist() == [0, 0]
+
+
+def test_quantiles_of_a_mixture_are_those_of_its_parts_taken_together():
+    at = (np.arange(40) + 0.5) / 40
+    parts = np.stack([special.ndtri(at), 3 * special.ndtri(at) + 2, np.full(40, 99.0)])
+    np.testing.assert_allclose(mixed_quantiles(parts, [0, 1, 0]), parts[1])
+    mixed = mixed_quantiles(parts, [0.75, 0.25, 0])
+    reached = 0.75 * special.ndtr(mixed) + 0.25 * special.ndtr((mixed - 2) / 3)
+    np.testing.assert_allclose(reached, at, atol=0.02)
 
 
 def test_depth_is_read_off_its_quantiles(observation):

@@ -5,7 +5,8 @@ import pytest
 import scoringrules
 from scipy import sparse
 
-from napari_flag.statistics.scoring_rules import MOST_GENES, NAMES, proper_scores
+from napari_flag.progress import finish
+from napari_flag.statistics.scoring_rules import MOST_GENES, NAMES, proper_scores, scoring_draws
 
 N, G, K = 12, 5, 8
 
@@ -52,6 +53,34 @@ def test_variogram_score_over_space_is_that_of_scoringrules_over_the_first_ring(
     weights = np.broadcast_to((line.toarray() > 0).astype(float), (G, N, N))
     expected = scoringrules.vs_ensemble(truth.T, stacked, w=weights, p=0.5, backend="numpy")
     assert found.means()["VS-space"] == pytest.approx(expected.mean() / line.nnz, rel=1e-10)
+
+
+def fair_means(draws, truth, graph):
+    return finish(scoring_draws(draws, truth, graph, fair=True)).means()
+
+
+def test_fair_scores_of_few_draws_are_those_of_many_on_average_and_plain_ones_are_not():
+    random = np.random.default_rng(5)
+    line = sparse.csr_array(np.eye(40, k=1) + np.eye(40, k=-1))
+    truth, centre = random.normal(0, 1, (40, 6)), random.normal(0, 1, (40, 6))
+
+    def drawn(k):
+        return [centre + random.normal(0, 1, (40, 6)) for _ in range(k)]
+
+    many = proper_scores(drawn(2000), truth, line).means()
+    fair = [fair_means(drawn(3), truth, line) for _ in range(150)]
+    plain = [proper_scores(drawn(3), truth, line).means() for _ in range(150)]
+    for name in ("CRPS", "ES", "VS-gene", "VS-space"):
+        few = [row[name] for row in fair]
+        error = 4 * np.std(few) / len(few) ** 0.5
+        assert np.mean(few) == pytest.approx(many[name], abs=error)
+        assert np.mean([row[name] for row in plain]) > many[name] + error
+
+
+def test_the_fair_crps_is_that_of_scoringrules(case):
+    draws, truth, line = case
+    expected = scoringrules.crps_ensemble(truth, np.stack(draws, axis=-1), estimator="fair", backend="numpy")
+    assert fair_means(draws, truth, line)["CRPS"] == pytest.approx(expected.mean(), rel=1e-10)
 
 
 def test_no_false_distribution_scores_better_than_the_true_one_on_average():

@@ -6,12 +6,12 @@ import pytest
 
 from flag_training.evaluate import Comparison, Outcome, Plan, Record
 from flag_training.result_tables import markdown, read_results, results_of
+from flag_training.scoring import COMPARED, FAIR
+from napari_flag.analysis.scores import PROPER
 from napari_flag.errors import UserError
 
 ZERO = {"PCC": 0.0, "MSE": 2.0, "GSC": 0.0, "SSC": 0.0, "cPCC": 0.0, "amplitude": 0.0}
-OF_DRAWS = dict.fromkeys(
-    ("CRPS", "ES", "ES-map", "VS-gene", "VS-space", "ES corrected", "CRPS corrected"), 1.0
-) | {"GSC": 0.8, "SSC": 0.5, "amplitude": 1.0}
+OF_DRAWS = dict.fromkeys((*PROPER, *FAIR), 1.0) | {"GSC": 0.8, "SSC": 0.5, "amplitude": 1.0}
 WITHOUT = "without B4"
 
 
@@ -27,7 +27,7 @@ def draws(method, es, kind="rival", training="all others", section="C2", **score
 
 def comparison(rival, es, training="all others", section="C2", kind="rival", seed=0, other=0.0):
     """FLAG's draws less a rival's: the energy score as given, the others sure to be `other`."""
-    differences = dict.fromkeys(("CRPS", "VS-gene", "VS-space"), (other, other, other)) | {"ES": es}
+    differences = dict.fromkeys(COMPARED, (other, other, other)) | {"ES": es}
     return Comparison("her2st", "all others", section, seed, kind, rival, training, differences)
 
 
@@ -154,15 +154,15 @@ def test_draws_are_compared_with_a_rival_under_its_better_training_for_the_metri
 
 def test_what_flag_is_better_on_is_said_only_where_every_section_is_sure(page, tmp_path):
     assert (
-        "every rival in each of C2, C3 by VS-gene, VS-space:\n\n- by ES not than counting noise\n- by CRPS"
-        in page
+        "every rival in each of C2, C3 by VS-gene, VS-space, ES fair, CRPS fair, VS-gene fair, "
+        "VS-space fair:\n\n- by ES not than counting noise\n- by CRPS" in page
     )
     sure = [comparison("a", (-1, -2, -0.5), section=s, other=-1.0) for s in ("C2", "C3")]
     results = results_of(Outcome((draws("a", 9), *RECORDS[:2]), tuple(sure)), PLAN, "c")
     path = tmp_path / "sure.json"
     path.write_text(json.dumps(results))
     told = markdown([read_results(path)], "Scores")
-    assert "better draws than every rival in each of C2, C3 by ES, CRPS, VS-gene, VS-space." in told
+    assert "better draws than every rival in each of C2, C3 by ES, CRPS, VS-gene, VS-space, ES fair," in told
 
 
 def test_with_several_seeds_every_one_must_be_sure(tmp_path):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from flag_training.scoring import COMPARED, OF_DRAWS, Section, is_better, score
+from flag_training.scoring import COMPARED, FAIR, OF_DRAWS, Section, is_better, score
 from napari_flag.analysis.scores import METRICS, PROPER, STRUCTURE, scoring_draws
 from napari_flag.progress import finish
+from napari_flag.statistics import scoring_rules
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_without_sd_nothing_is_said_of_calibration(section):
 
 def test_draws_score_as_compare_scores_them(section):
     drawn = noisy(section.slide, 0.7)
-    ours = section.draws(drawn)
+    ours = section.draws(drawn, drawn)
     truth = section.slide.expression.astype(np.float64)
     theirs = finish(scoring_draws(list(drawn), truth, section.neighbours, section.blocks, 0))
     assert set(ours.scores) == set(OF_DRAWS)
@@ -62,20 +63,18 @@ def test_draws_score_as_compare_scores_them(section):
         assert low < ours.scores[name] < high
 
 
-def test_corrected_scores_pair_different_draws_only(section):
-    drawn = noisy(section.slide, 0.7).astype(np.float64)
-    truth, pairs = section.slide.expression, [(i, j) for i in range(8) for j in range(8) if i != j]
-    energy = np.linalg.norm(drawn - truth, axis=2).mean()
-    energy -= np.mean([np.linalg.norm(drawn[i] - drawn[j], axis=1).mean() for i, j in pairs]) / 2
-    crps = np.abs(drawn - truth).mean() - np.mean([np.abs(drawn[i] - drawn[j]).mean() for i, j in pairs]) / 2
-    found = section.draws(drawn.astype(np.float32)).scores
-    assert found["ES corrected"] == pytest.approx(energy, rel=1e-5)
-    assert found["CRPS corrected"] == pytest.approx(crps, rel=1e-5)
+def test_fair_scores_are_of_the_independent_draws(section):
+    drawn, independent = noisy(section.slide, 0.7), noisy(section.slide, 1.5, 16)
+    found = section.draws(drawn, independent).scores
+    truth = section.slide.expression.astype(np.float64)
+    work = scoring_rules.scoring_draws(list(independent), truth, section.neighbours.weights, fair=True)
+    wanted = finish(work).means()
+    assert {name: found[name] for name in FAIR} == {name: wanted[plain] for name, plain in FAIR.items()}
 
 
 def test_a_difference_is_below_zero_where_ours_are_better_and_is_sure_of_it(section):
-    good, bad = (section.draws(noisy(section.slide, sd)) for sd in (0.3, 2.0))
-    found = section.difference(good.proper, bad.proper)
+    good, bad = (section.draws(noisy(section.slide, sd), noisy(section.slide, sd, 16)) for sd in (0.3, 2.0))
+    found = section.difference(good, bad)
     assert set(found) == set(COMPARED)
     for name, (difference, low, high) in found.items():
         assert difference == pytest.approx(good.scores[name] - bad.scores[name])
@@ -83,14 +82,14 @@ def test_a_difference_is_below_zero_where_ours_are_better_and_is_sure_of_it(sect
 
 
 def test_draws_do_not_differ_from_themselves(section):
-    drawn = section.draws(noisy(section.slide, 0.7))
-    assert set(section.difference(drawn.proper, drawn.proper).values()) == {(0.0, 0.0, 0.0)}
+    drawn = section.draws(noisy(section.slide, 0.7), noisy(section.slide, 0.7, 16))
+    assert set(section.difference(drawn, drawn).values()) == {(0.0, 0.0, 0.0)}
 
 
 @pytest.mark.parametrize(
     ("metric", "good", "bad"),
     [
-        ("PCC", 0.7, 0.6), ("MSE", 0.8, 0.9), ("ES", 8, 9), ("CRPS corrected", 0.4, 0.5),
+        ("PCC", 0.7, 0.6), ("MSE", 0.8, 0.9), ("ES", 8, 9), ("CRPS fair", 0.4, 0.5),
         ("amplitude", 0.9, 1.3), ("coverage_80", 0.78, 0.9), ("SSC", 0.1, float("nan")),
     ],
 )  # fmt: skip

@@ -43,6 +43,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         help="held-out scores to state on the data card",
     )
     parser.set_defaults(run=run_train)
+    add_fit(commands)
     add_evaluate(commands)
     add_sweep(commands)
     add_figures(commands)
@@ -71,6 +72,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     from flag_training.cohort import held_out, with_store
     from flag_training.engine.devices import is_first_process
+    from flag_training.result_tables import metrics_of, read_results
     from flag_training.stages.fit import train
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
@@ -79,7 +81,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     config = config.without((*arguments.leave_out, *held_out(config, arguments.data)))
     card = config.card | {"command": command_of(arguments)}
     if arguments.metrics:
-        card["held_out_scores"] = metrics_of(arguments.metrics)
+        card["held_out_scores"] = metrics_of([read_results(path) for path in arguments.metrics])
     config = replace(config, card=card)
     run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{config.name}.safetensors"
@@ -91,22 +93,87 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def metrics_of(files: Sequence[Path]) -> dict[str, Any]:
-    """Return the card's metrics of sections left out: per split, what was scored, and how to repeat it."""
-    from flag_training.result_tables import read_results
-
-    merged: dict[str, Any] = {"command": []}
-    for results in map(read_results, files):
-        seeds = ", ".join(map(str, results["seeds"]))
-        merged.setdefault(f"{results['split']}, seed {seeds}", {}).update(results["scores"])
-        merged["command"].append(results["command"])
-    return merged
-
-
 def command_of(arguments: argparse.Namespace) -> str:
     """Return the command as another machine would give it: the data folder is its own."""
     words = ["DATA" if word == str(arguments.data) else word for word in sys.argv[1:]]
     return shlex.join(["napari-flag", *words])
+
+
+def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add ``fit``."""
+    parser = commands.add_parser(
+        "fit",
+        help="fit weights to your own measured sections, without a config",
+        description="Fit weights to measured sections: expectation and residuals, and the gene transformer "
+        "on request. Each section (of many, eight) is left out in turn and scored beside floors and "
+        "controls; the scores are on a page beside the weights and on their card. The encoder is kept.",
+    )
+    parser.add_argument(
+        "sections", type=Path, metavar="FOLDER|LIST.csv",
+        help="folder with slides, spots and counts, or a CSV with the columns name, patient, image, spots, "
+        "counts, mpp",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.safetensors", help="weights to write"
+    )
+    parser.add_argument("--mpp", type=float, metavar="UM", help="µm per pixel of images that do not say it")
+    parser.add_argument(
+        "--genes", type=Path, metavar="FILE",
+        help="symbols to predict, one a line (default: 200 with high mean and high variance)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--encoder", default="her2st", metavar="NAME",
+        help="an encoder of `napari-flag encoders list`, or weights whose encoder to take (default: her2st)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to use at all"
+    )
+    parser.add_argument(
+        "--diffusion", action="store_true",
+        help="train the gene transformer too; its worth on few sections is small",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
+    parser.add_argument("--device", default="auto", help="where tiles are encoded (default: auto)")
+    parser.add_argument(
+        "--run", type=Path, dest="folder", metavar="DIR",
+        help="folder of states and scores; a killed fit goes on there (default: beside --out)",
+    )  # fmt: skip
+    parser.set_defaults(run=run_fit)
+
+
+def run_fit(arguments: argparse.Namespace) -> int:
+    """Run ``napari-flag fit``."""
+    from flag_training.own_sections import fit_sections, read_sections
+    from flag_training.result_tables import markdown, read_results
+    from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.files import check_writable
+    from napari_flag.progress import finish
+
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(arguments.out)
+    with ProgressLine() as line:
+        work = fit_sections(
+            read_sections(arguments.sections, arguments.mpp),
+            arguments.out,
+            run=arguments.folder,
+            encoder=arguments.encoder,
+            panel=arguments.genes,
+            leave_out=arguments.leave_out,
+            diffusion=arguments.diffusion,
+            seed=arguments.seed,
+            device=arguments.device,
+            command=shlex.join(["napari-flag", *sys.argv[1:]]),
+        )
+        fitted = finish(work, line)
+    page = fitted.scores.with_suffix(".md")
+    page.write_text(
+        markdown([read_results(fitted.scores)], f"{arguments.out.stem}, sections left out"), "utf-8"
+    )
+    sys.stdout.write(
+        f"Wrote {fitted.weights}: {len(fitted.genes)} genes, {len(fitted.sections)} sections; scores of "
+        f"sections left out in {page}.\n"
+    )
+    return 0
 
 
 def run_folder(arguments: argparse.Namespace, name: str) -> Path:

@@ -16,7 +16,7 @@ from flag_training.methods import Method, blinded, controls
 from flag_training.methods.floors import FramedRidge, OneFactor
 from flag_training.methods.rivals import draws_around
 from flag_training.run_folders import states_folder
-from flag_training.scoring import Difference, Judged, Scores, Section
+from flag_training.scoring import EIGHT, INDEPENDENT, Difference, Judged, Scores, Section
 from flag_training.stages.fit import fit, tile_encoder
 from napari_flag import keys
 from napari_flag.errors import UserError
@@ -26,7 +26,6 @@ from napari_flag.prediction_file import build_prediction, layer_of, write_predic
 from napari_flag.progress import Step, Steps
 from napari_flag.sampling import Expression, sample_expression
 from napari_flag.statistics.bootstrap import Interval
-from napari_flag.statistics.scoring_rules import FEWEST_DRAWS, ProperScores
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
@@ -90,34 +89,43 @@ def score_flag(
     """
     features, slide = views[0], section.slide
     encoded = predictor.encode(features, slide.graph(features))
-    seen = yield from draw(predictor, encoded, slide, seed)
+    seen, drawn = yield from judge(predictor, encoded, section, seed)
     parted = {("FLAG", SILENCED): encoded.silenced()}
     if encoded.has_mean_head:  # FLAG proper has no residuals around an expectation
         parted["control", ONE_FACTOR] = encoded.around(np.maximum(one_factor, 0))
     judged = {
         ("FLAG", X): section.expectation(seen.mean, seen.spread),
-        ("FLAG", DRAWS): section.draws(seen.draws),
+        ("FLAG", DRAWS): drawn,
         ("FLAG", ONE_DRAW): section.array(seen.draws[0]),
     }
     for what, part in parted.items():
-        drawn = yield from draw(predictor, part, slide, seed)
-        judged[what] = section.draws(drawn.draws)
+        _, judged[what] = yield from judge(predictor, part, section, seed)
     shuffled = features[np.random.default_rng(seed).permutation(len(features))]
-    drawn = yield from draw(predictor, predictor.encode(shuffled, slide.graph(shuffled)), slide, seed)
-    judged["FLAG", SHUFFLED] = section.expectation(drawn.mean, drawn.spread)
-    judged["FLAG", DRAWS_SHUFFLED] = section.draws(drawn.draws)
+    elsewhere = predictor.encode(shuffled, slide.graph(shuffled))
+    blind, judged["FLAG", DRAWS_SHUFFLED] = yield from judge(predictor, elsewhere, section, seed)
+    judged["FLAG", SHUFFLED] = section.expectation(blind.mean, blind.spread)
     for place, view in enumerate(views[1:], start=1):
-        turned = yield from draw(predictor, predictor.encode(view, slide.graph(view)), slide, seed, number=1)
+        again = predictor.encode(view, slide.graph(view))
+        turned = yield from draw(predictor, again, slide, range(1), seed)
         judged["FLAG", f"{TURNED} {place}"] = section.array(turned.mean)
     judged |= yield from score_rivals(section, seen.mean, residuals, seed, X)
     return FlagScores(judged, seen)
 
 
+def judge(
+    predictor: FlagPredictor, encoded: FlagSlide, section: Section, seed: int
+) -> Steps[tuple[Expression, Judged]]:
+    """Predict all spots of a section with eight draws, and score these and independent ones."""
+    seen = yield from draw(predictor, encoded, section.slide, EIGHT, seed)
+    independent = yield from draw(predictor, encoded, section.slide, INDEPENDENT, seed)
+    return seen, section.draws(seen.draws, independent.draws)
+
+
 def draw(
-    predictor: FlagPredictor, encoded: FlagSlide, slide: TrainingSlide, seed: int, number: int = FEWEST_DRAWS
+    predictor: FlagPredictor, encoded: FlagSlide, slide: TrainingSlide, numbers: range, seed: int
 ) -> Steps[Expression]:
-    """Predict all spots of `slide`, with `number` draws."""
-    settings = SamplerSettings(draws=number, seed=seed)
+    """Predict all spots of `slide`, with the draws of these `numbers`, from 0."""
+    settings = SamplerSettings(len(numbers), numbers.start + 1, numbers.step, seed=seed)
     rows = np.arange(len(slide.spots))
     return (yield from sample_expression(predictor, encoded, slide.spots.ids, rows, settings))
 
@@ -127,8 +135,14 @@ def score_rivals(
 ) -> Steps[dict[tuple[str, str], Judged]]:
     """Score draws around `expected` that need no network; `around` is what the tables call it."""
     yield Step(f"Drawing around {around}", 0, 1, "sections")
-    drawn = draws_around(expected, residuals, section.slide.spots.ids, seed)
-    return {("rival", f"{noise} around {around}"): section.draws(values) for noise, values in drawn.items()}
+    ids = section.slide.spots.ids
+    drawn, independent = (
+        draws_around(expected, residuals, ids, numbers, seed) for numbers in (EIGHT, INDEPENDENT)
+    )
+    return {
+        ("rival", f"{noise} around {around}"): section.draws(drawn[noise], independent[noise])
+        for noise in drawn
+    }
 
 
 def held_out_prediction(
@@ -377,14 +391,14 @@ def compare(scored: Sequence[Scored], sections: Mapping[str, Section]) -> tuple[
     sections
         Its sections by name.
     """
-    drawn = [(record, judged.proper) for record, judged in scored if judged.proper is not None]
+    drawn = [(record, judged) for record, judged in scored if judged.proper is not None]
     at = {
-        (record.section, record.kind, record.method, record.training, record.seed): proper
-        for record, proper in drawn
+        (record.section, record.kind, record.method, record.training, record.seed): judged
+        for record, judged in drawn
     }
-    first: dict[tuple[str, str, str, str], ProperScores] = {}
-    for key, proper in at.items():
-        first.setdefault(key[:4], proper)
+    first: dict[tuple[str, str, str, str], Judged] = {}
+    for key, judged in at.items():
+        first.setdefault(key[:4], judged)
     found = []
     for ours, own in drawn:
         if (ours.kind, ours.method) != ("FLAG", DRAWS):

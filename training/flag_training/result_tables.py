@@ -44,7 +44,8 @@ _FOR_CARD: Final[dict[str, tuple[str, ...]]] = {
     DRAWS_SHUFFLED: (*PROPER, *STRUCTURE),
 }
 """What of FLAG a data card states, and its metrics."""
-_DIGITS: Final = {"CRPS": 4, "CRPS corrected": 4, "VS-gene": 4, "VS-space": 4}
+_LATE: Final = ("CRPS", "VS-gene", "VS-space")
+_DIGITS: Final = dict.fromkeys((f"{name}{kind}" for name in _LATE for kind in ("", " fair")), 4)
 """Decimals of what differs late; the others have 3."""
 _COLUMN: Final = {"coverage_50": "in 50 %", "coverage_80": "in 80 %", "coverage_95": "in 95 %"}
 
@@ -101,6 +102,22 @@ def read_results(path: Path) -> dict[str, Any]:
             "of evaluate, or evaluate again."
         ) from error
     return results
+
+
+def metrics_of(files: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return a data card's metrics of sections left out: per split, what was scored, and how to repeat it.
+
+    Parameters
+    ----------
+    files
+        As `read_results` returns them.
+    """
+    merged: dict[str, Any] = {"command": []}
+    for results in files:
+        seeds = ", ".join(map(str, results["seeds"]))
+        merged.setdefault(f"{results['split']}, seed {seeds}", {}).update(results["scores"])
+        merged["command"].append(results["command"])
+    return merged
 
 
 def _without_nan(value: Any) -> Any:
@@ -190,10 +207,10 @@ _DRAWN: Final = _Table(
     "ahead of the controls: the same draws around one factor, which tells no gene apart; the training "
     "sections' own gene–gene correlations and Moran's I as constants; sections pasted without a look at the "
     "image; and tiles shuffled between spots. What has no proper scores gives one array instead of draws. "
-    "ES and CRPS pair each draw with every draw, itself included, 1/(2K²); *corrected* pairs different draws "
-    "only, 1/(2K(K − 1)). That has no bias for independent draws; draws spread evenly over the distribution "
-    "(Latin hypercube), as all here are, lie farther apart than independent ones, so that it comes out too "
-    "low, and 1/(2K²) nearly right.",
+    "The eight draws' noise is spread evenly (Latin hypercube), and ES and CRPS pair each draw with every "
+    "draw, itself included, 1/(2K²): eight stand for the whole distribution, the better the fewer sources of "
+    "noise it has. *Fair* scores (Ferro 2014) are of 16 independent draws, less what their finite number "
+    "adds: those of the distribution itself.",
 )
 _ONE_ARRAY: Final = _Table(
     "As the paper's table reads it: every metric from one array",

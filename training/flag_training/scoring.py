@@ -9,29 +9,36 @@ import numpy.typing as npt
 
 from flag_training.cohort import TrainingSlide
 from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE, scoring
+from napari_flag.model.diffusion import TOGETHER
 from napari_flag.progress import finish
 from napari_flag.statistics import bootstrap, scoring_rules
 from napari_flag.statistics.bootstrap import Interval
 from napari_flag.statistics.calibration import normal_coverage, spread_over_error
 from napari_flag.statistics.neighbours import Neighbours, find_neighbours
-from napari_flag.statistics.scoring_rules import ProperScores
+from napari_flag.statistics.scoring_rules import FEWEST_DRAWS, ProperScores
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
+FloatArray64: TypeAlias = npt.NDArray[np.float64]
 Scores: TypeAlias = dict[str, float]
 """Metric → value; NaN where it is not defined."""
 Difference: TypeAlias = tuple[float, float, float]
 """A difference of two scores, and the ends of its 95 % interval."""
 
-CORRECTED: Final = ("ES corrected", "CRPS corrected")
-"""With 1 / (2 K (K − 1)) over all pairs of different draws, which has no bias for independent draws."""
-COMPARED: Final = ("ES", "CRPS", "VS-gene", "VS-space")
+_JUDGED: Final = ("ES", "CRPS", "VS-gene", "VS-space")
+FAIR: Final = {f"{name} fair": name for name in _JUDGED}
+"""Scores of the distribution itself, from independent draws → the score of a finite number of draws."""
+COMPARED: Final = (*_JUDGED, *FAIR)
 """Proper scores by which draws are held against a rival's, spot by spot."""
+EIGHT: Final = range(FEWEST_DRAWS)
+"""Draws scored as they are, from 0; their noise is spread evenly."""
+INDEPENDENT: Final = range(0, 16 * TOGETHER, TOGETHER)
+"""Draws scored fairly, from 0: one of every eight whose noise is spread evenly."""
 COVERAGE: Final = {"coverage_50": 0.5, "coverage_80": 0.8, "coverage_95": 0.95}
 """Shares of truth within X ± z · sd → what they should be."""
 CALIBRATION: Final = (*COVERAGE, "spread/error")
 OF_X: Final = (*EXPECTATION, *CALIBRATION)
 """What an expectation is judged by."""
-OF_DRAWS: Final = (*PROPER, *CORRECTED, *STRUCTURE)
+OF_DRAWS: Final = (*PROPER, *FAIR, *STRUCTURE)
 """What draws are judged by."""
 
 
@@ -45,13 +52,20 @@ class Judged:
         Metric → value.
     intervals
         Metric → 95 % bootstrap interval, where there is one.
-    proper
-        Of draws, the proper scores spot by spot.
+    proper, fair
+        Of draws, the proper scores spot by spot: of eight, and of their distribution.
     """
 
     scores: Scores
     intervals: dict[str, Interval] = field(default_factory=dict)
     proper: ProperScores | None = None
+    fair: ProperScores | None = None
+
+    def by_spot(self, metric: str) -> tuple[FloatArray64, FloatArray64]:
+        """Return the (n,) values of one of `COMPARED`, and their weights."""
+        source, name = (self.fair, FAIR[metric]) if metric in FAIR else (self.proper, metric)
+        assert source is not None  # of draws
+        return source.values(name), source.weights(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +111,34 @@ class Section:
         error = {"spread/error": spread_over_error(mean, sd, truth)}
         return Judged(read.scores | shares | error, read.intervals)
 
-    def draws(self, drawn: FloatArray) -> Judged:
-        """Score K draws (K, n, G), log2(count + 1): proper scores of all, and their mean structure."""
-        truth = self.slide.expression.astype(np.float64)
-        proper = finish(scoring_rules.scoring_draws(list(drawn), truth, self.neighbours.weights))
+    def draws(self, drawn: FloatArray, independent: FloatArray) -> Judged:
+        """Score draws (K, n, G), log2(count + 1): proper scores and mean structure, and fair scores.
+
+        Parameters
+        ----------
+        drawn
+            Eight, as a prediction holds them (`EIGHT`).
+        independent
+            Draws of the same distribution (`INDEPENDENT`).
+        """
+        truth, graph = self.slide.expression.astype(np.float64), self.neighbours.weights
+        proper = finish(scoring_rules.scoring_draws(list(drawn), truth, graph))
+        fair = finish(scoring_rules.scoring_draws(list(independent), truth, graph, fair=True))
+        means = fair.means()
         each = [self._read(draw, None).scores for draw in drawn]
         structure = {name: float(np.mean([scores[name] for scores in each])) for name in STRUCTURE}
-        found = proper.means() | _corrected(proper, drawn, truth) | structure
-        return Judged(found, {name: self._interval(proper, name) for name in PROPER}, proper)
+        found = proper.means() | {name: means[plain] for name, plain in FAIR.items()} | structure
+        return Judged(found, {name: self._interval(proper, name) for name in PROPER}, proper, fair)
 
-    def difference(self, ours: ProperScores, theirs: ProperScores) -> dict[str, Difference]:
+    def difference(self, ours: Judged, theirs: Judged) -> dict[str, Difference]:
         """Return each of `COMPARED`, ours less theirs, with its paired interval over blocks of spots.
 
         Both were scored on this section.  Ours are better where the interval lies below 0.
         """
         found = {}
         for place, name in enumerate(COMPARED):
-            weights, away = ours.weights(name), ours.values(name) - theirs.values(name)
+            (values, weights), (other, _) = ours.by_spot(name), theirs.by_spot(name)
+            away = values - other
             ends = bootstrap.mean_interval(away, weights, self.blocks, self._random(place))
             total = float(weights.sum())
             found[name] = (float(weights @ away) / total if total else float("nan"), *ends)
@@ -141,17 +166,6 @@ def score(predicted: FloatArray, slide: TrainingSlide) -> Scores:
     return Section.of(slide)._read(predicted, None).scores
 
 
-def _corrected(proper: ProperScores, drawn: FloatArray, truth: npt.NDArray[np.float64]) -> Scores:
-    """Return energy score and CRPS without the bias that a draw paired with itself brings."""
-    away = drawn - truth
-    distance = {
-        "ES": float(np.linalg.norm(away, axis=2).mean()),
-        "CRPS": float(np.abs(away).mean()),
-    }
-    k, means = len(drawn), proper.means()
-    return {f"{name} corrected": (k * means[name] - far) / (k - 1) for name, far in distance.items()}
-
-
 def is_better(metric: str, value: float, than: float) -> bool:
     """Whether `value` is the better one; what is known is better than NaN."""
     return _merit(metric, value) > _merit(metric, than)
@@ -165,5 +179,5 @@ def _merit(metric: str, value: float) -> float:
         return -abs(float(np.log(max(value, 1e-9))))
     if metric in COVERAGE:
         return -abs(value - COVERAGE[metric])
-    lower: Sequence[str] = ("MSE", *PROPER, *CORRECTED)
+    lower: Sequence[str] = ("MSE", *PROPER, *FAIR)
     return -value if metric in lower else value

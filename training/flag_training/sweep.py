@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from flag_training.config import RunConfig
-from flag_training.evaluate import Fold, Plan, draw, fingerprint, fold_cohort, folds_of, keep
+from flag_training.evaluate import Fold, Plan, fingerprint, fold_cohort, folds_of, judge, keep
 from flag_training.run_folders import encoder_folder, states_folder
-from flag_training.scoring import Scores, Section
+from flag_training.scoring import FAIR, Scores, Section
 from flag_training.stages.fit import fit
 from napari_flag.analysis.scores import EXPECTATION, PROPER, STRUCTURE
 from napari_flag.errors import UserError
@@ -24,9 +24,9 @@ from napari_flag.progress import Step, Steps
 
 Values = dict[str, Any]
 _TABLES: Final = ("fit", "network", "encoder")
-TOLD: Final = (*EXPECTATION, *PROPER, *STRUCTURE)
+TOLD: Final = (*EXPECTATION, *PROPER, *FAIR, *STRUCTURE)
 """Columns of scores: `EXPECTATION` of X, the others of the draws."""
-RANKED_BY: Final = "ES"
+RANKED_BY: Final = "ES fair"
 """Lower is better."""
 
 
@@ -157,9 +157,9 @@ def _score(config: RunConfig, data: Path, run: Path, plan: Plan, fold: Fold, see
     slide, features = cohort.slides[place], cohort.features[place][0].numpy()
     predictor, section = FlagPredictor(network, cohort.genes), Section.of(slide)
     encoded = predictor.encode(features, slide.graph(features))
-    seen = yield from draw(predictor, encoded, slide, seed)
+    seen, judged = yield from judge(predictor, encoded, section, seed)
     of_x = section.expectation(seen.mean, None).scores
-    return section.draws(seen.draws).scores | {name: of_x[name] for name in EXPECTATION}
+    return judged.scores | {name: of_x[name] for name in EXPECTATION}
 
 
 def best_first(rows: Sequence[Values], grid: Sequence[Values]) -> list[tuple[Values, Scores]]:

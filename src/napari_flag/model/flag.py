@@ -26,11 +26,11 @@ from napari_flag.model.gene_dit import GeneDiT
 from napari_flag.model.graph import GraphTensors
 from napari_flag.model.mean_head import MeanHead
 from napari_flag.model.normalization import SlideNormalization
-from napari_flag.model.observation import FloatArray, Observation
+from napari_flag.model.observation import FloatArray, Observation, mixed_quantiles
 from napari_flag.model.spatial_encoder import SpatialEncoder
 
 QUANTILES: Final = 40
-"""Equal steps of probability at which the distribution of depth residuals is kept."""
+"""Equal steps of probability at which the distribution of a slide's depth residuals is kept."""
 LEAST: Final = 0.01
 """Smallest expectation, log2(count + 1): one molecule in 144 spots."""
 _LN2: Final = float(np.log(2.0))
@@ -131,8 +131,9 @@ class Flag(nn.Module):
         self.register_buffer("slide_scale", torch.ones(m, g))
         self.register_buffer("prior_location", torch.zeros(g))
         self.register_buffer("prior_scale", torch.ones(g))
+        self.register_buffer("slide_shares", torch.full((m,), 1 / m))
         self.register_buffer("patients", torch.zeros(config.patients, g))
-        self.register_buffer("depth", torch.zeros(QUANTILES if config.mean_head else 1))
+        self.register_buffer("depth", torch.zeros(m, QUANTILES if config.mean_head else 1))
         self.register_buffer("spread", torch.ones(g))
         self.register_buffer("sd_factor", torch.ones(()))
         if config.covariance:
@@ -151,6 +152,7 @@ class Flag(nn.Module):
             self.get_buffer("slide_scale"),
             self.get_buffer("prior_location"),
             self.get_buffer("prior_scale"),
+            self.get_buffer("slide_shares"),
             self.get_buffer("patients"),
         )
 
@@ -178,7 +180,9 @@ class Flag(nn.Module):
         )
         expected = (location + scale * smooth).clamp_min(LEAST).double().cpu().numpy()  # (n, G)
         variance = spread.square() + factors.square().sum(0)
-        observation = Observation.of(self.get_buffer("depth").cpu().numpy(), variance.cpu().numpy())
+        resemblance = self.normalization.resemblance(features).cpu().numpy()
+        depth = mixed_quantiles(self.get_buffer("depth").cpu().numpy(), resemblance)
+        observation = Observation.of(depth, variance.cpu().numpy())
         latent = torch.from_numpy(observation.latent(expected)).to(spread)
         return Context(spatial, latent, spread, factors, observation, expected)
 

@@ -17,8 +17,10 @@ from torch import Tensor
 SOFTNESS: Final = 0.3
 """Mean squared feature distance (in training spreads) at which a slide's weight falls to 1/e.
 
-Sections of one patient lie at up to 0.2, the two patients of her2st at 0.6; the weight falls with the
-square of that distance, so that the former count alike and the latter next to nothing."""
+Sections of one patient of her2st lie at .04 to .11, the two patients at .42 to .59; the weight falls with the
+fourth power of that distance, so that the former count alike and the latter next to nothing: patient C's
+counts are ten times patient B's, and a weight of .04 would move the level."""
+_STEEPNESS: Final = 4
 _FLOOR: Final = 0.2
 """Added to a slide's feature spread, so that a feature constant on it is not blown up."""
 
@@ -39,6 +41,8 @@ class SlideNormalization:
         (m, G) mean and spread of log2(count + 1) on each training slide.
     prior_location, prior_scale
         (G,) the same of a patient of whom nothing is known, a mean over patients.
+    shares
+        (m,) weights, summing to 1, of the training slides where none resembles: every patient counts alike.
     patients
         (p, G) how patients' levels lie around their mean, ln(counts), over √(p - 1): a draw of a patient's
         level is the mean plus these weighted by p unit normals.
@@ -52,6 +56,7 @@ class SlideNormalization:
     scale: Tensor
     prior_location: Tensor
     prior_scale: Tensor
+    shares: Tensor
     patients: Tensor
 
     def features(self, features: Tensor) -> Tensor:
@@ -65,11 +70,16 @@ class SlideNormalization:
 
     def slide_weights(self, features: Tensor) -> Tensor:
         """Return (m,) weights, summing to 1, of the training slides for a slide with these features."""
-        return torch.softmax(-((self._distance(features) / SOFTNESS) ** 2), dim=0)
+        return torch.softmax(-self._remoteness(features), dim=0)
 
     def novelty(self, features: Tensor) -> Tensor:
         """Return () from 0, like the nearest training slide, to 1, unlike all of them."""
-        return -torch.expm1(-((self._distance(features).min() / SOFTNESS) ** 2))
+        return -torch.expm1(-self._remoteness(features).min())
+
+    def resemblance(self, features: Tensor) -> Tensor:
+        """Return (m,) shares, summing to 1, that residuals of the training slides have in this one's."""
+        weights = self.slide_weights(features)
+        return weights + self.novelty(features) * (self.shares - weights)
 
     def expression(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (G,) location and scale expected of a slide with these (n, d) features."""
@@ -86,6 +96,7 @@ class SlideNormalization:
     def _centre(self, features: Tensor) -> Tensor:
         return ((features - self.mean) / self.spread).mean(0)
 
-    def _distance(self, features: Tensor) -> Tensor:
-        """Return (m,) mean squared feature distance of the slide to the training slides."""
-        return ((self.centres - self._centre(features)) ** 2).mean(1)
+    def _remoteness(self, features: Tensor) -> Tensor:
+        """Return (m,) how far each training slide lies: its weight is e to the minus this."""
+        distance = ((self.centres - self._centre(features)) ** 2).mean(1)
+        return (distance / SOFTNESS) ** _STEEPNESS

@@ -126,6 +126,27 @@ def expression_at(latent: npt.NDArray[Any], probability: npt.NDArray[Any]) -> Fl
     return found
 
 
+def mixed_quantiles(quantiles: npt.NDArray[Any], weights: npt.NDArray[Any]) -> FloatArray:
+    """Return (q,) quantiles of a mixture, at the steps of probability of its parts' (m, q) `quantiles`.
+
+    Parameters
+    ----------
+    quantiles
+        At the middles of q equal steps of probability, one part a row.
+    weights
+        (m,) of the parts, summing to 1.
+    """
+    steps = quantiles.shape[1]
+    own = np.repeat(np.asarray(weights, np.float64) / steps, steps)
+    order = np.argsort(quantiles, axis=None, kind="stable")
+    values, weight = quantiles.ravel()[order].astype(np.float64), own[order]
+    seen = weight > 0
+    values, weight = values[seen], weight[seen]
+    at = np.cumsum(weight) - weight / 2
+    found: FloatArray = np.interp((np.arange(steps) + 0.5) / steps, at / weight.sum(), values)
+    return found
+
+
 @cache
 def _grid() -> FloatArray:
     return np.arange(LOWEST, HIGHEST, _STEP)

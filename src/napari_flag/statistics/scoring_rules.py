@@ -3,10 +3,11 @@
 Gneiting & Raftery 2007 (CRPS, energy score) and Scheuerer & Hamill 2015 (variogram score, order ½).  All are
 of K draws of one slide against its measurement, in log2(count + 1).  The term of spread of CRPS and energy
 score is 1 / (2 K²) over all ordered pairs of draws, a draw with itself among them, so that scores of
-different K must not be compared.
+different K must not be compared.  *Fair* scores (Ferro 2014) are those of the distribution itself, whatever
+K: their expectation over independent draws is that of infinitely many.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
@@ -89,6 +90,8 @@ def scoring_draws(
     measured: npt.NDArray[Any],
     graph: sparse.csr_array,
     stage: str = "Scoring draws",
+    *,
+    fair: bool = False,
 ) -> Steps[ProperScores]:
     """Score K draws against the measurement of the same spots and genes.
 
@@ -102,6 +105,8 @@ def scoring_draws(
         (n, n) first-ring neighbours, as `neighbours.Neighbours.weights`; only which pairs it holds counts.
     stage
         What the steps call it.
+    fair
+        Whether to take away what a finite number of draws adds; they must be independent, and two at least.
 
     Raises
     ------
@@ -113,6 +118,7 @@ def scoring_draws(
         raise ValueError("draws and measurement must be of the same spots and genes")
     drawn = [np.asarray(draw) for draw in draws]
     k, genes = len(drawn), truth.shape[1]
+    pairs = k * (k - 1) if fair else k**2
     parts = k + k * (k - 1) // 2 + 2
     crps, by_spot, by_gene = np.zeros(len(truth)), np.zeros(len(truth)), np.zeros(genes)
     done = 0
@@ -128,14 +134,14 @@ def scoring_draws(
         yield Step(stage, done, parts, "parts")
         done += 1
         away = np.subtract(one, other, dtype=np.float64)
-        crps -= np.abs(away).mean(axis=1) / k**2
+        crps -= np.abs(away).mean(axis=1) / pairs
         square = away * away
-        by_spot -= np.sqrt(square.sum(axis=1)) / k**2
-        by_gene -= np.sqrt(square.sum(axis=0)) / k**2
+        by_spot -= np.sqrt(square.sum(axis=1)) / pairs
+        by_gene -= np.sqrt(square.sum(axis=0)) / pairs
     yield Step(stage, parts - 2, parts, "parts")
-    between_genes = yield from _between_genes(drawn, truth, stage, parts)
+    between_genes = yield from _between_genes(drawn, truth, fair, stage, parts)
     yield Step(stage, parts - 1, parts, "parts")
-    between_spots, degree = _between_spots(drawn, truth, graph)
+    between_spots, degree = _between_spots(drawn, truth, graph, fair)
     return ProperScores(
         {"CRPS": crps, "ES": by_spot, "VS-gene": between_genes, "VS-space": between_spots},
         degree,
@@ -144,7 +150,7 @@ def scoring_draws(
 
 
 def _between_genes(
-    drawn: list[npt.NDArray[Any]], truth: FloatArray, stage: str, parts: int
+    drawn: list[npt.NDArray[Any]], truth: FloatArray, fair: bool, stage: str, parts: int
 ) -> Steps[FloatArray]:
     """Return (n,) variogram scores over all ordered pairs of genes within a spot."""
     n, genes = truth.shape
@@ -157,26 +163,40 @@ def _between_genes(
         seen, *sampled = (np.array(one[start : start + rows].T, np.float64) for one in (truth, *drawn))
         total = np.zeros(seen.shape[1])
         for apart in range(1, genes):  # all pairs of genes so far apart in the table, each once
-            expected = sum(_variogram(one[apart:], one[:-apart]) for one in sampled) / len(drawn)
-            difference = _variogram(seen[apart:], seen[:-apart]) - expected
-            total += np.einsum("gn,gn->n", difference, difference)
+            variograms = (_variogram(one[apart:], one[:-apart]) for one in sampled)
+            total += _missed(_variogram(seen[apart:], seen[:-apart]), variograms, fair).sum(axis=0)
         found[start : start + rows] = 2 * total / genes**2
     return found
 
 
 def _between_spots(
-    drawn: list[npt.NDArray[Any]], truth: FloatArray, graph: sparse.csr_array
+    drawn: list[npt.NDArray[Any]], truth: FloatArray, graph: sparse.csr_array, fair: bool
 ) -> tuple[FloatArray, FloatArray]:
     """Return (n,) variogram scores over a spot's first-ring pairs and all genes, and its (n,) neighbours."""
     pairs = graph.tocoo()
     total, rows = np.zeros(len(truth)), max(1, ENTRIES_AT_ONCE // max(1, truth.shape[1]))
     for start in range(0, len(pairs.row), rows):
         here, there = pairs.row[start : start + rows], pairs.col[start : start + rows]
-        expected = sum(_variogram(one[here], one[there]) for one in drawn) / len(drawn)
-        difference = _variogram(truth[here], truth[there]) - expected
-        total += np.bincount(here, weights=(difference * difference).mean(axis=1), minlength=len(truth))
+        variograms = (_variogram(one[here], one[there]) for one in drawn)
+        missed = _missed(_variogram(truth[here], truth[there]), variograms, fair)
+        total += np.bincount(here, weights=missed.mean(axis=1), minlength=len(truth))
     degree = np.bincount(pairs.row, minlength=len(truth)).astype(np.float64)
     return total / np.maximum(degree, 1), degree
+
+
+def _missed(seen: FloatArray, variograms: Iterable[FloatArray], fair: bool) -> FloatArray:
+    """Return the squared distance of `seen` to the mean of K variograms; fair: to their expectation."""
+    total, squares, k = np.zeros_like(seen), np.zeros_like(seen) if fair else None, 0
+    for one in variograms:
+        total += one
+        if squares is not None:
+            squares += one * one
+        k += 1
+    total /= k
+    missed: FloatArray = (seen - total) ** 2
+    if squares is not None:
+        missed -= (squares / k - total * total) / (k - 1)  # the variance of their mean
+    return missed
 
 
 def _variogram(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> FloatArray:

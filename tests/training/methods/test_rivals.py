@@ -23,7 +23,7 @@ def residuals():
 
 @pytest.fixture(scope="module")
 def drawn(expected, residuals):
-    return draws_around(expected, residuals, ids(200), 0)
+    return draws_around(expected, residuals, ids(200), range(8), 0)
 
 
 def ids(n):
@@ -69,10 +69,10 @@ def test_many_counts_are_less_noisy_than_few(drawn, expected):
 
 
 def test_noise_belongs_to_a_spot_and_a_seed(drawn, expected, residuals):
-    part = draws_around(expected[50:60], residuals, ids(200)[50:60], 0)
+    part = draws_around(expected[50:60], residuals, ids(200)[50:60], range(8), 0)
     for noise in NOISES:
         np.testing.assert_allclose(part[noise], drawn[noise][:, 50:60], atol=1e-5)
-    other = draws_around(expected[50:60], residuals, ids(200)[50:60], 1)
+    other = draws_around(expected[50:60], residuals, ids(200)[50:60], range(8), 1)
     assert (other[INDEPENDENT] != part[INDEPENDENT]).any()
 
 

@@ -21,7 +21,7 @@ from flag_training.stages.denoising import (
 )
 from flag_training.stages.fit import fit
 from flag_training.stages.frames import assign_folds, frame, levels_of, remember
-from flag_training.stages.latents import ResidualModel, draw_latents
+from flag_training.stages.latents import ResidualModel, Slides, draw_latents
 from napari_flag.errors import UserError
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.flag import Flag
@@ -189,7 +189,12 @@ def of_a_slide(cohort):
     counts = counts_of(cohort.slides[1].expression)
     latent = torch.full(counts.shape, 2.0, dtype=torch.float64)
     model = ResidualModel.start(5)
-    return counts, latent, model, draw_latents(model, counts, latent, 3, torch.Generator().manual_seed(0))
+    return (
+        counts,
+        latent,
+        model,
+        draw_latents(model, counts, latent, Slides.alike([36]), 3, torch.Generator().manual_seed(0)),
+    )
 
 
 def test_with_a_mean_head_composition_is_denoised_and_depth_is_known(of_a_slide):
@@ -199,7 +204,7 @@ def test_with_a_mean_head_composition_is_denoised_and_depth_is_known(of_a_slide)
     torch.testing.assert_close(found.clean, 2 * latents.residual)
     torch.testing.assert_close(found.level, latent.float())
     torch.testing.assert_close(found.depth.diff(), latents.depth.float().diff())
-    assert found.depth.median() == 0
+    assert found.depth.median() == pytest.approx(0, abs=0.05)  # around the slide's median, as draws have it
     assert found.depth.std() > 0.05
 
 

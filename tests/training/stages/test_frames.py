@@ -10,7 +10,15 @@ from tests.training.conftest import make_config, make_slide
 from flag_training.cohort import Cohort, SectionLevel
 from flag_training.stages.denoising import split_validation
 from flag_training.stages.fit import fit
-from flag_training.stages.frames import assign_folds, known_sections, left_out, levels_of, prior_of, remember
+from flag_training.stages.frames import (
+    assign_folds,
+    known_sections,
+    left_out,
+    levels_of,
+    prior_of,
+    remember,
+    shares_of,
+)
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.flag import Flag
 from napari_flag.progress import finish
@@ -64,6 +72,17 @@ def test_the_level_of_an_unknown_patient_is_a_mean_over_patients():
     b = np.mean([np.log(each.mean + 0.05) for each in levels["B"]], 0)
     drawn = found["patients"].T @ found["patients"]
     np.testing.assert_allclose(drawn.diagonal(), (b - a) ** 2 / 2, rtol=1e-3)  # as the two vary
+
+
+def test_every_patient_has_the_same_share_in_a_slide_like_none():
+    torch.testing.assert_close(shares_of(["B", "C", "C"]), torch.tensor([0.5, 0.25, 0.25]))
+
+
+def test_a_section_left_out_has_the_residuals_of_the_others_and_a_strip_those_of_its_own(cohort):
+    found = guessed(cohort).resemblance  # B4, C2, C3, C4
+    torch.testing.assert_close(found.sum(1), torch.ones(4))
+    assert (found.diagonal()[1:] == 0).all()
+    assert found[0, 0] > 0
 
 
 def test_a_gene_that_a_section_lacks_has_the_level_of_the_others():

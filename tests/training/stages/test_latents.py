@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flag_training.stages.latents import ResidualModel, draw_latents, fit_latents, scaled
+from flag_training.stages.latents import ResidualModel, Slides, draw_latents, fit_latents, scaled
 from napari_flag.model.flag import QUANTILES
 from napari_flag.progress import finish
 
@@ -19,7 +19,7 @@ def make_model(genes=GENES, depth=DEPTH, seed=0):
     loadings -= loadings.mean(0)
     own = torch.linspace(0.05, 0.3, genes, dtype=torch.float64)
     levels = (torch.arange(QUANTILES, dtype=torch.float64) + 0.5) / QUANTILES
-    return ResidualModel(depth * torch.special.ndtri(levels).numpy(), loadings, own)
+    return ResidualModel(depth * torch.special.ndtri(levels).numpy()[None], loadings, own)
 
 
 def covariance_of(model):
@@ -51,7 +51,7 @@ def simulated():
 def latents(simulated):
     counts, latent, _, _ = simulated
     expected = torch.from_numpy(make_model().observation().expected(latent.numpy()))
-    return finish(fit_latents(counts, expected, samples=4, seed=0))
+    return finish(fit_latents(counts, expected, Slides.alike([SPOTS]), samples=4, seed=0))
 
 
 def test_depth_and_composition_of_simulated_counts_are_recovered(simulated, latents):
@@ -73,9 +73,36 @@ def test_counts_without_residuals_leave_next_to_none():
     nothing = scaled(nothing, 0.01)
     counts, latent, _, _ = simulate(nothing, spots=200)
     expected = torch.from_numpy(nothing.observation().expected(latent.numpy()))
-    found = finish(fit_latents(counts, expected, samples=1, seed=0)).model
+    found = finish(fit_latents(counts, expected, Slides.alike([200]), samples=1, seed=0)).model
     assert found.variance.max() < 0.06
     assert found.depth.std() < 0.1
+
+
+def test_the_depth_of_a_slide_is_spread_as_on_the_slides_it_resembles():
+    """Two slides, on one of which the depth of spots varies four times as much."""
+    spread = {"even": 0.25, "uneven": 1.0}
+    models = [make_model(depth=each) for each in spread.values()]
+    made = [simulate(model, spots=300, seed=seed) for seed, model in enumerate(models)]
+    expected = [
+        torch.from_numpy(model.observation().expected(latent.numpy()))
+        for model, (_, latent, _, _) in zip(models, made, strict=True)
+    ]
+    slides = Slides(torch.arange(600).split(300), torch.eye(2))
+    latents = finish(fit_latents(torch.cat([m[0] for m in made]), torch.cat(expected), slides, 1, 0))
+    found = latents.model
+    assert found.depth.std(1) == pytest.approx(list(spread.values()), rel=0.3)
+    assert found.on(torch.tensor([1.0, 0.0])).observation().depth.std() < 0.35
+    np.testing.assert_allclose(np.median(found.depth, axis=1), 0, atol=0.02)
+    torch.testing.assert_close(slides.centred(latents.depth), latents.centred)
+    between = found.on(torch.tensor([0.5, 0.5])).observation()
+    np.testing.assert_allclose(between.depth, found.observation().depth)
+    assert 0.4 < between.depth.std() < 0.8
+    for rows, model, expectation in zip(slides.members, models, expected, strict=True):  # each by its own
+        wanted = model.observation().latent(expectation.numpy())
+        np.testing.assert_allclose(latents.latent[rows].mean(), wanted.mean(), atol=0.1)
+        deviation = slides.deviation(found, torch.cat(expected))[rows]
+        truth = np.sqrt(model.observation().variance_of(wanted))
+        assert float(deviation.mean()) == pytest.approx(truth.mean(), rel=0.08)
 
 
 def test_draws_are_as_wide_as_the_residuals_and_modes_narrower(simulated, latents):
@@ -90,7 +117,9 @@ def test_draws_are_as_wide_as_the_residuals_and_modes_narrower(simulated, latent
 def test_the_same_seed_draws_the_same_residuals(simulated):
     counts, latent = simulated[0][:50], simulated[1][:50]
     one, same, other = (
-        draw_latents(make_model(), counts, latent, 2, torch.Generator().manual_seed(seed)).residual
+        draw_latents(
+            make_model(), counts, latent, Slides.alike([50]), 2, torch.Generator().manual_seed(seed)
+        ).residual
         for seed in (0, 0, 1)
     )
     assert torch.equal(one, same)

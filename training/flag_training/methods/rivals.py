@@ -15,7 +15,6 @@ from scipy import special
 from flag_training.methods.method import FloatArray
 from napari_flag.model.diffusion import keyed_uniforms
 from napari_flag.model.observation import Observation, expression_at
-from napari_flag.statistics.scoring_rules import FEWEST_DRAWS
 
 NOISES: Final = (
     "no noise",
@@ -29,7 +28,7 @@ _SHRINKAGE: Final = 0.1
 
 
 def draws_around(
-    expected: FloatArray, residuals: FloatArray, ids: Sequence[str], seed: int
+    expected: FloatArray, residuals: FloatArray, ids: Sequence[str], numbers: Sequence[int], seed: int
 ) -> dict[str, FloatArray]:
     """Draw around `expected` under each of `NOISES`.
 
@@ -41,15 +40,17 @@ def draws_around(
         (N, G) measured less expected on the training spots, cross-fitted, log2(count + 1).
     ids
         Names of the n spots, which key the noise.
+    numbers
+        Of the K draws, from 0 (`diffusion.keyed_uniforms`).
     seed
         Of the noise.
 
     Returns
     -------
-    Noise → (`FEWEST_DRAWS`, n, G) float32 log2(count + 1), never below 0.
+    Noise → (K, n, G) float32 log2(count + 1), never below 0.
     """
     genes = expected.shape[1]
-    uniform = np.stack([keyed_uniforms(seed, k, ids, genes, "rival") for k in range(FEWEST_DRAWS)])
+    uniform = np.stack([keyed_uniforms(seed, k, ids, genes, "rival") for k in numbers])
     normal, spread = special.ndtri(uniform), residuals.std(0, dtype=np.float64)
     drawn = {
         NOISES[0]: np.broadcast_to(expected, normal.shape),

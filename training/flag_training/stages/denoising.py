@@ -15,7 +15,7 @@ from flag_training.config import FitConfig
 from flag_training.engine.loop import Draw, Held, Objective
 from flag_training.stages.alignment import Alignment
 from flag_training.stages.frames import FramedCohort
-from flag_training.stages.latents import Latents, ResidualModel, draw_latents
+from flag_training.stages.latents import Latents, ResidualModel, Slides, draw_latents
 from napari_flag.errors import UserError
 from napari_flag.model.diffusion import noise_levels
 from napari_flag.model.flag import Flag
@@ -339,7 +339,7 @@ def diffused_around(
     samples: int,
     latents: Latents | None = None,
 ) -> Diffused:
-    """Return what is diffused of spots with (n, G) `counts`.
+    """Return what is diffused of spots with (n, G) `counts`; of one slide, where `latents` are not given.
 
     Parameters
     ----------
@@ -357,10 +357,9 @@ def diffused_around(
     latents
         Latents that are there already.
     """
-    found = latents or draw_latents(model, counts, base, samples, generator)
+    found = latents or draw_latents(model, counts, base, Slides.alike([len(counts)]), samples, generator)
     if network.mean_head is not None:
-        depth = found.depth - found.depth.median()  # as draws have it
-        return Diffused(found.residual / scale, base.float(), depth.float())
+        return Diffused(found.residual / scale, base.float(), found.centred.float())
     drawn = (found.latent + found.depth[:, None]).float() + found.residual
     return Diffused(((drawn - base) / scale).float(), base.float(), torch.zeros(len(counts)))
 

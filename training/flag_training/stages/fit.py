@@ -42,7 +42,7 @@ from flag_training.stages.frames import (
     levels_of,
     remember,
 )
-from flag_training.stages.latents import ResidualModel, fit_latents
+from flag_training.stages.latents import ResidualModel, Slides, fit_latents
 from flag_training.stages.spread import Spread, choose_spread, sd_factor
 from flag_training.stages.tile_encoder import train_tile_encoder
 from flag_training.stages.training_tissue import describe_for_card, fit_familiarity
@@ -134,14 +134,37 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
         encoder, tensors = stored_encoder(config.store, data)
     network = yield from fit(cohort, config, states_folder(run, config), fabric)
     if fabric.is_global_zero:
-        yield Step("Describing the training tissue", 0, 1, "cohorts")
-        seen = fit_familiarity(split_validation(cohort, config.fit)[0])
-        card, genes = make_card(config, cohort, data), cohort.genes
-        save_checkpoint(
-            out, network, tensors, encoder=encoder, genes=genes, card=card, out_of_distribution=seen
-        )
+        yield from write_weights(out, network, tensors, encoder, cohort, config, data)
     leave(fabric)
     return out
+
+
+def write_weights(
+    out: Path,
+    network: Flag,
+    tensors: dict[str, Tensor],
+    encoder: str,
+    cohort: Cohort,
+    config: RunConfig,
+    data: Path = Path(),
+) -> Steps[None]:
+    """Write weights with their card, and what tells how far a slide lies from their training tissue.
+
+    Parameters
+    ----------
+    out
+        The file.
+    network
+        Fitted.
+    tensors, encoder
+        Of the encoder that is stored with the weights, empty for a foundation encoder; and its name.
+    cohort, config, data
+        What it was fitted to, as `make_card` takes them.
+    """
+    yield Step("Describing the training tissue", 0, 1, "cohorts")
+    seen = fit_familiarity(split_validation(cohort, config.fit)[0])
+    card, genes = make_card(config, cohort, data), cohort.genes
+    save_checkpoint(out, network, tensors, encoder=encoder, genes=genes, card=card, out_of_distribution=seen)
 
 
 def tile_encoder(config: RunConfig, data: Path, run: Path) -> Steps[TileNet]:
@@ -246,24 +269,27 @@ def _prepare(
         network.mean_head.load_state_dict(head.state_dict())
     run.mkdir(parents=True, exist_ok=True)
     write_whole(run / "crossfit.npy", lambda place: _save_array(place, (expression - expected).numpy()))
-    latents = yield from fit_latents(counts, expected.double(), values.latent_samples, values.seed)
+    slides = Slides(framed.members(), frames.resemblance)
+    latents = yield from fit_latents(counts, expected.double(), slides, values.latent_samples, values.seed)
     if network.mean_head is None:
         base, scale = latent_of(frames.location), latent_scale(frames.scale)
         unscaled = diffused_around(base, scale, latents.model, counts, network, generator, 0, latents)
         spread = unscaled.clean.flatten(0, 1).std(0) + 1e-3
         diffused = replace(unscaled, clean=unscaled.clean / spread)
     else:
-        parts = [expected[framed.slides == slide] for slide in range(len(cohort.slides))]
-        chosen = yield from choose_spread(cohort.slides, latents.model, parts, values.seed)
+        parts = [expected[rows] for rows in slides.members]
+        chosen = yield from choose_spread(
+            cohort.slides, latents.model, slides.resemblance, parts, values.seed
+        )
         narrowed = chosen.model
-        base = torch.from_numpy(narrowed.observation().latent(expected.double().numpy()))
+        base = slides.latent(narrowed, expected)
         unit = latents.model.variance.sqrt().float()
         diffused = diffused_around(base, unit, latents.model, counts, network, generator, 0, latents)
         spread = narrowed.variance.sqrt().float()
         network.get_buffer("depth").copy_(torch.from_numpy(narrowed.depth))
-        factor = sd_factor(narrowed, expected.double(), expression)
+        factor = sd_factor(expression - expected, slides.deviation(narrowed, expected))
         network.get_buffer("sd_factor").fill_(factor)
-        write_json(_describe(chosen, factor), run / "spread.json")
+        write_json(_describe(chosen, factor, slides.resemblance), run / "spread.json")
     network.get_buffer("spread").copy_(spread)
     if sizes.covariance:
         p = precondition(torch.cov(diffused.clean.flatten(0, 1).T), values.shrinkage)
@@ -281,9 +307,14 @@ def _fitting(network: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
     return network | {name: min(network.get(name, defaults[name]), cap) for name, cap in most.items()}
 
 
-def _describe(chosen: Spread, factor: float) -> dict[str, Any]:
+def _describe(chosen: Spread, factor: float, resemblance: Tensor) -> dict[str, Any]:
     """Return the width chosen and what it was chosen by, for the run's folder."""
-    return {"composition": chosen.composition, "sd_factor": factor, "scores": chosen.scores}
+    return {
+        "composition": chosen.composition,
+        "sd_factor": factor,
+        "scores": chosen.scores,
+        "resemblance": resemblance.tolist(),
+    }
 
 
 def _save_array(place: Path, values: FloatArray) -> None:

@@ -5,7 +5,7 @@ trained on these are known; of a section that a fold leaves out they are guessed
 prediction.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -77,11 +77,14 @@ class Frames:
         (n, G) level and spread guessed from the other slides, log2(count + 1).
     novelty
         (n,) how unlike those slides it is, 0 to 1.
+    resemblance
+        (m, m) shares that residuals of each training slide (column) have in those of each slide (row).
     """
 
     location: Tensor
     scale: Tensor
     novelty: Tensor
+    resemblance: Tensor
 
 
 def assign_folds(slides: Sequence[TrainingSlide]) -> tuple[npt.NDArray[np.int64], ...]:
@@ -134,6 +137,7 @@ def remember(network: Flag, cohort: Cohort, levels: dict[str, list[SectionLevel]
     mean, spread = clean.mean(0), clean.std(0, correction=0) + 1e-6
     frames = [_slide_frame(slide, views[0], mean, spread) for slide, views in _pairs(cohort)]
     buffers = {"feature_mean": mean, "feature_spread": spread} | _stack(frames) | prior_of(levels)
+    buffers["slide_shares"] = shares_of([slide.entry.patient for slide in cohort.slides])
     for name, value in buffers.items():
         network.get_buffer(name).copy_(value)
     framed = torch.cat([network.normalization.standardise(views[0]) for views in cohort.features]).double()
@@ -162,6 +166,12 @@ def _stack(frames: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack(parts) for name, parts in zip(names, zip(*frames, strict=True), strict=True)}
 
 
+def shares_of(patients: Sequence[str]) -> Tensor:
+    """Return (m,) weights, summing to 1, of slides of these patients: every patient counts alike."""
+    sections = Counter(patients)
+    return torch.tensor([1 / (len(sections) * sections[patient]) for patient in patients])
+
+
 def prior_of(levels: dict[str, list[SectionLevel]]) -> dict[str, Tensor]:
     """Return the level of a patient of whom nothing is known, and how patients differ."""
 
@@ -186,6 +196,7 @@ def left_out(network: Flag, cohort: Cohort, folds: tuple[npt.NDArray[np.int64], 
     count = int(max(fold.max() for fold in folds)) + 1
     location, scale = ([torch.empty(slide.expression.shape) for slide in cohort.slides] for _ in range(2))
     novelty = [torch.empty(len(slide.expression)) for slide in cohort.slides]
+    resemblance = torch.zeros(len(pairs), len(pairs))
     for left in range(count):
         kept = [torch.from_numpy(fold != left) for fold in folds]
         frames = [
@@ -193,6 +204,7 @@ def left_out(network: Flag, cohort: Cohort, folds: tuple[npt.NDArray[np.int64], 
             for (slide, features), rows in zip(pairs, kept, strict=True)
             if rows.any()
         ]
+        used = [number for number, rows in enumerate(kept) if rows.any()]
         parts = _stack(frames) | prior_of(levels_of(cohort, kept))
         seen = replace(
             stored,
@@ -201,6 +213,7 @@ def left_out(network: Flag, cohort: Cohort, folds: tuple[npt.NDArray[np.int64], 
             scale=parts["slide_scale"],
             prior_location=parts["prior_location"],
             prior_scale=parts["prior_scale"],
+            shares=shares_of([cohort.slides[number].entry.patient for number in used]),
         )
         for number, ((_, features), rows) in enumerate(zip(pairs, kept, strict=True)):
             if rows.all():
@@ -208,7 +221,8 @@ def left_out(network: Flag, cohort: Cohort, folds: tuple[npt.NDArray[np.int64], 
             level, width = seen.expression(features[0])
             location[number][~rows], scale[number][~rows] = level, width
             novelty[number][~rows] = seen.novelty(features[0])
-    return Frames(torch.cat(location), torch.cat(scale), torch.cat(novelty))
+            resemblance[number, used] += seen.resemblance(features[0]) * (~rows).float().mean()
+    return Frames(torch.cat(location), torch.cat(scale), torch.cat(novelty), resemblance)
 
 
 def frame(network: Flag, cohort: Cohort, folds: tuple[npt.NDArray[np.int64], ...]) -> FramedCohort:

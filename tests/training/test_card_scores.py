@@ -2,9 +2,8 @@ import json
 
 import pytest
 
-from flag_training.cli import metrics_of
 from flag_training.evaluate import Outcome, Plan, Record
-from flag_training.result_tables import results_of
+from flag_training.result_tables import metrics_of, read_results, results_of
 from napari_flag.errors import UserError
 
 SCORES = {"PCC": 0.5, "MSE": 1.0, "GSC": 0.6, "SSC": 0.4, "cPCC": 0.2, "amplitude": 0.9}
@@ -26,7 +25,7 @@ def test_the_card_tells_sections_and_patients_left_out_apart_with_the_commands_t
         scores_file(tmp_path / "C3.json", "C3"),
         scores_file(tmp_path / "B4.json", "B4", by_patient=True),
     ]
-    told = metrics_of(files)
+    told = metrics_of([read_results(file) for file in files])
     assert set(told["sections left out one by one, seed 0"]) == {"C2", "C3"}
     assert set(told["whole patients left out one by one, seed 0"]) == {"B4"}
     assert told["sections left out one by one, seed 0"]["C2"]["X"]["PCC"] == 0.5
@@ -38,4 +37,4 @@ def test_a_file_that_holds_no_scores_is_refused(tmp_path):
     wrong = tmp_path / "wrong.json"
     wrong.write_text("{}")
     with pytest.raises(UserError, match="holds no scores"):
-        metrics_of([wrong])
+        read_results(wrong)
