@@ -3,7 +3,7 @@
 #   make test    run the tests, one process per core 
 #   make test-slow   run the tests that take longer: real sections, other libraries, killed processes
 #   make tour    20 tours of 200 random steps through a workspace of three slides (ARGS="3 6": these seeds)
-#   make check   lint, types, manifest, wheel
+#   make check   lint, types, manifest, wheel and sdist
 #   make bench   run the benchmarks
 #   make docs    follow docs/first-steps.md with a script, which takes its pictures; then those of every page
 #   make demo-weights   train the demo's weights anew on other simulated slides
@@ -55,7 +55,7 @@ check: $(VENV)/.ready-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/npe2 validate src/napari_flag/napari.yaml
-	$(PY) tools/check_wheel.py
+	$(PY) tools/check_distributions.py
 
 bench: $(VENV)/.ready-dev
 	@set -e; for script in benchmarks/*.py; do \

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-import zipfile
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +42,12 @@ def test_every_item_of_a_menu_is_a_command(manifest):
     assert "napari-flag.shortcuts" in shown
 
 
+def test_every_kind_of_file_that_regions_and_predictions_are_written_in_can_be_dropped(manifest):
+    [reader] = manifest.contributions.readers
+    written = {end for writer in manifest.contributions.writers for end in writer.filename_extensions}
+    assert {f"*{end}" for end in written - {".csv"}} <= set(reader.filename_patterns)
+
+
 def test_the_link_at_the_root_points_at_the_manifest_in_the_package():
     link, inside = ROOT / "napari.yaml", Path(napari_flag.__file__).parent / "napari.yaml"
     assert link.read_text() == inside.read_text()
@@ -73,17 +76,3 @@ def test_the_colour_map_set_in_preferences_is_used(plugin_settings, npe2pm, mani
     assert preferred_colormap() == "viridis"
     get_plugin_settings("napari-flag").display.colormap = "magma"
     assert preferred_colormap() == "magma"
-
-
-@pytest.mark.slow
-def test_a_built_wheel_holds_the_manifest(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
-        check=True,
-        capture_output=True,
-    )
-    [wheel] = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        assert "napari_flag/napari.yaml" in archive.namelist()
-        entry = next(n for n in archive.namelist() if n.endswith("entry_points.txt"))
-        assert "napari_flag:napari.yaml" in archive.read(entry).decode()

@@ -1,0 +1,94 @@
+"""What is released: wheel, sdist, and the files that name the version and the addresses."""
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import xml.etree.ElementTree as ET
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+from tools.check_distributions import NEEDED, PICTURES, find_fault_of_sdist, find_fault_of_wheel
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+WORKFLOWS = {p.name: yaml.safe_load(p.read_text("utf-8")) for p in (ROOT / ".github/workflows").glob("*.yml")}
+
+
+def member(name, kind=tarfile.REGTYPE, size=10):
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info
+
+
+def test_a_wheel_that_lacks_weights_manifest_or_is_too_large_is_refused():
+    whole = {*NEEDED, "napari_flag/weights/a.safetensors"}
+    assert find_fault_of_wheel(whole, ["a.safetensors"], 1) is None
+    assert "b.safetensors" in find_fault_of_wheel(whole, ["b.safetensors"], 1)
+    assert "napari.yaml" in find_fault_of_wheel(whole - {"napari_flag/napari.yaml"}, [], 1)
+    assert "41 MB" in find_fault_of_wheel(whole, [], 41)
+
+
+def test_an_sdist_with_links_or_pictures_is_refused():
+    assert find_fault_of_sdist([member("p/src/a.py")]) is None
+    assert "p/napari.yaml" in find_fault_of_sdist([member("p/napari.yaml", tarfile.SYMTYPE)])
+    assert "p/docs/a.png" in find_fault_of_sdist([member(f"p/docs/a{PICTURES[0]}")])
+    assert "50 MB" in find_fault_of_sdist([member("p/src/a.py", size=50_000_000)])
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_are_whole_and_the_wheel_runs_in_a_new_environment():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "check_distributions.py")],
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "runs in a new environment" in done.stdout
+
+
+def test_version_licence_and_address_are_the_same_wherever_they_are_written():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert citation["repository-code"] == PROJECT["urls"]["Source"]
+    assert all(url.startswith(PROJECT["urls"]["Source"]) for name, url in PROJECT["urls"].items()
+               if name in ("Issues", "Changelog"))  # fmt: skip
+
+
+def test_the_icon_is_a_small_drawing_of_its_own_that_fetches_nothing():
+    text = files("napari_flag").joinpath("icon.svg").read_text("utf-8")
+    assert ET.fromstring(text).tag.endswith("svg")
+    assert len(text) < 4000
+    assert not re.search(r"(href|url\(|<image|<script)", text)
+
+
+def test_workflows_test_the_wheel_on_three_systems_and_every_python_that_is_promised():
+    matrix = WORKFLOWS["test.yml"]["jobs"]["wheel"]["strategy"]["matrix"]
+    assert {name.split("-")[0] for name in matrix["system"]} == {"ubuntu", "macos", "windows"}
+    named = [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)]
+    assert set(named) <= set(matrix["python"])
+    assert matrix["python"][0] == PROJECT["requires-python"].removeprefix(">=")
+    lowest = WORKFLOWS["test.yml"]["jobs"]["oldest"]["steps"]
+    assert any("--resolution lowest-direct" in step.get("run", "") for step in lowest)
+
+
+def test_only_the_job_that_publishes_may_ask_for_a_token_and_it_waits_for_the_tests():
+    publish = WORKFLOWS["release.yml"]["jobs"]["pypi"]
+    assert set(publish["needs"]) == {"test", "version"}
+    assert publish["permissions"] == {"id-token": "write"}
+    for workflow in WORKFLOWS.values():
+        assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_every_script_a_workflow_runs_is_there():
+    used = re.findall(r"(?:tools|\.ci)/[\w.]+", "".join(p.read_text("utf-8") for p in
+                      (ROOT / ".github/workflows").glob("*.yml")))  # fmt: skip
+    assert used
+    assert not [name for name in used if not (ROOT / name).is_file()]
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    made = re.findall(r"run: make ([\w-]+)", "".join(p.read_text("utf-8") for p in
+                      (ROOT / ".github/workflows").glob("*.yml")))  # fmt: skip
+    assert made
+    assert set(made) <= targets
