@@ -2,9 +2,8 @@
 
     import napari_flag as nf
 
-    with nf.open_slide("C5.svs") as slide:
-        spots = nf.read_spots("C5_selection.tsv", slide=slide)
-        prediction = nf.predict(slide, spots)        # AnnData, X = log2(count + 1)
+    prediction = nf.predict("C5.svs", spots="C5_selection.tsv")  # AnnData, X = log2(count + 1)
+    nf.pl.gene(prediction, "ERBB2")
     print(nf.compare(prediction, "C5_counts.tsv.gz").scores["X"].values)
     nf.export(prediction, "C5.geojson")
 
@@ -16,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from napari_flag import pl
     from napari_flag.api import compare, export, predict
     from napari_flag.errors import UserError
     from napari_flag.prediction_file import read_prediction
@@ -37,6 +37,7 @@ __all__ = [
     "compare",
     "export",
     "open_slide",
+    "pl",
     "predict",
     "read_prediction",
     "read_spots",
@@ -54,13 +55,15 @@ _MODULES: Final = {
     "read_prediction": "napari_flag.prediction_file",
     "read_spots": "napari_flag.slides.spot_tables",
 }
-"""Where each public name is defined.  No submodule has one of these names: importing it would replace
-the function."""
+"""Where each public name but the module `pl` is defined.  No submodule has one of these names: importing it
+would replace the function."""
 
 if not TYPE_CHECKING:  # a type checker would take any name for a public one
 
     def __getattr__(name: str) -> Any:
         """Load a public name when it is first used (PEP 562)."""
+        if name == "pl":
+            return import_module("napari_flag.pl")
         if name in _MODULES:
             return getattr(import_module(_MODULES[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

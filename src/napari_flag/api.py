@@ -3,12 +3,13 @@
 They take what is in memory or its file, and call what the command line and the docks call.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from napari_flag.errors import UserError
-from napari_flag.progress import Step, finish
+from napari_flag.progress import ProgressBar, Step, finish
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from napari_flag.prediction import Quality
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots, SpotTable
+
+
+Progress: TypeAlias = bool | Callable[[Step], None]
+"""Whether a bar is drawn, or what is called with every step."""
 
 
 def predict(
@@ -38,7 +43,7 @@ def predict(
     seed: int = 0,
     device: str = "auto",
     anyway: bool = False,
-    progress: Callable[[Step], None] | None = None,
+    progress: Progress = True,
 ) -> "AnnData":
     """Predict the expression of a slide.
 
@@ -75,7 +80,8 @@ def predict(
     anyway
         Use weights made for simulated slides on another slide all the same, with a notice.
     progress
-        Called with every `progress.Step`; `print` will do.
+        True draws a bar in terminals and notebooks, False nothing; a function is called with every
+        `progress.Step`.
 
     Returns
     -------
@@ -102,22 +108,23 @@ def predict(
         genes=genes,
     )
     known = _counts(depth) if isinstance(depth, str | Path) else depth
-    inputs = finish(preparing, progress)
-    try:
-        work = predict_inputs(
-            inputs,
-            checkpoint,
-            quality=quality,
-            depth=known,
-            draws=draws,
-            seed=seed,
-            device=device,
-            anyway=anyway,
-        )
-        return finish(work, progress)
-    finally:
-        if isinstance(slide, str | Path):
-            inputs.slide.close()
+    with _reporting(progress) as on_step:
+        inputs = finish(preparing, on_step)
+        try:
+            work = predict_inputs(
+                inputs,
+                checkpoint,
+                quality=quality,
+                depth=known,
+                draws=draws,
+                seed=seed,
+                device=device,
+                anyway=anyway,
+            )
+            return finish(work, on_step)
+        finally:
+            if isinstance(slide, str | Path):
+                inputs.slide.close()
 
 
 def compare(
@@ -125,7 +132,7 @@ def compare(
     measured: "AnnData | str | Path",
     *,
     seed: int = 0,
-    progress: Callable[[Step], None] | None = None,
+    progress: Progress = True,
 ) -> "Comparison":
     """Score a prediction against measured counts on the spots and genes they share.
 
@@ -138,7 +145,7 @@ def compare(
     seed
         Of the bootstrap.
     progress
-        Called with every `progress.Step`.
+        As of `predict`.
 
     Raises
     ------
@@ -148,7 +155,8 @@ def compare(
     from napari_flag.analysis.compare import comparing
 
     counts = _counts(measured) if isinstance(measured, str | Path) else measured
-    return finish(comparing(_prediction(predicted), counts, seed=seed), progress)
+    with _reporting(progress) as on_step:
+        return finish(comparing(_prediction(predicted), counts, seed=seed), on_step)
 
 
 def export(
@@ -159,7 +167,7 @@ def export(
     genes: Sequence[str] | None = None,
     slide: "Slide | None" = None,
     overwrite: bool = False,
-    progress: Callable[[Step], None] | None = None,
+    progress: Progress = True,
 ) -> Path:
     """Write a prediction, with its spatial structure, for another program.
 
@@ -178,7 +186,7 @@ def export(
     overwrite
         Replace what is at `path`.
     progress
-        Called with every `progress.Step`.
+        As of `predict`.
 
     Raises
     ------
@@ -199,8 +207,20 @@ def export(
     if path.exists() and not overwrite:
         raise UserError(f"{path} already exists; give another path, or overwrite=True to replace it.")
     places = [(formats.find_format(to), path)]
-    [written] = finish(formats.export(_prediction(prediction), places, genes=genes, slide=slide), progress)
+    exporting = formats.export(_prediction(prediction), places, genes=genes, slide=slide)
+    with _reporting(progress) as on_step:
+        [written] = finish(exporting, on_step)
     return written
+
+
+@contextmanager
+def _reporting(progress: Progress) -> Iterator[Callable[[Step], None] | None]:
+    """Yield what is called with every step; a bar is cleared at the end."""
+    if progress is True:
+        with ProgressBar() as bar:
+            yield bar
+    else:
+        yield progress or None
 
 
 def _prediction(given: "AnnData | str | Path") -> "AnnData":

@@ -9,11 +9,14 @@ and nothing more is written.
 """
 
 import json
+import sys
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from types import TracebackType
+from typing import Any, Final, TextIO, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -74,6 +77,54 @@ def one_step(stage: str, work: Callable[..., T], *args: Any) -> Steps[T]:
     """Run ``work(*args)`` as long work of a single `Step`, which is shown before it begins."""
     yield Step(stage, 0)
     return work(*args)
+
+
+class ProgressBar:
+    """A bar for the stages of long work, in terminals and notebooks; a context manager that clears it.
+
+    Nothing is drawn where `stream` is neither, as a log file; notices are written everywhere.
+
+    Parameters
+    ----------
+    stream
+        Where to write; stderr.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a notebook without ipywidgets has a bar of text
+            from tqdm.auto import tqdm
+
+        self._stream = sys.stderr if stream is None else stream
+        notebook = type(self._stream).__module__.startswith("ipykernel")
+        drawn = notebook or self._stream.isatty()
+        self._bar: Any = tqdm(file=self._stream, disable=not drawn, leave=False, dynamic_ncols=True)
+        self._stage = ""
+        self._written: set[str] = set()
+
+    def __call__(self, step: Step) -> None:
+        """Show `step`."""
+        if step.stage != self._stage:
+            self._stage = step.stage
+            self._bar.reset()
+            self._bar.total = step.total  # unlike that of `reset`, None as well
+            self._bar.unit = f" {step.unit}"
+            self._bar.set_description(step.stage)
+        self._bar.update(step.done - self._bar.n)
+        if step.notice and step.notice not in self._written:
+            self._written.add(step.notice)
+            self._bar.write(f"Note: {step.notice}", file=self._stream)
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
 
 
 TRUST_AFTER_S: Final = 1.0

@@ -41,17 +41,25 @@ def draw_moran(sections: Sequence[Section]) -> "Figure":
     return figure
 
 
+SIZE: Final = (4.6, 4.4)
+"""Inches of a scatter with named genes."""
+
+
 def draw_named_moran(section: Section) -> "Figure":
-    """Draw the same for one section, and name the most and least clustered and those off the line."""
+    """Return a figure of `fill_named_moran`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 4.4))
-    panel = figure.subplots()
+    figure = Figure(figsize=SIZE)
+    fill_named_moran(figure.subplots(), section)
+    return figure
+
+
+def fill_named_moran(panel: "Axes", section: Section) -> None:
+    """Draw the same for one section, and name the most and least clustered and those off the line."""
     ends = _ends(np.concatenate([section.moran_truth, section.moran_sample]))
     _moran_panel(panel, section, ends)
     _name_genes(panel, section)
     panel.set(xlabel="Moran's I, measured", ylabel="Moran's I, one draw")
-    return figure
 
 
 def _name_genes(panel: "Axes", section: Section) -> None:

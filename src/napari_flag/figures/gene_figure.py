@@ -1,5 +1,6 @@
 """A gene map as a figure for a slide deck or a paper: PNG or SVG, with scale, colour bar, source."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,9 +12,9 @@ from napari_flag.errors import UserError
 from napari_flag.figures.spot_maps import draw_discs, draw_scale_bar, draw_tissue, frame_axes
 from napari_flag.formatting import counted, whole
 from napari_flag.layers.frame import frame_of
-from napari_flag.layers.gene_map import DIVERGING, GeneMap
-from napari_flag.layers.gene_values import Quantity
-from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, LocalMap, MapKind, span_of
+from napari_flag.layers.gene_map import DEFAULT_COLORMAP, DIVERGING, GeneMap
+from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
+from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, Key, LocalMap, MapKind, span_of
 from napari_flag.prediction_file import provenance
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 DPI: Final = 200
 FORMATS: Final = (".png", ".svg")
+SIZE: Final = (7.2, 6.4)
+"""Inches of a map."""
+DEFAULT_CONTRAST: Final = Contrast()
 
 OVERLAY_RGB: Final = ((1.0, 0.0, 1.0), (0.0, 1.0, 0.0))
 """First and second gene; light adds up, as on the screen: both high is white, both low black."""
@@ -73,40 +77,74 @@ def gene_figure(gene_map: GeneMap, slide: "Slide | None") -> "Figure":
     values = gene_map.values
     if values is None or not gene_map.genes:
         raise UserError("There is no gene map to save yet; predict first, or open a prediction.")
-    adata, quantity = values.adata, gene_map.quantity
-    figure = Figure(figsize=(7.2, 6.4), layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    draw_tissue(axes, adata, slide)
-    _draw_spots(figure, axes, gene_map)
-    frame_axes(axes, adata)
-    draw_scale_bar(axes, frame_of(adata))
-    title = " and ".join(gene_map.genes[: 2 if gene_map.overlaid else 1])
-    axes.set_title(f"{title}, {quantity.value}", fontsize=13, loc="left")
-    axes.set_xlabel(source_of(adata), fontsize=7, loc="left", wrap=True)
+    genes = gene_map.genes[: 2 if gene_map.overlaid else 1]
+    draw_genes(
+        axes, values, genes, gene_map.quantity,
+        colormap=gene_map.colormap, contrast=gene_map.contrast, slide=slide,
+    )  # fmt: skip
+    axes.set_xlabel(source_of(values.adata), fontsize=7, loc="left", wrap=True)
     return figure
 
 
-def _draw_spots(figure: "Figure", axes: "Axes", gene_map: GeneMap) -> None:
+def draw_genes(
+    axes: "Axes",
+    values: GeneValues,
+    genes: Sequence[str],
+    quantity: Quantity,
+    *,
+    colormap: str = DEFAULT_COLORMAP,
+    contrast: Contrast = DEFAULT_CONTRAST,
+    slide: "Slide | None" = None,
+) -> None:
+    """Draw one gene, or two over each other, over the H&E: spots at true diameter, scale bar, colour bars.
+
+    Parameters
+    ----------
+    axes
+        To draw into.
+    values, genes, quantity
+        Of which prediction, which one or two genes, and what of them.
+    colormap, contrast
+        Of one gene; two have the colours `OVERLAY_RGB`, a difference has `DIVERGING`.
+    slide
+        Whose H&E; None takes the small picture in the prediction.
+    """
+    adata = values.adata
+    draw_tissue(axes, adata, slide)
+    _draw_spots(axes, values, genes, quantity, colormap, contrast)
+    frame_axes(axes, adata)
+    draw_scale_bar(axes, frame_of(adata))
+    axes.set_title(f"{' and '.join(genes)}, {quantity.value}", fontsize=13, loc="left")
+
+
+def _draw_spots(
+    axes: "Axes",
+    values: GeneValues,
+    genes: Sequence[str],
+    quantity: Quantity,
+    colormap: str,
+    contrast: Contrast,
+) -> None:
     """Draw each spot at its true diameter, coloured as on the screen, with a bar per gene."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-    values, quantity = gene_map.values, gene_map.quantity
-    assert values is not None
     spots = values.adata.n_obs
     colours, seen = np.zeros((spots, 4)), np.ones(spots, bool)
-    for nth, gene in enumerate(gene_map.genes[: 2 if gene_map.overlaid else 1]):
+    for nth, gene in enumerate(genes):
         numbers = values.values(gene, quantity)
         seen &= np.isfinite(numbers)
-        colormap: Any = DIVERGING if quantity is Quantity.DIFFERENCE else gene_map.colormap
-        if gene_map.overlaid:
+        colours_of: Any = DIVERGING if quantity is Quantity.DIFFERENCE else colormap
+        if len(genes) > 1:
             ends = [(0.0, (0.0, 0.0, 0.0)), (1.0, OVERLAY_RGB[nth])]
-            colormap = LinearSegmentedColormap.from_list(gene, ends)
-        limits = values.limits(gene, quantity, gene_map.contrast)
-        scale = ScalarMappable(Normalize(*limits, clip=True), colormap)
+            colours_of = LinearSegmentedColormap.from_list(gene, ends)
+        limits = values.limits(gene, quantity, contrast)
+        scale = ScalarMappable(Normalize(*limits, clip=True), colours_of)
         colours += scale.to_rgba(np.nan_to_num(numbers))
-        bar = figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.02)
+        bar = axes.figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.02)
         bar.set_label(f"{gene} · {quantity.value}, {values.unit(quantity)}", fontsize=9)
     draw_discs(axes, values.adata, colours, seen)
 
@@ -151,33 +189,59 @@ def local_figure(local: LocalMap, adata: "AnnData", slide: "Slide | None") -> "F
     numbers = local.numbers(key)
     if not np.isfinite(numbers).any():
         raise UserError("The clusters of this gene are not computed yet; wait until they are shown.")
-    figure = Figure(figsize=(7.2, 6.4), layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    draw_tissue(axes, adata, slide)
-    if local.kind is MapKind.CLASSES:
-        _draw_classes(axes, adata, numbers)
-        masked = ", q ≤ 0.05 over all spots" if local.corrected else ", p ≤ 0.05 in each spot"
-    else:
-        _draw_values(figure, axes, adata, numbers)
-        masked = ""
-    frame_axes(axes, adata)
-    draw_scale_bar(axes, frame_of(adata))
-    axes.set_title(f"{key[0]}, {local.kind.value} ({key[1].value}{masked})", fontsize=12, loc="left")
+    draw_local(axes, adata, key, numbers, local.kind, corrected=local.corrected, slide=slide)
     axes.set_xlabel(source_of(adata), fontsize=7, loc="left", wrap=True)
     return figure
 
 
-def _draw_values(
-    figure: "Figure", axes: "Axes", adata: "AnnData", numbers: "npt.NDArray[np.float32]"
+def draw_local(
+    axes: "Axes",
+    adata: "AnnData",
+    key: Key,
+    numbers: "npt.NDArray[np.float32]",
+    kind: MapKind,
+    *,
+    corrected: bool = False,
+    slide: "Slide | None" = None,
 ) -> None:
+    """Draw local Moran's I of a gene, or its clusters, over the H&E.
+
+    Parameters
+    ----------
+    axes
+        To draw into.
+    adata, key
+        The prediction; gene and quantity.
+    numbers, kind
+        (n,) float32 as `layers.local_map.local_numbers`, and which of the two they are.
+    corrected
+        Clusters are those significant by q over all spots together.
+    slide
+        Whose H&E; None takes the small picture in the prediction.
+    """
+    draw_tissue(axes, adata, slide)
+    masked = ""
+    if kind is MapKind.CLASSES:
+        _draw_classes(axes, adata, numbers)
+        masked = ", q ≤ 0.05 over all spots" if corrected else ", p ≤ 0.05 in each spot"
+    else:
+        _draw_values(axes, adata, numbers)
+    frame_axes(axes, adata)
+    draw_scale_bar(axes, frame_of(adata))
+    axes.set_title(f"{key[0]}, {kind.value} ({key[1].value}{masked})", fontsize=12, loc="left")
+
+
+def _draw_values(axes: "Axes", adata: "AnnData", numbers: "npt.NDArray[np.float32]") -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     span = span_of(numbers)
     scale = ScalarMappable(Normalize(-span, span, clip=True), DIVERGING)
     draw_discs(axes, adata, scale.to_rgba(np.nan_to_num(numbers)), np.isfinite(numbers))
-    bar = figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.02)
+    bar = axes.figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.02)
     bar.set_label(f"{MapKind.LOCAL.value}, {MapKind.LOCAL.unit}", fontsize=9)
 
 

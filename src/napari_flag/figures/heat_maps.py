@@ -28,25 +28,33 @@ _ON: Final[Any] = {
 """How words are written over a heat map."""
 
 
+SIZE: Final = (5.8, 4.6)
+"""Inches of one heat map with its colour bar."""
+
+
 def draw_triangles(together: Together) -> "Figure":
+    """Return a figure of `fill_triangles`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE)
+    fill_triangles(figure.subplots(), together)
+    return figure
+
+
+def fill_triangles(panel: "Axes", together: Together) -> None:
     """Draw gene–gene correlations in one square: below the diagonal predicted, above it measured.
 
     Ordered by the clustering of the truth; without truth, both triangles show the prediction.  The title says
     whether depth is in what is shown, and gives GSC, which always has it.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.8, 4.6))
-    panel = figure.subplots()
     _heat_map(panel, together)
     if together.measured is None:
         panel.set_title(f"predicted, {together.shown}", loc="left")
-        return figure
+        return
     score = f"GSC of X (with depth, as defined) {number(together.gsc)}"
     panel.set_title(f"{together.shown} · {score}", loc="left")
     panel.text(0.97, 0.97, "measured", transform=panel.transAxes, ha="right", va="top", **_ON)
     panel.text(0.03, 0.03, "predicted", transform=panel.transAxes, **_ON)
-    return figure
 
 
 def _heat_map(panel: "Axes", together: Together) -> None:

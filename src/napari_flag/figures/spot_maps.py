@@ -143,17 +143,19 @@ RANGE: Final = (1, 99)
 """Percentiles that the colours span, of both together."""
 
 
-def draw_gene_maps(adata: "AnnData", genes: Sequence[str]) -> "Figure":
+def draw_gene_maps(adata: "AnnData", genes: Sequence[str], figure: "Figure | None" = None) -> "Figure":
     """Draw each gene in a column: predicted, and measured below where ``layers["measured"]`` is there.
 
-    One colour scale per gene, the same for both, so that a flat prediction looks flat.
+    One colour scale per gene, the same for both, so that a flat prediction looks flat.  An empty `figure`
+    takes them, and is given their size; None makes one.
     """
     from matplotlib.figure import Figure
 
     rows = {"predicted": dense(adata[:, list(genes)].X)}
     if keys.MEASURED in adata.layers:
         rows["measured"] = dense(adata[:, list(genes)].layers[keys.MEASURED])
-    figure = Figure(figsize=(1.75 * len(genes), 1.65 * shape_of(adata) * len(rows) + 0.5))
+    figure = Figure() if figure is None else figure
+    figure.set_size_inches(1.75 * len(genes), 1.65 * shape_of(adata) * len(rows) + 0.5)
     panels = figure.subplots(len(rows), len(genes), squeeze=False)
     for column, gene in enumerate(genes):
         together = np.concatenate([values[:, column] for values in rows.values()])

@@ -239,9 +239,7 @@ class CoexpressionDock(Dock):
             self._show()
             return
         values = self.session.gene_map.values or GeneValues(adata)
-        _, variance = values.summary()
-        order = np.argsort(-variance, kind="stable")
-        self.choice.set_genes([values.genes[place] for place in order])
+        self.choice.set_genes(values.ranked())
         self._on_gene_set()
 
     def _on_gene_set(self) -> None:

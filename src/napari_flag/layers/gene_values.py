@@ -156,6 +156,11 @@ class GeneValues:
         matrix = _matrix(self.adata, quantity)
         return _SUMMARIES[quantity].of(self.adata, (matrix,), lambda: _summary(matrix))
 
+    def ranked(self) -> tuple[str, ...]:
+        """Return the genes from the most variable over the spots to the least, as predicted."""
+        _, variance = self.summary()
+        return tuple(self.genes[place] for place in np.argsort(-variance, kind="stable"))
+
     def warm(self) -> None:
         """Do ahead what reading a gene or the summary would have to do first; may run in a worker."""
         for quantity in Quantity:

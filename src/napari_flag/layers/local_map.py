@@ -237,16 +237,12 @@ class LocalMap(SpotLayer):
 
     def numbers(self, key: Key) -> npt.NDArray[np.float32]:
         """Return what is painted of a gene: (n,) local Moran's I or class, NaN where there is none."""
-        from napari_flag.analysis.spatial import local_values
-
-        seen, graph = self.neighbours(key[1])
-        numbers = np.full(len(seen), np.nan, np.float32)
         classes = self.classes(key)
-        if self.kind is not MapKind.CLASSES:
-            numbers[seen] = local_values(self.values(key), graph.weights)
-        elif classes is not None:
-            numbers[seen] = classes
-        return numbers
+        if self.kind is MapKind.CLASSES and classes is None:
+            return np.full(len(self.neighbours(key[1])[0]), np.nan, np.float32)
+        return local_numbers(
+            self._adata, key[1], self.values(key), classes if self.kind is MapKind.CLASSES else None
+        )
 
     def set_found(self, found: "dict[Key, LocalMoran]", of: Any) -> None:
         """Take over classes, each over the spots of `neighbours`; not of a prediction that is left by now.
@@ -396,6 +392,28 @@ def neighbours_of(adata: Any, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_
         adata, made_from, lambda: source_neighbours(adata, quantity.value)
     )
     return found
+
+
+def local_numbers(
+    adata: Any, quantity: Quantity, values: FloatArray, classes: npt.NDArray[np.int8] | None = None
+) -> npt.NDArray[np.float32]:
+    """Return what is painted: (n,) float32 local Moran's I, NaN in spots without a value.
+
+    Parameters
+    ----------
+    adata, quantity
+        Prediction, and what of it.
+    values
+        (m,) of the spots that `neighbours_of` names.
+    classes
+        (m,) classes of these spots, to paint instead.
+    """
+    from napari_flag.analysis.spatial import local_values
+
+    seen, graph = neighbours_of(adata, quantity)
+    numbers = np.full(len(seen), np.nan, np.float32)
+    numbers[seen] = local_values(values, graph.weights) if classes is None else classes
+    return numbers
 
 
 def span_of(numbers: npt.NDArray[np.float32]) -> float:
