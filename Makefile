@@ -5,7 +5,9 @@
 #   make tour    20 tours of 200 random steps through a workspace of three slides (ARGS="3 6": these seeds)
 #   make check   lint, types, manifest, wheel and sdist
 #   make bench   run the benchmarks
-#   make docs    follow docs/first-steps.md with a script, which takes its pictures; then those of every page
+#   make docs    build the docs site into site/, strictly
+#   make screenshots   follow docs/first-steps.md with a script, which takes its pictures; then those of every page
+#   make notebooks   run the notebooks of the docs and keep their output
 #   make demo-weights   train the demo's weights anew on other simulated slides
 #   make clean   remove .venv and caches
 # Another Python: make PYTHON=/path/to/python3.12 demo
@@ -22,7 +24,7 @@ HEADLESS := $(shell [ "$$(uname -s)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISP
 SHOWN := $(if $(HEADLESS),xvfb-run -a,)
 LARGE := $(if $(HEADLESS),xvfb-run -a -s "-screen 0 1920x1080x24",)
 
-.PHONY: help demo test test-slow tour check bench docs demo-weights clean
+.PHONY: help demo test test-slow tour check bench docs notebooks screenshots demo-weights clean
 .DEFAULT_GOAL := help
 
 help:
@@ -62,7 +64,13 @@ bench: $(VENV)/.ready-dev
 	  [ -e "$$script" ] || { echo "There are no benchmarks yet."; break; }; \
 	  echo "== $$script"; $(SHOWN) $(PY) "$$script"; done
 
-docs: $(VENV)/.ready-demo
+docs: $(VENV)/.ready-dev
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict $(ARGS)
+
+notebooks: $(VENV)/.ready-dev
+	$(PY) docs/run_notebooks.py
+
+screenshots: $(VENV)/.ready-demo
 	$(LARGE) $(PY) docs/follow_first_steps.py
 	$(LARGE) $(PY) docs/make_screenshots.py runs/pictures
 
@@ -72,4 +80,4 @@ demo-weights: $(VENV)/.ready-dev
 	  --out src/napari_flag/weights/demo.safetensors
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist site

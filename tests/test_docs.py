@@ -1,10 +1,18 @@
-"""What the pages promise: links lead somewhere, commands parse, names exist."""
+"""What pages and notebooks promise: links lead somewhere, commands parse, examples call what exists."""
 
 import ast
 import importlib
+import inspect
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 import napari_flag
 from napari_flag.cli.main import build_parser
@@ -14,8 +22,9 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -76,14 +85,134 @@ def test_every_command_shown_is_understood(capsys):
     assert not wrong
 
 
-def test_every_name_used_in_an_example_exists():
-    missing = []
-    for page, code in blocks("python"):
-        tree = ast.parse(code)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                module = importlib.import_module(node.module)
-                missing += [f"{page}: {a.name}" for a in node.names if not hasattr(module, a.name)]
-            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("nf", "napari_flag"):
-                missing += [] if hasattr(napari_flag, node.attr) else [f"{page}: nf.{node.attr}"]
-    assert not missing
+def examples():
+    """(page's or notebook's name, code) of every example in Python."""
+    yield from blocks("python")
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        lines = "".join("".join(c["source"]) + "\n" for c in cells if c["cell_type"] == "code").splitlines()
+        yield path.name, "\n".join(line for line in lines if not line.startswith("%"))
+
+
+def public(dotted):
+    """What ``nf.…`` names; None where there is no such thing."""
+    found = napari_flag
+    for name in dotted.split(".")[1:]:
+        found = getattr(found, name, None)
+    return found
+
+
+def faults_of(code):
+    """Names that do not exist and calls that the functions would refuse, in `code`."""
+    faults = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            faults += [a.name for a in node.names if not hasattr(module, a.name)]
+        elif isinstance(node, ast.Attribute) and re.fullmatch(r"(nf|napari_flag)(\.\w+)+", ast.unparse(node)):
+            faults += [] if public(ast.unparse(node)) is not None else [ast.unparse(node)]
+        elif isinstance(node, ast.Call) and (called := public_call(node)) is not None:
+            try:
+                named = {word.arg: None for word in node.keywords}
+                inspect.signature(called).bind(*node.args, **named)
+            except TypeError as error:
+                faults.append(f"{ast.unparse(node)}: {error}")
+    return faults
+
+
+def public_call(node):
+    name = ast.unparse(node.func)
+    return public(name) if re.fullmatch(r"nf(\.\w+)+", name) else None
+
+
+def test_examples_name_what_exists_and_call_it_as_it_is_called():
+    seen = dict(examples())
+    assert len(seen) > 5
+    assert not {name: faults for name, code in examples() if (faults := faults_of(code))}
+
+
+def test_an_example_that_would_fail_is_found():
+    assert faults_of("import napari_flag as nf\nnf.predcit('a')") == ["nf.predcit"]
+    assert "um_per_px" in faults_of("nf.predict('a.svs', um_per_px=1)")[0]
+    assert faults_of("nf.pl.gene(p)")[0].startswith("nf.pl.gene(p): missing")
+    assert faults_of("from napari_flag.simulation import no_slide") == ["no_slide"]
+
+
+def test_every_option_of_a_command_in_the_text_is_one_of_some_command():
+    """Options named in a sentence, not only in blocks: ``--draws K``."""
+    known, todo = set(), [build_parser()]
+    while todo:
+        for action in todo.pop()._actions:
+            known |= set(action.option_strings)
+            choices = action.choices if isinstance(action.choices, dict) else {}
+            todo += list(choices.values())
+    wrong = []
+    for page in PAGES:
+        if page.parent.name == "results" or page.name in ("CHANGELOG.md", "CONTRIBUTING.md"):
+            continue
+        for option in re.findall(r"`(--[a-z][a-z-]+)[^`\n]*`", page.read_text("utf-8")):
+            if option not in known:
+                wrong.append(f"{page.name}: {option}")
+    assert not wrong
+
+
+def test_every_kind_of_user_has_a_tutorial_and_every_picture_a_place():
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8")
+    for page in ("pathologist", "biologist", "method-developer"):
+        assert f"tutorials/{page}.md" in nav
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    unused = [p.name for p in (ROOT / "docs" / "images").iterdir() if f"images/{p.name}" not in text]
+    assert not unused
+
+
+def test_the_addresses_of_the_site_are_those_of_the_package():
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert f"site_url: {urls['Documentation']}\n" in nav
+    assert f"repo_url: {urls['Source']}\n" in nav
+
+
+def test_every_public_name_is_in_the_reference():
+    text = (ROOT / "docs" / "api.md").read_text("utf-8")
+    documented = set(re.findall(r"^::: napari_flag\.(?:\w+\.)*(\w+)$", text, re.M))
+    names = {*napari_flag.__all__, *napari_flag.pl.__all__} - {"__version__", "pl"}
+    assert names <= documented
+
+
+def test_notebooks_hold_the_output_of_a_run_without_errors_or_machine_paths():
+    assert len(NOTEBOOKS) >= 2
+    for path in NOTEBOOKS:
+        text = path.read_text("utf-8")
+        cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+        assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1)), path.name
+        assert not [o for c in cells for o in c["outputs"] if o["output_type"] == "error"]
+        assert "image/jpeg" in text
+        assert not re.search(r"/(home|root|tmp|Users)/", text)
+        assert len(text) < 1_500_000
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "WARNING" not in said
+    reference = (tmp_path / "api" / "index.html").read_text("utf-8")
+    assert 'id="napari_flag.pl.gene"' in reference
+    assert "log2(count + 1)" in (tmp_path / "prediction-file" / "index.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run_from_top_to_bottom_and_show_what_they_show_in_the_docs(path):
+    from docs.run_notebooks import run
+
+    def kinds(notebook):
+        cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+        return [sorted(o["output_type"] for o in cell["outputs"]) for cell in cells]
+
+    assert kinds(run(path)) == kinds(json.loads(path.read_text("utf-8")))
