@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import io
 import pkgutil
 import subprocess
 import sys
@@ -104,6 +105,18 @@ def test_files_and_objects_are_compared_alike(tmp_path):
     counts.write_h5ad(tmp_path / "m.h5ad")
     here = nf.compare(prediction, counts).scores["X"].values
     assert nf.compare(str(tmp_path / "p.h5ad"), tmp_path / "m.h5ad").scores["X"].values == here
+
+
+def test_progress_is_drawn_in_a_terminal_unless_it_is_not_wanted(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    prediction = fake_prediction(n_spots=49, n_genes=8)
+    for progress, drawn in ((True, True), (False, False)):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        nf.compare(prediction, counts_for(prediction), progress=progress)
+        assert bool(sys.stderr.getvalue()) is drawn
 
 
 def test_exports_go_by_the_ending_and_replace_nothing_unasked(tmp_path):

@@ -1,6 +1,5 @@
 """``nf.pl``: what is drawn is what the docks draw, into the caller's axes, or a sentence says why not."""
 
-import io
 import subprocess
 import sys
 
@@ -16,7 +15,7 @@ from napari_flag.analysis.coexpression import correlate
 from napari_flag.analysis.compare import section_of
 from napari_flag.layers.gene_values import GeneValues
 from napari_flag.layers.local_map import LocalMap, MapKind
-from napari_flag.progress import ProgressBar, Step, finish
+from napari_flag.progress import finish
 
 
 @pytest.fixture(autouse=True)
@@ -159,28 +158,3 @@ def test_drawing_in_a_notebook_needs_neither_torch_nor_a_window_system():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_a_bar_names_the_stages_in_turn_and_is_cleared_away():
-    terminal = Terminal()
-    with ProgressBar(terminal) as bar:
-        for stage, total in (("Reading tiles", 3), ("Sampling", None)):
-            for done in range(3):
-                bar(Step(stage, done, total, "tiles"))
-    text = terminal.getvalue()
-    assert "Reading tiles" in text
-    assert "Sampling" in text
-    assert text.endswith("\r")
-
-
-def test_a_log_file_has_no_bar_but_every_notice_once():
-    log = io.StringIO()
-    with ProgressBar(log) as bar:
-        for done in range(3):
-            bar(Step("Sampling", done, 3, notice="The batch was halved."))
-    assert log.getvalue() == "Note: The batch was halved.\n"

@@ -1,6 +1,8 @@
+import io
+
 import pytest
 
-from napari_flag.progress import Step, TimeLeft, Timings, say_duration
+from napari_flag.progress import ProgressBar, Step, TimeLeft, Timings, say_duration
 
 
 class Clock:
@@ -86,3 +88,28 @@ def test_a_stage_served_from_a_cache_keeps_its_time_and_a_slow_run_counts_half(t
         "Reading tiles": pytest.approx(20.0),
         "Sampling": pytest.approx(20.0),
     }
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_names_the_stages_in_turn_and_is_cleared_away():
+    terminal = Terminal()
+    with ProgressBar(terminal) as bar:
+        for stage, total in (("Reading tiles", 3), ("Sampling", None)):
+            for done in range(3):
+                bar(Step(stage, done, total, "tiles"))
+    text = terminal.getvalue()
+    assert "Reading tiles" in text
+    assert "Sampling" in text
+    assert text.endswith("\r")
+
+
+def test_a_log_file_has_no_bar_but_every_notice_once():
+    log = io.StringIO()
+    with ProgressBar(log) as bar:
+        for done in range(3):
+            bar(Step("Sampling", done, 3, notice="The batch was halved."))
+    assert log.getvalue() == "Note: The batch was halved.\n"
