@@ -11,9 +11,6 @@ from napari_flag.layers.gene_values import GeneValues, Quantity
 from napari_flag.layers.local_map import LocalMap, MapKind
 
 UNIT = "log2(count + 1)"
-pytestmark = pytest.mark.skipif(
-    not hasattr(ViewerModel(), "canvas"), reason="napari before 0.9 has no overlays for titles"
-)
 
 
 @pytest.fixture
