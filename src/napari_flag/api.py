@@ -31,6 +31,7 @@ def predict(
     spots: "SpotTable | Spots | str | Path | None" = None,
     *,
     measured: "AnnData | str | Path | None" = None,
+    alignment: str | Path | None = None,
     weights: "Checkpoint | str | Path" = "her2st",
     mpp: float | None = None,
     spacing_um: float | None = None,
@@ -55,7 +56,11 @@ def predict(
         Spots, or the table, folder or h5ad they are in; None lays a grid over the tissue that is like
         the array of the weights.
     measured
-        Raw counts of these spots, or their file, to attach; None takes those of the table.
+        Raw counts of these spots, or their file, to attach; None takes those of the table.  A Visium HD,
+        Xenium or CosMx folder is pooled into the spots.
+    alignment
+        3 × 3 matrix (CSV) from pixels of the H&E to pixels of the Xenium or CosMx image; None takes the one
+        beside the measurement.
     weights
         Name (``napari-flag weights list``) or file of the weights, or weights already loaded.
     mpp
@@ -101,6 +106,7 @@ def predict(
         checkpoint,
         spots=spots,
         measured=measured,
+        alignment=alignment,
         mpp=mpp,
         spacing_um=spacing_um,
         diameter_um=diameter_um,

@@ -14,7 +14,7 @@ from napari_flag import keys, preflight
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
-from napari_flag.slides.spot_tables import read_measured, read_spots
+from napari_flag.slides.spot_tables import measured_at, needs_pooling, read_spots
 from napari_flag.slides.spots import Lattice, Spots, SpotTable, grid_over, matched, typical_pitch
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def prepare(
     *,
     spots: SpotTable | Spots | str | Path | None = None,
     measured: "AnnData | str | Path | None" = None,
+    alignment: str | Path | None = None,
     mpp: float | None = None,
     spacing_um: float | None = None,
     diameter_um: float | None = None,
@@ -90,7 +91,10 @@ def prepare(
     spots
         Spots, or the table they are in (see `slides.spot_tables.read_spots`).
     measured
-        Raw counts of these spots, or their file; None takes those of the table.
+        Raw counts of these spots, or their file; None takes those of the table.  Transcripts, cells and
+        bins (see `slides.spot_tables.located_counts`) are pooled into the spots, also into those of a grid.
+    alignment
+        Alignment file that places transcripts and cells on the slide; None looks for it beside them.
     mpp
         µm per level-0 pixel; None takes the file's, else the table's.
     spacing_um, diameter_um
@@ -111,7 +115,8 @@ def prepare(
     """
     from napari_flag.slides.formats.geojson import read_regions
 
-    if measured is not None and spots is None:
+    pooled = isinstance(measured, str | Path) and needs_pooling(measured)
+    if measured is not None and spots is None and not pooled:
         raise UserError(
             "Measured counts belong to the spots of a table and not to a grid, so --measured needs "
             "--spots; give the table of these spots too."
@@ -143,7 +148,7 @@ def prepare(
         else:
             table = _with_array(table, spacing_um, diameter_um)
         if measured is not None:
-            table, missing = _with_counts(table, measured)
+            table, missing = yield from _with_counts(table, measured, slide, alignment)
             notices += missing
         counts = table.measured
         if counts is not None and (misfit := _misfit(counts, table.spots, checkpoint)) is not None:
@@ -414,12 +419,22 @@ def lay_grid(
 # --- counts and genes ----------------------------------------------------------------------------
 
 
-def _with_counts(table: SpotTable, measured: "AnnData | str | Path") -> tuple[SpotTable, tuple[str, ...]]:
-    """Return `table` with the counts of its spots, and a notice where some have none."""
-    source = Path(measured) if isinstance(measured, str | Path) else Path("the measured counts")
-    counts = read_measured(measured) if isinstance(measured, str | Path) else measured
-    joined = matched(table, counts, source)
-    return joined, joined.notices[len(table.notices) :]
+def _with_counts(
+    table: SpotTable, measured: "AnnData | str | Path", slide: Slide, alignment: str | Path | None
+) -> Steps[tuple[SpotTable, tuple[str, ...]]]:
+    """Return `table` with the counts of its spots, and what there is to say of them."""
+    if not isinstance(measured, str | Path):
+        joined = matched(table, measured, Path("the measured counts"))
+        return joined, joined.notices[len(table.notices) :]
+    from napari_flag.slides.tissue import find_tissue
+
+    tissue = find_tissue(slide) if needs_pooling(measured) else None
+    counts, said = yield from measured_at(
+        measured, table.spots, slide.mpp, slide, tissue=tissue, alignment=alignment
+    )
+    joined = matched(table, counts, Path(measured))
+    # pooling has said which spots have no counts
+    return joined, said or joined.notices[len(table.notices) :]
 
 
 def _misfit(measured: "AnnData", spots: Spots, checkpoint: "Checkpoint") -> UserError | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import keys
 from napari_flag.cli import terminal
+from napari_flag.cli.predict import add_alignment
 from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say, say_columns, say_json
 from napari_flag.errors import UserError
 from napari_flag.formatting import interval, number, whole
@@ -70,8 +71,10 @@ def add_compare(commands: terminal.Commands) -> None:
         "measured",
         metavar="MEASURED",
         type=terminal.path,
-        help="raw counts: h5ad, Space Ranger folder or matrix, or ST table (.tsv, .tsv.gz)",
+        help="raw counts: h5ad, Space Ranger folder or matrix, or ST table (.tsv, .tsv.gz); a Visium HD, "
+        "Xenium or CosMx folder is pooled into the spots of the prediction",
     )
+    add_alignment(parser)
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -89,15 +92,15 @@ def run_compare(args: argparse.Namespace) -> int:
     from napari_flag.analysis.compare import comparing
     from napari_flag.prediction_file import read_prediction
     from napari_flag.report.findings import gather
-    from napari_flag.slides.spot_tables import read_measured
 
-    predicted, measured = read_prediction(args.predicted), read_measured(args.measured)
+    predicted = read_prediction(args.predicted)
     label(predicted, args.labels)
     files = {"predicted": str(args.predicted), "measured": str(args.measured)}
     findings: Findings | None = None
     written: tuple[Path, ...] = ()
     with ProgressLine() as line:
         on_step = None if args.json else line  # who reads JSON wants no lines of progress
+        measured = _measured_of(predicted, args, line)
         comparison = finish(comparing(predicted, measured), on_step)
         result = comparison.to_dict() | files
         if args.labels is not None:
@@ -107,6 +110,7 @@ def run_compare(args: argparse.Namespace) -> int:
         if args.out is not None:
             written = _write(comparison, result, args)
             options = ["--out", str(args.out), *as_typed(args.labels)]
+            options += [] if args.alignment is None else ["--alignment", str(args.alignment)]
             command = shlex.join(["napari-flag", "compare", *files.values(), *options])
             work = write_report(
                 predicted, measured, args.out, comparison=comparison, findings=findings, command=command
@@ -124,6 +128,38 @@ def run_compare(args: argparse.Namespace) -> int:
     for path in written:
         say(f"Wrote {path}")
     return 0
+
+
+def _measured_of(predicted: "AnnData", args: argparse.Namespace, line: ProgressLine) -> "AnnData":
+    """Return the measured counts given, of the prediction's spots; what is pooled is said and checked."""
+    from napari_flag.discovery import find_slide
+    from napari_flag.prediction_file import slide_name, slide_size, spots_of, um_per_px
+    from napari_flag.slides.pooling import Picture
+    from napari_flag.slides.slide import open_slide
+    from napari_flag.slides.spot_tables import measured_at, needs_pooling, read_measured
+    from napari_flag.slides.tissue import find_tissue
+
+    if not needs_pooling(args.measured):
+        return read_measured(args.measured)
+    size, tissue = slide_size(predicted), None
+    if size is None:
+        raise UserError(
+            f"{args.predicted.name} does not state the size of its slide, so nothing can be placed on it; "
+            "predict with --measured instead."
+        )
+    found = find_slide(predicted, args.predicted)
+    if found.path is None:
+        line.notice(f"The registration was not checked against the tissue: {found.why}")
+    else:
+        with open_slide(found.path, mpp=um_per_px(predicted)) as slide:
+            tissue = find_tissue(slide)
+    picture = Picture(found.path or Path(slide_name(predicted)), size)
+    spots, mpp = spots_of(predicted), um_per_px(predicted)
+    work = measured_at(args.measured, spots, mpp, picture, tissue=tissue, alignment=args.alignment)
+    counts, said = finish(work, None if args.json else line)
+    for sentence in said:
+        line.notice(sentence)
+    return counts
 
 
 def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> tuple[Path, ...]:

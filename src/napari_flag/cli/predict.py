@@ -73,8 +73,10 @@ def _add_spot_arguments(group: "argparse._ArgumentGroup") -> None:
         "--measured",
         metavar="FILE",
         type=terminal.path,
-        help="measured raw counts of these spots, stored in the layer measured of the prediction",
+        help="measured raw counts of these spots, stored in the layer measured of the prediction; a "
+        "Visium HD, Xenium or CosMx folder is pooled into the spots predicted",
     )
+    add_alignment(group)
     add(
         "--mpp",
         metavar="UM",
@@ -100,6 +102,17 @@ def _add_spot_arguments(group: "argparse._ArgumentGroup") -> None:
         type=terminal.path,
         help="predict only inside these polygons (QuPath GeoJSON, level-0 pixels); the numbers "
         "are those of the whole slide",
+    )
+
+
+def add_alignment(group: Any) -> None:
+    """Add ``--alignment``."""
+    group.add_argument(
+        "--alignment",
+        metavar="CSV",
+        type=terminal.path,
+        help="3 × 3 matrix from pixels of the H&E to pixels of the Xenium or CosMx image, as Xenium Explorer "
+        "exports it (default: the one beside the measurement)",
     )
 
 
@@ -194,6 +207,7 @@ def run_predict(args: argparse.Namespace) -> int:
             checkpoint,
             spots=args.spots,
             measured=args.measured,
+            alignment=args.alignment,
             mpp=args.mpp,
             spacing_um=args.spacing,
             diameter_um=args.diameter,
@@ -309,7 +323,7 @@ def _report(
 def command_of(args: argparse.Namespace) -> str:
     """Return the command line that makes the same numbers: its options, in a fixed order."""
     words = ["napari-flag", "predict", str(args.slide)]
-    for name in ("spots", "measured", "mpp", "spacing", "diameter", "region", "weights", "genes",
+    for name in ("spots", "measured", "alignment", "mpp", "spacing", "diameter", "region", "weights", "genes",
                  "quality", "depth", "draws", "steps", "seed"):  # fmt: skip
         value = getattr(args, name)
         if value is not None:

@@ -18,6 +18,7 @@ from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, i
 from napari_flag.discovery.space_ranger_image import full_resolution_image
 from napari_flag.errors import UserError
 from napari_flag.slides.formats import space_ranger
+from napari_flag.slides.formats.bins import bins_of
 from napari_flag.slides.slide import slide_name
 
 
@@ -228,7 +229,8 @@ def _in_folder(folder: Path, search: Search, *, deeper: bool = True) -> _Holding
     """Look into a folder, and (`deeper`) into its subfolders one level down."""
     holdings = _Holdings()
     entries = search.look(folder)
-    ranger = _ranger_in(folder, search)
+    run = _run_in_bins(folder)
+    ranger = _ranger_in(folder, search) if run is None else run
     folders = [entry for entry in entries if os.path.isdir(entry)]
     files = [(entry, False) for entry in entries if os.path.isfile(entry)]
     if ranger is not None:
@@ -236,7 +238,10 @@ def _in_folder(folder: Path, search: Search, *, deeper: bool = True) -> _Holding
         if ranger.outs != folder:
             _sort(((entry, False) for entry in _files(ranger.outs, search)), holdings, pictures=False)
         holdings.tables += [path for path in holdings.spots if path.suffix.lower() == ".h5ad"]
-        _add_ranger(ranger, holdings, search)
+        if run is not None:
+            _add_bins(run, holdings, search)
+        else:
+            _add_ranger(ranger, holdings, search)
         return holdings
     for sub in folders:
         if sub.name.lower() in (*IMAGE_FOLDERS, *TABLE_FOLDERS):
@@ -309,6 +314,39 @@ def _add_ranger(ranger: space_ranger.Folder, holdings: _Holdings, search: Search
     where = inside_of(ranger.positions, ranger.outs)
     holdings.sections.append(
         FoundSection(slide, table, None, f"{why}; spots are read from {where}, {counts}.")
+    )
+
+
+def _run_in_bins(folder: Path) -> space_ranger.Folder | None:
+    """Return the finest bins of a Visium HD run as a Space Ranger folder; None for anything else."""
+    finest = bins_of(folder)
+    if finest is None or finest == folder:  # one bin size is a Space Ranger folder like any other
+        return None
+    found = space_ranger.find_folder(finest)
+    return None if found is None else space_ranger.Folder(found.positions, finest.parent.parent)
+
+
+def _add_bins(run: space_ranger.Folder, holdings: _Holdings, search: Search) -> None:
+    """Add the section of a Visium HD run, whose finest bins are pooled into the spots predicted."""
+    finest = run.spatial.parent
+    others = sorted(p.name for p in finest.parent.glob("square_*um") if p != finest)
+    try:
+        slide, why = full_resolution_image(run, space_ranger.scaling_of(run), search)
+    except UserError as error:
+        search.notices.append(str(error))
+        return
+    if slide is None:
+        search.notices.append(why)
+        return
+    choice = f"; to predict bins themselves, choose one of {', '.join(others)}" if others else ""
+    holdings.sections.append(
+        FoundSection(
+            slide,
+            None,
+            finest,
+            f"{why}; counts are pooled into the spots predicted from {inside_of(finest, run.outs)}, the "
+            f"finest bins{choice}.",
+        )
     )
 
 

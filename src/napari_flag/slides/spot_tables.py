@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_flag.errors import UserError
-from napari_flag.slides.spots import SpotTable, matched, refuse_outside
+from napari_flag.progress import Step, Steps
+from napari_flag.slides.spots import Image, Spots, SpotTable, matched, refuse_outside
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_flag.slides.pooling import LocatedCounts
     from napari_flag.slides.slide import Slide
+    from napari_flag.slides.tissue import Tissue
 
 
 TEXT: Final = (".tsv", ".csv", ".txt", ".tsv.gz", ".csv.gz", ".txt.gz")
@@ -81,6 +84,97 @@ def read_measured(path: str | Path) -> "AnnData":
     if path.name.endswith(TEXT):
         return counts.read_count_table(path)
     raise _unknown(path)
+
+
+def located_counts(
+    path: Path, image: Image, spots: Spots, alignment: str | Path | None = None
+) -> "LocatedCounts | None":
+    """Return counts that are to be pooled into `spots`; None for counts that are named by spot.
+
+    Parameters
+    ----------
+    path
+        A Visium HD folder, whose finest bins are taken, or the folder of one bin size.  Bins that are the
+        spots themselves are not pooled.
+    image
+        The image that the spots count in.
+    spots
+        The spots.
+    alignment
+        The alignment file, for platforms that measure in coordinates of their own.
+    """
+    from napari_flag.slides.formats import bins
+
+    folder = bins.bins_of(path)
+    if folder is not None:
+        names = spots.ids[0].encode() if len(spots) else b""
+        return None if bins.BARCODE.fullmatch(names) else bins.located_bins(folder, image)
+    if alignment is not None:
+        raise UserError(
+            f"An alignment file places transcripts and cells on the image, and {path.name} names its counts "
+            "by spot; leave --alignment out."
+        )
+    return None
+
+
+def measured_at(
+    path: str | Path,
+    spots: Spots,
+    mpp: float | None,
+    image: Image,
+    *,
+    tissue: "Tissue | None" = None,
+    alignment: str | Path | None = None,
+) -> Steps[tuple["AnnData", tuple[str, ...]]]:
+    """Read raw counts of `spots`, pooling those that are at points of their own.
+
+    Parameters
+    ----------
+    path
+        As `read_measured` and `located_counts` take it.
+    spots
+        The spots, in level-0 px of `image`.
+    mpp
+        µm per level-0 px, which pooling needs.
+    image
+        The image.
+    tissue
+        Of the image, to check the registration of what is pooled; None checks none.
+    alignment
+        As `located_counts` takes it.
+
+    Returns
+    -------
+    counts
+        Rows named by spot id.
+    notices
+        What was pooled and how.
+
+    Raises
+    ------
+    UserError
+        As `read_measured` and `pooling.pool`.
+    """
+    path = _existing(path)
+    yield Step("Reading measured counts", 0)
+    located = located_counts(path, image, spots, alignment)
+    if located is None:
+        return read_measured(path), ()
+    from napari_flag.slides.pooling import pool
+
+    if mpp is None:
+        raise UserError(
+            f"{path.name} is pooled into spots in µm, but the µm/px of {image.path.name} are not known; give "
+            "them (--mpp)."
+        )
+    return (yield from pool(located, spots, mpp, image, tissue))
+
+
+def needs_pooling(path: str | Path) -> bool:
+    """Return whether `path` holds counts at points, which belong to no spots of their own."""
+    from napari_flag.slides.formats import bins
+
+    return bins.bins_of(Path(path).expanduser()) is not None
 
 
 def _read(path: Path, slide: "Slide | None") -> SpotTable:

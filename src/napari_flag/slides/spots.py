@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 from weakref import finalize
 
 import numpy as np
@@ -371,6 +371,18 @@ ALIKE: Final = 0.03
 """Relative difference of image sizes that rounding and re-exporting explain; copies differ more."""
 
 
+class Image(Protocol):
+    """What a table knows its image by: a `slides.slide.Slide`, or name and size of one that is not open."""
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+
+    @property
+    def size(self) -> Size:
+        """(width, height) in level-0 pixels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scaling:
     """Smaller copies of the full-resolution image a table counts its pixels in.
@@ -404,7 +416,7 @@ class Scaling:
         ratio = np.array(size) / (np.array(full) * factor)
         return bool((abs(ratio - 1) <= ALIKE + 1 / min(size)).all())
 
-    def fit(self, slide: "Slide", xy: FloatArray, path: Path) -> tuple[float, tuple[str, ...]]:
+    def fit(self, slide: Image, xy: FloatArray, path: Path) -> tuple[float, tuple[str, ...]]:
         """Return px of `slide` per px of the table, and a notice when that is not 1.
 
         Parameters
@@ -437,12 +449,12 @@ class Scaling:
         )
         return factor, (notice,)
 
-    def _fits(self, slide: "Slide", xy: FloatArray, factor: float) -> bool:
+    def _fits(self, slide: Image, xy: FloatArray, factor: float) -> bool:
         if self.full_size is not None:
             return self.matches(slide.size, factor)
         return bool((xy * factor <= slide.size).all() and (xy >= 0).all())
 
-    def _misfit(self, slide: "Slide", xy: FloatArray, path: Path) -> UserError:
+    def _misfit(self, slide: Image, xy: FloatArray, path: Path) -> UserError:
         full = self.full_size
         if full is None:
             expected = f"spots reach to x {xy[:, 0].max():.0f}, y {xy[:, 1].max():.0f} px"

@@ -4,6 +4,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,6 +144,49 @@ def _from_h5(file: Any, path: Path) -> "AnnData":
         shape=(spots, genes),
     )
     return _expression(_strings(group["barcodes"]), _strings(ids), _strings(names), kinds, values)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpressionColumns:
+    """Which features of a 10x HDF5 matrix are genes, without its counts.
+
+    Parameters
+    ----------
+    genes
+        Symbols, made unique as scanpy does.
+    kept
+        (genes,) int64, their places among the features.
+    n_features, n_barcodes
+        Size of the matrix.
+    barcodes
+        Of the cells or spots where they were asked for, else empty.
+    """
+
+    genes: tuple[str, ...]
+    kept: npt.NDArray[np.int64]
+    n_features: int
+    n_barcodes: int
+    barcodes: tuple[str, ...] = ()
+
+
+def expression_columns(path: Path, *, barcodes: bool = False) -> ExpressionColumns:
+    """Return which features of a 10x HDF5 file of version 3 are genes; its counts are not read."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            group, features = file["matrix"], file["matrix/features"]
+            names, kinds = _strings(features["name"]), _strings(features["feature_type"])
+            n_features, n_barcodes = (int(n) for n in group["shape"][:])
+            rows = tuple(_strings(group["barcodes"])) if barcodes else ()
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path.name} could not be read as a 10x matrix ({error}), so it is damaged or another kind of "
+            "HDF5 file; copy it again."
+        ) from error
+    kept = np.flatnonzero([kind == GENE_EXPRESSION for kind in kinds])
+    genes = counts([], [names[i] for i in kept], np.zeros((0, len(kept)))).var_names
+    return ExpressionColumns(tuple(str(g) for g in genes), kept, n_features, n_barcodes, rows)
 
 
 def read_mex(folder: Path) -> "AnnData":

@@ -192,6 +192,12 @@ def scaling_of(folder: Folder) -> Scaling:
     return Scaling({name: factors[f"tissue_{name}_scalef"] for name in names}, sizes)
 
 
+def bin_scale(folder: Folder) -> tuple[float | None, float | None]:
+    """Return the bins' size in µm and the µm per full-resolution px that Space Ranger states, None if not."""
+    factors = _factors(folder.spatial)
+    return factors.get("bin_size_um"), factors.get("microns_per_pixel")
+
+
 def small_image(spatial: Path, name: str) -> Path:
     """Return where Space Ranger keeps its "hires" or "lowres" image."""
     return spatial / f"tissue_{name}_image.png"
