@@ -4,8 +4,11 @@ import json
 
 import anndata
 import numpy as np
+import pytest
+import spatialdata
 from tests.cli.test_predict_command import model as model  # the fake model
 from tests.platform_files import GENES, visium_hd
+from tests.slides import test_spatial_data as stores
 
 from napari_flag import keys
 from napari_flag.cli import main
@@ -39,3 +42,51 @@ def test_compare_pools_a_visium_hd_run_into_the_spots_of_a_prediction(model, tmp
     out, err = capsys.readouterr()
     assert json.loads(out)["genes"] == 4
     assert "on the tissue of" in err
+
+
+@pytest.fixture
+def zarr(model, tmp_path, monkeypatch):
+    """A SpatialData zarr with one image, its spots and their table, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    images, shapes, tables, _ = stores.elements()
+    return stores.write(tmp_path / "P3.zarr", images=images, shapes=shapes, tables=tables)
+
+
+def test_predict_on_a_spatialdata_zarr_finds_image_spots_and_counts(zarr, capsys):
+    assert main(["predict", "P3.zarr", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["out"] == "P3_he_predicted.h5ad"
+    assert (result["spots"], result["measured"]) == (30, True)
+    assert "he is the H&E image (the only one); spots are the shapes spots" in result["notices"][0]
+    truth = spatialdata.read_zarr(zarr).tables["table"]
+    adata = anndata.read_h5ad(result["out"])
+    genes = [gene for gene in truth.var_names if gene in adata.var_names]
+    expected = np.log2(truth[adata.obs_names, genes].X.toarray() + 1)
+    np.testing.assert_allclose(adata[:, genes].layers[keys.MEASURED], expected, rtol=1e-6)
+
+
+def test_a_prediction_goes_back_into_its_zarr_once_unless_overwritten(zarr, capsys):
+    command = ["predict", "P3.zarr", "--out", "P3.zarr"]
+    assert main(command) == 0
+    assert "Wrote P3.zarr/tables/predicted" in capsys.readouterr().out
+    held = spatialdata.read_zarr(zarr)
+    assert held.tables["predicted"].n_obs == 30
+    assert set(held.tables) == {"table", "predicted"}
+    assert main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_several_elements_are_asked_for_and_taken_when_named(zarr, capsys):
+    held = spatialdata.read_zarr(zarr)
+    held["again"] = stores.elements()[0]["he"]
+    held.write_element("again")
+    assert main(["predict", "P3.zarr"]) == 2
+    assert "2 colour images (again, he)" in capsys.readouterr().err
+    assert main(["predict", "P3.zarr", "--image", "again", "--out", "other.h5ad", "--json"]) == 0
+    assert "again is the H&E image (as --image says)" in capsys.readouterr().out
+
+
+def test_elements_of_what_is_no_zarr_are_refused(zarr, capsys):
+    assert main(["predict", "P3.zarr/images/he", "--image", "he"]) == 2
+    assert "--image names an element of a SpatialData zarr" in capsys.readouterr().err

@@ -4,12 +4,20 @@ import sys
 
 import numpy as np
 import pytest
-from tests.fakes import DIAMETER_UM, MPP, FakeSlide
+from tests.fakes import DIAMETER_UM, MPP, FakeSlide, fake_prediction
 
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.exports.contents import with_structure
-from napari_flag.exports.spatial_data import CHUNK_PX, MICROMETRES, PICTURE, SPOTS, TABLE, write_spatial_data
+from napari_flag.exports.spatial_data import (
+    CHUNK_PX,
+    MICROMETRES,
+    PICTURE,
+    SPOTS,
+    TABLE,
+    add_prediction,
+    write_spatial_data,
+)
 from napari_flag.progress import finish
 
 
@@ -115,3 +123,123 @@ def test_without_spatialdata_one_sentence_says_what_to_install(prediction, tmp_p
     monkeypatch.setitem(sys.modules, "spatialdata", None)
     with pytest.raises(UserError, match=r"napari-flag\[spatialdata\]"):
         finish(write_spatial_data(prediction, tmp_path / "fake.zarr"))
+
+
+# --- a prediction as a table of the store it was made from ------------------------------------------
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A store with an image, spots and their table that this package did not write."""
+    from tests.slides import test_spatial_data as stores
+
+    images, shapes, tables, _ = stores.elements()
+    return stores.write(tmp_path / "P3.zarr", images=images, shapes=shapes, tables=tables)
+
+
+def state_of(store, besides=()):
+    """Every file below the elements of a store and its bytes, but for those of `besides`."""
+    files = [
+        path
+        for kind in ("images", "shapes", "tables")
+        for path in (store / kind).rglob("*")
+        if path.is_file()
+    ]
+    named = {path.relative_to(store).as_posix(): path.read_bytes() for path in files}
+    return {
+        name: content
+        for name, content in named.items()
+        if not name.startswith(tuple(besides)) and name.count("/") > 1
+    }
+
+
+def for_spots(store, spots):
+    """A prediction of the spots of a store."""
+    from napari_flag.slides.slide import open_slide
+    from napari_flag.slides.spot_tables import read_spots
+
+    with open_slide(store) as slide:
+        table = read_spots(spots, slide=slide)
+    adata = fake_prediction(len(table.spots), 5)
+    adata.obs_names, adata.obsm[keys.SPATIAL] = list(table.spots.ids), table.spots.xy
+    return adata
+
+
+def test_a_prediction_becomes_a_table_of_its_store_and_nothing_else_changes(foreign):
+    import spatialdata
+
+    before = state_of(foreign)
+    adata = for_spots(foreign, foreign / "tables/table")
+    place = finish(add_prediction(adata, foreign / "images/he", foreign / "tables/table"))
+    assert place == foreign / "tables/predicted"
+    assert state_of(foreign, ["tables/predicted/"]) == before
+    held = spatialdata.read_zarr(foreign)
+    assert set(held.tables) == {"table", "predicted"}
+    joined, table = spatialdata.join_spatialelement_table(
+        sdata=held, spatial_element_names="spots", table_name="predicted", how="inner", match_rows="left"
+    )
+    truth = held.tables["table"].obs.set_index("spot_id")
+    names = dict(zip(held.tables["table"].obs.spot_id, held.tables["table"].obs_names, strict=True))
+    assert [names[i] for i in joined["spots"].index] == list(table.obs_names)
+    np.testing.assert_array_equal(table.X, adata[table.obs_names].X)
+    assert len(truth) == len(table)
+
+
+def test_the_circles_of_a_grid_lie_where_the_image_does(foreign, prediction):
+    import spatialdata
+    from tests.slides.test_spatial_data import IMAGE_TO_GLOBAL
+
+    before = state_of(foreign)
+    finish(add_prediction(prediction, foreign / "images/he", None))
+    assert state_of(foreign, ["tables/predicted/", "shapes/predicted_spots/"]) == before
+    held = spatialdata.read_zarr(foreign)
+    placed = spatialdata.transform(held.shapes["predicted_spots"], to_coordinate_system="global")
+    xy = np.column_stack([prediction.obsm[keys.SPATIAL], np.ones(prediction.n_obs)]) @ IMAGE_TO_GLOBAL.T
+    np.testing.assert_allclose(placed.geometry.x, xy[:, 0])
+    np.testing.assert_allclose(placed.geometry.y, xy[:, 1])
+
+
+def test_an_earlier_prediction_is_replaced_only_when_asked_and_a_table_of_another_never(foreign):
+    import spatialdata
+
+    image, spots = foreign / "images/he", foreign / "tables/table"
+    adata = for_spots(foreign, spots)
+    finish(add_prediction(adata, image, spots))
+    with pytest.raises(UserError, match="--overwrite"):
+        finish(add_prediction(adata, image, spots))
+    again = adata.copy()
+    again.X = adata.X + 1
+    finish(add_prediction(again, image, spots, overwrite=True))
+    np.testing.assert_array_equal(spatialdata.read_zarr(foreign).tables["predicted"].X, again.X)
+    with pytest.raises(UserError, match="already has a table or shapes table"):
+        finish(add_prediction(adata, image, spots, name="table", overwrite=True))
+
+
+def test_a_store_that_cannot_be_written_is_as_before(foreign, monkeypatch):
+    from spatialdata import SpatialData
+
+    image, spots = foreign / "images/he", foreign / "tables/table"
+    adata = for_spots(foreign, spots)
+    finish(add_prediction(adata, image, spots))
+    before = state_of(foreign)
+
+    def full(self, name, **_):
+        (foreign / "tables" / name).mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SpatialData, "write_element", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        finish(add_prediction(adata, image, spots, overwrite=True))
+    assert state_of(foreign) == before
+
+
+def test_an_export_never_replaces_a_store_of_someone_else(prediction, tmp_path):
+    from tests.slides import test_spatial_data as stores
+
+    images, shapes, tables, _ = stores.elements()
+    shapes["annotations"] = stores.circles_of(stores.spots_px(), **{"global": np.eye(3)})
+    store = stores.write(tmp_path / "P3.zarr", images=images, shapes=shapes, tables=tables)
+    before = state_of(store)
+    with pytest.raises(UserError, match=r"P3\.zarr holds images/he, shapes/annotations, .* no export wrote"):
+        finish(write_spatial_data(prediction, store))
+    assert state_of(store) == before

@@ -13,7 +13,7 @@ from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json, w
 from napari_flag.errors import UserError
 from napari_flag.formatting import whole
 from napari_flag.prediction_file import MOST_DRAWS, made_by
-from napari_flag.progress import Step, finish
+from napari_flag.progress import Step, Steps, finish
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION: Final = f"""\
-Of a folder with one slide (Space Ranger's output, legacy ST, HEST-1k, or a slide and its tables), spots and
-counts are taken too.
+Of a folder with one slide (Space Ranger's output, legacy ST, HEST-1k, a SpatialData zarr, or a slide and its
+tables), spots and counts are taken too. Of a SpatialData zarr, --out may be the zarr itself: the prediction
+then becomes a table of it.
 Writes an AnnData (h5ad): X is the expected log2(count + 1); joint draws (counts that could have been
 measured) and the standard deviation of a measurement are layers. Without --spots, a grid over the
 detected tissue is predicted, of the spacing and lattice of the weights' array. {keys.RESEARCH_USE_ONLY}
@@ -42,7 +43,10 @@ def add_predict(commands: terminal.Commands) -> None:
         description=DESCRIPTION,
     )
     parser.add_argument(
-        "slide", metavar="SLIDE", type=terminal.path, help="slide or image file, or a folder with one"
+        "slide",
+        metavar="SLIDE",
+        type=terminal.path,
+        help="slide or image file, a folder with one, or a SpatialData zarr",
     )
     _add_spot_arguments(parser.add_argument_group("where"))
     _add_model_arguments(parser.add_argument_group("how"))
@@ -77,6 +81,12 @@ def _add_spot_arguments(group: "argparse._ArgumentGroup") -> None:
         "Visium HD, Xenium or CosMx folder is pooled into the spots predicted",
     )
     add_alignment(group)
+    for name, what in (
+        ("image", "H&E image"),
+        ("shapes", "shapes that are spots"),
+        ("table", "table of counts"),
+    ):
+        add(f"--{name}", metavar="NAME", help=f"the {what} of a SpatialData zarr (default: the only one)")
     add(
         "--mpp",
         metavar="UM",
@@ -197,11 +207,14 @@ def run_predict(args: argparse.Namespace) -> int:
     said = take_from_folder(args)
     out: Path = args.out or Path(f"{slide_name(args.slide)}_predicted.h5ad")
     command = command_of(args)
+    back = _goes_back(args, out)
     with ProgressLine() as line:
         for sentence in said:
             line.notice(sentence)
         checkpoint = Checkpoint.load(find_weights(args.weights))
-        replaces = check_place(out, args.overwrite, lambda: made_by(out, command, checkpoint.sha256))
+        replaces = not back and check_place(
+            out, args.overwrite, lambda: made_by(out, command, checkpoint.sha256)
+        )
         preparing = prepare(
             args.slide,
             checkpoint,
@@ -231,9 +244,52 @@ def run_predict(args: argparse.Namespace) -> int:
             adata = finish(predicting, line)
         line(Step("Writing", 0, 1, "files"))
         adata.uns[keys.PROVENANCE][keys.COMMAND] = command
-        write_or_rescue(adata, out)
+        if back:
+            out = finish(_written_back(adata, args), line)
+        else:
+            write_or_rescue(adata, out)
     _report(args, adata, out, replaces, time.monotonic() - started)
     return 0
+
+
+def _goes_back(args: argparse.Namespace, out: Path) -> bool:
+    """Return whether the prediction becomes a table of the zarr it is made from; refuse another folder."""
+    from napari_flag.exports.spatial_data import PREDICTED, check_free, check_installed
+    from napari_flag.slides.formats import spatial_data
+
+    if not out.is_dir():
+        return False
+    of_store = spatial_data.element_of(args.slide, spatial_data.IMAGES)
+    if of_store is None or of_store[0].path.resolve() != out.resolve():
+        raise UserError(
+            f"{out} is a folder, and a prediction can only become a table of the SpatialData zarr that is "
+            "predicted; give --out an .h5ad."
+        )
+    check_installed()
+    check_free(args.slide, PREDICTED, overwrite=args.overwrite, with_shapes=_spots_in_zarr(args) is None)
+    return True
+
+
+def _spots_in_zarr(args: argparse.Namespace) -> Path | None:
+    """Return the table or shapes of the slide's own zarr that spots were read from; None for others."""
+    from napari_flag.slides.formats import spatial_data
+
+    spots: Path | None = args.spots
+    if spots is None or spatial_data.element_of(spots, spatial_data.TABLES, spatial_data.SHAPES) is None:
+        return None
+    return spots if spots.parents[1].resolve() == args.slide.parents[1].resolve() else None
+
+
+def _written_back(adata: "AnnData", args: argparse.Namespace) -> Steps[Path]:
+    """Make the prediction a table of its zarr; if that fails, it is kept as h5ad."""
+    from napari_flag.exports.spatial_data import add_prediction
+
+    try:
+        return (yield from add_prediction(adata, args.slide, _spots_in_zarr(args), overwrite=args.overwrite))
+    except UserError as error:
+        kept = Path(f"{args.slide.parents[1].stem}_predicted.h5ad")
+        write_or_rescue(adata, kept)
+        raise UserError(f"{str(error).split(';')[0]}; the prediction was kept as {kept}.") from error
 
 
 def _known_depth(given: str | None) -> "float | AnnData | None":
@@ -263,9 +319,21 @@ def take_from_folder(args: argparse.Namespace) -> tuple[str, ...]:
         When the folder holds no slide, or several.
     """
     from napari_flag.discovery import discover
+    from napari_flag.slides.formats import spatial_data
 
     folder: Path = args.slide
-    if not folder.is_dir():
+    elements = {name: getattr(args, name) for name in ("image", "shapes", "table")}
+    if spatial_data.is_store(folder):
+        chosen = spatial_data.choose(folder, **elements)
+        args.slide = chosen.image
+        args.spots = chosen.spots if args.spots is None else args.spots
+        return (f"{folder.name}: {chosen.why}.",)
+    for name, value in elements.items():
+        if value is not None:
+            raise UserError(
+                f"--{name} names an element of a SpatialData zarr, and {folder} is none; leave it out."
+            )
+    if not folder.is_dir() or spatial_data.element_of(folder, spatial_data.IMAGES) is not None:
         return ()
     found = discover(folder)
     if not found.sections:

@@ -17,7 +17,7 @@ from napari_flag.discovery.kinds import (
 from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, inside_of, listed, owner_of, px
 from napari_flag.discovery.space_ranger_image import full_resolution_image
 from napari_flag.errors import UserError
-from napari_flag.slides.formats import space_ranger
+from napari_flag.slides.formats import space_ranger, spatial_data
 from napari_flag.slides.formats.bins import bins_of
 from napari_flag.slides.slide import slide_name
 
@@ -96,8 +96,8 @@ def discover(path: str | Path) -> Found:
     path
         A file: a slide, an h5ad, a table of spots or counts, a GeoJSON, a workspace.  Or a folder: Space
         Ranger's output, legacy ST (``images/``, ``spots/``, ``counts/``), HEST-1k (``wsis/`` or one
-        picture, ``st/``), DICOM files, or slides with tables of the same name beside them, also in
-        subfolders one level down.
+        picture, ``st/``), a SpatialData zarr, DICOM files, or slides with tables of the same
+        name beside them, also in subfolders one level down.
 
     Returns
     -------
@@ -115,6 +115,14 @@ def discover(path: str | Path) -> Found:
     search = Search()
     if not os.path.isdir(path):
         return _in_file(path)
+    if spatial_data.is_store(path):
+        holdings = _Holdings()
+        _add_store(path, holdings, search)
+        return holdings.found(path, search)
+    if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
+        return Found(sections=(FoundSection(path, None, None, f"{path.name} is the image given."),))
+    if spatial_data.element_of(path, spatial_data.TABLES, spatial_data.SHAPES) is not None:
+        return Found(tables=(path,))
     holdings = _in_folder(path, search)
     return holdings.found(path, search)
 
@@ -232,6 +240,10 @@ def _in_folder(folder: Path, search: Search, *, deeper: bool = True) -> _Holding
     run = _run_in_bins(folder)
     ranger = _ranger_in(folder, search) if run is None else run
     folders = [entry for entry in entries if os.path.isdir(entry)]
+    for store in [entry for entry in folders if entry.suffix == ".zarr"]:
+        folders.remove(store)  # what is in a zarr is no file of a person's
+        if spatial_data.is_store(store):
+            _add_store(store, holdings, search)
     files = [(entry, False) for entry in entries if os.path.isfile(entry)]
     if ranger is not None:
         _sort(files, holdings, pictures=False)
@@ -324,6 +336,16 @@ def _run_in_bins(folder: Path) -> space_ranger.Folder | None:
         return None
     found = space_ranger.find_folder(finest)
     return None if found is None else space_ranger.Folder(found.positions, finest.parent.parent)
+
+
+def _add_store(store: Path, holdings: _Holdings, search: Search) -> None:
+    """Add the section of a SpatialData zarr, or why it is not clear which."""
+    try:
+        chosen = spatial_data.choose(store)
+    except UserError as error:
+        search.notices.append(str(error))
+        return
+    holdings.sections.append(FoundSection(chosen.image, chosen.spots, None, f"{store.name}: {chosen.why}."))
 
 
 def _add_bins(run: space_ranger.Folder, holdings: _Holdings, search: Search) -> None:

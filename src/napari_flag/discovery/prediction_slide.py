@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from napari_flag import prediction_file
 from napari_flag.discovery.kinds import PICTURE_ENDINGS, VENDOR_ENDINGS, size_of
 from napari_flag.discovery.search import IMAGE_FOLDERS, Search, listed, px
+from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.slide import slide_name
 
 if TYPE_CHECKING:
@@ -55,7 +56,13 @@ def find_slide(adata: "AnnData", beside: Path) -> FoundSlide:
     search = Search(MOST_NAMES)
     subfolders = (*IMAGE_FOLDERS, SPATIAL)
     places = [p for top in (folder, folder.parent) for p in (top, *(top / sub for sub in subfolders))]
-    named = [entry for place in places for entry in search.look(place) if _is_slide_named(entry, name)]
+    named = [
+        entry
+        for place in places
+        for listed_entry in search.look(place)
+        for entry in _images_of(listed_entry)
+        if _is_slide_named(entry, name)
+    ]
     named = list({entry.resolve(): entry for entry in reversed(named)}.values())[::-1]
     fitting = [entry for entry in named if size is None or size_of(entry) == size]
     if len(fitting) == 1:
@@ -80,9 +87,18 @@ def find_slide(adata: "AnnData", beside: Path) -> FoundSlide:
     )
 
 
+def _images_of(entry: Path) -> list[Path]:
+    """Return an entry of a folder, or the images of the SpatialData zarr that it is."""
+    if entry.suffix != ".zarr" or not spatial_data.is_store(entry):
+        return [entry]
+    return [entry / spatial_data.IMAGES / name for name in spatial_data.Store(entry).images]
+
+
 def _is_slide_named(path: Path, name: str) -> bool:
     if slide_name(path).casefold() != name.casefold():
         return False
+    if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
+        return True
     if os.path.isdir(path):
         return any(islice(path.glob("*.dcm"), 1))
     return path.suffix.lower() in (*PICTURE_ENDINGS, *VENDOR_ENDINGS, ".dcm")

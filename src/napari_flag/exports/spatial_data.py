@@ -1,9 +1,14 @@
-"""A SpatialData zarr: spots as circles of their true radius, the table that annotates them, the H&E."""
+"""SpatialData: a zarr of its own (spots as circles of their true radius, table, H&E), or a table more.
+
+What a store of someone else holds is never replaced, emptied or changed: a prediction becomes a new table.
+"""
 
 import math
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +22,9 @@ from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import DEFAULT_FILL
 from napari_flag.prediction_file import spot_diameter_px, with_storable_provenance
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.readers import UInt8Array
+from napari_flag.slides.formats.spatial_data_tables import instances_of
 from napari_flag.slides.slide import LazyLevel
 from napari_flag.slides.spots import typical_pitch
 
@@ -39,6 +46,8 @@ MARKERS: Final = "markers"
 """``uns`` key of the table: marker genes of the domains as one plain table."""
 REGION: Final = "region"
 SPOT_ID: Final = "spot_id"
+PREDICTED: Final = "predicted"
+"""Table that a prediction becomes in the store it was made from."""
 CHUNK_PX: Final = 1024
 STEP_S: Final = 0.3
 """Between two progress steps while SpatialData writes."""
@@ -80,7 +89,121 @@ def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = Non
         )
     if path.is_dir() and not (path / "zarr.json").is_file() and any(path.iterdir()):
         raise UserError(f"{path} is a folder that holds no zarr, so it is not replaced; choose another name.")
+    if foreign := _not_ours(path):
+        named = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        raise UserError(
+            f"{path.name} holds {named}, which no export wrote, so it is not replaced; choose another "
+            f"folder, or predict with --out {path.name} to make the prediction a table of it."
+        )
     yield from write_whole_in_steps(path, lambda place: _write(adata, place, slide))
+
+
+def _not_ours(path: Path) -> list[str]:
+    """Return the elements of a store that `write_spatial_data` did not write."""
+    ours = {f"images/{PICTURE}", f"shapes/{SPOTS}", f"tables/{TABLE}"}
+    kinds = ("images", "labels", "points", "shapes", "tables")
+    there = [f"{kind}/{entry.name}" for kind in kinds for entry in sorted((path / kind).glob("[!.]*/"))]
+    exported = (path / "tables" / TABLE / "uns" / keys.PROVENANCE).is_dir()
+    return [name for name in there if not exported or name not in ours]
+
+
+def add_prediction(
+    adata: "AnnData", image: Path, spots: Path | None, *, name: str = PREDICTED, overwrite: bool = False
+) -> Steps[Path]:
+    """Make a prediction a table of the zarr it was made from; nothing else in it is touched.
+
+    Parameters
+    ----------
+    adata
+        The prediction.
+    image
+        Folder of the image it was made on, ``STORE.zarr/images/NAME``.
+    spots
+        Folder of the table or shapes its spots were read from, which the new table then annotates.  None for
+        a grid, whose circles become shapes ``NAME_spots`` with the transformations of the image.
+    name
+        Of the table.
+    overwrite
+        Replace an earlier prediction of that name; the table of something else is never replaced.
+
+    Returns
+    -------
+    The folder of the table.
+
+    Raises
+    ------
+    UserError
+        When SpatialData is not installed, the name is taken, or the store cannot be written; it is then as
+        before.
+    """
+    check_installed()
+    place = check_free(image, name, overwrite=overwrite, with_shapes=spots is None)
+    store = image.parents[1]
+    yield Step("Opening the SpatialData zarr", 0, None)
+    held = spatial_data.read_store(store, "images", "shapes")
+    elements: dict[str, Any] = {}
+    if spots is None:
+        region = f"{name}_spots"
+        instances = {str(spot): spot for spot in adata.obs_names}
+        elements[region] = _circles(adata, _all_transformations(held.images[image.name]))
+    else:
+        region, instances = instances_of(spots)
+    elements[name] = _table(adata, region, [instances[str(spot)] for spot in adata.obs_names])
+    places = [store / ("tables" if key == name else "shapes") / key for key in elements]
+    kept = [(place, place.with_name(f".{place.name}.before")) for place in places if place.exists()]
+    done = False
+    try:
+        for there, aside in kept:
+            there.rename(aside)
+            held.shapes.pop(there.name, None)
+        for key, element in elements.items():
+            held[key] = element
+        yield from _in_thread(partial(_write_elements, held, list(elements)), None)
+        done = True
+    except OSError as error:
+        raise UserError(
+            f"{store} could not be written ({error.strerror or error}), so it is as before; write the "
+            "prediction to an .h5ad instead."
+        ) from error
+    finally:
+        for there in () if done else places:
+            shutil.rmtree(there, ignore_errors=True)
+        for there, aside in kept:
+            shutil.rmtree(aside, ignore_errors=True) if done else aside.rename(there)
+        if not done:
+            held.write_consolidated_metadata()
+    return place
+
+
+def check_free(image: Path, name: str, *, overwrite: bool, with_shapes: bool) -> Path:
+    """Return the folder of the table `name` beside `image`; refuse a name that is taken by something else."""
+    store = spatial_data.Store(image.parents[1])
+    place = store.path / "tables" / name
+    is_prediction = (place / "uns" / keys.PROVENANCE).is_dir()
+    shapes_taken = with_shapes and (store.path / "shapes" / f"{name}_spots").exists()
+    if (place.exists() and not (overwrite and is_prediction)) or (shapes_taken and not is_prediction):
+        more = "; add --overwrite to replace it" if is_prediction else "; rename it first"
+        raise UserError(
+            f"{store.path.name} already has a table or shapes {name}{more}, or write to an .h5ad instead."
+        )
+    return place
+
+
+def _write_elements(held: Any, names: list[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
+        for name in names:
+            held.write_element(name)
+
+
+def _all_transformations(element: Any) -> dict[str, Any]:
+    from spatialdata.transformations import Affine
+
+    axes = ("x", "y")
+    return {
+        name: Affine(matrix, input_axes=axes, output_axes=axes)
+        for name, matrix in spatial_data.affines(element).items()
+    }
 
 
 def _write(adata: "AnnData", place: Path, slide: "Slide | None") -> Steps[None]:
@@ -97,9 +220,13 @@ def _write(adata: "AnnData", place: Path, slide: "Slide | None") -> Steps[None]:
 
 
 def _write_in_thread(whole: Any, place: Path, reading: "_Reading | None") -> Steps[None]:
+    yield from _in_thread(partial(_write_quietly, whole, place), reading)
+
+
+def _in_thread(work: "Callable[[], None]", reading: "_Reading | None") -> Steps[None]:
     """Write in a thread of its own, since SpatialData reports no progress; reading stops it."""
     with ThreadPoolExecutor(max_workers=1) as executor:
-        job = executor.submit(_write_quietly, whole, place)
+        job = executor.submit(work)
         try:
             while not job.done():
                 wait([job], timeout=STEP_S)
@@ -145,18 +272,18 @@ def _transformations(adata: "AnnData", scale: float, axes: tuple[str, ...] = ("x
     return {name: Scale([factor] * len(axes), axes=axes) for name, factor in factors.items()}
 
 
-def _circles(adata: "AnnData") -> Any:
+def _circles(adata: "AnnData", transformations: dict[str, Any] | None = None) -> Any:
     from spatialdata.models import ShapesModel
 
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)
     diameter = spot_diameter_px(adata) or DEFAULT_FILL * typical_pitch(xy)
     return ShapesModel.parse(
         xy, geometry=0, radius=diameter / 2, index=adata.obs_names.to_numpy(),
-        transformations=_transformations(adata, 1.0),
+        transformations=transformations or _transformations(adata, 1.0),
     )  # fmt: skip
 
 
-def _table(adata: "AnnData") -> Any:
+def _table(adata: "AnnData", region: str = SPOTS, instances: list[Any] | None = None) -> Any:
     import pandas as pd
     from spatialdata.models import TableModel
 
@@ -165,9 +292,9 @@ def _table(adata: "AnnData") -> Any:
     for suffix in ("", keys.OF_MEASURED):
         if keys.MARKERS + suffix in table.uns:
             table.uns[MARKERS + suffix] = _long_table(table.uns.pop(keys.MARKERS + suffix))
-    table.obs[REGION] = pd.Categorical([SPOTS] * table.n_obs)
-    table.obs[SPOT_ID] = table.obs_names.to_numpy()
-    return TableModel.parse(table, region=SPOTS, region_key=REGION, instance_key=SPOT_ID)
+    table.obs[REGION] = pd.Categorical([region] * table.n_obs)
+    table.obs[SPOT_ID] = table.obs_names.to_numpy() if instances is None else instances
+    return TableModel.parse(table, region=region, region_key=REGION, instance_key=SPOT_ID)
 
 
 def _long_table(ranked: Mapping[str, Any]) -> "pd.DataFrame":

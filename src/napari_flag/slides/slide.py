@@ -223,7 +223,8 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     Parameters
     ----------
     path
-        A whole-slide image, TIFF, or plain image; for DICOM a file or its folder.
+        A whole-slide image, TIFF, or plain image; for DICOM a file or its folder; for SpatialData the
+        zarr, or the folder of one of its images.
     mpp
         µm per level-0 pixel when known better than by the file.
 
@@ -234,6 +235,7 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     """
     path = Path(path).expanduser()
     reader = open_reader(path)
+    path = getattr(reader, "path", path) if path.suffix == ".zarr" else path
     found = reader.resolution
     slide = Slide(path, found.mpp, found.source, reader, found.notices)
     return slide if mpp is None else slide.with_mpp(mpp)
@@ -287,8 +289,10 @@ def napari_levels(slide: Slide) -> list[LazyLevel]:
 
 
 def slide_name(path: Path) -> str:
-    """Return a file's name without its ending (also ``.ome.tif``)."""
+    """Return a file's name without its ending (also ``.ome.tif``); "STORE_NAME" of a zarr's image."""
     stem = path.stem
+    if path.parent.name == "images" and path.parents[1].suffix == ".zarr":
+        return f"{path.parents[1].stem}_{path.name}"
     return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem
 
 

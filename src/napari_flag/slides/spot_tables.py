@@ -29,7 +29,8 @@ def read_spots(
     Parameters
     ----------
     path
-        A legacy ST table, a table of positions, a Space Ranger folder, or an ``.h5ad`` file.
+        A legacy ST table, a table of positions, a Space Ranger folder, an ``.h5ad`` file, or a SpatialData
+        zarr or the folder of one of its tables or shapes.
     slide
         The slide at hand; decides the scale, and spots outside it are refused.
     measured_from
@@ -61,11 +62,13 @@ def read_measured(path: str | Path) -> "AnnData":
     ----------
     path
         An ST table of counts (``.tsv``, ``.csv``, also gzipped), a Space Ranger folder or matrix
-        (``.h5`` or MEX folder), or an ``.h5ad`` file.
+        (``.h5`` or MEX folder), an ``.h5ad`` file, or a SpatialData zarr.
     """
-    from napari_flag.slides.formats import counts, h5ad, space_ranger
+    from napari_flag.slides.formats import counts, h5ad, space_ranger, spatial_data_tables
 
     path = _existing(path)
+    if _in_zarr(path):
+        return spatial_data_tables.read_table_counts(path)
     if path.suffix == ".h5ad":
         return h5ad.read_h5ad_counts(path)
     if path.suffix == ".h5":
@@ -178,8 +181,10 @@ def needs_pooling(path: str | Path) -> bool:
 
 
 def _read(path: Path, slide: "Slide | None") -> SpotTable:
-    from napari_flag.slides.formats import h5ad, positions, space_ranger
+    from napari_flag.slides.formats import h5ad, positions, space_ranger, spatial_data_tables
 
+    if _in_zarr(path):
+        return spatial_data_tables.read_spot_table(path, slide)
     if path.suffix == ".h5ad":
         return h5ad.read_h5ad(path, slide)
     if path.is_dir() or path.suffix in (".h5", ".parquet") or path.name in space_ranger.POSITIONS:
@@ -193,6 +198,13 @@ def _read(path: Path, slide: "Slide | None") -> SpotTable:
     if path.name.endswith(TEXT):
         return positions.read_positions(path)
     raise _unknown(path)
+
+
+def _in_zarr(path: Path) -> bool:
+    """Return whether a path is a SpatialData zarr, or a table or shapes in one."""
+    from napari_flag.slides.formats import spatial_data as sd
+
+    return sd.is_store(path) or sd.element_of(path, sd.TABLES, sd.SHAPES) is not None
 
 
 def _existing(path: str | Path) -> Path:

@@ -71,7 +71,7 @@ def read_h5ad(path: Path, slide: "Slide | None") -> SpotTable:
 
 def read_h5ad_counts(path: Path) -> "AnnData":
     """Read raw counts from an ``.h5ad`` file: X, ``layers["counts"]`` or ``raw``, which holds them."""
-    found = _with_file(path, _counts)
+    found = _with_file(path, raw_counts)
     if found is None:
         raise UserError(
             f"{path.name} holds no raw counts (X has fractions or negative numbers, and there is "
@@ -103,19 +103,19 @@ def _with_file(path: Path, use: Callable[[H5ad], T]) -> T:
 def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
     obs = h5ad.frame("obs")
     xy = _positions(h5ad, obs)
-    rows, notices = _rows(h5ad, obs, slide)
+    rows, notices = rows_on_tissue(h5ad, obs, slide)
     obs, xy = obs.iloc[rows], xy[rows]
     scale = 1.0
     if slide is not None:
         scale, scaled = _scaling(h5ad, slide).fit(slide, xy, h5ad.path)
         notices += scaled
-    array = _array(obs)
+    array = array_of(obs)
     technology, diameter, pitch = _technology(h5ad, obs, array)
     lattice = _lattice(h5ad, array)
     ids = tuple(str(i) for i in obs.index)
     spots = Spots(ids, xy * scale, diameter, pitch, lattice, array)
     table = SpotTable(spots, None, technology, tuple(notices), scale)
-    measured = None if f"uns/{keys.PROVENANCE}" in h5ad.file else _counts(h5ad)
+    measured = None if f"uns/{keys.PROVENANCE}" in h5ad.file else raw_counts(h5ad)
     if measured is None:
         return table.with_notice(f"{h5ad.path.name} holds no raw counts, so nothing is compared.")
     return matched(table, measured, h5ad.path)
@@ -141,7 +141,9 @@ def _positions(h5ad: H5ad, obs: Any) -> FloatArray:
     return xy[:, :2].copy()
 
 
-def _rows(h5ad: H5ad, obs: Any, slide: "Slide | None") -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
+def rows_on_tissue(
+    h5ad: H5ad, obs: Any, slide: "Slide | None"
+) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
     """Return the spots on tissue of the slide at hand, and what was left out."""
     notices: tuple[str, ...] = ()
     keep = np.ones(len(obs), dtype=bool)
@@ -162,7 +164,8 @@ def _rows(h5ad: H5ad, obs: Any, slide: "Slide | None") -> tuple[npt.NDArray[np.b
     return keep, notices
 
 
-def _array(obs: Any) -> IntArray | None:
+def array_of(obs: Any) -> IntArray | None:
+    """Return (n, 2) array row and column of the spots of ``obs``; None unless all are known."""
     if not {keys.ARRAY_ROW, keys.ARRAY_COL} <= set(obs.columns):
         return None
     values = obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].astype(float).to_numpy()
@@ -217,7 +220,7 @@ def _scaling(h5ad: H5ad, slide: "Slide") -> Scaling:
     return Scaling(factors, sizes)
 
 
-def _counts(h5ad: H5ad) -> "AnnData | None":
+def raw_counts(h5ad: H5ad) -> "AnnData | None":
     """Return raw counts from X, ``layers["counts"]`` or ``raw``; None when none holds any."""
     for values_key, var_key in (("layers/counts", "var"), ("X", "var"), ("raw/X", "raw/var")):
         values = h5ad.values(values_key)

@@ -16,10 +16,16 @@ def open_reader(path: Path) -> Reader:
 
     OpenSlide reads the vendors' formats, tifffile every other TIFF (OpenSlide's "generic-tiff"
     would miss pyramids in sub-images and take other series of an OME-TIFF for levels), Pillow
-    plain images.
+    plain images, SpatialData the images of its zarrs (``STORE.zarr/images/NAME``).
     """
     import openslide
 
+    from napari_flag.slides.formats import spatial_data
+
+    if spatial_data.is_store(path):
+        path = spatial_data.choose(path).image
+    if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
+        return spatial_data.StoreImageReader(path)
     path = _file(path)
     try:
         vendor = openslide.OpenSlide.detect_format(path)
