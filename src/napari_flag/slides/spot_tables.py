@@ -97,8 +97,9 @@ def located_counts(
     Parameters
     ----------
     path
-        A Visium HD folder, whose finest bins are taken, or the folder of one bin size.  Bins that are the
-        spots themselves are not pooled.
+        A Visium HD folder, whose finest bins are taken, or the folder of one bin size; bins that are the
+        spots themselves are not pooled.  A Xenium or CosMx folder, whose transcripts are taken where they are
+        there, or its file of transcripts or cells.
     image
         The image that the spots count in.
     spots
@@ -106,8 +107,11 @@ def located_counts(
     alignment
         The alignment file, for platforms that measure in coordinates of their own.
     """
-    from napari_flag.slides.formats import bins
+    from napari_flag.slides.formats import bins, in_situ
 
+    run = in_situ.find_run(path)
+    if run is not None:
+        return in_situ.located_run(run, image, alignment)
     folder = bins.bins_of(path)
     if folder is not None:
         names = spots.ids[0].encode() if len(spots) else b""
@@ -175,9 +179,10 @@ def measured_at(
 
 def needs_pooling(path: str | Path) -> bool:
     """Return whether `path` holds counts at points, which belong to no spots of their own."""
-    from napari_flag.slides.formats import bins
+    from napari_flag.slides.formats import bins, in_situ
 
-    return bins.bins_of(Path(path).expanduser()) is not None
+    path = Path(path).expanduser()
+    return bins.bins_of(path) is not None or in_situ.find_run(path) is not None
 
 
 def _read(path: Path, slide: "Slide | None") -> SpotTable:

@@ -1,0 +1,396 @@
+"""Xenium and CosMx: transcripts, or cells, as counts at points, placed on the H&E by an alignment file."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from napari_flag.errors import UserError
+from napari_flag.slides.formats.counts import expression_columns
+from napari_flag.slides.pooling import BATCH_POINTS, Batch, LocatedCounts
+from napari_flag.slides.spots import FloatArray, Image, IntArray
+
+XENIUM, COSMX = "Xenium", "CosMx"
+LEAST_QV: Final = 20.0
+"""Phred-scaled quality from which 10x counts a transcript in its own matrix of cells."""
+CONTROLS: Final = (
+    "NegControl", "BLANK", "antisense_", "Unassigned", "Deprecated", "Intergenic",
+    "NegPrb", "Negative", "SystemControl", "FalseCode",
+)  # fmt: skip
+"""How the names of what is no gene begin, in Xenium's and in CosMx's files."""
+NO_GENES: Final = frozenset({"fov", "cell_ID", "cell", "cell_id"})
+"""Columns of CosMx's expression matrix that are no genes."""
+CELLS_VALUES: Final = 20_000_000
+"""Values of CosMx's dense matrix of cells read at a time."""
+ENDINGS: Final = (".parquet", ".csv.gz", ".csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The files of one measured section.
+
+    Parameters
+    ----------
+    technology
+        `XENIUM` or `COSMX`.
+    folder
+        Its folder.
+    transcripts
+        One row per transcript, or None.
+    cells, matrix
+        Centres of the cells and their counts, or None.
+    """
+
+    technology: str
+    folder: Path
+    transcripts: Path | None
+    cells: Path | None
+    matrix: Path | None
+
+
+def find_run(path: Path) -> Run | None:
+    """Return the Xenium or CosMx run that `path` is; None for anything else.
+
+    Parameters
+    ----------
+    path
+        Its folder, whose transcripts are taken where they are there, or its file of transcripts or of cells.
+    """
+    if path.is_file():
+        run = find_run(path.parent)
+        if run is None or path not in (run.transcripts, run.cells):
+            return None
+        if path == run.transcripts:
+            return replace(run, cells=None)
+        return replace(run, transcripts=None)
+    if not path.is_dir():
+        return None
+    matrix = path / "cell_feature_matrix.h5"
+    transcripts, cells = _first(path, "transcripts"), _first(path, "cells")
+    if (path / "experiment.xenium").is_file() and (transcripts or (cells and matrix.is_file())):
+        return Run(XENIUM, path, transcripts, cells, matrix if matrix.is_file() else None)
+    tx, expression, metadata = (_ending(path, name) for name in ("tx_file", "exprMat_file", "metadata_file"))
+    if tx or (expression and metadata):
+        return Run(COSMX, path, tx, metadata, expression)
+    return None
+
+
+def _first(folder: Path, stem: str) -> Path | None:
+    return next((folder / f"{stem}{end}" for end in ENDINGS if (folder / f"{stem}{end}").is_file()), None)
+
+
+def _ending(folder: Path, name: str) -> Path | None:
+    """Return the one file SLIDE_name.csv of a folder; refuse several, which are of several slides."""
+    found = sorted(p for end in (".csv", ".csv.gz") for p in folder.glob(f"*{name}{end}"))
+    if len({p.name.removesuffix(".gz") for p in found}) > 1:
+        raise UserError(
+            f"{folder} holds several files *{name} ({', '.join(p.name for p in found[:4])}), so it is not "
+            "clear which section is meant; put each section into a folder of its own."
+        )
+    return found[0] if found else None
+
+
+def located_run(run: Run, image: Image, alignment: str | Path | None = None) -> LocatedCounts:
+    """Return the transcripts, or else the cells, of a run on an H&E image.
+
+    Parameters
+    ----------
+    run
+        The run.
+    image
+        The H&E.
+    alignment
+        CSV of a 3 × 3 matrix from level-0 px of the H&E to px of the platform's image; None takes the only
+        one beside the run or the H&E.
+
+    Raises
+    ------
+    UserError
+        When the alignment is missing or no such matrix, or a file cannot be read.
+    """
+    path = _alignment_file(run, image) if alignment is None else Path(alignment).expanduser()
+    affine = read_alignment(path)
+    if run.technology == XENIUM:
+        pixel = _xenium_pixel(run.folder)
+        to_px, um = np.diag([1 / pixel, 1 / pixel, 1.0]), 1.0
+    else:
+        to_px, um = np.eye(3), _cosmx_pixel(run.folder)
+    found = {
+        (XENIUM, True): _xenium_transcripts, (XENIUM, False): _xenium_cells,
+        (COSMX, True): _cosmx_transcripts, (COSMX, False): _cosmx_cells,
+    }[run.technology, run.transcripts is not None](run)  # fmt: skip
+    source = run.transcripts or run.cells
+    assert source is not None
+    return LocatedCounts(
+        technology=run.technology,
+        noun="transcripts" if run.transcripts else "cells",
+        path=source,
+        genes=found.genes,
+        batches=found.batches,
+        to_image=np.linalg.solve(affine, to_px),
+        alignment=f"placed on {image.path.name} by {path.name}.",
+        total=found.total,
+        um_per_unit=um,
+    )
+
+
+# --- alignment -----------------------------------------------------------------------------------
+
+
+def read_alignment(path: Path) -> FloatArray:
+    """Return the (3, 3) affine of an alignment file, as Xenium Explorer exports it."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+        matrix = np.array([[float(cell) for cell in line.split(",")] for line in lines], np.float64)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} could not be read as an alignment ({error}); give the CSV of a 3 × 3 matrix, as Xenium "
+            "Explorer exports it."
+        ) from error
+    affine = matrix.shape == (3, 3) and np.isfinite(matrix).all() and np.allclose(matrix[2], [0, 0, 1])
+    if not affine or abs(np.linalg.det(matrix)) < 1e-12:
+        raise UserError(
+            f"{path} holds no affine 3 × 3 matrix (last row 0, 0, 1), so it places nothing on the image; "
+            "give the CSV that Xenium Explorer exports."
+        )
+    return matrix
+
+
+def _alignment_file(run: Run, image: Image) -> Path:
+    places = dict.fromkeys(p.resolve() for p in (run.folder, run.folder.parent, image.path.absolute().parent))
+    found = sorted({path for place in places for path in place.glob("*alignment*.csv")})
+    if len(found) == 1:
+        return found[0]
+    there = f"{len(found)} are there ({', '.join(p.name for p in found[:4])})" if found else "none is there"
+    raise UserError(
+        f"An alignment file is needed to place {run.technology}'s {run.folder.name} on {image.path.name}, "
+        f"and {there}; give the 3 × 3 matrix that Xenium Explorer exports with --alignment."
+    )
+
+
+def _xenium_pixel(folder: Path) -> float:
+    """Return µm per px of Xenium's own image, in which alignments count."""
+    path = folder / "experiment.xenium"
+    try:
+        pixel = float(json.loads(path.read_text(encoding="utf-8"))["pixel_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} does not state pixel_size ({error}), so the alignment has no scale; copy the file again."
+        ) from error
+    return pixel
+
+
+def _cosmx_pixel(folder: Path) -> float | None:
+    """Return µm per global px by the positions of the fields of view in px and mm; None where not stated."""
+    path = _ending(folder, "fov_positions_file")
+    if path is None:
+        return None
+    import pandas as pd
+
+    frame = pd.read_csv(path)
+    if not {"x_global_px", "x_global_mm", "y_global_px", "y_global_mm"} <= set(frame):
+        return None
+    px = np.ptp(frame[["x_global_px", "y_global_px"]].to_numpy(float), axis=0)
+    mm = np.ptp(frame[["x_global_mm", "y_global_mm"]].to_numpy(float), axis=0)
+    return float(1000 * np.linalg.norm(mm) / np.linalg.norm(px)) if np.linalg.norm(px) > 0 else None
+
+
+# --- files, batch by batch -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    genes: list[str]
+    batches: Callable[[], Iterator[Batch]]
+    total: int | None
+
+
+class _Codes:
+    """Numbers of genes in the order of their list, to which new ones are added; -1 for controls."""
+
+    def __init__(self, genes: Iterable[str]) -> None:
+        self.genes = list(dict.fromkeys(genes))
+        self._known = {name: code for code, name in enumerate(self.genes)}
+
+    def of(self, names: Any) -> IntArray:
+        """Return (n,) codes of an array of names."""
+        import pandas as pd
+
+        each, found = pd.factorize(np.asarray(names, dtype=object))
+        return np.array([self._code(name) for name in found], np.int64)[each]
+
+    def _code(self, name: Any) -> int:
+        text = name.decode() if isinstance(name, bytes) else str(name)
+        if is_control(text):
+            return -1
+        if text not in self._known:
+            self._known[text] = len(self.genes)
+            self.genes.append(text)
+        return self._known[text]
+
+
+def is_control(name: str) -> bool:
+    """Return whether a feature of Xenium or CosMx is no gene."""
+    return name.startswith(CONTROLS)
+
+
+def _frames(path: Path, columns: list[str], optional: list[str], rows: int) -> Iterator[Any]:
+    """Yield a table's columns as data frames of at most `rows` rows; what cannot be read is a `UserError`."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        if path.suffix == ".parquet":
+            with parquet.ParquetFile(path) as file:
+                there = set(file.schema_arrow.names)
+                wanted = _wanted(path, there, columns, optional)
+                for part in file.iter_batches(rows, columns=wanted):
+                    yield part.to_pandas()
+        else:
+            there = set(pd.read_csv(path, nrows=0).columns)
+            wanted = _wanted(path, there, columns, optional)
+            with pd.read_csv(path, usecols=wanted, chunksize=rows) as parts:
+                yield from parts
+    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} could not be read ({error}), so it is damaged or incomplete; copy it again.")
+
+
+def _wanted(path: Path, there: set[str], columns: list[str], optional: list[str]) -> list[str]:
+    lacking = [name for name in columns if name not in there]
+    if lacking:
+        raise UserError(f"{path.name} lacks {', '.join(lacking)}; copy the file the instrument wrote again.")
+    return [*columns, *(name for name in optional if name in there)]
+
+
+def _one_each(xy: FloatArray, codes: IntArray, field: IntArray | None, n_genes: int, read: int) -> Batch:
+    """Return a batch of transcripts, without those of code -1."""
+    from scipy import sparse
+
+    kept = codes >= 0
+    counts = sparse.csr_matrix(
+        (np.ones(int(kept.sum()), np.int64), codes[kept], np.arange(int(kept.sum()) + 1)),
+        shape=(int(kept.sum()), n_genes),
+    )
+    return Batch(xy[kept], counts, None if field is None else field[kept], read)
+
+
+def _xenium_transcripts(run: Run) -> _Points:
+    path = run.transcripts
+    assert path is not None
+    panel = expression_columns(run.matrix).genes if run.matrix is not None else ()
+    codes, fields = _Codes(panel), _Codes(())
+
+    def batches() -> Iterator[Batch]:
+        needed = ["feature_name", "x_location", "y_location", "qv"]
+        for frame in _frames(path, needed, ["is_gene", "fov_name"], BATCH_POINTS):
+            code = codes.of(frame["feature_name"])
+            good = frame["qv"].to_numpy() >= LEAST_QV
+            if "is_gene" in frame:
+                good &= frame["is_gene"].to_numpy().astype(bool)
+            xy = frame[["x_location", "y_location"]].to_numpy(np.float64)
+            field = fields.of(frame["fov_name"]) if "fov_name" in frame else None
+            yield _one_each(xy, np.where(good, code, -1), field, len(codes.genes), len(frame))
+
+    return _Points(codes.genes, batches, _rows_of(path))
+
+
+def _rows_of(path: Path) -> int | None:
+    """Return the rows of a parquet file; None for text, whose rows are not counted."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        return int(parquet.read_metadata(path).num_rows) if path.suffix == ".parquet" else None
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def _xenium_cells(run: Run) -> _Points:
+    import h5py
+    import pandas as pd
+    from scipy import sparse
+
+    path, matrix = run.cells, run.matrix
+    assert path is not None
+    assert matrix is not None
+    columns = expression_columns(matrix, barcodes=True)
+
+    def batches() -> Iterator[Batch]:
+        frames = _frames(path, ["cell_id", "x_centroid", "y_centroid"], [], BATCH_POINTS)
+        cells = pd.concat(list(frames), ignore_index=True)
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in cells["cell_id"]]
+        rows = pd.Index(names).get_indexer(list(columns.barcodes))
+        if (rows < 0).any():
+            raise UserError(
+                f"{int((rows < 0).sum())} cells of {matrix.name} are not in {path.name}, so it is not known "
+                "where they are; copy both files of one run again."
+            )
+        xy = cells[["x_centroid", "y_centroid"]].to_numpy(np.float64)[rows]
+        with h5py.File(matrix, "r") as file:
+            group = file["matrix"]
+            pointer = group["indptr"][:].astype(np.int64)
+            for start in range(0, len(rows), BATCH_POINTS):
+                stop = min(start + BATCH_POINTS, len(rows))
+                low, high = pointer[start], pointer[stop]
+                values = sparse.csr_matrix(
+                    (group["data"][low:high], group["indices"][low:high], pointer[start : stop + 1] - low),
+                    shape=(stop - start, columns.n_features),
+                )
+                yield Batch(xy[start:stop], values[:, columns.kept], None, stop - start)
+
+    return _Points(list(columns.genes), batches, columns.n_barcodes)
+
+
+def _cosmx_transcripts(run: Run) -> _Points:
+    path = run.transcripts
+    assert path is not None
+    codes = _Codes(() if run.matrix is None else _cosmx_genes(run.matrix))
+
+    def batches() -> Iterator[Batch]:
+        for frame in _frames(path, ["fov", "x_global_px", "y_global_px", "target"], [], BATCH_POINTS):
+            code = codes.of(frame["target"])
+            xy = frame[["x_global_px", "y_global_px"]].to_numpy(np.float64)
+            field = frame["fov"].to_numpy(np.int64)
+            yield _one_each(xy, code, field, len(codes.genes), len(frame))
+
+    return _Points(codes.genes, batches, None)
+
+
+def _cosmx_genes(matrix: Path) -> list[str]:
+    import pandas as pd
+
+    columns = [str(name) for name in pd.read_csv(matrix, nrows=0).columns]
+    return [name for name in columns if name not in NO_GENES and not is_control(name)]
+
+
+def _cosmx_cells(run: Run) -> _Points:
+    import pandas as pd
+    from scipy import sparse
+
+    path, matrix = run.cells, run.matrix
+    assert path is not None
+    assert matrix is not None
+    genes = _cosmx_genes(matrix)
+
+    def batches() -> Iterator[Batch]:
+        needed = ["fov", "cell_ID", "CenterX_global_px", "CenterY_global_px"]
+        cells = pd.concat(list(_frames(path, needed, [], BATCH_POINTS)), ignore_index=True)
+        places = pd.MultiIndex.from_frame(cells[["fov", "cell_ID"]])
+        centres = cells[["CenterX_global_px", "CenterY_global_px"]].to_numpy(np.float64)
+        for frame in _frames(
+            matrix, ["fov", "cell_ID", *genes], [], max(1, CELLS_VALUES // max(len(genes), 1))
+        ):
+            rows = places.get_indexer(pd.MultiIndex.from_frame(frame[["fov", "cell_ID"]]))
+            known = rows >= 0  # cell 0 of a field is what lies in no cell, and has no place
+            values = sparse.csr_matrix(frame[genes].to_numpy()[known])
+            yield Batch(centres[rows[known]], values, frame["fov"].to_numpy(np.int64)[known], len(frame))
+
+    return _Points(genes, batches, None)
