@@ -142,8 +142,8 @@ def xenium(
 ) -> dict[str, Truth]:
     """Write Xenium Onboard Analysis' output; return what counts, by "transcripts" and "cells".
 
-    `csv` writes ``.csv.gz`` in place of parquet; `old` leaves out the columns of version 2 and writes names as
-    bytes.
+    `csv` writes ``.csv.gz`` in place of parquet; `old` leaves out the columns of version 2 and writes names
+    as bytes.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(3)

@@ -147,7 +147,16 @@ def _say_sections(folder: Path, sections: Sequence[discovery.FoundSection]) -> s
 
 def _load_section(section: discovery.FoundSection) -> Steps[Opened]:
     slide = yield from inputs.open_with_pyramid(section.slide)
-    return Opened(section.slide, slide=slide, table=section.table, measured=section.measured)
+    measured = section.measured
+    if measured is not None and section.table is None:  # bins, which belong to no spots yet
+        yield Step(
+            f"Opening {section.slide.name}",
+            0,
+            notice=f"The window does not pool {measured.name} into spots yet; save the prediction, then run "
+            f"`napari-flag compare PREDICTED.h5ad {measured}`.",
+        )
+        measured = None
+    return Opened(section.slide, slide=slide, table=section.table, measured=measured)
 
 
 def _load_prediction(file: Path, known: frozenset[SlideKey]) -> Steps[Opened]:

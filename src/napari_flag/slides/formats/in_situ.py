@@ -113,6 +113,7 @@ def located_run(run: Run, image: Image, alignment: str | Path | None = None) -> 
     """
     path = _alignment_file(run, image) if alignment is None else Path(alignment).expanduser()
     affine = read_alignment(path)
+    um: float | None
     if run.technology == XENIUM:
         pixel = _xenium_pixel(run.folder)
         to_px, um = np.diag([1 / pixel, 1 / pixel, 1.0]), 1.0
@@ -130,7 +131,7 @@ def located_run(run: Run, image: Image, alignment: str | Path | None = None) -> 
         path=source,
         genes=found.genes,
         batches=found.batches,
-        to_image=np.linalg.solve(affine, to_px),
+        to_image=np.asarray(np.linalg.solve(affine, to_px), np.float64),
         alignment=f"placed on {image.path.name} by {path.name}.",
         total=found.total,
         um_per_unit=um,
@@ -220,7 +221,8 @@ class _Codes:
         import pandas as pd
 
         each, found = pd.factorize(np.asarray(names, dtype=object))
-        return np.array([self._code(name) for name in found], np.int64)[each]
+        codes: IntArray = np.array([self._code(name) for name in found], np.int64)[each]
+        return codes
 
     def _code(self, name: Any) -> int:
         text = name.decode() if isinstance(name, bytes) else str(name)
