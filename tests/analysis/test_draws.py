@@ -190,6 +190,16 @@ def test_a_draw_made_again_may_differ_in_one_value_of_a_thousand_and_no_more():
         draws._check_same(made, again)
 
 
+def test_draws_around_another_expectation_are_refused_even_where_the_first_happens_to_be_the_same():
+    made = fake_prediction(9, n_genes=2)
+    again = made.copy()
+    again.X = again.X + np.float32(0.04)
+    draws._check_same(made, again)
+    again.X[0, 0] += 0.02
+    with pytest.raises(UserError, match=r"X made again differs .* by up to 0\.06, so more draws"):
+        draws._check_same(made, again)
+
+
 def test_of_few_values_one_may_differ():
     made = fake_prediction(9, n_genes=2)
     again = made.copy()

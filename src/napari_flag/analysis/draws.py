@@ -18,6 +18,7 @@ from napari_flag.analysis.scores import DrawScores, scoring_draws, spot_blocks
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, dense, measured_extent
 from napari_flag.errors import UserError
+from napari_flag.formatting import number as shown
 from napari_flag.formatting import percent
 from napari_flag.prediction_file import check_draws, layer_of, provenance, spots_of
 from napari_flag.progress import Step, Steps
@@ -39,6 +40,8 @@ SAME: Final = 1e-4
 DIFFERING: Final = 1e-3
 """Largest share of values in which a draw made again may differ from the one in the file: devices round
 differently, and now and then that is another count."""
+MOVED: Final = 0.05
+"""Largest difference of X, log2(count + 1), by which devices may differ."""
 EARLIER: Final = (
     "An earlier version of napari-flag made the draws of this prediction in another way, so this version "
     "cannot continue them; predict again, then draw."
@@ -216,14 +219,19 @@ def _checkpoint(request: DrawRequest) -> "Checkpoint":
 
 
 def _check_same(adata: "AnnData", again: "AnnData") -> None:
-    """Raise a `UserError` when draw 1 differs from the one in the file."""
+    """Raise a `UserError` when draw 1 or X differs from the one in the file."""
     apart = np.abs(dense(adata.layers[keys.SAMPLE]) - dense(again.layers[keys.SAMPLE]))
     share = float((apart > SAME).mean())
+    moved = float(np.abs(dense(adata.X) - dense(again.X)).max(initial=0))
+    differs = ""
     if share > max(DIFFERING, 1 / apart.size):  # of few values one may, too
+        differs = f"Draw 1 made again differs from the one in the file in {percent(share, 1)} of its values"
+    elif moved > MOVED:
+        differs = f"X made again differs from that in the file by up to {shown(moved, 2)}"
+    if differs:
         raise UserError(
-            f"Draw 1 made again differs from the one in the file in {percent(share, 1)} of its values, so "
-            "more draws would be of something else; predict the whole tissue (not a region) with these "
-            "weights, then draw."
+            f"{differs}, so more draws would be of something else; predict the whole tissue (not a region) "
+            "with these weights, then draw."
         )
 
 

@@ -121,8 +121,7 @@ def test_what_was_chosen_is_written_beside_the_states_and_stored_in_the_network(
     told = json.loads((fitted.folder / "spread.json").read_text())
     assert float(fitted.network.get_buffer("sd_factor")) == pytest.approx(told["sd_factor"])
     assert told["scores"]["1.0"] == 1.0
-    good = 1.005 * min(told["scores"].values())
-    assert told["composition"] == max(float(f) for f, score in told["scores"].items() if score <= good)
+    assert told["scores"][str(told["composition"])] == min(told["scores"].values())
 
 
 def test_what_is_denoised_has_the_covariance_that_the_network_stores(fitted):
