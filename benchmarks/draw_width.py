@@ -19,7 +19,7 @@ import torch
 from flag_training.cohort import Cohort, TrainingSlide, load_cohort
 from flag_training.config import read_config
 from flag_training.run_folders import states_folder
-from flag_training.scoring import EIGHT, INDEPENDENT
+from flag_training.scoring import EIGHT, INDEPENDENT, JUDGED
 from flag_training.stages.denoising import counts_of
 from flag_training.stages.fit import tile_encoder
 from flag_training.stages.latents import ResidualModel, Slides, fit_latents
@@ -31,7 +31,6 @@ from napari_flag.statistics.scoring_rules import proper_scores, scoring_draws
 FloatArray = npt.NDArray[np.float64]
 CONFIG: Final = Path(__file__).parents[1] / "training" / "configs" / "her2st.toml"
 WIDTHS: Final = (0.0, 0.3, 0.6, 0.8, 1.0)
-JUDGED: Final = ("ES", "CRPS", "VS-gene", "VS-space")
 COLUMNS: Final = (*JUDGED, *(f"{name} fair" for name in JUDGED), "amplitude")
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flag_training.config import FitConfig, RunConfig
-from flag_training.scoring import INDEPENDENT
+from flag_training.scoring import INDEPENDENT, JUDGED
 from flag_training.simulated import CohortModel, SimulatedSlide
 from flag_training.stages.fit import fit
 from flag_training.stages.tile_encoder import TileEncoderConfig
@@ -33,7 +33,6 @@ from napari_flag.simulation.expression import generated_genes
 from napari_flag.statistics.neighbours import array_graph
 from napari_flag.statistics.scoring_rules import scoring_draws
 
-COLUMNS: Final = ("ES", "CRPS", "VS-gene", "VS-space")
 CONTEXT: Final[dict[str, Any]] = {
     "own_to_tissue": 1.0, "on_off": 3, "factors": 3, "shared": 0.9, "residual": 0.8, "mean_count": 10.0,
 }  # fmt: skip
@@ -50,11 +49,11 @@ def config(steps: int) -> RunConfig:
 
 
 def scores_of(made: SimulatedSlide, drawn: list[npt.NDArray[Any]]) -> list[float]:
-    """Return `COLUMNS` of the distribution that independent draws of one slide come from."""
+    """Return `JUDGED` of the distribution that independent draws of one slide come from."""
     spots, truth = made.slide.spots, made.slide.expression.astype(np.float64)
     graph = array_graph(spots.array, spots.lattice)
     found = finish(scoring_draws(drawn, truth, graph, fair=True)).means()
-    return [float(found[name]) for name in COLUMNS]
+    return [float(found[name]) for name in JUDGED]
 
 
 def measure(model: CohortModel, slides: int, tests: int, steps: int, run: Path) -> dict[str, Any]:
@@ -106,8 +105,8 @@ def _say(step: Step) -> None:
 def table(results: list[dict[str, Any]]) -> str:
     """Return one row per cohort: the silenced transformer's scores, and differences from them."""
     lines = [
-        f"| slides | spots | composition | draws | {' | '.join(COLUMNS)} |",
-        f"|---:|---:|---:|---|{'---:|' * len(COLUMNS)}",
+        f"| slides | spots | composition | draws | {' | '.join(JUDGED)} |",
+        f"|---:|---:|---:|---|{'---:|' * len(JUDGED)}",
     ]
     for result in results:
         silenced = np.array(result["scores"]["silenced"])

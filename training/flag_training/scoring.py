@@ -24,10 +24,11 @@ Scores: TypeAlias = dict[str, float]
 Difference: TypeAlias = tuple[float, float, float]
 """A difference of two scores, and the ends of its 95 % interval."""
 
-_JUDGED: Final = ("ES", "CRPS", "VS-gene", "VS-space")
-FAIR: Final = {f"{name} fair": name for name in _JUDGED}
+JUDGED: Final = ("ES", "CRPS", "VS-gene", "VS-space")
+"""Proper scores that distributions are judged by."""
+FAIR: Final = {f"{name} fair": name for name in JUDGED}
 """Scores of the distribution itself, from independent draws → the score of a finite number of draws."""
-COMPARED: Final = (*_JUDGED, *FAIR)
+COMPARED: Final = (*JUDGED, *FAIR)
 """Proper scores by which draws are held against a rival's, spot by spot."""
 EIGHT: Final = range(FEWEST_DRAWS)
 """Draws scored as they are, from 0; their noise is spread evenly."""

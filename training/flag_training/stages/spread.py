@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from flag_training.cohort import TrainingSlide
-from flag_training.scoring import INDEPENDENT
+from flag_training.scoring import INDEPENDENT, JUDGED
 from flag_training.stages.latents import ResidualModel, scaled
 from napari_flag.model.diffusion import keyed_uniforms
 from napari_flag.model.observation import FloatArray, expression_at
@@ -26,7 +26,6 @@ from napari_flag.statistics.scoring_rules import scoring_draws
 
 _COMPOSITION: Final = (0.0, 0.3, 0.45, 0.6, 0.8, 1.0)
 """Factors tried of the composition residual's standard deviation."""
-_JUDGED: Final = ("ES", "CRPS", "VS-gene", "VS-space")
 _MOST_SLIDES: Final = 6
 _INSIDE: Final = 0.8
 """Share of left-out values that the standard deviation is matched on; `_Z` deviations hold it."""
@@ -95,7 +94,7 @@ def choose_spread(
     """
     step = max(1, len(slides) // _MOST_SLIDES)
     judged = list(zip(slides, resemblance, expected, strict=True))[::step][:_MOST_SLIDES]
-    found = np.empty((len(judged), len(_COMPOSITION), len(_JUDGED)))
+    found = np.empty((len(judged), len(_COMPOSITION), len(JUDGED)))
     for place, (slide, seen, each) in enumerate(judged):
         here, spots = model.on(seen), slide.spots
         graph = find_neighbours(spots.xy, spots.array, spots.lattice).weights
@@ -106,7 +105,7 @@ def choose_spread(
             yield Step("Choosing the spread of draws", done, len(judged) * len(_COMPOSITION), "candidates")
             drawn = draws_of(here, expectation, noise, composition)
             means = finish(scoring_draws(drawn, truth, graph, fair=True)).means()
-            found[place, number] = [means[name] for name in _JUDGED]
+            found[place, number] = [means[name] for name in JUDGED]
     ratios = (found / found[:, -1:]).mean((0, 2))  # to the unnarrowed, the last
     scores = dict(zip(_COMPOSITION, ratios.tolist(), strict=True))
     composition = min(scores, key=scores.__getitem__)
