@@ -1,5 +1,7 @@
 """Weights from one's own sections: small ones, found in a folder or listed in a CSV."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,16 +108,22 @@ def test_the_command_says_in_a_sentence_what_is_missing(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(folder, tmp_path, encoder):
+def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(
+    folder, tmp_path, encoder, monkeypatch
+):
     """From the command line, with an encoder that was never trained, so nothing is asked of the scores."""
     genes = tmp_path / "genes.txt"
     genes.write_text("\n".join(read_measured(folder / "S11.h5ad").var_names[:12]))
     out = tmp_path / "mine.safetensors"
     command = ["fit", str(folder), "--out", str(out), "--genes", str(genes), "--encoder", encoder]
+    monkeypatch.setattr(sys, "argv", ["napari-flag", *command])
     assert main(command) == 0
     weights = Checkpoint.load(out)
     assert len(weights.genes) == 12
     assert weights.card["sections"] == ["S11", "S12"]
+    assert weights.card["command"].startswith(f"napari-flag fit {folder.name} --out mine.safetensors")
+    assert str(tmp_path) not in str(weights.card)
+    assert str(folder) not in str(weights.card)
     held_out = weights.card["held_out_scores"]["sections left out one by one, seed 0"]
     assert set(held_out) == {"S11", "S12"}
     assert np.isfinite(held_out["S11"]["draws"]["ES"])

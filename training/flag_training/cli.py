@@ -162,7 +162,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
             diffusion=arguments.diffusion,
             seed=arguments.seed,
             device=arguments.device,
-            command=shlex.join(["napari-flag", *sys.argv[1:]]),
+            command=_without_folders(arguments),
         )
         fitted = finish(work, line)
     page = fitted.scores.with_suffix(".md")
@@ -174,6 +174,12 @@ def run_fit(arguments: argparse.Namespace) -> int:
         f"sections left out in {page}.\n"
     )
     return 0
+
+
+def _without_folders(arguments: argparse.Namespace) -> str:
+    """Return the command with files by their names: the card must not tell where they lie."""
+    files = {str(value): value.name for value in vars(arguments).values() if isinstance(value, Path)}
+    return shlex.join(["napari-flag", *(files.get(word, word) for word in sys.argv[1:])])
 
 
 def run_folder(arguments: argparse.Namespace, name: str) -> Path:

@@ -293,6 +293,10 @@ class Outcome:
     records: tuple[Record, ...]
     comparisons: tuple[Comparison, ...]
 
+    def __add__(self, other: "Outcome") -> "Outcome":
+        """Return what was found in both."""
+        return Outcome(self.records + other.records, self.comparisons + other.comparisons)
+
 
 def folds_of(config: RunConfig, plan: Plan) -> tuple[Fold, ...]:
     """Return the folds of `plan`: one per section, one per patient, or one for all."""
@@ -336,8 +340,7 @@ def evaluate(
     found = Outcome((), ())
     for fold in folds_of(config, plan):
         cohort = yield from fold_cohort(config, data, run, plan, fold)
-        here = yield from score_fold(cohort, config, run, plan, fold, predictions)
-        found = Outcome(found.records + here.records, found.comparisons + here.comparisons)
+        found += yield from score_fold(cohort, config, run, plan, fold, predictions)
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 
 from flag_training.cohort import Cohort, read_slide
 from flag_training.config import FitConfig, RunConfig, SlideEntry
-from flag_training.evaluate import Fold, Outcome, Plan, keep, score_fold
+from flag_training.evaluate import Fold, Outcome, Plan, score_fold
 from flag_training.methods.controls import IMAGE_BLIND
 from flag_training.methods.floors import LEARNED_FLOORS
 from flag_training.result_tables import metrics_of, read_results, results_of
@@ -151,8 +151,9 @@ def fit_sections(
     used = tuple(entry for entry in entries if entry.name not in leave_out)
     run = run or out.with_suffix(".fit")
     genes = yield from _panel(used, panel)
-    chosen, tensors = _open(encoder, device)
-    cohort = yield from _cohort(used, genes, chosen, device)
+    where = choose_device(device)
+    chosen, tensors = _open(encoder, where)
+    cohort = yield from _cohort(used, genes, chosen, where)
     config = _config(out.stem, used, chosen, diffusion, seed, command)
     scores = run / "scores.json"
     outcome, plan = yield from _scored(cohort, config, run)
@@ -227,17 +228,16 @@ def _panel(entries: Sequence[SlideEntry], panel: Path | None) -> Steps[tuple[str
     return select_panel(counts, PanelRule(genes=GENES, exact=True))
 
 
-def _open(name: str, device: str) -> tuple[Encoder, dict[str, torch.Tensor]]:
+def _open(name: str, device: torch.device) -> tuple[Encoder, dict[str, torch.Tensor]]:
     """Return the encoder, and the tensors that go into the weights with it."""
-    chosen = choose_device(device)
     if name in {row.name for row in list_encoders() if row.recipe is not None}:
-        return open_encoder(name, chosen), {}
+        return open_encoder(name, device), {}
     checkpoint = Checkpoint.load(find_weights(name))
-    return checkpoint.build_encoder(chosen), checkpoint.part("encoder.")
+    return checkpoint.build_encoder(device), checkpoint.part("encoder.")
 
 
 def _cohort(
-    entries: Sequence[SlideEntry], genes: tuple[str, ...], encoder: Encoder, device: str
+    entries: Sequence[SlideEntry], genes: tuple[str, ...], encoder: Encoder, device: torch.device
 ) -> Steps[Cohort]:
     """Read sections; their features are in the cache where a prediction made them."""
     slides, features = [], []
@@ -249,7 +249,7 @@ def _cohort(
                 training.spots.xy,
                 encoder,
                 encoder_hash=encoder.fingerprint,
-                device=choose_device(device),
+                device=device,
             )
         slides.append(training)
         features.append(torch.from_numpy(found)[None])
@@ -290,6 +290,5 @@ def _scored(cohort: Cohort, config: RunConfig, run: Path) -> Steps[tuple[Outcome
     plan = Plan(tuple(names[::step]), methods=methods, seeds=(config.fit.seed,))
     found = Outcome((), ())
     for name in plan.test:
-        here = yield from score_fold(keep(cohort, names), config, run, plan, Fold((name,), (name,)))
-        found = Outcome(found.records + here.records, found.comparisons + here.comparisons)
+        found += yield from score_fold(cohort, config, run, plan, Fold((name,), (name,)))
     return found, plan
