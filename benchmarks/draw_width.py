@@ -2,7 +2,7 @@
 
 Residuals are fitted to the cross-fitted expectation that a finished training left in its run folder, narrowed
 by several factors, and draws around it are scored on the same left-out sections: eight draws that share their
-noise evenly, as tables score them, and sixteen independent ones, fairly.  Writes Markdown.
+noise evenly, as tables score them, and sixteen, fairly.  Writes Markdown.
 
     python benchmarks/draw_width.py --data DATA --run runs/her2st --out docs/results/draw_width.md
 """
@@ -19,14 +19,15 @@ import torch
 from flag_training.cohort import Cohort, TrainingSlide, load_cohort
 from flag_training.config import read_config
 from flag_training.run_folders import states_folder
-from flag_training.scoring import EIGHT, INDEPENDENT, JUDGED
+from flag_training.scoring import JUDGED, SCORED
 from flag_training.stages.denoising import counts_of
 from flag_training.stages.fit import tile_encoder
 from flag_training.stages.latents import ResidualModel, Slides, fit_latents
 from flag_training.stages.spread import draws_of, noise_of
+from napari_flag.model.diffusion import TOGETHER
 from napari_flag.progress import finish
 from napari_flag.statistics.neighbours import find_neighbours
-from napari_flag.statistics.scoring_rules import proper_scores, scoring_draws
+from napari_flag.statistics.scoring_rules import FEWEST_DRAWS, proper_scores, scoring_draws
 
 FloatArray = npt.NDArray[np.float64]
 CONFIG: Final = Path(__file__).parents[1] / "training" / "configs" / "her2st.toml"
@@ -38,13 +39,10 @@ def row(model: ResidualModel, width: float, slide: TrainingSlide, expected: Floa
     """Return `COLUMNS` of one section under the residuals expected of it, narrowed to `width`."""
     spots, truth = slide.spots, slide.expression.astype(np.float64)
     weights = find_neighbours(spots.xy, spots.array, spots.lattice).weights
-    evenly, alone = (
-        draws_of(model, expected, noise_of(model, spots.ids, numbers, 0), width)
-        for numbers in (EIGHT, INDEPENDENT)
-    )
-    official = proper_scores(evenly, truth, weights).means()
-    fair = finish(scoring_draws(alone, truth, weights, fair=True)).means()
-    amplitude = np.median(np.var(alone, axis=1) / truth.var(0))
+    drawn = draws_of(model, expected, noise_of(model, spots.ids, SCORED, 0), width)
+    official = proper_scores(drawn[:FEWEST_DRAWS], truth, weights).means()
+    fair = finish(scoring_draws(drawn, truth, weights, block=TOGETHER)).means()
+    amplitude = np.median(np.var(drawn, axis=1) / truth.var(0))
     return [*(official[name] for name in JUDGED), *(fair[name] for name in JUDGED), float(amplitude)]
 
 
@@ -87,9 +85,9 @@ def main() -> None:
         "docs/results/draw_width.md` after `napari-flag train training/configs/her2st.toml`.",
         "The composition residual's standard deviation, times *width*, around the cross-fitted expectation "
         "of the five training sections, mean over sections; no network. The first four scores are of eight "
-        "draws with evenly spread noise, as tables score them; *fair* ones are of sixteen independent draws "
-        "less what their finite number adds, which is the score of the distribution itself. The training "
-        "chooses by these. Lower is better; amplitude 1 is that of the truth.",
+        "draws with evenly spread noise, as tables score them; *fair* ones are of sixteen such draws, by "
+        "pairs from different eights, which is the score of the distribution itself. The training chooses by "
+        "these. Lower is better; amplitude 1 is that of the truth.",
         table(cohort, crossfit, resemblance),
     ]
     args.out.write_text("\n\n".join(text) + "\n", "utf-8")

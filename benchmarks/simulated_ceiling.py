@@ -60,7 +60,7 @@ def scores(made: SimulatedSlide, known: KnownExpression, draws: int, seed: int) 
     spots, truth = made.slide.spots, made.slide.expression.astype(np.float64)
     drawn = [np.log2(known.draw(np.random.default_rng([seed, k])) + 1) for k in range(draws)]
     graph = array_graph(spots.array, spots.lattice)
-    fair, found = (finish(scoring_draws(drawn, truth, graph, fair=each)).means() for each in (True, False))
+    fair, found = (finish(scoring_draws(drawn, truth, graph, block=each)).means() for each in (1, None))
     return [fair["ES"], *(found[name] for name in COLUMNS[1:])]
 
 

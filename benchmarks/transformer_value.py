@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from flag_training.config import FitConfig, RunConfig
-from flag_training.scoring import INDEPENDENT, JUDGED
+from flag_training.scoring import JUDGED, SCORED
 from flag_training.simulated import CohortModel, SimulatedSlide
 from flag_training.stages.fit import fit
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.files import write_json
 from napari_flag.methods.flag import FlagPredictor
+from napari_flag.model.diffusion import TOGETHER
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import Step, finish
 from napari_flag.simulation.expression import generated_genes
@@ -48,11 +49,11 @@ def config(steps: int) -> RunConfig:
     return RunConfig("simulated", None, (), (), sizes, values, TileEncoderConfig(), {})
 
 
-def scores_of(made: SimulatedSlide, drawn: list[npt.NDArray[Any]]) -> list[float]:
-    """Return `JUDGED` of the distribution that independent draws of one slide come from."""
+def scores_of(made: SimulatedSlide, drawn: list[npt.NDArray[Any]], block: int) -> list[float]:
+    """Return `JUDGED` of the distribution that draws of one slide come from, so many of them at a time."""
     spots, truth = made.slide.spots, made.slide.expression.astype(np.float64)
     graph = array_graph(spots.array, spots.lattice)
-    found = finish(scoring_draws(drawn, truth, graph, fair=True)).means()
+    found = finish(scoring_draws(drawn, truth, graph, block=block)).means()
     return [float(found[name]) for name in JUDGED]
 
 
@@ -72,16 +73,16 @@ def measure(model: CohortModel, slides: int, tests: int, steps: int, run: Path) 
         features = made.features[0].numpy()
         encoded = predictor.encode(features, made.slide.graph(features))
         rows, ids = np.arange(len(features)), made.slide.spots.ids
-        settings = SamplerSettings(len(INDEPENDENT), stride=INDEPENDENT.step)
+        settings = SamplerSettings(len(SCORED))
         for name, slide in (("transformer", encoded), ("silenced", encoded.silenced())):
             drawing = slide.draw(rows, ids, settings)
             try:
                 while True:
                     next(drawing)
             except StopIteration as stop:
-                found[name].append(scores_of(made, list(stop.value)))
-        exact = [np.log2(made.known.draw(np.random.default_rng([number, k])) + 1) for k in INDEPENDENT]
-        found["exact"].append(scores_of(made, exact))
+                found[name].append(scores_of(made, list(stop.value), TOGETHER))
+        exact = [np.log2(made.known.draw(np.random.default_rng([number, k])) + 1) for k in SCORED]
+        found["exact"].append(scores_of(made, exact, 1))
         sys.stderr.write(f"scored slide {number + 1} of {tests}\n")
     result = {"slides": slides, "spots": sum(len(s.spots) for s in cohort.slides), "seconds": round(seconds)}
     result |= {

@@ -82,10 +82,3 @@ def test_settings_that_cannot_be_run_are_refused():
 def test_draws_are_numbered_from_the_first_asked_for():
     assert list(SamplerSettings().numbers) == [1]
     assert list(SamplerSettings(draws=3, first=6).numbers) == [6, 7, 8]
-
-
-def test_numbers_of_draws_follow_each_other_or_are_a_stride_apart():
-    assert list(SamplerSettings(3, first=2).numbers) == [2, 3, 4]
-    assert list(SamplerSettings(3, first=1, stride=8).numbers) == [1, 9, 17]
-    with pytest.raises(UserError, match="larger numbers"):
-        SamplerSettings(3, stride=0)

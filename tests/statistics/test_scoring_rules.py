@@ -55,8 +55,8 @@ def test_variogram_score_over_space_is_that_of_scoringrules_over_the_first_ring(
     assert found.means()["VS-space"] == pytest.approx(expected.mean() / line.nnz, rel=1e-10)
 
 
-def fair_means(draws, truth, graph):
-    return finish(scoring_draws(draws, truth, graph, fair=True)).means()
+def fair_means(draws, truth, graph, block=1):
+    return finish(scoring_draws(draws, truth, graph, block=block)).means()
 
 
 def test_fair_scores_of_few_draws_are_those_of_many_on_average_and_plain_ones_are_not():
@@ -75,6 +75,39 @@ def test_fair_scores_of_few_draws_are_those_of_many_on_average_and_plain_ones_ar
         error = 4 * np.std(few) / len(few) ** 0.5
         assert np.mean(few) == pytest.approx(many[name], abs=error)
         assert np.mean([row[name] for row in plain]) > many[name] + error
+
+
+def test_fair_scores_of_blocks_that_share_their_noise_are_those_of_many_draws_and_vary_less():
+    random = np.random.default_rng(6)
+    line = sparse.csr_array(np.eye(40, k=1) + np.eye(40, k=-1))
+    truth, centre = random.normal(0, 1, (40, 6)), random.normal(0, 1, (40, 6))
+
+    def opposite():
+        """Two draws on opposite sides of the centre, as evenly spread as two can be."""
+        away = random.normal(0, 1, (40, 6))
+        return [centre + away, centre - away]
+
+    def alone():
+        return [centre + random.normal(0, 1, (40, 6)) for _ in range(4)]
+
+    many = proper_scores([centre + random.normal(0, 1, (40, 6)) for _ in range(2000)], truth, line).means()
+    paired = [fair_means([*opposite(), *opposite()], truth, line, block=2) for _ in range(300)]
+    believed = [fair_means([*opposite(), *opposite()], truth, line) for _ in range(300)]
+    single = [fair_means(alone(), truth, line) for _ in range(300)]
+    for name in ("CRPS", "ES", "VS-gene", "VS-space"):
+        values = np.array([row[name] for row in paired])
+        error = 4 * values.std() / len(values) ** 0.5
+        assert values.mean() == pytest.approx(many[name], abs=error)
+    assert np.mean([row["ES"] for row in believed]) < many["ES"] - 0.05  # as if they were independent
+    assert np.std([row["ES"] for row in paired]) < np.std([row["ES"] for row in single])
+
+
+def test_fair_scores_need_two_whole_blocks(case):
+    draws, truth, line = case
+    with pytest.raises(ValueError, match="8 draws are not two or more blocks of 8"):
+        fair_means(draws, truth, line, block=8)
+    with pytest.raises(ValueError, match="blocks of 3"):
+        fair_means(draws, truth, line, block=3)
 
 
 def test_the_fair_crps_is_that_of_scoringrules(case):

@@ -34,7 +34,7 @@ from flag_training.methods import blinded
 from flag_training.methods.controls import Pasted
 from flag_training.methods.floors import Ridge, RidgeWithResidual, SlideMean
 from flag_training.methods.rivals import NOISES
-from flag_training.scoring import COMPARED, OF_X, Section, score
+from flag_training.scoring import COMPARED, OF_X, SCORED, Section, score
 from napari_flag import keys
 from napari_flag.analysis.draws import count
 from napari_flag.analysis.scores import METRICS
@@ -145,7 +145,7 @@ def test_x_is_judged_as_an_expectation_and_draws_as_draws(told, section):
     )
     assert set(OF_X) < told.judged["FLAG", X].scores.keys()
     drawn = told.judged["FLAG", DRAWS].scores
-    assert drawn.items() >= section.draws(told.expression.draws, told.expression.draws).proper.means().items()
+    assert drawn.items() >= section.draws(told.expression.draws).proper.means().items()
     assert drawn["CRPS fair"] < drawn["CRPS"]
     assert told.judged["FLAG", ONE_DRAW].scores == section.array(told.expression.draws[0]).scores
     assert set(METRICS) == told.judged["FLAG", ONE_DRAW].scores.keys()
@@ -203,10 +203,10 @@ def test_a_held_out_prediction_is_one_of_ours_with_its_truth_and_draws(told, coh
     slide, _ = unseen
     made = held_out_prediction(slide, told.expression, cohort.genes, ("B4", "C2"), make_config())
     assert find_fault(made) is None
-    assert count(made) == 8
+    assert count(made) == len(SCORED)
     np.testing.assert_array_equal(made.layers[keys.MEASURED], slide.expression)
     np.testing.assert_array_equal(made.X, told.expression.mean)
-    np.testing.assert_array_equal(made.layers[layer_of(8)], told.expression.draws[7])
+    np.testing.assert_array_equal(made.layers[layer_of(16)], told.expression.draws[15])
 
 
 def test_sections_are_left_out_one_by_one(config):

@@ -16,7 +16,7 @@ from flag_training.methods import Method, blinded, controls
 from flag_training.methods.floors import FramedRidge, OneFactor
 from flag_training.methods.rivals import draws_around
 from flag_training.run_folders import states_folder
-from flag_training.scoring import EIGHT, INDEPENDENT, Difference, Judged, Scores, Section
+from flag_training.scoring import SCORED, Difference, Judged, Scores, Section
 from flag_training.stages.fit import fit, tile_encoder
 from napari_flag import keys
 from napari_flag.errors import UserError
@@ -106,7 +106,7 @@ def score_flag(
     judged["FLAG", SHUFFLED] = section.expectation(blind.mean, blind.spread)
     for place, view in enumerate(views[1:], start=1):
         again = predictor.encode(view, slide.graph(view))
-        turned = yield from draw(predictor, again, slide, range(1), seed)
+        turned = yield from draw(predictor, again, slide, 1, seed)
         judged["FLAG", f"{TURNED} {place}"] = section.array(turned.mean)
     judged |= yield from score_rivals(section, seen.mean, residuals, seed, X)
     return FlagScores(judged, seen)
@@ -115,18 +115,17 @@ def score_flag(
 def judge(
     predictor: FlagPredictor, encoded: FlagSlide, section: Section, seed: int
 ) -> Steps[tuple[Expression, Judged]]:
-    """Predict all spots of a section with eight draws, and score these and independent ones."""
-    seen = yield from draw(predictor, encoded, section.slide, EIGHT, seed)
-    independent = yield from draw(predictor, encoded, section.slide, INDEPENDENT, seed)
-    return seen, section.draws(seen.draws, independent.draws)
+    """Predict all spots of a section with the draws that are scored, and score them."""
+    seen = yield from draw(predictor, encoded, section.slide, len(SCORED), seed)
+    return seen, section.draws(seen.draws)
 
 
 def draw(
-    predictor: FlagPredictor, encoded: FlagSlide, slide: TrainingSlide, numbers: range, seed: int
+    predictor: FlagPredictor, encoded: FlagSlide, slide: TrainingSlide, draws: int, seed: int
 ) -> Steps[Expression]:
-    """Predict all spots of `slide`, with the draws of these `numbers`, from 0."""
-    settings = SamplerSettings(len(numbers), numbers.start + 1, numbers.step, seed=seed)
+    """Predict all spots of `slide`."""
     rows = np.arange(len(slide.spots))
+    settings = SamplerSettings(draws, seed=seed)
     return (yield from sample_expression(predictor, encoded, slide.spots.ids, rows, settings))
 
 
@@ -135,14 +134,8 @@ def score_rivals(
 ) -> Steps[dict[tuple[str, str], Judged]]:
     """Score draws around `expected` that need no network; `around` is what the tables call it."""
     yield Step(f"Drawing around {around}", 0, 1, "sections")
-    ids = section.slide.spots.ids
-    drawn, independent = (
-        draws_around(expected, residuals, ids, numbers, seed) for numbers in (EIGHT, INDEPENDENT)
-    )
-    return {
-        ("rival", f"{noise} around {around}"): section.draws(drawn[noise], independent[noise])
-        for noise in drawn
-    }
+    drawn = draws_around(expected, residuals, section.slide.spots.ids, SCORED, seed)
+    return {("rival", f"{noise} around {around}"): section.draws(each) for noise, each in drawn.items()}
 
 
 def held_out_prediction(

@@ -209,8 +209,8 @@ _DRAWN: Final = _Table(
     "image; and tiles shuffled between spots. What has no proper scores gives one array instead of draws. "
     "The eight draws' noise is spread evenly (Latin hypercube), and ES and CRPS pair each draw with every "
     "draw, itself included, 1/(2K²): eight stand for the whole distribution, the better the fewer sources of "
-    "noise it has. *Fair* scores (Ferro 2014) are of 16 independent draws, less what their finite number "
-    "adds: those of the distribution itself.",
+    "noise it has. *Fair* scores (Ferro 2014), those of the distribution itself, are of sixteen: only draws "
+    "of different eights, which are independent, are paired.",
 )
 _ONE_ARRAY: Final = _Table(
     "As the paper's table reads it: every metric from one array",

@@ -27,13 +27,11 @@ Difference: TypeAlias = tuple[float, float, float]
 JUDGED: Final = ("ES", "CRPS", "VS-gene", "VS-space")
 """Proper scores that distributions are judged by."""
 FAIR: Final = {f"{name} fair": name for name in JUDGED}
-"""Scores of the distribution itself, from independent draws → the score of a finite number of draws."""
+"""Scores of the distribution itself → the score of a finite number of draws."""
 COMPARED: Final = (*JUDGED, *FAIR)
 """Proper scores by which draws are held against a rival's, spot by spot."""
-EIGHT: Final = range(FEWEST_DRAWS)
-"""Draws scored as they are, from 0; their noise is spread evenly."""
-INDEPENDENT: Final = range(0, 16 * TOGETHER, TOGETHER)
-"""Draws scored fairly, from 0: one of every eight whose noise is spread evenly."""
+SCORED: Final = range(2 * TOGETHER)
+"""Draws that are scored, from 0: two blocks of evenly spread noise, the first of them also as it is."""
 COVERAGE: Final = {"coverage_50": 0.5, "coverage_80": 0.8, "coverage_95": 0.95}
 """Shares of truth within X ± z · sd → what they should be."""
 CALIBRATION: Final = (*COVERAGE, "spread/error")
@@ -54,7 +52,7 @@ class Judged:
     intervals
         Metric → 95 % bootstrap interval, where there is one.
     proper, fair
-        Of draws, the proper scores spot by spot: of eight, and of their distribution.
+        Of draws, the proper scores spot by spot: of eight, and of the distribution.
     """
 
     scores: Scores
@@ -112,21 +110,18 @@ class Section:
         error = {"spread/error": spread_over_error(mean, sd, truth)}
         return Judged(read.scores | shares | error, read.intervals)
 
-    def draws(self, drawn: FloatArray, independent: FloatArray) -> Judged:
-        """Score draws (K, n, G), log2(count + 1): proper scores and mean structure, and fair scores.
+    def draws(self, drawn: FloatArray) -> Judged:
+        """Score draws (16, n, G), log2(count + 1), numbered as `SCORED`.
 
-        Parameters
-        ----------
-        drawn
-            Eight, as a prediction holds them (`EIGHT`).
-        independent
-            Draws of the same distribution (`INDEPENDENT`).
+        Proper scores and mean structure are those of the first eight, as a prediction holds them; fair scores
+        are of all.
         """
         truth, graph = self.slide.expression.astype(np.float64), self.neighbours.weights
-        proper = finish(scoring_rules.scoring_draws(list(drawn), truth, graph))
-        fair = finish(scoring_rules.scoring_draws(list(independent), truth, graph, fair=True))
+        eight = list(drawn[:FEWEST_DRAWS])
+        proper = finish(scoring_rules.scoring_draws(eight, truth, graph))
+        fair = finish(scoring_rules.scoring_draws(list(drawn), truth, graph, block=TOGETHER))
         means = fair.means()
-        each = [self._read(draw, None).scores for draw in drawn]
+        each = [self._read(draw, None).scores for draw in eight]
         structure = {name: float(np.mean([scores[name] for scores in each])) for name in STRUCTURE}
         found = proper.means() | {name: means[plain] for name, plain in FAIR.items()} | structure
         return Judged(found, {name: self._interval(proper, name) for name in PROPER}, proper, fair)

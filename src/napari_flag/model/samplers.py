@@ -93,8 +93,6 @@ class SamplerSettings:
         How many joint draws K.
     first
         Number of the first of them, from 1.
-    stride
-        From one number to the next; `diffusion.TOGETHER` makes the draws independent.
     steps
         Noise levels, thus evaluations for a multistep solver.
     solver
@@ -105,14 +103,13 @@ class SamplerSettings:
 
     draws: int = 1
     first: int = 1
-    stride: int = 1
     steps: int = 10
     solver: str = "dpmpp_2m"
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        if min(self.draws, self.first, self.stride) < 1 or self.steps < 2:
+        if min(self.draws, self.first) < 1 or self.steps < 2:
             raise UserError(
                 "At least one draw, numbered from 1, and two solver steps are needed, but "
                 f"{self.draws} from {self.first} on and {self.steps} were given; choose larger numbers."
@@ -123,7 +120,7 @@ class SamplerSettings:
     @property
     def numbers(self) -> range:
         """The numbers of the draws."""
-        return range(self.first, self.first + self.draws * self.stride, self.stride)
+        return range(self.first, self.first + self.draws)
 
 
 def evaluations(settings: SamplerSettings) -> int:

@@ -4,12 +4,12 @@ Gneiting & Raftery 2007 (CRPS, energy score) and Scheuerer & Hamill 2015 (variog
 of K draws of one slide against its measurement, in log2(count + 1).  The term of spread of CRPS and energy
 score is 1 / (2 K²) over all ordered pairs of draws, a draw with itself among them, so that scores of
 different K must not be compared.  *Fair* scores (Ferro 2014) are those of the distribution itself, whatever
-K: their expectation over independent draws is that of infinitely many.
+K: their expectation is that of infinitely many draws.  Draws whose noise is spread evenly over a block are
+not independent; of them only pairs from different blocks count.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
@@ -91,7 +91,7 @@ def scoring_draws(
     graph: sparse.csr_array,
     stage: str = "Scoring draws",
     *,
-    fair: bool = False,
+    block: int | None = None,
 ) -> Steps[ProperScores]:
     """Score K draws against the measurement of the same spots and genes.
 
@@ -105,21 +105,26 @@ def scoring_draws(
         (n, n) first-ring neighbours, as `neighbours.Neighbours.weights`; only which pairs it holds counts.
     stage
         What the steps call it.
-    fair
-        Whether to take away what a finite number of draws adds; they must be independent, and two at least.
+    block
+        None scores the K draws as they are.  A number scores fairly the distribution that they came from: so
+        many consecutive draws may depend on each other (`model.diffusion.TOGETHER`; 1 for independent draws)
+        but not on any other, and K is two blocks or more.
 
     Raises
     ------
     ValueError
-        When there is no draw, or shapes differ.
+        When there is no draw, shapes differ, or K is not a multiple of `block` and two of them at least.
     """
     truth = np.asarray(measured, np.float64)
     if not draws or any(np.shape(draw) != truth.shape for draw in draws):
         raise ValueError("draws and measurement must be of the same spots and genes")
     drawn = [np.asarray(draw) for draw in draws]
     k, genes = len(drawn), truth.shape[1]
-    pairs = k * (k - 1) if fair else k**2
-    parts = k + k * (k - 1) // 2 + 2
+    if block is not None and (k % block or k < 2 * block):
+        raise ValueError(f"{k} draws are not two or more blocks of {block}")
+    apart = [(i, j) for i in range(k) for j in range(i) if block is None or i // block != j // block]
+    pairs = k**2 if block is None else 2 * len(apart)
+    parts = k + len(apart) + 2
     crps, by_spot, by_gene = np.zeros(len(truth)), np.zeros(len(truth)), np.zeros(genes)
     done = 0
     for one in drawn:
@@ -130,18 +135,18 @@ def scoring_draws(
         square = away * away
         by_spot += np.sqrt(square.sum(axis=1)) / k
         by_gene += np.sqrt(square.sum(axis=0)) / k
-    for one, other in combinations(drawn, 2):  # each stands for two ordered pairs
+    for i, j in apart:  # each stands for two ordered pairs
         yield Step(stage, done, parts, "parts")
         done += 1
-        away = np.subtract(one, other, dtype=np.float64)
+        away = np.subtract(drawn[i], drawn[j], dtype=np.float64)
         crps -= np.abs(away).mean(axis=1) / pairs
         square = away * away
         by_spot -= np.sqrt(square.sum(axis=1)) / pairs
         by_gene -= np.sqrt(square.sum(axis=0)) / pairs
     yield Step(stage, parts - 2, parts, "parts")
-    between_genes = yield from _between_genes(drawn, truth, fair, stage, parts)
+    between_genes = yield from _between_genes(drawn, truth, block, stage, parts)
     yield Step(stage, parts - 1, parts, "parts")
-    between_spots, degree = _between_spots(drawn, truth, graph, fair)
+    between_spots, degree = _between_spots(drawn, truth, graph, block)
     return ProperScores(
         {"CRPS": crps, "ES": by_spot, "VS-gene": between_genes, "VS-space": between_spots},
         degree,
@@ -150,7 +155,7 @@ def scoring_draws(
 
 
 def _between_genes(
-    drawn: list[npt.NDArray[Any]], truth: FloatArray, fair: bool, stage: str, parts: int
+    drawn: list[npt.NDArray[Any]], truth: FloatArray, block: int | None, stage: str, parts: int
 ) -> Steps[FloatArray]:
     """Return (n,) variogram scores over all ordered pairs of genes within a spot."""
     n, genes = truth.shape
@@ -164,13 +169,13 @@ def _between_genes(
         total = np.zeros(seen.shape[1])
         for apart in range(1, genes):  # all pairs of genes so far apart in the table, each once
             variograms = (_variogram(one[apart:], one[:-apart]) for one in sampled)
-            total += _missed(_variogram(seen[apart:], seen[:-apart]), variograms, fair).sum(axis=0)
+            total += _missed(_variogram(seen[apart:], seen[:-apart]), variograms, block).sum(axis=0)
         found[start : start + rows] = 2 * total / genes**2
     return found
 
 
 def _between_spots(
-    drawn: list[npt.NDArray[Any]], truth: FloatArray, graph: sparse.csr_array, fair: bool
+    drawn: list[npt.NDArray[Any]], truth: FloatArray, graph: sparse.csr_array, block: int | None
 ) -> tuple[FloatArray, FloatArray]:
     """Return (n,) variogram scores over a spot's first-ring pairs and all genes, and its (n,) neighbours."""
     pairs = graph.tocoo()
@@ -178,25 +183,33 @@ def _between_spots(
     for start in range(0, len(pairs.row), rows):
         here, there = pairs.row[start : start + rows], pairs.col[start : start + rows]
         variograms = (_variogram(one[here], one[there]) for one in drawn)
-        missed = _missed(_variogram(truth[here], truth[there]), variograms, fair)
+        missed = _missed(_variogram(truth[here], truth[there]), variograms, block)
         total += np.bincount(here, weights=missed.mean(axis=1), minlength=len(truth))
     degree = np.bincount(pairs.row, minlength=len(truth)).astype(np.float64)
     return total / np.maximum(degree, 1), degree
 
 
-def _missed(seen: FloatArray, variograms: Iterable[FloatArray], fair: bool) -> FloatArray:
-    """Return the squared distance of `seen` to the mean of K variograms; fair: to their expectation."""
-    total, squares, k = np.zeros_like(seen), np.zeros_like(seen) if fair else None, 0
+def _missed(seen: FloatArray, variograms: Iterable[FloatArray], block: int | None) -> FloatArray:
+    """Return the squared distance of `seen` to the mean of K variograms; with a block, to their expectation.
+
+    That is the mean of products of distances, each to the mean of another block.
+    """
+    total, squares, blocks = np.zeros_like(seen), np.zeros_like(seen), 0
+    of_block, k = np.zeros_like(seen), 0
     for one in variograms:
-        total += one
-        if squares is not None:
-            squares += one * one
+        of_block += one
         k += 1
-    total /= k
-    missed: FloatArray = (seen - total) ** 2
-    if squares is not None:
-        missed -= (squares / k - total * total) / (k - 1)  # the variance of their mean
-    return missed
+        if k == block:
+            away = seen - of_block / block
+            total += away
+            squares += away * away
+            of_block, k, blocks = np.zeros_like(seen), 0, blocks + 1
+    found: FloatArray
+    if block is None:
+        found = (seen - of_block / k) ** 2
+    else:
+        found = (total * total - squares) / (blocks * (blocks - 1))
+    return found
 
 
 def _variogram(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> FloatArray:

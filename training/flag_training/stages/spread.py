@@ -2,7 +2,7 @@
 
 Residuals are fitted to spots that were left out of part of the training slides; a slide predicted from all of
 them is expected better.  How much narrower its residuals are is chosen by proper scores around the
-cross-fitted expectation, before any test section is seen.  The scores are fair ones, of independent draws
+cross-fitted expectation, before any test section is seen.  The scores are fair ones
 (`statistics.scoring_rules`): by those of eight draws too narrow a distribution would win
 (`docs/results/draw_width.md`).
 """
@@ -16,9 +16,9 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from flag_training.cohort import TrainingSlide
-from flag_training.scoring import INDEPENDENT, JUDGED
+from flag_training.scoring import JUDGED, SCORED
 from flag_training.stages.latents import ResidualModel, scaled
-from napari_flag.model.diffusion import keyed_uniforms
+from napari_flag.model.diffusion import TOGETHER, keyed_uniforms
 from napari_flag.model.observation import FloatArray, expression_at
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics.neighbours import find_neighbours
@@ -98,13 +98,13 @@ def choose_spread(
     for place, (slide, seen, each) in enumerate(judged):
         here, spots = model.on(seen), slide.spots
         graph = find_neighbours(spots.xy, spots.array, spots.lattice).weights
-        noise = noise_of(here, spots.ids, INDEPENDENT, seed)
+        noise = noise_of(here, spots.ids, SCORED, seed)
         truth, expectation = slide.expression.astype(np.float64), each.double().numpy()
         for number, composition in enumerate(_COMPOSITION):
             done = place * len(_COMPOSITION) + number
             yield Step("Choosing the spread of draws", done, len(judged) * len(_COMPOSITION), "candidates")
             drawn = draws_of(here, expectation, noise, composition)
-            means = finish(scoring_draws(drawn, truth, graph, fair=True)).means()
+            means = finish(scoring_draws(drawn, truth, graph, block=TOGETHER)).means()
             found[place, number] = [means[name] for name in JUDGED]
     ratios = (found / found[:, -1:]).mean((0, 2))  # to the unnarrowed, the last
     scores = dict(zip(_COMPOSITION, ratios.tolist(), strict=True))
