@@ -1,9 +1,11 @@
 import argparse
 import json
+from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
-from flag_training.cli import add_commands, plan_of
+from flag_training.cli import add_commands, command_of, plan_of
 from napari_flag.errors import UserError
 
 
@@ -72,3 +74,13 @@ def test_tables_are_written_as_markdown(tmp_path, capsys):
     assert arguments.run(arguments) == 0
     assert page.read_text().startswith("# Held out\n")
     assert str(page) in capsys.readouterr().out
+
+
+def test_a_recorded_command_tells_no_folder_of_this_machine(monkeypatch):
+    typed = ["evaluate", "configs/run.toml", "--data", "../store", "--run", "/home/someone/runs/one"]
+    typed += ["--out=/home/someone/scores.json", "--predictions", "../elsewhere/held", "--test", "C5"]
+    monkeypatch.setattr("sys.argv", ["napari-flag", *typed])
+    assert command_of(Namespace(data=Path("../store"))) == (
+        "napari-flag evaluate configs/run.toml --data DATA --run one --out=scores.json --predictions held "
+        "--test C5"
+    )

@@ -94,9 +94,20 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 
 def command_of(arguments: argparse.Namespace) -> str:
-    """Return the command as another machine would give it: the data folder is its own."""
-    words = ["DATA" if word == str(arguments.data) else word for word in sys.argv[1:]]
+    """Return the command as another machine would give it: no folder of this one is told.
+
+    The data folder is DATA; paths within the working folder stay, of others the name does.
+    """
+    data = str(getattr(arguments, "data", None))
+    words = ["DATA" if word == data else _told(word) for word in sys.argv[1:]]
     return shlex.join(["napari-flag", *words])
+
+
+def _told(word: str) -> str:
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    path = Path(value)
+    elsewhere = path.is_absolute() or ".." in path.parts or value.startswith("~")
+    return f"{option}{equals}{path.name}" if elsewhere else word
 
 
 def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
