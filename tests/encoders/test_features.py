@@ -59,14 +59,44 @@ def test_a_second_run_on_the_same_file_reads_no_tiles(tmp_path):
     assert other.batches
 
 
-def test_a_damaged_cache_entry_is_computed_again(tmp_path):
+@pytest.mark.parametrize("damage", ["text", "zeros", "one bit"])
+def test_a_damaged_cache_entry_is_computed_again_and_that_is_said(tmp_path, damage):
     slide = FakeSlide(mpp=0.5)
     slide.path = tmp_path / "slide.tif"
     slide.path.write_bytes(b"pixels")
     wanted = features(MeanColour(), tmp_path, slide)
-    for entry in tmp_path.glob("*.npy"):
+    (entry,) = tmp_path.glob("*.npy")
+    if damage == "text":
         entry.write_bytes(b"broken")
-    np.testing.assert_array_equal(features(MeanColour(), tmp_path, slide), wanted)
+    elif damage == "zeros":  # a file that is whole in itself
+        np.save(entry, np.zeros_like(wanted))
+    else:
+        stored = bytearray(entry.read_bytes())
+        stored[-3] ^= 1
+        entry.write_bytes(stored)
+    steps = []
+    np.testing.assert_array_equal(features(MeanColour(), tmp_path, slide, on_step=steps.append), wanted)
+    said = [step.notice for step in steps if step.notice]
+    assert said == [f"The kept features of {slide.name} were damaged and are computed again."]
+    again = MeanColour()
+    features(again, tmp_path, slide)
+    assert again.batches == []
+
+
+class Broken(MeanColour):
+    def encode(self, tiles):
+        found = super().encode(tiles)
+        found[0] = np.nan
+        return found
+
+
+def test_features_that_are_no_numbers_are_refused_and_not_kept(tmp_path):
+    slide = FakeSlide(mpp=0.5)
+    slide.path = tmp_path / "slide.tif"
+    slide.path.write_bytes(b"pixels")
+    with pytest.raises(UserError, match=r"no numbers for \d of 6 tiles"):
+        features(Broken(), tmp_path, slide)
+    assert not list(tmp_path.glob("*.npy"))
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path):

@@ -29,6 +29,7 @@ COMMANDS: Final = (
     resources.add_demo,
     resources.add_weights,
     resources.add_encoders,
+    resources.add_cache,
     resources.add_doctor,
 )
 """What adds a command to the parser, in the order of the help."""

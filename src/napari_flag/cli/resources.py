@@ -1,4 +1,4 @@
-"""``napari-flag encoders``, ``weights``, ``doctor`` and ``demo``: what is installed, and how to get more."""
+"""``napari-flag encoders``, ``weights``, ``cache``, ``doctor``, ``demo``: what is here, how to get more."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from napari_flag import keys
+from napari_flag.cache import MOST_BYTES
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
 from napari_flag.errors import UserError
@@ -263,6 +264,52 @@ def import_weights(args: argparse.Namespace) -> int:
 
     target = import_weights(args.file)
     say(f"Imported as {target.stem} ({target}); use it with --weights {target.stem}.")
+    return 0
+
+
+def add_cache(commands: terminal.Commands) -> None:
+    """Add ``cache``."""
+    parser = terminal.add_command(
+        commands,
+        "cache",
+        run_cache,
+        summary="show how much is kept of slides seen before, or clear it",
+        description="Features of slides and image pyramids are kept so that they need not be made again. "
+        "Clearing them costs time at the next use and nothing else.",
+    )
+    parser.add_argument(
+        "--clear",
+        nargs="*",
+        choices=list(MOST_BYTES),
+        metavar="KIND",
+        help=f"delete what is kept: {' or '.join(MOST_BYTES)} (all, when none is named)",
+    )
+    terminal.add_json(parser)
+
+
+def run_cache(args: argparse.Namespace) -> int:
+    """Print what is in the cache, and clear it where asked."""
+    from napari_flag import cache
+
+    cleared = args.clear is not None
+    found = cache.clear(tuple(args.clear) or tuple(MOST_BYTES)) if cleared else cache.contents()
+    if args.json:
+        rows = [{"kind": k.name, "folder": str(k.folder), "files": k.entries, "bytes": k.size} for k in found]
+        say_json({"cleared": cleared, "kinds": rows})
+        return 0
+    most = {kind.name: f"at most {gigabytes(MOST_BYTES[kind.name])}" for kind in found}
+    say_columns(
+        [
+            [
+                kind.name,
+                counted(kind.entries, "file"),
+                gigabytes(kind.size),
+                "cleared" if cleared else most[kind.name],
+                str(kind.folder),
+            ]
+            for kind in found
+        ]
+    )
     return 0
 
 

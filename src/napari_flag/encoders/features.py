@@ -1,18 +1,19 @@
 """Features of spots: tiles read, encoded in batches, and cached on disk."""
 
 import hashlib
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from platformdirs import user_cache_path
 
+from napari_flag import cache as kept
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import write_whole
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.tiles import read_tiles
@@ -103,13 +104,15 @@ def extract_features(
     Raises
     ------
     UserError
-        µm/px unknown or too coarse, a spot off the slide, or memory exhausted at one tile a batch.
+        µm/px unknown or too coarse, a spot off the slide, memory exhausted at one tile a batch, or features
+        that are no numbers.
     """
-    place = _cache_file(slide, xy, encoder, encoder_hash, cache)
-    kept = _read_cache(place, (len(xy), encoder.dim))
-    if kept is not None:
+    folder = cache if cache is not None else kept.cache_folder("features")
+    key = _key(slide, xy, encoder, encoder_hash)
+    there = yield from _read_cache(folder, key, (len(xy), encoder.dim), slide.name)
+    if there is not None:
         yield Step("Reading tiles", len(xy), len(xy), notice=None)
-        return kept
+        return there
     features = np.empty((len(xy), encoder.dim), np.float32)
     batch = first_batch(encoder, device)
     done = 0
@@ -129,7 +132,14 @@ def extract_features(
                 len(xy),
                 notice=f"GPU memory ran out; continuing with {batch} tiles at a time.",
             )
-    _write_cache(place, features)
+    wrong = int((~np.isfinite(features).all(1)).sum())
+    if wrong:
+        raise UserError(
+            f"The encoder {encoder.name} returned values that are no numbers for {wrong:,} of {len(xy):,} "
+            "tiles, so its weights are damaged or do not suit this device; get them again, or choose the "
+            'device "cpu".'
+        )
+    yield from _write_cache(folder, key, features)
     return features
 
 
@@ -156,14 +166,8 @@ def halve(batch: int, unit: str) -> int:
     return batch // 2
 
 
-def _cache_file(
-    slide: Slide,
-    xy: npt.NDArray[np.float64],
-    encoder: Encoder,
-    encoder_hash: str,
-    cache: Path | None,
-) -> Path | None:
-    """Name of the cache entry: slide (path, size, time), µm/px, spots, encoder."""
+def _key(slide: Slide, xy: npt.NDArray[np.float64], encoder: Encoder, encoder_hash: str) -> str | None:
+    """Return what features are kept under: slide (path, size, time), µm/px, spots, encoder."""
     try:
         stat = slide.path.stat()
     except OSError:  # a slide that is no file, e.g. a synthetic one
@@ -172,31 +176,41 @@ def _cache_file(
     identity = (str(slide.path.resolve()), stat.st_size, stat.st_mtime_ns, slide.size, slide.mpp)
     digest.update(repr((identity, encoder.name, encoder.tile_px, encoder.mpp, encoder_hash)).encode())
     digest.update(np.ascontiguousarray(xy, np.float64).tobytes())
-    folder = cache if cache is not None else user_cache_path("napari-flag") / "features"
-    return folder / f"{digest.hexdigest()[:32]}.npy"
+    return digest.hexdigest()[:32]
 
 
-def _read_cache(place: Path | None, shape: tuple[int, int]) -> FeatureArray | None:
-    if place is None or not place.exists():
+def _read_cache(
+    folder: Path, key: str | None, shape: tuple[int, int], name: str
+) -> Steps[FeatureArray | None]:
+    """Return the features kept under `key`; damaged ones are deleted, which is said."""
+    entry = None if key is None else kept.find(folder, key)
+    if entry is None:
         return None
-    try:
-        kept: FeatureArray = np.load(place, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None  # a damaged entry is computed again
-    return kept if kept.shape == shape and kept.dtype == np.float32 else None
+    if (yield from kept.is_whole(entry, "Reading kept features")):
+        with suppress(OSError, ValueError, EOFError):
+            found: FeatureArray = np.load(entry, allow_pickle=False)
+            if found.shape == shape and found.dtype == np.float32:
+                return found
+    kept.discard(entry)
+    said = f"The kept features of {name} were damaged and are computed again."
+    yield Step("Reading tiles", 0, shape[0], notice=said)
+    return None
 
 
-def _write_cache(place: Path | None, features: FeatureArray) -> None:
-    """Store `features`; where the cache cannot be written, the next run is slower and nothing else."""
-    if place is None:
+def _write_cache(folder: Path, key: str | None, features: FeatureArray) -> Steps[None]:
+    """Keep `features`; where the cache cannot be written, the next run is slower and nothing else."""
+    if key is None:
         return
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:  # an open file, as np.save appends .npy to other names
+    part: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part", delete=False) as file:
+            part = Path(file.name)
             np.save(file, features)
-
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, write)
-    except (OSError, UserError):
+        entry = yield from kept.store(part, folder, key, ".npy", "Keeping features")
+        kept.make_room(entry, kept.MOST_BYTES["features"])
+    except OSError:
         return
+    finally:
+        if part is not None:
+            kept.discard(part)

@@ -5,12 +5,10 @@ itself cannot give quickly: all levels of a JPEG, the lower levels of a tiled TI
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from napari_flag import cache
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.opening import open_tiff
@@ -33,8 +32,6 @@ SMALL: Final = 4096
 WIDEST_GAP: Final = 8.0
 """Downsampling between neighbouring levels up to which a pyramid is useful on screen."""
 TICK_S: Final = 0.25
-MOST_BYTES: Final = 20 * 2**30
-"""Size of the cache beyond which the pyramids unused for longest are deleted."""
 VERSION: Final = 1
 """Raised when the cache's layout changes, so that older files are not taken for it."""
 
@@ -94,15 +91,20 @@ def cached_reader(reader: Reader, path: Path, folder: Path | None = None) -> Ste
     ------
     Step in tiles.  Cancelled, it leaves nothing behind.
     """
-    target = cache_file(path, folder)
-    levels = _cached_levels(reader)
-    cached = _open_valid(target, levels)
+    folder = folder or cache.cache_folder("pyramids")
+    key, levels = cache_key(path), _cached_levels(reader)
+    entry = cache.find(folder, key)
+    cached = None if entry is None else (yield from _open_whole(entry, levels))
     if cached is None:
-        yield from _build(reader, levels, path, target)
-        cached = _open_valid(target, levels)
+        if entry is not None:
+            cache.discard(entry)
+            said = f"The kept image pyramid of {path.name} was damaged and is built again."
+            yield Step(f"Opening {path.name}", 0, notice=said)
+        entry = yield from _build(reader, levels, path, folder, key)
+        cached = yield from _open_whole(entry, levels)
         if cached is None:
             raise UserError(
-                f"The image pyramid of {path.name} was damaged on its way to {target.parent}; "
+                f"The image pyramid of {path.name} was damaged on its way to {folder}; "
                 "check that disk, or choose another cache folder."
             )
     if reader.random_access:
@@ -112,15 +114,15 @@ def cached_reader(reader: Reader, path: Path, folder: Path | None = None) -> Ste
     return PyramidReader(None, cached, resolution)
 
 
-def cache_file(path: Path, folder: Path | None = None) -> Path:
-    """Return where the pyramid of `path`, as it is now, is cached."""
-    import platformdirs
-
-    folder = folder or Path(platformdirs.user_cache_dir("napari-flag")) / "pyramids"
+def cache_key(path: Path) -> str:
+    """Return what the pyramid of `path`, as it is now, is kept under; it begins with that of its place."""
     state = path.stat()
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     version = f"{VERSION} {state.st_size} {state.st_mtime_ns}"
-    return folder / f"{place}-{hashlib.sha256(version.encode()).hexdigest()[:12]}.tif"
+    return f"{_place_key(path)}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+
+
+def _place_key(path: Path) -> str:
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
 
 
 def _cached_levels(reader: Reader) -> tuple[Size, ...]:
@@ -132,22 +134,16 @@ def _cached_levels(reader: Reader) -> tuple[Size, ...]:
     return tuple(sizes[1:]) if reader.random_access else tuple(sizes)
 
 
-def _open_valid(target: Path, levels: tuple[Size, ...]) -> Reader | None:
-    """Open a cached pyramid; one that is missing, incomplete or unreadable counts as absent."""
-    if not target.exists():
+def _open_whole(entry: Path, levels: tuple[Size, ...]) -> Steps[Reader | None]:
+    """Open a kept pyramid; one that is damaged or has other levels counts as absent."""
+    if not (yield from cache.is_whole(entry, "Checking the image pyramid")):
         return None
     try:
-        cached = open_tiff(target)
+        cached = open_tiff(entry)
     except UserError:
         return None
-    try:
-        if cached.levels == levels:
-            cached.read(0, 0, *levels[-1], len(levels) - 1)
-            with suppress(OSError):
-                os.utime(target)  # what was used last is deleted last
-            return cached
-    except UserError:
-        pass
+    if cached.levels == levels:
+        return cached
     cached.close()
     return None
 
@@ -164,9 +160,9 @@ class _Cancelled(Exception):
     """Raised in the writing thread when the pyramid was cancelled."""
 
 
-def _build(reader: Reader, levels: tuple[Size, ...], path: Path, target: Path) -> Steps[None]:
-    """Write `levels` to `target`, all or nothing: into a temporary folder next to it, then renamed."""
-    temporary = _temporary_folder(target.parent)
+def _build(reader: Reader, levels: tuple[Size, ...], path: Path, folder: Path, key: str) -> Steps[Path]:
+    """Write `levels`, all or nothing: into a temporary folder in `folder`, then renamed to the entry."""
+    temporary = _temporary_folder(folder)
     tiles = sum(-(-w // TILE) * -(-h // TILE) for w, h in levels)
     progress = _Progress(f"Opening {path.name}", tiles)
     pool = ThreadPoolExecutor(1, thread_name_prefix="pyramid")
@@ -175,11 +171,14 @@ def _build(reader: Reader, levels: tuple[Size, ...], path: Path, target: Path) -
         while not wait([work], timeout=TICK_S).done:
             yield Step(progress.stage, progress.done, progress.total, "tiles")
         work.result()
-        os.replace(temporary / "pyramid.tif", target)
-        _make_room(target)
+        entry = yield from cache.store(
+            temporary / "pyramid.tif", folder, key, ".tif", "Checking the image pyramid"
+        )
+        cache.make_room(entry, cache.MOST_BYTES["pyramids"], outdated=f"{_place_key(path)}-")
+        return entry
     except OSError as error:
         raise UserError(
-            f"The image pyramid of {path.name} could not be written to {target.parent} "
+            f"The image pyramid of {path.name} could not be written to {folder} "
             f"({error.strerror or error}); free space there or choose another cache folder."
         ) from error
     finally:
@@ -188,25 +187,6 @@ def _build(reader: Reader, levels: tuple[Size, ...], path: Path, target: Path) -
         wait([work], timeout=2 * TICK_S)
         pool.shutdown(wait=False)
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _make_room(target: Path) -> None:
-    """Delete other states of the same slide, then the pyramids unused for longest."""
-    place = target.name.partition("-")[0]
-    used = 0
-    for file in sorted(target.parent.glob("*-*.tif"), key=_last_used, reverse=True):
-        used += _last_size(file)
-        if file != target and (file.name.startswith(f"{place}-") or used > MOST_BYTES):
-            with suppress(OSError):  # in use elsewhere, on systems that mind
-                file.unlink()
-
-
-def _last_used(file: Path) -> float:
-    return file.stat().st_mtime if file.exists() else 0.0
-
-
-def _last_size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
 
 
 def _temporary_folder(folder: Path) -> Path:

@@ -1,0 +1,164 @@
+"""The user's cache: what can be computed again, kept under the hash of its content.
+
+An entry is a file ``KEY-CONTENT.SUFFIX``: its key says what it was made from, and the hash of its bytes
+stands in its name, so that a damaged one is never taken for whole.  Entries appear under their final name in
+one step; processes may share a cache.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from napari_flag.progress import Step, Steps
+
+MOST_BYTES: Final = {"features": 4 * 2**30, "pyramids": 20 * 2**30}
+"""Kind of entry → size of all entries beyond which those unused for longest are deleted."""
+_DIGITS: Final = 32
+_AT_ONCE: Final = 8 * 2**20
+"""Bytes hashed between two progress steps: some milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How much of one kind is in the cache.
+
+    Parameters
+    ----------
+    name
+        A key of `MOST_BYTES`.
+    folder
+        Where.
+    entries, size
+        Number of files, and their bytes.
+    """
+
+    name: str
+    folder: Path
+    entries: int
+    size: int
+
+
+def cache_folder(kind: str) -> Path:
+    """Return the user's folder for entries of a `kind` (a key of `MOST_BYTES`); it may not exist."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("napari-flag")) / kind
+
+
+def find(folder: Path, key: str) -> Path | None:
+    """Return the entry of `key`, the newest of several; None where there is none."""
+    found = sorted(_of_key(folder, key), key=_last_used)
+    return found[-1] if found else None
+
+
+def is_whole(entry: Path, stage: str) -> Steps[bool]:
+    """Return whether the content of `entry` is what was stored; then it counts as used now."""
+    try:
+        digest = yield from _hash(entry, stage)
+    except OSError:
+        return False
+    if _content_of(entry) != digest:
+        return False
+    with suppress(OSError):
+        os.utime(entry)  # what was used last is deleted last
+    return True
+
+
+def store(part: Path, folder: Path, key: str, suffix: str, stage: str) -> Steps[Path]:
+    """Move the finished file `part`, on the same disk, to its place as the only entry of `key`.
+
+    Raises
+    ------
+    OSError
+        When the place cannot be written.
+    """
+    digest = yield from _hash(part, stage)
+    entry = folder / f"{key}-{digest}{suffix}"
+    os.replace(part, entry)
+    for other in _of_key(folder, key):
+        if other != entry:
+            discard(other)
+    return entry
+
+
+def make_room(kept: Path, most: int, outdated: str = "") -> None:
+    """Delete entries beside `kept`: those that begin with `outdated`, then what was unused for longest.
+
+    Parameters
+    ----------
+    kept
+        Stays, whatever its size.
+    most
+        Bytes of all that may stay.
+    outdated
+        Begin of the names of entries that will not be asked for again.
+    """
+    used = 0
+    for file in sorted(kept.parent.glob("[!.]*"), key=_last_used, reverse=True):
+        used += _size(file)
+        if file != kept and ((outdated and file.name.startswith(outdated)) or used > most):
+            discard(file)
+
+
+def discard(entry: Path) -> None:
+    """Delete `entry`; one that is in use, on systems that mind, stays."""
+    with suppress(OSError):
+        entry.unlink()
+
+
+def contents() -> tuple[Kind, ...]:
+    """Return what is in the user's cache."""
+    found = []
+    for name in MOST_BYTES:
+        folder = cache_folder(name)
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        found.append(Kind(name, folder, len(files), sum(map(_size, files))))
+    return tuple(found)
+
+
+def clear(kinds: tuple[str, ...] = tuple(MOST_BYTES)) -> tuple[Kind, ...]:
+    """Delete all entries of these kinds, leftovers of killed runs too, and return what there was."""
+    was = tuple(kind for kind in contents() if kind.name in kinds)
+    for kind in was:
+        for place in kind.folder.glob("*") if kind.folder.is_dir() else ():
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                discard(place)
+    return was
+
+
+def _of_key(folder: Path, key: str) -> Iterator[Path]:
+    return (file for file in folder.glob(f"{key}-*") if len(_content_of(file)) == _DIGITS)
+
+
+def _content_of(entry: Path) -> str:
+    return entry.stem.rpartition("-")[2]
+
+
+def _hash(file: Path, stage: str) -> Steps[str]:
+    digest, done, size = hashlib.sha256(), 0, file.stat().st_size
+    with file.open("rb") as stream:
+        while part := stream.read(_AT_ONCE):
+            digest.update(part)
+            done += len(part)
+            if done < size:
+                yield Step(stage, done // 2**20, size // 2**20, "MB")
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _last_used(file: Path) -> float:
+    with suppress(OSError):
+        return file.stat().st_mtime
+    return 0.0
+
+
+def _size(file: Path) -> int:
+    with suppress(OSError):
+        return file.stat().st_size
+    return 0

@@ -1,0 +1,104 @@
+"""The user's cache: entries whose names hold the hash of their content."""
+
+import json
+import os
+
+import pytest
+
+from napari_flag import cache
+from napari_flag.cli.main import main
+from napari_flag.progress import finish
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "cache_folder", lambda kind: tmp_path / kind)
+    return tmp_path
+
+
+def put(folder, key, content, used=None):
+    folder.mkdir(exist_ok=True)
+    part = folder / ".part"
+    part.write_bytes(content)
+    entry = finish(cache.store(part, folder, key, ".npy", "Keeping"))
+    if used is not None:
+        os.utime(entry, (used, used))
+    return entry
+
+
+def whole(entry):
+    return finish(cache.is_whole(entry, "Checking"))
+
+
+def test_an_entry_is_found_by_its_key_and_is_whole(home):
+    entry = put(home / "features", "a", b"content")
+    assert cache.find(home / "features", "a") == entry
+    assert cache.find(home / "features", "b") is None
+    assert whole(entry)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"conten", b"cOntent"])
+def test_an_entry_of_other_content_is_not_whole(home, damaged):
+    entry = put(home / "features", "a", b"content")
+    entry.write_bytes(damaged)
+    assert not whole(entry)
+
+
+def test_a_file_that_is_gone_is_not_whole(home):
+    entry = put(home / "features", "a", b"content")
+    entry.unlink()
+    assert not whole(entry)
+
+
+def test_storing_again_leaves_one_entry_of_the_key(home):
+    put(home / "features", "a", b"one")
+    other = put(home / "features", "b", b"one")
+    entry = put(home / "features", "a", b"two")
+    assert sorted((home / "features").iterdir()) == sorted([entry, other])
+
+
+def test_room_is_made_by_what_was_unused_for_longest(home):
+    folder = home / "features"
+    old, new, last = (put(folder, key, bytes(10), used) for key, used in (("a", 1), ("b", 2), ("c", 3)))
+    whole(old)  # used now
+    cache.make_room(last, 25)
+    assert sorted(folder.iterdir()) == sorted([old, last])
+    assert new not in folder.iterdir()
+
+
+def test_outdated_entries_go_whatever_room_there_is(home):
+    folder = home / "pyramids"
+    outdated, other, kept = (put(folder, key, bytes(9)) for key in ("p-1", "q-1", "p-2"))
+    cache.make_room(kept, 1000, outdated="p-")
+    assert sorted(folder.iterdir()) == sorted([other, kept])
+    assert outdated not in folder.iterdir()
+
+
+def test_a_large_entry_is_hashed_with_progress(home, monkeypatch):
+    monkeypatch.setattr(cache, "_AT_ONCE", 4)
+    entry = put(home / "features", "a", b"0123456789")
+    steps = []
+    assert finish(cache.is_whole(entry, "Checking"), steps.append)
+    assert [step.stage for step in steps] == ["Checking"] * 2
+
+
+def test_the_command_says_what_is_kept_and_clears_one_kind(home, capsys):
+    put(home / "features", "a", bytes(1000))
+    put(home / "pyramids", "a", bytes(500))
+    (home / "pyramids" / ".building-x").mkdir()
+    (home / "pyramids" / ".building-x" / "0.raw").write_bytes(bytes(7))
+    assert main(["cache", "--json"]) == 0
+    found = {row["kind"]: row for row in json.loads(capsys.readouterr().out)["kinds"]}
+    assert (found["features"]["files"], found["features"]["bytes"]) == (1, 1000)
+    assert (found["pyramids"]["files"], found["pyramids"]["bytes"]) == (2, 507)
+    assert main(["cache", "--clear", "pyramids"]) == 0
+    assert "cleared" in capsys.readouterr().out
+    assert list((home / "pyramids").iterdir()) == []
+    assert list((home / "features").iterdir())
+    assert main(["cache", "--clear"]) == 0
+    assert list((home / "features").iterdir()) == []
+
+
+def test_an_empty_cache_is_said_as_such(capsys):
+    assert main(["cache"]) == 0
+    assert capsys.readouterr().out.count("0 files") == 2
