@@ -116,7 +116,6 @@ def test_an_h5ad_from_someone_else_is_refused(tmp_path):
     [
         (lambda a: a.uns[keys.PROVENANCE].pop(keys.UNITS), "unit"),
         (lambda a: a.obsm.pop(keys.SPATIAL), "spot centres"),
-        (lambda a: a.layers.pop(keys.SAMPLE), "layers"),
         (lambda a: a.X.__setitem__((0, 0), np.nan), "missing"),
     ],
 )
@@ -126,6 +125,17 @@ def test_what_breaks_the_contract_is_named(prediction, tmp_path, spoil, fault):
     assert fault in prediction_file.find_fault(prediction)
     with pytest.raises(ValueError, match="not a prediction"):
         prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
+
+
+def test_draws_and_spread_are_optional_and_their_lack_is_said(prediction, tmp_path):
+    assert prediction_file.why_less(prediction) is None
+    del prediction.layers[keys.SAMPLE]
+    assert prediction_file.find_fault(prediction) is None
+    assert prediction_file.why_less(prediction) == (
+        "This prediction holds no draws, so scores of draws are left out."
+    )
+    prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
+    assert keys.SAMPLE not in prediction_file.read_prediction(tmp_path / "out.h5ad").layers
 
 
 def test_what_a_prediction_states_is_read_from_it(prediction):

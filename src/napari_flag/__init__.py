@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from napari_flag import pl
-    from napari_flag.api import compare, export, predict
+    from napari_flag.api import compare, export, predict, read_prediction
     from napari_flag.errors import UserError
-    from napari_flag.prediction_file import read_prediction
     from napari_flag.slides.slide import Slide, open_slide
     from napari_flag.slides.spot_tables import read_spots
     from napari_flag.slides.spots import Spots, SpotTable
@@ -52,7 +51,7 @@ _MODULES: Final = {
     "export": "napari_flag.api",
     "open_slide": "napari_flag.slides.slide",
     "predict": "napari_flag.api",
-    "read_prediction": "napari_flag.prediction_file",
+    "read_prediction": "napari_flag.api",
     "read_spots": "napari_flag.slides.spot_tables",
 }
 """Where each public name but the module `pl` is defined.  No submodule has one of these names: importing it

@@ -133,6 +133,30 @@ def predict(
                 inputs.slide.close()
 
 
+def read_prediction(path: str | Path, *, unit: str | None = None) -> "AnnData":
+    """Read a prediction of this package, or of any model.
+
+    Parameters
+    ----------
+    path
+        An h5ad with positions and expression, or a table of a SpatialData zarr; it is never changed.
+    unit
+        "log2p1", "log1p" or "counts": what another model's file holds, where it does not say so itself.
+
+    Returns
+    -------
+    AnnData (spots × genes), ``X`` float32 log2(count + 1); see "The prediction file" in CONTRIBUTING.md.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, has no positions, or its unit is not known.
+    """
+    from napari_flag.foreign_prediction import read_any_prediction
+
+    return read_any_prediction(path, unit)
+
+
 def compare(
     predicted: "AnnData | str | Path",
     measured: "AnnData | str | Path",
@@ -230,8 +254,6 @@ def _reporting(progress: Progress) -> Iterator[Callable[[Step], None] | None]:
 
 
 def _prediction(given: "AnnData | str | Path") -> "AnnData":
-    from napari_flag.prediction_file import read_prediction
-
     return read_prediction(given) if isinstance(given, str | Path) else given
 
 

@@ -49,6 +49,12 @@ def write_json(values: Mapping[str, Any], path: Path) -> None:
     write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
 
 
+def write_text(text: str, path: Path) -> None:
+    """Write text as UTF-8."""
+    check_writable(path)
+    write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename; on failure nothing is left behind.
 

@@ -195,15 +195,27 @@ def write_prediction(adata: "AnnData", path: str | Path) -> None:
     Raises
     ------
     UserError
-        If the place cannot be written or the disk is full.  Nothing is left behind.
+        If the place cannot be written or the disk is full, or holds the file of another program that
+        `adata` was read from.  Nothing is left behind.
     """
     fault = find_fault(adata)
     if fault:
         raise ValueError(f"not a prediction: {fault}")
     path = Path(path).expanduser()
+    _spare_source(adata, path)
     check_writable(path)
     stored = with_storable_provenance(adata)
     write_whole(path, lambda place: stored.write_h5ad(place, compression="gzip"))
+
+
+def _spare_source(adata: "AnnData", path: Path) -> None:
+    """Refuse to replace the file of another program that a prediction was read from."""
+    source = provenance(adata).get(keys.READ_FROM, {})
+    if path.name == source.get(keys.READ_FILE) and path.exists() and not is_prediction(path):
+        raise UserError(
+            f"{path.name} was not written by napari-flag and may hold more than is shown, so it is not "
+            "replaced; save under another name."
+        )
 
 
 def with_storable_provenance(adata: "AnnData") -> "AnnData":
@@ -231,9 +243,7 @@ def read_prediction(path: str | Path) -> "AnnData":
     """
     path = Path(path).expanduser()
     adata = _read_h5ad(path)
-    fault = find_fault(adata)
-    if fault:
-        raise UserError(f"{path.name} {fault}, {NOT_OURS}.")
+    refuse_fault(adata, path, NOT_OURS)
     adata.uns[keys.PROVENANCE] = {name: _plain(value) for name, value in adata.uns[keys.PROVENANCE].items()}
     return adata
 
@@ -302,13 +312,17 @@ def find_fault(adata: "AnnData") -> str | None:
     xy = adata.obsm.get(keys.SPATIAL)
     if xy is None or np.shape(xy) != (adata.n_obs, 2) or not np.isfinite(xy).all():
         return f'has no spot centres in obsm["{keys.SPATIAL}"]'
-    for name in (None, keys.SAMPLE):
-        if name is not None and name not in adata.layers:
-            return f'has no layers["{name}"]'
-        values = adata.X if name is None else adata.layers[name]
+    for values in (adata.X, *(adata.layers[name] for name in (keys.SAMPLE,) if name in adata.layers)):
         if values is None or not np.isfinite(values.data if sparse.issparse(values) else values).all():
             return "has values that are missing or not numbers"
     return None
+
+
+def refuse_fault(adata: "AnnData", path: Path, remedy: str = "so it cannot be shown; mend it") -> None:
+    """Raise a `UserError` where something keeps what `path` holds from being a prediction."""
+    fault = find_fault(adata)
+    if fault:
+        raise UserError(f"{path.name} {fault}, {remedy}.")
 
 
 def _storable(value: Any) -> Any:
@@ -387,10 +401,41 @@ def slide_name(adata: "AnnData") -> str:
     return str(provenance(adata).get(keys.SLIDE_NAME, UNNAMED))
 
 
+def output_name(adata: "AnnData") -> str:
+    """Return what files about a prediction are named after: its slide, or else the file it was read from."""
+    source = provenance(adata).get(keys.READ_FROM, {})
+    unnamed = str(source.get(keys.READ_FILE, UNNAMED)).removesuffix(".h5ad")
+    return str(provenance(adata).get(keys.SLIDE_NAME, unnamed))
+
+
+def why_less(adata: "AnnData") -> str | None:
+    """Return what a prediction does not hold and what is left out for it, a sentence; None if it is whole."""
+    missing = {
+        keys.SAMPLE: ("draws", "scores of draws"),
+        keys.SPREAD: ("standard deviation", "spread and calibration"),
+    }
+    lacking = [words for layer, words in missing.items() if layer not in adata.layers]
+    if not lacking:
+        return None
+    names, left_out = (" and ".join(word[k] for word in lacking) for k in (0, 1))
+    source = provenance(adata).get(keys.READ_FROM, {})
+    name = source.get(keys.READ_FILE, "This prediction")
+    return f"{name} holds no {names.replace(' and ', ' and no ')}, so {left_out} are left out."
+
+
 def slide_size(adata: "AnnData") -> tuple[int, int] | None:
     """Return (width, height) of the slide in level-0 pixels."""
     width, height = (provenance(adata).get(key) for key in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT))
     return (int(width), int(height)) if width and height else None
+
+
+def doubts_of(adata: "AnnData") -> tuple[str, ...]:
+    """Return what is to be said of a file that another program wrote, and what it lacks; nothing of ours."""
+    made = provenance(adata)
+    if keys.READ_FROM not in made:
+        return ()
+    less = why_less(adata)
+    return (*map(str, made.get(keys.NOTICES, ())), *(() if less is None else (less,)))
 
 
 def um_per_px(adata: Any) -> float | None:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable, write_whole
+from napari_flag.foreign_prediction import UNITS
 from napari_flag.inputs import Grid
 from napari_flag.slides.formats.geojson import Annotation, annotations_in, collection_of
 
@@ -40,10 +41,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WorkspacePrediction:
-    """One prediction of a slide: what it is called, and its file."""
+    """One prediction of a slide.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    path
+        Its file.
+    unit
+        What the file of another program holds (`foreign_prediction.UNITS`), "" of our own.
+    """
 
     name: str
     path: Path
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +172,9 @@ def _stored_slide(slide: WorkspaceSlide, folder: Path) -> dict[str, Any]:
         if grid is None
         else {"spacing_um": grid.spacing_um, "diameter_um": grid.diameter_um, "lattice": grid.lattice},
         "measured": _stored_path(slide.measured, folder),
-        "predictions": [{"name": p.name, "path": _stored_path(p.path, folder)} for p in slide.predictions],
+        "predictions": [
+            {"name": p.name, "path": _stored_path(p.path, folder), "unit": p.unit} for p in slide.predictions
+        ],
         "shown": slide.shown,
         "regions": collection_of(slide.regions),
     }
@@ -333,7 +347,8 @@ def _read_prediction(fields: _Fields, folder: Path) -> WorkspacePrediction:
     path = fields.file("path", folder)
     if path is None:
         raise ValueError(f"{fields.owner} has no path")
-    return WorkspacePrediction(fields.text("name") or path.stem, path)
+    unit = fields.text("unit")
+    return WorkspacePrediction(fields.text("name") or path.stem, path, unit if unit in UNITS else "")
 
 
 def _read_grid(fields: _Fields) -> Grid | None:

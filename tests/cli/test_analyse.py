@@ -85,7 +85,7 @@ def test_bad_files_are_one_sentence(files, capsys):
     (files / "notes.txt").write_text("hello")
     for predicted, measured, said in (
         ("missing.h5ad", "measured.h5ad", "There is no file missing.h5ad"),
-        ("measured.h5ad", "predicted.h5ad", "not written by napari-flag"),
+        ("measured.h5ad", "predicted.h5ad", "measured.h5ad has no positions"),
         ("predicted.h5ad", "predicted.h5ad", "no raw counts"),
         ("notes.txt", "measured.h5ad", "not an h5ad file"),
     ):

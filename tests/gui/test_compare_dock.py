@@ -160,3 +160,16 @@ def test_the_report_gets_prediction_and_counts(filled, qtbot, monkeypatch, tmp_p
     filled.write_report(tmp_path)
     qtbot.waitUntil(lambda: any("report.html" in text for text in filled.messages.texts), timeout=5_000)
     assert reported == [(filled.session.adata, (64, 8), tmp_path)]
+
+
+def test_without_draws_x_alone_is_scored_whatever_was_chosen_before(filled, qtbot):
+    filled.values.value = "sample"
+    alone = with_counts(seed=3)
+    del alone.layers[keys.SAMPLE], alone.layers[keys.SPREAD]
+    before = filled.agreement
+    filled.session.set_prediction(alone)
+    qtbot.waitUntil(lambda: filled.agreement is not before, timeout=10_000)
+    scores = filled.agreement.comparison.scores["X"]
+    assert filled.numbers["PCC"].text() == f"PCC <b>{scores.values['PCC']:.2f}</b>"
+    assert not filled.values.native.isEnabled()
+    assert set(filled.agreement.tables) == {"X"}

@@ -33,7 +33,7 @@ from napari_flag.analysis.truth import (
     shared_counts,
 )
 from napari_flag.errors import UserError
-from napari_flag.prediction_file import find_fault, slide_name, trained_on
+from napari_flag.prediction_file import doubts_of, find_fault, output_name, slide_name, trained_on
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, calibration, scoring_rules
 from napari_flag.statistics.calibration import LEVELS as LEVELS
@@ -61,10 +61,10 @@ class Comparison:
     slide, spots, genes
         Name of the slide; how many spots and genes were compared.
     scores
-        "X" → `Scores` of the expectation, "sample" → of one joint draw, ``layers["sample"]``.  Both have all
-        metrics, for tables like the paper's, which reads them from one array.
+        "X" → `Scores` of the expectation, "sample" → of one joint draw, ``layers["sample"]``, where there is
+        one.  Both have all metrics, for tables like the paper's, which reads them from one array.
     draws
-        Scores of all joint draws that the prediction holds, where structure is judged.
+        Scores of all joint draws that the prediction holds, maybe none, where structure is judged.
     tables
         "X" and "sample" → one row per gene in the order of the prediction: gene, pcc, cpcc,
         spearman, mse, amplitude, moran_predicted (over all spots of the prediction), moran_compared (over the
@@ -150,8 +150,10 @@ def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> St
     blocks = spot_blocks(predicted, extent)
     genes = [str(gene) for gene in predicted.var_names[extent.genes]]
     scores, tables = {}, {}
-    for name, stage in (("X", "Scoring the expectation"), ("sample", "Scoring one draw")):
-        values = predicted.X if name == "X" else predicted.layers[keys.SAMPLE]
+    judged = [("X", "Scoring the expectation", predicted.X)]
+    if keys.SAMPLE in predicted.layers:
+        judged.append(("sample", "Scoring one draw", predicted.layers[keys.SAMPLE]))
+    for name, stage, values in judged:
         scores[name], table = yield from scoring(
             extent.cut(values), truth, neighbours, blocks, genes, seed, stage=stage
         )
@@ -162,7 +164,7 @@ def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> St
     drawn = yield from score_draws(predicted, extent, truth, seed=seed)
     trained = trained_on(predicted)
     return Comparison(
-        slide=slide_name(predicted),
+        slide=output_name(predicted),
         spots=len(match.rows),
         genes=len(genes),
         scores=scores,
@@ -184,8 +186,8 @@ def _notices(
     trained: bool,
     drawn: DrawScores,
 ) -> tuple[str, ...]:
-    """Return notices about the scores."""
-    notices = []
+    """Return notices about the scores, after what a file of another program made doubtful or lacks."""
+    notices = list(doubts_of(predicted))
     if trained:
         notices.append(
             f"{slide_name(predicted)} is among the sections these weights were trained on, so "
@@ -328,13 +330,15 @@ class Section:
     extent
         Which spots and genes of the prediction were measured.
     truth, predicted, sample
-        (n, G) float64 log2(count + 1): measured, ``X``, and one joint draw.
+        (n, G) float64 log2(count + 1): measured, ``X``, and one joint draw (``X`` again without one).
     spread
         (n, G) ``layers["sd"]``, None where the file states none.
     moran_truth, moran_sample
-        (G,) Moran's I on the array's first ring, measured and of the draw.
+        (G,) Moran's I on the array's first ring, measured and of `sample`.
     sample_scores
-        The six metrics of the draw.
+        The six metrics of `sample`.
+    drawn
+        Whether `sample` is a draw.
     """
 
     name: str
@@ -347,6 +351,7 @@ class Section:
     moran_truth: accuracy.FloatArray
     moran_sample: accuracy.FloatArray
     sample_scores: dict[str, float]
+    drawn: bool = True
 
     def coverage(self, levels: "Sequence[float]") -> "tuple[calibration.Coverage, ...]":
         """Return how often the truth lies within X ± z · sd at each nominal share; needs `spread`."""
@@ -370,7 +375,9 @@ def section_of(adata: "AnnData", comparison: Comparison | None = None) -> Sectio
         When nothing was measured.
     """
     extent = extent_of(adata, MEASURED)
-    truth, sample = extent.cut(adata.layers[keys.MEASURED]), extent.cut(adata.layers[keys.SAMPLE])
+    drawn = keys.SAMPLE in adata.layers
+    truth = extent.cut(adata.layers[keys.MEASURED])
+    sample = extent.cut(adata.layers[keys.SAMPLE] if drawn else adata.X)
     symbols = tuple(str(gene) for gene in adata.var_names[extent.genes])
     if comparison is None:
         neighbours = spot_neighbours(adata, extent.spots)
@@ -378,10 +385,11 @@ def section_of(adata: "AnnData", comparison: Comparison | None = None) -> Sectio
             sample, truth, neighbours, spot_blocks(adata, extent), list(symbols), seed=0
         )
     else:
-        scores, table = comparison.scores["sample"], comparison.tables["sample"]
+        array = "sample" if drawn else "X"
+        scores, table = comparison.scores[array], comparison.tables[array]
     compared = "moran_compared" if "moran_compared" in table else "moran_predicted"
     return Section(
-        name=slide_name(adata),
+        name=output_name(adata),
         genes=symbols,
         extent=extent,
         truth=truth,
@@ -391,4 +399,5 @@ def section_of(adata: "AnnData", comparison: Comparison | None = None) -> Sectio
         moran_truth=table.moran_measured.to_numpy(),
         moran_sample=table[compared].to_numpy(),
         sample_scores=scores.values,
+        drawn=drawn,
     )

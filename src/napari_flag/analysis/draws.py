@@ -5,8 +5,10 @@ what all draws share is what the slide says, where they differ is what it leaves
 1, stand in the layers that `prediction_file.layer_of` names, and are saved with the prediction.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,16 +96,19 @@ class DrawRequest:
 
 def count(adata: "AnnData") -> int:
     """Return how many draws `adata` holds."""
-    number, names = 0, set(adata.layers)
-    while layer_of(number + 1) in names:
-        number += 1
-    return number
+    return len(draw_layers(adata))
+
+
+def draw_layers(adata: "AnnData") -> tuple[str, ...]:
+    """Return the ``layers`` keys of the draws of `adata`, in order."""
+    names = set(adata.layers)
+    return tuple(takewhile(names.__contains__, map(layer_of, itertools.count(1))))
 
 
 def draws(adata: "AnnData") -> Iterator[FloatArray]:
     """Yield the (n, G) values of each draw."""
-    for number in range(1, count(adata) + 1):
-        yield dense(adata.layers[layer_of(number)]).astype(np.float64)
+    for name in draw_layers(adata):
+        yield dense(adata.layers[name]).astype(np.float64)
 
 
 def keep(adata: "AnnData", draw: Draw) -> None:
@@ -246,7 +251,7 @@ def score_draws(adata: "AnnData", extent: Extent, truth: FloatArray, seed: int =
     Parameters
     ----------
     adata
-        With at least one draw.
+        The prediction, with or without draws.
     extent
         The spots and genes that were measured.
     truth
@@ -254,8 +259,7 @@ def score_draws(adata: "AnnData", extent: Extent, truth: FloatArray, seed: int =
     seed
         Of the bootstrap.
     """
-    layers = (adata.layers[layer_of(number)] for number in range(1, count(adata) + 1))
-    cut = [extent.cut(layer) for layer in layers]
+    cut = [extent.cut(adata.layers[name]) for name in draw_layers(adata)]
     neighbours, blocks = spot_neighbours(adata, extent.spots), spot_blocks(adata, extent)
     return (yield from scoring_draws(cut, truth, neighbours, blocks, seed))
 
@@ -340,7 +344,7 @@ class _MeanOfPairs:
 def gene_between(adata: "AnnData", gene: str) -> float:
     """Return the mean Pearson correlation of `gene` between two draws; NaN for fewer than two."""
     column = [int(adata.var_names.get_loc(gene))]
-    names, layers = [layer_of(number) for number in range(1, count(adata) + 1)], adata.layers
+    names, layers = draw_layers(adata), adata.layers
     if len(names) < 2:
         return float("nan")
     values = np.stack([dense(layers[name][:, column])[:, 0] for name in names]).astype(np.float64)

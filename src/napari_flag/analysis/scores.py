@@ -229,14 +229,21 @@ class DrawScores:
 
     @property
     def values(self) -> dict[str, float]:
-        """Metric → mean over draws."""
-        return {name: float(values.mean()) for name, values in self.by_draw.items()}
+        """Metric → mean over draws; NaN where there is none."""
+        return {
+            name: float(values.mean()) if len(values) else math.nan for name, values in self.by_draw.items()
+        }
 
     @property
     def why_not(self) -> str | None:
         """Why there are no proper scores, a sentence; None where there are."""
         if self.proper:
             return None
+        if self.number == 0:
+            return (
+                f"CRPS, energy and variogram scores need {FEWEST_DRAWS} joint draws and this file holds "
+                "none, so its expectation alone is judged."
+            )
         have = "one draw" if self.number == 1 else f"{self.number} draws"
         return (
             f"CRPS, energy and variogram scores need {FEWEST_DRAWS} joint draws and this prediction holds "
@@ -281,7 +288,7 @@ def scoring_draws(
     Parameters
     ----------
     drawn
-        K ≥ 1 arrays (n, G), log2(count + 1).
+        K arrays (n, G), log2(count + 1); none where the file holds no draws.
     truth, neighbours, blocks, seed
         As for `scoring`.
     stage

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from napari_flag import __version__, keys
-from napari_flag.cli import analyse, predict, resources
+from napari_flag.cli import analyse, compare, predict, resources
 from napari_flag.cli.terminal import Commands, plain_help
 from napari_flag.errors import UserError
 
@@ -23,7 +23,7 @@ TRAINING: Final = "flag_training"
 
 COMMANDS: Final = (
     predict.add_predict,
-    analyse.add_compare,
+    compare.add_compare,
     analyse.add_report,
     analyse.add_export,
     resources.add_demo,

@@ -17,6 +17,7 @@ from napari_flag.discovery.kinds import (
 from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, inside_of, listed, owner_of, px
 from napari_flag.discovery.space_ranger_image import full_resolution_image
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import is_zarr_table
 from napari_flag.slides.formats import space_ranger, spatial_data
 from napari_flag.slides.formats.bins import bins_of
 from napari_flag.slides.slide import slide_name
@@ -58,7 +59,7 @@ class Found:
     sections
         Slides with their tables, by name.
     predictions
-        Files of `prediction_file`.
+        Files of `prediction_file`, and tables of SpatialData.
     tables
         Tables of spots or counts that belong to no slide found here.
     regions
@@ -123,6 +124,8 @@ def discover(path: str | Path) -> Found:
         return Found(sections=(FoundSection(path, None, None, f"{path.name} is the image given."),))
     if spatial_data.element_of(path, spatial_data.TABLES, spatial_data.SHAPES) is not None:
         return Found(tables=(path,))
+    if is_zarr_table(path):
+        return Found(predictions=(path,))
     holdings = _in_folder(path, search)
     return holdings.found(path, search)
 

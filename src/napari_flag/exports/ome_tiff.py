@@ -14,7 +14,7 @@ from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import DEFAULT_FILL, SpotRaster, spot_raster
-from napari_flag.prediction_file import slide_name, spot_diameter_px
+from napari_flag.prediction_file import output_name, spot_diameter_px
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import typical_pitch
 
@@ -124,7 +124,7 @@ def _ome_xml(adata: "AnnData", shape: tuple[int, ...], step: float) -> bytes:
 
     whole = (adata.n_vars, *shape)
     about: dict[str, Any] = {
-        "Name": f"{slide_name(adata)}, predicted log2(count + 1)",
+        "Name": f"{output_name(adata)}, predicted log2(count + 1)",
         "Description": keys.RESEARCH_USE_ONLY,
         "Channel": {"Name": list(adata.var_names)},
     }

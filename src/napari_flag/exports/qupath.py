@@ -20,7 +20,7 @@ from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.overlays import colour_of
 from napari_flag.layers.raster import DEFAULT_FILL
-from napari_flag.prediction_file import slide_name, spot_diameter_px, um_per_px
+from napari_flag.prediction_file import output_name, spot_diameter_px, um_per_px
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation, Colour, as_feature
 from napari_flag.slides.spots import typical_pitch
@@ -87,7 +87,7 @@ def spot_features(adata: "AnnData") -> Iterator[dict[str, Any]]:
     rim[-1] = rim[0]
     classes = adata.obs[keys.DOMAIN].astype(str).to_numpy() if keys.DOMAIN in adata.obs else None
     colours = {} if classes is None else domain_colours(adata)
-    space = uuid.uuid5(uuid.NAMESPACE_URL, f"napari-flag/{slide_name(adata)}")
+    space = uuid.uuid5(uuid.NAMESPACE_URL, f"napari-flag/{output_name(adata)}")
     for row, (name, values) in enumerate(zip(adata.obs_names, _measurements(adata), strict=True)):
         properties: dict[str, Any] = {"objectType": "detection", "name": str(name), "measurements": values}
         label = "" if classes is None else str(classes[row])

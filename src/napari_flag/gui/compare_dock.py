@@ -36,6 +36,11 @@ ALONE: Final = (
     Column("spread", "Spread", "Mean standard deviation of a measurement: how unsure the model is"),
 )
 DRAWS: Final = "draws"
+VALUES_TIP: Final = (
+    "X is judged by PCC, MSE and cPCC, draws by GSC, SSC, amplitude and the proper scores: those in bold. "
+    "The paper's table reads all from one array, so X and one draw have them all."
+)
+NO_DRAWS: Final = "This file holds no draws, so X alone is scored."
 VALUES: Final = (("Expectation (X)", "X"), ("One draw", "sample"), ("All draws", DRAWS))
 ROWS: Final = (EXPECTATION, STRUCTURE, PROPER[:3], PROPER[3:])
 """Scores in the order shown."""
@@ -67,8 +72,7 @@ class CompareDock(Dock):
         self.values = Choice(
             VALUES,
             name="Scores of",
-            tooltip="X is judged by PCC, MSE and cPCC, draws by GSC, SSC, amplitude and the proper scores: "
-            "those in bold. The paper's table reads all from one array, so X and one draw have them all.",
+            tooltip=VALUES_TIP,
             narrow=False,
         )
         self.scores = QWidget()
@@ -177,6 +181,9 @@ class CompareDock(Dock):
                 f"{whole(comparison.spots)} spots × {whole(comparison.genes)} genes compared"
             )
             self.heading.setToolTip(f"Moran's I: {comparison.neighbours}")
+            drawn = comparison.draws.number
+            self.values.native.setEnabled(bool(drawn))
+            self.values.native.setToolTip(VALUES_TIP if drawn else NO_DRAWS)
             for sentence in comparison.notices:
                 self.messages.add("warning", sentence)
             for sentence in agreement.mismatches:
@@ -188,7 +195,7 @@ class CompareDock(Dock):
     def _show_scores(self) -> None:
         assert self.agreement is not None
         assert self.agreement.comparison is not None
-        comparison, chosen = self.agreement.comparison, self.values.value
+        comparison, chosen = self.agreement.comparison, self._chosen()
         if chosen == DRAWS:
             drawn = comparison.draws
             values, intervals = drawn.values | drawn.proper, drawn.intervals
@@ -205,10 +212,17 @@ class CompareDock(Dock):
             self.intervals[name].setText(ends)
             self.intervals[name].setVisible(bool(ends))
 
+    def _chosen(self) -> Any:
+        """Return which scores are chosen; those of ``X`` where there are no draws."""
+        assert self.agreement is not None
+        comparison = self.agreement.comparison
+        return self.values.value if comparison is None or comparison.draws.number else "X"
+
     def _show_genes(self) -> None:
         assert self.agreement is not None
         tables = self.agreement.tables
-        table = tables.get("sample" if self.values.value == DRAWS else self.values.value, tables["X"])
+        chosen = self._chosen()
+        table = tables.get("sample" if chosen == DRAWS else chosen, tables["X"])
         columns = WITH_TRUTH if self.agreement.comparison else ALONE
         present = [column for column in columns if column.key in table]
         genes = [str(gene) for gene in table["gene"]]

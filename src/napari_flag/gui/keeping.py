@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QMessageBox
 
 from napari_flag import workspace_file
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import unit_read
 from napari_flag.formatting import counted
 from napari_flag.gui.dock import single_shot
 from napari_flag.gui.jobs import Jobs
@@ -61,7 +62,10 @@ def describe(session: Session, file_of: Callable[[SlideState, Result], Path | No
                 table=state.table_path if state.from_table else None,
                 grid=None if state.from_table else state.grid,
                 measured=state.measured_path,
-                predictions=tuple(WorkspacePrediction(result.name, path) for result, path in filed),
+                predictions=tuple(
+                    WorkspacePrediction(result.name, path, unit_read(result.adata) or "")
+                    for result, path in filed
+                ),
                 shown=shown[0] if shown else None,
                 regions=regions_of(session, state),
             )

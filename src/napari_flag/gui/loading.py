@@ -1,14 +1,21 @@
 """Reads what files and folders hold, for the workspace: each thing as soon as it is there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from napari_flag import discovery, inputs
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import (
+    UnitUnknown,
+    holds_prediction,
+    is_foreign,
+    name_by_place,
+    read_any_prediction,
+)
 from napari_flag.layers import ahead
-from napari_flag.prediction_file import read_prediction, read_regions, slide_name, slide_size
+from napari_flag.prediction_file import UNNAMED, doubts_of, read_regions, slide_name, slide_size
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation, read_annotations
 from napari_flag.slides.spot_tables import read_measured
@@ -18,10 +25,20 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots
 
 
 SlideKey: TypeAlias = tuple[str, tuple[int, int] | None]
 """Name and size of a slide."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSpots:
+    """Spots of a slide that is open: its name, the spots, and the table they are from."""
+
+    slide: str
+    spots: "Spots"
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +89,23 @@ class Arrived:
         Paths that hold nothing of ours.
     workspace
         What was looked at in a workspace that was opened, or None.
+    no_unit
+        Predictions of other programs that were not opened, since they do not state the unit of their values.
     """
 
     opened: int
     strangers: tuple[Path, ...] = ()
     workspace: WorkspaceFile | None = None
+    no_unit: tuple[Path, ...] = ()
 
 
 def load(
-    paths: Sequence[Path], *, known: frozenset[SlideKey] = frozenset(), unsaved: Path | None = None
+    paths: Sequence[Path],
+    *,
+    known: frozenset[SlideKey] = frozenset(),
+    unsaved: Path | None = None,
+    units: Mapping[Path, str] | None = None,
+    tables: Sequence[KnownSpots] = (),
 ) -> Steps[Arrived]:
     """Read what `paths` hold; each thing is the ``partial`` of a step, a failure its ``notice``.
 
@@ -92,8 +117,14 @@ def load(
         Name and size of the slides that are open; they are not looked for.
     unsaved
         Folder whose predictions count as not saved (that of an autosave).
+    units
+        File of another program → unit of its values, where that was asked for.
+    tables
+        Spots of the slides that are open, that of the slide shown first: files that number their tiles are
+        named after them.
     """
     count, strangers, workspace = 0, [], None
+    asked, no_unit = units or {}, []
     yield from ahead.warm_up()
     for path in paths:
         yield Step(f"Looking into {path.name}", 0)
@@ -122,18 +153,23 @@ def load(
         if found.sections and path.is_dir():
             yield Step(f"Opening {path.name}", 0, notice=_say_sections(path, found.sections))
         readings += [(section.slide, _load_section(section)) for section in found.sections]
-        readings += [(file, _load_prediction(file, known)) for file in found.predictions]
-        readings += [(file, _load_table(file)) for file in found.tables]
+        readings += [
+            (file, _load_prediction(file, known, asked.get(file), tables)) for file in found.predictions
+        ]
+        readings += [(file, _load_table(file, known, asked.get(file), tables)) for file in found.tables]
         readings += [(file, _load_regions(file)) for file in found.regions]
         for number, (file, reading) in enumerate(readings):
             try:
                 opened = yield from reading
+            except UnitUnknown as error:
+                no_unit.append(error.path)
+                continue
             except UserError as error:
                 yield Step(f"Opening {file.name}", number, len(readings), notice=str(error))
                 continue
             count += 1
             yield Step(f"Opening {file.name}", number + 1, len(readings), partial=opened)
-    return Arrived(count, tuple(strangers), workspace)
+    return Arrived(count, tuple(strangers), workspace, tuple(no_unit))
 
 
 def _say_sections(folder: Path, sections: Sequence[discovery.FoundSection]) -> str:
@@ -159,26 +195,54 @@ def _load_section(section: discovery.FoundSection) -> Steps[Opened]:
     return Opened(section.slide, slide=slide, table=section.table, measured=measured)
 
 
-def _load_prediction(file: Path, known: frozenset[SlideKey]) -> Steps[Opened]:
+def _load_prediction(
+    file: Path, known: frozenset[SlideKey], unit: str | None, tables: Sequence[KnownSpots]
+) -> Steps[Opened]:
     yield Step(f"Opening {file.name}", 0)
-    adata = read_prediction(file)
+    adata = _on_spots(read_any_prediction(file, unit), file, tables)
+    for doubt in doubts_of(adata)[:1]:  # the rest is said where it is compared
+        yield Step(f"Opening {file.name}", 0, notice=doubt)
     yield from ahead.prepare(adata)
     slide = None
-    if (slide_name(adata), slide_size(adata)) not in known:
+    unnamed = slide_name(adata) == UNNAMED and bool(known)
+    if not unnamed and (slide_name(adata), slide_size(adata)) not in known:
         found = discovery.find_slide(adata, file)
         if found.path is None:
             yield Step(f"Opening {file.name}", 0, notice=found.why)
         else:
             slide = yield from inputs.open_with_pyramid(found.path)
     return Opened(
-        file, slide=slide, table=file, predictions=((adata, "", file),), regions=tuple(read_regions(adata))
+        file,
+        slide=slide,
+        table=None if file.is_dir() else file,
+        predictions=((adata, "", file),),
+        regions=tuple(read_regions(adata)),
     )
 
 
-def _load_table(file: Path) -> Steps[Opened]:
+def _on_spots(adata: "AnnData", file: Path, tables: Sequence[KnownSpots]) -> "AnnData":
+    """Name the rows of another program's file after the spots they lie on, where it does not know these."""
+    if not is_foreign(adata) or not tables:
+        return adata
+    owner = discovery.owner_of(file.name, [table.slide for table in tables])
+    table = next((table for table in tables if table.slide == owner), tables[0])
+    if adata.obs_names.isin(table.spots.ids).any():
+        return adata
+    try:
+        return name_by_place(adata, table.spots, table.source)
+    except UserError:  # tiles of its own, which are shown where they lie
+        return adata
+
+
+def _load_table(
+    file: Path, known: frozenset[SlideKey], unit: str | None, tables: Sequence[KnownSpots]
+) -> Steps[Opened]:
     yield Step(f"Opening {file.name}", 0)
-    if discovery.kind_of(file) == "spots":
+    kind = discovery.kind_of(file)
+    if kind == "spots":
         return Opened(file, table=file)
+    if kind == "annotated" and (unit is not None or holds_prediction(file)):
+        return (yield from _load_prediction(file, known, unit, tables))
     return Opened(file, table=file, counts=read_measured(file))
 
 
@@ -201,7 +265,7 @@ def _load_remembered(entry: WorkspaceSlide, unsaved: Path | None) -> Steps[Opene
             shown = None if shown == place else shown
             continue
         saved = unsaved is None or not prediction.path.is_relative_to(unsaved)
-        adata = read_prediction(prediction.path)
+        adata = read_any_prediction(prediction.path, prediction.unit or None)
         yield from ahead.prepare(adata)
         predictions.append((adata, prediction.name, prediction.path if saved else None))
     if slide is None and not predictions:

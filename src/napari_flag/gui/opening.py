@@ -1,24 +1,26 @@
 """Opens what a person drops or chooses: each file goes to the slide it belongs to, in any order."""
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import shapely
-from qtpy.QtCore import QEvent, QObject, Signal
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtGui import QDropEvent
+from qtpy.QtWidgets import QMessageBox
 
 from napari_flag import discovery, inputs, keys
 from napari_flag.analysis.truth import match_names
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import UNITS, is_foreign
 from napari_flag.gui.controls.forms import MessageList, dropped_paths
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.keeping import regions_of
-from napari_flag.gui.loading import Arrived, Opened, load
+from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
 from napari_flag.gui.session import Session
-from napari_flag.gui.workspace import SlideState
+from napari_flag.gui.workspace import SlideState, lies_on
 from napari_flag.layers import readers, region_shapes, slide_layers
 from napari_flag.prediction_file import (
     slide_size,
@@ -91,6 +93,7 @@ class Opener(QObject):
         *,
         unsaved: Path | None = None,
         otherwise: Callable[[Path], None] | None = None,
+        units: Mapping[Path, str] | None = None,
     ) -> None:
         """Open `paths`; `otherwise` is called for those that hold nothing of ours.
 
@@ -102,23 +105,36 @@ class Opener(QObject):
             As of `load`.
         otherwise
             None says what is wrong with them.
+        units
+            As of `load`; what was said so far then stays.
         """
         chosen = [Path(path) for path in paths]
         if not chosen:
             return
-        self._messages.clear()
+        if units is None:
+            self._messages.clear()
         self._in_batch = 0
         named = chosen[0].name if len(chosen) == 1 else f"{len(chosen)} files"
         open_now = [state.slide for state in self._workspace.slides if state.slide is not None]
         known = frozenset((slide.name, slide.size) for slide in open_now)
         self._jobs.run(
             f"open {named}",
-            load(chosen, known=known, unsaved=unsaved),
+            load(chosen, known=known, unsaved=unsaved, units=units, tables=self._known_spots()),
             f"Open {named}",
             on_step=self._on_step,
             on_result=lambda arrived: self._on_arrived(arrived, otherwise),
             on_cancelled=lambda: self._messages.add("notice", f"Opening {named} was cancelled."),
         )
+
+    def _known_spots(self) -> tuple[KnownSpots, ...]:
+        """Return the spots of each slide, of its table or else its prediction; that shown comes first."""
+        found = []
+        for state in sorted(self._workspace.slides, key=lambda state: state is not self._workspace.current):
+            if state.from_table and state.table is not None and state.table_path is not None:
+                found.append(KnownSpots(state.name, state.table.spots, state.table_path.name))
+            elif state.shown is not None:
+                found.append(KnownSpots(state.name, spots_of(state.shown.adata), state.shown.name))
+        return tuple(found)
 
     def open_slide_of(self, state: SlideState, path: Path) -> None:
         """Open `path` as the slide of a prediction whose slide was not found, if it has the same size."""
@@ -165,6 +181,37 @@ class Opener(QObject):
             if whole.gene and self._session.adata is not None and whole.gene in self._session.adata.var_names:
                 self._session.select_gene(whole.gene)
 
+        if arrived.no_unit:
+            QTimer.singleShot(0, partial(self._ask_units, arrived.no_unit))  # after the job has ended
+
+    def _ask_units(self, files: Sequence[Path]) -> None:
+        """Ask what files of other programs hold, and open those that were answered for."""
+        units = {file: unit for file in files if (unit := self.ask_unit(file)) is not None}
+        for file in files:
+            if file not in units:
+                self._messages.add(
+                    "notice", f"{file.name} was not opened, since the unit of its values is not known."
+                )
+        if units:
+            self.open(tuple(units), units=units)
+
+    def ask_unit(self, file: Path) -> str | None:
+        """Ask for the unit of the values in `file`; None where it is not to be opened."""
+        box = QMessageBox(self._messages.window())
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setWindowTitle("Open prediction")
+        box.setText(f"{file.name} does not state the unit of its values. What do they mean?")
+        box.setInformativeText(
+            "Ask whoever made the file where you are not sure: with a wrong unit the scores are wrong. The "
+            "answer is kept with the workspace; the file is not changed."
+        )
+        units: dict[Any, str] = {
+            box.addButton(text, QMessageBox.ButtonRole.AcceptRole): unit for unit, text in UNITS.items()
+        }
+        box.addButton("Cancel", QMessageBox.ButtonRole.RejectRole)
+        box.exec()
+        return units.get(box.clickedButton())
+
     # --- attaching -------------------------------------------------------------------------------
     def attach(self, opened: Opened) -> None:
         """Attach what was read to the slide it belongs to; what belongs to none yet waits for one."""
@@ -182,6 +229,8 @@ class Opener(QObject):
             self._attach_waiting()
         elif (target := self._target_of(opened)) is not None:
             self._attach_to(target, opened)
+        elif (shown := self._session.state) is not None and self._attach_counts(shown, opened):
+            return  # of a prediction whose slide is not open
         elif opened.counts is not None and keys.SPATIAL in opened.counts.obsm:
             self._session.set_prediction(opened.counts)  # positions and expression, of no slide that is open
         else:
@@ -193,7 +242,19 @@ class Opener(QObject):
         if opened.slide is not None:
             state = self._workspace.place_for(opened.slide, opened.name)
         else:
-            state = self._workspace.add_result(opened.predictions[0][0], file=opened.predictions[0][2])
+            adata, _, file = opened.predictions[0]
+            state = self._workspace.add_result(adata, self._named_after(adata, opened), file=file)
+        return state
+
+    def _named_after(self, adata: "AnnData", opened: Opened) -> SlideState | None:
+        """Return the slide that another program's file is named after, if all its spots lie on that."""
+        if not is_foreign(adata):
+            return None
+        slides = {state.name: state for state in self._workspace.slides if state.slide is not None}
+        owner = discovery.owner_of(opened.file.name, slides)
+        state = None if owner is None else slides[owner]
+        if state is None or state.slide is None or not lies_on(adata, state.slide):
+            return None
         return state
 
     def _target_of(self, opened: Opened) -> SlideState | None:

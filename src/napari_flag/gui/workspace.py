@@ -18,11 +18,12 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_flag import keys
+from napari_flag.foreign_prediction import is_foreign
 from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.layers import slide_layers
 from napari_flag.layers.frame import AXES, Frame, frame_of, moved_by_hand, napari_units, place
 from napari_flag.layers.spot_layers import selection_kept, set_shown, shown_together
-from napari_flag.prediction_file import provenance, slide_name, slide_size
+from napari_flag.prediction_file import output_name, provenance, slide_name, slide_size
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -206,6 +207,8 @@ class Workspace(QObject):
         size, name = slide_size(adata), slide_name(adata)
         if state.slide is None:
             known = state.results[0].adata if state.results else None
+            if known is not None and (is_foreign(adata) or is_foreign(known)):
+                return _same_spots(known, adata)
             if known is None or (slide_name(known), slide_size(known)) != (name, size):
                 return False
             return size is not None or known.obs_names.equals(adata.obs_names)
@@ -213,8 +216,7 @@ class Workspace(QObject):
             return tuple(state.slide.size) == size and state.slide.name == name
         if state is not self.current or keys.SPATIAL not in adata.obsm:
             return False
-        xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
-        return bool(((xy >= 0) & (xy < np.asarray(state.slide.size))).all())
+        return lies_on(adata, state.slide)
 
     def add(self, name: str, slide: "Slide | None" = None) -> SlideState:
         """Add a slide; a name that is taken gets a number."""
@@ -310,7 +312,7 @@ class Workspace(QObject):
         name
             What it is called; "" takes that of the file, or of the weights, with the time.
         """
-        state = state or self.state_of(adata) or self.add(slide_name(adata) or UNNAMED)
+        state = state or self.state_of(adata) or self.add(output_name(adata) or UNNAMED)
         state.shown = next((result for result in state.results if result.adata is adata), None)
         if state.shown is None:
             state.shown = Result(adata, _free_name(adata, state, file, name), file)
@@ -575,6 +577,20 @@ class Workspace(QObject):
             yield
         finally:
             self._arranging = before
+
+
+def lies_on(adata: "AnnData", slide: "Slide") -> bool:
+    """Return whether all spots of `adata` lie on `slide`."""
+    xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
+    return bool(((xy >= 0) & (xy < np.asarray(slide.size))).all())
+
+
+def _same_spots(one: "AnnData", other: "AnnData") -> bool:
+    """Return whether two predictions have the same spots at the same places, to the pixel."""
+    if not one.obs_names.equals(other.obs_names):
+        return False
+    here, there = (np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2] for adata in (one, other))
+    return bool(np.abs(here - there).max(initial=0.0) <= 1.0)
 
 
 def _is_drawn(layer: Any) -> bool:

@@ -49,10 +49,10 @@ def read_slide(path: Any) -> list[Any]:
 
 def read_prediction_layers(path: Any) -> list[Any]:
     """Open a prediction as one gene layer; the docks take it up from there."""
-    from napari_flag.prediction_file import read_prediction
+    from napari_flag.foreign_prediction import read_any_prediction
 
     try:
-        return [prediction_layer(read_prediction(Path(path)))]
+        return [prediction_layer(read_any_prediction(Path(path)))]
     except UserError as error:
         return show_error(error)
 

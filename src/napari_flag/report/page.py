@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.analysis.compare import Comparison
-from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE
+from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE, DrawScores
 from napari_flag.errors import UserError
 from napari_flag.formatting import area, counted, interval, number, whole
-from napari_flag.prediction_file import provenance, slide_name, unlike_warning
+from napari_flag.prediction_file import doubts_of, output_name, provenance, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
 from napari_flag.report.findings import Findings
@@ -40,7 +40,7 @@ def write_page(findings: Findings, pictures: Sequence[Picture], *, seed: int, co
     command
         That made the report, where it was made on the command line.
     """
-    name = slide_name(findings.adata)
+    name = output_name(findings.adata)
     parts = [
         *_head(findings, name),
         *_warnings(findings),
@@ -83,7 +83,7 @@ def _warnings(findings: Findings) -> Iterator[str]:
     if warning := unlike_warning(findings.adata):
         yield '<div class="warning" role="note"><strong>Unlike the training tissue.</strong> '
         yield f"{_text(warning)}</div>"
-    for notice in findings.comparison.notices if findings.comparison else ():
+    for notice in findings.comparison.notices if findings.comparison else doubts_of(findings.adata):
         yield f'<div class="warning" role="note">{_text(notice)}</div>'
     if findings.comparison is None:
         yield f'<p class="note">{NO_TRUTH}</p>'
@@ -92,10 +92,36 @@ def _warnings(findings: Findings) -> Iterator[str]:
 def _scores(comparison: Comparison | None) -> Iterator[str]:
     if comparison is None:
         return
-    mean, sample, drawn = comparison.scores["X"], comparison.scores["sample"], comparison.draws
+    mean, drawn = comparison.scores["X"], comparison.draws
     yield '<h2 id="scores">How good it is</h2>'
     yield f"<h3>The expectation, X</h3>\n<p>{wording.EXPECTATION}</p>"
     yield from _tiles({name: mean.values[name] for name in EXPECTATION}, mean.intervals)
+    if drawn.number:
+        yield from _scores_of_draws(drawn)
+    yield f"<p>{wording.TOGETHER}</p>\n<h3>As one array</h3>\n<p>{wording.ONE_ARRAY}</p>"
+    yield '<div class="wide"><table><thead><tr><th scope="col">metric</th>'
+    yield '<th scope="col">X (expectation)</th><th>95 %</th>'
+    if drawn.number:
+        yield '<th scope="col">one draw</th><th>95 %</th>'
+        yield f'<th scope="col">mean of {counted(drawn.number, "draw")}</th>'
+    yield "</tr></thead><tbody>"
+    for metric in (*EXPECTATION, *STRUCTURE):
+        cells = "".join(
+            f"<td>{number(scores.values[metric], DIGITS, UNDEFINED)}</td>"
+            f"<td>{interval(scores.intervals.get(metric), DIGITS)}</td>"
+            for scores in comparison.scores.values()
+        )
+        if drawn.number:
+            cells += f"<td>{number(drawn.values[metric], DIGITS, UNDEFINED)}</td>"
+        yield f'<tr><td title="{escape(wording.METRICS[metric][1])}">{metric}</td>{cells}</tr>'
+    yield "</tbody></table></div>"
+    in_truth, predicted = mean.genes_constant_in_truth, mean.genes_predicted_constant
+    yield f'<p class="soft">Moran\'s I on the {_text(comparison.neighbours)}, row-standardised. '
+    yield f"{whole(in_truth)} genes are constant in the truth and left out of all but MSE; "
+    yield f"{whole(predicted)} are predicted constant and score 0.</p>"
+
+
+def _scores_of_draws(drawn: DrawScores) -> Iterator[str]:
     draws, over_draws = counted(drawn.number, "draw"), drawn.values
     yield f"<h3>The draws</h3>\n<p>{wording.DRAWS.format(number=draws)}</p>"
     yield from _tiles({name: over_draws[name] for name in STRUCTURE}, {})
@@ -104,23 +130,6 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
         yield from _tiles(drawn.proper, drawn.intervals)
     else:
         yield f'<p class="note">{_text(drawn.why_not)}</p>'
-    yield f"<p>{wording.TOGETHER}</p>\n<h3>As one array</h3>\n<p>{wording.ONE_ARRAY}</p>"
-    yield '<div class="wide"><table><thead><tr><th scope="col">metric</th>'
-    yield '<th scope="col">X (expectation)</th><th>95 %</th><th scope="col">one draw</th><th>95 %</th>'
-    yield f'<th scope="col">mean of {draws}</th></tr></thead><tbody>'
-    for metric in (*EXPECTATION, *STRUCTURE):
-        cells = "".join(
-            f"<td>{number(scores.values[metric], DIGITS, UNDEFINED)}</td>"
-            f"<td>{interval(scores.intervals.get(metric), DIGITS)}</td>"
-            for scores in (mean, sample)
-        )
-        cells += f"<td>{number(over_draws[metric], DIGITS, UNDEFINED)}</td>"
-        yield f'<tr><td title="{escape(wording.METRICS[metric][1])}">{metric}</td>{cells}</tr>'
-    yield "</tbody></table></div>"
-    in_truth, predicted = mean.genes_constant_in_truth, mean.genes_predicted_constant
-    yield f'<p class="soft">Moran\'s I on the {_text(comparison.neighbours)}, row-standardised. '
-    yield f"{whole(in_truth)} genes are constant in the truth and left out of all but MSE; "
-    yield f"{whole(predicted)} are predicted constant and score 0.</p>"
 
 
 def _tiles(values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> Iterator[str]:
@@ -303,7 +312,7 @@ def write_report(
     fault = find_fault(predicted)
     if fault:
         raise UserError(f"The file {fault}, so it is no prediction of napari-flag; choose one that is.")
-    place = folder / report_name(slide_name(predicted))
+    place = folder / report_name(output_name(predicted))
     check_writable(place)
     if findings is None:
         findings = yield from gather(predicted, measured, seed=seed, comparison=comparison)

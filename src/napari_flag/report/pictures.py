@@ -108,7 +108,7 @@ def _draw_maps(findings: Findings) -> "Figure | None":
 
 def _draw_moran(findings: Findings) -> "Figure | None":
     section = findings.section
-    if section is None or len(section.genes) < FEWEST_GENES:
+    if section is None or not section.drawn or len(section.genes) < FEWEST_GENES:
         return None
     return draw_named_moran(section)
 

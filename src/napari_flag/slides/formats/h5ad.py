@@ -66,12 +66,12 @@ def read_h5ad(path: Path, slide: "Slide | None") -> SpotTable:
     Positions are ``obsm["spatial"]`` (x, y) or the pxl columns of ``obs``, in full-resolution
     pixels.
     """
-    return _with_file(path, lambda h5ad: _spot_table(h5ad, slide))
+    return with_file(path, lambda h5ad: _spot_table(h5ad, slide))
 
 
 def read_h5ad_counts(path: Path) -> "AnnData":
     """Read raw counts from an ``.h5ad`` file: X, ``layers["counts"]`` or ``raw``, which holds them."""
-    found = _with_file(path, raw_counts)
+    found = with_file(path, raw_counts)
     if found is None:
         raise UserError(
             f"{path.name} holds no raw counts (X has fractions or negative numbers, and there is "
@@ -80,7 +80,8 @@ def read_h5ad_counts(path: Path) -> "AnnData":
     return found
 
 
-def _with_file(path: Path, use: Callable[[H5ad], T]) -> T:
+def with_file(path: Path, use: Callable[[H5ad], T]) -> T:
+    """Return what `use` reads of an open ``.h5ad``; what is damaged is a `UserError`."""
     import h5py
 
     # anndata gives this error no public name; it means an encoding newer than the installed anndata.
@@ -102,7 +103,7 @@ def _with_file(path: Path, use: Callable[[H5ad], T]) -> T:
 
 def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
     obs = h5ad.frame("obs")
-    xy = _positions(h5ad, obs)
+    xy = positions_of(h5ad, obs)
     rows, notices = rows_on_tissue(h5ad, obs, slide)
     obs, xy = obs.iloc[rows], xy[rows]
     scale = 1.0
@@ -121,7 +122,8 @@ def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
     return matched(table, measured, h5ad.path)
 
 
-def _positions(h5ad: H5ad, obs: Any) -> FloatArray:
+def positions_of(h5ad: H5ad, obs: Any) -> FloatArray:
+    """Return (n, 2) float64 (x, y) in the file's pixels; raise a `UserError` where there are none."""
     stored = h5ad.values(f"obsm/{keys.SPATIAL}")
     if stored is None and set(PIXELS) <= set(obs.columns):
         stored = obs[list(PIXELS)]
@@ -165,7 +167,7 @@ def rows_on_tissue(
 
 
 def array_of(obs: Any) -> IntArray | None:
-    """Return (n, 2) array row and column of the spots of ``obs``; None unless all are known."""
+    """Return the (n, 2) array row and column of every spot; None unless all are known."""
     if not {keys.ARRAY_ROW, keys.ARRAY_COL} <= set(obs.columns):
         return None
     values = obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].astype(float).to_numpy()
@@ -224,10 +226,10 @@ def raw_counts(h5ad: H5ad) -> "AnnData | None":
     """Return raw counts from X, ``layers["counts"]`` or ``raw``; None when none holds any."""
     for values_key, var_key in (("layers/counts", "var"), ("X", "var"), ("raw/X", "raw/var")):
         values = h5ad.values(values_key)
-        if values is None or not _are_counts(values):
+        if values is None or not are_counts(values):
             continue
         var = h5ad.frame(var_key)
-        names, ids = _gene_names(var)
+        names, ids = gene_names(var)
         adata = counts([str(i) for i in h5ad.frame("obs").index], names, values)
         if ids is not None:
             adata.var[GENE_IDS] = ids
@@ -235,7 +237,8 @@ def raw_counts(h5ad: H5ad) -> "AnnData | None":
     return None
 
 
-def _are_counts(values: Any) -> bool:
+def are_counts(values: Any) -> bool:
+    """Return whether a dense or sparse matrix holds whole numbers from 0 on, and nothing else."""
     stored = np.asarray(values.data if hasattr(values, "indptr") else values)
     if stored.dtype.kind not in "iufb" or stored.size == 0:
         return False
@@ -243,8 +246,8 @@ def _are_counts(values: Any) -> bool:
     return bool(whole)
 
 
-def _gene_names(var: Any) -> tuple[list[str], list[str] | None]:
-    """Return gene symbols, and Ensembl ids where they are known beside them."""
+def gene_names(var: Any) -> tuple[list[str], list[str] | None]:
+    """Return gene symbols, and Ensembl ids where they are known beside them; None otherwise."""
     names = [str(name) for name in var.index]
     for column in (GENE_IDS, "gene_id", "ensembl_id"):
         if column in var:

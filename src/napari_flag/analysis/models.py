@@ -1,0 +1,228 @@
+"""Several models' predictions of one section against one measurement, over what all of them have.
+
+Every model is judged on the same spots and genes, with one graph and the same blocks in the bootstrap, beside
+controls that see the measurement of the section and no image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from napari_flag import keys
+from napari_flag.analysis.compare import Comparison, comparing
+from napari_flag.analysis.draws import draw_layers
+from napari_flag.analysis.scores import (
+    EXPECTATION,
+    PROPER,
+    STRUCTURE,
+    Scores,
+    known,
+    plain_intervals,
+    scoring,
+    spot_blocks,
+)
+from napari_flag.analysis.spatial import spot_neighbours
+from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, match_names, shared_counts
+from napari_flag.errors import UserError
+from napari_flag.prediction_file import array_coordinates, output_name, provenance
+from napari_flag.progress import Steps
+from napari_flag.statistics.accuracy import FloatArray
+from napari_flag.statistics.neighbours import Neighbours
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+CONTROLS: Final = {
+    "control: gene means": "each gene's measured mean in every spot, as any constant map",
+    "control: depth alone": "each gene on a line over the measured mean of the others, the spot left out",
+    "control: neighbours": "the measured mean of a spot's neighbours, the spot left out",
+}
+"""Name → what it predicts.  All are made of the measurement that they are judged by."""
+OF_X: Final = (*EXPECTATION, *STRUCTURE)
+"""Columns of the table that are read from ``X``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelComparison:
+    """Scores of several predictions of one section, side by side.
+
+    Parameters
+    ----------
+    slide, spots, genes
+        Name of the section; how many spots and genes all models and the measurement have.
+    models
+        Name → `Comparison` over these spots and genes.
+    controls
+        Name (see `CONTROLS`) → scores of what sees no image.
+    notices
+        What must be known of the table as a whole; that of one model stands in its `Comparison`.
+    """
+
+    slide: str
+    spots: int
+    genes: int
+    models: dict[str, Comparison]
+    controls: dict[str, Scores]
+    notices: tuple[str, ...]
+
+    def table(self) -> "pd.DataFrame":
+        """Return one row per model and control.
+
+        Columns are model, the metrics of ``X`` with ``_low`` and ``_high`` where there is an interval, the
+        number of draws, their structure (``draws_GSC`` …, mean over draws) and proper scores.
+        """
+        import pandas as pd
+
+        rows = [_row(name, found.scores["X"], found) for name, found in self.models.items()]
+        return pd.DataFrame(rows + [_row(name, scores, None) for name, scores in self.controls.items()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``compare --json`` prints: plain Python, None where a number is unknown."""
+        return {
+            "slide": self.slide,
+            "spots": self.spots,
+            "genes": self.genes,
+            "units": keys.EXPRESSION_UNITS,
+            "models": {name: found.to_dict() for name, found in self.models.items()},
+            "controls": {
+                name: {
+                    "meaning": CONTROLS[name],
+                    **{metric: known(scores.values[metric]) for metric in OF_X},
+                    "intervals_95": plain_intervals(scores.intervals),
+                }
+                for name, scores in self.controls.items()
+            },
+            "notices": list(self.notices),
+            "use": keys.RESEARCH_USE_ONLY,
+        }
+
+
+def _row(name: str, scores: Scores, of: Comparison | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"model": name}
+    for metric in OF_X:
+        row[metric] = scores.values[metric]
+        if metric in scores.intervals:
+            row[f"{metric}_low"], row[f"{metric}_high"] = scores.intervals[metric]
+    row["draws"] = 0 if of is None else of.draws.number
+    for metric in STRUCTURE:
+        row[f"draws_{metric}"] = np.nan if of is None else of.draws.values[metric]
+    proper = {} if of is None else of.draws.proper
+    return row | {metric: proper.get(metric, np.nan) for metric in PROPER}
+
+
+def comparing_models(
+    predictions: "Mapping[str, AnnData]", measured: "AnnData", *, seed: int = 0
+) -> Steps[ModelComparison]:
+    """Score several predictions over the spots and genes that all of them and the measurement have.
+
+    Parameters
+    ----------
+    predictions
+        Name → prediction, two or more; none is changed.  Where spots lie, and which are neighbours, is taken
+        from the first that knows the array, else from the first.
+    measured
+        Raw counts.
+    seed
+        Of the bootstrap.
+
+    Raises
+    ------
+    UserError
+        When too few spots or no genes are in all of them, or as `comparing`.
+    """
+    spots, genes = _common(predictions, measured)
+    placed = next((p for p in predictions.values() if array_coordinates(p) is not None), None)
+    placed = next(iter(predictions.values())) if placed is None else placed
+    models = {}
+    for name, prediction in predictions.items():
+        models[name] = yield from comparing(_cut(prediction, spots, genes, placed), measured, seed=seed)
+    first = _cut(placed, spots, genes, placed)
+    controls = yield from _score_controls(first, measured, seed)
+    return ModelComparison(
+        output_name(placed), len(spots), len(genes), models, controls, _left_out(predictions, spots, genes)
+    )
+
+
+def _common(predictions: "Mapping[str, AnnData]", measured: "AnnData") -> tuple["pd.Index", "pd.Index"]:
+    """Return the ids of the spots and the symbols of the genes that all have, in the order of the first."""
+    for prediction in predictions.values():
+        match_names(prediction, measured)  # says which one is of another slide
+    first, *others = predictions.values()
+    spots, genes = first.obs_names, first.var_names
+    for other in (*others, measured):
+        spots, genes = spots[spots.isin(other.obs_names)], genes[genes.isin(other.var_names)]
+    if len(spots) < FEWEST_SPOTS or not len(genes):
+        names = ", ".join(predictions)
+        raise UserError(
+            f"{names} and the measurement have {len(spots)} spots and {len(genes)} genes in common, too few "
+            "to compare; compare those that are of the same spots and genes."
+        )
+    return spots, genes
+
+
+def _cut(adata: "AnnData", spots: "pd.Index", genes: "pd.Index", placed: "AnnData") -> "AnnData":
+    """Return a prediction over these spots and genes, placed where `placed` says."""
+    from anndata import AnnData
+
+    rows, columns = adata.obs_names.get_indexer(spots), adata.var_names.get_indexer(genes)
+    at = placed.obs_names.get_indexer(spots)
+    cut = Extent(rows, columns)
+    obs = placed.obs.iloc[at][[c for c in (keys.ARRAY_ROW, keys.ARRAY_COL) if c in placed.obs]]
+    found = AnnData(
+        cut.cut(adata.X).astype(np.float32),
+        obs=obs,
+        layers={name: cut.cut(adata.layers[name]).astype(np.float32) for name in draw_layers(adata)},
+    )
+    found.var_names = genes
+    found.obsm[keys.SPATIAL] = np.asarray(placed.obsm[keys.SPATIAL], np.float64)[at]
+    found.uns[keys.PROVENANCE] = dict(provenance(adata)) | {
+        keys.LATTICE: provenance(placed).get(keys.LATTICE, "none")
+    }
+    if keys.SPREAD in adata.layers:
+        found.layers[keys.SPREAD] = cut.cut(adata.layers[keys.SPREAD]).astype(np.float32)
+    return found
+
+
+def _left_out(predictions: "Mapping[str, AnnData]", spots: "pd.Index", genes: "pd.Index") -> tuple[str, ...]:
+    """Return how much of each model is judged, where that is not all of it."""
+    return tuple(
+        f"Of {name}, {len(spots):,} of {adata.n_obs:,} spots and {len(genes):,} of {adata.n_vars:,} genes "
+        "are judged: those that all models and the measurement have."
+        for name, adata in predictions.items()
+        if (len(spots), len(genes)) != adata.shape
+    )
+
+
+def _score_controls(adata: "AnnData", measured: "AnnData", seed: int) -> Steps[dict[str, Scores]]:
+    match = match_names(adata, measured)
+    truth = np.log2(shared_counts(measured, match) + 1.0)
+    extent = Extent(match.rows, match.columns)
+    neighbours, blocks = spot_neighbours(adata, extent.spots), spot_blocks(adata, extent)
+    names = [str(gene) for gene in adata.var_names]
+    scores = {}
+    for control, guess in zip(CONTROLS, _controls(truth, neighbours), strict=True):
+        scores[control], _ = yield from scoring(
+            guess, truth, neighbours, blocks, names, seed, stage="Scoring controls"
+        )
+    return scores
+
+
+def _controls(truth: FloatArray, neighbours: Neighbours) -> Sequence[FloatArray]:
+    """Return the (n, G) predictions of `CONTROLS`, in that order."""
+    n, genes = truth.shape
+    means = np.broadcast_to(truth.mean(axis=0), truth.shape)
+    depth = (truth.sum(axis=1, keepdims=True) - truth) / max(genes - 1, 1)
+    apart = depth - depth.mean(axis=0)
+    squares = (apart**2).sum(axis=0)
+    slope = np.divide((apart * truth).sum(axis=0), squares, out=np.zeros(genes), where=squares > 0)
+    residual = truth - (means + apart * slope)
+    leverage = 1 / n + np.divide(apart**2, squares, out=np.zeros_like(apart), where=squares > 0)
+    left_out = truth - residual / np.clip(1 - leverage, 1 / n, None)  # leave-one-out residual of a line
+    around = neighbours.weights @ truth
+    alone = np.asarray(neighbours.weights.sum(axis=1)).ravel() == 0
+    around[alone] = means[alone]
+    return means.copy(), left_out, around

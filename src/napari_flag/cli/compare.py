@@ -1,0 +1,452 @@
+"""``napari-flag compare``: one prediction, or several models', scored against a measurement."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from napari_flag import keys
+from napari_flag.cli import terminal
+from napari_flag.cli.analyse import PREDICTED, add_labels, add_unit, as_typed, label, read
+from napari_flag.cli.predict import add_alignment
+from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say, say_columns, say_json
+from napari_flag.errors import UserError
+from napari_flag.formatting import interval, number, whole
+from napari_flag.progress import finish
+from napari_flag.report import report_name, write_report
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.analysis.compare import Comparison
+    from napari_flag.analysis.models import ModelComparison
+    from napari_flag.analysis.scores import Scores
+    from napari_flag.report.findings import Findings
+
+
+COMPARE_DESCRIPTION = """\
+Spots are matched by id, genes by symbol; expression is log2(count + 1).
+
+X, the expectation, is judged by
+
+  PCC        mean over genes of Pearson's r across spots
+  MSE        mean squared error
+  cPCC       PCC after taking each spot's mean away (what is not depth)
+
+and draws, each one expression that could have been measured here, by
+
+  GSC        agreement of gene-gene correlations (co-expression kept)
+  SSC        agreement of Moran's I across genes (spatial pattern kept)
+  amplitude  median over genes of var(drawn) / var(measured)
+  CRPS       distance of the draws of one value from its measurement
+  ES         the same for all genes of a spot (energy score)
+  ES-map     the same for the whole map of a gene
+  VS-gene    differences between the genes of a spot (variogram score)
+  VS-space   differences between neighbouring spots
+
+The last five are proper scores: 0 is best, and nothing but a better distribution lowers them. They need
+eight draws. X has GSC and SSC too, since the table of FLAG's paper reads all from one array; an expectation
+cannot have the structure of a noisy truth.
+
+In brackets: 95 % bootstrap intervals, over blocks of neighbouring spots or, for GSC, SSC and ES-map, over
+genes. A high score in one of them alone means little; compare all of them.
+
+With --measured, several models are scored in one table, over the spots and genes that all have, beside
+controls that see the measurement and no image:
+
+  napari-flag compare ours.h5ad deepspot.h5ad stpath.h5ad --measured C5.tsv.gz
+"""
+DIGITS: Final = 3
+"""Decimals of scores."""
+UNDEFINED: Final = "not defined"
+LISTED: Final = 8
+"""Unmatched names shown in the text; --json lists all."""
+
+
+def add_compare(commands: terminal.Commands) -> None:
+    """Add ``compare``."""
+    parser = terminal.add_command(
+        commands,
+        "compare",
+        run_compare,
+        summary="score one prediction, or several models', against measured expression",
+        description=COMPARE_DESCRIPTION,
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=terminal.path,
+        help=f"predictions {PREDICTED}; without --measured the second of two files is the measurement",
+    )
+    parser.add_argument(
+        "--measured",
+        metavar="COUNTS",
+        type=terminal.path,
+        help="raw counts: h5ad, Space Ranger folder or matrix, or ST table (.tsv, .tsv.gz); a Visium HD, "
+        "Xenium or CosMx folder is pooled into the spots of the prediction",
+    )
+    add_unit(parser)
+    add_alignment(parser)
+    parser.add_argument(
+        "--spots",
+        metavar="TABLE",
+        type=terminal.path,
+        help="where the measured spots lie: rows of another model's file that are not named like them are "
+        "named after the spots they lie on",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=terminal.path,
+        help="also write a report (HTML, one file), the scores (JSON) and one row per gene (CSV, for X and "
+        "for draw 1) into this folder, of several models their table (JSON, CSV, Markdown); made if needed",
+    )
+    add_labels(parser, "ARI and NMI then say how far the domains of prediction and truth agree with it")
+    parser.add_argument("--overwrite", action="store_true", help="replace files in DIR")
+    terminal.add_json(parser)
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Compare one prediction, or several."""
+    files, measured = list(args.files), args.measured
+    if measured is None:
+        if len(files) != 2:
+            raise UserError(
+                f"{len(files)} files were given, so it is not clear which is the measurement; give one "
+                "prediction and its measured counts, or name the counts with --measured."
+            )
+        measured = files.pop()
+    if len(files) == 1:
+        return _compare_one(args, files[0], measured)
+    return _compare_models(args, files, measured)
+
+
+def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: Path) -> int:
+    """Compare, print, and write the tables and the report where requested."""
+    from napari_flag.analysis.compare import comparing
+    from napari_flag.report.findings import gather
+    from napari_flag.slides.spot_tables import needs_pooling, read_measured
+
+    files = {"predicted": str(predicted_path), "measured": str(measured_path)}
+    findings: Findings | None = None
+    written: tuple[Path, ...] = ()
+    with ProgressLine() as line:
+        on_step = None if args.json else line  # who reads JSON wants no lines of progress
+        if needs_pooling(measured_path):
+            predicted = read(predicted_path, args.unit)
+            measured = _pooled(predicted, predicted_path, measured_path, args, line)
+        else:
+            measured = read_measured(measured_path)
+            predicted = _read_named(predicted_path, measured, args)
+        label(predicted, args.labels)
+        comparison = finish(comparing(predicted, measured), on_step)
+        result = comparison.to_dict() | files
+        if args.labels is not None:
+            findings = finish(gather(predicted, measured, comparison=comparison), on_step)
+            assert findings.labels is not None
+            result |= {"labels": str(args.labels), "label_agreement": findings.labels.to_dict()}
+        if args.out is not None:
+            written = _write(comparison, result, args)
+            options = ["--out", str(args.out), *as_typed("--labels", args.labels)]
+            options += [*as_typed("--unit", args.unit), *as_typed("--spots", args.spots)]
+            options += as_typed("--alignment", args.alignment)
+            command = shlex.join(["napari-flag", "compare", *files.values(), *options])
+            work = write_report(
+                predicted, measured, args.out, comparison=comparison, findings=findings, command=command
+            )
+            written += (finish(work, on_step),)
+        if args.json:
+            for notice in comparison.notices:
+                line.notice(notice)
+    if args.json:
+        say_json(result)
+        return 0
+    _print(comparison)
+    if findings is not None:
+        _print_labels(findings)
+    for path in written:
+        say(f"Wrote {path}")
+    return 0
+
+
+def _pooled(
+    predicted: "AnnData", file: Path, source: Path, args: argparse.Namespace, line: ProgressLine
+) -> "AnnData":
+    """Return counts pooled into the prediction's spots; what was pooled is said, and checked on the tissue."""
+    from napari_flag.discovery import find_slide
+    from napari_flag.prediction_file import slide_name, slide_size, spots_of, um_per_px
+    from napari_flag.slides.pooling import Picture
+    from napari_flag.slides.slide import open_slide
+    from napari_flag.slides.spot_tables import measured_at
+    from napari_flag.slides.tissue import find_tissue
+
+    size, tissue = slide_size(predicted), None
+    if size is None:
+        raise UserError(
+            f"{file.name} does not state the size of its slide, so nothing can be placed on it; predict with "
+            "--measured instead."
+        )
+    found = find_slide(predicted, file)
+    if found.path is None:
+        line.notice(f"The registration was not checked against the tissue: {found.why}")
+    else:
+        with open_slide(found.path, mpp=um_per_px(predicted)) as slide:
+            tissue = find_tissue(slide)
+    picture = Picture(found.path or Path(slide_name(predicted)), size)
+    spots, mpp = spots_of(predicted), um_per_px(predicted)
+    work = measured_at(source, spots, mpp, picture, tissue=tissue, alignment=args.alignment)
+    counts, said = finish(work, None if args.json else line)
+    for sentence in said:
+        line.notice(sentence)
+    return counts
+
+
+def _read_named(path: Path, measured: "AnnData", args: argparse.Namespace) -> "AnnData":
+    """Read a prediction; rows of another model's that are no measured spots are named by their place."""
+    from napari_flag.foreign_prediction import is_foreign, name_by_place
+    from napari_flag.slides.spot_tables import read_spots
+
+    adata = read(path, args.unit)
+    if args.spots is None or not is_foreign(adata) or adata.obs_names.isin(measured.obs_names).any():
+        return adata
+    return name_by_place(adata, read_spots(args.spots).spots, args.spots.name)
+
+
+def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> tuple[Path, ...]:
+    """Write scores and tables, after making sure that nothing of someone else's is replaced."""
+    from napari_flag.files import write_json, write_table
+
+    folder: Path = args.out
+    make_folder(folder)
+    scores = folder / f"{comparison.slide}_scores.json"
+    ends = {"X": "genes", "sample": "genes_sample"}
+    tables = {name: folder / f"{comparison.slide}_{ends[name]}.csv" for name in comparison.tables}
+    same = _is_same(scores, result)
+    for path in (scores, *tables.values(), folder / report_name(comparison.slide)):
+        check_place(path, args.overwrite, lambda: same)
+    for name, path in tables.items():
+        write_table(comparison.tables[name], path)
+    write_json(result, scores)
+    return (scores, *tables.values())
+
+
+def _is_same(path: Path, result: dict[str, Any]) -> bool:
+    """Return whether `path` holds an earlier comparison of the same files."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        same = all(earlier[key] == result[key] for key in ("predicted", "measured"))
+        return same and earlier.get("labels") == result.get("labels")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _print(comparison: "Comparison") -> None:
+    from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE
+
+    for notice in comparison.notices:
+        say(f"Note: {notice}")
+    say(
+        f"{comparison.slide}: {whole(comparison.spots)} spots and {whole(comparison.genes)} genes compared, "
+        "log2(count + 1)"
+    )
+    mean, drawn = comparison.scores["X"], comparison.draws
+    sample, over_draws = comparison.scores.get("sample"), drawn.values
+    rows = [["", "X (expectation)", ""]]
+    rows[0] += [] if sample is None else ["one draw", ""]
+    rows[0] += [f"mean of {drawn.number} draws"] if drawn.number > 1 else []
+    for metric in (*EXPECTATION, *STRUCTURE):
+        row = [metric, *_cells(mean, metric)]
+        row += [] if sample is None else _cells(sample, metric)
+        row += [number(over_draws[metric], DIGITS, UNDEFINED)] if drawn.number > 1 else []
+        rows.append(row)
+    say_columns(rows, indent="  ")
+    say("  Judge X by PCC, MSE and cPCC, draws by GSC, SSC, amplitude and the proper scores (0 is best).")
+    if drawn.number:
+        say(f"  {drawn.why_not or f'Proper scores of the first {FEWEST_DRAWS} draws:'}")
+    say_columns(
+        [
+            [name, number(value, DIGITS, UNDEFINED), interval(drawn.intervals[name], DIGITS)]
+            for name, value in drawn.proper.items()
+        ],
+        indent="  ",
+    )
+    say(f"  Moran's I on the {comparison.neighbours}, row-standardised.")
+    if mean.genes_constant_in_truth:
+        say(
+            f"  {whole(mean.genes_constant_in_truth)} genes are the same in every measured spot and were "
+            "left out of all but MSE."
+        )
+    if mean.genes_predicted_constant:
+        say(f"  {whole(mean.genes_predicted_constant)} genes are predicted constant and score 0.")
+    _print_unmatched(comparison)
+
+
+def _print_labels(findings: "Findings") -> None:
+    labels = findings.labels
+    assert labels is not None
+    for key, word in ((keys.DOMAIN, "prediction"), (keys.DOMAIN + keys.OF_MEASURED, "truth")):
+        if key in labels.agreements:
+            found = labels.agreements[key]
+            ari, nmi = number(found.ari, DIGITS), number(found.nmi, DIGITS)
+            say(f"  Domains of the {word} to the labels: ARI {ari}, NMI {nmi}")
+    if not labels.agreements:
+        say("  There are too few spots for domains to be compared with the labels.")
+
+
+def _cells(scores: "Scores", metric: str) -> list[str]:
+    return [
+        number(scores.values[metric], DIGITS, unknown=UNDEFINED),
+        interval(scores.intervals.get(metric), DIGITS),
+    ]
+
+
+def _print_unmatched(comparison: "Comparison") -> None:
+    left = comparison.unmatched
+    for names, what in (
+        (left.spots_only_predicted, "predicted spots were not measured"),
+        (left.spots_only_measured, "measured spots were not predicted"),
+        (left.genes_only_predicted, "predicted genes were not measured"),
+        (left.genes_only_measured, "measured genes were not predicted"),
+    ):
+        if names:
+            more = ", …" if len(names) > LISTED else ""
+            say(f"  {whole(len(names))} {what}: {', '.join(names[:LISTED])}{more}")
+
+
+# --- several models ------------------------------------------------------------------------------
+def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: Path) -> int:
+    """Compare several predictions, print the table, and write it where requested."""
+    from napari_flag.analysis.models import comparing_models
+    from napari_flag.slides.spot_tables import needs_pooling, read_measured
+
+    if args.labels is not None:
+        raise UserError(
+            "--labels is for one prediction; leave it out, or compare the predictions one by one."
+        )
+    if needs_pooling(measured):
+        raise UserError(
+            f"{measured.name} has to be pooled into spots, which differ between predictions; compare the "
+            "predictions with it one by one."
+        )
+    counts = read_measured(measured)
+    predictions = {name: _read_named(path, counts, args) for name, path in _named(files).items()}
+    with ProgressLine() as line:
+        on_step = None if args.json else line
+        found = finish(comparing_models(predictions, counts), on_step)
+    result = found.to_dict() | {"predicted": [str(path) for path in files], "measured": str(measured)}
+    written = () if args.out is None else _write_models(found, result, args)
+    if args.json:
+        say_json(result)
+        return 0
+    for sentence in _notices_of(found):
+        say(f"Note: {sentence}")
+    for text, rows in _tables_of(found):
+        say(text)
+        say_columns(rows, indent="  ")
+    for path in written:
+        say(f"Wrote {path}")
+    return 0
+
+
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Return the files by name; those of one name with their folder."""
+    stems = [path.name.removesuffix(".h5ad") for path in files]
+    names = [
+        stem if stems.count(stem) == 1 else f"{path.absolute().parent.name}/{stem}"
+        for stem, path in zip(stems, files, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(
+            f"{twice} was given more than once; give each prediction once, under a name of its own."
+        )
+    return dict(zip(names, files, strict=True))
+
+
+def _notices_of(found: "ModelComparison") -> list[str]:
+    """Return what is to be known, what is said of every model once."""
+    said = list(found.notices)
+    said += [sentence for comparison in found.models.values() for sentence in comparison.notices]
+    return list(dict.fromkeys(said))
+
+
+def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
+    """Return heading and rows of the tables: expectation, structure of draws, proper scores."""
+    from napari_flag.analysis.models import CONTROLS
+    from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, PROPER, STRUCTURE
+
+    def rows(metrics: Sequence[str], scored: Mapping[str, "Scores"]) -> list[list[str]]:
+        return [
+            ["", *metrics],
+            *(
+                [name, *(" ".join(_cells(scores, m)).strip() for m in metrics)]
+                for name, scores in scored.items()
+            ),
+        ]
+
+    scored = {name: comparison.scores["X"] for name, comparison in found.models.items()} | found.controls
+    size = f"{whole(found.spots)} spots and {whole(found.genes)} genes of {found.slide}"
+    tables = [
+        (f"{size}, in all models and the measurement; log2(count + 1)", []),
+        ("X, the expectation (PCC and cPCC: 1 is best, MSE: 0)", rows(EXPECTATION, scored)),
+        (
+            "Structure of X as one array, which an expectation cannot have (1 is best)",
+            rows(STRUCTURE, scored),
+        ),
+    ]
+    drawn = {name: c.draws for name, c in found.models.items() if c.draws.number}
+    if drawn:
+        table = [["", *STRUCTURE, "draws"]]
+        for name, draws in drawn.items():
+            cells = [number(draws.values[metric], DIGITS, UNDEFINED) for metric in STRUCTURE]
+            table.append([name, *cells, whole(draws.number)])
+        tables.append(("Structure of draws, mean over draws (1 is best)", table))
+    proper = {name: draws for name, draws in drawn.items() if draws.proper}
+    if proper:
+        table = [["", *PROPER]]
+        for name, draws in proper.items():
+            cells = [
+                f"{number(draws.proper[m], DIGITS, UNDEFINED)} {interval(draws.intervals[m], DIGITS)}".strip()
+                for m in PROPER
+            ]
+            table.append([name, *cells])
+        tables.append((f"Proper scores of the first {FEWEST_DRAWS} draws (0 is best)", table))
+    controls = [[name, meaning] for name, meaning in CONTROLS.items()]
+    tables.append(("Controls see the measurement they are judged by, and no image:", controls))
+    return tables
+
+
+def _write_models(
+    found: "ModelComparison", result: dict[str, Any], args: argparse.Namespace
+) -> tuple[Path, ...]:
+    """Write the table as JSON, CSV and Markdown, after making sure that nothing of others is replaced."""
+    from napari_flag.files import write_json, write_table, write_text
+
+    make_folder(args.out)
+    places = tuple(args.out / f"{found.slide}_models{ending}" for ending in (".json", ".csv", ".md"))
+    same = _is_same(places[0], result)
+    for path in places:
+        check_place(path, args.overwrite, lambda: same)
+    as_json, as_csv, as_markdown = places
+    write_json(result, as_json)
+    write_table(found.table(), as_csv)
+    write_text(_markdown(found), as_markdown)
+    return places
+
+
+def _markdown(found: "ModelComparison") -> str:
+    lines = [f"# {found.slide}: models compared", "", *(f"- {said}" for said in _notices_of(found))]
+    for text, rows in _tables_of(found):
+        lines += ["", text]
+        if rows:
+            escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+            head, *body = escaped if not rows[0][0] else [[""] * len(rows[0]), *escaped]
+            lines += ["", _line(head), _line(["---"] * len(head)), *map(_line, body)]
+    return "\n".join([*lines, "", keys.RESEARCH_USE_ONLY, ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,514 @@
+"""Predictions that other programs wrote, read into the layout of our own.
+
+A prediction is a table with positions and expression: an AnnData (``.h5ad``), a table of a SpatialData zarr
+with the shapes it annotates, or shapes whose columns are genes, as LazySlide writes them.  What is read is
+the AnnData of `prediction_file`, in log2(count + 1), and everything after it treats both alike.  The file
+itself is never changed.  Its unit is read where it is written and else asked for, never guessed from how
+large the numbers are.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import count, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.prediction_file import (
+    is_prediction,
+    layer_of,
+    read_prediction,
+    refuse_fault,
+)
+from napari_flag.slides.formats.h5ad import H5ad, are_counts, array_of, gene_names, positions_of, with_file
+from napari_flag.slides.spots import lattice_of, typical_pitch
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from napari_flag.slides.spots import Spots
+
+
+UNITS: Final = {
+    "log2p1": "log2(count + 1)",
+    "log1p": "ln(count + 1)",
+    "counts": "counts",
+}
+"""What a file may hold: the word for it (``--unit``), and what it means."""
+_WRITTEN: Final = {
+    **{word: word for word in UNITS},
+    **{meaning: word for word, meaning in UNITS.items()},
+    "log2(counts + 1)": "log2p1",
+    "log(count + 1)": "log1p",
+    "ln(counts + 1)": "log1p",
+    "raw counts": "counts",
+}
+"""What stands in a file, in small letters → the word for it."""
+_UNIT_KEYS: Final = ("unit", "units", "expression_unit", "expression_units")
+"""Keys of ``uns``, or of a mapping in it, under which a unit is written."""
+WHOLE: Final = "whole numbers"
+"""In place of where a unit is stated: values that are all whole are counts."""
+_OF_SHAPES: Final = frozenset(
+    {"tile_id", "tissue_id", "x", "y", "radius", "instance_id", "library_id", "index"}
+)
+"""Columns of shapes that are no genes."""
+_BELOW: Final = -1e-3
+"""Below this a value is negative, and no rounding."""
+
+
+class UnitUnknown(UserError):
+    """A file does not state the unit of its values.
+
+    Parameters
+    ----------
+    path
+        The file, to be read again with the unit.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(
+            f"{path.name} does not state the unit of its values, and a wrong one would make the scores "
+            "wrong; say it with --unit: log2p1 for log2(count + 1), log1p for ln(count + 1), or counts."
+        )
+
+
+def read_any_prediction(path: str | Path, unit: str | None = None) -> "AnnData":
+    """Read a prediction of any program.
+
+    Parameters
+    ----------
+    path
+        An ``.h5ad`` file of ours or of another program; a SpatialData ``.zarr`` with one table, or one of its
+        tables (``X.zarr/tables/NAME``) or shapes with genes as columns (``X.zarr/shapes/NAME``).
+    unit
+        One of `UNITS`, used where the file states none; None raises `UnitUnknown` then.
+
+    Returns
+    -------
+    AnnData (spots × genes), ``X`` float32 log2(count + 1), as CONTRIBUTING.md, "The prediction file".  What
+    another program wrote has ``uns["napari_flag"]["read_from"]`` with its file and unit.
+
+    Raises
+    ------
+    UserError
+        When the file is damaged, holds several slides or tables, or has no positions.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _read_spatialdata(path, unit)
+    if path.suffix.lower() != ".h5ad" or is_prediction(path) or not _is_annotated(path):
+        return read_prediction(path)
+    return with_file(path, lambda h5ad: _adopt(h5ad, path, unit))
+
+
+NEAR: Final = 0.1
+"""Distance from a spot, in pitches, within which a row lies on it: 10 µm on Visium."""
+
+
+def name_by_place(adata: "AnnData", spots: "Spots", source: str) -> "AnnData":
+    """Return a prediction whose rows are named after the spots they lie on.
+
+    Programs that number their tiles do not know the ids of the spots.
+
+    Parameters
+    ----------
+    adata
+        Another program's prediction; not changed.
+    spots
+        With ids and (x, y) centres in the same pixels.
+    source
+        Where the spots are from, for the notice.
+
+    Returns
+    -------
+    The rows of `adata` within `NEAR` pitches of a spot, with its id and place in the array; where two lie on
+    one, the nearer.
+
+    Raises
+    ------
+    UserError
+        When no row lies on a spot.
+    """
+    from scipy.spatial import cKDTree
+
+    apart, found = cKDTree(spots.xy).query(np.asarray(adata.obsm[keys.SPATIAL], np.float64))
+    near = NEAR * typical_pitch(spots.xy)
+    nearest = [int(row) for row in np.argsort(apart, kind="stable") if apart[row] <= near]
+    taken = {int(found[row]): row for row in reversed(nearest)}
+    rows = sorted(taken.values())
+    name = adata.uns[keys.PROVENANCE][keys.READ_FROM][keys.READ_FILE]
+    if not rows:
+        raise UserError(
+            f"No row of {name} lies on a spot of {source} (the nearest is {apart.min():.0f} px away), so "
+            "they are of different slides or pixels; give positions in pixels of the full-resolution image."
+        )
+    named = adata[rows].copy()
+    named.obs_names = [spots.ids[int(found[row])] for row in rows]
+    made = dict(named.uns[keys.PROVENANCE])
+    if spots.array is not None:
+        array = spots.array[found[rows]]
+        named.obs[keys.ARRAY_ROW], named.obs[keys.ARRAY_COL] = array.T
+        made[keys.LATTICE] = spots.lattice
+    made[keys.NOTICES] = [
+        *made[keys.NOTICES],
+        f"{len(rows):,} of {adata.n_obs:,} rows of {name} lie on spots of {source} and are named after them, "
+        f"at most {apart[rows].max():.1f} px away.",
+    ]
+    named.uns[keys.PROVENANCE] = made
+    return named
+
+
+def holds_prediction(path: Path) -> bool:
+    """Return whether an h5ad of another program has positions and values that are no counts.
+
+    What has raw counts is taken for a measurement.
+    """
+    return with_file(path, lambda h5ad: _has_positions(h5ad) and not _has_counts(h5ad))
+
+
+def is_zarr_table(path: Path) -> bool:
+    """Return whether a folder is a SpatialData zarr, or a table or shapes in one."""
+    return path.is_dir() and (_is_group(path / "tables") or _is_element(path))
+
+
+def is_foreign(adata: "AnnData") -> bool:
+    """Return whether a prediction was written by another program."""
+    return unit_read(adata) is not None
+
+
+def unit_read(adata: "AnnData") -> str | None:
+    """Return the unit that another program's prediction was read in, one of `UNITS`; None of ours."""
+    made = adata.uns.get(keys.PROVENANCE, {})
+    source = made.get(keys.READ_FROM) if isinstance(made, Mapping) else None
+    return str(source[keys.READ_UNIT]) if isinstance(source, Mapping) else None
+
+
+def _is_annotated(path: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return "obs" in file and "var" in file
+    except OSError:
+        return False  # prediction_file says what is wrong with it
+
+
+def _has_positions(h5ad: H5ad) -> bool:
+    return f"obsm/{keys.SPATIAL}" in h5ad.file
+
+
+def _has_counts(h5ad: H5ad) -> bool:
+    found = (h5ad.values(key) for key in ("layers/counts", "X", "raw/X"))
+    return any(values is not None and are_counts(values) for values in found)
+
+
+# --- SpatialData -------------------------------------------------------------------------------
+def _is_group(path: Path) -> bool:
+    return any((path / name).is_file() for name in (".zgroup", "zarr.json"))
+
+
+def _is_element(path: Path) -> bool:
+    return (path / "shapes.parquet").is_file() or (path.parent.name == "tables" and _is_group(path))
+
+
+def _read_spatialdata(path: Path, unit: str | None) -> "AnnData":
+    import zarr
+
+    if (path / "shapes.parquet").is_file():
+        return _read_shapes(path, unit)
+    table = path if _is_element(path) else _only_table(path)
+    group = zarr.open_group(str(table), mode="r")
+    try:
+        return _adopt(H5ad(group, table), table, unit)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{table} could not be read as a table of SpatialData ({error}), so it is damaged or of an "
+            "unknown version; write it again with a current spatialdata."
+        ) from error
+
+
+def _only_table(path: Path) -> Path:
+    folder = path / "tables"
+    names = sorted(p.name for p in folder.iterdir() if _is_group(p)) if folder.is_dir() else []
+    if len(names) == 1:
+        return folder / names[0]
+    if not names:
+        raise UserError(
+            f"{path} is no SpatialData zarr with a table, so no prediction can be read from it; give an "
+            ".h5ad, a zarr with a table, or the shapes with the genes (X.zarr/shapes/NAME)."
+        )
+    raise UserError(
+        f"{path.name} holds {len(names)} tables ({', '.join(names[:5])}), so it is not clear which is the "
+        f"prediction; give the folder of one, such as {folder / names[0]}."
+    )
+
+
+def _read_shapes(path: Path, unit: str | None) -> "AnnData":
+    """Read shapes whose further columns are genes (LazySlide's tile predictions)."""
+    import pandas as pd
+
+    frame = _frame_of_shapes(path)
+    numeric = frame.select_dtypes("number")
+    genes = [name for name in numeric.columns if name not in _OF_SHAPES]
+    if not genes:
+        raise UserError(
+            f"The shapes {path.name} have no column of numbers beside their place, so they hold no "
+            "expression; give the table of the prediction (X.zarr/tables/NAME)."
+        )
+    ids = frame.get("tile_id", frame.index)
+    obs = pd.DataFrame(index=pd.Index(ids.astype(str), dtype=str))
+    var = pd.DataFrame(index=pd.Index(genes, dtype=str))
+    return _build(
+        path, numeric[genes].to_numpy(np.float32), obs, var, _centres(frame, path), {}, {}, unit, ()
+    )
+
+
+def _frame_of_shapes(path: Path) -> "pd.DataFrame":
+    import json
+
+    import pyarrow.parquet as parquet
+
+    attributes: Any = {}
+    for name in ("zarr.json", ".zattrs"):
+        if (path / name).is_file():
+            stored = json.loads((path / name).read_text(encoding="utf-8"))
+            attributes = stored.get("attributes", stored)
+            break
+    for transform in attributes.get("coordinateTransformations", ()):
+        if transform.get("type") != "identity":
+            raise UserError(
+                f"The shapes {path.name} are placed on the image by a {transform.get('type')} and not in its "
+                'pixels, so it is not clear where they lie; write their centres in pixels as obsm["spatial"].'
+            )
+    try:
+        # not read_pandas: columns of geoarrow types would need geopandas
+        return parquet.ParquetFile(path / "shapes.parquet").read().to_pandas()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path / 'shapes.parquet'} could not be read ({error}); copy it again.") from error
+
+
+def _centres(frame: "pd.DataFrame", path: Path) -> npt.NDArray[np.float64]:
+    import shapely
+
+    if "geometry" not in frame:
+        raise UserError(
+            f"The shapes {path.name} have no geometry, so nothing can be placed; write them again."
+        )
+    centres = shapely.centroid(shapely.from_wkb(frame["geometry"].to_numpy()))
+    return np.column_stack([shapely.get_x(centres), shapely.get_y(centres)])
+
+
+def _annotated_centres(h5ad: H5ad, obs: "pd.DataFrame") -> npt.NDArray[np.float64] | None:
+    """Return the centres of the shapes that a table of SpatialData annotates; None where it has none."""
+    attributes = _uns(h5ad).get("spatialdata_attrs")
+    folder = h5ad.path.parent.parent / "shapes"
+    if not isinstance(attributes, Mapping) or not folder.is_dir():
+        return None
+    region, instance = np.ravel(attributes.get("region", ())), str(attributes.get("instance_key", ""))
+    if len(region) != 1 or instance not in obs:
+        return None
+    shapes = folder / str(region[0])
+    frame = _frame_of_shapes(shapes)
+    ids = frame.get(instance, frame.index)
+    centres = _centres(frame, shapes)
+    place = {str(name): row for row, name in enumerate(ids)}
+    rows = [place.get(str(name), -1) for name in obs[instance]]
+    if min(rows, default=-1) < 0:
+        raise UserError(
+            f"Some rows of {h5ad.path.name} are not among the shapes {shapes.name}, so they have no place; "
+            "write the zarr again from one run."
+        )
+    return centres[rows]
+
+
+# --- what an AnnData states ----------------------------------------------------------------------
+def _uns(h5ad: H5ad) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in h5ad.file.get("uns", ()):
+        try:
+            found[name] = h5ad.values(f"uns/{name}")
+        except Exception:  # noqa: BLE001 what another program keeps there may be anything, and is not needed
+            continue
+    return found
+
+
+def _adopt(h5ad: H5ad, path: Path, unit: str | None) -> "AnnData":
+    obs, var, uns = h5ad.frame("obs"), h5ad.frame("var"), _uns(h5ad)
+    if "library_id" in obs and obs["library_id"].nunique() > 1:
+        raise UserError(
+            f"{path.name} holds {obs['library_id'].nunique()} slides; save the spots of one slide to a file "
+            "of its own."
+        )
+    values, notices = _values(h5ad, path)
+    there = set(h5ad.file["layers"]) if "layers" in h5ad.file else set()
+    drawn = takewhile(there.__contains__, map(layer_of, count(1)))
+    layers = {name: h5ad.values(f"layers/{name}") for name in (*drawn, *({keys.SPREAD} & there))}
+    xy = None if _has_positions(h5ad) else _annotated_centres(h5ad, obs)
+    xy = positions_of(h5ad, obs) if xy is None else xy
+    return _build(path, values, obs, var, xy, layers, uns, unit, notices)
+
+
+def _values(h5ad: H5ad, path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return the (n, G) prediction, ``X`` or the only layer, and what is to be said of it."""
+    values = h5ad.values("X")
+    layers = sorted(name for name in h5ad.file["layers"]) if "layers" in h5ad.file else []
+    if values is not None:
+        if are_counts(values) and layers and keys.SAMPLE not in layers:
+            others = ", ".join(layers[:5])
+            return values, (
+                f"X of {path.name} holds whole numbers and was taken; the file also holds the layers "
+                f"{others}: where one of them is the prediction, save it as X in a file of its own.",
+            )
+        return values, ()
+    if len(layers) != 1:
+        raise UserError(
+            f"{path.name} has no X and {len(layers)} layers ({', '.join(layers[:5]) or 'none'}), so it is "
+            "not clear what the prediction is; save it as X."
+        )
+    return h5ad.values(f"layers/{layers[0]}"), (
+        f"{path.name} has no X; its only layer, {layers[0]}, was taken.",
+    )
+
+
+def _written_unit(uns: Mapping[str, Any], values: Any) -> tuple[str, float, str] | None:
+    """Return the unit a file states, log2 of its base, and where it is stated; None where it is not."""
+    for holder, inner in (
+        ("uns", uns),
+        *((f'uns["{k}"]', v) for k, v in uns.items() if isinstance(v, Mapping)),
+    ):
+        for key in _UNIT_KEYS:
+            word = _WRITTEN.get(str(inner.get(key, "")).strip().lower())
+            if word is not None:
+                return word, _LOG2_OF_BASE[word], f'{holder}["{key}"]'
+    if "log1p" in uns:
+        base = uns["log1p"].get("base") if isinstance(uns["log1p"], Mapping) else None
+        base = math.e if base is None else float(base)
+        if base > 1:
+            return (
+                ("log2p1" if base == 2 else "log1p"),
+                float(np.log2(base)),
+                'uns["log1p"]',
+            )
+    if are_counts(values) and values.max() > 1:
+        return "counts", 1.0, WHOLE
+    return None
+
+
+_LOG2_OF_BASE: Final = {"log2p1": 1.0, "log1p": math.log2(math.e), "counts": 1.0}
+
+
+# --- into our layout -----------------------------------------------------------------------------
+def _build(
+    path: Path,
+    values: Any,
+    obs: "pd.DataFrame",
+    var: "pd.DataFrame",
+    xy: npt.NDArray[np.float64],
+    layers: Mapping[str, Any],
+    uns: Mapping[str, Any],
+    unit: str | None,
+    notices: tuple[str, ...],
+) -> "AnnData":
+    import pandas as pd
+    from anndata import AnnData
+
+    written = _written_unit(uns, values)
+    if written is None and unit is None:
+        raise UnitUnknown(path)
+    assert written is not None or unit is not None
+    word, factor, where = written or (str(unit), _LOG2_OF_BASE[str(unit)], "the user")
+    notices += _doubts(path, values, word)
+    kept = {}
+    for name, layer in layers.items():
+        if name != keys.SPREAD:
+            kept[name] = _as_log2(layer, word, factor)
+        elif word == "counts":
+            notices += (f'layers["sd"] of {path.name} is in counts, so it was left out.',)
+        else:
+            kept[name] = (layer * factor).astype(np.float32)
+    names, _ = gene_names(var)
+    adata = AnnData(
+        _as_log2(values, word, factor),
+        obs=pd.DataFrame(index=pd.Index(obs.index.astype(str), dtype=str)),
+        var=pd.DataFrame(index=pd.Index(names, dtype=str)),
+        layers=kept,
+    )
+    adata.var_names_make_unique()
+    array = array_of(obs)
+    if array is not None:
+        adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL] = array.T
+    adata.obsm[keys.SPATIAL] = xy
+    libraries = uns.get(keys.SPATIAL)
+    if isinstance(libraries, Mapping) and libraries:
+        adata.uns[keys.SPATIAL] = dict(libraries)
+    made: dict[str, Any] = {keys.UNITS: keys.EXPRESSION_UNITS}
+    made |= _stated_slide(libraries)
+    if array is not None:
+        made[keys.LATTICE] = lattice_of(array)
+    made[keys.READ_FROM] = {keys.READ_FILE: path.name, keys.READ_UNIT: word, keys.READ_UNIT_FROM: where}
+    by = ", since all are whole" if where == WHOLE else f", as {where} says"
+    said = f"{path.name} was not written by napari-flag and holds {UNITS[word]}{by}"
+    said += "; it is converted to log2(count + 1)." if word != "log2p1" else "."
+    made[keys.NOTICES] = [said, *notices]
+    adata.uns[keys.PROVENANCE] = made
+    refuse_fault(adata, path)
+    return adata
+
+
+def _as_log2(values: Any, word: str, factor: float) -> Any:
+    """Return float32 log2(count + 1), sparse where `values` are."""
+    if word == "counts":
+        stored = values.astype(np.float64)
+        if sparse.issparse(stored):
+            stored.data = np.log2(stored.data + 1.0)
+            return stored.astype(np.float32)
+        return np.log2(np.asarray(stored) + 1.0).astype(np.float32)
+    return (values * factor).astype(np.float32)
+
+
+def _doubts(path: Path, values: Any, word: str) -> tuple[str, ...]:
+    """Return what is to be said of values in this unit; refuse what they cannot be."""
+    stored = np.asarray(values.data if sparse.issparse(values) else values)
+    low = float(stored.min()) if stored.size else 0.0
+    if word == "counts" and low < _BELOW:
+        raise UserError(
+            f"{path.name} holds {low:.4g}, which is no count, so its unit is another; give log1p or log2p1, "
+            "or save counts."
+        )
+    found = []
+    if low < _BELOW:
+        below, size = int((stored < _BELOW).sum()), int(np.prod(values.shape))
+        found.append(
+            f"{below:,} of {size:,} values of {path.name} are negative, which no log(count + 1) is; they are "
+            "shown and scored as they are."
+        )
+    if word == "counts" and not are_counts(values):
+        found.append(
+            f"The counts of {path.name} are not whole, so they are expected counts; log2 of an expected "
+            "count is larger than the expected log2, which raises MSE."
+        )
+    if word == "log1p":
+        found.append(
+            f"{path.name} does not say whether counts were scaled to a common total before the logarithm; "
+            "if they were, MSE and amplitude compare different things, and PCC lacks the measured depth."
+        )
+    return tuple(found)
+
+
+def _stated_slide(libraries: Any) -> dict[str, str]:
+    """Return the slide's name where ``uns["spatial"]`` has one library named after it."""
+    if not isinstance(libraries, Mapping) or len(libraries) != 1:
+        return {}
+    [name] = libraries
+    return {} if str(name) in _NO_NAMES else {keys.SLIDE_NAME: str(name)}
+
+
+_NO_NAMES: Final = ("ST", "spatial", "library", "is_single")
+"""Libraries that are not named after a slide: HEST-1k calls all of them ST."""

@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pytest
+from tests.fakes import add_draws, counts_for, fake_prediction
+from tests.foreign_files import write_deepspot_like
+
+from napari_flag import keys
+from napari_flag.analysis.compare import compare
+from napari_flag.analysis.models import CONTROLS, comparing_models
+from napari_flag.analysis.scores import METRICS, PROPER
+from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import read_any_prediction
+from napari_flag.progress import finish
+
+
+@pytest.fixture
+def prediction():
+    return fake_prediction(n_spots=64, n_genes=8)
+
+
+@pytest.fixture
+def measured(prediction):
+    return counts_for(prediction)
+
+
+@pytest.fixture
+def foreign(prediction, tmp_path):
+    worse = prediction.copy()
+    worse.X = worse.X + np.random.default_rng(1).normal(0, 2, worse.shape).astype(np.float32)
+    return read_any_prediction(write_deepspot_like(worse, tmp_path / "deepspot.h5ad"))
+
+
+def together(measured, **predictions):
+    return finish(comparing_models(predictions, measured))
+
+
+def test_on_the_same_spots_and_genes_each_model_scores_as_it_does_alone(prediction, foreign, measured):
+    found = together(measured, ours=prediction, deepspot=foreign)
+    assert (found.spots, found.genes, found.slide) == (64, 8, "fake")
+    assert found.notices == ()
+    alone = compare(prediction, measured)
+    for name in ("X", "sample"):
+        assert found.models["ours"].scores[name] == alone.scores[name]
+    np.testing.assert_array_equal(found.models["ours"].draws.by_draw["SSC"], alone.draws.by_draw["SSC"])
+    assert found.models["ours"].scores["X"].values["PCC"] > found.models["deepspot"].scores["X"].values["PCC"]
+    assert set(found.models["deepspot"].scores) == {"X"}
+
+
+def test_spots_and_genes_that_one_model_lacks_are_judged_in_none(prediction, foreign, measured):
+    part = foreign[5:, ["ESR1", "ERBB2", "MKI67", "TP53"]].copy()
+    found = together(measured, ours=prediction, part=part)
+    assert (found.spots, found.genes) == (59, 4)
+    [said] = found.notices
+    assert said.startswith("Of ours, 59 of 64 spots and 4 of 8 genes are judged")
+    same = compare(prediction[5:, ["ERBB2", "ESR1", "MKI67", "TP53"]].copy(), measured)
+    assert found.models["ours"].scores["X"].values["PCC"] == pytest.approx(same.scores["X"].values["PCC"])
+
+
+def test_all_models_are_judged_on_one_graph_whatever_they_say_of_places(prediction, foreign, measured):
+    foreign.obsm[keys.SPATIAL] = np.random.default_rng(0).uniform(0, 1000, (64, 2))
+    for order in ({"ours": prediction, "deepspot": foreign}, {"deepspot": foreign, "ours": prediction}):
+        found = together(measured, **order)
+        graphs = {comparison.neighbours for comparison in found.models.values()}
+        assert graphs == {"4 first-ring neighbours on the square array"}
+        moran = [c.tables["X"].moran_measured.to_numpy() for c in found.models.values()]
+        np.testing.assert_array_equal(*moran)
+
+
+def test_controls_are_those_of_their_definitions(prediction, foreign, measured):
+    found = together(measured, ours=prediction, deepspot=foreign).controls
+    assert list(found) == list(CONTROLS)
+    truth = np.log2(measured.X.toarray().astype(np.float64) + 1)
+    assert found["control: gene means"].values["MSE"] == pytest.approx(truth.var(axis=0).mean())
+    assert found["control: gene means"].values["PCC"] == 0
+    guess = np.empty_like(truth)
+    for spot in range(len(truth)):
+        rest = np.arange(len(truth)) != spot
+        for gene in range(truth.shape[1]):
+            depth = np.delete(truth, gene, axis=1).mean(axis=1)
+            guess[spot, gene] = np.polyval(np.polyfit(depth[rest], truth[rest, gene], 1), depth[spot])
+    assert found["control: depth alone"].values["MSE"] == pytest.approx(((guess - truth) ** 2).mean())
+    array = prediction.obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].to_numpy()
+    near = (np.abs(array[:, None] - array[None]).sum(-1) == 1).astype(float)
+    around = (near / near.sum(1, keepdims=True)) @ truth
+    assert found["control: neighbours"].values["MSE"] == pytest.approx(((around - truth) ** 2).mean())
+
+
+def test_draws_are_scored_of_the_models_that_have_them(prediction, foreign, measured):
+    add_draws(prediction, 8)
+    found = together(measured, ours=prediction, deepspot=foreign)
+    table = found.table().set_index("model")
+    assert table.loc["ours", "draws"] == 8
+    assert table.loc["deepspot", "draws"] == 0
+    assert table.loc["ours", list(PROPER)].notna().all()
+    assert table.loc[["deepspot", *CONTROLS], list(PROPER)].isna().all(axis=None)
+    assert table[list(METRICS)].loc[["ours", "deepspot"]].notna().all(axis=None)
+    assert (table.PCC_low[:2] <= table.PCC[:2]).all()
+    written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert written["models"]["ours"]["X"]["PCC"] == table.loc["ours", "PCC"]
+    assert written["models"]["deepspot"]["draws"]["proper_scores"] is None
+    assert written["controls"]["control: neighbours"]["PCC"] == table.loc["control: neighbours", "PCC"]
+
+
+def test_models_of_different_spots_or_of_another_slide_are_refused(prediction, foreign, measured):
+    with pytest.raises(UserError, match="2 spots and 8 genes in common"):
+        together(measured, ours=prediction[:20].copy(), deepspot=foreign[18:].copy())
+    foreign.obs_names = [f"other{k}" for k in range(64)]
+    with pytest.raises(UserError, match="most likely of another slide"):
+        together(measured, ours=prediction, deepspot=foreign)
+
+
+def test_no_prediction_is_changed(prediction, foreign, measured):
+    before = foreign.X.copy(), foreign.obsm[keys.SPATIAL].copy(), dict(foreign.uns[keys.PROVENANCE])
+    together(measured, ours=prediction, deepspot=foreign)
+    np.testing.assert_array_equal(foreign.X, before[0])
+    np.testing.assert_array_equal(foreign.obsm[keys.SPATIAL], before[1])
+    assert foreign.uns[keys.PROVENANCE] == before[2]

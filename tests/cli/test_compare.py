@@ -1,0 +1,133 @@
+"""``napari-flag compare``, ``report`` and ``export`` of files that other programs wrote."""
+
+import hashlib
+import json
+
+import pandas as pd
+import pytest
+from tests.fakes import add_draws
+from tests.foreign_files import write_deepspot_like, write_hest_like, write_lazyslide_like
+
+from napari_flag.cli import main
+from napari_flag.prediction_file import read_prediction, write_prediction
+
+
+@pytest.fixture
+def models(files):
+    """Files of three models beside ours and the measurement."""
+    prediction = read_prediction(files / "predicted.h5ad")
+    write_deepspot_like(prediction, files / "deepspot.h5ad")
+    write_hest_like(prediction, files / "stpath.h5ad")
+    return files
+
+
+def test_one_file_of_another_model_is_scored_and_what_it_lacks_is_said_once(models, capsys):
+    assert main(["compare", "deepspot.h5ad", "measured.h5ad"]) == 0
+    out = capsys.readouterr().out
+    assert "deepspot: 49 spots and 8 genes compared" in out
+    assert out.count("holds no draws and no standard deviation") == 1
+    assert "one draw" not in out
+    assert 'holds ln(count + 1), as uns["log1p"] says; it is converted' in out
+    assert main(["compare", "predicted.h5ad", "measured.h5ad", "--json"]) == 0
+    ours = json.loads(capsys.readouterr().out)
+    assert main(["compare", "deepspot.h5ad", "measured.h5ad", "--json"]) == 0
+    theirs = json.loads(capsys.readouterr().out)
+    assert theirs["X"]["PCC"] == pytest.approx(ours["X"]["PCC"], abs=1e-6)
+    assert "sample" not in theirs
+
+
+def test_a_unit_that_is_not_written_is_asked_for_in_one_sentence_by_every_command(models, capsys):
+    for line in (
+        ["compare", "stpath.h5ad", "measured.h5ad"],
+        ["compare", "predicted.h5ad", "stpath.h5ad", "--measured", "measured.h5ad"],
+        ["report", "stpath.h5ad", "--out", "out"],
+        ["export", "stpath.h5ad", "--to", "csv", "--out", "out"],
+    ):
+        assert main(line) == 2
+        text = capsys.readouterr().err
+        assert "stpath.h5ad does not state the unit of its values" in text
+        assert len(text.splitlines()) == 1
+        assert main([*line, "--unit", "log1p"]) == 0
+        capsys.readouterr()
+
+
+def test_report_and_export_take_another_models_file_and_leave_it_alone(models):
+    before = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in models.glob("*.h5ad")}
+    line = ["compare", "stpath.h5ad", "measured.h5ad", "--unit", "log1p", "--out", "out"]
+    assert main(line) == 0
+    page = (models / "out" / "stpath_report.html").read_text("utf-8")
+    assert "The draws" not in page
+    assert "holds no draws" in page
+    assert "--unit log1p" in page
+    assert not (models / "out" / "stpath_genes_sample.csv").exists()
+    assert main(["report", "deepspot.h5ad", "--out", "alone"]) == 0
+    assert "holds no draws" in (models / "alone" / "deepspot_report.html").read_text("utf-8")
+    assert main(["export", "deepspot.h5ad", "--to", "h5ad", "csv", "--out", "."]) == 2, "its own place"
+    assert main(["export", "deepspot.h5ad", "--to", "h5ad", "csv", "--out", "new"]) == 0
+    assert read_prediction(models / "new" / "deepspot.h5ad").shape == (49, 8)
+    after = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in models.glob("*.h5ad")}
+    assert after == before
+
+
+def test_several_models_are_one_table_on_the_terminal_as_json_csv_and_markdown(models, capsys):
+    write_prediction(add_draws(read_prediction(models / "predicted.h5ad"), 8), models / "predicted.h5ad")
+    line = ["compare", "predicted.h5ad", "deepspot.h5ad", "stpath.h5ad", "--measured", "measured.h5ad"]
+    line += ["--unit", "log1p"]
+    assert main([*line, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["models"]) == ["predicted", "deepspot", "stpath"]
+    assert main([*line, "--out", "out"]) == 0
+    out = capsys.readouterr().out
+    markdown = (models / "out" / "fake_models.md").read_text("utf-8")
+    table = pd.read_csv(models / "out" / "fake_models.csv").set_index("model")
+    written = json.loads((models / "out" / "fake_models.json").read_text("utf-8"))
+    assert written == found
+    for name, scores in found["models"].items():
+        low, high = scores["X"]["intervals_95"]["PCC"]
+        pcc = f"{scores['X']['PCC']:.3f} [{low:.3f}, {high:.3f}]"
+        assert any(text.split()[:1] == [name] and pcc in text for text in out.splitlines())
+        assert f"| {name} | {pcc} |" in markdown
+        assert table.PCC[name] == pytest.approx(scores["X"]["PCC"], rel=1e-5)
+    assert "control: depth alone" in table.index
+    assert "Proper scores of the first 8 draws" in out
+    assert "49 spots and 8 genes of fake, in all models" in out
+    assert main([*line, "--out", "out"]) == 0, "the same command may be repeated"
+    assert main([*line[:-2], "--unit", "log2p1", "--out", "out"]) == 0
+
+
+def test_a_zarr_of_another_program_is_compared(models, capsys):
+    prediction = read_prediction(models / "predicted.h5ad")
+    write_lazyslide_like(prediction, models / "C5.zarr", in_shapes=True)
+    line = ["compare", "C5.zarr/shapes/tiles", "measured.h5ad", "--unit", "log1p"]
+    assert main(line) == 2
+    assert "spots are named like '0'" in capsys.readouterr().err
+    frame = pd.DataFrame(prediction.obsm["spatial"], prediction.obs_names, ["x_px", "y_px"])
+    frame.to_csv("spots.csv", index_label="id")
+    assert main([*line, "--spots", "spots.csv", "--out", "out"]) == 0
+    out = capsys.readouterr().out
+    assert "49 of 49 rows of tiles lie on spots of spots.csv" in out
+    assert "49 spots and 8 genes compared" in out
+    assert "--spots spots.csv" in (models / "out" / "tiles_report.html").read_text("utf-8")
+
+
+def test_which_file_is_the_measurement_is_never_guessed(models, capsys):
+    for line, said in (
+        (["predicted.h5ad"], "1 files were given"),
+        (["predicted.h5ad", "deepspot.h5ad", "measured.h5ad"], "3 files were given"),
+        (["predicted.h5ad", "predicted.h5ad", "--measured", "measured.h5ad"], "given more than once"),
+        (
+            ["predicted.h5ad", "deepspot.h5ad", "--measured", "measured.h5ad", "--labels", "x"],
+            "one prediction",
+        ),
+    ):
+        assert main(["compare", *line]) == 2
+        text = capsys.readouterr().err
+        assert said in text
+        assert len(text.splitlines()) == 1
+
+
+def test_one_prediction_may_name_its_measurement_either_way(files, capsys):
+    assert main(["compare", "predicted.h5ad", "measured.h5ad"]) == 0
+    first = capsys.readouterr().out
+    assert main(["compare", "predicted.h5ad", "--measured", "measured.h5ad"]) == 0
+    assert capsys.readouterr().out == first
