@@ -27,7 +27,7 @@ def natural(prediction: AnnData) -> np.ndarray:
 
 
 def write_deepspot_like(prediction: AnnData, path: Path) -> Path:
-    """Like DeepSpot's notebooks: ``X`` as scanpy's log1p, centres in ``obsm``, sample in ``obs``."""
+    """Like a file made with scanpy, as DeepSpot's: ``X`` by log1p, centres in ``obsm``, sample in ``obs``."""
     adata = plain(prediction, natural(prediction))
     adata.obs["sampleID"] = "C5"
     adata.obs["x_pixel"], adata.obs["y_pixel"] = prediction.obsm[keys.SPATIAL].T

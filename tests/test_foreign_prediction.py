@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 from anndata import AnnData
+from anndata.io import read_zarr
 from scipy import sparse
 from tests.fakes import add_draws, fake_prediction
 from tests.foreign_files import (
@@ -28,10 +29,12 @@ from napari_flag.prediction_file import (
     doubts_of,
     find_fault,
     output_name,
+    provenance,
     read_prediction,
     spot_diameter_px,
     spots_of,
     stated_lattice,
+    with_storable_provenance,
     write_prediction,
 )
 
@@ -191,11 +194,51 @@ def test_shapes_whose_columns_are_genes_are_a_prediction(prediction, tmp_path):
         read_any_prediction(path, "log1p")
 
 
-def test_of_several_tables_none_is_guessed(prediction, tmp_path):
+def second_table(path, name, change):
+    """A further table of the tiles, changed."""
+    first = path / "tables" / "stpath_tiles"
+    adata = read_zarr(first)
+    change(adata)
+    adata.write_zarr(path / "tables" / name)
+
+
+def as_counts(adata):
+    adata.X = np.rint(adata.X * 10)
+
+
+def as_features(adata):
+    adata.var_names = [str(k) for k in range(adata.n_vars)]
+
+
+def test_of_several_predictions_none_is_guessed(prediction, tmp_path):
     path = write_lazyslide_like(prediction, tmp_path / "C5.zarr")
-    plain(prediction, prediction.X).write_zarr(path / "tables" / "uni_tiles")
-    with pytest.raises(UserError, match=r"2 tables \(stpath_tiles, uni_tiles\)"):
+    second_table(path, "deepspot_tiles", lambda adata: None)
+    with pytest.raises(UserError, match=r"2 tables \(deepspot_tiles, stpath_tiles\)"):
         read_any_prediction(path, "log1p")
+
+
+def test_of_several_tables_the_only_prediction_is_taken(prediction, tmp_path):
+    path = write_lazyslide_like(prediction, tmp_path / "C5.zarr")
+    for name, change in (("counts", as_counts), ("uni_tiles", as_features)):
+        second_table(path, name, change)
+        assert not holds_prediction(path / "tables" / name)
+    assert holds_prediction(path / "tables" / "stpath_tiles")
+    np.testing.assert_allclose(read_any_prediction(path, "log1p").X, prediction.X, rtol=1e-6)
+
+
+def test_a_prediction_of_ours_in_a_zarr_is_read_as_ours(prediction, tmp_path):
+    path = write_lazyslide_like(prediction, tmp_path / "C5.zarr")
+    with_storable_provenance(prediction).write_zarr(path / "tables" / "predicted")
+    read = read_any_prediction(path / "tables" / "predicted")
+    assert not is_foreign(read)
+    np.testing.assert_array_equal(read.X, prediction.X)
+    assert provenance(read) == provenance(prediction)
+
+
+def test_shapes_with_a_few_properties_are_spots_and_with_many_a_prediction(tmp_path):
+    wide = write_lazyslide_like(fake_prediction(36, 12), tmp_path / "wide.zarr", in_shapes=True)
+    few = write_lazyslide_like(fake_prediction(36, 6), tmp_path / "few.zarr", in_shapes=True)
+    assert [holds_prediction(store / "shapes" / "tiles") for store in (wide, few)] == [True, False]
 
 
 @pytest.mark.filterwarnings("ignore:.*not unique")

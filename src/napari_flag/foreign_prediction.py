@@ -8,13 +8,12 @@ large the numbers are.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from napari_flag import keys
@@ -25,8 +24,12 @@ from napari_flag.prediction_file import (
     read_prediction,
     refuse_fault,
 )
-from napari_flag.slides.formats.h5ad import H5ad, are_counts, array_of, gene_names, positions_of, with_file
-from napari_flag.slides.spots import lattice_of, typical_pitch
+from napari_flag.slides.formats import spatial_data
+from napari_flag.slides.formats.h5ad import array_of, gene_names, positions_of
+from napari_flag.slides.formats.readers import Size
+from napari_flag.slides.formats.stored_anndata import H5ad, are_counts, starts_with_counts, with_file
+from napari_flag.slides.slide import open_slide
+from napari_flag.slides.spots import FloatArray, lattice_of, typical_pitch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +38,12 @@ if TYPE_CHECKING:
     from napari_flag.slides.spots import Spots
 
 
+T = TypeVar("T")
+
+SHAPES_FILE: Final = "shapes.parquet"
+"""File of the shapes of a SpatialData zarr."""
+FEWEST_GENES: Final = 10
+"""Columns of numbers from which shapes are a prediction, and not spots with a few properties."""
 UNITS: Final = {
     "log2p1": "log2(count + 1)",
     "log1p": "ln(count + 1)",
@@ -166,11 +175,26 @@ def name_by_place(adata: "AnnData", spots: "Spots", source: str) -> "AnnData":
 
 
 def holds_prediction(path: Path) -> bool:
-    """Return whether an h5ad of another program has positions and values that are no counts.
+    """Return whether a file or element holds expression at places that is no measurement.
 
-    What has raw counts is taken for a measurement.
+    Raw counts are taken for a measurement, and variables that are only numbered for features of an encoder.
+
+    Parameters
+    ----------
+    path
+        An h5ad, ours or another program's, or the folder of a table or shapes of a SpatialData zarr.
     """
-    return with_file(path, lambda h5ad: _has_positions(h5ad) and not _has_counts(h5ad))
+    if not path.is_dir():
+        return is_prediction(path) or with_file(path, _is_expression)
+    if (path / SHAPES_FILE).is_file():
+        return len(_gene_columns(path)) >= FEWEST_GENES
+    return is_prediction(path) or _in_zarr(path, _is_expression)
+
+
+def _is_expression(h5ad: H5ad) -> bool:
+    placed = _has_positions(h5ad) or _annotated(h5ad) is not None
+    numbered = all(str(name).isdecimal() for name in h5ad.frame("var").index)
+    return placed and not numbered and not starts_with_counts(h5ad)
 
 
 def is_zarr_table(path: Path) -> bool:
@@ -204,49 +228,54 @@ def _has_positions(h5ad: H5ad) -> bool:
     return f"obsm/{keys.SPATIAL}" in h5ad.file
 
 
-def _has_counts(h5ad: H5ad) -> bool:
-    found = (h5ad.values(key) for key in ("layers/counts", "X", "raw/X"))
-    return any(values is not None and are_counts(values) for values in found)
-
-
 # --- SpatialData -------------------------------------------------------------------------------
 def _is_group(path: Path) -> bool:
     return any((path / name).is_file() for name in (".zgroup", "zarr.json"))
 
 
 def _is_element(path: Path) -> bool:
-    return (path / "shapes.parquet").is_file() or (path.parent.name == "tables" and _is_group(path))
+    return (path / SHAPES_FILE).is_file() or (path.parent.name == "tables" and _is_group(path))
 
 
-def _read_spatialdata(path: Path, unit: str | None) -> "AnnData":
+def _in_zarr(table: Path, use: Callable[[H5ad], T]) -> T:
+    """Return what `use` reads of a table of a SpatialData zarr; what is damaged is a `UserError`."""
     import zarr
 
-    if (path / "shapes.parquet").is_file():
-        return _read_shapes(path, unit)
-    table = path if _is_element(path) else _only_table(path)
-    group = zarr.open_group(str(table), mode="r")
     try:
-        return _adopt(H5ad(group, table), table, unit)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return use(H5ad(zarr.open_group(str(table), mode="r"), table))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{table} could not be read as a table of SpatialData ({error}), so it is damaged or of an "
             "unknown version; write it again with a current spatialdata."
         ) from error
 
 
+def _read_spatialdata(path: Path, unit: str | None) -> "AnnData":
+    if (path / SHAPES_FILE).is_file():
+        return _read_shapes(path, unit)
+    table = path if _is_element(path) else _only_table(path)
+    if is_prediction(table):
+        return read_prediction(table)
+    return _in_zarr(table, lambda h5ad: _adopt(h5ad, table, unit))
+
+
 def _only_table(path: Path) -> Path:
+    """Return the only table, or of several the only one that holds a prediction."""
     folder = path / "tables"
-    names = sorted(p.name for p in folder.iterdir() if _is_group(p)) if folder.is_dir() else []
-    if len(names) == 1:
-        return folder / names[0]
-    if not names:
+    tables = sorted(p for p in folder.iterdir() if _is_group(p)) if folder.is_dir() else []
+    if len(tables) > 1:
+        tables = [table for table in tables if holds_prediction(table)] or tables
+    if len(tables) == 1:
+        return tables[0]
+    if not tables:
         raise UserError(
             f"{path} is no SpatialData zarr with a table, so no prediction can be read from it; give an "
             ".h5ad, a zarr with a table, or the shapes with the genes (X.zarr/shapes/NAME)."
         )
+    names = ", ".join(table.name for table in tables[:5])
     raise UserError(
-        f"{path.name} holds {len(names)} tables ({', '.join(names[:5])}), so it is not clear which is the "
-        f"prediction; give the folder of one, such as {folder / names[0]}."
+        f"{path.name} holds {len(tables)} tables ({names}), so it is not clear which is the "
+        f"prediction; give the folder of one, such as {tables[0]}."
     )
 
 
@@ -255,8 +284,7 @@ def _read_shapes(path: Path, unit: str | None) -> "AnnData":
     import pandas as pd
 
     frame = _frame_of_shapes(path)
-    numeric = frame.select_dtypes("number")
-    genes = [name for name in numeric.columns if name not in _OF_SHAPES]
+    genes = _gene_columns(path)
     if not genes:
         raise UserError(
             f"The shapes {path.name} have no column of numbers beside their place, so they hold no "
@@ -265,59 +293,118 @@ def _read_shapes(path: Path, unit: str | None) -> "AnnData":
     ids = frame.get("tile_id", frame.index)
     obs = pd.DataFrame(index=pd.Index(ids.astype(str), dtype=str))
     var = pd.DataFrame(index=pd.Index(genes, dtype=str))
-    return _build(
-        path, numeric[genes].to_numpy(np.float32), obs, var, _centres(frame, path), {}, {}, unit, ()
-    )
+    xy, notices = _centres(frame, path)
+    return _build(path, frame[genes].to_numpy(np.float32), obs, var, xy, {}, {}, unit, notices)
+
+
+def _gene_columns(path: Path) -> list[str]:
+    """Return the columns of numbers of shapes that are not about the shapes themselves."""
+    import pyarrow.parquet as parquet
+    from pyarrow import types
+
+    try:
+        fields = parquet.read_schema(path / SHAPES_FILE)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    numbers = [field for field in fields if types.is_integer(field.type) or types.is_floating(field.type)]
+    index = (fields.pandas_metadata or {}).get("index_columns", ())
+    about = _OF_SHAPES | {name for name in index if isinstance(name, str)}
+    return [field.name for field in numbers if field.name not in about]
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path / SHAPES_FILE} could not be read ({error}); copy it again.")
 
 
 def _frame_of_shapes(path: Path) -> "pd.DataFrame":
-    import json
-
     import pyarrow.parquet as parquet
 
-    attributes: Any = {}
-    for name in ("zarr.json", ".zattrs"):
-        if (path / name).is_file():
-            stored = json.loads((path / name).read_text(encoding="utf-8"))
-            attributes = stored.get("attributes", stored)
-            break
-    for transform in attributes.get("coordinateTransformations", ()):
-        if transform.get("type") != "identity":
-            raise UserError(
-                f"The shapes {path.name} are placed on the image by a {transform.get('type')} and not in its "
-                'pixels, so it is not clear where they lie; write their centres in pixels as obsm["spatial"].'
-            )
     try:
         # not read_pandas: columns of geoarrow types would need geopandas
-        return parquet.ParquetFile(path / "shapes.parquet").read().to_pandas()
+        return parquet.ParquetFile(path / SHAPES_FILE).read().to_pandas()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path / 'shapes.parquet'} could not be read ({error}); copy it again.") from error
+        raise _unreadable(path, error) from error
 
 
-def _centres(frame: "pd.DataFrame", path: Path) -> npt.NDArray[np.float64]:
+def _centres(frame: "pd.DataFrame", path: Path) -> tuple[FloatArray, tuple[str, ...]]:
+    """Return (n, 2) centres in level-0 px of the only image of the store, and what is doubtful about them.
+
+    A store without an image, as LazySlide's, counts in the pixels of a slide that is kept elsewhere.
+    """
     import shapely
+
+    from napari_flag.slides.formats.spatial_data_tables import onto_image
 
     if "geometry" not in frame:
         raise UserError(
             f"The shapes {path.name} have no geometry, so nothing can be placed; write them again."
         )
     centres = shapely.centroid(shapely.from_wkb(frame["geometry"].to_numpy()))
-    return np.column_stack([shapely.get_x(centres), shapely.get_y(centres)])
+    xy = np.column_stack([shapely.get_x(centres), shapely.get_y(centres)])
+    image = _only_image(path)
+    if image is not None:
+        affine, notices = onto_image(path, image)
+        return xy @ affine[:2, :2].T + affine[:2, 2], notices
+    for transform in spatial_data.attributes_of(path).get("coordinateTransformations", ()):
+        if transform.get("type") != "identity":
+            raise UserError(
+                f"The shapes {path.name} are placed on the image by a {transform.get('type')} and not in its "
+                'pixels, so it is not clear where they lie; write their centres in pixels as obsm["spatial"].'
+            )
+    return xy, ()
 
 
-def _annotated_centres(h5ad: H5ad, obs: "pd.DataFrame") -> npt.NDArray[np.float64] | None:
-    """Return the centres of the shapes that a table of SpatialData annotates; None where it has none."""
+def _only_image(element: Path) -> Path | None:
+    """Return the only colour image beside a table or shapes of a zarr; None if there is not just one."""
+    found = spatial_data.element_of(element, spatial_data.TABLES, spatial_data.SHAPES)
+    if found is None or len(found[0].images) != 1:
+        return None
+    return found[0].path / spatial_data.IMAGES / found[0].images[0]
+
+
+def _slide_in_store(element: Path) -> dict[str, Any]:
+    """Return what a SpatialData zarr states of its slide: by its only image, or as LazySlide records it."""
+    found = spatial_data.element_of(element, spatial_data.TABLES, spatial_data.SHAPES)
+    if found is None:
+        return {}
+    image = _only_image(element)
+    if image is not None:
+        with open_slide(image) as slide:
+            return _stated(slide.size, slide.mpp, slide.mpp_source) | {keys.SLIDE_NAME: slide.name}
+    recorded: Any = spatial_data.attributes_of(found[0].path).get("slide_properties")
+    try:
+        height, width = (int(side) for side in recorded["shape"])
+        return _stated((width, height), recorded["mpp"], "the SpatialData zarr")
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _stated(size: Size, mpp: float | None, source: str) -> dict[str, Any]:
+    made: dict[str, Any] = {keys.SLIDE_WIDTH: size[0], keys.SLIDE_HEIGHT: size[1]}
+    return made if mpp is None else made | {keys.MPP: float(mpp), keys.MPP_SOURCE: source}
+
+
+def _annotated(h5ad: H5ad) -> tuple[Path, str] | None:
+    """Return the folder of the shapes that a table annotates, and the column that names them; or None."""
     attributes = _uns(h5ad).get("spatialdata_attrs")
     folder = h5ad.path.parent.parent / "shapes"
     if not isinstance(attributes, Mapping) or not folder.is_dir():
         return None
-    region, instance = np.ravel(attributes.get("region", ())), str(attributes.get("instance_key", ""))
-    if len(region) != 1 or instance not in obs:
+    region = np.ravel(attributes.get("region", ()))
+    if len(region) != 1:
         return None
-    shapes = folder / str(region[0])
+    return folder / str(region[0]), str(attributes.get("instance_key", ""))
+
+
+def _places(h5ad: H5ad, obs: "pd.DataFrame") -> tuple[FloatArray, tuple[str, ...]]:
+    """Return the (n, 2) positions a file states, else the centres of the shapes that its table annotates."""
+    found = None if _has_positions(h5ad) else _annotated(h5ad)
+    if found is None or found[1] not in obs:
+        return positions_of(h5ad, obs), ()
+    shapes, instance = found
     frame = _frame_of_shapes(shapes)
     ids = frame.get(instance, frame.index)
-    centres = _centres(frame, shapes)
+    centres, notices = _centres(frame, shapes)
     place = {str(name): row for row, name in enumerate(ids)}
     rows = [place.get(str(name), -1) for name in obs[instance]]
     if min(rows, default=-1) < 0:
@@ -325,7 +412,7 @@ def _annotated_centres(h5ad: H5ad, obs: "pd.DataFrame") -> npt.NDArray[np.float6
             f"Some rows of {h5ad.path.name} are not among the shapes {shapes.name}, so they have no place; "
             "write the zarr again from one run."
         )
-    return centres[rows]
+    return centres[rows], notices
 
 
 # --- what an AnnData states ----------------------------------------------------------------------
@@ -350,9 +437,8 @@ def _adopt(h5ad: H5ad, path: Path, unit: str | None) -> "AnnData":
     there = set(h5ad.file["layers"]) if "layers" in h5ad.file else set()
     drawn = takewhile(there.__contains__, map(layer_of, count(1)))
     layers = {name: h5ad.values(f"layers/{name}") for name in (*drawn, *({keys.SPREAD} & there))}
-    xy = None if _has_positions(h5ad) else _annotated_centres(h5ad, obs)
-    xy = positions_of(h5ad, obs) if xy is None else xy
-    return _build(path, values, obs, var, xy, layers, uns, unit, notices)
+    xy, doubts = _places(h5ad, obs)
+    return _build(path, values, obs, var, xy, layers, uns, unit, notices + doubts)
 
 
 def _values(h5ad: H5ad, path: Path) -> tuple[Any, tuple[str, ...]]:
@@ -410,7 +496,7 @@ def _build(
     values: Any,
     obs: "pd.DataFrame",
     var: "pd.DataFrame",
-    xy: npt.NDArray[np.float64],
+    xy: FloatArray,
     layers: Mapping[str, Any],
     uns: Mapping[str, Any],
     unit: str | None,
@@ -449,7 +535,7 @@ def _build(
     if isinstance(libraries, Mapping) and libraries:
         adata.uns[keys.SPATIAL] = dict(libraries)
     made: dict[str, Any] = {keys.UNITS: keys.EXPRESSION_UNITS}
-    made |= _stated_slide(libraries)
+    made |= _stated_slide(libraries) | _slide_in_store(path)
     if array is not None:
         made[keys.LATTICE] = lattice_of(array)
     made[keys.READ_FROM] = {keys.READ_FILE: path.name, keys.READ_UNIT: word, keys.READ_UNIT_FROM: where}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.prediction import KnownDepth, Quality
+    from napari_flag.slides.pooling import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,15 +427,30 @@ def _with_counts(
     if not isinstance(measured, str | Path):
         joined = matched(table, measured, Path("the measured counts"))
         return joined, joined.notices[len(table.notices) :]
-    from napari_flag.slides.tissue import find_tissue
-
-    tissue = find_tissue(slide) if needs_pooling(measured) else None
-    counts, said = yield from measured_at(
-        measured, table.spots, slide.mpp, slide, tissue=tissue, alignment=alignment
-    )
+    counts, said = yield from counts_at(measured, table.spots, slide.mpp, slide, alignment)
     joined = matched(table, counts, Path(measured))
     # pooling has said which spots have no counts
     return joined, said or joined.notices[len(table.notices) :]
+
+
+def counts_at(
+    measured: str | Path,
+    spots: Spots,
+    mpp: float | None,
+    image: "Slide | Picture",
+    alignment: str | Path | None = None,
+) -> Steps[tuple["AnnData", tuple[str, ...]]]:
+    """Read raw counts of `spots`, as `slides.spot_tables.measured_at`.
+
+    The registration of what is pooled is checked on the tissue of `image` where that is an open slide.
+    """
+    from napari_flag.slides.tissue import find_tissue
+
+    checked = isinstance(image, Slide) and needs_pooling(measured)
+    if checked:
+        yield Step("Finding tissue", 0)
+    tissue = find_tissue(image) if checked and isinstance(image, Slide) else None
+    return (yield from measured_at(measured, spots, mpp, image, tissue=tissue, alignment=alignment))
 
 
 def _misfit(measured: "AnnData", spots: Spots, checkpoint: "Checkpoint") -> UserError | None:

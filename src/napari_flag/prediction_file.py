@@ -234,7 +234,7 @@ def with_storable_provenance(adata: "AnnData") -> "AnnData":
 
 
 def read_prediction(path: str | Path) -> "AnnData":
-    """Read a prediction written by `write_prediction`, and check that it is one.
+    """Read a prediction written by `write_prediction`, or as a table of a zarr, and check that it is one.
 
     Raises
     ------
@@ -252,11 +252,13 @@ def _read_h5ad(path: Path) -> "AnnData":
     import anndata
     import h5py
 
-    if path.is_dir():
+    if path.is_dir() and not is_prediction(path):
         raise UserError(f"{path} is a folder, not a prediction; give the .h5ad file itself.")
     if not path.exists():
         raise UserError(f"There is no file {path}; check the path.")
     try:
+        if path.is_dir():
+            return anndata.read_zarr(path)
         with path.open("rb"):
             pass  # is_hdf5 answers False where reading is forbidden
         if not h5py.is_hdf5(path):
@@ -272,9 +274,14 @@ def _read_h5ad(path: Path) -> "AnnData":
 
 
 def is_prediction(path: Path) -> bool:
-    """Return whether an h5ad states that this program wrote it; nothing else in it is read or checked."""
+    """Return whether an h5ad, or the folder of a zarr table, states that this program wrote it.
+
+    Nothing else in it is read or checked.
+    """
     import h5py
 
+    if path.is_dir():
+        return (path / "uns" / keys.PROVENANCE).is_dir()
     try:
         with h5py.File(path, "r") as file:
             return f"uns/{keys.PROVENANCE}" in file

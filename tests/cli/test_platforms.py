@@ -84,7 +84,7 @@ def test_several_elements_are_asked_for_and_taken_when_named(zarr, capsys):
     assert main(["predict", "P3.zarr"]) == 2
     assert "2 colour images (again, he)" in capsys.readouterr().err
     assert main(["predict", "P3.zarr", "--image", "again", "--out", "other.h5ad", "--json"]) == 0
-    assert "again is the H&E image (as --image says)" in capsys.readouterr().out
+    assert "again is the H&E image (as chosen)" in capsys.readouterr().out
 
 
 def test_elements_of_what_is_no_zarr_are_refused(zarr, capsys):

@@ -11,6 +11,8 @@ from tests.slide_files import tissue_picture
 
 from napari_flag.discovery import discover
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import read_any_prediction
+from napari_flag.prediction_file import slide_name, slide_size, um_per_px
 from napari_flag.slides.formats.spatial_data import choose, is_store
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
@@ -157,7 +159,7 @@ def several(tmp_path_factory):
 def test_of_several_none_is_taken_and_all_are_named(several):
     with pytest.raises(UserError, match=r"2 colour images \(he, other\).*--image he"):
         choose(several)
-    with pytest.raises(UserError, match=r"2 tables \(of_far, table\).*--table"):
+    with pytest.raises(UserError, match=r"2 tables of counts \(of_far, table\).*--table"):
         choose(several, image="he")
     with pytest.raises(UserError, match="no image dapi to take"):
         choose(several, image="dapi")
@@ -169,7 +171,7 @@ def test_of_several_none_is_taken_and_all_are_named(several):
 def test_an_element_named_is_taken(several):
     chosen = choose(several, image="other", shapes="far")
     assert (chosen.image.name, chosen.spots.name) == ("other", "of_far")
-    assert "as --image says" in chosen.why
+    assert "other is the H&E image (as chosen)" in chosen.why
     with open_slide(chosen.image, mpp=0.5) as slide:
         np.testing.assert_allclose(read_spots(chosen.spots, slide=slide).spots.xy, spots_px())
 
@@ -185,6 +187,39 @@ def test_without_a_common_coordinate_system_spots_are_refused(several):
 def test_micrometres_that_are_not_stated_are_not_guessed(several):
     with open_slide(several / "images/other") as slide:
         assert slide.mpp is None
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory):
+    """One image, its shapes, and four tables of them: counts, two predictions and an encoder's features."""
+    images, shapes, tables, _ = elements()
+    counts = tables["table"]
+    for name in ("stpath", "deepspot", "uni"):
+        tables[name] = counts.copy()
+        tables[name].X = np.log1p(counts.X.toarray() + 0.5)
+    tables["deepspot"].uns["log1p"] = {"base": None}
+    tables["uni"].var_names = [str(k) for k in range(len(GENES))]
+    return write(tmp_path_factory.mktemp("pr") / "P5.zarr", images=images, shapes=shapes, tables=tables)
+
+
+def test_of_several_tables_the_counts_are_the_measurement_and_the_rest_told_apart(predicted):
+    chosen = choose(predicted)
+    assert chosen.spots.name == "table"
+    assert "counts the table table (the only one with raw counts)" in chosen.why
+    found = discover(predicted)
+    assert [section.table.name for section in found.sections] == ["table"]
+    assert [path.name for path in found.predictions] == ["deepspot", "stpath"]
+    assert discover(predicted / "tables/table").tables == (predicted / "tables/table",)
+    assert discover(predicted / "tables/stpath").predictions == (predicted / "tables/stpath",)
+
+
+def test_a_prediction_of_another_program_lies_on_the_image_of_its_store(predicted):
+    read = read_any_prediction(predicted / "tables/deepspot")
+    with open_slide(predicted / "images/he") as slide:
+        table = read_spots(predicted / "tables/table", slide=slide)
+        assert (slide_name(read), slide_size(read), um_per_px(read)) == (slide.name, slide.size, slide.mpp)
+    assert list(read.obs_names) == list(table.spots.ids)
+    np.testing.assert_allclose(read.obsm["spatial"], table.spots.xy)
 
 
 def test_other_zarrs_are_no_stores(tmp_path):

@@ -67,14 +67,11 @@ def run_export(args: argparse.Namespace) -> int:
     """Read, complete and write."""
     from napari_flag.analysis.truth import attach_measured
     from napari_flag.exports.formats import export, find_format, place_of
-    from napari_flag.slides.spot_tables import read_measured
 
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
     for wanted in formats:
         wanted.check()
     adata = read(args.predicted, args.unit)
-    if args.measured is not None:
-        attach_measured(adata, read_measured(args.measured))
     label(adata, args.labels)
     make_folder(args.out)
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
@@ -83,6 +80,8 @@ def run_export(args: argparse.Namespace) -> int:
     slide = None if args.slide is None else _open(args.slide, adata)
     try:
         with ProgressLine() as line:
+            if args.measured is not None:
+                attach_measured(adata, read_counts(adata, args.measured, args.predicted, line, slide=slide))
             written = finish(export(adata, places, genes=args.genes, slide=slide), line)
     finally:
         if slide is not None:
@@ -183,6 +182,27 @@ def read(path: Path, unit: str | None) -> "AnnData":
     from napari_flag.foreign_prediction import read_any_prediction
 
     return read_any_prediction(path, unit)
+
+
+def read_counts(
+    adata: "AnnData",
+    source: Path,
+    predicted: Path,
+    line: ProgressLine,
+    *,
+    slide: "Slide | None" = None,
+    alignment: Path | None = None,
+    quiet: bool = False,
+) -> "AnnData":
+    """Read what a prediction in the file `predicted` is compared with; what was pooled is said."""
+    from napari_flag.discovery import counts_for
+    from napari_flag.slides.spot_tables import needs_pooling
+
+    reading = counts_for(adata, source, beside=predicted, slide=slide, alignment=alignment)
+    counts, said = finish(reading, line if needs_pooling(source) and not quiet else None)
+    for sentence in said:
+        line.notice(sentence)
+    return counts
 
 
 def add_labels(parser: argparse.ArgumentParser, what: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import keys
 from napari_flag.cli import terminal
-from napari_flag.cli.analyse import PREDICTED, add_labels, add_unit, as_typed, label, read
+from napari_flag.cli.analyse import PREDICTED, add_labels, add_unit, as_typed, label, read, read_counts
 from napari_flag.cli.predict import add_alignment
 from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say, say_columns, say_json
 from napari_flag.errors import UserError
@@ -128,19 +128,17 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
     """Compare, print, and write the tables and the report where requested."""
     from napari_flag.analysis.compare import comparing
     from napari_flag.report.findings import gather
-    from napari_flag.slides.spot_tables import needs_pooling, read_measured
 
     files = {"predicted": str(predicted_path), "measured": str(measured_path)}
     findings: Findings | None = None
     written: tuple[Path, ...] = ()
     with ProgressLine() as line:
         on_step = None if args.json else line  # who reads JSON wants no lines of progress
-        if needs_pooling(measured_path):
-            predicted = read(predicted_path, args.unit)
-            measured = _pooled(predicted, predicted_path, measured_path, args, line)
-        else:
-            measured = read_measured(measured_path)
-            predicted = _read_named(predicted_path, measured, args)
+        predicted = read(predicted_path, args.unit)
+        measured = read_counts(
+            predicted, measured_path, predicted_path, line, alignment=args.alignment, quiet=args.json
+        )
+        predicted = _named_by_place(predicted, measured, args)
         label(predicted, args.labels)
         comparison = finish(comparing(predicted, measured), on_step)
         result = comparison.to_dict() | files
@@ -172,44 +170,11 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
     return 0
 
 
-def _pooled(
-    predicted: "AnnData", file: Path, source: Path, args: argparse.Namespace, line: ProgressLine
-) -> "AnnData":
-    """Return counts pooled into the prediction's spots; what was pooled is said, and checked on the tissue."""
-    from napari_flag.discovery import find_slide
-    from napari_flag.prediction_file import slide_name, slide_size, spots_of, um_per_px
-    from napari_flag.slides.pooling import Picture
-    from napari_flag.slides.slide import open_slide
-    from napari_flag.slides.spot_tables import measured_at
-    from napari_flag.slides.tissue import find_tissue
-
-    size, tissue = slide_size(predicted), None
-    if size is None:
-        raise UserError(
-            f"{file.name} does not state the size of its slide, so nothing can be placed on it; predict with "
-            "--measured instead."
-        )
-    found = find_slide(predicted, file)
-    if found.path is None:
-        line.notice(f"The registration was not checked against the tissue: {found.why}")
-    else:
-        with open_slide(found.path, mpp=um_per_px(predicted)) as slide:
-            tissue = find_tissue(slide)
-    picture = Picture(found.path or Path(slide_name(predicted)), size)
-    spots, mpp = spots_of(predicted), um_per_px(predicted)
-    work = measured_at(source, spots, mpp, picture, tissue=tissue, alignment=args.alignment)
-    counts, said = finish(work, None if args.json else line)
-    for sentence in said:
-        line.notice(sentence)
-    return counts
-
-
-def _read_named(path: Path, measured: "AnnData", args: argparse.Namespace) -> "AnnData":
-    """Read a prediction; rows of another model's that are no measured spots are named by their place."""
+def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namespace) -> "AnnData":
+    """Return a prediction; rows of another model's that are no measured spots are named by their place."""
     from napari_flag.foreign_prediction import is_foreign, name_by_place
     from napari_flag.slides.spot_tables import read_spots
 
-    adata = read(path, args.unit)
     if args.spots is None or not is_foreign(adata) or adata.obs_names.isin(measured.obs_names).any():
         return adata
     return name_by_place(adata, read_spots(args.spots).spots, args.spots.name)
@@ -332,7 +297,9 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
             "predictions with it one by one."
         )
     counts = read_measured(measured)
-    predictions = {name: _read_named(path, counts, args) for name, path in _named(files).items()}
+    predictions = {
+        name: _named_by_place(read(path, args.unit), counts, args) for name, path in _named(files).items()
+    }
     with ProgressLine() as line:
         on_step = None if args.json else line
         found = finish(comparing_models(predictions, counts), on_step)

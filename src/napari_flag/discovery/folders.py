@@ -1,7 +1,7 @@
 """What a file or folder that a person drops holds: sections with their tables, results, regions."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from napari_flag.discovery.kinds import (
 from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, inside_of, listed, owner_of, px
 from napari_flag.discovery.space_ranger_image import full_resolution_image
 from napari_flag.errors import UserError
-from napari_flag.foreign_prediction import is_zarr_table
-from napari_flag.slides.formats import space_ranger, spatial_data
+from napari_flag.foreign_prediction import holds_prediction, is_zarr_table
+from napari_flag.slides.formats import in_situ, space_ranger, spatial_data
 from napari_flag.slides.formats.bins import bins_of
 from napari_flag.slides.slide import slide_name
 
@@ -68,6 +68,8 @@ class Found:
         A file of `workspace_file`, or None.
     notices
         Sentences for the user: what was not taken and why.
+    unclear
+        SpatialData zarrs of which nothing was taken, since several elements may be meant.
     """
 
     sections: tuple[FoundSection, ...] = ()
@@ -76,12 +78,12 @@ class Found:
     regions: tuple[Path, ...] = ()
     workspace: Path | None = None
     notices: tuple[str, ...] = ()
+    unclear: tuple[spatial_data.Unclear, ...] = ()
 
     def __bool__(self) -> bool:
         """Return whether there is anything to open."""
-        return bool(
-            self.sections or self.predictions or self.tables or self.regions or self.workspace is not None
-        )
+        held = (self.sections, self.predictions, self.tables, self.regions, self.unclear)
+        return any(held) or self.workspace is not None
 
     def section_of(self, path: Path) -> FoundSection | None:
         """Return the section that a file (regions, a prediction) is named after: C5_x.geojson → C5."""
@@ -89,7 +91,7 @@ class Found:
         return next((section for section in self.sections if section.name == owner), None)
 
 
-def discover(path: str | Path) -> Found:
+def discover(path: str | Path, elements: Mapping[str, str] | None = None) -> Found:
     """Return what `path` holds.
 
     Parameters
@@ -97,8 +99,11 @@ def discover(path: str | Path) -> Found:
     path
         A file: a slide, an h5ad, a table of spots or counts, a GeoJSON, a workspace.  Or a folder: Space
         Ranger's output, legacy ST (``images/``, ``spots/``, ``counts/``), HEST-1k (``wsis/`` or one
-        picture, ``st/``), a SpatialData zarr, DICOM files, or slides with tables of the same
-        name beside them, also in subfolders one level down.
+        picture, ``st/``), a SpatialData zarr, a Xenium or CosMx run, DICOM files, or slides with tables of
+        the same name beside them, also in subfolders one level down.
+    elements
+        Of a SpatialData zarr that `path` is: names by "image", "shapes" and "table", as `spatial_data.choose`
+        takes them.
 
     Returns
     -------
@@ -118,12 +123,12 @@ def discover(path: str | Path) -> Found:
         return _in_file(path)
     if spatial_data.is_store(path):
         holdings = _Holdings()
-        _add_store(path, holdings, search)
+        _add_store(path, holdings, search, elements)
         return holdings.found(path, search)
     if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
         return Found(sections=(FoundSection(path, None, None, f"{path.name} is the image given."),))
     if spatial_data.element_of(path, spatial_data.TABLES, spatial_data.SHAPES) is not None:
-        return Found(tables=(path,))
+        return Found(predictions=(path,)) if holds_prediction(path) else Found(tables=(path,))
     if is_zarr_table(path):
         return Found(predictions=(path,))
     holdings = _in_folder(path, search)
@@ -179,6 +184,7 @@ class _Holdings:
     sections: list[FoundSection] = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
     orphans: list[Path] = field(default_factory=list)
+    unclear: list[spatial_data.Unclear] = field(default_factory=list)
 
     def add(self, kind: Kind, path: Path) -> None:
         """Keep a file where its kind belongs."""
@@ -198,7 +204,7 @@ class _Holdings:
 
     def take(self, other: "_Holdings") -> None:
         """Add what was found in a subfolder, whose slides have their tables already."""
-        for name in ("predictions", "regions", "workspaces", "sections", "tables", "orphans"):
+        for name in ("predictions", "regions", "workspaces", "sections", "tables", "orphans", "unclear"):
             getattr(self, name).extend(getattr(other, name))
 
     def found(self, folder: Path, search: Search) -> Found:
@@ -233,6 +239,7 @@ class _Holdings:
             tuple(self.regions),
             workspace,
             tuple(dict.fromkeys(notices)),
+            tuple(self.unclear),
         )
 
 
@@ -248,6 +255,10 @@ def _in_folder(folder: Path, search: Search, *, deeper: bool = True) -> _Holding
         if spatial_data.is_store(store):
             _add_store(store, holdings, search)
     files = [(entry, False) for entry in entries if os.path.isfile(entry)]
+    if in_situ.find_run(folder) is not None:
+        _sort(files, holdings, pictures=True)
+        _add_run(folder, holdings)
+        return holdings
     if ranger is not None:
         _sort(files, holdings, pictures=False)
         if ranger.outs != folder:
@@ -341,14 +352,24 @@ def _run_in_bins(folder: Path) -> space_ranger.Folder | None:
     return None if found is None else space_ranger.Folder(found.positions, finest.parent.parent)
 
 
-def _add_store(store: Path, holdings: _Holdings, search: Search) -> None:
-    """Add the section of a SpatialData zarr, or why it is not clear which."""
-    try:
-        chosen = spatial_data.choose(store)
-    except UserError as error:
-        search.notices.append(str(error))
-        return
-    holdings.sections.append(FoundSection(chosen.image, chosen.spots, None, f"{store.name}: {chosen.why}."))
+def _add_store(
+    store: Path, holdings: _Holdings, search: Search, elements: Mapping[str, str] | None = None
+) -> None:
+    """Add predictions and the section of a SpatialData zarr, or why it is not clear which."""
+    held = spatial_data.Store(store)
+    tables = [store / spatial_data.TABLES / name for name in held.tables]
+    predictions = [table for table in tables if holds_prediction(table)]
+    if not predictions or held.images:  # else of a slide that is kept elsewhere
+        try:
+            chosen = spatial_data.choose(store, **(elements or {}))
+        except UserError as error:
+            search.notices.append(str(error))
+            if isinstance(error, spatial_data.Unclear):
+                holdings.unclear.append(error)
+            return
+        why = f"{store.name}: {chosen.why}."
+        holdings.sections.append(FoundSection(chosen.image, chosen.spots, None, why))
+    holdings.predictions += predictions
 
 
 def _add_bins(run: space_ranger.Folder, holdings: _Holdings, search: Search) -> None:
@@ -373,6 +394,18 @@ def _add_bins(run: space_ranger.Folder, holdings: _Holdings, search: Search) -> 
             f"finest bins{choice}.",
         )
     )
+
+
+def _add_run(folder: Path, holdings: _Holdings) -> None:
+    """Add the section of a Xenium or CosMx run with the only slide in its folder, or else the run alone."""
+    slides = _best_of_each_name(holdings.slides)
+    holdings.slides, holdings.spots, holdings.counts = [], [], []
+    if len(slides) != 1:
+        holdings.tables.append(folder)
+        return
+    [(slide, instead)] = slides.values()
+    why = f"{_slide_sentence(slide, instead)}, the only one here; its counts are pooled into spots."
+    holdings.sections.append(FoundSection(slide, None, folder, why))
 
 
 # --- slides and the tables of their name ---------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The slide of a prediction, looked for beside its file."""
+"""The slide of a prediction, looked for beside its file, and counts for its spots."""
 
 import os
 from dataclasses import dataclass
@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Final
 from napari_flag import prediction_file
 from napari_flag.discovery.kinds import PICTURE_ENDINGS, VENDOR_ENDINGS, size_of
 from napari_flag.discovery.search import IMAGE_FOLDERS, Search, listed, px
+from napari_flag.errors import UserError
+from napari_flag.inputs import counts_at
+from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats import spatial_data
-from napari_flag.slides.slide import slide_name
+from napari_flag.slides.pooling import Picture
+from napari_flag.slides.slide import open_slide, slide_name
+from napari_flag.slides.spot_tables import needs_pooling, read_measured
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
 
 
 SPATIAL: Final = "spatial"
@@ -85,6 +92,64 @@ def find_slide(adata: "AnnData", beside: Path) -> FoundSlide:
         f"The prediction was made on {name}, which is neither in {folder} nor in the folder above or their "
         "images folders; open the slide to see the map on it.",
     )
+
+
+def counts_for(
+    adata: "AnnData",
+    source: str | Path,
+    *,
+    beside: Path | None = None,
+    slide: "Slide | None" = None,
+    alignment: str | Path | None = None,
+) -> Steps[tuple["AnnData", tuple[str, ...]]]:
+    """Read the raw counts that a prediction is compared with, pooling those that are at points of their own.
+
+    Parameters
+    ----------
+    adata
+        The prediction.
+    source
+        As `slides.spot_tables.measured_at` takes it.
+    beside
+        File of the prediction, where its slide is looked for to check the registration of what is pooled.
+    slide
+        The slide, where it is open; it is not looked for then.
+    alignment
+        As `slides.spot_tables.located_counts` takes it.
+
+    Returns
+    -------
+    counts
+        Rows named by spot id.
+    notices
+        What was pooled and how.
+
+    Raises
+    ------
+    UserError
+        As `measured_at`; for what is to be pooled, also where the size of the slide is not known.
+    """
+    if not needs_pooling(source) and alignment is None:
+        yield Step("Reading measured counts", 0)
+        return read_measured(source), ()
+    spots, mpp = prediction_file.spots_of(adata), prediction_file.um_per_px(adata)
+    if slide is not None:
+        return (yield from counts_at(source, spots, mpp or slide.mpp, slide, alignment))
+    found = FoundSlide(None, "it is not known where the prediction lies.")
+    if beside is not None:
+        found = find_slide(adata, beside)
+    if found.path is not None:
+        with open_slide(found.path, mpp=mpp) as opened:
+            return (yield from counts_at(source, spots, mpp, opened, alignment))
+    size = prediction_file.slide_size(adata)
+    if size is None:
+        raise UserError(
+            f"The prediction does not state the size of its slide, so {Path(source).name} cannot be placed "
+            f"on it ({found.why.rstrip('.')}); open its slide first, or predict with --measured."
+        )
+    picture = Picture(Path(prediction_file.slide_name(adata)), size)
+    counts, said = yield from counts_at(source, spots, mpp, picture, alignment)
+    return counts, (*said, f"The registration was not checked against the tissue: {found.why}")
 
 
 def _images_of(entry: Path) -> list[Path]:

@@ -4,9 +4,8 @@ Only what is needed is read, piece by piece, so that a file with unusual other c
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from napari_flag.errors import UserError
 from napari_flag.slides.formats.counts import GENE_IDS, counts
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.formats.space_ranger import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
+from napari_flag.slides.formats.stored_anndata import COUNTS_IN, H5ad, are_counts, with_file
 from napari_flag.slides.spots import (
     FloatArray,
     IntArray,
@@ -33,31 +33,10 @@ if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
 
 
-T = TypeVar("T")
-
 PIXELS: Final = ("pxl_col_in_fullres", "pxl_row_in_fullres")
 SYMBOLS: Final = ("gene_name", "gene_symbol", "gene_symbols", "feature_name", "symbol")
 """``var`` columns that hold symbols where ``var_names`` are Ensembl ids."""
 ENSEMBL: Final = re.compile(r"ENS[A-Z]*G\d+")
-
-
-class H5ad:
-    """One open ``.h5ad`` file, read piece by piece."""
-
-    def __init__(self, file: Any, path: Path) -> None:
-        self.file, self.path = file, path
-
-    def frame(self, key: str) -> Any:
-        """Return ``obs`` or ``var`` as a DataFrame."""
-        from anndata.io import read_elem
-
-        return read_elem(self.file[key])
-
-    def values(self, key: str) -> Any:
-        """Return a dense or sparse matrix; None when there is none."""
-        from anndata.io import read_elem
-
-        return read_elem(self.file[key]) if key in self.file else None
 
 
 def read_h5ad(path: Path, slide: "Slide | None") -> SpotTable:
@@ -78,27 +57,6 @@ def read_h5ad_counts(path: Path) -> "AnnData":
             'no layer "counts"); save the raw counts in it.'
         )
     return found
-
-
-def with_file(path: Path, use: Callable[[H5ad], T]) -> T:
-    """Return what `use` reads of an open ``.h5ad``; what is damaged is a `UserError`."""
-    import h5py
-
-    # anndata gives this error no public name; it means an encoding newer than the installed anndata.
-    from anndata._io.specs.registry import IORegistryError
-
-    try:
-        with h5py.File(path, "r") as file:
-            if "obs" not in file or "var" not in file:
-                raise UserError(
-                    f"{path.name} has no obs or var, so it is no AnnData file; choose an .h5ad file."
-                )
-            return use(H5ad(file, path))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, IORegistryError) as error:
-        raise UserError(
-            f"{path.name} could not be read as an AnnData file ({error}), so it is damaged or of "
-            "an unknown version; write it again with a current anndata."
-        ) from error
 
 
 def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
@@ -224,7 +182,7 @@ def _scaling(h5ad: H5ad, slide: "Slide") -> Scaling:
 
 def raw_counts(h5ad: H5ad) -> "AnnData | None":
     """Return raw counts from X, ``layers["counts"]`` or ``raw``; None when none holds any."""
-    for values_key, var_key in (("layers/counts", "var"), ("X", "var"), ("raw/X", "raw/var")):
+    for values_key, var_key in COUNTS_IN:
         values = h5ad.values(values_key)
         if values is None or not are_counts(values):
             continue
@@ -235,15 +193,6 @@ def raw_counts(h5ad: H5ad) -> "AnnData | None":
             adata.var[GENE_IDS] = ids
         return adata
     return None
-
-
-def are_counts(values: Any) -> bool:
-    """Return whether a dense or sparse matrix holds whole numbers from 0 on, and nothing else."""
-    stored = np.asarray(values.data if hasattr(values, "indptr") else values)
-    if stored.dtype.kind not in "iufb" or stored.size == 0:
-        return False
-    whole = np.isfinite(stored).all() and stored.min() >= 0 and (stored == np.rint(stored)).all()
-    return bool(whole)
 
 
 def gene_names(var: Any) -> tuple[list[str], list[str] | None]:

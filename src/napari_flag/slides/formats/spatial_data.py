@@ -18,6 +18,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, damaged
+from napari_flag.slides.formats.stored_anndata import H5ad, starts_with_counts
 from napari_flag.slides.resolution import MICRONS, Resolution, stated
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -74,6 +75,18 @@ class Store:
         return found
 
     @cached_property
+    def measured(self) -> frozenset[str]:
+        """Tables of `regions` that hold raw counts."""
+        return frozenset(name for name in self.regions if starts_with_counts(open_table(self, name)))
+
+    @cached_property
+    def of_spots(self) -> Mapping[str, tuple[str, ...]]:
+        """Tables of `regions` that say where spots lie: those with raw counts, else the only one."""
+        if self.measured or len(self.regions) > 1:
+            return {name: shapes for name, shapes in self.regions.items() if name in self.measured}
+        return self.regions
+
+    @cached_property
     def tables(self) -> tuple[str, ...]:
         """All tables, also predictions."""
         return self._names(TABLES)
@@ -85,6 +98,14 @@ class Store:
         except OSError:
             return ()
         return tuple(name for name in entries if not name.startswith("."))
+
+
+def open_table(store: Store, name: str) -> H5ad:
+    """Return a table, read piece by piece."""
+    import zarr
+
+    path = store.path / TABLES / name
+    return H5ad(zarr.open_group(path, mode="r"), path)
 
 
 def is_store(path: Path) -> bool:
@@ -127,6 +148,27 @@ def _channels(image: Path) -> int:
 # --- choosing elements ---------------------------------------------------------------------------
 
 
+class Unclear(UserError):
+    """Several elements of a store may be meant.
+
+    Parameters
+    ----------
+    store
+        Its folder.
+    option
+        What is to be named: "image", "shapes" or "table", as of `choose`.
+    what, names
+        What they are, as a person calls them, and their names.
+    """
+
+    def __init__(self, store: Path, option: str, what: str, names: tuple[str, ...]) -> None:
+        self.store, self.option, self.what, self.names = store, option, what, names
+        super().__init__(
+            f"{store.name} holds {len(names)} {what} ({', '.join(names)}), so it is not clear which is "
+            f"meant; choose one with --{option}, e.g. --{option} {names[0]}."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """The elements of one section.
@@ -166,7 +208,8 @@ def choose(
     """
     held = Store(store)
     picture, why = only_one(held, held.images, image, "image", "colour images", _no_image(held))
-    tables = {name: regions for name, regions in held.regions.items() if shapes is None or shapes in regions}
+    known_tables = held.of_spots if table is None else held.regions
+    tables = {name: regions for name, regions in known_tables.items() if shapes is None or shapes in regions}
     if table is not None and table not in held.regions:
         known = ", ".join(held.regions) or "none"
         raise UserError(
@@ -191,7 +234,10 @@ def choose(
         return Chosen(
             store / IMAGES / picture, spots, f"{said}; spots are the shapes {name} ({why}), without counts"
         )
-    chosen, why = only_one(held, tuple(tables), table, "table", "tables", "")
+    what = "tables of counts" if held.measured else "tables"
+    chosen, why = only_one(held, tuple(tables), table, "table", what, "")
+    if table is None and len(held.regions) > 1:
+        why = f"{why} with raw counts"
     region, which = only_one(held, tables[chosen], shapes, "shapes", "shapes that its table annotates", "")
     spots = store / TABLES / chosen
     if len(tables[chosen]) > 1:  # the table alone does not say which of its shapes are meant
@@ -215,15 +261,12 @@ def only_one(
                 f"{held.path.name} has no {option} {wanted} to take (there is {known}); give another "
                 f"--{option}."
             )
-        return wanted, f"as --{option} says"
+        return wanted, "as chosen"
     if len(names) == 1:
         return names[0], "the only one"
     if not names:
         raise UserError(none)
-    raise UserError(
-        f"{held.path.name} holds {len(names)} {what} ({', '.join(names)}), so it is not clear which is "
-        f"meant; choose one with --{option}, e.g. --{option} {names[0]}."
-    )
+    raise Unclear(held.path, option, what, names)
 
 
 def _no_image(held: Store) -> str:

@@ -22,6 +22,7 @@ from napari_flag.slides.formats.spatial_data import (
     element_of,
     is_store,
     only_one,
+    open_table,
     read_store,
 )
 from napari_flag.slides.spots import FloatArray, Spots, SpotTable, lattice_of, matched
@@ -57,6 +58,18 @@ def _between(shapes: Any, image: Any, name: str, path: Path) -> tuple[FloatArray
         f"The coordinate systems {', '.join(common)} place the shapes {name} differently on {path.name}; "
         f"{common[0]} is used.",
     )
+
+
+def onto_image(shapes: Path, image: Path) -> tuple[FloatArray, tuple[str, ...]]:
+    """Return the (3, 3) affine from shapes to level-0 px of an image of their store, and what is doubtful.
+
+    Raises
+    ------
+    UserError
+        When they have no coordinate system in common, or the store cannot be read.
+    """
+    held = read_store(image.parents[1], IMAGES, SHAPES)
+    return _between(held.shapes[shapes.name], held.images[image.name], shapes.name, image)
 
 
 def read_spot_table(path: Path, slide: "Slide | None") -> SpotTable:
@@ -110,7 +123,7 @@ def read_table_counts(path: Path) -> "AnnData":
         raise UserError(
             f"No table of {store.path.name} annotates {shapes_name}, so there are no counts in it."
         )
-    found = h5ad.raw_counts(_open_table(store, table_name))
+    found = h5ad.raw_counts(open_table(store, table_name))
     if found is None:
         raise UserError(
             f"The table {table_name} of {store.path.name} holds no raw counts (X has fractions or negative "
@@ -136,18 +149,11 @@ def _spots_named(path: Path) -> tuple[Store, str, str | None]:
         return store, shapes, table
     if (named := element_of(path, SHAPES)) is not None:
         store, shapes = named
-        tables = [name for name, regions in store.regions.items() if shapes in regions]
+        tables = [name for name, regions in store.of_spots.items() if shapes in regions]
         if not tables:
             return store, shapes, None
         return store, shapes, only_one(store, tables, None, "table", f"tables that annotate {shapes}", "")[0]
     raise UserError(f"{path} is no table or shapes of a SpatialData zarr; give STORE.zarr/tables/NAME.")
-
-
-def _open_table(store: Store, name: str) -> h5ad.H5ad:
-    import zarr
-
-    path = store.path / TABLES / name
-    return h5ad.H5ad(zarr.open_group(path, mode="r"), path)
 
 
 def _annotating(
@@ -156,7 +162,7 @@ def _annotating(
     """Return counts, ``obs`` with the row of its shape, and notices, of the rows of `region` on tissue."""
     import pandas as pd
 
-    opened = _open_table(store, table)
+    opened = open_table(store, table)
     named = attributes_of(opened.path)
     obs = opened.frame("obs")
     region_key, instance = named.get("region_key"), named.get("instance_key")
@@ -221,7 +227,7 @@ def instances_of(path: Path) -> tuple[str, dict[str, Any]]:
     if table_name is None:
         index = read_store(store.path, SHAPES).shapes[shapes_name].index
         return shapes_name, {str(name): name for name in index}
-    opened = _open_table(store, table_name)
+    opened = open_table(store, table_name)
     named, obs = attributes_of(opened.path), opened.frame("obs")
     ours = obs[obs[named["region_key"]].astype(str) == shapes_name]
     return shapes_name, dict(zip(map(str, ours.index), ours[named["instance_key"]].tolist(), strict=True))

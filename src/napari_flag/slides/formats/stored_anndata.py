@@ -1,0 +1,83 @@
+"""AnnData as it is stored, in an ``.h5ad`` or as a table of a zarr, read piece by piece.
+
+Only what is needed is read, so that a file with unusual other content opens.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from napari_flag.errors import UserError
+
+T = TypeVar("T")
+
+COUNTS_IN: Final = (("layers/counts", "var"), ("X", "var"), ("raw/X", "raw/var"))
+"""Where raw counts may be, and the genes they are of."""
+PEEKED: Final = 1_000_000
+"""Values looked at to tell counts from other values before a whole matrix is read."""
+
+
+class H5ad:
+    """One open ``.h5ad`` file, read piece by piece."""
+
+    def __init__(self, file: Any, path: Path) -> None:
+        self.file, self.path = file, path
+
+    def frame(self, key: str) -> Any:
+        """Return ``obs`` or ``var`` as a DataFrame."""
+        from anndata.io import read_elem
+
+        return read_elem(self.file[key])
+
+    def values(self, key: str) -> Any:
+        """Return a dense or sparse matrix; None when there is none."""
+        from anndata.io import read_elem
+
+        return read_elem(self.file[key]) if key in self.file else None
+
+    def first_values(self, key: str) -> Any:
+        """Return the first `PEEKED` stored values of a dense or sparse matrix; None when there is none."""
+        if key not in self.file:
+            return None
+        stored = self.file[key]
+        if hasattr(stored, "shape"):
+            return stored[: max(PEEKED // max(stored.shape[-1], 1), 1)]
+        return stored["data"][:PEEKED]
+
+
+def with_file(path: Path, use: Callable[[H5ad], T]) -> T:
+    """Return what `use` reads of an open ``.h5ad``; what is damaged is a `UserError`."""
+    import h5py
+
+    # anndata gives this error no public name; it means an encoding newer than the installed anndata.
+    from anndata._io.specs.registry import IORegistryError
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "obs" not in file or "var" not in file:
+                raise UserError(
+                    f"{path.name} has no obs or var, so it is no AnnData file; choose an .h5ad file."
+                )
+            return use(H5ad(file, path))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IORegistryError) as error:
+        raise UserError(
+            f"{path.name} could not be read as an AnnData file ({error}), so it is damaged or of "
+            "an unknown version; write it again with a current anndata."
+        ) from error
+
+
+def starts_with_counts(h5ad: H5ad) -> bool:
+    """Return whether `raw_counts` would find any, by the first values of each matrix."""
+    found = (h5ad.first_values(key) for key, _ in COUNTS_IN)
+    return any(values is not None and are_counts(values) for values in found)
+
+
+def are_counts(values: Any) -> bool:
+    """Return whether a dense or sparse matrix holds whole numbers from 0 on, and nothing else."""
+    stored = np.asarray(values.data if hasattr(values, "indptr") else values)
+    if stored.dtype.kind not in "iufb" or stored.size == 0:
+        return False
+    whole = np.isfinite(stored).all() and stored.min() >= 0 and (stored == np.rint(stored)).all()
+    return bool(whole)
