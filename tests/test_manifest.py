@@ -43,7 +43,8 @@ def test_every_item_of_a_menu_is_a_command(manifest):
 
 
 def test_every_kind_of_file_that_regions_and_predictions_are_written_in_can_be_dropped(manifest):
-    [reader] = manifest.contributions.readers
+    zarrs, reader = manifest.contributions.readers
+    assert (zarrs.filename_patterns, zarrs.accepts_directories) == (["*.zarr"], True)
     written = {end for writer in manifest.contributions.writers for end in writer.filename_extensions}
     assert {f"*{end}" for end in written - {".csv"}} <= set(reader.filename_patterns)
 

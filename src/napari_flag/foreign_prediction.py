@@ -88,7 +88,7 @@ class UnitUnknown(UserError):
         )
 
 
-def read_any_prediction(path: str | Path, unit: str | None = None) -> "AnnData":
+def read_any_prediction(path: str | Path, unit: str | None = None, *, image: Path | None = None) -> "AnnData":
     """Read a prediction of any program.
 
     Parameters
@@ -98,6 +98,8 @@ def read_any_prediction(path: str | Path, unit: str | None = None) -> "AnnData":
         tables (``X.zarr/tables/NAME``) or shapes with genes as columns (``X.zarr/shapes/NAME``).
     unit
         One of `UNITS`, used where the file states none; None raises `UnitUnknown` then.
+    image
+        Folder of the image in the same zarr that it lies on; None takes the only one.
 
     Returns
     -------
@@ -111,10 +113,10 @@ def read_any_prediction(path: str | Path, unit: str | None = None) -> "AnnData":
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        return _read_spatialdata(path, unit)
+        return _read_spatialdata(path, unit, image)
     if path.suffix.lower() != ".h5ad" or is_prediction(path) or not _is_annotated(path):
         return read_prediction(path)
-    return with_file(path, lambda h5ad: _adopt(h5ad, path, unit))
+    return with_file(path, lambda h5ad: _adopt(h5ad, path, unit, None))
 
 
 NEAR: Final = 0.1
@@ -250,13 +252,13 @@ def _in_zarr(table: Path, use: Callable[[H5ad], T]) -> T:
         ) from error
 
 
-def _read_spatialdata(path: Path, unit: str | None) -> "AnnData":
+def _read_spatialdata(path: Path, unit: str | None, image: Path | None) -> "AnnData":
     if (path / SHAPES_FILE).is_file():
-        return _read_shapes(path, unit)
+        return _read_shapes(path, unit, image or _only_image(path))
     table = path if _is_element(path) else _only_table(path)
     if is_prediction(table):
         return read_prediction(table)
-    return _in_zarr(table, lambda h5ad: _adopt(h5ad, table, unit))
+    return _in_zarr(table, lambda h5ad: _adopt(h5ad, table, unit, image or _only_image(table)))
 
 
 def _only_table(path: Path) -> Path:
@@ -279,7 +281,7 @@ def _only_table(path: Path) -> Path:
     )
 
 
-def _read_shapes(path: Path, unit: str | None) -> "AnnData":
+def _read_shapes(path: Path, unit: str | None, image: Path | None) -> "AnnData":
     """Read shapes whose further columns are genes (LazySlide's tile predictions)."""
     import pandas as pd
 
@@ -293,8 +295,9 @@ def _read_shapes(path: Path, unit: str | None) -> "AnnData":
     ids = frame.get("tile_id", frame.index)
     obs = pd.DataFrame(index=pd.Index(ids.astype(str), dtype=str))
     var = pd.DataFrame(index=pd.Index(genes, dtype=str))
-    xy, notices = _centres(frame, path)
-    return _build(path, frame[genes].to_numpy(np.float32), obs, var, xy, {}, {}, unit, notices)
+    xy, notices = _centres(frame, path, image)
+    stated = _slide_in_store(path, image)
+    return _build(path, frame[genes].to_numpy(np.float32), obs, var, xy, {}, {}, unit, notices, stated)
 
 
 def _gene_columns(path: Path) -> list[str]:
@@ -326,8 +329,8 @@ def _frame_of_shapes(path: Path) -> "pd.DataFrame":
         raise _unreadable(path, error) from error
 
 
-def _centres(frame: "pd.DataFrame", path: Path) -> tuple[FloatArray, tuple[str, ...]]:
-    """Return (n, 2) centres in level-0 px of the only image of the store, and what is doubtful about them.
+def _centres(frame: "pd.DataFrame", path: Path, image: Path | None) -> tuple[FloatArray, tuple[str, ...]]:
+    """Return (n, 2) centres in level-0 px of an image of the store, and what is doubtful about them.
 
     A store without an image, as LazySlide's, counts in the pixels of a slide that is kept elsewhere.
     """
@@ -341,7 +344,6 @@ def _centres(frame: "pd.DataFrame", path: Path) -> tuple[FloatArray, tuple[str, 
         )
     centres = shapely.centroid(shapely.from_wkb(frame["geometry"].to_numpy()))
     xy = np.column_stack([shapely.get_x(centres), shapely.get_y(centres)])
-    image = _only_image(path)
     if image is not None:
         affine, notices = onto_image(path, image)
         return xy @ affine[:2, :2].T + affine[:2, 2], notices
@@ -362,12 +364,11 @@ def _only_image(element: Path) -> Path | None:
     return found[0].path / spatial_data.IMAGES / found[0].images[0]
 
 
-def _slide_in_store(element: Path) -> dict[str, Any]:
-    """Return what a SpatialData zarr states of its slide: by its only image, or as LazySlide records it."""
+def _slide_in_store(element: Path, image: Path | None) -> dict[str, Any]:
+    """Return what a SpatialData zarr states of its slide: by its image, or as LazySlide records it."""
     found = spatial_data.element_of(element, spatial_data.TABLES, spatial_data.SHAPES)
     if found is None:
         return {}
-    image = _only_image(element)
     if image is not None:
         with open_slide(image) as slide:
             return _stated(slide.size, slide.mpp, slide.mpp_source) | {keys.SLIDE_NAME: slide.name}
@@ -396,7 +397,7 @@ def _annotated(h5ad: H5ad) -> tuple[Path, str] | None:
     return folder / str(region[0]), str(attributes.get("instance_key", ""))
 
 
-def _places(h5ad: H5ad, obs: "pd.DataFrame") -> tuple[FloatArray, tuple[str, ...]]:
+def _places(h5ad: H5ad, obs: "pd.DataFrame", image: Path | None) -> tuple[FloatArray, tuple[str, ...]]:
     """Return the (n, 2) positions a file states, else the centres of the shapes that its table annotates."""
     found = None if _has_positions(h5ad) else _annotated(h5ad)
     if found is None or found[1] not in obs:
@@ -404,7 +405,7 @@ def _places(h5ad: H5ad, obs: "pd.DataFrame") -> tuple[FloatArray, tuple[str, ...
     shapes, instance = found
     frame = _frame_of_shapes(shapes)
     ids = frame.get(instance, frame.index)
-    centres, notices = _centres(frame, shapes)
+    centres, notices = _centres(frame, shapes, image)
     place = {str(name): row for row, name in enumerate(ids)}
     rows = [place.get(str(name), -1) for name in obs[instance]]
     if min(rows, default=-1) < 0:
@@ -426,7 +427,7 @@ def _uns(h5ad: H5ad) -> dict[str, Any]:
     return found
 
 
-def _adopt(h5ad: H5ad, path: Path, unit: str | None) -> "AnnData":
+def _adopt(h5ad: H5ad, path: Path, unit: str | None, image: Path | None) -> "AnnData":
     obs, var, uns = h5ad.frame("obs"), h5ad.frame("var"), _uns(h5ad)
     if "library_id" in obs and obs["library_id"].nunique() > 1:
         raise UserError(
@@ -437,8 +438,9 @@ def _adopt(h5ad: H5ad, path: Path, unit: str | None) -> "AnnData":
     there = set(h5ad.file["layers"]) if "layers" in h5ad.file else set()
     drawn = takewhile(there.__contains__, map(layer_of, count(1)))
     layers = {name: h5ad.values(f"layers/{name}") for name in (*drawn, *({keys.SPREAD} & there))}
-    xy, doubts = _places(h5ad, obs)
-    return _build(path, values, obs, var, xy, layers, uns, unit, notices + doubts)
+    xy, doubts = _places(h5ad, obs, image)
+    stated = _slide_in_store(path, image)
+    return _build(path, values, obs, var, xy, layers, uns, unit, notices + doubts, stated)
 
 
 def _values(h5ad: H5ad, path: Path) -> tuple[Any, tuple[str, ...]]:
@@ -501,6 +503,7 @@ def _build(
     uns: Mapping[str, Any],
     unit: str | None,
     notices: tuple[str, ...],
+    stated: Mapping[str, Any],
 ) -> "AnnData":
     import pandas as pd
     from anndata import AnnData
@@ -535,7 +538,7 @@ def _build(
     if isinstance(libraries, Mapping) and libraries:
         adata.uns[keys.SPATIAL] = dict(libraries)
     made: dict[str, Any] = {keys.UNITS: keys.EXPRESSION_UNITS}
-    made |= _stated_slide(libraries) | _slide_in_store(path)
+    made |= _stated_slide(libraries) | dict(stated)
     if array is not None:
         made[keys.LATTICE] = lattice_of(array)
     made[keys.READ_FROM] = {keys.READ_FILE: path.name, keys.READ_UNIT: word, keys.READ_UNIT_FROM: where}

@@ -9,21 +9,22 @@ from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushB
 from napari_flag.analysis.compare import Agreement, agree
 from napari_flag.analysis.scores import EXPECTATION, MEANING, PROPER, STRUCTURE
 from napari_flag.analysis.truth import measured_counts
+from napari_flag.discovery import counts_for
 from napari_flag.errors import UserError
 from napari_flag.formatting import FINE, interval, number, whole
-from napari_flag.gui.controls.forms import Choice, ask_open, plain_label
+from napari_flag.gui.controls.forms import Choice, ShortScroll, ask_open, plain_label
 from napari_flag.gui.controls.plots import Histogram
 from napari_flag.gui.controls.small_maps import MapRow
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
-from napari_flag.progress import Steps, one_step
-from napari_flag.slides.spot_tables import read_measured
+from napari_flag.gui.session import NO_PREDICTION
+from napari_flag.progress import Steps
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-COUNTS_FILES: Final = "Counts (*.h5ad *.h5 *.tsv *.tsv.gz);;All files (*)"
+COUNTS_FILES: Final = "Counts (*.h5ad *.h5 *.tsv *.tsv.gz *.parquet *_file.csv *_file.csv.gz);;All files (*)"
 WITH_TRUTH: Final = (
     Column("pcc", "PCC", "Pearson correlation of predicted and measured over the spots"),
     Column("mse", "MSE", "Mean squared error of log2(count + 1)"),
@@ -44,6 +45,8 @@ NO_DRAWS: Final = "This file holds no draws, so X alone is scored."
 VALUES: Final = (("Expectation (X)", "X"), ("One draw", "sample"), ("All draws", DRAWS))
 ROWS: Final = (EXPECTATION, STRUCTURE, PROPER[:3], PROPER[3:])
 """Scores in the order shown."""
+MESSAGES_PX: Final = 120
+"""Height beyond which notices scroll: another model's file comes with many."""
 JUDGED_BY: Final = {"X": EXPECTATION, "sample": STRUCTURE, DRAWS: (*STRUCTURE, *PROPER)}
 """Which scores are written in bold."""
 
@@ -107,7 +110,7 @@ class CompareDock(Dock):
         foot.addWidget(self.report)
         box = self.column()
         box.addLayout(head)
-        for widget in (self.scores, self.messages, self.maps, self.histogram):
+        for widget in (self.scores, ShortScroll(self.messages, MESSAGES_PX), self.maps, self.histogram):
             box.addWidget(widget)
         box.addWidget(self.table, 1)
         box.addWidget(self.strip)
@@ -246,14 +249,21 @@ class CompareDock(Dock):
     def read_counts(self, path: Path) -> None:
         """Read counts and attach them to the prediction; what does not fit is said and left out."""
         self.messages.clear()
+        result = self.session.result
+        if result is None:
+            self.messages.show_error(UserError(NO_PREDICTION))
+            return
         self.jobs.run(
             "counts",
-            one_step("Reading measured counts", read_measured, path),
+            counts_for(result.adata, path, beside=result.file, slide=self.session.slide),
             f"Read {path.name}",
             on_result=self._on_counts,
         )
 
-    def _on_counts(self, measured: "AnnData") -> None:
+    def _on_counts(self, read: "tuple[AnnData, tuple[str, ...]]") -> None:
+        measured, notices = read
+        for notice in notices:
+            self.notify(notice)
         try:
             self.session.set_measured(measured)
         except UserError as error:

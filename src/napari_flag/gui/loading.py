@@ -18,7 +18,8 @@ from napari_flag.layers import ahead
 from napari_flag.prediction_file import UNNAMED, doubts_of, read_regions, slide_name, slide_size
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation, read_annotations
-from napari_flag.slides.spot_tables import read_measured
+from napari_flag.slides.formats.spatial_data import IMAGES, SHAPES, TABLES, Unclear, element_of
+from napari_flag.slides.spot_tables import needs_pooling, read_measured
 from napari_flag.workspace_file import WorkspaceFile, WorkspaceSlide, read_workspace
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Opened:
     slide
         Open, with a pyramid; None where only the rest is known.
     table, measured, grid
-        Where its spots and counts are read from.
+        Where its spots and counts are read from; `measured` alone is to be pooled into the spots it gets.
     predictions
         Each with its name ("" for that of its file) and file, None where it is not saved.
     shown
@@ -91,12 +92,15 @@ class Arrived:
         What was looked at in a workspace that was opened, or None.
     no_unit
         Predictions of other programs that were not opened, since they do not state the unit of their values.
+    unclear
+        SpatialData zarrs that were not opened, since several of their elements may be meant.
     """
 
     opened: int
     strangers: tuple[Path, ...] = ()
     workspace: WorkspaceFile | None = None
     no_unit: tuple[Path, ...] = ()
+    unclear: tuple[Unclear, ...] = ()
 
 
 def load(
@@ -106,6 +110,8 @@ def load(
     unsaved: Path | None = None,
     units: Mapping[Path, str] | None = None,
     tables: Sequence[KnownSpots] = (),
+    elements: Mapping[Path, Mapping[str, str]] | None = None,
+    images: Sequence[Path] = (),
 ) -> Steps[Arrived]:
     """Read what `paths` hold; each thing is the ``partial`` of a step, a failure its ``notice``.
 
@@ -122,21 +128,30 @@ def load(
     tables
         Spots of the slides that are open, that of the slide shown first: files that number their tiles are
         named after them.
+    elements
+        SpatialData zarr → names of its elements, as `discovery.discover` takes them, where they were asked
+        for.
+    images
+        Of the slides that are open, on which predictions of the same SpatialData zarr lie.
     """
     count, strangers, workspace = 0, [], None
     asked, no_unit = units or {}, []
+    unclear: list[Unclear] = []
     yield from ahead.warm_up()
     for path in paths:
         yield Step(f"Looking into {path.name}", 0)
         try:
-            found = discovery.discover(path)
+            found = discovery.discover(path, (elements or {}).get(path))
             whole = None if found.workspace is None else read_workspace(found.workspace)
         except UserError as error:
             yield Step(f"Opening {path.name}", 0, notice=str(error))
             continue
         if not found:
             strangers.append(path)
+        unclear += found.unclear
         for notice in found.notices:
+            if notice in map(str, found.unclear):
+                continue  # is asked for
             yield Step(f"Opening {path.name}", 0, notice=notice)
         if whole is not None:
             workspace = whole
@@ -153,8 +168,10 @@ def load(
         if found.sections and path.is_dir():
             yield Step(f"Opening {path.name}", 0, notice=_say_sections(path, found.sections))
         readings += [(section.slide, _load_section(section)) for section in found.sections]
+        pictures = (*images, *(section.slide for section in found.sections))
         readings += [
-            (file, _load_prediction(file, known, asked.get(file), tables)) for file in found.predictions
+            (file, _load_prediction(file, known, asked.get(file), tables, _beside(file, pictures)))
+            for file in found.predictions
         ]
         readings += [(file, _load_table(file, known, asked.get(file), tables)) for file in found.tables]
         readings += [(file, _load_regions(file)) for file in found.regions]
@@ -169,7 +186,7 @@ def load(
                 continue
             count += 1
             yield Step(f"Opening {file.name}", number + 1, len(readings), partial=opened)
-    return Arrived(count, tuple(strangers), workspace, tuple(no_unit))
+    return Arrived(count, tuple(strangers), workspace, tuple(no_unit), tuple(unclear))
 
 
 def _say_sections(folder: Path, sections: Sequence[discovery.FoundSection]) -> str:
@@ -183,23 +200,26 @@ def _say_sections(folder: Path, sections: Sequence[discovery.FoundSection]) -> s
 
 def _load_section(section: discovery.FoundSection) -> Steps[Opened]:
     slide = yield from inputs.open_with_pyramid(section.slide)
-    measured = section.measured
-    if measured is not None and section.table is None:  # bins, which belong to no spots yet
-        yield Step(
-            f"Opening {section.slide.name}",
-            0,
-            notice=f"The window does not pool {measured.name} into spots yet; save the prediction, then run "
-            f"`napari-flag compare PREDICTED.h5ad {measured}`.",
-        )
-        measured = None
-    return Opened(section.slide, slide=slide, table=section.table, measured=measured)
+    return Opened(section.slide, slide=slide, table=section.table, measured=section.measured)
+
+
+def _beside(file: Path, images: Sequence[Path]) -> Path | None:
+    """Return the only one of `images` that is in the zarr that a table or shapes is in."""
+    found = element_of(file, TABLES, SHAPES)
+    stores = {} if found is None else {image: element_of(image, IMAGES) for image in images}
+    same = [image for image, store in stores.items() if store and found and store[0].path == found[0].path]
+    return same[0] if len(same) == 1 else None
 
 
 def _load_prediction(
-    file: Path, known: frozenset[SlideKey], unit: str | None, tables: Sequence[KnownSpots]
+    file: Path,
+    known: frozenset[SlideKey],
+    unit: str | None,
+    tables: Sequence[KnownSpots],
+    image: Path | None = None,
 ) -> Steps[Opened]:
     yield Step(f"Opening {file.name}", 0)
-    adata = _on_spots(read_any_prediction(file, unit), file, tables)
+    adata = _on_spots(read_any_prediction(file, unit, image=image), file, tables)
     for doubt in doubts_of(adata)[:1]:  # the rest is said where it is compared
         yield Step(f"Opening {file.name}", 0, notice=doubt)
     yield from ahead.prepare(adata)
@@ -243,6 +263,8 @@ def _load_table(
         return Opened(file, table=file)
     if kind == "annotated" and (unit is not None or holds_prediction(file)):
         return (yield from _load_prediction(file, known, unit, tables))
+    if needs_pooling(file):
+        return Opened(file, measured=file)
     return Opened(file, table=file, counts=read_measured(file))
 
 
@@ -265,7 +287,8 @@ def _load_remembered(entry: WorkspaceSlide, unsaved: Path | None) -> Steps[Opene
             shown = None if shown == place else shown
             continue
         saved = unsaved is None or not prediction.path.is_relative_to(unsaved)
-        adata = read_any_prediction(prediction.path, prediction.unit or None)
+        image = _beside(prediction.path, () if entry.slide is None else (entry.slide,))
+        adata = read_any_prediction(prediction.path, prediction.unit or None, image=image)
         yield from ahead.prepare(adata)
         predictions.append((adata, prediction.name, prediction.path if saved else None))
     if slide is None and not predictions:

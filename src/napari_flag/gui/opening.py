@@ -1,7 +1,9 @@
 """Opens what a person drops or chooses: each file goes to the slide it belongs to, in any order."""
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import shapely
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtGui import QDropEvent
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtWidgets import QInputDialog, QMessageBox
 
 from napari_flag import discovery, inputs, keys
 from napari_flag.analysis.truth import match_names
@@ -28,7 +30,9 @@ from napari_flag.prediction_file import (
     um_per_px,
 )
 from napari_flag.progress import Step
+from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.geojson import Annotation
+from napari_flag.slides.formats.spatial_data import Unclear
 from napari_flag.slides.slide import napari_levels, needs_pyramid, open_slide
 from napari_flag.slides.spots import SpotTable
 
@@ -73,6 +77,8 @@ class Opener(QObject):
 
     slideAttached = Signal(object)
     """A slide whose spots are to be found: its `SlideState`."""
+    countsAttached = Signal(object, object)
+    """Counts to be read for the spots of a slide: its `SlideState`, and their path."""
     predictionAttached = Signal()
     """A prediction was attached."""
 
@@ -94,6 +100,7 @@ class Opener(QObject):
         unsaved: Path | None = None,
         otherwise: Callable[[Path], None] | None = None,
         units: Mapping[Path, str] | None = None,
+        elements: Mapping[Path, Mapping[str, str]] | None = None,
     ) -> None:
         """Open `paths`; `otherwise` is called for those that hold nothing of ours.
 
@@ -105,13 +112,13 @@ class Opener(QObject):
             As of `load`.
         otherwise
             None says what is wrong with them.
-        units
+        units, elements
             As of `load`; what was said so far then stays.
         """
         chosen = [Path(path) for path in paths]
         if not chosen:
             return
-        if units is None:
+        if units is None and elements is None:
             self._messages.clear()
         self._in_batch = 0
         named = chosen[0].name if len(chosen) == 1 else f"{len(chosen)} files"
@@ -119,10 +126,18 @@ class Opener(QObject):
         known = frozenset((slide.name, slide.size) for slide in open_now)
         self._jobs.run(
             f"open {named}",
-            load(chosen, known=known, unsaved=unsaved, units=units, tables=self._known_spots()),
+            load(
+                chosen,
+                known=known,
+                unsaved=unsaved,
+                units=units,
+                tables=self._known_spots(),
+                elements=elements,
+                images=[slide.path for slide in open_now],
+            ),
             f"Open {named}",
             on_step=self._on_step,
-            on_result=lambda arrived: self._on_arrived(arrived, otherwise),
+            on_result=lambda arrived: self._on_arrived(arrived, otherwise, elements or {}),
             on_cancelled=lambda: self._messages.add("notice", f"Opening {named} was cancelled."),
         )
 
@@ -168,7 +183,12 @@ class Opener(QObject):
         if isinstance(step.partial, Opened):
             self.attach(step.partial)
 
-    def _on_arrived(self, arrived: Arrived, otherwise: Callable[[Path], None] | None) -> None:
+    def _on_arrived(
+        self,
+        arrived: Arrived,
+        otherwise: Callable[[Path], None] | None,
+        elements: Mapping[Path, Mapping[str, str]],
+    ) -> None:
         if otherwise is not None:
             for path in arrived.strangers:
                 otherwise(path)
@@ -183,6 +203,33 @@ class Opener(QObject):
 
         if arrived.no_unit:
             QTimer.singleShot(0, partial(self._ask_units, arrived.no_unit))  # after the job has ended
+        if arrived.unclear:
+            QTimer.singleShot(0, partial(self._ask_elements, arrived.unclear, elements))
+
+    def _ask_elements(self, unclear: Sequence[Unclear], elements: Mapping[Path, Mapping[str, str]]) -> None:
+        """Ask which elements of SpatialData zarrs are meant, and open those that were answered for."""
+        chosen = {}
+        for question in unclear:
+            name = self.ask_element(question)
+            if name is None:
+                self._messages.add(
+                    "notice",
+                    f"{question.store.name} was not opened, since none of its {len(question.names)} "
+                    f"{question.what} was chosen.",
+                )
+                continue
+            chosen[question.store] = {**elements.get(question.store, {}), question.option: name}
+        if chosen:
+            self.open(tuple(chosen), elements=chosen)
+
+    def ask_element(self, question: Unclear) -> str | None:
+        """Ask which of several elements is meant; None where the zarr is not to be opened."""
+        text = (
+            f"{question.store.name} holds {len(question.names)} {question.what}. Which one is to be opened?"
+        )
+        window = self._messages.window()
+        name, sure = QInputDialog.getItem(window, "Open SpatialData", text, question.names, 0, False)
+        return name if sure else None
 
     def _ask_units(self, files: Sequence[Path]) -> None:
         """Ask what files of other programs hold, and open those that were answered for."""
@@ -229,7 +276,9 @@ class Opener(QObject):
             self._attach_waiting()
         elif (target := self._target_of(opened)) is not None:
             self._attach_to(target, opened)
-        elif (shown := self._session.state) is not None and self._attach_counts(shown, opened):
+        elif (shown := self._session.state) is not None and (
+            self._attach_pooled(shown, opened) or self._attach_counts(shown, opened)
+        ):
             return  # of a prediction whose slide is not open
         elif opened.counts is not None and keys.SPATIAL in opened.counts.obsm:
             self._session.set_prediction(opened.counts)  # positions and expression, of no slide that is open
@@ -251,7 +300,7 @@ class Opener(QObject):
         if not is_foreign(adata):
             return None
         slides = {state.name: state for state in self._workspace.slides if state.slide is not None}
-        owner = discovery.owner_of(opened.file.name, slides)
+        owner = discovery.owner_of(_file_of(opened.file).name, slides)
         state = None if owner is None else slides[owner]
         if state is None or state.slide is None or not lies_on(adata, state.slide):
             return None
@@ -271,8 +320,10 @@ class Opener(QObject):
             self.attach(opened)
 
     def _attach_to(self, state: SlideState, opened: Opened) -> None:
-        if opened.counts is not None and self._attach_counts(state, opened):
+        if self._attach_pooled(state, opened) or self._attach_counts(state, opened):
             return
+        if opened.measured is not None and opened.table is None:
+            state.measured_path = opened.measured
         if opened.table is not None and (state.table is None or not opened.predictions):
             state.from_table, state.table_path = True, opened.table
             state.measured_path = opened.measured
@@ -290,6 +341,33 @@ class Opener(QObject):
             if opened.table is not None:
                 self.slideAttached.emit(state)
             self._messages.add("notice", f"{opened.file.name} was attached to {state.name}.")
+
+    def _attach_pooled(self, state: SlideState, opened: Opened) -> bool:
+        """Read counts that are to be pooled for the spots of a slide; False for anything else."""
+        source = opened.measured
+        if source is None or opened.table is not None or opened.slide is not None or opened.predictions:
+            return False
+        result = state.shown
+        if result is None:
+            self.countsAttached.emit(state, source)
+            return True
+        work = discovery.counts_for(result.adata, source, beside=result.file, slide=state.slide)
+        self._jobs.run(
+            f"measured {state.number}",
+            work,
+            f"Read {source.name}",
+            on_result=partial(self._on_pooled, state, opened),
+        )
+        return True
+
+    def _on_pooled(self, state: SlideState, opened: Opened, read: "tuple[AnnData, tuple[str, ...]]") -> None:
+        counts, notices = read
+        for notice in notices:
+            self._messages.add("notice", notice)
+        if state in self._workspace.slides and not self._attach_counts(state, replace(opened, counts=counts)):
+            self._messages.add(
+                "warning", f"{opened.file.name} has too few of the spots and genes of {state.name}."
+            )
 
     def _attach_counts(self, state: SlideState, opened: Opened) -> bool:
         """Attach counts to the prediction that a slide shows; False where they do not belong to it."""
@@ -368,6 +446,12 @@ class Opener(QObject):
         self.slideAttached.emit(state)
 
 
+def _file_of(path: Path) -> Path:
+    """Return the zarr that an element is in; any other path as it is."""
+    found = spatial_data.element_of(path, spatial_data.TABLES, spatial_data.SHAPES)
+    return path if found is None else found[0].path
+
+
 # --- ways in from napari ----------------------------------------------------------------------------
 
 
@@ -426,12 +510,14 @@ def register(viewer: Any, opener: Opener) -> Callable[[], None]:
 
 
 def get_reader(path: Any) -> readers.ReaderFunction | None:
-    """Return a reader for what is ours (npe2): slides, predictions, regions, workspaces.
+    """Return a reader for what is ours (npe2): slides, predictions, regions, workspaces, SpatialData.
 
     A plain TIFF or picture that is no slide stays napari's.
     """
     if not isinstance(path, str | Path):
         return None
+    if os.path.isdir(path):
+        return _read_zarr if spatial_data.is_store(Path(path)) else None
     match discovery.kind_of(Path(path)):
         case "slide":
             return _read_slide
@@ -471,6 +557,14 @@ def _read_in_background(path: Any) -> list[Any]:
 
 def _read_prediction(path: Any) -> list[Any]:
     return readers.read_prediction_layers(path) if _opener() is None else _read_in_background(path)
+
+
+def _read_zarr(path: Any) -> list[Any]:
+    """Open a SpatialData zarr; without our docks, its image, or else its prediction."""
+    if _opener() is not None:
+        return _read_in_background(path)
+    store = spatial_data.Store(Path(path))
+    return readers.read_slide(path) if store.images else readers.read_prediction_layers(path)
 
 
 def _read_slide(path: Any) -> list[Any]:

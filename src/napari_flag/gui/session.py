@@ -8,7 +8,7 @@ which layers are whose, is kept by `Workspace`.
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import QObject, Signal
 
@@ -37,6 +37,9 @@ _SESSIONS: dict[int, "Session"] = {}
 def _unwrap(viewer: Any) -> Any:
     """Return the viewer itself: plugins are handed a proxy that makes every layer setter slow."""
     return getattr(viewer, "__wrapped__", viewer)
+
+
+NO_PREDICTION: Final = "There is no prediction to compare yet; predict first, or open a prediction."
 
 
 class Session(QObject):
@@ -222,7 +225,7 @@ class Session(QObject):
             When there is no prediction yet, or as `matching.attach_measured`; nothing is changed then.
         """
         if self.result is None:
-            raise UserError("There is no prediction to compare yet; predict first, or open a prediction.")
+            raise UserError(NO_PREDICTION)
         if measured is None:
             self.result.adata.layers.pop(keys.MEASURED, None)
         else:

@@ -12,7 +12,6 @@ from napari_flag import inputs
 from napari_flag.encoders import features
 from napari_flag.model import checkpoint
 from napari_flag.progress import Step
-from napari_flag.slides import spot_tables
 from napari_flag.slides import spots as arrays
 from napari_flag.slides.spots import Spots, SpotTable
 
@@ -61,10 +60,9 @@ class FakeWork:
         self.predicted, self.grids, self.insisted, self.closed = [], [], [], 0
 
     def install(self, monkeypatch):
-        for name in ("open_with_pyramid", "lay_grid", "read_table", "predict_inputs"):
+        for name in ("open_with_pyramid", "lay_grid", "read_table", "counts_at", "predict_inputs"):
             monkeypatch.setattr(inputs, name, getattr(self, name))
         monkeypatch.setattr(arrays, "estimate_mpp", lambda spots: 0.25)
-        monkeypatch.setattr(spot_tables, "read_measured", lambda path: fake_prediction(N))
         monkeypatch.setattr(features, "list_devices", lambda: (("cpu", "CPU (2 threads)"),))
         monkeypatch.setattr(checkpoint, "list_weights", lambda: (("fake", Path("fake.safetensors")),))
         monkeypatch.setattr(checkpoint.Checkpoint, "load", lambda path: fake_checkpoint())
@@ -85,6 +83,9 @@ class FakeWork:
     def read_table(self, path, slide):
         table = SpotTable(fake_spots(), self.measured, "ST", ("Two spots were left out.",))
         return self._result(table)
+
+    def counts_at(self, path, spots, mpp, image, alignment=None):
+        return self._result((fake_prediction(N), ()))
 
     def predict_inputs(self, prepared, checkpoint, *, quality, seed, device, anyway=False):
         self.predicted.append((prepared, device))

@@ -76,6 +76,7 @@ class PredictDock(Dock):
         self.section = Section(self.slide_step, self.spots_step, self.session, self.jobs)
         self.opener = Opener(self.session, self.jobs, self.messages)
         self.opener.slideAttached.connect(self._on_attached)
+        self.opener.countsAttached.connect(self.section.attach_counts)
         self.opener.predictionAttached.connect(self.resultOpened)
         self.keeper = Keeper(self.session, self.jobs, self.notify, self.messages.show_error)
         self._watch = ViewerWatch(self, self._viewer)
@@ -327,6 +328,7 @@ class PredictDock(Dock):
     def _on_attached(self, state: SlideState) -> None:
         """Find the spots of a slide that was opened with its table, or without."""
         self.section.find_spots(state)
+        self.section.offer_counts(state)
         self._on_slide()
 
     def _ask_save(self) -> None:

@@ -1,5 +1,6 @@
 """The slides that are predicted on: what steps 1 and 2 of the Predict dock lead to, for the slide shown."""
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_flag import inputs
+from napari_flag import inputs, keys
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import is_foreign
 from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.predict.steps import SlideStep, SpotsStep
@@ -271,9 +273,11 @@ class Section(QObject):
             return
         state.measured = table.measured
         self._set_spots(state, table)
+        self.offer_counts(state)
         if state.slide.mpp is None and table.mpp is not None:
             self.set_mpp(table.mpp, table.mpp_source, state)
-        if state.from_table and state.measured_path is not None:
+        source = state.measured_path
+        if source is not None and (state.from_table or spot_tables.needs_pooling(source)):
             self._read_measured(state, state.measured_path)
 
     def _on_spots_failed(self, state: SlideState, error: Exception) -> None:
@@ -318,22 +322,48 @@ class Section(QObject):
         if state is not None:
             self._read_measured(state, path)
 
+    def attach_counts(self, state: SlideState, path: Path) -> None:
+        """Pool counts into the spots of a slide, once there are any."""
+        if state.table is None:
+            state.measured_path = path
+            self.find_spots(state)
+        else:
+            self._read_measured(state, path)
+
     def _read_measured(self, state: SlideState, path: Path | None) -> None:
         self._jobs.cancel(f"measured {state.number}")
         state.measured_path = path
-        if path is None:
+        if path is None or state.table is None or state.slide is None:
             self._on_measured(state, None if state.table is None else state.table.measured)
             return
         self._jobs.run(
             f"measured {state.number}",
-            one_step("Reading measured counts", spot_tables.read_measured, path),
+            inputs.counts_at(path, state.table.spots, state.slide.mpp, state.slide),
             f"Read {path.name}",
-            on_result=partial(self._on_measured, state),
+            on_result=partial(self._on_counts, state),
             on_error=partial(self._on_measured_failed, state),
         )
 
+    def _on_counts(self, state: SlideState, read: "tuple[AnnData, tuple[str, ...]]") -> None:
+        counts, notices = read
+        self._on_measured(state, counts)
+        if state is self._session.state:
+            for notice in notices:
+                self._spots_step.messages.add("notice", notice)
+
+    def offer_counts(self, state: SlideState) -> None:
+        """Compare another program's prediction with the counts read for its slide, where they fit."""
+        result = state.shown
+        if result is None or state.measured is None or keys.MEASURED in result.adata.layers:
+            return
+        if state is not self._session.state or not is_foreign(result.adata):
+            return
+        with suppress(UserError):  # of other spots: the Spots step says so
+            self._session.set_measured(state.measured)
+
     def _on_measured(self, state: SlideState, measured: "AnnData | None") -> None:
         state.measured = measured
+        self.offer_counts(state)
         if state is self._session.state:
             self._show_spots()
 
