@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_flag"
 TRAINING = ROOT / "training" / "flag_training"
 WINDOWS = {"napari", "qtpy", "superqt", "vispy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui"}
-HEADLESS = {"figures", "exports", "report", "api", "pl"}
+HEADLESS = {"figures", "exports", "report", "api", "pl", "lazyslide"}
 HEAVY = {"torch", "anndata", "qtpy", "napari", "PyQt6", "PySide6"}
 UNUSED_IN_PREDICTION = {"flag_training", "transformers", "lightning_fabric"}
 
