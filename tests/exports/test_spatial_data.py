@@ -1,5 +1,7 @@
 """The zarr is opened by SpatialData and squidpy themselves."""
 
+import json
+import subprocess
 import sys
 
 import numpy as np
@@ -183,6 +185,52 @@ def test_a_prediction_becomes_a_table_of_its_store_and_nothing_else_changes(fore
     assert [names[i] for i in joined["spots"].index] == list(table.obs_names)
     np.testing.assert_array_equal(table.X, adata[table.obs_names].X)
     assert len(truth) == len(table)
+
+
+IN_NAPARI = """
+import json, os, sys, time
+import napari, numpy as np, spatialdata
+from napari_spatialdata import Interactive
+from qtpy.QtWidgets import QApplication
+
+store, *elements = sys.argv[1:]
+viewer = napari.Viewer(show=False)
+shown = Interactive(spatialdata.read_zarr(store), headless=True)
+for element in elements:
+    shown.add_element(element, "global")
+    until = time.monotonic() + 120  # it is read in a thread
+    while element not in viewer.layers and time.monotonic() < until:
+        QApplication.processEvents()
+        time.sleep(0.02)
+image, points = viewer.layers
+print(json.dumps({
+    "types": [type(layer).__name__ for layer in viewer.layers],
+    "tables": list(points.metadata["table_names"]),
+    "centres": np.array([points.data_to_world(place) for place in points.data]).tolist(),
+    "corner": list(image.data_to_world((0, 0, 0))[:2]),
+}), flush=True)
+os._exit(0)
+"""
+"""Opens elements of a store in napari-spatialdata and prints what lies where, (row, column) of the world."""
+
+
+@pytest.mark.slow
+def test_napari_spatialdata_opens_the_store_with_the_prediction_on_the_image(foreign):
+    from tests.slides.test_spatial_data import IMAGE_TO_GLOBAL
+
+    pytest.importorskip("napari_spatialdata")
+    adata = for_spots(foreign, foreign / "tables/table")
+    finish(add_prediction(adata, foreign / "images/he", foreign / "tables/table"))
+    command = [sys.executable, "-W", "ignore", "-c", IN_NAPARI, str(foreign), "he", "spots"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    shown = json.loads(ran.stdout.splitlines()[-1])
+    assert shown["types"] == ["Image", "Points"]
+    assert sorted(shown["tables"]) == ["predicted", "table"]
+    px = np.column_stack([adata.obsm["spatial"], np.ones(adata.n_obs)])
+    there = (px @ IMAGE_TO_GLOBAL.T)[:, [1, 0]]
+    order = np.lexsort(there.T), np.lexsort(np.array(shown["centres"]).T)
+    np.testing.assert_allclose(np.array(shown["centres"])[order[1]], there[order[0]], atol=1e-6)
+    np.testing.assert_allclose(shown["corner"], (IMAGE_TO_GLOBAL @ [0, 0, 1])[[1, 0]], atol=2)
 
 
 def test_the_circles_of_a_grid_lie_where_the_image_does(foreign, prediction):
