@@ -5,12 +5,22 @@ from typing import Final, Literal, TypeAlias
 
 from napari_flag import prediction_file
 from napari_flag.errors import UserError
-from napari_flag.slides.formats import space_ranger
+from napari_flag.slides.formats import fast_slide, space_ranger
 from napari_flag.slides.formats.readers import Size, opened_image
 from napari_flag.slides.spot_tables import TEXT
 from napari_flag.workspace_file import is_workspace
 
-VENDOR_ENDINGS: Final = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+VENDOR_ENDINGS: Final = (
+    ".svs",
+    ".ndpi",
+    ".mrxs",
+    ".scn",
+    ".bif",
+    ".vms",
+    ".vmu",
+    ".svslide",
+    *fast_slide.ENDINGS,
+)
 """Endings only slides have."""
 PICTURE_ENDINGS: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 """Endings of pictures that may be slides; of two alike the first named is taken."""

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 OPEN_FILES: Final = (
     "Slides, predictions, tables, regions, workspaces (*.svs *.tif *.tiff *.ndpi *.mrxs *.scn *.vms *.vmu "
-    "*.bif *.dcm *.svslide *.jpg *.jpeg *.png *.h5ad *.h5 *.tsv *.csv *.txt *.gz *.parquet *.geojson "
-    "*.json);;All files (*)"
+    "*.bif *.dcm *.svslide *.czi *.isyntax *.i2syntax *.vsi *.jpg *.jpeg *.png *.h5ad *.h5 "
+    "*.tsv *.csv *.txt *.gz *.parquet *.geojson *.json);;All files (*)"
 )
 ROWS: Final = 4
 """Slides seen at once; more are scrolled."""

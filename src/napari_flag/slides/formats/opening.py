@@ -16,17 +16,20 @@ def open_reader(path: Path) -> Reader:
 
     OpenSlide reads the vendors' formats, tifffile every other TIFF (OpenSlide's "generic-tiff"
     would miss pyramids in sub-images and take other series of an OME-TIFF for levels), Pillow
-    plain images, SpatialData the images of its zarrs (``STORE.zarr/images/NAME``).
+    plain images, SpatialData the images of its zarrs (``STORE.zarr/images/NAME``), fastslide what
+    OpenSlide lacks.
     """
     import openslide
 
-    from napari_flag.slides.formats import spatial_data
+    from napari_flag.slides.formats import fast_slide, spatial_data
 
     if spatial_data.is_store(path):
         path = spatial_data.choose(path).image
     if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
         return spatial_data.StoreImageReader(path)
     path = _file(path)
+    if path.suffix.lower() in fast_slide.ENDINGS:
+        return fast_slide.FastSlideReader(path)
     try:
         vendor = openslide.OpenSlide.detect_format(path)
         if vendor not in (None, "generic-tiff"):
