@@ -3,10 +3,13 @@
 import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.errors import UserError
+
+RECIPE: Final = Path(__file__).with_name("recipe.toml")
+"""Sizes and values of the shipped weights, which their config extends too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +265,6 @@ def read_config(path: Path) -> RunConfig:
         When it is missing, not TOML, or has unknown or missing values.
     """
     values = _read_values(path)
-    fit = {name: _plain(value) for name, value in values.get("fit", {}).items()}
     try:
         return RunConfig(
             name=values["name"],
@@ -270,7 +272,7 @@ def read_config(path: Path) -> RunConfig:
             slides=() if "store" in values else tuple(SlideEntry(**entry) for entry in values["slides"]),
             encoder_slides=tuple(values.get("encoder_slides", ())),
             network=values.get("network", {}),
-            fit=FitConfig(**fit),
+            fit=_fit_of(values),
             encoder=TileEncoderConfig(**values.get("encoder", {})),
             card=values.get("card", {}),
             machine=MachineConfig(**values.get("machine", {})),
@@ -282,6 +284,16 @@ def read_config(path: Path) -> RunConfig:
             f"The config {path} does not describe a training run ({error}); compare it with "
             "training/configs/her2st.toml."
         ) from error
+
+
+def read_recipe() -> tuple[dict[str, Any], FitConfig]:
+    """Return the network's sizes and the values of the fit that the shipped weights have."""
+    values = _read_values(RECIPE)
+    return values["network"], _fit_of(values)
+
+
+def _fit_of(values: dict[str, Any]) -> FitConfig:
+    return FitConfig(**{name: _plain(value) for name, value in values.get("fit", {}).items()})
 
 
 def _plain(value: Any) -> Any:
