@@ -4,6 +4,7 @@ import importlib
 import inspect
 import io
 import pkgutil
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.fakes import counts_for, fake_prediction
+from tests.section_files import write_section
 from tests.tiny_weights import GENES
 
 import napari_flag as nf
-from napari_flag import keys, prediction_file
+from napari_flag import fitting, keys, prediction_file
+from napari_flag.fitting import FitSettings, Fitted, find_sections
 from napari_flag.model.checkpoint import DEFAULT
+from napari_flag.progress import Step
 
 ROOMS = [m.name for m in pkgutil.iter_modules(nf.__path__)]
 
@@ -130,3 +134,46 @@ def test_exports_go_by_the_ending_and_replace_nothing_unasked(tmp_path):
     with pytest.raises(nf.UserError, match="which format"):
         nf.export(prediction, tmp_path / "out.xyz")
     assert list(Path(tmp_path).iterdir()) == [place]
+
+
+class FakeTraining:
+    """Records what it is asked for and returns it as if it were fitted."""
+
+    def __init__(self):
+        self.asked = []
+
+    def fit_sections(self, sections, out, settings, *, leave_out=(), run=None, source=None):
+        self.asked.append((tuple(sections), out, settings, tuple(leave_out), source))
+        yield Step(fitting.SCORING, 1, 2, "sections")
+        names = tuple(section.name for section in sections)
+        return Fitted(out, None, {"title": out.stem}, ("A",), names, out.with_suffix(".fit") / "scores.md")
+
+
+def test_measured_sections_are_fitted_from_a_folder_or_from_memory_as_on_the_command_line(
+    tmp_path, monkeypatch
+):
+    training = FakeTraining()
+    monkeypatch.setattr(fitting, "load_training", lambda: training)
+    place, out = tmp_path / "lung", tmp_path / "mine.safetensors"
+    place.mkdir()
+    for seed in (11, 12):
+        write_section(place, f"S{seed}", seed)
+    shutil.copy(place / "S11.tif", place / "S13.tif")  # without a table
+    steps = []
+    fitted = nf.fit(place, out, leave_out=["S12"], progress=steps.append)
+    assert fitted.card["title"] == "mine"
+    sections, notices = find_sections(place)
+    assert training.asked[-1] == (sections, out, FitSettings(), ("S12",), "lung")
+    assert [step.notice for step in steps if step.notice] == list(notices) != []
+    nf.fit(sections, str(out), genes=["A", "B"], encoder="uni", diffusion=True, seed=3, progress=False)
+    settings = FitSettings("uni", ("A", "B"), diffusion=True, seed=3)
+    assert training.asked[-1] == (sections, out, settings, (), None)
+    nf.fit(place, out, mpp=0.5, progress=False)
+    assert {section.mpp for section in training.asked[-1][0]} == {0.5}
+    assert training.asked[-1][-1] is None  # the list beside the scores says at which µm/px
+
+
+def test_fitting_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "NEEDED", ("no_such_package",))
+    with pytest.raises(nf.UserError, match=r"no_such_package.*pip install"):
+        nf.fit(tmp_path, tmp_path / "mine.safetensors")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from napari_flag import pl
-    from napari_flag.api import compare, export, predict, read_prediction
+    from napari_flag.api import compare, export, fit, predict, read_prediction
     from napari_flag.errors import UserError
     from napari_flag.slides.slide import Slide, open_slide
     from napari_flag.slides.spot_tables import read_spots
@@ -35,6 +35,7 @@ __all__ = [
     "__version__",
     "compare",
     "export",
+    "fit",
     "open_slide",
     "pl",
     "predict",
@@ -49,6 +50,7 @@ _MODULES: Final = {
     "UserError": "napari_flag.errors",
     "compare": "napari_flag.api",
     "export": "napari_flag.api",
+    "fit": "napari_flag.api",
     "open_slide": "napari_flag.slides.slide",
     "predict": "napari_flag.api",
     "read_prediction": "napari_flag.api",

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from napari_flag.errors import UserError
-from napari_flag.progress import ProgressBar, Step, finish
+from napari_flag.progress import ProgressBar, Step, Steps, finish
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from shapely.geometry.base import BaseGeometry
 
     from napari_flag.analysis.compare import Comparison
+    from napari_flag.fitting import Fitted, MeasuredSection
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.prediction import Quality
     from napari_flag.slides.slide import Slide
@@ -241,6 +242,81 @@ def export(
     with _reporting(progress) as on_step:
         [written] = finish(exporting, on_step)
     return written
+
+
+def fit(
+    sections: "str | Path | Sequence[MeasuredSection]",
+    out: str | Path,
+    *,
+    mpp: float | None = None,
+    encoder: str = "her2st",
+    genes: Iterable[str] | Path | None = None,
+    leave_out: Sequence[str] = (),
+    diffusion: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress = True,
+) -> "Fitted":
+    """Fit weights to measured sections, having scored each of them left out, and write them.
+
+    A fit that was stopped goes on where it was when it is called again with the same `out`.
+
+    Parameters
+    ----------
+    sections
+        A folder with slides, spots and counts, a CSV that lists them (columns name, patient, image, spots,
+        counts, mpp), or sections in memory.
+    out
+        The weights file (``.safetensors``) to write; states and scores are kept in a folder beside it.
+    mpp
+        µm per level-0 pixel of images that do not say it.
+    encoder
+        An encoder of ``napari-flag encoders list``, weights whose encoder is taken, or "new", which trains
+        one on these sections and once more without each that is left out.
+    genes
+        Symbols to predict, or a text file (a `Path`) with one a line; None chooses 200 with high mean and
+        variance.
+    leave_out
+        Names of sections that contribute to nothing.
+    diffusion
+        Train the gene transformer too; its worth on few sections is small.
+    seed
+        Seeds everything.
+    device
+        "auto", "cpu", "cuda", …; where tiles are encoded.
+    progress
+        As of `predict`.
+
+    Returns
+    -------
+    Where the weights are, their card, and a table of scores on sections left out, beside controls.
+
+    Raises
+    ------
+    UserError
+        When a section cannot be used, there are fewer than two, or packages of ``napari-flag[training]`` are
+        missing.
+    """
+    from napari_flag.fitting import FitSettings, find_sections, load_training
+
+    training, source = load_training(), None
+    if isinstance(sections, str | Path):
+        place = Path(sections).expanduser()
+        source = place.resolve().name if mpp is None else None
+        sections, notices = find_sections(place, mpp)
+    else:
+        notices = ()
+    panel = genes if genes is None or isinstance(genes, Path) else tuple(genes)
+    settings = FitSettings(encoder, panel, diffusion, seed, device)
+    target = Path(out).expanduser()
+    with _reporting(progress) as on_step:
+        if on_step is not None:
+            for notice in notices:
+                on_step(Step("Looking at sections", 0, notice=notice))
+        work: Steps[Fitted] = training.fit_sections(
+            sections, target, settings, leave_out=leave_out, source=source
+        )
+        return finish(work, on_step)
 
 
 @contextmanager

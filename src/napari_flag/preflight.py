@@ -108,7 +108,9 @@ def check(
     """
     look = _LOOKS.get(slide.reader) if look is None else look
     array = spots.spots if isinstance(spots, SpotTable) else spots
-    blocking = [_unknown_scale(slide, array)] if slide.mpp is None else _too_coarse(slide, array, checkpoint)
+    blocking = [_unknown_scale(slide, array)] if slide.mpp is None else []
+    if checkpoint is not None:
+        blocking += too_coarse(slide, array, checkpoint.encoder)
     warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)
     foreign = look is not None and not look.simulated and _knows_only_simulated(checkpoint)
     if foreign and checkpoint is not None:
@@ -155,15 +157,15 @@ def _unknown_scale(slide: Slide, spots: Spots | None) -> str:
     )
 
 
-def _too_coarse(slide: Slide, spots: Spots | None, checkpoint: "Checkpoint | None") -> list[str]:
-    """Return why tiles cannot be cut from so coarse a picture; the limit is that of `slides.tiles`."""
+def too_coarse(slide: Slide, spots: Spots | None, encoder: str) -> list[str]:
+    """Return why `encoder` cannot have tiles of so coarse a picture; the limit is that of `slides.tiles`."""
     mpp = slide.mpp
-    if checkpoint is None or mpp is None:
+    if mpp is None:
         return []
     from napari_flag.encoders.registry import find_encoder  # loads torch, as any checkpoint has done before
 
     try:
-        wanted = find_encoder(checkpoint.encoder).mpp
+        wanted = find_encoder(encoder).mpp
     except UserError as error:
         return [str(error)]
     limit = COARSEST * wanted

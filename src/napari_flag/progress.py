@@ -37,6 +37,8 @@ class Step:
         A sentence for the user, shown while the work continues, e.g. that the batch was halved.
     partial
         An intermediate result; its type is stated by the function that yields it.
+    detail
+        What a long unit is at, where a stage has few of them.
     """
 
     stage: str
@@ -45,6 +47,7 @@ class Step:
     unit: str = "spots"
     notice: str | None = None
     partial: Any = field(default=None, compare=False)
+    detail: str = ""
 
 
 Steps: TypeAlias = Generator[Step, None, T]
@@ -266,7 +269,7 @@ def say_duration(seconds: float) -> str:
 
 
 def describe_step(step: Step, left_s: float | None) -> str:
-    """Return "Reading tiles · 120 of 183 spots · about 10 s left"."""
+    """Return "Reading tiles · 120 of 183 spots · about 10 s left", with the detail at the end."""
     parts = [step.stage]
     if step.total and step.total > 1:
         parts.append(f"{step.done:,} of {step.total:,} {step.unit}")
@@ -274,4 +277,6 @@ def describe_step(step: Step, left_s: float | None) -> str:
         parts.append(f"{step.done:,} {step.unit}")
     if left_s is not None and (step.total is None or step.done < step.total):
         parts.append(f"{say_duration(left_s)} left")
+    if step.detail:
+        parts.append(step.detail)
     return " · ".join(parts)

@@ -1,41 +1,28 @@
-"""Weights from one's own sections: small ones, found in a folder or listed in a CSV."""
+"""Weights from one's own sections: small ones, by a recipe of few steps, nothing being asked of scores."""
 
+import shutil
 import sys
+from dataclasses import replace
 
+import anndata
 import numpy as np
-import pandas as pd
 import pytest
-from anndata import AnnData
+import torch
+from tests.section_files import listing, write_section
 from tests.tiny_weights import write_tiny_weights
+from tests.training.test_config import HER2ST
 
-from flag_training.own_sections import NO_PATIENT, fit_sections, read_sections
+from flag_training import own_sections
+from flag_training.config import read_config, read_recipe
+from flag_training.own_sections import fit_sections, score_and_fit
 from flag_training.result_tables import markdown, read_results
+from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.cli.main import main
 from napari_flag.errors import UserError
+from napari_flag.fitting import SCORING, TRAINED_HERE, FitSettings, find_sections, summary, verdict
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import finish
-from napari_flag.simulation.simulator import MPP, write_slide
 from napari_flag.slides.spot_tables import read_measured
-
-SIDE, PITCH_PX = 6, 290
-
-
-def write_section(folder, name, seed):
-    """A picture of coloured patches, and counts of 20 genes that follow their colour, on a square array."""
-    rng = np.random.default_rng(seed)
-    patches = rng.integers(90, 250, (16, 16, 3), dtype=np.uint8)
-    write_slide(folder / f"{name}.tif", np.kron(patches, np.ones((130, 130, 1), np.uint8)), MPP)
-    rows, columns = np.divmod(np.arange(SIDE * SIDE), SIDE)
-    xy = np.stack([columns, rows], 1) * PITCH_PX + 300.0
-    colour = patches[(xy[:, 1] // 130).astype(int), (xy[:, 0] // 130).astype(int)] / 255
-    loading = np.random.default_rng(0).normal(0, 2, (3, 20))
-    counts = rng.poisson(np.exp2(4 + colour @ loading)).astype(np.float32)
-    obs = pd.DataFrame(
-        {"array_row": rows, "array_col": columns},
-        index=[f"{c}x{r}" for r, c in zip(rows, columns, strict=True)],
-    )
-    var = pd.DataFrame(index=[f"GENE{number}" for number in range(20)])
-    AnnData(counts, obs, var, obsm={"spatial": xy}).write_h5ad(folder / f"{name}.h5ad")
 
 
 @pytest.fixture(scope="module")
@@ -52,53 +39,80 @@ def encoder(tmp_path_factory):
     return str(write_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors"))
 
 
-def listing(folder, *lines):
-    path = folder / "list.csv"
-    path.write_text("name,patient,image,spots,counts,mpp\n" + "".join(f"{line}\n" for line in lines))
-    return path
+@pytest.fixture
+def brief(monkeypatch):
+    """A recipe that takes few steps."""
+    sizes, values = read_recipe()
+    few = replace(values, branch_steps=3, score_steps=2, score_batch=16)
+    small = sizes | {"mean_width": 16, "mean_layers": 1, "context_width": 16, "context_layers": 1}
+    monkeypatch.setattr(own_sections, "read_recipe", lambda: (small, few))
 
 
-def test_sections_of_a_folder_are_found_with_their_tables(folder):
-    entries = read_sections(folder)
-    assert [entry.name for entry in entries] == ["S11", "S12"]
-    assert {entry.patient for entry in entries} == {NO_PATIENT}
-    assert all(entry.image.endswith(f"{entry.name}.tif") for entry in entries)
+@pytest.fixture
+def quick(monkeypatch):
+    """Features without an encoder: the expression of four genes, and noise."""
+
+    def features(slides, encoder, device):
+        yield own_sections.Step(own_sections.ENCODING, 0, 1)
+        made = []
+        for slide in slides:
+            noise = np.random.default_rng(len(made)).normal(size=(len(slide.spots), 8))
+            made.append(
+                torch.from_numpy(np.hstack([slide.expression[:, :4], noise]).astype(np.float32))[None]
+            )
+        return tuple(made)
+
+    monkeypatch.setattr(own_sections, "_features", features)
 
 
-def test_sections_of_a_list_have_the_patients_and_resolution_that_it_says(folder):
-    path = listing(folder, "a,P1,S11.tif,S11.h5ad,,0.5", ",,S12.tif,S12.h5ad,,")
-    first, second = read_sections(path, mpp=0.7)
-    assert (first.name, first.patient, first.mpp) == ("a", "P1", 0.5)
-    assert (second.name, second.patient, second.mpp) == ("S12", NO_PATIENT, 0.7)
-    assert first.spots == str(folder / "S11.h5ad")
-    assert first.counts is None
+def test_the_shipped_weights_and_ones_own_have_one_recipe():
+    sizes, values = read_recipe()
+    shipped = read_config(HER2ST)
+    assert (shipped.network, shipped.fit) == (sizes, values)
 
 
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        (["a,P1,S11.tif,S11.h5ad,,"], "1 section"),
-        (["a,P1,S11.tif,S11.h5ad,,", "a,P1,S12.tif,S12.h5ad,,"], "two sections called a"),
-        (["a,P1,,S11.h5ad,,"], "Line 2 .* no image"),
-        (["a,P1,S11.tif,S11.h5ad,,half"], "half as µm per pixel"),
-    ],
-)
-def test_a_list_that_cannot_be_used_is_refused(folder, lines, said):
-    with pytest.raises(UserError, match=said):
-        read_sections(listing(folder, *lines))
-
-
-def test_sections_to_leave_out_must_be_there(folder, tmp_path):
+def test_sections_to_leave_out_must_be_there_and_two_must_stay(folder, tmp_path):
+    sections, _ = find_sections(folder)
     with pytest.raises(UserError, match="no section S99"):
-        finish(fit_sections(read_sections(folder), tmp_path / "w.safetensors", leave_out=["S99"]))
+        finish(score_and_fit(sections, tmp_path, leave_out=["S99"]))
+    with pytest.raises(UserError, match=r"1 section\(s\).*left out and scored"):
+        finish(score_and_fit(sections, tmp_path, leave_out=["S12"]))
 
 
-def test_a_list_of_genes_that_is_not_there_is_refused(folder, tmp_path, encoder):
-    work = fit_sections(
-        read_sections(folder), tmp_path / "w.safetensors", panel=tmp_path / "none.txt", encoder=encoder
-    )
-    with pytest.raises(UserError, match="list of genes"):
-        finish(work)
+def test_a_section_that_cannot_be_used_is_named_before_anything_is_computed(folder, tmp_path, encoder):
+    listed, _ = find_sections(listing(folder, "S11,,S11.tif,S11.h5ad,,0", "S12,,S12.tif,S12.h5ad,,"))
+    with pytest.raises(UserError, match=r"S11.*not a size"):
+        finish(score_and_fit(listed, tmp_path, FitSettings(encoder)))
+    shutil.copy(folder / "S12.tif", tmp_path / "S13.tif")
+    adata = anndata.read_h5ad(folder / "S12.h5ad")
+    adata.X = np.log1p(adata.X)
+    adata.write_h5ad(tmp_path / "S13.h5ad")
+    uncounted = replace(find_sections(folder)[0][0], spots=tmp_path / "S13.h5ad")
+    with pytest.raises(UserError, match=r"S13\.h5ad holds no raw counts"):
+        finish(score_and_fit([listed[1], uncounted], tmp_path, FitSettings(encoder)))
+    assert not list(tmp_path.glob("states-*"))
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "list of genes"), ("", "names no gene"), ("XYZ", "lack")])
+def test_a_list_of_genes_that_cannot_be_used_is_refused(folder, tmp_path, encoder, text, said):
+    place = tmp_path / "genes.txt"
+    if text is not None:
+        place.write_text(text)
+    with pytest.raises(UserError, match=said):
+        finish(score_and_fit(find_sections(folder)[0], tmp_path, FitSettings(encoder, place)))
+
+
+def test_sections_without_a_gene_in_common_are_refused(folder, tmp_path, encoder):
+    other = anndata.read_h5ad(folder / "S12.h5ad")
+    other.var_names = [f"ENSG{i:011d}" for i in range(other.n_vars)]
+    other.write_h5ad(tmp_path / "S12.h5ad")
+    first, second = find_sections(folder)[0]
+    with pytest.raises(UserError, match="no gene in common"):
+        finish(
+            score_and_fit(
+                [first, replace(second, spots=tmp_path / "S12.h5ad")], tmp_path, FitSettings(encoder)
+            )
+        )
 
 
 def test_the_command_says_in_a_sentence_what_is_missing(tmp_path, capsys):
@@ -108,10 +122,48 @@ def test_the_command_says_in_a_sentence_what_is_missing(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(
-    folder, tmp_path, encoder, monkeypatch
+def test_a_stopped_fit_goes_on_where_it_was_and_other_inputs_never_share_its_states(
+    folder, tmp_path, encoder, brief, quick, monkeypatch
 ):
-    """From the command line, with an encoder that was never trained, so nothing is asked of the scores."""
+    sections, _ = find_sections(folder)
+    genes = tuple(read_measured(folder / "S11.h5ad").var_names[:6])
+    settings = FitSettings(encoder, genes)
+    work = score_and_fit(sections, tmp_path, settings)
+    first = next(step.partial for step in work if step.stage == SCORING and step.partial is not None)
+    work.close()
+    assert set(first["section"]) == {"S11"}
+    assert not list(tmp_path.glob("*.safetensors"))
+    asked, real = [], own_sections.score_fold
+
+    def counting(cohort, config, run, plan, fold, predictions=None):
+        asked.append(fold.test)
+        return (yield from real(cohort, config, run, plan, fold, predictions))
+
+    monkeypatch.setattr(own_sections, "score_fold", counting)
+    unsaved = finish(score_and_fit(sections, tmp_path, settings))
+    assert asked == [("S12",)]
+    again = unsaved.scores[unsaved.scores["section"] == "S11"].set_index(["kind", "method"])["PCC"]
+    np.testing.assert_allclose(again, first.set_index(["kind", "method"])["PCC"], atol=1e-6)
+    assert summary(unsaved.scores).index[0] == ("FLAG", "X")
+    assert verdict(unsaved.scores)[0] in ("notice", "warning")
+
+    for changed, told in (
+        (sections, FitSettings(encoder, genes[:5])),
+        ([replace(sections[0], patient="P1"), sections[1]], settings),
+        ([replace(sections[0], mpp=0.7), sections[1]], settings),
+    ):
+        asked.clear()
+        work = score_and_fit(changed, tmp_path, told)
+        next(step for step in work if step.stage == SCORING and step.partial is not None)
+        work.close()
+        assert asked == [("S11",)]
+
+
+@pytest.mark.slow
+def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(
+    folder, tmp_path, encoder, brief, monkeypatch
+):
+    """From the command line, with an encoder that was never trained."""
     genes = tmp_path / "genes.txt"
     genes.write_text("\n".join(read_measured(folder / "S11.h5ad").var_names[:12]))
     out = tmp_path / "mine.safetensors"
@@ -122,14 +174,16 @@ def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(
     assert len(weights.genes) == 12
     assert weights.card["sections"] == ["S11", "S12"]
     assert weights.card["command"].startswith(f"napari-flag fit {folder.name} --out mine.safetensors")
+    assert weights.card["title"] == "mine"
     assert str(tmp_path) not in str(weights.card)
     assert str(folder) not in str(weights.card)
     held_out = weights.card["held_out_scores"]["sections left out one by one, seed 0"]
     assert set(held_out) == {"S11", "S12"}
     assert np.isfinite(held_out["S11"]["draws"]["ES"])
-    scores = read_results(tmp_path / "mine.fit" / "scores.json")
-    page = (tmp_path / "mine.fit" / "scores.md").read_text("utf-8")
-    assert page == markdown([scores], "mine, sections left out")
+    run = tmp_path / "mine.fit"
+    scores = read_results(run / "scores.json")
+    assert (run / "scores.md").read_text("utf-8") == markdown([scores], "mine, sections left out")
+    assert [section.name for section in find_sections(run / "sections.csv")[0]] == ["S11", "S12"]
     made = tmp_path / "again.h5ad"
     table = str(folder / "S12.h5ad")
     assert (
@@ -139,3 +193,20 @@ def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(
         == 0
     )
     assert made.exists()
+
+
+@pytest.mark.slow
+def test_an_encoder_trained_here_is_trained_anew_without_each_section_left_out(
+    folder, tmp_path, brief, monkeypatch
+):
+    one_step = TileEncoderConfig(steps=1, schedule_steps=1, batch_size=2)
+    monkeypatch.setattr(own_sections, "TileEncoderConfig", lambda: one_step)
+    out = tmp_path / "mine.safetensors"
+    genes = tuple(read_measured(folder / "S11.h5ad").var_names[:6])
+    fitted = finish(fit_sections(find_sections(folder)[0], out, FitSettings(TRAINED_HERE, genes)))
+    trained = {path.stem for path in (tmp_path / "mine.fit").rglob("tile_encoder_*.pt")}
+    assert trained >= {"tile_encoder_S11", "tile_encoder_S12", "tile_encoder_S11-S12"}
+    assert Checkpoint.load(out).build_encoder().fingerprint == fitted.card["encoder"]["fingerprint"]
+    assert "saw no image left out" in fitted.card["split"]
+    assert str(tmp_path) not in str(fitted.card)
+    assert (tmp_path / "mine.fit" / "genes.txt").read_text().split() == list(genes)

@@ -117,7 +117,7 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         help="fit weights to your own measured sections, without a config",
         description="Fit weights to measured sections: expectation and residuals, and the gene transformer "
         "on request. Each section (of many, eight) is left out in turn and scored beside floors and "
-        "controls; the scores are on a page beside the weights and on their card. The encoder is kept.",
+        "controls; the scores are on a page beside the weights and on their card.",
     )
     parser.add_argument(
         "sections", type=Path, metavar="FOLDER|LIST.csv",
@@ -134,7 +134,8 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
     )  # fmt: skip
     parser.add_argument(
         "--encoder", default="her2st", metavar="NAME",
-        help="an encoder of `napari-flag encoders list`, or weights whose encoder to take (default: her2st)",
+        help="an encoder of `napari-flag encoders list`, weights whose encoder to take, or new: one trained "
+        "on these sections, and anew for each left out, which takes hours (default: her2st)",
     )  # fmt: skip
     parser.add_argument(
         "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to use at all"
@@ -154,43 +155,45 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_fit(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag fit``."""
-    from flag_training.own_sections import fit_sections, read_sections
-    from flag_training.result_tables import markdown, read_results
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.files import check_writable
+    from napari_flag.fitting import FitSettings, find_sections, load_training, verdict
+    from napari_flag.formatting import counted
     from napari_flag.progress import finish
 
+    fit_sections = load_training().fit_sections
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     check_writable(arguments.out)
+    settings = FitSettings(
+        encoder=arguments.encoder,
+        genes=arguments.genes,
+        diffusion=arguments.diffusion,
+        seed=arguments.seed,
+        device=arguments.device,
+    )
+    sections, notices = find_sections(arguments.sections, arguments.mpp)
     with ProgressLine() as line:
+        for notice in notices:
+            line.notice(notice)
         work = fit_sections(
-            read_sections(arguments.sections, arguments.mpp),
+            sections,
             arguments.out,
-            run=arguments.folder,
-            encoder=arguments.encoder,
-            panel=arguments.genes,
+            settings,
             leave_out=arguments.leave_out,
-            diffusion=arguments.diffusion,
-            seed=arguments.seed,
-            device=arguments.device,
-            command=_without_folders(arguments),
+            run=arguments.folder,
+            source=_named(arguments),
         )
         fitted = finish(work, line)
-    page = fitted.scores.with_suffix(".md")
-    page.write_text(
-        markdown([read_results(fitted.scores)], f"{arguments.out.stem}, sections left out"), "utf-8"
-    )
     sys.stdout.write(
-        f"Wrote {fitted.weights}: {len(fitted.genes)} genes, {len(fitted.sections)} sections; scores of "
-        f"sections left out in {page}.\n"
+        f"{verdict(fitted.scores)[1]}\nWrote {fitted.weights}: {counted(len(fitted.genes), 'gene')}, "
+        f"{counted(len(fitted.sections), 'section')}; all scores are in {fitted.page}.\n"
     )
     return 0
 
 
-def _without_folders(arguments: argparse.Namespace) -> str:
-    """Return the command with files by their names: the card must not tell where they lie."""
-    files = {str(value): value.name for value in vars(arguments).values() if isinstance(value, Path)}
-    return shlex.join(["napari-flag", *(files.get(word, word) for word in sys.argv[1:])])
+def _named(arguments: argparse.Namespace) -> str | None:
+    """Return what the card's command names as sections; with µm/px stated, the list beside the page."""
+    return arguments.sections.resolve().name if arguments.mpp is None else None
 
 
 def run_folder(arguments: argparse.Namespace, name: str) -> Path:

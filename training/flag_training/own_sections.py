@@ -1,294 +1,480 @@
-"""Weights from a person's own measured sections, without a config: ``napari-flag fit``.
+"""Weights from a person's own measured sections, without a config: `napari_flag.fitting` asks for them.
 
-Sections are found in a folder as a drop on napari finds them, or listed in a CSV.  The encoder is one that is
-there, not trained anew, so that features come from the cache that predictions use.  Expectation and residuals
-are fitted in closed form and with small graph branches; the gene transformer is trained on request.  Every
-section is left out in turn and scored beside floors and controls before weights are written, and the scores
-stand on their card.
+The encoder is one that is there, whose features are in the cache that predictions use, or is trained anew, on
+all sections and once without each that is scored.  Expectation and residuals are fitted in closed form and
+with small graph branches, by the recipe of the shipped weights; the gene transformer is trained on request.
+Every section is left out in turn and scored beside floors and controls before weights are written, and the
+scores stand on their card.  A fit that was stopped goes on where it was.
 """
 
-import csv
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import pandas as pd
 import torch
 
-from flag_training.cohort import Cohort, read_slide
-from flag_training.config import FitConfig, RunConfig, SlideEntry
-from flag_training.evaluate import Fold, Outcome, Plan, score_fold
+from flag_training.cohort import Cohort, TrainingSlide, load_cohort, read_slide
+from flag_training.config import RunConfig, SlideEntry, read_recipe
+from flag_training.evaluate import Fold, Outcome, Plan, fingerprint, fold_cohort, keep, score_fold
 from flag_training.methods.controls import IMAGE_BLIND
 from flag_training.methods.floors import LEARNED_FLOORS
-from flag_training.result_tables import metrics_of, read_results, results_of
+from flag_training.result_tables import markdown, metrics_of, read_results, results_of
 from flag_training.run_folders import states_folder
-from flag_training.stages.fit import fit, write_weights
+from flag_training.stages.fit import fit, tile_encoder, write_weights
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from flag_training.store.panels import PanelRule, select_panel
-from napari_flag.discovery.folders import discover
+from napari_flag.encoders.embedded import EmbeddedEncoder
 from napari_flag.encoders.features import choose_device, extract_features
-from napari_flag.encoders.registry import Encoder, find_encoder, list_encoders, open_encoder
+from napari_flag.encoders.registry import Encoder, find_encoder, open_encoder
 from napari_flag.errors import UserError
-from napari_flag.files import write_json
+from napari_flag.files import check_writable, write_json, write_whole
+from napari_flag.fitting import (
+    CHOOSING,
+    ENCODING,
+    FITTING,
+    GENES,
+    PANEL_FILE,
+    SCORING,
+    SECTIONS_FILE,
+    TRAINED_HERE,
+    FitSettings,
+    Fitted,
+    MeasuredSection,
+    encoder_of,
+    look_at_all,
+    to_score,
+    why_too_few,
+    write_list,
+)
 from napari_flag.model.checkpoint import Checkpoint, find_weights
-from napari_flag.progress import Step, Steps
+from napari_flag.model.flag import Flag
+from napari_flag.progress import Step, Steps, describe_step
+from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-COLUMNS: Final = ("name", "patient", "image", "spots", "counts", "mpp")
-"""Of a manifest; ``image`` and ``spots`` must be there, paths are relative to the file."""
-GENES: Final = 200
-"""Size of the panel that is chosen."""
-SCORE_STEPS: Final = 600
-"""Steps of the gene transformer where it is trained."""
-NO_PATIENT: Final = "not stated"
-"""Patient of sections whose patient is not known; they count as of one."""
-_MOST_SCORED: Final = 8
-_FEWEST: Final = 2
-_NETWORK: Final[dict[str, Any]] = {"width": 64, "mlp_ratio": 2.0, "context_dropout": 0.5}
-"""Sizes that differ from the network's defaults: those of the shipped weights."""
+_SPLIT: Final = (
+    "trained on every section listed; held-out scores come from runs that left sections out, with genes "
+    "chosen on all of them and "
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
-    """What `fit_sections` made.
+class UnsavedWeights:
+    """Weights that were fitted and scored, and are not written yet.
 
     Parameters
     ----------
-    weights
-        The file.
     scores
-        JSON file of `result_tables.results_of`; its page is `result_tables.markdown`.
-    sections
-        Names of the sections trained on.
-    genes
-        The panel.
+        As of `napari_flag.fitting.Fitted`.
+    network, tensors, encoder
+        What was fitted, the tensors of the encoder that go into the file with it, and the encoder's name.
+    cohort, config
+        What it was fitted to.
+    outcome, plan
+        The scores as they were found.
+    sections, left_out, settings
+        What was asked for.
     """
 
-    weights: Path
-    scores: Path
-    sections: tuple[str, ...]
-    genes: tuple[str, ...]
+    scores: pd.DataFrame
+    network: Flag
+    tensors: dict[str, torch.Tensor]
+    encoder: str
+    cohort: Cohort
+    config: RunConfig
+    outcome: Outcome
+    plan: Plan
+    sections: tuple[MeasuredSection, ...]
+    left_out: tuple[str, ...]
+    settings: FitSettings
 
+    def save(self, out: Path, run: Path | None = None, source: str | None = None) -> Steps[Fitted]:
+        """Write the weights with their card, and beside them a page of scores and the list of sections.
 
-def read_sections(source: Path, mpp: float | None = None) -> tuple[SlideEntry, ...]:
-    """Return the measured sections of a folder, or of a CSV file that lists them.
-
-    Parameters
-    ----------
-    source
-        A folder as `discovery.folders.discover` understands it, or a CSV with the header `COLUMNS`.
-    mpp
-        µm per pixel of images that do not say it.
-
-    Raises
-    ------
-    UserError
-        When fewer than two measured sections are there, or a line names no file.
-    """
-    entries = _listed(source, mpp) if source.is_file() else _found(source, mpp)
-    names = [entry.name for entry in entries]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"{source} has two sections called {', '.join(twice)}; give each its own name.")
-    if len(entries) < _FEWEST:
-        raise UserError(
-            f"{source} has {len(entries)} section(s) with measured counts, and {_FEWEST} are needed, so that "
-            "one can be left out and scored; add sections, or list them in a CSV with the columns "
-            f"{', '.join(COLUMNS)}."
+        Parameters
+        ----------
+        out
+            The weights file.
+        run
+            Folder of the page, ``scores.json`` and ``sections.csv``; None takes one beside `out`.
+        source
+            What the card's command names as the sections; None takes ``sections.csv``, which has them as they
+            were used.
+        """
+        run = run or run_folder(out)
+        run.mkdir(parents=True, exist_ok=True)
+        check_writable(out)
+        command = self.settings.command(source or SECTIONS_FILE, out, self.left_out if source else ())
+        json, page = run / "scores.json", run / "scores.md"
+        results = results_of(self.outcome, self.plan, command)
+        write_json(results, json)
+        text = markdown([read_results(json)], f"{out.stem}, sections left out")
+        write_whole(page, lambda place: place.write_text(text, "utf-8"))
+        write_list(self.sections, run / SECTIONS_FILE)
+        if isinstance(self.settings.genes, tuple):
+            _write_genes(run / PANEL_FILE, self.settings.genes)
+        held_out = {"held_out_scores": metrics_of([results])}
+        config = replace(
+            self.config,
+            name=out.stem,
+            panel=None,  # a file of the states; the card must not tell where they lie
+            card={"title": out.stem, **self.config.card, "command": command, **held_out},
         )
-    return entries
+        yield from write_weights(out, self.network, self.tensors, self.encoder, self.cohort, config)
+        names = tuple(section.name for section in self.sections)
+        return Fitted(out, self.scores, Checkpoint.load(out).card, self.cohort.genes, names, page)
+
+
+def run_folder(out: Path) -> Path:
+    """Return the folder of states and scores of weights at `out` where no other is named."""
+    return out.with_suffix(".fit")
 
 
 def fit_sections(
-    entries: Sequence[SlideEntry],
+    sections: Sequence[MeasuredSection],
     out: Path,
+    settings: FitSettings | None = None,
     *,
-    run: Path | None = None,
-    encoder: str = "her2st",
-    panel: Path | None = None,
     leave_out: Sequence[str] = (),
-    diffusion: bool = False,
-    seed: int = 0,
-    device: str = "auto",
-    command: str = "",
+    run: Path | None = None,
+    source: str | None = None,
 ) -> Steps[Fitted]:
-    """Fit weights to measured sections and score them on each section left out in turn.
+    """Fit weights, score them on each section left out in turn, and write them.
 
     Parameters
     ----------
-    entries
-        The sections (`read_sections`).
-    out
-        Weights file to write.
+    sections, settings, leave_out
+        As `score_and_fit` takes them.
+    out, source
+        As `UnsavedWeights.save` takes them.
     run
         Folder of states and scores; None takes one beside `out`.
-    encoder
-        An encoder of ``napari-flag encoders list``, or weights whose encoder is taken.
-    panel
-        File of gene symbols, one a line; None chooses `GENES` of high mean and high variance.
+    """
+    run = run or run_folder(out)
+    unsaved = yield from score_and_fit(sections, run, settings, leave_out=leave_out)
+    return (yield from unsaved.save(out, run, source))
+
+
+def score_and_fit(
+    sections: Sequence[MeasuredSection],
+    run: Path,
+    settings: FitSettings | None = None,
+    *,
+    leave_out: Sequence[str] = (),
+) -> Steps[UnsavedWeights]:
+    """Score each section left out in turn, then fit to all of them; nothing is written but states.
+
+    Parameters
+    ----------
+    sections
+        The sections (`napari_flag.fitting.find_sections`).
+    run
+        Folder of the states; what was finished under the same sections and settings is not done again.
+    settings
+        Encoder, panel, …; None takes the defaults.
     leave_out
-        Sections that contribute to nothing.
-    diffusion
-        Whether to train the gene transformer.
-    seed
-        Seeds everything.
-    device
-        "auto", "cpu", "cuda", …; where tiles are encoded.
-    command
-        What the card says made the weights.
+        Names of sections that contribute to nothing.
+
+    Yields
+    ------
+    Steps; after each section left out, the scores so far are the ``partial``.
 
     Raises
     ------
     UserError
         When sections, genes or encoder are missing or do not fit each other.
     """
-    unknown = set(leave_out) - {entry.name for entry in entries}
+    settings = settings or FitSettings()
+    unknown = set(leave_out) - {section.name for section in sections}
     if unknown:
         raise UserError(f"There is no section {', '.join(sorted(unknown))} to leave out; check the names.")
-    used = tuple(entry for entry in entries if entry.name not in leave_out)
-    run = run or out.with_suffix(".fit")
-    genes = yield from _panel(used, panel)
-    where = choose_device(device)
-    chosen, tensors = _open(encoder, where)
-    cohort = yield from _cohort(used, genes, chosen, where)
-    config = _config(out.stem, used, chosen, diffusion, seed, command)
-    scores = run / "scores.json"
-    outcome, plan = yield from _scored(cohort, config, run)
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(results_of(outcome, plan, command), scores)
-    config = replace(config, card=config.card | {"held_out_scores": metrics_of([read_results(scores)])})
-    network = yield from fit(cohort, config, states_folder(run, config, chosen.fingerprint[:8]))
-    yield from write_weights(out, network, tensors, chosen.name, cohort, config)
-    return Fitted(out, scores, tuple(entry.name for entry in used), genes)
+    asked = [section for section in sections if section.name not in leave_out]
+    if reason := why_too_few(asked):
+        raise UserError(reason)
+    used = yield from _checked(asked, encoder_of(settings.encoder))
+    entries = tuple(_entry(section) for section in used)
+    genes = yield from _panel(entries, settings.genes)
+    slides = yield from _read(entries, genes)
+    states = run / f"states-{_digest(slides, genes)}"
+    source = _source_of(settings, slides, genes, states)
+    config = _config(entries, settings, states / PANEL_FILE)
+    outcome, plan = yield from _scored(source, slides, config, states)
+    whole = yield from source(None, config)
+    network = yield from _in_one(
+        fit(whole.cohort, config, states_folder(states, config, fingerprint(whole.cohort))), FITTING, 0, 1
+    )
+    yield Step(FITTING, 1, 1, "fits")
+    config = replace(config, card=_card(whole, settings))
+    table = scores_table(outcome)
+    return UnsavedWeights(
+        table, network, whole.tensors, whole.name, whole.cohort, config, outcome, plan, used,
+        tuple(leave_out), settings,
+    )  # fmt: skip
 
 
-def _found(folder: Path, mpp: float | None) -> tuple[SlideEntry, ...]:
-    entries = []
-    for section in discover(folder).sections:
-        if section.table is not None:
-            counts = str(section.measured) if section.measured else None
-            table = str(section.table)
-            entries.append(SlideEntry(section.name, NO_PATIENT, str(section.slide), table, counts, mpp))
-    return tuple(entries)
+def scores_table(outcome: Outcome) -> pd.DataFrame:
+    """Return a row per section, kind and method, with a column per metric."""
+    rows = [
+        {"section": record.section, "kind": record.kind, "method": record.method} | record.scores
+        for record in outcome.records
+    ]
+    return pd.DataFrame(rows)
 
 
-def _listed(path: Path, mpp: float | None) -> tuple[SlideEntry, ...]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a CSV file ({error}); save it as UTF-8 CSV.") from error
-    entries = []
-    for number, row in enumerate(rows, start=2):
-        cells = {key: (row.get(key) or "").strip() for key in COLUMNS}
-        if not cells["image"] or not cells["spots"]:
-            raise UserError(
-                f"Line {number} of {path} names no image or no spots; the columns are {', '.join(COLUMNS)}, "
-                "of which image and spots must be filled."
-            )
-        image, spots, counts = (
-            str(path.parent / cells[key]) if cells[key] else None for key in ("image", "spots", "counts")
-        )
-        assert image is not None  # both were seen to be there
-        assert spots is not None
+# --- sections, genes ------------------------------------------------------------------------------
+
+
+def _checked(sections: Sequence[MeasuredSection], encoder: str) -> Steps[tuple[MeasuredSection, ...]]:
+    """Look at every section; return them with their µm/px, doubts having been said."""
+    looks = yield from look_at_all(sections, encoder)
+    for look in looks:
+        if look.problem is not None:
+            raise UserError(look.problem)
+    for look in looks:
+        for doubt in look.doubts:
+            yield Step(CHOOSING, 0, notice=doubt)
+    return tuple(look.section for look in looks)
+
+
+def _entry(section: MeasuredSection) -> SlideEntry:
+    counts = None if section.counts is None else str(section.counts)
+    return SlideEntry(
+        section.name, section.patient, str(section.image), str(section.spots), counts, section.mpp
+    )
+
+
+def _panel(entries: Sequence[SlideEntry], panel: tuple[str, ...] | Path | None) -> Steps[tuple[str, ...]]:
+    """Return the genes that were named, or choose them by the counts of the sections."""
+    if isinstance(panel, Path):
         try:
-            resolution = float(cells["mpp"]) if cells["mpp"] else mpp
-        except ValueError as error:
-            raise UserError(
-                f"Line {number} of {path} has {cells['mpp']} as µm per pixel, which is no number; correct it."
-            ) from error
-        name = cells["name"] or Path(image).name.split(".")[0]
-        entries.append(SlideEntry(name, cells["patient"] or NO_PATIENT, image, spots, counts, resolution))
-    return tuple(entries)
-
-
-def _panel(entries: Sequence[SlideEntry], panel: Path | None) -> Steps[tuple[str, ...]]:
-    """Return the genes of the file, or choose them by the counts of the sections."""
-    if panel is not None:
-        try:
-            return tuple(dict.fromkeys(panel.read_text("utf-8").split()))
+            panel = tuple(panel.read_text("utf-8-sig").split())
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"The list of genes {panel} cannot be read ({error}); check the path.") from error
+    if panel is not None:
+        if not panel:
+            raise UserError("The list of genes names no gene; write one symbol a line.")
+        return tuple(dict.fromkeys(panel))
     counts: dict[str, AnnData] = {}
     for number, entry in enumerate(entries):
-        yield Step("Choosing genes", number, len(entries), "sections")
+        yield Step(CHOOSING, number, len(entries), "sections", detail=entry.name)
         found = read_measured(entry.counts) if entry.counts else read_spots(entry.spots).measured
-        if found is None:
-            raise UserError(
-                f"{entry.name} has no measured counts, so nothing can be learnt from it; leave it out or "
-                "add them."
-            )
+        assert found is not None  # it was looked at
         counts[entry.name] = found
     shared = set.intersection(*(set(found.var_names) for found in counts.values()))
+    if not shared:
+        raise UserError(
+            "The sections have no gene in common, so no panel can be chosen; check that all name genes alike "
+            "(symbols, not Ensembl ids)."
+        )
     if len(shared) <= GENES:
         return tuple(sorted(shared))
     return select_panel(counts, PanelRule(genes=GENES, exact=True))
 
 
+def _write_genes(path: Path, genes: Sequence[str]) -> None:
+    text = "".join(f"{gene}\n" for gene in genes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda place: place.write_text(text, "utf-8"))
+
+
+def _read(entries: Sequence[SlideEntry], genes: tuple[str, ...]) -> Steps[tuple[TrainingSlide, ...]]:
+    slides = []
+    for number, entry in enumerate(entries):
+        yield Step(CHOOSING, number, len(entries), "sections", detail=entry.name)
+        slide, training, _ = read_slide(entry, Path(), genes)
+        slide.close()
+        slides.append(training)
+    return tuple(slides)
+
+
+def _digest(slides: Sequence[TrainingSlide], genes: Sequence[str]) -> str:
+    """Return twelve letters that differ for other genes, spots, counts, µm/px, patients or images."""
+    digest = hashlib.sha256("\n".join(genes).encode())
+    for slide in slides:
+        stat = Path(slide.entry.image).stat()
+        stated = (slide.entry.name, slide.entry.patient, slide.mpp, stat.st_size, stat.st_mtime_ns)
+        digest.update(repr((stated, slide.spots.ids, slide.spots.pitch_um)).encode())
+        digest.update(slide.spots.xy.tobytes())
+        digest.update(slide.expression.tobytes())
+    return digest.hexdigest()[:12]
+
+
+# --- features -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """Sections with their features.
+
+    Parameters
+    ----------
+    cohort
+        All of them.
+    name, fingerprint
+        Of the encoder.
+    tensors
+        Of the encoder, where it goes into the weights.
+    """
+
+    cohort: Cohort
+    name: str
+    fingerprint: str
+    tensors: dict[str, torch.Tensor]
+
+
+_Source = Callable[[Fold | None, RunConfig], Steps[_Encoded]]
+"""Fold (None for all sections) and run → features; an encoder trained here saw no image left out."""
+
+
+def _source_of(
+    settings: FitSettings, slides: tuple[TrainingSlide, ...], genes: tuple[str, ...], states: Path
+) -> _Source:
+    if settings.encoder == TRAINED_HERE:
+        _write_genes(states / PANEL_FILE, genes)
+
+        def trained_here(fold: Fold | None, config: RunConfig) -> Steps[_Encoded]:
+            if fold is not None:
+                cohort = yield from fold_cohort(config, Path(), states, Plan(fold.test), fold)
+                return _Encoded(cohort, EmbeddedEncoder.name, "", {})
+            net = yield from tile_encoder(config, Path(), states)
+            cohort = yield from load_cohort(config, Path(), states, net)
+            encoder = EmbeddedEncoder(net)
+            return _Encoded(cohort, encoder.name, encoder.fingerprint, net.state_dict())
+
+        return trained_here
+    kept: list[_Encoded] = []
+
+    def as_it_is(fold: Fold | None, config: RunConfig) -> Steps[_Encoded]:
+        if not kept:
+            where = choose_device(settings.device)
+            encoder, tensors = _open(settings.encoder, where)
+            features = yield from _features(slides, encoder, where)
+            cohort = Cohort(slides, features, genes)
+            kept.append(_Encoded(cohort, encoder.name, encoder.fingerprint, tensors))
+        return kept[0]
+
+    return as_it_is
+
+
 def _open(name: str, device: torch.device) -> tuple[Encoder, dict[str, torch.Tensor]]:
     """Return the encoder, and the tensors that go into the weights with it."""
-    if name in {row.name for row in list_encoders() if row.recipe is not None}:
+    if encoder_of(name) == name:
         return open_encoder(name, device), {}
     checkpoint = Checkpoint.load(find_weights(name))
     return checkpoint.build_encoder(device), checkpoint.part("encoder.")
 
 
-def _cohort(
-    entries: Sequence[SlideEntry], genes: tuple[str, ...], encoder: Encoder, device: torch.device
-) -> Steps[Cohort]:
-    """Read sections; their features are in the cache where a prediction made them."""
-    slides, features = [], []
-    for entry in entries:
-        slide, training, _ = read_slide(entry, Path(), genes)
-        with slide:
-            found = yield from extract_features(
-                slide,
-                training.spots.xy,
-                encoder,
-                encoder_hash=encoder.fingerprint,
-                device=device,
+def _features(
+    slides: Sequence[TrainingSlide], encoder: Encoder, device: torch.device
+) -> Steps[tuple[torch.Tensor, ...]]:
+    """Encode sections; their features are in the cache where a prediction made them."""
+    features, done = [], 0
+    total = sum(len(training.spots) for training in slides)
+    for training in slides:
+        with open_slide(training.entry.image, training.mpp) as slide:
+            work = extract_features(
+                slide, training.spots.xy, encoder, encoder_hash=encoder.fingerprint, device=device
             )
-        slides.append(training)
+            found = yield from _counted(work, training.entry.name, done, total)
         features.append(torch.from_numpy(found)[None])
-    return Cohort(tuple(slides), tuple(features), genes)
+        done += len(training.spots)
+    return tuple(features)
 
 
-def _config(
-    name: str, entries: tuple[SlideEntry, ...], encoder: Encoder, diffusion: bool, seed: int, command: str
-) -> RunConfig:
-    row = find_encoder(encoder.name)
-    card = {
-        "title": name,
-        "tissue": "as its sections are; fitted by a user",
-        "encoder": {"name": row.name, "licence": row.licence, "fingerprint": encoder.fingerprint},
-        "split": "trained on every section listed; held-out scores come from runs that left sections out, "
-        "with genes chosen on all of them and an encoder that was not trained anew",
-        "not_for": "diagnosis or any clinical decision; other tissues, stains, platforms than its sections'",
-        "command": command,
-    }
-    values = FitConfig(
-        views=1,
-        score_steps=SCORE_STEPS if diffusion else 0,
-        score_rate=5e-4,
-        score_decay=0.05,
-        shrinkage=0.2,
-        seed=seed,
+def _counted(work: Steps[Any], name: str, before: int, total: int) -> Steps[Any]:
+    """Count the spots of one section among those of all."""
+    try:
+        while True:
+            step = next(work)
+            yield Step(ENCODING, before + step.done, total, notice=step.notice, detail=name)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        work.close()
+
+
+# --- fitting and scoring --------------------------------------------------------------------------
+
+
+def _config(entries: tuple[SlideEntry, ...], settings: FitSettings, panel: Path) -> RunConfig:
+    """Return the recipe of the shipped weights; features from the cache are one view of each tile."""
+    network, values = read_recipe()
+    here = settings.encoder == TRAINED_HERE
+    values = replace(
+        values,
+        views=values.views if here else 1,
+        score_steps=values.score_steps if settings.diffusion else 0,
+        seed=settings.seed,
     )
-    return RunConfig(name, None, entries, (), dict(_NETWORK), values, TileEncoderConfig(), card)
+    return RunConfig(
+        "own sections", str(panel) if here else None, entries, (), network, values, TileEncoderConfig(), {}
+    )
 
 
-def _scored(cohort: Cohort, config: RunConfig, run: Path) -> Steps[tuple[Outcome, Plan]]:
-    """Leave sections out in turn, at most `_MOST_SCORED` of them."""
-    names = [slide.entry.name for slide in cohort.slides]
-    step = -(-len(names) // _MOST_SCORED)
+def _card(encoded: _Encoded, settings: FitSettings) -> dict[str, Any]:
+    here = settings.encoder == TRAINED_HERE
+    row = find_encoder(encoded.name)
+    return {
+        "tissue": "as its sections are; fitted by a user",
+        "encoder": {"name": row.name, "licence": row.licence, "fingerprint": encoded.fingerprint},
+        "split": _SPLIT
+        + ("encoders that saw no image left out" if here else "an encoder that was not trained anew"),
+        "not_for": "diagnosis or any clinical decision; other tissues, stains, platforms than its sections'",
+    }
+
+
+def _scored(
+    source: _Source, slides: Sequence[TrainingSlide], config: RunConfig, states: Path
+) -> Steps[tuple[Outcome, Plan]]:
+    """Leave sections out in turn."""
+    names = [slide.entry.name for slide in slides]
     methods = {name: ("floor", method) for name, method in LEARNED_FLOORS.items()}
-    if all(slide.spots.array is not None for slide in cohort.slides):  # pasting goes by array position
+    if all(slide.spots.array is not None for slide in slides):  # pasting goes by array position
         methods |= {name: ("image-blind", method) for name, method in IMAGE_BLIND.items()}
-    plan = Plan(tuple(names[::step]), methods=methods, seeds=(config.fit.seed,))
+    plan = Plan(to_score(names), methods=methods, seeds=(config.fit.seed,))
     found = Outcome((), ())
-    for name in plan.test:
-        found += yield from score_fold(cohort, config, run, plan, Fold((name,), (name,)))
+    for number, name in enumerate(plan.test):
+        fold = Fold((name,), (name,))
+        work = _fold(source, config, states, plan, fold)
+        found += yield from _in_one(work, SCORING, number, len(plan.test), name)
+        table = scores_table(found)
+        yield Step(SCORING, number + 1, len(plan.test), "sections", partial=table, detail=name)
     return found, plan
+
+
+def _fold(source: _Source, config: RunConfig, states: Path, plan: Plan, fold: Fold) -> Steps[Outcome]:
+    """Score a fold, or read its scores where it was scored before."""
+    encoded = yield from source(fold, config)
+    names = [slide.entry.name for slide in encoded.cohort.slides if slide.entry.name not in fold.left_out]
+    features = fingerprint(keep(encoded.cohort, names))
+    place = states_folder(states, config.without(fold.left_out), features).with_suffix(".json")
+    if place.exists():
+        kept = read_results(place)
+        return Outcome(tuple(kept["records"]), tuple(kept["comparisons"]))
+    found = yield from score_fold(encoded.cohort, config, states, plan, fold)
+    write_json(results_of(found, plan, ""), place)
+    return found
+
+
+def _in_one(work: Steps[Any], stage: str, done: int, total: int, name: str = "") -> Steps[Any]:
+    """Show the stages of `work` as the detail of one unit of `stage`; encoding tiles keeps its own."""
+    unit = "sections" if name else "fits"
+    try:
+        while True:
+            step = next(work)
+            if step.stage == ENCODING:
+                yield step
+                continue
+            detail = describe_step(replace(step, detail=""), None)
+            detail = f"{name}: {detail}" if name else detail
+            yield Step(stage, done, total, unit, notice=step.notice, detail=detail)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        work.close()
