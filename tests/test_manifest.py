@@ -7,6 +7,7 @@ from npe2 import PluginManifest
 
 import napari_flag
 from napari_flag.gui.area import AREA, PAGES, PREDICT, SIDE_BY_SIDE
+from napari_flag.gui.train_dock import TRAIN
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,7 +19,7 @@ def manifest():
 
 def test_the_installed_package_has_a_manifest_of_its_own_name(manifest):
     assert manifest.name == "napari-flag"
-    assert {w.display_name for w in manifest.contributions.widgets} == {AREA, SIDE_BY_SIDE}
+    assert {w.display_name for w in manifest.contributions.widgets} == {AREA, SIDE_BY_SIDE, TRAIN}
 
 
 def test_every_page_of_the_area_has_a_command_in_the_menu(manifest):

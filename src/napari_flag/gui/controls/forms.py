@@ -181,6 +181,8 @@ class StepBox(QFrame):
     ----------
     number, title
         "1" and "Slide".
+    heading_px
+        Width of both; that of the other steps of the same dock.
 
     Attributes
     ----------
@@ -192,12 +194,14 @@ class StepBox(QFrame):
         What the person must know.
     """
 
-    def __init__(self, number: int, title: str, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, number: int, title: str, parent: QWidget | None = None, *, heading_px: int = HEADING_WIDTH
+    ) -> None:
         super().__init__(parent)
         self._title = title
         heading = QLabel(f"{number}  {title}")
         heading.setStyleSheet("font-weight: bold;")
-        heading.setFixedWidth(HEADING_WIDTH)
+        heading.setFixedWidth(heading_px)
         self._sign = QLabel("")
         self._sign.setFixedWidth(14)
         self._sign.setAlignment(Qt.AlignmentFlag.AlignCenter)
