@@ -3,6 +3,7 @@
     xvfb-run -a -s "-screen 0 1920x1080x24" python docs/make_screenshots.py OUT [FOLDER, WORKSPACE OR SLIDES]
 
 opens two simulated slides, or what is named; slides without a prediction are predicted with ``--weights``.
+``--pages Train`` alone takes the pictures of the Train dock, fitted to the sections of the folder.
 """
 
 import argparse
@@ -17,8 +18,9 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_flag.demo import GENE, WEIGHTS
-from napari_flag.gui.area import FlagArea, open_area
+from napari_flag.gui.area import PLUGIN, FlagArea, open_area
 from napari_flag.gui.side_by_side_dock import SideBySideDock
+from napari_flag.gui.train.train_dock import TRAIN, TrainDock
 from napari_flag.layers.local_map import MapKind
 from napari_flag.layers.overlays import Paint
 from napari_flag.model.checkpoint import find_weights
@@ -27,8 +29,11 @@ from napari_flag.simulation.simulator import simulate, write_simulated
 SIZES: Final = ((1280, 800), (1920, 1080))
 THEMES: Final = ("dark", "light")
 PATIENCE_S: Final = 900.0
+TRAINING_S: Final = 7200.0
+"""How long a fit may take."""
 SETTLE_S: Final = 1.5
 COLOURS: Final = 256
+TRAINING: Final = "Train"
 SEEDS: Final = (1, 2)
 LONG_WORK: dict[str, dict[str, Callable[[Any, Path], object]]] = {
     "Samples": {"draw": lambda dock, weights: dock.use_weights(weights)},
@@ -55,8 +60,11 @@ def main() -> None:
                 write_simulated(folder, f"sim{seed}", simulate(seed))
         paths = given.paths or [folder]
         pictures = Pictures(given.out, Path(find_weights(given.weights)), given.gene)
-        pictures.predict(paths)
-        pictures.take_pages(given.pages)
+        if given.pages != [TRAINING]:
+            pictures.predict(paths)
+            pictures.take_pages(given.pages)
+        if TRAINING in (given.pages or ()):  # which takes long
+            pictures.train(paths[0])
         pictures.viewer.close()
 
 
@@ -134,6 +142,19 @@ class Pictures:
         wait(lambda: second.at_rest)
         self.take("side-by-side-slides")
 
+    def train(self, sections: Path) -> None:
+        """Take pictures of the Train dock, the sections of a folder listed, then scored."""
+        _, widget = self.viewer.window.add_plugin_dock_widget(PLUGIN, TRAIN)
+        dock: TrainDock = getattr(widget, "__wrapped__", widget)
+        for act, name in ((lambda: dock.source.set_path(sections), "train-listed"), (dock.fit, "train")):
+            spend(SETTLE_S)
+            wait(lambda: not dock.jobs.active)
+            act()
+            spend(SETTLE_S)
+            wait(lambda: not dock.jobs.active, TRAINING_S)
+            spend(SETTLE_S)
+            dock.grab().save(str(self._out / f"{name}.png"))
+
     def take(
         self, name: str, themes: Sequence[str] = THEMES, sizes: Sequence[tuple[int, int]] = SIZES
     ) -> None:
@@ -158,9 +179,9 @@ class Pictures:
         wait(lambda: not any(page.jobs.active for page in self.area.pages.values()))
 
 
-def wait(ready: Callable[[], Any]) -> None:
+def wait(ready: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
     """Process events until `ready`."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not ready():
         if time.monotonic() > end:
             raise TimeoutError("the page did not finish; open it by hand and read its messages")

@@ -101,6 +101,20 @@ def test_a_list_that_cannot_be_used_is_refused(folder, lines, said):
         find_sections(listing(folder, *lines))
 
 
+def test_a_list_as_a_german_spreadsheet_writes_it_is_read(folder):
+    path = folder / "list.csv"
+    path.write_text("image;spots;mpp\nS11.tif;S11.h5ad;0,5\n", encoding="utf-8-sig")
+    [section] = find_sections(path)[0]
+    assert (section.name, section.mpp) == ("S11", 0.5)
+
+
+def test_a_table_that_is_no_list_of_sections_is_refused(folder):
+    path = folder / "list.csv"
+    path.write_text("x,y\n1,2\n")
+    with pytest.raises(UserError, match="no column image and no column spots"):
+        find_sections(path)
+
+
 def test_of_one_section_it_is_said_that_none_could_be_left_out(folder):
     sections, _ = find_sections(folder)
     assert why_too_few(sections) is None
@@ -241,7 +255,7 @@ def test_the_summary_is_the_mean_over_sections_these_weights_first_and_no_landma
         ({}, "notice", "another patient"),
         ({"shuffled": 0.5}, "warning", "learnt nothing from the picture"),
         ({"x": float("nan")}, "warning", "learnt nothing from the picture"),
-        ({"ridge": 0.6}, "warning", "ridge"),
+        ({"ridge": 0.6}, "warning", "(ridge) has 0.60, so it is ahead"),
         ({"pasted": 0.6}, "warning", "does not even look at the image"),
     ],
 )

@@ -7,7 +7,7 @@ from npe2 import PluginManifest
 
 import napari_flag
 from napari_flag.gui.area import AREA, PAGES, PREDICT, SIDE_BY_SIDE
-from napari_flag.gui.train_dock import TRAIN
+from napari_flag.gui.train.train_dock import TRAIN
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -208,6 +208,9 @@ def load_training() -> Any:
     """
     if reason := why_no_training():
         raise UserError(reason)
+    from napari_flag.encoders.foundation.architectures import load_triton_apart
+
+    load_triton_apart()  # else the import can end a napari whose window was drawn
     return importlib.import_module(MODULE)
 
 
@@ -314,9 +317,19 @@ def _found(folder: Path, mpp: float | None) -> tuple[tuple[MeasuredSection, ...]
 def _listed(path: Path, mpp: float | None) -> tuple[tuple[MeasuredSection, ...], tuple[str, ...]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            heading = file.readline()
+            file.seek(0)
+            separator = max(",;\t", key=heading.count)  # as the spreadsheet wrote it
+            reader = csv.DictReader(file, delimiter=separator)
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a CSV file ({error}); save it as UTF-8 CSV.") from error
+    absent = [name for name in ("image", "spots") if name not in (reader.fieldnames or ())]
+    if absent:
+        raise UserError(
+            f"{path} has no column {' and no column '.join(absent)}; its first line must name the columns: "
+            f"{', '.join(COLUMNS)}, of which image and spots must be there."
+        )
     sections = []
     for line, row in enumerate(rows, start=2):
         cells = {key: (row.get(key) or "").strip() for key in COLUMNS}
@@ -326,7 +339,7 @@ def _listed(path: Path, mpp: float | None) -> tuple[tuple[MeasuredSection, ...],
                 "of which image and spots must be filled."
             )
         try:
-            stated = float(cells["mpp"]) if cells["mpp"] else mpp
+            stated = float(cells["mpp"].replace(",", ".")) if cells["mpp"] else mpp
         except ValueError as error:
             raise UserError(
                 f"Line {line} of {path} has {cells['mpp']} as µm per pixel, which is no number; correct it."
@@ -443,10 +456,12 @@ def _of(section: MeasuredSection, sentence: str) -> str:
 # --- scores --------------------------------------------------------------------------------------
 
 HELD_OUT: Final = "section"
-_X: Final = ("FLAG", "X")
-_SHUFFLED: Final = ("FLAG", "X, tiles shuffled")
+"""Column of the section that was left out."""
+OURS: Final = "FLAG"
+"""Kind of what these weights gave: as an expectation, the same with its tiles shuffled, and as draws."""
+X, SHUFFLED, DRAWS = "X", "X, tiles shuffled", "draws"
 _RIVALS: Final = ("floor", "image-blind")
-SHOWN: Final = ("FLAG", "control", "rival", "floor", "image-blind")
+SHOWN: Final = (OURS, "control", "rival", "floor", "image-blind")
 """Kinds of methods in the order shown; landmarks that have seen the truth are left out."""
 
 
@@ -473,20 +488,20 @@ def verdict(scores: "pd.DataFrame") -> tuple[str, str]:
         Of `Fitted`.
     """
     means = summary(scores)["PCC"]
-    ours, shuffled = float(means[_X]), float(means[_SHUFFLED])
+    ours, shuffled = float(means[OURS, X]), float(means[OURS, SHUFFLED])
     rivals = means[[row for row in means.index if row[0] in _RIVALS]].dropna()
     kind, best = rivals.idxmax()
     sections = counted(scores[HELD_OUT].nunique(), "section")
     said = (
-        f"On {sections} left out, X has PCC {number(ours)}; with the tiles shuffled between spots "
-        f"{number(shuffled)}; the best of the simple methods ({best}) {number(float(rivals.max()))}"
+        f"On {sections} left out, X has PCC {number(ours)}, with the tiles shuffled between spots "
+        f"{number(shuffled)}; the best simple method ({best}) has {number(float(rivals.max()))}"
     )
     if not ours > shuffled:  # NaN as well
         return (
             "warning",
-            f"{said}: these weights learnt nothing from the picture, so do not predict with them.",
+            f"{said}: these weights learnt nothing from the picture; do not use them.",
         )
     if float(rivals.max()) > ours:
-        look = "does not even look at the image" if kind == "image-blind" else "is simpler"
-        return "warning", f"{said}, which {look} and does better: believe these weights no further than it."
+        blind = ", though it does not even look at the image" if kind == "image-blind" else ""
+        return "warning", f"{said}{blind}, so it is ahead: believe these weights no further than it."
     return "notice", f"{said}. Sections of another patient may be predicted less well."

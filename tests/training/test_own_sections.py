@@ -12,11 +12,12 @@ from tests.section_files import listing, write_section
 from tests.tiny_weights import write_tiny_weights
 from tests.training.test_config import HER2ST
 
-from flag_training import own_sections
+from flag_training import evaluate, own_sections
 from flag_training.config import read_config, read_recipe
 from flag_training.own_sections import fit_sections, score_and_fit
-from flag_training.result_tables import markdown, read_results
+from flag_training.result_tables import KINDS, markdown, read_results
 from flag_training.stages.tile_encoder import TileEncoderConfig
+from napari_flag import fitting
 from napari_flag.cli.main import main
 from napari_flag.errors import UserError
 from napari_flag.fitting import SCORING, TRAINED_HERE, FitSettings, find_sections, summary, verdict
@@ -69,6 +70,16 @@ def test_the_shipped_weights_and_ones_own_have_one_recipe():
     sizes, values = read_recipe()
     shipped = read_config(HER2ST)
     assert (shipped.network, shipped.fit) == (sizes, values)
+
+
+def test_scores_are_found_by_the_names_that_scoring_gives_them():
+    assert (fitting.X, fitting.SHUFFLED, fitting.DRAWS) == (evaluate.X, evaluate.SHUFFLED, evaluate.DRAWS)
+    assert set(fitting.SHOWN) | {"landmark", "published"} == set(KINDS)
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(folder, tmp_path):
+    with pytest.raises(UserError, match="is a folder"):
+        finish(fit_sections(find_sections(folder)[0], tmp_path))
 
 
 def test_sections_to_leave_out_must_be_there_and_two_must_stay(folder, tmp_path):
@@ -175,6 +186,7 @@ def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(
     assert weights.card["sections"] == ["S11", "S12"]
     assert weights.card["command"].startswith(f"napari-flag fit {folder.name} --out mine.safetensors")
     assert weights.card["title"] == "mine"
+    assert weights.card["patients"] == []  # that these are one patient's is not known
     assert str(tmp_path) not in str(weights.card)
     assert str(folder) not in str(weights.card)
     held_out = weights.card["held_out_scores"]["sections left out one by one, seed 0"]

@@ -156,14 +156,11 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
 def run_fit(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag fit``."""
     from napari_flag.cli.terminal import ProgressLine
-    from napari_flag.files import check_writable
     from napari_flag.fitting import FitSettings, find_sections, load_training, verdict
     from napari_flag.formatting import counted
     from napari_flag.progress import finish
 
     fit_sections = load_training().fit_sections
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(arguments.out)
     settings = FitSettings(
         encoder=arguments.encoder,
         genes=arguments.genes,

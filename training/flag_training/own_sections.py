@@ -26,6 +26,7 @@ from flag_training.run_folders import states_folder
 from flag_training.stages.fit import fit, tile_encoder, write_weights
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from flag_training.store.panels import PanelRule, select_panel
+from napari_flag import __version__
 from napari_flag.encoders.embedded import EmbeddedEncoder
 from napari_flag.encoders.features import choose_device, extract_features
 from napari_flag.encoders.registry import Encoder, find_encoder, open_encoder
@@ -36,6 +37,7 @@ from napari_flag.fitting import (
     ENCODING,
     FITTING,
     GENES,
+    NO_PATIENT,
     PANEL_FILE,
     SCORING,
     SECTIONS_FILE,
@@ -156,6 +158,8 @@ def fit_sections(
     run
         Folder of states and scores; None takes one beside `out`.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out)  # before hours of work
     run = run or run_folder(out)
     unsaved = yield from score_and_fit(sections, run, settings, leave_out=leave_out)
     return (yield from unsaved.save(out, run, source))
@@ -294,8 +298,8 @@ def _read(entries: Sequence[SlideEntry], genes: tuple[str, ...]) -> Steps[tuple[
 
 
 def _digest(slides: Sequence[TrainingSlide], genes: Sequence[str]) -> str:
-    """Return twelve letters that differ for other genes, spots, counts, µm/px, patients or images."""
-    digest = hashlib.sha256("\n".join(genes).encode())
+    """Return letters that differ for other genes, spots, counts, µm/px, patients, images, or versions."""
+    digest = hashlib.sha256("\n".join((__version__, *genes)).encode())
     for slide in slides:
         stat = Path(slide.entry.image).stat()
         stated = (slide.entry.name, slide.entry.patient, slide.mpp, stat.st_size, stat.st_mtime_ns)
@@ -421,7 +425,8 @@ def _card(encoded: _Encoded, settings: FitSettings) -> dict[str, Any]:
     here = settings.encoder == TRAINED_HERE
     row = find_encoder(encoded.name)
     return {
-        "tissue": "as its sections are; fitted by a user",
+        "tissue": "tissue of a user's own sections",
+        "patients": sorted({slide.entry.patient for slide in encoded.cohort.slides} - {NO_PATIENT}),
         "encoder": {"name": row.name, "licence": row.licence, "fingerprint": encoded.fingerprint},
         "split": _SPLIT
         + ("encoders that saw no image left out" if here else "an encoder that was not trained anew"),

@@ -244,7 +244,7 @@ class ResNetTrunk:
 
     def build(self) -> nn.Module:
         """Return the network, untrained."""
-        _load_triton_apart()
+        load_triton_apart()
         import timm
 
         return ConvTrunk(timm.create_model(self.model, pretrained=False, features_only=True, out_indices=[3]))
@@ -258,7 +258,7 @@ def build_trunk(shape: TimmVit) -> nn.Module:
     """Return the transformer of `shape`, without head and pooling."""
     from functools import partial
 
-    _load_triton_apart()
+    load_triton_apart()
     import timm
     from timm.layers import SwiGLUPacked  # type: ignore[attr-defined]
 
@@ -278,8 +278,8 @@ def build_trunk(shape: TimmVit) -> nn.Module:
     return trunk
 
 
-def _load_triton_apart() -> None:
-    """Load triton, which timm imports by way of torchvision, so that it calls its own LLVM and no other.
+def load_triton_apart() -> None:
+    """Load triton, which timm and lightning import, so that it calls its own LLVM and no other.
 
     Where Mesa draws the window, the system's LLVM is loaded as well; triton's library would take functions of
     that for its own, which ends the process with a segmentation fault.

@@ -67,6 +67,7 @@ class PredictDock(Dock):
         self._viewer: Any = self.session.viewer
         self._preferences = read_preferences()
         self._checkpoint: Checkpoint | None = None
+        self._chosen: Path | None = None
         self.slide_step, self.spots_step = SlideStep(), SpotsStep()
         self.model_step, self.region_step = ModelStep(), RegionStep()
         self.run_panel = RunPanel(self._preferences, self.strip, self.messages)
@@ -154,10 +155,10 @@ class PredictDock(Dock):
     # --- model --------------------------------------------------------------------------------
 
     def _on_weights(self, weights: tuple[tuple[str, Path], ...]) -> None:
-        wished = self._preferences.weights
+        wished = self._chosen or self._preferences.weights
         first = wished if wished is not None else (weights[0][1] if weights else None)
         self.model_step.set_weights(weights, first)
-        if first is not None:
+        if first is not None and first != self._chosen:  # chosen while the others were looked for
             self.load_weights(first)
         self.jobs.run(
             "machine",
@@ -171,7 +172,7 @@ class PredictDock(Dock):
 
     def load_weights(self, path: Path) -> None:
         """Load a weights file and show what it was trained on."""
-        self._checkpoint = None
+        self._checkpoint, self._chosen = None, path
         self.model_step.set_weights(self.model_step.weights, path)
         self.model_step.show_checkpoint(None)
         self.model_step.set_state("loading…")

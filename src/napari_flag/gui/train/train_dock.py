@@ -4,27 +4,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from platformdirs import user_cache_path
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QCheckBox,
+    QDockWidget,
     QFrame,
     QHBoxLayout,
-    QHeaderView,
+    QMainWindow,
     QPushButton,
     QScrollArea,
-    QTreeWidget,
-    QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_flag import fitting
-from napari_flag.analysis.scores import EXPECTATION, MEANING
-from napari_flag.errors import UserError
 from napari_flag.fitting import (
     FITTING,
     NO_PATIENT,
@@ -36,8 +33,8 @@ from napari_flag.fitting import (
     SectionLook,
     Unsaved,
 )
-from napari_flag.formatting import FINE, UNKNOWN, counted, number, whole
-from napari_flag.gui.area import PREDICT, open_area
+from napari_flag.formatting import UNKNOWN
+from napari_flag.gui.area import PREDICT, FlagArea, open_area
 from napari_flag.gui.controls.forms import (
     READY,
     Choice,
@@ -47,31 +44,20 @@ from napari_flag.gui.controls.forms import (
     ask_save,
     plain_label,
 )
-from napari_flag.gui.controls.tables import Column, NumberView
-from napari_flag.gui.dock import Dock
+from napari_flag.gui.dock import Dock, single_shot
 from napari_flag.gui.jobs import Job
 from napari_flag.gui.predict.run import timings_file
 from napari_flag.gui.settings import read_preferences
+from napari_flag.gui.train.encoder_choices import EncoderChoice, list_encoders
+from napari_flag.gui.train.held_out_scores import HeldOutScores
+from napari_flag.gui.train.section_list import SectionList
 from napari_flag.model.checkpoint import DEFAULT
 from napari_flag.progress import Step, Steps, Timings, one_step, say_duration
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 TRAIN: Final = "Train on my sections"
 LIST_FILES: Final = "List of sections (*.csv)"
 GENE_FILES: Final = "Genes, one a line (*.txt);;All files (*)"
 WEIGHT_FILES: Final = "Weights (*.safetensors)"
-NAME, PATIENT, SPOTS, GENES, MPP = range(5)
-HEADINGS: Final = ("Section", "Patient", "Spots", "Genes", "µm/px")
-HEADING_TIPS: Final = (
-    "Ticked sections are trained on; the others contribute to nothing",
-    "Double-click to say whose it is; sections whose patient is not stated count as one patient's",
-    "Spots with measured counts",
-    "Genes measured",
-    "µm per pixel of the full-resolution image; double-click to state it where the file does not",
-)
 HEADING_PX: Final = 92
 MESSAGES_PX: Final = 130
 GUESS: Final = {fitting.ENCODING: 0.1, SCORING: 0.2, FITTING: 0.1}
@@ -80,129 +66,8 @@ DIFFUSION_TAKES: Final = 3.0
 """How many times longer a fit is first taken to be with the gene transformer."""
 TRAINED_HERE_TAKES: Final = 20.0
 """How many times longer scoring and fitting are first taken to be with an encoder trained here."""
-MEAN: Final = ""
-"""Stands for the mean over sections."""
-EXPECTED: Final = tuple(Column(name, name, MEANING[name]) for name in EXPECTATION)
-DRAWN: Final = (
-    *(Column(name, name, MEANING[name], lambda value: number(value, FINE)) for name in ("CRPS", "ES")),
-    Column("SSC", "SSC", MEANING["SSC"]),
-)
-OF_X, OF_DRAWS = "expectation", "draws"
-WORDS: Final = {
-    "floor": "simple",
-    "image-blind": "blind to the image",
-    "rival": "no network",
-    "control": "control",
-}
-"""What stands after the name of a method that is not these weights'."""
+SCORED: Final = "Scored. Save the weights, or change something and start again."
 RESUMES: Final = "Cancelled; the parts that were finished are kept, and Start goes on after them."
-
-
-class SectionList(QTreeWidget):
-    """Sections with a tick each; patient and µm/px can be stated in the list."""
-
-    ticked = Signal()
-    patientStated = Signal(str, str)
-    mppStated = Signal(str, str)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setAccessibleName("Sections")
-        self.setRootIsDecorated(False)
-        self.setUniformRowHeights(True)
-        self.setAllColumnsShowFocus(True)
-        self.setMinimumHeight(110)
-        self.setStyleSheet("QTreeView::item { padding: 2px; }")
-        self.setHeaderLabels(list(HEADINGS))
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        header, heads = self.header(), self.headerItem()
-        assert header is not None
-        assert heads is not None
-        header.setStretchLastSection(False)
-        header.setMinimumSectionSize(36)
-        for column, tip in enumerate(HEADING_TIPS):
-            heads.setToolTip(column, tip)
-            mode = QHeaderView.ResizeMode.ResizeToContents
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch if column == NAME else mode)
-        self.itemDoubleClicked.connect(self._on_double_click)
-        self.itemChanged.connect(self._on_changed)
-
-    def show_sections(self, sections: Sequence[MeasuredSection]) -> None:
-        """List `sections`, none looked at yet and so none ticked."""
-        blocked = self.blockSignals(True)
-        self.clear()
-        for section in sections:
-            item = QTreeWidgetItem()
-            item.setData(NAME, Qt.ItemDataRole.UserRole, section.name)
-            self.addTopLevelItem(item)
-            self._write(item, SectionLook(section))
-            item.setCheckState(NAME, Qt.CheckState.Unchecked)
-        self.blockSignals(blocked)
-
-    def show_look(self, look: SectionLook, *, tick: bool) -> None:
-        """Show what was found of a section, and tick it or not."""
-        item = self._item(look.section.name)
-        blocked = self.blockSignals(True)
-        self._write(item, look)
-        flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEditable
-        if look.problem is None:
-            flags |= Qt.ItemFlag.ItemIsUserCheckable
-        item.setFlags(flags)
-        item.setCheckState(NAME, Qt.CheckState.Checked if tick else Qt.CheckState.Unchecked)
-        self.blockSignals(blocked)
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """Names of the sections that are ticked."""
-        items = [self.topLevelItem(row) for row in range(self.topLevelItemCount())]
-        return tuple(
-            str(item.data(NAME, Qt.ItemDataRole.UserRole))
-            for item in items
-            if item is not None and item.checkState(NAME) == Qt.CheckState.Checked
-        )
-
-    def tick(self, name: str, on: bool) -> None:
-        """Tick a section or not, as a click would."""
-        self._item(name).setCheckState(NAME, Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
-
-    def type_in(self, name: str, column: int, text: str) -> None:
-        """Type `text` into a cell."""
-        self._item(name).setText(column, text)
-
-    def _item(self, name: str) -> QTreeWidgetItem:
-        for row in range(self.topLevelItemCount()):
-            item = self.topLevelItem(row)
-            if item is not None and item.data(NAME, Qt.ItemDataRole.UserRole) == name:
-                return item
-        raise KeyError(name)
-
-    def _write(self, item: QTreeWidgetItem, look: SectionLook) -> None:
-        section = look.section
-        problem = look.problem or " ".join(look.doubts)
-        item.setText(NAME, f"{section.name}{' !' if problem else ''}")
-        item.setText(PATIENT, UNKNOWN if section.patient == NO_PATIENT else section.patient)
-        item.setText(SPOTS, whole(look.spots) if look.spots else UNKNOWN)
-        item.setText(GENES, whole(look.genes) if look.genes else UNKNOWN)
-        item.setText(MPP, UNKNOWN if section.mpp is None else f"{section.mpp:.4g}")
-        counts = section.spots if section.counts is None else section.counts
-        files = f"Image: {section.image}\nSpots: {section.spots}\nCounts: {counts}"
-        item.setToolTip(NAME, f"{problem}\n{files}" if problem else files)
-        item.setToolTip(MPP, look.mpp_source)
-        for column in (SPOTS, GENES, MPP):
-            item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-
-    def _on_double_click(self, item: QTreeWidgetItem, column: int) -> None:
-        if column in (PATIENT, MPP):
-            self.editItem(item, column)
-
-    def _on_changed(self, item: QTreeWidgetItem, column: int) -> None:
-        name, text = str(item.data(NAME, Qt.ItemDataRole.UserRole)), item.text(column).strip()
-        if column == NAME:
-            self.ticked.emit()
-        elif column == PATIENT:
-            self.patientStated.emit(name, text)
-        elif column == MPP:
-            self.mppStated.emit(name, text)
 
 
 class TrainDock(Dock):
@@ -230,8 +95,8 @@ class TrainDock(Dock):
         self.sections: dict[str, MeasuredSection] = {}
         self.looks: dict[str, SectionLook] = {}
         self.unsaved: Unsaved | None = None
-        self._scores: pd.DataFrame | None = None
         self._saved: Path | None = None
+        self._placed = False
         self._source: Path | None = None
         self._job: Job | None = None
         self._why_no_training = fitting.why_no_training()
@@ -245,7 +110,6 @@ class TrainDock(Dock):
             "Find encoders",
             on_result=self._on_encoders,
         )
-        self._show_scores()
         self._refresh()
 
     # --- building ---------------------------------------------------------------------------
@@ -282,14 +146,7 @@ class TrainDock(Dock):
         )
         self.start = QPushButton("Start")
         self.start.setStyleSheet("font-weight: bold; padding: 6px;")
-        self.scores_of = Choice(
-            [("expectation (X)", OF_X), ("draws", OF_DRAWS)],
-            name="Scores of",
-            tooltip="What is judged: the expectation, by PCC, MSE and cPCC, or draws, by proper scores "
-            "(lower is better) and SSC",
-        )
-        self.scores_in = Choice([("mean of sections", MEAN)], name="Scores in", tooltip="On which section")
-        self.table = NumberView("Method", width=58, names=150)
+        self.results = HeldOutScores()
         self.save_button = QPushButton("Save weights…")
         self.use_button = QPushButton("Use in Predict")
         self.use_button.setToolTip("Choose these weights in the Predict dock")
@@ -314,15 +171,6 @@ class TrainDock(Dock):
         self._steps.setWidgetResizable(True)
         self._steps.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._steps.setFrameShape(QFrame.Shape.NoFrame)
-        self.results = QWidget()
-        below = QVBoxLayout(self.results)
-        below.setContentsMargins(0, 0, 0, 0)
-        below.setSpacing(4)
-        row = QHBoxLayout()
-        row.addWidget(self.scores_of.native, 1)
-        row.addWidget(self.scores_in.native, 1)
-        below.addLayout(row)
-        below.addWidget(self.table, 1)
         foot = QHBoxLayout()
         foot.addWidget(self.save_button)
         foot.addWidget(self.use_button)
@@ -343,8 +191,6 @@ class TrainDock(Dock):
         self.encoder.changed.connect(lambda _: self._on_encoder())
         self.diffusion.toggled.connect(lambda _: self._on_settings())
         self.start.clicked.connect(self.fit)
-        self.scores_of.changed.connect(lambda _: self._show_scores())
-        self.scores_in.changed.connect(lambda _: self._show_scores())
         self.save_button.clicked.connect(self._ask_save)
         self.use_button.clicked.connect(self.use_in_predict)
         self.jobs.idle.connect(self._refresh)
@@ -452,7 +298,7 @@ class TrainDock(Dock):
         return tuple(self.looks[name].section for name in self.list.chosen if name in self.looks)
 
     # --- encoder ----------------------------------------------------------------------------
-    def _on_encoders(self, found: "tuple[EncoderChoice, ...]") -> None:
+    def _on_encoders(self, found: tuple[EncoderChoice, ...]) -> None:
         self.encoder.offer(((text, value) for text, value, _, _ in found), select=DEFAULT)
         self._about = {value: about for _, value, about, _ in found}
         self.encoder.explain(self._about, {value: why_not for _, value, _, why_not in found})
@@ -484,10 +330,10 @@ class TrainDock(Dock):
         self._refresh()
 
     def _forget_weights(self) -> None:
+        self.results.show_scores(None)
         if self.unsaved is not None:
-            self.unsaved = self._scores = self._saved = None
+            self.unsaved = self._saved = None
             self.messages.clear()
-            self._show_scores()
 
     def _refresh(self) -> None:
         """Say what is missing, or how long it would take."""
@@ -511,6 +357,8 @@ class TrainDock(Dock):
         self.start.setEnabled(why_not is None)
         self.start.setToolTip(why_not or "Leave each section out in turn and score it, then fit to all")
         text = "" if why_not else f"Will take {say_duration(sum(self._expected(used).values()))}."
+        if self.unsaved is not None:
+            text = SCORED
         self.strip.show_idle(why_not or text)
 
     def _why_not(self, used: Sequence[MeasuredSection]) -> str | None:
@@ -559,19 +407,16 @@ class TrainDock(Dock):
         if step.notice:
             self.messages.add("notice", step.notice)
         if step.stage == SCORING and step.partial is not None:
-            self._scores = step.partial
-            self._offer_sections()
-            self._show_scores()
+            self.results.show_scores(step.partial)
 
     def _on_fitted(self, unsaved: Unsaved) -> None:
-        self.unsaved, self._scores = unsaved, unsaved.scores
+        self.unsaved = unsaved
+        self.results.show_scores(unsaved.scores)
         assert self._job is not None
         seconds = dict(self._job.time_left.seconds)
         if SCORING in seconds:
             seconds[SCORING] /= fitting.sections_scored(len(self.used))
         self._timings.record(self._timing_key(), seconds, self._spots(self.used))
-        self._offer_sections()
-        self._show_scores()
         self.messages.add(*fitting.verdict(unsaved.scores))
         self._refresh()
 
@@ -580,34 +425,6 @@ class TrainDock(Dock):
 
     def _on_cancelled(self) -> None:
         self.messages.add("notice", RESUMES)
-
-    # --- scores -----------------------------------------------------------------------------
-    def _offer_sections(self) -> None:
-        assert self._scores is not None
-        names = list(dict.fromkeys(self._scores[fitting.HELD_OUT]))
-        text = f"mean of {counted(len(names), 'section')}"
-        self.scores_in.offer([(text, MEAN), *((f"{name} left out", name) for name in names)])
-
-    def _show_scores(self) -> None:
-        """Show the table of what was chosen; nothing before there are scores."""
-        there = self._scores is not None
-        self.results.setVisible(there)
-        if self._scores is None:
-            self.table.table.set_rows((), {}, ())
-            return
-        chosen, draws = self.scores_in.value, self.scores_of.value == OF_DRAWS
-        scores = self._scores
-        if chosen != MEAN:
-            scores = scores[scores[fitting.HELD_OUT] == chosen]
-        means = fitting.summary(scores)
-        judged = means["CRPS"].notna() if draws else [_gives_expectation(*row) for row in means.index]
-        means = means[judged]
-        columns = DRAWN if draws else EXPECTED
-        names = [_label(kind, method) for kind, method in means.index]
-        numbers = {column.key: means[column.key].to_numpy() for column in columns}
-        best_first = (1, not draws)  # proper scores are best low
-        self.table.table.set_rows(names, numbers, columns, best_first)
-        self.table.mark(_label("FLAG", "draws" if draws else "X"))
 
     # --- weights ----------------------------------------------------------------------------
     def _ask_save(self) -> None:
@@ -636,7 +453,38 @@ class TrainDock(Dock):
     def use_in_predict(self) -> None:
         """Choose the saved weights in the Predict dock of this viewer."""
         if self._saved is not None:
-            open_area(self.session.viewer, PREDICT).predict.load_weights(self._saved)
+            area = open_area(self.session.viewer, PREDICT)
+            area.predict.load_weights(self._saved)
+            _share_place(self, area)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Take a tab beside the FLAG area, where that is open: one below the other both are too low."""
+        super().showEvent(event)
+        if not self._placed:
+            self._placed = True
+            single_shot(self, 0, self._join_area).start()  # napari has not docked it yet
+
+    def _join_area(self) -> None:
+        window = self.window()
+        for area in [] if window is None else window.findChildren(FlagArea):
+            _share_place(area, self)
+
+
+def _share_place(first: QWidget, shown: QWidget) -> None:
+    """Put the docks of two widgets behind each other, where both are on one side, and show the second."""
+    one, other = (_dock_of(widget) for widget in (first, shown))
+    window = None if one is None else one.parent()
+    if one is None or other is None or not isinstance(window, QMainWindow) or other.parent() is not window:
+        return
+    if window.dockWidgetArea(one) == window.dockWidgetArea(other) and not one.isFloating():
+        window.tabifyDockWidget(one, other)
+        other.raise_()
+
+
+def _dock_of(widget: QWidget | None) -> QDockWidget | None:
+    while widget is not None and not isinstance(widget, QDockWidget):
+        widget = widget.parentWidget()
+    return widget
 
 
 def states_folder() -> Path:
@@ -655,61 +503,3 @@ def _fit(sections: tuple[MeasuredSection, ...], run: Path, settings: FitSettings
     training = fitting.load_training()
     unsaved: Unsaved = yield from training.score_and_fit(sections, run, settings)
     return unsaved
-
-
-EncoderChoice = tuple[str, str, str, str | None]
-"""What to call an encoder, its name in `FitSettings`, what to know of it, and why it cannot be chosen."""
-
-
-def list_encoders() -> tuple[EncoderChoice, ...]:
-    """Return the encoders that can be named: of weights, foundation encoders, and one trained here."""
-    from napari_flag.encoders.foundation.hub import find_weights, how_to_get
-    from napari_flag.encoders.registry import list_encoders as every
-    from napari_flag.model.checkpoint import list_weights
-
-    found: list[EncoderChoice] = [
-        (
-            f"of the weights {name}",
-            name,
-            "Kept as it is; features that predictions made are used again.",
-            None,
-        )
-        for name, path in list_weights()
-        if _has_encoder(path)
-    ]
-    for row in every():
-        if row.recipe is None:
-            continue
-        here = find_weights(row)
-        why_not = None if here else f"{row.title} is not on this computer; {how_to_get(row)}"
-        found.append((row.title, row.name, f"{row.licence}; {here.where if here else 'not here'}.", why_not))
-    found.append(
-        (
-            "trained on these sections",
-            TRAINED_HERE,
-            "Trained anew for each section left out, which saw none of it: takes hours.",
-            None,
-        )
-    )
-    return tuple(found)
-
-
-def _has_encoder(path: Path) -> bool:
-    """Return whether weights that can be read carry their encoder; those of a foundation encoder do not."""
-    from napari_flag.model.checkpoint import Checkpoint
-
-    try:
-        return Checkpoint.load(path).encoder == "embedded"
-    except UserError:
-        return False
-
-
-def _gives_expectation(kind: str, method: str) -> bool:
-    """Return whether a method is judged as an expectation; of these weights those are X and its control."""
-    return method in ("X", "X, tiles shuffled") if kind == "FLAG" else kind in ("floor", "image-blind")
-
-
-def _label(kind: str, method: str) -> str:
-    if (kind, method) in (("FLAG", "X"), ("FLAG", "draws")):
-        return f"{method}: these weights"
-    return f"{method} · {WORDS[kind]}" if kind in WORDS else method

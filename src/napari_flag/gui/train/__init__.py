@@ -1,0 +1,1 @@
+"""The Train dock: weights from a person's own measured sections."""
