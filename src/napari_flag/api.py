@@ -172,7 +172,8 @@ def compare(
     predicted
         A prediction, or its h5ad.
     measured
-        Raw counts with spot ids as rows, or a file or folder of them (h5ad, Space Ranger, ST table).
+        Raw counts with spot ids as rows, or a file or folder of them (h5ad, Space Ranger, ST table); Visium
+        HD, Xenium and CosMx folders are pooled into the spots of the prediction.
     seed
         Of the bootstrap.
     progress
@@ -184,10 +185,17 @@ def compare(
         When a file cannot be read, or too few spots or genes match.
     """
     from napari_flag.analysis.compare import comparing
+    from napari_flag.discovery import counts_for
 
-    counts = _counts(measured) if isinstance(measured, str | Path) else measured
+    beside = Path(predicted).expanduser() if isinstance(predicted, str | Path) else None
+    adata = _prediction(predicted)
     with _reporting(progress) as on_step:
-        return finish(comparing(_prediction(predicted), counts, seed=seed), on_step)
+        if isinstance(measured, str | Path):
+            measured, notices = finish(counts_for(adata, measured, beside=beside), on_step)
+            if on_step is not None:
+                for notice in notices:
+                    on_step(Step("Reading measured counts", 1, notice=notice))
+        return finish(comparing(adata, measured, seed=seed), on_step)
 
 
 def export(

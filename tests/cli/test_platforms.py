@@ -10,6 +10,7 @@ from tests.cli.test_predict_command import model as model  # the fake model
 from tests.platform_files import GENES, visium_hd
 from tests.slides import test_spatial_data as stores
 
+import napari_flag as nf
 from napari_flag import keys
 from napari_flag.cli import main
 
@@ -42,6 +43,10 @@ def test_compare_pools_a_visium_hd_run_into_the_spots_of_a_prediction(model, tmp
     out, err = capsys.readouterr()
     assert json.loads(out)["genes"] == 4
     assert "on the tissue of" in err
+    told: list[str] = []
+    found = nf.compare("P2/P2.h5ad", "P2", progress=lambda step: told.append(step.notice or ""))
+    assert found.genes == 4
+    assert any("on the tissue of" in said for said in told)
 
 
 @pytest.fixture
