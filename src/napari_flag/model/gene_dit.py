@@ -55,14 +55,24 @@ class GeneBlock(nn.Module):
         Its size.
     summaries
         Learned queries that summarise the genes for each other; 0 lets every gene see every gene.
+    eps
+        Of the layer norms.
     """
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, summaries: int = 0) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        dropout: float,
+        summaries: int = 0,
+        eps: float = 1e-5,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.norm_attention = nn.LayerNorm(width, elementwise_affine=False)
-        self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm_attention = nn.LayerNorm(width, elementwise_affine=False, eps=eps)
+        self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False, eps=eps)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.summaries = nn.Parameter(torch.randn(summaries, width) * 0.02) if summaries else None
