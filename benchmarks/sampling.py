@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.checkpoint import Checkpoint, find_weights
 from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_uniforms
-from napari_flag.model.graph import GraphTensors, build_graph
+from napari_flag.model.graph import GraphTensors, Places, build_graph
 from napari_flag.model.samplers import SOLVERS, log_schedule
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     side = int(np.ceil(np.sqrt(args.spots)))
     xy = np.stack(np.divmod(np.arange(args.spots), side), 1) * 200.0
     features = rng.normal(size=(args.spots, network.config.features)).astype(np.float32)
-    graph = GraphTensors.of(build_graph(xy, features, 200.0))
+    graph = GraphTensors.of(build_graph(Places(xy, 200.0), features))
     raw = torch.from_numpy(features)
     uniform = keyed_uniforms(0, 0, [str(i) for i in range(args.spots)], network.config.genes, "latent")
     noise = torch.from_numpy(ndtri(uniform)).float()

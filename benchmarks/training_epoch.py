@@ -27,7 +27,7 @@ from flag_training.stages.denoising import Denoising, Diffused, SlideBatches
 from flag_training.stages.frames import FramedCohort
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.flag import Flag
-from napari_flag.model.graph import GraphTensors, build_graph
+from napari_flag.model.graph import GraphTensors, Places, build_graph
 
 SLIDES, SPOTS, GENES, FEATURES = 36, 380, 200, 1024
 """HER2ST in HEST-1k: 13,620 spots on 36 slides."""
@@ -82,7 +82,7 @@ def batches(slides: int, width: int, fit: FitConfig) -> SlideBatches:
     features = [rng.normal(size=(SPOTS, width)).astype(np.float32) for _ in range(slides)]
     cohort = FramedCohort(
         features=(torch.from_numpy(np.concatenate(features)),),
-        graphs=(GraphTensors.of(*(build_graph(xy, one, 200.0) for one in features)),),
+        graphs=(GraphTensors.of(*(build_graph(Places(xy, 200.0), one) for one in features)),),
         targets=torch.from_numpy(rng.normal(size=(slides * SPOTS, GENES)).astype(np.float32)),
         folds=torch.zeros(slides * SPOTS, dtype=torch.long),
         slides=torch.arange(slides).repeat_interleave(SPOTS),

@@ -19,7 +19,7 @@ from napari_flag.encoders.features import choose_device
 from napari_flag.errors import UserError
 from napari_flag.methods.predictor import open_method
 from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
-from napari_flag.model.graph import build_graph
+from napari_flag.model.graph import Places, build_graph
 from napari_flag.prediction import compare_with_training
 from napari_flag.slides.spots import Spots, typical_pitch
 
@@ -152,7 +152,7 @@ class Model:
         for sentence in compare_with_training(self._checkpoint, self._mpp, pitch, spots):
             warnings.warn(sentence, stacklevel=2)
         with torch.autocast(self.model.device.type, enabled=False):
-            encoded = self.model.encode(features, build_graph(xy * self._mpp, features, pitch))
+            encoded = self.model.encode(features, build_graph(Places(xy * self._mpp, pitch), features))
             expected = _drained(encoded.expectation(np.arange(len(xy)), spots.ids))
         return dict(zip(self.model.genes, expected.mean.T, strict=True))
 

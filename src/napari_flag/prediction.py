@@ -119,7 +119,7 @@ def predict_slide(
     """
     from napari_flag.encoders.features import choose_device, extract_features
     from napari_flag.methods.predictor import open_method
-    from napari_flag.model.graph import build_graph
+    from napari_flag.model.graph import Places, build_graph
     from napari_flag.model.samplers import SamplerSettings
     from napari_flag.sampling import sample_expression
 
@@ -149,7 +149,7 @@ def predict_slide(
     if score is not None and score.warning:
         notices = (*notices, score.warning)
     yield Step("Encoding the spatial graph", 0, 1, "slides")
-    encoded = predictor.encode(features, build_graph(spots.xy * mpp, features, pitch))
+    encoded = predictor.encode(features, build_graph(Places.of(spots, mpp, pitch), features))
     if depth is not None:
         encoded = _at_depth(encoded, depth, len(spots), len(predictor.genes))
     expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings)

@@ -10,7 +10,7 @@ from tests.tiny_weights import GENES, tiny_network, write_tiny_weights
 from napari_flag.errors import UserError
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.checkpoint import Checkpoint
-from napari_flag.model.graph import build_graph
+from napari_flag.model.graph import Places, build_graph
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
 from napari_flag.sampling import sample_expression
@@ -26,7 +26,7 @@ def encode(network, away=0.0):
     """A slide of 400 spots that look by so much unlike the training slides."""
     y, x = np.divmod(ROWS, SIDE)
     features = np.random.default_rng(1).normal(size=(len(ROWS), WIDTH)).astype(np.float32) + np.float32(away)
-    graph = build_graph(np.stack([x, y], 1) * 200.0, features, 200.0)
+    graph = build_graph(Places(np.stack([x, y], 1) * 200.0, 200.0), features)
     return FlagPredictor(network, GENES).encode(features, graph)
 
 

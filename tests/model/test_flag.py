@@ -4,7 +4,7 @@ import torch
 
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.flag import LEAST, QUANTILES, Flag
-from napari_flag.model.graph import GraphTensors, build_graph
+from napari_flag.model.graph import GraphTensors, Places, build_graph
 
 FORMS = {"residual": {}, "proper": {"mean_head": False, "covariance": False, "attention": "channels"}}
 
@@ -52,7 +52,7 @@ def slide():
 
 
 def encode(network, xy, features):
-    graph = build_graph(xy, features, 200.0)
+    graph = build_graph(Places(xy, 200.0), features)
     with torch.inference_mode():
         return network.encode(torch.from_numpy(features), GraphTensors.of(graph))
 
@@ -175,7 +175,7 @@ def test_without_diffusion_the_noise_changes_nothing(slide):
 
 def test_only_the_kernel_branch_contributes_on_a_slide_unlike_the_training_slides(slide):
     network, (xy, features) = tiny(), slide
-    graph = GraphTensors.of(build_graph(xy, features, 200.0))
+    graph = GraphTensors.of(build_graph(Places(xy, 200.0), features))
     raw = torch.from_numpy(features)
     with torch.inference_mode():
         kernel = network.mean_head.kernel(raw, graph)

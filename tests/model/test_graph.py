@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from napari_flag.model.graph import NEIGHBOURS, GraphTensors, build_graph
+from napari_flag.model.graph import NEIGHBOURS, GraphTensors, Places, build_graph
 
 
 def square(side=8, pitch=200.0):
@@ -12,7 +12,7 @@ def square(side=8, pitch=200.0):
 
 def test_an_inner_spot_of_a_square_array_hears_two_rings():
     xy, features = square()
-    graph = build_graph(xy, features, 200.0)
+    graph = build_graph(Places(xy, 200.0), features)
     inner = 3 * 8 + 3
     lengths = np.sort(graph.distance[inner][graph.present[inner]])
     np.testing.assert_allclose(lengths, [1] * 4 + [2**0.5] * 4 + [2] * 4, rtol=1e-6)
@@ -21,29 +21,31 @@ def test_an_inner_spot_of_a_square_array_hears_two_rings():
 
 def test_a_lone_spot_has_no_neighbours_and_does_not_fail():
     xy, features = square(2)
-    graph = build_graph(np.vstack([xy, [[9000.0, 9000.0]]]), np.vstack([features, features[:1]]), 200.0)
+    graph = build_graph(
+        Places(np.vstack([xy, [[9000.0, 9000.0]]]), 200.0), np.vstack([features, features[:1]])
+    )
     assert not graph.present[-1].any()
     assert (graph.neighbours[-1] == 4).all()
 
 
 def test_fewer_spots_than_neighbours_are_padded():
     xy, features = square(2)
-    graph = build_graph(xy, features, 200.0)
+    graph = build_graph(Places(xy, 200.0), features)
     assert graph.neighbours.shape == (4, NEIGHBOURS)
     assert graph.present.sum(1).tolist() == [3, 3, 3, 3]
 
 
 def test_the_graph_does_not_change_when_the_slide_is_turned_or_moved():
     xy, features = square()
-    turned = build_graph(xy[:, ::-1] * [1, -1] + 1e4, features, 200.0)
-    graph = build_graph(xy, features, 200.0)
+    turned = build_graph(Places(xy[:, ::-1] * [1, -1] + 1e4, 200.0), features)
+    graph = build_graph(Places(xy, 200.0), features)
     for row in range(len(xy)):
         assert set(turned.neighbours[row]) == set(graph.neighbours[row])
 
 
 def test_likeness_is_the_cosine_of_standardised_features():
     xy, features = square(4)
-    graph = build_graph(xy, features, 200.0)
+    graph = build_graph(Places(xy, 200.0), features)
     framed = (features - features.mean(0)) / features.std(0)
     i, j = 5, graph.neighbours[5, 0]
     cosine = framed[i] @ framed[j] / np.linalg.norm(framed[i]) / np.linalg.norm(framed[j])
@@ -53,9 +55,35 @@ def test_likeness_is_the_cosine_of_standardised_features():
 def test_a_ring_mean_is_that_of_the_neighbours_within_it_and_a_lone_spots_is_its_own():
     xy, features = square()
     xy[-1] = 1e5
-    graph = GraphTensors.of(build_graph(xy, features, 200.0))
+    graph = GraphTensors.of(build_graph(Places(xy, 200.0), features))
     means = graph.ring_mean(torch.from_numpy(features))
     inner = 3 * 8 + 3
     ring = [inner + step for step in (-9, -8, -7, -1, 1, 7, 8, 9)]
     np.testing.assert_allclose(means[inner], features[ring].mean(0), atol=1e-6)
     np.testing.assert_array_equal(means[-1], features[-1])
+
+
+def test_spots_without_names_are_named_by_their_rows():
+    xy, _ = square(2)
+    assert Places(xy, 200.0).names == ("0", "1", "2", "3")
+    assert Places(xy, 200.0, ("a", "b", "c", "d")).names == ("a", "b", "c", "d")
+
+
+def test_a_hexagonal_array_becomes_a_dense_grid_from_zero():
+    rows, columns = np.divmod(np.arange(36), 6)
+    array = np.stack([rows + 6, 2 * columns + rows % 2 + 6], 1)
+    places = Places(np.zeros((36, 2)), 100.0, array=array, lattice="hex")
+    np.testing.assert_array_equal(places.grid, np.stack([rows, columns], 1))
+
+
+def test_without_an_array_the_place_on_the_glass_gives_the_grid():
+    rows, columns = np.divmod(np.arange(36), 6)
+    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, (36, 2))
+    places = Places((np.stack([columns, rows], 1) + 3 + jitter) * 200.0, 200.0)
+    np.testing.assert_array_equal(places.grid, np.stack([rows, columns], 1))
+
+
+def test_windows_are_squares_from_the_corner_and_hold_every_spot_once():
+    xy = np.array([[10.0, 10.0], [990.0, 990.0], [1000.0, 10.0], [10.0, 2500.0], [500.0, 500.0]])
+    windows = [window.tolist() for window in Places(xy, 200.0).windows(1000.0)]
+    assert sorted(windows) == [[0, 1, 4], [2], [3]]

@@ -8,7 +8,7 @@ from flag_training.config import FitConfig
 from flag_training.stages.expectation import fit_kernel
 from flag_training.stages.frames import FramedCohort
 from napari_flag.model.config import FlagConfig
-from napari_flag.model.graph import GraphTensors, build_graph
+from napari_flag.model.graph import GraphTensors, Places, build_graph
 from napari_flag.model.mean_head import surroundings
 
 SIDE = 14
@@ -22,7 +22,7 @@ def array():
 @pytest.fixture(scope="module")
 def graph(array):
     features = np.random.default_rng(0).normal(size=(len(array), 3)).astype(np.float32)
-    return GraphTensors.of(build_graph(array * 200.0, features, 200.0))
+    return GraphTensors.of(build_graph(Places(array * 200.0, 200.0), features))
 
 
 @pytest.fixture(scope="module")

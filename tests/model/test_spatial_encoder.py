@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_flag.model.graph import GraphTensors, build_graph
+from napari_flag.model.graph import GraphTensors, Places, build_graph
 from napari_flag.model.spatial_encoder import ATTENTIONS, SpatialEncoder
 
 N, WIDTH = 49, 8
@@ -23,7 +23,7 @@ def graph(features):
 def graph_of(*features):
     rows, columns = np.divmod(np.arange(N), 7)
     xy = np.stack([columns, rows], 1) * 200.0
-    return GraphTensors.of(*(build_graph(xy, each.numpy(), 200.0) for each in features))
+    return GraphTensors.of(*(build_graph(Places(xy, 200.0), each.numpy()) for each in features))
 
 
 @pytest.fixture(params=sorted(ATTENTIONS))

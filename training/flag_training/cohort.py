@@ -17,7 +17,7 @@ from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.encoders.features import halve
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.model.graph import SpotGraph, build_graph, likeness
+from napari_flag.model.graph import Places, SpotGraph, build_graph, likeness
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
@@ -60,7 +60,12 @@ class TrainingSlide:
         if self.neighbours is not None:
             known = self.neighbours
             return replace(known, likeness=likeness(features, known.neighbours, known.present))
-        return build_graph(self.spots.xy * self.mpp, features, self.pitch_um)
+        return build_graph(self.places, features)
+
+    @property
+    def places(self) -> Places:
+        """Where the spots lie."""
+        return Places.of(self.spots, self.mpp, self.pitch_um)
 
     @property
     def pitch_um(self) -> float:

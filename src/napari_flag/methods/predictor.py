@@ -107,7 +107,7 @@ class Predictor(Protocol):
         features
             (n, d) float32 raw features of every spot on the tissue, from the encoder that the weights name.
         graph
-            Over the same spots.
+            Over the same spots, with their places.
         """
         ...
 

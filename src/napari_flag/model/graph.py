@@ -2,13 +2,15 @@
 
 A sparse neighbourhood in µm: each spot listens to at most `NEIGHBOURS` spots within `REACH` array
 pitches.  Edges carry the distance and the likeness of the tissue (cosine of the features), as FLAG's
-fixed prior C_e does.  Positions themselves never enter: the model sees no absolute coordinates.
+fixed prior C_e does.  FLAG sees no absolute coordinates; the graph carries the `Places` of its spots for
+methods that do.
 
 Neighbour lists are padded to one width, so attention over them is a gather and a softmax, on any
 device, without a sparse-tensor library.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -17,18 +19,77 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from napari_flag.slides.spots import Lattice, Spots
+
 NEIGHBOURS: Final = 18
 """Two rings of a hexagonal array; a square one has 12 spots within reach."""
 REACH: Final = 2.15
 """In array pitches: the second ring although spots jitter, and no tie on a perfect lattice is cut."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpotGraph:
-    """Neighbour lists of one slide.
+@dataclass(frozen=True)
+class Places:
+    """Where the spots of one slide lie.
 
     Parameters
     ----------
+    xy_um
+        (n, 2) float64 centres, µm.
+    pitch_um
+        Array pitch, µm.
+    ids
+        Names of the n spots, which key noise; () names them by their rows.
+    array
+        (n, 2) int64 (array_row, array_col) as `Spots` has them; None where the array is not known.
+    lattice
+        How the array is laid out.
+    """
+
+    xy_um: npt.NDArray[np.float64]
+    pitch_um: float
+    ids: tuple[str, ...] = ()
+    array: npt.NDArray[np.int64] | None = None
+    lattice: Lattice = "none"
+
+    @classmethod
+    def of(cls, spots: Spots, mpp: float, pitch_um: float) -> "Places":
+        """Return the places of `spots` on a slide of `mpp` µm per level-0 pixel."""
+        return cls(spots.xy * mpp, pitch_um, spots.ids, spots.array, spots.lattice)
+
+    def __len__(self) -> int:
+        return len(self.xy_um)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the spots."""
+        return self.ids or tuple(map(str, range(len(self))))
+
+    @cached_property
+    def grid(self) -> npt.NDArray[np.int64]:
+        """(n, 2) places (row, column) on a dense grid from 0; a hexagonal array loses its stagger."""
+        if self.array is not None:
+            place = self.array // np.array([1, 2 if self.lattice == "hex" else 1])
+        else:
+            place = np.rint(self.xy_um[:, ::-1] / self.pitch_um).astype(np.int64)
+        grid: npt.NDArray[np.int64] = place - place.min(0)
+        return grid
+
+    def windows(self, side_um: float) -> list[npt.NDArray[np.int64]]:
+        """Return the rows of the spots in each square of `side_um`, counted from the slide's corner."""
+        squares = np.floor(self.xy_um / side_um).astype(np.int64)
+        _, which = np.unique(squares, axis=0, return_inverse=True)
+        order = np.argsort(which.ravel(), kind="stable")
+        return np.split(order, np.cumsum(np.bincount(which.ravel()))[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class SpotGraph:
+    """Neighbour lists of one slide, and where its spots lie.
+
+    Parameters
+    ----------
+    places
+        Of the n spots.
     neighbours
         (n, k) int64, spot positions; padding repeats the spot itself.
     present
@@ -39,6 +100,7 @@ class SpotGraph:
         (n, k) float32, cosine of the two spots' slide-standardised features; 0 for padding.
     """
 
+    places: Places
     neighbours: npt.NDArray[np.int64]
     present: npt.NDArray[np.bool_]
     distance: npt.NDArray[np.float32]
@@ -98,26 +160,19 @@ class GraphTensors:
         return out
 
 
-def build_graph(
-    xy_um: npt.NDArray[np.float64],
-    features: npt.NDArray[np.float32],
-    pitch_um: float,
-    k: int = NEIGHBOURS,
-) -> SpotGraph:
+def build_graph(places: Places, features: npt.NDArray[np.float32], k: int = NEIGHBOURS) -> SpotGraph:
     """Connect each spot to its nearest `k` spots within `REACH` pitches.
 
     Parameters
     ----------
-    xy_um
-        (n, 2) centres in µm.
+    places
+        Of the n spots; distances are expressed in their pitch.
     features
         (n, d) raw features; they are standardised over these spots before they are compared.
-    pitch_um
-        Array pitch in µm; distances are expressed in it.
     k
         Most neighbours per spot.
     """
-    n = len(xy_um)
+    n, xy_um, pitch_um = len(places), places.xy_um, places.pitch_um
     reach = REACH * pitch_um
     found, index = cKDTree(xy_um).query(
         xy_um, k=k + 1, distance_upper_bound=reach
@@ -130,6 +185,7 @@ def build_graph(
     neighbours = np.where(present, np.take_along_axis(index, order, 1), own)
     distance = np.where(present, np.take_along_axis(found, order, 1) / pitch_um, 0.0)
     return SpotGraph(
+        places=places,
         neighbours=neighbours.astype(np.int64),
         present=present,
         distance=distance.astype(np.float32),

@@ -9,7 +9,7 @@ from flag_training.cohort import Cohort
 from flag_training.methods import blinded, pooled
 from flag_training.methods.bleep import Bleep, contrastive_loss
 from flag_training.methods.histogene import HisToGene
-from flag_training.methods.learning import Descent, grid_places
+from flag_training.methods.learning import Descent
 from flag_training.methods.published import PUBLISHED, read_baseline
 from flag_training.methods.regression import Regression
 from flag_training.methods.stem import Stem
@@ -101,13 +101,6 @@ def test_stflow_starts_from_half_zeros_and_more():
     zero = (noise == 0).float().mean().item()
     assert zero == pytest.approx(0.5 + 0.5 / (1 + np.exp(0.1)), abs=0.01)  # half, and NB's own zeros
     assert counts.mean().item() == pytest.approx(0.5 * np.exp(0.1), abs=0.03)
-
-
-def test_a_hexagonal_array_becomes_a_dense_grid(cohort):
-    slide = cohort.slides[0]
-    hexagonal = np.array([[r, 2 * c + r % 2] for r, c in slide.spots.array])
-    spots = replace(slide.spots, array=hexagonal + 6, lattice="hex")
-    np.testing.assert_array_equal(grid_places(replace(slide, spots=spots)), slide.spots.array)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.stem)

@@ -22,7 +22,7 @@ from flag_training.store.sources import HUMAN
 from flag_training.store.store import open_store
 from flag_training.store.writing import forget
 from napari_flag.errors import UserError
-from napari_flag.model.graph import build_graph
+from napari_flag.model.graph import Places, build_graph
 from napari_flag.progress import finish
 from napari_flag.slides.spot_tables import read_spots
 
@@ -81,7 +81,7 @@ def test_slides_come_back_as_they_were_measured(made, hest):
 def test_the_graph_is_that_of_the_spots_with_likeness_under_any_features(made):
     slide = made.slide("TST1")
     features = np.array(slide.features("tiny")[1])
-    expected = build_graph(slide.spots.xy * MPP, features, 200.0)
+    expected = build_graph(Places(slide.spots.xy * MPP, 200.0), features)
     found = slide.graph(features)
     for part in ("neighbours", "present", "distance", "likeness"):
         np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))

@@ -18,7 +18,6 @@ from flag_training.methods.learning import (
     descend,
     draw_slide,
     expression_of,
-    grid_places,
     read_out_from,
 )
 from flag_training.methods.method import FloatArray, Predictor, pooled
@@ -94,7 +93,7 @@ class HisToGene:
         return predict
 
     def _places(self, slide: TrainingSlide) -> Tensor:
-        places = torch.from_numpy(grid_places(slide))
+        places = torch.from_numpy(slide.places.grid)
         if int(places.max()) >= self.positions:
             raise UserError(
                 f"HisToGene has tables for {self.positions} array positions, but {slide.entry.name} "

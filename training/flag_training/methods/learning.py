@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -148,17 +147,6 @@ def draw_slide(cohort: Cohort, draws: torch.Generator) -> tuple[int, int]:
     views = cohort.features[0].shape[0]
     slide = int(torch.randint(len(cohort.slides), (1,), generator=draws))
     return slide, int(torch.randint(views, (1,), generator=draws))
-
-
-def grid_places(slide: TrainingSlide) -> npt.NDArray[np.int64]:
-    """Return (n, 2) places (row, column) on a dense grid from 0; a hexagonal array loses its stagger."""
-    spots = slide.spots
-    if spots.array is not None:
-        place = spots.array // np.array([1, 2 if spots.lattice == "hex" else 1])
-    else:
-        place = np.rint(spots.xy[:, ::-1] * slide.mpp / slide.pitch_um).astype(np.int64)
-    grid: npt.NDArray[np.int64] = place - place.min(0)
-    return grid
 
 
 def sinusoid(values: Tensor, width: int) -> Tensor:

@@ -22,7 +22,6 @@ from flag_training.methods.learning import (
     descend,
     draw_slide,
     expression_of,
-    grid_places,
     read_out_from,
 )
 from flag_training.methods.method import FloatArray, Predictor, pooled
@@ -43,7 +42,7 @@ class _Layout:
 
     @classmethod
     def of(cls, slide: TrainingSlide) -> "_Layout":
-        places = grid_places(slide)
+        places = slide.places.grid
         height, width = places.max(0) + 1
         grid = np.full((height + 2 * _REACH, width + 2 * _REACH), -1)
         grid[places[:, 0] + _REACH, places[:, 1] + _REACH] = np.arange(len(places))

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from flag_training.store.splits import PARTS, Split
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.model.graph import SpotGraph, likeness
+from napari_flag.model.graph import Places, SpotGraph, likeness
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.counts import GENE_IDS
 from napari_flag.slides.spots import Spots
@@ -257,7 +257,8 @@ class StoredSlide:
         alike = np.zeros(distance.shape, np.float32)
         if features is not None:
             alike = likeness(features, neighbours, present)
-        return SpotGraph(neighbours, present, distance, alike)
+        places = Places.of(self.spots, self.mpp, self.pitch_um)
+        return SpotGraph(places, neighbours, present, distance, alike)
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Yield stage and name of every file."""

@@ -27,7 +27,7 @@ from flag_training.store.store import (
 )
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.model.graph import build_graph
+from napari_flag.model.graph import Places, build_graph
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.counts import GENE_IDS
 from napari_flag.slides.slide import Slide
@@ -72,7 +72,9 @@ def write_tables(
         sparse.save_npz(partial, values)
     yield Step(f"Writing {source.name}", len(labels), len(labels))
     assert read.spots.pitch_um is not None  # read_tables refuses a slide without
-    graph = build_graph(read.spots.xy * read.mpp, np.zeros((len(labels), 1), np.float32), read.spots.pitch_um)
+    graph = build_graph(
+        Places.of(read.spots, read.mpp, read.spots.pitch_um), np.zeros((len(labels), 1), np.float32)
+    )
     neighbours = graph.neighbours.astype(np.int32)
     with replacing(folder / "graph.npz") as partial:
         np.savez_compressed(partial, neighbours=neighbours, present=graph.present, distance=graph.distance)
