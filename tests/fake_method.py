@@ -7,7 +7,7 @@ import torch
 from tests.tiny_weights import GENES
 
 from napari_flag.encoders.embedded import DIM
-from napari_flag.methods.moments import Moments
+from napari_flag.methods.moments import Moments, Sampler
 from napari_flag.model.diffusion import keyed_uniforms
 from napari_flag.model.observation import count_at
 
@@ -26,6 +26,7 @@ class Level(torch.nn.Module):
     config = Sizes()
     device = torch.device("cpu")
     genes = GENES
+    sampler = Sampler("inverse CDF")
 
     def __init__(self):
         super().__init__()

@@ -41,7 +41,7 @@ def predict(
     genes: Iterable[str] | Path | None = None,
     quality: "Quality" = "balanced",
     depth: "float | AnnData | str | Path | None" = None,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     device: str = "auto",
     anyway: bool = False,
@@ -78,7 +78,8 @@ def predict(
         What is known of the slide's depth: the mean total count of the weights' genes in a spot, or raw
         counts of some of its spots, or their file; None expects that of the training slides.
     draws
-        Joint draws to make: ``layers["sample"]``, ``layers["sample_2"]`` …; 8 are needed to score them.
+        Joint draws to make: ``layers["sample"]``, ``layers["sample_2"]`` …; 8 are needed to score them.  None
+        makes one, or none with weights of a method that states an expectation only.
     seed
         Of the draws; ``X`` does not depend on it.
     device

@@ -201,7 +201,7 @@ def predict_inputs(
     *,
     quality: "Quality" = "balanced",
     depth: "float | AnnData | None" = None,
-    draws: int = 1,
+    draws: int | None = None,
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",

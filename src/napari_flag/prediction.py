@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from shapely.geometry.base import BaseGeometry
 
+    from napari_flag.methods.moments import Sampler
     from napari_flag.methods.predictor import EncodedSlide
     from napari_flag.model.out_of_distribution import SlideScore
 
@@ -63,7 +64,7 @@ def predict_slide(
     genes: Sequence[str] | None = None,
     quality: Quality = "balanced",
     depth: "float | KnownDepth | None" = None,
-    draws: int = 1,
+    draws: int | None = None,
     first_draw: int = 1,
     steps: int | None = None,
     seed: int = 0,
@@ -90,11 +91,12 @@ def predict_slide(
         What is known of the slide's depth: the mean total count of the weights' genes in a spot, or that
         of some of its spots and genes; None expects the depth of the training slides.
     draws
-        Joint draws to make, at most `prediction_file.MOST_DRAWS`; ``X`` does not depend on them.
+        Joint draws to make, at most `prediction_file.MOST_DRAWS`; ``X`` does not depend on them.  None makes
+        one, or none of a method that states an expectation only.
     first_draw
         Number of the first of them: from 1, unless a prediction has some already.
     steps
-        Solver steps; None takes those of the quality.
+        Solver steps; None takes those of the quality, or those that the weights fix.
     seed
         Of the draws.  Draw 3 of a seed is the same whether made alone or with others, but for at most 1 value
         in 10,000, which may round to another count.
@@ -114,8 +116,8 @@ def predict_slide(
     Raises
     ------
     UserError
-        µm/px unknown or too coarse, no spots, spots off the slide, unknown genes, too many draws, no such
-        device, or more memory needed than there is.
+        µm/px unknown or too coarse, no spots, spots off the slide, unknown genes, too many draws, draws or
+        steps that the method does not have, no such device, or more memory needed than there is.
     """
     from napari_flag.encoders.features import choose_device, extract_features
     from napari_flag.methods.predictor import open_method
@@ -123,22 +125,27 @@ def predict_slide(
     from napari_flag.model.samplers import SamplerSettings
     from napari_flag.sampling import sample_expression
 
-    prediction_file.check_draws(first_draw + draws - 1)
+    prediction_file.check_draws(first_draw + (draws or 1) - 1)
     mpp = _check(slide, spots)
     rows = _rows_inside(spots, region)
     pitch = spots.pitch_um or typical_pitch(spots.xy) * mpp
     columns = _columns_of(checkpoint, genes)
     chosen = choose_device(device)
-    settings = SamplerSettings(
-        draws=draws,
-        first=first_draw,
-        steps=STEPS_OF[quality] if steps is None else steps,
-        seed=seed,
-    )
     yield Step("Loading the model", 0, 1, "files")
     encoder = checkpoint.build_encoder(chosen)
     predictor = open_method(checkpoint, chosen)
-    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), draws)
+    _check_draws(checkpoint, predictor.sampler, draws, steps)
+    settings = None
+    if predictor.sampler is not None:
+        chosen_steps = STEPS_OF[quality] if steps is None else steps
+        settings = SamplerSettings(
+            draws=1 if draws is None else draws,
+            first=first_draw,
+            steps=predictor.sampler.steps or chosen_steps,
+            seed=seed,
+        )
+    drawn = 0 if settings is None else settings.draws
+    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn)
     notices = compare_with_training(checkpoint, mpp, pitch, spots)
     for notice in notices:
         yield Step("Loading the model", 1, 1, "files", notice=notice)
@@ -154,15 +161,18 @@ def predict_slide(
         encoded = _at_depth(encoded, depth, len(spots), len(predictor.genes))
     expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings)
     predicted = replace(spots.take(rows), pitch_um=pitch)
-    drawn = zip(settings.numbers, expression.draws, strict=True)
+    numbers = () if settings is None else settings.numbers
+    drawn_layers = zip(numbers, expression.draws, strict=True)
     spread = expression.spread
     adata = prediction_file.build_prediction(
         expression.mean[:, columns],
         predicted,
         [predictor.genes[column] for column in columns],
-        prediction_file.describe_run(slide, predicted, checkpoint, settings, str(chosen), notices),
+        prediction_file.describe_run(
+            slide, predicted, checkpoint, predictor.sampler, settings, str(chosen), notices
+        ),
         layers={
-            **{prediction_file.layer_of(number): values[:, columns] for number, values in drawn},
+            **{prediction_file.layer_of(number): values[:, columns] for number, values in drawn_layers},
             keys.SPREAD: None if spread is None else spread[:, columns],
         },
     )
@@ -173,6 +183,27 @@ def predict_slide(
     if score is not None:
         prediction_file.add_out_of_distribution(adata, score, rows)
     return adata
+
+
+def _check_draws(
+    checkpoint: Checkpoint, sampler: "Sampler | None", draws: int | None, steps: int | None
+) -> None:
+    """Refuse draws or solver steps that the method of these weights does not have."""
+    named = f'The weights "{checkpoint.name}" are of {checkpoint.method_name}, which'
+    if sampler is None and draws is not None:
+        raise UserError(
+            f"{named} states an expectation and no distribution, so nothing can be drawn of it; leave out "
+            "the number of draws (--draws), or choose weights of a method that draws."
+        )
+    if sampler is None and steps is not None:
+        raise UserError(
+            f"{named} draws nothing, so it has no solver steps; leave out their number (--steps)."
+        )
+    if sampler is not None and sampler.steps is not None and steps not in (None, sampler.steps):
+        raise UserError(
+            f"{named} draws in {sampler.steps} steps, as it was made to, and not in {steps}; leave out their "
+            "number (--steps)."
+        )
 
 
 def _at_depth(encoded: "EncodedSlide", depth: "float | KnownDepth", spots: int, genes: int) -> "EncodedSlide":

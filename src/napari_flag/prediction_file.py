@@ -24,6 +24,7 @@ from napari_flag.files import check_writable, write_whole
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_flag.methods.moments import Sampler
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.model.out_of_distribution import SlideScore
     from napari_flag.model.samplers import SamplerSettings
@@ -88,11 +89,15 @@ def describe_run(
     slide: "Slide",
     spots: "Spots",
     checkpoint: "Checkpoint",
-    settings: "SamplerSettings",
+    sampler: "Sampler | None",
+    settings: "SamplerSettings | None",
     device: str,
     notices: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the provenance of a prediction: everything needed to run it again; None where not known."""
+    """Return the provenance of a prediction: everything needed to run it again; None where not known.
+
+    `sampler` and `settings` are None of a method that draws nothing.
+    """
     from napari_flag.encoders.registry import find_encoder
 
     row = find_encoder(checkpoint.encoder)
@@ -113,10 +118,10 @@ def describe_run(
         keys.WEIGHTS_NAME: checkpoint.name,
         keys.WEIGHTS_HASH: checkpoint.sha256,
         keys.TRAINING_SLIDES: [str(s) for s in checkpoint.card.get("sections", [])],
-        keys.SAMPLER: settings.solver,
-        keys.STEPS: settings.steps,
-        keys.DRAWS: settings.draws,
-        keys.SEED: settings.seed,
+        keys.SAMPLER: sampler.name if sampler else None,
+        keys.STEPS: settings.steps if settings else None,
+        keys.DRAWS: settings.draws if settings else 0,
+        keys.SEED: settings.seed if settings else None,
         keys.DEVICE: device,
         keys.VERSIONS: _versions(),
         keys.NOTICES: list(notices),
@@ -437,12 +442,16 @@ def slide_size(adata: "AnnData") -> tuple[int, int] | None:
 
 
 def doubts_of(adata: "AnnData") -> tuple[str, ...]:
-    """Return what is to be said of a file that another program wrote, and what it lacks; nothing of ours."""
+    """Return what is to be said of a file that another program wrote, and what it lacks.
+
+    Of ours only that its method states an expectation and nothing more.
+    """
     made = provenance(adata)
-    if keys.READ_FROM not in made:
-        return ()
     less = why_less(adata)
-    return (*map(str, made.get(keys.NOTICES, ())), *(() if less is None else (less,)))
+    lacking = () if less is None else (less,)
+    if keys.READ_FROM not in made:
+        return lacking if made.get(keys.DRAWS) == 0 else ()
+    return (*map(str, made.get(keys.NOTICES, ())), *lacking)
 
 
 def um_per_px(adata: Any) -> float | None:

@@ -34,7 +34,7 @@ class Expression:
     mean
         (n, G) float32, the expectation.
     draws
-        (K, n, G) float32, joint draws in the order of their numbers.
+        (K, n, G) float32, joint draws in the order of their numbers; K = 0 where the method draws nothing.
     spread
         (n, G) float32, standard deviation of a measurement; None where the method cannot state it.
     """
@@ -68,7 +68,7 @@ def sample_expression(
     encoded: EncodedSlide,
     ids: Sequence[str],
     rows: npt.NDArray[np.int64],
-    settings: SamplerSettings,
+    settings: SamplerSettings | None,
 ) -> Steps[Expression]:
     """Expect the expression of spots `rows`, and draw it, chunk by chunk.
 
@@ -81,7 +81,7 @@ def sample_expression(
     rows
         Positions of the spots to predict.
     settings
-        Which draws, solver, seed.
+        Which draws, solver, seed; None for a method that draws nothing.
 
     Yields
     ------
@@ -94,8 +94,9 @@ def sample_expression(
     """
     n, g = len(rows), len(predictor.genes)
     tokens = _TOKENS_GPU if predictor.device.type == "cuda" else _TOKENS_CPU
-    chunk = max(1, tokens // (g * settings.draws))
-    mean, draws = np.empty((n, g), np.float32), np.empty((settings.draws, n, g), np.float32)
+    number = 0 if settings is None else settings.draws
+    chunk = max(1, tokens // (g * max(number, 1)))
+    mean, draws = np.empty((n, g), np.float32), np.empty((number, n, g), np.float32)
     spread: FloatArray | None = None
     start = 0
     while start < n:
@@ -109,8 +110,9 @@ def sample_expression(
                 spread[here] = expected.sd
             done = start + expecting
             yield Step(STAGE, int(done), n, partial=Preview(here, mean[here], predictor.genes))
-            drawing = encoded.draw(rows[here], names, settings)
-            draws[:, here] = yield from _counted(drawing, done, len(here) - expecting, n)
+            if settings is not None:
+                drawing = encoded.draw(rows[here], names, settings)
+                draws[:, here] = yield from _counted(drawing, done, len(here) - expecting, n)
         except torch.cuda.OutOfMemoryError:
             chunk = halve(chunk, "spots")
             torch.cuda.empty_cache()

@@ -38,12 +38,12 @@ def fake_predict_slide(slide, spots, checkpoint, *, region, genes, depth, draws,
     names = list(checkpoint.genes if genes is None else genes)
     x = np.full((len(spots), len(names)), 4.0, np.float32)
     rng = np.random.default_rng(seed)
-    drawn = {layer_of(number): np.log2(rng.poisson(15, x.shape) + 1) for number in range(1, draws + 1)}
+    drawn = {layer_of(number): np.log2(rng.poisson(15, x.shape) + 1) for number in range(1, (draws or 1) + 1)}
     adata = anndata.AnnData(x, layers=drawn, obsm={keys.SPATIAL: spots.xy})
     adata.obs_names, adata.var_names = list(spots.ids), names
     made = fake_provenance(*slide.size)
     made |= {keys.WEIGHTS_HASH: checkpoint.sha256, keys.SEED: seed, keys.MPP: slide.mpp}
-    made[keys.DRAWS] = draws
+    made[keys.DRAWS] = draws or 1
     made[keys.LATTICE] = spots.lattice
     if depth is not None:
         made[keys.DEPTH] = depth if isinstance(depth, float) else depth.total * len(depth.rows)
@@ -89,8 +89,7 @@ def test_spots_come_back_in_the_order_given_with_everything_needed_to_run_it_aga
     assert list(adata.var_names) == list(SOME_GENES)
     made = adata.uns[keys.PROVENANCE]
     assert made[keys.COMMAND] == (
-        "napari-flag predict C9.png --spots spots.tsv --mpp 2 --weights her2st --quality balanced "
-        "--draws 1 --seed 3"
+        "napari-flag predict C9.png --spots spots.tsv --mpp 2 --weights her2st --quality balanced --seed 3"
     )
     printed = capsys.readouterr()
     assert "Wrote out.h5ad: 42 spots × 20 genes" in printed.out

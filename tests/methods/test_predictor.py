@@ -113,5 +113,5 @@ def test_weights_of_a_method_that_is_not_here_are_refused_in_one_sentence(tiny_c
         open_method(replace(tiny_checkpoint, method="crystal ball"))
     message = str(refused.value)
     assert "crystal ball" in message
-    assert "it has: flag" in message
+    assert "it has: flag, " in message
     assert message.count(". ") == 0

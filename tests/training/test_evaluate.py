@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tests.training.conftest import make_config
+from tests.training.methods.test_published import SMALL
 from tests.training.store_run import make_store_run
 
 from flag_training.config import SlideEntry
@@ -249,6 +250,16 @@ def test_every_method_is_scored_on_every_test_section_and_training(cohort, confi
     once = {(name, training, 0) for name in METHODS for training in trainings}
     assert told == once | {("draws", training, 1) for training in trainings}
     assert {r.kind for r in records} == {"floor", "image-blind", "landmark", "control"}
+
+
+def test_a_method_that_draws_is_scored_by_its_expectation_and_by_its_draws(cohort, config, tmp_path):
+    plan = Plan(("C4",), methods={"STFlow": ("published", SMALL["STFlow"])}, flag=False)
+    records, _ = found_in(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",))))
+    scores = {r.method: r.scores for r in records if r.kind == "published"}
+    assert set(scores) == {"STFlow", "STFlow, draws"}
+    assert scores["STFlow"]["PCC"] > 0.2
+    assert "CRPS" in scores["STFlow, draws"]
+    assert "CRPS" not in scores["STFlow"]
 
 
 def test_a_method_trained_without_a_patient_never_sees_it(cohort, config, tmp_path):

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from flag_training.cohort import Cohort, TrainingSlide, load_cohort
 from flag_training.config import RunConfig
-from flag_training.methods import Method, blinded, controls
+from flag_training.methods import Fitted, Method, blinded, controls
 from flag_training.methods.floors import FramedRidge, OneFactor
 from flag_training.methods.rivals import draws_around
 from flag_training.run_folders import states_folder
@@ -21,6 +21,7 @@ from flag_training.stages.fit import fit, tile_encoder
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.methods.flag import FlagPredictor, FlagSlide
+from napari_flag.methods.predictor import EncodedSlide, Predictor
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.prediction_file import build_prediction, layer_of, write_prediction
 from napari_flag.progress import Step, Steps
@@ -121,7 +122,7 @@ def judge(
 
 
 def draw(
-    predictor: FlagPredictor, encoded: FlagSlide, slide: TrainingSlide, draws: int, seed: int
+    predictor: Predictor, encoded: EncodedSlide, slide: TrainingSlide, draws: int, seed: int
 ) -> Steps[Expression]:
     """Predict all spots of `slide`."""
     rows = np.arange(len(slide.spots))
@@ -463,7 +464,14 @@ def _score_methods(context: _Context) -> Steps[list[Scored]]:
             predictor = yield from method.fit(context.rest, seed)
             for section, views in context.test():
                 yield Step(f"Scoring {name} on {section.slide.entry.name}", 0, 1, "sections")
-                predicted = predictor(blinded(section.slide), views[0])
+                if isinstance(predictor, Fitted) and predictor.predictor.sampler is not None:
+                    encoded = predictor.encode(blinded(section.slide), views[0])
+                    seen = yield from draw(predictor.predictor, encoded, section.slide, len(SCORED), seed)
+                    judged = section.draws(seen.draws)
+                    found.append(context.scored(kind, f"{name}, {DRAWS}", section, seed, judged))
+                    predicted = seen.mean
+                else:
+                    predicted = predictor(blinded(section.slide), views[0])
                 found.append(context.scored(kind, name, section, seed, section.array(predicted)))
     return found
 

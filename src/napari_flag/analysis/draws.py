@@ -50,6 +50,12 @@ EARLIER: Final = (
 )
 
 
+NO_DRAWS: Final = (
+    "The method of this prediction states an expectation and no distribution, so nothing can be drawn of it; "
+    "predict with weights of a method that draws."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """One joint draw that is done, the ``partial`` of a `Step`.
@@ -126,6 +132,8 @@ def why_not(adata: "AnnData | None", slide: "Slide | None") -> str | None:
     """Return why no more draws can be made, a sentence, or None if they can."""
     if adata is None:
         return "There is no prediction yet; predict first, or open a prediction."
+    if provenance(adata).get(keys.DRAWS) == 0:
+        return NO_DRAWS
     if keys.SAMPLE not in adata.layers or not provenance(adata):
         return "This file was not predicted by napari-flag, so no more can be drawn of it."
     if _is_earlier(adata):
@@ -161,6 +169,8 @@ def draw_more(request: DrawRequest) -> Steps[int]:
     adata, made = request.adata, provenance(request.adata)
     if _is_earlier(adata):
         raise UserError(EARLIER)
+    if made.get(keys.DRAWS) == 0:
+        raise UserError(NO_DRAWS)
     yield Step("Loading model", 0, None)
     checkpoint = _checkpoint(request)
     spots, slide = spots_of(adata), request.slide

@@ -144,7 +144,8 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         "--quality",
         choices=("fast", "balanced", "best"),
         default="balanced",
-        help="solver steps: fast 6, balanced 10, best 20 (default: %(default)s)",
+        help="solver steps: fast 6, balanced 10, best 20, where the weights do not fix them "
+        "(default: %(default)s)",
     )
     add(
         "--depth",
@@ -156,9 +157,8 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         "--draws",
         metavar="K",
         type=terminal.at_least(1, most=MOST_DRAWS),
-        default=1,
         help="joint draws to write: layers sample, sample_2, …; 8 are needed to score them "
-        "(default: %(default)s)",
+        "(default: 1, or none of a method that states an expectation only)",
     )
     add("--samples", action=_Refused, nargs="?", help=argparse.SUPPRESS)
     add(

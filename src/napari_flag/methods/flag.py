@@ -10,8 +10,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from napari_flag.errors import UserError
-from napari_flag.methods.moments import FloatArray, Moments
+from napari_flag.methods.moments import FloatArray, Moments, Sampler
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_uniforms
 from napari_flag.model.flag import Context, Flag
@@ -50,20 +49,17 @@ class FlagPredictor:
         UserError
             When the tensors do not fit the network of this version.
         """
-        try:
-            network = Flag(FlagConfig(**checkpoint.config))
-            network.load_state_dict(checkpoint.part("flag."))
-        except (TypeError, RuntimeError, KeyError) as error:
-            raise UserError(
-                f'The weights "{checkpoint.name}" do not fit the network of this napari-flag version '
-                f"({str(error).splitlines()[0]}); get matching weights or update napari-flag."
-            ) from error
-        return cls(network.eval().to(device), checkpoint.genes)
+        return cls(checkpoint.restore(lambda sizes: Flag(FlagConfig(**sizes)), device), checkpoint.genes)
 
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
         return self.network.get_buffer("spread").device
+
+    @property
+    def sampler(self) -> Sampler:
+        """In as many steps as whoever predicts chooses."""
+        return Sampler(SamplerSettings().solver)
 
     @torch.inference_mode()
     def encode(self, features: FloatArray, graph: SpotGraph) -> "FlagSlide":

@@ -1,4 +1,4 @@
-"""What every method states of the expression it expects; the protocol is `methods.predictor`."""
+"""What every method states: the expression it expects, and how it draws (`methods.predictor`)."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -22,3 +22,18 @@ class Moments(NamedTuple):
 
     mean: FloatArray
     sd: FloatArray | None
+
+
+class Sampler(NamedTuple):
+    """How a method draws.
+
+    Parameters
+    ----------
+    name
+        Of the solver.
+    steps
+        Solver steps, where the weights fix them; None where whoever predicts chooses.
+    """
+
+    name: str
+    steps: int | None = None

@@ -4,19 +4,21 @@ A weights file names its method in its header; `open_method` returns that method
 everything after it (`sampling`, `prediction`, further draws) knows only this protocol.
 
 To add a method: write a module in `methods` with a class of these members, and name it in
-`METHODS`.  Its tensors are stored under ``<name>.`` in the weights file (`Checkpoint.part`).
+`METHODS`.  Its tensors are stored under ``<name>.`` in the weights file (`Checkpoint.part`).  A network that
+states an expectation becomes a method by `expected.ExpectingPredictor`, one that draws by
+`drawn.DrawingPredictor`.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Final, Protocol
+from importlib import import_module
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from napari_flag.errors import UserError
-from napari_flag.methods.flag import FlagPredictor
-from napari_flag.methods.moments import FloatArray, Moments
+from napari_flag.methods.moments import FloatArray, Moments, Sampler
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.model.graph import SpotGraph
 from napari_flag.model.samplers import SamplerSettings
@@ -99,6 +101,11 @@ class Predictor(Protocol):
         """Where it computes."""
         ...
 
+    @property
+    def sampler(self) -> Sampler | None:
+        """How it draws; None for a method that states an expectation only, of which nothing can be drawn."""
+        ...
+
     def encode(self, features: FloatArray, graph: SpotGraph) -> EncodedSlide:
         """Encode a slide once.
 
@@ -112,10 +119,56 @@ class Predictor(Protocol):
         ...
 
 
-METHODS: Final[dict[str, Callable[[Checkpoint, torch.device | str], Predictor]]] = {
-    "flag": FlagPredictor.open,
+Opener: TypeAlias = Callable[[Checkpoint, torch.device | str], Predictor]
+
+
+def _method(place: str) -> Opener:
+    """Return the opener of the `Predictor` class at "module.Class", imported when it is used."""
+
+    def opened(checkpoint: Checkpoint, device: torch.device | str) -> Predictor:
+        found: Predictor = _named(place).open(checkpoint, device)
+        return found
+
+    return opened
+
+
+def _network(place: str, sizes: str, kind: str = "expected.ExpectingPredictor") -> Opener:
+    """Return the opener of the network class at `place`, of which the class at `kind` makes a `Predictor`.
+
+    Parameters
+    ----------
+    place, sizes, kind
+        "module.Class" in `methods`: the network, the dataclass it is built from, and the `Predictor`.
+    """
+
+    def opened(checkpoint: Checkpoint, device: torch.device | str) -> Predictor:
+        network, config = _named(place), _named(sizes)
+        found: Predictor = _named(kind).open(lambda told: network(config(**told)), checkpoint, device)
+        return found
+
+    return opened
+
+
+def _named(place: str) -> Any:
+    module, name = place.split(".")
+    return getattr(import_module(f"napari_flag.methods.{module}"), name)
+
+
+METHODS: Final[dict[str, Opener]] = {
+    "flag": _method("flag.FlagPredictor"),
+    "mean": _network("floors.SlideMean", "floors.FloorSizes"),
+    "ridge": _network("floors.Ridge", "floors.FloorSizes"),
+    "ring_ridge": _network("floors.RingRidge", "floors.FloorSizes"),
+    "knn": _network("floors.NearestTiles", "floors.FloorSizes"),
+    "regression": _network("regression.Regression", "regression.RegressionSizes"),
+    "histogene": _network("histogene.HisToGene", "histogene.HisToGeneSizes"),
+    "bleep": _network("bleep.Bleep", "bleep.BleepSizes"),
+    "triplex": _network("triplex.Triplex", "triplex.TriplexSizes"),
+    "stem": _network("stem.Stem", "stem.StemSizes", "drawn.DrawingPredictor"),
+    "stflow": _network("stflow.StFlow", "stflow.StFlowSizes", "drawn.DrawingPredictor"),
+    "published": _network("published.Published", "published.PublishedSizes", "drawn.DrawingPredictor"),
 }
-"""How each method is opened, by its name in the header of a weights file."""
+"""How each method is opened, by its name in the header of a weights file; nothing is imported before."""
 
 
 def open_method(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Predictor:

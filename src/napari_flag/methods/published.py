@@ -1,14 +1,24 @@
-"""Checkpoints of the published FLAG code, read into `model.published` under our names."""
+"""FLAG as its authors published it: predicting with it, and their checkpoints read under our names."""
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
 
 from napari_flag.errors import UserError
-from napari_flag.model.published import PublishedConfig, PublishedFlag, PublishedGraph
+from napari_flag.methods.drawn import DrawingNetwork, Noise, Rows, normal
+from napari_flag.model.graph import Places
+from napari_flag.model.published import (
+    SIGMA_MAX,
+    PublishedConfig,
+    PublishedFlag,
+    PublishedGraph,
+    State,
+    heun_in_time,
+)
 
 _NAMES: Final = (
     (r"^graph_backbone\.", "graph."),
@@ -127,3 +137,62 @@ def window_attributes(xy: Tensor, features: Tensor, kernel_px: float) -> Tensor:
     attributes = torch.stack([near, unit @ unit.T], dim=2)
     diagonal = torch.eye(len(xy), dtype=torch.bool, device=xy.device)[..., None]
     return attributes.masked_fill(diagonal, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSizes:
+    """What a weights file states of the published FLAG.
+
+    Parameters
+    ----------
+    features
+        Length of a feature vector.
+    network
+        `PublishedConfig` as a dict.
+    window_um
+        Side of the windows of the slide whose spots see each other, µm.
+    solver_steps, samples
+        Heun steps; draws averaged for X.
+    """
+
+    features: int
+    network: dict[str, Any]
+    window_um: float
+    solver_steps: int = 100
+    samples: int = 8
+
+
+class Published(DrawingNetwork):
+    """The published FLAG over windows of a slide that do not overlap, as its authors test it."""
+
+    solver: ClassVar[str] = "heun"
+    clamped_each: ClassVar[bool] = True
+
+    def __init__(self, config: PublishedSizes) -> None:
+        sizes = PublishedConfig(**config.network)
+        super().__init__(config, sizes.genes)
+        self.network = PublishedFlag(sizes)
+
+    def see(self, features: Tensor, places: Places) -> Tensor:
+        """Return the features, which the network takes as they are."""
+        return features
+
+    def together(self, places: Places) -> Sequence[Rows]:
+        """Spots of a window."""
+        return places.windows(self.config.window_um)
+
+    def sample(self, seen: Tensor, rows: Rows, noise: Noise) -> Generator[float, None, Tensor]:
+        """Solve from noise at σ_max by Heun's method, and denoise at the end."""
+        features, steps = seen[rows], self.config.solver_steps
+
+        def score(state: State, t: Tensor) -> State:
+            return (self.network.score(state[0], t, features),)
+
+        solving = heun_in_time(score, (normal(noise("start"), seen) * SIGMA_MAX,), steps)
+        while True:
+            try:
+                yield next(solving) / (2 * steps + 1)
+            except StopIteration as stop:
+                (found,) = stop.value
+                drawn: Tensor = found
+                return drawn

@@ -6,11 +6,11 @@ What does not fit is refused: a file of another kind, of a newer format, or with
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from platformdirs import user_data_path
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from napari_flag.encoders.registry import Encoder
     from napari_flag.model.out_of_distribution import OutOfDistributionScore
 
+
+Module = TypeVar("Module", bound="torch.nn.Module")
 
 FORMAT: Final = 2
 """Version of the header; a file of another is refused."""
@@ -52,8 +54,9 @@ class Checkpoint:
     genes
         Gene symbols in the order of the model's outputs.
     card
-        The data card: title, tissue, patients, sections, array {technology, pitch_um, diameter_um, lattice},
-        um_per_px, encoder {name, licence, fingerprint of a foundation encoder}, split, seed, command,
+        The data card: title, method (what it is called; FLAG without), tissue, patients, sections,
+        array {technology, pitch_um, diameter_um, lattice}, um_per_px, encoder {name, licence, fingerprint
+        of a foundation encoder}, split, seed, command,
         held_out_scores, licence, not_for, and the sampler {solver, steps}.
     config
         Sizes of the network (for FLAG, `FlagConfig` as a dict); ``features`` is the length of a feature
@@ -116,6 +119,31 @@ class Checkpoint:
             method=str(header.get("method", FLAG)),
         )
 
+    @property
+    def method_name(self) -> str:
+        """What the method is called, such as "FLAG" or "TRIPLEX"."""
+        return _method_name(self.card, self.method)
+
+    def restore(
+        self, build: "Callable[[dict[str, Any]], Module]", device: "torch.device | str" = "cpu"
+    ) -> "Module":
+        """Return the network that `build` makes of these sizes, with these parameters, ready on `device`.
+
+        Raises
+        ------
+        UserError
+            When the parameters do not fit the network of this version.
+        """
+        try:
+            network = build(self.config)
+            network.load_state_dict(self.part(f"{self.method}."))
+        except (TypeError, RuntimeError, KeyError) as error:
+            raise UserError(
+                f'The weights "{self.name}" do not fit the network of this napari-flag version '
+                f"({str(error).splitlines()[0]}); get matching weights or update napari-flag."
+            ) from error
+        return network.eval().to(device)
+
     def build_encoder(self, device: "torch.device | str" = "cpu") -> "Encoder":
         """Return the encoder these weights were trained on, ready on `device`.
 
@@ -155,6 +183,10 @@ class Checkpoint:
     def part(self, prefix: str) -> "dict[str, torch.Tensor]":
         """Return the tensors whose keys start with `prefix`, by the rest of their keys."""
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def _method_name(card: dict[str, Any], method: str) -> str:
+    return str(card.get(keys.CARD_METHOD) or ("FLAG" if method == FLAG else method))
 
 
 def _with_score_entry(card: dict[str, Any], tensors: "dict[str, torch.Tensor]") -> dict[str, Any]:
@@ -279,6 +311,24 @@ def list_weights() -> list[tuple[str, Path]]:
     return [(path.stem, path) for path in (*found, *imported)]
 
 
+def label_of(name: str, path: Path) -> str:
+    """Return what the weights `name` are listed as: methods other than FLAG by their name, too."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return name  # what is wrong with it is said when it is chosen
+    method = header.get("method", FLAG)
+    return name if method == FLAG else f"{name} · {_method_name(header.get('card', {}), method)}"
+
+
+def list_labels() -> list[tuple[str, Path]]:
+    """Return (label, file) of all weights, as `list_weights` orders them."""
+    return [(label_of(name, path), path) for name, path in list_weights()]
+
+
 def weights_folder() -> Path:
     """Return the folder of imported weights."""
     return user_data_path("napari-flag") / "weights"
@@ -305,15 +355,16 @@ def find_weights(name_or_path: str | Path = DEFAULT) -> Path:
     )
 
 
+def free_place(name: str) -> Path:
+    """Return where imported weights called `name` go; refuse a name that is taken."""
+    if name in {taken for taken, _ in list_weights()}:
+        raise UserError(f'There are already weights called "{name}"; rename the file and import it again.')
+    return weights_folder() / f"{name}.safetensors"
+
+
 def import_weights(path: Path) -> Path:
     """Check the weights file `path` and copy it to the user's weights folder; return the copy."""
-    checkpoint = Checkpoint.load(path)
-    target = weights_folder() / f"{checkpoint.name}.safetensors"
-    taken = {name for name, _ in list_weights()}
-    if checkpoint.name in taken:
-        raise UserError(
-            f'There are already weights called "{checkpoint.name}"; rename the file and import it again.'
-        )
+    target = free_place(Checkpoint.load(path).name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, lambda place: shutil.copyfile(path, place))

@@ -8,14 +8,21 @@ import torch
 from flag_training.cohort import Cohort
 from flag_training.methods import blinded, pooled
 from flag_training.methods.bleep import Bleep, contrastive_loss
+from flag_training.methods.floors import LEARNED_FLOORS, WRITTEN
 from flag_training.methods.histogene import HisToGene
 from flag_training.methods.learning import Descent
-from flag_training.methods.published import PUBLISHED, read_baseline
+from flag_training.methods.published import PUBLISHED, read_baseline, read_method
 from flag_training.methods.regression import Regression
 from flag_training.methods.stem import Stem
-from flag_training.methods.stflow import StFlow, _Edges, starting_noise
-from flag_training.methods.triplex import Triplex, _Layout
+from flag_training.methods.stflow import StFlow
+from flag_training.methods.triplex import Triplex
 from napari_flag.errors import UserError
+from napari_flag.methods.predictor import open_method
+from napari_flag.methods.stflow import Edges, starting_noise
+from napari_flag.methods.triplex import Layout
+from napari_flag.model.checkpoint import Checkpoint, save_checkpoint
+from napari_flag.model.graph import Places
+from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs" / "baselines"
@@ -24,9 +31,13 @@ SMALL = {
     "BLEEP": Bleep(32, 0.1, 1.0, 10, 108, Descent(30, 4e-3)),
     "TRIPLEX": Triplex(32, 4, 2.0, 0.1, 1, 2, 0.3, Descent(30, 4e-3)),
     "Stem": Stem(16, 2, 1, 2.0, 64, 20, 4, Descent(200, 1e-2, ema=0.9)),
-    "STFlow": StFlow(32, 4, 2, 0.1, 4, 5, Descent(40, 5e-3, clip=1.0)),
+    "STFlow": StFlow(32, 4, 2, 0.1, 4, 5, 2, Descent(40, 5e-3, clip=1.0)),
     "regression": Regression(32, 4, 1, 0.1, Descent(30, 6e-3, ema=0.9)),
 }
+
+
+OVERFITTING = {"BLEEP": {"dropout": 0.0, "neighbours": 1, "temperature": 0.1, "batch": 12}, "Stem": {}}
+"""Values that do not average a tiny set away."""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +58,49 @@ def test_a_published_method_beats_the_slide_mean(name, predictors, rest, cohort)
     assert found.shape == slide.expression.shape
     assert found.dtype == np.float32
     assert ((found - slide.expression) ** 2).mean() < 0.75 * ((mean - slide.expression) ** 2).mean()
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *WRITTEN])
+def test_a_weights_file_predicts_what_was_scored(name, predictors, rest, cohort, tmp_path):
+    """The same X and draws in memory and from the file, whose card and header name the method."""
+    fitted = predictors[name] if name in predictors else finish(LEARNED_FLOORS[name].fit(rest, 0))
+    path = tmp_path / "weights.safetensors"
+    save_checkpoint(
+        path,
+        fitted.network,
+        {},
+        encoder="uni",
+        genes=cohort.genes,
+        card={"encoder": {"fingerprint": "f"}},
+        method=fitted.method,
+    )
+    opened = open_method(Checkpoint.load(path))
+    slide, features = blinded(cohort.slides[3]), cohort.features[3][0].numpy()
+    encoded, ids, rows = opened.encode(features, slide.graph(features)), slide.spots.ids, np.arange(36)
+    np.testing.assert_allclose(
+        finish(encoded.expectation(rows, ids)).mean, fitted(slide, features), atol=1e-5
+    )
+    assert opened.sampler == fitted.predictor.sampler
+    if opened.sampler is not None:
+        settings = SamplerSettings(draws=2, steps=opened.sampler.steps)
+        ours, theirs = (
+            finish(each.draw(rows, ids, settings)) for each in (encoded, fitted.encode(slide, features))
+        )
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_learned_method_overfits_a_tiny_set(name, cohort):
+    """One section, 12 spots: what it expects there has less than two fifths of the mean's error."""
+    slide = cohort.slides[0]
+    few = np.arange(12)
+    small = replace(slide, spots=slide.spots.take(few), expression=slide.expression[few])
+    one = Cohort((small,), (cohort.features[0][:1, few],), cohort.genes)
+    values = replace(SMALL[name], **OVERFITTING.get(name, {"dropout": 0.0}))
+    values = replace(values, training=replace(values.training, steps=200, decay=0.0))
+    found = finish(values.fit(one, 0))(blinded(small), one.features[0][0].numpy())
+    error, of_mean = (((a - small.expression) ** 2).mean() for a in (found, small.expression.mean(0)))
+    assert error < 0.4 * of_mean
 
 
 @pytest.mark.parametrize("name", ["Stem", "STFlow"])
@@ -73,7 +127,7 @@ def test_histogene_refuses_a_slide_larger_than_its_tables(rest):
 
 
 def test_triplex_sees_the_five_by_five_places_around_a_spot(cohort):
-    layout = _Layout.of(cohort.slides[0])
+    layout = Layout.of(cohort.slides[0].places)
     assert layout.around[:, 12].tolist() == list(range(36))  # itself in the centre
     assert layout.present.sum(1).tolist()[0] == 9  # a corner has three by three
     inner = 2 * 6 + 2
@@ -85,9 +139,7 @@ def test_stflow_edges_do_not_change_when_the_slide_is_turned_and_mirrored(cohort
     slide = cohort.slides[0]
     long = slide.spots.xy * np.array([1.0, 1.7])  # no frame is preferred on a square
     turn = np.array([[np.cos(0.7), -np.sin(0.7)], [-np.sin(0.7), -np.cos(0.7)]])
-    straight, turned = (
-        _Edges.of(replace(slide, spots=replace(slide.spots, xy=xy)), 4) for xy in (long, long @ turn)
-    )
+    straight, turned = (Edges.of(Places(xy * slide.mpp, slide.pitch_um), 4) for xy in (long, long @ turn))
     np.testing.assert_allclose(straight.frames[..., 2], turned.frames[..., 2], atol=1e-4)
     inner = 2 * 6 + 2  # four neighbours, no ties
     one = sorted(np.round(straight.frames[inner].flatten(0, 1).numpy(), 3).tolist())
@@ -96,7 +148,7 @@ def test_stflow_edges_do_not_change_when_the_slide_is_turned_and_mirrored(cohort
 
 
 def test_stflow_starts_from_half_zeros_and_more():
-    noise = starting_noise((200, 200), torch.Generator().manual_seed(0))
+    noise = starting_noise(*torch.rand(2, 200, 200, generator=torch.Generator().manual_seed(0)))
     counts = torch.expm1(noise)
     zero = (noise == 0).float().mean().item()
     assert zero == pytest.approx(0.5 + 0.5 / (1 + np.exp(0.1)), abs=0.01)  # half, and NB's own zeros
@@ -121,6 +173,17 @@ def test_a_baseline_file_that_says_too_little_is_refused(text, tmp_path):
     path.write_text(text)
     with pytest.raises(UserError, match="does not describe one of"):
         read_baseline(path)
+
+
+def test_a_method_is_named_or_read_from_its_file():
+    assert read_method("ridge") == ("ridge", LEARNED_FLOORS["ridge"])
+    assert read_method(str(CONFIGS / "bleep.toml"))[0] == "BLEEP"
+
+
+@pytest.mark.parametrize("given", ["one factor", "alphabet"])
+def test_a_method_that_no_weights_file_holds_is_refused(given):
+    with pytest.raises(UserError, match="can be written as weights; give a file such as"):
+        read_method(given)
 
 
 def test_a_missing_baseline_file_is_named(tmp_path):

@@ -1,7 +1,4 @@
-"""BLEEP (Xie et al. 2023): tiles and expression in one space; predict by looking up training spots.
-
-The image encoder is frozen here: its features enter in place of a fine-tuned ResNet50's.
-"""
+"""Training of BLEEP (`napari_flag.methods.bleep`): tiles and expression contrasted."""
 
 from dataclasses import dataclass
 
@@ -9,26 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flag_training.cohort import Cohort, TrainingSlide
-from flag_training.methods.learning import Descent, Standard, descend
-from flag_training.methods.method import FloatArray, Predictor, pooled
+from flag_training.cohort import Cohort
+from flag_training.methods.learning import Descent, descend, expected_by, made
+from flag_training.methods.method import Fitted, pooled, sizes_of
+from napari_flag.methods import bleep
+from napari_flag.methods.bleep import BleepSizes, ProjectionHead
+from napari_flag.methods.blocks import Standard
 from napari_flag.progress import Steps
-
-
-class ProjectionHead(nn.Module):
-    """Linear, then a residual GELU block under LayerNorm: (b, d) → (b, width)."""
-
-    def __init__(self, features: int, width: int, dropout: float) -> None:
-        super().__init__()
-        self.project = nn.Linear(features, width)
-        self.block = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.Dropout(dropout))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the projections of `x`."""
-        projected = self.project(x)
-        out: Tensor = self.norm(projected + self.block(projected))
-        return out
 
 
 def contrastive_loss(image: Tensor, spot: Tensor, temperature: float) -> Tensor:
@@ -72,38 +56,25 @@ class Bleep:
     batch: int
     training: Descent
 
-    def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
+    def fit(self, cohort: Cohort, seed: int) -> Steps[Fitted]:
         """Train both heads, and keep the training spots' embeddings as the reference."""
-        torch.manual_seed(seed)  # initial weights and dropout know no generator
-        features, values = pooled(cohort)
-        standard, standard_genes = Standard.of(features), Standard.of(values)
-        views = standard(torch.cat(cohort.features, 1))  # (views, n, d)
-        expression = torch.from_numpy(values)
-        spots = standard_genes(expression)
-        heads = nn.ModuleDict(
-            {
-                "image": ProjectionHead(features.shape[1], self.width, self.dropout),
-                "spot": ProjectionHead(values.shape[1], self.width, self.dropout),
-            }
-        )
+        values = pooled(cohort)[1]
+        sizes = sizes_of(self, BleepSizes, cohort, bank=len(values))
+        network = made(lambda: bleep.Bleep(sizes), cohort, seed)
+        views = network.standard(torch.cat(cohort.features, 1))  # (views, n, d)
+        genes, expression = Standard(sizes.genes), torch.from_numpy(values)
+        genes.measure(values)
+        spots = genes(expression)
+        other = ProjectionHead(sizes.genes, self.width, self.dropout)
+        heads = nn.ModuleDict({"image": network.image, "spot": other})
 
         def loss(draws: torch.Generator) -> Tensor:
             rows = torch.randperm(len(spots), generator=draws)[: self.batch]
             view = torch.randint(len(views), (len(rows),), generator=draws)
-            return contrastive_loss(
-                heads["image"](views[view, rows]), heads["spot"](spots[rows]), self.temperature
-            )
+            return contrastive_loss(network.image(views[view, rows]), other(spots[rows]), self.temperature)
 
         yield from descend(heads, loss, self.training, seed, "BLEEP")
-        with torch.inference_mode():
-            reference = F.normalize(heads["spot"](spots), dim=1)
-        k = min(self.neighbours, len(spots))
-
-        def predict(slide: TrainingSlide, features: FloatArray) -> FloatArray:
-            with torch.inference_mode():
-                query = F.normalize(heads["image"](standard(torch.from_numpy(features))), dim=1)
-                near = (query @ reference.T).topk(k, dim=1).indices
-            found: FloatArray = expression[near].mean(1).numpy()
-            return found
-
-        return predict
+        with torch.no_grad():
+            network.get_buffer("bank_embedding").copy_(F.normalize(other(spots), dim=1))
+            network.get_buffer("bank_expression").copy_(expression)
+        return expected_by("bleep", network, cohort)

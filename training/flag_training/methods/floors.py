@@ -1,9 +1,6 @@
-"""Ridge in each slide's own frame, with the first ring: the strongest linear floor we know.
+"""Fits of the floors, which need no deep network; `napari_flag.methods.floors` holds what is fitted.
 
-Stain and library size differ between slides far more than within one, so features are standardised
-over the slide, and expression is relative to the level and spread of the training slides that look
-most alike.  Written apart from `napari_flag.model.normalization`, so that the floor stays where it is while
-the network learns new tricks.
+Ridge in each slide's own frame, with the first ring, is the strongest linear floor we know.
 """
 
 from collections.abc import Sequence
@@ -13,65 +10,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.spatial import cKDTree
-from torch import Tensor
 
 from flag_training.cohort import Cohort, TrainingSlide
-from flag_training.methods.method import FloatArray, Method, Predictor, pooled
+from flag_training.methods.learning import expected_by
+from flag_training.methods.method import Fitted, FloatArray, Method, Predictor, pooled
 from flag_training.stages.frames import assign_folds
-from napari_flag.model.graph import GraphTensors
+from napari_flag.methods import floors
+from napari_flag.methods.floors import FloorSizes, RingRidge
 from napari_flag.progress import Step, Steps
 
 BoolArray = npt.NDArray[np.bool_]
 Wide = npt.NDArray[np.float64]
 
-_SOFTNESS: Final = 0.3
-"""Mean squared feature distance at which a training slide's weight falls to 1/e."""
-_FEATURE_FLOOR: Final = 0.2
 _GENE_FLOOR: Final = 0.1
 """Added to spreads over one slide, so that what is constant there is not blown up."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Frames:
-    """Of the training slides: feature mean, spread (d,); centres (m, d); gene levels, spreads (m, G)."""
-
-    mean: Tensor
-    spread: Tensor
-    centres: Tensor
-    level: Tensor
-    scale: Tensor
-
-    @classmethod
-    def of(cls, cohort: Cohort, kept: Sequence[BoolArray]) -> "_Frames":
-        """Describe the spots `kept` of each slide; slides without any are no training slides."""
-        used = [
-            (views[0][torch.from_numpy(rows)], torch.from_numpy(slide.expression[rows]))
-            for slide, views, rows in zip(cohort.slides, cohort.features, kept, strict=True)
-            if rows.any()
-        ]
-        clean = torch.cat([features for features, _ in used])
-        mean, spread = clean.mean(0), clean.std(0, correction=0) + 1e-6
-        return cls(
-            mean,
-            spread,
-            torch.stack([((features - mean) / spread).mean(0) for features, _ in used]),
-            torch.stack([y.mean(0) for _, y in used]),
-            torch.stack([y.std(0, correction=0) + _GENE_FLOOR for _, y in used]),
-        )
-
-    def design(self, slide: TrainingSlide, features: Tensor) -> Tensor:
-        """Return (n, 2 d) float64: features in the slide's frame, and their mean over the first ring."""
-        z = (features - self.mean) / self.spread
-        framed = (z - z.mean(0)) / (z.std(0, correction=0) + _FEATURE_FLOOR)
-        graph = GraphTensors.of(slide.graph(features.numpy()))
-        return torch.cat([framed, graph.ring_mean(framed)], 1).double()
-
-    def expression(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (G,) level and spread expected of a slide with these (n, d) features."""
-        centre = ((features - self.mean) / self.spread).mean(0)
-        weights = torch.softmax(-((self.centres - centre) ** 2).mean(1) / _SOFTNESS, 0)
-        return weights @ self.level, weights @ self.scale
+_EPSILON: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +39,7 @@ class FramedRidge:
 
     penalty: float = 1000.0
 
-    def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
+    def fit(self, cohort: Cohort, seed: int) -> Steps[Fitted]:
         """Solve the normal equations, accumulated slide by slide and view by view."""
         every = [np.ones(len(slide.spots), np.bool_) for slide in cohort.slides]
         return (yield from self._fit(cohort, every))
@@ -108,70 +61,63 @@ class FramedRidge:
                     residual[out] = (slide.expression - predict(slide, views[0].numpy()))[out]
         return np.concatenate(residuals)
 
-    def _fit(self, cohort: Cohort, kept: Sequence[BoolArray]) -> Steps[Predictor]:
+    def _fit(self, cohort: Cohort, kept: Sequence[BoolArray]) -> Steps[Fitted]:
         """Fit to the spots `kept` of each slide; a slide's features are framed by all its spots."""
-        frames = _Frames.of(cohort, kept)
-        gram, cross = torch.zeros(()), torch.zeros(())
         used = [place for place, rows in enumerate(kept) if rows.any()]
+        network = RingRidge(_sizes(cohort, slides=len(used)))
+        self._remember(network, cohort, [(place, kept[place]) for place in used])
+        level, scale = network.get_buffer("level"), network.get_buffer("scale")
+        gram, cross = torch.zeros(()), torch.zeros(())
         for number, place in enumerate(used):
             slide, rows = cohort.slides[place], torch.from_numpy(kept[place])
             y = torch.from_numpy(slide.expression)[rows]
-            target = ((y - frames.level[number]) / frames.scale[number]).double()
+            target = ((y - level[number]) / scale[number]).double()
             for view in cohort.features[place]:
-                x = frames.design(slide, view)[rows]
+                x = network.design(view, slide.graph(view.numpy())).double()[rows]
                 gram, cross = gram + x.T @ x, cross + x.T @ target
             yield Step("Fitting ridge in the slides' frames", number + 1, len(used), "slides")
         alpha = len(cohort.features[0]) * self.penalty
         weight = torch.linalg.solve(gram + alpha * torch.eye(len(gram), dtype=torch.float64), cross)
+        network.get_buffer("weight").copy_(weight)
+        return expected_by("ring_ridge", network, cohort)
 
-        def predict(slide: TrainingSlide, features: FloatArray) -> FloatArray:
-            raw = torch.from_numpy(features)
-            level, scale = frames.expression(raw)
-            expected = level + scale * (frames.design(slide, raw) @ weight)
-            found: FloatArray = expected.clamp_min(0).float().numpy()
-            return found
-
-        return predict
-
-
-_EPSILON: Final = 1e-6
+    def _remember(self, network: RingRidge, cohort: Cohort, used: Sequence[tuple[int, BoolArray]]) -> None:
+        """Keep what the spots `used` of each slide look like, and the level and spread of their genes."""
+        looks = [cohort.features[place][0].numpy()[rows] for place, rows in used]
+        network.standard.measure(np.concatenate(looks), floor=_EPSILON)
+        for number, ((place, rows), seen) in enumerate(zip(used, looks, strict=True)):
+            y = torch.from_numpy(cohort.slides[place].expression[rows])
+            network.get_buffer("centres")[number] = network.standard(torch.from_numpy(seen)).mean(0)
+            network.get_buffer("level")[number] = y.mean(0)
+            network.get_buffer("scale")[number] = y.std(0, correction=0) + _GENE_FLOOR
 
 
 @dataclass(frozen=True, slots=True)
 class SlideMean:
     """Every spot the mean of the training spots."""
 
-    def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
+    def fit(self, cohort: Cohort, seed: int) -> Steps[Fitted]:
         """Average the training spots."""
         yield _fitting("slide mean")
-        mean = pooled(cohort)[1].mean(0)
-        return lambda slide, features: np.repeat(mean[None], len(features), axis=0)
+        network = floors.SlideMean(_sizes(cohort))
+        network.get_buffer("mean").copy_(torch.from_numpy(pooled(cohort)[1].mean(0)))
+        return expected_by("mean", network, cohort)
 
 
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """(n, d) features → (n, G): standardise, weigh, shift."""
-
-    mean: Wide
-    spread: Wide
-    weight: Wide
-    bias: Wide
-
-    def __call__(self, slide: TrainingSlide, features: FloatArray) -> FloatArray:
-        """Return what the linear model expects."""
-        return (((features - self.mean) / self.spread) @ self.weight + self.bias).astype(np.float32)
-
-
-def fit_linear(features: FloatArray, targets: FloatArray, penalty: float) -> Linear:
+def fit_linear(features: FloatArray, targets: FloatArray, penalty: float) -> floors.Ridge:
     """Fit ridge regression, (n, d) → (n, G), on standardised features and centred targets.
 
     The loss is the sum of squared errors plus `penalty` times the squared weights.
     """
     x, y = features.astype(np.float64), targets.astype(np.float64)
+    network = floors.Ridge(floors.FloorSizes(x.shape[1], y.shape[1]))
     mean, spread, bias = x.mean(0), x.std(0) + _EPSILON, y.mean(0)
     z = (x - mean) / spread
     gram = z.T @ z + penalty * np.eye(z.shape[1])
-    return Linear(mean, spread, np.linalg.solve(gram, z.T @ (y - bias)), bias)
+    solved = {"standard.mean": mean, "standard.spread": spread, "bias": bias}
+    solved["weight"] = np.linalg.solve(gram, z.T @ (y - bias))
+    network.load_state_dict({name: torch.from_numpy(values).float() for name, values in solved.items()})
+    return network
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +132,10 @@ class Ridge:
 
     penalty: float = 300.0
 
-    def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
+    def fit(self, cohort: Cohort, seed: int) -> Steps[Fitted]:
         """Solve the normal equations."""
         yield _fitting("ridge")
-        return fit_linear(*pooled(cohort), self.penalty)
+        return expected_by("ridge", fit_linear(*pooled(cohort), self.penalty), cohort)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,20 +153,19 @@ class NearestTiles:
     k: int
     components: int = 30
 
-    def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
-        """Build the tree of training spots."""
+    def fit(self, cohort: Cohort, seed: int) -> Steps[Fitted]:
+        """Keep the training spots."""
         yield _fitting("nearest tiles")
-        x, y = pooled(cohort)
-        mean, spread = x.mean(0), x.std(0) + _EPSILON
-        axes = np.linalg.svd((x - mean) / spread, full_matrices=False)[2][: self.components].T
-        tree, k = cKDTree(((x - mean) / spread) @ axes), min(self.k, len(y))
-
-        def predict(slide: TrainingSlide, features: FloatArray) -> FloatArray:
-            near = tree.query(((features - mean) / spread) @ axes, k)[1].reshape(len(features), k)
-            found: FloatArray = y[near].mean(1)
-            return found
-
-        return predict
+        x, y = (torch.from_numpy(values) for values in pooled(cohort))
+        components = min(self.components, *x.shape)
+        sizes = _sizes(cohort, bank=len(y), components=components, k=min(self.k, len(y)))
+        network = floors.NearestTiles(sizes)
+        network.standard.measure(x.numpy(), floor=_EPSILON)
+        axes = torch.linalg.svd(network.standard(x), full_matrices=False)[2][:components].T
+        network.get_buffer("axes").copy_(axes)
+        network.get_buffer("bank_tiles").copy_(network.project(x))
+        network.get_buffer("bank_expression").copy_(y)
+        return expected_by("knn", network, cohort)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +215,7 @@ class OneFactor:
         yield _fitting("one factor")
         features, expression = pooled(cohort)
         linear, slopes = fit_linear(features, expression, self.penalty), Slopes.of(expression)
-        return lambda slide, features: slopes.at(linear(slide, features).mean(1))
+        return lambda slide, features: slopes.at(_values(linear, features).mean(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,13 +248,13 @@ class RidgeWithResidual:
             out = folds == fold
             yield Step("Collecting residuals", int(fold) + 1, int(folds.max()) + 1, "folds")
             part = fit_linear(features[~out], expression[~out], self.penalty)
-            residual[out] = expression[out] - part(cohort.slides[0], features[out])
+            residual[out] = expression[out] - _values(part, features[out])
         residual -= residual.mean(0)
         linear = fit_linear(features, expression, self.penalty)
 
         def predict(slide: TrainingSlide, features: FloatArray) -> FloatArray:
             drawn = np.random.default_rng(seed).integers(len(residual), size=(self.samples, len(features)))
-            found: FloatArray = linear(slide, features) + self.share * residual[drawn].mean(0)
+            found: FloatArray = _values(linear, features) + self.share * residual[drawn].mean(0)
             return found
 
         return predict
@@ -317,6 +262,16 @@ class RidgeWithResidual:
 
 def _fitting(what: str) -> Step:
     return Step(f"Fitting {what}", 0, 1, "fits")
+
+
+def _sizes(cohort: Cohort, **more: int) -> FloorSizes:
+    return FloorSizes(cohort.features[0].shape[2], len(cohort.genes), **more)
+
+
+def _values(linear: floors.Ridge, features: FloatArray) -> FloatArray:
+    """Return the (n, G) values of a ridge, which may lie below 0."""
+    found: FloatArray = linear.linear(torch.from_numpy(features)).numpy()
+    return found
 
 
 LEARNED_FLOORS: Final[dict[str, Method]] = {
@@ -331,3 +286,9 @@ LEARNED_FLOORS: Final[dict[str, Method]] = {
     "ridge + 0.7 residual, mean of 8": RidgeWithResidual(0.7, 8),
 }
 """Name in the tables → floor, with its fixed settings."""
+WRITTEN: Final = tuple(
+    name
+    for name, method in LEARNED_FLOORS.items()
+    if isinstance(method, SlideMean | Ridge | FramedRidge | NearestTiles)
+)
+"""Names of the floors that can be written as weights."""

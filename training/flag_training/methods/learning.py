@@ -1,4 +1,4 @@
-"""Training of the published baselines: standardised features, and one plain loop.
+"""Training of the published baselines: one plain loop, and batches of whole slides.
 
 Each is fitted to the same tile features as FLAG, so that tables compare methods and not encoders.
 """
@@ -6,16 +6,19 @@ Each is fitted to the same tile features as FLAG, so that tables compare methods
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.engine.loop import update_average
-from flag_training.methods.method import FloatArray
+from flag_training.methods.method import Fitted, pooled
+from napari_flag.methods.drawn import DrawingNetwork, DrawingPredictor
+from napari_flag.methods.expected import ExpectingNetwork, ExpectingPredictor
 from napari_flag.progress import Step, Steps
+
+Network = TypeVar("Network", bound=Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,64 +80,27 @@ def descend(
     network.eval()
 
 
-@dataclass(frozen=True, slots=True)
-class Standard:
-    """Mean and spread (d,) of every feature, or of every gene, over the training spots."""
-
-    mean: Tensor
-    spread: Tensor
-
-    @classmethod
-    def of(cls, values: FloatArray) -> "Standard":
-        """Measure (n, d) `values`."""
-        both = torch.from_numpy(values)
-        return cls(both.mean(0), both.std(0, correction=0) + 1e-3)
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Standardise (..., d)."""
-        return (values - self.mean) / self.spread
-
-    def back(self, values: Tensor) -> Tensor:
-        """Undo it."""
-        return values * self.spread + self.mean
+def made(build: Callable[[], Network], cohort: Cohort, seed: int) -> Network:
+    """Return the network that `build` makes under `seed`, features standardised over the training spots."""
+    torch.manual_seed(seed)  # initial weights and dropout know no generator
+    network = build()
+    network.standard.measure(pooled(cohort)[0])
+    return network
 
 
-class Block(nn.Module):
-    """Pre-LN self-attention and feed-forward net.
+def mean_of(cohort: Cohort) -> Tensor:
+    """Return the (G,) mean log2(count + 1) of the training spots."""
+    return torch.from_numpy(pooled(cohort)[1]).mean(0)
 
-    Of our own, because PyTorch's layer returns NaN from its inference path under a mask of numbers.
 
-    Parameters
-    ----------
-    width, heads, wide, dropout
-        `wide` is the width within the feed-forward net.
-    """
+def expected_by(method: str, network: ExpectingNetwork, cohort: Cohort) -> Fitted:
+    """Return `network` as the weights of `method` that state an expectation."""
+    return Fitted(method, network, ExpectingPredictor(network.eval(), cohort.genes))
 
-    def __init__(self, width: int, heads: int, wide: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.norm = nn.LayerNorm(width)
-        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.drop = nn.Dropout(dropout)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, wide),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(wide, width),
-            nn.Dropout(dropout),
-        )
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return updated (b, t, width) `tokens`; `mask` is added to the (b, heads, t, t) logits."""
-        b, t, width = tokens.shape
-        parts = self.query_key_value(self.norm(tokens)).view(b, t, 3, self.heads, width // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)
-        drop = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(query, key, value, mask, dropout_p=drop)
-        tokens = tokens + self.drop(self.out(seen.transpose(1, 2).reshape(b, t, width)))
-        out: Tensor = tokens + self.feed_forward(tokens)
-        return out
+def drawn_by(method: str, network: DrawingNetwork, cohort: Cohort) -> Fitted:
+    """Return `network` as the weights of `method` that draw."""
+    return Fitted(method, network, DrawingPredictor(network.eval(), cohort.genes))
 
 
 def expression_of(slide: TrainingSlide) -> Tensor:
@@ -147,19 +113,3 @@ def draw_slide(cohort: Cohort, draws: torch.Generator) -> tuple[int, int]:
     views = cohort.features[0].shape[0]
     slide = int(torch.randint(len(cohort.slides), (1,), generator=draws))
     return slide, int(torch.randint(views, (1,), generator=draws))
-
-
-def sinusoid(values: Tensor, width: int) -> Tensor:
-    """Return (b, width) cosines and sines of (b,) `values`, frequencies 1 down to 1e-4."""
-    bands = torch.exp(torch.linspace(0, -np.log(1e4), width // 2))
-    angles = values[:, None] * bands
-    return torch.cat([angles.cos(), angles.sin()], 1)
-
-
-def read_out_from(width: int, mean: Tensor) -> nn.Linear:
-    """Return a linear head that starts at the (G,) training mean, so that no step is spent on it."""
-    head = nn.Linear(width, len(mean))
-    nn.init.normal_(head.weight, std=0.02)
-    with torch.no_grad():
-        head.bias.copy_(mean)
-    return head

@@ -1,10 +1,11 @@
-"""Published baselines by name, with their values read from TOML files that hold values only."""
+"""Methods by name: floors, and published ones whose values are read from TOML files."""
 
 import tomllib
 from pathlib import Path
 from typing import Any, Final
 
 from flag_training.methods.bleep import Bleep
+from flag_training.methods.floors import LEARNED_FLOORS, WRITTEN
 from flag_training.methods.histogene import HisToGene
 from flag_training.methods.learning import Descent
 from flag_training.methods.method import Method
@@ -22,6 +23,24 @@ PUBLISHED: Final[dict[str, Any]] = {
     "STFlow": StFlow,
     "regression": Regression,
 }
+
+
+def read_method(given: str) -> tuple[str, Method]:
+    """Return name and method of the floor called `given`, or of the TOML file at that path.
+
+    Raises
+    ------
+    UserError
+        When there is neither, or it is a floor that no weights file holds.
+    """
+    if given in WRITTEN:
+        return given, LEARNED_FLOORS[given]
+    if not given.endswith(".toml"):
+        raise UserError(
+            f"There is no method called {given} that can be written as weights; give a file such as "
+            f"training/configs/baselines/bleep.toml, or one of: {'; '.join(WRITTEN)}."
+        )
+    return read_baseline(Path(given))
 
 
 def read_baseline(path: Path) -> tuple[str, Method]:

@@ -1,35 +1,26 @@
-"""The regression control, FLAG's "w/o diffusion": the spatial graph encoder with a linear read-out."""
+"""Training of the regression control (`napari_flag.methods.regression`)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from flag_training.cohort import Cohort, TrainingSlide
+from flag_training.cohort import Cohort
 from flag_training.methods.learning import (
     Descent,
-    Standard,
     descend,
     draw_slide,
+    expected_by,
     expression_of,
-    read_out_from,
+    made,
+    mean_of,
 )
-from flag_training.methods.method import FloatArray, Predictor, pooled
+from flag_training.methods.method import Fitted, sizes_of
+from napari_flag.methods import regression
+from napari_flag.methods.blocks import start_at
+from napari_flag.methods.regression import RegressionSizes
 from napari_flag.model.graph import GraphTensors
-from napari_flag.model.spatial_encoder import SpatialEncoder
 from napari_flag.progress import Steps
-
-
-class _Network(nn.Module):
-    def __init__(self, features: int, values: "Regression", mean: Tensor) -> None:
-        super().__init__()
-        self.encoder = SpatialEncoder(features, values.width, values.heads, values.layers, values.dropout)
-        self.read_out = read_out_from(values.width, mean)
-
-    def forward(self, x: Tensor, graph: GraphTensors) -> Tensor:
-        h = self.encoder(x, graph.neighbours, graph.present, graph.distance, graph.likeness)
-        out: Tensor = self.read_out(h)
-        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +41,20 @@ class Regression:
     dropout: float
     training: Descent
 
-    def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
+    def fit(self, cohort: Cohort, seed: int) -> Steps[Fitted]:
         """Train on whole slides, each step on one view of one."""
-        torch.manual_seed(seed)  # initial weights and dropout know no generator
-        features, expression = pooled(cohort)
-        standard = Standard.of(features)
-        network = _Network(features.shape[1], self, torch.from_numpy(expression).mean(0))
+        sizes = sizes_of(self, RegressionSizes, cohort)
+        network = made(lambda: regression.Regression(sizes), cohort, seed)
+        start_at(mean_of(cohort), network.read_out)
         graphs = [
-            [_graph(slide, view) for view in views]
+            [GraphTensors.of(slide.graph(view.numpy())) for view in views]
             for slide, views in zip(cohort.slides, cohort.features, strict=True)
         ]
 
         def loss(draws: torch.Generator) -> Tensor:
             at, view = draw_slide(cohort, draws)
-            out = network(standard(cohort.features[at][view]), graphs[at][view])
+            out = network(cohort.features[at][view], graphs[at][view])
             return nn.functional.mse_loss(out, expression_of(cohort.slides[at]))
 
         yield from descend(network, loss, self.training, seed, "the regression control")
-
-        def predict(slide: TrainingSlide, features: FloatArray) -> FloatArray:
-            raw = torch.from_numpy(features)
-            with torch.inference_mode():
-                found: FloatArray = network(standard(raw), _graph(slide, raw)).clamp_min(0).numpy()
-            return found
-
-        return predict
-
-
-def _graph(slide: TrainingSlide, view: Tensor) -> GraphTensors:
-    return GraphTensors.of(slide.graph(view.numpy()))
+        return expected_by("regression", network, cohort)

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label, unbroken
-from napari_flag.model.checkpoint import describe_entries
+from napari_flag.model.checkpoint import describe_entries, label_of
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
@@ -125,11 +125,14 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
         licence = f"{card['licence']} (weights and encoder)"
     elif encoder.get("licence"):
         licence += f", {encoder['licence']} (encoder)"
+    method, bank = card.get(keys.CARD_METHOD), card.get(keys.CARD_BANK)
     return (
+        *([f"Method {method}"] if method else []),
         f"Trained on {tissue}" + (f": {whom}" if whom else ""),
         array_text,
         f"{n_genes:,} genes · encoder {encoder.get('name') or 'not stated'}",
         f"Licence {licence}",
+        *([f"Holds {bank}"] if bank else []),
     )
 
 
@@ -216,11 +219,11 @@ class ModelStep(StepBox):
         self.show_checkpoint(None)
 
     def set_weights(self, weights: tuple[tuple[str, Path], ...], current: Path | None) -> None:
-        """List weights as (name, path); `current` is selected, and added when it is not listed."""
+        """List weights as (label, path); `current` is selected, and added when it is not listed."""
         self._current = current
         listed = list(weights)
         if current is not None and current not in [path for _, path in listed]:
-            listed.append((current.stem, current))
+            listed.append((label_of(current.stem, current), current))
         self._listed = tuple(listed)
         none = [] if current is not None else [("No model chosen", "")]
         self.choice.offer([*none, *listed, (OTHER_FILE, OTHER_FILE)], select=current or "")

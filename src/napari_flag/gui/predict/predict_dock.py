@@ -85,7 +85,7 @@ class PredictDock(Dock):
         self._start_from_viewer()
         self.jobs.run(
             "weights",
-            one_step("Looking for models", weights_files.list_weights),
+            one_step("Looking for models", weights_files.list_labels),
             "Find models",
             on_result=self._on_weights,
             on_error=self.model_step.show_error,
