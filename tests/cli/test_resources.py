@@ -119,7 +119,7 @@ def weights(tmp_path, monkeypatch):
 def test_weights_are_listed_and_a_damaged_file_hides_none(weights, capsys):
     assert main(["weights", "list"]) == 0
     good, bad = capsys.readouterr().out.splitlines()
-    assert good.split() == ["good", "2", "genes", "Breast,", "two", "genes"]
+    assert good.split() == ["good", "FLAG", "2", "genes", "Breast,", "two", "genes"]
     assert "cannot be read as weights" in bad
     assert main(["weights", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

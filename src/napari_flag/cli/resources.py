@@ -190,8 +190,25 @@ def add_weights(commands: terminal.Commands) -> None:
         "import",
         import_weights,
         summary="copy a weights file to where every command and the dock find it by name",
+        description=IMPORT_DESCRIPTION,
     )
-    take.add_argument("file", metavar="FILE.safetensors", type=terminal.path)
+    take.add_argument("file", metavar="FILE", type=terminal.path, help="a .safetensors file, or a checkpoint")
+    published = take.add_argument_group("a checkpoint of the published FLAG code")
+    published.add_argument(
+        "--config", metavar="YAML", type=terminal.path, help="the configuration it was trained with"
+    )
+    published.add_argument(
+        "--genes", metavar="FILE", type=terminal.path, help="its panel, one symbol a line, in its order"
+    )
+    published.add_argument(
+        "--mpp", metavar="UM", type=terminal.positive, help="µm per pixel of the slides it was trained on"
+    )
+    published.add_argument(
+        "--out",
+        metavar="FILE.safetensors",
+        type=terminal.path,
+        help="weights file to write (default: where every command finds it by name)",
+    )
 
 
 def list_weights(args: argparse.Namespace) -> int:
@@ -209,6 +226,7 @@ def list_weights(args: argparse.Namespace) -> int:
             row |= {
                 "title": found.card.get("title", ""),
                 "tissue": found.card.get("tissue", ""),
+                "method": found.method_name,
                 "genes": len(found.genes),
                 "encoder": found.encoder,
                 "sha256": found.sha256,
@@ -226,10 +244,10 @@ def list_weights(args: argparse.Namespace) -> int:
 
 def _weights_row(row: dict[str, Any]) -> list[str]:
     if "problem" in row:
-        return [row["name"], "", row["problem"]]
+        return [row["name"], "", "", row["problem"]]
     title = row["title"] or row["tissue"] or "no description"
     default = " (default)" if row["default"] else ""
-    return [row["name"] + default, counted(row["genes"], "gene"), title]
+    return [row["name"] + default, row["method"], counted(row["genes"], "gene"), title]
 
 
 def show_weights(args: argparse.Namespace) -> int:
@@ -239,7 +257,8 @@ def show_weights(args: argparse.Namespace) -> int:
     path = find_weights(args.name)
     found = Checkpoint.load(path)
     result: dict[str, Any] = {"name": found.name, "file": str(path), "sha256": found.sha256}
-    result |= {"encoder": found.encoder, "genes": list(found.genes), "card": found.card}
+    result |= {"method": found.method_name, "encoder": found.encoder}
+    result |= {"genes": list(found.genes), "card": found.card}
     result["use"] = keys.RESEARCH_USE_ONLY
     if args.json:
         say_json(result)
@@ -249,6 +268,7 @@ def show_weights(args: argparse.Namespace) -> int:
         [
             ["file", str(path)],
             ["sha256", found.sha256],
+            *([] if keys.CARD_METHOD in found.card else [["method", found.method_name]]),
             ["encoder", found.encoder],
             *([name, text] for name, text in describe_entries(found.card)),
             [counted(len(found.genes), "gene"), " ".join(found.genes)],
@@ -258,12 +278,48 @@ def show_weights(args: argparse.Namespace) -> int:
     return 0
 
 
+IMPORT_DESCRIPTION = """\
+Of a checkpoint (.pt) that the published FLAG code trained, a weights file is written that predicts as its
+test script does: with the averaged parameters, in windows of the crop size, X the mean of 8 draws of 100 Heun
+steps. Only tensors are read from it; nothing in it is run. The encoder it was trained on has to be on this
+computer.
+"""
+
+
 def import_weights(args: argparse.Namespace) -> int:
-    """Copy a weights file, checked, to the user's weights folder."""
+    """Copy a weights file, checked, to the user's weights folder, or write one from a checkpoint."""
     from napari_flag.model.checkpoint import import_weights
 
+    given = {"--config": args.config, "--genes": args.genes, "--mpp": args.mpp}
+    if args.file.suffix != ".safetensors" or any(value is not None for value in (*given.values(), args.out)):
+        return _import_published(args, [name for name, value in given.items() if value is None])
     target = import_weights(args.file)
     say(f"Imported as {target.stem} ({target}); use it with --weights {target.stem}.")
+    return 0
+
+
+def _import_published(args: argparse.Namespace, lacking: list[str]) -> int:
+    from napari_flag.files import check_writable
+    from napari_flag.model.checkpoint import free_place
+
+    if args.file.suffix == ".safetensors":
+        raise UserError(
+            f"{args.file} is a safetensors file, which is imported as it is; leave out --config, --genes, "
+            "--mpp and --out, which belong to a checkpoint (.pt)."
+        )
+    if lacking:
+        raise UserError(
+            f"{args.file} is no .safetensors file; to import a checkpoint of the published FLAG code, give "
+            f"{', '.join(lacking)} too."
+        )
+    from napari_flag.methods.published_checkpoint import import_published
+
+    out = args.out or free_place(args.file.stem)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
+    import_published(args.file, args.config, args.genes, args.mpp, out)
+    name = out if args.out else out.stem
+    say(f"Wrote {out}; use it with --weights {name}.")
     return 0
 
 

@@ -69,6 +69,13 @@ def test_the_card_says_what_is_not_stated():
     assert licence == "Licence not stated (weights)"
 
 
+def test_another_method_than_flag_is_named_and_so_is_what_its_weights_hold():
+    card = CARD | {"method": "BLEEP", "reference_bank": "the expression measured on 9 training spots"}
+    lines = describe_card(card, 9)
+    assert lines[0] == "Method BLEEP"
+    assert lines[-1] == "Holds the expression measured on 9 training spots"
+
+
 def test_one_licence_of_weights_and_encoder_is_said_once():
     card = CARD | {"licence": "BSD-3-Clause", "encoder": {"name": "embedded", "licence": "BSD-3-Clause"}}
     assert describe_card(card, 9)[-1] == "Licence BSD-3-Clause (weights and encoder)"

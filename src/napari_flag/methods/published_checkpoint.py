@@ -1,0 +1,186 @@
+"""A checkpoint that the published FLAG code trained → a weights file to predict with."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from napari_flag import keys
+from napari_flag.encoders.registry import find_encoder, open_encoder
+from napari_flag.errors import UserError
+from napari_flag.methods.published import Published, PublishedSizes, our_names
+from napari_flag.model.checkpoint import save_checkpoint
+from napari_flag.model.published import SIGMA_MAX, SIGMA_MIN, T_MIN, PublishedConfig
+
+NETWORK: Final = "graph_dit_repa"
+"""What the published configuration calls FLAG."""
+_PROCESS: Final = {"sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX, "t_min": T_MIN}
+_NOT_STATED: Final = "not stated by the checkpoint"
+
+
+def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, out: Path) -> None:
+    """Write the weights file `out` from a checkpoint of the published code.
+
+    Parameters
+    ----------
+    checkpoint
+        ``torch.save`` of ``{"model": state dict, "ema": averaged parameters}``; nothing in it is run.
+    config
+        The YAML file that it was trained with.
+    genes
+        Its panel, one symbol a line, in the order of training.
+    mpp
+        µm per pixel of the training slides: windows were cut in pixels.
+    out
+        The file.
+
+    Raises
+    ------
+    UserError
+        When a file is missing or holds something else, the parts do not fit each other, or the encoder is not
+        on this computer.
+    """
+    told = _read_config(config)
+    data, model = told["data_config"], told["model_config"]
+    panel = _read_genes(genes)
+    state = _read_state(checkpoint)
+    row = find_encoder(str(data["img_encoder_name"]).lower())
+    try:
+        sizes = PublishedConfig.read(model | {"node_dim": len(panel)}, gene_transformer=True)
+        window_um = float(data["crop_size"]) * mpp
+        samples = int((told.get("test_config") or {}).get("sample_num", 8))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The configuration {config} lacks sizes of the network ({error}); give the one that the "
+            "checkpoint was trained with."
+        ) from error
+    _check_fit(state, sizes, panel, row.dim, row.title)
+    network = Published(PublishedSizes(sizes.features, asdict(sizes), window_um, samples=samples))
+    network.network.load_state_dict({name: t.float() for name, t in our_names(state, sizes).items()})
+    card = {
+        "title": f"{checkpoint.stem}, trained with the code that the authors of FLAG published",
+        keys.CARD_METHOD: "FLAG as published",
+        keys.CARD_TISSUE: _NOT_STATED,
+        "um_per_px": mpp,
+        "encoder": {
+            "name": row.name,
+            "licence": row.licence,
+            "fingerprint": open_encoder(row.name, "cpu").fingerprint,
+        },
+        "window_um": window_um,
+        "sampler": {"solver": Published.solver, "steps": network.config.solver_steps, "draws": samples},
+        "split": _NOT_STATED,
+        "licence": _NOT_STATED,
+        "not_for": "diagnosis or any clinical decision",
+        "values": model,
+    }
+    save_checkpoint(out, network, {}, encoder=row.name, genes=panel, card=card, method="published")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"The configuration {path} cannot be read ({error.strerror}); check the path."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"The configuration {path} is no YAML file; give the one of the training.") from error
+    parts = {"data_config": ("crop_size", "img_encoder_name"), "model_config": ("name",)}
+    sections = found if isinstance(found, Mapping) else {}
+    lacking = [
+        f"{part}.{name}"
+        for part, names in parts.items()
+        for name in names
+        if not isinstance(sections.get(part), Mapping) or name not in sections[part]
+    ]
+    if lacking:
+        raise UserError(
+            f"The configuration {path} lacks {', '.join(lacking)}, so it is not one of the published code; "
+            "give the one that the checkpoint was trained with."
+        )
+    model = sections["model_config"]
+    if model["name"] != NETWORK or model.get("use_cond_e_in_attn"):
+        raise UserError(
+            f"The configuration {path} is of another network ({model['name']}) than FLAG ({NETWORK} without "
+            "conditions on edges), which alone can be imported; give a checkpoint of FLAG with its own."
+        )
+    process = sections.get("sde_config") or {}
+    other = [name for name, value in _PROCESS.items() if process.get(name, value) != value]
+    if other:
+        raise UserError(
+            f"The configuration {path} has another {', '.join(other)} than the published one, under which "
+            "alone can be sampled; give a checkpoint trained with the published values."
+        )
+    return dict(sections)
+
+
+def _read_genes(path: Path) -> tuple[str, ...]:
+    try:
+        genes = tuple(path.read_text("utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The gene list {path} cannot be read; give a text file with one symbol a line."
+        ) from error
+    if not genes or len(set(genes)) < len(genes):
+        fault = "names a gene twice" if genes else "is empty"
+        raise UserError(f"The gene list {path} {fault}; give the panel that the checkpoint was trained on.")
+    return genes
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Return the parameters of a checkpoint, averaged ones in place of the last."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no checkpoint {path}; check the path.") from error
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: it is damaged, or holds more than tensors, which is "
+            'never run; save it again with torch.save({"model": …, "ema": …}) of tensors alone.'
+        ) from error
+    parts = [found.get(name) if isinstance(found, Mapping) else None for name in ("model", "ema")]
+    state: dict[str, Tensor] = {}
+    for name, part in zip(("model", "ema"), parts, strict=True):
+        if not isinstance(part, Mapping) or not all(isinstance(t, Tensor) for t in part.values()):
+            raise UserError(
+                f'{path} holds no parameters under "{name}", so it is not a checkpoint of the published '
+                "code, whose averaged weights predict; choose another file."
+            )
+        state |= {str(key): tensor for key, tensor in part.items()}
+    return state
+
+
+def _check_fit(
+    state: Mapping[str, Tensor], sizes: PublishedConfig, panel: tuple[str, ...], dim: int, title: str
+) -> None:
+    """Refuse a checkpoint that configuration, gene list and encoder do not fit."""
+    wanted = {name: t.shape for name, t in Published(_bare(sizes)).network.state_dict().items()}
+    found = {name: t.shape for name, t in our_names(state, sizes).items()}
+    trained = found.get("name", (0,))[0]
+    if trained and trained != len(panel):
+        raise UserError(
+            f"The checkpoint was trained on {trained} genes and the list names {len(panel)}; give the panel "
+            "that it was trained on, in its order."
+        )
+    if dim != sizes.features:
+        raise UserError(
+            f"The configuration has features of length {sizes.features}, and {title} makes {dim}; give the "
+            "configuration whose img_encoder_name made the features."
+        )
+    misfit = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if misfit:
+        raise UserError(
+            f"The checkpoint does not fit the network of the configuration ({len(misfit)} parameters, such "
+            f"as {misfit[0]}); give the configuration that it was trained with."
+        )
+
+
+def _bare(sizes: PublishedConfig) -> PublishedSizes:
+    return PublishedSizes(sizes.features, asdict(sizes), 1.0)
