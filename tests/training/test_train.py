@@ -9,19 +9,28 @@ import pytest
 from tests.cohort_files import TinyEncoder, hest_folder
 from tests.training.conftest import make_config
 from tests.training.engine.test_checkpointing import flip_a_bit, saved_twice
+from tests.training.methods.test_published import CONFIGS, SMALL
+from tests.training.test_own_sections import write_section
 
 from flag_training.cli import add_run_arguments, run_folder
 from flag_training.cohort import held_out, with_store
-from flag_training.config import StoreConfig
+from flag_training.config import StoreConfig, read_config
+from flag_training.methods.floors import LEARNED_FLOORS
+from flag_training.methods.learning import Descent
+from flag_training.methods.weights import train_method
 from flag_training.stages.fit import train
 from flag_training.store.building import Encoding, build_store
 from flag_training.store.hest import find_metadata, hest_sources, read_metadata
 from flag_training.store.panels import PanelRule
 from flag_training.store.plan import StorePlan
 from flag_training.store.sources import HUMAN
+from napari_flag import keys
+from napari_flag.cli.main import main
 from napari_flag.errors import UserError
 from napari_flag.methods.flag import FlagPredictor
+from napari_flag.methods.predictor import open_method
 from napari_flag.model.checkpoint import Checkpoint
+from napari_flag.prediction_file import read_prediction
 from napari_flag.progress import finish
 
 
@@ -64,6 +73,54 @@ def test_weights_of_a_store_name_their_encoder_and_who_they_were_trained_on(conf
     assert not trained & watched
     assert not {*trained, *watched} & set(held_out(config, data))
     assert len(FlagPredictor.open(weights).network.get_buffer("slide_location")) == len(trained)
+
+
+@pytest.mark.parametrize(("name", "method"), [("ridge", "ridge"), ("BLEEP", "bleep"), ("Stem", "stem")])
+def test_weights_of_another_method_have_the_card_of_their_run(name, method, config, data, tmp_path):
+    out = tmp_path / "other.safetensors"
+    values = LEARNED_FLOORS["ridge"] if name == "ridge" else SMALL[name]
+    if name != "ridge":
+        values = replace(values, training=Descent(2, 1e-3))
+    finish(train_method(config, data, tmp_path, out, name, values))
+    weights = Checkpoint.load(out)
+    assert (weights.method, weights.method_name, weights.encoder) == (method, name, "phikon")
+    assert weights.card["encoder"]["fingerprint"] == "f" * 64
+    assert not {*weights.card["sections"], *weights.card["validation"]} & set(held_out(config, data))
+    assert weights.build_out_of_distribution_score() is not None
+    sampler = open_method(weights).sampler
+    assert weights.card.get("sampler") == (
+        None if sampler is None else {"solver": sampler.name, "steps": sampler.steps}
+    )
+    assert (keys.CARD_BANK in weights.card) == (name == "BLEEP")
+
+
+def test_a_method_given_as_a_run_is_refused_with_the_command_that_trains_it():
+    with pytest.raises(UserError, match=r"napari-flag train RUN\.toml --method"):
+        read_config(Path(__file__).parents[2] / "training" / "configs" / "baselines" / "bleep.toml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["kNN, k = 10", "stflow.toml"])
+def test_a_method_is_trained_and_predicts_on_the_command_line(method, tmp_path, monkeypatch):
+    for seed in (11, 12):
+        write_section(tmp_path, f"S{seed}", seed)
+    sections = "".join(
+        f'[[slides]]\nname = "S{seed}"\npatient = "P"\nimage = "S{seed}.tif"\nspots = "S{seed}.h5ad"\n'
+        for seed in (11, 12)
+    )
+    run, baseline = tmp_path / "run.toml", CONFIGS / "stflow.toml"
+    run.write_text(f'name = "made"\n{sections}[encoder]\nsteps = 2\nschedule_steps = 2\n[fit]\nviews = 1\n')
+    (tmp_path / "stflow.toml").write_text(baseline.read_text().replace("steps = 300", "steps = 2"))
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "run.toml", "--data", ".", "--run", "run", "--method", method]
+    assert main([*words, "--out", "made.safetensors"]) == 0
+    predicting = ["predict", "S11.tif", "--spots", "S11.h5ad", "--weights", "made.safetensors"]
+    assert main([*predicting, "--out", "out.h5ad", "--device", "cpu"]) == 0
+    found = read_prediction(tmp_path / "out.h5ad")
+    draws = method == "stflow.toml"
+    assert (keys.SAMPLE in found.layers) == draws
+    assert found.uns[keys.PROVENANCE][keys.METHOD] == ("stflow" if draws else "knn")
+    assert main([*predicting, "--out", "more.h5ad", "--draws", "2"]) == (0 if draws else 2)
 
 
 def test_a_damaged_state_gives_way_to_the_previous_one_only_when_asked(config, data, trained, tmp_path):

@@ -27,13 +27,19 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         "train",
         help="train weights from a config",
         description="Train weights: tile encoder, mean head, gene transformer. Every stage is kept "
-        "in the run folder; a killed run resumes from there.",
+        "in the run folder; a killed run resumes from there. With --method, the weights of another method on "
+        "the same sections.",
     )
     add_run_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="FILE.safetensors", help="weights file to write")
     parser.add_argument(
         "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to train on"
     )
+    parser.add_argument(
+        "--method", metavar="NAME|FILE.toml",
+        help="train another method than FLAG: a published one, e.g. training/configs/baselines/bleep.toml, "
+        'or a floor by its name, e.g. "ridge"',
+    )  # fmt: skip
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -72,11 +78,19 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     from flag_training.cohort import held_out, with_store
     from flag_training.engine.devices import is_first_process
+    from flag_training.methods.published import read_method
+    from flag_training.methods.weights import train_method
     from flag_training.result_tables import metrics_of, read_results
     from flag_training.stages.fit import train
     from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.errors import UserError
     from napari_flag.progress import finish
 
+    if arguments.method and arguments.metrics:
+        raise UserError(
+            "--metrics states scores of FLAG, and --method trains another method; leave one of them out."
+        )
+    method = read_method(arguments.method) if arguments.method else None
     config = with_store(config_of(arguments), arguments.data)
     config = config.without((*arguments.leave_out, *held_out(config, arguments.data)))
     card = config.card | {"command": command_of(arguments)}
@@ -84,13 +98,24 @@ def run_train(arguments: argparse.Namespace) -> int:
         card["held_out_scores"] = metrics_of([read_results(path) for path in arguments.metrics])
     config = replace(config, card=card)
     run = arguments.folder or Path("runs") / config.name
-    out = arguments.out or run / f"{config.name}.safetensors"
+    out = arguments.out or run / f"{_weights_name(config, method)}.safetensors"
     with ProgressLine() as line:
-        work = train(config, arguments.data, run, out, use_previous=arguments.use_previous)
+        if method is None:
+            work = train(config, arguments.data, run, out, use_previous=arguments.use_previous)
+        else:
+            work = train_method(config, arguments.data, run, out, *method)
         finish(work, line if is_first_process() else None)
     if is_first_process():
         sys.stdout.write(f"Wrote {out}.\n")
     return 0
+
+
+def _weights_name(config: "RunConfig", method: "tuple[str, Method] | None") -> str:
+    """Return the run's name, with that of another method than FLAG."""
+    if method is None:
+        return config.name
+    words = "".join(letter if letter.isalnum() else " " for letter in method[0].lower()).split()
+    return "_".join([config.name, *words])
 
 
 def command_of(arguments: argparse.Namespace) -> str:

@@ -265,6 +265,11 @@ def read_config(path: Path) -> RunConfig:
         When it is missing, not TOML, or has unknown or missing values.
     """
     values = _read_values(path)
+    if "method" in values:
+        raise UserError(
+            f"{path} describes a method and no run; give the config of a run, and the method with --method "
+            f"(or --baselines of evaluate): napari-flag train RUN.toml --method {path}."
+        )
     try:
         return RunConfig(
             name=values["name"],
