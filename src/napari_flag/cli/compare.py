@@ -335,9 +335,13 @@ def _named(files: Sequence[Path]) -> dict[str, Path]:
 
 def _notices_of(found: "ModelComparison") -> list[str]:
     """Return what is to be known, what is said of every model once."""
-    said = list(found.notices)
-    said += [sentence for comparison in found.models.values() for sentence in comparison.notices]
-    return list(dict.fromkeys(said))
+    by: dict[str, list[str]] = {}
+    for name, comparison in found.models.items():
+        for sentence in comparison.notices:
+            by.setdefault(sentence, []).append(name)
+    of_all = len(found.models)
+    own = [f"{', '.join(names)}: {said}" if len(names) < of_all else said for said, names in by.items()]
+    return [*found.notices, *own]
 
 
 def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
