@@ -43,10 +43,10 @@ def test_compare_pools_a_visium_hd_run_into_the_spots_of_a_prediction(model, tmp
     out, err = capsys.readouterr()
     assert json.loads(out)["genes"] == 4
     assert "on the tissue of" in err
-    told: list[str] = []
-    found = nf.compare("P2/P2.h5ad", "P2", progress=lambda step: told.append(step.notice or ""))
+    said: list[str] = []
+    found = nf.compare("P2/P2.h5ad", "P2", progress=lambda step: said.append(step.notice or ""))
     assert found.genes == 4
-    assert any("on the tissue of" in said for said in told)
+    assert any("on the tissue of" in notice for notice in said)
 
 
 @pytest.fixture

@@ -119,16 +119,16 @@ def _weights_name(config: "RunConfig", method: "tuple[str, Method] | None") -> s
 
 
 def command_of(arguments: argparse.Namespace) -> str:
-    """Return the command as another machine would give it: no folder of this one is told.
+    """Return the command as another machine would give it, without folders of this one.
 
     The data folder is DATA; paths within the working folder stay, of others the name does.
     """
     data = str(getattr(arguments, "data", None))
-    words = ["DATA" if word == data else _told(word) for word in sys.argv[1:]]
+    words = ["DATA" if word == data else _without_folder(word) for word in sys.argv[1:]]
     return shlex.join(["napari-flag", *words])
 
 
-def _told(word: str) -> str:
+def _without_folder(word: str) -> str:
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     path = Path(value)
     elsewhere = path.is_absolute() or ".." in path.parts or value.startswith("~")
