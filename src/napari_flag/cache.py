@@ -43,11 +43,14 @@ class Kind:
     size: int
 
 
-def cache_folder(kind: str) -> Path:
-    """Return the user's folder for entries of a `kind` (a key of `MOST_BYTES`); it may not exist."""
-    import platformdirs
+def cache_folder(kind: str = "") -> Path:
+    """Return the user's folder for one `kind` of what is kept, or for all of it; it may not exist.
 
-    return Path(platformdirs.user_cache_dir("napari-flag")) / kind
+    ``XDG_CACHE_HOME`` moves it on Linux.
+    """
+    from platformdirs import user_cache_path
+
+    return user_cache_path("napari-flag") / kind
 
 
 def find(folder: Path, key: str) -> Path | None:

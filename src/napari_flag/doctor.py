@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from napari_flag.cache import cache_folder
 from napari_flag.errors import UserError
 from napari_flag.formatting import gigabytes
 
@@ -209,10 +210,10 @@ def _read_sums(path: Path) -> dict[str, str]:
 
 def check_folders() -> Iterator[Finding]:
     """Try to write where pyramids, features and imported weights are kept."""
-    from platformdirs import user_cache_path, user_data_path
+    from platformdirs import user_data_path
 
     for what, folder in (
-        ("cache", user_cache_path("napari-flag")),
+        ("cache", cache_folder()),
         ("imported weights", user_data_path("napari-flag")),
     ):
         yield check_folder(what, folder)

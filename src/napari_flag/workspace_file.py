@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from napari_flag.cache import cache_folder
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable, write_whole
 from napari_flag.foreign_prediction import UNITS
@@ -367,10 +368,8 @@ def _read_grid(fields: _Fields) -> Grid | None:
 
 
 def autosave_folder() -> Path:
-    """Return the folder of all autosaves, in the user's cache (moved by ``XDG_CACHE_HOME`` on Linux)."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("napari-flag") / "workspaces"
+    """Return the folder of all autosaves, in the user's cache."""
+    return cache_folder("workspaces")
 
 
 def new_autosave() -> Path:

@@ -7,7 +7,7 @@ that are only averaged depends on the spot alone.
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor, nn
 
-from napari_flag.methods.moments import FloatArray, Moments, Sampler
+from napari_flag.methods.moments import AVERAGED, FloatArray, Moments, Sampler
 from napari_flag.model.diffusion import keyed_uniforms
 from napari_flag.model.graph import Places, SpotGraph
 from napari_flag.model.samplers import SamplerSettings
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
 
 Rows: TypeAlias = npt.NDArray[np.int64]
-_AVERAGED: Final = "expectation"
-"""Keys the noise of draws that are only averaged: the same whatever the seed of the prediction."""
 
 
 class Noise(Protocol):
@@ -153,7 +151,7 @@ class DrawnSlide:
         total = np.zeros((len(rows), self.network.genes))
         drawn = np.empty((number, len(rows), self.network.genes), np.float32)
         for draw in range(number):
-            one = yield from _share(self._sampled(rows, ids, 0, draw, _AVERAGED), draw, number)
+            one = yield from _share(self._sampled(rows, ids, 0, draw, AVERAGED), draw, number)
             total += np.maximum(one, 0) if self.network.clamped_each else one
             drawn[draw] = _counted(one)
         mean = np.maximum(total / number, 0).astype(np.float32)
@@ -174,7 +172,7 @@ class DrawnSlide:
         ids = [self.places.names[row] for row in rows]
         totals = []
         for draw in range(self.network.config.samples):
-            drawing = self._sampled(rows, ids, 0, draw, _AVERAGED)
+            drawing = self._sampled(rows, ids, 0, draw, AVERAGED)
             while True:
                 try:
                     next(drawing)

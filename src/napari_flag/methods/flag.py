@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from napari_flag.methods.moments import FloatArray, Moments, Sampler
+from napari_flag.methods.moments import AVERAGED, FloatArray, Moments, Sampler
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.diffusion import SIGMA_MAX, SIGMA_MIN, keyed_uniforms
 from napari_flag.model.flag import Context, Flag
@@ -20,9 +20,6 @@ from napari_flag.model.samplers import SOLVERS, SamplerSettings, evaluations, lo
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
-
-_AVERAGED: Final = "expectation"
-"""Keys the noise of draws that are only averaged: the same whatever the seed of the prediction."""
 
 
 class FlagPredictor:
@@ -134,7 +131,7 @@ class FlagSlide:
         together = max(1, len(rows) // settings.draws)
         for first in range(0, len(rows), together):
             part = slice(first, first + together)
-            drawing = self._latent(rows[part], ids[part], settings, _AVERAGED)
+            drawing = self._latent(rows[part], ids[part], settings, AVERAGED)
             while True:
                 try:
                     yield (first + next(drawing) * len(rows[part])) / len(rows)

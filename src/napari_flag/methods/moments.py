@@ -1,11 +1,14 @@
 """What every method states: the expression it expects, and how it draws (`methods.predictor`)."""
 
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
+
+AVERAGED: Final = "expectation"
+"""Keys the noise of draws that are only averaged: the same whatever the seed of the prediction."""
 
 
 class Moments(NamedTuple):

@@ -143,7 +143,7 @@ def _network(place: str, sizes: str, kind: str = "expected.ExpectingPredictor") 
 
     def opened(checkpoint: Checkpoint, device: torch.device | str) -> Predictor:
         network, config = _named(place), _named(sizes)
-        found: Predictor = _named(kind).open(lambda told: network(config(**told)), checkpoint, device)
+        found: Predictor = _named(kind).open(lambda sizes: network(config(**sizes)), checkpoint, device)
         return found
 
     return opened

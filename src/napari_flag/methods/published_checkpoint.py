@@ -44,15 +44,15 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
         When a file is missing or holds something else, the parts do not fit each other, or the encoder is not
         on this computer.
     """
-    told = _read_config(config)
-    data, model = told["data_config"], told["model_config"]
+    stated = _read_config(config)
+    data, model = stated["data_config"], stated["model_config"]
     panel = _read_genes(genes)
     state = _read_state(checkpoint)
     row = find_encoder(str(data["img_encoder_name"]).lower())
     try:
         sizes = PublishedConfig.read(model | {"node_dim": len(panel)}, gene_transformer=True)
         window_um = float(data["crop_size"]) * mpp
-        samples = int((told.get("test_config") or {}).get("sample_num", 8))
+        samples = int((stated.get("test_config") or {}).get("sample_num", 8))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"The configuration {config} lacks sizes of the network ({error}); give the one that the "

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_flag import inputs, keys
+from napari_flag.cache import cache_folder
 from napari_flag.gui.controls.forms import Choice, MessageList, ShortScroll, form, plain_label
 from napari_flag.gui.dock import single_shot
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
@@ -196,9 +197,7 @@ FIRST_GUESS: Final = {
 
 def timings_file() -> Path:
     """Return where the timings of earlier runs are kept."""
-    from platformdirs import user_cache_path
-
-    return Path(user_cache_path("napari-flag", appauthor=False)) / "timings.json"
+    return cache_folder() / "timings.json"
 
 
 class PreviewBuilder:

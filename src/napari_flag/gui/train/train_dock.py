@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from platformdirs import user_cache_path
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
@@ -22,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag import fitting
+from napari_flag.cache import cache_folder
 from napari_flag.fitting import (
     FITTING,
     NO_PATIENT,
@@ -489,7 +489,7 @@ def _dock_of(widget: QWidget | None) -> QDockWidget | None:
 
 def states_folder() -> Path:
     """Return where states of fits are kept, so that one that was stopped can go on."""
-    return Path(user_cache_path("napari-flag", appauthor=False)) / "fits"
+    return cache_folder("fits")
 
 
 def _look_at(sections: Sequence[MeasuredSection], encoder: str) -> Steps[tuple[SectionLook, ...]]:
