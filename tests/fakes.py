@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from napari_flag import keys
+from napari_flag.slides.colours import SCANNED, Colours
 
 SOME_GENES = (
     "ERBB2", "ESR1", "CD274", "MKI67", "MS4A1", "TP53", "CDH1", "VIM", "COL1A1", "CD3E",
@@ -111,7 +112,13 @@ def fake_provenance(width: int, height: int) -> dict[str, Any]:
 
 
 class FakeSlide:
-    """A slide in memory with the whole `Slide` contract; three levels, each half the one before."""
+    """A slide in memory with the whole `Slide` contract; three levels, each half the one before.
+
+    With a `profile`, converting to sRGB exchanges red and blue.
+    """
+
+    profile: bytes | None = None
+    colours: Colours = SCANNED
 
     def __init__(self, width: int = 1200, height: int = 1000, mpp: float | None = MPP, seed: int = 0) -> None:
         self.pixels = _tissue(width, height, seed)
@@ -159,6 +166,14 @@ class FakeSlide:
         """The same slide at another resolution."""
         other = FakeSlide.__new__(FakeSlide)
         other.__dict__.update(self.__dict__, mpp=mpp, mpp_source=source)
+        return other
+
+    def in_colours(self, colours: Colours) -> FakeSlide:
+        """The same slide in other colours."""
+        other = FakeSlide.__new__(FakeSlide)
+        other.__dict__.update(self.__dict__, colours=colours)
+        if self.profile is not None and colours != self.colours:
+            other.pixels = self.pixels[..., ::-1]
         return other
 
 

@@ -51,7 +51,7 @@ def label_image(width: int, height: int) -> UInt8Array:
     return np.full((height, width, 3), LABEL_COLOUR, np.uint8)
 
 
-def aperio_svs(path: Path, image: UInt8Array, mpp: float = 0.5) -> Path:
+def aperio_svs(path: Path, image: UInt8Array, mpp: float = 0.5, profile: bytes | None = None) -> Path:
     """Write an Aperio-like SVS: tiled JPEG levels, thumbnail, a large label and a macro image."""
     levels = halves(image, 4)[::2]
     height, width = image.shape[:2]
@@ -61,7 +61,7 @@ def aperio_svs(path: Path, image: UInt8Array, mpp: float = 0.5) -> Path:
     with tifffile.TiffWriter(path) as tiff:
         for i, level in enumerate(levels):
             described = f"{head} JPEG/RGB Q=95|AppMag = 20|MPP = {mpp}"
-            tiff.write(level, tile=(256, 256), description=described, **options)
+            tiff.write(level, tile=(256, 256), description=described, iccprofile=profile, **options)
             if i == 0:
                 tiff.write(levels[-1], rowsperstrip=16, description=head, **options)
         for name in ("label", "macro"):

@@ -362,3 +362,33 @@ def test_the_command_line_reports_it_on_stderr_and_in_json(
     assert report[keys.SHARE_UNLIKE] > 0.5
     warning = next(notice for notice in report["notices"] if "look unlike" in notice)
     assert f"Note: {warning}" in printed.err
+
+
+@pytest.fixture(scope="module")
+def profiled(tiny_slide):
+    """`tiny_slide` with a colour profile; `FakeSlide` exchanges red and blue by it."""
+    slide = tiny_slide.with_mpp(tiny_slide.mpp, tiny_slide.mpp_source)
+    slide.profile = b"of this scanner"
+    slide.reader = slide
+    return slide
+
+
+def test_colours_are_converted_where_asked_for_and_this_is_recorded(predict, profiled, whole):
+    said = []
+    converted = predict(profiled, seed=3, colours="srgb", on_step=lambda step: said.append(step.notice))
+    assert np.abs(converted.X - whole.X).max() > 1e-3
+    assert converted.uns[keys.PROVENANCE][keys.COLOURS] == "srgb"
+    assert any(notice and "trained on colours as scanned" in notice for notice in said)
+    as_scanned = predict(profiled, seed=3)  # nothing kept of converted colours is taken for it
+    np.testing.assert_array_equal(as_scanned.X, whole.X)
+    assert as_scanned.uns[keys.PROVENANCE][keys.COLOURS] == "scanned"
+
+
+def test_weights_trained_on_converted_colours_get_these(predict, profiled, tiny_slide, tiny_checkpoint):
+    trained = replace(tiny_checkpoint, card=tiny_checkpoint.card | {keys.COLOURS: "srgb"})
+    asked = predict(profiled, seed=3, colours="srgb")
+    np.testing.assert_array_equal(predict(profiled, checkpoint=trained, seed=3).X, asked.X)
+    plain = predict(tiny_slide, checkpoint=trained)
+    notices = plain.uns[keys.PROVENANCE][keys.NOTICES]
+    assert any("has no colour profile" in notice for notice in notices)
+    assert not any("trained on colours" in notice for notice in notices)

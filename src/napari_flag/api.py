@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_flag.fitting import Fitted, MeasuredSection
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.prediction import Quality
+    from napari_flag.slides.colours import Colours
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots, SpotTable
 
@@ -44,6 +45,7 @@ def predict(
     draws: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    colours: "Colours | None" = None,
     anyway: bool = False,
     progress: Progress = True,
 ) -> "AnnData":
@@ -84,6 +86,9 @@ def predict(
         Of the draws; ``X`` does not depend on it.
     device
         "auto", "cpu", "cuda", "cuda:1" or "mps".
+    colours
+        "scanned", or "srgb" to convert pixels by the slide's colour profile; None takes those that the
+        weights were trained on.
     anyway
         Use weights made for simulated slides on another slide all the same, with a notice.
     progress
@@ -127,6 +132,7 @@ def predict(
                 draws=draws,
                 seed=seed,
                 device=device,
+                colours=colours,
                 anyway=anyway,
             )
             return finish(work, on_step)
@@ -264,6 +270,7 @@ def fit(
     diffusion: bool = False,
     seed: int = 0,
     device: str = "auto",
+    colours: "Colours | None" = None,
     progress: Progress = True,
 ) -> "Fitted":
     """Fit weights to measured sections, having scored each of them left out, and write them.
@@ -293,6 +300,9 @@ def fit(
         Seeds everything.
     device
         "auto", "cpu", "cuda", …; where tiles are encoded.
+    colours
+        "scanned", or "srgb" to convert pixels by each slide's colour profile, as slides predicted with the
+        weights will be; None takes those that the encoder's weights were trained on, else as scanned.
     progress
         As of `predict`.
 
@@ -316,7 +326,7 @@ def fit(
     else:
         notices = ()
     panel = genes if genes is None or isinstance(genes, Path) else tuple(genes)
-    settings = FitSettings(encoder, panel, diffusion, seed, device)
+    settings = FitSettings(encoder, panel, diffusion, seed, device, colours)
     target = Path(out).expanduser()
     with _reporting(progress) as on_step:
         if on_step is not None:

@@ -21,6 +21,7 @@ from napari_flag.inputs import read_table, settle_scale
 from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
 from napari_flag.preflight import suggested_mpp, too_coarse
 from napari_flag.progress import Step, Steps, finish
+from napari_flag.slides.colours import Colours
 from napari_flag.slides.slide import Slide, open_slide, slide_name
 from napari_flag.slides.spot_tables import read_measured
 from napari_flag.slides.spots import SpotTable, matched
@@ -122,6 +123,9 @@ class FitSettings:
         Seeds everything.
     device
         "auto", "cpu", "cuda", …; where tiles are encoded.
+    colours
+        "scanned", or "srgb" to convert pixels by each slide's colour profile, as slides predicted with the
+        weights will be; None takes those that the encoder's weights were trained on, else as scanned.
     """
 
     encoder: str = DEFAULT
@@ -129,6 +133,7 @@ class FitSettings:
     diffusion: bool = False
     seed: int = 0
     device: str = "auto"
+    colours: Colours | None = None
 
     def command(self, source: str, out: Path, leave_out: Sequence[str] = ()) -> str:
         """Return the command that fits the same weights, with files by their names alone."""
@@ -141,6 +146,8 @@ class FitSettings:
             words += ["--leave-out", *leave_out]
         if self.diffusion:
             words += ["--diffusion"]
+        if self.colours is not None:
+            words += ["--colours", self.colours]
         if self.seed:
             words += ["--seed", str(self.seed)]
         return shlex.join(words)

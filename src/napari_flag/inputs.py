@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.colours import Colours
 from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
 from napari_flag.slides.spot_tables import measured_at, needs_pooling, read_spots
 from napari_flag.slides.spots import Lattice, Spots, SpotTable, grid_over, matched, typical_pitch
@@ -205,6 +206,7 @@ def predict_inputs(
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    colours: Colours | None = None,
     anyway: bool = False,
 ) -> Steps["AnnData"]:
     """Check what stands against it, predict, attach the measured counts, and record every notice.
@@ -213,7 +215,7 @@ def predict_inputs(
     ----------
     inputs
         Slide, spots and what else was asked for.
-    checkpoint, quality, draws, steps, seed, device
+    checkpoint, quality, draws, steps, seed, device, colours
         As `prediction.predict_slide` takes them.
     depth
         As `known_depth` takes it.
@@ -255,6 +257,7 @@ def predict_inputs(
         steps=steps,
         seed=seed,
         device=device,
+        colours=colours,
     )
     notices = [*inputs.notices, *checked.warnings]
     if inputs.measured is not None:

@@ -21,6 +21,7 @@ from napari_flag.methods.predictor import open_method
 from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.prediction import compare_with_training
+from napari_flag.slides.colours import SCANNED
 from napari_flag.slides.spots import Spots, typical_pitch
 
 
@@ -105,7 +106,7 @@ class Model:
     Raises
     ------
     UserError
-        When there are no such weights.
+        When there are no such weights, or they were trained on colours that LazySlide does not give.
     """
 
     needs_coords = True
@@ -114,6 +115,11 @@ class Model:
 
     def __init__(self, weights: str | Path = DEFAULT, *, mpp: float, device: str = "auto") -> None:
         self._checkpoint = Checkpoint.load(find_weights(weights))
+        if self._checkpoint.colours != SCANNED:
+            raise UserError(
+                f'The weights "{self._checkpoint.name}" take colours that were converted to sRGB, and '
+                "LazySlide gives them as scanned; predict with napari-flag itself, or take other weights."
+            )
         self._mpp = mpp
         self.encoder = TileEncoder(self._checkpoint, device)
         self.features_model_name = self.encoder.name

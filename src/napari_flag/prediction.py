@@ -12,6 +12,7 @@ from napari_flag.errors import UserError
 from napari_flag.formatting import length, resolution
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spots import Spots, inside, typical_pitch
 
@@ -69,6 +70,7 @@ def predict_slide(
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    colours: Colours | None = None,
     cache: "Path | None" = None,
 ) -> "Steps[AnnData]":
     """Predict the expression of `spots` on `slide`.
@@ -102,6 +104,9 @@ def predict_slide(
         in 10,000, which may round to another count.
     device
         "auto", "cpu", "cuda", "cuda:1", …
+    colours
+        "scanned", or "srgb" to convert pixels by the slide's colour profile; None takes those that the
+        weights were trained on.
     cache
         Folder for features; None takes the user's cache folder.
 
@@ -146,7 +151,12 @@ def predict_slide(
         )
     drawn = 0 if settings is None else settings.draws
     _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn)
-    notices = compare_with_training(checkpoint, mpp, pitch, spots)
+    wanted = colours or checkpoint.colours
+    notices = (
+        *compare_with_training(checkpoint, mpp, pitch, spots),
+        *compare_colours(checkpoint, slide, wanted),
+    )
+    slide = slide.in_colours(wanted)
     for notice in notices:
         yield Step("Loading the model", 1, 1, "files", notice=notice)
     features = yield from extract_features(
@@ -281,6 +291,20 @@ def compare_resolution(checkpoint: Checkpoint, mpp: float) -> str | None:
         f"The slide has {resolution(mpp)}, finer than the {resolution(trained)} of the training "
         "slides; it is read at theirs, but another scanner or stain may still give other numbers."
     )
+
+
+def compare_colours(checkpoint: Checkpoint, slide: Slide, colours: Colours) -> tuple[str, ...]:
+    """Return a sentence where `colours` are not those of the training slides, or `slide` has no profile."""
+    found: list[str] = []
+    if colours == SRGB and slide.reader.profile is None:
+        found.append(f"{slide.path.name} has no colour profile, so its colours are taken to be sRGB.")
+    if colours != checkpoint.colours:
+        ours, theirs = (IN_WORDS[colours], IN_WORDS[checkpoint.colours])
+        found.append(
+            f"The slide's colours are taken {ours}, but the model was trained on colours {theirs}, so its "
+            "numbers may be off."
+        )
+    return tuple(found)
 
 
 def _check(slide: Slide, spots: Spots) -> float:

@@ -108,6 +108,7 @@ def describe_run(
         keys.SLIDE_HEIGHT: slide.size[1],
         keys.MPP: slide.mpp,
         keys.MPP_SOURCE: slide.mpp_source,
+        keys.COLOURS: slide.colours,
         keys.SPOT_DIAMETER_UM: spots.diameter_um,
         keys.SPOT_PITCH_UM: spots.pitch_um,
         keys.LATTICE: spots.lattice,

@@ -109,10 +109,8 @@ def test_a_gene_that_moves_little_correlates_between_draws(adata):
 
 @pytest.fixture(scope="module")
 def predict(tiny_checkpoint, tiny_slide, tiny_spots, feature_cache):
-    def run(**options):
-        work = predict_slide(
-            tiny_slide, tiny_spots, tiny_checkpoint, device="cpu", cache=feature_cache, **options
-        )
+    def run(slide=tiny_slide, **options):
+        work = predict_slide(slide, tiny_spots, tiny_checkpoint, device="cpu", cache=feature_cache, **options)
         return finish(work)
 
     return run
@@ -224,6 +222,17 @@ def test_draws_of_an_earlier_version_are_shown_and_not_continued(tiny_slide):
 def test_more_draws_than_a_prediction_holds_are_refused_before_any_work(prediction, tiny_slide):
     with pytest.raises(UserError, match="at most 32 draws, but 33"):
         next(draw_more(DrawRequest(prediction, tiny_slide, 33)))
+
+
+def test_more_draws_see_the_colours_of_the_prediction(predict, tiny_slide, tiny_weights, feature_cache):
+    slide = tiny_slide.with_mpp(tiny_slide.mpp, tiny_slide.mpp_source)
+    slide.profile, slide.reader = b"of this scanner", slide
+    converted = predict(slide=slide, seed=3, colours="srgb")
+    drawn(DrawRequest(converted, slide, 2, device="cpu", weights=tiny_weights, cache=feature_cache))
+    assert count(converted) == 2
+    del converted.uns[keys.PROVENANCE][keys.COLOURS]  # as scanned, draw 1 is another
+    with pytest.raises(UserError, match="differs from"):
+        drawn(DrawRequest(converted, slide, 3, device="cpu", weights=tiny_weights, cache=feature_cache))
 
 
 def test_other_weights_are_refused(request_draws, tmp_path):

@@ -31,7 +31,9 @@ def tour_of(make_napari_viewer_proxy, files, tmp_path, monkeypatch):
     """Return a function that makes a tour of a dock which predicts as the function given."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     card = {"array": {"technology": "Visium", "pitch_um": 100.0, "diameter_um": 55.0}, "um_per_px": 0.7}
-    weights = SimpleNamespace(name="demo", sha256="0", genes=("ERBB2",), card=card, encoder="embedded")
+    weights = SimpleNamespace(
+        name="demo", sha256="0", genes=("ERBB2",), card=card, encoder="embedded", colours="scanned"
+    )
     listed = (("other", Path("other.safetensors")), ("demo", WEIGHTS))
     monkeypatch.setattr(checkpoint, "list_weights", lambda: listed)
     monkeypatch.setattr(checkpoint.Checkpoint, "load", lambda path: weights)

@@ -167,4 +167,6 @@ def marker(adata) -> tuple[int, int]:
 def _weights():
     card = {"tissue": "breast cancer", "sections": ["C2"], "array": ARRAY, "um_per_px": 1.0}
     card["licence"] = "CC BY 4.0"
-    return SimpleNamespace(name="tour", sha256="0", genes=GENES, card=card, encoder="embedded")
+    return SimpleNamespace(
+        name="tour", sha256="0", genes=GENES, card=card, encoder="embedded", colours="scanned"
+    )

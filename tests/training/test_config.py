@@ -7,6 +7,7 @@ from tests.training.conftest import make_config
 from flag_training.config import PriorConfig, read_config
 from napari_flag.errors import UserError
 from napari_flag.model.config import FlagConfig
+from napari_flag.slides.colours import SCANNED, SRGB
 
 FOLDER = Path(__file__).parents[2] / "training" / "configs"
 CONFIGS = sorted(FOLDER.glob("*.toml"))
@@ -68,6 +69,16 @@ def test_a_config_with_an_unknown_value_says_so(tmp_path):
     )
     with pytest.raises(UserError, match="lr"):
         read_config(path)
+
+
+def test_colours_are_as_scanned_unless_the_config_says_otherwise(tmp_path):
+    place = tmp_path / "run.toml"
+    for line, found in (("", SCANNED), ('colours = "srgb"', SRGB)):
+        place.write_text(f'{line}\nextends = "{HER2ST}"')
+        assert read_config(place).colours == found
+    place.write_text(f'colours = "adobe"\nextends = "{HER2ST}"')
+    with pytest.raises(UserError, match=r'run\.toml names the colours "adobe"'):
+        read_config(place)
 
 
 def test_a_missing_config_is_one_sentence(tmp_path):

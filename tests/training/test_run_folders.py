@@ -7,7 +7,8 @@ import pytest
 from tests.training.conftest import make_config
 
 from flag_training.config import MachineConfig, PriorConfig, SlideEntry
-from flag_training.run_folders import encoder_folder, features_file, states_folder
+from flag_training.run_folders import encoder_file, encoder_folder, features_file, states_folder
+from napari_flag.slides.colours import SCANNED, SRGB
 
 RUN = Path("run")
 
@@ -38,6 +39,7 @@ def test_the_machine_and_the_card_do_not_count(config):
         {"network": {"mean_head": False}},
         {"prior": PriorConfig("counts/*.tsv.gz")},
         {"fit": make_config(seed=1).fit},
+        {"colours": SRGB},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -55,15 +57,20 @@ def test_features_are_those_of_a_slide_in_views_under_an_encoder(config):
     names = {
         features_file(RUN, *told)
         for told in (
-            (entry, 4, b"weights"),
-            (entry, 2, b"weights"),
-            (entry, 4, b"others"),
-            (replace(entry, mpp=0.5), 4, b"weights"),
+            (entry, 4, b"weights", SCANNED),
+            (entry, 2, b"weights", SCANNED),
+            (entry, 4, b"others", SCANNED),
+            (replace(entry, mpp=0.5), 4, b"weights", SCANNED),
+            (entry, 4, b"weights", SRGB),
         )
     }
-    assert len(names) == 4
-    assert features_file(RUN, entry, 4, b"weights") in names
+    assert len(names) == 5
+    assert features_file(RUN, entry, 4, b"weights", SCANNED) in names
     assert all(name.name.startswith("features_B4_") for name in names)
+
+
+def test_tile_encoders_of_other_colours_never_share_a_state():
+    assert encoder_file(RUN, ("B4", "C2"), SRGB) != encoder_file(RUN, ("B4", "C2"), SCANNED)
 
 
 def test_another_tile_encoder_has_a_folder_of_its_own(config):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flag_training.gene_targets import commands as gene_targets
 from flag_training.store import command as prepare
+from napari_flag.slides.colours import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -170,6 +171,11 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         help="train the gene transformer too; its worth on few sections is small",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
+    parser.add_argument(
+        "--colours", choices=COLOURS,
+        help="scanned: pixels as stored; srgb: converted by each slide's colour profile, as slides predicted "
+        "with the weights will be (default: as the encoder's weights were trained, else scanned)",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="where tiles are encoded (default: auto)")
     parser.add_argument(
         "--run", type=Path, dest="folder", metavar="DIR",
@@ -192,6 +198,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
         diffusion=arguments.diffusion,
         seed=arguments.seed,
         device=arguments.device,
+        colours=arguments.colours,
     )
     sections, notices = find_sections(arguments.sections, arguments.mpp)
     with ProgressLine() as line:

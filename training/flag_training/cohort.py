@@ -19,6 +19,7 @@ from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.model.graph import Places, SpotGraph, build_graph, likeness
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.colours import SCANNED, Colours
 from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
 from napari_flag.slides.spots import Spots
@@ -152,8 +153,8 @@ def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -
     slides, features = [], []
     genes: tuple[str, ...] = ()
     for number, entry in enumerate(config.slides):
-        slide, training, genes = read_slide(entry, data, panel)
-        place = features_file(run, entry, config.fit.views, weights)
+        slide, training, genes = read_slide(entry, data, panel, config.colours)
+        place = features_file(run, entry, config.fit.views, weights, config.colours)
         with slide:
             if place.exists():
                 views = np.load(place)
@@ -208,7 +209,7 @@ def read_panel(config: RunConfig, data: Path) -> tuple[str, ...] | None:
 
 
 def read_slide(
-    entry: SlideEntry, data: Path, panel: Sequence[str] | None
+    entry: SlideEntry, data: Path, panel: Sequence[str] | None, colours: Colours = SCANNED
 ) -> tuple[Slide, TrainingSlide, tuple[str, ...]]:
     """Open one slide with its spots and counts.
 
@@ -221,7 +222,7 @@ def read_slide(
     UserError
         When files do not fit each other or lack genes of the panel.
     """
-    slide = open_slide(data / entry.image, entry.mpp)
+    slide = open_slide(data / entry.image, entry.mpp).in_colours(colours)
     table = read_spots(data / entry.spots, slide=slide)
     counts = read_measured(data / entry.counts) if entry.counts else table.measured
     if counts is None or slide.mpp is None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.errors import UserError
+from napari_flag.slides.colours import SCANNED, Colours, colours_of
 
 RECIPE: Final = Path(__file__).with_name("recipe.toml")
 """Sizes and values of the shipped weights, which their config extends too."""
@@ -206,6 +207,9 @@ class RunConfig:
         What the data card says beyond what the run knows itself.
     machine
         What it runs on.
+    colours
+        Of the slides' pixels, and so of those of slides predicted with the weights: "scanned", or "srgb",
+        converted by each slide's colour profile.  A store has its own.
     store
         Where the slides are instead of `slides` and `panel`; `stored.with_store` fills them in.
     """
@@ -219,6 +223,7 @@ class RunConfig:
     encoder: TileEncoderConfig
     card: dict[str, Any]
     machine: MachineConfig = MachineConfig()
+    colours: Colours = SCANNED
     store: StoreConfig | None = None
     prior: PriorConfig | None = None
 
@@ -281,6 +286,7 @@ def read_config(path: Path) -> RunConfig:
             encoder=TileEncoderConfig(**values.get("encoder", {})),
             card=values.get("card", {}),
             machine=MachineConfig(**values.get("machine", {})),
+            colours=colours_of(values.get("colours"), f"The config {path}"),
             store=StoreConfig(**values["store"]) if "store" in values else None,
             prior=PriorConfig(**values["prior"]) if "prior" in values else None,
         )

@@ -54,6 +54,7 @@ from napari_flag.fitting import (
 from napari_flag.model.checkpoint import Checkpoint, find_weights
 from napari_flag.model.flag import Flag
 from napari_flag.progress import Step, Steps, describe_step
+from napari_flag.slides.colours import SCANNED, Colours
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
 
@@ -358,7 +359,7 @@ def _source_of(
         if not kept:
             where = choose_device(settings.device)
             encoder, tensors = _open(settings.encoder, where)
-            features = yield from _features(slides, encoder, where)
+            features = yield from _features(slides, encoder, where, config.colours)
             cohort = Cohort(slides, features, genes)
             kept.append(_Encoded(cohort, encoder.name, encoder.fingerprint, tensors))
         return kept[0]
@@ -375,13 +376,13 @@ def _open(name: str, device: torch.device) -> tuple[Encoder, dict[str, torch.Ten
 
 
 def _features(
-    slides: Sequence[TrainingSlide], encoder: Encoder, device: torch.device
+    slides: Sequence[TrainingSlide], encoder: Encoder, device: torch.device, colours: Colours
 ) -> Steps[tuple[torch.Tensor, ...]]:
     """Encode sections; their features are in the cache where a prediction made them."""
     features, done = [], 0
     total = sum(len(training.spots) for training in slides)
     for training in slides:
-        with open_slide(training.entry.image, training.mpp) as slide:
+        with open_slide(training.entry.image, training.mpp).in_colours(colours) as slide:
             work = extract_features(
                 slide, training.spots.xy, encoder, encoder_hash=encoder.fingerprint, device=device
             )
@@ -406,6 +407,15 @@ def _counted(work: Steps[Any], name: str, before: int, total: int) -> Steps[Any]
 # --- fitting and scoring --------------------------------------------------------------------------
 
 
+def _colours(settings: FitSettings) -> Colours:
+    """Return the colours asked for, else those of the weights whose encoder is taken, else as scanned."""
+    if settings.colours is not None:
+        return settings.colours
+    if settings.encoder == TRAINED_HERE or encoder_of(settings.encoder) == settings.encoder:
+        return SCANNED
+    return Checkpoint.load(find_weights(settings.encoder)).colours
+
+
 def _config(entries: tuple[SlideEntry, ...], settings: FitSettings, panel: Path) -> RunConfig:
     """Return the recipe of the shipped weights; features from the cache are one view of each tile."""
     network, values = read_recipe()
@@ -417,8 +427,9 @@ def _config(entries: tuple[SlideEntry, ...], settings: FitSettings, panel: Path)
         seed=settings.seed,
     )
     return RunConfig(
-        "own sections", str(panel) if here else None, entries, (), network, values, TileEncoderConfig(), {}
-    )
+        "own sections", str(panel) if here else None, entries, (), network, values, TileEncoderConfig(), {},
+        colours=_colours(settings),
+    )  # fmt: skip
 
 
 def _card(encoded: _Encoded, settings: FitSettings) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from napari_flag.formatting import number as shown
 from napari_flag.formatting import percent
 from napari_flag.prediction_file import check_draws, layer_of, provenance, spots_of
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.colours import colours_of
 from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.coexpression import correlations_for_gsc, upper_triangle
 from napari_flag.statistics.moran import moran_i
@@ -189,6 +190,7 @@ def draw_more(request: DrawRequest) -> Steps[int]:
             steps=int(made[keys.STEPS]) if keys.STEPS in made else None,
             seed=int(made.get(keys.SEED, 0)),
             device=request.device,
+            colours=colours_of(made.get(keys.COLOURS), "This prediction"),
             cache=request.cache,
         )
         what = "Checking" if number == 1 else f"Draw {number} of {request.upto}"

@@ -14,6 +14,7 @@ from napari_flag.errors import UserError
 from napari_flag.formatting import whole
 from napari_flag.prediction_file import MOST_DRAWS, made_by
 from napari_flag.progress import Step, Steps, finish
+from napari_flag.slides.colours import COLOURS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -180,6 +181,12 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s, the fastest there is)",
     )
     add(
+        "--colours",
+        choices=COLOURS,
+        help="scanned: pixels as stored; srgb: converted by the slide's colour profile (default: as the "
+        "weights were trained)",
+    )
+    add(
         "--anyway",
         action="store_true",
         help="use weights made for simulated slides on another slide all the same",
@@ -239,6 +246,7 @@ def run_predict(args: argparse.Namespace) -> int:
                 steps=args.steps,
                 seed=args.seed,
                 device=args.device,
+                colours=args.colours,
                 anyway=args.anyway,
             )
             adata = finish(predicting, line)
@@ -392,7 +400,7 @@ def command_of(args: argparse.Namespace) -> str:
     """Return the command line that makes the same numbers: its options, in a fixed order."""
     words = ["napari-flag", "predict", str(args.slide)]
     for name in ("spots", "measured", "alignment", "mpp", "spacing", "diameter", "region", "weights", "genes",
-                 "quality", "depth", "draws", "steps", "seed"):  # fmt: skip
+                 "quality", "depth", "draws", "steps", "seed", "colours"):  # fmt: skip
         value = getattr(args, name)
         if value is not None:
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]

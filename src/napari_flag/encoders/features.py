@@ -167,13 +167,20 @@ def halve(batch: int, unit: str) -> int:
 
 
 def _key(slide: Slide, xy: npt.NDArray[np.float64], encoder: Encoder, encoder_hash: str) -> str | None:
-    """Return what features are kept under: slide (path, size, time), µm/px, spots, encoder."""
+    """Return what features are kept under: slide (path, size, time), µm/px, colours, spots, encoder."""
     try:
         stat = slide.path.stat()
     except OSError:  # a slide that is no file, e.g. a synthetic one
         return None
     digest = hashlib.sha256()
-    identity = (str(slide.path.resolve()), stat.st_size, stat.st_mtime_ns, slide.size, slide.mpp)
+    identity = (
+        str(slide.path.resolve()),
+        stat.st_size,
+        stat.st_mtime_ns,
+        slide.size,
+        slide.mpp,
+        slide.colours,
+    )
     digest.update(repr((identity, encoder.name, encoder.tile_px, encoder.mpp, encoder_hash)).encode())
     digest.update(np.ascontiguousarray(xy, np.float64).tobytes())
     return digest.hexdigest()[:32]

@@ -17,6 +17,7 @@ from platformdirs import user_data_path
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import write_whole
+from napari_flag.slides.colours import Colours, colours_of
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +56,9 @@ class Checkpoint:
         Gene symbols in the order of the model's outputs.
     card
         The data card: title, method (what it is called; FLAG without), tissue, patients, sections,
-        array {technology, pitch_um, diameter_um, lattice}, um_per_px, encoder {name, licence, fingerprint
-        of a foundation encoder}, split, seed, command,
-        held_out_scores, licence, not_for, and the sampler {solver, steps}.
+        array {technology, pitch_um, diameter_um, lattice}, um_per_px, colours, encoder {name, licence,
+        fingerprint of a foundation encoder}, split, seed, command, held_out_scores, licence, not_for, and the
+        sampler {solver, steps}.
     config
         Sizes of the network (for FLAG, `FlagConfig` as a dict); ``features`` is the length of a feature
         vector, whatever the method.
@@ -118,6 +119,11 @@ class Checkpoint:
             tensors=tensors,
             method=str(header.get("method", FLAG)),
         )
+
+    @property
+    def colours(self) -> Colours:
+        """Colours of the training slides, which the slides predicted get too."""
+        return colours_of(self.card.get(keys.COLOURS), f'The card of the weights "{self.name}"')
 
     @property
     def method_name(self) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_flag.errors import UserError
 from napari_flag.progress import Steps
+from napari_flag.slides.colours import SCANNED, SRGB, Colours, SrgbReader
 from napari_flag.slides.formats.opening import open_reader
 from napari_flag.slides.formats.pyramid import cached_reader, has_pyramid
 from napari_flag.slides.formats.readers import Reader, Size, UInt8Array, mirrored
@@ -107,6 +108,8 @@ class Slide:
         What reads its pixels.
     notices
         Sentences the user should see: pixels not square, a screen's dpi ignored, ...
+    colours
+        What its pixels are.
     """
 
     path: Path
@@ -114,6 +117,7 @@ class Slide:
     mpp_source: str
     reader: Reader = field(repr=False, compare=False)
     notices: tuple[str, ...] = ()
+    colours: Colours = SCANNED
 
     @property
     def name(self) -> str:
@@ -200,6 +204,26 @@ class Slide:
         if not (np.isfinite(mpp) and mpp > 0):
             raise UserError(f"{mpp} µm per pixel is not a size; give a number such as 0.5.")
         return replace(self, mpp=float(mpp), mpp_source=source)
+
+    def in_colours(self, colours: Colours) -> "Slide":
+        """Return the same slide (sharing the open file) with its pixels in `colours`.
+
+        One without a colour profile is taken to be sRGB.
+
+        Raises
+        ------
+        UserError
+            When its colour profile cannot be used.
+        ValueError
+            When it was converted already and is asked for as scanned.
+        """
+        if colours == self.colours:
+            return self
+        if colours == SCANNED:
+            raise ValueError("the slide was converted to sRGB; open it again for its own colours")
+        if self.reader.profile is None:
+            return replace(self, colours=SRGB)
+        return replace(self, colours=SRGB, reader=SrgbReader(self.reader, self.path.name))
 
     def close(self) -> None:
         """Close the file."""

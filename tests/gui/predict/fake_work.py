@@ -87,7 +87,7 @@ class FakeWork:
     def counts_at(self, path, spots, mpp, image, alignment=None):
         return self._result((fake_prediction(N), ()))
 
-    def predict_inputs(self, prepared, checkpoint, *, quality, seed, device, anyway=False):
+    def predict_inputs(self, prepared, checkpoint, *, quality, seed, device, colours=None, anyway=False):
         self.predicted.append((prepared, device))
         self.insisted.append(anyway)
         done = fake_prediction(N)
@@ -117,4 +117,6 @@ def fake_checkpoint():
         "um_per_px": 0.5,
         "licence": "CC BY 4.0",
     }
-    return SimpleNamespace(name="fake", sha256="0", genes=("A", "B"), card=card, encoder="embedded")
+    return SimpleNamespace(
+        name="fake", sha256="0", genes=("A", "B"), card=card, encoder="embedded", colours="scanned"
+    )

@@ -7,6 +7,7 @@ from tests.fakes import FakeSlide
 
 from napari_flag.formatting import resolution
 from napari_flag.gui.predict.model_step import (
+    ModelStep,
     describe_card,
     describe_encoder,
     differences,
@@ -14,6 +15,7 @@ from napari_flag.gui.predict.model_step import (
     why_not_ready,
 )
 from napari_flag.gui.settings import Preferences, from_settings
+from napari_flag.slides.colours import SCANNED, SRGB
 from napari_flag.slides.spots import Spots
 
 XY = np.column_stack([np.arange(30.0), np.zeros(30)]) * 100
@@ -32,7 +34,7 @@ def slide(mpp=0.683, name="C5"):
 
 
 def model(card=CARD):
-    return SimpleNamespace(card=card, name="fake", encoder="embedded")
+    return SimpleNamespace(card=card, name="fake", encoder="embedded", colours=SCANNED)
 
 
 def test_what_is_missing_is_named_in_the_order_of_the_steps():
@@ -117,3 +119,29 @@ def test_a_gated_encoder_is_shown_with_licence_page_and_what_to_do(tmp_path, mon
 def test_the_embedded_encoder_needs_no_word_and_an_unknown_one_does():
     assert describe_encoder("embedded") == ()
     assert "unicorn" in describe_encoder("unicorn")[0]
+
+
+def test_colours_are_offered_for_slides_with_a_profile_and_start_as_the_model_was_trained(qtbot):
+    step = ModelStep()
+    qtbot.addWidget(step)
+    scanned, profiled = FakeSlide(), FakeSlide()
+    profiled.profile = b"of a scanner"
+    step.offer_colours(profiled)
+    assert step.colours is None  # no model yet
+    for trained in (SCANNED, SRGB):
+        step._checkpoint = SimpleNamespace(sha256=trained, colours=trained)
+        step.offer_colours(profiled)
+        assert step.colours == trained
+        step.offer_colours(scanned)
+        assert step.colours is None
+    step.offer_colours(profiled)
+    with qtbot.waitSignal(step.optionChanged):
+        step._srgb.click()
+    step.offer_colours(profiled)  # what was chosen stays chosen
+    assert step.colours == SCANNED
+
+
+def test_other_colours_than_the_models_are_a_doubt():
+    [said] = [s for s in differences(model(), slide(), None, colours=SRGB) if "trained on colours" in s]
+    assert said.endswith("so its numbers may be off.")
+    assert not any("colours" in s for s in differences(model(), slide(), None))

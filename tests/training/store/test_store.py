@@ -24,6 +24,7 @@ from flag_training.store.writing import forget
 from napari_flag.errors import UserError
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.progress import finish
+from napari_flag.slides.colours import SRGB
 from napari_flag.slides.spot_tables import read_spots
 
 RULE = PanelRule("top8", 8, variable_genes=0)
@@ -261,8 +262,13 @@ def test_a_damaged_chunk_of_an_unfinished_slide_is_refused(hest, tmp_path, monke
     finish(build_store(plan_of(hest), tmp_path / "s", encoding(), ["TST1/features-tiny"]))
 
 
-def test_other_weights_views_or_seed_never_mix_with_what_is_there(store, hest):
-    for changes in ({"encoder": TinyEncoder("0" * 64)}, {"views": 3}, {"seed": 1}):
+def test_features_of_converted_colours_say_so(hest, tmp_path):
+    store = finish(build_store(plan_of(hest), tmp_path / "s", encoding(colours=SRGB)))
+    assert store.slide("TST1").feature_settings("tiny")["colours"] == SRGB
+
+
+def test_other_weights_views_colours_or_seed_never_mix_with_what_is_there(store, hest):
+    for changes in ({"encoder": TinyEncoder("0" * 64)}, {"views": 3}, {"seed": 1}, {"colours": SRGB}):
         with pytest.raises(UserError, match="other settings"):
             finish(build_store(plan_of(hest), store.path, encoding(**changes)))
 

@@ -20,7 +20,7 @@ from flag_training.engine import checkpointing
 from flag_training.engine.devices import from_first, in_turn, leave, open_fabric, precision_notice
 from flag_training.engine.loop import Keeping, Schedule, log_columns, run_loop
 from flag_training.engine.run_log import RunLog
-from flag_training.run_folders import states_folder
+from flag_training.run_folders import encoder_file, states_folder
 from flag_training.stages.alignment import Alignment
 from flag_training.stages.denoising import (
     Denoising,
@@ -56,6 +56,7 @@ from napari_flag.model.config import FlagConfig
 from napari_flag.model.diffusion import precondition
 from napari_flag.model.flag import LEAST, Flag, latent_of, latent_scale
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.colours import Colours, colours_of
 
 
 def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
             "lattice": first.spots.lattice,
         },
         "um_per_px": first.mpp,
+        keys.COLOURS: _colours(config, first.entry.name, data),
         "encoder": _encoder(config.store, first.entry.name, data),
         "seed": config.fit.seed,
         "sampler": {"solver": "dpmpp_2m", "steps": 10},
@@ -92,6 +94,14 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
     for key, value in config.card.items():
         card[key] = card[key] | value if isinstance(value, dict) and key in card else value
     return card
+
+
+def _colours(config: RunConfig, slide: str, data: Path) -> Colours:
+    """Return the colours of the slides' pixels; of a store, those its features were made in."""
+    if config.store is None:
+        return config.colours
+    settings = open_store(data / config.store.path).slide(slide).feature_settings(config.store.encoder)
+    return colours_of(settings.get(keys.COLOURS), f"The store {config.store.path}")
 
 
 def _encoder(store: StoreConfig | None, slide: str, data: Path) -> dict[str, str]:
@@ -173,9 +183,9 @@ def tile_encoder(config: RunConfig, data: Path, run: Path) -> Steps[TileNet]:
 
     images = []
     entries = [s for s in config.slides if s.name in (config.encoder_slides or [s.name])]
-    state = run / f"tile_encoder_{'-'.join(entry.name for entry in entries)}.pt"
+    state = encoder_file(run, [entry.name for entry in entries], config.colours)
     for entry in entries:
-        with open_slide(data / entry.image, entry.mpp) as slide:
+        with open_slide(data / entry.image, entry.mpp).in_colours(config.colours) as slide:
             factor = (slide.mpp or TILE_UM_PER_PX) / (2 * TILE_UM_PER_PX)
             images.append(slide.thumbnail(round(max(slide.size) * factor)))
         yield Step("Reading slides", len(images), len(entries), "slides")

@@ -37,6 +37,7 @@ from flag_training.store.writing import FeatureTask, forget, relative, write_fea
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.colours import SCANNED, Colours
 from napari_flag.slides.formats.counts import GENE_IDS
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.tiles import COARSEST
@@ -134,6 +135,8 @@ class Encoding:
         Tiles at a time.
     coarsest
         How much coarser than the encoder's µm/px a slide may be: its tiles are enlarged so much.
+    colours
+        "scanned", or "srgb": pixels are converted by each slide's colour profile.
     """
 
     encoder: Encoder
@@ -142,12 +145,14 @@ class Encoding:
     seed: int = 0
     batch_size: int = 8
     coarsest: float = COARSEST
+    colours: Colours = SCANNED
 
     def of(self, slide: str) -> FeatureTask:
         """Return the task for one slide; its views depend on its name, not on its neighbours."""
         digest = hashlib.sha256(f"{self.seed}:{slide}".encode()).digest()
         seed = int.from_bytes(digest[:8], "big")
-        return FeatureTask(self.encoder, draw_views(self.views, seed), self.batch_size, self.coarsest)
+        views = draw_views(self.views, seed)
+        return FeatureTask(self.encoder, views, self.batch_size, self.coarsest, self.colours)
 
 
 def build_store(
@@ -284,11 +289,13 @@ def _features(source: SlideSource, store: Store, task: FeatureTask) -> Steps[Non
     done = slide.record["stages"].get(task.stage)
     if done is None:
         with open_slide(source.image) as image:
-            yield from write_features(slide, image.with_mpp(slide.mpp, slide.record["mpp_source"]), task)
+            seen = image.with_mpp(slide.mpp, slide.record["mpp_source"]).in_colours(task.colours)
+            yield from write_features(slide, seen, task)
     elif done["settings"] != task.settings(slide):
         raise UserError(
-            f"The {task.stage} of {source.name} were made with other settings (encoder weights, views or "
-            f"seed); make them again with: napari-flag prepare … --rebuild {source.name}/{task.stage}"
+            f"The {task.stage} of {source.name} were made with other settings (encoder weights, views, "
+            "colours or seed); make them again with: napari-flag prepare … "
+            f"--rebuild {source.name}/{task.stage}"
         )
     else:
         rmtree(slide.folder / f"{task.stage}.parts", ignore_errors=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from napari_flag.cli.terminal import Commands, add_command, add_json, at_least, path, positive
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import find_weights
+from napari_flag.slides.colours import COLOURS, SCANNED
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +161,11 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
         help="how much coarser than the encoder's µm/px a slide may be, its tiles being enlarged so much "
         "(default: the cohort file's, else 1.5)",
     )  # fmt: skip
+    features.add_argument(
+        "--colours", choices=COLOURS, default=SCANNED,
+        help="scanned: pixels as stored; srgb: converted by each slide's colour profile, as slides predicted "
+        "with the weights will be (default: scanned)",
+    )  # fmt: skip
     features.add_argument("--seed", type=int, default=0, help="draws the views (default: 0)")
     features.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
 
@@ -280,7 +286,8 @@ def _encoding(args: argparse.Namespace, enlarge: float) -> "Encoding":
     device = choose_device(args.device)
     opened = open_prepared(args.encoder, device, args.weights, args.download)
     batch = first_batch(opened.encoder, device)
-    return Encoding(opened.encoder, opened.tensors, args.views, args.seed, batch, args.enlarge or enlarge)
+    coarsest = args.enlarge or enlarge
+    return Encoding(opened.encoder, opened.tensors, args.views, args.seed, batch, coarsest, args.colours)
 
 
 def describe(store: "Store") -> dict[str, Any]:

@@ -25,10 +25,12 @@ from flag_training.store.store import (
     replacing,
     write_record,
 )
+from napari_flag import keys
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.colours import SCANNED, Colours
 from napari_flag.slides.formats.counts import GENE_IDS
 from napari_flag.slides.slide import Slide
 
@@ -150,12 +152,15 @@ class FeatureTask:
         Tiles at a time.
     coarsest
         How much coarser than the encoder's µm/px a slide may be.
+    colours
+        Of the pixels.
     """
 
     encoder: Encoder
     views: tuple[View, ...]
     batch_size: int
     coarsest: float
+    colours: Colours = SCANNED
 
     @property
     def stage(self) -> str:
@@ -174,6 +179,7 @@ class FeatureTask:
             "views": [[v.quarters, v.mirrored, list(v.log_gain)] for v in self.views],
             "spots": slide.record["stages"][TABLES]["files"]["spots.csv"]["sha256"],
             "mpp": slide.mpp,
+            **({} if self.colours == SCANNED else {keys.COLOURS: self.colours}),
         }
 
 
@@ -192,7 +198,7 @@ def write_features(stored: StoredSlide, image: Slide, task: FeatureTask) -> Step
         if read_record(parts / "settings.json", rebuild) != settings:
             raise UserError(
                 f"The unfinished {task.stage} of {stored.name} were begun with other settings (encoder "
-                f"weights, views or spots); {rebuild}"
+                f"weights, views, colours or spots); {rebuild}"
             )
     else:
         write_record(parts / "settings.json", settings)

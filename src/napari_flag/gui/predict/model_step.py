@@ -20,9 +20,11 @@ from napari_flag import keys, preflight
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label, unbroken
 from napari_flag.model.checkpoint import describe_entries, label_of
+from napari_flag.slides.colours import SCANNED, SRGB
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
+    from napari_flag.slides.colours import Colours
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots
 
@@ -75,16 +77,22 @@ def why_no_estimate(slide: "Slide | None", spots: "Spots | None") -> str | None:
 
 
 def differences(
-    checkpoint: "Checkpoint", slide: "Slide | None", spots: "Spots | None", *, anyway: bool = False
+    checkpoint: "Checkpoint",
+    slide: "Slide | None",
+    spots: "Spots | None",
+    *,
+    anyway: bool = False,
+    colours: "Colours | None" = None,
 ) -> tuple[str, ...]:
     """Return a sentence for each doubt of the picture, and each way slide and spots differ from training."""
-    from napari_flag.prediction import compare_resolution, compare_with_training
+    from napari_flag.prediction import compare_colours, compare_resolution, compare_with_training
 
     if slide is None:
         return ()
     sentences = list(preflight.check(slide, spots, checkpoint, anyway=anyway).warnings)
     if trained := _trained_on(slide.name, _texts(checkpoint.card.get("sections"))):
         sentences.append(trained)
+    sentences += compare_colours(checkpoint, slide, colours or checkpoint.colours)
     if slide.mpp is None:
         return tuple(sentences)
     if spots is not None and len(spots):
@@ -191,7 +199,7 @@ class ModelStep(StepBox):
     """Lists the weights and shows the card of the chosen ones."""
 
     weightsChosen = Signal(object)  # Path
-    anywayChanged = Signal()
+    optionChanged = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(3, "Model", parent)
@@ -209,11 +217,19 @@ class ModelStep(StepBox):
         self.body.addWidget(self.caution)
         self._anyway = QCheckBox("Predict anyway")
         self._anyway.setToolTip("Use weights that know only simulated slides on this slide; it is recorded")
-        self._anyway.toggled.connect(lambda _: self.anywayChanged.emit())
+        self._anyway.toggled.connect(lambda _: self.optionChanged.emit())
         self._anyway.hide()
         self.body.addWidget(self._anyway)
+        self._srgb = QCheckBox("Convert colours to sRGB")
+        self._srgb.setToolTip(
+            "By the slide's colour profile; best left as the model was trained. It is recorded"
+        )
+        self._srgb.toggled.connect(lambda _: self.optionChanged.emit())
+        self._srgb.hide()
+        self.body.addWidget(self._srgb)
         self._checkpoint: Checkpoint | None = None
         self._insisted_for: tuple[object, object] = (None, None)
+        self._coloured_for: object = None
         self._current: Path | None = None
         self.set_weights((), None)
         self.show_checkpoint(None)
@@ -268,6 +284,24 @@ class ModelStep(StepBox):
             self._anyway.blockSignals(blocked)
         self._insisted_for = for_this
         self._anyway.setVisible(needed)
+
+    @property
+    def colours(self) -> "Colours | None":
+        """The colours asked for; None takes those the model was trained on."""
+        if self._srgb.isHidden():
+            return None
+        return SRGB if self._srgb.isChecked() else SCANNED
+
+    def offer_colours(self, slide: "Slide | None") -> None:
+        """Offer to convert a slide that has a colour profile; a newly chosen model sets it to its own."""
+        model = self._checkpoint
+        profile = slide is not None and slide.reader.profile is not None
+        if model is not None and model.sha256 != self._coloured_for:
+            blocked = self._srgb.blockSignals(True)
+            self._srgb.setChecked(model.colours == SRGB)
+            self._srgb.blockSignals(blocked)
+            self._coloured_for = model.sha256
+        self._srgb.setVisible(profile and model is not None)
 
     def show_differences(self, sentences: tuple[str, ...]) -> None:
         """Warn of what differs from training."""

@@ -122,7 +122,7 @@ class PredictDock(Dock):
         self._watch.layersChanged.connect(self._on_layers_changed)
         self._watch.shapesEdited.connect(self._on_shapes_edited)
         self.model_step.weightsChosen.connect(self.load_weights)
-        self.model_step.anywayChanged.connect(self._refresh)
+        self.model_step.optionChanged.connect(self._refresh)
         self.region_step.regionChanged.connect(self._on_region)
         self.region_step.drawRequested.connect(self._draw_region)
         self.run_panel.predictRequested.connect(self.predict)
@@ -251,9 +251,11 @@ class PredictDock(Dock):
         self.region_step.show_count(n_inside, 0 if spots is None else len(spots))
         self.slide_step.allow_estimate(why_no_estimate(slide, spots))
         self.model_step.offer_anyway(slide)
-        anyway = self.model_step.anyway
+        self.model_step.offer_colours(slide)
+        anyway, colours = self.model_step.anyway, self.model_step.colours
         if self._checkpoint is not None:
-            self.model_step.show_differences(differences(self._checkpoint, slide, spots, anyway=anyway))
+            doubts = differences(self._checkpoint, slide, spots, anyway=anyway, colours=colours)
+            self.model_step.show_differences(doubts)
         busy = self._run.waiting(self.session.state)
         self._steps.setEnabled(not busy)
         why_not = why_not_ready(slide, spots, self._checkpoint, n_inside, anyway=anyway)
@@ -282,6 +284,7 @@ class PredictDock(Dock):
             quality=cast("Quality", self.run_panel.quality.value),
             device=self.run_panel.device.value,
             seed=self._preferences.seed,
+            colours=self.model_step.colours,
             anyway=self.model_step.anyway,
         )
 

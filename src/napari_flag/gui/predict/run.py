@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.prediction import Quality
     from napari_flag.sampling import Preview
+    from napari_flag.slides.colours import Colours
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots
 
@@ -41,6 +42,7 @@ class PredictionRequest:
     quality: "Quality"
     device: str
     seed: int
+    colours: "Colours | None" = None
     anyway: bool = False
 
     @property
@@ -439,6 +441,7 @@ def _predict(request: PredictionRequest) -> Steps["AnnData"]:
         quality=request.quality,
         seed=request.seed,
         device=request.device,
+        colours=request.colours,
         anyway=request.anyway,
     )
     yield from ahead.prepare(adata)

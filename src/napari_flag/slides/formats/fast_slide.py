@@ -29,6 +29,7 @@ class FastSlideReader:
     """
 
     random_access: Final = True
+    profile: bytes | None = None
 
     def __init__(self, path: Path) -> None:
         try:

@@ -22,7 +22,6 @@ from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.opening import open_tiff
 from napari_flag.slides.formats.readers import Reader, Size, UInt8Array, halved
-from napari_flag.slides.resolution import Resolution
 
 TILE: Final = 512
 SMALLEST: Final = 1024
@@ -37,17 +36,17 @@ VERSION: Final = 1
 
 
 class PyramidReader:
-    """Levels of a slide followed by (or replaced by) those of its cache."""
+    """Levels of a slide followed by those of its cache; a slide without random access is replaced by it."""
 
     random_access: Final = True
 
-    def __init__(self, base: Reader | None, cached: Reader, resolution: Resolution) -> None:
+    def __init__(self, slide: Reader, cached: Reader) -> None:
         self._cached = cached
-        self._base = base
+        self._base = base = slide if slide.random_access else None
         self._own = 0 if base is None else 1
         own = () if base is None else base.levels[:1]
         self.levels: tuple[Size, ...] = (*own, *cached.levels)
-        self.resolution = resolution
+        self.resolution, self.profile = slide.resolution, slide.profile
 
     def read(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
         """Return a window from the slide or from its cache."""
@@ -107,11 +106,9 @@ def cached_reader(reader: Reader, path: Path, folder: Path | None = None) -> Ste
                 f"The image pyramid of {path.name} was damaged on its way to {folder}; "
                 "check that disk, or choose another cache folder."
             )
-    if reader.random_access:
-        return PyramidReader(reader, cached, reader.resolution)
-    resolution = reader.resolution
-    reader.close()
-    return PyramidReader(None, cached, resolution)
+    if not reader.random_access:
+        reader.close()
+    return PyramidReader(reader, cached)
 
 
 def cache_key(path: Path) -> str:

@@ -118,6 +118,10 @@ class Reader(Protocol):
         """µm per level-0 pixel, as the file states it."""
 
     @property
+    def profile(self) -> bytes | None:
+        """The ICC profile of the pixels, None where the file has none."""
+
+    @property
     def random_access(self) -> bool:
         """Whether a window can be read without decoding the whole image."""
 
@@ -162,6 +166,7 @@ class ImageReader:
         with opened_image(path) as image:
             self.levels: tuple[Size, ...] = (image.size,)
             turned = image.getexif().get(0x0112, 1) not in (0, 1)
+            self.profile: bytes | None = image.info.get("icc_profile")
         if turned:
             notice = (
                 "The image has an EXIF orientation; it is shown as stored, the "
@@ -228,6 +233,8 @@ class OpenSlideReader:
         self._slide = slide
         self.levels: tuple[Size, ...] = tuple(slide.level_dimensions)
         self.resolution = from_openslide(slide.properties)
+        profile = slide.color_profile
+        self.profile: bytes | None = None if profile is None else profile.tobytes()
 
     def read(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
         """Return a window; OpenSlide is thread-safe."""

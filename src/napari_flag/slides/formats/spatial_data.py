@@ -311,6 +311,7 @@ class StoreImageReader:
     """The image of a SpatialData zarr, level by level and window by window."""
 
     random_access: Final = True
+    profile: bytes | None = None
 
     def __init__(self, path: Path) -> None:
         found = element_of(path, IMAGES)

@@ -49,6 +49,7 @@ class TiffReader:
         if others:
             notices.append(f"The file holds {others + 1} images; the largest is shown.")
         self.resolution = Resolution(found.mpp, found.source, (*found.notices, *notices))
+        self.profile: bytes | None = self._keyframes[0].iccprofile
         self._whole: UInt8Array | None = None
         self._lock = threading.Lock()
 
