@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import spatialdata
 from tests.cli.test_predict_command import model as model  # the fake model
+from tests.foreign_files import write_deepspot_like
 from tests.platform_files import GENES, visium_hd
 from tests.slides import test_spatial_data as stores
 
 import napari_flag as nf
 from napari_flag import keys
 from napari_flag.cli import main
+from napari_flag.prediction_file import write_prediction
 
 
 def test_predict_on_a_visium_hd_run_pools_its_finest_bins(model, tmp_path, monkeypatch, capsys):
@@ -95,3 +97,30 @@ def test_several_elements_are_asked_for_and_taken_when_named(zarr, capsys):
 def test_elements_of_what_is_no_zarr_are_refused(zarr, capsys):
     assert main(["predict", "P3.zarr/images/he", "--image", "he"]) == 2
     assert "--image names an element of a SpatialData zarr" in capsys.readouterr().err
+
+
+def test_several_models_share_one_measurement_pooled_into_their_spots(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    visium_hd(tmp_path / "P2")
+    slide = "P2/fake.tif"  # the name that the fake model gives its slide
+    (tmp_path / "P2/P2_tissue_image.tif").rename(slide)
+    assert main(["predict", slide, "--spacing", "100", "--diameter", "55", "--out", "P2/P2.h5ad"]) == 0
+    ours = nf.read_prediction("P2/P2.h5ad")
+    numbered = ours.copy()
+    numbered.obs_names = [str(row) for row in range(ours.n_obs)]
+    write_deepspot_like(numbered, tmp_path / "P2/deepspot.h5ad")
+    capsys.readouterr()
+    assert main(["compare", "P2/P2.h5ad", "P2/deepspot.h5ad", "--measured", "P2", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert "on the tissue of" in err
+    assert list(found["models"]) == ["P2", "deepspot"]
+    assert main(["compare", "P2/P2.h5ad", "P2", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert found["models"]["P2"]["X"]["PCC"] == pytest.approx(alone["X"]["PCC"])
+
+    moved = ours.copy()
+    moved.obsm["spatial"] = moved.obsm["spatial"] + 90.0
+    write_prediction(moved, tmp_path / "P2/moved.h5ad")
+    assert main(["compare", "P2/P2.h5ad", "P2/moved.h5ad", "--measured", "P2"]) == 2
+    assert "Spots of one name lie in different places" in capsys.readouterr().err

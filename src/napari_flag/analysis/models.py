@@ -26,8 +26,10 @@ from napari_flag.analysis.scores import (
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, match_names, shared_counts
 from napari_flag.errors import UserError
-from napari_flag.prediction_file import array_coordinates, output_name, provenance
+from napari_flag.foreign_prediction import NEAR, is_foreign, name_by_place
+from napari_flag.prediction_file import array_coordinates, output_name, provenance, spots_of
 from napari_flag.progress import Steps
+from napari_flag.slides.spots import typical_pitch
 from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.neighbours import Neighbours
 
@@ -123,7 +125,7 @@ def comparing_models(
     ----------
     predictions
         Name → prediction, two or more; none is changed.  Where spots lie, and which are neighbours, is taken
-        from the first that knows the array, else from the first.
+        from the one that `placing` names.
     measured
         Raw counts.
     seed
@@ -135,8 +137,7 @@ def comparing_models(
         When too few spots or no genes are in all of them, or as `comparing`.
     """
     spots, genes = _common(predictions, measured)
-    placed = next((p for p in predictions.values() if array_coordinates(p) is not None), None)
-    placed = next(iter(predictions.values())) if placed is None else placed
+    placed = predictions[placing(predictions)]
     models = {}
     for name, prediction in predictions.items():
         models[name] = yield from comparing(_cut(prediction, spots, genes, placed), measured, seed=seed)
@@ -145,6 +146,36 @@ def comparing_models(
     return ModelComparison(
         output_name(placed), len(spots), len(genes), models, controls, _left_out(predictions, spots, genes)
     )
+
+
+def placing(predictions: "Mapping[str, AnnData]") -> str:
+    """Return which prediction says where spots lie: the first that knows the array, else the first."""
+    known_array = (name for name, each in predictions.items() if array_coordinates(each) is not None)
+    return next(known_array, next(iter(predictions)))
+
+
+def on_spots_of(adata: "AnnData", other: "AnnData", name: str) -> "AnnData":
+    """Return a prediction whose rows of the ids of `other`, called `name`, lie where these lie.
+
+    Rows of another program's that bear none of these ids are named by their place.
+
+    Raises
+    ------
+    UserError
+        When spots of one id lie in different places, or no row lies on a spot.
+    """
+    rows = other.obs_names.get_indexer(adata.obs_names)
+    if is_foreign(adata) and not (rows >= 0).any():
+        return name_by_place(adata, spots_of(other), name)
+    xy = np.asarray(other.obsm[keys.SPATIAL], np.float64)
+    apart = np.linalg.norm(np.asarray(adata.obsm[keys.SPATIAL], np.float64) - xy[rows], axis=1)
+    if (apart[rows >= 0] > NEAR * typical_pitch(xy)).any():
+        raise UserError(
+            f"Spots of one name lie in different places in {output_name(adata)} and {name}, so one "
+            "measurement cannot be pooled into both; predict the same spots, or compare the predictions one "
+            "by one."
+        )
+    return adata
 
 
 def _common(predictions: "Mapping[str, AnnData]", measured: "AnnData") -> tuple["pd.Index", "pd.Index"]:

@@ -284,23 +284,27 @@ def _print_unmatched(comparison: "Comparison") -> None:
 # --- several models ------------------------------------------------------------------------------
 def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: Path) -> int:
     """Compare several predictions, print the table, and write it where requested."""
-    from napari_flag.analysis.models import comparing_models
+    from napari_flag.analysis.models import comparing_models, on_spots_of, placing
     from napari_flag.slides.spot_tables import needs_pooling, read_measured
 
     if args.labels is not None:
         raise UserError(
             "--labels is for one prediction; leave it out, or compare the predictions one by one."
         )
-    if needs_pooling(measured):
-        raise UserError(
-            f"{measured.name} has to be pooled into spots, which differ between predictions; compare the "
-            "predictions with it one by one."
-        )
-    counts = read_measured(measured)
-    predictions = {
-        name: _named_by_place(read(path, args.unit), counts, args) for name, path in _named(files).items()
-    }
+    places = _named(files)
+    predictions = {name: read(path, args.unit) for name, path in places.items()}
     with ProgressLine() as line:
+        if needs_pooling(measured):  # into the spots of one of them, which the others have to have
+            first = placing(predictions)
+            counts = read_counts(
+                predictions[first], measured, places[first], line, alignment=args.alignment, quiet=args.json
+            )
+            predictions = {
+                name: on_spots_of(each, predictions[first], first) for name, each in predictions.items()
+            }
+        else:
+            counts = read_measured(measured)
+            predictions = {name: _named_by_place(each, counts, args) for name, each in predictions.items()}
         on_step = None if args.json else line
         found = finish(comparing_models(predictions, counts), on_step)
     result = found.to_dict() | {"predicted": [str(path) for path in files], "measured": str(measured)}

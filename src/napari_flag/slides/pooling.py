@@ -334,7 +334,7 @@ def _registration(located: LocatedCounts, image: Image, share: float) -> list[st
     if share < LEAST_ON_TISSUE:
         raise UserError(
             f"Only {said}, so image and measurement are not registered ({located.alignment.rstrip('.')}); "
-            "choose the image and the alignment file (--alignment) of this section."
+            "choose the image and the alignment file of this section (beside it, or with --alignment)."
         )
     if share < FEW_ON_TISSUE:
         return [f"Only {said}; check the registration before trusting scores."]

@@ -168,7 +168,8 @@ def _alignment_file(run: Run, image: Image) -> Path:
     there = f"{len(found)} are there ({', '.join(p.name for p in found[:4])})" if found else "none is there"
     raise UserError(
         f"An alignment file is needed to place {run.technology}'s {run.folder.name} on {image.path.name}, "
-        f"and {there}; give the 3 × 3 matrix that Xenium Explorer exports with --alignment."
+        f"and {there}; put the 3 × 3 matrix that Xenium Explorer exports, one *alignment*.csv, beside the "
+        "run or the slide, or name it with --alignment."
     )
 
 
