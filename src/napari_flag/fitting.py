@@ -205,16 +205,21 @@ def why_no_training() -> str | None:
     )
 
 
+def require_training() -> None:
+    """Raise a `UserError` that says what to install where a package that fitting needs is missing."""
+    if reason := why_no_training():
+        raise UserError(reason)
+
+
 def load_training() -> Any:
     """Return the module that fits; loaded when it is needed, since it takes seconds.
 
     Raises
     ------
     UserError
-        When it or a package it needs is not installed; says what to install.
+        As `require_training`.
     """
-    if reason := why_no_training():
-        raise UserError(reason)
+    require_training()
     from napari_flag.encoders.foundation.architectures import load_triton_apart
 
     load_triton_apart()  # else the import can end a napari whose window was drawn

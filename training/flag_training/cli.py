@@ -75,6 +75,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag train``."""
+    from napari_flag.fitting import require_training
+
+    require_training()
     from dataclasses import replace
 
     from flag_training.cohort import held_out, with_store
@@ -317,6 +320,9 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag evaluate``."""
+    from napari_flag.fitting import require_training
+
+    require_training()
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import evaluate
     from flag_training.result_tables import markdown, read_results, results_of
@@ -452,6 +458,9 @@ def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_sweep(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag sweep``."""
+    from napari_flag.fitting import require_training
+
+    require_training()
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import Plan
     from flag_training.sweep import TOLD, best_first, check_sections, read_grid, sweep
