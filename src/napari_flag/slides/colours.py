@@ -23,7 +23,7 @@ Colours: TypeAlias = Literal["scanned", "srgb"]
 SCANNED: Final = "scanned"
 SRGB: Final = "srgb"
 COLOURS: Final[tuple[Colours, ...]] = get_args(Colours)
-IN_WORDS: Final[dict[str, str]] = {SCANNED: "as scanned", SRGB: "converted to sRGB"}
+IN_WORDS: Final[dict[str, str]] = {SCANNED: "as scanned", SRGB: "in sRGB"}
 
 
 def colours_of(value: object, where: str) -> Colours:
