@@ -53,7 +53,7 @@ def brief(monkeypatch):
 def quick(monkeypatch):
     """Features without an encoder: the expression of four genes, and noise."""
 
-    def features(slides, encoder, device):
+    def features(slides, encoder, device, colours):
         yield own_sections.Step(own_sections.ENCODING, 0, 1)
         made = []
         for slide in slides:
