@@ -20,6 +20,8 @@ UNLIKE: Final = "unlike_training"
 SAMPLE: Final = "sample"
 """``layers`` key: draw 1, float32, log2(integer count + 1); draw 2 is under ``sample_2``, and so on
 (`prediction_file.layer_of`).  Files of earlier versions and of other models may hold other values."""
+MOST_DRAWS: Final = 32
+"""Draws a prediction holds; more say nothing that the spread does not."""
 SPREAD: Final = "sd"
 """``layers`` key: predictive standard deviation of a measurement, float32, log2(count + 1); absent where the
 method cannot state it."""

@@ -93,7 +93,7 @@ def predict_slide(
         What is known of the slide's depth: the mean total count of the weights' genes in a spot, or that
         of some of its spots and genes; None expects the depth of the training slides.
     draws
-        Joint draws to make, at most `prediction_file.MOST_DRAWS`; ``X`` does not depend on them.  None makes
+        Joint draws to make, at most `keys.MOST_DRAWS`; ``X`` does not depend on them.  None makes
         one, or none of a method that states an expectation only.
     first_draw
         Number of the first of them: from 1, unless a prediction has some already.

@@ -41,8 +41,6 @@ UNNAMED: Final = "this slide"
 """What a slide is called whose name the file does not state."""
 TOUCHING: Final = 0.55
 """Spot diameter drawn where none is known, in array pitches: Visium's 55 µm at 100 µm."""
-MOST_DRAWS: Final = 32
-"""Draws a prediction holds; more say nothing that the spread does not."""
 _THUMBNAIL_PX: Final = 1000
 """Longest side of the H&E kept for scanpy and squidpy."""
 
@@ -179,9 +177,9 @@ def layer_of(number: int) -> str:
 
 def check_draws(upto: int) -> None:
     """Raise a `UserError` where draw number `upto` is beyond what a prediction holds."""
-    if upto > MOST_DRAWS:
+    if upto > keys.MOST_DRAWS:
         raise UserError(
-            f"A prediction holds at most {MOST_DRAWS} draws, but {upto} were asked for; ask for fewer."
+            f"A prediction holds at most {keys.MOST_DRAWS} draws, but {upto} were asked for; ask for fewer."
         )
 
 

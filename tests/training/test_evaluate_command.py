@@ -91,7 +91,9 @@ def test_a_recorded_command_tells_no_folder_of_this_machine(monkeypatch):
 @pytest.mark.parametrize("command", ["train", "evaluate", "sweep"])
 def test_a_missing_package_is_named_before_anything_is_done(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fitting, "NEEDED", ("flag_training", "no_such_package"))
-    asked = {"evaluate": ["--out", "o.json"], "sweep": ["--vary", "fit.ema=0", "--validate", "C2"]}.get(command, [])
+    asked = {"evaluate": ["--out", "o.json"], "sweep": ["--vary", "fit.ema=0", "--validate", "C2"]}.get(
+        command, []
+    )
     assert main([command, "no.toml", "--data", str(tmp_path), *asked]) == 2
     said = capsys.readouterr().err
     assert 'no_such_package); run: pip install "napari-flag[training]"' in said

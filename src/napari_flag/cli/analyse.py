@@ -9,7 +9,6 @@ from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say, say_json
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
-from napari_flag.report import report_name, write_report
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -150,6 +149,7 @@ def run_report(args: argparse.Namespace) -> int:
     from napari_flag import keys
     from napari_flag.analysis.truth import measured_counts
     from napari_flag.prediction_file import output_name
+    from napari_flag.report import report_name, write_report
 
     predicted = read(args.predicted, args.unit)
     label(predicted, args.labels)

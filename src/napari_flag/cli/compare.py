@@ -15,7 +15,6 @@ from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say
 from napari_flag.errors import UserError
 from napari_flag.formatting import interval, number, whole
 from napari_flag.progress import finish
-from napari_flag.report import report_name, write_report
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -127,6 +126,7 @@ def run_compare(args: argparse.Namespace) -> int:
 def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: Path) -> int:
     """Compare, print, and write the tables and the report where requested."""
     from napari_flag.analysis.compare import comparing
+    from napari_flag.report import write_report
     from napari_flag.report.findings import gather
 
     files = {"predicted": str(predicted_path), "measured": str(measured_path)}
@@ -183,6 +183,7 @@ def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namesp
 def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> tuple[Path, ...]:
     """Write scores and tables, after making sure that nothing of someone else's is replaced."""
     from napari_flag.files import write_json, write_table
+    from napari_flag.report import report_name
 
     folder: Path = args.out
     make_folder(folder)

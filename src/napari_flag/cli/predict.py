@@ -12,7 +12,6 @@ from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json, write_or_rescue
 from napari_flag.errors import UserError
 from napari_flag.formatting import whole
-from napari_flag.prediction_file import MOST_DRAWS, made_by
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.colours import COLOURS
 
@@ -157,7 +156,7 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     add(
         "--draws",
         metavar="K",
-        type=terminal.at_least(1, most=MOST_DRAWS),
+        type=terminal.at_least(1, most=keys.MOST_DRAWS),
         help="joint draws to write: layers sample, sample_2, …; 8 are needed to score them "
         "(default: 1, or none of a method that states an expectation only)",
     )
@@ -208,6 +207,7 @@ def run_predict(args: argparse.Namespace) -> int:
     """Predict, write, and say what was written."""
     from napari_flag.inputs import predict_inputs, prepare
     from napari_flag.model.checkpoint import Checkpoint, find_weights
+    from napari_flag.prediction_file import made_by
     from napari_flag.slides.slide import slide_name
 
     started = time.monotonic()

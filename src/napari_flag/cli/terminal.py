@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
 
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable
-from napari_flag.prediction_file import write_prediction
 from napari_flag.progress import Step, TimeLeft, describe_step
 
 if TYPE_CHECKING:
@@ -224,6 +223,8 @@ def make_folder(folder: Path) -> None:
 
 def write_or_rescue(adata: "AnnData", path: Path) -> None:
     """Write a prediction; if its place fails after all, keep the work in the temporary folder."""
+    from napari_flag.prediction_file import write_prediction
+
     try:
         write_prediction(adata, path)
     except UserError as error:

@@ -7,6 +7,7 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QToolButton
 
+from napari_flag import keys
 from napari_flag.analysis.draws import (
     Draw,
     DrawNumbers,
@@ -28,7 +29,7 @@ from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.shortcuts import DRAW
 from napari_flag.gui.side_by_side_dock import SEEN_IN_TRAINING
 from napari_flag.layers.gene_values import Quantity
-from napari_flag.prediction_file import MOST_DRAWS, layer_of, trained_on
+from napari_flag.prediction_file import layer_of, trained_on
 from napari_flag.progress import Step
 
 PLAY_MS: Final = 700
@@ -86,7 +87,7 @@ class SamplesDock(Dock):
         self.wanted = number_field(
             FEWEST_DRAWS,
             2,
-            MOST_DRAWS,
+            keys.MOST_DRAWS,
             1,
             unit=" draws",
             tooltip="How many draws to have; those at hand are kept",

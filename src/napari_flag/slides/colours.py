@@ -8,8 +8,6 @@ they were trained on, so theirs are taken unless a person asks for the others.
 import io
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-import numpy as np
-
 from napari_flag.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,6 +83,7 @@ class SrgbReader:
         self._reader.close()
 
     def _converted(self, pixels: "UInt8Array") -> "UInt8Array":
+        import numpy as np
         from PIL import Image
 
         return np.array(self._transform.apply(Image.fromarray(pixels)))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag.cli.terminal import Commands, add_command, add_json, at_least, path, positive
 from napari_flag.errors import UserError
-from napari_flag.model.checkpoint import find_weights
 from napari_flag.slides.colours import COLOURS, SCANNED
 
 if TYPE_CHECKING:
@@ -67,6 +66,7 @@ def open_prepared(name: str, device: "torch.device", weights: Path | None, downl
     from napari_flag.encoders.foundation.catalogue import EMBEDDED
     from napari_flag.encoders.foundation.state_dicts import read_tensors
     from napari_flag.encoders.registry import build_encoder, open_encoder
+    from napari_flag.model.checkpoint import find_weights
 
     if name != EMBEDDED.name or weights is None:
         return Opened(open_encoder(name, device, weights=weights, download=download))
