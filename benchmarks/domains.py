@@ -37,6 +37,7 @@ from napari_flag.statistics.accuracy import gene_pearson, mean_over_genes
 from napari_flag.statistics.domains import METHODS, Leiden, agreement, find_domains
 from napari_flag.statistics.markers import differential_genes, overlap_at
 from napari_flag.statistics.neighbours import Neighbours, find_neighbours
+from napari_flag.statistics.pathways import PERMUTATIONS, Enrichment, enrich, recover, together
 
 Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -62,6 +63,8 @@ EXPECTED_IN: Final = {
     "Basal and myoepithelial cells": ("breast glands", "cancer in situ"),
 }
 """Bundled gene set → labels where it should be highest, written down before the labels were read."""
+COUNTED: Final = (*(f"overlap@{k}" for k in TOPS), "gene sets measured", "predicted", "in both", "by chance")
+"""Measures that are numbers of genes or sets."""
 UNSURE: Final = "undetermined"
 MOST_VARIABLE: Final = 1000
 WITHOUT: Final = ", without B4"
@@ -103,34 +106,51 @@ class Truth:
     genes: list[str]
     neighbours: Neighbours
     domains: dict[str, Labels]
+    sets: tuple[Enrichment, ...]
 
     @classmethod
     def of(cls, values: Values, genes: list[str], neighbours: Neighbours) -> "Truth":
         """Find the domains of the truth."""
         domains = {name: finish(find_domains(values, neighbours, method=name)) for name in METHODS}
-        return cls(values, genes, neighbours, domains)
+        sets = tuple(
+            finish(enrich(values, genes, inside, None, gene_sets.bundled()))
+            for inside in _regions(domains["leiden"])
+        )
+        return cls(values, genes, neighbours, domains, sets)
 
     def against(self, guess: Values) -> Row:
-        """Return PCC, ARI and NMI of the domains, and overlaps of markers in the truth's Leiden domains."""
+        """Return PCC, ARI and NMI of the domains, and shared markers and gene sets of the truth's domains."""
         row = {"PCC": mean_over_genes(gene_pearson(guess, self.values))}
         for name in METHODS:
             found = agreement(finish(find_domains(guess, self.neighbours, method=name)), self.domains[name])
             row |= {f"ARI, {name}": found.ari, f"NMI, {name}": found.nmi}
         shared: dict[int, list[float]] = {k: [] for k in TOPS}
-        for inside in self.regions():
+        recovered = {}
+        for number, inside in enumerate(_regions(self.domains["leiden"])):
+            found = finish(
+                enrich(guess, self.genes, inside, None, gene_sets.bundled(), permutations=PERMUTATIONS)
+            )
+            recovered[str(number)] = recover(found, self.sets[number])
             first, second = (
                 list(differential_genes(v, self.genes, inside).gene) for v in (guess, self.values)
             )
             for k in TOPS:
                 shared[k].append(overlap_at(first, second, k).shared)
-        return row | {f"overlap@{k}": float(np.mean(shared[k])) for k in TOPS}
+        row |= {f"overlap@{k}": float(np.mean(shared[k])) for k in TOPS}
+        sets = together(recovered)
+        return row | {
+            "gene sets measured": float(len(sets.measured)),
+            "predicted": float(len(sets.predicted)),
+            "in both": float(len(sets.shared)),
+            "by chance": sets.chance,
+        }
 
-    def regions(self) -> Iterator[npt.NDArray[np.bool_]]:
-        """Yield the truth's Leiden domains that are large enough."""
-        labels = self.domains["leiden"]
-        for number in np.unique(labels):
-            if (labels == number).sum() >= FEWEST_IN_DOMAIN:
-                yield labels == number
+
+def _regions(labels: Labels) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield the domains that are large enough."""
+    for number in np.unique(labels):
+        if (labels == number).sum() >= FEWEST_IN_DOMAIN:
+            yield labels == number
 
 
 class Bench:
@@ -274,7 +294,11 @@ def as_markdown(results: dict[str, Any]) -> str:
         "Prediction and truth lie on one graph of neighbours, so that chance need not be 0: the row of "
         "shuffled spots says what it is. Half of the counts against the other half says what the noise of "
         "the measurement leaves to agree on. Methods are listed with the better of their training sets, by "
-        "PCC; the pasted sections do not use the image, but are serial cuts of the same tumour.",
+        "PCC; the pasted sections do not use the image, but are serial cuts of the same tumour. Gene sets: "
+        "how many of the bundled ones are raised in the truth's Leiden domains, summed over domains (a set "
+        "counts in each), by the truth, by the prediction and by both, beside what as many of the "
+        "prediction's share with the truth after its spots were dealt to the domains at random "
+        "(docs/statistics.md).",
     ]
     groups = {f"Mean over {', '.join(serial)}, each left out": serial}
     groups |= {f"{name}, left out": [name] for name in sections if name not in serial}
@@ -305,7 +329,7 @@ def _table(sections: Sequence[dict[str, Row]]) -> list[str]:
     lines = [f"| prediction | {' | '.join(measures)} |", f"|---|{'---:|' * len(measures)}"]
     for name in names:
         means = [float(np.mean([section[name][measure] for section in sections])) for measure in measures]
-        cells = [f"{m:.1f}" if "overlap" in t else f"{m:.3f}" for t, m in zip(measures, means, strict=True)]
+        cells = [f"{m:.{1 if t in COUNTED else 3}f}" for t, m in zip(measures, means, strict=True)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 

@@ -5,7 +5,7 @@ from tests.fakes import fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.domains import domain_agreement, find, read_domains
-from napari_flag.analysis.regions import AreaScale, Region, compare_regions, enrich
+from napari_flag.analysis.regions import AreaScale, Region, compare_regions
 from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
@@ -29,7 +29,6 @@ def test_raised_genes_come_first_in_both_and_agree(adata):
     numbers = finish(compare_regions(adata, adata.uns["left"], None))
     raised = set(adata.var_names[:6])
     assert set(numbers.rankings[PREDICTED][:6]) == set(numbers.rankings[MEASURED][:6]) == raised
-    assert set(numbers.raised(PREDICTED)) >= raised
     at_20 = numbers.overlaps[0]
     assert (at_20.shared, at_20.of, at_20.chance) == (20, 20, 20.0)
     first = numbers.genes.iloc[0]
@@ -67,23 +66,6 @@ def test_spots_and_genes_not_measured_are_left_out_of_the_truth_alone(adata):
 def test_two_regions_may_not_share_spots(adata):
     with pytest.raises(UserError, match="lie in both regions"):
         finish(compare_regions(adata, adata.uns["left"], np.ones(100, bool)))
-
-
-def test_gene_sets_of_the_raised_genes_are_found(adata):
-    numbers = finish(compare_regions(adata, adata.uns["left"], None))
-    sets = {"raised": tuple(adata.var_names[:6]), "other": tuple(adata.var_names[10:16])}
-    found = enrich(numbers, sets)
-    for source in (PREDICTED, MEASURED):
-        first = found[source].iloc[0]
-        assert (first["set"], first.overlap, first["size"]) == ("raised", 6, 6)
-        assert first.q < 0.01
-
-
-def test_no_set_is_found_where_nothing_is_raised(adata):
-    adata.X[:] = np.random.default_rng(0).normal(3, 0.3, adata.shape)
-    numbers = finish(compare_regions(adata, adata.uns["left"], None))
-    found = enrich(numbers, {"some": tuple(adata.var_names[:6])})
-    assert found[PREDICTED].overlap.tolist() == [0]
 
 
 @pytest.mark.parametrize("method", ["leiden", "k-means"])

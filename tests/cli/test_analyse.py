@@ -229,6 +229,36 @@ def test_compare_prints_and_writes_how_far_domains_agree_with_labels(labels, cap
     assert main([*line[:3], "--out", "scores"]) == 2, "without labels it is another comparison"
 
 
+def test_compare_counts_the_gene_sets_of_a_file_in_the_domains(files, capsys):
+    adata = read_prediction(files / "predicted.h5ad")
+    genes = [str(gene) for gene in adata.var_names]
+    lines = ["\t".join(["FIRST", "ours", *genes[:5]]), "\t".join(["SMALL", "ours", *genes[:2]])]
+    (files / "mine.gmt").write_text("\n".join(lines), "utf-8")
+    line = ["compare", "predicted.h5ad", "measured.h5ad", "--gene-sets", "mine.gmt"]
+    assert main(line) == 0
+    out = capsys.readouterr().out
+    assert "fewer than 5 genes here: SMALL (2)" in out
+    assert main([*line, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["gene_sets"]
+    assert found["skipped"] == {"SMALL": 2}
+    assert f"Gene sets in {len(found['domains'])} domain" in out
+    assert f"Of {found['whole']['tested']} gene sets" in out
+    assert (
+        main(["compare", "predicted.h5ad", "predicted.h5ad", "--measured", "measured.h5ad", *line[3:]]) == 2
+    )
+    assert "--gene-sets is for one prediction" in capsys.readouterr().err
+
+
+def test_a_report_names_the_gene_sets_it_was_made_with(files, capsys):
+    (files / "none.gmt").write_text("SMALL\tours\tERBB2\n", "utf-8")
+    assert main(["report", "predicted.h5ad", "--out", "page", "--gene-sets", "none.gmt"]) == 0
+    page = (files / "page" / "fake_report.html").read_text("utf-8")
+    assert "--gene-sets none.gmt" in page
+    assert "SMALL (1)" in page
+    assert main(["report", "predicted.h5ad", "--out", "new", "--gene-sets", "missing.gmt"]) == 2
+    assert "missing.gmt cannot be read" in capsys.readouterr().err
+
+
 def test_json_alone_holds_them_too(labels, capsys):
     line = ["compare", "predicted.h5ad", "measured.h5ad", "--labels", "labels.csv", "--json"]
     assert main(line) == 0

@@ -101,6 +101,19 @@ def test_the_scores_are_those_of_compare(page, prediction):
         assert f"<td>{scores.values[metric]:.3f}</td>" in page, "in the table, as the paper reads it"
 
 
+def test_gene_sets_of_the_domains_are_counted_beside_chance(prediction, tmp_path):
+    names = [str(gene) for gene in prediction.var_names]
+    sets = {"First": names[:12], "Second": names[12:24], "Third": names[24:30], "Few": names[:2]}
+    findings = finish(gather(prediction, counts_for(prediction), sets=sets))
+    page = finish(write_report(prediction, counts_for(prediction), tmp_path, findings=findings))
+    text = page.read_text("utf-8")
+    whole = findings.pathways.whole
+    assert whole.tested == 3 * len(findings.pathways.domains)
+    assert f"Of {whole.tested} gene sets {len(whole.measured)} raised in the truth" in text
+    assert "Few (2)" in text
+    assert Outline(text).open == []
+
+
 def test_with_eight_draws_the_page_has_proper_scores_and_with_fewer_it_asks_for_them(page, tmp_path):
     assert "draw up to 8 on the Samples page" in page
     assert "VS-space" not in page

@@ -1,4 +1,4 @@
-"""Gene sets: read, scored as scanpy does, and found by the hypergeometric test."""
+"""Gene sets: read, and scored as scanpy does."""
 
 from itertools import combinations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_flag.errors import UserError
-from napari_flag.statistics.gene_sets import bundled, over_representation, read_gmt, score
+from napari_flag.statistics.gene_sets import bundled, read_gmt, score
 
 
 def test_a_gmt_file_is_read_in_its_order(tmp_path):
@@ -76,20 +76,3 @@ def test_a_set_that_is_not_there_or_is_everything_is_refused_in_one_sentence():
         score(values, ["A", "B", "C", "D"], ["X", "Y"])
     with pytest.raises(UserError, match="nothing to hold the set"):
         score(values, ["A", "B", "C", "D"], ["A", "B", "C", "D"])
-
-
-def test_over_representation_counts_what_a_hand_would():
-    universe = [f"G{g}" for g in range(20)]
-    sets = {"hit": ["G0", "G1", "G2", "elsewhere"], "miss": ["G10", "G11"], "unknown": ["H1"]}
-    table = over_representation(["G1", "G0", "G2", "G3", "G3", "H9"], universe, sets)
-    assert list(table.set) == ["hit", "miss"]
-    hit = table.iloc[0]
-    assert (hit["size"], hit.overlap, hit.expected, hit.genes) == (3, 3, 12 / 20, "G1, G0, G2")
-    assert hit.p == pytest.approx((4 * 3 * 2) / (20 * 19 * 18))
-    assert table.iloc[1].p == 1.0
-    assert hit.q == pytest.approx(2 * hit.p)
-
-
-def test_over_representation_of_nothing_is_an_empty_or_certain_table():
-    assert len(over_representation(["A"], ["A", "B"], {"none": ["Z"]})) == 0
-    assert over_representation([], ["A", "B"], {"one": ["A"]}).p.tolist() == [1.0]

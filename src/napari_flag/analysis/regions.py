@@ -1,9 +1,9 @@
-"""Differential genes and gene sets of a region, in prediction and measurement.
+"""Differential genes of a region, in prediction and measurement.
 
 Numbers of the prediction are over all its spots and genes; those of the measurement over what was measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,9 +15,6 @@ from napari_flag.analysis.truth import MEASURED, PREDICTED, Extent, extent_of, m
 from napari_flag.prediction_file import array_coordinates, stated_lattice
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import lattice_of, typical_pitch
-from napari_flag.statistics.gene_sets import bundled as bundled
-from napari_flag.statistics.gene_sets import over_representation
-from napari_flag.statistics.gene_sets import read_gmt as read_gmt
 from napari_flag.statistics.markers import FEWEST_SPOTS, differential_genes, overlap_at
 from napari_flag.statistics.markers import Overlap as Overlap
 from napari_flag.statistics.multiple_testing import q_values
@@ -31,10 +28,6 @@ if TYPE_CHECKING:
 BoolArray = npt.NDArray[np.bool_]
 TOPS: Final = (20, 50)
 """How many first genes of prediction and truth are compared."""
-LEVEL: Final = 0.05
-"""False discovery rate at which a gene counts as differential for the gene sets."""
-FEWEST_GENES: Final = 5
-"""Where fewer genes pass `LEVEL`, gene sets are sought among none: chance alone would fill them."""
 GENES_AT_ONCE: Final = 64
 """Genes ranked between two progress steps."""
 SHOWN: Final = ["gene", "inside", "outside", "difference", "score", "q"]
@@ -63,12 +56,6 @@ class RegionNumbers:
     rankings: dict[str, tuple[str, ...]]
     overlaps: tuple[Overlap, ...]
     spots: dict[str, tuple[int, int]]
-
-    def raised(self, source: str) -> tuple[str, ...]:
-        """Return the genes raised in the region at a false discovery rate of 5 %, the clearest first."""
-        table = self.genes.set_index("gene")
-        passed = (table[f"q_{source}"] < LEVEL) & (table[f"difference_{source}"] > 0)
-        return tuple(gene for gene in self.rankings[source] if passed[gene])
 
 
 def compare_regions(adata: "AnnData", inside: BoolArray, outside: BoolArray | None) -> Steps[RegionNumbers]:
@@ -152,29 +139,6 @@ def rank_genes(
     table = pd.concat(parts, ignore_index=True)
     table["q"] = q_values(table["p"].to_numpy(np.float64))
     return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
-
-
-def enrich(numbers: RegionNumbers, sets: Mapping[str, Sequence[str]]) -> "dict[str, pd.DataFrame]":
-    """Find gene sets that hold more of the region's raised genes than chance gives.
-
-    Parameters
-    ----------
-    numbers
-        Of the region.
-    sets
-        Name → genes.
-
-    Returns
-    -------
-    dict
-        Source → `gene_sets.over_representation`; empty where fewer than five genes are raised.
-    """
-    found = {}
-    for source, ranking in numbers.rankings.items():
-        raised = numbers.raised(source)
-        chosen = raised if len(raised) >= FEWEST_GENES else ()
-        found[source] = over_representation(chosen, ranking, sets)
-    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -72,12 +72,19 @@ def rank_domains(adata: "AnnData", source: str, numbers: Numbers) -> "Steps[dict
     dict
         Number → table of `regions.rank_genes`.
     """
-    there = numbers[extent_of(adata, source).spots]
     ranked = {}
-    for number in np.unique(there[there > 0]).tolist():
-        if FEWEST_IN_DOMAIN <= (there == number).sum() <= len(there) - FEWEST_IN_DOMAIN:
-            ranked[number] = yield from rank_genes(adata, source, numbers == number)
+    for number in comparable_domains(numbers[extent_of(adata, source).spots]):
+        ranked[number] = yield from rank_genes(adata, source, numbers == number)
     return ranked
+
+
+def comparable_domains(numbers: Numbers) -> list[int]:
+    """Return the domains from 1 that hold enough spots, and leave enough, to be compared with the rest."""
+    return [
+        number
+        for number in np.unique(numbers[numbers > 0]).tolist()
+        if FEWEST_IN_DOMAIN <= (numbers == number).sum() <= len(numbers) - FEWEST_IN_DOMAIN
+    ]
 
 
 def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def add_report(commands: terminal.Commands) -> None:
         "--out", metavar="DIR", type=terminal.path, required=True, help="folder; it is made if needed"
     )
     add_labels(parser, "the report says how far the domains agree with it")
+    add_gene_sets(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the report in DIR")
 
 
@@ -150,16 +151,21 @@ def run_report(args: argparse.Namespace) -> int:
     from napari_flag.analysis.truth import measured_counts
     from napari_flag.prediction_file import output_name
     from napari_flag.report import report_name, write_report
+    from napari_flag.report.findings import gather
 
+    sets = read_gene_sets(args.gene_sets)
     predicted = read(args.predicted, args.unit)
     label(predicted, args.labels)
     measured = measured_counts(predicted) if keys.MEASURED in predicted.layers else None
     make_folder(args.out)
     check_place(args.out / report_name(output_name(predicted)), args.overwrite, lambda: False)
     options = ["--out", str(args.out), *as_typed("--labels", args.labels), *as_typed("--unit", args.unit)]
+    options += as_typed("--gene-sets", args.gene_sets)
     command = shlex.join(["napari-flag", "report", str(args.predicted), *options])
     with ProgressLine() as line:
-        place = finish(write_report(predicted, measured, args.out, command=command), line)
+        findings = finish(gather(predicted, measured, sets=sets), line)
+        work = write_report(predicted, measured, args.out, findings=findings, command=command)
+        place = finish(work, line)
     say(f"Wrote {place}")
     return 0
 
@@ -214,6 +220,23 @@ def add_labels(parser: argparse.ArgumentParser, what: str) -> None:
         help="what a pathologist or a clustering called each spot (her2st's annotations, Loupe's CSV, or a "
         f"table of spot ids and labels); {what}",
     )
+
+
+def add_gene_sets(parser: argparse.ArgumentParser) -> None:
+    """Add ``--gene-sets``."""
+    parser.add_argument(
+        "--gene-sets",
+        metavar="FILE.gmt",
+        type=terminal.path,
+        help="gene sets to look for in the domains, e.g. of MSigDB (default: the bundled ones)",
+    )
+
+
+def read_gene_sets(path: Path | None) -> "dict[str, tuple[str, ...]] | None":
+    """Read the gene sets in `path`; None, which takes the bundled ones, where it was not given."""
+    from napari_flag.analysis.pathways import read_gmt
+
+    return None if path is None else read_gmt(path)
 
 
 def label(adata: "AnnData", path: Path | None) -> None:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import keys
 from napari_flag.cli import terminal
-from napari_flag.cli.analyse import PREDICTED, add_labels, add_unit, as_typed, label, read, read_counts
+from napari_flag.cli.analyse import (
+    PREDICTED,
+    add_gene_sets,
+    add_labels,
+    add_unit,
+    as_typed,
+    label,
+    read,
+    read_counts,
+    read_gene_sets,
+)
 from napari_flag.cli.predict import add_alignment
 from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say, say_columns, say_json
 from napari_flag.errors import UserError
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
     from napari_flag.analysis.compare import Comparison
     from napari_flag.analysis.models import ModelComparison
     from napari_flag.analysis.scores import Scores
-    from napari_flag.report.findings import Findings
+    from napari_flag.report.findings import Findings, Labelled
 
 
 COMPARE_DESCRIPTION = """\
@@ -104,6 +114,7 @@ def add_compare(commands: terminal.Commands) -> None:
         "for draw 1) into this folder, of several models their table (JSON, CSV, Markdown); made if needed",
     )
     add_labels(parser, "ARI and NMI then say how far the domains of prediction and truth agree with it")
+    add_gene_sets(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files in DIR")
     terminal.add_json(parser)
 
@@ -131,6 +142,7 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
 
     files = {"predicted": str(predicted_path), "measured": str(measured_path)}
     findings: Findings | None = None
+    sets = read_gene_sets(args.gene_sets)
     written: tuple[Path, ...] = ()
     with ProgressLine() as line:
         on_step = None if args.json else line  # who reads JSON wants no lines of progress
@@ -142,15 +154,16 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
         label(predicted, args.labels)
         comparison = finish(comparing(predicted, measured), on_step)
         result = comparison.to_dict() | files
-        if args.labels is not None:
-            findings = finish(gather(predicted, measured, comparison=comparison), on_step)
-            assert findings.labels is not None
-            result |= {"labels": str(args.labels), "label_agreement": findings.labels.to_dict()}
+        if any(option is not None for option in (args.labels, args.gene_sets, args.out)):
+            findings = finish(gather(predicted, measured, comparison=comparison, sets=sets), on_step)
+            result |= {} if findings.pathways is None else {"gene_sets": findings.pathways.to_dict()}
+            if args.labels is not None and findings.labels is not None:
+                result |= {"labels": str(args.labels), "label_agreement": findings.labels.to_dict()}
         if args.out is not None:
             written = _write(comparison, result, args)
             options = ["--out", str(args.out), *as_typed("--labels", args.labels)]
             options += [*as_typed("--unit", args.unit), *as_typed("--spots", args.spots)]
-            options += as_typed("--alignment", args.alignment)
+            options += as_typed("--alignment", args.alignment) + as_typed("--gene-sets", args.gene_sets)
             command = shlex.join(["napari-flag", "compare", *files.values(), *options])
             work = write_report(
                 predicted, measured, args.out, comparison=comparison, findings=findings, command=command
@@ -164,7 +177,10 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
         return 0
     _print(comparison)
     if findings is not None:
-        _print_labels(findings)
+        if findings.labels is not None:
+            _print_labels(findings.labels)
+        if findings.pathways is not None:
+            say(findings.pathways.described())
     for path in written:
         say(f"Wrote {path}")
     return 0
@@ -250,9 +266,7 @@ def _print(comparison: "Comparison") -> None:
     _print_unmatched(comparison)
 
 
-def _print_labels(findings: "Findings") -> None:
-    labels = findings.labels
-    assert labels is not None
+def _print_labels(labels: "Labelled") -> None:
     for key, word in ((keys.DOMAIN, "prediction"), (keys.DOMAIN + keys.OF_MEASURED, "truth")):
         if key in labels.agreements:
             found = labels.agreements[key]
@@ -288,10 +302,11 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
     from napari_flag.analysis.models import comparing_models, on_spots_of, placing
     from napari_flag.slides.spot_tables import needs_pooling, read_measured
 
-    if args.labels is not None:
-        raise UserError(
-            "--labels is for one prediction; leave it out, or compare the predictions one by one."
-        )
+    for option, value in (("--labels", args.labels), ("--gene-sets", args.gene_sets)):
+        if value is not None:
+            raise UserError(
+                f"{option} is for one prediction; leave it out, or compare the predictions one by one."
+            )
     places = _named(files)
     predictions = {name: read(path, args.unit) for name, path in places.items()}
     with ProgressLine() as line:

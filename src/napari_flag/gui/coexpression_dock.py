@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag.analysis.coexpression import DEPTH_SHOWN, Together, correlate, sets_within
-from napari_flag.analysis.regions import bundled, read_gmt
+from napari_flag.analysis.pathways import bundled, read_gmt
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
 from napari_flag.formatting import number, whole

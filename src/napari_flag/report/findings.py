@@ -1,6 +1,6 @@
 """Results of `analysis` that a report shows, computed once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +11,7 @@ from napari_flag import keys
 from napari_flag.analysis.coexpression import Together, correlate, pick_unlike
 from napari_flag.analysis.compare import Comparison, Section, comparing, section_of
 from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement
+from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
 from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, top_overlaps
 from napari_flag.analysis.spatial import gene_moran, spot_neighbours
 from napari_flag.analysis.structure import rank_domains
@@ -129,6 +130,8 @@ class Findings:
         Correlations of the genes that cluster most; None below three genes.
     markers
         Of each domain.
+    pathways
+        Gene sets recovered in the truth's domains; None without truth or domains.
     shown
         Genes whose maps cluster most and differ in pattern.
     """
@@ -144,6 +147,7 @@ class Findings:
     labels: Labelled | None
     together: Together | None
     markers: tuple[Domain, ...]
+    pathways: DomainSets | None
     shown: tuple[str, ...]
 
 
@@ -153,6 +157,7 @@ def gather(
     *,
     seed: int = 0,
     comparison: Comparison | None = None,
+    sets: Mapping[str, Sequence[str]] | None = None,
 ) -> Steps[Findings]:
     """Compute all results that a report shows.
 
@@ -166,6 +171,8 @@ def gather(
         Of bootstrap and domains.
     comparison
         Of the two, where it was made already.
+    sets
+        Gene sets to look for in the domains, name → symbols; None takes the bundled ones.
 
     Raises
     ------
@@ -183,6 +190,9 @@ def gather(
     found = yield from find_all(adata, seed=seed)
     ours, theirs = found.get(PREDICTED), found.get(MEASURED)
     markers = yield from _markers(adata, ours if theirs is None else theirs, theirs is not None)
+    pathways = None
+    if theirs is not None:
+        pathways = yield from recover_domains(adata, theirs, bundled() if sets is None else sets)
     together = yield from _correlations(adata, table)
     return Findings(
         adata=adata,
@@ -196,6 +206,7 @@ def gather(
         labels=labels_of(adata, found),
         together=together,
         markers=markers,
+        pathways=pathways,
         shown=_distinct_genes(adata, table),
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.analysis.compare import Comparison
+from napari_flag.analysis.pathways import DomainSets
 from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE, DrawScores
 from napari_flag.errors import UserError
 from napari_flag.formatting import area, counted, interval, number, whole
@@ -153,6 +154,7 @@ def _figure(picture: Picture, findings: Findings) -> Iterator[str]:
     if picture.name == "domains":
         yield from _labels(findings)
         yield from _markers(findings)
+        yield from _pathways(findings.pathways)
 
 
 def _labels(findings: Findings) -> Iterator[str]:
@@ -193,6 +195,23 @@ def _markers(findings: Findings) -> Iterator[str]:
     yield "</tbody></table>"
     if both:
         yield '<p class="soft">Bold: among the leading markers of both.</p>'
+
+
+def _pathways(pathways: DomainSets | None) -> Iterator[str]:
+    """Yield the gene sets that prediction and truth have raised in each domain of the truth."""
+    if pathways is None:
+        return
+    yield f'<h3 id="pathways">Gene sets raised in the domains</h3>\n<p>{_text(pathways.described())}</p>'
+    yield '<table class="words markers"><thead><tr><th scope="col">domain</th><th scope="col">predicted</th>'
+    yield '<th scope="col">measured</th><th>in both</th><th>by chance</th></tr></thead><tbody>'
+    for domain, found in pathways.domains.items():
+        shared = set(found.shared)
+        colour = DOMAIN_COLOURS[(domain - 1) % len(DOMAIN_COLOURS)]
+        dot = f'<span class="dot" style="background:{colour}"></span>'
+        cells = "".join(f"<td>{_names(sets, shared)}</td>" for sets in (found.predicted, found.measured))
+        counts = f"<td>{whole(len(shared))}</td><td>{number(found.chance, 1)}</td>"
+        yield f"<tr><td>{dot}{domain}</td>{cells}{counts}</tr>"
+    yield f'</tbody></table><p class="soft">{wording.PATHWAYS}</p>'
 
 
 def _names(genes: Sequence[str], shared: set[str]) -> str:

@@ -85,6 +85,13 @@ OVERLAP: Final = (
     "once by the prediction and once by the truth. A bar shows how many of the first 20 or 50 are the "
     "same; the grey line is what two unrelated rankings would share."
 )
+PATHWAYS: Final = (
+    "A set counts as raised where its genes come before the panel's other genes in the order of how much "
+    "each is raised in the domain (rank sum, false discovery rate 5 % over the sets of a domain). Bold: by "
+    "both. "
+    "Chance is what the truth shares with as many sets of the prediction after its spots were dealt to the "
+    "domains at random. A panel holds a few genes of a set: this says nothing about the others."
+)
 CALIBRATION: Final = (
     "How often the truth lies within X ± z · sd. On the dashed line the spread is as wide as it says; "
     "above it, wider. Counts of 0 are inside almost every interval, so measurements above 0 are shown "

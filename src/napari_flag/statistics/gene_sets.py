@@ -1,24 +1,19 @@
-"""Gene sets: GMT files, scores per spot, and over-representation among chosen genes.
+"""Gene sets: GMT files, and scores per spot.
 
 GMT is one set a line, separated by tabs: name, description, genes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import hypergeom, rankdata
+from scipy.stats import rankdata
 
 from napari_flag.errors import UserError
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.multiple_testing import q_values
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 LEVELS: Final = 25
 """Levels of mean expression within which a set is compared with other genes (scanpy's `n_bins`)."""
@@ -99,45 +94,6 @@ def score(values: npt.NDArray[Any], genes: Sequence[str], members: Sequence[str]
     found: FloatArray = values[:, inside].mean(axis=1, dtype=np.float64)
     found -= values[:, reference].mean(axis=1, dtype=np.float64)
     return found
-
-
-def over_representation(
-    chosen: Sequence[str], universe: Sequence[str], sets: Mapping[str, Sequence[str]]
-) -> "pd.DataFrame":
-    """Find the sets that hold more of the chosen genes than chance would give (hypergeometric, upper tail).
-
-    Parameters
-    ----------
-    chosen
-        Genes of interest, such as the differential ones; those outside `universe` are passed over.
-    universe
-        All genes that could have been chosen: those predicted or measured.
-    sets
-        Name → genes; only those in `universe` count.
-
-    Returns
-    -------
-    DataFrame
-        set; size, its genes in the universe; overlap; expected, by chance; p; q, Benjamini–Hochberg over the
-        sets; genes, the overlap in the order chosen.  Smallest p first; sets without a gene in the
-        universe are left out.
-    """
-    import pandas as pd
-
-    known = set(universe)
-    picked = [gene for gene in dict.fromkeys(chosen) if gene in known]
-    rows = []
-    for name, members in sets.items():
-        inside = known & set(members)
-        if not inside:
-            continue
-        shared = [gene for gene in picked if gene in inside]
-        p = hypergeom.sf(len(shared) - 1, len(known), len(inside), len(picked))
-        expected = len(inside) * len(picked) / len(known)
-        rows.append((name, len(inside), len(shared), expected, float(p), ", ".join(shared)))
-    table = pd.DataFrame(rows, columns=["set", "size", "overlap", "expected", "p", "genes"])
-    table.insert(5, "q", q_values(table["p"].to_numpy(np.float64)))
-    return table.sort_values("p", kind="stable", ignore_index=True)
 
 
 def _parse(text: str, name: str) -> dict[str, tuple[str, ...]]:

@@ -29,24 +29,45 @@ Test: TypeAlias = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArra
 """(a, G) and (b, G) values → (G,) score, positive where the first are higher, and (G,) two-sided p."""
 
 
-def wilcoxon(inside: FloatArray, outside: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Compare ranks: the rank sum's z, corrected for ties, by its normal approximation.
+def rank_sum_scores(values: FloatArray, inside: BoolArray) -> FloatArray:
+    """Compare ranks in many splits of the same spots: rank sums by their normal approximation.
 
-    As scanpy's ``method="wilcoxon", tie_correct=True``.
+    Parameters
+    ----------
+    values
+        (n, G).
+    inside
+        (n, M) bool, M splits; the spots of each that are not inside are outside.
+
+    Returns
+    -------
+    array
+        (G, M) z corrected for ties, positive where values inside are higher, 0 for a constant gene.
     """
-    a, b = len(inside), len(outside)
-    n = a + b
-    ranks = rankdata(np.concatenate([inside, outside]), axis=0)
+    n = len(values)
+    a = inside.sum(axis=0, dtype=np.float64)
+    ranks = rankdata(values, axis=0)
     same = np.zeros(ranks.shape[1])
     ordered = np.sort(ranks, axis=0)
     for gene in range(ranks.shape[1]):
         tied = np.unique(ordered[:, gene], return_counts=True)[1].astype(np.float64)
         same[gene] = (tied**3 - tied).sum()
-    spread = np.sqrt((1.0 - same / (n**3 - n)) * a * b * (n + 1) / 12.0)
-    constant = spread == 0.0
-    spread[constant] = 1.0
-    score: FloatArray = (ranks[:a].sum(axis=0) - a * (n + 1) / 2.0) / spread
+    varies = 1.0 - same / (n**3 - n)
+    constant = varies <= 0.0
+    varies[constant] = 1.0
+    spread = np.sqrt(np.outer(varies, a * (n - a) * (n + 1) / 12.0))
+    score: FloatArray = (ranks.T @ inside - a * (n + 1) / 2.0) / spread
     score[constant] = 0.0
+    return score
+
+
+def wilcoxon(inside: FloatArray, outside: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Compare ranks: the rank sum's z, corrected for ties, by its normal approximation.
+
+    As scanpy's ``method="wilcoxon", tie_correct=True``.
+    """
+    first = np.arange(len(inside) + len(outside)) < len(inside)
+    score = rank_sum_scores(np.concatenate([inside, outside]), first[:, None])[:, 0]
     return score, 2.0 * norm.sf(np.abs(score))
 
 
@@ -60,6 +81,26 @@ def welch(inside: FloatArray, outside: FloatArray) -> tuple[FloatArray, FloatArr
     )
     score[constant], p[constant] = 0.0, 1.0
     return score, p
+
+
+def check_regions(inside: BoolArray, outside: BoolArray) -> None:
+    """Refuse regions that share spots or hold fewer than two.
+
+    Raises
+    ------
+    UserError
+        Naming which of the two.
+    """
+    if (inside & outside).any():
+        raise UserError(
+            f"{(inside & outside).sum()} spots lie in both regions, so they cannot be compared; draw them "
+            "apart."
+        )
+    if min(inside.sum(), outside.sum()) < FEWEST_SPOTS:
+        raise UserError(
+            f"One region holds {inside.sum()} spots and the other {outside.sum()}, but a comparison needs at "
+            f"least {FEWEST_SPOTS} in each; draw a larger region."
+        )
 
 
 def differential_genes(
@@ -97,15 +138,7 @@ def differential_genes(
     import pandas as pd
 
     rest = ~inside if outside is None else outside
-    if (inside & rest).any():
-        raise UserError(
-            f"{(inside & rest).sum()} spots lie in both regions, so they cannot be compared; draw them apart."
-        )
-    if min(inside.sum(), rest.sum()) < FEWEST_SPOTS:
-        raise UserError(
-            f"One region holds {inside.sum()} spots and the other {rest.sum()}, but a comparison needs at "
-            f"least {FEWEST_SPOTS} in each; draw a larger region."
-        )
+    check_regions(inside, rest)
     first, second = values[inside], values[rest]
     found = []
     for start in range(0, values.shape[1], GENES_AT_ONCE):

@@ -406,15 +406,17 @@ def test_a_layer_without_shapes_does_not_make_the_dock_read_and_compare_again(fi
     assert filled.regions.entries[0] is before[0]
 
 
-def test_gene_sets_of_a_file_are_sought_among_the_raised_genes(filled, qtbot, tmp_path):
+def test_gene_sets_of_a_file_are_tested_in_prediction_and_truth(filled, qtbot, tmp_path):
     draw_left(filled, qtbot)
     genes = [str(gene) for gene in filled.session.adata.var_names]
     lines = ["\t".join(["RAISED", "", *genes[:6]]), "\t".join(["OTHER", "", *genes[10:16]])]
     (tmp_path / "sets.gmt").write_text("\n".join(lines))
     filled.read_sets(tmp_path / "sets.gmt")
     table = filled.results.sets.table
-    assert table.shown == ["RAISED", "OTHER"]
-    assert table.index(0, 2).data() == "6"
+    qtbot.waitUntil(lambda: table.shown == ["RAISED", "OTHER"], timeout=10_000)
+    assert filled.results.recovered.text().startswith("Of 2 gene sets 1 raised in the truth, 1 in the pred")
+    filled.results.shown.value = PREDICTED
+    assert [table.index(0, column).data() for column in (1, 2)] == ["6", "1.00"]
     filled.results.sets.setCurrentIndex(table.index(0, 0))
     assert filled.session.gene_set == tuple(genes[:6])
     assert filled.session.gene_set_name == "RAISED"

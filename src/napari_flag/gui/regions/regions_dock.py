@@ -10,7 +10,8 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.domains import LABELS, find, read_domains
-from napari_flag.analysis.regions import AreaScale, RegionNumbers, bundled, compare_regions, enrich, read_gmt
+from napari_flag.analysis.pathways import RegionSets, bundled, find_region_sets, read_gmt
+from napari_flag.analysis.regions import AreaScale, BoolArray, RegionNumbers, compare_regions
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
 from napari_flag.exports.qupath import region_measurements
@@ -33,7 +34,7 @@ OUR_SETS: Final = "Sets that come along"
 
 
 class RegionsDock(Dock):
-    """Regions drawn, read and found; their means and differential genes; gene sets.
+    """Regions drawn, read and found; their means and differential genes; gene sets raised in them.
 
     Parameters
     ----------
@@ -48,6 +49,7 @@ class RegionsDock(Dock):
         self.domains.later = self.domains.legend.later = self.session.gene_map.later
         self.numbers: RegionNumbers | None = None
         self._sets: dict[str, tuple[str, ...]] = {}
+        self._masks: tuple[BoolArray, BoolArray | None] = np.zeros(0, bool), None
         self._key: str | None = None
         self._scale: AreaScale | None = None
         self._listed_of: Any = None
@@ -197,9 +199,10 @@ class RegionsDock(Dock):
             self.notify("A region is compared with another, or with the rest; choose one.")
             self._show(None)
             return
+        self._masks = entry.region.mask, None if other is None else other.region.mask
         self.jobs.run(
             "compare",
-            compare_regions(adata, entry.region.mask, None if other is None else other.region.mask),
+            compare_regions(adata, *self._masks),
             "Compare regions",
             on_result=self._show,
             on_error=self._on_failed,
@@ -214,8 +217,26 @@ class RegionsDock(Dock):
         self.numbers = numbers
         if not self._sets:
             self._set_sets(bundled(), OUR_SETS)
-        self.results.show_numbers(numbers, {} if numbers is None else enrich(numbers, self._sets))
+        self.results.show_numbers(numbers)
         self.results.mark(self.session.gene, scroll=False)
+        self._test_sets()
+
+    def _test_sets(self) -> None:
+        """Test the gene sets in the regions that are compared."""
+        adata = self.session.adata
+        if adata is None or self.numbers is None:
+            self.jobs.cancel("sets")
+            return
+        self.jobs.run(
+            "sets",
+            find_region_sets(adata, *self._masks, self._sets),
+            "Test gene sets",
+            on_result=self._on_sets,
+            on_cancelled=lambda: self.notify("Testing gene sets was cancelled."),
+        )
+
+    def _on_sets(self, found: RegionSets) -> None:
+        self.results.show_sets(found)
 
     # --- domains ---------------------------------------------------------------------------------
     def find_domains(self) -> None:
@@ -419,7 +440,7 @@ class RegionsDock(Dock):
         except UserError as error:
             self.messages.show_error(error)
         else:
-            self._show(self.numbers)
+            self._test_sets()
 
     def _set_sets(self, sets: dict[str, tuple[str, ...]], origin: str) -> None:
         self._sets = sets

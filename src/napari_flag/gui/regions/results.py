@@ -1,20 +1,17 @@
 """What tells a region apart, in tables: genes and gene sets, of prediction, truth or both."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
+from napari_flag.analysis.pathways import RegionSets, describe_skipped
 from napari_flag.analysis.regions import RegionNumbers
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.formatting import counted, number, probability, whole
 from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.tables import Column, NumberView
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 BOTH: Final = "both"
 WORDS: Final = {PREDICTED: "prediction", MEASURED: "truth"}
@@ -35,7 +32,7 @@ class RegionResults(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._numbers: RegionNumbers | None = None
-        self._enriched: Mapping[str, pd.DataFrame] = {}
+        self._found: RegionSets | None = None
         self.shown = Choice(name="Show numbers of")
         self.shown.changed.connect(lambda _: self._fill())
         self.save = QPushButton("Save…")
@@ -46,12 +43,13 @@ class RegionResults(QWidget):
         self.genes.chosen.connect(self.geneChosen)
         self.sets = NumberView("Gene set", width=52)
         self.sets.chosen.connect(self.setChosen)
+        self.recovered = plain_label()
         self.origin = plain_label()
         self.file = QPushButton("Gene sets…")
         self.file.setToolTip("Read gene sets from a GMT file, e.g. of MSigDB")
         self.file.clicked.connect(self.setsRequested)
         self._lay_out()
-        self.show_numbers(None, {})
+        self.show_numbers(None)
 
     def _lay_out(self) -> None:
         head = QHBoxLayout()
@@ -61,6 +59,7 @@ class RegionResults(QWidget):
         sets = QWidget()
         below = QVBoxLayout(sets)
         below.setContentsMargins(0, 0, 0, 0)
+        below.addWidget(self.recovered)
         below.addWidget(self.sets, 1)
         foot = QHBoxLayout()
         foot.addWidget(self.origin, 1)
@@ -77,15 +76,20 @@ class RegionResults(QWidget):
         box.addWidget(self.tabs, 1)
 
     # --- what is shown ---------------------------------------------------------------------------
-    def show_numbers(self, numbers: RegionNumbers | None, enriched: "Mapping[str, pd.DataFrame]") -> None:
-        """Show one comparison, or none."""
-        self._numbers, self._enriched = numbers, enriched
+    def show_numbers(self, numbers: RegionNumbers | None) -> None:
+        """Show one comparison, or none; what was found of gene sets is of another and goes."""
+        self._numbers, self._found = numbers, None
         at_hand = [] if numbers is None else list(numbers.rankings)
         choices = [*([BOTH] if len(at_hand) > 1 else []), *at_hand]
         self.shown.offer(("prediction and truth" if c == BOTH else WORDS[c], c) for c in choices)
         self.shown.enabled = len(choices) > 1
         self.save.setEnabled(numbers is not None)
         self._fill()
+
+    def show_sets(self, found: RegionSets) -> None:
+        """Show the gene sets tested in the regions that are compared."""
+        self._found = found
+        self._fill_sets(self._sources())
 
     def show_sets_of(self, origin: str) -> None:
         """Say where the gene sets come from."""
@@ -104,7 +108,7 @@ class RegionResults(QWidget):
         if numbers is None:
             self.summary.setText(NO_GENES)
             self.genes.table.set_rows((), {}, ())
-            self.sets.table.set_rows((), {}, ())
+            self._fill_sets(())
             return
         self.summary.setText(_summary(numbers))
         sources = self._sources()
@@ -120,19 +124,21 @@ class RegionResults(QWidget):
         self._fill_sets(sources)
 
     def _fill_sets(self, sources: Sequence[str]) -> None:
-        first = self._enriched.get(sources[0]) if sources else None
+        enriched = {} if self._found is None else self._found.enriched
+        first = enriched.get(sources[0]) if sources else None
+        self.recovered.setText("" if first is None or self._found is None else self._found.described())
+        self.recovered.setToolTip("" if first is None else f"{CHANCE} {describe_skipped(first.skipped)}")
+        self.recovered.setVisible(bool(self.recovered.text()))
         if first is None:
             self.sets.table.set_rows((), {}, ())
             return
         columns, numbers = [], {}
-        names = [str(name) for name in first["set"]]
+        names = [str(name) for name in first.table["set"]]
         if len(sources) == 1:
             columns.append(Column("size", "Size", "Genes of the set among those here", whole))
-            numbers["size"] = first["size"].to_numpy()
-        tables = {source: self._enriched[source].set_index("set").reindex(names) for source in sources}
+            numbers["size"] = first.table["size"].to_numpy()
+        tables = {source: enriched[source].table.set_index("set").reindex(names) for source in sources}
         for key, heading, meaning, write in _SET_COLUMNS:
-            if key == "expected" and len(sources) > 1:
-                continue
             for source, table in tables.items():
                 title = f"{heading} {SHORT[source]}".strip() if len(sources) > 1 else heading
                 column = Column(f"{key}_{source}", title, f"{meaning} ({WORDS[source]})", write)
@@ -143,9 +149,17 @@ class RegionResults(QWidget):
 
 
 _SET_COLUMNS: Final[tuple[tuple[str, str, str, Any], ...]] = (
-    ("overlap", "Hits", "Genes of the set that are raised in the region", whole),
-    ("expected", "Chance", "How many chance alone would give", number),
-    ("q", "q", "False discovery rate, hypergeometric", probability),
+    ("auc", "AUC", "How often a gene of the set is raised more than another; 0.5 by chance", number),
+    (
+        "q",
+        "q",
+        "False discovery rate (rank sum). It ranks: co-expressed genes make it small",
+        probability,
+    ),
+)
+CHANCE: Final = (
+    "Chance is what the truth shares with as many sets of the prediction after its spots were dealt to the "
+    "regions at random."
 )
 
 
