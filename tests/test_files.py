@@ -33,3 +33,60 @@ def test_tables_and_json_are_read_by_anyone(tmp_path):
     assert (tmp_path / "genes.csv").read_text(encoding="utf-8") == ("gene,pcc\nHLA-A,0.123457\nµ,\n")
     files.write_json({"PCC": None}, tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == {"PCC": None}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside/T", "..", ".", "", "/etc/passwd", "C:\\Windows\\x", "a\0b", "CON", "nul.txt", "com1.A",
+        "a/../../b", ".hidden", "x" * 300, "µ" * 300, "name.", " ", "line\nbreak", "\u202egpj.exe", "\ud800",
+        "a:stream", "tab\t", "...", "<script>", "x/",
+    ],
+)  # fmt: skip
+def test_no_name_leads_out_of_the_folder_or_cannot_be_written(tmp_path, name):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    place = files.place_in(folder, name, "_expression.csv")
+    assert place.parent == folder
+    assert place.resolve().parent == folder.resolve()
+    assert not place.name.startswith(".")
+    assert place.name.split(".")[0].upper() not in {"CON", "NUL", "COM1"}
+    assert len(place.name.encode()) < 200
+    files.write_text("x", place)
+    assert [p.name for p in folder.iterdir()] == [place.name]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_plain_name_stays_as_it_is(tmp_path):
+    for name in ("C5", "P3 section 2", "BC23277_D2", "Tumör-1", "T.1"):
+        assert files.place_in(tmp_path, name, ".h5ad") == tmp_path / f"{name}.h5ad"
+
+
+def test_two_names_stay_two_files(tmp_path):
+    names = ["a/b", "a_b", "a:b", "x" * 300, "x" * 301, "a/b ", "..", "__"]
+    assert len({files.place_in(tmp_path, name) for name in names}) == len(names)
+
+
+def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
+    def folder_of(text):
+        def write(place):
+            place.mkdir()
+            (place / "a").write_text(text)
+
+        return write
+
+    files.write_whole(tmp_path / "store", folder_of("old"))
+    files.write_whole(tmp_path / "store", folder_of("new"))
+    assert (tmp_path / "store" / "a").read_text() == "new"
+    replace = files.os.replace
+
+    def fails_at_the_last_step(source, target):
+        if str(source).endswith(".part"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", fails_at_the_last_step)
+    with pytest.raises(UserError, match="no space"):
+        files.write_whole(tmp_path / "store", folder_of("newer"))
+    assert (tmp_path / "store" / "a").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]

@@ -230,7 +230,7 @@ def export(
     slide
         The slide, for formats that hold the image.
     overwrite
-        Replace what is at `path`.
+        Replace what is at `path`, if this program wrote it.
     progress
         As of `predict`.
 
@@ -240,6 +240,7 @@ def export(
         When the format or a gene is unknown, or `path` cannot be written.
     """
     from napari_flag.exports import formats
+    from napari_flag.exports.replacing import refuse_foreign
 
     path = Path(path).expanduser()
     names = [known.name for known in formats.FORMATS]
@@ -252,6 +253,7 @@ def export(
         )
     if path.exists() and not overwrite:
         raise UserError(f"{path} already exists; give another path, or overwrite=True to replace it.")
+    refuse_foreign(path)
     places = [(formats.find_format(to), path)]
     exporting = formats.export(_prediction(prediction), places, genes=genes, slide=slide)
     with _reporting(progress) as on_step:

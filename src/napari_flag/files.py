@@ -1,22 +1,67 @@
-"""Writing files atomically: under a temporary name in the same folder, then renamed.
+"""Writing files: named safely, under a temporary name in the same folder, then renamed.
 
-A file appears whole or not at all, and an existing one is replaced only by a whole one.
+A file appears whole or not at all, and an existing one is replaced only by a whole one.  What a file says
+(the name of a slide, a section, a region) becomes part of a path only through `place_in`.
 """
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag.errors import UserError
 from napari_flag.progress import Steps, finish
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+LONGEST_NAME: Final = 120
+"""Bytes (UTF-8) of a name in a file name: with endings and the mark of an unfinished file it stays below the
+255 that file systems take."""
+_UNFIT: Final = re.compile(
+    r'[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff<>:"/\\|?*]'
+)
+"""Separators of paths, what Windows forbids in names, control and direction marks, halves of characters."""
+_RESERVED: Final = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9¹²³]|LPT[0-9¹²³])(\.|$)", re.IGNORECASE)
+"""Names that mean a device on Windows, whatever their ending."""
+
+
+def place_in(folder: Path, name: str, ending: str = "") -> Path:
+    """Return the file in `folder` that is named after `name`, which may have been read from a file.
+
+    Parameters
+    ----------
+    folder
+        Where the file is to be.
+    name
+        Any text.  What cannot stand in a name on every system becomes ``_``; a name that is changed, or cut
+        to `LONGEST_NAME`, ends in a hash of the whole, so that two names stay two.
+    ending
+        Chosen by the program, such as ``_report.html``.
+
+    Returns
+    -------
+    A path directly in `folder`, never `folder` itself, above or elsewhere.
+    """
+    text = unicodedata.normalize("NFC", name)
+    fit = _UNFIT.sub("_", text).strip(" ").rstrip(".")
+    fit = re.sub(
+        r"^\.+", lambda dots: "_" * len(dots[0]), fit
+    )  # neither hidden, nor "..", nor a partial file
+    fit = f"_{fit}" if _RESERVED.match(fit) else fit or "_"
+    if fit != text or len(fit.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        kept = fit.encode()[: LONGEST_NAME - len(digest) - 1].decode("utf-8", "ignore").rstrip(" .")
+        fit = f"{kept}-{digest}"
+    return folder / f"{fit}{ending}"
 
 
 def check_writable(path: Path) -> None:
@@ -81,17 +126,24 @@ def write_whole_in_steps(path: Path, write: Callable[[Path], Steps[None]]) -> St
     UserError
         When the place cannot be written or the disk is full.
     """
-    place = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    mark = f"{os.getpid()}-{threading.get_ident()}"
+    place, before = (path.with_name(f".{path.name}.{mark}.{what}") for what in ("part", "before"))
     try:
         yield from write(place)
-        if path.is_dir():  # a folder with something in it cannot be replaced in one step
-            shutil.rmtree(path)
-        os.replace(place, path)
+        if path.is_dir() and not path.is_symlink():  # a folder cannot be replaced in one step
+            os.replace(path, before)
+        try:
+            os.replace(place, path)
+        except OSError:
+            if before.is_dir():
+                os.replace(before, path)
+            raise
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        if place.is_dir():
-            shutil.rmtree(place)
+        for left in (place, before):
+            if left.is_dir():
+                shutil.rmtree(left)
         place.unlink(missing_ok=True)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from napari_flag.discovery.folders import discover
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, write_whole
+from napari_flag.files import check_writable, place_in, write_whole
 from napari_flag.formatting import counted, number
 from napari_flag.inputs import read_table, settle_scale
 from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
@@ -359,6 +359,11 @@ def _listed(path: Path, mpp: float | None) -> tuple[tuple[MeasuredSection, ...],
         image, spots = path.parent / cells["image"], path.parent / cells["spots"]
         counts = path.parent / cells["counts"] if cells["counts"] else None
         name = cells["name"] or slide_name(image)
+        if place_in(path.parent, name).name != name:
+            raise UserError(
+                f"Line {line} of {path} names a section {name[:40]!r}, which cannot be the name of a file on "
+                "every system; use letters, digits, - and _, at most a hundred of them."
+            )
         sections.append(MeasuredSection(name, cells["patient"] or NO_PATIENT, image, spots, counts, stated))
     return tuple(sections), ()
 

@@ -392,8 +392,8 @@ def _annotated(h5ad: H5ad) -> tuple[Path, str] | None:
     if not isinstance(attributes, Mapping) or not folder.is_dir():
         return None
     region = np.ravel(attributes.get("region", ()))
-    if len(region) != 1:
-        return None
+    if len(region) != 1 or str(region[0]) not in {entry.name for entry in folder.iterdir()}:
+        return None  # a name alone is an element: one with "/" or ".." would lead elsewhere
     return folder / str(region[0]), str(attributes.get("instance_key", ""))
 
 

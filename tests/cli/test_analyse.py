@@ -158,7 +158,7 @@ def test_too_few_spots_are_exported_without_structure(tmp_path, capsys):
     [
         (["--to", "csv", "--genes", "NOSUCH"], "no gene NOSUCH"),
         (["--to", "csv", "--out", "full"], "already exists"),
-        (["--to", "spatialdata", "--out", "full", "--overwrite"], "holds no zarr"),
+        (["--to", "spatialdata", "--out", "full", "--overwrite"], "holds thesis.docx, which no export wrote"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(files, capsys, line, said):
@@ -306,5 +306,6 @@ def test_a_report_is_not_replaced_unasked(files, capsys):
     (files / "fake_report.html").write_text("mine")
     assert main(["report", "predicted.h5ad", "--out", "."]) == 2
     assert "--overwrite" in capsys.readouterr().err
+    assert main(["report", "predicted.h5ad", "--out", ".", "--overwrite"]) == 2
+    assert "was not written by napari-flag" in capsys.readouterr().err
     assert (files / "fake_report.html").read_text() == "mine"
-    assert main(["report", "predicted.h5ad", "--out", ".", "--overwrite"]) == 0

@@ -20,6 +20,7 @@ from flag_training.scoring import SCORED, Difference, Judged, Scores, Section
 from flag_training.stages.fit import fit, tile_encoder
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.files import place_in
 from napari_flag.methods.flag import FlagPredictor, FlagSlide
 from napari_flag.methods.predictor import EncodedSlide, Predictor
 from napari_flag.model.samplers import SamplerSettings
@@ -497,7 +498,7 @@ def _score_flag(context: _Context, predictions: Path | None) -> Steps[list[Score
             if predictions is not None and number == 0:
                 predictions.mkdir(parents=True, exist_ok=True)
                 made = held_out_prediction(section.slide, flag.expression, genes, trained_on, config)
-                write_prediction(made, predictions / f"{section.slide.entry.name}.h5ad")
+                write_prediction(made, place_in(predictions, section.slide.entry.name, ".h5ad"))
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from flag_training.config import RunConfig, SlideEntry
 from flag_training.stages.tile_encoder import TileEncoderConfig
+from napari_flag.files import place_in
 from napari_flag.slides.colours import SCANNED, Colours
 
 
@@ -42,12 +43,12 @@ def states_folder(run: Path, config: RunConfig, features: str = "") -> Path:
 def features_file(run: Path, entry: SlideEntry, views: int, weights: bytes, colours: Colours) -> Path:
     """Return the file of a slide's features in `views` views under a tile encoder with `weights`."""
     values = {"slide": entry, "views": views, "weights": hashlib.sha256(weights).hexdigest()}
-    return run / f"features_{entry.name}_{_digest(values | _coloured(colours))[:12]}.npy"
+    return place_in(run, f"features_{entry.name}_{_digest(values | _coloured(colours))[:12]}", ".npy")
 
 
 def encoder_file(run: Path, slides: Sequence[str], colours: Colours) -> Path:
     """Return the file of the state of a tile encoder trained on the images of `slides`."""
-    return run / f"tile_encoder_{'-'.join((*_coloured(colours).values(), *slides))}.pt"
+    return place_in(run, f"tile_encoder_{'-'.join((*_coloured(colours).values(), *slides))}", ".pt")
 
 
 def encoder_folder(run: Path, config: TileEncoderConfig) -> Path:

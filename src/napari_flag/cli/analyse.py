@@ -58,7 +58,7 @@ def add_export(commands: terminal.Commands) -> None:
         "picture of the prediction does",
     )
     add_labels(parser, 'written as obs["label"]')
-    add("--overwrite", action="store_true", help="replace files in DIR")
+    add("--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote")
     terminal.add_json(parser)
 
 
@@ -95,12 +95,15 @@ def run_export(args: argparse.Namespace) -> int:
 
 def _check_place(place: Path, args: argparse.Namespace) -> None:
     """Refuse to replace a file without ``--overwrite``, and the prediction itself in any case."""
+    from napari_flag.exports.replacing import refuse_foreign
+
     if not place.exists():
         return
     if place.samefile(args.predicted):
         raise UserError(f"{place} is the prediction itself; give another --out.")
     if not args.overwrite:
         raise UserError(f"{place} already exists; give another --out, or add --overwrite to replace it.")
+    refuse_foreign(place)
 
 
 def _open(path: Path, adata: "AnnData") -> "Slide":
@@ -142,7 +145,7 @@ def add_report(commands: terminal.Commands) -> None:
     )
     add_labels(parser, "the report says how far the domains agree with it")
     add_gene_sets(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace the report in DIR")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report in DIR")
 
 
 def run_report(args: argparse.Namespace) -> int:
@@ -150,7 +153,7 @@ def run_report(args: argparse.Namespace) -> int:
     from napari_flag import keys
     from napari_flag.analysis.truth import measured_counts
     from napari_flag.prediction_file import output_name
-    from napari_flag.report import report_name, write_report
+    from napari_flag.report import report_place, write_report
     from napari_flag.report.findings import gather
 
     sets = read_gene_sets(args.gene_sets)
@@ -158,7 +161,7 @@ def run_report(args: argparse.Namespace) -> int:
     label(predicted, args.labels)
     measured = measured_counts(predicted) if keys.MEASURED in predicted.layers else None
     make_folder(args.out)
-    check_place(args.out / report_name(output_name(predicted)), args.overwrite, lambda: False)
+    check_place(report_place(args.out, output_name(predicted)), args.overwrite, lambda: False)
     options = ["--out", str(args.out), *as_typed("--labels", args.labels), *as_typed("--unit", args.unit)]
     options += as_typed("--gene-sets", args.gene_sets)
     command = shlex.join(["napari-flag", "report", str(args.predicted), *options])

@@ -115,7 +115,9 @@ def add_compare(commands: terminal.Commands) -> None:
     )
     add_labels(parser, "ARI and NMI then say how far the domains of prediction and truth agree with it")
     add_gene_sets(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace files in DIR")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote"
+    )
     terminal.add_json(parser)
 
 
@@ -198,16 +200,16 @@ def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namesp
 
 def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> tuple[Path, ...]:
     """Write scores and tables, after making sure that nothing of someone else's is replaced."""
-    from napari_flag.files import write_json, write_table
-    from napari_flag.report import report_name
+    from napari_flag.files import place_in, write_json, write_table
+    from napari_flag.report import report_place
 
     folder: Path = args.out
     make_folder(folder)
-    scores = folder / f"{comparison.slide}_scores.json"
+    scores = place_in(folder, comparison.slide, "_scores.json")
     ends = {"X": "genes", "sample": "genes_sample"}
-    tables = {name: folder / f"{comparison.slide}_{ends[name]}.csv" for name in comparison.tables}
+    tables = {name: place_in(folder, comparison.slide, f"_{ends[name]}.csv") for name in comparison.tables}
     same = _is_same(scores, result)
-    for path in (scores, *tables.values(), folder / report_name(comparison.slide)):
+    for path in (scores, *tables.values(), report_place(folder, comparison.slide)):
         check_place(path, args.overwrite, lambda: same)
     for name, path in tables.items():
         write_table(comparison.tables[name], path)
@@ -414,10 +416,10 @@ def _write_models(
     found: "ModelComparison", result: dict[str, Any], args: argparse.Namespace
 ) -> tuple[Path, ...]:
     """Write the table as JSON, CSV and Markdown, after making sure that nothing of others is replaced."""
-    from napari_flag.files import write_json, write_table, write_text
+    from napari_flag.files import place_in, write_json, write_table, write_text
 
     make_folder(args.out)
-    places = tuple(args.out / f"{found.slide}_models{ending}" for ending in (".json", ".csv", ".md"))
+    places = tuple(place_in(args.out, found.slide, f"_models{ending}") for ending in (".json", ".csv", ".md"))
     same = _is_same(places[0], result)
     for path in places:
         check_place(path, args.overwrite, lambda: same)

@@ -59,7 +59,7 @@ def add_predict(commands: terminal.Commands) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace OUT.h5ad whatever it is; without this, only an earlier result of the very "
+        help="replace OUT.h5ad if napari-flag wrote it; without this, only an earlier result of the very "
         "same command is replaced",
     )
     terminal.add_json(parser)

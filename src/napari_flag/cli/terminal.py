@@ -185,7 +185,7 @@ def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool]) -> boo
     path
         The file to be.
     overwrite
-        The user allowed any file to be replaced.
+        The user allowed what this program wrote to be replaced.
     is_same
         Asked only where there is a file: whether it is the result of the very same command, so
         that nothing is lost by replacing it.
@@ -195,12 +195,15 @@ def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool]) -> boo
     bool
         Whether an earlier result of the same command will be replaced.
     """
+    from napari_flag.exports.replacing import refuse_foreign
+
     replaces = path.is_file() and not overwrite and is_same()
     if path.is_file() and not overwrite and not replaces:
         raise UserError(
             f"{path} already exists and is not a result of this very command; give another --out, "
             "or add --overwrite to replace it."
         )
+    refuse_foreign(path)
     check_writable(path)
     return replaces
 

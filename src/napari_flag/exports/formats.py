@@ -13,6 +13,7 @@ from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.qupath import write_geojson as geojson_steps
 from napari_flag.exports.spatial_data import check_installed, write_spatial_data
+from napari_flag.files import place_in
 from napari_flag.prediction_file import output_name, write_prediction
 from napari_flag.progress import Step, Steps, finish
 
@@ -95,7 +96,7 @@ def find_format(name: str) -> Format:
 
 def place_of(adata: "AnnData", wanted: Format, folder: Path) -> Path:
     """Return where the export of `adata` goes: the slide's name in `folder`."""
-    return folder / f"{output_name(adata)}{wanted.suffix}"
+    return place_in(folder, output_name(adata), wanted.suffix)
 
 
 def export(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag import keys
+from napari_flag import __version__, keys
 from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
@@ -60,7 +60,9 @@ def write_geojson(adata: "AnnData", path: Path) -> Steps[None]:
 
 def _write(adata: "AnnData", place: Path) -> Steps[None]:
     with place.open("w", encoding="utf-8") as file:
-        file.write('{"type": "FeatureCollection", "features": [\n')
+        file.write(
+            f'{{"type": "FeatureCollection", "generator": "napari-flag {__version__}", "features": [\n'
+        )
         first = True
         annotations = yield from domain_annotations(adata)
         for annotation in annotations:

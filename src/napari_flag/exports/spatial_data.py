@@ -48,6 +48,8 @@ REGION: Final = "region"
 SPOT_ID: Final = "spot_id"
 PREDICTED: Final = "predicted"
 """Table that a prediction becomes in the store it was made from."""
+METADATA: Final = ("zarr.json", ".zattrs", ".zgroup", ".zmetadata")
+"""Files of a zarr, of version 2 or 3, that describe what lies beside them."""
 CHUNK_PX: Final = 1024
 STEP_S: Final = 0.3
 """Between two progress steps while SpatialData writes."""
@@ -87,8 +89,6 @@ def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = Non
             f"The folder {path.parent} does not exist, so {path.name} cannot be written there; create "
             "it or choose another."
         )
-    if path.is_dir() and not (path / "zarr.json").is_file() and any(path.iterdir()):
-        raise UserError(f"{path} is a folder that holds no zarr, so it is not replaced; choose another name.")
     if foreign := _not_ours(path):
         named = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
         raise UserError(
@@ -98,11 +98,21 @@ def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = Non
     yield from write_whole_in_steps(path, lambda place: _write(adata, place, slide))
 
 
+def written_here(path: Path) -> bool:
+    """Return whether a folder is empty, or a store of `write_spatial_data` that nothing was added to."""
+    return not _not_ours(path)
+
+
 def _not_ours(path: Path) -> list[str]:
-    """Return the elements of a store that `write_spatial_data` did not write."""
+    """Return what is in a folder that `write_spatial_data` did not write."""
+    if not path.is_dir():
+        return []
     ours = {f"images/{PICTURE}", f"shapes/{SPOTS}", f"tables/{TABLE}"}
     kinds = ("images", "labels", "points", "shapes", "tables")
-    there = [f"{kind}/{entry.name}" for kind in kinds for entry in sorted((path / kind).glob("[!.]*/"))]
+    there = [entry.name for entry in sorted(path.iterdir()) if entry.name not in (*kinds, *METADATA)]
+    for kind in kinds:
+        entries = sorted((path / kind).iterdir()) if (path / kind).is_dir() else []
+        there += [f"{kind}/{entry.name}" for entry in entries if entry.name not in METADATA]
     exported = (path / "tables" / TABLE / "uns" / keys.PROVENANCE).is_dir()
     return [name for name in there if not exported or name not in ours]
 

@@ -12,6 +12,7 @@ from napari_flag.analysis.compare import Comparison
 from napari_flag.analysis.pathways import DomainSets
 from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE, DrawScores
 from napari_flag.errors import UserError
+from napari_flag.files import place_in
 from napari_flag.formatting import area, counted, interval, number, whole
 from napari_flag.prediction_file import doubts_of, output_name, provenance, unlike_warning
 from napari_flag.progress import Step, Steps
@@ -284,9 +285,9 @@ def _q(value: float) -> str:
     return f"&lt; {number(least, DIGITS)}" if value < least else number(value, DIGITS, "")
 
 
-def report_name(slide: str) -> str:
-    """Return the file name of the report of a slide."""
-    return f"{slide}_report.html"
+def report_place(folder: Path, slide: str) -> Path:
+    """Return where the report of a slide goes."""
+    return place_in(folder, slide, "_report.html")
 
 
 def write_report(
@@ -323,6 +324,7 @@ def write_report(
     UserError
         When `predicted` is not ours, the two do not belong together, or the page cannot be written.
     """
+    from napari_flag.exports.replacing import refuse_foreign
     from napari_flag.files import check_writable, write_whole
     from napari_flag.prediction_file import find_fault
     from napari_flag.report.findings import gather
@@ -331,7 +333,8 @@ def write_report(
     fault = find_fault(predicted)
     if fault:
         raise UserError(f"The file {fault}, so it is no prediction of napari-flag; choose one that is.")
-    place = folder / report_name(output_name(predicted))
+    place = report_place(folder, output_name(predicted))
+    refuse_foreign(place)
     check_writable(place)
     if findings is None:
         findings = yield from gather(predicted, measured, seed=seed, comparison=comparison)

@@ -36,6 +36,7 @@ from flag_training.store.store import (
 from flag_training.store.writing import FeatureTask, forget, relative, write_features, write_tables
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
+from napari_flag.files import place_in
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -203,7 +204,9 @@ def build_store(
 def _open_or_begin(plan: StorePlan, out: Path) -> None:
     """Write the store's record, or refuse a store of another cohort."""
     names = [source.name for source in plan.sources]
-    invalid = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
+    invalid = [
+        name for name in names if not re.fullmatch(r"[\w.-]+", name) or place_in(out, name).name != name
+    ]
     if invalid:
         raise UserError(
             f"{invalid[0]!r} cannot be the name of a folder; name slides with letters, digits, - and _."

@@ -1,0 +1,74 @@
+"""Which files this program wrote and may replace: known by a mark in the file, never by its name.
+
+=============  =====================================================================================
+``.h5ad``      ``uns["napari_flag"]``, the provenance of every prediction
+``.zarr``      a table with that provenance, and no element or file beside what an export writes
+``.html``      ``<meta name="generator" content="napari-flag …">``
+``.tif``       the OME-XML of a prediction, which says "Research use only, not for diagnosis."
+``.geojson``   ``"generator": "napari-flag …"`` beside its features
+``.json``      ``"use": "Research use only, not for diagnosis."``
+``.md``        that sentence as its last line
+``.csv``       the first columns of its heading, in their order
+=============  =====================================================================================
+
+An empty file may be replaced by anyone.  What another program changed and saved again has lost the mark, and
+stays.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.exports import spatial_data
+from napari_flag.prediction_file import is_prediction
+
+GENERATOR: Final = "napari-flag"
+HEADINGS: Final = ("spot,x_px,y_px,", "gene,pcc,cpcc,", "model,PCC,")
+"""How the tables of `exports`, `compare` and of several models begin."""
+_ENDS: Final = 4096
+"""Bytes read at either end of a file."""
+
+
+def written_here(path: Path) -> bool:
+    """Return whether a file or folder is this program's own, or is empty."""
+    if path.is_dir():
+        return spatial_data.written_here(path)
+    if not path.is_file():
+        return False
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            head = stream.read(_ENDS)
+            stream.seek(max(size - _ENDS, 0))
+            tail = stream.read(_ENDS)
+    except OSError:
+        return False
+    return size == 0 or _marked(path, head, tail)
+
+
+def _marked(path: Path, head: bytes, tail: bytes) -> bool:
+    use = keys.RESEARCH_USE_ONLY.encode()
+    kind = path.suffix.lower()
+    if kind == ".html":
+        return f'<meta name="generator" content="{GENERATOR} '.encode() in head
+    if kind in (".tif", ".tiff"):
+        return (use in head or use in tail) and head[:2] in (b"II", b"MM")
+    if kind == ".geojson":
+        return f'"generator": "{GENERATOR} '.encode() in head
+    if kind == ".json":
+        return f'"use": "{keys.RESEARCH_USE_ONLY}"'.encode() in tail
+    if kind == ".md":
+        return tail.rstrip().endswith(use)
+    if kind == ".csv":
+        return head.decode("utf-8", "replace").startswith(HEADINGS)
+    return is_prediction(path)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise a `UserError` where something is at `path` that this program did not write."""
+    if (path.exists() or path.is_symlink()) and not written_here(path):
+        raise UserError(
+            f"{path} was not written by napari-flag (or was changed since), so it is not replaced; choose "
+            "another place, or delete it first."
+        )
