@@ -274,7 +274,7 @@ class PublishedGraphBlock(nn.Module):
         """Return the (b, width) condition of the norms: time, and means over the window's spots and edges."""
         if self.window is None:
             return None
-        here = torch.ones(features.shape[:2], device=features.device) if present is None else present.float()
+        here = features.new_ones(features.shape[:2]) if present is None else present.to(features.dtype)
         both = here[:, :, None] * here[:, None]  # (b, n, n)
         spots = torch.einsum("bn,bnc->bc", here, self.pool_features(features)) / here.sum(1)[:, None]
         if attributes is None:
