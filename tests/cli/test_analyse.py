@@ -158,7 +158,7 @@ def test_too_few_spots_are_exported_without_structure(tmp_path, capsys):
     [
         (["--to", "csv", "--genes", "NOSUCH"], "no gene NOSUCH"),
         (["--to", "csv", "--out", "full"], "already exists"),
-        (["--to", "spatialdata", "--out", "full", "--overwrite"], "holds thesis.docx, which no export wrote"),
+        (["--to", "spatialdata", "--out", "full", "--overwrite"], "was not written by napari-flag"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(files, capsys, line, said):

@@ -440,9 +440,10 @@ def test_drawing_makes_the_layer_ready(filled, viewer):
 
 
 def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
-    released = threading.Event()
+    begun, released = threading.Event(), threading.Event()
 
     def slow(adata, inside, outside):
+        begun.set()
         while not released.wait(0.05):
             yield Step("Comparing regions", 0, None)
 
@@ -450,7 +451,7 @@ def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
     before = filled.numbers
     monkeypatch.setattr(regions_dock, "compare_regions", slow)
     filled._due.start()
-    qtbot.waitUntil(filled.strip.isVisible, timeout=2_000)
+    qtbot.waitUntil(lambda: begun.is_set() and filled.strip.isVisible(), timeout=2_000)
     filled.strip.cancel.click()
     qtbot.waitUntil(filled.strip.isHidden, timeout=1_000)
     released.set()
