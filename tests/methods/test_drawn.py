@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from napari_flag.methods.drawn import DrawingNetwork, DrawingPredictor, DrawnSlide, normal
-from napari_flag.methods.published import Published, PublishedSizes
+from napari_flag.methods.published import Published
 from napari_flag.methods.stem import NOISE_STEPS, Stem, StemSizes, kept_shares
 from napari_flag.methods.stflow import LN2, StFlow, StFlowSizes
+from napari_flag.methods.windowed import WindowSizes
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.model.published import SIGMA_MAX, sigma_at
 from napari_flag.model.samplers import SamplerSettings
@@ -154,7 +155,7 @@ SMALL |= {"blocks": 1, "tap": 1, "projector": 8, "target": 8, "genes": len(GENES
 
 
 def published(steps=60, samples=8):
-    return Published(PublishedSizes(WIDTH, SMALL, 1000.0, steps, samples))
+    return Published(WindowSizes(WIDTH, SMALL, 1000.0, steps, samples))
 
 
 def test_published_flag_solves_its_equation_exactly_when_its_score_is_known():
@@ -175,8 +176,9 @@ def test_a_window_of_published_flag_does_not_see_the_others():
     slide = encode(network)
     before = draw(slide)
     inside = slide.places.windows(1000.0)[0]
-    seen = slide.seen.clone()
-    seen[inside] += 3.0
+    features = slide.seen.features.clone()
+    features[inside] += 3.0
+    seen = slide.seen._replace(features=features)
     changed = (draw(DrawnSlide(network, seen, slide.places, slide.groups)) != before).any((0, 2))
     assert set(np.flatnonzero(changed)) <= set(inside)
     assert changed.any()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_flag.methods.published import build_published, window_attributes
+from napari_flag.methods.published import build_published
+from napari_flag.methods.windowed import window_attributes
 from napari_flag.model.published import (
     KERNEL_PX,
     SIGMA_MAX,

@@ -1,4 +1,4 @@
-"""Methods that draw expression, and average draws for what they expect: Stem, STFlow, FLAG as published.
+"""Methods that draw expression, and average draws for what they expect: Stem, STFlow, diffusion over windows.
 
 A method is a `DrawingNetwork`; `DrawingPredictor` makes a `methods.predictor.Predictor` of it.  Its noise is
 keyed by seed, draw and spot, so that neither chunks nor the order of spots change a draw; that of the draws

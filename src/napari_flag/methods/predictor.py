@@ -166,7 +166,9 @@ METHODS: Final[dict[str, Opener]] = {
     "triplex": _network("triplex.Triplex", "triplex.TriplexSizes"),
     "stem": _network("stem.Stem", "stem.StemSizes", "drawn.DrawingPredictor"),
     "stflow": _network("stflow.StFlow", "stflow.StFlowSizes", "drawn.DrawingPredictor"),
-    "published": _network("published.Published", "published.PublishedSizes", "drawn.DrawingPredictor"),
+    "node_only": _network("windowed.NodeOnly", "windowed.WindowSizes", "drawn.DrawingPredictor"),
+    "joint": _network("windowed.Joint", "windowed.WindowSizes", "drawn.DrawingPredictor"),
+    "published": _network("published.Published", "windowed.WindowSizes", "drawn.DrawingPredictor"),
 }
 """How each method is opened, by its name in the header of a weights file; nothing is imported before."""
 

@@ -1,23 +1,20 @@
 """FLAG as its authors published it: predicting with it, and their checkpoints read under our names."""
 
 import re
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from collections.abc import Mapping
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from napari_flag.errors import UserError
-from napari_flag.methods.drawn import DrawingNetwork, Noise, Rows, normal
-from napari_flag.model.graph import Places
+from napari_flag.methods.windowed import WindowNetwork, Windows, WindowSizes
 from napari_flag.model.published import (
-    SIGMA_MAX,
     PublishedConfig,
     PublishedFlag,
     PublishedGraph,
     State,
-    heun_in_time,
+    sigma_at,
 )
 
 _NAMES: Final = (
@@ -120,79 +117,33 @@ def build_published(
     return network.eval()
 
 
-def window_attributes(xy: Tensor, features: Tensor, kernel_px: float) -> Tensor:
-    """Return (n, n, 2) known attributes of a window's edges: exp(−d² / 2w²) and cosine; 0 on the diagonal.
-
-    Parameters
-    ----------
-    xy
-        (n, 2) spot centres, px of the full resolution.
-    features
-        (n, d).
-    kernel_px
-        w.
-    """
-    near = torch.exp(-torch.cdist(xy, xy).square() / (2 * kernel_px**2))
-    unit = torch.nn.functional.normalize(features, dim=1)
-    attributes = torch.stack([near, unit @ unit.T], dim=2)
-    diagonal = torch.eye(len(xy), dtype=torch.bool, device=xy.device)[..., None]
-    return attributes.masked_fill(diagonal, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedSizes:
-    """What a weights file states of the published FLAG.
-
-    Parameters
-    ----------
-    features
-        Length of a feature vector.
-    network
-        `PublishedConfig` as a dict.
-    window_um
-        Side of the windows of the slide whose spots see each other, µm.
-    solver_steps, samples
-        Heun steps; draws averaged for X.
-    """
-
-    features: int
-    network: dict[str, Any]
-    window_um: float
-    solver_steps: int = 100
-    samples: int = 8
-
-
-class Published(DrawingNetwork):
+class Published(WindowNetwork):
     """The published FLAG over windows of a slide that do not overlap, as its authors test it."""
 
-    solver: ClassVar[str] = "heun"
-    clamped_each: ClassVar[bool] = True
+    def __init__(self, config: WindowSizes) -> None:
+        super().__init__(config)
+        self.network = PublishedFlag(self.sizes)
 
-    def __init__(self, config: PublishedSizes) -> None:
-        sizes = PublishedConfig(**config.network)
-        super().__init__(config, sizes.genes)
-        self.network = PublishedFlag(sizes)
+    def scores(self, state: State, t: Tensor, windows: Windows) -> State:
+        """Return the score of the spots."""
+        return (self.denoised(state[0], t, windows)[0],)
 
-    def see(self, features: Tensor, places: Places) -> Tensor:
-        """Return the features, which the network takes as they are."""
-        return features
+    def denoised(
+        self, x: Tensor, t: Tensor, windows: Windows, *, align: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return the score of (b, n, G) `x`; with `align` also what is aligned.
 
-    def together(self, places: Places) -> Sequence[Rows]:
-        """Spots of a window."""
-        return places.windows(self.config.window_um)
-
-    def sample(self, seen: Tensor, rows: Rows, noise: Noise) -> Generator[float, None, Tensor]:
-        """Solve from noise at σ_max by Heun's method, and denoise at the end."""
-        features, steps = seen[rows], self.config.solver_steps
-
-        def score(state: State, t: Tensor) -> State:
-            return (self.network.score(state[0], t, features),)
-
-        solving = heun_in_time(score, (normal(noise("start"), seen) * SIGMA_MAX,), steps)
-        while True:
-            try:
-                yield next(solving) / (2 * steps + 1)
-            except StopIteration as stop:
-                (found,) = stop.value
-                drawn: Tensor = found
-                return drawn
+        Returns
+        -------
+        (b, n, G) score, 0 in padding, and the (N, G, target) vectors of all N spots, or none.
+        """
+        sigma = sigma_at(t)
+        seen, found, aligned = self.spots.into(x, sigma), torch.zeros_like(x), [x.new_zeros(0)]
+        for number, part in enumerate(windows.parts()):  # the network takes one window
+            of_window = seen[number, part], t[number], windows.features[number, part]
+            if align:
+                found[number, part], vectors = self.network(*of_window)
+                aligned.append(vectors)
+            else:
+                found[number, part] = self.network.score(*of_window)
+        return self.spots.score(found, x, sigma), torch.cat(aligned[1:] or aligned)

@@ -12,7 +12,8 @@ from torch import Tensor
 from napari_flag import keys
 from napari_flag.encoders.registry import find_encoder, open_encoder
 from napari_flag.errors import UserError
-from napari_flag.methods.published import Published, PublishedSizes, our_names
+from napari_flag.methods.published import Published, our_names
+from napari_flag.methods.windowed import WindowSizes
 from napari_flag.model.checkpoint import save_checkpoint
 from napari_flag.model.published import SIGMA_MAX, SIGMA_MIN, T_MIN, PublishedConfig
 
@@ -59,7 +60,7 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
             "checkpoint was trained with."
         ) from error
     _check_fit(state, sizes, panel, row.dim, row.title)
-    network = Published(PublishedSizes(sizes.features, asdict(sizes), window_um, samples=samples))
+    network = Published(WindowSizes(sizes.features, asdict(sizes), window_um, samples=samples))
     network.network.load_state_dict({name: t.float() for name, t in our_names(state, sizes).items()})
     card = {
         "title": f"{checkpoint.stem}, trained with the code that the authors of FLAG published",
@@ -182,5 +183,5 @@ def _check_fit(
         )
 
 
-def _bare(sizes: PublishedConfig) -> PublishedSizes:
-    return PublishedSizes(sizes.features, asdict(sizes), 1.0)
+def _bare(sizes: PublishedConfig) -> WindowSizes:
+    return WindowSizes(sizes.features, asdict(sizes), 1.0)

@@ -9,7 +9,7 @@ import torch
 
 from flag_training.methods.tissue_windows import batches, cut_windows, geometric, padded
 from napari_flag.errors import UserError
-from napari_flag.methods.published import window_attributes
+from napari_flag.methods.windowed import window_attributes
 from napari_flag.model.published import PublishedConfig, PublishedGraph, fourier_features
 
 pytest.importorskip("torch_geometric")

@@ -5,16 +5,15 @@ resolution, which are 0.17 to 0.95 µm in the authors' cohorts; here both are µ
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from flag_training.cohort import TrainingSlide
 from napari_flag.errors import UserError
-from napari_flag.methods.published import window_attributes
+from napari_flag.methods.windowed import Windows, window_attributes
 
 Graph: TypeAlias = Any
 """``torch_geometric.data.Data``: `x` (n, d) features, `y` (n, G) log2(count + 1), `edge_index` (2, n²) of
@@ -23,47 +22,19 @@ every spot with every spot and itself, row after row, `edge_attr` (n², 2) as `w
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
-    """Windows side by side, padded to the largest.
+class TrainingWindows(Windows):
+    """Padded windows, and what was measured there.
 
     Parameters
     ----------
-    features
-        (b, n, d).
-    attributes
-        (b, n, n, 2) of the edges.
-    present
-        (b, n) bool, False for padding.
     expression
         (b, n, G) log2(count + 1).
     rows
         (b, n) int64 places of the spots on their slide, −1 for padding.
     """
 
-    features: Tensor
-    attributes: Tensor
-    present: Tensor
     expression: Tensor
     rows: Tensor
-
-    def __len__(self) -> int:
-        """Return the number of windows."""
-        return len(self.present)
-
-    @property
-    def pairs(self) -> Tensor:
-        """(b, n, n) bool: pairs of two different spots."""
-        both = self.present[:, :, None] & self.present[:, None]
-        return both & ~torch.eye(both.shape[1], dtype=torch.bool, device=both.device)
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return them on `device`."""
-        names = ("features", "attributes", "present", "expression", "rows")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
-    def parts(self) -> list[Tensor]:
-        """Return the (n_w,) places of the spots of each window among its padded ones."""
-        return [here.nonzero()[:, 0] for here in self.present]
 
 
 def geometric() -> Any:
@@ -104,21 +75,17 @@ def cut_windows(
         Width of the distance kernel.
     """
     package = geometric()
-    xy_um = slide.spots.xy * slide.mpp
-    _, square = np.unique(np.floor(xy_um / window_um).astype(np.int64), axis=0, return_inverse=True)
-    expression = torch.from_numpy(slide.expression)
+    xy_um, expression = torch.from_numpy(slide.places.xy_um), torch.from_numpy(slide.expression)
     found = []
-    for number in range(square.max() + 1):
-        rows = torch.from_numpy(np.flatnonzero(square.ravel() == number))
+    for members in slide.places.windows(window_um):
+        rows = torch.from_numpy(members)
         seen, near = features[rows], torch.arange(len(rows))
-        place = torch.from_numpy(xy_um[rows.numpy()]).float()
         found.append(
             package.data.Data(
                 x=seen,
                 y=expression[rows],
                 edge_index=torch.cartesian_prod(near, near).T,
-                # the same length in both places, so that it need not be pixels
-                edge_attr=window_attributes(place, seen, kernel_um).flatten(0, 1),
+                edge_attr=window_attributes(xy_um[rows], seen, kernel_um).flatten(0, 1),
                 rows=rows,
                 num_nodes=len(rows),
             )
@@ -136,11 +103,11 @@ def batches(
     return found
 
 
-def padded(batch: Graph) -> Windows:
+def padded(batch: Graph) -> TrainingWindows:
     """Return a batch of the loader as padded windows."""
     utils = geometric().utils
     features, present = utils.to_dense_batch(batch.x, batch.batch)
     expression, _ = utils.to_dense_batch(batch.y, batch.batch)
     rows, _ = utils.to_dense_batch(batch.rows, batch.batch, fill_value=-1)
     attributes = utils.to_dense_adj(batch.edge_index, batch.batch, batch.edge_attr)
-    return Windows(features, attributes, present, expression, rows)
+    return TrainingWindows(features, attributes, present, expression, rows)
