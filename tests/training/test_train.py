@@ -1,6 +1,7 @@
 """``train`` from a store to a weights file, and from a damaged state to the one before it."""
 
 import argparse
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,10 @@ def test_weights_of_a_store_name_their_encoder_and_who_they_were_trained_on(conf
     assert len(FlagPredictor.open(weights).network.get_buffer("slide_location")) == len(trained)
 
 
-@pytest.mark.parametrize(("name", "method"), [("ridge", "ridge"), ("BLEEP", "bleep"), ("Stem", "stem")])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("ridge", "ridge"), ("BLEEP", "bleep"), ("Stem", "stem"), ("joint diffusion", "joint")],
+)
 def test_weights_of_another_method_have_the_card_of_their_run(name, method, config, data, tmp_path):
     out = tmp_path / "other.safetensors"
     values = LEARNED_FLOORS["ridge"] if name == "ridge" else SMALL[name]
@@ -100,26 +104,30 @@ def test_a_method_given_as_a_run_is_refused_with_the_command_that_trains_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["kNN, k = 10", "stflow.toml"])
-def test_a_method_is_trained_and_predicts_on_the_command_line(method, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "written"),
+    [("kNN, k = 10", "knn"), ("stflow.toml", "stflow"), ("joint_diffusion.toml", "joint")],
+)
+def test_a_method_is_trained_and_predicts_on_the_command_line(method, written, tmp_path, monkeypatch):
     for seed in (11, 12):
         write_section(tmp_path, f"S{seed}", seed)
     sections = "".join(
         f'[[slides]]\nname = "S{seed}"\npatient = "P"\nimage = "S{seed}.tif"\nspots = "S{seed}.h5ad"\n'
         for seed in (11, 12)
     )
-    run, baseline = tmp_path / "run.toml", CONFIGS / "stflow.toml"
+    run, draws = tmp_path / "run.toml", method.endswith(".toml")
     run.write_text(f'name = "made"\n{sections}[encoder]\nsteps = 2\nschedule_steps = 2\n[fit]\nviews = 1\n')
-    (tmp_path / "stflow.toml").write_text(baseline.read_text().replace("steps = 300", "steps = 2"))
+    if draws:
+        stated = re.sub(r"(?m)^steps = .*", "steps = 2", (CONFIGS / method).read_text())
+        (tmp_path / method).write_text(stated)
     monkeypatch.chdir(tmp_path)
     words = ["train", "run.toml", "--data", ".", "--run", "run", "--method", method]
     assert main([*words, "--out", "made.safetensors"]) == 0
     predicting = ["predict", "S11.tif", "--spots", "S11.h5ad", "--weights", "made.safetensors"]
     assert main([*predicting, "--out", "out.h5ad", "--device", "cpu"]) == 0
     found = read_prediction(tmp_path / "out.h5ad")
-    draws = method == "stflow.toml"
     assert (keys.SAMPLE in found.layers) == draws
-    assert found.uns[keys.PROVENANCE][keys.METHOD] == ("stflow" if draws else "knn")
+    assert found.uns[keys.PROVENANCE][keys.METHOD] == written
     assert main([*predicting, "--out", "more.h5ad", "--draws", "2"]) == (0 if draws else 2)
 
 

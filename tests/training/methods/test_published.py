@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from flag_training.cohort import Cohort
 from flag_training.methods import blinded, pooled
 from flag_training.methods.bleep import Bleep, contrastive_loss
 from flag_training.methods.floors import LEARNED_FLOORS, WRITTEN
+from flag_training.methods.graph_diffusion import FlagDiffusion, JointDiffusion, NodeDiffusion
 from flag_training.methods.histogene import HisToGene
 from flag_training.methods.learning import Descent
 from flag_training.methods.published import PUBLISHED, read_baseline, read_method
@@ -26,6 +28,11 @@ from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs" / "baselines"
+WINDOWS = {
+    "window_um": 1300.0, "kernel_um": 200.0, "width": 16, "blocks": 1, "head_width": 4, "batch": 2,
+    "solver_steps": 10, "samples": 8,
+}  # fmt: skip
+GENES = {"heads": 4, "gene_blocks": 2, "mlp_ratio": 2.0, "tap": 1, "projector": 8}
 SMALL = {
     "HisToGene": HisToGene(32, 2, 4, 64, 0.1, 16, Descent(30, 4e-3)),
     "BLEEP": Bleep(32, 0.1, 1.0, 10, 108, Descent(30, 4e-3)),
@@ -33,10 +40,19 @@ SMALL = {
     "Stem": Stem(16, 2, 1, 2.0, 64, 20, 4, Descent(200, 1e-2, ema=0.9)),
     "STFlow": StFlow(32, 4, 2, 0.1, 4, 5, 2, Descent(40, 5e-3, clip=1.0)),
     "regression": Regression(32, 4, 1, 0.1, Descent(30, 6e-3, ema=0.9)),
+    "node-only diffusion": NodeDiffusion(**WINDOWS, training=Descent(120, 1e-2, clip=1.0, ema=0.9)),
+    "joint diffusion": JointDiffusion(**WINDOWS, training=Descent(120, 1e-2, clip=1.0, ema=0.9)),
+    "FLAG, published form": FlagDiffusion(**WINDOWS, **GENES, training=Descent(400, 4e-3, clip=1.0, ema=0.9)),
 }
 
 
-OVERFITTING = {"BLEEP": {"dropout": 0.0, "neighbours": 1, "temperature": 0.1, "batch": 12}, "Stem": {}}
+OVERFITTING = {
+    "BLEEP": {"dropout": 0.0, "neighbours": 1, "temperature": 0.1, "batch": 12},
+    "Stem": {},
+    "node-only diffusion": {"width": 32, "head_width": 8},
+    "joint diffusion": {"width": 32, "head_width": 8},
+    "FLAG, published form": {"width": 32, "head_width": 8},
+}
 """Values that do not average a tiny set away."""
 
 
@@ -97,7 +113,8 @@ def test_a_learned_method_overfits_a_tiny_set(name, cohort):
     small = replace(slide, spots=slide.spots.take(few), expression=slide.expression[few])
     one = Cohort((small,), (cohort.features[0][:1, few],), cohort.genes)
     values = replace(SMALL[name], **OVERFITTING.get(name, {"dropout": 0.0}))
-    values = replace(values, training=replace(values.training, steps=200, decay=0.0))
+    steps = max(200, values.training.steps)
+    values = replace(values, training=replace(values.training, steps=steps, decay=0.0))
     found = finish(values.fit(one, 0))(blinded(small), one.features[0][0].numpy())
     error, of_mean = (((a - small.expression) ** 2).mean() for a in (found, small.expression.mean(0)))
     assert error < 0.4 * of_mean
@@ -184,6 +201,12 @@ def test_a_method_is_named_or_read_from_its_file():
 def test_a_method_that_no_weights_file_holds_is_refused(given):
     with pytest.raises(UserError, match="can be written as weights; give a file such as"):
         read_method(given)
+
+
+def test_a_missing_package_is_named_before_anything_is_trained(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_geometric", None)
+    with pytest.raises(UserError, match=r"napari-flag\[bench\]"):
+        read_method(str(CONFIGS / "joint_diffusion.toml"))
 
 
 def test_a_missing_baseline_file_is_named(tmp_path):

@@ -6,12 +6,19 @@ from typing import Any, Final
 
 from flag_training.methods.bleep import Bleep
 from flag_training.methods.floors import LEARNED_FLOORS, WRITTEN
+from flag_training.methods.graph_diffusion import (
+    FlagDiffusion,
+    JointDiffusion,
+    NodeDiffusion,
+    WindowDiffusion,
+)
 from flag_training.methods.histogene import HisToGene
 from flag_training.methods.learning import Descent
 from flag_training.methods.method import Method
 from flag_training.methods.regression import Regression
 from flag_training.methods.stem import Stem
 from flag_training.methods.stflow import StFlow
+from flag_training.methods.tissue_windows import geometric
 from flag_training.methods.triplex import Triplex
 from napari_flag.errors import UserError
 
@@ -22,6 +29,9 @@ PUBLISHED: Final[dict[str, Any]] = {
     "Stem": Stem,
     "STFlow": StFlow,
     "regression": Regression,
+    "node-only diffusion": NodeDiffusion,
+    "joint diffusion": JointDiffusion,
+    "FLAG, published form": FlagDiffusion,
 }
 
 
@@ -52,7 +62,8 @@ def read_baseline(path: Path) -> tuple[str, Method]:
     Raises
     ------
     UserError
-        When the file is missing, not TOML, or has unknown or missing values.
+        When the file is missing, not TOML, or has unknown or missing values, or the method needs a package
+        that is not installed.
     """
     try:
         values = tomllib.loads(path.read_text("utf-8"))
@@ -65,4 +76,6 @@ def read_baseline(path: Path) -> tuple[str, Method]:
             f"The file {path} does not describe one of {', '.join(PUBLISHED)} ({error}); compare it with "
             "those of training/configs/baselines."
         ) from error
+    if isinstance(method, WindowDiffusion):
+        geometric()  # a missing package is named before anything is trained
     return name, method
