@@ -1,5 +1,8 @@
 import errno
+import gzip
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -90,3 +93,42 @@ def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
         files.write_whole(tmp_path / "store", folder_of("newer"))
     assert (tmp_path / "store" / "a").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tsv")
+    for read in (files.read_bytes, files.read_text, files.refuse_special):
+        with pytest.raises(UserError, match="is a pipe or a device"):
+            read(tmp_path / "pipe.tsv")
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        files.read_bytes(Path("/dev/zero"))
+
+
+def test_no_more_is_unzipped_than_was_asked_for(tmp_path):
+    (tmp_path / "bomb.tsv.gz").write_bytes(gzip.compress(bytes(5_000_000)))
+    with pytest.raises(UserError, match="more than 1 MB once unzipped"):
+        files.read_bytes(tmp_path / "bomb.tsv.gz", 2**20)
+    (tmp_path / "long.txt").write_bytes(bytes(2**20 + 1))
+    with pytest.raises(UserError, match="more than 1 MB, too much"):
+        files.read_bytes(tmp_path / "long.txt", 2**20)
+    assert len(files.read_bytes(tmp_path / "bomb.tsv.gz")) == 5_000_000
+
+
+@pytest.mark.parametrize(
+    "data", ["Tumör\t1".encode("latin-1"), "x\t1".encode("utf-16"), "x\t1".encode("utf-16-le"), b"a\0b"]
+)
+def test_text_in_another_encoding_is_named(tmp_path, data):
+    (tmp_path / "t.tsv").write_bytes(data)
+    with pytest.raises(UserError, match="no UTF-8 text"):
+        files.read_text(tmp_path / "t.tsv")
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "t.tsv").write_bytes("\ufeffTumör".encode())
+    assert files.read_text(tmp_path / "t.tsv") == "Tumör"
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "1" * 5000])
+def test_json_without_end_is_a_value_error(text):
+    with pytest.raises(ValueError, match=r"deeply|digits"):
+        files.parse_json(text)

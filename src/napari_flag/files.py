@@ -1,9 +1,10 @@
-"""Writing files: named safely, under a temporary name in the same folder, then renamed.
+"""Files read within limits, and written under a temporary name in the same folder, then renamed.
 
 A file appears whole or not at all, and an existing one is replaced only by a whole one.  What a file says
 (the name of a slide, a section, a region) becomes part of a path only through `place_in`.
 """
 
+import gzip
 import hashlib
 import json
 import os
@@ -62,6 +63,83 @@ def place_in(folder: Path, name: str, ending: str = "") -> Path:
         kept = fit.encode()[: LONGEST_NAME - len(digest) - 1].decode("utf-8", "ignore").rstrip(" .")
         fit = f"{kept}-{digest}"
     return folder / f"{fit}{ending}"
+
+
+MOST_BYTES: Final = 400 * 2**20
+"""Of a file that is read whole: a dense table of 5,000 spots and 36,000 genes takes 360 MB of text."""
+
+
+def refuse_special(path: Path) -> None:
+    """Raise a `UserError` where `path` is a pipe, a device or a socket: reading it may never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(
+            f"{path} is a pipe or a device and no file, so it is not read; save what it holds as a file."
+        )
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Return what is in a file, unzipped where its name ends in ``.gz``; never more than `most` bytes.
+
+    Raises
+    ------
+    UserError
+        When it holds more, or is no regular file.
+    OSError, EOFError, zlib.error
+        When it is missing or damaged: the caller says what it should have been.
+    """
+    refuse_special(path)
+    zipped = path.name.lower().endswith(".gz")
+    with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        unzipped = " once unzipped" if zipped else ""
+        raise UserError(
+            f"{path.name} holds more than {most // 2**20} MB{unzipped}, too much to read as one text; save a "
+            "table of that size as .h5ad, or leave out what is not needed."
+        )
+    return data
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """Return the text in a file, UTF-8 with or without a byte order mark.
+
+    Raises
+    ------
+    UserError
+        As `read_bytes`, or when the text is in another encoding.
+    OSError, EOFError, zlib.error
+        As `read_bytes`.
+    """
+    data = read_bytes(path, most)
+    refuse_encoding(path, data)
+    return data.decode("utf-8-sig")
+
+
+def refuse_encoding(path: Path, data: bytes) -> None:
+    """Raise a `UserError` where `data` of `path` is no UTF-8 text."""
+    try:
+        fits = not data.startswith((b"\xff\xfe", b"\xfe\xff")) and bool(data.decode() or True)
+    except UnicodeDecodeError:
+        fits = False
+    if not fits or b"\0" in data:
+        raise UserError(
+            f"{path.name} is no UTF-8 text (spreadsheets may save Latin-1 or UTF-16); save it "
+            'as text again, in a spreadsheet as "CSV UTF-8".'
+        )
+
+
+def parse_json(data: str | bytes) -> Any:
+    """Return what JSON holds.
+
+    Raises
+    ------
+    ValueError
+        When it is none, is nested deeper than Python can follow, or holds a number too long to read.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def check_writable(path: Path) -> None:

@@ -28,6 +28,7 @@ from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.h5ad import array_of, gene_names, positions_of
 from napari_flag.slides.formats.readers import Size
 from napari_flag.slides.formats.stored_anndata import H5ad, are_counts, starts_with_counts, with_file
+from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5, refuse_inflated_parquet
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spots import FloatArray, lattice_of, typical_pitch
 
@@ -217,12 +218,10 @@ def unit_read(adata: "AnnData") -> str | None:
 
 
 def _is_annotated(path: Path) -> bool:
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with opened_h5(path) as file:
             return "obs" in file and "var" in file
-    except OSError:
+    except (OSError, ValueError):
         return False  # prediction_file says what is wrong with it
 
 
@@ -245,7 +244,7 @@ def _in_zarr(table: Path, use: Callable[[H5ad], T]) -> T:
 
     try:
         return use(H5ad(zarr.open_group(str(table), mode="r"), table))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{table} could not be read as a table of SpatialData ({error}), so it is damaged or of an "
             "unknown version; write it again with a current spatialdata."
@@ -323,6 +322,7 @@ def _frame_of_shapes(path: Path) -> "pd.DataFrame":
     import pyarrow.parquet as parquet
 
     try:
+        refuse_inflated_parquet(path / SHAPES_FILE)
         # not read_pandas: columns of geoarrow types would need geopandas
         return parquet.ParquetFile(path / SHAPES_FILE).read().to_pandas()
     except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
+from napari_flag.files import read_text
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import Colours
 from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
@@ -506,7 +507,7 @@ def choose_genes(genes: Iterable[str] | Path, checkpoint: "Checkpoint") -> list[
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}; check the path.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -19,7 +19,8 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, write_whole
+from napari_flag.files import check_writable, parse_json, refuse_special, write_whole
+from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -255,6 +256,10 @@ def read_prediction(path: str | Path) -> "AnnData":
 def _read_h5ad(path: Path) -> "AnnData":
     import anndata
     import h5py
+    import zarr
+
+    # anndata gives this error no public name; it means an encoding newer than the installed anndata.
+    from anndata._io.specs.registry import IORegistryError
 
     if path.is_dir() and not is_prediction(path):
         raise UserError(f"{path} is a folder, not a prediction; give the .h5ad file itself.")
@@ -262,19 +267,34 @@ def _read_h5ad(path: Path) -> "AnnData":
         raise UserError(f"There is no file {path}; check the path.")
     try:
         if path.is_dir():
-            return anndata.read_zarr(path)
+            refuse_inflated(zarr.open_group(path, mode="r"))
+            return _checked(anndata.read_zarr(path))
+        refuse_special(path)
         with path.open("rb"):
             pass  # is_hdf5 answers False where reading is forbidden
         if not h5py.is_hdf5(path):
             raise UserError(f"{path.name} is not an h5ad file, {NOT_OURS}.")
-        return anndata.read_h5ad(path)
+        with opened_h5(path):
+            pass  # what it says of itself is checked
+        return _checked(anndata.read_h5ad(path))
     except PermissionError as error:
         raise UserError(f"{path} may not be read by you; ask for permission to read it.") from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (*DAMAGED, IORegistryError) as error:
         raise UserError(
             f"{path.name} could not be read as h5ad, so it is damaged, incomplete or made by an "
             "unknown program; copy it again or predict again."
         ) from error
+
+
+def _checked(adata: "AnnData") -> "AnnData":
+    """Return an AnnData as it was read, after making sure that its sparse matrices lead nowhere outside."""
+    for held in (adata.layers, adata.obsm, adata.obsp, adata.varm, adata.varp):
+        for name in held:
+            checked(held[name])
+    checked(adata.X)
+    if adata.raw is not None:
+        checked(adata.raw.X)
+    return adata
 
 
 def is_prediction(path: Path) -> bool:
@@ -392,7 +412,7 @@ def read_regions(adata: "AnnData") -> list["Annotation"]:
     if text is None:
         return []
     try:
-        return annotations_in(json.loads(str(text)))
+        return annotations_in(parse_json(str(text)))
     except ValueError as error:
         raise UserError(
             f"The regions kept in this prediction could not be read ({error}), so none are shown; open them "

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from napari_flag.cache import cache_folder
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, write_whole
+from napari_flag.files import check_writable, refuse_special, write_whole
 from napari_flag.foreign_prediction import UNITS
 from napari_flag.inputs import Grid
 from napari_flag.slides.formats.geojson import Annotation, annotations_in, collection_of
@@ -231,6 +231,7 @@ def read_workspace(path: str | Path) -> WorkspaceFile:
 
 def _content(path: Path) -> Any:
     try:
+        refuse_special(path)
         with path.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
     except FileNotFoundError as error:

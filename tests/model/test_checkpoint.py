@@ -1,12 +1,16 @@
 import json
+import time
+from dataclasses import MISSING, fields
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from tests.tiny_weights import GENES, tiny_network, write_tiny_weights, write_weights_on_uni
 
 from napari_flag.errors import UserError
 from napari_flag.methods.flag import FlagPredictor
+from napari_flag.methods.predictor import _named
 from napari_flag.model import checkpoint
 from napari_flag.model.checkpoint import (
     Checkpoint,
@@ -125,3 +129,88 @@ def test_bundled_weights_are_small_readable_and_say_what_they_are(name, path):
     FlagPredictor.open(checkpoint)
     for key in ("title", "tissue", "sections", "array", "seed", "command", "not_for"):
         assert checkpoint.card.get(key) not in (None, "", []), f"{name} lacks {key}"
+
+
+def rewritten(path, change):
+    """The file with its header changed by `change`."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["napari_flag"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+    change(header, tensors)
+    save_file(tensors, path, metadata={"napari_flag": json.dumps(header)})
+    return path
+
+
+@pytest.mark.parametrize("name", ["blocks", "width", "features"])
+@pytest.mark.parametrize("size", [10**9, 50_000, -1, 10**30])
+def test_a_header_that_states_another_size_is_refused_without_building_it(weights, name, size):
+    began = time.monotonic()
+    path = rewritten(weights, lambda header, _: header["config"].update({name: size}))
+    with pytest.raises(UserError, match=r"do not fit the network|holds no napari-flag weights"):
+        FlagPredictor.open(Checkpoint.load(path), "cpu")
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("card", []), ("config", 5), ("genes", "ERBB2"), ("genes", [1, 2]), ("genes", ["A", "A"]),
+        ("genes", []), ("encoder", None), ("format", "2"), ("config", [["features", 5]]),
+    ],
+)  # fmt: skip
+def test_a_header_of_other_kinds_is_refused(weights, part, value):
+    path = rewritten(weights, lambda header, _: header.update({part: value}))
+    with pytest.raises(UserError, match=f"its header lacks {part}"):
+        Checkpoint.load(path)
+
+
+@pytest.mark.parametrize("header", ["[]", "3", "null", "[" * 100_000, '"x"', "{"])
+def test_a_header_that_is_no_object_is_refused(tmp_path, header):
+    path = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata={"napari_flag": header})
+    with pytest.raises(UserError, match=r"no napari-flag weights|cannot be read as weights"):
+        Checkpoint.load(path)
+    assert checkpoint.label_of("other", path) == "other"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_tensors_that_are_no_numbers_are_refused(weights, value):
+    def change(_, tensors):
+        next(t for t in tensors.values() if t.is_floating_point() and t.numel() > 3).view(-1)[2] = value
+
+    with pytest.raises(UserError, match="values that are not numbers"):
+        Checkpoint.load(rewritten(weights, change))
+
+
+NETWORKS = {
+    "mean": ("floors.SlideMean", "floors.FloorSizes", (8, 5)),
+    "ridge": ("floors.Ridge", "floors.FloorSizes", (8, 5)),
+    "knn": ("floors.NearestTiles", "floors.FloorSizes", (8, 5)),
+    "regression": ("regression.Regression", "regression.RegressionSizes", (8, 5)),
+    "histogene": ("histogene.HisToGene", "histogene.HisToGeneSizes", (8, 5)),
+    "bleep": ("bleep.Bleep", "bleep.BleepSizes", (8, 5)),
+    "triplex": ("triplex.Triplex", "triplex.TriplexSizes", (8, 5)),
+    "stem": ("stem.Stem", "stem.StemSizes", (8, 5)),
+    "stflow": ("stflow.StFlow", "stflow.StFlowSizes", (8, 5)),
+}
+
+
+@pytest.mark.parametrize("method", NETWORKS)
+def test_every_network_is_measured_before_it_is_built(method):
+    """Building one without memory has to work for all of them, and to stop where the file holds less."""
+    network, sizes, (features, genes) = NETWORKS[method]
+    config = _named(sizes)
+    named = {field.name for field in fields(config)}
+    values = {name: value for name, value in {"features": features, "genes": genes}.items() if name in named}
+    required = [f.name for f in fields(config) if f.default is MISSING and f.name not in values]
+    of_kind = {field.name: field.type for field in fields(config)}
+    values |= {name: 0.1 if of_kind[name] in (float, "float") else 16 for name in required}
+    build = lambda told: _named(network)(config(**told))  # noqa: E731
+    made = build(values)
+    stored = {f"{method}.{key}": tensor for key, tensor in made.state_dict().items()}
+    found = Checkpoint("t", "0", ("A",) * genes, {}, values, "embedded", stored, method)
+    restored = found.restore(build)
+    assert all(tensor.device.type == "cpu" for tensor in restored.state_dict().values())
+    huge = {name: 10**7 + 1 if isinstance(value, int) else value for name, value in values.items()}
+    with pytest.raises(UserError, match="do not fit the network"):
+        Checkpoint("t", "0", ("A",) * genes, {}, huge, "embedded", stored, method).restore(build)

@@ -51,7 +51,7 @@ def test_what_holds_no_labels_is_refused_in_one_sentence(tmp_path, text, message
 
 
 def test_a_missing_file_and_labels_of_another_slide_are_refused_in_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="There is no file"):
         read_labels(tmp_path / "none.tsv")
     found = read_labels(write(tmp_path / "labels.tsv", "spot\tlabel\ns1\tfat\n"))
     with pytest.raises(UserError, match=r"None of the spots \(such as t1\).*named like s1"):

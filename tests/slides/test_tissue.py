@@ -1,6 +1,7 @@
 """Tissue and regions."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,50 @@ def test_regions_that_are_none_are_refused(text: str, message: str, tmp_path: Pa
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         read_regions(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"features":' * 5_000 + "1" + "}" * 5_000,
+        '{"type": "Polygon", "coordinates": [[[0, 0], [1, 1e999], [1, 0], [0, 0]]]}',
+        '{"type": "Polygon", "coordinates": [[[0, 0], [1, null], [1, 0], [0, 0]]]}',
+        '{"type": "Polygon", "coordinates": 5}',
+        '{"type": "Nonsense", "coordinates": []}',
+        '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0,0],[9,0],[9,9],[0,0]]]}, '
+        '"properties": {"color": [1e999, 0, 0]}}',
+        '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0,0],[9,0],[9,9],[0,0]]]}, '
+        '"properties": {"color": [1]}}',
+        '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0,0],[9,0],[9,9],[0,0]]]}, '
+        '"properties": [1]}',
+    ],
+)
+def test_regions_of_any_other_kind_are_refused_too(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.geojson"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"not GeoJSON|outlines no area"):
+        read_regions(path)
+
+
+def test_an_outline_that_crosses_itself_a_million_times_is_refused_at_once(tmp_path: Path) -> None:
+    corners = np.random.default_rng(0).uniform(0, 1000, (3000, 2)).tolist()
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [[*corners, corners[0]]]}))
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"crosses itself [\d,]+ times"):
+        read_regions(path)
+    assert time.monotonic() - began < 30, "repairing it takes far longer"
+
+
+def test_a_long_outline_by_hand_is_taken(tmp_path: Path) -> None:
+    angle = np.linspace(0, 2 * np.pi, 5000)
+    radius = 100 + np.random.default_rng(0).normal(0, 0.5, 5000)  # a shaking hand crosses its own line
+    corners = np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
+    corners[-1] = corners[0]
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [corners.tolist()]}))
+    assert sum(p.area for p in read_regions(path)) == pytest.approx(np.pi * 1e4, rel=0.02)
 
 
 def test_a_missing_or_unwritable_file_is_reported(tmp_path: Path) -> None:

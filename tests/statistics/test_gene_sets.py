@@ -35,7 +35,7 @@ def test_a_missing_or_binary_file_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_gmt(tmp_path / "none.gmt")
     (tmp_path / "picture.gmt").write_bytes(b"\xff\xfe\x00\x99")
-    with pytest.raises(UserError, match="give a GMT text file"):
+    with pytest.raises(UserError, match="no UTF-8 text"):
         read_gmt(tmp_path / "picture.gmt")
 
 

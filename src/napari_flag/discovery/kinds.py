@@ -47,6 +47,8 @@ def kind_of(path: Path) -> Kind:
     "annotated" is an h5ad of another program, "prediction" one of ours.
     """
     name = path.name.lower()
+    if not path.is_file() and not path.is_dir():
+        return ""  # a pipe or a device may have no end
     try:
         if name.endswith(".h5ad"):
             return _kind_of_h5ad(path)

@@ -16,7 +16,7 @@ from platformdirs import user_data_path
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import write_whole
+from napari_flag.files import parse_json, write_whole
 from napari_flag.slides.colours import Colours, colours_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ DEFAULT: Final = "her2st"
 """Weights used unless others are named."""
 FLAG: Final = "flag"
 """Name of the method where the header names none, as in weights written before there were others."""
+LARGEST_SIZE: Final = 10_000_000
+"""Of anything that a header counts: layers, widths, steps, genes."""
 _KEY: Final = "napari_flag"
 """Key of the header in the file's metadata."""
 _ENCODER: Final = "encoder."
@@ -91,23 +93,28 @@ class Checkpoint:
         """
         path = Path(path)
         tensors, header = _read(path)
-        missing = {"format", "genes", "card", "config", "encoder"} - header.keys()
-        if missing or not tensors:
-            raise UserError(
-                f"{path} holds no napari-flag weights (its header lacks "
-                f"{', '.join(sorted(missing)) or 'tensors'}); choose a file made by "
-                "napari-flag train."
-            )
-        if header["format"] > FORMAT:
+        if _is_whole(header.get("format")) and header["format"] > FORMAT:
             raise UserError(
                 f"{path} was made by a newer napari-flag (format {header['format']}, this one "
                 f"reads {FORMAT}); update napari-flag."
             )
-        if header["format"] < FORMAT:
+        if _is_whole(header.get("format")) and header["format"] < FORMAT:
             raise UserError(
                 f"{path} was made by an earlier napari-flag (format {header['format']}, this one reads "
                 f"{FORMAT}), whose expectation was sharpened and whose draws were no counts; get the weights "
                 "again, or train them again with napari-flag train."
+            )
+        missing = sorted(name for name, fits in _HEADER.items() if not fits(header.get(name)))
+        if missing or not tensors:
+            raise UserError(
+                f"{path} holds no napari-flag weights (its header lacks "
+                f"{', '.join(missing) or 'tensors'}); choose a file made by "
+                "napari-flag train."
+            )
+        if broken := next((key for key, tensor in tensors.items() if not _is_finite(tensor)), None):
+            raise UserError(
+                f"{path} holds values that are not numbers in {broken[:80]}, so it predicts nothing; "
+                "get the file again."
             )
         return cls(
             name=path.stem,
@@ -140,13 +147,25 @@ class Checkpoint:
         UserError
             When the parameters do not fit the network of this version.
         """
+        own = self.part(f"{self.method}.")
         try:
+            _refuse_larger(build, self.config, own)
             network = build(self.config)
-            network.load_state_dict(self.part(f"{self.method}."))
-        except (TypeError, RuntimeError, KeyError) as error:
+            network.load_state_dict(own)
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            MemoryError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise UserError(
                 f'The weights "{self.name}" do not fit the network of this napari-flag version '
-                f"({str(error).splitlines()[0]}); get matching weights or update napari-flag."
+                f"({said}); get matching weights or update napari-flag."
             ) from error
         return network.eval().to(device)
 
@@ -189,6 +208,74 @@ class Checkpoint:
     def part(self, prefix: str) -> "dict[str, torch.Tensor]":
         """Return the tensors whose keys start with `prefix`, by the rest of their keys."""
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def _is_names(value: object) -> bool:
+    """Return whether `value` is a list of texts, each once."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_HEADER: Final[dict[str, Callable[[object], bool]]] = {
+    "card": lambda value: isinstance(value, dict),
+    "config": lambda value: isinstance(value, dict),
+    "encoder": lambda value: isinstance(value, str),
+    "format": _is_whole,
+    "genes": _is_names,
+}
+"""What the header must hold, and of what kind."""
+
+
+def _is_finite(tensor: "torch.Tensor") -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def _refuse_larger(
+    build: "Callable[[dict[str, Any]], Module]", config: dict[str, Any], tensors: "dict[str, torch.Tensor]"
+) -> None:
+    """Build the network without memory for its parameters; stop where there are more than in the file.
+
+    Raises
+    ------
+    ValueError
+        When the sizes stated are those of a larger network.
+    """
+    import torch
+    from torch.nn.modules import module
+
+    values = sum(tensor.numel() for tensor in tensors.values())
+    left = [2 * len(tensors) + 1_000, 2 * values + 50_000_000]  # what is not stored is built too
+
+    def count(_module: Any, _name: str, parameter: Any) -> None:
+        if parameter is None:
+            return
+        left[0] -= 1
+        left[1] -= parameter.numel()
+        if min(left) < 0:
+            raise ValueError("its header states a larger network than its tensors are of")
+
+    def widest(value: object) -> int:
+        if isinstance(value, dict | list):
+            return max(map(widest, value.values() if isinstance(value, dict) else value), default=0)
+        return abs(value) if isinstance(value, int) else 0
+
+    if widest(config) > LARGEST_SIZE:
+        raise ValueError(f"its header states a size of {widest(config):,}")
+    handles = [
+        module.register_module_parameter_registration_hook(count),
+        module.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        with torch.device("meta"):
+            build(config)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _method_name(card: dict[str, Any], method: str) -> str:
@@ -323,11 +410,14 @@ def label_of(name: str, path: Path) -> str:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError):
+            header = parse_json((file.metadata() or {}).get(_KEY, "{}"))
+            card = header.get("card")
+    except (SafetensorError, OSError, ValueError, AttributeError):
         return name  # what is wrong with it is said when it is chosen
     method = header.get("method", FLAG)
-    return name if method == FLAG else f"{name} · {_method_name(header.get('card', {}), method)}"
+    return (
+        name if method == FLAG else f"{name} · {_method_name(card if isinstance(card, dict) else {}, method)}"
+    )
 
 
 def list_labels() -> list[tuple[str, Path]]:
@@ -389,14 +479,14 @@ def _read(path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
         raise UserError(f"There is no weights file {path}; check the path.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            header = parse_json((file.metadata() or {}).get(_KEY, "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise UserError(
             f"{path} cannot be read as weights: it is damaged or not a safetensors file "
             f"({error}); get the file again."
         ) from error
-    return tensors, header
+    return tensors, header if isinstance(header, dict) else {}
 
 
 def _sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 GMT is one set a line, separated by tabs: name, description, genes.
 """
 
+import zlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from napari_flag.errors import UserError
+from napari_flag.files import read_text
 from napari_flag.statistics.accuracy import FloatArray
 
 LEVELS: Final = 25
@@ -35,8 +37,8 @@ def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
         When the file cannot be read, or a line is no gene set.
     """
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as fault:
+        text = read_text(path)
+    except (OSError, EOFError, zlib.error) as fault:
         raise UserError(
             f"The gene sets in {path.name} cannot be read ({fault}); give a GMT text file."
         ) from fault

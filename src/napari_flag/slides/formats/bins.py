@@ -11,6 +11,7 @@ import numpy.typing as npt
 from napari_flag.errors import UserError
 from napari_flag.slides.formats import space_ranger
 from napari_flag.slides.formats.counts import expression_columns
+from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
 from napari_flag.slides.pooling import BATCH_POINTS, Batch, LocatedCounts
 from napari_flag.slides.spots import FloatArray, Image, IntArray
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 BARCODE: Final = re.compile(rb"s_\d{3}um_(\d{5})_(\d{5})-\d+")
 """Space Ranger's name of a bin: its size, array row and array column."""
+MOST_ALONG: Final = 20_000
+"""Rows or columns of bins; those of 2 µm on the largest capture area (11 mm) are 5,500."""
 COLUMNS: Final = ("in_tissue", "array_row", "array_col", "pxl_col_in_fullres", "pxl_row_in_fullres")
 
 
@@ -93,6 +96,7 @@ class _Grid:
         import pyarrow.parquet as parquet
 
         try:
+            refuse_inflated_parquet(path)
             file = parquet.ParquetFile(path)
             lacking = [name for name in COLUMNS if name not in file.schema_arrow.names]
             if lacking:
@@ -100,11 +104,17 @@ class _Grid:
                     f"{path.name} lacks {', '.join(lacking)}; copy the file Space Ranger wrote again."
                 )
             parts = [self._arrays(part) for part in file.iter_batches(BATCH_POINTS, columns=list(COLUMNS))]
-        except (OSError, ValueError) as error:
+        except DAMAGED as error:
             raise UserError(
                 f"{path} could not be read ({error}), so it is damaged or incomplete; copy it again."
             ) from error
-        shape = np.max([array.max(axis=0) for array, _, _ in parts], axis=0) + 1
+        ends = np.array([(array.min(axis=0), array.max(axis=0)) for array, _, _ in parts if len(array)])
+        if len(ends) == 0 or ends.min() < 0 or ends.max() >= MOST_ALONG:
+            raise UserError(
+                f"{path} places no bins, or places them outside any array ({ends.min(initial=0)} to "
+                f"{ends.max(initial=0)}); copy the file Space Ranger wrote again."
+            )
+        shape = ends[:, 1].max(axis=0) + 1
         self.xy: FloatArray = np.full((*shape, 2), np.nan)
         self.on: npt.NDArray[np.bool_] = np.zeros(tuple(shape), bool)
         for array, xy, on in parts:
@@ -132,25 +142,20 @@ class _Grid:
 
 
 def _batches(matrix: Path, columns: "ExpressionColumns", grid: _Grid) -> Iterator[Batch]:
-    import h5py
-    from scipy import sparse
-
     try:
-        with h5py.File(matrix, "r") as file:
+        with opened_h5(matrix) as file:
             group = file["matrix"]
             pointer = group["indptr"][:].astype(np.int64)
             for start in range(0, columns.n_barcodes, BATCH_POINTS):
                 stop = min(start + BATCH_POINTS, columns.n_barcodes)
                 array = _array(group["barcodes"][start:stop], grid.on.shape, matrix)
                 low, high = pointer[start], pointer[stop]
-                counts = sparse.csr_matrix(
-                    (group["data"][low:high], group["indices"][low:high], pointer[start : stop + 1] - low),
-                    shape=(stop - start, columns.n_features),
-                )
+                parts = group["data"][low:high], group["indices"][low:high], pointer[start : stop + 1] - low
+                counts = csr_of(*parts, (stop - start, columns.n_features), group["data"].dtype)
                 on = grid.on[tuple(array.T)]
                 xy = grid.xy[tuple(array[on].T)]
                 yield Batch(xy, counts[on][:, columns.kept], None, stop - start)
-    except (OSError, KeyError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{matrix} could not be read ({error}), so it is damaged or incomplete; copy it again."
         ) from error

@@ -1,6 +1,5 @@
 """Raw counts of spots: text tables, h5 and MEX matrices; gene symbols and Ensembl ids."""
 
-import gzip
 import io
 import zlib
 from collections.abc import Sequence
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from napari_flag import files
 from napari_flag.errors import UserError
+from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,12 +87,23 @@ def refuse_not_counts(path: Path, values: npt.NDArray[Any]) -> None:
         )
 
 
+MOST_CELLS: Final = 250_000_000
+"""Of a table of text: 2 GB of numbers."""
+
+
 def read_bytes(path: Path) -> bytes:
-    """Return the (unzipped) bytes of a table."""
-    opener = gzip.open if path.name.endswith(".gz") else open
+    """Return the (unzipped) bytes of a table: UTF-8, of no more rows and columns than memory holds."""
     try:
-        with opener(path, "rb") as stream:
-            return bytes(stream.read())
+        data = files.read_bytes(path)
+        files.refuse_encoding(path, data)
+        header = data[: data.find(b"\n") + 1] or data
+        columns = header.count(separator_of(header).encode()) + 1
+        if columns * data.count(b"\n") > MOST_CELLS:
+            raise UserError(
+                f"{path.name} has {columns:,} columns and {data.count(10):,} rows, too many for a text; "
+                "save it as .h5ad, or leave out what is not needed."
+            )
+        return data
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}; check the path.") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -109,12 +121,10 @@ def read_10x_h5(path: Path) -> "AnnData":
     Only gene expression is kept (not antibodies); symbols are made unique, Ensembl ids are in
     ``var["gene_ids"]``.
     """
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with opened_h5(path) as file:
             return _from_h5(file, path)
-    except (OSError, KeyError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path.name} could not be read as a 10x matrix ({error}), so it is damaged or another "
             "kind of HDF5 file; choose filtered_feature_bc_matrix.h5 of Space Ranger."
@@ -122,8 +132,6 @@ def read_10x_h5(path: Path) -> "AnnData":
 
 
 def _from_h5(file: Any, path: Path) -> "AnnData":
-    from scipy import sparse
-
     if "matrix" in file:
         group, features = file["matrix"], file["matrix/features"]
         ids, names = features["id"], features["name"]
@@ -139,10 +147,7 @@ def _from_h5(file: Any, path: Path) -> "AnnData":
         ids, names, kinds = group["genes"], group["gene_names"], None
     genes, spots = (int(n) for n in group["shape"][:])
     # Stored by column as (genes, spots); the same arrays read by row are (spots, genes).
-    values = sparse.csr_matrix(
-        (group["data"][:].astype(np.float32), group["indices"][:], group["indptr"][:]),
-        shape=(spots, genes),
-    )
+    values = csr_of(group["data"][:], group["indices"][:], group["indptr"][:], (spots, genes))
     return _expression(_strings(group["barcodes"]), _strings(ids), _strings(names), kinds, values)
 
 
@@ -171,15 +176,13 @@ class ExpressionColumns:
 
 def expression_columns(path: Path, *, barcodes: bool = False) -> ExpressionColumns:
     """Return which features of a 10x HDF5 file of version 3 are genes; its counts are not read."""
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with opened_h5(path) as file:
             group, features = file["matrix"], file["matrix/features"]
             names, kinds = _strings(features["name"]), _strings(features["feature_type"])
             n_features, n_barcodes = (int(n) for n in group["shape"][:])
             rows = tuple(_strings(group["barcodes"])) if barcodes else ()
-    except (OSError, KeyError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path.name} could not be read as a 10x matrix ({error}), so it is damaged or another kind of "
             "HDF5 file; copy it again."
@@ -197,21 +200,33 @@ def read_mex(folder: Path) -> "AnnData":
     features = [line.split("\t") for line in _lines(_one_of(folder, "features.tsv", "genes.tsv"))]
     barcodes = [line.split("\t")[0] for line in _lines(_one_of(folder, "barcodes.tsv"))]
     try:
+        files.refuse_special(matrix)
+        stated = io.mminfo(matrix)
+        _refuse_other_run(folder, (stated[1], stated[0]), len(barcodes), len(features))
+        if stated[2] > stated[0] * stated[1] or stated[2] > MOST_UNZIPPED * matrix.stat().st_size:
+            raise ValueError(f"it states {stated[2]:,} values, more than it can hold")
         values = sparse.csr_matrix(io.mmread(matrix, spmatrix=False).T, dtype=np.float32)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError, OverflowError, zlib.error) as error:
         raise UserError(
             f"{matrix.name} in {folder} could not be read ({error}), so it is damaged or "
             "incomplete; copy it again."
         ) from error
-    if values.shape != (len(barcodes), len(features)):
-        raise UserError(
-            f"{folder.name} has {len(barcodes)} barcodes and {len(features)} features for a matrix "
-            f"of {values.shape[0]} × {values.shape[1]}; copy the three files of one run again."
-        )
     ids = [row[0] for row in features]
     names = [row[1] if len(row) > 1 else row[0] for row in features]
     kinds = [row[2] for row in features] if features and len(features[0]) > 2 else None
     return _expression(barcodes, ids, names, kinds, values)
+
+
+MOST_UNZIPPED: Final = 500
+"""Values of a text matrix per byte of its file: gzip makes at most 1,032 bytes of one, a value takes two."""
+
+
+def _refuse_other_run(folder: Path, shape: tuple[int, int], barcodes: int, features: int) -> None:
+    if shape != (barcodes, features):
+        raise UserError(
+            f"{folder.name} has {barcodes} barcodes and {features} features for a matrix "
+            f"of {shape[0]} × {shape[1]}; copy the three files of one run again."
+        )
 
 
 def is_mex(folder: Path) -> bool:
@@ -247,6 +262,5 @@ def _one_of(folder: Path, *names: str) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
-    opener: Any = gzip.open if path.name.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as stream:
-        return [line.rstrip("\r\n") for line in stream if line.strip()]
+    text = read_bytes(path).decode("utf-8-sig")
+    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]

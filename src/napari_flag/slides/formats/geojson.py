@@ -5,15 +5,23 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
 
 from napari_flag.errors import UserError
+from napari_flag.files import parse_json, read_text
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from shapely import Polygon
 
 
 Colour: TypeAlias = tuple[int, int, int]
+SAMPLED: Final = 200
+"""Sides of an outline whose crossings are counted; one with fewer is repaired at once."""
+MOST_CROSSINGS: Final = 20_000
+"""Of one outline with itself: repairing them takes a second, and a person draws no such thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ def annotations_in(content: Any) -> list[Annotation]:
     """
     try:
         found = [_annotation(*feature) for feature in _features(content)]
-    except (AttributeError, TypeError, KeyError) as error:
+    except (AttributeError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise ValueError(str(error)) from error
     return [annotation for annotation in found if annotation.polygons]
 
@@ -152,10 +160,10 @@ def as_feature(annotation: Annotation) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(read_text(path))
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}; check the path.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path.name} is not GeoJSON ({error}); export the regions as GeoJSON, e.g. from QuPath."
         ) from error
@@ -206,10 +214,45 @@ def _polygons(geometry: Any) -> Iterator["Polygon"]:
     from shapely.geometry import shape
 
     try:
-        valid = shapely.make_valid(shape(geometry))
+        drawn = shape(geometry)
+        for ring in _rings(drawn):
+            _refuse_tangle(shapely.get_coordinates(ring))
+        valid = shapely.make_valid(drawn)
     except ShapelyError as error:
         raise ValueError(str(error)) from error
     yield from _areas(valid)
+
+
+def _rings(geometry: Any) -> Iterator[Any]:
+    if geometry.geom_type == "Polygon":
+        yield geometry.exterior
+        yield from geometry.interiors
+    for part in getattr(geometry, "geoms", ()):
+        yield from _rings(part)
+
+
+def _refuse_tangle(corners: "npt.NDArray[np.float64]") -> None:
+    """Refuse an outline that crosses itself so often that repairing it would take hours.
+
+    Crossings are counted for `SAMPLED` sides, spread evenly, against all.
+    """
+    if len(corners) < SAMPLED or not np.isfinite(corners).all():
+        return
+    begin, side = corners[:-1], np.diff(corners, axis=0)
+    some = np.linspace(0, len(side) - 1, SAMPLED).astype(np.int64)
+    crossings = 0
+    for one in some:
+        to = begin - begin[one]
+        across = side[one, 0] * side[:, 1] - side[one, 1] * side[:, 0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            here = (to[:, 0] * side[:, 1] - to[:, 1] * side[:, 0]) / across
+            there = (to[:, 0] * side[one, 1] - to[:, 1] * side[one, 0]) / across
+        crossings += int(((here > 0) & (here < 1) & (there > 0) & (there < 1)).sum())
+    estimate = crossings * len(side) / SAMPLED / 2
+    if estimate > MOST_CROSSINGS:
+        raise ValueError(
+            f"an outline of {len(side):,} sides crosses itself {estimate:,.0f} times, so it has no inside"
+        )
 
 
 def _areas(geometry: Any) -> Iterator["Polygon"]:

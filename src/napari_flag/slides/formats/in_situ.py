@@ -1,6 +1,6 @@
 """Xenium and CosMx: transcripts, or cells, as counts at points, placed on the H&E by an alignment file."""
 
-import json
+import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,12 +8,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from napari_flag import files
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.counts import expression_columns
+from napari_flag.slides.formats.counts import expression_columns, read_bytes
+from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
 from napari_flag.slides.pooling import BATCH_POINTS, Batch, LocatedCounts
 from napari_flag.slides.spots import FloatArray, Image, IntArray
 
 XENIUM, COSMX = "Xenium", "CosMx"
+MOST_SMALL: Final = 2**20
+"""Bytes of a file of some numbers: an alignment, the parameters of a run."""
 LEAST_QV: Final = 20.0
 """Phred-scaled quality from which 10x counts a transcript in its own matrix of cells."""
 CONTROLS: Final = (
@@ -144,7 +148,7 @@ def located_run(run: Run, image: Image, alignment: str | Path | None = None) -> 
 def read_alignment(path: Path) -> FloatArray:
     """Return the (3, 3) affine of an alignment file, as Xenium Explorer exports it."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+        lines = files.read_text(path, MOST_SMALL).strip().splitlines()
         matrix = np.array([[float(cell) for cell in line.split(",")] for line in lines], np.float64)
     except (OSError, ValueError) as error:
         raise UserError(
@@ -177,8 +181,8 @@ def _xenium_pixel(folder: Path) -> float:
     """Return µm per px of Xenium's own image, in which alignments count."""
     path = folder / "experiment.xenium"
     try:
-        pixel = float(json.loads(path.read_text(encoding="utf-8"))["pixel_size"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        pixel = float(files.parse_json(files.read_text(path, MOST_SMALL))["pixel_size"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"{path} does not state pixel_size ({error}), so the alignment has no scale; copy the file again."
         ) from error
@@ -192,7 +196,10 @@ def _cosmx_pixel(folder: Path) -> float | None:
         return None
     import pandas as pd
 
-    frame = pd.read_csv(path)
+    try:
+        frame = pd.read_csv(io.BytesIO(read_bytes(path)))
+    except ValueError as error:
+        raise _damaged(path, error) from error
     if not {"x_global_px", "x_global_mm", "y_global_px", "y_global_mm"} <= set(frame):
         return None
     px = np.ptp(frame[["x_global_px", "y_global_px"]].to_numpy(float), axis=0)
@@ -248,6 +255,7 @@ def _frames(path: Path, columns: list[str], optional: list[str], rows: int) -> I
 
     try:
         if path.suffix == ".parquet":
+            refuse_inflated_parquet(path)
             with parquet.ParquetFile(path) as file:
                 there = set(file.schema_arrow.names)
                 wanted = _wanted(path, there, columns, optional)
@@ -317,9 +325,7 @@ def _rows_of(path: Path) -> int | None:
 
 
 def _xenium_cells(run: Run) -> _Points:
-    import h5py
     import pandas as pd
-    from scipy import sparse
 
     path, matrix = run.cells, run.matrix
     assert path is not None
@@ -337,17 +343,22 @@ def _xenium_cells(run: Run) -> _Points:
                 "where they are; copy both files of one run again."
             )
         xy = cells[["x_centroid", "y_centroid"]].to_numpy(np.float64)[rows]
-        with h5py.File(matrix, "r") as file:
-            group = file["matrix"]
-            pointer = group["indptr"][:].astype(np.int64)
-            for start in range(0, len(rows), BATCH_POINTS):
-                stop = min(start + BATCH_POINTS, len(rows))
-                low, high = pointer[start], pointer[stop]
-                values = sparse.csr_matrix(
-                    (group["data"][low:high], group["indices"][low:high], pointer[start : stop + 1] - low),
-                    shape=(stop - start, columns.n_features),
-                )
-                yield Batch(xy[start:stop], values[:, columns.kept], None, stop - start)
+        try:
+            with opened_h5(matrix) as file:
+                group = file["matrix"]
+                pointer = group["indptr"][:].astype(np.int64)
+                for start in range(0, len(rows), BATCH_POINTS):
+                    stop = min(start + BATCH_POINTS, len(rows))
+                    low, high = pointer[start], pointer[stop]
+                    parts = (
+                        group["data"][low:high],
+                        group["indices"][low:high],
+                        pointer[start : stop + 1] - low,
+                    )
+                    values = csr_of(*parts, (stop - start, columns.n_features), group["data"].dtype)
+                    yield Batch(xy[start:stop], values[:, columns.kept], None, stop - start)
+        except DAMAGED as error:
+            raise _damaged(matrix, error) from error
 
     return _Points(list(columns.genes), batches, columns.n_barcodes)
 
@@ -370,7 +381,10 @@ def _cosmx_transcripts(run: Run) -> _Points:
 def _cosmx_genes(matrix: Path) -> list[str]:
     import pandas as pd
 
-    columns = [str(name) for name in pd.read_csv(matrix, nrows=0).columns]
+    try:
+        columns = [str(name) for name in pd.read_csv(matrix, nrows=0).columns]
+    except (OSError, EOFError, ValueError) as error:
+        raise _damaged(matrix, error) from error
     return [name for name in columns if name not in NO_GENES and not is_control(name)]
 
 

@@ -4,6 +4,7 @@ Layouts known: her2st's annotations (columns x, y, refined array positions, to b
 CSV (Barcode and one more column), and any table with a column of spot ids and a column of labels.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.slides.formats.counts import read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,8 +75,10 @@ def read_labels(path: Path) -> SpotLabels:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, sep="," if ".csv" in path.suffixes else "\t", dtype=str)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as fault:
+        text = io.BytesIO(read_bytes(path))
+        separator = "," if ".csv" in path.suffixes else "\t"
+        table = pd.read_csv(text, sep=separator, dtype=str, encoding="utf-8-sig")
+    except ValueError as fault:  # those of pandas are ValueErrors
         raise UserError(
             f"The labels in {path.name} cannot be read ({fault}); give a table with tabs, or a .csv with "
             "commas."

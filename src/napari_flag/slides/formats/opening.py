@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from napari_flag.errors import UserError
+from napari_flag.files import refuse_special
 from napari_flag.slides.formats.readers import ImageReader, OpenSlideReader, Reader
 
 TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -61,6 +62,7 @@ def _file(path: Path) -> Path:
         return files[0]
     if not path.exists():
         raise UserError(f"There is no file {path}; check the path.")
+    refuse_special(path)
     return path
 
 

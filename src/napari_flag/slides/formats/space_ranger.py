@@ -1,15 +1,17 @@
 """Space Ranger's output folders: Visium (v1 and v2+) and the bins of Visium HD."""
 
-import json
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from napari_flag import files
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_mex
+from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_bytes, read_mex
 from napari_flag.slides.formats.positions import numbers
+from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
 from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, matched
 
 if TYPE_CHECKING:
@@ -136,13 +138,15 @@ def _positions(path: Path) -> Any:
 
     try:
         if path.suffix == ".parquet":
+            refuse_inflated_parquet(path)
             frame = pandas.read_parquet(path)
         else:
-            with path.open(encoding="utf-8-sig") as stream:
-                titled = stream.readline().lower().startswith("barcode")
+            text = read_bytes(path)
+            titled = text.removeprefix(b"\xef\xbb\xbf")[:7].lower() == b"barcode"
             names = None if titled else list(COLUMNS)
-            frame = pandas.read_csv(path, names=names, header=0 if titled else None)
-    except (OSError, ValueError) as error:
+            table = io.BytesIO(text)
+            frame = pandas.read_csv(table, names=names, header=0 if titled else None, encoding="utf-8-sig")
+    except DAMAGED as error:
         raise UserError(
             f"{path} could not be read ({error}), so it is damaged or incomplete; copy it again."
         ) from error
@@ -162,7 +166,7 @@ def _factors(spatial: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = files.parse_json(files.read_text(path))
         return {str(k): float(v) for k, v in content.items() if isinstance(v, int | float) and v}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(

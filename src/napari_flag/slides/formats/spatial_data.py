@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.files import parse_json, read_text
 from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, damaged
 from napari_flag.slides.formats.stored_anndata import H5ad, starts_with_counts
+from napari_flag.slides.formats.stored_arrays import refuse_inflated_parquet
 from napari_flag.slides.resolution import MICRONS, Resolution, stated
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -123,14 +125,14 @@ def element_of(path: Path, *kinds: str) -> tuple[Store, str] | None:
 
 def attributes_of(group: Path) -> Mapping[str, Any]:
     """Return the attributes of a zarr group, of version 2 or 3; none where it is no group."""
-    import json
-
     for name in ("zarr.json", ".zattrs"):  # zarr 3 and 2
         try:
-            content = json.loads((group / name).read_text(encoding="utf-8"))
+            content = parse_json(read_text(group / name))
         except (OSError, ValueError):
             continue
-        found = content.get("attributes", {}) if name == "zarr.json" else content
+        found = content
+        if name == "zarr.json":
+            found = content.get("attributes") if isinstance(content, Mapping) else None
         return found if isinstance(found, Mapping) else {}
     return {}
 
@@ -296,6 +298,9 @@ def read_store(path: Path, *kinds: str) -> Any:
             'pip install "napari-flag[spatialdata]".'
         ) from error
     try:
+        for kind in kinds or (IMAGES, SHAPES, TABLES):
+            for shapes in (path / kind).glob("*/shapes.parquet"):
+                refuse_inflated_parquet(shapes)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return spatialdata.read_zarr(path, selection=kinds or None)

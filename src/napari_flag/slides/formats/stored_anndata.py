@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from napari_flag.errors import UserError
+from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated
 
 T = TypeVar("T")
 
@@ -29,13 +30,20 @@ class H5ad:
         """Return ``obs`` or ``var`` as a DataFrame."""
         from anndata.io import read_elem
 
-        return read_elem(self.file[key])
+        refuse_inflated(self.file[key])
+        found = read_elem(self.file[key])
+        if not hasattr(found, "columns"):
+            raise ValueError(f"{key} is no table")
+        return found
 
     def values(self, key: str) -> Any:
-        """Return a dense or sparse matrix; None when there is none."""
+        """Return a dense or sparse matrix, whose indices were checked; None when there is none."""
         from anndata.io import read_elem
 
-        return read_elem(self.file[key]) if key in self.file else None
+        if key not in self.file:
+            return None
+        refuse_inflated(self.file[key])
+        return checked(read_elem(self.file[key]))
 
     def first_values(self, key: str) -> Any:
         """Return the first `PEEKED` stored values of a dense or sparse matrix; None when there is none."""
@@ -49,19 +57,17 @@ class H5ad:
 
 def with_file(path: Path, use: Callable[[H5ad], T]) -> T:
     """Return what `use` reads of an open ``.h5ad``; what is damaged is a `UserError`."""
-    import h5py
-
     # anndata gives this error no public name; it means an encoding newer than the installed anndata.
     from anndata._io.specs.registry import IORegistryError
 
     try:
-        with h5py.File(path, "r") as file:
+        with opened_h5(path) as file:
             if "obs" not in file or "var" not in file:
                 raise UserError(
                     f"{path.name} has no obs or var, so it is no AnnData file; choose an .h5ad file."
                 )
             return use(H5ad(file, path))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, IORegistryError) as error:
+    except (*DAMAGED, IORegistryError) as error:
         raise UserError(
             f"{path.name} could not be read as an AnnData file ({error}), so it is damaged or of "
             "an unknown version; write it again with a current anndata."

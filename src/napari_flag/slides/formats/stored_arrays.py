@@ -1,0 +1,204 @@
+"""Arrays in HDF5 files, zarrs and parquet tables, checked before they are read or used.
+
+A file states how large its arrays are and where the values of a sparse matrix belong.  Compiled code believes
+it: an index outside the matrix reads memory that is not its own and ends the process.  Whatever reads such
+files opens them with `opened_h5`, and takes sparse matrices from `checked` or `csr_of` only.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_flag.files import refuse_special
+
+DAMAGED: Final = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError)
+"""What h5py, zarr and NumPy raise on a file that is not what it says: sizes, kinds, text for numbers."""
+MOST_PER_BYTE: Final = 2000
+"""Bytes in memory per byte in the file: twice what deflate can reach; zeros of real counts give 100."""
+SMALL: Final = 2**28
+"""Bytes up to which an array may be anything."""
+MOST_NODES: Final = 100_000
+"""Groups and arrays of one file; the largest known have some hundreds."""
+DEEPEST: Final = 32
+"""Groups within groups."""
+MOST_ROWS: Final = 500_000_000
+"""Values of a parquet table read whole, columns times rows."""
+
+
+@contextmanager
+def opened_h5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file to read; what it says of itself is checked first.
+
+    Raises
+    ------
+    UserError
+        When `path` is no regular file.
+    ValueError
+        As `refuse_inflated`.
+    OSError
+        When it cannot be opened.
+    """
+    import h5py
+
+    refuse_special(path)
+    with h5py.File(path, "r") as file:
+        refuse_inflated(file)
+        yield file
+
+
+def refuse_inflated(node: Any) -> None:
+    """Check all arrays in a group of HDF5 or zarr, or one array, by what is stated of them; none is read.
+
+    Raises
+    ------
+    ValueError
+        When an array would take far more memory than its bytes can hold, its values lie in other files, or
+        groups are nested without end.
+    """
+    seen = 0
+    waiting: list[tuple[Any, str, int]] = [(node, "", 0)]
+    while waiting:
+        found, name, depth = waiting.pop()
+        seen += 1
+        if seen > MOST_NODES or depth > DEEPEST:
+            raise ValueError("it has groups in groups without end")
+        if hasattr(found, "shape"):
+            _refuse_array(found, name)
+            continue
+        for key, inner in _members(found, name):
+            waiting.append((inner, f"{name}/{key}", depth + 1))
+
+
+def _members(group: Any, name: str) -> Iterator[tuple[str, Any]]:
+    import h5py
+
+    if not isinstance(group, h5py.Group):
+        yield from ((str(key), inner) for key, inner in group.members())
+        return
+    for key in group:
+        link = group.get(key, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name}/{key} is a link to something elsewhere, which is not followed")
+        inner = group.get(key)
+        if isinstance(inner, h5py.Group | h5py.Dataset):
+            yield str(key), inner
+
+
+def _refuse_array(array: Any, name: str) -> None:
+    size = int(np.prod([float(side) for side in array.shape or ()])) * max(_bytes_each(array), 1)
+    if getattr(array, "external", None) or getattr(array, "is_virtual", False):
+        raise ValueError(f"the values of {name} lie in other files, which are not read")
+    if size <= SMALL:
+        return
+    stored = array.id.get_storage_size() if hasattr(array, "id") else array.nbytes_stored()
+    if size > MOST_PER_BYTE * max(int(stored), 1):
+        raise ValueError(
+            f"{name or 'it'} is said to hold {size / 2**30:,.0f} GB and is stored in {int(stored):,} bytes"
+        )
+
+
+def _bytes_each(array: Any) -> int:
+    return int(getattr(np.dtype(array.dtype) if _has_numpy_type(array) else array.dtype, "itemsize", 8))
+
+
+def _has_numpy_type(array: Any) -> bool:
+    try:
+        np.dtype(array.dtype)
+    except TypeError:  # text of zarr, which is no type of NumPy
+        return False
+    return True
+
+
+def refuse_inflated_parquet(path: Path) -> None:
+    """Check how many values a parquet file says it has; runs of one value take no room in it.
+
+    Raises
+    ------
+    UserError
+        When `path` is no regular file.
+    ValueError
+        When there are more than a table of spots can have, or the file is no parquet.
+    """
+    import pyarrow.parquet as parquet
+
+    refuse_special(path)
+    stated = parquet.read_metadata(path)
+    values = stated.num_rows * stated.num_columns
+    if values > MOST_ROWS:
+        raise ValueError(f"it is said to hold {values:,} values")
+
+
+def checked(values: Any) -> Any:
+    """Return a dense or sparse matrix as it is, after making sure that its indices lead nowhere outside it.
+
+    Parameters
+    ----------
+    values
+        As `anndata` or SciPy read it; arrays of NumPy and anything that is no sparse matrix pass.
+
+    Raises
+    ------
+    ValueError
+        When an index is negative or beyond the matrix, or rows begin after they end.
+    """
+    from scipy import sparse
+
+    if not sparse.issparse(values):
+        return values
+    if values.format in ("csr", "csc"):
+        _refuse_pointers(values.data, values.indices, values.indptr, values.shape, values.format)
+        values.check_format(full_check=True)
+    elif values.format == "coo":
+        for axis, side in enumerate(values.shape):
+            at = values.coords[axis]
+            if at.size and (at.min() < 0 or at.max() >= side):
+                raise ValueError("a sparse matrix names places outside itself")
+    return values
+
+
+def csr_of(data: Any, indices: Any, indptr: Any, shape: Sequence[int], dtype: Any = np.float32) -> Any:
+    """Return the csr matrix that three arrays of a file describe, after making sure that they do.
+
+    Parameters
+    ----------
+    data, indices, indptr
+        As `scipy.sparse.csr_matrix` takes them.
+    shape
+        (rows, columns).
+    dtype
+        Of the values.
+
+    Raises
+    ------
+    ValueError
+        As `checked`.
+    """
+    from scipy import sparse
+
+    data, indices, indptr = (np.asarray(part) for part in (data, indices, indptr))
+    _refuse_pointers(data, indices, indptr, (int(shape[0]), int(shape[1])), "csr")
+    return checked(sparse.csr_matrix((data.astype(dtype), indices, indptr), shape=tuple(shape)))
+
+
+def _refuse_pointers(
+    data: npt.NDArray[Any],
+    indices: npt.NDArray[Any],
+    indptr: npt.NDArray[Any],
+    shape: Sequence[int],
+    kind: str,
+) -> None:
+    rows, columns = (shape[0], shape[1]) if kind == "csr" else (shape[1], shape[0])
+    if {data.ndim, indices.ndim, indptr.ndim} != {1} or {indices.dtype.kind, indptr.dtype.kind} - {"i", "u"}:
+        raise ValueError("a sparse matrix has indices that are no list of whole numbers")
+    if data.dtype.kind not in "iufb":
+        raise ValueError("a sparse matrix holds something else than numbers")
+    if min(rows, columns) < 0 or len(indptr) != rows + 1 or len(indices) != len(data):
+        raise ValueError("a sparse matrix has parts of different lengths")
+    if indptr[0] != 0 or indptr[-1] > len(data) or (np.diff(indptr.astype(np.int64)) < 0).any():
+        raise ValueError("a sparse matrix has rows that begin after they end")
+    if len(indices) and (indices.min() < 0 or indices.max() >= columns):
+        raise ValueError("a sparse matrix names places outside itself")

@@ -1,0 +1,157 @@
+"""Sparse matrices and arrays that state what is not so: refused before compiled code believes them."""
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from anndata import AnnData
+from scipy import io, sparse
+from tests.spot_files import annotated, write_h5, write_mex
+
+from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.prediction_file import read_prediction
+from napari_flag.slides.formats.counts import read_10x_h5, read_mex
+from napari_flag.slides.formats.h5ad import read_h5ad_counts
+from napari_flag.slides.formats.stored_arrays import checked, csr_of, refuse_inflated
+
+MATRIX = sparse.csr_matrix(np.array([[1, 0, 2], [0, 0, 0], [0, 3, 4]], np.float32))
+LIES = {
+    "an index beyond": ("indices", lambda v: v + 1_000_000),
+    "a negative index": ("indices", lambda v: v - 5),
+    "rows that end before they begin": ("indptr", lambda v: np.array([v[0], v[-1], *v[2:]])),
+    "a last row without end": ("indptr", lambda v: np.array([*v[:-1], 2**31 - 1])),
+    "rows from below zero": ("indptr", lambda v: v - 7),
+    "too few rows": ("indptr", lambda v: v[:-2]),
+    "fewer values than places": ("data", lambda v: v[:-1]),
+    "texts for values": ("data", lambda v: np.array([b"x"] * len(v), "S1")),
+    "fractions for places": ("indices", lambda v: v + 0.5),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_matrix_is_no_matrix(lie):
+    part, change = LIES[lie]
+    parts = {name: getattr(MATRIX, name) for name in ("data", "indices", "indptr")}
+    parts[part] = change(parts[part])
+    with pytest.raises(ValueError, match="sparse matrix"):
+        csr_of(**parts, shape=(3, 3))
+
+
+def test_a_true_matrix_stays_as_it_is():
+    found = csr_of(MATRIX.data, MATRIX.indices, MATRIX.indptr, (3, 3))
+    np.testing.assert_array_equal(found.toarray(), MATRIX.toarray())
+    for kind in ("csr", "csc", "coo"):
+        assert checked(MATRIX.asformat(kind)).shape == (3, 3)
+    assert checked(np.eye(3)).shape == (3, 3)
+
+
+def lie_in(group: h5py.Group, lie: str) -> None:
+    part, change = LIES[lie]
+    values = change(group[part][:])
+    attributes = dict(group[part].attrs)
+    del group[part]
+    group[part] = values
+    group[part].attrs.update(attributes)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_readers_of_counts_refuse_it_in_one_sentence(lie, tmp_path):
+    annotated().write_h5ad(tmp_path / "a.h5ad")
+    write_h5(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file, h5py.File(tmp_path / "m.h5", "r+") as other:
+        lie_in(file["X"], lie)
+        lie_in(other["matrix"], lie)
+    for read, name in ((read_h5ad_counts, "a.h5ad"), (read_10x_h5, "m.h5")):
+        with pytest.raises(UserError, match=f"{name} could not be read") as refused:
+            read(tmp_path / name)
+        assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("where", ["X", "layers/sample", "obsp/near"])
+def test_a_prediction_with_such_a_matrix_is_refused(where, tmp_path):
+    from tests.fakes import fake_prediction
+
+    prediction = fake_prediction(n_spots=9, n_genes=4)
+    prediction.X = sparse.csr_matrix(prediction.X)
+    prediction.layers[keys.SAMPLE] = sparse.csr_matrix(prediction.layers[keys.SAMPLE])
+    prediction.obsp["near"] = sparse.csr_matrix(np.eye(9))
+    prediction.write_h5ad(tmp_path / "p.h5ad")
+    with h5py.File(tmp_path / "p.h5ad", "r+") as file:
+        lie_in(file[where], "an index beyond")
+    with pytest.raises(UserError, match=r"p\.h5ad could not be read"):
+        read_prediction(tmp_path / "p.h5ad")
+
+
+def test_a_table_of_a_zarr_is_checked_too(tmp_path):
+    from napari_flag.slides.formats.stored_anndata import H5ad
+
+    adata = annotated()
+    adata.write_zarr(tmp_path / "t.zarr")
+    zarr.open_group(tmp_path / "t.zarr")["X"]["indices"][:] = 10**6
+    with pytest.raises(ValueError, match="outside itself"):
+        H5ad(zarr.open_group(tmp_path / "t.zarr", mode="r"), tmp_path / "t.zarr").values("X")
+
+
+@pytest.mark.parametrize(
+    "header", ["4 100000000000 9", "100000000000 4 9", "5 4 100000000000", "-1 4 1", "x"]
+)
+def test_the_size_in_a_matrix_market_file_is_not_believed(header, tmp_path):
+    write_mex(tmp_path / "m")
+    (tmp_path / "m" / "matrix.mtx.gz").unlink()
+    kind = "%%MatrixMarket matrix coordinate integer general\n"
+    (tmp_path / "m" / "matrix.mtx").write_text(f"{kind}{header}\n1 1 1\n")
+    with pytest.raises(UserError, match=r"could not be read|for a matrix of"):
+        read_mex(tmp_path / "m")
+
+
+def test_a_place_outside_a_matrix_market_file_is_refused(tmp_path):
+    write_mex(tmp_path / "m")
+    path = tmp_path / "m" / "matrix.mtx.gz"
+    rows, columns = io.mminfo(path)[:2]
+    path.unlink()
+    kind = "%%MatrixMarket matrix coordinate integer general\n"
+    (tmp_path / "m" / "matrix.mtx").write_text(f"{kind}{rows} {columns} 1\n{rows + 9} 1 1\n")
+    with pytest.raises(UserError, match="could not be read"):
+        read_mex(tmp_path / "m")
+
+
+def test_an_array_that_is_said_to_be_huge_is_not_read(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("X", shape=(200_000, 50_000), dtype="f4", chunks=(100, 100))
+    with h5py.File(tmp_path / "a.h5") as file, pytest.raises(ValueError, match="said to hold 37 GB"):
+        refuse_inflated(file)
+    store = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    store.create_array("X", shape=(200_000, 50_000), dtype="f4", chunks=(1000, 1000))
+    with pytest.raises(ValueError, match="said to hold 37 GB"):
+        refuse_inflated(store)
+
+
+def test_values_in_other_files_are_not_read(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"private!" * 3)
+    annotated().write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        del file["X"]
+        file.create_dataset("X", shape=(6, 4), dtype="u1", external=[(str(secret), 0, 24)])
+    with pytest.raises(UserError, match="other files"):
+        read_h5ad_counts(tmp_path / "a.h5ad")
+    annotated().write_h5ad(tmp_path / "b.h5ad")
+    with h5py.File(tmp_path / "b.h5ad", "r+") as file:
+        del file["X"]
+        file["X"] = h5py.ExternalLink(str(tmp_path / "a.h5ad"), "/layers")
+    with pytest.raises(UserError, match="link to something elsewhere"):
+        read_h5ad_counts(tmp_path / "b.h5ad")
+
+
+def test_groups_in_groups_without_end_are_left(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a"] = file["/"]  # holds itself
+        with pytest.raises(ValueError, match="without end"):
+            refuse_inflated(file)
+
+
+def test_an_ordinary_file_passes(tmp_path):
+    adata: AnnData = annotated()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert read_h5ad_counts(tmp_path / "a.h5ad").shape == adata.shape
