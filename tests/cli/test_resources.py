@@ -1,6 +1,8 @@
 """``encoders``, ``weights``, ``doctor`` and what they list."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -165,3 +167,16 @@ def test_the_hub_is_asked_only_on_request(monkeypatch, words, asked):
     monkeypatch.setattr(doctor, "examine", lambda gated: got.append(gated) or iter([]))
     assert main(["doctor", *words]) == 0
     assert got == [asked]
+
+
+def test_listing_weights_loads_no_torch():
+    code = (
+        "import sys; from napari_flag.cli import main; main(['weights', 'list']);"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    listed, *_, loaded = done.stdout.splitlines()
+    assert listed.startswith("her2st (default)")
+    assert loaded == "False"

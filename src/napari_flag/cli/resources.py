@@ -219,7 +219,7 @@ def list_weights(args: argparse.Namespace) -> int:
     for name, path in checkpoint.list_weights():
         row: dict[str, Any] = {"name": name, "file": str(path)}
         try:
-            found = checkpoint.Checkpoint.load(path)
+            found = checkpoint.Checkpoint.look(path)
         except UserError as error:
             row["problem"] = str(error)
         else:

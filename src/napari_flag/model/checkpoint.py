@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari_flag.model.out_of_distribution import OutOfDistributionScore
 
 
+T = TypeVar("T")
 Module = TypeVar("Module", bound="torch.nn.Module")
 
 FORMAT: Final = 2
@@ -92,7 +93,25 @@ class Checkpoint:
             When it is not there, not a safetensors file, damaged, not ours, or of another format.
         """
         path = Path(path)
-        tensors, header = _read(path)
+        found = cls.look(path)
+        tensors = _read(path, _tensors_of)
+        if broken := next((key for key, tensor in tensors.items() if not _is_finite(tensor)), None):
+            raise UserError(
+                f"{path} holds values that are not numbers in {broken[:80]}, so it predicts nothing; "
+                "get the file again."
+            )
+        return replace(found, tensors=tensors)
+
+    @classmethod
+    def look(cls, path: Path) -> "Checkpoint":
+        """Read and check all of a weights file but its tensors, which needs no torch.
+
+        Raises
+        ------
+        UserError
+            As `load`, where the header shows it.
+        """
+        header, names = _read(path, _header_of)
         if _is_whole(header.get("format")) and header["format"] > FORMAT:
             raise UserError(
                 f"{path} was made by a newer napari-flag (format {header['format']}, this one "
@@ -105,25 +124,20 @@ class Checkpoint:
                 "again, or train them again with napari-flag train."
             )
         missing = sorted(name for name, fits in _HEADER.items() if not fits(header.get(name)))
-        if missing or not tensors:
+        if missing or not names:
             raise UserError(
                 f"{path} holds no napari-flag weights (its header lacks "
                 f"{', '.join(missing) or 'tensors'}); choose a file made by "
                 "napari-flag train."
             )
-        if broken := next((key for key, tensor in tensors.items() if not _is_finite(tensor)), None):
-            raise UserError(
-                f"{path} holds values that are not numbers in {broken[:80]}, so it predicts nothing; "
-                "get the file again."
-            )
         return cls(
             name=path.stem,
             sha256=_sha256(path),
             genes=tuple(header["genes"]),
-            card=_with_score_entry(header["card"], tensors),
+            card=_with_score_entry(header["card"], names),
             config=header["config"],
             encoder=header["encoder"],
-            tensors=tensors,
+            tensors={},
             method=str(header.get("method", FLAG)),
         )
 
@@ -282,9 +296,9 @@ def _method_name(card: dict[str, Any], method: str) -> str:
     return str(card.get(keys.CARD_METHOD) or ("FLAG" if method == FLAG else method))
 
 
-def _with_score_entry(card: dict[str, Any], tensors: "dict[str, torch.Tensor]") -> dict[str, Any]:
+def _with_score_entry(card: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Return the card; of weights without an out-of-distribution score it says so."""
-    if any(key.startswith(_SCORE) for key in tensors):
+    if any(name.startswith(_SCORE) for name in names):
         return card
     return card | {keys.CARD_SCORE: _NO_SCORE}
 
@@ -406,18 +420,11 @@ def list_weights() -> list[tuple[str, Path]]:
 
 def label_of(name: str, path: Path) -> str:
     """Return what the weights `name` are listed as: methods other than FLAG by their name, too."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = parse_json((file.metadata() or {}).get(_KEY, "{}"))
-            card = header.get("card")
-    except (SafetensorError, OSError, ValueError, AttributeError):
+        found = Checkpoint.look(path)
+    except UserError:
         return name  # what is wrong with it is said when it is chosen
-    method = header.get("method", FLAG)
-    return (
-        name if method == FLAG else f"{name} · {_method_name(card if isinstance(card, dict) else {}, method)}"
-    )
+    return name if found.method == FLAG else f"{name} · {found.method_name}"
 
 
 def list_labels() -> list[tuple[str, Path]]:
@@ -472,21 +479,34 @@ def import_weights(path: Path) -> Path:
     return target
 
 
-def _read(path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
-    from safetensors import SafetensorError, safe_open
+def _read(path: Path, use: Callable[[Path], T]) -> T:
+    """Return what `use` reads of a weights file."""
+    from safetensors import SafetensorError
 
     if not path.is_file():
         raise UserError(f"There is no weights file {path}; check the path.")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = parse_json((file.metadata() or {}).get(_KEY, "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+        return use(path)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise UserError(
             f"{path} cannot be read as weights: it is damaged or not a safetensors file "
             f"({error}); get the file again."
         ) from error
-    return tensors, header if isinstance(header, dict) else {}
+
+
+def _header_of(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return our header, {} where there is none, and the names of the tensors."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        header = parse_json((file.metadata() or {}).get(_KEY, "{}"))
+        return header if isinstance(header, dict) else {}, list(file.keys())
+
+
+def _tensors_of(path: Path) -> "dict[str, torch.Tensor]":
+    from safetensors.torch import load_file
+
+    return load_file(path)
 
 
 def _sha256(path: Path) -> str:
