@@ -313,17 +313,17 @@ def is_prediction(path: Path) -> bool:
         return False
 
 
-def made_by(path: Path, command: str, weights_sha256: str) -> bool:
+def made_by(path: Path, command_sha256: str, weights_sha256: str) -> bool:
     """Return whether `path` is a prediction of the same command with the same weights."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             made = file["uns"][keys.PROVENANCE]
-            stored = [made[key].asstr()[()] for key in (keys.COMMAND, keys.WEIGHTS_HASH)]
+            stored = [made[key].asstr()[()] for key in (keys.COMMAND_HASH, keys.WEIGHTS_HASH)]
     except (OSError, KeyError, TypeError, AttributeError, RuntimeError):
         return False
-    return stored == [command, weights_sha256]
+    return stored == [command_sha256, weights_sha256]
 
 
 def find_fault(adata: "AnnData") -> str | None:

@@ -66,7 +66,7 @@ def test_out_writes_a_table_per_gene_the_scores_and_the_report(files):
     assert table.pcc.mean().round(4) == round(scores["X"]["PCC"], 4)
     page = (folder / "fake_report.html").read_text("utf-8")
     assert f"<b>{scores['X']['PCC']:.3f}</b>" in page
-    assert "napari-flag compare predicted.h5ad measured.h5ad --out scores/new" in page
+    assert "napari-flag compare predicted.h5ad measured.h5ad --out new" in page
     assert main(line) == 0, "the same command may be repeated"
 
 

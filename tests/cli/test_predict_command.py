@@ -297,7 +297,7 @@ def test_a_folder_with_one_slide_is_predicted_with_its_spots_and_counts_and_that
     made = adata.uns[keys.PROVENANCE]
     assert any(why in notice for notice in made[keys.NOTICES])
     assert made[keys.COMMAND].startswith(
-        "napari-flag predict case/C9.png --spots case/spots.tsv --measured case/counts.tsv --mpp 2"
+        "napari-flag predict C9.png --spots spots.tsv --measured counts.tsv --mpp 2"
     )
 
 
@@ -311,7 +311,7 @@ def test_spots_and_counts_given_win_over_those_of_the_folder(model, section, fol
     (folder / "other.tsv").write_text((section / "counts.tsv").read_text().replace("\t4", "\t9"))
     assert main(["predict", "case", "--mpp", "2", "--measured", "other.tsv", "--out", "b.h5ad"]) == 0
     command = prediction_file.read_prediction(folder / "b.h5ad").uns[keys.PROVENANCE][keys.COMMAND]
-    assert "--spots case/spots.tsv --measured other.tsv" in command
+    assert "--spots spots.tsv --measured other.tsv" in command
 
 
 def test_a_folder_with_several_slides_or_none_says_how_to_choose(model, section, folder, capsys):
@@ -324,3 +324,25 @@ def test_a_folder_with_several_slides_or_none_says_how_to_choose(model, section,
     (folder / "empty").mkdir()
     assert main(["predict", "empty"]) == 2
     assert "empty holds no slide to predict" in capsys.readouterr().err
+
+
+def test_no_file_written_names_the_folders_of_what_it_was_made_from(model, folder):
+    private = folder / "DOE_JOHN_1947"
+    private.mkdir()
+    for name in ("C9.png", "spots.tsv", "counts.tsv"):
+        (folder / name).rename(private / name)
+    at = [str(private / name) for name in ("C9.png", "spots.tsv", "counts.tsv")]
+    out, results = str(folder / "out.h5ad"), folder / "results"
+    assert main(["predict", at[0], "--spots", at[1], "--mpp", "2", "--out", out]) == 0
+    assert main(["compare", out, at[2], "--out", str(results)]) == 0
+    assert main(["export", out, "--to", "csv", "h5ad", "geojson", "ome-tiff", "--out", str(results)]) == 0
+    written = [folder / "out.h5ad", *(path for path in results.rglob("*") if path.is_file())]
+    assert len(written) >= 8
+    for path in written:
+        content = path.read_bytes()
+        assert b"DOE_JOHN" not in content, path.name
+        assert folder.name.encode() not in content, path.name
+    # and the same command is known again, another one of the same names is not
+    assert main(["predict", at[0], "--spots", at[1], "--mpp", "2", "--out", out]) == 0
+    (folder / "C9.png").write_bytes((private / "C9.png").read_bytes())
+    assert main(["predict", str(folder / "C9.png"), "--spots", at[1], "--mpp", "2", "--out", out]) == 2

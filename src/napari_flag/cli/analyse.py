@@ -1,12 +1,11 @@
 """``napari-flag export`` and ``report``: files and a page on a prediction; options of ``compare`` too."""
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_flag.cli import terminal
-from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say, say_json
+from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, recorded, say, say_json
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -162,9 +161,9 @@ def run_report(args: argparse.Namespace) -> int:
     measured = measured_counts(predicted) if keys.MEASURED in predicted.layers else None
     make_folder(args.out)
     check_place(report_place(args.out, output_name(predicted)), args.overwrite, lambda: False)
-    options = ["--out", str(args.out), *as_typed("--labels", args.labels), *as_typed("--unit", args.unit)]
+    options = ["--out", args.out, *as_typed("--labels", args.labels), *as_typed("--unit", args.unit)]
     options += as_typed("--gene-sets", args.gene_sets)
-    command = shlex.join(["napari-flag", "report", str(args.predicted), *options])
+    command = recorded(["napari-flag", "report", args.predicted, *options])
     with ProgressLine() as line:
         findings = finish(gather(predicted, measured, sets=sets), line)
         work = write_report(predicted, measured, args.out, findings=findings, command=command)
@@ -257,6 +256,6 @@ def label(adata: "AnnData", path: Path | None) -> None:
         write_labels(adata, read_labels(path))
 
 
-def as_typed(option: str, value: object | None) -> list[str]:
+def as_typed(option: str, value: str | Path | None) -> list[str | Path]:
     """Return an option as it stands on a command line; nothing where it was not given."""
-    return [] if value is None else [option, str(value)]
+    return [] if value is None else [option, value]

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +20,17 @@ from napari_flag.cli.analyse import (
     read_gene_sets,
 )
 from napari_flag.cli.predict import add_alignment
-from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, say, say_columns, say_json
+from napari_flag.cli.terminal import (
+    ProgressLine,
+    check_place,
+    fingerprint,
+    make_folder,
+    name_of,
+    recorded,
+    say,
+    say_columns,
+    say_json,
+)
 from napari_flag.errors import UserError
 from napari_flag.formatting import interval, number, whole
 from napari_flag.progress import finish
@@ -67,6 +76,8 @@ controls that see the measurement and no image:
 
   napari-flag compare ours.h5ad deepspot.h5ad stpath.h5ad --measured C5.tsv.gz
 """
+FILES_HASH: Final = "files_sha256"
+"""Key of the hash of what was compared, by which a repetition is known; folders are not recorded."""
 DIGITS: Final = 3
 """Decimals of scores."""
 UNDEFINED: Final = "not defined"
@@ -142,7 +153,12 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
     from napari_flag.report import write_report
     from napari_flag.report.findings import gather
 
-    files = {"predicted": str(predicted_path), "measured": str(measured_path)}
+    places = [predicted_path, measured_path, *as_typed("--labels", args.labels)]
+    files = {
+        "predicted": name_of(predicted_path),
+        "measured": name_of(measured_path),
+        FILES_HASH: fingerprint(places),
+    }
     findings: Findings | None = None
     sets = read_gene_sets(args.gene_sets)
     written: tuple[Path, ...] = ()
@@ -160,13 +176,13 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
             findings = finish(gather(predicted, measured, comparison=comparison, sets=sets), on_step)
             result |= {} if findings.pathways is None else {"gene_sets": findings.pathways.to_dict()}
             if args.labels is not None and findings.labels is not None:
-                result |= {"labels": str(args.labels), "label_agreement": findings.labels.to_dict()}
+                result |= {"labels": name_of(args.labels), "label_agreement": findings.labels.to_dict()}
         if args.out is not None:
             written = _write(comparison, result, args)
-            options = ["--out", str(args.out), *as_typed("--labels", args.labels)]
+            options = ["--out", args.out, *as_typed("--labels", args.labels)]
             options += [*as_typed("--unit", args.unit), *as_typed("--spots", args.spots)]
             options += as_typed("--alignment", args.alignment) + as_typed("--gene-sets", args.gene_sets)
-            command = shlex.join(["napari-flag", "compare", *files.values(), *options])
+            command = recorded(["napari-flag", "compare", predicted_path, measured_path, *options])
             work = write_report(
                 predicted, measured, args.out, comparison=comparison, findings=findings, command=command
             )
@@ -221,8 +237,7 @@ def _is_same(path: Path, result: dict[str, Any]) -> bool:
     """Return whether `path` holds an earlier comparison of the same files."""
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        same = all(earlier[key] == result[key] for key in ("predicted", "measured"))
-        return same and earlier.get("labels") == result.get("labels")
+        return bool(earlier[FILES_HASH] == result[FILES_HASH])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -325,7 +340,11 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
             predictions = {name: _named_by_place(each, counts, args) for name, each in predictions.items()}
         on_step = None if args.json else line
         found = finish(comparing_models(predictions, counts), on_step)
-    result = found.to_dict() | {"predicted": [str(path) for path in files], "measured": str(measured)}
+    result = found.to_dict() | {
+        "predicted": [name_of(path) for path in files],
+        "measured": name_of(measured),
+        FILES_HASH: fingerprint([*files, measured]),
+    }
     written = () if args.out is None else _write_models(found, result, args)
     if args.json:
         say_json(result)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import keys
 from napari_flag.cli import terminal
-from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json, write_or_rescue
+from napari_flag.cli.terminal import (
+    ProgressLine,
+    Words,
+    check_place,
+    fingerprint,
+    recorded,
+    say,
+    say_json,
+    write_or_rescue,
+)
 from napari_flag.errors import UserError
 from napari_flag.formatting import whole
 from napari_flag.progress import Step, Steps, finish
@@ -214,13 +223,14 @@ def run_predict(args: argparse.Namespace) -> int:
     said = take_from_folder(args)
     out: Path = args.out or Path(f"{slide_name(args.slide)}_predicted.h5ad")
     command = command_of(args)
+    identity = fingerprint(command)
     back = _goes_back(args, out)
     with ProgressLine() as line:
         for sentence in said:
             line.notice(sentence)
         checkpoint = Checkpoint.load(find_weights(args.weights))
         replaces = not back and check_place(
-            out, args.overwrite, lambda: made_by(out, command, checkpoint.sha256)
+            out, args.overwrite, lambda: made_by(out, identity, checkpoint.sha256)
         )
         preparing = prepare(
             args.slide,
@@ -251,7 +261,7 @@ def run_predict(args: argparse.Namespace) -> int:
             )
             adata = finish(predicting, line)
         line(Step("Writing", 0, 1, "files"))
-        adata.uns[keys.PROVENANCE][keys.COMMAND] = command
+        adata.uns[keys.PROVENANCE] |= {keys.COMMAND: recorded(command), keys.COMMAND_HASH: identity}
         if back:
             out = finish(_written_back(adata, args), line)
         else:
@@ -396,12 +406,21 @@ def _report(
     )
 
 
-def command_of(args: argparse.Namespace) -> str:
+def command_of(args: argparse.Namespace) -> Words:
     """Return the command line that makes the same numbers: its options, in a fixed order."""
-    words = ["napari-flag", "predict", str(args.slide)]
+    words: list[str | Path] = ["napari-flag", "predict", args.slide]
     for name in ("spots", "measured", "alignment", "mpp", "spacing", "diameter", "region", "weights", "genes",
                  "quality", "depth", "draws", "steps", "seed", "colours"):  # fmt: skip
         value = getattr(args, name)
         if value is not None:
-            words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join([*words, "--anyway"] if args.anyway else words)
+            words += [f"--{name}", _word(value)]
+    return [*words, "--anyway"] if args.anyway else words
+
+
+def _word(value: object) -> str | Path:
+    """Return a value as a word; names of files that may be something else too count as files."""
+    if isinstance(value, Path):
+        return value
+    if isinstance(value, str) and Path(value).expanduser().exists():
+        return Path(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,8 +1,10 @@
 """Terminal output: results on stdout, progress and notices on stderr."""
 
 import argparse
+import hashlib
 import json
 import math
+import shlex
 import shutil
 import sys
 import tempfile
@@ -222,6 +224,27 @@ def make_folder(folder: Path) -> None:
         raise UserError(
             f"The folder {folder} cannot be made ({error.strerror}); choose another --out."
         ) from error
+
+
+Words: TypeAlias = Sequence[str | Path]
+"""Words of a command line; files are paths."""
+
+
+def recorded(words: Words) -> str:
+    """Return a command line as results record it: files by their names, of a zarr from its own name on."""
+    return shlex.join(word if isinstance(word, str) else name_of(word) for word in words)
+
+
+def name_of(path: Path) -> str:
+    """Return a file's name, of a part of a zarr from the zarr's on: never the folders it lies in."""
+    stores = [place for place, part in enumerate(path.parts) if part.endswith(".zarr")]
+    return "/".join(path.parts[stores[-1] :]) if stores else path.name
+
+
+def fingerprint(words: Words) -> str:
+    """Return the SHA-256 of a command line with whole paths: the same for the same command alone."""
+    whole = [word if isinstance(word, str) else str(word.resolve()) for word in words]
+    return hashlib.sha256("\0".join(whole).encode()).hexdigest()
 
 
 def write_or_rescue(adata: "AnnData", path: Path) -> None:
