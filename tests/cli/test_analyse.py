@@ -259,6 +259,29 @@ def test_a_report_names_the_gene_sets_it_was_made_with(files, capsys):
     assert "missing.gmt cannot be read" in capsys.readouterr().err
 
 
+def test_the_heat_map_of_a_set_goes_into_the_page_and_beside_it(files, capsys):
+    genes = [str(gene) for gene in read_prediction(files / "predicted.h5ad").var_names]
+    lines = ["\t".join(["First/../one", "ours", *genes[:5]]), "\t".join(["Second", "ours", *genes[3:8]])]
+    (files / "mine.gmt").write_text("\n".join(lines), "utf-8")
+    line = ["compare", "predicted.h5ad", "measured.h5ad", "--gene-sets", "mine.gmt"]
+    assert main([*line, "--set", "first/../one"]) == 2
+    assert "give --out DIR" in capsys.readouterr().err
+    assert main([*line, "--set", "first/../one", "--out", "out"]) == 0
+    assert {path.name for path in (files / "out").glob("*one*")} == {
+        "fake_first_.._one.png",
+        "fake_first_.._one.svg",
+    }
+    assert "5 of 5 genes" in (files / "out" / "fake_first_.._one.svg").read_text("utf-8")
+    assert (
+        main(["report", "predicted.h5ad", "--out", "page", "--gene-sets", "mine.gmt", "--set", "None"]) == 2
+    )
+    assert "There is no gene set None among the 2" in capsys.readouterr().err
+    assert main(["report", "predicted.h5ad", "--out", "page", "--gene-sets", "mine.gmt"]) == 0
+    page = (files / "page" / "fake_report.html").read_text("utf-8")
+    assert "A gene set in the domains" in page
+    assert [path.name for path in (files / "page").iterdir()] == ["fake_report.html"]
+
+
 def test_json_alone_holds_them_too(labels, capsys):
     line = ["compare", "predicted.h5ad", "measured.h5ad", "--labels", "labels.csv", "--json"]
     assert main(line) == 0

@@ -84,8 +84,8 @@ def test_every_reference_inside_a_picture_leads_to_something_in_it(page):
 def test_all_the_figures_are_there_with_truth(page):
     assert Outline(page).headings == [
         "How good it is", "The slide", "Gene maps", "Spatial pattern, gene by gene", "Co-expression",
-        "Spatial domains", "Marker genes of the domains", "Calibration of the spread", "All genes",
-        "How it was made",
+        "Spatial domains", "A gene set in the domains", "Marker genes of the domains",
+        "Calibration of the spread", "All genes", "How it was made",
     ]  # fmt: skip
 
 
@@ -154,7 +154,8 @@ def test_the_same_seed_gives_the_same_page(page, prediction, tmp_path):
 def test_without_truth_there_is_a_page_that_claims_no_score(prediction, tmp_path):
     outline = Outline(finish(write_report(prediction, None, tmp_path)).read_text("utf-8"))
     assert outline.headings == [
-        "The slide", "Gene maps", "Co-expression", "Spatial domains", "All genes", "How it was made"
+        "The slide", "Gene maps", "Co-expression", "Spatial domains", "A gene set in the domains",
+        "All genes", "How it was made",
     ]  # fmt: skip
 
 

@@ -15,6 +15,12 @@ def test_a_gmt_file_is_read_in_its_order(tmp_path):
     assert read_gmt(path) == {"Early response": ("TFF1", "PGR"), "Other": ("A", "B")}
 
 
+def test_lines_that_start_with_a_hash_are_comments(tmp_path):
+    path = tmp_path / "sets.gmt"
+    path.write_text("# made by hand\twith a tab\nOne\t\tA\tB\n", "utf-8")
+    assert read_gmt(path) == {"One": ("A", "B")}
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

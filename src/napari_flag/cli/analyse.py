@@ -12,6 +12,7 @@ from napari_flag.progress import finish
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_flag.analysis.set_maps import SetMap
     from napari_flag.slides.slide import Slide
 
 
@@ -160,15 +161,19 @@ def run_report(args: argparse.Namespace) -> int:
     label(predicted, args.labels)
     measured = measured_counts(predicted) if keys.MEASURED in predicted.layers else None
     make_folder(args.out)
-    check_place(report_place(args.out, output_name(predicted)), args.overwrite, lambda: False)
+    places = set_places(output_name(predicted), args.set, args.out)
+    for path in (report_place(args.out, output_name(predicted)), *places):
+        check_place(path, args.overwrite, lambda: False)
     options = ["--out", args.out, *as_typed("--labels", args.labels), *as_typed("--unit", args.unit)]
-    options += as_typed("--gene-sets", args.gene_sets)
+    options += as_typed("--gene-sets", args.gene_sets) + as_typed("--set", args.set)
     command = recorded(["napari-flag", "report", args.predicted, *options])
     with ProgressLine() as line:
-        findings = finish(gather(predicted, measured, sets=sets), line)
+        findings = finish(gather(predicted, measured, sets=sets, shown_set=args.set), line)
+        write_set_map(findings.set_map, places)
         work = write_report(predicted, measured, args.out, findings=findings, command=command)
         place = finish(work, line)
-    say(f"Wrote {place}")
+    for path in (place, *places):
+        say(f"Wrote {path}")
     return 0
 
 
@@ -232,6 +237,12 @@ def add_gene_sets(parser: argparse.ArgumentParser) -> None:
         type=terminal.path,
         help="gene sets to look for in the domains, e.g. of MSigDB (default: the bundled ones)",
     )
+    parser.add_argument(
+        "--set",
+        metavar="NAME",
+        help="gene set whose heat map over the domains the page shows (default: the first with two genes "
+        "here); it is then also saved into DIR, as PNG and as SVG",
+    )
 
 
 def read_gene_sets(path: Path | None) -> "dict[str, tuple[str, ...]] | None":
@@ -239,6 +250,31 @@ def read_gene_sets(path: Path | None) -> "dict[str, tuple[str, ...]] | None":
     from napari_flag.analysis.pathways import read_gmt
 
     return None if path is None else read_gmt(path)
+
+
+def set_places(slide: str, name: str | None, folder: Path) -> tuple[Path, ...]:
+    """Return where the heat map of the set that was asked for goes; nowhere where none was."""
+    from napari_flag.files import as_file_name
+
+    stem = "" if name is None else f"{as_file_name(slide)}_{as_file_name(name, 'gene_set')}"
+    return tuple(folder / f"{stem}.{ending}" for ending in ("png", "svg")) if stem else ()
+
+
+def write_set_map(found: "SetMap | None", places: tuple[Path, ...]) -> None:
+    """Write the heat map of a set to each place.
+
+    Raises
+    ------
+    UserError
+        When there are no domains to show it in.
+    """
+    from napari_flag.figures.heat_maps import save_set_map
+
+    if places and found is None:
+        raise UserError("There are too few spots for domains, so there is no heat map; leave --set out.")
+    for place in places:
+        if found is not None:
+            save_set_map(place, found)
 
 
 def label(adata: "AnnData", path: Path | None) -> None:

@@ -18,6 +18,8 @@ from napari_flag.cli.analyse import (
     read,
     read_counts,
     read_gene_sets,
+    set_places,
+    write_set_map,
 )
 from napari_flag.cli.predict import add_alignment
 from napari_flag.cli.terminal import (
@@ -159,6 +161,8 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
         "measured": name_of(measured_path),
         FILES_HASH: fingerprint(places),
     }
+    if args.set is not None and args.out is None:
+        raise UserError("--set draws a heat map into the folder of the report; give --out DIR too.")
     findings: Findings | None = None
     sets = read_gene_sets(args.gene_sets)
     written: tuple[Path, ...] = ()
@@ -173,15 +177,20 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
         comparison = finish(comparing(predicted, measured), on_step)
         result = comparison.to_dict() | files
         if any(option is not None for option in (args.labels, args.gene_sets, args.out)):
-            findings = finish(gather(predicted, measured, comparison=comparison, sets=sets), on_step)
+            gathering = gather(predicted, measured, comparison=comparison, sets=sets, shown_set=args.set)
+            findings = finish(gathering, on_step)
             result |= {} if findings.pathways is None else {"gene_sets": findings.pathways.to_dict()}
             if args.labels is not None and findings.labels is not None:
                 result |= {"labels": name_of(args.labels), "label_agreement": findings.labels.to_dict()}
         if args.out is not None:
             written = _write(comparison, result, args)
+            pictures = set_places(comparison.slide, args.set, args.out)
+            write_set_map(None if findings is None else findings.set_map, pictures)
+            written += pictures
             options = ["--out", args.out, *as_typed("--labels", args.labels)]
             options += [*as_typed("--unit", args.unit), *as_typed("--spots", args.spots)]
             options += as_typed("--alignment", args.alignment) + as_typed("--gene-sets", args.gene_sets)
+            options += as_typed("--set", args.set)
             command = recorded(["napari-flag", "compare", predicted_path, measured_path, *options])
             work = write_report(
                 predicted, measured, args.out, comparison=comparison, findings=findings, command=command
@@ -225,7 +234,8 @@ def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Name
     ends = {"X": "genes", "sample": "genes_sample"}
     tables = {name: place_in(folder, comparison.slide, f"_{ends[name]}.csv") for name in comparison.tables}
     same = _is_same(scores, result)
-    for path in (scores, *tables.values(), report_place(folder, comparison.slide)):
+    page = report_place(folder, comparison.slide)
+    for path in (scores, *tables.values(), page, *set_places(comparison.slide, args.set, folder)):
         check_place(path, args.overwrite, lambda: same)
     for name, path in tables.items():
         write_table(comparison.tables[name], path)
@@ -319,7 +329,7 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
     from napari_flag.analysis.models import comparing_models, on_spots_of, placing
     from napari_flag.slides.spot_tables import needs_pooling, read_measured
 
-    for option, value in (("--labels", args.labels), ("--gene-sets", args.gene_sets)):
+    for option, value in (("--labels", args.labels), ("--gene-sets", args.gene_sets), ("--set", args.set)):
         if value is not None:
             raise UserError(
                 f"{option} is for one prediction; leave it out, or compare the predictions one by one."

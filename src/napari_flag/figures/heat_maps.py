@@ -1,6 +1,7 @@
-"""Heat maps of gene–gene correlations in prediction and measurement."""
+"""Heat maps: gene–gene correlations, and a gene set over regions, in prediction and measurement."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag.analysis.coexpression import (
@@ -11,8 +12,11 @@ from napari_flag.analysis.coexpression import (
     depth_word,
 )
 from napari_flag.analysis.compare import Section
+from napari_flag.analysis.set_maps import SetMap
 from napari_flag.analysis.truth import FloatArray
-from napari_flag.figures.style import DIVERGING
+from napari_flag.figures.gene_figure import check_format
+from napari_flag.figures.style import DIVERGING, DPI, GREY, house_style
+from napari_flag.files import write_whole
 from napari_flag.formatting import number, whole
 
 if TYPE_CHECKING:
@@ -100,3 +104,54 @@ def _heat_maps(panels: "Sequence[Axes]", shown: dict[str, FloatArray]) -> None:
         picture = _show(panel, correlations, limit)
         panel.set_title(title, loc="left")
     panels[0].figure.colorbar(picture, ax=list(panels), shrink=0.85, extend="both", label=_reach(limit))
+
+
+ROW_INCHES: Final = 0.17
+COLUMN_INCHES: Final = 0.34
+LEAST_INCHES: Final = 1.6
+LETTER_INCHES: Final = 0.085
+"""Of a region's name, which stands upright below its column."""
+
+
+def save_set_map(path: Path, found: SetMap) -> Path:
+    """Write `draw_set_map` to `path` (.png or .svg) and return it.
+
+    Raises
+    ------
+    UserError
+        When the format is another, or the folder cannot be written.
+    """
+    import matplotlib as mpl
+
+    check_format(path)
+    with house_style(), mpl.rc_context({"svg.fonttype": "none"}):  # text stays text, to be edited
+        figure, kind = draw_set_map(found), path.suffix[1:].lower()
+        write_whole(path, lambda part: figure.savefig(part, format=kind, dpi=DPI))
+    return path
+
+
+def draw_set_map(found: SetMap) -> "Figure":
+    """Draw the genes of a set over regions, predicted beside measured, in the same colours."""
+    from matplotlib.figure import Figure
+
+    sources = list(found.values)
+    width = max(COLUMN_INCHES * len(found.regions), LEAST_INCHES)
+    names = LETTER_INCHES * max(len(region) for region in found.regions)
+    height = max(ROW_INCHES * len(found.genes), LEAST_INCHES)
+    size = (2.1 + width * len(sources), 0.8 + names + height)
+    figure = Figure(figsize=size)
+    panels = figure.subplots(1, len(sources), sharey=True, squeeze=False)[0]
+    for panel, source in zip(panels, sources, strict=True):
+        picture = panel.imshow(
+            found.values[source], cmap=DIVERGING, vmin=-found.limit, vmax=found.limit,
+            interpolation="nearest", aspect="auto",
+        )  # fmt: skip
+        panel.set_title(source, loc="left")
+        panel.set_facecolor(GREY)
+        panel.set_xticks(range(len(found.regions)), found.regions, rotation=90)
+        panel.set_yticks(range(len(found.genes)), found.genes, fontsize=7.5, style="italic")
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
+    figure.suptitle(f"{found.described}, depth removed", x=0.02, ha="left", fontsize=10)
+    figure.colorbar(picture, ax=list(panels), shrink=0.85, label="above the section, log2(count + 1)")
+    return figure

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QMessageBox
 
 from napari_flag import workspace_file
 from napari_flag.errors import UserError
+from napari_flag.files import as_file_name
 from napari_flag.foreign_prediction import unit_read
 from napari_flag.formatting import counted
 from napari_flag.gui.dock import single_shot
@@ -175,7 +176,7 @@ class Keeper(QObject):
         files: dict[int, Path] = {}
         for state in workspace.slides:
             for result in state.unsaved:
-                file = path.with_name(f"{path.stem}_{_as_file_name(state.name)}_{len(files) + 1}.h5ad")
+                file = path.with_name(f"{path.stem}_{as_file_name(state.name)}_{len(files) + 1}.h5ad")
                 files[id(result)] = file
                 writing.append(_ToWrite(result.adata, file))
         whole = describe(self._session, lambda _, result: result.file or files[id(result)])
@@ -203,12 +204,6 @@ class Keeper(QObject):
             self._notify(f"Saved as {path}.")
 
         self._jobs.run("save", work(), "Save result", on_result=on_result)
-
-
-def _as_file_name(name: str) -> str:
-    """Return a slide's name with only what every file system takes."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip("._")
-    return kept[:80] or "slide"
 
 
 class CloseQuestion(QObject):

@@ -13,6 +13,7 @@ from napari_flag.analysis.compare import Comparison, Section, comparing, section
 from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement
 from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
 from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, top_overlaps
+from napari_flag.analysis.set_maps import SetMap, find_set, first_set, map_set, regions_of_domains
 from napari_flag.analysis.spatial import gene_moran, spot_neighbours
 from napari_flag.analysis.structure import rank_domains
 from napari_flag.analysis.truth import MEASURED, PREDICTED, Numbers, attach_measured, values_of
@@ -132,6 +133,8 @@ class Findings:
         Of each domain.
     pathways
         Gene sets recovered in the truth's domains; None without truth or domains.
+    set_map
+        One gene set over the domains (the truth's, where there is one); None without domains.
     shown
         Genes whose maps cluster most and differ in pattern.
     """
@@ -148,6 +151,7 @@ class Findings:
     together: Together | None
     markers: tuple[Domain, ...]
     pathways: DomainSets | None
+    set_map: SetMap | None
     shown: tuple[str, ...]
 
 
@@ -158,6 +162,7 @@ def gather(
     seed: int = 0,
     comparison: Comparison | None = None,
     sets: Mapping[str, Sequence[str]] | None = None,
+    shown_set: str | None = None,
 ) -> Steps[Findings]:
     """Compute all results that a report shows.
 
@@ -173,6 +178,8 @@ def gather(
         Of the two, where it was made already.
     sets
         Gene sets to look for in the domains, name → symbols; None takes the bundled ones.
+    shown_set
+        Of `sets`, the one whose genes are shown; None takes the first with two genes here.
 
     Raises
     ------
@@ -190,9 +197,9 @@ def gather(
     found = yield from find_all(adata, seed=seed)
     ours, theirs = found.get(PREDICTED), found.get(MEASURED)
     markers = yield from _markers(adata, ours if theirs is None else theirs, theirs is not None)
-    pathways = None
-    if theirs is not None:
-        pathways = yield from recover_domains(adata, theirs, bundled() if sets is None else sets)
+    known = bundled() if sets is None else sets
+    pathways = None if theirs is None else (yield from recover_domains(adata, theirs, known))
+    shown = yield from _set_map(adata, ours if theirs is None else theirs, known, shown_set)
     together = yield from _correlations(adata, table)
     return Findings(
         adata=adata,
@@ -207,8 +214,20 @@ def gather(
         together=together,
         markers=markers,
         pathways=pathways,
+        set_map=shown,
         shown=_distinct_genes(adata, table),
     )
+
+
+def _set_map(
+    adata: "AnnData", numbers: Numbers | None, sets: Mapping[str, Sequence[str]], name: str | None
+) -> Steps[SetMap | None]:
+    """Average one set over the domains; one that was asked for by name must have genes here."""
+    chosen, members = first_set(sets, adata) if name is None else find_set(sets, name)
+    regions = {} if numbers is None else regions_of_domains(numbers)
+    if not regions or (name is None and not set(members) & set(adata.var_names)):
+        return None
+    return (yield from map_set(adata, chosen, members, regions))
 
 
 def _with_truth(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from napari_flag.analysis.regions import TOPS
 from napari_flag.figures.agreement import draw_calibration, draw_named_moran, draw_overlaps
-from napari_flag.figures.heat_maps import draw_triangles
+from napari_flag.figures.heat_maps import draw_set_map, draw_triangles
 from napari_flag.figures.spot_maps import draw_gene_maps, draw_labels, draw_overview
 from napari_flag.figures.style import house_style
 from napari_flag.formatting import counted, number
@@ -59,6 +59,7 @@ def draw_all(findings: Findings) -> Steps[tuple[Picture, ...]]:
         ("moran", "Spatial pattern, gene by gene", wording.MORAN, _draw_moran),
         ("coexpression", "Co-expression", genes, _draw_coexpression),
         ("domains", "Spatial domains", domains, _draw_domains),
+        ("set", "A gene set in the domains", wording.SET_MAP, _draw_set),
         ("overlap", "Marker genes of the domains", wording.OVERLAP, _draw_overlap),
         ("calibration", "Calibration of the spread", wording.CALIBRATION, _draw_calibration),
     ]
@@ -128,6 +129,10 @@ def _draw_domains(findings: Findings) -> "Figure | None":
     if findings.labels is not None:
         shown = {"labels": findings.labels.codes, **shown}
     return draw_labels(findings.adata, shown, DOMAIN_COLOURS)
+
+
+def _draw_set(findings: Findings) -> "Figure | None":
+    return None if findings.set_map is None else draw_set_map(findings.set_map)
 
 
 def _draw_overlap(findings: Findings) -> "Figure | None":

@@ -85,6 +85,12 @@ OVERLAP: Final = (
     "once by the prediction and once by the truth. A bar shows how many of the first 20 or 50 are the "
     "same; the grey line is what two unrelated rankings would share."
 )
+SET_MAP: Final = (
+    "Each gene of the set in each domain: its mean over the domain's spots less its mean over the section, "
+    "log2(count + 1), after each spot's mean over all genes was taken away. Red is above the section's mean, "
+    "blue below, grey was not measured. Genes are ordered by the domain where they are highest; those of the "
+    "set that the panel lacks are not shown."
+)
 PATHWAYS: Final = (
     "A set counts as raised where its genes come before the panel's other genes in the order of how much "
     "each is raised in the domain (rank sum, false discovery rate 5 % over the sets of a domain). Bold: by "

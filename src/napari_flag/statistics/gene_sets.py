@@ -1,6 +1,6 @@
 """Gene sets: GMT files, and scores per spot.
 
-GMT is one set a line, separated by tabs: name, description, genes.
+GMT is one set a line, separated by tabs: name, description, genes.  A line that starts with # is a comment.
 """
 
 import zlib
@@ -101,7 +101,7 @@ def score(values: npt.NDArray[Any], genes: Sequence[str], members: Sequence[str]
 def _parse(text: str, name: str) -> dict[str, tuple[str, ...]]:
     found = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
+        if not line.strip() or line.startswith("#"):
             continue
         fields = [field.strip() for field in line.split("\t")]
         members = tuple(dict.fromkeys(gene for gene in fields[2:] if gene))

@@ -422,6 +422,24 @@ def test_gene_sets_of_a_file_are_tested_in_prediction_and_truth(filled, qtbot, t
     assert filled.session.gene_set_name == "RAISED"
 
 
+def test_the_genes_of_a_set_are_shown_over_the_regions_and_saved(filled, qtbot, tmp_path):
+    results, genes = filled.results, [str(gene) for gene in filled.session.adata.var_names]
+    results.tabs.setCurrentIndex(2)
+    assert "Find domains or draw regions" in results.set_map.message
+    assert not results.figure.isEnabled()
+    draw_left(filled, qtbot)
+    filled.session.set_gene_set("Mine", genes[:6])
+    qtbot.waitUntil(lambda: results.set_map.shown is not None and results.set_map.shown.name == "Mine")
+    shown = results.set_map.shown
+    assert (set(shown.genes), shown.regions) == (set(genes[:6]), ("Region 1",))
+    assert min(values.min() for values in shown.values.values()) > 0
+    for name in ("map.png", "map.svg"):
+        filled.save_figure(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 1000
+    filled.save_figure(tmp_path / "map.txt")
+    assert "choose .png or .svg" in filled.messages.texts[-1]
+
+
 def test_the_table_is_saved_with_both_sources(filled, qtbot, tmp_path):
     draw_left(filled, qtbot)
     filled.save_table(tmp_path / "genes.csv")

@@ -71,7 +71,7 @@ class HeatMap(Plot):
         self._limit = limit
         self._matrix, self._names = matrix, tuple(names)
         self._row_of = {name: row for row, name in enumerate(names)}
-        self._image = _picture(matrix, limit) if len(names) else None
+        self._image = picture(matrix, limit) if len(names) else None
         self._corners = (below, above)
         self._marked = None
         self._hovered = ""
@@ -168,7 +168,7 @@ class HeatMap(Plot):
         line = float(painter.fontMetrics().height())
         height = min(frame.height() - line, HIGHEST_BAR_PX)
         bar = QRectF(frame.right() + BAR_GAP, frame.top() + line, BAR_PX, height)
-        painter.drawImage(bar, _picture(np.linspace(1, -1, LEVELS)[:, None], 1.0))
+        painter.drawImage(bar, picture(np.linspace(1, -1, LEVELS)[:, None], 1.0))
         painter.setPen(style.ink)
         flags = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
         painter.drawText(QRectF(bar.left(), frame.top() - 3, BAR_PX, line), flags, "r")
@@ -224,7 +224,7 @@ class HeatMap(Plot):
             self.pairHovered.emit(text)
 
 
-def _picture(matrix: npt.NDArray[Any], limit: float) -> QImage:
+def picture(matrix: npt.NDArray[Any], limit: float) -> QImage:
     """Return (h, w) correlations as a picture of as many pixels, whose colours end at ±`limit`."""
     from napari.utils.colormaps import ensure_colormap
 

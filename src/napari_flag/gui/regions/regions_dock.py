@@ -12,13 +12,15 @@ from napari_flag import keys
 from napari_flag.analysis.domains import LABELS, find, read_domains
 from napari_flag.analysis.pathways import RegionSets, bundled, find_region_sets, read_gmt
 from napari_flag.analysis.regions import AreaScale, BoolArray, RegionNumbers, compare_regions
+from napari_flag.analysis.set_maps import SetMap, first_set, map_set, named_apart
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
 from napari_flag.exports.qupath import region_measurements
 from napari_flag.gui.controls.forms import TABLE_FILES, ask_open, ask_save
+from napari_flag.gui.controls.plots import ask_figure_path
 from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
 from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
-from napari_flag.gui.regions.results import RegionResults
+from napari_flag.gui.regions.results import NO_SET, RegionResults
 from napari_flag.layers import region_shapes
 from napari_flag.layers.local_map import MapKind
 from napari_flag.layers.overlays import DomainMap, Paint, clicks
@@ -102,8 +104,11 @@ class RegionsDock(Dock):
         self.results.setChosen.connect(self._on_set)
         self.results.setsRequested.connect(self._ask_sets)
         self.results.saveRequested.connect(self._ask_save)
+        self.results.mapRequested.connect(self._map_set)
+        self.results.figureRequested.connect(self._ask_figure)
         self.listen(self.session.predictionChanged, self._on_prediction)
         self.listen(self.session.slideChanged, self._on_layers)
+        self.listen(self.session.geneSetChanged, lambda _: self._map_set())
         self.listen(self.session.genesShownChanged, self._on_gene)
         self.listen(self.session.mapKindChanged, self._on_map_kind, always=True)
         on_mouse, callbacks = clicks(self._on_click), self._viewer.mouse_drag_callbacks
@@ -145,6 +150,7 @@ class RegionsDock(Dock):
         )
         self.regions.show_entries(entries, self._key, self._area_scale() if entries else None)
         self._offer(entries)
+        self._map_set()
         if adata is not None:
             self._due.start()
 
@@ -441,10 +447,49 @@ class RegionsDock(Dock):
             self.messages.show_error(error)
         else:
             self._test_sets()
+            self._map_set()
 
     def _set_sets(self, sets: dict[str, tuple[str, ...]], origin: str) -> None:
         self._sets = sets
         self.results.show_sets_of(f"{origin}: {len(sets)}")
+
+    def _map_set(self) -> None:
+        """Show the gene set that is chosen over the regions listed, where that is in sight."""
+        adata = self.session.adata
+        if not self.results.map_in_sight:
+            return
+        if adata is None or not self.regions.entries:
+            self.jobs.cancel("set map")
+            self.results.show_no_map(NO_SET)
+            return
+        name, genes = self.session.gene_set_name, self.session.gene_set
+        if not genes:
+            name, genes = first_set(self._sets, adata)
+        masks = named_apart((_short_name(entry), entry.region.mask) for entry in self.regions.entries)
+        self.jobs.run(
+            "set map",
+            map_set(adata, name, genes, masks),
+            "Draw heat map",
+            on_result=self._on_map,
+            on_error=lambda error: self.results.show_no_map(str(error)),
+        )
+
+    def _on_map(self, found: SetMap) -> None:
+        self.results.show_map(found)
+        self.results.set_map.mark(self.session.gene)
+
+    def _ask_figure(self) -> None:
+        path = ask_figure_path(self, "gene_set.png")
+        if path is not None:
+            self.save_figure(path)
+
+    def save_figure(self, path: Path) -> None:
+        """Save the heat map of the gene set that is shown (.png, .svg)."""
+        from napari_flag.figures.heat_maps import save_set_map
+
+        shown = self.results.set_map.shown
+        if shown is not None:
+            self.write_file(path, lambda: save_set_map(path, shown))
 
     def _ask_save(self) -> None:
         path = ask_save(self, "Table of genes", "region_genes.csv", TABLE_FILES)
@@ -458,3 +503,8 @@ class RegionsDock(Dock):
         if self.numbers is not None:
             genes = self.numbers.genes
             self.write_file(path, lambda: write_table(genes, path))
+
+
+def _short_name(entry: Entry) -> str:
+    """Return a region's name, a domain's without whose it is: it stands below a column."""
+    return entry.region.name if entry.drawn is not None else entry.region.name.partition(" of the ")[0]

@@ -8,9 +8,11 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLa
 
 from napari_flag.analysis.pathways import RegionSets, describe_skipped
 from napari_flag.analysis.regions import RegionNumbers
+from napari_flag.analysis.set_maps import SetMap
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.formatting import counted, number, probability, whole
 from napari_flag.gui.controls.forms import Choice, plain_label
+from napari_flag.gui.controls.set_map import SetMapView
 from napari_flag.gui.controls.tables import Column, NumberView
 
 BOTH: Final = "both"
@@ -18,6 +20,9 @@ WORDS: Final = {PREDICTED: "prediction", MEASURED: "truth"}
 SHORT: Final = {PREDICTED: "", MEASURED: "true"}
 """What stands in a heading where both are shown."""
 RANK_ONLY: Final = "False discovery rate (Wilcoxon). Neighbours are alike, so it ranks and proves nothing"
+NO_SET: Final = (
+    "Find domains or draw regions, and choose a set on the tab Gene sets, to see its genes in them."
+)
 NO_GENES: Final = "Choose or draw a region to see which genes tell it from the rest."
 
 
@@ -28,6 +33,9 @@ class RegionResults(QWidget):
     setChosen = Signal(str)
     setsRequested = Signal()
     saveRequested = Signal()
+    mapRequested = Signal()
+    """The heat map of a gene set came into sight."""
+    figureRequested = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,14 +49,22 @@ class RegionResults(QWidget):
         self.summary = plain_label(NO_GENES)
         self.genes = NumberView("Gene", width=52)
         self.genes.chosen.connect(self.geneChosen)
-        self.sets = NumberView("Gene set", width=52)
+        self.sets = NumberView("Gene set", width=58)
         self.sets.chosen.connect(self.setChosen)
         self.recovered = plain_label()
         self.origin = plain_label()
         self.file = QPushButton("Gene sets…")
         self.file.setToolTip("Read gene sets from a GMT file, e.g. of MSigDB")
         self.file.clicked.connect(self.setsRequested)
+        self.set_map = SetMapView()
+        self.set_map.geneClicked.connect(self.geneChosen)
+        self.set_map.cellHovered.connect(lambda text: self.reading.setText(text or self._set_shown()))
+        self.reading = plain_label()
+        self.figure = QPushButton("Figure…")
+        self.figure.setToolTip("Save the heat map (PNG or SVG)")
+        self.figure.clicked.connect(self.figureRequested)
         self._lay_out()
+        self.show_no_map(NO_SET)
         self.show_numbers(None)
 
     def _lay_out(self) -> None:
@@ -68,6 +84,16 @@ class RegionResults(QWidget):
         self.tabs = QTabWidget()
         self.tabs.addTab(self.genes, "Genes")
         self.tabs.addTab(sets, "Gene sets")
+        self._map_tab = QWidget()
+        under = QVBoxLayout(self._map_tab)
+        under.setContentsMargins(0, 0, 0, 0)
+        under.addWidget(self.set_map, 1)
+        foot = QHBoxLayout()
+        foot.addWidget(self.reading, 1)
+        foot.addWidget(self.figure)
+        under.addLayout(foot)
+        self.tabs.addTab(self._map_tab, "Heat map")
+        self.tabs.currentChanged.connect(lambda _: self.mapRequested.emit() if self.map_in_sight else None)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(4)
@@ -95,9 +121,32 @@ class RegionResults(QWidget):
         """Say where the gene sets come from."""
         self.origin.setText(origin)
 
+    @property
+    def map_in_sight(self) -> bool:
+        """Whether the heat map of a gene set is the tab that is shown."""
+        return self.tabs.currentWidget() is self._map_tab
+
+    def show_map(self, found: SetMap) -> None:
+        """Show a gene set over the regions."""
+        self.set_map.set_map(found)
+        self.figure.setEnabled(True)
+        self.reading.setText(self._set_shown())
+
+    def show_no_map(self, why: str) -> None:
+        """Say in place of the heat map why there is none."""
+        self.set_map.shown = None
+        self.set_map.show_message(why)
+        self.figure.setEnabled(False)
+        self.reading.setText("")
+
+    def _set_shown(self) -> str:
+        shown = self.set_map.shown
+        return "" if shown is None else f"{shown.described}, less the section's mean, depth removed"
+
     def mark(self, gene: str | None, *, scroll: bool = True) -> None:
         """Select the row of `gene`; without `scroll` the clearest genes stay in sight."""
         self.genes.mark(gene, scroll=scroll)
+        self.set_map.mark(gene)
 
     def _sources(self) -> tuple[str, ...]:
         choice = self.shown.value
