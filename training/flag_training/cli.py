@@ -306,15 +306,24 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser(
         "tables",
         help="turn files of scores into one page of tables",
-        description="Tabulate the scores of several files of `napari-flag evaluate` as Markdown: "
-        "other sections, other methods, or the runs of an ablation.",
+        description="Tabulate the scores of several files of `napari-flag evaluate`: other sections, other "
+        "methods, or the runs of an ablation. A page of Markdown has all tables; CSV and LaTeX hold the "
+        "paper's table, which reads PCC, MSE, GSC and SSC from one array.",
     )
     parser.add_argument("scores", nargs="+", type=Path, metavar="FILE.json", help="files of evaluate")
     parser.add_argument("--title", default="Held-out scores", metavar="TEXT", help="heading of the page")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="methods to show (default: all)"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.md", help="page to write (default: print it)")
+    parser.add_argument(
+        "--authors", choices=("HER2ST", "KIDNEY", "PRAD"),
+        help="put the numbers that FLAG's authors state for this cohort beside ours in the paper's table, "
+        "marked as theirs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="page of Markdown (.md), or the paper's table as .csv or LaTeX (.tex) (default: print the page)",
+    )  # fmt: skip
     parser.set_defaults(run=run_tables)
 
 
@@ -417,16 +426,29 @@ def known_methods() -> "dict[str, tuple[str, Method]]":
 
 def run_tables(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag tables``."""
-    from flag_training.result_tables import markdown, read_results
-    from napari_flag.files import check_writable
+    from dataclasses import replace
 
-    page = markdown([read_results(path) for path in arguments.scores], arguments.title, arguments.only)
+    from flag_training.paper_table import FORMATS, PaperTable, check_ending
+    from flag_training.result_tables import markdown, read_results
+    from napari_flag.files import check_writable, write_text
+
+    if arguments.out is not None:
+        check_ending(arguments.out)
+    results = [read_results(path) for path in arguments.scores]
+    table = PaperTable.of(results, arguments.title, arguments.only, arguments.authors)
+    ending = "" if arguments.out is None else arguments.out.suffix.lower()
+    if ending in FORMATS:
+        page = FORMATS[ending](table)
+    else:
+        page = markdown(results, arguments.title, arguments.only)
+        beside = replace(table, title="Beside the authors' numbers").markdown()
+        page += f"\n{beside}\n" if arguments.authors else ""
     if arguments.out is None:
         sys.stdout.write(page)
         return 0
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     check_writable(arguments.out)
-    arguments.out.write_text(page, "utf-8")
+    write_text(page, arguments.out)
     sys.stdout.write(f"Wrote {arguments.out}.\n")
     return 0
 

@@ -150,7 +150,7 @@ def markdown(results: Sequence[dict[str, Any]], title: str, only: Sequence[str] 
     only
         Names of methods to show; () shows all.
     """
-    records = [r for result in results for r in result["records"] if not only or r.method in only]
+    records = [r for result in results for r in result["records"] if _shown(r, only)]
     against = [c for result in results for c in result["comparisons"] if not only or c.rival in only]
     sections = list(dict.fromkeys(record.section for record in records))
     page = _Page(_merged(records), against)
@@ -159,6 +159,51 @@ def markdown(results: Sequence[dict[str, Any]], title: str, only: Sequence[str] 
         for section in sections:
             parts += [f"## {section}", *page.tables([section], "###")]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class OneArray:
+    """One method as the paper's table reads it, every metric from one array.
+
+    Parameters
+    ----------
+    kind, method
+        A key of `KINDS`, and its name, with its run where there are several.
+    trained_on
+        The training set, with those that single metrics stand with.
+    values, spreads
+        Metric → mean over sections and seeds, and the standard deviation over seeds; NaN where not known.
+    """
+
+    kind: str
+    method: str
+    trained_on: str
+    values: dict[str, float]
+    spreads: dict[str, float]
+
+
+def one_array(results: Sequence[dict[str, Any]], only: Sequence[str] = ()) -> list[OneArray]:
+    """Return the rows of the paper's table: ``X`` and one draw of FLAG, and every method of one array.
+
+    Parameters
+    ----------
+    results, only
+        As `markdown`.
+    """
+    page = _Page(_merged([r for result in results for r in result["records"] if _shown(r, only)]), ())
+    found = []
+    for row in page._rows(_ONE_ARRAY):
+        by = {metric: page.by_training[row.group][training] for metric, training in row.trainings.items()}
+        values = {metric: _score_of(records, metric) for metric, records in by.items()}
+        known = {metric: row.trainings[metric] for metric, value in values.items() if not math.isnan(value)}
+        if known:
+            spreads = {metric: _spread_of(records, metric) for metric, records in by.items()}
+            found.append(OneArray(row.group[1], page._name(row.group), _trained_on(known), values, spreads))
+    return found
+
+
+def _shown(record: Record, only: Sequence[str]) -> bool:
+    return not only or record.method in only
 
 
 def _merged(records: Iterable[Record]) -> list[Record]:

@@ -1,0 +1,108 @@
+import csv
+import io
+import json
+import math
+
+import pytest
+from tests.training.test_result_tables import COMPARISONS, PLAN, RECORDS, record
+
+from flag_training.evaluate import Outcome
+from flag_training.paper_table import AUTHORS, SHOWN, SOURCE, PaperTable, check_ending
+from flag_training.result_tables import results_of
+from napari_flag.cli import main
+from napari_flag.errors import UserError
+
+
+def results(*more):
+    return [{"records": [*RECORDS, *more]}]
+
+
+@pytest.fixture
+def scores(tmp_path):
+    path = tmp_path / "scores.json"
+    found = results_of(Outcome(RECORDS, COMPARISONS), PLAN, "napari-flag evaluate some.toml")
+    path.write_text(json.dumps(found, allow_nan=False))
+    return path
+
+
+def rows_of(table):
+    return {(row["numbers_of"], row["method"]): row for row in csv.DictReader(io.StringIO(table.csv()))}
+
+
+def test_x_and_one_draw_stand_beside_every_method_of_one_array():
+    table = PaperTable.of(results(), "Held out")
+    assert [row.method for row in table.rows][:2] == ["`X`", "one draw"]
+    assert not any(row.theirs for row in table.rows)
+    found = rows_of(table)
+    x = found["ours", "`X`"]
+    assert float(x["PCC"]) == pytest.approx(((0.6 + 0.8) / 2 + 0.7) / 2)
+    assert float(x["PCC_sd"]) == pytest.approx(math.sqrt(2) / 2 * (0.75 - 0.65))
+    assert (x["data"], found["ours", "ridge"]["MSE"]) == ("C2 C3", "0.8")
+
+
+def test_the_authors_numbers_are_marked_theirs_with_their_source_in_every_format():
+    table = PaperTable.of(results(), "Held out", cohort="HER2ST")
+    found = rows_of(table)
+    theirs = found["authors", "FLAG"]
+    stated = AUTHORS["HER2ST"]["FLAG"]
+    assert tuple(float(theirs[metric]) for metric in SHOWN) == stated
+    assert (theirs["source"], theirs["data"], theirs["PCC_sd"]) == (SOURCE, "HER2ST", "")
+    assert found["ours", "ridge"]["source"] == "napari-flag evaluate"
+    page = table.markdown()
+    assert f"| FLAG † |  | {' | '.join(f'{value:.4f}' for value in stated)} |" in page
+    assert page.count("†") == len(AUTHORS["HER2ST"]) + 1
+    assert SOURCE in page
+    tex = table.latex()
+    assert f"FLAG\\textsuperscript{{\\dag}} &  & {' & '.join(f'{value:.4f}' for value in stated)} \\\\" in tex
+    assert "were not measured here" in tex
+
+
+def test_the_authors_lead_in_ssc_as_their_slides_say():
+    for cohort, methods in AUTHORS.items():
+        best = max(methods, key=lambda method: methods[method][SHOWN.index("SSC")])
+        assert best == "FLAG", cohort
+
+
+def test_latex_is_balanced_and_escapes_what_tex_reads():
+    odd = record("a_b & 50 % {x}", 0.5, "floor", training="without B_4")
+    tex = PaperTable.of(results(odd), "100 % of C_2", cohort="KIDNEY").latex()
+    assert "a\\_b \\& 50 \\% \\{x\\}" in tex
+    assert "\\caption{100 \\% of C\\_2." in tex
+    for part in ("table", "tabular"):
+        assert tex.count(f"\\begin{{{part}}}") == tex.count(f"\\end{{{part}}}") == 1
+    body = tex.split("\\toprule")[1].split("\\bottomrule")[0].strip().splitlines()
+    lines = [line for line in body if line not in ("\\midrule",) and "multicolumn" not in line]
+    assert all(line.replace("\\&", "").count("&") == 1 + len(SHOWN) for line in lines)
+    assert all(line.endswith("\\\\") for line in lines)
+    assert "±" not in tex
+    assert "$\\pm$" in tex
+
+
+def test_only_the_methods_asked_for_are_shown():
+    assert [row.method for row in PaperTable.of(results(), "Held out", only=["ridge"]).rows] == ["ridge"]
+
+
+@pytest.mark.parametrize(
+    ("name", "starts"), [("t.csv", "numbers_of,"), ("t.TEX", "% Written by napari-flag")]
+)
+def test_the_ending_of_the_file_chooses_the_format(scores, tmp_path, name, starts, capsys):
+    assert main(["tables", str(scores), "--out", str(tmp_path / name), "--authors", "PRAD"]) == 0
+    text = (tmp_path / name).read_text("utf-8")
+    assert text.startswith(starts)
+    assert "0.7510" in text or "0.751" in text
+
+
+def test_a_page_has_the_authors_numbers_only_where_they_are_asked_for(scores, tmp_path):
+    for options, there in (([], False), (["--authors", "HER2ST"], True)):
+        assert main(["tables", str(scores), "--out", str(tmp_path / "page.md"), *options]) == 0
+        page = (tmp_path / "page.md").read_text("utf-8")
+        assert ("Beside the authors' numbers" in page) is there
+        assert "## As the paper's table reads it" in page
+
+
+def test_another_ending_is_refused_before_anything_is_read(tmp_path, capsys):
+    with pytest.raises(UserError, match=r"end the name in \.md"):
+        check_ending(tmp_path / "table.xlsx")
+    assert main(["tables", "missing.json", "--out", str(tmp_path / "table.xlsx")]) == 2
+    assert "table.xlsx" not in {path.name for path in tmp_path.iterdir()}
+    assert "cannot be written as" in capsys.readouterr().err
