@@ -1,11 +1,13 @@
-"""Domains and markers of predictions against those of the truth, and domains against a pathologist's labels.
+"""Domains, markers and gene sets of predictions against the truth's, and domains against labels.
 
-    python benchmarks/domains.py training/configs/her2st.toml --data DATA --run runs/her2st \
-        --predictions runs/her2st/held_out --out docs/results/domains.json
+    python benchmarks/domains.py runs/her2st/held_out runs/ridge --data DATA --out docs/results/domains.json
 
-FLAG's held-out predictions are read; ridge, kNN and the image-blind ones are fitted anew on the same
-features, on all other sections and on those without B4.  The domains' settings are the package's own.
-Writes JSON, and the same as tables in Markdown.
+Takes prediction files of any method and of any number of sections, or folders of them: `evaluate` leaves
+FLAG's in RUN/held_out, and `predict --weights FILE` writes those of every method that has a weights file, to
+be trained without the section (`train --leave-out C5 --method ridge`).  A section's truth is that of the
+first of its files that carries one (`predict --measured`).  Methods are listed as the files name them.  With
+--data, the folder of the her2st sections, measured expression is also compared with the pathologist's labels.
+The domains' settings are the package's own.  Writes JSON, and the same as tables in Markdown.
 """
 
 import argparse
@@ -13,22 +15,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from flag_training.cohort import Cohort
-from flag_training.config import RunConfig, read_config
-from flag_training.evaluate import Fold, Plan, fold_cohort, keep
-from flag_training.methods import Method, blinded, controls
-from flag_training.methods.controls import Pasted
-from flag_training.methods.floors import LEARNED_FLOORS
+from flag_training.methods import controls
 from napari_flag import keys
 from napari_flag.analysis.spatial import spot_neighbours
-from napari_flag.analysis.truth import dense
-from napari_flag.cli.terminal import ProgressLine
-from napari_flag.prediction_file import read_prediction
+from napari_flag.analysis.truth import MEASURED, dense, extent_of, measured_extent
+from napari_flag.errors import UserError
+from napari_flag.prediction_file import output_name, provenance, read_prediction, trained_on
 from napari_flag.progress import finish
 from napari_flag.slides.formats.labels import read_labels
 from napari_flag.slides.spot_tables import read_measured
@@ -39,6 +36,9 @@ from napari_flag.statistics.markers import differential_genes, overlap_at
 from napari_flag.statistics.neighbours import Neighbours, find_neighbours
 from napari_flag.statistics.pathways import PERMUTATIONS, Enrichment, enrich, recover, together
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 Row = dict[str, float]
@@ -46,13 +46,6 @@ Row = dict[str, float]
 TOPS: Final = (20, 50)
 FEWEST_IN_DOMAIN: Final = 10
 SHUFFLES: Final = 10
-METHODS_BESIDE: Final[dict[str, Method]] = {
-    "ridge": LEARNED_FLOORS["ridge"],
-    "ridge, slide frame and first ring": LEARNED_FLOORS["ridge, slide frame and first ring"],
-    "kNN, k = 10": LEARNED_FLOORS["kNN, k = 10"],
-    "kNN, k = 50": LEARNED_FLOORS["kNN, k = 50"],
-    "other sections pasted (blind to the image)": Pasted(),
-}
 EXPECTED_IN: Final = {
     "Fat": ("adipose tissue",),
     "Fibroblasts and collagen": ("connective tissue",),
@@ -67,35 +60,113 @@ COUNTED: Final = (*(f"overlap@{k}" for k in TOPS), "gene sets measured", "predic
 """Measures that are numbers of genes or sets."""
 UNSURE: Final = "undetermined"
 MOST_VARIABLE: Final = 1000
-WITHOUT: Final = ", without B4"
+FLAG: Final = "FLAG"
+HALVES: Final = "half of the counts against the other half"
+SHUFFLED: Final = "spots shuffled (chance)"
 
 
 def main() -> None:
     """Measure everything and write it."""
     parser = argparse.ArgumentParser(description="Hold predicted domains and markers against the truth.")
-    parser.add_argument("config", type=Path, nargs="?", default=Path("training/configs/her2st.toml"))
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--run", type=Path, default=Path("runs/her2st"))
-    parser.add_argument(
-        "--predictions", type=Path, default=Path("runs/her2st/held_out"), help="held-out h5ad"
-    )
+    parser.add_argument("predictions", type=Path, nargs="*", help="prediction files, or folders of them")
+    parser.add_argument("--data", type=Path, help="folder of the her2st sections, for the labels")
     parser.add_argument("--out", type=Path, default=Path("docs/results/domains.json"))
     args = parser.parse_args()
-    if args.data is None:  # as `make bench` runs it
-        print("Skipped: give --data, the folder of the her2st sections (see the head of this file).")
+    if not args.predictions:  # as `make bench` runs it
+        print("Skipped: give prediction files of sections with their truth (see the head of this file).")
         return
-    bench = Bench(read_config(args.config), args.data, args.run, args.predictions)
-    results = {
-        "command": f"python benchmarks/domains.py {args.config} --data DATA --run {args.run} "
-        f"--predictions {args.predictions} --out {args.out}",
-        "settings": {name: repr(method) for name, method in METHODS.items()},
-        "chance_overlap": {f"@{k}": k * k / 200 for k in TOPS},
-        "sections": {name: bench.section(name) for name in bench.sections()},
-        "pathology": pathology(args.data),
-    }
+    try:
+        results = measure(args.predictions, args.data)
+    except UserError as error:
+        raise SystemExit(str(error)) from error
+    named = " ".join(str(path) for path in args.predictions)
+    data = "" if args.data is None else " --data DATA"
+    results = {"command": f"python benchmarks/domains.py {named}{data} --out {args.out}", **results}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(_rounded(results), indent=1, ensure_ascii=False) + "\n", "utf-8")
     args.out.with_suffix(".md").write_text(as_markdown(results), "utf-8")
+
+
+def measure(paths: Sequence[Path], data: Path | None) -> dict[str, Any]:
+    """Return what the JSON file holds."""
+    by_section = read_sections(paths)
+    genes = {adata.n_vars for predictions in by_section.values() for adata in predictions.values()}
+    return {
+        "settings": {name: repr(method) for name, method in METHODS.items()},
+        "genes": max(genes),
+        "chance_overlap": {f"@{k}": k * k / max(genes) for k in TOPS},
+        "sections": {name: section_rows(predictions) for name, predictions in by_section.items()},
+        "pathology": {} if data is None else pathology(data),
+    }
+
+
+def read_sections(paths: Sequence[Path]) -> "dict[str, dict[str, AnnData]]":
+    """Return section → method → prediction over the spots and genes that all of its files and its truth have.
+
+    Raises
+    ------
+    UserError
+        When a file is no prediction, a section has no truth or two files of one method, or a method was
+        trained on the section.
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*.h5ad")) if path.is_dir() else [path])]
+    found: dict[str, dict[str, AnnData]] = {}
+    for file in files:
+        adata = read_prediction(file)
+        section, method = output_name(adata), str(provenance(adata).get(keys.METHOD, FLAG))
+        if method in found.setdefault(section, {}):
+            raise UserError(
+                f"{file} is a second prediction of {section} by {method}; give one file of each method and "
+                "section."
+            )
+        if trained_on(adata):
+            raise UserError(
+                f"{file} was predicted with weights that were trained on {section}, so it says nothing of "
+                "new tissue; train them without it (train --leave-out)."
+            )
+        found[section][method] = adata
+    return {section: _over_the_same(section, predictions) for section, predictions in sorted(found.items())}
+
+
+def _over_the_same(section: str, predictions: "dict[str, AnnData]") -> "dict[str, AnnData]":
+    """Return predictions cut to what all have, each with the section's truth, FLAG first."""
+    truths = [adata for adata in predictions.values() if measured_extent(adata) is not None]
+    if not truths:
+        raise UserError(
+            f"No prediction of {section} carries its measurement; predict one of them with --measured, or "
+            "give files that evaluate wrote."
+        )
+    extent = extent_of(truths[0], MEASURED)
+    spots, genes = truths[0].obs_names[extent.spots], truths[0].var_names[extent.genes]
+    for adata in predictions.values():
+        spots, genes = spots[spots.isin(adata.obs_names)], genes[genes.isin(adata.var_names)]
+    truth = truths[0][spots, genes].layers[keys.MEASURED]
+    cut = {}
+    for name in sorted(predictions, key=lambda method: method != FLAG):
+        cut[name] = predictions[name][spots, genes].copy()
+        cut[name].layers[keys.MEASURED] = truth
+    return cut
+
+
+def section_rows(predictions: "dict[str, AnnData]") -> dict[str, Row]:
+    """Return prediction → row of measures, with the landmarks that the first of them gives."""
+    first = next(iter(predictions.values()))
+    neighbours = spot_neighbours(first)
+    values = dense(first.layers[keys.MEASURED]).astype(np.float64)
+    truth = Truth.of(values, [str(gene) for gene in first.var_names], neighbours)
+    rows = {}
+    for name, adata in predictions.items():
+        rows[f"{name}, X"] = truth.against(dense(adata.X).astype(np.float64))
+        if keys.SAMPLE in adata.layers:
+            rows[f"{name}, one draw"] = truth.against(dense(adata.layers[keys.SAMPLE]).astype(np.float64))
+    guess, rng = dense(first.X).astype(np.float64), np.random.default_rng(0)
+    dealt = [truth.against(guess[rng.permutation(len(guess))]) for _ in range(SHUFFLES)]
+    rows[f"{next(iter(predictions))}, X, {SHUFFLED}"] = {
+        measure: float(np.mean([row[measure] for row in dealt])) for measure in dealt[0]
+    }
+    one, other = controls.halved(values, 0)
+    rows[HALVES] = Truth.of(other.astype(np.float64), truth.genes, neighbours).against(one.astype(np.float64))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,57 +222,6 @@ def _regions(labels: Labels) -> Iterator[npt.NDArray[np.bool_]]:
     for number in np.unique(labels):
         if (labels == number).sum() >= FEWEST_IN_DOMAIN:
             yield labels == number
-
-
-class Bench:
-    """The held-out sections."""
-
-    def __init__(self, config: RunConfig, data: Path, run: Path, predictions: Path) -> None:
-        self.config, self.data, self.run, self.predictions = config, data, run, predictions
-        self.line = ProgressLine()
-
-    def sections(self) -> list[str]:
-        """Return the sections with a held-out prediction."""
-        return sorted(path.stem for path in self.predictions.glob("*.h5ad"))
-
-    def section(self, name: str) -> dict[str, Row]:
-        """Return prediction → row of measures."""
-        adata = read_prediction(self.predictions / f"{name}.h5ad")
-        values = dense(adata.layers[keys.MEASURED]).astype(np.float64)
-        truth = Truth.of(values, [str(gene) for gene in adata.var_names], spot_neighbours(adata))
-        guess, sample = (dense(m).astype(np.float64) for m in (adata.X, adata.layers[keys.SAMPLE]))
-        rows = {"FLAG, X": truth.against(guess), "FLAG, one sample": truth.against(sample)}
-        rng = np.random.default_rng(0)
-        dealt = [truth.against(guess[rng.permutation(len(guess))]) for _ in range(SHUFFLES)]
-        rows["FLAG, X, spots shuffled (chance)"] = {
-            measure: float(np.mean([row[measure] for row in dealt])) for measure in dealt[0]
-        }
-        plan = Plan(test=(name,), flag=False)
-        cohort = finish(
-            fold_cohort(self.config, self.data, self.run, plan, Fold((name,), (name,))), self.line
-        )
-        rows |= self.beside(name, cohort, truth)
-        return rows
-
-    def beside(self, name: str, cohort: Cohort, truth: Truth) -> dict[str, Row]:
-        """Return the simpler methods' rows, and of halves of the counts against the whole's other half."""
-        names = [slide.entry.name for slide in cohort.slides]
-        place = names.index(name)
-        slide, features = cohort.slides[place], cohort.features[place][0].numpy()
-        if not np.allclose(slide.expression, truth.values, atol=1e-4):
-            raise SystemExit(f"The held-out file of {name} is of other spots or genes than the run; redo it.")
-        rows = {}
-        for gone in ((name,), (name, "B4"))[: 1 if name == "B4" else 2]:
-            rest = keep(cohort, [other for other in names if other not in gone])
-            ending = "" if len(gone) == 1 else WITHOUT
-            for method, fitted in METHODS_BESIDE.items():
-                predictor = finish(fitted.fit(rest, 0), self.line)
-                rows[method + ending] = truth.against(predictor(blinded(slide), features).astype(np.float64))
-        first, second = (half.astype(np.float64) for half in controls.halves(slide, 0))
-        rows["half of the counts against the other half"] = Truth.of(
-            second, truth.genes, truth.neighbours
-        ).against(first)
-        return rows
 
 
 def pathology(data: Path) -> dict[str, dict[str, object]]:
@@ -279,10 +299,9 @@ def _set_aucs(
 def as_markdown(results: dict[str, Any]) -> str:
     """Return the tables."""
     sections = results["sections"]
-    serial = [name for name in sections if name.startswith("C")]
     chance = ", ".join(f"{results['chance_overlap'][f'@{k}']:g} at {k}" for k in TOPS)
     lines = [
-        "# Domains and markers, predicted against measured",
+        "# Domains, markers and gene sets, predicted against measured",
         "",
         f"Written by `{results['command']}`.",
         "",
@@ -290,22 +309,21 @@ def as_markdown(results: dict[str, Any]) -> str:
         f"({'; '.join(f'{name}: {text}' for name, text in results['settings'].items())}; the weight of the "
         "neighbourhood was chosen on simulated noise, see docs/statistics.md). Markers are ranked (Wilcoxon, "
         "domain against rest) in the truth's Leiden domains, by prediction and by truth, and the shared ones "
-        f"averaged over domains; two rankings that know nothing of each other share {chance} of 200 genes. "
-        "Prediction and truth lie on one graph of neighbours, so that chance need not be 0: the row of "
-        "shuffled spots says what it is. Half of the counts against the other half says what the noise of "
-        "the measurement leaves to agree on. Methods are listed with the better of their training sets, by "
-        "PCC; the pasted sections do not use the image, but are serial cuts of the same tumour. Gene sets: "
-        "how many of the bundled ones are raised in the truth's Leiden domains, summed over domains (a set "
-        "counts in each), by the truth, by the prediction and by both, beside what as many of the "
-        "prediction's share with the truth after its spots were dealt to the domains at random "
-        "(docs/statistics.md).",
+        f"averaged over domains; two rankings that know nothing of each other share {chance} of "
+        f"{results['genes']} genes. Prediction and truth lie on one graph of neighbours, so that chance need "
+        "not be 0: the row of shuffled spots says what it is. Half of the counts against the other half says "
+        "what the noise of the measurement leaves to agree on. Gene sets: how many of the bundled ones are "
+        "raised in the truth's Leiden domains, summed over domains (a set counts in each), by the truth, by "
+        "the prediction and by both, beside what as many of the prediction's share with the truth after its "
+        "spots were dealt to the domains at random (docs/statistics.md).",
     ]
-    groups = {f"Mean over {', '.join(serial)}, each left out": serial}
-    groups |= {f"{name}, left out": [name] for name in sections if name not in serial}
-    for title, names in groups.items():
+    groups = {f"Mean over {', '.join(sections)}": list(sections)} if len(sections) > 1 else {}
+    for title, names in (groups | {name: [name] for name in sections}).items():
         lines += ["", f"## {title}", "", *_table([sections[name] for name in names])]
         if len(names) > 1:
             lines += ["", f"ARI of the Leiden domains in {', '.join(names)}: {_one_by_one(sections, names)}."]
+    if not results["pathology"]:
+        return "\n".join(lines) + "\n"
     lines += ["", "## Measured expression against a pathologist's labels", ""]
     lines += ["ARI / NMI over the spots whose label is sure; no image of these sections is at hand.", ""]
     lines += _pathology_table(results["pathology"])
@@ -324,7 +342,7 @@ def _rounded(results: Any) -> Any:
 
 
 def _table(sections: Sequence[dict[str, Row]]) -> list[str]:
-    names = _better([name for name in sections[0] if all(name in section for section in sections)], sections)
+    names = [name for name in sections[0] if all(name in section for section in sections)]
     measures = list(sections[0][names[0]])
     lines = [f"| prediction | {' | '.join(measures)} |", f"|---|{'---:|' * len(measures)}"]
     for name in names:
@@ -335,24 +353,12 @@ def _table(sections: Sequence[dict[str, Row]]) -> list[str]:
 
 
 def _one_by_one(sections: dict[str, dict[str, Row]], names: list[str]) -> str:
-    """Return FLAG's and its nearest rival's ARI, section by section: means of four hide much."""
+    """Return the ARI of each method's X, section by section: means of several hide much."""
     results = [sections[name] for name in names]
-    fair = [name for name in _better(list(results[0]), results) if name.split(",")[0] in ("ridge", "kNN")]
-    rival = max(fair, key=lambda name: float(np.mean([rows[name]["ARI, leiden"] for rows in results])))
+    methods = [name for name in results[0] if name.endswith(", X") and all(name in rows for rows in results)]
     return "; ".join(
-        f"{name} " + " ".join(f"{rows[name]['ARI, leiden']:.2f}" for rows in results)
-        for name in ("FLAG, X", rival)
+        f"{name} " + " ".join(f"{rows[name]['ARI, leiden']:.2f}" for rows in results) for name in methods
     )
-
-
-def _better(names: list[str], sections: Sequence[dict[str, Row]]) -> list[str]:
-    """Keep of each method the training set with the higher mean PCC."""
-
-    def pcc(name: str) -> float:
-        return float(np.mean([section[name]["PCC"] for section in sections]))
-
-    plain = [name for name in names if not name.endswith(WITHOUT)]
-    return [max((n for n in (name, name + WITHOUT) if n in names), key=pcc) for name in plain]
 
 
 def _pathology_table(found: dict[str, Any]) -> list[str]:

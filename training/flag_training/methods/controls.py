@@ -83,12 +83,17 @@ def at_true_depth(cohort: Cohort, slide: TrainingSlide) -> FloatArray:
 
 
 def halves(slide: TrainingSlide, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Return the halves of a slide's counts, as `halved`."""
+    return halved(slide.expression, seed)
+
+
+def halved(expression: FloatArray, seed: int) -> tuple[FloatArray, FloatArray]:
     """Split each spot's counts in two at random and double both: (n, G) log2(count + 1) each.
 
     Counts are thinned molecule by molecule, so the halves are independent draws of the same spot
     at half the depth.
     """
-    counts = np.rint(2.0**slide.expression - 1).astype(np.int64)
+    counts = np.rint(2.0**expression - 1).astype(np.int64)
     half = np.random.default_rng(seed).binomial(counts, 0.5)
     first, second = (np.log2(2 * part + 1.0).astype(np.float32) for part in (half, counts - half))
     return first, second

@@ -1,0 +1,85 @@
+"""The benchmark of domains takes prediction files of any method."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from tests.fakes import fake_prediction
+
+from benchmarks import domains
+from napari_flag import keys
+from napari_flag.analysis.domains import find_all
+from napari_flag.analysis.truth import MEASURED
+from napari_flag.errors import UserError
+from napari_flag.prediction_file import read_prediction, write_prediction
+from napari_flag.progress import finish
+
+
+def prediction_of(method=None, measured=True, seed=0, draws=True, **provenance):
+    adata = fake_prediction(100, n_genes=30, seed=0, measured=measured)
+    adata.X = (adata.X + np.random.default_rng(seed).normal(0, 0.2 + seed, adata.shape)).astype(np.float32)
+    if not draws:
+        del adata.layers[keys.SAMPLE]
+    if method is not None:
+        adata.uns[keys.PROVENANCE][keys.METHOD] = method
+    adata.uns[keys.PROVENANCE] |= provenance
+    return adata
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """FLAG's prediction with its truth, and two of other methods, of which one lacks a gene."""
+    (tmp_path / "others").mkdir()
+    write_prediction(prediction_of(), tmp_path / "flag.h5ad")
+    ridge = prediction_of("ridge", measured=False, seed=1, draws=False)
+    write_prediction(ridge, tmp_path / "others" / "a.h5ad")
+    write_prediction(
+        prediction_of("Stem", measured=False, seed=2)[:, 1:].copy(), tmp_path / "others" / "b.h5ad"
+    )
+    return tmp_path
+
+
+def test_every_method_is_scored_on_the_same_spots_genes_and_domains(folder):
+    found = domains.measure([folder / "others", folder / "flag.h5ad"], None)
+    (rows,) = found["sections"].values()
+    assert list(rows)[:4] == ["FLAG, X", "FLAG, one draw", "ridge, X", "Stem, X"]
+    assert "ridge, one draw" not in rows
+    assert found["genes"] == 29
+    assert rows["FLAG, X"]["PCC"] > rows["ridge, X"]["PCC"] > rows["Stem, X"]["PCC"]
+    for measure in ("ARI, leiden", "NMI, leiden", "overlap@20", "gene sets measured", "in both", "by chance"):
+        assert np.isfinite(rows["ridge, X"][measure])
+    assert len({row["gene sets measured"] for name, row in rows.items() if name != domains.HALVES}) == 1
+    assert abs(rows[f"FLAG, X, {domains.SHUFFLED}"]["ARI, leiden"]) < 0.15
+
+
+def test_domains_are_those_that_docks_and_report_find(folder):
+    (predictions,) = domains.read_sections([folder / "flag.h5ad"]).values()
+    rows = domains.section_rows(predictions)
+    adata = read_prediction(folder / "flag.h5ad")
+    found = finish(find_all(adata))
+    assert rows["FLAG, X"]["ARI, leiden"] == pytest.approx(
+        domains.agreement(found["predicted"], found[MEASURED]).ari
+    )
+
+
+def test_files_that_cannot_be_compared_are_refused_in_one_sentence(folder):
+    with pytest.raises(UserError, match="second prediction of fake by FLAG"):
+        domains.read_sections([folder / "flag.h5ad", folder / "flag.h5ad"])
+    with pytest.raises(UserError, match="carries its measurement"):
+        domains.read_sections([folder / "others"])
+    seen = prediction_of("kNN", **{keys.TRAINING_SLIDES: ["fake"]})
+    write_prediction(seen, folder / "seen.h5ad")
+    with pytest.raises(UserError, match="trained on fake"):
+        domains.read_sections([folder / "seen.h5ad"])
+
+
+def test_json_and_tables_are_written(folder, monkeypatch):
+    out = folder / "out" / "domains.json"
+    monkeypatch.setattr(sys, "argv", ["domains.py", str(folder / "flag.h5ad"), "--out", str(out)])
+    domains.main()
+    (section,) = json.loads(out.read_text("utf-8"))["sections"]
+    page = out.with_suffix(".md").read_text("utf-8")
+    assert f"## {section}" in page
+    assert "| FLAG, X |" in page
+    assert "pathologist" not in page
