@@ -1,0 +1,460 @@
+"""Measure whether joint node–edge diffusion fails as genes are added, where FLAG does not, and why.
+
+Panels of growing size are nested and chosen on training sections only; every method gets the operations that
+``--steps`` steps of the dearest one take with as many genes, with several seeds.  A grid point (method,
+genes, seed) is one process and one JSON file of ``--run``; what is there is not computed again, and a
+training that was stopped goes on.  Beside scores of held-out sections stand measures of why: how the
+correlations of spots spread, how steep the edges' score is, what each method loses on the spots, and what
+true correlations handed as edges are worth.
+
+    nice python benchmarks/gene_dimension.py --run runs/genes_simulated --simulated 16
+    nice python benchmarks/gene_dimension.py --run runs/genes_her2st --config training/configs/her2st.toml \
+        --data DATA --validate C4 --test C5
+    python benchmarks/gene_dimension.py --run runs/genes_simulated --figures docs/images
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+from torch.utils.flop_counter import FlopCounterMode
+
+from flag_training.cohort import Cohort, TrainingSlide
+from flag_training.config import read_config
+from flag_training.engine.loop import Held
+from flag_training.evaluate import Plan, draw, fold_cohort, folds_of, keep
+from flag_training.figures import draw_dynamics, find_logs
+from flag_training.methods import blinded
+from flag_training.methods.graph_diffusion import (
+    FlagDiffusion,
+    JointDiffusion,
+    NodeDiffusion,
+    OracleDiffusion,
+    WindowDiffusion,
+)
+from flag_training.methods.learning import Descent
+from flag_training.methods.method import FloatArray
+from flag_training.methods.tissue_windows import TrainingWindows
+from flag_training.methods.window_losses import Centre, NoisyWindows, held_out_loss, spot_correlation
+from flag_training.methods.window_training import train, untrained, windows_of
+from flag_training.scoring import score
+from flag_training.simulated import CohortModel
+from flag_training.store.panels import PanelRule, select_panel
+from napari_flag.errors import UserError
+from napari_flag.figures.style import COLOURS, house_style
+from napari_flag.files import write_json
+from napari_flag.methods.windowed import Joint, WindowNetwork
+from napari_flag.model.published import sigma_at
+from napari_flag.progress import Step, finish
+from napari_flag.simulation.expression import generated_genes
+from napari_flag.slides.spot_tables import read_measured
+
+GENES: Final = (50, 100, 200, 400, 800)
+METHODS: Final = ("node-only", "joint", "joint, published edges", "FLAG", "oracle edges")
+TIMES: Final = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
+SHOWN_TIMES: Final = (0.05, 0.35, 0.65, 0.95)
+"""Of these, at which the steepness of the edges' score is drawn."""
+COLUMNS: Final = ("PCC", "MSE", "GSC", "SSC")
+"""The first two of X, the mean of the draws; the others of the draws, rounded to counts."""
+FIRST_TEST: Final = 1000
+"""Number of the first simulated slide that is scored; training slides are numbered from 0."""
+VALIDATION: Final = 500
+WINDOW_PITCHES: Final = 7.0
+KERNEL_PITCHES: Final = 0.75
+"""Of HER2ST, the published 2048 and 224 px."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One of the grid: a method, how many genes, and a seed."""
+
+    method: str
+    genes: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its file and folder."""
+        return f"{self.method.replace(', ', '_').replace(' ', '_')}_{self.genes}_{self.seed}"
+
+
+def form_of(method: str, pitch_um: float, steps: int, args: argparse.Namespace) -> WindowDiffusion:
+    """Return a method with its values, the same wherever methods share them."""
+    common: dict[str, Any] = {
+        "window_um": WINDOW_PITCHES * pitch_um,
+        "kernel_um": KERNEL_PITCHES * pitch_um,
+        "width": args.width,
+        "blocks": args.blocks,
+        "head_width": args.width // 4,
+        "batch": 4,
+        "solver_steps": args.solver_steps,
+        "samples": args.draws,
+        "training": Descent(steps, args.rate, decay=0.01, clip=1.0, ema=0.99),
+        "scaled": not args.unscaled,
+    }
+    genes = {"heads": 4, "gene_blocks": args.blocks + 1}
+    made: dict[str, Callable[[], WindowDiffusion]] = {
+        "node-only": lambda: NodeDiffusion(**common),
+        "joint": lambda: JointDiffusion(**common),
+        "joint, published edges": lambda: JointDiffusion(**common, centre="sum"),
+        "FLAG": lambda: FlagDiffusion(**common, **genes),
+        "oracle edges": lambda: OracleDiffusion(**common),
+    }
+    return made[method]()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Slides to train on, to validate on and to score."""
+
+    train: Cohort
+    validate: Cohort
+    test: Cohort
+
+
+def read_parts(args: argparse.Namespace, genes: int) -> Parts:
+    """Return the slides with the first `genes` genes of the panel."""
+    if args.simulated:
+        model = CohortModel(generated_genes(genes), spots=args.spots)
+        made = [(args.simulated, 0), (1, VALIDATION), (args.tests, FIRST_TEST)]
+        return Parts(*(finish(model.cohort(number, first)).cohort for number, first in made))
+    config = replace(read_config(args.config), prior=None)
+    names = [entry.name for entry in config.slides]
+    absent = [name for name in (*args.validate, *args.test) if name not in names]
+    if absent or not args.test or not args.validate or set(args.validate) & set(args.test):
+        raise UserError(
+            f"Sections to validate on and to score must be different ones of the config, which has "
+            f"{', '.join(names)}; name them with --validate and --test."
+        )
+    rest = [name for name in names if name not in (*args.validate, *args.test)]
+    place = args.run.absolute() / f"panel_{genes}.txt"
+    if not place.exists():
+        counts = {
+            entry.name: read_measured(args.data / (entry.counts or entry.spots)) for entry in config.slides
+        }
+        common = set.intersection(*(set(each.var_names) for each in counts.values()))
+        rule = PanelRule(genes=max(args.genes), exact=True)
+        panel = select_panel({name: counts[name] for name in rest}, rule, common)
+        for size in args.genes:  # highest mean first, so that each holds the smaller ones
+            (args.run / f"panel_{size}.txt").write_text("\n".join(panel[:size]) + "\n", "utf-8")
+    config = replace(config, panel=str(place))
+    plan = Plan(test=tuple(args.test), together=True)
+    fold = folds_of(config, plan)[0]
+    cohort = finish(fold_cohort(config, args.data, args.encoders or args.run, plan, fold), _say)
+    return Parts(keep(cohort, rest), keep(cohort, args.validate), keep(cohort, args.test))
+
+
+def operations(
+    form: WindowDiffusion, network: WindowNetwork, genes: Sequence[str], windows: TrainingWindows
+) -> int:
+    """Return the floating-point operations of one step of training on `windows`, matrix products alone."""
+    batch = NoisyWindows.draw(windows, torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = form.objective(network, genes)(Held(batch))
+        torch.autograd.backward(loss)
+    return int(counter.get_total_flops())
+
+
+def matched_steps(args: argparse.Namespace, parts: Parts) -> dict[str, tuple[int, int]]:
+    """Return each method's steps, and the operations of one."""
+    each = {}
+    for method in args.methods:
+        form = form_of(method, parts.train.slides[0].pitch_um, args.steps, args)
+        network = untrained(form, parts.train, 0)
+        windows = windows_of(form, network, parts.train)[0]
+        each[method] = operations(form, network, parts.train.genes, windows)
+    most = max(each.values())
+    return {method: (round(args.steps * most / count), count) for method, count in each.items()}
+
+
+def measure(args: argparse.Namespace, point: Point) -> dict[str, Any]:
+    """Train and score one grid point; the result is kept in a file of ``--run``."""
+    parts = read_parts(args, point.genes)
+    steps, count = matched_steps(args, parts)[point.method]
+    form = form_of(point.method, parts.train.slides[0].pitch_um, steps, args)
+    started = time.process_time(), time.perf_counter()
+    folder = args.run / point.name
+    every = max(1, steps // 20)
+    training = train(form, parts.train, point.seed, folder, parts.validate, every)
+    network = finish(training, _say)
+    predictor = form.fitted(network, parts.train)
+    trained = time.process_time(), time.perf_counter()
+    scores = []
+    for slide, views in zip(parts.test.slides, parts.test.features, strict=True):
+        seen = slide if point.method == "oracle edges" else blinded(slide)
+        encoded = predictor.encode(seen, views[0].numpy())
+        found = finish(draw(predictor.predictor, encoded, slide, args.draws, point.seed))
+        scores.append(
+            {
+                "section": slide.entry.name,
+                "all": scores_of(found.mean, found.draws, slide, point.genes),
+                "smallest panel": scores_of(found.mean, found.draws, slide, min(args.genes)),
+            }
+        )
+    sampling = time.process_time() - trained[0]
+    windows = windows_of(form, network, parts.test)
+    result = asdict(point) | {
+        "steps": steps,
+        "operations_per_step": count,
+        "training_process_s": round(trained[0] - started[0], 1),
+        "training_wall_s": round(trained[1] - started[1], 1),
+        "sampling_process_s": round(sampling, 1),
+        "scaled": form.scaled,
+        "scores": scores,
+        "times": list(TIMES),
+        "spot_loss": held_out_loss(network, windows, form.correlated, TIMES).tolist(),
+        "correlations": {
+            name: spread_of(windows, centre) for name, centre in (("Pearson", "mean"), ("published", "sum"))
+        },
+    }
+    if isinstance(network, Joint):
+        result["edge_score"] = [edge_gain(network, windows, form.correlated, t) for t in TIMES]
+    write_json(result, args.run / f"{point.name}.json")
+    return result
+
+
+def scores_of(x: FloatArray, drawn: FloatArray, slide: TrainingSlide, genes: int) -> dict[str, float]:
+    """Return `COLUMNS` of the first `genes` genes of the (n, G) expectation and the (K, n, G) draws."""
+    truth = replace(slide, expression=slide.expression[:, :genes])
+    of_x = score(x[:, :genes], truth)
+    of_draws = [score(each[:, :genes], truth) for each in drawn]
+    found = {name: of_x[name] for name in COLUMNS[:2]}
+    return found | {name: float(np.mean([each[name] for each in of_draws])) for name in COLUMNS[2:]}
+
+
+def spread_of(windows: Sequence[TrainingWindows], centre: Centre) -> dict[str, float]:
+    """Return mean and standard deviation of the correlations of spots of one window."""
+    found = [spot_correlation(each.expression.double(), each.present, centre)[each.pairs] for each in windows]
+    every = torch.cat(found)
+    return {"mean": float(every.mean()), "sd": float(every.std())}
+
+
+def edge_gain(
+    network: Joint, windows: Sequence[TrainingWindows], centre: Centre, t: float
+) -> dict[str, float]:
+    """Return how much the edges' score changes per change of the edges, and what a Gaussian's does.
+
+    The first is the root mean square over directions of the network's derivative, by one random direction
+    per window; the second 1 / (v + σ²), v the variance of the correlations.
+    """
+    changes, total = 0.0, 0
+    draws = torch.Generator().manual_seed(0)
+    for each in windows:
+        noisy = NoisyWindows.draw(each, draws, t)
+        clean = spot_correlation(each.expression, each.present, centre)
+        direction = torch.randn(clean.shape, generator=draws)
+        direction = (direction + direction.transpose(1, 2)) / 2 * each.pairs
+        length = direction.square().sum((1, 2), keepdim=True).sqrt().clamp_min(1e-12)
+
+        def edge_score(edges: torch.Tensor, noisy: NoisyWindows = noisy) -> torch.Tensor:
+            state = noisy.spots_at_t, edges
+            return network.scores(state, noisy.t, noisy.windows)[1]
+
+        with torch.no_grad():
+            _, change = torch.func.jvp(edge_score, (noisy.edges_at_t(clean),), (direction / length,))
+        changes += float((change * each.pairs).square().sum())
+        total += int(each.pairs.any((1, 2)).sum())  # not those of a single spot
+    variance = spread_of(windows, centre)["sd"] ** 2
+    sigma = float(sigma_at(torch.tensor(t)))
+    return {"network": float(np.sqrt(changes / max(total, 1))), "Gaussian": 1 / (variance + sigma**2)}
+
+
+def _say(step: Step) -> None:
+    if step.done % 50 == 0:
+        sys.stderr.write(f"{step.stage} {step.done} of {step.total}\n")
+
+
+def read_results(run: Path) -> list[dict[str, Any]]:
+    """Return what is there of the grid."""
+    return [json.loads(path.read_text()) for path in sorted(run.glob("*_*_*.json"))]
+
+
+def _by_size(
+    results: Sequence[dict[str, Any]], method: str, value: Callable[[dict[str, Any]], float]
+) -> tuple[list[int], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return numbers of genes, and mean, least and most of `value` over seeds and sections."""
+    sizes = sorted({each["genes"] for each in results if each["method"] == method})
+    rows = [
+        [value(each) for each in results if each["method"] == method and each["genes"] == size]
+        for size in sizes
+    ]
+    low, mean, high = (np.array([reduce(row) for row in rows]) for reduce in (np.min, np.mean, np.max))
+    return sizes, mean, low, high
+
+
+def _score(name: str, of: str) -> Callable[[dict[str, Any]], float]:
+    return lambda each: float(np.nanmean([section[of][name] for section in each["scores"]]))
+
+
+def _panel(axes: Any, sizes: Sequence[int], title: str, label: str) -> Any:
+    axes.set_title(title, loc="left")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("genes")
+    axes.set_ylabel(label)
+    return axes
+
+
+def _line(axes: Any, found: tuple[Any, ...], colour: str, label: str) -> None:
+    sizes, mean, low, high = found
+    axes.plot(sizes, mean, "o-", color=colour, markersize=4, label=label)
+    axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def draw_scores(results: Sequence[dict[str, Any]]) -> Figure:
+    """Draw every score against the number of genes: of all genes, and of those of the smallest panel."""
+    figure, sizes = Figure(figsize=(11, 5.2)), sorted({each["genes"] for each in results})
+    methods = [method for method in METHODS if any(each["method"] == method for each in results)]
+    for row, of in zip(figure.subplots(2, len(COLUMNS)), ("all", "smallest panel"), strict=True):
+        for axes, name in zip(row, COLUMNS, strict=True):
+            _panel(
+                axes, sizes, f"{name}, {'all genes' if of == 'all' else 'genes of the smallest panel'}", name
+            )
+            for colour, method in zip(COLOURS, methods, strict=False):
+                _line(axes, _by_size(results, method, _score(name, of)), colour, method)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(methods))
+    return figure
+
+
+def draw_mechanism(results: Sequence[dict[str, Any]]) -> Figure:
+    """Draw spread of correlations, steepness of the edges' score, losses and oracle gain against genes."""
+    figure, sizes = Figure(figsize=(11, 5.2)), sorted({each["genes"] for each in results})
+    spread, middle, steep, loss, gain, after = figure.subplots(2, 3).ravel()
+    _panel(spread, sizes, "Spread of spot–spot correlations", "standard deviation").set_yscale("log")
+    _panel(middle, sizes, "What they are on average", "1 − mean").set_yscale("log")
+    for colour, name in zip(COLOURS, ("Pearson", "published"), strict=False):
+        known = [next(each for each in results if each["genes"] == size)["correlations"] for size in sizes]
+        spread.plot(sizes, [each[name]["sd"] for each in known], "o-", color=colour, label=name)
+        middle.plot(sizes, [1 - each[name]["mean"] for each in known], "o-", color=colour, label=name)
+    _panel(steep, sizes, "Steepness of the edges' score", "change per change of edges").set_yscale("log")
+    joint = [each for each in results if each["method"] == "joint"]
+    for colour, when in zip(COLOURS, SHOWN_TIMES, strict=False):
+        place = TIMES.index(when)
+        of_network, of_gaussian = (
+            _by_size(joint, "joint", lambda each, kind=kind, place=place: each["edge_score"][place][kind])
+            for kind in ("network", "Gaussian")
+        )
+        _line(steep, of_network, colour, f"t = {when}")
+        steep.plot(*of_gaussian[:2], ":", color=colour)
+    steep.set_xlabel("genes (dotted: of a Gaussian of the same spread)")
+    _panel(loss, sizes, "Loss on the spots beside node-only's", "difference")
+    _panel(gain, sizes, "PCC beside node-only's", "difference")
+    _panel(after, sizes, "MSE beside node-only's", "difference")
+    plain = {(each["genes"], each["seed"]): each for each in results if each["method"] == "node-only"}
+    paired = [each for each in results if (each["genes"], each["seed"]) in plain]
+    for axes, value in (
+        (loss, lambda each: float(np.mean(each["spot_loss"]))),
+        (gain, _score("PCC", "all")),
+        (after, _score("MSE", "all")),
+    ):
+        axes.axhline(0, color="grey", linewidth=0.8)
+        for colour, method in zip(COLOURS[1:], METHODS[1:], strict=False):
+
+            def away(each: dict[str, Any], value: Callable[..., float] = value) -> float:
+                return value(each) - value(plain[each["genes"], each["seed"]])
+
+            if any(each["method"] == method for each in paired):
+                _line(axes, _by_size(paired, method, away), colour, method)
+    for axes in (spread, steep, loss):
+        axes.legend()
+    return figure
+
+
+def draw_all(args: argparse.Namespace) -> list[Path]:
+    """Write the three figures, and return their files."""
+    results = read_results(args.run)
+    if not results:
+        raise UserError(f"{args.run} holds no result to draw; run the benchmark with --run {args.run} first.")
+    args.figures.mkdir(parents=True, exist_ok=True)
+    size = min(each["genes"] for each in results)
+    shown = [Point(method, size, min(each["seed"] for each in results)) for method in METHODS]
+    logs = find_logs([args.run / point.name for point in shown if (args.run / point.name).exists()])
+    with house_style():
+        drawn = {
+            "gene_dimension_scores": draw_scores(results),
+            "gene_dimension_mechanism": draw_mechanism(results),
+            "gene_dimension_training": draw_dynamics(logs),
+        }
+        paths = [args.figures / f"{name}.png" for name in drawn]
+        for path, figure in zip(paths, drawn.values(), strict=True):
+            figure.savefig(path)
+    return paths
+
+
+def run_grid(args: argparse.Namespace, argv: Sequence[str]) -> None:
+    """Compute what is missing, a process per grid point."""
+    args.run.mkdir(parents=True, exist_ok=True)
+    for genes in args.genes:
+        for seed in args.seeds:
+            for method in args.methods:
+                point = Point(method, genes, seed)
+                if (args.run / f"{point.name}.json").exists():
+                    continue
+                sys.stderr.write(f"{point.name}\n")
+                which = ["--point", method, str(genes), str(seed)]
+                subprocess.run([sys.executable, __file__, *argv, *which], check=True)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--run", type=Path, required=True, help="results, training states and logs")
+    parser.add_argument(
+        "--simulated", type=int, default=0, metavar="SLIDES", help="train on simulated slides"
+    )
+    parser.add_argument("--spots", type=int, default=300, help="of a simulated slide")
+    parser.add_argument("--tests", type=int, default=4, help="simulated slides to score")
+    parser.add_argument("--config", type=Path, help="a training config whose sections to use instead")
+    parser.add_argument("--data", type=Path, help="folder of its data")
+    parser.add_argument("--encoders", type=Path, help="run folder with its tile encoders and features")
+    parser.add_argument("--validate", nargs="+", default=[], help="sections to validate on")
+    parser.add_argument("--test", nargs="+", default=[], help="sections to score")
+    parser.add_argument("--genes", type=int, nargs="+", default=list(GENES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=600, help="of the dearest method")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--width", type=int, default=48, help="of the networks; a multiple of 4")
+    parser.add_argument("--blocks", type=int, default=2, help="of the graph transformer")
+    parser.add_argument("--solver-steps", type=int, default=20)
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--unscaled", action="store_true", help="networks without scaling, as published")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw what is there, compute nothing")
+    parser.add_argument("--point", nargs=3, metavar=("METHOD", "GENES", "SEED"), help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if not args.figures and not args.simulated and not (args.config and args.data):
+        parser.error("say what to train on: --simulated SLIDES, or --config FILE --data FOLDER")
+    return args
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the grid, one point of it, or draw the figures."""
+    args = parse(argv)
+    try:
+        if args.figures:
+            print(*draw_all(args), sep="\n")
+        elif args.point:
+            method, genes, seed = args.point
+            print(json.dumps(measure(args, Point(method, int(genes), int(seed)))["scores"]))
+        else:
+            run_grid(args, argv)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""The benchmark of growing gene panels (`benchmarks/gene_dimension.py`), tiny and from end to end."""
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_flag.errors import UserError
+
+pytest.importorskip("torch_geometric")
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gene_dimension.py"
+TINY = [
+    "--simulated", "2", "--tests", "1", "--spots", "40", "--genes", "6", "12", "--seeds", "0", "--steps", "3",
+    "--width", "8", "--blocks", "1", "--solver-steps", "2", "--draws", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("gene_dimension", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def run(bench, tmp_path_factory):
+    """Every method at two sizes, in this process."""
+    folder = tmp_path_factory.mktemp("genes")
+    args = bench.parse(["--run", str(folder), *TINY])
+    for genes in args.genes:
+        for method in args.methods:
+            bench.measure(args, bench.Point(method, genes, 0))
+    return folder
+
+
+def test_every_point_holds_scores_losses_and_the_measures_of_why(bench, run):
+    results = bench.read_results(run)
+    assert {(each["method"], each["genes"]) for each in results} == {
+        (method, genes) for method in bench.METHODS for genes in (6, 12)
+    }
+    for each in results:
+        (section,) = each["scores"]
+        assert np.isfinite([section["all"][name] for name in ("PCC", "MSE", "GSC")]).all()
+        if each["genes"] == 6:  # its panel is the smallest
+            assert section["all"] == section["smallest panel"]
+        assert np.isfinite(each["spot_loss"]).all()
+        assert ("edge_score" in each) == each["method"].startswith("joint")
+    of = {(each["method"], each["genes"]): each for each in results}
+    published = of["joint", 12]["correlations"]["published"]
+    assert 1 - published["mean"] < 1 - of["joint", 6]["correlations"]["published"]["mean"] < 0.5
+
+
+def test_every_method_gets_the_operations_of_the_dearest(bench, run):
+    results = [each for each in bench.read_results(run) if each["genes"] == 12]
+    given = [each["steps"] * each["operations_per_step"] for each in results]
+    assert min(each["steps"] for each in results) == 3
+    np.testing.assert_allclose(given, max(given), rtol=0.2)  # whole steps
+    for each in results:
+        point = bench.Point(each["method"], 12, 0)
+        with (run / point.name / "train.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == each["steps"]
+
+
+def test_the_figures_are_drawn_from_the_files_alone(bench, run, tmp_path):
+    assert bench.main(["--run", str(run), "--figures", str(tmp_path)]) == 0
+    drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert set(drawn) == {f"gene_dimension_{name}.png" for name in ("scores", "mechanism", "training")}
+    assert min(drawn.values()) > 10_000
+
+
+def test_an_empty_run_has_nothing_to_draw(bench, tmp_path, capsys):
+    assert bench.main(["--run", str(tmp_path), "--figures", str(tmp_path)]) == 2
+    assert "holds no result to draw" in capsys.readouterr().err
+
+
+def test_the_grid_computes_what_is_missing_each_in_a_process(bench, run, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench.subprocess, "run", lambda command, check: asked.append(command[-3:]))
+    for path in run.glob("*_12_0.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert bench.main(["--run", str(tmp_path), *TINY]) == 0
+    assert asked == [[method, "6", "0"] for method in bench.METHODS]
+
+
+def test_a_gaussian_edge_score_is_as_steep_as_its_variance_says(bench):
+    """The network's derivative where its edge score is that of a known Gaussian."""
+    args = bench.parse(["--run", "unused", *TINY])
+    parts = bench.read_parts(args, 12)
+
+    class Gaussian(bench.Joint):
+        def scores(self, state, t, windows):
+            variance = bench.sigma_at(t).square()[:, None, None]
+            return state[0], -state[1] / (0.04 + variance)
+
+    form = bench.form_of("joint", 100.0, 1, args)
+    network = Gaussian(form.graph_sizes(12, parts.test.features[0].shape[2]))
+    windows = bench.windows_of(form, network, parts.test)
+    for t in (0.1, 0.8):
+        variance = float(bench.sigma_at(torch.tensor(t))) ** 2
+        found = bench.edge_gain(network, windows, "mean", t)
+        assert found["network"] == pytest.approx(1 / (0.04 + variance), rel=1e-3)
+
+
+def test_sections_to_score_must_not_be_validated_on(bench, tmp_path):
+    config = Path(__file__).parents[2] / "training" / "configs" / "her2st.toml"
+    words = ["--run", str(tmp_path), "--config", str(config), "--data", str(tmp_path)]
+    args = bench.parse([*words, "--validate", "C5", "--test", "C5"])
+    with pytest.raises(UserError, match="name them with --validate and --test"):
+        bench.read_parts(args, 50)
+
+
+@pytest.mark.slow
+def test_a_grid_of_one_point_runs_as_a_command(bench, tmp_path):
+    words = [word for word in TINY if word != "12"]
+    assert bench.main(["--run", str(tmp_path), *words, "--methods", "joint"]) == 0
+    assert json.loads((tmp_path / "joint_6_0.json").read_text())["genes"] == 6
