@@ -1,5 +1,6 @@
 """Slides of every format, made here, with known pixels."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -307,3 +308,48 @@ def test_lazy_levels_index_like_arrays_and_read_only_the_window(tmp_path: Path) 
         with pytest.raises(IndexError):
             level[410]
         assert (np.asarray(level) == IMAGE).all()
+
+
+def test_ome_xml_pulls_in_no_other_file(tmp_path: Path) -> None:
+    """tifffile would read the planes that a UUID places in another file, also with ``..`` in its name."""
+    (tmp_path / "slides").mkdir()
+    secret = slide_files.ome_tiff(tmp_path / "secret.tif", np.full((64, 64, 3), 7, np.uint8), pyramid=False)
+    path = slide_files.ome_tiff(
+        tmp_path / "slides" / "s.ome.tif", np.full((64, 64, 3), 200, np.uint8), pyramid=False
+    )
+    with tifffile.TiffFile(path) as tiff:
+        xml = tiff.ome_metadata or ""
+    plane = 'IFD="0" PlaneCount="1"><UUID FileName="../secret.tif">urn:uuid:{}</UUID></TiffData>'
+    hostile = re.sub(
+        r'IFD="0"[^>]*(/>|>.*?</TiffData>)', plane.format("0" * 32), xml, count=1, flags=re.DOTALL
+    )
+    assert "secret" in hostile
+    tifffile.tiffcomment(path, hostile.encode())
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.series[0].asarray().max() == 7, (
+            "tifffile no longer follows it, and the test shows nothing"
+        )
+    with open_slide(path, mpp=0.5) as slide:
+        assert slide.read_region(0, 0, 64, 64).min() == 200
+        assert any("they are not read" in notice for notice in slide.notices)
+    assert secret.exists()
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "said"),
+    [("ImageWidth", 2**31 - 1, "pixels is stated"), ("TileWidth", 2**20, "GB are stated")],
+)
+def test_sizes_that_cannot_be_are_refused_before_anything_is_allocated(
+    tmp_path: Path, tag: str, value: int, said: str
+) -> None:
+    path = tmp_path / "s.tif"
+    tifffile.imwrite(
+        path, np.zeros((256, 256, 3), np.uint8), photometric="rgb", tile=(128, 128), metadata=None
+    )
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        found = tiff.pages.first.tags[tag]
+        found.overwrite(value, dtype="I")
+        if tag == "TileWidth":
+            tiff.pages.first.tags["TileLength"].overwrite(2**16, dtype="I")
+    with pytest.raises(UserError, match=said):
+        open_slide(path)

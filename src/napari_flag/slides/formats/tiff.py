@@ -18,6 +18,12 @@ from napari_flag.slides.resolution import MICRONS, UNKNOWN, Resolution, stated
 
 NOT_THE_SLIDE: Final = re.compile(r"label|macro|overview|thumbnail|barcode", re.IGNORECASE)
 """Names of images that show the glass and its label rather than the tissue."""
+MOST_PAGES: Final = 20_000
+"""Pages of one file; a Z stack of 50 planes with pyramids has 500."""
+MOST_SIDE: Final = 2**21
+"""Pixels along one side: the longest scans at 0.1 µm/px have 800,000."""
+MOST_TILE: Final = 2**28
+"""Bytes of one decoded tile."""
 BLOCK_LIMIT: Final = 64 * 2**20
 """Bytes of one decoded strip up to which rows are read strip by strip."""
 
@@ -27,7 +33,8 @@ class TiffReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._tiff = tifffile.TiffFile(path)
+        # its OME-XML may name other files, also elsewhere on this computer: they are not read
+        self._tiff = tifffile.TiffFile(path, _multifile=False)
         try:
             self._open_levels()
         except BaseException:
@@ -35,7 +42,10 @@ class TiffReader:
             raise
 
     def _open_levels(self) -> None:
+        if len(self._tiff.pages) > MOST_PAGES:
+            raise ValueError(f"it holds {len(self._tiff.pages):,} pages")
         series, others = _main_series(self._tiff, self.path)
+        _refuse_sizes(series)
         _refuse_truncated(series, self.path)
         self.format, notices = _pixel_format(series, self.path)
         self._axes: str = series.axes
@@ -46,6 +56,8 @@ class TiffReader:
         tiled = self._keyframes[0].is_tiled
         self.random_access: bool = tiled or isinstance(self._arrays[0], np.memmap)
         found = _resolution(self._tiff, series)
+        if self._tiff.is_ome and _names_other_files(self._tiff.ome_metadata or ""):
+            notices.append("The file names others that belong to it; they are not read.")
         if others:
             notices.append(f"The file holds {others + 1} images; the largest is shown.")
         self.resolution = Resolution(found.mpp, found.source, (*found.notices, *notices))
@@ -123,6 +135,24 @@ def _main_series(tiff: tifffile.TiffFile, path: Path) -> tuple[Any, int]:
     return main, others
 
 
+def _refuse_sizes(series: Any) -> None:
+    """Raise a `ValueError` where what is stated of an image or its tiles cannot be so."""
+    for level in series.levels:
+        page = level.keyframe
+        if not 0 < min(_size(level)) <= max(_size(level)) <= MOST_SIDE:
+            raise ValueError(f"an image of {_size(level)[0]:,} × {_size(level)[1]:,} pixels is stated")
+        tile = float(np.prod([float(side) for side in page.chunks])) * np.dtype(level.dtype).itemsize
+        if page.is_tiled and not 0 < tile <= MOST_TILE:
+            raise ValueError(f"tiles of {tile / 2**30:,.1f} GB are stated")
+
+
+def _names_other_files(xml: str) -> bool:
+    """Return whether OME-XML has planes, or all that it describes, in files other than its own."""
+    own = re.search(r"<(?:\w+:)?OME\b[^>]*\bUUID=\"([^\"]*)\"", xml)
+    named = set(re.findall(r"<(?:\w+:)?UUID\b[^>]*>([^<]*)<", xml)) - {own[1] if own else ""}
+    return len(named) > (0 if own else 1) or "BinaryOnly" in xml
+
+
 def _refuse_truncated(series: Any, path: Path) -> None:
     """Refuse a file that ends before its pixels do (a copy or download that was cut short)."""
     for level in series.levels:
@@ -182,7 +212,7 @@ def _white(series: Any, path: Path) -> float:
         return 1.0
     smallest = series.levels[-1]
     top = 0.0
-    if np.prod(smallest.shape) < 2**28:
+    if np.prod(smallest.shape, dtype=float) * dtype.itemsize < 2**29:
         values = smallest.asarray()
         top = float(np.max(values))
         if dtype.kind == "i" and np.min(values) < 0:
