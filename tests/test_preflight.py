@@ -42,7 +42,7 @@ def array_of(pitch_px=200.0):
     """A 6 × 6 ST array, 200 µm between spots, `pitch_px` px apart."""
     _, array = fake_xy(36)
     xy = (array[:, ::-1] + 1.0) * pitch_px
-    return Spots(tuple(f"{r}x{c}" for r, c in array), xy, pitch_um=200.0, lattice="square", array=array)
+    return Spots(tuple(f"{c}x{r}" for r, c in array), xy, pitch_um=200.0, lattice="square", array=array)
 
 
 def slide_of(pixels, mpp=0.5):
@@ -129,7 +129,7 @@ def test_weights_of_simulated_slides_are_refused_on_another_slide_unless_insiste
     look = look_at(slide)
     found = check(slide, None, DEMO, look=look)
     assert "Predict anyway" in found.blocking[0]
-    assert "--anyway" in found.blocking[0]
+    assert "--force" in found.blocking[0]
     assert found.insistable
     insisted = check(slide, None, DEMO, look=look, anyway=True)
     assert insisted.blocking == ()

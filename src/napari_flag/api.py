@@ -90,7 +90,8 @@ def predict(
         "scanned", or "srgb" to convert pixels by the slide's colour profile; None takes those that the
         weights were trained on.
     anyway
-        Use weights made for simulated slides on another slide all the same, with a notice.
+        Use weights made for simulated slides on another slide, spots that look misplaced, or counts that look
+        scaled or mixed up all the same, with a notice.
     progress
         True draws a bar in terminals and notebooks, False nothing; a function is called with every
         `progress.Step`.
@@ -119,6 +120,7 @@ def predict(
         diameter_um=diameter_um,
         region=region,
         genes=genes,
+        anyway=anyway,
     )
     known = _counts(depth) if isinstance(depth, str | Path) else depth
     with _reporting(progress) as on_step:
@@ -170,6 +172,7 @@ def compare(
     measured: "AnnData | str | Path",
     *,
     seed: int = 0,
+    force: bool = False,
     progress: Progress = True,
 ) -> "Comparison":
     """Score a prediction against measured counts on the spots and genes they share.
@@ -183,6 +186,8 @@ def compare(
         HD, Xenium and CosMx folders are pooled into the spots of the prediction.
     seed
         Of the bootstrap.
+    force
+        Compare counts that look scaled or mixed up all the same, with a notice.
     progress
         As of `predict`.
 
@@ -202,7 +207,7 @@ def compare(
             if on_step is not None:
                 for notice in notices:
                     on_step(Step("Reading measured counts", 1, notice=notice))
-        return finish(comparing(adata, measured, seed=seed), on_step)
+        return finish(comparing(adata, measured, seed=seed, force=force), on_step)
 
 
 def export(

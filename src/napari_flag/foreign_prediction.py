@@ -221,7 +221,7 @@ def _is_annotated(path: Path) -> bool:
     try:
         with opened_h5(path) as file:
             return "obs" in file and "var" in file
-    except (OSError, ValueError):
+    except DAMAGED:
         return False  # prediction_file says what is wrong with it
 
 

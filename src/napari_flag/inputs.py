@@ -82,6 +82,7 @@ def prepare(
     diameter_um: float | None = None,
     region: "Sequence[BaseGeometry] | str | Path | None" = None,
     genes: Iterable[str] | Path | None = None,
+    anyway: bool = False,
 ) -> Steps[Inputs]:
     """Open the slide, settle its scale, find its spots, and read what else is given.
 
@@ -106,6 +107,8 @@ def prepare(
         Polygons in level-0 pixels, or a GeoJSON file.
     genes
         Symbols or aliases, or a text file (a `Path`) with one a line.
+    anyway
+        Take counts that look wrong (`analysis.truth.doubts_about`), with a notice.
 
     Yields
     ------
@@ -154,11 +157,14 @@ def prepare(
             table, missing = yield from _with_counts(table, measured, slide, alignment)
             notices += missing
         counts = table.measured
-        if counts is not None and (misfit := _misfit(counts, table.spots, checkpoint)) is not None:
-            if measured is not None:
-                raise misfit
-            counts = None
-            notices.append(f"The table's own measured counts were left out: {misfit}")
+        if counts is not None:
+            misfit, insisted = _misfit(counts, table.spots, checkpoint, anyway)
+            notices += insisted
+            if misfit is not None:
+                if measured is not None:
+                    raise misfit
+                counts = None
+                notices.append(f"The table's own measured counts were left out: {misfit}")
         for notice in dict.fromkeys(notices):
             yield Step("Checking spots", 0, notice=notice)
     except BaseException:
@@ -457,23 +463,27 @@ def counts_at(
     return (yield from measured_at(measured, spots, mpp, image, tissue=tissue, alignment=alignment))
 
 
-def _misfit(measured: "AnnData", spots: Spots, checkpoint: "Checkpoint") -> UserError | None:
-    """Return why `measured` cannot be attached to a prediction of `spots`; None where it can."""
+def _misfit(
+    measured: "AnnData", spots: Spots, checkpoint: "Checkpoint", force: bool
+) -> tuple[UserError | None, tuple[str, ...]]:
+    """Return why `measured` cannot be attached to a prediction of `spots`, None where it can; and doubts."""
     import numpy as np
     import pandas as pd
     from anndata import AnnData
 
-    from napari_flag.analysis.truth import match_names, shared_counts
+    from napari_flag.analysis.truth import match_names, refuse_doubts, shared_counts
 
     predicted = AnnData(
         obs=pd.DataFrame(index=np.array(spots.ids, dtype=object)),
         var=pd.DataFrame(index=np.array(checkpoint.genes, dtype=object)),
+        obsm={keys.SPATIAL: spots.xy},
     )
     try:
-        shared_counts(measured, match_names(predicted, measured))
+        match = match_names(predicted, measured)
+        shared_counts(measured, match)
+        return None, refuse_doubts(predicted, measured, match, force)
     except UserError as error:
-        return error
-    return None
+        return error, ()
 
 
 def choose_genes(genes: Iterable[str] | Path, checkpoint: "Checkpoint") -> list[str]:

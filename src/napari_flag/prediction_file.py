@@ -469,8 +469,20 @@ def doubts_of(adata: "AnnData") -> tuple[str, ...]:
     less = why_less(adata)
     lacking = () if less is None else (less,)
     if keys.READ_FROM not in made:
-        return lacking if made.get(keys.DRAWS) == 0 else ()
+        return (*_negative(adata), *(lacking if made.get(keys.DRAWS) == 0 else ()))
     return (*map(str, made.get(keys.NOTICES, ())), *lacking)
+
+
+def _negative(adata: "AnnData") -> tuple[str, ...]:
+    """Return a sentence on values of ``X`` below 0, which no log2(count + 1) is."""
+    stored = np.asarray(adata.X.data if sparse.issparse(adata.X) else adata.X)
+    below = int((stored < 0).sum())
+    if not below:
+        return ()
+    return (
+        f"{below:,} of {int(np.prod(adata.shape)):,} values of X are negative, which no log2(count + 1) is; "
+        "they are shown and scored as they are, and the file may have been changed since it was predicted.",
+    )
 
 
 def um_per_px(adata: Any) -> float | None:

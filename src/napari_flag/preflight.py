@@ -13,7 +13,7 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.slides.resolution import agrees, reduced
 from napari_flag.slides.slide import Slide
-from napari_flag.slides.spots import Spots, SpotTable, estimate_mpp
+from napari_flag.slides.spots import Spots, SpotTable, estimate_mpp, mirrored, misplaced
 from napari_flag.slides.tiles import COARSEST
 from napari_flag.slides.tissue import Colours, read_colours
 
@@ -51,7 +51,7 @@ class Preflight:
     warnings
         What to know before believing it; recorded with the prediction.
     insistable
-        Whether the weights are refused unless the person insists, or were but for insisting.
+        Whether weights or spots are refused unless the person insists, or were but for insisting.
     """
 
     blocking: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ def check(
     look
         What `look_at` returned; None takes what it found before, if anything, and reads nothing.
     anyway
-        Whether the person insists on weights made for simulated slides.
+        Whether the person insists on weights made for simulated slides, or on spots that look misplaced.
     """
     look = _LOOKS.get(slide.reader) if look is None else look
     array = spots.spots if isinstance(spots, SpotTable) else spots
@@ -112,6 +112,11 @@ def check(
     if checkpoint is not None:
         blocking += too_coarse(slide, array, checkpoint.encoder)
     warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)
+    wrong, turned = _placed(array)
+    if turned:
+        warnings.append(_MIRRORED)
+    if wrong is not None:
+        (warnings if anyway else blocking).append((_WRONG_ANYWAY if anyway else _WRONG).format(wrong))
     foreign = look is not None and not look.simulated and _knows_only_simulated(checkpoint)
     if foreign and checkpoint is not None:
         told = (checkpoint.name, slide.path.name)
@@ -119,7 +124,7 @@ def check(
             warnings.append(_INSISTED.format(*told))
         else:
             blocking.append(_REFUSED.format(*told))
-    return Preflight(tuple(blocking), tuple(warnings), foreign)
+    return Preflight(tuple(blocking), tuple(warnings), foreign or wrong is not None)
 
 
 # --- scale ---------------------------------------------------------------------------------------
@@ -193,11 +198,43 @@ def too_coarse(slide: Slide, spots: Spots | None, encoder: str) -> list[str]:
     ]
 
 
+# --- places of spots ------------------------------------------------------------------------------
+
+_WRONG: Final = (
+    "The spots cannot be right: {0}; check the table, or insist: “Predict anyway” in step 3 (--force on the "
+    "command line, anyway=True in Python)."
+)
+_WRONG_ANYWAY: Final = (
+    "The spots look wrong ({0}): this is predicted anyway, as was insisted on, and genes may stand in other "
+    "places than they belong."
+)
+_MIRRORED: Final = (
+    "The array of spots lies mirrored on the picture; if the picture was not flipped, x and y are swapped in "
+    "the table, and all genes stand in other places than they belong."
+)
+
+
+def _placed(spots: Spots | None) -> tuple[str | None, bool]:
+    """Return why places and array of spots cannot both be right, and whether they lie mirrored; kept."""
+    if spots is None or spots.laid:
+        return None, False
+    key = (id(spots.xy), id(spots.array), spots.ids[:1], spots.lattice)
+    if key not in _PLACED:
+        wrong = misplaced(spots)
+        _PLACED[key] = (spots.array, wrong, wrong is None and mirrored(spots))
+        finalize(spots.xy, _PLACED.pop, key, None)
+    return _PLACED[key][1:]
+
+
+_PLACED: Final[dict[tuple[object, ...], tuple[object, str | None, bool]]] = {}
+"""Of spots that are alive, as `_SUGGESTED`."""
+
+
 # --- simulated tissue ----------------------------------------------------------------------------
 
 _REFUSED: Final = (
     'The weights "{0}" know only simulated slides and {1} is none, so their numbers would mean nothing; '
-    "choose other weights, or insist: “Predict anyway” in step 3 (--anyway on the command line, anyway=True "
+    "choose other weights, or insist: “Predict anyway” in step 3 (--force on the command line, anyway=True "
     "in Python)."
 )
 _INSISTED: Final = (

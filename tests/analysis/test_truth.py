@@ -85,3 +85,85 @@ def test_measured_is_laid_beside_with_gaps_where_nothing_was_measured(prediction
     np.testing.assert_allclose(layer[1:, :5], np.log2(measured.X.toarray() + 1), rtol=1e-6)
     assert np.isnan(layer[0]).all()
     assert np.isnan(layer[:, 5]).all()
+
+
+# --- well-formed and wrong ------------------------------------------------------------------------
+
+
+def placed(prediction):
+    """Counts that know where their spots lie, in pixels of another image."""
+    measured = counts_for(prediction)
+    measured.obsm[keys.SPATIAL] = prediction.obsm[keys.SPATIAL] * 0.2 + 7
+    return measured
+
+
+def doubts(prediction, measured):
+    return truth.doubts_about(prediction, measured, truth.match_names(prediction, measured))
+
+
+def test_true_counts_raise_no_doubt(prediction):
+    assert doubts(prediction, placed(prediction)) == ()
+    assert doubts(prediction, placed(prediction)[::-1].copy()) == ()
+    assert doubts(prediction, placed(prediction)[:24].copy()) == ()
+    turned = placed(prediction)
+    turned.obsm[keys.SPATIAL] = turned.obsm[keys.SPATIAL] @ np.array([[0, -1.0], [1, 0]])
+    assert doubts(prediction, turned) == ()
+
+
+def test_ids_shuffled_among_counts_are_noticed_by_their_places(prediction):
+    measured = placed(prediction)
+    measured.obs_names = np.random.default_rng(0).permutation(measured.obs_names)
+    [doubt] = doubts(prediction, measured)
+    assert "lie elsewhere in the measured table" in doubt
+
+
+def test_ids_written_row_by_column_are_noticed(prediction):
+    prediction.obs_names = [f"{c}x{r + 3}" for r in range(6) for c in range(6)]
+    measured = counts_for(prediction)
+    measured.obs_names = [f"{r + 3}x{c}" for r in range(6) for c in range(6)]
+    [doubt] = doubts(prediction, measured)
+    assert "row × column" in doubt
+
+
+@pytest.mark.parametrize("factor", [10, 100, 7])
+def test_counts_that_were_scaled_are_noticed(prediction, factor):
+    measured = counts_for(prediction)
+    measured.X = measured.X * factor
+    assert f"multiples of {factor}" in doubts(prediction, measured)[0]
+
+
+def test_counts_of_one_total_are_noticed(prediction):
+    measured = counts_for(prediction)
+    values = measured.X.toarray()
+    measured.X = sparse.csr_matrix(np.rint(values / values.sum(1, keepdims=True) * 1e4).astype(np.float32))
+    assert "same total (10,000)" in doubts(prediction, measured)[0]
+
+
+def test_doubts_are_refused_unless_insisted_on(prediction):
+    measured = counts_for(prediction)
+    measured.X = measured.X * 10
+    match = truth.match_names(prediction, measured)
+    with pytest.raises(
+        UserError, match=r"scaled; give the raw counts of this section, or insist with --force\.$"
+    ):
+        truth.refuse_doubts(prediction, measured, match, force=False)
+    [notice] = truth.refuse_doubts(prediction, measured, match, force=True)
+    assert "as was insisted on" in notice
+
+
+def test_counts_that_are_all_zero_are_refused(prediction):
+    measured = counts_for(prediction)
+    measured.X = measured.X * 0
+    with pytest.raises(UserError, match="only zeros"):
+        truth.attach_measured(prediction, measured)
+
+
+def test_genes_in_other_letters_are_said(prediction):
+    measured = counts_for(prediction)
+    measured.var_names = [name.lower() if i < 3 else name for i, name in enumerate(measured.var_names)]
+    assert "3 predicted genes are in the measured table in other letters" in truth.other_letters(
+        prediction, measured
+    )
+    measured.var_names = [name.lower() for name in measured.var_names]
+    with pytest.raises(UserError, match=r"other letters \(such as erbb2\)"):
+        truth.match_names(prediction, measured)

@@ -16,6 +16,7 @@ from tests.spot_files import (
     image,
     space_ranger,
     st_table,
+    write_h5,
 )
 
 from napari_flag.errors import UserError
@@ -183,3 +184,38 @@ def test_other_hdf5_files_are_refused(tmp_path: Path) -> None:
         file["x"] = [1]
     with pytest.raises(UserError, match="no AnnData file"):
         read_measured(tmp_path / "other.h5ad")
+
+
+def test_ids_that_are_numbers_keep_their_zeros(tmp_path):
+    (tmp_path / "c.tsv").write_text("\tERBB2\tACTB\n007\t1\t2\n08\t3\t4\n")
+    assert list(read_measured(tmp_path / "c.tsv").obs_names) == ["007", "08"]
+    (tmp_path / "s.csv").write_text("id,x_px,y_px\n007,1,2\n08,3,4\n")
+    assert read_spots(tmp_path / "s.csv").spots.ids == ("007", "08")
+
+
+def test_a_spot_without_an_id_is_refused(tmp_path):
+    (tmp_path / "s.csv").write_text("id,x_px,y_px\n,1,2\nb,3,4\n")
+    with pytest.raises(UserError, match=r"1 of 2 rows of s\.csv have no id"):
+        read_spots(tmp_path / "s.csv")
+
+
+def test_counts_that_name_a_spot_twice_are_refused(tmp_path):
+    (tmp_path / "s.csv").write_text("id,x_px,y_px\na,1,2\nb,3,4\n")
+    (tmp_path / "c.tsv").write_text("\tERBB2\na\t1\na\t2\nb\t3\n")
+    with pytest.raises(UserError, match=r"c\.tsv names 1 spots more than once \(such as a\)"):
+        read_spots(tmp_path / "s.csv", measured_from=tmp_path / "c.tsv")
+
+
+def test_a_matrix_of_antibodies_alone_holds_no_genes(tmp_path):
+    write_h5(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        file["matrix/features/feature_type"][:] = b"Antibody Capture"
+    with pytest.raises(UserError, match="holds Antibody Capture and no Gene Expression"):
+        read_measured(tmp_path / "m.h5")
+
+
+def test_antibodies_of_an_h5ad_are_no_genes(tmp_path):
+    adata = annotated()
+    adata.var["feature_types"] = ["Gene Expression", "Antibody Capture", "Gene Expression", "Gene Expression"]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert list(read_measured(tmp_path / "a.h5ad").var_names) == ["ERBB2", "CD8A", "KRT5"]

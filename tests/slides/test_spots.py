@@ -8,7 +8,16 @@ import pytest
 import shapely
 
 from napari_flag.errors import UserError
-from napari_flag.slides.spots import Lattice, Spots, estimate_mpp, grid_over, typical_pitch
+from napari_flag.slides.spot_tables import read_spots
+from napari_flag.slides.spots import (
+    Lattice,
+    Spots,
+    estimate_mpp,
+    grid_over,
+    mirrored,
+    misplaced,
+    typical_pitch,
+)
 from napari_flag.slides.tissue import Tissue
 
 HER2ST = Path(__file__).parents[3] / "shared/data/her2st"
@@ -158,3 +167,55 @@ def test_the_pitch_is_the_median_distance_to_the_nearest_spot_however_many_there
     assert typical_pitch(np.array([[0.0, 0.0], [0.0, 7.0], [30.0, 0.0]])) == 7.0
     rows, cols = np.divmod(np.arange(120_000), 400)
     assert typical_pitch(np.column_stack([cols, rows]) * 12.0) == pytest.approx(12.0)
+
+
+# --- places that cannot be right --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lattice", ["hex", "square"])
+@pytest.mark.parametrize("turn", [0.0, 0.1, np.pi / 2, 3.0])
+def test_spots_of_a_real_array_raise_no_doubt_however_it_is_turned(lattice: Lattice, turn: float) -> None:
+    for jitter in (0.0, 0.1):
+        spots = array_spots(lattice, 200.0, jitter=jitter, turn=turn)
+        assert misplaced(spots) is None
+        assert not mirrored(spots)
+    assert misplaced(replace(spots, array=None)) is None
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_positions_shuffled_among_ids_are_noticed(share: float) -> None:
+    spots = array_spots("hex", 200.0)
+    rng = np.random.default_rng(0)
+    some = rng.choice(len(spots), int(share * len(spots)), replace=False)
+    xy = spots.xy.copy()
+    xy[some] = xy[rng.permutation(some)]
+    assert "ids and positions are mixed up" in (misplaced(replace(spots, xy=xy)) or "")
+
+
+def test_all_spots_on_one_point_are_noticed_with_and_without_an_array() -> None:
+    spots = array_spots("square", 200.0)
+    for array in (spots.array, None):
+        on_one = replace(spots, xy=np.full_like(spots.xy, 100.0), array=array)
+        assert "share their place" in (misplaced(on_one) or "")
+
+
+def test_x_and_y_exchanged_lie_mirrored() -> None:
+    spots = array_spots("hex", 200.0)
+    assert mirrored(replace(spots, xy=spots.xy[:, ::-1].copy()))
+
+
+def test_ids_written_row_by_column_are_noticed() -> None:
+    spots = array_spots("square", 200.0)
+    assert spots.array is not None
+    named = replace(spots, ids=tuple(f"{c}x{r}" for r, c in spots.array.tolist()))
+    assert misplaced(named) is None
+    turned = replace(spots, ids=tuple(f"{r}x{c}" for r, c in spots.array.tolist()))
+    assert "row × column" in (misplaced(turned) or "")
+
+
+@pytest.mark.skipif(not HER2ST.is_dir(), reason="the HER2ST sections are not there")
+@pytest.mark.parametrize("name", ["C5", "B4"])
+def test_no_real_section_raises_a_doubt(name: str) -> None:
+    spots = read_spots(next(HER2ST.glob(f"spots/{name}*"))).spots
+    assert misplaced(spots) is None
+    assert not mirrored(spots)

@@ -30,6 +30,8 @@ from napari_flag.analysis.truth import (
     find_unmatched,
     match_names,
     measured_counts,
+    other_letters,
+    refuse_doubts,
     shared_counts,
 )
 from napari_flag.errors import UserError
@@ -112,7 +114,9 @@ def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comp
     return finish(comparing(predicted, measured, seed=seed))
 
 
-def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Steps[Comparison]:
+def comparing(
+    predicted: "AnnData", measured: "AnnData", *, seed: int = 0, force: bool = False
+) -> Steps[Comparison]:
     """Score `predicted` against `measured` on the spots and genes they share.
 
     Parameters
@@ -123,11 +127,13 @@ def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> St
         Raw counts; ``obs_names`` are the same spot ids, ``var_names`` gene symbols.
     seed
         Of the bootstrap.
+    force
+        Compare also counts that look wrong (see `truth.doubts_about`), with a notice.
 
     Raises
     ------
     UserError
-        When `predicted` is not ours, `measured` holds no raw counts, nothing matches, or too
+        When `predicted` is not ours, `measured` holds no raw counts or looks wrong, nothing matches, or too
         little does.
     """
     yield Step("Matching spots and genes", 0, None)
@@ -138,6 +144,7 @@ def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> St
             "prediction first and the measured counts second."
         )
     match = match_names(predicted, measured)
+    insisted = refuse_doubts(predicted, measured, match, force)
     truth = np.log2(shared_counts(measured, match) + 1.0)
     unseen = accuracy.constant_genes(truth)
     if unseen.all():
@@ -173,7 +180,7 @@ def comparing(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> St
         neighbours=neighbours.description,
         unmatched=find_unmatched(predicted, measured),
         trained_on_this_slide=trained,
-        notices=_notices(predicted, measured, match, neighbours, unseen, trained, drawn),
+        notices=(*insisted, *_notices(predicted, measured, match, neighbours, unseen, trained, drawn)),
     )
 
 
@@ -188,6 +195,8 @@ def _notices(
 ) -> tuple[str, ...]:
     """Return notices about the scores, after what a file of another program made doubtful or lacks."""
     notices = list(doubts_of(predicted))
+    if (letters := other_letters(predicted, measured)) is not None:
+        notices.append(letters)
     if trained:
         notices.append(
             f"{slide_name(predicted)} is among the sections these weights were trained on, so "

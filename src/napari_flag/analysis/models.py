@@ -117,7 +117,7 @@ def _row(name: str, scores: Scores, of: Comparison | None) -> dict[str, Any]:
 
 
 def comparing_models(
-    predictions: "Mapping[str, AnnData]", measured: "AnnData", *, seed: int = 0
+    predictions: "Mapping[str, AnnData]", measured: "AnnData", *, seed: int = 0, force: bool = False
 ) -> Steps[ModelComparison]:
     """Score several predictions over the spots and genes that all of them and the measurement have.
 
@@ -130,6 +130,8 @@ def comparing_models(
         Raw counts.
     seed
         Of the bootstrap.
+    force
+        As `comparing` takes it.
 
     Raises
     ------
@@ -140,7 +142,9 @@ def comparing_models(
     placed = predictions[placing(predictions)]
     models = {}
     for name, prediction in predictions.items():
-        models[name] = yield from comparing(_cut(prediction, spots, genes, placed), measured, seed=seed)
+        models[name] = yield from comparing(
+            _cut(prediction, spots, genes, placed), measured, seed=seed, force=force
+        )
     first = _cut(placed, spots, genes, placed)
     controls = yield from _score_controls(first, measured, seed)
     return ModelComparison(

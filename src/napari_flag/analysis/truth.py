@@ -5,6 +5,7 @@ compares the two cuts both to one `Extent`; whatever describes the prediction al
 genes.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -169,6 +170,12 @@ def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_
     rows, columns = np.flatnonzero(found_rows >= 0), np.flatnonzero(found_genes >= 0)
     if len(rows) < fewest:
         raise UserError(_too_few_spots(predicted, measured, len(rows)))
+    if len(columns) == 0 and _in_other_letters(predicted, measured):
+        raise UserError(
+            f"The predicted genes (such as {predicted.var_names[0]}) are in the measured table in other "
+            f"letters (such as {measured.var_names[0]}), which may mean another species; give a table with "
+            "the symbols of the prediction."
+        )
     if len(columns) == 0:
         raise UserError(
             f"None of the predicted genes (such as {predicted.var_names[0]}) is in the measured "
@@ -177,6 +184,24 @@ def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_
         )
     position = np.flatnonzero(first)
     return Match(rows, columns, found_rows[rows], position[found_genes[columns]])
+
+
+def _in_other_letters(predicted: "AnnData", measured: "AnnData") -> list[str]:
+    """Return the predicted genes that the measured table has in capital or small letters only."""
+    there = set(measured.var_names)
+    folded = {str(name).casefold() for name in there}
+    return [str(g) for g in predicted.var_names if g not in there and str(g).casefold() in folded]
+
+
+def other_letters(predicted: "AnnData", measured: "AnnData") -> str | None:
+    """Return a sentence on genes that were not matched since their letters differ in case; None for none."""
+    missed = _in_other_letters(predicted, measured)
+    if not missed:
+        return None
+    return (
+        f"{len(missed):,} predicted genes are in the measured table in other letters (such as "
+        f"{missed[0].lower()}), and were not compared; write symbols alike to compare them."
+    )
 
 
 def _too_few_spots(predicted: "AnnData", measured: "AnnData", shared: int) -> str:
@@ -210,7 +235,106 @@ def shared_counts(measured: "AnnData", match: Match) -> FloatArray:
             f"The measured table holds {counts[odd][0]:.4g}, which is not a whole count, so it was "
             "already normalised or logged; give the raw counts."
         )
+    if counts.size and not counts.any():
+        raise UserError(
+            "The measured table holds only zeros for these spots and genes, so nothing was measured; give "
+            "the table of raw counts."
+        )
     return counts
+
+
+def doubts_about(predicted: "AnnData", measured: "AnnData", match: Match) -> tuple[str, ...]:
+    """Return why matched counts may be wrong though they are well-formed, each the beginning of a sentence.
+
+    Parameters
+    ----------
+    predicted, measured
+        As `match_names` takes them; places are compared where both have ``obsm["spatial"]``.
+    match
+        What was matched.
+    """
+    if _ATTACHED in measured.uns:
+        return ()  # looked at, or insisted on, when it was attached
+    found = [
+        _turned_ids(predicted, measured, match),
+        _other_places(predicted, measured, match),
+        _scaled(measured),
+    ]
+    return tuple(doubt for doubt in found if doubt is not None)
+
+
+def refuse_doubts(predicted: "AnnData", measured: "AnnData", match: Match, force: bool) -> tuple[str, ...]:
+    """Refuse what `doubts_about` finds; insisted on, return it as notices.
+
+    Raises
+    ------
+    UserError
+        The first doubt, unless `force`.
+    """
+    doubts = doubts_about(predicted, measured, match)
+    if doubts and not force:
+        raise UserError(f"{doubts[0]}; give the raw counts of this section, or insist with --force.")
+    return tuple(f"{doubt}; they were used all the same, as was insisted on." for doubt in doubts)
+
+
+_BY_PLACE: Final = re.compile(r"(\d+)x(\d+)")
+_ATTACHED: Final = "attached"
+"""``uns`` key of counts that are those of a prediction's own layer."""
+FEWEST_DOUBTED: Final = 20
+"""Spots from which their totals or their places say whether counts are wrong."""
+EVEN: Final = 0.005
+"""Coefficient of variation of totals per spot below which counts were scaled to one: real ones have .2."""
+ASTRAY: Final = 0.3
+"""Pitches between a predicted and a measured spot of one id, in the median, from which they are others."""
+
+
+def _turned_ids(predicted: "AnnData", measured: "AnnData", match: Match) -> str | None:
+    parts = [_BY_PLACE.fullmatch(str(name)) for name in predicted.obs_names]
+    turned = [f"{part[2]}x{part[1]}" for part in parts if part is not None]
+    there = int(measured.obs_names.isin(turned).sum())
+    if len(match.rows) >= there:
+        return None
+    return (
+        f"The measured table has {there:,} of the predicted spots with row and column exchanged and "
+        f"{len(match.rows):,} as they are, so its ids seem to be written row × column"
+    )
+
+
+def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> str | None:
+    from napari_flag.slides.spots import typical_pitch
+
+    if keys.SPATIAL not in measured.obsm or keys.SPATIAL not in predicted.obsm:
+        return None
+    here = np.asarray(predicted.obsm[keys.SPATIAL], np.float64)[match.rows][:, :2]
+    there = np.asarray(measured.obsm[keys.SPATIAL], np.float64)[match.measured_rows][:, :2]
+    if len(here) < FEWEST_DOUBTED or not np.isfinite(there).all():
+        return None
+    design = np.column_stack([there, np.ones(len(there))])
+    if np.linalg.matrix_rank(design - design.mean(axis=0)) < 2:
+        return None  # a line, or one point, says nothing
+    apart = np.linalg.norm(design @ np.linalg.lstsq(design, here, rcond=None)[0] - here, axis=1)
+    pitch = typical_pitch(here)
+    if np.median(apart) <= ASTRAY * pitch:
+        return None
+    return (
+        "Spots of the same id lie elsewhere in the measured table "
+        f"({np.median(apart) / pitch:.1f} spots away, "
+        "in the median), so ids and counts seem to be mixed up"
+    )
+
+
+def _scaled(measured: "AnnData") -> str | None:
+    values = np.asarray(measured.X.data if sparse.issparse(measured.X) else measured.X).ravel()
+    values = values[: 10**7]
+    whole = values[(values > 0) & (values == np.rint(values))].astype(np.int64)
+    unit = int(np.gcd.reduce(whole)) if len(whole) else 1
+    if unit > 1 and len(whole) >= FEWEST_DOUBTED and len(np.unique(whole[:10_000])) > 1:
+        return f"All counts of the measured table are multiples of {unit}, so they were scaled"
+    totals = np.asarray(measured.X.sum(axis=1), np.float64).ravel()
+    if len(totals) >= FEWEST_DOUBTED and 0 < totals.std() + 1e-9 <= EVEN * totals.mean():
+        total = f"{totals.mean():,.0f}"
+        return f"All spots of the measured table have the same total ({total}), so counts were scaled to it"
+    return None
 
 
 def find_unmatched(predicted: "AnnData", measured: "AnnData") -> Unmatched:
@@ -272,5 +396,6 @@ def measured_counts(adata: "AnnData") -> "AnnData":
     extent = extent_of(adata, MEASURED)
     # float32 holds log2(count + 1) to a ten-thousandth of a count, so rounding brings counts back
     found = AnnData(np.rint(np.exp2(extent.cut(adata.layers[keys.MEASURED])) - 1.0))
+    found.uns[_ATTACHED] = True
     found.obs_names, found.var_names = adata.obs_names[extent.spots], adata.var_names[extent.genes]
     return found

@@ -131,6 +131,11 @@ def add_compare(commands: terminal.Commands) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote"
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="compare counts that look scaled or mixed up all the same; it is said in the result",
+    )
     terminal.add_json(parser)
 
 
@@ -174,7 +179,7 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
         )
         predicted = _named_by_place(predicted, measured, args)
         label(predicted, args.labels)
-        comparison = finish(comparing(predicted, measured), on_step)
+        comparison = finish(comparing(predicted, measured, force=args.force), on_step)
         result = comparison.to_dict() | files
         if any(option is not None for option in (args.labels, args.gene_sets, args.out)):
             gathering = gather(predicted, measured, comparison=comparison, sets=sets, shown_set=args.set)
@@ -190,7 +195,7 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
             options = ["--out", args.out, *as_typed("--labels", args.labels)]
             options += [*as_typed("--unit", args.unit), *as_typed("--spots", args.spots)]
             options += as_typed("--alignment", args.alignment) + as_typed("--gene-sets", args.gene_sets)
-            options += as_typed("--set", args.set)
+            options += [*as_typed("--set", args.set), *(["--force"] if args.force else [])]
             command = recorded(["napari-flag", "compare", predicted_path, measured_path, *options])
             work = write_report(
                 predicted, measured, args.out, comparison=comparison, findings=findings, command=command
@@ -349,7 +354,7 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
             counts = read_measured(measured)
             predictions = {name: _named_by_place(each, counts, args) for name, each in predictions.items()}
         on_step = None if args.json else line
-        found = finish(comparing_models(predictions, counts), on_step)
+        found = finish(comparing_models(predictions, counts, force=args.force), on_step)
     result = found.to_dict() | {
         "predicted": [name_of(path) for path in files],
         "measured": name_of(measured),

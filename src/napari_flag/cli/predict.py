@@ -195,9 +195,12 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         "weights were trained)",
     )
     add(
+        "--force",
         "--anyway",
+        dest="anyway",
         action="store_true",
-        help="use weights made for simulated slides on another slide all the same",
+        help="predict all the same with weights made for simulated slides, with spots that look misplaced, "
+        "or with counts that look scaled or mixed up; it is recorded",
     )
 
 
@@ -243,6 +246,7 @@ def run_predict(args: argparse.Namespace) -> int:
             diameter_um=args.diameter,
             region=args.region,
             genes=args.genes,
+            anyway=args.anyway,
         )
         inputs = finish(preparing, line)
         inputs = replace(inputs, notices=tuple(dict.fromkeys((*said, *inputs.notices))))
@@ -414,7 +418,7 @@ def command_of(args: argparse.Namespace) -> Words:
         value = getattr(args, name)
         if value is not None:
             words += [f"--{name}", _word(value)]
-    return [*words, "--anyway"] if args.anyway else words
+    return [*words, "--force"] if args.anyway else words
 
 
 def _word(value: object) -> str | Path:

@@ -279,23 +279,81 @@ def fitted_pitch(spots: Spots) -> float:
     return _pitch(spots.array, spots.xy, lattice)
 
 
-def _pitch(array: IntArray, xy: FloatArray, lattice: Lattice) -> float:
-    """Fit xy = array @ steps + origin and return the pitch that the unit cell's area gives."""
+OFF_PLACE: Final = 0.02
+"""Share of spots more than a pitch from where their array puts them, from which they are mixed up."""
+SAME_PLACE: Final = 0.1
+"""Share of spots that lie on another's place, from which the places are wrong."""
+FEWEST_PLACED: Final = 6
+"""Spots from which their places say anything."""
+
+
+def misplaced(spots: Spots) -> str | None:
+    """Return why places, array and ids of `spots` cannot all be right; None where nothing is against them.
+
+    What may well be so (an array that lies mirrored on its image) is said by `mirrored`.
+    """
+    n = len(spots)
+    if n < FEWEST_PLACED:
+        return None
+    shared = n - len(np.unique(spots.xy, axis=0))
+    if shared > SAME_PLACE * n:
+        return (
+            f"{shared + 1:,} of {n:,} spots share their place with another, so the positions are not theirs"
+        )
+    if spots.array is None:
+        return None
+    written = [f"{column}x{row}" for row, column in spots.array.tolist()]
+    turned = [f"{row}x{column}" for row, column in spots.array.tolist()]
+    if sum(map(str.__eq__, spots.ids, turned)) > max(sum(map(str.__eq__, spots.ids, written)), n / 2):
+        return f"the ids of spots are written row × column ({spots.ids[-1]}), where column × row is meant"
+    fitted = _steps(spots.array, spots.xy)
+    if fitted is None:
+        return None
+    steps, residual = fitted
+    lattice = lattice_of(spots.array) if spots.lattice == "none" else spots.lattice
+    pitch = float(np.sqrt(abs(np.linalg.det(steps)) / CELL[lattice]))
+    off = int((residual > max(pitch, 1e-9)).sum())
+    if not pitch > 0 or np.median(residual) > LOOSEST * pitch or off > OFF_PLACE * n:
+        return (
+            f"{off:,} of {n:,} spots do not lie where their array coordinates put them, so ids and "
+            "positions are mixed up"
+        )
+    return None
+
+
+def mirrored(spots: Spots) -> bool:
+    """Return whether the array lies mirrored on the image: x and y may be swapped, or the image flipped."""
+    fitted = None if spots.array is None or len(spots) < FEWEST_PLACED else _steps(spots.array, spots.xy)
+    return fitted is not None and float(np.linalg.det(fitted[0])) > 0
+
+
+def _steps(array: IntArray, xy: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """Fit xy = array @ steps + origin without outliers; return steps and residuals, None for one line."""
     design = np.column_stack([array, np.ones(len(array))]).astype(np.float64)
     keep = np.ones(len(xy), dtype=bool)
     for _ in range(10):
         if np.linalg.matrix_rank(design[keep] - design[keep].mean(axis=0)) < 2:
-            raise UserError(
-                f"{len(xy)} spots in one line do not show the array's lattice, so µm/px cannot be "
-                "estimated; give it by hand (--mpp)."
-            )
-        steps = np.linalg.lstsq(design[keep], xy[keep], rcond=None)[0]
-        residual = np.linalg.norm(design @ steps - xy, axis=1)
+            return None
+        fitted = np.linalg.lstsq(design[keep], xy[keep], rcond=None)[0]
+        residual: FloatArray = np.linalg.norm(design @ fitted - xy, axis=1)
         trimmed = residual <= TRIMMED * max(np.median(residual) / 1.18, 1e-9)
         if (trimmed == keep).all():
             break
         keep = trimmed
-    pitch = float(np.sqrt(abs(np.linalg.det(steps[:2])) / CELL[lattice]))
+    steps: FloatArray = np.asarray(fitted[:2], np.float64)
+    return steps, residual
+
+
+def _pitch(array: IntArray, xy: FloatArray, lattice: Lattice) -> float:
+    """Return the pitch that the unit cell's area gives of the lattice fitted to `xy`."""
+    fitted = _steps(array, xy)
+    if fitted is None:
+        raise UserError(
+            f"{len(xy)} spots in one line do not show the array's lattice, so µm/px cannot be "
+            "estimated; give it by hand (--mpp)."
+        )
+    steps, residual = fitted
+    pitch = float(np.sqrt(abs(np.linalg.det(steps)) / CELL[lattice]))
     if not pitch > 0 or np.median(residual) > LOOSEST * pitch:
         raise UserError(
             "The spots' positions do not follow their array coordinates, so µm/px cannot be "
@@ -517,6 +575,15 @@ def refuse_outside(xy: FloatArray, slide: "Slide", path: Path) -> None:
 
 def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
     """Return `table` with the counts of its spots, saying how many have none."""
+    import pandas as pd
+
+    for names, what in ((measured.obs_names, source.name), (pd.Index(table.spots.ids), "The table of spots")):
+        if not names.is_unique:
+            twice = names[names.duplicated()][0]
+            raise UserError(
+                f"{what} names {names.duplicated().sum():,} spots more than once (such as {twice}), so "
+                "it is not clear which counts are theirs; make the ids unique."
+            )
     rows = measured.obs_names.get_indexer(list(table.spots.ids))
     missing = int((rows < 0).sum())
     if missing == len(rows) > 0:

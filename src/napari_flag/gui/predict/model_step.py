@@ -216,7 +216,9 @@ class ModelStep(StepBox):
         self.caution.setStyleSheet("font-weight: bold;")
         self.body.addWidget(self.caution)
         self._anyway = QCheckBox("Predict anyway")
-        self._anyway.setToolTip("Use weights that know only simulated slides on this slide; it is recorded")
+        self._anyway.setToolTip(
+            "Predict although weights or spots are refused for this slide; it is recorded"
+        )
         self._anyway.toggled.connect(lambda _: self.optionChanged.emit())
         self._anyway.hide()
         self.body.addWidget(self._anyway)
@@ -270,14 +272,15 @@ class ModelStep(StepBox):
         """Whether the person insists on weights that are refused for this slide."""
         return self._anyway.isChecked()
 
-    def offer_anyway(self, slide: "Slide | None") -> None:
-        """Offer "Predict anyway" where weights and slide need it; elsewhere it is hidden and not ticked.
+    def offer_anyway(self, slide: "Slide | None", spots: "Spots | None" = None) -> None:
+        """Offer "Predict anyway" where weights, slide or spots need it; elsewhere it is hidden and clear.
 
         Insisting holds for one slide with one model, and ends with either.
         """
         model = self._checkpoint
-        needed = slide is not None and preflight.check(slide, None, model).insistable
-        for_this = (slide.path if slide is not None else None, None if model is None else model.sha256)
+        needed = slide is not None and preflight.check(slide, spots, model).insistable
+        of_slide = None if slide is None else (slide.path, None if spots is None else spots.ids[:1])
+        for_this = (of_slide, None if model is None else model.sha256)
         if not needed or for_this != self._insisted_for:
             blocked = self._anyway.blockSignals(True)
             self._anyway.setChecked(False)

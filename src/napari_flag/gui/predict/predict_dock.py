@@ -250,7 +250,7 @@ class PredictDock(Dock):
         _, n_inside = self._region()
         self.region_step.show_count(n_inside, 0 if spots is None else len(spots))
         self.slide_step.allow_estimate(why_no_estimate(slide, spots))
-        self.model_step.offer_anyway(slide)
+        self.model_step.offer_anyway(slide, spots)
         self.model_step.offer_colours(slide)
         anyway, colours = self.model_step.anyway, self.model_step.colours
         if self._checkpoint is not None:

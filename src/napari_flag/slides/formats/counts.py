@@ -41,7 +41,9 @@ def read_count_table(path: Path) -> "AnnData":
     separator = separator_of(header)
     genes = [name.strip().strip('"') for name in header.decode("utf-8-sig").split(separator)]
     try:
-        frame = pandas.read_csv(io.BytesIO(body), sep=separator, header=None, index_col=0)
+        frame = pandas.read_csv(
+            io.BytesIO(body), sep=separator, header=None, index_col=0, converters={0: str.strip}
+        )
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path.name} is not a table of counts ({error}); it should have {EXPECTED}."
@@ -237,7 +239,12 @@ def is_mex(folder: Path) -> bool:
 def _expression(
     barcodes: list[str], ids: list[str], names: list[str], kinds: list[str] | None, values: Any
 ) -> "AnnData":
-    if kinds is not None and GENE_EXPRESSION in kinds:
+    if kinds and GENE_EXPRESSION not in kinds:
+        raise UserError(
+            f"The matrix holds {', '.join(sorted(set(kinds))[:3])} and no {GENE_EXPRESSION}, so no gene was "
+            "measured in it; give the matrix of gene expression."
+        )
+    if kinds is not None:
         keep = [i for i, kind in enumerate(kinds) if kind == GENE_EXPRESSION]
         values = values[:, keep]
         ids, names = [ids[i] for i in keep], [names[i] for i in keep]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.counts import GENE_IDS, counts
+from napari_flag.slides.formats.counts import GENE_EXPRESSION, GENE_IDS, counts
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.formats.space_ranger import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
 from napari_flag.slides.formats.stored_anndata import COUNTS_IN, H5ad, are_counts, with_file
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 PIXELS: Final = ("pxl_col_in_fullres", "pxl_row_in_fullres")
 SYMBOLS: Final = ("gene_name", "gene_symbol", "gene_symbols", "feature_name", "symbol")
 """``var`` columns that hold symbols where ``var_names`` are Ensembl ids."""
+FEATURE_KINDS: Final = ("feature_types", "feature_type")
+"""``var`` columns that tell genes from antibodies, as scanpy names what a 10x matrix states."""
+NO_GENES: Final = ("Antibody Capture", "CRISPR Guide Capture", "Multiplexing Capture", "Custom", "Peaks")
+"""Kinds of features, as Space Ranger and Cell Ranger write them, that are no genes."""
 ENSEMBL: Final = re.compile(r"ENS[A-Z]*G\d+")
 
 
@@ -191,7 +195,18 @@ def raw_counts(h5ad: H5ad) -> "AnnData | None":
         adata = counts([str(i) for i in h5ad.frame("obs").index], names, values)
         if ids is not None:
             adata.var[GENE_IDS] = ids
-        return adata
+        xy = h5ad.values(f"obsm/{keys.SPATIAL}")
+        if isinstance(xy, np.ndarray) and xy.ndim == 2 and len(xy) == len(adata) and xy.dtype.kind in "iuf":
+            adata.obsm[keys.SPATIAL] = xy
+        kinds = next((var[name].astype(str) for name in FEATURE_KINDS if name in var), None)
+        if kinds is None or (genes := ~kinds.isin(NO_GENES).to_numpy()).all():
+            return adata
+        if not genes.any():
+            raise UserError(
+                f"{h5ad.path.name} holds {kinds.iloc[0]} and no {GENE_EXPRESSION}, so no gene was measured; "
+                "give the counts of genes."
+            )
+        return adata[:, genes].copy()
     return None
 
 

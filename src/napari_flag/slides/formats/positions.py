@@ -51,7 +51,9 @@ def _table(path: Path) -> Any:
     text = read_bytes(path)
     separator = separator_of(text.partition(b"\n")[0])
     try:
-        frame = pandas.read_csv(io.BytesIO(text), sep=separator, encoding="utf-8-sig")
+        # an id stays as it is written: 001 is not 1
+        texts = dict.fromkeys(IDS, str)
+        frame = pandas.read_csv(io.BytesIO(text), sep=separator, encoding="utf-8-sig", dtype=texts)
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path.name} is not a table that can be read ({error}); it should be tab- or "
@@ -79,6 +81,11 @@ def _legacy_st(frame: Any, path: Path) -> SpotTable:
 def _plain(frame: Any, identifier: str, path: Path) -> SpotTable:
     frame, notices = _in_use(frame, path)
     array = None
+    if (unnamed := int(frame[identifier].isna().sum())) > 0:
+        raise UserError(
+            f"{unnamed} of {len(frame)} rows of {path.name} have no {identifier}; give every spot an id, or "
+            "remove these rows."
+        )
     if {"array_row", "array_col"} <= set(frame.columns):
         array = np.rint(numbers(frame, ("array_row", "array_col"), path)).astype(np.int64)
     spots = Spots(
