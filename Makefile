@@ -3,6 +3,7 @@
 #   make test    run the tests, one process per core 
 #   make test-slow   run the tests that take longer: real sections, other libraries, killed processes
 #   make tour    20 tours of 200 random steps through a workspace of three slides (ARGS="3 6": these seeds)
+#   make fuzz    an hour of files changed by chance (ARGS="--seconds 60 --seeds 4 5")
 #   make check   lint, types, manifest, wheel and sdist
 #   make bench   run the benchmarks
 #   make docs    build the docs site into site/, strictly
@@ -24,7 +25,7 @@ HEADLESS := $(shell [ "$$(uname -s)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISP
 SHOWN := $(if $(HEADLESS),xvfb-run -a,)
 LARGE := $(if $(HEADLESS),xvfb-run -a -s "-screen 0 1920x1080x24",)
 
-.PHONY: help demo test test-slow tour check bench docs notebooks screenshots demo-weights clean
+.PHONY: help demo test test-slow tour fuzz check bench docs notebooks screenshots demo-weights clean
 .DEFAULT_GOAL := help
 
 help:
@@ -51,6 +52,9 @@ test-slow:
 
 tour: $(VENV)/.ready-dev
 	$(SHOWN) $(PY) -m tests.gui.tours $(ARGS)
+
+fuzz: $(VENV)/.ready-dev
+	$(PY) -m tests.fuzz $(ARGS)
 
 check: $(VENV)/.ready-dev
 	$(PY) -m ruff check .

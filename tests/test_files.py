@@ -104,6 +104,15 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
         files.read_bytes(Path("/dev/zero"))
 
 
+def test_a_pipe_in_a_folder_is_found_at_any_depth(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").write_text("x")
+    files.refuse_special_in(tmp_path)
+    os.mkfifo(tmp_path / "a" / "b" / "0.0")
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        files.refuse_special_in(tmp_path)
+
+
 def test_no_more_is_unzipped_than_was_asked_for(tmp_path):
     (tmp_path / "bomb.tsv.gz").write_bytes(gzip.compress(bytes(5_000_000)))
     with pytest.raises(UserError, match="more than 1 MB once unzipped"):

@@ -77,6 +77,21 @@ def refuse_special(path: Path) -> None:
         )
 
 
+def refuse_special_in(folder: Path) -> None:
+    """Raise a `UserError` where a folder, such as a zarr, holds a pipe or a device at any depth."""
+    waiting = [folder]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                    elif not entry.is_file():
+                        refuse_special(Path(entry.path))
+        except OSError:
+            continue  # what cannot be listed is said when it is read
+
+
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Return what is in a file, unzipped where its name ends in ``.gz``; never more than `most` bytes.
 

@@ -18,6 +18,7 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.files import refuse_special_in
 from napari_flag.prediction_file import (
     is_prediction,
     layer_of,
@@ -242,6 +243,7 @@ def _in_zarr(table: Path, use: Callable[[H5ad], T]) -> T:
     """Return what `use` reads of a table of a SpatialData zarr; what is damaged is a `UserError`."""
     import zarr
 
+    refuse_special_in(table)
     try:
         return use(H5ad(zarr.open_group(str(table), mode="r"), table))
     except DAMAGED as error:

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, parse_json, refuse_special, write_whole
+from napari_flag.files import check_writable, parse_json, refuse_special, refuse_special_in, write_whole
 from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ def _read_h5ad(path: Path) -> "AnnData":
         raise UserError(f"There is no file {path}; check the path.")
     try:
         if path.is_dir():
+            refuse_special_in(path)
             refuse_inflated(zarr.open_group(path, mode="r"))
             return _checked(anndata.read_zarr(path))
         refuse_special(path)

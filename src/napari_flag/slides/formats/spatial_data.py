@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import parse_json, read_text
+from napari_flag.files import parse_json, read_text, refuse_special_in
 from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, damaged
 from napari_flag.slides.formats.stored_anndata import H5ad, starts_with_counts
 from napari_flag.slides.formats.stored_arrays import refuse_inflated_parquet
@@ -107,6 +107,7 @@ def open_table(store: Store, name: str) -> H5ad:
     import zarr
 
     path = store.path / TABLES / name
+    refuse_special_in(path)
     return H5ad(zarr.open_group(path, mode="r"), path)
 
 
@@ -297,6 +298,7 @@ def read_store(path: Path, *kinds: str) -> Any:
             f"{path.name} is a SpatialData zarr, and SpatialData is not installed; install it with "
             'pip install "napari-flag[spatialdata]".'
         ) from error
+    refuse_special_in(path)
     try:
         for kind in kinds or (IMAGES, SHAPES, TABLES):
             for shapes in (path / kind).glob("*/shapes.parquet"):

@@ -1,0 +1,35 @@
+"""``make fuzz``: an hour of changed files, and their counts (ARGS="--seconds 60 --seeds 4 5 --kind GMT")."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from tests.fuzz.fuzzing import Child, fuzz, kinds_named, table_of
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make fuzz")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="for all kinds and seeds together")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--kind", nargs="+", default=[], help="only these")
+    parser.add_argument("--only", type=int, help="one case by its number")
+    args = parser.parse_args()
+    kinds = kinds_named(args.kind)
+    each = args.seconds / len(kinds) / len(args.seeds)
+    wrong = 0
+    for seed, child in ((seed, Child()) for seed in args.seeds):
+        counts = []
+        for kind in kinds:
+            with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+                found = fuzz(kind, Path(folder) / "f", child, seed=seed, seconds=each, only=args.only)
+            counts.append(found)
+            for line in found.found:
+                print(line, flush=True)  # noqa: T201 - this is a command
+        child.close()
+        wrong += sum(len(c.found) for c in counts)
+        print(f"seed {seed}\n{table_of(counts)}\n", flush=True)  # noqa: T201 - this is a command
+    return min(wrong, 1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
