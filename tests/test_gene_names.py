@@ -86,3 +86,11 @@ def test_look_up_explains_a_single_missing_gene(names):
 
 def test_look_up_takes_words_without_any_gene_for_one_name(names):
     assert look_up(names, "some thing").message.startswith("some thing is not among")
+
+
+def test_similar_names_are_searched_for_some_of_fifty_thousand_unknown_ones(names):
+    """A search takes a millisecond; a list of the wrong kind took a minute."""
+    found = names.split("\n".join(f"ERBB2{i:05d}" if i > 99 else f"ERBB{i}X" for i in range(50_000)))
+    assert len(found.unknown) == 50_000
+    assert 10 < sum("Similar names" in sentence for _, sentence in found.unknown) <= 50
+    assert look_up(names, "\n".join(name for name, _ in found.unknown)).message.count(".") == 1

@@ -160,6 +160,8 @@ ALIASES_OF: Final[dict[str, list[str]]] = {
 }
 """Symbol → aliases as people write them."""
 
+SEARCHED: Final = 50
+"""Unknown names of a list for which similar ones are searched, a millisecond each; nobody reads more."""
 _SEPARATORS: Final = re.compile(r"[\s,;|]+")
 _ENSEMBL: Final = re.compile(r"ENS[A-Z]*[GTP]\d{6,}(\.\d+)?$", re.IGNORECASE)
 _NOT_IN_PANELS: Final = (
@@ -276,11 +278,11 @@ class GeneNames:
             if hit is not None:
                 known[hit.gene] = None
             else:
-                unknown[name] = self.why_not(name)
+                unknown[name] = self.why_not(name, similar=len(unknown) < SEARCHED)
         return PastedGenes(tuple(known), tuple(unknown.items()))
 
-    def why_not(self, name: str) -> str:
-        """Return one sentence: why `name` is not in this model, and what to try."""
+    def why_not(self, name: str, *, similar: bool = True) -> str:
+        """Return one sentence: why `name` is not in this model, and (`similar`) which names are like it."""
         name = name.strip()
         where = f"the {len(self.genes):,} genes of {self.model or 'this model'}"
         if _ENSEMBL.match(name):
@@ -291,7 +293,7 @@ class GeneNames:
         symbol = SYMBOL_OF.get(canonical(name))
         if symbol is not None:
             return f"{name} is the gene {symbol}, which is not among {where}."
-        return f"{name} is not among {where}, so it cannot be predicted.{self._try(name)}"
+        return f"{name} is not among {where}, so it cannot be predicted.{self._try(name) if similar else ''}"
 
     def _try(self, name: str) -> str:
         """Return a hint at genes of nearly that name, or an empty text."""
