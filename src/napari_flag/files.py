@@ -240,12 +240,6 @@ def write_whole_in_steps(path: Path, write: Callable[[Path], Steps[None]]) -> St
         place.unlink(missing_ok=True)
 
 
-def as_file_name(name: str, otherwise: str = "slide") -> str:
-    """Return a name with only what every file system takes, and no folder in it."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip("._")
-    return kept[:80] or otherwise
-
-
 def _unwritable(path: Path, error: OSError) -> UserError:
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     return UserError(

@@ -181,7 +181,7 @@ def _ordered(shown: FloatArray, otherwise: FloatArray) -> Numbers:
 
     Rows unknown in `shown` are placed by `otherwise`.
     """
-    known = np.isfinite(shown).any(axis=1)
+    known: BoolArray = np.asarray(np.isfinite(shown).any(axis=1))
     values = np.where(known[:, None], shown, otherwise)
     values = np.nan_to_num(values, nan=-np.inf)
     highest, peak = values.argmax(axis=1), values.max(axis=1)

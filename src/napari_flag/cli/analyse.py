@@ -254,10 +254,11 @@ def read_gene_sets(path: Path | None) -> "dict[str, tuple[str, ...]] | None":
 
 def set_places(slide: str, name: str | None, folder: Path) -> tuple[Path, ...]:
     """Return where the heat map of the set that was asked for goes; nowhere where none was."""
-    from napari_flag.files import as_file_name
+    from napari_flag.files import place_in
 
-    stem = "" if name is None else f"{as_file_name(slide)}_{as_file_name(name, 'gene_set')}"
-    return tuple(folder / f"{stem}.{ending}" for ending in ("png", "svg")) if stem else ()
+    if name is None:
+        return ()
+    return tuple(place_in(folder, f"{slide}_{name}", f".{ending}") for ending in ("png", "svg"))
 
 
 def write_set_map(found: "SetMap | None", places: tuple[Path, ...]) -> None:

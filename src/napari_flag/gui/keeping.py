@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QMessageBox
 
 from napari_flag import workspace_file
 from napari_flag.errors import UserError
-from napari_flag.files import as_file_name
+from napari_flag.files import place_in
 from napari_flag.foreign_prediction import unit_read
 from napari_flag.formatting import counted
 from napari_flag.gui.dock import single_shot
@@ -176,7 +176,7 @@ class Keeper(QObject):
         files: dict[int, Path] = {}
         for state in workspace.slides:
             for result in state.unsaved:
-                file = path.with_name(f"{path.stem}_{as_file_name(state.name)}_{len(files) + 1}.h5ad")
+                file = place_in(path.parent, f"{path.stem}_{state.name}_{len(files) + 1}", ".h5ad")
                 files[id(result)] = file
                 writing.append(_ToWrite(result.adata, file))
         whole = describe(self._session, lambda _, result: result.file or files[id(result)])
