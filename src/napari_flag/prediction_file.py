@@ -303,26 +303,22 @@ def is_prediction(path: Path) -> bool:
 
     Nothing else in it is read or checked.
     """
-    import h5py
-
     if path.is_dir():
         return (path / "uns" / keys.PROVENANCE).is_dir()
     try:
-        with h5py.File(path, "r") as file:
+        with opened_h5(path) as file:
             return f"uns/{keys.PROVENANCE}" in file
-    except (OSError, KeyError, RuntimeError):  # the last two are h5py's for a damaged file
+    except (UserError, *DAMAGED):
         return False
 
 
 def made_by(path: Path, command_sha256: str, weights_sha256: str) -> bool:
     """Return whether `path` is a prediction of the same command with the same weights."""
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with opened_h5(path) as file:
             made = file["uns"][keys.PROVENANCE]
             stored = [made[key].asstr()[()] for key in (keys.COMMAND_HASH, keys.WEIGHTS_HASH)]
-    except (OSError, KeyError, TypeError, AttributeError, RuntimeError):
+    except (UserError, *DAMAGED):
         return False
     return stored == [command_sha256, weights_sha256]
 

@@ -1,7 +1,9 @@
 import os
+import re
 import sys
 
 import pytest
+from tests.slide_files import picture, plain_image
 
 from napari_flag.cli import main, predict
 from napari_flag.cli.main import build_parser
@@ -98,3 +100,23 @@ def test_a_reader_that_goes_away_is_no_error(monkeypatch):
     with os.fdopen(writing, "w") as gone:
         monkeypatch.setattr(sys, "stdout", gone)
         assert main(["predict", "slide.svs"]) == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["predict", "PIPE"], ["predict", "SLIDE", "--spots", "PIPE"], ["predict", "SLIDE", "--genes", "PIPE"],
+        ["predict", "SLIDE", "--region", "PIPE"], ["predict", "SLIDE", "--weights", "PIPE"],
+        ["compare", "PIPE", "PIPE"], ["export", "PIPE", "--to", "csv", "--out", "out"],
+        ["report", "PIPE", "--out", "out"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.parametrize("ending", [".h5ad", ".tsv", ".tif"])
+def test_no_command_waits_for_a_pipe(line, ending, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / f"p{ending}")
+    plain_image(tmp_path / "s.png", picture(64, 64))
+    names = {"PIPE": f"p{ending}", "SLIDE": "s.png"}
+    assert main([names.get(word, word) for word in line]) == 2
+    assert re.search(r"pipe|no such file", capsys.readouterr().err.splitlines()[-1])

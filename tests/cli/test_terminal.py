@@ -1,5 +1,8 @@
 import io
 
+import pytest
+
+from napari_flag.cli import main
 from napari_flag.cli.terminal import ProgressLine, say_columns
 from napari_flag.progress import Step, describe_step
 
@@ -62,3 +65,9 @@ def test_columns_are_aligned(capsys):
     say_columns([["a", "1"], ["longer", "2"]], indent="  ")
     assert capsys.readouterr().out == "  a       1\n  longer  2\n"
     say_columns([])
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody-of-that-name/x", "a" * 5000])
+def test_a_name_that_no_file_can_have_is_said_in_one_sentence(name, capsys):
+    assert main(["report", name, "--out", "out"]) == 2
+    assert "is no path here" in capsys.readouterr().err

@@ -152,8 +152,14 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def path(text: str) -> Path:
-    """Read a path; ``~`` is the home folder."""
-    return Path(text).expanduser()
+    """Read a path that this system can have; ``~`` is the home folder."""
+    try:
+        found = Path(text).expanduser()
+        found.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a loop of links, no such user
+        reason = getattr(error, "strerror", None) or str(error)
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no path here ({reason.lower()})") from error
+    return found
 
 
 def positive(text: str) -> float:

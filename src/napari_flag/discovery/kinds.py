@@ -7,6 +7,7 @@ from napari_flag import prediction_file
 from napari_flag.errors import UserError
 from napari_flag.slides.formats import fast_slide, space_ranger
 from napari_flag.slides.formats.readers import Size, opened_image
+from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5
 from napari_flag.slides.spot_tables import TEXT
 from napari_flag.workspace_file import is_workspace
 
@@ -62,7 +63,7 @@ def kind_of(path: Path) -> Kind:
             return _kind_of_text(path)
         if name.endswith(".h5"):
             return "counts" if "matrix" in _groups(path) else ""
-    except (OSError, KeyError, RuntimeError):  # the last two are h5py's for a damaged file
+    except DAMAGED:
         return ""
     return "slide" if looks_like_slide(path) else ""
 
@@ -129,9 +130,7 @@ def size_of(path: Path) -> Size | None:
 
 def _groups(path: Path) -> frozenset[str]:
     """Return the names at the root of an HDF5 file."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
+    with opened_h5(path) as file:
         return frozenset(file)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_flag.errors import UserError
+from napari_flag.files import refuse_special
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import Image, Spots, SpotTable, matched, refuse_outside
 
@@ -216,6 +217,7 @@ def _existing(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"There is no file or folder {path}; check the path.")
+    refuse_special(path)
     return path
 
 

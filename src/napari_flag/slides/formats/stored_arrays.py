@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.files import refuse_special
+from napari_flag.slides.formats.trial_reading import refuse_crashing
 
 DAMAGED: Final = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError)
 """What h5py, zarr and NumPy raise on a file that is not what it says: sizes, kinds, text for numbers."""
@@ -38,13 +39,14 @@ def opened_h5(path: Path) -> Iterator[Any]:
     UserError
         When `path` is no regular file.
     ValueError
-        As `refuse_inflated`.
+        As `refuse_inflated`, or when reading it ends a process.
     OSError
         When it cannot be opened.
     """
     import h5py
 
     refuse_special(path)
+    refuse_crashing(path)
     with h5py.File(path, "r") as file:
         refuse_inflated(file)
         yield file

@@ -1,0 +1,76 @@
+"""A file that ends the process reading it ends another one, and is refused here."""
+
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+from tests.spot_files import annotated
+
+from napari_flag.slides.formats.stored_arrays import opened_h5
+from napari_flag.slides.formats.trial_reading import TrialReader, read_on_trial
+
+FRAGILE = """
+import os, sys, time
+print("ready", flush=True)
+for line in sys.stdin:
+    if "deadly" in line:
+        os.kill(os.getpid(), 11)
+    if "endless" in line:
+        time.sleep(60)
+    print("read", flush=True)
+"""
+"""Stands for the library: it falls over some files."""
+
+
+@pytest.fixture
+def reader():
+    found = TrialReader((sys.executable, "-c", FRAGILE), patience_s=2.0)
+    yield found
+    found.close()
+
+
+def made(folder, name):
+    (folder / name).write_bytes(b"x")
+    return folder / name
+
+
+def test_a_file_that_ends_its_reader_is_refused_and_the_next_one_read(tmp_path, reader):
+    assert reader.fault_of(made(tmp_path, "good.h5ad")) == ""
+    assert "ended the process" in reader.fault_of(made(tmp_path, "deadly.h5ad"))
+    assert reader.fault_of(made(tmp_path, "another.h5ad")) == ""
+    assert "ended the process" in reader.fault_of(tmp_path / "deadly.h5ad"), "it is remembered"
+
+
+def test_a_file_that_is_never_read_to_its_end_is_refused(tmp_path, reader):
+    assert "did not end within 2 s" in reader.fault_of(made(tmp_path, "endless.h5ad"))
+    assert reader.fault_of(made(tmp_path, "good.h5ad")) == ""
+
+
+def test_a_file_is_read_on_trial_once_until_it_changes(tmp_path, reader):
+    path = made(tmp_path, "endless.h5ad")
+    reader.fault_of(path)
+    began = time.monotonic()
+    reader.fault_of(path)
+    assert time.monotonic() - began < 1.0
+    path.rename(tmp_path / "good.h5ad")
+    assert reader.fault_of(tmp_path / "good.h5ad") == ""
+
+
+def test_where_no_other_process_can_be_started_files_are_opened_untried(tmp_path):
+    assert TrialReader(("/no/such/program",)).fault_of(made(tmp_path, "a.h5ad")) == ""
+
+
+def test_an_ordinary_file_is_opened_after_its_trial(tmp_path):
+    annotated().write_h5ad(tmp_path / "a.h5ad")
+    with opened_h5(tmp_path / "a.h5ad") as file:
+        assert "obs" in file
+
+
+def test_a_trial_tolerates_what_raises(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["texts"] = np.array([b"\xff"], "S1")
+        file.create_dataset("huge", shape=(2, 10**12), dtype="f8", chunks=(1, 1000))
+        file["elsewhere"] = h5py.ExternalLink("gone.h5", "/")
+    read_on_trial(str(tmp_path / "a.h5"))
