@@ -105,6 +105,27 @@ def test_the_size_in_a_matrix_market_file_is_not_believed(header, tmp_path):
         read_mex(tmp_path / "m")
 
 
+@pytest.mark.parametrize(
+    "body", ["1 1 1\n2 1 1\n3 1 5\n", "1 1 1 7\n", "1 1\n", "x y z\n", "1.5 1 1\n", "1 1 nan\n1 1 1 1\n"]
+)
+def test_lines_that_are_not_those_stated_are_refused(body, tmp_path):
+    """SciPy's reader wrote outside its arrays where there were more than stated, and ended the process."""
+    write_mex(tmp_path / "m")
+    path = tmp_path / "m" / "matrix.mtx.gz"
+    rows, columns = io.mminfo(path)[:2]
+    path.unlink()
+    kind = "%%MatrixMarket matrix coordinate integer general\n% a remark\n"
+    (tmp_path / "m" / "matrix.mtx").write_text(f"{kind}{rows} {columns} 2\n{body}")
+    with pytest.raises(UserError, match="could not be read"):
+        read_mex(tmp_path / "m")
+
+
+def test_a_matrix_market_file_is_read_as_scipy_reads_it(tmp_path):
+    write_mex(tmp_path / "m")
+    expected = io.mmread(tmp_path / "m" / "matrix.mtx.gz").T.toarray()
+    np.testing.assert_array_equal(read_mex(tmp_path / "m").X.toarray(), expected)
+
+
 def test_a_place_outside_a_matrix_market_file_is_refused(tmp_path):
     write_mex(tmp_path / "m")
     path = tmp_path / "m" / "matrix.mtx.gz"

@@ -1,6 +1,7 @@
 """Raw counts of spots: text tables, h5 and MEX matrices; gene symbols and Ensembl ids."""
 
 import io
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -196,39 +197,75 @@ def expression_columns(path: Path, *, barcodes: bool = False) -> ExpressionColum
 
 def read_mex(folder: Path) -> "AnnData":
     """Read counts from a MEX folder: matrix.mtx, features.tsv (or genes.tsv), barcodes.tsv."""
-    from scipy import io, sparse
-
     matrix = _one_of(folder, "matrix.mtx")
     features = [line.split("\t") for line in _lines(_one_of(folder, "features.tsv", "genes.tsv"))]
     barcodes = [line.split("\t")[0] for line in _lines(_one_of(folder, "barcodes.tsv"))]
     try:
-        files.refuse_special(matrix)
-        stated = io.mminfo(matrix)
-        _refuse_other_run(folder, (stated[1], stated[0]), len(barcodes), len(features))
-        if stated[2] > stated[0] * stated[1] or stated[2] > MOST_UNZIPPED * matrix.stat().st_size:
-            raise ValueError(f"it states {stated[2]:,} values, more than it can hold")
-        values = sparse.csr_matrix(io.mmread(matrix, spmatrix=False).T, dtype=np.float32)
-    except (OSError, ValueError, TypeError, EOFError, OverflowError, zlib.error) as error:
+        shape, body = _matrix_market(matrix)
+        if shape[:2] == (len(features), len(barcodes)):
+            values = _coordinates(body, shape)
+    except (OSError, ValueError, EOFError, OverflowError, zlib.error) as error:
         raise UserError(
             f"{matrix.name} in {folder} could not be read ({error}), so it is damaged or "
             "incomplete; copy it again."
         ) from error
+    if shape[:2] != (len(features), len(barcodes)):
+        raise UserError(
+            f"{folder.name} has {len(barcodes)} barcodes and {len(features)} features for a matrix "
+            f"of {shape[1]} × {shape[0]}; copy the three files of one run again."
+        )
     ids = [row[0] for row in features]
     names = [row[1] if len(row) > 1 else row[0] for row in features]
     kinds = [row[2] for row in features] if features and len(features[0]) > 2 else None
     return _expression(barcodes, ids, names, kinds, values)
 
 
-MOST_UNZIPPED: Final = 500
-"""Values of a text matrix per byte of its file: gzip makes at most 1,032 bytes of one, a value takes two."""
+MOST_MATRIX: Final = 2**31
+"""Bytes of a matrix of text, unzipped: some hundred million counts."""
+_BANNER: Final = re.compile(
+    rb"%%MatrixMarket\s+matrix\s+coordinate\s+(integer|real)\s+general\s*", re.IGNORECASE
+)
 
 
-def _refuse_other_run(folder: Path, shape: tuple[int, int], barcodes: int, features: int) -> None:
-    if shape != (barcodes, features):
-        raise UserError(
-            f"{folder.name} has {barcodes} barcodes and {features} features for a matrix "
-            f"of {shape[0]} × {shape[1]}; copy the three files of one run again."
+def _matrix_market(path: Path) -> tuple[tuple[int, int, int], bytes]:
+    """Return rows, columns and number of values that a Matrix Market file states, and its lines of values."""
+    head, _, rest = files.read_bytes(path, MOST_MATRIX).partition(b"\n")
+    if _BANNER.fullmatch(head) is None:
+        raise ValueError("it does not begin as a Matrix Market file of coordinates")
+    while rest.startswith(b"%"):
+        _, _, rest = rest.partition(b"\n")
+    sizes, _, body = rest.partition(b"\n")
+    rows, columns, number = (int(word) for word in sizes.split())
+    if min(rows, columns, number) < 0:
+        raise ValueError("it states a size below 0")
+    return (rows, columns, number), body
+
+
+def _coordinates(body: bytes, shape: tuple[int, int, int]) -> Any:
+    """Return the csr matrix (columns, rows) of lines "row column value", counted from 1.
+
+    Not with SciPy's reader, which writes outside its arrays where there are more lines than stated.
+    """
+    import pandas
+    from scipy import sparse
+
+    rows, columns, number = shape
+    kinds = {"row": np.int64, "column": np.int64, "value": np.float64}
+    lines = io.BytesIO(body)
+    if body.strip():
+        frame = pandas.read_csv(
+            lines, sep=r"\s+", header=None, names=list(kinds), dtype=kinds, index_col=False
         )
+    else:
+        frame = pandas.DataFrame({name: np.zeros(0, kind) for name, kind in kinds.items()})
+    if len(frame) != number:
+        raise ValueError(f"it states {number:,} values and holds {len(frame):,}")
+    at = (frame["column"].to_numpy() - 1, frame["row"].to_numpy() - 1)
+    for places, side in zip(at, (columns, rows), strict=True):
+        if len(places) and (places.min() < 0 or places.max() >= side):
+            raise ValueError("it names places outside itself")
+    values = frame["value"].to_numpy().astype(np.float32)
+    return sparse.coo_matrix((values, at), shape=(columns, rows)).tocsr()
 
 
 def is_mex(folder: Path) -> bool:
