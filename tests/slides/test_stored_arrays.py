@@ -106,7 +106,8 @@ def test_the_size_in_a_matrix_market_file_is_not_believed(header, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "body", ["1 1 1\n2 1 1\n3 1 5\n", "1 1 1 7\n", "1 1\n", "x y z\n", "1.5 1 1\n", "1 1 nan\n1 1 1 1\n"]
+    "body",
+    ["1 1 1\n2 1 1\n3 1 5\n", "1 1 1 7\n1 2 1 7\n", "1 1\n", "x y z\n", "1.5 1 1\n", "1 1 nan\n1 1 1 1\n"],
 )
 def test_lines_that_are_not_those_stated_are_refused(body, tmp_path):
     """SciPy's reader wrote outside its arrays where there were more than stated, and ended the process."""

@@ -144,7 +144,6 @@ def comparing(
             "prediction first and the measured counts second."
         )
     match = match_names(predicted, measured)
-    insisted = refuse_doubts(predicted, measured, match, force)
     truth = np.log2(shared_counts(measured, match) + 1.0)
     unseen = accuracy.constant_genes(truth)
     if unseen.all():
@@ -152,6 +151,7 @@ def comparing(
             f"Each of the {len(unseen)} shared genes has the same count in every measured spot, so "
             "there is nothing to compare; check that these are the counts of this section."
         )
+    insisted = refuse_doubts(predicted, measured, match, force)
     extent = Extent(match.rows, match.columns)
     neighbours = spot_neighbours(predicted, extent.spots)
     blocks = spot_blocks(predicted, extent)

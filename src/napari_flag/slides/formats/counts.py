@@ -253,11 +253,11 @@ def _coordinates(body: bytes, shape: tuple[int, int, int]) -> Any:
     kinds = {"row": np.int64, "column": np.int64, "value": np.float64}
     lines = io.BytesIO(body)
     if body.strip():
-        frame = pandas.read_csv(
-            lines, sep=r"\s+", header=None, names=list(kinds), dtype=kinds, index_col=False
-        )
+        frame = pandas.read_csv(lines, sep=r"\s+", header=None, names=list(kinds), dtype=kinds)
     else:
         frame = pandas.DataFrame({name: np.zeros(0, kind) for name, kind in kinds.items()})
+    if not isinstance(frame.index, pandas.RangeIndex):
+        raise ValueError("it has lines of more than row, column and value")
     if len(frame) != number:
         raise ValueError(f"it states {number:,} values and holds {len(frame):,}")
     at = (frame["column"].to_numpy() - 1, frame["row"].to_numpy() - 1)
