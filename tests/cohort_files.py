@@ -60,11 +60,27 @@ def image_for(spots: pd.DataFrame, seed: int) -> np.ndarray:
     return slide_files.picture(width, height, seed)
 
 
+def visium_spots(side: int) -> pd.DataFrame:
+    """A hexagonal array of `side` × `side` spots of 100 µm pitch, with barcodes."""
+    row, half = np.divmod(np.arange(side * side), side)
+    col = 2 * half + row % 2
+    step = 100 / MPP
+    at = {"x": (col + 2) * step / 2, "y": (row + 1) * step * np.sqrt(3) / 2}
+    barcodes = [f"{''.join('ACGT'[(i >> (2 * b)) % 4] for b in range(6))}-1" for i in range(side * side)]
+    return pd.DataFrame({"array_row": row, "array_col": col, **at}, index=barcodes)
+
+
+VISIUM: dict[str, object] = {"st_technology": "Visium", "inter_spot_dist": 100, "spot_diameter": 55}
+"""What HEST's metadata says of a Visium sample in other words than of a legacy one."""
+
+
 def hest_sample(folder: Path, name: str, seed: int = 0, side: int = 5, **changes: object) -> dict[str, str]:
-    """Write one legacy ST sample as HEST-1k has it and return its row of the metadata."""
-    spots = st_spots(side)
+    """Write one sample as HEST-1k has it, legacy ST unless `changes` are `VISIUM`; return its metadata."""
+    hexagonal = changes.get("st_technology") == "Visium"
+    spots = visium_spots(side) if hexagonal else st_spots(side)
     adata = anndata.AnnData(st_counts(len(spots), seed))
-    adata.obs_names = [f"{c}x{r}" for r, c in zip(spots.array_row, spots.array_col, strict=True)]
+    square = [f"{c}x{r}" for r, c in zip(spots.array_row, spots.array_col, strict=True)]
+    adata.obs_names = list(spots.index) if hexagonal else square
     adata.var_names = SYMBOLS
     adata.obs["in_tissue"] = 1
     for key in ("array_row", "array_col"):
@@ -162,15 +178,12 @@ def hd_bins(folder: Path, side: int = 12) -> Path:
 def visium(outs: Path, side: int = 6) -> Path:
     """Write a Space Ranger 2 folder on a hexagonal array of 100 µm pitch, and ``full.png`` beside it."""
     (outs / "spatial").mkdir(parents=True)
-    row, half = np.divmod(np.arange(side * side), side)
-    col = 2 * half + row % 2
-    barcodes = [f"{''.join('ACGT'[(i >> (2 * b)) % 4] for b in range(6))}-1" for i in range(side * side)]
-    step = 100 / MPP
+    spots = visium_spots(side)
+    barcodes = list(spots.index)
     positions = pd.DataFrame(
         {
-            "barcode": barcodes, "in_tissue": 1, "array_row": row, "array_col": col,
-            "pxl_row_in_fullres": (row + 1) * step * np.sqrt(3) / 2,
-            "pxl_col_in_fullres": (col + 2) * step / 2,
+            "barcode": barcodes, "in_tissue": 1, "array_row": spots.array_row, "array_col": spots.array_col,
+            "pxl_row_in_fullres": spots.y, "pxl_col_in_fullres": spots.x,
         }
     )  # fmt: skip
     positions.to_csv(outs / "spatial" / "tissue_positions.csv", index=False)
@@ -181,6 +194,23 @@ def visium(outs: Path, side: int = 6) -> Path:
     )
     slide_files.plain_image(outs / "full.png", slide_files.picture(240, 200))
     return outs
+
+
+def spatial_libd(folder: Path, names: tuple[str, ...], side: int = 6) -> Path:
+    """Write sections of spatialLIBD: Space Ranger 1 folders, their full images, and one table of layers."""
+    layers = []
+    for name in names:
+        outs = visium(folder / name, side)
+        table = outs / "spatial" / "tissue_positions.csv"
+        rows = table.read_text().splitlines()[1:]
+        (outs / "spatial" / "tissue_positions_list.csv").write_text("\n".join(rows) + "\n")
+        table.unlink()
+        image = slide_files.picture(240, 200)
+        slide_files.pyramid_tiff(outs / "full_image.tif", image)
+        (outs / "full.png").unlink()
+        layers += [f"{row.split(',')[0]}\t{name}\tLayer{1 + i % 3}" for i, row in enumerate(rows)]
+    (folder / "barcode_level_layer_map.tsv").write_text("\n".join(layers) + "\n")
+    return folder
 
 
 def write_10x_h5(
