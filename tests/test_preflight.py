@@ -32,7 +32,9 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def weights(name="her2st", encoder="embedded", **card):
-    return SimpleNamespace(name=name, sha256="0", card=card, encoder=encoder, genes=("ERBB2", "VIM"))
+    return SimpleNamespace(
+        name=name, sha256="0", card=card, encoder=encoder, genes=("ERBB2", "VIM"), colours="scanned"
+    )
 
 
 DEMO = weights("demo", tissue="none: synthetic H&E of the bundled simulator")

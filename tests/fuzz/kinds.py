@@ -218,11 +218,11 @@ def _make_gmt(folder: Path) -> Path:
 
 
 def _use_gmt(path: Path) -> tuple[str, ...]:
-    from napari_flag.statistics.gene_sets import over_representation, read_gmt
+    from napari_flag.analysis.pathways import find_region_sets, read_gmt
+    from napari_flag.progress import finish
 
-    sets = read_gmt(path)
-    names = list(fake_prediction(n_spots=4, n_genes=6).var_names)
-    over_representation(names[:2], names, sets)
+    prediction = fake_prediction(n_spots=16, n_genes=6)
+    finish(find_region_sets(prediction, np.arange(16) < 8, None, read_gmt(path)))
     return ()
 
 

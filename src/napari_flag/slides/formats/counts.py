@@ -148,10 +148,22 @@ def _from_h5(file: Any, path: Path) -> "AnnData":
             )
         group = file[genomes[0]]
         ids, names, kinds = group["genes"], group["gene_names"], None
-    genes, spots = (int(n) for n in group["shape"][:])
+    genes, spots = _size_of(group, names)
     # Stored by column as (genes, spots); the same arrays read by row are (spots, genes).
     values = csr_of(group["data"][:], group["indices"][:], group["indptr"][:], (spots, genes))
     return _expression(_strings(group["barcodes"]), _strings(ids), _strings(names), kinds, values)
+
+
+def _size_of(group: Any, names: Any) -> tuple[int, int]:
+    """Return how many features and barcodes a matrix states, which have to be those it names."""
+    features, barcodes = (int(n) for n in group["shape"][:])
+    named = len(names), len(group["barcodes"])
+    if (features, barcodes) != named:
+        raise ValueError(
+            f"it states {features:,} features and {barcodes:,} barcodes, but names {named[0]:,} and "
+            f"{named[1]:,}"
+        )
+    return features, barcodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +195,7 @@ def expression_columns(path: Path, *, barcodes: bool = False) -> ExpressionColum
         with opened_h5(path) as file:
             group, features = file["matrix"], file["matrix/features"]
             names, kinds = _strings(features["name"]), _strings(features["feature_type"])
-            n_features, n_barcodes = (int(n) for n in group["shape"][:])
+            n_features, n_barcodes = _size_of(group, names)
             rows = tuple(_strings(group["barcodes"])) if barcodes else ()
     except DAMAGED as error:
         raise UserError(
