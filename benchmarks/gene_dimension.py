@@ -348,7 +348,7 @@ def draw_mechanism(results: Sequence[dict[str, Any]]) -> Figure:
         )
         _line(steep, of_network, colour, f"t = {when}")
         steep.plot(*of_gaussian[:2], ":", color=colour)
-    steep.set_xlabel("genes (dotted: of a Gaussian of the same spread)")
+    steep.set_xlabel("genes (dotted: of a Gaussian)")
     _panel(loss, sizes, "Loss on the spots beside node-only's", "difference")
     _panel(gain, sizes, "PCC beside node-only's", "difference")
     _panel(after, sizes, "MSE beside node-only's", "difference")

@@ -11,7 +11,7 @@ from tests.spot_files import annotated, write_h5, write_mex
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import read_prediction
-from napari_flag.slides.formats.counts import read_10x_h5, read_mex
+from napari_flag.slides.formats.counts import expression_columns, read_10x_h5, read_mex
 from napari_flag.slides.formats.h5ad import read_h5ad_counts
 from napari_flag.slides.formats.stored_arrays import checked, csr_of, refuse_inflated
 
@@ -66,6 +66,17 @@ def test_readers_of_counts_refuse_it_in_one_sentence(lie, tmp_path):
         with pytest.raises(UserError, match=f"{name} could not be read") as refused:
             read(tmp_path / name)
         assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("shape", [(2**32 - 1, 4), (5, 2**32 - 1), (-1, 4), (5, 3)])
+def test_a_10x_matrix_of_another_size_than_its_names_is_refused(shape, tmp_path):
+    write_h5(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        del file["matrix/shape"]
+        file["matrix/shape"] = np.array(shape)
+    for read in (read_10x_h5, expression_columns):
+        with pytest.raises(UserError, match=r"could not be read as a 10x matrix .it states"):
+            read(tmp_path / "m.h5")
 
 
 @pytest.mark.parametrize("where", ["X", "layers/sample", "obsp/near"])
