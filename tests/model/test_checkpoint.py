@@ -214,3 +214,19 @@ def test_every_network_is_measured_before_it_is_built(method):
     huge = {name: 10**7 + 1 if isinstance(value, int) else value for name, value in values.items()}
     with pytest.raises(UserError, match="do not fit the network"):
         Checkpoint("t", "0", ("A",) * genes, {}, huge, "embedded", stored, method).restore(build)
+
+
+def test_a_feature_that_never_varied_has_an_infinite_spread_and_is_no_damage(tmp_path):
+    bundled = checkpoint.find_weights("demo")
+
+    def spread_of(value):
+        def change(_, tensors):
+            tensors["familiarity.spread"][0] = value
+
+        path = tmp_path / "demo.safetensors"
+        path.write_bytes(bundled.read_bytes())
+        return rewritten(path, change)
+
+    assert Checkpoint.load(spread_of(float("inf"))).build_out_of_distribution_score() is not None
+    with pytest.raises(UserError, match=r"not numbers in familiarity\.spread"):
+        Checkpoint.load(spread_of(float("nan")))

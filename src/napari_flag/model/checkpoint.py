@@ -95,7 +95,7 @@ class Checkpoint:
         path = Path(path)
         found = cls.look(path)
         tensors = _read(path, _tensors_of)
-        if broken := next((key for key, tensor in tensors.items() if not _is_finite(tensor)), None):
+        if broken := next((key for key, tensor in tensors.items() if not _is_sound(key, tensor)), None):
             raise UserError(
                 f"{path} holds values that are not numbers in {broken[:80]}, so it predicts nothing; "
                 "get the file again."
@@ -245,8 +245,11 @@ _HEADER: Final[dict[str, Callable[[object], bool]]] = {
 """What the header must hold, and of what kind."""
 
 
-def _is_finite(tensor: "torch.Tensor") -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+def _is_sound(key: str, tensor: "torch.Tensor") -> bool:
+    """Return whether values are numbers; spreads of the score are infinite where a feature never varies."""
+    if not tensor.is_floating_point():
+        return True
+    return not bool(tensor.isnan().any() if key.startswith(_SCORE) else (~tensor.isfinite()).any())
 
 
 def _refuse_larger(
