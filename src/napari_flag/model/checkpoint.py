@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -35,8 +36,8 @@ DEFAULT: Final = "her2st"
 """Weights used unless others are named."""
 FLAG: Final = "flag"
 """Name of the method where the header names none, as in weights written before there were others."""
-LARGEST_SIZE: Final = 10_000_000
-"""Of anything that a header counts: layers, widths, steps, genes."""
+COMMON_SIZE: Final = 10_000
+"""Up to which a header may count anything, layers, widths or steps; beyond, some tensor must be as long."""
 _KEY: Final = "napari_flag"
 """Key of the header in the file's metadata."""
 _ENCODER: Final = "encoder."
@@ -163,8 +164,8 @@ class Checkpoint:
         """
         own = self.part(f"{self.method}.")
         try:
-            _refuse_larger(build, self.config, own)
-            network = build(self.config)
+            with _no_larger_than(self.config, own):
+                network = build(self.config)
             network.load_state_dict(own)
         except (
             ArithmeticError,
@@ -252,17 +253,15 @@ def _is_sound(key: str, tensor: "torch.Tensor") -> bool:
     return not bool(tensor.isnan().any() if key.startswith(_SCORE) else (~tensor.isfinite()).any())
 
 
-def _refuse_larger(
-    build: "Callable[[dict[str, Any]], Module]", config: dict[str, Any], tensors: "dict[str, torch.Tensor]"
-) -> None:
-    """Build the network without memory for its parameters; stop where there are more than in the file.
+@contextmanager
+def _no_larger_than(config: dict[str, Any], tensors: "dict[str, torch.Tensor]") -> Iterator[None]:
+    """Stop a network from being built that states larger sizes, or has more parameters, than its file holds.
 
     Raises
     ------
     ValueError
-        When the sizes stated are those of a larger network.
+        At the first that is one too many.
     """
-    import torch
     from torch.nn.modules import module
 
     values = sum(tensor.numel() for tensor in tensors.values())
@@ -281,15 +280,15 @@ def _refuse_larger(
             return max(map(widest, value.values() if isinstance(value, dict) else value), default=0)
         return abs(value) if isinstance(value, int) else 0
 
-    if widest(config) > LARGEST_SIZE:
+    sides = [side for tensor in tensors.values() for side in tensor.shape]
+    if widest(config) > max(COMMON_SIZE, len(tensors), *sides, 0):
         raise ValueError(f"its header states a size of {widest(config):,}")
     handles = [
         module.register_module_parameter_registration_hook(count),
         module.register_module_buffer_registration_hook(count),
     ]
     try:
-        with torch.device("meta"):
-            build(config)
+        yield
     finally:
         for handle in handles:
             handle.remove()
