@@ -7,18 +7,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_flag.methods.published import build_published
+from napari_flag.methods.published import our_names
 from napari_flag.methods.windowed import window_attributes
 from napari_flag.model.published import (
-    KERNEL_PX,
     SIGMA_MAX,
     PublishedConfig,
+    PublishedFlag,
+    PublishedGraph,
     fourier_features,
     heun_in_time,
     sigma_at,
 )
 from napari_flag.progress import finish
 
+KERNEL_PX = 224.0
+"""Width of the published kernel of distance, exp(−d² / (2 · 224²)), in pixels."""
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="needs ../shared/reference")
 
@@ -32,7 +35,9 @@ def network(name, *, gene_transformer):
     sizes = PublishedConfig.read(
         json.loads((REFERENCE / "config.json").read_text())[name], gene_transformer=gene_transformer
     )
-    return build_published(load_file(REFERENCE / f"{name}_weights.safetensors"), sizes)
+    made = PublishedFlag(sizes) if sizes.gene_hidden else PublishedGraph(sizes)
+    made.load_state_dict(our_names(load_file(REFERENCE / f"{name}_weights.safetensors"), sizes))
+    return made.eval()
 
 
 def close(ours, theirs, tolerance=1e-5):

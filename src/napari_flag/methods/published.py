@@ -7,12 +7,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from napari_flag.errors import UserError
 from napari_flag.methods.windowed import WindowNetwork, Windows, WindowSizes
 from napari_flag.model.published import (
     PublishedConfig,
     PublishedFlag,
-    PublishedGraph,
     State,
     sigma_at,
 )
@@ -94,27 +92,6 @@ def our_names(published: Mapping[str, Tensor], config: PublishedConfig) -> dict[
             continue
         found[ours] = tensor
     return found
-
-
-def build_published(
-    published: Mapping[str, Tensor], config: PublishedConfig
-) -> PublishedFlag | PublishedGraph:
-    """Return the network of a published checkpoint, in evaluation mode.
-
-    Raises
-    ------
-    UserError
-        When its parameters are not those of a network of these sizes.
-    """
-    network = PublishedFlag(config) if config.gene_hidden else PublishedGraph(config)
-    try:
-        network.load_state_dict(our_names(published, config))
-    except RuntimeError as error:
-        raise UserError(
-            "These are not the parameters of a network of the sizes given "
-            f"({str(error).splitlines()[1].strip()}); give the configuration that it was trained with."
-        ) from error
-    return network.eval()
 
 
 class Published(WindowNetwork):

@@ -23,8 +23,6 @@ SIGMA_MAX: Final = 10.0
 T_MIN: Final = 0.01
 """Time at which sampling ends, and the least that is trained."""
 LOG_RATIO: Final = math.log(SIGMA_MAX / SIGMA_MIN)
-KERNEL_PX: Final = 224.0
-"""Width of the distance kernel exp(−d² / (2 · 224²)), pixels of the slide's full resolution."""
 _FREQUENCIES: Final = 256
 _LONGEST: Final = 1e4
 _EPS: Final = 1e-6
@@ -109,7 +107,7 @@ def sigma_at(t: Tensor) -> Tensor:
 
 
 def fourier_features(t: Tensor, width: int) -> Tensor:
-    """Return (b, width) features of (b,) times: what the graph transformer alone is told of the time."""
+    """Return (b, width) features of (b,) times: all that the graph transformer alone knows of the time."""
     bands = torch.linspace(0, 6, width // 2, device=t.device).exp()
     angles = t[:, None] * bands * 2 * 3.14159  # as published, so that features agree to rounding
     return torch.cat([angles.sin(), angles.cos()], 1)
