@@ -3,6 +3,7 @@
 import itertools
 import time
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,6 +94,10 @@ def encoded(code: int, run: int, n_spots: int) -> np.ndarray:
     return (3 * code + 0.1 + 0.8 * mixed / 97).astype(np.float32)
 
 
+TAKES = signature(inputs.predict_inputs)
+"""What the real prediction takes, and so the one of the tour."""
+
+
 class TourWork:
     """A model that takes no time but what it is told to take.
 
@@ -121,7 +126,8 @@ class TourWork:
         monkeypatch.setattr(checkpoint, "list_weights", lambda: (("tour", Path("tour.safetensors")),))
         monkeypatch.setattr(checkpoint.Checkpoint, "load", lambda path: _weights())
 
-    def predict_inputs(self, prepared, checkpoint, *, quality, seed, device, anyway=False):
+    def predict_inputs(self, prepared, checkpoint, **options):
+        TAKES.bind(prepared, checkpoint, **options)
         spots = prepared.spots
         if prepared.region is not None:
             spots = spots.take(inside(prepared.region, spots.xy))
