@@ -17,6 +17,7 @@ from napari_flag.cli import main
 from napari_flag.prediction_file import write_prediction
 
 
+@pytest.mark.slow
 def test_predict_on_a_visium_hd_run_pools_its_finest_bins(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     truth = visium_hd(tmp_path / "P2")
@@ -99,6 +100,7 @@ def test_elements_of_what_is_no_zarr_are_refused(zarr, capsys):
     assert "--image names an element of a SpatialData zarr" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_models_share_one_measurement_pooled_into_their_spots(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     visium_hd(tmp_path / "P2")

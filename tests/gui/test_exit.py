@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import time
 import napari
@@ -23,6 +25,7 @@ print("closed")
 """
 
 
+@pytest.mark.slow
 def test_a_process_with_the_area_open_ends_with_code_0():
     ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
     assert ended.stdout.splitlines()[-1:] == ["closed"], ended.stderr

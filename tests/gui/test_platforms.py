@@ -102,6 +102,7 @@ def test_napari_opens_a_zarr_of_spatialdata_and_leaves_others(several, tmp_path)
     assert get_reader(str(tmp_path)) is None
 
 
+@pytest.mark.slow
 def test_the_bins_of_a_visium_hd_run_are_pooled_into_the_grid(dock, qtbot, tmp_path):
     truth = visium_hd(tmp_path / "P1")
     opened(dock, tmp_path / "P1")

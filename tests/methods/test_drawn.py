@@ -124,6 +124,7 @@ class KnownStem(Stem):
         return (1 - kept).sqrt() * (x - kept.sqrt()) / (kept * 0.25 + 1 - kept)
 
 
+@pytest.mark.slow
 def test_stem_samples_a_normal_distribution_exactly_when_its_noise_is_known():
     network = KnownStem(StemSizes(WIDTH, len(GENES), 8, 2, 1, 2.0, NOISE_STEPS // 2, 2))
     network.standard_genes.get_buffer("mean").fill_(4.0)
@@ -158,6 +159,7 @@ def published(steps=60, samples=8):
     return Published(WindowSizes(WIDTH, SMALL, 1000.0, steps, samples))
 
 
+@pytest.mark.slow
 def test_published_flag_solves_its_equation_exactly_when_its_score_is_known():
     """It starts from noise around 0, of which SD / σ is left around the mean at the end."""
     network = published()

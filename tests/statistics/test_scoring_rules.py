@@ -59,6 +59,12 @@ def fair_means(draws, truth, graph, block=1):
     return finish(scoring_draws(draws, truth, graph, block=block)).means()
 
 
+def mean_and_error(rows, name):
+    """Return the mean of a score and the standard error of that mean."""
+    values = [row[name] for row in rows]
+    return np.mean(values), np.std(values) / len(values) ** 0.5
+
+
 def test_fair_scores_of_few_draws_are_those_of_many_on_average_and_plain_ones_are_not():
     random = np.random.default_rng(5)
     line = sparse.csr_array(np.eye(40, k=1) + np.eye(40, k=-1))
@@ -67,14 +73,14 @@ def test_fair_scores_of_few_draws_are_those_of_many_on_average_and_plain_ones_ar
     def drawn(k):
         return [centre + random.normal(0, 1, (40, 6)) for _ in range(k)]
 
-    many = proper_scores(drawn(2000), truth, line).means()
-    fair = [fair_means(drawn(3), truth, line) for _ in range(150)]
-    plain = [proper_scores(drawn(3), truth, line).means() for _ in range(150)]
+    many = [fair_means(drawn(40), truth, line) for _ in range(30)]
+    fair = [fair_means(drawn(3), truth, line) for _ in range(80)]
+    plain = [proper_scores(drawn(3), truth, line).means() for _ in range(80)]
     for name in ("CRPS", "ES", "VS-gene", "VS-space"):
-        few = [row[name] for row in fair]
-        error = 4 * np.std(few) / len(few) ** 0.5
-        assert np.mean(few) == pytest.approx(many[name], abs=error)
-        assert np.mean([row[name] for row in plain]) > many[name] + error
+        mean, error = mean_and_error(fair, name)
+        of_many, error_of_many = mean_and_error(many, name)
+        assert mean == pytest.approx(of_many, abs=4 * np.hypot(error, error_of_many))
+        assert mean_and_error(plain, name)[0] > of_many + 4 * error
 
 
 def test_fair_scores_of_blocks_that_share_their_noise_are_those_of_many_draws_and_vary_less():
@@ -87,18 +93,18 @@ def test_fair_scores_of_blocks_that_share_their_noise_are_those_of_many_draws_an
         away = random.normal(0, 1, (40, 6))
         return [centre + away, centre - away]
 
-    def alone():
-        return [centre + random.normal(0, 1, (40, 6)) for _ in range(4)]
+    def alone(k):
+        return [centre + random.normal(0, 1, (40, 6)) for _ in range(k)]
 
-    many = proper_scores([centre + random.normal(0, 1, (40, 6)) for _ in range(2000)], truth, line).means()
-    paired = [fair_means([*opposite(), *opposite()], truth, line, block=2) for _ in range(300)]
-    believed = [fair_means([*opposite(), *opposite()], truth, line) for _ in range(300)]
-    single = [fair_means(alone(), truth, line) for _ in range(300)]
+    many = [fair_means(alone(40), truth, line) for _ in range(30)]
+    paired = [fair_means([*opposite(), *opposite()], truth, line, block=2) for _ in range(120)]
+    believed = [fair_means([*opposite(), *opposite()], truth, line) for _ in range(120)]
+    single = [fair_means(alone(4), truth, line) for _ in range(120)]
     for name in ("CRPS", "ES", "VS-gene", "VS-space"):
-        values = np.array([row[name] for row in paired])
-        error = 4 * values.std() / len(values) ** 0.5
-        assert values.mean() == pytest.approx(many[name], abs=error)
-    assert np.mean([row["ES"] for row in believed]) < many["ES"] - 0.05  # as if they were independent
+        mean, error = mean_and_error(paired, name)
+        of_many, error_of_many = mean_and_error(many, name)
+        assert mean == pytest.approx(of_many, abs=4 * np.hypot(error, error_of_many))
+    assert mean_and_error(believed, "ES")[0] < mean_and_error(many, "ES")[0] - 0.05
     assert np.std([row["ES"] for row in paired]) < np.std([row["ES"] for row in single])
 
 

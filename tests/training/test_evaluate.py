@@ -324,6 +324,7 @@ def test_a_hidden_slide_scores_nothing(cohort):
     assert isinstance(slide.entry, SlideEntry)
 
 
+@pytest.mark.slow
 def test_sections_of_a_store_are_left_out_in_turn(tmp_path):
     config, data = make_store_run(tmp_path)
     plan = Plan(("TST1", "TST2"), unseen=("TST4",), methods={"ridge": METHODS["ridge"]})

@@ -41,6 +41,7 @@ def run(bench, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_point_holds_scores_losses_and_the_measures_of_why(bench, run):
     results = bench.read_results(run)
     assert {(each["method"], each["genes"]) for each in results} == {
@@ -58,6 +59,7 @@ def test_every_point_holds_scores_losses_and_the_measures_of_why(bench, run):
     assert 1 - published["mean"] < 1 - of["joint", 6]["correlations"]["published"]["mean"] < 0.5
 
 
+@pytest.mark.slow
 def test_every_method_gets_the_operations_of_the_dearest(bench, run):
     results = [each for each in bench.read_results(run) if each["genes"] == 12]
     given = [each["steps"] * each["operations_per_step"] for each in results]
@@ -69,6 +71,7 @@ def test_every_method_gets_the_operations_of_the_dearest(bench, run):
             assert len(list(csv.DictReader(file))) == each["steps"]
 
 
+@pytest.mark.slow
 def test_the_figures_are_drawn_from_the_files_alone(bench, run, tmp_path):
     assert bench.main(["--run", str(run), "--figures", str(tmp_path)]) == 0
     drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
@@ -81,6 +84,7 @@ def test_an_empty_run_has_nothing_to_draw(bench, tmp_path, capsys):
     assert "holds no result to draw" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_grid_computes_what_is_missing_each_in_a_process(bench, run, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(bench.subprocess, "run", lambda command, check: asked.append(command[-3:]))

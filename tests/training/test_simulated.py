@@ -103,6 +103,7 @@ def test_an_unknown_patient_has_the_spread_between_patients(model, made):
     assert not unknown.level.any()
 
 
+@pytest.mark.slow
 def test_a_model_is_fitted_to_a_simulated_cohort(made, tmp_path):
     few = replace(made.cohort, slides=made.cohort.slides[:3], features=made.cohort.features[:3])
     losses = []

@@ -85,6 +85,7 @@ def _entries():
     return tuple(SlideEntry(name, name[0], "", "") for name in ("B4", "C2", "C5"))
 
 
+@pytest.mark.slow
 def test_a_sweep_is_fitted_scored_and_written(tmp_path):
     config, data = make_store_run(tmp_path)
     table = tmp_path / "sweep.csv"

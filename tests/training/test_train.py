@@ -131,6 +131,7 @@ def test_a_method_is_trained_and_predicts_on_the_command_line(method, written, t
     assert main([*predicting, "--out", "more.h5ad", "--draws", "2"]) == (0 if draws else 2)
 
 
+@pytest.mark.slow
 def test_a_damaged_state_gives_way_to_the_previous_one_only_when_asked(config, data, trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     out = run / "weights.safetensors"

@@ -3,9 +3,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).with_name("removing_layers.py")
 
 
+@pytest.mark.slow
 def test_napari_outlives_cancel_and_the_deletion_of_a_map_with_a_colour_bar(qapp):
     """In a process of its own: before, the redraw after the removal ended it with a segmentation fault."""
     path = os.pathsep.join([str(SCRIPT.parents[3]), *sys.path])

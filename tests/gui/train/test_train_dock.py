@@ -381,6 +381,7 @@ def test_without_the_packages_of_training_it_says_what_to_install(open_dock, fol
     dock.close()
 
 
+@pytest.mark.slow
 def test_napari_outlives_the_first_training_under_a_window_drawn_in_software(qapp):
     """In a process of its own: triton and Mesa each brought an LLVM, and the import ended the process."""
     ended = subprocess.run(
