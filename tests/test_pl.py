@@ -149,6 +149,7 @@ def test_genes_are_ranked_by_how_much_they_vary():
     assert list(GeneValues(prediction).ranked()) == expected
 
 
+@pytest.mark.slow
 def test_drawing_in_a_notebook_needs_neither_torch_nor_a_window_system():
     code = (
         "import sys, napari_flag as nf; from napari_flag import pl; assert nf.pl is pl;"

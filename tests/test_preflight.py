@@ -182,6 +182,7 @@ def section(tmp_path, monkeypatch):
     return tmp_path / "C9.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mpp"), [("demo", "0.7"), ("her2st", "1.5"), ("her2st", None)])
 def test_dock_command_line_and_python_refuse_in_the_same_sentence(name, mpp, section, capsys):
     line = ["predict", "C9.png", "--weights", name, *(() if mpp is None else ("--mpp", mpp))]
@@ -236,12 +237,14 @@ def test_h_and_e_raises_no_doubt_however_it_was_scanned():
     assert found == []
 
 
+@pytest.mark.slow
 def test_the_bundled_slide_and_other_simulated_ones_raise_no_doubt():
     with open_slide(demo_slide()) as slide:
         pictures = [slide.thumbnail(512), simulate(7, size_px=600).image, simulate(101, size_px=600).image]
     assert [doubts(image) for picture in pictures for _, image in variants(picture)] == [[]] * 15
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "her2st").is_dir(), reason="needs the her2st sections in ../shared/data")
 def test_no_real_section_raises_a_doubt():
     Image.MAX_IMAGE_PIXELS = None

@@ -70,6 +70,7 @@ def test_out_writes_a_table_per_gene_the_scores_and_the_report(files):
     assert main(line) == 0, "the same command may be repeated"
 
 
+@pytest.mark.slow
 def test_out_never_replaces_the_tables_of_another_comparison(files, capsys):
     assert main(["compare", "predicted.h5ad", "measured.h5ad", "--out", "scores"]) == 0
     before = (files / "scores" / "fake_genes.csv").read_text()
@@ -210,6 +211,7 @@ def labels(files):
     return files
 
 
+@pytest.mark.slow
 def test_compare_prints_and_writes_how_far_domains_agree_with_labels(labels, capsys):
     line = ["compare", "predicted.h5ad", "measured.h5ad", "--labels", "labels.csv", "--out", "scores"]
     assert main(line) == 0
@@ -249,6 +251,7 @@ def test_compare_counts_the_gene_sets_of_a_file_in_the_domains(files, capsys):
     assert "--gene-sets is for one prediction" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_report_names_the_gene_sets_it_was_made_with(files, capsys):
     (files / "none.gmt").write_text("SMALL\tours\tERBB2\n", "utf-8")
     assert main(["report", "predicted.h5ad", "--out", "page", "--gene-sets", "none.gmt"]) == 0
@@ -259,6 +262,7 @@ def test_a_report_names_the_gene_sets_it_was_made_with(files, capsys):
     assert "missing.gmt cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_heat_map_of_a_set_goes_into_the_page_and_beside_it(files, capsys):
     genes = [str(gene) for gene in read_prediction(files / "predicted.h5ad").var_names]
     lines = ["\t".join(["First/../one", "ours", *genes[:5]]), "\t".join(["Second", "ours", *genes[3:8]])]
@@ -286,6 +290,7 @@ def test_json_alone_holds_them_too(labels, capsys):
     assert set(json.loads(capsys.readouterr().out)["label_agreement"]) >= {"domain", "domain_measured"}
 
 
+@pytest.mark.slow
 def test_report_and_export_take_labels(labels):
     assert main(["report", "predicted.h5ad", "--labels", "labels.csv", "--out", "page"]) == 0
     page = (labels / "page" / "fake_report.html").read_text("utf-8")

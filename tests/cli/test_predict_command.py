@@ -326,6 +326,7 @@ def test_a_folder_with_several_slides_or_none_says_how_to_choose(model, section,
     assert "empty holds no slide to predict" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_file_written_names_the_folders_of_what_it_was_made_from(model, folder):
     private = folder / "DOE_JOHN_1947"
     private.mkdir()

@@ -38,9 +38,9 @@ def named(tmp_path, monkeypatch):
     "line",
     [
         ["export", "p.h5ad", "--to", "csv", "h5ad", "geojson", "ome-tiff", "spatialdata"],
-        ["report", "p.h5ad"],
-        ["compare", "p.h5ad", "m.h5ad"],
-        ["compare", "p.h5ad", "p2.h5ad", "--measured", "m.h5ad"],
+        pytest.param(["report", "p.h5ad"], marks=pytest.mark.slow),
+        pytest.param(["compare", "p.h5ad", "m.h5ad"], marks=pytest.mark.slow),
+        pytest.param(["compare", "p.h5ad", "p2.h5ad", "--measured", "m.h5ad"], marks=pytest.mark.slow),
     ],
 )
 def test_the_name_in_a_file_never_chooses_the_folder(named, line):
@@ -79,8 +79,8 @@ def test_every_format_is_known_again_and_nothing_else_is(wanted, tmp_path):
         (["export", "p.h5ad", "--to", "csv"], "fake_expression.csv"),
         (["export", "p.h5ad", "--to", "geojson"], "fake.geojson"),
         (["export", "p.h5ad", "--to", "ome-tiff"], "fake.ome.tif"),
-        (["report", "p.h5ad"], "fake_report.html"),
-        (["compare", "p.h5ad", "m.h5ad"], "fake_genes.csv"),
+        pytest.param(["report", "p.h5ad"], "fake_report.html", marks=pytest.mark.slow),
+        pytest.param(["compare", "p.h5ad", "m.h5ad"], "fake_genes.csv", marks=pytest.mark.slow),
         (["compare", "p.h5ad", "m.h5ad"], "fake_scores.json"),
     ],
 )
@@ -107,6 +107,7 @@ def test_a_zarr_of_another_program_is_not_emptied(tmp_path):
     assert (place / "mine" / "zarr.json").is_file()
 
 
+@pytest.mark.slow
 def test_what_compare_writes_is_known_again(named):
     (named / "p2.h5ad").write_bytes((named / "p.h5ad").read_bytes())
     assert main(["compare", "p.h5ad", "p2.h5ad", "--measured", "m.h5ad", "--out", "out"]) == 0

@@ -135,6 +135,7 @@ def test_map_and_table_are_saved(filled, tmp_path):
     assert "could not be saved" in filled.messages.texts[0]
 
 
+@pytest.mark.slow
 def test_in_a_window_a_click_opens_the_second_canvas_once(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
     dock = open_area(viewer, "Co-expression").pages["Co-expression"]

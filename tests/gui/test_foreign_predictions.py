@@ -58,6 +58,7 @@ def test_a_file_that_states_its_unit_opens_without_a_question(dock, asked, qtbot
     assert dock.session.gene == "ESR1"
 
 
+@pytest.mark.slow
 def test_it_goes_to_the_slide_it_is_named_after_or_that_has_its_spots(
     dock,
     asked,

@@ -231,6 +231,7 @@ def test_jobs_of_a_deleted_owner_are_cancelled_and_call_nothing(qtbot):
     assert called == []
 
 
+@pytest.mark.slow
 def test_python_ends_in_order_while_work_is_running(qapp):
     script = Path(__file__).with_name("ending_while_working.py")
     begun = time.monotonic()

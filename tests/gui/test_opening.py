@@ -159,6 +159,7 @@ def test_regions_go_to_the_slide_they_are_named_after(dock, slide_file, tmp_path
     assert region.polygons[0].symmetric_difference(corners).area < 1.0
 
 
+@pytest.mark.slow
 def test_regions_travel_in_the_h5ad(dock, start, slide_file, tmp_path, qtbot):
     dock.opener.open([slide_file("A")])
     dock.rest()
@@ -193,6 +194,7 @@ def test_counts_are_attached_to_the_prediction_they_belong_to(dock, slide_file, 
     np.testing.assert_allclose(dock.session.adata.layers[keys.MEASURED], 2.0)
 
 
+@pytest.mark.slow
 def test_a_folder_of_slides_is_opened_whole_and_its_spots_are_found(dock, slide_file, tmp_path):
     for name in ("A", "B", "C"):
         slide_file(name)
@@ -231,6 +233,7 @@ def test_a_workspace_brings_back_all_of_it(dock, start, slide_file, tmp_path):
     np.testing.assert_allclose(dock.session.adata.X, shown)
 
 
+@pytest.mark.slow
 def test_what_was_not_saved_comes_back_with_the_next_session(dock, start, slide_file, tmp_path, qtbot):
     dock.opener.open([slide_file("A")])
     dock.rest()
@@ -259,6 +262,7 @@ def test_what_cannot_be_opened_is_said_and_the_rest_is_opened(dock, slide_file, 
     assert any("broken.json" in text for text in dock.messages.texts)
 
 
+@pytest.mark.slow
 def test_a_slide_without_pyramid_is_there_at_once_and_filled_when_it_is_built(
     dock, tmp_path, viewer, monkeypatch
 ):

@@ -6,6 +6,7 @@ from tests.gui.tours import SEEDS, play
 SHORT = 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [101])
 def test_a_short_tour_loses_nothing_and_draws_nothing_on_the_wrong_tissue(qapp, seed):
     played = play(seed, SHORT)

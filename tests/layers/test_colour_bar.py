@@ -89,6 +89,7 @@ def test_every_quantity_states_its_unit(quantity):
     assert GeneValues(fake_prediction(16)).unit(quantity).endswith(UNIT)
 
 
+@pytest.mark.slow
 def test_napari_draws_titles_and_bars_apart_on_a_canvas(qtbot):
     """Guards what napari documents: overlays of a corner are put below each other."""
     from napari.qt import QtViewer

@@ -111,6 +111,7 @@ def test_a_weights_file_is_opened_and_draws_the_same(name, scaled, tmp_path):
     assert (drawn[0][0] != drawn[0][1]).any()
 
 
+@pytest.mark.slow
 def test_prediction_knows_nothing_of_pytorch_geometric():
     names = "windowed, napari_flag.methods.published"
     code = f"import napari_flag.methods.{names}, sys; assert 'torch_geometric' not in sys.modules"

@@ -234,6 +234,7 @@ def test_a_feature_that_never_varied_has_an_infinite_spread_and_is_no_damage(tmp
         Checkpoint.load(spread_of(float("nan")))
 
 
+@pytest.mark.slow
 def test_opening_weights_does_not_load_the_compiler():
     """With it comes an LLVM that ends a process whose window Mesa draws."""
     code = (

@@ -101,6 +101,7 @@ def test_the_scores_are_those_of_compare(page, prediction):
         assert f"<td>{scores.values[metric]:.3f}</td>" in page, "in the table, as the paper reads it"
 
 
+@pytest.mark.slow
 def test_gene_sets_of_the_domains_are_counted_beside_chance(prediction, tmp_path):
     names = [str(gene) for gene in prediction.var_names]
     sets = {"First": names[:12], "Second": names[12:24], "Third": names[24:30], "Few": names[:2]}
@@ -144,6 +145,7 @@ def test_text_takes_the_colour_of_the_page(page):
     assert "#010203" not in page
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_page(page, prediction, tmp_path):
     again = finish(
         write_report(prediction, counts_for(prediction), tmp_path, command="napari-flag compare a b")
@@ -207,6 +209,7 @@ def test_few_spots_and_genes_still_have_a_page(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_odd_predictions_have_a_page_too(tmp_path):
     """No array, no resolution, no spread, a gene that never changes, another never seen."""
     adata = fake_prediction(n_spots=36, n_genes=12)
@@ -263,6 +266,7 @@ def test_spots_without_label_or_domain_do_not_count(labelled):
     assert labels_of(fake_prediction(n_spots=9), {}) is None
 
 
+@pytest.mark.slow
 def test_the_report_shows_labels_and_how_far_domains_agree_with_them(labelled, tmp_path):
     findings = finish(gather(labelled, counts_for(labelled)))
     work = write_report(labelled, counts_for(labelled), tmp_path, findings=findings)

@@ -14,6 +14,8 @@ from napari_flag.slides.spot_tables import measured_at, read_spots
 from napari_flag.slides.spots import grid_over
 from napari_flag.slides.tissue import find_tissue
 
+FOLDERS = ("outs", "outs/binned_outputs", "outs/binned_outputs/square_002um")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -28,7 +30,13 @@ def slide(run):
         yield slide
 
 
-@pytest.mark.parametrize("given", ["", "outs", "outs/binned_outputs", "outs/binned_outputs/square_002um"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        *(pytest.param(folder, marks=pytest.mark.slow) for folder in FOLDERS),
+    ],
+)
 def test_two_micrometre_bins_pool_into_discs_as_a_sum_bin_by_bin_does(given, run, slide, monkeypatch):
     monkeypatch.setattr(bins, "BATCH_POINTS", 30_000)  # several batches
     sample, truth = run

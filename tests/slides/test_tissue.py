@@ -98,6 +98,7 @@ def test_polygons_and_mask_agree() -> None:
     assert agree[edge].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["B4", "C5"])
 def test_spots_of_real_sections_lie_on_the_tissue_found(section: str) -> None:
     if not HER2ST.exists():

@@ -97,6 +97,7 @@ def test_ssc_is_one_for_truth_zero_for_one_factor_and_unknown_for_two_genes():
     assert np.isnan(auto.spatial_structure_correlation(moran, moran, two))
 
 
+@pytest.mark.slow
 def test_moran_agrees_with_squidpy_scanpy_and_esda_on_the_real_section(sections):
     """Same definition, three other programs; agreement to 1e-6 on every gene of C5."""
     section = sections["C5"]
@@ -113,6 +114,7 @@ def test_moran_agrees_with_squidpy_scanpy_and_esda_on_the_real_section(sections)
         assert pytest.approx(ours[gene], abs=1e-6) == moran.I
 
 
+@pytest.mark.slow
 def test_nearest_graph_and_moran_agree_with_squidpy_on_the_real_section(sections):
     squidpy = pytest.importorskip("squidpy", exc_type=ImportError)
     from anndata import AnnData

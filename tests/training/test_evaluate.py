@@ -293,6 +293,7 @@ def test_leaving_everything_out_is_refused(cohort, config, tmp_path):
         finish(score_fold(keep(cohort, ["C4"]), config, tmp_path, plan, Fold(("C4",), ("C4",))))
 
 
+@pytest.mark.slow
 def test_flag_is_trained_without_the_section_and_leaves_its_prediction(cohort, config, tmp_path):
     plan = Plan(("C4",), seeds=(0, 1))
     held_out = tmp_path / "held_out"

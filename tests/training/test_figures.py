@@ -78,6 +78,7 @@ def test_sections_carry_truth_and_scores(run):
     assert 0 < first.sample_scores["SSC"] <= 1
 
 
+@pytest.mark.slow
 def test_everything_in_a_run_folder_is_written(run, tmp_path, capsys):
     parser = argparse.ArgumentParser()
     add_commands(parser.add_subparsers())

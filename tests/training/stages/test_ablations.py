@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from tests.training.conftest import make_config
 
 from flag_training.stages.fit import fit
@@ -29,6 +30,7 @@ def correlation(one, other):
     return np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(one.T, other.T, strict=True)])
 
 
+@pytest.mark.slow
 def test_without_diffusion_draws_differ_by_depth_and_counting_alone(cohort, unseen, tmp_path):
     """Once the depth is known, and counts are many, there is one value left for all draws."""
     slide, features = unseen[0], unseen[1][0].numpy()
@@ -42,6 +44,7 @@ def test_without_diffusion_draws_differ_by_depth_and_counting_alone(cohort, unse
     assert drawn.std(0).max() < 0.03  # of 65,000 counts
 
 
+@pytest.mark.slow
 def test_without_the_graph_where_spots_lie_changes_nothing(cohort, learnt, unseen, tmp_path):
     slide, features = unseen[0], unseen[1][0].numpy()
     moved = replace(slide.spots, xy=np.random.default_rng(0).permutation(slide.spots.xy))

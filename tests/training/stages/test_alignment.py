@@ -284,6 +284,7 @@ def test_the_name_of_the_table_may_say_what_is_left_out(tmp_path):
         Alignment.load(config.without(("C3",)).fit, GENES, WIDTH)
 
 
+@pytest.mark.slow
 def test_a_network_is_fitted_with_every_kind_of_target(cohort, table, tmp_path):
     contextual = tmp_path / "contextual"
     write_contextual_vectors(contextual, cohort)
@@ -301,6 +302,7 @@ def test_a_network_is_fitted_with_every_kind_of_target(cohort, table, tmp_path):
     assert any(differs)
 
 
+@pytest.mark.slow
 def test_a_fitted_network_knows_nothing_of_its_targets(cohort, fitted, table, tmp_path):
     config = make_config(alignment_targets=str(table), alignment_centred=True)
     aligned = finish(fit(cohort, config, tmp_path))

@@ -281,6 +281,7 @@ def test_a_look_is_repeatable_and_tells_better_parameters_from_worse(cohort, for
     assert look(learning) < loud
 
 
+@pytest.mark.slow
 def test_a_held_out_section_contributes_to_nothing(cohort, tmp_path):
     """Whatever its expression, the trained network is the same; the same change to another section is seen.
 

@@ -58,6 +58,7 @@ def test_a_stopped_run_goes_on_with_the_same_losses(cohort, fitted, tmp_path):
     assert [row["loss"] for row in rows_of(tmp_path)] == [row["loss"] for row in rows_of(fitted.folder)]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_within_an_epoch_goes_on_with_the_same_rows(cohort, tmp_path):
     """Four slides: an epoch is a step of three batches and a step of one."""
     config = make_config(save_every=3, slides_per_batch=1, accumulate=3, score_steps=8)
@@ -82,6 +83,7 @@ def test_a_state_of_other_settings_is_refused(cohort, finished):
         finish(fit(cohort, make_config(score_rate=1e-4), finished))
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_network(cohort, fitted, tmp_path):
     again = finish(fit(cohort, make_config(), tmp_path))
     for (name, a), b in zip(fitted.network.state_dict().items(), again.state_dict().values(), strict=True):
@@ -96,6 +98,7 @@ def test_the_mean_head_predicts_an_unseen_section_from_its_features(learnt, unse
     assert np.mean(r) > 0.6
 
 
+@pytest.mark.slow
 def test_residuals_are_those_of_spots_the_head_did_not_see(cohort, learnt, tmp_path):
     """With features that say nothing, what is left must be all of the expression's spread."""
     rng = np.random.default_rng(0)
@@ -162,6 +165,7 @@ def test_what_flag_proper_diffuses_spreads_as_expression_does(cohort, proper, un
     assert (moments.sd > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", [{"summaries": 2}, {"attention": "channels"}, {"covariance": False}])
 def test_every_choice_of_form_can_be_fitted(cohort, tmp_path, switch, monkeypatch):
     monkeypatch.setattr(gene_dit, "MOST_GENES", 4)

@@ -148,6 +148,7 @@ def test_what_is_guessed_of_a_strip_left_out_does_not_depend_on_its_own_counts()
     assert ((there.location - here.location)[~out] > 0.5).all()
 
 
+@pytest.mark.slow
 def test_the_cross_fitted_expectation_of_a_section_does_not_depend_on_its_own_counts(tmp_path):
     """X = y − residual of all spots; only that of the other sections moves with the counts of one."""
     config, found = make_config(branch_steps=2, score_steps=1), []
