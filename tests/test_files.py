@@ -1,7 +1,9 @@
+import csv
 import errno
 import gzip
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +143,53 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_json_without_end_is_a_value_error(text):
     with pytest.raises(ValueError, match=r"deeply|digits"):
         files.parse_json(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-", "=HYPERLINK(1)"]
+)
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe_and_comes_back(text):
+    assert files.safe_cell(text) == f"'{text}"
+    assert files.raw_cell(files.safe_cell(text)) == text
+
+
+@pytest.mark.parametrize(
+    "value", ["-1.5", "+3", "-1e-7", "ERBB2", "10x13", "", "'quoted'", -2.5, None, "HLA-A"]
+)
+def test_numbers_and_plain_text_stay_as_they_are(value):
+    assert files.safe_cell(value) is value
+    if isinstance(value, str):
+        assert files.raw_cell(value) == value
+
+
+def test_a_table_holds_no_formula_in_any_cell_or_heading(tmp_path):
+    table = pd.DataFrame(
+        {
+            "spot": ["=1+1", "-3"],
+            "label": pd.Categorical(["@tumour", "stroma"]),
+            "+GENE": [-1.5, 2.0],
+            "n": [1, -2],
+        }
+    )
+    table = pd.concat([table, table[["spot"]]], axis=1)  # a gene may be called like a column
+    files.write_table(table, tmp_path / "t.csv")
+    rows = list(csv.reader((tmp_path / "t.csv").open(newline="")))
+    assert rows == [
+        ["spot", "label", "'+GENE", "n", "spot"],
+        ["'=1+1", "'@tumour", "-1.5", "1", "'=1+1"],
+        ["-3", "stroma", "2", "-2", "-3"],
+    ]
+    assert list(table.columns) == ["spot", "label", "+GENE", "n", "spot"]
+
+
+def test_every_writer_of_csv_guards_its_cells():
+    """A log of a training run holds numbers alone, under headings of its own."""
+    root = Path(__file__).resolve().parents[1]
+    writers = re.compile(r"csv\.(writer|DictWriter)\(|\.to_csv\(")
+    found = {
+        path.name
+        for folder in ("src", "training")
+        for path in (root / folder).rglob("*.py")
+        if writers.search(text := path.read_text("utf-8")) and "safe_cell" not in text
+    }
+    assert found == {"run_log.py"}

@@ -174,10 +174,41 @@ def check_writable(path: Path) -> None:
         raise _unwritable(path, error) from error
 
 
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet takes for a formula, and runs."""
+
+
+def safe_cell(value: Any) -> Any:
+    """Return a cell of a CSV; text that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    Numbers stay numbers, also as text ("-1.5").
+    """
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def raw_cell(text: str) -> str:
+    """Return what `safe_cell` was given, for readers of our own tables."""
+    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
+
+
+def _is_formula(text: str) -> bool:
+    if not text.startswith(_FORMULA):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return text[0] in "\t\r"
+
+
 def write_table(table: "pd.DataFrame", path: Path) -> None:
-    """Write a table as CSV: UTF-8, dot as decimal point, empty where there is no value."""
+    """Write a table as CSV: UTF-8, dot as decimal point, empty where there is no value, no formulas."""
     check_writable(path)
-    write_whole(path, lambda place: table.to_csv(place, index=False, float_format="%.6g"))
+    safe = table.rename(columns=safe_cell)
+    for place, kind in enumerate(table.dtypes):
+        if getattr(kind, "kind", "O") not in "biufc":
+            safe.isetitem(place, table.iloc[:, place].map(safe_cell))
+    write_whole(path, lambda place: safe.to_csv(place, index=False, float_format="%.6g"))
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:

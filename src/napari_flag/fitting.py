@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from napari_flag.discovery.folders import discover
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, place_in, write_whole
+from napari_flag.files import check_writable, place_in, raw_cell, safe_cell, write_whole
 from napari_flag.formatting import counted, number
 from napari_flag.inputs import read_table, settle_scale
 from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
@@ -298,14 +298,13 @@ def write_list(sections: Iterable[MeasuredSection], path: Path) -> None:
             for section in sections:
                 patient = "" if section.patient == NO_PATIENT else section.patient
                 files = [section.image, section.spots, section.counts]
-                rows.writerow(
-                    [
-                        section.name,
-                        patient,
-                        *("" if one is None else str(one.resolve()) for one in files),
-                        "" if section.mpp is None else f"{section.mpp:.12g}",
-                    ]
-                )
+                cells = [
+                    section.name,
+                    patient,
+                    *("" if one is None else str(one.resolve()) for one in files),
+                    "" if section.mpp is None else f"{section.mpp:.12g}",
+                ]
+                rows.writerow(map(safe_cell, cells))
 
     write_whole(path, write)
 
@@ -344,7 +343,7 @@ def _listed(path: Path, mpp: float | None) -> tuple[tuple[MeasuredSection, ...],
         )
     sections = []
     for line, row in enumerate(rows, start=2):
-        cells = {key: (row.get(key) or "").strip() for key in COLUMNS}
+        cells = {key: raw_cell((row.get(key) or "").strip()) for key in COLUMNS}
         if not cells["image"] or not cells["spots"]:
             raise UserError(
                 f"Line {line} of {path} names no image or no spots; the columns are {', '.join(COLUMNS)}, "

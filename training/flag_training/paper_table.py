@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from flag_training.result_tables import KINDS, OneArray, one_array
 from napari_flag.errors import UserError
+from napari_flag.files import safe_cell
 
 SHOWN: Final = ("PCC", "MSE", "GSC", "SSC")
 """Metrics of the paper's table, in its order."""
@@ -163,18 +164,17 @@ class PaperTable:
         writer = csv.DictWriter(place, fields, lineterminator="\n")
         writer.writeheader()
         for row in self.rows:
-            writer.writerow(
-                {
-                    "numbers_of": "authors" if row.theirs else "ours",
-                    "group": row.group,
-                    "method": row.method,
-                    "trained_on": row.trained_on,
-                    **{metric: _plain(row.values[metric]) for metric in SHOWN},
-                    **{f"{metric}_sd": _plain(row.spreads.get(metric, math.nan)) for metric in SHOWN},
-                    "data": self.cohort if row.theirs else " ".join(self.sections),
-                    "source": SOURCE if row.theirs else "napari-flag evaluate",
-                }
-            )
+            cells = {
+                "numbers_of": "authors" if row.theirs else "ours",
+                "group": row.group,
+                "method": row.method,
+                "trained_on": row.trained_on,
+                **{metric: _plain(row.values[metric]) for metric in SHOWN},
+                **{f"{metric}_sd": _plain(row.spreads.get(metric, math.nan)) for metric in SHOWN},
+                "data": self.cohort if row.theirs else " ".join(self.sections),
+                "source": SOURCE if row.theirs else "napari-flag evaluate",
+            }
+            writer.writerow({field: safe_cell(cell) for field, cell in cells.items()})
         return place.getvalue()
 
     def latex(self) -> str:

@@ -18,6 +18,7 @@ from flag_training.scoring import FAIR, Scores, Section
 from flag_training.stages.fit import fit
 from napari_flag.analysis.scores import EXPECTATION, PROPER, STRUCTURE
 from napari_flag.errors import UserError
+from napari_flag.files import raw_cell, safe_cell
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.config import FlagConfig
 from napari_flag.progress import Step, Steps
@@ -186,7 +187,7 @@ def _read_rows(table: Path, columns: Sequence[str]) -> list[Values]:
                 f"{table} holds a sweep over other values ({', '.join(reader.fieldnames or ())}), so this "
                 "one cannot resume it; give another --out."
             )
-        return [dict(row) for row in reader]
+        return [{key: raw_cell(value) for key, value in row.items()} for row in reader]
 
 
 def _write_rows(table: Path, columns: Sequence[str], rows: Sequence[Values]) -> None:
@@ -195,5 +196,5 @@ def _write_rows(table: Path, columns: Sequence[str], rows: Sequence[Values]) -> 
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows([{key: safe_cell(value) for key, value in row.items()} for row in rows])
     partial.replace(table)

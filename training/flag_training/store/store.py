@@ -33,6 +33,7 @@ import numpy.typing as npt
 from flag_training.store.splits import PARTS, Split
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
+from napari_flag.files import raw_cell
 from napari_flag.model.graph import Places, SpotGraph, likeness
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -222,8 +223,8 @@ class StoredSlide:
         genes = list(csv.DictReader(io.StringIO(self._text("genes.csv"))))
         adata = anndata.AnnData(sparse.csr_matrix(values))
         adata.obs_names = list(self.spots.ids)
-        adata.var_names = [row["symbol"] for row in genes]
-        adata.var[GENE_IDS] = [row["ensembl"] for row in genes]
+        adata.var_names = [raw_cell(row["symbol"]) for row in genes]
+        adata.var[GENE_IDS] = [raw_cell(row["ensembl"]) for row in genes]
         return adata
 
     def features(self, encoder: str) -> npt.NDArray[np.float32]:
@@ -402,14 +403,14 @@ def open_stored(folder: Path) -> StoredSlide:
     rows = list(csv.DictReader(io.StringIO(bare._text("spots.csv"))))
     known = bool(rows) and rows[0]["array_row"] != ""
     spots = Spots(
-        tuple(row["id"] for row in rows),
+        tuple(raw_cell(row["id"]) for row in rows),
         np.array([(float(row["x"]), float(row["y"])) for row in rows]).reshape(-1, 2),
         array["diameter_um"],
         array["pitch_um"],
         array["lattice"],
         np.array([(int(row["array_row"]), int(row["array_col"])) for row in rows]) if known else None,
     )
-    labels = tuple(row["label"] for row in rows) if record["labelled"] else None
+    labels = tuple(raw_cell(row["label"]) for row in rows) if record["labelled"] else None
     return StoredSlide(folder, folder.name, record["patient"], mpp, spots, labels, record)
 
 

@@ -28,6 +28,7 @@ from flag_training.store.store import (
 from napari_flag import keys
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
+from napari_flag.files import safe_cell
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
@@ -133,7 +134,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([[safe_cell(cell) for cell in row] for row in rows])
     with replacing(path) as partial:
         partial.write_text(text.getvalue(), "utf-8")
 
