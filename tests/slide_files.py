@@ -51,8 +51,14 @@ def label_image(width: int, height: int) -> UInt8Array:
     return np.full((height, width, 3), LABEL_COLOUR, np.uint8)
 
 
-def aperio_svs(path: Path, image: UInt8Array, mpp: float = 0.5, profile: bytes | None = None) -> Path:
-    """Write an Aperio-like SVS: tiled JPEG levels, thumbnail, a large label and a macro image."""
+def aperio_svs(
+    path: Path, image: UInt8Array, mpp: float = 0.5, profile: bytes | None = None, private: str = ""
+) -> Path:
+    """Write an Aperio-like SVS: tiled JPEG levels, thumbnail, a large label and a macro image.
+
+    What is `private` stands where scanners write title, file name and user, and on label and macro.
+    """
+    owner = f"|Title = {private}|Filename = {private}|User = {private}" if private else ""
     levels = halves(image, 4)[::2]
     height, width = image.shape[:2]
     head = f"Aperio Image Library v12.0.15\r\n{width}x{height} [0,0 {width}x{height}] (256x256)"
@@ -60,12 +66,12 @@ def aperio_svs(path: Path, image: UInt8Array, mpp: float = 0.5, profile: bytes |
     options["compressionargs"] = {"level": 95}
     with tifffile.TiffWriter(path) as tiff:
         for i, level in enumerate(levels):
-            described = f"{head} JPEG/RGB Q=95|AppMag = 20|MPP = {mpp}"
+            described = f"{head} JPEG/RGB Q=95|AppMag = 20|MPP = {mpp}{owner}"
             tiff.write(level, tile=(256, 256), description=described, iccprofile=profile, **options)
             if i == 0:
                 tiff.write(levels[-1], rowsperstrip=16, description=head, **options)
         for name in ("label", "macro"):
-            described = f"Aperio Image Library v12.0.15\r\n{name} {width * 2}x{height * 2}"
+            described = f"Aperio Image Library v12.0.15\r\n{name} {width * 2}x{height * 2}{owner}"
             options["compression"], options["compressionargs"] = "lzw", None
             glass = label_image(width * 2, height * 2)
             tiff.write(glass, subfiletype=1, rowsperstrip=64, description=described, **options)

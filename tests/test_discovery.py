@@ -14,6 +14,7 @@ from napari_flag.discovery import discover, find_slide, kind_of, looks_like_slid
 from napari_flag.discovery.kinds import size_of
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import write_prediction
+from napari_flag.slides.file_identity import content_hash
 from napari_flag.workspace_file import WorkspaceFile, write_workspace
 
 HER2ST = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "her2st"
@@ -404,6 +405,25 @@ def test_a_slide_of_another_size_or_name_and_one_of_several_are_not_taken(tmp_pa
     found = find_slide(adata, tmp_path / "p.h5ad")
     assert found.path is None
     assert "2 files are named so (images/C5.png, images/C5.tif)" in found.why
+
+
+def test_of_several_files_of_the_name_the_one_of_the_same_content_is_the_slide(tmp_path):
+    adata = prediction(tmp_path / "p.h5ad")
+    picture(tmp_path / "C5.png")
+    slide = picture(tmp_path / "images" / "C5.tif")
+    adata.uns[keys.PROVENANCE][keys.SLIDE_HASH] = content_hash(slide)
+    found = find_slide(adata, tmp_path / "p.h5ad")
+    assert found.path == slide
+    assert "has the content" in found.why
+
+
+def test_a_slide_under_another_name_is_found_by_its_content(tmp_path):
+    adata = prediction(tmp_path / "p.h5ad", name="anonymous-12345678")
+    picture(tmp_path / "C6.png", 1200, 20)
+    slide = picture(tmp_path / "images" / "Smith_John.png")
+    assert find_slide(adata, tmp_path / "p.h5ad").path is None
+    adata.uns[keys.PROVENANCE][keys.SLIDE_HASH] = content_hash(slide)
+    assert find_slide(adata, tmp_path / "p.h5ad").path == slide
 
 
 def test_a_prediction_that_names_no_slide_is_not_given_one(tmp_path):

@@ -47,6 +47,7 @@ def predict(
     device: str = "auto",
     colours: "Colours | None" = None,
     anyway: bool = False,
+    keep_names: bool = False,
     progress: Progress = True,
 ) -> "AnnData":
     """Predict the expression of a slide.
@@ -92,6 +93,8 @@ def predict(
     anyway
         Use weights made for simulated slides on another slide, spots that look misplaced, or counts that look
         scaled or mixed up all the same, with a notice.
+    keep_names
+        Keep a name of the slide that looks like a patient's; otherwise a neutral one takes its place.
     progress
         True draws a bar in terminals and notebooks, False nothing; a function is called with every
         `progress.Step`.
@@ -136,6 +139,7 @@ def predict(
                 device=device,
                 colours=colours,
                 anyway=anyway,
+                keep_names=keep_names,
             )
             return finish(work, on_step)
         finally:
@@ -218,6 +222,7 @@ def export(
     genes: Sequence[str] | None = None,
     slide: "Slide | None" = None,
     overwrite: bool = False,
+    keep_names: bool = False,
     progress: Progress = True,
 ) -> Path:
     """Write a prediction, with its spatial structure, for another program.
@@ -236,6 +241,8 @@ def export(
         The slide, for formats that hold the image.
     overwrite
         Replace what is at `path`, if this program wrote it.
+    keep_names
+        As of `predict`.
     progress
         As of `predict`.
 
@@ -246,6 +253,7 @@ def export(
     """
     from napari_flag.exports import formats
     from napari_flag.exports.replacing import refuse_foreign
+    from napari_flag.slide_identity import doubt_about, without_personal_names
 
     path = Path(path).expanduser()
     names = [known.name for known in formats.FORMATS]
@@ -260,8 +268,13 @@ def export(
         raise UserError(f"{path} already exists; give another path, or overwrite=True to replace it.")
     refuse_foreign(path)
     places = [(formats.find_format(to), path)]
-    exporting = formats.export(_prediction(prediction), places, genes=genes, slide=slide)
+    adata, said = without_personal_names(_prediction(prediction), keep_names)
+    doubt = None if slide is None else doubt_about(adata, slide)
+    exporting = formats.export(adata, places, genes=genes, slide=slide)
     with _reporting(progress) as on_step:
+        if on_step is not None:
+            for notice in (*said, *(() if doubt is None else (doubt,))):
+                on_step(Step("Exporting", 0, notice=notice))
         [written] = finish(exporting, on_step)
     return written
 

@@ -14,7 +14,9 @@ from napari_flag import keys, preflight
 from napari_flag.errors import UserError
 from napari_flag.files import read_text
 from napari_flag.progress import Step, Steps
+from napari_flag.slide_identity import without_personal_names
 from napari_flag.slides.colours import Colours
+from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
 from napari_flag.slides.spot_tables import measured_at, needs_pooling, read_spots
 from napari_flag.slides.spots import Lattice, Spots, SpotTable, grid_over, matched, typical_pitch
@@ -215,6 +217,7 @@ def predict_inputs(
     device: str = "auto",
     colours: Colours | None = None,
     anyway: bool = False,
+    keep_names: bool = False,
 ) -> Steps["AnnData"]:
     """Check what stands against it, predict, attach the measured counts, and record every notice.
 
@@ -228,6 +231,8 @@ def predict_inputs(
         As `known_depth` takes it.
     anyway
         Use weights made for simulated slides on another slide, with a notice.
+    keep_names
+        Keep names of files that may be a patient's (`slide_identity.without_personal_names`).
 
     Yields
     ------
@@ -277,6 +282,9 @@ def predict_inputs(
     recorded[keys.NOTICES] = list(
         dict.fromkeys((*notices, *(str(notice) for notice in recorded.get(keys.NOTICES, ()))))
     )
+    adata, said = without_personal_names(adata, keep_names)
+    for notice in said:
+        yield Step("Naming the slide", 1, notice=notice)
     return adata
 
 
@@ -290,6 +298,7 @@ def open_with_pyramid(path: Path, mpp: float | None = None) -> Steps[Slide]:
     yield Step("Looking at the slide", 0)
     with suppress(UserError):  # a damaged level: the prediction says so, where it is needed
         preflight.look_at(slide)
+    content_hash(slide.path)  # is kept too: the window asks whether predictions are of this slide
     return slide
 
 

@@ -50,6 +50,9 @@ PROVENANCE: Final = "napari_flag"
 # --- inside uns["napari_flag"] -------------------------------------------------------------------
 UNITS: Final = "units"
 SLIDE_NAME: Final = "slide_name"
+SLIDE_HASH: Final = "slide_sha256"
+"""Of the content of the slide's file, as `slides.file_identity.content_hash` defines it; absent in files of
+earlier versions."""
 SLIDE_WIDTH: Final = "slide_width_px"
 SLIDE_HEIGHT: Final = "slide_height_px"
 MPP: Final = "um_per_px"

@@ -20,6 +20,7 @@ from scipy import sparse
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable, parse_json, refuse_special, refuse_special_in, write_whole
+from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def describe_run(
     return {
         keys.UNITS: keys.EXPRESSION_UNITS,
         keys.SLIDE_NAME: slide.name,
+        keys.SLIDE_HASH: content_hash(slide.path),
         keys.SLIDE_WIDTH: slide.size[0],
         keys.SLIDE_HEIGHT: slide.size[1],
         keys.MPP: slide.mpp,
@@ -427,6 +429,12 @@ def provenance(adata: Any) -> Mapping[str, Any]:
 def slide_name(adata: "AnnData") -> str:
     """Return the name of the slide a prediction was made on, or `UNNAMED`."""
     return str(provenance(adata).get(keys.SLIDE_NAME, UNNAMED))
+
+
+def slide_hash(adata: "AnnData") -> str | None:
+    """Return the hash of the slide's content (`file_identity.content_hash`); None of earlier versions."""
+    stated = provenance(adata).get(keys.SLIDE_HASH)
+    return None if stated is None else str(stated)
 
 
 def output_name(adata: "AnnData") -> str:

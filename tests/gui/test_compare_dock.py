@@ -3,13 +3,14 @@ import threading
 import numpy as np
 import pytest
 from anndata import AnnData
-from tests.fakes import add_draws, fake_prediction
+from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.gui import compare_dock
 from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.layers.gene_values import Quantity
-from napari_flag.progress import Step
+from napari_flag.prediction_file import output_name
+from napari_flag.progress import Step, finish
 
 
 def with_counts(seed=0, **options):
@@ -133,7 +134,7 @@ def test_counts_with_other_genes_are_compared_and_what_is_missing_is_said(dock, 
 def test_cancel_frees_the_dock_and_keeps_what_was_shown(filled, qtbot, monkeypatch):
     released = threading.Event()
 
-    def slow(adata, measured):
+    def slow(adata, measured, *, force):
         while not released.wait(0.05):
             yield Step("Scoring", 0, None)
 
@@ -151,7 +152,7 @@ def test_cancel_frees_the_dock_and_keeps_what_was_shown(filled, qtbot, monkeypat
 def test_the_report_gets_prediction_and_counts(filled, qtbot, monkeypatch, tmp_path):
     reported = []
 
-    def report(predicted, measured, folder):
+    def report(predicted, measured, folder, *, force):
         reported.append((predicted, measured.shape, folder))
         yield Step("Writing", 0, None)
         return folder / "report.html"
@@ -173,3 +174,60 @@ def test_without_draws_x_alone_is_scored_whatever_was_chosen_before(filled, qtbo
     assert filled.numbers["PCC"].text() == f"PCC <b>{scores.values['PCC']:.2f}</b>"
     assert not filled.values.native.isEnabled()
     assert set(filled.agreement.tables) == {"X"}
+
+
+def test_counts_that_look_scaled_are_compared_once_a_person_insists_and_said(filled, qtbot):
+    assert filled.anyway.isHidden()
+    scaled = counts_for(filled.session.adata)
+    scaled.X = scaled.X * 10
+    filled.session.set_measured(scaled)
+    qtbot.waitUntil(lambda: bool(filled.agreement and filled.agreement.doubted), timeout=10_000)
+    assert filled.scores.isHidden()
+    assert any("were scaled" in text and "Compare anyway" in text for text in filled.messages.texts)
+    assert not filled.anyway.isHidden()
+    filled.anyway.click()
+    qtbot.waitUntil(lambda: bool(filled.agreement and filled.agreement.comparison), timeout=10_000)
+    assert any("as was insisted on" in text for text in filled.messages.texts)
+    assert not filled.anyway.isHidden()
+    filled.session.set_measured(counts_for(filled.session.adata))  # others are looked at anew
+    assert not filled.anyway.isChecked()
+    qtbot.waitUntil(
+        lambda: not any("insisted" in text for text in filled.messages.texts) and not filled.jobs.active,
+        timeout=10_000,
+    )
+    assert filled.anyway.isHidden()
+
+
+def test_the_report_of_insisted_counts_has_their_scores(filled, monkeypatch):
+    scaled = counts_for(filled.session.adata)
+    scaled.X = scaled.X * 10
+    given = []
+
+    def write_report(predicted, measured, folder, *, comparison):
+        given.append(comparison)
+        yield Step("Writing", 0, None)
+        return folder
+
+    monkeypatch.setattr("napari_flag.report.write_report", write_report)
+    finish(compare_dock.report(filled.session.adata, scaled, None, force=True))
+    assert any("as was insisted on" in notice for notice in given[0].notices)
+
+
+def test_a_report_is_not_named_after_a_patient_unless_a_person_keeps_the_name(
+    filled, qtbot, monkeypatch, tmp_path
+):
+    filled.session.adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "Smith_John"
+    reported = []
+
+    def report(predicted, measured, folder, *, force):
+        reported.append(output_name(predicted))
+        yield Step("Writing", 0, None)
+        return folder / "report.html"
+
+    monkeypatch.setattr(compare_dock, "report", report)
+    for keep in (False, True):
+        filled.write_report(tmp_path, keep)
+        qtbot.waitUntil(lambda: not filled.jobs.active, timeout=5_000)
+    assert reported[0].startswith("anonymous-")
+    assert reported[1] == "Smith_John"
+    assert any(reported[0] in text for text in filled.messages.texts)

@@ -8,7 +8,7 @@ from tests.fakes import fake_prediction
 from napari_flag.exports.formats import FORMATS, find_format
 from napari_flag.gui import export_menu
 from napari_flag.gui.session import Session
-from napari_flag.prediction_file import read_prediction
+from napari_flag.prediction_file import output_name, read_prediction
 
 pytestmark = pytest.mark.usefixtures("qapp")
 
@@ -63,6 +63,22 @@ def test_without_prediction_or_place_nothing_is_started(viewer, monkeypatch):
     assert said == [export_menu.NOTHING]
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("", ""))
     assert export_menu.export_prediction(viewer) is None
+
+
+@pytest.mark.parametrize(("answer", "kept"), [(0, False), (1, True), (2, None)])
+def test_a_name_that_may_be_a_patients_is_asked_about(viewer, tmp_path, monkeypatch, qtbot, answer, kept):
+    Session.of(viewer).adata.uns["napari_flag"]["slide_name"] = "Smith_John"
+    monkeypatch.setattr(QMessageBox, "exec", lambda box: None)
+    monkeypatch.setattr(QMessageBox, "clickedButton", lambda box: box.buttons()[answer])
+    choosing(monkeypatch, tmp_path / "mine.h5ad", "h5ad")
+    job = export_menu.export_prediction(viewer)
+    if kept is None:
+        assert job is None
+        return
+    with qtbot.waitSignal(job.ended):
+        pass
+    assert (output_name(read_prediction(tmp_path / "mine.h5ad")) == "Smith_John") is kept
+    assert output_name(Session.of(viewer).adata) == "Smith_John"  # the person's own window
 
 
 def test_every_format_can_be_told_from_the_others_by_its_filter():

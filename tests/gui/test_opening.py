@@ -22,6 +22,7 @@ from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.model import checkpoint
 from napari_flag.prediction_file import write_prediction
+from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.geojson import Annotation, write_annotations
 
 SIDE = 2000
@@ -377,3 +378,37 @@ def test_a_prediction_whose_slide_has_another_name_is_given_it_by_hand(dock, sli
     assert state.slide.name == "renamed"
     assert state.layer.visible
     assert dock.session.gene_map.layer(dock.session.gene_map.quantity).visible
+
+
+def with_hash(path, name, slide):
+    adata = of_slide(name)
+    adata.uns[keys.PROVENANCE][keys.SLIDE_HASH] = content_hash(slide)
+    write_prediction(adata, path)
+    return path
+
+
+def test_a_prediction_under_a_neutral_name_finds_its_slide_by_content(dock, slide_file, tmp_path):
+    slide = slide_file("Smith_John")
+    dock.opener.open([with_hash(tmp_path / "p.h5ad", "anonymous-12345678", slide)])
+    dock.rest()
+    assert names(dock) == ["Smith_John"]
+    [state] = dock.session.workspace.slides
+    assert state.slide.path == slide
+    assert state.shown.file == tmp_path / "p.h5ad"
+
+
+@pytest.mark.parametrize("slide_first", [True, False])
+def test_a_slide_of_another_content_than_the_prediction_was_made_on_is_warned_of(
+    dock, slide_file, tmp_path, slide_first
+):
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    other = slide_file("B", seed=1)
+    prediction = with_hash(tmp_path / "far" / "away" / "p.h5ad", "A", other)
+    slide = slide_file("A")
+    for path in (slide, prediction) if slide_first else (prediction, slide):
+        dock.opener.open([path])
+        dock.rest()
+    assert names(dock) == ["A"]
+    assert any(
+        "A.svs is not the file that this prediction was made on" in text for text in dock.messages.texts
+    )

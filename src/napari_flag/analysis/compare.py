@@ -22,6 +22,7 @@ from napari_flag.analysis.scores import (
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import (
     MEASURED,
+    DoubtfulCounts,
     Extent,
     Match,
     Unmatched,
@@ -256,15 +257,18 @@ class Agreement:
         Why there is no comparison, a sentence; "" where there is one.
     mismatches
         What could not be compared, a sentence for each kind.
+    doubted
+        The counts look wrong, and are compared only where a person insists (`agree` with `force`).
     """
 
     comparison: "Comparison | None"
     tables: "dict[str, pd.DataFrame]"
     why_not: str = ""
     mismatches: tuple[str, ...] = ()
+    doubted: bool = False
 
 
-def agree(adata: "AnnData", measured: "AnnData | None" = None) -> Steps[Agreement]:
+def agree(adata: "AnnData", measured: "AnnData | None" = None, *, force: bool = False) -> Steps[Agreement]:
     """Compare `adata` with its truth; without one, describe the prediction alone.
 
     Parameters
@@ -273,18 +277,21 @@ def agree(adata: "AnnData", measured: "AnnData | None" = None) -> Steps[Agreemen
         As CONTRIBUTING, "The prediction file".
     measured
         Raw counts with all their spots and genes; None takes ``layers["measured"]``, if there is one.
+    force
+        As of `comparing`.
     """
+    doubted = False
     reason = "" if measured is not None or keys.MEASURED in adata.layers else NO_TRUTH
     if not reason:
         try:
             truth = measured_counts(adata) if measured is None else measured
-            comparison = yield from comparing(adata, truth)
+            comparison = yield from comparing(adata, truth, force=force)
         except UserError as error:
-            reason = str(error)
+            reason, doubted = str(error), isinstance(error, DoubtfulCounts)
         else:
             return Agreement(comparison, comparison.tables, mismatches=_mismatches(comparison))
     table = yield from _alone(adata)
-    return Agreement(None, {"X": table}, reason)
+    return Agreement(None, {"X": table}, reason, doubted=doubted)
 
 
 def _mismatches(comparison: "Comparison") -> tuple[str, ...]:

@@ -263,17 +263,24 @@ def doubts_about(predicted: "AnnData", measured: "AnnData", match: Match) -> tup
     return tuple(doubt for doubt in found if doubt is not None)
 
 
+class DoubtfulCounts(UserError):
+    """Counts that look wrong, which a person who knows better may insist on."""
+
+
 def refuse_doubts(predicted: "AnnData", measured: "AnnData", match: Match, force: bool) -> tuple[str, ...]:
     """Refuse what `doubts_about` finds; insisted on, return it as notices.
 
     Raises
     ------
-    UserError
+    DoubtfulCounts
         The first doubt, unless `force`.
     """
     doubts = doubts_about(predicted, measured, match)
     if doubts and not force:
-        raise UserError(f"{doubts[0]}; give the raw counts of this section, or insist with --force.")
+        raise DoubtfulCounts(
+            f"{doubts[0]}; give the raw counts of this section, or insist with --force (in the docks: "
+            "“Compare anyway”, “Predict anyway”)."
+        )
     return tuple(f"{doubt}; they were used all the same, as was insisted on." for doubt in doubts)
 
 

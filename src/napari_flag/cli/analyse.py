@@ -59,6 +59,7 @@ def add_export(commands: terminal.Commands) -> None:
     )
     add_labels(parser, 'written as obs["label"]')
     add("--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote")
+    terminal.add_keep_names(parser)
     terminal.add_json(parser)
 
 
@@ -66,11 +67,12 @@ def run_export(args: argparse.Namespace) -> int:
     """Read, complete and write."""
     from napari_flag.analysis.truth import attach_measured
     from napari_flag.exports.formats import export, find_format, place_of
+    from napari_flag.slide_identity import doubt_about
 
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
     for wanted in formats:
         wanted.check()
-    adata = read(args.predicted, args.unit)
+    adata, said = read_named(args.predicted, args)
     label(adata, args.labels)
     make_folder(args.out)
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
@@ -79,6 +81,8 @@ def run_export(args: argparse.Namespace) -> int:
     slide = None if args.slide is None else _open(args.slide, adata)
     try:
         with ProgressLine() as line:
+            for sentence in (*said, *([] if slide is None else filter(None, [doubt_about(adata, slide)]))):
+                line.notice(sentence)
             if args.measured is not None:
                 attach_measured(adata, read_counts(adata, args.measured, args.predicted, line, slide=slide))
             written = finish(export(adata, places, genes=args.genes, slide=slide), line)
@@ -146,6 +150,7 @@ def add_report(commands: terminal.Commands) -> None:
     add_labels(parser, "the report says how far the domains agree with it")
     add_gene_sets(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier report in DIR")
+    terminal.add_keep_names(parser)
 
 
 def run_report(args: argparse.Namespace) -> int:
@@ -157,7 +162,7 @@ def run_report(args: argparse.Namespace) -> int:
     from napari_flag.report.findings import gather
 
     sets = read_gene_sets(args.gene_sets)
-    predicted = read(args.predicted, args.unit)
+    predicted, said = read_named(args.predicted, args)
     label(predicted, args.labels)
     measured = measured_counts(predicted) if keys.MEASURED in predicted.layers else None
     make_folder(args.out)
@@ -166,8 +171,11 @@ def run_report(args: argparse.Namespace) -> int:
         check_place(path, args.overwrite, lambda: False)
     options = ["--out", args.out, *as_typed("--labels", args.labels), *as_typed("--unit", args.unit)]
     options += as_typed("--gene-sets", args.gene_sets) + as_typed("--set", args.set)
-    command = recorded(["napari-flag", "report", args.predicted, *options])
+    options += ["--keep-names"] if args.keep_names else []
+    command = recorded(["napari-flag", "report", args.predicted, *options], args.keep_names)
     with ProgressLine() as line:
+        for sentence in said:
+            line.notice(sentence)
         findings = finish(gather(predicted, measured, sets=sets, shown_set=args.set), line)
         write_set_map(findings.set_map, places)
         work = write_report(predicted, measured, args.out, findings=findings, command=command)
@@ -195,6 +203,13 @@ def read(path: Path, unit: str | None) -> "AnnData":
     from napari_flag.foreign_prediction import read_any_prediction
 
     return read_any_prediction(path, unit)
+
+
+def read_named(path: Path, args: argparse.Namespace) -> "tuple[AnnData, tuple[str, ...]]":
+    """Read a prediction of any model, under the name that results may have; also what is to be said of it."""
+    from napari_flag.slide_identity import without_personal_names
+
+    return without_personal_names(read(path, args.unit), args.keep_names)
 
 
 def read_counts(

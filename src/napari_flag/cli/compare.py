@@ -15,9 +15,9 @@ from napari_flag.cli.analyse import (
     add_unit,
     as_typed,
     label,
-    read,
     read_counts,
     read_gene_sets,
+    read_named,
     set_places,
     write_set_map,
 )
@@ -27,7 +27,6 @@ from napari_flag.cli.terminal import (
     check_place,
     fingerprint,
     make_folder,
-    name_of,
     recorded,
     say,
     say_columns,
@@ -36,6 +35,7 @@ from napari_flag.cli.terminal import (
 from napari_flag.errors import UserError
 from napari_flag.formatting import interval, number, whole
 from napari_flag.progress import finish
+from napari_flag.slides.file_identity import name_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -136,6 +136,7 @@ def add_compare(commands: terminal.Commands) -> None:
         action="store_true",
         help="compare counts that look scaled or mixed up all the same; it is said in the result",
     )
+    terminal.add_keep_names(parser)
     terminal.add_json(parser)
 
 
@@ -162,8 +163,8 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
 
     places = [predicted_path, measured_path, *as_typed("--labels", args.labels)]
     files = {
-        "predicted": name_of(predicted_path),
-        "measured": name_of(measured_path),
+        "predicted": name_of(predicted_path, args.keep_names),
+        "measured": name_of(measured_path, args.keep_names),
         FILES_HASH: fingerprint(places),
     }
     if args.set is not None and args.out is None:
@@ -173,7 +174,9 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
     written: tuple[Path, ...] = ()
     with ProgressLine() as line:
         on_step = None if args.json else line  # who reads JSON wants no lines of progress
-        predicted = read(predicted_path, args.unit)
+        predicted, said = read_named(predicted_path, args)
+        for sentence in said:
+            line.notice(sentence)
         measured = read_counts(
             predicted, measured_path, predicted_path, line, alignment=args.alignment, quiet=args.json
         )
@@ -186,7 +189,10 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
             findings = finish(gathering, on_step)
             result |= {} if findings.pathways is None else {"gene_sets": findings.pathways.to_dict()}
             if args.labels is not None and findings.labels is not None:
-                result |= {"labels": name_of(args.labels), "label_agreement": findings.labels.to_dict()}
+                result |= {
+                    "labels": name_of(args.labels, args.keep_names),
+                    "label_agreement": findings.labels.to_dict(),
+                }
         if args.out is not None:
             written = _write(comparison, result, args)
             pictures = set_places(comparison.slide, args.set, args.out)
@@ -196,7 +202,9 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
             options += [*as_typed("--unit", args.unit), *as_typed("--spots", args.spots)]
             options += as_typed("--alignment", args.alignment) + as_typed("--gene-sets", args.gene_sets)
             options += [*as_typed("--set", args.set), *(["--force"] if args.force else [])]
-            command = recorded(["napari-flag", "compare", predicted_path, measured_path, *options])
+            options += ["--keep-names"] if args.keep_names else []
+            words = ["napari-flag", "compare", predicted_path, measured_path, *options]
+            command = recorded(words, args.keep_names)
             work = write_report(
                 predicted, measured, args.out, comparison=comparison, findings=findings, command=command
             )
@@ -339,9 +347,12 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
             raise UserError(
                 f"{option} is for one prediction; leave it out, or compare the predictions one by one."
             )
-    places = _named(files)
-    predictions = {name: read(path, args.unit) for name, path in places.items()}
+    places = _named(files, args.keep_names)
+    read = {name: read_named(path, args) for name, path in places.items()}
+    predictions = {name: adata for name, (adata, _) in read.items()}
     with ProgressLine() as line:
+        for sentence in (sentence for _, said in read.values() for sentence in said):
+            line.notice(sentence)
         if needs_pooling(measured):  # into the spots of one of them, which the others have to have
             first = placing(predictions)
             counts = read_counts(
@@ -356,8 +367,8 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
         on_step = None if args.json else line
         found = finish(comparing_models(predictions, counts, force=args.force), on_step)
     result = found.to_dict() | {
-        "predicted": [name_of(path) for path in files],
-        "measured": name_of(measured),
+        "predicted": [name_of(path, args.keep_names) for path in files],
+        "measured": name_of(measured, args.keep_names),
         FILES_HASH: fingerprint([*files, measured]),
     }
     written = () if args.out is None else _write_models(found, result, args)
@@ -374,11 +385,11 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
     return 0
 
 
-def _named(files: Sequence[Path]) -> dict[str, Path]:
+def _named(files: Sequence[Path], keep_names: bool) -> dict[str, Path]:
     """Return the files by name; those of one name with their folder."""
-    stems = [path.name.removesuffix(".h5ad") for path in files]
+    stems = [Path(name_of(path, keep_names)).name.removesuffix(".h5ad") for path in files]
     names = [
-        stem if stems.count(stem) == 1 else f"{path.absolute().parent.name}/{stem}"
+        stem if stems.count(stem) == 1 else f"{name_of(path.absolute().parent, keep_names)}/{stem}"
         for stem, path in zip(stems, files, strict=True)
     ]
     if len(set(names)) < len(names):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from napari_flag import __version__, keys
-from napari_flag.cli import analyse, compare, predict, resources
+from napari_flag.cli import analyse, anonymise, compare, predict, resources
 from napari_flag.cli.terminal import Commands, plain_help
 from napari_flag.errors import UserError
 
@@ -26,6 +26,7 @@ COMMANDS: Final = (
     compare.add_compare,
     analyse.add_report,
     analyse.add_export,
+    anonymise.add_anonymise,
     resources.add_demo,
     resources.add_weights,
     resources.add_encoders,

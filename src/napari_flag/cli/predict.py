@@ -71,6 +71,7 @@ def add_predict(commands: terminal.Commands) -> None:
         help="replace OUT.h5ad if napari-flag wrote it; without this, only an earlier result of the very "
         "same command is replaced",
     )
+    terminal.add_keep_names(parser)
     terminal.add_json(parser)
 
 
@@ -220,11 +221,11 @@ def run_predict(args: argparse.Namespace) -> int:
     from napari_flag.inputs import predict_inputs, prepare
     from napari_flag.model.checkpoint import Checkpoint, find_weights
     from napari_flag.prediction_file import made_by
-    from napari_flag.slides.slide import slide_name
+    from napari_flag.slides.slide import name_in_results
 
     started = time.monotonic()
     said = take_from_folder(args)
-    out: Path = args.out or Path(f"{slide_name(args.slide)}_predicted.h5ad")
+    out: Path = args.out or Path(f"{name_in_results(args.slide, args.keep_names)}_predicted.h5ad")
     command = command_of(args)
     identity = fingerprint(command)
     back = _goes_back(args, out)
@@ -262,10 +263,14 @@ def run_predict(args: argparse.Namespace) -> int:
                 device=args.device,
                 colours=args.colours,
                 anyway=args.anyway,
+                keep_names=args.keep_names,
             )
             adata = finish(predicting, line)
         line(Step("Writing", 0, 1, "files"))
-        adata.uns[keys.PROVENANCE] |= {keys.COMMAND: recorded(command), keys.COMMAND_HASH: identity}
+        adata.uns[keys.PROVENANCE] |= {
+            keys.COMMAND: recorded(command, args.keep_names),
+            keys.COMMAND_HASH: identity,
+        }
         if back:
             out = finish(_written_back(adata, args), line)
         else:
@@ -305,11 +310,12 @@ def _spots_in_zarr(args: argparse.Namespace) -> Path | None:
 def _written_back(adata: "AnnData", args: argparse.Namespace) -> Steps[Path]:
     """Make the prediction a table of its zarr; if that fails, it is kept as h5ad."""
     from napari_flag.exports.spatial_data import add_prediction
+    from napari_flag.prediction_file import output_name
 
     try:
         return (yield from add_prediction(adata, args.slide, _spots_in_zarr(args), overwrite=args.overwrite))
     except UserError as error:
-        kept = Path(f"{args.slide.parents[1].stem}_predicted.h5ad")
+        kept = Path(f"{output_name(adata)}_predicted.h5ad")
         write_or_rescue(adata, kept)
         raise UserError(f"{str(error).split(';')[0]}; the prediction was kept as {kept}.") from error
 
@@ -418,7 +424,8 @@ def command_of(args: argparse.Namespace) -> Words:
         value = getattr(args, name)
         if value is not None:
             words += [f"--{name}", _word(value)]
-    return [*words, "--force"] if args.anyway else words
+    words += ["--force"] if args.anyway else []
+    return [*words, "--keep-names"] if args.keep_names else words
 
 
 def _word(value: object) -> str | Path:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable
 from napari_flag.progress import Step, TimeLeft, describe_step
+from napari_flag.slides.file_identity import name_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -151,6 +152,16 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON to stdout instead of text")
 
 
+def add_keep_names(parser: "argparse.ArgumentParser") -> None:
+    """Add ``--keep-names``."""
+    parser.add_argument(
+        "--keep-names",
+        action="store_true",
+        help="keep names of files that look like a patient's (a date, a record number, first and last name); "
+        "without this, results call them anonymous-…, after the hash of their content",
+    )
+
+
 def path(text: str) -> Path:
     """Read a path that this system can have; ``~`` is the home folder."""
     try:
@@ -236,15 +247,9 @@ Words: TypeAlias = Sequence[str | Path]
 """Words of a command line; files are paths."""
 
 
-def recorded(words: Words) -> str:
-    """Return a command line as results record it: files by their names, of a zarr from its own name on."""
-    return shlex.join(word if isinstance(word, str) else name_of(word) for word in words)
-
-
-def name_of(path: Path) -> str:
-    """Return a file's name, of a part of a zarr from the zarr's on: never the folders it lies in."""
-    stores = [place for place, part in enumerate(path.parts) if part.endswith(".zarr")]
-    return "/".join(path.parts[stores[-1] :]) if stores else path.name
+def recorded(words: Words, keep_names: bool = False) -> str:
+    """Return a command line as results record it: files by their names (`file_identity.name_of`)."""
+    return shlex.join(word if isinstance(word, str) else name_of(word, keep_names) for word in words)
 
 
 def fingerprint(words: Words) -> str:

@@ -1,6 +1,7 @@
 """The slide of a prediction, looked for beside its file, and counts for its spots."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from napari_flag.discovery.search import IMAGE_FOLDERS, Search, listed, px
 from napari_flag.errors import UserError
 from napari_flag.inputs import counts_at
 from napari_flag.progress import Step, Steps
+from napari_flag.slide_identity import doubt_about, has_content_of
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.pooling import Picture
 from napari_flag.slides.slide import open_slide, slide_name
@@ -21,11 +23,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots
 
 
 SPATIAL: Final = "spatial"
 MOST_NAMES: Final = 50_000
 """Names compared with that of the slide; only files of that name are opened."""
+MOST_HASHED: Final = 200
+"""Pictures of other names whose content is compared; each is read in some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class FoundSlide:
 
 
 def find_slide(adata: "AnnData", beside: Path) -> FoundSlide:
-    """Look for the slide a prediction was made on, by its name and its size in pixels.
+    """Look for the slide a prediction was made on, by its name and size in pixels, else by its content.
 
     Parameters
     ----------
@@ -63,15 +68,13 @@ def find_slide(adata: "AnnData", beside: Path) -> FoundSlide:
     search = Search(MOST_NAMES)
     subfolders = (*IMAGE_FOLDERS, SPATIAL)
     places = [p for top in (folder, folder.parent) for p in (top, *(top / sub for sub in subfolders))]
-    named = [
-        entry
-        for place in places
-        for listed_entry in search.look(place)
-        for entry in _images_of(listed_entry)
-        if _is_slide_named(entry, name)
-    ]
-    named = list({entry.resolve(): entry for entry in reversed(named)}.values())[::-1]
+    entries = [e for place in places for listed_entry in search.look(place) for e in _images_of(listed_entry)]
+    named = _once(entry for entry in entries if _is_slide_named(entry, name))
     fitting = [entry for entry in named if size is None or size_of(entry) == size]
+    pictures = (entry for entry in entries if entry.suffix.lower() in (*PICTURE_ENDINGS, *VENDOR_ENDINGS))
+    for entry in fitting or _once(islice(pictures, MOST_HASHED)):
+        if has_content_of(adata, entry):
+            return FoundSlide(entry, f"{entry.name} has the content of the prediction's slide.")
     if len(fitting) == 1:
         agrees = "" if size is None else f" and has its {px(size)}"
         return FoundSlide(fitting[0], f"{fitting[0].name} is named like the prediction's slide{agrees}.")
@@ -134,13 +137,13 @@ def counts_for(
         return read_measured(source), ()
     spots, mpp = prediction_file.spots_of(adata), prediction_file.um_per_px(adata)
     if slide is not None:
-        return (yield from counts_at(source, spots, mpp or slide.mpp, slide, alignment))
+        return (yield from _counts_on(adata, slide, source, spots, mpp or slide.mpp, alignment))
     found = FoundSlide(None, "it is not known where the prediction lies.")
     if beside is not None:
         found = find_slide(adata, beside)
     if found.path is not None:
         with open_slide(found.path, mpp=mpp) as opened:
-            return (yield from counts_at(source, spots, mpp, opened, alignment))
+            return (yield from _counts_on(adata, opened, source, spots, mpp, alignment))
     size = prediction_file.slide_size(adata)
     if size is None:
         raise UserError(
@@ -152,11 +155,30 @@ def counts_for(
     return counts, (*said, f"The registration was not checked against the tissue: {found.why}")
 
 
+def _counts_on(
+    adata: "AnnData",
+    slide: "Slide",
+    source: str | Path,
+    spots: "Spots",
+    mpp: float | None,
+    alignment: str | Path | None,
+) -> Steps[tuple["AnnData", tuple[str, ...]]]:
+    """Pool counts into the spots on `slide`; a slide of another content than the prediction's is said."""
+    counts, said = yield from counts_at(source, spots, mpp, slide, alignment)
+    doubt = doubt_about(adata, slide)
+    return counts, said if doubt is None else (*said, doubt)
+
+
 def _images_of(entry: Path) -> list[Path]:
     """Return an entry of a folder, or the images of the SpatialData zarr that it is."""
     if entry.suffix != ".zarr" or not spatial_data.is_store(entry):
         return [entry]
     return [entry / spatial_data.IMAGES / name for name in spatial_data.Store(entry).images]
+
+
+def _once(entries: Iterable[Path]) -> list[Path]:
+    """Return the files among `entries`, each once however often it is linked."""
+    return list({entry.resolve(): entry for entry in reversed(list(entries))}.values())[::-1]
 
 
 def _is_slide_named(path: Path, name: str) -> bool:

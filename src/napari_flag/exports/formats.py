@@ -16,6 +16,7 @@ from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.files import place_in
 from napari_flag.prediction_file import output_name, write_prediction
 from napari_flag.progress import Step, Steps, finish
+from napari_flag.slide_identity import without_personal_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -162,4 +163,4 @@ def _prediction_of(options: dict[str, Any]) -> Any:
             f"The layer “{options.get('name', '')}” shows no prediction, so there is nothing to "
             "save of it in this format; select a gene layer and save again."
         )
-    return adata
+    return without_personal_names(adata)[0]

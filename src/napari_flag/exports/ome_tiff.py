@@ -4,6 +4,7 @@ The canvas begins at the slide's corner, so a program that reads physical sizes 
 Outside the spots a pixel is NaN: not predicted, which is not the same as not expressed.
 """
 
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -132,7 +133,7 @@ def _ome_xml(adata: "AnnData", shape: tuple[int, ...], step: float) -> bytes:
     if mpp is not None:
         for axis in ("X", "Y"):
             about |= {f"PhysicalSize{axis}": step * mpp, f"PhysicalSize{axis}Unit": "µm"}
-    xml = tifffile.OmeXml()
+    xml = tifffile.OmeXml(UUID=f"urn:uuid:{uuid.uuid4()}")  # its own would hold this computer's address
     xml.addimage(
         dtype="float32", shape=whole, storedshape=(adata.n_vars, 1, 1, *shape, 1), axes="CYX", **about
     )

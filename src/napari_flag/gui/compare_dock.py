@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from napari_flag.analysis.compare import Agreement, agree
+from napari_flag.analysis.compare import Agreement, agree, comparing
 from napari_flag.analysis.scores import EXPECTATION, MEANING, PROPER, STRUCTURE
 from napari_flag.analysis.truth import measured_counts
 from napari_flag.discovery import counts_for
@@ -17,8 +17,10 @@ from napari_flag.gui.controls.plots import Histogram
 from napari_flag.gui.controls.small_maps import MapRow
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
+from napari_flag.gui.export_menu import ask_keep_names
 from napari_flag.gui.session import NO_PREDICTION
 from napari_flag.progress import Steps
+from napari_flag.slide_identity import without_personal_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,6 +66,7 @@ class CompareDock(Dock):
         super().__init__(napari_viewer)
         self.agreement: Agreement | None = None
         self._due = single_shot(self, 0, self._compare)  # a prediction and its counts may change together
+        self._insisted_for: tuple[Any, Any] = (None, None)
         self._build()
         self._lay_out()
         self._connect()
@@ -78,6 +81,11 @@ class CompareDock(Dock):
             tooltip=VALUES_TIP,
             narrow=False,
         )
+        self.anyway = QCheckBox("Compare anyway")
+        self.anyway.setToolTip(
+            "Compare although these counts look wrong; it is said with the scores and in the report"
+        )
+        self.anyway.hide()
         self.scores = QWidget()
         self.numbers: dict[str, QLabel] = {}
         self.intervals: dict[str, QLabel] = {}
@@ -110,7 +118,8 @@ class CompareDock(Dock):
         foot.addWidget(self.report)
         box = self.column()
         box.addLayout(head)
-        for widget in (self.scores, ShortScroll(self.messages, MESSAGES_PX), self.maps, self.histogram):
+        messages = ShortScroll(self.messages, MESSAGES_PX)
+        for widget in (self.scores, messages, self.anyway, self.maps, self.histogram):
             box.addWidget(widget)
         box.addWidget(self.table, 1)
         box.addWidget(self.strip)
@@ -121,6 +130,7 @@ class CompareDock(Dock):
         self.table.chosen.connect(self.session.select_gene)
         self.table.table.layoutChanged.connect(self._on_order)
         self.maps.chosen.connect(self.session.show_quantity)
+        self.anyway.toggled.connect(lambda _: self._due.start())
         self.counts.clicked.connect(self._ask_counts)
         self.report.clicked.connect(self._ask_report)
         self.listen(self.session.predictionChanged, self._on_prediction)
@@ -132,6 +142,7 @@ class CompareDock(Dock):
     def _on_prediction(self) -> None:
         """Start anew; the numbers shown so far stay until the new ones are there."""
         there = self.session.adata is not None
+        self._insist_anew()
         for widget in (self.values.native, self.table, self.counts, self.report):
             widget.setEnabled(there)
         if not there:
@@ -142,13 +153,23 @@ class CompareDock(Dock):
             self._due.start()
         self._on_gene()
 
+    def _insist_anew(self) -> None:
+        """Clear "Compare anyway" for another prediction or other counts: insisting holds for these two."""
+        for_this = (self.session.adata, self.session.measured)
+        if any(one is not other for one, other in zip(for_this, self._insisted_for, strict=True)):
+            blocked = self.anyway.blockSignals(True)
+            self.anyway.setChecked(False)
+            self.anyway.blockSignals(blocked)
+            self.anyway.hide()
+        self._insisted_for = for_this
+
     def _compare(self) -> None:
         adata = self.session.adata
         if adata is None:
             return
         self.jobs.run(
             "compare",
-            agree(adata, self.session.measured),
+            agree(adata, self.session.measured, force=self.anyway.isChecked()),
             "Compare",
             on_result=self._on_agreement,
             on_cancelled=lambda: self.notify("Comparing was cancelled."),
@@ -169,6 +190,8 @@ class CompareDock(Dock):
         agreement, adata = self.agreement, self.session.adata
         self.messages.clear()
         self.scores.setVisible(agreement is not None and agreement.comparison is not None)
+        doubted = agreement is not None and agreement.doubted
+        self.anyway.setVisible(adata is not None and (doubted or self.anyway.isChecked()))
         self.values.native.setVisible(self.scores.isVisibleTo(self))
         if agreement is None or adata is None:
             self.heading.setText(NOTHING_YET)
@@ -271,17 +294,20 @@ class CompareDock(Dock):
 
     def _ask_report(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder for the report")
-        if folder:
-            self.write_report(Path(folder))
-
-    def write_report(self, folder: Path) -> None:
-        """Write the HTML report of what is shown into `folder`."""
         adata = self.session.adata
-        if adata is None:
+        if folder and adata is not None and (keep := ask_keep_names(self, adata)) is not None:
+            self.write_report(Path(folder), keep)
+
+    def write_report(self, folder: Path, keep_names: bool = False) -> None:
+        """Write the HTML report of what is shown into `folder`."""
+        if self.session.adata is None:
             return
+        adata, said = without_personal_names(self.session.adata, keep_names)
+        for sentence in said:
+            self.notify(sentence)
         self.jobs.run(
             "report",
-            report(adata, self._truth(adata), folder),
+            report(adata, self._truth(adata), folder, force=self.anyway.isChecked()),
             "Write report",
             on_result=lambda page: self.notify(f"Wrote {page}"),
             on_cancelled=lambda: self.notify("The report was cancelled; nothing was written."),
@@ -295,8 +321,13 @@ class CompareDock(Dock):
         return measured_counts(adata) if compared else None
 
 
-def report(predicted: "AnnData", measured: "AnnData | None", folder: Path) -> Steps[Path]:
-    """Write the report with what is imported only when it is asked for."""
+def report(
+    predicted: "AnnData", measured: "AnnData | None", folder: Path, *, force: bool = False
+) -> Steps[Path]:
+    """Write the report with what is imported only when it is asked for; `force` as of `comparing`."""
     from napari_flag.report import write_report
 
-    return (yield from write_report(predicted, measured, folder))
+    comparison = None
+    if measured is not None and force:
+        comparison = yield from comparing(predicted, measured, force=True)
+    return (yield from write_report(predicted, measured, folder, comparison=comparison))

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QVBoxLayout, QWidg
 from napari_flag.exports.formats import FORMATS, Format, export, place_of
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
+from napari_flag.slide_identity import without_personal_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,13 +32,40 @@ def export_prediction(viewer: napari.viewer.Viewer) -> Job | None:
     if session.adata is None:
         notifications.show_error(NOTHING)
         return None
-    asked = _ask_place(session.adata)
+    keep = ask_keep_names(None, session.adata)
+    if keep is None:
+        return None
+    adata, _ = without_personal_names(session.adata, keep)
+    asked = _ask_place(adata)
     if asked is None:
         return None
-    genes = _ask_genes(session.adata, session.gene_set, session.gene_set_name)
+    genes = _ask_genes(adata, session.gene_set, session.gene_set_name)
     window = getattr(session.viewer, "window", None)
     progress = ExportProgress(None if window is None else window._qt_window)
-    return progress.start(session.adata, *asked, genes)
+    return progress.start(adata, *asked, genes)
+
+
+def ask_keep_names(parent: QWidget | None, adata: "AnnData") -> bool | None:
+    """Ask whether results keep a name of the slide that may be a patient's.
+
+    Returns
+    -------
+    bool or None
+        False without asking where the name is no such one; None where nothing is to be written.
+    """
+    _, said = without_personal_names(adata)
+    if not said:
+        return False
+    box = QMessageBox(
+        QMessageBox.Icon.Question, "Name of the slide", said[0].split(";")[0] + ".", parent=parent
+    )
+    box.setInformativeText("Whoever gets the file can read the name in it. Keep it?")
+    neutral: Any = box.addButton("Use the neutral name", QMessageBox.ButtonRole.AcceptRole)
+    kept: Any = box.addButton("Keep the name", QMessageBox.ButtonRole.AcceptRole)
+    box.addButton("Cancel", QMessageBox.ButtonRole.RejectRole)
+    box.setDefaultButton(neutral)
+    box.exec()
+    return {neutral: False, kept: True}.get(box.clickedButton())
 
 
 class ExportProgress(QDialog):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from napari_flag import discovery, inputs
 from napari_flag.errors import UserError
@@ -15,8 +15,9 @@ from napari_flag.foreign_prediction import (
     read_any_prediction,
 )
 from napari_flag.layers import ahead
-from napari_flag.prediction_file import UNNAMED, doubts_of, read_regions, slide_name, slide_size
+from napari_flag.prediction_file import UNNAMED, doubts_of, read_regions, slide_name
 from napari_flag.progress import Step, Steps
+from napari_flag.slide_identity import is_made_on
 from napari_flag.slides.formats.geojson import Annotation, read_annotations
 from napari_flag.slides.formats.spatial_data import IMAGES, SHAPES, TABLES, Unclear, element_of
 from napari_flag.slides.spot_tables import needs_pooling, read_measured
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots
-
-
-SlideKey: TypeAlias = tuple[str, tuple[int, int] | None]
-"""Name and size of a slide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ class Arrived:
 def load(
     paths: Sequence[Path],
     *,
-    known: frozenset[SlideKey] = frozenset(),
+    known: "Sequence[Slide]" = (),
     unsaved: Path | None = None,
     units: Mapping[Path, str] | None = None,
     tables: Sequence[KnownSpots] = (),
@@ -120,7 +117,7 @@ def load(
     paths
         Files and folders, as `discovery.discover` takes them.
     known
-        Name and size of the slides that are open; they are not looked for.
+        Slides that are open; they are not looked for.
     unsaved
         Folder whose predictions count as not saved (that of an autosave).
     units
@@ -213,7 +210,7 @@ def _beside(file: Path, images: Sequence[Path]) -> Path | None:
 
 def _load_prediction(
     file: Path,
-    known: frozenset[SlideKey],
+    known: "Sequence[Slide]",
     unit: str | None,
     tables: Sequence[KnownSpots],
     image: Path | None = None,
@@ -225,7 +222,7 @@ def _load_prediction(
     yield from ahead.prepare(adata)
     slide = None
     unnamed = slide_name(adata) == UNNAMED and bool(known)
-    if not unnamed and (slide_name(adata), slide_size(adata)) not in known:
+    if not unnamed and not any(is_made_on(adata, slide) for slide in known):
         found = discovery.find_slide(adata, file)
         if found.path is None:
             yield Step(f"Opening {file.name}", 0, notice=found.why)
@@ -255,7 +252,7 @@ def _on_spots(adata: "AnnData", file: Path, tables: Sequence[KnownSpots]) -> "An
 
 
 def _load_table(
-    file: Path, known: frozenset[SlideKey], unit: str | None, tables: Sequence[KnownSpots]
+    file: Path, known: "Sequence[Slide]", unit: str | None, tables: Sequence[KnownSpots]
 ) -> Steps[Opened]:
     yield Step(f"Opening {file.name}", 0)
     kind = discovery.kind_of(file)

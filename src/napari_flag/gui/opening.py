@@ -30,6 +30,7 @@ from napari_flag.prediction_file import (
     um_per_px,
 )
 from napari_flag.progress import Step
+from napari_flag.slide_identity import doubt_about
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.formats.spatial_data import Unclear
@@ -123,12 +124,11 @@ class Opener(QObject):
         self._in_batch = 0
         named = chosen[0].name if len(chosen) == 1 else f"{len(chosen)} files"
         open_now = [state.slide for state in self._workspace.slides if state.slide is not None]
-        known = frozenset((slide.name, slide.size) for slide in open_now)
         self._jobs.run(
             f"open {named}",
             load(
                 chosen,
-                known=known,
+                known=open_now,
                 unsaved=unsaved,
                 units=units,
                 tables=self._known_spots(),
@@ -173,7 +173,7 @@ class Opener(QObject):
             return
         state.slide = slide
         if state.adata is not None:
-            self._settle_scale(state, state.adata)
+            self._hold_to_slide(state, state.adata)
         self._workspace.bring_picture(state)
         self.slideAttached.emit(state)
 
@@ -332,7 +332,9 @@ class Opener(QObject):
             state.from_table, state.grid = False, opened.grid
         for adata, name, file in opened.predictions:
             self._workspace.add_result(adata, state, file=file, name=name)
-            self._settle_scale(state, adata)
+            self._hold_to_slide(state, adata)
+        if opened.slide is not None and not opened.predictions and state.adata is not None:
+            self._hold_to_slide(state, state.adata)  # a prediction that was opened first
         if opened.shown is not None:
             state.shown = state.results[opened.shown]
         if opened.regions:
@@ -388,9 +390,11 @@ class Opener(QObject):
             )
         return True
 
-    def _settle_scale(self, state: SlideState, adata: "AnnData") -> None:
-        """Take the µm/px of a prediction where the slide's are unknown; say where they differ."""
+    def _hold_to_slide(self, state: SlideState, adata: "AnnData") -> None:
+        """Take the µm/px of a prediction where the slide's are unknown; say where they or contents differ."""
         stated = um_per_px(adata)
+        if state.slide is not None and (doubt := doubt_about(adata, state.slide)) is not None:
+            self._messages.add("warning", doubt)
         if state.slide is None or stated is None:
             return
         if state.slide.mpp is None:

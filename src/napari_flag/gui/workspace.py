@@ -23,7 +23,8 @@ from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.layers import slide_layers
 from napari_flag.layers.frame import AXES, Frame, frame_of, moved_by_hand, napari_units, place
 from napari_flag.layers.spot_layers import selection_kept, set_shown, shown_together
-from napari_flag.prediction_file import output_name, provenance, slide_name, slide_size
+from napari_flag.prediction_file import output_name, provenance, slide_size
+from napari_flag.slide_identity import are_of_one_slide, is_made_on
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -193,9 +194,9 @@ class Workspace(QObject):
     def state_of(self, adata: "AnnData") -> SlideState | None:
         """Return the slide that `adata` was predicted on, None where it is not in the workspace.
 
-        A picture must have the name and the size that the prediction records: spots of another slide must
-        never be drawn over it.  Where a prediction records no slide, it is taken for one of the slide shown
-        if all its spots lie on that.
+        A picture must have the name and the size that the prediction records, or its content: spots of
+        another slide must never be drawn over it.  Where a prediction records no slide, it is taken for one
+        of the slide shown if all its spots lie on that.
         """
         for state in self.slides:
             if any(result.adata is adata for result in state.results):
@@ -204,16 +205,16 @@ class Workspace(QObject):
         return next((state for state in shown_first if self._fits(state, adata)), None)
 
     def _fits(self, state: SlideState, adata: "AnnData") -> bool:
-        size, name = slide_size(adata), slide_name(adata)
+        size = slide_size(adata)
         if state.slide is None:
             known = state.results[0].adata if state.results else None
             if known is not None and (is_foreign(adata) or is_foreign(known)):
                 return _same_spots(known, adata)
-            if known is None or (slide_name(known), slide_size(known)) != (name, size):
+            if known is None or not are_of_one_slide(known, adata):
                 return False
             return size is not None or known.obs_names.equals(adata.obs_names)
         if provenance(adata) and size is not None:
-            return tuple(state.slide.size) == size and state.slide.name == name
+            return is_made_on(adata, state.slide)
         if state is not self.current or keys.SPATIAL not in adata.obsm:
             return False
         return lies_on(adata, state.slide)
@@ -387,7 +388,7 @@ class Workspace(QObject):
         known = state.results[0].adata if state.results else None
         if known is None:
             return False
-        return slide_name(known) in ("", slide.name) and slide_size(known) in (None, tuple(slide.size))
+        return is_made_on(known, slide)
 
     def forget(self, layer: Any) -> None:
         """Follow a layer that was removed from the viewer: what belongs to a picture goes with it."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_flag.errors import UserError
 from napari_flag.progress import Steps
 from napari_flag.slides.colours import SCANNED, SRGB, Colours, SrgbReader
+from napari_flag.slides.file_identity import content_hash, neutral_name, why_personal
 from napari_flag.slides.formats.opening import open_reader
 from napari_flag.slides.formats.pyramid import cached_reader, has_pyramid
 from napari_flag.slides.formats.readers import Reader, Size, UInt8Array, mirrored
@@ -318,6 +319,12 @@ def slide_name(path: Path) -> str:
     if path.parent.name == "images" and path.parents[1].suffix == ".zarr":
         return f"{path.parents[1].stem}_{path.name}"
     return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem
+
+
+def name_in_results(path: Path, keep: bool = False) -> str:
+    """Return what results call a slide: by its name, or unless `keep` by a neutral one for a patient's."""
+    name = slide_name(path)
+    return name if keep or why_personal(name) is None else neutral_name(content_hash(path))
 
 
 def _downsample(full: Size, level: Size) -> float:

@@ -57,7 +57,7 @@ class FakeWork:
         self.release = threading.Event()
         if not held:
             self.release.set()
-        self.predicted, self.grids, self.insisted, self.closed = [], [], [], 0
+        self.predicted, self.grids, self.insisted, self.kept_names, self.closed = [], [], [], [], 0
 
     def install(self, monkeypatch):
         for name in ("open_with_pyramid", "lay_grid", "read_table", "counts_at", "predict_inputs"):
@@ -87,9 +87,12 @@ class FakeWork:
     def counts_at(self, path, spots, mpp, image, alignment=None):
         return self._result((fake_prediction(N), ()))
 
-    def predict_inputs(self, prepared, checkpoint, *, quality, seed, device, colours=None, anyway=False):
+    def predict_inputs(
+        self, prepared, checkpoint, *, quality, seed, device, colours=None, anyway=False, keep_names=False
+    ):
         self.predicted.append((prepared, device))
         self.insisted.append(anyway)
+        self.kept_names.append(keep_names)
         done = fake_prediction(N)
         try:
             for row in range(N):

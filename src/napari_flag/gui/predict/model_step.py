@@ -21,6 +21,7 @@ from napari_flag.errors import UserError
 from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label, unbroken
 from napari_flag.model.checkpoint import describe_entries, label_of
 from napari_flag.slides.colours import SCANNED, SRGB
+from napari_flag.slides.file_identity import why_personal
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
@@ -229,6 +230,14 @@ class ModelStep(StepBox):
         self._srgb.toggled.connect(lambda _: self.optionChanged.emit())
         self._srgb.hide()
         self.body.addWidget(self._srgb)
+        self._keep_names = QCheckBox("Keep the slide's name")
+        self._keep_names.setToolTip(
+            "It looks like a patient's (a date, a record number, first and last name); without this, what is "
+            "saved calls the slide anonymous-…, after the hash of its content"
+        )
+        self._keep_names.hide()
+        self.body.addWidget(self._keep_names)
+        self._named_for: Path | None = None
         self._checkpoint: Checkpoint | None = None
         self._insisted_for: tuple[object, object] = (None, None)
         self._coloured_for: object = None
@@ -287,6 +296,19 @@ class ModelStep(StepBox):
             self._anyway.blockSignals(blocked)
         self._insisted_for = for_this
         self._anyway.setVisible(needed)
+
+    @property
+    def keep_names(self) -> bool:
+        """Whether a name of the slide that may be a patient's is kept."""
+        return self._keep_names.isChecked()
+
+    def offer_names(self, slide: "Slide | None") -> None:
+        """Offer to keep the name of a slide that may be a patient's; it is asked anew for each slide."""
+        path = None if slide is None else slide.path
+        if path != self._named_for:
+            self._keep_names.setChecked(False)
+        self._named_for = path
+        self._keep_names.setVisible(slide is not None and why_personal(slide.name) is not None)
 
     @property
     def colours(self) -> "Colours | None":

@@ -32,7 +32,7 @@ from napari_flag.gui.workspace import SlideState
 from napari_flag.inputs import grid_of
 from napari_flag.layers import slide_layers
 from napari_flag.model import checkpoint as weights_files
-from napari_flag.prediction_file import unlike_warning
+from napari_flag.prediction_file import output_name, unlike_warning
 from napari_flag.progress import Timings, one_step, say_duration
 from napari_flag.slides.spots import inside
 
@@ -252,6 +252,7 @@ class PredictDock(Dock):
         self.slide_step.allow_estimate(why_no_estimate(slide, spots))
         self.model_step.offer_anyway(slide, spots)
         self.model_step.offer_colours(slide)
+        self.model_step.offer_names(slide)
         anyway, colours = self.model_step.anyway, self.model_step.colours
         if self._checkpoint is not None:
             doubts = differences(self._checkpoint, slide, spots, anyway=anyway, colours=colours)
@@ -286,6 +287,7 @@ class PredictDock(Dock):
             seed=self._preferences.seed,
             colours=self.model_step.colours,
             anyway=self.model_step.anyway,
+            keep_names=self.model_step.keep_names,
         )
 
     def predict(self) -> None:
@@ -336,8 +338,8 @@ class PredictDock(Dock):
         self._on_slide()
 
     def _ask_save(self) -> None:
-        slide = self.section.slide
-        name = "prediction.h5ad" if slide is None else f"{slide.name}_predicted.h5ad"
+        adata = self.session.adata
+        name = "prediction.h5ad" if adata is None else f"{output_name(adata)}_predicted.h5ad"
         path = ask_save(self, "Save result", name, RESULT_FILES)
         if path is not None:
             self.save(path if path.suffix == ".h5ad" else path.with_name(f"{path.name}.h5ad"))

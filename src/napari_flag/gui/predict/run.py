@@ -44,6 +44,7 @@ class PredictionRequest:
     seed: int
     colours: "Colours | None" = None
     anyway: bool = False
+    keep_names: bool = False
 
     @property
     def n_predicted(self) -> int:
@@ -443,6 +444,7 @@ def _predict(request: PredictionRequest) -> Steps["AnnData"]:
         device=request.device,
         colours=request.colours,
         anyway=request.anyway,
+        keep_names=request.keep_names,
     )
     yield from ahead.prepare(adata)
     return adata

@@ -1,0 +1,62 @@
+"""``napari-flag anonymise``: takes names and folders out of a prediction of any version."""
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from napari_flag.cli import terminal
+from napari_flag.cli.terminal import check_place, say
+from napari_flag.errors import UserError
+
+DESCRIPTION: Final = """\
+Names the slide after the hash of its content, whatever it is called, and takes folders, and names that may
+be a patient's, out of the command and notices. The numbers stay, and so does the file given. What was made
+from it (reports, exports, scores) is to be made anew from the file written.
+"""
+
+
+def add_anonymise(commands: terminal.Commands) -> None:
+    """Add ``anonymise``."""
+    parser = terminal.add_command(
+        commands,
+        "anonymise",
+        run_anonymise,
+        summary="take the slide's name, folders and patients' names out of a prediction",
+        description=DESCRIPTION,
+    )
+    parser.add_argument(
+        "predicted", metavar="PREDICTED.h5ad", type=terminal.path, help="of predict, any version"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="OUT.h5ad",
+        type=terminal.path,
+        help="file to write (default: anonymous-<hash>_predicted.h5ad in the current folder)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5ad if napari-flag wrote it")
+
+
+def run_anonymise(args: argparse.Namespace) -> int:
+    """Read, rename and write; say what could not be looked into."""
+    from napari_flag.prediction_file import output_name, read_prediction, write_prediction
+    from napari_flag.slide_identity import anonymised, not_looked_into
+
+    source: Path = args.predicted
+    if source.suffix.lower() in MADE_FROM_IT or source.is_dir():
+        raise UserError(
+            f"{source.name} was made from a prediction and cannot be anonymised itself; anonymise the "
+            "prediction (.h5ad), and export or report that again."
+        )
+    adata = anonymised(read_prediction(source))
+    out: Path = args.out or Path(f"{output_name(adata)}_predicted.h5ad")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise UserError(f"{out} is the prediction itself; give another --out.")
+    check_place(out, args.overwrite, lambda: False)
+    write_prediction(adata, out)
+    say(f"Wrote {out}: the slide is called {output_name(adata)} in it.")
+    if left := not_looked_into(adata):
+        say(f"Note: {', '.join(left)} were written by others and are as they were; look into them yourself.")
+    return 0
+
+
+MADE_FROM_IT: Final = (".html", ".json", ".csv", ".md", ".geojson", ".tif", ".tiff", ".png", ".svg", ".zarr")

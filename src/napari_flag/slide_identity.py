@@ -1,0 +1,252 @@
+"""Which slide a prediction was made on, and what results call a slide whose name may be a patient's.
+
+A prediction identifies its slide by the hash of its content (`slides.file_identity.content_hash`) and by
+name and size; nothing else of the file goes into it.  Files of earlier versions have name and size alone.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from napari_flag import keys
+from napari_flag.prediction_file import (
+    UNNAMED,
+    output_name,
+    provenance,
+    slide_hash,
+    slide_name,
+    slide_size,
+    trained_on,
+)
+from napari_flag.slides.file_identity import content_hash, neutral_name, why_personal
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
+
+
+# --- which slide -------------------------------------------------------------------------------
+def is_made_on(adata: "AnnData", slide: "Slide") -> bool:
+    """Return whether `adata` was predicted on `slide`: by name and size, else by content.
+
+    A file of the same name and size with another content counts, since a slide may have been written anew;
+    `doubt_about` then says so.
+    """
+    if slide_name(adata) in ("", slide.name) and slide_size(adata) in (None, tuple(slide.size)):
+        return True
+    return has_content_of(adata, slide.path)
+
+
+def are_of_one_slide(one: "AnnData", other: "AnnData") -> bool:
+    """Return whether two predictions state the same slide: its content, or its name and size."""
+    if slide_hash(one) is not None and slide_hash(one) == slide_hash(other):
+        return True
+    return (slide_name(one), slide_size(one)) == (slide_name(other), slide_size(other))
+
+
+def has_content_of(adata: "AnnData", path: Path) -> bool:
+    """Return whether the file at `path` is the one that `adata` was predicted on, whatever its name."""
+    stated = slide_hash(adata)
+    return stated is not None and stated == content_hash(path)
+
+
+def doubt_about(adata: "AnnData", slide: "Slide") -> str | None:
+    """Return a sentence where the content of `slide` is not that of the slide `adata` was predicted on."""
+    if slide_hash(adata) is None or has_content_of(adata, slide.path) or content_hash(slide.path) is None:
+        return None
+    return (
+        f"{slide.path.name} is not the file that this prediction was made on (its content is another), so "
+        "the spots may lie elsewhere on the tissue; open the slide that was predicted, or predict this one."
+    )
+
+
+# --- what it is called -------------------------------------------------------------------------
+def without_personal_names(adata: "AnnData", keep: bool = False) -> "tuple[AnnData, tuple[str, ...]]":
+    """Return a prediction under a neutral name where that of its slide may be a patient's.
+
+    Parameters
+    ----------
+    adata
+        A prediction; not changed.
+    keep
+        Leave all names as they are.
+
+    Returns
+    -------
+    renamed
+        `adata` itself where nothing is replaced; otherwise one that shares its arrays.  Slides that the
+        weights were trained on, and files named in notices, have no names that may be a patient's either.
+    notices
+        What was replaced by what and how to keep it, a sentence each.
+    """
+    if keep:
+        return adata, ()
+    said, renamed, name = [], adata, output_name(adata)
+    if (why := why_personal(name)) is not None:
+        neutral = _neutral_name_of(adata)
+        renamed = _renamed(adata, neutral)
+        said.append(
+            f"The name of the slide looks like a patient's ({why}), so results call it {neutral}; keep its "
+            f"name with {KEEP}."
+        )
+    stated = {key: _replaced(provenance(renamed)[key], str) for key in _NAMING if key in provenance(renamed)}
+    plain = {key: _replaced(value, _without_files) for key, value in stated.items()}
+    if keys.TRAINING_SLIDES in stated:
+        stated[keys.TRAINING_SLIDES] = sections = _listed(stated[keys.TRAINING_SLIDES])
+        plain[keys.TRAINING_SLIDES] = kept = [neutral_name(None) if why_personal(s) else s for s in sections]
+        if kept != sections:
+            said.append(
+                "Names of slides that the weights were trained on look like patients', so they are left out; "
+                f"keep them with {KEEP}."
+            )
+    if plain != stated:
+        renamed = _with(renamed, {keys.PROVENANCE: {**provenance(renamed), **plain}})
+    return renamed, tuple(said)
+
+
+_NAMING: Final = (keys.NOTICES, keys.READ_FROM, keys.TRAINING_SLIDES)
+"""Entries of the provenance in which other files may be named."""
+KEEP: Final = "--keep-names (in the docks, where they ask)"
+_FILE: Final = re.compile(r"[^\s\"'“”()]+\.[A-Za-z]\w{0,7}\b")
+"""A word of a sentence that may name a file."""
+
+
+def _without_files(text: str) -> str:
+    return _FILE.sub(lambda found: _word_without_name(found[0]), text)
+
+
+def _listed(stated: Any) -> list[str]:
+    return [stated] if isinstance(stated, str) else [str(each) for each in stated]
+
+
+def anonymised(adata: "AnnData") -> "AnnData":
+    """Return a prediction that names neither its slide nor any folder, whatever they are called.
+
+    Parameters
+    ----------
+    adata
+        A prediction of any version; not changed.
+
+    Returns
+    -------
+    One that shares its arrays.  The slide has a neutral name; files of the command have no folders, and no
+    names that may be a patient's; a notice that names a folder is left out, and so is the hash of the command
+    with whole paths, which a guess could confirm.
+    """
+    renamed = _renamed(adata, _neutral_name_of(adata))
+    made = renamed.uns[keys.PROVENANCE]
+    made.pop(keys.COMMAND_HASH, None)
+    if keys.COMMAND in made:
+        made[keys.COMMAND] = _command_without_names(str(made[keys.COMMAND]))
+    for key in (keys.NOTICES, keys.MPP_SOURCE, keys.READ_FROM):
+        if key in made:
+            made[key] = _replaced(made[key], lambda text: LEFT_OUT if _FOLDERS.search(text) else text)
+    libraries = renamed.uns.get(keys.SPATIAL, {})
+    for library in libraries.values():
+        if "metadata" in library:
+            library["metadata"] = _replaced(library["metadata"], lambda text: re.split(r"[\\/]", text)[-1])
+    return renamed
+
+
+def not_looked_into(adata: "AnnData") -> tuple[str, ...]:
+    """Return which parts of a prediction other programs or persons wrote, in which names may stand."""
+    ours = (keys.SPATIAL, keys.PROVENANCE, keys.STRUCTURE, "spatial_neighbors")
+    shared = (*ours, *(key + end for key in (keys.MORAN, keys.MARKERS) for end in ("", keys.OF_MEASURED)))
+    columns = (keys.ARRAY_ROW, keys.ARRAY_COL, keys.DISTANCE, keys.UNLIKE, keys.DOMAIN)
+    regions = ["the names of its regions"] if keys.REGIONS in provenance(adata) else []
+    entries = [*regions, *(f'uns["{key}"]' for key in adata.uns if key not in shared)]
+    return (
+        *entries,
+        *(f'obs["{key}"]' for key in adata.obs if key.removesuffix(keys.OF_MEASURED) not in columns),
+    )
+
+
+def _neutral_name_of(adata: "AnnData") -> str:
+    """Return a neutral name by the slide's content; of earlier versions, by its picture or the spots."""
+    digest = slide_hash(adata)
+    if digest is None:
+        pictures = [
+            np.asarray(picture)
+            for library in dict(adata.uns.get(keys.SPATIAL, {})).values()
+            for picture in dict(dict(library).get("images", {})).values()
+        ]
+        known = pictures[0] if pictures else np.asarray(adata.obsm[keys.SPATIAL])
+        digest = hashlib.sha256(np.ascontiguousarray(known).tobytes()).hexdigest()
+    return neutral_name(digest)
+
+
+def _renamed(adata: "AnnData", neutral: str) -> "AnnData":
+    """Return a prediction whose slide is called `neutral` wherever its name stood."""
+    names = {output_name(adata), slide_name(adata)} - {UNNAMED, neutral}
+    forms = {form for name in names for form in (name, json.dumps(name)[1:-1])}
+    longest_first = sorted(map(re.escape, forms), key=len, reverse=True) or [r"(?!)"]
+    pattern = re.compile(rf"(?<![^\W_])(?:{'|'.join(longest_first)})(?![^\W_])", re.IGNORECASE)
+
+    def put(text: str) -> str:
+        return pattern.sub(neutral, text)
+
+    made = dict(provenance(adata))
+    for key in (keys.NOTICES, keys.COMMAND, keys.READ_FROM, keys.REGIONS, keys.MPP_SOURCE):
+        if key in made:
+            made[key] = _replaced(made[key], put)
+    if trained_on(adata):  # is still to be seen
+        made[keys.TRAINING_SLIDES] = [*map(put, _listed(made[keys.TRAINING_SLIDES]))]
+    if keys.SLIDE_NAME in made:
+        made[keys.SLIDE_NAME] = neutral
+    libraries = {
+        put(str(name)): {key: _replaced(value, put) for key, value in dict(library).items()}
+        for name, library in dict(adata.uns.get(keys.SPATIAL, {})).items()
+    }
+    return _with(adata, {keys.PROVENANCE: made, **({keys.SPATIAL: libraries} if libraries else {})})
+
+
+def _with(adata: "AnnData", uns: Mapping[str, Any]) -> "AnnData":
+    """Return a prediction that shares the arrays of `adata`, with these of ``uns`` in place of its own."""
+    from anndata import AnnData
+
+    return AnnData(
+        X=adata.X, obs=adata.obs, var=adata.var, uns={**adata.uns, **uns}, obsm=dict(adata.obsm),
+        layers=dict(adata.layers), obsp=dict(adata.obsp),
+    )  # fmt: skip
+
+
+def _replaced(value: Any, put: Callable[[str], str]) -> Any:
+    """Return provenance with every text in it, at any depth, put through `put`."""
+    if isinstance(value, str):
+        return put(value)
+    if isinstance(value, Mapping):
+        return {name: _replaced(inner, put) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(inner, put) for inner in value]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUT":
+        return [_replaced(inner, put) for inner in value.ravel().tolist()]
+    return value
+
+
+LEFT_OUT: Final = "A sentence that named a folder was left out."
+_FOLDERS: Final = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/]{1,2}[^\\/\s]+|file://")
+"""Where an absolute path begins in a sentence: of Unix, of the home folder, of Windows, of a share."""
+
+
+def _command_without_names(command: str) -> str:
+    """Return a command whose files have neither folders nor names that may be a patient's."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = command.split()
+    return shlex.join(_word_without_name(re.split(r"[\\/]", word.rstrip("\\/"))[-1]) for word in words)
+
+
+def _word_without_name(word: str) -> str:
+    """Return a word; where it may hold a patient's name, a neutral one with its ending."""
+    number = re.fullmatch(r"-?(\d*\.\d+(e[-+]?\d+)?|\d{1,6})", word, re.IGNORECASE)
+    if number is not None or why_personal(word) is None:
+        return word
+    return neutral_name(None) + "".join(Path(word).suffixes[-1:])

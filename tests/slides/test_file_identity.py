@@ -1,0 +1,152 @@
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_flag.slides import file_identity
+from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, why_personal
+
+PERSONAL = {
+    "a person's name": (
+        "Smith_John.svs", "SMITH_JOHN", "smith_john.tif", "Müller_Anna", "Müller, Anna", "Doe^Jane",
+        "anna-schmidt.ndpi", "Garcia-Lopez_Maria", "O'Brien_Pat", "McDonald_Ronald", "Nguyen_Thi_Mai",
+        "Smith_John_Breast_HE", "Ivanov Pyotr 2",
+    ),
+    "a date": (
+        "Doe_Jane_1970-01-01.svs", "slide 1964.03.12", "12.03.1964_HE", "03-12-1964", "12-03-64",
+        "12Mar1964_slide.tif", "19640312_HE.svs", "scan_2023_05_14", "March 3, 1964",
+    ),
+    "a personal number": (
+        "123-45-6789", "640312-1234", "943 476 5919.svs",
+    ),
+    "a record number": (
+        "MRN_12345", "patient_id_0045", "DOB-1964_x",
+    ),
+    "an accession number": (
+        "S22-12345_HE.svs", "S2022-001234", "SP-22-0012345 A1.ndpi", "H22-1234.svs", "20H12345",
+    ),
+    "a long number": (
+        "1234567.svs", "31121964.svs", "P0012345678",
+    ),
+}  # fmt: skip
+HARMLESS = (
+    "C5.jpg", "A1", "slide_012.svs", "her2st-C5", "spots.tsv", "counts.tsv.gz", "C5_predicted.h5ad",
+    "demo_slide.tif", "TCGA-A2-A0T2-01Z-00-DX1.29A5C4D4-6E6F-4E57-B0E9-84A9F1F4D9D6.svs",
+    "TCGA-BH-A0B3-01A-01-TSA", "GTEX-1117F-0126.svs", "C3L-00001-21.svs", "GSM4284316_P2_ST_rep1.jpg",
+    "0005f7aaab2800f6170c399693a96917.tiff", "tissue_hires_image.png",
+    "V1_Breast_Cancer_Block_A_Section_1_image.tif", "CytAssist_FFPE_Human_Breast_Cancer_tissue_image.btf",
+    "Visium_HD_Human_Colon_Cancer_tissue_image", "Parent_Visium_Human_OvarianCancer", "V10L13-020_A1.tif",
+    "H1-YD7CDZK_A1", "V1_Adult_Mouse_Brain_Coronal_Section_1",
+    "Xenium_Prime_Ovarian_Cancer_FFPE_he_image.ome.tif", "151673_full_image.tif", "HE_BT23287_C1.jpg",
+    "BC23450_D2.tif", "CMU-1-Small-Region.svs", "JP2K-33003-1.svs", "Leica-Fluorescence-1.scn",
+    "Mirax2-Fluorescence-2.mrxs", "Zeiss-1-Merged.zvi", "patient_004_node_4.tif", "tumor_001.tif",
+    "NCBI785.tif", "TENX99", "Normal_Liver", "Patient_1_Section_B", "mouse-brain-P7", "P10_001.svs",
+    "deepspot.h5ad",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), [(what, name) for what, names in PERSONAL.items() for name in names]
+)
+def test_names_that_may_be_a_patients_are_recognised(what, name):
+    assert why_personal(name) == what
+
+
+def test_names_of_slides_archives_and_instruments_are_no_patients():
+    assert {name: why for name in HARMLESS if (why := why_personal(name)) is not None} == {}
+
+
+def test_a_neutral_name_is_never_replaced_again():
+    for digits in ("12345678", "abcdef01", "0" * 8):
+        assert why_personal(f"{neutral_name(digits * 8)}.svs") is None
+    assert why_personal(neutral_name(None)) is None
+
+
+def large(path: Path, size: int, seed: int = 0) -> Path:
+    path.write_bytes(np.random.default_rng(seed).bytes(size))
+    return path
+
+
+def test_a_small_file_has_the_sha_256_of_any_program(tmp_path):
+    path = large(tmp_path / "a.svs", 100_000)
+    assert content_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_hash_is_that_of_the_content_wherever_the_file_lies_and_whatever_it_is_called(tmp_path):
+    one = large(tmp_path / "a.svs", 20 * 2**20)
+    (tmp_path / "elsewhere").mkdir()
+    same = tmp_path / "elsewhere" / "b.tif"
+    same.write_bytes(one.read_bytes())
+    assert content_hash(one) == content_hash(same)
+    with same.open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"?")
+    os.utime(same, (1, 1))
+    assert content_hash(one) != content_hash(same)
+
+
+def test_of_a_large_file_only_its_ends_and_blocks_between_are_read(tmp_path):
+    path = tmp_path / "large.svs"
+    with path.open("wb") as stream:
+        stream.truncate(40 * 2**30)  # no disk is written
+    digest = content_hash(path)
+    assert digest == content_hash(path)
+    with path.open("r+b") as stream:
+        stream.truncate(40 * 2**30 + 1)
+    assert content_hash(path) != digest
+
+
+def test_every_part_of_a_large_file_that_is_read_counts(tmp_path):
+    size = file_identity.WHOLE_BYTES + 2**20
+    path = large(tmp_path / "a.svs", size)
+    before = content_hash(path)
+    for place in (0, file_identity.END_BYTES + 5, size - 1):
+        with path.open("r+b") as stream:
+            stream.seek(place)
+            was = stream.read(1)
+            stream.seek(place)
+            stream.write(bytes([was[0] ^ 1]))
+        os.utime(path, (place, place))
+        assert content_hash(path) != before
+        with path.open("r+b") as stream:
+            stream.seek(place)
+            stream.write(was)
+
+
+def test_a_dicom_file_stands_for_its_folder_and_a_zarr_is_hashed_by_what_is_in_it(tmp_path):
+    dicom = tmp_path / "dicom"
+    dicom.mkdir()
+    for name in ("1.dcm", "2.dcm"):
+        large(dicom / name, 1000, seed=ord(name[0]))
+    (dicom / "notes.txt").write_text("not of the slide")
+    whole = content_hash(dicom)
+    assert whole == content_hash(dicom / "1.dcm") == content_hash(dicom / "2.dcm")
+    image = tmp_path / "S.zarr" / "images" / "he" / "0"
+    image.mkdir(parents=True)
+    large(image / "0.0", 50)
+    first = content_hash(image.parent)
+    large(image / "0.1", 50)
+    os.utime(image.parent, (1, 1))
+    assert content_hash(image.parent) not in (first, whole, None)
+
+
+def test_what_cannot_be_read_has_no_hash(tmp_path):
+    os.mkfifo(tmp_path / "pipe.svs")
+    assert content_hash(tmp_path / "pipe.svs") is None
+    assert content_hash(tmp_path / "missing.svs") is None
+
+
+def test_results_name_a_file_without_its_folders(tmp_path):
+    secret = tmp_path / "secret"
+    assert name_of(secret / "C5.jpg") == "C5.jpg"
+    assert name_of(secret / "S.zarr" / "images" / "he") == "S.zarr/images/he"
+
+
+def test_results_call_a_patients_file_after_its_content_unless_names_are_kept(tmp_path):
+    path = large(tmp_path / "Smith_John.ome.tif", 100)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert name_of(path) == f"anonymous-{digest[:8]}.ome.tif"
+    assert name_of(path, keep=True) == "Smith_John.ome.tif"
+    assert name_of(tmp_path / "Smith_John_report") == "anonymous"

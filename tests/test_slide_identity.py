@@ -1,0 +1,209 @@
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.fakes import FakeSlide, fake_prediction
+
+from napari_flag import keys
+from napari_flag.prediction_file import output_name, read_prediction, trained_on, write_prediction
+from napari_flag.slide_identity import (
+    anonymised,
+    are_of_one_slide,
+    doubt_about,
+    is_made_on,
+    without_personal_names,
+)
+
+EARLIER = Path(__file__).resolve().parent / "golden" / "earlier_prediction.h5ad"
+
+
+def slide_at(path, content=b"tissue", width=1200):
+    """A slide whose file holds `content`."""
+    slide = FakeSlide(width=width)
+    path.write_bytes(content)
+    slide.path, slide.name = path, path.stem
+    return slide
+
+
+def made_on(slide, name=None):
+    adata = fake_prediction(9)
+    made = adata.uns[keys.PROVENANCE]
+    made |= {
+        keys.SLIDE_NAME: name or slide.name,
+        keys.SLIDE_HASH: hashlib.sha256(slide.path.read_bytes()).hexdigest(),
+    }
+    made[keys.SLIDE_WIDTH], made[keys.SLIDE_HEIGHT] = slide.size
+    made[keys.COMMAND] = (
+        f"napari-flag predict {slide.path.name} --spots {slide.name}_spots.tsv --mpp 0.2500125"
+    )
+    made[keys.NOTICES] = [f"{slide.path.name} has no colour profile, so its colours are taken to be sRGB."]
+    adata.uns[keys.SPATIAL] = {
+        slide.name: adata.uns[keys.SPATIAL]["fake"] | {"metadata": {"source_image_path": slide.path.name}}
+    }
+    return adata
+
+
+# --- which slide ---------------------------------------------------------------------------------
+
+
+def test_a_slide_is_known_by_its_content_whatever_it_is_called_now(tmp_path):
+    slide = slide_at(tmp_path / "Smith_John.svs")
+    adata = made_on(slide, name="anonymous-12345678")
+    assert is_made_on(adata, slide)
+    assert doubt_about(adata, slide) is None
+    assert not is_made_on(adata, slide_at(tmp_path / "other.svs", b"other"))
+
+
+def test_a_file_of_the_same_name_and_size_with_another_content_is_doubted_in_one_sentence(tmp_path):
+    slide = slide_at(tmp_path / "C5.svs")
+    adata = made_on(slide)
+    (tmp_path / "copy").mkdir()
+    other = slide_at(tmp_path / "copy" / "C5.svs", b"another scan")
+    assert is_made_on(adata, other)
+    assert doubt_about(adata, slide) is None
+    doubt = doubt_about(adata, other)
+    assert doubt.startswith("C5.svs is not the file that this prediction was made on")
+    assert doubt.count(".") == 2  # the ending of the file, and of the sentence
+    assert not is_made_on(adata, slide_at(tmp_path / "copy" / "C6.svs", b"another scan"))
+
+
+def test_predictions_of_versions_without_a_hash_go_by_name_and_size(tmp_path):
+    slide = slide_at(tmp_path / "C5.svs")
+    adata = made_on(slide)
+    del adata.uns[keys.PROVENANCE][keys.SLIDE_HASH]
+    assert is_made_on(adata, slide)
+    assert doubt_about(adata, slide) is None
+    assert not is_made_on(adata, slide_at(tmp_path / "C5.svs", width=1300))
+
+
+def test_two_predictions_of_one_content_are_of_one_slide(tmp_path):
+    slide = slide_at(tmp_path / "C5.svs")
+    assert are_of_one_slide(made_on(slide), made_on(slide, name="anonymous-12345678"))
+    assert not are_of_one_slide(made_on(slide), made_on(slide_at(tmp_path / "C6.svs", b"other")))
+
+
+# --- what it is called ---------------------------------------------------------------------------
+
+
+def everything_in(adata):
+    """Every text that a prediction states, and every key."""
+    texts = []
+
+    def walk(value):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                texts.append(str(key))
+                walk(inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                walk(inner)
+        elif not isinstance(value, np.ndarray) or value.dtype.kind in "OUS":
+            texts.append(str(value))
+
+    walk(dict(adata.uns))
+    return "\n".join(texts)
+
+
+def test_a_patients_name_is_replaced_wherever_it_stands_and_said(tmp_path):
+    slide = slide_at(tmp_path / "Smith_John.svs")
+    adata = made_on(slide)
+    renamed, [notice] = without_personal_names(adata)
+    neutral = f"anonymous-{hashlib.sha256(b'tissue').hexdigest()[:8]}"
+    assert output_name(renamed) == neutral
+    assert list(renamed.uns[keys.SPATIAL]) == [neutral]
+    assert "smith" not in everything_in(renamed).lower()
+    assert (
+        f"napari-flag predict {neutral}.svs --spots {neutral}_spots.tsv"
+        in renamed.uns[keys.PROVENANCE][keys.COMMAND]
+    )
+    assert neutral in notice
+    assert "a person's name" in notice
+    assert "--keep-names" in notice
+    assert "Smith" not in notice
+    assert output_name(adata) == "Smith_John"  # not changed
+    assert renamed.X is adata.X
+    assert is_made_on(renamed, slide)
+
+
+def test_other_names_and_names_that_are_kept_stay(tmp_path):
+    for name, keep in (("C5", False), ("Smith_John", True)):
+        adata = made_on(slide_at(tmp_path / f"{name}.svs"))
+        renamed, said = without_personal_names(adata, keep)
+        assert renamed is adata
+        assert said == ()
+
+
+def test_patients_whose_slides_the_weights_were_trained_on_are_not_named(tmp_path):
+    adata = made_on(slide_at(tmp_path / "C5.svs"))
+    adata.uns[keys.PROVENANCE][keys.TRAINING_SLIDES] = ["Doe_Jane", "her2st-C2"]
+    renamed, [notice] = without_personal_names(adata)
+    assert renamed.uns[keys.PROVENANCE][keys.TRAINING_SLIDES] == ["anonymous", "her2st-C2"]
+    assert "trained on" in notice
+
+
+def test_that_the_weights_were_trained_on_the_slide_is_still_known_under_a_neutral_name(tmp_path):
+    adata = made_on(slide_at(tmp_path / "Smith_John.svs"))
+    adata.uns[keys.PROVENANCE][keys.TRAINING_SLIDES] = ["Smith_John", "her2st-C2"]
+    assert trained_on(without_personal_names(adata)[0])
+
+
+def test_files_named_in_notices_are_not_named_after_patients(tmp_path):
+    adata = made_on(slide_at(tmp_path / "C5.svs"))
+    adata.uns[keys.PROVENANCE][keys.NOTICES] = ["Doe_Jane.tsv names 3 spots that are not on the slide."]
+    renamed, _ = without_personal_names(adata)
+    assert renamed.uns[keys.PROVENANCE][keys.NOTICES] == [
+        "anonymous.tsv names 3 spots that are not on the slide."
+    ]
+
+
+def test_an_earlier_prediction_loses_name_folders_and_the_hash_of_its_command(tmp_path):
+    adata = made_on(slide_at(tmp_path / "A1.svs"))
+    made = adata.uns[keys.PROVENANCE]
+    del made[keys.SLIDE_HASH]
+    made[keys.COMMAND] = (
+        "napari-flag predict '/home/Jane Roe/slides/A1.svs' --spots 'C:\\Users\\jroe\\Doe_Jane.tsv' --mpp 0.5"
+    )
+    made[keys.COMMAND_HASH] = "f" * 64
+    made[keys.NOTICES] = ["The folder /home/Jane Roe/slides cannot be read.", "A1 has 0.5 µm/px and/or 20×."]
+    adata.uns[keys.SPATIAL]["A1"]["metadata"] = {"source_image_path": "/home/jroe/slides/A1.svs"}
+    clean = anonymised(adata)
+    assert not any(word in everything_in(clean) for word in ("A1", "Jane", "jroe", "home", "Users", "Doe"))
+    made = clean.uns[keys.PROVENANCE]
+    assert keys.COMMAND_HASH not in made
+    assert made[keys.COMMAND].endswith("--spots anonymous.tsv --mpp 0.5")
+    assert made[keys.NOTICES][1].endswith("has 0.5 µm/px and/or 20×.")
+    write_prediction(clean, tmp_path / "clean.h5ad")
+    assert output_name(read_prediction(tmp_path / "clean.h5ad")).startswith("anonymous-")
+    assert made[keys.WEIGHTS_HASH] == adata.uns[keys.PROVENANCE][keys.WEIGHTS_HASH]
+
+
+def test_all_earlier_predictions_on_one_slide_get_one_neutral_name_and_others_another():
+    """They have no hash of the slide, but a small picture of it."""
+    adata, other = fake_prediction(36), fake_prediction(36)
+    other.uns[keys.SPATIAL]["fake"]["images"]["hires"][0, 0] = 0
+    name = output_name(anonymised(adata))
+    assert name == output_name(anonymised(adata[:5].copy()))
+    assert name != output_name(anonymised(other))
+
+
+def test_a_prediction_without_a_picture_is_named_after_its_spots():
+    adata = read_prediction(EARLIER)
+    assert adata.uns[keys.SPATIAL]["demo_slide"]["images"] == {}
+    assert output_name(anonymised(adata)) == output_name(anonymised(adata.copy())) != "demo_slide"
+
+
+def test_a_region_named_after_the_patient_is_renamed_in_valid_json(tmp_path):
+    adata = made_on(slide_at(tmp_path / 'Smith_"J"_John.svs'))
+    regions = {"features": [{"properties": {"name": 'Smith_"J"_John tumour'}}]}
+    adata.uns[keys.PROVENANCE][keys.REGIONS] = json.dumps(regions, ensure_ascii=False)
+    renamed, _ = without_personal_names(adata)
+    [feature] = json.loads(renamed.uns[keys.PROVENANCE][keys.REGIONS])["features"]
+    assert feature["properties"]["name"] == f"{output_name(renamed)} tumour"
+
+
+@pytest.mark.parametrize("name", ["C5", "anonymous-12345678"])
+def test_what_is_neutral_already_is_left_as_it_is(tmp_path, name):
+    adata = made_on(slide_at(tmp_path / f"{name}.svs"))
+    assert without_personal_names(adata) == (adata, ())
