@@ -1,4 +1,5 @@
 import csv
+import socket
 
 from tensorboardX.proto.event_pb2 import Event
 
@@ -52,3 +53,12 @@ def test_tensorboard_shows_every_value(tmp_path):
     told = {(v.tag, event.step): v.simple_value for event in events for v in event.summary.value}
     assert told["score/loss", 3] == 0.375
     assert told["score/peak_memory_mb", 1] == 9.5
+
+
+def test_no_file_is_named_after_the_computer(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "secret-workstation")
+    for first in (0, 2):
+        write(tmp_path, range(first + 1, first + 3), first, tensorboard=True)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len([path for path in files if "tfevents" in path.name]) == 2
+    assert not [path for path in files if b"secret" in path.name.encode() + path.read_bytes()]

@@ -5,8 +5,11 @@ state takes back the rows after it, so the files read as those of a run that was
 """
 
 import csv
+import itertools
 import os
+import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -63,6 +66,7 @@ class RunLog:
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(str(self._events), purge_step=step + 1, flush_secs=10)
+            _take_host_away(self._events)
         return spent
 
     def step(self, row: Mapping[str, float | None]) -> None:
@@ -83,6 +87,8 @@ class RunLog:
             file.close()
         if self._board is not None:
             self._board.close()
+            assert self._events is not None
+            _take_host_away(self._events)  # on Windows an open file keeps its name
 
     def _write(self, kind: str, row: Mapping[str, float | None]) -> None:
         if kind not in self._files:
@@ -96,6 +102,16 @@ class RunLog:
         for column, value in row.items():
             if column not in ("step", "epoch") and value is not None:
                 self._board.add_scalar(f"{self._name}/{column}", value, int(row["step"] or 0))
+
+
+def _take_host_away(events: Path) -> None:
+    """Rename event files, which tensorboardX names after this computer, by a number in its place."""
+    host = f".{socket.gethostname()}"
+    for file in sorted(events.glob(f"events.out.tfevents.*{host}")):
+        named = file.name.removesuffix(host)
+        free = next(n for n in itertools.count(1) if not (events / f"{named}.{n}").exists())
+        with suppress(OSError):
+            file.rename(events / f"{named}.{free}")
 
 
 def _rows_until(path: Path, columns: tuple[str, ...], step: int) -> list[dict[str, str]]:
