@@ -285,3 +285,16 @@ def test_numbered_tiles_are_named_after_the_spots_they_lie_on(prediction, tmp_pa
     read.obsm[keys.SPATIAL] = read.obsm[keys.SPATIAL] + 0.5 * pitch
     with pytest.raises(UserError, match="No row of stpath_tiles lies on a spot"):
         name_by_place(read, spots, "spots.tsv")
+
+
+def test_paths_of_whoever_made_a_file_are_not_taken_over(prediction, tmp_path):
+    library = {
+        "images": {"hires": np.zeros((4, 4, 3), np.uint8)},
+        "scalefactors": {"tissue_hires_scalef": 0.1},
+        "metadata": {"source_image_path": "/home/jdoe/slides/C5.tif"},
+    }
+    path = written(prediction, tmp_path / "m.h5ad", prediction.X, spatial={"C5": library}, log1p={"base": 2})
+    read = read_any_prediction(path)
+    assert set(read.uns[keys.SPATIAL]["C5"]) == {"images", "scalefactors"}
+    write_prediction(read, tmp_path / "saved.h5ad")
+    assert b"jdoe" not in (tmp_path / "saved.h5ad").read_bytes()

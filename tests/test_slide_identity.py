@@ -13,6 +13,7 @@ from napari_flag.slide_identity import (
     are_of_one_slide,
     doubt_about,
     is_made_on,
+    without_folders,
     without_personal_names,
 )
 
@@ -207,3 +208,16 @@ def test_a_region_named_after_the_patient_is_renamed_in_valid_json(tmp_path):
 def test_what_is_neutral_already_is_left_as_it_is(tmp_path, name):
     adata = made_on(slide_at(tmp_path / f"{name}.svs"))
     assert without_personal_names(adata) == (adata, ())
+
+
+def test_a_sentence_names_files_without_the_folders_of_the_slide(tmp_path, monkeypatch):
+    folder = tmp_path / "Jane Roe" / "a"
+    folder.mkdir(parents=True)
+    slide = folder / "C5.svs"
+    sentence = f"The folder {folder} holds {slide} and {folder}/b/C6.svs; a/b in µm/px."
+    assert (
+        without_folders(sentence, slide) == "The folder its folder holds C5.svs and b/C6.svs; a/b in µm/px."
+    )
+    monkeypatch.chdir(tmp_path)
+    relative = Path("Jane Roe/a/C5.svs")
+    assert without_folders(f"{relative}: a slide of {folder}.", relative) == "C5.svs: a slide of its folder."

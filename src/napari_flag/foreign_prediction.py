@@ -538,7 +538,7 @@ def _build(
     adata.obsm[keys.SPATIAL] = xy
     libraries = uns.get(keys.SPATIAL)
     if isinstance(libraries, Mapping) and libraries:
-        adata.uns[keys.SPATIAL] = dict(libraries)
+        adata.uns[keys.SPATIAL] = _pictures(libraries)
     made: dict[str, Any] = {keys.UNITS: keys.EXPRESSION_UNITS}
     made |= _stated_slide(libraries) | dict(stated)
     if array is not None:
@@ -551,6 +551,16 @@ def _build(
     adata.uns[keys.PROVENANCE] = made
     refuse_fault(adata, path)
     return adata
+
+
+def _pictures(libraries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return pictures and scale factors of each library: scanpy's metadata hold whole paths of somebody's."""
+    kept = ("images", "scalefactors")
+    return {
+        str(name): {key: library[key] for key in kept if key in library}
+        for name, library in libraries.items()
+        if isinstance(library, Mapping)
+    }
 
 
 def _as_log2(values: Any, word: str, factor: float) -> Any:

@@ -14,7 +14,7 @@ from napari_flag import keys, preflight
 from napari_flag.errors import UserError
 from napari_flag.files import read_text
 from napari_flag.progress import Step, Steps
-from napari_flag.slide_identity import without_personal_names
+from napari_flag.slide_identity import without_folders, without_personal_names
 from napari_flag.slides.colours import Colours
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
@@ -279,9 +279,8 @@ def predict_inputs(
             notices.append(f"No measured counts were attached to the prediction: {error}")
             yield Step("Attaching counts", 0, notice=notices[-1])
     recorded = adata.uns[keys.PROVENANCE]
-    recorded[keys.NOTICES] = list(
-        dict.fromkeys((*notices, *(str(notice) for notice in recorded.get(keys.NOTICES, ()))))
-    )
+    said_of_it = (*notices, *(str(notice) for notice in recorded.get(keys.NOTICES, ())))
+    recorded[keys.NOTICES] = [without_folders(text, inputs.slide.path) for text in dict.fromkeys(said_of_it)]
     adata, said = without_personal_names(adata, keep_names)
     for notice in said:
         yield Step("Naming the slide", 1, notice=notice)

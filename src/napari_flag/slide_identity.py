@@ -113,6 +113,20 @@ def without_personal_names(adata: "AnnData", keep: bool = False) -> "tuple[AnnDa
 
 _NAMING: Final = (keys.NOTICES, keys.READ_FROM, keys.TRAINING_SLIDES)
 """Entries of the provenance in which other files may be named."""
+
+
+def without_folders(text: str, path: Path) -> str:
+    """Return a sentence that names files without the folders that `path` lies in, or the home folder."""
+    absolute = {folder for base in (path.absolute(), path.resolve()) for folder in base.parents}
+    whole = {str(folder) for folder in (*absolute, Path.home()) if len(folder.parts) > 1}
+    given = {str(folder) for folder in path.parents if folder.parts and not folder.is_absolute()}
+    for folder in sorted(whole | given, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w./\\-]){re.escape(folder)}[/\\]", "", text)
+        if folder in whole:
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(folder)}(?![\w-])", "its folder", text)
+    return text
+
+
 KEEP: Final = "--keep-names (in the docks, where they ask)"
 _FILE: Final = re.compile(r"[^\s\"'“”()]+\.[A-Za-z]\w{0,7}\b")
 """A word of a sentence that may name a file."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from tests.fakes import add_draws, fake_prediction
 
 from napari_flag import keys
@@ -12,7 +13,8 @@ from napari_flag.cli import main
 from napari_flag.cli.analyse import NAMES
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, export
-from napari_flag.prediction_file import read_prediction, write_prediction
+from napari_flag.prediction_file import read_prediction, slide_size, write_prediction
+from napari_flag.slides.file_identity import content_hash
 from napari_flag.statistics.scoring_rules import NAMES as NAMES_OF_SCORES
 
 
@@ -335,3 +337,29 @@ def test_a_report_is_not_replaced_unasked(files, capsys):
     assert main(["report", "predicted.h5ad", "--out", ".", "--overwrite"]) == 2
     assert "was not written by napari-flag" in capsys.readouterr().err
     assert (files / "fake_report.html").read_text() == "mine"
+
+
+def test_an_export_is_named_after_a_hash_where_the_slide_may_be_named_after_a_patient(files, capsys):
+    adata = read_prediction(files / "predicted.h5ad")
+    adata.uns[keys.PROVENANCE] |= {keys.SLIDE_NAME: "Smith_John", keys.SLIDE_HASH: "0123456789abcdef" * 4}
+    write_prediction(adata, files / "predicted.h5ad")
+    line = ["export", "predicted.h5ad", "--to", "csv", "--out", "out"]
+    assert main(line) == 0
+    assert "so results call it anonymous-01234567; keep its name with --keep-names" in capsys.readouterr().err
+    assert main([*line, "--keep-names"]) == 0
+    assert "patient" not in capsys.readouterr().err
+    written = sorted(path.name for path in (files / "out").iterdir())
+    assert written == ["Smith_John_expression.csv", "anonymous-01234567_expression.csv"]
+
+
+def test_an_export_with_another_slide_of_the_same_size_is_warned_of(files, capsys):
+    adata = read_prediction(files / "predicted.h5ad")
+    Image.new("RGB", slide_size(adata), "white").save(files / "fake.png")
+    adata.uns[keys.PROVENANCE][keys.SLIDE_HASH] = content_hash(files / "fake.png")
+    write_prediction(adata, files / "predicted.h5ad")
+    line = ["export", "predicted.h5ad", "--to", "csv", "--out", "out", "--slide", "fake.png", "--overwrite"]
+    assert main(line) == 0
+    assert "is not the file" not in capsys.readouterr().err
+    Image.new("RGB", slide_size(adata), "pink").save(files / "fake.png")
+    assert main(line) == 0
+    assert "Note: fake.png is not the file that this prediction was made on" in capsys.readouterr().err

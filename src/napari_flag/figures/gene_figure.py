@@ -16,6 +16,7 @@ from napari_flag.layers.gene_map import DEFAULT_COLORMAP, DIVERGING, GeneMap
 from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
 from napari_flag.layers.local_map import CLASS_COLOURS, CLASS_MEANINGS, Key, LocalMap, MapKind, span_of
 from napari_flag.prediction_file import provenance
+from napari_flag.slide_identity import without_personal_names
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -151,7 +152,7 @@ def _draw_spots(
 
 def source_of(adata: Any) -> str:
     """Return slide, weights and use of a prediction, for the foot of a figure."""
-    ours = provenance(adata)
+    ours = provenance(without_personal_names(adata)[0])
     parts = [
         f"Slide {ours[keys.SLIDE_NAME]}" if keys.SLIDE_NAME in ours else "",
         f"weights {ours[keys.WEIGHTS_NAME]}" if keys.WEIGHTS_NAME in ours else "",
