@@ -274,13 +274,17 @@ def test_without_slide_the_dock_says_what_to_do(open_dock):
     assert any("none is open yet" in text for text in dock.spots_step.messages.texts)
 
 
+def named(name):
+    slide = fake_slide()
+    slide.name, slide.path = name, Path(f"{name}.svs")
+    return slide
+
+
 def test_the_name_of_a_slide_that_may_be_a_patients_is_kept_only_where_a_person_ticks_it(open_dock):
     work = FakeWork()
     dock = open_dock(work)
     assert dock.model_step._keep_names.isHidden()
-    slide = fake_slide()
-    slide.name, slide.path = "Smith_John", Path("Smith_John.svs")
-    slide_layers.add_slide(dock.session.viewer, slide)
+    slide_layers.add_slide(dock.session.viewer, named("Smith_John"))
     open_dock.rest(dock)
     assert not dock.model_step._keep_names.isHidden()
     for kept in (False, True):
@@ -288,7 +292,7 @@ def test_the_name_of_a_slide_that_may_be_a_patients_is_kept_only_where_a_person_
         dock.predict()
         open_dock.rest(dock)
     assert work.kept_names == [False, True]
-    slide_layers.add_slide(dock.session.viewer, fake_slide())
+    slide_layers.add_slide(dock.session.viewer, named("C5"))
     open_dock.rest(dock)
     assert dock.model_step._keep_names.isHidden()
     assert not dock.model_step.keep_names
