@@ -8,7 +8,9 @@ from tests.foreign_files import write_deepspot_like
 from napari_flag import keys
 from napari_flag.analysis.compare import compare
 from napari_flag.analysis.models import CONTROLS, comparing_models
+from napari_flag.analysis.pathways import recover_in_truth
 from napari_flag.analysis.scores import METRICS, PROPER
+from napari_flag.analysis.truth import attach_measured
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import read_any_prediction
 from napari_flag.progress import finish
@@ -100,6 +102,21 @@ def test_draws_are_scored_of_the_models_that_have_them(prediction, foreign, meas
     assert written["models"]["ours"]["X"]["PCC"] == table.loc["ours", "PCC"]
     assert written["models"]["deepspot"]["draws"]["proper_scores"] is None
     assert written["controls"]["control: neighbours"]["PCC"] == table.loc["control: neighbours", "PCC"]
+
+
+def test_models_recover_gene_sets_in_the_domains_of_one_measurement(prediction, foreign, measured):
+    sets = {"first": tuple(prediction.var_names[:5])}
+    models = {"ours": prediction, "deepspot": foreign}
+    found = finish(comparing_models(models, measured, sets=sets))
+    attached = prediction.copy()
+    attach_measured(attached, measured)
+    alone = finish(recover_in_truth(attached, sets))
+    assert found.pathways["ours"].to_dict() == alone.to_dict()
+    of_truth = [each.whole.measured for each in found.pathways.values()]
+    assert of_truth[0] == of_truth[1]
+    assert found.to_dict()["models"]["ours"]["gene_sets"] == alone.to_dict()
+    few = {name: each[:9].copy() for name, each in models.items()}
+    assert finish(comparing_models(few, measured, sets=sets)).pathways == {}
 
 
 def test_models_of_different_spots_or_of_another_slide_are_refused(prediction, foreign, measured):

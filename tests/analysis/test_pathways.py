@@ -5,9 +5,17 @@ import pytest
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.pathways import describe_skipped, find_region_sets, recover_domains
+from napari_flag.analysis.domains import find_domains
+from napari_flag.analysis.pathways import (
+    describe_sets,
+    describe_skipped,
+    find_region_sets,
+    recover_domains,
+    recover_in_truth,
+)
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.progress import finish
+from napari_flag.statistics.pathways import Recovery
 
 
 @pytest.fixture
@@ -72,6 +80,27 @@ def test_there_is_nothing_to_recover_without_truth_or_domains(adata, sets):
     assert finish(recover_domains(adata, np.zeros(100, int), sets)) is None
     del adata.layers[keys.MEASURED]
     assert finish(recover_domains(adata, np.where(adata.uns["left"], 1, 2), sets)) is None
+
+
+def test_the_truth_s_own_domains_are_those_of_its_leiden_domains(adata, sets):
+    found = finish(recover_in_truth(adata, sets))
+    same = finish(recover_domains(adata, finish(find_domains(adata, MEASURED)), sets))
+    assert found.to_dict() == same.to_dict()
+    assert "raised" in describe_sets(found.whole).removeprefix("In both: ")
+
+
+def test_too_few_measured_spots_have_no_domains_and_no_sets(adata, sets):
+    adata.layers[keys.MEASURED][9:] = np.nan
+    assert finish(recover_in_truth(adata, sets)) is None
+    del adata.layers[keys.MEASURED]
+    assert finish(recover_in_truth(adata, sets)) is None
+
+
+def test_sets_are_named_by_who_has_raised_them():
+    found = Recovery(("a", "b"), ("b", "c"), ("b",), 4, np.zeros(3, np.int64))
+    said = "In both: b. In the truth alone: c. In the prediction alone: a."
+    assert describe_sets(found) == said
+    assert describe_sets(Recovery((), (), (), 4, np.zeros(3, np.int64))) == ""
 
 
 def test_many_skipped_sets_are_named_in_part():

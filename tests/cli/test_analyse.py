@@ -247,10 +247,6 @@ def test_compare_counts_the_gene_sets_of_a_file_in_the_domains(files, capsys):
     assert found["skipped"] == {"SMALL": 2}
     assert f"Gene sets in {len(found['domains'])} domain" in out
     assert f"Of {found['whole']['tested']} gene sets" in out
-    assert (
-        main(["compare", "predicted.h5ad", "predicted.h5ad", "--measured", "measured.h5ad", *line[3:]]) == 2
-    )
-    assert "--gene-sets is for one prediction" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from tests.fakes import add_draws
@@ -93,6 +94,28 @@ def test_several_models_are_one_table_on_the_terminal_as_json_csv_and_markdown(m
     assert "49 spots and 8 genes of fake, in all models" in out
     assert main([*line, "--out", "out"]) == 0, "the same command may be repeated"
     assert main([*line[:-2], "--unit", "log2p1", "--out", "out"]) == 0
+
+
+def test_several_models_recover_the_gene_sets_of_a_file_in_the_same_domains(models, capsys):
+    genes = [str(gene) for gene in read_prediction(models / "predicted.h5ad").var_names]
+    lines = ["\t".join(["FIRST", "ours", *genes[:5]]), "\t".join(["SMALL", "ours", *genes[:2]])]
+    (models / "mine.gmt").write_text("\n".join(lines), "utf-8")
+    line = ["compare", "predicted.h5ad", "stpath.h5ad", "--measured", "measured.h5ad", "--unit", "log1p"]
+    assert main([*line, "--gene-sets", "mine.gmt", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["gene_sets"] == "mine.gmt"
+    alone = ["compare", "predicted.h5ad", "measured.h5ad", "--gene-sets", "mine.gmt", "--json"]
+    assert main(alone) == 0
+    assert found["models"]["predicted"]["gene_sets"] == json.loads(capsys.readouterr().out)["gene_sets"]
+    assert main([*line, "--gene-sets", "mine.gmt", "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "fewer than 5 genes here: SMALL (2)" in said
+    whole = found["models"]["stpath"]["gene_sets"]["whole"]
+    cells = [str(len(whole[which])) for which in ("measured", "predicted", "shared")]
+    assert any(text.split()[:4] == ["stpath", *cells] for text in said.splitlines())
+    table = pd.read_csv(models / "out" / "fake_models.csv").set_index("model")
+    assert table.sets_chance["stpath"] == pytest.approx(whole["chance"], rel=1e-5)
+    assert np.isnan(table.sets_tested["control: gene means"])
 
 
 def test_a_zarr_of_another_program_is_compared(models, capsys):

@@ -6,6 +6,7 @@ from anndata import AnnData
 from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.pathways import bundled, describe_sets, recover_in_truth
 from napari_flag.gui import compare_dock
 from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.layers.gene_values import Quantity
@@ -83,6 +84,30 @@ def test_genes_are_listed_best_first_and_a_click_shows_one_everywhere(filled, vi
     filled.table.setCurrentIndex(filled.table.table.index(3, 0))
     assert filled.session.gene == filled.table.table.name(3)
     assert viewer.layers[-1].name.startswith(filled.session.gene)
+
+
+def test_gene_sets_are_recovered_on_request_and_said_with_their_chance_level(dock, qtbot):
+    adata = with_counts()
+    adata.var_names = [*bundled()["Proliferation"][:6], "A", "B"]
+    dock.session.set_prediction(adata)
+    qtbot.waitUntil(lambda: dock.agreement is not None, timeout=10_000)
+    assert dock.recovered.isHidden()
+    dock.sets.click()
+    qtbot.waitUntil(lambda: bool(dock.recovered.text()), timeout=10_000)
+    expected = finish(recover_in_truth(dock.session.adata, bundled()))
+    assert dock.recovered.text() == expected.described()
+    assert dock.recovered.toolTip() == describe_sets(expected.whole)
+    before = dock.agreement
+    dock.session.set_prediction(with_counts(1))
+    qtbot.waitUntil(lambda: dock.agreement is not before, timeout=10_000)
+    assert dock.recovered.isHidden(), "the sets of the prediction before"
+
+
+def test_no_gene_sets_are_offered_without_a_truth(dock, qtbot):
+    assert not dock.sets.isEnabled()
+    dock.session.set_prediction(fake_prediction(36, n_genes=6, measured=False))
+    qtbot.waitUntil(lambda: dock.agreement is not None, timeout=10_000)
+    assert not dock.sets.isEnabled()
 
 
 def test_a_gene_chosen_elsewhere_is_marked(filled):

@@ -12,7 +12,10 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.compare import Comparison, comparing
+from napari_flag.analysis.domains import FEWEST_SPOTS as FEWEST_FOR_DOMAINS
+from napari_flag.analysis.domains import find_domains
 from napari_flag.analysis.draws import draw_layers
+from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
 from napari_flag.analysis.scores import (
     EXPECTATION,
     PROPER,
@@ -24,7 +27,14 @@ from napari_flag.analysis.scores import (
     spot_blocks,
 )
 from napari_flag.analysis.spatial import spot_neighbours
-from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, match_names, shared_counts
+from napari_flag.analysis.truth import (
+    FEWEST_SPOTS,
+    MEASURED,
+    Extent,
+    attach_measured,
+    match_names,
+    shared_counts,
+)
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import NEAR, is_foreign, name_by_place
 from napari_flag.prediction_file import array_coordinates, output_name, provenance, spots_of
@@ -60,6 +70,9 @@ class ModelComparison:
         Name → `Comparison` over these spots and genes.
     controls
         Name (see `CONTROLS`) → scores of what sees no image.
+    pathways
+        Name → gene sets of the truth's domains that the model recovers; {} where the spots are too few for
+        domains.
     notices
         What must be known of the table as a whole; that of one model stands in its `Comparison`.
     """
@@ -69,17 +82,23 @@ class ModelComparison:
     genes: int
     models: dict[str, Comparison]
     controls: dict[str, Scores]
+    pathways: dict[str, DomainSets]
     notices: tuple[str, ...]
 
     def table(self) -> "pd.DataFrame":
         """Return one row per model and control.
 
         Columns are model, the metrics of ``X`` with ``_low`` and ``_high`` where there is an interval, the
-        number of draws, their structure (``draws_GSC`` …, mean over draws) and proper scores.
+        number of draws, their structure (``draws_GSC`` …, mean over draws) and proper scores, and how many
+        gene sets are raised in the truth's domains: ``sets_tested``, ``sets_measured``, ``sets_predicted``,
+        ``sets_shared``, ``sets_chance``, ``sets_p``.
         """
         import pandas as pd
 
-        rows = [_row(name, found.scores["X"], found) for name, found in self.models.items()]
+        rows = [
+            _row(name, found.scores["X"], found) | _sets_of(self.pathways.get(name))
+            for name, found in self.models.items()
+        ]
         return pd.DataFrame(rows + [_row(name, scores, None) for name, scores in self.controls.items()])
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +108,11 @@ class ModelComparison:
             "spots": self.spots,
             "genes": self.genes,
             "units": keys.EXPRESSION_UNITS,
-            "models": {name: found.to_dict() for name, found in self.models.items()},
+            "models": {
+                name: found.to_dict()
+                | ({"gene_sets": self.pathways[name].to_dict()} if name in self.pathways else {})
+                for name, found in self.models.items()
+            },
             "controls": {
                 name: {
                     "meaning": CONTROLS[name],
@@ -116,8 +139,27 @@ def _row(name: str, scores: Scores, of: Comparison | None) -> dict[str, Any]:
     return row | {metric: proper.get(metric, np.nan) for metric in PROPER}
 
 
+def _sets_of(found: DomainSets | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    sets = found.whole
+    return {
+        "sets_tested": sets.tested,
+        "sets_measured": len(sets.measured),
+        "sets_predicted": len(sets.predicted),
+        "sets_shared": len(sets.shared),
+        "sets_chance": sets.chance,
+        "sets_p": sets.p,
+    }
+
+
 def comparing_models(
-    predictions: "Mapping[str, AnnData]", measured: "AnnData", *, seed: int = 0, force: bool = False
+    predictions: "Mapping[str, AnnData]",
+    measured: "AnnData",
+    *,
+    sets: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+    force: bool = False,
 ) -> Steps[ModelComparison]:
     """Score several predictions over the spots and genes that all of them and the measurement have.
 
@@ -128,8 +170,10 @@ def comparing_models(
         from the one that `placing` names.
     measured
         Raw counts.
+    sets
+        Gene sets to look for in the truth's domains, name → symbols; None takes the bundled ones.
     seed
-        Of the bootstrap.
+        Of bootstrap and domains.
     force
         As `comparing` takes it.
 
@@ -147,9 +191,10 @@ def comparing_models(
         )
     first = _cut(placed, spots, genes, placed)
     controls = yield from _score_controls(first, measured, seed)
-    return ModelComparison(
-        output_name(placed), len(spots), len(genes), models, controls, _left_out(predictions, spots, genes)
-    )
+    cuts = {name: _cut(prediction, spots, genes, placed) for name, prediction in predictions.items()}
+    pathways = yield from _recover(cuts, measured, bundled() if sets is None else sets, seed)
+    left_out = _left_out(predictions, spots, genes)
+    return ModelComparison(output_name(placed), len(spots), len(genes), models, controls, pathways, left_out)
 
 
 def placing(predictions: "Mapping[str, AnnData]") -> str:
@@ -230,6 +275,24 @@ def _left_out(predictions: "Mapping[str, AnnData]", spots: "pd.Index", genes: "p
         for name, adata in predictions.items()
         if (len(spots), len(genes)) != adata.shape
     )
+
+
+def _recover(
+    cuts: "Mapping[str, AnnData]", measured: "AnnData", sets: Mapping[str, Sequence[str]], seed: int
+) -> Steps[dict[str, DomainSets]]:
+    """Return the gene sets that each model recovers in the domains of the one measurement."""
+    found: dict[str, DomainSets] = {}
+    numbers = None
+    for name, adata in cuts.items():
+        if adata.n_obs < FEWEST_FOR_DOMAINS:
+            break
+        attach_measured(adata, measured)
+        if numbers is None:  # spots, places and measurement are the same in all
+            numbers = yield from find_domains(adata, MEASURED, seed=seed)
+        recovered = yield from recover_domains(adata, numbers, sets)
+        if recovered is not None:
+            found[name] = recovered
+    return found
 
 
 def _score_controls(adata: "AnnData", measured: "AnnData", seed: int) -> Steps[dict[str, Scores]]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from napari_flag.analysis.domains import FEWEST_SPOTS as FEWEST_FOR_DOMAINS
+from napari_flag.analysis.domains import find_domains
 from napari_flag.analysis.regions import BoolArray
 from napari_flag.analysis.structure import comparable_domains
 from napari_flag.analysis.truth import (
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 
 NAMED: Final = 12
-"""Sets named that were not tested."""
+"""Sets named in a sentence."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +158,32 @@ def recover_domains(
     return DomainSets(found, whole, skipped)
 
 
+def recover_in_truth(
+    adata: "AnnData", sets: Mapping[str, Sequence[str]], *, seed: int = 0
+) -> Steps[DomainSets | None]:
+    """Count, for each Leiden domain of the truth, the gene sets that prediction and truth have both raised.
+
+    Parameters
+    ----------
+    adata
+        A prediction with its truth; not changed.
+    sets
+        Name → genes.
+    seed
+        Of the domains.
+
+    Returns
+    -------
+    DomainSets or None
+        As `recover_domains`; None too where too few spots were measured for domains.
+    """
+    extent = measured_extent(adata)
+    if extent is None or len(extent.spots) < FEWEST_FOR_DOMAINS:
+        return None
+    numbers = yield from find_domains(adata, MEASURED, seed=seed)
+    return (yield from recover_domains(adata, numbers, sets))
+
+
 def describe_recovery(found: Recovery) -> str:
     """Return how many of the truth's sets are recovered, beside chance, in a sentence."""
     if not found.tested:
@@ -167,13 +195,25 @@ def describe_recovery(found: Recovery) -> str:
     return f"Of {found.tested} gene sets {raised}, {len(found.shared)} in both ({chance})."
 
 
+def describe_sets(found: Recovery) -> str:
+    """Return which sets both have raised, and which one of them alone, in a sentence each; "" without any."""
+    only_truth = [name for name in found.measured if name not in found.shared]
+    only_predicted = [name for name in found.predicted if name not in found.shared]
+    groups = {"both": found.shared, "the truth alone": only_truth, "the prediction alone": only_predicted}
+    return " ".join(f"In {where}: {_listed(names)}." for where, names in groups.items() if names)
+
+
 def describe_skipped(skipped: Mapping[str, int]) -> str:
     """Return which sets were not tested, in a sentence; "" where all were."""
     if not skipped:
         return ""
-    named = ", ".join(f"{name} ({genes})" for name, genes in list(skipped.items())[:NAMED])
-    more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-    return f"Not tested, with fewer than {FEWEST_GENES} genes here: {named}{more}."
+    named = _listed([f"{name} ({genes})" for name, genes in skipped.items()])
+    return f"Not tested, with fewer than {FEWEST_GENES} genes here: {named}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _of_both(

@@ -33,7 +33,7 @@ from napari_flag.cli.terminal import (
     say_json,
 )
 from napari_flag.errors import UserError
-from napari_flag.formatting import interval, number, whole
+from napari_flag.formatting import counted, interval, number, probability, whole
 from napari_flag.progress import finish
 from napari_flag.slides.file_identity import name_of
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from napari_flag.analysis.compare import Comparison
     from napari_flag.analysis.models import ModelComparison
+    from napari_flag.analysis.pathways import DomainSets
     from napari_flag.analysis.scores import Scores
     from napari_flag.report.findings import Findings, Labelled
 
@@ -74,7 +75,8 @@ In brackets: 95 % bootstrap intervals, over blocks of neighbouring spots or, for
 genes. A high score in one of them alone means little; compare all of them.
 
 With --measured, several models are scored in one table, over the spots and genes that all have, beside
-controls that see the measurement and no image:
+controls that see the measurement and no image, with the gene sets that each recovers in the domains of the
+measurement beside what chance recovers:
 
   napari-flag compare ours.h5ad deepspot.h5ad stpath.h5ad --measured C5.tsv.gz
 """
@@ -82,6 +84,8 @@ FILES_HASH: Final = "files_sha256"
 """Key of the hash of what was compared, by which a repetition is known; folders are not recorded."""
 DIGITS: Final = 3
 """Decimals of scores."""
+BUNDLED: Final = "bundled"
+"""What JSON says of the gene sets where none were given."""
 UNDEFINED: Final = "not defined"
 LISTED: Final = 8
 """Unmatched names shown in the text; --json lists all."""
@@ -342,12 +346,12 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
     from napari_flag.analysis.models import comparing_models, on_spots_of, placing
     from napari_flag.slides.spot_tables import needs_pooling, read_measured
 
-    for option, value in (("--labels", args.labels), ("--gene-sets", args.gene_sets), ("--set", args.set)):
+    for option, value in (("--labels", args.labels), ("--set", args.set)):
         if value is not None:
             raise UserError(
                 f"{option} is for one prediction; leave it out, or compare the predictions one by one."
             )
-    places = _named(files, args.keep_names)
+    places, sets = _named(files, args.keep_names), read_gene_sets(args.gene_sets)
     read = {name: read_named(path, args) for name, path in places.items()}
     predictions = {name: adata for name, (adata, _) in read.items()}
     with ProgressLine() as line:
@@ -365,11 +369,12 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
             counts = read_measured(measured)
             predictions = {name: _named_by_place(each, counts, args) for name, each in predictions.items()}
         on_step = None if args.json else line
-        found = finish(comparing_models(predictions, counts, force=args.force), on_step)
+        found = finish(comparing_models(predictions, counts, sets=sets, force=args.force), on_step)
     result = found.to_dict() | {
         "predicted": [name_of(path, args.keep_names) for path in files],
         "measured": name_of(measured, args.keep_names),
-        FILES_HASH: fingerprint([*files, measured]),
+        "gene_sets": BUNDLED if args.gene_sets is None else name_of(args.gene_sets, args.keep_names),
+        FILES_HASH: fingerprint([*files, measured, *([] if args.gene_sets is None else [args.gene_sets])]),
     }
     written = () if args.out is None else _write_models(found, result, args)
     if args.json:
@@ -452,9 +457,28 @@ def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
             ]
             table.append([name, *cells])
         tables.append((f"Proper scores of the first {FEWEST_DRAWS} draws (0 is best)", table))
+    if found.pathways:
+        tables.append(_recovered(found.pathways))
     controls = [[name, meaning] for name, meaning in CONTROLS.items()]
     tables.append(("Controls see the measurement they are judged by, and no image:", controls))
     return tables
+
+
+def _recovered(pathways: "Mapping[str, DomainSets]") -> tuple[str, list[list[str]]]:
+    """Return heading and rows of the table of gene sets."""
+    from napari_flag.analysis.pathways import describe_skipped
+
+    first = next(iter(pathways.values()))
+    table = [["", "in the truth", "in the prediction", "in both", "both by chance", "p"]]
+    for name, sets in pathways.items():
+        whole = sets.whole
+        numbers = [len(whole.measured), len(whole.predicted), len(whole.shared)]
+        table.append([name, *map(str, numbers), number(whole.chance, 1), probability(whole.p)])
+    said = (
+        f"Gene sets raised in {counted(len(first.domains), 'domain')} of the truth, each against the rest, "
+        f"added up ({first.whole.tested} tested). {describe_skipped(first.skipped)}"
+    )
+    return said.strip(), table
 
 
 def _write_models(

@@ -7,6 +7,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_flag.analysis.compare import Agreement, agree, comparing
+from napari_flag.analysis.pathways import DomainSets, bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.scores import EXPECTATION, MEANING, PROPER, STRUCTURE
 from napari_flag.analysis.truth import measured_counts
 from napari_flag.discovery import counts_for
@@ -43,6 +44,11 @@ VALUES_TIP: Final = (
     "X is judged by PCC, MSE and cPCC, draws by GSC, SSC, amplitude and the proper scores: those in bold. "
     "The paper's table reads all from one array, so X and one draw have them all."
 )
+GENE_SETS: Final = (
+    "Find the gene sets that are raised in the domains of the measurement, and how many of them the "
+    "prediction has raised there too, beside what chance recovers"
+)
+NO_DOMAINS: Final = "There are too few measured spots for domains, so no gene sets were tested."
 NO_DRAWS: Final = "This file holds no draws, so X alone is scored."
 VALUES: Final = (("Expectation (X)", "X"), ("One draw", "sample"), ("All draws", DRAWS))
 ROWS: Final = (EXPECTATION, STRUCTURE, PROPER[:3], PROPER[3:])
@@ -95,6 +101,10 @@ class CompareDock(Dock):
         self.table = NumberView("Gene", width=62)
         self.counts = QPushButton("Counts…")
         self.counts.setToolTip("Choose the measured counts of this section to compare with")
+        self.sets = QPushButton("Gene sets")
+        self.sets.setToolTip(GENE_SETS)
+        self.recovered = plain_label()
+        self.recovered.setVisible(False)
         self.report = QPushButton("Report…")
         self.report.setToolTip("Write one HTML page with scores, figures, all genes and how they were made")
 
@@ -115,12 +125,14 @@ class CompareDock(Dock):
         head.addWidget(self.values.native)
         foot = QHBoxLayout()
         foot.addWidget(self.counts)
+        foot.addWidget(self.sets)
         foot.addWidget(self.report)
         box = self.column()
         box.addLayout(head)
         messages = ShortScroll(self.messages, MESSAGES_PX)
         for widget in (self.scores, messages, self.anyway, self.maps, self.histogram):
             box.addWidget(widget)
+        box.addWidget(self.recovered)
         box.addWidget(self.table, 1)
         box.addWidget(self.strip)
         box.addLayout(foot)
@@ -132,6 +144,7 @@ class CompareDock(Dock):
         self.maps.chosen.connect(self.session.show_quantity)
         self.anyway.toggled.connect(lambda _: self._due.start())
         self.counts.clicked.connect(self._ask_counts)
+        self.sets.clicked.connect(self.find_sets)
         self.report.clicked.connect(self._ask_report)
         self.listen(self.session.predictionChanged, self._on_prediction)
         self.listen(self.session.drawsChanged, lambda: self._due.start())
@@ -147,7 +160,9 @@ class CompareDock(Dock):
             widget.setEnabled(there)
         if not there:
             self.jobs.cancel("compare")
+            self.jobs.cancel("sets")
             self.agreement = None
+            self._show_sets("")
             self._show()
         else:
             self._due.start()
@@ -167,6 +182,7 @@ class CompareDock(Dock):
         adata = self.session.adata
         if adata is None:
             return
+        self.jobs.cancel("sets")  # of the prediction or the counts before
         self.jobs.run(
             "compare",
             agree(adata, self.session.measured, force=self.anyway.isChecked()),
@@ -177,6 +193,7 @@ class CompareDock(Dock):
 
     def _on_agreement(self, agreement: Agreement) -> None:
         self.agreement = agreement
+        self._show_sets("")
         self._show()
 
     def _on_gene(self) -> None:
@@ -193,6 +210,7 @@ class CompareDock(Dock):
         doubted = agreement is not None and agreement.doubted
         self.anyway.setVisible(adata is not None and (doubted or self.anyway.isChecked()))
         self.values.native.setVisible(self.scores.isVisibleTo(self))
+        self.sets.setEnabled(self.scores.isVisibleTo(self))
         if agreement is None or adata is None:
             self.heading.setText(NOTHING_YET)
             self.table.table.set_rows((), {}, ())
@@ -291,6 +309,31 @@ class CompareDock(Dock):
             self.session.set_measured(measured)
         except UserError as error:
             self.messages.show_error(error)
+
+    def find_sets(self) -> None:
+        """Find the gene sets of the truth's domains that the prediction recovers."""
+        adata = self.session.adata
+        if adata is None:
+            return
+        self.jobs.run(
+            "sets",
+            recover_in_truth(adata, bundled()),
+            "Find gene sets",
+            on_result=self._on_sets,
+            on_cancelled=lambda: self.notify("Finding gene sets was cancelled."),
+        )
+
+    def _on_sets(self, found: DomainSets | None) -> None:
+        if found is None:
+            self._show_sets(NO_DOMAINS)
+        else:
+            self._show_sets(found.described(), describe_sets(found.whole))
+
+    def _show_sets(self, text: str, named: str = "") -> None:
+        """Write what was recovered; which sets these are is said where the pointer rests."""
+        self.recovered.setText(text)
+        self.recovered.setToolTip(named)
+        self.recovered.setVisible(bool(text))
 
     def _ask_report(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder for the report")
