@@ -4,6 +4,7 @@
 
 opens two simulated slides, or what is named; slides without a prediction are predicted with ``--weights``.
 ``--pages Train`` alone takes the pictures of the Train dock, fitted to the sections of the folder.
+``--methods`` takes one picture of one gene by all predictions of a slide, which are named with it.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_flag.demo import GENE, WEIGHTS
 from napari_flag.gui.area import PLUGIN, FlagArea, open_area
-from napari_flag.gui.side_by_side_dock import SideBySideDock
+from napari_flag.gui.side_by_side_dock import OTHERS, SideBySideDock
 from napari_flag.gui.train.train_dock import TRAIN, TrainDock
 from napari_flag.layers.local_map import MapKind
 from napari_flag.layers.overlays import Paint
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--weights", default=WEIGHTS, help="name or file of the weights")
     parser.add_argument("--gene", default=GENE, help="gene to show")
     parser.add_argument("--pages", nargs="*", help="only these")
+    parser.add_argument("--methods", action="store_true", help="the predictions of one slide, side by side")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -60,7 +62,9 @@ def main() -> None:
                 write_simulated(folder, f"sim{seed}", simulate(seed))
         paths = given.paths or [folder]
         pictures = Pictures(given.out, Path(find_weights(given.weights)), given.gene)
-        if given.pages != [TRAINING]:
+        if given.methods:
+            pictures.take_methods(paths)
+        elif given.pages != [TRAINING]:
             pictures.predict(paths)
             pictures.take_pages(given.pages)
         if TRAINING in (given.pages or ()):  # which takes long
@@ -141,6 +145,24 @@ class Pictures:
         spend(SETTLE_S)
         wait(lambda: second.at_rest)
         self.take("side-by-side-slides")
+
+    def take_methods(self, paths: Sequence[Path]) -> None:
+        """Take the picture of one gene by all predictions of a slide, and as it was measured."""
+        session = self.area.session
+        self.rest()
+        for path in paths:  # the last one is on the main canvas
+            self.area.predict.opener.open([path])
+            self.rest()
+        session.select_gene(self._gene)
+        self.area.show_page("Compare")
+        self.area.show_side_by_side()
+        second = self.viewer.window._qt_window.findChild(SideBySideDock)
+        spend(SETTLE_S)
+        wait(lambda: second.at_rest)
+        second.slide.value = OTHERS
+        spend(SETTLE_S)
+        wait(lambda: second.at_rest and not any(page.jobs.active for page in self.area.pages.values()))
+        self.take("methods", themes=THEMES[:1], sizes=SIZES[1:])
 
     def train(self, sections: Path) -> None:
         """Take pictures of the Train dock, the sections of a folder listed, then scored."""

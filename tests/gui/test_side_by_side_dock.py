@@ -5,7 +5,7 @@ from tests.gui.two_slides import named
 
 from napari_flag import keys
 from napari_flag.gui.session import Session
-from napari_flag.gui.side_by_side_dock import SideBySideDock
+from napari_flag.gui.side_by_side_dock import OTHERS, SideBySideDock
 from napari_flag.layers import slide_layers
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import MapKind
@@ -241,3 +241,44 @@ def test_a_slide_that_is_taken_out_is_shown_here_no_longer(two, two_slides):
     assert two.others == []
     assert two.slide.native.isHidden()
     assert not two.canvas.isHidden()
+
+
+@pytest.fixture
+def methods(viewer, qtbot):
+    """The dock over a slide with three predictions, of which the first carries the truth."""
+    viewer.add_image(FakeSlide().pixels, rgb=True, name="fake", scale=(0.5, 0.5), units=("um", "um"))
+    session = Session.of(viewer)
+    made = [fake_prediction(36, seed=0), *(fake_prediction(36, seed=k, measured=False) for k in (1, 2))]
+    for adata in made:
+        session.set_prediction(adata)
+    dock = SideBySideDock(viewer)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: not dock.jobs.running("scores"))
+    yield dock, made
+    qtbot.waitUntil(lambda: not dock.jobs.running("scores"))
+    dock.close()
+
+
+def test_one_gene_is_shown_by_every_prediction_of_the_slide_beside_the_truth(methods, qtbot):
+    dock, made = methods
+    dock.slide.value = OTHERS
+    dock.session.select_gene("VIM")
+    qtbot.waitUntil(lambda: all(shown_beside(other)[-1:] for other in dock.others))
+    drawn = [(other.canvas.gene_map.values.adata, shown_beside(other)[-1]) for other in dock.others]
+    assert [name for _, name in drawn] == ["VIM · predicted", "VIM · predicted", "VIM · measured"]
+    assert [adata is expected for (adata, _), expected in zip(drawn, [*made[:2], made[0]], strict=True)] == [
+        True, True, True,
+    ]  # fmt: skip
+    assert dock.others[2].title.text() == "measured"
+    assert dock.others[0].title.text() == f"{dock.session.state.results[0].name}: predicted"
+    assert not dock.free.isVisibleTo(dock), "they lie alike anyway"
+    camera = dock.others[1].canvas.model.scene.camera
+    dock.session.viewer.scene.camera.center = (0, 12.0, 34.0)
+    assert tuple(camera.center) == (0, 12.0, 34.0)
+    dock.session.set_prediction(made[0])
+    qtbot.waitUntil(lambda: dock.others[0].canvas.gene_map.values.adata is made[1])
+    assert dock.others[1].canvas.gene_map.values.adata is made[2]
+
+
+def test_a_slide_with_one_prediction_offers_no_others(dock):
+    assert dock.slide.native.isHidden()

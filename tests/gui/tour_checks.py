@@ -230,7 +230,7 @@ def _second_canvases(tourist):
         if dock not in tourist.alive_docks():
             continue
         state = tourist.session.state
-        pairs = [(dock.canvas, state), *((other.canvas, other.state) for other in dock.others)]
+        pairs = [(dock.canvas, state), *((other.canvas, other.beside.state) for other in dock.others)]
         for canvas, of in pairs:
             shown = [la for la in canvas.model.layers if la.visible]
             pictures = [la for la in shown if la.metadata.get(keys.LAYER_KIND) == "slide"]

@@ -1,7 +1,8 @@
-"""The Side by side dock: the measured gene beside the predicted one, or the same gene on other slides."""
+"""The Side by side dock: a gene predicted beside measured, by other predictions, or on other slides."""
 
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
 from napari_flag.gui.dock import NOTHING_YET, Dock, in_turn, single_shot
 from napari_flag.gui.session import Session
-from napari_flag.gui.workspace import SlideState
+from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers.gene_map import Hover
 from napari_flag.layers.gene_values import GeneValues, Quantity
 from napari_flag.layers.local_map import LocalMap
@@ -30,28 +31,57 @@ SETTLED_MS: Final = 250
 SEEN_IN_TRAINING: Final = (
     "This section was among those the weights were trained on, so these scores say nothing about new tissue."
 )
-THIS, ALL = "this slide", "all other slides"
+THIS, OTHERS, ALL = "this slide", "its other predictions", "all other slides"
 MOST: Final = 4
-"""Other slides shown at once; more would be stamps."""
+"""Other slides or predictions shown at once; more would be stamps."""
 
 
-class OtherSlide(QWidget):
-    """Another slide of the workspace with the gene that is shown, at the zoom of the main canvas.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What one of several canvases shows.
+
+    Parameters
+    ----------
+    state
+        The slide.
+    result
+        Which of its predictions; None follows the one that the slide shows.
+    quantity
+        What of the gene; None follows the main canvas.
+    """
+
+    state: SlideState
+    result: Result | None = None
+    quantity: Quantity | None = None
+
+    @property
+    def adata(self) -> Any:
+        """The prediction."""
+        return self.state.adata if self.result is None else self.result.adata
+
+    @property
+    def name(self) -> str:
+        """What stands above the canvas."""
+        return self.state.name if self.result is None else self.result.name
+
+
+class OtherMap(QWidget):
+    """The gene that is shown, by another prediction or on another slide, at the zoom of the main canvas.
 
     Parameters
     ----------
     session
         Of the main viewer.
-    state
-        The slide.
+    beside
+        What to show.
     """
 
-    def __init__(self, session: Session, state: SlideState) -> None:
+    def __init__(self, session: Session, beside: Beside) -> None:
         super().__init__()
-        self._session, self.state = session, state
+        self._session, self.beside = session, beside
         self._own: Any = None
         self.canvas = LinkedCanvas(session.viewer)
-        self.title = plain_label(state.name)
+        self.title = plain_label(beside.name)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
@@ -60,36 +90,39 @@ class OtherSlide(QWidget):
         self._opening = in_turn(session.viewer, self, self.canvas.open_canvas, self.refresh)
 
     def refresh(self) -> None:
-        """Draw the prediction that the slide shows."""
-        state, gene_map = self.state, self.canvas.gene_map
+        """Draw the prediction."""
+        state, gene_map = self.beside.state, self.canvas.gene_map
         picture = state.layer
         if picture is None and state.slide is not None:  # it was not shown yet, or its picture was removed
             if self._own is None or slide_of(self._own) is not state.slide:
                 self._own = picture_of(state.slide)
             picture = self._own
-        self.canvas.show_pictures([] if picture is None else [picture], same=False)
-        gene_map.set_prediction(state.adata, state.frame)
+        same = state is self._session.state
+        self.canvas.show_pictures([] if picture is None else [picture], same=same)
+        gene_map.set_prediction(self.beside.adata, state.frame)
         self.show_gene()
 
     def show_gene(self) -> None:
         """Draw the gene, colours and limits of the main canvas; what this prediction lacks is said."""
         here, there = self.canvas.gene_map, self._session.gene_map
-        self.title.setText(f"{self.state.name}: not predicted yet")
+        self.title.setText(f"{self.beside.name}: not predicted yet")
         if here.values is None:
             return
         genes = [gene for gene in self._session.genes_shown if gene in here.values]
         missing = [gene for gene in self._session.genes_shown if gene not in here.values]
         here.cover(not genes)
         here.show(genes)
-        if here.values.why_not(there.quantity) is None and here.quantity is not there.quantity:
-            here.set_quantity(there.quantity)
+        wanted = self.beside.quantity or there.quantity
+        if here.values.why_not(wanted) is None and here.quantity is not wanted:
+            here.set_quantity(wanted)
         if here.colormap != there.colormap:
             here.set_colormap(there.colormap)
         if here.contrast != there.contrast:
             here.set_contrast(there.contrast)
         copy_limits(there, here)
         said = f"not in this prediction: {', '.join(missing)}" if missing else here.quantity.value
-        self.title.setText(f"{self.state.name}: {said}")
+        name = "" if self.beside.quantity is Quantity.MEASURED else f"{self.beside.name}: "
+        self.title.setText(f"{name}{said}")
 
     def close_canvas(self) -> None:
         """Disconnect, and close the canvas."""
@@ -99,7 +132,9 @@ class OtherSlide(QWidget):
 
 
 class SideBySideDock(Dock):
-    """Shows another quantity of the same gene at the same place, with scores; or the gene on other slides.
+    """Shows another quantity of the same gene at the same place, with scores; or the gene several times.
+
+    Several are the other predictions of the slide and its truth, or other slides.
 
     Parameters
     ----------
@@ -110,7 +145,7 @@ class SideBySideDock(Dock):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.scores: SectionScores | None = None
-        self.others: list[OtherSlide] = []
+        self.others: list[OtherMap] = []
         self._open = True
         self.when_closed(self._stop)
         self.canvas = LinkedCanvas(self.session.viewer)
@@ -209,7 +244,8 @@ class SideBySideDock(Dock):
         self.slide = Choice(
             [(THIS, THIS)],
             name="Slide here",
-            tooltip="Show the slide of the main canvas, or the same gene on other slides",
+            tooltip="Show the slide of the main canvas, the same gene as its other predictions and the "
+            "measurement have it, or the gene on other slides",
         )
         self.free = QCheckBox("Line up")
         self.free.setToolTip(
@@ -261,6 +297,9 @@ class SideBySideDock(Dock):
         if values is not None and values.adata is self.session.adata:  # another follows by itself
             self.canvas.gene_map.move_to(self.session.frame)
             self.local_map.move_to(self.session.frame)
+        for other in self.others:
+            if other.beside.state is self.session.state:
+                other.canvas.gene_map.move_to(self.session.frame)
 
     def _show_pictures(self) -> None:
         state, pictures = self.session.state, []
@@ -274,41 +313,56 @@ class SideBySideDock(Dock):
         self.canvas.show_pictures(pictures, same=True)
 
     def _offer_slides(self) -> None:
-        """Offer the slides that are not shown; one that is gone is not shown here any more."""
-        others = [state for state in self.session.workspace.slides if state is not self.session.state]
+        """Offer what is not shown: predictions, slides; one that is gone is not shown here any more."""
+        here = self.session.state
+        others = [state for state in self.session.workspace.slides if state is not here]
         chosen = self.slide.value
+        several = [(OTHERS, OTHERS)] if here is not None and len(here.results) > 1 else []
         every = [(ALL, ALL)] if len(others) > 1 else []
-        self.slide.offer([(THIS, THIS), *((state.name, state.number) for state in others), *every])
-        self.slide.native.setVisible(bool(others))
-        shown = [other.state for other in self.others]
-        wanted = self._chosen_states()
-        if self.slide.value != chosen or shown != wanted:
+        slides = [(state.name, state.number) for state in others]
+        self.slide.offer([(THIS, THIS), *several, *slides, *every])
+        self.slide.native.setVisible(bool(others or several))
+        wanted = self._chosen()
+        if self.slide.value != chosen or [other.beside for other in self.others] != wanted:
             self._show_others(wanted)
         for other in self.others:
-            if other.state.adata is not (other.canvas.gene_map.values and other.canvas.gene_map.values.adata):
+            if other.beside.adata is not (
+                other.canvas.gene_map.values and other.canvas.gene_map.values.adata
+            ):
                 other.refresh()
 
-    def _chosen_states(self) -> list[SlideState]:
-        others = [state for state in self.session.workspace.slides if state is not self.session.state]
+    def _chosen(self) -> list[Beside]:
+        """Return what is to be shown in several canvases, nothing where one is enough."""
+        here = self.session.state
+        others = [state for state in self.session.workspace.slides if state is not here]
         if self.slide.value == ALL:
-            return others[:MOST]
-        return [state for state in others if state.number == self.slide.value]
+            return [Beside(state) for state in others[:MOST]]
+        if self.slide.value != OTHERS:
+            return [Beside(state) for state in others if state.number == self.slide.value]
+        if here is None:
+            return []
+        truth = [result for result in here.results if keys.MEASURED in result.adata.layers][:1]
+        shown = [result for result in here.results if result is not here.shown][: MOST - len(truth)]
+        return [
+            *(Beside(here, result) for result in shown),
+            *(Beside(here, result, Quantity.MEASURED) for result in truth),
+        ]
 
     def _on_slide_chosen(self) -> None:
-        self._show_others(self._chosen_states())
+        self._show_others(self._chosen())
 
-    def _show_others(self, states: list[SlideState]) -> None:
+    def _show_others(self, wanted: list[Beside]) -> None:
         for other in self.others:
             self._grid.removeWidget(other)
             other.close_canvas()
-        self.others = [OtherSlide(self.session, state) for state in states]
+        self.others = [OtherMap(self.session, beside) for beside in wanted]
         for place, other in enumerate(self.others):
             self._grid.addWidget(other, place // 2, place % 2)
             other.canvas.linked = not self.free.isChecked()
-        here = not states
+        here = not wanted
         for widget in (self.canvas, self.title, self.quantity.native, self.reading, self.messages):
             widget.setVisible(here)
-        self.free.setVisible(not here)
+        self.free.setVisible(any(beside.state is not self.session.state for beside in wanted))
         self._show_overall()
         self._show_gene_score()
 
@@ -322,6 +376,7 @@ class SideBySideDock(Dock):
     # --- from the session ------------------------------------------------------------------------
     def _on_new_prediction(self) -> None:
         self._on_prediction(self.session.adata)
+        self._offer_slides()  # which prediction is another depends on the one that is shown
 
     @property
     def _behind(self) -> bool:
