@@ -1,13 +1,14 @@
 """Domains, markers and gene sets of predictions against the truth's, and domains against labels.
 
-    python benchmarks/domains.py runs/her2st/held_out runs/ridge --data DATA --out docs/results/domains.json
+    python benchmarks/domains.py runs/her2st/held_out --data DATA --out docs/results/domains.json
 
 Takes prediction files of any method and of any number of sections, or folders of them: `evaluate` leaves
-FLAG's in RUN/held_out, and `predict --weights FILE` writes those of every method that has a weights file, to
-be trained without the section (`train --leave-out C5 --method ridge`).  A section's truth is that of the
-first of its files that carries one (`predict --measured`).  Methods are listed as the files name them.  With
---data, the folder of the her2st sections, measured expression is also compared with the pathologist's labels.
-The domains' settings are the package's own.  Writes JSON, and the same as tables in Markdown.
+those of FLAG and of every method that it trained in RUN/held_out, and `predict --weights FILE` writes them
+too, from weights trained without the section (`train --leave-out C5 --method ridge`).  A section's truth is
+that of the first of its files that carries one (`predict --measured`).  Methods are listed as the files name
+them, a second of one name (kNN with another k) with the name of its weights.  With --data, the folder of the
+her2st sections, measured expression is also compared with the pathologist's labels.  The domains' settings
+are the package's own.  Writes JSON, and the same as tables in Markdown.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from napari_flag import keys
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import MEASURED, dense, extent_of, measured_extent
 from napari_flag.errors import UserError
+from napari_flag.model.checkpoint import FLAG as WRITTEN_FLAG
 from napari_flag.prediction_file import output_name, provenance, read_prediction, trained_on
 from napari_flag.progress import finish
 from napari_flag.slides.formats.labels import read_labels
@@ -113,8 +115,10 @@ def read_sections(paths: Sequence[Path]) -> "dict[str, dict[str, AnnData]]":
     found: dict[str, dict[str, AnnData]] = {}
     for file in files:
         adata = read_prediction(file)
-        section, method = output_name(adata), str(provenance(adata).get(keys.METHOD, FLAG))
-        if method in found.setdefault(section, {}):
+        section, method = output_name(adata), _method_of(adata)
+        if method in found.setdefault(section, {}) and keys.WEIGHTS_HASH in provenance(adata):
+            method = f"{method}, {provenance(adata)[keys.WEIGHTS_NAME]}"
+        if method in found[section]:
             raise UserError(
                 f"{file} is a second prediction of {section} by {method}; give one file of each method and "
                 "section."
@@ -126,6 +130,12 @@ def read_sections(paths: Sequence[Path]) -> "dict[str, dict[str, AnnData]]":
             )
         found[section][method] = adata
     return {section: _over_the_same(section, predictions) for section, predictions in sorted(found.items())}
+
+
+def _method_of(adata: "AnnData") -> str:
+    """Return what the file calls its method; `predict` writes the name in the header of the weights."""
+    method = str(provenance(adata).get(keys.METHOD, FLAG))
+    return FLAG if method == WRITTEN_FLAG else method
 
 
 def _over_the_same(section: str, predictions: "dict[str, AnnData]") -> "dict[str, AnnData]":

@@ -74,6 +74,18 @@ def test_files_that_cannot_be_compared_are_refused_in_one_sentence(folder):
         domains.read_sections([folder / "seen.h5ad"])
 
 
+def test_a_method_is_called_the_same_whoever_wrote_its_file(folder):
+    knn = {keys.WEIGHTS_HASH: "0", keys.METHOD: "knn"}
+    for neighbours in (10, 50):
+        made = prediction_of(draws=False, **knn, **{keys.WEIGHTS_NAME: f"knn{neighbours}"})
+        write_prediction(made, folder / f"k{neighbours}.h5ad")
+    write_prediction(prediction_of("flag", measured=False), folder / "flag.h5ad")
+    (predictions,) = domains.read_sections(
+        [folder / "flag.h5ad", folder / "k10.h5ad", folder / "k50.h5ad"]
+    ).values()
+    assert list(predictions) == ["FLAG", "knn", "knn, knn50"]
+
+
 def test_json_and_tables_are_written(folder, monkeypatch):
     out = folder / "out" / "domains.json"
     monkeypatch.setattr(sys, "argv", ["domains.py", str(folder / "flag.h5ad"), "--out", str(out)])

@@ -313,6 +313,22 @@ def test_flag_is_trained_without_the_section_and_leaves_its_prediction(cohort, c
         assert told == parts | {("rival", name) for name in around}
 
 
+def test_every_method_that_can_be_written_leaves_its_prediction_with_what_it_scored(cohort, config, tmp_path):
+    methods = METHODS | {"STFlow": ("published", SMALL["STFlow"])}
+    plan = Plan(("C4",), methods=methods, flag=False, seeds=(3, 4), reseeded=("ridge",))
+    held_out = tmp_path / "held_out"
+    records, _ = found_in(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",)), held_out))
+    assert sorted(path.stem for path in held_out.iterdir()) == ["C4_STFlow", "C4_ridge", "C4_slide mean"]
+    for path in held_out.iterdir():
+        made = read_prediction(path)
+        method = made.uns[keys.PROVENANCE][keys.METHOD]
+        assert score(np.asarray(made.X), cohort.slides[3])["MSE"] == pytest.approx(
+            next(r.scores["MSE"] for r in records if r.method == method and r.seed == 3)
+        )
+        assert count(made) == (len(SCORED) if method == "STFlow" else 0)
+        assert made.uns[keys.PROVENANCE][keys.SEED] == 3
+
+
 def test_states_of_other_features_are_not_gone_on_from(cohort):
     other = replace(cohort, features=tuple(views + 1 for views in cohort.features))
     assert fingerprint(other) != fingerprint(cohort)

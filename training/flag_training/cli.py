@@ -298,7 +298,8 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
     )  # fmt: skip
     parser.add_argument(
         "--predictions", type=Path, metavar="DIR",
-        help="where to keep FLAG's held-out predictions with their truth (default: RUN/held_out)",
+        help="where to keep held-out predictions with their truth, of FLAG and of every method that can be "
+        "written as weights (default: RUN/held_out)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="scores to write")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of tables")

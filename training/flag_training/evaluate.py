@@ -146,8 +146,12 @@ def held_out_prediction(
     genes: tuple[str, ...],
     trained_on: tuple[str, ...],
     config: RunConfig,
+    method: str | None = None,
 ) -> AnnData:
-    """Return a held-out prediction with its truth in ``layers["measured"]``, as `keys` describes it."""
+    """Return a held-out prediction with its truth in ``layers["measured"]``, as `keys` describes it.
+
+    `method` is what tables call it, None of FLAG.
+    """
     spots = slide.spots
     made = {
         keys.UNITS: keys.EXPRESSION_UNITS,
@@ -161,7 +165,11 @@ def held_out_prediction(
         keys.SEED: config.fit.seed,
         keys.NOT_FOR_DIAGNOSIS: keys.RESEARCH_USE_ONLY,
     }
-    layers = {keys.MEASURED: slide.expression, keys.SPREAD: expression.spread}
+    if method is not None:
+        made[keys.METHOD] = method
+    layers = {keys.MEASURED: slide.expression}
+    if expression.spread is not None:
+        layers[keys.SPREAD] = expression.spread
     layers |= {layer_of(number): values for number, values in enumerate(expression.draws, start=1)}
     return build_prediction(expression.mean, spots, genes, made, layers=layers)
 
@@ -330,7 +338,8 @@ def evaluate(
     plan
         What to score.
     predictions
-        Folder for FLAG's held-out predictions with their truth (first seed, first training).
+        Folder for the held-out predictions, with their truth, of FLAG and of every method that can be written
+        as weights (first seed, first training).
     """
     found = Outcome((), ())
     for fold in folds_of(config, plan):
@@ -368,7 +377,7 @@ def score_fold(
                 f"Nothing is left to train on when {', '.join(sorted(absent))} are left out; leave fewer out."
             )
         context = _Context(cohort, rest, config, run, plan, fold, sections, training, removed)
-        found += yield from _score_methods(context)
+        found += yield from _score_methods(context, None if removed else predictions)
         if plan.flag:
             found += yield from _score_flag(context, None if removed else predictions)
             found += yield from _score_ring_rivals(context)
@@ -439,6 +448,18 @@ class _Context:
         scores, intervals = judged.scores, judged.intervals
         return Record(run, kind, method, self.training, entry.name, seed, scores, intervals), judged
 
+    def keep(
+        self, folder: Path, slide: TrainingSlide, expression: Expression, method: str | None = None
+    ) -> None:
+        """Write the held-out prediction of `method`, of FLAG without, into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        trained_on = tuple(slide.entry.name for slide in self.rest.slides)
+        genes, name = self.cohort.genes, slide.entry.name
+        config = replace(self.config, fit=replace(self.config.fit, seed=self.plan.seeds[0]))
+        made = held_out_prediction(slide, expression, genes, trained_on, config, method)
+        named = name if method is None else f"{name}_{method}"
+        write_prediction(made, place_in(folder, named, ".h5ad"))
+
 
 def _trainings(plan: Plan, fold: Fold) -> tuple[tuple[str, ...], ...]:
     removed = tuple(name for name in plan.train_without if name not in fold.left_out)
@@ -457,7 +478,7 @@ def keep(cohort: Cohort, names: Sequence[str]) -> Cohort:
     )
 
 
-def _score_methods(context: _Context) -> Steps[list[Scored]]:
+def _score_methods(context: _Context, predictions: Path | None) -> Steps[list[Scored]]:
     plan = context.plan
     found: list[Scored] = []
     for name, (kind, method) in (plan.methods or {}).items():
@@ -465,11 +486,13 @@ def _score_methods(context: _Context) -> Steps[list[Scored]]:
             predictor = yield from method.fit(context.rest, seed)
             for section, views in context.test():
                 yield Step(f"Scoring {name} on {section.slide.entry.name}", 0, 1, "sections")
-                if isinstance(predictor, Fitted) and predictor.predictor.sampler is not None:
-                    encoded = predictor.encode(blinded(section.slide), views[0])
-                    seen = yield from draw(predictor.predictor, encoded, section.slide, len(SCORED), seed)
-                    judged = section.draws(seen.draws)
-                    found.append(context.scored(kind, f"{name}, {DRAWS}", section, seed, judged))
+                if isinstance(predictor, Fitted):
+                    seen = yield from _predict(predictor, section.slide, views[0], seed)
+                    if len(seen.draws):
+                        judged = section.draws(seen.draws)
+                        found.append(context.scored(kind, f"{name}, {DRAWS}", section, seed, judged))
+                    if predictions is not None and seed == plan.seeds[0]:
+                        context.keep(predictions, section.slide, seen, name)
                     predicted = seen.mean
                 else:
                     predicted = predictor(blinded(section.slide), views[0])
@@ -477,10 +500,16 @@ def _score_methods(context: _Context) -> Steps[list[Scored]]:
     return found
 
 
+def _predict(fitted: Fitted, slide: TrainingSlide, features: FloatArray, seed: int) -> Steps[Expression]:
+    """Predict all spots as the method's weights file would, with the draws that are scored if it draws."""
+    encoded, rows = fitted.encode(blinded(slide), features), np.arange(len(slide.spots))
+    draws = None if fitted.predictor.sampler is None else SamplerSettings(len(SCORED), seed=seed)
+    return (yield from sample_expression(fitted.predictor, encoded, slide.spots.ids, rows, draws))
+
+
 def _score_flag(context: _Context, predictions: Path | None) -> Steps[list[Scored]]:
     plan, genes = context.plan, context.cohort.genes
     found: list[Scored] = []
-    trained_on = tuple(slide.entry.name for slide in context.rest.slides)
     without = context.config.without((*plan.unseen, *context.fold.left_out, *context.removed))
     one_factor = yield from OneFactor().fit(context.rest, plan.seeds[0])
     for number, seed in enumerate(plan.seeds):
@@ -496,9 +525,7 @@ def _score_flag(context: _Context, predictions: Path | None) -> Steps[list[Score
                 for (kind, what), judged in flag.judged.items()
             ]
             if predictions is not None and number == 0:
-                predictions.mkdir(parents=True, exist_ok=True)
-                made = held_out_prediction(section.slide, flag.expression, genes, trained_on, config)
-                write_prediction(made, place_in(predictions, section.slide.entry.name, ".h5ad"))
+                context.keep(predictions, section.slide, flag.expression)
     return found
 
 
