@@ -1,0 +1,245 @@
+"""Train every method on the same sections with the same number of operations, and tabulate what they score.
+
+    nice python benchmarks/equal_budgets.py training/configs/her2st.toml --data DATA --run runs/her2st \
+        --test C2 C3 C4 C5 --seeds 0 1 2 --budget 20 --authors HER2ST --out docs/results/equal_budgets.md
+
+``--budget`` counts the operations of a training in TFLOP, matrix products alone, by the same counter for all:
+a machine's speed and what else it does change nothing.  What one step takes is counted on the fold's training
+sections, and steps are as many as the budget pays; of FLAG both stages are lengthened or shortened alike.
+The tile encoder of a fold is shared, and floors are solved in closed form; neither counts.  A point of the
+grid (section, method, seed) is one process and one JSON file of ``evaluate``'s form in RUN/equal_budgets;
+what is there is not computed again.  Predictions of the first seed stay there too, for
+``benchmarks/domains.py``.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from flag_training.cohort import Cohort
+from flag_training.config import FitConfig, RunConfig, read_config
+from flag_training.evaluate import Fold, Outcome, Plan, fold_cohort, folds_of, keep, score_fold
+from flag_training.methods import Method
+from flag_training.methods.floors import LEARNED_FLOORS, WRITTEN
+from flag_training.methods.published import read_method
+from flag_training.paper_table import AUTHORS
+from flag_training.result_tables import results_of
+from flag_training.stages.fit import fit
+from napari_flag.cli import main as napari_flag
+from napari_flag.errors import UserError
+from napari_flag.files import place_in, write_json
+from napari_flag.progress import Step, finish
+
+FLAG: Final = "FLAG"
+BASELINES: Final = Path("training/configs/baselines")
+TERA: Final = 1e12
+PROBED: Final = 4
+"""Steps whose operations are counted, beyond one: batches differ in size."""
+FLAG_PROBED: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What a budget pays for.
+
+    Parameters
+    ----------
+    steps
+        Name of a stage → its steps; empty of a closed form.
+    operations
+        Floating-point operations of all of them, matrix products alone.
+    """
+
+    steps: dict[str, int]
+    operations: float
+
+
+def operations_of(method: Any, cohort: Cohort, steps: int) -> int:
+    """Return the operations of training `method` for `steps` steps."""
+    short = replace(method, training=replace(method.training, steps=steps))
+    with FlopCounterMode(display=False) as counter:
+        finish(short.fit(cohort, 0))
+    return int(counter.get_total_flops())
+
+
+def within(method: Any, cohort: Cohort, budget: float) -> tuple[Method, Paid]:
+    """Return a method with as many steps as `budget` operations pay, one at least.
+
+    A floor, which has no steps, comes back as it is.
+    """
+    if not hasattr(method, "training"):
+        return method, Paid({}, 0.0)
+    first = operations_of(method, cohort, 1)
+    each = (operations_of(method, cohort, 1 + PROBED) - first) / PROBED
+    steps = max(1, round(budget / each))
+    return replace(method, training=replace(method.training, steps=steps)), Paid(
+        {"training": steps}, steps * each
+    )
+
+
+def flag_within(config: RunConfig, cohort: Cohort, budget: float) -> tuple[RunConfig, Paid]:
+    """Return FLAG's run, the steps of both stages multiplied so that they take `budget` operations."""
+
+    def count(branch: int, score: int) -> int:
+        short = replace(config.fit, branch_steps=branch, score_steps=score)
+        with tempfile.TemporaryDirectory() as folder, FlopCounterMode(display=False) as counter:
+            finish(fit(cohort, replace(config, fit=short), Path(folder)))
+        return int(counter.get_total_flops())
+
+    least = count(1, 1)
+    branch = (count(1 + FLAG_PROBED, 1) - least) / FLAG_PROBED
+    score = (count(1, 1 + FLAG_PROBED) - least) / FLAG_PROBED
+    values: FitConfig = config.fit
+    share = budget / (values.branch_steps * branch + values.score_steps * score)
+    steps = {
+        "branch_steps": max(1, round(share * values.branch_steps)),
+        "score_steps": max(1, round(share * values.score_steps)),
+    }
+    taken = steps["branch_steps"] * branch + steps["score_steps"] * score
+    return replace(config, fit=replace(values, **steps)), Paid(steps, taken)
+
+
+def points_of(args: argparse.Namespace) -> list[tuple[str, str, int]]:
+    """Return section, method and seed of every point; floors take the first seed."""
+    return [
+        (section, method, seed)
+        for section in args.test
+        for method in args.methods
+        for seed in (args.seeds[:1] if method in WRITTEN else args.seeds)
+    ]
+
+
+def folder_of(args: argparse.Namespace) -> Path:
+    """Return where results of this budget are."""
+    folder: Path = args.run / "equal_budgets" / f"{args.budget:g}_TFLOP"
+    return folder
+
+
+def file_of(args: argparse.Namespace, section: str, method: str, seed: int) -> Path:
+    """Return the file of a point."""
+    return place_in(folder_of(args), f"{section}_{Path(method).stem}_{seed}", ".json")
+
+
+def measure(args: argparse.Namespace, section: str, method: str, seed: int) -> dict[str, Any]:
+    """Train and score one point; its file is written whole."""
+    config = read_config(args.config)
+    config = replace(config, fit=replace(config.fit, seed=seed))
+    if method != FLAG and method not in WRITTEN:
+        config = replace(config, prior=None)  # which FLAG and its frames read alone
+    plan = Plan(test=(section,), seeds=(seed,), flag=method == FLAG)
+    (fold,) = folds_of(config, plan)
+    cohort = finish(fold_cohort(config, args.data, args.run, plan, fold), _say)
+    rest = keep(cohort, [slide.entry.name for slide in cohort.slides if slide.entry.name != section])
+    if method == FLAG:
+        without = config.without(fold.left_out)
+        short, paid = flag_within(without, rest, args.budget * TERA)
+        steps = {name: getattr(short.fit, name) for name in paid.steps}
+        config = replace(config, fit=replace(config.fit, **steps))
+    else:
+        name, given = read_method(method)
+        kind = "floor" if name in LEARNED_FLOORS else "published"
+        chosen, paid = within(given, rest, args.budget * TERA)
+        plan = replace(plan, methods={name: (kind, chosen)})
+    kept = folder_of(args) / "predictions" if seed == args.seeds[0] else None
+    started = time.process_time()
+    outcome = _scored(cohort, config, args, plan, fold, kept)
+    results = results_of(outcome, plan, command_of(args)) | {
+        "budget": args.budget * TERA,
+        "operations": paid.operations,
+        "steps": paid.steps,
+        "process_s": round(time.process_time() - started, 1),
+    }
+    write_json(results, file_of(args, section, method, seed))
+    return results
+
+
+def _scored(
+    cohort: Cohort, config: RunConfig, args: argparse.Namespace, plan: Plan, fold: Fold, kept: Path | None
+) -> Outcome:
+    """Return the scores; controls and landmarks of a section stand with FLAG, once."""
+    outcome = finish(score_fold(cohort, config, args.run, plan, fold, kept), _say)
+    if plan.flag:
+        return outcome
+    records = [record for record in outcome.records if record.kind not in ("control", "landmark")]
+    return replace(outcome, records=tuple(records))
+
+
+def command_of(args: argparse.Namespace) -> str:
+    """Return the command, as another machine would give it."""
+    words = ["python", "benchmarks/equal_budgets.py", args.config, "--data", "DATA", "--run", args.run]
+    words += ["--test", *args.test, "--seeds", *args.seeds, "--budget", f"{args.budget:g}"]
+    return shlex.join(str(word) for word in words)
+
+
+def _say(step: Step) -> None:
+    if step.done % 50 == 0:
+        sys.stderr.write(f"{step.stage} {step.done} of {step.total}\n")
+
+
+def run_grid(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Compute what is missing, a process per point, and write the table of all."""
+    folder_of(args).mkdir(parents=True, exist_ok=True)
+    for section, method, seed in points_of(args):
+        if not file_of(args, section, method, seed).exists():
+            sys.stderr.write(f"{section}, {Path(method).stem}, seed {seed}\n")
+            point = ["--point", section, method, str(seed)]
+            subprocess.run([sys.executable, __file__, *argv, *point], check=True)
+    files = [str(file_of(args, *point)) for point in points_of(args)]
+    title = f"{', '.join(args.test)} left out in turn, {args.budget:g} TFLOP of training each"
+    authors = ["--authors", args.authors] if args.authors else []
+    out = ["--out", str(args.out)] if args.out else []
+    return napari_flag(["tables", *files, "--title", title, *authors, *out])
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("config", type=Path, nargs="?", help="a training config with its sections")
+    parser.add_argument("--data", type=Path, help="folder of its data")
+    parser.add_argument("--run", type=Path, help="run folder with tile encoders and features")
+    parser.add_argument("--test", nargs="+", default=["C2", "C3", "C4", "C5"], help="sections to score")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--budget", type=float, default=20.0, metavar="TFLOP", help="of a training")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=[FLAG, *map(str, sorted(BASELINES.glob("*.toml"))), *WRITTEN],
+        help="FLAG, files of training/configs/baselines, floors by name (default: all)",
+    )
+    parser.add_argument("--authors", choices=tuple(AUTHORS), help="cohort whose published numbers to add")
+    parser.add_argument("--out", type=Path, help="page of tables (default: print it)")
+    parser.add_argument("--point", nargs=3, metavar=("SECTION", "METHOD", "SEED"), help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.config and not (args.data and args.run):
+        parser.error("say where data and run folder are: --data FOLDER --run FOLDER")
+    return args
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the grid, or one point of it."""
+    args = parse(argv)
+    if args.config is None:  # as `make bench` runs it
+        print("Skipped: give a config, its data and a run folder (see the head of this file).")
+        return 0
+    try:
+        if args.point:
+            section, method, seed = args.point
+            print(measure(args, section, method, int(seed))["steps"])
+            return 0
+        return run_grid(args, argv)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""The benchmark of equal budgets (`benchmarks/equal_budgets.py`) on the toy cohort."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.training.conftest import make_config
+from tests.training.methods.test_published import SMALL
+
+from flag_training.methods.floors import Ridge
+from napari_flag.prediction_file import read_prediction
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "equal_budgets.py"
+CONFIG = 'name = "toy"\n' + "".join(
+    f'[[slides]]\nname = "{name}"\npatient = "{name[0]}"\nimage = "none.jpg"\nspots = "none.tsv"\n'
+    for name in ("B4", "C2", "C3", "C4")
+)
+BLEEP = """method = "BLEEP"
+[values]
+width = 16
+dropout = 0.1
+temperature = 1.0
+neighbours = 5
+batch = 36
+[training]
+steps = 999
+rate = 1e-3
+"""
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("equal_budgets", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.mark.parametrize("name", ["BLEEP", "HisToGene", "STFlow"])
+def test_a_method_gets_as_many_steps_as_the_budget_pays(bench, cohort, name):
+    one = replace(SMALL[name], training=replace(SMALL[name].training, steps=1))
+    each = bench.within(one, cohort, 1.0)[1].operations
+    method, paid = bench.within(SMALL[name], cohort, 12.4 * each)
+    assert method.training.steps == paid.steps["training"] == 12
+    assert paid.operations == pytest.approx(12 * each)
+    assert replace(method, training=SMALL[name].training) == SMALL[name]
+
+
+def test_what_is_solved_in_closed_form_needs_no_budget(bench, cohort):
+    floor = Ridge(30.0)
+    assert bench.within(floor, cohort, 1.0) == (floor, bench.Paid({}, 0.0))
+
+
+def test_both_stages_of_flag_are_lengthened_alike(bench, cohort):
+    config = make_config(branch_steps=2, score_steps=4)
+    _, least = bench.flag_within(config, cohort, 1.0)
+    assert least.steps == {"branch_steps": 1, "score_steps": 1}
+    _, paid = bench.flag_within(config, cohort, 40 * least.operations)
+    assert paid.steps["score_steps"] == pytest.approx(2 * paid.steps["branch_steps"], abs=1)
+    assert paid.operations == pytest.approx(40 * least.operations, rel=0.1)
+
+
+def test_points_that_are_there_are_not_computed_again_and_all_stand_in_one_table(
+    bench, cohort, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "toy.toml").write_text(CONFIG, "utf-8")
+    (tmp_path / "bleep.toml").write_text(BLEEP, "utf-8")
+    typed = [str(tmp_path / "toy.toml"), "--data", str(tmp_path), "--run", str(tmp_path / "run")]
+    typed += ["--test", "C4", "--seeds", "0", "1", "--budget", "1e-5", "--authors", "HER2ST"]
+    typed += ["--methods", str(tmp_path / "bleep.toml"), "ridge"]
+    args = bench.parse(typed)
+    points = bench.points_of(args)
+    assert [seed for _, method, seed in points if method == "ridge"] == [0], "no seed changes a floor"
+
+    def encoded(*_):
+        return cohort
+        yield
+
+    monkeypatch.setattr(bench, "fold_cohort", encoded)
+    for point in points:
+        bench.measure(args, *point)
+    found = json.loads(bench.file_of(args, "C4", args.methods[0], 1).read_text("utf-8"))
+    assert found["operations"] == pytest.approx(1e7, rel=0.2)
+    assert {record["seed"] for record in found["records"]} == {1}
+    kept = bench.folder_of(args) / "predictions"
+    assert sorted(path.name for path in kept.iterdir()) == ["C4_BLEEP.h5ad", "C4_ridge.h5ad"]
+    assert read_prediction(kept / "C4_BLEEP.h5ad").n_vars == 5
+    capsys.readouterr()
+    assert bench.main(typed) == 0, "a point computed anew would miss the images"
+    page = capsys.readouterr().out
+    assert "C4 left out in turn, 1e-05 TFLOP of training each" in page
+    assert "| BLEEP |" in page
+    assert "| BLEEP † |" in page
+
+
+def test_without_a_config_nothing_is_done(bench, capsys):
+    assert bench.main([]) == 0
+    assert capsys.readouterr().out.startswith("Skipped")
