@@ -6,7 +6,9 @@ from anndata import AnnData
 from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.models import comparing_models
 from napari_flag.analysis.pathways import bundled, describe_sets, recover_in_truth
+from napari_flag.analysis.truth import measured_counts
 from napari_flag.gui import compare_dock
 from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.layers.gene_values import Quantity
@@ -108,6 +110,34 @@ def test_no_gene_sets_are_offered_without_a_truth(dock, qtbot):
     dock.session.set_prediction(fake_prediction(36, n_genes=6, measured=False))
     qtbot.waitUntil(lambda: dock.agreement is not None, timeout=10_000)
     assert not dock.sets.isEnabled()
+
+
+def test_all_predictions_of_a_slide_are_scored_in_one_table_and_a_row_shows_its_prediction(dock, qtbot):
+    first, second = with_counts(), add_draws(with_counts(), 8)
+    second.X = second.X + np.random.default_rng(1).normal(0, 1, second.shape).astype(np.float32)
+    dock.session.set_prediction(first)
+    qtbot.waitUntil(lambda: dock.agreement is not None, timeout=10_000)
+    assert dock.all.isHidden(), "there is one prediction"
+    dock.session.set_prediction(second)
+    qtbot.waitUntil(lambda: dock.all.isEnabled(), timeout=10_000)
+    dock.all.click()
+    qtbot.waitUntil(lambda: not dock.models.isHidden(), timeout=10_000)
+    names = [result.name for result in dock.session.state.results]
+    predictions = dict(zip(names, (first, second), strict=True))
+    expected = finish(comparing_models(predictions, measured_counts(first))).table().set_index("model")
+    table = dock.models.table
+    assert set(table.shown) == set(expected.index)
+    for name in names:
+        assert table.index(table.row(name), 1).data() == f"{expected.PCC[name]:.2f}"
+    before = dock.agreement
+    dock.models.setCurrentIndex(table.index(table.row(names[0]), 0))
+    assert dock.session.adata is first
+    qtbot.waitUntil(lambda: dock.agreement is not before, timeout=10_000)
+    assert not dock.models.isHidden(), "it is of both predictions"
+    dock.models.setCurrentIndex(table.index(table.row("control: neighbours"), 0))
+    assert dock.session.adata is first
+    dock.session.set_prediction(with_counts(2))
+    assert dock.models.isHidden(), "a third is not in the table"
 
 
 def test_a_gene_chosen_elsewhere_is_marked(filled):

@@ -101,6 +101,16 @@ class ModelComparison:
         ]
         return pd.DataFrame(rows + [_row(name, scores, None) for name, scores in self.controls.items()])
 
+    def said(self) -> list[str]:
+        """Return what a reader must know, with the names of the models where it is not said of all."""
+        by: dict[str, list[str]] = {}
+        for name, comparison in self.models.items():
+            for sentence in comparison.notices:
+                by.setdefault(sentence, []).append(name)
+        every = len(self.models)
+        own = [f"{', '.join(names)}: {said}" if len(names) < every else said for said, names in by.items()]
+        return [*self.notices, *own]
+
     def to_dict(self) -> dict[str, Any]:
         """Return what ``compare --json`` prints: plain Python, None where a number is unknown."""
         return {

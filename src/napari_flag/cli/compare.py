@@ -380,7 +380,7 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
     if args.json:
         say_json(result)
         return 0
-    for sentence in _notices_of(found):
+    for sentence in found.said():
         say(f"Note: {sentence}")
     for text, rows in _tables_of(found):
         say(text)
@@ -403,17 +403,6 @@ def _named(files: Sequence[Path], keep_names: bool) -> dict[str, Path]:
             f"{twice} was given more than once; give each prediction once, under a name of its own."
         )
     return dict(zip(names, files, strict=True))
-
-
-def _notices_of(found: "ModelComparison") -> list[str]:
-    """Return what is to be known, what is said of every model once."""
-    by: dict[str, list[str]] = {}
-    for name, comparison in found.models.items():
-        for sentence in comparison.notices:
-            by.setdefault(sentence, []).append(name)
-    of_all = len(found.models)
-    own = [f"{', '.join(names)}: {said}" if len(names) < of_all else said for said, names in by.items()]
-    return [*found.notices, *own]
 
 
 def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
@@ -500,7 +489,7 @@ def _write_models(
 
 
 def _markdown(found: "ModelComparison") -> str:
-    lines = [f"# {found.slide}: models compared", "", *(f"- {said}" for said in _notices_of(found))]
+    lines = [f"# {found.slide}: models compared", "", *(f"- {said}" for said in found.said())]
     for text, rows in _tables_of(found):
         lines += ["", text]
         if rows:

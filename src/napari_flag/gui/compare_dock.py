@@ -1,5 +1,6 @@
-"""The Compare dock: how well a prediction agrees with its truth, overall and gene by gene."""
+"""The Compare dock: how well predictions agree with the truth of a slide, overall and gene by gene."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -7,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_flag.analysis.compare import Agreement, agree, comparing
+from napari_flag.analysis.models import CONTROLS, ModelComparison, comparing_models
 from napari_flag.analysis.pathways import DomainSets, bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.scores import EXPECTATION, MEANING, PROPER, STRUCTURE
 from napari_flag.analysis.truth import measured_counts
@@ -48,6 +50,22 @@ GENE_SETS: Final = (
     "Find the gene sets that are raised in the domains of the measurement, and how many of them the "
     "prediction has raised there too, beside what chance recovers"
 )
+ALL: Final = (
+    "Score all predictions of this slide in one table, over the spots and genes that all of them have, "
+    "beside controls that see the measurement and no image"
+)
+MODELS: Final = (
+    Column("PCC", "PCC", f"{MEANING['PCC']}, of X"),
+    Column("cPCC", "cPCC", f"{MEANING['cPCC']}, of X"),
+    Column("MSE", "MSE", f"{MEANING['MSE']}, of X"),
+    Column("draws_GSC", "GSC", f"{MEANING['GSC']}, of the draws"),
+    Column("draws_SSC", "SSC", f"{MEANING['SSC']}, of the draws"),
+    Column("CRPS", "CRPS", MEANING["CRPS"], partial(number, digits=FINE)),
+    Column("sets_shared", "Sets", "Gene sets raised in the truth's domains and here too", whole),
+    Column("sets_chance", "chance", "As many by chance", partial(number, digits=1)),
+)
+"""Columns of all predictions."""
+MODELS_PX: Final = 150
 NO_DOMAINS: Final = "There are too few measured spots for domains, so no gene sets were tested."
 NO_DRAWS: Final = "This file holds no draws, so X alone is scored."
 VALUES: Final = (("Expectation (X)", "X"), ("One draw", "sample"), ("All draws", DRAWS))
@@ -71,6 +89,7 @@ class CompareDock(Dock):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.agreement: Agreement | None = None
+        self._compared: tuple[tuple[int, int], ...] = ()
         self._due = single_shot(self, 0, self._compare)  # a prediction and its counts may change together
         self._insisted_for: tuple[Any, Any] = (None, None)
         self._build()
@@ -105,6 +124,12 @@ class CompareDock(Dock):
         self.sets.setToolTip(GENE_SETS)
         self.recovered = plain_label()
         self.recovered.setVisible(False)
+        self.all = QPushButton("All predictions")
+        self.all.setToolTip(ALL)
+        self.all.setVisible(False)
+        self.models = NumberView("Prediction", width=52, names=110)
+        self.models.setFixedHeight(MODELS_PX)
+        self.models.setVisible(False)
         self.report = QPushButton("Report…")
         self.report.setToolTip("Write one HTML page with scores, figures, all genes and how they were made")
 
@@ -126,6 +151,7 @@ class CompareDock(Dock):
         foot = QHBoxLayout()
         foot.addWidget(self.counts)
         foot.addWidget(self.sets)
+        foot.addWidget(self.all)
         foot.addWidget(self.report)
         box = self.column()
         box.addLayout(head)
@@ -133,6 +159,7 @@ class CompareDock(Dock):
         for widget in (self.scores, messages, self.anyway, self.maps, self.histogram):
             box.addWidget(widget)
         box.addWidget(self.recovered)
+        box.addWidget(self.models)
         box.addWidget(self.table, 1)
         box.addWidget(self.strip)
         box.addLayout(foot)
@@ -145,6 +172,9 @@ class CompareDock(Dock):
         self.anyway.toggled.connect(lambda _: self._due.start())
         self.counts.clicked.connect(self._ask_counts)
         self.sets.clicked.connect(self.find_sets)
+        self.all.clicked.connect(self.compare_all)
+        self.models.chosen.connect(self._show_result)
+        self.listen(self.session.workspace.listChanged, self._offer_all)
         self.report.clicked.connect(self._ask_report)
         self.listen(self.session.predictionChanged, self._on_prediction)
         self.listen(self.session.drawsChanged, lambda: self._due.start())
@@ -195,6 +225,7 @@ class CompareDock(Dock):
         self.agreement = agreement
         self._show_sets("")
         self._show()
+        self._offer_all()
 
     def _on_gene(self) -> None:
         gene = self.session.gene
@@ -211,6 +242,7 @@ class CompareDock(Dock):
         self.anyway.setVisible(adata is not None and (doubted or self.anyway.isChecked()))
         self.values.native.setVisible(self.scores.isVisibleTo(self))
         self.sets.setEnabled(self.scores.isVisibleTo(self))
+        self._offer_all()
         if agreement is None or adata is None:
             self.heading.setText(NOTHING_YET)
             self.table.table.set_rows((), {}, ())
@@ -309,6 +341,60 @@ class CompareDock(Dock):
             self.session.set_measured(measured)
         except UserError as error:
             self.messages.show_error(error)
+
+    # --- all predictions of the slide ------------------------------------------------------------
+    def _all_of(self) -> tuple[tuple[int, int], ...]:
+        """Return which predictions and attached counts a table of all is made of."""
+        state = self.session.state
+        return () if state is None else tuple((id(each), id(each.measured)) for each in state.results)
+
+    def _offer_all(self) -> None:
+        """Offer the table where there are several predictions and a truth; one of others is put away."""
+        state = self.session.state
+        several = state is not None and len(state.results) > 1
+        self.all.setVisible(several)
+        self.all.setEnabled(several and self.sets.isEnabled())
+        if self._compared != self._all_of():
+            self.models.setVisible(False)
+        elif state is not None and state.shown is not None:
+            self.models.mark(state.shown.name)
+
+    def compare_all(self) -> None:
+        """Score all predictions of the slide in one table."""
+        state, adata = self.session.state, self.session.adata
+        truth = None if adata is None else self._truth(adata)
+        if state is None or truth is None:
+            return
+        made_of = self._all_of()
+        self.jobs.run(
+            "models",
+            comparing_models(
+                {result.name: result.adata for result in state.results}, truth, force=self.anyway.isChecked()
+            ),
+            "Compare all predictions",
+            on_result=lambda found: self._on_models(found, made_of),
+            on_cancelled=lambda: self.notify("Comparing all predictions was cancelled."),
+        )
+
+    def _on_models(self, found: ModelComparison, made_of: tuple[tuple[int, int], ...]) -> None:
+        self._compared = made_of
+        table = found.table()
+        shown = [column for column in MODELS if column.key in table and table[column.key].notna().any()]
+        numbers = {column.key: table[column.key].to_numpy() for column in shown}
+        self.models.table.set_rows([str(name) for name in table["model"]], numbers, shown)
+        self.models.setVisible(True)
+        for sentence in found.said():
+            self.notify(sentence)
+        self._offer_all()
+
+    def _show_result(self, name: str) -> None:
+        """Show the prediction of a row; a control has none."""
+        state = self.session.state
+        if state is None or name in CONTROLS:
+            return
+        for result in state.results:
+            if result.name == name and result is not state.shown:
+                self.session.show_result(state, result)
 
     def find_sets(self) -> None:
         """Find the gene sets of the truth's domains that the prediction recovers."""
