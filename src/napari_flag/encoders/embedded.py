@@ -11,6 +11,7 @@ A tile of 600 × 600 px at 0.683 µm/px (410 µm, about two array pitches) becom
 The network's weights are stored in each FLAG checkpoint.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -18,26 +19,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_flag.encoders.foundation.state_dicts import fingerprint
+from napari_flag.encoders.tile_statistics import STATISTICS_DIM, TILE_PX, statistics, statistics_of_tile
 
-TILE_PX: Final = 600
 TILE_UM_PER_PX: Final = 0.683
 """Resolution of the her2st scans (200 µm pitch over about 293 px)."""
-WINDOWS_PX: Final = (150, 300, 600)
-"""Nested windows: the spot (100 µm), its border, its surroundings."""
 CHANNELS: Final = (24, 48, 64, 96, 128, 160)
 STRIDES: Final = (2, 1, 2, 1, 2, 1)
-STATISTICS_DIM: Final = len(WINDOWS_PX) * (6 * 7 + 3 * 10)
 POOLED: Final = 5
 DIM: Final = STATISTICS_DIM + POOLED * CHANNELS[-1]
-
-_PERCENTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
-_GRID: Final = 75
-"""Pixels per window side at which colour percentiles are taken."""
-# Hematoxylin and eosin optical densities, Ruifrok & Johnston 2001; the third is their complement.
-_STAINS: Final = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-_LUMA: Final = (0.299, 0.587, 0.114)
 
 
 class TileNet(nn.Module):
@@ -61,8 +53,22 @@ class TileNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the feature map of `images`."""
-        features: Tensor = self.layers((images - 0.5) * 4.0)
+        features: Tensor = self.layers(_centred(images))
         return features
+
+    def folded(self) -> nn.Sequential:
+        """Return the layers in evaluation mode, each normalisation folded into its convolution."""
+        layers: list[nn.Module] = []
+        for convolution, normalisation in zip(self.layers[0::3], self.layers[1::3], strict=True):
+            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(normalisation, nn.BatchNorm2d)
+            layers += [fuse_conv_bn_eval(convolution, normalisation), nn.ReLU(inplace=True)]
+        return nn.Sequential(*layers)
+
+
+def _centred(images: Tensor) -> Tensor:
+    """Return `images`, in [0, 1], as the first convolution takes them."""
+    return (images - 0.5) * 4.0
 
 
 class EmbeddedEncoder:
@@ -84,7 +90,8 @@ class EmbeddedEncoder:
     def __init__(self, net: TileNet, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.fingerprint = fingerprint(net.state_dict())
-        self._net = net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.inference_mode():
+            self._net = net.eval().folded().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._half = _supports_half(self.device)
 
     @torch.inference_mode()
@@ -100,17 +107,35 @@ class EmbeddedEncoder:
         -------
         (b, 1016) float32.
         """
+        result: npt.NDArray[np.float32]
+        if self.device.type == "cpu":
+            # a thread per core and tile: these arrays fit its cache, where those of a batch do not
+            with ThreadPoolExecutor(torch.get_num_threads(), "statistics") as pool:
+                own = np.stack(list(pool.map(statistics_of_tile, tiles)))
+                half = np.stack(list(pool.map(_halved, tiles)))
+            images = torch.from_numpy(half).permute(0, 3, 1, 2)  # (b, 3, 300, 300)
+            result = np.concatenate([own, self._pooled(images).numpy()], axis=1)
+            return result
         images = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
         images = images.permute(0, 3, 1, 2).float() / 255.0  # (b, 3, 600, 600)
-        features = torch.cat([statistics(images), self._pooled(images)], dim=1)
-        result: npt.NDArray[np.float32] = features.cpu().numpy()
+        half_size = F.avg_pool2d(images, 2).contiguous(memory_format=torch.channels_last)
+        result = torch.cat([statistics(images), self._pooled(half_size)], dim=1).cpu().numpy()
         return result
 
-    def _pooled(self, images: Tensor) -> Tensor:
-        half = F.avg_pool2d(images, 2).contiguous(memory_format=torch.channels_last)
+    def _pooled(self, half: Tensor) -> Tensor:
+        """Return what the network sees of tiles at half their size: (b, 3, 300, 300) → (b, 5 c)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-            features = self._net(half)
+            features = self._net(_centred(half))
         return pool_map(features.float())
+
+
+def _halved(tile: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the means of the 2 × 2 blocks of one tile, in [0, 1]: (600, 600, 3) → (300, 300, 3)."""
+    rows = tile[0::2].astype(np.uint16)
+    rows += tile[1::2]
+    pairs = rows.reshape(len(rows), -1, 6)
+    found: npt.NDArray[np.float32] = (pairs[..., :3] + pairs[..., 3:]) * np.float32(1 / 1020)
+    return found
 
 
 def pool_map(features: Tensor) -> Tensor:
@@ -131,61 +156,6 @@ def pool_map(features: Tensor) -> Tensor:
         blocks.std(2),
     )
     return torch.cat(parts, dim=1)
-
-
-def statistics(images: Tensor) -> Tensor:
-    """Stain and texture statistics of (b, 3, 600, 600) images in [0, 1]: (b, 216)."""
-    density = -torch.log10(images.clamp_min(1 / 255))  # Beer–Lambert
-    unmix = torch.linalg.inv(torch.tensor(_STAINS, dtype=images.dtype))[:, :2]
-    stains = torch.einsum("bchw,cs->bshw", density, unmix.to(images.device))
-    grey = torch.einsum("bchw,c->bhw", images, images.new_tensor(_LUMA))
-    gradient = _gradient(grey)
-    stack = torch.cat([stains, images, gradient[:, None]], dim=1)  # (b, 6, h, w)
-    codes = torch.stack([_uniform_patterns(grey, radius) for radius in (1, 2, 3)], dim=1)
-    parts = []
-    for window in WINDOWS_PX:
-        lo = (images.shape[-1] - window) // 2
-        inside = (slice(None), slice(None), slice(lo, lo + window), slice(lo, lo + window))
-        parts += [_colour(stack[inside], window // _GRID), _pattern_histogram(codes[inside])]
-    return torch.cat(parts, dim=1)
-
-
-def _colour(stack: Tensor, stride: int) -> Tensor:
-    """Mean, spread and five percentiles per channel of a (b, 6, w, w) window: (b, 42)."""
-    values = stack[..., ::stride, ::stride].flatten(2)
-    ordered = values.sort(dim=2).values
-    picks = [round(p * (ordered.shape[2] - 1)) for p in _PERCENTILES]
-    parts = [values.mean(2, keepdim=True), values.std(2, keepdim=True), ordered[..., picks]]
-    return torch.cat(parts, dim=2).flatten(1)
-
-
-def _gradient(grey: Tensor) -> Tensor:
-    padded = F.pad(grey[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
-    dx = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
-    dy = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
-    return torch.sqrt(dx * dx + dy * dy)
-
-
-def _uniform_patterns(grey: Tensor, radius: int) -> Tensor:
-    """Uniform local binary pattern (Ojala et al. 2002, riu2) with 8 neighbours: 0–9 as uint8."""
-    r, d = radius, max(1, round(radius / 2**0.5))
-    ring = ((0, r), (-d, d), (-r, 0), (-d, -d), (0, -r), (d, -d), (r, 0), (d, d))
-    height, width = grey.shape[-2:]
-    padded = F.pad(grey[:, None], (r, r, r, r), mode="replicate")[:, 0]
-    bits = [padded[:, r + y : r + y + height, r + x : r + x + width] >= grey for y, x in ring]
-    ones = torch.zeros_like(grey, dtype=torch.uint8)
-    changes = torch.zeros_like(grey, dtype=torch.uint8)
-    for here, following in zip(bits, bits[1:] + bits[:1], strict=True):
-        ones += here
-        changes += here ^ following
-    return torch.where(changes <= 2, ones, torch.full_like(ones, 9))
-
-
-def _pattern_histogram(codes: Tensor) -> Tensor:
-    """Shares of the ten patterns in (b, 3, w, w) codes: (b, 30)."""
-    flat = codes.flatten(2)
-    shares = [(flat == code).float().mean(2) for code in range(10)]
-    return torch.stack(shares, dim=2).flatten(1)
 
 
 def _supports_half(device: torch.device) -> bool:
