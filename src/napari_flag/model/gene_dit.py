@@ -88,17 +88,16 @@ class GeneBlock(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)[:, None].chunk(
             6, dim=2
         )  # each (b, 1, width)
-        x = self.norm_attention(tokens) * (1 + scale_a) + shift_a  # (b, genes, width)
+        x = torch.addcmul(shift_a, self.norm_attention(tokens), 1 + scale_a)  # (b, genes, width)
         qkv = self.qkv(x).view(b, genes, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (b, heads, genes, width / heads)
         if self.summaries is not None:
             k, v = self._summarised(k, v)  # each (b, heads, summaries, …)
         drop = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)  # (b, heads, genes, …)
-        tokens = tokens + gate_a * self.out(attended.transpose(1, 2).reshape(b, genes, width))
-        x = self.norm_mlp(tokens) * (1 + scale_m) + shift_m
-        out: Tensor = tokens + gate_m * self.mlp(x)
-        return out
+        tokens = torch.addcmul(tokens, gate_a, self.out(attended.transpose(1, 2).reshape(b, genes, width)))
+        x = torch.addcmul(shift_m, self.norm_mlp(tokens), 1 + scale_m)
+        return torch.addcmul(tokens, gate_m, self.mlp(x))
 
     def _summarised(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values of the summaries: what each of them attends to among all genes."""
@@ -185,5 +184,5 @@ class GeneDiT(nn.Module):
             if number == self.tap:
                 tapped = tokens
         shift, scale = self.final_modulation(condition)[:, None].chunk(2, dim=2)  # each (b, 1, width)
-        out: Tensor = self.final(self.final_norm(tokens) * (1 + scale) + shift)[..., 0]
+        out: Tensor = self.final(torch.addcmul(shift, self.final_norm(tokens), 1 + scale))[..., 0]
         return out, tapped
