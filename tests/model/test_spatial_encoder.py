@@ -139,3 +139,11 @@ def test_every_parameter_learns(features, graph, attention, layers):
     encoder = make_encoder(attention, layers)
     (encoder(features, *parts(graph)) * torch.arange(WIDTH)).sum().backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+def test_gathering_neighbours_in_blocks_changes_nothing(features, graph, encoder, monkeypatch):
+    whole = encoder(features, *parts(graph)).detach()  # gradients are asked for: in one block
+    monkeypatch.setattr("napari_flag.model.spatial_encoder._ROWS", 10)
+    with torch.no_grad():
+        blocks = encoder(features, *parts(graph))
+    torch.testing.assert_close(blocks, whole, atol=1e-6, rtol=1e-6)

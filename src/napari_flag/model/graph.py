@@ -200,7 +200,8 @@ def likeness(
     standardised = (features - features.mean(0)) / (features.std(0) + 1e-6)
     unit = standardised / np.maximum(np.linalg.norm(standardised, axis=1, keepdims=True), 1e-6)
     alike = np.empty(neighbours.shape, np.float32)
-    for start in range(0, len(features), 4096):  # bounded memory on Visium HD
-        rows = slice(start, start + 4096)
-        alike[rows] = np.einsum("nd,nkd->nk", unit[rows], unit[neighbours[rows]])
+    for start in range(0, len(features), 1024):  # bounded memory on Visium HD
+        rows = slice(start, start + 1024)
+        for column in range(neighbours.shape[1]):  # k gathers of (1024, d), never one of (1024, k, d)
+            alike[rows, column] = np.einsum("nd,nd->n", unit[rows], unit[neighbours[rows, column]])
     return np.where(present, alike, 0).astype(np.float32)

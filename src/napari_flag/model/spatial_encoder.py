@@ -10,6 +10,14 @@ from torch import Tensor, nn
 
 _RADII: Final = (0.0, 0.5, 1.0, 1.5, 2.0)
 """Centres, in array pitches, of the radial basis that describes an edge's length."""
+_ROWS: Final = 1024
+"""Spots whose neighbours are gathered at once where no gradient is asked for: memory stays bounded."""
+
+
+def _blocks(spots: int) -> list[slice]:
+    """Return the rows of so many spots, in blocks; in one where gradients need all of them anyway."""
+    size = max(spots, 1) if torch.is_grad_enabled() else _ROWS
+    return [slice(start, min(start + size, spots)) for start in range(0, max(spots, 1), size)]
 
 
 class EdgeModulatedAttention(nn.Module):
@@ -45,16 +53,26 @@ class EdgeModulatedAttention(nn.Module):
         edges
             (n, k, edge_width).
         """
-        n, k = neighbours.shape
         normed = self.norm(h)
-        query = self.query(normed).view(n, 1, self.heads, -1)  # (n, 1, heads, width / heads)
-        key, value = self.key_value(normed)[neighbours].view(n, k, 2, self.heads, -1).unbind(2)
-        scale, shift, gate = self.edge(edges).view(n, k, 3, self.heads).unbind(2)  # each (n, k, heads)
-        logits = (1 + scale) * (query * key).sum(-1) / key.shape[-1] ** 0.5 + shift  # (n, k, heads)
+        query, key_value = self.query(normed), self.key_value(normed)  # (n, width), (n, 2 width)
+        updated = [
+            self._update(h[rows], query[rows], key_value[neighbours[rows]], present[rows], edges[rows])
+            for rows in _blocks(len(h))
+        ]
+        return torch.cat(updated), edges
+
+    def _update(self, h: Tensor, query: Tensor, seen: Tensor, present: Tensor, edges: Tensor) -> Tensor:
+        """Return (b, width) of some spots from the (b, k, 2 width) keys and values of their neighbours."""
+        n, k = present.shape
+        query = query.view(n, 1, self.heads, -1)  # (b, 1, heads, width / heads)
+        key, value = seen.view(n, k, 2, self.heads, -1).unbind(2)
+        scale, shift, gate = self.edge(edges).view(n, k, 3, self.heads).unbind(2)  # each (b, k, heads)
+        logits = (1 + scale) * (query * key).sum(-1) / key.shape[-1] ** 0.5 + shift  # (b, k, heads)
         weights = logits.masked_fill(~present[..., None], -torch.inf).softmax(1)
-        message = (weights * (1 + gate))[..., None] * value  # (n, k, heads, width / heads)
-        h = h + self.dropout(self.out(message.sum(1).flatten(1)))  # (n, width)
-        return h + self.dropout(self.feed_forward(h)), edges
+        message = (weights * (1 + gate))[..., None] * value  # (b, k, heads, width / heads)
+        h = h + self.dropout(self.out(message.sum(1).flatten(1)))  # (b, width)
+        updated: Tensor = h + self.dropout(self.feed_forward(h))
+        return updated
 
 
 class ChannelwiseAttention(nn.Module):
@@ -95,9 +113,20 @@ class ChannelwiseAttention(nn.Module):
     def forward(self, h: Tensor, neighbours: Tensor, present: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
         """Return updated `h` (n, width) and `edges` (n, k, edge_width); shapes as in the other attention."""
         normed = self.norm(h)
-        key, value = self.key_value(normed)[neighbours].chunk(2, dim=2)  # each (n, k, width)
+        query, key_value = self.query(normed), self.key_value(normed)  # (n, width), (n, 2 width)
+        updated = [
+            self._update(h[rows], query[rows], key_value[neighbours[rows]], present[rows], edges[rows])
+            for rows in _blocks(len(h))
+        ]
+        return torch.cat([spots for spots, _ in updated]), torch.cat([changed for _, changed in updated])
+
+    def _update(
+        self, h: Tensor, query: Tensor, seen: Tensor, present: Tensor, edges: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return (b, width) and (b, k, edge_width) of some spots, as in the other attention."""
+        key, value = seen.chunk(2, dim=2)  # each (b, k, width)
         scale, shift = self.modulation(self.edge_norm(edges)).chunk(2, dim=2)
-        similar = (1 + scale) * self.query(normed)[:, None] * key * self.scale + shift  # (n, k, width)
+        similar = (1 + scale) * query[:, None] * key * self.scale + shift  # (b, k, width)
         weights = similar.masked_fill(~present[..., None], -torch.inf).softmax(1)
         h = h + self.dropout(self.out((weights * value).sum(1)))
         h = h + self.dropout(self.feed_forward(h))
