@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from napari_flag.fitting import COLUMNS
+from napari_flag.listing import COLUMNS
 from napari_flag.simulation.simulator import MPP, write_slide
 
 SIDE, PITCH_PX = 6, 290

@@ -11,18 +11,19 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from napari_flag.discovery.folders import discover
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, place_in, raw_cell, safe_cell, write_whole
+from napari_flag.files import check_writable, safe_cell, write_whole
 from napari_flag.formatting import counted, number
 from napari_flag.inputs import read_table, settle_scale
+from napari_flag.listing import COLUMNS, read_listing, refuse_same_names
 from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
 from napari_flag.preflight import suggested_mpp, too_coarse
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.colours import Colours
-from napari_flag.slides.slide import Slide, open_slide, slide_name
+from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.spot_tables import read_measured
 from napari_flag.slides.spots import SpotTable, matched
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-COLUMNS: Final = ("name", "patient", "image", "spots", "counts", "mpp")
-"""Of a list of sections; ``image`` and ``spots`` must be there, paths are relative to the file."""
 NO_PATIENT: Final = "not stated"
 """Patient of sections whose patient is not known; they count as of one."""
 TRAINED_HERE: Final = "new"
@@ -255,10 +254,7 @@ def find_sections(
     """
     source = Path(source).expanduser()
     sections, notices = _listed(source, mpp) if source.is_file() else _found(source, mpp)
-    names = [section.name for section in sections]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"{source} has two sections called {', '.join(twice)}; give each its own name.")
+    refuse_same_names(source, [section.name for section in sections])
     return sections, notices
 
 
@@ -326,45 +322,17 @@ def _found(folder: Path, mpp: float | None) -> tuple[tuple[MeasuredSection, ...]
 
 
 def _listed(path: Path, mpp: float | None) -> tuple[tuple[MeasuredSection, ...], tuple[str, ...]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            heading = file.readline()
-            file.seek(0)
-            separator = max(",;\t", key=heading.count)  # as the spreadsheet wrote it
-            reader = csv.DictReader(file, delimiter=separator)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a CSV file ({error}); save it as UTF-8 CSV.") from error
-    absent = [name for name in ("image", "spots") if name not in (reader.fieldnames or ())]
-    if absent:
-        raise UserError(
-            f"{path} has no column {' and no column '.join(absent)}; its first line must name the columns: "
-            f"{', '.join(COLUMNS)}, of which image and spots must be there."
+    return tuple(
+        MeasuredSection(
+            row.name,
+            row.patient or NO_PATIENT,
+            row.image,
+            cast(Path, row.spots),  # `spots_needed` sees to it
+            row.counts,
+            mpp if row.mpp is None else row.mpp,
         )
-    sections = []
-    for line, row in enumerate(rows, start=2):
-        cells = {key: raw_cell((row.get(key) or "").strip()) for key in COLUMNS}
-        if not cells["image"] or not cells["spots"]:
-            raise UserError(
-                f"Line {line} of {path} names no image or no spots; the columns are {', '.join(COLUMNS)}, "
-                "of which image and spots must be filled."
-            )
-        try:
-            stated = float(cells["mpp"].replace(",", ".")) if cells["mpp"] else mpp
-        except ValueError as error:
-            raise UserError(
-                f"Line {line} of {path} has {cells['mpp']} as µm per pixel, which is no number; correct it."
-            ) from error
-        image, spots = path.parent / cells["image"], path.parent / cells["spots"]
-        counts = path.parent / cells["counts"] if cells["counts"] else None
-        name = cells["name"] or slide_name(image)
-        if place_in(path.parent, name).name != name:
-            raise UserError(
-                f"Line {line} of {path} names a section {name[:40]!r}, which cannot be the name of a file on "
-                "every system; use letters, digits, - and _, at most a hundred of them."
-            )
-        sections.append(MeasuredSection(name, cells["patient"] or NO_PATIENT, image, spots, counts, stated))
-    return tuple(sections), ()
+        for row in read_listing(path, spots_needed=True)
+    ), ()
 
 
 def encoder_of(name: str) -> str:

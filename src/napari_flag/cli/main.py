@@ -12,7 +12,7 @@ from typing import Final
 
 from napari_flag import __version__, keys
 from napari_flag.cli import analyse, anonymise, compare, predict, resources
-from napari_flag.cli.terminal import Commands, plain_help
+from napari_flag.cli.terminal import Commands, plain_help, sentence_of
 from napari_flag.errors import UserError
 
 DONE: Final = 0
@@ -99,27 +99,16 @@ def _run(args: argparse.Namespace) -> int:
         return int(args.run(args))
     except UserError as error:
         return _say(str(error), args, USER_CAN_FIX)
-    except KeyboardInterrupt:
-        return _say("cancelled, nothing was written", args, CANCELLED)
-    except MemoryError:
-        return _say(
-            "This computer ran out of memory; predict a part of the slide with --region, or close "
-            "other programs.",
-            args,
-            USER_CAN_FIX,
-        )
+    except KeyboardInterrupt as stop:
+        return _say(str(stop) or "cancelled, nothing was written", args, CANCELLED)
+    except MemoryError as error:
+        return _say(sentence_of(error), args, USER_CAN_FIX)
     except BrokenPipeError:
         # The reader of our output has exited (`| head`); Python would complain again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:  # noqa: BLE001 - the last stop before the user
-        what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": .")
-        return _say(
-            f"Something went wrong inside napari-flag ({what}); please run the command again with "
-            f"--debug and report what it prints to the makers of napari-flag.",
-            args,
-            OUR_FAULT,
-        )
+        return _say(sentence_of(error), args, OUR_FAULT)
 
 
 def _say(sentence: str, args: argparse.Namespace, code: int) -> int:

@@ -104,6 +104,22 @@ class ProgressLine:
             self._drawn = False
 
 
+def sentence_of(error: BaseException) -> str:
+    """Return what to say of an error: its own sentence where the user can put it right."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return (
+            "This computer ran out of memory; predict a part of the slide with --region, or close "
+            "other programs."
+        )
+    what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": .")
+    return (
+        f"Something went wrong inside napari-flag ({what}); please run the command again with "
+        "--debug and report what it prints to the makers of napari-flag."
+    )
+
+
 def say(text: str = "") -> None:
     """Write a line of the result to stdout."""
     sys.stdout.write(f"{text}\n")

@@ -24,8 +24,8 @@ from napari_flag.exports import spatial_data
 from napari_flag.prediction_file import is_prediction
 
 GENERATOR: Final = "napari-flag"
-HEADINGS: Final = ("spot,x_px,y_px,", "gene,pcc,cpcc,", "model,PCC,")
-"""How the tables of `exports`, `compare` and of several models begin."""
+HEADINGS: Final = ("spot,x_px,y_px,", "gene,pcc,cpcc,", "model,PCC,", "name,status,seconds,")
+"""How the tables of `exports`, `compare`, of several models and of many slides begin."""
 _ENDS: Final = 4096
 """Bytes read at either end of a file."""
 

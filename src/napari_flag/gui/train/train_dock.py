@@ -51,6 +51,7 @@ from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.train.encoder_choices import EncoderChoice, list_encoders
 from napari_flag.gui.train.held_out_scores import HeldOutScores
 from napari_flag.gui.train.section_list import SectionList
+from napari_flag.listing import COLUMNS
 from napari_flag.model.checkpoint import DEFAULT
 from napari_flag.progress import Step, Steps, Timings, one_step, say_duration
 
@@ -120,7 +121,7 @@ class TrainDock(Dock):
             LIST_FILES,
             placeholder="folder, or a list (CSV)",
             tooltip="A folder with slides, spots and counts, as it would be dropped on the picture, or a CSV "
-            f"with the columns {', '.join(fitting.COLUMNS)}",
+            f"with the columns {', '.join(COLUMNS)}",
         )
         self.list = SectionList()
         self.hint = plain_label("Double-click a patient or µm/px to state it.")

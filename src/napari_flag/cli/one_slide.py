@@ -1,0 +1,239 @@
+"""One slide of ``napari-flag predict``: from the words of a command to a prediction file."""
+
+import argparse
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_flag import keys
+from napari_flag.cli.terminal import Words, check_place, fingerprint, recorded, write_or_rescue
+from napari_flag.errors import UserError
+from napari_flag.progress import Step, Steps
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.discovery import FoundSection
+    from napari_flag.model.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A prediction that was written.
+
+    Parameters
+    ----------
+    adata
+        The prediction.
+    out
+        Where it is.
+    replaced
+        Whether an earlier result of the same command was replaced.
+    """
+
+    adata: "AnnData"
+    out: Path
+    replaced: bool
+
+
+def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None) -> Steps[Written]:
+    """Do what a parsed command asks for, one slide: prepare, predict and write.
+
+    Parameters
+    ----------
+    args
+        As `cli.predict` parses them; slide, spots and counts of a folder are put in its place.
+    checkpoint
+        The weights that the arguments name, where they are loaded already.
+
+    Raises
+    ------
+    UserError
+        As `inputs.prepare` and `inputs.predict_inputs`, or when the file may not or cannot be written.
+    """
+    from napari_flag.inputs import predict_inputs, prepare
+    from napari_flag.model.checkpoint import Checkpoint, find_weights
+    from napari_flag.prediction_file import made_by
+    from napari_flag.slides.slide import name_in_results
+
+    said = take_from_folder(args)
+    out: Path = args.out or Path(f"{name_in_results(args.slide, args.keep_names)}_predicted.h5ad")
+    command = command_of(args)
+    identity = fingerprint(command)
+    back = _goes_back(args, out)
+    for sentence in said:
+        yield Step("Opening slide", 0, notice=sentence)
+    if checkpoint is None:
+        checkpoint = Checkpoint.load(find_weights(args.weights))
+    weights_sha256 = checkpoint.sha256
+    replaces = not back and check_place(out, args.overwrite, lambda: made_by(out, identity, weights_sha256))
+    inputs = yield from prepare(
+        args.slide,
+        checkpoint,
+        spots=args.spots,
+        measured=args.measured,
+        alignment=args.alignment,
+        mpp=args.mpp,
+        spacing_um=args.spacing,
+        diameter_um=args.diameter,
+        region=args.region,
+        genes=args.genes,
+        anyway=args.anyway,
+    )
+    inputs = replace(inputs, notices=tuple(dict.fromkeys((*said, *inputs.notices))))
+    with inputs.slide:
+        adata = yield from predict_inputs(
+            inputs,
+            checkpoint,
+            quality=args.quality,
+            depth=_known_depth(args.depth),
+            draws=args.draws,
+            steps=args.steps,
+            seed=args.seed,
+            device=args.device,
+            colours=args.colours,
+            anyway=args.anyway,
+            keep_names=args.keep_names,
+        )
+    yield Step("Writing", 0, 1, "files")
+    adata.uns[keys.PROVENANCE] |= {
+        keys.COMMAND: recorded(command, args.keep_names),
+        keys.COMMAND_HASH: identity,
+    }
+    if back:
+        out = yield from _written_back(adata, args)
+    else:
+        write_or_rescue(adata, out)
+    return Written(adata, out, replaces)
+
+
+def _goes_back(args: argparse.Namespace, out: Path) -> bool:
+    """Return whether the prediction becomes a table of the zarr it is made from; refuse another folder."""
+    from napari_flag.exports.spatial_data import PREDICTED, check_free, check_installed
+    from napari_flag.slides.formats import spatial_data
+
+    if not out.is_dir():
+        return False
+    of_store = spatial_data.element_of(args.slide, spatial_data.IMAGES)
+    if of_store is None or of_store[0].path.resolve() != out.resolve():
+        raise UserError(
+            f"{out} is a folder, and a prediction can only become a table of the SpatialData zarr that is "
+            "predicted; give --out an .h5ad."
+        )
+    check_installed()
+    check_free(args.slide, PREDICTED, overwrite=args.overwrite, with_shapes=_spots_in_zarr(args) is None)
+    return True
+
+
+def _spots_in_zarr(args: argparse.Namespace) -> Path | None:
+    """Return the table or shapes of the slide's own zarr that spots were read from; None for others."""
+    from napari_flag.slides.formats import spatial_data
+
+    spots: Path | None = args.spots
+    if spots is None or spatial_data.element_of(spots, spatial_data.TABLES, spatial_data.SHAPES) is None:
+        return None
+    return spots if spots.parents[1].resolve() == args.slide.parents[1].resolve() else None
+
+
+def _written_back(adata: "AnnData", args: argparse.Namespace) -> Steps[Path]:
+    """Make the prediction a table of its zarr; if that fails, it is kept as h5ad."""
+    from napari_flag.exports.spatial_data import add_prediction
+    from napari_flag.prediction_file import output_name
+
+    try:
+        return (yield from add_prediction(adata, args.slide, _spots_in_zarr(args), overwrite=args.overwrite))
+    except UserError as error:
+        kept = Path(f"{output_name(adata)}_predicted.h5ad")
+        write_or_rescue(adata, kept)
+        raise UserError(f"{str(error).split(';')[0]}; the prediction was kept as {kept}.") from error
+
+
+def _known_depth(given: str | None) -> "float | AnnData | None":
+    """Return the depth that ``--depth`` gives: a number as it is, a file as the counts in it."""
+    if given is None:
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        from napari_flag.slides.spot_tables import read_measured
+
+        return read_measured(Path(given).expanduser())
+
+
+def take_from_folder(args: argparse.Namespace) -> tuple[str, ...]:
+    """Put the slide, spots and counts of the folder given in place of the folder.
+
+    What was given by --spots or --measured stays; with other spots the folder's counts are not theirs.
+
+    Returns
+    -------
+    What was taken and why, and what was not; nothing where a slide was given.
+
+    Raises
+    ------
+    UserError
+        When the folder holds no slide, or several.
+    """
+    from napari_flag.discovery import discover
+    from napari_flag.slides.formats import spatial_data
+
+    folder: Path = args.slide
+    elements = {name: getattr(args, name) for name in ("image", "shapes", "table")}
+    if spatial_data.is_store(folder):
+        chosen = spatial_data.choose(folder, **elements)
+        args.slide = chosen.image
+        args.spots = chosen.spots if args.spots is None else args.spots
+        return (f"{folder.name}: {chosen.why}.",)
+    for name, value in elements.items():
+        if value is not None:
+            raise UserError(
+                f"--{name} names an element of a SpatialData zarr, and {folder} is none; leave it out."
+            )
+    if not folder.is_dir() or spatial_data.element_of(folder, spatial_data.IMAGES) is not None:
+        return ()
+    found = discover(folder)
+    if not found.sections:
+        reason = f" ({found.notices[0].rstrip('.')})" if found.notices else ""
+        raise UserError(f"{folder} holds no slide to predict{reason}; give the slide file itself.")
+    if len(found.sections) > 1:
+        names = [section.slide.name for section in found.sections]
+        more = ", …" if len(names) > 8 else ""
+        raise UserError(
+            f"{folder} holds {len(names)} slides ({', '.join(names[:8])}{more}); choose one, e.g.: "
+            f"{_command_for(found.sections[0])}, or predict all with --manifest {shlex.quote(str(folder))}"
+        )
+    section = found.sections[0]
+    args.slide = section.slide
+    if args.spots is None:
+        args.spots = section.table
+        args.measured = section.measured if args.measured is None else args.measured
+    return (section.why, *found.notices)
+
+
+def _command_for(section: "FoundSection") -> str:
+    words = ["napari-flag", "predict", str(section.slide)]
+    words += [] if section.table is None else ["--spots", str(section.table)]
+    words += [] if section.measured is None else ["--measured", str(section.measured)]
+    return shlex.join(words)
+
+
+def command_of(args: argparse.Namespace) -> Words:
+    """Return the command line that makes the same numbers: its options, in a fixed order."""
+    words: list[str | Path] = ["napari-flag", "predict", args.slide]
+    for name in ("spots", "measured", "alignment", "mpp", "spacing", "diameter", "region", "weights", "genes",
+                 "quality", "depth", "draws", "steps", "seed", "colours"):  # fmt: skip
+        value = getattr(args, name)
+        if value is not None:
+            words += [f"--{name}", _word(value)]
+    words += ["--force"] if args.anyway else []
+    return [*words, "--keep-names"] if args.keep_names else words
+
+
+def _word(value: object) -> str | Path:
+    """Return a value as a word; names of files that may be something else too count as files."""
+    if isinstance(value, Path):
+        return value
+    if isinstance(value, str) and Path(value).expanduser().exists():
+        return Path(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
