@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,10 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
 
 
 def test_a_read_only_folder_is_known_before_the_work(tmp_path, monkeypatch):
-    def refuse(**_):
+    def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(UserError, match="permission denied"):
         files.check_writable(tmp_path / "out.h5ad")
 
@@ -72,14 +74,18 @@ def test_two_names_stay_two_files(tmp_path):
     assert len({files.place_in(tmp_path, name) for name in names}) == len(names)
 
 
-def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
-    def folder_of(text):
-        def write(place):
-            place.mkdir()
-            (place / "a").write_text(text)
+def folder_of(text):
+    def write(place):
+        place.mkdir()
+        (place / "a").write_text(text)
 
-        return write
+    return write
 
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch, exchanged):
+    if not exchanged:  # a system or a drive that cannot
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     files.write_whole(tmp_path / "store", folder_of("old"))
     files.write_whole(tmp_path / "store", folder_of("new"))
     assert (tmp_path / "store" / "a").read_text() == "new"
@@ -90,11 +96,103 @@ def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         replace(source, target)
 
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     monkeypatch.setattr(files.os, "replace", fails_at_the_last_step)
     with pytest.raises(UserError, match="no space"):
         files.write_whole(tmp_path / "store", folder_of("newer"))
     assert (tmp_path / "store" / "a").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_where_the_system_can_the_old_folder_never_leaves_its_place(tmp_path, monkeypatch):
+    files.write_whole(tmp_path / "store", folder_of("old"))
+    if not files._exchange(tmp_path / "store", tmp_path / "store"):
+        pytest.skip("this file system cannot exchange two folders")
+    replaced = []
+    monkeypatch.setattr(files.os, "replace", lambda *places: replaced.append(places))
+    files.write_whole(tmp_path / "store", folder_of("new"))
+    assert (tmp_path / "store" / "a").read_text() == "new"
+    assert replaced == []
+
+
+def left_by(process, folder, name, what):
+    """Write what a process that is `process` would have left unfinished, and return its place."""
+    place = files._unfinished(folder / name, what)
+    files._OURS.discard(place.name)
+    left = place.with_name(place.name.replace(f"-{os.getpid()}-", f"-{process}-"))
+    left.mkdir()
+    (left / "a").write_text(what)
+    return left
+
+
+@pytest.fixture
+def dead():
+    """The number of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_what_a_killed_run_left_is_deleted_by_the_next_in_that_folder(tmp_path, dead):
+    left_by(dead, tmp_path, "out.zarr", "part")
+    (tmp_path / ".own.part").write_text("a person's own")
+    files.write_whole(tmp_path / "other", folder_of("new"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".own.part", "other"]
+
+
+def test_what_another_process_is_writing_stays(tmp_path):
+    left = left_by(os.getppid(), tmp_path, "out.zarr", "part")
+    with files.replacing(tmp_path / "a") as place:
+        place.write_text("ours")
+        files.sweep(tmp_path)
+        assert place.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([left, tmp_path / "a"])
+
+
+def test_unfinished_files_of_another_computer_stay_for_a_week(tmp_path, dead, monkeypatch):
+    left = left_by(dead, tmp_path, "out.zarr", "part")
+    monkeypatch.setattr(files.platform, "node", lambda: "another")
+    files.sweep(tmp_path)
+    assert left.exists()
+    os.utime(left, (1, 1))
+    files.sweep(tmp_path)
+    assert not left.exists()
+
+
+def test_a_folder_that_was_moved_aside_when_the_run_was_killed_comes_back(tmp_path, dead):
+    left_by(dead, tmp_path, "out.zarr", "before")
+    left_by(dead, tmp_path, "out.zarr", "part")
+    files.sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.zarr"]
+    assert (tmp_path / "out.zarr" / "a").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EDQUOT, "quota"), "quota exceeded"),
+        (OSError("[Errno 28] Can't write data (file write failed: errno = 28, message = 'x')"), "no space"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "no space"),
+        (OSError("it is gone"), "it is gone"),
+    ],
+)
+def test_what_the_system_refused_is_said_whatever_library_wrote(tmp_path, error, reason):
+    def write(place):
+        place.write_text("half")
+        raise error
+
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(UserError, match=f"cannot be written .*{reason}.*make room"):
+        files.write_whole(tmp_path / "a", write)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_fault_of_ours_is_not_taken_for_the_disk_s(tmp_path):
+    def write(place):
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        files.write_whole(tmp_path / "a", write)
 
 
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):

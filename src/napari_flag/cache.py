@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from napari_flag.files import put
 from napari_flag.progress import Step, Steps
 
 MOST_BYTES: Final = {"features": 4 * 2**30, "pyramids": 20 * 2**30}
@@ -82,7 +83,11 @@ def store(part: Path, folder: Path, key: str, suffix: str, stage: str) -> Steps[
     """
     digest = yield from _hash(part, stage)
     entry = folder / f"{key}-{digest}{suffix}"
-    os.replace(part, entry)
+    try:
+        put(part, entry)
+    except PermissionError:  # another process has the same entry open, on systems that mind
+        if not entry.exists():
+            raise
     for other in _of_key(folder, key):
         if other != entry:
             discard(other)

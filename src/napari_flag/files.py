@@ -4,26 +4,30 @@ A file appears whole or not at all, and an existing one is replaced only by a wh
 (the name of a slide, a section, a region) becomes part of a path only through `place_in`.
 """
 
+import ctypes
 import gzip
 import hashlib
 import json
 import os
+import platform
 import re
+import secrets
 import shutil
-import tempfile
-import threading
+import time
 import unicodedata
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from napari_flag.errors import UserError
-from napari_flag.progress import Steps, finish
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+_Step = TypeVar("_Step")
 LONGEST_NAME: Final = 120
 """Bytes (UTF-8) of a name in a file name: with endings and the mark of an unfinished file it stays below the
 255 that file systems take."""
@@ -167,11 +171,13 @@ def check_writable(path: Path) -> None:
             f"The folder {folder} does not exist, so {path.name} cannot be written there; create "
             "it or choose another."
         )
+    place = _unfinished(path)
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}."):
-            pass
+        place.write_bytes(b"")
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
+    finally:
+        _delete(place)
 
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -225,54 +231,188 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, then rename; on failure nothing is left behind.
+    """Call `write` with the place that `replacing` gives.
 
     Raises
     ------
     UserError
         When the place cannot be written or the disk is full.
     """
-
-    def steps(place: Path) -> Steps[None]:
+    with replacing(path) as place:
         write(place)
-        yield from ()
-
-    finish(write_whole_in_steps(path, steps))
 
 
-def write_whole_in_steps(path: Path, write: Callable[[Path], Steps[None]]) -> Steps[None]:
+def write_whole_in_steps(
+    path: Path, write: Callable[[Path], Generator[_Step, None, None]]
+) -> Generator[_Step, None, None]:
     """Do the same as `write_whole` with long work; cancelled, it leaves nothing behind.
 
-    What `write` makes may be a file or a folder; a file or a folder at `path` is replaced.
-
     Raises
     ------
     UserError
         When the place cannot be written or the disk is full.
     """
-    mark = f"{os.getpid()}-{threading.get_ident()}"
-    place, before = (path.with_name(f".{path.name}.{mark}.{what}") for what in ("part", "before"))
-    try:
+    with replacing(path) as place:
         yield from write(place)
-        if path.is_dir() and not path.is_symlink():  # a folder cannot be replaced in one step
-            os.replace(path, before)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a place beside `path` for a file or a folder, which then takes the place of `path` in one step.
+
+    On failure nothing is left behind and what was at `path` is still there.  What a killed run left in this
+    folder is deleted first.
+
+    Raises
+    ------
+    UserError
+        When the place cannot be written, the disk or the quota is full, or the drive is gone.
+    """
+    with unfinished(path) as place:
+        yield place
+        put(place, path)
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Give a place beside `path` that is deleted at the end, unless it was `put` elsewhere.
+
+    Raises
+    ------
+    UserError
+        As `replacing`.
+    """
+    sweep(path.parent)
+    place = _unfinished(path)
+    try:
+        yield place
+    except UserError:
+        raise
+    except Exception as error:
+        if (number := system_error(error)) is None:
+            raise
+        raise unwritable(path, OSError(number, os.strerror(number)) if number else error) from error
+    finally:
+        _delete(place)
+
+
+_MARK: Final = re.compile(
+    r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<what>part|before)", re.DOTALL
+)
+"""A file or folder not finished, and whose it is; ``before`` is what was there, where the two could not be
+exchanged in one step."""
+_ABANDONED_S: Final = 7 * 24 * 3600.0
+"""Age at which the unfinished files of another computer, on a shared drive, are nobody's."""
+_OURS: Final[set[str]] = set()
+"""Names of what this process is writing."""
+
+
+def _unfinished(path: Path, what: str = "part") -> Path:
+    host = zlib.crc32(platform.node().encode())
+    name = f".{path.name}.{host:08x}-{os.getpid()}-{secrets.token_hex(4)}.{what}"
+    _OURS.add(name)
+    return path.with_name(name)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed runs left unfinished in `folder`; what another process is writing stays."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        left = [(entry.name, found) for entry in entries if (found := _MARK.fullmatch(entry.name))]
+        for name, found in left:
+            place = folder / name
+            if _in_use(place, found):
+                continue
+            former = folder / found["name"]
+            if found["what"] == "before" and not former.exists():
+                os.replace(place, former)  # killed between two renames
+            else:
+                _delete(place)
+
+
+def _in_use(place: Path, mark: re.Match[str]) -> bool:
+    import psutil
+
+    if int(mark["host"], 16) != zlib.crc32(platform.node().encode()):
+        return time.time() - place.lstat().st_mtime < _ABANDONED_S
+    process = int(mark["pid"])
+    return place.name in _OURS if process == os.getpid() else psutil.pid_exists(process)
+
+
+def _delete(place: Path) -> None:
+    """Delete a file or folder if it is there; where that is impossible, the next run sweeps it."""
+    with suppress(OSError):
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+    _OURS.discard(place.name)
+
+
+def _flush(place: Path) -> None:
+    """Have a file on the disk before it replaces another; network drives and quotas refuse only here."""
+    if place.is_file():
+        with place.open("rb+") as stream:
+            os.fsync(stream.fileno())
+
+
+def put(place: Path, path: Path) -> None:
+    """Move `place` to `path` on the same disk; a folder that is there is kept until the new one stands."""
+    _flush(place)
+    if not path.is_dir() or path.is_symlink():
+        os.replace(place, path)
+    elif not _exchange(place, path):
+        before = _unfinished(path, "before")
+        os.replace(path, before)
         try:
             os.replace(place, path)
         except OSError:
-            if before.is_dir():
-                os.replace(before, path)
+            os.replace(before, path)
             raise
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        for left in (place, before):
-            if left.is_dir():
-                shutil.rmtree(left)
-        place.unlink(missing_ok=True)
+        finally:
+            _delete(before)
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
-    reason = os.strerror(error.errno).lower() if error.errno else str(error)
-    return UserError(
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where the system or the file system cannot."""
+    names = os.fsencode(one), os.fsencode(other)
+    try:
+        system = ctypes.CDLL(None)
+        if platform.system() == "Linux":
+            return bool(system.renameat2(_HERE, names[0], _HERE, names[1], _SWAP) == 0)
+        if platform.system() == "Darwin":
+            return bool(system.renamex_np(*names, _SWAP) == 0)
+    except (AttributeError, OSError, TypeError):  # an older system
+        pass
+    return False
+
+
+_HERE: Final = -100
+"""``AT_FDCWD`` of Linux."""
+_SWAP: Final = 2
+"""``RENAME_EXCHANGE`` of Linux, ``RENAME_SWAP`` of macOS."""
+
+
+def system_error(error: BaseException) -> int | None:
+    """Return the number of the system's error that `error` states, 0 without a number, None of others.
+
+    Libraries that write with code of their own (HDF5, safetensors) state it in the text.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    stated = re.search(r"errno = (\d+)|os error (\d+)", str(error))
+    if stated:
+        return int(stated[1] or stated[2])
+    return 0 if isinstance(error, OSError) else None
+
+
+class Unwritable(UserError):
+    """A place cannot be written; nothing that was there is lost."""
+
+
+def unwritable(path: Path, error: Exception) -> Unwritable:
+    """Return the sentence on a place that cannot be written."""
+    number = error.errno if isinstance(error, OSError) else None
+    reason = os.strerror(number).lower() if number else str(error)
+    return Unwritable(
         f"{path} cannot be written ({reason}); choose another place, or make room or get permission there."
     )

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO, TypeAlias, TypeVar
 
+from napari_flag.files import Unwritable, replacing
+
 T = TypeVar("T")
 
 
@@ -241,8 +243,9 @@ class Timings:
         everything[key] = kept
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(everything, indent=1))
-        except OSError:
+            with replacing(self._path) as place:
+                place.write_text(json.dumps(everything, indent=1))
+        except (OSError, Unwritable):
             return
 
     def _read(self) -> dict[str, dict[str, float]]:

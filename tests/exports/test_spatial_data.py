@@ -271,12 +271,12 @@ def test_a_store_that_cannot_be_written_is_as_before(foreign, monkeypatch):
     finish(add_prediction(adata, image, spots))
     before = state_of(foreign)
 
-    def full(self, name, **_):
-        (foreign / "tables" / name).mkdir()
+    def full(self, place, **_):
+        (place / "tables" / "predicted").mkdir(parents=True)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(SpatialData, "write_element", full)
-    with pytest.raises(UserError, match="No space left on device"):
+    monkeypatch.setattr(SpatialData, "write", full)
+    with pytest.raises(UserError, match="no space left on device"):
         finish(add_prediction(adata, image, spots, overwrite=True))
     assert state_of(foreign) == before
 

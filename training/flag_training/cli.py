@@ -529,6 +529,7 @@ def add_figures(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_figures(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag figures``."""
+    from napari_flag.figures.gene_figure import write_figure
     from napari_flag.figures.style import house_style
 
     with house_style():
@@ -536,7 +537,7 @@ def run_figures(arguments: argparse.Namespace) -> int:
         arguments.out.mkdir(parents=True, exist_ok=True)
         for name, figure in drawn.items():
             path = arguments.out / f"{name}.{arguments.format}"
-            figure.savefig(path)
+            write_figure(figure, path)
             sys.stdout.write(f"Wrote {path}.\n")
     return 0
 

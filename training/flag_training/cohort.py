@@ -17,6 +17,7 @@ from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.encoders.features import halve
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
+from napari_flag.files import replacing
 from napari_flag.model.graph import Places, SpotGraph, build_graph, likeness
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
@@ -154,14 +155,15 @@ def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -
     genes: tuple[str, ...] = ()
     for number, entry in enumerate(config.slides):
         slide, training, genes = read_slide(entry, data, panel, config.colours)
-        place = features_file(run, entry, config.fit.views, weights, config.colours)
+        kept = features_file(run, entry, config.fit.views, weights, config.colours)
         with slide:
-            if place.exists():
-                views = np.load(place)
+            if kept.exists():
+                views = np.load(kept)
             else:
                 views = yield from slide_views(slide, training.spots, encoder, config.fit.views, number)
                 run.mkdir(parents=True, exist_ok=True)
-                np.save(place, views)
+                with replacing(kept) as place, place.open("wb") as stream:
+                    np.save(stream, views)
         slides.append(training)
         features.append(torch.from_numpy(views))
         panel = panel or genes

@@ -18,7 +18,7 @@ from flag_training.scoring import FAIR, Scores, Section
 from flag_training.stages.fit import fit
 from napari_flag.analysis.scores import EXPECTATION, PROPER, STRUCTURE
 from napari_flag.errors import UserError
-from napari_flag.files import raw_cell, safe_cell
+from napari_flag.files import raw_cell, replacing, safe_cell
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.config import FlagConfig
 from napari_flag.progress import Step, Steps
@@ -192,9 +192,7 @@ def _read_rows(table: Path, columns: Sequence[str]) -> list[Values]:
 
 def _write_rows(table: Path, columns: Sequence[str], rows: Sequence[Values]) -> None:
     table.parent.mkdir(parents=True, exist_ok=True)
-    partial = table.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(table) as place, place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows([{key: safe_cell(value) for key, value in row.items()} for row in rows])
-    partial.replace(table)

@@ -1,7 +1,6 @@
 """Features of spots: tiles read, encoded in batches, and cached on disk."""
 
 import hashlib
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from napari_flag import cache as kept
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
+from napari_flag.files import Unwritable, unfinished
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.tiles import read_tiles
@@ -198,6 +198,8 @@ def _read_cache(
             found: FeatureArray = np.load(entry, allow_pickle=False)
             if found.shape == shape and found.dtype == np.float32:
                 return found
+    if not entry.exists():  # another process made room
+        return None
     kept.discard(entry)
     said = f"The kept features of {name} were damaged and are computed again."
     yield Step("Reading tiles", 0, shape[0], notice=said)
@@ -208,16 +210,12 @@ def _write_cache(folder: Path, key: str | None, features: FeatureArray) -> Steps
     """Keep `features`; where the cache cannot be written, the next run is slower and nothing else."""
     if key is None:
         return
-    part: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part", delete=False) as file:
-            part = Path(file.name)
-            np.save(file, features)
-        entry = yield from kept.store(part, folder, key, ".npy", "Keeping features")
+        with unfinished(folder / f"{key}.npy") as place:
+            with place.open("wb") as stream:
+                np.save(stream, features)
+            entry = yield from kept.store(place, folder, key, ".npy", "Keeping features")
         kept.make_room(entry, kept.MOST_BYTES["features"])
-    except OSError:
+    except (OSError, Unwritable):
         return
-    finally:
-        if part is not None:
-            kept.discard(part)

@@ -4,7 +4,6 @@ What a store of someone else holds is never replaced, emptied or changed: a pred
 """
 
 import math
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -17,7 +16,7 @@ import numpy as np
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.exports.contents import RANKED
-from napari_flag.files import write_whole_in_steps
+from napari_flag.files import Unwritable, put, unfinished, write_whole_in_steps
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import DEFAULT_FILL
 from napari_flag.prediction_file import spot_diameter_px, with_storable_provenance
@@ -159,29 +158,21 @@ def add_prediction(
     else:
         region, instances = instances_of(spots)
     elements[name] = _table(adata, region, [instances[str(spot)] for spot in adata.obs_names])
-    places = [store / ("tables" if key == name else "shapes") / key for key in elements]
-    kept = [(place, place.with_name(f".{place.name}.before")) for place in places if place.exists()]
-    done = False
     try:
-        for there, aside in kept:
-            there.rename(aside)
-            held.shapes.pop(there.name, None)
-        for key, element in elements.items():
-            held[key] = element
-        yield from _in_thread(partial(_write_elements, held, list(elements)), None)
-        done = True
-    except OSError as error:
+        with unfinished(store / name) as part:
+            yield from _in_thread(partial(_write_quietly, _parsed(elements), part), None)
+            for key in reversed(elements):  # the table first: with it, --overwrite replaces the shapes too
+                kind = "tables" if key == name else "shapes"
+                if (store / kind).is_dir():
+                    put(part / kind / key, store / kind / key)
+                else:
+                    put(part / kind, store / kind)
+        held.write_consolidated_metadata()
+    except (Unwritable, OSError) as error:
         raise UserError(
-            f"{store} could not be written ({error.strerror or error}), so it is as before; write the "
-            "prediction to an .h5ad instead."
+            f"The prediction could not be added to {store} ({str(error).split(';')[0]}), so it is as before; "
+            "write it to an .h5ad instead."
         ) from error
-    finally:
-        for there in () if done else places:
-            shutil.rmtree(there, ignore_errors=True)
-        for there, aside in kept:
-            shutil.rmtree(aside, ignore_errors=True) if done else aside.rename(there)
-        if not done:
-            held.write_consolidated_metadata()
     return place
 
 
@@ -199,11 +190,12 @@ def check_free(image: Path, name: str, *, overwrite: bool, with_shapes: bool) ->
     return place
 
 
-def _write_elements(held: Any, names: list[str]) -> None:
+def _parsed(elements: Mapping[str, Any]) -> Any:
+    from spatialdata import SpatialData
+
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
-        for name in names:
-            held.write_element(name)
+        warnings.filterwarnings("ignore", "The table is annotating", UserWarning)  # what lies in the store
+        return SpatialData.init_from_elements(dict(elements))
 
 
 def _all_transformations(element: Any) -> dict[str, Any]:

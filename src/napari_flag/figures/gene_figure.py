@@ -10,6 +10,7 @@ from napari_flag import keys
 from napari_flag.analysis.spatial import CLASSES
 from napari_flag.errors import UserError
 from napari_flag.figures.spot_maps import draw_discs, draw_scale_bar, draw_tissue, frame_axes
+from napari_flag.files import replacing
 from napari_flag.formatting import counted, whole
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.gene_map import DEFAULT_COLORMAP, DIVERGING, GeneMap
@@ -57,16 +58,10 @@ def check_format(path: Path) -> None:
 
 def write_figure(figure: "Figure", path: Path) -> Path:
     """Write `figure` to `path` and return it; a `UserError` says when the folder cannot be written."""
-    try:
-        import matplotlib as mpl
+    import matplotlib as mpl
 
-        with mpl.rc_context({"svg.fonttype": "none"}):  # text stays text, to be edited
-            figure.savefig(path, dpi=DPI)
-    except OSError as error:
-        raise UserError(
-            f"The figure could not be saved to {path} ({error.strerror or error}); "
-            "choose a folder you may write to."
-        ) from error
+    with mpl.rc_context({"svg.fonttype": "none"}), replacing(path) as place:  # text stays text, to be edited
+        figure.savefig(place, format=path.suffix[1:].lower(), dpi=DPI)
     return path
 
 

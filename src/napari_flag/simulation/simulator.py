@@ -13,6 +13,7 @@ from PIL import Image
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.files import replacing, write_whole
 from napari_flag.simulation.anatomy import Anatomy, plan
 from napari_flag.simulation.cells import populate
 from napari_flag.simulation.expression import GeneModel, KnownExpression, counted, known_expression
@@ -229,7 +230,7 @@ def write_slide(path: Path, image: npt.NDArray[np.uint8], mpp: float) -> None:
         last = levels[-1]
         half = Image.fromarray(last).resize((last.shape[1] // 2, last.shape[0] // 2), Image.Resampling.BOX)
         levels.append(np.asarray(half))
-    with tifffile.TiffWriter(path) as tif:
+    with replacing(path) as place, tifffile.TiffWriter(place) as tif:
         for k, level in enumerate(levels):
             per_cm = 1e4 / (mpp * image.shape[1] / level.shape[1])
             tif.write(
@@ -255,5 +256,5 @@ def write_simulated(folder: Path, name: str, simulated: Simulated) -> tuple[Path
     counts = simulated.counts.copy()
     for layer in list(counts.layers):
         counts.layers[layer] = counts.layers[layer].round(2)
-    counts.write_h5ad(table, compression="gzip")
+    write_whole(table, lambda place: counts.write_h5ad(place, compression="gzip"))
     return slide, table

@@ -16,6 +16,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from napari_flag.errors import UserError
+from napari_flag.files import replacing
 
 
 def save_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any], step: int) -> None:
@@ -25,14 +26,10 @@ def save_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     states = {name: module.state_dict() for name, module in modules.items()}
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save({"states": states, "config": _canonical(config), "step": step}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        _keep(path)
-    os.replace(partial, path)
+    with replacing(path) as place:
+        torch.save({"states": states, "config": _canonical(config), "step": step}, place)
+        if path.exists():
+            _keep(path)
 
 
 def load_state(path: Path, modules: Mapping[str, Any], config: Mapping[str, Any]) -> int:
@@ -88,13 +85,11 @@ def use_previous(run: Path) -> tuple[Path, ...]:
 
 def _keep(path: Path) -> None:
     """Keep `path` as the previous state without a moment in which neither is there."""
-    temporary = path.with_suffix(".keeping")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(path, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, temporary)
-    os.replace(temporary, previous_of(path))
+    with replacing(previous_of(path)) as place:
+        try:
+            os.link(path, place)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, place)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

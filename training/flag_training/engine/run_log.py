@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from napari_flag.files import replacing
+
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
@@ -126,10 +128,8 @@ def _rows_until(path: Path, columns: tuple[str, ...], step: int) -> list[dict[st
 def _rewrite(path: Path, columns: tuple[str, ...], rows: list[dict[str, str]]) -> TextIO:
     """Write `rows` anew, whole or not at all, and return the file to append to."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".csv.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as place, place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)
     return path.open("a", newline="", encoding="utf-8")

@@ -10,7 +10,6 @@ the means over the slide; ``slide.json``, written last, describes all of it.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from flag_training.gene_targets.geneformer import (
 )
 from flag_training.gene_targets.sections import counts_hash
 from napari_flag.errors import UserError
+from napari_flag.files import replacing
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.counts import GENE_IDS
 
@@ -242,9 +242,8 @@ def write_means(folder: Path, genes: int, spots: int) -> None:
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write what the folder holds; it must be the last file, so that a folder with one is whole."""
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(manifest, indent=1), "utf-8")
-    os.replace(partial, folder / MANIFEST)
+    with replacing(folder / MANIFEST) as place:
+        place.write_text(json.dumps(manifest, indent=1), "utf-8")
 
 
 def coverage(folder: Path) -> str:
@@ -269,9 +268,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors.torch import save
 
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(tensors))
-    os.replace(partial, path)
+    with replacing(path) as place:
+        place.write_bytes(save(tensors))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from flag_training.gene_targets.restricted import read_dictionary
 from napari_flag.errors import UserError
+from napari_flag.files import replacing
 
 _ENSEMBL: Final = re.compile(r"(ENS[A-Z]*G\d{8,})(\.\d+)?")
 _HUMAN: Final = "ENSG"
@@ -192,10 +192,9 @@ def write_table(path: Path, table: GeneTable) -> None:
 
     metadata = {**table.source, "found": len(table.genes), "missing": list(table.missing)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     rows = {gene: np.ascontiguousarray(row) for gene, row in zip(table.genes, table.vectors, strict=True)}
-    partial.write_bytes(save(rows, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
-    os.replace(partial, path)
+    with replacing(path) as place:
+        place.write_bytes(save(rows, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
 
 
 def read_table(path: Path) -> GeneTable:

@@ -29,14 +29,13 @@ from flag_training.store.store import (
     open_store,
     open_stored,
     read_record,
-    replacing,
     write_record,
     write_weights,
 )
 from flag_training.store.writing import FeatureTask, forget, relative, write_features, write_tables
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import place_in
+from napari_flag.files import place_in, replacing
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -113,8 +112,9 @@ def write_panel(plan: StorePlan, rule: PanelRule, store: Store) -> Steps[None]:
             counts[name] = slide
     genes = select_panel(counts, rule, set.intersection(*known))
     chosen["genes"] = [{"symbol": gene, "ensembl": ids.get(gene, "")} for gene in genes]
-    with replacing(path.with_suffix(".txt")) as partial:
-        partial.write_text("".join(f"{gene}\n" for gene in genes), "utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path.with_suffix(".txt")) as place:
+        place.write_text("".join(f"{gene}\n" for gene in genes), "utf-8")
     write_record(path, chosen)
 
 

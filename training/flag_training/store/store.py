@@ -20,9 +20,7 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +31,7 @@ import numpy.typing as npt
 from flag_training.store.splits import PARTS, Split
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import raw_cell
+from napari_flag.files import raw_cell, replacing
 from napari_flag.model.graph import Places, SpotGraph, likeness
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -50,25 +48,12 @@ _BLOCK: Final = 32 * 2**20
 """Bytes hashed between two steps: well under half a second from any disk worth training from."""
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to, and move what was written there to `path` once it is on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial{path.suffix}")
-    try:
-        yield partial
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_record(path: Path, body: Mapping[str, Any]) -> None:
     """Write `body` as JSON with its own hash in it; the same body gives the same bytes."""
     content = {_OWN: _hash(body), **body}
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as place:
+        place.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_record(path: Path, remedy: str) -> dict[str, Any]:
@@ -140,8 +125,9 @@ def write_weights(store: Path, encoder: Encoder, tensors: Mapping[str, "Tensor"]
                 "with --weights, or make another store."
             )
         return
-    with replacing(path) as partial:
-        save_file({key: tensors[key].contiguous() for key in sorted(tensors)}, partial)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as place:
+        save_file({key: tensors[key].contiguous() for key in sorted(tensors)}, place)
     write_record(record, {"fingerprint": encoder.fingerprint, "file": (yield from describe_file(path))})
 
 

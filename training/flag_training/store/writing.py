@@ -22,13 +22,12 @@ from flag_training.store.store import (
     StoredSlide,
     describe_file,
     read_record,
-    replacing,
     write_record,
 )
 from napari_flag import keys
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import safe_cell
+from napari_flag.files import replacing, safe_cell
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
@@ -71,16 +70,17 @@ def write_tables(
     _write_csv(folder / "genes.csv", ("symbol", "ensembl"), list(genes))
     values = sparse.csr_matrix(read.counts.X)
     values.sort_indices()
-    with replacing(folder / "counts.npz") as partial:
-        sparse.save_npz(partial, values)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "counts.npz") as place, place.open("wb") as stream:
+        sparse.save_npz(stream, values)
     yield Step(f"Writing {source.name}", len(labels), len(labels))
     assert read.spots.pitch_um is not None  # read_tables refuses a slide without
     graph = build_graph(
         Places.of(read.spots, read.mpp, read.spots.pitch_um), np.zeros((len(labels), 1), np.float32)
     )
     neighbours = graph.neighbours.astype(np.int32)
-    with replacing(folder / "graph.npz") as partial:
-        np.savez_compressed(partial, neighbours=neighbours, present=graph.present, distance=graph.distance)
+    with replacing(folder / "graph.npz") as place, place.open("wb") as stream:
+        np.savez_compressed(stream, neighbours=neighbours, present=graph.present, distance=graph.distance)
     record = _describe(source, read) | {"sources": (yield from _hash_sources(source, root))}
     files = {}
     for name in ("spots.csv", "genes.csv", "counts.npz", "graph.npz"):
@@ -135,8 +135,9 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]])
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([[safe_cell(cell) for cell in row] for row in rows])
-    with replacing(path) as partial:
-        partial.write_text(text.getvalue(), "utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as place:
+        place.write_text(text.getvalue(), "utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +213,9 @@ def write_features(stored: StoredSlide, image: Slide, task: FeatureTask) -> Step
         )
         yield Step(f"Encoding {stored.name}", min(start + size, n), n)
     final = stored.folder / f"{task.stage}.npy"
-    with replacing(final) as partial:
+    with replacing(final) as place:
         shape = (len(task.views), n, task.encoder.dim)
-        whole = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
+        whole = np.lib.format.open_memmap(place, "w+", np.float32, shape)
         for number, file in enumerate(files):
             block = np.load(file)
             whole[:, number * size : number * size + block.shape[1]] = block
@@ -245,8 +246,8 @@ def _chunk(
     np.save(stream, block)
     content = stream.getvalue()
     path = parts / f"{begin}{_digest(content)}.npy"
-    with replacing(path) as partial:
-        partial.write_bytes(content)
+    with replacing(path) as place:
+        place.write_bytes(content)
     return path
 
 

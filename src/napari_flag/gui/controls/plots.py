@@ -24,6 +24,7 @@ from qtpy.QtSvg import QSvgGenerator
 from qtpy.QtWidgets import QFileDialog, QSizePolicy, QWidget
 
 from napari_flag.errors import UserError
+from napari_flag.files import replacing
 from napari_flag.formatting import number
 
 FloatArray = npt.NDArray[np.float64]
@@ -116,29 +117,30 @@ def save_drawing(path: Path, size: QSize, draw: Callable[[QPainter], None]) -> P
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise UserError(f"A figure cannot be saved as “{path.suffix or path.name}”; choose .png or .svg.")
-    written = _save_png(path, size, draw) if kind == ".png" else _save_svg(path, size, draw)
-    if not written:
-        raise UserError(f"The figure could not be saved to {path}; choose a folder you may write to.")
+    with replacing(path) as place:
+        written = _save_png(place, size, draw) if kind == ".png" else _save_svg(place, size, draw)
+        if not written:
+            raise UserError(f"The figure could not be saved to {path}; choose a folder you may write to.")
     return path
 
 
-def _save_png(path: Path, size: QSize, draw: Callable[[QPainter], None]) -> bool:
+def _save_png(place: Path, size: QSize, draw: Callable[[QPainter], None]) -> bool:
     image = QImage(size * PNG_SCALE, QImage.Format.Format_RGB32)
     image.setDevicePixelRatio(PNG_SCALE)
     image.fill(QColor("white"))
     painter = QPainter(image)
     draw(painter)
     painter.end()
-    return bool(image.save(str(path)))
+    return bool(image.save(str(place), "PNG"))
 
 
-def _save_svg(path: Path, size: QSize, draw: Callable[[QPainter], None]) -> bool:
+def _save_svg(place: Path, size: QSize, draw: Callable[[QPainter], None]) -> bool:
     generator = QSvgGenerator()
-    generator.setFileName(str(path))
+    generator.setFileName(str(place))
     generator.setSize(size)
     generator.setViewBox(QRect(0, 0, size.width(), size.height()))
     painter = QPainter()
-    if not path.parent.is_dir() or not painter.begin(generator):
+    if not place.parent.is_dir() or not painter.begin(generator):
         return False
     painter.fillRect(QRect(0, 0, size.width(), size.height()), QColor("white"))
     draw(painter)

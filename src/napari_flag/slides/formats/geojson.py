@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from napari_flag.errors import UserError
-from napari_flag.files import parse_json, read_text
+from napari_flag.files import parse_json, read_text, replacing
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -127,12 +127,8 @@ def write_annotations(annotations: Iterable[Annotation], path: str | Path) -> No
         When the file cannot be written.
     """
     path = Path(path).expanduser()
-    try:
-        path.write_text(json.dumps(collection_of(annotations), ensure_ascii=False), encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be written ({error.strerror or error}); choose another folder."
-        ) from error
+    with replacing(path) as place:
+        place.write_text(json.dumps(collection_of(annotations), ensure_ascii=False), encoding="utf-8")
 
 
 def as_feature(annotation: Annotation) -> dict[str, Any]:

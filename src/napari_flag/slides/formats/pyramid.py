@@ -5,8 +5,6 @@ itself cannot give quickly: all levels of a JPEG, the lower levels of a tiled TI
 """
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ import numpy as np
 
 from napari_flag import cache
 from napari_flag.errors import UserError
+from napari_flag.files import Unwritable, unfinished
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.opening import open_tiff
 from napari_flag.slides.formats.readers import Reader, Size, UInt8Array, halved
@@ -95,7 +94,7 @@ def cached_reader(reader: Reader, path: Path, folder: Path | None = None) -> Ste
     entry = cache.find(folder, key)
     cached = None if entry is None else (yield from _open_whole(entry, levels))
     if cached is None:
-        if entry is not None:
+        if entry is not None and entry.exists():  # else another process made room
             cache.discard(entry)
             said = f"The kept image pyramid of {path.name} was damaged and is built again."
             yield Step(f"Opening {path.name}", 0, notice=said)
@@ -159,45 +158,42 @@ class _Cancelled(Exception):
 
 def _build(reader: Reader, levels: tuple[Size, ...], path: Path, folder: Path, key: str) -> Steps[Path]:
     """Write `levels`, all or nothing: into a temporary folder in `folder`, then renamed to the entry."""
-    temporary = _temporary_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with unfinished(folder / key) as place:
+            place.mkdir()
+            entry = yield from _build_in(place, reader, levels, path, folder, key)
+    except (OSError, Unwritable) as error:
+        raise UserError(
+            f"The image pyramid of {path.name} cannot be kept ({str(error).split(';')[0]}); free space there "
+            "or choose another cache folder."
+        ) from error
+    cache.make_room(entry, cache.MOST_BYTES["pyramids"], outdated=f"{_place_key(path)}-")
+    return entry
+
+
+def _build_in(
+    place: Path, reader: Reader, levels: tuple[Size, ...], path: Path, folder: Path, key: str
+) -> Steps[Path]:
     tiles = sum(-(-w // TILE) * -(-h // TILE) for w, h in levels)
     progress = _Progress(f"Opening {path.name}", tiles)
     pool = ThreadPoolExecutor(1, thread_name_prefix="pyramid")
-    work = pool.submit(_write, reader, levels, temporary, progress)
+    work = pool.submit(_write, reader, levels, place, progress)
     try:
         while not wait([work], timeout=TICK_S).done:
             yield Step(progress.stage, progress.done, progress.total, "tiles")
         work.result()
-        entry = yield from cache.store(
-            temporary / "pyramid.tif", folder, key, ".tif", "Checking the image pyramid"
+        return (
+            yield from cache.store(place / "pyramid.tif", folder, key, ".tif", "Checking the image pyramid")
         )
-        cache.make_room(entry, cache.MOST_BYTES["pyramids"], outdated=f"{_place_key(path)}-")
-        return entry
-    except OSError as error:
-        raise UserError(
-            f"The image pyramid of {path.name} could not be written to {folder} "
-            f"({error.strerror or error}); free space there or choose another cache folder."
-        ) from error
     finally:
         # Decoding a large JPEG cannot be interrupted: the thread ends by itself at its next tile.
         progress.cancelled.set()
         wait([work], timeout=2 * TICK_S)
         pool.shutdown(wait=False)
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _temporary_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
-    except OSError as error:
-        raise UserError(
-            f"The cache folder {folder} cannot be written ({error.strerror or error}), so the "
-            "slide's pyramid cannot be kept; choose another cache folder."
-        ) from error
-
-
-def _write(reader: Reader, levels: tuple[Size, ...], temporary: Path, progress: _Progress) -> None:
+def _write(reader: Reader, levels: tuple[Size, ...], place: Path, progress: _Progress) -> None:
     """Write the pyramid in the thread; every level is halved while the one above is written."""
     import tifffile
 
@@ -207,10 +203,10 @@ def _write(reader: Reader, levels: tuple[Size, ...], temporary: Path, progress: 
         raise _Cancelled
     progress.stage = "Building the image pyramid"
     rows: Callable[[int, int], UInt8Array] = reader.rows
-    with tifffile.TiffWriter(temporary / "pyramid.tif", bigtiff=True) as writer:
+    with tifffile.TiffWriter(place / "pyramid.tif", bigtiff=True) as writer:
         sizes = levels if levels[0] == full else (full, *levels)
         for i, size in enumerate(sizes):
-            half = _scratch(temporary, i + 1, sizes[i + 1]) if i + 1 < len(sizes) else None
+            half = _scratch(place, i + 1, sizes[i + 1]) if i + 1 < len(sizes) else None
             tiles = _tiles(rows, size, half, progress)
             if size in levels:
                 first = size == levels[0]
@@ -231,13 +227,13 @@ def _write(reader: Reader, levels: tuple[Size, ...], temporary: Path, progress: 
             else:
                 for _ in tiles:
                     pass
-            (temporary / f"{i}.raw").unlink(missing_ok=True)
+            (place / f"{i}.raw").unlink(missing_ok=True)
             rows = _rows_of(half) if half is not None else rows
 
 
-def _scratch(temporary: Path, level: int, size: Size) -> UInt8Array:
+def _scratch(place: Path, level: int, size: Size) -> UInt8Array:
     shape = (size[1], size[0], 3)
-    return np.memmap(temporary / f"{level}.raw", np.uint8, "w+", shape=shape)
+    return np.memmap(place / f"{level}.raw", np.uint8, "w+", shape=shape)
 
 
 def _rows_of(pixels: UInt8Array) -> Callable[[int, int], UInt8Array]:
