@@ -6,7 +6,6 @@ state takes back the rows after it, so the files read as those of a run that was
 
 import csv
 import itertools
-import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
