@@ -12,7 +12,6 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.compare import Comparison, comparing
-from napari_flag.analysis.domains import FEWEST_SPOTS as FEWEST_FOR_DOMAINS
 from napari_flag.analysis.domains import find_domains
 from napari_flag.analysis.draws import draw_layers
 from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
@@ -41,6 +40,7 @@ from napari_flag.prediction_file import array_coordinates, output_name, provenan
 from napari_flag.progress import Steps
 from napari_flag.slides.spots import typical_pitch
 from napari_flag.statistics.accuracy import FloatArray
+from napari_flag.statistics.domains import FEWEST_SPOTS as FEWEST_FOR_DOMAINS
 from napari_flag.statistics.neighbours import Neighbours
 
 if TYPE_CHECKING:

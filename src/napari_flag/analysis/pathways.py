@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_flag.analysis.domains import FEWEST_SPOTS as FEWEST_FOR_DOMAINS
 from napari_flag.analysis.domains import find_domains
 from napari_flag.analysis.regions import BoolArray
 from napari_flag.analysis.structure import comparable_domains
@@ -19,6 +18,7 @@ from napari_flag.analysis.truth import (
 )
 from napari_flag.formatting import counted, number, probability
 from napari_flag.progress import Steps
+from napari_flag.statistics.domains import FEWEST_SPOTS as FEWEST_FOR_DOMAINS
 from napari_flag.statistics.gene_sets import bundled as bundled
 from napari_flag.statistics.gene_sets import read_gmt as read_gmt
 from napari_flag.statistics.markers import FEWEST_SPOTS
