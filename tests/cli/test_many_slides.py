@@ -107,6 +107,22 @@ def test_a_corrupt_slide_is_reported_and_the_others_are_done(cohort, capsys):
     assert report_of(cohort)["status"].tolist() == [KEPT, WRITTEN, KEPT]
 
 
+def test_the_report_names_no_folder_and_no_patient(cohort, capsys):
+    (cohort / "ward").mkdir()
+    write_section(cohort / "ward", "Doe_Jane_1961-04-23", 1)
+    (cohort / "ward" / "S9.png").write_bytes((cohort / "S2.png").read_bytes()[:300])
+    ward = cohort / "ward" / "slides.csv"
+    ward.write_text("slide,spots\nDoe_Jane_1961-04-23.tif,Doe_Jane_1961-04-23.h5ad\nS9.png,\n")
+    assert main(["predict", "--manifest", str(ward), "--out", "named"]) == 1
+    written = (cohort / "named" / "report.csv").read_text()
+    assert "S9.png" in written
+    assert "Jane" not in written + " ".join(path.name for path in (cohort / "named").iterdir())
+    assert str(cohort) not in written
+    assert "look like a patient's" in capsys.readouterr().err
+    assert main(["predict", "--manifest", str(ward), "--out", "kept", "--keep-names"]) == 1
+    assert (cohort / "kept" / "Doe_Jane_1961-04-23.h5ad").exists()
+
+
 def test_a_fault_of_ours_on_one_slide_stops_no_other(cohort, monkeypatch, capsys):
     def faulty(slide, *args, **kwargs):
         if slide.path.name == "S1.png":

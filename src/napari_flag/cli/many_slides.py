@@ -5,7 +5,6 @@ its slide are the same file, and each recognises the other's as its own.
 """
 
 import argparse
-import socket
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +29,8 @@ from napari_flag.files import place_in, write_table
 from napari_flag.formatting import counted, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
+from napari_flag.slide_identity import KEEP, without_folders
+from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, why_personal
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
@@ -38,7 +39,7 @@ WRITTEN: Final = "written"
 KEPT: Final = "kept"
 FAILED: Final = "failed"
 REPORT_FILE: Final = "report.csv"
-REPORT_COLUMNS: Final = ("name", "status", "seconds", "spots", "genes", "prediction", "worker", "message")
+REPORT_COLUMNS: Final = ("name", "status", "seconds", "spots", "genes", "prediction", "message")
 REPORT_EVERY_S: Final = 5.0
 STAGE: Final = "Predicting slides"
 OF_ONE_SLIDE: Final = ("spots", "measured", "alignment", "region", "image", "shapes", "table")
@@ -82,10 +83,8 @@ class Outcome:
         Of the prediction; None where there is none, or it was kept.
     prediction
         Name of its file; empty where there is none.
-    worker
-        Computer that made it.
     message
-        Why it failed, or the notices of its prediction.
+        Why it failed, or the notices of its prediction; it names no folder of the slide.
     """
 
     name: str
@@ -94,7 +93,6 @@ class Outcome:
     spots: int | None = None
     genes: int | None = None
     prediction: str = ""
-    worker: str = ""
     message: str = ""
 
 
@@ -121,7 +119,7 @@ def _predicting_all(args: argparse.Namespace, outcomes: list[Outcome]) -> Steps[
 
     _refuse(args)
     yield Step("Reading the list", 0)
-    listed, notices = listed_slides(args.manifest)
+    listed, notices = listed_slides(args.manifest, args.keep_names)
     for notice in notices:
         yield Step("Reading the list", 0, notice=notice)
     make_folder(args.out)
@@ -185,8 +183,10 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def listed_slides(source: Path) -> tuple[tuple[ListedSlide, ...], tuple[str, ...]]:
+def listed_slides(source: Path, keep_names: bool = False) -> tuple[tuple[ListedSlide, ...], tuple[str, ...]]:
     """Return the slides of a CSV, or those found in a folder with what belongs to them, and what to say.
+
+    A name that looks like a patient's gives way to a neutral one, unless `keep_names`.
 
     Raises
     ------
@@ -205,8 +205,22 @@ def listed_slides(source: Path) -> tuple[tuple[ListedSlide, ...], tuple[str, ...
         slides = read_listing(source)
     if not slides:
         raise UserError(f"{source} lists no slide; give a line per slide, with its file in the column image.")
+    if not keep_names:
+        plain = tuple(_without_a_patients_name(slide) for slide in slides)
+        if plain != slides:
+            slides = plain
+            notices = (
+                *notices,
+                f"Names that look like a patient's are left out of results; keep them with {KEEP}.",
+            )
     refuse_same_names(source, [slide.name for slide in slides])
     return slides, notices
+
+
+def _without_a_patients_name(slide: ListedSlide) -> ListedSlide:
+    if why_personal(slide.name) is None:
+        return slide
+    return replace(slide, name=neutral_name(content_hash(slide.image)))
 
 
 def task_of(slide: ListedSlide, args: argparse.Namespace, weights_sha256: str) -> SlideTask:
@@ -279,7 +293,7 @@ def _some(names: Iterable[str]) -> str:
 def predict_one(task: SlideTask) -> Steps[Outcome]:
     """Predict one slide; whatever goes wrong with it is in what is returned."""
     started = time.monotonic()
-    result = Outcome(task.name, FAILED, worker=socket.gethostname())
+    result = Outcome(task.name, FAILED)
     args = argparse.Namespace(**vars(task.args))
     try:
         checkpoint = _checked(task)
@@ -287,7 +301,8 @@ def predict_one(task: SlideTask) -> Steps[Outcome]:
             return replace(result, status=WRITTEN, prediction=args.out.name)
         written = yield from predicting(args, checkpoint)
     except Exception as error:  # noqa: BLE001 - one slide never stops the others
-        return replace(result, seconds=_since(started), message=sentence_of(error))
+        message = without_folders(sentence_of(error), task.args.slide)
+        return replace(result, seconds=_since(started), message=message)
     adata = written.adata
     notices = adata.uns[keys.PROVENANCE].get(keys.NOTICES, ())
     return replace(
@@ -307,14 +322,14 @@ def _checked(task: SlideTask) -> "Checkpoint":
 
     if task.version != __version__:
         raise UserError(
-            f"The worker on {socket.gethostname()} has napari-flag {__version__} and the command runs "
+            f"A worker has napari-flag {__version__} and the command runs "
             f"{task.version}; install the same version in both places."
         )
     checkpoint = Checkpoint.load(find_weights(task.args.weights))
     if checkpoint.sha256 != task.weights_sha256:
         raise UserError(
-            f'The weights "{task.args.weights}" on {socket.gethostname()} are not those of the command; give '
-            "--weights a file that all workers can read."
+            f"The weights {name_of(Path(task.args.weights))} that a worker has are not those of the command; "
+            "give --weights a file that all workers can read."
         )
     return checkpoint
 
@@ -339,7 +354,7 @@ def _outcome_of(task: SlideTask, finished: Finished[Outcome]) -> Outcome:
             outcome,
             status=FAILED,
             prediction="",
-            message=f"{outcome.worker} wrote {out.name} where it is not seen from here; give an --out, and "
+            message=f"A worker wrote {out.name} where it is not seen from here; give an --out, and "
             "slides, on a file system that all workers share.",
         )
     return outcome
