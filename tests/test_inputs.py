@@ -7,11 +7,12 @@ import pytest
 import shapely
 from PIL import Image
 from tests.fakes import SOME_GENES, FakeSlide
+from tests.tiny_weights import GENES, tiny_network
 
 from napari_flag import inputs
 from napari_flag.errors import UserError
-from napari_flag.inputs import Grid, grid_of, lay_grid, prepare
-from napari_flag.model.checkpoint import Checkpoint, find_weights
+from napari_flag.inputs import Grid, grid_of, lay_grid, predict_inputs, prepare
+from napari_flag.model.checkpoint import Checkpoint, find_weights, save_checkpoint
 from napari_flag.progress import finish
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spots import Spots
@@ -107,3 +108,56 @@ def test_spots_genes_and_polygons_may_be_given_instead_of_files(tissue):
 def test_genes_the_weights_do_not_know_are_named():
     with pytest.raises(UserError, match=r"(?s)do not know.*NOTAGENE"):
         finish(prepare(FakeSlide(), checkpoint(), genes=["NOTAGENE"]))
+
+
+class CountingSlide(FakeSlide):
+    """Counts every reading of its pixels."""
+
+    reads = 0
+
+    def read_region(self, *window, **options):
+        self.reads += 1
+        return super().read_region(*window, **options)
+
+    def thumbnail(self, *longest):
+        self.reads += 1
+        return super().thumbnail(*longest)
+
+    def in_colours(self, colours):
+        return self
+
+
+@pytest.mark.parametrize("other", ["seed", "panel", "weights", "quality"])
+def test_a_second_prediction_of_an_open_slide_reads_no_pixel(
+    other, tiny_checkpoint, tiny_spots, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    slide = CountingSlide(width=1500, height=1200, mpp=0.683)
+    slide.path = tmp_path / "slide.svs"
+    slide.path.touch()
+
+    def predict(checkpoint=tiny_checkpoint, genes=None, **options):
+        given = finish(prepare(slide, checkpoint, spots=tiny_spots, genes=genes))
+        return finish(predict_inputs(given, checkpoint, device="cpu", **options))
+
+    first = predict()
+    before = slide.reads
+    assert before >= len(tiny_spots)
+    if other == "seed":
+        again = predict(seed=1)
+    elif other == "panel":
+        again = predict(genes=GENES[:2])
+    elif other == "quality":
+        again = predict(quality="fast")
+    else:
+        tensors = {name: t for name, t in tiny_checkpoint.tensors.items() if name.startswith("encoder.")}
+        encoder = {name.removeprefix("encoder."): t for name, t in tensors.items()}
+        path = tmp_path / "other.safetensors"
+        network = tiny_network()
+        network.get_buffer("slide_location").fill_(3.0)
+        save_checkpoint(path, network, encoder, encoder="embedded", genes=GENES, card=tiny_checkpoint.card)
+        again = predict(Checkpoint.load(path))
+        assert (again.X != first.X).any()
+    assert slide.reads == before
+    assert again.n_obs == first.n_obs
+    assert (again.n_vars != first.n_vars) == (other == "panel")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,8 @@ UNNAMED: Final = "this slide"
 TOUCHING: Final = 0.55
 """Spot diameter drawn where none is known, in array pitches: Visium's 55 µm at 100 µm."""
 _THUMBNAIL_PX: Final = 1000
+_THUMBNAILS: Final[WeakKeyDictionary[Any, npt.NDArray[np.uint8]]] = WeakKeyDictionary()
+"""By the slide's reader, as long as it is open: a second prediction reads no pixel."""
 """Longest side of the H&E kept for scanpy and squidpy."""
 
 
@@ -143,12 +146,14 @@ def _versions() -> dict[str, str]:
 
 def add_thumbnail(adata: "AnnData", slide: "Slide") -> None:
     """Add what scanpy and squidpy draw behind the spots: a small H&E of `slide` and its scale factors."""
-    image = slide.thumbnail(_THUMBNAIL_PX)
+    image = _THUMBNAILS.get(slide.reader)
+    if image is None:
+        image = _THUMBNAILS[slide.reader] = slide.thumbnail(_THUMBNAIL_PX)
     made = provenance(adata)
     diameter_um = made.get(keys.SPOT_DIAMETER_UM) or TOUCHING * made[keys.SPOT_PITCH_UM]
     adata.uns[keys.SPATIAL] = {
         slide.name: {
-            "images": {"hires": image},
+            "images": {"hires": image.copy()},
             "scalefactors": {
                 "tissue_hires_scalef": image.shape[1] / slide.size[0],
                 "spot_diameter_fullres": diameter_um / (slide.mpp or 1.0),
