@@ -48,6 +48,30 @@ def test_features_are_the_encoders_in_the_order_of_spots(tmp_path):
     np.testing.assert_allclose(found[-1], tile.mean((0, 1)), atol=3)
 
 
+def test_tiles_are_read_band_by_band_whatever_the_order_of_spots(tmp_path):
+    class Watched(FakeSlide):
+        read: list
+
+        def read_level(self, x, y, width, height, level):
+            self.read.append((y, x))
+            return super().read_level(x, y, width, height, level)
+
+    slide, shuffled = Watched(mpp=0.5), np.random.default_rng(1).permutation(len(XY))
+    slide.read = []
+    wanted = features(MeanColour(), tmp_path)
+    found = finish(
+        extract_features(
+            slide, XY[shuffled], MeanColour(), encoder_hash="a", device=torch.device("cpu"), cache=tmp_path
+        )
+    )
+    np.testing.assert_array_equal(found, wanted[shuffled])
+    assert sorted(slide.read) == [(y - 16, x - 16) for y in (300, 600) for x in (200, 500, 800)]
+    # two threads read ahead, so neighbours in this order may change places
+    bands = [y for y, _ in slide.read]
+    assert bands[:2] == [284, 284]
+    assert bands[-2:] == [584, 584]
+
+
 def test_a_second_run_on_the_same_file_reads_no_tiles(tmp_path):
     slide = FakeSlide(mpp=0.5)
     slide.path = tmp_path / "slide.tif"

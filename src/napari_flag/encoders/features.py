@@ -115,12 +115,15 @@ def extract_features(
         return there
     features = np.empty((len(xy), encoder.dim), np.float32)
     batch = first_batch(encoder, device)
+    order = _by_place(xy, encoder.tile_px * encoder.mpp / (slide.mpp or encoder.mpp))
     done = 0
     while done < len(xy):
         try:
-            tiles = read_tiles(slide, xy[done:], size_px=encoder.tile_px, mpp=encoder.mpp, batch_size=batch)
+            tiles = read_tiles(
+                slide, xy[order[done:]], size_px=encoder.tile_px, mpp=encoder.mpp, batch_size=batch
+            )
             for tile_batch in tiles:
-                features[done : done + len(tile_batch)] = encoder.encode(tile_batch)
+                features[order[done : done + len(tile_batch)]] = encoder.encode(tile_batch)
                 done += len(tile_batch)
                 yield Step("Reading tiles", done, len(xy))
         except torch.cuda.OutOfMemoryError:
@@ -141,6 +144,15 @@ def extract_features(
         )
     yield from _write_cache(folder, key, features)
     return features
+
+
+def _by_place(xy: npt.NDArray[np.float64], side: float) -> npt.NDArray[np.int64]:
+    """Return the order in which tiles of `side` level-0 pixels are read: band by band, from left to right.
+
+    Tiles overlap, so what is decoded for one is then still there for the next, whatever the order of spots.
+    """
+    order: npt.NDArray[np.int64] = np.lexsort((xy[:, 0], xy[:, 1] // side))
+    return order
 
 
 def first_batch(encoder: Encoder, device: torch.device) -> int:
