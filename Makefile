@@ -7,7 +7,7 @@
 #   make kills   each command killed 200 times at random moments (ARGS="--kills 40 --commands predict fit")
 #   make soak    a million gene switches and 500 slides opened, predicted and removed (ARGS="--rounds 50")
 #   make check   lint, types, manifest, wheel and sdist
-#   make bench   run the benchmarks
+#   make bench   time each stage of a prediction beside its floor, into benchmarks/README.md
 #   make docs    build the docs site into site/, strictly
 #   make screenshots   follow docs/first-steps.md with a script, which takes its pictures; then those of every page
 #   make notebooks   run the notebooks of the docs and keep their output
@@ -72,9 +72,7 @@ check: $(VENV)/.ready-dev
 	$(PY) tools/check_distributions.py
 
 bench: $(VENV)/.ready-dev
-	@set -e; for script in benchmarks/*.py; do \
-	  [ -e "$$script" ] || { echo "There are no benchmarks yet."; break; }; \
-	  echo "== $$script"; $(SHOWN) $(PY) "$$script"; done
+	$(SHOWN) $(PY) -m benchmarks.stages --write $(ARGS)
 
 docs: $(VENV)/.ready-dev
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict $(ARGS)
