@@ -5,7 +5,7 @@ the weights.  Every size is a process of its own with an empty cache; its peak m
 With ``--without-encoder`` features are made up, which leaves everything else as it is: for large sizes on
 machines where encoding them would take hours.
 
-    python -m benchmarks.scale --spots 200 1000 5000 20000 --write
+    python -m benchmarks.growth --spots 200 1000 5000 20000 --write
 """
 
 import argparse
@@ -135,7 +135,7 @@ def main() -> None:
         return
     found: list[dict[str, Any]] = []
     for spots in args.spots:
-        command = [sys.executable, "-m", "benchmarks.scale", *sys.argv[1:], "--only", str(spots)]
+        command = [sys.executable, "-m", "benchmarks.growth", *sys.argv[1:], "--only", str(spots)]
         said = subprocess.run(command, cwd=HERE, stdout=subprocess.PIPE, text=True, check=True).stdout
         found.append({"spots": spots} | json.loads(said))
     lines = ["| spots | s | processor s | processor ms a spot | peak MB |", "|---:|---:|---:|---:|---:|"]
@@ -144,11 +144,11 @@ def main() -> None:
         lines.append(
             f"| {row['spots']:,} | {row['s']:.0f} | {row['cpu_s']:.1f} | {each:.1f} | {row['peak_mb']:,.0f} |"
         )
-    text = f"`python -m benchmarks.scale {' '.join(sys.argv[1:])}`; {machine(args.threads)}.\n\n"
+    text = f"`python -m benchmarks.growth {' '.join(sys.argv[1:])}`; {machine(args.threads)}.\n\n"
     text += "\n".join(lines)
     sys.stdout.write(text + "\n")
     if args.write:
-        write_between("scale", text)
+        write_between("growth", text)
 
 
 if __name__ == "__main__":
