@@ -60,6 +60,18 @@ def test_two_processes_have_the_losses_of_one(alone, tmp_path):
     assert losses(tmp_path) == pytest.approx(alone, rel=1e-4)
 
 
+def test_two_processes_of_torchrun_train_the_network_of_the_papers_size_as_one_does(tmp_path):
+    values = ["slides_per_batch=1", "accumulate=2", "score_steps=2"]
+    done = run(*FIT, tmp_path / "1", "--paper", *values)
+    assert done.returncode == 0, done.stderr
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    done = run(*launch, *FIT, tmp_path / "2", "--paper", *values)
+    assert done.returncode == 0, done.stderr
+    expected = losses(tmp_path / "1")
+    assert len(expected) == 2
+    assert losses(tmp_path / "2") == pytest.approx(expected, rel=1e-3)
+
+
 def test_processes_that_the_config_asks_for_are_started(alone, tmp_path):
     done = run(*FIT, tmp_path, "--devices", 2, *VALUES)
     assert done.returncode == 0, done.stderr
