@@ -82,6 +82,15 @@ def test_only_the_methods_asked_for_are_shown():
     assert [row.method for row in PaperTable.of(results(), "Held out", only=["ridge"]).rows] == ["ridge"]
 
 
+def test_flag_is_asked_for_by_its_name_and_what_is_not_scored_is_refused(scores, capsys):
+    assert main(["tables", str(scores), "--only", "FLAG"]) == 0
+    page = capsys.readouterr().out
+    assert "| `X` |" in page
+    assert "ridge |" not in page
+    assert main(["tables", str(scores), "--only", "Ridge"]) == 2
+    assert "No file given scores Ridge; they score" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "starts"), [("t.csv", "numbers_of,"), ("t.TEX", "% Written by napari-flag")]
 )

@@ -148,8 +148,14 @@ def markdown(results: Sequence[dict[str, Any]], title: str, only: Sequence[str] 
     title
         Heading.
     only
-        Names of methods to show; () shows all.
+        Names of methods to show, as in their rows or as `evaluate --methods` takes them; () shows all.
+
+    Raises
+    ------
+    UserError
+        When none of the files scores a method named.
     """
+    _refuse_unknown(results, only)
     records = [r for result in results for r in result["records"] if _shown(r, only)]
     against = [c for result in results for c in result["comparisons"] if not only or c.rival in only]
     sections = list(dict.fromkeys(record.section for record in records))
@@ -190,6 +196,7 @@ def one_array(results: Sequence[dict[str, Any]], only: Sequence[str] = ()) -> li
     results, only
         As `markdown`.
     """
+    _refuse_unknown(results, only)
     page = _Page(_merged([r for result in results for r in result["records"] if _shown(r, only)]), ())
     found = []
     for row in page._rows(_ONE_ARRAY):
@@ -203,7 +210,13 @@ def one_array(results: Sequence[dict[str, Any]], only: Sequence[str] = ()) -> li
 
 
 def _shown(record: Record, only: Sequence[str]) -> bool:
-    return not only or record.method in only
+    return not only or record.method in only or record.kind in only
+
+
+def _refuse_unknown(results: Sequence[dict[str, Any]], only: Sequence[str]) -> None:
+    scored = {name for result in results for r in result["records"] for name in (r.method, r.kind)}
+    if unknown := [name for name in only if name not in scored]:
+        raise UserError(f"No file given scores {', '.join(unknown)}; they score {', '.join(sorted(scored))}.")
 
 
 def _merged(records: Iterable[Record]) -> list[Record]:
