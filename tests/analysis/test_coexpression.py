@@ -7,6 +7,7 @@ from napari_flag.analysis.coexpression import colour_limit, correlate, sets_with
 from napari_flag.analysis.scores import scoring_section
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
+from napari_flag.statistics import coexpression
 from napari_flag.statistics.coexpression import gene_order
 
 
@@ -27,6 +28,18 @@ def test_gsc_of_all_genes_is_that_of_the_section_scores_and_is_not_computed_twic
     assert finish(correlate(adata, adata.var_names[:6])).gsc_all == pytest.approx(overall)
     assert finish(correlate(adata, adata.var_names)).gsc == pytest.approx(overall)
     assert finish(correlate(adata, adata.var_names[:6], overall=0.5)).gsc_all == 0.5
+
+
+def test_a_large_prediction_is_correlated_part_by_part_with_the_same_result(monkeypatch):
+    adata = fake_prediction(100, n_genes=12)
+    whole = finish(correlate(adata, adata.var_names[:6]))
+    monkeypatch.setattr(coexpression, "NUMBERS_AT_ONCE", 12 * 7)
+    steps = []
+    parts = finish(correlate(adata, adata.var_names[:6]), steps.append)
+    assert sum(step.stage == "Correlating genes" for step in steps) > 14
+    np.testing.assert_allclose(parts.predicted, whole.predicted, atol=1e-12)
+    np.testing.assert_allclose(parts.measured, whole.measured, atol=1e-12)
+    assert (parts.gsc, parts.gsc_all) == pytest.approx((whole.gsc, whole.gsc_all))
 
 
 def test_without_truth_the_prediction_orders_itself():

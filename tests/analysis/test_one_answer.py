@@ -9,7 +9,7 @@ import pytest
 from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.coexpression import DEPTH_SHOWN, correlate, gsc_of_all
+from napari_flag.analysis.coexpression import DEPTH_SHOWN, correlate
 from napari_flag.analysis.compare import agree, compare, section_of
 from napari_flag.analysis.domains import COLUMNS, domain_agreement, find, read_domains
 from napari_flag.analysis.draws import compare_draws
@@ -96,7 +96,7 @@ def test_every_place_gives_the_same_scores(adata, counts, findings, files, capsy
     assert findings.comparison.scores["X"].values == expected
     assert section_of(adata).sample_scores == pytest.approx(known.scores["sample"].values, abs=ROUNDING)
     assert spatial.ssc == pytest.approx(expected["SSC"], abs=ROUNDING)
-    for gsc in (together.gsc, together.gsc_all, gsc_of_all(adata), findings.together.gsc):
+    for gsc in (together.gsc, together.gsc_all, findings.together.gsc):
         assert gsc == pytest.approx(expected["GSC"], abs=ROUNDING)
     drawn, sample = finish(compare_draws(adata)).scores, known.scores["sample"].values
     assert {name: values[0] for name, values in drawn.by_draw.items()} == pytest.approx(sample, abs=ROUNDING)

@@ -14,6 +14,20 @@ def test_correlations_are_numpys(tissue):
     np.testing.assert_allclose(co.gene_correlations(tissue), np.corrcoef(tissue.T), atol=1e-12)
 
 
+def test_spots_that_come_in_parts_give_what_they_give_together(tissue):
+    drifting = tissue + np.linspace(0, 500, len(tissue))[:, None]  # the first part is far from the mean
+    drifting[:, 3] = 2.5
+    found = co.GeneCorrelations(15)
+    for part in (slice(0, 1), slice(1, 20), slice(20, 20), slice(20, 60)):
+        found.add(drifting[part].astype(np.float32))
+    expected = co.gene_correlations(drifting.astype(np.float32))
+    np.testing.assert_allclose(found.table(), expected, atol=1e-10)
+    varying = np.delete(drifting.astype(np.float32).astype(float), 3, axis=1)
+    there = np.delete(np.delete(found.table(), 3, axis=0), 3, axis=1)
+    np.testing.assert_allclose(there, np.corrcoef(varying.T), atol=1e-10)
+    assert np.flatnonzero(found.constant).tolist() == [3]
+
+
 def test_a_constant_gene_correlates_zero_with_every_other(tissue):
     tissue[:, 4] = 1.5
     correlations = co.gene_correlations(tissue)

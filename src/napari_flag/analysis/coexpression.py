@@ -22,12 +22,14 @@ from napari_flag.analysis.truth import (
 )
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
+from napari_flag.statistics import coexpression
 from napari_flag.statistics.accuracy import FloatArray, composition, constant_genes
 from napari_flag.statistics.coexpression import (
-    correlations_for_gsc,
+    GeneCorrelations,
     gene_correlations,
     gene_order,
     gene_structure_correlation,
+    spot_parts,
 )
 
 if TYPE_CHECKING:
@@ -147,23 +149,23 @@ def correlate(
             f"The prediction has {len(columns)} of these {len(genes)} genes, and a correlation needs two; "
             "choose another gene set."
         )
-    yield Step("Correlating genes", 0, 3, "parts")
-    predicted = gene_correlations(_block(adata, PREDICTED, extent_of(adata, PREDICTED), columns, depth=depth))
-    yield Step("Correlating genes", 1, 3, "parts")
+    everything = extent_of(adata, PREDICTED)
+    predicted = (yield from _correlating(adata, PREDICTED, everything, columns, depth=depth)).table()
     extent = measured_extent(adata)
     there = np.zeros(len(columns), bool) if extent is None else np.isin(columns, extent.genes)
     measured, gsc, order = None, float("nan"), None
     if extent is not None and there.sum() >= FEWEST:
-        gsc = _gsc(adata, extent, columns[there])
-        known = gene_correlations(_block(adata, MEASURED, extent, columns[there], depth=depth))
+        gsc = yield from _structure(adata, extent, columns[there])
+        known = (yield from _correlating(adata, MEASURED, extent, columns[there], depth=depth)).table()
         measured = np.full(predicted.shape, np.nan)
         measured[np.ix_(there, there)] = known
         order = np.append(np.flatnonzero(there)[gene_order(known)], np.flatnonzero(~there))
     if order is None:
         order = gene_order(predicted)
-    yield Step("Correlating genes", 2, 3, "parts")
     if overall is None:
-        overall = gsc_of_all(adata)
+        overall = float("nan")
+        if extent is not None:
+            overall = yield from _structure(adata, extent, extent.genes)
     return Together(
         genes=tuple(str(adata.var_names[column]) for column in columns[order]),
         predicted=predicted[np.ix_(order, order)],
@@ -175,12 +177,6 @@ def correlate(
         genes_measured=int(there.sum()),
         depth=depth,
     )
-
-
-def gsc_of_all(adata: "AnnData") -> float:
-    """Return GSC over all genes measured; NaN where not defined, as `Together.gsc_all`."""
-    extent = measured_extent(adata)
-    return float("nan") if extent is None else _gsc(adata, extent, extent.genes)
 
 
 def depth_word(depth: bool) -> str:
@@ -200,20 +196,28 @@ def colour_limit(*correlations: FloatArray) -> float:
     return min(max(float(np.ceil(100 * reach - 1e-9)) / 100, LEAST_LIMIT), 1.0)
 
 
-def _gsc(adata: "AnnData", extent: Extent, columns: Numbers) -> float:
+def _structure(adata: "AnnData", extent: Extent, columns: Numbers) -> Steps[float]:
     """Return GSC of `columns` over the spots of `extent`: with depth, as it is defined."""
-    guess, truth = (_block(adata, source, extent, columns, depth=True) for source in (PREDICTED, MEASURED))
-    return gene_structure_correlation(
-        correlations_for_gsc(guess), correlations_for_gsc(truth), constant_genes(truth)
-    )
+    if len(columns) > coexpression.MOST_GENES:
+        return float("nan")
+    guess = yield from _correlating(adata, PREDICTED, extent, columns, depth=True)
+    truth = yield from _correlating(adata, MEASURED, extent, columns, depth=True)
+    return gene_structure_correlation(guess.table(), truth.table(), truth.constant)
 
 
-def _block(adata: "AnnData", source: str, extent: Extent, columns: Numbers, *, depth: bool) -> FloatArray:
-    """Return (n, G) values of `columns` over the spots of `extent`; depth is the mean over its genes."""
-    matrix = matrix_of(adata, source)
-    if depth:
-        return Extent(extent.spots, columns).cut(matrix)
-    return composition(extent.cut(matrix))[:, np.searchsorted(extent.genes, columns)]
+def _correlating(
+    adata: "AnnData", source: str, extent: Extent, columns: Numbers, *, depth: bool
+) -> Steps[GeneCorrelations]:
+    """Correlate `columns` over the spots of `extent`, part by part; depth is the mean over its genes."""
+    matrix, genes = matrix_of(adata, source), columns if depth else extent.genes
+    found = GeneCorrelations(len(columns))
+    stage = "Correlating genes" if source == PREDICTED else "Correlating genes of the truth"
+    for part in spot_parts(len(extent.spots), len(genes)):
+        yield Step(stage, part.start, len(extent.spots))
+        values = Extent(extent.spots[part], genes).cut(matrix)
+        found.add(values if depth else composition(values)[:, np.searchsorted(genes, columns)])
+    yield Step(stage, len(extent.spots), len(extent.spots))
+    return found
 
 
 def compare_structures(

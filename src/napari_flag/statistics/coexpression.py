@@ -1,6 +1,7 @@
 """Co-expression: gene–gene correlations over spots, their ordering, and GSC."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,66 @@ MOST_GENES = 6000
 MOST_OPTIMAL = 1000
 """Genes up to which leaves are turned optimally; its cost grows with the cube of their number."""
 
+NUMBERS_AT_ONCE: Final = 2**22
+"""Values of spots × genes taken at a time: 32 MB."""
+
+
+class GeneCorrelations:
+    """Pearson correlations between genes, of spots that come part by part, so that memory is bounded.
+
+    Parameters
+    ----------
+    genes
+        G, how many.
+    """
+
+    def __init__(self, genes: int) -> None:
+        self._spots = 0
+        self._shift = np.zeros(genes)
+        self._sums = np.zeros(genes)
+        self._products = np.zeros((genes, genes))
+        self._low, self._high = np.full(genes, np.inf), np.full(genes, -np.inf)
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Add (m, G) log2(count + 1) of further spots."""
+        if len(values) == 0:
+            return
+        wide = values.astype(np.float64)
+        np.minimum(self._low, wide.min(axis=0), out=self._low)
+        np.maximum(self._high, wide.max(axis=0), out=self._high)
+        if self._spots == 0:  # near the mean, so that nothing is lost when the rest of it is taken off
+            self._shift = wide.mean(axis=0)
+        wide -= self._shift
+        self._spots += len(wide)
+        self._sums += wide.sum(axis=0)
+        self._products += wide.T @ wide
+
+    @property
+    def constant(self) -> BoolArray:
+        """(G,) bool, as `constant_genes` of all spots together."""
+        return constant_genes(np.stack([self._low, self._high]))
+
+    def table(self) -> FloatArray:
+        """Return the (G, G) correlations, as `gene_correlations` of all spots together."""
+        products = self._products - np.outer(self._sums, self._sums / max(self._spots, 1))
+        length = np.sqrt(np.clip(np.diag(products), 0.0, None))
+        silent = self.constant
+        length[silent] = 1.0
+        products /= length[:, None]
+        products /= length
+        products[silent] = 0.0
+        products[:, silent] = 0.0
+        correlations: FloatArray = np.clip(products, -1.0, 1.0, out=products)
+        np.fill_diagonal(correlations, 1.0)
+        return correlations
+
+
+def spot_parts(spots: int, genes: int) -> Iterator[slice]:
+    """Cut spots into parts of `NUMBERS_AT_ONCE` values, which bounds memory and the time of a part."""
+    rows = max(NUMBERS_AT_ONCE // max(genes, 1), 1)
+    for start in range(0, spots, rows):
+        yield slice(start, min(start + rows, spots))
+
 
 def gene_correlations(values: npt.NDArray[Any]) -> FloatArray:
     """Return the (G, G) Pearson correlations between genes across the spots of one slide.
@@ -26,15 +87,10 @@ def gene_correlations(values: npt.NDArray[Any]) -> FloatArray:
     values
         (n, G) log2(count + 1).
     """
-    z = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
-    constant = constant_genes(values)
-    length = np.sqrt((z * z).sum(axis=0))
-    length[constant] = 1.0
-    z /= length
-    z[:, constant] = 0.0
-    correlations: FloatArray = np.clip(z.T @ z, -1.0, 1.0)
-    np.fill_diagonal(correlations, 1.0)
-    return correlations
+    found = GeneCorrelations(values.shape[1])
+    for part in spot_parts(*values.shape):
+        found.add(values[part])
+    return found.table()
 
 
 def correlations_for_gsc(values: npt.NDArray[Any]) -> FloatArray:
