@@ -74,7 +74,8 @@ def test_leiden_reaches_the_modularity_of_leidenalg(neighbours):
     igraph, leidenalg = pytest.importorskip("igraph"), pytest.importorskip("leidenalg")
     values, _ = planted(noise=1.5)
     method = domains.Leiden()
-    joint = method.joint_graph(finish(domains.principal_components(values)), neighbours.weights)
+    components = finish(domains.principal_components(values))
+    joint = finish(method.joint_graph(components, neighbours.weights))
     upper = sparse.triu(joint).tocoo()
     graph = igraph.Graph(joint.shape[0], list(zip(upper.row.tolist(), upper.col.tolist(), strict=True)))
     weights = upper.data.tolist()
@@ -94,11 +95,11 @@ def test_leiden_reaches_the_modularity_of_leidenalg(neighbours):
 def test_the_joint_graph_is_symmetric_and_weighs_both_parts_as_asked(neighbours):
     values, _ = planted()
     components = finish(domains.principal_components(values))
-    joint = domains.Leiden(share=0.25).joint_graph(components, neighbours.weights)
+    joint = finish(domains.Leiden(share=0.25).joint_graph(components, neighbours.weights))
     assert joint.sum() == pytest.approx(1.0)
     assert abs(joint - joint.T).max() < 1e-12
     assert joint.diagonal().sum() == 0
-    only_space = domains.Leiden(share=1.0).joint_graph(components, neighbours.weights)
+    only_space = finish(domains.Leiden(share=1.0).joint_graph(components, neighbours.weights))
     only_space.eliminate_zeros()
     assert (only_space.nonzero()[0] == neighbours.weights.nonzero()[0]).all()
 

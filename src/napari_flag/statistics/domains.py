@@ -69,8 +69,7 @@ class Leiden:
         import graspologic_native
 
         components = yield from principal_components(values)
-        yield Step("Joining spots alike", 0, len(values))
-        graph = self.joint_graph(components, neighbours.weights)
+        graph = yield from self.joint_graph(components, neighbours.weights)
         best, found = -np.inf, np.zeros(len(values), dtype=np.int64)
         for trial in range(self.trials):
             yield Step("Finding domains", trial, self.trials, "trials")
@@ -88,11 +87,15 @@ class Leiden:
                 found = np.array([community[spot] for spot in range(len(values))], dtype=np.int64)
         return largest_first(found)
 
-    def joint_graph(self, components: FloatArray, weights: sparse.csr_array) -> sparse.csr_array:
+    def joint_graph(self, components: FloatArray, weights: sparse.csr_array) -> Steps[sparse.csr_array]:
         """Return the (n, n) symmetric graph of both, without self-edges."""
         n = len(components)
         k = min(self.nearest, n - 1)
-        near = cKDTree(components).query(components, k + 1)[1]
+        tree, near = cKDTree(components), np.empty((n, k + 1), np.int64)
+        for start in range(0, n, SPOTS_AT_ONCE):
+            yield Step("Joining spots alike", start, n)
+            part = slice(start, start + SPOTS_AT_ONCE)
+            near[part] = tree.query(components[part], k + 1)[1]
         pairs = np.column_stack([np.repeat(np.arange(n), k + 1), near.ravel()])
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         alike = sparse.csr_array((np.ones(len(pairs)), pairs.T), shape=(n, n))
