@@ -100,12 +100,10 @@ def flag_within(config: RunConfig, cohort: Cohort, budget: float) -> tuple[RunCo
     score = (count(1, 1 + FLAG_PROBED) - least) / FLAG_PROBED
     values: FitConfig = config.fit
     share = budget / (values.branch_steps * branch + values.score_steps * score)
-    steps = {
-        "branch_steps": max(1, round(share * values.branch_steps)),
-        "score_steps": max(1, round(share * values.score_steps)),
-    }
-    taken = steps["branch_steps"] * branch + steps["score_steps"] * score
-    return replace(config, fit=replace(values, **steps)), Paid(steps, taken)
+    branches, scores = (max(1, round(share * n)) for n in (values.branch_steps, values.score_steps))
+    chosen = replace(values, branch_steps=branches, score_steps=scores)
+    paid = Paid({"branch_steps": branches, "score_steps": scores}, branches * branch + scores * score)
+    return replace(config, fit=chosen), paid
 
 
 def points_of(args: argparse.Namespace) -> list[tuple[str, str, int]]:
@@ -142,8 +140,10 @@ def measure(args: argparse.Namespace, section: str, method: str, seed: int) -> d
     if method == FLAG:
         without = config.without(fold.left_out)
         short, paid = flag_within(without, rest, args.budget * TERA)
-        steps = {name: getattr(short.fit, name) for name in paid.steps}
-        config = replace(config, fit=replace(config.fit, **steps))
+        chosen_fit = replace(
+            config.fit, branch_steps=short.fit.branch_steps, score_steps=short.fit.score_steps
+        )
+        config = replace(config, fit=chosen_fit)
     else:
         name, given = read_method(method)
         kind = "floor" if name in LEARNED_FLOORS else "published"
