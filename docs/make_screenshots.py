@@ -24,6 +24,7 @@ from napari_flag.gui.side_by_side_dock import OTHERS, SideBySideDock
 from napari_flag.gui.train.train_dock import TRAIN, TrainDock
 from napari_flag.layers.local_map import MapKind
 from napari_flag.layers.overlays import Paint
+from napari_flag.layers.slide_layers import fit
 from napari_flag.model.checkpoint import find_weights
 from napari_flag.simulation.simulator import simulate, write_simulated
 
@@ -154,7 +155,8 @@ class Pictures:
             self.area.predict.opener.open([path])
             self.rest()
         session.select_gene(self._gene)
-        self.area.show_page("Compare")
+        self.viewer.window.resize(*SIZES[1])
+        spend(SETTLE_S)
         self.area.show_side_by_side()
         second = self.viewer.window._qt_window.findChild(SideBySideDock)
         spend(SETTLE_S)
@@ -162,7 +164,9 @@ class Pictures:
         second.slide.value = OTHERS
         spend(SETTLE_S)
         wait(lambda: second.at_rest and not any(page.jobs.active for page in self.area.pages.values()))
-        self.take("methods", themes=THEMES[:1], sizes=SIZES[1:])
+        spots = session.gene_map.layer(session.gene_map.quantity)
+        fit(self.viewer, [spots], second.followers)
+        self.take("methods", themes=THEMES[:1], sizes=SIZES[1:], fitted=True)
 
     def train(self, sections: Path) -> None:
         """Take pictures of the Train dock, the sections of a folder listed, then scored."""
@@ -178,13 +182,17 @@ class Pictures:
             dock.grab().save(str(self._out / f"{name}.png"))
 
     def take(
-        self, name: str, themes: Sequence[str] = THEMES, sizes: Sequence[tuple[int, int]] = SIZES
+        self,
+        name: str,
+        themes: Sequence[str] = THEMES,
+        sizes: Sequence[tuple[int, int]] = SIZES,
+        fitted: bool = False,
     ) -> None:
-        """Take a picture at every size in every theme."""
+        """Take a picture at every size in every theme; the view is reset unless it is fitted already."""
         for width, height in sizes:
             self.viewer.window.resize(width, height)
             spend(SETTLE_S / 3)
-            if len(self.viewer.layers):
+            if len(self.viewer.layers) and not fitted:
                 self.viewer.reset_view()
             for theme in themes:
                 self.viewer.theme = theme

@@ -272,12 +272,28 @@ def test_one_gene_is_shown_by_every_prediction_of_the_slide_beside_the_truth(met
     assert dock.others[2].title.text() == "measured"
     assert dock.others[0].title.text() == f"{dock.session.state.results[0].name}: predicted"
     assert not dock.free.isVisibleTo(dock), "they lie alike anyway"
+    assert not any(layer.colorbar.visible for other in dock.others for layer in other.canvas.model.layers)
     camera = dock.others[1].canvas.model.scene.camera
     dock.session.viewer.scene.camera.center = (0, 12.0, 34.0)
     assert tuple(camera.center) == (0, 12.0, 34.0)
     dock.session.set_prediction(made[0])
     qtbot.waitUntil(lambda: dock.others[0].canvas.gene_map.values.adata is made[1])
     assert dock.others[1].canvas.gene_map.values.adata is made[2]
+
+
+def test_the_whole_slide_is_fitted_into_the_smallest_of_the_canvases(methods, qtbot):
+    dock, _ = methods
+    viewer = dock.session.viewer
+    slide_layers.fit(viewer, viewer.layers)
+    dock.slide.value = OTHERS
+    for model, size in zip(dock.followers, ((400, 600), (120, 300), (500, 500)), strict=True):
+        model.canvas.size = size
+    qtbot.waitUntil(lambda: dock.at_rest)
+    low, high = slide_layers.extent_of(viewer.layers)
+    assert viewer.scene.camera.zoom == pytest.approx(
+        slide_layers.FIT * (np.array([120, 300]) / (high - low)).min()
+    )
+    assert {float(model.scene.camera.zoom) for model in dock.followers} == {float(viewer.scene.camera.zoom)}
 
 
 def test_a_slide_with_one_prediction_offers_no_others(dock):

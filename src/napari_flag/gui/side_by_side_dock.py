@@ -81,6 +81,7 @@ class OtherMap(QWidget):
         self._session, self.beside = session, beside
         self._own: Any = None
         self.canvas = LinkedCanvas(session.viewer)
+        self.canvas.gene_map.bars = beside.result is None  # the main canvas has the one of the same colours
         self.title = plain_label(beside.name)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
@@ -219,6 +220,11 @@ class SideBySideDock(Dock):
         """Whether the canvas is there with its scores, in the size and the view it stays in."""
         return super().at_rest and not self._opening.isActive() and not self._settle.isActive()
 
+    @property
+    def followers(self) -> list[Any]:
+        """The viewers next to the main one that show its slide at its zoom."""
+        return [each.canvas.model for each in self.others if each.beside.state is self.session.state]
+
     def _fit_untouched_view(self) -> None:
         """Fit the whole slide into both canvases, unless the person has gone to a place of their own."""
         viewer, layers = self.session.viewer, self.session.layers
@@ -231,7 +237,7 @@ class SideBySideDock(Dock):
         else:
             untouched = self._fitted == _view_of(viewer)
         if untouched:
-            fit(viewer, layers)
+            fit(viewer, layers, self.followers)
             self._fitted = _view_of(viewer)
 
     def _build(self) -> None:
@@ -359,6 +365,9 @@ class SideBySideDock(Dock):
         for place, other in enumerate(self.others):
             self._grid.addWidget(other, place // 2, place % 2)
             other.canvas.linked = not self.free.isChecked()
+            if hasattr(other.canvas.model, "canvas"):  # before napari 0.9 its size is no event
+                self.listen(other.canvas.model.canvas.events.size, self.fit_later)
+        self.fit_later()
         here = not wanted
         for widget in (self.canvas, self.title, self.quantity.native, self.reading, self.messages):
             widget.setVisible(here)

@@ -33,6 +33,8 @@ class SpotLayers(Generic[Slot]):
     ----------
     frame
         Of the slide the spots lie on.
+    bars
+        Whether colour bars are shown; a map in the colours of another next to it needs none.
     later
         What is called with whatever can wait until napari has drawn what is there; by default nothing waits.
     """
@@ -42,6 +44,7 @@ class SpotLayers(Generic[Slot]):
         self.frame = Frame()
         self._layers: dict[Slot, Any] = {}
         self._bars: dict[int, bool] = {}
+        self.bars = True
         self.later: Callable[[Callable[[], Any]], Any] = lambda act: act()
 
     def _present(self) -> dict[Slot, Any]:
@@ -89,6 +92,7 @@ class SpotLayers(Generic[Slot]):
 
     def _show(self, layer: Any, *, bar: bool = True) -> None:
         """Show a layer, and its colour bar; a first bar takes napari about as long as a layer, and waits."""
+        bar = bar and self.bars
         self._bars[id(layer)] = bar
 
         def show_bar() -> None:
