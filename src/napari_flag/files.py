@@ -5,6 +5,7 @@ A file appears whole or not at all, and an existing one is replaced only by a wh
 """
 
 import ctypes
+import errno
 import gzip
 import hashlib
 import json
@@ -390,6 +391,29 @@ _HERE: Final = -100
 """``AT_FDCWD`` of Linux."""
 _SWAP: Final = 2
 """``RENAME_EXCHANGE`` of Linux, ``RENAME_SWAP`` of macOS."""
+
+
+_OF_DRIVES: Final = frozenset(
+    number
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENODEV", "ENXIO",
+                 "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ETIMEDOUT", "ENOENT", "EREMOTEIO", "EMFILE",
+                 "ENFILE", "ENAMETOOLONG")
+    if (number := getattr(errno, name, None)) is not None
+)  # fmt: skip
+"""What the system says where a drive is full, read-only or gone, or a file is: nothing that we can mend."""
+
+
+def of_drive(error: BaseException) -> UserError | None:
+    """Return the sentence on a drive or a file that failed within a run; None where it is a fault of ours."""
+    number = system_error(error)
+    if not number or number not in _OF_DRIVES:
+        return None
+    name = getattr(error, "filename", None)
+    place = f"The file {name}" if name else "A file"
+    return UserError(
+        f"{place} cannot be read or written any more ({os.strerror(number).lower()}); check that it is still "
+        "there, and that its drive is connected, has room and may be used, then run this again."
+    )
 
 
 def system_error(error: BaseException) -> int | None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import sys
@@ -120,3 +121,28 @@ def test_no_command_waits_for_a_pipe(line, ending, tmp_path, monkeypatch, capsys
     names = {"PIPE": f"p{ending}", "SLIDE": "s.png"}
     assert main([names.get(word, word) for word in line]) == 2
     assert re.search(r"pipe|no such file", capsys.readouterr().err.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO", "ESTALE", "ENOENT"])
+def test_a_drive_that_fails_within_a_run_is_a_sentence_and_not_our_fault(name, monkeypatch, capsys):
+    number = getattr(errno, name)
+
+    def fails(args):
+        raise OSError(number, os.strerror(number), "slide.tif")
+
+    monkeypatch.setattr(predict, "run_predict", fails)
+    assert main(["predict", "slide.tif"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"The file slide.tif cannot be read or written any more ({os.strerror(number).lower()})"
+    )
+
+
+def test_another_error_of_the_system_stays_our_fault(monkeypatch, capsys):
+    def fails(args):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(predict, "run_predict", fails)
+    assert main(["predict", "slide.tif"]) == 1
+    assert "inside napari-flag" in capsys.readouterr().err

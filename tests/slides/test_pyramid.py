@@ -1,6 +1,9 @@
 """The cached pyramid of slides that have none."""
 
+import errno
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +14,7 @@ from tests.slide_files import picture
 
 from napari_flag import cache as kept
 from napari_flag.errors import UserError
+from napari_flag.files import unfinished
 from napari_flag.progress import Step, finish
 from napari_flag.slides.formats import pyramid, readers
 from napari_flag.slides.slide import build_pyramid, napari_levels, needs_pyramid, open_slide
@@ -154,6 +158,42 @@ def test_a_cache_folder_that_cannot_be_written_is_reported(jpeg: Path, tmp_path:
     blocked.write_text("in the way")
     with open_slide(jpeg) as slide, pytest.raises(UserError, match="choose another cache folder"):
         finish(build_pyramid(slide, blocked / "cache"))
+
+
+def test_a_disk_that_fills_up_is_reported_and_leaves_nothing(
+    jpeg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pyramid._Scratch, "append", full)
+    with open_slide(jpeg) as slide, pytest.raises(UserError, match=r"no space left.*free space there"):
+        finish(build_pyramid(slide, tmp_path / "cache"))
+    assert files(tmp_path / "cache") == []
+
+
+def test_what_a_killed_run_left_in_the_cache_is_swept(jpeg: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with unfinished(tmp_path / "cache" / "x") as place:
+        left = place.with_name(place.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    left.mkdir(parents=True)
+    finish(build_pyramid(open_slide(jpeg), tmp_path / "cache")).close()
+    assert len(files(tmp_path / "cache")) == 1
+
+
+def test_two_processes_that_build_one_pyramid_both_have_it(jpeg: Path, tmp_path: Path) -> None:
+    """The first is held until the second has finished, and then another makes room."""
+    one, other = open_slide(jpeg), open_slide(jpeg)
+    steps = build_pyramid(one, tmp_path / "cache")
+    next(steps)
+    with finish(build_pyramid(other, tmp_path / "cache")) as second, finish(steps) as first:
+        assert len(files(tmp_path / "cache")) == 1
+        files(tmp_path / "cache")[0].unlink()
+        assert (first.read_region(0, 0, 90, 90) == second.read_region(0, 0, 90, 90)).all()
+    notices: list[Step] = []
+    finish(build_pyramid(open_slide(jpeg), tmp_path / "cache"), notices.append).close()
+    assert [step.notice for step in notices if step.notice] == []
 
 
 def test_a_truncated_jpeg_is_reported_and_caches_nothing(jpeg: Path, tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """Slides of every format, made here, with known pixels."""
 
+import errno
+import os
 import re
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from tests import slide_files
 from tests.slide_files import LABEL_COLOUR, CountedReader, picture
 
 from napari_flag.errors import UserError
+from napari_flag.slides.formats import readers
 from napari_flag.slides.resolution import check_mpp
 from napari_flag.slides.slide import Slide, napari_levels, open_slide
 
@@ -353,3 +358,97 @@ def test_sizes_that_cannot_be_are_refused_before_anything_is_allocated(
             tiff.pages.first.tags["TileLength"].overwrite(2**16, dtype="I")
     with pytest.raises(UserError, match=said):
         open_slide(path)
+
+
+# --- files that fail while they are read ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["unpacked", "tiles"])
+def test_a_slide_cut_short_while_it_is_open_is_a_sentence_and_no_crash(tmp_path: Path, kind: str) -> None:
+    image = slide_files.picture(700, 600)
+    options = {"tile": (256, 256), "compression": "deflate"} if kind == "tiles" else {}
+    path = slide_files.plain_tiff(tmp_path / "slide.tif", image, **options)
+    with open_slide(path) as slide:
+        assert (slide.read_region(0, 0, 50, 50) == image[:50, :50]).all()
+        with path.open("rb+") as file:
+            file.truncate(5000)
+        with pytest.raises(UserError, match=r"slide\.tif could not be decoded .*copy or export it again"):
+            slide.read_region(300, 500, 300, 90)
+
+
+def test_a_slide_whose_drive_fails_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = slide_files.plain_tiff(tmp_path / "slide.tif", slide_files.picture(300, 200))
+    with open_slide(path) as slide:
+        stream = slide.reader._arrays[0]._stream
+        failing = SimpleNamespace(seek=stream.seek, close=stream.close, readinto=_stale)
+        monkeypatch.setattr(slide.reader._arrays[0], "_stream", failing)
+        with pytest.raises(UserError, match=r"slide\.tif could not be decoded .*[Ss]tale file handle"):
+            slide.read_region(0, 0, 50, 50)
+
+
+def _stale(_: object) -> int:
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", ">u2"])
+def test_windows_of_an_unpacked_file_are_those_of_its_array(tmp_path: Path, planar: bool, dtype: str) -> None:
+    image = slide_files.picture(130, 90)
+    stored = (image.astype(np.uint16) * 257).astype(dtype) if dtype == ">u2" else image
+    options: dict[str, object] = {"planarconfig": "separate"} if planar else {}
+    stored = np.ascontiguousarray(stored.transpose(2, 0, 1)) if planar else stored
+    path = slide_files.plain_tiff(tmp_path / "slide.tif", stored, photometric="rgb", **options)
+    with open_slide(path) as slide:
+        assert slide.reader.random_access
+        for x, y, width, height in ((0, 0, 130, 90), (0, 7, 130, 20), (31, 7, 64, 20), (129, 89, 1, 1)):
+            expected = image[y : y + height, x : x + width]
+            assert (slide.reader.read(x, y, width, height, 0) == expected).all()
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_converting_takes_the_result_and_a_band(dtype: str) -> None:
+    stored = np.ones((3000, 2000, 4), dtype)
+    form = readers.PixelFormat(1.0)
+    tracemalloc.start()
+    try:
+        result = form.rgb(stored)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (result == 255).all()
+    assert peak < result.nbytes + 64 * readers.BAND
+
+
+def test_what_decoding_needs_grows_with_what_is_stored(tmp_path: Path) -> None:
+    image = slide_files.picture(600, 500)
+    one = {"compression": "deflate", "rowsperstrip": 500}
+    kinds = {
+        "rgb": slide_files.plain_tiff(tmp_path / "a.tif", image, **one),
+        "16 bit": slide_files.plain_tiff(tmp_path / "b.tif", image.astype(np.uint16) * 257, **one),
+        "jpeg": slide_files.plain_image(tmp_path / "c.jpg", image),
+        "webp": slide_files.plain_image(tmp_path / "d.webp", image),
+    }
+    need = {}
+    for name, path in kinds.items():
+        with open_slide(path) as slide:
+            need[name] = (slide.reader.memory_needed - readers.OVERHEAD) / (600 * 500)
+    assert need["rgb"] >= 6
+    assert need["16 bit"] > need["rgb"]
+    assert need["jpeg"] >= 7
+    assert need["webp"] > need["jpeg"]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 500])
+def test_an_image_of_strips_is_decoded_to_the_same_pixels(tmp_path: Path, rows: int, monkeypatch) -> None:
+    monkeypatch.setattr(readers, "BAND", 600 * 50)
+    monkeypatch.setattr("napari_flag.slides.formats.tiff.BLOCK_LIMIT", 0)
+    image = slide_files.picture(600, 500)
+    path = slide_files.plain_tiff(
+        tmp_path / "slide.tif", image, compression="deflate", rowsperstrip=rows, photometric="rgb"
+    )
+    with open_slide(path) as slide:
+        assert not slide.reader.random_access
+        assert (slide.reader.read(0, 0, 600, 500, 0) == image).all()

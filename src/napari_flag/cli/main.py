@@ -14,6 +14,7 @@ from napari_flag import __version__, keys
 from napari_flag.cli import analyse, anonymise, compare, predict, resources
 from napari_flag.cli.terminal import Commands, plain_help, sentence_of
 from napari_flag.errors import UserError
+from napari_flag.files import of_drive
 
 DONE: Final = 0
 OUR_FAULT: Final = 1
@@ -108,7 +109,7 @@ def _run(args: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:  # noqa: BLE001 - the last stop before the user
-        return _say(sentence_of(error), args, OUR_FAULT)
+        return _say(sentence_of(error), args, OUR_FAULT if of_drive(error) is None else USER_CAN_FIX)
 
 
 def _say(sentence: str, args: argparse.Namespace, code: int) -> int:

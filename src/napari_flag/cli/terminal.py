@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
 
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable
+from napari_flag.files import check_writable, of_drive
 from napari_flag.progress import Step, TimeLeft, describe_step
 from napari_flag.slides.file_identity import name_of
 
@@ -113,6 +113,8 @@ def sentence_of(error: BaseException) -> str:
             "This computer ran out of memory; predict a part of the slide with --region, or close "
             "other programs."
         )
+    if (of_a_drive := of_drive(error)) is not None:
+        return str(of_a_drive)
     what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": .")
     return (
         f"Something went wrong inside napari-flag ({what}); please run the command again with "

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import itertools
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -213,15 +214,13 @@ def write_features(stored: StoredSlide, image: Slide, task: FeatureTask) -> Step
         )
         yield Step(f"Encoding {stored.name}", min(start + size, n), n)
     final = stored.folder / f"{task.stage}.npy"
-    with replacing(final) as place:
-        shape = (len(task.views), n, task.encoder.dim)
-        whole = np.lib.format.open_memmap(place, "w+", np.float32, shape)
-        for number, file in enumerate(files):
-            block = np.load(file)
-            whole[:, number * size : number * size + block.shape[1]] = block
+    shape = (len(task.views), n, task.encoder.dim)
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with replacing(final) as place, place.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for view, number in itertools.product(range(len(task.views)), range(len(files))):
+            stream.write(np.load(files[number])[view].astype("<f4").data)
             yield Step(f"Joining the features of {stored.name}", number + 1, len(files), "chunks")
-        whole.flush()
-        del whole
     stages = dict(stored.record["stages"])
     stages[task.stage] = {"settings": settings, "files": {final.name: (yield from describe_file(final))}}
     write_record(stored.folder / SLIDE_RECORD, {**stored.record, "stages": stages})

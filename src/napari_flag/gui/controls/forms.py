@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag.errors import UserError
+from napari_flag.files import of_drive
 
 STRIPE: Final = {"error": "#d9534f", "warning": "#d9962b", "notice": "#4f8fd9"}
 """Colour of the stripe beside a message; readable on napari's dark and light themes."""
@@ -66,8 +67,9 @@ class MessageList(QWidget):
 
     def show_error(self, error: Exception) -> None:
         """Show what went wrong: the sentence of a `UserError`, else an apology with the details."""
-        if isinstance(error, UserError):
-            self.add("error", str(error))
+        said = error if isinstance(error, UserError) else of_drive(error)
+        if said is not None:
+            self.add("error", str(said))
             return
         self.add(
             "error",

@@ -203,10 +203,11 @@ def _write(reader: Reader, levels: tuple[Size, ...], place: Path, progress: _Pro
         raise _Cancelled
     progress.stage = "Building the image pyramid"
     rows: Callable[[int, int], UInt8Array] = reader.rows
+    above: _Scratch | None = None
     with tifffile.TiffWriter(place / "pyramid.tif", bigtiff=True) as writer:
         sizes = levels if levels[0] == full else (full, *levels)
         for i, size in enumerate(sizes):
-            half = _scratch(place, i + 1, sizes[i + 1]) if i + 1 < len(sizes) else None
+            half = _Scratch(place / f"{i + 1}.raw", sizes[i + 1][0]) if i + 1 < len(sizes) else None
             tiles = _tiles(rows, size, half, progress)
             if size in levels:
                 first = size == levels[0]
@@ -227,17 +228,35 @@ def _write(reader: Reader, levels: tuple[Size, ...], place: Path, progress: _Pro
             else:
                 for _ in tiles:
                     pass
-            (place / f"{i}.raw").unlink(missing_ok=True)
-            rows = _rows_of(half) if half is not None else rows
+            if above is not None:
+                above.close()
+                (place / f"{i}.raw").unlink()
+            above = half
+            rows = half.rows if half is not None else rows
 
 
-def _scratch(place: Path, level: int, size: Size) -> UInt8Array:
-    shape = (size[1], size[0], 3)
-    return np.memmap(place / f"{level}.raw", np.uint8, "w+", shape=shape)
+class _Scratch:
+    """Rows of a level on disk, written from top to bottom and then read.
 
+    A file and no memory map: where the disk is full, writing into a map ends the process.
+    """
 
-def _rows_of(pixels: UInt8Array) -> Callable[[int, int], UInt8Array]:
-    return lambda y, height: pixels[y : y + height]
+    def __init__(self, place: Path, width: int) -> None:
+        self._row, self._shape = width * 3, (-1, width, 3)
+        self._stream = place.open("wb+")
+
+    def append(self, rows: UInt8Array) -> None:
+        """Write further rows."""
+        self._stream.write(np.ascontiguousarray(rows).data)
+
+    def rows(self, y: int, height: int) -> UInt8Array:
+        """Return rows that were written."""
+        self._stream.seek(y * self._row)
+        return np.frombuffer(self._stream.read(height * self._row), np.uint8).reshape(self._shape)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
 
 
 def _counted(tiles: Iterator[UInt8Array], progress: _Progress) -> Iterator[UInt8Array]:
@@ -249,7 +268,7 @@ def _counted(tiles: Iterator[UInt8Array], progress: _Progress) -> Iterator[UInt8
 def _tiles(
     rows: Callable[[int, int], UInt8Array],
     size: Size,
-    half: UInt8Array | None,
+    half: _Scratch | None,
     progress: _Progress,
 ) -> Iterator[UInt8Array]:
     """Yield the tiles of a level row by row, filling `half` with the next level on the way."""
@@ -257,8 +276,7 @@ def _tiles(
     for y in range(0, height, TILE):
         band = rows(y, min(TILE, height - y))
         if half is not None:
-            below = halved(band)
-            half[y // 2 : y // 2 + len(below)] = below
+            half.append(halved(band))
         for x in range(0, width, TILE):
             if progress.cancelled.is_set():
                 raise _Cancelled

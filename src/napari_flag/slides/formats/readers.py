@@ -41,7 +41,20 @@ class PixelFormat:
     palette: UInt8Array | None = None
 
     def rgb(self, stored: npt.NDArray[Any]) -> UInt8Array:
-        """Return (h, w, 3) uint8 for stored (h, w) or (h, w, 1–4) values; alpha goes on white."""
+        """Return (h, w, 3) uint8 for stored (h, w) or (h, w, 1–4) values; alpha goes on white.
+
+        What has to be converted is so a band at a time: values in between take up to 40 bytes a pixel.
+        """
+        as_is = self.palette is None and self.white == 255 and not self.inverted
+        if as_is and stored.dtype == np.uint8 and stored.shape[2:] == (3,):
+            return np.ascontiguousarray(stored)
+        height, width = stored.shape[:2]
+        whole = np.empty((height, width, 3), np.uint8)
+        for rows in bands(height, width):
+            whole[rows] = self._rgb(stored[rows])
+        return whole
+
+    def _rgb(self, stored: npt.NDArray[Any]) -> UInt8Array:
         if self.palette is not None:
             colours: UInt8Array = self.palette[stored.reshape(stored.shape[:2])]
             return colours
@@ -53,9 +66,7 @@ class PixelFormat:
         channels = pixels.shape[2]
         if channels in (2, 4):
             pixels = on_white(pixels[..., :-1], pixels[..., -1:])
-        if pixels.shape[2] == 1:
-            pixels = np.repeat(pixels, 3, axis=2)
-        return np.ascontiguousarray(pixels)
+        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
     def _bytes(self, stored: npt.NDArray[Any]) -> UInt8Array:
         if stored.dtype == np.uint8 and self.white == 255:
@@ -64,6 +75,16 @@ class PixelFormat:
         scaled = stored.astype(np.float32) * np.float32(255.0 / self.white)
         scaled = np.clip(np.rint(scaled), 0, 255)
         return np.asarray(scaled, dtype=np.uint8)
+
+
+BAND: Final = 2**20
+"""Pixels that are converted at a time."""
+
+
+def bands(height: int, width: int, least: int = 1) -> Iterator[slice]:
+    """Yield slices of rows, of about `BAND` pixels each, and of a multiple of `least` rows."""
+    rows = max(BAND // max(width, 1) // least, 1) * least
+    return (slice(y, min(y + rows, height)) for y in range(0, height, rows))
 
 
 def on_white(colour: UInt8Array, alpha: UInt8Array) -> UInt8Array:
@@ -143,12 +164,21 @@ def damaged(path: Path, error: Exception) -> UserError:
     )
 
 
-def fits_in_memory(path: Path, size: Size) -> None:
-    """Refuse to decode a whole image that would not fit in free memory."""
+MEMORY_SHARE: Final = 0.8
+"""Of free memory that decoding may take."""
+OVERHEAD: Final = 48 * 2**20
+"""Bytes for bands, buffers of codecs and the file itself, beside what grows with the picture."""
+
+
+def refuse_too_large(path: Path, need: int) -> None:
+    """Refuse to decode a whole image that takes more than is free; `need` is in bytes.
+
+    ``benchmarks/decoding_memory.py`` holds the estimates against the peaks.
+    """
     import psutil
 
-    need, free = 3 * size[0] * size[1], psutil.virtual_memory().available
-    if need > 0.8 * free:
+    free = psutil.virtual_memory().available
+    if need > MEMORY_SHARE * free:
         raise UserError(
             f"{path.name} can only be decoded as a whole, which needs {need / 1e9:.1f} GB of "
             f"memory while {free / 1e9:.1f} GB are free; convert it to a tiled pyramidal TIFF."
@@ -167,6 +197,7 @@ class ImageReader:
             self.levels: tuple[Size, ...] = (image.size,)
             turned = image.getexif().get(0x0112, 1) not in (0, 1)
             self.profile: bytes | None = image.info.get("icc_profile")
+            self.memory_needed = _memory_needed(image)
         if turned:
             notice = (
                 "The image has an EXIF orientation; it is shown as stored, the "
@@ -191,21 +222,46 @@ class ImageReader:
     def _whole(self) -> UInt8Array:
         with self._lock:
             if self._pixels is None:
-                fits_in_memory(self.path, self.levels[0])
+                refuse_too_large(self.path, self.memory_needed)
                 self._pixels = self._decode()
             return self._pixels
 
     def _decode(self) -> UInt8Array:
         with opened_image(self.path) as image:
             try:
-                if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-                    return PixelFormat(65535.0).rgb(np.asarray(image))
-                if "A" in image.getbands() or "transparency" in image.info:
-                    pixels = np.asarray(image.convert("RGBA"))
-                    return np.ascontiguousarray(on_white(pixels[..., :3], pixels[..., 3:]))
-                return np.asarray(image.convert("RGB"))
+                image.load()
+                width, height = image.size
+                whole = np.empty((height, width, 3), np.uint8)
+                for rows in bands(height, width):
+                    whole[rows] = _rgb_of(image.crop((0, rows.start, width, rows.stop)))
+                return whole
             except (OSError, SyntaxError, ValueError) as error:
                 raise damaged(self.path, error) from error
+
+
+def _rgb_of(image: "Image.Image") -> UInt8Array:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        return PixelFormat(65535.0).rgb(np.asarray(image))
+    if "A" in image.getbands() or "transparency" in image.info:
+        pixels = np.asarray(image.convert("RGBA"))
+        return on_white(pixels[..., :3], pixels[..., 3:])
+    return np.asarray(image.convert("RGB"))
+
+
+_PILLOW_BYTES: Final = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+"""Of a pixel in Pillow's memory; four in every other mode, RGB too."""
+_CODEC_BYTES: Final = {"WEBP": 8, "JPEG2000": 16}
+"""Of a pixel in the memory of codecs that decode a picture before they hand it over."""
+_PROGRESSIVE_BYTES: Final = 6
+"""Of a pixel: a progressive JPEG is kept as coefficients of 16 bits until its last scan."""
+
+
+def _memory_needed(image: "Image.Image") -> int:
+    """Return how many bytes decoding takes at its peak: the codec's, Pillow's and ours."""
+    each = _CODEC_BYTES.get(image.format or "", 0) + _PILLOW_BYTES.get(image.mode, 4) + 3
+    if image.format == "JPEG" and image.info.get("progressive"):
+        each += _PROGRESSIVE_BYTES - 3  # coefficients have gone before pixels are copied
+    return each * image.size[0] * image.size[1] + OVERHEAD
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """TIFF slides through tifffile and zarr: OME-TIFF, BigTIFF, pyramidal and plain TIFF."""
 
+import itertools
+import math
 import re
 import threading
 import xml.etree.ElementTree as ET
@@ -13,7 +15,8 @@ import tifffile
 import zarr
 
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, damaged, fits_in_memory
+from napari_flag.slides.formats import readers
+from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, bands, damaged, refuse_too_large
 from napari_flag.slides.resolution import MICRONS, UNKNOWN, Resolution, stated
 
 NOT_THE_SLIDE: Final = re.compile(r"label|macro|overview|thumbnail|barcode", re.IGNORECASE)
@@ -54,7 +57,7 @@ class TiffReader:
         self.levels: tuple[Size, ...] = tuple(_size(level) for level in same)
         self._arrays = [self._array(series, i, level) for i, level in enumerate(same)]
         tiled = self._keyframes[0].is_tiled
-        self.random_access: bool = tiled or isinstance(self._arrays[0], np.memmap)
+        self.random_access: bool = tiled or isinstance(self._arrays[0], _Unpacked)
         found = _resolution(self._tiff, series)
         if self._tiff.is_ome and _names_other_files(self._tiff.ome_metadata or ""):
             notices.append("The file names others that belong to it; they are not read.")
@@ -68,7 +71,8 @@ class TiffReader:
     def _array(self, series: Any, i: int, level: Any) -> Any:
         keyframe = level.keyframe
         if keyframe.is_memmappable and level.dataoffset is not None:
-            return level.asarray(out="memmap").reshape(level.shape)
+            dtype = np.dtype(level.dtype).newbyteorder(self._tiff.byteorder)
+            return _Unpacked(self.path, level.dataoffset, level.shape, dtype)
         white = int(self.format.white) if self.format.palette is None else 0
         fill = 0 if self.format.inverted else white
         return zarr.open_array(series.aszarr(level=i, fillvalue=fill), mode="r")
@@ -79,9 +83,32 @@ class TiffReader:
             return self._window(x, y, width, height, level)
         with self._lock:
             if self._whole is None:
-                fits_in_memory(self.path, self.levels[0])
-                self._whole = self._window(0, 0, *self.levels[0], 0)
+                refuse_too_large(self.path, self.memory_needed)
+                self._whole = self._decode()
         return self._whole[y : y + height, x : x + width].copy()
+
+    @property
+    def memory_needed(self) -> int:
+        """Bytes that decoding the whole image takes at its peak, where windows of it cannot be read.
+
+        A strip is there unpacked, in its place among others, and as RGB; the rest is RGB.
+        """
+        width, height = self.levels[0]
+        page = self._keyframes[0]
+        stored = page.samplesperpixel * page.dtype.itemsize
+        strip = width * min(height, page.rowsperstrip + readers.BAND // max(width, 1))
+        return int(3 * (width * height - strip) + (2 * stored + 3) * strip + readers.OVERHEAD)
+
+    def _decode(self) -> UInt8Array:
+        """Return all of level 0, strip by strip."""
+        width, height = self.levels[0]
+        strip = self._keyframes[0].rowsperstrip
+        if strip >= height:
+            return self._window(0, 0, width, height, 0)
+        whole = np.empty((height, width, 3), np.uint8)
+        for rows in bands(height, width, least=strip):
+            whole[rows] = self._window(0, rows.start, width, rows.stop - rows.start, 0)
+        return whole
 
     def rows(self, y: int, height: int) -> UInt8Array:
         """Return full-width rows."""
@@ -106,8 +133,47 @@ class TiffReader:
     def close(self) -> None:
         """Close the file."""
         self._whole = None
+        for array in self._arrays:
+            if isinstance(array, _Unpacked):
+                array.close()
         self._arrays = []
         self._tiff.close()
+
+
+class _Unpacked:
+    """An array that lies in a file as it is, read by windows.
+
+    A file and no memory map: where it is cut short, or its drive goes away, reading a map ends the process.
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape, self.dtype, self._offset = shape, dtype, offset
+        self._stream = path.open("rb")
+        self._lock = threading.Lock()
+
+    def __getitem__(self, key: tuple[slice | int, ...]) -> npt.NDArray[Any]:
+        # what is read at once: the last axes that are taken whole, and the one before them
+        kept = [range(n)[k] for n, k in zip(self.shape, key, strict=True)]
+        ranges = [k if isinstance(k, range) else range(k, k + 1) for k in kept]
+        run = len(ranges) - 1
+        while run and len(ranges[run]) == self.shape[run]:
+            run -= 1
+        strides = np.cumprod([1, *self.shape[:0:-1]])[::-1]
+        count = len(ranges[run]) * int(strides[run])
+        firsts = [r.start for r in ranges[run:]]
+        begin = sum(int(f) * int(s) for f, s in zip(firsts, strides[run:], strict=True))
+        found = np.empty((math.prod(len(r) for r in ranges[:run]), count), self.dtype)
+        with self._lock:
+            for row, place in zip(found, itertools.product(*ranges[:run]), strict=True):
+                at = begin + sum(int(p) * int(s) for p, s in zip(place, strides, strict=False))
+                self._stream.seek(self._offset + at * self.dtype.itemsize)
+                if self._stream.readinto(row.data.cast("B")) < row.nbytes:
+                    raise ValueError("the file has become shorter")
+        return found.reshape([len(k) for k in kept if isinstance(k, range)])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
 
 
 def _last_channel(stored: npt.NDArray[Any], axes: list[str]) -> npt.NDArray[Any]:
@@ -213,9 +279,8 @@ def _white(series: Any, path: Path) -> float:
     smallest = series.levels[-1]
     top = 0.0
     if np.prod(smallest.shape, dtype=float) * dtype.itemsize < 2**29:
-        values = smallest.asarray()
-        top = float(np.max(values))
-        if dtype.kind == "i" and np.min(values) < 0:
+        bottom, top = _extremes(series)
+        if dtype.kind == "i" and bottom < 0:
             raise UserError(
                 f"{path.name} stores signed integers ({dtype}) with negative values, which are no "
                 "colours of an H&E slide; export it as 8-bit RGB (uint8)."
@@ -225,6 +290,20 @@ def _white(series: Any, path: Path) -> float:
     full = 8 * dtype.itemsize - (dtype.kind == "i")  # one bit of a signed value is its sign
     bits = (b for b in (8, 10, 12, 14, 16, 32) if b <= full)
     return float(next((2**b - 1 for b in bits if 0 < top <= 2**b - 1), 2**full - 1))
+
+
+def _extremes(series: Any) -> tuple[float, float]:
+    """Return the smallest and the largest value of the smallest level, read a band at a time."""
+    level = series.levels[-1]
+    stored = zarr.open_array(series.aszarr(level=len(series.levels) - 1), mode="r")
+    width, height = _size(level)
+    rows = bands(height, width, least=max(int(level.keyframe.rowsperstrip), 1))
+    axis = level.axes.index("Y")
+    low, high = np.inf, -np.inf
+    for band in rows:
+        values = np.asarray(stored[(slice(None),) * axis + (band,)])
+        low, high = min(low, float(np.min(values))), max(high, float(np.max(values)))
+    return low, high
 
 
 def _resolution(tiff: tifffile.TiffFile, series: Any) -> Resolution:
