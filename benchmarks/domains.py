@@ -116,9 +116,10 @@ def read_sections(paths: Sequence[Path]) -> "dict[str, dict[str, AnnData]]":
     for file in files:
         adata = read_prediction(file)
         section, method = output_name(adata), _method_of(adata)
-        if method in found.setdefault(section, {}) and keys.WEIGHTS_HASH in provenance(adata):
+        others, weights = found.setdefault(section, {}), provenance(adata).get(keys.WEIGHTS_HASH)
+        if method in others and weights != provenance(others[method]).get(keys.WEIGHTS_HASH):
             method = f"{method}, {provenance(adata)[keys.WEIGHTS_NAME]}"
-        if method in found[section]:
+        if method in others:
             raise UserError(
                 f"{file} is a second prediction of {section} by {method}; give one file of each method and "
                 "section."

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.kills.drives import make_read_only, mounts, own_drive
 
 from napari_flag import files
 from napari_flag.errors import UserError
@@ -291,3 +292,59 @@ def test_every_writer_of_csv_guards_its_cells():
         if writers.search(text := path.read_text("utf-8")) and "safe_cell" not in text
     }
     assert found == {"run_log.py"}
+
+
+def _hdf5(place):
+    import h5py
+
+    with h5py.File(place, "w") as file:
+        file["x"] = np.random.default_rng(0).random(500_000)
+
+
+def _safetensors(place):
+    from safetensors.numpy import save_file
+
+    save_file({"x": np.ones(500_000)}, place)
+
+
+def _numpy(place):
+    with place.open("wb") as stream:
+        np.save(stream, np.ones(500_000))
+
+
+def _folder(place):
+    place.mkdir()
+    for number in range(500):
+        (place / str(number)).write_bytes(bytes(4096))
+
+
+@pytest.mark.parametrize(
+    "write", [_hdf5, _safetensors, _numpy, _folder, lambda p: p.write_text("x" * 3_000_000)]
+)
+def test_a_drive_that_is_full_or_read_only_is_a_sentence_and_keeps_what_it_has(tmp_path, write):
+    """On a drive of a megabyte, mounted for a process of its own."""
+    if sys.platform != "linux" or not mounts():
+        pytest.skip("no process may mount a drive of its own here")
+    said = tmp_path / "said.txt"
+    process = os.fork()
+    if process == 0:
+        with said.open("w") as stream:
+            own_drive(tmp_path, 2**20)
+            (tmp_path / "out").write_text("old")
+            (tmp_path / "folder").mkdir()
+            target = tmp_path / ("folder" if write is _folder else "out")
+            for read_only in (False, True):
+                if read_only:
+                    make_read_only(tmp_path)
+                try:
+                    files.write_whole(target, write)
+                except UserError as error:
+                    stream.write(f"{error}\n")
+            stream.write(" ".join(sorted(path.name for path in tmp_path.iterdir())))
+            stream.write(" " + (tmp_path / "out").read_text())
+        os._exit(0)
+    os.waitpid(process, 0)
+    full, locked, left = said.read_text().splitlines()
+    assert re.search(r"cannot be written \((no space left on device|only a part of it)", full)
+    assert "cannot be written (read-only file system)" in locked
+    assert left == "folder out old"

@@ -437,6 +437,8 @@ def unwritable(path: Path, error: Exception) -> Unwritable:
     """Return the sentence on a place that cannot be written."""
     number = error.errno if isinstance(error, OSError) else None
     reason = os.strerror(number).lower() if number else str(error)
+    if re.search(r"requested and \d+ written", reason):  # numpy, of a full disk
+        reason = "only a part of it could be written"
     return Unwritable(
         f"{path} cannot be written ({reason}); choose another place, or make room or get permission there."
     )

@@ -22,7 +22,7 @@ ROOM = 3 * 2**30
 
 def answer(kind: str, path: Path) -> dict[str, object]:
     use = next(known.use for known in KINDS if known.name == kind)
-    began = time.monotonic()
+    began, busy, taken = time.monotonic(), time.process_time(), memory_mb("VmRSS", reset=True)
     try:
         found: dict[str, object] = {"end": "accepted", "notices": list(use(path))}
     except UserError as error:
@@ -30,7 +30,19 @@ def answer(kind: str, path: Path) -> dict[str, object]:
     except BaseException as error:  # noqa: BLE001 - that is what is looked for
         said = "".join(traceback.format_exception(error)[-4:])
         found = {"end": "exit 1", "said": f"{type(error).__name__}: {str(error)[:300]}\n{said[-1500:]}"}
+    found |= {"cpu_seconds": time.process_time() - busy, "peak_mb": memory_mb("VmHWM") - taken}
     return found | {"seconds": round(time.monotonic() - began, 2)}
+
+
+def memory_mb(name: str, *, reset: bool = False) -> float:
+    """Return a size of this process, as Linux states it; its peak begins anew with `reset`; 0 elsewhere."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def limit(room: int | None) -> None:

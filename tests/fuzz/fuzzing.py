@@ -19,7 +19,9 @@ from tests.fuzz.kinds import KINDS, Kind, copied
 SLOW_S = 60.0
 """Seconds after which a case hangs: ten on a free core, and more where others use it."""
 STARTING_S = 300.0
-ENDS = ("tried", "refused", "accepted", "exit 1", "crashed", "hung", "silently wrong")
+MOST_CPU_S, MOST_MB = 10.0, 2048.0
+"""What one file may take: seconds of a core, and memory beyond what the process had before."""
+ENDS = ("tried", "refused", "accepted", "exit 1", "crashed", "hung", "over limits", "silently wrong")
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Counts:
     kind: str
     ends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDS, 0))
     found: list[str] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    peak_mb: float = 0.0
 
     def add(self, end: str, case: str, said: str = "") -> None:
         self.ends["tried"] += 1
@@ -150,16 +154,25 @@ def _count(
     change(path, np.random.default_rng(random) if isinstance(random, int) else random)
     found = child.use(path)
     end = found["end"]
+    seconds, peak = found.get("cpu_seconds", 0.0), found.get("peak_mb", 0.0)
+    counts.cpu_seconds, counts.peak_mb = max(counts.cpu_seconds, seconds), max(counts.peak_mb, peak)
+    if end in ("refused", "accepted") and (seconds > MOST_CPU_S or peak > MOST_MB):
+        end, found["said"] = "over limits", f"({seconds:.1f} s of a core, {peak:,.0f} MB)"
     if wrong and end == "accepted" and not found["notices"]:
         end = "silently wrong"
     counts.add(end, name, str(found.get("said", "")))
 
 
 def table_of(counts: Sequence[Counts]) -> str:
-    """Return the counts as text, a row per kind."""
-    rows = [["", *ENDS], *([c.kind, *(f"{c.ends[end]:,}" for end in ENDS)] for c in counts)]
-    total = ["all", *(f"{sum(c.ends[end] for c in counts):,}" for end in ENDS)]
-    widths = [max(len(row[i]) for row in [*rows, total]) for i in range(len(ENDS) + 1)]
+    """Return the counts as text, a row per kind, with the most that one file took."""
+
+    def most(of: Sequence[Counts]) -> list[str]:
+        return [f"{max(c.cpu_seconds for c in of):.1f}", f"{max(c.peak_mb for c in of):,.0f}"]
+
+    rows = [["", *ENDS, "most s", "most MB"]]
+    rows += [[c.kind, *(f"{c.ends[end]:,}" for end in ENDS), *most([c])] for c in counts]
+    total = ["all", *(f"{sum(c.ends[end] for c in counts):,}" for end in ENDS), *most(counts)]
+    widths = [max(len(row[i]) for row in [*rows, total]) for i in range(len(total))]
     lines = [
         "  ".join(
             cell.ljust(w) if i == 0 else cell.rjust(w)

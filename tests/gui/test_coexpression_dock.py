@@ -132,7 +132,7 @@ def test_map_and_table_are_saved(filled, tmp_path):
     rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
     assert len(rows) == 16 * 15 // 2
     filled.write(tmp_path / "no" / "map.png")
-    assert "could not be saved" in filled.messages.texts[0]
+    assert "cannot be written" in filled.messages.texts[0]
 
 
 @pytest.mark.slow

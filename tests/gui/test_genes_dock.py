@@ -133,7 +133,7 @@ def test_a_figure_is_saved_and_a_failure_is_one_sentence(filled, tmp_path):
     assert (tmp_path / "f.png").stat().st_size > 10_000
     filled.save_figure(tmp_path / "no" / "f.png")
     assert len(filled.messages.texts) == 1
-    assert "could not be saved" in filled.messages.texts[0]
+    assert "cannot be written" in filled.messages.texts[0]
 
 
 def test_unknown_resolution_is_said(dock):

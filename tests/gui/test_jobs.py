@@ -227,7 +227,7 @@ def test_jobs_of_a_deleted_owner_are_cancelled_and_call_nothing(qtbot):
     jobs.run("count", counting(10**9, log, pause=0.01), "Count", on_result=called.append)
     with qtbot.waitSignal(owner.destroyed):
         owner.deleteLater()
-    qtbot.waitUntil(lambda: len(log) == 1 and not Job._running, timeout=3_000)
+    qtbot.waitUntil(lambda: len(log) == 1 and not Job._running, timeout=20_000)
     assert called == []
 
 

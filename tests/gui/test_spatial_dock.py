@@ -162,7 +162,7 @@ def test_scatter_and_table_are_saved_and_a_failure_is_one_sentence(filled, tmp_p
     assert set(rows[0]) == {"gene", "moran_predicted", "q_predicted", "moran_measured"}
     filled.write(tmp_path / "no" / "moran.png")
     assert len(filled.messages.texts) == 1
-    assert "could not be saved" in filled.messages.texts[0]
+    assert "cannot be written" in filled.messages.texts[0]
 
 
 def test_the_map_that_is_shown_is_saved(filled, tmp_path):
@@ -172,7 +172,7 @@ def test_the_map_that_is_shown_is_saved(filled, tmp_path):
     filled.write_map(tmp_path / "local.svg")
     assert "local Moran" in (tmp_path / "local.svg").read_text()
     filled.write_map(tmp_path / "no" / "local.svg")
-    assert "could not be saved" in filled.messages.texts[0]
+    assert "cannot be written" in filled.messages.texts[0]
 
 
 def test_too_few_spots_are_said_in_the_dock(dock, qtbot):

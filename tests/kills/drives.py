@@ -61,6 +61,11 @@ def own_drive(folder: Path, size: int) -> None:
     _system("mount", "none", folder, "tmpfs", 0, f"size={size}")
 
 
+def make_read_only(folder: Path) -> None:
+    """Mount again, without leave to write, what `own_drive` mounted."""
+    _system("mount", "none", folder, "tmpfs", REMOUNT | READ_ONLY, 0)
+
+
 def full(folder: Path, old: Path, needed: int) -> None:
     """Leave room for half of what the command writes, beside what is there."""
     there = sum(file.stat().st_size for file in old.rglob("*") if file.is_file())
@@ -73,7 +78,7 @@ def read_only(folder: Path, old: Path, needed: int) -> None:
     """Mount what is there without leave to write."""
     own_drive(folder / OUT, 1 << 28)
     shutil.copytree(old, folder / OUT, dirs_exist_ok=True)
-    _system("mount", "none", folder / OUT, "tmpfs", REMOUNT | READ_ONLY, 0)
+    make_read_only(folder / OUT)
 
 
 def limited(folder: Path, old: Path, needed: int) -> None:

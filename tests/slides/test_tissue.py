@@ -217,5 +217,5 @@ def test_a_long_outline_by_hand_is_taken(tmp_path: Path) -> None:
 def test_a_missing_or_unwritable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no file"):
         read_regions(tmp_path / "none.geojson")
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_annotations([Annotation("box", (shapely.box(0, 0, 1, 1),))], tmp_path / "none" / "r.geojson")

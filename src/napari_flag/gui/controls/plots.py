@@ -24,7 +24,7 @@ from qtpy.QtSvg import QSvgGenerator
 from qtpy.QtWidgets import QFileDialog, QSizePolicy, QWidget
 
 from napari_flag.errors import UserError
-from napari_flag.files import replacing
+from napari_flag.files import check_writable, replacing, unwritable
 from napari_flag.formatting import number
 
 FloatArray = npt.NDArray[np.float64]
@@ -117,10 +117,11 @@ def save_drawing(path: Path, size: QSize, draw: Callable[[QPainter], None]) -> P
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise UserError(f"A figure cannot be saved as “{path.suffix or path.name}”; choose .png or .svg.")
+    check_writable(path)
     with replacing(path) as place:
         written = _save_png(place, size, draw) if kind == ".png" else _save_svg(place, size, draw)
         if not written:
-            raise UserError(f"The figure could not be saved to {path}; choose a folder you may write to.")
+            raise unwritable(path, OSError("Qt could not write a picture"))
     return path
 
 

@@ -180,6 +180,7 @@ def _build_in(
     pool = ThreadPoolExecutor(1, thread_name_prefix="pyramid")
     work = pool.submit(_write, reader, levels, place, progress)
     try:
+        yield Step(progress.stage, 0, tiles, "tiles")
         while not wait([work], timeout=TICK_S).done:
             yield Step(progress.stage, progress.done, progress.total, "tiles")
         work.result()
