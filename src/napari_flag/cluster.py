@@ -146,6 +146,9 @@ def _on_workers(
         completed = as_completed(futures, loop=client.loop)
         while completed.count():
             for future in completed.next_batch(block=False):
+                if future.status == "lost" and client.status == "running":
+                    completed.add(future)  # its worker died with the result, and it is done anew
+                    continue
                 done += 1
                 finished = _finished(places[future.key], future)
                 yield Step(first.stage, done, first.total, first.unit, partial=finished)
