@@ -53,6 +53,7 @@ def test_every_method_is_scored_on_the_same_spots_genes_and_domains(folder):
     assert abs(rows[f"FLAG, X, {domains.SHUFFLED}"]["ARI, leiden"]) < 0.15
 
 
+@pytest.mark.slow
 def test_domains_are_those_that_docks_and_report_find(folder):
     (predictions,) = domains.read_sections([folder / "flag.h5ad"]).values()
     rows = domains.section_rows(predictions)
@@ -86,6 +87,7 @@ def test_a_method_is_called_the_same_whoever_wrote_its_file(folder):
     assert list(predictions) == ["FLAG", "knn", "knn, knn50"]
 
 
+@pytest.mark.slow
 def test_json_and_tables_are_written(folder, monkeypatch):
     out = folder / "out" / "domains.json"
     monkeypatch.setattr(sys, "argv", ["domains.py", str(folder / "flag.h5ad"), "--out", str(out)])

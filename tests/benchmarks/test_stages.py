@@ -36,6 +36,7 @@ for covariance in (True, False):
 """
 
 
+@pytest.mark.slow
 def test_the_products_are_those_that_pytorch_counts():
     # in a process of its own: PyTorch's counter loads a compiler, which must not be loaded under a window
     said = subprocess.run([sys.executable, "-c", COUNTED], capture_output=True, text=True, check=True).stdout

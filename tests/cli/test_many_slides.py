@@ -148,6 +148,7 @@ def test_results_of_other_settings_are_refused_before_anything_is_done(cohort, m
     assert content("done/S1.h5ad") != before
 
 
+@pytest.mark.slow
 def test_cancelled_it_says_how_far_it_came_and_continues(cohort, monkeypatch, capsys):
     def cancelled(slide, *args, **kwargs):
         if slide.path.name == "S2.png":
@@ -163,6 +164,7 @@ def test_cancelled_it_says_how_far_it_came_and_continues(cohort, monkeypatch, ca
     assert report_of(cohort)["status"].tolist() == [KEPT, WRITTEN, WRITTEN]
 
 
+@pytest.mark.slow
 def test_on_workers_the_predictions_are_the_same(cohort, capsys):
     assert main(ALL) == 0
     kept = {name: content(f"done/{name}.h5ad") for name in NAMES}

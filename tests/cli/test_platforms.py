@@ -35,6 +35,7 @@ def test_predict_on_a_visium_hd_run_pools_its_finest_bins(model, tmp_path, monke
         np.testing.assert_allclose(measured[row], np.log2(expected + 1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_compare_pools_a_visium_hd_run_into_the_spots_of_a_prediction(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     visium_hd(tmp_path / "P2")

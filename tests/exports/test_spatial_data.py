@@ -84,6 +84,7 @@ def test_squidpy_works_on_the_table(written):
     assert table.uns["moranI"].I.iloc[0] > 0.5
 
 
+@pytest.mark.slow
 def test_structure_goes_along_without_a_warning_of_zarr(prediction, tmp_path, recwarn):
     import spatialdata
 
@@ -98,6 +99,7 @@ def test_structure_goes_along_without_a_warning_of_zarr(prediction, tmp_path, re
     assert list(markers[markers.domain == "1"].gene) == list(complete.uns[keys.MARKERS]["names"]["1"])
 
 
+@pytest.mark.slow
 def test_the_slide_becomes_a_pyramid(prediction, tmp_path):
     import spatialdata
 

@@ -159,6 +159,7 @@ def test_counts_are_attached_and_saving_never_replaces_the_file(
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
 
 
+@pytest.mark.slow
 def test_numbered_tiles_take_the_names_of_the_spots_of_the_slide(dock, asked, qtbot, slide_file, tmp_path):
     prediction = of_slide("A")
     dock.opener.open([slide_file("A")])

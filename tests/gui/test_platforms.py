@@ -164,6 +164,7 @@ def test_the_compare_dock_pools_as_the_command_line_does(viewer, qtbot, on_slide
     dock.close()
 
 
+@pytest.mark.slow
 def test_a_xenium_run_is_found_with_the_only_slide_in_its_folder(tmp_path):
     xenium(tmp_path / "run")
     assert discover(tmp_path / "run").tables == (tmp_path / "run",)

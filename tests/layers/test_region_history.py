@@ -192,6 +192,7 @@ def test_colours_pulled_along_are_one_step(layer, history):
     assert len(layer.data) == 1
 
 
+@pytest.mark.slow
 def test_the_history_is_bounded(layer, history):
     for step in range(MOST_STEPS + 20):
         layer.add([box(step, step + 10)])

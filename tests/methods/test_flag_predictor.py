@@ -126,12 +126,14 @@ def assert_moments(drawn, moments):
     np.testing.assert_allclose((away**2).mean((0, 1)) / deviation**2, 1, atol=5 * (2 / values) ** 0.5)
 
 
+@pytest.mark.slow
 def test_many_draws_have_the_expectation_and_the_spread_stated(slide):
     """Of the Gaussian that the transformer starts from, which is what the closed form is of."""
     silenced = slide.silenced()
     assert_moments(draw(silenced, draws=24), expect(silenced))
 
 
+@pytest.mark.slow
 def test_draws_around_another_expectation_have_it(slide):
     other = np.random.default_rng(2).uniform(0.5, 6, (len(ROWS), len(GENES))).astype(np.float32)
     around = slide.silenced().around(other)

@@ -63,6 +63,7 @@ def test_numbers_of_clusters_stay_as_written_where_some_are_missing(tmp_path):
     assert found.by_spot == {"1": "5", "03": "10"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["C1", "G2"])
 def test_every_spot_of_the_labelled_real_sections_has_its_label(section):
     if not HER2ST.is_dir():

@@ -96,6 +96,7 @@ def test_outliers_stand_against_their_neighbours(weights):
     assert CLASSES[found.classes[high_among_low]] == "HL"
 
 
+@pytest.mark.slow
 def test_p_values_of_noise_are_uniform(weights):
     p = [
         finish(local_moran(np.random.default_rng(k).normal(size=180), weights, seed=k, permutations=199)).p[

@@ -56,6 +56,7 @@ def test_what_is_solved_in_closed_form_needs_no_budget(bench, cohort):
     assert bench.within(floor, cohort, 1.0) == (floor, bench.Paid({}, 0.0))
 
 
+@pytest.mark.slow
 def test_both_stages_of_flag_are_lengthened_alike(bench, cohort):
     config = make_config(branch_steps=2, score_steps=4)
     _, least = bench.flag_within(config, cohort, 1.0)

@@ -313,6 +313,7 @@ def test_flag_is_trained_without_the_section_and_leaves_its_prediction(cohort, c
         assert told == parts | {("rival", name) for name in around}
 
 
+@pytest.mark.slow
 def test_every_method_that_can_be_written_leaves_its_prediction_with_what_it_scored(cohort, config, tmp_path):
     methods = METHODS | {"STFlow": ("published", SMALL["STFlow"])}
     plan = Plan(("C4",), methods=methods, flag=False, seeds=(3, 4), reseeded=("ridge",))

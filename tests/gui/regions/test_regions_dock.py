@@ -422,6 +422,7 @@ def test_gene_sets_of_a_file_are_tested_in_prediction_and_truth(filled, qtbot, t
     assert filled.session.gene_set_name == "RAISED"
 
 
+@pytest.mark.slow
 def test_the_genes_of_a_set_are_shown_over_the_regions_and_saved(filled, qtbot, tmp_path):
     results, genes = filled.results, [str(gene) for gene in filled.session.adata.var_names]
     results.tabs.setCurrentIndex(2)

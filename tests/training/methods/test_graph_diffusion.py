@@ -49,6 +49,7 @@ def test_edges_are_named_by_what_they_are():
     assert small("joint", centre="sum").name == "joint diffusion, edges centred as published"
 
 
+@pytest.mark.slow
 def test_oracle_edges_look_at_the_truth_and_are_no_method(one):
     slide, features = one.slides[0], one.features[0][0].numpy()
     oracle = finish(OracleDiffusion(**COMMON).fit(one, 0))

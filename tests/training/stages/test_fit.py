@@ -48,6 +48,7 @@ def test_sections_of_a_patient_are_left_out_whole_and_a_lone_one_in_strips(cohor
     assert [set(fold) for fold in others] == [{0}, {1}, {2}]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_losses(cohort, fitted, tmp_path):
     stopped_after(4, fit(cohort, make_config(), tmp_path))
     losses = []

@@ -78,6 +78,7 @@ def test_counts_without_residuals_leave_next_to_none():
     assert found.depth.std() < 0.1
 
 
+@pytest.mark.slow
 def test_the_depth_of_a_slide_is_spread_as_on_the_slides_it_resembles():
     """Two slides, on one of which the depth of spots varies four times as much."""
     spread = {"even": 0.25, "uneven": 1.0}
