@@ -286,14 +286,18 @@ def test_the_whole_slide_is_fitted_into_the_smallest_of_the_canvases(methods, qt
     viewer = dock.session.viewer
     slide_layers.fit(viewer, viewer.layers)
     dock.slide.value = OTHERS
-    for model, size in zip(dock.followers, ((400, 600), (120, 300), (500, 500)), strict=True):
-        model.canvas.size = size
+    viewer.canvas.size = (700, 800)
+    for canvas, (height, width) in zip(dock.followers, ((400, 600), (190, 300), (500, 500)), strict=True):
+        canvas.resize(width, height)
+    assert not dock.at_rest
     qtbot.waitUntil(lambda: dock.at_rest)
     low, high = slide_layers.extent_of(viewer.layers)
     assert viewer.scene.camera.zoom == pytest.approx(
-        slide_layers.FIT * (np.array([120, 300]) / (high - low)).min()
+        slide_layers.FIT * (np.array([190, 300]) / (high - low)).min()
     )
-    assert {float(model.scene.camera.zoom) for model in dock.followers} == {float(viewer.scene.camera.zoom)}
+    assert {float(canvas.model.scene.camera.zoom) for canvas in dock.followers} == {
+        float(viewer.scene.camera.zoom)
+    }
 
 
 def test_a_slide_with_one_prediction_offers_no_others(dock):

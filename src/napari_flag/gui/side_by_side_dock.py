@@ -221,9 +221,9 @@ class SideBySideDock(Dock):
         return super().at_rest and not self._opening.isActive() and not self._settle.isActive()
 
     @property
-    def followers(self) -> list[Any]:
-        """The viewers next to the main one that show its slide at its zoom."""
-        return [each.canvas.model for each in self.others if each.beside.state is self.session.state]
+    def followers(self) -> list[LinkedCanvas]:
+        """The canvases next to the main one that show its slide at its zoom."""
+        return [each.canvas for each in self.others if each.beside.state is self.session.state]
 
     def _fit_untouched_view(self) -> None:
         """Fit the whole slide into both canvases, unless the person has gone to a place of their own."""
@@ -237,7 +237,8 @@ class SideBySideDock(Dock):
         else:
             untouched = self._fitted == _view_of(viewer)
         if untouched:
-            fit(viewer, layers, self.followers)
+            # napari's own record of a canvas's size is late for those within a dock
+            fit(viewer, layers, [(canvas.height(), canvas.width()) for canvas in self.followers])
             self._fitted = _view_of(viewer)
 
     def _build(self) -> None:
@@ -363,10 +364,9 @@ class SideBySideDock(Dock):
             other.close_canvas()
         self.others = [OtherMap(self.session, beside) for beside in wanted]
         for place, other in enumerate(self.others):
+            other.canvas.resized.connect(self.fit_later)
             self._grid.addWidget(other, place // 2, place % 2)
             other.canvas.linked = not self.free.isChecked()
-            if hasattr(other.canvas.model, "canvas"):  # before napari 0.9 its size is no event
-                self.listen(other.canvas.model.canvas.events.size, self.fit_later)
         self.fit_later()
         here = not wanted
         for widget in (self.canvas, self.title, self.quantity.native, self.reading, self.messages):

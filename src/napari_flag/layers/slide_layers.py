@@ -290,12 +290,12 @@ def extent_of(layers: Iterable[Any]) -> tuple[Any, Any]:
     return np.nanmin(boxes[:, 0], axis=0), np.nanmax(boxes[:, 1], axis=0)
 
 
-def fit(viewer: Any, layers: Iterable[Any], beside: Iterable[Any] = ()) -> None:
-    """Move the camera so that all of `layers` is seen, also on the canvases of viewers that follow it."""
+def fit(viewer: Any, layers: Iterable[Any], beside: Iterable[tuple[float, float]] = ()) -> None:
+    """Move the camera so that all of `layers` is seen, also on canvases `beside` of (height, width) px."""
     low, high = extent_of(layers)
     camera = camera_of(viewer)
-    sizes = [each.canvas.size if hasattr(each, "canvas") else each._canvas_size for each in (viewer, *beside)]
-    canvas = np.min(np.asarray(sizes, float), axis=0)
+    own = viewer.canvas.size if hasattr(viewer, "canvas") else viewer._canvas_size
+    canvas = np.min(np.asarray([own, *beside], float), axis=0)
     camera.center = (*camera.center[:-2], *(low + high) / 2)
     camera.zoom = float(FIT * (canvas / np.maximum(high - low, 1e-9)).min())
 

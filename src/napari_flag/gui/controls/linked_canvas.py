@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.qt import QtViewer
-from qtpy.QtCore import QSize
+from qtpy.QtCore import QSize, Signal
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_flag.gui.controls.gl_context import keep_context, later_in
@@ -35,7 +36,11 @@ class LinkedCanvas(QWidget):
         What is drawn over the pictures.
     linked
         Whether the cameras move together; zoom is shared in any case.
+    resized
+        Emitted when the canvas has another size.
     """
+
+    resized = Signal()
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -80,6 +85,11 @@ class LinkedCanvas(QWidget):
     def sizeHint(self) -> QSize:
         """Return half a window's width: a napari canvas alone would ask for all of it."""
         return QSize(450, 420)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Say that there is more room, or less."""
+        super().resizeEvent(event)
+        self.resized.emit()
 
     # --- pictures --------------------------------------------------------------------------------
     def show_pictures(self, layers: Sequence[Any], *, same: bool) -> None:
