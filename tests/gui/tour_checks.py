@@ -230,8 +230,8 @@ def _second_canvases(tourist):
         if dock not in tourist.alive_docks():
             continue
         state = tourist.session.state
-        pairs = [(dock.canvas, state), *((other.canvas, other.beside.state) for other in dock.others)]
-        for canvas, of in pairs:
+        shows = [(dock.canvas, state, state), *((o.canvas, o.beside.state, o.beside) for o in dock.others)]
+        for canvas, of, wanted in shows:
             shown = [la for la in canvas.model.layers if la.visible]
             pictures = [la for la in shown if la.metadata.get(keys.LAYER_KIND) == "slide"]
             if of is None or not pictures or of.slide is None:
@@ -246,16 +246,16 @@ def _second_canvases(tourist):
                 ]
             if canvas.gene_map.values is not None:
                 found += [f"second canvas: {f}" for f in _painted(tourist, canvas.gene_map, of)]
-                if not _follows(tourist, canvas, of):
+                if not _follows(tourist, canvas, wanted):
                     found.append(f"second canvas of {of.name} shows another prediction than it")
     return found
 
 
 # --- nothing lost ------------------------------------------------------------------------------------
-def _follows(tourist, canvas, state):
-    """Say whether a second canvas shows the prediction of its slide, for which it has a turn of its own."""
+def _follows(tourist, canvas, wanted):
+    """Say whether a second canvas shows the prediction it is to show, for which it has a turn of its own."""
     until = time.monotonic() + FOLLOWS_S
-    while canvas.gene_map.values is not None and canvas.gene_map.values.adata is not state.adata:
+    while canvas.gene_map.values is not None and canvas.gene_map.values.adata is not wanted.adata:
         if time.monotonic() > until:
             return False
         tourist.pump(0.01)
