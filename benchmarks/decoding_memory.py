@@ -75,8 +75,8 @@ def _grey16(path: Path, image: np.ndarray) -> None:
 def _tiff(change: Callable[[np.ndarray], np.ndarray] = lambda image: image, **options: object) -> Callable:
     def write(path: Path, image: np.ndarray) -> None:
         rows = {"rowsperstrip": len(image)} if options.get("whole") else {}
-        told = {key: value for key, value in options.items() if key != "whole"}
-        tifffile.imwrite(path, change(image), photometric="rgb", **told, **rows)
+        written = {key: value for key, value in options.items() if key != "whole"}
+        tifffile.imwrite(path, change(image), photometric="rgb", **written, **rows)
 
     return write
 

@@ -165,7 +165,7 @@ class Pictures:
         spend(SETTLE_S)
         wait(lambda: second.at_rest and not any(page.jobs.active for page in self.area.pages.values()))
         spots = session.gene_map.layer(session.gene_map.quantity)
-        fit(self.viewer, [spots], [(canvas.height(), canvas.width()) for canvas in second.followers])
+        fit(self.viewer, [spots], second.room_beside)
         self.take("methods", themes=THEMES[:1], sizes=SIZES[1:], fitted=True)
 
     def train(self, sections: Path) -> None:

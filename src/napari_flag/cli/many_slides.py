@@ -30,7 +30,8 @@ from napari_flag.formatting import counted, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import KEEP, without_folders
-from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, why_personal
+from napari_flag.slides.file_identity import name_of
+from napari_flag.slides.slide import name_in_results
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
@@ -206,7 +207,7 @@ def listed_slides(source: Path, keep_names: bool = False) -> tuple[tuple[ListedS
     if not slides:
         raise UserError(f"{source} lists no slide; give a line per slide, with its file in the column image.")
     if not keep_names:
-        plain = tuple(_without_a_patients_name(slide) for slide in slides)
+        plain = tuple(replace(one, name=name_in_results(one.image, name=one.name)) for one in slides)
         if plain != slides:
             slides = plain
             notices = (
@@ -215,12 +216,6 @@ def listed_slides(source: Path, keep_names: bool = False) -> tuple[tuple[ListedS
             )
     refuse_same_names(source, [slide.name for slide in slides])
     return slides, notices
-
-
-def _without_a_patients_name(slide: ListedSlide) -> ListedSlide:
-    if why_personal(slide.name) is None:
-        return slide
-    return replace(slide, name=neutral_name(content_hash(slide.image)))
 
 
 def task_of(slide: ListedSlide, args: argparse.Namespace, weights_sha256: str) -> SlideTask:

@@ -225,6 +225,11 @@ class SideBySideDock(Dock):
         """The canvases next to the main one that show its slide at its zoom."""
         return [each.canvas for each in self.others if each.beside.state is self.session.state]
 
+    @property
+    def room_beside(self) -> list[tuple[int, int]]:
+        """(height, width) px of `followers`; napari's own record of them is late for those within a dock."""
+        return [(canvas.height(), canvas.width()) for canvas in self.followers]
+
     def _fit_untouched_view(self) -> None:
         """Fit the whole slide into both canvases, unless the person has gone to a place of their own."""
         viewer, layers = self.session.viewer, self.session.layers
@@ -237,8 +242,7 @@ class SideBySideDock(Dock):
         else:
             untouched = self._fitted == _view_of(viewer)
         if untouched:
-            # napari's own record of a canvas's size is late for those within a dock
-            fit(viewer, layers, [(canvas.height(), canvas.width()) for canvas in self.followers])
+            fit(viewer, layers, self.room_beside)
             self._fitted = _view_of(viewer)
 
     def _build(self) -> None:

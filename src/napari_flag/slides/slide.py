@@ -321,9 +321,12 @@ def slide_name(path: Path) -> str:
     return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem
 
 
-def name_in_results(path: Path, keep: bool = False) -> str:
-    """Return what results call a slide: by its name, or unless `keep` by a neutral one for a patient's."""
-    name = slide_name(path)
+def name_in_results(path: Path, keep: bool = False, name: str = "") -> str:
+    """Return what results call a slide: its `name` (its file's by default), or a neutral one for a patient's.
+
+    With `keep`, a patient's name stays.
+    """
+    name = name or slide_name(path)
     return name if keep or why_personal(name) is None else neutral_name(content_hash(path))
 
 
