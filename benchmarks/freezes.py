@@ -245,7 +245,7 @@ def watch_layers(watcher: Watcher) -> None:
 
     insert, delete, make = LayerList.insert, LayerList.__delitem__, QtViewer.__init__
 
-    def told_insert(layers: Any, index: int, layer: Any) -> None:
+    def noted_insert(layers: Any, index: int, layer: Any) -> None:
         watcher.tell(
             "add shapes"
             if isinstance(layer, Shapes)
@@ -255,16 +255,16 @@ def watch_layers(watcher: Watcher) -> None:
         )
         insert(layers, index, layer)
 
-    def told_delete(layers: Any, key: Any) -> None:
+    def noted_delete(layers: Any, key: Any) -> None:
         watcher.tell("remove layer")
         delete(layers, key)
 
-    def told_make(canvas: Any, *args: Any, **options: Any) -> None:
+    def noted_make(canvas: Any, *args: Any, **options: Any) -> None:
         watcher.tell("make canvas")
         make(canvas, *args, **options)
 
-    LayerList.insert, LayerList.__delitem__ = told_insert, told_delete  # type: ignore[method-assign]
-    QtViewer.__init__ = told_make  # type: ignore[method-assign]
+    LayerList.insert, LayerList.__delitem__ = noted_insert, noted_delete  # type: ignore[method-assign]
+    QtViewer.__init__ = noted_make  # type: ignore[method-assign]
 
 
 # --- what is opened ------------------------------------------------------------------------------

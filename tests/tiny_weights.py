@@ -19,8 +19,8 @@ from napari_flag.model.flag import QUANTILES, Flag
 GENES = ("ERBB2", "KRT8", "COL1A1", "CD74", "ACTB")
 
 
-def tiny_network(features: int = DIM, **told: Any) -> Flag:
-    """An untrained network in which no layer is silent, of tiny sizes but for those `told`."""
+def tiny_network(features: int = DIM, **stated: Any) -> Flag:
+    """An untrained network in which no layer is silent, of tiny sizes but for those `stated`."""
     torch.manual_seed(0)
     sizes: dict[str, Any] = {
         "slides": 2,
@@ -32,7 +32,7 @@ def tiny_network(features: int = DIM, **told: Any) -> Flag:
         "width": 16,
         "blocks": 2,
     }
-    network = Flag(FlagConfig(features=features, genes=len(GENES), **sizes | told)).eval()
+    network = Flag(FlagConfig(features=features, genes=len(GENES), **sizes | stated)).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     network.get_buffer("slide_location").fill_(2.0)

@@ -81,7 +81,7 @@ class MeasuredSection:
 
 @dataclass(frozen=True, slots=True)
 class SectionLook:
-    """What a look at a section's files told.
+    """What a look at a section's files found.
 
     Parameters
     ----------

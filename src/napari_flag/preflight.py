@@ -119,11 +119,11 @@ def check(
         (warnings if anyway else blocking).append((_WRONG_ANYWAY if anyway else _WRONG).format(wrong))
     foreign = look is not None and not look.simulated and _knows_only_simulated(checkpoint)
     if foreign and checkpoint is not None:
-        told = (checkpoint.name, slide.path.name)
+        names = (checkpoint.name, slide.path.name)
         if anyway:
-            warnings.append(_INSISTED.format(*told))
+            warnings.append(_INSISTED.format(*names))
         else:
-            blocking.append(_REFUSED.format(*told))
+            blocking.append(_REFUSED.format(*names))
     return Preflight(tuple(blocking), tuple(warnings), foreign or wrong is not None)
 
 

@@ -223,8 +223,15 @@ def test_cancel_on_the_strip_stops_all_that_runs_within_a_second(owner, qtbot):
 
 def test_jobs_of_a_deleted_owner_are_cancelled_and_call_nothing(qtbot):
     log, called, owner = [], [], QObject()
+    begun = threading.Event()
+
+    def work():
+        begun.set()
+        yield from counting(10**9, log, pause=0.01)
+
     jobs = Jobs(owner, called.append)
-    jobs.run("count", counting(10**9, log, pause=0.01), "Count", on_result=called.append)
+    jobs.run("count", work(), "Count", on_result=called.append)
+    qtbot.waitUntil(begun.is_set, timeout=20_000)
     with qtbot.waitSignal(owner.destroyed):
         owner.deleteLater()
     qtbot.waitUntil(lambda: len(log) == 1 and not Job._running, timeout=20_000)

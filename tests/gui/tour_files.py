@@ -99,7 +99,7 @@ TAKES = signature(inputs.predict_inputs)
 
 
 class TourWork:
-    """A model that takes no time but what it is told to take.
+    """A model that takes no time but what it is stated to take.
 
     Parameters
     ----------

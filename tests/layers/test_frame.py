@@ -32,10 +32,10 @@ def test_a_layer_tells_of_a_new_place_once_when_it_is_there(qapp):
     from napari_flag.layers.frame import Frame, place
 
     layer = Image(np.zeros((4, 4)), **Frame(0.5).options())
-    told = []
+    stated = []
     for name in ("scale", "translate", "affine", "units"):
-        getattr(layer.events, name).connect(lambda event, name=name: told.append((name, list(layer.scale))))
+        getattr(layer.events, name).connect(lambda event, name=name: stated.append((name, list(layer.scale))))
     place(layer, Frame(2.0), Frame())
-    assert told == [("scale", [2.0, 2.0])]
+    assert stated == [("scale", [2.0, 2.0])]
     place(layer, Frame(2.0), Frame())
-    assert len(told) == 1
+    assert len(stated) == 1

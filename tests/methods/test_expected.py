@@ -41,9 +41,9 @@ def weights(tmp_path_factory, tiny_checkpoint):
 
 @pytest.fixture(scope="module")
 def predict(weights, tiny_slide, tiny_spots, feature_cache):
-    def predict(**told):
+    def predict(**stated):
         return finish(
-            predict_slide(tiny_slide, tiny_spots, weights[0], device="cpu", cache=feature_cache, **told)
+            predict_slide(tiny_slide, tiny_spots, weights[0], device="cpu", cache=feature_cache, **stated)
         )
 
     return predict
@@ -68,12 +68,12 @@ def test_a_prediction_without_draws_holds_the_expectation_and_says_its_method(pr
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("stated", "why"),
     [({"draws": 2}, "nothing can be drawn of it; leave out"), ({"steps": 8}, "no solver steps; leave out")],
 )
-def test_what_it_does_not_have_is_refused_by_its_name(predict, told, why):
+def test_what_it_does_not_have_is_refused_by_its_name(predict, stated, why):
     with pytest.raises(UserError, match=why) as refused:
-        predict(**told)
+        predict(**stated)
     assert 'The weights "all_alike" are of slide mean' in str(refused.value)
 
 

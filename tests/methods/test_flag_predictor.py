@@ -275,8 +275,8 @@ def test_tensors_that_do_not_fit_the_network_are_refused(tmp_path):
 
 
 def test_weights_of_either_form_give_back_their_network(tmp_path):
-    for told in ({}, {"mean_head": False, "covariance": False, "attention": "channels"}):
-        path = write_tiny_weights(tmp_path / f"tiny{len(told)}.safetensors", **told)
+    for stated in ({}, {"mean_head": False, "covariance": False, "attention": "channels"}):
+        path = write_tiny_weights(tmp_path / f"tiny{len(stated)}.safetensors", **stated)
         network = FlagPredictor.open(Checkpoint.load(path)).network
-        assert (network.mean_head is None) == bool(told)
-        assert network.config.attention == told.get("attention", "heads")
+        assert (network.mean_head is None) == bool(stated)
+        assert network.config.attention == stated.get("attention", "heads")

@@ -31,13 +31,13 @@ GENES = [f"GENE{number}" for number in range(12)]
 def parts(tmp_path, monkeypatch):
     """Checkpoint, configuration and gene list as training leaves them, on a small UNI."""
     dim = Checkpoint.load(write_weights_on_uni(tmp_path / "uni", monkeypatch)).config["features"]
-    told = yaml.safe_load((REFERENCE / "config.json").read_text())
-    model = {"name": "graph_dit_repa", **told["graph_latent"], "node_cond_dim": dim}
+    stated = yaml.safe_load((REFERENCE / "config.json").read_text())
+    model = {"name": "graph_dit_repa", **stated["graph_latent"], "node_cond_dim": dim}
     del model["node_dim"]  # filled in from the gene list
     config = {
         "mode": "repa_graph_fixed",
         "data_config": {"crop_size": 2048, "img_encoder_name": "uni", "data_dir": "/somewhere"},
-        "sde_config": {"name": "vesde", **told["sde"]},
+        "sde_config": {"name": "vesde", **stated["sde"]},
         "model_config": model,
         "test_config": {"ckpt": "x.pt", "sample_num": 3},
     }

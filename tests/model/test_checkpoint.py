@@ -207,7 +207,7 @@ def test_every_network_is_measured_before_it_is_built(method):
     required = [f.name for f in fields(config) if f.default is MISSING and f.name not in values]
     of_kind = {field.name: field.type for field in fields(config)}
     values |= {name: 0.1 if of_kind[name] in (float, "float") else 16 for name in required}
-    build = lambda told: _named(network)(config(**told))  # noqa: E731
+    build = lambda stated: _named(network)(config(**stated))  # noqa: E731
     made = build(values)
     stored = {f"{method}.{key}": tensor for key, tensor in made.state_dict().items()}
     found = Checkpoint("t", "0", ("A",) * genes, {}, values, "embedded", stored, method)

@@ -79,9 +79,9 @@ def test_a_neighbour_that_is_cut_is_no_longer_heard(encoder, features, graph):
 
 @pytest.mark.parametrize("attribute", ["distance", "likeness"])
 def test_what_edges_say_reaches_the_spots(encoder, features, graph, attribute):
-    told = dict(zip(("neighbours", "present", "distance", "likeness"), parts(graph), strict=True))
-    told[attribute] = 0.5 * told[attribute] + 0.3
-    here, there = (encoded(encoder, features, each) for each in (graph, GraphTensors(**told)))
+    stated = dict(zip(("neighbours", "present", "distance", "likeness"), parts(graph), strict=True))
+    stated[attribute] = 0.5 * stated[attribute] + 0.3
+    here, there = (encoded(encoder, features, each) for each in (graph, GraphTensors(**stated)))
     assert (here - there).abs().max() > 0.01
 
 

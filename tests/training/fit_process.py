@@ -24,7 +24,9 @@ parser.add_argument("--proper", action="store_true", help="FLAG without mean hea
 parser.add_argument("--paper", action="store_true", help="the network of the paper's size, and its batches")
 parser.add_argument("values", nargs="*")
 asked = parser.parse_intermixed_args()
-config = make_config(save_every=3, **{name: int(told) for name, told in (v.split("=") for v in asked.values)})
+config = make_config(
+    save_every=3, **{name: int(stated) for name, stated in (v.split("=") for v in asked.values)}
+)
 config = replace(config, machine=replace(config.machine, devices=asked.devices))
 if asked.proper:
     config = replace(config, network=config.network | PROPER)

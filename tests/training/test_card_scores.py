@@ -12,10 +12,10 @@ KINDS = ("X", "draws", "X, tiles shuffled", "one draw")
 
 def scores_file(path, section, **plan):
     records = [Record("her2st", "FLAG", kind, "all others", section, 0, SCORES) for kind in KINDS]
-    told = results_of(
+    stated = results_of(
         Outcome(tuple(records), ()), Plan((section,), **plan), f"napari-flag evaluate {path.name}"
     )
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(stated))
     return path
 
 
@@ -25,12 +25,12 @@ def test_the_card_tells_sections_and_patients_left_out_apart_with_the_commands_t
         scores_file(tmp_path / "C3.json", "C3"),
         scores_file(tmp_path / "B4.json", "B4", by_patient=True),
     ]
-    told = metrics_of([read_results(file) for file in files])
-    assert set(told["sections left out one by one, seed 0"]) == {"C2", "C3"}
-    assert set(told["whole patients left out one by one, seed 0"]) == {"B4"}
-    assert told["sections left out one by one, seed 0"]["C2"]["X"]["PCC"] == 0.5
-    assert "one draw" not in told["sections left out one by one, seed 0"]["C2"]
-    assert told["command"] == [f"napari-flag evaluate {file.name}" for file in files]
+    stated = metrics_of([read_results(file) for file in files])
+    assert set(stated["sections left out one by one, seed 0"]) == {"C2", "C3"}
+    assert set(stated["whole patients left out one by one, seed 0"]) == {"B4"}
+    assert stated["sections left out one by one, seed 0"]["C2"]["X"]["PCC"] == 0.5
+    assert "one draw" not in stated["sections left out one by one, seed 0"]["C2"]
+    assert stated["command"] == [f"napari-flag evaluate {file.name}" for file in files]
 
 
 def test_a_file_that_holds_no_scores_is_refused(tmp_path):

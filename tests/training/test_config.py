@@ -25,21 +25,21 @@ def test_every_config_in_the_repository_can_be_read(path):
 
 
 def test_an_ablation_differs_from_the_default_in_what_its_name_says():
-    told = {path.stem: read_config(path) for path in ABLATIONS}
+    stated = {path.stem: read_config(path) for path in ABLATIONS}
     default = read_config(HER2ST)
     off = {"without_diffusion": "diffusion", "without_graph": "spatial_graph"}
     for name, switch in off.items():
-        assert told[name].network == default.network | {switch: False}
-        assert told[name].fit == default.fit
-    aligned = told["gene_alignment"]
+        assert stated[name].network == default.network | {switch: False}
+        assert stated[name].fit == default.fit
+    aligned = stated["gene_alignment"]
     assert aligned.network == default.network
     targets = {"alignment_targets": None, "alignment_cells": aligned.fit.alignment_targets}
-    assert told["cell_alignment"].fit == replace(aligned.fit, **targets)
-    assert told["without_alignment"].fit == replace(aligned.fit, alignment_targets=None)
-    proper = FlagConfig(features=8, genes=5, slides=2, **told["flag_proper"].network)
+    assert stated["cell_alignment"].fit == replace(aligned.fit, **targets)
+    assert stated["without_alignment"].fit == replace(aligned.fit, alignment_targets=None)
+    proper = FlagConfig(features=8, genes=5, slides=2, **stated["flag_proper"].network)
     assert (proper.mean_head, proper.covariance, proper.attention) == (False, False, "channels")
-    assert {config.name for config in told.values()} == set(told)
-    assert len(told) == 6
+    assert {config.name for config in stated.values()} == set(stated)
+    assert len(stated) == 6
 
 
 def test_the_default_takes_levels_from_the_counts_of_all_patients():

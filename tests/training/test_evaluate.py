@@ -112,7 +112,7 @@ def section(unseen):
 
 
 @pytest.fixture(scope="module")
-def told(cohort, unseen, section):
+def stated(cohort, unseen, section):
     """What a known predictor scores on it."""
     one_factor = np.repeat(section.slide.expression.mean(1, keepdims=True), 5, axis=1)
     return finish(
@@ -120,10 +120,10 @@ def told(cohort, unseen, section):
     )
 
 
-def test_parts_controls_and_rivals_are_scored_beside(told):
+def test_parts_controls_and_rivals_are_scored_beside(stated):
     answers = {X, ONE_DRAW, SHUFFLED, f"{TURNED} 1", DRAWS, SILENCED, DRAWS_SHUFFLED}
     wanted = {("FLAG", what) for what in answers} | {("control", ONE_FACTOR)}
-    assert told.judged.keys() == wanted | {("rival", f"{noise} around X") for noise in NOISES}
+    assert stated.judged.keys() == wanted | {("rival", f"{noise} around X") for noise in NOISES}
 
 
 class FakeProper(FakePredictor):
@@ -139,27 +139,27 @@ def test_without_a_mean_head_nothing_is_drawn_around_one_factor(cohort, unseen, 
     assert ("control", ONE_FACTOR) not in finish(work).judged
 
 
-def test_x_is_judged_as_an_expectation_and_draws_as_draws(told, section):
+def test_x_is_judged_as_an_expectation_and_draws_as_draws(stated, section):
     assert (
-        told.judged["FLAG", X].scores
-        == section.expectation(told.expression.mean, told.expression.spread).scores
+        stated.judged["FLAG", X].scores
+        == section.expectation(stated.expression.mean, stated.expression.spread).scores
     )
-    assert set(OF_X) < told.judged["FLAG", X].scores.keys()
-    drawn = told.judged["FLAG", DRAWS].scores
-    assert drawn.items() >= section.draws(told.expression.draws).proper.means().items()
+    assert set(OF_X) < stated.judged["FLAG", X].scores.keys()
+    drawn = stated.judged["FLAG", DRAWS].scores
+    assert drawn.items() >= section.draws(stated.expression.draws).proper.means().items()
     assert drawn["CRPS fair"] < drawn["CRPS"]
-    assert told.judged["FLAG", ONE_DRAW].scores == section.array(told.expression.draws[0]).scores
-    assert set(METRICS) == told.judged["FLAG", ONE_DRAW].scores.keys()
+    assert stated.judged["FLAG", ONE_DRAW].scores == section.array(stated.expression.draws[0]).scores
+    assert set(METRICS) == stated.judged["FLAG", ONE_DRAW].scores.keys()
 
 
-def test_shuffled_tiles_lose_what_the_image_tells(told):
-    of = {what: judged.scores for (_, what), judged in told.judged.items()}
+def test_shuffled_tiles_lose_what_the_image_tells(stated):
+    of = {what: judged.scores for (_, what), judged in stated.judged.items()}
     assert of[X]["PCC"] > of[SHUFFLED]["PCC"] + 0.3
     assert of[DRAWS]["ES"] < of[DRAWS_SHUFFLED]["ES"] - 0.3
 
 
-def test_the_silenced_part_and_one_factor_are_drawn_anew(told):
-    of = {what: judged.scores for (_, what), judged in told.judged.items()}
+def test_the_silenced_part_and_one_factor_are_drawn_anew(stated):
+    of = {what: judged.scores for (_, what), judged in stated.judged.items()}
     assert of[SILENCED]["CRPS"] > of[DRAWS]["CRPS"]
     assert of[ONE_FACTOR]["GSC"] < of[DRAWS]["GSC"] - 0.2
 
@@ -168,15 +168,15 @@ def record_of(kind, method, training="all others", seed=0, section="C9"):
     return Record("tiny", kind, method, training, section, seed, {})
 
 
-def test_draws_are_compared_with_all_other_draws_and_parts_with_their_own_training(told, section):
-    ours, rival = told.judged["FLAG", DRAWS], told.judged["rival", "no noise around X"]
+def test_draws_are_compared_with_all_other_draws_and_parts_with_their_own_training(stated, section):
+    ours, rival = stated.judged["FLAG", DRAWS], stated.judged["rival", "no noise around X"]
     scored = []
     for training in ("all others", "without B4"):
         scored += [(record_of("FLAG", DRAWS, training, seed), ours) for seed in (0, 1)] + [
-            (record_of("FLAG", SILENCED, training, seed), told.judged["FLAG", SILENCED]) for seed in (0, 1)
+            (record_of("FLAG", SILENCED, training, seed), stated.judged["FLAG", SILENCED]) for seed in (0, 1)
         ]
         scored += [(record_of("rival", "no noise", training), rival)]
-        scored += [(record_of("FLAG", X, training), told.judged["FLAG", X])]  # is no draw
+        scored += [(record_of("FLAG", X, training), stated.judged["FLAG", X])]  # is no draw
     found = compare(scored, {"C9": section})
     assert {(c.training, c.seed, c.rival, c.rival_training) for c in found} == {
         (training, seed, rival, other)
@@ -191,8 +191,8 @@ def test_draws_are_compared_with_all_other_draws_and_parts_with_their_own_traini
     assert set(wanted) == set(COMPARED)
 
 
-def test_each_seed_is_compared_with_a_rival_of_its_own_seed(told, section):
-    ours, one, other = (told.judged["FLAG", what] for what in (DRAWS, SILENCED, DRAWS_SHUFFLED))
+def test_each_seed_is_compared_with_a_rival_of_its_own_seed(stated, section):
+    ours, one, other = (stated.judged["FLAG", what] for what in (DRAWS, SILENCED, DRAWS_SHUFFLED))
     scored = [(record_of("FLAG", DRAWS, seed=seed), ours) for seed in (0, 1)]
     scored += [(record_of("rival", "around X"), one), (record_of("rival", "around X", seed=1), other)]
     found = {c.seed: c.differences for c in compare(scored, {"C9": section})}
@@ -200,14 +200,14 @@ def test_each_seed_is_compared_with_a_rival_of_its_own_seed(told, section):
     assert found[1] == section.difference(ours, other)
 
 
-def test_a_held_out_prediction_is_one_of_ours_with_its_truth_and_draws(told, cohort, unseen):
+def test_a_held_out_prediction_is_one_of_ours_with_its_truth_and_draws(stated, cohort, unseen):
     slide, _ = unseen
-    made = held_out_prediction(slide, told.expression, cohort.genes, ("B4", "C2"), make_config())
+    made = held_out_prediction(slide, stated.expression, cohort.genes, ("B4", "C2"), make_config())
     assert find_fault(made) is None
     assert count(made) == len(SCORED)
     np.testing.assert_array_equal(made.layers[keys.MEASURED], slide.expression)
-    np.testing.assert_array_equal(made.X, told.expression.mean)
-    np.testing.assert_array_equal(made.layers[layer_of(16)], told.expression.draws[15])
+    np.testing.assert_array_equal(made.X, stated.expression.mean)
+    np.testing.assert_array_equal(made.layers[layer_of(16)], stated.expression.draws[15])
 
 
 def test_sections_are_left_out_one_by_one(config):
@@ -245,10 +245,10 @@ def test_every_method_is_scored_on_every_test_section_and_training(cohort, confi
         ("C4",), train_without=("B4",), methods=METHODS, flag=False, seeds=(0, 1), reseeded=("draws",)
     )
     records, _ = found_in(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",))))
-    told = {(r.method, r.training, r.seed) for r in records if r.kind not in ("landmark", "control")}
+    stated = {(r.method, r.training, r.seed) for r in records if r.kind not in ("landmark", "control")}
     trainings = ("all others", "without B4")
     once = {(name, training, 0) for name in METHODS for training in trainings}
-    assert told == once | {("draws", training, 1) for training in trainings}
+    assert stated == once | {("draws", training, 1) for training in trainings}
     assert {r.kind for r in records} == {"floor", "image-blind", "landmark", "control"}
 
 
@@ -308,9 +308,9 @@ def test_flag_is_trained_without_the_section_and_leaves_its_prediction(cohort, c
     assert {r.seed for r in records if r.method == X} == {0, 1}
     around = {f"{noise} around {what}" for noise in NOISES for what in (X, AROUND_RIDGE)}
     for seed in (0, 1):
-        told = {(c.kind, c.rival) for c in comparisons if c.seed == seed}
+        stated = {(c.kind, c.rival) for c in comparisons if c.seed == seed}
         parts = {("FLAG", SILENCED), ("FLAG", DRAWS_SHUFFLED), ("control", ONE_FACTOR)}
-        assert told == parts | {("rival", name) for name in around}
+        assert stated == parts | {("rival", name) for name in around}
 
 
 @pytest.mark.slow

@@ -158,13 +158,13 @@ def test_a_stopped_fit_goes_on_where_it_was_and_other_inputs_never_share_its_sta
     assert summary(unsaved.scores).index[0] == ("FLAG", "X")
     assert verdict(unsaved.scores)[0] in ("notice", "warning")
 
-    for changed, told in (
+    for changed, stated in (
         (sections, FitSettings(encoder, genes[:5])),
         ([replace(sections[0], patient="P1"), sections[1]], settings),
         ([replace(sections[0], mpp=0.69), sections[1]], settings),
     ):
         asked.clear()
-        work = score_and_fit(changed, tmp_path, told)
+        work = score_and_fit(changed, tmp_path, stated)
         next(step for step in work if step.stage == SCORING and step.partial is not None)
         work.close()
         assert asked == [("S11",)]

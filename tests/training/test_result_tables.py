@@ -16,13 +16,13 @@ WITHOUT = "without B4"
 
 
 def record(method, pcc, kind="FLAG", training="all others", section="C2", seed=0, intervals=None, **scores):
-    told = ZERO | {"PCC": pcc} | scores
-    return Record("her2st", kind, method, training, section, seed, told, intervals or {})
+    stated = ZERO | {"PCC": pcc} | scores
+    return Record("her2st", kind, method, training, section, seed, stated, intervals or {})
 
 
 def draws(method, es, kind="rival", training="all others", section="C2", **scores):
-    told = OF_DRAWS | {"ES": es} | scores
-    return Record("her2st", kind, method, training, section, 0, told, {"ES": (es - 1, es + 1)})
+    stated = OF_DRAWS | {"ES": es} | scores
+    return Record("her2st", kind, method, training, section, 0, stated, {"ES": (es - 1, es + 1)})
 
 
 def comparison(rival, es, training="all others", section="C2", kind="rival", seed=0, other=0.0):
@@ -61,7 +61,7 @@ PLAN = Plan(("C2", "C3"), seeds=(0, 1))
 
 
 @pytest.fixture
-def told(tmp_path):
+def stated(tmp_path):
     path = tmp_path / "scores.json"
     results = results_of(Outcome(RECORDS, COMPARISONS), PLAN, "napari-flag evaluate some.toml")
     path.write_text(json.dumps(results, allow_nan=False))
@@ -69,8 +69,8 @@ def told(tmp_path):
 
 
 @pytest.fixture
-def page(told):
-    return markdown([read_results(told)], "Scores")
+def page(stated):
+    return markdown([read_results(stated)], "Scores")
 
 
 def table_of(page, title):
@@ -92,8 +92,8 @@ AGAINST = "FLAG's draws against the others"
 ONE_ARRAY = "As the paper's table reads it: every metric from one array"
 
 
-def test_records_and_comparisons_come_back_as_they_were(told):
-    back = read_results(told)
+def test_records_and_comparisons_come_back_as_they_were(stated):
+    back = read_results(stated)
     assert back["records"][0] == RECORDS[0]
     assert back["records"][10] == RECORDS[10]
     assert back["records"][9].scores["PCC"] != back["records"][9].scores["PCC"]  # NaN
@@ -161,8 +161,10 @@ def test_what_flag_is_better_on_is_said_only_where_every_section_is_sure(page, t
     results = results_of(Outcome((draws("a", 9), *RECORDS[:2]), tuple(sure)), PLAN, "c")
     path = tmp_path / "sure.json"
     path.write_text(json.dumps(results))
-    told = markdown([read_results(path)], "Scores")
-    assert "better draws than every rival in each of C2, C3 by ES, CRPS, VS-gene, VS-space, ES fair," in told
+    stated = markdown([read_results(path)], "Scores")
+    assert (
+        "better draws than every rival in each of C2, C3 by ES, CRPS, VS-gene, VS-space, ES fair," in stated
+    )
 
 
 def test_with_several_seeds_every_one_must_be_sure(tmp_path):
@@ -184,18 +186,18 @@ def test_command_seeds_and_split_are_in_the_header(page):
     assert "`napari-flag evaluate some.toml` (sections left out one by one; seeds 0, 1; 8 draws)" in page
 
 
-def test_the_card_gets_mean_over_seeds_per_section_and_no_structure_of_x(told):
-    scores = json.loads(told.read_text())["scores"]
+def test_the_card_gets_mean_over_seeds_per_section_and_no_structure_of_x(stated):
+    scores = json.loads(stated.read_text())["scores"]
     assert scores["C2"]["X"]["PCC"] == pytest.approx(0.7)
     assert "GSC" not in scores["C2"]["X"]
     assert scores["C3"]["draws"]["ES"] == 9
     assert set(scores) == {"C2", "C3"}
 
 
-def test_runs_of_an_ablation_are_told_apart(told):
-    other = read_results(told)
+def test_runs_of_an_ablation_are_told_apart(stated):
+    other = read_results(stated)
     other["records"] = [replace(r, run="without_graph", scores=ZERO) for r in other["records"]]
-    page = markdown([read_results(told), other], "Ablations", only=["X"])
+    page = markdown([read_results(stated), other], "Ablations", only=["X"])
     assert "| her2st: `X` |" in page
     assert "| without_graph: `X` | all others | 0.000" in page
     assert "ridge" not in page

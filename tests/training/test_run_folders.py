@@ -55,8 +55,8 @@ def test_fits_on_other_features_never_share_a_folder(config):
 def test_features_are_those_of_a_slide_in_views_under_an_encoder(config):
     entry = config.slides[0]
     names = {
-        features_file(RUN, *told)
-        for told in (
+        features_file(RUN, *stated)
+        for stated in (
             (entry, 4, b"weights", SCANNED),
             (entry, 2, b"weights", SCANNED),
             (entry, 4, b"others", SCANNED),

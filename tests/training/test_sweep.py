@@ -6,7 +6,7 @@ from tests.training.conftest import make_config
 from tests.training.store_run import make_store_run
 
 from flag_training.evaluate import Plan
-from flag_training.sweep import TOLD, best_first, check_sections, read_grid, sweep, with_values
+from flag_training.sweep import REPORTED, best_first, check_sections, read_grid, sweep, with_values
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -46,12 +46,12 @@ def test_a_sweep_does_not_choose_on_test_sections():
 def test_rows_that_are_there_are_not_computed_again(tmp_path):
     """A finished table needs neither slides nor a fit: there are none here."""
     grid, table = read_grid(["fit.score_steps=4,10"]), tmp_path / "sweep.csv"
-    scores = [dict.fromkeys(TOLD, 0.5) | {"PCC": pcc, "ES fair": es} for pcc, es in ((0.6, 9), (0.5, 8))]
+    scores = [dict.fromkeys(REPORTED, 0.5) | {"PCC": pcc, "ES fair": es} for pcc, es in ((0.6, 9), (0.5, 8))]
     table.write_text(
-        f"fit.score_steps,section,seed,{','.join(TOLD)},seconds\n"
+        f"fit.score_steps,section,seed,{','.join(REPORTED)},seconds\n"
         + "".join(
-            f"{steps},C2,0,{','.join(str(value) for value in told.values())},9\n"
-            for steps, told in zip((4, 10), scores, strict=True)
+            f"{steps},C2,0,{','.join(str(value) for value in stated.values())},9\n"
+            for steps, stated in zip((4, 10), scores, strict=True)
         )
     )
     config = replace(make_config(), slides=_entries())

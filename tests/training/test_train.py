@@ -51,8 +51,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(data):
-    told = with_store(replace(make_config(views=1), store=StoreConfig("tiny", "phikon", "top8")), data)
-    return told.without(held_out(told, data))
+    stated = with_store(replace(make_config(views=1), store=StoreConfig("tiny", "phikon", "top8")), data)
+    return stated.without(held_out(stated, data))
 
 
 @pytest.fixture(scope="module")

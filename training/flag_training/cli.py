@@ -486,7 +486,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     require_training()
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import Plan
-    from flag_training.sweep import TOLD, best_first, check_sections, read_grid, sweep
+    from flag_training.sweep import REPORTED, best_first, check_sections, read_grid, sweep
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
 
@@ -500,10 +500,10 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     table = arguments.out or run / "sweep.csv"
     with ProgressLine() as line:
         rows = finish(sweep(config, arguments.data, run, plan, grid, table), line)
-    sys.stdout.write("  ".join(f"{name:>9}" for name in TOLD) + "\n")
+    sys.stdout.write("  ".join(f"{name:>9}" for name in REPORTED) + "\n")
     for values, scores in best_first(rows, grid):
         merged = ", ".join(f"{key} = {value}" for key, value in values.items())
-        sys.stdout.write("  ".join(f"{scores[name]:9.3f}" for name in TOLD) + f"  {merged}\n")
+        sys.stdout.write("  ".join(f"{scores[name]:9.3f}" for name in REPORTED) + f"  {merged}\n")
     sys.stdout.write(f"Every row is in {table}.\n")
     return 0
 

@@ -393,9 +393,9 @@ class _Page:
             cells: dict[str, list[Difference]] = {}
             for metric in COMPARED:
                 chosen = training if group[1] == "FLAG" else self.better_training(group, metric)
-                told = [c for c in own if (c.kind, c.rival, c.rival_training) == (*group[1:], chosen)]
+                same = [c for c in own if (c.kind, c.rival, c.rival_training) == (*group[1:], chosen)]
                 by_section = [
-                    [c.differences[metric] for c in told if c.section == section] for section in sections
+                    [c.differences[metric] for c in same if c.section == section] for section in sections
                 ]
                 cells[metric] = [
                     (_mean(d for d, _, _ in seeds), *_span([(low, high) for _, low, high in seeds]))
@@ -436,10 +436,10 @@ def _verdict(training: str, behind: Mapping[str, Sequence[str]], sections: Seque
     """Say by which scores FLAG's draws are better than every rival in each section."""
     ahead = [metric for metric, names in behind.items() if not names]
     where = f"in each of {', '.join(sections)}" if len(sections) > 1 else f"in {sections[0]}"
-    told = f"**FLAG ({training})** has better draws than every rival {where} by "
-    told += ", ".join(ahead) or "none of these scores"
+    sentence = f"**FLAG ({training})** has better draws than every rival {where} by "
+    sentence += ", ".join(ahead) or "none of these scores"
     not_sure = [f"- by {metric} not than {'; '.join(names)}" for metric, names in behind.items() if names]
-    return ["\n".join([f"{told}{':' if not_sure else '.'}", *([""] if not_sure else []), *not_sure])]
+    return ["\n".join([f"{sentence}{':' if not_sure else '.'}", *([""] if not_sure else []), *not_sure])]
 
 
 def _trained_on(trainings: Mapping[str, str]) -> str:
@@ -477,14 +477,14 @@ def _cell(records: Sequence[Record], metric: str) -> str:
     value, spread, digits = _score_of(records, metric), _spread_of(records, metric), _DIGITS.get(metric, 3)
     if math.isnan(value):
         return _UNKNOWN
-    told = f"{value:.{digits}f}"
+    text = f"{value:.{digits}f}"
     if not math.isnan(spread):
-        told += f" ± {spread:.{digits}f}"
+        text += f" ± {spread:.{digits}f}"
     if len({record.section for record in records}) == 1:
         low, high = _span([record.intervals.get(metric, UNKNOWN) for record in records])
         if not math.isnan(low):
-            told += f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return told
+            text += f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return text
 
 
 def _difference_cell(differences: Sequence[Difference], several: bool) -> str:
@@ -495,11 +495,11 @@ def _difference_cell(differences: Sequence[Difference], several: bool) -> str:
     better = sum(high < 0 for _, _, high in differences)
     worse = sum(low > 0 for _, low, _ in differences)
     if several:
-        told = f"{mean:+.4f} (better in {better}"
-        return told + (f", worse in {worse}" if worse else "") + f" of {len(differences)})"
+        text = f"{mean:+.4f} (better in {better}"
+        return text + (f", worse in {worse}" if worse else "") + f" of {len(differences)})"
     ((_, low, high),) = differences
-    told = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
-    return f"**{told}**" if better else told
+    text = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return f"**{text}**" if better else text
 
 
 def _span(intervals: Sequence[Interval]) -> Interval:

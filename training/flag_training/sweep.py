@@ -25,7 +25,7 @@ from napari_flag.progress import Step, Steps
 
 Values = dict[str, Any]
 _TABLES: Final = ("fit", "network", "encoder")
-TOLD: Final = (*EXPECTATION, *PROPER, *FAIR, *STRUCTURE)
+REPORTED: Final = (*EXPECTATION, *PROPER, *FAIR, *STRUCTURE)
 """Columns of scores: `EXPECTATION` of X, the others of the draws."""
 RANKED_BY: Final = "ES fair"
 """Lower is better."""
@@ -125,7 +125,7 @@ def sweep(
     The rows.
     """
     check_sections(plan.test, plan.unseen)
-    columns = [*grid[0], "section", "seed", *TOLD, "seconds"]
+    columns = [*grid[0], "section", "seed", *REPORTED, "seconds"]
     rows = _read_rows(table, columns)
     done = {_identity(row, columns) for row in rows}
     for values in grid:
@@ -142,7 +142,7 @@ def sweep(
                 yield Step(f"Trying {', '.join(f'{k} = {v}' for k, v in values.items())}", 0)
                 scores = yield from _score(chosen, data, place, plan, fold, seed)
                 seconds = {"seconds": time.monotonic() - started}
-                rows.append(row | {name: round(scores[name], 5) for name in TOLD} | seconds)
+                rows.append(row | {name: round(scores[name], 5) for name in REPORTED} | seconds)
                 _write_rows(table, columns, rows)
     return rows
 
@@ -168,13 +168,15 @@ def best_first(rows: Sequence[Values], grid: Sequence[Values]) -> list[tuple[Val
     found = []
     for values in grid:
         here = [row for row in rows if all(str(row[key]) == str(value) for key, value in values.items())]
-        found.append((values, {name: float(np.mean([float(row[name]) for row in here])) for name in TOLD}))
+        found.append(
+            (values, {name: float(np.mean([float(row[name]) for row in here])) for name in REPORTED})
+        )
     return sorted(found, key=lambda point: point[1][RANKED_BY])
 
 
 def _identity(row: Values, columns: Sequence[str]) -> tuple[str, ...]:
     """Return what was tried, as the CSV file writes it."""
-    return tuple(str(row[column]) for column in columns if column not in (*TOLD, "seconds"))
+    return tuple(str(row[column]) for column in columns if column not in (*REPORTED, "seconds"))
 
 
 def _read_rows(table: Path, columns: Sequence[str]) -> list[Values]:

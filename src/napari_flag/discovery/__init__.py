@@ -1,4 +1,4 @@
-"""What a file or a folder holds that can be opened, told from names and headers alone.
+"""What a file or a folder holds that can be opened, read from names and headers alone.
 
 A person drops a slide, a folder of a sequencing run, a folder of slides or a result; docks and
 ``napari-flag predict FOLDER`` ask here what is in it, and which picture belongs to which table.  No pixel is

@@ -75,8 +75,8 @@ def test_a_gpu_trains_as_the_cpu_does(cohort, tmp_path, precision):
     def losses(name, **machine):
         config = make_config(score_steps=20)
         config = replace(config, machine=replace(config.machine, **machine))
-        told = (step.partial for step in fit(cohort, config, tmp_path / name))
-        return [loss for loss in told if loss is not None]
+        stated = (step.partial for step in fit(cohort, config, tmp_path / name))
+        return [loss for loss in stated if loss is not None]
 
     here, there = losses("cpu"), losses("gpu", accelerator="cuda", precision=precision)
     assert there == pytest.approx(here, rel=0.2)  # dropout draws other masks there

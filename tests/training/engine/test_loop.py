@@ -60,8 +60,8 @@ class FiveBatches:
 
 
 def schedule(**values):
-    told = {"stage": "Fitting", "steps": 6, "rate": 0.1, "decay": 0.01, "warm": 2, "accumulate": 2}
-    return Schedule(**told | values)
+    stated = {"stage": "Fitting", "steps": 6, "rate": 0.1, "decay": 0.01, "warm": 2, "accumulate": 2}
+    return Schedule(**stated | values)
 
 
 def train(folder, objective=None, source=None, look=None, precision="32-true", every=100, **values):
@@ -138,11 +138,11 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(tmp_path):
 
 
 def test_training_stops_when_held_out_slides_gain_no_more_and_keeps_the_best(tmp_path):
-    told, seen = iter([3.0, 1.0, 2.0, 2.0, 0.0]), []
+    stated, seen = iter([3.0, 1.0, 2.0, 2.0, 0.0]), []
 
     def look(averaged):
         seen.append(averaged.weight.clone())
-        return next(told)
+        return next(stated)
 
     _, averaged, rows = train(tmp_path, look=look, steps=60, check_every=2, patience=2)
     assert len(rows) - 1 == 8
@@ -151,8 +151,8 @@ def test_training_stops_when_held_out_slides_gain_no_more_and_keeps_the_best(tmp
 
 
 def test_a_stopped_run_stays_stopped_when_it_is_asked_again(tmp_path):
-    told = iter([1.0, 2.0, 2.0])
-    _, first, _ = train(tmp_path, look=lambda _: next(told), steps=60, check_every=2, patience=2)
+    stated = iter([1.0, 2.0, 2.0])
+    _, first, _ = train(tmp_path, look=lambda _: next(stated), steps=60, check_every=2, patience=2)
     _, again, rows = train(tmp_path, look=lambda _: 0.0, steps=60, check_every=2, patience=2)
     torch.testing.assert_close(again.weight, first.weight)
     assert len(rows) - 1 == 6

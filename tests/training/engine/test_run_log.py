@@ -50,9 +50,9 @@ def test_tensorboard_shows_every_value(tmp_path):
         length = int.from_bytes(content[place : place + 8], "little")
         events.append(Event.FromString(content[place + 12 : place + 12 + length]))
         place += length + 16
-    told = {(v.tag, event.step): v.simple_value for event in events for v in event.summary.value}
-    assert told["score/loss", 3] == 0.375
-    assert told["score/peak_memory_mb", 1] == 9.5
+    stated = {(v.tag, event.step): v.simple_value for event in events for v in event.summary.value}
+    assert stated["score/loss", 3] == 0.375
+    assert stated["score/peak_memory_mb", 1] == 9.5
 
 
 def test_no_file_is_named_after_the_computer(tmp_path, monkeypatch):

@@ -173,8 +173,8 @@ def write_contextual_vectors(root, cohort, seed=0):
         for number, first in enumerate(range(0, len(spots), 32)):
             write_chunk(folder / f"{number:05d}.safetensors", spots[first : first + 32])
         write_means(folder, 2, len(spots))
-        told = {"name": slide.entry.name, "genes": ["D", "B"], "missing": [], "width": 10}
-        write_manifest(folder, told | {"spots": list(slide.spots.ids)})
+        stated = {"name": slide.entry.name, "genes": ["D", "B"], "missing": [], "width": 10}
+        write_manifest(folder, stated | {"spots": list(slide.spots.ids)})
         made[slide.entry.name] = vectors
     return made
 

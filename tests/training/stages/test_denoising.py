@@ -30,8 +30,8 @@ from napari_flag.progress import finish
 
 def make_network(**sizes):
     torch.manual_seed(0)
-    told = {"patients": 2} | make_config().network | sizes
-    network = Flag(FlagConfig(features=8, genes=5, slides=4, members=3, **told))
+    stated = {"patients": 2} | make_config().network | sizes
+    network = Flag(FlagConfig(features=8, genes=5, slides=4, members=3, **stated))
     for parameter in network.parameters():  # no layer may be silent
         torch.nn.init.normal_(parameter, std=0.2)
     return network

@@ -122,10 +122,10 @@ def test_cross_fitted_residuals_are_small_where_features_say_much(cohort, fitted
 
 
 def test_what_was_chosen_is_written_beside_the_states_and_stored_in_the_network(fitted):
-    told = json.loads((fitted.folder / "spread.json").read_text())
-    assert float(fitted.network.get_buffer("sd_factor")) == pytest.approx(told["sd_factor"])
-    assert told["scores"]["1.0"] == 1.0
-    assert told["scores"][str(told["composition"])] == min(told["scores"].values())
+    stated = json.loads((fitted.folder / "spread.json").read_text())
+    assert float(fitted.network.get_buffer("sd_factor")) == pytest.approx(stated["sd_factor"])
+    assert stated["scores"]["1.0"] == 1.0
+    assert stated["scores"][str(stated["composition"])] == min(stated["scores"].values())
 
 
 def test_what_is_denoised_has_the_covariance_that_the_network_stores(fitted):

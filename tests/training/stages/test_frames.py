@@ -37,8 +37,8 @@ def with_others(cohort):
     return replace(cohort, others=tuple(section(name) for name in ("A1", "A2", "B1", "C1", "C2", "C3")))
 
 
-def known(cohort, left_out=(), left_out_patients=(), **told):
-    config = make_config(left_out=left_out, left_out_patients=left_out_patients, **told).fit
+def known(cohort, left_out=(), left_out_patients=(), **stated):
+    config = make_config(left_out=left_out, left_out_patients=left_out_patients, **stated).fit
     training, held_out = split_validation(cohort, config)
     return [each.name for each in known_sections(training, held_out, config)]
 

@@ -46,6 +46,14 @@ def test_a_stopped_run_resumes_with_the_same_losses(images, trained, tmp_path, m
     assert rest == pytest.approx(whole[2:], rel=2e-2)
 
 
+def test_a_finished_run_keeps_the_network_alone_and_gives_it_back(images, trained, tmp_path):
+    net = finish(train_tile_encoder(images, CONFIG, tmp_path / "state.pt"))
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["states"].keys() == {"net"}
+    again = finish(train_tile_encoder((), CONFIG, tmp_path / "state.pt"))
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, net.state_dict()[name]), name
+
+
 def test_the_trained_network_is_ready_to_encode(trained):
     net, _ = trained
     assert not net.training

@@ -31,9 +31,9 @@ def features_of(cohort, name):
 
 @pytest.mark.parametrize("name", ["C2", "C5"])
 def test_a_section_left_out_is_familiar_and_its_score_is_calibrated(name):
-    told = fit_familiarity(without(FIVE, name)).score(features_of(FIVE, name))
-    assert told.share < 0.2
-    assert np.median(told.unlike) == pytest.approx(0.5, abs=0.2)
+    stated = fit_familiarity(without(FIVE, name)).score(features_of(FIVE, name))
+    assert stated.share < 0.2
+    assert np.median(stated.unlike) == pytest.approx(0.5, abs=0.2)
 
 
 def test_other_features_are_not(cohort):

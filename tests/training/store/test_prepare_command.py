@@ -32,10 +32,10 @@ def test_a_cohort_of_hest_becomes_a_store(hest, tmp_path, capsys):
     assert "tiny, 6 slides, 150 spots" in said
     assert "panel hmhvg5-exact: 5 genes" in said
     assert prepare(tmp_path / "store", "--check", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["files_checked"] == 6 * 4
-    assert [slide["um_per_px"] for slide in told["slides"]] == [MPP] * 6
-    assert told["splits"]["slides"]["unmade"] == ""
+    stated = json.loads(capsys.readouterr().out)
+    assert stated["files_checked"] == 6 * 4
+    assert [slide["um_per_px"] for slide in stated["slides"]] == [MPP] * 6
+    assert stated["splits"]["slides"]["unmade"] == ""
 
 
 def test_a_folder_of_legacy_st_is_encoded_with_the_encoder_of_a_weights_file(tmp_path):

@@ -67,9 +67,9 @@ class Fitted:
 
 def sizes_of(method: Any, sizes: type[Sizes], cohort: Cohort, **more: int) -> Sizes:
     """Return the `sizes` of a network: the values of `method`, what the cohort gives, and `more`."""
-    told = {f.name: getattr(method, f.name) for f in fields(sizes) if hasattr(method, f.name)}
+    own = {f.name: getattr(method, f.name) for f in fields(sizes) if hasattr(method, f.name)}
     given = {"features": cohort.features[0].shape[2], "genes": len(cohort.genes)}
-    found: Sizes = sizes(**given | told | more)
+    found: Sizes = sizes(**given | own | more)
     return found
 
 

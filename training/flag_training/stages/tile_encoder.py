@@ -74,7 +74,7 @@ def train_tile_encoder(
     config
         Values of the run.
     state_file
-        Where the state is kept; None keeps none.
+        Where the state is kept; None keeps none.  Once training has ended it holds the network alone.
     """
     torch.manual_seed(config.seed)
     net, expander = TileNet(), _expander()
@@ -82,7 +82,10 @@ def train_tile_encoder(
     parameters = [*net.parameters(), *expander.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     modules = {"net": net, "expander": expander, "optimiser": optimiser}
-    first = load_state(state_file, modules, asdict(config)) if state_file else 0
+    values = asdict(config)
+    first = load_state(state_file, {"net": net}, values) if state_file else 0
+    if state_file and first < config.steps:
+        first = load_state(state_file, modules, values)
     places = [np.argwhere(_tissue(image)) * 8 for image in images]
     for step in range(first, config.steps):
         _set_rate(optimiser, config, step)
@@ -92,8 +95,10 @@ def train_tile_encoder(
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
-        if state_file and ((step + 1) % _SAVE_EVERY == 0 or step + 1 == config.steps):
-            save_state(state_file, modules, asdict(config), step + 1)
+        if state_file and step + 1 == config.steps:
+            save_state(state_file, {"net": net}, values, step + 1)
+        elif state_file and (step + 1) % _SAVE_EVERY == 0:
+            save_state(state_file, modules, values, step + 1)
         yield Step("Training the tile encoder", step + 1, config.steps, "steps", partial=loss.item())
     return net.eval()
 

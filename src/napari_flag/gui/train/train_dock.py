@@ -84,7 +84,7 @@ class TrainDock(Dock):
     sections
         Name → section, as stated.
     looks
-        Name → what its files told.
+        Name → what its files hold.
     unsaved
         The weights that were fitted last, or None.
     """
