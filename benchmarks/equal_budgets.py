@@ -131,8 +131,8 @@ def measure(args: argparse.Namespace, section: str, method: str, seed: int) -> d
     """Train and score one point; its file is written whole."""
     config = read_config(args.config)
     config = replace(config, fit=replace(config.fit, seed=seed))
-    if method != FLAG and method not in WRITTEN:
-        config = replace(config, prior=None)  # which FLAG and its frames read alone
+    if method != FLAG:
+        config = replace(config, prior=None)  # which FLAG's frames read alone
     plan = Plan(test=(section,), seeds=(seed,), flag=method == FLAG)
     (fold,) = folds_of(config, plan)
     cohort = finish(fold_cohort(config, args.data, args.run, plan, fold), _say)

@@ -15,7 +15,7 @@ from tests.training.test_own_sections import write_section
 
 from flag_training.cli import add_run_arguments, run_folder
 from flag_training.cohort import held_out, with_store
-from flag_training.config import StoreConfig, read_config
+from flag_training.config import PriorConfig, StoreConfig, read_config
 from flag_training.methods.floors import LEARNED_FLOORS
 from flag_training.methods.learning import Descent
 from flag_training.methods.weights import train_method
@@ -96,6 +96,13 @@ def test_weights_of_another_method_have_the_card_of_their_run(name, method, conf
         None if sampler is None else {"solver": sampler.name, "steps": sampler.steps}
     )
     assert (keys.CARD_BANK in weights.card) == (name == "BLEEP")
+
+
+def test_levels_of_further_patients_are_not_read_for_another_method(config, data, tmp_path):
+    """Reading them takes longer than fitting a floor; here there are none to read."""
+    config = replace(config, prior=PriorConfig("nowhere/*.tsv", 1))
+    out = tmp_path / "ridge.safetensors"
+    assert finish(train_method(config, data, tmp_path, out, "ridge", LEARNED_FLOORS["ridge"])) == out
 
 
 def test_a_method_given_as_a_run_is_refused_with_the_command_that_trains_it():

@@ -1,6 +1,6 @@
 """Weights of a compared method: trained on a run's sections, written with the run's card."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def train_method(
     name, method
         What the method is called, and its values; one that returns `Fitted`.
     """
+    config = replace(config, prior=None)  # levels of further patients, which FLAG's frames alone read
     if config.store is None:
         net = yield from tile_encoder(config, data, run)
         cohort = yield from load_cohort(config, data, run, net)
