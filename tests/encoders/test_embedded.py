@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from flag_training.cohort import View
 from napari_flag.encoders.embedded import DIM, TILE_PX, EmbeddedEncoder, TileNet, pool_map
 from napari_flag.encoders.foundation.catalogue import EMBEDDED
 from napari_flag.encoders.registry import build_encoder, find_encoder
@@ -32,6 +33,13 @@ def test_batching_does_not_change_features(encoder, tiles):
     together = encoder.encode(tiles)
     alone = np.concatenate([encoder.encode(tiles[:1]), encoder.encode(tiles[1:])])
     np.testing.assert_allclose(together, alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("view", [View(1), View(2, mirrored=True), View(3, log_gain=(0.1, 0.0, -0.1))])
+def test_a_view_of_a_tile_is_encoded_as_its_copy_is(encoder, tiles, view):
+    """Turned and mirrored tiles are views of other strides."""
+    seen = view.of(tiles)
+    np.testing.assert_array_equal(encoder.encode(seen), encoder.encode(seen.copy(order="C")))
 
 
 def test_the_registry_row_says_what_the_encoder_is(encoder):

@@ -123,7 +123,7 @@ def test_a_method_is_trained_and_predicts_on_the_command_line(method, written, t
         for seed in (11, 12)
     )
     run, draws = tmp_path / "run.toml", method.endswith(".toml")
-    run.write_text(f'name = "made"\n{sections}[encoder]\nsteps = 2\nschedule_steps = 2\n[fit]\nviews = 1\n')
+    run.write_text(f'name = "made"\n{sections}[encoder]\nsteps = 2\nschedule_steps = 2\n[fit]\nviews = 2\n')
     if draws:
         stated = re.sub(r"(?m)^steps = .*", "steps = 2", (CONFIGS / method).read_text())
         (tmp_path / method).write_text(stated)

@@ -108,6 +108,7 @@ class EmbeddedEncoder:
         (b, 1016) float32.
         """
         result: npt.NDArray[np.float32]
+        tiles = np.ascontiguousarray(tiles)  # turned and flipped ones are views
         if self.device.type == "cpu":
             # a thread per core and tile: these arrays fit its cache, where those of a batch do not
             with ThreadPoolExecutor(torch.get_num_threads(), "statistics") as pool:
@@ -116,7 +117,7 @@ class EmbeddedEncoder:
             images = torch.from_numpy(half).permute(0, 3, 1, 2)  # (b, 3, 300, 300)
             result = np.concatenate([own, self._pooled(images).numpy()], axis=1)
             return result
-        images = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
+        images = torch.from_numpy(tiles).to(self.device)
         images = images.permute(0, 3, 1, 2).float() / 255.0  # (b, 3, 600, 600)
         half_size = F.avg_pool2d(images, 2).contiguous(memory_format=torch.channels_last)
         result = torch.cat([statistics(images), self._pooled(half_size)], dim=1).cpu().numpy()
