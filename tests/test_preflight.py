@@ -147,6 +147,7 @@ def test_the_shipped_demo_weights_are_known_by_their_card_and_no_others():
     assert not check(slide, None, Checkpoint.load(find_weights("her2st"))).insistable
 
 
+@pytest.mark.slow
 def test_a_simulated_slide_is_known_by_its_file_and_not_by_its_name(tmp_path):
     made = simulate(4, size_px=600)
     write_slide(tmp_path / "patient_7.tif", made.image, made.mpp)
@@ -198,6 +199,7 @@ def test_dock_command_line_and_python_refuse_in_the_same_sentence(name, mpp, sec
     assert dock in printed
 
 
+@pytest.mark.slow
 def test_the_dock_can_predict_once_it_is_insisted(section):
     with open_slide(section, mpp=0.7) as slide:
         look_at(slide)

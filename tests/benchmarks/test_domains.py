@@ -40,6 +40,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_method_is_scored_on_the_same_spots_genes_and_domains(folder):
     found = domains.measure([folder / "others", folder / "flag.h5ad"], None)
     (rows,) = found["sections"].values()

@@ -56,6 +56,7 @@ def test_json_goes_to_stdout_and_nothing_else_does(files, capsys):
     assert result["measured"] == "measured.h5ad"
 
 
+@pytest.mark.slow
 def test_out_writes_a_table_per_gene_the_scores_and_the_report(files):
     line = ["compare", "predicted.h5ad", "measured.h5ad", "--out", "scores/new"]
     assert main(line) == 0
@@ -311,6 +312,7 @@ def test_labels_of_another_slide_are_one_sentence(files, capsys, command):
     assert len(text.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_what_the_file_carries_decides_whether_there_are_scores(files, capsys):
     assert main(["report", "predicted.h5ad", "--out", "pages"]) == 0
     page = (files / "pages" / "fake_report.html").read_text("utf-8")

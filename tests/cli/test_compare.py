@@ -37,6 +37,7 @@ def test_one_file_of_another_model_is_scored_and_what_it_lacks_is_said_once(mode
     assert "sample" not in theirs
 
 
+@pytest.mark.slow
 def test_a_unit_that_is_not_written_is_asked_for_in_one_sentence_by_every_command(models, capsys):
     for line in (
         ["compare", "stpath.h5ad", "measured.h5ad"],
@@ -52,6 +53,7 @@ def test_a_unit_that_is_not_written_is_asked_for_in_one_sentence_by_every_comman
         capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_report_and_export_take_another_models_file_and_leave_it_alone(models):
     before = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in models.glob("*.h5ad")}
     line = ["compare", "stpath.h5ad", "measured.h5ad", "--unit", "log1p", "--out", "out"]
@@ -70,6 +72,7 @@ def test_report_and_export_take_another_models_file_and_leave_it_alone(models):
     assert after == before
 
 
+@pytest.mark.slow
 def test_several_models_are_one_table_on_the_terminal_as_json_csv_and_markdown(models, capsys):
     write_prediction(add_draws(read_prediction(models / "predicted.h5ad"), 8), models / "predicted.h5ad")
     line = ["compare", "predicted.h5ad", "deepspot.h5ad", "stpath.h5ad", "--measured", "measured.h5ad"]
@@ -118,6 +121,7 @@ def test_several_models_recover_the_gene_sets_of_a_file_in_the_same_domains(mode
     assert np.isnan(table.sets_tested["control: gene means"])
 
 
+@pytest.mark.slow
 def test_a_zarr_of_another_program_is_compared(models, capsys):
     prediction = read_prediction(models / "predicted.h5ad")
     write_lazyslide_like(prediction, models / "C5.zarr", in_shapes=True)

@@ -56,6 +56,7 @@ def refuse_to_predict(*_, **__):
     yield
 
 
+@pytest.mark.slow
 def test_each_slide_becomes_what_its_own_command_makes(cohort, capsys):
     assert main([*ALL, "--seed", "3", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -70,6 +71,7 @@ def test_each_slide_becomes_what_its_own_command_makes(cohort, capsys):
     assert (report["seconds"] >= 0).all()
 
 
+@pytest.mark.slow
 def test_run_again_it_keeps_what_is_there_and_does_the_rest(cohort, monkeypatch, capsys):
     assert main(ALL) == 0
     before = {path.name: path.stat().st_mtime_ns for path in (cohort / "done").glob("S*.h5ad")}
@@ -85,6 +87,7 @@ def test_run_again_it_keeps_what_is_there_and_does_the_rest(cohort, monkeypatch,
     assert all((cohort / "done" / name).stat().st_mtime_ns == before[name] for name in ("S1.h5ad", "S2.h5ad"))
 
 
+@pytest.mark.slow
 def test_what_the_command_of_one_slide_made_is_kept_too(cohort, capsys):
     (cohort / "done").mkdir()
     assert main(["predict", "S1.png", "--mpp", "2", "--out", "done/S1.h5ad"]) == 0
@@ -135,6 +138,7 @@ def test_a_fault_of_ours_on_one_slide_stops_no_other(cohort, monkeypatch, capsys
     assert "ZeroDivisionError: oh" in report_of(cohort).loc["S1", "message"]
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_refused_before_anything_is_done(cohort, monkeypatch, capsys):
     assert main(ALL) == 0
     before = content("done/S1.h5ad")

@@ -16,8 +16,9 @@ from napari_flag import keys
 from napari_flag.cli import main
 from napari_flag.prediction_file import write_prediction
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_predict_on_a_visium_hd_run_pools_its_finest_bins(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     truth = visium_hd(tmp_path / "P2")
@@ -35,7 +36,6 @@ def test_predict_on_a_visium_hd_run_pools_its_finest_bins(model, tmp_path, monke
         np.testing.assert_allclose(measured[row], np.log2(expected + 1), rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_compare_pools_a_visium_hd_run_into_the_spots_of_a_prediction(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     visium_hd(tmp_path / "P2")
@@ -101,7 +101,6 @@ def test_elements_of_what_is_no_zarr_are_refused(zarr, capsys):
     assert "--image names an element of a SpatialData zarr" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_several_models_share_one_measurement_pooled_into_their_spots(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     visium_hd(tmp_path / "P2")

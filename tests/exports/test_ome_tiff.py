@@ -40,6 +40,7 @@ def test_discs_have_the_true_size(path, prediction):
     assert area == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.slow
 def test_names_and_physical_size_are_in_the_xml(path, prediction):
     import ome_types
 

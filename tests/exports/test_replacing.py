@@ -34,6 +34,7 @@ def named(tmp_path, monkeypatch):
     return tmp_path / "in"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -56,6 +57,7 @@ def test_the_name_in_a_file_never_chooses_the_folder(named, line):
     assert sorted(p.name for p in written) == sorted(p.name for p in (named / "out" / "inner").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", FORMATS, ids=lambda known: known.name)
 def test_every_format_is_known_again_and_nothing_else_is(wanted, tmp_path):
     prediction = fake_prediction(n_spots=36, n_genes=5)
@@ -73,6 +75,7 @@ def test_every_format_is_known_again_and_nothing_else_is(wanted, tmp_path):
         assert not written_here(foreign)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "name"),
     [

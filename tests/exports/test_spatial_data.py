@@ -22,6 +22,8 @@ from napari_flag.exports.spatial_data import (
 )
 from napari_flag.progress import finish
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def written(predicted, tmp_path_factory):
@@ -72,7 +74,6 @@ def test_the_small_picture_lies_under_the_spots(written, prediction):
     np.testing.assert_allclose(extent["x"][1], prediction.uns[keys.PROVENANCE][keys.SLIDE_WIDTH], rtol=0.01)
 
 
-@pytest.mark.slow
 def test_squidpy_works_on_the_table(written):
     """Slow for squidpy's import."""
     import squidpy as sq
@@ -84,7 +85,6 @@ def test_squidpy_works_on_the_table(written):
     assert table.uns["moranI"].I.iloc[0] > 0.5
 
 
-@pytest.mark.slow
 def test_structure_goes_along_without_a_warning_of_zarr(prediction, tmp_path, recwarn):
     import spatialdata
 
@@ -99,7 +99,6 @@ def test_structure_goes_along_without_a_warning_of_zarr(prediction, tmp_path, re
     assert list(markers[markers.domain == "1"].gene) == list(complete.uns[keys.MARKERS]["names"]["1"])
 
 
-@pytest.mark.slow
 def test_the_slide_becomes_a_pyramid(prediction, tmp_path):
     import spatialdata
 
@@ -216,7 +215,6 @@ os._exit(0)
 """Opens elements of a store in napari-spatialdata and prints what lies where, (row, column) of the world."""
 
 
-@pytest.mark.slow
 def test_napari_spatialdata_opens_the_store_with_the_prediction_on_the_image(foreign):
     from tests.slides.test_spatial_data import IMAGE_TO_GLOBAL
 

@@ -65,6 +65,7 @@ def test_the_tour_predicts_the_spots_of_the_table_with_the_demo_weights(tour_of,
     assert dock.session.adata is not None
 
 
+@pytest.mark.slow
 def test_the_tour_stops_with_the_docks_messages_when_the_prediction_fails(tour_of, qtbot):
     def predict(*_, **__):
         yield Step("Working", 0)

@@ -16,6 +16,7 @@ def viewer(make_napari_viewer):
     return viewer
 
 
+@pytest.mark.slow
 def test_a_closed_dock_is_deleted_and_leaves_no_callback_in_the_viewer(viewer, qtbot):
     session = Session.of(viewer)
     callbacks, keymap = list(viewer.mouse_drag_callbacks), set(viewer.keymap)
@@ -35,6 +36,7 @@ def test_a_closed_dock_is_deleted_and_leaves_no_callback_in_the_viewer(viewer, q
     assert session.gene == "VIM"
 
 
+@pytest.mark.slow
 def test_regions_drawn_are_there_again_when_the_dock_is_opened_again(viewer, qtbot):
     area = open_area(viewer, "Regions")
     dock = area.pages["Regions"]

@@ -136,6 +136,7 @@ def test_a_zarr_table_opens_as_a_folder(dock, asked, qtbot, tmp_path):
     np.testing.assert_allclose(dock.session.adata.X, prediction.X, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_counts_are_attached_and_saving_never_replaces_the_file(
     dock,
     asked,

@@ -120,6 +120,7 @@ def test_an_h5ad_brings_its_slide_and_its_spots(dock, slide_file, tmp_path):
     assert not dock.session.workspace.unsaved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slide_first", [True, False])
 def test_slide_and_prediction_find_each_other_in_any_order(dock, slide_file, tmp_path, slide_first):
     folder = tmp_path / "elsewhere"
@@ -144,6 +145,7 @@ def test_a_prediction_of_another_slide_is_not_put_on_the_one_that_is_open(dock, 
     assert not dock.session.workspace.slides[0].results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slide_first", [True, False])
 def test_regions_go_to_the_slide_they_are_named_after(dock, slide_file, tmp_path, slide_first):
     corners = box(400, 500, 900, 1100)
@@ -319,6 +321,7 @@ def window(make_napari_viewer, qtbot):
     rest()
 
 
+@pytest.mark.slow
 def test_what_is_ours_is_taken_without_a_question_and_the_rest_left_to_napari(window, slide_file, tmp_path):
     viewer, area, rest = window
     (target,) = area.predict.opener.findChildren(opening.DropTarget)
@@ -363,6 +366,7 @@ def test_closing_asks_once_and_only_where_something_is_not_saved(window, slide_f
     assert not area.session.workspace.unsaved
 
 
+@pytest.mark.slow
 def test_a_prediction_whose_slide_has_another_name_is_given_it_by_hand(dock, slide_file, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     dock.opener.open([prediction_file(tmp_path / "elsewhere" / "p.h5ad", "A")])

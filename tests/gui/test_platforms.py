@@ -16,6 +16,8 @@ from napari_flag.gui.opening import get_reader
 from napari_flag.prediction_file import write_prediction
 from napari_flag.progress import finish
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def answers(dock, monkeypatch):
@@ -102,7 +104,6 @@ def test_napari_opens_a_zarr_of_spatialdata_and_leaves_others(several, tmp_path)
     assert get_reader(str(tmp_path)) is None
 
 
-@pytest.mark.slow
 def test_the_bins_of_a_visium_hd_run_are_pooled_into_the_grid(dock, qtbot, tmp_path):
     truth = visium_hd(tmp_path / "P1")
     opened(dock, tmp_path / "P1")
@@ -164,7 +165,6 @@ def test_the_compare_dock_pools_as_the_command_line_does(viewer, qtbot, on_slide
     dock.close()
 
 
-@pytest.mark.slow
 def test_a_xenium_run_is_found_with_the_only_slide_in_its_folder(tmp_path):
     xenium(tmp_path / "run")
     assert discover(tmp_path / "run").tables == (tmp_path / "run",)

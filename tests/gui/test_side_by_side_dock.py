@@ -41,6 +41,7 @@ def test_cameras_are_linked_both_ways(dock, viewer):
     assert tuple(viewer.scene.camera.center) == (0, 1.0, 2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [MapKind.EXPRESSION, MapKind.LOCAL])
 def test_a_picture_that_is_turned_is_turned_here_with_its_map(qtbot, viewer, kind):
     adata = fake_prediction(36)
@@ -104,6 +105,7 @@ def test_without_truth_the_reason_is_said_and_another_quantity_shown(dock):
     assert dock.gene_score.isHidden()
 
 
+@pytest.mark.slow
 def test_a_section_seen_in_training_is_called_so(dock, qtbot):
     adata = fake_prediction(36)
     adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "C2"
@@ -130,6 +132,7 @@ def test_a_closed_dock_no_longer_follows_the_viewer(viewer, undock):
     assert dock.canvas.gene_map.genes == ["ERBB2"]
 
 
+@pytest.mark.slow
 def test_the_slide_goes_when_it_goes_from_the_main_viewer(dock, viewer):
     viewer.layers.remove("fake")
     assert names(dock) == [f"{dock.session.gene} · measured"]
@@ -174,6 +177,7 @@ def shown_beside(other):
     return [layer.name for layer in other.canvas.model.layers if layer.visible]
 
 
+@pytest.mark.slow
 def test_the_same_gene_is_drawn_on_another_slide_in_its_own_prediction(two, adatas):
     (other,) = two.others
     two.session.select_gene("VIM")
@@ -214,6 +218,7 @@ def test_a_gene_that_the_other_prediction_lacks_is_named_and_not_drawn(two_slide
     dock.close()
 
 
+@pytest.mark.slow
 def test_another_prediction_of_the_other_slide_is_drawn_there_and_the_slides_stay_lined_up(two, two_slides):
     a, b = two_slides.workspace.slides
     beside = two.others[0].canvas.model.scene.camera
@@ -259,6 +264,7 @@ def methods(viewer, qtbot):
     dock.close()
 
 
+@pytest.mark.slow
 def test_one_gene_is_shown_by_every_prediction_of_the_slide_beside_the_truth(methods, qtbot):
     dock, made = methods
     dock.slide.value = OTHERS
@@ -281,6 +287,7 @@ def test_one_gene_is_shown_by_every_prediction_of_the_slide_beside_the_truth(met
     assert dock.others[1].canvas.gene_map.values.adata is made[2]
 
 
+@pytest.mark.slow
 def test_the_whole_slide_is_fitted_into_the_smallest_of_the_canvases(methods, qtbot):
     dock, _ = methods
     viewer = dock.session.viewer
@@ -300,5 +307,6 @@ def test_the_whole_slide_is_fitted_into_the_smallest_of_the_canvases(methods, qt
     }
 
 
+@pytest.mark.slow
 def test_a_slide_with_one_prediction_offers_no_others(dock):
     assert dock.slide.native.isHidden()

@@ -80,6 +80,7 @@ def test_the_line_says_what_is_known_of_a_slide(slide_list, two_slides, adatas, 
     assert lines(slide_list) == [("A", "predicting 40 %"), ("B", "no spots yet")]
 
 
+@pytest.mark.slow
 def test_a_slide_whose_picture_was_removed_says_so_and_a_click_brings_it_back(
     slide_list, two_slides, adatas, qtbot
 ):

@@ -165,6 +165,7 @@ def test_scatter_and_table_are_saved_and_a_failure_is_one_sentence(filled, tmp_p
     assert "cannot be written" in filled.messages.texts[0]
 
 
+@pytest.mark.slow
 def test_the_map_that_is_shown_is_saved(filled, tmp_path):
     filled.write_map(tmp_path / "gene.svg")
     assert f"{filled.session.gene}, predicted" in (tmp_path / "gene.svg").read_text()

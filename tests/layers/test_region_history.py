@@ -217,6 +217,7 @@ def test_keys_of_the_active_layer_undo_and_redo_and_none_of_napari_is_taken(view
     assert len(layer.data) == 1
 
 
+@pytest.mark.slow
 def test_a_history_does_not_keep_its_layer():
     layer = region_shapes.add_layer(ViewerModel(), Frame(MPP), 1000)
     kept = weakref.ref(layer)

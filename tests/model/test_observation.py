@@ -41,6 +41,7 @@ def test_the_latent_of_an_expectation_has_that_expectation(observation):
     np.testing.assert_allclose(observation.expected(observation.latent(expected)), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_counts_at_uniform_numbers_are_poisson_and_rise_with_rate_and_probability():
     random = np.random.default_rng(2)
     rate, probability = np.full(200_000, 3.7), random.uniform(size=200_000)

@@ -115,6 +115,7 @@ def test_gene_sets_of_the_domains_are_counted_beside_chance(prediction, tmp_path
     assert Outline(text).open == []
 
 
+@pytest.mark.slow
 def test_with_eight_draws_the_page_has_proper_scores_and_with_fewer_it_asks_for_them(page, tmp_path):
     assert "draw up to 8 on the Samples page" in page
     assert "VS-space" not in page
@@ -295,6 +296,7 @@ def test_outlines_kept_in_the_file_are_not_printed_as_provenance(tmp_path):
     assert "FeatureCollection" not in path.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_domains_are_given_with_spots_and_area(tmp_path):
     page = finish(write_report(fake_prediction(n_spots=64, n_genes=12), None, tmp_path)).read_text("utf-8")
     found = re.findall(r"(\d+) spots, ([\d.]+ mm²)", page)

@@ -26,6 +26,7 @@ def test_the_same_seed_gives_the_same_slide_and_another_seed_another():
     assert (first.image != other.image).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_counts_and_spots_belong_together(section):
     assert tuple(section.counts.obs_names) == section.spots.ids
     np.testing.assert_array_equal(section.counts.obsm[keys.SPATIAL], section.spots.xy)
@@ -48,6 +49,7 @@ def test_spots_form_a_hexagonal_array_of_the_stated_pitch(section):
     assert ((spots.xy >= 0) & (spots.xy < section.image.shape[0])).all()
 
 
+@pytest.mark.slow
 def test_tissue_is_stained_and_glass_is_white():
     image = simulate(15, size_px=1000).image.astype(float)
     corners = np.concatenate([image[:40, :40], image[-40:, -40:], image[:40, -40:], image[-40:, :40]])
@@ -95,6 +97,7 @@ def test_every_gene_belongs_to_exactly_one_programme():
     assert sorted(g for genes in PROGRAMMES.values() for g in genes) == sorted(GENES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpp", [0.5, 1.0])
 def test_other_resolutions_show_the_same_tissue_density(mpp):
     coarse = simulate(9, size_px=round(500 / mpp), mpp=mpp)

@@ -30,6 +30,7 @@ def slide(run):
         yield slide
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -53,6 +54,7 @@ def test_two_micrometre_bins_pool_into_discs_as_a_sum_bin_by_bin_does(given, run
     assert "on the tissue of P2_tissue_image.tif" in said[1]
 
 
+@pytest.mark.slow
 def test_bins_pool_into_grid_squares_of_the_image(run, slide):
     sample, truth = run
     spots = grid_over(find_tissue(slide), MPP, 64.0, 64.0, "square")

@@ -72,6 +72,7 @@ def test_a_slide_without_a_profile_keeps_its_pixels(kind: str, tmp_path: Path) -
         np.testing.assert_array_equal(converted.read_region(0, 0, 90, 80), slide.read_region(0, 0, 90, 80))
 
 
+@pytest.mark.slow
 def test_a_pyramid_in_the_cache_keeps_the_profile_and_the_colours_as_scanned(tmp_path: Path) -> None:
     large = np.tile(IMAGE, (3, 8, 1))  # wider than what is shown without a pyramid
     Image.fromarray(large).save(tmp_path / "large.png", icc_profile=exchanging_profile())

@@ -12,6 +12,7 @@ from napari_flag.slides.formats.fast_slide import ENDINGS, FastSlideReader
 from napari_flag.slides.slide import open_slide
 
 
+@pytest.mark.slow
 def test_windows_levels_and_micrometres_are_those_that_openslide_reads(tmp_path):
     pytest.importorskip("fastslide")
     path = aperio_svs(tmp_path / "a.svs", tissue_picture(2000, 2000, (300, 300, 1800, 1800), 0))

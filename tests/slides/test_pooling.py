@@ -68,6 +68,7 @@ def grid(side, rows, columns):
     return Spots(ids, (array[:, ::-1] + 0.5) * side / MPP, side, side, "square", array, laid=True)
 
 
+@pytest.mark.slow
 def test_a_grid_square_holds_what_a_sum_point_by_point_does_and_no_point_twice():
     um, counts = points()
     um[:200] = np.round(um[:200] / 50) * 50  # on edges and corners

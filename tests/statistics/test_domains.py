@@ -149,6 +149,7 @@ def test_too_few_spots_are_refused_in_one_sentence(neighbours):
         finish(domains.find_domains(np.ones((9, 4)), neighbours))
 
 
+@pytest.mark.slow
 def test_two_methods_agree_beyond_chance_on_a_real_section(sections):
     section = sections["C5"]
     neighbours = find_neighbours(section.xy, section.array, "square")

@@ -57,6 +57,7 @@ def test_bundled_sets_are_small_named_by_us_and_symbols():
         assert len(set(sets[first]) & set(sets[second])) < smaller / 2, (first, second)
 
 
+@pytest.mark.slow
 def test_scores_are_scanpys_with_every_other_gene_as_control(sections):
     scanpy, anndata = pytest.importorskip("scanpy"), pytest.importorskip("anndata")
     values = sections["C5"].y

@@ -63,6 +63,7 @@ def trained(config, data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_weights_of_a_store_name_their_encoder_and_who_they_were_trained_on(config, data, trained):
     weights = Checkpoint.load(trained / "weights.safetensors")
     assert weights.encoder == "phikon"

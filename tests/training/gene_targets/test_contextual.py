@@ -56,6 +56,7 @@ def opened(folder, ids=None, genes=PANEL):
     return SlideVectors.open(folder.parent, "C2", counts().obs_names if ids is None else ids, genes)
 
 
+@pytest.mark.slow
 def test_vectors_are_last_hidden_states_at_each_genes_token(model, written):
     from transformers import BertForMaskedLM
 

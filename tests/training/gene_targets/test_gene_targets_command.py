@@ -37,6 +37,7 @@ def test_vectors_are_learnt_without_what_is_left_out_and_checked_against_it(tmp_
     assert lines[1][1].endswith(" (learnt from it)")
 
 
+@pytest.mark.slow
 def test_tables_of_all_models_are_written_with_their_coverage(tmp_path, panel, capsys):
     ids = tmp_path / "ids.tsv"
     ids.write_text("\n".join(f"{name}\t{symbol}" for name, symbol in zip(IDS, SYMBOLS, strict=True)))

@@ -73,6 +73,7 @@ def test_a_run_stopped_within_an_epoch_goes_on_with_the_same_rows(cohort, tmp_pa
     assert rows_of(tmp_path / "stopped") == whole
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_refused_with_a_sentence(cohort, finished):
     (finished / "score.pt").write_bytes(b"damaged")
     with pytest.raises(UserError, match="damaged"):
@@ -91,6 +92,7 @@ def test_the_same_seed_trains_the_same_network(cohort, fitted, tmp_path):
         torch.testing.assert_close(a, b, msg=name)
 
 
+@pytest.mark.slow
 def test_the_mean_head_predicts_an_unseen_section_from_its_features(learnt, unseen):
     slide, views = unseen
     with torch.inference_mode():

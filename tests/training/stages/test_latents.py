@@ -54,6 +54,7 @@ def latents(simulated):
     return finish(fit_latents(counts, expected, Slides.alike([SPOTS]), samples=4, seed=0))
 
 
+@pytest.mark.slow
 def test_depth_and_composition_of_simulated_counts_are_recovered(simulated, latents):
     _, latent, depth, _ = simulated
     true = make_model()

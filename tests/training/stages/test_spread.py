@@ -33,6 +33,7 @@ def sections(true):
     return slides, expected
 
 
+@pytest.mark.slow
 def test_residuals_twice_too_wide_are_narrowed_by_about_half(true, sections):
     slides, expected = sections
     chosen = finish(choose_spread(slides, scaled(true, 2.0), ALIKE, expected, seed=0))
