@@ -131,7 +131,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON to write")
-    parser.add_argument("--write", action="store_true", help="write the table into benchmarks/README.md")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write the table into benchmarks/README.md, between the markers of this slide",
+    )
     args = parser.parse_args()
     if None in (args.weights, args.slide, args.spots, args.measured):
         sys.stdout.write("A measured section that the weights have not seen is needed; see --help.\n")
@@ -143,7 +147,7 @@ def main() -> None:
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     if args.write:
-        write_between("quality-cost", text)
+        write_between(f"quality-cost {args.slide.stem}", text)
 
 
 if __name__ == "__main__":

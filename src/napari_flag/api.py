@@ -76,7 +76,7 @@ def predict(
     genes
         Symbols or aliases to keep, or a text file (a `Path`) with one a line; None keeps all.
     quality
-        Solver steps: "fast" 6, "balanced" 10, "best" 20.
+        Solver steps: "fast" 4, "balanced" 6, "best" 10, with which the weights were scored.
     depth
         What is known of the slide's depth: the mean total count of the weights' genes in a spot, or raw
         counts of some of its spots, or their file; None expects that of the training slides.

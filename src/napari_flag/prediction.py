@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 Quality: TypeAlias = Literal["fast", "balanced", "best"]
 
-STEPS_OF: Final[dict[str, int]] = {"fast": 6, "balanced": 10, "best": 20}
-"""Solver steps of each quality."""
+STEPS_OF: Final[dict[str, int]] = {"fast": 4, "balanced": 6, "best": 10}
+"""Solver steps of each quality: scores gain a thousandth from 6 to 10 (`benchmarks/quality_cost.py`)."""
 COMPARING: Final = "Comparing with the training tissue"
 """Stage whose notice, if any, warns that most of the slide is unlike the training slides."""
 UNLIKE: Final = 0.15
@@ -88,7 +88,7 @@ def predict_slide(
     genes
         Genes to keep; the whole panel is drawn and then cut, so numbers do not change.
     quality
-        Solver steps: fast 6, balanced 10, best 20.
+        Solver steps: fast 4, balanced 6, best 10, with which the weights were scored.
     depth
         What is known of the slide's depth: the mean total count of the weights' genes in a spot, or that
         of some of its spots and genes; None expects the depth of the training slides.

@@ -158,7 +158,7 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         "--quality",
         choices=("fast", "balanced", "best"),
         default="balanced",
-        help="solver steps: fast 6, balanced 10, best 20, where the weights do not fix them "
+        help="solver steps: fast 4, balanced 6, best 10, where the weights do not fix them "
         "(default: %(default)s)",
     )
     add(

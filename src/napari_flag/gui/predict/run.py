@@ -74,8 +74,8 @@ MESSAGES_PX: Final = 170
 """Messages take no more room than this from the steps above; more are scrolled."""
 QUALITY_TIPS = (
     "fast: fewest solver steps for a draw, for a first look\n"
-    "balanced: the default, as reported for the model\n"
-    "best: most solver steps, takes longest"
+    "balanced: the default, whose scores differ from the best by a thousandth\n"
+    "best: as many solver steps as the model was scored with; takes longest"
 )
 
 
@@ -178,7 +178,7 @@ class RunPanel(QFrame):
         self.genes.setEnabled(text is not None)
 
 
-STEPS_AGAINST_BALANCED: Final = {"fast": 0.6, "balanced": 1.0, "best": 2.0}
+STEPS_AGAINST_BALANCED: Final = {"fast": 4 / 6, "balanced": 1.0, "best": 10 / 6}
 """Solver steps of each quality against the default (see `prediction.STEPS_OF`)."""
 
 PREVIEW_EVERY_MS: Final = 700
