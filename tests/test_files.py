@@ -175,6 +175,9 @@ def test_a_folder_that_was_moved_aside_when_the_run_was_killed_comes_back(tmp_pa
         (OSError("[Errno 28] Can't write data (file write failed: errno = 28, message = 'x')"), "no space"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "no space"),
         (OSError("it is gone"), "it is gone"),
+        (OSError("99 requested and 7 written"), "only a part"),
+        (RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 9 vs 7"), "only a part"),
+        (RuntimeError("basic_ios::clear: iostream error"), "only a part"),
     ],
 )
 def test_what_the_system_refused_is_said_whatever_library_wrote(tmp_path, error, reason):

@@ -419,14 +419,19 @@ def of_drive(error: BaseException) -> UserError | None:
 def system_error(error: BaseException) -> int | None:
     """Return the number of the system's error that `error` states, 0 without a number, None of others.
 
-    Libraries that write with code of their own (HDF5, safetensors) state it in the text.
+    Libraries that write with code of their own (HDF5, safetensors) state it in the text; PyTorch states only
+    that less was written than it gave.
     """
     if isinstance(error, OSError) and error.errno:
         return error.errno
     stated = re.search(r"errno = (\d+)|os error (\d+)", str(error))
     if stated:
         return int(stated[1] or stated[2])
-    return 0 if isinstance(error, OSError) else None
+    return 0 if isinstance(error, OSError) or _CUT_SHORT.search(str(error)) else None
+
+
+_CUT_SHORT: Final = re.compile(r"requested and \d+ written|unexpected pos \d+ vs \d+|iostream error")
+"""What NumPy and PyTorch say when a drive took only a part of a file."""
 
 
 class Unwritable(UserError):
@@ -437,7 +442,7 @@ def unwritable(path: Path, error: Exception) -> Unwritable:
     """Return the sentence on a place that cannot be written."""
     number = error.errno if isinstance(error, OSError) else None
     reason = os.strerror(number).lower() if number else str(error)
-    if re.search(r"requested and \d+ written", reason):  # numpy, of a full disk
+    if _CUT_SHORT.search(reason):
         reason = "only a part of it could be written"
     return Unwritable(
         f"{path} cannot be written ({reason}); choose another place, or make room or get permission there."

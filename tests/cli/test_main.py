@@ -48,6 +48,32 @@ def test_whatever_goes_wrong_is_one_sentence_and_an_exit_code(monkeypatch, capsy
     assert "Traceback" not in text
 
 
+class FailsAgainWhenClosed:
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        raise OSError(self.number, os.strerror(self.number))
+
+
+def test_a_drive_that_fails_once_more_while_files_are_closed_is_not_said_twice(monkeypatch, capsys):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+
+    def run(args):
+        full = OSError(errno.ENOSPC, "no space")  # h5py hands its errors to this hook as well
+        sys.excepthook(OSError, full, None)
+        held = [FailsAgainWhenClosed(errno.ENOSPC), FailsAgainWhenClosed(errno.EINVAL)]
+        held.append(held)  # as a traceback holds the file whose writing failed
+        raise UserError("The drive is full; make room.")
+
+    monkeypatch.setattr(predict, "run_predict", run)
+    assert main(["predict", "slide.svs"]) == 2
+    assert capsys.readouterr().err == "The drive is full; make room.\n"
+    assert [heard.exc_value.errno for heard in said] == [errno.EINVAL]
+    assert sys.unraisablehook == said.append
+
+
 @pytest.mark.parametrize("line", [["--debug", "predict", "slide.svs"], ["predict", "slide.svs", "--debug"]])
 def test_debug_shows_where_it_came_from_before_or_after_the_command(monkeypatch, capsys, line):
     failing(monkeypatch, ZeroDivisionError("oh"))

@@ -36,7 +36,7 @@ def _prediction(folder: Path) -> None:
 
     from napari_flag.prediction_file import write_prediction
 
-    made = fake_prediction(n_spots=64, n_genes=10)
+    made = fake_prediction(n_spots=36, n_genes=6)
     write_prediction(made, folder / "predicted.h5ad")
     counts_for(made).write_h5ad(folder / "measured.h5ad")
 
@@ -134,7 +134,8 @@ def brief() -> None:
 
     sizes, values = read_recipe()
     few = replace(values, views=1, branch_steps=3, score_steps=2, score_batch=16)
-    small = sizes | {"mean_width": 16, "mean_layers": 1, "context_width": 16, "context_layers": 1}
+    tiny = ("mean_width", "context_width", "width")
+    small = sizes | dict.fromkeys(tiny, 16) | {"mean_layers": 1, "context_layers": 1, "blocks": 2}
     own_sections.read_recipe = lambda: (small, few)
 
     def features(slides, encoder, device, colours):

@@ -1,14 +1,16 @@
 """Parse the command line, run the command, and turn whatever goes wrong into one sentence."""
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.cli import analyse, anonymise, compare, predict, resources
@@ -56,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has printed what was wrong, or the help
         return stop.code if isinstance(stop.code, int) else USER_CAN_FIX
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would log, our sentence says
-    return _run(args)
+    with _drives_said_once(args.debug):
+        code = _run(args)
+        if code:
+            gc.collect()  # closes what the failure held open, while that is listened for
+        return code
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -110,6 +116,32 @@ def _run(args: argparse.Namespace) -> int:
         return DONE
     except Exception as error:  # noqa: BLE001 - the last stop before the user
         return _say(sentence_of(error), args, OUR_FAULT if of_drive(error) is None else USER_CAN_FIX)
+
+
+@contextmanager
+def _drives_said_once(debug: bool) -> Iterator[None]:
+    """Leave out what is printed when a file that could not be written is closed once more: our sentence says it.
+
+    h5py hands such an error to ``sys.excepthook``, and then to ``sys.unraisablehook``.
+    """
+    plain, unraisable = sys.excepthook, sys.unraisablehook
+
+    def said(error: BaseException | None) -> bool:
+        return not debug and error is not None and of_drive(error) is not None
+
+    def on_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not said(error):
+            plain(kind, error, trace)
+
+    def on_unraisable(heard: Any) -> None:
+        if not said(heard.exc_value):
+            unraisable(heard)
+
+    sys.excepthook, sys.unraisablehook = on_error, on_unraisable
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook = plain, unraisable
 
 
 def _say(sentence: str, args: argparse.Namespace, code: int) -> int:
