@@ -245,3 +245,12 @@ def test_python_ends_in_order_while_work_is_running(qapp):
     ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout) == (0, "ending\n"), ended.stderr[-2000:]
     assert time.monotonic() - begun < 30
+
+
+def test_napari_keeps_nothing_of_a_job_that_has_ended(make_napari_viewer, qtbot):
+    tasks = make_napari_viewer().window._task_status_manager._tasks
+    job = Job(counting(3), "Count")
+    assert len(tasks) == 1
+    with qtbot.waitSignal(job._worker.finished):
+        job.start()
+    qtbot.waitUntil(lambda: not tasks)

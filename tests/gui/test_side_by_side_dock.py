@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from qtpy.QtCore import QTimer
 from tests.fakes import FakeSlide, fake_prediction
 from tests.gui.two_slides import named
+from vispy.gloo.glir import JUST_DELETED, GlirTexture2D
 
 from napari_flag import keys
+from napari_flag.gui.area import open_area
 from napari_flag.gui.session import Session
 from napari_flag.gui.side_by_side_dock import OTHERS, SideBySideDock
 from napari_flag.layers import slide_layers
@@ -310,3 +313,27 @@ def test_the_whole_slide_is_fitted_into_the_smallest_of_the_canvases(methods, qt
 @pytest.mark.slow
 def test_a_slide_with_one_prediction_offers_no_others(dock):
     assert dock.slide.native.isHidden()
+
+
+@pytest.mark.slow
+def test_a_second_canvas_that_is_closed_leaves_nothing_in_the_window_or_on_the_graphics_card(
+    make_napari_viewer, adatas, slides, qtbot
+):
+    viewer = make_napari_viewer(show=True)
+    area, window = open_area(viewer), viewer.window._qt_window
+    slide_layers.add_slide(viewer, slides[0])
+    area.session.set_prediction(adatas[0])
+    qtbot.waitUntil(lambda: area.predict.at_rest, timeout=60_000)
+    timers = len(window.findChildren(QTimer))
+    area.show_side_by_side()
+    dock = window.findChild(SideBySideDock)
+    qtbot.waitUntil(lambda: dock.at_rest and dock.canvas._qt is not None, timeout=60_000)
+    parser = dock.canvas._qt.canvas._scene_canvas.context.shared.parser
+
+    def held():
+        return [each for each in parser._objects.values() if each != JUST_DELETED]
+
+    qtbot.waitUntil(lambda: any(isinstance(each, GlirTexture2D) for each in held()), timeout=60_000)
+    dock.parentWidget().destroyOnClose()
+    assert not held()
+    qtbot.waitUntil(lambda: len(window.findChildren(QTimer)) <= timers, timeout=60_000)

@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _drives_said_once(debug: bool) -> Iterator[None]:
-    """Leave out what is printed when a file that could not be written is closed once more: our sentence says it.
+    """Leave out what is printed when a file that could not be written is closed again: our sentence says it.
 
     h5py hands such an error to ``sys.excepthook``, and then to ``sys.unraisablehook``.
     """

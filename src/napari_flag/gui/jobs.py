@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from napari import current_viewer
 from napari.qt.threading import GeneratorWorker, create_worker
 from qtpy.QtCore import QObject, Qt, QThreadPool, QTimer, Signal
 from qtpy.QtGui import QKeySequence
@@ -194,6 +195,7 @@ class Job(QObject):
     def _on_thread_finished(self) -> None:
         self._conclude()
         Job._running.discard(self)
+        _forget_status(self._worker)
 
     def _conclude(self) -> None:
         if self._over:
@@ -207,6 +209,14 @@ class Job(QObject):
             self.finished.emit(self._outcome.result)
         self._outcome = None
         self.ended.emit()
+
+
+def _forget_status(worker: Any) -> None:
+    """Have napari forget a worker that has ended: napari 0.9.2 keeps the status of every one there was."""
+    window = getattr(current_viewer(), "window", None)
+    tasks = getattr(getattr(window, "_task_status_manager", None), "_tasks", {})
+    for number in [n for n, task in tasks.items() if task._cancel_callback == worker.quit]:
+        del tasks[number]
 
 
 def _end_all() -> None:

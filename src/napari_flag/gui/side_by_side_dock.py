@@ -560,6 +560,7 @@ def open_second_canvas(viewer: Any, beside: QWidget) -> None:
             parts[0].resizeDocks([parts[1]], [max(width, 1)], Qt.Orientation.Horizontal)
 
     after = single_shot(main, SETTLED_MS, give_back)  # ends with the window
+    after.timeout.connect(after.deleteLater)
     for dock in main.findChildren(SideBySideDock):
         dock.when_closing(after.start)
 

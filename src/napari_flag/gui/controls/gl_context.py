@@ -46,6 +46,24 @@ def keep_context_of(viewer: Any) -> None:
         keep_context(viewer.layers, window._qt_viewer.canvas)
 
 
+def free_objects(canvas: Any) -> None:
+    """Delete the textures, buffers and programs of a canvas that is about to be closed.
+
+    napari 0.9.2 leaves them to the context, whose objects live as long as any context that shares them: that of
+    the main canvas.  Each canvas that was closed left its maps and pictures behind, 13 MB and more.
+
+    Parameters
+    ----------
+    canvas
+        What draws it: ``QtViewer.canvas``.
+    """
+    if canvas.native.isValid():
+        canvas.native.makeCurrent()
+        parser = canvas._scene_canvas.context.shared.parser
+        parser.parse([("DELETE", number) for number in parser._objects])
+        canvas.native.doneCurrent()
+
+
 def later_in(viewer: Any) -> Callable[[Callable[[], Any]], Any]:
     """Return what calls its argument in the next turn of the event loop, or at once without a window."""
     window = getattr(viewer, "window", None)

@@ -11,7 +11,7 @@ from qtpy.QtCore import QSize, Signal
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from napari_flag.gui.controls.gl_context import keep_context, later_in
+from napari_flag.gui.controls.gl_context import free_objects, keep_context, later_in
 from napari_flag.layers.frame import announced_once
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.slide_layers import add_copy, camera_of, extent_of
@@ -185,6 +185,7 @@ class LinkedCanvas(QWidget):
         self._copies.clear()
         self._pictures.clear()
         if self._qt is not None:
+            free_objects(self._qt.canvas)
             self._qt.close()
             self._qt.setParent(None)
             self._qt.deleteLater()
