@@ -5,6 +5,8 @@
 #   make tour    20 tours of 200 random steps through a workspace of three slides (ARGS="3 6": these seeds)
 #   make fuzz    an hour of files changed by chance (ARGS="--seconds 60 --seeds 4 5")
 #   make kills   each command killed 200 times at random moments (ARGS="--kills 40 --commands predict fit")
+#   make soak    a window in use for long: a million gene switches, 500 slides opened, predicted and closed; hours
+#                (ARGS="--switches 20000 --rounds 40 --minutes 30 --seed 2 --out runs/soak.md")
 #   make check   lint, types, manifest, wheel and sdist
 #   make bench   time each stage of a prediction beside its floor, into benchmarks/README.md
 #   make docs    build the docs site into site/, strictly
@@ -26,7 +28,7 @@ HEADLESS := $(shell [ "$$(uname -s)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISP
 SHOWN := $(if $(HEADLESS),xvfb-run -a,)
 LARGE := $(if $(HEADLESS),xvfb-run -a -s "-screen 0 1920x1080x24",)
 
-.PHONY: help demo test test-slow tour fuzz kills check bench docs notebooks screenshots demo-weights clean
+.PHONY: help demo test test-slow tour fuzz kills soak check bench docs notebooks screenshots demo-weights clean
 .DEFAULT_GOAL := help
 
 help:
@@ -59,6 +61,9 @@ fuzz: $(VENV)/.ready-dev
 
 kills: $(VENV)/.ready-dev
 	$(PY) -m tests.kills $(ARGS)
+
+soak: $(VENV)/.ready-dev
+	$(SHOWN) $(PY) -m tests.soak $(ARGS)
 
 check: $(VENV)/.ready-dev
 	$(PY) -m ruff check .
