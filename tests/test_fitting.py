@@ -21,6 +21,7 @@ from napari_flag.fitting import (
     load_training,
     look_at,
     look_at_all,
+    named_in_results,
     summary,
     verdict,
     why_too_few,
@@ -28,6 +29,7 @@ from napari_flag.fitting import (
 )
 from napari_flag.progress import finish
 from napari_flag.simulation.simulator import MPP
+from napari_flag.slides.file_identity import content_hash
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,8 @@ def folder(tmp_path_factory):
 
 
 def section(folder, **values):
-    files = {"image": folder / "S11.tif", "spots": folder / "S11.h5ad"}
-    return MeasuredSection("S11", NO_PATIENT, **files | values)
+    told = {"name": "S11", "patient": NO_PATIENT, "image": folder / "S11.tif", "spots": folder / "S11.h5ad"}
+    return MeasuredSection(**told | values)
 
 
 # --- finding -------------------------------------------------------------------------------------
@@ -195,6 +197,36 @@ def test_counts_of_another_section_and_a_missing_file_are_problems(folder, tmp_p
     other.write_h5ad(tmp_path / "other.h5ad")
     assert "same section" in look_at(section(folder, counts=tmp_path / "other.h5ad")).problem
     assert "no file" in look_at(section(folder, image=tmp_path / "gone.tif")).problem.lower()
+
+
+# --- what they are called ------------------------------------------------------------------------
+
+
+def test_names_like_a_patients_are_replaced_in_results_unless_they_are_to_stay(folder):
+    told = [
+        section(folder, name="Smith_John_1964-03-12", patient="Smith John"),
+        section(folder, name="S12", patient="P1"),
+        section(folder, name="MRN_1234567", patient="Smith John"),
+    ]
+    named, (notice,) = named_in_results(told)
+    first, second, third = named
+    assert first.name == f"anonymous-{content_hash(first.image)[:8]}"
+    assert (second.name, second.patient) == ("S12", "P1")
+    assert third.name == f"{first.name}-2"  # of the same image
+    assert first.patient == third.patient == "anonymous-1"
+    assert [one.image for one in named] == [one.image for one in told]
+    assert "2 sections" in notice
+    assert "--keep-names" in notice
+    assert named_in_results(told, keep=True) == (tuple(told), ())
+    assert named_in_results(told[1:2]) == (tuple(told[1:2]), ())
+
+
+def test_the_command_on_the_card_names_no_patient_either(tmp_path):
+    panel = tmp_path / "Smith_John_genes.txt"
+    panel.write_text("ERBB2")
+    assert "Smith" not in FitSettings(genes=panel).command("mine", tmp_path / "w.safetensors")
+    kept = FitSettings(genes=panel, keep_names=True).command("mine", tmp_path / "w.safetensors")
+    assert kept.endswith("--genes Smith_John_genes.txt --keep-names")
 
 
 # --- asking --------------------------------------------------------------------------------------

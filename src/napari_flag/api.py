@@ -291,6 +291,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     colours: "Colours | None" = None,
+    keep_names: bool = False,
     progress: Progress = True,
 ) -> "Fitted":
     """Fit weights to measured sections, having scored each of them left out, and write them.
@@ -323,6 +324,9 @@ def fit(
     colours
         "scanned", or "srgb" to convert pixels by each slide's colour profile, as slides predicted with the
         weights will be; None takes those that the encoder's weights were trained on, else as scanned.
+    keep_names
+        Keep names of sections and patients that look like a patient's, which weights and scores otherwise
+        call ``anonymous-…``.
     progress
         As of `predict`.
 
@@ -337,16 +341,17 @@ def fit(
         missing.
     """
     from napari_flag.fitting import FitSettings, find_sections, load_training
+    from napari_flag.slides.file_identity import name_of
 
     training, source = load_training(), None
     if isinstance(sections, str | Path):
         place = Path(sections).expanduser()
-        source = place.resolve().name if mpp is None else None
+        source = name_of(place.resolve(), keep_names) if mpp is None else None
         sections, notices = find_sections(place, mpp)
     else:
         notices = ()
     panel = genes if genes is None or isinstance(genes, Path) else tuple(genes)
-    settings = FitSettings(encoder, panel, diffusion, seed, device, colours)
+    settings = FitSettings(encoder, panel, diffusion, seed, device, colours, keep_names)
     target = Path(out).expanduser()
     with _reporting(progress) as on_step:
         if on_step is not None:

@@ -23,6 +23,7 @@ from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
 from napari_flag.preflight import suggested_mpp, too_coarse
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.colours import Colours
+from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, why_personal
 from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.spot_tables import read_measured
 from napari_flag.slides.spots import SpotTable, matched
@@ -125,6 +126,8 @@ class FitSettings:
     colours
         "scanned", or "srgb" to convert pixels by each slide's colour profile, as slides predicted with the
         weights will be; None takes those that the encoder's weights were trained on, else as scanned.
+    keep_names
+        Whether names that look like a patient's stay (see `named_in_results`).
     """
 
     encoder: str = DEFAULT
@@ -133,14 +136,16 @@ class FitSettings:
     seed: int = 0
     device: str = "auto"
     colours: Colours | None = None
+    keep_names: bool = False
 
     def command(self, source: str, out: Path, leave_out: Sequence[str] = ()) -> str:
         """Return the command that fits the same weights, with files by their names alone."""
         words = ["napari-flag", "fit", source, "--out", out.name]
         if self.genes is not None:
-            words += ["--genes", self.genes.name if isinstance(self.genes, Path) else PANEL_FILE]
+            panel = name_of(self.genes, self.keep_names) if isinstance(self.genes, Path) else PANEL_FILE
+            words += ["--genes", panel]
         if self.encoder != DEFAULT:
-            words += ["--encoder", Path(self.encoder).name]
+            words += ["--encoder", name_of(Path(self.encoder), self.keep_names)]
         if leave_out:
             words += ["--leave-out", *leave_out]
         if self.diffusion:
@@ -149,6 +154,8 @@ class FitSettings:
             words += ["--colours", self.colours]
         if self.seed:
             words += ["--seed", str(self.seed)]
+        if self.keep_names:
+            words += ["--keep-names"]
         return shlex.join(words)
 
 
@@ -267,6 +274,47 @@ def why_too_few(sections: Sequence[MeasuredSection]) -> str | None:
         "that one can be left out and scored: weights that were never scored are not made; add sections, or "
         f"list them in a CSV with the columns {', '.join(COLUMNS)}."
     )
+
+
+def named_in_results(
+    sections: Sequence[MeasuredSection], keep: bool = False
+) -> tuple[tuple[MeasuredSection, ...], tuple[str, ...]]:
+    """Return sections under the names that weights, scores and lists of sections give them.
+
+    Parameters
+    ----------
+    sections
+        As they are called by their files, or by a person's list.
+    keep
+        Leave all names as they are.
+
+    Returns
+    -------
+    renamed
+        In their order; a name that looks like a patient's is replaced by one after the hash of the image,
+        and a patient's by a number.
+    notices
+        What was replaced and how to keep it.
+    """
+    personal = [s for s in sections if why_personal(s.name) or why_personal(s.patient)]
+    if keep or not personal:
+        return tuple(sections), ()
+    patients = sorted({section.patient for section in personal if why_personal(section.patient)})
+    numbers = {patient: f"{neutral_name(None)}-{n}" for n, patient in enumerate(patients, start=1)}
+    renamed: list[MeasuredSection] = []
+    for section in sections:
+        name = section.name
+        if why_personal(name) is not None:
+            taken = {other.name for other in renamed}
+            plain = neutral_name(content_hash(section.image))
+            several = (plain, *(f"{plain}-{n}" for n in range(2, len(taken) + 3)))
+            name = next(free for free in several if free not in taken)
+        renamed.append(replace(section, name=name, patient=numbers.get(section.patient, section.patient)))
+    said = (
+        f"Names of {counted(len(personal), 'section')} or of their patients look like a patient's, so weights "
+        "and scores call them anonymous-…; keep the names with --keep-names."
+    )
+    return tuple(renamed), (said,)
 
 
 def sections_scored(sections: int) -> int:

@@ -208,6 +208,25 @@ def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(
 
 
 @pytest.mark.slow
+def test_weights_and_scores_of_sections_named_after_patients_name_none(
+    folder, tmp_path, encoder, brief, quick
+):
+    first, second = find_sections(folder)[0]
+    sections = [replace(first, name="Smith_John_1964-03-12", patient="Smith John"), second]
+    genes = tuple(read_measured(folder / "S11.h5ad").var_names[:6])
+    out, said = tmp_path / "mine.safetensors", []
+    work = fit_sections(sections, out, FitSettings(encoder, genes))
+    fitted = finish(work, lambda step: said.append(step.notice))
+    assert any("--keep-names" in notice for notice in said if notice)
+    assert [name.startswith("anonymous-") for name in fitted.sections] == [True, False]
+    assert Checkpoint.load(out).card["sections"] == list(fitted.sections)
+    assert Checkpoint.load(out).card["patients"] == ["anonymous-1"]
+    written = [path for path in (out, *(tmp_path / "mine.fit").rglob("*")) if path.is_file()]
+    assert {"scores.json", "scores.md", "sections.csv"} <= {path.name for path in written}
+    assert not [path for path in written if b"Smith" in path.read_bytes() or "Smith" in str(path)]
+
+
+@pytest.mark.slow
 def test_an_encoder_trained_here_is_trained_anew_without_each_section_left_out(
     folder, tmp_path, brief, monkeypatch
 ):

@@ -141,6 +141,8 @@ def _without_folder(word: str) -> str:
 
 def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add ``fit``."""
+    from napari_flag.cli.terminal import add_keep_names
+
     parser = commands.add_parser(
         "fit",
         help="fit weights to your own measured sections, without a config",
@@ -184,6 +186,7 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         "--run", type=Path, dest="folder", metavar="DIR",
         help="folder of states and scores; a killed fit goes on there (default: beside --out)",
     )  # fmt: skip
+    add_keep_names(parser)
     parser.set_defaults(run=run_fit)
 
 
@@ -202,6 +205,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         device=arguments.device,
         colours=arguments.colours,
+        keep_names=arguments.keep_names,
     )
     sections, notices = find_sections(arguments.sections, arguments.mpp)
     with ProgressLine() as line:
@@ -225,7 +229,9 @@ def run_fit(arguments: argparse.Namespace) -> int:
 
 def _named(arguments: argparse.Namespace) -> str | None:
     """Return what the card's command names as sections; with µm/px stated, the list beside the page."""
-    return arguments.sections.resolve().name if arguments.mpp is None else None
+    from napari_flag.slides.file_identity import name_of
+
+    return name_of(arguments.sections.resolve(), arguments.keep_names) if arguments.mpp is None else None
 
 
 def run_folder(arguments: argparse.Namespace, name: str) -> Path:

@@ -47,6 +47,7 @@ from napari_flag.fitting import (
     MeasuredSection,
     encoder_of,
     look_at_all,
+    named_in_results,
     to_score,
     why_too_few,
     write_list,
@@ -202,7 +203,11 @@ def score_and_fit(
     asked = [section for section in sections if section.name not in leave_out]
     if reason := why_too_few(asked):
         raise UserError(reason)
-    used = yield from _checked(asked, encoder_of(settings.encoder))
+    looked_at = yield from _checked(asked, encoder_of(settings.encoder))
+    used, notices = named_in_results(looked_at, settings.keep_names)
+    for notice in notices:
+        yield Step(CHOOSING, 0, notice=notice)
+    unused, _ = named_in_results([s for s in sections if s.name in leave_out], settings.keep_names)
     entries = tuple(_entry(section) for section in used)
     genes = yield from _panel(entries, settings.genes)
     slides = yield from _read(entries, genes)
@@ -219,7 +224,7 @@ def score_and_fit(
     table = scores_table(outcome)
     return UnsavedWeights(
         table, network, whole.tensors, whole.name, whole.cohort, config, outcome, plan, used,
-        tuple(leave_out), settings,
+        tuple(section.name for section in unused), settings,
     )  # fmt: skip
 
 
