@@ -101,6 +101,23 @@ def test_what_is_no_slide_is_left_to_others_and_the_reason_is_said(tmp_path):
         discover(tmp_path / "gone.svs")
 
 
+def test_pictures_that_cannot_be_read_are_left_out_and_said_in_one_sentence(tmp_path):
+    picture(tmp_path / "A1.png")
+    picture(tmp_path / "grey.png", mode="L")
+    picture(tmp_path / "small.png", 300)
+    whole = picture(tmp_path / "sub" / "A2.png").read_bytes()
+    (tmp_path / "sub" / "A2.png").write_bytes(whole[:20])
+    assert "A2.png cannot be read as a picture and was left out" in discover(tmp_path).notices[0]
+    (tmp_path / "A3.tif").write_bytes(b"II*\0 and no more")
+    (tmp_path / "A4.jpg").write_bytes(b"")
+    found = discover(tmp_path)
+    assert the_only(found).name == "A1"
+    (said,) = found.notices
+    assert said.startswith("A2.png, A3.tif, A4.jpg cannot be read")
+    (said,) = discover(tmp_path / "A4.jpg").notices
+    assert "cannot be read as a picture" in said
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_damaged_files_are_nothing_and_never_a_crash(tmp_path, seed):
     rng = np.random.default_rng(seed)

@@ -311,8 +311,8 @@ def named_in_results(
             name = next(free for free in several if free not in taken)
         renamed.append(replace(section, name=name, patient=numbers.get(section.patient, section.patient)))
     said = (
-        f"Names of {counted(len(personal), 'section')} or of their patients look like a patient's, so weights "
-        "and scores call them anonymous-…; keep the names with --keep-names."
+        f"Names of {counted(len(personal), 'section')} or of their patients look like a patient's, so "
+        "weights and scores call them anonymous-…; keep the names with --keep-names."
     )
     return tuple(renamed), (said,)
 

@@ -1,4 +1,4 @@
-"""``make soak``: a window in use for long (ARGS="--switches 20000 --rounds 40 --seed 2 --out runs/soak.md")."""
+"""``make soak``: a window in use for long (ARGS="--switches 20000 --rounds 40 --out runs/soak.md")."""
 
 import argparse
 import faulthandler

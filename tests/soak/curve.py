@@ -49,8 +49,8 @@ LIMITS: Final = {
     "objects of Python": Limit(1000.0, 1000.0),
     "GL objects": Limit(0.5, 4.0),
 }
-"""Quantity → what counts as flat.  A million switches and 500 rounds, a day of work, may thus cost 150 MB and no
-handle, thread, layer or widget that anyone would notice."""
+"""Quantity → what counts as flat.  A million switches and 500 rounds, a day of work, may thus cost 150 MB
+and no handle, thread, layer or widget that anyone would notice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A napari window that is used for long: gene after gene, and slide after slide opened, predicted and closed."""
+"""A napari window in use for long: gene after gene, then slides opened, predicted and closed."""
 
 import gc
 import os
@@ -153,7 +153,7 @@ class Window:
         self.same_view()
 
     def same_view(self) -> None:
-        """Show what is shown at every mark: one predicted gene, on the Genes page, without a second canvas."""
+        """Show what is shown at every mark: one predicted gene, the Genes page, no second canvas."""
         self.side_by_side(False)
         self.plain()
         self.area.show_page("Genes")

@@ -11,6 +11,7 @@ from napari_flag.discovery.kinds import (
     Kind,
     is_derived,
     is_dicom_slide,
+    is_unreadable,
     kind_of,
     rgb_size,
 )
@@ -158,6 +159,8 @@ def _not_taken(path: Path) -> str:
             f"{SLIDE_SIDE_PX:,} px; choose the full-resolution image."
         )
     if path.suffix.lower() in PICTURE_ENDINGS:
+        if os.path.isfile(path) and is_unreadable(path):
+            return _not_readable([path])
         return (
             f"{path.name} is not taken for a slide, since it is no 8-bit RGB picture; choose an H&E image in "
             "colour."
@@ -165,6 +168,17 @@ def _not_taken(path: Path) -> str:
     return (
         f"{path.name} is nothing napari-flag can open; choose a slide, a table of spots, a prediction "
         "(.h5ad), regions (GeoJSON) or a workspace."
+    )
+
+
+def _not_readable(pictures: Sequence[Path]) -> str:
+    names = sorted({path.name for path in pictures})
+    several = len(names) > 1
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return (
+        f"{shown} cannot be read as {'pictures and were' if several else 'a picture and was'} left out; "
+        f"{'they' if several else 'it'} may be damaged or cut short, so copy {'them' if several else 'it'} "
+        "once more, or ask for permission to read."
     )
 
 
@@ -184,6 +198,7 @@ class _Holdings:
     sections: list[FoundSection] = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
     orphans: list[Path] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
     unclear: list[spatial_data.Unclear] = field(default_factory=list)
 
     def add(self, kind: Kind, path: Path) -> None:
@@ -204,7 +219,16 @@ class _Holdings:
 
     def take(self, other: "_Holdings") -> None:
         """Add what was found in a subfolder, whose slides have their tables already."""
-        for name in ("predictions", "regions", "workspaces", "sections", "tables", "orphans", "unclear"):
+        for name in (
+            "predictions",
+            "regions",
+            "workspaces",
+            "sections",
+            "tables",
+            "orphans",
+            "unclear",
+            "unreadable",
+        ):
             getattr(self, name).extend(getattr(other, name))
 
     def found(self, folder: Path, search: Search) -> Found:
@@ -217,6 +241,8 @@ class _Holdings:
                 f"({', '.join(names[:5])}{', …' if len(names) > 5 else ''}) and are left out; put their "
                 "images beside the others."
             )
+        if self.unreadable:
+            notices.append(_not_readable(self.unreadable))
         workspace = self.workspaces[0] if len(self.workspaces) == 1 else None
         if len(self.workspaces) > 1:
             notices.append(
@@ -307,6 +333,8 @@ def _sort(files: Iterable[tuple[Path, bool]], holdings: _Holdings, *, pictures: 
         if picture and (not pictures or only_table or of_hamamatsu or is_derived(path)):
             continue
         kind = kind_of(path)
+        if picture and not kind and is_unreadable(path):
+            holdings.unreadable.append(path)
         if (kind != "slide" or pictures) and not (only_table and kind in ("slide", "regions", "workspace")):
             holdings.add(kind, path)
 

@@ -82,14 +82,31 @@ def looks_like_slide(path: Path) -> bool:
 def rgb_size(path: Path) -> Size | None:
     """Return (width, height) of an 8-bit RGB picture from its header; None for any other file."""
     try:
-        match path.suffix.lower():
-            case ".tif" | ".tiff":
-                return _rgb_tiff(path)
-            case ".jpg" | ".jpeg" | ".png":
-                with opened_image(path) as picture:  # reads the header only
-                    return picture.size if picture.mode in ("RGB", "RGBA", "CMYK") else None
-    except (OSError, ValueError, SyntaxError):
+        return _rgb_size(path)
+    except _UNREADABLE:
         return None
+
+
+def is_unreadable(path: Path) -> bool:
+    """Return whether a file is called a picture (`PICTURE_ENDINGS`) and its header cannot be read."""
+    try:
+        _rgb_size(path)
+    except _UNREADABLE:
+        return True
+    return False
+
+
+_UNREADABLE: Final = (OSError, ValueError, SyntaxError, LookupError, TypeError, ArithmeticError)
+"""What Pillow and tifffile raise of files that are no pictures, or damaged."""
+
+
+def _rgb_size(path: Path) -> Size | None:
+    match path.suffix.lower():
+        case ".tif" | ".tiff":
+            return _rgb_tiff(path)
+        case ".jpg" | ".jpeg" | ".png":
+            with opened_image(path) as picture:  # reads the header only
+                return picture.size if picture.mode in ("RGB", "RGBA", "CMYK") else None
     return None
 
 
@@ -101,8 +118,8 @@ def _rgb_tiff(path: Path) -> Size | None:
             page = tiff.pages.first
             rgb = getattr(page, "samplesperpixel", 0) in (3, 4) and page.dtype == "uint8"
             return (int(page.imagewidth), int(page.imagelength)) if rgb else None
-    except (tifffile.TiffFileError, LookupError, TypeError, ArithmeticError):  # no TIFF, or a damaged one
-        return None
+    except tifffile.TiffFileError as error:
+        raise ValueError(str(error)) from error
 
 
 def is_dicom_slide(path: Path) -> bool:

@@ -49,8 +49,8 @@ def keep_context_of(viewer: Any) -> None:
 def free_objects(canvas: Any) -> None:
     """Delete the textures, buffers and programs of a canvas that is about to be closed.
 
-    napari 0.9.2 leaves them to the context, whose objects live as long as any context that shares them: that of
-    the main canvas.  Each canvas that was closed left its maps and pictures behind, 13 MB and more.
+    napari 0.9.2 leaves them to the context, whose objects live as long as any context that shares them: that
+    of the main canvas.  Each canvas that was closed left its maps and pictures behind, 13 MB and more.
 
     Parameters
     ----------

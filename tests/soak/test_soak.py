@@ -1,0 +1,92 @@
+"""What counts as flat, a short soak, and soaks that leak on purpose."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.soak.curve import FEWEST, LIMITS, ROUNDS, SWITCHES, Mark, growths
+
+ROOT = Path(__file__).parents[2]
+LAYERS, MEMORY = "layers", "resident memory, MB"
+
+
+def marks(quantity, values, phase=SWITCHES, step=1000):
+    """Marks at which nothing changes but one quantity."""
+    return [
+        Mark(phase, step * place, float(place), dict.fromkeys(LIMITS, 10.0) | {quantity: value})
+        for place, value in enumerate(values)
+    ]
+
+
+def not_flat(found):
+    return {growth.quantity for growth in growths(found) if not growth.flat}
+
+
+def test_what_never_changes_is_flat_and_what_grows_by_a_layer_is_not():
+    assert not_flat(marks(LAYERS, [3.0] * 20)) == set()
+    assert not_flat(marks(LAYERS, [3.0 + place // 2 for place in range(20)])) == {LAYERS}
+
+
+def test_growth_during_the_warm_up_and_a_single_jump_back_and_forth_are_no_leak():
+    assert not_flat(marks(MEMORY, [100.0, 300.0, 500.0, 700.0] + [800.0] * 16)) == set()
+    assert not_flat(marks(MEMORY, [800.0] * 10 + [2000.0] + [800.0] * 9)) == set()
+
+
+def test_growth_is_stated_for_a_hundred_thousand_switches_and_a_hundred_rounds():
+    by = {g.quantity: g for g in growths(marks(MEMORY, [100.0 + 2 * place for place in range(20)]))}
+    assert by[MEMORY].per_unit == pytest.approx(200.0)
+    assert by[MEMORY].over_all == pytest.approx(30.0)
+    assert not by[MEMORY].flat
+    rounds = {
+        g.quantity: g for g in growths(marks(MEMORY, [100.0 + place for place in range(20)], ROUNDS, 5))
+    }
+    assert rounds[MEMORY].per_unit == pytest.approx(20.0)
+
+
+def test_a_slow_growth_over_a_long_run_is_held_to_its_slope_and_not_to_noise():
+    limit = LIMITS[MEMORY]
+    below = [100.0 + 0.9 * limit.growth * place / 2 for place in range(20)]
+    above = [100.0 + 1.1 * limit.growth * place / 2 for place in range(20)]
+    assert not_flat(marks(MEMORY, below, step=50_000)) == set()
+    assert not_flat(marks(MEMORY, above, step=50_000)) == {MEMORY}
+
+
+def test_of_too_few_marks_nothing_is_said():
+    assert growths(marks(LAYERS, [3.0] * (FEWEST - 1))) == []
+
+
+def soak(out, *words):
+    """Run a soak in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.soak", "--out", str(out), *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
+
+
+@pytest.mark.slow
+def test_a_short_soak_stays_flat_and_is_written_as_page_picture_and_numbers(qapp, tmp_path):
+    ran = soak(tmp_path / "soak.md", "--switches", "3000", "--rounds", "12", "--marks", "12", "--seed", "5")
+    assert ran.returncode == 0, ran.stdout + ran.stderr[-3000:]
+    written = json.loads((tmp_path / "soak.json").read_text())
+    assert written["done"] == {SWITCHES: 3000, ROUNDS: 12}
+    assert all(growth["flat"] for growth in written["growths"])
+    assert "Everything stayed flat" in (tmp_path / "soak.md").read_text()
+    assert (tmp_path / "soak.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("leak", "quantity"), [("layers", LAYERS), ("handles", "open file handles")])
+def test_a_leak_made_on_purpose_is_found(qapp, tmp_path, leak, quantity):
+    words = ("--switches", "240", "--rounds", "0", "--marks", "6", "--leak", leak)
+    ran = soak(tmp_path / "soak.md", *words)
+    assert ran.returncode == 1, ran.stdout + ran.stderr[-3000:]
+    found = json.loads((tmp_path / "soak.json").read_text())["growths"]
+    assert quantity in {growth["quantity"] for growth in found if not growth["flat"]}
+    assert f"{quantity} (switches)" in (tmp_path / "soak.md").read_text()
