@@ -13,6 +13,20 @@ from tests.soak.window import ENCODE_EVERY, FRAME_EVERY, GENES, SHARES, SPOTS
 from napari_flag.figures.style import COLOURS, GREY, house_style
 from napari_flag.files import replacing, write_json, write_text
 
+HOW = (
+    f"{SHARES['gene']:.0%} of the switches select another gene at random, {SHARES['key']:.0%} press an arrow "
+    "key over the picture, the others show another quantity, a second gene or another kind of map for a "
+    "while. The page of the FLAG area changes all along, and the second canvas is opened and closed between "
+    "marks. Events are handled after each switch; the window is drawn after every "
+    f"{FRAME_EVERY}th, since drawing takes most of the time without a graphics card. In the rounds, features "
+    f"are computed anew every {ENCODE_EVERY}th time and come from the cache otherwise."
+)
+MEASURED = (
+    "At each mark the window is brought to the same view and to rest, and garbage is collected. Growth is "
+    "the median slope between all pairs of marks (Theil and Sen) after the first "
+    f"{curve.WARM_UP:.0%} of them; what counts as flat stands in `tests/soak/curve.py`."
+)
+
 
 def write_result(out: Path, marks: Sequence[Mark], about: dict[str, Any]) -> None:
     """Write `out` (Markdown), and the same as ``.json`` and ``.png`` beside it."""
@@ -50,24 +64,7 @@ def page(marks: Sequence[Mark], about: dict[str, Any], picture: str) -> str:
                 f"- {done[name]:,} {what}{ended}: {(seconds[-1] - seconds[0]) / 60:.0f} minutes, "
                 f"{frames[name]:,} frames drawn ({frames[name] / max(done[name], 1):.2f} each)."
             )
-    lines += [
-        "",
-        f"{SHARES['gene']:.0%} of the switches select another gene at random, {SHARES['key']:.0%} press an arrow key over "
-        "the picture, the others show another quantity, a second gene or another kind of map for a while; the page "
-        "of the FLAG area changes all along, and the second canvas is opened and closed between marks. Events are "
-        f"handled after each switch; the window is drawn after every {FRAME_EVERY}th, since drawing takes most of "
-        "the time without a graphics card. In the rounds, features are computed anew every "
-        f"{ENCODE_EVERY}th time and come from the cache otherwise.",
-        "",
-        "At each mark the window is brought to the same view and to rest, and garbage is collected. Growth is the "
-        f"median slope between all pairs of marks (Theil and Sen) after the first {curve.WARM_UP:.0%} of them; what "
-        "counts as flat stands in `tests/soak/curve.py`.",
-        "",
-        f"![What a window takes]({picture})",
-        "",
-        *_table(found),
-        "",
-    ]
+    lines += ["", HOW, "", MEASURED, "", f"![What a window takes]({picture})", "", *_table(found), ""]
     return "\n".join(lines)
 
 
