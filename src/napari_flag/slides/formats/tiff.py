@@ -17,6 +17,7 @@ import zarr
 from napari_flag.errors import UserError
 from napari_flag.slides.formats import readers
 from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, bands, damaged, refuse_too_large
+from napari_flag.slides.formats.stored_tiles import StoredTiles
 from napari_flag.slides.resolution import MICRONS, UNKNOWN, Resolution, stated
 
 NOT_THE_SLIDE: Final = re.compile(r"label|macro|overview|thumbnail|barcode", re.IGNORECASE)
@@ -75,6 +76,8 @@ class TiffReader:
             return _Unpacked(self.path, level.dataoffset, level.shape, dtype)
         white = int(self.format.white) if self.format.palette is None else 0
         fill = 0 if self.format.inverted else white
+        if len(level.pages) == 1 and series.transform is None and StoredTiles.can_read(keyframe):
+            return StoredTiles(self.path, keyframe, fill)
         return zarr.open_array(series.aszarr(level=i, fillvalue=fill), mode="r")
 
     def read(self, x: int, y: int, width: int, height: int, level: int) -> UInt8Array:
@@ -134,7 +137,7 @@ class TiffReader:
         """Close the file."""
         self._whole = None
         for array in self._arrays:
-            if isinstance(array, _Unpacked):
+            if isinstance(array, _Unpacked | StoredTiles):
                 array.close()
         self._arrays = []
         self._tiff.close()
