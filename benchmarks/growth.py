@@ -1,8 +1,8 @@
 r"""How do time and memory of a prediction grow with the spots?  Linear and flat is what is wanted.
 
-A whole ``napari-flag predict``, from file to file: one draw and the expectation of spots at the array pitch of
-the weights, on a pyramidal slide made here (`benchmarks.large_slide`).  Every size is a process of its own with
-an empty cache; its times and its peak of memory are those of the process, the start of Python included.
+A whole ``napari-flag predict``, from file to file: one draw and the expectation of spots at the array pitch
+of the weights, on a pyramidal slide made here (`benchmarks.large_slide`).  Every size is a process of its own
+with an empty cache; its times and its peak of memory are those of the process, the start of Python included.
 
 With ``--made-up`` features are drawn at random and with ``--silent`` the gene transformer is not asked, which
 leaves the rest as it is: for sizes at which encoding and denoising would take hours.  ``--genes`` takes
@@ -183,10 +183,10 @@ def table(found: list[dict[str, Any]]) -> str:
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
-        each = 1e3 * row["cpu_s"] / row["spots"]
+        each, own = 1e3 * row["cpu_s"] / row["spots"], max(row["peaks"].values())
         lines.append(
-            f"| {row['spots']:,} | {row['s']:.0f} | {row['cpu_s']:.0f} | {each:.1f} | {row['peak_mb']:,.0f} | "
-            f"{max(row['peaks'].values()):,.0f} | {row['file_mb']:,.0f} |"
+            f"| {row['spots']:,} | {row['s']:.0f} | {row['cpu_s']:.0f} | {each:.1f} | "
+            f"{row['peak_mb']:,.0f} | {own:,.0f} | {row['file_mb']:,.0f} |"
         )
     lines += ["", "Processor seconds of each stage, and its peak of memory that is in no file (MB):", ""]
     lines += ["| stage | " + " | ".join(f"{row['spots']:,} spots" for row in found) + " |"]
@@ -214,8 +214,13 @@ def main() -> None:
     if args.only is not None:
         sys.stdout.write(json.dumps(predict(args, args.only)))
         return
-    found = [measured(args, spots) for spots in args.spots]
-    text = f"`python -m benchmarks.growth {' '.join(sys.argv[1:])}`; {machine(args.threads)}.\n\n{table(found)}"
+    found = []
+    for spots in args.spots:
+        found.append(measured(args, spots))
+        sys.stderr.write(json.dumps(found[-1]) + "\n")
+    found.sort(key=lambda row: int(row["spots"]))
+    command = f"python -m benchmarks.growth {' '.join(sys.argv[1:])}"
+    text = f"`{command}`; {machine(args.threads)}.\n\n{table(found)}"
     sys.stdout.write(text + "\n")
     if args.write:
         write_between(args.write, text, RESULTS)

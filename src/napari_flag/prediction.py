@@ -1,5 +1,6 @@
 """The chain on one screen: slide + spots + weights → prediction."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag import keys, prediction_file
+from napari_flag import keys, prediction_file, scratch
 from napari_flag.errors import UserError
 from napari_flag.formatting import length, resolution
 from napari_flag.model.checkpoint import Checkpoint
@@ -35,6 +36,8 @@ COMPARING: Final = "Comparing with the training tissue"
 """Stage whose notice, if any, warns that most of the slide is unlike the training slides."""
 UNLIKE: Final = 0.15
 """Relative difference from the training array above which a notice says so."""
+_ENCODED_BYTES: Final = 10_000
+"""Of a spot while the network encodes it: components, neighbours, hidden values of each branch."""
 FEWEST: Final = 20
 """Spots below which a notice says that normalisation over the slide is uncertain."""
 
@@ -169,21 +172,21 @@ def predict_slide(
     encoded = predictor.encode(features, build_graph(Places.of(spots, mpp, pitch), features))
     if depth is not None:
         encoded = _at_depth(encoded, depth, len(spots), len(predictor.genes))
-    expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings)
+    expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings, columns)
     predicted = replace(spots.take(rows), pitch_um=pitch)
     numbers = () if settings is None else settings.numbers
     drawn_layers = zip(numbers, expression.draws, strict=True)
-    spread = expression.spread
+    kept = range(len(predictor.genes)) if columns is None else columns
     adata = prediction_file.build_prediction(
-        expression.mean[:, columns],
+        expression.mean,
         predicted,
-        [predictor.genes[column] for column in columns],
+        [predictor.genes[column] for column in kept],
         prediction_file.describe_run(
             slide, predicted, checkpoint, predictor.sampler, settings, str(chosen), notices
         ),
         layers={
-            **{prediction_file.layer_of(number): values[:, columns] for number, values in drawn_layers},
-            keys.SPREAD: None if spread is None else spread[:, columns],
+            **{prediction_file.layer_of(number): values for number, values in drawn_layers},
+            keys.SPREAD: expression.spread,
         },
     )
     if depth is not None:  # as a number, from which further draws set the level alike
@@ -333,9 +336,10 @@ def _rows_inside(spots: Spots, region: "Sequence[BaseGeometry] | None") -> npt.N
     return np.flatnonzero(kept)
 
 
-def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDArray[np.int64]:
+def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDArray[np.int64] | None:
+    """Return which genes of the weights to keep, None for all of them."""
     if genes is None:
-        return np.arange(len(checkpoint.genes))
+        return None
     place = {gene: i for i, gene in enumerate(checkpoint.genes)}
     unknown = [gene for gene in genes if gene not in place]
     if unknown or not genes:
@@ -349,9 +353,19 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
 
 def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int) -> None:
     """Refuse before it starts what would not fit in memory."""
-    # float32; features normalised, gathered, concatenated; each draw once whole and once cut to its genes
-    needed = 4 * (6 * n_all * dim + (6 + 2 * draws) * n * genes)
+    arrays = [
+        ((n_all, genes), np.float64),  # what the slide's encoding expects, and its log-rates
+        ((n_all, genes), np.float32),
+        ((n, genes), np.float32),  # mean, standard deviation, draws
+        ((n, genes), np.float32),
+        ((draws, n, genes), np.float32),
+    ]
+    in_files = sum(scratch.size_on_disk(*array) for array in arrays)
+    whole = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
+    # features as read, standardised for the graph, and once more while that is made
+    needed = n_all * (3 * 4 * dim + _ENCODED_BYTES) + whole - in_files
     available = _free_memory()
+    scratch.refuse_too_large(in_files)
     if needed > 0.9 * available:
         raise UserError(
             f"{n_all:,} spots need about {needed / 2**30:.0f} GiB of memory, but only "

@@ -44,6 +44,8 @@ UNNAMED: Final = "this slide"
 """What a slide is called whose name the file does not state."""
 TOUCHING: Final = 0.55
 """Spot diameter drawn where none is known, in array pitches: Visium's 55 µm at 100 µm."""
+_ROWS: Final = 4096
+"""Spots that are looked at at once."""
 _THUMBNAIL_PX: Final = 1000
 _THUMBNAILS: Final[WeakKeyDictionary[Any, npt.NDArray[np.uint8]]] = WeakKeyDictionary()
 """By the slide's reader, as long as it is open: a second prediction reads no pixel."""
@@ -348,9 +350,14 @@ def find_fault(adata: "AnnData") -> str | None:
     if xy is None or np.shape(xy) != (adata.n_obs, 2) or not np.isfinite(xy).all():
         return f'has no spot centres in obsm["{keys.SPATIAL}"]'
     for values in (adata.X, *(adata.layers[name] for name in (keys.SAMPLE,) if name in adata.layers)):
-        if values is None or not np.isfinite(values.data if sparse.issparse(values) else values).all():
+        if values is None or not _finite(values.data if sparse.issparse(values) else values):
             return "has values that are missing or not numbers"
     return None
+
+
+def _finite(values: Any) -> bool:
+    """Return whether all values are numbers, looked at part by part: they may lie in a file."""
+    return all(np.isfinite(values[start : start + _ROWS]).all() for start in range(0, len(values), _ROWS))
 
 
 def refuse_fault(adata: "AnnData", path: Path, remedy: str = "so it cannot be shown; mend it") -> None:

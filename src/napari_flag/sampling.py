@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from napari_flag import scratch
 from napari_flag.encoders.features import halve
 from napari_flag.methods.moments import FloatArray
 from napari_flag.methods.predictor import EncodedSlide, Predictor
@@ -32,7 +33,7 @@ class Expression:
     Parameters
     ----------
     mean
-        (n, G) float32, the expectation.
+        (n, G) float32, the expectation.  Large arrays lie in files (`scratch.empty`).
     draws
         (K, n, G) float32, joint draws in the order of their numbers; K = 0 where the method draws nothing.
     spread
@@ -69,6 +70,7 @@ def sample_expression(
     ids: Sequence[str],
     rows: npt.NDArray[np.int64],
     settings: SamplerSettings | None,
+    columns: npt.NDArray[np.int64] | None = None,
 ) -> Steps[Expression]:
     """Expect the expression of spots `rows`, and draw it, chunk by chunk.
 
@@ -82,6 +84,8 @@ def sample_expression(
         Positions of the spots to predict.
     settings
         Which draws, solver, seed; None for a method that draws nothing.
+    columns
+        Positions of the genes to keep, None for all; all are drawn, so that numbers do not change.
 
     Yields
     ------
@@ -96,7 +100,9 @@ def sample_expression(
     tokens = _TOKENS_GPU if predictor.device.type == "cuda" else _TOKENS_CPU
     number = 0 if settings is None else settings.draws
     chunk = max(1, tokens // (g * max(number, 1)))
-    mean, draws = np.empty((n, g), np.float32), np.empty((number, n, g), np.float32)
+    kept = slice(None) if columns is None else columns
+    shape = (n, g if columns is None else len(columns))
+    mean, draws = scratch.empty(shape, np.float32), scratch.empty((number, *shape), np.float32)
     spread: FloatArray | None = None
     start = 0
     while start < n:
@@ -104,15 +110,16 @@ def sample_expression(
         names, expecting = [ids[row] for row in rows[here]], _EXPECTING * len(here)
         try:
             expected = yield from _counted(encoded.expectation(rows[here], names), start, expecting, n)
-            mean[here] = expected.mean
+            mean[here] = expected.mean[:, kept]
             if expected.sd is not None:
-                spread = np.empty((n, g), np.float32) if spread is None else spread
-                spread[here] = expected.sd
+                spread = scratch.empty(shape, np.float32) if spread is None else spread
+                spread[here] = expected.sd[:, kept]
             done = start + expecting
-            yield Step(STAGE, int(done), n, partial=Preview(here, mean[here], predictor.genes))
+            yield Step(STAGE, int(done), n, partial=Preview(here, expected.mean, predictor.genes))
             if settings is not None:
                 drawing = encoded.draw(rows[here], names, settings)
-                draws[:, here] = yield from _counted(drawing, done, len(here) - expecting, n)
+                drawn = yield from _counted(drawing, done, len(here) - expecting, n)
+                draws[:, here] = drawn[:, :, kept]
         except torch.cuda.OutOfMemoryError:
             chunk = halve(chunk, "spots")
             torch.cuda.empty_cache()

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from napari_flag import scratch
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.diffusion import Preconditioner
 from napari_flag.model.gene_dit import GeneDiT
@@ -175,16 +176,17 @@ class Flag(nn.Module):
             latent, scale = latent_of(location), latent_scale(scale) * spread
             nothing = Observation.of(np.zeros(1), np.zeros(len(spread)))
             return Context(spatial, latent.expand(len(features), -1), scale, factors, nothing, None)
-        smooth = self.mean_head(
-            normalised, self.lifted(normalised), graph, self.normalization.novelty(features)
-        )
-        expected = (location + scale * smooth).clamp_min(LEAST).double().cpu().numpy()  # (n, G)
         variance = spread.square() + factors.square().sum(0)
         resemblance = self.normalization.resemblance(features).cpu().numpy()
         depth = mixed_quantiles(self.get_buffer("depth").cpu().numpy(), resemblance)
         observation = Observation.of(depth, variance.cpu().numpy())
-        latent = torch.from_numpy(observation.latent(expected)).to(spread)
-        return Context(spatial, latent, spread, factors, observation, expected)
+        shape = len(features), len(spread)
+        expected, latent = scratch.empty(shape, np.float64), scratch.empty(shape, np.float32)
+        novelty = self.normalization.novelty(features)
+        for rows, smooth in self.mean_head.blocks(normalised, self.lifted(normalised), graph, novelty):
+            expected[rows] = (location + scale * smooth).clamp_min(LEAST).double().cpu().numpy()
+            latent[rows] = observation.latent(expected[rows])
+        return Context(spatial, torch.from_numpy(latent).to(spread), spread, factors, observation, expected)
 
     def seen(self, graph: GraphTensors) -> GraphTensors:
         """Return `graph` as this network sees it."""

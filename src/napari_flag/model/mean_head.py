@@ -4,6 +4,7 @@ Two kinds of regression are averaged, because they err differently: a kernel bra
 graph branches (`SpatialEncoder`).
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import torch
@@ -41,9 +42,11 @@ class KernelBranch(nn.Module):
     def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
         """Return (n, G) expected normalised expression of (n, c) normalised features."""
         seen = surroundings(features, graph)  # (n, 3 c)
-        weights = self.get_buffer("weights")
-        starts = range(0, len(seen), _ROWS)
-        return torch.cat([self.similarity(seen[i : i + _ROWS]) @ weights for i in starts])
+        return torch.cat([self.expected(rows) for rows in seen.split(_ROWS)])
+
+    def expected(self, rows: Tensor) -> Tensor:
+        """Return (b, G) expected normalised expression of (b, 3 c) rows of `surroundings`."""
+        return self.similarity(rows) @ self.get_buffer("weights")
 
     def similarity(self, rows: Tensor) -> Tensor:
         """Return the (n, landmarks) kernel between (n, 3 c) `rows` and the landmarks."""
@@ -70,9 +73,13 @@ class GraphBranch(nn.Module):
 
     def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
         """Return (n, G) expected normalised expression of (n, c) normalised features."""
-        h = self.encoder(features, graph.neighbours, graph.present, graph.distance, graph.likeness)
-        out: Tensor = self.read_out(h)
+        out: Tensor = self.read_out(self.hidden(features, graph))
         return out
+
+    def hidden(self, features: Tensor, graph: GraphTensors) -> Tensor:
+        """Return the (n, mean_width) encoded spots that are read out."""
+        h: Tensor = self.encoder(features, graph.neighbours, graph.present, graph.distance, graph.likeness)
+        return h
 
 
 class MeanHead(nn.Module):
@@ -99,8 +106,26 @@ class MeanHead(nn.Module):
         novelty
             () how unlike the training slides this one is, 0 to 1.
         """
-        expected: Tensor = self.kernel(features, graph)
-        if not self.graph_share:
-            return expected
-        branches = torch.stack([branch(lifted, graph) for branch in self.branches]).mean(0)  # (n, G)
-        return expected + self.graph_share * (1 - novelty) * (branches - expected)
+        return torch.cat([expected for _, expected in self.blocks(features, lifted, graph, novelty)])
+
+    def blocks(
+        self, features: Tensor, lifted: Tensor, graph: GraphTensors, novelty: Tensor
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield what `forward` returns part by part: which spots, and their (b, G) values."""
+        seen = surroundings(features, graph)  # (n, 3 c)
+        hidden = [branch.hidden(lifted, graph) for branch in self._graph_branches]  # each (n, mean_width)
+        share = self.graph_share * (1 - novelty)
+        for start in range(0, len(seen), _ROWS):
+            rows = slice(start, min(start + _ROWS, len(seen)))
+            expected = self.kernel.expected(seen[rows])
+            if hidden:
+                read = zip(self._graph_branches, hidden, strict=True)
+                branches = torch.stack([branch.read_out(h[rows]) for branch, h in read]).mean(0)  # (b, G)
+                expected = expected + share * (branches - expected)
+            yield rows, expected
+
+    @property
+    def _graph_branches(self) -> list[GraphBranch]:
+        """The branches that have a share in the expectation."""
+        branches = [branch for branch in self.branches if isinstance(branch, GraphBranch)]
+        return branches if self.graph_share else []

@@ -71,7 +71,7 @@ class StoredTiles:
         return window
 
     def _tile(self, index: int) -> npt.NDArray[Any] | None:
-        """Return a decoded tile, (rows, columns) or (rows, columns, channels); None where it is not stored."""
+        """Return a decoded tile, its channels last if there are any; None where it is not stored."""
         kept = _KEPT.find((self._number, index))
         if kept is not None:
             return kept
