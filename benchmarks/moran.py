@@ -71,12 +71,13 @@ def section(genes: int) -> tuple[np.ndarray, sparse.csr_array]:
     return np.log2(values, out=values), array_graph(array, "hex")
 
 
-def against(permutations: int, rounds: int) -> dict[str, object]:
-    """Run both in turn, after one round that is not counted, and compare medians and minima."""
+def squidpy_and_ours(
+    values: np.ndarray, weights: sparse.csr_array, permutations: int
+) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]:
+    """Return Moran's I of the (n, genes) `values` as squidpy computes it, and as we do."""
     import anndata
     import squidpy
 
-    values, weights = section(GENES)
     adata = anndata.AnnData(values)
     adata.obsp["spatial_connectivities"] = sparse.csr_matrix(weights)
     settings = {"n_perms": permutations, "seed": 0} if permutations else {}
@@ -92,6 +93,12 @@ def against(permutations: int, rounds: int) -> dict[str, object]:
     def ours() -> np.ndarray:
         return finish(moran_test(values, weights, permutations=permutations))["I"].to_numpy()
 
+    return theirs, ours
+
+
+def against(permutations: int, rounds: int) -> dict[str, object]:
+    """Run both in turn, after one round that is not counted, and compare medians and minima."""
+    theirs, ours = squidpy_and_ours(*section(GENES), permutations)
     apart = float(np.abs(theirs() - ours()).max())
     spent = np.array([[clock(theirs), clock(ours)] for _ in range(rounds)])
     median, least = np.median(spent, axis=0), spent.min(axis=0)
