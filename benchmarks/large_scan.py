@@ -1,7 +1,7 @@
-"""What does a scan of 100,000 × 80,000 px with 50,000 spots take, opened, masked, read and encoded?
+"""What does a scan of 100,000 × 80,000 px with 50,000 spots take?  Opened, masked, read and encoded.
 
 The scan is made by `benchmarks.large_slide`.  Opening is what the window does; tissue and spots are those of
-``napari-flag predict`` without a table; tiles are read and encoded as by a prediction, of so many spots around
+``napari-flag predict`` without a table; tiles are read and encoded as by a prediction, of so many spots near
 the middle of the slide.  Memory is that of the process, what belongs to no file apart.
 
     python -m benchmarks.large_scan --encoded 2000 --write

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -9,7 +10,7 @@ from shapely.geometry import box
 from tests.fakes import FakeSlide
 from tests.tiny_weights import GENES, tiny_network, write_weights_on_uni
 
-from napari_flag import inputs, keys, prediction, prediction_file
+from napari_flag import inputs, keys, prediction, prediction_file, scratch
 from napari_flag.cli import main
 from napari_flag.encoders.features import extract_features
 from napari_flag.errors import UserError
@@ -181,6 +182,35 @@ def test_a_region_beside_the_tissue_is_an_error(predict):
 def test_a_run_that_would_not_fit_in_memory_is_refused_before_it_starts(predict, monkeypatch):
     monkeypatch.setattr(prediction, "_free_memory", lambda: 1000)
     with pytest.raises(UserError, match="GiB"):
+        predict()
+
+
+def test_results_that_lie_in_files_are_those_that_lie_in_memory(predict, whole, monkeypatch, tmp_path):
+    monkeypatch.setattr(scratch, "MOST_IN_MEMORY", 50)
+    monkeypatch.setattr(scratch, "cache_folder", lambda: tmp_path)
+    made = []
+    empty = scratch.empty
+
+    def noted(shape, kind):
+        made.append(empty(shape, kind))
+        return made[-1]
+
+    monkeypatch.setattr(scratch, "empty", noted)
+    kept = predict(seed=3)
+    assert len(made) == 5  # expected, log-rates; mean, draws, standard deviation
+    assert all(isinstance(array.base, np.memmap) for array in made)
+    np.testing.assert_array_equal(kept.X, whole.X)
+    for layer in (keys.SAMPLE, keys.SPREAD):
+        np.testing.assert_array_equal(kept.layers[layer], whole.layers[layer])
+    prediction_file.write_prediction(kept, tmp_path / "kept.h5ad")
+    read = prediction_file.read_prediction(tmp_path / "kept.h5ad")
+    np.testing.assert_array_equal(read.layers[keys.SAMPLE], whole.layers[keys.SAMPLE])
+
+
+def test_results_that_the_disk_has_no_room_for_are_refused_before_it_starts(predict, monkeypatch):
+    monkeypatch.setattr(scratch, "MOST_IN_MEMORY", 50)
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(UserError, match=r"do not fit in memory, and .* free; free space there"):
         predict()
 
 

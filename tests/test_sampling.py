@@ -59,6 +59,17 @@ def test_chunks_change_no_number_and_hold_no_more_values_over_all_draws_than_the
     assert method.drawn == [180, 60, 60, 60]
 
 
+def test_genes_that_are_kept_are_those_of_the_whole_panel(chunks_of):
+    whole = sample(Level(), draws=2)
+    chunks_of(4 * len(LEVELS))
+    columns = np.array([3, 1])
+    settings = SamplerSettings(draws=2)
+    kept = finish(sample_expression(Level(), Level(), IDS, ROWS, settings, columns))
+    np.testing.assert_array_equal(kept.mean, whole.mean[:, columns])
+    np.testing.assert_array_equal(kept.spread, whole.spread[:, columns])
+    np.testing.assert_array_equal(kept.draws, whole.draws[:, :, columns])
+
+
 def test_each_chunk_is_shown_before_it_is_drawn_and_progress_never_goes_back(chunks_of):
     chunks_of(4 * len(LEVELS))
     begun, steps = [], []

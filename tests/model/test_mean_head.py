@@ -9,7 +9,7 @@ from flag_training.stages.expectation import fit_kernel
 from flag_training.stages.frames import FramedCohort
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.graph import GraphTensors, Places, build_graph
-from napari_flag.model.mean_head import surroundings
+from napari_flag.model.mean_head import MeanHead, surroundings
 
 SIDE = 14
 
@@ -44,6 +44,24 @@ def test_a_spots_surroundings_are_its_first_ring_and_all_its_neighbours(graph, s
     torch.testing.assert_close(own, smooth[inner])
     torch.testing.assert_close(ring, smooth[first].mean(0))
     torch.testing.assert_close(all_of_them, smooth[both].mean(0))
+
+
+def test_parts_of_a_slide_are_expected_as_the_whole(graph, monkeypatch):
+    torch.manual_seed(0)
+    config = FlagConfig(features=4, genes=3, slides=1, components=4, landmarks=9, members=2, mean_width=8)
+    head = MeanHead(config).eval()
+    for tensor in (*head.parameters(), *head.kernel.buffers()):
+        torch.nn.init.normal_(tensor, std=0.3)
+    features = torch.randn(len(graph.neighbours), 4)
+    with torch.inference_mode():
+        whole = head(features, 2 * features, graph, torch.tensor(0.3))
+        parts = torch.stack([branch(2 * features, graph) for branch in head.branches]).mean(0)
+        kernel = head.kernel(features, graph)
+        torch.testing.assert_close(whole, kernel + config.graph_share * 0.7 * (parts - kernel))
+        monkeypatch.setattr("napari_flag.model.mean_head._ROWS", 50)
+        blocks = list(head.blocks(features, 2 * features, graph, torch.tensor(0.3)))
+    assert [rows.stop - rows.start for rows, _ in blocks] == [50, 50, 50, 46]
+    torch.testing.assert_close(torch.cat([part for _, part in blocks]), whole)
 
 
 def make_cohort(graph, smooth, features):

@@ -35,6 +35,18 @@ def at(level):
     return features
 
 
+def test_parts_of_a_slide_are_standardised_over_all_of_it(normalization, monkeypatch):
+    features = at(NEAR)
+    whole = normalization.features(features)
+    by_hand = (features - features.mean(0)) / (features.std(0, correction=0) + 0.2)
+    torch.testing.assert_close(whole, by_hand, atol=1e-5, rtol=1e-5)
+    level, _ = normalization.expression(features)
+    monkeypatch.setattr("napari_flag.model.normalization._ROWS", 7)
+    torch.testing.assert_close(normalization.features(features), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(normalization.standardise(features), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(normalization.expression(features)[0], level)
+
+
 def test_a_slide_like_the_training_slides_has_their_level(normalization):
     location, scale = normalization.expression(at(NEAR))  # half way between the two
     torch.testing.assert_close(location, torch.full((3,), 2.0), atol=0.01, rtol=0)
