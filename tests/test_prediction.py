@@ -199,6 +199,8 @@ def test_results_that_lie_in_files_are_those_that_lie_in_memory(predict, whole, 
     kept = predict(seed=3)
     assert len(made) == 5  # expected, log-rates; mean, draws, standard deviation
     assert all(isinstance(array.base, np.memmap) for array in made)
+    assert np.shares_memory(kept.X, made[2])
+    assert np.shares_memory(kept.layers[keys.SAMPLE], made[3])
     np.testing.assert_array_equal(kept.X, whole.X)
     for layer in (keys.SAMPLE, keys.SPREAD):
         np.testing.assert_array_equal(kept.layers[layer], whole.layers[layer])

@@ -75,6 +75,8 @@ class StoredTiles:
         kept = _KEPT.find((self._number, index))
         if kept is not None:
             return kept
+        if index >= min(len(self._page.dataoffsets), len(self._page.databytecounts)):
+            raise ValueError("it lists fewer tiles than its size needs")
         offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
         if not offset or not count:
             return None
