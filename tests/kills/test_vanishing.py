@@ -33,7 +33,7 @@ def spots(path):
 
 
 def predict(folder, slide, weights, when_reading):
-    """Predict `slide`, calling `when_reading` once tiles are read; return (exit code, lines that were said)."""
+    """Predict `slide`, calling `when_reading` once tiles are read; return (exit code, lines said)."""
     words = [
         "predict", slide, "--spots", spots(folder / "spots.tsv"), "--weights", weights,
         "--out", folder / "out.h5ad", "--device", "cpu",

@@ -42,7 +42,7 @@ class KernelBranch(nn.Module):
     def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
         """Return (n, G) expected normalised expression of (n, c) normalised features."""
         seen = surroundings(features, graph)  # (n, 3 c)
-        return torch.cat([self.expected(rows) for rows in seen.split(_ROWS)])
+        return torch.cat([self.expected(rows) for rows in torch.split(seen, _ROWS)])
 
     def expected(self, rows: Tensor) -> Tensor:
         """Return (b, G) expected normalised expression of (b, 3 c) rows of `surroundings`."""

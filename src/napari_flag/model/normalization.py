@@ -64,7 +64,9 @@ class SlideNormalization:
     def features(self, features: Tensor) -> Tensor:
         """Return the (n, c) components of one slide's (n, d) features, standardised over that slide."""
         moments = self._moments(features)
-        return torch.cat([self._standardised(rows, *moments) @ self.axes for rows in features.split(_ROWS)])
+        return torch.cat(
+            [self._standardised(rows, *moments) @ self.axes for rows in torch.split(features, _ROWS)]
+        )
 
     def standardise(self, features: Tensor) -> Tensor:
         """Standardise the (n, d) features of one slide over that slide."""
@@ -77,7 +79,8 @@ class SlideNormalization:
         """Return the (d,) mean and spread over one slide of its (n, d) features in training spreads."""
         centre = self._centre(features)
         squares = [
-            ((rows - self.mean) / self.spread - centre).square().sum(0) for rows in features.split(_ROWS)
+            ((rows - self.mean) / self.spread - centre).square().sum(0)
+            for rows in torch.split(features, _ROWS)
         ]
         return centre, (torch.stack(squares).sum(0) / len(features)).sqrt()
 
@@ -107,7 +110,7 @@ class SlideNormalization:
         return self.novelty(features).sqrt() * self.patients
 
     def _centre(self, features: Tensor) -> Tensor:
-        sums = [((rows - self.mean) / self.spread).sum(0) for rows in features.split(_ROWS)]
+        sums = [((rows - self.mean) / self.spread).sum(0) for rows in torch.split(features, _ROWS)]
         return torch.stack(sums).sum(0) / len(features)
 
     def _remoteness(self, features: Tensor) -> Tensor:
