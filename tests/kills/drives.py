@@ -33,6 +33,8 @@ from tests.kills.killing import (
 NEW_NAMESPACES = 0x10000000 | 0x00020000
 """``CLONE_NEWUSER`` and ``CLONE_NEWNS`` of Linux."""
 READ_ONLY, REMOUNT = 1, 32
+BLOCK = 4096
+"""Bytes that a drive in memory gives at a time."""
 
 
 def _system(name: str, *arguments: object) -> None:
@@ -89,9 +91,9 @@ class Drive:
 
     @property
     def there(self) -> int:
-        """Bytes of what is there, a block of the drive for each name."""
-        files = [] if self.old is None else list(self.old.rglob("*"))
-        return sum(4096 + (file.stat().st_size if file.is_file() else 0) for file in files)
+        """Bytes that the drive takes for what is there, in whole blocks."""
+        files = [] if self.old is None else [file for file in self.old.rglob("*") if file.is_file()]
+        return sum(-(-file.stat().st_size // BLOCK) * BLOCK for file in files)
 
     def fill(self) -> None:
         """Put there what is there when the command starts."""
