@@ -96,7 +96,9 @@ def soak(args: argparse.Namespace, folder: Path) -> int:
 
 def _told(args: argparse.Namespace) -> str:
     minutes = f" --minutes {args.minutes:g}" if args.minutes < 1e9 else ""
-    return f"--switches {args.switches} --rounds {args.rounds} --seed {args.seed}{minutes} --out {args.out}"
+    return (
+        f"--switches {args.switches} --rounds {args.rounds} --seed {args.seed}{minutes} --out {args.out.name}"
+    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ HOW = (
     f"{FRAME_EVERY}th, since drawing takes most of the time without a graphics card. In the rounds, features "
     f"are computed anew every {ENCODE_EVERY}th time and come from the cache otherwise."
 )
+CUT_SHORT = (
+    "The run was cut short. What is loaded when a page or a kind of map is shown for the first time comes in "
+    "its course, and so few marks cannot tell that from a leak: neither a flat nor a growing quantity is "
+    "shown by it for a day of work."
+)
 MEASURED = (
     "At each mark the window is brought to the same view and to rest, and garbage is collected. Growth is "
     "the median slope between all pairs of marks (Theil and Sen) after the first "
@@ -64,6 +69,8 @@ def page(marks: Sequence[Mark], about: dict[str, Any], picture: str) -> str:
                 f"- {done[name]:,} {what}{ended}: {(seconds[-1] - seconds[0]) / 60:.0f} minutes, "
                 f"{frames[name]:,} frames drawn ({frames[name] / max(done[name], 1):.2f} each)."
             )
+    if done != asked:
+        lines += ["", CUT_SHORT]
     lines += ["", HOW, "", MEASURED, "", f"![What a window takes]({picture})", "", *_table(found), ""]
     return "\n".join(lines)
 

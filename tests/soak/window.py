@@ -149,6 +149,8 @@ class Window:
         for kind in MapKind:  # layers that are made when they are first shown, and kept
             self.session.set_map_kind(kind)
             self.settle()
+        self.session.show_genes(self.genes[:2])
+        self.settle()
         self.side_by_side(True)
         self.same_view()
 
