@@ -176,7 +176,7 @@ def predict_slide(
     predicted = replace(spots.take(rows), pitch_um=pitch)
     numbers = () if settings is None else settings.numbers
     drawn_layers = zip(numbers, expression.draws, strict=True)
-    kept = range(len(predictor.genes)) if columns is None else columns
+    kept = np.arange(len(predictor.genes)) if columns is None else columns
     adata = prediction_file.build_prediction(
         expression.mean,
         predicted,
@@ -353,7 +353,7 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
 
 def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int) -> None:
     """Refuse before it starts what would not fit in memory."""
-    arrays = [
+    arrays: list[tuple[tuple[int, ...], npt.DTypeLike]] = [
         ((n_all, genes), np.float64),  # what the slide's encoding expects, and its log-rates
         ((n_all, genes), np.float32),
         ((n, genes), np.float32),  # mean, standard deviation, draws

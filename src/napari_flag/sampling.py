@@ -100,7 +100,7 @@ def sample_expression(
     tokens = _TOKENS_GPU if predictor.device.type == "cuda" else _TOKENS_CPU
     number = 0 if settings is None else settings.draws
     chunk = max(1, tokens // (g * max(number, 1)))
-    kept = slice(None) if columns is None else columns
+    kept: slice | npt.NDArray[np.int64] = slice(None) if columns is None else columns
     shape = (n, g if columns is None else len(columns))
     mean, draws = scratch.empty(shape, np.float32), scratch.empty((number, *shape), np.float32)
     spread: FloatArray | None = None
