@@ -181,12 +181,12 @@ class Flag(nn.Module):
         depth = mixed_quantiles(self.get_buffer("depth").cpu().numpy(), resemblance)
         observation = Observation.of(depth, variance.cpu().numpy())
         shape = len(features), len(spread)
-        expected, latents = scratch.empty(shape, np.float64), scratch.empty(shape, np.float32)
+        expected, rates = scratch.empty(shape, np.float64), scratch.empty(shape, np.float32)
         novelty = self.normalization.novelty(features)
         for rows, smooth in self.mean_head.blocks(normalised, self.lifted(normalised), graph, novelty):
             expected[rows] = (location + scale * smooth).clamp_min(LEAST).double().cpu().numpy()
-            latents[rows] = observation.latent(expected[rows])
-        return Context(spatial, torch.from_numpy(latents).to(spread), spread, factors, observation, expected)
+            rates[rows] = observation.latent(expected[rows])
+        return Context(spatial, torch.from_numpy(rates).to(spread), spread, factors, observation, expected)
 
     def seen(self, graph: GraphTensors) -> GraphTensors:
         """Return `graph` as this network sees it."""

@@ -42,7 +42,8 @@ class KernelBranch(nn.Module):
     def forward(self, features: Tensor, graph: GraphTensors) -> Tensor:
         """Return (n, G) expected normalised expression of (n, c) normalised features."""
         seen = surroundings(features, graph)  # (n, 3 c)
-        return torch.cat([self.expected(rows) for rows in torch.split(seen, _ROWS)])
+        starts = range(0, len(seen), _ROWS)
+        return torch.cat([self.expected(seen[start : start + _ROWS]) for start in starts])
 
     def expected(self, rows: Tensor) -> Tensor:
         """Return (b, G) expected normalised expression of (b, 3 c) rows of `surroundings`."""

@@ -64,9 +64,7 @@ class SlideNormalization:
     def features(self, features: Tensor) -> Tensor:
         """Return the (n, c) components of one slide's (n, d) features, standardised over that slide."""
         moments = self._moments(features)
-        return torch.cat(
-            [self._standardised(rows, *moments) @ self.axes for rows in torch.split(features, _ROWS)]
-        )
+        return torch.cat([self._standardised(rows, *moments) @ self.axes for rows in _blocks(features)])
 
     def standardise(self, features: Tensor) -> Tensor:
         """Standardise the (n, d) features of one slide over that slide."""
@@ -78,10 +76,7 @@ class SlideNormalization:
     def _moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (d,) mean and spread over one slide of its (n, d) features in training spreads."""
         centre = self._centre(features)
-        squares = [
-            ((rows - self.mean) / self.spread - centre).square().sum(0)
-            for rows in torch.split(features, _ROWS)
-        ]
+        squares = [((rows - self.mean) / self.spread - centre).square().sum(0) for rows in _blocks(features)]
         return centre, (torch.stack(squares).sum(0) / len(features)).sqrt()
 
     def slide_weights(self, features: Tensor) -> Tensor:
@@ -110,10 +105,15 @@ class SlideNormalization:
         return self.novelty(features).sqrt() * self.patients
 
     def _centre(self, features: Tensor) -> Tensor:
-        sums = [((rows - self.mean) / self.spread).sum(0) for rows in torch.split(features, _ROWS)]
+        sums = [((rows - self.mean) / self.spread).sum(0) for rows in _blocks(features)]
         return torch.stack(sums).sum(0) / len(features)
 
     def _remoteness(self, features: Tensor) -> Tensor:
         """Return (m,) how far each training slide lies: its weight is e to the minus this."""
         distance = ((self.centres - self._centre(features)) ** 2).mean(1)
         return (distance / SOFTNESS) ** _STEEPNESS
+
+
+def _blocks(features: Tensor) -> list[Tensor]:
+    """Return (n, d) features in parts of `_ROWS` spots."""
+    return [features[start : start + _ROWS] for start in range(0, max(len(features), 1), _ROWS)]
