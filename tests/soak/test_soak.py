@@ -71,7 +71,7 @@ def soak(out, *words):
 
 
 COUNTED = ("open file handles", "Python threads", LAYERS, "widgets", "top-level widgets")
-"""What a few hundred switches can be held to; memory and objects of Python still grow by what is shown first."""
+"""What a few hundred switches can be held to; memory and objects still grow by what is shown first."""
 
 
 @pytest.mark.slow
