@@ -122,3 +122,14 @@ def test_a_file_that_becomes_shorter_is_one_sentence(tmp_path, image):
     with pytest.raises(UserError, match=r"a\.tif could not be decoded \(.*shorter"):
         slide.read_region(0, 0, *SIZE)
     slide.close()
+
+
+@pytest.mark.parametrize("tag", ["ImageWidth", "TileLength", "TileOffsets"])
+def test_a_size_or_place_that_is_no_whole_number_is_refused(tag, image, tmp_path):
+    path = tiled(tmp_path / "C9.tif", image)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        found = tiff.pages.first.tags[tag]
+        numbers = found.value if isinstance(found.value, tuple) else (found.value,)
+        found.overwrite([number + 0.5 for number in numbers], dtype="f")
+    with pytest.raises(UserError, match=r"C9\.tif"):
+        open_slide(path).close()

@@ -76,7 +76,9 @@ class TiffReader:
             return _Unpacked(self.path, level.dataoffset, level.shape, dtype)
         white = int(self.format.white) if self.format.palette is None else 0
         fill = 0 if self.format.inverted else white
-        if len(level.pages) == 1 and series.transform is None and StoredTiles.can_read(keyframe):
+        as_page = (level.axes, tuple(level.shape)) == (keyframe.axes, keyframe.shape)  # OME may state others
+        alone = len(level.pages) == 1 and series.transform is None
+        if as_page and alone and StoredTiles.can_read(keyframe):
             return StoredTiles(self.path, keyframe, fill)
         return zarr.open_array(series.aszarr(level=i, fillvalue=fill), mode="r")
 
@@ -213,6 +215,10 @@ def _refuse_sizes(series: Any) -> None:
         tile = float(np.prod([float(side) for side in page.chunks])) * np.dtype(level.dtype).itemsize
         if page.is_tiled and not 0 < tile <= MOST_TILE:
             raise ValueError(f"tiles of {tile / 2**30:,.1f} GB are stated")
+        sides = page.imagelength, page.imagewidth, page.tilelength, page.tilewidth, page.rowsperstrip
+        stated = (sides, page.dataoffsets, page.databytecounts)
+        if any(len(numbers) and np.asarray(numbers).dtype.kind not in "iu" for numbers in stated):
+            raise ValueError("sizes or places are stated that are no whole numbers")
 
 
 def _names_other_files(xml: str) -> bool:
