@@ -224,8 +224,8 @@ def main() -> None:
         draws(None, here, encoded.context.spatial, rates, number, 0)
     )
     result = {
-        "command": f"python benchmarks/thinning.py --data DATA --run {args.run} --unseen {' '.join(args.unseen)} "
-        f"--section {args.section} --steps {args.steps} --out {args.out}",
+        "command": f"python benchmarks/thinning.py --data DATA --run {args.run} "
+        f"--unseen {' '.join(args.unseen)} --section {args.section} --steps {args.steps} --out {args.out}",
         "trained_on": [each.entry.name for each in rest.slides],
         "section": args.section,
         "seconds_of_training": round(seconds),
