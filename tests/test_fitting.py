@@ -42,8 +42,8 @@ def folder(tmp_path_factory):
 
 
 def section(folder, **values):
-    told = {"name": "S11", "patient": NO_PATIENT, "image": folder / "S11.tif", "spots": folder / "S11.h5ad"}
-    return MeasuredSection(**told | values)
+    given = {"name": "S11", "patient": NO_PATIENT, "image": folder / "S11.tif", "spots": folder / "S11.h5ad"}
+    return MeasuredSection(**given | values)
 
 
 # --- finding -------------------------------------------------------------------------------------
@@ -203,22 +203,22 @@ def test_counts_of_another_section_and_a_missing_file_are_problems(folder, tmp_p
 
 
 def test_names_like_a_patients_are_replaced_in_results_unless_they_are_to_stay(folder):
-    told = [
+    given = [
         section(folder, name="Smith_John_1964-03-12", patient="Smith John"),
         section(folder, name="S12", patient="P1"),
         section(folder, name="MRN_1234567", patient="Smith John"),
     ]
-    named, (notice,) = named_in_results(told)
+    named, (notice,) = named_in_results(given)
     first, second, third = named
     assert first.name == f"anonymous-{content_hash(first.image)[:8]}"
     assert (second.name, second.patient) == ("S12", "P1")
     assert third.name == f"{first.name}-2"  # of the same image
     assert first.patient == third.patient == "anonymous-1"
-    assert [one.image for one in named] == [one.image for one in told]
+    assert [one.image for one in named] == [one.image for one in given]
     assert "2 sections" in notice
     assert "--keep-names" in notice
-    assert named_in_results(told, keep=True) == (tuple(told), ())
-    assert named_in_results(told[1:2]) == (tuple(told[1:2]), ())
+    assert named_in_results(given, keep=True) == (tuple(given), ())
+    assert named_in_results(given[1:2]) == (tuple(given[1:2]), ())
 
 
 def test_the_command_on_the_card_names_no_patient_either(tmp_path):

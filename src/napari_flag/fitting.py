@@ -23,8 +23,8 @@ from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
 from napari_flag.preflight import suggested_mpp, too_coarse
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.colours import Colours
-from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, why_personal
-from napari_flag.slides.slide import Slide, open_slide
+from napari_flag.slides.file_identity import name_of, neutral_name, why_personal
+from napari_flag.slides.slide import Slide, name_in_results, open_slide
 from napari_flag.slides.spot_tables import read_measured
 from napari_flag.slides.spots import SpotTable, matched
 
@@ -303,11 +303,10 @@ def named_in_results(
     numbers = {patient: f"{neutral_name(None)}-{n}" for n, patient in enumerate(patients, start=1)}
     renamed: list[MeasuredSection] = []
     for section in sections:
-        name = section.name
-        if why_personal(name) is not None:
+        name = name_in_results(section.image, name=section.name)
+        if name != section.name:
             taken = {other.name for other in renamed}
-            plain = neutral_name(content_hash(section.image))
-            several = (plain, *(f"{plain}-{n}" for n in range(2, len(taken) + 3)))
+            several = (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3)))
             name = next(free for free in several if free not in taken)
         renamed.append(replace(section, name=name, patient=numbers.get(section.patient, section.patient)))
     said = (

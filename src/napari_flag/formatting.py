@@ -7,6 +7,7 @@ minus sign, not a hyphen; between a number and its unit, "%" too, is a blank.  A
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 UNKNOWN: Final = "–"
@@ -56,6 +57,11 @@ def whole(value: float, unknown: str = UNKNOWN) -> str:
 def counted(count: int, what: str) -> str:
     """Return "1,204 spots", "1 spot"."""
     return f"{whole(count)} {what}{'' if count == 1 else 's'}"
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return "A, B, C", of more than `most` names the first ones and "…"."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def percent(share: float, digits: int = 0, unknown: str = UNKNOWN) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_flag import keys, prediction_file, scratch
 from napari_flag.errors import UserError
-from napari_flag.formatting import length, resolution
+from napari_flag.formatting import first_of, length, resolution
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
@@ -343,7 +343,7 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
     place = {gene: i for i, gene in enumerate(checkpoint.genes)}
     unknown = [gene for gene in genes if gene not in place]
     if unknown or not genes:
-        named = ", ".join(unknown[:10]) + (", …" if len(unknown) > 10 else "")
+        named = first_of(unknown, 10)
         raise UserError(
             f'The weights "{checkpoint.name}" cannot predict {named or "an empty list of genes"}; '
             f"they know {len(place)} genes (napari-flag weights show {checkpoint.name} lists them)."

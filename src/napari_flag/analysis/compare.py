@@ -36,6 +36,7 @@ from napari_flag.analysis.truth import (
     shared_counts,
 )
 from napari_flag.errors import UserError
+from napari_flag.formatting import first_of
 from napari_flag.prediction_file import doubts_of, find_fault, output_name, slide_name, trained_on
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, calibration, scoring_rules
@@ -303,10 +304,9 @@ def _mismatches(comparison: "Comparison") -> tuple[str, ...]:
         (left.spots_only_predicted, "spots", comparison.spots),
     ):
         if names:
-            more = ", …" if len(names) > NAMED else ""
             sentences.append(
                 f"{len(names):,} of {len(names) + whole:,} predicted {what} were not measured, so they "
-                f"are left out: {', '.join(names[:NAMED])}{more}"
+                f"are left out: {first_of(names, NAMED)}"
             )
     low, high = comparison.scores["X"].intervals["PCC"]
     if low <= 0.0:  # never where there is no interval: NaN is not below anything

@@ -33,7 +33,7 @@ from napari_flag.cli.terminal import (
     say_json,
 )
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, interval, number, probability, whole
+from napari_flag.formatting import counted, first_of, interval, number, probability, whole
 from napari_flag.progress import finish
 from napari_flag.slides.file_identity import name_of
 
@@ -336,8 +336,7 @@ def _print_unmatched(comparison: "Comparison") -> None:
         (left.genes_only_measured, "measured genes were not predicted"),
     ):
         if names:
-            more = ", …" if len(names) > LISTED else ""
-            say(f"  {whole(len(names))} {what}: {', '.join(names[:LISTED])}{more}")
+            say(f"  {whole(len(names))} {what}: {first_of(names, LISTED)}")
 
 
 # --- several models ------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from napari_flag.discovery import discover
 from napari_flag.errors import UserError
 from napari_flag.exports.replacing import refuse_foreign
 from napari_flag.files import place_in, write_table
-from napari_flag.formatting import counted, whole
+from napari_flag.formatting import counted, first_of, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import KEEP, without_folders
@@ -278,8 +278,7 @@ def _not_there_yet(
 
 
 def _some(names: Iterable[str]) -> str:
-    named = list(names)
-    return ", ".join(named[:MOST_NAMED]) + (", …" if len(named) > MOST_NAMED else "")
+    return first_of(list(names), MOST_NAMED)
 
 
 # --- on a worker ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_flag import keys
 from napari_flag.cli.terminal import Words, check_place, fingerprint, recorded, write_or_rescue
 from napari_flag.errors import UserError
+from napari_flag.formatting import first_of
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
@@ -198,9 +199,8 @@ def take_from_folder(args: argparse.Namespace) -> tuple[str, ...]:
         raise UserError(f"{folder} holds no slide to predict{reason}; give the slide file itself.")
     if len(found.sections) > 1:
         names = [section.slide.name for section in found.sections]
-        more = ", …" if len(names) > 8 else ""
         raise UserError(
-            f"{folder} holds {len(names)} slides ({', '.join(names[:8])}{more}); choose one, e.g.: "
+            f"{folder} holds {len(names)} slides ({first_of(names, 8)}); choose one, e.g.: "
             f"{_command_for(found.sections[0])}, or predict all with --manifest {shlex.quote(str(folder))}"
         )
     section = found.sections[0]

@@ -19,6 +19,7 @@ from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, i
 from napari_flag.discovery.space_ranger_image import full_resolution_image
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import holds_prediction, is_zarr_table
+from napari_flag.formatting import first_of
 from napari_flag.slides.formats import in_situ, space_ranger, spatial_data
 from napari_flag.slides.formats.bins import bins_of
 from napari_flag.slides.slide import slide_name
@@ -174,7 +175,7 @@ def _not_taken(path: Path) -> str:
 def _not_readable(pictures: Sequence[Path]) -> str:
     names = sorted({path.name for path in pictures})
     several = len(names) > 1
-    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    shown = first_of(names, 5)
     return (
         f"{shown} cannot be read as {'pictures and were' if several else 'a picture and was'} left out; "
         f"{'they' if several else 'it'} may be damaged or cut short, so copy {'them' if several else 'it'} "

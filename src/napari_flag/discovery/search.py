@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from napari_flag.formatting import first_of
 from napari_flag.slides.formats.readers import Size
 
 MOST_FILES: Final = 1000
@@ -71,5 +72,4 @@ def inside_of(path: Path, folder: Path) -> str:
 
 def listed(paths: Sequence[Path], folder: Path) -> str:
     """Return the first five paths as a person reads them, seen from `folder`."""
-    more = ", …" if len(paths) > 5 else ""
-    return ", ".join(inside_of(path, folder) for path in paths[:5]) + more
+    return first_of([inside_of(path, folder) for path in paths], 5)

@@ -12,6 +12,7 @@ from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import dense
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
+from napari_flag.formatting import first_of
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def check_genes(adata: "AnnData", genes: Sequence[str] | None) -> None:
     known = set(adata.var_names)
     unknown = [gene for gene in genes if gene not in known]
     if unknown or not genes:
-        named = ", ".join(unknown[:NAMED]) + (", …" if len(unknown) > NAMED else "")
+        named = first_of(unknown, NAMED)
         raise UserError(
             f"The prediction has no gene {named or 'in an empty list'}; it holds {adata.n_vars} genes, "
             f"such as {adata.var_names[0]}, spelt as the symbols of its var_names."

@@ -17,6 +17,7 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.exports.contents import RANKED
 from napari_flag.files import Unwritable, put, unfinished, write_whole_in_steps
+from napari_flag.formatting import first_of
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import DEFAULT_FILL
 from napari_flag.prediction_file import spot_diameter_px, with_storable_provenance
@@ -89,7 +90,7 @@ def write_spatial_data(adata: "AnnData", path: Path, slide: "Slide | None" = Non
             "it or choose another."
         )
     if foreign := _not_ours(path):
-        named = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        named = first_of(foreign, 3)
         raise UserError(
             f"{path.name} holds {named}, which no export wrote, so it is not replaced; choose another "
             f"folder, or predict with --out {path.name} to make the prediction a table of it."
