@@ -67,6 +67,17 @@ def test_a_title_goes_with_its_bar_when_a_person_hides_moves_or_deletes_it(viewe
     assert titles_of(viewer) == {}
 
 
+def test_maps_that_come_and_go_leave_nothing_connected_to_the_viewer(viewer):
+    def connected_after_a_map_came_and_went():
+        drawn = GeneMap(viewer)
+        drawn.set_prediction(fake_prediction(16))
+        drawn.show(["ERBB2"])
+        viewer.layers.clear()
+        return len(viewer.layers.events.removed.callbacks)
+
+    assert connected_after_a_map_came_and_went() == connected_after_a_map_came_and_went()
+
+
 def test_two_layers_of_one_corner_are_both_named(viewer):
     for name in ("first", "second"):
         layer = viewer.add_image(np.zeros((4, 4)))

@@ -110,11 +110,18 @@ class Window:
                 self.pump()
 
     # --- measuring -------------------------------------------------------------------------------
+    def _resize(self) -> None:
+        """Make the window wider and narrow again, upon which vispy forgets layers that are gone."""
+        for width in (920, 900):
+            self.window.resize(width, 600)
+            self.settle()
+
     def measure(self) -> dict[str, float]:
         """Return the keys of `curve.LIMITS` of the window at rest, without garbage."""
         from qtpy.QtCore import QObject
         from qtpy.QtWidgets import QApplication
 
+        self._resize()
         self.settle()
         gc.collect()
         self.pump()

@@ -6,6 +6,7 @@ no other.  Only what napari documents is used; before 0.9 it has no such overlay
 """
 
 import weakref
+from collections.abc import Callable
 from typing import Any, Final
 
 TITLE: Final = "napari_flag.colour_bar"
@@ -32,7 +33,10 @@ def title_bar(viewer: Any, layer: Any, *lines: str) -> None:
     known = TITLE in layer.metadata
     layer.metadata[TITLE] = "\n".join(filter(None, lines))
     if not known:
-        _follow(viewer, layer)
+        refresh = _refreshing(viewer)
+        layer.events.visible.connect(refresh)
+        layer.colorbar.events.visible.connect(refresh)
+        layer.colorbar.events.position.connect(refresh)
     refresh_titles(viewer)
 
 
@@ -64,13 +68,15 @@ def _add_overlay(viewer: Any, corner: str) -> Any:
     from napari.components.overlays import TextOverlay
 
     overlay = TextOverlay(position=corner, font_size=FONT_SIZE, box=True)
+    if not any(_key(other) in viewer.canvas.overlays for other in CORNERS):  # once in the life of a viewer
+        viewer.layers.events.removed.connect(_refreshing(viewer))
     viewer.canvas.overlays[_key(corner)] = overlay
     setattr(viewer.canvas.overlay_tiling, corner, "vertical")
     return overlay
 
 
-def _follow(viewer: Any, layer: Any) -> None:
-    """Keep the title with the bar when a person hides, moves or deletes it."""
+def _refreshing(viewer: Any) -> Callable[[], None]:
+    """Return what keeps the titles with their bars when a person hides, moves or deletes one."""
     kept = weakref.ref(viewer)
 
     def refresh() -> None:
@@ -78,11 +84,7 @@ def _follow(viewer: Any, layer: Any) -> None:
         if viewer is not None:
             refresh_titles(viewer)
 
-    layer.events.visible.connect(refresh)
-    layer.colorbar.events.visible.connect(refresh)
-    layer.colorbar.events.position.connect(refresh)
-    if not any(TITLE in other.metadata for other in viewer.layers if other is not layer):
-        viewer.layers.events.removed.connect(refresh)
+    return refresh
 
 
 def _is_shown(layer: Any) -> bool:

@@ -57,7 +57,7 @@ class Section(QObject):
         self._viewer: Any = session.viewer
         self._later = later_in(self._viewer)
         self._shown: tuple[SlideState | None, Any] = (None, None)
-        self._judged: dict[int, tuple[int, float | None, SpotTable]] = {}
+        self._judged: dict[int, tuple[SpotTable, float | None, SpotTable]] = {}
         slide_step.slideChosen.connect(self.choose_layer)
         slide_step.mppSet.connect(partial(self.set_mpp, source=SET_BY_HAND))
         slide_step.estimateRequested.connect(self._estimate_mpp)
@@ -86,8 +86,10 @@ class Section(QObject):
         if state is None or state.table is None or state.slide is None or not state.from_table:
             return None if state is None else state.table
         known = self._judged.get(state.number)
-        if known is None or known[:2] != (id(state.table), state.slide.mpp):
-            known = (id(state.table), state.slide.mpp, _judged(state.slide, state.table))
+        if known is None or known[0] is not state.table or known[1] != state.slide.mpp:
+            known = (state.table, state.slide.mpp, _judged(state.slide, state.table))
+            there = {slide.number for slide in self._workspace.slides}
+            self._judged = {number: kept for number, kept in self._judged.items() if number in there}
             self._judged[state.number] = known
         return known[2]
 
