@@ -296,7 +296,7 @@ def named_in_results(
     notices
         What was replaced and how to keep it.
     """
-    personal = [s for s in sections if why_personal(s.name) or why_personal(s.patient)]
+    personal = [section for section in sections if has_personal_name(section)]
     if keep or not personal:
         return tuple(sections), ()
     patients = sorted({section.patient for section in personal if why_personal(section.patient)})
@@ -311,9 +311,15 @@ def named_in_results(
         renamed.append(replace(section, name=name, patient=numbers.get(section.patient, section.patient)))
     said = (
         f"Names of {counted(len(personal), 'section')} or of their patients look like a patient's, so "
-        "weights and scores call them anonymous-…; keep the names with --keep-names."
+        "weights and scores call them anonymous-…; keep the names with --keep-names, or with the tick "
+        "below the sections."
     )
     return tuple(renamed), (said,)
+
+
+def has_personal_name(section: MeasuredSection) -> bool:
+    """Whether the name of a section or of its patient looks like a patient's."""
+    return any(why_personal(name) for name in (section.name, section.patient))
 
 
 def sections_scored(sections: int) -> int:

@@ -240,6 +240,21 @@ def test_patients_can_be_stated_in_the_list(open_dock, folder):
     assert dock.list.chosen == ("S11", "S12")
 
 
+def test_names_that_look_like_a_patients_are_kept_only_when_it_is_ticked(open_dock, folder):
+    training = FakeTraining()
+    dock = open_dock(training, folder)
+    assert dock.keep_names.isHidden()
+    dock.list.type_in("S11", PATIENT, "Jane Doe 1961-03-04")
+    assert not dock.keep_names.isHidden()
+    for kept in (False, True):
+        dock.keep_names.setChecked(kept)
+        dock.fit()
+        open_dock.rest(dock)
+    assert [settings.keep_names for _, _, settings in training.asked] == [False, True]
+    dock.source.set_path(None)
+    assert not dock.keep_names.isChecked()
+
+
 def test_genes_encoder_and_diffusion_reach_the_training(open_dock, folder, tmp_path):
     training = FakeTraining()
     dock = open_dock(training, folder)

@@ -125,6 +125,12 @@ class TrainDock(Dock):
         )
         self.list = SectionList()
         self.hint = plain_label("Double-click a patient or µm/px to state it.")
+        self.keep_names = QCheckBox("Keep the names of sections and patients")
+        self.keep_names.setToolTip(
+            "Some look like a patient's (a date, a record number, first and last name); without this, "
+            "weights and scores call them anonymous-…"
+        )
+        self.keep_names.hide()
         self.gene_step = StepBox(2, "Genes", heading_px=HEADING_PX)
         self.genes = FileField(
             "Genes",
@@ -156,6 +162,7 @@ class TrainDock(Dock):
         self.section_step.head.addWidget(self.source.row.native, 1)
         self.section_step.body.addWidget(self.list)
         self.section_step.body.addWidget(self.hint)
+        self.section_step.body.addWidget(self.keep_names)
         self.gene_step.head.addWidget(self.genes.row.native, 1)
         self.encoder_step.head.addWidget(self.encoder.native, 1)
         self.encoder_step.body.addWidget(self.about_encoder)
@@ -188,6 +195,7 @@ class TrainDock(Dock):
         self.list.ticked.connect(self._on_settings)
         self.list.patientStated.connect(self._on_patient)
         self.list.mppStated.connect(self._on_mpp)
+        self.keep_names.toggled.connect(lambda _: self._on_settings())
         self.genes.pathChosen.connect(lambda _: self._on_settings())
         self.encoder.changed.connect(lambda _: self._on_encoder())
         self.diffusion.toggled.connect(lambda _: self._on_settings())
@@ -200,6 +208,7 @@ class TrainDock(Dock):
     def open_source(self, path: Path | None) -> None:
         """Find the sections of a folder or list, and look at their files."""
         self.sections, self.looks, self._source = {}, {}, path
+        self.keep_names.setChecked(False)  # it is asked anew for other sections
         self.list.show_sections(())
         self.section_step.messages.clear()
         self._forget_weights()
@@ -322,6 +331,7 @@ class TrainDock(Dock):
             self.diffusion.isChecked(),
             preferred.seed,
             preferred.device,
+            keep_names=self.keep_names.isChecked(),
         )
 
     # --- run --------------------------------------------------------------------------------
@@ -347,6 +357,7 @@ class TrainDock(Dock):
             else "Offered once each section was left out and scored"
         )
         self.use_button.setEnabled(self._saved is not None and not busy)
+        self.keep_names.setVisible(any(map(fitting.has_personal_name, used)))
         self.gene_step.set_state(READY)
         if not self.jobs.running("look") and self.sections:
             few = fitting.why_too_few(used)
