@@ -14,6 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from napari_flag import __version__
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted
 from napari_flag.progress import Step, Steps, describe_step, finish
@@ -257,6 +258,15 @@ def require_dask() -> None:
         raise UserError(
             'Dask is not installed, which --cluster needs; run: pip install "napari-flag[dask]", or leave '
             "--cluster out to do one after another."
+        )
+
+
+def require_version(version: str) -> None:
+    """Raise a `UserError` on a worker whose napari-flag is not that of the command."""
+    if version != __version__:
+        raise UserError(
+            f"A worker has napari-flag {__version__} and the command runs "
+            f"{version}; install the same version in both places."
         )
 
 

@@ -218,6 +218,7 @@ def predict_inputs(
     colours: Colours | None = None,
     anyway: bool = False,
     keep_names: bool = False,
+    cluster: str | None = None,
 ) -> Steps["AnnData"]:
     """Check what stands against it, predict, attach the measured counts, and record every notice.
 
@@ -233,6 +234,8 @@ def predict_inputs(
         Use weights made for simulated slides on another slide, with a notice.
     keep_names
         Keep names of files that may be a patient's (`slide_identity.without_personal_names`).
+    cluster
+        Dask workers that read and encode the tiles (`cluster.spread`); None does so here.
 
     Yields
     ------
@@ -270,6 +273,7 @@ def predict_inputs(
         seed=seed,
         device=device,
         colours=colours,
+        cluster=cluster,
     )
     notices = [*inputs.notices, *checked.warnings]
     if inputs.measured is not None:

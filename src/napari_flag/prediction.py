@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from distributed import Client
     from shapely.geometry.base import BaseGeometry
 
     from napari_flag.methods.moments import Sampler
@@ -75,6 +76,7 @@ def predict_slide(
     device: str = "auto",
     colours: Colours | None = None,
     cache: "Path | None" = None,
+    cluster: "str | Client | None" = None,
 ) -> "Steps[AnnData]":
     """Predict the expression of `spots` on `slide`.
 
@@ -112,6 +114,8 @@ def predict_slide(
         weights were trained on.
     cache
         Folder for features; None takes the user's cache folder.
+    cluster
+        Where tiles are read and encoded (`cluster.spread`); None does so here.
 
     Yields
     ------
@@ -125,9 +129,10 @@ def predict_slide(
     ------
     UserError
         µm/px unknown or too coarse, no spots, spots off the slide, unknown genes, too many draws, draws or
-        steps that the method does not have, no such device, or more memory needed than there is.
+        steps that the method does not have, no such device, more memory needed than there is, or workers
+        that are not there or end.
     """
-    from napari_flag.encoders.features import choose_device, extract_features
+    from napari_flag.encoders.features import Workers, choose_device, extract_features
     from napari_flag.methods.predictor import open_method
     from napari_flag.model.graph import Places, build_graph
     from napari_flag.model.samplers import SamplerSettings
@@ -163,7 +168,13 @@ def predict_slide(
     for notice in notices:
         yield Step("Loading the model", 1, 1, "files", notice=notice)
     features = yield from extract_features(
-        slide, spots.xy, encoder, encoder_hash=encoder.fingerprint, device=chosen, cache=cache
+        slide,
+        spots.xy,
+        encoder,
+        encoder_hash=encoder.fingerprint,
+        device=chosen,
+        cache=cache,
+        workers=None if cluster is None else Workers(cluster, checkpoint.file),
     )
     score = yield from _score(checkpoint, features)
     if score is not None and score.warning:

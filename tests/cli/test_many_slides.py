@@ -191,7 +191,7 @@ def test_on_workers_the_predictions_are_the_same(cohort, capsys):
         ([*ALL[1:], "--cluster", "local:many"], "names no number of processes"),
         (["--manifest", "nothing.csv", "--out", "done"], "nothing.csv cannot be read"),
         (["C9.png", *ALL[1:]], "not allowed with argument"),
-        (["C9.png", "--cluster", "local:2"], "--cluster spreads slides"),
+        (["C9.png", "--cluster", "local:0"], "names no number of processes"),
     ],
 )
 def test_what_has_no_meaning_for_several_slides_is_refused(cohort, capsys, words, said):
@@ -256,6 +256,18 @@ def sections(tmp_path, tiny_weights, monkeypatch):
         return [*words, "--out", out, "--draws", "2", *more]
 
     return command
+
+
+@pytest.mark.slow
+def test_tiles_of_one_slide_spread_over_processes_make_the_same_file(sections, tmp_path, tiny_weights):
+    def predict(out, *more):
+        words = ["predict", "slides/S0.tif", "--spots", "slides/S0.h5ad", "--weights", str(tiny_weights)]
+        assert main([*words, "--device", "cpu", "--out", out, *more]) == 0
+        return content(tmp_path / out)
+
+    here = predict("here.h5ad")
+    shutil.rmtree(tmp_path / "cache")  # or features would only be read
+    assert predict("spread.h5ad", "--cluster", "local:2") == here
 
 
 @pytest.mark.slow

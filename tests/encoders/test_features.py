@@ -1,14 +1,32 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from distributed import Client
+from tests.dask_workers import threads
 from tests.fakes import FakeSlide
+from tests.section_files import write_section
 from tests.small_encoders import random_network, shrink
 
-from napari_flag.encoders.features import choose_device, extract_features, halve, list_devices
+from napari_flag.encoders.features import (
+    FEWEST_PARTS,
+    TilePart,
+    Workers,
+    choose_device,
+    encode_part,
+    extract_features,
+    halve,
+    list_devices,
+)
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import find_encoder
 from napari_flag.errors import UserError
+from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import finish
+from napari_flag.slides.colours import SCANNED
+from napari_flag.slides.slide import open_slide
+from napari_flag.slides.spot_tables import read_spots
 
 
 class MeanColour:
@@ -180,3 +198,64 @@ def test_a_foundation_encoder_is_cancelled_between_tiles_on_a_cpu(tmp_path):
         cache=tmp_path,
     )
     assert [next(steps).done for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def section(tmp_path_factory):
+    """A slide with 36 spots in a file, and the spots."""
+    folder = tmp_path_factory.mktemp("section")
+    write_section(folder, "S0", 0)
+    return folder / "S0.tif", read_spots(folder / "S0.h5ad").spots.xy
+
+
+@pytest.fixture(scope="module")
+def client():
+    with threads() as workers, Client(workers, set_as_default=False) as connected:
+        yield connected
+
+
+def encoded(section, weights, cache, workers=None, on_step=None, fingerprint=None):
+    encoder = Checkpoint.load(weights).build_encoder("cpu")
+    if fingerprint is not None:
+        encoder.fingerprint = fingerprint
+    with open_slide(section[0]) as slide:
+        work = extract_features(
+            slide,
+            section[1],
+            encoder,
+            encoder_hash=encoder.fingerprint,
+            device=torch.device("cpu"),
+            cache=cache,
+            workers=workers,
+        )
+        return finish(work, on_step)
+
+
+def test_tiles_spread_over_workers_give_the_same_features_part_by_part(
+    section, tiny_weights, client, tmp_path
+):
+    steps = []
+    spread = encoded(section, tiny_weights, tmp_path / "a", Workers(client, tiny_weights), steps.append)
+    np.testing.assert_array_equal(spread, encoded(section, tiny_weights, tmp_path / "b"))
+    done = [step.done for step in steps]
+    assert done == sorted(done)
+    assert len(set(done)) > FEWEST_PARTS / 2
+    assert {step.total for step in steps} == {len(spread)}
+    assert any(step.detail == "1 worker" for step in steps)
+    assert len(list((tmp_path / "a").glob("*.npy"))) == 1  # kept as if computed here
+
+
+def test_a_worker_without_the_slide_or_with_another_encoder_is_one_sentence(
+    section, tiny_weights, client, tmp_path
+):
+    with pytest.raises(UserError, match="another file on a worker"):
+        encoded(section, tiny_weights, tmp_path, Workers(client, tiny_weights), fingerprint="of another")
+    part = TilePart(tmp_path / "gone.tif", 0.5, SCANNED, section[1], tiny_weights, "", "cpu")
+    with pytest.raises(UserError, match=r"gone\.tif"):
+        finish(encode_part(replace(part, fingerprint=_fingerprint(tiny_weights))))
+    with pytest.raises(UserError, match="install the same version"):
+        finish(encode_part(replace(part, version="0.0.0")))
+
+
+def _fingerprint(weights):
+    return Checkpoint.load(weights).build_encoder("cpu").fingerprint

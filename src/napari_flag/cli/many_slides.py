@@ -21,7 +21,7 @@ from napari_flag.cli.terminal import (
     say_json,
     sentence_of,
 )
-from napari_flag.cluster import Finished, processes_of, require_dask, spread
+from napari_flag.cluster import Finished, require_version, spread
 from napari_flag.discovery import discover
 from napari_flag.errors import UserError
 from napari_flag.exports.replacing import refuse_foreign
@@ -171,9 +171,6 @@ def _refuse(args: argparse.Namespace) -> None:
         raise UserError(
             f"{args.out} is a file, and --manifest writes a prediction per slide; give a folder with --out."
         )
-    if args.cluster is not None:
-        processes_of(args.cluster)
-        require_dask()
 
 
 def _is_number(text: str) -> bool:
@@ -221,7 +218,7 @@ def listed_slides(source: Path, keep_names: bool = False) -> tuple[tuple[ListedS
 def task_of(slide: ListedSlide, args: argparse.Namespace, weights_sha256: str) -> SlideTask:
     """Return the task of a listed slide: the command of that slide alone, with paths that hold everywhere."""
     out: Path = args.out
-    own = {name: value for name, value in vars(args).items() if name not in ("run", "manifest", "cluster")}
+    own = {name: value for name, value in vars(args).items() if name not in ("run", "manifest")}
     own |= {
         "slide": slide.image.resolve(),
         "spots": _absolute(slide.spots),
@@ -229,6 +226,7 @@ def task_of(slide: ListedSlide, args: argparse.Namespace, weights_sha256: str) -
         "mpp": args.mpp if slide.mpp is None else slide.mpp,
         "genes": _absolute(args.genes),
         "out": place_in(out.resolve(), slide.name, ".h5ad"),
+        "cluster": None,
     }
     given = Path(args.weights).expanduser()
     if given.exists():
@@ -314,11 +312,7 @@ def _checked(task: SlideTask) -> "Checkpoint":
     """Return the weights, which like the program must be those of the command."""
     from napari_flag.model.checkpoint import Checkpoint, find_weights
 
-    if task.version != __version__:
-        raise UserError(
-            f"A worker has napari-flag {__version__} and the command runs "
-            f"{task.version}; install the same version in both places."
-        )
+    require_version(task.version)
     checkpoint = Checkpoint.load(find_weights(task.args.weights))
     if checkpoint.sha256 != task.weights_sha256:
         raise UserError(

@@ -96,6 +96,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
             colours=args.colours,
             anyway=args.anyway,
             keep_names=args.keep_names,
+            cluster=args.cluster,
         )
     yield Step("Writing", 0, 1, "files")
     adata.uns[keys.PROVENANCE] |= {

@@ -8,7 +8,7 @@ from napari_flag import keys
 from napari_flag.cli import terminal
 from napari_flag.cli.one_slide import Written, predicting
 from napari_flag.cli.terminal import ProgressLine, say, say_json
-from napari_flag.errors import UserError
+from napari_flag.cluster import processes_of, require_dask
 from napari_flag.formatting import whole
 from napari_flag.progress import finish
 from napari_flag.slides.colours import COLOURS
@@ -74,8 +74,8 @@ def _add_many_arguments(parser: argparse.ArgumentParser, source: Any) -> None:
     parser.add_argument(
         "--cluster",
         metavar="ADDRESS|local:N",
-        help="spread the slides over the workers of a Dask scheduler, or over N processes of this computer "
-        "(default: one slide after another)",
+        help="spread the slides of a manifest, or the tiles of one slide, over the workers of a Dask "
+        "scheduler or over N processes of this computer (default: one after another)",
     )
 
 
@@ -222,15 +222,13 @@ class _Refused(argparse.Action):
 
 def run_predict(args: argparse.Namespace) -> int:
     """Predict, write, and say what was written."""
+    if args.cluster is not None:  # said before anything is read
+        processes_of(args.cluster)
+        require_dask()
     if args.manifest is not None:
         from napari_flag.cli.many_slides import run_many
 
         return run_many(args)
-    if args.cluster is not None:
-        raise UserError(
-            "--cluster spreads slides over workers, so it needs several; list them in a CSV and give it with "
-            "--manifest."
-        )
     started = time.monotonic()
     with ProgressLine() as line:
         written = finish(predicting(args), line)

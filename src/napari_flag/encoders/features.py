@@ -2,21 +2,29 @@
 
 import hashlib
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from napari_flag import __version__
 from napari_flag import cache as kept
+from napari_flag.cluster import Finished, require_version, spread
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.files import Unwritable, unfinished
 from napari_flag.progress import Step, Steps
-from napari_flag.slides.slide import Slide
+from napari_flag.slides.colours import Colours
+from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.tiles import read_tiles
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 FeatureArray = npt.NDArray[np.float32]
 
@@ -26,6 +34,54 @@ BATCH_CPU_FOUNDATION: Final = 1
 """A ViT-L takes about a second per tile on a core, a ViT-g four."""
 BATCH_GPU: Final = 64
 """Tiles per batch on a GPU; halved when its memory runs out."""
+BATCHES_OF_PART: Final = 64
+"""Batches that a worker is sent at a time: some ten seconds of work, a few megabytes of features."""
+FEWEST_PARTS: Final = 8
+"""Parts of a small slide, so that several workers share it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Workers that read and encode the tiles of one slide.
+
+    Parameters
+    ----------
+    cluster
+        As `cluster.spread` takes it.
+    weights
+        File whose encoder they load; it and the slide lie under the same paths for all of them.
+    """
+
+    cluster: "str | Client"
+    weights: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TilePart:
+    """Spots of a slide whose tiles one worker encodes.
+
+    Parameters
+    ----------
+    slide, mpp, colours
+        The slide's file, and how it is read.
+    xy
+        (n, 2) spot centres in level-0 pixels.
+    weights, fingerprint
+        The file of the encoder, and what it must hold.
+    device
+        Where the worker computes.
+    version
+        Of napari-flag where the command runs; a worker must have the same.
+    """
+
+    slide: Path
+    mpp: float | None
+    colours: Colours
+    xy: npt.NDArray[np.float64]
+    weights: Path
+    fingerprint: str
+    device: str
+    version: str = __version__
 
 
 def list_devices() -> tuple[tuple[str, str], ...]:
@@ -81,6 +137,7 @@ def extract_features(
     encoder_hash: str,
     device: torch.device,
     cache: Path | None = None,
+    workers: "Workers | None" = None,
 ) -> Steps[FeatureArray]:
     """Encode the tile around each spot.
 
@@ -96,6 +153,8 @@ def extract_features(
         Where `encoder` computes; decides the batch size.
     cache
         Folder for finished features; None takes the user's cache folder.
+    workers
+        Where tiles are read and encoded, in parts; None does so here.
 
     Returns
     -------
@@ -114,8 +173,32 @@ def extract_features(
         yield Step("Reading tiles", len(xy), len(xy), notice=None)
         return there
     features = np.empty((len(xy), encoder.dim), np.float32)
-    batch = first_batch(encoder, device)
     order = _by_place(xy, encoder.tile_px * encoder.mpp / (slide.mpp or encoder.mpp))
+    if workers is None:
+        yield from _encode(slide, xy, order, encoder, device, features)
+    else:
+        yield from _encode_on(workers, slide, xy, order, encoder, device, features)
+    wrong = int((~np.isfinite(features).all(1)).sum())
+    if wrong:
+        raise UserError(
+            f"The encoder {encoder.name} returned values that are no numbers for {wrong:,} of {len(xy):,} "
+            "tiles, so its weights are damaged or do not suit this device; get them again, or choose the "
+            'device "cpu".'
+        )
+    yield from _write_cache(folder, key, features)
+    return features
+
+
+def _encode(
+    slide: Slide,
+    xy: npt.NDArray[np.float64],
+    order: npt.NDArray[np.int64],
+    encoder: Encoder,
+    device: torch.device,
+    features: FeatureArray,
+) -> Steps[None]:
+    """Fill `features`, spot by spot in `order`."""
+    batch = first_batch(encoder, device)
     done = 0
     while done < len(xy):
         try:
@@ -135,15 +218,81 @@ def extract_features(
                 len(xy),
                 notice=f"GPU memory ran out; continuing with {batch} tiles at a time.",
             )
-    wrong = int((~np.isfinite(features).all(1)).sum())
-    if wrong:
+
+
+def _encode_on(
+    workers: Workers,
+    slide: Slide,
+    xy: npt.NDArray[np.float64],
+    order: npt.NDArray[np.int64],
+    encoder: Encoder,
+    device: torch.device,
+    features: FeatureArray,
+) -> Steps[None]:
+    """Fill `features` part by part on workers, in the batches in which `_encode` would."""
+    batch = first_batch(encoder, device)
+    batches = min(BATCHES_OF_PART, -(-len(xy) // (FEWEST_PARTS * batch)))
+    places = [order[start : start + batches * batch] for start in range(0, len(xy), batches * batch)]
+    whole = TilePart(
+        slide.path.resolve(),
+        slide.mpp,
+        slide.colours,
+        xy[:0],
+        workers.weights.resolve(),
+        encoder.fingerprint,
+        str(device),
+    )
+    steps = spread(
+        encode_part,
+        [replace(whole, xy=xy[rows]) for rows in places],
+        workers.cluster,
+        stage="Reading tiles",
+        unit="parts",
+        names=[f"part {number + 1}" for number in range(len(places))],
+        gpu=device.type == "cuda",
+    )
+    done = 0
+    for step in steps:
+        if isinstance(finished := step.partial, Finished):
+            if finished.result is None:
+                raise UserError(finished.lost)
+            rows = places[finished.place]
+            features[rows] = finished.result
+            done += len(rows)
+        yield Step("Reading tiles", done, len(xy), notice=step.notice, detail=step.detail)
+
+
+def encode_part(part: TilePart) -> Steps[FeatureArray]:
+    """Encode the tiles of some spots, on a worker.
+
+    Returns
+    -------
+    (n, dim) float32, in the order of ``part.xy``.
+
+    Raises
+    ------
+    UserError
+        When slide or weights are not there under the same path, or the weights' encoder is another.
+    """
+    require_version(part.version)
+    encoder = _encoder_of(part.weights, part.device)
+    if encoder.fingerprint != part.fingerprint:
         raise UserError(
-            f"The encoder {encoder.name} returned values that are no numbers for {wrong:,} of {len(xy):,} "
-            "tiles, so its weights are damaged or do not suit this device; get them again, or choose the "
-            'device "cpu".'
+            f"{part.weights} is another file on a worker than here; put the same one there under this path."
         )
-    yield from _write_cache(folder, key, features)
+    features = np.empty((len(part.xy), encoder.dim), np.float32)
+    with open_slide(part.slide, mpp=part.mpp).in_colours(part.colours) as slide:
+        order = np.arange(len(part.xy))
+        yield from _encode(slide, part.xy, order, encoder, torch.device(part.device), features)
     return features
+
+
+@lru_cache(maxsize=1)
+def _encoder_of(weights: Path, device: str) -> Encoder:
+    """Return the encoder of a weights file; a worker encodes many parts with one."""
+    from napari_flag.model.checkpoint import Checkpoint
+
+    return Checkpoint.load(weights).build_encoder(device)
 
 
 def _by_place(xy: npt.NDArray[np.float64], side: float) -> npt.NDArray[np.int64]:

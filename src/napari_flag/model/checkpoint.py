@@ -73,6 +73,8 @@ class Checkpoint:
         weights can score how far a slide lies from their training tissue, ``familiarity.…``.
     method
         A name in `methods.predictor.METHODS`.
+    file
+        Where they were read from.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Checkpoint:
     encoder: str
     tensors: "dict[str, torch.Tensor]" = field(repr=False)
     method: str = FLAG
+    file: Path = Path()
 
     @classmethod
     def load(cls, path: Path | str) -> "Checkpoint":
@@ -140,6 +143,7 @@ class Checkpoint:
             encoder=header["encoder"],
             tensors={},
             method=str(header.get("method", FLAG)),
+            file=path,
         )
 
     @property
