@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from napari_flag import keys, prediction_file, scratch
 from napari_flag.errors import UserError
 from napari_flag.formatting import first_of, length, resolution
-from napari_flag.model.checkpoint import Checkpoint
+from napari_flag.model.checkpoint import Checkpoint, encoder_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
 from napari_flag.slides.slide import Slide
@@ -174,7 +175,7 @@ def predict_slide(
         encoder_hash=encoder.fingerprint,
         device=chosen,
         cache=cache,
-        workers=None if cluster is None else Workers(cluster, checkpoint.file),
+        workers=None if cluster is None else Workers(cluster, partial(encoder_of, checkpoint.file.resolve())),
     )
     score = yield from _score(checkpoint, features)
     if score is not None and score.warning:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from napari_flag.encoders.features import (
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import find_encoder
 from napari_flag.errors import UserError
-from napari_flag.model.checkpoint import Checkpoint
+from napari_flag.model.checkpoint import Checkpoint, encoder_of
 from napari_flag.progress import finish
 from napari_flag.slides.colours import SCANNED
 from napari_flag.slides.slide import open_slide
@@ -214,6 +215,10 @@ def client():
         yield connected
 
 
+def opener(weights):
+    return partial(encoder_of, weights)
+
+
 def encoded(section, weights, cache, workers=None, on_step=None, fingerprint=None):
     encoder = Checkpoint.load(weights).build_encoder("cpu")
     if fingerprint is not None:
@@ -235,7 +240,9 @@ def test_tiles_spread_over_workers_give_the_same_features_part_by_part(
     section, tiny_weights, client, tmp_path
 ):
     steps = []
-    spread = encoded(section, tiny_weights, tmp_path / "a", Workers(client, tiny_weights), steps.append)
+    spread = encoded(
+        section, tiny_weights, tmp_path / "a", Workers(client, opener(tiny_weights)), steps.append
+    )
     np.testing.assert_array_equal(spread, encoded(section, tiny_weights, tmp_path / "b"))
     done = [step.done for step in steps]
     assert done == sorted(done)
@@ -248,14 +255,12 @@ def test_tiles_spread_over_workers_give_the_same_features_part_by_part(
 def test_a_worker_without_the_slide_or_with_another_encoder_is_one_sentence(
     section, tiny_weights, client, tmp_path
 ):
-    with pytest.raises(UserError, match="another file on a worker"):
-        encoded(section, tiny_weights, tmp_path, Workers(client, tiny_weights), fingerprint="of another")
-    part = TilePart(tmp_path / "gone.tif", 0.5, SCANNED, section[1], tiny_weights, "", "cpu")
+    workers = Workers(client, opener(tiny_weights))
+    with pytest.raises(UserError, match="other weights of the encoder"):
+        encoded(section, tiny_weights, tmp_path, workers, fingerprint="of another")
+    fingerprint = workers.open_encoder("cpu").fingerprint
+    part = TilePart(tmp_path / "gone.tif", 0.5, SCANNED, section[1], workers.open_encoder, "cpu", fingerprint)
     with pytest.raises(UserError, match=r"gone\.tif"):
-        finish(encode_part(replace(part, fingerprint=_fingerprint(tiny_weights))))
+        finish(encode_part(part))
     with pytest.raises(UserError, match="install the same version"):
         finish(encode_part(replace(part, version="0.0.0")))
-
-
-def _fingerprint(weights):
-    return Checkpoint.load(weights).build_encoder("cpu").fingerprint

@@ -1,9 +1,9 @@
 """Features of spots: tiles read, encoded in batches, and cached on disk."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -48,12 +48,13 @@ class Workers:
     ----------
     cluster
         As `cluster.spread` takes it.
-    weights
-        File whose encoder they load; it and the slide lie under the same paths for all of them.
+    open_encoder
+        Given a device, returns the encoder; a function that workers can import, with its arguments
+        (`functools.partial`).
     """
 
     cluster: "str | Client"
-    weights: Path
+    open_encoder: Callable[[str], Encoder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,10 @@ class TilePart:
         The slide's file, and how it is read.
     xy
         (n, 2) spot centres in level-0 pixels.
-    weights, fingerprint
-        The file of the encoder, and what it must hold.
-    device
-        Where the worker computes.
+    open_encoder, device
+        As of `Workers`, and what it is given.
+    fingerprint
+        Of the encoder here, which the worker's must have too.
     version
         Of napari-flag where the command runs; a worker must have the same.
     """
@@ -78,9 +79,9 @@ class TilePart:
     mpp: float | None
     colours: Colours
     xy: npt.NDArray[np.float64]
-    weights: Path
-    fingerprint: str
+    open_encoder: Callable[[str], Encoder]
     device: str
+    fingerprint: str
     version: str = __version__
 
 
@@ -238,9 +239,9 @@ def _encode_on(
         slide.mpp,
         slide.colours,
         xy[:0],
-        workers.weights.resolve(),
-        encoder.fingerprint,
+        workers.open_encoder,
         str(device),
+        encoder.fingerprint,
     )
     steps = spread(
         encode_part,
@@ -272,27 +273,20 @@ def encode_part(part: TilePart) -> Steps[FeatureArray]:
     Raises
     ------
     UserError
-        When slide or weights are not there under the same path, or the weights' encoder is another.
+        When slide or weights are not there under the same path, or the encoder is another.
     """
     require_version(part.version)
-    encoder = _encoder_of(part.weights, part.device)
+    encoder = part.open_encoder(part.device)
     if encoder.fingerprint != part.fingerprint:
         raise UserError(
-            f"{part.weights} is another file on a worker than here; put the same one there under this path."
+            f"A worker has other weights of the encoder {encoder.name} than this computer; put the same "
+            "files there under the same paths."
         )
     features = np.empty((len(part.xy), encoder.dim), np.float32)
     with open_slide(part.slide, mpp=part.mpp).in_colours(part.colours) as slide:
         order = np.arange(len(part.xy))
         yield from _encode(slide, part.xy, order, encoder, torch.device(part.device), features)
     return features
-
-
-@lru_cache(maxsize=1)
-def _encoder_of(weights: Path, device: str) -> Encoder:
-    """Return the encoder of a weights file; a worker encodes many parts with one."""
-    from napari_flag.model.checkpoint import Checkpoint
-
-    return Checkpoint.load(weights).build_encoder(device)
 
 
 def _by_place(xy: npt.NDArray[np.float64], side: float) -> npt.NDArray[np.int64]:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -469,6 +470,15 @@ def free_place(name: str) -> Path:
     if name in {taken for taken, _ in list_weights()}:
         raise UserError(f'There are already weights called "{name}"; rename the file and import it again.')
     return weights_folder() / f"{name}.safetensors"
+
+
+@lru_cache(maxsize=1)
+def encoder_of(path: Path, device: str) -> "Encoder":
+    """Return the encoder of a weights file as `Checkpoint.build_encoder` does; the last one is kept.
+
+    A worker that is sent the tiles of a slide part by part loads it once.
+    """
+    return Checkpoint.load(path).build_encoder(device)
 
 
 def import_weights(path: Path) -> Path:
