@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from flag_training.cohort import View
-from napari_flag.encoders.embedded import DIM, TILE_PX, EmbeddedEncoder, TileNet, pool_map
+from napari_flag.encoders.embedded import DIM, TILE_PX, EmbeddedEncoder, IntegerNet, TileNet, pool_map
 from napari_flag.encoders.foundation.catalogue import EMBEDDED
 from napari_flag.encoders.registry import build_encoder, find_encoder
 from napari_flag.errors import UserError
+from napari_flag.model.checkpoint import Checkpoint, find_weights
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,45 @@ def test_folding_normalisations_into_convolutions_changes_nothing_but_rounding(t
         wanted = pool_map(trained(half)).numpy()
     found = EmbeddedEncoder(trained).encode(tiles)[:, -wanted.shape[1] :]
     np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+needs_integers = pytest.mark.skipif(
+    not IntegerNet.supported(), reason="this processor has no convolutions in 8-bit integers"
+)
+
+
+@needs_integers
+def test_integers_change_features_by_a_small_share_of_what_tiles_differ_by():
+    """Of the shipped network, whose normalisations know the activations, on tiles of unlike colours."""
+    net = TileNet()
+    net.load_state_dict(Checkpoint.load(find_weights()).part("encoder."))
+    rng = np.random.default_rng(3)
+    colours = rng.uniform((110, 60, 120), (250, 190, 240), (8, 50, 50, 3)).repeat(12, 1).repeat(12, 2)
+    tiles = (0.7 * colours + 0.3 * colours.mean((1, 2), keepdims=True)).astype(np.uint8)
+    exact, rounded = (EmbeddedEncoder(net, integers=integers).encode(tiles) for integers in (False, True))
+    learned = DIM - 5 * 160
+    np.testing.assert_array_equal(exact[:, :learned], rounded[:, :learned])  # stain and texture
+    spread, error = exact[:, learned:].std(0), (rounded - exact)[:, learned:].std(0)
+    assert 0 < np.median(error / spread.clip(1e-9)) < 0.1
+
+
+@needs_integers
+def test_integers_give_the_same_features_in_any_batch(trained, tiles):
+    encoder = EmbeddedEncoder(trained, integers=True)
+    alone = np.concatenate([encoder.encode(tiles[:1]), encoder.encode(tiles[1:])])
+    np.testing.assert_array_equal(encoder.encode(tiles), alone)
+
+
+@needs_integers
+def test_features_in_integers_are_kept_apart_from_exact_ones(trained):
+    assert EmbeddedEncoder(trained, integers=True).fingerprint != EmbeddedEncoder(trained).fingerprint
+
+
+def test_a_processor_without_such_integers_computes_as_training_does(trained, tiles, monkeypatch):
+    monkeypatch.setattr(IntegerNet, "supported", staticmethod(lambda: False))
+    exact, asked = EmbeddedEncoder(trained), EmbeddedEncoder(trained, integers=True)
+    assert asked.fingerprint == exact.fingerprint
+    np.testing.assert_array_equal(asked.encode(tiles), exact.encode(tiles))
 
 
 def test_encoding_leaves_the_network_it_was_given_as_it_is(trained, tiles):

@@ -11,8 +11,11 @@ A tile of 600 × 600 px at 0.683 µm/px (410 µm, about two array pitches) becom
 The network's weights are stored in each FLAG checkpoint.
 """
 
+import hashlib
+import platform
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -56,12 +59,17 @@ class TileNet(nn.Module):
         features: Tensor = self.layers(_centred(images))
         return features
 
-    def folded(self) -> nn.Sequential:
-        """Return the layers in evaluation mode, each normalisation folded into its convolution."""
-        layers: list[nn.Module] = []
+    def pairs(self) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+        """Return each convolution with its normalisation."""
         for convolution, normalisation in zip(self.layers[0::3], self.layers[1::3], strict=True):
             assert isinstance(convolution, nn.Conv2d)
             assert isinstance(normalisation, nn.BatchNorm2d)
+            yield convolution, normalisation
+
+    def folded(self) -> nn.Sequential:
+        """Return the layers in evaluation mode, each normalisation folded into its convolution."""
+        layers: list[nn.Module] = []
+        for convolution, normalisation in self.pairs():
             layers += [fuse_conv_bn_eval(convolution, normalisation), nn.ReLU(inplace=True)]
         return nn.Sequential(*layers)
 
@@ -69,6 +77,60 @@ class TileNet(nn.Module):
 def _centred(images: Tensor) -> Tensor:
     """Return `images`, in [0, 1], as the first convolution takes them."""
     return (images - 0.5) * 4.0
+
+
+class IntegerNet:
+    """`TileNet` in 8-bit integers, after training and without data (Nagel et al., ICCV 2019).
+
+    Weights are rounded to 127 steps of each output channel's largest.  An activation's range is what its
+    batch normalisation says of it: its mean and `SIGMAS` standard deviations of the channel where that is
+    most, so that it depends on no tile.  Activations have 127 steps too, whose products with weights no
+    processor has to saturate.  Sums of integers are exact: neither batches nor threads change a result.
+
+    Parameters
+    ----------
+    net
+        In evaluation mode, on the CPU.
+    """
+
+    SIGMAS: Final = 6.0
+    STEPS: Final = 127
+
+    def __init__(self, net: TileNet) -> None:
+        self._first, self._zero = 4.0 / self.STEPS, self.STEPS // 2 + 1  # of `_centred` images, in [-2, 2]
+        self._layers: list[tuple[Any, ...]] = []
+        scale, zero = self._first, self._zero
+        for convolution, normalisation in net.pairs():
+            fused = fuse_conv_bn_eval(convolution, normalisation)
+            assert fused.bias is not None
+            weight, bias = fused.weight.detach(), fused.bias.detach()
+            steps = weight.abs().amax((1, 2, 3)).clamp_min(1e-12) / 127
+            rounded = (weight / steps[:, None, None, None]).round().to(torch.int8)
+            shape = (list(fused.stride), list(fused.padding), [1, 1], 1)  # stride, padding, dilation, groups
+            packed = torch.ops.onednn.qconv_prepack(rounded, steps, scale, zero, *shape)
+            highest = (normalisation.bias + self.SIGMAS * normalisation.weight.abs()).max().item()
+            out = max(highest, 1e-12) / self.STEPS
+            zeros = torch.zeros(len(steps), dtype=torch.int32)
+            self._layers.append((scale, zero, packed, steps, zeros, bias, *shape, out))
+            scale, zero = out, 0
+        self._last = scale
+
+    @staticmethod
+    def supported() -> bool:
+        """Return whether there are such convolutions: on Intel's and AMD's processors, with oneDNN."""
+        return (
+            platform.machine().lower() in ("x86_64", "amd64")
+            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+            and hasattr(torch.ops.onednn, "qconv2d_pointwise")
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the feature map of `_centred` images, (b, 160, h/8, w/8) float32."""
+        steps = (images / self._first).round_().add_(self._zero).clamp_(0, 255)
+        found = steps.to(torch.uint8).contiguous(memory_format=torch.channels_last)
+        for *layer, out in self._layers:
+            found = torch.ops.onednn.qconv2d_pointwise(found, *layer, out, 0, torch.uint8, "relu", [], "")
+        return found.float() * self._last
 
 
 class EmbeddedEncoder:
@@ -80,6 +142,8 @@ class EmbeddedEncoder:
         The self-supervised network; put into evaluation mode and moved to `device`.
     device
         Where to compute.
+    integers
+        Convolve in 8-bit integers on a CPU that can (`IntegerNet`): a tile takes two thirds of the time.
     """
 
     name = "embedded"
@@ -87,11 +151,16 @@ class EmbeddedEncoder:
     tile_px = TILE_PX
     mpp = TILE_UM_PER_PX
 
-    def __init__(self, net: TileNet, device: torch.device | str = "cpu") -> None:
+    def __init__(self, net: TileNet, device: torch.device | str = "cpu", *, integers: bool = False) -> None:
         self.device = torch.device(device)
         self.fingerprint = fingerprint(net.state_dict())
+        self._net: nn.Module | IntegerNet
         with torch.inference_mode():
-            self._net = net.eval().folded().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if integers and self.device.type == "cpu" and IntegerNet.supported():
+                self._net = IntegerNet(net.eval())
+                self.fingerprint = hashlib.sha256(f"{self.fingerprint} int8".encode()).hexdigest()
+            else:
+                self._net = net.eval().folded().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._half = _supports_half(self.device)
 
     @torch.inference_mode()

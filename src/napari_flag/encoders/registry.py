@@ -130,4 +130,4 @@ def build_encoder(name: str, tensors: Mapping[str, "torch.Tensor"], device: "tor
             f'The weights file does not hold the "{row.name}" encoder it names, so slides cannot '
             "be read with it; get the file again, or choose other weights."
         ) from error
-    return EmbeddedEncoder(net, device)
+    return EmbeddedEncoder(net, device, integers=True)
