@@ -153,7 +153,7 @@ class DrawnSlide:
         for draw in range(number):
             one = yield from _share(self._sampled(rows, ids, 0, draw, AVERAGED), draw, number)
             total += np.maximum(one, 0) if self.network.clamped_each else one
-            drawn[draw] = _counted(one)
+            drawn[draw] = as_counts(one)
         mean = np.maximum(total / number, 0).astype(np.float32)
         return Moments(mean, drawn.std(0) if number > 1 else None)  # draws are spread evenly
 
@@ -164,7 +164,7 @@ class DrawnSlide:
         drawn = []
         for place, number in enumerate(settings.numbers):
             drawing = self._sampled(rows, ids, settings.seed, number - 1, "")
-            drawn.append(_counted((yield from _share(drawing, place, settings.draws))))
+            drawn.append(as_counts((yield from _share(drawing, place, settings.draws))))
         return np.stack(drawn)
 
     def total(self, rows: Rows, columns: npt.NDArray[np.int64]) -> float:
@@ -232,7 +232,7 @@ class DrawnSlide:
         return moved
 
 
-def _counted(drawn: FloatArray) -> FloatArray:
+def as_counts(drawn: FloatArray) -> FloatArray:
     """Return log2(count + 1) of the nearest counts."""
     counts = np.rint(np.exp2(np.maximum(drawn, 0).astype(np.float64)) - 1)
     found: FloatArray = np.log2(counts + 1).astype(np.float32)

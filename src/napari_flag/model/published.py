@@ -414,10 +414,16 @@ class PublishedFlag(nn.Module):
         """Return the (n, G) score alone."""
         return self._transform(x, t, features)[0]
 
-    def _transform(self, x: Tensor, t: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        time = self.time(t.view(1))  # (1, tokens)
-        seen, _ = self.graph(x[None], None, time, features[None])
-        condition = time + self.condition(seen[0])  # (n, tokens)
+    def under(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the (n, G) score of noisy expression and the (n, G, tokens) tapped tokens.
+
+        Parameters
+        ----------
+        x
+            (n, G) noisy log2(count + 1).
+        condition
+            (n, tokens): time, and what `condition` makes of the graph transformer's output.
+        """
         tokens = self.name + self.value(x[..., None])  # (n, G, tokens)
         tapped = tokens
         for number, block in enumerate(self.blocks, start=1):
@@ -427,6 +433,11 @@ class PublishedFlag(nn.Module):
         shift, scale = self.final_modulation(condition)[:, None].chunk(2, dim=2)  # each (n, 1, tokens)
         out: Tensor = self.final(self.final_norm(tokens) * (1 + scale) + shift)[..., 0]
         return out, tapped
+
+    def _transform(self, x: Tensor, t: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        time = self.time(t.view(1))  # (1, tokens)
+        seen, _ = self.graph(x[None], None, time, features[None])
+        return self.under(x, time + self.condition(seen[0]))  # (n, tokens)
 
 
 State: TypeAlias = tuple[Tensor, ...]
