@@ -86,8 +86,8 @@ def within(method: Any, cohort: Cohort, budget: float) -> tuple[Method, Paid]:
     )
 
 
-def flag_within(config: RunConfig, cohort: Cohort, budget: float) -> tuple[RunConfig, Paid]:
-    """Return FLAG's run, the steps of both stages multiplied so that they take `budget` operations."""
+def flag_operations(config: RunConfig, cohort: Cohort) -> tuple[float, float]:
+    """Return the operations of one step of FLAG's graph branches, and of one of its score loop."""
 
     def count(branch: int, score: int) -> int:
         short = replace(config.fit, branch_steps=branch, score_steps=score)
@@ -97,7 +97,12 @@ def flag_within(config: RunConfig, cohort: Cohort, budget: float) -> tuple[RunCo
 
     least = count(1, 1)
     branch = (count(1 + FLAG_PROBED, 1) - least) / FLAG_PROBED
-    score = (count(1, 1 + FLAG_PROBED) - least) / FLAG_PROBED
+    return branch, (count(1, 1 + FLAG_PROBED) - least) / FLAG_PROBED
+
+
+def flag_within(config: RunConfig, cohort: Cohort, budget: float) -> tuple[RunConfig, Paid]:
+    """Return FLAG's run, the steps of both stages multiplied so that they take `budget` operations."""
+    branch, score = flag_operations(config, cohort)
     values: FitConfig = config.fit
     share = budget / (values.branch_steps * branch + values.score_steps * score)
     branches, scores = (max(1, round(share * n)) for n in (values.branch_steps, values.score_steps))
