@@ -6,7 +6,8 @@ was not trained for, and these forms are there to be timed.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self, TypeAlias
 
 import numpy as np
@@ -164,9 +165,13 @@ class Form:
 
 
 def forms_of(
-    published: Published, flag: FlagPredictor, slide: TrainingSlide, features: FloatArray, steps: int
+    published: Published,
+    flag: FlagPredictor,
+    slide: TrainingSlide,
+    features: FloatArray,
+    steps: Sequence[int],
 ) -> tuple[Form, ...]:
-    """Return the published form, those between, and ours.
+    """Return the published form, those between, and ours with each number of `steps`.
 
     Parameters
     ----------
@@ -175,7 +180,7 @@ def forms_of(
     slide, features
         What is drawn, with (n, d) features.
     steps
-        Of our solver.
+        Of our solver; the forms between have the first.
     """
     rows, ids, genes = np.arange(len(slide.spots)), slide.spots.ids, flag.genes
     heun = 2 * published.config.solver_steps + 1
@@ -192,17 +197,25 @@ def forms_of(
         encoded = Batched(once, predictor.encode(features, slide.graph(features)).seen)
         return finish(sample_expression(predictor, encoded, ids, rows, settings)).draws  # type: ignore[arg-type]
 
-    def ours(settings: SamplerSettings) -> FloatArray:
-        encoded = flag.encode(features, slide.graph(features))
-        return finish(sample_expression(flag, encoded, ids, rows, settings)).draws
+    def ours(number: int) -> Drawing:
+        def work(settings: SamplerSettings) -> FloatArray:
+            encoded, own = flag.encode(features, slide.graph(features)), replace(settings, steps=number)
+            return finish(sample_expression(flag, encoded, ids, rows, own)).draws
 
-    once = ConditionOnce.of(published, steps)
-    few, graph = FewEvaluations.of(published, steps), GraphOnce.of(published, steps)
+        return work
+
+    first = steps[0]
+    once = ConditionOnce.of(published, first)
+    few, graph = FewEvaluations.of(published, first), GraphOnce.of(published, first)
     return (
         Form("published network and schedule", "", True, windows(published)),
-        Form(f"published network, {steps} evaluations", f"{heun} → {steps} evaluations", True, windows(few)),
+        Form(f"published network, {first} evaluations", f"{heun} → {first} evaluations", True, windows(few)),
         Form("… graph transformer once", "graph transformer once per slide", False, windows(graph)),
         Form("… condition once", "condition made of it once per slide", False, windows(once)),
         Form("… draws batched", "all draws of a chunk of spots in one batch", False, batched),
-        Form("ours", "another network: fixed sparse graph, mean head, residual, counts", True, ours),
+        Form("ours", "another network: fixed sparse graph, mean head, residual, counts", True, ours(first)),
+        *(
+            Form(f"ours, {after} evaluations", f"{before} → {after} evaluations", True, ours(after))
+            for before, after in pairwise(steps)
+        ),
     )

@@ -161,8 +161,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     both = trained(args)
     slide = both.slide
     forms = forms_of(both.published, both.flag, blinded(slide), both.features, args.steps)
-    kept = both.folder / f"draws_{args.heun_steps}_{args.steps}_{args.threads}"
-    seconds, draws = in_turns(forms, args.rounds, args.steps, kept)
+    kept = both.folder / f"draws_{args.heun_steps}_{'-'.join(map(str, args.steps))}_{args.threads}"
+    seconds, draws = in_turns(forms, args.rounds, kept)
     return {
         "command": command_of(args),
         "machine": machine(args.threads),
@@ -178,7 +178,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_turns(
-    forms: Sequence[Form], rounds: int, steps: int, folder: Path
+    forms: Sequence[Form], rounds: int, folder: Path
 ) -> tuple[npt.NDArray[np.float64], dict[str, FloatArray]]:
     """Draw eight of every form in turns, a round at a time; rounds that `folder` holds are not drawn again.
 
@@ -188,8 +188,6 @@ def in_turns(
         What to draw with.
     rounds
         Two at least, whose draws are scored together.
-    steps
-        Of our solver.
     folder
         Of the rounds.
 
@@ -201,14 +199,14 @@ def in_turns(
     files = [folder / f"round_{turn}.npz" for turn in range(rounds)]
     if not all(file.exists() for file in files):
         for form in forms[1:]:  # warm up; the published form runs too long for its first calls to count
-            form.draw(SamplerSettings(1, steps=steps))
+            form.draw(SamplerSettings())
     for turn, file in enumerate(files):
         if file.exists():
             continue
         made: dict[str, Any] = {}
         seconds = np.empty((len(forms), 2))
         for number, form in enumerate(forms):
-            settings = SamplerSettings(TOGETHER, first=1 + TOGETHER * turn, steps=steps)
+            settings = SamplerSettings(TOGETHER, first=1 + TOGETHER * turn)
             began, used = time.perf_counter(), time.process_time()
             drawn = form.draw(settings)
             seconds[number] = time.perf_counter() - began, time.process_time() - used
@@ -247,15 +245,19 @@ def timed(forms: Sequence[Form], seconds: npt.NDArray[np.float64]) -> list[dict[
 
 
 def scored(draws: dict[str, FloatArray], slide: TrainingSlide) -> list[dict[str, Any]]:
-    """Return scores of (16, n, G) draws by name, and ours, which are the last, less each of the others."""
+    """Return scores of (16, n, G) draws by name, and each less the first, the published form's."""
     section = Section.of(slide)
     judged = {name: section.draws(drawn) for name, drawn in draws.items()}
-    *others, ours = judged
-    found: list[dict[str, Any]] = []
-    for name, one in judged.items():
-        less = section.difference(judged[ours], one) if name in others else {}
-        found.append({"name": name, "scores": one.scores, "intervals": one.intervals, "ours_less": less})
-    return found
+    published, *_ = judged.values()
+    return [
+        {
+            "name": name,
+            "scores": one.scores,
+            "intervals": one.intervals,
+            "less_published": {} if one is published else section.difference(one, published),
+        }
+        for name, one in judged.items()
+    ]
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -282,9 +284,9 @@ def page(found: dict[str, Any]) -> str:
     for row in found["scores"]:
         cells = [_number(row["scores"][name]) for name in (*COMPARED, "GSC", "SSC")]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    for row in found["scores"][:-1]:
-        cells = [_difference(*row["ours_less"][name]) for name in COMPARED]
-        lines.append(f"| ours − {row['name']} | {' | '.join(cells)} | | |")
+    for row in found["scores"][1:]:
+        cells = [_difference(*row["less_published"][name]) for name in COMPARED]
+        lines.append(f"| {row['name']}, less published | {' | '.join(cells)} | | |")
     return "\n".join(lines)
 
 
@@ -301,7 +303,7 @@ def _difference(mean: float, low: float, high: float) -> str:
 def command_of(args: argparse.Namespace) -> str:
     """Return the command, as another machine would give it."""
     words = ["python", "-m", "benchmarks.published_speed", args.config, "--data", "DATA", "--run", args.run]
-    words += ["--test", args.test, "--train-without", *args.train_without, "--steps", args.steps]
+    words += ["--test", args.test, "--train-without", *args.train_without, "--steps", *args.steps]
     words += ["--heun-steps", args.heun_steps, "--times", f"{args.times:g}"]
     words += ["--rounds", args.rounds, "--threads", args.threads]
     return shlex.join(str(word) for word in words)
@@ -320,7 +322,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="run folder with tile encoders and features")
     parser.add_argument("--test", default="C2", help="section to leave out and draw (%(default)s)")
     parser.add_argument("--train-without", nargs="*", default=["B4"], help="sections left out as well")
-    parser.add_argument("--steps", type=int, default=STEPS_OF["balanced"], help="our solver's (%(default)s)")
+    steps = [STEPS_OF["balanced"], STEPS_OF["fast"], 2]
+    parser.add_argument("--steps", type=int, nargs="+", default=steps, help="our solver's (%(default)s)")
     parser.add_argument("--heun-steps", type=int, default=HEUN_STEPS, help="the published (%(default)s)")
     parser.add_argument(
         "--times", type=float, default=1.0, help="operations of its training over those of ours (%(default)s)"
