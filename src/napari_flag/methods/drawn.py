@@ -5,9 +5,9 @@ keyed by seed, draw and spot, so that neither chunks nor the order of spots chan
 that are only averaged depends on the spot alone.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from napari_flag.methods.moments import AVERAGED, FloatArray, Moments, Sampler
 from napari_flag.model.diffusion import keyed_uniforms
 from napari_flag.model.graph import Places, SpotGraph
 from napari_flag.model.samplers import SamplerSettings
-
-if TYPE_CHECKING:
-    from napari_flag.model.checkpoint import Checkpoint
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 
@@ -75,9 +72,6 @@ class DrawingNetwork(nn.Module):
         raise NotImplementedError
 
 
-Network = TypeVar("Network", bound=DrawingNetwork)
-
-
 @dataclass(frozen=True, slots=True)
 class DrawingPredictor:
     """A method that draws (a `methods.predictor.Predictor`).
@@ -92,13 +86,6 @@ class DrawingPredictor:
 
     network: DrawingNetwork
     genes: tuple[str, ...]
-
-    @classmethod
-    def open(
-        cls, build: Callable[[dict[str, Any]], Network], checkpoint: "Checkpoint", device: torch.device | str
-    ) -> "DrawingPredictor":
-        """Return the method whose network `build` makes of the sizes in `checkpoint`."""
-        return cls(checkpoint.restore(build, device), checkpoint.genes)
 
     @property
     def device(self) -> torch.device:

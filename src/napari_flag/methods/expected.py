@@ -3,10 +3,10 @@
 A method is an `ExpectingNetwork`; `ExpectingPredictor` makes a `methods.predictor.Predictor` of it.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,6 @@ from napari_flag.methods.moments import FloatArray, Moments, Sampler
 from napari_flag.model.graph import SpotGraph
 from napari_flag.model.observation import Observation
 from napari_flag.model.samplers import SamplerSettings
-
-if TYPE_CHECKING:
-    from napari_flag.model.checkpoint import Checkpoint
 
 NO_DRAWS: Final = (
     "This method states an expectation and no distribution, so nothing can be drawn of it; ask for no draws, "
@@ -46,9 +43,6 @@ class ExpectingNetwork(nn.Module):
         raise NotImplementedError
 
 
-Network = TypeVar("Network", bound=ExpectingNetwork)
-
-
 @dataclass(frozen=True, slots=True)
 class ExpectingPredictor:
     """A method that states an expectation (a `methods.predictor.Predictor`).
@@ -63,13 +57,6 @@ class ExpectingPredictor:
 
     network: ExpectingNetwork
     genes: tuple[str, ...]
-
-    @classmethod
-    def open(
-        cls, build: Callable[[dict[str, Any]], Network], checkpoint: "Checkpoint", device: torch.device | str
-    ) -> "ExpectingPredictor":
-        """Return the method whose network `build` makes of the sizes in `checkpoint`."""
-        return cls(checkpoint.restore(build, device), checkpoint.genes)
 
     @property
     def device(self) -> torch.device:

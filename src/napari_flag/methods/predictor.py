@@ -143,7 +143,8 @@ def _network(place: str, sizes: str, kind: str = "expected.ExpectingPredictor") 
 
     def opened(checkpoint: Checkpoint, device: torch.device | str) -> Predictor:
         network, config = _named(place), _named(sizes)
-        found: Predictor = _named(kind).open(lambda sizes: network(config(**sizes)), checkpoint, device)
+        restored = checkpoint.restore(lambda sizes: network(config(**sizes)), device)
+        found: Predictor = _named(kind)(restored, checkpoint.genes)
         return found
 
     return opened
