@@ -135,12 +135,12 @@ def main() -> None:
     results = [measure(model, size, args.tests, args.steps, args.run) for size in args.sizes]
     sizes = " ".join(str(size) for size in args.sizes)
     command = f"--sizes {sizes} --tests {args.tests} --genes {args.genes} --steps {args.steps}"
+    command += f" --run {args.run} --out {args.out}"
     values = asdict(replace(config(args.steps)).fit)
     kept = {name: values[name] for name in ("score_steps", "score_rate", "score_batch", "seed")}
     text = [
         "# From how many slides on the gene transformer is worth something",
-        f"Written by `python benchmarks/transformer_value.py {command} --run runs/simulated "
-        "--out docs/results/transformer_value.md`.",
+        f"Written by `python benchmarks/transformer_value.py {command}`.",
         f"Simulated cohorts of {args.genes} genes whose residuals depend on the tissue and are no Gaussian "
         f"({', '.join(f'`{key}={value}`' for key, value in CONTEXT.items())}); {args.tests} further "
         "slides, of patients not seen, get fair scores (`docs/statistics.md`). *Silenced*: the same network, "
