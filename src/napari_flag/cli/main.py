@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has printed what was wrong, or the help
         return stop.code if isinstance(stop.code, int) else USER_CAN_FIX
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would log, our sentence says
+    gc.freeze()  # what is loaded stays: the collection below need not search it
     with _drives_said_once(args.debug):
         code = _run(args)
         if code:
