@@ -1,10 +1,12 @@
 import gc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from vispy.visuals.transforms import ChainTransform, NullTransform, STTransform, TransformSystem
 
-from napari_flag.gui.controls.gl_context import spare_loaded
+from napari_flag.gui.controls.gl_context import forget_removed, spare_loaded
 
 
 @pytest.fixture
@@ -24,3 +26,20 @@ def test_slides_and_predictions_are_never_spared(nothing_spared):
     viewer.add_image(np.zeros((4, 4)))
     spare_loaded(viewer, again=True)
     assert not gc.get_freeze_count()
+
+
+def test_transforms_of_a_canvas_keep_no_listener_of_a_layer_that_is_gone():
+    transforms = TransformSystem()
+    transforms.framebuffer_transform = STTransform()
+    scene = SimpleNamespace(transforms=transforms)
+    canvas = type("Canvas", (), {"_scene_canvas": scene})()
+    viewer = ViewerModel()
+    forget_removed(viewer.layers, canvas)
+    kept = (transforms.canvas_transform, transforms.document_transform, transforms.framebuffer_transform)
+    before = [len(transform.changed._callbacks) for transform in kept]
+    for _ in range(3):
+        viewer.add_image(np.zeros((4, 4)))
+        for transform in kept:  # as a visual does, which is gone at once
+            ChainTransform([NullTransform(), transform])
+        viewer.layers.clear()
+    assert [len(transform.changed._callbacks) for transform in kept] == before

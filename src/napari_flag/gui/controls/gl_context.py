@@ -39,11 +39,38 @@ def keep_context(layers: Any, canvas: Any) -> None:
 
 
 def keep_context_of(viewer: Any) -> None:
-    """Do so for the window of `viewer`; a viewer without a window draws nothing."""
+    """Do so for the window of `viewer`, and `forget_removed`; a viewer without a window draws nothing."""
     window = getattr(viewer, "window", None)
     if window is not None:
         spare_loaded(viewer)
         keep_context(viewer.layers, window._qt_viewer.canvas)
+        forget_removed(viewer.layers, window._qt_viewer.canvas)
+
+
+def forget_removed(layers: Any, canvas: Any) -> None:
+    """Have the transforms of `canvas` drop what they kept of a layer once another is removed.
+
+    vispy 0.17 records a listener on them for each visual, and drops those of visuals that are gone only when
+    the transform itself changes, which these do not in the life of a window.
+
+    Parameters
+    ----------
+    layers
+        The layer list of a viewer.
+    canvas
+        What draws it: ``QtViewer.canvas``.
+    """
+    kept = weakref.ref(canvas)
+
+    def update() -> None:
+        canvas = kept()
+        if canvas is not None:
+            transforms = canvas._scene_canvas.transforms
+            transforms.canvas_transform.update()
+            transforms.document_transform.update()
+            transforms.framebuffer_transform.update()
+
+    layers.events.removed.connect(update)
 
 
 def free_objects(canvas: Any) -> None:
