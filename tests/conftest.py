@@ -4,6 +4,7 @@ Encoding a tile takes most of a second on a slow core, so the features of the sh
 and then read from `feature_cache`.  What a fixture needs is imported in it: most tests need no PyTorch.
 """
 
+import gc
 import os
 
 # Small tensors gain nothing from threads, and threads that wait for each other on busy cores cost minutes.
@@ -23,6 +24,14 @@ def pytest_collection_modifyitems(items):
         return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def garbage_of_a_module_is_searched_once():
+    """Then what is loaded, and what files before it made, are not searched over and over: most of the time."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
