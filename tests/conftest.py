@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def garbage_of_a_module_is_searched_once():
-    """So that what is loaded and what files before it made are not searched again, which took most of the time."""
+    """What is loaded, and what files before it made, would be searched over and over: most of the time."""
     yield
     gc.collect()
     gc.freeze()
