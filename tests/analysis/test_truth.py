@@ -158,6 +158,11 @@ def test_counts_that_are_all_zero_are_refused(prediction):
         truth.attach_measured(prediction, measured)
 
 
+def test_a_table_without_genes_is_refused(prediction):
+    with pytest.raises(UserError, match="has no genes"):
+        truth.match_names(prediction, counts_for(prediction)[:, []].copy())
+
+
 def test_genes_in_other_letters_are_said(prediction):
     measured = counts_for(prediction)
     measured.var_names = [name.lower() if i < 3 else name for i, name in enumerate(measured.var_names)]

@@ -5,6 +5,7 @@ costs, and not seconds of imports.  Half of the moments are drawn in time; the o
 milliseconds after a change of the file system (opening to write, renaming, deleting), which is drawn too.
 """
 
+import gc
 import hashlib
 import importlib
 import json
@@ -67,6 +68,7 @@ def warm() -> None:
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()  # or each process copies all of this when it searches for garbage
 
 
 def start(work: Callable[[], int], folder: Path, at_change: int | None = None) -> Run:

@@ -48,6 +48,28 @@ def test_a_file_that_is_never_read_to_its_end_is_refused(tmp_path, reader):
     assert reader.fault_of(made(tmp_path, "good.h5ad")) == ""
 
 
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows has no such timer: the patience alone holds there"
+)
+def test_a_reader_that_works_without_end_ends_itself_and_the_file_is_refused(tmp_path):
+    endless = """
+from napari_flag.slides.formats import trial_reading
+
+def read_on_trial(path):
+    while "endless" in path:
+        pass
+
+trial_reading.MOST_CPU_S = 0.2
+trial_reading.read_on_trial = read_on_trial
+trial_reading.main()
+"""
+    reader = TrialReader((sys.executable, "-c", endless))
+    assert reader.fault_of(made(tmp_path, "good.h5ad")) == ""
+    assert "did not end" in reader.fault_of(made(tmp_path, "endless.h5ad"))
+    assert reader.fault_of(made(tmp_path, "another.h5ad")) == ""
+    reader.close()
+
+
 def test_a_file_is_read_on_trial_once_until_it_changes(tmp_path, reader):
     path = made(tmp_path, "endless.h5ad")
     reader.fault_of(path)

@@ -170,6 +170,8 @@ def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_
     rows, columns = np.flatnonzero(found_rows >= 0), np.flatnonzero(found_genes >= 0)
     if len(rows) < fewest:
         raise UserError(_too_few_spots(predicted, measured, len(rows)))
+    if measured.n_vars == 0:
+        raise UserError("The measured table has no genes; give one with counts of the predicted genes.")
     if len(columns) == 0 and _in_other_letters(predicted, measured):
         raise UserError(
             f"The predicted genes (such as {predicted.var_names[0]}) are in the measured table in other "

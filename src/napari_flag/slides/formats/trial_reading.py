@@ -9,6 +9,7 @@ milliseconds; one that a file ended is started again.
 import atexit
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ from typing import Any, Final
 
 PATIENCE_S: Final = 60.0
 """Seconds for one file; the largest take one."""
+MOST_CPU_S: Final = 6.0
+"""Seconds of a core for one file, after which its reader ends by itself, also where nobody waits for it."""
 COMMAND: Final = (sys.executable, "-m", "napari_flag.slides.formats.trial_reading")
 KEPT: Final = 256
 """Files remembered, by path, size and time of change."""
@@ -75,7 +78,10 @@ class TrialReader:
             return f"reading it on trial did not end within {self._patience_s:.0f} s"
         if answer:
             return ""
+        ended = process.wait()
         self.close()
+        if _TIMED and ended == -signal.SIGPROF:
+            return f"reading it on trial did not end within {MOST_CPU_S:.0f} s of a core"
         return "reading it on trial ended the process that read it"
 
     def _running(self) -> bool:
@@ -149,13 +155,25 @@ def _tolerant(read: Any, what: Any) -> None:
         return
 
 
+_TIMED: Final = hasattr(signal, "setitimer")
+"""Whether the system ends a process after seconds of a core: not Windows, where `PATIENCE_S` alone holds."""
+
+
+def _end_after(seconds: float) -> None:
+    """Have the system end this process after seconds of a core from now; 0 takes that back."""
+    if _TIMED:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 def main() -> None:
     """Answer each path on stdin with a line, if the process outlives it."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     answers.write("ready\n")
     answers.flush()
     for line in sys.stdin:
+        _end_after(MOST_CPU_S)
         _tolerant(read_on_trial, line.rstrip("\n"))
+        _end_after(0)
         answers.write("read\n")
         answers.flush()
 
