@@ -49,8 +49,6 @@ def test_a_file_that_is_never_read_to_its_end_is_refused(tmp_path, reader):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such timer, only the patience")
-    sys.platform == "win32", reason="Windows has no such timer: the patience alone holds there"
-)
 def test_a_reader_that_works_without_end_ends_itself_and_the_file_is_refused(tmp_path):
     endless = """
 from napari_flag.slides.formats import trial_reading
