@@ -117,6 +117,10 @@ def test_an_h5ad_from_someone_else_is_refused(tmp_path):
         (lambda a: a.uns[keys.PROVENANCE].pop(keys.UNITS), "unit"),
         (lambda a: a.obsm.pop(keys.SPATIAL), "spot centres"),
         (lambda a: a.X.__setitem__((0, 0), np.nan), "missing"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.TRAINING_SLIDES: 5}), "should be a list of texts"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.MPP: "half"}), "should be a number"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.SLIDE_WIDTH: np.inf}), "should be a number"),
+        (lambda a: a.uns[keys.PROVENANCE].update({keys.READ_FROM: "a.h5ad"}), "should be a group"),
     ],
 )
 def test_what_breaks_the_contract_is_named(prediction, tmp_path, spoil, fault):

@@ -342,6 +342,8 @@ def find_fault(adata: "AnnData") -> str | None:
         return f'has no uns["{keys.PROVENANCE}"]'
     if str(made.get(keys.UNITS)) != keys.EXPRESSION_UNITS:
         return f"does not state {keys.EXPRESSION_UNITS} as the unit of its values"
+    if odd := _odd_entry(made):
+        return odd
     if adata.n_obs == 0 or adata.n_vars == 0:
         return "has no spots or no genes"
     if not (adata.obs_names.is_unique and adata.var_names.is_unique):
@@ -352,6 +354,31 @@ def find_fault(adata: "AnnData") -> str | None:
     for values in (adata.X, *(adata.layers[name] for name in (keys.SAMPLE,) if name in adata.layers)):
         if values is None or not _finite(values.data if sparse.issparse(values) else values):
             return "has values that are missing or not numbers"
+    return None
+
+
+_NUMBERS: Final = (
+    keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT, keys.MPP, keys.SPOT_DIAMETER_UM, keys.SPOT_PITCH_UM, keys.TILE_PX,
+    keys.TILE_UM_PER_PX, keys.STEPS, keys.DRAWS, keys.DEPTH, keys.SEED,
+)  # fmt: skip
+_TEXTS: Final = (keys.TRAINING_SLIDES, keys.NOTICES)
+_GROUPS: Final = (keys.READ_FROM, keys.FAMILIARITY, keys.VERSIONS)
+
+
+def _odd_entry(made: Mapping[str, Any]) -> str | None:
+    """Say which entry of the provenance is not of its kind; the sentence has no subject."""
+    for name in (*_NUMBERS, *_TEXTS, *_GROUPS):
+        value = _plain(made.get(name))
+        if value is None:
+            continue
+        if name in _NUMBERS:
+            fits, kind = isinstance(value, int | float) and bool(np.isfinite(value)), "a number"
+        elif name in _TEXTS:
+            fits, kind = isinstance(value, str | list | tuple), "a list of texts"
+        else:
+            fits, kind = isinstance(value, Mapping), "a group of entries"
+        if not fits:
+            return f'has {str(value)[:40]} as "{name}", which should be {kind}'
     return None
 
 
@@ -513,9 +540,11 @@ def spot_diameter_px(adata: Any) -> float | None:
     diameter_um, mpp = provenance(adata).get(keys.SPOT_DIAMETER_UM), um_per_px(adata)
     if diameter_um and mpp:
         return float(diameter_um) / mpp
-    for library in dict(adata.uns.get(keys.SPATIAL, {})).values():
-        found = dict(library).get("scalefactors", {}).get("spot_diameter_fullres")
-        if found:
+    libraries = adata.uns.get(keys.SPATIAL)
+    for library in libraries.values() if isinstance(libraries, Mapping) else ():
+        factors = library.get("scalefactors") if isinstance(library, Mapping) else None
+        found = _plain(factors.get("spot_diameter_fullres")) if isinstance(factors, Mapping) else None
+        if isinstance(found, int | float) and np.isfinite(found) and found > 0:
             return float(found)
     return None
 

@@ -68,6 +68,26 @@ trial_reading.main()
     reader.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone states the peak that is looked at")
+def test_a_file_that_takes_too_much_memory_on_trial_is_refused(tmp_path):
+    greedy = """
+from napari_flag.slides.formats import trial_reading
+
+def read_on_trial(path):
+    if "greedy" in path:
+        bytearray(b"1") * (64 * 2**20)
+
+trial_reading.MOST_MB = 32
+trial_reading.read_on_trial = read_on_trial
+trial_reading.main()
+"""
+    reader = TrialReader((sys.executable, "-c", greedy))
+    assert reader.fault_of(made(tmp_path, "good.h5ad")) == ""
+    assert "of memory" in reader.fault_of(made(tmp_path, "greedy.h5ad"))
+    assert reader.fault_of(made(tmp_path, "another.h5ad")) == ""
+    reader.close()
+
+
 def test_a_file_is_read_on_trial_once_until_it_changes(tmp_path, reader):
     path = made(tmp_path, "endless.h5ad")
     reader.fault_of(path)

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from napari_flag.files import refuse_special
 from napari_flag.slides.formats.trial_reading import refuse_crashing
 
-DAMAGED: Final = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError)
+DAMAGED: Final = (
+    OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, SystemError,
+)  # fmt: skip
 """What h5py, zarr and NumPy raise on a file that is not what it says: sizes, kinds, text for numbers."""
 MOST_PER_BYTE: Final = 2000
 """Bytes in memory per byte in the file: twice what deflate can reach; zeros of real counts give 100."""

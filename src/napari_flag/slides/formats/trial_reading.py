@@ -23,8 +23,12 @@ PATIENCE_S: Final = 60.0
 MOST_CPU_S: Final = 6.0
 """Seconds of a core for one file, after which its reader ends by itself, also where nobody waits for it."""
 COMMAND: Final = (sys.executable, "-m", "napari_flag.slides.formats.trial_reading")
+MOST_MB: Final = 1024.0
+"""Memory for one file, of which parts alone are read; damage can state a text of two gigabytes."""
 KEPT: Final = 256
 """Files remembered, by path, size and time of change."""
+TOO_MUCH: Final = "too much\n"
+"""The answer to a file that took more than `MOST_MB`."""
 READ_WHOLE: Final = 2**24
 """Bytes of an array up to which all of it is read; of a larger one the beginning is."""
 
@@ -76,6 +80,9 @@ class TrialReader:
         except queue.Empty:
             self.close()
             return f"reading it on trial did not end within {self._patience_s:.0f} s"
+        if answer == TOO_MUCH:
+            self.close()  # what it took, it keeps
+            return f"reading it on trial took more than {MOST_MB:,.0f} MB of memory"
         if answer:
             return ""
         ended = process.wait()
@@ -165,16 +172,26 @@ def _end_after(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
+def _peak_mb() -> float:
+    """Return the most memory that this process ever had, as Linux states it; 0 elsewhere."""
+    try:
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
 def main() -> None:
     """Answer each path on stdin with a line, if the process outlives it."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     answers.write("ready\n")
     answers.flush()
     for line in sys.stdin:
+        before = _peak_mb()
         _end_after(MOST_CPU_S)
         _tolerant(read_on_trial, line.rstrip("\n"))
         _end_after(0)
-        answers.write("read\n")
+        answers.write(TOO_MUCH if _peak_mb() - before > MOST_MB else "read\n")
         answers.flush()
 
 
