@@ -188,3 +188,15 @@ def test_an_ordinary_file_passes(tmp_path):
     adata: AnnData = annotated()
     adata.write_h5ad(tmp_path / "a.h5ad")
     assert read_h5ad_counts(tmp_path / "a.h5ad").shape == adata.shape
+
+
+def test_texts_of_a_zarr_that_state_more_than_they_hold_are_refused(tmp_path):
+    texts = zarr.open_group(tmp_path / "texts.zarr", mode="w", zarr_format=2).create_array(
+        "names", shape=(2,), chunks=(2,), dtype=str, compressors=None
+    )
+    texts[:] = np.array(["ERBB2", "ESR1"])
+    refuse_inflated(zarr.open_group(tmp_path / "texts.zarr", mode="r"))
+    chunk = tmp_path / "texts.zarr" / "names" / "0"
+    chunk.write_bytes((3_539_992_578).to_bytes(4, "little") + chunk.read_bytes()[4:])
+    with pytest.raises(ValueError, match="more texts|buffer|corrupt|truncated"):
+        refuse_inflated(zarr.open_group(tmp_path / "texts.zarr", mode="r"))

@@ -55,7 +55,9 @@ def opened_h5(path: Path) -> Iterator[Any]:
 
 
 def refuse_inflated(node: Any) -> None:
-    """Check all arrays in a group of HDF5 or zarr, or one array, by what is stated of them; none is read.
+    """Check all arrays in a group of HDF5 or zarr, or one array, by what is stated of them.
+
+    Of their values the texts of a zarr alone are read.
 
     Raises
     ------
@@ -96,6 +98,8 @@ def _refuse_array(array: Any, name: str) -> None:
     size = int(np.prod([float(side) for side in array.shape or ()])) * max(_bytes_each(array), 1)
     if getattr(array, "external", None) or getattr(array, "is_virtual", False):
         raise ValueError(f"the values of {name} lie in other files, which are not read")
+    if not hasattr(array, "id") and _is_text(array):
+        _refuse_texts(array, name)
     if size <= SMALL:
         return
     stored = array.id.get_storage_size() if hasattr(array, "id") else array.nbytes_stored()
@@ -107,6 +111,18 @@ def _refuse_array(array: Any, name: str) -> None:
 
 def _bytes_each(array: Any) -> int:
     return int(getattr(np.dtype(array.dtype) if _has_numpy_type(array) else array.dtype, "itemsize", 8))
+
+
+def _is_text(array: Any) -> bool:
+    return not _has_numpy_type(array) or np.dtype(array.dtype).kind in "OT"
+
+
+def _refuse_texts(array: Any, name: str) -> None:
+    """Read the texts of a zarr: their stored bytes say once more how many there are, which may be a lie."""
+    try:
+        array[...]
+    except MemoryError as error:
+        raise ValueError(f"{name} is said to hold more texts than its bytes can") from error
 
 
 def _has_numpy_type(array: Any) -> bool:
