@@ -198,5 +198,5 @@ def test_texts_of_a_zarr_that_state_more_than_they_hold_are_refused(tmp_path):
     refuse_inflated(zarr.open_group(tmp_path / "texts.zarr", mode="r"))
     chunk = tmp_path / "texts.zarr" / "names" / "0"
     chunk.write_bytes((3_539_992_578).to_bytes(4, "little") + chunk.read_bytes()[4:])
-    with pytest.raises(ValueError, match="more texts|buffer|corrupt|truncated"):
+    with pytest.raises(ValueError, match=r"more texts|buffer|corrupt|truncated"):
         refuse_inflated(zarr.open_group(tmp_path / "texts.zarr", mode="r"))
