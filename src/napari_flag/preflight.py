@@ -253,10 +253,12 @@ def _is_simulated(slide: Slide) -> bool:
     """Return whether the simulator wrote the slide's file, by the TIFF's Software tag, whatever its name."""
     import tifffile
 
+    from napari_flag.slides.formats.tiff import FAULTS
+
     try:
         with tifffile.TiffFile(slide.path) as tiff:
             return str(tiff.pages.first.tags.valueof("Software", "")).startswith(keys.SIMULATOR)
-    except (OSError, ValueError, tifffile.TiffFileError):  # a JPEG, a folder of DICOM, a slide in memory
+    except FAULTS:  # a JPEG, a folder of DICOM, a slide in memory
         return False
 
 

@@ -259,10 +259,13 @@ def bad_files(folder: Path) -> dict[str, Path]:
     empty.touch()
     head = folder / "head.tif"
     head.write_bytes(b"II*\0\xff\xff\xff\x7f")
+    half_head = folder / "half_head.tif"
+    half_head.write_bytes(b"II*\0\x08")
     return {
         "not an image": text,
         "empty": empty,
         "only a TIFF header": head,
+        "half a TIFF header": half_head,
         "missing": folder / "nothing.svs",
         "a folder": folder,
         "truncated tiff": truncated(slide_files.plain_tiff(folder / "t.tif", IMAGE), 0.5),
@@ -274,8 +277,8 @@ def bad_files(folder: Path) -> dict[str, Path]:
 
 
 BAD = (
-    "not an image", "empty", "only a TIFF header", "missing", "a folder", "truncated tiff",
-    "truncated pyramid", "truncated jpeg", "truncated png", "unreadable svs",
+    "not an image", "empty", "only a TIFF header", "half a TIFF header", "missing", "a folder",
+    "truncated tiff", "truncated pyramid", "truncated jpeg", "truncated png", "unreadable svs",
 )  # fmt: skip
 
 

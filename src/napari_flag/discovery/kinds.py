@@ -113,12 +113,14 @@ def _rgb_size(path: Path) -> Size | None:
 def _rgb_tiff(path: Path) -> Size | None:
     import tifffile
 
+    from napari_flag.slides.formats.tiff import FAULTS
+
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
             rgb = getattr(page, "samplesperpixel", 0) in (3, 4) and page.dtype == "uint8"
             return (int(page.imagewidth), int(page.imagelength)) if rgb else None
-    except tifffile.TiffFileError as error:
+    except FAULTS as error:
         raise ValueError(str(error)) from error
 
 

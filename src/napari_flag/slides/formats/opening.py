@@ -68,13 +68,11 @@ def _file(path: Path) -> Path:
 
 def open_tiff(path: Path) -> Reader:
     """Return a reader of a TIFF file; whatever is wrong with it is a `UserError`."""
-    import tifffile
-
-    from napari_flag.slides.formats.tiff import TiffReader
+    from napari_flag.slides.formats.tiff import FAULTS, TiffReader
 
     try:
         return TiffReader(path)
-    except (tifffile.TiffFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except FAULTS as error:
         raise UserError(
             f"{path.name} begins as a TIFF file but could not be opened ({error}), so it is "
             "damaged or incomplete; copy or export it again."

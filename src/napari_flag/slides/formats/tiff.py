@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import struct
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -20,6 +21,11 @@ from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, ba
 from napari_flag.slides.formats.stored_tiles import StoredTiles
 from napari_flag.slides.resolution import MICRONS, UNKNOWN, Resolution, stated
 
+FAULTS: Final = (
+    tifffile.TiffFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
+    struct.error,
+)  # fmt: skip
+"""What tifffile and zarr raise on a file that is not what it says."""
 NOT_THE_SLIDE: Final = re.compile(r"label|macro|overview|thumbnail|barcode", re.IGNORECASE)
 """Names of images that show the glass and its label rather than the tissue."""
 MOST_PAGES: Final = 20_000
@@ -130,7 +136,7 @@ class TiffReader:
         key = tuple(wanted.get(axis, every if axis in "SC" else 0) for axis in self._axes)
         try:
             stored = np.asarray(self._arrays[level][key])
-        except (OSError, ValueError, RuntimeError, KeyError, tifffile.TiffFileError) as error:
+        except FAULTS as error:
             raise damaged(self.path, error) from error
         kept = [axis for axis in self._axes if axis in "YXSC"]
         return self.format.rgb(_last_channel(stored, kept))
