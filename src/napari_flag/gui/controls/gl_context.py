@@ -51,14 +51,8 @@ def forget_removed(layers: Any, canvas: Any) -> None:
     """Have the transforms of `canvas` drop what they kept of a layer once another is removed.
 
     vispy 0.17 records a listener on them for each visual, and drops those of visuals that are gone only when
-    the transform itself changes, which these do not in the life of a window.
-
-    Parameters
-    ----------
-    layers
-        The layer list of a viewer.
-    canvas
-        What draws it: ``QtViewer.canvas``.
+    the transform itself changes, which these do not in the life of a window.  For `layers` and `canvas` see
+    `keep_context`.
     """
     kept = weakref.ref(canvas)
 

@@ -20,7 +20,7 @@ from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text, refuse_special_in
 from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, damaged
 from napari_flag.slides.formats.stored_anndata import H5ad, starts_with_counts
-from napari_flag.slides.formats.stored_arrays import refuse_inflated_parquet
+from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
 from napari_flag.slides.resolution import MICRONS, Resolution, stated
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -345,7 +345,7 @@ class StoreImageReader:
         window = self._levels[level][y : y + height, x : x + width]
         try:
             return self._format.rgb(np.asarray(window.compute(scheduler="synchronous")))
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except DAMAGED as error:
             raise damaged(self.path, error) from error
 
     def rows(self, y: int, height: int) -> UInt8Array:

@@ -18,13 +18,11 @@ import zarr
 from napari_flag.errors import UserError
 from napari_flag.slides.formats import readers
 from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, bands, damaged, refuse_too_large
+from napari_flag.slides.formats.stored_arrays import DAMAGED
 from napari_flag.slides.formats.stored_tiles import StoredTiles
 from napari_flag.slides.resolution import MICRONS, UNKNOWN, Resolution, stated
 
-FAULTS: Final = (
-    tifffile.TiffFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
-    struct.error,
-)  # fmt: skip
+FAULTS: Final = (*DAMAGED, tifffile.TiffFileError, ArithmeticError, struct.error)
 """What tifffile and zarr raise on a file that is not what it says."""
 NOT_THE_SLIDE: Final = re.compile(r"label|macro|overview|thumbnail|barcode", re.IGNORECASE)
 """Names of images that show the glass and its label rather than the tissue."""
