@@ -5,7 +5,7 @@ import pytest
 from napari_flag.formatting import (
     area,
     counted,
-    gigabytes,
+    data_size,
     interval,
     length,
     number,
@@ -58,7 +58,7 @@ def test_a_blank_stands_between_a_number_and_its_unit():
     assert (percent(0.384), percent(0.384, 1), percent(math.nan)) == ("38 %", "38.4 %", "–")
     assert [length(um) for um in (55.0, 112.5, 1000.0, 6540.0)] == ["55 µm", "112.5 µm", "1 mm", "6.5 mm"]
     assert (resolution(0.6834), resolution(0.5), resolution(10.0)) == ("0.683 µm/px", "0.5 µm/px", "10 µm/px")
-    assert gigabytes(1.23e9) == "1.2 GB"
+    assert [data_size(size) for size in (1.23e9, 1e9, 4.8e8, 10)] == ["1.2 GB", "1.0 GB", "480 MB", "0 MB"]
 
 
 def test_areas_have_a_unit_and_about_three_digits():

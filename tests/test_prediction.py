@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import anndata
 import numpy as np
+import psutil
 import pytest
 import torch
 from shapely.geometry import box
@@ -180,8 +181,8 @@ def test_a_region_beside_the_tissue_is_an_error(predict):
 
 
 def test_a_run_that_would_not_fit_in_memory_is_refused_before_it_starts(predict, monkeypatch):
-    monkeypatch.setattr(prediction, "_free_memory", lambda: 1000)
-    with pytest.raises(UserError, match="GiB"):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(UserError, match=r"Predicting \d+ spots needs about .* choose a larger spot distance"):
         predict()
 
 

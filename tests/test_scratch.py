@@ -1,7 +1,9 @@
 import gc
 import os
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from napari_flag import scratch
@@ -54,14 +56,22 @@ def test_a_disk_that_is_full_is_one_sentence(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(UserError, match=r"Results of 0\.0 GB .*No space left on device.*free space"):
+    with pytest.raises(UserError, match=r"Results of 0 MB .*No space left on device.*free space"):
         scratch.empty((26, 10), np.float32)
 
 
-def test_what_has_no_room_is_refused_before_it_starts():
-    scratch.refuse_too_large(0)
-    with pytest.raises(UserError, match=r"Results of 1000000\.0 GB do not fit in memory"):
-        scratch.refuse_too_large(10**15)
+def test_what_has_no_room_on_the_drive_is_refused_before_it_starts():
+    scratch.refuse_beyond_drive(0)
+    with pytest.raises(UserError, match=r"Results of 1,000,000\.0 GB do not fit in memory"):
+        scratch.refuse_beyond_drive(10**15)
+
+
+def test_what_needs_most_of_the_free_memory_is_refused_before_it_starts(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+    scratch.refuse_beyond_memory(scratch.MEMORY_SHARE * 10**9, "It", "ask for less")
+    said = "^It needs about 900 MB of memory while 1.0 GB are free; ask for less.$"
+    with pytest.raises(UserError, match=said):
+        scratch.refuse_beyond_memory(9e8, "It", "ask for less")
 
 
 def test_a_file_is_gone_with_its_array():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from napari_flag.cache import cache_folder
 from napari_flag.errors import UserError
-from napari_flag.formatting import gigabytes
+from napari_flag.formatting import data_size
 
 if TYPE_CHECKING:
     from napari_flag.encoders.foundation.hub import HuggingFace
@@ -113,7 +113,7 @@ def check_device() -> Finding:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         name = torch.cuda.get_device_name(device)
-        return Finding("device", "good", f"{name}, {free / 2**30:.0f} GiB free")
+        return Finding("device", "good", f"{name}, {data_size(free)} free")
     if device.type != "cpu":
         return Finding("device", "good", f"{device.type} on {platform.processor()}")
     return Finding(
@@ -197,7 +197,7 @@ def check_gates(names: Sequence[str], hub: "HuggingFace | None" = None) -> Itera
         except UserError as error:
             yield Finding(row.name, "bad" if names else "warning", str(error))
         else:
-            much = f" ({gigabytes(size)})" if size else ""
+            much = f" ({data_size(size)})" if size else ""
             yield Finding(row.name, "good", f"{row.title} may be downloaded{much}; licence: {row.licence}")
 
 

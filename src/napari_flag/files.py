@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import data_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ def place_in(folder: Path, name: str, ending: str = "") -> Path:
     return folder / f"{fit}{ending}"
 
 
-MOST_BYTES: Final = 400 * 2**20
+MOST_BYTES: Final = 400_000_000
 """Of a file that is read whole: a dense table of 5,000 spots and 36,000 genes takes 360 MB of text."""
 
 
@@ -114,7 +115,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     if len(data) > most:
         unzipped = " once unzipped" if zipped else ""
         raise UserError(
-            f"{path.name} holds more than {most // 2**20} MB{unzipped}, too much to read as one text; save a "
+            f"{path.name} holds more than {data_size(most)}{unzipped}, too much to read as one text; save a "
             "table of that size as .h5ad, or leave out what is not needed."
         )
     return data

@@ -79,9 +79,9 @@ def resolution(mpp: float) -> str:
     return f"{number(mpp, 3).rstrip('0').rstrip('.')} µm/px"
 
 
-def gigabytes(size: float) -> str:
-    """Return a size in bytes as "1.2 GB"."""
-    return f"{number(size / 1e9, 1)} GB"
+def data_size(size: float) -> str:
+    """Return a size in bytes, of a file or in memory: "1.2 GB", below a gigabyte "480 MB"."""
+    return f"{number(size / 1e9, 1)} GB" if size >= 1e9 else f"{whole(size / 1e6)} MB"
 
 
 def _short(value: float) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_flag import keys, prediction_file, scratch
 from napari_flag.errors import UserError
-from napari_flag.formatting import first_of, length, resolution
+from napari_flag.formatting import counted, first_of, length, resolution
 from napari_flag.model.checkpoint import Checkpoint, encoder_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
@@ -376,17 +376,9 @@ def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int) -> None:
     whole = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
     # features as read, standardised for the graph, and once more while that is made
     needed = n_all * (3 * 4 * dim + _ENCODED_BYTES) + whole - in_files
-    available = _free_memory()
-    scratch.refuse_too_large(in_files)
-    if needed > 0.9 * available:
-        raise UserError(
-            f"{n_all:,} spots need about {needed / 2**30:.0f} GiB of memory, but only "
-            f"{available / 2**30:.0f} GiB are free; choose a larger spot distance or close other programs."
-        )
-
-
-def _free_memory() -> int:
-    """Return bytes of memory that are free."""
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    scratch.refuse_beyond_drive(in_files)
+    scratch.refuse_beyond_memory(
+        needed,
+        f"Predicting {counted(n_all, 'spot')}",
+        "choose a larger spot distance or close other programs",
+    )

@@ -1,4 +1,7 @@
-"""Arrays that may outgrow memory: beyond a limit they lie in a file, which is gone when they are."""
+"""Room in memory and on the drive: what needs more is refused before it starts.
+
+Arrays that may outgrow memory lie in a file beyond a limit, which is gone when they are.
+"""
 
 import math
 import os
@@ -11,7 +14,10 @@ import numpy.typing as npt
 
 from napari_flag.cache import cache_folder
 from napari_flag.errors import UserError
+from napari_flag.formatting import data_size
 
+MEMORY_SHARE: Final = 0.8
+"""Of free memory that one thing may take."""
 MOST_IN_MEMORY: Final = 2**28
 """Bytes of one array that are kept in memory: 330,000 spots × 200 genes in float32."""
 _BLOCK: Final = 2**24
@@ -40,7 +46,7 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
             return np.asarray(np.memmap(stream, dtype, "r+", shape=shape))
     except OSError as error:
         raise UserError(
-            f"Results of {size / 1e9:.1f} GB do not fit in memory and could not be kept in {folder} "
+            f"Results of {data_size(size)} do not fit in memory and could not be kept in {folder} "
             f"({error.strerror or error}); free space there or choose another cache folder (XDG_CACHE_HOME)."
         ) from error
 
@@ -51,15 +57,35 @@ def size_on_disk(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
     return size if size > MOST_IN_MEMORY else 0
 
 
-def refuse_too_large(size: int) -> None:
+def refuse_beyond_memory(size: float, what: str, instead: str) -> None:
+    """Refuse `what` where it needs `size` bytes, more than `MEMORY_SHARE` of the memory that is free.
+
+    Parameters
+    ----------
+    size
+        Bytes.
+    what, instead
+        Beginning and end of the sentence: "slide.jpg can only be decoded whole, which" needs … of memory
+        while … are free; "convert it to a tiled TIFF".
+    """
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if size > MEMORY_SHARE * free:
+        raise UserError(
+            f"{what} needs about {data_size(size)} of memory while {data_size(free)} are free; {instead}."
+        )
+
+
+def refuse_beyond_drive(size: int) -> None:
     """Refuse before work starts what its arrays, of `size` bytes on the disk in all, have no room for."""
     folder = cache_folder()
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     if size > free:
         raise UserError(
-            f"Results of {size / 1e9:.1f} GB do not fit in memory, and {folder} has {free / 1e9:.1f} GB "
-            "free; free space there, choose another cache folder (XDG_CACHE_HOME), or predict fewer spots."
+            f"Results of {data_size(size)} do not fit in memory, and {folder} has {data_size(free)} free; "
+            "free space there, choose another cache folder (XDG_CACHE_HOME), or predict fewer spots."
         )
 
 

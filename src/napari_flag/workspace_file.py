@@ -21,6 +21,7 @@ from napari_flag.cache import cache_folder
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable, refuse_special, write_whole
 from napari_flag.foreign_prediction import UNITS
+from napari_flag.formatting import data_size
 from napari_flag.inputs import Grid
 from napari_flag.slides.formats.geojson import Annotation, annotations_in, collection_of
 
@@ -242,7 +243,7 @@ def _content(path: Path) -> Any:
         ) from error
     if len(data) > MOST_BYTES:
         raise UserError(
-            f"{path.name} is larger than {MOST_BYTES // 1_000_000} MB, as no workspace is; choose a file "
+            f"{path.name} is larger than {data_size(MOST_BYTES)}, as no workspace is; choose a file "
             "that was saved with “Save workspace”."
         )
     try:

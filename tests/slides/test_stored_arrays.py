@@ -152,11 +152,11 @@ def test_a_place_outside_a_matrix_market_file_is_refused(tmp_path):
 def test_an_array_that_is_said_to_be_huge_is_not_read(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("X", shape=(200_000, 50_000), dtype="f4", chunks=(100, 100))
-    with h5py.File(tmp_path / "a.h5") as file, pytest.raises(ValueError, match="said to hold 37 GB"):
+    with h5py.File(tmp_path / "a.h5") as file, pytest.raises(ValueError, match=r"said to hold 40\.0 GB"):
         refuse_inflated(file)
     store = zarr.open_group(tmp_path / "a.zarr", mode="w")
     store.create_array("X", shape=(200_000, 50_000), dtype="f4", chunks=(1000, 1000))
-    with pytest.raises(ValueError, match="said to hold 37 GB"):
+    with pytest.raises(ValueError, match=r"said to hold 40\.0 GB"):
         refuse_inflated(store)
 
 

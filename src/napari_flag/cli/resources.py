@@ -10,7 +10,7 @@ from napari_flag.cache import MOST_BYTES
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, gigabytes, length, resolution
+from napari_flag.formatting import counted, data_size, length, resolution
 
 if TYPE_CHECKING:
     from napari_flag.encoders.foundation.catalogue import EncoderRow
@@ -111,7 +111,7 @@ def download_encoder(args: argparse.Namespace) -> int:
         say(f"The weights of {row.title} are here already ({found.where}: {found.path}).")
         return 0
     file, size = hub.check_access(row)
-    much = f", {gigabytes(size)}" if size else ""
+    much = f", {data_size(size)}" if size else ""
     say(f"{file} of {row.title}{much}, from {row.source}; licence: {row.licence}.")
     if not args.yes:
         _ask_consent(row)
@@ -353,13 +353,13 @@ def run_cache(args: argparse.Namespace) -> int:
         rows = [{"kind": k.name, "folder": str(k.folder), "files": k.entries, "bytes": k.size} for k in found]
         say_json({"cleared": cleared, "kinds": rows})
         return 0
-    most = {kind.name: f"at most {gigabytes(MOST_BYTES[kind.name])}" for kind in found}
+    most = {kind.name: f"at most {data_size(MOST_BYTES[kind.name])}" for kind in found}
     say_columns(
         [
             [
                 kind.name,
                 counted(kind.entries, "file"),
-                gigabytes(kind.size),
+                data_size(kind.size),
                 "cleared" if cleared else most[kind.name],
                 str(kind.folder),
             ]

@@ -10,11 +10,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
-import psutil
 import torch
 from torch import Tensor, nn
 
-from napari_flag.errors import UserError
+from napari_flag.formatting import counted, length
 from napari_flag.methods.blocks import Standard
 from napari_flag.methods.drawn import DrawingNetwork, Noise, Rows, normal
 from napari_flag.model.graph import Places
@@ -27,6 +26,7 @@ from napari_flag.model.published import (
     heun_in_time,
     sigma_at,
 )
+from napari_flag.scratch import refuse_beyond_memory
 
 _PER_PAIR: Final = 70
 """Bytes that attention takes at its peak per pair of spots and unit of width, measured."""
@@ -229,13 +229,12 @@ class WindowNetwork(DrawingNetwork):
         found = places.windows(self.config.window_um)
         most = max(map(len, found))
         need = _PER_PAIR * most**2 * self.sizes.width
-        if need > (free := psutil.virtual_memory().available):
-            raise UserError(
-                f"These weights let all spots of a window of {self.config.window_um:.0f} µm see each other; "
-                f"on this slide that is up to {most:,} spots, which needs about {need / 2**30:.0f} GiB of "
-                f"memory while {free / 2**30:.1f} GiB are free; predict on coarser spots, or choose weights "
-                "of another method."
-            )
+        refuse_beyond_memory(
+            need,
+            f"These weights let all spots of a window of {length(self.config.window_um)} see each other; on "
+            f"this slide that is up to {counted(most, 'spot')}, which",
+            "predict on coarser spots, or choose weights of another method",
+        )
         return found
 
     def window(self, seen: SeenSlide, rows: Rows) -> Windows:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.scratch import refuse_beyond_memory
 from napari_flag.slides.resolution import UNKNOWN, Resolution, from_openslide
 
 if TYPE_CHECKING:
@@ -164,8 +165,6 @@ def damaged(path: Path, error: Exception) -> UserError:
     )
 
 
-MEMORY_SHARE: Final = 0.8
-"""Of free memory that decoding may take."""
 OVERHEAD: Final = 48 * 2**20
 """Bytes for bands, buffers of codecs and the file itself, beside what grows with the picture."""
 
@@ -175,14 +174,11 @@ def refuse_too_large(path: Path, need: int) -> None:
 
     ``benchmarks/decoding_memory.py`` holds the estimates against the peaks.
     """
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if need > MEMORY_SHARE * free:
-        raise UserError(
-            f"{path.name} can only be decoded as a whole, which needs {need / 1e9:.1f} GB of "
-            f"memory while {free / 1e9:.1f} GB are free; convert it to a tiled pyramidal TIFF."
-        )
+    refuse_beyond_memory(
+        need,
+        f"{path.name} can only be decoded as a whole, which",
+        "convert it to a tiled pyramidal TIFF",
+    )
 
 
 class ImageReader:

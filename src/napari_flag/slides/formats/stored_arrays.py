@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.files import refuse_special
+from napari_flag.formatting import data_size
 from napari_flag.slides.formats.trial_reading import refuse_crashing
 
 DAMAGED: Final = (
@@ -105,7 +106,7 @@ def _refuse_array(array: Any, name: str) -> None:
     stored = array.id.get_storage_size() if hasattr(array, "id") else array.nbytes_stored()
     if size > MOST_PER_BYTE * max(int(stored), 1):
         raise ValueError(
-            f"{name or 'it'} is said to hold {size / 2**30:,.0f} GB and is stored in {int(stored):,} bytes"
+            f"{name or 'it'} is said to hold {data_size(size)} and is stored in {int(stored):,} bytes"
         )
 
 

@@ -16,6 +16,7 @@ import tifffile
 import zarr
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import data_size
 from napari_flag.slides.formats import readers
 from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, bands, damaged, refuse_too_large
 from napari_flag.slides.formats.stored_arrays import DAMAGED
@@ -218,7 +219,7 @@ def _refuse_sizes(series: Any) -> None:
             raise ValueError(f"an image of {_size(level)[0]:,} × {_size(level)[1]:,} pixels is stated")
         tile = float(np.prod([float(side) for side in page.chunks])) * np.dtype(level.dtype).itemsize
         if page.is_tiled and not 0 < tile <= MOST_TILE:
-            raise ValueError(f"tiles of {tile / 2**30:,.1f} GB are stated")
+            raise ValueError(f"tiles of {data_size(tile)} are stated")
         sides = page.imagelength, page.imagewidth, page.tilelength, page.tilewidth, page.rowsperstrip
         stated = (sides, page.dataoffsets, page.databytecounts)
         if any(len(numbers) and np.asarray(numbers).dtype.kind not in "iu" for numbers in stated):
