@@ -34,6 +34,11 @@ def garbage_of_a_module_is_searched_once():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """Libraries that count their objects at exit would call the frozen ones leaks, over hundreds of lines."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory):
     """Path of a weights file of the real architecture."""
