@@ -25,6 +25,16 @@ def test_a_steady_stage_is_extrapolated():
     assert left.update(Step("Reading tiles", 25, 100)) == pytest.approx(30.0)
 
 
+def test_a_stage_that_runs_once_more_has_a_pace_of_its_own():
+    """As an evaluation, which predicts one slide after the other."""
+    clock = Clock()
+    left = TimeLeft(clock=clock)
+    for second, done in ((0.0, 0), (100.0, 100), (101.0, 0), (111.0, 50)):
+        clock.now = second
+        last = left.update(Step("Predicting expression", done, 100))
+    assert last == pytest.approx(10.0)
+
+
 def test_stages_still_to_come_are_counted_and_scaled_by_the_pace_so_far():
     clock = Clock()
     left = TimeLeft({"Reading tiles": 10.0, "Sampling": 20.0}, clock=clock)

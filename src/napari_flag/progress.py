@@ -105,17 +105,19 @@ class ProgressBar:
         drawn = notebook or self._stream.isatty()
         self._bar: Any = tqdm(file=self._stream, disable=not drawn, leave=False, dynamic_ncols=True)
         self._stage = ""
+        self._done = 0
         self._written: set[str] = set()
 
     def __call__(self, step: Step) -> None:
         """Show `step`."""
-        if step.stage != self._stage:
+        if step.stage != self._stage or step.done < self._done:
             self._stage = step.stage
             self._bar.reset()
             self._bar.total = step.total  # unlike that of `reset`, None as well
             self._bar.unit = f" {step.unit}"
             self._bar.set_description(step.stage)
         self._bar.update(step.done - self._bar.n)
+        self._done = step.done
         if step.notice and step.notice not in self._written:
             self._written.add(step.notice)
             self._bar.write(f"Note: {step.notice}", file=self._stream)
@@ -161,7 +163,7 @@ class TimeLeft:
         self._clock = clock
         self._last = self._stage_begun = clock()
         self._stage: str | None = None
-        self._first_done = 0
+        self._first_done = self._done = 0
         self.seconds: dict[str, float] = {}
         """Seconds spent in each stage so far."""
 
@@ -171,9 +173,10 @@ class TimeLeft:
         ran = step.stage if self._stage is None else self._stage
         self.seconds[ran] = self.seconds.get(ran, 0.0) + now - self._last
         self._last = now
-        if step.stage != self._stage:
+        if step.stage != self._stage or step.done < self._done:  # another, or the same once more
             self._stage, self._stage_begun, self._first_done = step.stage, now, step.done
             self.seconds.setdefault(step.stage, 0.0)
+        self._done = step.done
         spent = now - self._stage_begun
         left = self._left_of_stage(step, spent)
         later = [s for stage, s in self._expected.items() if stage not in self.seconds]
