@@ -231,7 +231,7 @@ def predict_inputs(
     depth
         As `known_depth` takes it.
     anyway
-        Use weights made for simulated slides on another slide, with a notice.
+        Use weights made for simulated slides on another slide, and counts that look wrong, with a notice.
     keep_names
         Keep names of files that may be a patient's (`slide_identity.without_personal_names`).
     cluster
@@ -278,8 +278,8 @@ def predict_inputs(
     notices = [*inputs.notices, *checked.warnings]
     if inputs.measured is not None:
         try:
-            attach_measured(adata, inputs.measured)
-        except UserError as error:  # a region without measured spots: the prediction is whole without
+            attach_measured(adata, inputs.measured, force=anyway)
+        except UserError as error:  # the prediction is whole without
             notices.append(f"No measured counts were attached to the prediction: {error}")
             yield Step("Attaching counts", 0, notice=notices[-1])
     recorded = adata.uns[keys.PROVENANCE]

@@ -151,6 +151,24 @@ def test_doubts_are_refused_unless_insisted_on(prediction):
     assert "as was insisted on" in notice
 
 
+def test_doubtful_counts_are_attached_only_on_insistence_which_the_prediction_records(prediction):
+    measured = counts_for(prediction)
+    before = prediction.layers[keys.MEASURED].copy()
+    scaled = measured.copy()
+    scaled.X = scaled.X * 10
+    with pytest.raises(truth.DoubtfulCounts, match="were scaled"):
+        truth.attach_measured(prediction, scaled)
+    np.testing.assert_array_equal(prediction.layers[keys.MEASURED], before)
+    said = truth.attach_measured(prediction, scaled, force=True)
+    assert truth.insisted_on(prediction) == said
+    assert "as was insisted on" in said[0]
+    attached = truth.measured_counts(prediction)
+    match = truth.match_names(prediction, attached)
+    assert truth.refuse_doubts(prediction, attached, match, force=False) == said
+    assert truth.attach_measured(prediction, measured) == ()
+    assert truth.insisted_on(prediction) == ()
+
+
 def test_counts_that_are_all_zero_are_refused(prediction):
     measured = counts_for(prediction)
     measured.X = measured.X * 0

@@ -2,6 +2,7 @@ import json
 import sys
 from dataclasses import replace
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -193,6 +194,18 @@ def test_a_format_whose_program_is_not_installed_is_refused_before_any_work(file
     assert main(["export", "predicted.h5ad", "--to", "h5ad", "spatialdata", "--out", "out"]) == 2
     assert 'pip install "napari-flag[spatialdata]"' in capsys.readouterr().err
     assert not (files / "out").exists()
+
+
+def test_counts_that_look_scaled_are_exported_only_with_force_which_the_file_records(files, capsys):
+    counts = anndata.read_h5ad(files / "measured.h5ad")
+    counts.X = counts.X * 10
+    counts.write_h5ad(files / "scaled.h5ad")
+    line = ["export", "predicted.h5ad", "--to", "h5ad", "--measured", "scaled.h5ad", "--out", "out"]
+    assert main(line) == 2
+    assert "were scaled" in capsys.readouterr().err
+    assert main([*line, "--force"]) == 0
+    written = read_prediction(files / "out" / "fake.h5ad")
+    assert any("as was insisted on" in notice for notice in written.uns[keys.PROVENANCE][keys.NOTICES])
 
 
 def test_every_export_checks_its_formats_first(monkeypatch, tmp_path):

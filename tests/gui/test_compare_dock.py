@@ -1,4 +1,5 @@
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from napari_flag.analysis.truth import measured_counts
 from napari_flag.gui import compare_dock
 from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.layers.gene_values import Quantity
-from napari_flag.prediction_file import output_name
+from napari_flag.prediction_file import output_name, provenance
 from napari_flag.progress import Step, finish
 
 
@@ -186,22 +187,41 @@ def test_counts_with_other_genes_are_compared_and_what_is_missing_is_said(dock, 
     assert any("1 of 6 predicted genes were not measured" in text for text in dock.messages.texts)
 
 
-def test_cancel_frees_the_dock_and_keeps_what_was_shown(filled, qtbot, monkeypatch):
+@pytest.fixture
+def slow(monkeypatch):
+    """Comparing ends only with the test."""
     released = threading.Event()
 
-    def slow(adata, measured, *, force):
+    def agree(adata, measured, *, force):
         while not released.wait(0.05):
             yield Step("Scoring", 0, None)
 
-    monkeypatch.setattr(compare_dock, "agree", slow)
-    before = filled.agreement
-    filled.session.set_prediction(with_counts(seed=1))
-    qtbot.waitUntil(filled.strip.isVisible, timeout=2_000)
-    filled.strip.cancel.click()
-    qtbot.waitUntil(filled.strip.isHidden, timeout=1_000)
+    monkeypatch.setattr(compare_dock, "agree", agree)
+    yield
     released.set()
+
+
+def cancel(dock, qtbot):
+    qtbot.waitUntil(dock.strip.isVisible, timeout=2_000)
+    dock.strip.cancel.click()
+    qtbot.waitUntil(dock.strip.isHidden, timeout=1_000)
+    assert "cancelled" in dock.messages.texts[-1]
+
+
+def test_cancel_frees_the_dock_and_keeps_the_scores_of_the_same_prediction(filled, qtbot, slow):
+    before = filled.agreement
+    filled.session.drawsChanged.emit()
+    cancel(filled, qtbot)
     assert filled.agreement is before
-    assert "cancelled" in filled.messages.texts[-1]
+    assert not filled.scores.isHidden()
+
+
+def test_scores_of_another_prediction_do_not_stay_when_its_comparison_is_cancelled(filled, qtbot, slow):
+    filled.session.set_prediction(with_counts(seed=1))
+    cancel(filled, qtbot)
+    assert filled.agreement is None
+    assert filled.scores.isHidden()
+    assert filled.table.table.rowCount() == 0
 
 
 def test_the_report_gets_prediction_and_counts(filled, qtbot, monkeypatch, tmp_path):
@@ -231,19 +251,53 @@ def test_without_draws_x_alone_is_scored_whatever_was_chosen_before(filled, qtbo
     assert set(filled.agreement.tables) == {"X"}
 
 
-def test_counts_that_look_scaled_are_compared_once_a_person_insists_and_said(filled, qtbot):
+def reading(monkeypatch, counts, released=None):
+    """Have "Counts…" read these counts, once `released` is set."""
+
+    def counts_for(adata, path, *, beside, slide):
+        while released is not None and not released.wait(0.02):
+            yield Step("Reading", 0, None)
+        return counts, ()
+        yield
+
+    monkeypatch.setattr(compare_dock, "counts_for", counts_for)
+
+
+def test_counts_that_are_still_read_go_to_the_prediction_they_were_chosen_for(filled, qtbot, monkeypatch):
+    """Sections of one array name their spots alike, so that the counts of one would fit the other."""
+    released, first = threading.Event(), filled.session.result
+    chosen = counts_for(first.adata, seed=4)
+    reading(monkeypatch, chosen, released)
+    filled.read_counts(Path("chosen.h5ad"))
+    other = with_counts(seed=1)
+    other.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "other"
+    filled.session.set_prediction(other)
+    before = other.layers[keys.MEASURED].copy()
+    released.set()
+    qtbot.waitUntil(lambda: first.measured is not None, timeout=10_000)
+    assert filled.session.adata is other
+    np.testing.assert_array_equal(other.layers[keys.MEASURED], before)
+    np.testing.assert_allclose(first.adata.layers[keys.MEASURED], np.log2(chosen.X.toarray() + 1), rtol=1e-6)
+
+
+def test_counts_that_look_scaled_are_compared_once_a_person_insists_and_said(filled, qtbot, monkeypatch):
     assert filled.anyway.isHidden()
-    scaled = counts_for(filled.session.adata)
+    adata = filled.session.adata
+    before, agreement = adata.layers[keys.MEASURED].copy(), filled.agreement
+    scaled = counts_for(adata)
     scaled.X = scaled.X * 10
-    filled.session.set_measured(scaled)
-    qtbot.waitUntil(lambda: bool(filled.agreement and filled.agreement.doubted), timeout=10_000)
-    assert filled.scores.isHidden()
+    reading(monkeypatch, scaled)
+    filled.read_counts(Path("scaled.h5ad"))
+    qtbot.waitUntil(lambda: not filled.anyway.isHidden(), timeout=10_000)
     assert any("were scaled" in text and "Compare anyway" in text for text in filled.messages.texts)
-    assert not filled.anyway.isHidden()
+    np.testing.assert_array_equal(adata.layers[keys.MEASURED], before)
     filled.anyway.click()
-    qtbot.waitUntil(lambda: bool(filled.agreement and filled.agreement.comparison), timeout=10_000)
+    qtbot.waitUntil(lambda: filled.agreement is not agreement, timeout=10_000)
+    assert filled.agreement.comparison is not None
     assert any("as was insisted on" in text for text in filled.messages.texts)
     assert not filled.anyway.isHidden()
+    assert filled.anyway.isChecked()
+    assert any("as was insisted on" in notice for notice in provenance(adata)[keys.NOTICES])
     filled.session.set_measured(counts_for(filled.session.adata))  # others are looked at anew
     assert not filled.anyway.isChecked()
     qtbot.waitUntil(

@@ -135,7 +135,7 @@ def test_with_fewer_than_eight_draws_a_button_draws_up_to_eight(dock, qtbot, mon
     monkeypatch.setattr(samples_dock, "draw_more", draw_more)
     dock.session.set_prediction(with_draws(4), FakeSlide())
     qtbot.waitUntil(lambda: dock.numbers is not None, timeout=10_000)
-    assert "need 8 draws; there are 4" in dock.proper.text()
+    assert "this prediction holds 4 draws" in dock.proper.text()
     assert dock.up_to.isVisible()
     dock.wanted.value = 20
     dock.up_to.click()
@@ -220,6 +220,22 @@ def test_draws_of_one_prediction_never_land_in_another(dock, qtbot, monkeypatch)
     assert dock.place.text() == "1 of 1"
 
 
+def test_draws_go_on_into_their_prediction_while_another_page_and_another_prediction_are_shown(
+    dock, qtbot, monkeypatch
+):
+    dock.session.set_prediction(fake_prediction(36), FakeSlide())
+    drawn = dock.session.adata
+    released = threading.Event()
+    monkeypatch.setattr(samples_dock, "draw_more", drawing(until=released, upto=3))
+    dock.more.click()
+    dock.set_awake(False)
+    other = fake_prediction(36, seed=2)
+    dock.session.set_prediction(other, FakeSlide())
+    qtbot.waitUntil(lambda: count(drawn) == 3, timeout=5_000)
+    released.set()
+    assert count(other) == 1
+
+
 def test_attaching_counts_to_a_prediction_does_not_stop_its_drawing(dock, qtbot, monkeypatch):
     dock.session.set_prediction(fake_prediction(36, measured=False), FakeSlide())
     released = threading.Event()
@@ -228,8 +244,8 @@ def test_attaching_counts_to_a_prediction_does_not_stop_its_drawing(dock, qtbot,
     qtbot.waitUntil(lambda: len(dock.sheet.draws) == 2, timeout=5_000)
     dock.show_draw(2)
     adata = dock.session.adata
-    counts = AnnData(np.ones(adata.shape, np.float32), obs=adata.obs[[]], var=adata.var[[]])
-    dock.session.set_measured(counts)
+    values = np.random.default_rng(0).poisson(3, adata.shape).astype(np.float32)
+    dock.session.set_measured(AnnData(values, obs=adata.obs[[]], var=adata.var[[]]))
     assert dock.jobs.running("draw")
     assert dock.session.gene_map.values.sample == "sample_2"
     released.set()

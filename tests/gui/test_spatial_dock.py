@@ -153,6 +153,17 @@ def test_cancelling_the_permutations_keeps_what_was_there(filled, qtbot):
     assert filled.scores is before
 
 
+def test_scores_of_another_prediction_do_not_stay_when_its_own_are_cancelled(filled, qtbot, tmp_path):
+    filled.session.set_prediction(fake_prediction(64, n_genes=9, seed=5))
+    assert filled.jobs.running("scores")
+    filled.write(tmp_path / "moran.csv")  # those shown are of the prediction before
+    assert "not computed yet" in filled.messages.texts[-1]
+    filled.strip.stop()
+    qtbot.waitUntil(lambda: filled.scores is None, timeout=5_000)
+    assert filled.table.table.rowCount() == 0
+    assert not (tmp_path / "moran.csv").exists()
+
+
 def test_scatter_and_table_are_saved_and_a_failure_is_one_sentence(filled, tmp_path):
     filled.write(tmp_path / "moran.svg")
     assert "Moran" in (tmp_path / "moran.svg").read_text()

@@ -296,7 +296,7 @@ def _recover(
     for name, adata in cuts.items():
         if adata.n_obs < FEWEST_FOR_DOMAINS:
             break
-        attach_measured(adata, measured)
+        attach_measured(adata, measured, force=True)  # compared already
         if numbers is None:  # spots, places and measurement are the same in all
             numbers = yield from find_domains(adata, MEASURED, seed=seed)
         recovered = yield from recover_domains(adata, numbers, sets)

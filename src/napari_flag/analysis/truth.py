@@ -16,6 +16,7 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.prediction_file import provenance
 from napari_flag.statistics.accuracy import FloatArray as FloatArray
 
 if TYPE_CHECKING:
@@ -255,8 +256,6 @@ def doubts_about(predicted: "AnnData", measured: "AnnData", match: Match) -> tup
     match
         What was matched.
     """
-    if _ATTACHED in measured.uns:
-        return ()  # looked at, or insisted on, when it was attached
     found = [
         _turned_ids(predicted, measured, match),
         _other_places(predicted, measured, match),
@@ -265,25 +264,31 @@ def doubts_about(predicted: "AnnData", measured: "AnnData", match: Match) -> tup
     return tuple(doubt for doubt in found if doubt is not None)
 
 
+INSISTED: Final = "; they were used all the same, as was insisted on."
+"""How a notice on doubtful counts ends that were used; `attach_measured` records it in the provenance."""
+
+
 class DoubtfulCounts(UserError):
     """Counts that look wrong, which a person who knows better may insist on."""
 
 
 def refuse_doubts(predicted: "AnnData", measured: "AnnData", match: Match, force: bool) -> tuple[str, ...]:
-    """Refuse what `doubts_about` finds; insisted on, return it as notices.
+    """Refuse what `doubts_about` finds; return as notices what was insisted on, now or by `attach_measured`.
 
     Raises
     ------
     DoubtfulCounts
         The first doubt, unless `force`.
     """
+    if _ATTACHED in measured.uns:
+        return insisted_on(predicted)
     doubts = doubts_about(predicted, measured, match)
     if doubts and not force:
         raise DoubtfulCounts(
-            f"{doubts[0]}; give the raw counts of this section, or insist with --force (in the docks: "
-            "“Compare anyway”, “Predict anyway”)."
+            f"{doubts[0]}; give the raw counts of this section, or insist with --force (in the window: "
+            "“Compare anyway” of the Compare page)."
         )
-    return tuple(f"{doubt}; they were used all the same, as was insisted on." for doubt in doubts)
+    return tuple(f"{doubt}{INSISTED}" for doubt in doubts)
 
 
 _BY_PLACE: Final = re.compile(r"(\d+)x(\d+)")
@@ -334,7 +339,7 @@ def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> st
 
 def _scaled(measured: "AnnData") -> str | None:
     values = np.asarray(measured.X.data if sparse.issparse(measured.X) else measured.X).ravel()
-    values = values[: 10**7]
+    values = values[: 10**6]
     whole = values[(values > 0) & (values == np.rint(values))].astype(np.int64)
     unit = int(np.gcd.reduce(whole)) if len(whole) else 1
     if unit > 1 and len(whole) >= FEWEST_DOUBTED and len(np.unique(whole[:10_000])) > 1:
@@ -365,7 +370,7 @@ def dense(values: Any) -> npt.NDArray[Any]:
     return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
 
-def attach_measured(predicted: "AnnData", measured: "AnnData") -> Match:
+def attach_measured(predicted: "AnnData", measured: "AnnData", *, force: bool = False) -> tuple[str, ...]:
     """Put log2(count + 1) of what was measured into ``layers["measured"]``, NaN elsewhere.
 
     Parameters
@@ -374,17 +379,36 @@ def attach_measured(predicted: "AnnData", measured: "AnnData") -> Match:
         The prediction; changed in place.
     measured
         Raw counts, rows named by spot id.
+    force
+        Attach counts that look wrong as well, and record so among the notices of the prediction.
+
+    Returns
+    -------
+    What was insisted on, as notices.
 
     Raises
     ------
     UserError
-        As `match_names` and `shared_counts`; `predicted` is then unchanged.
+        As `match_names`, `shared_counts` and `refuse_doubts`; `predicted` is then unchanged.
     """
     match = match_names(predicted, measured)
+    values = shared_counts(measured, match)
+    insisted = refuse_doubts(predicted, measured, match, force)
     layer = np.full(predicted.shape, np.nan, dtype=np.float32)
-    layer[np.ix_(match.rows, match.columns)] = np.log2(shared_counts(measured, match) + 1.0)
+    layer[np.ix_(match.rows, match.columns)] = np.log2(values + 1.0)
     predicted.layers[keys.MEASURED] = layer
-    return match
+    made = provenance(predicted)
+    if insisted or insisted_on(predicted):  # of these counts, no longer of those before
+        others = [str(notice) for notice in made.get(keys.NOTICES, ())]
+        others = [notice for notice in others if not notice.endswith(INSISTED)]
+        predicted.uns[keys.PROVENANCE] = {**made, keys.NOTICES: [*others, *insisted]}
+    return insisted
+
+
+def insisted_on(predicted: "AnnData") -> tuple[str, ...]:
+    """Return what looked wrong about the attached counts of a prediction, as the notices that record it."""
+    notices = (str(notice) for notice in provenance(predicted).get(keys.NOTICES, ()))
+    return tuple(notice for notice in notices if notice.endswith(INSISTED))
 
 
 def measured_counts(adata: "AnnData") -> "AnnData":

@@ -59,6 +59,7 @@ def add_export(commands: terminal.Commands) -> None:
     )
     add_labels(parser, 'written as obs["label"]')
     add("--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote")
+    add("--force", action="store_true", help="attach measured counts that look wrong as well, and record it")
     terminal.add_keep_names(parser)
     terminal.add_json(parser)
 
@@ -84,7 +85,9 @@ def run_export(args: argparse.Namespace) -> int:
             for sentence in (*said, *([] if slide is None else filter(None, [doubt_about(adata, slide)]))):
                 line.notice(sentence)
             if args.measured is not None:
-                attach_measured(adata, read_counts(adata, args.measured, args.predicted, line, slide=slide))
+                counts = read_counts(adata, args.measured, args.predicted, line, slide=slide)
+                for sentence in attach_measured(adata, counts, force=args.force):
+                    line.notice(sentence)
             written = finish(export(adata, places, genes=args.genes, slide=slide), line)
     finally:
         if slide is not None:

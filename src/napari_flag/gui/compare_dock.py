@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
+from napari_flag import keys
 from napari_flag.analysis.compare import Agreement, agree, comparing
 from napari_flag.analysis.models import CONTROLS, ModelComparison, comparing_models
 from napari_flag.analysis.pathways import DomainSets, bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.scores import EXPECTATION, MEANING, PROPER, STRUCTURE
-from napari_flag.analysis.truth import measured_counts
+from napari_flag.analysis.truth import DoubtfulCounts, measured_counts
 from napari_flag.discovery import counts_for
 from napari_flag.errors import UserError
 from napari_flag.formatting import FINE, interval, number, whole
@@ -22,6 +23,7 @@ from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.gui.export_menu import ask_keep_names
 from napari_flag.gui.session import NO_PREDICTION
+from napari_flag.gui.workspace import Result
 from napari_flag.progress import Steps
 from napari_flag.slide_identity import without_personal_names
 
@@ -90,6 +92,9 @@ class CompareDock(Dock):
         super().__init__(napari_viewer)
         self.agreement: Agreement | None = None
         self._compared: tuple[tuple[int, int], ...] = ()
+        self._agreement_of: AnnData | None = None
+        self._refused: tuple[Result, AnnData] | None = None
+        """Counts that look wrong and were not attached, and the prediction they were chosen for."""
         self._due = single_shot(self, 0, self._compare)  # a prediction and its counts may change together
         self._insisted_for: tuple[Any, Any] = (None, None)
         self._build()
@@ -169,7 +174,7 @@ class CompareDock(Dock):
         self.table.chosen.connect(self.session.select_gene)
         self.table.table.layoutChanged.connect(self._on_order)
         self.maps.chosen.connect(self.session.show_quantity)
-        self.anyway.toggled.connect(lambda _: self._due.start())
+        self.anyway.toggled.connect(self._on_anyway)
         self.counts.clicked.connect(self._ask_counts)
         self.sets.clicked.connect(self.find_sets)
         self.all.clicked.connect(self.compare_all)
@@ -185,15 +190,15 @@ class CompareDock(Dock):
     def _on_prediction(self) -> None:
         """Start anew; the numbers shown so far stay until the new ones are there."""
         there = self.session.adata is not None
+        if self._refused is not None and self._refused[0] is not self.session.result:
+            self._refused = None
         self._insist_anew()
         for widget in (self.values.native, self.table, self.counts, self.report):
             widget.setEnabled(there)
         if not there:
             self.jobs.cancel("compare")
             self.jobs.cancel("sets")
-            self.agreement = None
-            self._show_sets("")
-            self._show()
+            self._forget()
         else:
             self._due.start()
         self._on_gene()
@@ -217,12 +222,28 @@ class CompareDock(Dock):
             "compare",
             agree(adata, self.session.measured, force=self.anyway.isChecked()),
             "Compare",
-            on_result=self._on_agreement,
-            on_cancelled=lambda: self.notify("Comparing was cancelled."),
+            on_result=partial(self._on_agreement, adata),
+            on_error=partial(self._on_not_compared, adata),
+            on_cancelled=partial(self._on_not_compared, adata),
         )
 
-    def _on_agreement(self, agreement: Agreement) -> None:
-        self.agreement = agreement
+    def _on_not_compared(self, adata: "AnnData", error: Exception | None = None) -> None:
+        """Say why there is no comparison; the numbers of another prediction do not stay under this one."""
+        if self._agreement_of is not adata:
+            self._forget()
+        if error is None:
+            self.notify("Comparing was cancelled.")
+        else:
+            self.messages.show_error(error)
+
+    def _forget(self) -> None:
+        """Show no numbers."""
+        self.agreement = self._agreement_of = None
+        self._show_sets("")
+        self._show()
+
+    def _on_agreement(self, adata: "AnnData", agreement: Agreement) -> None:
+        self.agreement, self._agreement_of = agreement, adata
         self._show_sets("")
         self._show()
         self._offer_all()
@@ -239,6 +260,7 @@ class CompareDock(Dock):
         self.messages.clear()
         self.scores.setVisible(agreement is not None and agreement.comparison is not None)
         doubted = agreement is not None and agreement.doubted
+        doubted = doubted or self._refused is not None
         self.anyway.setVisible(adata is not None and (doubted or self.anyway.isChecked()))
         self.values.native.setVisible(self.scores.isVisibleTo(self))
         self.sets.setEnabled(self.scores.isVisibleTo(self))
@@ -330,17 +352,34 @@ class CompareDock(Dock):
             "counts",
             counts_for(result.adata, path, beside=result.file, slide=self.session.slide),
             f"Read {path.name}",
-            on_result=self._on_counts,
+            on_result=partial(self._on_counts, result),
         )
 
-    def _on_counts(self, read: "tuple[AnnData, tuple[str, ...]]") -> None:
+    def _on_counts(self, result: Result, read: "tuple[AnnData, tuple[str, ...]]") -> None:
         measured, notices = read
-        for notice in notices:
-            self.notify(notice)
+        if result is self.session.result:
+            for notice in notices:
+                self.notify(notice)
+        self._attach(result, measured)
+
+    def _attach(self, result: Result, measured: "AnnData", *, force: bool = False) -> None:
+        """Attach counts to the prediction they were read for, which need not be shown any more."""
+        self._refused = None
+        if force:
+            self._insisted_for = (result.adata, measured)
         try:
-            self.session.set_measured(measured)
+            self.session.set_measured(measured, result, force=force)
         except UserError as error:
+            if result is self.session.result and isinstance(error, DoubtfulCounts):
+                self._refused = (result, measured)
+                self.anyway.show()
             self.messages.show_error(error)
+
+    def _on_anyway(self, insisted: bool) -> None:
+        if insisted and self._refused is not None:
+            self._attach(*self._refused, force=True)
+        else:
+            self._due.start()
 
     # --- all predictions of the slide ------------------------------------------------------------
     def _all_of(self) -> tuple[tuple[int, int], ...]:
@@ -443,11 +482,16 @@ class CompareDock(Dock):
         )
 
     def _truth(self, adata: "AnnData") -> "AnnData | None":
-        """Return the counts compared with, None where nothing could be compared."""
+        """Return the counts to compare with, None where there are none or they could not be compared."""
         if self.session.measured is not None:
             return self.session.measured
-        compared = self.agreement is not None and self.agreement.comparison is not None
-        return measured_counts(adata) if compared else None
+        agreement = self.agreement if self._agreement_of is adata else None
+        if keys.MEASURED not in adata.layers or (agreement is not None and agreement.comparison is None):
+            return None
+        try:
+            return measured_counts(adata)
+        except UserError:
+            return None
 
 
 def report(

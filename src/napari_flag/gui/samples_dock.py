@@ -1,7 +1,8 @@
 """The Samples dock: several joint draws of one slide, what stays between them and what moves."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from qtpy.QtCore import Qt, QTimer
@@ -20,7 +21,7 @@ from napari_flag.analysis.draws import (
     why_not,
 )
 from napari_flag.analysis.scores import FEWEST_DRAWS, MEANING, PROPER, STRUCTURE, DrawScores
-from napari_flag.formatting import FINE, interval, number
+from napari_flag.formatting import FINE, counted, interval, number
 from napari_flag.gui.controls.forms import ask_open, number_field, plain_label
 from napari_flag.gui.controls.small_maps import DrawSheet
 from napari_flag.gui.controls.tables import Column, NumberView
@@ -31,6 +32,9 @@ from napari_flag.gui.side_by_side_dock import SEEN_IN_TRAINING
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.prediction_file import layer_of, trained_on
 from napari_flag.progress import Step
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 PLAY_MS: Final = 700
 SCORES: Final = (*STRUCTURE, "PCC")
@@ -236,23 +240,24 @@ class SamplesDock(Dock):
             "Draw",
             on_result=lambda _: self._on_drawn(),
             on_error=self._on_failed,
-            on_cancelled=self._on_cancelled,
-            on_step=self._on_step,
+            on_cancelled=partial(self._on_cancelled, adata),
+            on_step=partial(self._on_step, adata),
         )
 
-    def _on_step(self, step: Step) -> None:
-        """Keep each draw as it is done, so that cancelling loses none."""
-        if isinstance(step.partial, Draw) and self.session.adata is not None:
-            keep(self.session.adata, step.partial)
-            self._on_draws()
+    def _on_step(self, adata: "AnnData", step: Step) -> None:
+        """Keep each draw as it is done, so that cancelling loses none; also while another is looked at."""
+        if isinstance(step.partial, Draw):
+            keep(adata, step.partial)
+            if adata is self.session.adata:
+                self._on_draws()
 
     def _on_drawn(self) -> None:
         """Compare them here, and let other docks do so too."""
         self._due.start()
         self.session.drawsChanged.emit()
 
-    def _on_cancelled(self) -> None:
-        self.notify(f"Cancelled; {self._count} draws are kept.")
+    def _on_cancelled(self, adata: "AnnData") -> None:
+        self.notify(f"Cancelled; {counted(count(adata), 'draw')} are kept.")
         self._on_drawn()
 
     def _on_failed(self, error: Exception) -> None:
@@ -334,8 +339,7 @@ def _range(values: Any) -> str:
 def _proper(scores: DrawScores) -> str:
     """Write the proper scores, or how many draws they need."""
     if scores.why_not is not None:
-        have = "is one" if scores.number == 1 else f"are {scores.number}"
-        return f"CRPS, energy and variogram scores need {FEWEST_DRAWS} draws; there {have}."
+        return scores.why_not
     written = ", ".join(f"{name} {number(value, FINE)}" for name, value in scores.proper.items())
     kept = written.replace("-", HYPHEN)  # no line ends within a name
     return f"Proper scores of the first {FEWEST_DRAWS} draws, 0 is best: {kept}"

@@ -216,22 +216,35 @@ class Session(QObject):
             drawn.frame = self.frame
         self.slideChanged.emit(self.state)
 
-    def set_measured(self, measured: "AnnData | None") -> None:
-        """Attach raw counts to the prediction, or remove what was measured.
+    def set_measured(
+        self, measured: "AnnData | None", of: Result | None = None, *, force: bool = False
+    ) -> None:
+        """Attach raw counts to a prediction, or remove what was measured.
+
+        Parameters
+        ----------
+        measured
+            The counts; None removes them.
+        of
+            The prediction; None takes the one that is shown.
+        force
+            As of `truth.attach_measured`.
 
         Raises
         ------
         UserError
-            When there is no prediction yet, or as `matching.attach_measured`; nothing is changed then.
+            When there is no prediction yet, or as `truth.attach_measured`; nothing is changed then.
         """
-        if self.result is None:
+        result = self.result if of is None else of
+        if result is None:
             raise UserError(NO_PREDICTION)
         if measured is None:
-            self.result.adata.layers.pop(keys.MEASURED, None)
+            result.adata.layers.pop(keys.MEASURED, None)
         else:
-            attach_measured(self.result.adata, measured)
-        self.result.measured = measured
-        self._repaint()
+            attach_measured(result.adata, measured, force=force)
+        result.measured = measured
+        if result is self.result:
+            self._repaint()
 
     def _paint_from(self, adata: "AnnData | None") -> None:
         names = [] if adata is None else [str(name) for name in adata.var_names]

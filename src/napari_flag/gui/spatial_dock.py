@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from qtpy.QtCore import Signal
@@ -28,6 +28,9 @@ from napari_flag.gui.controls.plots import ScatterPlot, ask_figure_path
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.layers.local_map import LocalMap, MapKind
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 BUTTONS: Final = {
     MapKind.EXPRESSION: "Gene",
@@ -109,6 +112,7 @@ class SpatialDock(Dock):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.scores: SpatialScores | None = None
+        self._scores_of: AnnData | None = None
         self._names = GeneNames(())
         self._walk = single_shot(self, WALK_MS, self._find_classes)
         self._build()
@@ -192,10 +196,8 @@ class SpatialDock(Dock):
         self.jobs.cancel("classes")  # of the prediction before
         if adata is None:
             self.jobs.cancel("scores")
-            self.scores, self._names = None, GeneNames(())
-            self.table.table.set_rows((), {"predicted": (), "q": ()}, (PREDICTED, Q))
-            self.heading.setText("")
-            self.scatter.show_message(NOTHING_YET)
+            self._names = GeneNames(())
+            self._forget(NOTHING_YET)
         else:
             self._names = GeneNames([str(name) for name in adata.var_names])
             self._score()
@@ -215,19 +217,28 @@ class SpatialDock(Dock):
 
     # --- work ------------------------------------------------------------------------------------
     def _score(self) -> None:
-        if self.session.adata is None:
+        adata = self.session.adata
+        if adata is None:
             return
         self.messages.clear()
         self.jobs.run(
             "scores",
-            score_spatially(self.session.adata, permutations=self.permutations.value),
+            score_spatially(adata, permutations=self.permutations.value),
             "Compute Moran's I",
-            on_result=self._on_scores,
-            on_cancelled=self._on_cancelled,
+            on_result=partial(self._on_scores, adata),
+            on_error=partial(self._on_failed, adata),
+            on_cancelled=partial(self._on_cancelled, adata),
         )
 
-    def _on_scores(self, scores: SpatialScores) -> None:
-        self.scores = scores
+    def _forget(self, message: str) -> None:
+        """Show no scores, and why."""
+        self.scores = self._scores_of = None
+        self.table.table.set_rows((), {"predicted": (), "q": ()}, (PREDICTED, Q))
+        self.heading.setText("")
+        self.scatter.show_message(message)
+
+    def _on_scores(self, adata: "AnnData", scores: SpatialScores) -> None:
+        self.scores, self._scores_of = scores, adata
         columns, numbers = [PREDICTED, Q], {"predicted": scores.predicted, "q": scores.q}
         if scores.measured is not None:
             columns.insert(1, MEASURED)
@@ -271,11 +282,16 @@ class SpatialDock(Dock):
         )
         self.scatter.choose(self.session.gene_set)
 
-    def _on_cancelled(self) -> None:
-        kept = self.scores.permutations if self.scores is not None else 0
-        self.permutations.select(kept)
-        if self.scores is None:
-            self.scatter.show_message("Cancelled; choose how q is computed below to start again.")
+    def _on_cancelled(self, adata: "AnnData") -> None:
+        """Keep the scores shown, unless they are of another prediction."""
+        if self._scores_of is not adata:
+            self._forget("Cancelled; choose how q is computed below to start again.")
+        self.permutations.select(self.scores.permutations if self.scores is not None else 0)
+
+    def _on_failed(self, adata: "AnnData", error: Exception) -> None:
+        if self._scores_of is not adata:
+            self._forget("There are no scores of this prediction.")
+        self.messages.show_error(error)
 
     def _find_classes(self) -> None:
         wanted = self.session.local_map.missing()
@@ -351,7 +367,7 @@ class SpatialDock(Dock):
         """Save the scatter (.png, .svg) or the table (.csv); what goes wrong is said in the dock."""
 
         def write() -> None:
-            if self.scores is None:
+            if self.scores is None or self._scores_of is not self.session.adata:
                 raise UserError("Moran's I is not computed yet; wait for it, or start it again.")
             if path.suffix.lower() == ".csv":
                 write_table(self.scores.table(), path)

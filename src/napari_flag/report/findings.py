@@ -240,7 +240,7 @@ def _with_truth(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
         obsm=dict(predicted.obsm), layers=layers,
     )  # fmt: skip
     if measured is not None:
-        attach_measured(adata, measured)
+        attach_measured(adata, measured, force=True)  # compared already
     return adata
 
 
