@@ -1,6 +1,7 @@
 import pytest
 
-from napari_flag.gene_names import GeneNames, Hit, look_up
+from napari_flag.errors import UserError
+from napari_flag.gene_names import GeneNames, Hit, look_up, symbols_of
 
 GENES = ("IGKC", "ERBB2", "CD274", "MKI67", "TP53", "CDH1", "VIM", "KRT19", "KRT8", "SKRT1", "ESR1")
 
@@ -64,6 +65,14 @@ def test_a_pasted_list_is_split_into_known_and_unknown(names, separator):
     pasted = names.split(separator.join(["HER2", "KRT8", '"CDH1"', "XYZ1", "krt8"]))
     assert pasted.known == ("ERBB2", "KRT8", "CDH1")
     assert [name for name, _ in pasted.unknown] == ["XYZ1"]
+
+
+def test_names_asked_for_become_symbols_each_once_or_the_reason_is_said(names):
+    assert symbols_of(names.genes, ["HER2", "krt8", "ERBB2"]) == ["ERBB2", "KRT8"]
+    with pytest.raises(UserError, match=r"XYZ1 is not among the .* genes of this prediction"):
+        symbols_of(names.genes, ["HER2", "XYZ1"])
+    with pytest.raises(UserError, match="list of genes is empty"):
+        symbols_of(names.genes, [])
 
 
 def test_look_up_lists_matches_while_typing(names):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from napari_flag.errors import UserError
+
 _ALIASES: Final = """
 ERBB2 HER2 HER-2 NEU HER2/NEU CERBB2 C-ERBB2 CD340
 ERBB3 HER3
@@ -299,6 +301,26 @@ class GeneNames:
         """Return a hint at genes of nearly that name, or an empty text."""
         close = difflib.get_close_matches(canonical(name), self._by_name, n=3, cutoff=0.7)
         return f" Similar names: {', '.join(self._by_name[key] for key in close)}." if close else ""
+
+
+def symbols_of(genes: Sequence[str], wanted: Sequence[str], of: str = "this prediction") -> list[str]:
+    """Return what each name `wanted`, a symbol in any case or an alias, is called among `genes`; each once.
+
+    Raises
+    ------
+    UserError
+        When a name is none of them, or none is wanted.
+    """
+    names = GeneNames(genes, of)
+    if not wanted:
+        raise UserError(f"The list of genes is empty; name some of the {len(names.genes):,} genes of {of}.")
+    found: dict[str, None] = {}
+    for name in wanted:
+        hit = names.resolve(name)
+        if hit is None:
+            raise UserError(names.why_not(name))
+        found[hit.gene] = None
+    return list(found)
 
 
 LIST_MARKS: Final = ("\n", ",", ";", "\t")

@@ -84,7 +84,7 @@ def gene(
 
     if (vmin is None) != (vmax is None):
         raise UserError("Only one end of the colours was given; give vmin and vmax, or neither.")
-    symbol = _symbol(prediction, gene)
+    [symbol] = _symbols(prediction, [gene])
     values, quantity = _quantity(prediction, layer)
     limits = None if vmin is None or vmax is None else (vmin, vmax)
     ax = _axes(ax, SIZE)
@@ -120,7 +120,7 @@ def side_by_side(
 
     from napari_flag.figures.spot_maps import draw_gene_maps
 
-    symbols = [_symbol(prediction, name) for name in ([genes] if isinstance(genes, str) else genes)]
+    symbols = _symbols(prediction, [genes] if isinstance(genes, str) else genes)
     _quantity(prediction, keys.MEASURED)
     figure = draw_gene_maps(prediction, symbols, plt.figure(layout="constrained"))
     return _shown(np.array(figure.axes, object).reshape(2, len(symbols)), show)
@@ -164,7 +164,7 @@ def moran(
     from napari_flag.figures.gene_figure import SIZE, draw_local
     from napari_flag.layers.local_map import MapKind, local_numbers, neighbours_of
 
-    symbol = _symbol(prediction, gene)
+    [symbol] = _symbols(prediction, [gene])
     values, quantity = _quantity(prediction, layer)
     if not quantity.is_expression:
         raise UserError(
@@ -248,22 +248,18 @@ def coexpression(
     if genes is None:
         symbols = list(GeneValues(prediction).ranked()[:GENES_SHOWN])
     else:
-        symbols = [_symbol(prediction, name) for name in genes]
+        symbols = _symbols(prediction, genes)
     together = finish(correlate(prediction, symbols, depth=depth))
     ax = _axes(ax, SIZE)
     fill_triangles(ax, together)
     return _shown(ax, show)
 
 
-def _symbol(prediction: "AnnData", name: str) -> str:
-    """Return the gene of the prediction that `name` means; a `UserError` says why there is none."""
-    from napari_flag.gene_names import GeneNames
+def _symbols(prediction: "AnnData", names: Sequence[str]) -> list[str]:
+    """Return the genes of the prediction that `names` mean; a `UserError` says why there is none."""
+    from napari_flag.gene_names import symbols_of
 
-    names = GeneNames([str(gene) for gene in prediction.var_names], "this prediction")
-    hit = names.resolve(name)
-    if hit is None:
-        raise UserError(names.why_not(name))
-    return hit.gene
+    return symbols_of([str(gene) for gene in prediction.var_names], names)
 
 
 def _quantity(prediction: "AnnData", layer: str | None) -> "tuple[GeneValues, Quantity]":

@@ -141,6 +141,12 @@ def test_scanpy_and_squidpy_find_the_results_where_they_put_theirs(files, genes)
     assert "1" in set(adata.obs["domain"])
 
 
+def test_genes_to_export_may_be_named_as_people_call_them(files):
+    line = ["export", "predicted.h5ad", "--to", "h5ad", "--genes", "HER2", "vim", "--out", "out"]
+    assert main(line) == 0
+    assert list(read_prediction(files / "out" / "fake.h5ad").var_names) == ["ERBB2", "VIM"]
+
+
 @pytest.mark.parametrize("formats", [["h5ad"], pytest.param(["h5ad", "spatialdata"], marks=pytest.mark.slow)])
 def test_domains_too_small_for_markers_are_exported_without(tmp_path, formats):
     write_prediction(fake_prediction(n_spots=16, n_genes=10), tmp_path / "small.h5ad")
@@ -161,7 +167,7 @@ def test_too_few_spots_are_exported_without_structure(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (["--to", "csv", "--genes", "NOSUCH"], "no gene NOSUCH"),
+        (["--to", "csv", "--genes", "NOSUCH"], "NOSUCH is not among the"),
         (["--to", "csv", "--out", "full"], "already exists"),
         (["--to", "spatialdata", "--out", "full", "--overwrite"], "was not written by napari-flag"),
     ],

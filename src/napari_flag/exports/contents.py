@@ -10,9 +10,7 @@ from napari_flag import keys
 from napari_flag.analysis.spatial import FEWEST_SPOTS
 from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import dense
-from napari_flag.errors import UserError
 from napari_flag.files import write_table
-from napari_flag.formatting import first_of
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-NAMED: Final = 5
-"""Unknown genes named in the error; more would not help."""
 RANKED: Final = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
 """Fields of scanpy's marker genes, a record of each with a field per domain."""
 
@@ -50,34 +46,14 @@ def with_structure(adata: "AnnData") -> Steps["AnnData"]:
     return copy
 
 
-def check_genes(adata: "AnnData", genes: Sequence[str] | None) -> None:
-    """Raise a `UserError` when a gene is not in `adata`, or none is named; None stands for all."""
-    if genes is None:
-        return
-    known = set(adata.var_names)
-    unknown = [gene for gene in genes if gene not in known]
-    if unknown or not genes:
-        named = first_of(unknown, NAMED)
-        raise UserError(
-            f"The prediction has no gene {named or 'in an empty list'}; it holds {adata.n_vars} genes, "
-            f"such as {adata.var_names[0]}, spelt as the symbols of its var_names."
-        )
-
-
 def choose_genes(adata: "AnnData", genes: Sequence[str] | None) -> "AnnData":
-    """Return `adata` with `genes` only, in the order given; None keeps all.
+    """Return `adata` with the symbols `genes` only, in the order given; None keeps all.
 
     Tables of genes in ``uns`` are cut too; what was computed from all genes stays as it is.
-
-    Raises
-    ------
-    UserError
-        As `check_genes`.
     """
-    check_genes(adata, genes)
     if genes is None:
         return adata
-    chosen = adata[:, list(dict.fromkeys(genes))].copy()
+    chosen = adata[:, list(genes)].copy()
     for suffix in ("", keys.OF_MEASURED):
         _cut(chosen, keys.MORAN + suffix, keys.MARKERS + suffix)
     return chosen

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.exports.contents import check_genes, choose_genes, with_structure, write_csv
+from napari_flag.exports.contents import choose_genes, with_structure, write_csv
 from napari_flag.exports.contents import write_csv as csv_steps
 from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.qupath import write_geojson as geojson_steps
 from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.files import place_in
+from napari_flag.gene_names import symbols_of
 from napari_flag.prediction_file import output_name, write_prediction
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import without_personal_names
@@ -116,7 +117,7 @@ def export(
     places
         Each format and where it goes; what is there is replaced, so ask first.
     genes
-        Symbols to keep; None keeps all.
+        Symbols or aliases of those to keep; None keeps all.
     slide
         The slide, for formats that hold the image.
 
@@ -127,9 +128,9 @@ def export(
     """
     for wanted, _ in places:  # before any work
         wanted.check()
-    check_genes(adata, genes)
+    symbols = None if genes is None else symbols_of([str(gene) for gene in adata.var_names], genes)
     complete = yield from with_structure(adata)
-    chosen = choose_genes(complete, genes)
+    chosen = choose_genes(complete, symbols)
     for wanted, path in places:
         yield from wanted.write(chosen, path, slide)
     return tuple(path for _, path in places)
