@@ -12,6 +12,8 @@ from napari_flag.figures.style import SEQUENTIAL
 from napari_flag.formatting import length as write_length
 from napari_flag.formatting import number, whole
 from napari_flag.layers.frame import Frame, frame_of
+from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
+from napari_flag.layers.overlays import LIMITS, UNLIKE_STOPS
 from napari_flag.layers.raster import DEFAULT_FILL
 from napari_flag.prediction_file import UNNAMED, slide_name, spot_diameter_px
 from napari_flag.slide_identity import is_made_on
@@ -139,30 +141,26 @@ def _round_length(about: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= about))
 
 
-RANGE: Final = (1, 99)
-"""Percentiles that the colours span, of both together."""
-
-
 def draw_gene_maps(adata: "AnnData", genes: Sequence[str], figure: "Figure | None" = None) -> "Figure":
     """Draw each gene in a column: predicted, and measured below where ``layers["measured"]`` is there.
 
-    One colour scale per gene, the same for both, so that a flat prediction looks flat.  An empty `figure`
-    takes them, and is given their size; None makes one.
+    One colour scale per gene, that of the window and the same for both, so that a flat prediction looks
+    flat.  An empty `figure` takes them, and is given their size; None makes one.
     """
     from matplotlib.figure import Figure
 
     rows = {"predicted": dense(adata[:, list(genes)].X)}
     if keys.MEASURED in adata.layers:
         rows["measured"] = dense(adata[:, list(genes)].layers[keys.MEASURED])
+    shown = GeneValues(adata)
     figure = Figure() if figure is None else figure
     figure.set_size_inches(1.75 * len(genes), 1.65 * shape_of(adata) * len(rows) + 0.5)
     panels = figure.subplots(len(rows), len(genes), squeeze=False)
     for column, gene in enumerate(genes):
-        together = np.concatenate([values[:, column] for values in rows.values()])
-        low, high = np.nanpercentile(together, RANGE)
+        low, high = shown.limits(gene, Quantity.PREDICTED, Contrast())
         for row, (name, values) in enumerate(rows.items()):
             panel = panels[row, column]
-            _draw_values(panel, adata, values[:, column], (float(low), float(high)), panels.size)
+            _draw_values(panel, adata, values[:, column], (low, high), panels.size)
             if column == 0:
                 panel.set_ylabel(name)
         panels[0, column].set_title(gene, loc="left", style="italic")
@@ -200,7 +198,7 @@ def _draw_values(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    scale = ScalarMappable(Normalize(limits[0], max(limits[1], limits[0] + 1e-6), clip=True), SEQUENTIAL)
+    scale = ScalarMappable(Normalize(*limits, clip=True), SEQUENTIAL)
     colours = scale.to_rgba(np.nan_to_num(values))
     draw_discs(panel, adata, colours, np.isfinite(values), touching=True, maps=maps)
     frame_axes(panel, adata)
@@ -217,8 +215,6 @@ def _ink() -> str:
 LONGEST_PX: Final = 800
 """Of the H&E; more would make a page heavy."""
 RING: Final = (0.0, 0.0, 0.0, 0.55)
-DISTANCES: Final = (0.0, 2.0)
-"""Colours span this; 1, their middle, is where unlike begins (see `model.familiarity`)."""
 
 
 def draw_overview(adata: "AnnData") -> "Figure | None":
@@ -250,9 +246,10 @@ def draw_overview(adata: "AnnData") -> "Figure | None":
 
 def _draw_distance(panel: "Axes", adata: "AnnData", distance: npt.NDArray[np.float64]) -> None:
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-    scale = ScalarMappable(Normalize(*DISTANCES, clip=True), SEQUENTIAL)
+    unlike = LinearSegmentedColormap.from_list("unlike", UNLIKE_STOPS)
+    scale = ScalarMappable(Normalize(*LIMITS, clip=True), unlike)
     draw_discs(panel, adata, scale.to_rgba(distance), np.isfinite(distance), touching=True)
     panel.figure.colorbar(scale, ax=panel, shrink=0.8, extend="max", label="1: unlike begins")
 

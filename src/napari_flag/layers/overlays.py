@@ -21,12 +21,14 @@ from napari_flag.slides.formats.geojson import Colour
 
 UNLIKE_NAME: Final = "Unlike training tissue"
 LIMITS: Final = (0.0, 2.0)
-"""Colours span this; 1, their middle, is where unlike begins (see `model.familiarity`)."""
+"""Colours span this; 1, their middle, is where unlike begins (see `model.out_of_distribution`)."""
 RING: Final = 0.14
 """Width of a ring as a share of the spot's diameter."""
 FAMILIAR: Final = (0.62, 0.62, 0.62, 0.35)
 UNLIKE: Final = ((1.0, 0.72, 0.15, 1.0), (0.86, 0.05, 0.25, 1.0))
 """Colours where unlike begins, and at twice that distance."""
+UNLIKE_STOPS: Final = ((0.0, FAMILIAR), (0.4999, FAMILIAR), (0.5, UNLIKE[0]), (1.0, UNLIKE[1]))
+"""The colour map over `LIMITS`: share of the span, and colour."""
 
 
 class UnlikeMap(SpotLayer):
@@ -66,7 +68,11 @@ class UnlikeMap(SpotLayer):
             raster,
             metadata,
             name=UNLIKE_NAME,
-            colormap=Colormap([FAMILIAR, FAMILIAR, *UNLIKE], name="unlike", controls=[0.0, 0.4999, 0.5, 1.0]),
+            colormap=Colormap(
+                [colour for _, colour in UNLIKE_STOPS],
+                name="unlike",
+                controls=[share for share, _ in UNLIKE_STOPS],
+            ),
             contrast_limits=LIMITS,
             visible=shown,
         )
@@ -230,7 +236,7 @@ def _legend_rows(numbers: npt.NDArray[np.int64], names: Sequence[str] | None) ->
     counts = np.bincount(numbers[numbers > 0])
     return [
         LegendRow(
-            "#{:02x}{:02x}{:02x}".format(*colour_of(number)),
+            hex_colour(number),
             f"Domain {number}" if names is None else names[number - 1],
             int(counts[number]),
         )
@@ -241,6 +247,11 @@ def _legend_rows(numbers: npt.NDArray[np.int64], names: Sequence[str] | None) ->
 def colour_of(number: int) -> Colour:
     """Return the colour of domain `number` (from 1)."""
     return COLOURS[(number - 1) % len(COLOURS)]
+
+
+def hex_colour(number: int) -> str:
+    """Return the colour of domain `number` (from 1) as "#0072b2"."""
+    return "#{:02x}{:02x}{:02x}".format(*colour_of(number))
 
 
 def clicks(on_click: Callable[[Any], None]) -> Callable[[Any, Any], Iterator[None]]:

@@ -14,11 +14,12 @@ from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE, Dr
 from napari_flag.errors import UserError
 from napari_flag.files import place_in
 from napari_flag.formatting import area, counted, interval, number, whole
+from napari_flag.layers.overlays import hex_colour
 from napari_flag.prediction_file import doubts_of, output_name, provenance, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
 from napari_flag.report.findings import Findings
-from napari_flag.report.pictures import DOMAIN_COLOURS, Picture
+from napari_flag.report.pictures import Picture
 from napari_flag.report.wording import COLUMNS, LABELS, NO_TRUTH
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def _labels(findings: Findings) -> Iterator[str]:
     yield '<table class="words labels"><thead><tr><th scope="col">label</th><th>spots</th></tr></thead>'
     yield "<tbody>"
     for code, name in enumerate(labels.names):
-        dot = f'<span class="dot" style="background:{DOMAIN_COLOURS[code % len(DOMAIN_COLOURS)]}"></span>'
+        dot = f'<span class="dot" style="background:{hex_colour(code + 1)}"></span>'
         yield f"<tr><td>{dot}{escape(name)}</td><td>{whole(int((labels.codes == code).sum()))}</td></tr>"
     yield '</tbody></table><table class="words"><thead><tr><th scope="col">to the labels</th>'
     yield "<th>ARI</th><th>NMI</th></tr></thead><tbody>"
@@ -189,7 +190,7 @@ def _markers(findings: Findings) -> Iterator[str]:
         shared = set(domain.predicted) & set(domain.measured)
         cells = [_names(domain.predicted, shared)] + ([_names(domain.measured, shared)] if both else [])
         row = "".join(f"<td>{cell}</td>" for cell in cells)
-        colour = DOMAIN_COLOURS[(domain.number - 1) % len(DOMAIN_COLOURS)]
+        colour = hex_colour(domain.number)
         size = counted(domain.spots, "spot") + ("" if isnan(domain.area) else f", {area(domain.area)}")
         name = f'<span class="dot" style="background:{colour}"></span>{domain.number}, {size}'
         yield f"<tr><td>{name}</td>{row}</tr>"
@@ -207,7 +208,7 @@ def _pathways(pathways: DomainSets | None) -> Iterator[str]:
     yield '<th scope="col">measured</th><th>in both</th><th>by chance</th></tr></thead><tbody>'
     for domain, found in pathways.domains.items():
         shared = set(found.shared)
-        colour = DOMAIN_COLOURS[(domain - 1) % len(DOMAIN_COLOURS)]
+        colour = hex_colour(domain)
         dot = f'<span class="dot" style="background:{colour}"></span>'
         cells = "".join(f"<td>{_names(sets, shared)}</td>" for sets in (found.predicted, found.measured))
         counts = f"<td>{whole(len(shared))}</td><td>{number(found.chance, 1)}</td>"

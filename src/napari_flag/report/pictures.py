@@ -12,7 +12,7 @@ from napari_flag.figures.heat_maps import draw_set_map, draw_triangles
 from napari_flag.figures.spot_maps import draw_gene_maps, draw_labels, draw_overview
 from napari_flag.figures.style import house_style
 from napari_flag.formatting import counted, number
-from napari_flag.layers.overlays import COLOURS
+from napari_flag.layers.overlays import COLOURS, hex_colour
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
 from napari_flag.report.findings import FEWEST_GENES, Findings
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 INK: Final = "#010203"
 """Stands for the page's own text colour while drawing; no figure uses it for anything else."""
-DOMAIN_COLOURS: Final = tuple("#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def _draw_domains(findings: Findings) -> "Figure | None":
         shown = {"measured": findings.domains_measured - 1, title: findings.domains - 1}
     if findings.labels is not None:
         shown = {"labels": findings.labels.codes, **shown}
-    return draw_labels(findings.adata, shown, DOMAIN_COLOURS)
+    return draw_labels(findings.adata, shown, [hex_colour(number + 1) for number in range(len(COLOURS))])
 
 
 def _draw_set(findings: Findings) -> "Figure | None":
