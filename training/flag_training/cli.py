@@ -147,7 +147,7 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         "fit",
         help="fit weights to your own measured sections, without a config",
         description="Fit weights to measured sections: expectation and residuals, and the gene transformer "
-        "on request. Each section (of many, eight) is left out in turn and scored beside floors and "
+        "on request. Sections (at most eight; of more, every n-th) are left out in turn and scored beside floors and "
         "controls; the scores are on a page beside the weights and on their card.",
     )
     parser.add_argument(
