@@ -167,11 +167,11 @@ def _is_geojson(path: Path) -> bool:
 
 def _kind_of_text(path: Path) -> Kind:
     """Return what a table is, from its header and first row."""
-    from napari_flag.slides.formats.positions import IDS, ST_COLUMNS
+    from napari_flag.slides.formats.counts import column_names
+    from napari_flag.slides.formats.positions import holds_positions
 
     header, row = _first_lines(path)
-    columns = {name.strip().lower() for name in header}
-    if columns >= set(ST_COLUMNS) or (columns >= {"x_px", "y_px"} and columns & set(IDS)):
+    if holds_positions(column_names(header)):
         return "spots"
     numbers = [cell.strip() for cell in row[1:]]
     try:
