@@ -437,15 +437,15 @@ def run_tables(arguments: argparse.Namespace) -> int:
 
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
     from flag_training.result_tables import markdown, read_results
-    from napari_flag.files import check_writable, write_text
+    from napari_flag.files import check_writable, ending, write_text
 
     if arguments.out is not None:
         check_ending(arguments.out)
     results = [read_results(path) for path in arguments.scores]
     table = PaperTable.of(results, arguments.title, arguments.only, arguments.authors)
-    ending = "" if arguments.out is None else arguments.out.suffix.lower()
-    if ending in FORMATS:
-        page = FORMATS[ending](table)
+    wanted = "" if arguments.out is None else ending(arguments.out)
+    if wanted in FORMATS:
+        page = FORMATS[wanted](table)
     else:
         page = markdown(results, arguments.title, arguments.only)
         beside = replace(table, title="Beside the authors' numbers").markdown()

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 from napari_flag.analysis.coexpression import DEPTH_SHOWN, Together, correlate, sets_within
 from napari_flag.analysis.pathways import bundled, read_gmt
 from napari_flag.errors import UserError
-from napari_flag.files import write_table
+from napari_flag.files import ending, write_table
 from napari_flag.formatting import number, whole
 from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_open, ask_save, plain_label
 from napari_flag.gui.controls.heat_map import HeatMap
@@ -367,7 +367,7 @@ class CoexpressionDock(Dock):
         def write() -> None:
             if self.together is None:
                 raise UserError("There are no correlations to save yet; predict first, or wait for them.")
-            if path.suffix.lower() == ".csv":
+            if ending(path) == ".csv":
                 write_table(self.together.table(), path)
             else:
                 self._save_maps(path)

@@ -24,7 +24,7 @@ from qtpy.QtSvg import QSvgGenerator
 from qtpy.QtWidgets import QFileDialog, QSizePolicy, QWidget
 
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, replacing, unwritable
+from napari_flag.files import check_writable, ending, replacing, unwritable
 from napari_flag.formatting import number
 
 FloatArray = npt.NDArray[np.float64]
@@ -114,7 +114,7 @@ def save_drawing(path: Path, size: QSize, draw: Callable[[QPainter], None]) -> P
     UserError
         When the format is another, or the file cannot be written.
     """
-    kind = path.suffix.lower()
+    kind = ending(path)
     if kind not in FORMATS:
         raise UserError(f"A figure cannot be saved as “{path.suffix or path.name}”; choose .png or .svg.")
     check_writable(path)

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag import fitting
 from napari_flag.cache import cache_folder
+from napari_flag.files import with_ending
 from napari_flag.fitting import (
     FITTING,
     NO_PATIENT,
@@ -443,7 +444,7 @@ class TrainDock(Dock):
         name = "weights" if self._source is None else self._source.resolve().stem
         path = ask_save(self, "Save weights", f"{name}.safetensors", WEIGHT_FILES)
         if path is not None:
-            self.save(path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors"))
+            self.save(with_ending(path, ".safetensors"))
 
     def save(self, path: Path) -> None:
         """Write the weights, their card and their scores."""
