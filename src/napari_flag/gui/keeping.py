@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 AUTOSAVE_MS: Final = 1500
 """Autosave begins this long after the last change."""
-WORKSPACE_FILES: Final = "Workspace (*.json)"
 
 
 def regions_of(session: Session, state: SlideState) -> tuple[Annotation, ...]:

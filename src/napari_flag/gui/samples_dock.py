@@ -21,6 +21,7 @@ from napari_flag.analysis.draws import (
 )
 from napari_flag.analysis.scores import FEWEST_DRAWS, MEANING, PROPER, STRUCTURE, DrawScores
 from napari_flag.formatting import FINE, interval, number
+from napari_flag.gui.controls.file_filters import WEIGHT_FILES
 from napari_flag.gui.controls.forms import ask_open, number_field, plain_label
 from napari_flag.gui.controls.small_maps import DrawSheet
 from napari_flag.gui.controls.tables import Column, NumberView
@@ -261,7 +262,7 @@ class SamplesDock(Dock):
         self._on_drawn()
 
     def _ask_weights(self) -> None:
-        path = ask_open(self, "Weights", "Weights (*.safetensors)")
+        path = ask_open(self, "Weights", WEIGHT_FILES)
         if path is not None:
             self.use_weights(path)
 

@@ -23,7 +23,8 @@ from napari_flag.errors import UserError
 from napari_flag.files import ending, write_table
 from napari_flag.formatting import number, probability, whole
 from napari_flag.gene_names import GeneNames, look_up
-from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_save, plain_label
+from napari_flag.gui.controls.file_filters import TABLE_FILES
+from napari_flag.gui.controls.forms import Choice, ask_save, plain_label
 from napari_flag.gui.controls.plots import ScatterPlot, ask_figure_path
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_flag.errors import UserError
 from napari_flag.files import with_ending
+from napari_flag.gui.controls.file_filters import RESULT_FILES
 from napari_flag.gui.controls.forms import ask_save
 from napari_flag.gui.dock import Dock, ViewerWatch
 from napari_flag.gui.keeping import Keeper
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 
 DRAW_NOW: Final = "Draw the region on the slide: click its corners, double-click to close it."
-RESULT_FILES: Final = "AnnData (*.h5ad)"
 
 
 class PredictDock(Dock):

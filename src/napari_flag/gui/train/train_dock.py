@@ -36,6 +36,7 @@ from napari_flag.fitting import (
 )
 from napari_flag.formatting import UNKNOWN
 from napari_flag.gui.area import PREDICT, FlagArea, open_area
+from napari_flag.gui.controls.file_filters import GENE_FILES, LISTING_FILES, WEIGHT_FILES
 from napari_flag.gui.controls.forms import (
     READY,
     Choice,
@@ -57,9 +58,6 @@ from napari_flag.model.checkpoint import DEFAULT
 from napari_flag.progress import Step, Steps, Timings, one_step, say_duration
 
 TRAIN: Final = "Train on my sections"
-LIST_FILES: Final = "List of sections (*.csv)"
-GENE_FILES: Final = "Genes, one a line (*.txt);;All files (*)"
-WEIGHT_FILES: Final = "Weights (*.safetensors)"
 HEADING_PX: Final = 92
 MESSAGES_PX: Final = 130
 GUESS: Final = {fitting.ENCODING: 0.1, SCORING: 0.2, FITTING: 0.1}
@@ -119,7 +117,7 @@ class TrainDock(Dock):
         self.section_step = StepBox(1, "Sections", heading_px=HEADING_PX)
         self.source = FileField(
             "Measured sections",
-            LIST_FILES,
+            LISTING_FILES,
             placeholder="folder, or a list (CSV)",
             tooltip="A folder with slides, spots and counts, as it would be dropped on the picture, or a CSV "
             f"with the columns {', '.join(COLUMNS)}",
