@@ -118,6 +118,38 @@ def test_the_package_never_imports_its_training():
     assert not wrong
 
 
+def compares_endings(node: ast.AST) -> bool:
+    """Whether code asks for the ending of a name otherwise than by `files.ending`."""
+    if isinstance(node, ast.Compare | ast.Match):
+        asked = [node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.subject]
+        inner = (part for each in asked for part in ast.walk(each))
+        return any(isinstance(part, ast.Attribute) and part.attr in ("suffix", "suffixes") for part in inner)
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    if node.func.attr in ("lower", "casefold"):
+        return isinstance(node.func.value, ast.Attribute) and node.func.value.attr == "suffix"
+    texts = (part for argument in node.args for part in ast.walk(argument) if isinstance(part, ast.Constant))
+    return node.func.attr == "endswith" and any(str(text.value).startswith(".") for text in texts)
+
+
+def test_files_alone_says_what_the_ending_of_a_name_is():
+    for code in (
+        "p.suffix == '.a'",
+        "p.suffix.lower() in x",
+        "p.name.endswith('.a')",
+        "k = p.suffix.lower()",
+    ):
+        assert any(map(compares_endings, ast.walk(ast.parse(code)))), code
+    wrong = {
+        f"{path.name}:{node.lineno}"
+        for path in (*modules(), *modules(TRAINING))
+        if path != PACKAGE / "files.py"
+        for node in ast.walk(tree_of(path))
+        if compares_endings(node)
+    }
+    assert not wrong
+
+
 def imports_between(package: Path) -> dict[str, set[str]]:
     """Module → the modules of the same package that it imports."""
     files = {

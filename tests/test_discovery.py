@@ -1,3 +1,4 @@
+import gzip
 import os
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from napari_flag.discovery.kinds import size_of
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import write_prediction
 from napari_flag.slides.file_identity import content_hash
+from napari_flag.slides.slide import open_slide
+from napari_flag.slides.spot_tables import read_measured, read_spots
 from napari_flag.workspace_file import WorkspaceFile, write_workspace
 
 HER2ST = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "her2st"
@@ -84,6 +87,40 @@ def test_each_kind_of_file_is_told_from_name_and_header(tmp_path):
     ):
         (tmp_path / name).write_text(text)
         assert kind_of(tmp_path / name) == "", name
+
+
+@pytest.mark.parametrize("name", ["S.TSV", "S.Csv", "S.TXT.GZ"])
+def test_a_table_that_is_recognised_is_read_whatever_the_case_of_its_ending(tmp_path, name):
+    text = spots(tmp_path / "s.tsv").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("GZ") else text)
+    assert kind_of(tmp_path / name) == "spots"
+    assert read_spots(tmp_path / name).spots.ids == ("10x13", "11x13", "12x14")
+    text = counts(tmp_path / "c.tsv").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("GZ") else text)
+    assert kind_of(tmp_path / name) == "counts"
+    assert read_measured(tmp_path / name).n_obs == 3
+
+
+def test_an_h5ad_that_is_recognised_is_read_whatever_the_case_of_its_ending(tmp_path):
+    path = annotated(tmp_path / "o.h5ad").rename(tmp_path / "O.H5AD")
+    assert kind_of(path) == "annotated"
+    assert len(read_spots(path).spots) == read_measured(path).n_obs > 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "X,Y,PIXEL_X,PIXEL_Y\n10,13,100.5,50\n",
+        "ID,X_PX,Y_PX\n10x13,100.5,50\n",
+        '"Barcode";" x_px";"Y_px"\n10x13;100.5;50\n',
+        "Name\tx_px\ty_px\n10x13\t100.5\t50\n",
+    ],
+)
+def test_columns_that_are_recognised_as_positions_are_read_so(tmp_path, text):
+    (tmp_path / "s.csv").write_text(text)
+    assert kind_of(tmp_path / "s.csv") == "spots"
+    table = read_spots(tmp_path / "s.csv").spots
+    assert (table.ids, table.xy.tolist()) == (("10x13",), [[100.5, 50]])
 
 
 def test_what_is_no_slide_is_left_to_others_and_the_reason_is_said(tmp_path):
@@ -235,6 +272,16 @@ def test_a_folder_of_dicom_files_is_one_slide(tmp_path):
         slide_files.dicom_slide(folder / name, slide_files.picture(256, 128))
     assert the_only(discover(folder)).slide == folder
     assert the_only(discover(tmp_path)).slide == folder
+
+
+def test_a_folder_of_dicom_files_is_opened_whatever_the_case_of_their_endings(tmp_path):
+    folder = tmp_path / "case"
+    folder.mkdir()
+    slide_files.dicom_slide(folder / "1.dcm", slide_files.picture(256, 128))
+    (folder / "1.dcm").rename(folder / "1.DCM")
+    found = the_only(discover(folder)).slide
+    with open_slide(found) as slide:
+        assert slide.size == (256, 128)
 
 
 def test_subfolders_are_looked_into_one_level_down(tmp_path):

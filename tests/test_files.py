@@ -17,6 +17,30 @@ from napari_flag import files
 from napari_flag.errors import UserError
 
 
+@pytest.mark.parametrize(
+    ("name", "ending", "zipped"),
+    [
+        ("a.tsv", ".tsv", False), ("A.TSV", ".tsv", False), ("a.Tsv.GZ", ".tsv.gz", True),
+        ("a.ome.tif", ".tif", False), ("a.gz", ".gz", True), ("a", "", False), ("v1.2/a", "", False),
+    ],
+)  # fmt: skip
+def test_an_ending_is_in_lower_case_and_has_that_of_a_compressed_file_before_gz(name, ending, zipped):
+    assert files.ending(name) == files.ending(Path(name)) == ending
+    assert files.is_zipped(Path(name)) == zipped
+
+
+def test_an_ending_is_added_only_where_it_is_lacking():
+    for given, named in (("A", "A.h5ad"), ("A.h5ad", "A.h5ad"), ("A.H5AD", "A.H5AD"), ("A.v2", "A.v2.h5ad")):
+        assert files.with_ending(Path("out") / given, ".h5ad") == Path("out") / named
+
+
+def test_files_of_an_ending_are_found_in_any_case_by_name(tmp_path):
+    for name in ("b.dcm", "a.DCM", "c.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in files.files_ending(tmp_path, ".dcm")] == ["a.DCM", "b.dcm"]
+    assert files.files_ending(tmp_path / "none", ".dcm") == []
+
+
 def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         files.check_writable(tmp_path / "nowhere" / "out.h5ad")

@@ -33,6 +33,11 @@ def test_a_german_spreadsheet_with_empty_lines_at_its_end_is_read(tmp_path):
     assert row.mpp == 0.25
 
 
+def test_a_list_is_separated_as_other_tables_are(tmp_path):
+    [row] = read_listing(listing(tmp_path, "image\tspots, all\na.svs\tb\n"))
+    assert row.image == tmp_path / "a.svs"
+
+
 @pytest.mark.parametrize(
     ("text", "needed", "said"),
     [

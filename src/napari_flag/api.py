@@ -253,13 +253,13 @@ def export(
     """
     from napari_flag.exports import formats
     from napari_flag.exports.replacing import refuse_foreign
+    from napari_flag.files import ending
     from napari_flag.slide_identity import doubt_about, without_personal_names
 
     path = Path(path).expanduser()
     names = [known.name for known in formats.FORMATS]
     if to is None:
-        by_ending = {Path(f"x{known.suffix}").suffix: known.name for known in formats.FORMATS}
-        to = by_ending.get(path.suffix)
+        to = {known.ending: known.name for known in formats.FORMATS}.get(ending(path))
     if to not in names:
         raise UserError(
             f"{path.name} does not say which format to write; give to= one of {', '.join(names)}."

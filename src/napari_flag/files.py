@@ -39,6 +39,30 @@ _UNFIT: Final = re.compile(
 """Separators of paths, what Windows forbids in names, control and direction marks, halves of characters."""
 _RESERVED: Final = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9¹²³]|LPT[0-9¹²³])(\.|$)", re.IGNORECASE)
 """Names that mean a device on Windows, whatever their ending."""
+ZIPPED: Final = ".gz"
+"""What follows the ending of a compressed file."""
+
+
+def ending(path: str | Path) -> str:
+    """Return the ending of a file's name in lower case: ``.tsv``, compressed ``.tsv.gz``; "" without one."""
+    path = Path(path)
+    last = path.suffix.lower()
+    return f"{Path(path.stem).suffix.lower()}{last}" if last == ZIPPED else last
+
+
+def is_zipped(path: Path) -> bool:
+    """Return whether a file is compressed, by its ending."""
+    return ending(path).endswith(ZIPPED)
+
+
+def with_ending(path: Path, wanted: str) -> Path:
+    """Return `path` as it is where it has the ending `wanted`, in upper or lower case, else with it added."""
+    return path if ending(path) == wanted else path.with_name(f"{path.name}{wanted}")
+
+
+def files_ending(folder: Path, wanted: str) -> list[Path]:
+    """Return what in a folder has the ending `wanted`, by name; none where there is no such folder."""
+    return sorted(path for path in folder.glob("*") if ending(path) == wanted)
 
 
 def place_in(folder: Path, name: str, ending: str = "") -> Path:
@@ -109,7 +133,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         When it is missing or damaged: the caller says what it should have been.
     """
     refuse_special(path)
-    zipped = path.name.lower().endswith(".gz")
+    zipped = is_zipped(path)
     with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
         data = stream.read(most + 1)
     if len(data) > most:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from napari_flag.discovery.folders import discover
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, safe_cell, write_whole
+from napari_flag.files import check_writable, ending, safe_cell, write_whole
 from napari_flag.formatting import counted, number
 from napari_flag.inputs import read_table, settle_scale
 from napari_flag.listing import COLUMNS, read_listing, refuse_same_names
@@ -474,7 +474,7 @@ def _read(section: MeasuredSection, slide: Slide) -> "tuple[SpotTable, AnnData]"
     table = finish(read_table(section.spots, slide))
     if section.counts is not None:
         table = matched(table, read_measured(section.counts), section.counts)
-    elif table.measured is None and section.spots.suffix == ".h5ad":
+    elif table.measured is None and ending(section.spots) == ".h5ad":
         read_measured(section.spots)  # which says why there are none
     if table.measured is None:
         raise UserError(

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import refuse_special_in
+from napari_flag.files import ending, refuse_special_in
 from napari_flag.prediction_file import (
     is_prediction,
     layer_of,
@@ -116,7 +116,7 @@ def read_any_prediction(path: str | Path, unit: str | None = None, *, image: Pat
     path = Path(path).expanduser()
     if path.is_dir():
         return _read_spatialdata(path, unit, image)
-    if path.suffix.lower() != ".h5ad" or is_prediction(path) or not _is_annotated(path):
+    if ending(path) != ".h5ad" or is_prediction(path) or not _is_annotated(path):
         return read_prediction(path)
     return with_file(path, lambda h5ad: _adopt(h5ad, path, unit, None))
 

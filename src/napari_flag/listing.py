@@ -9,6 +9,7 @@ from typing import Final
 
 from napari_flag.errors import UserError
 from napari_flag.files import place_in, raw_cell
+from napari_flag.slides.formats.counts import separator_of
 from napari_flag.slides.slide import slide_name
 
 COLUMNS: Final = ("name", "patient", "image", "spots", "counts", "mpp")
@@ -104,8 +105,7 @@ def _rows(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             heading = file.readline()
             file.seek(0)
-            separator = max(",;\t", key=heading.count)  # as the spreadsheet wrote it
-            reader = csv.DictReader(file, delimiter=separator)
+            reader = csv.DictReader(file, delimiter=separator_of(heading.encode()))
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a CSV file ({error}); save it as UTF-8 CSV.") from error

@@ -150,6 +150,14 @@ def test_import_copies_weights_to_where_they_are_found(weights, capsys):
     assert main(["weights", "import", str(weights / "bad.safetensors")]) == 2
 
 
+def test_weights_whose_ending_is_in_upper_case_are_imported(weights, capsys):
+    new = weights / "NEW.SAFETENSORS"
+    new.write_bytes((weights / "good.safetensors").read_bytes())
+    assert main(["weights", "import", str(new)]) == 0
+    assert "--weights NEW" in capsys.readouterr().out
+    assert (weights / "imported" / "NEW.safetensors").read_bytes() == new.read_bytes()
+
+
 @pytest.mark.parametrize(("state", "code"), [("good", 0), ("warning", 0), ("bad", 2)])
 def test_the_exit_code_tells_whether_predictions_will_run(monkeypatch, capsys, state, code):
     monkeypatch.setattr(doctor, "examine", lambda _: iter([Finding("thing", state, "It is so.")]))

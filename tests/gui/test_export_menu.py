@@ -7,6 +7,7 @@ from tests.fakes import fake_prediction
 
 from napari_flag.exports.formats import FORMATS, find_format
 from napari_flag.gui import export_menu
+from napari_flag.gui.controls.file_filters import file_filter
 from napari_flag.gui.session import Session
 from napari_flag.prediction_file import output_name, read_prediction
 
@@ -22,7 +23,7 @@ def viewer():
 
 def choosing(monkeypatch, path, name):
     wanted = find_format(name)
-    answer = str(path), f"{wanted.summary} (*{wanted.suffix})"
+    answer = str(path), file_filter(wanted.summary, wanted.suffix)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: answer)
 
 
@@ -35,6 +36,13 @@ def test_a_chosen_format_is_written_in_the_background_and_said(viewer, tmp_path,
     features = json.loads((tmp_path / "mine.geojson").read_text())["features"]
     assert [feature["properties"]["objectType"] for feature in features].count("detection") == 16
     assert said == [f"Saved {tmp_path / 'mine.geojson'}."]
+
+
+def test_a_chosen_name_that_ends_in_upper_case_stays_as_it_is(viewer, tmp_path, monkeypatch, qtbot):
+    choosing(monkeypatch, tmp_path / "MINE.H5AD", "h5ad")
+    with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["MINE.H5AD"]
 
 
 def test_with_a_gene_set_only_its_genes_may_be_saved(viewer, tmp_path, monkeypatch, qtbot):

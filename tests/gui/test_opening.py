@@ -221,14 +221,14 @@ def test_a_workspace_brings_back_all_of_it(dock, start, slide_file, tmp_path):
     dock.session.select_gene("VIM")
     a, b = dock.session.workspace.slides
     dock.section.set_mpp(0.6, "set by hand", b)
-    dock.keeper.save_workspace(tmp_path / "both.json")
+    dock.keeper.save_workspace(tmp_path / "BOTH.JSON")
     dock.rest()
     assert not dock.session.workspace.unsaved
     expected = [(s.name, s.slide.mpp, [r.name for r in s.results]) for s in (a, b)]
     shown = a.adata.X.copy()
     for state in (a, b):
         dock.session.workspace.remove(state)
-    dock.opener.open([tmp_path / "both.json"])
+    dock.opener.open([tmp_path / "BOTH.JSON"])
     dock.rest()
     again = dock.session.workspace.slides
     assert [(s.name, s.slide.mpp, [r.name for r in s.results]) for s in again] == expected

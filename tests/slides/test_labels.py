@@ -7,7 +7,7 @@ import pytest
 
 from napari_flag.errors import UserError
 from napari_flag.slides.formats.labels import read_labels
-from napari_flag.slides.spot_tables import read_measured
+from napari_flag.slides.spot_tables import read_measured, read_spots
 
 HER2ST = Path(__file__).resolve().parents[3] / "shared" / "data" / "her2st"
 
@@ -34,6 +34,21 @@ def test_a_loupe_table_and_a_gzipped_one_are_read_by_their_names(tmp_path):
     path = tmp_path / "named.tsv.gz"
     path.write_bytes(gzip.compress(b"n\tSpot\tdepth\tCluster\n1\ts1\t7\t3\n2\ts2\t8\t4\n"))
     assert read_labels(path).by_spot == {"s1": "3", "s2": "4"}
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize("name", ["labels.txt", "labels.tsv", "labels.csv", "LABELS.CSV"])
+def test_columns_are_separated_as_the_header_is_whatever_the_ending(tmp_path, name, separator):
+    text = f"spot{separator}label\ns1{separator}fat\n"
+    assert read_labels(write(tmp_path / name, text)).by_spot == {"s1": "fat"}
+
+
+@pytest.mark.parametrize("header", ["label,Name", "label,ID", "label,barcode", "label,name,id"])
+def test_spots_are_named_by_the_same_column_as_in_a_table_of_positions(tmp_path, header):
+    ids = "other,s1" if header.count(",") > 1 else "s1"
+    labels = read_labels(write(tmp_path / "labels.csv", f"{header}\nfat,{ids}\n"))
+    table = read_spots(write(tmp_path / "spots.csv", f"{header},x_px,y_px\nfat,{ids},5,7\n"))
+    assert tuple(labels.by_spot) == table.spots.ids == ("s1",)
 
 
 @pytest.mark.parametrize(

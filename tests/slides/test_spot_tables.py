@@ -54,6 +54,21 @@ def test_a_plain_table_gives_ids_and_pixels(ending: str, separator: str, tmp_pat
     assert (table.spots.pitch_um, table.spots.array) == (None, None)
 
 
+def test_ids_keep_their_zeros_whatever_the_case_of_their_column(tmp_path: Path) -> None:
+    assert read_spots(write(tmp_path / "s.csv", "ID,X_PX,Y_PX\n001,5,7\n")).spots.ids == ("001",)
+
+
+def test_of_two_columns_that_differ_in_case_the_one_in_lower_case_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.csv", "ID,X_px,x_px,y_px, id,id\nA,1,5,7,B,C\n")
+    table = read_spots(path)
+    assert (table.spots.ids, table.spots.xy.tolist()) == (("C",), [[5, 7]])
+
+
+def test_marks_within_quoted_names_of_columns_separate_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.csv", 'id,x_px,y_px,"a; b; c; d; e"\nA,5,7,1\n')
+    assert read_spots(path).spots.ids == ("A",)
+
+
 def counts_table(path: Path) -> Path:
     frame = pd.DataFrame([[1, 0, 2, 9], [4, 5, 0, 1]], index=["12x14", "10x13"], columns=GENES)
     text = frame.to_csv(sep="\t")

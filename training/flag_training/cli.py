@@ -147,8 +147,8 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         "fit",
         help="fit weights to your own measured sections, without a config",
         description="Fit weights to measured sections: expectation and residuals, and the gene transformer "
-        "on request. Sections (at most eight; of more, every n-th) are left out in turn and scored beside floors and "
-        "controls; the scores are on a page beside the weights and on their card.",
+        "on request. Sections (at most eight; of more, every n-th) are left out in turn and scored beside "
+        "floors and controls; the scores are on a page beside the weights and on their card.",
     )
     parser.add_argument(
         "sections", type=Path, metavar="FOLDER|LIST.csv",
@@ -437,15 +437,15 @@ def run_tables(arguments: argparse.Namespace) -> int:
 
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
     from flag_training.result_tables import markdown, read_results
-    from napari_flag.files import check_writable, write_text
+    from napari_flag.files import check_writable, ending, write_text
 
     if arguments.out is not None:
         check_ending(arguments.out)
     results = [read_results(path) for path in arguments.scores]
     table = PaperTable.of(results, arguments.title, arguments.only, arguments.authors)
-    ending = "" if arguments.out is None else arguments.out.suffix.lower()
-    if ending in FORMATS:
-        page = FORMATS[ending](table)
+    wanted = "" if arguments.out is None else ending(arguments.out)
+    if wanted in FORMATS:
+        page = FORMATS[wanted](table)
     else:
         page = markdown(results, arguments.title, arguments.only)
         beside = replace(table, title="Beside the authors' numbers").markdown()

@@ -13,6 +13,7 @@ from napari_flag import keys
 from napari_flag.analysis.compare import Section, section_of
 from napari_flag.errors import UserError
 from napari_flag.figures.style import COLOURS, GREY
+from napari_flag.files import ending
 from napari_flag.prediction_file import read_prediction
 from napari_flag.statistics.accuracy import FloatArray
 
@@ -85,7 +86,7 @@ def _files(place: Path, suffix: str) -> list[Path]:
     if not place.exists():
         raise UserError(f"There is no {place} to draw from; give run folders, logs or predictions.")
     if place.is_file():
-        return [place] if place.suffix == suffix else []
+        return [place] if ending(place) == suffix else []
     return sorted(place.rglob(f"*{suffix}"))
 
 

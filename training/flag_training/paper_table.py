@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from flag_training.result_tables import KINDS, OneArray, one_array
 from napari_flag.errors import UserError
-from napari_flag.files import safe_cell
+from napari_flag.files import ending, safe_cell
 
 SHOWN: Final = ("PCC", "MSE", "GSC", "SSC")
 """Metrics of the paper's table, in its order."""
@@ -220,7 +220,7 @@ def check_ending(path: Path) -> None:
     UserError
         Naming the endings that there are.
     """
-    if path.suffix.lower() not in {".md", *FORMATS}:
+    if ending(path) not in {".md", *FORMATS}:
         raise UserError(
             f"Tables cannot be written as “{path.suffix or path.name}”; end the name in .md (all tables), "
             ".csv or .tex (the paper's table)."

@@ -38,11 +38,12 @@ def add_anonymise(commands: terminal.Commands) -> None:
 
 def run_anonymise(args: argparse.Namespace) -> int:
     """Read, rename and write; say what could not be looked into."""
+    from napari_flag.files import ending
     from napari_flag.prediction_file import output_name, read_prediction, write_prediction
     from napari_flag.slide_identity import anonymised, not_looked_into
 
     source: Path = args.predicted
-    if source.suffix.lower() in MADE_FROM_IT or source.is_dir():
+    if ending(source) in MADE_FROM_IT or source.is_dir():
         raise UserError(
             f"{source.name} was made from a prediction and cannot be anonymised itself; anonymise the "
             "prediction (.h5ad), and export or report that again."

@@ -288,10 +288,11 @@ computer.
 
 def import_weights(args: argparse.Namespace) -> int:
     """Copy a weights file, checked, to the user's weights folder, or write one from a checkpoint."""
+    from napari_flag.files import ending
     from napari_flag.model.checkpoint import import_weights
 
     given = {"--config": args.config, "--genes": args.genes, "--mpp": args.mpp}
-    if args.file.suffix != ".safetensors" or any(value is not None for value in (*given.values(), args.out)):
+    if ending(args.file) != ".safetensors" or any(value is not None for value in (*given.values(), args.out)):
         return _import_published(args, [name for name, value in given.items() if value is None])
     target = import_weights(args.file)
     say(f"Imported as {target.stem} ({target}); use it with --weights {target.stem}.")
@@ -299,10 +300,10 @@ def import_weights(args: argparse.Namespace) -> int:
 
 
 def _import_published(args: argparse.Namespace, lacking: list[str]) -> int:
-    from napari_flag.files import check_writable
+    from napari_flag.files import check_writable, ending
     from napari_flag.model.checkpoint import free_place
 
-    if args.file.suffix == ".safetensors":
+    if ending(args.file) == ".safetensors":
         raise UserError(
             f"{args.file} is a safetensors file, which is imported as it is; leave out --config, --genes, "
             "--mpp and --out, which belong to a checkpoint (.pt)."

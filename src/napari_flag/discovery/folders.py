@@ -18,6 +18,7 @@ from napari_flag.discovery.kinds import (
 from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, inside_of, listed, owner_of, px
 from napari_flag.discovery.space_ranger_image import full_resolution_image
 from napari_flag.errors import UserError
+from napari_flag.files import ending
 from napari_flag.foreign_prediction import holds_prediction, is_zarr_table
 from napari_flag.formatting import first_of
 from napari_flag.slides.formats import in_situ, space_ranger, spatial_data
@@ -159,7 +160,7 @@ def _not_taken(path: Path) -> str:
             f"{path.name} is not taken for a slide, since a picture of {px(size)} is smaller than "
             f"{SLIDE_SIDE_PX:,} px; choose the full-resolution image."
         )
-    if path.suffix.lower() in PICTURE_ENDINGS:
+    if ending(path) in PICTURE_ENDINGS:
         if os.path.isfile(path) and is_unreadable(path):
             return _not_readable([path])
         return (
@@ -277,7 +278,7 @@ def _in_folder(folder: Path, search: Search, *, deeper: bool = True) -> _Holding
     run = _run_in_bins(folder)
     ranger = _ranger_in(folder, search) if run is None else run
     folders = [entry for entry in entries if os.path.isdir(entry)]
-    for store in [entry for entry in folders if entry.suffix == ".zarr"]:
+    for store in [entry for entry in folders if ending(entry) == ".zarr"]:
         folders.remove(store)  # what is in a zarr is no file of a person's
         if spatial_data.is_store(store):
             _add_store(store, holdings, search)
@@ -290,7 +291,7 @@ def _in_folder(folder: Path, search: Search, *, deeper: bool = True) -> _Holding
         _sort(files, holdings, pictures=False)
         if ranger.outs != folder:
             _sort(((entry, False) for entry in _files(ranger.outs, search)), holdings, pictures=False)
-        holdings.tables += [path for path in holdings.spots if path.suffix.lower() == ".h5ad"]
+        holdings.tables += [path for path in holdings.spots if ending(path) == ".h5ad"]
         if run is not None:
             _add_bins(run, holdings, search)
         else:
@@ -319,18 +320,18 @@ def _sort(files: Iterable[tuple[Path, bool]], holdings: _Holdings, *, pictures: 
     """Add files by kind; those marked True are tables only, others that are no table being ignored."""
     listed = list(files)
     parts = [
-        slide_name(path).lower() for path, _ in listed if path.suffix.lower() in (".vms", ".vmu")
+        slide_name(path).lower() for path, _ in listed if ending(path) in (".vms", ".vmu")
     ]  # Hamamatsu's pictures lie beside as .jpg
     dicom: set[Path] = set()
     for path, only_table in listed:
-        ending = path.suffix.lower()
-        if ending == ".dcm":
+        end = ending(path)
+        if end == ".dcm":
             if pictures and path.parent not in dicom and is_dicom_slide(path):
                 dicom.add(path.parent)
                 holdings.add("slide", path.parent)
             continue
-        picture = ending in PICTURE_ENDINGS
-        of_hamamatsu = ending == ".jpg" and path.name.lower().startswith(tuple(parts))
+        picture = end in PICTURE_ENDINGS
+        of_hamamatsu = end == ".jpg" and path.name.lower().startswith(tuple(parts))
         if picture and (not pictures or only_table or of_hamamatsu or is_derived(path)):
             continue
         kind = kind_of(path)
@@ -476,9 +477,9 @@ def _best_of_each_name(slides: Sequence[Path]) -> dict[str, tuple[Path, list[Pat
 
     def rank(path: Path) -> tuple[bool, int, int]:
         width, height = rgb_size(path) or (0, 0)
-        ending = path.suffix.lower()
-        order = PICTURE_ENDINGS.index(ending) if ending in PICTURE_ENDINGS else 0
-        return ending in PICTURE_ENDINGS, -width * height, order
+        end = ending(path)
+        order = PICTURE_ENDINGS.index(end) if end in PICTURE_ENDINGS else 0
+        return end in PICTURE_ENDINGS, -width * height, order
 
     best = {}
     for name, same in by_name.items():

@@ -5,10 +5,11 @@ from typing import Final, Literal, TypeAlias
 
 from napari_flag import prediction_file
 from napari_flag.errors import UserError
+from napari_flag.files import ending, is_zipped
 from napari_flag.slides.formats import fast_slide, space_ranger
 from napari_flag.slides.formats.readers import Size, opened_image
 from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5
-from napari_flag.slides.spot_tables import TEXT
+from napari_flag.slides.spot_tables import SPOT_ENDINGS, TEXT
 from napari_flag.workspace_file import is_workspace
 
 VENDOR_ENDINGS: Final = (
@@ -25,6 +26,16 @@ VENDOR_ENDINGS: Final = (
 """Endings only slides have."""
 PICTURE_ENDINGS: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 """Endings of pictures that may be slides; of two alike the first named is taken."""
+REGION_ENDINGS: Final = (".geojson", ".json")
+"""Endings of regions; a workspace ends in the latter too."""
+ENDINGS: Final = (
+    *VENDOR_ENDINGS,
+    ".dcm",
+    *PICTURE_ENDINGS,
+    *SPOT_ENDINGS,
+    *REGION_ENDINGS,
+)
+"""Endings of everything that `kind_of` knows."""
 SLIDE_SIDE_PX: Final = 2000
 """An RGB picture this long may be a slide; smaller ones are left to napari's own readers."""
 FEWEST_GENES: Final = 10
@@ -47,21 +58,21 @@ def kind_of(path: Path) -> Kind:
 
     "annotated" is an h5ad of another program, "prediction" one of ours.
     """
-    name = path.name.lower()
+    end = ending(path)
     if not path.is_file() and not path.is_dir():
         return ""  # a pipe or a device may have no end
     try:
-        if name.endswith(".h5ad"):
+        if end == ".h5ad":
             return _kind_of_h5ad(path)
-        if name.endswith(".geojson"):
+        if end == ".geojson":
             return "regions"
-        if name.endswith(".json"):
+        if end == ".json":
             return "workspace" if is_workspace(path) else "regions" if _is_geojson(path) else ""
         if path.name in space_ranger.POSITIONS:
             return "spots"
-        if name.endswith(TEXT):
+        if end in TEXT:
             return _kind_of_text(path)
-        if name.endswith(".h5"):
+        if end == ".h5":
             return "counts" if "matrix" in _groups(path) else ""
     except DAMAGED:
         return ""
@@ -70,10 +81,9 @@ def kind_of(path: Path) -> Kind:
 
 def looks_like_slide(path: Path) -> bool:
     """Return whether `path` may be a slide: by its ending a scanner's, by its header a large RGB picture."""
-    ending = path.suffix.lower()
-    if ending in VENDOR_ENDINGS:
+    if ending(path) in VENDOR_ENDINGS:
         return True
-    if ending == ".dcm":
+    if ending(path) == ".dcm":
         return is_dicom_slide(path)
     size = rgb_size(path)
     return size is not None and max(size) >= SLIDE_SIDE_PX
@@ -101,7 +111,7 @@ _UNREADABLE: Final = (OSError, ValueError, SyntaxError, LookupError, TypeError, 
 
 
 def _rgb_size(path: Path) -> Size | None:
-    match path.suffix.lower():
+    match ending(path):
         case ".tif" | ".tiff":
             return _rgb_tiff(path)
         case ".jpg" | ".jpeg" | ".png":
@@ -167,11 +177,11 @@ def _is_geojson(path: Path) -> bool:
 
 def _kind_of_text(path: Path) -> Kind:
     """Return what a table is, from its header and first row."""
-    from napari_flag.slides.formats.positions import IDS, ST_COLUMNS
+    from napari_flag.slides.formats.counts import column_names
+    from napari_flag.slides.formats.positions import holds_positions
 
     header, row = _first_lines(path)
-    columns = {name.strip().lower() for name in header}
-    if columns >= set(ST_COLUMNS) or (columns >= {"x_px", "y_px"} and columns & set(IDS)):
+    if holds_positions(column_names(header)):
         return "spots"
     numbers = [cell.strip() for cell in row[1:]]
     try:
@@ -188,7 +198,7 @@ def _first_lines(path: Path) -> tuple[list[str], list[str]]:
 
     from napari_flag.slides.formats.counts import separator_of
 
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    opener = gzip.open if is_zipped(path) else open
     try:
         with opener(path, "rb") as stream:
             lines = [bytes(stream.readline(HEAD_BYTES)) for _ in range(2)]

@@ -11,6 +11,7 @@ from napari_flag import prediction_file
 from napari_flag.discovery.kinds import PICTURE_ENDINGS, VENDOR_ENDINGS, size_of
 from napari_flag.discovery.search import IMAGE_FOLDERS, Search, listed, px
 from napari_flag.errors import UserError
+from napari_flag.files import ending, files_ending
 from napari_flag.inputs import counts_at
 from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import doubt_about, has_content_of
@@ -71,7 +72,7 @@ def find_slide(adata: "AnnData", beside: Path) -> FoundSlide:
     entries = [e for place in places for listed_entry in search.look(place) for e in _images_of(listed_entry)]
     named = _once(entry for entry in entries if _is_slide_named(entry, name))
     fitting = [entry for entry in named if size is None or size_of(entry) == size]
-    pictures = (entry for entry in entries if entry.suffix.lower() in (*PICTURE_ENDINGS, *VENDOR_ENDINGS))
+    pictures = (entry for entry in entries if ending(entry) in (*PICTURE_ENDINGS, *VENDOR_ENDINGS))
     for entry in fitting or _once(islice(pictures, MOST_HASHED)):
         if has_content_of(adata, entry):
             return FoundSlide(entry, f"{entry.name} has the content of the prediction's slide.")
@@ -171,7 +172,7 @@ def _counts_on(
 
 def _images_of(entry: Path) -> list[Path]:
     """Return an entry of a folder, or the images of the SpatialData zarr that it is."""
-    if entry.suffix != ".zarr" or not spatial_data.is_store(entry):
+    if ending(entry) != ".zarr" or not spatial_data.is_store(entry):
         return [entry]
     return [entry / spatial_data.IMAGES / name for name in spatial_data.Store(entry).images]
 
@@ -187,5 +188,5 @@ def _is_slide_named(path: Path, name: str) -> bool:
     if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
         return True
     if os.path.isdir(path):
-        return any(islice(path.glob("*.dcm"), 1))
-    return path.suffix.lower() in (*PICTURE_ENDINGS, *VENDOR_ENDINGS, ".dcm")
+        return bool(files_ending(path, ".dcm"))
+    return ending(path) in (*PICTURE_ENDINGS, *VENDOR_ENDINGS, ".dcm")

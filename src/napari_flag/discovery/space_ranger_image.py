@@ -15,6 +15,7 @@ from napari_flag.discovery.kinds import (
     size_of,
 )
 from napari_flag.discovery.search import IMAGE_FOLDERS, MOST_FILES, Search, owner_of, px
+from napari_flag.files import ending
 from napari_flag.slides.formats import space_ranger
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _pictures(places: Iterable[Path], search: Search) -> list[Path]:
         path
         for place in looked
         for path in search.look(place)
-        if path.suffix.lower() in endings and not is_derived(path)
+        if ending(path) in endings and not is_derived(path)
     ]
 
 
@@ -76,7 +77,7 @@ def _fits(path: Path, scaling: "Scaling", sample: Path, *, near: bool) -> bool:
     if scaling.full_size is None:
         return looks_like_slide(path) and (near or owner_of(path.name, [sample.name]) is not None)
     size = rgb_size(path)
-    if size is None and path.suffix.lower() in VENDOR_ENDINGS:
+    if size is None and ending(path) in VENDOR_ENDINGS:
         size = size_of(path)
     return size is not None and scaling.matches(size)
 

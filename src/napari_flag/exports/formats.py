@@ -13,7 +13,7 @@ from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.qupath import write_geojson as geojson_steps
 from napari_flag.exports.spatial_data import check_installed, write_spatial_data
-from napari_flag.files import place_in
+from napari_flag.files import ending, place_in
 from napari_flag.gene_names import symbols_of
 from napari_flag.prediction_file import output_name, write_prediction
 from napari_flag.progress import Step, Steps, finish
@@ -68,6 +68,11 @@ class Format:
     summary: str
     write: Write
     check: Callable[[], None] = lambda: None
+
+    @property
+    def ending(self) -> str:
+        """What a name in this format ends in, whatever stands before: ``.tif`` of ``.ome.tif``."""
+        return ending(f"x{self.suffix}")
 
 
 FORMATS: Final = (

@@ -21,6 +21,7 @@ from typing import Final
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.exports import spatial_data
+from napari_flag.files import ending
 from napari_flag.prediction_file import is_prediction
 
 GENERATOR: Final = "napari-flag"
@@ -49,7 +50,7 @@ def written_here(path: Path) -> bool:
 
 def _marked(path: Path, head: bytes, tail: bytes) -> bool:
     use = keys.RESEARCH_USE_ONLY.encode()
-    kind = path.suffix.lower()
+    kind = ending(path)
     if kind == ".html":
         return f'<meta name="generator" content="{GENERATOR} '.encode() in head
     if kind in (".tif", ".tiff"):

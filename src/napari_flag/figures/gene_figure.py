@@ -10,7 +10,7 @@ from napari_flag import keys
 from napari_flag.analysis.spatial import CLASSES
 from napari_flag.errors import UserError
 from napari_flag.figures.spot_maps import draw_discs, draw_scale_bar, draw_tissue, frame_axes
-from napari_flag.files import replacing
+from napari_flag.files import ending, replacing
 from napari_flag.formatting import counted, whole
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.gene_map import DEFAULT_COLORMAP, DIVERGING, GeneMap
@@ -52,7 +52,7 @@ def save_gene_figure(path: Path, gene_map: GeneMap, slide: "Slide | None") -> Pa
 
 def check_format(path: Path) -> None:
     """Refuse a figure that is neither .png nor .svg with a `UserError`, before it is drawn."""
-    if path.suffix.lower() not in FORMATS:
+    if ending(path) not in FORMATS:
         raise UserError(f"A figure cannot be saved as “{path.suffix or path.name}”; choose .png or .svg.")
 
 
@@ -61,7 +61,7 @@ def write_figure(figure: "Figure", path: Path) -> Path:
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.fonttype": "none"}), replacing(path) as place:  # text stays text, to be edited
-        figure.savefig(place, format=path.suffix[1:].lower(), dpi=DPI)
+        figure.savefig(place, format=ending(path)[1:], dpi=DPI)
     return path
 
 

@@ -20,9 +20,10 @@ from qtpy.QtWidgets import (
 from napari_flag.analysis.coexpression import DEPTH_SHOWN, Together, correlate, sets_within
 from napari_flag.analysis.pathways import bundled, read_gmt
 from napari_flag.errors import UserError
-from napari_flag.files import write_table
+from napari_flag.files import ending, write_table
 from napari_flag.formatting import number, whole
-from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_open, ask_save, plain_label
+from napari_flag.gui.controls.file_filters import GENE_SET_FILES, TABLE_FILES
+from napari_flag.gui.controls.forms import Choice, ask_open, ask_save, plain_label
 from napari_flag.gui.controls.heat_map import HeatMap
 from napari_flag.gui.controls.plots import PlotStyle, ask_figure_path, save_drawing
 from napari_flag.gui.controls.tables import Column, NumberView
@@ -31,7 +32,6 @@ from napari_flag.gui.side_by_side_dock import open_second_canvas
 from napari_flag.layers.gene_values import GeneValues
 
 TOP: Final = (20, 50, 100, 200, 500)
-GENE_SET_FILES: Final = "Gene sets (*.gmt);;All files (*)"
 FIRST: Final = 50
 """How many of the most variable genes are shown before anything is chosen."""
 
@@ -367,7 +367,7 @@ class CoexpressionDock(Dock):
         def write() -> None:
             if self.together is None:
                 raise UserError("There are no correlations to save yet; predict first, or wait for them.")
-            if path.suffix.lower() == ".csv":
+            if ending(path) == ".csv":
                 write_table(self.together.table(), path)
             else:
                 self._save_maps(path)

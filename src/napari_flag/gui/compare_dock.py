@@ -16,6 +16,7 @@ from napari_flag.analysis.truth import DoubtfulCounts, measured_counts
 from napari_flag.discovery import counts_for
 from napari_flag.errors import UserError
 from napari_flag.formatting import FINE, interval, number, whole
+from napari_flag.gui.controls.file_filters import COUNT_FILES
 from napari_flag.gui.controls.forms import Choice, ShortScroll, ask_open, plain_label
 from napari_flag.gui.controls.plots import Histogram
 from napari_flag.gui.controls.small_maps import MapRow
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-COUNTS_FILES: Final = "Counts (*.h5ad *.h5 *.tsv *.tsv.gz *.parquet *_file.csv *_file.csv.gz);;All files (*)"
 WITH_TRUTH: Final = (
     Column("pcc", "PCC", "Pearson correlation of predicted and measured over the spots"),
     Column("mse", "MSE", "Mean squared error of log2(count + 1)"),
@@ -337,7 +337,7 @@ class CompareDock(Dock):
             self.session.gene_order = self.table.table.shown
 
     def _ask_counts(self) -> None:
-        path = ask_open(self, "Measured counts", COUNTS_FILES)
+        path = ask_open(self, "Measured counts", COUNT_FILES)
         if path is not None:
             self.read_counts(path)
 

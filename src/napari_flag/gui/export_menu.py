@@ -9,6 +9,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QVBoxLayout, QWidget
 
 from napari_flag.exports.formats import FORMATS, Format, export, place_of
+from napari_flag.files import ending
+from napari_flag.gui.controls.file_filters import file_filter
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.slide_identity import without_personal_names
@@ -106,18 +108,17 @@ class ExportProgress(QDialog):
 
 def _ask_place(adata: "AnnData") -> tuple[Format, Path] | None:
     """Return format and path chosen, the format's suffix added where it was left out."""
-    filters = {f"{known.summary} (*{known.suffix})": known for known in FORMATS}
+    filters = {file_filter(known.summary, known.suffix): known for known in FORMATS}
     start = place_of(adata, FORMATS[0], Path()).name
     name, chosen = QFileDialog.getSaveFileName(None, "Export prediction", start, ";;".join(filters))
     if not name:
         return None
     wanted = filters[chosen]
     path = Path(name)
-    ending = f".{wanted.suffix.rsplit('.', 1)[-1]}"
     if path.name == start:  # the name offered, of whatever format
         path = place_of(adata, wanted, path.parent)
-    elif not path.name.endswith(ending):
-        path = path.with_name(path.name + (wanted.suffix if wanted.suffix.startswith(".") else ending))
+    elif ending(path) != wanted.ending:
+        path = path.with_name(path.name + (wanted.suffix if wanted.suffix.startswith(".") else wanted.ending))
     return wanted, path
 
 

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QMessageBox
 
 from napari_flag import workspace_file
 from napari_flag.errors import UserError
-from napari_flag.files import place_in
+from napari_flag.files import place_in, with_ending
 from napari_flag.foreign_prediction import unit_read
 from napari_flag.formatting import counted
 from napari_flag.gui.dock import single_shot
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 AUTOSAVE_MS: Final = 1500
 """Autosave begins this long after the last change."""
-WORKSPACE_FILES: Final = "Workspace (*.json)"
 
 
 def regions_of(session: Session, state: SlideState) -> tuple[Annotation, ...]:
@@ -171,7 +170,7 @@ class Keeper(QObject):
     # --- when asked ------------------------------------------------------------------------------
     def save_workspace(self, path: Path) -> None:
         """Save the workspace as `path`, with the predictions that are not saved beside it."""
-        path = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
+        path = with_ending(path, ".json")
         workspace, writing = self._session.workspace, []
         files: dict[int, Path] = {}
         for state in workspace.slides:

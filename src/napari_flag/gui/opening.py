@@ -15,7 +15,9 @@ from qtpy.QtWidgets import QInputDialog, QMessageBox
 
 from napari_flag import discovery, inputs, keys
 from napari_flag.analysis.truth import match_names
+from napari_flag.discovery.kinds import PICTURE_ENDINGS
 from napari_flag.errors import UserError
+from napari_flag.files import ending
 from napari_flag.foreign_prediction import UNITS, is_foreign
 from napari_flag.gui.controls.forms import MessageList, dropped_paths
 from napari_flag.gui.jobs import Jobs
@@ -533,7 +535,7 @@ def get_reader(path: Any) -> readers.ReaderFunction | None:
 
 
 def _napari_reader(path: Path) -> readers.ReaderFunction | None:
-    if path.suffix.lower() not in (".tif", ".tiff", ".jpg", ".jpeg", ".png"):
+    if ending(path) not in PICTURE_ENDINGS:
         return None
     from napari_builtins.io import napari_get_reader  # type: ignore[import-untyped]
 

@@ -22,6 +22,7 @@ from napari_flag.analysis.draws import (
 )
 from napari_flag.analysis.scores import FEWEST_DRAWS, MEANING, PROPER, STRUCTURE, DrawScores
 from napari_flag.formatting import FINE, counted, interval, number
+from napari_flag.gui.controls.file_filters import WEIGHT_FILES
 from napari_flag.gui.controls.forms import ask_open, number_field, plain_label
 from napari_flag.gui.controls.small_maps import DrawSheet
 from napari_flag.gui.controls.tables import Column, NumberView
@@ -266,7 +267,7 @@ class SamplesDock(Dock):
         self._on_drawn()
 
     def _ask_weights(self) -> None:
-        path = ask_open(self, "Weights", "Weights (*.safetensors)")
+        path = ask_open(self, "Weights", WEIGHT_FILES)
         if path is not None:
             self.use_weights(path)
 

@@ -23,8 +23,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag.formatting import UNKNOWN, counted, whole
+from napari_flag.gui.controls.file_filters import ALL_FILES, OPENED_FILES, WORKSPACE_FILES
 from napari_flag.gui.controls.forms import Choice, ask_open, ask_save, plain_label
-from napari_flag.gui.keeping import WORKSPACE_FILES
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     from napari_flag.gui.predict.predict_dock import PredictDock
 
 
-OPEN_FILES: Final = (
-    "Slides, predictions, tables, regions, workspaces (*.svs *.tif *.tiff *.ndpi *.mrxs *.scn *.vms *.vmu "
-    "*.bif *.dcm *.svslide *.czi *.isyntax *.i2syntax *.vsi *.jpg *.jpeg *.png *.h5ad *.h5 "
-    "*.tsv *.csv *.txt *.gz *.parquet *.geojson *.json);;All files (*)"
-)
 ROWS: Final = 4
 """Slides seen at once; more are scrolled."""
 HINT: Final = "Drag slides, folders or predictions (.h5ad) into the picture, or open them here."
@@ -180,7 +175,7 @@ class SlideList(QWidget):
 
     # --- from the person -------------------------------------------------------------------------
     def _ask_files(self) -> None:
-        names, _ = QFileDialog.getOpenFileNames(self, "Open", "", OPEN_FILES)
+        names, _ = QFileDialog.getOpenFileNames(self, "Open", "", f"{OPENED_FILES};;{ALL_FILES}")
         self._predict.opener.open(Path(name) for name in names)
 
     def _ask_folder(self) -> None:
@@ -189,7 +184,7 @@ class SlideList(QWidget):
             self._predict.opener.open([Path(name)])
 
     def _ask_slide(self, state: SlideState) -> None:
-        path = ask_open(self, f"Slide of {state.name}", OPEN_FILES)
+        path = ask_open(self, f"Slide of {state.name}", OPENED_FILES)
         if path is not None:
             self._predict.opener.open_slide_of(state, path)
 

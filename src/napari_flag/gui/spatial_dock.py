@@ -20,10 +20,11 @@ from qtpy.QtWidgets import (
 
 from napari_flag.analysis.spatial import SpatialScores, find_classes, score_spatially
 from napari_flag.errors import UserError
-from napari_flag.files import write_table
+from napari_flag.files import ending, write_table
 from napari_flag.formatting import number, probability, whole
 from napari_flag.gene_names import GeneNames, look_up
-from napari_flag.gui.controls.forms import TABLE_FILES, Choice, ask_save, plain_label
+from napari_flag.gui.controls.file_filters import TABLE_FILES
+from napari_flag.gui.controls.forms import Choice, ask_save, plain_label
 from napari_flag.gui.controls.plots import ScatterPlot, ask_figure_path
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
@@ -369,7 +370,7 @@ class SpatialDock(Dock):
         def write() -> None:
             if self.scores is None or self._scores_of is not self.session.adata:
                 raise UserError("Moran's I is not computed yet; wait for it, or start it again.")
-            if path.suffix.lower() == ".csv":
+            if ending(path) == ".csv":
                 write_table(self.scores.table(), path)
             else:
                 self.scatter.save(path)

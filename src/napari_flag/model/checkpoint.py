@@ -18,7 +18,7 @@ from platformdirs import user_data_path
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import parse_json, write_whole
+from napari_flag.files import files_ending, parse_json, write_whole
 from napari_flag.slides.colours import Colours, colours_of
 
 if TYPE_CHECKING:
@@ -421,7 +421,7 @@ def list_weights() -> list[tuple[str, Path]]:
     """Return (name, file) of the bundled weights, the default first, then of those imported."""
     bundled = Path(str(resources.files("napari_flag"))) / "weights"
     found = sorted(bundled.glob("*.safetensors"), key=lambda p: (p.stem != DEFAULT, p.stem))
-    imported = sorted(weights_folder().glob("*.safetensors"))
+    imported = files_ending(weights_folder(), ".safetensors")
     return [(path.stem, path) for path in (*found, *imported)]
 
 

@@ -34,9 +34,10 @@ from napari_flag.errors import UserError
 FAR: Final = 0.95
 """A spot is unlike the training tissue when it lies farther than this share of the spots left out.
 
-Measured (``docs/results/familiarity.json``): at 0.99 too few spots of two patients decide; at 0.95 sections left
-out whose patient is known, turned or mildly re-stained, stay below `MOSTLY`, and B4 of a patient left out is above.
-Patient C left out and a slide read at half its µm/px stay below as well: the warning is no guarantee.
+Measured (``docs/results/familiarity.json``): at 0.99 too few spots of two patients decide; at 0.95
+sections left out whose patient is known, turned or mildly re-stained, stay below `MOSTLY`, and B4 of a
+patient left out is above.  Patient C left out and a slide read at half its µm/px stay below as well: the
+warning is no guarantee.
 """
 MOSTLY: Final = 0.5
 """A slide is mostly unlike when more than this share of its spots are."""

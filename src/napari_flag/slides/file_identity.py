@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from napari_flag.files import ending, files_ending
+
 WHOLE_BYTES: Final = 16 * 2**20
 """Files up to this size are hashed whole, so that any program's SHA-256 is the same."""
 END_BYTES: Final = 2**20
@@ -43,7 +45,7 @@ def content_hash(path: Path) -> str | None:
     decimal text, its first and last `END_BYTES`, and `BLOCKS` blocks of `BLOCK_BYTES` between; of a folder,
     of the same for its files by name.  None where nothing can be read.
     """
-    path = path.parent if path.suffix.lower() == ".dcm" and path.is_file() else path
+    path = path.parent if ending(path) == ".dcm" and path.is_file() else path
     try:
         state = path.stat()
         return _hash(str(path.absolute()), state.st_size, state.st_mtime_ns)
@@ -56,7 +58,7 @@ def _hash(path: str, size: int, changed_ns: int) -> str | None:
     """Return the hash of a file or folder as it was at the time it was changed last."""
     place = Path(path)
     if place.is_file():
-        data = place.with_suffix("") if place.suffix.lower() == ".mrxs" else None
+        data = place.with_suffix("") if ending(place) == ".mrxs" else None
         files = [place, *(_files_in(data) if data is not None and data.is_dir() else ())]
     elif place.is_dir():
         files = _files_in(place)
@@ -73,7 +75,7 @@ def _hash(path: str, size: int, changed_ns: int) -> str | None:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    dicom = sorted(folder.glob("*.dcm"))
+    dicom = files_ending(folder, ".dcm")
     return dicom or sorted(file for file in folder.rglob("*") if file.is_file())
 
 
@@ -106,7 +108,7 @@ def name_of(path: Path, keep: bool = False) -> str:
 
     A part of a zarr is named from the zarr on.  A name that may be a patient's is replaced, unless `keep`.
     """
-    stores = [place for place, part in enumerate(path.parts) if part.endswith(".zarr")]
+    stores = [place for place, part in enumerate(path.parts) if ending(part) == ".zarr"]
     parts = list(path.parts[stores[-1] :]) if stores else [path.name]
     whole = Path(*path.parts[: stores[-1] + 1]) if stores else path
     if not keep and why_personal(parts[0]) is not None:

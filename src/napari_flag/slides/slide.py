@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.files import ending
 from napari_flag.progress import Steps
 from napari_flag.slides.colours import SCANNED, SRGB, Colours, SrgbReader
 from napari_flag.slides.file_identity import content_hash, neutral_name, why_personal
@@ -260,7 +261,7 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     """
     path = Path(path).expanduser()
     reader = open_reader(path)
-    path = getattr(reader, "path", path) if path.suffix == ".zarr" else path
+    path = getattr(reader, "path", path) if ending(path) == ".zarr" else path
     found = reader.resolution
     slide = Slide(path, found.mpp, found.source, reader, found.notices)
     return slide if mpp is None else slide.with_mpp(mpp)
@@ -316,9 +317,9 @@ def napari_levels(slide: Slide) -> list[LazyLevel]:
 def slide_name(path: Path) -> str:
     """Return a file's name without its ending (also ``.ome.tif``); "STORE_NAME" of a zarr's image."""
     stem = path.stem
-    if path.parent.name == "images" and path.parents[1].suffix == ".zarr":
+    if path.parent.name == "images" and ending(path.parents[1]) == ".zarr":
         return f"{path.parents[1].stem}_{path.name}"
-    return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem
+    return stem[: -len(".ome")] if ending(stem) == ".ome" else stem
 
 
 def name_in_results(path: Path, keep: bool = False, name: str = "") -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import refuse_special
+from napari_flag.files import ending, refuse_special
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import Image, Spots, SpotTable, matched, refuse_outside
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 
 TEXT: Final = (".tsv", ".csv", ".txt", ".tsv.gz", ".csv.gz", ".txt.gz")
+MATRIX_MARKET: Final = (".mtx", ".mtx.gz")
+SPOT_ENDINGS: Final = (*TEXT, ".h5ad", ".h5", ".parquet")
+"""Endings of files that `read_spots` takes; of a matrix (``.h5``) the folder it is in."""
+COUNT_ENDINGS: Final = (*TEXT, ".h5ad", ".h5", *MATRIX_MARKET, ".parquet")
+"""Endings of files that `measured_at` takes; ``.parquet`` of transcripts or cells."""
 
 
 def read_spots(
@@ -70,11 +75,11 @@ def read_measured(path: str | Path) -> "AnnData":
     path = _existing(path)
     if _in_zarr(path):
         return spatial_data_tables.read_table_counts(path)
-    if path.suffix == ".h5ad":
+    if ending(path) == ".h5ad":
         return h5ad.read_h5ad_counts(path)
-    if path.suffix == ".h5":
+    if ending(path) == ".h5":
         return counts.read_10x_h5(path)
-    if path.name.endswith((".mtx", ".mtx.gz")) or counts.is_mex(path):
+    if ending(path) in MATRIX_MARKET or counts.is_mex(path):
         return counts.read_mex(path if path.is_dir() else path.parent)
     if path.is_dir():
         folder = space_ranger.find_folder(path)
@@ -85,7 +90,7 @@ def read_measured(path: str | Path) -> "AnnData":
                 "folder of Space Ranger."
             )
         return space_ranger.read_matrix(found)
-    if path.name.endswith(TEXT):
+    if ending(path) in TEXT:
         return counts.read_count_table(path)
     raise _unknown(path)
 
@@ -191,9 +196,9 @@ def _read(path: Path, slide: "Slide | None") -> SpotTable:
 
     if _in_zarr(path):
         return spatial_data_tables.read_spot_table(path, slide)
-    if path.suffix == ".h5ad":
+    if ending(path) == ".h5ad":
         return h5ad.read_h5ad(path, slide)
-    if path.is_dir() or path.suffix in (".h5", ".parquet") or path.name in space_ranger.POSITIONS:
+    if path.is_dir() or ending(path) in (".h5", ".parquet") or path.name in space_ranger.POSITIONS:
         folder = space_ranger.find_folder(path)
         if folder is None:
             raise UserError(
@@ -201,7 +206,7 @@ def _read(path: Path, slide: "Slide | None") -> SpotTable:
                 "folder of Space Ranger."
             )
         return space_ranger.read_space_ranger(folder, slide)
-    if path.name.endswith(TEXT):
+    if ending(path) in TEXT:
         return positions.read_positions(path)
     raise _unknown(path)
 

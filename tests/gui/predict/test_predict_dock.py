@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QFileDialog
 from tests.fakes import fake_prediction
 from tests.gui.predict.fake_work import FakeWork, N, fake_checkpoint, fake_slide
 
@@ -211,6 +212,18 @@ def test_a_drawn_region_selects_spots(open_dock):
     open_dock.rest(dock)
     prepared, _ = work.predicted[0]
     assert inside(prepared.region, prepared.spots.xy).sum() == 2
+
+
+@pytest.mark.parametrize(("given", "written"), [("A.H5AD", "A.H5AD"), ("A", "A.h5ad")])
+def test_the_ending_of_a_saved_result_is_added_only_where_it_is_lacking(
+    open_dock, tmp_path, monkeypatch, given, written
+):
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / given), ""))
+    dock = open_dock()
+    dock.session.set_prediction(fake_prediction(N), dock.section.slide)
+    dock.run_panel.saveRequested.emit()
+    open_dock.rest(dock)
+    assert [path.name for path in tmp_path.glob("*.[hH]5*")] == [written]
 
 
 def test_results_are_saved_and_reopened_and_an_unwritable_folder_loses_nothing(open_dock, tmp_path):

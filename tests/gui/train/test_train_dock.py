@@ -337,7 +337,12 @@ def test_what_goes_wrong_is_one_sentence_and_nothing_is_offered(open_dock, folde
     assert dock.start.isEnabled()
 
 
-def test_weights_are_saved_and_chosen_in_the_predict_dock(open_dock, folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "written"), [("lung", "lung.safetensors"), ("LUNG.SAFETENSORS", "LUNG.SAFETENSORS")]
+)
+def test_weights_are_saved_and_chosen_in_the_predict_dock(
+    open_dock, folder, tmp_path, monkeypatch, given, written
+):
     loaded, opened = [], []
 
     def area(viewer, page):
@@ -347,19 +352,17 @@ def test_weights_are_saved_and_chosen_in_the_predict_dock(open_dock, folder, tmp
     monkeypatch.setattr(train_dock, "open_area", area)
     monkeypatch.setattr(train_dock, "_share_place", lambda *_: None)  # there is no window
     suggested = []
-    monkeypatch.setattr(
-        train_dock, "ask_save", lambda *asked: suggested.append(asked[2]) or tmp_path / "lung"
-    )
+    monkeypatch.setattr(train_dock, "ask_save", lambda *asked: suggested.append(asked[2]) or tmp_path / given)
     dock = open_dock(source=folder)
     dock.fit()
     open_dock.rest(dock)
     dock.save_button.click()
     open_dock.rest(dock)
     assert suggested == ["lung.safetensors"]
-    assert (tmp_path / "lung.safetensors").exists()
+    assert (tmp_path / written).exists()
     assert any("scores.md" in text for text in dock.messages.texts)
     dock.use_button.click()
-    assert (opened, loaded) == (["Predict"], [tmp_path / "lung.safetensors"])
+    assert (opened, loaded) == (["Predict"], [tmp_path / written])
 
 
 def test_weights_chosen_while_a_new_predict_dock_looks_for_others_stay_chosen(viewer, qtbot, monkeypatch):

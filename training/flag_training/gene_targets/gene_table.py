@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from flag_training.gene_targets.restricted import read_dictionary
 from napari_flag.errors import UserError
-from napari_flag.files import replacing
+from napari_flag.files import ending, is_zipped, replacing
 
 _ENSEMBL: Final = re.compile(r"(ENS[A-Z]*G\d{8,})(\.\d+)?")
 _HUMAN: Final = "ENSG"
@@ -105,11 +105,11 @@ def read_gene_ids(path: Path) -> dict[str, str]:
     UserError
         When it cannot be read or pairs no symbol with an id.
     """
-    if path.suffix in (".json", ".pkl"):
+    if ending(path) in (".json", ".pkl"):
         return {symbol: str(name) for symbol, name in read_dictionary(path).items()}
     try:
         content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+        text = (gzip.decompress(content) if is_zipped(path) else content).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"The gene ids {path} cannot be read ({error}); check the path.") from error
     found: dict[str, str] = {}

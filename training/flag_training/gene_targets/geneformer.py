@@ -24,6 +24,7 @@ from flag_training.gene_targets.gene_table import (
 )
 from flag_training.gene_targets.restricted import Value, read_dictionary
 from napari_flag.errors import UserError
+from napari_flag.files import ending
 
 TARGET_SUM: Final = 10_000.0
 """Counts of a cell are scaled to this sum before the medians divide them."""
@@ -113,7 +114,7 @@ def read_vocabulary(folder: Path, dictionaries: Path | None = None) -> Vocabular
 def _token_files(places: Sequence[Path]) -> Iterator[Path]:
     for place in places:
         for path in sorted(place.glob("token_dictionary*")):
-            if path.suffix in (".pkl", ".json"):
+            if ending(path) in (".pkl", ".json"):
                 yield path
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from napari_flag.errors import UserError
+from napari_flag.files import ending
 
 Value = str | int | float
 
@@ -43,7 +44,7 @@ def read_dictionary(path: Path) -> dict[str, Value]:
     """
     try:
         content = path.read_bytes()
-        found = json.loads(content) if path.suffix == ".json" else _NumbersOnly(io.BytesIO(content)).load()
+        found = json.loads(content) if ending(path) == ".json" else _NumbersOnly(io.BytesIO(content)).load()
     except OSError as error:
         raise UserError(
             f"The dictionary {path} cannot be read ({error.strerror}); check the path."
@@ -146,7 +147,7 @@ def read_tensors(path: Path, *names: str, inside: str | None = None) -> dict[str
     from safetensors import SafetensorError, safe_open
 
     try:
-        if path.suffix == ".safetensors":
+        if ending(path) == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118
         saved = torch.load(path, map_location="cpu", weights_only=True)

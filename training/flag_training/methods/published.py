@@ -21,6 +21,7 @@ from flag_training.methods.stflow import StFlow
 from flag_training.methods.tissue_windows import geometric
 from flag_training.methods.triplex import Triplex
 from napari_flag.errors import UserError
+from napari_flag.files import ending
 
 PUBLISHED: Final[dict[str, Any]] = {
     "HisToGene": HisToGene,
@@ -45,7 +46,7 @@ def read_method(given: str) -> tuple[str, Method]:
     """
     if given in WRITTEN:
         return given, LEARNED_FLOORS[given]
-    if not given.endswith(".toml"):
+    if ending(given) != ".toml":
         raise UserError(
             f"There is no method called {given} that can be written as weights; give a file such as "
             f"training/configs/baselines/bleep.toml, or one of: {'; '.join(WRITTEN)}."

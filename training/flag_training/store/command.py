@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag.cli.terminal import Commands, add_command, add_json, at_least, path, positive
 from napari_flag.errors import UserError
+from napari_flag.files import ending
 from napari_flag.slides.colours import COLOURS, SCANNED
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def open_prepared(name: str, device: "torch.device", weights: Path | None, downl
 
     if name != EMBEDDED.name or weights is None:
         return Opened(open_encoder(name, device, weights=weights, download=download))
-    if weights.suffix == _STATE:
+    if ending(weights) == _STATE:
         tensors = _trained(weights)
     else:
         inside = read_tensors(find_weights(str(weights))).items()
@@ -220,7 +221,7 @@ def _plan(args: argparse.Namespace, line: Any) -> "StorePlan":
     from flag_training.store.plan import StorePlan, read_cohort
     from flag_training.store.sources import HUMAN, find_sources
 
-    if args.source.suffix == ".toml":
+    if ending(args.source) == ".toml":
         cohort = read_cohort(args.source)
         if cohort.hest is not None:
             return _hest_plan(args, cohort, line)

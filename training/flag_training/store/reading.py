@@ -11,9 +11,9 @@ import numpy as np
 
 from flag_training.store.sources import HUMAN, SlideSource
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.counts import GENE_IDS, counts, read_bytes, separator_of
+from napari_flag.slides.formats.counts import GENE_IDS, column_names, counts, read_bytes, separator_of
 from napari_flag.slides.formats.h5ad import ENSEMBL
-from napari_flag.slides.formats.positions import IDS
+from napari_flag.slides.formats.positions import IDS, id_column
 from napari_flag.slides.resolution import check_mpp
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spot_tables import read_spots
@@ -78,8 +78,8 @@ def _frame(path: Path) -> Any:
     text = read_bytes(path)
     first = text.partition(b"\n")[0]
     mark = separator_of(first)
-    titled = {word.strip().strip('"') for word in first.decode("utf-8-sig").split(mark)}
-    known = titled & {*LABELS, *IDS}
+    titled = column_names(first.decode("utf-8-sig").split(mark))
+    known = not {*LABELS, *IDS}.isdisjoint(titled)
     names = None if known else ["barcode", "sample", "label"]
     try:
         frame = pandas.read_csv(
@@ -89,12 +89,12 @@ def _frame(path: Path) -> Any:
         raise UserError(
             f"{path.name} is not a table of labels ({error}); it should have one row per spot, with a header."
         ) from error
-    frame.columns = [str(name).strip() for name in frame.columns]
+    frame.columns = column_names(frame.columns)
     return frame
 
 
 def _ids(frame: Any) -> list[str] | None:
-    column = next((name for name in IDS if name in frame.columns), None)
+    column = id_column(frame.columns)
     if column is not None:
         return [str(name) for name in frame[column]]
     if {"x", "y"} <= set(frame.columns):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_flag.errors import UserError
+from napari_flag.files import ending
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 """Tensors by key, as in a weights file."""
@@ -35,7 +36,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        found: Any = load_file(path) if path.suffix == ".safetensors" else _read_torch(path)
+        found: Any = load_file(path) if ending(path) == ".safetensors" else _read_torch(path)
     except (SafetensorError, OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path} cannot be read as weights: it is damaged, not complete, or holds more than tensors, "

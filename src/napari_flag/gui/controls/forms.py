@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag.errors import UserError
 from napari_flag.files import of_drive
+from napari_flag.gui.controls.file_filters import ALL_FILES
 
 STRIPE: Final = {"error": "#d9534f", "warning": "#d9962b", "notice": "#4f8fd9"}
 """Colour of the stripe beside a message; readable on napari's dark and light themes."""
@@ -394,12 +395,9 @@ class _Aligner(QObject):
         return super().eventFilter(watched, event)
 
 
-TABLE_FILES: Final = "Table (*.csv)"
-
-
-def ask_open(parent: QWidget, title: str, filters: str) -> Path | None:
-    """Ask for a file to open; None when the person cancels."""
-    name, _ = QFileDialog.getOpenFileName(parent, title, "", filters)
+def ask_open(parent: QWidget, title: str, filters: str, start: str = "") -> Path | None:
+    """Ask for a file to open, in the folder `start` at first; None when the person cancels."""
+    name, _ = QFileDialog.getOpenFileName(parent, title, start, f"{filters};;{ALL_FILES}")
     return Path(name) if name else None
 
 
@@ -417,7 +415,7 @@ class FileField(QObject):
     what
         What is chosen, for the dialog's title and screen readers: "Spot table".
     filters
-        File dialog filters.
+        Of `file_filters`.
     placeholder, tooltip
         Text shown while empty, and when a person points at it.
 
@@ -470,9 +468,9 @@ class FileField(QObject):
 
     def choose_file(self) -> None:
         """Ask for a file."""
-        name, _ = QFileDialog.getOpenFileName(self.row.native, self._what, self._start(), self._filters)
-        if name:
-            self.set_path(Path(name))
+        path = ask_open(self.row.native, self._what, self._filters, self._start())
+        if path is not None:
+            self.set_path(path)
 
     def choose_folder(self) -> None:
         """Ask for a folder."""

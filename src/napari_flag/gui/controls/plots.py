@@ -23,9 +23,10 @@ from qtpy.QtGui import (
 from qtpy.QtSvg import QSvgGenerator
 from qtpy.QtWidgets import QFileDialog, QSizePolicy, QWidget
 
-from napari_flag.errors import UserError
-from napari_flag.files import check_writable, replacing, unwritable
+from napari_flag.figures.gene_figure import check_format
+from napari_flag.files import check_writable, ending, replacing, unwritable
 from napari_flag.formatting import number
+from napari_flag.gui.controls.file_filters import FIGURE_FILES
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -100,8 +101,6 @@ def bin_edges(values: FloatArray, most: int = 30) -> FloatArray:
     return edges
 
 
-FORMATS: Final = (".png", ".svg")
-FILTER: Final = "Picture (*.png);;Vector graphic (*.svg)"
 PNG_SCALE: Final = 3
 """Pixels of the file per pixel on the screen: about 300 dpi for a plot printed as wide as it looks."""
 
@@ -114,12 +113,10 @@ def save_drawing(path: Path, size: QSize, draw: Callable[[QPainter], None]) -> P
     UserError
         When the format is another, or the file cannot be written.
     """
-    kind = path.suffix.lower()
-    if kind not in FORMATS:
-        raise UserError(f"A figure cannot be saved as “{path.suffix or path.name}”; choose .png or .svg.")
+    check_format(path)
     check_writable(path)
     with replacing(path) as place:
-        written = _save_png(place, size, draw) if kind == ".png" else _save_svg(place, size, draw)
+        written = _save_png(place, size, draw) if ending(path) == ".png" else _save_svg(place, size, draw)
         if not written:
             raise unwritable(path, OSError("Qt could not write a picture"))
     return path
@@ -150,7 +147,7 @@ def _save_svg(place: Path, size: QSize, draw: Callable[[QPainter], None]) -> boo
 
 def ask_figure_path(parent: QWidget, suggested: str) -> Path | None:
     """Ask where to save a figure; None when the person cancels."""
-    name, chosen = QFileDialog.getSaveFileName(parent, "Save figure", suggested, FILTER)
+    name, chosen = QFileDialog.getSaveFileName(parent, "Save figure", suggested, FIGURE_FILES)
     if not name:
         return None
     path = Path(name)

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
+from napari_flag.gui.controls.file_filters import WEIGHT_FILES
 from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label, unbroken
 from napari_flag.model.checkpoint import describe_entries, label_of
 from napari_flag.slides.colours import SCANNED, SRGB
@@ -192,7 +193,6 @@ def _texts(value: object) -> list[str]:
     return [str(v) for v in value] if isinstance(value, list | tuple) else []
 
 
-WEIGHT_FILES: Final = "Weights (*.safetensors);;All files (*)"
 OTHER_FILE: Final = "Other file…"
 
 

@@ -9,6 +9,8 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_flag.errors import UserError
+from napari_flag.files import with_ending
+from napari_flag.gui.controls.file_filters import RESULT_FILES
 from napari_flag.gui.controls.forms import ask_save
 from napari_flag.gui.dock import Dock, ViewerWatch
 from napari_flag.gui.keeping import Keeper
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 
 
 DRAW_NOW: Final = "Draw the region on the slide: click its corners, double-click to close it."
-RESULT_FILES: Final = "AnnData (*.h5ad)"
 
 
 class PredictDock(Dock):
@@ -342,4 +343,4 @@ class PredictDock(Dock):
         name = "prediction.h5ad" if adata is None else f"{output_name(adata)}_predicted.h5ad"
         path = ask_save(self, "Save result", name, RESULT_FILES)
         if path is not None:
-            self.save(path if path.suffix == ".h5ad" else path.with_name(f"{path.name}.h5ad"))
+            self.save(with_ending(path, ".h5ad"))

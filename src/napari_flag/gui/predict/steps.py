@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
+from napari_flag.gui.controls.file_filters import COUNT_FILES, SPOT_FILES
 from napari_flag.gui.controls.forms import (
     READY,
     Choice,
@@ -143,8 +144,6 @@ def describe_slide(slide: "Slide") -> str:
 GRID, TABLE = "grid", "table"
 SETTLE_MS: Final = 400
 """A grid is laid again this long after the last change, so that typing does not lay many."""
-TABLE_FILES: Final = "Spot tables (*.tsv *.csv *.txt *.tsv.gz *.csv.gz *.h5ad *.parquet *.h5);;All files (*)"
-MEASURED_FILES: Final = "Measured expression (*.h5ad *.tsv *.tsv.gz *.csv *.csv.gz *.h5);;All files (*)"
 
 
 class SpotsStep(StepBox):
@@ -165,14 +164,14 @@ class SpotsStep(StepBox):
         )
         self.table = FileField(
             "Spot table",
-            TABLE_FILES,
+            SPOT_FILES,
             placeholder="table, h5ad or Visium folder",
             tooltip="Legacy ST selection table (.tsv), Space Ranger output folder (v1 or v2), HEST-1k or "
             "AnnData .h5ad; may also be dropped here",
         )
         self.measured = FileField(
             "Measured expression",
-            MEASURED_FILES,
+            COUNT_FILES,
             placeholder="optional, to compare",
             tooltip="Raw counts of the same spots (h5ad, Space Ranger folder, legacy ST .tsv), matched by "
             "spot id;\nonly for comparison, the prediction never sees them",

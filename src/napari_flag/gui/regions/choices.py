@@ -34,6 +34,7 @@ from napari_flag.analysis.domains import (
 from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
 from napari_flag.formatting import area, counted, number, whole
+from napari_flag.gui.controls.file_filters import LABEL_FILES
 from napari_flag.gui.controls.forms import Choice, MessageList, ask_open, form, plain_label, row_of
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.regions.results import WORDS
@@ -352,9 +353,6 @@ class DomainChoice:
             self.agreement.setText(f"Prediction to truth: ARI {number(found.ari)}, NMI {number(found.nmi)}")
 
 
-TABLES: Final = "Labels (*.tsv *.csv *.txt *.tsv.gz *.csv.gz);;All files (*)"
-
-
 class LabelReader(QObject):
     """Reads labels into ``obs["label"]``, then finds the domains they are compared with.
 
@@ -380,7 +378,7 @@ class LabelReader(QObject):
 
     def ask(self, method: str) -> None:
         """Ask for a file and read it; `method` finds domains."""
-        path = ask_open(self._dock, "Labels of spots", TABLES)
+        path = ask_open(self._dock, "Labels of spots", LABEL_FILES)
         if path is not None:
             self.read(path, method)
 

@@ -16,7 +16,8 @@ from napari_flag.analysis.set_maps import SetMap, first_set, map_set, named_apar
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
 from napari_flag.exports.qupath import region_measurements
-from napari_flag.gui.controls.forms import TABLE_FILES, ask_open, ask_save
+from napari_flag.gui.controls.file_filters import GENE_SET_FILES, REGION_FILES, TABLE_FILES
+from napari_flag.gui.controls.forms import ask_open, ask_save
 from napari_flag.gui.controls.plots import ask_figure_path
 from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
 from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
@@ -31,7 +32,6 @@ from napari_flag.slides.formats.geojson import read_annotations, write_annotatio
 
 REST: Final = ""
 """Key of all spots outside the chosen region."""
-GEOJSON: Final = "GeoJSON (*.geojson *.json)"
 OUR_SETS: Final = "Sets that come along"
 
 
@@ -380,7 +380,7 @@ class RegionsDock(Dock):
             self._read()
 
     def _ask_import(self) -> None:
-        path = ask_open(self, "Regions", GEOJSON)
+        path = ask_open(self, "Regions", REGION_FILES)
         if path is not None:
             self.import_regions(path)
 
@@ -402,7 +402,7 @@ class RegionsDock(Dock):
         self._read()
 
     def _ask_export(self) -> None:
-        path = ask_save(self, "Regions", "regions.geojson", GEOJSON)
+        path = ask_save(self, "Regions", "regions.geojson", REGION_FILES)
         if path is not None:
             self.export_regions(path)
 
@@ -434,7 +434,7 @@ class RegionsDock(Dock):
             self.session.set_gene_set(name, self._sets[name])
 
     def _ask_sets(self) -> None:
-        path = ask_open(self, "Gene sets", "Gene sets (*.gmt)")
+        path = ask_open(self, "Gene sets", GENE_SET_FILES)
         if path is not None:
             self.read_sets(path)
 

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag import fitting
 from napari_flag.cache import cache_folder
+from napari_flag.files import with_ending
 from napari_flag.fitting import (
     FITTING,
     NO_PATIENT,
@@ -35,6 +36,7 @@ from napari_flag.fitting import (
 )
 from napari_flag.formatting import UNKNOWN
 from napari_flag.gui.area import PREDICT, FlagArea, open_area
+from napari_flag.gui.controls.file_filters import GENE_FILES, LISTING_FILES, WEIGHT_FILES
 from napari_flag.gui.controls.forms import (
     READY,
     Choice,
@@ -56,9 +58,6 @@ from napari_flag.model.checkpoint import DEFAULT
 from napari_flag.progress import Step, Steps, Timings, one_step, say_duration
 
 TRAIN: Final = "Train on my sections"
-LIST_FILES: Final = "List of sections (*.csv)"
-GENE_FILES: Final = "Genes, one a line (*.txt);;All files (*)"
-WEIGHT_FILES: Final = "Weights (*.safetensors)"
 HEADING_PX: Final = 92
 MESSAGES_PX: Final = 130
 GUESS: Final = {fitting.ENCODING: 0.1, SCORING: 0.2, FITTING: 0.1}
@@ -118,7 +117,7 @@ class TrainDock(Dock):
         self.section_step = StepBox(1, "Sections", heading_px=HEADING_PX)
         self.source = FileField(
             "Measured sections",
-            LIST_FILES,
+            LISTING_FILES,
             placeholder="folder, or a list (CSV)",
             tooltip="A folder with slides, spots and counts, as it would be dropped on the picture, or a CSV "
             f"with the columns {', '.join(COLUMNS)}",
@@ -443,7 +442,7 @@ class TrainDock(Dock):
         name = "weights" if self._source is None else self._source.resolve().stem
         path = ask_save(self, "Save weights", f"{name}.safetensors", WEIGHT_FILES)
         if path is not None:
-            self.save(path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors"))
+            self.save(with_ending(path, ".safetensors"))
 
     def save(self, path: Path) -> None:
         """Write the weights, their card and their scores."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.files import ending
 from napari_flag.slides.formats import space_ranger
 from napari_flag.slides.formats.counts import expression_columns
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
@@ -60,12 +61,12 @@ def located_bins(folder: Path, image: Image) -> LocatedCounts:
     """
     found = space_ranger.find_folder(folder)
     matrix = space_ranger.find_matrix(folder)
-    if found is None or found.positions.suffix != ".parquet":
+    if found is None or ending(found.positions) != ".parquet":
         raise UserError(
             f"{folder} holds no spatial/tissue_positions.parquet, so it is not known where its bins are; "
             "copy the folder Space Ranger wrote again."
         )
-    if matrix is None or matrix.suffix != ".h5":
+    if matrix is None or ending(matrix) != ".h5":
         raise UserError(
             f"{folder} holds no filtered_feature_bc_matrix.h5, so there are no counts to pool; copy the "
             "folder Space Ranger wrote again."

@@ -3,7 +3,7 @@
 import io
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -63,8 +63,33 @@ def read_count_table(path: Path) -> "AnnData":
 
 
 def separator_of(header: bytes) -> str:
-    """Return what separates the columns of a table: tab, comma or (as some Excels do) semicolon."""
-    return max(("\t", ",", ";"), key=lambda mark: header.count(mark.encode()))
+    """Return what separates the columns of a table: tab, comma or (as some Excels do) semicolon.
+
+    Parameters
+    ----------
+    header
+        The first line of the table; marks within quoted names do not count.
+    """
+    bare = _QUOTED.sub(b"", header)
+    return max(("\t", ",", ";"), key=lambda mark: bare.count(mark.encode()))
+
+
+_QUOTED: Final = re.compile(rb'"[^"]*"')
+
+
+def column_names(written: Iterable[object]) -> list[str]:
+    """Return names of columns as readers look for them: in lower case, without quotes and spaces around.
+
+    Of several that would have one name, the one written so has it, else the first; others stay as written.
+    """
+    texts = [str(name) for name in written]
+    plain = [text.strip().strip('"').strip().lower() for text in texts]
+    owners = {name: place for place, name in reversed(list(enumerate(plain)))}
+    owners |= {text: place for place, text in enumerate(texts) if text == plain[place]}
+    return [
+        name if owners[name] == place else text
+        for place, (name, text) in enumerate(zip(plain, texts, strict=True))
+    ]
 
 
 def counts(ids: Sequence[str], genes: Sequence[str], values: Any) -> "AnnData":

@@ -254,7 +254,7 @@ def _frames(path: Path, columns: list[str], optional: list[str], rows: int) -> I
     import pyarrow.parquet as parquet
 
     try:
-        if path.suffix == ".parquet":
+        if files.ending(path) == ".parquet":
             refuse_inflated_parquet(path)
             with parquet.ParquetFile(path) as file:
                 there = set(file.schema_arrow.names)
@@ -319,7 +319,7 @@ def _rows_of(path: Path) -> int | None:
     import pyarrow.parquet as parquet
 
     try:
-        return int(parquet.read_metadata(path).num_rows) if path.suffix == ".parquet" else None
+        return int(parquet.read_metadata(path).num_rows) if files.ending(path) == ".parquet" else None
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
 

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.counts import read_bytes
+from napari_flag.slides.formats.counts import column_names, read_bytes, separator_of
+from napari_flag.slides.formats.positions import id_column
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 LABEL_COLUMNS: Final = ("label", "labels", "annotation", "pathology", "region", "cluster", "domain")
-SPOT_COLUMNS: Final = ("barcode", "spot", "spot_id", "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class SpotLabels:
 
 
 def read_labels(path: Path) -> SpotLabels:
-    """Read a table of labels; commas or tabs, plain or gzipped.
+    """Read a table of labels; tabs, commas or semicolons, plain or gzipped.
 
     Spots are named by columns x and y where there are both, rounded to "10x13" as Spatial Transcriptomics
-    does; else by a column of `SPOT_COLUMNS`; else by the first column.  Labels stand in a column of
+    does; else by a column of `positions.IDS`; else by the first column.  Labels stand in a column of
     `LABEL_COLUMNS`, or in the only column that is left.
 
     Raises
@@ -75,15 +75,15 @@ def read_labels(path: Path) -> SpotLabels:
     import pandas as pd
 
     try:
-        text = io.BytesIO(read_bytes(path))
-        separator = "," if ".csv" in path.suffixes else "\t"
-        table = pd.read_csv(text, sep=separator, dtype=str, encoding="utf-8-sig")
+        text = read_bytes(path)
+        separator = separator_of(text.partition(b"\n")[0])
+        table = pd.read_csv(io.BytesIO(text), sep=separator, dtype=str, encoding="utf-8-sig")
     except ValueError as fault:  # those of pandas are ValueErrors
         raise UserError(
-            f"The labels in {path.name} cannot be read ({fault}); give a table with tabs, or a .csv with "
-            "commas."
+            f"The labels in {path.name} cannot be read ({fault}); give a table with tabs, commas or "
+            "semicolons between its columns."
         ) from fault
-    plain = {str(column).strip().casefold(): str(column) for column in table.columns}
+    plain = dict(zip(column_names(table.columns), map(str, table.columns), strict=True))
     spots = _spots(table, plain)
     column = _label_column(table, plain, path)
     known = spots.notna() & table[column].notna()
@@ -108,7 +108,8 @@ def _spots(table: "pd.DataFrame", plain: dict[str, str]) -> "pd.Series":
         whole = zip(x[placed].round().astype(int), y[placed].round().astype(int), strict=True)
         names[placed] = [f"{column}x{row}" for column, row in whole]
         return names
-    named = next((plain[name] for name in SPOT_COLUMNS if name in plain), table.columns[0])
+    identifier = id_column(plain)
+    named = table.columns[0] if identifier is None else plain[identifier]
     return table[named].astype(str).where(table[named].notna())
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import refuse_special
+from napari_flag.files import ending, files_ending, refuse_special
 from napari_flag.slides.formats.readers import ImageReader, OpenSlideReader, Reader
 
 TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -29,7 +29,7 @@ def open_reader(path: Path) -> Reader:
     if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
         return spatial_data.StoreImageReader(path)
     path = _file(path)
-    if path.suffix.lower() in fast_slide.ENDINGS:
+    if ending(path) in fast_slide.ENDINGS:
         return fast_slide.FastSlideReader(path)
     try:
         vendor = openslide.OpenSlide.detect_format(path)
@@ -54,7 +54,7 @@ def open_reader(path: Path) -> Reader:
 def _file(path: Path) -> Path:
     """Return the file to open; of a DICOM folder, its first file."""
     if path.is_dir():
-        files = sorted(path.glob("*.dcm"))
+        files = files_ending(path, ".dcm")
         if not files:
             raise UserError(
                 f"{path} is a folder without DICOM files (*.dcm), not a slide; choose the slide file in it."

@@ -1,6 +1,7 @@
 """Tables of spot positions: legacy ST (``x, y, pixel_x, pixel_y``) and plain ``id, x_px, y_px``."""
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.counts import read_bytes, separator_of
+from napari_flag.slides.formats.counts import column_names, read_bytes, separator_of
 from napari_flag.slides.spots import FloatArray, Spots, SpotTable, lattice_of
 
 ST_DIAMETER_UM: Final = 100.0
@@ -36,13 +37,20 @@ def read_positions(path: Path) -> SpotTable:
         Naming the columns that are missing.
     """
     frame = _table(path)
-    columns = set(frame.columns)
-    if columns >= set(ST_COLUMNS):
-        return _legacy_st(frame, path)
-    identifier = next((name for name in IDS if name in columns), None)
-    if columns >= {"x_px", "y_px"} and identifier:
-        return _plain(frame, identifier, path)
-    raise _missing(frame, path)
+    if not holds_positions(frame.columns):
+        raise _missing(frame, path)
+    return _legacy_st(frame, path) if set(frame.columns) >= set(ST_COLUMNS) else _plain(frame, path)
+
+
+def holds_positions(columns: Collection[str]) -> bool:
+    """Return whether a table with these columns (`column_names`) is one of spot positions."""
+    there = set(columns)
+    return there >= set(ST_COLUMNS) or (there >= {"x_px", "y_px"} and id_column(there) is not None)
+
+
+def id_column(columns: Collection[str]) -> str | None:
+    """Return which of the columns (`column_names`) holds the spots' ids: the first of `IDS`; None without."""
+    return next((name for name in IDS if name in columns), None)
 
 
 def _table(path: Path) -> Any:
@@ -51,15 +59,18 @@ def _table(path: Path) -> Any:
     text = read_bytes(path)
     separator = separator_of(text.partition(b"\n")[0])
     try:
+        written = pandas.read_csv(io.BytesIO(text), sep=separator, encoding="utf-8-sig", nrows=0).columns
         # an id stays as it is written: 001 is not 1
-        texts = dict.fromkeys(IDS, str)
+        texts = {
+            column: str for column, name in zip(written, column_names(written), strict=True) if name in IDS
+        }
         frame = pandas.read_csv(io.BytesIO(text), sep=separator, encoding="utf-8-sig", dtype=texts)
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path.name} is not a table that can be read ({error}); it should be tab- or "
             f"comma-separated with columns {', '.join(ST_COLUMNS)} or {', '.join(PLAIN_COLUMNS)}."
         ) from error
-    frame.columns = [str(name).strip() for name in frame.columns]
+    frame.columns = column_names(frame.columns)
     return frame
 
 
@@ -78,8 +89,9 @@ def _legacy_st(frame: Any, path: Path) -> SpotTable:
     return SpotTable(spots, None, "Spatial Transcriptomics", notices)
 
 
-def _plain(frame: Any, identifier: str, path: Path) -> SpotTable:
+def _plain(frame: Any, path: Path) -> SpotTable:
     frame, notices = _in_use(frame, path)
+    identifier = id_column(frame.columns)
     array = None
     if (unnamed := int(frame[identifier].isna().sum())) > 0:
         raise UserError(

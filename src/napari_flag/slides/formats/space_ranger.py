@@ -137,7 +137,7 @@ def _positions(path: Path) -> Any:
     import pandas
 
     try:
-        if path.suffix == ".parquet":
+        if files.ending(path) == ".parquet":
             refuse_inflated_parquet(path)
             frame = pandas.read_parquet(path)
         else:
