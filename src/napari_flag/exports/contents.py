@@ -12,7 +12,7 @@ from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import dense
 from napari_flag.errors import UserError
 from napari_flag.files import write_table
-from napari_flag.formatting import first_of
+from napari_flag.formatting import counted, first_of, whole
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def with_structure(adata: "AnnData") -> Steps["AnnData"]:
     if keys.STRUCTURE in copy.uns:
         return copy
     if copy.n_obs < FEWEST_SPOTS:
-        notice = f"{copy.n_obs} spots are too few for Moran's I and domains, which are left out."
+        notice = f"{whole(copy.n_obs)} spots are too few for Moran's I and domains, which are left out."
         yield Step("Finding structure", 0, None, notice=notice)
         return copy
     yield from write_structure(copy)
@@ -59,8 +59,9 @@ def check_genes(adata: "AnnData", genes: Sequence[str] | None) -> None:
     if unknown or not genes:
         named = first_of(unknown, NAMED)
         raise UserError(
-            f"The prediction has no gene {named or 'in an empty list'}; it holds {adata.n_vars} genes, "
-            f"such as {adata.var_names[0]}, spelt as the symbols of its var_names."
+            f"The prediction has no gene {named or 'in an empty list'}; it holds "
+            f"{counted(adata.n_vars, 'gene')}, such as {adata.var_names[0]}, spelt as the symbols of its "
+            "var_names."
         )
 
 
