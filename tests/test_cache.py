@@ -7,7 +7,7 @@ import pytest
 
 from napari_flag import cache
 from napari_flag.cli.main import main
-from napari_flag.progress import finish
+from napari_flag.progress import describe_step, finish
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +80,13 @@ def test_a_large_entry_is_hashed_with_progress(home, monkeypatch):
     steps = []
     assert finish(cache.is_whole(entry, "Checking"), steps.append)
     assert [step.stage for step in steps] == ["Checking"] * 2
+
+
+def test_progress_counts_megabytes_of_a_million_bytes_as_sizes_of_files_do(home, monkeypatch):
+    monkeypatch.setattr(cache, "_AT_ONCE", 10**6)
+    entry, steps = put(home / "features", "a", bytes(3 * 10**6)), []
+    assert finish(cache.is_whole(entry, "Checking"), steps.append)
+    assert [describe_step(step, None) for step in steps] == ["Checking · 1 of 3 MB", "Checking · 2 of 3 MB"]
 
 
 def test_the_command_says_what_is_kept_and_clears_one_kind(home, capsys):

@@ -1,5 +1,6 @@
 """What stands against a prediction is said before it starts, in the same words wherever it is asked."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,15 @@ def test_a_missing_scale_blocks_with_the_one_number_that_settles_it():
     assert "--mpp 0.505" in sentence
     (sentence,) = check(FakeSlide(mpp=None)).blocking
     assert "--mpp 0.5 " in sentence
+
+
+def test_a_fit_to_the_array_has_the_same_digits_in_refusal_and_warning():
+    spots = array_of(200 / 0.68316)
+    (refused,) = check(FakeSlide(mpp=None), spots).blocking
+    (coarse,) = check(FakeSlide(mpp=4.667), spots, weights()).blocking
+    (warned,) = settle_scale(FakeSlide(mpp=0.5), SpotTable(spots, None, "ST"))[1]
+    for sentence in (refused, coarse, warned):
+        assert re.search(r"suggests 0\.6832\b", sentence)
 
 
 def test_a_reduced_picture_whose_pitch_agrees_is_not_called_a_wrong_number():
@@ -303,6 +313,7 @@ def test_what_is_not_h_and_e_is_noticed_and_does_not_block(make, word):
     image = make()
     (sentence,) = doubts(image)
     assert word in sentence
+    assert word == "is grey" or re.search(r"\d % of", sentence)
     slide = slide_of(image)
     found = check(slide, None, weights(), look=look_at(slide))
     assert found.blocking == ()

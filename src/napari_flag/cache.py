@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from napari_flag.files import put
+from napari_flag.formatting import MEGABYTE
 from napari_flag.progress import Step, Steps
 
 MOST_BYTES: Final = {"features": 4 * 2**30, "pyramids": 20 * 2**30}
@@ -156,7 +157,7 @@ def _hash(file: Path, stage: str) -> Steps[str]:
             digest.update(part)
             done += len(part)
             if done < size:
-                yield Step(stage, done // 2**20, size // 2**20, "MB")
+                yield Step(stage, done // MEGABYTE, size // MEGABYTE, "MB")
     return digest.hexdigest()[:_DIGITS]
 
 

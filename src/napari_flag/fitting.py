@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from napari_flag.discovery.folders import discover
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable, ending, safe_cell, write_whole
-from napari_flag.formatting import counted, number
+from napari_flag.formatting import TYPED, counted, number, resolution
 from napari_flag.inputs import read_table, settle_scale
 from napari_flag.listing import COLUMNS, read_listing, refuse_same_names
 from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
@@ -452,7 +452,9 @@ def _look(section: MeasuredSection, slide: Slide, encoder: str) -> SectionLook:
     )
     if slide.mpp is None:
         suggested = suggested_mpp(spots)
-        hint = "" if suggested is None else f", which the spots' array suggests to be {suggested:.4g}"
+        hint = ""
+        if suggested is not None:
+            hint = f", which the spots' array suggests to be {resolution(suggested, TYPED, unit=False)}"
         return replace(
             look,
             problem=f"{section.name}: {section.image.name} does not say how many µm a pixel is wide, and "

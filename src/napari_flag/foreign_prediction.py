@@ -19,6 +19,7 @@ from scipy import sparse
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import ending, refuse_special_in
+from napari_flag.formatting import counted_of, number, whole
 from napari_flag.prediction_file import (
     is_prediction,
     layer_of,
@@ -159,7 +160,7 @@ def name_by_place(adata: "AnnData", spots: "Spots", source: str) -> "AnnData":
     name = adata.uns[keys.PROVENANCE][keys.READ_FROM][keys.READ_FILE]
     if not rows:
         raise UserError(
-            f"No row of {name} lies on a spot of {source} (the nearest is {apart.min():.0f} px away), so "
+            f"No row of {name} lies on a spot of {source} (the nearest is {whole(apart.min())} px away), so "
             "they are of different slides or pixels; give positions in pixels of the full-resolution image."
         )
     named = adata[rows].copy()
@@ -171,8 +172,8 @@ def name_by_place(adata: "AnnData", spots: "Spots", source: str) -> "AnnData":
         made[keys.LATTICE] = spots.lattice
     made[keys.NOTICES] = [
         *made[keys.NOTICES],
-        f"{len(rows):,} of {adata.n_obs:,} rows of {name} lie on spots of {source} and are named after them, "
-        f"at most {apart[rows].max():.1f} px away.",
+        f"{counted_of(len(rows), adata.n_obs, 'row')} of {name} lie on spots of {source} and are named after "
+        f"them, at most {number(apart[rows].max(), 1)} px away.",
     ]
     named.uns[keys.PROVENANCE] = made
     return named
@@ -587,8 +588,8 @@ def _doubts(path: Path, values: Any, word: str) -> tuple[str, ...]:
     if low < _BELOW:
         below, size = int((stored < _BELOW).sum()), int(np.prod(values.shape))
         found.append(
-            f"{below:,} of {size:,} values of {path.name} are negative, which no log(count + 1) is; they are "
-            "shown and scored as they are."
+            f"{counted_of(below, size, 'value')} of {path.name} are negative, which no log(count + 1) is; "
+            "they are shown and scored as they are."
         )
     if word == "counts" and not are_counts(values):
         found.append(

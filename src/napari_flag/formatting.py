@@ -12,9 +12,14 @@ from typing import Final
 
 UNKNOWN: Final = "–"
 """Stands for a number that is not known."""
+UNDEFINED: Final = "not defined"
+"""Stands for a score that its formula does not define here, as a correlation of what does not vary."""
 FINE: Final = 3
 """Decimals of proper scores in the windows."""
+TYPED: Final = 4
+"""Decimals of µm/px that a person types, or is asked to type; of all µm/px in one sentence with them."""
 MINUS: Final = "−"
+MEGABYTE: Final = 10**6
 
 
 def number(value: float, digits: int = 2, unknown: str = UNKNOWN) -> str:
@@ -59,6 +64,11 @@ def counted(count: int, what: str) -> str:
     return f"{whole(count)} {what}{'' if count == 1 else 's'}"
 
 
+def counted_of(part: int, total: int, what: str) -> str:
+    """Return "183 of 1,204 spots"."""
+    return f"{whole(part)} of {counted(total, what)}"
+
+
 def first_of(names: Sequence[str], most: int) -> str:
     """Return "A, B, C", of more than `most` names the first ones and "…"."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
@@ -69,19 +79,34 @@ def percent(share: float, digits: int = 0, unknown: str = UNKNOWN) -> str:
     return unknown if math.isnan(share) else f"{number(100 * share, digits)} %"
 
 
+def percent_reached(share: float, unknown: str = UNKNOWN) -> str:
+    """Return the whole per cent that a share of spots reaches: "99 %" for .998, since "100 %" means all."""
+    if math.isnan(share):
+        return unknown
+    reached = math.floor(round(100 * share, 6))  # 100 * .29 is 28.999999999999996
+    return percent((reached if share >= 1 else min(reached, 99)) / 100)
+
+
 def length(um: float) -> str:
     """Return a length on the slide: "55 µm", "6.5 mm" from 1,000 µm on."""
     return f"{_short(um / 1000)} mm" if um >= 1000 else f"{_short(um)} µm"
 
 
-def resolution(mpp: float) -> str:
-    """Return "0.683 µm/px", "0.5 µm/px"."""
-    return f"{number(mpp, 3).rstrip('0').rstrip('.')} µm/px"
+def resolution(mpp: float, digits: int = 3, *, unit: bool = True) -> str:
+    """Return "0.683 µm/px", "0.5 µm/px" with at most `digits` decimals; or the number alone."""
+    slip = 0 < mpp < 0.01  # as no slide has: to be seen, and not rounded to 0
+    text = f"{mpp:.1g}" if slip else number(mpp, digits).rstrip("0").rstrip(".")
+    return f"{text} µm/px" if unit else text
+
+
+def px(size: tuple[float, float] | None) -> str:
+    """Return the size of an image, (width, height): "9,272 × 9,920 px"."""
+    return "unknown size" if size is None else f"{whole(size[0])} × {whole(size[1])} px"
 
 
 def data_size(size: float) -> str:
     """Return a size in bytes, of a file or in memory: "1.2 GB", below a gigabyte "480 MB"."""
-    return f"{number(size / 1e9, 1)} GB" if size >= 1e9 else f"{whole(size / 1e6)} MB"
+    return f"{number(size / 1e9, 1)} GB" if size >= 1e9 else f"{whole(size / MEGABYTE)} MB"
 
 
 def _short(value: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted_of, whole
 
 _ALIASES: Final = """
 ERBB2 HER2 HER-2 NEU HER2/NEU CERBB2 C-ERBB2 CD340
@@ -286,7 +287,7 @@ class GeneNames:
     def why_not(self, name: str, *, similar: bool = True) -> str:
         """Return one sentence: why `name` is not in this model, and (`similar`) which names are like it."""
         name = name.strip()
-        where = f"the {len(self.genes):,} genes of {self.model or 'this model'}"
+        where = f"the {whole(len(self.genes))} genes of {self.model or 'this model'}"
         if _ENSEMBL.match(name):
             return f"{name} is an Ensembl id; type the gene symbol instead, such as ERBB2."
         for pattern, reason in _NOT_IN_PANELS:
@@ -364,7 +365,7 @@ def look_up(names: GeneNames, text: str) -> Found:
         if len(reasons) > 1 and not any(mark in text for mark in LIST_MARKS):
             reasons = (names.why_not(text),)  # words typed one after the other: one name
         return Found(pasted.known, {}, reasons[0] if len(reasons) == 1 else _summary(reasons), reasons)
-    message = f"{len(pasted.known)} of {len(pasted.known) + len(pasted.unknown)} genes found."
+    message = f"{counted_of(len(pasted.known), len(pasted.known) + len(pasted.unknown), 'gene')} found."
     if pasted.unknown:
         missing = [name for name, _ in pasted.unknown]
         more = len(missing) - NAMED_AT_MOST
@@ -374,4 +375,4 @@ def look_up(names: GeneNames, text: str) -> Found:
 
 
 def _summary(reasons: tuple[str, ...]) -> str:
-    return f"None of these {len(reasons)} genes is in this model." if reasons else ""
+    return f"None of these {whole(len(reasons))} genes is in this model." if reasons else ""

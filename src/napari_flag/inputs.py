@@ -17,6 +17,8 @@ from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import without_folders, without_personal_names
 from napari_flag.slides.colours import Colours
 from napari_flag.slides.file_identity import content_hash
+from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
+from napari_flag.slides.formats.space_ranger import VISIUM_PITCH_UM
 from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
 from napari_flag.slides.spot_tables import measured_at, needs_pooling, read_spots
 from napari_flag.slides.spots import Lattice, Spots, SpotTable, grid_over, matched, typical_pitch
@@ -39,9 +41,8 @@ class Grid:
     lattice: Lattice
 
 
-LEGACY_ST: Final = Grid(200.0, 100.0, "square")
+LEGACY_ST: Final = Grid(ST_PITCH_UM, ST_DIAMETER_UM, "square")
 """The array taken where the weights' card states none (Ståhl et al., Science 2016)."""
-VISIUM_PITCH_UM: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True)

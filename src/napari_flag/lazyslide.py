@@ -17,6 +17,7 @@ import torch
 
 from napari_flag.encoders.features import choose_device
 from napari_flag.errors import UserError
+from napari_flag.formatting import TYPED, resolution
 from napari_flag.methods.predictor import open_method
 from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
 from napari_flag.model.graph import Places, build_graph
@@ -64,8 +65,8 @@ class TileEncoder:
         if tuple(image.shape[1:]) != (self.tile_px, self.tile_px, 3):
             raise UserError(
                 f"Tiles are {' × '.join(map(str, image.shape[1:3]))} px, but these weights see "
-                f"{self.tile_px} px at {self.mpp:g} µm/px; cut them with tile_px={self.tile_px}, "
-                f"mpp={self.mpp:g}."
+                f"{self.tile_px} px at {resolution(self.mpp, TYPED)}; cut them with tile_px={self.tile_px}, "
+                f"mpp={resolution(self.mpp, TYPED, unit=False)}."
             )
         with torch.autocast(image.device.type, enabled=False):
             features: npt.NDArray[np.float32] = self.model.encode(image.cpu().numpy())

@@ -358,7 +358,8 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
         named = first_of(unknown, 10)
         raise UserError(
             f'The weights "{checkpoint.name}" cannot predict {named or "an empty list of genes"}; '
-            f"they know {len(place)} genes (napari-flag weights show {checkpoint.name} lists them)."
+            f"they know {counted(len(place), 'gene')} (napari-flag weights show {checkpoint.name} lists "
+            "them)."
         )
     return np.array([place[gene] for gene in dict.fromkeys(genes)])
 

@@ -21,6 +21,7 @@ from scipy import sparse
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable, parse_json, refuse_special, refuse_special_in, write_whole
+from napari_flag.formatting import counted_of
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated
 
@@ -524,8 +525,9 @@ def _negative(adata: "AnnData") -> tuple[str, ...]:
     if not below:
         return ()
     return (
-        f"{below:,} of {int(np.prod(adata.shape)):,} values of X are negative, which no log2(count + 1) is; "
-        "they are shown and scored as they are, and the file may have been changed since it was predicted.",
+        f"{counted_of(below, int(np.prod(adata.shape)), 'value')} of X are negative, which no log2(count + "
+        "1) is; they are shown and scored as they are, and the file may have been changed since it was "
+        "predicted.",
     )
 
 

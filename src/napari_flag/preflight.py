@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, finalize
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.formatting import TYPED, percent, resolution
 from napari_flag.slides.resolution import agrees, reduced
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spots import Spots, SpotTable, estimate_mpp, mirrored, misplaced
@@ -152,9 +153,10 @@ def _unknown_scale(slide: Slide, spots: Spots | None) -> str:
     unknown = f"{slide.path.name} does not say how large a pixel is, and guessing would give wrong genes"
     suggested = suggested_mpp(spots)
     if suggested is not None:
+        right = resolution(suggested, TYPED, unit=False)
         return (
-            f"{unknown}; the spots' array suggests {suggested:.3f} µm per pixel, so if that is right press "
-            f"Estimate in step 1 (--mpp {suggested:.3f} on the command line, mpp={suggested:.3f} in Python)."
+            f"{unknown}; the spots' array suggests {right} µm per pixel, so if that is right press "
+            f"Estimate in step 1 (--mpp {right} on the command line, mpp={right} in Python)."
         )
     return (
         f"{unknown}; set µm/px in step 1 (--mpp 0.5 on the command line, mpp=0.5 in Python), "
@@ -176,8 +178,11 @@ def too_coarse(slide: Slide, spots: Spots | None, encoder: str) -> list[str]:
     limit = COARSEST * wanted
     if mpp <= limit:
         return []
-    read = f"the model reads tiles at {wanted:.3g} µm/px and takes pictures up to {limit:.3g}"
-    stated = f"{slide.path.name} has {mpp:.4g} µm/px ({slide.mpp_source or 'as stated'})"
+    read = (
+        f"the model reads tiles at {resolution(wanted, TYPED)} and takes pictures up to "
+        f"{resolution(limit, TYPED, unit=False)}"
+    )
+    stated = f"{slide.path.name} has {resolution(mpp, TYPED)} ({slide.mpp_source or 'as stated'})"
     suggested = suggested_mpp(spots)
     if suggested is None:
         return [
@@ -186,14 +191,15 @@ def too_coarse(slide: Slide, spots: Spots | None, encoder: str) -> list[str]:
         ]
     if agrees(mpp, suggested):
         return [f"{reduced(mpp)}, and {read}; open the full-resolution slide."]
+    right = resolution(suggested, TYPED, unit=False)
     if suggested > limit:
         return [
-            f"{slide.path.name} is too coarse both at the {mpp:.4g} µm/px stated and at the "
-            f"{suggested:.4g} that the spots' array suggests: {read}; open the full-resolution slide."
+            f"{slide.path.name} is too coarse both at the {resolution(mpp, TYPED)} stated and at the "
+            f"{right} that the spots' array suggests: {read}; open the full-resolution slide."
         ]
     return [
-        f"{stated}, but the spots' array suggests {suggested:.4g}, and {read}; if {suggested:.4g} is right, "
-        f"set it (Estimate in step 1, --mpp {suggested:.4g} on the command line), else open the "
+        f"{stated}, but the spots' array suggests {right}, and {read}; if {right} is right, "
+        f"set it (Estimate in step 1, --mpp {right} on the command line), else open the "
         "full-resolution slide."
     ]
 
@@ -269,8 +275,8 @@ def picture_doubts(name: str, colours: Colours) -> list[str]:
     """Return a sentence where the picture called `name` does not look like H&E, or has marks drawn on it."""
     if colours.dark > DARK_SHARE:
         return [
-            f"{colours.dark:.0%} of {name} is dark, as in fluorescence and not in a bright-field scan of "
-            "H&E, which the model needs; choose the H&E picture of this section."
+            f"{percent(colours.dark)} of {name} is dark, as in fluorescence and not in a bright-field scan "
+            "of H&E, which the model needs; choose the H&E picture of this section."
         ]
     if colours.stained < LEAST_STAINED:
         return []
@@ -282,17 +288,17 @@ def picture_doubts(name: str, colours: Colours) -> list[str]:
     found = []
     if colours.brown > BROWN_SHARE:
         found.append(
-            f"{colours.brown:.0%} of the stained tissue of {name} is brown, as in immunohistochemistry "
+            f"{percent(colours.brown)} of the stained tissue of {name} is brown, as in immunohistochemistry "
             "(DAB) and not in H&E, which the model needs; choose the H&E picture of this section."
         )
     elif colours.eosin_like < UNLIKE_SHARE:
         found.append(
-            f"Only {colours.eosin_like:.0%} of what is stained in {name} has colours of hematoxylin and "
+            f"Only {percent(colours.eosin_like)} of what is stained in {name} has colours of hematoxylin and "
             "eosin, so this may be another stain; choose the H&E picture of this section."
         )
     if colours.red_marks > MARKS_SHARE:
         found.append(
-            f"{colours.red_marks:.0%} of what looks stained in {name} is drawn in red, as a frame of "
+            f"{percent(colours.red_marks)} of what looks stained in {name} is drawn in red, as a frame of "
             "fiducial marks is, and counts as tissue; lay a grid inside a drawn region, or open the "
             "picture without marks."
         )

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Final, TextIO, TypeAlias, TypeVar
 
 from napari_flag.files import Unwritable, replacing
+from napari_flag.formatting import whole
 
 T = TypeVar("T")
 
@@ -278,9 +279,9 @@ def describe_step(step: Step, left_s: float | None) -> str:
     """Return "Reading tiles · 120 of 183 spots · about 10 s left", with the detail at the end."""
     parts = [step.stage]
     if step.total and step.total > 1:
-        parts.append(f"{step.done:,} of {step.total:,} {step.unit}")
+        parts.append(f"{whole(step.done)} of {whole(step.total)} {step.unit}")
     elif step.done and step.total is None:
-        parts.append(f"{step.done:,} {step.unit}")
+        parts.append(f"{whole(step.done)} {step.unit}")
     if left_s is not None and (step.total is None or step.done < step.total):
         parts.append(f"{say_duration(left_s)} left")
     if step.detail:

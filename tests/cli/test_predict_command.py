@@ -166,7 +166,7 @@ def test_measured_without_spots_and_measured_of_another_slide_are_refused_first(
 
 def test_unknown_scale_asks_and_suggests_what_the_spots_say(model, folder, capsys):
     assert main(["predict", "C9.png", "--spots", "spots.tsv"]) == 2
-    assert "--mpp 2.000" in capsys.readouterr().err
+    assert "--mpp 2 on" in capsys.readouterr().err
     assert main(["predict", "C9.png"]) == 2
     assert "--mpp 0.5" in capsys.readouterr().err
 

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication
 from tests.gui.tour_files import encoded, marker
 
 from napari_flag import keys
+from napari_flag.formatting import counted
 from napari_flag.gui.controls.forms import MessageList
 from napari_flag.gui.side_by_side_dock import SideBySideDock
 from napari_flag.layers.gene_values import Quantity
@@ -337,7 +338,11 @@ def _listed(tourist):
     if len({state.name for state in slides}) < len(slides):
         found.append("two slides have one name")
     adata = session.adata
-    said = "No result yet." if adata is None else f"{adata.n_obs:,} spots × {adata.n_vars:,} genes"
+    said = (
+        "No result yet."
+        if adata is None
+        else f"{counted(adata.n_obs, 'spot')} × {counted(adata.n_vars, 'gene')}"
+    )
     if area.predict.run_panel.result.text() != said:
         found.append(f"the Predict page says {area.predict.run_panel.result.text()!r}, not {said!r}")
     if session.result is not None and area.slides.result.value is not session.result:

@@ -61,6 +61,11 @@ def test_a_prediction_that_was_not_judged_gets_no_layer_no_warning_and_no_hover(
     unlike.set_prediction(None)
 
 
+def test_no_spot_is_said_to_be_farther_than_all_of_the_training_tissue_that_is_not():
+    adata = judged()
+    assert hover_part(adata, 24) == "farther from the training tissue than 99 % of it"
+
+
 def test_a_ring_carries_the_spots_distance_and_leaves_its_gene_visible():
     adata = judged()
     raster = raster_of(adata)

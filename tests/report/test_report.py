@@ -13,7 +13,7 @@ from napari_flag.analysis.domains import write_labels
 from napari_flag.analysis.regions import TOPS
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
-from napari_flag.formatting import area, number
+from napari_flag.formatting import area, number, probability
 from napari_flag.progress import finish
 from napari_flag.report import write_report
 from napari_flag.report.findings import MAPS, gather, labels_of
@@ -99,6 +99,14 @@ def test_the_scores_are_those_of_compare(page, prediction):
     for metric in ("GSC", "SSC", "amplitude"):
         assert f"<b>{draws.values[metric]:.3f}</b>" in page
         assert f"<td>{scores.values[metric]:.3f}</td>" in page, "in the table, as the paper reads it"
+
+
+def test_q_values_of_genes_are_written_as_in_the_docks(page, prediction):
+    genes = finish(gather(prediction, counts_for(prediction))).genes
+    assert genes["q"].min() < 0.0005
+    for gene, q in zip(genes["gene"], genes["q"], strict=True):
+        (row,) = re.findall(rf"<tr><td><i>{gene}</i></td>(.*?)</tr>", page)
+        assert f'<td data-v="{q:.6g}">{probability(q)}</td>' in row
 
 
 @pytest.mark.slow

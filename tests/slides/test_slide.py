@@ -345,7 +345,7 @@ def test_ome_xml_pulls_in_no_other_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tag", "value", "said"),
-    [("ImageWidth", 2**31 - 1, "pixels is stated"), ("TileWidth", 2**20, "GB are stated")],
+    [("ImageWidth", 2**31 - 1, "px is stated"), ("TileWidth", 2**20, "GB are stated")],
 )
 def test_sizes_that_cannot_be_are_refused_before_anything_is_allocated(
     tmp_path: Path, tag: str, value: int, said: str

@@ -80,9 +80,9 @@ def test_blocks_of_genes_change_nothing(monkeypatch):
 def test_regions_too_small_or_crossing_are_refused_in_one_sentence():
     values, genes = np.ones((10, 2)), ["A", "B"]
     one = np.arange(10) < 1
-    with pytest.raises(UserError, match="holds 1 spots and the other 9"):
+    with pytest.raises(UserError, match="holds 1 spot and the other 9"):
         differential_genes(values, genes, one)
-    with pytest.raises(UserError, match="3 spots lie in both regions"):
+    with pytest.raises(UserError, match="The regions share 3 spots"):
         differential_genes(values, genes, np.arange(10) < 5, np.arange(10) > 1)
 
 

@@ -128,7 +128,7 @@ def test_regions_are_added_up_dealing_by_dealing():
 
 def test_two_regions_that_share_spots_are_refused():
     values, inside = section()
-    with pytest.raises(UserError, match="lie in both regions"):
+    with pytest.raises(UserError, match="The regions share"):
         finish(enrich(values, GENES, inside, np.ones(80, bool), SETS))
 
 

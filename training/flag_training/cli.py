@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flag_training.gene_targets import commands as gene_targets
 from flag_training.store import command as prepare
+from napari_flag.formatting import number
 from napari_flag.slides.colours import COLOURS
 
 if TYPE_CHECKING:
@@ -509,7 +510,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     sys.stdout.write("  ".join(f"{name:>9}" for name in REPORTED) + "\n")
     for values, scores in best_first(rows, grid):
         merged = ", ".join(f"{key} = {value}" for key, value in values.items())
-        sys.stdout.write("  ".join(f"{scores[name]:9.3f}" for name in REPORTED) + f"  {merged}\n")
+        sys.stdout.write("  ".join(f"{number(scores[name], 3):>9}" for name in REPORTED) + f"  {merged}\n")
     sys.stdout.write(f"Every row is in {table}.\n")
     return 0
 

@@ -21,6 +21,7 @@ from napari_flag.analysis.truth import (
     measured_extent,
 )
 from napari_flag.errors import UserError
+from napari_flag.formatting import whole
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics import coexpression
 from napari_flag.statistics.accuracy import FloatArray, composition, constant_genes
@@ -146,8 +147,8 @@ def correlate(
     columns = adata.var_names.get_indexer([g for g in dict.fromkeys(genes) if g in adata.var_names])
     if len(columns) < FEWEST:
         raise UserError(
-            f"The prediction has {len(columns)} of these {len(genes)} genes, and a correlation needs two; "
-            "choose another gene set."
+            f"The prediction has {whole(len(columns))} of these {whole(len(genes))} genes, and a "
+            "correlation needs two; choose another gene set."
         )
     everything = extent_of(adata, PREDICTED)
     predicted = (yield from _correlating(adata, PREDICTED, everything, columns, depth=depth)).table()

@@ -36,7 +36,7 @@ from napari_flag.analysis.truth import (
     shared_counts,
 )
 from napari_flag.errors import UserError
-from napari_flag.formatting import first_of
+from napari_flag.formatting import counted, counted_of, first_of, number, whole
 from napari_flag.prediction_file import doubts_of, find_fault, output_name, slide_name, trained_on
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, calibration, scoring_rules
@@ -150,8 +150,8 @@ def comparing(
     unseen = accuracy.constant_genes(truth)
     if unseen.all():
         raise UserError(
-            f"Each of the {len(unseen)} shared genes has the same count in every measured spot, so "
-            "there is nothing to compare; check that these are the counts of this section."
+            f"Each of the {whole(len(unseen))} shared genes has the same count in every measured spot, "
+            "so there is nothing to compare; check that these are the counts of this section."
         )
     insisted = refuse_doubts(predicted, measured, match, force)
     extent = Extent(match.rows, match.columns)
@@ -206,31 +206,32 @@ def _notices(
         )
     if len(match.rows) < HALF * predicted.n_obs:
         notices.append(
-            f"Only {len(match.rows)} of {predicted.n_obs} predicted spots are in the measured "
+            f"Only {counted_of(len(match.rows), predicted.n_obs, 'predicted spot')} are in the measured "
             "table; check that it is of this slide."
         )
     used = measured.var_names[match.measured_columns]
     twice = used[used.isin(measured.var_names[measured.var_names.duplicated()])]
     if len(twice):
         notices.append(
-            f"{len(twice)} genes are listed more than once in the measured table (such as "
-            f"{twice[0]}); the first of each was used."
+            f"{counted(len(twice), 'gene')} {'is' if len(twice) == 1 else 'are'} listed more than once in "
+            f"the measured table (such as {twice[0]}); the first of each was used."
         )
     if (~unseen).sum() < 3:
         notices.append("GSC and SSC need at least 3 genes that vary in truth, so they are left out.")
     if len(unseen) > MOST_GENES:
         notices.append(
-            f"GSC needs all pairs of genes, so it is left out above {MOST_GENES:,} genes; predict a "
+            f"GSC needs all pairs of genes, so it is left out above {whole(MOST_GENES)} genes; predict a "
             "choice of genes to see it."
         )
     if drawn.proper and len(unseen) > scoring_rules.MOST_GENES:
         notices.append(
             f"VS-gene needs all pairs of genes in every spot, so it is left out above "
-            f"{scoring_rules.MOST_GENES:,} genes; predict a choice of genes to see it."
+            f"{whole(scoring_rules.MOST_GENES)} genes; predict a choice of genes to see it."
         )
     if neighbours.isolated:
         notices.append(
-            f"{neighbours.isolated} of {len(match.rows)} spots have no neighbour in the graph of Moran's I."
+            f"{counted_of(neighbours.isolated, len(match.rows), 'spot')} have no neighbour in the graph of "
+            "Moran's I."
         )
     return tuple(notices)
 
@@ -299,19 +300,19 @@ def _mismatches(comparison: "Comparison") -> tuple[str, ...]:
     """Return notices of what was not measured (what was only measured is no fault)."""
     left = comparison.unmatched
     sentences = []
-    for names, what, whole in (
-        (left.genes_only_predicted, "genes", comparison.genes),
-        (left.spots_only_predicted, "spots", comparison.spots),
+    for names, what, compared in (
+        (left.genes_only_predicted, "predicted gene", comparison.genes),
+        (left.spots_only_predicted, "predicted spot", comparison.spots),
     ):
         if names:
             sentences.append(
-                f"{len(names):,} of {len(names) + whole:,} predicted {what} were not measured, so they "
+                f"{counted_of(len(names), len(names) + compared, what)} were not measured, so they "
                 f"are left out: {first_of(names, NAMED)}"
             )
     low, high = comparison.scores["X"].intervals["PCC"]
     if low <= 0.0:  # never where there is no interval: NaN is not below anything
         sentences.append(
-            f"Prediction and measurement do not agree (PCC between {low:.2f} and {high:.2f}); check "
+            f"Prediction and measurement do not agree (PCC between {number(low)} and {number(high)}); check "
             "that the counts are of this slide and its spots named alike."
         )
     return tuple(sentences)

@@ -22,7 +22,7 @@ from napari_flag.analysis.truth import (
     measured_extent,
     sources,
 )
-from napari_flag.formatting import number
+from napari_flag.formatting import counted_of, number
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.labels import SpotLabels, read_labels
 from napari_flag.statistics import domains
@@ -275,5 +275,5 @@ def describe_labels(adata: "AnnData") -> str:
         for source, word in ((PREDICTED, "prediction"), (MEASURED, "truth"))
         if COLUMNS[source] in found
     ]
-    counted = f"{labelled:,} of {adata.n_obs:,} spots are labelled"
-    return f"{counted}. Domains to labels: {'; '.join(described)}." if described else f"{counted}."
+    share = f"{counted_of(labelled, adata.n_obs, 'spot')} are labelled"
+    return f"{share}. Domains to labels: {'; '.join(described)}." if described else f"{share}."

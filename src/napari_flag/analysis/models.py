@@ -36,6 +36,7 @@ from napari_flag.analysis.truth import (
 )
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import NEAR, is_foreign, name_by_place
+from napari_flag.formatting import counted, counted_of
 from napari_flag.prediction_file import array_coordinates, output_name, provenance, spots_of
 from napari_flag.progress import Steps
 from napari_flag.slides.spots import typical_pitch
@@ -248,8 +249,9 @@ def _common(predictions: "Mapping[str, AnnData]", measured: "AnnData") -> tuple[
     if len(spots) < FEWEST_SPOTS or not len(genes):
         names = ", ".join(predictions)
         raise UserError(
-            f"{names} and the measurement have {len(spots)} spots and {len(genes)} genes in common, too few "
-            "to compare; compare those that are of the same spots and genes."
+            f"{names} and the measurement have {counted(len(spots), 'spot')} and "
+            f"{counted(len(genes), 'gene')} in common, too few to compare; compare those that are of the "
+            "same spots and genes."
         )
     return spots, genes
 
@@ -280,8 +282,9 @@ def _cut(adata: "AnnData", spots: "pd.Index", genes: "pd.Index", placed: "AnnDat
 def _left_out(predictions: "Mapping[str, AnnData]", spots: "pd.Index", genes: "pd.Index") -> tuple[str, ...]:
     """Return how much of each model is judged, where that is not all of it."""
     return tuple(
-        f"Of {name}, {len(spots):,} of {adata.n_obs:,} spots and {len(genes):,} of {adata.n_vars:,} genes "
-        "are judged: those that all models and the measurement have."
+        f"Of {name}, {counted_of(len(spots), adata.n_obs, 'spot')} and "
+        f"{counted_of(len(genes), adata.n_vars, 'gene')} are judged: those that all models and the "
+        "measurement have."
         for name, adata in predictions.items()
         if (len(spots), len(genes)) != adata.shape
     )

@@ -16,7 +16,7 @@ from napari_flag.analysis.truth import (
     matrix_of,
     measured_extent,
 )
-from napari_flag.formatting import counted, number, probability
+from napari_flag.formatting import counted, number, probability, whole
 from napari_flag.progress import Steps
 from napari_flag.statistics.domains import FEWEST_SPOTS as FEWEST_FOR_DOMAINS
 from napari_flag.statistics.gene_sets import bundled as bundled
@@ -188,11 +188,13 @@ def describe_recovery(found: Recovery) -> str:
     """Return how many of the truth's sets are recovered, beside chance, in a sentence."""
     if not found.tested:
         return f"No gene set has {FEWEST_GENES} genes here, so none was tested."
-    raised = f"{len(found.measured)} raised in the truth, {len(found.predicted)} in the prediction"
+    raised = (
+        f"{whole(len(found.measured))} raised in the truth, {whole(len(found.predicted))} in the prediction"
+    )
     if not found.measured or not found.predicted:
-        return f"Of {found.tested} gene sets {raised}."
+        return f"Of {counted(found.tested, 'gene set')} {raised}."
     chance = f"chance {number(found.chance, 1)}, p {probability(found.p)}"
-    return f"Of {found.tested} gene sets {raised}, {len(found.shared)} in both ({chance})."
+    return f"Of {counted(found.tested, 'gene set')} {raised}, {whole(len(found.shared))} in both ({chance})."
 
 
 def describe_sets(found: Recovery) -> str:

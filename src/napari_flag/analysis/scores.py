@@ -16,6 +16,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, dense, measured_extent
+from napari_flag.formatting import whole
 from napari_flag.prediction_file import provenance, trained_on
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, bootstrap, coexpression, moran, scoring_rules
@@ -41,7 +42,7 @@ MEANING: Final = {
     "MSE": "Mean squared error of log2(count + 1) (0 is best)",
     "cPCC": "PCC after each spot's mean over the genes is taken away: what is not depth (1 is best)",
     "GSC": "Do the same genes go together? Agreement of gene–gene correlations (1 is best; "
-    f"only computed up to {MOST_GENES:,} genes)",
+    f"only computed up to {whole(MOST_GENES)} genes)",
     "SSC": "Are the same genes clustered in space? Agreement of Moran's I (1 is best)",
     "amplitude": "Do maps vary as strongly as measured? Median over genes of variance predicted / measured "
     "(1 is best)",

@@ -17,6 +17,7 @@ from napari_flag.analysis.truth import (
     measured_extent,
 )
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted_of, whole
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import composition
 
@@ -71,7 +72,7 @@ class SetMap:
     @property
     def described(self) -> str:
         """How much of the set is shown, in words."""
-        return f"{len(self.genes)} of {self.size} genes of {self.name}"
+        return f"{counted_of(len(self.genes), self.size, 'gene')} of {self.name}"
 
     def table(self) -> "pd.DataFrame":
         """Return a row per gene and region: gene, region, and a column per source."""
@@ -105,8 +106,8 @@ def map_set(
     columns = np.array([place[gene] for gene in dict.fromkeys(members) if gene in place], np.int64)
     if not len(columns):
         raise UserError(
-            f"None of the {len(members)} genes of {name} is among the {adata.n_vars} predicted ones; choose "
-            "another set, or weights that predict its genes."
+            f"None of the {whole(len(members))} genes of {name} is among the {whole(adata.n_vars)} "
+            "predicted ones; choose another set, or weights that predict its genes."
         )
     if not regions:
         raise UserError("There is no region to show the set in; draw or find regions first.")
@@ -140,8 +141,8 @@ def find_set(sets: Mapping[str, Sequence[str]], name: str) -> tuple[str, tuple[s
         if known.casefold() == name.casefold():
             return known, tuple(members)
     raise UserError(
-        f"There is no gene set {name} among the {len(sets)} at hand ({', '.join(list(sets)[:NAMED])} …); "
-        "give a name as it stands in the file."
+        f"There is no gene set {name} among the {whole(len(sets))} at hand ({', '.join(list(sets)[:NAMED])} "
+        "…); give a name as it stands in the file."
     )
 
 

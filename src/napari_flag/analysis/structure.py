@@ -20,6 +20,7 @@ from napari_flag.analysis.truth import (
     values_of,
 )
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted
 from napari_flag.progress import Steps
 from napari_flag.statistics import gene_sets
 from napari_flag.statistics.accuracy import FloatArray
@@ -169,8 +170,8 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
     absent = [gene for gene in chosen.local_genes if gene not in adata.var_names]
     if absent:
         raise UserError(
-            f"Local Moran's I was requested for {absent[0]}, which is not among the {adata.n_vars} genes "
-            "here; choose genes of the table."
+            f"Local Moran's I was requested for {absent[0]}, which is not among the "
+            f"{counted(adata.n_vars, 'gene')} here; choose genes of the table."
         )
     neighbours = spot_neighbours(adata)
     here = (PREDICTED,) if measured_extent(adata) is None else (PREDICTED, MEASURED)

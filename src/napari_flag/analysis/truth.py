@@ -16,6 +16,7 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted_of
 from napari_flag.prediction_file import provenance
 from napari_flag.statistics.accuracy import FloatArray as FloatArray
 
@@ -217,7 +218,7 @@ def _too_few_spots(predicted: "AnnData", measured: "AnnData", shared: int) -> st
             "of another slide; choose the table of the slide that was predicted."
         )
     return (
-        f"Only {shared} of {predicted.n_obs} predicted spots are in the measured table, too few to "
+        f"Only {counted_of(shared, predicted.n_obs, 'predicted spot')} are in the measured table, too few to "
         f"compare (at least {FEWEST_SPOTS}), so it is most likely of another slide; choose the "
         "table of the slide that was predicted."
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, recorded, say, say_json
 from napari_flag.errors import UserError
+from napari_flag.formatting import px
 from napari_flag.progress import finish
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def _open(path: Path, adata: "AnnData") -> "Slide":
     if expected is not None and expected != slide.size:
         slide.close()
         raise UserError(
-            f"{path.name} is {slide.size[0]} × {slide.size[1]} px, but the prediction was made on "
-            f"{expected[0]} × {expected[1]} px; give the slide that was predicted."
+            f"{path.name} is {px(slide.size)}, but the prediction was made on "
+            f"{px(expected)}; give the slide that was predicted."
         )
     return slide
 

@@ -33,7 +33,7 @@ from napari_flag.cli.terminal import (
     say_json,
 )
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, first_of, interval, number, probability, whole
+from napari_flag.formatting import UNDEFINED, counted, first_of, interval, number, probability, whole
 from napari_flag.progress import finish
 from napari_flag.slides.file_identity import name_of
 
@@ -86,7 +86,6 @@ DIGITS: Final = 3
 """Decimals of scores."""
 BUNDLED: Final = "bundled"
 """What JSON says of the gene sets where none were given."""
-UNDEFINED: Final = "not defined"
 LISTED: Final = 8
 """Unmatched names shown in the text; --json lists all."""
 

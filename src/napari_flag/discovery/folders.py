@@ -15,12 +15,12 @@ from napari_flag.discovery.kinds import (
     kind_of,
     rgb_size,
 )
-from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, inside_of, listed, owner_of, px
+from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, inside_of, listed, owner_of
 from napari_flag.discovery.space_ranger_image import full_resolution_image
 from napari_flag.errors import UserError
 from napari_flag.files import ending
 from napari_flag.foreign_prediction import holds_prediction, is_zarr_table
-from napari_flag.formatting import first_of
+from napari_flag.formatting import first_of, px, whole
 from napari_flag.slides.formats import in_situ, space_ranger, spatial_data
 from napari_flag.slides.formats.bins import bins_of
 from napari_flag.slides.slide import slide_name
@@ -158,7 +158,7 @@ def _not_taken(path: Path) -> str:
     if size is not None:
         return (
             f"{path.name} is not taken for a slide, since a picture of {px(size)} is smaller than "
-            f"{SLIDE_SIDE_PX:,} px; choose the full-resolution image."
+            f"{whole(SLIDE_SIDE_PX)} px; choose the full-resolution image."
         )
     if ending(path) in PICTURE_ENDINGS:
         if os.path.isfile(path) and is_unreadable(path):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from napari_flag import prediction_file
 from napari_flag.discovery.kinds import PICTURE_ENDINGS, VENDOR_ENDINGS, size_of
-from napari_flag.discovery.search import IMAGE_FOLDERS, Search, listed, px
+from napari_flag.discovery.search import IMAGE_FOLDERS, Search, listed
 from napari_flag.errors import UserError
 from napari_flag.files import ending, files_ending
+from napari_flag.formatting import px
 from napari_flag.inputs import counts_at
 from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import doubt_about, has_content_of

@@ -7,8 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from napari_flag.formatting import first_of
-from napari_flag.slides.formats.readers import Size
+from napari_flag.formatting import first_of, whole
 
 MOST_FILES: Final = 1000
 """Names looked at in one call, over all folders; a folder of tiles may hold a hundred thousand."""
@@ -40,7 +39,7 @@ class Search:
         if len(first) > self.left:
             first = first[: self.left]
             self.notices.append(
-                f"Only {MOST_FILES:,} files were looked at, up to {folder}; choose a folder with "
+                f"Only {whole(MOST_FILES)} files were looked at, up to {folder}; choose a folder with "
                 "fewer files, or the slide itself."
             )
         self.left -= len(first)
@@ -58,11 +57,6 @@ def owner_of(file: str, names: Iterable[str]) -> str | None:
         if folded.startswith(start := name.casefold()) and folded[len(start) :][:1] in ("", *"._- ")
     ]
     return max(fitting, key=len, default=None)
-
-
-def px(size: Size | None) -> str:
-    """Return "9,272 × 9,920 px"."""
-    return "unknown size" if size is None else f"{size[0]:,} × {size[1]:,} px"
 
 
 def inside_of(path: Path, folder: Path) -> str:

@@ -14,8 +14,9 @@ from napari_flag.discovery.kinds import (
     rgb_size,
     size_of,
 )
-from napari_flag.discovery.search import IMAGE_FOLDERS, MOST_FILES, Search, owner_of, px
+from napari_flag.discovery.search import IMAGE_FOLDERS, MOST_FILES, Search, owner_of
 from napari_flag.files import ending
+from napari_flag.formatting import px
 from napari_flag.slides.formats import space_ranger
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _small_image(
     `others` are the slides in the folder that cannot be the one sought.
     """
     full = scaling.full_size
-    expected = "" if full is None else f" of {px((round(full[0]), round(full[1])))}"
+    expected = "" if full is None else f" of {px(full)}"
     missing = f"The full-resolution image{expected} of {sample.name} is neither in the folder nor beside it"
     if others:
         missing += f" ({', '.join(others[:3])}{', …' if len(others) > 3 else ''} has another size)"

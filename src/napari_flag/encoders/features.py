@@ -18,6 +18,7 @@ from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.files import Unwritable, unfinished
+from napari_flag.formatting import counted_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import Colours
 from napari_flag.slides.slide import Slide, open_slide
@@ -182,9 +183,9 @@ def extract_features(
     wrong = int((~np.isfinite(features).all(1)).sum())
     if wrong:
         raise UserError(
-            f"The encoder {encoder.name} returned values that are no numbers for {wrong:,} of {len(xy):,} "
-            "tiles, so its weights are damaged or do not suit this device; get them again, or choose the "
-            'device "cpu".'
+            f"The encoder {encoder.name} returned values that are no numbers for "
+            f"{counted_of(wrong, len(xy), 'tile')}, so its weights are damaged or do not "
+            'suit this device; get them again, or choose the device "cpu".'
         )
     yield from _write_cache(folder, key, features)
     return features

@@ -11,6 +11,7 @@ from napari_flag.analysis.spatial import FEWEST_SPOTS
 from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import dense
 from napari_flag.files import write_table
+from napari_flag.formatting import whole
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def with_structure(adata: "AnnData") -> Steps["AnnData"]:
     if keys.STRUCTURE in copy.uns:
         return copy
     if copy.n_obs < FEWEST_SPOTS:
-        notice = f"{copy.n_obs} spots are too few for Moran's I and domains, which are left out."
+        notice = f"{whole(copy.n_obs)} spots are too few for Moran's I and domains, which are left out."
         yield Step("Finding structure", 0, None, notice=notice)
         return copy
     yield from write_structure(copy)

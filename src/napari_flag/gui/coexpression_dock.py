@@ -21,7 +21,7 @@ from napari_flag.analysis.coexpression import DEPTH_SHOWN, Together, correlate, 
 from napari_flag.analysis.pathways import bundled, read_gmt
 from napari_flag.errors import UserError
 from napari_flag.files import ending, write_table
-from napari_flag.formatting import number, whole
+from napari_flag.formatting import counted_of, number, whole
 from napari_flag.gui.controls.file_filters import GENE_SET_FILES, TABLE_FILES
 from napari_flag.gui.controls.forms import Choice, ask_open, ask_save, plain_label
 from napari_flag.gui.controls.heat_map import HeatMap
@@ -102,11 +102,11 @@ class GeneSetChoice(QWidget):
         numbers = [number for number in TOP if number < len(self._ranked)]
         self._offered = {top_name(number): self._ranked[:number] for number in numbers}
         if len(self._ranked) <= TOP[-1]:
-            self._offered[f"all {len(self._ranked)} genes"] = self._ranked
+            self._offered[f"all {whole(len(self._ranked))} genes"] = self._ranked
         self._meanings = {}
         for name, (here, size) in sets_within(self._sets, self._ranked).items():
             self._offered[name] = here
-            self._meanings[name] = f"{len(here)} of {size} genes are in the prediction"
+            self._meanings[name] = f"{counted_of(len(here), size, 'gene')} are in the prediction"
         self._list()
 
     def _list(self) -> None:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QVBoxLayout, QWidg
 
 from napari_flag.exports.formats import FORMATS, Format, export, place_of
 from napari_flag.files import ending
+from napari_flag.formatting import whole
 from napari_flag.gui.controls.file_filters import file_filter
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
@@ -129,9 +130,9 @@ def _ask_genes(adata: "AnnData", genes: tuple[str, ...], name: str) -> tuple[str
     if not chosen or len(chosen) == adata.n_vars:
         return None
     box = QMessageBox(QMessageBox.Icon.Question, "Export prediction", "Which genes should be saved?")
-    every: Any = box.addButton(f"All {adata.n_vars}", QMessageBox.ButtonRole.AcceptRole)
+    every: Any = box.addButton(f"All {whole(adata.n_vars)}", QMessageBox.ButtonRole.AcceptRole)
     some: Any = box.addButton(
-        f"The {len(chosen)} of {name or 'the gene set'}", QMessageBox.ButtonRole.AcceptRole
+        f"The {whole(len(chosen))} of {name or 'the gene set'}", QMessageBox.ButtonRole.AcceptRole
     )
     box.setDefaultButton(every)
     box.exec()

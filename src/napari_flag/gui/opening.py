@@ -19,6 +19,7 @@ from napari_flag.discovery.kinds import PICTURE_ENDINGS
 from napari_flag.errors import UserError
 from napari_flag.files import ending
 from napari_flag.foreign_prediction import UNITS, is_foreign
+from napari_flag.formatting import TYPED, px, resolution
 from napari_flag.gui.controls.forms import MessageList, dropped_paths
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.keeping import regions_of
@@ -168,8 +169,8 @@ class Opener(QObject):
         if wanted is not None and tuple(slide.size) != wanted:
             self._messages.show_error(
                 UserError(
-                    f"{slide.path.name} has {slide.size[0]:,} × {slide.size[1]:,} px, but {state.name} was "
-                    f"predicted on a slide of {wanted[0]:,} × {wanted[1]:,} px; choose that slide."
+                    f"{slide.path.name} has {px(slide.size)}, but {state.name} was "
+                    f"predicted on a slide of {px(wanted)}; choose that slide."
                 )
             )
             return
@@ -404,8 +405,9 @@ class Opener(QObject):
         elif abs(state.slide.mpp / stated - 1) > MPP_DIFFERS:
             self._messages.add(
                 "warning",
-                f"{state.name} is drawn with {state.slide.mpp:.4g} µm/px ({state.slide.mpp_source}), but the "
-                f"prediction was made with {stated:.4g}; set the µm/px to that if it is right.",
+                f"{state.name} is drawn with {resolution(state.slide.mpp, TYPED)} "
+                f"({state.slide.mpp_source}), but the prediction was made with "
+                f"{resolution(stated, TYPED, unit=False)}; set the µm/px to that if it is right.",
             )
 
     def _draw(self, state: SlideState, annotations: Sequence[Annotation]) -> None:

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QDockWidget, QGridLayout, QHBoxLayout, QLa
 
 from napari_flag import keys
 from napari_flag.analysis.scores import EXPECTATION, MEANING, SectionScores, scoring_section
-from napari_flag.formatting import number
+from napari_flag.formatting import counted, number, whole
 from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
 from napari_flag.gui.dock import NOTHING_YET, Dock, in_turn, single_shot
@@ -502,8 +502,8 @@ class SideBySideDock(Dock):
             return
         for name, label in self._numbers.items():
             label.setText(f"{name} <b>{number(scores.overall[name])}</b>")
-        self.summary.setText(f"All {scores.genes_compared:,} genes:")
-        self.summary.setToolTip(f"Over {scores.spots:,} spots. Moran's I: {scores.neighbours}.")
+        self.summary.setText(f"All {whole(scores.genes_compared)} genes:")
+        self.summary.setToolTip(f"Over {counted(scores.spots, 'spot')}. Moran's I: {scores.neighbours}.")
 
     def _show_gene_score(self) -> None:
         gene = self.session.gene_beside or self.session.gene

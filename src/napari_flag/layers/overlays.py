@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.formatting import percent_reached
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.kept import Kept
 from napari_flag.layers.legend import Legend, LegendRow
@@ -92,7 +93,7 @@ def hover_part(adata: Any, spot: int) -> str | None:
     if keys.UNLIKE not in adata.obs:
         return None
     share = float(adata.obs[keys.UNLIKE].iloc[spot])
-    return f"farther from the training tissue than {int(100 * share)} % of it"
+    return f"farther from the training tissue than {percent_reached(share)} of it"
 
 
 def paint_rings(raster: SpotRaster, values: npt.NDArray[np.float32]) -> Float32Array:

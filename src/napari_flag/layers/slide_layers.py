@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.formatting import whole
 from napari_flag.layers.frame import Frame, moved_by_hand, place
 from napari_flag.layers.kept import Kept
 from napari_flag.layers.raster import SpotRaster, spot_raster
@@ -64,7 +65,7 @@ def placeholder_layer(slide: "Slide") -> LayerData:
 def spots_layer(spots: "Spots", frame: Frame) -> LayerData:
     """Return the outlines of `spots` as one picture; its cost does not grow with their number."""
     raster, picture = outlined(spots, frame.mpp)
-    return outline_layer(raster, frame, f"Spots ({len(spots):,})", picture)
+    return outline_layer(raster, frame, f"Spots ({whole(len(spots))})", picture)
 
 
 _OUTLINED: Final[Kept[tuple[SpotRaster, Picture]]] = Kept("outlines")
@@ -245,7 +246,7 @@ def _rings(spots: "Spots", slide: "Slide", frame: Frame) -> LayerData:
     known = slide.mpp and diameter_um
     size = diameter_um / slide.mpp if slide.mpp and known else max(slide.size) / 150
     options = {
-        "name": f"Spots ({len(spots):,})",
+        "name": f"Spots ({whole(len(spots))})",
         "size": size,
         "face_color": "transparent",
         "border_color": np.array(OUTLINE_COLOUR),

@@ -12,6 +12,7 @@ from torch import Tensor
 from napari_flag import keys
 from napari_flag.encoders.registry import find_encoder, open_encoder
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted, whole
 from napari_flag.methods.published import Published, our_names
 from napari_flag.methods.windowed import WindowSizes
 from napari_flag.model.checkpoint import save_checkpoint
@@ -167,8 +168,8 @@ def _check_fit(
     trained = found.get("name", (0,))[0]
     if trained and trained != len(panel):
         raise UserError(
-            f"The checkpoint was trained on {trained} genes and the list names {len(panel)}; give the panel "
-            "that it was trained on, in its order."
+            f"The checkpoint was trained on {counted(trained, 'gene')} and the list names "
+            f"{whole(len(panel))}; give the panel that it was trained on, in its order."
         )
     if dim != sizes.features:
         raise UserError(

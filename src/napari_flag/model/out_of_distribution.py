@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import percent_reached
 
 FAR: Final = 0.95
 """A spot is unlike the training tissue when it lies farther than this share of the spots left out.
@@ -79,7 +80,7 @@ class SlideScore:
         """Return one sentence for a slide that is mostly unlike, None for any other."""
         if not self.mostly_unlike:
             return None
-        begin = f"{_percent(self.share)} of the spots look unlike the tissue this model was trained on"
+        begin = f"{_share(self.share)} of the spots look unlike the tissue this model was trained on"
         if self.share_aligned > MOSTLY:
             return (
                 f"{begin}, and not by stain or scanner alone: maps of tissue it never saw can look right "
@@ -197,5 +198,5 @@ def _threshold(reach: Tensor) -> Tensor:
     return torch.quantile(reach.double(), FAR)
 
 
-def _percent(share: float) -> str:
-    return "All" if share == 1 else f"{min(int(100 * share), 99)} %"
+def _share(share: float) -> str:
+    return "All" if share == 1 else percent_reached(share)

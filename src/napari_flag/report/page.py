@@ -1,6 +1,7 @@
 """The HTML page of a report: one file, nothing loaded from anywhere."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from html import escape
 from importlib import resources
 from math import isnan
@@ -13,7 +14,7 @@ from napari_flag.analysis.pathways import DomainSets
 from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE, DrawScores
 from napari_flag.errors import UserError
 from napari_flag.files import place_in
-from napari_flag.formatting import area, counted, interval, number, whole
+from napari_flag.formatting import UNDEFINED, area, counted, interval, number, probability, whole
 from napari_flag.layers.overlays import hex_colour
 from napari_flag.prediction_file import doubts_of, output_name, provenance, unlike_warning
 from napari_flag.progress import Step, Steps
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 DIGITS: Final = 3
 """Decimals of the numbers on the page."""
-UNDEFINED: Final = "not defined"
 
 
 def write_page(findings: Findings, pictures: Sequence[Picture], *, seed: int, command: str | None) -> str:
@@ -235,10 +235,11 @@ def _genes(findings: Findings) -> Iterator[str]:
         button = f'<button type="button">{head}</button>'
         yield f'<th scope="col" title="{escape(meaning)}"{sorted_by}>{button}</th>'
     yield "</tr></thead><tbody>"
+    written = [probability if column == "q" else partial(number, digits=DIGITS) for column in columns[1:]]
     for row in table[columns].itertuples(index=False):
         cells = "".join(
-            f'<td data-v="{value:.6g}">{_q(value) if column == "q" else number(value, DIGITS, "")}</td>'
-            for column, value in zip(columns[1:], row[1:], strict=True)
+            f'<td data-v="{value:.6g}">{write(value, unknown="")}</td>'
+            for write, value in zip(written, row[1:], strict=True)
         )
         yield f"<tr><td><i>{escape(str(row[0]))}</i></td>{cells}</tr>"
     yield "</tbody></table></div>"
@@ -278,12 +279,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return escape(", ".join(str(item) for item in value)) or "none"
     return escape(f"{value:g}" if isinstance(value, float) else str(value))
-
-
-def _q(value: float) -> str:
-    """Return a q-value with the decimals of the page, "< 0.001" where it is smaller than they can say."""
-    least = 10.0**-DIGITS
-    return f"&lt; {number(least, DIGITS)}" if value < least else number(value, DIGITS, "")
 
 
 def report_place(folder: Path, slide: str) -> Path:

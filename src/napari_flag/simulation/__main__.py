@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from napari_flag.formatting import data_size
 from napari_flag.simulation.expression import generated_genes
 from napari_flag.simulation.simulator import DEMO_SEED, NAME, simulate, write_simulated
 
@@ -35,7 +36,7 @@ def main() -> None:
     genes = generated_genes(args.genes) if args.genes else None
     for name, seed in slides.items():
         for path in write_simulated(folder, name, simulate(seed, genes=genes)):
-            sys.stdout.write(f"{path} ({path.stat().st_size / 1e6:.2f} MB)\n")
+            sys.stdout.write(f"{path} ({data_size(path.stat().st_size)})\n")
 
 
 if __name__ == "__main__":

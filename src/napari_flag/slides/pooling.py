@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.formatting import percent, whole
+from napari_flag.formatting import length, percent, resolution, whole
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.readers import Size
 from napari_flag.slides.spots import FloatArray, Image, IntArray, Spots
@@ -205,7 +205,7 @@ class _Discs:
         self._tree = cKDTree(self._xy)
         near = self._tree.query_ball_point(self._xy, spots.diameter_um * (1 + 1e-9), return_length=True)
         self._most = int(np.max(near, initial=1))
-        self.described = f"discs of {spots.diameter_um:g} µm"
+        self.described = f"discs of {length(spots.diameter_um)}"
 
     def of(self, xy_um: FloatArray) -> tuple[IntArray, IntArray]:
         """Return (point, spot) of every membership."""
@@ -229,7 +229,7 @@ class _Squares:
         shape = array.max(axis=0) - self._low + 1
         self._row = np.full(tuple(shape), -1, np.int64)
         self._row[tuple((array - self._low).T)] = np.arange(len(array))
-        self.described = f"grid squares of {side_um:g} µm"
+        self.described = f"grid squares of {length(side_um)}"
 
     def of(self, xy_um: FloatArray) -> tuple[IntArray, IntArray]:
         """Return (point, spot) of every point in a square."""
@@ -247,7 +247,7 @@ def _squares(spots: Spots, mpp: float) -> "_Squares | None":
     off = np.abs(spots.xy[:, ::-1] * mpp / side - 0.5 - array)
     if off.max(initial=0.0) > ON_GRID:
         raise UserError(
-            f"These squares of {side:g} µm are not the grid of the image (they are turned or shifted "
+            f"These squares of {length(side)} are not the grid of the image (they are turned or shifted "
             "against it), so other counts cannot be pooled into them exactly; predict a grid without "
             f"--spots (--spacing {side:g} --diameter {side:g}) instead."
         )
@@ -349,8 +349,8 @@ def _scale_doubt(located: LocatedCounts, affine: FloatArray, mpp: float) -> list
     if abs(implied / mpp - 1) <= SCALE_SLACK:
         return []
     return [
-        f"By its alignment the image has {implied:.4g} µm/px, not {mpp:.4g}, so the alignment file or µm/px "
-        "is wrong; check both before trusting scores."
+        f"By its alignment the image has {resolution(implied)}, not {resolution(mpp, unit=False)}, so the "
+        "alignment file or µm/px is wrong; check both before trusting scores."
     ]
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from napari_flag.formatting import TYPED, percent, resolution, whole
+
 PLAUSIBLE: Final = (0.1, 2.0)
 """µm/px of bright-field scans: 80x is about 0.12, 5x about 2."""
 AGREE: Final = 0.05
@@ -46,16 +48,16 @@ def stated(x: float, y: float, source: str) -> Resolution:
     mpp = x if x == y else math.sqrt(x * y)
     if mpp >= SCREEN_SETTING:
         notice = (
-            f"The file states {25400 / mpp:.0f} dpi ({source}), which is a print or screen setting "
+            f"The file states {whole(25400 / mpp)} dpi ({source}), which is a print or screen setting "
             "and not the scanner's, so µm/px counts as unknown."
         )
         return Resolution(notices=(notice,))
     if abs(x / y - 1) <= SQUARE_WITHIN:
         return Resolution(mpp, source)
     notice = (
-        f"The pixels are not square ({x:.4g} × {y:.4g} µm, {source}); {mpp:.4g} µm/px is used both "
-        "ways, so distances are off by up to "
-        f"{100 * abs(math.sqrt(max(x / y, y / x)) - 1):.0f} %."
+        f"The pixels are not square ({resolution(x, unit=False)} × {resolution(y, unit=False)} µm, "
+        f"{source}); {resolution(mpp)} is used both ways, so distances are off by up to "
+        f"{percent(math.sqrt(max(x / y, y / x)) - 1)}."
     )
     return Resolution(mpp, source, (notice,))
 
@@ -72,18 +74,20 @@ def check_mpp(mpp: float, source: str = "", suggested: float | None = None) -> s
     """
     low, high = PLAUSIBLE
     if suggested is not None and not agrees(mpp, suggested):
+        right = resolution(suggested, TYPED, unit=False)
         return (
-            f"µm/px is {mpp:.4g} ({source or 'as stated'}), but the spots' array suggests {suggested:.4g}; "
-            f"if that is right, set µm/px to {suggested:.4g} (Estimate in step 1, --mpp on the command line)."
+            f"µm/px is {resolution(mpp, TYPED, unit=False)} ({source or 'as stated'}), but the spots' array "
+            f"suggests {right}; if that is right, set µm/px to {right} (Estimate in step 1, --mpp on the "
+            "command line)."
         )
     if math.isfinite(mpp) and low <= mpp <= high:
         return None
     if suggested is not None:
         return f"{reduced(mpp)}; open the full-resolution slide." if mpp > high else None
     return (
-        f"{mpp:.4g} µm/px is outside {low:g}–{high:g}, the range of slide scanners, so the number is wrong "
-        "or this is a reduced picture of the slide; read the spot table, whose array tells which, or check "
-        "the scanner's settings."
+        f"{resolution(mpp, TYPED)} is outside {resolution(low, unit=False)}–{resolution(high, unit=False)}, "
+        "the range of slide scanners, so the number is wrong or this is a reduced picture of the slide; read "
+        "the spot table, whose array tells which, or check the scanner's settings."
     )
 
 
@@ -95,8 +99,8 @@ def agrees(mpp: float, suggested: float) -> bool:
 def reduced(mpp: float) -> str:
     """Say, without an end, that a picture whose µm/px the array confirms is a reduced one."""
     return (
-        f"This is a picture of the slide reduced about {mpp / TWENTYFOLD:.0f}-fold from a 20× scan "
-        f"({mpp:.4g} µm/px agrees with the array's pitch, so the number is right)"
+        f"This is a picture of the slide reduced about {whole(mpp / TWENTYFOLD)}-fold from a 20× scan "
+        f"({resolution(mpp, TYPED)} agrees with the array's pitch, so the number is right)"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted, counted_of, length, px, whole
 from napari_flag.slides.formats.readers import Size
 
 if TYPE_CHECKING:
@@ -126,8 +127,8 @@ def grid_over(
     """
     if not (spacing_um > 0 and diameter_um > 0 and mpp > 0):
         raise UserError(
-            f"A grid needs a spacing and a diameter above 0 µm, not {spacing_um:g} and "
-            f"{diameter_um:g}; give e.g. 100 and 55, as on a Visium slide."
+            f"A grid needs a spacing and a diameter above 0 µm, not {length(spacing_um)} and "
+            f"{length(diameter_um)}; give e.g. 100 and 55, as on a Visium slide."
         )
     left, top, right, bottom = _bounds(area)
     width, height = slide_size or (np.inf, np.inf)
@@ -137,7 +138,7 @@ def grid_over(
     array, xy = array[kept], xy[kept]
     if len(xy) == 0:
         raise UserError(
-            f"No spot fits at a spacing of {spacing_um:g} µm, because the region is smaller than "
+            f"No spot fits at a spacing of {length(spacing_um)}, because the region is smaller than "
             "that or lies off the slide; draw a larger region or choose a smaller spacing."
         )
     ids = tuple(f"{row}_{col}" for row, col in array.tolist())
@@ -298,7 +299,8 @@ def misplaced(spots: Spots) -> str | None:
     shared = n - len(np.unique(spots.xy, axis=0))
     if shared > SAME_PLACE * n:
         return (
-            f"{shared + 1:,} of {n:,} spots share their place with another, so the positions are not theirs"
+            f"{counted_of(shared + 1, n, 'spot')} share their place with another, so the positions are not "
+            "theirs"
         )
     if spots.array is None:
         return None
@@ -315,7 +317,7 @@ def misplaced(spots: Spots) -> str | None:
     off = int((residual > max(pitch, 1e-9)).sum())
     if not pitch > 0 or np.median(residual) > LOOSEST * pitch or off > OFF_PLACE * n:
         return (
-            f"{off:,} of {n:,} spots do not lie where their array coordinates put them, so ids and "
+            f"{counted_of(off, n, 'spot')} do not lie where their array coordinates put them, so ids and "
             "positions are mixed up"
         )
     return None
@@ -349,7 +351,7 @@ def _pitch(array: IntArray, xy: FloatArray, lattice: Lattice) -> float:
     fitted = _steps(array, xy)
     if fitted is None:
         raise UserError(
-            f"{len(xy)} spots in one line do not show the array's lattice, so µm/px cannot be "
+            f"{counted(len(xy), 'spot')} in one line do not show the array's lattice, so µm/px cannot be "
             "estimated; give it by hand (--mpp)."
         )
     steps, residual = fitted
@@ -515,12 +517,12 @@ class Scaling:
     def _misfit(self, slide: Image, xy: FloatArray, path: Path) -> UserError:
         full = self.full_size
         if full is None:
-            expected = f"spots reach to x {xy[:, 0].max():.0f}, y {xy[:, 1].max():.0f} px"
+            expected = f"spots reach to x {whole(xy[:, 0].max())}, y {whole(xy[:, 1].max())} px"
         else:
-            expected = f"its full-resolution image is {full[0]:.0f} × {full[1]:.0f} px"
+            expected = f"its full-resolution image is {px(full)}"
         copies = " or ".join(f"{name} ({factor:.4g})" for name, factor in self.factors.items())
         return UserError(
-            f"{slide.path.name} ({slide.size[0]} × {slide.size[1]} px) does not belong to "
+            f"{slide.path.name} ({px(slide.size)}) does not belong to "
             f"{path.name}: {expected}, or a {copies} copy of that; choose the image this table "
             "was made on."
         )
@@ -567,9 +569,9 @@ def refuse_outside(xy: FloatArray, slide: "Slide", path: Path) -> None:
     if outside.any():
         (left, top), (right, bottom) = xy.min(axis=0), xy.max(axis=0)
         raise UserError(
-            f"{outside.sum()} of {len(xy)} spots of {path.name} (x {left:.0f} to {right:.0f}, "
-            f"y {top:.0f} to {bottom:.0f} px) lie outside {slide.path.name} ({width} × {height} "
-            "px); choose the table of this slide, or the image the table was made on."
+            f"{counted_of(outside.sum(), len(xy), 'spot')} of {path.name} (x {whole(left)} to "
+            f"{whole(right)}, y {whole(top)} to {whole(bottom)} px) lie outside {slide.path.name} "
+            f"({px(slide.size)}); choose the table of this slide, or the image the table was made on."
         )
 
 
@@ -581,8 +583,8 @@ def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
         if not names.is_unique:
             twice = names[names.duplicated()][0]
             raise UserError(
-                f"{what} names {names.duplicated().sum():,} spots more than once (such as {twice}), so "
-                "it is not clear which counts are theirs; make the ids unique."
+                f"{what} names {counted(names.duplicated().sum(), 'spot')} more than once (such as {twice}), "
+                "so it is not clear which counts are theirs; make the ids unique."
             )
     rows = measured.obs_names.get_indexer(list(table.spots.ids))
     missing = int((rows < 0).sum())
@@ -594,6 +596,6 @@ def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
         )
     table = replace(table, measured=measured[rows[rows >= 0]].copy())
     if missing:
-        notice = f"{missing} of {len(rows)} spots have no counts in {source.name}."
+        notice = f"{counted_of(missing, len(rows), 'spot')} have no counts in {source.name}."
         return table.with_notice(notice)
     return table

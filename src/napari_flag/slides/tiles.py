@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted_of, px, resolution
 from napari_flag.slides.formats.readers import UInt8Array
 from napari_flag.slides.slide import Slide
 
@@ -133,7 +134,7 @@ def tile_window(slide: Slide, *, size_px: int, mpp: float, coarsest: float = COA
         )
     if slide.mpp > coarsest * mpp:
         raise UserError(
-            f"{slide.name} has {slide.mpp:.3g} µm/px, too coarse for the {mpp:.3g} µm/px asked "
+            f"{slide.name} has {resolution(slide.mpp)}, too coarse for the {resolution(mpp)} asked "
             "for; use the full-resolution image or an encoder made for coarser slides."
         )
     scale = mpp / slide.mpp
@@ -146,8 +147,8 @@ def _refuse_off_slide(slide: Slide, centres: npt.NDArray[np.float64]) -> None:
     off = (~((centres >= 0) & (centres <= slide.size))).any(axis=1)
     if off.any():
         raise UserError(
-            f"{off.sum()} of {len(centres)} positions lie outside {slide.name} "
-            f"({slide.size[0]} × {slide.size[1]} px); choose the table that belongs to this slide."
+            f"{counted_of(off.sum(), len(centres), 'position')} lie outside {slide.name} "
+            f"({px(slide.size)}); choose the table that belongs to this slide."
         )
 
 

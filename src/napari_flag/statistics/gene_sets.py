@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from napari_flag.errors import UserError
 from napari_flag.files import read_text
+from napari_flag.formatting import whole
 from napari_flag.statistics.accuracy import FloatArray
 
 LEVELS: Final = 25
@@ -82,8 +83,9 @@ def score(values: npt.NDArray[Any], genes: Sequence[str], members: Sequence[str]
     inside = np.isin(np.asarray(genes, dtype=str), np.asarray(members, dtype=str))
     if not inside.any():
         raise UserError(
-            f"None of the set's {len(members)} genes (such as {members[0] if members else 'none at all'}) is "
-            f"among the {len(genes)} genes here; choose another set, or weights that predict its genes."
+            f"None of the set's {whole(len(members))} genes (such as "
+            f"{members[0] if members else 'none at all'}) is among the {whole(len(genes))} genes here; "
+            "choose another set, or weights that predict its genes."
         )
     size = max(FEWEST_IN_LEVEL, round(len(genes) / (LEVELS - 1)))
     level = rankdata(values.mean(axis=0, dtype=np.float64), method="min") // size

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.stats import norm, rankdata, ttest_ind_from_stats
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted, whole
 from napari_flag.statistics.accuracy import BoolArray, FloatArray, constant_genes
 from napari_flag.statistics.multiple_testing import q_values
 
@@ -93,13 +94,13 @@ def check_regions(inside: BoolArray, outside: BoolArray) -> None:
     """
     if (inside & outside).any():
         raise UserError(
-            f"{(inside & outside).sum()} spots lie in both regions, so they cannot be compared; draw them "
-            "apart."
+            f"The regions share {counted((inside & outside).sum(), 'spot')}, so they cannot be compared; "
+            "draw them apart."
         )
     if min(inside.sum(), outside.sum()) < FEWEST_SPOTS:
         raise UserError(
-            f"One region holds {inside.sum()} spots and the other {outside.sum()}, but a comparison needs at "
-            f"least {FEWEST_SPOTS} in each; draw a larger region."
+            f"One region holds {counted(inside.sum(), 'spot')} and the other {whole(outside.sum())}, but a "
+            f"comparison needs at least {FEWEST_SPOTS} in each; draw a larger region."
         )
 
 

@@ -71,6 +71,12 @@ def test_the_card_says_what_is_not_stated():
     assert licence == "Licence not stated (weights)"
 
 
+def test_lengths_of_the_card_are_written_as_everywhere_and_what_differs_as_a_range():
+    array = {"technology": "ST", "pitch_um": [99.8312, 1000], "diameter_um": 55.04}
+    _, line, *_ = describe_card(CARD | {"array": array, "um_per_px": [0.5, 0.68316]}, 9)
+    assert line == "ST, pitch 99.8 µm to 1 mm, Ø 55 µm, 0.5 µm/px to 0.683 µm/px"
+
+
 def test_another_method_than_flag_is_named_and_so_is_what_its_weights_hold():
     card = CARD | {"method": "BLEEP", "reference_bank": "the expression measured on 9 training spots"}
     lines = describe_card(card, 9)

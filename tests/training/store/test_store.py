@@ -277,7 +277,7 @@ def test_slides_too_coarse_for_the_encoder_are_refused_at_once_and_enlarged_only
     fine = TinyEncoder()
     fine.mpp = MPP / 1.9
     with pytest.raises(
-        UserError, match=r"6 slides .* too coarse for the 2\.11 of tiny; .* --enlarge (1\.9|2),"
+        UserError, match=r"6 slides .* too coarse for the 2\.105 µm/px of tiny; .* --enlarge (1\.9|2),"
     ):
         finish(build_store(plan_of(hest), tmp_path / "s", encoding(encoder=fine)))
     assert fine.tiles == 0

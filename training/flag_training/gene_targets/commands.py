@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_flag.formatting import number
+
 if TYPE_CHECKING:
     from flag_training.gene_targets.gene_table import GeneTable
 
@@ -244,7 +246,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         counts = panel_counts(section, section.read(), table.genes)
         r = agreement(table, counts, relative=arguments.relative)
         note = " (learnt from it)" if section.name in learnt_from else ""
-        sys.stdout.write(f"{section.name}\t{r:.3f}{note}\n")
+        sys.stdout.write(f"{section.name}\t{number(r, 3)}{note}\n")
     return 0
 
 

@@ -32,6 +32,7 @@ from flag_training.gene_targets.geneformer import (
 from flag_training.gene_targets.sections import counts_hash
 from napari_flag.errors import UserError
 from napari_flag.files import replacing
+from napari_flag.formatting import counted, counted_of, whole
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.counts import GENE_IDS
 
@@ -138,8 +139,8 @@ def _panel_tokens(panel: Sequence[str], vocabulary: Vocabulary) -> dict[int, int
     known = {token: place for token, place in found.items() if token is not None}
     if not known:
         raise UserError(
-            f"Geneformer knows none of the {len(panel)} genes of the panel (such as {', '.join(panel[:3])}); "
-            "check that it holds human gene symbols or Ensembl ids."
+            f"Geneformer knows none of the {whole(len(panel))} genes of the panel (such as "
+            f"{', '.join(panel[:3])}); check that it holds human gene symbols or Ensembl ids."
         )
     return known
 
@@ -252,8 +253,8 @@ def coverage(folder: Path) -> str:
     lacking = f"; without: {', '.join(manifest['missing'])}" if manifest["missing"] else ""
     known = len(manifest["genes"]) - len(manifest["missing"])
     return (
-        f"{known} of {len(manifest['genes'])} genes have vectors ({manifest['width']} wide) in "
-        f"{len(manifest['spots'])} spots{lacking}."
+        f"{counted_of(known, len(manifest['genes']), 'gene')} have vectors ({manifest['width']} wide) in "
+        f"{counted(len(manifest['spots']), 'spot')}{lacking}."
     )
 
 
@@ -325,7 +326,9 @@ class SlideVectors:
         column = {gene: i for i, gene in enumerate(manifest["genes"]) if gene not in set(manifest["missing"])}
         absent = [spot for spot in ids if spot not in row]
         if absent or not set(genes) & set(column):
-            lacking = f"spots such as {absent[0]}" if absent else f"all {len(genes)} genes of the panel"
+            lacking = (
+                f"spots such as {absent[0]}" if absent else f"all {whole(len(genes))} genes of the panel"
+            )
             raise UserError(
                 f"The contextual vectors of {name} in {folder} lack {lacking}; make them from the counts and "
                 "the panel that are trained on (napari-flag gene-targets contextual)."

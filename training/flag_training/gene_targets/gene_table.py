@@ -16,6 +16,7 @@ import numpy.typing as npt
 from flag_training.gene_targets.restricted import read_dictionary
 from napari_flag.errors import UserError
 from napari_flag.files import ending, is_zipped, replacing
+from napari_flag.formatting import counted_of, whole
 
 _ENSEMBL: Final = re.compile(r"(ENS[A-Z]*G\d{8,})(\.\d+)?")
 _HUMAN: Final = "ENSG"
@@ -159,7 +160,8 @@ class GeneTable:
         """One sentence: how many genes of the panel have a vector, and which have none."""
         total = len(self.genes) + len(self.missing)
         lacking = f"; without: {', '.join(self.missing)}" if self.missing else ""
-        return f"{len(self.genes)} of {total} genes have a vector ({self.vectors.shape[1]} wide){lacking}."
+        share = counted_of(len(self.genes), total, "gene")
+        return f"{share} have a vector ({self.vectors.shape[1]} wide){lacking}."
 
 
 def collect(
@@ -175,7 +177,7 @@ def collect(
     found = tuple(gene for gene in panel if gene in vectors)
     if not found:
         raise UserError(
-            f"{source['model']} knows none of the {len(panel)} genes of the panel (such as "
+            f"{source['model']} knows none of the {whole(len(panel))} genes of the panel (such as "
             f"{', '.join(panel[:3])}); check that the panel holds human gene symbols or Ensembl ids."
         )
     rows = np.stack([vectors[gene] for gene in found]).astype(np.float32)

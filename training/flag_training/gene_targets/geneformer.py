@@ -25,6 +25,7 @@ from flag_training.gene_targets.gene_table import (
 from flag_training.gene_targets.restricted import Value, read_dictionary
 from napari_flag.errors import UserError
 from napari_flag.files import ending
+from napari_flag.formatting import counted, whole
 
 TARGET_SUM: Final = 10_000.0
 """Counts of a cell are scaled to this sum before the medians divide them."""
@@ -102,12 +103,13 @@ def read_vocabulary(folder: Path, dictionaries: Path | None = None) -> Vocabular
     seen = []
     for path in _token_files(places):
         tokens = read_dictionary(path)
-        seen.append(f"{path.name} ({len(tokens)})")
+        seen.append(f"{path.name} ({whole(len(tokens))})")
         if len(tokens) == config["vocab_size"]:
             return _vocabulary(path, tokens, config["max_position_embeddings"])
     raise UserError(
-        f"No token dictionary fits the Geneformer model in {folder}, which knows {config['vocab_size']} "
-        f"tokens (found {', '.join(seen) or 'none'}); give the folder of its dictionaries (--dictionaries)."
+        f"No token dictionary fits the Geneformer model in {folder}, which knows "
+        f"{counted(config['vocab_size'], 'token')} (found {', '.join(seen) or 'none'}); give the folder of "
+        "its dictionaries (--dictionaries)."
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from napari_flag.errors import UserError
 from napari_flag.files import ending
+from napari_flag.formatting import counted, whole
 
 Value = str | int | float
 
@@ -187,6 +188,6 @@ def refuse_short(matrix: Tensor, rows: int, path: Path) -> None:
     """Refuse a matrix with fewer than `rows` rows: weights and vocabulary are of different models."""
     if len(matrix) < rows:
         raise UserError(
-            f"{path} has vectors of {len(matrix)} genes where the vocabulary beside it asks for {rows}; take "
-            "both from the same model."
+            f"{path} has vectors of {counted(len(matrix), 'gene')} where the vocabulary beside it asks for "
+            f"{whole(rows)}; take both from the same model."
         )

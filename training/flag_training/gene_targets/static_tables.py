@@ -16,6 +16,7 @@ from flag_training.gene_targets.gene_table import (
 )
 from flag_training.gene_targets.restricted import read_dictionary, read_matrix, read_tensors, refuse_short
 from napari_flag.errors import UserError
+from napari_flag.formatting import whole
 
 WEIGHTS: Final = "best_model.pt"
 _EMBEDDING: Final = "encoder.embedding.weight"
@@ -81,8 +82,8 @@ def cellplm_table(folder: Path, panel: Sequence[str], ids: Mapping[str, str]) ->
     names = ensembl_ids(panel, ids)
     if not names:
         raise UserError(
-            f"CellPLM names genes by Ensembl id, and none is known for the {len(panel)} genes of the panel; "
-            "give a table of symbols and ids (--gene-ids)."
+            f"CellPLM names genes by Ensembl id, and none is known for the {whole(len(panel))} genes of "
+            "the panel; give a table of symbols and ids (--gene-ids)."
         )
     config = _config(folder)
     genes = _gene_list(config)

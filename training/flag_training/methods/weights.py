@@ -11,6 +11,7 @@ from flag_training.stages.denoising import split_validation
 from flag_training.stages.fit import make_card, tile_encoder
 from flag_training.stages.training_tissue import fit_familiarity
 from napari_flag import keys
+from napari_flag.formatting import counted
 from napari_flag.model.checkpoint import save_checkpoint
 from napari_flag.progress import Step, Steps
 
@@ -66,7 +67,7 @@ def describe(
     held = fitted.network.state_dict().get("bank_expression")
     if held is not None:
         card[keys.CARD_BANK] = (
-            f"the expression measured on {len(held)} training spots, so pass these weights on only as those "
-            "data may be"
+            f"the expression measured on {counted(len(held), 'training spot')}, so pass these weights on "
+            "only as those data may be"
         )
     return card | {keys.CARD_METHOD: name, "values": {"method": asdict(method), "panel": config.panel}}

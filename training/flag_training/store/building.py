@@ -36,6 +36,7 @@ from flag_training.store.writing import FeatureTask, forget, relative, write_fea
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.files import place_in, replacing
+from napari_flag.formatting import counted, first_of, resolution
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -280,8 +281,9 @@ def _refuse_coarse(store: Store, encoding: Encoding) -> None:
     if coarse:
         most = max(mpp.values())
         raise UserError(
-            f"{len(coarse)} slides ({', '.join(coarse[:5])}) have up to {most:.3g} µm/px, too coarse for the "
-            f"{wanted:.3g} of {encoding.encoder.name}; agree to enlarge their tiles with --enlarge "
+            f"{counted(len(coarse), 'slide')} ({first_of(coarse, 5)}) "
+            f"{'has' if len(coarse) == 1 else 'have'} up to {resolution(most)}, too coarse for the "
+            f"{resolution(wanted)} of {encoding.encoder.name}; agree to enlarge their tiles with --enlarge "
             f"{math.ceil(10 * most / wanted) / 10:g}, or choose an encoder for coarser slides."
         )
 

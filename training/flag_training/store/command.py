@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from napari_flag.cli.terminal import Commands, add_command, add_json, at_least, path, positive
 from napari_flag.errors import UserError
 from napari_flag.files import ending
+from napari_flag.formatting import counted, resolution
 from napari_flag.slides.colours import COLOURS, SCANNED
 
 if TYPE_CHECKING:
@@ -324,12 +325,12 @@ def _say(description: dict[str, Any]) -> None:
 
     slides = description["slides"]
     say(
-        f"{description['store']}: {description['name']}, {len(slides)} slides, "
-        f"{sum(s['spots'] for s in slides):,} spots"
+        f"{description['store']}: {description['name']}, {counted(len(slides), 'slide')}, "
+        f"{counted(sum(s['spots'] for s in slides), 'spot')}"
     )
     rows = [
         (
-            s["name"], f"{s['spots']:,} spots", f"{s['genes']:,} genes", f"{s['um_per_px']:.3f} µm/px",
+            s["name"], counted(s["spots"], "spot"), counted(s["genes"], "gene"), resolution(s["um_per_px"]),
             s["patient"] or "patient unknown", ", ".join(s["features"]) or "no features",
         )
         for s in slides

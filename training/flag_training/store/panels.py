@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted, whole
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -96,8 +97,9 @@ def select_panel(
     rows = sorted(np.flatnonzero(chosen), key=lambda i: int(by_mean[i]))[: rule.genes]
     if not rows or (rule.exact and len(rows) < rule.genes):
         raise UserError(
-            f"The slides share only {len(genes)} genes to choose from, so a panel of {rule.genes} "
-            "cannot be made; ask for fewer genes, or check that all slides name genes alike."
+            f"The slides share only {counted(len(genes), 'gene')} to choose from, so a panel of "
+            f"{whole(rule.genes)} cannot be made; ask for fewer genes, or check that all slides name genes "
+            "alike."
         )
     return tuple(genes[i] for i in rows)
 

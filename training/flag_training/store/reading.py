@@ -11,6 +11,7 @@ import numpy as np
 
 from flag_training.store.sources import HUMAN, SlideSource
 from napari_flag.errors import UserError
+from napari_flag.formatting import TYPED, counted_of, length, resolution
 from napari_flag.slides.formats.counts import GENE_IDS, column_names, counts, read_bytes, separator_of
 from napari_flag.slides.formats.h5ad import ENSEMBL
 from napari_flag.slides.formats.positions import IDS, id_column
@@ -206,7 +207,7 @@ def _spot_table(source: SlideSource, slide: Slide) -> SpotTable:
     if measured is not None:
         kept = set(spots.ids)
         measured = measured[[name in kept for name in measured.obs_names]].copy()
-    notice = f"{(~inside).sum()} of {len(inside)} spots lie beyond the image and are left out."
+    notice = f"{counted_of((~inside).sum(), len(inside), 'spot')} lie beyond the image and are left out."
     return replace(table, spots=spots, measured=measured).with_notice(notice)
 
 
@@ -217,23 +218,28 @@ def _scale(
     suggested = _suggested(spots)
     mpp, mpp_source = (slide.mpp, slide.mpp_source) if source.mpp is None else (source.mpp, source.mpp_source)
     if source.mpp_from_spots:
-        if suggested is None:
+        if suggested is None or spots.pitch_um is None:
             raise UserError(
                 f"The spots of {source.name} form no array whose pitch would give µm per pixel; state it as "
                 "mpp in the cohort file instead of mpp_from_spots."
             )
-        return suggested, f"the pitch of the spots' array, {spots.pitch_um:g} µm, as asked for", ()
+        return suggested, f"the pitch of the spots' array, {length(spots.pitch_um)}, as asked for", ()
     if mpp is None:
         mpp, mpp_source = table.mpp, table.mpp_source
     if mpp is None:
-        hint = "" if suggested is None else f"; the spots' array suggests {suggested:.3f}"
+        hint = ""
+        if suggested is not None:
+            hint = f"; the spots' array suggests {resolution(suggested, TYPED, unit=False)}"
         raise UserError(
             f"Neither {slide.path.name} nor its table says how many µm a pixel of {source.name} is{hint}, "
             "so state it as mpp in the cohort file or with --mpp, or set mpp_from_spots = true there."
         )
     warnings = [warning for warning in (check_mpp(mpp),) if warning]
     if suggested is not None and abs(mpp / suggested - 1) > DISAGREE:
-        warnings.append(f"µm/px is {mpp:.4g} ({mpp_source}), but the spots' array suggests {suggested:.4g}.")
+        warnings.append(
+            f"µm/px is {resolution(mpp, TYPED, unit=False)} ({mpp_source}), but the spots' array suggests "
+            f"{resolution(suggested, TYPED, unit=False)}."
+        )
     return float(mpp), mpp_source, tuple(warnings)
 
 

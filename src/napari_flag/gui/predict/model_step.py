@@ -1,6 +1,6 @@
 """Step 3 of the Predict dock: which model, what it was trained on, and whether a prediction can start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted, length, resolution
 from napari_flag.gui.controls.file_filters import WEIGHT_FILES
 from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label, unbroken
 from napari_flag.model.checkpoint import describe_entries, label_of
@@ -128,7 +129,7 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
         str(array.get("technology") or "array not stated"),
         _um("pitch", array.get("pitch_um")),
         _um("Ø", array.get("diameter_um")),
-        f"{_range(card['um_per_px'])} µm/px" if _numbers(card.get("um_per_px")) else "",
+        _range(card.get("um_per_px"), resolution),
     )
     licence = f"{card.get('licence') or 'not stated'} (weights)"
     if encoder.get("licence") and encoder["licence"] == card.get("licence"):
@@ -140,7 +141,7 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
         *([f"Method {method}"] if method else []),
         f"Trained on {tissue}" + (f": {whom}" if whom else ""),
         array_text,
-        f"{n_genes:,} genes · encoder {encoder.get('name') or 'not stated'}",
+        f"{counted(n_genes, 'gene')} · encoder {encoder.get('name') or 'not stated'}",
         f"Licence {licence}",
         *([f"Holds {bank}"] if bank else []),
     )
@@ -172,16 +173,17 @@ def _joined(*texts: str) -> str:
 
 
 def _count(n: object, what: str) -> str:
-    return "" if not isinstance(n, int) else f"{n} {what}{'' if n == 1 else 's'}"
+    return counted(n, what) if isinstance(n, int) else ""
 
 
 def _um(what: str, value: object) -> str:
-    return f"{what} {_range(value)} µm" if _numbers(value) else ""
+    return f"{what} {_range(value, length)}" if _numbers(value) else ""
 
 
-def _range(value: object) -> str:
-    low, high = min(_numbers(value)), max(_numbers(value))
-    return f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}"
+def _range(value: object, write: Callable[[float], str]) -> str:
+    """Return "100 µm" or "100 µm to 200 µm"; nothing where `value` states no number."""
+    ends = list(dict.fromkeys(map(write, sorted(_numbers(value)))))
+    return " to ".join(ends if len(ends) < 2 else (ends[0], ends[-1]))
 
 
 def _numbers(value: object) -> list[float]:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_flag.errors import UserError
 from napari_flag.files import with_ending
+from napari_flag.formatting import counted
 from napari_flag.gui.controls.file_filters import RESULT_FILES
 from napari_flag.gui.controls.forms import ask_save
 from napari_flag.gui.dock import Dock, ViewerWatch
@@ -271,7 +272,7 @@ class PredictDock(Dock):
     def _estimate_text(self) -> str:
         request = self._request()
         seconds = sum(self._run.expected(request).values())
-        return f"Will take {say_duration(seconds)} for {request.n_predicted:,} spots."
+        return f"Will take {say_duration(seconds)} for {counted(request.n_predicted, 'spot')}."
 
     def _request(self) -> PredictionRequest:
         """Return what the steps describe; only when nothing is missing."""
@@ -319,7 +320,7 @@ class PredictDock(Dock):
     # --- result -------------------------------------------------------------------------------
 
     def _on_prediction(self, adata: "AnnData | None") -> None:
-        text = None if adata is None else f"{adata.n_obs:,} spots × {adata.n_vars:,} genes"
+        text = None if adata is None else f"{counted(adata.n_obs, 'spot')} × {counted(adata.n_vars, 'gene')}"
         self.run_panel.show_result(text)
         self.run_panel.show_doubt(unlike_warning(adata))
 

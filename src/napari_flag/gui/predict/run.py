@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidge
 
 from napari_flag import inputs, keys
 from napari_flag.cache import cache_folder
+from napari_flag.formatting import percent
 from napari_flag.gui.controls.forms import Choice, MessageList, ShortScroll, form, plain_label
 from napari_flag.gui.dock import single_shot
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
@@ -359,7 +360,7 @@ class PredictionRun(QObject):
         elif step.notice and step.notice not in run.already_said:
             self._panel.messages.add("notice", step.notice)
         if job is not None and job.fraction is not None:
-            self._session.workspace.set_status(run.state, f"predicting {100 * job.fraction:.0f} %")
+            self._session.workspace.set_status(run.state, f"predicting {percent(job.fraction)}")
         if step.partial is not None and self._builder is not None:
             self._builder.add(step.partial)
             if not self._paint.isActive():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
+from napari_flag.formatting import TYPED, counted, counted_of, length, px
 from napari_flag.gui.controls.file_filters import COUNT_FILES, SPOT_FILES
 from napari_flag.gui.controls.forms import (
     READY,
@@ -20,7 +21,7 @@ from napari_flag.gui.controls.forms import (
     unbroken,
 )
 from napari_flag.gui.dock import single_shot
-from napari_flag.inputs import Grid
+from napari_flag.inputs import LEGACY_ST, Grid
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,7 +58,7 @@ class SlideStep(StepBox):
             0.0,
             100.0,
             0.01,
-            decimals=4,
+            decimals=TYPED,
             unit=" µm/px",
             tooltip="How many µm one pixel of the full-resolution slide is wide.\n"
             "Read from the file where it states it; otherwise type it here (0: unknown).",
@@ -131,13 +132,12 @@ class SlideStep(StepBox):
 
 
 def describe_slide(slide: "Slide") -> str:
-    """Return "9272 × 9920 px · 6.3 × 6.8 mm · 5 levels"."""
+    """Return "9,272 × 9,920 px · 6.3 mm × 6.8 mm · 5 levels"."""
     width, height = slide.size
-    parts = [f"{width:,} × {height:,} px"]
+    parts = [px(slide.size)]
     if slide.mpp:
-        parts.append(f"{width * slide.mpp / 1000:.1f} × {height * slide.mpp / 1000:.1f} mm")
-    n_levels = len(slide.levels)
-    parts.append("1 level" if n_levels == 1 else f"{n_levels} levels")
+        parts.append(f"{length(width * slide.mpp)} × {length(height * slide.mpp)}")
+    parts.append(counted(len(slide.levels), "level"))
     return " · ".join(parts)
 
 
@@ -207,7 +207,7 @@ class SpotsStep(StepBox):
         )
         step = "(arrow keys: ± 10 µm)"
         self.pitch = number_field(
-            200.0,
+            LEGACY_ST.spacing_um,
             1.0,
             5000.0,
             10.0,
@@ -216,7 +216,13 @@ class SpotsStep(StepBox):
             tooltip=f"Pitch: distance between the centres of neighbouring spots, in µm\n{step}",
         )
         self.diameter = number_field(
-            100.0, 1.0, 5000.0, 10.0, prefix="Ø ", unit=" µm", tooltip=f"Ø: diameter of a spot, in µm\n{step}"
+            LEGACY_ST.diameter_um,
+            1.0,
+            5000.0,
+            10.0,
+            prefix="Ø ",
+            unit=" µm",
+            tooltip=f"Ø: diameter of a spot, in µm\n{step}",
         )
         self.pitch.native.setFixedWidth(100)
         self.diameter.native.setFixedWidth(78)
@@ -283,7 +289,10 @@ class SpotsStep(StepBox):
     def _show_measured(self, spots: "Spots", measured: "AnnData") -> None:
         matched = len(set(spots.ids) & set(measured.obs_names))
         if matched:
-            text = f"Measured expression of {matched:,} spots, {measured.n_vars:,} genes, to compare."
+            text = (
+                f"Measured expression of {counted(matched, 'spot')}, {counted(measured.n_vars, 'gene')}, "
+                "to compare."
+            )
             self.messages.add("notice", text)
             return
         self.messages.add(
@@ -324,12 +333,11 @@ def _inside(layers: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
 def describe_spots(spots: "Spots", technology: str) -> str:
     """Return "183 spots · Spatial Transcriptomics · pitch 200 µm, Ø 100 µm"."""
     size = [
-        f"{what} {value:g} µm"
+        f"{what} {length(value)}"
         for what, value in (("pitch", spots.pitch_um), ("Ø", spots.diameter_um))
         if value is not None
     ]
-    count = f"{len(spots):,} spot{'' if len(spots) == 1 else 's'}"
-    parts = (count, technology, ", ".join(size) or "pitch and diameter unknown")
+    parts = (counted(len(spots), "spot"), technology, ", ".join(size) or "pitch and diameter unknown")
     return " · ".join(part for part in parts if part)
 
 
@@ -375,5 +383,5 @@ class RegionStep(StepBox):
         if n_selected is None:
             self.set_state(READY if n_spots else "")
             return
-        self.summary.setText(f"{n_selected:,} of {n_spots:,} spots lie inside.")
+        self.summary.setText(f"{counted_of(n_selected, n_spots, 'spot')} lie inside.")
         self.set_state(READY if n_selected else "no spots inside")

@@ -7,7 +7,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from napari_flag.fitting import NO_PATIENT, MeasuredSection, SectionLook
-from napari_flag.formatting import UNKNOWN, whole
+from napari_flag.formatting import TYPED, UNKNOWN, resolution, whole
 
 NAME, PATIENT, SPOTS, GENES, MPP = range(5)
 HEADINGS: Final = ("Section", "Patient", "Spots", "Genes", "µm/px")
@@ -118,7 +118,7 @@ class SectionList(QTreeWidget):
         item.setText(PATIENT, UNKNOWN if section.patient == NO_PATIENT else section.patient)
         item.setText(SPOTS, whole(look.spots) if look.spots else UNKNOWN)
         item.setText(GENES, whole(look.genes) if look.genes else UNKNOWN)
-        item.setText(MPP, UNKNOWN if section.mpp is None else f"{section.mpp:.4g}")
+        item.setText(MPP, UNKNOWN if section.mpp is None else resolution(section.mpp, TYPED, unit=False))
         counts = section.spots if section.counts is None else section.counts
         files = f"Image: {section.image}\nSpots: {section.spots}\nCounts: {counts}"
         item.setToolTip(NAME, f"{problem}\n{files}" if problem else files)

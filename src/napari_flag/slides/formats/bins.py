@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_flag.errors import UserError
 from napari_flag.files import ending
+from napari_flag.formatting import length
 from napari_flag.slides.formats import space_ranger
 from napari_flag.slides.formats.counts import expression_columns
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
@@ -77,7 +78,7 @@ def located_bins(folder: Path, image: Image) -> LocatedCounts:
     columns = expression_columns(matrix)
     said = f"bins are placed by Space Ranger's positions in {image.path.name}."
     return LocatedCounts(
-        technology="Visium HD" if size is None else f"Visium HD, {size:g} µm bins",
+        technology="Visium HD" if size is None else f"Visium HD, {length(size)} bins",
         noun="bins",
         path=folder,
         genes=columns.genes,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from napari_flag import files
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted, whole
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def read_count_table(path: Path) -> "AnnData":
     values = frame.to_numpy()
     if values.size == 0 or len(genes) != values.shape[1]:
         raise UserError(
-            f"{path.name} has {len(genes)} gene names over {values.shape[1]} columns of counts, so "
-            f"it is no table of counts; it should have {EXPECTED}."
+            f"{path.name} has {counted(len(genes), 'gene name')} over {counted(values.shape[1], 'column')} "
+            f"of counts, so it is no table of counts; it should have {EXPECTED}."
         )
     if values.dtype.kind not in "iufb":
         raise UserError(f"{path.name} holds text where counts should be; it should have {EXPECTED}.")
@@ -128,8 +129,8 @@ def read_bytes(path: Path) -> bytes:
         columns = header.count(separator_of(header).encode()) + 1
         if columns * data.count(b"\n") > MOST_CELLS:
             raise UserError(
-                f"{path.name} has {columns:,} columns and {data.count(10):,} rows, too many for a text; "
-                "save it as .h5ad, or leave out what is not needed."
+                f"{path.name} has {counted(columns, 'column')} and {counted(data.count(10), 'row')}, too "
+                "many for a text; save it as .h5ad, or leave out what is not needed."
             )
         return data
     except FileNotFoundError as error:
@@ -248,8 +249,8 @@ def read_mex(folder: Path) -> "AnnData":
         ) from error
     if shape[:2] != (len(features), len(barcodes)):
         raise UserError(
-            f"{folder.name} has {len(barcodes)} barcodes and {len(features)} features for a matrix "
-            f"of {shape[1]} × {shape[0]}; copy the three files of one run again."
+            f"{folder.name} has {counted(len(barcodes), 'barcode')} and {counted(len(features), 'feature')} "
+            f"for a matrix of {whole(shape[1])} × {whole(shape[0])}; copy the three files of one run again."
         )
     ids = [row[0] for row in features]
     names = [row[1] if len(row) > 1 else row[0] for row in features]

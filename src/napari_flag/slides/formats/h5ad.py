@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted_of
 from napari_flag.slides.formats.counts import GENE_EXPRESSION, GENE_IDS, counts
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.formats.space_ranger import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
@@ -123,7 +124,7 @@ def rows_on_tissue(
         on = obs["in_tissue"].astype(str).isin(("1", "1.0", "True", "true")).to_numpy()
         if not on[keep].all():
             out = int((~on[keep]).sum())
-            notices = (f"{out} of {keep.sum()} spots are not on tissue and left out.",)
+            notices = (f"{counted_of(out, int(keep.sum()), 'spot')} are not on tissue and left out.",)
         keep &= on
     return keep, notices
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_flag import files
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted
 from napari_flag.slides.formats.counts import expression_columns, read_bytes
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
 from napari_flag.slides.pooling import BATCH_POINTS, Batch, LocatedCounts
@@ -339,8 +340,8 @@ def _xenium_cells(run: Run) -> _Points:
         rows = pd.Index(names).get_indexer(list(columns.barcodes))
         if (rows < 0).any():
             raise UserError(
-                f"{int((rows < 0).sum())} cells of {matrix.name} are not in {path.name}, so it is not known "
-                "where they are; copy both files of one run again."
+                f"{path.name} lacks {counted(int((rows < 0).sum()), 'cell')} of {matrix.name}, so it is not "
+                "known where they are; copy both files of one run again."
             )
         xy = cells[["x_centroid", "y_centroid"]].to_numpy(np.float64)[rows]
         try:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted_of
 from napari_flag.slides.formats.counts import column_names, read_bytes, separator_of
 from napari_flag.slides.spots import FloatArray, Spots, SpotTable, lattice_of
 
@@ -95,8 +96,8 @@ def _plain(frame: Any, path: Path) -> SpotTable:
     array = None
     if (unnamed := int(frame[identifier].isna().sum())) > 0:
         raise UserError(
-            f"{unnamed} of {len(frame)} rows of {path.name} have no {identifier}; give every spot an id, or "
-            "remove these rows."
+            f"{counted_of(unnamed, len(frame), 'row')} of {path.name} have no {identifier}; give every spot "
+            "an id, or remove these rows."
         )
     if {"array_row", "array_col"} <= set(frame.columns):
         array = np.rint(numbers(frame, ("array_row", "array_col"), path)).astype(np.int64)
@@ -115,7 +116,7 @@ def _in_use(frame: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
         if column in frame.columns:
             keep = numbers(frame, (column,), path)[:, 0] > 0
             out = int((~keep).sum())
-            notice = f"{out} of {len(frame)} spots of {path.name} are not {column} and left out."
+            notice = f"{counted_of(out, len(frame), 'spot')} of {path.name} are not {column} and left out."
             return frame[keep], (notice,) if out else ()
     return frame, ()
 
@@ -130,7 +131,7 @@ def numbers(frame: Any, columns: tuple[str, ...], path: Path) -> FloatArray:
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise UserError(
-                f"{bad} of {len(values)} rows of {path.name} have no number in column {column!r}; "
+                f"{counted_of(bad, len(values), 'row')} of {path.name} have no number in column {column!r}; "
                 "fill in or remove these rows."
             )
         parts.append(values)

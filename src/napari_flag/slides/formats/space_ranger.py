@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_flag import files
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted_of, length
 from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_bytes, read_mex
 from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
@@ -83,7 +84,7 @@ def read_space_ranger(folder: Folder, slide: "Slide | None") -> SpotTable:
     keep = numbers(frame, ("in_tissue",), folder.positions)[:, 0] > 0
     notices: tuple[str, ...] = ()
     if not keep.all():
-        notices = (f"{(~keep).sum()} of {len(keep)} spots are not on tissue and left out.",)
+        notices = (f"{counted_of((~keep).sum(), len(keep), 'spot')} are not on tissue and left out.",)
     frame = frame[keep]
     xy = numbers(frame, ("pxl_col_in_fullres", "pxl_row_in_fullres"), folder.positions)
     scale = 1.0
@@ -104,7 +105,7 @@ def read_space_ranger(folder: Folder, slide: "Slide | None") -> SpotTable:
     table = SpotTable(
         spots,
         None,
-        f"Visium HD, {size:g} µm bins" if size else "Visium",
+        f"Visium HD, {length(size)} bins" if size else "Visium",
         notices,
         scale,
         stated / scale if stated else None,

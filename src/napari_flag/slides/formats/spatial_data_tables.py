@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted
 from napari_flag.slides.formats import h5ad
 from napari_flag.slides.formats.space_ranger import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
 from napari_flag.slides.formats.spatial_data import (
@@ -179,8 +180,8 @@ def _annotating(
     rows = pd.Index(index).get_indexer(obs[instance].iloc[kept])
     if (rows < 0).any():
         raise UserError(
-            f"{int((rows < 0).sum())} rows of the table {table} of {store.path.name} name shapes that are "
-            f"not in {region}; write the table again for these shapes."
+            f"The table {table} of {store.path.name} has {counted(int((rows < 0).sum()), 'row')} of shapes "
+            f"that are not in {region}; write the table again for these shapes."
         )
     counts = h5ad.raw_counts(opened)
     return None if counts is None else counts[kept].copy(), obs.iloc[kept].assign(row=rows), notices

@@ -16,7 +16,7 @@ import tifffile
 import zarr
 
 from napari_flag.errors import UserError
-from napari_flag.formatting import data_size
+from napari_flag.formatting import counted, data_size, px, whole
 from napari_flag.slides.formats import readers
 from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, bands, damaged, refuse_too_large
 from napari_flag.slides.formats.stored_arrays import DAMAGED
@@ -52,7 +52,7 @@ class TiffReader:
 
     def _open_levels(self) -> None:
         if len(self._tiff.pages) > MOST_PAGES:
-            raise ValueError(f"it holds {len(self._tiff.pages):,} pages")
+            raise ValueError(f"it holds {counted(len(self._tiff.pages), 'page')}")
         series, others = _main_series(self._tiff, self.path)
         _refuse_sizes(series)
         _refuse_truncated(series, self.path)
@@ -216,7 +216,7 @@ def _refuse_sizes(series: Any) -> None:
     for level in series.levels:
         page = level.keyframe
         if not 0 < min(_size(level)) <= max(_size(level)) <= MOST_SIDE:
-            raise ValueError(f"an image of {_size(level)[0]:,} × {_size(level)[1]:,} pixels is stated")
+            raise ValueError(f"an image of {px(_size(level))} is stated")
         tile = float(np.prod([float(side) for side in page.chunks])) * np.dtype(level.dtype).itemsize
         if page.is_tiled and not 0 < tile <= MOST_TILE:
             raise ValueError(f"tiles of {data_size(tile)} are stated")
@@ -242,8 +242,8 @@ def _refuse_truncated(series: Any, path: Path) -> None:
             ends = np.add(page.dataoffsets, page.databytecounts)
             if len(ends) and ends.max() > page.parent.filehandle.size:
                 raise UserError(
-                    f"{path.name} is cut short (pixels are expected up to byte {ends.max()}, the "
-                    f"file ends at {page.parent.filehandle.size}); copy or download it again."
+                    f"{path.name} is cut short (pixels are expected up to byte {whole(ends.max())}, the "
+                    f"file ends at {whole(page.parent.filehandle.size)}); copy or download it again."
                 )
 
 
@@ -272,7 +272,7 @@ def _pixel_format(series: Any, path: Path) -> tuple[PixelFormat, list[str]]:
         return PixelFormat(palette=np.ascontiguousarray(palette)), notices
     white = _white(series, path)
     if page.dtype != np.uint8 and white not in (65535.0, 1.0, 255.0):
-        notices.append(f"Stored values up to {white:.0f} are shown as 8-bit colours.")
+        notices.append(f"Stored values up to {whole(white)} are shown as 8-bit colours.")
     return PixelFormat(white, page.photometric == 0), notices
 
 

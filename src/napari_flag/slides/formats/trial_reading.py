@@ -18,12 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from napari_flag.formatting import MEGABYTE, data_size
+
 PATIENCE_S: Final = 60.0
 """Seconds for one file; the largest take one."""
 MOST_CPU_S: Final = 6.0
 """Seconds of a core for one file, after which its reader ends by itself, also where nobody waits for it."""
 COMMAND: Final = (sys.executable, "-m", "napari_flag.slides.formats.trial_reading")
-MOST_MB: Final = 1024.0
+MOST_MB: Final = 1000.0
 """Memory for one file, of which parts alone are read; damage can state a text of two gigabytes."""
 KEPT: Final = 256
 """Files remembered, by path, size and time of change."""
@@ -82,7 +84,7 @@ class TrialReader:
             return f"reading it on trial did not end within {self._patience_s:.0f} s"
         if answer == TOO_MUCH:
             self.close()  # what it took, it keeps
-            return f"reading it on trial took more than {MOST_MB:,.0f} MB of memory"
+            return f"reading it on trial took more than {data_size(MOST_MB * MEGABYTE)} of memory"
         if answer:
             return ""
         ended = process.wait()
@@ -178,7 +180,7 @@ def _peak_mb() -> float:
         lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+    return next((int(line.split()[1]) * 1024 / MEGABYTE for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def main() -> None:

@@ -1,0 +1,29 @@
+import numpy as np
+from tests.fakes import FakeSlide
+
+from napari_flag.gui.predict.steps import SpotsStep, describe_slide, describe_spots
+from napari_flag.inputs import LEGACY_ST
+from napari_flag.slides.spots import Spots
+
+
+def spots(n, pitch=99.8312, diameter=1500.0):
+    return Spots(tuple(map(str, range(n))), np.zeros((n, 2)), diameter, pitch, "none")
+
+
+def test_spots_and_their_lengths_are_written_as_everywhere():
+    assert describe_spots(spots(1), "Visium") == "1 spot · Visium · pitch 99.8 µm, Ø 1.5 mm"
+    assert describe_spots(spots(1204, None, None), "") == "1,204 spots · pitch and diameter unknown"
+
+
+def test_a_slide_is_described_by_its_pixels_and_its_size_on_the_glass():
+    slide = FakeSlide(1500, 1200, mpp=0.5)
+    assert describe_slide(slide) == "1,500 × 1,200 px · 750 µm × 600 µm · 3 levels"
+    slide.size, slide.mpp, slide.levels = (9272, 9920), 0.683, ((9272, 9920),)
+    assert describe_slide(slide) == "9,272 × 9,920 px · 6.3 mm × 6.8 mm · 1 level"
+
+
+def test_a_grid_begins_with_pitch_and_diameter_of_legacy_st(qtbot):
+    step = SpotsStep()
+    qtbot.addWidget(step)
+    grid, _ = step.grid()
+    assert (grid.spacing_um, grid.diameter_um) == (LEGACY_ST.spacing_um, LEGACY_ST.diameter_um)
