@@ -7,12 +7,14 @@ import pytest
 from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys
+from napari_flag.errors import UserError
 from napari_flag.prediction_file import output_name, read_prediction, trained_on, write_prediction
 from napari_flag.slide_identity import (
     anonymised,
     are_of_one_slide,
     doubt_about,
     is_made_on,
+    refuse_other_size,
     without_folders,
     without_personal_names,
 )
@@ -55,6 +57,27 @@ def test_a_slide_is_known_by_its_content_whatever_it_is_called_now(tmp_path):
     assert is_made_on(adata, slide)
     assert doubt_about(adata, slide) is None
     assert not is_made_on(adata, slide_at(tmp_path / "other.svs", b"other"))
+
+
+def test_names_differ_in_letters_alone_and_what_is_not_stated_fits_any_slide(tmp_path):
+    slide = slide_at(tmp_path / "C5.svs")
+    adata = made_on(slide, name="c5")
+    adata.uns[keys.PROVENANCE].pop(keys.SLIDE_HASH)
+    assert is_made_on(adata, slide)
+    assert are_of_one_slide(adata, made_on(slide))
+    adata.uns[keys.PROVENANCE].pop(keys.SLIDE_NAME)
+    assert is_made_on(adata, slide)
+    assert not is_made_on(adata, slide_at(tmp_path / "C5.tif", width=1300))
+
+
+def test_a_slide_of_another_size_is_refused(tmp_path):
+    slide = slide_at(tmp_path / "C5.svs")
+    adata = made_on(slide)
+    refuse_other_size(adata, slide)
+    with pytest.raises(
+        UserError, match=r"C5\.tif has 1,300 × .* px, but .* made on a slide of 1,200 × .* px;"
+    ):
+        refuse_other_size(adata, slide_at(tmp_path / "C5.tif", width=1300))
 
 
 def test_a_file_of_the_same_name_and_size_with_another_content_is_doubted_in_one_sentence(tmp_path):

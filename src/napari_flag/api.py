@@ -249,12 +249,12 @@ def export(
     Raises
     ------
     UserError
-        When the format or a gene is unknown, or `path` cannot be written.
+        When the format or a gene is unknown, the slide is another one, or `path` cannot be written.
     """
     from napari_flag.exports import formats
     from napari_flag.exports.replacing import refuse_foreign
     from napari_flag.files import ending
-    from napari_flag.slide_identity import doubt_about, without_personal_names
+    from napari_flag.slide_identity import doubt_about, refuse_other_size, without_personal_names
 
     path = Path(path).expanduser()
     names = [known.name for known in formats.FORMATS]
@@ -268,7 +268,10 @@ def export(
         raise UserError(f"{path} already exists; give another path, or overwrite=True to replace it.")
     refuse_foreign(path)
     places = [(formats.find_format(to), path)]
-    adata, said = without_personal_names(_prediction(prediction), keep_names)
+    predicted = _prediction(prediction)
+    if slide is not None:
+        refuse_other_size(predicted, slide)
+    adata, said = without_personal_names(predicted, keep_names)
     doubt = None if slide is None else doubt_about(adata, slide)
     exporting = formats.export(adata, places, genes=genes, slide=slide)
     with _reporting(progress) as on_step:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_flag import keys
+from napari_flag.errors import UserError
+from napari_flag.formatting import px
 from napari_flag.prediction_file import (
     UNNAMED,
     output_name,
@@ -37,18 +39,34 @@ def is_made_on(adata: "AnnData", slide: "Slide") -> bool:
     """Return whether `adata` was predicted on `slide`: by name and size, else by content.
 
     A file of the same name and size with another content counts, since a slide may have been written anew;
-    `doubt_about` then says so.
+    `doubt_about` then says so.  A name or size that `adata` does not state fits any slide.
     """
-    if slide_name(adata) in ("", slide.name) and slide_size(adata) in (None, tuple(slide.size)):
+    named = slide_name(adata) == UNNAMED or same_name(slide_name(adata), slide.name)
+    if named and slide_size(adata) in (None, tuple(slide.size)):
         return True
     return has_content_of(adata, slide.path)
+
+
+def same_name(one: str, other: str) -> bool:
+    """Return whether two names of slides are the same: letters in any case."""
+    return one.casefold() == other.casefold()
+
+
+def refuse_other_size(adata: "AnnData", slide: "Slide") -> None:
+    """Raise a `UserError` where `slide` is not as large as the one `adata` was predicted on."""
+    wanted = slide_size(adata)
+    if wanted is not None and tuple(slide.size) != wanted:
+        raise UserError(
+            f"{slide.path.name} has {px(slide.size)}, but the prediction was made on a slide of "
+            f"{px(wanted)}; give the slide that was predicted."
+        )
 
 
 def are_of_one_slide(one: "AnnData", other: "AnnData") -> bool:
     """Return whether two predictions state the same slide: its content, or its name and size."""
     if slide_hash(one) is not None and slide_hash(one) == slide_hash(other):
         return True
-    return (slide_name(one), slide_size(one)) == (slide_name(other), slide_size(other))
+    return same_name(slide_name(one), slide_name(other)) and slide_size(one) == slide_size(other)
 
 
 def has_content_of(adata: "AnnData", path: Path) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, recorded, say, say_json
 from napari_flag.errors import UserError
-from napari_flag.formatting import px
 from napari_flag.progress import finish
 
 if TYPE_CHECKING:
@@ -116,17 +115,15 @@ def _check_place(place: Path, args: argparse.Namespace) -> None:
 
 def _open(path: Path, adata: "AnnData") -> "Slide":
     """Open the slide, and refuse one of another size than was predicted on."""
-    from napari_flag.prediction_file import slide_size
+    from napari_flag.slide_identity import refuse_other_size
     from napari_flag.slides.slide import open_slide
 
     slide = open_slide(path)
-    expected = slide_size(adata)
-    if expected is not None and expected != slide.size:
+    try:
+        refuse_other_size(adata, slide)
+    except UserError:
         slide.close()
-        raise UserError(
-            f"{path.name} is {px(slide.size)}, but the prediction was made on "
-            f"{px(expected)}; give the slide that was predicted."
-        )
+        raise
     return slide
 
 

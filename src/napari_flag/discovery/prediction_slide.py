@@ -15,7 +15,7 @@ from napari_flag.files import ending, files_ending
 from napari_flag.formatting import px
 from napari_flag.inputs import counts_at
 from napari_flag.progress import Step, Steps
-from napari_flag.slide_identity import doubt_about, has_content_of
+from napari_flag.slide_identity import doubt_about, has_content_of, same_name
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.pooling import Picture
 from napari_flag.slides.slide import open_slide, slide_name
@@ -184,7 +184,7 @@ def _once(entries: Iterable[Path]) -> list[Path]:
 
 
 def _is_slide_named(path: Path, name: str) -> bool:
-    if slide_name(path).casefold() != name.casefold():
+    if not same_name(slide_name(path), name):
         return False
     if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
         return True

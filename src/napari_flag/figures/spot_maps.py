@@ -15,7 +15,7 @@ from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
 from napari_flag.layers.overlays import LIMITS, UNLIKE_STOPS
 from napari_flag.layers.raster import DEFAULT_FILL
-from napari_flag.prediction_file import UNNAMED, slide_name, spot_diameter_px
+from napari_flag.prediction_file import spot_diameter_px
 from napari_flag.slide_identity import is_made_on
 from napari_flag.slides.spots import typical_pitch
 
@@ -41,7 +41,7 @@ def draw_tissue(axes: "Axes", adata: "AnnData", slide: "Slide | None" = None) ->
 
 def thumbnail(adata: "AnnData", slide: "Slide | None") -> tuple[npt.NDArray[Any] | None, float, float]:
     """Return the H&E and its size in level-0 px: of the slide, else of the file's own picture."""
-    if slide is not None and (slide_name(adata) == UNNAMED or is_made_on(adata, slide)):
+    if slide is not None and is_made_on(adata, slide):
         width, height = slide.size
         return slide.thumbnail(THUMBNAIL_PX), float(width), float(height)
     for library in dict(adata.uns.get(keys.SPATIAL, {})).values():

@@ -19,7 +19,7 @@ from napari_flag.discovery.kinds import PICTURE_ENDINGS
 from napari_flag.errors import UserError
 from napari_flag.files import ending
 from napari_flag.foreign_prediction import UNITS, is_foreign
-from napari_flag.formatting import TYPED, px, resolution
+from napari_flag.formatting import TYPED, resolution
 from napari_flag.gui.controls.forms import MessageList, dropped_paths
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.keeping import regions_of
@@ -28,12 +28,11 @@ from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import SlideState, lies_on
 from napari_flag.layers import readers, region_shapes, slide_layers
 from napari_flag.prediction_file import (
-    slide_size,
     spots_of,
     um_per_px,
 )
 from napari_flag.progress import Step
-from napari_flag.slide_identity import doubt_about
+from napari_flag.slide_identity import doubt_about, refuse_other_size
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.formats.spatial_data import Unclear
@@ -165,14 +164,11 @@ class Opener(QObject):
         )
 
     def _on_slide_of(self, state: SlideState, slide: "Slide") -> None:
-        wanted = None if state.adata is None else slide_size(state.adata)
-        if wanted is not None and tuple(slide.size) != wanted:
-            self._messages.show_error(
-                UserError(
-                    f"{slide.path.name} has {px(slide.size)}, but {state.name} was "
-                    f"predicted on a slide of {px(wanted)}; choose that slide."
-                )
-            )
+        try:
+            if state.adata is not None:
+                refuse_other_size(state.adata, slide)
+        except UserError as error:
+            self._messages.show_error(error)
             return
         state.slide = slide
         if state.adata is not None:
