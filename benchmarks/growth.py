@@ -179,7 +179,7 @@ def table(found: list[dict[str, Any]]) -> str:
     """Return both tables as Markdown: the whole, and stage by stage."""
     stages = [stage for stage in found[-1]["peaks"] if stage in found[-1]["seconds"]]
     lines = [
-        "| spots | s | processor s | processor ms a spot | peak, MB | memory without a file behind it, MB | result, MB |",
+        "| spots | s | processor s | processor ms a spot | peak, MB | of it no file, MB | result, MB |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
@@ -188,7 +188,7 @@ def table(found: list[dict[str, Any]]) -> str:
             f"| {row['spots']:,} | {row['s']:.0f} | {row['cpu_s']:.0f} | {each:.1f} | "
             f"{row['peak_mb']:,.0f} | {own:,.0f} | {row['file_mb']:,.0f} |"
         )
-    lines += ["", "Processor seconds of each stage, and its peak of memory without a file behind it (MB):", ""]
+    lines += ["", "Processor seconds of each stage, its peak without a file behind it (MB):", ""]
     lines += ["| stage | " + " | ".join(f"{row['spots']:,} spots" for row in found) + " |"]
     lines += ["|---|" + "---:|" * len(found)]
     for stage in stages:

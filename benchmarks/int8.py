@@ -24,11 +24,11 @@ from benchmarks.tables import machine, write_between
 
 from napari_flag.encoders.embedded import EmbeddedEncoder, IntegerNet, TileNet
 from napari_flag.inputs import Inputs, prepare
+from napari_flag.keys import STEPS_OF
 from napari_flag.methods.predictor import EncodedSlide, open_method
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.model.samplers import SamplerSettings
-from napari_flag.prediction import STEPS_OF
 from napari_flag.progress import finish
 from napari_flag.slides.spots import typical_pitch
 from napari_flag.slides.tiles import read_tiles

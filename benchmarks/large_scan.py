@@ -100,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = scan(args, Path(folder) / "scan.tif")
-    lines = ["| step | of | s | processor s | memory without a file behind it, MB |", "|---|---|---:|---:|---:|"]
+    lines = ["| step | of | s | processor s | of it no file, MB |", "|---|---|---:|---:|---:|"]
     lines += [f"| {what} | {of} | {s:.2f} | {cpu:.2f} | {mb:,.0f} |" for what, of, s, cpu, mb in found]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     command = " ".join(["python -m benchmarks.large_scan", *sys.argv[1:]])

@@ -43,6 +43,7 @@ from flag_training.run_folders import states_folder
 from flag_training.scoring import COMPARED, SCORED, Section
 from flag_training.stages.fit import fit
 from napari_flag.files import replacing, write_json
+from napari_flag.keys import STEPS_OF
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.methods.moments import FloatArray
 from napari_flag.methods.published import Published
@@ -51,7 +52,6 @@ from napari_flag.model.diffusion import TOGETHER
 from napari_flag.model.flag import Flag
 from napari_flag.model.published import PublishedFlag
 from napari_flag.model.samplers import SamplerSettings
-from napari_flag.prediction import STEPS_OF
 from napari_flag.progress import Step, finish
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "results" / "published_speed.md"

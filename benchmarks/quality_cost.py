@@ -23,11 +23,11 @@ from benchmarks.tables import write_between
 from napari_flag.analysis.truth import match_names, shared_counts
 from napari_flag.encoders.features import extract_features
 from napari_flag.inputs import prepare
+from napari_flag.keys import STEPS_OF
 from napari_flag.methods.predictor import open_method
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.model.samplers import SamplerSettings
-from napari_flag.prediction import STEPS_OF
 from napari_flag.progress import finish
 from napari_flag.slides.spots import typical_pitch
 from napari_flag.statistics.neighbours import find_neighbours

@@ -19,7 +19,7 @@ from tests.tiny_weights import GENES
 import napari_flag as nf
 from napari_flag import fitting, keys, prediction_file
 from napari_flag.fitting import FitSettings, Fitted, find_sections
-from napari_flag.model.checkpoint import DEFAULT
+from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.progress import Step
 
 ROOMS = [m.name for m in pkgutil.iter_modules(nf.__path__)]
@@ -59,7 +59,7 @@ def test_no_submodule_replaces_a_public_name():
 
 
 def test_the_default_weights_are_the_models_default():
-    assert inspect.signature(nf.predict).parameters["weights"].default == DEFAULT
+    assert inspect.signature(nf.predict).parameters["weights"].default == DEFAULT_WEIGHTS
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.progress import ProgressBar, Step, Steps, finish
 
@@ -34,13 +35,13 @@ def predict(
     *,
     measured: "AnnData | str | Path | None" = None,
     alignment: str | Path | None = None,
-    weights: "Checkpoint | str | Path" = "her2st",
+    weights: "Checkpoint | str | Path" = keys.DEFAULT_WEIGHTS,
     mpp: float | None = None,
     spacing_um: float | None = None,
     diameter_um: float | None = None,
     region: "Sequence[BaseGeometry] | str | Path | None" = None,
     genes: Iterable[str] | Path | None = None,
-    quality: "Quality" = "balanced",
+    quality: "Quality" = keys.DEFAULT_QUALITY,
     depth: "float | AnnData | str | Path | None" = None,
     draws: int | None = None,
     seed: int = 0,
@@ -287,7 +288,7 @@ def fit(
     out: str | Path,
     *,
     mpp: float | None = None,
-    encoder: str = "her2st",
+    encoder: str = keys.DEFAULT_WEIGHTS,
     genes: Iterable[str] | Path | None = None,
     leave_out: Sequence[str] = (),
     diffusion: bool = False,

@@ -18,8 +18,9 @@ from napari_flag.errors import UserError
 from napari_flag.files import check_writable, ending, safe_cell, write_whole
 from napari_flag.formatting import TYPED, counted, number, resolution
 from napari_flag.inputs import read_table, settle_scale
+from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.listing import COLUMNS, read_listing, refuse_same_names
-from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
+from napari_flag.model.checkpoint import Checkpoint, find_weights
 from napari_flag.preflight import suggested_mpp, too_coarse
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.colours import Colours
@@ -130,7 +131,7 @@ class FitSettings:
         Whether names that look like a patient's stay (see `named_in_results`).
     """
 
-    encoder: str = DEFAULT
+    encoder: str = DEFAULT_WEIGHTS
     genes: tuple[str, ...] | Path | None = None
     diffusion: bool = False
     seed: int = 0
@@ -144,7 +145,7 @@ class FitSettings:
         if self.genes is not None:
             panel = name_of(self.genes, self.keep_names) if isinstance(self.genes, Path) else PANEL_FILE
             words += ["--genes", panel]
-        if self.encoder != DEFAULT:
+        if self.encoder != DEFAULT_WEIGHTS:
             words += ["--encoder", name_of(Path(self.encoder), self.keep_names)]
         if leave_out:
             words += ["--leave-out", *leave_out]

@@ -210,7 +210,7 @@ def predict_inputs(
     inputs: Inputs,
     checkpoint: "Checkpoint",
     *,
-    quality: "Quality" = "balanced",
+    quality: "Quality" = keys.DEFAULT_QUALITY,
     depth: "float | AnnData | None" = None,
     draws: int | None = None,
     steps: int | None = None,
@@ -480,23 +480,43 @@ def _misfit(
     measured: "AnnData", spots: Spots, checkpoint: "Checkpoint", force: bool
 ) -> tuple[UserError | None, tuple[str, ...]]:
     """Return why `measured` cannot be attached to a prediction of `spots`, None where it can; and doubts."""
-    import numpy as np
-    import pandas as pd
-    from anndata import AnnData
-
     from napari_flag.analysis.truth import match_names, refuse_doubts, shared_counts
 
-    predicted = AnnData(
-        obs=pd.DataFrame(index=np.array(spots.ids, dtype=object)),
-        var=pd.DataFrame(index=np.array(checkpoint.genes, dtype=object)),
-        obsm={keys.SPATIAL: spots.xy},
-    )
+    predicted = _to_be_predicted(spots, checkpoint.genes)
     try:
         match = match_names(predicted, measured)
         shared_counts(measured, match)
         return None, refuse_doubts(predicted, measured, match, force)
     except UserError as error:
         return error, ()
+
+
+def look_at_counts(measured: "AnnData", spots: Spots) -> tuple[int, tuple[str, ...]]:
+    """Return how many of `spots` have raw counts, and why these may be wrong (`truth.doubts_about`).
+
+    Raises
+    ------
+    UserError
+        When the counts cannot be those of these spots, as `truth.match_names`.
+    """
+    from napari_flag.analysis.truth import doubts_about, match_names
+
+    predicted = _to_be_predicted(spots, measured.var_names.unique())
+    match = match_names(predicted, measured)
+    return len(match.rows), doubts_about(predicted, measured, match)
+
+
+def _to_be_predicted(spots: Spots, genes: "Iterable[str]") -> "AnnData":
+    """Return a prediction of `spots` as it is named and placed, without values."""
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    return AnnData(
+        obs=pd.DataFrame(index=np.array(spots.ids, dtype=object)),
+        var=pd.DataFrame(index=np.array(list(genes), dtype=object)),
+        obsm={keys.SPATIAL: spots.xy},
+    )
 
 
 def choose_genes(genes: Iterable[str] | Path, checkpoint: "Checkpoint") -> list[str]:

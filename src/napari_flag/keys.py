@@ -1,9 +1,16 @@
-"""Every AnnData key, layer name and metadata key, written once.
+"""Every AnnData key, layer name and metadata key, and the defaults of every way in, written once.
 
 The prediction file is an AnnData whose rows are spots in the order given, named by the ids given.
 """
 
 from typing import Final
+
+# --- defaults of every way in -------------------------------------------------------------------
+DEFAULT_WEIGHTS: Final = "her2st"
+"""Weights used unless others are named."""
+STEPS_OF: Final[dict[str, int]] = {"fast": 4, "balanced": 6, "best": 10}
+"""Quality → solver steps: scores gain a thousandth from 6 to 10 (`benchmarks/quality_cost.py`)."""
+DEFAULT_QUALITY: Final = "balanced"
 
 # --- the prediction file -----------------------------------------------------------------------
 SPATIAL: Final = "spatial"

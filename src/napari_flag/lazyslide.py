@@ -18,8 +18,9 @@ import torch
 from napari_flag.encoders.features import choose_device
 from napari_flag.errors import UserError
 from napari_flag.formatting import TYPED, resolution
+from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.methods.predictor import open_method
-from napari_flag.model.checkpoint import DEFAULT, Checkpoint, find_weights
+from napari_flag.model.checkpoint import Checkpoint, find_weights
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.prediction import compare_with_training
 from napari_flag.slides.colours import SCANNED
@@ -114,7 +115,7 @@ class Model:
     whole_slide = True
     name = "FLAG"
 
-    def __init__(self, weights: str | Path = DEFAULT, *, mpp: float, device: str = "auto") -> None:
+    def __init__(self, weights: str | Path = DEFAULT_WEIGHTS, *, mpp: float, device: str = "auto") -> None:
         self._checkpoint = Checkpoint.load(find_weights(weights))
         if self._checkpoint.colours != SCANNED:
             raise UserError(

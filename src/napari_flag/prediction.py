@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 
 Quality: TypeAlias = Literal["fast", "balanced", "best"]
-
-STEPS_OF: Final[dict[str, int]] = {"fast": 4, "balanced": 6, "best": 10}
-"""Solver steps of each quality: scores gain a thousandth from 6 to 10 (`benchmarks/quality_cost.py`)."""
 COMPARING: Final = "Comparing with the training tissue"
 """Stage whose notice, if any, warns that most of the slide is unlike the training slides."""
 UNLIKE: Final = 0.15
@@ -68,7 +65,7 @@ def predict_slide(
     *,
     region: "Sequence[BaseGeometry] | None" = None,
     genes: Sequence[str] | None = None,
-    quality: Quality = "balanced",
+    quality: Quality = keys.DEFAULT_QUALITY,
     depth: "float | KnownDepth | None" = None,
     draws: int | None = None,
     first_draw: int = 1,
@@ -151,7 +148,7 @@ def predict_slide(
     _check_draws(checkpoint, predictor.sampler, draws, steps)
     settings = None
     if predictor.sampler is not None:
-        chosen_steps = STEPS_OF[quality] if steps is None else steps
+        chosen_steps = keys.STEPS_OF[quality] if steps is None else steps
         settings = SamplerSettings(
             draws=1 if draws is None else draws,
             first=first_draw,

@@ -12,7 +12,8 @@ from napari_flag.analysis.draws import count
 from napari_flag.cli import main
 from napari_flag.cli.main import build_parser
 from napari_flag.errors import UserError
-from napari_flag.model.checkpoint import DEFAULT, Checkpoint
+from napari_flag.keys import DEFAULT_WEIGHTS
+from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.prediction_file import layer_of
 from napari_flag.progress import Step
 
@@ -271,7 +272,7 @@ def test_cancelling_writes_nothing(model, folder, monkeypatch, capsys):
 
 
 def test_the_default_weights_are_the_models_default():
-    assert build_parser().parse_args(["predict", "a.svs"]).weights == DEFAULT
+    assert build_parser().parse_args(["predict", "a.svs"]).weights == DEFAULT_WEIGHTS
 
 
 @pytest.fixture

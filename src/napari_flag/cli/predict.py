@@ -22,8 +22,6 @@ Writes an AnnData (h5ad): X is the expected log2(count + 1); joint draws (counts
 measured) and the standard deviation of a measurement are layers. Without --spots, a grid over the
 detected tissue is predicted, of the spacing and lattice of the weights' array. {keys.RESEARCH_USE_ONLY}
 """
-DEFAULT_WEIGHTS: Final = "her2st"
-"""Named here too so that --help need not load the model; a test holds both equal."""
 
 
 def add_predict(commands: terminal.Commands) -> None:
@@ -145,7 +143,7 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     add(
         "--weights",
         metavar="NAME|FILE",
-        default=DEFAULT_WEIGHTS,
+        default=keys.DEFAULT_WEIGHTS,
         help="weights by name (see `napari-flag weights list`) or file (default: %(default)s)",
     )
     add(
@@ -156,9 +154,10 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     )
     add(
         "--quality",
-        choices=("fast", "balanced", "best"),
-        default="balanced",
-        help="solver steps: fast 4, balanced 6, best 10, where the weights do not fix them "
+        choices=tuple(keys.STEPS_OF),
+        default=keys.DEFAULT_QUALITY,
+        help="solver steps where the weights do not fix them: "
+        f"{', '.join(f'{name} {steps}' for name, steps in keys.STEPS_OF.items())} "
         "(default: %(default)s)",
     )
     add(

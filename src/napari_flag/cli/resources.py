@@ -230,7 +230,7 @@ def list_weights(args: argparse.Namespace) -> int:
                 "genes": len(found.genes),
                 "encoder": found.encoder,
                 "sha256": found.sha256,
-                "default": name == checkpoint.DEFAULT,
+                "default": name == keys.DEFAULT_WEIGHTS,
             }
         rows.append(row)
     if args.json:

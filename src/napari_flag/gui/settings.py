@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from napari_flag.keys import DEFAULT_QUALITY, STEPS_OF
+
 PLUGIN: Final = "napari-flag"
-QUALITIES: Final = ("fast", "balanced", "best")
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 
 
@@ -29,7 +30,7 @@ class Preferences:
     """
 
     device: str = "auto"
-    quality: str = "balanced"
+    quality: str = DEFAULT_QUALITY
     weights: Path | None = None
     seed: int = 0
 
@@ -60,7 +61,7 @@ def from_settings(settings: Any) -> Preferences:
     weights = str(getattr(group, "weights", "") or "").strip()
     return Preferences(
         device=device if device in DEVICES else default.device,
-        quality=quality if quality in QUALITIES else default.quality,
+        quality=quality if quality in STEPS_OF else default.quality,
         weights=Path(weights).expanduser() if weights else None,
         seed=int(getattr(group, "seed", default.seed)),
     )

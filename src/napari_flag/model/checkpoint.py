@@ -19,6 +19,7 @@ from platformdirs import user_data_path
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import files_ending, parse_json, write_whole
+from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.slides.colours import Colours, colours_of
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ Module = TypeVar("Module", bound="torch.nn.Module")
 
 FORMAT: Final = 2
 """Version of the header; a file of another is refused."""
-DEFAULT: Final = "her2st"
-"""Weights used unless others are named."""
 FLAG: Final = "flag"
 """Name of the method where the header names none, as in weights written before there were others."""
 COMMON_SIZE: Final = 10_000
@@ -420,7 +419,7 @@ def _encoder_fingerprint(card: dict[str, Any]) -> str:
 def list_weights() -> list[tuple[str, Path]]:
     """Return (name, file) of the bundled weights, the default first, then of those imported."""
     bundled = Path(str(resources.files("napari_flag"))) / "weights"
-    found = sorted(bundled.glob("*.safetensors"), key=lambda p: (p.stem != DEFAULT, p.stem))
+    found = sorted(bundled.glob("*.safetensors"), key=lambda p: (p.stem != DEFAULT_WEIGHTS, p.stem))
     imported = files_ending(weights_folder(), ".safetensors")
     return [(path.stem, path) for path in (*found, *imported)]
 
@@ -444,7 +443,7 @@ def weights_folder() -> Path:
     return user_data_path("napari-flag") / "weights"
 
 
-def find_weights(name_or_path: str | Path = DEFAULT) -> Path:
+def find_weights(name_or_path: str | Path = DEFAULT_WEIGHTS) -> Path:
     """Return the weights file called `name_or_path`.
 
     Raises

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from tests.fakes import FakeSlide, fake_prediction, fake_xy
+from tests.fakes import FakeSlide, counts_for, fake_prediction, fake_xy
 
 from napari_flag import inputs
 from napari_flag.encoders import features
@@ -85,7 +85,7 @@ class FakeWork:
         return self._result(table)
 
     def counts_at(self, path, spots, mpp, image, alignment=None):
-        return self._result((fake_prediction(N), ()))
+        return self._result((counts_for(fake_prediction(N)), ()))
 
     def predict_inputs(
         self, prepared, checkpoint, *, quality, seed, device, colours=None, anyway=False, keep_names=False

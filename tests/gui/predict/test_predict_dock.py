@@ -134,7 +134,8 @@ def test_unknown_resolution_asks_and_can_be_typed_or_estimated(open_dock):
         assert layer.scale[-1] == pytest.approx(0.25)
     assert dock.run_panel.predict.isEnabled()
     dock.slide_step.mpp.value = 9.0
-    assert any("outside" in text for text in dock.slide_step.messages.texts)
+    assert any("array suggests 0.5" in text for text in dock.spots_step.messages.texts)
+    assert dock.slide_step.messages.texts == ()
     assert dock.section.slide.mpp_source == "set by hand"
 
 

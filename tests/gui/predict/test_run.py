@@ -11,7 +11,7 @@ from tests.layers.test_overlays import WARNING, judged
 
 from napari_flag import keys, prediction
 from napari_flag.errors import UserError
-from napari_flag.gui.predict.run import COMPARING, STEPS_AGAINST_BALANCED
+from napari_flag.gui.predict.run import COMPARING
 from napari_flag.gui.slide_list import SlideList
 from napari_flag.progress import Step
 
@@ -45,11 +45,6 @@ def predicted(open_dock, qtbot):
 
 def test_the_stage_that_warns_is_the_pipelines():
     assert COMPARING == prediction.COMPARING
-
-
-def test_time_left_follows_the_solver_steps_of_the_quality():
-    steps = prediction.STEPS_OF
-    assert {name: pytest.approx(n / steps["balanced"]) for name, n in steps.items()} == STEPS_AGAINST_BALANCED
 
 
 def test_the_warning_stays_with_the_result_and_hinders_nothing(predicted, open_dock, tmp_path):

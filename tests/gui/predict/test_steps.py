@@ -1,9 +1,10 @@
 import numpy as np
-from tests.fakes import FakeSlide
+from tests.fakes import FakeSlide, counts_for, fake_prediction
 
-from napari_flag.gui.predict.steps import SpotsStep, describe_slide, describe_spots
+from napari_flag.gui.predict.steps import SlideStep, SpotsStep, describe_slide, describe_spots
 from napari_flag.inputs import LEGACY_ST
-from napari_flag.slides.spots import Spots
+from napari_flag.prediction_file import spots_of
+from napari_flag.slides.spots import Spots, SpotTable
 
 
 def spots(n, pitch=99.8312, diameter=1500.0):
@@ -27,3 +28,28 @@ def test_a_grid_begins_with_pitch_and_diameter_of_legacy_st(qtbot):
     qtbot.addWidget(step)
     grid, _ = step.grid()
     assert (grid.spacing_um, grid.diameter_um) == (LEGACY_ST.spacing_um, LEGACY_ST.diameter_um)
+
+
+def test_measured_expression_is_looked_at_as_where_it_is_compared(qtbot):
+    step = SpotsStep()
+    qtbot.addWidget(step)
+    prediction = fake_prediction(36)
+    table = SpotTable(spots_of(prediction), None, "a table")
+    step.show_choice(table, counts_for(prediction))
+    assert step.messages.texts == ("Measured expression of 36 spots, 10 genes, to compare.",)
+    scaled = counts_for(prediction)
+    scaled.X = scaled.X * 10
+    step.show_choice(table, scaled)
+    assert "were scaled; the Compare page uses them only if you insist." in step.messages.texts[-1]
+    step.show_choice(table, counts_for(prediction)[:2].copy())
+    assert "too few to compare" in step.messages.texts[-1]
+
+
+def test_step_1_says_only_the_doubts_about_the_scale_that_it_is_given(qtbot):
+    step = SlideStep()
+    qtbot.addWidget(step)
+    slide = FakeSlide(1500, 1200, mpp=4.667)  # a reduced picture, as step 2 says once it has the array
+    step.show_slide(slide)
+    assert step.messages.texts == ()
+    step.show_slide(slide, ["4.667 µm/px is outside the range of slide scanners."])
+    assert len(step.messages.texts) == 1

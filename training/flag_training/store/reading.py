@@ -12,13 +12,14 @@ import numpy as np
 from flag_training.store.sources import HUMAN, SlideSource
 from napari_flag.errors import UserError
 from napari_flag.formatting import TYPED, counted_of, length, resolution
+from napari_flag.preflight import suggested_mpp
 from napari_flag.slides.formats.counts import GENE_IDS, column_names, counts, read_bytes, separator_of
 from napari_flag.slides.formats.h5ad import ENSEMBL
 from napari_flag.slides.formats.positions import IDS, id_column
 from napari_flag.slides.resolution import check_mpp
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spot_tables import read_spots
-from napari_flag.slides.spots import Spots, SpotTable, estimate_mpp, refuse_outside
+from napari_flag.slides.spots import Spots, SpotTable, refuse_outside
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,8 +107,6 @@ def _ids(frame: Any) -> list[str] | None:
     return None
 
 
-DISAGREE: Final = 0.05
-"""Relative difference between a slide's µm/px and what its spots suggest that is worth a notice."""
 BEYOND: Final = 0.05
 """Share of spots that may lie off a slide known to be theirs; more of them is another slide."""
 GENOME: Final = re.compile(r"^(GRCh\d+|GRCm\d+|hg\d+|mm\d+)_+")
@@ -215,7 +214,7 @@ def _scale(
     source: SlideSource, slide: Slide, table: SpotTable, spots: Spots
 ) -> tuple[float, str, tuple[str, ...]]:
     """Return µm/px, its source and notices: stated by the source, the image, or the table; no guess."""
-    suggested = _suggested(spots)
+    suggested = suggested_mpp(spots)
     mpp, mpp_source = (slide.mpp, slide.mpp_source) if source.mpp is None else (source.mpp, source.mpp_source)
     if source.mpp_from_spots:
         if suggested is None or spots.pitch_um is None:
@@ -234,22 +233,8 @@ def _scale(
             f"Neither {slide.path.name} nor its table says how many µm a pixel of {source.name} is{hint}, "
             "so state it as mpp in the cohort file or with --mpp, or set mpp_from_spots = true there."
         )
-    warnings = [warning for warning in (check_mpp(mpp),) if warning]
-    if suggested is not None and abs(mpp / suggested - 1) > DISAGREE:
-        warnings.append(
-            f"µm/px is {resolution(mpp, TYPED, unit=False)} ({mpp_source}), but the spots' array suggests "
-            f"{resolution(suggested, TYPED, unit=False)}."
-        )
-    return float(mpp), mpp_source, tuple(warnings)
-
-
-def _suggested(spots: Spots) -> float | None:
-    if spots.array is None or spots.pitch_um is None:
-        return None
-    try:
-        return estimate_mpp(spots)
-    except UserError:  # too few spots to see a lattice in
-        return None
+    doubt = check_mpp(mpp, mpp_source, suggested)
+    return float(mpp), mpp_source, () if doubt is None else (doubt,)
 
 
 def name_genes(measured: "AnnData", slide: str, species: str, gene_ids: Mapping[str, str]) -> "AnnData":

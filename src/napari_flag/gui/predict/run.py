@@ -16,8 +16,9 @@ from napari_flag.gui.controls.forms import Choice, MessageList, ShortScroll, for
 from napari_flag.gui.dock import single_shot
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
-from napari_flag.gui.settings import QUALITIES, Preferences
+from napari_flag.gui.settings import Preferences
 from napari_flag.gui.workspace import SlideState
+from napari_flag.keys import DEFAULT_QUALITY, STEPS_OF
 from napari_flag.layers import ahead, slide_layers
 from napari_flag.progress import Step, Steps, Timings
 from napari_flag.slides.spots import inside
@@ -105,7 +106,7 @@ class RunPanel(QFrame):
             tooltip="What the model runs on; a CUDA graphics card is many times faster",
         )
         self.quality = Choice(
-            ((quality, quality) for quality in QUALITIES), name="Quality", tooltip=QUALITY_TIPS, narrow=False
+            ((quality, quality) for quality in STEPS_OF), name="Quality", tooltip=QUALITY_TIPS, narrow=False
         )
         self.quality.select(preferences.quality)
         for choice in (self.device, self.quality):
@@ -178,9 +179,6 @@ class RunPanel(QFrame):
         self.save.setEnabled(text is not None)
         self.genes.setEnabled(text is not None)
 
-
-STEPS_AGAINST_BALANCED: Final = {"fast": 4 / 6, "balanced": 1.0, "best": 10 / 6}
-"""Solver steps of each quality against the default (see `prediction.STEPS_OF`)."""
 
 PREVIEW_EVERY_MS: Final = 700
 """The preview is painted at most this often; painting takes time from the prediction itself."""
@@ -315,7 +313,7 @@ class PredictionRun(QObject):
         key = _timing_key(request)
         seconds = self._timings.expected(key, len(request.inputs.spots))
         if not self._timings.known(key):
-            seconds[PREDICTING] *= STEPS_AGAINST_BALANCED[request.quality]
+            seconds[PREDICTING] *= STEPS_OF[request.quality] / STEPS_OF[DEFAULT_QUALITY]
         if PREDICTING in seconds:  # all spots are read, but only those of the region are sampled
             seconds[PREDICTING] *= request.n_predicted / len(request.inputs.spots)
         return seconds

@@ -113,6 +113,13 @@ class Section(QObject):
         notices = (*slide.notices, *choice.notices)
         return inputs.Inputs(slide, choice.spots, region, measured=state.measured, notices=notices)
 
+    def _doubts(self) -> tuple[str, ...]:
+        """Return what is doubtful about µm/px; nothing once step 2 says it, which knows the table's array."""
+        state = self._session.state
+        if state is None or state.slide is None or (state.from_table and state.table is not None):
+            return ()
+        return inputs.settle_scale(state.slide)[1]
+
     # --- slide --------------------------------------------------------------------------------
 
     def choose_layer(self, layer: Any) -> None:
@@ -150,7 +157,7 @@ class Section(QObject):
         shown = (state, self.layer)
         arrived, self._shown = shown != self._shown, shown  # the slide, or its picture
         self.list_slides()
-        self._slide_step.show_slide(self.slide)
+        self._slide_step.show_slide(self.slide, self._doubts())
         if arrived and state is not None:
             self._show_source(state)
         self._show_spots()
@@ -295,6 +302,8 @@ class Section(QObject):
             self._show_spots()
             return
         self._workspace.set_spots(state, table)
+        if state is self._session.state:
+            self._slide_step.show_slide(state.slide, self._doubts())
         if table is None:
             state.measured = None
         if state.layer is not None:

@@ -1,11 +1,13 @@
 """Steps 1, 2 and 4 of the Predict dock: slide, spots and region; step 3 is `model_step`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
+from napari_flag.errors import UserError
 from napari_flag.formatting import TYPED, counted, counted_of, length, px
 from napari_flag.gui.controls.file_filters import COUNT_FILES, SPOT_FILES
 from napari_flag.gui.controls.forms import (
@@ -21,7 +23,7 @@ from napari_flag.gui.controls.forms import (
     unbroken,
 )
 from napari_flag.gui.dock import single_shot
-from napari_flag.inputs import LEGACY_ST, Grid
+from napari_flag.inputs import LEGACY_ST, Grid, look_at_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -88,10 +90,8 @@ class SlideStep(StepBox):
         self.choice.offer([*none, *slides], select=NONE if current is None else current)
         self.choice.enabled = bool(slides)
 
-    def show_slide(self, slide: "Slide | None") -> None:
-        """Show size, µm/px with its source, and what is doubtful about it."""
-        from napari_flag.slides.resolution import check_mpp
-
+    def show_slide(self, slide: "Slide | None", doubts: Sequence[str] = ()) -> None:
+        """Show size, µm/px with its source, and `doubts` about it."""
         self.messages.clear()
         for widget in (self.mpp.native, self.source):
             widget.setEnabled(slide is not None)
@@ -112,7 +112,7 @@ class SlideStep(StepBox):
                 "The file does not state its µm/px; type it above, or read a spot table in step 2 "
                 "and press Estimate.",
             )
-        elif doubt := check_mpp(slide.mpp):
+        for doubt in doubts:
             self.messages.add("warning", doubt)
 
     def allow_estimate(self, why_not: str | None) -> None:
@@ -287,20 +287,15 @@ class SpotsStep(StepBox):
             self._show_measured(choice.spots, measured)
 
     def _show_measured(self, spots: "Spots", measured: "AnnData") -> None:
-        matched = len(set(spots.ids) & set(measured.obs_names))
-        if matched:
-            text = (
-                f"Measured expression of {counted(matched, 'spot')}, {counted(measured.n_vars, 'gene')}, "
-                "to compare."
-            )
-            self.messages.add("notice", text)
+        try:
+            matched, doubts = look_at_counts(measured, spots)
+        except UserError as error:
+            self.messages.add("warning", str(error))
             return
-        self.messages.add(
-            "warning",
-            "No spot of the measured expression is among these spots (it names them like "
-            f"“{measured.obs_names[0]}”, here they are like “{spots.ids[0]}”), so nothing can be "
-            "compared; choose the counts of the same section.",
-        )
+        what = f"{counted(matched, 'spot')}, {counted(measured.n_vars, 'gene')}"
+        self.messages.add("notice", f"Measured expression of {what}, to compare.")
+        for doubt in doubts:
+            self.messages.add("warning", f"{doubt}; the Compare page uses them only if you insist.")
 
     def show_error(self, error: Exception) -> None:
         """Show why there are no spots."""

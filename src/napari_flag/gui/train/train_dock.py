@@ -53,8 +53,8 @@ from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.train.encoder_choices import EncoderChoice, list_encoders
 from napari_flag.gui.train.held_out_scores import HeldOutScores
 from napari_flag.gui.train.section_list import SectionList
+from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.listing import COLUMNS
-from napari_flag.model.checkpoint import DEFAULT
 from napari_flag.progress import Step, Steps, Timings, one_step, say_duration
 
 TRAIN: Final = "Train on my sections"
@@ -140,7 +140,7 @@ class TrainDock(Dock):
         )
         self.encoder_step = StepBox(3, "Encoder", heading_px=HEADING_PX)
         self.encoder = Choice(
-            [("finding out…", DEFAULT)],
+            [("finding out…", DEFAULT_WEIGHTS)],
             name="Encoder",
             tooltip="What turns tiles into numbers; one that is there reads a tile once and keeps the result",
         )
@@ -308,7 +308,7 @@ class TrainDock(Dock):
 
     # --- encoder ----------------------------------------------------------------------------
     def _on_encoders(self, found: tuple[EncoderChoice, ...]) -> None:
-        self.encoder.offer(((text, value) for text, value, _, _ in found), select=DEFAULT)
+        self.encoder.offer(((text, value) for text, value, _, _ in found), select=DEFAULT_WEIGHTS)
         self._about = {value: about for _, value, about, _ in found}
         self.encoder.explain(self._about, {value: why_not for _, value, _, why_not in found})
         self.encoder_step.set_state(READY)
