@@ -69,7 +69,7 @@ def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, 
     open_dock.rest(dock)
     assert session.adata.shape == (N, 10)
     assert dock._steps.isEnabled()
-    assert "The batch was halved." in dock.messages.texts
+    assert f"{session.state.name}: The batch was halved." in dock.messages.texts
     assert dock.run_panel.save.isEnabled()
     assert work.predicted[0][1] == "cpu"
     dock.deleteLater()

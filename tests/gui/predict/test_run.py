@@ -189,16 +189,38 @@ def test_cancel_empties_the_queue_and_names_what_was_not_begun(open_dock, qtbot)
     assert dock.run_panel.predict.isEnabled()
 
 
-def test_after_a_slide_that_fails_the_next_is_predicted_and_the_failure_stays_to_be_read(open_dock):
+def test_what_failed_of_several_slides_stays_to_be_read_with_their_names(open_dock):
+    work = GatedWork(failing=(0, 1))
+    for gate in work.gates:
+        gate.set()
+    dock = open_dock(work)
+    for name in ("second.svs", "third.svs"):
+        dock.section.open_slide(Path(name))
+        open_dock.rest(dock)
+    first, second, third = dock.session.workspace.slides
+    dock.predict_all()
+    open_dock.rest(dock)
+    assert (first.adata, second.adata) == (None, None)
+    assert third.adata is not None
+    failed = "was not predicted: The slide is out of focus; scan it again."
+    assert dock.messages.texts == (
+        f"{first.name} {failed}",
+        f"{second.name} {failed}",
+        f"{third.name}: The batch was halved.",
+    )
+
+
+def test_what_runs_said_is_gone_when_others_begin_after_them(open_dock):
     work = GatedWork(failing=(0,))
     for gate in work.gates:
         gate.set()
-    dock, first, second = queue_of_two(open_dock, work)
+    dock = open_dock(work)
+    dock.predict()
     open_dock.rest(dock)
-    assert first.adata is None
-    assert second.adata is not None
-    assert "out of focus" in dock.messages.texts[0]
-    assert f"{first.name} was not predicted; the next slide is." in dock.messages.texts
+    assert any("out of focus" in text for text in dock.messages.texts)
+    dock.predict()
+    open_dock.rest(dock)
+    assert not any("out of focus" in text for text in dock.messages.texts)
 
 
 def test_the_prediction_of_a_slide_that_is_taken_out_meanwhile_is_not_lost(open_dock, qtbot):
@@ -227,18 +249,20 @@ def test_predict_all_can_be_pressed_again_only_for_slides_that_are_left(open_doc
     assert dock.unpredicted == [second]
 
 
-def test_predict_all_says_which_slide_cannot_be_predicted_and_why(open_dock, qtbot):
+@pytest.mark.parametrize("unscaled_first", [False, True])
+def test_predict_all_says_which_slide_cannot_be_predicted_and_why(open_dock, unscaled_first):
     work = GatedWork()
     for gate in work.gates:
         gate.set()
+    work.mpp = None if unscaled_first else 0.5
     dock = open_dock(work)
-    work.mpp = None
+    work.mpp = 0.5 if unscaled_first else None
     dock.section.open_slide(Path("second.svs"))
     open_dock.rest(dock)
-    first, unscaled = dock.session.workspace.slides
+    unscaled, scaled = sorted(dock.session.workspace.slides, key=lambda state: state.slide.mpp or 0)
     dock.predict_all()
     open_dock.rest(dock)
-    assert first.adata is not None
+    assert scaled.adata is not None
     assert unscaled.adata is None
     (left_out,) = [text for text in dock.messages.texts if "left out" in text]
     assert left_out.startswith(f"{unscaled.name} is left out:")

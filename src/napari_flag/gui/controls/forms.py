@@ -65,15 +65,24 @@ class MessageList(QWidget):
         self._texts.append(text)
         self.show()
 
-    def show_error(self, error: Exception) -> None:
-        """Show what went wrong: the sentence of a `UserError`, else an apology with the details."""
+    def show_error(self, error: Exception, what: str = "") -> None:
+        """Show what went wrong: the sentence of a `UserError`, else an apology with the details.
+
+        Parameters
+        ----------
+        error
+            Of long work, mostly.
+        what
+            What came of it, where several could fail: "C5 was not predicted".
+        """
+        before = f"{what}: " if what else ""
         said = error if isinstance(error, UserError) else of_drive(error)
         if said is not None:
-            self.add("error", str(said))
+            self.add("error", f"{before}{said}")
             return
         self.add(
             "error",
-            "Something went wrong inside napari-flag; nothing you had is lost. "
+            f"{before}Something went wrong inside napari-flag; nothing you had is lost. "
             f"Please report it with the details ({type(error).__name__}).",
         )
         details = "".join(traceback.format_exception(error))

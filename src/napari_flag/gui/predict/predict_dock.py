@@ -295,8 +295,14 @@ class PredictDock(Dock):
         self._refresh()
         if self.run_panel.predict.isEnabled():
             assert self.session.state is not None
+            self._clear_messages()
             said = self.model_step.messages.texts
             self._run.add(QueuedRun(self.session.state, self._request(), said))
+
+    def _clear_messages(self) -> None:
+        """Take away what was said before, unless predictions run: what failed of those stays to be read."""
+        if not self._run.running:
+            self.messages.clear()
 
     @property
     def unpredicted(self) -> list[SlideState]:
@@ -306,7 +312,7 @@ class PredictDock(Dock):
 
     def predict_all(self) -> None:
         """Predict every slide that has no prediction yet, one after the other; say which cannot be."""
-        self.messages.clear()
+        self._clear_messages()
         for state in self.unpredicted:
             spots = None if state.table is None else state.table.spots
             why_not = why_not_ready(state.slide, spots, self._checkpoint, None)

@@ -334,7 +334,6 @@ class PredictionRun(QObject):
             return
         run = self._current = self._queue.pop(0)
         self._builder = PreviewBuilder(run.request.inputs)
-        self._panel.messages.clear()
         self._panel.show_doubt(None)
         self._session.workspace.set_status(run.state, "predicting")
         request = run.request
@@ -357,7 +356,7 @@ class PredictionRun(QObject):
         if step.notice and step.stage == COMPARING:
             self._panel.show_doubt(step.notice)
         elif step.notice and step.notice not in run.already_said:
-            self._panel.messages.add("notice", step.notice)
+            self._panel.messages.add("notice", f"{run.state.name}: {step.notice}")
         if job is not None and job.fraction is not None:
             self._session.workspace.set_status(run.state, f"predicting {100 * job.fraction:.0f} %")
         if step.partial is not None and self._builder is not None:
@@ -394,12 +393,9 @@ class PredictionRun(QObject):
 
     def _on_error(self, error: Exception) -> None:
         name = "" if self._current is None else self._current.state.name
-        waiting = bool(self._queue)
         self._put_back()
         self._start_next()
-        self._panel.messages.show_error(error)
-        if waiting:
-            self._panel.messages.add("notice", f"{name} was not predicted; the next slide is.")
+        self._panel.messages.show_error(error, f"{name} was not predicted")
 
     def _on_cancelled(self) -> None:
         dropped = [run.state for run in self._queue]
