@@ -247,6 +247,21 @@ def test_labels_of_another_slide_are_one_sentence_and_change_nothing(filled, qtb
     assert filled.choice.source.value == PREDICTED
 
 
+def test_labels_go_to_the_prediction_they_were_read_for_where_another_is_shown_meanwhile(
+    filled, qtbot, tmp_path
+):
+    labelled, other = filled.session.adata, two_halves(seed=1)
+    filled.labels.read(label_halves(labelled, tmp_path / "labels.csv"), "leiden")
+    filled.session.set_prediction(other)
+    qtbot.waitUntil(lambda: not filled.jobs.active, timeout=10_000)
+    assert keys.LABEL not in other.obs
+    assert labelled.obs[keys.LABEL].notna().sum() == 97
+    assert filled.choice.to_labels.isHidden()
+    filled.session.set_prediction(labelled)
+    assert filled.choice.shown == PREDICTED
+    assert "Domains to labels: prediction ARI" in filled.choice.to_labels.text()
+
+
 def test_labels_are_written_as_outlines_under_their_names(filled, qtbot, tmp_path):
     read_labels(filled, label_halves(filled.session.adata, tmp_path / "labels.csv"), qtbot)
     export(filled, tmp_path / "out.geojson", qtbot)
