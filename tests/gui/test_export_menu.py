@@ -9,6 +9,7 @@ from napari_flag.exports.formats import FORMATS, find_format
 from napari_flag.gui import export_menu
 from napari_flag.gui.session import Session
 from napari_flag.prediction_file import output_name, read_prediction
+from napari_flag.progress import Step
 
 pytestmark = pytest.mark.usefixtures("qapp")
 
@@ -54,6 +55,24 @@ def test_what_goes_wrong_is_one_sentence(viewer, tmp_path, monkeypatch, qtbot):
     with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
         pass
     assert "does not exist" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(MemoryError(), "ran out of memory"), (KeyError("spots"), "Something went wrong inside napari-flag")],
+)
+def test_what_no_sentence_was_written_for_is_one_too(viewer, tmp_path, monkeypatch, qtbot, error, words):
+    def failing(*_, **__):
+        yield Step("Writing", 0)
+        raise error
+
+    said = []
+    monkeypatch.setattr("napari.utils.notifications.show_error", said.append)
+    monkeypatch.setattr(export_menu, "export", failing)
+    choosing(monkeypatch, tmp_path / "x.csv", "csv")
+    with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
+        pass
+    assert words in said[0]
 
 
 def test_without_prediction_or_place_nothing_is_started(viewer, monkeypatch):

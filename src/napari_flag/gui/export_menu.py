@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QVBoxLayout, QWidget
 
 from napari_flag.exports.formats import FORMATS, Format, export, place_of
+from napari_flag.gui.controls.forms import sentence_of
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.slide_identity import without_personal_names
@@ -100,7 +101,7 @@ class ExportProgress(QDialog):
         self.accept()
 
     def _on_error(self, error: Exception) -> None:
-        notifications.show_error(str(error))
+        notifications.show_error(sentence_of(error))
         self.accept()
 
 

@@ -66,7 +66,7 @@ class MessageList(QWidget):
         self.show()
 
     def show_error(self, error: Exception, what: str = "") -> None:
-        """Show what went wrong: the sentence of a `UserError`, else an apology with the details.
+        """Show what went wrong, as `sentence_of` says it; a fault of ours with its details.
 
         Parameters
         ----------
@@ -75,21 +75,30 @@ class MessageList(QWidget):
         what
             What came of it, where several could fail: "C5 was not predicted".
         """
-        before = f"{what}: " if what else ""
-        said = error if isinstance(error, UserError) else of_drive(error)
-        if said is not None:
-            self.add("error", f"{before}{said}")
+        self.add("error", f"{what}: {sentence_of(error)}" if what else sentence_of(error))
+        if _mendable(error) is not None:
             return
-        self.add(
-            "error",
-            f"{before}Something went wrong inside napari-flag; nothing you had is lost. "
-            f"Please report it with the details ({type(error).__name__}).",
-        )
         details = "".join(traceback.format_exception(error))
         button = QPushButton("Copy details")
         button.setToolTip("Put the technical description of the error on the clipboard")
         button.clicked.connect(lambda: _copy(details))
         self._box.addWidget(button, alignment=Qt.AlignmentFlag.AlignLeft)
+
+
+def sentence_of(error: Exception) -> str:
+    """Return what the window says of an error: its own sentence where a person can put it right."""
+    return _mendable(error) or (
+        "Something went wrong inside napari-flag; nothing you had is lost. "
+        f"Please report it with the details ({type(error).__name__})."
+    )
+
+
+def _mendable(error: Exception) -> str | None:
+    """Return the sentence on what a person can put right, None where it is a fault of ours."""
+    if isinstance(error, MemoryError):
+        return "This computer ran out of memory; take fewer spots or genes, or close other programs."
+    said = error if isinstance(error, UserError) else of_drive(error)
+    return None if said is None else str(said)
 
 
 class ShortScroll(QScrollArea):

@@ -408,14 +408,14 @@ class LabelReader(QObject):
             "domains" if shown else f"domains {id(adata)}",
             find_missing(adata, method),
             "Find domains",
-            on_result=lambda _: self._on_compared(adata),
+            on_result=lambda _: self._on_found(adata),
             on_cancelled=lambda: self._on_cancelled(adata),
         )
 
-    def _on_compared(self, adata: "AnnData") -> None:
+    def _on_found(self, adata: "AnnData") -> None:
         if adata is self._session.adata:
             self.compared.emit()
 
     def _on_cancelled(self, adata: "AnnData") -> None:
         self._messages.add("notice", "Finding domains was cancelled; the labels are there.")
-        self._on_compared(adata)
+        self._on_found(adata)
