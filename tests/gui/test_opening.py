@@ -106,6 +106,19 @@ def test_a_slide_is_opened_and_shown(dock, slide_file):
     assert dock.section.spots is not None
 
 
+def test_what_is_opened_while_others_are_being_opened_ends_none_of_them(dock, slide_file, tmp_path):
+    (tmp_path / "other").mkdir()
+    twin = Path(shutil.copyfile(slide_file("A"), tmp_path / "other" / "A.svs"))
+    (tmp_path / "notes.txt").write_text("hello")
+    dock.opener.open([slide_file("B"), tmp_path / "notes.txt"])
+    dock.opener.open([slide_file("C", 1), slide_file("D")])
+    dock.opener.open([slide_file("A")])
+    dock.opener.open([twin])
+    dock.rest()
+    assert sorted(names(dock)) == ["A", "A (2)", "B", "C", "D"]
+    assert any("notes.txt" in text for text in dock.messages.texts)
+
+
 def test_an_h5ad_brings_its_slide_and_its_spots(dock, slide_file, tmp_path):
     slide_file("A")
     dock.opener.open([prediction_file(tmp_path / "A_predicted.h5ad", "A")])

@@ -105,6 +105,8 @@ class Opener(QObject):
     ) -> None:
         """Open `paths`; `otherwise` is called for those that hold nothing of ours.
 
+        Others that are being opened go on; the very same paths begin anew.
+
         Parameters
         ----------
         paths
@@ -119,13 +121,13 @@ class Opener(QObject):
         chosen = [Path(path) for path in paths]
         if not chosen:
             return
-        if units is None and elements is None:
+        if units is None and elements is None and not self._jobs.active:
             self._messages.clear()
         self._in_batch = 0
         named = chosen[0].name if len(chosen) == 1 else f"{len(chosen)} files"
         open_now = [state.slide for state in self._workspace.slides if state.slide is not None]
         self._jobs.run(
-            f"open {named}",
+            "open " + " ".join(str(path) for path in chosen),  # beside others that are being opened
             load(
                 chosen,
                 known=open_now,

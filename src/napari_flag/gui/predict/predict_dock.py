@@ -330,7 +330,7 @@ class PredictDock(Dock):
 
     def save(self, path: Path) -> None:
         """Save the result as h5ad, with the regions drawn on its slide."""
-        self.messages.clear()
+        self._clear_messages()
         self.keeper.save_result(path)
 
     def open_result(self, path: Path) -> None:
