@@ -14,6 +14,7 @@ from napari_flag.cli.analyse import NAMES
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, export
 from napari_flag.prediction_file import read_prediction, slide_size, write_prediction
+from napari_flag.progress import Step
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.statistics.scoring_rules import NAMES as NAMES_OF_SCORES
 
@@ -193,6 +194,37 @@ def test_a_format_whose_program_is_not_installed_is_refused_before_any_work(file
     assert main(["export", "predicted.h5ad", "--to", "h5ad", "spatialdata", "--out", "out"]) == 2
     assert 'pip install "napari-flag[spatialdata]"' in capsys.readouterr().err
     assert not (files / "out").exists()
+
+
+def cancelled(*_, **__):
+    yield Step("Writing", 0)
+    raise KeyboardInterrupt
+
+
+def test_a_cancelled_export_names_what_is_written_and_how_it_goes_on(files, capsys, monkeypatch):
+    line = ["export", "predicted.h5ad", "--out", "out", "--to"]
+    with monkeypatch.context() as patch:
+        formats = [replace(known, write=cancelled) if known.name == "csv" else known for known in FORMATS]
+        patch.setattr("napari_flag.exports.formats.FORMATS", tuple(formats))
+        assert main([*line, "csv"]) == 130
+        assert capsys.readouterr().err.splitlines()[-1] == "cancelled, nothing was written"
+        line += ["h5ad", "geojson", "csv"]
+        assert main(line) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "cancelled with fake.h5ad, fake.geojson written in out; the same command with --overwrite writes "
+        "all of it"
+    )
+    assert main([*line, "--overwrite"]) == 0
+
+
+def test_a_compare_cancelled_in_its_report_names_what_is_written_and_goes_on(files, capsys, monkeypatch):
+    monkeypatch.setattr("napari_flag.report.write_report", cancelled)
+    line = ["compare", "predicted.h5ad", "measured.h5ad", "--out", "out"]
+    assert main(line) == 130
+    names = ["fake_scores.json", "fake_genes.csv", "fake_genes_sample.csv"]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"cancelled with {', '.join(names)} written in out;")
+    assert sorted(path.name for path in (files / "out").iterdir()) == sorted(names)
 
 
 def test_every_export_checks_its_formats_first(monkeypatch, tmp_path):
