@@ -57,6 +57,27 @@ def test_what_goes_wrong_is_one_sentence(viewer, tmp_path, monkeypatch, qtbot):
     assert "does not exist" in said[0]
 
 
+@pytest.mark.parametrize("answer", [QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No])
+def test_a_file_that_the_dialog_did_not_ask_about_is_replaced_only_where_a_person_says_so(
+    viewer, tmp_path, monkeypatch, qtbot, answer
+):
+    asked = []
+    monkeypatch.setattr(QMessageBox, "question", lambda *said: asked.append(said[-1]) or answer)
+    there = tmp_path / "fake_expression.csv"
+    there.write_text("spot,x_px,y_px,\n")
+    choosing(monkeypatch, there, "csv")  # asked about by the dialog itself
+    with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
+        pass
+    assert asked == []
+    choosing(monkeypatch, tmp_path / "fake.h5ad", "csv")  # the name that was offered, another format
+    job = export_menu.export_prediction(viewer)
+    assert asked == [f"{there.name} is there already, in {tmp_path}. Replace it?"]
+    assert (job is not None) is (answer is QMessageBox.StandardButton.Yes)
+    if job is not None:
+        with qtbot.waitSignal(job.ended):
+            pass
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [(MemoryError(), "ran out of memory"), (KeyError("spots"), "Something went wrong inside napari-flag")],

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMenu,
+    QMessageBox,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -425,6 +426,14 @@ def ask_save(parent: QWidget, title: str, suggested: str, filters: str) -> Path 
     """Ask where to save a file; None when the person cancels."""
     name, _ = QFileDialog.getSaveFileName(parent, title, suggested, filters)
     return Path(name) if name else None
+
+
+def may_replace(parent: QWidget | None, path: Path) -> bool:
+    """Ask whether what is at `path` may be replaced; True without a question where nothing is."""
+    if not path.exists():
+        return True
+    text = f"{path.name} is there already, in {path.parent}. Replace it?"
+    return bool(QMessageBox.question(parent, "Replace the file", text) == QMessageBox.StandardButton.Yes)
 
 
 class FileField(QObject):
