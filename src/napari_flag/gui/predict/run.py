@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
@@ -216,23 +216,28 @@ class PreviewBuilder:
         spots, region = inputs.spots, inputs.region
         self._spots: Spots = spots if region is None else spots.take(inside(region, spots.xy))
         self._slide: Slide = inputs.slide
-        self._rows: list[Any] = []
-        self._values: list[Any] = []
+        self._done = np.zeros(len(self._spots), bool)
+        self._values = np.empty((len(self._spots), 0), np.float32)
         self._genes: Sequence[str] = ()
 
     def add(self, preview: "Preview") -> None:
         """Add one chunk."""
-        self._rows.append(preview.rows)
-        self._values.append(preview.values)
-        self._genes = preview.genes
+        if not self._genes:
+            self._genes = preview.genes
+            self._values = np.empty((len(self._spots), len(self._genes)), np.float32)
+        self._values[preview.rows] = preview.values
+        self._done[preview.rows] = True
 
     def adata(self) -> "AnnData":
-        """Return the spots done so far, in the order of the spots; a later chunk wins."""
+        """Return the spots done so far, in the order of the spots; a later chunk wins.
+
+        The first spots of the slide, which mostly are done first, are shown as they lie, without a copy.
+        """
         from napari_flag.prediction_file import build_prediction
 
-        rows = np.concatenate(self._rows)[::-1]
-        values = np.concatenate(self._values)[::-1]
-        rows, first = np.unique(rows, return_index=True)
+        rows = np.flatnonzero(self._done)
+        first = len(rows) == 0 or int(rows[-1]) + 1 == len(rows)
+        shown = self._values[: len(rows)] if first else self._values[rows]
         spots = self._spots.take(rows)
         made = {
             keys.UNITS: keys.EXPRESSION_UNITS,
@@ -244,7 +249,6 @@ class PreviewBuilder:
             keys.SPOT_PITCH_UM: spots.pitch_um,
             keys.LATTICE: spots.lattice,
         }
-        shown = np.ascontiguousarray(values[first], dtype=np.float32)
         return build_prediction(shown, spots, self._genes, made)
 
 
