@@ -15,6 +15,7 @@ from napari_flag.cli.analyse import NAMES
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, export
 from napari_flag.prediction_file import read_prediction, slide_size, write_prediction
+from napari_flag.progress import Step
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.statistics.scoring_rules import NAMES as NAMES_OF_SCORES
 
@@ -212,6 +213,37 @@ def test_counts_that_look_scaled_are_exported_only_with_force_which_the_file_rec
     assert main([*line, "--force"]) == 0
     written = read_prediction(files / "out" / "fake.h5ad")
     assert any("as was insisted on" in notice for notice in written.uns[keys.PROVENANCE][keys.NOTICES])
+
+
+def cancelled(*_, **__):
+    yield Step("Writing", 0)
+    raise KeyboardInterrupt
+
+
+def test_a_cancelled_export_names_what_is_written_and_how_it_goes_on(files, capsys, monkeypatch):
+    line = ["export", "predicted.h5ad", "--out", "out", "--to"]
+    with monkeypatch.context() as patch:
+        formats = [replace(known, write=cancelled) if known.name == "csv" else known for known in FORMATS]
+        patch.setattr("napari_flag.exports.formats.FORMATS", tuple(formats))
+        assert main([*line, "csv"]) == 130
+        assert capsys.readouterr().err.splitlines()[-1] == "cancelled, nothing was written"
+        line += ["h5ad", "geojson", "csv"]
+        assert main(line) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "cancelled with fake.h5ad, fake.geojson written in out; the same command with --overwrite writes "
+        "all of it"
+    )
+    assert main([*line, "--overwrite"]) == 0
+
+
+def test_a_compare_cancelled_in_its_report_names_what_is_written_and_goes_on(files, capsys, monkeypatch):
+    monkeypatch.setattr("napari_flag.report.write_report", cancelled)
+    line = ["compare", "predicted.h5ad", "measured.h5ad", "--out", "out"]
+    assert main(line) == 130
+    names = ["fake_scores.json", "fake_genes.csv", "fake_genes_sample.csv"]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"cancelled with {', '.join(names)} written in out;")
+    assert sorted(path.name for path in (files / "out").iterdir()) == sorted(names)
 
 
 def test_every_export_checks_its_formats_first(monkeypatch, tmp_path):

@@ -14,7 +14,9 @@ from tests.slides import test_spatial_data as stores
 import napari_flag as nf
 from napari_flag import keys
 from napari_flag.cli import main
-from napari_flag.prediction_file import write_prediction
+from napari_flag.errors import UserError
+from napari_flag.prediction_file import read_prediction, write_prediction
+from napari_flag.progress import Step
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +86,23 @@ def test_a_prediction_goes_back_into_its_zarr_once_unless_overwritten(zarr, caps
     assert main(command) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
+
+
+def test_a_prediction_that_its_zarr_does_not_take_is_kept_under_a_name_that_is_free(
+    zarr, capsys, monkeypatch
+):
+    def refused(*_, **__):
+        yield Step("Writing the zarr", 0)
+        raise UserError("P3.zarr is full; free some space.")
+
+    monkeypatch.setattr("napari_flag.exports.spatial_data.add_prediction", refused)
+    kept = []
+    for _ in range(2):
+        assert main(["predict", "P3.zarr", "--out", "P3.zarr"]) == 2
+        kept.append(capsys.readouterr().err.splitlines()[-1].rpartition("was kept as ")[2].rstrip("."))
+    assert kept[1] == kept[0].replace("_predicted.h5ad", "_predicted_2.h5ad")
+    for name in kept:
+        assert read_prediction(zarr.parent / name).n_obs == 30
 
 
 def test_several_elements_are_asked_for_and_taken_when_named(zarr, capsys):

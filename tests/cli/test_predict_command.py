@@ -266,7 +266,7 @@ def test_cancelling_writes_nothing(model, folder, monkeypatch, capsys):
 
     monkeypatch.setattr(prediction, "predict_slide", predict_slide)
     assert main([*TABLE, "--out", "out.h5ad"]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "cancelled, nothing was written"
+    assert capsys.readouterr().err.splitlines()[-1] == "cancelled"
     assert closed == [True]
     assert not (folder / "out.h5ad").exists()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from anndata import AnnData
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
@@ -15,6 +16,7 @@ from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.prediction_file import output_name, provenance
 from napari_flag.progress import Step, finish
+from napari_flag.report import report_place
 
 
 def with_counts(seed=0, **options):
@@ -340,3 +342,28 @@ def test_a_report_is_not_named_after_a_patient_unless_a_person_keeps_the_name(
     assert reported[0].startswith("anonymous-")
     assert reported[1] == "Smith_John"
     assert any(reported[0] in text for text in filled.messages.texts)
+
+
+@pytest.mark.parametrize("answer", [QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No])
+def test_a_report_that_is_there_is_replaced_only_where_a_person_says_so(
+    filled, qtbot, monkeypatch, tmp_path, answer
+):
+    asked, reported = [], []
+
+    def report(predicted, measured, folder, *, force):
+        reported.append(folder)
+        yield Step("Writing", 0, None)
+        return report_place(folder, output_name(predicted))
+
+    monkeypatch.setattr(compare_dock, "report", report)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    monkeypatch.setattr(QMessageBox, "question", lambda *said: asked.append(said[-1]) or answer)
+    filled.report.click()
+    qtbot.waitUntil(lambda: not filled.jobs.active, timeout=5_000)
+    assert (len(reported), asked) == (1, [])
+    page = report_place(tmp_path, output_name(filled.session.adata))
+    page.write_text("of another prediction of the slide")
+    filled.report.click()
+    qtbot.waitUntil(lambda: not filled.jobs.active, timeout=5_000)
+    assert asked == [f"{page.name} is there already, in {tmp_path}. Replace it?"]
+    assert len(reported) == 1 + (answer is QMessageBox.StandardButton.Yes)

@@ -10,6 +10,7 @@ from napari_flag.gui import export_menu
 from napari_flag.gui.controls.file_filters import file_filter
 from napari_flag.gui.session import Session
 from napari_flag.prediction_file import output_name, read_prediction
+from napari_flag.progress import Step
 
 pytestmark = pytest.mark.usefixtures("qapp")
 
@@ -62,6 +63,45 @@ def test_what_goes_wrong_is_one_sentence(viewer, tmp_path, monkeypatch, qtbot):
     with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
         pass
     assert "does not exist" in said[0]
+
+
+@pytest.mark.parametrize("answer", [QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No])
+def test_a_file_that_the_dialog_did_not_ask_about_is_replaced_only_where_a_person_says_so(
+    viewer, tmp_path, monkeypatch, qtbot, answer
+):
+    asked = []
+    monkeypatch.setattr(QMessageBox, "question", lambda *said: asked.append(said[-1]) or answer)
+    there = tmp_path / "fake_expression.csv"
+    there.write_text("spot,x_px,y_px,\n")
+    choosing(monkeypatch, there, "csv")  # asked about by the dialog itself
+    with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
+        pass
+    assert asked == []
+    choosing(monkeypatch, tmp_path / "fake.h5ad", "csv")  # the name that was offered, another format
+    job = export_menu.export_prediction(viewer)
+    assert asked == [f"{there.name} is there already, in {tmp_path}. Replace it?"]
+    assert (job is not None) is (answer is QMessageBox.StandardButton.Yes)
+    if job is not None:
+        with qtbot.waitSignal(job.ended):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(MemoryError(), "ran out of memory"), (KeyError("spots"), "Something went wrong inside napari-flag")],
+)
+def test_what_no_sentence_was_written_for_is_one_too(viewer, tmp_path, monkeypatch, qtbot, error, words):
+    def failing(*_, **__):
+        yield Step("Writing", 0)
+        raise error
+
+    said = []
+    monkeypatch.setattr("napari.utils.notifications.show_error", said.append)
+    monkeypatch.setattr(export_menu, "export", failing)
+    choosing(monkeypatch, tmp_path / "x.csv", "csv")
+    with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
+        pass
+    assert words in said[0]
 
 
 def test_without_prediction_or_place_nothing_is_started(viewer, monkeypatch):

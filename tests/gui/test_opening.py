@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -106,6 +107,19 @@ def test_a_slide_is_opened_and_shown(dock, slide_file):
     assert dock.section.spots is not None
 
 
+def test_what_is_opened_while_others_are_being_opened_ends_none_of_them(dock, slide_file, tmp_path):
+    (tmp_path / "other").mkdir()
+    twin = Path(shutil.copyfile(slide_file("A"), tmp_path / "other" / "A.svs"))
+    (tmp_path / "notes.txt").write_text("hello")
+    dock.opener.open([slide_file("B"), tmp_path / "notes.txt"])
+    dock.opener.open([slide_file("C", 1), slide_file("D")])
+    dock.opener.open([slide_file("A")])
+    dock.opener.open([twin])
+    dock.rest()
+    assert sorted(names(dock)) == ["A", "A (2)", "B", "C", "D"]
+    assert any("notes.txt" in text for text in dock.messages.texts)
+
+
 def test_an_h5ad_brings_its_slide_and_its_spots(dock, slide_file, tmp_path):
     slide_file("A")
     dock.opener.open([prediction_file(tmp_path / "A_predicted.h5ad", "A")])
@@ -182,6 +196,17 @@ def test_regions_travel_in_the_h5ad(dock, start, slide_file, tmp_path, qtbot):
     dock.opener.open([tmp_path / "A.h5ad"])  # what is drawn already is not drawn twice
     dock.rest()
     assert len(regions_of(dock.session, dock.session.state)) == 1
+
+
+def test_a_thousand_regions_are_compared_with_those_drawn_in_a_moment():
+    def regions(name, side):
+        corners = ((x, y) for x in range(0, 3200, 100) for y in range(0, 3200, 100))
+        return [Annotation(name, (box(x, y, x + side, y + side),)) for x, y in corners]
+
+    drawn, renamed, wider = regions("drawn", 120), regions("renamed", 120.01), regions("wider", 130)
+    begun = time.perf_counter()
+    assert opening._not_drawn([*renamed, *wider], drawn) == wider
+    assert time.perf_counter() - begun < 5
 
 
 def test_counts_are_attached_to_the_prediction_they_belong_to(dock, slide_file, tmp_path):

@@ -23,7 +23,7 @@ from napari_flag.encoders.foundation.state_dicts import fingerprint
 from napari_flag.errors import UserError
 from napari_flag.fitting import SCORING, TRAINED_HERE, FitSettings, find_sections, summary, verdict
 from napari_flag.model.checkpoint import Checkpoint
-from napari_flag.progress import finish
+from napari_flag.progress import Step, finish
 from napari_flag.slides.spot_tables import read_measured
 
 
@@ -131,6 +131,17 @@ def test_the_command_says_in_a_sentence_what_is_missing(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["fit", str(tmp_path / "empty"), "--out", str(tmp_path / "w.safetensors")]) == 2
     assert "0 section(s) with measured counts" in capsys.readouterr().err
+
+
+def test_a_cancelled_fit_says_where_its_states_are_and_that_it_goes_on(folder, tmp_path, monkeypatch, capsys):
+    def cancelled(*_, **__):
+        yield Step("Reading sections", 0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own_sections, "fit_sections", cancelled)
+    assert main(["fit", str(folder), "--out", str(tmp_path / "mine.safetensors")]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"kept in {tmp_path / 'mine.fit'}, and the same command goes on" in said
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from flag_training.methods.weights import train_method
     from flag_training.result_tables import metrics_of, read_results
     from flag_training.stages.fit import train
-    from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.errors import UserError
     from napari_flag.progress import finish
 
@@ -104,7 +104,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     config = replace(config, card=card)
     run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{_weights_name(config, method)}.safetensors"
-    with ProgressLine() as line:
+    with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         if method is None:
             work = train(config, arguments.data, run, out, use_previous=arguments.use_previous)
         else:
@@ -193,12 +193,13 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_fit(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag fit``."""
-    from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.fitting import FitSettings, find_sections, load_training, verdict
     from napari_flag.formatting import counted
     from napari_flag.progress import finish
 
-    fit_sections = load_training().fit_sections
+    training = load_training()
+    run = arguments.folder or training.run_folder(arguments.out)
     settings = FitSettings(
         encoder=arguments.encoder,
         genes=arguments.genes,
@@ -209,15 +210,15 @@ def run_fit(arguments: argparse.Namespace) -> int:
         keep_names=arguments.keep_names,
     )
     sections, notices = find_sections(arguments.sections, arguments.mpp)
-    with ProgressLine() as line:
+    with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         for notice in notices:
             line.notice(notice)
-        work = fit_sections(
+        work = training.fit_sections(
             sections,
             arguments.out,
             settings,
             leave_out=arguments.leave_out,
-            run=arguments.folder,
+            run=run,
             source=_named(arguments),
         )
         fitted = finish(work, line)
@@ -343,7 +344,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import evaluate
     from flag_training.result_tables import markdown, read_results, results_of
-    from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.files import check_writable, write_json
     from napari_flag.progress import finish
 
@@ -353,7 +354,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     run = run_folder(arguments, config.name)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     check_writable(arguments.out)
-    with ProgressLine() as line:
+    with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         kept = arguments.predictions or run / "held_out"
         outcome = finish(evaluate(config, arguments.data, run, plan, kept), line)
     results = results_of(outcome, plan, command_of(arguments))
@@ -494,7 +495,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import Plan
     from flag_training.sweep import REPORTED, best_first, check_sections, read_grid, sweep
-    from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.progress import finish
 
     config = with_store(config_of(arguments), arguments.data)
@@ -505,7 +506,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     plan = Plan(tuple(arguments.validate), unseen=unseen, seeds=seeds)
     run = run_folder(arguments, config.name)
     table = arguments.out or run / "sweep.csv"
-    with ProgressLine() as line:
+    with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         rows = finish(sweep(config, arguments.data, run, plan, grid, table), line)
     sys.stdout.write("  ".join(f"{name:>9}" for name in REPORTED) + "\n")
     for values, scores in best_first(rows, grid):

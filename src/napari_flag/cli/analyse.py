@@ -5,9 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_flag.cli import terminal
-from napari_flag.cli.terminal import ProgressLine, check_place, make_folder, recorded, say, say_json
+from napari_flag.cli.terminal import (
+    ProgressLine,
+    cancelled_as,
+    check_place,
+    make_folder,
+    recorded,
+    say,
+    say_json,
+    with_written,
+)
 from napari_flag.errors import UserError
-from napari_flag.progress import finish
+from napari_flag.progress import Step, finish
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,15 +89,22 @@ def run_export(args: argparse.Namespace) -> int:
     for _, place in places:
         _check_place(place, args)
     slide = None if args.slide is None else _open(args.slide, adata)
+    written: list[Path] = []
+
+    def on_step(step: Step) -> None:
+        if isinstance(step.partial, Path):
+            written.append(step.partial)
+        line(step)
+
     try:
-        with ProgressLine() as line:
+        with cancelled_as(lambda: with_written(written)), ProgressLine() as line:
             for sentence in (*said, *([] if slide is None else filter(None, [doubt_about(adata, slide)]))):
                 line.notice(sentence)
             if args.measured is not None:
                 counts = read_counts(adata, args.measured, args.predicted, line, slide=slide)
                 for sentence in attach_measured(adata, counts, force=args.force):
                     line.notice(sentence)
-            written = finish(export(adata, places, genes=args.genes, slide=slide), line)
+            finish(export(adata, places, genes=args.genes, slide=slide), on_step)
     finally:
         if slide is not None:
             slide.close()
@@ -174,11 +190,13 @@ def run_report(args: argparse.Namespace) -> int:
     options += as_typed("--gene-sets", args.gene_sets) + as_typed("--set", args.set)
     options += ["--keep-names"] if args.keep_names else []
     command = recorded(["napari-flag", "report", args.predicted, *options], args.keep_names)
-    with ProgressLine() as line:
+    written: list[Path] = []
+    with cancelled_as(lambda: with_written(written)), ProgressLine() as line:
         for sentence in said:
             line.notice(sentence)
         findings = finish(gather(predicted, measured, sets=sets, shown_set=args.set), line)
         write_set_map(findings.set_map, places)
+        written += places
         work = write_report(predicted, measured, args.out, findings=findings, command=command)
         place = finish(work, line)
     for path in (place, *places):

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ from napari_flag.cli.analyse import (
 from napari_flag.cli.predict import add_alignment
 from napari_flag.cli.terminal import (
     ProgressLine,
+    cancelled_as,
     check_place,
     fingerprint,
     make_folder,
@@ -31,6 +32,7 @@ from napari_flag.cli.terminal import (
     say,
     say_columns,
     say_json,
+    with_written,
 )
 from napari_flag.errors import UserError
 from napari_flag.formatting import UNDEFINED, counted, first_of, interval, number, probability, whole
@@ -174,8 +176,8 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
         raise UserError("--set draws a heat map into the folder of the report; give --out DIR too.")
     findings: Findings | None = None
     sets = read_gene_sets(args.gene_sets)
-    written: tuple[Path, ...] = ()
-    with ProgressLine() as line:
+    written: list[Path] = []
+    with cancelled_as(lambda: with_written(written)), ProgressLine() as line:
         on_step = None if args.json else line  # who reads JSON wants no lines of progress
         predicted, said = read_named(predicted_path, args)
         for sentence in said:
@@ -197,7 +199,8 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
                     "label_agreement": findings.labels.to_dict(),
                 }
         if args.out is not None:
-            written = _write(comparison, result, args)
+            for path in _writing(comparison, result, args):
+                written.append(path)
             pictures = set_places(comparison.slide, args.set, args.out)
             write_set_map(None if findings is None else findings.set_map, pictures)
             written += pictures
@@ -211,7 +214,7 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
             work = write_report(
                 predicted, measured, args.out, comparison=comparison, findings=findings, command=command
             )
-            written += (finish(work, on_step),)
+            written.append(finish(work, on_step))
         if args.json:
             for notice in comparison.notices:
                 line.notice(notice)
@@ -239,8 +242,8 @@ def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namesp
     return name_by_place(adata, read_spots(args.spots).spots, args.spots.name)
 
 
-def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> tuple[Path, ...]:
-    """Write scores and tables, after making sure that nothing of someone else's is replaced."""
+def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> Iterator[Path]:
+    """Write scores and tables, after making sure that nothing of someone else's is replaced; yield each."""
     from napari_flag.files import place_in, write_json, write_table
     from napari_flag.report import report_place
 
@@ -253,10 +256,11 @@ def _write(comparison: "Comparison", result: dict[str, Any], args: argparse.Name
     page = report_place(folder, comparison.slide)
     for path in (scores, *tables.values(), page, *set_places(comparison.slide, args.set, folder)):
         check_place(path, args.overwrite, lambda: same)
+    write_json(result, scores)
+    yield scores
     for name, path in tables.items():
         write_table(comparison.tables[name], path)
-    write_json(result, scores)
-    return (scores, *tables.values())
+        yield path
 
 
 def _is_same(path: Path, result: dict[str, Any]) -> bool:

@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
     except UserError as error:
         return _say(str(error), args, USER_CAN_FIX)
     except KeyboardInterrupt as stop:
-        return _say(str(stop) or "cancelled, nothing was written", args, CANCELLED)
+        return _say(str(stop) or "cancelled", args, CANCELLED)
     except MemoryError as error:
         return _say(sentence_of(error), args, USER_CAN_FIX)
     except BrokenPipeError:

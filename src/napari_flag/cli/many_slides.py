@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from napari_flag import __version__, keys
 from napari_flag.cli.one_slide import command_of, predicting, take_from_folder
 from napari_flag.cli.terminal import (
+    MOST_NAMED,
     ProgressLine,
+    cancelled_as,
     fingerprint,
     make_folder,
     say,
@@ -45,7 +47,6 @@ REPORT_EVERY_S: Final = 5.0
 STAGE: Final = "Predicting slides"
 OF_ONE_SLIDE: Final = ("spots", "measured", "alignment", "region", "image", "shapes", "table")
 """Arguments that belong to one slide, so not to a list of them."""
-MOST_NAMED: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +102,16 @@ def run_many(args: argparse.Namespace) -> int:
     """Predict every slide of a list, and say what became of them; 1 where one failed."""
     started = time.monotonic()
     outcomes: list[Outcome] = []
-    try:
-        with ProgressLine() as line:
-            finish(_predicting_all(args, outcomes), line)
-    except KeyboardInterrupt as stop:
+
+    def so_far() -> str:
         done = sum(outcome.status != FAILED for outcome in outcomes)
-        raise KeyboardInterrupt(
+        return (
             f"cancelled with {counted(done, 'slide')} predicted in {args.out}; the same command continues "
             "with the others"
-        ) from stop
+        )
+
+    with cancelled_as(so_far), ProgressLine() as line:
+        finish(_predicting_all(args, outcomes), line)
     _say_outcomes(args, outcomes, time.monotonic() - started)
     return int(any(outcome.status == FAILED for outcome in outcomes))
 

@@ -3,12 +3,14 @@
 import argparse
 import shlex
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_flag import keys
 from napari_flag.cli.terminal import Words, check_place, fingerprint, recorded, write_or_rescue
 from napari_flag.errors import UserError
+from napari_flag.files import place_in
 from napari_flag.formatting import first_of
 from napari_flag.progress import Step, Steps
 
@@ -146,7 +148,9 @@ def _written_back(adata: "AnnData", args: argparse.Namespace) -> Steps[Path]:
     try:
         return (yield from add_prediction(adata, args.slide, _spots_in_zarr(args), overwrite=args.overwrite))
     except UserError as error:
-        kept = Path(f"{output_name(adata)}_predicted.h5ad")
+        endings = chain(["_predicted.h5ad"], (f"_predicted_{n}.h5ad" for n in count(2)))
+        places = (place_in(Path(), output_name(adata), ending) for ending in endings)
+        kept = next(place for place in places if not place.exists())
         write_or_rescue(adata, kept)
         raise UserError(f"{str(error).split(';')[0]}; the prediction was kept as {kept}.") from error
 

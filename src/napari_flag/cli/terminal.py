@@ -9,13 +9,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
 
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable, of_drive
+from napari_flag.formatting import first_of
 from napari_flag.progress import Step, TimeLeft, describe_step
 from napari_flag.slides.file_identity import name_of
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+MOST_NAMED: Final = 8
+"""Files, or slides, named in a sentence."""
 REDRAW_S: Final = 0.1
 LINE_EVERY_S: Final = 15.0
 """Seconds between lines of the same stage where the output is no terminal (a log file)."""
@@ -120,6 +124,31 @@ def sentence_of(error: BaseException) -> str:
         f"Something went wrong inside napari-flag ({what}); please run the command again with "
         "--debug and report what it prints to the makers of napari-flag."
     )
+
+
+@contextmanager
+def cancelled_as(sentence: Callable[[], str]) -> Iterator[None]:
+    """Say `sentence` where the command is cancelled within: what is there, and how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(sentence()) from stop
+
+
+def with_written(written: Sequence[Path]) -> str:
+    """Return what to say where a command that writes several files is cancelled: those that are there."""
+    if not written:
+        return "cancelled, nothing was written"
+    names = first_of([path.name for path in written], MOST_NAMED)
+    return (
+        f"cancelled with {names} written in {written[0].parent}; the same command with --overwrite writes "
+        "all of it"
+    )
+
+
+def kept_in(folder: Path) -> str:
+    """Return what to say where a command that goes on from what it keeps in `folder` is cancelled."""
+    return f"cancelled; what is finished is kept in {folder}, and the same command goes on from there"
 
 
 def say(text: str = "") -> None:

@@ -115,6 +115,8 @@ def export(
 ) -> Steps[tuple[Path, ...]]:
     """Write `adata`, with its structure, in several formats and return the paths.
 
+    A step with a path as its partial result says that what belongs there is written.
+
     Parameters
     ----------
     adata
@@ -136,8 +138,9 @@ def export(
     symbols = None if genes is None else symbols_of([str(gene) for gene in adata.var_names], genes)
     complete = yield from with_structure(adata)
     chosen = choose_genes(complete, symbols)
-    for wanted, path in places:
+    for done, (wanted, path) in enumerate(places, 1):
         yield from wanted.write(chosen, path, slide)
+        yield Step("Exporting", done, len(places), "formats", partial=path)
     return tuple(path for _, path in places)
 
 

@@ -17,7 +17,7 @@ from napari_flag.discovery import counts_for
 from napari_flag.errors import UserError
 from napari_flag.formatting import FINE, interval, number, whole
 from napari_flag.gui.controls.file_filters import COUNT_FILES
-from napari_flag.gui.controls.forms import Choice, ShortScroll, ask_open, plain_label
+from napari_flag.gui.controls.forms import Choice, ShortScroll, ask_open, may_replace, plain_label
 from napari_flag.gui.controls.plots import Histogram
 from napari_flag.gui.controls.small_maps import MapRow
 from napari_flag.gui.controls.tables import Column, NumberView
@@ -25,6 +25,7 @@ from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.gui.export_menu import ask_keep_names
 from napari_flag.gui.session import NO_PREDICTION
 from napari_flag.gui.workspace import Result
+from napari_flag.prediction_file import output_name
 from napari_flag.progress import Steps
 from napari_flag.slide_identity import without_personal_names
 
@@ -461,10 +462,14 @@ class CompareDock(Dock):
         self.recovered.setVisible(bool(text))
 
     def _ask_report(self) -> None:
+        from napari_flag.report import report_place
+
         folder = QFileDialog.getExistingDirectory(self, "Folder for the report")
         adata = self.session.adata
         if folder and adata is not None and (keep := ask_keep_names(self, adata)) is not None:
-            self.write_report(Path(folder), keep)
+            named, _ = without_personal_names(adata, keep)
+            if may_replace(self, report_place(Path(folder), output_name(named))):
+                self.write_report(Path(folder), keep)
 
     def write_report(self, folder: Path, keep_names: bool = False) -> None:
         """Write the HTML report of what is shown into `folder`."""

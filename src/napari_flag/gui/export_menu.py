@@ -12,6 +12,7 @@ from napari_flag.exports.formats import FORMATS, Format, export, place_of
 from napari_flag.files import ending
 from napari_flag.formatting import whole
 from napari_flag.gui.controls.file_filters import file_filter
+from napari_flag.gui.controls.forms import may_replace, sentence_of
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.slide_identity import without_personal_names
@@ -103,12 +104,15 @@ class ExportProgress(QDialog):
         self.accept()
 
     def _on_error(self, error: Exception) -> None:
-        notifications.show_error(str(error))
+        notifications.show_error(sentence_of(error))
         self.accept()
 
 
 def _ask_place(adata: "AnnData") -> tuple[Format, Path] | None:
-    """Return format and path chosen, the format's suffix added where it was left out."""
+    """Return format and path chosen, the format's suffix added where it was left out.
+
+    The dialog asks before the file that was named is replaced; of another that comes of it, this does.
+    """
     filters = {file_filter(known.summary, known.suffix): known for known in FORMATS}
     start = place_of(adata, FORMATS[0], Path()).name
     name, chosen = QFileDialog.getSaveFileName(None, "Export prediction", start, ";;".join(filters))
@@ -120,7 +124,7 @@ def _ask_place(adata: "AnnData") -> tuple[Format, Path] | None:
         path = place_of(adata, wanted, path.parent)
     elif ending(path) != wanted.ending:
         path = path.with_name(path.name + (wanted.suffix if wanted.suffix.startswith(".") else wanted.ending))
-    return wanted, path
+    return (wanted, path) if path == Path(name) or may_replace(None, path) else None
 
 
 def _ask_genes(adata: "AnnData", genes: tuple[str, ...], name: str) -> tuple[str, ...] | None:

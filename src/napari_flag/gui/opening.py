@@ -41,6 +41,7 @@ from napari_flag.slides.spots import SpotTable
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from shapely.geometry.base import BaseGeometry
 
     from napari_flag.slides.slide import Slide
 
@@ -52,11 +53,23 @@ MPP_DIFFERS: Final = 0.02
 """Relative difference between the µm/px of a slide and of a prediction of it that is worth a notice."""
 
 
-def _alike(one: Annotation, other: Annotation) -> bool:
-    """Return whether two regions have one outline; it may have been renamed since it was saved."""
-    here, there = (shapely.union_all(each.polygons) for each in (one, other))
-    different: float = here.symmetric_difference(there).area
-    return bool(different <= SAME_AREA * max(here.area, there.area))
+def _not_drawn(annotations: Sequence[Annotation], drawn: Sequence[Annotation]) -> list[Annotation]:
+    """Return the regions whose outline is not drawn; one that is may have been renamed since it was saved."""
+    there = [shapely.union_all(each.polygons) for each in drawn]
+    places = shapely.STRtree(there)  # outlines that lie apart are not compared
+
+    def is_drawn(annotation: Annotation) -> bool:
+        here = shapely.union_all(annotation.polygons)
+        return any(_alike(here, there[place]) for place in places.query(here))
+
+    return [annotation for annotation in annotations if not is_drawn(annotation)]
+
+
+def _alike(one: "BaseGeometry", other: "BaseGeometry") -> bool:
+    most = SAME_AREA * max(one.area, other.area)
+    if abs(one.area - other.area) > most:  # the areas differ by no more than the outlines
+        return False
+    return bool(one.symmetric_difference(other).area <= most)
 
 
 def _spots_in(opened: Opened) -> SpotTable | None:
@@ -107,6 +120,8 @@ class Opener(QObject):
     ) -> None:
         """Open `paths`; `otherwise` is called for those that hold nothing of ours.
 
+        Others that are being opened go on; the very same paths begin anew.
+
         Parameters
         ----------
         paths
@@ -121,13 +136,13 @@ class Opener(QObject):
         chosen = [Path(path) for path in paths]
         if not chosen:
             return
-        if units is None and elements is None:
+        if units is None and elements is None and not self._jobs.active:
             self._messages.clear()
         self._in_batch = 0
         named = chosen[0].name if len(chosen) == 1 else f"{len(chosen)} files"
         open_now = [state.slide for state in self._workspace.slides if state.slide is not None]
         self._jobs.run(
-            f"open {named}",
+            "open " + " ".join(str(path) for path in chosen),  # beside others that are being opened
             load(
                 chosen,
                 known=open_now,
@@ -408,8 +423,7 @@ class Opener(QObject):
 
     def _draw(self, state: SlideState, annotations: Sequence[Annotation]) -> None:
         """Draw regions on a slide, in its own layer; none that is drawn there already."""
-        drawn = regions_of(self._session, state)
-        annotations = [each for each in annotations if not any(_alike(each, other) for other in drawn)]
+        annotations = _not_drawn(annotations, regions_of(self._session, state))
         if not annotations:
             return
         viewer = self._session.viewer

@@ -86,6 +86,8 @@ class SlideState:
         Its spots as they were read or laid, with what came along; None before there are any.
     measured
         Raw counts to compare with, or None.
+    counts_notices, counts_error
+        What was said as they were read, or why they could not be; shown whenever the slide is.
     from_table, table_path, measured_path, grid
         How the Predict dock is to find them.
     results, shown
@@ -100,6 +102,8 @@ class SlideState:
     layer: Any = None
     table: "SpotTable | None" = None
     measured: "AnnData | None" = None
+    counts_notices: tuple[str, ...] = ()
+    counts_error: Exception | None = None
     from_table: bool = False
     table_path: Path | None = None
     measured_path: Path | None = None

@@ -94,8 +94,10 @@ class FakeWork:
         self.insisted.append(anyway)
         self.kept_names.append(keep_names)
         done = fake_prediction(N)
+        region, spots = prepared.region, prepared.spots
+        predicted = N if region is None else int(arrays.inside(region, spots.xy).sum())
         try:
-            for row in range(N):
+            for row in range(predicted):
                 while row == N // 2 and not self.release.wait(0.02):
                     yield Step("Predicting expression", row, N)
                 if self.error is not None and row == 3:

@@ -13,6 +13,7 @@ from napari_flag.gui.jobs import Job
 from napari_flag.gui.predict.steps import TABLE
 from napari_flag.layers import slide_layers
 from napari_flag.preflight import look_at
+from napari_flag.progress import Step
 from napari_flag.slides.spots import inside
 
 
@@ -70,7 +71,7 @@ def test_predict_previews_then_keeps_the_result_when_the_dock_closes(open_dock, 
     open_dock.rest(dock)
     assert session.adata.shape == (N, 10)
     assert dock._steps.isEnabled()
-    assert "The batch was halved." in dock.messages.texts
+    assert f"{session.state.name}: The batch was halved." in dock.messages.texts
     assert dock.run_panel.save.isEnabled()
     assert work.predicted[0][1] == "cpu"
     dock.deleteLater()
@@ -196,6 +197,46 @@ def test_measured_expression_is_handed_to_the_prediction(open_dock):
     assert work.predicted[0][0].measured.n_obs == N
     dock.spots_step.measured.set_path(None)
     assert dock.section.measured is None
+
+
+class SpeakingCounts(FakeWork):
+    """Counts that are read with a notice, or cannot be."""
+
+    def __init__(self, refused):
+        super().__init__()
+        self.refused = refused
+
+    def counts_at(self, path, spots, mpp, image, alignment=None):
+        yield Step("Reading counts", 0)
+        if self.refused:
+            raise UserError(f"{path.name} is damaged; copy it again.")
+        return fake_prediction(N), ("Three genes were left out.",)
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [(True, "counts.h5ad is damaged; copy it again."), (False, "Three genes were left out.")],
+)
+def test_what_is_to_say_of_the_counts_of_a_slide_is_said_whenever_it_is_shown(open_dock, refused, said):
+    dock = open_dock(SpeakingCounts(refused))
+    dock.section.open_slide(Path("second.svs"))
+    open_dock.rest(dock)
+    workspace = dock.session.workspace
+    first, second = workspace.slides
+    dock.section.attach_counts(first, Path("counts.h5ad"))
+    open_dock.rest(dock)
+    assert workspace.current is second
+    assert said not in dock.spots_step.messages.texts
+    for _ in range(2):
+        workspace.show(first)
+        open_dock.rest(dock)
+        assert said in dock.spots_step.messages.texts
+        workspace.show(second)
+        open_dock.rest(dock)
+        assert said not in dock.spots_step.messages.texts
+    dock.section._read_measured(first, None)
+    workspace.show(first)
+    assert said not in dock.spots_step.messages.texts
 
 
 def test_a_drawn_region_selects_spots(open_dock):

@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.fakes import fake_prediction
-from tests.gui.predict.fake_work import FakeWork, N
+from tests.gui.predict.fake_work import FakeWork, N, fake_slide, fake_spots
 from tests.layers.test_overlays import WARNING, judged
 
 from napari_flag import keys, prediction
 from napari_flag.errors import UserError
-from napari_flag.gui.predict.run import COMPARING
+from napari_flag.gui.predict.run import COMPARING, PreviewBuilder
 from napari_flag.gui.slide_list import SlideList
+from napari_flag.inputs import Inputs
 from napari_flag.progress import Step
+from napari_flag.sampling import Preview
 
 
 class JudgingWork(FakeWork):
@@ -45,6 +47,26 @@ def predicted(open_dock, qtbot):
 
 def test_the_stage_that_warns_is_the_pipelines():
     assert COMPARING == prediction.COMPARING
+
+
+def chunk(rows, value):
+    return Preview(np.array(rows), np.full((len(rows), 2), value, np.float32), ("A", "B"))
+
+
+def test_a_preview_shows_the_spots_done_so_far_in_their_order_and_copies_none_of_the_first():
+    builder = PreviewBuilder(Inputs(fake_slide(), fake_spots(), None))
+    builder.add(chunk([0, 1], 1))
+    first = builder.adata()
+    builder.add(chunk([2, 3], 2))
+    builder.add(chunk([1], 3))
+    second = builder.adata()
+    np.testing.assert_array_equal(second.X[:, 0], [1, 3, 2, 2])
+    assert np.shares_memory(first.X, second.X)
+    builder.add(chunk([7], 4))
+    ids = fake_spots().ids
+    apart = builder.adata()
+    assert list(apart.obs_names) == [*ids[:4], ids[7]]
+    np.testing.assert_array_equal(apart.X[:, 1], [1, 3, 2, 2, 4])
 
 
 def test_the_warning_stays_with_the_result_and_hinders_nothing(predicted, open_dock, tmp_path):
@@ -184,16 +206,38 @@ def test_cancel_empties_the_queue_and_names_what_was_not_begun(open_dock, qtbot)
     assert dock.run_panel.predict.isEnabled()
 
 
-def test_after_a_slide_that_fails_the_next_is_predicted_and_the_failure_stays_to_be_read(open_dock):
+def test_what_failed_of_several_slides_stays_to_be_read_with_their_names(open_dock):
+    work = GatedWork(failing=(0, 1))
+    for gate in work.gates:
+        gate.set()
+    dock = open_dock(work)
+    for name in ("second.svs", "third.svs"):
+        dock.section.open_slide(Path(name))
+        open_dock.rest(dock)
+    first, second, third = dock.session.workspace.slides
+    dock.predict_all()
+    open_dock.rest(dock)
+    assert (first.adata, second.adata) == (None, None)
+    assert third.adata is not None
+    failed = "was not predicted: The slide is out of focus; scan it again."
+    assert dock.messages.texts == (
+        f"{first.name} {failed}",
+        f"{second.name} {failed}",
+        f"{third.name}: The batch was halved.",
+    )
+
+
+def test_what_runs_said_is_gone_when_others_begin_after_them(open_dock):
     work = GatedWork(failing=(0,))
     for gate in work.gates:
         gate.set()
-    dock, first, second = queue_of_two(open_dock, work)
+    dock = open_dock(work)
+    dock.predict()
     open_dock.rest(dock)
-    assert first.adata is None
-    assert second.adata is not None
-    assert "out of focus" in dock.messages.texts[0]
-    assert f"{first.name} was not predicted; the next slide is." in dock.messages.texts
+    assert any("out of focus" in text for text in dock.messages.texts)
+    dock.predict()
+    open_dock.rest(dock)
+    assert not any("out of focus" in text for text in dock.messages.texts)
 
 
 def test_the_prediction_of_a_slide_that_is_taken_out_meanwhile_is_not_lost(open_dock, qtbot):
@@ -222,18 +266,20 @@ def test_predict_all_can_be_pressed_again_only_for_slides_that_are_left(open_doc
     assert dock.unpredicted == [second]
 
 
-def test_predict_all_says_which_slide_cannot_be_predicted_and_why(open_dock, qtbot):
+@pytest.mark.parametrize("unscaled_first", [False, True])
+def test_predict_all_says_which_slide_cannot_be_predicted_and_why(open_dock, unscaled_first):
     work = GatedWork()
     for gate in work.gates:
         gate.set()
+    work.mpp = None if unscaled_first else 0.5
     dock = open_dock(work)
-    work.mpp = None
+    work.mpp = 0.5 if unscaled_first else None
     dock.section.open_slide(Path("second.svs"))
     open_dock.rest(dock)
-    first, unscaled = dock.session.workspace.slides
+    unscaled, scaled = sorted(dock.session.workspace.slides, key=lambda state: state.slide.mpp or 0)
     dock.predict_all()
     open_dock.rest(dock)
-    assert first.adata is not None
+    assert scaled.adata is not None
     assert unscaled.adata is None
     (left_out,) = [text for text in dock.messages.texts if "left out" in text]
     assert left_out.startswith(f"{unscaled.name} is left out:")

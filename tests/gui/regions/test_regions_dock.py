@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import shapely
 from tests.fakes import MPP, fake_prediction
+from tests.gui.two_slides import named
 
 from napari_flag import keys
 from napari_flag.analysis.domains import LABELS
@@ -247,20 +248,40 @@ def test_labels_of_another_slide_are_one_sentence_and_change_nothing(filled, qtb
     assert filled.choice.source.value == PREDICTED
 
 
+def test_labels_go_to_the_prediction_they_were_read_for_where_another_is_shown_meanwhile(
+    filled, qtbot, tmp_path
+):
+    labelled, other = filled.session.adata, two_halves(seed=1)
+    filled.labels.read(label_halves(labelled, tmp_path / "labels.csv"), "leiden")
+    filled.session.set_prediction(other)
+    qtbot.waitUntil(lambda: not filled.jobs.active, timeout=10_000)
+    assert keys.LABEL not in other.obs
+    assert labelled.obs[keys.LABEL].notna().sum() == 97
+    assert filled.choice.to_labels.isHidden()
+    filled.session.set_prediction(labelled)
+    assert filled.choice.shown == PREDICTED
+    assert "Domains to labels: prediction ARI" in filled.choice.to_labels.text()
+
+
 def test_labels_are_written_as_outlines_under_their_names(filled, qtbot, tmp_path):
     read_labels(filled, label_halves(filled.session.adata, tmp_path / "labels.csv"), qtbot)
     export(filled, tmp_path / "out.geojson", qtbot)
     assert [a.name for a in read_annotations(tmp_path / "out.geojson")] == ["fat", "tumour"]
 
 
-def test_regions_of_qupath_are_read_and_all_are_written(filled, qtbot, tmp_path):
+def qupath_file(path):
     feature = {
         "type": "Feature",
         "geometry": shapely.geometry.mapping(shapely.box(0, 0, 2200, 5000)),
         "properties": {"name": "Front", "classification": {"name": "Tumor", "color": [200, 0, 0]}},
     }
-    (tmp_path / "in.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
-    filled.import_regions(tmp_path / "in.geojson")
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    return path
+
+
+def test_regions_of_qupath_are_read_and_all_are_written(filled, qtbot, tmp_path):
+    filled.import_regions(qupath_file(tmp_path / "in.geojson"))
+    qtbot.waitUntil(lambda: bool(filled.regions.entries), timeout=5_000)
     [entry] = filled.regions.entries
     assert (entry.region.name, entry.region.spots) == ("Front", 50)
     find(filled, qtbot)
@@ -270,9 +291,35 @@ def test_regions_of_qupath_are_read_and_all_are_written(filled, qtbot, tmp_path)
     assert len(written) == len(filled.regions.entries)
 
 
-def test_a_file_that_is_no_geojson_is_one_sentence(filled, tmp_path):
+def test_regions_are_read_beside_the_window_and_go_to_the_slide_they_were_asked_for(
+    filled, qtbot, tmp_path, monkeypatch
+):
+    threads = []
+
+    def reading(path):
+        threads.append(threading.current_thread())
+        return read_annotations(path)
+
+    monkeypatch.setattr(regions_dock, "read_annotations", reading)
+    session = filled.session
+    first = session.state
+    filled.import_regions(qupath_file(tmp_path / "in.geojson"))
+    session.set_prediction(named(two_halves(seed=1), "another"))
+    qtbot.waitUntil(lambda: not filled.jobs.active, timeout=5_000)
+    assert threads != [threading.main_thread()]
+    assert session.state is not first
+    assert filled.regions.entries == []
+    (layer,) = session.workspace.layers_of(first)[-1:]
+    assert (layer.name, layer.visible) == ("Regions", False)
+    session.workspace.show(first)
+    assert [entry.region.name for entry in filled.regions.entries] == ["Front"]
+    assert layer.visible
+
+
+def test_a_file_that_is_no_geojson_is_one_sentence(filled, qtbot, tmp_path):
     (tmp_path / "in.geojson").write_text("nothing")
     filled.import_regions(tmp_path / "in.geojson")
+    qtbot.waitUntil(lambda: bool(filled.messages.texts), timeout=5_000)
     assert "is not GeoJSON" in filled.messages.texts[0]
 
 

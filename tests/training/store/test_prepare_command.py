@@ -6,6 +6,7 @@ import pytest
 from tests.cohort_files import MPP, hest_cohort, hest_folder, st_folder, visium
 from tests.tiny_weights import write_tiny_weights
 
+from flag_training.store.building import build_store
 from flag_training.store.hest import choose_ids
 from flag_training.store.plan import read_cohort
 from flag_training.store.store import open_store, read_weights
@@ -51,6 +52,29 @@ def test_a_folder_of_legacy_st_is_encoded_with_the_encoder_of_a_weights_file(tmp
     assert slide.features("embedded").shape == (1, 3, 1016)
     assert np.isfinite(slide.features("embedded")).all()
     assert set(slide.labels) == {"cancer"}
+
+
+def test_a_cancelled_store_says_what_is_kept_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    def cancelled(*words):
+        work = build_store(*words)
+        while not list((tmp_path / "store").rglob("*.json")):
+            yield next(work)
+        work.close()
+        raise KeyboardInterrupt
+
+    words = (
+        st_folder(tmp_path / "data", names=("A1", "B1"), side=2),
+        "--out",
+        tmp_path / "store",
+        "--mpp",
+        1.0,
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("flag_training.store.building.build_store", cancelled)
+        assert prepare(*words) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"is kept in {tmp_path / 'store'}, and the same command goes on from there")
+    assert prepare(*words) == 0
 
 
 def test_a_trained_tile_encoder_gives_the_features_of_the_weights_it_went_into(tmp_path):

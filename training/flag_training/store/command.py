@@ -200,6 +200,7 @@ def _build(args: argparse.Namespace, line: Any) -> "Store":
 
     from flag_training.store.building import build_store
     from flag_training.store.panels import PanelRule
+    from napari_flag.cli.terminal import cancelled_as, kept_in
     from napari_flag.progress import finish
 
     if args.out is None:
@@ -212,7 +213,8 @@ def _build(args: argparse.Namespace, line: Any) -> "Store":
         plan = replace(plan, panel=rule)
     # Missing weights or packages are reported before any work is done.
     encoding = None if args.encoder is None else _encoding(args, plan.enlarge)
-    return finish(build_store(plan, args.out, encoding, args.rebuild), line)
+    with cancelled_as(lambda: kept_in(args.out)):
+        return finish(build_store(plan, args.out, encoding, args.rebuild), line)
 
 
 def _plan(args: argparse.Namespace, line: Any) -> "StorePlan":

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMenu,
+    QMessageBox,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -66,22 +67,40 @@ class MessageList(QWidget):
         self._texts.append(text)
         self.show()
 
-    def show_error(self, error: Exception) -> None:
-        """Show what went wrong: the sentence of a `UserError`, else an apology with the details."""
-        said = error if isinstance(error, UserError) else of_drive(error)
-        if said is not None:
-            self.add("error", str(said))
+    def show_error(self, error: Exception, what: str = "") -> None:
+        """Show what went wrong, as `sentence_of` says it; a fault of ours with its details.
+
+        Parameters
+        ----------
+        error
+            Of long work, mostly.
+        what
+            What came of it, where several could fail: "C5 was not predicted".
+        """
+        self.add("error", f"{what}: {sentence_of(error)}" if what else sentence_of(error))
+        if _mendable(error) is not None:
             return
-        self.add(
-            "error",
-            "Something went wrong inside napari-flag; nothing you had is lost. "
-            f"Please report it with the details ({type(error).__name__}).",
-        )
         details = "".join(traceback.format_exception(error))
         button = QPushButton("Copy details")
         button.setToolTip("Put the technical description of the error on the clipboard")
         button.clicked.connect(lambda: _copy(details))
         self._box.addWidget(button, alignment=Qt.AlignmentFlag.AlignLeft)
+
+
+def sentence_of(error: Exception) -> str:
+    """Return what the window says of an error: its own sentence where a person can put it right."""
+    return _mendable(error) or (
+        "Something went wrong inside napari-flag; nothing you had is lost. "
+        f"Please report it with the details ({type(error).__name__})."
+    )
+
+
+def _mendable(error: Exception) -> str | None:
+    """Return the sentence on what a person can put right, None where it is a fault of ours."""
+    if isinstance(error, MemoryError):
+        return "This computer ran out of memory; take fewer spots or genes, or close other programs."
+    said = error if isinstance(error, UserError) else of_drive(error)
+    return None if said is None else str(said)
 
 
 class ShortScroll(QScrollArea):
@@ -405,6 +424,14 @@ def ask_save(parent: QWidget, title: str, suggested: str, filters: str) -> Path 
     """Ask where to save a file; None when the person cancels."""
     name, _ = QFileDialog.getSaveFileName(parent, title, suggested, filters)
     return Path(name) if name else None
+
+
+def may_replace(parent: QWidget | None, path: Path) -> bool:
+    """Ask whether what is at `path` may be replaced; True without a question where nothing is."""
+    if not path.exists():
+        return True
+    text = f"{path.name} is there already, in {path.parent}. Replace it?"
+    return bool(QMessageBox.question(parent, "Replace the file", text) == QMessageBox.StandardButton.Yes)
 
 
 class FileField(QObject):

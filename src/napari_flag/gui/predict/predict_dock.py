@@ -297,8 +297,14 @@ class PredictDock(Dock):
         self._refresh()
         if self.run_panel.predict.isEnabled():
             assert self.session.state is not None
+            self._clear_messages()
             said = self.model_step.messages.texts
             self._run.add(QueuedRun(self.session.state, self._request(), said))
+
+    def _clear_messages(self) -> None:
+        """Take away what was said before, unless predictions run: what failed of those stays to be read."""
+        if not self._run.running:
+            self.messages.clear()
 
     @property
     def unpredicted(self) -> list[SlideState]:
@@ -308,7 +314,7 @@ class PredictDock(Dock):
 
     def predict_all(self) -> None:
         """Predict every slide that has no prediction yet, one after the other; say which cannot be."""
-        self.messages.clear()
+        self._clear_messages()
         for state in self.unpredicted:
             spots = None if state.table is None else state.table.spots
             why_not = why_not_ready(state.slide, spots, self._checkpoint, None)
@@ -326,7 +332,7 @@ class PredictDock(Dock):
 
     def save(self, path: Path) -> None:
         """Save the result as h5ad, with the regions drawn on its slide."""
-        self.messages.clear()
+        self._clear_messages()
         self.keeper.save_result(path)
 
     def open_result(self, path: Path) -> None:

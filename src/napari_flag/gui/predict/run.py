@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
@@ -215,23 +215,28 @@ class PreviewBuilder:
         spots, region = inputs.spots, inputs.region
         self._spots: Spots = spots if region is None else spots.take(inside(region, spots.xy))
         self._slide: Slide = inputs.slide
-        self._rows: list[Any] = []
-        self._values: list[Any] = []
+        self._done = np.zeros(len(self._spots), bool)
+        self._values = np.empty((len(self._spots), 0), np.float32)
         self._genes: Sequence[str] = ()
 
     def add(self, preview: "Preview") -> None:
         """Add one chunk."""
-        self._rows.append(preview.rows)
-        self._values.append(preview.values)
-        self._genes = preview.genes
+        if not self._genes:
+            self._genes = preview.genes
+            self._values = np.empty((len(self._spots), len(self._genes)), np.float32)
+        self._values[preview.rows] = preview.values
+        self._done[preview.rows] = True
 
     def adata(self) -> "AnnData":
-        """Return the spots done so far, in the order of the spots; a later chunk wins."""
+        """Return the spots done so far, in the order of the spots; a later chunk wins.
+
+        The first spots of the slide, which mostly are done first, are shown as they lie, without a copy.
+        """
         from napari_flag.prediction_file import build_prediction
 
-        rows = np.concatenate(self._rows)[::-1]
-        values = np.concatenate(self._values)[::-1]
-        rows, first = np.unique(rows, return_index=True)
+        rows = np.flatnonzero(self._done)
+        first = len(rows) == 0 or int(rows[-1]) + 1 == len(rows)
+        shown = self._values[: len(rows)] if first else self._values[rows]
         spots = self._spots.take(rows)
         made = {
             keys.UNITS: keys.EXPRESSION_UNITS,
@@ -243,7 +248,6 @@ class PreviewBuilder:
             keys.SPOT_PITCH_UM: spots.pitch_um,
             keys.LATTICE: spots.lattice,
         }
-        shown = np.ascontiguousarray(values[first], dtype=np.float32)
         return build_prediction(shown, spots, self._genes, made)
 
 
@@ -333,7 +337,6 @@ class PredictionRun(QObject):
             return
         run = self._current = self._queue.pop(0)
         self._builder = PreviewBuilder(run.request.inputs)
-        self._panel.messages.clear()
         self._panel.show_doubt(None)
         self._session.workspace.set_status(run.state, "predicting")
         request = run.request
@@ -356,7 +359,7 @@ class PredictionRun(QObject):
         if step.notice and step.stage == COMPARING:
             self._panel.show_doubt(step.notice)
         elif step.notice and step.notice not in run.already_said:
-            self._panel.messages.add("notice", step.notice)
+            self._panel.messages.add("notice", f"{run.state.name}: {step.notice}")
         if job is not None and job.fraction is not None:
             self._session.workspace.set_status(run.state, f"predicting {percent(job.fraction)}")
         if step.partial is not None and self._builder is not None:
@@ -393,12 +396,9 @@ class PredictionRun(QObject):
 
     def _on_error(self, error: Exception) -> None:
         name = "" if self._current is None else self._current.state.name
-        waiting = bool(self._queue)
         self._put_back()
         self._start_next()
-        self._panel.messages.show_error(error)
-        if waiting:
-            self._panel.messages.add("notice", f"{name} was not predicted; the next slide is.")
+        self._panel.messages.show_error(error, f"{name} was not predicted")
 
     def _on_cancelled(self) -> None:
         dropped = [run.state for run in self._queue]

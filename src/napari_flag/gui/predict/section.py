@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
@@ -280,7 +281,7 @@ class Section(QObject):
     def _on_spots(self, state: SlideState, table: "SpotTable") -> None:
         if state.slide is None:
             return
-        state.measured = table.measured
+        _keep_counts(state, table.measured)
         self._set_spots(state, table)
         self.offer_counts(state)
         if state.slide.mpp is None and table.mpp is not None:
@@ -305,7 +306,7 @@ class Section(QObject):
         if state is self._session.state:
             self._slide_step.show_slide(state.slide, self._doubts())
         if table is None:
-            state.measured = None
+            _keep_counts(state, None)
         if state.layer is not None:
             if table is None and keep_layer:
                 slide_layers.hide_spots(self._viewer, state.frame)
@@ -325,6 +326,11 @@ class Section(QObject):
 
     def _show_spots(self) -> None:
         self._spots_step.show_choice(self.choice, self.measured)
+        if (state := self._session.state) is not None:
+            for notice in state.counts_notices:
+                self._spots_step.messages.add("notice", notice)
+            if state.counts_error is not None:
+                self._spots_step.messages.show_error(state.counts_error)
         self.changed.emit()
 
     def read_measured(self, path: Path | None) -> None:
@@ -351,16 +357,9 @@ class Section(QObject):
             f"measured {state.number}",
             inputs.counts_at(path, state.table.spots, state.slide.mpp, state.slide),
             f"Read {path.name}",
-            on_result=partial(self._on_counts, state),
-            on_error=partial(self._on_measured_failed, state),
+            on_result=lambda read: self._on_measured(state, *read),
+            on_error=lambda error: self._on_measured(state, None, error=error),
         )
-
-    def _on_counts(self, state: SlideState, read: "tuple[AnnData, tuple[str, ...]]") -> None:
-        counts, notices = read
-        self._on_measured(state, counts)
-        if state is self._session.state:
-            for notice in notices:
-                self._spots_step.messages.add("notice", notice)
 
     def offer_counts(self, state: SlideState) -> None:
         """Compare another program's prediction with the counts read for its slide, where they fit."""
@@ -372,16 +371,29 @@ class Section(QObject):
         with suppress(UserError):  # of other spots: the Spots step says so
             self._session.set_measured(state.measured)
 
-    def _on_measured(self, state: SlideState, measured: "AnnData | None") -> None:
-        state.measured = measured
+    def _on_measured(
+        self,
+        state: SlideState,
+        measured: "AnnData | None",
+        notices: tuple[str, ...] = (),
+        error: Exception | None = None,
+    ) -> None:
+        _keep_counts(state, measured, notices, error)
         self.offer_counts(state)
         if state is self._session.state:
             self._show_spots()
 
-    def _on_measured_failed(self, state: SlideState, error: Exception) -> None:
-        self._on_measured(state, None)
-        if state is self._session.state:
-            self._spots_step.messages.show_error(error)
+
+def _keep_counts(
+    state: SlideState,
+    measured: "AnnData | None",
+    notices: tuple[str, ...] = (),
+    error: Exception | None = None,
+) -> None:
+    """Keep the counts of a slide, and what is to be said of them when the slide is shown."""
+    state.measured, state.counts_notices, state.counts_error = measured, notices, error
+    if error is not None:
+        clear_frames(error.__traceback__)  # or it would keep all that was read until then
 
 
 def _finding(state: SlideState) -> str:

@@ -367,14 +367,13 @@ class LabelReader(QObject):
     """
 
     labelled = Signal()
-    """The labels are there."""
+    """The labels of the prediction that is shown are there."""
     compared = Signal()
-    """So are the domains of all sources."""
+    """So are the domains of all its sources."""
 
     def __init__(self, dock: QWidget, session: Session, jobs: Jobs, messages: MessageList) -> None:
         super().__init__(dock)
         self._dock, self._session, self._jobs, self._messages = dock, session, jobs, messages
-        self._method = ""
 
     def ask(self, method: str) -> None:
         """Ask for a file and read it; `method` finds domains."""
@@ -383,34 +382,38 @@ class LabelReader(QObject):
             self.read(path, method)
 
     def read(self, path: Path, method: str) -> None:
-        """Read `path`; what was labelled before stays until it is read."""
-        adata, self._method = self._session.adata, method
+        """Read `path` for the prediction that is shown; what was labelled before stays until it is read."""
+        adata = self._session.adata
         if adata is None:
             return
         self._messages.clear()
         self._jobs.run(
-            "labels",
+            f"labels {id(adata)}",
             read_for(adata, path),
             "Read labels",
-            on_result=lambda labels: self._on_read(adata, labels),
+            on_result=lambda labels: self._on_read(adata, labels, method),
             on_cancelled=lambda: self._messages.add("notice", "Reading labels was cancelled."),
         )
 
-    def _on_read(self, adata: Any, labels: SpotLabels) -> None:
+    def _on_read(self, adata: "AnnData", labels: SpotLabels, method: str) -> None:
         from napari_flag.analysis.domains import write_labels
 
-        if adata is None or adata is not self._session.adata:  # another prediction came in between
-            return
         write_labels(adata, labels)
-        self.labelled.emit()
+        shown = adata is self._session.adata  # else they are offered when it is shown again
+        if shown:
+            self.labelled.emit()
         self._jobs.run(
-            "domains",
-            find_missing(adata, self._method),
+            "domains" if shown else f"domains {id(adata)}",
+            find_missing(adata, method),
             "Find domains",
-            on_result=lambda _: self.compared.emit(),
-            on_cancelled=self._on_cancelled,
+            on_result=lambda _: self._on_found(adata),
+            on_cancelled=lambda: self._on_cancelled(adata),
         )
 
-    def _on_cancelled(self) -> None:
+    def _on_found(self, adata: "AnnData") -> None:
+        if adata is self._session.adata:
+            self.compared.emit()
+
+    def _on_cancelled(self, adata: "AnnData") -> None:
         self._messages.add("notice", "Finding domains was cancelled; the labels are there.")
-        self.compared.emit()
+        self._on_found(adata)

@@ -22,13 +22,15 @@ from napari_flag.gui.controls.plots import ask_figure_path
 from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
 from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
 from napari_flag.gui.regions.results import NO_SET, RegionResults
+from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import region_shapes
 from napari_flag.layers.local_map import MapKind
 from napari_flag.layers.overlays import DomainMap, Paint, clicks
 from napari_flag.layers.region_history import RegionHistory, history_of
 from napari_flag.layers.region_shapes import Entry, collect, domain_titles
 from napari_flag.prediction_file import slide_size
-from napari_flag.slides.formats.geojson import read_annotations, write_annotations
+from napari_flag.progress import one_step
+from napari_flag.slides.formats.geojson import Annotation, read_annotations, write_annotations
 
 REST: Final = ""
 """Key of all spots outside the chosen region."""
@@ -304,18 +306,18 @@ class RegionsDock(Dock):
 
     # --- regions ---------------------------------------------------------------------------------
     def _layer(self) -> Any:
-        adata = self.session.adata
-        assert adata is not None
-        return region_shapes.find_layer(self._slide_layers()) or self._add_layer(adata)
+        assert self.session.state is not None
+        return region_shapes.find_layer(self._slide_layers()) or self._add_layer(self.session.state)
 
     def _slide_layers(self) -> list[Any]:
         """Return the layers of the slide that is shown."""
         return self.session.layers
 
-    def _add_layer(self, adata: Any) -> Any:
-        """Add a layer to draw regions in to the slide that is shown."""
-        longest = float(np.max(slide_size(adata) or adata.obsm[keys.SPATIAL]))
-        return region_shapes.add_layer(self._viewer, self.session.frame, longest)
+    def _add_layer(self, state: SlideState) -> Any:
+        """Add a layer to draw regions in to a slide that is predicted."""
+        assert state.adata is not None
+        longest = float(np.max(slide_size(state.adata) or state.adata.obsm[keys.SPATIAL]))
+        return region_shapes.add_layer(self._viewer, state.frame, longest)
 
     def _area_scale(self) -> AreaScale:
         """Return what areas are computed with; the pitch is sought once for a prediction."""
@@ -385,21 +387,36 @@ class RegionsDock(Dock):
             self.import_regions(path)
 
     def import_regions(self, path: Path) -> None:
-        """Draw the regions of a GeoJSON file; those drawn before stay."""
-        adata = self.session.adata
-        if adata is None:
+        """Draw the regions of a GeoJSON file on the slide that is shown; those drawn before stay."""
+        state = self.session.state
+        if state is None or self.session.adata is None:
             return
         self.messages.clear()
-        try:
-            found = read_annotations(path)
-        except UserError as error:
-            self.messages.show_error(error)
+        self.jobs.run(
+            f"import {path} {state.number}",
+            one_step("Reading regions", read_annotations, path),
+            f"Read {path.name}",
+            on_result=partial(self._on_imported, state),
+            on_cancelled=lambda: self.notify("Importing regions was cancelled."),
+        )
+
+    def _on_imported(self, state: SlideState, found: Sequence[Annotation]) -> None:
+        """Draw regions that were read on their slide, unseen where another is shown by now."""
+        workspace, shown = self.session.workspace, state is self.session.state
+        if state not in workspace.slides or state.adata is None:  # taken out meanwhile
             return
-        placement = region_shapes.Placement.of(self.session.gene_map, adata)
-        layer = self._layer()
+        layer = region_shapes.find_layer(workspace.layers_of(state)) or self._add_layer(state)
+        if shown:
+            placement = region_shapes.Placement.of(self.session.gene_map, state.adata)
+        else:
+            placement = region_shapes.Placement.in_frame(state.frame)
+            if layer.visible:
+                layer.visible = False
+                state.visible.append(layer)
         with history_of(layer).one_step():
             region_shapes.add_annotations(layer, found, placement)
-        self._read()
+        if shown:
+            self._read()
 
     def _ask_export(self) -> None:
         path = ask_save(self, "Regions", "regions.geojson", REGION_FILES)
