@@ -1,5 +1,6 @@
 """Nothing is lost: workspaces are saved, kept by themselves, and brought back; closing asks once."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,13 +171,16 @@ class Keeper(QObject):
 
     # --- when asked ------------------------------------------------------------------------------
     def save_workspace(self, path: Path) -> None:
-        """Save the workspace as `path`, with the predictions that are not saved beside it."""
+        """Save the workspace as `path`, with the predictions that are not saved in new files beside it."""
         path = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
         workspace, writing = self._session.workspace, []
         files: dict[int, Path] = {}
+        taken = {result.file for state in workspace.slides for result in state.results}
+        numbers = itertools.count(1)
         for state in workspace.slides:
             for result in state.unsaved:
-                file = place_in(path.parent, f"{path.stem}_{state.name}_{len(files) + 1}", ".h5ad")
+                named = (place_in(path.parent, f"{path.stem}_{state.name}_{n}", ".h5ad") for n in numbers)
+                file = next(file for file in named if file not in taken and not file.exists())
                 files[id(result)] = file
                 writing.append(_ToWrite(result.adata, file))
         whole = describe(self._session, lambda _, result: result.file or files[id(result)])
