@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QMessageBox
@@ -23,10 +23,6 @@ from napari_flag.prediction_file import write_prediction, write_regions
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.workspace_file import WorkspaceFile, WorkspacePrediction, WorkspaceSlide
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 
 AUTOSAVE_MS: Final = 1500
 """Autosave begins this long after the last change."""
@@ -78,15 +74,26 @@ def describe(session: Session, file_of: Callable[[SlideState, Result], Path | No
 
 @dataclass(frozen=True, slots=True)
 class _ToWrite:
-    adata: "AnnData"
+    result: Result
     path: Path
+    additions: int
+    """Of the prediction as it is now; what comes while it is being written may be missing."""
+
+    def note_autosave(self) -> None:
+        self.result.autosave, self.result.in_autosave = self.path, self.additions
 
 
-def _write(predictions: list[_ToWrite], workspace: WorkspaceFile, path: Path) -> Steps[Path]:
-    """Write predictions, then the workspace that names them."""
+def _write(
+    predictions: list[_ToWrite],
+    workspace: WorkspaceFile,
+    path: Path,
+    written: Callable[[_ToWrite], None] = lambda _: None,
+) -> Steps[Path]:
+    """Write predictions, then the workspace that names them; `written` is called in the worker after each."""
     for place, each in enumerate(predictions):
         yield Step("Saving", place, len(predictions), "predictions")
-        write_prediction(each.adata, each.path)
+        write_prediction(each.result.adata, each.path)
+        written(each)
     yield Step("Saving", len(predictions), len(predictions))
     workspace_file.write_workspace(workspace, path)
     return path
@@ -138,15 +145,19 @@ class Keeper(QObject):
             self._on_failed(error)
             return
         folder, writing = self._file.parent, []
+
+        files: dict[int, Path] = {}
         for state in workspace.slides:
-            for result in state.unsaved:
-                if result.autosave is None:
-                    result.autosave = folder / f"{state.number}-{state.results.index(result)}.h5ad"
-                    writing.append(_ToWrite(result.adata, result.autosave))
-        whole = describe(self._session, lambda _, result: result.file or result.autosave)
+            for place, result in enumerate(state.results):
+                file = folder / f"{state.number}-{place}.h5ad"
+                if result.unsaved:
+                    files[id(result)] = file
+                if result.unsaved and (result.autosave != file or result.in_autosave < result.additions):
+                    writing.append(_ToWrite(result, file, result.additions))
+        whole = describe(self._session, lambda _, result: files.get(id(result), result.file))
         self._own.run(
             "autosave",
-            _write(writing, whole, self._file),
+            _write(writing, whole, self._file, _ToWrite.note_autosave),
             "Keep the workspace",
             on_result=self._on_kept,
         )
@@ -182,21 +193,22 @@ class Keeper(QObject):
                 named = (place_in(path.parent, f"{path.stem}_{state.name}_{n}", ".h5ad") for n in numbers)
                 file = next(file for file in named if file not in taken and not file.exists())
                 files[id(result)] = file
-                writing.append(_ToWrite(result.adata, file))
-        whole = describe(self._session, lambda _, result: result.file or files[id(result)])
+                writing.append(_ToWrite(result, file, result.additions))
+        whole = describe(self._session, lambda _, result: files.get(id(result), result.file))
 
         def on_result(_: Path) -> None:
             for each in writing:
-                workspace.saved(each.adata, each.path)
+                workspace.saved(each.result.adata, each.path, each.additions)
             self._notify(f"Saved the workspace as {path}.")
 
         self._jobs.run("save workspace", _write(writing, whole, path), "Save workspace", on_result=on_result)
 
     def save_result(self, path: Path) -> None:
         """Save the prediction that is shown as `path`, with the regions drawn on its slide."""
-        state, adata = self._session.state, self._session.adata
-        if state is None or adata is None:
+        state, result = self._session.state, self._session.result
+        if state is None or result is None:
             return
+        adata, additions = result.adata, result.additions
         write_regions(adata, regions_of(self._session, state))
 
         def work() -> Steps[None]:
@@ -204,7 +216,7 @@ class Keeper(QObject):
             write_prediction(adata, path)
 
         def on_result(_: None) -> None:
-            self._session.workspace.saved(adata, path)
+            self._session.workspace.saved(adata, path, additions)
             self._notify(f"Saved as {path}.")
 
         self._jobs.run("save", work(), "Save result", on_result=on_result)

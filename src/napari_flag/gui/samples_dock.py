@@ -244,6 +244,7 @@ class SamplesDock(Dock):
         """Keep each draw as it is done, so that cancelling loses none."""
         if isinstance(step.partial, Draw) and self.session.adata is not None:
             keep(self.session.adata, step.partial)
+            self.session.workspace.changed(self.session.adata)
             self._on_draws()
 
     def _on_drawn(self) -> None:

@@ -216,8 +216,15 @@ class Session(QObject):
             drawn.frame = self.frame
         self.slideChanged.emit(self.state)
 
-    def set_measured(self, measured: "AnnData | None") -> None:
+    def set_measured(self, measured: "AnnData | None", *, of_slide: bool = False) -> None:
         """Attach raw counts to the prediction, or remove what was measured.
+
+        Parameters
+        ----------
+        measured
+            Raw counts, or None.
+        of_slide
+            Whether they came with the slide, which brings them again: the prediction counts as unchanged.
 
         Raises
         ------
@@ -231,6 +238,8 @@ class Session(QObject):
         else:
             attach_measured(self.result.adata, measured)
         self.result.measured = measured
+        if not of_slide:
+            self.workspace.changed(self.result.adata)
         self._repaint()
 
     def _paint_from(self, adata: "AnnData | None") -> None:

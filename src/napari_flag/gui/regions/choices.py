@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -404,15 +405,21 @@ class LabelReader(QObject):
         if adata is None or adata is not self._session.adata:  # another prediction came in between
             return
         write_labels(adata, labels)
+        self._session.workspace.changed(adata)
         self.labelled.emit()
         self._jobs.run(
             "domains",
             find_missing(adata, self._method),
             "Find domains",
-            on_result=lambda _: self.compared.emit(),
-            on_cancelled=self._on_cancelled,
+            on_result=lambda _: self._on_found(adata),
+            on_cancelled=partial(self._on_cancelled, adata),
         )
 
-    def _on_cancelled(self) -> None:
+    def _on_cancelled(self, adata: Any) -> None:
         self._messages.add("notice", "Finding domains was cancelled; the labels are there.")
+        self._on_found(adata)
+
+    def _on_found(self, adata: Any) -> None:
+        """Domains of one source may be there even where finding those of the other was cancelled."""
+        self._session.workspace.changed(adata)
         self.compared.emit()
