@@ -1,23 +1,30 @@
 """What is not saved is kept, what is saved is not replaced, and closing asks."""
 
+import threading
+
 import numpy as np
 import pytest
+import shapely
 from anndata import AnnData
+from qtpy.QtGui import QCloseEvent
 from tests.fakes import fake_prediction
 from tests.gui.two_slides import named
 
 from napari_flag import keys, workspace_file
 from napari_flag.analysis.truth import attach_measured
+from napari_flag.gui.area import open_area
+from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.layers import region_shapes
 from napari_flag.model import checkpoint
 from napari_flag.prediction_file import read_prediction
+from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.workspace_file import last_autosave, read_workspace
 
 
 @pytest.fixture(autouse=True)
 def _apart(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(workspace_file, "autosave_folder", lambda: tmp_path / "kept")
     monkeypatch.setattr(checkpoint, "list_weights", lambda: ())
 
 
@@ -136,3 +143,90 @@ def test_a_prediction_changed_after_it_was_saved_is_kept_beside_its_file(dock, a
     assert prediction.path.is_relative_to(tmp_path / "kept")
     assert holds_counts(prediction.path)
     assert not holds_counts(file)
+
+
+# --- by itself -------------------------------------------------------------------------------------
+def draw(session, state, name="Front"):
+    """Draw a region on a slide."""
+    layer = region_shapes.add_layer(session.viewer, state.frame, 1000)
+    wanted = Annotation(name, (shapely.box(100, 100, 300, 200),))
+    region_shapes.add_annotations(layer, [wanted], region_shapes.Placement.in_frame(state.frame))
+
+
+def test_changes_that_follow_one_another_do_not_put_keeping_off(dock, adatas, qtbot):
+    dock.keeper._due.setInterval(300)
+    dock.session.set_prediction(adatas[0])
+    for percent in range(30):
+        dock.session.workspace.set_status(dock.session.state, f"predicting {percent} %")
+        qtbot.wait(100)
+    assert last_autosave() is not None
+
+
+def test_what_changes_while_the_workspace_is_kept_is_kept_after_that(dock, adatas, qtbot, monkeypatch):
+    released, write = threading.Event(), workspace_file.write_workspace
+
+    def write_late(workspace, path):
+        released.wait(30)
+        write(workspace, path)
+
+    monkeypatch.setattr(workspace_file, "write_workspace", write_late)
+    dock.keeper._due.setInterval(100)
+    dock.session.set_prediction(adatas[0])
+    dock.keeper.autosave()
+    dock.session.set_prediction(named(fake_prediction(25, seed=9), "A"))
+    qtbot.wait(1000)
+    released.set()
+
+    def kept():
+        workspace = None if last_autosave() is None else read_workspace(last_autosave())
+        return workspace is not None and len(workspace.slides[0].predictions) == 2
+
+    qtbot.waitUntil(kept, timeout=10_000)
+
+
+def test_regions_of_a_prediction_without_its_slide_are_kept(dock, tmp_path, kept):
+    dock.session.set_prediction(named(fake_prediction(16, seed=3), "elsewhere"))
+    state = dock.session.state
+    assert state.slide is None
+    dock.session.workspace.saved(state.adata, tmp_path / "elsewhere.h5ad")
+    draw(dock.session, state)
+    [region] = kept().slides[-1].regions
+    assert region.name == "Front"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_waits_to_be_kept_is_kept_before_the_window_closes(dock, adatas, begun):
+    dock.session.set_prediction(adatas[0])
+    assert last_autosave() is None
+    if begun:
+        dock.keeper.autosave()
+        draw(dock.session, dock.session.state)
+        dock.keeper.autosave_soon()
+    dock.keeper.flush()
+    (slide, _) = read_workspace(last_autosave()).slides
+    np.testing.assert_array_equal(read_prediction(slide.predictions[0].path).X, adatas[0].X)
+    assert len(slide.regions) == begun
+    assert not dock.keeper._due.isActive()
+
+
+def test_where_the_cache_cannot_be_written_closing_says_so_until_it_can(
+    make_napari_viewer, adatas, tmp_path, monkeypatch, qtbot
+):
+    monkeypatch.setattr(workspace_file, "autosave_folder", lambda: tmp_path / "file" / "kept")
+    (tmp_path / "file").write_text("in the way")
+    viewer = make_napari_viewer()
+    area = open_area(viewer)
+    question = viewer.window._qt_window.findChild(CloseQuestion)
+    area.session.set_prediction(adatas[0])
+    assert not question.eventFilter(viewer.window._qt_window, QCloseEvent())
+    loss, why = question.say_loss(1)
+    assert loss == "1 prediction is not saved."
+    assert "could not be written, so the workspace is not kept" in why
+    (tmp_path / "file").unlink()
+    draw(area.session, area.session.state)
+    area.predict.keeper.autosave_soon()
+    assert not question.eventFilter(viewer.window._qt_window, QCloseEvent())
+    assert "Restore last workspace brings it back" in question.say_loss(1)[1]
+    assert len(regions_of(area.session, area.session.state)) == 1
+    assert last_autosave() is not None
+    qtbot.waitUntil(lambda: not area.predict.jobs.active, timeout=30_000)

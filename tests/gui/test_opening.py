@@ -16,7 +16,7 @@ from tests.fakes import fake_prediction
 from tests.slide_files import aperio_svs, plain_image, tissue_picture
 from tests.spot_files import st_table
 
-from napari_flag import keys, workspace_file
+from napari_flag import keys
 from napari_flag.gui import opening
 from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
@@ -30,8 +30,7 @@ SIDE = 2000
 
 
 @pytest.fixture(autouse=True)
-def _apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(workspace_file, "autosave_folder", lambda: tmp_path / "kept")
+def _apart(monkeypatch):
     monkeypatch.setattr(checkpoint, "list_weights", lambda: ())
 
 

@@ -341,7 +341,7 @@ class Workspace(QObject):
         return next((result for result in results if result.adata is adata), None)
 
     def changed(self, adata: "AnnData") -> None:
-        """Record that something was added to a prediction that its file does not hold: draws, labels, counts."""
+        """Record that draws, labels, domains or counts were added to a prediction, which its file lacks."""
         if (result := self.result_of(adata)) is not None:
             result.additions += 1
             self.listChanged.emit()
