@@ -291,8 +291,8 @@ class Opener(QObject):
         if opened.slide is not None:
             state = self._workspace.place_for(opened.slide, opened.name)
         else:
-            adata, _, file = opened.predictions[0]
-            state = self._workspace.add_result(adata, self._named_after(adata, opened), file=file)
+            adata, name, file = opened.predictions[0]
+            state = self._workspace.add_result(adata, self._named_after(adata, opened), file=file, name=name)
         return state
 
     def _named_after(self, adata: "AnnData", opened: Opened) -> SlideState | None:
@@ -336,7 +336,7 @@ class Opener(QObject):
         if opened.slide is not None and not opened.predictions and state.adata is not None:
             self._hold_to_slide(state, state.adata)  # a prediction that was opened first
         if opened.shown is not None:
-            state.shown = state.results[opened.shown]
+            state.shown = self._workspace.result_of(opened.shown)
         if opened.regions:
             self._draw(state, opened.regions)
         if opened.slide is None and not opened.predictions:
