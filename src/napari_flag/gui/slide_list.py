@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_flag.formatting import UNKNOWN, counted, whole
 from napari_flag.gui.controls.forms import Choice, ask_open, ask_save, plain_label
-from napari_flag.gui.keeping import WORKSPACE_FILES
+from napari_flag.gui.keeping import WORKSPACE_FILES, regions_of
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 
@@ -228,14 +228,18 @@ class SlideList(QWidget):
             menu.popup(viewport.mapToGlobal(at))
 
     def remove(self, state: SlideState) -> None:
-        """Take a slide out of the workspace; asks where that loses predictions that are not saved."""
-        unsaved = len(state.unsaved)
+        """Take a slide out of the workspace; asks where that loses unsaved predictions or drawn regions."""
+        unsaved, drawn, lost = len(state.unsaved), len(regions_of(self._session, state)), []
         if unsaved:
+            which = "is" if unsaved == 1 else "are"
+            lost.append(f"{counted(unsaved, 'prediction')} of {state.name} that {which} not saved")
+        if drawn:
+            lost.append(f"{counted(drawn, 'region')} drawn on {state.name}")
+        if lost:
             asked = QMessageBox.question(
                 self,
                 "Remove from the workspace",
-                f"{counted(unsaved, 'prediction')} of {state.name} {'is' if unsaved == 1 else 'are'} not "
-                "saved and would be lost. Remove the slide?",
+                f"This also removes {' and '.join(lost)}. Remove the slide?",
             )
             if asked != QMessageBox.StandardButton.Yes:
                 return
