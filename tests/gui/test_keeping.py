@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import shapely
 from anndata import AnnData
+from qtpy.compat import isalive
 from qtpy.QtGui import QCloseEvent
 from tests.fakes import fake_prediction
 from tests.gui.two_slides import named
@@ -19,7 +20,13 @@ from napari_flag.layers import region_shapes
 from napari_flag.model import checkpoint
 from napari_flag.prediction_file import read_prediction
 from napari_flag.slides.formats.geojson import Annotation
-from napari_flag.workspace_file import last_autosave, read_workspace
+from napari_flag.workspace_file import (
+    WorkspaceFile,
+    last_autosave,
+    new_autosave,
+    read_workspace,
+    write_workspace,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -29,15 +36,29 @@ def _apart(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def dock(two_slides, viewer, qtbot):
-    """The Predict dock at rest, over the slides A and B, of which B is shown."""
-    dock = PredictDock(viewer)
-    dock.rest = lambda: qtbot.waitUntil(
-        lambda: not dock.jobs.active and not dock.keeper._own.active and dock._watch.settled, timeout=30_000
-    )
-    dock.rest()
-    yield dock
-    dock.close()
+def start(viewer, qtbot):
+    """Return a function that opens the Predict dock at rest."""
+    docks = []
+
+    def make():
+        dock = PredictDock(viewer)
+        docks.append(dock)
+        dock.rest = lambda: qtbot.waitUntil(
+            lambda: not (dock.jobs.active or dock.keeper._own.active) and dock._watch.settled, timeout=30_000
+        )
+        dock.rest()
+        return dock
+
+    yield make
+    for dock in docks:
+        if isalive(dock):
+            dock.close()
+
+
+@pytest.fixture
+def dock(two_slides, start):
+    """The Predict dock over the slides A and B, of which B is shown."""
+    return start()
 
 
 @pytest.fixture
@@ -230,3 +251,67 @@ def test_where_the_cache_cannot_be_written_closing_says_so_until_it_can(
     assert len(regions_of(area.session, area.session.state)) == 1
     assert last_autosave() is not None
     qtbot.waitUntil(lambda: not area.predict.jobs.active, timeout=30_000)
+
+
+# --- restored --------------------------------------------------------------------------------------
+@pytest.fixture
+def next_session(dock, adatas, kept, start, undock):
+    """The dock of the next session, where prediction A and a region on it were kept by the one before."""
+    dock.session.set_prediction(adatas[0])
+    draw(dock.session, dock.session.state)
+    kept()
+    for state in tuple(dock.session.workspace.slides):
+        dock.session.workspace.remove(state)
+    undock(dock)
+    return start()
+
+
+def restored(dock):
+    dock.keeper.restore(dock.opener.open)
+    dock.rest()
+    return [len(state.unsaved) for state in dock.session.workspace.slides]
+
+
+def test_the_last_workspace_comes_back_once_with_its_regions(next_session):
+    seen = []
+    next_session.keeper.lastChanged.connect(lambda: seen.append(next_session.keeper.last))
+    assert restored(next_session) == [1]
+    (state,) = next_session.session.workspace.slides
+    assert [region.name for region in regions_of(next_session.session, state)] == ["Front"]
+    assert seen == [None]
+    assert restored(next_session) == [1]
+
+
+def test_a_last_workspace_that_could_not_be_read_can_be_restored_later(next_session):
+    last = next_session.keeper.last
+    text = last.read_text()
+    last.write_text("{}")
+    assert restored(next_session) == []
+    assert next_session.keeper.last == last
+    last.write_text(text)
+    assert restored(next_session) == [1]
+    assert next_session.keeper.last is None
+
+
+def test_restoring_that_was_cancelled_can_be_tried_again(next_session):
+    last = next_session.keeper.last
+    next_session.keeper.restore(next_session.opener.open)
+    assert next_session.keeper.restoring
+    next_session.jobs.cancel_all()
+    next_session.rest()
+    assert (next_session.keeper.last, next_session.keeper.restoring) == (last, False)
+
+
+def test_a_workspace_not_restored_yet_is_not_deleted_for_newer_ones(next_session, adatas):
+    last = next_session.keeper.last
+    for _ in range(6):
+        write_workspace(WorkspaceFile(()), new_autosave())
+    next_session.session.set_prediction(adatas[1])
+    next_session.keeper.autosave()
+    next_session.rest()
+    assert last.exists()
+    assert restored(next_session) == [1, 1]
+    next_session.session.workspace.changed(adatas[1])
+    next_session.keeper.autosave()
+    next_session.rest()
+    assert not last.exists()

@@ -1,8 +1,6 @@
-from types import SimpleNamespace
-
 import pytest
 import shapely
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QMessageBox
 from tests.fakes import fake_prediction
 from tests.gui.predict.fake_work import N, fake_spots
@@ -16,14 +14,21 @@ from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.spots import SpotTable
 
 
+class FakeKeeper(QObject):
+    """Knows of a workspace that was kept, or of none."""
+
+    lastChanged = Signal()
+    last = None
+    restoring = False
+
+
 class FakePredict:
     """The part of the Predict dock that the list asks."""
 
     asked = 0
-    keeper = SimpleNamespace(last=None)
 
     def __init__(self, session):
-        self._session = session
+        self._session, self.keeper = session, FakeKeeper()
 
     @property
     def unpredicted(self):
@@ -124,6 +129,29 @@ def test_a_slide_that_is_taken_out_leaves_the_list_and_another_is_shown(slide_li
     slide_list.remove(two_slides.state)
     assert [name for name, _ in lines(slide_list)] == ["A"]
     assert two_slides.state.name == "A"
+
+
+def test_the_last_workspace_is_offered_until_it_is_restored(slide_list, two_slides, tmp_path):
+    keeper, kept = slide_list._predict.keeper, tmp_path / "workspace.json"
+
+    def offered():
+        keeper.lastChanged.emit()
+        button, entry = slide_list.restore, slide_list.restore_too
+        assert button.isEnabled() is not keeper.restoring
+        assert entry.isEnabled() is (entry.isVisible() and not keeper.restoring)
+        return ["button"] * (not button.isHidden()) + ["menu"] * entry.isVisible()
+
+    assert offered() == []
+    keeper.last = kept
+    assert offered() == ["menu"], "beside slides that are open there is no room for the button"
+    keeper.restoring = True
+    assert offered() == ["menu"]
+    keeper.restoring = False
+    for state in tuple(two_slides.workspace.slides):
+        two_slides.workspace.remove(state)
+    assert offered() == ["button"]
+    keeper.last = None
+    assert offered() == []
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QMessageBox
 
 from napari_flag import workspace_file
@@ -17,7 +17,8 @@ from napari_flag.files import place_in
 from napari_flag.foreign_prediction import unit_read
 from napari_flag.formatting import counted
 from napari_flag.gui.dock import single_shot
-from napari_flag.gui.jobs import Jobs
+from napari_flag.gui.jobs import Job, Jobs
+from napari_flag.gui.loading import Arrived
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers import region_shapes
@@ -116,6 +117,9 @@ class Keeper(QObject):
         What to do with what a person is to read.
     """
 
+    lastChanged = Signal()
+    """The workspace kept by an earlier session came back, or could not be brought back."""
+
     def __init__(
         self,
         session: Session,
@@ -128,7 +132,8 @@ class Keeper(QObject):
         self._notify, self._show_error = notify, show_error
         self._own = Jobs(self, self._on_failed)
         self.last = workspace_file.last_autosave()
-        """The workspace kept by an earlier session, or None."""
+        """The workspace kept by an earlier session, until it was restored, or None."""
+        self._restoring: Job | None = None
         self._file: Path | None = None
         self._works = True
         self._begun = 0.0
@@ -207,17 +212,32 @@ class Keeper(QObject):
         self._works = True
         took_ms = 1000 * (time.monotonic() - self._begun)
         self._due.setInterval(max(AUTOSAVE_MS, round(SPARING * took_ms)))
-        workspace_file.prune_autosaves()
+        workspace_file.prune_autosaves(spare=None if self.last is None else self.last.parent)
 
     def _on_failed(self, error: Exception) -> None:
         if self._works:  # said once: it would come with every change
             self._works = False
             self._show_error(error)
 
-    def restore(self, open_paths: Callable[..., None]) -> None:
-        """Bring back the workspace that was kept last; `open_paths` is `Opener.open`."""
-        if self.last is not None:
-            open_paths([self.last], unsaved=self.last.parent)
+    @property
+    def restoring(self) -> bool:
+        """Whether the workspace kept by an earlier session is being read."""
+        return self._restoring is not None and self._restoring.running
+
+    def restore(self, open_paths: Callable[..., Job | None]) -> None:
+        """Bring back the workspace that was kept last; `open_paths` is `Opener.open`.
+
+        Where that is cancelled, or nothing of it can be read, it can be tried again.
+        """
+        if self.last is None or self.restoring:
+            return
+        self._restoring = job = open_paths([self.last], unsaved=self.last.parent)
+        if job is not None:
+            job.finished.connect(self._on_restored)
+            job.ended.connect(self.lastChanged)
+
+    def _on_restored(self, arrived: Arrived) -> None:
+        if arrived.opened:
             self.last = None
 
     # --- when asked ------------------------------------------------------------------------------

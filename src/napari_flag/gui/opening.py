@@ -18,7 +18,7 @@ from napari_flag.analysis.truth import match_names
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import UNITS, is_foreign
 from napari_flag.gui.controls.forms import MessageList, dropped_paths
-from napari_flag.gui.jobs import Jobs
+from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
 from napari_flag.gui.session import Session
@@ -102,7 +102,7 @@ class Opener(QObject):
         otherwise: Callable[[Path], None] | None = None,
         units: Mapping[Path, str] | None = None,
         elements: Mapping[Path, Mapping[str, str]] | None = None,
-    ) -> None:
+    ) -> Job | None:
         """Open `paths`; `otherwise` is called for those that hold nothing of ours.
 
         Parameters
@@ -115,16 +115,20 @@ class Opener(QObject):
             None says what is wrong with them.
         units, elements
             As of `load`; what was said so far then stays.
+
+        Returns
+        -------
+        The work, whose result is what `load` returns; None without paths.
         """
         chosen = [Path(path) for path in paths]
         if not chosen:
-            return
+            return None
         if units is None and elements is None:
             self._messages.clear()
         self._in_batch = 0
         named = chosen[0].name if len(chosen) == 1 else f"{len(chosen)} files"
         open_now = [state.slide for state in self._workspace.slides if state.slide is not None]
-        self._jobs.run(
+        return self._jobs.run(
             f"open {named}",
             load(
                 chosen,

@@ -39,6 +39,7 @@ OPEN_FILES: Final = (
 )
 ROWS: Final = 4
 """Slides seen at once; more are scrolled."""
+RESTORE: Final = "Restore last workspace"
 HINT: Final = "Drag slides, folders or predictions (.h5ad) into the picture, or open them here."
 
 PREDICT_ALL: Final = "Predict every slide that has no prediction yet, one after the other"
@@ -90,11 +91,12 @@ class SlideList(QWidget):
         menu = QMenu(self.open)
         menu.addAction("Files…", self._ask_files)
         menu.addAction("Folder…", self._ask_folder)
+        self.restore_too: Any = menu.addAction(RESTORE, self._restore)
         self.open.setMenu(menu)
         self.save = QPushButton("Save workspace…")
         self.save.setToolTip("Save slides, predictions and regions as one workspace that reopens all of it")
         self.save.clicked.connect(self._ask_save)
-        self.restore = QPushButton("Restore last workspace")
+        self.restore = QPushButton(RESTORE)
         self.restore.clicked.connect(self._restore)
         self.predict_all = QPushButton("Predict all")
         self.buttons = QHBoxLayout()
@@ -112,7 +114,11 @@ class SlideList(QWidget):
         self.list.customContextMenuRequested.connect(self._show_menu)
         self.result.changed.connect(self._on_result)
         self.predict_all.clicked.connect(predict.predict_all)
-        self._followed = (self._workspace.listChanged, session.predictionChanged)
+        self._followed = (
+            self._workspace.listChanged,
+            session.predictionChanged,
+            predict.keeper.lastChanged,
+        )
         for signal in self._followed:
             signal.connect(self.refresh)
         self.refresh()
@@ -146,8 +152,16 @@ class SlideList(QWidget):
         self.predict_all.setEnabled(left)
         self.predict_all.setToolTip(PREDICT_ALL if left else NOTHING_LEFT)
         self.save.setVisible(bool(states))
-        last = self._predict.keeper.last
-        self.restore.setVisible(not states and last is not None)
+        self._offer_last(bool(states))
+
+    def _offer_last(self, beside_others: bool) -> None:
+        """Offer the workspace that was kept last: in the menu of *Open…* where there is no room beside it."""
+        keeper = self._predict.keeper
+        last = keeper.last
+        self.restore.setVisible(last is not None and not beside_others)
+        self.restore_too.setVisible(last is not None and beside_others)
+        for each in (self.restore, self.restore_too):
+            each.setEnabled(not keeper.restoring)
         if last is not None:
             kept = (
                 time.strftime("%d %B, %H:%M", time.localtime(last.stat().st_mtime)) if last.exists() else ""
