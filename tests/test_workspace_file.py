@@ -212,6 +212,11 @@ def test_old_autosaves_go_by_number_and_by_size_and_the_newest_stays(cache):
     assert [path.exists() for path in paths[:3]] == [True, False, False]
 
 
+def test_an_autosave_that_is_spared_stays_whatever_its_age(cache):
+    paths = [autosave(age, 1000) for age in range(3)]
+    assert prune_autosaves(0, keep=1, spare=paths[2].parent) == (paths[1].parent,)
+
+
 def test_what_is_no_autosave_is_never_deleted(cache):
     autosave(10)
     other = autosave_folder() / "mine"

@@ -402,7 +402,9 @@ def last_autosave() -> Path | None:
     return next((f / AUTOSAVED for f in _autosaves() if (f / AUTOSAVED).is_file()), None)
 
 
-def prune_autosaves(max_bytes: int = AUTOSAVE_BYTES, keep: int = LATEST_AUTOSAVES) -> tuple[Path, ...]:
+def prune_autosaves(
+    max_bytes: int = AUTOSAVE_BYTES, keep: int = LATEST_AUTOSAVES, spare: Path | None = None
+) -> tuple[Path, ...]:
     """Delete old autosaves: the newest `keep` stay, as far as they take `max_bytes` together.
 
     Parameters
@@ -411,6 +413,8 @@ def prune_autosaves(max_bytes: int = AUTOSAVE_BYTES, keep: int = LATEST_AUTOSAVE
         Of all that stay; the newest one stays whatever its size.
     keep
         How many stay at most, 1 or more.
+    spare
+        Folder of an autosave that stays whatever its age and size, or None.
 
     Returns
     -------
@@ -419,7 +423,7 @@ def prune_autosaves(max_bytes: int = AUTOSAVE_BYTES, keep: int = LATEST_AUTOSAVE
     used, deleted = 0, []
     for place, folder in enumerate(_autosaves()):
         size = _bytes_in(folder)
-        if place > 0 and (place >= keep or used + size > max_bytes):
+        if place > 0 and folder != spare and (place >= keep or used + size > max_bytes):
             shutil.rmtree(folder, ignore_errors=True)  # may be in use elsewhere, on systems that mind
         if folder.exists():
             used += size

@@ -4,6 +4,7 @@ from qtpy.QtWidgets import QWidget
 from tests.fakes import fake_prediction
 from tests.gui.two_slides import NamedSlide, named
 
+from napari_flag import workspace_file
 from napari_flag.gui.session import Session
 from napari_flag.layers import raster, slide_layers
 
@@ -14,6 +15,12 @@ def _coarse_spots():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(raster, "FINEST_DISC_PX", 16)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _kept_apart(tmp_path, monkeypatch):
+    """Keep workspaces of tests out of the user's cache."""
+    monkeypatch.setattr(workspace_file, "autosave_folder", lambda: tmp_path / "kept")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from tests.gui.predict.fake_work import FakeWork
 
 from napari_flag.gui.area import AREA, PAGES, PLUGIN, PREDICT, FlagArea, open_area, open_genes
 from napari_flag.gui.dock import Dock
+from napari_flag.workspace_file import last_autosave
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +100,10 @@ def test_the_area_of_a_window_is_opened_once_and_on_the_page_asked_for(make_napa
     _, again = viewer.window.add_plugin_dock_widget(PLUGIN, AREA)
     assert again is area
     assert area.page == "Samples"
+
+
+def test_what_waits_to_be_kept_is_kept_when_the_area_is_closed(area, undock):
+    area.session.set_prediction(fake_prediction(16))
+    assert last_autosave() is None
+    undock(area)
+    assert last_autosave() is not None

@@ -17,7 +17,7 @@ from tests.fakes import fake_prediction
 from tests.slide_files import aperio_svs, plain_image, tissue_picture
 from tests.spot_files import st_table
 
-from napari_flag import keys, workspace_file
+from napari_flag import keys
 from napari_flag.gui import opening
 from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
@@ -25,14 +25,14 @@ from napari_flag.model import checkpoint
 from napari_flag.prediction_file import write_prediction
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.geojson import Annotation, write_annotations
+from napari_flag.workspace_file import WorkspaceFile, WorkspacePrediction, WorkspaceSlide, write_workspace
 
 SIDE = 2000
 """A picture this long is taken for a slide."""
 
 
 @pytest.fixture(autouse=True)
-def _apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(workspace_file, "autosave_folder", lambda: tmp_path / "kept")
+def _apart(monkeypatch):
     monkeypatch.setattr(checkpoint, "list_weights", lambda: ())
 
 
@@ -259,6 +259,73 @@ def test_a_workspace_brings_back_all_of_it(dock, start, slide_file, tmp_path):
     assert [(s.name, s.slide.mpp, [r.name for r in s.results]) for s in again] == expected
     assert (dock.session.state, dock.session.gene) == (again[0], "VIM")
     np.testing.assert_allclose(dock.session.adata.X, shown)
+
+
+@pytest.fixture
+def three_predictions(slide_file, tmp_path):
+    """A workspace of slide A with a region and three predictions, of which the second was shown."""
+    paths = [prediction_file(tmp_path / f"{n}.h5ad", "A", seed=n) for n in (1, 2, 3)]
+    slide = WorkspaceSlide(
+        "A",
+        slide_file("A"),
+        predictions=tuple(WorkspacePrediction(f"Run {path.stem}", path) for path in paths),
+        shown=1,
+        regions=(Annotation("tumour", (box(400, 500, 900, 1100),)),),
+    )
+    write_workspace(WorkspaceFile((slide,)), tmp_path / "three.json")
+    return tmp_path / "three.json"
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_of_a_workspace_without_one_prediction_the_rest_opens_and_the_same_one_is_shown(
+    dock, three_predictions, damaged
+):
+    first = three_predictions.with_name("1.h5ad")
+    if damaged:
+        first.write_bytes(first.read_bytes()[:3000])
+    else:
+        first.unlink()
+    dock.opener.open([three_predictions])
+    dock.rest()
+    (state,) = dock.session.workspace.slides
+    assert [result.name for result in state.results] == ["Run 2", "Run 3"]
+    assert state.shown.name == "Run 2"
+    assert state.slide is not None
+    assert [region.name for region in regions_of(dock.session, state)] == ["tumour"]
+    assert [text for text in dock.messages.texts if "1.h5ad" in text]
+
+
+def test_a_workspace_shows_its_prediction_also_where_the_slide_has_others(dock, three_predictions, tmp_path):
+    dock.opener.open([prediction_file(tmp_path / "other.h5ad", "A", seed=9)])
+    dock.rest()
+    dock.opener.open([three_predictions])
+    dock.rest()
+    (state,) = dock.session.workspace.slides
+    assert [result.name for result in state.results] == ["other", "Run 1", "Run 2", "Run 3"]
+    assert state.shown.name == "Run 2"
+
+
+def test_the_predictions_of_a_workspace_open_without_their_slide_that_is_damaged(dock, three_predictions):
+    three_predictions.with_name("A.svs").write_bytes(b"II*\0 no slide")
+    dock.opener.open([three_predictions])
+    dock.rest()
+    (state,) = dock.session.workspace.slides
+    assert [result.name for result in state.results] == ["Run 1", "Run 2", "Run 3"]
+    assert [text for text in dock.messages.texts if "A.svs" in text]
+
+
+def test_a_prediction_whose_regions_are_damaged_is_shown_without_them(dock, slide_file, tmp_path):
+    slide_file("A")
+    adata = of_slide("A")
+    adata.uns[keys.PROVENANCE][keys.REGIONS] = "{"
+    write_prediction(adata, tmp_path / "A.h5ad")
+    dock.opener.open([tmp_path / "A.h5ad"])
+    dock.rest()
+    (state,) = dock.session.workspace.slides
+    assert state.shown.file == tmp_path / "A.h5ad"
+    assert [
+        text for text in dock.messages.texts if "regions kept in this prediction could not be read" in text
+    ]
 
 
 @pytest.mark.slow

@@ -204,6 +204,7 @@ def test_draws_appear_as_they_are_made_and_cancelling_keeps_them(dock, qtbot, mo
     qtbot.waitUntil(lambda: any("3 draws are kept" in text for text in dock.messages.texts), timeout=1_000)
     released.set()
     assert count(dock.session.adata) == 3
+    assert dock.session.result.additions == 2
     assert (dock.session.adata.layers["sample_3"] == 3).all()
 
 

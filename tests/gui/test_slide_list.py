@@ -1,24 +1,34 @@
-from types import SimpleNamespace
-
 import pytest
-from qtpy.QtCore import Qt
+import shapely
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QMessageBox
 from tests.fakes import fake_prediction
 from tests.gui.predict.fake_work import N, fake_spots
 from tests.gui.two_slides import named
 
+from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.session import Session
 from napari_flag.gui.slide_list import SlideList, describe
+from napari_flag.layers import region_shapes
+from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.spots import SpotTable
+
+
+class FakeKeeper(QObject):
+    """Knows of a workspace that was kept, or of none."""
+
+    lastChanged = Signal()
+    last = None
+    restoring = False
 
 
 class FakePredict:
     """The part of the Predict dock that the list asks."""
 
     asked = 0
-    keeper = SimpleNamespace(last=None)
 
     def __init__(self, session):
-        self._session = session
+        self._session, self.keeper = session, FakeKeeper()
 
     @property
     def unpredicted(self):
@@ -119,6 +129,66 @@ def test_a_slide_that_is_taken_out_leaves_the_list_and_another_is_shown(slide_li
     slide_list.remove(two_slides.state)
     assert [name for name, _ in lines(slide_list)] == ["A"]
     assert two_slides.state.name == "A"
+
+
+def test_the_last_workspace_is_offered_until_it_is_restored(slide_list, two_slides, tmp_path):
+    keeper, kept = slide_list._predict.keeper, tmp_path / "workspace.json"
+
+    def offered():
+        keeper.lastChanged.emit()
+        button, entry = slide_list.restore, slide_list.restore_too
+        assert button.isEnabled() is not keeper.restoring
+        assert entry.isEnabled() is (entry.isVisible() and not keeper.restoring)
+        return ["button"] * (not button.isHidden()) + ["menu"] * entry.isVisible()
+
+    assert offered() == []
+    keeper.last = kept
+    assert offered() == ["menu"], "beside slides that are open there is no room for the button"
+    keeper.restoring = True
+    assert offered() == ["menu"]
+    keeper.restoring = False
+    for state in tuple(two_slides.workspace.slides):
+        two_slides.workspace.remove(state)
+    assert offered() == ["button"]
+    keeper.last = None
+    assert offered() == []
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The questions asked, each answered with No."""
+    questions = []
+
+    def answer(parent, title, text):
+        questions.append(text)
+        return QMessageBox.StandardButton.No
+
+    monkeypatch.setattr(QMessageBox, "question", answer)
+    return questions
+
+
+def test_a_slide_with_drawn_regions_is_taken_out_only_after_a_question(slide_list, two_slides, asked):
+    a, b = two_slides.workspace.slides
+    layer = region_shapes.add_layer(two_slides.viewer, b.frame, 1000)
+    drawn = [Annotation("Front", (shapely.box(100, 100, 300, 200),))]
+    region_shapes.add_annotations(layer, drawn, region_shapes.Placement.in_frame(b.frame))
+    slide_list.remove(b)
+    assert asked == ["This also removes 1 region drawn on B. Remove the slide?"]
+    assert two_slides.workspace.slides == [a, b]
+    assert len(regions_of(two_slides, b)) == 1
+
+
+def test_a_slide_with_predictions_not_saved_is_taken_out_only_after_a_question(
+    slide_list, two_slides, adatas, tmp_path, asked
+):
+    b = two_slides.state
+    two_slides.workspace.add_result(adatas[1], b)
+    slide_list.remove(b)
+    assert asked == ["This also removes 1 prediction of B that is not saved. Remove the slide?"]
+    two_slides.workspace.saved(adatas[1], tmp_path / "b.h5ad")
+    slide_list.remove(b)
+    assert len(asked) == 1
+    assert b not in two_slides.workspace.slides
 
 
 def test_predict_all_is_offered_for_several_slides(slide_list, two_slides, qtbot):

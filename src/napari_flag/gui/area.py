@@ -111,7 +111,7 @@ class FlagArea(Docked):
         if getattr(viewer, "window", None) is not None:
             self._undo += [
                 opening.DropTarget(viewer, opener).remove,
-                CloseQuestion(viewer, self.session).remove,
+                CloseQuestion(viewer, self.session, self.predict.keeper).remove,
             ]
             if not self.session.workspace.slides:  # whose predictions are to be freed some day
                 spare_loaded(viewer, again=True)
@@ -155,7 +155,8 @@ class FlagArea(Docked):
 
     # --- closing ---------------------------------------------------------------------------------
     def closeEvent(self, event: QCloseEvent | None) -> None:
-        """Close all pages; the results stay with the viewer."""
+        """Close all pages; the results stay with the viewer, and what waits to be kept is kept."""
+        self.predict.keeper.flush()
         while self._undo:
             self._undo.pop()()
         for page in self.pages.values():

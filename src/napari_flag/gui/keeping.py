@@ -1,11 +1,14 @@
 """Nothing is lost: workspaces are saved, kept by themselves, and brought back; closing asks once."""
 
+import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from threading import Lock
+from typing import Any, Final
 
-from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QMessageBox
 
 from napari_flag import workspace_file
@@ -14,21 +17,20 @@ from napari_flag.files import place_in, with_ending
 from napari_flag.foreign_prediction import unit_read
 from napari_flag.formatting import counted
 from napari_flag.gui.dock import single_shot
-from napari_flag.gui.jobs import Jobs
+from napari_flag.gui.jobs import Job, Jobs
+from napari_flag.gui.loading import Arrived
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers import region_shapes
 from napari_flag.prediction_file import write_prediction, write_regions
-from napari_flag.progress import Step, Steps
+from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.workspace_file import WorkspaceFile, WorkspacePrediction, WorkspaceSlide
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-
 AUTOSAVE_MS: Final = 1500
-"""Autosave begins this long after the last change."""
+"""Autosave begins this long after a change."""
+SPARING: Final = 4
+"""Autosave waits at least so many times as long as it took last, so that many draws are kept together."""
 
 
 def regions_of(session: Session, state: SlideState) -> tuple[Annotation, ...]:
@@ -76,15 +78,26 @@ def describe(session: Session, file_of: Callable[[SlideState, Result], Path | No
 
 @dataclass(frozen=True, slots=True)
 class _ToWrite:
-    adata: "AnnData"
+    result: Result
     path: Path
+    additions: int
+    """Of the prediction as it is now; what comes while it is being written may be missing."""
+
+    def note_autosave(self) -> None:
+        self.result.autosave, self.result.in_autosave = self.path, self.additions
 
 
-def _write(predictions: list[_ToWrite], workspace: WorkspaceFile, path: Path) -> Steps[Path]:
-    """Write predictions, then the workspace that names them."""
+def _write(
+    predictions: list[_ToWrite],
+    workspace: WorkspaceFile,
+    path: Path,
+    written: Callable[[_ToWrite], None] = lambda _: None,
+) -> Steps[Path]:
+    """Write predictions, then the workspace that names them; `written` is called in the worker after each."""
     for place, each in enumerate(predictions):
         yield Step("Saving", place, len(predictions), "predictions")
-        write_prediction(each.adata, each.path)
+        write_prediction(each.result.adata, each.path)
+        written(each)
     yield Step("Saving", len(predictions), len(predictions))
     workspace_file.write_workspace(workspace, path)
     return path
@@ -103,6 +116,9 @@ class Keeper(QObject):
         What to do with what a person is to read.
     """
 
+    lastChanged = Signal()
+    """The workspace kept by an earlier session came back, or could not be brought back."""
+
     def __init__(
         self,
         session: Session,
@@ -115,83 +131,143 @@ class Keeper(QObject):
         self._notify, self._show_error = notify, show_error
         self._own = Jobs(self, self._on_failed)
         self.last = workspace_file.last_autosave()
-        """The workspace kept by an earlier session, or None."""
+        """The workspace kept by an earlier session, until it was restored, or None."""
+        self._restoring: Job | None = None
         self._file: Path | None = None
         self._works = True
+        self._begun = 0.0
         self._due = single_shot(self, AUTOSAVE_MS, self.autosave)
+        self._writing = Lock()
+        """Of what is kept in the cache: it is written by one at a time."""
+
+    @property
+    def works(self) -> bool:
+        """Whether the workspace could be kept when that was tried last."""
+        return self._works
+
+    @property
+    def anything_drawn(self) -> bool:
+        """Whether a slide has drawn regions."""
+        return any(regions_of(self._session, state) for state in self._session.workspace.slides)
 
     # --- by itself -------------------------------------------------------------------------------
     def autosave_soon(self) -> None:
-        """Keep the workspace a moment after the last change of several."""
-        self._due.start()
+        """Keep the workspace a moment after the first change of several; the others do not put it off."""
+        if not self._due.isActive():
+            self._due.start()
 
     def autosave(self) -> None:
         """Keep the workspace, and the predictions that are not saved, in the cache."""
-        workspace = self._session.workspace
-        if not self._works or self._own.active or not (workspace.unsaved or self._anything_drawn()):
+        if self._own.active:
+            self._due.start()  # what changed since it began is kept after it
+        elif (steps := self._keep()) is not None:
+            self._own.run("autosave", self._in_turn(steps), "Keep the workspace", on_result=self._on_kept)
+
+    def flush(self) -> None:
+        """Keep what waits to be kept, and return when it is: the window closes.
+
+        A viewer without layers may be one that napari has cleared to close it, so it is left as it was kept.
+        """
+        viewer = self._session.viewer
+        if viewer is None or not len(viewer.layers) or not (self._due.isActive() or self._own.active):
             return
+        self._due.stop()
+        self._own.cancel("autosave")
+        try:
+            with self._writing:  # once the file that is being written is there
+                if (steps := self._keep()) is not None:
+                    self._on_kept(finish(steps))
+        except Exception as error:  # noqa: BLE001 - said as if it came from a worker; the window closes
+            self._on_failed(error)
+
+    def _in_turn(self, steps: Steps[Path]) -> Steps[Path]:
+        with self._writing:
+            return (yield from steps)
+
+    def _keep(self) -> Steps[Path] | None:
+        """Return what keeps the workspace as it is now; None where there is nothing to keep, or no place."""
+        workspace, self._begun = self._session.workspace, time.monotonic()
+        if not (workspace.unsaved or self.anything_drawn):
+            return None
         try:
             self._file = self._file or workspace_file.new_autosave()
         except UserError as error:
             self._on_failed(error)
-            return
+            return None
         folder, writing = self._file.parent, []
+
+        files: dict[int, Path] = {}
         for state in workspace.slides:
-            for result in state.unsaved:
-                if result.autosave is None:
-                    result.autosave = folder / f"{state.number}-{state.results.index(result)}.h5ad"
-                    writing.append(_ToWrite(result.adata, result.autosave))
-        whole = describe(self._session, lambda _, result: result.file or result.autosave)
-        self._own.run(
-            "autosave",
-            _write(writing, whole, self._file),
-            "Keep the workspace",
-            on_result=self._on_kept,
-        )
+            for place, result in enumerate(state.results):
+                file = folder / f"{state.number}-{place}.h5ad"
+                if result.unsaved:
+                    files[id(result)] = file
+                if result.unsaved and (result.autosave != file or result.in_autosave < result.additions):
+                    writing.append(_ToWrite(result, file, result.additions))
+        whole = describe(self._session, lambda _, result: files.get(id(result), result.file))
+        return _write(writing, whole, self._file, _ToWrite.note_autosave)
 
     def _on_kept(self, _: Path) -> None:
-        workspace_file.prune_autosaves()
-
-    def _anything_drawn(self) -> bool:
-        states = self._session.workspace.slides
-        return any(regions_of(self._session, state) for state in states if state.slide is not None)
+        self._works = True
+        took_ms = 1000 * (time.monotonic() - self._begun)
+        self._due.setInterval(max(AUTOSAVE_MS, round(SPARING * took_ms)))
+        workspace_file.prune_autosaves(spare=None if self.last is None else self.last.parent)
 
     def _on_failed(self, error: Exception) -> None:
         if self._works:  # said once: it would come with every change
             self._works = False
             self._show_error(error)
 
-    def restore(self, open_paths: Callable[..., None]) -> None:
-        """Bring back the workspace that was kept last; `open_paths` is `Opener.open`."""
-        if self.last is not None:
-            open_paths([self.last], unsaved=self.last.parent)
+    @property
+    def restoring(self) -> bool:
+        """Whether the workspace kept by an earlier session is being read."""
+        return self._restoring is not None and self._restoring.running
+
+    def restore(self, open_paths: Callable[..., Job | None]) -> None:
+        """Bring back the workspace that was kept last; `open_paths` is `Opener.open`.
+
+        Where that is cancelled, or nothing of it can be read, it can be tried again.
+        """
+        if self.last is None or self.restoring:
+            return
+        self._restoring = job = open_paths([self.last], unsaved=self.last.parent)
+        if job is not None:
+            job.finished.connect(self._on_restored)
+            job.ended.connect(self.lastChanged)
+
+    def _on_restored(self, arrived: Arrived) -> None:
+        if arrived.opened:
             self.last = None
 
     # --- when asked ------------------------------------------------------------------------------
     def save_workspace(self, path: Path) -> None:
-        """Save the workspace as `path`, with the predictions that are not saved beside it."""
+        """Save the workspace as `path`, with the predictions that are not saved in new files beside it."""
         path = with_ending(path, ".json")
         workspace, writing = self._session.workspace, []
         files: dict[int, Path] = {}
+        taken = {result.file for state in workspace.slides for result in state.results}
+        numbers = itertools.count(1)
         for state in workspace.slides:
             for result in state.unsaved:
-                file = place_in(path.parent, f"{path.stem}_{state.name}_{len(files) + 1}", ".h5ad")
+                named = (place_in(path.parent, f"{path.stem}_{state.name}_{n}", ".h5ad") for n in numbers)
+                file = next(file for file in named if file not in taken and not file.exists())
                 files[id(result)] = file
-                writing.append(_ToWrite(result.adata, file))
-        whole = describe(self._session, lambda _, result: result.file or files[id(result)])
+                writing.append(_ToWrite(result, file, result.additions))
+        whole = describe(self._session, lambda _, result: files.get(id(result), result.file))
 
         def on_result(_: Path) -> None:
             for each in writing:
-                workspace.saved(each.adata, each.path)
+                workspace.saved(each.result.adata, each.path, each.additions)
             self._notify(f"Saved the workspace as {path}.")
 
         self._jobs.run("save workspace", _write(writing, whole, path), "Save workspace", on_result=on_result)
 
     def save_result(self, path: Path) -> None:
         """Save the prediction that is shown as `path`, with the regions drawn on its slide."""
-        state, adata = self._session.state, self._session.adata
-        if state is None or adata is None:
+        state, result = self._session.state, self._session.result
+        if state is None or result is None:
             return
+        adata, additions = result.adata, result.additions
         write_regions(adata, regions_of(self._session, state))
 
         def work() -> Steps[None]:
@@ -199,14 +275,14 @@ class Keeper(QObject):
             write_prediction(adata, path)
 
         def on_result(_: None) -> None:
-            self._session.workspace.saved(adata, path)
+            self._session.workspace.saved(adata, path, additions)
             self._notify(f"Saved as {path}.")
 
         self._jobs.run("save", work(), "Save result", on_result=on_result)
 
 
 class CloseQuestion(QObject):
-    """Asks once, when a person closes the window with predictions that are not saved.
+    """Keeps what waits to be kept when the window closes, and asks once where a person loses something.
 
     Parameters
     ----------
@@ -214,11 +290,13 @@ class CloseQuestion(QObject):
         With a window.
     session
         Of the viewer.
+    keeper
+        Keeps the workspace of the viewer.
     """
 
-    def __init__(self, viewer: Any, session: Session) -> None:
+    def __init__(self, viewer: Any, session: Session, keeper: Keeper) -> None:
         super().__init__(viewer.window._qt_window)
-        self._session = session
+        self._session, self._keeper = session, keeper
         viewer.window._qt_window.installEventFilter(self)
 
     @property
@@ -232,24 +310,38 @@ class CloseQuestion(QObject):
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Ask before the window closes; whoever says yes is not asked by napari again."""
-        by_person = event is not None and event.type() == QEvent.Type.Close and event.spontaneous()
-        unsaved = self._session.workspace.unsaved
-        if not by_person or event is None or not unsaved:
+        if event is None or event.type() != QEvent.Type.Close:
+            return super().eventFilter(watched, event)
+        self._keeper.flush()
+        unsaved = len(self._session.workspace.unsaved)
+        loses = unsaved or (not self._keeper.works and self._keeper.anything_drawn)
+        if not event.spontaneous() or not loses:
             return super().eventFilter(watched, event)
         event.ignore()
-        if self.confirmed(len(unsaved)):
+        if self.confirmed(unsaved):
             QTimer.singleShot(0, self._window.close)
         return True
 
+    def say_loss(self, count: int) -> tuple[str, str]:
+        """Return what closing with `count` predictions that are not saved loses, and what becomes of it."""
+        loss = f"{counted(count, 'prediction')} {'is' if count == 1 else 'are'} not saved."
+        if self._keeper.works:
+            kept = "The workspace is kept all the same: next time, Restore last workspace brings it back."
+            return loss, kept
+        return (
+            loss if count else "Drawn regions are not saved.",
+            "The cache folder could not be written, so the workspace is not kept; cancel, and save it with "
+            "Save workspace….",
+        )
+
     def confirmed(self, count: int) -> bool:
         """Ask whether to close with `count` predictions that are not saved."""
+        loss, kept = self.say_loss(count)
         box = QMessageBox(self._window)
         box.setIcon(QMessageBox.Icon.Question)
         box.setWindowTitle("Close napari")
-        box.setText(f"{counted(count, 'prediction')} {'is' if count == 1 else 'are'} not saved.")
-        box.setInformativeText(
-            "The workspace is kept all the same: next time, Restore last workspace brings it back."
-        )
+        box.setText(loss)
+        box.setInformativeText(kept)
         close: Any = box.addButton("Close", QMessageBox.ButtonRole.AcceptRole)
         box.addButton("Cancel", QMessageBox.ButtonRole.RejectRole)
         box.setDefaultButton(close)

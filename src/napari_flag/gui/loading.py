@@ -56,7 +56,7 @@ class Opened:
     predictions
         Each with its name ("" for that of its file) and file, None where it is not saved.
     shown
-        Index of the prediction to show.
+        Which of the predictions to show; None shows the last.
     regions
         In level-0 pixels.
     counts
@@ -70,7 +70,7 @@ class Opened:
     measured: Path | None = None
     grid: inputs.Grid | None = None
     predictions: "tuple[tuple[AnnData, str, Path | None], ...]" = ()
-    shown: int | None = None
+    shown: "AnnData | None" = None
     regions: tuple[Annotation, ...] = ()
     counts: "AnnData | None" = None
 
@@ -228,12 +228,17 @@ def _load_prediction(
             yield Step(f"Opening {file.name}", 0, notice=found.why)
         else:
             slide = yield from inputs.open_with_pyramid(found.path)
+    regions: tuple[Annotation, ...] = ()
+    try:
+        regions = tuple(read_regions(adata))
+    except UserError as error:
+        yield Step(f"Opening {file.name}", 0, notice=str(error))
     return Opened(
         file,
         slide=slide,
         table=None if file.is_dir() else file,
         predictions=((adata, "", file),),
-        regions=tuple(read_regions(adata)),
+        regions=regions,
     )
 
 
@@ -271,25 +276,38 @@ def _load_regions(file: Path) -> Steps[Opened]:
 
 
 def _load_remembered(entry: WorkspaceSlide, unsaved: Path | None) -> Steps[Opened]:
+    """Read what a workspace names of one slide; what of it cannot be read is said, and the rest returned."""
     yield Step(f"Opening {entry.name}", 0)
     slide = None
     if entry.slide is not None and entry.slide.exists():
-        slide = yield from inputs.open_with_pyramid(entry.slide)
-        if entry.um_per_px is not None and entry.um_per_px != slide.mpp:
-            slide = slide.with_mpp(entry.um_per_px, entry.um_per_px_source)
-    predictions, shown = [], entry.shown
+        try:
+            slide = yield from inputs.open_with_pyramid(entry.slide)
+        except UserError as error:
+            yield Step(f"Opening {entry.name}", 0, notice=str(error))
+    if slide is not None and entry.um_per_px is not None and entry.um_per_px != slide.mpp:
+        slide = slide.with_mpp(entry.um_per_px, entry.um_per_px_source)
+    predictions, shown = [], None
     for place, prediction in enumerate(entry.predictions):
-        yield Step(f"Opening {prediction.path.name}", place, len(entry.predictions))
-        if not prediction.path.exists():
-            shown = None if shown == place else shown
+        path = prediction.path
+        yield Step(f"Opening {path.name}", place, len(entry.predictions))
+        if not path.exists():
             continue
-        saved = unsaved is None or not prediction.path.is_relative_to(unsaved)
-        image = _beside(prediction.path, () if entry.slide is None else (entry.slide,))
-        adata = read_any_prediction(prediction.path, prediction.unit or None, image=image)
-        yield from ahead.prepare(adata)
-        predictions.append((adata, prediction.name, prediction.path if saved else None))
+        image = _beside(path, () if entry.slide is None else (entry.slide,))
+        try:
+            adata = read_any_prediction(path, prediction.unit or None, image=image)
+            yield from ahead.prepare(adata)
+        except UserError as error:
+            yield Step(f"Opening {path.name}", place, len(entry.predictions), notice=str(error))
+            continue
+        saved = unsaved is None or not path.is_relative_to(unsaved)
+        predictions.append((adata, prediction.name, path if saved else None))
+        if place == entry.shown:
+            shown = adata
     if slide is None and not predictions:
-        raise UserError(f"{entry.name} was left out: neither its slide nor a prediction of it is there.")
+        raise UserError(
+            f"{entry.name} was left out, since neither its slide nor a prediction of it could be opened; put "
+            "them back and open the workspace again."
+        )
     return Opened(
         entry.slide or Path(entry.name),
         name=entry.name,
@@ -298,6 +316,6 @@ def _load_remembered(entry: WorkspaceSlide, unsaved: Path | None) -> Steps[Opene
         measured=entry.measured,
         grid=entry.grid,
         predictions=tuple(predictions),
-        shown=shown if shown is None else min(shown, len(predictions) - 1),
+        shown=shown,
         regions=entry.regions,
     )

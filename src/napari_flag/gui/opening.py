@@ -21,7 +21,7 @@ from napari_flag.files import ending
 from napari_flag.foreign_prediction import UNITS, is_foreign
 from napari_flag.formatting import TYPED, resolution
 from napari_flag.gui.controls.forms import MessageList, dropped_paths
-from napari_flag.gui.jobs import Jobs
+from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
 from napari_flag.gui.session import Session
@@ -117,7 +117,7 @@ class Opener(QObject):
         otherwise: Callable[[Path], None] | None = None,
         units: Mapping[Path, str] | None = None,
         elements: Mapping[Path, Mapping[str, str]] | None = None,
-    ) -> None:
+    ) -> Job | None:
         """Open `paths`; `otherwise` is called for those that hold nothing of ours.
 
         Others that are being opened go on; the very same paths begin anew.
@@ -132,16 +132,20 @@ class Opener(QObject):
             None says what is wrong with them.
         units, elements
             As of `load`; what was said so far then stays.
+
+        Returns
+        -------
+        The work, whose result is what `load` returns; None without paths.
         """
         chosen = [Path(path) for path in paths]
         if not chosen:
-            return
+            return None
         if units is None and elements is None and not self._jobs.active:
             self._messages.clear()
         self._in_batch = 0
         named = chosen[0].name if len(chosen) == 1 else f"{len(chosen)} files"
         open_now = [state.slide for state in self._workspace.slides if state.slide is not None]
-        self._jobs.run(
+        return self._jobs.run(
             "open " + " ".join(str(path) for path in chosen),  # beside others that are being opened
             load(
                 chosen,
@@ -305,8 +309,8 @@ class Opener(QObject):
         if opened.slide is not None:
             state = self._workspace.place_for(opened.slide, opened.name)
         else:
-            adata, _, file = opened.predictions[0]
-            state = self._workspace.add_result(adata, self._named_after(adata, opened), file=file)
+            adata, name, file = opened.predictions[0]
+            state = self._workspace.add_result(adata, self._named_after(adata, opened), file=file, name=name)
         return state
 
     def _named_after(self, adata: "AnnData", opened: Opened) -> SlideState | None:
@@ -350,7 +354,7 @@ class Opener(QObject):
         if opened.slide is not None and not opened.predictions and state.adata is not None:
             self._hold_to_slide(state, state.adata)  # a prediction that was opened first
         if opened.shown is not None:
-            state.shown = state.results[opened.shown]
+            state.shown = self._workspace.result_of(opened.shown)
         if opened.regions:
             self._draw(state, opened.regions)
         if opened.slide is None and not opened.predictions:

@@ -249,6 +249,7 @@ class SamplesDock(Dock):
         """Keep each draw as it is done, so that cancelling loses none; also while another is looked at."""
         if isinstance(step.partial, Draw):
             keep(adata, step.partial)
+            self.session.workspace.changed(adata)
             if adata is self.session.adata:
                 self._on_draws()
 

@@ -217,7 +217,12 @@ class Session(QObject):
         self.slideChanged.emit(self.state)
 
     def set_measured(
-        self, measured: "AnnData | None", of: Result | None = None, *, force: bool = False
+        self,
+        measured: "AnnData | None",
+        of: Result | None = None,
+        *,
+        of_slide: bool = False,
+        force: bool = False,
     ) -> None:
         """Attach raw counts to a prediction, or remove what was measured.
 
@@ -227,8 +232,17 @@ class Session(QObject):
             The counts; None removes them.
         of
             The prediction; None takes the one that is shown.
+        of_slide
+            Whether they came with the slide, which brings them again: the prediction counts as unchanged.
         force
             As of `truth.attach_measured`.
+
+        Parameters
+        ----------
+        measured
+            Raw counts, or None.
+        of_slide
+            Whether they came with the slide, which brings them again: the prediction counts as unchanged.
 
         Raises
         ------
@@ -243,6 +257,8 @@ class Session(QObject):
         else:
             attach_measured(result.adata, measured, force=force)
         result.measured = measured
+        if not of_slide:
+            self.workspace.changed(result.adata)
         if result is self.result:
             self._repaint()
 

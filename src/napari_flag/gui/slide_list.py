@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 from napari_flag.formatting import UNKNOWN, counted, whole
 from napari_flag.gui.controls.file_filters import ALL_FILES, OPENED_FILES, WORKSPACE_FILES
 from napari_flag.gui.controls.forms import Choice, ask_open, ask_save, plain_label
+from napari_flag.gui.keeping import WORKSPACE_FILES, regions_of
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 ROWS: Final = 4
 """Slides seen at once; more are scrolled."""
+RESTORE: Final = "Restore last workspace"
 HINT: Final = "Drag slides, folders or predictions (.h5ad) into the picture, or open them here."
 
 PREDICT_ALL: Final = "Predict every slide that has no prediction yet, one after the other"
@@ -85,11 +87,12 @@ class SlideList(QWidget):
         menu = QMenu(self.open)
         menu.addAction("Files…", self._ask_files)
         menu.addAction("Folder…", self._ask_folder)
+        self.restore_too: Any = menu.addAction(RESTORE, self._restore)
         self.open.setMenu(menu)
         self.save = QPushButton("Save workspace…")
         self.save.setToolTip("Save slides, predictions and regions as one workspace that reopens all of it")
         self.save.clicked.connect(self._ask_save)
-        self.restore = QPushButton("Restore last workspace")
+        self.restore = QPushButton(RESTORE)
         self.restore.clicked.connect(self._restore)
         self.predict_all = QPushButton("Predict all")
         self.buttons = QHBoxLayout()
@@ -107,7 +110,11 @@ class SlideList(QWidget):
         self.list.customContextMenuRequested.connect(self._show_menu)
         self.result.changed.connect(self._on_result)
         self.predict_all.clicked.connect(predict.predict_all)
-        self._followed = (self._workspace.listChanged, session.predictionChanged)
+        self._followed = (
+            self._workspace.listChanged,
+            session.predictionChanged,
+            predict.keeper.lastChanged,
+        )
         for signal in self._followed:
             signal.connect(self.refresh)
         self.refresh()
@@ -141,8 +148,16 @@ class SlideList(QWidget):
         self.predict_all.setEnabled(left)
         self.predict_all.setToolTip(PREDICT_ALL if left else NOTHING_LEFT)
         self.save.setVisible(bool(states))
-        last = self._predict.keeper.last
-        self.restore.setVisible(not states and last is not None)
+        self._offer_last(bool(states))
+
+    def _offer_last(self, beside_others: bool) -> None:
+        """Offer the workspace that was kept last: in the menu of *Open…* where there is no room beside it."""
+        keeper = self._predict.keeper
+        last = keeper.last
+        self.restore.setVisible(last is not None and not beside_others)
+        self.restore_too.setVisible(last is not None and beside_others)
+        for each in (self.restore, self.restore_too):
+            each.setEnabled(not keeper.restoring)
         if last is not None:
             kept = (
                 time.strftime("%d %B, %H:%M", time.localtime(last.stat().st_mtime)) if last.exists() else ""
@@ -223,14 +238,18 @@ class SlideList(QWidget):
             menu.popup(viewport.mapToGlobal(at))
 
     def remove(self, state: SlideState) -> None:
-        """Take a slide out of the workspace; asks where that loses predictions that are not saved."""
-        unsaved = len(state.unsaved)
+        """Take a slide out of the workspace; asks where that loses unsaved predictions or drawn regions."""
+        unsaved, drawn, lost = len(state.unsaved), len(regions_of(self._session, state)), []
         if unsaved:
+            which = "is" if unsaved == 1 else "are"
+            lost.append(f"{counted(unsaved, 'prediction')} of {state.name} that {which} not saved")
+        if drawn:
+            lost.append(f"{counted(drawn, 'region')} drawn on {state.name}")
+        if lost:
             asked = QMessageBox.question(
                 self,
                 "Remove from the workspace",
-                f"{counted(unsaved, 'prediction')} of {state.name} {'is' if unsaved == 1 else 'are'} not "
-                "saved and would be lost. Remove the slide?",
+                f"This also removes {' and '.join(lost)}. Remove the slide?",
             )
             if asked != QMessageBox.StandardButton.Yes:
                 return

@@ -56,6 +56,10 @@ class Result:
         Where it is kept without being asked for, None while it is not.
     measured
         Raw counts attached by a person, or None; what is compared with is ``adata.layers["measured"]``.
+    additions
+        How often something was added to it since it came: draws, labels, domains, counts.
+    in_file, in_autosave
+        How many of the additions `file` and `autosave` hold.
     """
 
     adata: "AnnData"
@@ -63,11 +67,21 @@ class Result:
     file: Path | None = None
     autosave: Path | None = None
     measured: "AnnData | None" = None
+    additions: int = 0
+    in_file: int = 0
+    in_autosave: int = 0
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether no file holds it with all that was added."""
+        return self.file is None or self.in_file < self.additions
 
     @property
     def label(self) -> str:
         """The name, and whether it is not saved."""
-        return self.name if self.file is not None else f"{self.name} (not saved)"
+        if not self.unsaved:
+            return self.name
+        return f"{self.name} ({'not saved' if self.file is None else 'changed, not saved'})"
 
 
 @dataclass(eq=False, slots=True)
@@ -134,8 +148,8 @@ class SlideState:
 
     @property
     def unsaved(self) -> tuple[Result, ...]:
-        """Predictions that are not saved."""
-        return tuple(result for result in self.results if result.file is None)
+        """Predictions that are not saved, or not with all that was added."""
+        return tuple(result for result in self.results if result.unsaved)
 
 
 class Workspace(QObject):
@@ -325,17 +339,27 @@ class Workspace(QObject):
         self.listChanged.emit()
         return state
 
-    def saved(self, adata: "AnnData", file: Path) -> None:
-        """Record that a prediction was saved as `file`."""
-        for state in self.slides:
-            for result in state.results:
-                if result.adata is adata:
-                    result.file = file
+    def result_of(self, adata: "AnnData") -> Result | None:
+        """Return what is known of a prediction, None where it is not in the workspace."""
+        results = (result for state in self.slides for result in state.results)
+        return next((result for result in results if result.adata is adata), None)
+
+    def changed(self, adata: "AnnData") -> None:
+        """Record that draws, labels, domains or counts were added to a prediction, which its file lacks."""
+        if (result := self.result_of(adata)) is not None:
+            result.additions += 1
+            self.listChanged.emit()
+
+    def saved(self, adata: "AnnData", file: Path, additions: int | None = None) -> None:
+        """Record that a prediction was saved as `file`, with so many additions; None for all there are."""
+        if (result := self.result_of(adata)) is not None:
+            result.file = file
+            result.in_file = result.additions if additions is None else additions
         self.listChanged.emit()
 
     @property
     def unsaved(self) -> tuple[Result, ...]:
-        """Predictions of any slide that are not saved."""
+        """Predictions of any slide that are not saved, or not with all that was added."""
         return tuple(result for state in self.slides for result in state.unsaved)
 
     def set_spots(self, state: SlideState, table: "SpotTable | None") -> None:

@@ -239,6 +239,24 @@ def test_labels_work_on_a_prediction_alone_and_go_with_it(dock, qtbot, tmp_path)
     assert len(dock.regions.entries) == 2
 
 
+def test_labels_and_domains_leave_a_saved_prediction_changed(dock, qtbot, tmp_path):
+    adata = two_halves(measured=False)
+    dock.session.set_prediction(adata)
+    result = dock.session.result
+
+    def saved():
+        dock.session.workspace.saved(adata, tmp_path / "saved.h5ad")
+        assert not result.unsaved
+
+    saved()
+    read_labels(dock, label_halves(adata, tmp_path / "labels.csv"), qtbot)
+    assert result.unsaved
+    saved()
+    dock.choice.source.value = PREDICTED
+    dock.find_domains()
+    qtbot.waitUntil(lambda: result.unsaved, timeout=10_000)
+
+
 def test_labels_of_another_slide_are_one_sentence_and_change_nothing(filled, qtbot, tmp_path):
     (tmp_path / "other.csv").write_text("Barcode,label\nACGT-1,fat\n")
     filled.labels.read(tmp_path / "other.csv", "leiden")

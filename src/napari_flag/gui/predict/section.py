@@ -369,7 +369,7 @@ class Section(QObject):
         if state is not self._session.state or not is_foreign(result.adata):
             return
         with suppress(UserError):  # of other spots: the Spots step says so
-            self._session.set_measured(state.measured)
+            self._session.set_measured(state.measured, of_slide=True)
 
     def _on_measured(
         self,

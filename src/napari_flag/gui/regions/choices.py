@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -399,6 +400,7 @@ class LabelReader(QObject):
         from napari_flag.analysis.domains import write_labels
 
         write_labels(adata, labels)
+        self._session.workspace.changed(adata)
         shown = adata is self._session.adata  # else they are offered when it is shown again
         if shown:
             self.labelled.emit()
@@ -407,13 +409,15 @@ class LabelReader(QObject):
             find_missing(adata, method),
             "Find domains",
             on_result=lambda _: self._on_found(adata),
-            on_cancelled=lambda: self._on_cancelled(adata),
+            on_cancelled=partial(self._on_cancelled, adata),
         )
-
-    def _on_found(self, adata: "AnnData") -> None:
-        if adata is self._session.adata:
-            self.compared.emit()
 
     def _on_cancelled(self, adata: "AnnData") -> None:
         self._messages.add("notice", "Finding domains was cancelled; the labels are there.")
         self._on_found(adata)
+
+    def _on_found(self, adata: "AnnData") -> None:
+        """Domains of one source may be there even where finding those of the other was cancelled."""
+        self._session.workspace.changed(adata)
+        if adata is self._session.adata:
+            self.compared.emit()

@@ -256,9 +256,13 @@ class RegionsDock(Dock):
             "domains",
             find(adata, self.choice.shown, self.choice.method.value),
             "Find domains",
-            on_result=lambda _: self._on_domains(),
+            on_result=lambda _: self._on_found(adata),
             on_cancelled=lambda: self.notify("Finding domains was cancelled."),
         )
+
+    def _on_found(self, adata: Any) -> None:
+        self.session.workspace.changed(adata)
+        self._on_domains()
 
     def _on_domains(self) -> None:
         self.choice.paint.select(Paint.FILLED)

@@ -1,0 +1,317 @@
+"""What is not saved is kept, what is saved is not replaced, and closing asks."""
+
+import threading
+
+import numpy as np
+import pytest
+import shapely
+from anndata import AnnData
+from qtpy.compat import isalive
+from qtpy.QtGui import QCloseEvent
+from tests.fakes import fake_prediction
+from tests.gui.two_slides import named
+
+from napari_flag import keys, workspace_file
+from napari_flag.analysis.truth import attach_measured
+from napari_flag.gui.area import open_area
+from napari_flag.gui.keeping import CloseQuestion, regions_of
+from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.layers import region_shapes
+from napari_flag.model import checkpoint
+from napari_flag.prediction_file import read_prediction
+from napari_flag.slides.formats.geojson import Annotation
+from napari_flag.workspace_file import (
+    WorkspaceFile,
+    last_autosave,
+    new_autosave,
+    read_workspace,
+    write_workspace,
+)
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(checkpoint, "list_weights", lambda: ())
+
+
+@pytest.fixture
+def start(viewer, qtbot):
+    """Return a function that opens the Predict dock at rest."""
+    docks = []
+
+    def make():
+        dock = PredictDock(viewer)
+        docks.append(dock)
+        dock.rest = lambda: qtbot.waitUntil(
+            lambda: not (dock.jobs.active or dock.keeper._own.active) and dock._watch.settled, timeout=30_000
+        )
+        dock.rest()
+        return dock
+
+    yield make
+    for dock in docks:
+        if isalive(dock):
+            dock.close()
+
+
+@pytest.fixture
+def dock(two_slides, start):
+    """The Predict dock over the slides A and B, of which B is shown."""
+    return start()
+
+
+@pytest.fixture
+def kept(dock):
+    """Return a function that keeps the workspace now, and returns what was kept."""
+
+    def keep():
+        dock.keeper.autosave()
+        dock.rest()
+        return read_workspace(last_autosave())
+
+    return keep
+
+
+def saved_as(dock, path):
+    dock.keeper.save_workspace(path)
+    dock.rest()
+    return [result.file for state in dock.session.workspace.slides for result in state.results]
+
+
+def test_a_workspace_saved_again_replaces_no_prediction_saved_before(dock, adatas, tmp_path):
+    other = named(fake_prediction(25, seed=9), "A")
+    dock.session.set_prediction(adatas[0])
+    assert saved_as(dock, tmp_path / "both.json") == [tmp_path / "both_A_1.h5ad"]
+    dock.session.set_prediction(other)
+    files = saved_as(dock, tmp_path / "both.json")
+    assert len(set(files)) == 2
+    for state in tuple(dock.session.workspace.slides):
+        dock.session.workspace.remove(state)
+    dock.opener.open([tmp_path / "both.json"])
+    dock.rest()
+    first, second = (result.adata for state in dock.session.workspace.slides for result in state.results)
+    np.testing.assert_array_equal(first.X, adatas[0].X)
+    np.testing.assert_array_equal(second.X, other.X)
+
+
+def test_a_file_of_the_workspace_that_is_gone_for_now_gives_its_name_to_no_other(dock, adatas, tmp_path):
+    dock.session.set_prediction(adatas[0])
+    (file,) = saved_as(dock, tmp_path / "both.json")
+    file.rename(tmp_path / "elsewhere.h5ad")
+    dock.session.set_prediction(named(fake_prediction(25, seed=9), "A"))
+    assert saved_as(dock, tmp_path / "both.json") == [file, tmp_path / "both_A_2.h5ad"]
+
+
+# --- what is added ---------------------------------------------------------------------------------
+def counts_of(adata):
+    return AnnData(np.full(adata.shape, 3.0, np.float32), obs=adata.obs[[]], var=adata.var[[]])
+
+
+def holds_counts(path):
+    return bool(np.allclose(read_prediction(path).layers[keys.MEASURED], 2.0))
+
+
+def test_counts_attached_to_a_saved_prediction_are_not_saved_until_it_is_saved_again(dock, adatas, tmp_path):
+    dock.session.set_prediction(adatas[0])
+    result = dock.session.result
+    saved_as(dock, tmp_path / "both.json")
+    assert (result.label, dock.session.workspace.unsaved) == (result.name, ())
+    dock.session.set_measured(counts_of(adatas[0]))
+    assert result.label == f"{result.name} (changed, not saved)"
+    assert dock.session.workspace.unsaved == (result,)
+    assert saved_as(dock, tmp_path / "both.json") == [tmp_path / "both_A_2.h5ad"]
+    assert result.label == result.name
+    assert holds_counts(result.file)
+    dock.session.set_measured(counts_of(adatas[0]))
+    dock.save(tmp_path / "alone.h5ad")
+    dock.rest()
+    assert (result.file, result.unsaved) == (tmp_path / "alone.h5ad", False)
+
+
+def test_counts_that_came_with_the_slide_or_the_prediction_are_no_change(dock, adatas, tmp_path):
+    attach_measured(adatas[0], counts_of(adatas[0]))
+    dock.session.set_prediction(adatas[0])
+    assert dock.session.result.additions == 0
+    dock.session.set_measured(counts_of(adatas[0]), of_slide=True)
+    assert dock.session.result.additions == 0
+
+
+def test_what_is_added_while_the_file_is_written_stays_unsaved(dock, adatas, tmp_path):
+    dock.session.set_prediction(adatas[0])
+    dock.keeper.save_workspace(tmp_path / "both.json")
+    dock.session.workspace.changed(adatas[0])
+    dock.rest()
+    assert dock.session.result.file is not None
+    assert dock.session.result.unsaved
+
+
+def test_what_is_added_after_a_prediction_was_kept_is_kept_too(dock, adatas, kept):
+    dock.session.set_prediction(adatas[0])
+    workspace = kept()
+    (prediction,) = workspace.slides[0].predictions
+    assert not holds_counts(prediction.path)
+    dock.session.set_measured(counts_of(adatas[0]))
+    assert kept() == workspace
+    assert holds_counts(prediction.path)
+
+
+def test_a_prediction_changed_after_it_was_saved_is_kept_beside_its_file(dock, adatas, tmp_path, kept):
+    dock.session.set_prediction(adatas[0])
+    (file,) = saved_as(dock, tmp_path / "both.json")
+    dock.session.set_measured(counts_of(adatas[0]))
+    (prediction,) = kept().slides[0].predictions
+    assert prediction.path.is_relative_to(tmp_path / "kept")
+    assert holds_counts(prediction.path)
+    assert not holds_counts(file)
+
+
+# --- by itself -------------------------------------------------------------------------------------
+def draw(session, state, name="Front"):
+    """Draw a region on a slide."""
+    layer = region_shapes.add_layer(session.viewer, state.frame, 1000)
+    wanted = Annotation(name, (shapely.box(100, 100, 300, 200),))
+    region_shapes.add_annotations(layer, [wanted], region_shapes.Placement.in_frame(state.frame))
+
+
+def test_changes_that_follow_one_another_do_not_put_keeping_off(dock, adatas, qtbot):
+    dock.keeper._due.setInterval(300)
+    dock.session.set_prediction(adatas[0])
+    for percent in range(30):
+        dock.session.workspace.set_status(dock.session.state, f"predicting {percent} %")
+        qtbot.wait(100)
+    assert last_autosave() is not None
+
+
+def test_what_changes_while_the_workspace_is_kept_is_kept_after_that(dock, adatas, qtbot, monkeypatch):
+    released, write = threading.Event(), workspace_file.write_workspace
+
+    def write_late(workspace, path):
+        released.wait(30)
+        write(workspace, path)
+
+    monkeypatch.setattr(workspace_file, "write_workspace", write_late)
+    dock.keeper._due.setInterval(100)
+    dock.session.set_prediction(adatas[0])
+    dock.keeper.autosave()
+    dock.session.set_prediction(named(fake_prediction(25, seed=9), "A"))
+    qtbot.wait(1000)
+    released.set()
+
+    def kept():
+        workspace = None if last_autosave() is None else read_workspace(last_autosave())
+        return workspace is not None and len(workspace.slides[0].predictions) == 2
+
+    qtbot.waitUntil(kept, timeout=10_000)
+
+
+def test_regions_of_a_prediction_without_its_slide_are_kept(dock, tmp_path, kept):
+    dock.session.set_prediction(named(fake_prediction(16, seed=3), "elsewhere"))
+    state = dock.session.state
+    assert state.slide is None
+    dock.session.workspace.saved(state.adata, tmp_path / "elsewhere.h5ad")
+    draw(dock.session, state)
+    [region] = kept().slides[-1].regions
+    assert region.name == "Front"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_waits_to_be_kept_is_kept_before_the_window_closes(dock, adatas, begun):
+    dock.session.set_prediction(adatas[0])
+    assert last_autosave() is None
+    if begun:
+        dock.keeper.autosave()
+        draw(dock.session, dock.session.state)
+        dock.keeper.autosave_soon()
+    dock.keeper.flush()
+    (slide, _) = read_workspace(last_autosave()).slides
+    np.testing.assert_array_equal(read_prediction(slide.predictions[0].path).X, adatas[0].X)
+    assert len(slide.regions) == begun
+    assert not dock.keeper._due.isActive()
+
+
+def test_where_the_cache_cannot_be_written_closing_says_so_until_it_can(
+    make_napari_viewer, adatas, tmp_path, monkeypatch, qtbot
+):
+    monkeypatch.setattr(workspace_file, "autosave_folder", lambda: tmp_path / "file" / "kept")
+    (tmp_path / "file").write_text("in the way")
+    viewer = make_napari_viewer()
+    area = open_area(viewer)
+    question = viewer.window._qt_window.findChild(CloseQuestion)
+    area.session.set_prediction(adatas[0])
+    assert not question.eventFilter(viewer.window._qt_window, QCloseEvent())
+    loss, why = question.say_loss(1)
+    assert loss == "1 prediction is not saved."
+    assert "could not be written, so the workspace is not kept" in why
+    (tmp_path / "file").unlink()
+    draw(area.session, area.session.state)
+    area.predict.keeper.autosave_soon()
+    assert not question.eventFilter(viewer.window._qt_window, QCloseEvent())
+    assert "Restore last workspace brings it back" in question.say_loss(1)[1]
+    assert len(regions_of(area.session, area.session.state)) == 1
+    assert last_autosave() is not None
+    qtbot.waitUntil(lambda: not area.predict.jobs.active, timeout=30_000)
+
+
+# --- restored --------------------------------------------------------------------------------------
+@pytest.fixture
+def next_session(dock, adatas, kept, start, undock):
+    """The dock of the next session, where prediction A and a region on it were kept by the one before."""
+    dock.session.set_prediction(adatas[0])
+    draw(dock.session, dock.session.state)
+    kept()
+    for state in tuple(dock.session.workspace.slides):
+        dock.session.workspace.remove(state)
+    undock(dock)
+    return start()
+
+
+def restored(dock):
+    dock.keeper.restore(dock.opener.open)
+    dock.rest()
+    return [len(state.unsaved) for state in dock.session.workspace.slides]
+
+
+def test_the_last_workspace_comes_back_once_with_its_regions(next_session):
+    seen = []
+    next_session.keeper.lastChanged.connect(lambda: seen.append(next_session.keeper.last))
+    assert restored(next_session) == [1]
+    (state,) = next_session.session.workspace.slides
+    assert [region.name for region in regions_of(next_session.session, state)] == ["Front"]
+    assert seen == [None]
+    assert restored(next_session) == [1]
+
+
+def test_a_last_workspace_that_could_not_be_read_can_be_restored_later(next_session):
+    last = next_session.keeper.last
+    text = last.read_text()
+    last.write_text("{}")
+    assert restored(next_session) == []
+    assert next_session.keeper.last == last
+    last.write_text(text)
+    assert restored(next_session) == [1]
+    assert next_session.keeper.last is None
+
+
+def test_restoring_that_was_cancelled_can_be_tried_again(next_session):
+    last = next_session.keeper.last
+    next_session.keeper.restore(next_session.opener.open)
+    assert next_session.keeper.restoring
+    next_session.jobs.cancel_all()
+    next_session.rest()
+    assert (next_session.keeper.last, next_session.keeper.restoring) == (last, False)
+
+
+def test_a_workspace_not_restored_yet_is_not_deleted_for_newer_ones(next_session, adatas):
+    last = next_session.keeper.last
+    for _ in range(6):
+        write_workspace(WorkspaceFile(()), new_autosave())
+    next_session.session.set_prediction(adatas[1])
+    next_session.keeper.autosave()
+    next_session.rest()
+    assert last.exists()
+    assert restored(next_session) == [1, 1]
+    next_session.session.workspace.changed(adatas[1])
+    next_session.keeper.autosave()
+    next_session.rest()
+    assert not last.exists()
