@@ -237,13 +237,6 @@ class Session(QObject):
         force
             As of `truth.attach_measured`.
 
-        Parameters
-        ----------
-        measured
-            Raw counts, or None.
-        of_slide
-            Whether they came with the slide, which brings them again: the prediction counts as unchanged.
-
         Raises
         ------
         UserError

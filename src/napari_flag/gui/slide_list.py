@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 from napari_flag.formatting import UNKNOWN, counted, whole
 from napari_flag.gui.controls.file_filters import ALL_FILES, OPENED_FILES, WORKSPACE_FILES
 from napari_flag.gui.controls.forms import Choice, ask_open, ask_save, plain_label
-from napari_flag.gui.keeping import WORKSPACE_FILES, regions_of
+from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 
