@@ -105,11 +105,13 @@ def test_a_file_of_the_workspace_that_is_gone_for_now_gives_its_name_to_no_other
 
 # --- what is added ---------------------------------------------------------------------------------
 def counts_of(adata):
-    return AnnData(np.full(adata.shape, 3.0, np.float32), obs=adata.obs[[]], var=adata.var[[]])
+    values = np.random.default_rng(0).poisson(3, adata.shape).astype(np.float32)
+    return AnnData(values, obs=adata.obs[[]], var=adata.var[[]])
 
 
 def holds_counts(path):
-    return bool(np.allclose(read_prediction(path).layers[keys.MEASURED], 2.0))
+    adata = read_prediction(path)
+    return bool(np.allclose(adata.layers[keys.MEASURED], np.log2(counts_of(adata).X + 1)))
 
 
 def test_counts_attached_to_a_saved_prediction_are_not_saved_until_it_is_saved_again(dock, adatas, tmp_path):
@@ -152,7 +154,7 @@ def test_what_is_added_after_a_prediction_was_kept_is_kept_too(dock, adatas, kep
     (prediction,) = workspace.slides[0].predictions
     assert not holds_counts(prediction.path)
     dock.session.set_measured(counts_of(adatas[0]))
-    assert kept() == workspace
+    assert kept().slides[0] == workspace.slides[0]
     assert holds_counts(prediction.path)
 
 
