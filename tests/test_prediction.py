@@ -218,10 +218,10 @@ def test_results_that_the_disk_has_no_room_for_are_refused_before_it_starts(pred
 
 
 def test_differences_from_the_training_array_are_stated(tiny_checkpoint, tiny_spots):
-    same = compare_with_training(tiny_checkpoint, 0.683, 200.0, tiny_spots)
+    same = compare_with_training(tiny_checkpoint, 0.683, tiny_spots)
     assert not any("µm" in sentence for sentence in same)
     visium = replace(tiny_spots, diameter_um=55.0, pitch_um=100.0)
-    stated = " ".join(compare_with_training(tiny_checkpoint, 0.9, 100.0, visium))
+    stated = " ".join(compare_with_training(tiny_checkpoint, 0.9, visium))
     assert "distance between spots is 100 µm" in stated
     assert "spot diameter is 55 µm" in stated
     assert "coarser" in stated

@@ -157,7 +157,7 @@ class Model:
         xy = np.asarray(coords, np.float64)
         pitch = typical_pitch(xy) * self._mpp
         spots = Spots(tuple(map(str, range(len(xy)))), xy, None, pitch)
-        for sentence in compare_with_training(self._checkpoint, self._mpp, pitch, spots):
+        for sentence in compare_with_training(self._checkpoint, self._mpp, spots):
             warnings.warn(sentence, stacklevel=2)
         with torch.autocast(self.model.device.type, enabled=False):
             encoded = self.model.encode(features, build_graph(Places(xy * self._mpp, pitch), features))

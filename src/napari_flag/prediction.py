@@ -139,7 +139,7 @@ def predict_slide(
     prediction_file.check_draws(first_draw + (draws or 1) - 1)
     mpp = _check(slide, spots)
     rows = _rows_inside(spots, region)
-    pitch = spots.pitch_um or typical_pitch(spots.xy) * mpp
+    pitch = pitch_of(spots, mpp)
     columns = _columns_of(checkpoint, genes)
     chosen = choose_device(device)
     yield Step("Loading the model", 0, 1, "files")
@@ -159,7 +159,7 @@ def predict_slide(
     _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn)
     wanted = colours or checkpoint.colours
     notices = (
-        *compare_with_training(checkpoint, mpp, pitch, spots),
+        *compare_with_training(checkpoint, mpp, spots, slide.name),
         *compare_colours(checkpoint, slide, wanted),
     )
     slide = slide.in_colours(wanted)
@@ -253,9 +253,9 @@ def _score(checkpoint: Checkpoint, features: npt.NDArray[np.float32]) -> "Steps[
 
 
 def compare_with_training(
-    checkpoint: Checkpoint, mpp: float, pitch_um: float | None, spots: Spots
+    checkpoint: Checkpoint, mpp: float, spots: Spots, name: str | None = None
 ) -> tuple[str, ...]:
-    """Return a sentence for each way in which these spots differ from those the weights know.
+    """Return a sentence where the weights know this slide, and for each way in which its spots differ.
 
     Parameters
     ----------
@@ -263,15 +263,17 @@ def compare_with_training(
         The weights; their card states the array of the training slides.
     mpp
         µm per level-0 pixel of the slide.
-    pitch_um
-        Distance between spots in µm, None if not known.
     spots
-        The spots; their diameter and number are compared.
+        The spots; their distance, diameter and number are compared.
+    name
+        Of the slide, where it has one.
     """
     array = checkpoint.card.get("array", {})
-    found: list[str] = []
+    sections = prediction_file.texts(checkpoint.card.get("sections"))
+    seen = None if name is None else prediction_file.seen_in_training(name, sections)
+    found = [] if seen is None else [seen]
     for what, value, trained in (
-        ("distance between spots", pitch_um, array.get("pitch_um")),
+        ("distance between spots", pitch_of(spots, mpp), array.get("pitch_um")),
         ("spot diameter", spots.diameter_um, array.get("diameter_um")),
     ):
         if value and trained and abs(value / trained - 1) > UNLIKE:
@@ -287,6 +289,11 @@ def compare_with_training(
             "slide, so give all spots on the tissue and use a region to predict only a part."
         )
     return tuple(found)
+
+
+def pitch_of(spots: Spots, mpp: float) -> float:
+    """Return the distance between spots in µm: stated, else that of most to their nearest."""
+    return spots.pitch_um or typical_pitch(spots.xy) * mpp
 
 
 def compare_resolution(checkpoint: Checkpoint, mpp: float) -> str | None:

@@ -580,11 +580,26 @@ def spots_of(adata: "AnnData") -> "Spots":
     )
 
 
-def trained_on(adata: "AnnData") -> bool:
-    """Return whether the slide is named among the sections its weights were trained on."""
-    stated = provenance(adata).get(keys.TRAINING_SLIDES, ())
-    sections = [stated] if isinstance(stated, str) else [str(s) for s in stated]
-    return is_among(slide_name(adata), sections)
+def trained_on(adata: "AnnData") -> str | None:
+    """Return a sentence where the slide is named among the sections its weights were trained on."""
+    return seen_in_training(slide_name(adata), texts(provenance(adata).get(keys.TRAINING_SLIDES)))
+
+
+def texts(stated: Any) -> tuple[str, ...]:
+    """Return a list of texts that a card or a provenance states; one text alone is a list of one."""
+    if isinstance(stated, str):
+        return (stated,)
+    return () if stated is None else tuple(str(each) for each in stated)
+
+
+def seen_in_training(name: str, sections: Sequence[str]) -> str | None:
+    """Return a sentence where the slide `name` is among the `sections` that weights were trained on."""
+    if not is_among(name, sections):
+        return None
+    return (
+        f"{name} is among the sections these weights were trained on, so scores on it say nothing about new "
+        "tissue."
+    )
 
 
 def is_among(name: str, sections: Sequence[str]) -> bool:

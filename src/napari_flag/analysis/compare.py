@@ -37,7 +37,7 @@ from napari_flag.analysis.truth import (
 )
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, counted_of, first_of, number, whole
-from napari_flag.prediction_file import doubts_of, find_fault, output_name, slide_name, trained_on
+from napari_flag.prediction_file import doubts_of, find_fault, output_name, trained_on
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, calibration, scoring_rules
 from napari_flag.statistics.calibration import LEVELS as LEVELS
@@ -181,8 +181,23 @@ def comparing(
         tables=tables,
         neighbours=neighbours.description,
         unmatched=find_unmatched(predicted, measured),
-        trained_on_this_slide=trained,
-        notices=(*insisted, *_notices(predicted, measured, match, neighbours, unseen, trained, drawn)),
+        trained_on_this_slide=trained is not None,
+        notices=(
+            *insisted,
+            *_disagreement(scores["X"]),
+            *_notices(predicted, measured, match, neighbours, unseen, trained, drawn),
+        ),
+    )
+
+
+def _disagreement(of_x: Scores) -> tuple[str, ...]:
+    """Return a notice where prediction and measurement have nothing in common."""
+    low, high = of_x.intervals["PCC"]
+    if not low <= 0.0:  # NaN too, where there is no interval
+        return ()
+    return (
+        f"Prediction and measurement do not agree (PCC between {number(low)} and {number(high)}); check "
+        "that the counts are of this slide and its spots named alike.",
     )
 
 
@@ -192,7 +207,7 @@ def _notices(
     match: Match,
     neighbours: Neighbours,
     unseen: accuracy.BoolArray,
-    trained: bool,
+    trained: str | None,
     drawn: DrawScores,
 ) -> tuple[str, ...]:
     """Return notices about the scores, after what a file of another program made doubtful or lacks."""
@@ -200,10 +215,7 @@ def _notices(
     if (letters := other_letters(predicted, measured)) is not None:
         notices.append(letters)
     if trained:
-        notices.append(
-            f"{slide_name(predicted)} is among the sections these weights were trained on, so "
-            "these scores say nothing about new tissue."
-        )
+        notices.append(trained)
     if len(match.rows) < HALF * predicted.n_obs:
         notices.append(
             f"Only {counted_of(len(match.rows), predicted.n_obs, 'predicted spot')} are in the measured "
@@ -257,7 +269,7 @@ class Agreement:
         both the columns of `Comparison.tables`.
     why_not
         Why there is no comparison, a sentence; "" where there is one.
-    mismatches
+    left_out
         What could not be compared, a sentence for each kind.
     doubted
         The counts look wrong, and are compared only where a person insists (`agree` with `force`).
@@ -266,7 +278,7 @@ class Agreement:
     comparison: "Comparison | None"
     tables: "dict[str, pd.DataFrame]"
     why_not: str = ""
-    mismatches: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     doubted: bool = False
 
 
@@ -291,12 +303,12 @@ def agree(adata: "AnnData", measured: "AnnData | None" = None, *, force: bool = 
         except UserError as error:
             reason, doubted = str(error), isinstance(error, DoubtfulCounts)
         else:
-            return Agreement(comparison, comparison.tables, mismatches=_mismatches(comparison))
+            return Agreement(comparison, comparison.tables, left_out=_left_out(comparison))
     table = yield from _alone(adata)
     return Agreement(None, {"X": table}, reason, doubted=doubted)
 
 
-def _mismatches(comparison: "Comparison") -> tuple[str, ...]:
+def _left_out(comparison: "Comparison") -> tuple[str, ...]:
     """Return notices of what was not measured (what was only measured is no fault)."""
     left = comparison.unmatched
     sentences = []
@@ -309,12 +321,6 @@ def _mismatches(comparison: "Comparison") -> tuple[str, ...]:
                 f"{counted_of(len(names), len(names) + compared, what)} were not measured, so they "
                 f"are left out: {first_of(names, NAMED)}"
             )
-    low, high = comparison.scores["X"].intervals["PCC"]
-    if low <= 0.0:  # never where there is no interval: NaN is not below anything
-        sentences.append(
-            f"Prediction and measurement do not agree (PCC between {number(low)} and {number(high)}); check "
-            "that the counts are of this slide and its spots named alike."
-        )
     return tuple(sentences)
 
 

@@ -17,7 +17,7 @@ from napari_flag import keys
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, dense, measured_extent
 from napari_flag.formatting import whole
-from napari_flag.prediction_file import provenance, trained_on
+from napari_flag.prediction_file import trained_on
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, bootstrap, coexpression, moran, scoring_rules
 from napari_flag.statistics.bootstrap import Interval
@@ -360,7 +360,7 @@ class SectionScores:
     neighbours
         Which spots count as neighbours for Moran's I.
     trained_on
-        Whether the weights have seen this section in training.
+        A sentence where the weights have seen this section in training, else None.
     """
 
     overall: dict[str, float]
@@ -368,7 +368,7 @@ class SectionScores:
     spots: int
     genes_compared: int
     neighbours: str
-    trained_on: bool
+    trained_on: str | None
 
 
 def scoring_section(adata: "AnnData") -> Steps[SectionScores | None]:
@@ -387,9 +387,8 @@ def scoring_section(adata: "AnnData") -> Steps[SectionScores | None]:
     numbers[1] = predicted_moran(adata, adata.X, extent, table)
     numbers[2, extent.genes] = table.moran_measured
     genes = {str(name): GeneScore(*map(float, numbers[:, k])) for k, name in enumerate(adata.var_names)}
-    trained = bool(provenance(adata)) and trained_on(adata)
     return SectionScores(
-        scores.values, genes, len(extent.spots), len(extent.genes), graph.description, trained
+        scores.values, genes, len(extent.spots), len(extent.genes), graph.description, trained_on(adata)
     )
 
 

@@ -285,7 +285,7 @@ class CompareDock(Dock):
             self.values.native.setToolTip(VALUES_TIP if drawn else NO_DRAWS)
             for sentence in comparison.notices:
                 self.messages.add("warning", sentence)
-            for sentence in agreement.mismatches:
+            for sentence in agreement.left_out:
                 self.notify(sentence)
             self._show_scores()
         self._show_genes()

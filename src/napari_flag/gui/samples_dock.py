@@ -29,7 +29,6 @@ from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.shortcuts import DRAW
-from napari_flag.gui.side_by_side_dock import SEEN_IN_TRAINING
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.prediction_file import layer_of, trained_on
 from napari_flag.progress import Step
@@ -307,8 +306,8 @@ class SamplesDock(Dock):
             columns = [Column(name, name, _meaning(name)) for name in SCORES]
             names = [_row(place + 1) for place in range(scores.number)]
             self.table.table.set_rows(names, scores.by_draw, columns, sort_by=(0, False))
-            if self.session.adata is not None and trained_on(self.session.adata):
-                self.messages.add("warning", SEEN_IN_TRAINING)
+            if self.session.adata is not None and (seen := trained_on(self.session.adata)) is not None:
+                self.messages.add("warning", seen)
         self._on_appearance()
         self._say_gene()
 

@@ -28,9 +28,6 @@ OPENED_MS: Final = 400
 """By then the second canvas is there, and asks for its room."""
 SETTLED_MS: Final = 250
 """By then the canvases have the size that the opened dock leaves them."""
-SEEN_IN_TRAINING: Final = (
-    "This section was among those the weights were trained on, so these scores say nothing about new tissue."
-)
 THIS, OTHERS, ALL = "this slide", "its other predictions", "all other slides"
 MOST: Final = 4
 """Other slides or predictions shown at once; more would be stamps."""
@@ -421,8 +418,8 @@ class SideBySideDock(Dock):
 
     def _on_scores(self, scores: SectionScores | None) -> None:
         self.scores = scores
-        if scores is not None and scores.trained_on:
-            self.messages.add("warning", SEEN_IN_TRAINING)
+        if scores is not None and scores.trained_on is not None:
+            self.messages.add("warning", scores.trained_on)
         self._show_overall()
         self._show_gene_score()
 

@@ -59,7 +59,7 @@ def test_finer_and_coarser_slides_are_warned_of(mpp):
 def test_another_pitch_and_a_training_section_are_warned_of():
     spots = Spots(SPOTS.ids, XY, diameter_um=100.0, pitch_um=100.0, lattice="none")
     trained, pitch = differences(model(), slide(name="c2"), spots)
-    assert "trained on section c2" in trained
+    assert "c2 is among the sections these weights were trained on" in trained
     assert "100 µm" in pitch
 
 

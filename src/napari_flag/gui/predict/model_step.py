@@ -1,6 +1,6 @@
 """Step 3 of the Predict dock: which model, what it was trained on, and whether a prediction can start."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,35 +93,24 @@ def differences(
     if slide is None:
         return ()
     sentences = list(preflight.check(slide, spots, checkpoint, anyway=anyway).warnings)
-    if trained := _trained_on(slide.name, _texts(checkpoint.card.get("sections"))):
-        sentences.append(trained)
     sentences += compare_colours(checkpoint, slide, colours or checkpoint.colours)
     if slide.mpp is None:
         return tuple(sentences)
     if spots is not None and len(spots):
-        sentences += compare_with_training(checkpoint, slide.mpp, spots.pitch_um, spots)
+        sentences += compare_with_training(checkpoint, slide.mpp, spots, slide.name)
     elif doubt := compare_resolution(checkpoint, slide.mpp):
         sentences.append(doubt)
     return tuple(sentences)
 
 
-def _trained_on(slide_name: str, sections: Sequence[str]) -> str | None:
-    from napari_flag.prediction_file import is_among
-
-    if not is_among(slide_name, sections):
-        return None
-    return (
-        f"This model was trained on section {slide_name}, so agreement with its measured "
-        "expression says nothing about new slides."
-    )
-
-
 def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
     """Return what a model was trained on, a line each; unknown parts are said to be so."""
+    from napari_flag.prediction_file import texts
+
     array, encoder = card.get("array") or {}, card.get("encoder") or {}
     if isinstance(encoder, str):
         encoder = {"name": encoder}
-    patients, sections = card.get("patients"), _texts(card.get("sections"))
+    patients, sections = card.get("patients"), texts(card.get("sections"))
     n_patients = len(patients) if isinstance(patients, list | tuple) else patients
     whom = _joined(_count(n_patients or None, "patient"), _count(len(sections) or None, "section"))
     tissue = str(card.get(keys.CARD_TISSUE) or "tissue not stated").removeprefix(f"{keys.NO_TISSUE}: ")
@@ -189,10 +178,6 @@ def _range(value: object, write: Callable[[float], str]) -> str:
 def _numbers(value: object) -> list[float]:
     many = value if isinstance(value, list | tuple) else [value]
     return [float(v) for v in many if isinstance(v, int | float)]
-
-
-def _texts(value: object) -> list[str]:
-    return [str(v) for v in value] if isinstance(value, list | tuple) else []
 
 
 OTHER_FILE: Final = "Other file…"
