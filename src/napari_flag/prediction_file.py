@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 NOT_OURS: Final = (
-    "so it was not written by napari-flag; choose a file that `napari-flag predict` or the main dock saved"
+    "so it was not written by napari-flag; choose a file that `napari-flag predict` or the window saved"
 )
 """End of a sentence about a file that is no prediction."""
 UNNAMED: Final = "this slide"

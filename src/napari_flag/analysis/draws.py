@@ -140,7 +140,7 @@ def why_not(adata: "AnnData | None", slide: "Slide | None") -> str | None:
     if _is_earlier(adata):
         return EARLIER
     if slide is None:
-        return "More draws need the slide; open it in the Predict expression dock, then draw."
+        return "More draws need the slide; open it on the Predict page, then draw."
     return None
 
 

@@ -189,7 +189,7 @@ def add_weights(commands: terminal.Commands) -> None:
         weights,
         "import",
         import_weights,
-        summary="copy a weights file to where every command and the dock find it by name",
+        summary="copy a weights file to where every command and the window find it by name",
         description=IMPORT_DESCRIPTION,
     )
     take.add_argument("file", metavar="FILE", type=terminal.path, help="a .safetensors file, or a checkpoint")

@@ -22,7 +22,7 @@ SETTLE_MS: Final = 200
 """Drawing a shape sends many events; `shapesEdited` is emitted once, this long after the last."""
 
 NOTHING_YET: Final = (
-    "No prediction yet. Use the Predict expression dock, or open a prediction (.h5ad) with File › Open."
+    "No prediction yet. Use the Predict page, or open a prediction (.h5ad) with File › Open."
 )
 
 

@@ -46,10 +46,10 @@ SHORTCUTS: Final = (
         Shortcut(key.replace("-", "+"), PICTURE, f"Show the gene as: {quantity.value}")
         for key, quantity in SHOW_QUANTITY.items()
     ),
-    Shortcut("Alt+←  Alt+→", PICTURE, "Show the joint draw before or after (Samples dock open)"),
+    Shortcut("Alt+←  Alt+→", PICTURE, "Show the joint draw before or after (Samples page open)"),
     Shortcut("Ctrl+Z", "picture, a layer of regions active", "Take back the last change of the regions"),
     Shortcut("Ctrl+Shift+Z", "picture, a layer of regions active", "Do it again"),
-    Shortcut("Esc", "every dock with long work", "Cancel what is running"),
+    Shortcut("Esc", "every page with long work", "Cancel what is running"),
 )
 
 HEADINGS = ("Key", "Where", "What it does")

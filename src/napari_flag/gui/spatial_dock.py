@@ -87,7 +87,7 @@ class MapChoice(QWidget):
 
 NO_TRUTH: Final = (
     "This prediction has no measured expression to compare Moran's I with; "
-    "choose counts in the Compare dock to see both. Until then:"
+    "choose counts on the Compare page to see both. Until then:"
 )
 PERMUTATIONS: Final = (0, 99, 999)
 WALK_MS: Final = 150

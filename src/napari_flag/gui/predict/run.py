@@ -118,7 +118,7 @@ class RunPanel(QFrame):
         self.result = plain_label()
         self.genes, self.save = (QPushButton(text) for text in ("Genes", "Save…"))
         for button, tooltip, wanted in (
-            (self.genes, "Open the Genes dock to look at the prediction gene by gene", self.genesRequested),
+            (self.genes, "Open the Genes page to look at the prediction gene by gene", self.genesRequested),
             (self.save, "Save the result as an AnnData file (.h5ad)", self.saveRequested),
         ):
             button.setToolTip(tooltip)

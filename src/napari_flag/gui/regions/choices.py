@@ -281,7 +281,7 @@ def domain_outlines(adata: Any, source: str, scale: AreaScale) -> Steps[list[Ann
 
 ABSENT: Final = {
     PREDICTED: "There is no prediction yet",
-    MEASURED: "This prediction has no measured expression; choose counts in the Compare dock",
+    MEASURED: "This prediction has no measured expression; choose counts on the Compare page",
     LABELS: "No labels were read yet",
 }
 SCALE: Final = "ARI: 1 the same, 0 as dealt out at random; NMI: 0 to 1."

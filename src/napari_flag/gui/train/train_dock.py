@@ -155,7 +155,7 @@ class TrainDock(Dock):
         self.results = HeldOutScores()
         self.save_button = QPushButton("Save weights…")
         self.use_button = QPushButton("Use in Predict")
-        self.use_button.setToolTip("Choose these weights in the Predict dock")
+        self.use_button.setToolTip("Choose these weights on the Predict page")
 
     def _lay_out(self) -> None:
         self.section_step.head.addWidget(self.source.row.native, 1)
