@@ -21,9 +21,7 @@ from napari_flag.layers import slide_layers
 SETTLE_MS: Final = 200
 """Drawing a shape sends many events; `shapesEdited` is emitted once, this long after the last."""
 
-NOTHING_YET: Final = (
-    "No prediction yet. Use the Predict page, or open a prediction (.h5ad) with File › Open."
-)
+NOTHING_YET: Final = "No prediction yet. Use the Predict page, or open a prediction (.h5ad) with File › Open."
 
 
 class Docked(QWidget):

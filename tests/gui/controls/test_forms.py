@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent, QTextLayout
-from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QFileDialog, QMessageBox, QVBoxLayout, QWidget
 
 from napari_flag.gui.controls.forms import (
     Choice,
     FileField,
     MessageList,
     ShortScroll,
+    ask_save,
     form,
     number_field,
     row_of,
@@ -142,3 +143,23 @@ def test_no_line_ends_between_a_number_and_its_unit(qtbot):
     layout.endLayout()
     plain = [line.replace("\N{NO-BREAK SPACE}", " ").replace("\N{WORD JOINER}", "") for line in lines]
     assert plain == ["Visium", "pitch 100 µm", "Ø 55 µm", "0.7 µm/px"]
+
+
+# --- where to save -------------------------------------------------------------------------------
+@pytest.mark.parametrize(("replaces", "answer"), [(True, "moran.csv"), (False, None)])
+def test_a_file_that_the_dialog_did_not_ask_about_is_asked_about(tmp_path, monkeypatch, replaces, answer):
+    """A name typed without ending gets it only after the dialog has looked for the name as typed."""
+    buttons = QMessageBox.StandardButton
+    asked = []
+
+    def question(parent, title, text):
+        asked.append(text)
+        return buttons.Yes if replaces else buttons.No
+
+    monkeypatch.setattr(QMessageBox, "question", question)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "moran"), ""))
+    assert ask_save(None, "Save", "spots.csv", "") == tmp_path / "moran.csv"
+    assert asked == []
+    (tmp_path / "moran.csv").write_text("")
+    assert ask_save(None, "Save", "spots.csv", "") == (answer and tmp_path / answer)
+    assert "moran.csv is there already" in asked[0]

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from napari.qt import get_stylesheet
 from PIL import Image
+from qtpy.QtWidgets import QFileDialog
 from tests.gui.predict.fake_work import FakeWork
 from tests.gui.test_narrow_docks import cut_off
 from tests.section_files import listing, write_section
@@ -352,7 +353,12 @@ def test_weights_are_saved_and_chosen_in_the_predict_dock(
     monkeypatch.setattr(train_dock, "open_area", area)
     monkeypatch.setattr(train_dock, "_share_place", lambda *_: None)  # there is no window
     suggested = []
-    monkeypatch.setattr(train_dock, "ask_save", lambda *asked: suggested.append(asked[2]) or tmp_path / given)
+
+    def answer(parent, title, name, filters):
+        suggested.append(name)
+        return str(tmp_path / given), ""
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", answer)
     dock = open_dock(source=folder)
     dock.fit()
     open_dock.rest(dock)

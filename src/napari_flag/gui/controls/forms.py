@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag.errors import UserError
-from napari_flag.files import of_drive
+from napari_flag.files import ending, of_drive, with_ending
 from napari_flag.gui.controls.file_filters import ALL_FILES
 
 STRIPE: Final = {"error": "#d9534f", "warning": "#d9962b", "notice": "#4f8fd9"}
@@ -421,9 +421,17 @@ def ask_open(parent: QWidget, title: str, filters: str, start: str = "") -> Path
 
 
 def ask_save(parent: QWidget, title: str, suggested: str, filters: str) -> Path | None:
-    """Ask where to save a file; None when the person cancels."""
+    """Ask where to save a file; None when the person cancels.
+
+    A name without the ending of `suggested` gets it; the dialog has not asked whether that file may be
+    replaced, so this does.
+    """
     name, _ = QFileDialog.getSaveFileName(parent, title, suggested, filters)
-    return Path(name) if name else None
+    if not name:
+        return None
+    typed = Path(name)
+    path = with_ending(typed, ending(Path(suggested)))
+    return path if path == typed or may_replace(parent, path) else None
 
 
 def may_replace(parent: QWidget | None, path: Path) -> bool:

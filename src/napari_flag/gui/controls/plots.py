@@ -27,6 +27,7 @@ from napari_flag.figures.gene_figure import check_format
 from napari_flag.files import check_writable, ending, replacing, unwritable
 from napari_flag.formatting import number
 from napari_flag.gui.controls.file_filters import FIGURE_FILES
+from napari_flag.gui.controls.forms import may_replace
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -146,12 +147,13 @@ def _save_svg(place: Path, size: QSize, draw: Callable[[QPainter], None]) -> boo
 
 
 def ask_figure_path(parent: QWidget, suggested: str) -> Path | None:
-    """Ask where to save a figure; None when the person cancels."""
+    """Ask where to save a figure, as `forms.ask_save`; a name without ending gets that of the kind chosen."""
     name, chosen = QFileDialog.getSaveFileName(parent, "Save figure", suggested, FIGURE_FILES)
     if not name:
         return None
-    path = Path(name)
-    return path if path.suffix else path.with_suffix(".svg" if "svg" in chosen else ".png")
+    typed = Path(name)
+    path = typed if typed.suffix else typed.with_suffix(".svg" if "svg" in chosen else ".png")
+    return path if path == typed or may_replace(parent, path) else None
 
 
 LEFT, BOTTOM, TOP, RIGHT = 46, 34, 8, 12

@@ -9,7 +9,6 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from napari_flag.errors import UserError
-from napari_flag.files import with_ending
 from napari_flag.formatting import counted
 from napari_flag.gui.controls.file_filters import RESULT_FILES
 from napari_flag.gui.controls.forms import ask_save
@@ -350,4 +349,4 @@ class PredictDock(Dock):
         name = "prediction.h5ad" if adata is None else f"{output_name(adata)}_predicted.h5ad"
         path = ask_save(self, "Save result", name, RESULT_FILES)
         if path is not None:
-            self.save(with_ending(path, ".h5ad"))
+            self.save(path)

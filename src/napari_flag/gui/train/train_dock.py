@@ -22,7 +22,6 @@ from qtpy.QtWidgets import (
 
 from napari_flag import fitting
 from napari_flag.cache import cache_folder
-from napari_flag.files import with_ending
 from napari_flag.fitting import (
     FITTING,
     NO_PATIENT,
@@ -442,7 +441,7 @@ class TrainDock(Dock):
         name = "weights" if self._source is None else self._source.resolve().stem
         path = ask_save(self, "Save weights", f"{name}.safetensors", WEIGHT_FILES)
         if path is not None:
-            self.save(with_ending(path, ".safetensors"))
+            self.save(path)
 
     def save(self, path: Path) -> None:
         """Write the weights, their card and their scores."""
