@@ -1,13 +1,15 @@
 """Measure whether joint node–edge diffusion fails as genes are added, where FLAG does not, and why.
 
-Panels of growing size are nested and chosen on training sections only; every method gets the operations that
-``--steps`` steps of the dearest one take with as many genes, with several seeds.  A grid point (method,
+Panels of growing size are nested and chosen on training sections only; every point of the grid gets the same
+number of operations (``--budget``, as in ``equal_budgets.py``), with several seeds.  A step of FLAG's gene
+transformer takes the more operations the more genes there are, so that the same budget pays fewer; *FLAG, as
+many steps* gets the steps of the joint form instead, and the operations which that takes.  A grid point (method,
 genes, seed) is one process and one JSON file of ``--run``; what is there is not computed again, and a
 training that was stopped goes on.  Beside scores of held-out sections stand measures of why: how the
 correlations of spots spread, how steep the edges' score is, what each method loses on the spots, and what
 true correlations handed as edges are worth.
 
-    nice python benchmarks/gene_dimension.py --run runs/genes_simulated --simulated 16
+    nice python benchmarks/gene_dimension.py --run runs/genes_simulated --simulated 64
     nice python benchmarks/gene_dimension.py --run runs/genes_her2st --config training/configs/her2st.toml \
         --data DATA --validate C4 --test C5
     python benchmarks/gene_dimension.py --run runs/genes_simulated --figures docs/images
@@ -60,7 +62,10 @@ from napari_flag.simulation.expression import generated_genes
 from napari_flag.slides.spot_tables import read_measured
 
 GENES: Final = (50, 100, 200, 400, 800)
-METHODS: Final = ("node-only", "joint", "joint, published edges", "FLAG", "oracle edges")
+JOINT: Final = "joint"
+AS_MANY: Final = "FLAG, as many steps"
+METHODS: Final = ("node-only", JOINT, "joint, published edges", "FLAG", "oracle edges", AS_MANY)
+TERA: Final = 1e12
 TIMES: Final = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
 SHOWN_TIMES: Final = (0.05, 0.35, 0.65, 0.95)
 """Of these, at which the steepness of the edges' score is drawn."""
@@ -108,6 +113,7 @@ def form_of(method: str, pitch_um: float, steps: int, args: argparse.Namespace) 
         "joint": lambda: JointDiffusion(**common),
         "joint, published edges": lambda: JointDiffusion(**common, centre="sum"),
         "FLAG": lambda: FlagDiffusion(**common, **genes),
+        AS_MANY: lambda: FlagDiffusion(**common, **genes),
         "oracle edges": lambda: OracleDiffusion(**common),
     }
     return made[method]()
@@ -165,22 +171,20 @@ def operations(
     return int(counter.get_total_flops())
 
 
-def matched_steps(args: argparse.Namespace, parts: Parts) -> dict[str, tuple[int, int]]:
-    """Return each method's steps, and the operations of one."""
-    each = {}
-    for method in args.methods:
-        form = form_of(method, parts.train.slides[0].pitch_um, args.steps, args)
-        network = untrained(form, parts.train, 0)
-        windows = windows_of(form, network, parts.train)[0]
-        each[method] = operations(form, network, parts.train.genes, windows)
-    most = max(each.values())
-    return {method: (round(args.steps * most / count), count) for method, count in each.items()}
+def paid_steps(args: argparse.Namespace, parts: Parts, method: str) -> tuple[int, int]:
+    """Return the steps that the budget pays of a method, one at least, and the operations of one."""
+    form = form_of(method, parts.train.slides[0].pitch_um, 1, args)
+    network = untrained(form, parts.train, 0)
+    each = operations(form, network, parts.train.genes, windows_of(form, network, parts.train)[0])
+    if method == AS_MANY:
+        return paid_steps(args, parts, JOINT)[0], each
+    return max(1, round(args.budget * TERA / each)), each
 
 
 def measure(args: argparse.Namespace, point: Point) -> dict[str, Any]:
     """Train and score one grid point; the result is kept in a file of ``--run``."""
     parts = read_parts(args, point.genes)
-    steps, count = matched_steps(args, parts)[point.method]
+    steps, count = paid_steps(args, parts, point.method)
     form = form_of(point.method, parts.train.slides[0].pitch_um, steps, args)
     started = time.process_time(), time.perf_counter()
     folder = args.run / point.name
@@ -424,7 +428,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--genes", type=int, nargs="+", default=list(GENES))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600, help="of the dearest method")
+    parser.add_argument("--budget", type=float, default=20.0, metavar="TFLOP", help="of a training")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--width", type=int, default=48, help="of the networks; a multiple of 4")
     parser.add_argument("--blocks", type=int, default=2, help="of the graph transformer")
