@@ -3,11 +3,11 @@
 Panels of growing size are nested and chosen on training sections only; every point of the grid gets the same
 number of operations (``--budget``, as in ``equal_budgets.py``), with several seeds.  A step of FLAG's gene
 transformer takes the more operations the more genes there are, so that the same budget pays fewer; *FLAG, as
-many steps* gets the steps of the joint form instead, and the operations which that takes.  A grid point (method,
-genes, seed) is one process and one JSON file of ``--run``; what is there is not computed again, and a
-training that was stopped goes on.  Beside scores of held-out sections stand measures of why: how the
-correlations of spots spread, how steep the edges' score is, what each method loses on the spots, and what
-true correlations handed as edges are worth.
+many steps* gets the steps of the joint form instead, whatever they take.  A grid point (method, genes, seed)
+is one process and one JSON file of ``--run``; what is there is not computed again, and a training that was
+stopped goes on.  Beside scores of held-out sections stand measures of why: how the correlations of spots
+spread, how steep the edges' score is, what each method loses on the spots, and what true correlations handed
+as edges are worth.
 
     nice python benchmarks/gene_dimension.py --run runs/genes_simulated --simulated 64
     nice python benchmarks/gene_dimension.py --run runs/genes_her2st --config training/configs/her2st.toml \

@@ -180,7 +180,7 @@ def predict_slide(
     yield Step("Encoding the spatial graph", 0, 1, "slides")
     encoded = predictor.encode(features, build_graph(Places.of(spots, mpp, pitch), features))
     if depth is not None:
-        encoded = _at_depth(encoded, depth, len(spots), len(predictor.genes))
+        encoded = at_depth(encoded, depth, len(spots), len(predictor.genes))
     expression = yield from sample_expression(predictor, encoded, spots.ids, rows, settings, columns)
     predicted = replace(spots.take(rows), pitch_um=pitch)
     numbers = () if settings is None else settings.numbers
@@ -228,8 +228,14 @@ def _check_draws(
         )
 
 
-def _at_depth(encoded: "EncodedSlide", depth: "float | KnownDepth", spots: int, genes: int) -> "EncodedSlide":
-    """Return the slide with the level that the depth says."""
+def at_depth(encoded: "EncodedSlide", depth: "float | KnownDepth", spots: int, genes: int) -> "EncodedSlide":
+    """Return a slide of `spots` spots and `genes` genes with the level that the depth says.
+
+    Raises
+    ------
+    UserError
+        When the depth is not above 0.
+    """
     known = depth
     if not isinstance(known, KnownDepth):
         known = KnownDepth(np.arange(spots), np.arange(genes), float(known))
@@ -238,7 +244,8 @@ def _at_depth(encoded: "EncodedSlide", depth: "float | KnownDepth", spots: int, 
             "The depth is a mean total count of the weights' genes in a spot and must be above 0, but is "
             f"{known.total:g}; give another number, or counts of spots on the tissue."
         )
-    return encoded.shifted(float(np.log(known.total / encoded.total(known.rows, known.columns))))
+    usual = encoded.shifted(0.0)  # knowing a depth narrows what a patient's level may be, and so its mean
+    return usual.shifted(float(np.log(known.total / usual.total(known.rows, known.columns))))
 
 
 def _score(checkpoint: Checkpoint, features: npt.NDArray[np.float32]) -> "Steps[SlideScore | None]":

@@ -12,6 +12,7 @@ from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.model.samplers import SamplerSettings
+from napari_flag.prediction import at_depth
 from napari_flag.progress import finish
 from napari_flag.sampling import sample_expression
 
@@ -171,14 +172,38 @@ def test_a_slide_known_to_be_deeper_has_more_counts_and_an_expectation_that_foll
         assert_moments(draw(deeper, draws=24), expect(deeper))
 
 
-def test_once_the_depth_is_known_patients_differ_in_composition_alone():
+@pytest.fixture
+def stranger():
+    """A slide unlike the training slides, of which patients differ; two genes hold most of the counts."""
     network = tiny_network(WIDTH, patients=2)
-    network.get_buffer("patients").copy_(torch.tensor([[0.9], [-0.9]]) + 0.2 * torch.eye(2, 5))
-    unknown = encode(network, away=5.0)
-    known = unknown.shifted(0.0)
-    assert (expect(known, FEW).sd < 0.9 * expect(unknown, FEW).sd).all()
-    torch.testing.assert_close(known.context.factors.sum(1), torch.zeros(2), atol=1e-5, rtol=0)
+    network.get_buffer("patients").copy_(torch.tensor([[0.9], [-0.9]]) + 0.6 * torch.eye(2, 5))
+    encoded = encode(network, away=5.0)
+    latent = encoded.context.latent + torch.tensor([3.0, 2.5, 0.0, 0.0, 0.0])
+    return replace(encoded, context=replace(encoded.context, latent=latent))
+
+
+def test_once_the_depth_is_known_patients_differ_in_composition_alone(stranger):
+    known = stranger.shifted(0.0)
+    assert (expect(known, FEW).sd < 0.9 * expect(stranger, FEW).sd).all()
     assert known.context.factors.abs().max() > 0.1
+
+
+def test_a_depth_that_is_known_is_the_total_of_an_unlike_slide_too(stranger):
+    known = at_depth(stranger, 200.0, len(ROWS), len(GENES))
+    total = known.total(ROWS, np.arange(len(GENES)))
+    assert total == pytest.approx(200.0, rel=1e-4)
+    np.testing.assert_allclose(
+        expect(at_depth(stranger, total, len(ROWS), len(GENES))).mean, expect(known).mean, rtol=1e-5
+    )
+
+
+def test_draws_of_an_unlike_slide_of_known_depth_agree_in_their_totals(stranger):
+    """To first order: patients' levels move genes against each other, weighted as they count."""
+    unknown, known = (
+        np.log(counts_of(draw(slide.silenced(), draws=16)).sum(2).mean(1))
+        for slide in (stranger, stranger.shifted(0.0))
+    )
+    assert known.std() < 0.25 * unknown.std()
 
 
 @pytest.mark.parametrize("spots", [3, 47])

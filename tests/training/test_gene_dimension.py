@@ -15,8 +15,8 @@ from napari_flag.errors import UserError
 pytest.importorskip("torch_geometric")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gene_dimension.py"
 TINY = [
-    "--simulated", "2", "--tests", "1", "--spots", "40", "--genes", "6", "12", "--seeds", "0", "--budget", "1e-4",
-    "--width", "8", "--blocks", "1", "--solver-steps", "2", "--draws", "2",
+    "--simulated", "2", "--tests", "1", "--spots", "40", "--genes", "6", "12", "--seeds", "0",
+    "--budget", "1e-4", "--width", "8", "--blocks", "1", "--solver-steps", "2", "--draws", "2",
 ]  # fmt: skip
 
 

@@ -83,7 +83,7 @@ class EncodedSlide(Protocol):
         """Return the slide with all its counts ``exp(shift)`` times as high: its depth is known.
 
         Genes keep their shares; X, draws and the standard deviation follow, and how far patients differ in
-        depth is no longer part of what is not known.
+        depth, to first order of their total, is no longer part of what is not known.
         """
         ...
 

@@ -70,24 +70,38 @@ class Context:
         return replace(self, latent=latent.to(self.latent), expected=np.maximum(expected, 0))
 
     def shifted(self, shift: float) -> "Context":
-        """Return the context of the slide when it is known to be ``exp(shift)`` times as deep."""
+        """Return the context of the slide when its depth is known, ``exp(shift)`` times the usual.
+
+        What the genes of a patient have in common, weighted as they count in the total, is known then;
+        shifts add up.
+        """
         latent = self.latent + shift
-        factors = self.factors - self.factors.mean(1, keepdim=True)  # what genes have in common is known now
+        weight = self._rates(self._own_variance()).sum(0)
+        common = (self.factors.double() * (weight / weight.sum())).sum(1, keepdim=True)
+        factors = (self.factors - common).to(self.factors)
+        known = replace(self, latent=latent, factors=factors)
         if self.expected is None:
-            return replace(self, latent=latent, factors=factors)
-        own = self.observation.variance - self.factors.square().sum(0).cpu().numpy()
-        variance = np.maximum(own, 0) + factors.square().sum(0).cpu().numpy()
-        observation = Observation.of(self.observation.depth, variance)
+            return known
+        variance = self._own_variance() + factors.square().sum(0)
+        observation = Observation.of(self.observation.depth, variance.cpu().numpy())
         expected = observation.expected(latent.double().cpu().numpy())
-        return replace(self, latent=latent, factors=factors, observation=observation, expected=expected)
+        return replace(known, observation=observation, expected=expected)
 
     def total(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> float:
         """Return the expected total count of the genes `columns`, a mean over the spots `rows`."""
-        variance = torch.from_numpy(self.observation.variance).to(self.latent)
-        if self.expected is None:  # what is diffused has unit variance
-            variance = self.scale.square() + self.factors.square().sum(0)
-        rates = (self.latent[rows] + variance / 2)[:, columns].double().exp()
+        rates = self._rates(self._own_variance() + self.factors.square().sum(0))[rows][:, columns]
         return float(rates.sum(1).mean()) * float(np.exp(self.observation.depth).mean())
+
+    def _own_variance(self) -> Tensor:
+        """Return the (G,) variance of the composition, ln², without the level's."""
+        if self.expected is None:  # what is diffused has unit variance
+            return self.scale.square()
+        variance = torch.from_numpy(self.observation.variance).to(self.factors)
+        return (variance - self.factors.square().sum(0)).clamp_min(0)
+
+    def _rates(self, variance: Tensor) -> Tensor:
+        """Return the (n, G) expected counts of spots of the usual depth under a (G,) `variance`."""
+        return (self.latent + variance / 2).double().exp()
 
 
 class Flag(nn.Module):
