@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -49,6 +51,17 @@ def test_no_common_gene_shows_both_namings(prediction):
     measured = counts_for(prediction)
     measured.var_names = [f"ENSG{i}" for i in range(6)]
     with pytest.raises(UserError, match=r"ERBB2.*ENSG0.*gene symbols"):
+        truth.match_names(prediction, measured)
+
+
+def test_counts_that_name_spots_twice_are_refused_as_any_table_of_spots_is(prediction):
+    measured = counts_for(prediction)
+    measured.obs_names = ["0_0", "0_0", "0_0", "0_1", "0_1", *measured.obs_names[5:]]
+    said = (
+        "The measured table names 2 spots more than once (such as 0_0), so it is not clear which row "
+        "is meant; make the spot ids unique."
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
         truth.match_names(prediction, measured)
 
 

@@ -138,7 +138,8 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "none selected": (lambda d: st_table(d / "s.tsv", selected=[0, 0, 0]), "no spots"),
     "the same spot twice": (
         lambda d: st_table(d / "s.tsv", x=[10, 10, 12], y=[13, 13, 14]),
-        "twice",
+        r"The spot table names 1 spot more than once \(such as 10x13\), so it is not clear which row "
+        r"is meant; make the spot ids unique\.$",
     ),
     "cut gzip": (
         lambda d: (
@@ -217,7 +218,7 @@ def test_a_spot_without_an_id_is_refused(tmp_path):
 def test_counts_that_name_a_spot_twice_are_refused(tmp_path):
     (tmp_path / "s.csv").write_text("id,x_px,y_px\na,1,2\nb,3,4\n")
     (tmp_path / "c.tsv").write_text("\tERBB2\na\t1\na\t2\nb\t3\n")
-    with pytest.raises(UserError, match=r"c\.tsv names 1 spot more than once \(such as a\)"):
+    with pytest.raises(UserError, match=r"c\.tsv names 1 spot more than once \(such as a\), so"):
         read_spots(tmp_path / "s.csv", measured_from=tmp_path / "c.tsv")
 
 

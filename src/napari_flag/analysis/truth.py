@@ -18,6 +18,7 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of
 from napari_flag.prediction_file import provenance
+from napari_flag.slides.spots import refuse_repeated, typical_pitch
 from napari_flag.statistics.accuracy import FloatArray as FloatArray
 
 if TYPE_CHECKING:
@@ -161,11 +162,7 @@ def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_
             "The measured file is itself a prediction of napari-flag; give measured counts (h5ad, "
             "Space Ranger folder or ST table) as the second file."
         )
-    if not measured.obs_names.is_unique:
-        raise UserError(
-            "The measured table names some spots twice, so it is not clear which to compare; make "
-            "the spot ids unique."
-        )
+    refuse_repeated(measured.obs_names, "The measured table")
     first = ~measured.var_names.duplicated()
     found_rows = measured.obs_names.get_indexer(predicted.obs_names)
     found_genes = measured.var_names[first].get_indexer(predicted.var_names)
@@ -316,8 +313,6 @@ def _turned_ids(predicted: "AnnData", measured: "AnnData", match: Match) -> str 
 
 
 def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> str | None:
-    from napari_flag.slides.spots import typical_pitch
-
     if keys.SPATIAL not in measured.obsm or keys.SPATIAL not in predicted.obsm:
         return None
     here = np.asarray(predicted.obsm[keys.SPATIAL], np.float64)[match.rows][:, :2]
