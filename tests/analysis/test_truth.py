@@ -194,12 +194,23 @@ def test_a_table_without_genes_is_refused(prediction):
         truth.match_names(prediction, counts_for(prediction)[:, []].copy())
 
 
-def test_genes_in_other_letters_are_said(prediction):
+def test_genes_in_other_letters_are_named_as_either_table_spells_them(prediction):
     measured = counts_for(prediction)
-    measured.var_names = [name.lower() if i < 3 else name for i, name in enumerate(measured.var_names)]
-    assert "3 predicted genes are in the measured table in other letters" in truth.other_letters(
+    measured.var_names = ["Xkr4", "Erbb2", *measured.var_names[2:]]
+    assert truth.other_letters(prediction, measured) == (
+        "The measured table has 1 predicted gene in other letters (such as Erbb2 for ERBB2), left out of the "
+        "comparison; write symbols alike to compare them."
+    )
+    measured.var_names = ["Xkr4", "Erbb2", "Cd274", *measured.var_names[3:]]
+    assert "has 2 predicted genes in other letters (such as Erbb2 for" in truth.other_letters(
         prediction, measured
     )
-    measured.var_names = [name.lower() for name in measured.var_names]
-    with pytest.raises(UserError, match=r"other letters \(such as erbb2\)"):
+
+
+def test_genes_that_are_all_in_other_letters_are_refused_with_either_spelling(prediction):
+    measured = counts_for(prediction)[:, :2].copy()
+    measured.var_names = ["Xkr4", "Erbb2"]
+    with pytest.raises(UserError, match=r"\(such as ERBB2\) are .* letters \(such as Erbb2\), which"):
         truth.match_names(prediction, measured)
+    measured.var_names = ["Xkr4", "Sox17"]
+    assert truth.other_letters(prediction, measured) is None

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted_of
+from napari_flag.formatting import counted, counted_of
 from napari_flag.prediction_file import provenance
 from napari_flag.slides.spots import refuse_repeated, typical_pitch
 from napari_flag.statistics.accuracy import FloatArray as FloatArray
@@ -171,11 +171,11 @@ def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_
         raise UserError(_too_few_spots(predicted, measured, len(rows)))
     if measured.n_vars == 0:
         raise UserError("The measured table has no genes; give one with counts of the predicted genes.")
-    if len(columns) == 0 and _in_other_letters(predicted, measured):
+    if len(columns) == 0 and (missed := _in_other_letters(predicted, measured)):
+        theirs, ours = missed[0]
         raise UserError(
-            f"The predicted genes (such as {predicted.var_names[0]}) are in the measured table in other "
-            f"letters (such as {measured.var_names[0]}), which may mean another species; give a table with "
-            "the symbols of the prediction."
+            f"The predicted genes (such as {ours}) are in the measured table in other letters (such as "
+            f"{theirs}), which may mean another species; give a table with the symbols of the prediction."
         )
     if len(columns) == 0:
         raise UserError(
@@ -187,11 +187,14 @@ def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_
     return Match(rows, columns, found_rows[rows], position[found_genes[columns]])
 
 
-def _in_other_letters(predicted: "AnnData", measured: "AnnData") -> list[str]:
-    """Return the predicted genes that the measured table has in capital or small letters only."""
-    there = set(measured.var_names)
-    folded = {str(name).casefold() for name in there}
-    return [str(g) for g in predicted.var_names if g not in there and str(g).casefold() in folded]
+def _in_other_letters(predicted: "AnnData", measured: "AnnData") -> list[tuple[str, str]]:
+    """Return (measured, predicted) symbols that differ in capital and small letters only."""
+    there = {str(name) for name in measured.var_names}
+    folded = {name.casefold(): name for name in sorted(there)}
+    genes = [str(gene) for gene in predicted.var_names]
+    return [
+        (folded[gene.casefold()], gene) for gene in genes if gene not in there and gene.casefold() in folded
+    ]
 
 
 def other_letters(predicted: "AnnData", measured: "AnnData") -> str | None:
@@ -199,9 +202,10 @@ def other_letters(predicted: "AnnData", measured: "AnnData") -> str | None:
     missed = _in_other_letters(predicted, measured)
     if not missed:
         return None
+    theirs, ours = missed[0]
     return (
-        f"{len(missed):,} predicted genes are in the measured table in other letters (such as "
-        f"{missed[0].lower()}), and were not compared; write symbols alike to compare them."
+        f"The measured table has {counted(len(missed), 'predicted gene')} in other letters (such as {theirs} "
+        f"for {ours}), left out of the comparison; write symbols alike to compare them."
     )
 
 
