@@ -1,7 +1,7 @@
 """Results of `analysis` that a report shows, computed once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from napari_flag.analysis.coexpression import Together, correlate, pick_unlike
 from napari_flag.analysis.compare import Comparison, Section, comparing, section_of
 from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement
 from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
-from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, top_overlaps
+from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, compare_rankings
 from napari_flag.analysis.set_maps import SetMap, find_set, first_set, map_set, regions_of_domains
 from napari_flag.analysis.spatial import gene_moran, spot_neighbours
 from napari_flag.analysis.structure import rank_domains
@@ -94,7 +94,7 @@ class Domain:
     predicted, measured
         Its leading marker genes against the rest, by prediction and by truth; the latter empty without.
     overlaps
-        For each of `TOPS`, how many of the leading markers prediction and truth share.
+        For each of `TOPS`, how many of the leading markers prediction and truth share where both are known.
     """
 
     number: int
@@ -297,11 +297,14 @@ def _markers(adata: "AnnData", numbers: Numbers | None, with_truth: bool) -> Ste
     predicted = yield from rank_domains(adata, PREDICTED, numbers)
     measured = (yield from rank_domains(adata, MEASURED, numbers)) if with_truth else {}
     scale = AreaScale.of(adata, um_per_px(adata))
-    found = []
+    domains = []
     for number, table in predicted.items():
-        ours, theirs = list(table.gene), list(measured[number].gene) if number in measured else []
-        shared = tuple(o for k, o in zip(TOPS, top_overlaps(ours, theirs), strict=True) if k < len(theirs))
         spots = int((numbers == number).sum())
-        area = scale.of_spots(spots)
-        found.append(Domain(number, spots, area, tuple(ours[:MARKERS]), tuple(theirs[:MARKERS]), shared))
-    return tuple(found)
+        ours = tuple(table.gene[:MARKERS])
+        domain = Domain(number, spots, scale.of_spots(spots), ours, measured=(), overlaps=())
+        if (truth := measured.get(number)) is not None:
+            overlaps = yield from compare_rankings(adata, table, truth, numbers == number)
+            shared = tuple(found for k, found in zip(TOPS, overlaps, strict=True) if k < len(truth))
+            domain = replace(domain, measured=tuple(truth.gene[:MARKERS]), overlaps=shared)
+        domains.append(domain)
+    return tuple(domains)

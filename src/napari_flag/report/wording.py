@@ -82,8 +82,8 @@ LABELS: Final = (
 )
 OVERLAP: Final = (
     "For every domain of the truth, genes are ranked by how much higher they are in it than elsewhere, "
-    "once by the prediction and once by the truth. A bar shows how many of the first 20 or 50 are the "
-    "same; the grey line is what two unrelated rankings would share."
+    "once by the prediction and once by the truth, both over the spots that were measured. A bar shows how "
+    "many of the first 20 or 50 are the same; the grey line is what two unrelated rankings would share."
 )
 SET_MAP: Final = (
     "Each gene of the set in each domain: its mean over the domain's spots less its mean over the section, "
