@@ -89,11 +89,13 @@ def measured_extent(adata: "AnnData") -> Extent | None:
 
     A gene was measured where any spot has a value of it; a spot, where it has a value of each of those genes.
     """
-    if keys.MEASURED not in adata.layers:
-        return None
-    layer = adata.layers[keys.MEASURED]
-    cells, genes = np.zeros(adata.n_obs, np.int64), np.zeros(adata.n_vars, bool)
-    for part in gene_parts(adata.n_vars):
+    return _extent_in(adata.layers[keys.MEASURED]) if keys.MEASURED in adata.layers else None
+
+
+def _extent_in(layer: Any) -> Extent | None:
+    """Return the `measured_extent` of a (spots, genes) layer."""
+    cells, genes = np.zeros(layer.shape[0], np.int64), np.zeros(layer.shape[1], bool)
+    for part in gene_parts(layer.shape[1]):
         known = np.isfinite(dense(layer[:, part]))
         cells += known.sum(axis=1)
         genes[part] = known.any(axis=0)
@@ -376,7 +378,8 @@ def attach_measured(predicted: "AnnData", measured: "AnnData", *, force: bool = 
     Parameters
     ----------
     predicted
-        The prediction; changed in place.
+        The prediction; changed in place.  What was computed of another measurement goes, as in
+        `detach_measured`.
     measured
         Raw counts, rows named by spot id.
     force
@@ -396,6 +399,8 @@ def attach_measured(predicted: "AnnData", measured: "AnnData", *, force: bool = 
     insisted = refuse_doubts(predicted, measured, match, force)
     layer = np.full(predicted.shape, np.nan, dtype=np.float32)
     layer[np.ix_(match.rows, match.columns)] = np.log2(values + 1.0)
+    if not _holds(predicted, layer):
+        _drop_derived(predicted)
     predicted.layers[keys.MEASURED] = layer
     made = provenance(predicted)
     if insisted or insisted_on(predicted):  # of these counts, no longer of those before
@@ -403,6 +408,31 @@ def attach_measured(predicted: "AnnData", measured: "AnnData", *, force: bool = 
         others = [notice for notice in others if not notice.endswith(INSISTED)]
         predicted.uns[keys.PROVENANCE] = {**made, keys.NOTICES: [*others, *insisted]}
     return insisted
+
+
+def detach_measured(adata: "AnnData") -> None:
+    """Remove what was measured, and what was computed of it: its Moran's I, domains and markers."""
+    adata.layers.pop(keys.MEASURED, None)
+    _drop_derived(adata)
+
+
+def _drop_derived(adata: "AnnData") -> None:
+    for key in (keys.DOMAIN_METHOD, keys.MORAN, keys.MARKERS):
+        adata.uns.pop(key + keys.OF_MEASURED, None)
+    adata.uns.pop(keys.STRUCTURE, None)  # which says that all of it was written
+    if keys.DOMAIN + keys.OF_MEASURED in adata.obs:
+        del adata.obs[keys.DOMAIN + keys.OF_MEASURED]
+
+
+def _holds(adata: "AnnData", layer: FloatArray) -> bool:
+    """Return whether the measured layer of `adata` is `layer` over the extent of either."""
+    here, there = measured_extent(adata), _extent_in(layer)
+    if here is None or there is None:
+        return False
+    if not np.array_equal(here.spots, there.spots) or not np.array_equal(here.genes, there.genes):
+        return False
+    parts = [Extent(here.spots, here.genes[part]) for part in gene_parts(len(here.genes))]
+    return all(np.array_equal(part.cut(adata.layers[keys.MEASURED]), part.cut(layer)) for part in parts)
 
 
 def insisted_on(predicted: "AnnData") -> tuple[str, ...]:

@@ -16,7 +16,14 @@ from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, compare_ranki
 from napari_flag.analysis.set_maps import SetMap, find_set, first_set, map_set, regions_of_domains
 from napari_flag.analysis.spatial import gene_moran, spot_neighbours
 from napari_flag.analysis.structure import rank_domains
-from napari_flag.analysis.truth import MEASURED, PREDICTED, Numbers, attach_measured, values_of
+from napari_flag.analysis.truth import (
+    MEASURED,
+    PREDICTED,
+    Numbers,
+    attach_measured,
+    detach_measured,
+    values_of,
+)
 from napari_flag.prediction_file import um_per_px
 from napari_flag.progress import Steps
 
@@ -234,12 +241,13 @@ def _with_truth(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
     """Return a shallow copy with the truth as a layer, so that the caller's prediction is not changed."""
     from anndata import AnnData
 
-    layers = {name: layer for name, layer in predicted.layers.items() if name != keys.MEASURED}
     adata = AnnData(
         X=predicted.X, obs=predicted.obs.copy(), var=predicted.var.copy(), uns=dict(predicted.uns),
-        obsm=dict(predicted.obsm), layers=layers,
+        obsm=dict(predicted.obsm), layers=dict(predicted.layers),
     )  # fmt: skip
-    if measured is not None:
+    if measured is None:
+        detach_measured(adata)
+    else:
         attach_measured(adata, measured, force=True)  # compared already
     return adata
 
