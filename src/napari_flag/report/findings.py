@@ -10,7 +10,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.coexpression import Together, correlate, pick_unlike
 from napari_flag.analysis.compare import Comparison, Section, comparing, section_of
-from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement
+from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement, method_of
 from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
 from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, compare_rankings
 from napari_flag.analysis.set_maps import SetMap, find_set, first_set, map_set, regions_of_domains
@@ -130,6 +130,8 @@ class Findings:
     domains, domains_measured
         (n,) int64 numbers from 1 over the spots of `adata`, 0 where a spot was not measured; None where
         there are too few spots, the latter also without truth.
+    domain_methods
+        Source → method of its domains, None where nothing says who found them.
     likeness
         Agreement of the two; None without truth.
     labels
@@ -153,6 +155,7 @@ class Findings:
     neighbours: str
     domains: Numbers | None
     domains_measured: Numbers | None
+    domain_methods: dict[str, str | None]
     likeness: Agreement | None
     labels: Labelled | None
     together: Together | None
@@ -176,11 +179,12 @@ def gather(
     Parameters
     ----------
     predicted
-        A prediction; not changed.  Domains are compared with ``obs["label"]`` where it has that.
+        A prediction; not changed.  Its domains are those in ``obs``, others are found as
+        `domains.domains_of`; they are compared with ``obs["label"]`` where it has that.
     measured
         Raw counts of the same spots, or None.
     seed
-        Of bootstrap and domains.
+        Of bootstrap and of domains found now.
     comparison
         Of the two, where it was made already.
     sets
@@ -216,6 +220,7 @@ def gather(
         neighbours=spot_neighbours(adata).description,
         domains=ours,
         domains_measured=theirs,
+        domain_methods={source: method_of(adata, source) for source in found},
         likeness=agreement_of(ours, theirs),
         labels=labels_of(adata, found),
         together=together,

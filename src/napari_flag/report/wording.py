@@ -68,10 +68,12 @@ COEXPRESSION_ALONE: Final = (
     "Correlation over spots of every gene with every other as predicted, ordered by their own clustering. "
     "Each spot's mean over all genes is taken away first, since depth, which all genes share, hides the rest."
 )
-DOMAINS: Final = (
-    "Groups of neighbouring spots alike in composition, found by one method with one setting (Leiden on a"
-    " joint graph of expression and neighbourhood)."
-)
+DOMAINS: Final = "Groups of neighbouring spots alike in composition"
+DOMAINS_BY: Final = {
+    "leiden": "found by Leiden on a joint graph of expression and neighbourhood",
+    "k-means": "found by k-means on expression and its mean over the neighbours",
+    None: "as the file of the prediction states them",
+}
 DOMAINS_MATCHED: Final = (
     " ARI and NMI compare the two groupings: 1 is the same, an ARI of 0 is chance. Colours of the "
     "prediction are matched to those of the truth."
