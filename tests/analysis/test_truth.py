@@ -80,7 +80,8 @@ def test_a_gene_listed_twice_counts_where_it_stands_first(prediction):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(2.32, "2.32.*normalised"), (-1.0, "-1.*not a whole"), (np.nan, "empty")]
+    ("value", "said"),
+    [(2.32, "2.32.*normalised"), (-1.0, "-1.*not a whole"), (np.nan, "empty cells where counts should be")],
 )
 def test_values_that_are_no_counts_are_refused(prediction, value, said):
     measured = counts_for(prediction)
