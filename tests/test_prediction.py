@@ -166,7 +166,7 @@ def test_a_slide_too_coarse_for_the_encoder_is_refused(predict):
 
 
 def test_no_spots_is_an_error(predict, tiny_spots):
-    with pytest.raises(UserError, match="no spots"):
+    with pytest.raises(UserError, match="There are no spots to predict; choose another spot table"):
         predict(spots=tiny_spots.take(np.zeros(len(tiny_spots), bool)))
 
 

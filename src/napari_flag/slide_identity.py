@@ -190,7 +190,8 @@ def anonymised(adata: "AnnData") -> "AnnData":
 def not_looked_into(adata: "AnnData") -> tuple[str, ...]:
     """Return which parts of a prediction other programs or persons wrote, in which names may stand."""
     ours = (keys.SPATIAL, keys.PROVENANCE, keys.STRUCTURE, "spatial_neighbors")
-    shared = (*ours, *(key + end for key in (keys.MORAN, keys.MARKERS) for end in ("", keys.OF_MEASURED)))
+    results = (keys.MORAN, keys.MARKERS, keys.DOMAIN_METHOD)
+    shared = (*ours, *(key + end for key in results for end in ("", keys.OF_MEASURED)))
     columns = (keys.ARRAY_ROW, keys.ARRAY_COL, keys.DISTANCE, keys.UNLIKE, keys.DOMAIN)
     regions = ["the names of its regions"] if keys.REGIONS in provenance(adata) else []
     entries = [*regions, *(f'uns["{key}"]' for key in adata.uns if key not in shared)]

@@ -13,11 +13,18 @@ from napari_flag.analysis.coexpression import DEPTH_SHOWN, correlate
 from napari_flag.analysis.compare import agree, compare, section_of
 from napari_flag.analysis.domains import COLUMNS, domain_agreement, find, read_domains
 from napari_flag.analysis.draws import compare_draws
+from napari_flag.analysis.pathways import bundled, recover_in_truth
 from napari_flag.analysis.regions import compare_regions
 from napari_flag.analysis.scores import scoring, scoring_section
 from napari_flag.analysis.spatial import score_spatially, spot_neighbours
 from napari_flag.analysis.structure import write_structure
-from napari_flag.analysis.truth import MEASURED, PREDICTED, attach_measured, measured_extent
+from napari_flag.analysis.truth import (
+    MEASURED,
+    PREDICTED,
+    attach_measured,
+    measured_counts,
+    measured_extent,
+)
 from napari_flag.cli import main
 from napari_flag.prediction_file import read_prediction, write_prediction
 from napari_flag.progress import finish
@@ -192,6 +199,29 @@ def test_every_export_holds_the_domains_of_the_docks(written, files):
     assert named == {
         spot: f"domain {number}" for spot, number in zip(written.obs_names, expected, strict=True)
     }
+
+
+def test_every_place_keeps_the_domains_that_a_person_found(adata, counts, files, findings):
+    for source in (PREDICTED, MEASURED):
+        finish(find(adata, source, "k-means"))
+    write_prediction(adata, files / "found.h5ad")
+    read = read_prediction(files / "found.h5ad")
+    of_report = finish(gather(read, measured_counts(read)))
+    assert main(["export", "found.h5ad", "--out", "out", "--to", "h5ad", "csv"]) == 0
+    back, table = read_prediction(files / "out" / "fake.h5ad"), pd.read_csv(files / "out/fake_expression.csv")
+    known = {PREDICTED: of_report.domains, MEASURED: of_report.domains_measured}
+    for source, numbers in known.items():
+        expected = read_domains(adata, source)
+        for given in (numbers, read_domains(back, source), table[COLUMNS[source]].fillna(0).astype(int)):
+            np.testing.assert_array_equal(given, expected)
+    assert of_report.domain_methods == {PREDICTED: "k-means", MEASURED: "k-means"}
+    markers = back.uns[keys.MARKERS + keys.OF_MEASURED]["names"]
+    for domain in of_report.markers:
+        assert domain.measured == tuple(markers[str(domain.number)][: len(domain.measured)])
+    assert finish(recover_in_truth(adata, bundled())).to_dict() == of_report.pathways.to_dict()
+    assert agreement(of_report.domains_measured, findings.domains_measured).ari < 1  # which are Leiden's
+    again = finish(gather(adata, counts))
+    np.testing.assert_array_equal(again.domains_measured, of_report.domains_measured)
 
 
 @pytest.mark.slow

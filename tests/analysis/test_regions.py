@@ -63,6 +63,26 @@ def test_spots_and_genes_not_measured_are_left_out_of_the_truth_alone(adata):
     assert np.isfinite(unmeasured.q_predicted)
 
 
+def test_shared_genes_are_counted_over_the_spots_that_were_measured():
+    adata = fake_prediction(100, n_genes=80)
+    rng = np.random.default_rng(3)
+    left = adata.obsm[keys.SPATIAL][:, 0] < 2200
+    unmeasured = np.arange(100) >= 50
+    adata.X = rng.normal(3, 0.3, adata.shape).astype(np.float32)
+    adata.X[left] += np.linspace(2, 0, 80, dtype=np.float32)
+    adata.layers[keys.MEASURED] = adata.X + rng.normal(0, 0.05, adata.shape)
+    adata.X[left & unmeasured] = adata.X[left & unmeasured][:, ::-1]  # raised in other genes there
+    adata.layers[keys.MEASURED][unmeasured] = np.nan
+    numbers = finish(compare_regions(adata, left, None))
+    there = finish(compare_regions(adata[~unmeasured].copy(), left[~unmeasured], None))
+    assert numbers.overlaps == there.overlaps
+    assert numbers.overlaps[0].shared > 15
+    assert len(set(numbers.rankings[PREDICTED][:20]) & set(numbers.rankings[MEASURED][:20])) < 5
+    del adata.layers[keys.MEASURED]
+    alone = finish(compare_regions(adata, left, None))
+    assert numbers.rankings[PREDICTED] == alone.rankings[PREDICTED]
+
+
 def test_two_regions_may_not_share_spots(adata):
     with pytest.raises(UserError, match="The regions share"):
         finish(compare_regions(adata, adata.uns["left"], np.ones(100, bool)))

@@ -2,16 +2,25 @@
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
-from tests.fakes import fake_prediction
+from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.domains import write_labels
-from napari_flag.analysis.structure import Settings, write_structure
+from napari_flag.analysis.domains import COLUMNS, ENDS, find, read_domains, write_labels
+from napari_flag.analysis.structure import Settings, rank_domains, write_structure
+from napari_flag.analysis.truth import (
+    MEASURED,
+    PREDICTED,
+    attach_measured,
+    detach_measured,
+    measured_counts,
+)
 from napari_flag.errors import UserError
+from napari_flag.exports.contents import with_structure
 from napari_flag.progress import finish
 from napari_flag.slides.formats.labels import SpotLabels
-from napari_flag.statistics.domains import Agreement
+from napari_flag.statistics.domains import Agreement, agreement
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +111,114 @@ def test_spots_that_were_not_measured_have_no_measured_domain():
     assert not adata.obs[keys.DOMAIN + keys.OF_MEASURED].isna().to_numpy()[30:].any()
     assert not adata.obs[keys.DOMAIN].isna().any()
     assert len(adata.uns[keys.MORAN + keys.OF_MEASURED]) == 11
+
+
+# --- what is there already ---------------------------------------------------------------------------
+
+
+def of_measurement(adata):
+    return {key for key in (*adata.uns, *adata.obs) if key.endswith(keys.OF_MEASURED)}
+
+
+def groups(adata, source):
+    """The marker genes of each domain in the order of `find`'s numbers, as ranked now."""
+    ranked = finish(rank_domains(adata, source, read_domains(adata, source)))
+    return {str(number): list(table.gene) for number, table in ranked.items()}
+
+
+def groups_written(adata, source):
+    names = adata.uns[keys.MARKERS + ENDS[source]]["names"]
+    return {name: list(names[name]) for name in names.dtype.names}
+
+
+def test_other_counts_remove_what_was_computed_of_those_before():
+    adata, others = fake_prediction(100, 12, seed=1), counts_for(fake_prediction(100, 12, seed=5))
+    finish(write_structure(adata))
+    assert len(of_measurement(adata)) == 4
+    attach_measured(adata, others)
+    assert of_measurement(adata) == set()
+    complete, fresh = finish(with_structure(adata)), fake_prediction(100, 12, seed=1, measured=False)
+    attach_measured(fresh, others)
+    finish(write_structure(fresh))
+    moran = keys.MORAN + keys.OF_MEASURED
+    pd.testing.assert_frame_equal(complete.uns[moran], fresh.uns[moran])
+    for source in (PREDICTED, MEASURED):
+        np.testing.assert_array_equal(read_domains(complete, source), read_domains(fresh, source))
+        assert groups_written(complete, source) == groups_written(fresh, source)
+    detach_measured(complete)
+    assert of_measurement(complete) == set()
+    assert {keys.MEASURED, keys.STRUCTURE}.isdisjoint({*complete.layers, *complete.uns})
+
+
+def test_counts_attached_to_a_prediction_with_structure_get_theirs():
+    adata = fake_prediction(100, 12, measured=False)
+    finish(write_structure(adata))
+    attach_measured(adata, counts_for(fake_prediction(100, 12)))
+    complete = finish(with_structure(adata))
+    assert of_measurement(complete) == {
+        key + keys.OF_MEASURED for key in (keys.MORAN, keys.MARKERS, keys.DOMAIN, keys.DOMAIN_METHOD)
+    }
+
+
+def test_the_same_counts_again_leave_what_was_computed_of_them():
+    adata = fake_prediction(100, 12, measured=False)
+    counts = counts_for(fake_prediction(100, 12))[10:].copy()
+    attach_measured(adata, counts)
+    finish(write_structure(adata))
+    for again in (counts, measured_counts(adata)):
+        attach_measured(adata, again, force=True)
+        assert len(of_measurement(adata)) == 4
+        assert keys.STRUCTURE in adata.uns
+
+
+@pytest.mark.parametrize("sources", [(PREDICTED,), (MEASURED,), (PREDICTED, MEASURED)])
+def test_domains_that_were_found_are_kept_and_their_genes_ranked(sources):
+    adata = fake_prediction(144, 20, seed=2)
+    for source in sources:
+        finish(find(adata, source, "k-means"))
+    before = adata.obs[[COLUMNS[source] for source in sources]].copy()
+    complete = finish(with_structure(adata))
+    for source in sources:
+        kept = agreement(read_domains(complete, source), read_domains(adata, source))
+        assert kept.ari == 1.0
+    if len(sources) == 2:
+        pd.testing.assert_frame_equal(complete.obs[before.columns], before)
+    for source in (PREDICTED, MEASURED):
+        assert complete.uns[keys.DOMAIN_METHOD + ENDS[source]] == "k-means"  # the other one's too
+        assert groups_written(complete, source) == groups(complete, source)
+
+
+def test_domains_found_after_an_export_replace_its_markers():
+    adata = fake_prediction(144, 20, seed=2)
+    finish(write_structure(adata))
+    markers = groups_written(adata, PREDICTED)
+    finish(find(adata, PREDICTED, "k-means"))
+    assert {keys.MARKERS, keys.STRUCTURE}.isdisjoint(adata.uns)
+    assert keys.MARKERS + keys.OF_MEASURED in adata.uns
+    complete = finish(with_structure(adata))
+    assert groups_written(complete, PREDICTED) == groups(adata, PREDICTED) != markers
+    assert complete.uns[keys.DOMAIN_METHOD] == "k-means"
+    assert complete.uns[keys.DOMAIN_METHOD + keys.OF_MEASURED] == "leiden"
+
+
+def test_a_method_that_is_asked_for_finds_domains_again():
+    adata = fake_prediction(144, 20, seed=2)
+    finish(find(adata, PREDICTED, "leiden"))
+    finish(write_structure(adata, Settings(method="k-means")))
+    assert adata.uns[keys.DOMAIN_METHOD] == "k-means"
+    fresh = fake_prediction(144, 20, seed=2)
+    finish(write_structure(fresh, Settings(method="k-means")))
+    np.testing.assert_array_equal(read_domains(adata, PREDICTED), read_domains(fresh, PREDICTED))
+
+
+def test_domains_of_another_program_are_ranked_under_their_numbers_and_their_method_is_not_known():
+    adata = fake_prediction(100, 12, measured=False)
+    names = np.where(adata.obsm[keys.SPATIAL][:, 0] < 2200, "tumour", "fat")
+    adata.obs[keys.DOMAIN] = pd.Categorical(names)
+    finish(write_structure(adata))
+    assert dict(zip(adata.obs[keys.DOMAIN], names, strict=True)) == {"1": "fat", "2": "tumour"}
+    assert groups_written(adata, PREDICTED) == groups(adata, PREDICTED)
+    assert keys.DOMAIN_METHOD not in adata.uns
 
 
 def test_labels_stand_beside_the_domains_and_say_how_far_they_agree(written):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -52,6 +54,17 @@ def test_no_common_gene_shows_both_namings(prediction):
         truth.match_names(prediction, measured)
 
 
+def test_counts_that_name_spots_twice_are_refused_as_any_table_of_spots_is(prediction):
+    measured = counts_for(prediction)
+    measured.obs_names = ["0_0", "0_0", "0_0", "0_1", "0_1", *measured.obs_names[5:]]
+    said = (
+        "The measured table names 2 spots more than once (such as 0_0), so it is not clear which row "
+        "is meant; make the spot ids unique."
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        truth.match_names(prediction, measured)
+
+
 def test_a_prediction_given_as_measured_is_refused(prediction):
     with pytest.raises(UserError, match="itself a prediction"):
         truth.match_names(prediction, prediction)
@@ -67,7 +80,8 @@ def test_a_gene_listed_twice_counts_where_it_stands_first(prediction):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(2.32, "2.32.*normalised"), (-1.0, "-1.*not a whole"), (np.nan, "empty")]
+    ("value", "said"),
+    [(2.32, "2.32.*normalised"), (-1.0, "-1.*not a whole"), (np.nan, "empty cells where counts should be")],
 )
 def test_values_that_are_no_counts_are_refused(prediction, value, said):
     measured = counts_for(prediction)
@@ -181,12 +195,23 @@ def test_a_table_without_genes_is_refused(prediction):
         truth.match_names(prediction, counts_for(prediction)[:, []].copy())
 
 
-def test_genes_in_other_letters_are_said(prediction):
+def test_genes_in_other_letters_are_named_as_either_table_spells_them(prediction):
     measured = counts_for(prediction)
-    measured.var_names = [name.lower() if i < 3 else name for i, name in enumerate(measured.var_names)]
-    assert "3 predicted genes are in the measured table in other letters" in truth.other_letters(
+    measured.var_names = ["Xkr4", "Erbb2", *measured.var_names[2:]]
+    assert truth.other_letters(prediction, measured) == (
+        "The measured table has 1 predicted gene in other letters (such as Erbb2 for ERBB2), left out of the "
+        "comparison; write symbols alike to compare them."
+    )
+    measured.var_names = ["Xkr4", "Erbb2", "Cd274", *measured.var_names[3:]]
+    assert "has 2 predicted genes in other letters (such as Erbb2 for" in truth.other_letters(
         prediction, measured
     )
-    measured.var_names = [name.lower() for name in measured.var_names]
-    with pytest.raises(UserError, match=r"other letters \(such as erbb2\)"):
+
+
+def test_genes_that_are_all_in_other_letters_are_refused_with_either_spelling(prediction):
+    measured = counts_for(prediction)[:, :2].copy()
+    measured.var_names = ["Xkr4", "Erbb2"]
+    with pytest.raises(UserError, match=r"\(such as ERBB2\) are .* letters \(such as Erbb2\), which"):
         truth.match_names(prediction, measured)
+    measured.var_names = ["Xkr4", "Sox17"]
+    assert truth.other_letters(prediction, measured) is None

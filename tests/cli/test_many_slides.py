@@ -20,6 +20,7 @@ from napari_flag import cluster, keys, prediction
 from napari_flag.cli import main
 from napari_flag.cli.main import build_parser
 from napari_flag.cli.many_slides import FAILED, KEPT, WRITTEN, listed_slides, predict_one, task_of
+from napari_flag.errors import UserError
 from napari_flag.prediction_file import read_prediction
 from napari_flag.progress import finish
 
@@ -223,6 +224,12 @@ def test_a_folder_is_a_list_of_the_slides_in_it(tmp_path):
         ("S1", "S1.tif", "S1.h5ad"),
         ("S2", "S2.tif", "S2.h5ad"),
     ]
+
+
+def test_a_list_without_a_line_is_refused(tmp_path):
+    (tmp_path / "slides.csv").write_text("image,spots\n")
+    with pytest.raises(UserError, match=r"slides\.csv lists no slide; give a line per slide"):
+        listed_slides(tmp_path / "slides.csv")
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,14 @@ def test_auto_takes_the_gpu_of_an_apple_computer_and_a_cuda_one_before_it(monkey
     assert list_devices() == (("cuda", "CUDA: card 0"), ("cuda:1", "CUDA: card 1"), ("cpu", "CPU"))
 
 
+def test_a_gpu_of_a_number_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="The GPU cuda:2 was requested, but the last one here is cuda:1;"):
+        choose_device("cuda:2")
+
+
 def test_a_foundation_encoder_is_cancelled_between_tiles_on_a_cpu(tmp_path):
     row = shrink(find_encoder("uni"))
     steps = extract_features(

@@ -5,11 +5,14 @@ from napari.components import ViewerModel
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.domains import domain_agreement, find, read_domains
+from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
 from napari_flag.gui.session import Session
 from napari_flag.gui.shortcuts import SHORTCUTS
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import MapKind
+from napari_flag.progress import finish
 
 
 @pytest.fixture
@@ -52,6 +55,21 @@ def test_counts_that_are_attached_are_announced_with_the_prediction_and_can_be_r
     session.set_measured(None)
     assert session.measured is None
     assert session.gene_map.values.why_not(Quantity.MEASURED)
+
+
+def test_domains_of_counts_go_with_them_and_stay_when_the_same_come_again(session):
+    measured = counts_of(session.adata)
+    session.set_measured(measured)
+    for source in (PREDICTED, MEASURED):
+        finish(find(session.adata, source, "leiden"))
+    session.set_measured(measured)
+    assert domain_agreement(session.adata) is not None
+    session.set_measured(counts_of(session.adata, seed=2))
+    assert read_domains(session.adata, MEASURED) is None
+    assert read_domains(session.adata, PREDICTED) is not None
+    finish(find(session.adata, MEASURED, "leiden"))
+    session.set_measured(None)
+    assert domain_agreement(session.adata) is None
 
 
 def test_another_prediction_forgets_the_counts_of_the_one_before(session):

@@ -9,7 +9,7 @@ from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.compare import compare
-from napari_flag.analysis.domains import write_labels
+from napari_flag.analysis.domains import find, write_domains, write_labels
 from napari_flag.analysis.regions import TOPS
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
@@ -286,6 +286,24 @@ def test_the_report_shows_labels_and_how_far_domains_agree_with_them(labelled, t
         found = findings.labels.agreements[key]
         cells = f"<td>{number(found.ari, 3)}</td><td>{number(found.nmi, 3)}</td>"
         assert f'<th scope="row">domains, {word}</th>{cells}' in part
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        (None, "found by Leiden on"),
+        ("k-means", "found by k-means on"),
+        ("a person", "as the file of the prediction states them"),
+    ],
+)
+def test_the_page_says_how_its_domains_were_found(tmp_path, by, said):
+    adata = fake_prediction(n_spots=49, n_genes=8, measured=False)
+    if by == "a person":
+        write_domains(adata, PREDICTED, np.resize([1, 2], 49))
+    elif by is not None:
+        finish(find(adata, PREDICTED, by))
+    page = finish(write_report(adata, None, tmp_path)).read_text("utf-8")
+    assert f"alike in composition, {said}" in page
 
 
 def test_without_truth_the_prediction_alone_is_compared_with_the_labels(labelled):

@@ -50,6 +50,12 @@ def test_xenium_transcripts_pool_as_a_sum_one_by_one_does(csv, old, tmp_path, mo
     assert "100 % of the counts" in said[1]
 
 
+def test_without_micrometres_per_pixel_nothing_is_pooled(tmp_path):
+    xenium(tmp_path / "run")
+    with pytest.raises(UserError, match=r"run is pooled .* but the µm/px of he\.tif are not known; give"):
+        finish(measured_at(tmp_path / "run", SPOTS, None, IMAGE))
+
+
 def test_xenium_cells_pool_as_a_sum_one_by_one_does(tmp_path):
     truth = xenium(tmp_path / "run")
     check(pooled(tmp_path / "run/cells.parquet")[0], truth["cells"])

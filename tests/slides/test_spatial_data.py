@@ -161,11 +161,27 @@ def test_of_several_none_is_taken_and_all_are_named(several):
         choose(several)
     with pytest.raises(UserError, match=r"2 tables of counts \(of_far, table\).*--table"):
         choose(several, image="he")
-    with pytest.raises(UserError, match="no image dapi to take"):
+    with pytest.raises(UserError, match=r"no image dapi to take \(there is he, other\); give another"):
         choose(several, image="dapi")
     found = discover(several)
     assert not found.sections
     assert "--image" in found.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"shapes": "near"}, r"P4\.zarr has no shapes near \(there is far, spots\); give another --shapes"),
+        ({"table": "cells"}, r"has no table cells that annotates shapes \(there is of_far, table\); give"),
+        (
+            {"table": "table", "shapes": "far"},
+            r"The table table of P4\.zarr does not annotate far; give another --table",
+        ),
+    ],
+)
+def test_a_name_that_no_element_has_is_refused_with_those_there(several, named, said):
+    with pytest.raises(UserError, match=said):
+        choose(several, image="he", **named)
 
 
 def test_an_element_named_is_taken(several):

@@ -132,13 +132,14 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "counts only": (wide_counts, "counts .* but no positions"),
     "not a number": (
         lambda d: st_table(d / "s.tsv", pixel_x=[1.0, "left", 3.0]),
-        "1 of 3 rows .* 'pixel_x'",
+        r"1 of 3 rows of s\.tsv have no number in column 'pixel_x'; fill in or remove these rows\.$",
     ),
     "no rows": (lambda d: write(d / "s.tsv", "x\ty\tpixel_x\tpixel_y\n"), "no spots"),
     "none selected": (lambda d: st_table(d / "s.tsv", selected=[0, 0, 0]), "no spots"),
     "the same spot twice": (
         lambda d: st_table(d / "s.tsv", x=[10, 10, 12], y=[13, 13, 14]),
-        "twice",
+        r"The spot table names 1 spot more than once \(such as 10x13\), so it is not clear which row "
+        r"is meant; make the spot ids unique\.$",
     ),
     "cut gzip": (
         lambda d: (
@@ -210,14 +211,14 @@ def test_ids_that_are_numbers_keep_their_zeros(tmp_path):
 
 def test_a_spot_without_an_id_is_refused(tmp_path):
     (tmp_path / "s.csv").write_text("id,x_px,y_px\n,1,2\nb,3,4\n")
-    with pytest.raises(UserError, match=r"1 of 2 rows of s\.csv have no id"):
+    with pytest.raises(UserError, match=r"1 of 2 rows of s\.csv have no id; give every spot an id, or"):
         read_spots(tmp_path / "s.csv")
 
 
 def test_counts_that_name_a_spot_twice_are_refused(tmp_path):
     (tmp_path / "s.csv").write_text("id,x_px,y_px\na,1,2\nb,3,4\n")
     (tmp_path / "c.tsv").write_text("\tERBB2\na\t1\na\t2\nb\t3\n")
-    with pytest.raises(UserError, match=r"c\.tsv names 1 spot more than once \(such as a\)"):
+    with pytest.raises(UserError, match=r"c\.tsv names 1 spot more than once \(such as a\), so"):
         read_spots(tmp_path / "s.csv", measured_from=tmp_path / "c.tsv")
 
 

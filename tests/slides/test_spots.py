@@ -101,7 +101,7 @@ def test_overlapping_regions_give_each_spot_once_and_none_off_the_slide() -> Non
     [
         ([shapely.box(10, 10, 20, 20)], 100, "No spot fits"),
         ([], 100, "No region is drawn"),
-        ([REGION], 0, "above 0"),
+        ([REGION], 0, "a diameter above 0 µm, not 0 µm and 55 µm; give e.g. 100 and 55"),
         ([shapely.box(0, 0, 1e5, 1e5)], 1, "larger spacing"),
     ],
 )

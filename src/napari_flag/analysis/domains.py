@@ -34,15 +34,20 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+DEFAULT_METHOD: Final = "leiden"
 LABELS: Final = "labels"
 """What others called the spots: listed and painted as domains are, but found by no method of ours."""
 OF_TRUTH: Final = keys.DOMAIN + keys.OF_MEASURED
 """``obs`` column: domains of the measurement, as `keys.DOMAIN` holds those of the prediction."""
+ENDS: Final = {PREDICTED: "", MEASURED: keys.OF_MEASURED}
+"""Source → end of the keys of its results."""
 COLUMNS: Final = {PREDICTED: keys.DOMAIN, MEASURED: OF_TRUTH, LABELS: keys.LABEL}
 """Source → ``obs`` column."""
 
 
-def find_domains(adata: "AnnData", source: str, *, method: str = "leiden", seed: int = 0) -> Steps[Numbers]:
+def find_domains(
+    adata: "AnnData", source: str, *, method: str = DEFAULT_METHOD, seed: int = 0
+) -> Steps[Numbers]:
     """Find the spatial domains of one source.
 
     Parameters
@@ -76,21 +81,79 @@ def find_domains(adata: "AnnData", source: str, *, method: str = "leiden", seed:
     return numbers
 
 
-def find_all(adata: "AnnData", *, method: str = "leiden", seed: int = 0) -> Steps[dict[str, Numbers]]:
-    """Find the domains of every source with enough spots, numbered alike; `adata` is not changed.
+def find_all(adata: "AnnData", *, method: str | None = None, seed: int = 0) -> Steps[dict[str, Numbers]]:
+    """Return the domains of every source with enough spots, numbered alike; `adata` is not changed.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    method, seed
+        As `domains_of`: by default domains that are there are kept.
 
     Returns
     -------
     dict
-        Source → as `find_domains`; empty below 10 spots.
+        Source → as `find_domains`; without those that have fewer than 10 spots and no domains.
     """
     found = {}
     measured = measured_extent(adata)
-    known = {PREDICTED: adata.n_obs, MEASURED: 0 if measured is None else len(measured.spots)}
-    for source, spots in known.items():
-        if spots >= FEWEST_SPOTS:
-            found[source] = yield from find_domains(adata, source, method=method, seed=seed)
-    return number_alike(found)
+    spots = {PREDICTED: adata.n_obs, MEASURED: 0 if measured is None else len(measured.spots)}
+    kept = {source for source in spots if spots[source] and _kept(adata, source, method) is not None}
+    for source in spots:
+        if source in kept or spots[source] >= FEWEST_SPOTS:
+            found[source] = yield from domains_of(adata, source, method=method, seed=seed)
+    return found if kept.issuperset(found) else number_alike(found)
+
+
+def domains_of(adata: "AnnData", source: str, *, method: str | None = None, seed: int = 0) -> Steps[Numbers]:
+    """Return the domains of one source: those in ``obs``, or where there are none, those found now.
+
+    Parameters
+    ----------
+    adata
+        A prediction; not changed.
+    source
+        As `find_domains`.
+    method
+        None keeps domains that are there, and finds others by `method_of`; a name finds them by that.
+    seed
+        Of those found now.
+
+    Raises
+    ------
+    UserError
+        As `find_domains`.
+    """
+    kept = _kept(adata, source, method)
+    if kept is not None:
+        return kept
+    by = method_of(adata, source, method) or DEFAULT_METHOD
+    return (yield from find_domains(adata, source, method=by, seed=seed))
+
+
+def method_of(adata: "AnnData", source: str, method: str | None = None) -> str | None:
+    """Return the method of the domains that `domains_of` returns; None where nothing says who found them.
+
+    Domains that are not there are found by the method of the other source's, or by Leiden.
+    """
+    if method is not None:
+        return method
+    if _kept(adata, source) is not None:
+        return _recorded(adata, source)
+    others = (_recorded(adata, other) for other in ENDS if _kept(adata, other) is not None)
+    return next((name for name in others if name is not None), DEFAULT_METHOD)
+
+
+def _kept(adata: "AnnData", source: str, method: str | None = None) -> Numbers | None:
+    """Return the domains in ``obs``; None without any, or where `method` is to find others."""
+    there = None if method is not None else read_domains(adata, source)
+    return there if there is not None and there.any() else None
+
+
+def _recorded(adata: "AnnData", source: str) -> str | None:
+    name = str(adata.uns.get(keys.DOMAIN_METHOD + ENDS[source], ""))
+    return name if name in domains.METHODS else None
 
 
 def find(adata: "AnnData", source: str, method: str) -> Steps[Numbers]:
@@ -115,9 +178,10 @@ def find(adata: "AnnData", source: str, method: str) -> Steps[Numbers]:
     before = read_domains(adata, other)
     if before is not None:
         found[other] = before
+    methods = {source: method, other: _recorded(adata, other)}
     for name, numbers in number_alike(found).items():
         found[name] = numbers
-        write_domains(adata, name, numbers)
+        write_domains(adata, name, numbers, methods[name])
     return found[source]
 
 
@@ -145,9 +209,29 @@ def number_alike(found: Mapping[str, Numbers]) -> dict[str, Numbers]:
     return {**found, PREDICTED: numbers}
 
 
-def write_domains(adata: "AnnData", source: str, numbers: Numbers) -> None:
-    """Write (n,) domain numbers, 0 for none, into ``obs``, as scanpy writes clusters."""
+def write_domains(adata: "AnnData", source: str, numbers: Numbers, method: str | None = None) -> None:
+    """Write domains into ``obs``, as scanpy writes clusters, and how they were found into ``uns``.
+
+    Parameters
+    ----------
+    adata
+        Changed; marker genes of other domains that were there go.
+    source
+        `truth.PREDICTED` or `truth.MEASURED`.
+    numbers
+        (n,) domain of each spot from 1, 0 for none.
+    method
+        That found them; None where it is not known.
+    """
+    before = read_domains(adata, source)
     adata.obs[COLUMNS[source]] = as_categories(numbers)
+    adata.uns.pop(keys.DOMAIN_METHOD + ENDS[source], None)
+    if method is not None:
+        adata.uns[keys.DOMAIN_METHOD + ENDS[source]] = method
+    if before is None or not np.array_equal(before, numbers):
+        adata.uns.pop(keys.STRUCTURE, None)  # which says that the markers are there
+    if before is not None and not np.array_equal(before, numbers):
+        adata.uns.pop(keys.MARKERS + ENDS[source], None)
 
 
 def as_categories(numbers: Numbers) -> "pd.Categorical":

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_flag.analysis.domains import find_domains
+from napari_flag.analysis.domains import domains_of
 from napari_flag.analysis.regions import BoolArray
 from napari_flag.analysis.structure import comparable_domains
 from napari_flag.analysis.truth import (
@@ -161,7 +161,7 @@ def recover_domains(
 def recover_in_truth(
     adata: "AnnData", sets: Mapping[str, Sequence[str]], *, seed: int = 0
 ) -> Steps[DomainSets | None]:
-    """Count, for each Leiden domain of the truth, the gene sets that prediction and truth have both raised.
+    """Count, for each domain of the truth, the gene sets that prediction and truth have both raised.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def recover_in_truth(
     sets
         Name → genes.
     seed
-        Of the domains.
+        Of the domains, where there are none yet (`domains.domains_of`).
 
     Returns
     -------
@@ -180,7 +180,7 @@ def recover_in_truth(
     extent = measured_extent(adata)
     if extent is None or len(extent.spots) < FEWEST_FOR_DOMAINS:
         return None
-    numbers = yield from find_domains(adata, MEASURED, seed=seed)
+    numbers = yield from domains_of(adata, MEASURED, seed=seed)
     return (yield from recover_domains(adata, numbers, sets))
 
 

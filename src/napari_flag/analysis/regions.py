@@ -3,7 +3,6 @@
 Numbers of the prediction are over all its spots and genes; those of the measurement over what was measured.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +46,7 @@ class RegionNumbers:
         Source → genes, those most raised in the region first.  Without the measurement where fewer than two
         spots inside, or outside, were measured.
     overlaps
-        Shared by the first 20 and 50 of prediction and truth; empty without truth.
+        As `compare_rankings` of prediction and truth; empty without truth.
     spots
         Source → spots inside and outside that were compared.
     """
@@ -75,26 +74,52 @@ def compare_regions(adata: "AnnData", inside: BoolArray, outside: BoolArray | No
     """
     rest = ~inside if outside is None else outside
     whole: pd.DataFrame | None = None
-    rankings, spots = {}, {}
+    tables, spots = {}, {}
     for source in sources(adata):
         counted = _count(extent_of(adata, source), inside, rest)
         if source == MEASURED and min(counted) < FEWEST_SPOTS:
             continue
         ranked = yield from rank_genes(adata, source, inside, rest)
-        rankings[source], spots[source] = tuple(ranked["gene"]), counted
+        tables[source], spots[source] = ranked, counted
         found = ranked.rename(columns={"mean_inside": "inside", "mean_outside": "outside"})[SHOWN]
         named = found.rename(columns={name: f"{name}_{source}" for name in SHOWN[1:]})
         whole = named if whole is None else whole.merge(named, on="gene", how="left")
     assert whole is not None
     overlaps: tuple[Overlap, ...] = ()
-    if MEASURED in rankings:
-        overlaps = top_overlaps(rankings[PREDICTED], rankings[MEASURED])
+    if MEASURED in tables:
+        overlaps = yield from compare_rankings(adata, tables[PREDICTED], tables[MEASURED], inside, rest)
+    rankings = {source: tuple(table["gene"]) for source, table in tables.items()}
     return RegionNumbers(whole, rankings, overlaps, spots)
 
 
-def top_overlaps(first: Sequence[str], second: Sequence[str]) -> tuple[Overlap, ...]:
-    """Return how many genes the first of two rankings share, for each of `TOPS`."""
-    return tuple(overlap_at(first, second, k) for k in TOPS)
+def compare_rankings(
+    adata: "AnnData",
+    predicted: "pd.DataFrame",
+    measured: "pd.DataFrame",
+    inside: BoolArray,
+    outside: BoolArray | None = None,
+) -> Steps[tuple[Overlap, ...]]:
+    """Count the leading genes of a region that prediction and truth share, over what was measured.
+
+    Parameters
+    ----------
+    adata
+        A prediction with ``layers["measured"]``.
+    predicted, measured
+        Tables of `rank_genes` between these regions.  Where some spots were not measured the prediction is
+        ranked again without them: other spots are another contrast.
+    inside, outside
+        (n,) bool; None takes all other spots.
+
+    Returns
+    -------
+    tuple
+        One for each of `TOPS`, of the genes that were measured.
+    """
+    extent = extent_of(adata, MEASURED)
+    if len(extent.spots) < adata.n_obs:
+        predicted = yield from rank_genes(adata, PREDICTED, inside, outside, over=extent)
+    return tuple(overlap_at(list(predicted["gene"]), list(measured["gene"]), k) for k in TOPS)
 
 
 def _count(extent: Extent, inside: BoolArray, outside: BoolArray) -> tuple[int, int]:
@@ -102,7 +127,12 @@ def _count(extent: Extent, inside: BoolArray, outside: BoolArray) -> tuple[int, 
 
 
 def rank_genes(
-    adata: "AnnData", source: str, inside: BoolArray, outside: BoolArray | None = None
+    adata: "AnnData",
+    source: str,
+    inside: BoolArray,
+    outside: BoolArray | None = None,
+    *,
+    over: Extent | None = None,
 ) -> "Steps[pd.DataFrame]":
     """Rank the genes of one source by how much higher they are inside a region than outside.
 
@@ -114,6 +144,8 @@ def rank_genes(
         `truth.PREDICTED`, over all spots and genes, or `truth.MEASURED`, over what was measured.
     inside, outside
         (n,) bool over the spots of `adata`; None takes all other spots.
+    over
+        The spots and genes that count; None takes all that `source` has.
 
     Returns
     -------
@@ -127,7 +159,7 @@ def rank_genes(
     """
     import pandas as pd
 
-    extent, matrix = extent_of(adata, source), matrix_of(adata, source)
+    extent, matrix = over or extent_of(adata, source), matrix_of(adata, source)
     rest = ~inside if outside is None else outside
     a, b = inside[extent.spots], rest[extent.spots]
     parts = []

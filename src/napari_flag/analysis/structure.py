@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from napari_flag import keys
-from napari_flag.analysis.domains import COLUMNS, find_all, write_domains
+from napari_flag.analysis.domains import COLUMNS, ENDS, find_all, method_of, write_domains
 from napari_flag.analysis.regions import rank_genes
 from napari_flag.analysis.spatial import gene_moran, spot_neighbours
 from napari_flag.analysis.truth import (
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 FEWEST_IN_DOMAIN: Final = 5
 """Smaller domains have no markers worth naming."""
-ENDS: Final = {PREDICTED: "", MEASURED: keys.OF_MEASURED}
-"""Source → end of the keys of its results."""
 
 
 def as_squidpy(table: "pd.DataFrame", genes: Sequence[str]) -> "pd.DataFrame":
@@ -123,7 +121,8 @@ class Settings:
     Parameters
     ----------
     method
-        Of the domains, a name of `domains.METHODS`.
+        Of the domains, a name of `domains.METHODS`; None keeps those that are there, and finds others as
+        `domains.domains_of`.
     permutations
         Of Moran's I; 0 leaves its permutation p-values out.
     local_genes
@@ -131,10 +130,10 @@ class Settings:
     sets
         Gene sets to score, name → symbols; None takes the bundled ones.
     seed
-        Of permutations and domains.
+        Of permutations and of domains found now.
     """
 
-    method: str = "leiden"
+    method: str | None = None
     permutations: int = 0
     local_genes: tuple[str, ...] = ()
     sets: Mapping[str, Sequence[str]] | None = None
@@ -147,11 +146,12 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
     ``obsp["spatial_connectivities"]`` and ``uns["spatial_neighbors"]``, the graph, unweighted, as squidpy
     builds it · ``uns["moranI"]``, as squidpy's table · ``obs["domain"]``, categories "1" (the largest) to
     "D" · ``uns["rank_genes_groups"]``, each domain against the rest, as scanpy's (but "logfoldchanges" is
-    the difference of mean log2(count + 1)) · ``obsm["gene_set_scores"]`` · ``obsm["local_moran_I"]`` and
+    the difference of mean log2(count + 1)) · ``uns["napari_flag_domains"]``, the method that found the
+    domains, where it is known · ``obsm["gene_set_scores"]`` · ``obsm["local_moran_I"]`` and
     ``obsm["local_moran_class"]`` of the genes asked for · ``uns["napari_flag_structure"]``, how.  With
-    ``layers["measured"]`` the first four are written again with "_measured" after their key (but for the
-    graph), over the spots and genes that were measured; its domains then give the prediction's their
-    numbers.
+    ``layers["measured"]`` the first five are written again with "_measured" after their key (but for the
+    graph), over the spots and genes that were measured; domains of it that are found now give the
+    prediction's their numbers.
 
     Parameters
     ----------
@@ -181,6 +181,7 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
         names = [str(gene) for gene in adata.var_names[extent_of(adata, source).genes]]
         written[keys.MORAN + ENDS[source]] = as_squidpy(moran, names)
     found = yield from find_all(adata, method=chosen.method, seed=chosen.seed)
+    methods = {source: method_of(adata, source, chosen.method) for source in found}
     for source, numbers in found.items():
         ranked = yield from rank_domains(adata, source, numbers)
         if ranked:  # a table without domains cannot be stored as h5ad
@@ -190,12 +191,11 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
     obsm[keys.GENE_SETS] = _set_scores(adata, values, chosen)
     written[keys.STRUCTURE] = {
         "neighbours": neighbours.description,
-        "domains": chosen.method,
         "permutations": chosen.permutations,
         "seed": chosen.seed,
     }
     for source, numbers in found.items():
-        write_domains(adata, source, numbers)
+        write_domains(adata, source, numbers, methods[source])
     for name, table in obsm.items():
         adata.obsm[name] = table
     adata.uns.update(written)

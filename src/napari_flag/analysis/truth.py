@@ -16,8 +16,9 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted_of
+from napari_flag.formatting import counted, counted_of
 from napari_flag.prediction_file import provenance
+from napari_flag.slides.spots import refuse_repeated, typical_pitch
 from napari_flag.statistics.accuracy import FloatArray as FloatArray
 
 if TYPE_CHECKING:
@@ -88,11 +89,13 @@ def measured_extent(adata: "AnnData") -> Extent | None:
 
     A gene was measured where any spot has a value of it; a spot, where it has a value of each of those genes.
     """
-    if keys.MEASURED not in adata.layers:
-        return None
-    layer = adata.layers[keys.MEASURED]
-    cells, genes = np.zeros(adata.n_obs, np.int64), np.zeros(adata.n_vars, bool)
-    for part in gene_parts(adata.n_vars):
+    return _extent_in(adata.layers[keys.MEASURED]) if keys.MEASURED in adata.layers else None
+
+
+def _extent_in(layer: Any) -> Extent | None:
+    """Return the `measured_extent` of a (spots, genes) layer."""
+    cells, genes = np.zeros(layer.shape[0], np.int64), np.zeros(layer.shape[1], bool)
+    for part in gene_parts(layer.shape[1]):
         known = np.isfinite(dense(layer[:, part]))
         cells += known.sum(axis=1)
         genes[part] = known.any(axis=0)
@@ -161,11 +164,7 @@ def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_
             "The measured file is itself a prediction of napari-flag; give measured counts (h5ad, "
             "Space Ranger folder or ST table) as the second file."
         )
-    if not measured.obs_names.is_unique:
-        raise UserError(
-            "The measured table names some spots twice, so it is not clear which to compare; make "
-            "the spot ids unique."
-        )
+    refuse_repeated(measured.obs_names, "The measured table")
     first = ~measured.var_names.duplicated()
     found_rows = measured.obs_names.get_indexer(predicted.obs_names)
     found_genes = measured.var_names[first].get_indexer(predicted.var_names)
@@ -174,11 +173,11 @@ def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_
         raise UserError(_too_few_spots(predicted, measured, len(rows)))
     if measured.n_vars == 0:
         raise UserError("The measured table has no genes; give one with counts of the predicted genes.")
-    if len(columns) == 0 and _in_other_letters(predicted, measured):
+    if len(columns) == 0 and (missed := _in_other_letters(predicted, measured)):
+        theirs, ours = missed[0]
         raise UserError(
-            f"The predicted genes (such as {predicted.var_names[0]}) are in the measured table in other "
-            f"letters (such as {measured.var_names[0]}), which may mean another species; give a table with "
-            "the symbols of the prediction."
+            f"The predicted genes (such as {ours}) are in the measured table in other letters (such as "
+            f"{theirs}), which may mean another species; give a table with the symbols of the prediction."
         )
     if len(columns) == 0:
         raise UserError(
@@ -190,11 +189,14 @@ def match_names(predicted: "AnnData", measured: "AnnData", fewest: int = FEWEST_
     return Match(rows, columns, found_rows[rows], position[found_genes[columns]])
 
 
-def _in_other_letters(predicted: "AnnData", measured: "AnnData") -> list[str]:
-    """Return the predicted genes that the measured table has in capital or small letters only."""
-    there = set(measured.var_names)
-    folded = {str(name).casefold() for name in there}
-    return [str(g) for g in predicted.var_names if g not in there and str(g).casefold() in folded]
+def _in_other_letters(predicted: "AnnData", measured: "AnnData") -> list[tuple[str, str]]:
+    """Return (measured, predicted) symbols that differ in capital and small letters only."""
+    there = {str(name) for name in measured.var_names}
+    folded = {name.casefold(): name for name in sorted(there)}
+    genes = [str(gene) for gene in predicted.var_names]
+    return [
+        (folded[gene.casefold()], gene) for gene in genes if gene not in there and gene.casefold() in folded
+    ]
 
 
 def other_letters(predicted: "AnnData", measured: "AnnData") -> str | None:
@@ -202,9 +204,10 @@ def other_letters(predicted: "AnnData", measured: "AnnData") -> str | None:
     missed = _in_other_letters(predicted, measured)
     if not missed:
         return None
+    theirs, ours = missed[0]
     return (
-        f"{len(missed):,} predicted genes are in the measured table in other letters (such as "
-        f"{missed[0].lower()}), and were not compared; write symbols alike to compare them."
+        f"The measured table has {counted(len(missed), 'predicted gene')} in other letters (such as {theirs} "
+        f"for {ours}), left out of the comparison; write symbols alike to compare them."
     )
 
 
@@ -316,8 +319,6 @@ def _turned_ids(predicted: "AnnData", measured: "AnnData", match: Match) -> str 
 
 
 def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> str | None:
-    from napari_flag.slides.spots import typical_pitch
-
     if keys.SPATIAL not in measured.obsm or keys.SPATIAL not in predicted.obsm:
         return None
     here = np.asarray(predicted.obsm[keys.SPATIAL], np.float64)[match.rows][:, :2]
@@ -377,7 +378,8 @@ def attach_measured(predicted: "AnnData", measured: "AnnData", *, force: bool = 
     Parameters
     ----------
     predicted
-        The prediction; changed in place.
+        The prediction; changed in place.  What was computed of another measurement goes, as in
+        `detach_measured`.
     measured
         Raw counts, rows named by spot id.
     force
@@ -397,6 +399,8 @@ def attach_measured(predicted: "AnnData", measured: "AnnData", *, force: bool = 
     insisted = refuse_doubts(predicted, measured, match, force)
     layer = np.full(predicted.shape, np.nan, dtype=np.float32)
     layer[np.ix_(match.rows, match.columns)] = np.log2(values + 1.0)
+    if not _holds(predicted, layer):
+        _drop_derived(predicted)
     predicted.layers[keys.MEASURED] = layer
     made = provenance(predicted)
     if insisted or insisted_on(predicted):  # of these counts, no longer of those before
@@ -404,6 +408,31 @@ def attach_measured(predicted: "AnnData", measured: "AnnData", *, force: bool = 
         others = [notice for notice in others if not notice.endswith(INSISTED)]
         predicted.uns[keys.PROVENANCE] = {**made, keys.NOTICES: [*others, *insisted]}
     return insisted
+
+
+def detach_measured(adata: "AnnData") -> None:
+    """Remove what was measured, and what was computed of it: its Moran's I, domains and markers."""
+    adata.layers.pop(keys.MEASURED, None)
+    _drop_derived(adata)
+
+
+def _drop_derived(adata: "AnnData") -> None:
+    for key in (keys.DOMAIN_METHOD, keys.MORAN, keys.MARKERS):
+        adata.uns.pop(key + keys.OF_MEASURED, None)
+    adata.uns.pop(keys.STRUCTURE, None)  # which says that all of it was written
+    if keys.DOMAIN + keys.OF_MEASURED in adata.obs:
+        del adata.obs[keys.DOMAIN + keys.OF_MEASURED]
+
+
+def _holds(adata: "AnnData", layer: FloatArray) -> bool:
+    """Return whether the measured layer of `adata` is `layer` over the extent of either."""
+    here, there = measured_extent(adata), _extent_in(layer)
+    if here is None or there is None:
+        return False
+    if not np.array_equal(here.spots, there.spots) or not np.array_equal(here.genes, there.genes):
+        return False
+    parts = [Extent(here.spots, here.genes[part]) for part in gene_parts(len(here.genes))]
+    return all(np.array_equal(part.cut(adata.layers[keys.MEASURED]), part.cut(layer)) for part in parts)
 
 
 def insisted_on(predicted: "AnnData") -> tuple[str, ...]:

@@ -125,8 +125,8 @@ def choose_device(name: str = "auto") -> torch.device:
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"The GPU {name} was requested, but there are only {torch.cuda.device_count()}; "
-            "choose a lower number."
+            f"The GPU {name} was requested, but the last one here is cuda:{torch.cuda.device_count() - 1}; "
+            "choose that or a lower number."
         )
     return device
 

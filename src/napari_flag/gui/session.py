@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import QObject, Signal
 
 from napari_flag import keys
-from napari_flag.analysis.truth import attach_measured
+from napari_flag.analysis.truth import attach_measured, detach_measured
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.gl_context import keep_context_of, later_in
 from napari_flag.gui.shortcuts import SHOW_QUANTITY, STEP
@@ -246,7 +246,7 @@ class Session(QObject):
         if result is None:
             raise UserError(NO_PREDICTION)
         if measured is None:
-            result.adata.layers.pop(keys.MEASURED, None)
+            detach_measured(result.adata)
         else:
             attach_measured(result.adata, measured, force=force)
         result.measured = measured

@@ -1,7 +1,7 @@
 """Results of `analysis` that a report shows, computed once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -10,13 +10,20 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.coexpression import Together, correlate, pick_unlike
 from napari_flag.analysis.compare import Comparison, Section, comparing, section_of
-from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement
+from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement, method_of
 from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
-from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, top_overlaps
+from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, compare_rankings
 from napari_flag.analysis.set_maps import SetMap, find_set, first_set, map_set, regions_of_domains
 from napari_flag.analysis.spatial import gene_moran, spot_neighbours
 from napari_flag.analysis.structure import rank_domains
-from napari_flag.analysis.truth import MEASURED, PREDICTED, Numbers, attach_measured, values_of
+from napari_flag.analysis.truth import (
+    MEASURED,
+    PREDICTED,
+    Numbers,
+    attach_measured,
+    detach_measured,
+    values_of,
+)
 from napari_flag.prediction_file import um_per_px
 from napari_flag.progress import Steps
 
@@ -94,7 +101,7 @@ class Domain:
     predicted, measured
         Its leading marker genes against the rest, by prediction and by truth; the latter empty without.
     overlaps
-        For each of `TOPS`, how many of the leading markers prediction and truth share.
+        For each of `TOPS`, how many of the leading markers prediction and truth share where both are known.
     """
 
     number: int
@@ -123,6 +130,8 @@ class Findings:
     domains, domains_measured
         (n,) int64 numbers from 1 over the spots of `adata`, 0 where a spot was not measured; None where
         there are too few spots, the latter also without truth.
+    domain_methods
+        Source → method of its domains, None where nothing says who found them.
     likeness
         Agreement of the two; None without truth.
     labels
@@ -146,6 +155,7 @@ class Findings:
     neighbours: str
     domains: Numbers | None
     domains_measured: Numbers | None
+    domain_methods: dict[str, str | None]
     likeness: Agreement | None
     labels: Labelled | None
     together: Together | None
@@ -169,11 +179,12 @@ def gather(
     Parameters
     ----------
     predicted
-        A prediction; not changed.  Domains are compared with ``obs["label"]`` where it has that.
+        A prediction; not changed.  Its domains are those in ``obs``, others are found as
+        `domains.domains_of`; they are compared with ``obs["label"]`` where it has that.
     measured
         Raw counts of the same spots, or None.
     seed
-        Of bootstrap and domains.
+        Of bootstrap and of domains found now.
     comparison
         Of the two, where it was made already.
     sets
@@ -209,6 +220,7 @@ def gather(
         neighbours=spot_neighbours(adata).description,
         domains=ours,
         domains_measured=theirs,
+        domain_methods={source: method_of(adata, source) for source in found},
         likeness=agreement_of(ours, theirs),
         labels=labels_of(adata, found),
         together=together,
@@ -234,12 +246,13 @@ def _with_truth(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
     """Return a shallow copy with the truth as a layer, so that the caller's prediction is not changed."""
     from anndata import AnnData
 
-    layers = {name: layer for name, layer in predicted.layers.items() if name != keys.MEASURED}
     adata = AnnData(
         X=predicted.X, obs=predicted.obs.copy(), var=predicted.var.copy(), uns=dict(predicted.uns),
-        obsm=dict(predicted.obsm), layers=layers,
+        obsm=dict(predicted.obsm), layers=dict(predicted.layers),
     )  # fmt: skip
-    if measured is not None:
+    if measured is None:
+        detach_measured(adata)
+    else:
         attach_measured(adata, measured, force=True)  # compared already
     return adata
 
@@ -297,11 +310,14 @@ def _markers(adata: "AnnData", numbers: Numbers | None, with_truth: bool) -> Ste
     predicted = yield from rank_domains(adata, PREDICTED, numbers)
     measured = (yield from rank_domains(adata, MEASURED, numbers)) if with_truth else {}
     scale = AreaScale.of(adata, um_per_px(adata))
-    found = []
+    domains = []
     for number, table in predicted.items():
-        ours, theirs = list(table.gene), list(measured[number].gene) if number in measured else []
-        shared = tuple(o for k, o in zip(TOPS, top_overlaps(ours, theirs), strict=True) if k < len(theirs))
         spots = int((numbers == number).sum())
-        area = scale.of_spots(spots)
-        found.append(Domain(number, spots, area, tuple(ours[:MARKERS]), tuple(theirs[:MARKERS]), shared))
-    return tuple(found)
+        ours = tuple(table.gene[:MARKERS])
+        domain = Domain(number, spots, scale.of_spots(spots), ours, measured=(), overlaps=())
+        if (truth := measured.get(number)) is not None:
+            overlaps = yield from compare_rankings(adata, table, truth, numbers == number)
+            shared = tuple(found for k, found in zip(TOPS, overlaps, strict=True) if k < len(truth))
+            domain = replace(domain, measured=tuple(truth.gene[:MARKERS]), overlaps=shared)
+        domains.append(domain)
+    return tuple(domains)

@@ -51,7 +51,7 @@ def draw_all(findings: Findings) -> Steps[tuple[Picture, ...]]:
     maps, genes = (
         (wording.MAPS_ALONE, wording.COEXPRESSION_ALONE) if alone else (wording.MAPS, wording.COEXPRESSION)
     )
-    domains = wording.DOMAINS + ("" if alone else wording.DOMAINS_MATCHED)
+    domains = _say_domains(findings) + ("" if alone else wording.DOMAINS_MATCHED)
     figures: list[tuple[str, str, str, Callable[[Findings], Figure | None]]] = [
         ("slide", "The slide", wording.SLIDE, lambda known: draw_overview(known.adata)),
         ("genes", "Gene maps", maps, _draw_maps),
@@ -115,6 +115,14 @@ def _draw_moran(findings: Findings) -> "Figure | None":
 
 def _draw_coexpression(findings: Findings) -> "Figure | None":
     return None if findings.together is None else draw_triangles(findings.together)
+
+
+def _say_domains(findings: Findings) -> str:
+    """Return what the domains are, and how those of each source were found."""
+    said = {source: wording.DOMAINS_BY[method] for source, method in findings.domain_methods.items()}
+    if len(set(said.values())) > 1:
+        return f"{wording.DOMAINS}; {'; '.join(f'{source}: {how}' for source, how in said.items())}."
+    return ", ".join([wording.DOMAINS, *list(said.values())[:1]]) + "."
 
 
 def _draw_domains(findings: Findings) -> "Figure | None":

@@ -68,10 +68,12 @@ COEXPRESSION_ALONE: Final = (
     "Correlation over spots of every gene with every other as predicted, ordered by their own clustering. "
     "Each spot's mean over all genes is taken away first, since depth, which all genes share, hides the rest."
 )
-DOMAINS: Final = (
-    "Groups of neighbouring spots alike in composition, found by one method with one setting (Leiden on a"
-    " joint graph of expression and neighbourhood)."
-)
+DOMAINS: Final = "Groups of neighbouring spots alike in composition"
+DOMAINS_BY: Final = {
+    "leiden": "found by Leiden on a joint graph of expression and neighbourhood",
+    "k-means": "found by k-means on expression and its mean over the neighbours",
+    None: "as the file of the prediction states them",
+}
 DOMAINS_MATCHED: Final = (
     " ARI and NMI compare the two groupings: 1 is the same, an ARI of 0 is chance. Colours of the "
     "prediction are matched to those of the truth."
@@ -82,8 +84,8 @@ LABELS: Final = (
 )
 OVERLAP: Final = (
     "For every domain of the truth, genes are ranked by how much higher they are in it than elsewhere, "
-    "once by the prediction and once by the truth. A bar shows how many of the first 20 or 50 are the "
-    "same; the grey line is what two unrelated rankings would share."
+    "once by the prediction and once by the truth, both over the spots that were measured. A bar shows how "
+    "many of the first 20 or 50 are the same; the grey line is what two unrelated rankings would share."
 )
 SET_MAP: Final = (
     "Each gene of the set in each domain: its mean over the domain's spots less its mean over the section, "

@@ -1,6 +1,7 @@
 """Spots: ids, positions, array and diameter; grids over tissue; estimates of pitch and µm/px."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
@@ -68,11 +69,7 @@ class Spots:
             raise ValueError(f"xy has shape {self.xy.shape}, expected ({len(self.ids)}, 2)")
         if self.array is not None and self.array.shape != self.xy.shape:
             raise ValueError(f"array has shape {self.array.shape}, expected {self.xy.shape}")
-        if len(set(self.ids)) != len(self.ids):
-            raise UserError(
-                "The spot table names some spots twice, so their results could not be distinguished; "
-                "make the spot ids unique."
-            )
+        refuse_repeated(self.ids, "The spot table")
         if not np.isfinite(self.xy).all():
             raise UserError(
                 "Some spots have no position (empty or not a number), so they cannot be placed on "
@@ -575,17 +572,26 @@ def refuse_outside(xy: FloatArray, slide: "Slide", path: Path) -> None:
         )
 
 
+def refuse_repeated(ids: Collection[str], what: str) -> None:
+    """Refuse ids of `what`, as it begins a sentence, that name a spot more than once.
+
+    Raises
+    ------
+    UserError
+        Saying how many, and one of them.
+    """
+    if len(set(ids)) == len(ids):
+        return
+    repeated = [name for name, times in Counter(ids).items() if times > 1]
+    raise UserError(
+        f"{what} names {counted(len(repeated), 'spot')} more than once (such as {repeated[0]}), so it is not "
+        "clear which row is meant; make the spot ids unique."
+    )
+
+
 def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
     """Return `table` with the counts of its spots, saying how many have none."""
-    import pandas as pd
-
-    for names, what in ((measured.obs_names, source.name), (pd.Index(table.spots.ids), "The table of spots")):
-        if not names.is_unique:
-            twice = names[names.duplicated()][0]
-            raise UserError(
-                f"{what} names {counted(names.duplicated().sum(), 'spot')} more than once (such as {twice}), "
-                "so it is not clear which counts are theirs; make the ids unique."
-            )
+    refuse_repeated(measured.obs_names, source.name)
     rows = measured.obs_names.get_indexer(list(table.spots.ids))
     missing = int((rows < 0).sum())
     if missing == len(rows) > 0:

@@ -95,6 +95,15 @@ def test_a_region_that_was_just_drawn_is_chosen_and_one_that_was_edited_is_not(f
     assert filled.regions.current.region.name == "Region 1"
 
 
+def test_shared_genes_say_over_which_spots_where_some_were_not_measured(dock, qtbot):
+    adata = two_halves()
+    adata.layers[keys.MEASURED][:20] = np.nan
+    dock.session.set_prediction(adata)
+    draw_left(dock, qtbot)
+    assert "50 spots against 50." in dock.results.summary.text()
+    assert "shared by prediction and truth over the 80 measured spots: 20 of" in dock.results.summary.text()
+
+
 def test_numbers_of_the_truth_alone_show_its_means(filled, qtbot):
     draw_left(filled, qtbot)
     filled.results.shown.value = MEASURED

@@ -242,5 +242,7 @@ def _summary(numbers: RegionNumbers) -> str:
     sentences = [f"{counted(inside, 'spot')} against {whole(outside)}."]
     if numbers.overlaps:
         parts = [f"{o.shared} of the first {o.of} (chance {number(o.chance, 1)})" for o in numbers.overlaps]
-        sentences.append(f"Raised genes shared by prediction and truth: {', '.join(parts)}.")
+        seen = sum(numbers.spots[MEASURED])
+        over = "" if seen == inside + outside else f" over the {counted(seen, 'measured spot')}"
+        sentences.append(f"Raised genes shared by prediction and truth{over}: {', '.join(parts)}.")
     return " ".join(sentences)

@@ -222,12 +222,12 @@ def choose(
     if shapes is not None and shapes not in held.shapes:
         known = ", ".join(held.shapes) or "none"
         raise UserError(f"{store.name} has no shapes {shapes} (there is {known}); give another --shapes.")
+    if table is not None and table not in tables:
+        raise UserError(
+            f"The table {table} of {store.name} does not annotate {shapes}; give another --table."
+        )
     said = f"{picture} is the H&E image ({why})"
     if not tables:
-        if table is not None:
-            raise UserError(
-                f"The table {table} of {store.name} does not annotate {shapes}; give another --table."
-            )
         if shapes is None and (not held.shapes or held.tables):
             return Chosen(
                 store / IMAGES / picture, None, f"{said}; no table of measured counts annotates shapes"
