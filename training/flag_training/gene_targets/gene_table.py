@@ -1,7 +1,6 @@
 """Genes of a panel, their Ensembl ids, and the table of one vector per gene with its provenance."""
 
 import gzip
-import hashlib
 import json
 import re
 import zlib
@@ -229,9 +228,3 @@ def read_table(path: Path) -> GeneTable:
     missing = tuple(metadata.pop("missing", ()))
     vectors = np.stack([row.astype(np.float32) for row in rows.values()])
     return GeneTable(tuple(rows), vectors, missing, metadata)
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
