@@ -71,7 +71,7 @@ def cellplm_table(folder: Path, panel: Sequence[str], ids: Mapping[str, str]) ->
     panel
         Human gene symbols or Ensembl ids.
     ids
-        Symbol → Ensembl id (`panel.read_gene_ids`); CellPLM itself knows ids only.
+        Symbol → Ensembl id (`gene_table.read_gene_ids`); CellPLM itself knows ids only.
 
     Raises
     ------

@@ -266,8 +266,8 @@ def _cohort_plan(
     args: argparse.Namespace, cohort: "CohortFile", sources: "Sequence[SlideSource]", root: Path
 ) -> "StorePlan":
     """Return the plan of a cohort file and the command line for `sources` in `root`."""
+    from flag_training.gene_targets.gene_table import read_gene_ids
     from flag_training.store.plan import StorePlan
-    from flag_training.store.reading import read_gene_ids
 
     return StorePlan(
         name=cohort.name,
