@@ -136,7 +136,7 @@ def add_commands(commands: Commands) -> None:
     choices.add_argument(
         "--panel-sees-all", action="store_true",
         help="let validation and test slides take part in choosing the genes, as the published code does "
-        "(a leak; default: training slides only)",
+        "(a leak; default: training slides of both splits)",
     )  # fmt: skip
     choices.add_argument(
         "--rebuild", nargs="+", default=[], metavar="SLIDE[/STAGE]",
