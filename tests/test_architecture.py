@@ -150,6 +150,17 @@ def test_files_alone_says_what_the_ending_of_a_name_is():
     assert not wrong
 
 
+def test_files_alone_hashes_a_file_that_is_read_at_once():
+    wrong = {
+        f"{path.name}:{node.lineno}"
+        for path in (*modules(), *modules(TRAINING))
+        if path != PACKAGE / "files.py"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and node.attr == "file_digest"
+    }
+    assert not wrong
+
+
 def imports_between(package: Path) -> dict[str, set[str]]:
     """Module → the modules of the same package that it imports."""
     files = {

@@ -17,6 +17,13 @@ from napari_flag import files
 from napari_flag.errors import UserError
 
 
+def test_the_hash_of_a_file_is_that_of_its_bytes_as_they_lie(tmp_path):
+    path = tmp_path / "a.gz"
+    path.write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert files.sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
 @pytest.mark.parametrize(
     ("name", "ending", "zipped"),
     [

@@ -1,7 +1,7 @@
 import pytest
 
 from napari_flag.errors import UserError
-from napari_flag.gene_names import GeneNames, Hit, look_up, symbols_of
+from napari_flag.gene_names import GeneNames, Hit, look_up, symbols_of, without_version
 
 GENES = ("IGKC", "ERBB2", "CD274", "MKI67", "TP53", "CDH1", "VIM", "KRT19", "KRT8", "SKRT1", "ESR1")
 
@@ -51,6 +51,8 @@ def test_empty_search_lists_all_in_the_order_of_the_model(names):
         ("MT-CO1", "mitochondrial"),
         ("RPL13", "ribosomal"),
         ("ENSG00000141736", "Ensembl"),
+        ("ensg00000141736.15", "Ensembl"),
+        ("ENST00000269571", "Ensembl"),
         ("ERBB4", "Similar names: ERBB2"),
         ("nonsense", "not among the 11 genes of her2st"),
     ],
@@ -58,6 +60,25 @@ def test_empty_search_lists_all_in_the_order_of_the_model(names):
 def test_a_gene_that_is_not_there_comes_with_the_reason(names, name, reason):
     assert names.resolve(name) is None
     assert reason in names.why_not(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("ENSG00000141736", "ENSG00000141736"),
+        ("ENSG00000141736.15", "ENSG00000141736"),
+        ("ENSMUSG00000062312.3", "ENSMUSG00000062312"),
+        ("ENSG00000182378.14_PAR_Y", "ENSG00000182378"),
+        ("ENSG00000002586-1", "ENSG00000002586"),
+        ("ENST00000269571", ""),
+        ("ENSG0001", ""),
+        ("ENSG000001417361", ""),
+        ("ENSA", ""),
+        ("ERBB2", ""),
+    ],
+)
+def test_the_id_of_a_gene_loses_its_version_and_what_is_no_such_id_is_empty(name, found):
+    assert without_version(name) == found
 
 
 @pytest.mark.parametrize("separator", ["\n", ", ", "\t", " ", ";", "\r\n"])

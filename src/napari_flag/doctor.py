@@ -4,7 +4,6 @@ Each check is a plain sentence.  Nothing here imports napari or Qt: whether a wi
 in a process of its own, so that a crash there is a finding and not the end.
 """
 
-import hashlib
 import importlib.util
 import os
 import platform
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from napari_flag.cache import cache_folder
 from napari_flag.errors import UserError
+from napari_flag.files import sha256_of
 from napari_flag.formatting import data_size
 
 if TYPE_CHECKING:
@@ -147,8 +147,7 @@ def check_weights(folder: Path) -> Iterator[Finding]:
         if not path.is_file():
             yield Finding("weights", "bad", f"{name} is missing from {folder}; install napari-flag again.")
             continue
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
         if name not in known:
             yield Finding(
                 "weights",

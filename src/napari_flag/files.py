@@ -145,6 +145,18 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     return data
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of what is in a file, in hex; read piece by piece.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """Return the text in a file, UTF-8 with or without a byte order mark.
 

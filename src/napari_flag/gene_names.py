@@ -1,4 +1,4 @@
-"""Names pathologists use for genes, and the symbols gene tables use (HGNC)."""
+"""Names pathologists use for genes, the symbols gene tables use (HGNC), and Ensembl ids."""
 
 import difflib
 import re
@@ -140,6 +140,15 @@ CA9 CAIX
 """
 
 
+def without_version(name: str) -> str:
+    """Return the Ensembl id of the gene that `name` is, without its version; "" where it is no such id.
+
+    Of transcripts and proteins it is "", and so it is of an id written in lower case or after a genome.
+    """
+    found = _ENSEMBL.fullmatch(name)
+    return found["id"] if found and found["kind"] == "G" else ""
+
+
 def canonical(name: str) -> str:
     """Return `name` in capitals without blanks and dashes, so that ki 67 and Ki-67 are one."""
     return "".join(c for c in name.upper() if c.isalnum())
@@ -166,7 +175,9 @@ ALIASES_OF: Final[dict[str, list[str]]] = {
 SEARCHED: Final = 50
 """Unknown names of a list for which similar ones are searched, a millisecond each; nobody reads more."""
 _SEPARATORS: Final = re.compile(r"[\s,;|]+")
-_ENSEMBL: Final = re.compile(r"ENS[A-Z]*[GTP]\d{6,}(\.\d+)?$", re.IGNORECASE)
+_ENSEMBL: Final = re.compile(r"(?P<id>ENS[A-Z]*(?P<kind>[GTP])\d{11})(\.\d+)?(_PAR_Y)?(-\d+)?")
+"""A stable id of a gene, transcript or protein: species, kind, eleven digits.  What may follow: its version,
+GENCODE's mark of a gene on both X and Y, and the number that makes names unique."""
 _NOT_IN_PANELS: Final = (
     (re.compile(r"MT-", re.IGNORECASE), "mitochondrial genes are left out of training panels"),
     (re.compile(r"(MT)?RP[SL]\d", re.IGNORECASE), "ribosomal genes are left out of training panels"),
@@ -288,7 +299,7 @@ class GeneNames:
         """Return one sentence: why `name` is not in this model, and (`similar`) which names are like it."""
         name = name.strip()
         where = f"the {whole(len(self.genes))} genes of {self.model or 'this model'}"
-        if _ENSEMBL.match(name):
+        if _ENSEMBL.fullmatch(name.upper()):
             return f"{name} is an Ensembl id; type the gene symbol instead, such as ERBB2."
         for pattern, reason in _NOT_IN_PANELS:
             if pattern.match(name):

@@ -29,6 +29,8 @@ SAMPLE: Final = "sample"
 (`prediction_file.layer_of`).  Files of earlier versions and of other models may hold other values."""
 MOST_DRAWS: Final = 32
 """Draws a prediction holds; more say nothing that the spread does not."""
+DRAWS_TOGETHER: Final = 8
+"""Draws 1–8, 9–16, … of our files have their noise spread evenly over them, and depend on each other."""
 SPREAD: Final = "sd"
 """``layers`` key: predictive standard deviation of a measurement, float32, log2(count + 1); absent where the
 method cannot state it."""

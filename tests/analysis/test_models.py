@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+from scipy import sparse
+from scipy.special import ndtri
 from tests.fakes import add_draws, counts_for, fake_prediction
 from tests.foreign_files import write_deepspot_like
 
@@ -13,6 +15,7 @@ from napari_flag.analysis.scores import METRICS, PROPER
 from napari_flag.analysis.truth import attach_measured
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import read_any_prediction
+from napari_flag.prediction_file import layer_of
 from napari_flag.progress import finish
 
 
@@ -40,7 +43,7 @@ def together(measured, **predictions):
 def test_on_the_same_spots_and_genes_each_model_scores_as_it_does_alone(prediction, foreign, measured):
     found = together(measured, ours=prediction, deepspot=foreign)
     assert (found.spots, found.genes, found.slide) == (64, 8, "fake")
-    assert found.notices == ()
+    assert len(found.notices) == 1, "one draw has no proper scores"
     alone = compare(prediction, measured)
     for name in ("X", "sample"):
         assert found.models["ours"].scores[name] == alone.scores[name]
@@ -53,7 +56,7 @@ def test_spots_and_genes_that_one_model_lacks_are_judged_in_none(prediction, for
     part = foreign[5:, ["ESR1", "ERBB2", "MKI67", "TP53"]].copy()
     found = together(measured, ours=prediction, part=part)
     assert (found.spots, found.genes) == (59, 4)
-    [said] = found.notices
+    said, _ = found.notices
     assert said.startswith("Of ours, 59 of 64 spots and 4 of 8 genes are judged")
     same = compare(prediction[5:, ["ERBB2", "ESR1", "MKI67", "TP53"]].copy(), measured)
     assert found.models["ours"].scores["X"].values["PCC"] == pytest.approx(same.scores["X"].values["PCC"])
@@ -89,19 +92,87 @@ def test_controls_are_those_of_their_definitions(prediction, foreign, measured):
 
 
 def test_draws_are_scored_of_the_models_that_have_them(prediction, foreign, measured):
-    add_draws(prediction, 8)
+    add_draws(prediction, 16)
     found = together(measured, ours=prediction, deepspot=foreign)
+    assert found.notices == ()
     table = found.table().set_index("model")
-    assert table.loc["ours", "draws"] == 8
+    assert table.loc["ours", ["draws", "draws_judged"]].tolist() == [16, 16]
     assert table.loc["deepspot", "draws"] == 0
-    assert table.loc["ours", list(PROPER)].notna().all()
-    assert table.loc[["deepspot", *CONTROLS], list(PROPER)].isna().all(axis=None)
+    fair = [f"{name}_fair" for name in PROPER]
+    assert table.loc["ours", fair].notna().all()
+    assert table.loc[["deepspot", *CONTROLS], fair].isna().all(axis=None)
     assert table[list(METRICS)].loc[["ours", "deepspot"]].notna().all(axis=None)
     assert (table.PCC_low[:2] <= table.PCC[:2]).all()
     written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert written["models"]["ours"]["X"]["PCC"] == table.loc["ours", "PCC"]
     assert written["models"]["deepspot"]["draws"]["proper_scores"] is None
+    scored = written["models"]["ours"]["draws"]["proper_scores"]
+    assert (scored["draws"], scored["fair"], scored["CRPS"]) == (16, True, table.loc["ours", "CRPS_fair"])
     assert written["controls"]["control: neighbours"]["PCC"] == table.loc["control: neighbours", "PCC"]
+
+
+def spread_evenly(shape, random):
+    """Sixteen sets of standard normal numbers; of each eight, every number takes every eighth once."""
+    eighths = [random.random((8, *shape)).argsort(axis=0) for _ in range(2)]
+    return ndtri((np.concatenate(eighths) + random.random((16, *shape))) / 8)
+
+
+def drawing(prediction, noise):
+    """A copy that draws 5 + `noise`, log2(count + 1)."""
+    made = prediction.copy()
+    for number, values in enumerate(noise, start=1):
+        made.layers[layer_of(number)] = (5 + values).astype(np.float32)
+    return made
+
+
+def test_draws_of_one_distribution_are_level_however_evenly_their_noise_is_spread_and_narrow_ones_worse(
+    tmp_path,
+):
+    random = np.random.default_rng(0)
+    prediction = fake_prediction(n_spots=400, n_genes=8)
+    measured = counts_for(prediction)
+    measured.X = sparse.csr_matrix(np.round(np.exp2(5 + random.normal(size=prediction.shape)) - 1))
+    foreign = read_any_prediction(write_deepspot_like(prediction, tmp_path / "deepspot.h5ad"))
+    ours = drawing(prediction, spread_evenly(prediction.shape, random))
+    theirs = drawing(foreign, random.normal(size=(16, *prediction.shape)))
+    narrow = drawing(foreign, random.normal(0, 0.6, size=(16, *prediction.shape)))
+    table = together(measured, ours=ours, theirs=theirs, narrow=narrow).table().set_index("model")
+    plain = {
+        name: compare(each, measured).draws.proper for name, each in (("ours", ours), ("theirs", theirs))
+    }
+    for name in PROPER:
+        scored = table[f"{name}_fair"]
+        level = 0.015 * scored["ours"]
+        assert scored["theirs"] == pytest.approx(scored["ours"], abs=level)
+        assert scored["narrow"] > max(scored["ours"], scored["theirs"]) + 2 * level
+    for name in ("CRPS", "ES", "ES-map"):
+        assert plain["theirs"][name] > 1.05 * plain["ours"][name], "eight draws as they are"
+
+
+@pytest.mark.parametrize(("number", "judged"), [(8, 0), (15, 0), (16, 16), (20, 16)])
+def test_our_draws_are_judged_beside_other_models_from_sixteen_on(
+    prediction, foreign, measured, number, judged
+):
+    found = together(
+        measured, ours=add_draws(prediction, number), deepspot=drawing(foreign, foreign.X[None][[0] * 9])
+    )
+    assert found.models["ours"].draws.judged == judged
+    assert bool(found.models["ours"].draws.proper) == bool(judged)
+    assert found.models["deepspot"].draws.judged == 9
+    if judged:
+        assert found.notices == ()
+    else:
+        [said] = found.notices
+        assert said.startswith("ours: The noise of draws 1–8 is spread evenly")
+        assert "predict with --draws 16, or draw up to 16 on the Samples page" in said
+
+
+def test_few_draws_of_another_model_are_not_judged_and_that_is_said(prediction, foreign, measured):
+    found = together(measured, ours=add_draws(prediction, 16), few=drawing(foreign, foreign.X[None][[0] * 7]))
+    assert found.notices == (
+        "few: CRPS, energy and variogram scores need 8 joint draws and this file holds fewer, so they are "
+        "left out; have its program write 8.",
+    )
 
 
 def test_models_recover_gene_sets_in_the_domains_of_one_measurement(prediction, foreign, measured):

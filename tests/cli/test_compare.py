@@ -74,7 +74,7 @@ def test_report_and_export_take_another_models_file_and_leave_it_alone(models):
 
 @pytest.mark.slow
 def test_several_models_are_one_table_on_the_terminal_as_json_csv_and_markdown(models, capsys):
-    write_prediction(add_draws(read_prediction(models / "predicted.h5ad"), 8), models / "predicted.h5ad")
+    write_prediction(add_draws(read_prediction(models / "predicted.h5ad"), 16), models / "predicted.h5ad")
     line = ["compare", "predicted.h5ad", "deepspot.h5ad", "stpath.h5ad", "--measured", "measured.h5ad"]
     line += ["--unit", "log1p"]
     assert main([*line, "--json"]) == 0
@@ -93,7 +93,11 @@ def test_several_models_are_one_table_on_the_terminal_as_json_csv_and_markdown(m
         assert f"| {name} | {pcc} |" in markdown
         assert table.PCC[name] == pytest.approx(scores["X"]["PCC"], rel=1e-5)
     assert "control: depth alone" in table.index
-    assert "Proper scores of the first 8 draws" in out
+    heading = "Proper scores of draws (0 is best), fair, that is of the distribution"
+    assert heading in out
+    assert heading in markdown
+    crps = found["models"]["predicted"]["draws"]["proper_scores"]["CRPS"]
+    assert table.CRPS_fair["predicted"] == pytest.approx(crps, rel=1e-5)
     assert "49 spots and 8 genes of fake, in all models" in out
     assert main([*line, "--out", "out"]) == 0, "the same command may be repeated"
     assert main([*line[:-2], "--unit", "log2p1", "--out", "out"]) == 0

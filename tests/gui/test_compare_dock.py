@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from anndata import AnnData
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 from tests.fakes import add_draws, counts_for, fake_prediction
 
@@ -116,7 +117,7 @@ def test_no_gene_sets_are_offered_without_a_truth(dock, qtbot):
 
 
 def test_all_predictions_of_a_slide_are_scored_in_one_table_and_a_row_shows_its_prediction(dock, qtbot):
-    first, second = with_counts(), add_draws(with_counts(), 8)
+    first, second = with_counts(), add_draws(with_counts(), 16)
     second.X = second.X + np.random.default_rng(1).normal(0, 1, second.shape).astype(np.float32)
     dock.session.set_prediction(first)
     qtbot.waitUntil(lambda: dock.agreement is not None, timeout=10_000)
@@ -132,6 +133,10 @@ def test_all_predictions_of_a_slide_are_scored_in_one_table_and_a_row_shows_its_
     assert set(table.shown) == set(expected.index)
     for name in names:
         assert table.index(table.row(name), 1).data() == f"{expected.PCC[name]:.2f}"
+    titles = [table.headerData(k, Qt.Orientation.Horizontal) for k in range(table.columnCount())]
+    crps = table.index(table.row(names[1]), titles.index("fair CRPS")).data()
+    assert crps == f"{expected.CRPS_fair[names[1]]:.3f}"
+    assert any("predict with --draws 16" in text for text in dock.messages.texts), "of the first, one draw"
     before = dock.agreement
     dock.models.setCurrentIndex(table.index(table.row(names[0]), 0))
     assert dock.session.adata is first

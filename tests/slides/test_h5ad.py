@@ -64,6 +64,18 @@ def test_positions_in_obs_and_symbols_in_var_are_found(tmp_path: Path) -> None:
     assert list(table.measured.var["gene_ids"]) == ENSEMBL
 
 
+def test_symbols_are_found_beside_ids_with_versions_made_unique(tmp_path: Path) -> None:
+    adata = annotated()
+    adata.var["gene_name"] = list(adata.var_names)
+    ids = [f"{ENSEMBL[0]}.1", f"{ENSEMBL[1]}.2_PAR_Y", f"{ENSEMBL[2]}-1", ENSEMBL[3]]
+    adata.var_names = ids
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    table = read_spots(tmp_path / "a.h5ad")
+    assert table.measured is not None
+    assert list(table.measured.var_names) == ["ERBB2", "ACTB", "CD8A", "KRT5"]
+    assert list(table.measured.var["gene_ids"]) == ids
+
+
 def test_counts_are_found_behind_normalised_values_or_missed_aloud(tmp_path: Path) -> None:
     adata = annotated()
     raw = adata.X.copy()

@@ -10,6 +10,7 @@ from tests.training.conftest import make_config
 
 from flag_training.cohort import held_out, load_cohort, read_levels, with_store
 from flag_training.config import PriorConfig, StoreConfig, read_config
+from flag_training.evaluate import Plan, fold_cohort, folds_of
 from flag_training.store.building import Encoding, build_store
 from flag_training.store.hest import find_metadata, hest_sources, read_metadata
 from flag_training.store.panels import PanelRule
@@ -62,6 +63,47 @@ def test_the_cohort_is_that_of_the_store(data, tmp_path):
     graph = slide.graph(cohort.features[1][0].numpy())
     np.testing.assert_array_equal(graph.neighbours, stored.graph().neighbours)
     assert graph.likeness.any()
+
+
+def notices_of(work):
+    """What a person is shown while `work` is done."""
+    steps = []
+    finish(work, steps.append)
+    return [step.notice for step in steps if step.notice]
+
+
+@pytest.mark.parametrize("by", ["slides", "patients"])
+def test_genes_are_not_chosen_with_counts_of_the_test_part_of_either_split(by, data, tmp_path):
+    config = with_store(run_config(split=by), data)
+    left_out = held_out(config, data)
+    assert left_out
+    assert not {*open_store(data / "tiny").panel_record("top8")["seen"]} & {*left_out}
+    assert notices_of(load_cohort(config.without(left_out), data, tmp_path, None)) == []
+
+
+def test_a_run_that_leaves_out_or_scores_what_the_genes_were_chosen_on_says_so(data, tmp_path):
+    config = with_store(run_config(split=""), data)
+    first, second = open_store(data / "tiny").panel_record("top8")["seen"]
+    other = open_store(data / "tiny").split().test[0]
+    [said] = notices_of(load_cohort(config.without((other, first)), data, tmp_path, None))
+    assert said.startswith(f"The genes of the panel top8 were chosen with the counts of {first}, so scores")
+    plan = Plan((first, other))
+    [one, none] = [
+        notices_of(fold_cohort(config, data, tmp_path, plan, fold)) for fold in folds_of(config, plan)
+    ]
+    assert one == [said]
+    assert none == []
+    [fold] = folds_of(config, Plan((first,), by_patient=True))
+    [both] = notices_of(fold_cohort(config, data, tmp_path, plan, fold))
+    assert f"the counts of {first}, {second}, so" in both
+    assert (
+        notices_of(
+            load_cohort(
+                with_store(run_config(split="", panel=""), data).without((first,)), data, tmp_path, None
+            )
+        )
+        == []
+    )
 
 
 def test_more_views_than_there_are_are_refused(data, tmp_path):

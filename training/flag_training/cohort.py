@@ -18,6 +18,7 @@ from napari_flag.encoders.features import halve
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.files import replacing
+from napari_flag.formatting import first_of
 from napari_flag.model.graph import Places, SpotGraph, build_graph, likeness
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
@@ -143,6 +144,8 @@ def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -
         The trained tile encoder; not needed with a store, whose features are there.
     """
     if config.store is not None:
+        if notice := panel_notice(config, data, config.fit.left_out):
+            yield Step("Reading the store", 0, len(config.slides), "slides", notice=notice)
         names = [entry.name for entry in config.slides]
         stored = yield from load_stored(config.store, data, names, config.fit.views)
         return replace(stored, others=(yield from read_levels(config, data, stored.genes)))
@@ -362,6 +365,31 @@ def held_out(config: RunConfig, data: Path) -> tuple[str, ...]:
     if config.store is None or not config.store.split:
         return ()
     return open_store(data / config.store.path).split(config.store.split).part("test")
+
+
+def panel_notice(config: RunConfig, data: Path, left_out: Sequence[str]) -> str | None:
+    """Return a sentence where genes of a store were chosen with counts of what a run leaves out; else None.
+
+    Parameters
+    ----------
+    config
+        The run; only a panel of a store records the slides that it was chosen on.
+    data
+        Folder that the store's path is relative to.
+    left_out
+        Sections that are scored, or kept out of training.
+    """
+    if config.store is None or not config.store.panel:
+        return None
+    seen = open_store(data / config.store.path).panel_record(config.store.panel)["seen"]
+    met = sorted(set(left_out) & set(seen))
+    if not met:
+        return None
+    return (
+        f"The genes of the panel {config.store.panel} were chosen with the counts of {first_of(met, 5)}, so "
+        "scores of what is left out here are not of genes chosen without it; to have those, name such slides "
+        "under for_test in the cohort file and prepare another store."
+    )
 
 
 def load_stored(config: StoreConfig, data: Path, names: Sequence[str], views: int) -> "Steps[Cohort]":

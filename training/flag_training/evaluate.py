@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from anndata import AnnData
 
-from flag_training.cohort import Cohort, TrainingSlide, load_cohort
+from flag_training.cohort import Cohort, TrainingSlide, load_cohort, panel_notice
 from flag_training.config import RunConfig
 from flag_training.methods import Fitted, Method, blinded, controls
 from flag_training.methods.floors import FramedRidge, OneFactor
@@ -356,6 +356,8 @@ def encoder_run(config: RunConfig, plan: Plan, fold: Fold) -> RunConfig:
 def fold_cohort(config: RunConfig, data: Path, run: Path, plan: Plan, fold: Fold) -> Steps[Cohort]:
     """Load all sections but the unseen, encoded by a network that saw no image of the fold's test."""
     if config.store is not None:
+        if notice := panel_notice(config, data, fold.left_out):
+            yield Step("Reading the store", 0, None, "slides", notice=notice)
         return (yield from load_cohort(config.without(plan.unseen), data, run, None))
     net = yield from tile_encoder(encoder_run(config, plan, fold), data, run)
     return (yield from load_cohort(config.without(plan.unseen), data, run, net))

@@ -117,7 +117,7 @@ def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comp
 
 
 def comparing(
-    predicted: "AnnData", measured: "AnnData", *, seed: int = 0, force: bool = False
+    predicted: "AnnData", measured: "AnnData", *, seed: int = 0, force: bool = False, fair: bool = False
 ) -> Steps[Comparison]:
     """Score `predicted` against `measured` on the spots and genes they share.
 
@@ -131,6 +131,8 @@ def comparing(
         Of the bootstrap.
     force
         Compare also counts that look wrong (see `truth.doubts_about`), with a notice.
+    fair
+        Whether draws are judged by fair proper scores, which compare with those of other models.
 
     Raises
     ------
@@ -170,7 +172,7 @@ def comparing(
         table = table.rename(columns={"moran_predicted": "moran_compared"})
         table.insert(table.columns.get_loc("moran_compared"), "moran_predicted", everywhere)
         tables[name] = table
-    drawn = yield from score_draws(predicted, extent, truth, seed=seed)
+    drawn = yield from score_draws(predicted, extent, truth, seed=seed, fair=fair)
     trained = trained_on(predicted)
     return Comparison(
         slide=output_name(predicted),

@@ -20,6 +20,7 @@ from napari_flag.analysis.scores import DrawScores, scoring_draws, spot_blocks
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, dense, measured_extent
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import is_foreign
 from napari_flag.formatting import number as shown
 from napari_flag.formatting import percent
 from napari_flag.prediction_file import check_draws, layer_of, provenance, spots_of
@@ -257,7 +258,14 @@ ALIKE: Final = 1e-6
 """A column shorter than this, once centred, is constant up to float32 rounding."""
 
 
-def score_draws(adata: "AnnData", extent: Extent, truth: FloatArray, seed: int = 0) -> Steps[DrawScores]:
+def depend_on_each_other(adata: "AnnData") -> int:
+    """Return how many consecutive draws of a prediction depend on each other: another program's do not."""
+    return 1 if is_foreign(adata) else keys.DRAWS_TOGETHER
+
+
+def score_draws(
+    adata: "AnnData", extent: Extent, truth: FloatArray, seed: int = 0, *, fair: bool = False
+) -> Steps[DrawScores]:
     """Score the draws of a prediction against its measurement.
 
     Parameters
@@ -270,10 +278,13 @@ def score_draws(adata: "AnnData", extent: Extent, truth: FloatArray, seed: int =
         (n, G) log2(count + 1) of these.
     seed
         Of the bootstrap.
+    fair
+        Whether proper scores are fair ones, which compare with those of other models.
     """
+    block = depend_on_each_other(adata) if fair else None
     cut = [extent.cut(adata.layers[name]) for name in draw_layers(adata)]
     neighbours, blocks = spot_neighbours(adata, extent.spots), spot_blocks(adata, extent)
-    return (yield from scoring_draws(cut, truth, neighbours, blocks, seed))
+    return (yield from scoring_draws(cut, truth, neighbours, blocks, seed, block=block))
 
 
 @dataclass(frozen=True, slots=True)

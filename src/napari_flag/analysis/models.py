@@ -1,7 +1,9 @@
 """Several models' predictions of one section against one measurement, over what all of them have.
 
 Every model is judged on the same spots and genes, with one graph and the same blocks in the bootstrap, beside
-controls that see the measurement of the section and no image.
+controls that see the measurement of the section and no image.  Draws are judged by fair proper scores (Ferro
+2014): our draws spread their noise evenly over eight of them and another program's do not, which scores of
+the draws as they are would take for a better distribution.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,9 +92,10 @@ class ModelComparison:
         """Return one row per model and control.
 
         Columns are model, the metrics of ``X`` with ``_low`` and ``_high`` where there is an interval, the
-        number of draws, their structure (``draws_GSC`` …, mean over draws) and proper scores, and how many
-        gene sets are raised in the truth's domains: ``sets_tested``, ``sets_measured``, ``sets_predicted``,
-        ``sets_shared``, ``sets_chance``, ``sets_p``.
+        number of draws, their structure (``draws_GSC`` …, mean over draws), fair proper scores
+        (``CRPS_fair`` …) of the first ``draws_judged``, and how many gene sets are raised in the truth's
+        domains: ``sets_tested``, ``sets_measured``, ``sets_predicted``, ``sets_shared``, ``sets_chance``,
+        ``sets_p``.
         """
         import pandas as pd
 
@@ -146,8 +149,9 @@ def _row(name: str, scores: Scores, of: Comparison | None) -> dict[str, Any]:
     row["draws"] = 0 if of is None else of.draws.number
     for metric in STRUCTURE:
         row[f"draws_{metric}"] = np.nan if of is None else of.draws.values[metric]
+    row["draws_judged"] = 0 if of is None else of.draws.judged
     proper = {} if of is None else of.draws.proper
-    return row | {metric: proper.get(metric, np.nan) for metric in PROPER}
+    return row | {f"{metric}_fair": proper.get(metric, np.nan) for metric in PROPER}
 
 
 def _sets_of(found: DomainSets | None) -> dict[str, Any]:
@@ -198,14 +202,14 @@ def comparing_models(
     models = {}
     for name, prediction in predictions.items():
         models[name] = yield from comparing(
-            _cut(prediction, spots, genes, placed), measured, seed=seed, force=force
+            _cut(prediction, spots, genes, placed), measured, seed=seed, force=force, fair=True
         )
     first = _cut(placed, spots, genes, placed)
     controls = yield from _score_controls(first, measured, seed)
     cuts = {name: _cut(prediction, spots, genes, placed) for name, prediction in predictions.items()}
     pathways = yield from _recover(cuts, measured, bundled() if sets is None else sets, seed)
-    left_out = _left_out(predictions, spots, genes)
-    return ModelComparison(output_name(placed), len(spots), len(genes), models, controls, pathways, left_out)
+    notices = (*_left_out(predictions, spots, genes), *_not_judged(models))
+    return ModelComparison(output_name(placed), len(spots), len(genes), models, controls, pathways, notices)
 
 
 def placing(predictions: "Mapping[str, AnnData]") -> str:
@@ -288,6 +292,15 @@ def _left_out(predictions: "Mapping[str, AnnData]", spots: "pd.Index", genes: "p
         for name, adata in predictions.items()
         if (len(spots), len(genes)) != adata.shape
     )
+
+
+def _not_judged(models: Mapping[str, Comparison]) -> tuple[str, ...]:
+    """Return why draws that are there have no proper scores, a sentence for all models of one reason."""
+    by: dict[str, list[str]] = {}
+    for name, found in models.items():
+        if found.draws.number and found.draws.why_not is not None:
+            by.setdefault(found.draws.why_not, []).append(name)
+    return tuple(f"{', '.join(names)}: {why_not}" for why_not, names in by.items())
 
 
 def _recover(

@@ -49,6 +49,13 @@ MEANING: Final = {
     **{name: f"{meaning} (0 is best)" for name, meaning in scoring_rules.MEANING.items()},
 }
 """Of each metric and proper score, a sentence for a person."""
+FAIR: Final = (
+    "fair, that is of the distribution that the draws come from, whatever their number and however evenly "
+    "their noise is spread"
+)
+"""What proper scores are where several models' draws are judged beside each other."""
+MOST_JUDGED: Final = 2 * keys.DRAWS_TOGETHER
+"""Draws of a model that are judged fairly; of more the first so many are taken."""
 PARTS: Final = 7
 """Steps of scoring: the table, the metrics, and five intervals."""
 COLUMNS: Final = (
@@ -212,16 +219,25 @@ class DrawScores:
     by_draw
         Metric (see `METRICS`) → (K,) float64, one value per draw.
     proper
-        Proper score (see `PROPER`) → value of the first `FEWEST_DRAWS` draws, lower is better; NaN where it
-        is not defined.  Empty where there are fewer draws.
+        Proper score (see `PROPER`) → value of the first `judged` draws, lower is better; NaN where it is not
+        defined.  Empty where there are too few draws.
     intervals
         Of each proper score, the 95 % bootstrap interval: over blocks of neighbouring spots, that of ES-map
         over genes.
+    block
+        None where proper scores are of the draws as they are; a number where they are fair and so many
+        consecutive draws may depend on each other.
     """
 
     by_draw: dict[str, accuracy.FloatArray]
     proper: dict[str, float]
     intervals: dict[str, Interval]
+    block: int | None = None
+
+    @property
+    def judged(self) -> int:
+        """How many draws the proper scores are of; 0 where there are too few."""
+        return judged_of(self.number, self.block)
 
     @property
     def number(self) -> int:
@@ -240,10 +256,23 @@ class DrawScores:
         """Why there are no proper scores, a sentence; None where there are."""
         if self.proper:
             return None
+        needed = _needed(self.block)
         if self.number == 0:
             return (
-                f"CRPS, energy and variogram scores need {FEWEST_DRAWS} joint draws and this file holds "
+                f"CRPS, energy and variogram scores need {needed} joint draws and this file holds "
                 "none, so its expectation alone is judged."
+            )
+        if self.block == 1:
+            return (
+                f"CRPS, energy and variogram scores need {needed} joint draws and this file holds fewer, so "
+                f"they are left out; have its program write {needed}."
+            )
+        if self.block is not None:
+            return (
+                f"The noise of draws 1–{self.block} is spread evenly over them, which favours them over "
+                f"another model's, so CRPS, energy and variogram scores beside other models need {needed} "
+                f"draws and are left out; predict with --draws {needed}, or draw up to {needed} on the "
+                "Samples page of napari-flag, and save."
             )
         have = "one draw" if self.number == 1 else f"{self.number} draws"
         return (
@@ -256,7 +285,8 @@ class DrawScores:
         values = self.values
         proper: dict[str, Any] | None = None
         if self.proper:
-            proper = {"draws": FEWEST_DRAWS} | {name: known(value) for name, value in self.proper.items()}
+            proper = {"draws": self.judged, **({} if self.block is None else {"fair": True})}
+            proper |= {name: known(value) for name, value in self.proper.items()}
             proper["intervals_95"] = plain_intervals(self.intervals)
         return {
             "number": self.number,
@@ -264,6 +294,17 @@ class DrawScores:
             "proper_scores": proper,
             "why_no_proper_scores": self.why_not,
         }
+
+
+def _needed(block: int | None) -> int:
+    """Return how many draws proper scores need."""
+    return FEWEST_DRAWS if block is None else max(FEWEST_DRAWS, 2 * block)
+
+
+def judged_of(number: int, block: int | None) -> int:
+    """Return how many of `number` draws proper scores are of, in whole blocks; 0 where they are too few."""
+    most = FEWEST_DRAWS if block is None else min(number, MOST_JUDGED) // block * block
+    return most if min(number, most) >= _needed(block) else 0
 
 
 def known(value: float) -> float | None:
@@ -283,8 +324,10 @@ def scoring_draws(
     blocks: npt.NDArray[np.int64],
     seed: int,
     stage: str = "Scoring draws",
+    *,
+    block: int | None = None,
 ) -> Steps[DrawScores]:
-    """Score joint draws: the metrics of each, and the proper scores of the first `FEWEST_DRAWS`.
+    """Score joint draws: the metrics of each, and the proper scores of the first of them (`judged_of`).
 
     Parameters
     ----------
@@ -294,6 +337,8 @@ def scoring_draws(
         As for `scoring`.
     stage
         What the steps call it.
+    block
+        As for `scoring_rules.scoring_draws`: None scores the draws as they are, a number scores fairly.
     """
     unseen, pure_truth = accuracy.constant_genes(truth), accuracy.composition(truth)
     yield Step(stage, 0, len(drawn), "draws")
@@ -313,9 +358,10 @@ def scoring_draws(
         correlations = coexpression.correlations_for_gsc(one)
         found.append(_overall(by_gene, (roughness, clustered), (correlations, together), unseen))
     by_draw = {name: np.array([values[name] for values in found]) for name in METRICS}
-    if len(drawn) < FEWEST_DRAWS:
-        return DrawScores(by_draw, {}, {})
-    judged = yield from scoring_rules.scoring_draws(drawn[:FEWEST_DRAWS], truth, neighbours.weights, stage)
+    first = drawn[: judged_of(len(drawn), block)]
+    if not first:
+        return DrawScores(by_draw, {}, {}, block)
+    judged = yield from scoring_rules.scoring_draws(first, truth, neighbours.weights, stage, block=block)
     ends: dict[str, Interval] = {}
     for place, name in enumerate(PROPER):
         yield Step(stage, len(drawn), len(drawn), "draws")
@@ -323,7 +369,7 @@ def scoring_draws(
         together_drawn = np.arange(len(scored)) if name in judged.by_gene else blocks
         random = np.random.default_rng([seed, 5 + place])
         ends[name] = bootstrap.mean_interval(scored, judged.weights(name), together_drawn, random)
-    return DrawScores(by_draw, judged.means(), ends)
+    return DrawScores(by_draw, judged.means(), ends, block)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,8 @@ genes. A high score in one of them alone means little; compare all of them.
 
 With --measured, several models are scored in one table, over the spots and genes that all have, beside
 controls that see the measurement and no image, with the gene sets that each recovers in the domains of the
-measurement beside what chance recovers:
+measurement beside what chance recovers. Their draws are judged by fair proper scores, those of the
+distribution and not of so many draws, which need 16 draws of a prediction of napari-flag:
 
   napari-flag compare ours.h5ad deepspot.h5ad stpath.h5ad --measured C5.tsv.gz
 """
@@ -410,7 +411,7 @@ def _named(files: Sequence[Path], keep_names: bool) -> dict[str, Path]:
 def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
     """Return heading and rows of the tables: expectation, structure of draws, proper scores."""
     from napari_flag.analysis.models import CONTROLS
-    from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, PROPER, STRUCTURE
+    from napari_flag.analysis.scores import EXPECTATION, FAIR, PROPER, STRUCTURE
 
     def rows(metrics: Sequence[str], scored: Mapping[str, "Scores"]) -> list[list[str]]:
         return [
@@ -440,14 +441,14 @@ def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
         tables.append(("Structure of draws, mean over draws (1 is best)", table))
     proper = {name: draws for name, draws in drawn.items() if draws.proper}
     if proper:
-        table = [["", *PROPER]]
+        table = [["", *PROPER, "draws"]]
         for name, draws in proper.items():
             cells = [
                 f"{number(draws.proper[m], DIGITS, UNDEFINED)} {interval(draws.intervals[m], DIGITS)}".strip()
                 for m in PROPER
             ]
-            table.append([name, *cells])
-        tables.append((f"Proper scores of the first {FEWEST_DRAWS} draws (0 is best)", table))
+            table.append([name, *cells, whole(draws.judged)])
+        tables.append((f"Proper scores of draws (0 is best), {FAIR}", table))
     if found.pathways:
         tables.append(_recovered(found.pathways))
     controls = [[name, meaning] for name, meaning in CONTROLS.items()]

@@ -170,8 +170,8 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         "--draws",
         metavar="K",
         type=terminal.at_least(1, most=keys.MOST_DRAWS),
-        help="joint draws to write: layers sample, sample_2, …; 8 are needed to score them "
-        "(default: 1, or none of a method that states an expectation only)",
+        help="joint draws to write: layers sample, sample_2, …; 8 are needed to score them, "
+        "16 beside other models (default: 1, or none of a method that states an expectation only)",
     )
     add("--samples", action=_Refused, nargs="?", help=argparse.SUPPRESS)
     add(

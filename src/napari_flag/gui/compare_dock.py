@@ -11,7 +11,7 @@ from napari_flag import keys
 from napari_flag.analysis.compare import Agreement, agree, comparing
 from napari_flag.analysis.models import CONTROLS, ModelComparison, comparing_models
 from napari_flag.analysis.pathways import DomainSets, bundled, describe_sets, recover_in_truth
-from napari_flag.analysis.scores import EXPECTATION, MEANING, PROPER, STRUCTURE
+from napari_flag.analysis.scores import EXPECTATION, FAIR, MEANING, PROPER, STRUCTURE
 from napari_flag.analysis.truth import DoubtfulCounts, measured_counts
 from napari_flag.discovery import counts_for
 from napari_flag.errors import UserError
@@ -63,7 +63,7 @@ MODELS: Final = (
     Column("MSE", "MSE", f"{MEANING['MSE']}, of X"),
     Column("draws_GSC", "GSC", f"{MEANING['GSC']}, of the draws"),
     Column("draws_SSC", "SSC", f"{MEANING['SSC']}, of the draws"),
-    Column("CRPS", "CRPS", MEANING["CRPS"], partial(number, digits=FINE)),
+    Column("CRPS_fair", "fair CRPS", f"{MEANING['CRPS']}; {FAIR}", partial(number, digits=FINE)),
     Column("sets_shared", "Sets", "Gene sets raised in the truth's domains and here too", whole),
     Column("sets_chance", "chance", "As many by chance", partial(number, digits=1)),
 )

@@ -3,7 +3,6 @@
 What does not fit is refused: a file of another kind, of a newer format, or with another encoder.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from platformdirs import user_data_path
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import files_ending, parse_json, write_whole
+from napari_flag.files import files_ending, parse_json, sha256_of, write_whole
 from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.slides.colours import Colours, colours_of
 
@@ -136,7 +135,7 @@ class Checkpoint:
             )
         return cls(
             name=path.stem,
-            sha256=_sha256(path),
+            sha256=sha256_of(path),
             genes=tuple(header["genes"]),
             card=_with_score_entry(header["card"], names),
             config=header["config"],
@@ -522,8 +521,3 @@ def _tensors_of(path: Path) -> "dict[str, torch.Tensor]":
     from safetensors.torch import load_file
 
     return load_file(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

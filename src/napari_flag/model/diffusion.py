@@ -22,6 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_flag import keys
+
 SIGMA_MIN: Final = 0.02
 """Noise that changes no digit shown: a fiftieth of a gene's residual spread."""
 SIGMA_MAX: Final = 20.0
@@ -96,7 +98,7 @@ def noise_levels(n: int, generator: torch.Generator) -> Tensor:
     return torch.exp(log_min + strata * (log_max - log_min))
 
 
-TOGETHER: Final = 8
+TOGETHER: Final = keys.DRAWS_TOGETHER
 """Draws whose noise is spread evenly: each of so many consecutive draws takes another eighth of every
 distribution."""
 

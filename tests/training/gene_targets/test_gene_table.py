@@ -14,6 +14,7 @@ from flag_training.gene_targets.gene_table import (
     refuse_other_species,
     write_table,
 )
+from napari_flag import files
 from napari_flag.errors import UserError
 
 SOURCE = {"model": "toy", "sections": ["C1"]}
@@ -79,6 +80,7 @@ def test_human_genes_are_let_through(genes):
     [
         ["Erbb2", "Krt8", "ACTB"],
         ["ENSMUSG00000062312"],
+        ["ENSGALG00000012345"],
         ["ERBB2", "KRT8", "GRCm38_Actb"],
         ["mm10___Actb", "A"],
     ],
@@ -103,6 +105,35 @@ def test_gene_ids_are_read_from_tables_in_either_order(tmp_path):
     other = tmp_path / "ids.csv"
     other.write_text('symbol,id\n"ERBB2","ENSG00000141736"\nKRT8,ENSG00000170421\n')
     assert read_gene_ids(other) == expected
+
+
+def test_of_a_symbol_listed_twice_the_first_id_is_taken_and_ids_lose_their_version(tmp_path):
+    path = tmp_path / "features.tsv"
+    rows = ["ENSG00000284770.2\tTBCE", "ENSG00000285053.1\tTBCE", "ENSG00000141736.15\tERBB2"]
+    path.write_text("".join(f"{row}\tGene Expression\n" for row in rows))
+    expected = {"TBCE": "ENSG00000284770", "ERBB2": "ENSG00000141736"}
+    assert read_gene_ids(path) == expected
+    dictionary = tmp_path / "gene_name_id_dict.json"
+    dictionary.write_text('{"TBCE": "ENSG00000284770.2", "ERBB2": "ENSG00000141736.15", "X": "none"}')
+    assert read_gene_ids(dictionary) == expected
+
+
+def test_a_gene_without_symbol_is_not_called_what_was_measured_of_it(tmp_path):
+    path = tmp_path / "features.tsv"
+    rows = ["ENSG00000285053\tENSG00000285053", "ENSG00000141736\tERBB2"]
+    path.write_text("".join(f"{row}\tGene Expression\n" for row in rows))
+    assert read_gene_ids(path) == {"ERBB2": "ENSG00000141736"}
+
+
+def test_a_table_of_gene_ids_that_grows_beyond_the_limit_once_unzipped_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "features.tsv.gz"
+    path.write_bytes(gzip.compress(b"ENSG00000141736\tERBB2\n" * 100))
+    monkeypatch.setattr(files.read_text, "__defaults__", (1000,))
+    with pytest.raises(UserError, match="too much to read as one text"):
+        read_gene_ids(path)
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(UserError, match="cannot be read"):
+        read_gene_ids(path)
 
 
 def test_a_table_without_ids_says_so(tmp_path):

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from scipy import sparse
 from tests import slide_files
-from tests.cohort_files import ENSEMBL, MPP, SYMBOLS, hd_bins, hest_folder, st_folder, visium
+from tests.cohort_files import ENSEMBL, MPP, hd_bins, hest_folder, st_folder, visium
 
+from flag_training.gene_targets.gene_table import read_gene_ids
 from flag_training.store.hest import find_metadata, hest_sources, read_metadata
-from flag_training.store.reading import name_genes, read_gene_ids, read_labels, read_tables
+from flag_training.store.reading import name_genes, read_labels, read_tables
 from flag_training.store.sources import HUMAN, SlideSource, find_sources, require_files
 from napari_flag.errors import UserError
 from napari_flag.slides.slide import open_slide
@@ -127,6 +128,13 @@ def test_symbols_lose_their_genome_and_gain_ensembl_ids():
     assert list(named.var["gene_ids"]) == ["ENSG00000000001", ""]
 
 
+def test_ids_of_a_table_with_versions_are_stored_without(tmp_path):
+    path = tmp_path / "features.tsv"
+    path.write_text("ENSG00000284770.2\tTBCE\tGene Expression\nENSG00000285053.1\tTBCE\tGene Expression\n")
+    named = name_genes(genes(["TBCE", "ENSG00000284770.9"]), "s", HUMAN, read_gene_ids(path))
+    assert list(named.var["gene_ids"]) == ["ENSG00000284770"] * 2
+
+
 @pytest.mark.parametrize(
     "names", [["Actb", "Krt8", "ACTB"], ["GRCm38_Actb", "X"], ["ENSMUSG00000000001", "X"]]
 )
@@ -138,15 +146,6 @@ def test_a_mouse_is_refused_where_the_cohort_is_human(names):
 
 def test_human_genes_with_small_letters_pass():
     assert name_genes(genes(["C1orf112", "KRT8", "ACTB"]), "s", HUMAN, {}).n_vars == 3
-
-
-def test_gene_ids_are_read_from_a_features_table(tmp_path):
-    path = tmp_path / "features.tsv"
-    path.write_text("".join(f"{i}\t{s}\tGene Expression\n" for i, s in zip(ENSEMBL, SYMBOLS, strict=True)))
-    assert read_gene_ids(path)["ERBB2"] == ENSEMBL[0]
-    path.write_text("a\tb\n")
-    with pytest.raises(UserError, match="no table of genes"):
-        read_gene_ids(path)
 
 
 def test_labels_of_several_sections_in_one_table_without_header(tmp_path):

@@ -121,13 +121,26 @@ def test_splits_are_written_down_and_share_no_slide_or_patient(made):
 
 def test_genes_are_chosen_on_training_slides_unless_all_are_asked_for(made, hest, tmp_path):
     record = made.panel_record("top8")
-    assert record["seen"] == list(made.split().train)
+    assert record["seen"] == sorted({*made.split().train} & {*made.split("patients").train}) != []
+    for by in ("slides", "patients"):
+        assert not {*record["seen"]} & {*made.split(by).validation, *made.split(by).test}
     assert record["seen_beyond_training"] == []
     assert tuple((made.path / "panels" / "top8.txt").read_text().split()) == made.panel("top8")
     every = finish(build_store(plan_of(hest, panel_sees_all=True), tmp_path / "all"))
     record = every.panel_record("top8")
     assert record["seen"] == list(every.names)
-    assert set(record["seen_beyond_training"]) == {*every.split().validation, *every.split().test}
+    assert record["seen_beyond_training"] == sorted({*every.names} - {*made.panel_record("top8")["seen"]})
+
+
+def test_genes_are_chosen_by_the_split_of_slides_where_the_splits_train_on_different_ones(
+    made, hest, tmp_path
+):
+    plan = plan_of(hest)
+    plan = replace(plan, sources=plan.sources[:5:2], split=SplitRule(seed=1))
+    store = finish(build_store(plan, tmp_path / "three"))
+    assert not {*store.split().train} & {*store.split("patients").train}
+    record = store.panel_record("top8")
+    assert record["seen"] == record["seen_beyond_training"] == list(store.split().train)
 
 
 def test_a_slide_held_for_testing_is_never_looked_at_for_genes(hest, tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flag_training.gene_targets.gene_table import file_hash, refuse_other_species
+from flag_training.gene_targets.gene_table import refuse_other_species
 from flag_training.gene_targets.geneformer import (
     RankValueEncoder,
     SpotVectors,
@@ -31,7 +31,7 @@ from flag_training.gene_targets.geneformer import (
 )
 from flag_training.gene_targets.sections import counts_hash
 from napari_flag.errors import UserError
-from napari_flag.files import replacing
+from napari_flag.files import replacing, sha256_of
 from napari_flag.formatting import counted, counted_of, whole
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -166,7 +166,7 @@ def _rows(request: Request, vocabulary: Vocabulary) -> tuple[Any, RankValueEncod
 
 def _key(request: Request, vocabulary: Vocabulary) -> str:
     """Hash everything that the vectors depend on."""
-    weights = file_hash(weights_file(request.model))
+    weights = sha256_of(weights_file(request.model))
     parts = [_LAYOUT, CHUNK, request.name, request.panel_only, request.panel, request.genes, weights]
     parts += [vocabulary.tokens, vocabulary.medians, vocabulary.ids, vocabulary.merged]
     parts += [counts_hash(request.counts)]
@@ -184,7 +184,7 @@ def _manifest(request: Request, place: Mapping[int, int], key: str, width: int) 
         "spots": [str(name) for name in request.counts.obs_names],
         "width": width,
         "model": request.model.resolve().name,
-        "sha256": file_hash(weights_file(request.model)),
+        "sha256": sha256_of(weights_file(request.model)),
         "ranked": "panel" if request.panel_only else "whole transcriptome",
         "species": "human",
     }

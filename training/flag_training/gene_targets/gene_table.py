@@ -1,11 +1,9 @@
 """Genes of a panel, their Ensembl ids, and the table of one vector per gene with its provenance."""
 
-import gzip
-import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +13,12 @@ import numpy.typing as npt
 
 from flag_training.gene_targets.restricted import read_dictionary
 from napari_flag.errors import UserError
-from napari_flag.files import ending, is_zipped, replacing
+from napari_flag.files import ending, read_text, replacing
 from napari_flag.formatting import counted_of, whole
+from napari_flag.gene_names import without_version
+from napari_flag.slides.formats.counts import GENE_EXPRESSION
 
-_ENSEMBL: Final = re.compile(r"(ENS[A-Z]*G\d{8,})(\.\d+)?")
-_HUMAN: Final = "ENSG"
+_HUMAN: Final = re.compile(r"ENSG\d+")
 _ASSEMBLY: Final = re.compile(r"(GRCm\d+|mm\d+|GRCz\d+|rn\d+|mRatBN\S*?)_+", re.IGNORECASE)
 """Prefixes that mixed-species references put before the genes of a species that is not human."""
 
@@ -65,8 +64,8 @@ def refuse_other_species(genes: Sequence[str], model: str) -> None:
 
 
 def _foreign_id(gene: str) -> bool:
-    matched = _ENSEMBL.match(gene)
-    return bool(_ASSEMBLY.match(gene)) or (matched is not None and not gene.startswith(_HUMAN))
+    found = without_version(gene)
+    return bool(_ASSEMBLY.match(gene)) or (bool(found) and not _HUMAN.fullmatch(found))
 
 
 def ensembl_id(gene: str, ids: Mapping[str, str]) -> str | None:
@@ -79,11 +78,7 @@ def ensembl_id(gene: str, ids: Mapping[str, str]) -> str | None:
     ids
         Symbol → Ensembl id.
     """
-    matched = _ENSEMBL.fullmatch(gene)
-    if matched:
-        return matched[1]
-    found = ids.get(gene)
-    return None if found is None else found.split(".")[0]
+    return without_version(gene) or without_version(ids.get(gene, "")) or None
 
 
 def ensembl_ids(genes: Iterable[str], ids: Mapping[str, str]) -> dict[str, str]:
@@ -93,7 +88,9 @@ def ensembl_ids(genes: Iterable[str], ids: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_gene_ids(path: Path) -> dict[str, str]:
-    """Return symbol → Ensembl id from a dictionary or a table.
+    """Return symbol → Ensembl id without version from a dictionary or a table.
+
+    Of a symbol that stands in it twice, as some do in 10x references, the first id is taken.
 
     Parameters
     ----------
@@ -106,26 +103,32 @@ def read_gene_ids(path: Path) -> dict[str, str]:
     UserError
         When it cannot be read or pairs no symbol with an id.
     """
-    if ending(path) in (".json", ".pkl"):
-        return {symbol: str(name) for symbol, name in read_dictionary(path).items()}
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if is_zipped(path) else content).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"The gene ids {path} cannot be read ({error}); check the path.") from error
+    is_dictionary = ending(path) in (".json", ".pkl")
+    pairs = read_dictionary(path).items() if is_dictionary else _pairs_of(path)
     found: dict[str, str] = {}
-    for line in text.splitlines():
-        words = [word.strip().strip('"') for word in re.split(r"[\t,;]", line)]
-        ids = [word for word in words if _ENSEMBL.fullmatch(word)]
-        symbols = [word for word in words if word and not _ENSEMBL.fullmatch(word)]
-        if ids and symbols:
-            found.setdefault(symbols[0], ids[0])
+    for symbol, name in pairs:
+        if ensembl := without_version(str(name)):
+            found.setdefault(symbol, ensembl)
     if not found:
         raise UserError(
             f"{path} pairs no gene symbol with an Ensembl id; give a table with both in each line, such as "
             "Space Ranger's features.tsv.gz."
         )
     return found
+
+
+def _pairs_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield symbol and id of each line of a text table that has both."""
+    try:
+        text = read_text(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"The gene ids {path} cannot be read ({error}); check the path.") from error
+    for line in text.splitlines():
+        words = [word.strip().strip('"') for word in re.split(r"[\t,;]", line)]
+        ids = [word for word in words if without_version(word)]
+        symbols = [word for word in words if word not in ("", GENE_EXPRESSION, *ids)]
+        if ids and symbols:
+            yield symbols[0], ids[0]
 
 
 FloatArray = npt.NDArray[np.float32]
@@ -229,9 +232,3 @@ def read_table(path: Path) -> GeneTable:
     missing = tuple(metadata.pop("missing", ()))
     vectors = np.stack([row.astype(np.float32) for row in rows.values()])
     return GeneTable(tuple(rows), vectors, missing, metadata)
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

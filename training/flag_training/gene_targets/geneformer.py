@@ -19,12 +19,11 @@ from flag_training.gene_targets.gene_table import (
     GeneTable,
     collect,
     ensembl_id,
-    file_hash,
     refuse_other_species,
 )
 from flag_training.gene_targets.restricted import Value, read_dictionary
 from napari_flag.errors import UserError
-from napari_flag.files import ending
+from napari_flag.files import ending, sha256_of
 from napari_flag.formatting import counted, whole
 
 TARGET_SUM: Final = 10_000.0
@@ -207,7 +206,7 @@ def geneformer_table(
         "kind": "word embedding",
         "folder": folder.resolve().name,
         "species": "human",
-        "sha256": file_hash(weights),
+        "sha256": sha256_of(weights),
     }
     return collect(panel, {gene: vectors[token] for gene, token in rows.items()}, source)
 

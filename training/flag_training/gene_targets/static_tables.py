@@ -11,11 +11,11 @@ from flag_training.gene_targets.gene_table import (
     GeneTable,
     collect,
     ensembl_ids,
-    file_hash,
     refuse_other_species,
 )
 from flag_training.gene_targets.restricted import read_dictionary, read_matrix, read_tensors, refuse_short
 from napari_flag.errors import UserError
+from napari_flag.files import sha256_of
 from napari_flag.formatting import whole
 
 WEIGHTS: Final = "best_model.pt"
@@ -51,7 +51,7 @@ def scgpt_table(folder: Path, panel: Sequence[str]) -> GeneTable:
     refuse_short(embedding, max(rows.values(), default=-1) + 1, weights)
     scale, shift = (norm[name].float() for name in _NORM)
     vectors = F.layer_norm(embedding, embedding.shape[1:], scale, shift).numpy()
-    source = {"model": "scGPT", "species": "human", "weights": WEIGHTS, "sha256": file_hash(weights)}
+    source = {"model": "scGPT", "species": "human", "weights": WEIGHTS, "sha256": sha256_of(weights)}
     return collect(panel, {gene: vectors[row] for gene, row in rows.items()}, source)
 
 
@@ -71,7 +71,7 @@ def cellplm_table(folder: Path, panel: Sequence[str], ids: Mapping[str, str]) ->
     panel
         Human gene symbols or Ensembl ids.
     ids
-        Symbol → Ensembl id (`panel.read_gene_ids`); CellPLM itself knows ids only.
+        Symbol → Ensembl id (`gene_table.read_gene_ids`); CellPLM itself knows ids only.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def cellplm_table(folder: Path, panel: Sequence[str], ids: Mapping[str, str]) ->
     refuse_short(embedding, len(genes), weights)
     row_of = {gene: row for row, gene in enumerate(genes)}
     rows = {gene: row_of[name] for gene, name in names.items() if name in row_of}
-    source = {"model": "CellPLM", "species": "human", "weights": weights.name, "sha256": file_hash(weights)}
+    source = {"model": "CellPLM", "species": "human", "weights": weights.name, "sha256": sha256_of(weights)}
     vectors = embedding.numpy()
     return collect(panel, {gene: vectors[row] for gene, row in rows.items()}, source)
 

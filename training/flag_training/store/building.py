@@ -83,15 +83,29 @@ def write_splits(plan: StorePlan, store: Store) -> None:
     write_record(path, record)
 
 
+def chosen_on(plan: StorePlan, store: Store) -> tuple[set[str], set[str]]:
+    """Return the slides that genes are chosen on, and those of them that a split does not train on.
+
+    They are training slides of every split, so that no run under either has chosen its genes with counts that
+    it tests on; of the split by slides where the splits share none; all where there is no split or all were
+    requested.  Slides held for testing are never among them.
+    """
+    splits = [split for split in map(store.split, store.splits()) if not split.unmade]
+    trained = set.intersection(*(set(split.train) for split in splits)) if splits else set(store.names)
+    seen = trained or set(splits[0].train)
+    if plan.panel_sees_all:
+        seen = set(store.names)
+    seen -= set(plan.split.for_test)
+    return seen, seen - trained
+
+
 def write_panel(plan: StorePlan, rule: PanelRule, store: Store) -> Steps[None]:
-    """Choose the genes on training slides (all slides where there is no split or all were requested)."""
-    split = store.split()
-    alone = bool(split.unmade) or plan.panel_sees_all
-    seen = [name for name in (store.names if alone else split.train) if name not in plan.split.for_test]
+    """Choose the genes on the slides of `chosen_on`, and write down which these were."""
+    seen, beyond = chosen_on(plan, store)
     chosen: dict[str, Any] = {
         "rule": asdict(rule),
         "seen": sorted(seen),
-        "seen_beyond_training": sorted(set(seen) - set(split.train)) if not split.unmade else [],
+        "seen_beyond_training": sorted(beyond),
         "names_from": sorted(set(store.names) - set(plan.split.for_test)),
     }
     path = store.path / "panels" / f"{rule.name}.json"

@@ -136,7 +136,7 @@ def add_commands(commands: Commands) -> None:
     choices.add_argument(
         "--panel-sees-all", action="store_true",
         help="let validation and test slides take part in choosing the genes, as the published code does "
-        "(a leak; default: training slides only)",
+        "(a leak; default: training slides of both splits)",
     )  # fmt: skip
     choices.add_argument(
         "--rebuild", nargs="+", default=[], metavar="SLIDE[/STAGE]",
@@ -266,8 +266,8 @@ def _cohort_plan(
     args: argparse.Namespace, cohort: "CohortFile", sources: "Sequence[SlideSource]", root: Path
 ) -> "StorePlan":
     """Return the plan of a cohort file and the command line for `sources` in `root`."""
+    from flag_training.gene_targets.gene_table import read_gene_ids
     from flag_training.store.plan import StorePlan
-    from flag_training.store.reading import read_gene_ids
 
     return StorePlan(
         name=cohort.name,

@@ -92,8 +92,8 @@ class CohortFile:
     enlarge
         How much coarser than the encoder's µm/px a slide may be, where that is more than 1.5.
     gene_ids
-        Table of Ensembl ids and symbols (a ``features.tsv.gz`` of Space Ranger), relative to the
-        data folder, where the counts have symbols only.
+        Ensembl ids and symbols (a ``features.tsv.gz`` of Space Ranger, or what else
+        `gene_table.read_gene_ids` reads), relative to the data folder, where the counts have symbols only.
     """
 
     name: str

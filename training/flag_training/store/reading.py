@@ -12,9 +12,9 @@ import numpy as np
 from flag_training.store.sources import HUMAN, SlideSource
 from napari_flag.errors import UserError
 from napari_flag.formatting import TYPED, counted_of, length, resolution
+from napari_flag.gene_names import without_version
 from napari_flag.preflight import suggested_mpp
 from napari_flag.slides.formats.counts import GENE_IDS, column_names, counts, read_bytes, separator_of
-from napari_flag.slides.formats.h5ad import ENSEMBL
 from napari_flag.slides.formats.positions import IDS, id_column
 from napari_flag.slides.resolution import check_mpp
 from napari_flag.slides.slide import Slide
@@ -246,17 +246,19 @@ def name_genes(measured: "AnnData", slide: str, species: str, gene_ids: Mapping[
         When a human cohort has genes that are no human's.
     """
     names = [str(name) for name in measured.var_names]
-    known = measured.var[GENE_IDS] if GENE_IDS in measured.var else [""] * len(names)
-    ids = [str(i).partition(".")[0] if ENSEMBL.match(GENOME.sub("", str(i))) else "" for i in known]
+    known = [str(i) for i in measured.var[GENE_IDS]] if GENE_IDS in measured.var else [""] * len(names)
     if species == HUMAN:
-        _refuse_mouse(names, ids, slide)
+        _refuse_mouse(names, known, slide)
     names = [GENOME.sub("", name) for name in names]
-    ids = [GENOME.sub("", i) or gene_ids.get(name, "") for i, name in zip(ids, names, strict=True)]
+    ids = [
+        without_version(GENOME.sub("", i)) or gene_ids.get(name, "")
+        for i, name in zip(known, names, strict=True)
+    ]
     symbols = {ensembl: symbol for symbol, ensembl in gene_ids.items()}
     for row, name in enumerate(names):
-        if ENSEMBL.fullmatch(name.partition(".")[0]):
-            ids[row] = name.partition(".")[0]
-            names[row] = symbols.get(ids[row], name)
+        if found := without_version(name):
+            ids[row] = found
+            names[row] = symbols.get(found, name)
     named = counts(list(measured.obs_names), names, measured.X)
     named.var[GENE_IDS] = ids
     return named
@@ -264,7 +266,7 @@ def name_genes(measured: "AnnData", slide: str, species: str, gene_ids: Mapping[
 
 def _refuse_mouse(names: list[str], ids: list[str], slide: str) -> None:
     marked = [name for name in (*names, *ids) if MOUSE.match(name)]
-    written = [name for name in names if not ENSEMBL.match(name)]
+    written = [name for name in names if not without_version(name)]
     # Human symbols are capitals (but for C1orf112 and the like), a mouse's are written Actb.
     lower_case = [name for name in written if name != name.upper() and "orf" not in name]
     if marked or len(lower_case) > len(written) / 2:
@@ -273,22 +275,3 @@ def _refuse_mouse(names: list[str], ids: list[str], slide: str) -> None:
             f"The genes of {slide} are not human ({example}), while the cohort says {HUMAN}; leave the "
             "slide out, or state the cohort's species."
         )
-
-
-def read_gene_ids(path: Path) -> dict[str, str]:
-    """Read symbol → Ensembl id from a ``features.tsv[.gz]`` of Space Ranger: id, symbol, ...; no header.
-
-    Raises
-    ------
-    UserError
-        When it is no such table.
-    """
-    text = read_bytes(path)
-    mark = separator_of(text.partition(b"\n")[0])
-    rows = [line.split(mark) for line in text.decode("utf-8-sig").splitlines()]
-    found = {row[1]: row[0] for row in rows if len(row) > 1 and ENSEMBL.fullmatch(row[0])}
-    if not found:
-        raise UserError(
-            f"{path.name} is no table of genes; give a features.tsv.gz of Space Ranger (Ensembl id, symbol)."
-        )
-    return found

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of
+from napari_flag.gene_names import without_version
 from napari_flag.slides.formats.counts import GENE_EXPRESSION, GENE_IDS, counts
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.formats.space_ranger import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
@@ -41,7 +42,6 @@ FEATURE_KINDS: Final = ("feature_types", "feature_type")
 """``var`` columns that tell genes from antibodies, as scanpy names what a 10x matrix states."""
 NO_GENES: Final = ("Antibody Capture", "CRISPR Guide Capture", "Multiplexing Capture", "Custom", "Peaks")
 """Kinds of features, as Space Ranger and Cell Ranger write them, that are no genes."""
-ENSEMBL: Final = re.compile(r"ENS[A-Z]*G\d+")
 
 
 def read_h5ad(path: Path, slide: "Slide | None") -> SpotTable:
@@ -218,6 +218,6 @@ def gene_names(var: Any) -> tuple[list[str], list[str] | None]:
         if column in var:
             return names, [str(i) for i in var[column]]
     symbols = next((column for column in SYMBOLS if column in var), None)
-    if symbols and names and all(ENSEMBL.match(name) for name in names):
+    if symbols and names and all(map(without_version, names)):
         return [str(s) for s in var[symbols]], names
     return names, None
