@@ -289,10 +289,15 @@ class Material:
 
 def bundled() -> Material:
     """Return the bundled slide, predicted with the weights of the demo."""
-    from napari_flag.demo import demo_files, predict_demo
+    from napari_flag.demo import demo_files
+    from napari_flag.inputs import predict_inputs, prepare
+    from napari_flag.model.checkpoint import Checkpoint
 
     files = demo_files()
-    return Material(files.slide, files.table, finish(predict_demo()))
+    checkpoint = Checkpoint.load(files.weights)
+    inputs = finish(prepare(files.slide, checkpoint, spots=files.table))
+    with inputs.slide:
+        return Material(files.slide, files.table, finish(predict_inputs(inputs, checkpoint)))
 
 
 PITCH_PX: Final = 48.0
