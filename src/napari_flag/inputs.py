@@ -295,10 +295,10 @@ def predict_inputs(
 # --- slide and scale -----------------------------------------------------------------------------
 
 
-def open_with_pyramid(path: Path, mpp: float | None = None) -> Steps[Slide]:
+def open_with_pyramid(path: Path) -> Steps[Slide]:
     """Open a slide to look at: one without a useful pyramid gets a cached one; its colours are read."""
     yield Step("Opening slide", 0)
-    slide = yield from build_pyramid(open_slide(path, mpp=mpp))
+    slide = yield from build_pyramid(open_slide(path))
     yield Step("Looking at the slide", 0)
     with suppress(UserError):  # a damaged level: the prediction says so, where it is needed
         preflight.look_at(slide)

@@ -114,7 +114,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
 
 def _goes_back(args: argparse.Namespace, out: Path) -> bool:
     """Return whether the prediction becomes a table of the zarr it is made from; refuse another folder."""
-    from napari_flag.exports.spatial_data import PREDICTED, check_free, check_installed
+    from napari_flag.exports.spatial_data import check_free, check_installed
     from napari_flag.slides.formats import spatial_data
 
     if not out.is_dir():
@@ -126,7 +126,7 @@ def _goes_back(args: argparse.Namespace, out: Path) -> bool:
             "predicted; give --out an .h5ad."
         )
     check_installed()
-    check_free(args.slide, PREDICTED, overwrite=args.overwrite, with_shapes=_spots_in_zarr(args) is None)
+    check_free(args.slide, overwrite=args.overwrite, with_shapes=_spots_in_zarr(args) is None)
     return True
 
 
