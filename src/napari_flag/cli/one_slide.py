@@ -82,7 +82,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
         diameter_um=args.diameter,
         region=args.region,
         genes=args.genes,
-        anyway=args.anyway,
+        force=args.force,
     )
     inputs = replace(inputs, notices=tuple(dict.fromkeys((*said, *inputs.notices))))
     with inputs.slide:
@@ -96,7 +96,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
             seed=args.seed,
             device=args.device,
             colours=args.colours,
-            anyway=args.anyway,
+            force=args.force,
             keep_names=args.keep_names,
             cluster=args.cluster,
         )
@@ -231,7 +231,7 @@ def command_of(args: argparse.Namespace) -> Words:
         value = getattr(args, name)
         if value is not None:
             words += [f"--{name}", _word(value)]
-    words += ["--force"] if args.anyway else []
+    words += ["--force"] if args.force else []
     return [*words, "--keep-names"] if args.keep_names else words
 
 
