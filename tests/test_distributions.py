@@ -1,7 +1,9 @@
 """What is released: wheel, sdist, and the files that name the version and the addresses."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -88,6 +90,21 @@ def test_what_is_imported_is_declared_and_what_every_user_installs_is_imported()
     # the libraries behind openslide-python, and behind tifffile's codecs
     assert base - used == {"openslide-bin", "imagecodecs"}
     assert "npe2" in extras["test"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("make") is None, reason="needs make and bash")
+def test_what_a_workflow_has_set_up_is_not_set_up_again_by_make(tmp_path):
+    ready = tmp_path / "venv/bin/python"
+    installs_nothing = tmp_path / "bin/apt-get"
+    for program in (ready, installs_nothing):
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\nexit 0\n")
+        program.chmod(0o755)
+    place = {"VENV": str(tmp_path / "venv"), "PATH": f"{installs_nothing.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", str(ROOT / "tools/setup"), "dev"], env=os.environ | place, check=True)
+    for target in (".ready-dev", ".ready-demo"):
+        asked = ["make", "-q", "-C", str(ROOT), f"VENV={place['VENV']}", f"{place['VENV']}/{target}"]
+        assert subprocess.run(asked, env=os.environ | place).returncode == 0, f"{target} is made again"
 
 
 def test_the_icon_is_a_small_drawing_of_its_own_that_fetches_nothing():
