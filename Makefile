@@ -36,11 +36,9 @@ help:
 
 $(VENV)/.ready-dev: pyproject.toml tools/setup
 	@tools/setup dev
-	@touch $@ $(VENV)/.ready-demo
 
 $(VENV)/.ready-demo: pyproject.toml tools/setup
-	@if [ -f $(VENV)/.ready-dev ]; then tools/setup dev; touch $(VENV)/.ready-dev; else tools/setup all; fi
-	@touch $@
+	@if [ -f $(VENV)/.ready-dev ]; then tools/setup dev; else tools/setup all; fi
 
 demo: $(VENV)/.ready-demo
 	@$(VENV)/bin/napari-flag demo $(ARGS)

@@ -1,6 +1,6 @@
 """Peak memory of decoding a slide against what was estimated before: peak <= estimate for every kind of file.
 
-python benchmarks/decoding_memory.py [--megapixels 24] [--kinds "JPEG" "PNG, RGBA"]
+python -m benchmarks.decoding_memory [--megapixels 24] [--kinds "JPEG" "PNG, RGBA"]
 
 Each file is opened and read in a process of its own, whose peak of resident memory (Linux) is counted from
 the moment before it is opened.  Files of tiles have no estimate: windows of them are read.

@@ -1,6 +1,6 @@
 """Domains, markers and gene sets of predictions against the truth's, and domains against labels.
 
-    python benchmarks/domains.py runs/her2st/held_out --data DATA --out docs/results/domains.json
+    python -m benchmarks.domains runs/her2st/held_out --data DATA --out docs/results/domains.json
 
 Takes prediction files of any method and of any number of sections, or folders of them: `evaluate` leaves
 those of FLAG and of every method that it trained in RUN/held_out, and `predict --weights FILE` writes them
@@ -83,7 +83,7 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     named = " ".join(str(path) for path in args.predictions)
     data = "" if args.data is None else " --data DATA"
-    results = {"command": f"python benchmarks/domains.py {named}{data} --out {args.out}", **results}
+    results = {"command": f"python -m benchmarks.domains {named}{data} --out {args.out}", **results}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(_rounded(results), indent=1, ensure_ascii=False) + "\n", "utf-8")
     args.out.with_suffix(".md").write_text(as_markdown(results), "utf-8")

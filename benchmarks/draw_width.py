@@ -4,7 +4,7 @@ Residuals are fitted to the cross-fitted expectation that a finished training le
 by several factors, and draws around it are scored on the same left-out sections: eight draws that share their
 noise evenly, as tables score them, and sixteen, fairly.  Writes Markdown.
 
-    python benchmarks/draw_width.py --data DATA --run runs/her2st --out docs/results/draw_width.md
+    python -m benchmarks.draw_width --data DATA --run runs/her2st --out docs/results/draw_width.md
 """
 
 import argparse
@@ -81,7 +81,7 @@ def main() -> None:
     resemblance = torch.tensor(json.loads((folder / "spread.json").read_text())["resemblance"])
     text = [
         "# How wide draws should be",
-        "Written by `python benchmarks/draw_width.py --data DATA --run runs/her2st --out "
+        "Written by `python -m benchmarks.draw_width --data DATA --run runs/her2st --out "
         "docs/results/draw_width.md` after `napari-flag train training/configs/her2st.toml`.",
         "The composition residual's standard deviation, times *width*, around the cross-fitted expectation "
         "of the five training sections, mean over sections; no network. The first four scores are of eight "

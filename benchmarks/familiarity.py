@@ -3,7 +3,7 @@
 Every section is left out in turn, of its tile encoder and of the score, and judged; so is each patient, and
 `--broken`, one of the sections, in ways that a scan or its µm/px can be wrong.  Writes JSON.
 
-    python benchmarks/familiarity.py training/configs/her2st.toml --data DATA --run runs/her2st \
+    python -m benchmarks.familiarity training/configs/her2st.toml --data DATA --run runs/her2st \
         --out docs/results/familiarity.json
 
 Finished tile encoders and features in the run folder are used; what is missing is made.
@@ -89,7 +89,7 @@ def main() -> None:
     config = read_config(args.config)
     bench = Bench(config, args.data, args.run)
     results: dict[str, object] = {
-        "command": f"python benchmarks/familiarity.py {args.config} --data DATA --run {args.run}",
+        "command": f"python -m benchmarks.familiarity {args.config} --data DATA --run {args.run}",
         "unlike_from": FAR,
         "warns_above_share": MOSTLY,
         "axes": AXES,

@@ -7,7 +7,7 @@ way, slices, textures and widgets among it, counts.  The main figure is the proc
 wall time stands beside it, and is larger where the machine is busy.  Beside each action stands where most of
 its longest stretch was spent, by a thread that looks at the main thread's stack.
 
-    xvfb-run -a -s "-screen 0 1280x800x24" python benchmarks/freezes.py [--spots 50000] [--json OUT]
+    xvfb-run -a -s "-screen 0 1280x800x24" python -m benchmarks.freezes [--spots 50000] [--json OUT]
 
 Without ``--spots`` the bundled slide is predicted with the demo's weights; with it a section of that many
 spots and ``--genes`` genes on a slide of its own is made, whose numbers are smooth patterns.  A copy of it is
@@ -289,10 +289,15 @@ class Material:
 
 def bundled() -> Material:
     """Return the bundled slide, predicted with the weights of the demo."""
-    from napari_flag.demo import demo_files, predict_demo
+    from napari_flag.demo import demo_files
+    from napari_flag.inputs import predict_inputs, prepare
+    from napari_flag.model.checkpoint import Checkpoint
 
     files = demo_files()
-    return Material(files.slide, files.table, finish(predict_demo()))
+    checkpoint = Checkpoint.load(files.weights)
+    inputs = finish(prepare(files.slide, checkpoint, spots=files.table))
+    with inputs.slide:
+        return Material(files.slide, files.table, finish(predict_inputs(inputs, checkpoint)))
 
 
 PITCH_PX: Final = 48.0
@@ -303,7 +308,7 @@ def made(n_spots: int, n_genes: int, folder: Path) -> Material:
 
     The slide is the bundled picture, side by side until it is large enough, in tiles and with a pyramid.
     """
-    from gene_click import make_prediction
+    from benchmarks.gene_click import make_prediction
 
     adata = make_prediction(n_spots, n_genes)
     adata.obsm[keys.SPATIAL] = adata.obsm[keys.SPATIAL] * (PITCH_PX / 200.0) + PITCH_PX
@@ -733,7 +738,7 @@ def main() -> None:
         if options.stacks:
             print_stacks(tour.found)
         report = {
-            "command": "python benchmarks/freezes.py"
+            "command": "python -m benchmarks.freezes"
             + (f" --spots {n_spots} --genes {n_genes}" if n_spots else "")
             + f" --rounds {options.rounds}",
             "seed": SEED,

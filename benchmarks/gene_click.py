@@ -4,7 +4,7 @@ Timed is our part: from the click to the return of every slot, and the painting 
 What napari and the graphics card need to draw the canvases comes on top and is reported separately, until the
 event loop has nothing left to do; without a graphics card that is software rendering.  Prints JSON.
 
-    xvfb-run -a -s "-screen 0 1280x800x24" python benchmarks/gene_click.py [--out FILE]
+    xvfb-run -a -s "-screen 0 1280x800x24" python -m benchmarks.gene_click [--out FILE]
 """
 
 import argparse
@@ -254,7 +254,7 @@ def main() -> None:
         found[way] = measure(app, viewer, click, names)
     worst = max(result["our_part_ms"]["p95"] for result in found.values())
     report = {
-        "command": "python benchmarks/gene_click.py",
+        "command": "python -m benchmarks.gene_click",
         "spots": options.spots,
         "genes": options.genes,
         "clicks_each": options.clicks,

@@ -4,7 +4,7 @@ By default only the part that plugins do is timed (the setters, no GL), in a `Vi
 window.  Points are cheap to set and dear to draw, so ``--window`` times until the picture is on the
 screen, which is what a user waits for.  The two are measured in turns in one run.  Prints JSON.
 
-    python benchmarks/gene_switch.py [--spots 5000 50000 200000] [--switches 30] [--window]
+    python -m benchmarks.gene_switch [--spots 5000 50000 200000] [--switches 30] [--window]
 """
 
 import argparse

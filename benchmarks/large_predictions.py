@@ -1,6 +1,6 @@
 """Maps and statistics of large predictions, without a window.
 
-    python benchmarks/large_predictions.py [--spots 50000] [--genes 1000] [--bins] [--what maps]
+    python -m benchmarks.large_predictions [--spots 50000] [--genes 1000] [--bins] [--what maps]
 
 What the window computes at a click is given in ms of processor time, the longest of `CLICKS` genes.  Jobs
 yield steps, between which they can be cancelled: given are their processor time and the longest time between
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 from anndata import AnnData
-from gene_click import make_prediction
+from benchmarks.gene_click import make_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.coexpression import correlate

@@ -1,6 +1,6 @@
 """A cohort on Dask with one and two processes, a killed worker, a corrupt slide and a resumed run.
 
-    python benchmarks/many_slides.py --out docs/results/many_slides.md
+    python -m benchmarks.many_slides --out docs/results/many_slides.md
 
 Small simulated slides are predicted by ``napari-flag predict --manifest`` with the demo's weights, each run
 with a cache of its own and one thread per process.  A run is compared with that of one process by a hash of

@@ -1,6 +1,6 @@
 """Moran's I of many genes against squidpy's, and its memory for a whole transcriptome.
 
-    python benchmarks/moran.py --out docs/results/moran_benchmark.json
+    python -m benchmarks.moran --out docs/results/moran_benchmark.json
 
 Both run on one thread, in one process, one after the other in turn after a warm-up, on the same values and
 graph: a hexagonal section of 5,000 spots.  Writes JSON.
@@ -45,7 +45,7 @@ def main() -> None:
         sys.exit(again.returncode)
     results = json.dumps(
         {
-            "command": "python benchmarks/moran.py --out docs/results/moran_benchmark.json",
+            "command": "python -m benchmarks.moran --out docs/results/moran_benchmark.json",
             "spots": ROWS * COLUMNS,
             "genes": GENES,
             "threads": 1,

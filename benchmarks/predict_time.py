@@ -4,7 +4,7 @@ Every run is a fresh process with an empty cache, from slide file to prediction 
 with each version's default draws.
 
     git worktree add --detach ../earlier COMMIT
-    python benchmarks/predict_time.py --checkout ../earlier \
+    python -m benchmarks.predict_time --checkout ../earlier \
         --slide images/C5.jpg --spots spots/C5_selection.tsv --mpp 0.683
 """
 

@@ -4,7 +4,7 @@ Eight draws of a section that the weights were not trained on, with as many solv
 same noise each time, against its measured counts.  Differences are to the most steps, spot by spot (gene by
 gene for ES-map), with the standard error of their mean.
 
-    python benchmarks/quality_cost.py --weights runs/without_C5.safetensors --slide images/C5.jpg \
+    python -m benchmarks.quality_cost --weights runs/without_C5.safetensors --slide images/C5.jpg \
         --spots spots/C5_selection.tsv --measured counts/C5.tsv.gz --mpp 0.683 --write
 """
 

@@ -4,7 +4,7 @@ Draws from the exact distribution, and from less: its Gaussian of one covariance
 same variances, depth and counting alone, counting alone.  All know the true expectation, so that what is left
 between the rows is the residual's.  Rows share their random numbers.  Prints Markdown.
 
-    python benchmarks/simulated_ceiling.py --out docs/results/simulated_ceiling.md
+    python -m benchmarks.simulated_ceiling --out docs/results/simulated_ceiling.md
 """
 
 import argparse
@@ -96,7 +96,7 @@ def main() -> None:
     out = "--out docs/results/simulated_ceiling.md"
     text = [
         "# What there is to learn about the residual, on simulated slides",
-        f"Written by `python benchmarks/simulated_ceiling.py {command} {out}`.",
+        f"Written by `python -m benchmarks.simulated_ceiling {command} {out}`.",
         "Every row knows the true expectation of ln rate; they differ in what they say about the rest. The "
         "first is the mean score of draws from the exact distribution, the others the difference from it, ± "
         "the standard error over slides; above 0 is worse. *ES fair* is that of the distribution, "

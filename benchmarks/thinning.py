@@ -8,7 +8,7 @@ expects, a gamma-distributed depth, a gamma-distributed rate of each gene) and l
 FLAG's own transformer and context.  FLAG and this are trained on the same cross-fitted expectations, and
 draws of a section that neither saw are scored.
 
-    python benchmarks/thinning.py --data DATA --run runs/her2st --unseen B4 C2 --section C4 \
+    python -m benchmarks.thinning --data DATA --run runs/her2st --unseen B4 C2 --section C4 \
         --out docs/results/thinning.json
 """
 
@@ -224,7 +224,7 @@ def main() -> None:
         draws(None, here, encoded.context.spatial, rates, number, 0)
     )
     result = {
-        "command": f"python benchmarks/thinning.py --data DATA --run {args.run} "
+        "command": f"python -m benchmarks.thinning --data DATA --run {args.run} "
         f"--unseen {' '.join(args.unseen)} --section {args.section} --steps {args.steps} --out {args.out}",
         "trained_on": [each.entry.name for each in rest.slides],
         "section": args.section,

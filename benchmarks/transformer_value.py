@@ -6,7 +6,7 @@ further slides, of patients it has not seen, get fair scores with the transforme
 Beside them stands the exact distribution, which knows tissue, patient and depth of the slide.  Resumable:
 what is done is read from ``--run``.
 
-    python benchmarks/transformer_value.py --run runs/simulated --out docs/results/transformer_value.md
+    python -m benchmarks.transformer_value --run runs/simulated --out docs/results/transformer_value.md
 """
 
 import argparse
@@ -140,7 +140,7 @@ def main() -> None:
     kept = {name: values[name] for name in ("score_steps", "score_rate", "score_batch", "seed")}
     text = [
         "# From how many slides on the gene transformer is worth something",
-        f"Written by `python benchmarks/transformer_value.py {command}`.",
+        f"Written by `python -m benchmarks.transformer_value {command}`.",
         f"Simulated cohorts of {args.genes} genes whose residuals depend on the tissue and are no Gaussian "
         f"({', '.join(f'`{key}={value}`' for key, value in CONTEXT.items())}); {args.tests} further "
         "slides, of patients not seen, get fair scores (`docs/statistics.md`). *Silenced*: the same network, "

@@ -3,7 +3,7 @@
 The same parameters on the same windows (`flag_training.methods.message_passing`), in turns, forward alone and
 with the backward pass; the largest difference of what both return stands beside.
 
-    nice python benchmarks/window_attention.py --out benchmarks/results/window_attention.json
+    nice python -m benchmarks.window_attention --out benchmarks/results/window_attention.json
 """
 
 import argparse

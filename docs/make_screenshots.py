@@ -19,7 +19,8 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_flag.demo import GENE, WEIGHTS
-from napari_flag.gui.area import PLUGIN, FlagArea, open_area
+from napari_flag.gui.area import FlagArea, open_area
+from napari_flag.gui.settings import PLUGIN
 from napari_flag.gui.side_by_side_dock import OTHERS, SideBySideDock
 from napari_flag.gui.train.train_dock import TRAIN, TrainDock
 from napari_flag.layers.local_map import MapKind

@@ -1,11 +1,15 @@
 """What is released: wheel, sdist, and the files that name the version and the addresses."""
 
+import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
 import xml.etree.ElementTree as ET
+from importlib.metadata import packages_distributions
 from importlib.resources import files
 from pathlib import Path
 
@@ -55,6 +59,52 @@ def test_version_licence_and_address_are_the_same_wherever_they_are_written():
     assert citation["repository-code"] == PROJECT["urls"]["Source"]
     assert all(url.startswith(PROJECT["urls"]["Source"]) for name, url in PROJECT["urls"].items()
                if name in ("Issues", "Changelog"))  # fmt: skip
+
+
+def imported(folder):
+    """Distributions that the Python files below `folder` import, each by its module and its names."""
+    files = (ROOT / folder).rglob("*.py")
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))]
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names = plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    modules = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+    known = packages_distributions()
+    return {module: {plain_name(n) for n in known.get(module, [module])} for module in modules}
+
+
+def plain_name(requirement):
+    return re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-")
+
+
+def test_what_is_imported_is_declared_and_what_every_user_installs_is_imported():
+    base = {plain_name(requirement) for requirement in PROJECT["dependencies"]}
+    extras = {
+        name: {plain_name(each) for each in group} for name, group in PROJECT["optional-dependencies"].items()
+    }
+    ours = {"napari-flag", "flag-training", "flag_training", "napari_flag"}
+    for folder, may in (("src", ("dask", "fastslide", "spatialdata")), ("training", ("training", "bench"))):
+        declared = base.union(ours, *(extras[name] for name in may))
+        undeclared = {module for module, names in imported(folder).items() if not names & declared}
+        assert not undeclared, f"{folder} imports {undeclared}, which pyproject.toml does not declare"
+    used = set().union(*imported("src").values())
+    # the libraries behind openslide-python, and behind tifffile's codecs
+    assert base - used == {"openslide-bin", "imagecodecs"}
+    assert "npe2" in extras["test"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("make") is None, reason="needs make and bash")
+def test_what_a_workflow_has_set_up_is_not_set_up_again_by_make(tmp_path):
+    ready = tmp_path / "venv/bin/python"
+    installs_nothing = tmp_path / "bin/apt-get"
+    for program in (ready, installs_nothing):
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\nexit 0\n")
+        program.chmod(0o755)
+    place = {"VENV": str(tmp_path / "venv"), "PATH": f"{installs_nothing.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", str(ROOT / "tools/setup"), "dev"], env=os.environ | place, check=True)
+    for target in (".ready-dev", ".ready-demo"):
+        asked = ["make", "-q", "-C", str(ROOT), f"VENV={place['VENV']}", f"{place['VENV']}/{target}"]
+        assert subprocess.run(asked, env=os.environ | place).returncode == 0, f"{target} is made again"
 
 
 def test_the_icon_is_a_small_drawing_of_its_own_that_fetches_nothing():

@@ -94,6 +94,11 @@ def test_a_slide_becomes_a_prediction_with_the_spots_in_memory_or_in_a_file(
         nf.predict(tissue, **options)
 
 
+def test_what_a_person_insists_on_has_one_name_in_predict_and_compare():
+    insisting = [inspect.signature(function).parameters["force"] for function in (nf.predict, nf.compare)]
+    assert [(p.kind, p.default) for p in insisting] == [(inspect.Parameter.KEYWORD_ONLY, False)] * 2
+
+
 def test_without_spots_a_grid_like_the_weights_array_is_predicted(
     tissue, tiny_weights, tmp_path, monkeypatch
 ):

@@ -18,6 +18,7 @@ from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import Checkpoint, describe_entries, save_checkpoint
 from napari_flag.model.out_of_distribution import FAR, OutOfDistributionScore
 from napari_flag.prediction import COMPARING, compare_with_training, predict_slide
+from napari_flag.preflight import check
 from napari_flag.progress import Step, finish
 from napari_flag.sampling import Preview
 
@@ -156,8 +157,10 @@ def test_previews_arrive_and_add_up_to_the_result(predict, whole, monkeypatch):
 
 
 def test_unknown_resolution_is_asked_for_not_guessed(predict):
-    with pytest.raises(UserError, match="--mpp"):
-        predict(slide=FakeSlide(mpp=None))
+    slide = FakeSlide(mpp=None)
+    with pytest.raises(UserError, match=r"--mpp 0\.5 on the command line, mpp=0\.5 in Python") as refused:
+        predict(slide=slide)
+    assert check(slide).blocking == (str(refused.value),), "the docks and the chain say the same"
 
 
 def test_a_slide_too_coarse_for_the_encoder_is_refused(predict):

@@ -143,7 +143,7 @@ def test_weights_of_simulated_slides_are_refused_on_another_slide_unless_insiste
     assert "Predict anyway" in found.blocking[0]
     assert "--force" in found.blocking[0]
     assert found.insistable
-    insisted = check(slide, None, DEMO, look=look, anyway=True)
+    insisted = check(slide, None, DEMO, look=look, force=True)
     assert insisted.blocking == ()
     assert "as was insisted on" in insisted.warnings[0]
     assert insisted.insistable
@@ -181,7 +181,7 @@ def test_what_was_insisted_on_is_recorded_with_the_prediction(monkeypatch):
     given = Inputs(FakeSlide(), array_of())
     with pytest.raises(UserError, match="know only simulated slides"):
         finish(predict_inputs(given, DEMO))
-    adata = finish(predict_inputs(given, DEMO, anyway=True))
+    adata = finish(predict_inputs(given, DEMO, force=True))
     assert any("as was insisted on" in notice for notice in adata.uns[keys.PROVENANCE][keys.NOTICES])
 
 
@@ -215,8 +215,8 @@ def test_the_dock_can_predict_once_it_is_insisted(section):
         look_at(slide)
         spots = replace(array_of(), array=None)
         assert "step 3" in why_not_ready(slide, spots, DEMO, None)
-        assert why_not_ready(slide, spots, DEMO, None, anyway=True) is None
-        assert any("insisted" in sentence for sentence in differences(DEMO, slide, spots, anyway=True))
+        assert why_not_ready(slide, spots, DEMO, None, force=True) is None
+        assert any("insisted" in sentence for sentence in differences(DEMO, slide, spots, force=True))
 
 
 # --- stain ---------------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ NEEDED: Final = (
     "napari_flag/data/demo_slide.tif",
     "napari_flag/data/demo_slide.h5ad",
     "napari_flag/data/gene_sets.gmt",
+    "napari_flag/weights/SHA256SUMS",
     "flag_training/__init__.py",
+    "flag_training/recipe.toml",
 )
 LIMIT_MB: Final = 40
 PICTURES: Final = (".png", ".jpg", ".ipynb")

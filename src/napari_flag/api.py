@@ -47,7 +47,7 @@ def predict(
     seed: int = 0,
     device: str = "auto",
     colours: "Colours | None" = None,
-    anyway: bool = False,
+    force: bool = False,
     keep_names: bool = False,
     progress: Progress = True,
 ) -> "AnnData":
@@ -91,7 +91,7 @@ def predict(
     colours
         "scanned", or "srgb" to convert pixels by the slide's colour profile; None takes those that the
         weights were trained on.
-    anyway
+    force
         Use weights made for simulated slides on another slide, spots that look misplaced, or counts that look
         scaled or mixed up all the same, with a notice.
     keep_names
@@ -124,7 +124,7 @@ def predict(
         diameter_um=diameter_um,
         region=region,
         genes=genes,
-        anyway=anyway,
+        force=force,
     )
     known = _counts(depth) if isinstance(depth, str | Path) else depth
     with _reporting(progress) as on_step:
@@ -139,7 +139,7 @@ def predict(
                 seed=seed,
                 device=device,
                 colours=colours,
-                anyway=anyway,
+                force=force,
                 keep_names=keep_names,
             )
             return finish(work, on_step)

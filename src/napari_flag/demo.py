@@ -1,7 +1,7 @@
 """The demo: a synthetic slide with known truth, predicted with weights made for such slides.
 
-What needs napari is in ``gui/demo_window.py``; here are the files, the prediction, and the
-virtual display for machines without one.
+What needs napari, the prediction too, is in ``gui/demo_window.py``; here are the files, and the virtual
+display for machines without one.
 """
 
 import os
@@ -12,15 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from napari_flag.errors import UserError
-from napari_flag.progress import Steps
 from napari_flag.simulation import demo_slide, demo_table
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 
 WEIGHTS: Final = "demo"
 """Name of the weights trained on other slides of the simulator."""
@@ -52,23 +47,6 @@ def demo_files() -> DemoFiles:
     from napari_flag.model.checkpoint import find_weights
 
     return DemoFiles(demo_slide(), demo_table(), Path(find_weights(WEIGHTS)))
-
-
-def predict_demo(seed: int = 0, device: str = "auto") -> Steps["AnnData"]:
-    """Predict the bundled slide and attach its known truth.
-
-    Returns
-    -------
-    The prediction, with ``layers["measured"]`` the simulated counts.
-    """
-    from napari_flag.inputs import predict_inputs, prepare
-    from napari_flag.model.checkpoint import Checkpoint
-
-    files = demo_files()
-    checkpoint = Checkpoint.load(files.weights)
-    inputs = yield from prepare(files.slide, checkpoint, spots=files.table)
-    with inputs.slide:
-        return (yield from predict_inputs(inputs, checkpoint, seed=seed, device=device))
 
 
 def has_display() -> bool:

@@ -315,7 +315,7 @@ class GeneNames:
         return f" Similar names: {', '.join(self._by_name[key] for key in close)}." if close else ""
 
 
-def symbols_of(genes: Sequence[str], wanted: Sequence[str], of: str = "this prediction") -> list[str]:
+def symbols_of(genes: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """Return what each name `wanted`, a symbol in any case or an alias, is called among `genes`; each once.
 
     Raises
@@ -323,9 +323,11 @@ def symbols_of(genes: Sequence[str], wanted: Sequence[str], of: str = "this pred
     UserError
         When a name is none of them, or none is wanted.
     """
-    names = GeneNames(genes, of)
+    names = GeneNames(genes, "this prediction")
     if not wanted:
-        raise UserError(f"The list of genes is empty; name some of the {len(names.genes):,} genes of {of}.")
+        raise UserError(
+            f"The list of genes is empty; name some of the {len(names.genes):,} genes of this prediction."
+        )
     found: dict[str, None] = {}
     for name in wanted:
         hit = names.resolve(name)

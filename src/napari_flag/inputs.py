@@ -85,7 +85,7 @@ def prepare(
     diameter_um: float | None = None,
     region: "Sequence[BaseGeometry] | str | Path | None" = None,
     genes: Iterable[str] | Path | None = None,
-    anyway: bool = False,
+    force: bool = False,
 ) -> Steps[Inputs]:
     """Open the slide, settle its scale, find its spots, and read what else is given.
 
@@ -110,7 +110,7 @@ def prepare(
         Polygons in level-0 pixels, or a GeoJSON file.
     genes
         Symbols or aliases, or a text file (a `Path`) with one a line.
-    anyway
+    force
         Take counts that look wrong (`analysis.truth.doubts_about`), with a notice.
 
     Yields
@@ -161,7 +161,7 @@ def prepare(
             notices += missing
         counts = table.measured
         if counts is not None:
-            misfit, insisted = _misfit(counts, table.spots, checkpoint, anyway)
+            misfit, insisted = _misfit(counts, table.spots, checkpoint, force)
             notices += insisted
             if misfit is not None:
                 if measured is not None:
@@ -217,7 +217,7 @@ def predict_inputs(
     seed: int = 0,
     device: str = "auto",
     colours: Colours | None = None,
-    anyway: bool = False,
+    force: bool = False,
     keep_names: bool = False,
     cluster: str | None = None,
 ) -> Steps["AnnData"]:
@@ -231,7 +231,7 @@ def predict_inputs(
         As `prediction.predict_slide` takes them.
     depth
         As `known_depth` takes it.
-    anyway
+    force
         Use weights made for simulated slides on another slide, and counts that look wrong, with a notice.
     keep_names
         Keep names of files that may be a patient's (`slide_identity.without_personal_names`).
@@ -253,7 +253,7 @@ def predict_inputs(
     """
     yield Step("Looking at the slide", 0)
     look = preflight.look_at(inputs.slide)
-    checked = preflight.check(inputs.slide, inputs.spots, checkpoint, look=look, anyway=anyway)
+    checked = preflight.check(inputs.slide, inputs.spots, checkpoint, look=look, force=force)
     checked.refuse()
     for warning in checked.warnings:
         yield Step("Looking at the slide", 0, notice=warning)
@@ -279,7 +279,7 @@ def predict_inputs(
     notices = [*inputs.notices, *checked.warnings]
     if inputs.measured is not None:
         try:
-            attach_measured(adata, inputs.measured, force=anyway)
+            attach_measured(adata, inputs.measured, force=force)
         except UserError as error:  # the prediction is whole without
             notices.append(f"No measured counts were attached to the prediction: {error}")
             yield Step("Attaching counts", 0, notice=notices[-1])
@@ -295,10 +295,10 @@ def predict_inputs(
 # --- slide and scale -----------------------------------------------------------------------------
 
 
-def open_with_pyramid(path: Path, mpp: float | None = None) -> Steps[Slide]:
+def open_with_pyramid(path: Path) -> Steps[Slide]:
     """Open a slide to look at: one without a useful pyramid gets a cached one; its colours are read."""
     yield Step("Opening slide", 0)
-    slide = yield from build_pyramid(open_slide(path, mpp=mpp))
+    slide = yield from build_pyramid(open_slide(path))
     yield Step("Looking at the slide", 0)
     with suppress(UserError):  # a damaged level: the prediction says so, where it is needed
         preflight.look_at(slide)

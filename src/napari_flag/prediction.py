@@ -15,6 +15,7 @@ from napari_flag.formatting import counted, first_of, length, resolution
 from napari_flag.model.checkpoint import Checkpoint, encoder_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
+from napari_flag.slides.resolution import unknown_scale
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spots import Spots, inside, typical_pitch
 
@@ -340,10 +341,7 @@ def _check(slide: Slide, spots: Spots) -> float:
             "There are no spots to predict; choose another spot table, or a grid over the tissue."
         )
     if slide.mpp is None:
-        raise UserError(
-            f"The slide {slide.path.name} does not say how large a pixel is, and guessing would "
-            "give wrong genes; give µm per pixel (--mpp on the command line), e.g. 0.5 for a 20× scan."
-        )
+        raise UserError(unknown_scale(slide.path.name))
     return slide.mpp
 
 

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, finalize
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.formatting import TYPED, percent, resolution
-from napari_flag.slides.resolution import agrees, reduced
+from napari_flag.slides.resolution import agrees, reduced, unknown_scale
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spots import Spots, SpotTable, estimate_mpp, mirrored, misplaced
 from napari_flag.slides.tiles import COARSEST
@@ -90,7 +90,7 @@ def check(
     checkpoint: "Checkpoint | None" = None,
     *,
     look: Look | None = None,
-    anyway: bool = False,
+    force: bool = False,
 ) -> Preflight:
     """Return what stands against predicting `spots` of `slide` with `checkpoint`.
 
@@ -104,12 +104,12 @@ def check(
         The weights; None before they are known.
     look
         What `look_at` returned; None takes what it found before, if anything, and reads nothing.
-    anyway
+    force
         Whether the person insists on weights made for simulated slides, or on spots that look misplaced.
     """
     look = _LOOKS.get(slide.reader) if look is None else look
     array = spots.spots if isinstance(spots, SpotTable) else spots
-    blocking = [_unknown_scale(slide, array)] if slide.mpp is None else []
+    blocking = [unknown_scale(slide.path.name, suggested_mpp(array))] if slide.mpp is None else []
     if checkpoint is not None:
         blocking += too_coarse(slide, array, checkpoint.encoder)
     warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)
@@ -117,11 +117,11 @@ def check(
     if turned:
         warnings.append(_MIRRORED)
     if wrong is not None:
-        (warnings if anyway else blocking).append((_WRONG_ANYWAY if anyway else _WRONG).format(wrong))
+        (warnings if force else blocking).append((_WRONG_ANYWAY if force else _WRONG).format(wrong))
     foreign = look is not None and not look.simulated and _knows_only_simulated(checkpoint)
     if foreign and checkpoint is not None:
         names = (checkpoint.name, slide.path.name)
-        if anyway:
+        if force:
             warnings.append(_INSISTED.format(*names))
         else:
             blocking.append(_REFUSED.format(*names))
@@ -147,21 +147,6 @@ def suggested_mpp(spots: Spots | None) -> float | None:
 
 _SUGGESTED: Final[dict[tuple[object, ...], tuple[object, float | None]]] = {}
 """What was fitted to spots that are alive: docks ask at every change, and 50,000 spots take .1 s."""
-
-
-def _unknown_scale(slide: Slide, spots: Spots | None) -> str:
-    unknown = f"{slide.path.name} does not say how large a pixel is, and guessing would give wrong genes"
-    suggested = suggested_mpp(spots)
-    if suggested is not None:
-        right = resolution(suggested, TYPED, unit=False)
-        return (
-            f"{unknown}; the spots' array suggests {right} µm per pixel, so if that is right press "
-            f"Estimate in step 1 (--mpp {right} on the command line, mpp={right} in Python)."
-        )
-    return (
-        f"{unknown}; set µm/px in step 1 (--mpp 0.5 on the command line, mpp=0.5 in Python), "
-        "which is about 0.5 for most 20× scans."
-    )
 
 
 def too_coarse(slide: Slide, spots: Spots | None, encoder: str) -> list[str]:
@@ -208,7 +193,7 @@ def too_coarse(slide: Slide, spots: Spots | None, encoder: str) -> list[str]:
 
 _WRONG: Final = (
     "The spots cannot be right: {0}; check the table, or insist: “Predict anyway” in step 3 (--force on the "
-    "command line, anyway=True in Python)."
+    "command line, force=True in Python)."
 )
 _WRONG_ANYWAY: Final = (
     "The spots look wrong ({0}): this is predicted anyway, as was insisted on, and genes may stand in other "
@@ -240,7 +225,7 @@ _PLACED: Final[dict[tuple[object, ...], tuple[object, str | None, bool]]] = {}
 
 _REFUSED: Final = (
     'The weights "{0}" know only simulated slides and {1} is none, so their numbers would mean nothing; '
-    "choose other weights, or insist: “Predict anyway” in step 3 (--force on the command line, anyway=True "
+    "choose other weights, or insist: “Predict anyway” in step 3 (--force on the command line, force=True "
     "in Python)."
 )
 _INSISTED: Final = (

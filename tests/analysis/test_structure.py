@@ -225,7 +225,7 @@ def test_labels_stand_beside_the_domains_and_say_how_far_they_agree(written):
     adata = written.copy()
     names = list(adata.obs_names)
     theirs = adata.obs[keys.DOMAIN].astype(str)
-    labels = SpotLabels({name: f"tissue {theirs[name]}" for name in names[10:]}, "label", 0)
+    labels = SpotLabels({name: f"tissue {theirs[name]}" for name in names[10:]}, "label")
     found = write_labels(adata, labels)
     assert found[keys.DOMAIN] == Agreement(1.0, 1.0)
     assert 0 < found[keys.DOMAIN + keys.OF_MEASURED].ari < 1

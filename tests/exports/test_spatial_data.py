@@ -1,6 +1,7 @@
 """The zarr is opened by SpatialData and squidpy themselves."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -259,8 +260,10 @@ def test_an_earlier_prediction_is_replaced_only_when_asked_and_a_table_of_anothe
     again.X = adata.X + 1
     finish(add_prediction(again, image, spots, overwrite=True))
     np.testing.assert_array_equal(spatialdata.read_zarr(foreign).tables["predicted"].X, again.X)
-    with pytest.raises(UserError, match="already has a table or shapes table"):
-        finish(add_prediction(adata, image, spots, name="table", overwrite=True))
+    shutil.rmtree(foreign / "tables/predicted")
+    shutil.copytree(spots, foreign / "tables/predicted")
+    with pytest.raises(UserError, match="already has a table or shapes predicted; rename it first"):
+        finish(add_prediction(adata, image, spots, overwrite=True))
 
 
 def test_a_store_that_cannot_be_written_is_as_before(foreign, monkeypatch):

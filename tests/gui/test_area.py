@@ -4,8 +4,9 @@ from qtpy.QtWidgets import QDoubleSpinBox, QPushButton
 from tests.fakes import fake_prediction
 from tests.gui.predict.fake_work import FakeWork
 
-from napari_flag.gui.area import AREA, PAGES, PLUGIN, PREDICT, FlagArea, open_area, open_genes
+from napari_flag.gui.area import AREA, PAGES, PREDICT, FlagArea, open_area, open_genes
 from napari_flag.gui.dock import Dock
+from napari_flag.gui.settings import PLUGIN
 from napari_flag.workspace_file import last_autosave
 
 

@@ -1,11 +1,13 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tests.fakes import fake_prediction
 
-from napari_flag import demo, inputs
+from napari_flag import demo, inputs, keys
 from napari_flag.errors import UserError
 from napari_flag.gui import demo_window
 from napari_flag.gui.area import open_area
@@ -16,6 +18,7 @@ from napari_flag.model import checkpoint
 from napari_flag.progress import Step
 from napari_flag.simulation import simulate
 from napari_flag.simulation.simulator import write_simulated
+from napari_flag.slides.spot_tables import read_measured
 
 WEIGHTS = Path("demo.safetensors")
 
@@ -63,6 +66,20 @@ def test_the_tour_predicts_the_spots_of_the_table_with_the_demo_weights(tour_of,
     assert tuple(prepared.measured.obs_names) == prepared.spots.ids
     assert prepared.spots.pitch_um == 100.0
     assert dock.session.adata is not None
+
+
+def test_the_tour_attaches_the_truth_of_its_slide(
+    make_napari_viewer_proxy, files, tiny_weights, tmp_path, monkeypatch, qtbot
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    dock = PredictDock(make_napari_viewer_proxy())
+    tour = DemoTour(dock, replace(files, weights=tiny_weights))
+    with qtbot.waitSignal(tour.arrived, timeout=60000):
+        tour.start()
+    predicted, truth = dock.session.adata, read_measured(files.table)
+    assert tuple(predicted.obs_names) == tuple(truth.obs_names)
+    counts = truth[:, ["ERBB2"]].X.toarray()
+    np.testing.assert_allclose(predicted[:, "ERBB2"].layers[keys.MEASURED], np.log2(counts + 1), rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from tests.fakes import fake_prediction
 
-from napari_flag.gui.area import AREA, PAGES, PLUGIN, SIDE_BY_SIDE, open_area
+from napari_flag.gui.area import AREA, PAGES, SIDE_BY_SIDE, open_area
 from napari_flag.gui.dock import in_turn
 from napari_flag.gui.session import Session
+from napari_flag.gui.settings import PLUGIN
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from tests.fakes import fake_prediction
+from tests.layers.overlay_texts import lines_on
 
 from napari_flag.gui.session import Session
 from napari_flag.gui.spatial_dock import SpatialDock
-from napari_flag.layers.legend import lines_on
 from napari_flag.layers.local_map import CLASS_MEANINGS, MapKind
 
 

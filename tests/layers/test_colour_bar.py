@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from tests.fakes import fake_prediction
+from tests.layers.overlay_texts import titles_of
 
-from napari_flag.layers.colour_bar import title_bar, titles_of
+from napari_flag.layers.colour_bar import title_bar
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.gene_values import GeneValues, Quantity
 from napari_flag.layers.local_map import LocalMap, MapKind

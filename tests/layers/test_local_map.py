@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from tests.fakes import fake_prediction
+from tests.layers.overlay_texts import lines_on
 
 from napari_flag import keys
 from napari_flag.analysis.spatial import CLASSES, find_classes
 from napari_flag.formatting import probability
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.gene_values import Quantity
-from napari_flag.layers.legend import lines_on, overlays_of
+from napari_flag.layers.legend import overlays_of
 from napari_flag.layers.local_map import (
     CLASS_COLOURS,
     CLASS_MEANINGS,

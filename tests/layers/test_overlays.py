@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from tests.fakes import MPP, fake_prediction
+from tests.layers.overlay_texts import lines_on
 
 from napari_flag import keys
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_map import GeneMap
-from napari_flag.layers.legend import KEY, contrast, lines_on, overlays_of
+from napari_flag.layers.legend import KEY, contrast, overlays_of
 from napari_flag.layers.overlays import (
     COLOURS,
     LIMITS,

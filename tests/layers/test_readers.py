@@ -75,8 +75,8 @@ def test_slide_and_spots_are_placed_in_the_same_units():
 
 def test_a_prediction_is_saved_reopened_and_exported(tmp_path):
     adata = fake_prediction(9)
-    data, options, _ = prediction_layer(adata, "ESR1")
-    assert options["name"] == "ESR1 · predicted"
+    data, options, _ = prediction_layer(adata)
+    assert options["name"] == f"{adata.var_names[0]} · predicted"
     path = str(tmp_path / "p.h5ad")
     assert save_h5ad(path, data, options) == [path]
     [(_, reopened, _)] = read_prediction_layers(path)

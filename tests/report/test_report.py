@@ -254,7 +254,7 @@ def labelled():
     """The first eight of 64 spots have no label, the others are <tumour> or fat by turns."""
     adata = fake_prediction(n_spots=64, n_genes=12)
     by_spot = dict(zip(adata.obs_names[8:], np.resize(["<tumour>", "fat"], 56).tolist(), strict=True))
-    write_labels(adata, SpotLabels(by_spot, "label", 0))
+    write_labels(adata, SpotLabels(by_spot, "label"))
     return adata
 
 

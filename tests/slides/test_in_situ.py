@@ -22,7 +22,7 @@ SPOTS = Spots(tuple(f"s{i}" for i in range(25)), CENTRES / MPP, 55.0, 100.0)
 def tissue():
     mask = np.zeros((SIDE_PX // 10, SIDE_PX // 10), bool)
     mask[TISSUE[1] // 10 : TISSUE[3] // 10, TISSUE[0] // 10 : TISSUE[2] // 10] = True
-    return Tissue(mask, 10.0, MPP)
+    return Tissue(mask, 10.0)
 
 
 def pooled(path, **options):

@@ -21,7 +21,6 @@ def test_fractional_array_positions_are_rounded_and_rows_without_them_left_out(t
     text = "Row.names\tx\ty\tlabel\na\t9.02\t20.994\tinvasive cancer\nb\t\t3.1\tfat\nc\t10\t2.4\t\n"
     found = read_labels(write(tmp_path / "labels.tsv", text))
     assert found.by_spot == {"9x21": "invasive cancer"}
-    assert found.unplaced == 2
     assert found.column == "label"
     assert found.of(["9x21", "1x1"]).tolist() == ["invasive cancer", ""]
 

@@ -119,7 +119,7 @@ def tissue(share):
     """Tissue over the left `share` of 1000 µm."""
     mask = np.zeros((100, 100), bool)
     mask[:, : round(share * 100)] = True
-    return Tissue(mask, 20.0, MPP)
+    return Tissue(mask, 20.0)
 
 
 @pytest.mark.parametrize(("share", "says"), [(1.0, "100 % of the counts"), (0.7, "check the registration")])

@@ -31,7 +31,7 @@ def test_a_legacy_st_table_names_spots_by_array_and_knows_the_pitch(tmp_path: Pa
     assert table.spots.array is not None
     assert table.spots.array.tolist() == [[13, 10], [13, 11], [14, 12]]
     assert (table.spots.diameter_um, table.spots.pitch_um) == (100, 200)
-    assert (table.spots.lattice, table.image_scale, table.measured) == ("square", 1, None)
+    assert (table.spots.lattice, table.measured) == ("square", None)
     assert table.notices == ()
 
 

@@ -82,7 +82,7 @@ def test_a_grid_over_tissue_stays_on_it() -> None:
     mask = np.zeros((100, 120), bool)
     mask[20:80, 10:100] = True
     mask[40:60, 40:60] = False
-    tissue = Tissue(mask, 20.0, 0.5)
+    tissue = Tissue(mask, 20.0)
     spots = grid_over(tissue, 0.5, 50, 50, "square")
     assert tissue.contains(spots.xy).all()
     assert len(spots) == pytest.approx(mask.sum() * 400 / 100**2, rel=0.05)

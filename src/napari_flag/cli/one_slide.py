@@ -82,7 +82,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
         diameter_um=args.diameter,
         region=args.region,
         genes=args.genes,
-        anyway=args.anyway,
+        force=args.force,
     )
     inputs = replace(inputs, notices=tuple(dict.fromkeys((*said, *inputs.notices))))
     with inputs.slide:
@@ -96,7 +96,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
             seed=args.seed,
             device=args.device,
             colours=args.colours,
-            anyway=args.anyway,
+            force=args.force,
             keep_names=args.keep_names,
             cluster=args.cluster,
         )
@@ -114,7 +114,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
 
 def _goes_back(args: argparse.Namespace, out: Path) -> bool:
     """Return whether the prediction becomes a table of the zarr it is made from; refuse another folder."""
-    from napari_flag.exports.spatial_data import PREDICTED, check_free, check_installed
+    from napari_flag.exports.spatial_data import check_free, check_installed
     from napari_flag.slides.formats import spatial_data
 
     if not out.is_dir():
@@ -126,7 +126,7 @@ def _goes_back(args: argparse.Namespace, out: Path) -> bool:
             "predicted; give --out an .h5ad."
         )
     check_installed()
-    check_free(args.slide, PREDICTED, overwrite=args.overwrite, with_shapes=_spots_in_zarr(args) is None)
+    check_free(args.slide, overwrite=args.overwrite, with_shapes=_spots_in_zarr(args) is None)
     return True
 
 
@@ -231,7 +231,7 @@ def command_of(args: argparse.Namespace) -> Words:
         value = getattr(args, name)
         if value is not None:
             words += [f"--{name}", _word(value)]
-    words += ["--force"] if args.anyway else []
+    words += ["--force"] if args.force else []
     return [*words, "--keep-names"] if args.keep_names else words
 
 

@@ -201,7 +201,6 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     add(
         "--force",
         "--anyway",
-        dest="anyway",
         action="store_true",
         help="predict all the same with weights made for simulated slides, with spots that look misplaced, "
         "or with counts that look scaled or mixed up; it is recorded",

@@ -17,6 +17,7 @@ from napari_flag.inputs import counts_at
 from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import doubt_about, has_content_of, same_name
 from napari_flag.slides.formats import spatial_data
+from napari_flag.slides.formats.space_ranger import SPATIAL_FOLDER
 from napari_flag.slides.pooling import Picture
 from napari_flag.slides.slide import open_slide, slide_name
 from napari_flag.slides.spot_tables import needs_pooling, read_measured
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from napari_flag.slides.spots import Spots
 
 
-SPATIAL: Final = "spatial"
 MOST_NAMES: Final = 50_000
 """Names compared with that of the slide; only files of that name are opened."""
 MOST_HASHED: Final = 200
@@ -68,7 +68,7 @@ def find_slide(adata: "AnnData", beside: Path) -> FoundSlide:
     folder = beside if beside.is_dir() else beside.parent
     folder = folder.absolute()
     search = Search(MOST_NAMES)
-    subfolders = (*IMAGE_FOLDERS, SPATIAL)
+    subfolders = (*IMAGE_FOLDERS, SPATIAL_FOLDER)
     places = [p for top in (folder, folder.parent) for p in (top, *(top / sub for sub in subfolders))]
     entries = [e for place in places for listed_entry in search.look(place) for e in _images_of(listed_entry)]
     named = _once(entry for entry in entries if _is_slide_named(entry, name))

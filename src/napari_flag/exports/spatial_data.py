@@ -47,6 +47,7 @@ MARKERS: Final = "markers"
 REGION: Final = "region"
 SPOT_ID: Final = "spot_id"
 PREDICTED: Final = "predicted"
+PREDICTED_SPOTS: Final = f"{PREDICTED}_spots"
 """Table that a prediction becomes in the store it was made from."""
 METADATA: Final = ("zarr.json", ".zattrs", ".zgroup", ".zmetadata")
 """Files of a zarr, of version 2 or 3, that describe what lies beside them."""
@@ -118,9 +119,9 @@ def _not_ours(path: Path) -> list[str]:
 
 
 def add_prediction(
-    adata: "AnnData", image: Path, spots: Path | None, *, name: str = PREDICTED, overwrite: bool = False
+    adata: "AnnData", image: Path, spots: Path | None, *, overwrite: bool = False
 ) -> Steps[Path]:
-    """Make a prediction a table of the zarr it was made from; nothing else in it is touched.
+    """Make a prediction the table ``predicted`` of the zarr it was made from; nothing else in it is touched.
 
     Parameters
     ----------
@@ -130,11 +131,9 @@ def add_prediction(
         Folder of the image it was made on, ``STORE.zarr/images/NAME``.
     spots
         Folder of the table or shapes its spots were read from, which the new table then annotates.  None for
-        a grid, whose circles become shapes ``NAME_spots`` with the transformations of the image.
-    name
-        Of the table.
+        a grid, whose circles become shapes ``predicted_spots`` with the transformations of the image.
     overwrite
-        Replace an earlier prediction of that name; the table of something else is never replaced.
+        Replace an earlier prediction; the table of something else is never replaced.
 
     Returns
     -------
@@ -147,23 +146,23 @@ def add_prediction(
         before.
     """
     check_installed()
-    place = check_free(image, name, overwrite=overwrite, with_shapes=spots is None)
+    place = check_free(image, overwrite=overwrite, with_shapes=spots is None)
     store = image.parents[1]
     yield Step("Opening the SpatialData zarr", 0, None)
     held = spatial_data.read_store(store, "images", "shapes")
     elements: dict[str, Any] = {}
     if spots is None:
-        region = f"{name}_spots"
+        region = PREDICTED_SPOTS
         instances = {str(spot): spot for spot in adata.obs_names}
         elements[region] = _circles(adata, _all_transformations(held.images[image.name]))
     else:
         region, instances = instances_of(spots)
-    elements[name] = _table(adata, region, [instances[str(spot)] for spot in adata.obs_names])
+    elements[PREDICTED] = _table(adata, region, [instances[str(spot)] for spot in adata.obs_names])
     try:
-        with unfinished(store / name) as part:
+        with unfinished(store / PREDICTED) as part:
             yield from _in_thread(partial(_write_quietly, _parsed(elements), part), None)
             for key in reversed(elements):  # the table first: with it, --overwrite replaces the shapes too
-                kind = "tables" if key == name else "shapes"
+                kind = "tables" if key == PREDICTED else "shapes"
                 if (store / kind).is_dir():
                     put(part / kind / key, store / kind / key)
                 else:
@@ -177,16 +176,17 @@ def add_prediction(
     return place
 
 
-def check_free(image: Path, name: str, *, overwrite: bool, with_shapes: bool) -> Path:
-    """Return the folder of the table `name` beside `image`; refuse a name that is taken by something else."""
+def check_free(image: Path, *, overwrite: bool, with_shapes: bool) -> Path:
+    """Return the folder of the table ``predicted`` beside `image`; refuse where that name is taken."""
     store = spatial_data.Store(image.parents[1])
-    place = store.path / "tables" / name
+    place = store.path / "tables" / PREDICTED
     is_prediction = (place / "uns" / keys.PROVENANCE).is_dir()
-    shapes_taken = with_shapes and (store.path / "shapes" / f"{name}_spots").exists()
+    shapes_taken = with_shapes and (store.path / "shapes" / PREDICTED_SPOTS).exists()
     if (place.exists() and not (overwrite and is_prediction)) or (shapes_taken and not is_prediction):
         more = "; add --overwrite to replace it" if is_prediction else "; rename it first"
         raise UserError(
-            f"{store.path.name} already has a table or shapes {name}{more}, or write to an .h5ad instead."
+            f"{store.path.name} already has a table or shapes {PREDICTED}{more}, or write to an .h5ad "
+            "instead."
         )
     return place
 
@@ -266,13 +266,13 @@ class _Reading:
         return self._slide.read_region(x, y, width, height)
 
 
-def _transformations(adata: "AnnData", scale: float, axes: tuple[str, ...] = ("x", "y")) -> dict[str, Any]:
+def _transformations(adata: "AnnData", scale: float) -> dict[str, Any]:
     """Return name of a coordinate system → transformation of an element `scale` level-0 px per unit."""
     from spatialdata.transformations import Scale
 
     mpp = frame_of(adata).mpp
     factors = {PIXELS: scale} | ({MICROMETRES: scale * mpp} if mpp is not None else {})
-    return {name: Scale([factor] * len(axes), axes=axes) for name, factor in factors.items()}
+    return {name: Scale([factor, factor], axes=("x", "y")) for name, factor in factors.items()}
 
 
 def _circles(adata: "AnnData", transformations: dict[str, Any] | None = None) -> Any:

@@ -10,6 +10,7 @@ from napari_flag import keys
 from napari_flag.analysis.spatial import CLASSES
 from napari_flag.errors import UserError
 from napari_flag.figures.spot_maps import draw_discs, draw_scale_bar, draw_tissue, frame_axes
+from napari_flag.figures.style import DPI
 from napari_flag.files import ending, replacing
 from napari_flag.formatting import counted, whole
 from napari_flag.layers.frame import frame_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
 
 
-DPI: Final = 200
 FORMATS: Final = (".png", ".svg")
 SIZE: Final = (7.2, 6.4)
 """Inches of a map."""

@@ -15,9 +15,10 @@ from napari_flag.analysis.compare import Section
 from napari_flag.analysis.set_maps import SetMap
 from napari_flag.analysis.truth import FloatArray
 from napari_flag.figures.gene_figure import check_format
-from napari_flag.figures.style import DIVERGING, DPI, GREY, house_style
+from napari_flag.figures.style import DPI, GREY, house_style
 from napari_flag.files import ending, write_whole
 from napari_flag.formatting import number, whole
+from napari_flag.layers.gene_map import DIVERGING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,6 @@ from typing import Any, Final
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe & Ito 2008, without the yellow that white paper swallows."""
 GREY: Final = "#8a8a8a"
-DIVERGING: Final = "RdBu_r"
-"""Red to blue through white: distinct with every common colour vision."""
 SEQUENTIAL: Final = "viridis"
 DPI: Final = 200
 

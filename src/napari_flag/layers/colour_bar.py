@@ -57,13 +57,6 @@ def refresh_titles(viewer: Any) -> None:
             overlay.visible = bool(text)
 
 
-def titles_of(viewer: Any) -> dict[str, str]:
-    """Return the titles shown now: corner → text."""
-    overlays = viewer.canvas.overlays if hasattr(viewer, "canvas") else {}
-    found = {corner: overlays.get(_key(corner)) for corner in CORNERS}
-    return {corner: overlay.text for corner, overlay in found.items() if overlay and overlay.visible}
-
-
 def _add_overlay(viewer: Any, corner: str) -> Any:
     from napari.components.overlays import TextOverlay
 

@@ -32,6 +32,7 @@ from napari_flag.prediction_file import provenance
 DEFAULT_COLORMAP: Final = "viridis"
 COLORMAPS: Final = ("viridis", "magma", "inferno", "plasma", "cividis", "turbo", "gray", "gray_r")
 DIVERGING: Final = "RdBu_r"
+"""Red to blue through white: distinct with every common colour vision."""
 OVERLAY: Final = ("magenta", "green")
 """First and second gene of an overlay: where both are high the spot turns white."""
 

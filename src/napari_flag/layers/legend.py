@@ -162,8 +162,3 @@ def _luminance(colour: str) -> float:
 def overlays_of(viewer: Any) -> Any:
     """Return the overlays of a viewer's canvas by name; napari 0.9 moved them to the canvas."""
     return viewer.canvas.overlays if hasattr(viewer, "canvas") else viewer._overlays
-
-
-def lines_on(viewer: Any) -> list[str]:
-    """Return the text of all legends on the canvas, from top to bottom."""
-    return [str(o.text) for name, o in overlays_of(viewer).items() if name.startswith(KEY) and o.visible]

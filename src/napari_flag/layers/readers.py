@@ -57,9 +57,9 @@ def read_prediction_layers(path: Any) -> list[Any]:
         return show_error(error)
 
 
-def prediction_layer(adata: Any, gene: str | None = None) -> LayerData:
-    """Return one gene of the prediction `adata` (the first, if none is named) as a layer."""
-    gene = str(adata.var_names[0]) if gene is None else gene
+def prediction_layer(adata: Any) -> LayerData:
+    """Return the first gene of the prediction `adata` as a layer."""
+    gene = str(adata.var_names[0])
     raster, values = raster_of(adata), GeneValues(adata)
     options = {
         "name": f"{gene} · {Quantity.PREDICTED.value}",

@@ -4,7 +4,7 @@ A region may be several shapes: its parts, and its holes, which napari's shapes 
 region share a ``group``; a shape without one is a region of its own.  Holds no Qt.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,7 @@ from napari_flag.analysis.regions import Region
 from napari_flag.analysis.truth import PREDICTED
 from napari_flag.layers.frame import Frame
 from napari_flag.layers.overlays import colour_of
-from napari_flag.slides.formats.geojson import Annotation, Colour
+from napari_flag.slides.formats.geojson import Annotation, Colour, areas_of
 from napari_flag.slides.spots import inside
 
 if TYPE_CHECKING:
@@ -269,16 +269,7 @@ def _outline_of(layer: Any, shapes: Sequence[int], placement: Placement) -> tupl
         polygon = shapely.make_valid(shapely.Polygon(placement.pixels(world)))
         (hollow if holes[row] is True or holes[row] == np.True_ else solid).append(polygon)
     whole = shapely.union_all(solid).difference(shapely.union_all(hollow))
-    return tuple(_areas(whole))
-
-
-def _areas(geometry: Any) -> Iterator[Any]:
-    if geometry.geom_type == "Polygon":
-        if geometry.area > 0:
-            yield geometry
-    else:
-        for part in getattr(geometry, "geoms", ()):
-            yield from _areas(part)
+    return tuple(areas_of(whole))
 
 
 def _annotation(layer: Any, shapes: Sequence[int], polygons: tuple[Any, ...]) -> Annotation:

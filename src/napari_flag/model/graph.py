@@ -160,8 +160,8 @@ class GraphTensors:
         return out
 
 
-def build_graph(places: Places, features: npt.NDArray[np.float32], k: int = NEIGHBOURS) -> SpotGraph:
-    """Connect each spot to its nearest `k` spots within `REACH` pitches.
+def build_graph(places: Places, features: npt.NDArray[np.float32]) -> SpotGraph:
+    """Connect each spot to its nearest `NEIGHBOURS` spots within `REACH` pitches.
 
     Parameters
     ----------
@@ -169,18 +169,16 @@ def build_graph(places: Places, features: npt.NDArray[np.float32], k: int = NEIG
         Of the n spots; distances are expressed in their pitch.
     features
         (n, d) raw features; they are standardised over these spots before they are compared.
-    k
-        Most neighbours per spot.
     """
     n, xy_um, pitch_um = len(places), places.xy_um, places.pitch_um
     reach = REACH * pitch_um
     found, index = cKDTree(xy_um).query(
-        xy_um, k=k + 1, distance_upper_bound=reach
+        xy_um, k=NEIGHBOURS + 1, distance_upper_bound=reach
     )  # (n, k + 1), itself first unless spots coincide
     found, index = np.atleast_2d(found), np.atleast_2d(index)
     own = np.arange(n)[:, None]
     present = np.isfinite(found) & (index != own)
-    order = np.argsort(~present, axis=1, kind="stable")[:, :k]  # drop itself, keep nearest first
+    order = np.argsort(~present, axis=1, kind="stable")[:, :NEIGHBOURS]  # drop itself, keep nearest first
     present = np.take_along_axis(present, order, 1)
     neighbours = np.where(present, np.take_along_axis(index, order, 1), own)
     distance = np.where(present, np.take_along_axis(found, order, 1) / pitch_um, 0.0)

@@ -14,6 +14,8 @@ Points: TypeAlias = npt.NDArray[np.float64]
 
 COARSE_UM = 2.8
 """Step of the grid the anatomy is laid out on: a third of a nucleus."""
+SMEAR_STEP = 1.4
+"""Pixels between two values that are averaged along a fibre."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def smooth_noise(rng: np.random.Generator, side: int, scale: float) -> Field:
     return standardised(grown[top : top + side, left : left + side])
 
 
-def smeared(noise: Field, angle: Field, mask: Mask, reach: int, step: float = 1.4) -> Field:
+def smeared(noise: Field, angle: Field, mask: Mask, reach: int) -> Field:
     """Return noise averaged along the direction `angle` (line integral convolution).
 
     Fibres come out of white noise this way.  Computed where `mask` is true, 0 elsewhere.
@@ -112,7 +114,7 @@ def smeared(noise: Field, angle: Field, mask: Mask, reach: int, step: float = 1.
     """
     side = noise.shape[0]
     rows, cols = np.nonzero(mask)
-    dx, dy = np.cos(angle).ravel() * step, np.sin(angle).ravel() * step
+    dx, dy = np.cos(angle).ravel() * SMEAR_STEP, np.sin(angle).ravel() * SMEAR_STEP
     flat = noise.ravel()
     total = flat[rows * side + cols].copy()
     for way in (1.0, -1.0):

@@ -91,6 +91,29 @@ def check_mpp(mpp: float, source: str = "", suggested: float | None = None) -> s
     )
 
 
+def unknown_scale(name: str, suggested: float | None = None) -> str:
+    """Say why a picture of unknown µm/px is not predicted, and where to give it.
+
+    Parameters
+    ----------
+    name
+        File name of the picture.
+    suggested
+        µm/px that the spots' array suggests; None where it cannot say.
+    """
+    unknown = f"{name} does not say how large a pixel is, and guessing would give wrong genes"
+    if suggested is not None:
+        right = resolution(suggested, TYPED, unit=False)
+        return (
+            f"{unknown}; the spots' array suggests {right} µm per pixel, so if that is right press "
+            f"Estimate in step 1 (--mpp {right} on the command line, mpp={right} in Python)."
+        )
+    return (
+        f"{unknown}; set µm/px in step 1 (--mpp 0.5 on the command line, mpp=0.5 in Python), "
+        "which is about 0.5 for most 20× scans."
+    )
+
+
 def agrees(mpp: float, suggested: float) -> bool:
     """Return whether a µm/px is the one that the spots' array suggests, to 5 %."""
     return abs(mpp / suggested - 1) <= AGREE

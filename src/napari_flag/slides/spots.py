@@ -539,9 +539,6 @@ class SpotTable:
         As a person calls it: "Spatial Transcriptomics", "Visium", "h5ad".
     notices
         Sentences the user should see: spots left out, scale factors used, ...
-    image_scale
-        Level-0 px of the slide at hand per px of the table; not 1 when the image is Space Ranger's
-        hires or lowres one.
     mpp, mpp_source
         µm per level-0 px of the slide at hand as the table states it; None and "" when it does not.
     """
@@ -550,7 +547,6 @@ class SpotTable:
     measured: "AnnData | None"
     technology: str
     notices: tuple[str, ...] = ()
-    image_scale: float = 1.0
     mpp: float | None = None
     mpp_source: str = ""
 

@@ -46,20 +46,10 @@ class Tissue:
         (h, w) bool, True on tissue.
     downsample
         Level-0 pixels per pixel of `mask`.
-    mpp
-        µm per level-0 pixel; None if unknown.
     """
 
     mask: BoolArray
     downsample: float
-    mpp: float | None
-
-    @property
-    def area_um2(self) -> float | None:
-        """Area of the tissue in µm²; None where µm/px is unknown."""
-        if self.mpp is None:
-            return None
-        return float(self.mask.sum()) * (self.downsample * self.mpp) ** 2
 
     def contains(self, xy: npt.NDArray[Any]) -> BoolArray:
         """Return which of the (n, 2) positions, (x, y) in level-0 pixels, are on tissue."""
@@ -110,7 +100,7 @@ def find_tissue(slide: Slide) -> Tissue:
     ink = _not_stain(image)
     density = _density(image, ink)
     mask = _tissue_pixels(density, ink)
-    return Tissue(_tidied(mask, (pixel_um / 1000) ** 2), downsample, slide.mpp)
+    return Tissue(_tidied(mask, (pixel_um / 1000) ** 2), downsample)
 
 
 def _longest(slide: Slide) -> int:

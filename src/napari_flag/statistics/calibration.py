@@ -8,7 +8,7 @@ below the nominal one there is not by itself a fault, because these measurements
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,6 @@ from napari_flag.statistics.accuracy import FloatArray
 
 LEVELS: Final = (0.5, 0.8, 0.95)
 """Nominal shares that reports state."""
-
-Bounds: TypeAlias = tuple[FloatArray, FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,41 +44,6 @@ class Coverage:
     above: float
     positive: float
     width: float
-
-
-def sample_coverage(
-    samples: npt.NDArray[Any], truth: npt.NDArray[Any], levels: Sequence[float] = LEVELS
-) -> tuple[Coverage, ...]:
-    """Measure central quantile intervals of joint samples.
-
-    K samples and a new draw are exchangeable, so that the i-th smallest of K is the quantile i / (K + 1)
-    (Weibull's plotting position): between the bounds lies the nominal share for any K, not less.
-
-    Parameters
-    ----------
-    samples
-        (K, n, G), at least as many as the widest interval needs: K ≥ 2 / (1 − level) − 1.
-    truth
-        (n, G).
-    levels
-        Nominal shares.
-
-    Raises
-    ------
-    ValueError
-        When there are too few samples for a level, or the shapes do not fit.
-    """
-    _check(samples.shape[1:], truth, levels)
-    fewest = 2 / (1 - max(levels)) - 1
-    if len(samples) < fewest - 1e-9:
-        raise ValueError(
-            f"{max(levels):.0%} intervals need {np.ceil(fewest):.0f} samples, not {len(samples)}"
-        )
-    tails = [(1 - level) / 2 for level in levels]
-    probabilities = [*tails, *(1 - tail for tail in tails)]
-    found = np.quantile(samples.astype(np.float64), probabilities, axis=0, method="weibull")
-    lower, upper = found[: len(levels)], found[len(levels) :]
-    return tuple(_measure(lo, hi, truth, p) for lo, hi, p in zip(lower, upper, levels, strict=True))
 
 
 def normal_coverage(

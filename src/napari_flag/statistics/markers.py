@@ -1,21 +1,21 @@
 """Marker genes: differential expression between regions, and the overlap of two rankings.
 
-Tests are scanpy's `rank_genes_groups` (Wilcoxon with its correction for ties, or Welch's t), for all genes at
+The test is that of scanpy's `rank_genes_groups` (Wilcoxon with its correction for ties), for all genes at
 once.  Spots of one region are neighbours, hence alike, and a domain was found by the expression it is then
 tested on: p-values rank genes, they do not prove a difference between tissues.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, rankdata, ttest_ind_from_stats
+from scipy.stats import norm, rankdata
 
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, whole
-from napari_flag.statistics.accuracy import BoolArray, FloatArray, constant_genes
+from napari_flag.statistics.accuracy import BoolArray, FloatArray
 from napari_flag.statistics.multiple_testing import q_values
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 FEWEST_SPOTS = 2
 """A variance needs two."""
 GENES_AT_ONCE = 512
-
-Test: TypeAlias = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
-"""(a, G) and (b, G) values → (G,) score, positive where the first are higher, and (G,) two-sided p."""
 
 
 def rank_sum_scores(values: FloatArray, inside: BoolArray) -> FloatArray:
@@ -65,23 +62,12 @@ def rank_sum_scores(values: FloatArray, inside: BoolArray) -> FloatArray:
 def wilcoxon(inside: FloatArray, outside: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Compare ranks: the rank sum's z, corrected for ties, by its normal approximation.
 
-    As scanpy's ``method="wilcoxon", tie_correct=True``.
+    As scanpy's ``method="wilcoxon", tie_correct=True``: (a, G) and (b, G) values → (G,) score, positive where
+    the first are higher, and (G,) two-sided p.
     """
     first = np.arange(len(inside) + len(outside)) < len(inside)
     score = rank_sum_scores(np.concatenate([inside, outside]), first[:, None])[:, 0]
     return score, 2.0 * norm.sf(np.abs(score))
-
-
-def welch(inside: FloatArray, outside: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Compare means by Welch's t, as scanpy's ``method="t-test"``."""
-    constant = constant_genes(np.concatenate([inside, outside]))
-    first, second = inside.std(axis=0, ddof=1), outside.std(axis=0, ddof=1)
-    first[constant] = second[constant] = 1.0
-    score, p = ttest_ind_from_stats(
-        inside.mean(axis=0), first, len(inside), outside.mean(axis=0), second, len(outside), equal_var=False
-    )
-    score[constant], p[constant] = 0.0, 1.0
-    return score, p
 
 
 def check_regions(inside: BoolArray, outside: BoolArray) -> None:
@@ -109,8 +95,6 @@ def differential_genes(
     genes: Sequence[str],
     inside: BoolArray,
     outside: BoolArray | None = None,
-    *,
-    test: Test = wilcoxon,
 ) -> "pd.DataFrame":
     """Rank the genes by how much higher they are in one region than in another.
 
@@ -122,8 +106,6 @@ def differential_genes(
         (G,) symbols.
     inside, outside
         (n,) bool; without `outside` every other spot.
-    test
-        `wilcoxon` or `welch`.
 
     Returns
     -------
@@ -145,7 +127,7 @@ def differential_genes(
     for start in range(0, values.shape[1], GENES_AT_ONCE):
         part = slice(start, start + GENES_AT_ONCE)
         a, b = first[:, part].astype(np.float64), second[:, part].astype(np.float64)
-        found.append(np.stack([a.mean(axis=0), b.mean(axis=0), *test(a, b)]))
+        found.append(np.stack([a.mean(axis=0), b.mean(axis=0), *wilcoxon(a, b)]))
     mean_inside, mean_outside, score, p = np.concatenate(found, axis=1)
     table = pd.DataFrame(
         {

@@ -21,8 +21,6 @@ from napari_flag.statistics.accuracy import FloatArray
 
 FEWEST_DRAWS: Final = 8
 """Draws that are scored: fewer are too few, of more the first so many are taken, so that scores compare."""
-ORDER: Final = 0.5
-"""Of the variogram scores."""
 MOST_GENES: Final = 1000
 """The variogram score over pairs of genes grows with their square; above this number it is NaN."""
 ENTRIES_AT_ONCE: Final = 4_000_000

@@ -88,10 +88,10 @@ class FakeWork:
         return self._result((counts_for(fake_prediction(N)), ()))
 
     def predict_inputs(
-        self, prepared, checkpoint, *, quality, seed, device, colours=None, anyway=False, keep_names=False
+        self, prepared, checkpoint, *, quality, seed, device, colours=None, force=False, keep_names=False
     ):
         self.predicted.append((prepared, device))
-        self.insisted.append(anyway)
+        self.insisted.append(force)
         self.kept_names.append(keep_names)
         done = fake_prediction(N)
         region, spots = prepared.region, prepared.spots

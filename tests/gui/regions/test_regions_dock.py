@@ -6,6 +6,7 @@ import pytest
 import shapely
 from tests.fakes import MPP, fake_prediction
 from tests.gui.two_slides import named
+from tests.layers.overlay_texts import lines_on
 
 from napari_flag import keys
 from napari_flag.analysis.domains import LABELS
@@ -13,7 +14,6 @@ from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.formatting import area
 from napari_flag.gui.regions import regions_dock
 from napari_flag.gui.regions.regions_dock import RegionsDock
-from napari_flag.layers.legend import lines_on
 from napari_flag.layers.local_map import MapKind
 from napari_flag.layers.overlays import Paint, clicks
 from napari_flag.layers.region_history import history_of

@@ -18,7 +18,7 @@ from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.engine.loop import Objective
 from flag_training.gene_targets.gene_table import read_table
 from flag_training.methods.learning import Descent, drawn_by
-from flag_training.methods.method import Fitted, FloatArray
+from flag_training.methods.method import Fitted, FloatArray, expectation
 from flag_training.methods.tissue_windows import TrainingWindows
 from flag_training.methods.window_losses import (
     Centre,
@@ -41,8 +41,7 @@ from napari_flag.methods.windowed import (
     WindowSizes,
 )
 from napari_flag.model.published import PublishedConfig, State
-from napari_flag.progress import Steps, finish
-from napari_flag.sampling import sample_expression
+from napari_flag.progress import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +297,7 @@ class OraclePredictor:
 
     def __call__(self, slide: TrainingSlide, features: FloatArray) -> FloatArray:
         """Return the (n, G) expectation of `slide`."""
-        encoded, rows = self.encode(slide, features), np.arange(len(slide.spots))
-        return finish(sample_expression(self.predictor, encoded, slide.spots.ids, rows, None)).mean
+        return expectation(self.predictor, self.encode(slide, features), slide)
 
 
 @dataclass(frozen=True, slots=True)

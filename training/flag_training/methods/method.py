@@ -61,8 +61,13 @@ class Fitted:
 
     def __call__(self, slide: TrainingSlide, features: FloatArray) -> FloatArray:
         """Return the (n, G) expectation of `slide`."""
-        encoded, rows = self.encode(slide, features), np.arange(len(slide.spots))
-        return finish(sample_expression(self.predictor, encoded, slide.spots.ids, rows, None)).mean
+        return expectation(self.predictor, self.encode(slide, features), slide)
+
+
+def expectation(predictor: "Opened", encoded: "EncodedSlide", slide: TrainingSlide) -> FloatArray:
+    """Return the (n, G) expectation of `slide`, which is `encoded` for `predictor`."""
+    rows = np.arange(len(slide.spots))
+    return finish(sample_expression(predictor, encoded, slide.spots.ids, rows, None)).mean
 
 
 def sizes_of(method: Any, sizes: type[Sizes], cohort: Cohort, **more: int) -> Sizes:

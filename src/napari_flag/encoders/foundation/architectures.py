@@ -106,7 +106,7 @@ class TimmVit:
         from timm.models.vision_transformer import checkpoint_filter_fn
 
         trunk = network.trunk
-        return _prefixed("trunk.", checkpoint_filter_fn(dict(tensors), trunk))  # type: ignore[arg-type]
+        return _under_trunk(checkpoint_filter_fn(dict(tensors), trunk))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class TransformersVit(TimmVit):
     def rename(self, tensors: Tensors, network: nn.Module) -> dict[str, Tensor]:
         """Translate the keys; resample position embeddings as transformers does."""
         grid, registers = patch_grid(network), bool(network.trunk.no_embed_class)  # type: ignore[union-attr]
-        return _prefixed("trunk.", from_transformers(tensors, grid, registers=registers))
+        return _under_trunk(from_transformers(tensors, grid, registers=registers))
 
 
 class AttentionalPooler(nn.Module):
@@ -251,7 +251,7 @@ class ResNetTrunk:
 
     def rename(self, tensors: Tensors, network: nn.Module) -> dict[str, Tensor]:
         """Leave out the fourth stage and the classifier."""
-        return _prefixed("trunk.", {k: v for k, v in tensors.items() if not k.startswith(("layer4.", "fc."))})
+        return _under_trunk({k: v for k, v in tensors.items() if not k.startswith(("layer4.", "fc."))})
 
 
 def build_trunk(shape: TimmVit) -> nn.Module:
@@ -302,5 +302,5 @@ def patch_grid(network: nn.Module) -> tuple[int, int]:
     return int(down), int(across)
 
 
-def _prefixed(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
-    return {f"{prefix}{key}": tensor for key, tensor in tensors.items()}
+def _under_trunk(tensors: Tensors) -> dict[str, Tensor]:
+    return {f"trunk.{key}": tensor for key, tensor in tensors.items()}

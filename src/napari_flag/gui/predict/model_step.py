@@ -38,7 +38,7 @@ def why_not_ready(
     model: "Checkpoint | None",
     n_selected: int | None,
     *,
-    anyway: bool = False,
+    force: bool = False,
 ) -> str | None:
     """Return why "Predict expression" cannot be pressed yet, as one sentence; None when it can.
 
@@ -48,12 +48,12 @@ def why_not_ready(
         What the first three steps gave so far.
     n_selected
         Number of spots inside the chosen region.
-    anyway
+    force
         Whether "Predict anyway" is ticked.
     """
     if slide is None:
         return "Open a slide first."
-    if blocking := preflight.check(slide, spots, model, anyway=anyway).blocking:
+    if blocking := preflight.check(slide, spots, model, force=force).blocking:
         return blocking[0]
     if spots is None:
         return "Choose spots first (step 2)."
@@ -84,7 +84,7 @@ def differences(
     slide: "Slide | None",
     spots: "Spots | None",
     *,
-    anyway: bool = False,
+    force: bool = False,
     colours: "Colours | None" = None,
 ) -> tuple[str, ...]:
     """Return a sentence for each doubt of the picture, and each way slide and spots differ from training."""
@@ -92,7 +92,7 @@ def differences(
 
     if slide is None:
         return ()
-    sentences = list(preflight.check(slide, spots, checkpoint, anyway=anyway).warnings)
+    sentences = list(preflight.check(slide, spots, checkpoint, force=force).warnings)
     sentences += compare_colours(checkpoint, slide, colours or checkpoint.colours)
     if slide.mpp is None:
         return tuple(sentences)

@@ -254,13 +254,13 @@ class PredictDock(Dock):
         self.model_step.offer_anyway(slide, spots)
         self.model_step.offer_colours(slide)
         self.model_step.offer_names(slide)
-        anyway, colours = self.model_step.anyway, self.model_step.colours
+        force, colours = self.model_step.anyway, self.model_step.colours
         if self._checkpoint is not None:
-            doubts = differences(self._checkpoint, slide, spots, anyway=anyway, colours=colours)
+            doubts = differences(self._checkpoint, slide, spots, force=force, colours=colours)
             self.model_step.show_differences(doubts)
         busy = self._run.waiting(self.session.state)
         self._steps.setEnabled(not busy)
-        why_not = why_not_ready(slide, spots, self._checkpoint, n_inside, anyway=anyway)
+        why_not = why_not_ready(slide, spots, self._checkpoint, n_inside, force=force)
         if busy:
             why_not = "This slide is being predicted, or waits for it; Cancel stops that."
         if not self.jobs.active:
@@ -287,7 +287,7 @@ class PredictDock(Dock):
             device=self.run_panel.device.value,
             seed=self._preferences.seed,
             colours=self.model_step.colours,
-            anyway=self.model_step.anyway,
+            force=self.model_step.anyway,
             keep_names=self.model_step.keep_names,
         )
 

@@ -45,7 +45,7 @@ class PredictionRequest:
     device: str
     seed: int
     colours: "Colours | None" = None
-    anyway: bool = False
+    force: bool = False
     keep_names: bool = False
 
     @property
@@ -442,7 +442,7 @@ def _predict(request: PredictionRequest) -> Steps["AnnData"]:
         seed=request.seed,
         device=request.device,
         colours=request.colours,
-        anyway=request.anyway,
+        force=request.force,
         keep_names=request.keep_names,
     )
     yield from ahead.prepare(adata)

@@ -216,7 +216,7 @@ def _polygons(geometry: Any) -> Iterator["Polygon"]:
         valid = shapely.make_valid(drawn)
     except ShapelyError as error:
         raise ValueError(str(error)) from error
-    yield from _areas(valid)
+    yield from areas_of(valid)
 
 
 def _rings(geometry: Any) -> Iterator[Any]:
@@ -251,10 +251,11 @@ def _refuse_tangle(corners: "npt.NDArray[np.float64]") -> None:
         )
 
 
-def _areas(geometry: Any) -> Iterator["Polygon"]:
+def areas_of(geometry: Any) -> Iterator["Polygon"]:
+    """Yield the polygons of a geometry that have an area; lines and points are left out."""
     if geometry.geom_type == "Polygon":
         if geometry.area > 0:
             yield geometry
     else:
         for part in getattr(geometry, "geoms", ()):
-            yield from _areas(part)
+            yield from areas_of(part)

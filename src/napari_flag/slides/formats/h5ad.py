@@ -78,7 +78,7 @@ def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
     lattice = _lattice(h5ad, array)
     ids = tuple(str(i) for i in obs.index)
     spots = Spots(ids, xy * scale, diameter, pitch, lattice, array)
-    table = SpotTable(spots, None, technology, tuple(notices), scale)
+    table = SpotTable(spots, None, technology, tuple(notices))
     measured = None if f"uns/{keys.PROVENANCE}" in h5ad.file else raw_counts(h5ad)
     if measured is None:
         return table.with_notice(f"{h5ad.path.name} holds no raw counts, so nothing is compared.")

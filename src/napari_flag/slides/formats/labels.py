@@ -34,13 +34,10 @@ class SpotLabels:
         Spot id → label.
     column
         The column they were read from.
-    unplaced
-        Rows left out because they have no position or no label.
     """
 
     by_spot: dict[str, str]
     column: str
-    unplaced: int
 
     def of(self, spots: Sequence[str]) -> npt.NDArray[np.str_]:
         """Return (n,) labels of the spots named, "" where there is none.
@@ -95,7 +92,7 @@ def read_labels(path: Path) -> SpotLabels:
             )
     if not by_spot:
         raise UserError(f"{path.name} labels no spot; give a table with a label for each spot.")
-    return SpotLabels(by_spot, column, int((~known).sum()))
+    return SpotLabels(by_spot, column)
 
 
 def _spots(table: "pd.DataFrame", plain: dict[str, str]) -> "pd.Series":

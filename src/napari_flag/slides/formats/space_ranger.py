@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
 
 
+SPATIAL_FOLDER: Final = "spatial"
+"""Folder of a run in which positions, scale factors and small pictures lie."""
 VISIUM_DIAMETER_UM: Final = 55.0
 VISIUM_PITCH_UM: Final = 100.0
 COLUMNS: Final = (
@@ -61,7 +63,7 @@ def find_folder(path: Path) -> Folder | None:
             return Folder(path, path.parent.parent)
         return find_folder(path.parent)
     _refuse_choice_of_bins(path)
-    for spatial in (path / "spatial", path, path / "outs" / "spatial"):
+    for spatial in (path / SPATIAL_FOLDER, path, path / "outs" / SPATIAL_FOLDER):
         for name in POSITIONS:
             if (spatial / name).exists():
                 return Folder(spatial / name, spatial.parent)
@@ -107,7 +109,6 @@ def read_space_ranger(folder: Folder, slide: "Slide | None") -> SpotTable:
         None,
         f"Visium HD, {length(size)} bins" if size else "Visium",
         notices,
-        scale,
         stated / scale if stated else None,
         "Space Ranger's microns_per_pixel" if stated else "",
     )
