@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from napari_flag.model.observation import Observation, count_at, mixed_quantiles
+from napari_flag.model.observation import HIGHEST, Observation, count_at, expression_at, mixed_quantiles
 
 DEPTH = np.array([-2.5, -0.4, -0.1, 0.1, 0.3, 0.6])
 VARIANCE = np.array([0.0, 0.2, 1.0])
@@ -39,6 +39,12 @@ def test_moments_are_those_of_counts_drawn_with_both_residuals(observation):
 def test_the_latent_of_an_expectation_has_that_expectation(observation):
     expected = np.random.default_rng(0).uniform(0.02, 9, (50, 3))
     np.testing.assert_allclose(observation.expected(observation.latent(expected)), expected, rtol=1e-6)
+
+
+def test_a_rate_beyond_every_measurement_draws_the_highest_and_no_nonsense():
+    drawn = expression_at(np.array([HIGHEST, 60.0, 1e4]), np.full(3, 0.5))
+    np.testing.assert_array_equal(drawn, drawn[0])
+    assert drawn[0] == pytest.approx(HIGHEST / np.log(2), rel=1e-5)
 
 
 @pytest.mark.slow

@@ -121,8 +121,11 @@ def count_at(rate: npt.NDArray[Any], probability: npt.NDArray[Any]) -> npt.NDArr
 
 
 def expression_at(latent: npt.NDArray[Any], probability: npt.NDArray[Any]) -> FloatArray:
-    """Return log2(count + 1) of the counts at `probability` where `latent` is their log-rate, ln(counts)."""
-    found: FloatArray = np.log2(count_at(np.exp(latent), probability) + 1.0)
+    """Return log2(count + 1) of the counts at `probability` where `latent` is their log-rate, ln(counts).
+
+    Rates end at `HIGHEST`, as expectations do.
+    """
+    found: FloatArray = np.log2(count_at(np.exp(np.minimum(latent, HIGHEST)), probability) + 1.0)
     return found
 
 
