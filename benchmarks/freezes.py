@@ -73,7 +73,7 @@ class Stretch:
     what: str = ""
     stacks: Counter[str] = field(default_factory=Counter)
     calls: set[str] = field(default_factory=set)
-    """Which of `TOLD` happened in it."""
+    """Which of `REPORTED` happened in it."""
 
 
 class Clock:
@@ -233,7 +233,7 @@ def watch_drawing(watcher: Watcher) -> None:
     wrap(VispyCanvas, "on_draw", DRAWING)
 
 
-TOLD: Final = ("add slide", "add map", "add shapes", "remove layer", "make canvas")
+REPORTED: Final = ("add slide", "add map", "add shapes", "remove layer", "make canvas")
 """What is noted of each stretch: that of napari which cannot be divided."""
 
 
@@ -627,7 +627,7 @@ class Tour(Doing):
 def share_of(name: str, stretch: Stretch, floors: dict[str, float], placed: int) -> float:
     """Return what napari alone takes, ms, for what an action needs of it in one of its stretches."""
     groups = (("place map",) * placed,) if name == PLACED else FLOORS.get(name, ())
-    happened = [group for group in groups if all(c in stretch.calls for c in group if c in TOLD)]
+    happened = [group for group in groups if all(c in stretch.calls for c in group if c in REPORTED)]
     return max((sum(floors[part] for part in group) for group in happened), default=0.0)
 
 

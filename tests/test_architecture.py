@@ -1,6 +1,6 @@
 """Reads the imports of both packages and holds the order of rooms that CONTRIBUTING.md states.
 
-Each test lists every offender, so one run shows all there is to mend.
+Each test lists every offender, so one run shows all there is to repair.
 """
 
 import ast
@@ -13,7 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_flag"
 TRAINING = ROOT / "training" / "flag_training"
-WINDOWS = {"napari", "qtpy", "superqt", "vispy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui"}
+QT = {"qtpy", "superqt", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui"}
+WINDOWS = {*QT, "napari", "vispy"}
 HEADLESS = {"figures", "exports", "report", "api", "pl", "lazyslide"}
 HEAVY = {"torch", "anndata", "qtpy", "napari", "PyQt6", "PySide6"}
 UNUSED_IN_PREDICTION = {"flag_training", "transformers", "lightning_fabric"}
@@ -84,6 +85,15 @@ def test_nothing_headless_imports_a_window_system():
         for path in modules()
         if (place.get(room_of(path), -1) < place["layers"] or room_of(path) in HEADLESS)
         and (seen := {name.split(".")[0] for name in imported(path)} & WINDOWS)
+    }
+    assert not wrong
+
+
+def test_layers_are_made_without_qt():
+    wrong = {
+        inner(path): seen
+        for path in modules()
+        if room_of(path) == "layers" and (seen := {name.split(".")[0] for name in imported(path)} & QT)
     }
     assert not wrong
 

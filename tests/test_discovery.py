@@ -69,7 +69,7 @@ def the_only(found):
 # --- files ---------------------------------------------------------------------------------------
 
 
-def test_each_kind_of_file_is_told_from_name_and_header(tmp_path):
+def test_each_kind_of_file_is_recognised_by_name_and_header(tmp_path):
     prediction(tmp_path / "p.h5ad")
     write_workspace(WorkspaceFile(()), tmp_path / "w.json")
     assert kind_of(picture(tmp_path / "a.png")) == "slide"

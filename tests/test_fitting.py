@@ -134,7 +134,7 @@ def test_a_look_counts_spots_and_genes_and_settles_the_resolution(folder):
     assert look.doubts == ()
 
 
-def test_each_look_is_told_as_soon_as_it_was_had(folder):
+def test_each_look_is_reported_as_soon_as_it_was_had(folder):
     steps = []
     looks = finish(look_at_all(find_sections(folder)[0], "embedded"), steps.append)
     assert [step.partial for step in steps if step.partial is not None] == list(looks)

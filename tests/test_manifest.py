@@ -6,8 +6,11 @@ import pytest
 from npe2 import PluginManifest
 
 import napari_flag
+from napari_flag.discovery.kinds import ENDINGS
 from napari_flag.gui.area import AREA, PAGES, PREDICT, SIDE_BY_SIDE
 from napari_flag.gui.train.train_dock import TRAIN
+from napari_flag.keys import DEFAULT_QUALITY, STEPS_OF
+from napari_flag.slides.spot_tables import SPOT_ENDINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,6 +51,8 @@ def test_every_kind_of_file_that_regions_and_predictions_are_written_in_can_be_d
     assert (zarrs.filename_patterns, zarrs.accepts_directories) == (["*.zarr"], True)
     written = {end for writer in manifest.contributions.writers for end in writer.filename_extensions}
     assert {f"*{end}" for end in written - {".csv"}} <= set(reader.filename_patterns)
+    read = set(ENDINGS) - (set(SPOT_ENDINGS) - {".h5ad"})  # tables are not asked for: others have them, too
+    assert set(reader.filename_patterns) == {f"*{end}" for end in read}
 
 
 def test_the_link_at_the_root_points_at_the_manifest_in_the_package():
@@ -60,6 +65,16 @@ def test_every_prediction_preference_is_one_the_dock_reads(manifest):
 
     offered = set(manifest.contributions.configurations["prediction"].properties)
     assert offered == {field.name for field in fields(Preferences)}
+
+
+def test_the_devices_and_qualities_offered_are_those_that_the_dock_takes(manifest):
+    from napari_flag.gui.settings import DEVICES, Preferences
+
+    offered = manifest.contributions.configurations["prediction"].properties
+    assert tuple(offered["device"].enum) == DEVICES
+    assert offered["device"].default == Preferences().device == DEVICES[0]
+    assert tuple(offered["quality"].enum) == tuple(STEPS_OF)
+    assert offered["quality"].default == Preferences().quality == DEFAULT_QUALITY
 
 
 def test_the_colour_maps_offered_are_those_of_the_dock(manifest):

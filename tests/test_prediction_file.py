@@ -227,7 +227,7 @@ def test_regions_that_are_no_geojson_are_refused_in_a_sentence():
             read_regions(adata)
 
 
-def test_a_prediction_is_told_from_other_h5ad_files_by_its_header(tmp_path):
+def test_a_prediction_is_distinguished_from_other_h5ad_files_by_its_header(tmp_path):
     write_prediction(fake_prediction(9), tmp_path / "p.h5ad")
     anndata.AnnData(np.zeros((2, 2), np.float32)).write_h5ad(tmp_path / "o.h5ad")
     (tmp_path / "t.h5ad").write_text("no hdf5")

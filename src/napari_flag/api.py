@@ -102,7 +102,7 @@ def predict(
 
     Returns
     -------
-    AnnData (spots × genes), ``X`` float32 log2(count + 1); see "The prediction file" in CONTRIBUTING.md.
+    AnnData (spots × genes), ``X`` float32 log2(count + 1); see docs/prediction-file.md.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def read_prediction(path: str | Path, *, unit: str | None = None) -> "AnnData":
 
     Returns
     -------
-    AnnData (spots × genes), ``X`` float32 log2(count + 1); see "The prediction file" in CONTRIBUTING.md.
+    AnnData (spots × genes), ``X`` float32 log2(count + 1); see docs/prediction-file.md.
 
     Raises
     ------

@@ -115,7 +115,7 @@ class FitSettings:
     ----------
     encoder
         An encoder of ``napari-flag encoders list``, weights (name or file) whose encoder is taken, or
-        `TRAINED_HERE`, which trains one on these sections, and anew for each that is left out.
+        `TRAINED_HERE`, which trains one on these sections, and from scratch for each that is left out.
     genes
         Symbols to predict, or a file of them, one a line; None chooses `GENES` of high mean and variance.
     diffusion

@@ -106,7 +106,7 @@ def read_any_prediction(path: str | Path, unit: str | None = None, *, image: Pat
 
     Returns
     -------
-    AnnData (spots × genes), ``X`` float32 log2(count + 1), as CONTRIBUTING.md, "The prediction file".  What
+    AnnData (spots × genes), ``X`` float32 log2(count + 1), as docs/prediction-file.md states.  What
     another program wrote has ``uns["napari_flag"]["read_from"]`` with its file and unit.
 
     Raises

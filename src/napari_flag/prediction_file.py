@@ -1,6 +1,6 @@
 """The prediction file: an AnnData of predicted expression, built, written, read, checked and asked.
 
-The layout is described in CONTRIBUTING.md, "The prediction file"; the names in it are those of `keys`.  Only
+The layout is described in docs/prediction-file.md; the names in it are those of `keys`.  Only
 this module knows where in the AnnData a thing is stored: others build one with `build_prediction` and ask it
 with the functions at the end (`slide_name`, `um_per_px`, `spots_of`, …), which answer for any AnnData and
 return None, or what their docstring says, where it does not state the thing.
@@ -203,7 +203,7 @@ def write_prediction(adata: "AnnData", path: str | Path) -> None:
     Parameters
     ----------
     adata
-        As CONTRIBUTING.md, "The prediction file".
+        As docs/prediction-file.md states.
     path
         The file, usually ending in ``.h5ad``.
 
@@ -388,7 +388,7 @@ def _finite(values: Any) -> bool:
     return all(np.isfinite(values[start : start + _ROWS]).all() for start in range(0, len(values), _ROWS))
 
 
-def refuse_fault(adata: "AnnData", path: Path, remedy: str = "so it cannot be shown; mend it") -> None:
+def refuse_fault(adata: "AnnData", path: Path, remedy: str = "so it cannot be shown; repair it") -> None:
     """Raise a `UserError` where something keeps what `path` holds from being a prediction."""
     fault = find_fault(adata)
     if fault:

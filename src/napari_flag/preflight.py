@@ -267,7 +267,7 @@ def picture_doubts(name: str, colours: Colours) -> list[str]:
         return []
     if colours.chroma < GREY_CHROMA:
         return [
-            f"{name} is grey, so hematoxylin and eosin cannot be told apart and the model sees a stain "
+            f"{name} is grey, so hematoxylin and eosin cannot be separated and the model sees a stain "
             "it does not know; choose the picture in colour."
         ]
     found = []

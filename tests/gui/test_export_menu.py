@@ -129,5 +129,5 @@ def test_a_name_that_may_be_a_patients_is_asked_about(viewer, tmp_path, monkeypa
     assert output_name(Session.of(viewer).adata) == "Smith_John"  # the person's own window
 
 
-def test_every_format_can_be_told_from_the_others_by_its_filter():
+def test_every_format_can_be_distinguished_from_the_others_by_its_filter():
     assert len({f"{known.summary} (*{known.suffix})" for known in FORMATS}) == len(FORMATS)

@@ -1,4 +1,4 @@
-"""``make kills``: every command killed 200 times (ARGS="--kills 40 --commands predict fit --seed 2")."""
+"""``make kills``: seven commands killed 200 times (ARGS="--kills 40 --commands predict fit --seed 2")."""
 
 import argparse
 import gc

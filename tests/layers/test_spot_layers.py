@@ -73,7 +73,7 @@ def test_a_layer_that_is_added_leaves_selected_what_was_and_nobody_hears_of_anot
 
 
 @pytest.mark.parametrize("limits", [(2.0, 3.0), (-5.0, 9.0), (0.25, 0.5)])
-def test_limits_and_their_span_are_told_once_and_are_those_that_were_set(viewer, limits):
+def test_limits_and_their_span_are_announced_once_and_are_those_that_were_set(viewer, limits):
     layer, heard = viewer.layers[0], []
     layer.events.contrast_limits.connect(lambda: heard.append(tuple(layer.contrast_limits)))
     set_limits(layer, limits, limits)

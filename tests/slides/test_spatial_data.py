@@ -218,7 +218,7 @@ def predicted(tmp_path_factory):
     return write(tmp_path_factory.mktemp("pr") / "P5.zarr", images=images, shapes=shapes, tables=tables)
 
 
-def test_of_several_tables_the_counts_are_the_measurement_and_the_rest_told_apart(predicted):
+def test_of_several_tables_the_counts_are_the_measurement_and_the_rest_are_distinguished(predicted):
     chosen = choose(predicted)
     assert chosen.spots.name == "table"
     assert "counts the table table (the only one with raw counts)" in chosen.why

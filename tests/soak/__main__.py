@@ -46,7 +46,7 @@ def soak(args: argparse.Namespace, folder: Path) -> int:
     window = Window(folder, args.seed)
     marks: list[Mark] = []
     about: dict[str, Any] = {
-        "arguments": _told(args),
+        "arguments": _stated(args),
         "seed": args.seed,
         "asked": {},
         "done": {},
@@ -94,7 +94,7 @@ def soak(args: argparse.Namespace, folder: Path) -> int:
     return min(len(not_flat) + len(heard), 1) if growths(marks) else 1
 
 
-def _told(args: argparse.Namespace) -> str:
+def _stated(args: argparse.Namespace) -> str:
     minutes = f" --minutes {args.minutes:g}" if args.minutes < 1e9 else ""
     return (
         f"--switches {args.switches} --rounds {args.rounds} --seed {args.seed}{minutes} --out {args.out.name}"

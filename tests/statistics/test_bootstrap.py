@@ -120,7 +120,7 @@ def test_a_small_steady_difference_is_seen_where_both_intervals_overlap():
     np.testing.assert_allclose(back, (-high, -low))
 
 
-def test_two_scores_that_differ_by_chance_are_not_told_apart():
+def test_two_scores_that_differ_by_chance_are_not_distinguished():
     random = np.random.default_rng(4)
     ones, block = np.ones(400), np.arange(400) // 20
     held = 0

@@ -100,7 +100,7 @@ def test_records_and_comparisons_come_back_as_they_were(stated):
     assert back["comparisons"] == list(COMPARISONS)
 
 
-def test_the_mean_over_sections_is_told_with_its_spread_over_seeds(page):
+def test_the_mean_over_sections_is_stated_with_its_spread_over_seeds(page):
     cells = cells_of(table_of(page, EXPECTATION), "`X`")
     assert cells["PCC"] == "0.700 ± 0.071"  # (0.65, 0.75): mean and sd
     assert cells["in 80 %"] == "0.800"
@@ -194,7 +194,7 @@ def test_the_card_gets_mean_over_seeds_per_section_and_no_structure_of_x(stated)
     assert set(scores) == {"C2", "C3"}
 
 
-def test_runs_of_an_ablation_are_told_apart(stated):
+def test_runs_of_an_ablation_are_distinguished(stated):
     other = read_results(stated)
     other["records"] = [replace(r, run="without_graph", scores=ZERO) for r in other["records"]]
     page = markdown([read_results(stated), other], "Ablations", only=["X"])

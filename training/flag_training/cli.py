@@ -167,7 +167,7 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--encoder", default="her2st", metavar="NAME",
         help="an encoder of `napari-flag encoders list`, weights whose encoder to take, or new: one trained "
-        "on these sections, and anew for each left out, which takes hours (default: her2st)",
+        "on these sections, and from scratch for each left out, which takes hours (default: her2st)",
     )  # fmt: skip
     parser.add_argument(
         "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to use at all"

@@ -445,7 +445,7 @@ def _card(encoded: _Encoded, settings: FitSettings) -> dict[str, Any]:
         "patients": sorted({slide.entry.patient for slide in encoded.cohort.slides} - {NO_PATIENT}),
         "encoder": {"name": row.name, "licence": row.licence, "fingerprint": encoded.fingerprint},
         "split": _SPLIT
-        + ("encoders that saw no image left out" if here else "an encoder that was not trained anew"),
+        + ("encoders that saw no image left out" if here else "an encoder that was not trained again"),
         "not_for": "diagnosis or any clinical decision; other tissues, stains, platforms than its sections'",
     }
 

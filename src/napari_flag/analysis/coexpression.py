@@ -130,7 +130,7 @@ def correlate(
     Parameters
     ----------
     adata
-        As CONTRIBUTING, "The prediction file".
+        As docs/prediction-file.md states.
     genes
         Which; those not in the prediction are passed over.
     depth

@@ -124,7 +124,7 @@ def comparing(
     Parameters
     ----------
     predicted
-        A prediction file (see CONTRIBUTING.md).
+        A prediction file (see docs/prediction-file.md).
     measured
         Raw counts; ``obs_names`` are the same spot ids, ``var_names`` gene symbols.
     seed
@@ -290,7 +290,7 @@ def agree(adata: "AnnData", measured: "AnnData | None" = None, *, force: bool = 
     Parameters
     ----------
     adata
-        As CONTRIBUTING, "The prediction file".
+        As docs/prediction-file.md states.
     measured
         Raw counts with all their spots and genes; None takes ``layers["measured"]``, if there is one.
     force

@@ -186,7 +186,7 @@ def score_spatially(adata: "AnnData", *, permutations: int = 0, seed: int = 0) -
     Parameters
     ----------
     adata
-        As CONTRIBUTING, "The prediction file".
+        As docs/prediction-file.md states.
     permutations, seed
         Of the test; 0 takes p from the normal approximation.
 

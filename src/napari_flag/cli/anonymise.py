@@ -11,7 +11,7 @@ from napari_flag.errors import UserError
 DESCRIPTION: Final = """\
 Names the slide after the hash of its content, whatever it is called, and takes folders, and names that may
 be a patient's, out of the command and notices. The numbers stay, and so does the file given. What was made
-from it (reports, exports, scores) is to be made anew from the file written.
+from it (reports, exports, scores) has to be made again from the file written.
 """
 
 

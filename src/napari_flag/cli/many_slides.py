@@ -269,7 +269,7 @@ def _not_there_yet(
     if others:
         raise UserError(
             f"{counted(len(others), 'file')} in {args.out} ({_some(others)}) are no results of this very "
-            "command and these weights; give another --out, or add --overwrite to make all anew."
+            "command and these weights; give another --out, or add --overwrite to make all of them again."
         )
     if outcomes:
         kept = f"{whole(len(outcomes))} of {whole(len(tasks))} slides have their predictions already; kept."

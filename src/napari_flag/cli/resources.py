@@ -124,8 +124,8 @@ def download_encoder(args: argparse.Namespace) -> int:
 def _ask_consent(row: "EncoderRow") -> None:
     if not sys.stdin.isatty():
         raise UserError(
-            f"Nobody is there to agree to the licence of {row.title} ({row.licence}); read {row.source}, "
-            "then run the command again with --yes."
+            f"The licence of {row.title} ({row.licence}) cannot be agreed to without a terminal; read "
+            f"{row.source}, then run the command again with --yes."
         )
     sys.stdout.write("Download, and agree to that licence? [y/N] ")
     sys.stdout.flush()

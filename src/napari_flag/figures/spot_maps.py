@@ -68,6 +68,8 @@ def draw_discs(
 
     Parameters
     ----------
+    axes
+        In level-0 pixels.
     adata
         Whose spots.
     colours
@@ -77,6 +79,10 @@ def draw_discs(
     touching
         As wide as the pitch, for small maps, where the gaps between true discs only hide them; else at
         their true diameter.
+    rings
+        Only outlines, in the colours given.
+    maps
+        How many maps the figure has; discs become pixels where all together are more than `MANY_SPOTS`.
     """
     from matplotlib.collections import EllipseCollection
 

@@ -63,7 +63,7 @@ def ask_keep_names(parent: QWidget | None, adata: "AnnData") -> bool | None:
     box = QMessageBox(
         QMessageBox.Icon.Question, "Name of the slide", said[0].split(";")[0] + ".", parent=parent
     )
-    box.setInformativeText("Whoever gets the file can read the name in it. Keep it?")
+    box.setInformativeText("Anyone who receives the file can read the name in it. Keep it?")
     neutral: Any = box.addButton("Use the neutral name", QMessageBox.ButtonRole.AcceptRole)
     kept: Any = box.addButton("Keep the name", QMessageBox.ButtonRole.AcceptRole)
     box.addButton("Cancel", QMessageBox.ButtonRole.RejectRole)

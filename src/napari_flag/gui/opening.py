@@ -267,8 +267,8 @@ class Opener(QObject):
         box.setWindowTitle("Open prediction")
         box.setText(f"{file.name} does not state the unit of its values. What do they mean?")
         box.setInformativeText(
-            "Ask whoever made the file where you are not sure: with a wrong unit the scores are wrong. The "
-            "answer is kept with the workspace; the file is not changed."
+            "Ask the person who made the file where you are not sure: with a wrong unit the scores are "
+            "wrong. The answer is kept with the workspace; the file is not changed."
         )
         units: dict[Any, str] = {
             box.addButton(text, QMessageBox.ButtonRole.AcceptRole): unit for unit, text in UNITS.items()

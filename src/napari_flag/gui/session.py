@@ -144,7 +144,7 @@ class Session(QObject):
 
     @property
     def adata(self) -> "AnnData | None":
-        """The prediction that is shown, as CONTRIBUTING, "The prediction file"; None where there is none."""
+        """The prediction that is shown, as docs/prediction-file.md states; None where there is none."""
         return None if self.state is None else self.state.adata
 
     @property

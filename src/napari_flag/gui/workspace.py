@@ -47,7 +47,7 @@ class Result:
     Parameters
     ----------
     adata
-        As CONTRIBUTING, "The prediction file".
+        As docs/prediction-file.md states.
     name
         Of weights, and time: "her2st · 14:32".
     file

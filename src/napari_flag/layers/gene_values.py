@@ -88,7 +88,7 @@ class GeneValues:
     Parameters
     ----------
     adata
-        As in CONTRIBUTING, "The prediction file"; ``X`` and layers dense or sparse.
+        As docs/prediction-file.md states; ``X`` and layers dense or sparse.
     """
 
     def __init__(self, adata: Any) -> None:

@@ -103,7 +103,7 @@ _RASTER: Final[Kept["SpotRaster"]] = Kept("raster")
 
 
 def raster_of(adata: Any) -> SpotRaster:
-    """Return the raster of the spots of `adata` (see CONTRIBUTING, "The prediction file"), made once."""
+    """Return the raster of the spots of `adata` (see docs/prediction-file.md), made once."""
     places, diameter, lattice = adata.obsm[keys.SPATIAL], spot_diameter_px(adata), stated_lattice(adata)
 
     def make() -> SpotRaster:

@@ -69,6 +69,10 @@ def pcc_interval(
         (n, G) log2(count + 1), or `composition` of it for cPCC.
     block
         (n,) from `neighbouring_blocks`.
+    generator
+        Draws the blocks.
+    draws
+        How often they are drawn.
     """
     if len(np.unique(block)) < FEWEST_BLOCKS:
         return UNKNOWN
@@ -140,6 +144,10 @@ def mean_interval(
         excludes 0.
     block
         (m,) from `neighbouring_blocks` for spots; ``np.arange(m)`` draws one by one, as for genes.
+    generator
+        Draws the blocks.
+    draws
+        How often they are drawn.
     """
     blocks = len(np.unique(block))
     if blocks < FEWEST_BLOCKS or not np.isfinite(values).all():

@@ -1,6 +1,7 @@
 """A slide, spots, weights and a prediction in memory, put where the Predict dock finds the real ones."""
 
 import functools
+import inspect
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +62,12 @@ class FakeWork:
 
     def install(self, monkeypatch):
         for name in ("open_with_pyramid", "lay_grid", "read_table", "counts_at", "predict_inputs"):
-            monkeypatch.setattr(inputs, name, getattr(self, name))
+            fake, real = getattr(self, name), getattr(inputs, name)
+            all_taken = inspect.signature(fake).parameters.values()
+            taken = [each.name for each in all_taken if each.kind is not each.VAR_KEYWORD]
+            known = list(inspect.signature(real).parameters)
+            assert taken == [each for each in known if each in taken], f"{name} does not take {taken}"
+            monkeypatch.setattr(inputs, name, fake)
         monkeypatch.setattr(arrays, "estimate_mpp", lambda spots: 0.25)
         monkeypatch.setattr(features, "list_devices", lambda: (("cpu", "CPU (2 threads)"),))
         monkeypatch.setattr(checkpoint, "list_weights", lambda: (("fake", Path("fake.safetensors")),))
@@ -84,17 +90,17 @@ class FakeWork:
         table = SpotTable(fake_spots(), self.measured, "ST", ("Two spots were left out.",))
         return self._result(table)
 
-    def counts_at(self, path, spots, mpp, image, alignment=None):
+    def counts_at(self, measured, spots, mpp, image, alignment=None):
         return self._result((counts_for(fake_prediction(N)), ()))
 
     def predict_inputs(
-        self, prepared, checkpoint, *, quality, seed, device, colours=None, force=False, keep_names=False
+        self, inputs, checkpoint, *, quality, seed, device, colours=None, force=False, keep_names=False
     ):
-        self.predicted.append((prepared, device))
+        self.predicted.append((inputs, device))
         self.insisted.append(force)
         self.kept_names.append(keep_names)
         done = fake_prediction(N)
-        region, spots = prepared.region, prepared.spots
+        region, spots = inputs.region, inputs.spots
         predicted = N if region is None else int(arrays.inside(region, spots.xy).sum())
         try:
             for row in range(predicted):

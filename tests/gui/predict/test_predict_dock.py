@@ -206,10 +206,10 @@ class SpeakingCounts(FakeWork):
         super().__init__()
         self.refused = refused
 
-    def counts_at(self, path, spots, mpp, image, alignment=None):
+    def counts_at(self, measured, spots, mpp, image, alignment=None):
         yield Step("Reading counts", 0)
         if self.refused:
-            raise UserError(f"{path.name} is damaged; copy it again.")
+            raise UserError(f"{measured.name} is damaged; copy it again.")
         return fake_prediction(N), ("Three genes were left out.",)
 
 

@@ -25,7 +25,7 @@ class JudgingWork(FakeWork):
         super().__init__(**options)
         self.adata = adata
 
-    def predict_inputs(self, prepared, checkpoint, **options):
+    def predict_inputs(self, inputs, checkpoint, **options):
         record = self.adata.uns[keys.PROVENANCE].get(keys.FAMILIARITY, {})
         yield Step(COMPARING, N, N, notice=record.get(keys.UNLIKE_WARNING))
         if self.error is not None:
@@ -118,13 +118,13 @@ class GatedWork(FakeWork):
         self.gates = [threading.Event() for _ in range(3)]
         self.failing = failing
 
-    def predict_inputs(self, prepared, checkpoint, **options):
+    def predict_inputs(self, inputs, checkpoint, **options):
         number = len(self.predicted)
         self.release = self.gates[number]
         self.error = (
             UserError("The slide is out of focus; scan it again.") if number in self.failing else None
         )
-        return (yield from super().predict_inputs(prepared, checkpoint, **options))
+        return (yield from super().predict_inputs(inputs, checkpoint, **options))
 
 
 def queue_of_two(open_dock, work):

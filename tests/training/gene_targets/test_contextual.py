@@ -172,7 +172,7 @@ def test_ensembl_ids_of_the_counts_are_used_where_there_are_some(model, written,
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0, equal_nan=True)
 
 
-def test_coverage_is_told(written):
+def test_coverage_is_stated(written):
     assert coverage(written) == f"3 of 4 genes have vectors (12 wide) in {SPOTS} spots; without: NOVEL."
 
 

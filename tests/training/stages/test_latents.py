@@ -62,7 +62,7 @@ def test_depth_and_composition_of_simulated_counts_are_recovered(simulated, late
     assert np.corrcoef(latents.depth, depth)[0, 1] > 0.9
     np.testing.assert_allclose(latents.model.variance, true.variance, rtol=0.3)
     assert float(latents.model.variance.mean() / true.variance.mean()) == pytest.approx(1, abs=0.06)
-    assert np.median(latents.model.depth) == pytest.approx(0, abs=0.01)  # only μ + δ can be told from counts
+    assert np.median(latents.model.depth) == pytest.approx(0, abs=0.01)  # only μ + δ can be known from counts
     np.testing.assert_allclose(latents.latent, latent, atol=0.15)
     wanted, found = covariance_of(true), covariance_of(latents.model)
     apart = ~torch.eye(GENES, dtype=torch.bool)

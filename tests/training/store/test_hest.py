@@ -39,7 +39,7 @@ def test_ids_patients_and_scale_come_from_the_metadata(folder):
     assert one.image == folder / "wsis" / "TST1.tif"
 
 
-def test_patients_of_two_studies_are_told_apart(folder):
+def test_patients_of_two_studies_are_distinguished(folder):
     rows = [hest_sample(folder, "TST4", 0, dataset_title="Another study"), *rows_of(folder).values()]
     hest_metadata(folder, rows)
     sources = hest_sources(("TST1", "TST4"), rows_of(folder), folder, HUMAN)

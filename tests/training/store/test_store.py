@@ -99,7 +99,7 @@ def test_features_of_a_slide_depend_on_nothing_but_it_and_the_encoder(made, hest
     assert not np.allclose(features[0], features[1])
 
 
-def test_sources_are_told_with_their_hashes_and_no_path_of_this_machine(made, hest):
+def test_sources_are_stated_with_their_hashes_and_no_path_of_this_machine(made, hest):
     record = json.loads((made.path / "slides" / "TST1" / "slide.json").read_text())
     assert [entry["path"] for entry in record["sources"]] == ["wsis/TST1.tif", "st/TST1.h5ad"]
     assert all(len(entry["sha256"]) == 64 for entry in record["sources"])

@@ -186,6 +186,8 @@ def agreement(table: GeneTable, section: Section, *, relative: bool = False) -> 
         Gene vectors.
     section
         Counts in the order of ``table.genes``.
+    relative
+        Whether depth is removed first (`section_correlations`).
     """
     correlations, varies = section_correlations(section, relative=relative)
     return gene_structure_correlation(cosines(table.vectors), correlations, ~varies)

@@ -87,9 +87,11 @@ def find_sources(folder: Path, image: Path | None = None) -> tuple[SlideSource, 
     Parameters
     ----------
     folder
-        A Space Ranger folder (one slide; `image` is its full-resolution image), or a folder of
+        A Space Ranger folder (one slide), or a folder of
         legacy ST as her2st is laid out: ``spots/NAME_selection.tsv``, ``counts/NAME.tsv.gz`` and
         ``images/NAME.jpg``, with ``pathology/NAME_labeled_coordinates.tsv`` where there is one.
+    image
+        Full-resolution image of a Space Ranger folder; a folder of legacy ST has its own.
 
     Raises
     ------

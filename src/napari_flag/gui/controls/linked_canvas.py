@@ -70,7 +70,7 @@ class LinkedCanvas(QWidget):
         self._listen(self._links, viewer.events.theme, self._on_theme)
         inserting, inserted = self.model.layers.events.inserting, self.model.layers.events.inserted
         inserting.connect(self._hold)
-        inserted.connect(self._let_go, position="last")
+        inserted.connect(self._release, position="last")
         self._on_theme()
 
     def open_canvas(self) -> None:
@@ -147,7 +147,7 @@ class LinkedCanvas(QWidget):
         """Lead nowhere while a layer is added: napari fits the view to the first one."""
         self._moving = True
 
-    def _let_go(self, event: Any = None) -> None:
+    def _release(self, event: Any = None) -> None:
         self._moving = False
         self.follow()
 

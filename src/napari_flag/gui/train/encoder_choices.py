@@ -36,7 +36,7 @@ def list_encoders() -> tuple[EncoderChoice, ...]:
         (
             "trained on these sections",
             TRAINED_HERE,
-            "Trained anew for each section left out, which saw none of it: takes hours.",
+            "Trained from scratch for each section left out, which saw none of it: takes hours.",
             None,
         )
     )
