@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.slide_files import aperio_svs, plain_image, tissue_picture
 from tests.spot_files import st_table
 
 from napari_flag import keys
+from napari_flag.analysis import truth
 from napari_flag.gui import opening
 from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
@@ -209,15 +211,26 @@ def test_a_thousand_regions_are_compared_with_those_drawn_in_a_moment():
     assert time.perf_counter() - begun < 5
 
 
-def test_counts_are_attached_to_the_prediction_they_belong_to(dock, slide_file, tmp_path):
+def test_counts_are_attached_to_the_prediction_they_belong_to_by_a_job(
+    dock, slide_file, tmp_path, monkeypatch
+):
     slide_file("A")
     dock.opener.open([prediction_file(tmp_path / "A.h5ad", "A")])
     dock.rest()
     adata = dock.session.adata
     counts = AnnData(np.full(adata.shape, 3.0, np.float32), obs=adata.obs[[]], var=adata.var[[]])
     counts.write_h5ad(tmp_path / "counts.h5ad")
+    threads, shared_counts = [], truth.shared_counts
+
+    def watched(*given):
+        threads.append(threading.current_thread())
+        return shared_counts(*given)
+
+    monkeypatch.setattr(truth, "shared_counts", watched)
     dock.opener.open([tmp_path / "counts.h5ad"])
     dock.rest()
+    assert threads
+    assert threading.main_thread() not in threads
     assert dock.session.measured is not None
     np.testing.assert_allclose(dock.session.adata.layers[keys.MEASURED], 2.0)
 

@@ -26,7 +26,7 @@ from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import SlideState, lies_on
-from napari_flag.layers import readers, region_shapes, slide_layers
+from napari_flag.layers import ahead, readers, region_shapes, slide_layers
 from napari_flag.prediction_file import (
     spots_of,
     um_per_px,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from shapely.geometry.base import BaseGeometry
 
+    from napari_flag.analysis.truth import MeasuredLayer
+    from napari_flag.gui.workspace import Result
     from napari_flag.slides.slide import Slide
 
 
@@ -391,22 +393,29 @@ class Opener(QObject):
 
     def _attach_counts(self, state: SlideState, opened: Opened) -> bool:
         """Attach counts to the prediction that a slide shows; False where they do not belong to it."""
-        if state.adata is None or opened.counts is None:
+        if state.shown is None or opened.counts is None:
             return False
         try:
-            match_names(state.adata, opened.counts)
+            match_names(state.shown.adata, opened.counts)
         except UserError:
             return False
         self._workspace.show(state)
-        try:
-            self._session.set_measured(opened.counts)
-        except UserError as error:
-            self._messages.show_error(error)
-        else:
+        self._jobs.run(
+            f"attach {state.number}",
+            ahead.attaching(state.shown.adata, opened.counts),
+            f"Attach {opened.file.name}",
+            on_result=partial(self._on_attached, state, state.shown, opened),
+        )
+        return True
+
+    def _on_attached(
+        self, state: SlideState, result: "Result", opened: Opened, layer: "MeasuredLayer"
+    ) -> None:
+        if state in self._workspace.slides:
+            self._session.set_measured(opened.counts, result, layer=layer)
             self._messages.add(
                 "notice", f"{opened.file.name} was attached to {state.name} as its measurement."
             )
-        return True
 
     def _hold_to_slide(self, state: SlideState, adata: "AnnData") -> None:
         """Take the µm/px of a prediction where the slide's are unknown; say where they or contents differ."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import QObject, Signal
 
 from napari_flag import keys
-from napari_flag.analysis.truth import attach_measured
+from napari_flag.analysis.truth import MeasuredLayer, measured_layer
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.gl_context import keep_context_of, later_in
 from napari_flag.gui.shortcuts import SHOW_QUANTITY, STEP
@@ -223,6 +223,7 @@ class Session(QObject):
         *,
         of_slide: bool = False,
         force: bool = False,
+        layer: MeasuredLayer | None = None,
     ) -> None:
         """Attach raw counts to a prediction, or remove what was measured.
 
@@ -236,6 +237,9 @@ class Session(QObject):
             Whether they came with the slide, which brings them again: the prediction counts as unchanged.
         force
             As of `truth.attach_measured`.
+        layer
+            What a worker made of `measured` (`ahead.attaching`), as long work on many spots and genes must;
+            None makes it here.
 
         Raises
         ------
@@ -248,7 +252,7 @@ class Session(QObject):
         if measured is None:
             result.adata.layers.pop(keys.MEASURED, None)
         else:
-            attach_measured(result.adata, measured, force=force)
+            (layer or measured_layer(result.adata, measured, force=force)).put_into(result.adata)
         result.measured = measured
         if not of_slide:
             self.workspace.changed(result.adata)

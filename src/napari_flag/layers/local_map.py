@@ -387,11 +387,27 @@ def neighbours_of(adata: Any, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_
 
     if quantity is not Quantity.MEASURED:
         quantity = Quantity.PREDICTED  # one draw has all spots, too
-    made_from = (adata.obsm[keys.SPATIAL], adata.layers.get(keys.MEASURED))
+        made_from: tuple[Any, ...] = (adata.obsm[keys.SPATIAL],)
+    else:
+        made_from = (adata.obsm[keys.SPATIAL], adata.layers.get(keys.MEASURED))
     found: tuple[npt.NDArray[np.bool_], Neighbours] = _NEIGHBOURS[quantity].of(
         adata, made_from, lambda: source_neighbours(adata, quantity.value)
     )
     return found
+
+
+def prepare_measured(adata: Any, values: npt.NDArray[np.float32]) -> None:
+    """Make what `neighbours_of` gives of the measurement before `values` are ``layers["measured"]``."""
+    from anndata import AnnData
+
+    from napari_flag.analysis.spatial import source_neighbours
+
+    placed = AnnData(obs=adata.obs, uns=adata.uns, obsm=adata.obsm, layers={keys.MEASURED: values})
+    _NEIGHBOURS[Quantity.MEASURED].of(
+        adata,
+        (adata.obsm[keys.SPATIAL], values),
+        lambda: source_neighbours(placed, Quantity.MEASURED.value),
+    )
 
 
 def local_numbers(

@@ -1,6 +1,5 @@
 """The slides that are predicted on: what steps 1 and 2 of the Predict dock lead to, for the slide shown."""
 
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,8 @@ from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.predict.steps import SlideStep, SpotsStep
 from napari_flag.gui.session import Session
-from napari_flag.gui.workspace import SlideState
-from napari_flag.layers import slide_layers
+from napari_flag.gui.workspace import Result, SlideState
+from napari_flag.layers import ahead, slide_layers
 from napari_flag.progress import Step, Steps, one_step
 from napari_flag.slides import spot_tables
 from napari_flag.slides import spots as arrays
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from shapely.geometry.base import BaseGeometry
 
+    from napari_flag.analysis.truth import MeasuredLayer
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots, SpotTable
 
@@ -368,8 +368,23 @@ class Section(QObject):
             return
         if state is not self._session.state or not is_foreign(result.adata):
             return
-        with suppress(UserError):  # of other spots: the Spots step says so
-            self._session.set_measured(state.measured, of_slide=True)
+        self._jobs.run(
+            f"attach {state.number}",
+            ahead.attaching(result.adata, state.measured),
+            f"Attach the counts of {state.name}",
+            on_result=partial(self._on_attached, state, result, state.measured),
+            on_error=self._on_not_attached,
+        )
+
+    def _on_attached(
+        self, state: SlideState, result: Result, measured: "AnnData", layer: "MeasuredLayer"
+    ) -> None:
+        if state.measured is measured:
+            self._session.set_measured(measured, result, of_slide=True, layer=layer)
+
+    def _on_not_attached(self, error: Exception) -> None:
+        if not isinstance(error, UserError):  # of other spots: the Spots step says so
+            self._spots_step.messages.show_error(error)
 
     def _on_measured(
         self,
