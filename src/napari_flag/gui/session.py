@@ -207,6 +207,7 @@ class Session(QObject):
         self._repaint()
 
     def _repaint(self) -> None:
+        self.local_map.set_aside(False)
         self._paint_from(self.adata)
         self.predictionChanged.emit(self.adata)
 
@@ -296,8 +297,12 @@ class Session(QObject):
         self.show_result(state)
 
     def preview(self, partial: Any, state: SlideState) -> None:
-        """Show the spots predicted so far of a slide, where it is shown; its prediction is untouched."""
+        """Show the gene in the spots predicted so far of a slide, where it is shown.
+
+        Its prediction is untouched, with which the local map comes back: neighbours change with every spot.
+        """
         if state is self.state:
+            self.local_map.set_aside(True)
             self._paint_from(partial)
 
     def _on_appearance(self) -> None:
