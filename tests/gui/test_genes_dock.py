@@ -213,3 +213,17 @@ def benchmark_clock():
         assert time.process_time() - start < seconds
 
     return within
+
+
+def test_a_page_that_is_opened_again_shows_the_range_that_is_used(filled, viewer, qtbot):
+    filled.range.value = FIXED
+    filled.low.value, filled.high.value = 1.0, 5.0
+    again = GenesDock(viewer)
+    qtbot.addWidget(again)
+    assert (again.range.value, again.low.value, again.high.value) == (FIXED, 1.0, 5.0)
+    assert again.limits.visible or not again.limits.native.isHidden()
+    again.range.value = 5.0
+    third = GenesDock(viewer)
+    qtbot.addWidget(third)
+    assert third.range.value == 5.0
+    assert third.limits.native.isHidden()

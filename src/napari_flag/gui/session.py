@@ -22,7 +22,7 @@ from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap, Hover
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import LocalMap, MapKind
-from napari_flag.layers.overlays import UnlikeMap
+from napari_flag.layers.overlays import DomainMap, UnlikeMap
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,6 +64,8 @@ class Session(QObject):
         Where the gene clusters, in the place of the gene; follows by itself too.
     unlike_map
         The rings that say how far each spot lies from the training tissue; follows the prediction.
+    domain_map
+        The domains painted, which stay when the Regions page is closed, as they were chosen there.
     """
 
     slideChanged = Signal(object)
@@ -98,8 +100,11 @@ class Session(QObject):
         self.gene_map = GeneMap(viewer, self._on_appearance)
         self.local_map = LocalMap(viewer, self.gene_map)
         self.unlike_map = UnlikeMap(viewer)
-        self._later = self.gene_map.later = self.local_map.later = self.unlike_map.later = later_in(viewer)
-        self.local_map.legend.later = self._later
+        self.domain_map = DomainMap(viewer)
+        self._later = later_in(viewer)
+        for drawn in (self.gene_map, self.local_map, self.unlike_map, self.domain_map):
+            drawn.later = self._later
+        self.local_map.legend.later = self.domain_map.legend.later = self._later
         self._later(lambda: self.gene_map.set_colormap(preferred_colormap()))  # napari reads all manifests
         self._unlike_of: Any = None
         self._keys_bound = False

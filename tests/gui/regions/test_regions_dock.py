@@ -558,3 +558,17 @@ def test_a_click_is_announced_and_a_drag_is_not():
         event.type = "mouse_release"
         assert next(running, "ended") == "ended"
         assert clicked == expected
+
+
+def test_domains_painted_before_the_page_was_closed_are_those_of_the_page_opened_again(filled, viewer, qtbot):
+    find(filled, qtbot)
+    (layer,) = [la for la in viewer.layers if la.metadata.get(keys.LAYER_KIND) == "domains"]
+    filled.close()
+    again = RegionsDock(viewer)
+    qtbot.addWidget(again)
+    assert again.choice.paint.value is Paint.FILLED
+    assert again.domains.layer is layer
+    assert layer.visible
+    again.choice.paint.value = Paint.HIDDEN
+    assert not layer.visible
+    assert lines_on(viewer) == []
