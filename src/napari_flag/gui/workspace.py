@@ -123,6 +123,9 @@ class SlideState:
     measured_path: Path | None = None
     grid: "Grid | None" = None
     region: Any = None
+    """The layer with shapes that spots are predicted in; None for the whole tissue."""
+    area: Any = None
+    """The layer with shapes that a grid is laid in; None for all detected tissue."""
     results: list[Result] = field(default_factory=list)
     shown: Result | None = None
     status: str = ""

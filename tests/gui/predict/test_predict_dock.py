@@ -256,6 +256,54 @@ def test_a_drawn_region_selects_spots(open_dock):
     assert inside(prepared.region, prepared.spots.xy).sum() == 2
 
 
+def draw_area(open_dock, dock):
+    """Draw a layer with a region, and lay the grid of the slide that is shown in it."""
+    layer = dock.session.viewer.add_shapes(np.array([[10, 10], [10, 400], [400, 400]]), shape_type="polygon")
+    open_dock.rest(dock)
+    dock.spots_step.area.value = layer
+    dock.spots_step._settle.stop()
+    dock.section.lay_grid()
+    open_dock.rest(dock)
+    return layer
+
+
+def test_the_area_of_a_grid_is_kept_with_its_slide_and_no_grid_is_laid_by_looking_at_another(open_dock):
+    work = FakeWork()
+    dock = open_dock(work)
+    (first,) = dock.session.workspace.slides
+    layer = draw_area(open_dock, dock)
+    slide_layers.add_slide(dock.session.viewer, fake_slide())
+    open_dock.rest(dock)
+    second, laid = dock.session.state, len(work.grids)
+    assert dock.spots_step.grid()[1] is None
+    for state, area in ((first, layer), (second, None), (first, layer)):
+        dock.session.workspace.show(state)
+        open_dock.rest(dock)
+        assert dock.spots_step.grid()[1] is area
+        assert not dock.spots_step._settle.isActive()
+    assert len(work.grids) == laid
+
+
+def test_a_grid_is_laid_over_all_tissue_once_the_layer_it_was_laid_in_is_removed(open_dock, qtbot):
+    work = FakeWork()
+    dock = open_dock(work)
+    layer, laid = draw_area(open_dock, dock), len(work.grids)
+    dock.session.viewer.layers.remove(layer)
+    qtbot.waitUntil(lambda: len(work.grids) > laid, timeout=5_000)
+    assert dock.spots_step.grid()[1] is None
+    open_dock.rest(dock)
+
+
+def test_a_layer_that_is_renamed_is_offered_by_its_new_name(open_dock):
+    dock = open_dock()
+    layer = draw_area(open_dock, dock)
+    layer.name = "Tumour"
+    open_dock.rest(dock)
+    assert dock.spots_step.area.current_choice == "Inside “Tumour”"
+    assert dock.spots_step.grid()[1] is layer
+    assert "Inside “Tumour”" in [text for text, _ in dock.region_step.choice._entries]
+
+
 @pytest.mark.parametrize(("given", "written"), [("A.H5AD", "A.H5AD"), ("A", "A.h5ad")])
 def test_the_ending_of_a_saved_result_is_added_only_where_it_is_lacking(
     open_dock, tmp_path, monkeypatch, given, written

@@ -260,12 +260,13 @@ class SpotsStep(StepBox):
         set_quietly(self.diameter, grid.diameter_um)
         self.lattice.select(grid.lattice)
 
-    def set_areas(self, areas: list[tuple[str, Any]]) -> None:
-        """List the Shapes layers a grid can be laid in, as (name, key); the choice is kept."""
-        chosen = self.area.value
-        self.area.offer([("All detected tissue", NONE), *_inside(areas)])
-        if self.area.value is not chosen:
-            self._settle.start()
+    def set_areas(self, areas: list[tuple[str, Any]], select: Any) -> None:
+        """List the Shapes layers a grid can be laid in, as (name, key); `select` is that of the slide."""
+        self.area.offer([("All detected tissue", NONE), *_inside(areas)], select=select)
+
+    def lay_soon(self) -> None:
+        """Ask for the grid to be laid anew, a while after the last change."""
+        self._settle.start()
 
     def show_busy(self, text: str) -> None:
         """Say that spots are being read or laid."""
