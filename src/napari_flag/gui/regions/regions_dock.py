@@ -14,7 +14,6 @@ from napari_flag.analysis.pathways import RegionSets, bundled, find_region_sets,
 from napari_flag.analysis.regions import AreaScale, BoolArray, RegionNumbers, compare_regions
 from napari_flag.analysis.set_maps import SetMap, first_set, map_set, named_apart
 from napari_flag.analysis.truth import MEASURED, PREDICTED
-from napari_flag.errors import UserError
 from napari_flag.exports.qupath import region_measurements
 from napari_flag.gui.controls.file_filters import GENE_SET_FILES, REGION_FILES, TABLE_FILES
 from napari_flag.gui.controls.forms import ask_open, ask_save
@@ -462,13 +461,18 @@ class RegionsDock(Dock):
     def read_sets(self, path: Path) -> None:
         """Read gene sets to find the region's genes in."""
         self.messages.clear()
-        try:
-            self._set_sets(read_gmt(path), path.name)
-        except UserError as error:
-            self.messages.show_error(error)
-        else:
-            self._test_sets()
-            self._map_set()
+        self.jobs.run(
+            "read sets",
+            one_step("Reading gene sets", read_gmt, path),
+            f"Read {path.name}",
+            on_result=partial(self._on_read, path.name),
+            on_cancelled=lambda: self.notify("Reading gene sets was cancelled."),
+        )
+
+    def _on_read(self, origin: str, sets: dict[str, tuple[str, ...]]) -> None:
+        self._set_sets(sets, origin)
+        self._test_sets()
+        self._map_set()
 
     def _set_sets(self, sets: dict[str, tuple[str, ...]], origin: str) -> None:
         self._sets = sets
