@@ -110,6 +110,7 @@ class Session(QObject):
         self._keys_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
         self.workspace.currentChanged.connect(self._on_slide)
+        self.workspace.moved.connect(self._follow)
         self.workspace.framed.connect(self._on_framed)
         viewer.layers.events.inserted.connect(lambda event: self._adopt(event.value))
         viewer.layers.events.removed.connect(lambda event: self.workspace.forget(event.value))
@@ -216,10 +217,13 @@ class Session(QObject):
         self._paint_from(self.adata)
         self.predictionChanged.emit(self.adata)
 
-    def _on_framed(self) -> None:
+    def _follow(self) -> None:
         """Draw in the frame that the slide now has; what is drawn was placed there already."""
         for drawn in (self.gene_map, self.local_map, self.unlike_map):
             drawn.frame = self.frame
+
+    def _on_framed(self) -> None:
+        self._follow()
         self.slideChanged.emit(self.state)
 
     def set_measured(
