@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import shapely
-from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, QThread, QTimer, Signal
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QInputDialog, QMessageBox
 
@@ -25,6 +25,7 @@ from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
 from napari_flag.gui.session import Session
+from napari_flag.gui.settings import PLUGIN
 from napari_flag.gui.workspace import SlideState, lies_on
 from napari_flag.layers import ahead, readers, region_shapes, slide_layers
 from napari_flag.prediction_file import (
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
 
 
+AREA: Final = "Predict expression"
+"""The name of the FLAG area in napari's menus: what a person comes for."""
 FROM_PREDICTION: Final = "from the prediction"
 SAME_AREA: Final = 1e-3
 """Outlines that differ by less than this share of their area are one: shapes are kept in napari's numbers."""
@@ -569,10 +572,20 @@ def _napari_reader(path: Path) -> readers.ReaderFunction | None:
 
 
 def _opener() -> Opener | None:
+    """Return what opens files in the background; a window that has none gets the FLAG area for it.
+
+    None where nobody looks at a window, or a script waits for the layers: its event loop does not run then.
+    """
     import napari
 
-    viewer = napari.current_viewer()
-    return None if viewer is None else _OPENERS.get(id(getattr(viewer, "__wrapped__", viewer)))
+    viewer: Any = napari.current_viewer()
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    if viewer is None:
+        return None
+    thread = QThread.currentThread()
+    if id(viewer) not in _OPENERS and thread is not None and thread.loopLevel() > 0:
+        viewer.window.add_plugin_dock_widget(PLUGIN, AREA)
+    return _OPENERS.get(id(viewer))
 
 
 def _read_in_background(path: Any) -> list[Any]:
@@ -580,7 +593,7 @@ def _read_in_background(path: Any) -> list[Any]:
     if opener is None:
         from napari.utils.notifications import show_info
 
-        show_info(f"Open Predict expression (Plugins menu) first, then {Path(path).name} again.")
+        show_info(f"Open {AREA} (Plugins menu) first, then {Path(path).name} again.")
     else:
         opener.open([Path(path)])
     return readers.NOTHING
@@ -591,7 +604,7 @@ def _read_prediction(path: Any) -> list[Any]:
 
 
 def _read_zarr(path: Any) -> list[Any]:
-    """Open a SpatialData zarr; without our docks, its image, or else its prediction."""
+    """Open a SpatialData zarr; in a script, its image, or else its prediction."""
     if _opener() is not None:
         return _read_in_background(path)
     store = spatial_data.Store(Path(path))
