@@ -371,7 +371,7 @@ class Section(QObject):
         if state is not self._session.state or not is_foreign(result.adata):
             return
         self._jobs.run(
-            f"attach {state.number}",
+            f"offer {state.number}",  # beside counts that a person chose, which go before
             ahead.attaching(result.adata, state.measured),
             f"Attach the counts of {state.name}",
             on_result=partial(self._on_attached, state, result, state.measured),
@@ -381,7 +381,7 @@ class Section(QObject):
     def _on_attached(
         self, state: SlideState, result: Result, measured: "AnnData", layer: "MeasuredLayer"
     ) -> None:
-        if state.measured is measured:
+        if state.measured is measured and keys.MEASURED not in result.adata.layers:
             self._session.set_measured(measured, result, of_slide=True, layer=layer)
 
     def _on_not_attached(self, error: Exception) -> None:
