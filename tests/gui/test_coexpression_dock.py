@@ -1,4 +1,5 @@
 import csv
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage
 from tests.fakes import fake_prediction
 
+from napari_flag.gui import coexpression_dock
 from napari_flag.gui.area import open_area
 from napari_flag.gui.coexpression_dock import BESIDE, CoexpressionDock
 from napari_flag.gui.side_by_side_dock import SideBySideDock
@@ -29,7 +31,7 @@ def fill(dock, qtbot, genes=16, **how):
 
 
 def settle(dock, qtbot):
-    qtbot.waitUntil(lambda: not dock.jobs.running("correlate"), timeout=10_000)
+    qtbot.waitUntil(lambda: not dock.jobs.active, timeout=10_000)
 
 
 @pytest.fixture
@@ -81,16 +83,45 @@ def test_a_set_with_too_few_genes_here_is_said_in_one_sentence(filled, qtbot):
     assert "no correlations" in filled.messages.texts[0]
 
 
-def test_gene_sets_of_a_file_are_offered_and_a_bad_file_is_explained(filled, tmp_path):
+def test_gene_sets_of_a_file_are_offered_and_a_bad_file_is_explained(filled, qtbot, tmp_path):
     good, bad = tmp_path / "mine.gmt", tmp_path / "bad.gmt"
     good.write_text("PAIR\tnote\tVIM\tCDH1\nELSEWHERE\tnote\tX1\tX2\n")
     bad.write_text("PAIR\n")
     filled.read_sets(good)
+    settle(filled, qtbot)
     assert "PAIR" in filled.choice.offered
     assert "ELSEWHERE" not in filled.choice.offered
     assert filled.messages.texts == ("1 sets of mine.gmt have two or more genes here.",)
     filled.read_sets(bad)
+    settle(filled, qtbot)
     assert "bad.gmt" in filled.messages.texts[0]
+    assert "PAIR" in filled.choice.offered
+
+
+def test_gene_sets_are_read_and_looked_for_by_jobs_again_for_every_prediction(
+    filled, qtbot, tmp_path, monkeypatch
+):
+    threads = []
+
+    def watched(name):
+        work = getattr(coexpression_dock, name)
+
+        def call(*given):
+            threads.append((name, threading.current_thread() is threading.main_thread()))
+            return work(*given)
+
+        monkeypatch.setattr(coexpression_dock, name, call)
+
+    watched("read_gmt")
+    watched("sets_within")
+    (tmp_path / "mine.gmt").write_text("PAIR\tnote\tVIM\tCDH1\nWIDE\tnote\tVIM\tG20\n")
+    filled.read_sets(tmp_path / "mine.gmt")
+    settle(filled, qtbot)
+    filled.choice.box.value = "PAIR"
+    assert "WIDE" not in filled.choice.offered
+    fill(filled, qtbot, genes=40)
+    assert threads == [("read_gmt", False), ("sets_within", False), ("sets_within", False)]
+    assert filled.choice.box.value == "PAIR"
     assert "PAIR" in filled.choice.offered
 
 

@@ -9,12 +9,14 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis import truth
 from napari_flag.analysis.models import comparing_models
 from napari_flag.analysis.pathways import bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.truth import measured_counts
 from napari_flag.gui import compare_dock
-from napari_flag.gui.compare_dock import CompareDock
+from napari_flag.gui.compare_dock import CompareDock, truth_of
 from napari_flag.layers.gene_values import Quantity
+from napari_flag.layers.local_map import neighbours_of
 from napari_flag.prediction_file import output_name, provenance
 from napari_flag.progress import Step, finish
 from napari_flag.report import report_place
@@ -234,7 +236,8 @@ def test_scores_of_another_prediction_do_not_stay_when_its_comparison_is_cancell
 def test_the_report_gets_prediction_and_counts(filled, qtbot, monkeypatch, tmp_path):
     reported = []
 
-    def report(predicted, measured, folder, *, force):
+    def report(predicted, counts, folder, *, force):
+        measured = yield from counts
         reported.append((predicted, measured.shape, folder))
         yield Step("Writing", 0, None)
         return folder / "report.html"
@@ -287,6 +290,60 @@ def test_counts_that_are_still_read_go_to_the_prediction_they_were_chosen_for(fi
     np.testing.assert_allclose(first.adata.layers[keys.MEASURED], np.log2(chosen.X.toarray() + 1), rtol=1e-6)
 
 
+@pytest.fixture
+def in_window(monkeypatch):
+    """Names of what of spots × genes was done in the window's thread."""
+    done = []
+
+    def watched(name):
+        work = getattr(truth, name)
+
+        def call(*given, **options):
+            if threading.current_thread() is threading.main_thread():
+                done.append(name)
+            return work(*given, **options)
+
+        monkeypatch.setattr(truth, name, call)
+
+    for name in ("shared_counts", "extent_of", "measured_extent"):
+        watched(name)
+    return done
+
+
+def test_counts_are_attached_by_a_job_and_the_window_only_takes_their_layer(
+    filled, qtbot, monkeypatch, in_window
+):
+    result, agreement = filled.session.result, filled.agreement
+    reading(monkeypatch, counts_for(result.adata, seed=4))
+    filled.read_counts(Path("chosen.h5ad"))
+    qtbot.waitUntil(lambda: result.measured is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: filled.agreement is not agreement, timeout=10_000)
+    neighbours_of(result.adata, Quantity.MEASURED)  # of the map, made by the job too
+    assert in_window == []
+
+
+def test_the_truth_of_a_table_and_of_a_report_is_counted_by_their_jobs(
+    dock, qtbot, monkeypatch, tmp_path, in_window
+):
+    written = []
+
+    def write_report(predicted, measured, folder, *, comparison):
+        yield Step("Writing", 0, None)
+        written.append(measured.shape)
+        return folder
+
+    monkeypatch.setattr("napari_flag.report.write_report", write_report)
+    for seed in (0, 1):
+        dock.session.set_prediction(with_counts(seed))
+    qtbot.waitUntil(lambda: dock.all.isEnabled(), timeout=10_000)
+    dock.compare_all()
+    qtbot.waitUntil(lambda: not dock.models.isHidden(), timeout=10_000)
+    dock.write_report(tmp_path)
+    qtbot.waitUntil(lambda: bool(written), timeout=10_000)
+    assert written == [(64, 8)]
+    assert in_window == []
+
+
 def test_counts_that_look_scaled_are_compared_once_a_person_insists_and_said(filled, qtbot, monkeypatch):
     assert filled.anyway.isHidden()
     adata = filled.session.adata
@@ -325,7 +382,8 @@ def test_the_report_of_insisted_counts_has_their_scores(filled, monkeypatch):
         return folder
 
     monkeypatch.setattr("napari_flag.report.write_report", write_report)
-    finish(compare_dock.report(filled.session.adata, scaled, None, force=True))
+    counts = truth_of(filled.session.adata, scaled, refused=False)
+    finish(compare_dock.report(filled.session.adata, counts, None, force=True))
     assert any("as was insisted on" in notice for notice in given[0].notices)
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from tests.fakes import FakeSlide, fake_prediction
+from tests.gui.choices import can_be_chosen
 
 from napari_flag import keys
 from napari_flag.gui.controls.tables import NumberTable
@@ -96,9 +97,9 @@ def test_sorting_by_variance_keeps_the_gene_and_orders_the_arrow_keys(filled):
 def test_what_is_not_there_is_greyed_with_the_reason(dock):
     dock.session.set_prediction(fake_prediction(16, measured=False))
     row = list(Quantity).index(Quantity.MEASURED)
-    assert not dock.quantity.native.model().item(row).isEnabled()
+    assert not can_be_chosen(dock.quantity, row)
     assert dock.quantity.native.itemText(row) == "Measured (no counts for these spots)"
-    assert dock.quantity.native.model().item(0).isEnabled()
+    assert can_be_chosen(dock.quantity, 0)
 
 
 def test_choosing_measured_paints_the_measurement(filled, viewer):
@@ -213,3 +214,17 @@ def benchmark_clock():
         assert time.process_time() - start < seconds
 
     return within
+
+
+def test_a_page_that_is_opened_again_shows_the_range_that_is_used(filled, viewer, qtbot):
+    filled.range.value = FIXED
+    filled.low.value, filled.high.value = 1.0, 5.0
+    again = GenesDock(viewer)
+    qtbot.addWidget(again)
+    assert (again.range.value, again.low.value, again.high.value) == (FIXED, 1.0, 5.0)
+    assert not again.limits.native.isHidden()
+    again.range.value = 5.0
+    third = GenesDock(viewer)
+    qtbot.addWidget(third)
+    assert third.range.value == 5.0
+    assert third.limits.native.isHidden()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from anndata import AnnData
-from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from shapely.geometry import box
 from tests.fakes import fake_prediction
@@ -18,9 +19,11 @@ from tests.slide_files import aperio_svs, plain_image, tissue_picture
 from tests.spot_files import st_table
 
 from napari_flag import keys
-from napari_flag.gui import opening
+from napari_flag.analysis import truth
+from napari_flag.gui import loading, opening
 from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
+from napari_flag.gui.session import Session
 from napari_flag.model import checkpoint
 from napari_flag.prediction_file import write_prediction
 from napari_flag.slides.file_identity import content_hash
@@ -209,15 +212,26 @@ def test_a_thousand_regions_are_compared_with_those_drawn_in_a_moment():
     assert time.perf_counter() - begun < 5
 
 
-def test_counts_are_attached_to_the_prediction_they_belong_to(dock, slide_file, tmp_path):
+def test_counts_are_attached_to_the_prediction_they_belong_to_by_a_job(
+    dock, slide_file, tmp_path, monkeypatch
+):
     slide_file("A")
     dock.opener.open([prediction_file(tmp_path / "A.h5ad", "A")])
     dock.rest()
     adata = dock.session.adata
     counts = AnnData(np.full(adata.shape, 3.0, np.float32), obs=adata.obs[[]], var=adata.var[[]])
     counts.write_h5ad(tmp_path / "counts.h5ad")
+    threads, shared_counts = [], truth.shared_counts
+
+    def watched(*given):
+        threads.append(threading.current_thread())
+        return shared_counts(*given)
+
+    monkeypatch.setattr(truth, "shared_counts", watched)
     dock.opener.open([tmp_path / "counts.h5ad"])
     dock.rest()
+    assert threads
+    assert threading.main_thread() not in threads
     assert dock.session.measured is not None
     np.testing.assert_allclose(dock.session.adata.layers[keys.MEASURED], 2.0)
 
@@ -508,3 +522,54 @@ def test_a_slide_of_another_content_than_the_prediction_was_made_on_is_warned_of
     assert any(
         "A.svs is not the file that this prediction was made on" in text for text in dock.messages.texts
     )
+
+
+@pytest.fixture
+def bare_window(make_napari_viewer, qtbot):
+    """A window without the FLAG area, and a function that returns the jobs of the one it got."""
+    viewer = make_napari_viewer()
+    yield viewer
+    if (opener := opening._OPENERS.get(id(viewer))) is not None:
+        qtbot.waitUntil(lambda: not opener._jobs.active, timeout=30_000)
+
+
+def in_event_loop(qtbot, act):
+    """Call `act` as a click does: from within the event loop."""
+    done = []
+    QTimer.singleShot(0, lambda: done.append(act()))
+    qtbot.waitUntil(lambda: bool(done), timeout=30_000)
+    return done[0]
+
+
+def test_a_prediction_opened_in_a_window_without_the_area_is_read_in_the_background(
+    bare_window, tmp_path, qtbot, monkeypatch
+):
+    threads, read = [], loading.read_any_prediction
+
+    def watched(*given, **options):
+        threads.append(threading.current_thread())
+        return read(*given, **options)
+
+    monkeypatch.setattr(loading, "read_any_prediction", watched)
+    file = prediction_file(tmp_path / "A.h5ad", "A")
+    assert in_event_loop(qtbot, lambda: bare_window.open(file, plugin="napari-flag")) == []
+    session = Session.of(bare_window)
+    qtbot.waitUntil(lambda: session.adata is not None, timeout=30_000)
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+def test_a_slide_opened_in_a_window_without_the_area_is_there_in_grey_until_it_has_a_pyramid(
+    bare_window, tmp_path, qtbot
+):
+    picture = tissue_picture(4200, 2000, (300, 300, 1800, 1800))
+    file = plain_image(tmp_path / "plain.png", picture, compress_level=1)
+    (layer,) = in_event_loop(qtbot, lambda: bare_window.open(file, plugin="napari-flag"))
+    assert np.asarray(layer.data[0][0:4, 0:4]).min() == opening.slide_layers.PENDING_GREY
+    qtbot.waitUntil(lambda: np.asarray(layer.data[0][900:908, 900:908]).std() > 0, timeout=30_000)
+
+
+def test_a_script_gets_the_layer_of_a_prediction_it_opens(bare_window, tmp_path):
+    (layer,) = bare_window.open(prediction_file(tmp_path / "A.h5ad", "A"), plugin="napari-flag")
+    assert layer.metadata[keys.LAYER_KIND] == "gene"
+    assert id(bare_window) not in opening._OPENERS

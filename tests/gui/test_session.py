@@ -3,13 +3,16 @@ import pytest
 from anndata import AnnData
 from napari.components import ViewerModel
 from tests.fakes import fake_prediction
+from tests.layers.overlay_texts import lines_on
 
 from napari_flag import keys
 from napari_flag.analysis.domains import domain_agreement, find, read_domains
+from napari_flag.analysis.spatial import find_classes
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
 from napari_flag.gui.session import Session
 from napari_flag.gui.shortcuts import SHORTCUTS
+from napari_flag.layers import local_map
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import MapKind
 from napari_flag.progress import finish
@@ -117,3 +120,23 @@ def test_the_kind_of_map_is_announced_and_follows_the_gene(session):
     assert [la.name for la in session.viewer.layers if la.visible] == ["VIM · local Moran's I (predicted)"]
     session.set_prediction(None)
     assert len(session.viewer.layers) == 0
+
+
+def test_a_preview_paints_the_gene_and_the_clusters_are_there_again_after_it(session, monkeypatch):
+    session.set_map_kind(MapKind.CLASSES)
+    key, of = session.local_map.key, session.adata
+    (wanted,) = session.local_map.missing()
+    session.local_map.set_found(finish(find_classes([wanted])), of)
+    shown = session.local_map.layer.data.copy()
+    sought = []
+    monkeypatch.setattr(local_map, "neighbours_of", lambda *given: sought.append(given))
+    session.preview(fake_prediction(9, n_genes=8, measured=False), session.state)
+    assert sought == [], "neighbours of spots that are still coming"
+    assert session.local_map.missing() == []
+    assert [la.name for la in session.viewer.layers if la.visible] == [f"{key[0]} · predicted"]
+    assert lines_on(session.viewer) == []
+    monkeypatch.undo()
+    session.show_result(session.state)
+    assert session.local_map.found(key) is not None
+    np.testing.assert_array_equal(session.local_map.layer.data, shown)
+    assert [la.name for la in session.viewer.layers if la.visible] == [f"{key[0]} · clusters (predicted)"]

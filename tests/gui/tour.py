@@ -667,7 +667,7 @@ class Tourist:
         if rng.random() < 0.3:
             self._close_dock_of(dock)
             return "close"
-        wanted = rng.choice([value for _, value in dock.slide._entries])
+        wanted = rng.choice([value for _, value in dock.slide.entries])
         dock.slide.value = wanted
         if rng.random() < 0.3 and dock.others:
             dock.free.click()

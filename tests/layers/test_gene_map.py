@@ -127,3 +127,16 @@ def test_a_quantity_that_is_not_there_is_refused():
 
 def test_a_colour_bar_is_shown_with_the_map(gene_map, viewer):
     assert viewer.layers[0].colorbar.visible
+
+
+@pytest.mark.parametrize(("mode", "stays"), [("add_polygon", True), ("pan_zoom", False)])
+def test_the_first_map_is_selected_unless_a_region_is_being_drawn(viewer, mode, stays):
+    region = viewer.add_shapes(ndim=2)
+    region.mode = mode
+    gene_map = GeneMap(viewer)
+    gene_map.set_prediction(fake_prediction(25))
+    gene_map.show(["ERBB2"])
+    assert (viewer.layers.selection.active is region) is stays
+    assert region.mode == mode
+    gene_map.show(["ESR1"])
+    assert (viewer.layers.selection.active is region) is stays

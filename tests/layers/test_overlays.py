@@ -50,6 +50,19 @@ def test_a_slide_mostly_unlike_is_ringed_from_the_start_and_any_other_on_demand(
     assert [layer.name for layer in viewer.layers] == [UNLIKE_NAME]
 
 
+def test_rings_that_a_person_hid_or_showed_stay_so_while_the_prediction_is_drawn_again(viewer):
+    unlike, adata = UnlikeMap(viewer), judged()
+    unlike.set_prediction(adata)
+    unlike.layer.visible = False
+    unlike.set_prediction(adata, Frame(0.25))
+    assert not unlike.layer.visible
+    familiar = judged(warning=None)
+    unlike.set_prediction(familiar)
+    unlike.layer.visible = True
+    unlike.set_prediction(familiar)
+    assert unlike.layer.visible
+
+
 def test_a_prediction_that_was_not_judged_gets_no_layer_no_warning_and_no_hover(viewer):
     unlike = UnlikeMap(viewer)
     unlike.set_prediction(judged())

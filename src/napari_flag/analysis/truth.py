@@ -372,6 +372,65 @@ def dense(values: Any) -> npt.NDArray[Any]:
     return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredLayer:
+    """What was measured, as a prediction holds it.
+
+    Parameters
+    ----------
+    values
+        (spots, genes) float32 of the prediction: log2(count + 1), NaN where nothing was measured.
+    insisted
+        What looked wrong and was insisted on, as notices.
+    known
+        The measured layer that the prediction held already, where it says the same; else None.
+    """
+
+    values: npt.NDArray[np.float32]
+    insisted: tuple[str, ...] = ()
+    known: Any = None
+
+    def put_into(self, predicted: "AnnData") -> None:
+        """Make it ``layers["measured"]`` of the prediction it was made for, which records the notices.
+
+        What was computed of another measurement goes, as in `detach_measured`.
+        """
+        if self.known is None or predicted.layers.get(keys.MEASURED) is not self.known:
+            _drop_derived(predicted)
+        predicted.layers[keys.MEASURED] = self.values
+        if self.insisted or insisted_on(predicted):  # of these counts, no longer of those before
+            made = provenance(predicted)
+            others = [str(notice) for notice in made.get(keys.NOTICES, ())]
+            others = [notice for notice in others if not notice.endswith(INSISTED)]
+            predicted.uns[keys.PROVENANCE] = {**made, keys.NOTICES: [*others, *self.insisted]}
+
+
+def measured_layer(predicted: "AnnData", measured: "AnnData", *, force: bool = False) -> MeasuredLayer:
+    """Return log2(count + 1) of what was measured over the spots and genes of a prediction.
+
+    Parameters
+    ----------
+    predicted
+        The prediction; it is not changed.
+    measured
+        Raw counts, rows named by spot id.
+    force
+        Take counts that look wrong as well.
+
+    Raises
+    ------
+    UserError
+        As `match_names`, `shared_counts` and `refuse_doubts`.
+    """
+    match = match_names(predicted, measured)
+    counts = shared_counts(measured, match)
+    insisted = refuse_doubts(predicted, measured, match, force)
+    values = np.full(predicted.shape, np.nan, dtype=np.float32)
+    values[np.ix_(match.rows, match.columns)] = np.log2(counts + 1.0)
+    known = predicted.layers[keys.MEASURED] if _holds(predicted, values) else None
+    return MeasuredLayer(values, insisted, known)
+
+
 def attach_measured(predicted: "AnnData", measured: "AnnData", *, force: bool = False) -> tuple[str, ...]:
     """Put log2(count + 1) of what was measured into ``layers["measured"]``, NaN elsewhere.
 
@@ -392,22 +451,11 @@ def attach_measured(predicted: "AnnData", measured: "AnnData", *, force: bool = 
     Raises
     ------
     UserError
-        As `match_names`, `shared_counts` and `refuse_doubts`; `predicted` is then unchanged.
+        As `measured_layer`; `predicted` is then unchanged.
     """
-    match = match_names(predicted, measured)
-    values = shared_counts(measured, match)
-    insisted = refuse_doubts(predicted, measured, match, force)
-    layer = np.full(predicted.shape, np.nan, dtype=np.float32)
-    layer[np.ix_(match.rows, match.columns)] = np.log2(values + 1.0)
-    if not _holds(predicted, layer):
-        _drop_derived(predicted)
-    predicted.layers[keys.MEASURED] = layer
-    made = provenance(predicted)
-    if insisted or insisted_on(predicted):  # of these counts, no longer of those before
-        others = [str(notice) for notice in made.get(keys.NOTICES, ())]
-        others = [notice for notice in others if not notice.endswith(INSISTED)]
-        predicted.uns[keys.PROVENANCE] = {**made, keys.NOTICES: [*others, *insisted]}
-    return insisted
+    layer = measured_layer(predicted, measured, force=force)
+    layer.put_into(predicted)
+    return layer.insisted
 
 
 def detach_measured(adata: "AnnData") -> None:

@@ -20,14 +20,13 @@ from napari_flag.gui.controls.forms import dropped_paths
 from napari_flag.gui.controls.gl_context import spare_loaded, spare_no_longer
 from napari_flag.gui.dock import Dock, Docked
 from napari_flag.gui.keeping import CloseQuestion
+from napari_flag.gui.opening import AREA as AREA
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import PLUGIN
 from napari_flag.gui.side_by_side_dock import open_second_canvas
 from napari_flag.gui.slide_list import SlideList
 
-AREA: Final = "Predict expression"
-"""The name of the area in napari's menus: what a person comes for."""
 SIDE_BY_SIDE: Final = "Side by side"
 PREDICT: Final = "Predict"
 PAGES: Final = {

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock
 from napari_flag.gui.side_by_side_dock import open_second_canvas
 from napari_flag.layers.gene_values import GeneValues
+from napari_flag.progress import Step, Steps, one_step
 
 TOP: Final = (20, 50, 100, 200, 500)
 FIRST: Final = 50
@@ -41,6 +44,32 @@ def top_name(count: int) -> str:
     return f"{count} most variable genes"
 
 
+@dataclass(frozen=True, slots=True)
+class SetsHere:
+    """Gene sets as far as they are in a prediction.
+
+    Parameters
+    ----------
+    genes, meanings
+        Name of a set → its genes that are there, and how many these are of all.
+    """
+
+    genes: dict[str, tuple[str, ...]]
+    meanings: dict[str, str]
+
+
+def find_sets(sets: Mapping[str, Sequence[str]], genes: Sequence[str]) -> Steps[SetsHere]:
+    """Return the sets that have two of `genes` or more."""
+    yield Step("Looking for gene sets", 0)
+    within = sets_within(sets, genes)
+    yield Step("Looking for gene sets", len(within), len(within))
+    meanings = {
+        name: f"{counted_of(len(here), size, 'gene')} are in the prediction"
+        for name, (here, size) in within.items()
+    }
+    return SetsHere({name: here for name, (here, _) in within.items()}, meanings)
+
+
 class GeneSetChoice(QWidget):
     """Chooses genes to correlate; sets with fewer than two genes here are not offered."""
 
@@ -49,15 +78,15 @@ class GeneSetChoice(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ranked: tuple[str, ...] = ()
-        self._sets: Mapping[str, Sequence[str]] = bundled()
         self._offered: dict[str, tuple[str, ...]] = {}
-        self._meanings: dict[str, str] = {}
+        self._meanings: Mapping[str, str] = {}
         self.box = Choice(
             name="Genes shown together", tooltip="Genes to correlate; type to search among many sets"
         )
         self.box.native.setEditable(True)
         self.box.native.setInsertPolicy(self.box.native.InsertPolicy.NoInsert)
+        policy = self.box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        self.box.native.setSizeAdjustPolicy(policy)  # else Qt measures the text of every set
         completer = self.box.native.completer()
         completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
@@ -74,22 +103,23 @@ class GeneSetChoice(QWidget):
         """Name → genes of what can be chosen, in order."""
         return dict(self._offered)
 
-    def set_genes(self, ranked: Sequence[str]) -> None:
-        """Offer choices among the genes of a prediction, given from the most variable to the least."""
-        self._ranked = tuple(ranked)
-        self._offer()
+    def set_genes(self, ranked: Sequence[str], sets: "SetsHere | None" = None) -> None:
+        """Offer choices among the genes of a prediction.
 
-    def read(self, path: Path) -> int:
-        """Offer the sets of a GMT file instead of ours; return how many have two genes here.
-
-        Raises
-        ------
-        UserError
-            When it cannot be read.
+        Parameters
+        ----------
+        ranked
+            Its genes, from the most variable to the least.
+        sets
+            Those of gene sets that are there; None while they are sought.
         """
-        self._sets = read_gmt(path)
-        self._offer()
-        return len(sets_within(self._sets, self._ranked))
+        numbers = [number for number in TOP if number < len(ranked)]
+        self._offered = {top_name(number): tuple(ranked[:number]) for number in numbers}
+        if len(ranked) <= TOP[-1]:
+            self._offered[f"all {whole(len(ranked))} genes"] = tuple(ranked)
+        self._meanings = {} if sets is None else sets.meanings
+        self._offered |= {} if sets is None else sets.genes
+        self._list()
 
     def show_set(self, name: str, genes: Sequence[str]) -> None:
         """Show what is chosen, without emitting `chosen`; a set that was not offered so far is added."""
@@ -97,17 +127,6 @@ class GeneSetChoice(QWidget):
             self._offered[name] = tuple(genes)
             self._list()
         self.box.select(name)
-
-    def _offer(self) -> None:
-        numbers = [number for number in TOP if number < len(self._ranked)]
-        self._offered = {top_name(number): self._ranked[:number] for number in numbers}
-        if len(self._ranked) <= TOP[-1]:
-            self._offered[f"all {whole(len(self._ranked))} genes"] = self._ranked
-        self._meanings = {}
-        for name, (here, size) in sets_within(self._sets, self._ranked).items():
-            self._offered[name] = here
-            self._meanings[name] = f"{counted_of(len(here), size, 'gene')} are in the prediction"
-        self._list()
 
     def _list(self) -> None:
         self.box.offer((name, name) for name in self._offered)
@@ -151,6 +170,7 @@ class CoexpressionDock(Dock):
         self._name, self._genes = "", ()  # type: tuple[str, tuple[str, ...]]
         self._overall: float | None = None
         self._listed = ("", 0)
+        self._sets: Mapping[str, Sequence[str]] = bundled()
         self._build()
         self._lay_out()
         self._connect()
@@ -235,12 +255,33 @@ class CoexpressionDock(Dock):
         self._overall = None
         if adata is None:
             self.jobs.cancel("correlate")
+            self.jobs.cancel("sets")
             self.together = None
             self._show()
             return
-        values = self.session.gene_map.values or GeneValues(adata)
-        self.choice.set_genes(values.ranked())
+        self.choice.set_genes(self._ranked())
         self._on_gene_set()
+        self._find_sets()
+
+    def _ranked(self) -> tuple[str, ...]:
+        """Return the genes of the prediction, from the most variable to the least."""
+        return (self.session.gene_map.values or GeneValues(self.session.adata)).ranked()
+
+    def _find_sets(self, origin: str = "") -> None:
+        """Offer the sets that the prediction has genes of; where they are new, say how many of `origin`."""
+        ranked = self._ranked()
+        self.jobs.run(
+            "sets",
+            find_sets(self._sets, ranked),
+            "Look for gene sets",
+            on_result=partial(self._on_sets, ranked, origin),
+        )
+
+    def _on_sets(self, ranked: tuple[str, ...], origin: str, found: SetsHere) -> None:
+        self.choice.set_genes(ranked, found)
+        self.choice.show_set(self._name, self._genes)
+        if origin:
+            self.notify(f"{whole(len(found.genes))} sets of {origin} have two or more genes here.")
 
     def _on_gene_set(self) -> None:
         """Correlate the gene set that all docks share; before one is chosen, the most variable genes."""
@@ -343,13 +384,18 @@ class CoexpressionDock(Dock):
     def read_sets(self, path: Path) -> None:
         """Offer the gene sets of a GMT file; what goes wrong is said in the dock."""
         self.messages.clear()
-        try:
-            found = self.choice.read(path)
-        except UserError as error:
-            self.messages.show_error(error)
-            return
-        self.choice.show_set(self._name, self._genes)
-        self.notify(f"{whole(found)} sets of {path.name} have two or more genes here.")
+        self.jobs.run(
+            "read sets",
+            one_step("Reading gene sets", read_gmt, path),
+            f"Read {path.name}",
+            on_result=partial(self._on_read, path.name),
+            on_cancelled=lambda: self.notify("Reading gene sets was cancelled."),
+        )
+
+    def _on_read(self, origin: str, sets: Mapping[str, Sequence[str]]) -> None:
+        self._sets = sets
+        if self.session.adata is not None:
+            self._find_sets(origin)
 
     def _ask_figure(self) -> None:
         path = ask_figure_path(self, "coexpression.png")

@@ -8,11 +8,11 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_flag import keys
-from napari_flag.analysis.compare import Agreement, agree, comparing
+from napari_flag.analysis.compare import NO_TRUTH, Agreement, agree, comparing
 from napari_flag.analysis.models import CONTROLS, ModelComparison, comparing_models
 from napari_flag.analysis.pathways import DomainSets, bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.scores import EXPECTATION, FAIR, MEANING, PROPER, STRUCTURE
-from napari_flag.analysis.truth import DoubtfulCounts, measured_counts
+from napari_flag.analysis.truth import DoubtfulCounts, MeasuredLayer, measured_counts
 from napari_flag.discovery import counts_for
 from napari_flag.errors import UserError
 from napari_flag.formatting import FINE, interval, number, whole
@@ -25,8 +25,9 @@ from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
 from napari_flag.gui.export_menu import ask_keep_names
 from napari_flag.gui.session import NO_PREDICTION
 from napari_flag.gui.workspace import Result
+from napari_flag.layers.ahead import attaching
 from napari_flag.prediction_file import output_name
-from napari_flag.progress import Steps
+from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import without_personal_names
 
 if TYPE_CHECKING:
@@ -365,16 +366,27 @@ class CompareDock(Dock):
 
     def _attach(self, result: Result, measured: "AnnData", *, force: bool = False) -> None:
         """Attach counts to the prediction they were read for, which need not be shown any more."""
+        self.jobs.run(
+            "counts",
+            attaching(result.adata, measured, force=force),
+            "Attach the counts",
+            on_result=partial(self._on_attached, result, measured, force),
+            on_error=partial(self._on_not_attached, result, measured),
+            on_cancelled=lambda: self.notify("Attaching the counts was cancelled."),
+        )
+
+    def _on_attached(self, result: Result, measured: "AnnData", insisted: bool, layer: MeasuredLayer) -> None:
         self._refused = None
-        if force:
+        if insisted:
             self._insisted_for = (result.adata, measured)
-        try:
-            self.session.set_measured(measured, result, force=force)
-        except UserError as error:
-            if result is self.session.result and isinstance(error, DoubtfulCounts):
-                self._refused = (result, measured)
-                self.anyway.show()
-            self.messages.show_error(error)
+        self.session.set_measured(measured, result, layer=layer)
+
+    def _on_not_attached(self, result: Result, measured: "AnnData", error: Exception) -> None:
+        self._refused = None
+        if result is self.session.result and isinstance(error, DoubtfulCounts):
+            self._refused = (result, measured)
+            self.anyway.show()
+        self.messages.show_error(error)
 
     def _on_anyway(self, insisted: bool) -> None:
         if insisted and self._refused is not None:
@@ -402,14 +414,15 @@ class CompareDock(Dock):
     def compare_all(self) -> None:
         """Score all predictions of the slide in one table."""
         state, adata = self.session.state, self.session.adata
-        truth = None if adata is None else self._truth(adata)
-        if state is None or truth is None:
+        if state is None or adata is None:
             return
         made_of = self._all_of()
         self.jobs.run(
             "models",
-            comparing_models(
-                {result.name: result.adata for result in state.results}, truth, force=self.anyway.isChecked()
+            compare_models(
+                {result.name: result.adata for result in state.results},
+                self._truth(adata),
+                force=self.anyway.isChecked(),
             ),
             "Compare all predictions",
             on_result=lambda found: self._on_models(found, made_of),
@@ -486,26 +499,46 @@ class CompareDock(Dock):
             on_cancelled=lambda: self.notify("The report was cancelled; nothing was written."),
         )
 
-    def _truth(self, adata: "AnnData") -> "AnnData | None":
-        """Return the counts to compare with, None where there are none or they could not be compared."""
-        if self.session.measured is not None:
-            return self.session.measured
-        agreement = self.agreement if self._agreement_of is adata else None
-        if keys.MEASURED not in adata.layers or (agreement is not None and agreement.comparison is None):
-            return None
-        try:
-            return measured_counts(adata)
-        except UserError:
-            return None
+    def _truth(self, adata: "AnnData") -> "Steps[AnnData | None]":
+        """Find the counts to compare with, None where there are none or they could not be compared."""
+        agreement = self.agreement if self._agreement_of is self.session.adata else None
+        refused = agreement is not None and agreement.comparison is None
+        return truth_of(adata, self.session.measured, refused=refused)
+
+
+def truth_of(adata: "AnnData", attached: "AnnData | None", *, refused: bool) -> "Steps[AnnData | None]":
+    """Return the counts that were attached to a prediction, else those of its layer unless these are refused.
+
+    None where there are none.
+    """
+    if attached is not None:
+        return attached
+    if refused or keys.MEASURED not in adata.layers:
+        return None
+    yield Step("Reading the measurement", 0)
+    try:
+        return measured_counts(adata)
+    except UserError:
+        return None
+
+
+def compare_models(
+    predictions: "dict[str, AnnData]", truth: "Steps[AnnData | None]", *, force: bool
+) -> Steps[ModelComparison]:
+    """Score predictions beside the counts that `truth` finds; `force` as of `comparing_models`."""
+    measured = yield from truth
+    if measured is None:
+        raise UserError(NO_TRUTH)
+    return (yield from comparing_models(predictions, measured, force=force))
 
 
 def report(
-    predicted: "AnnData", measured: "AnnData | None", folder: Path, *, force: bool = False
+    predicted: "AnnData", truth: "Steps[AnnData | None]", folder: Path, *, force: bool = False
 ) -> Steps[Path]:
     """Write the report with what is imported only when it is asked for; `force` as of `comparing`."""
     from napari_flag.report import write_report
 
-    comparison = None
+    measured, comparison = (yield from truth), None
     if measured is not None and force:
         comparison = yield from comparing(predicted, measured, force=True)
     return (yield from write_report(predicted, measured, folder, comparison=comparison))

@@ -217,7 +217,9 @@ def in_turn(viewer: Any, parent: QObject, *steps: Callable[[], Any]) -> QTimer:
 
 
 class ViewerWatch(QObject):
-    """Signals for layers coming and going, and for shapes being drawn.
+    """Signals for layers coming, going and being renamed, and for shapes being drawn.
+
+    Names are those of pictures and of layers with shapes, which docks list; a map is named after its gene.
 
     Parameters
     ----------
@@ -237,10 +239,12 @@ class ViewerWatch(QObject):
         self._tell = single_shot(self, 0, self.layersChanged)
         self._has_window = getattr(viewer, "window", None) is not None
         self._watched: list[Any] = []
+        self._named: list[Any] = []
         events = viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
             dock.listen(emitter, self._on_layers, always=True)
         self._watch_shapes()
+        self._watch_names()
 
     @property
     def settled(self) -> bool:
@@ -253,8 +257,19 @@ class ViewerWatch(QObject):
                 self._watched.append(layer)
                 self._dock.listen(layer.events.data, self._on_shapes, always=True)
 
+    def _watch_names(self) -> None:
+        pictures = slide_layers.candidates(self._viewer)
+        for layer in (*pictures, *slide_layers.shapes_layers(self._viewer.layers)):
+            if not any(layer is other for other in self._named):
+                self._named.append(layer)
+                self._dock.listen(layer.events.name, self._announce, always=True)
+
     def _on_layers(self, event: Any = None) -> None:
         self._watch_shapes()
+        self._watch_names()
+        self._announce()
+
+    def _announce(self, event: Any = None) -> None:
         if self._has_window:  # once for several layers, and not while napari adds one
             self._tell.start()
         else:

@@ -70,9 +70,12 @@ class GenesDock(Dock):
             self.colormap.native.setItemIcon(row, _colormap_icon(name))
         self.colormap.select(self.session.gene_map.colormap)
         self.range = Choice(RANGES, name="Range")
+        contrast = self.session.gene_map.contrast  # chosen before, where the page was closed since
+        self.range.select(contrast.percentile if contrast.fixed is None else FIXED)
+        low, high = contrast.fixed or (0.0, 8.0)
         self.low, self.high = (
             number_field(value, -100, 100, 0.5, decimals=1, arrows=True, tooltip=f"{name} colour")
-            for value, name in ((0.0, "Lowest"), (8.0, "Highest"))
+            for value, name in ((low, "Lowest"), (high, "Highest"))
         )
         self.limits = row_of(self.low, self.high)
         self.second = LineEdit(tooltip="Draws a second gene in green over the first in magenta")
@@ -93,7 +96,7 @@ class GenesDock(Dock):
                 "Second gene": self.second,
             }
         )
-        self.limits.visible = False
+        self.limits.visible = self.range.value == FIXED
         box = self.column()
         box.addWidget(self.search)
         box.addWidget(self.message)

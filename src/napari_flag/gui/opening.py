@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import shapely
-from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, QThread, QTimer, Signal
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QInputDialog, QMessageBox
 
@@ -25,8 +25,9 @@ from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
 from napari_flag.gui.session import Session
+from napari_flag.gui.settings import PLUGIN
 from napari_flag.gui.workspace import SlideState, lies_on
-from napari_flag.layers import readers, region_shapes, slide_layers
+from napari_flag.layers import ahead, readers, region_shapes, slide_layers
 from napari_flag.prediction_file import (
     spots_of,
     um_per_px,
@@ -43,9 +44,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from shapely.geometry.base import BaseGeometry
 
+    from napari_flag.analysis.truth import MeasuredLayer
+    from napari_flag.gui.workspace import Result
     from napari_flag.slides.slide import Slide
 
 
+AREA: Final = "Predict expression"
+"""The name of the FLAG area in napari's menus: what a person comes for."""
 FROM_PREDICTION: Final = "from the prediction"
 SAME_AREA: Final = 1e-3
 """Outlines that differ by less than this share of their area are one: shapes are kept in napari's numbers."""
@@ -391,22 +396,29 @@ class Opener(QObject):
 
     def _attach_counts(self, state: SlideState, opened: Opened) -> bool:
         """Attach counts to the prediction that a slide shows; False where they do not belong to it."""
-        if state.adata is None or opened.counts is None:
+        if state.shown is None or opened.counts is None:
             return False
         try:
-            match_names(state.adata, opened.counts)
+            match_names(state.shown.adata, opened.counts)
         except UserError:
             return False
         self._workspace.show(state)
-        try:
-            self._session.set_measured(opened.counts)
-        except UserError as error:
-            self._messages.show_error(error)
-        else:
+        self._jobs.run(
+            f"attach {state.number}",
+            ahead.attaching(state.shown.adata, opened.counts),
+            f"Attach {opened.file.name}",
+            on_result=partial(self._on_attached, state, state.shown, opened),
+        )
+        return True
+
+    def _on_attached(
+        self, state: SlideState, result: "Result", opened: Opened, layer: "MeasuredLayer"
+    ) -> None:
+        if state in self._workspace.slides:
+            self._session.set_measured(opened.counts, result, layer=layer)
             self._messages.add(
                 "notice", f"{opened.file.name} was attached to {state.name} as its measurement."
             )
-        return True
 
     def _hold_to_slide(self, state: SlideState, adata: "AnnData") -> None:
         """Take the µm/px of a prediction where the slide's are unknown; say where they or contents differ."""
@@ -560,10 +572,20 @@ def _napari_reader(path: Path) -> readers.ReaderFunction | None:
 
 
 def _opener() -> Opener | None:
+    """Return what opens files in the background; a window that has none gets the FLAG area for it.
+
+    None where nobody looks at a window, or a script waits for the layers: its event loop does not run then.
+    """
     import napari
 
-    viewer = napari.current_viewer()
-    return None if viewer is None else _OPENERS.get(id(getattr(viewer, "__wrapped__", viewer)))
+    viewer: Any = napari.current_viewer()
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    if viewer is None:
+        return None
+    thread = QThread.currentThread()
+    if id(viewer) not in _OPENERS and thread is not None and thread.loopLevel() > 0:
+        viewer.window.add_plugin_dock_widget(PLUGIN, AREA)
+    return _OPENERS.get(id(viewer))
 
 
 def _read_in_background(path: Any) -> list[Any]:
@@ -571,7 +593,7 @@ def _read_in_background(path: Any) -> list[Any]:
     if opener is None:
         from napari.utils.notifications import show_info
 
-        show_info(f"Open Predict expression (Plugins menu) first, then {Path(path).name} again.")
+        show_info(f"Open {AREA} (Plugins menu) first, then {Path(path).name} again.")
     else:
         opener.open([Path(path)])
     return readers.NOTHING
@@ -582,7 +604,7 @@ def _read_prediction(path: Any) -> list[Any]:
 
 
 def _read_zarr(path: Any) -> list[Any]:
-    """Open a SpatialData zarr; without our docks, its image, or else its prediction."""
+    """Open a SpatialData zarr; in a script, its image, or else its prediction."""
     if _opener() is not None:
         return _read_in_background(path)
     store = spatial_data.Store(Path(path))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import QObject, Signal
 
 from napari_flag import keys
-from napari_flag.analysis.truth import attach_measured, detach_measured
+from napari_flag.analysis.truth import MeasuredLayer, detach_measured, measured_layer
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.gl_context import keep_context_of, later_in
 from napari_flag.gui.shortcuts import SHOW_QUANTITY, STEP
@@ -22,7 +22,7 @@ from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_map import COLORMAPS, DEFAULT_COLORMAP, LAYER_SLOT, GeneMap, Hover
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import LocalMap, MapKind
-from napari_flag.layers.overlays import UnlikeMap
+from napari_flag.layers.overlays import DomainMap, UnlikeMap
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,6 +64,8 @@ class Session(QObject):
         Where the gene clusters, in the place of the gene; follows by itself too.
     unlike_map
         The rings that say how far each spot lies from the training tissue; follows the prediction.
+    domain_map
+        The domains painted, which stay when the Regions page is closed, as they were chosen there.
     """
 
     slideChanged = Signal(object)
@@ -98,13 +100,17 @@ class Session(QObject):
         self.gene_map = GeneMap(viewer, self._on_appearance)
         self.local_map = LocalMap(viewer, self.gene_map)
         self.unlike_map = UnlikeMap(viewer)
-        self._later = self.gene_map.later = self.local_map.later = self.unlike_map.later = later_in(viewer)
-        self.local_map.legend.later = self._later
+        self.domain_map = DomainMap(viewer)
+        self._later = later_in(viewer)
+        for drawn in (self.gene_map, self.local_map, self.unlike_map, self.domain_map):
+            drawn.later = self._later
+        self.local_map.legend.later = self.domain_map.legend.later = self._later
         self._later(lambda: self.gene_map.set_colormap(preferred_colormap()))  # napari reads all manifests
         self._unlike_of: Any = None
         self._keys_bound = False
         self._hover = Hover(viewer, self.gene_map, self.hovered.emit)
         self.workspace.currentChanged.connect(self._on_slide)
+        self.workspace.moved.connect(self._follow)
         self.workspace.framed.connect(self._on_framed)
         viewer.layers.events.inserted.connect(lambda event: self._adopt(event.value))
         viewer.layers.events.removed.connect(lambda event: self.workspace.forget(event.value))
@@ -207,13 +213,17 @@ class Session(QObject):
         self._repaint()
 
     def _repaint(self) -> None:
+        self.local_map.set_aside(False)
         self._paint_from(self.adata)
         self.predictionChanged.emit(self.adata)
 
-    def _on_framed(self) -> None:
+    def _follow(self) -> None:
         """Draw in the frame that the slide now has; what is drawn was placed there already."""
         for drawn in (self.gene_map, self.local_map, self.unlike_map):
             drawn.frame = self.frame
+
+    def _on_framed(self) -> None:
+        self._follow()
         self.slideChanged.emit(self.state)
 
     def set_measured(
@@ -223,6 +233,7 @@ class Session(QObject):
         *,
         of_slide: bool = False,
         force: bool = False,
+        layer: MeasuredLayer | None = None,
     ) -> None:
         """Attach raw counts to a prediction, or remove what was measured.
 
@@ -236,6 +247,9 @@ class Session(QObject):
             Whether they came with the slide, which brings them again: the prediction counts as unchanged.
         force
             As of `truth.attach_measured`.
+        layer
+            What a worker made of `measured` (`ahead.attaching`), as long work on many spots and genes must;
+            None makes it here.
 
         Raises
         ------
@@ -248,7 +262,7 @@ class Session(QObject):
         if measured is None:
             detach_measured(result.adata)
         else:
-            attach_measured(result.adata, measured, force=force)
+            (layer or measured_layer(result.adata, measured, force=force)).put_into(result.adata)
         result.measured = measured
         if not of_slide:
             self.workspace.changed(result.adata)
@@ -292,8 +306,12 @@ class Session(QObject):
         self.show_result(state)
 
     def preview(self, partial: Any, state: SlideState) -> None:
-        """Show the spots predicted so far of a slide, where it is shown; its prediction is untouched."""
+        """Show the gene in the spots predicted so far of a slide, where it is shown.
+
+        Its prediction is untouched, with which the local map comes back: neighbours change with every spot.
+        """
         if state is self.state:
+            self.local_map.set_aside(True)
             self._paint_from(partial)
 
     def _on_appearance(self) -> None:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 UNNAMED: Final = "Prediction"
 """What a slide is called of which only a prediction is known, and that without a name."""
+STILL_MS: Final = 200
+"""A picture that is dragged moves many times a second; it lies still this long after the last."""
 DERIVED: Final = ("gene", "local", "unlike")
 """Kinds of layers that are drawn anew from the prediction of the slide that is shown."""
 
@@ -123,6 +125,9 @@ class SlideState:
     measured_path: Path | None = None
     grid: "Grid | None" = None
     region: Any = None
+    """The layer with shapes that spots are predicted in; None for the whole tissue."""
+    area: Any = None
+    """The layer with shapes that a grid is laid in; None for all detected tissue."""
     results: list[Result] = field(default_factory=list)
     shown: Result | None = None
     status: str = ""
@@ -174,6 +179,8 @@ class Workspace(QObject):
     """A slide came or went, or what its line says changed."""
     currentChanged = Signal(object)
     """Another slide is shown: its `SlideState`, or None."""
+    moved = Signal()
+    """The slide that is shown is being moved; `framed` follows once it lies still."""
     framed = Signal()
     """The slide that is shown got another µm/px, or was moved."""
 
@@ -183,6 +190,10 @@ class Workspace(QObject):
         self.later = later_in(viewer)
         self._numbers = 0
         self._arranging = False
+        self._still = QTimer(self)
+        self._still.setSingleShot(True)
+        self._still.setInterval(STILL_MS)
+        self._still.timeout.connect(self.framed)
         self._leaving: list[SlideState] = []
         self.slides: list[SlideState] = []
         self.current: SlideState | None = None
@@ -541,7 +552,8 @@ class Workspace(QObject):
                 if layer is not state.layer:
                     place(layer, frame, frame)
         if state is self.current:
-            self.framed.emit()
+            self.moved.emit()
+            self._still.start()
 
     def _on_visible(self, state: SlideState, event: Any = None) -> None:
         """Show the slide whose picture a person turned on; hide all of one whose picture was turned off."""

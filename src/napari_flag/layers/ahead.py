@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 
 from napari_flag import keys
+from napari_flag.analysis.truth import MeasuredLayer, measured_layer
 from napari_flag.layers.gene_values import GeneValues, Quantity
-from napari_flag.layers.local_map import neighbours_of
+from napari_flag.layers.local_map import neighbours_of, prepare_measured
 from napari_flag.layers.overlays import rings_of
 from napari_flag.layers.raster import Thumbnails, raster_of
 from napari_flag.progress import Step, Steps
@@ -30,6 +31,26 @@ def prepare(adata: Any) -> Steps[None]:
         yield Step(PREPARING, done, len(makers))
         make()
     yield Step(PREPARING, len(makers), len(makers))
+
+
+def attaching(adata: Any, measured: Any, *, force: bool = False) -> Steps[MeasuredLayer]:
+    """Make what a prediction holds of raw counts, and what maps of these share; `adata` is not changed.
+
+    Parameters
+    ----------
+    adata, measured, force
+        As of `truth.measured_layer`.
+
+    Raises
+    ------
+    UserError
+        As `truth.measured_layer`.
+    """
+    yield Step("Matching counts", 0)
+    layer = measured_layer(adata, measured, force=force)
+    yield Step(PREPARING, 0)
+    prepare_measured(adata, layer.values)
+    return layer
 
 
 def warm_up() -> Steps[None]:

@@ -21,6 +21,7 @@ from napari_flag.layers.spot_layers import (
     BLENDING,
     SpotLayers,
     empty,
+    is_drawn_in,
     set_colormap,
     set_limits,
     set_place,
@@ -218,11 +219,11 @@ class GeneMap(SpotLayers[int]):
         wanted = (0, 1) if self.overlaid else (0,)
         active, present = self._viewer.layers.selection.active, self._present()
         new = any(slot not in present for slot in wanted)
-        choose = new or active is None or active in present.values()
+        choose = (new or active is None or active in present.values()) and not is_drawn_in(active)
         if not self.overlaid and 1 in present:
             self._put_away(present[1])
         for slot in wanted:
-            layer = self._present().get(slot) or self._add_gene(slot)
+            layer = self._present().get(slot) or self._add_gene(slot, select=choose and not slot)
             self._style(slot, layer)
             if self.covered:
                 set_shown(layer, False)
@@ -268,7 +269,7 @@ class GeneMap(SpotLayers[int]):
         layer.blending = "additive" if slot else BLENDING
         layer.colorbar.position = "bottom_right" if slot else "top_right"
 
-    def _add_gene(self, slot: int) -> Any:
+    def _add_gene(self, slot: int, *, select: bool) -> Any:
         assert self.raster is not None
         assert self.values is not None
         layer = self._add(
@@ -280,7 +281,7 @@ class GeneMap(SpotLayers[int]):
             contrast_limits=(0.0, 1.0),
             opacity=1.0 if slot else OPACITY,
             visible=False,
-            select=not slot,
+            select=select,
         )
         self._keep(slot, layer)
         return layer

@@ -124,14 +124,18 @@ class LocalMap(SpotLayer):
         self._map = gene_map
         self._adata: Any = None
         self._painted: tuple[Any, ...] | None = None
+        self._aside = False
         self.legend = Legend(viewer, "clusters")
         gene_map.hover_extra = self._class_text
 
     # --- what is shown ---------------------------------------------------------------------------
     @property
     def key(self) -> Key | None:
-        """Gene and quantity this map is of: those of the gene map, an expression level in any case."""
-        if self._map.values is None or not self._map.genes:
+        """Gene and quantity this map is of: those of the gene map, an expression level in any case.
+
+        None without a gene, and while this map is set aside.
+        """
+        if self._map.values is None or not self._map.genes or self._aside:
             return None
         quantity = self._map.quantity
         return self._map.genes[0], quantity if quantity.is_expression else Quantity.PREDICTED
@@ -176,8 +180,22 @@ class LocalMap(SpotLayer):
         self.shared.corrected = corrected
         self._refresh_all()
 
+    def set_aside(self, aside: bool) -> None:
+        """Leave the place to the gene, and follow it no more, or follow it again from the next `refresh` on.
+
+        What was computed is kept for when the gene map shows the same prediction again.
+        """
+        before, self._aside = self._aside, aside
+        if aside and not before:
+            if self.layer is not None:
+                set_shown(self.layer, False)
+            self.legend.clear()
+            self._map.cover(False)
+
     def refresh(self) -> None:
         """Follow the gene map: call when its prediction, gene or quantity changed."""
+        if self._aside:
+            return
         with shown_together(self._viewer):
             self._refresh()
 
@@ -387,11 +405,27 @@ def neighbours_of(adata: Any, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_
 
     if quantity is not Quantity.MEASURED:
         quantity = Quantity.PREDICTED  # one draw has all spots, too
-    made_from = (adata.obsm[keys.SPATIAL], adata.layers.get(keys.MEASURED))
+        made_from: tuple[Any, ...] = (adata.obsm[keys.SPATIAL],)
+    else:
+        made_from = (adata.obsm[keys.SPATIAL], adata.layers.get(keys.MEASURED))
     found: tuple[npt.NDArray[np.bool_], Neighbours] = _NEIGHBOURS[quantity].of(
         adata, made_from, lambda: source_neighbours(adata, quantity.value)
     )
     return found
+
+
+def prepare_measured(adata: Any, values: npt.NDArray[np.float32]) -> None:
+    """Make what `neighbours_of` gives of the measurement before `values` are ``layers["measured"]``."""
+    from anndata import AnnData
+
+    from napari_flag.analysis.spatial import source_neighbours
+
+    placed = AnnData(obs=adata.obs, uns=adata.uns, obsm=adata.obsm, layers={keys.MEASURED: values})
+    _NEIGHBOURS[Quantity.MEASURED].of(
+        adata,
+        (adata.obsm[keys.SPATIAL], values),
+        lambda: source_neighbours(placed, Quantity.MEASURED.value),
+    )
 
 
 def local_numbers(

@@ -38,6 +38,8 @@ class UnlikeMap(SpotLayer):
     def set_prediction(self, adata: Any, frame: Frame | None = None) -> None:
         """Draw from `adata` from now on; visible from the start only when most of it is unlike.
 
+        Drawn again, it is as visible as it was.
+
         Parameters
         ----------
         adata
@@ -55,11 +57,13 @@ class UnlikeMap(SpotLayer):
         shown = unlike_warning(adata) is not None
         layer = self.layer
         if layer is not None:
-            if layer.metadata[keys.LAYER_ADATA] is not adata:
+            another = layer.metadata[keys.LAYER_ADATA] is not adata
+            if another:
                 layer.visible = False
             layer.data = picture
             set_place(layer, raster.options(self.frame, metadata))
-            set_shown(layer, shown)
+            if another:  # of the same, a person has chosen
+                set_shown(layer, shown)
             return
         from napari.utils.colormaps import Colormap
 

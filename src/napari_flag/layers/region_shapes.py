@@ -62,7 +62,7 @@ class Placement:
             return cls.in_frame(frame_of(adata))
         if layer is None or gene_map.raster is None:
             return cls.in_frame(gene_map.frame)
-        return cls(gene_map.raster.matrix @ _affine(layer.world_to_data))
+        return cls(gene_map.raster.matrix @ affine_of(layer.world_to_data))
 
     @classmethod
     def in_frame(cls, frame: Frame) -> "Placement":
@@ -194,7 +194,7 @@ def add_annotations(layer: Any, annotations: Sequence[Annotation], placement: Pl
 
     corners, edges, faces = [], [], []
     rows: list[dict[str, Any]] = []
-    to_data = np.linalg.inv(_affine(layer.data_to_world))
+    to_data = np.linalg.inv(affine_of(layer.data_to_world))
     taken = {str(group) for group in _column(layer, GROUP, "")}
     for annotation in annotations:
         group = next(str(n) for n in range(1, len(taken) + 2) if str(n) not in taken)
@@ -257,7 +257,7 @@ def _outline_of(layer: Any, shapes: Sequence[int], placement: Placement) -> tupl
     import shapely
 
     holes = _column(layer, HOLE, False)
-    to_world = _affine(layer.data_to_world)
+    to_world = affine_of(layer.data_to_world)
     solid: list[Any] = []
     hollow: list[Any] = []
     for row in shapes:
@@ -320,7 +320,7 @@ def _set_names(layer: Any, names: dict[int, str]) -> None:
     set_features(layer, features)
 
 
-def _affine(function: Any) -> FloatArray:
+def affine_of(function: Any) -> FloatArray:
     """Return the (3, 3) matrix of an affine `function` of two coordinates."""
     origin = np.asarray(function((0.0, 0.0)), np.float64)[-2:]
     ends = [np.asarray(function(end), np.float64)[-2:] - origin for end in ((1.0, 0.0), (0.0, 1.0))]

@@ -1,5 +1,6 @@
 """Layer data for the slide and the outlines of its spots."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from napari_flag.formatting import whole
 from napari_flag.layers.frame import Frame, moved_by_hand, place
 from napari_flag.layers.kept import Kept
 from napari_flag.layers.raster import SpotRaster, spot_raster
-from napari_flag.layers.region_shapes import outline, shapes_among
+from napari_flag.layers.region_shapes import affine_of, outline, shapes_among
 from napari_flag.layers.spot_layers import selection_kept, set_place
 
 if TYPE_CHECKING:
@@ -316,8 +317,13 @@ def add_region(viewer: Any, slide: "Slide", frame: Frame) -> Any:
     return layer
 
 
+_POLYGONS: Final[Kept[tuple[Any, ...]]] = Kept("polygons")
+
+
 def region_polygons(layer: Any, slide_layer: Any, name: str) -> tuple[Any, ...]:
     """Return the shapes of `layer` as shapely polygons in level-0 px (x, y) of the slide.
+
+    They are made once for what is drawn and where it lies.
 
     Raises
     ------
@@ -327,21 +333,31 @@ def region_polygons(layer: Any, slide_layer: Any, name: str) -> tuple[Any, ...]:
     from shapely import make_valid
     from shapely.geometry import Polygon
 
-    polygons = []
-    for kind, corners in zip(layer.shape_type, layer.data, strict=True):
-        if kind in ("line", "path"):
-            continue
-        points = outline(kind, np.asarray(corners, dtype=float)[:, -2:])
-        xy = np.array([slide_layer.world_to_data(layer.data_to_world(p))[-2:] for p in points])
-        polygon = make_valid(Polygon(xy[:, ::-1]))
-        if polygon.area > 0:
-            polygons.append(polygon)
+    to_px = affine_of(slide_layer.world_to_data) @ affine_of(layer.data_to_world)
+    kinds = [str(kind) for kind in layer.shape_type]
+    shapes = [np.ascontiguousarray(corners, np.float64)[:, -2:] for corners in layer.data]
+
+    def make() -> tuple[Any, ...]:
+        polygons = []
+        for kind, corners in zip(kinds, shapes, strict=True):
+            if kind in ("line", "path"):
+                continue
+            placed = outline(kind, corners) @ to_px[:2, :2].T + to_px[:2, 2]
+            polygon = make_valid(Polygon(placed[:, ::-1]))
+            if polygon.area > 0:
+                polygons.append(polygon)
+        return tuple(polygons)
+
+    drawn = hashlib.sha256(repr((kinds, [len(corners) for corners in shapes])).encode() + to_px.tobytes())
+    for corners in shapes:
+        drawn.update(corners.tobytes())
+    polygons = _POLYGONS.of(layer, (drawn.hexdigest(),), make)
     if not polygons:
         raise UserError(
             f"The layer “{name}” holds no closed shape, so there is no region; draw a polygon, "
             "rectangle or ellipse in it, or choose another region."
         )
-    return tuple(polygons)
+    return polygons
 
 
 @contextmanager

@@ -153,6 +153,11 @@ def set_shown(layer: Any, shown: bool, *, bar: bool = True) -> None:
         layer.colorbar.visible = shown and bar
 
 
+def is_drawn_in(layer: Any) -> bool:
+    """Return whether a person is adding shapes or points to `layer`, which ends where it is deselected."""
+    return str(getattr(layer, "mode", "")).startswith("add")
+
+
 @contextmanager
 def selection_kept(viewer: Any) -> Iterator[None]:
     """Leave selected what is selected while layers are added.

@@ -1,11 +1,13 @@
 """Choices, numbers and forms as docks use them."""
 
+import time
 from pathlib import Path
 
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent, QTextLayout
 from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QFileDialog, QMessageBox, QVBoxLayout, QWidget
+from tests.gui.choices import can_be_chosen
 
 from napari_flag.gui.controls.forms import (
     Choice,
@@ -51,10 +53,22 @@ def test_entries_of_the_same_name_stay_apart(choice):
 
 def test_an_entry_that_cannot_be_chosen_says_why(choice):
     choice.explain({1: "Just one", 2: "A pair"}, {2: "There is only one"})
-    items = choice.native.model()
-    assert (items.item(0).isEnabled(), items.item(1).isEnabled()) == (True, False)
+    assert [can_be_chosen(choice, row) for row in (0, 1)] == [True, False]
     assert choice.native.itemData(0, Qt.ItemDataRole.ToolTipRole) == "Just one"
     assert choice.native.itemData(1, Qt.ItemDataRole.ToolTipRole) == "There is only one"
+
+
+def test_as_many_entries_as_msigdb_has_sets_are_offered_at_once(choice):
+    names = [f"GOBP_SOME_PATHWAY_{number}" for number in range(33_000)]
+
+    meanings = dict.fromkeys(names, "5 genes")
+    begun = time.process_time()
+    choice.offer((name, name) for name in names)
+    choice.explain(meanings)
+    choice.select(names[-1])
+    assert time.process_time() - begun < 1.0
+    assert choice.value == names[-1]
+    assert choice.native.itemText(20_000) == names[20_000]
 
 
 def test_docking_a_form_keeps_its_entries_and_values(choice):

@@ -1,15 +1,17 @@
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
-from tests.fakes import fake_prediction
+from tests.fakes import counts_for, fake_prediction
 from tests.gui.predict.fake_work import FakeWork, N, fake_checkpoint, fake_slide
 
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.gui.jobs import Job
+from napari_flag.gui.predict import steps
 from napari_flag.gui.predict.steps import TABLE
 from napari_flag.layers import slide_layers
 from napari_flag.preflight import look_at
@@ -199,6 +201,27 @@ def test_measured_expression_is_handed_to_the_prediction(open_dock):
     assert dock.section.measured is None
 
 
+def test_counts_are_looked_at_by_the_job_that_reads_them(open_dock, monkeypatch):
+    threads, look = [], steps.look_at_counts
+
+    def watched(*given):
+        threads.append(threading.current_thread())
+        return look(*given)
+
+    monkeypatch.setattr(steps, "look_at_counts", watched)
+    dock = open_dock(FakeWork(measured=counts_for(fake_prediction(N))))
+    dock.spots_step.origin.value = TABLE
+    dock.spots_step.table.set_path(Path("spots.tsv"))
+    open_dock.rest(dock)
+    dock.spots_step.measured.set_path(Path("counts.tsv"))
+    open_dock.rest(dock)
+    dock.section.set_mpp(0.25, "set by hand")
+    open_dock.rest(dock)
+    assert any("Measured expression of 16 spots" in text for text in dock.spots_step.messages.texts)
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+
+
 class SpeakingCounts(FakeWork):
     """Counts that are read with a notice, or cannot be."""
 
@@ -254,6 +277,54 @@ def test_a_drawn_region_selects_spots(open_dock):
     open_dock.rest(dock)
     prepared, _ = work.predicted[0]
     assert inside(prepared.region, prepared.spots.xy).sum() == 2
+
+
+def draw_area(open_dock, dock):
+    """Draw a layer with a region, and lay the grid of the slide that is shown in it."""
+    layer = dock.session.viewer.add_shapes(np.array([[10, 10], [10, 400], [400, 400]]), shape_type="polygon")
+    open_dock.rest(dock)
+    dock.spots_step.area.value = layer
+    dock.spots_step._settle.stop()
+    dock.section.lay_grid()
+    open_dock.rest(dock)
+    return layer
+
+
+def test_the_area_of_a_grid_is_kept_with_its_slide_and_no_grid_is_laid_by_looking_at_another(open_dock):
+    work = FakeWork()
+    dock = open_dock(work)
+    (first,) = dock.session.workspace.slides
+    layer = draw_area(open_dock, dock)
+    slide_layers.add_slide(dock.session.viewer, fake_slide())
+    open_dock.rest(dock)
+    second, laid = dock.session.state, len(work.grids)
+    assert dock.spots_step.grid()[1] is None
+    for state, area in ((first, layer), (second, None), (first, layer)):
+        dock.session.workspace.show(state)
+        open_dock.rest(dock)
+        assert dock.spots_step.grid()[1] is area
+        assert not dock.spots_step._settle.isActive()
+    assert len(work.grids) == laid
+
+
+def test_a_grid_is_laid_over_all_tissue_once_the_layer_it_was_laid_in_is_removed(open_dock, qtbot):
+    work = FakeWork()
+    dock = open_dock(work)
+    layer, laid = draw_area(open_dock, dock), len(work.grids)
+    dock.session.viewer.layers.remove(layer)
+    qtbot.waitUntil(lambda: len(work.grids) > laid, timeout=5_000)
+    assert dock.spots_step.grid()[1] is None
+    open_dock.rest(dock)
+
+
+def test_a_layer_that_is_renamed_is_offered_by_its_new_name(open_dock):
+    dock = open_dock()
+    layer = draw_area(open_dock, dock)
+    layer.name = "Tumour"
+    open_dock.rest(dock)
+    assert dock.spots_step.area.current_choice == "Inside “Tumour”"
+    assert dock.spots_step.grid()[1] is layer
+    assert "Inside “Tumour”" in [text for text, _ in dock.region_step.choice.entries]
 
 
 @pytest.mark.parametrize(("given", "written"), [("A.H5AD", "A.H5AD"), ("A", "A.h5ad")])

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 from tests.fakes import FakeSlide, counts_for, fake_prediction
 
+from napari_flag.gui.predict import steps
 from napari_flag.gui.predict.steps import SlideStep, SpotsStep, describe_slide, describe_spots
 from napari_flag.inputs import LEGACY_ST
 from napari_flag.prediction_file import spots_of
@@ -43,6 +46,23 @@ def test_measured_expression_is_looked_at_as_where_it_is_compared(qtbot):
     assert "were scaled; the Compare page uses them only if you insist." in step.messages.texts[-1]
     step.show_choice(table, counts_for(prediction)[:2].copy())
     assert "too few to compare" in step.messages.texts[-1]
+
+
+def test_counts_are_looked_at_once_for_their_spots_however_often_they_are_shown(qtbot, monkeypatch):
+    looked, look = [], steps.look_at_counts
+    monkeypatch.setattr(steps, "look_at_counts", lambda *given: looked.append(given) or look(*given))
+    step = SpotsStep()
+    qtbot.addWidget(step)
+    prediction = fake_prediction(36)
+    table = SpotTable(spots_of(prediction), None, "a table")
+    for counts in (counts_for(prediction), counts_for(prediction)[:2].copy()):
+        step.show_choice(table, counts)
+        said = step.messages.texts
+        step.show_choice(replace(table, notices=("Another µm/px.",)), counts)
+        assert step.messages.texts == ("Another µm/px.", *said)
+    assert len(looked) == 2
+    step.show_choice(SpotTable(spots_of(prediction), None, "others"), counts)
+    assert len(looked) == 3
 
 
 def test_step_1_says_only_the_doubts_about_the_scale_that_it_is_given(qtbot):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import shapely
 from tests.fakes import MPP, fake_prediction
+from tests.gui.choices import can_be_chosen
 from tests.gui.two_slides import named
 from tests.layers.overlay_texts import lines_on
 
@@ -156,7 +157,7 @@ def test_a_prediction_alone_is_enough(dock, qtbot):
     draw_left(dock, qtbot)
     assert list(dock.results.shown.choices) == [PREDICTED]
     assert "truth" not in dock.results.summary.text()
-    assert not dock.choice.source.native.model().item(1).isEnabled()
+    assert not can_be_chosen(dock.choice.source, 1)
     find(dock, qtbot)
 
 
@@ -212,7 +213,7 @@ def read_labels(dock, path, qtbot):
 
 def test_labels_are_painted_listed_and_compared_with_domains_of_both(filled, qtbot, tmp_path):
     adata = filled.session.adata
-    assert not filled.choice.source.native.model().item(2).isEnabled()
+    assert not can_be_chosen(filled.choice.source, 2)
     assert filled.choice.to_labels.isHidden()
     read_labels(filled, label_halves(adata, tmp_path / "labels.csv"), qtbot)
     assert [entry.region.name for entry in filled.regions.entries] == ["fat", "tumour"]
@@ -567,3 +568,17 @@ def test_a_click_is_announced_and_a_drag_is_not():
         event.type = "mouse_release"
         assert next(running, "ended") == "ended"
         assert clicked == expected
+
+
+def test_domains_painted_before_the_page_was_closed_are_those_of_the_page_opened_again(filled, viewer, qtbot):
+    find(filled, qtbot)
+    (layer,) = [la for la in viewer.layers if la.metadata.get(keys.LAYER_KIND) == "domains"]
+    filled.close()
+    again = RegionsDock(viewer)
+    qtbot.addWidget(again)
+    assert again.choice.paint.value is Paint.FILLED
+    assert again.domains.layer is layer
+    assert layer.visible
+    again.choice.paint.value = Paint.HIDDEN
+    assert not layer.visible
+    assert lines_on(viewer) == []

@@ -12,6 +12,7 @@ import pytest
 from napari.qt import get_stylesheet
 from PIL import Image
 from qtpy.QtWidgets import QFileDialog
+from tests.gui.choices import can_be_chosen
 from tests.gui.predict.fake_work import FakeWork
 from tests.gui.test_narrow_docks import cut_off
 from tests.section_files import listing, write_section
@@ -278,7 +279,7 @@ def test_foundation_encoders_that_are_not_here_say_how_to_get_them(open_dock):
     dock = open_dock()
     rows = {dock.encoder.native.itemText(row): row for row in range(dock.encoder.native.count())}
     row = next(row for text, row in rows.items() if text.startswith("UNI"))
-    assert not dock.encoder.native.model().item(row).isEnabled()
+    assert not can_be_chosen(dock.encoder, row)
     assert "encoders download" in dock.encoder.native.itemData(row, 3)  # its tooltip
 
 

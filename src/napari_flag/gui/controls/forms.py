@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from magicgui.widgets import ComboBox, Container, FloatSpinBox, LineEdit, PushButton
 from magicgui.widgets.bases import Widget
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QUrl, Signal
+from qtpy.QtCore import QAbstractListModel, QEvent, QModelIndex, QObject, QSize, Qt, QUrl, Signal
 from qtpy.QtGui import QDropEvent, QResizeEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -282,35 +282,111 @@ class Choice(ComboBox):
         name: str = "",
         narrow: bool = True,
     ) -> None:
-        self._entries = _with_own_texts(entries)
-        super().__init__(choices=lambda _: self._entries, tooltip=tooltip)  # asked again when it is docked
+        self._model: _Entries | None = None
+        super().__init__(tooltip=tooltip)
+        self._model = _Entries(self.native)
+        self.native.setModel(self._model)
         self.native.setAccessibleName(name or tooltip.partition("\n")[0])
         if narrow:
             self.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             self.native.setMinimumWidth(60)
+        self.offer(entries)
+
+    @property
+    def entries(self) -> list[tuple[str, Any]]:
+        """Text and value of each entry."""
+        return [] if self._model is None else self._model.entries
+
+    @property
+    def value(self) -> Any:
+        """The value of the entry that is selected; None without entries."""
+        row = self.native.currentIndex()
+        return self.entries[row][1] if row >= 0 else None
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        if (row := self._row_of(value)) is None:
+            raise ValueError(f"{value!r} is not a valid choice")
+        self.native.setCurrentIndex(row)
+
+    def _row_of(self, value: Any) -> int | None:
+        return next((row for row, (_, known) in enumerate(self.entries) if value == known), None)
+
+    def reset_choices(self, *_: Any) -> None:
+        """Keep the entries, which magicgui would add one by one whenever the widget is docked."""
 
     def offer(self, entries: Iterable[tuple[str, Any]], select: Any = None) -> None:
         """Offer other entries; `select` (else the value so far, else the first) is selected, quietly."""
+        assert self._model is not None
         wanted = self.value if select is None else select
-        self._entries = _with_own_texts(entries)
         with self.changed.blocked():
-            self.native.clear()
-            self.reset_choices()
-        self.select(wanted)
+            self._model.set_entries(_with_own_texts(entries))
+            self.native.setCurrentIndex(self._row_of(wanted) or 0)
 
     def select(self, value: Any) -> None:
         """Select the entry of `value` where there is one, without emitting `changed`."""
-        if any(value == known for _, known in self._entries):
+        if (row := self._row_of(value)) is not None:
             with self.changed.blocked():
-                self.value = value
+                self.native.setCurrentIndex(row)
 
     def explain(self, meanings: Mapping[Any, str], why_not: Mapping[Any, str | None] | None = None) -> None:
         """Give entries tooltips, by value; an entry with a reason in `why_not` is greyed out and shows it."""
-        model: Any = self.native.model()
-        for row, (_, value) in enumerate(self._entries):
-            reason = (why_not or {}).get(value)
-            model.item(row).setEnabled(reason is None)
-            self.native.setItemData(row, reason or meanings.get(value, ""), Qt.ItemDataRole.ToolTipRole)
+        assert self._model is not None
+        self._model.explain(meanings, why_not or {})
+
+
+class _Entries(QAbstractListModel):
+    """Texts and values of a combo box: thirty thousand are offered as soon as three."""
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self.entries: list[tuple[str, Any]] = []
+        self._meanings: Mapping[Any, str] = {}
+        self._why_not: Mapping[Any, str | None] = {}
+        self._set: dict[tuple[int, int], Any] = {}
+
+    def set_entries(self, entries: list[tuple[str, Any]]) -> None:
+        """Show other entries, without what was said of those before."""
+        self.beginResetModel()
+        self.entries, self._meanings, self._why_not, self._set = entries, {}, {}, {}
+        self.endResetModel()
+
+    def explain(self, meanings: Mapping[Any, str], why_not: Mapping[Any, str | None]) -> None:
+        """As of `Choice.explain`."""
+        self._meanings, self._why_not = meanings, why_not
+        self.dataChanged.emit(self.index(0), self.index(max(len(self.entries) - 1, 0)))
+
+    # --- as Qt asks for it -----------------------------------------------------------------------
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
+        """Return the number of entries."""
+        return 0 if parent is not None and parent.isValid() else len(self.entries)
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return text, value, tooltip, or what was set, of an entry."""
+        if not index.isValid():
+            return None
+        text, value = self.entries[index.row()]
+        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.EditRole):
+            return text
+        if role == Qt.ItemDataRole.UserRole:
+            return value
+        if role == Qt.ItemDataRole.ToolTipRole and (self._meanings or self._why_not):
+            return self._why_not.get(value) or self._meanings.get(value, "")
+        return self._set.get((index.row(), int(role)))
+
+    def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
+        """Keep what is set beside text and value: an icon."""
+        self._set[index.row(), int(role)] = value
+        self.dataChanged.emit(index, index)
+        return True
+
+    def flags(self, index: QModelIndex) -> Qt.ItemFlag:
+        """Return whether an entry can be chosen."""
+        flags = super().flags(index)
+        if not index.isValid() or not self._why_not:
+            return flags
+        greyed = self._why_not.get(self.entries[index.row()][1]) is not None
+        return flags & ~Qt.ItemFlag.ItemIsEnabled if greyed else flags
 
 
 def _with_own_texts(entries: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -125,6 +125,7 @@ class PredictDock(Dock):
         self.model_step.weightsChosen.connect(self.load_weights)
         self.model_step.optionChanged.connect(self._refresh)
         self.region_step.regionChanged.connect(self._on_region)
+        self.spots_step.area.changed.connect(lambda _: self._on_area())
         self.region_step.drawRequested.connect(self._draw_region)
         self.run_panel.predictRequested.connect(self.predict)
         self.run_panel.optionsChanged.connect(self._refresh)
@@ -150,6 +151,7 @@ class PredictDock(Dock):
 
     def _on_slide(self) -> None:
         """Show the slide that is shown now in all steps."""
+        self._list_shapes()  # before a grid is laid in one of them
         self.section.show_slide()
         self._on_layers_changed()
 
@@ -200,11 +202,28 @@ class PredictDock(Dock):
 
     def _on_layers_changed(self) -> None:
         self.section.list_slides()
+        self._list_shapes()
+        state = self.session.state
+        if state is not None and state.area is not None and self._is_gone(state, state.area):
+            state.area = None
+            self.spots_step.lay_soon()
+        self._refresh()
+
+    def _list_shapes(self) -> None:
+        """Offer the layers with shapes of the slide that is shown, and select those chosen on it."""
         shapes = [(layer.name, layer) for layer in slide_layers.shapes_layers(self.session.layers)]
         state = self.session.state
-        self.region_step.set_regions(shapes, select=WHOLE_TISSUE if state is None else state.region)
-        self.spots_step.set_areas(shapes)
-        self._refresh()
+        region, area = (None, None) if state is None else (state.region, state.area)
+        self.region_step.set_regions(shapes, select=WHOLE_TISSUE if region is None else region)
+        self.spots_step.set_areas(shapes, select=WHOLE_TISSUE if area is None else area)
+
+    def _is_gone(self, state: SlideState, layer: Any) -> bool:
+        """Return whether a person removed a layer of a slide; with its picture it is only put aside."""
+        return not any(layer is other for other in (*self._viewer.layers, *state.put_aside))
+
+    def _on_area(self) -> None:
+        if self.session.state is not None:
+            self.session.state.area = self.spots_step.grid()[1]
 
     def _on_region(self) -> None:
         if self.session.state is not None:

@@ -1,6 +1,5 @@
 """The slides that are predicted on: what steps 1 and 2 of the Predict dock lead to, for the slide shown."""
 
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,10 @@ from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import is_foreign
 from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.gui.jobs import Jobs
-from napari_flag.gui.predict.steps import SlideStep, SpotsStep
+from napari_flag.gui.predict.steps import SlideStep, SpotsStep, looked_at
 from napari_flag.gui.session import Session
-from napari_flag.gui.workspace import SlideState
-from napari_flag.layers import slide_layers
+from napari_flag.gui.workspace import Result, SlideState
+from napari_flag.layers import ahead, slide_layers
 from napari_flag.progress import Step, Steps, one_step
 from napari_flag.slides import spot_tables
 from napari_flag.slides import spots as arrays
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from shapely.geometry.base import BaseGeometry
 
+    from napari_flag.analysis.truth import MeasuredLayer
     from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots, SpotTable
 
@@ -267,7 +267,7 @@ class Section(QObject):
             self._spots_step.show_busy(doing)
         self._jobs.run(
             _finding(state),
-            _with_outlines(work, state.slide),
+            _made_ready(work, state.slide),
             f"Find the spots of {state.name}",
             on_result=partial(self._on_spots, state),
             on_error=partial(self._on_spots_failed, state),
@@ -355,7 +355,9 @@ class Section(QObject):
             return
         self._jobs.run(
             f"measured {state.number}",
-            inputs.counts_at(path, state.table.spots, state.slide.mpp, state.slide),
+            _with_a_look(
+                inputs.counts_at(path, state.table.spots, state.slide.mpp, state.slide), state.table.spots
+            ),
             f"Read {path.name}",
             on_result=lambda read: self._on_measured(state, *read),
             on_error=lambda error: self._on_measured(state, None, error=error),
@@ -368,8 +370,23 @@ class Section(QObject):
             return
         if state is not self._session.state or not is_foreign(result.adata):
             return
-        with suppress(UserError):  # of other spots: the Spots step says so
-            self._session.set_measured(state.measured, of_slide=True)
+        self._jobs.run(
+            f"offer {state.number}",  # beside counts that a person chose, which go before
+            ahead.attaching(result.adata, state.measured),
+            f"Attach the counts of {state.name}",
+            on_result=partial(self._on_attached, state, result, state.measured),
+            on_error=self._on_not_attached,
+        )
+
+    def _on_attached(
+        self, state: SlideState, result: Result, measured: "AnnData", layer: "MeasuredLayer"
+    ) -> None:
+        if state.measured is measured and keys.MEASURED not in result.adata.layers:
+            self._session.set_measured(measured, result, of_slide=True, layer=layer)
+
+    def _on_not_attached(self, error: Exception) -> None:
+        if not isinstance(error, UserError):  # of other spots: the Spots step says so
+            self._spots_step.messages.show_error(error)
 
     def _on_measured(
         self,
@@ -401,13 +418,26 @@ def _finding(state: SlideState) -> str:
     return f"spots {state.number}"
 
 
-def _with_outlines(work: Steps["SpotTable"], slide: "Slide | None") -> Steps["SpotTable"]:
-    """Find spots, and draw their outlines too where there are so many that the window would wait for it."""
+def _made_ready(work: Steps["SpotTable"], slide: "Slide | None") -> Steps["SpotTable"]:
+    """Find spots, look at their counts, and draw outlines of so many that the window would wait for it."""
     table = yield from work
+    if table.measured is not None:
+        yield Step("Matching counts", 0)
+        looked_at(table.measured, table.spots)
     if len(table.spots) > slide_layers.RINGS_UP_TO:
         yield Step("Drawing spots", 0, None)
         slide_layers.outlined(table.spots, (slide.mpp if slide is not None else None) or table.mpp)
     return table
+
+
+def _with_a_look(
+    work: Steps[tuple["AnnData", tuple[str, ...]]], spots: "Spots"
+) -> Steps[tuple["AnnData", tuple[str, ...]]]:
+    """Read counts, and look at them, which takes too long for the window where they are many."""
+    measured, notices = yield from work
+    yield Step("Matching counts", 0)
+    looked_at(measured, spots)
+    return measured, notices
 
 
 def _judged(slide: "Slide", table: "SpotTable") -> "SpotTable":

@@ -24,6 +24,7 @@ from napari_flag.gui.controls.forms import (
 )
 from napari_flag.gui.dock import single_shot
 from napari_flag.inputs import LEGACY_ST, Grid, look_at_counts
+from napari_flag.layers.kept import Kept
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -260,12 +261,13 @@ class SpotsStep(StepBox):
         set_quietly(self.diameter, grid.diameter_um)
         self.lattice.select(grid.lattice)
 
-    def set_areas(self, areas: list[tuple[str, Any]]) -> None:
-        """List the Shapes layers a grid can be laid in, as (name, key); the choice is kept."""
-        chosen = self.area.value
-        self.area.offer([("All detected tissue", NONE), *_inside(areas)])
-        if self.area.value is not chosen:
-            self._settle.start()
+    def set_areas(self, areas: list[tuple[str, Any]], select: Any) -> None:
+        """List the Shapes layers a grid can be laid in, as (name, key); `select` is that of the slide."""
+        self.area.offer([("All detected tissue", NONE), *_inside(areas)], select=select)
+
+    def lay_soon(self) -> None:
+        """Ask for the grid to be laid anew, a while after the last change."""
+        self._settle.start()
 
     def show_busy(self, text: str) -> None:
         """Say that spots are being read or laid."""
@@ -287,11 +289,11 @@ class SpotsStep(StepBox):
             self._show_measured(choice.spots, measured)
 
     def _show_measured(self, spots: "Spots", measured: "AnnData") -> None:
-        try:
-            matched, doubts = look_at_counts(measured, spots)
-        except UserError as error:
-            self.messages.add("warning", str(error))
+        looked = looked_at(measured, spots)
+        if isinstance(looked, UserError):
+            self.messages.add("warning", str(looked))
             return
+        matched, doubts = looked
         what = f"{counted(matched, 'spot')}, {counted(measured.n_vars, 'gene')}"
         self.messages.add("notice", f"Measured expression of {what}, to compare.")
         for doubt in doubts:
@@ -319,6 +321,21 @@ class SpotsStep(StepBox):
     def _show_form(self) -> None:
         self._grid_form.visible = not self.from_table
         self._table_form.visible = self.from_table
+
+
+_LOOKED: Final[Kept[tuple[int, tuple[str, ...]] | UserError]] = Kept("look at counts")
+
+
+def looked_at(measured: "AnnData", spots: "Spots") -> tuple[int, tuple[str, ...]] | UserError:
+    """Return what `look_at_counts` finds, or why it refuses; a job that reads counts looks at them."""
+
+    def look() -> tuple[int, tuple[str, ...]] | UserError:
+        try:
+            return look_at_counts(measured, spots)
+        except UserError as error:
+            return error.with_traceback(None)  # whose frames would keep what was read
+
+    return _LOOKED.of(measured, (spots,), look)
 
 
 def _inside(layers: list[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -14,7 +14,6 @@ from napari_flag.analysis.pathways import RegionSets, bundled, find_region_sets,
 from napari_flag.analysis.regions import AreaScale, BoolArray, RegionNumbers, compare_regions
 from napari_flag.analysis.set_maps import SetMap, first_set, map_set, named_apart
 from napari_flag.analysis.truth import MEASURED, PREDICTED
-from napari_flag.errors import UserError
 from napari_flag.exports.qupath import region_measurements
 from napari_flag.gui.controls.file_filters import GENE_SET_FILES, REGION_FILES, TABLE_FILES
 from napari_flag.gui.controls.forms import ask_open, ask_save
@@ -25,7 +24,7 @@ from napari_flag.gui.regions.results import NO_SET, RegionResults
 from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import region_shapes
 from napari_flag.layers.local_map import MapKind
-from napari_flag.layers.overlays import DomainMap, Paint, clicks
+from napari_flag.layers.overlays import Paint, clicks
 from napari_flag.layers.region_history import RegionHistory, history_of
 from napari_flag.layers.region_shapes import Entry, collect, domain_titles
 from napari_flag.prediction_file import slide_size
@@ -49,8 +48,7 @@ class RegionsDock(Dock):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self._viewer = self.session.viewer
-        self.domains = DomainMap(self._viewer)
-        self.domains.later = self.domains.legend.later = self.session.gene_map.later
+        self.domains = self.session.domain_map
         self.numbers: RegionNumbers | None = None
         self._sets: dict[str, tuple[str, ...]] = {}
         self._masks: tuple[BoolArray, BoolArray | None] = np.zeros(0, bool), None
@@ -71,6 +69,7 @@ class RegionsDock(Dock):
         self.regions = RegionList()
         self.labels = LabelReader(self, self.session, self.jobs, self.messages)
         self.choice = DomainChoice()
+        self.choice.paint.select(self.domains.paint)
         self.results = RegionResults()
 
     def _lay_out(self) -> None:
@@ -131,9 +130,9 @@ class RegionsDock(Dock):
         self._paint()
 
     def _on_layers(self) -> None:
-        """List the regions anew where layers with shapes came or went, or the µm/px changed."""
+        """List the regions anew where layers with shapes came, went or were renamed, or the µm/px changed."""
         adata = self.session.adata
-        shapes = [id(layer) for layer in region_shapes.shapes_among(self._slide_layers())]
+        shapes = [(id(layer), layer.name) for layer in region_shapes.shapes_among(self._slide_layers())]
         state = (shapes, None if adata is None else self.session.frame.mpp)
         if state != self._layers_listed:
             self._layers_listed = state
@@ -462,13 +461,18 @@ class RegionsDock(Dock):
     def read_sets(self, path: Path) -> None:
         """Read gene sets to find the region's genes in."""
         self.messages.clear()
-        try:
-            self._set_sets(read_gmt(path), path.name)
-        except UserError as error:
-            self.messages.show_error(error)
-        else:
-            self._test_sets()
-            self._map_set()
+        self.jobs.run(
+            "read sets",
+            one_step("Reading gene sets", read_gmt, path),
+            f"Read {path.name}",
+            on_result=partial(self._on_read, path.name),
+            on_cancelled=lambda: self.notify("Reading gene sets was cancelled."),
+        )
+
+    def _on_read(self, origin: str, sets: dict[str, tuple[str, ...]]) -> None:
+        self._set_sets(sets, origin)
+        self._test_sets()
+        self._map_set()
 
     def _set_sets(self, sets: dict[str, tuple[str, ...]], origin: str) -> None:
         self._sets = sets
