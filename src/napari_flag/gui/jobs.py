@@ -129,6 +129,8 @@ class Job(QObject):
         Seconds spent in each stage so far.
     left_s, fraction
         Seconds left and share done (0 to 1); None while nothing can be said.
+    stoppable
+        Whether the Cancel of a dock stops it.
     """
 
     stepped = Signal(object)  # Step
@@ -143,6 +145,7 @@ class Job(QObject):
         super().__init__()
         self.name = name
         self.time_left = TimeLeft(expected)
+        self.stoppable = True
         self._timed = bool(expected)
         self.left_s: float | None = None
         self.fraction: float | None = None
@@ -267,6 +270,7 @@ class Jobs(QObject):
         on_cancelled: Callable[[], None] | None = None,
         on_step: Callable[[Step], None] | None = None,
         expected: Mapping[str, float] | None = None,
+        stoppable: bool = True,
     ) -> Job:
         """Run `steps` in a thread and return the job.
 
@@ -280,9 +284,12 @@ class Jobs(QObject):
             One of them is called in the window's thread when the work has ended.
         on_step
             Called with steps; with every one that carries a partial result or a notice.
+        stoppable
+            Whether Cancel stops it; not what a dock cannot do without, and nobody asked for.
         """
         self.cancel(purpose)
         job, token, current = Job(steps, name, expected), object(), self._current
+        job.stoppable = stoppable
 
         def deliver(signal: Any, callback: Callable[..., None] | None) -> None:
             def call(*what: Any) -> None:
@@ -316,9 +323,10 @@ class Jobs(QObject):
             self._current.pop(purpose)[1].cancel()
 
     def cancel_all(self) -> None:
-        """Cancel all that runs, as a person who presses Cancel asks; `on_cancelled` is called."""
+        """Cancel what can be stopped, as a person who presses Cancel asks; `on_cancelled` is called."""
         for job in self.active:
-            job.cancel()
+            if job.stoppable:
+                job.cancel()
 
     def close(self) -> None:
         """Cancel all that runs; no callback is called any more."""
@@ -379,8 +387,8 @@ class ProgressStrip(QWidget):
         self.show_idle("")
 
     def stop(self) -> None:
-        """Cancel all that runs."""
-        if self._jobs.active:
+        """Cancel all that can be stopped."""
+        if any(job.stoppable for job in self._jobs.active):
             self.cancel.setEnabled(False)
             self.status.setText("Cancelling…")
             self._jobs.cancel_all()
@@ -401,7 +409,7 @@ class ProgressStrip(QWidget):
     def _show(self, job: Job) -> None:
         self.bar.setRange(0, 0)
         self.status.setText(f"{job.name}…")
-        self.cancel.setEnabled(True)
+        self.cancel.setEnabled(any(each.stoppable for each in self._jobs.active))
         self.show()
 
     def _on_step(self, step: Step) -> None:

@@ -1,3 +1,4 @@
+import threading
 import time
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from tests.gui.predict.fake_work import FakeWork, N, fake_checkpoint, fake_slide
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.gui.jobs import Job
+from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.gui.predict.steps import TABLE
 from napari_flag.layers import slide_layers
+from napari_flag.model import checkpoint
 from napari_flag.preflight import look_at
 from napari_flag.progress import Step
 from napari_flag.slides.spots import inside
@@ -318,6 +321,68 @@ def test_an_image_opened_by_another_reader_is_opened_as_a_slide(open_dock, viewe
     dock = open_dock(FakeWork(), slide=False)
     assert dock.section.slide is not None
     assert [layer.visible for layer in viewer.layers if layer.name == "plain"] == [False]
+
+
+class HeldModel(FakeWork):
+    """Weights that are found late, and then cannot be loaded, or not before they are `let`."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.found, self.let, self.failing = threading.Event(), threading.Event(), error
+
+    def install(self, monkeypatch):
+        super().install(monkeypatch)
+        monkeypatch.setattr(checkpoint, "list_labels", self._find)
+        monkeypatch.setattr(checkpoint.Checkpoint, "load", self._load)
+
+    def _find(self):
+        self.found.wait(30)
+        return (("fake", Path("fake.safetensors")),)
+
+    def _load(self, path):
+        self.let.wait(30)
+        if self.failing is not None:
+            raise self.failing
+        return fake_checkpoint()
+
+
+def test_cancel_does_not_stop_what_the_dock_cannot_do_without(open_dock, viewer, monkeypatch, qtbot):
+    work = HeldModel()
+    work.let.set()
+    work.install(monkeypatch)
+    dock = PredictDock(viewer)
+    qtbot.addWidget(dock)
+    assert not dock.strip.cancel.isEnabled()
+    dock.section.open_slide(Path("fake.svs"))
+    assert dock.strip.cancel.isEnabled()
+    dock.strip.cancel.click()
+    work.found.set()
+    open_dock.rest(dock)
+    assert dock._checkpoint is not None
+    assert dock.run_panel.device.value == "cpu"
+
+
+@pytest.mark.parametrize("error", [None, UserError("fake.safetensors is damaged; copy it again.")])
+def test_a_model_that_was_cancelled_or_failed_to_load_can_be_chosen_again(
+    open_dock, viewer, monkeypatch, qtbot, error
+):
+    work = HeldModel(error)
+    work.found.set()
+    work.install(monkeypatch)
+    dock = PredictDock(viewer)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: dock.jobs.running("model"), timeout=10_000)
+    if error is None:
+        dock.strip.cancel.click()
+        qtbot.waitUntil(lambda: not dock.jobs.running("model"), timeout=5_000)
+    work.let.set()
+    open_dock.rest(dock)
+    assert (dock._checkpoint, dock.model_step.choice.value) == (None, "")
+    assert dock.model_step.messages.texts == (() if error is None else (str(error),))
+    work.failing = None
+    dock.model_step.choice.value = Path("fake.safetensors")
+    open_dock.rest(dock)
+    assert dock._checkpoint is not None
 
 
 def test_without_slide_the_dock_says_what_to_do(open_dock):

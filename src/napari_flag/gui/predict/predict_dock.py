@@ -1,6 +1,5 @@
 """The Predict dock: slide, spots, model, region, Predict expression."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -90,6 +89,7 @@ class PredictDock(Dock):
             "Find models",
             on_result=self._on_weights,
             on_error=self.model_step.show_error,
+            stoppable=False,
         )
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
@@ -166,6 +166,7 @@ class PredictDock(Dock):
             find_devices(),
             "Find devices",
             on_result=self._on_machine,
+            stoppable=False,
         )
 
     def _on_machine(self, devices: tuple[tuple[str, str], ...]) -> None:
@@ -183,9 +184,18 @@ class PredictDock(Dock):
             load_weights(path),
             f"Load {path.name}",
             on_result=self._on_checkpoint,
-            on_error=self.model_step.show_error,
-            on_cancelled=partial(self.model_step.set_state, "not loaded"),
+            on_error=self._on_no_model,
+            on_cancelled=self._on_no_model,
         )
+
+    def _on_no_model(self, error: Exception | None = None) -> None:
+        """Show that no model is chosen, so that the same can be chosen again."""
+        self._chosen = None
+        self.model_step.set_weights(self.model_step.weights, None)
+        if error is not None:
+            self.model_step.show_error(error)
+        else:
+            self.model_step.set_state("not loaded")
 
     def _on_checkpoint(self, checkpoint: "Checkpoint") -> None:
         self._checkpoint = checkpoint
