@@ -312,15 +312,30 @@ def test_closing_the_dock_in_mid_run_leaves_no_preview_and_no_status(open_dock, 
     qtbot.waitUntil(lambda: not Job._running, timeout=30_000)
 
 
-def test_an_image_opened_by_another_reader_is_opened_as_a_slide(open_dock, viewer, tmp_path):
+class FailingSlide(FakeWork):
+    """A slide that cannot be opened."""
+
+    def open_with_pyramid(self, path):
+        yield Step("Building a pyramid", 0)
+        raise UserError("The drive is full; make room there.")
+
+
+@pytest.mark.parametrize("work", [FakeWork, FailingSlide])
+def test_an_image_of_another_reader_is_opened_as_a_slide_when_chosen_and_seen_until_then(
+    open_dock, viewer, tmp_path, work
+):
     from PIL import Image
 
     file = tmp_path / "plain.png"
     Image.fromarray(fake_slide().pixels[:64, :64]).save(file)
-    viewer.open(file, plugin="napari")
-    dock = open_dock(FakeWork(), slide=False)
-    assert dock.section.slide is not None
-    assert [layer.visible for layer in viewer.layers if layer.name == "plain"] == [False]
+    (image,) = viewer.open(file, plugin="napari")
+    dock = open_dock(work(), slide=False)
+    assert dock.section.slide is None
+    assert image.visible
+    dock.slide_step.choice.value = image
+    open_dock.rest(dock)
+    opened = work is FakeWork
+    assert (dock.section.slide is not None, image.visible) == (opened, not opened)
 
 
 class HeldModel(FakeWork):

@@ -142,8 +142,12 @@ class PredictDock(Dock):
         self._run.changed.connect(self._refresh)
 
     def _start_from_viewer(self) -> None:
-        """Start where an earlier dock of this viewer stopped, or with a slide that is open."""
-        if self.section.slide is None and (layers := slide_layers.candidates(self._viewer)):
+        """Start where an earlier dock of this viewer stopped, or with a slide that is open.
+
+        A picture opened by another reader is a person's own until it is chosen.
+        """
+        layers = slide_layers.candidates(self._viewer)
+        if self.section.slide is None and layers and slide_layers.slide_of(layers[0]) is not None:
             self.section.choose_layer(layers[0])
         self._on_slide()
         self._on_prediction(self.session.adata)
