@@ -1,5 +1,6 @@
 """What is not saved is kept, what is saved is not replaced, and closing asks."""
 
+import shutil
 import threading
 
 import numpy as np
@@ -24,6 +25,7 @@ from napari_flag.workspace_file import (
     WorkspaceFile,
     last_autosave,
     new_autosave,
+    prune_autosaves,
     read_workspace,
     write_workspace,
 )
@@ -253,6 +255,34 @@ def test_where_the_cache_cannot_be_written_closing_says_so_until_it_can(
     assert len(regions_of(area.session, area.session.state)) == 1
     assert last_autosave() is not None
     qtbot.waitUntil(lambda: not area.predict.jobs.active, timeout=30_000)
+
+
+def test_what_a_session_keeps_is_not_deleted_for_newer_ones_until_its_dock_is_closed(
+    dock, adatas, kept, undock, qtbot
+):
+    dock.session.set_prediction(adatas[0])
+    (prediction,) = kept().slides[0].predictions
+    for _ in range(3):
+        write_workspace(WorkspaceFile(()), new_autosave())
+    prune_autosaves(keep=1)  # as the session of another napari does
+    assert prediction.path.exists()
+    undock(dock)
+    qtbot.waitUntil(lambda: not isalive(dock), timeout=10_000)
+    prune_autosaves(keep=1)
+    assert not prediction.path.exists()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_was_kept_and_is_gone_is_kept_again(dock, adatas, kept, whole):
+    dock.session.set_prediction(adatas[0])
+    (prediction,) = kept().slides[0].predictions
+    if whole:
+        shutil.rmtree(prediction.path.parent)
+    else:
+        prediction.path.unlink()
+    (again,) = kept().slides[0].predictions
+    np.testing.assert_array_equal(read_prediction(again.path).X, adatas[0].X)
+    assert dock.messages.texts == ()
 
 
 # --- restored --------------------------------------------------------------------------------------

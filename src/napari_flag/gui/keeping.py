@@ -13,10 +13,10 @@ from qtpy.QtWidgets import QMessageBox
 
 from napari_flag import workspace_file
 from napari_flag.errors import UserError
-from napari_flag.files import place_in, with_ending
+from napari_flag.files import claim, place_in, with_ending
 from napari_flag.foreign_prediction import unit_read
 from napari_flag.formatting import counted
-from napari_flag.gui.dock import single_shot
+from napari_flag.gui.dock import run_all, single_shot
 from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.loading import Arrived
 from napari_flag.gui.session import Session
@@ -25,7 +25,7 @@ from napari_flag.layers import region_shapes
 from napari_flag.prediction_file import write_prediction, write_regions
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.geojson import Annotation
-from napari_flag.workspace_file import WorkspaceFile, WorkspacePrediction, WorkspaceSlide
+from napari_flag.workspace_file import AUTOSAVED, WorkspaceFile, WorkspacePrediction, WorkspaceSlide
 
 AUTOSAVE_MS: Final = 1500
 """Autosave begins this long after a change."""
@@ -134,6 +134,9 @@ class Keeper(QObject):
         """The workspace kept by an earlier session, until it was restored, or None."""
         self._restoring: Job | None = None
         self._file: Path | None = None
+        self._release: list[Callable[[], None]] = []
+        release = self._release
+        self.destroyed.connect(lambda: run_all(release))
         self._works = True
         self._begun = 0.0
         self._due = single_shot(self, AUTOSAVE_MS, self.autosave)
@@ -190,22 +193,29 @@ class Keeper(QObject):
         if not (workspace.unsaved or self.anything_drawn):
             return None
         try:
-            self._file = self._file or workspace_file.new_autosave()
+            folder, writing = self._place().parent, []
         except UserError as error:
             self._on_failed(error)
             return None
-        folder, writing = self._file.parent, []
-
         files: dict[int, Path] = {}
         for state in workspace.slides:
             for place, result in enumerate(state.results):
                 file = folder / f"{state.number}-{place}.h5ad"
                 if result.unsaved:
                     files[id(result)] = file
-                if result.unsaved and (result.autosave != file or result.in_autosave < result.additions):
+                kept = result.autosave == file and file.exists()
+                if result.unsaved and not (kept and result.in_autosave >= result.additions):
                     writing.append(_ToWrite(result, file, result.additions))
         whole = describe(self._session, lambda _, result: files.get(id(result), result.file))
-        return _write(writing, whole, self._file, _ToWrite.note_autosave)
+        return _write(writing, whole, folder / AUTOSAVED, _ToWrite.note_autosave)
+
+    def _place(self) -> Path:
+        """Return where the workspace is kept, in a folder of this session that others leave alone."""
+        if self._file is None or not self._file.parent.is_dir():
+            run_all(self._release)
+            self._file = workspace_file.new_autosave()
+            self._release.append(claim(self._file.parent))
+        return self._file
 
     def _on_kept(self, _: Path) -> None:
         self._works = True
