@@ -15,6 +15,7 @@ from tests.gui.two_slides import named
 from napari_flag import keys, workspace_file
 from napari_flag.analysis.truth import attach_measured
 from napari_flag.gui.area import open_area
+from napari_flag.gui.jobs import Job
 from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.layers import region_shapes
@@ -103,6 +104,34 @@ def test_a_file_of_the_workspace_that_is_gone_for_now_gives_its_name_to_no_other
     file.rename(tmp_path / "elsewhere.h5ad")
     dock.session.set_prediction(named(fake_prediction(25, seed=9), "A"))
     assert saved_as(dock, tmp_path / "both.json") == [file, tmp_path / "both_A_2.h5ad"]
+
+
+@pytest.mark.parametrize("workspace", [False, True])
+def test_saving_that_is_cancelled_replaces_no_file_and_says_so(
+    dock, adatas, tmp_path, monkeypatch, qtbot, workspace
+):
+    begun, released, write = threading.Event(), threading.Event(), AnnData.write_h5ad
+
+    def write_late(adata, place, **options):
+        begun.set()
+        released.wait(30)
+        write(adata, place, **options)
+
+    monkeypatch.setattr(AnnData, "write_h5ad", write_late)
+    file = tmp_path / ("both.json" if workspace else "A.h5ad")
+    file.write_bytes(b"before")
+    dock.session.set_prediction(adatas[0])
+    dock.keeper._due.stop()
+    dock.keeper.save_workspace(file) if workspace else dock.save(file)
+    qtbot.waitUntil(begun.is_set, timeout=10_000)
+    dock.strip.stop()
+    qtbot.waitUntil(lambda: not dock.jobs.active, timeout=5_000)
+    assert dock.messages.texts == (f"Saving was cancelled: {file.name} was not written.",)
+    released.set()
+    qtbot.waitUntil(lambda: not Job._running, timeout=30_000)
+    assert file.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]
+    assert dock.session.workspace.unsaved == (dock.session.result,)
 
 
 # --- what is added ---------------------------------------------------------------------------------

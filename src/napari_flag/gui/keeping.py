@@ -22,7 +22,7 @@ from napari_flag.gui.loading import Arrived
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers import region_shapes
-from napari_flag.prediction_file import write_prediction, write_regions
+from napari_flag.prediction_file import write_prediction, write_prediction_in_steps, write_regions
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.workspace_file import AUTOSAVED, WorkspaceFile, WorkspacePrediction, WorkspaceSlide
@@ -91,12 +91,21 @@ def _write(
     predictions: list[_ToWrite],
     workspace: WorkspaceFile,
     path: Path,
-    written: Callable[[_ToWrite], None] = lambda _: None,
+    written: Callable[[_ToWrite], None],
+    *,
+    asked: bool = False,
 ) -> Steps[Path]:
-    """Write predictions, then the workspace that names them; `written` is called in the worker after each."""
+    """Write predictions, then the workspace that names them; `written` is called in the worker after each.
+
+    What a person `asked` for is cancelled at once; what is kept by itself goes on to the end of a file.
+    """
     for place, each in enumerate(predictions):
-        yield Step("Saving", place, len(predictions), "predictions")
-        write_prediction(each.result.adata, each.path)
+        step = Step("Saving", place, len(predictions), "predictions")
+        yield step
+        if asked:
+            yield from write_prediction_in_steps(each.result.adata, each.path, step)
+        else:
+            write_prediction(each.result.adata, each.path)
         written(each)
     yield Step("Saving", len(predictions), len(predictions))
     workspace_file.write_workspace(workspace, path)
@@ -265,12 +274,25 @@ class Keeper(QObject):
                 writing.append(_ToWrite(result, file, result.additions))
         whole = describe(self._session, lambda _, result: files.get(id(result), result.file))
 
+        written: list[_ToWrite] = []
+
         def on_result(_: Path) -> None:
             for each in writing:
                 workspace.saved(each.result.adata, each.path, each.additions)
             self._notify(f"Saved the workspace as {path}.")
 
-        self._jobs.run("save workspace", _write(writing, whole, path), "Save workspace", on_result=on_result)
+        def on_cancelled() -> None:
+            there = ", ".join(each.path.name for each in written)
+            but = f"; {there} beside it stays" if there else ""
+            self._notify(f"Saving was cancelled: {path.name} was not written{but}.")
+
+        self._jobs.run(
+            "save workspace",
+            _write(writing, whole, path, written.append, asked=True),
+            "Save workspace",
+            on_result=on_result,
+            on_cancelled=on_cancelled,
+        )
 
     def save_result(self, path: Path) -> None:
         """Save the prediction that is shown as `path`, with the regions drawn on its slide."""
@@ -281,14 +303,21 @@ class Keeper(QObject):
         write_regions(adata, regions_of(self._session, state))
 
         def work() -> Steps[None]:
-            yield Step("Saving", 0)
-            write_prediction(adata, path)
+            step = Step("Saving", 0)
+            yield step
+            yield from write_prediction_in_steps(adata, path, step)
 
         def on_result(_: None) -> None:
             self._session.workspace.saved(adata, path, additions)
             self._notify(f"Saved as {path}.")
 
-        self._jobs.run("save", work(), "Save result", on_result=on_result)
+        self._jobs.run(
+            "save",
+            work(),
+            "Save result",
+            on_result=on_result,
+            on_cancelled=lambda: self._notify(f"Saving was cancelled: {path.name} was not written."),
+        )
 
 
 class CloseQuestion(QObject):
