@@ -29,6 +29,10 @@ STEP_INTERVAL_S: Final = 0.1
 CANCEL_GRACE_MS: Final = 800
 """Work yields twice a second, so it has normally ended by then; the window is freed either way."""
 
+THREADS: Final = 8
+"""Jobs that run at the same time at least: Qt's pool has a thread for each core, and one that trains, or was
+cancelled and does not yield for long, would keep all others waiting on a small computer."""
+
 EXIT_GRACE_MS: Final = 60_000
 """How long Python's exit waits at most for work to reach its next yield.
 
@@ -131,6 +135,8 @@ class Job(QObject):
         Seconds left and share done (0 to 1); None while nothing can be said.
     stoppable
         Whether the Cancel of a dock stops it.
+    waits
+        Whether it waits for a thread where more than `THREADS` jobs run.
     """
 
     stepped = Signal(object)  # Step
@@ -145,7 +151,7 @@ class Job(QObject):
         super().__init__()
         self.name = name
         self.time_left = TimeLeft(expected)
-        self.stoppable = True
+        self.stoppable = self.waits = True
         self._timed = bool(expected)
         self.left_s: float | None = None
         self.fraction: float | None = None
@@ -171,6 +177,10 @@ class Job(QObject):
     def start(self) -> "Job":
         """Start the work and return the job."""
         Job._running.add(self)
+        pool = QThreadPool.globalInstance()
+        if pool is not None:
+            wanted = THREADS if self.waits else max(THREADS, len(Job._running))
+            pool.setMaxThreadCount(max(pool.maxThreadCount(), wanted))
         self._worker.start()
         return self
 
@@ -271,6 +281,7 @@ class Jobs(QObject):
         on_step: Callable[[Step], None] | None = None,
         expected: Mapping[str, float] | None = None,
         stoppable: bool = True,
+        waits: bool = True,
     ) -> Job:
         """Run `steps` in a thread and return the job.
 
@@ -286,10 +297,12 @@ class Jobs(QObject):
             Called with steps; with every one that carries a partial result or a notice.
         stoppable
             Whether Cancel stops it; not what a dock cannot do without, and nobody asked for.
+        waits
+            Whether it may wait for other jobs to end.
         """
         self.cancel(purpose)
         job, token, current = Job(steps, name, expected), object(), self._current
-        job.stoppable = stoppable
+        job.stoppable, job.waits = stoppable, waits
 
         def deliver(signal: Any, callback: Callable[..., None] | None) -> None:
             def call(*what: Any) -> None:

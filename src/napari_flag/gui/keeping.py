@@ -173,7 +173,8 @@ class Keeper(QObject):
         if self._own.active:
             self._due.start()  # what changed since it began is kept after it
         elif (steps := self._keep()) is not None:
-            self._own.run("autosave", self._in_turn(steps), "Keep the workspace", on_result=self._on_kept)
+            kept = self._in_turn(steps)
+            self._own.run("autosave", kept, "Keep the workspace", on_result=self._on_kept, waits=False)
 
     def flush(self) -> None:
         """Keep what waits to be kept, and return when it is: the window closes.
