@@ -89,10 +89,13 @@ class _StepsWorker(GeneratorWorker):  # type: ignore[misc]
         super().__init__(function, steps, stop)
         self._steps = steps
         self._stop = stop
+        self.to_end = False
+        """Whether it goes on when napari, or Python, ends: both ask their workers to quit and wait."""
 
     def quit(self) -> None:
-        self._stop.set()
-        super().quit()
+        if not self.to_end:
+            self._stop.set()
+            super().quit()
 
     def work(self) -> Any:
         try:
@@ -126,6 +129,8 @@ class Job(QObject):
         What it is, as a person would say it: "Predict expression".
     expected
         Stage → seconds it is expected to take, in the order they run; empty when nothing is known.
+    to_end
+        Whether nothing stops it, also not that napari is closed.
 
     Attributes
     ----------
@@ -147,11 +152,18 @@ class Job(QObject):
 
     _running: set["Job"] = set()  # noqa: RUF012 - shared on purpose: keeps running jobs alive
 
-    def __init__(self, steps: Steps[Any], name: str, expected: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        steps: Steps[Any],
+        name: str,
+        expected: Mapping[str, float] | None = None,
+        *,
+        to_end: bool = False,
+    ) -> None:
         super().__init__()
         self.name = name
         self.time_left = TimeLeft(expected)
-        self.stoppable = self.waits = True
+        self.stoppable = self.waits = not to_end
         self._timed = bool(expected)
         self.left_s: float | None = None
         self.fraction: float | None = None
@@ -162,6 +174,7 @@ class Job(QObject):
         self._worker: Any = create_worker(
             _named(name), steps, self._stop, _worker_class=_StepsWorker, _start_thread=False
         )
+        self._worker.to_end = to_end
         with suppress(TypeError, RuntimeError):  # not connected, which depends on the Qt binding
             # Libraries warn developers; napari would show each of these warnings as a popup.
             self._worker.warned.disconnect()
@@ -186,7 +199,7 @@ class Job(QObject):
 
     def cancel(self) -> None:
         """Stop the work at its next yield; `cancelled` follows within a second."""
-        if self._over or self._stop.is_set():
+        if self._over or self._stop.is_set() or self._worker.to_end:
             return
         self._worker.quit()
         QTimer.singleShot(CANCEL_GRACE_MS, self._conclude)

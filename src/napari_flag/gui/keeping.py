@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QMessageBox
 
@@ -177,21 +178,37 @@ class Keeper(QObject):
             self._own.run("autosave", kept, "Keep the workspace", on_result=self._on_kept, waits=False)
 
     def flush(self) -> None:
-        """Keep what waits to be kept, and return when it is: the window closes.
-
-        A viewer without layers may be one that napari has cleared to close it, so it is left as it was kept.
-        """
-        viewer = self._session.viewer
-        if viewer is None or not len(viewer.layers) or not (self._due.isActive() or self._own.active):
+        """Keep what waits to be kept, and return when it is: the window closes."""
+        if not self._begin_last():
             return
-        self._due.stop()
-        self._own.cancel("autosave")
         try:
             with self._writing:  # once the file that is being written is there
                 if (steps := self._keep()) is not None:
                     self._on_kept(finish(steps))
         except Exception as error:  # noqa: BLE001 - said as if it came from a worker; the window closes
             self._on_failed(error)
+
+    def hand_over(self) -> None:
+        """Keep what waits to be kept in a job that outlives this: the dock closes, and the window stays."""
+        if not self._begin_last() or (steps := self._keep()) is None:
+            return
+        job, release = Job(self._in_turn(steps), "Keep the workspace", to_end=True), self._release.copy()
+        self._release.clear()
+        job.failed.connect(lambda error: show_error(str(error)))
+        job.ended.connect(lambda: run_all(release))
+        job.start()
+
+    def _begin_last(self) -> bool:
+        """End what keeps by itself, and return whether anything waited for it.
+
+        A viewer without layers may be one that napari has cleared to close it, so it is left as it was kept.
+        """
+        viewer = self._session.viewer
+        if viewer is None or not len(viewer.layers) or not (self._due.isActive() or self._own.active):
+            return False
+        self._due.stop()
+        self._own.cancel("autosave")
+        return True
 
     def _in_turn(self, steps: Steps[Path]) -> Steps[Path]:
         with self._writing:
