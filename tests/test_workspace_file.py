@@ -9,6 +9,7 @@ from shapely import box
 
 from napari_flag import workspace_file
 from napari_flag.errors import UserError
+from napari_flag.files import claim
 from napari_flag.inputs import Grid
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.workspace_file import (
@@ -215,6 +216,14 @@ def test_old_autosaves_go_by_number_and_by_size_and_the_newest_stays(cache):
 def test_an_autosave_that_is_spared_stays_whatever_its_age(cache):
     paths = [autosave(age, 1000) for age in range(3)]
     assert prune_autosaves(0, keep=1, spare=paths[2].parent) == (paths[1].parent,)
+
+
+def test_an_autosave_that_a_session_still_writes_to_stays_whatever_its_age(cache):
+    paths = [autosave(age, 1000) for age in range(3)]
+    release = claim(paths[2].parent)
+    assert prune_autosaves(0, keep=1) == (paths[1].parent,)
+    release()
+    assert prune_autosaves(0, keep=1) == (paths[2].parent,)
 
 
 def test_what_is_no_autosave_is_never_deleted(cache):

@@ -354,10 +354,8 @@ def _unfinished(path: Path, what: str = "part") -> Path:
 
 def sweep(folder: Path) -> None:
     """Delete what killed runs left unfinished in `folder`; what another process is writing stays."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        left = [(entry.name, found) for entry in entries if (found := _MARK.fullmatch(entry.name))]
-        for name, found in left:
-            place = folder / name
+    with suppress(OSError):
+        for place, found in _marked(folder):
             if _in_use(place, found):
                 continue
             former = folder / found["name"]
@@ -365,6 +363,30 @@ def sweep(folder: Path) -> None:
                 os.replace(place, former)  # killed between two renames
             else:
                 _delete(place)
+
+
+def claim(folder: Path) -> Callable[[], None]:
+    """Mark `folder` as one that this process uses; return what ends that, as the end of the process does.
+
+    A folder that cannot be written is not marked.
+    """
+    mark = _unfinished(folder / "in_use")
+    with suppress(OSError):
+        mark.touch()
+    return lambda: _delete(mark)
+
+
+def is_claimed(folder: Path) -> bool:
+    """Return whether a process that still runs uses `folder`, or is writing a file in it."""
+    with suppress(OSError):
+        return any(_in_use(place, found) for place, found in _marked(folder))
+    return False
+
+
+def _marked(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    """Return what is marked in `folder` as some process', with what the mark says."""
+    with os.scandir(folder) as entries:
+        return [(folder / each.name, found) for each in entries if (found := _MARK.fullmatch(each.name))]
 
 
 def _in_use(place: Path, mark: re.Match[str]) -> bool:

@@ -20,8 +20,15 @@ from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, parse_json, refuse_special, refuse_special_in, write_whole
+from napari_flag.files import (
+    check_writable,
+    parse_json,
+    refuse_special,
+    refuse_special_in,
+    write_whole_in_steps,
+)
 from napari_flag.formatting import counted_of
+from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated
 
@@ -213,6 +220,14 @@ def write_prediction(adata: "AnnData", path: str | Path) -> None:
         If the place cannot be written or the disk is full, or holds the file of another program that
         `adata` was read from.  Nothing is left behind.
     """
+    finish(write_prediction_in_steps(adata, path, Step("Saving", 0)))
+
+
+def write_prediction_in_steps(adata: "AnnData", path: str | Path, step: Step) -> Steps[None]:
+    """Do the same as `write_prediction`; cancelled before the file is whole, it leaves what was there.
+
+    `step` is yielded once the file is written, before it takes its place.
+    """
     fault = find_fault(adata)
     if fault:
         raise ValueError(f"not a prediction: {fault}")
@@ -220,7 +235,12 @@ def write_prediction(adata: "AnnData", path: str | Path) -> None:
     _spare_source(adata, path)
     check_writable(path)
     stored = with_storable_provenance(adata)
-    write_whole(path, lambda place: stored.write_h5ad(place, compression="gzip"))
+
+    def write(place: Path) -> Steps[None]:
+        stored.write_h5ad(place, compression="gzip")
+        yield step
+
+    yield from write_whole_in_steps(path, write)
 
 
 def _spare_source(adata: "AnnData", path: Path) -> None:

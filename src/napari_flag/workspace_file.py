@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from napari_flag.cache import cache_folder
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, refuse_special, write_whole
+from napari_flag.files import check_writable, is_claimed, refuse_special, write_whole
 from napari_flag.foreign_prediction import UNITS
 from napari_flag.formatting import data_size
 from napari_flag.inputs import Grid
@@ -407,6 +407,8 @@ def prune_autosaves(
 ) -> tuple[Path, ...]:
     """Delete old autosaves: the newest `keep` stay, as far as they take `max_bytes` together.
 
+    One that a session still writes to (`files.claim`), of this process or another, stays too.
+
     Parameters
     ----------
     max_bytes
@@ -423,7 +425,8 @@ def prune_autosaves(
     used, deleted = 0, []
     for place, folder in enumerate(_autosaves()):
         size = _bytes_in(folder)
-        if place > 0 and folder != spare and (place >= keep or used + size > max_bytes):
+        too_much = place >= keep or used + size > max_bytes
+        if place > 0 and too_much and folder != spare and not is_claimed(folder):
             shutil.rmtree(folder, ignore_errors=True)  # may be in use elsewhere, on systems that mind
         if folder.exists():
             used += size

@@ -1,4 +1,7 @@
+import threading
+
 import pytest
+from anndata import AnnData
 from qtpy.compat import isalive
 from qtpy.QtWidgets import QDoubleSpinBox, QPushButton
 from tests.fakes import fake_prediction
@@ -6,8 +9,10 @@ from tests.gui.predict.fake_work import FakeWork
 
 from napari_flag.gui.area import AREA, PAGES, PREDICT, FlagArea, open_area, open_genes
 from napari_flag.gui.dock import Dock
+from napari_flag.gui.jobs import Job
 from napari_flag.gui.settings import PLUGIN
-from napari_flag.workspace_file import last_autosave
+from napari_flag.prediction_file import read_prediction
+from napari_flag.workspace_file import last_autosave, read_workspace
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +108,24 @@ def test_the_area_of_a_window_is_opened_once_and_on_the_page_asked_for(make_napa
     assert area.page == "Samples"
 
 
-def test_what_waits_to_be_kept_is_kept_when_the_area_is_closed(area, undock):
-    area.session.set_prediction(fake_prediction(16))
+def test_what_waits_to_be_kept_is_kept_after_the_area_is_closed_and_does_not_hold_that_up(
+    area, undock, qtbot, monkeypatch
+):
+    released, write = threading.Event(), AnnData.write_h5ad
+
+    def write_late(adata, place, **options):
+        released.wait(10)
+        write(adata, place, **options)
+
+    monkeypatch.setattr(AnnData, "write_h5ad", write_late)
+    prediction = fake_prediction(16)
+    area.session.set_prediction(prediction)
     assert last_autosave() is None
     undock(area)
-    assert last_autosave() is not None
+    assert last_autosave() is None
+    for job in Job._running:
+        job._worker.quit()  # as napari does when it is closed, and Python when it ends
+    released.set()
+    qtbot.waitUntil(lambda: not Job._running, timeout=30_000)
+    [kept] = read_workspace(last_autosave()).slides
+    assert read_prediction(kept.predictions[0].path).shape == prediction.shape

@@ -166,6 +166,37 @@ def test_map_and_table_are_saved(filled, tmp_path):
     assert "cannot be written" in filled.messages.texts[0]
 
 
+def test_correlations_of_another_prediction_are_not_saved_and_go_when_its_own_are_cancelled(
+    filled, qtbot, tmp_path
+):
+    filled.session.set_prediction(fake_prediction(64, n_genes=9, seed=5))
+    assert filled.jobs.running("correlate")
+    filled.write(tmp_path / "pairs.csv")  # those shown are of the prediction before
+    assert "no correlations to save yet" in filled.messages.texts[-1]
+    filled.strip.stop()
+    qtbot.waitUntil(lambda: filled.together is None, timeout=5_000)
+    assert "Cancelled" in filled.map.message
+    filled.write(tmp_path / "pairs.csv")
+    assert not (tmp_path / "pairs.csv").exists()
+    filled.with_depth.value = not filled.with_depth.value  # as the message says, it starts again
+    settle(filled, qtbot)
+    assert set(filled.together.genes) == set(filled.session.adata.var_names)
+
+
+def test_cancelled_correlations_leave_those_shown_with_their_set_and_depth(filled, qtbot, tmp_path):
+    before, name, depth = filled.together, filled.choice.box.value, filled.with_depth.value
+    filled.session.set_gene_set("mine", ["VIM", "CDH1", "ERBB2"])
+    filled.with_depth.value = not depth
+    filled.strip.stop()
+    qtbot.waitUntil(lambda: filled.choice.box.value == name, timeout=5_000)
+    assert (filled.together, filled.with_depth.value) == (before, depth)
+    filled.write(tmp_path / "pairs.csv")
+    assert len((tmp_path / "pairs.csv").read_text().splitlines()) == 1 + 16 * 15 // 2
+    filled.choice.box.value = "mine"  # the set of all docks already
+    settle(filled, qtbot)
+    assert set(filled.together.genes) == {"VIM", "CDH1", "ERBB2"}
+
+
 @pytest.mark.slow
 def test_in_a_window_a_click_opens_the_second_canvas_once(make_napari_viewer, qtbot):
     viewer = make_napari_viewer()

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QThreadPool
 from qtpy.QtWidgets import QWidget
 
-from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
+from napari_flag.gui.jobs import THREADS, Job, Jobs, ProgressStrip
 from napari_flag.progress import Step
 
 
@@ -110,6 +110,45 @@ def test_cancel_frees_the_window_even_when_the_work_does_not_yield(qtbot):
     assert time.monotonic() - begun < 1.0
     release.set()
     qtbot.waitUntil(lambda: job not in Job._running)
+
+
+@pytest.fixture
+def stuck(qtbot):
+    """Return a function that starts jobs which do not yield, over a pool of two threads."""
+    pool, released = QThreadPool.globalInstance(), threading.Event()
+    before, begun = pool.maxThreadCount(), []
+
+    def work():
+        begun.append(True)
+        released.wait(30)
+        yield Step("Stuck", 0)
+
+    def start(count):
+        for _ in range(count):
+            Job(work(), "Get stuck").start()
+        qtbot.waitUntil(lambda: len(begun) == count, timeout=10_000)
+
+    qtbot.waitUntil(lambda: not Job._running, timeout=30_000)
+    pool.setMaxThreadCount(2)
+    yield start
+    released.set()
+    qtbot.waitUntil(lambda: not Job._running, timeout=30_000)
+    pool.setMaxThreadCount(before)
+
+
+def test_two_jobs_that_do_not_yield_keep_no_other_waiting_on_two_cores(qtbot, stuck):
+    stuck(2)
+    job = Job(counting(5), "Count")
+    with qtbot.waitSignal(job.finished, timeout=5_000):
+        job.start()
+
+
+def test_a_job_that_does_not_wait_runs_beside_any_number(qtbot, stuck):
+    stuck(THREADS)
+    owner = QObject()
+    results = []
+    Jobs(owner, print).run("count", counting(5), "Count", on_result=results.append, waits=False)
+    qtbot.waitUntil(lambda: results == [5], timeout=5_000)
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), RuntimeError("as torch raises them")])

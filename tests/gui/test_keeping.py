@@ -1,5 +1,6 @@
 """What is not saved is kept, what is saved is not replaced, and closing asks."""
 
+import shutil
 import threading
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.gui.two_slides import named
 from napari_flag import keys, workspace_file
 from napari_flag.analysis.truth import attach_measured
 from napari_flag.gui.area import open_area
+from napari_flag.gui.jobs import Job
 from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.layers import region_shapes
@@ -24,6 +26,7 @@ from napari_flag.workspace_file import (
     WorkspaceFile,
     last_autosave,
     new_autosave,
+    prune_autosaves,
     read_workspace,
     write_workspace,
 )
@@ -101,6 +104,34 @@ def test_a_file_of_the_workspace_that_is_gone_for_now_gives_its_name_to_no_other
     file.rename(tmp_path / "elsewhere.h5ad")
     dock.session.set_prediction(named(fake_prediction(25, seed=9), "A"))
     assert saved_as(dock, tmp_path / "both.json") == [file, tmp_path / "both_A_2.h5ad"]
+
+
+@pytest.mark.parametrize("workspace", [False, True])
+def test_saving_that_is_cancelled_replaces_no_file_and_says_so(
+    dock, adatas, tmp_path, monkeypatch, qtbot, workspace
+):
+    begun, released, write = threading.Event(), threading.Event(), AnnData.write_h5ad
+
+    def write_late(adata, place, **options):
+        begun.set()
+        released.wait(30)
+        write(adata, place, **options)
+
+    monkeypatch.setattr(AnnData, "write_h5ad", write_late)
+    file = tmp_path / ("both.json" if workspace else "A.h5ad")
+    file.write_bytes(b"before")
+    dock.session.set_prediction(adatas[0])
+    dock.keeper._due.stop()
+    dock.keeper.save_workspace(file) if workspace else dock.save(file)
+    qtbot.waitUntil(begun.is_set, timeout=10_000)
+    dock.strip.stop()
+    qtbot.waitUntil(lambda: not dock.jobs.active, timeout=5_000)
+    assert dock.messages.texts == (f"Saving was cancelled: {file.name} was not written.",)
+    released.set()
+    qtbot.waitUntil(lambda: not Job._running, timeout=30_000)
+    assert file.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]
+    assert dock.session.workspace.unsaved == (dock.session.result,)
 
 
 # --- what is added ---------------------------------------------------------------------------------
@@ -253,6 +284,34 @@ def test_where_the_cache_cannot_be_written_closing_says_so_until_it_can(
     assert len(regions_of(area.session, area.session.state)) == 1
     assert last_autosave() is not None
     qtbot.waitUntil(lambda: not area.predict.jobs.active, timeout=30_000)
+
+
+def test_what_a_session_keeps_is_not_deleted_for_newer_ones_until_its_dock_is_closed(
+    dock, adatas, kept, undock, qtbot
+):
+    dock.session.set_prediction(adatas[0])
+    (prediction,) = kept().slides[0].predictions
+    for _ in range(3):
+        write_workspace(WorkspaceFile(()), new_autosave())
+    prune_autosaves(keep=1)  # as the session of another napari does
+    assert prediction.path.exists()
+    undock(dock)
+    qtbot.waitUntil(lambda: not isalive(dock), timeout=10_000)
+    prune_autosaves(keep=1)
+    assert not prediction.path.exists()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_was_kept_and_is_gone_is_kept_again(dock, adatas, kept, whole):
+    dock.session.set_prediction(adatas[0])
+    (prediction,) = kept().slides[0].predictions
+    if whole:
+        shutil.rmtree(prediction.path.parent)
+    else:
+        prediction.path.unlink()
+    (again,) = kept().slides[0].predictions
+    np.testing.assert_array_equal(read_prediction(again.path).X, adatas[0].X)
+    assert dock.messages.texts == ()
 
 
 # --- restored --------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 from anndata import AnnData
+from napari.layers import Layer
+from qtpy.compat import isalive
 from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from shapely.geometry import box
@@ -18,16 +20,20 @@ from tests.fakes import fake_prediction
 from tests.slide_files import aperio_svs, plain_image, tissue_picture
 from tests.spot_files import st_table
 
-from napari_flag import keys
+from napari_flag import inputs, keys
 from napari_flag.analysis import truth
+from napari_flag.errors import UserError
 from napari_flag.gui import loading, opening
 from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.gui.session import Session
+from napari_flag.layers import slide_layers
 from napari_flag.model import checkpoint
 from napari_flag.prediction_file import write_prediction
+from napari_flag.progress import Step
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.geojson import Annotation, write_annotations
+from napari_flag.slides.slide import open_slide
 from napari_flag.workspace_file import WorkspaceFile, WorkspacePrediction, WorkspaceSlide, write_workspace
 
 SIDE = 2000
@@ -59,7 +65,8 @@ def start(viewer, qtbot, tmp_path, monkeypatch):
 
     yield make
     for dock in docks:
-        dock.close()
+        if isalive(dock):
+            dock.close()
 
 
 @pytest.fixture
@@ -390,6 +397,62 @@ def test_a_slide_without_pyramid_is_there_at_once_and_filled_when_it_is_built(
     assert len(layer.data) > 1
     assert np.asarray(layer.data[0][900:908, 900:908]).std() > 0
     assert dock.session.workspace.of_layer(layer) is dock.session.state
+
+
+@pytest.fixture
+def in_grey(slide_file, viewer, monkeypatch):
+    """Return a function that shows slide A in grey; its pyramid is built, or fails, after `released`."""
+    released = threading.Event()
+
+    def build(path):
+        while not released.wait(0.02):
+            yield Step("Building a pyramid", 0)
+        if released.error is not None:
+            raise released.error
+        return open_slide(path)
+
+    def show():
+        layer = Layer.create(*slide_layers.placeholder_layer(open_slide(slide_file("A"))))
+        return viewer.add_layer(layer)
+
+    monkeypatch.setattr(inputs, "open_with_pyramid", build)
+    show.released, released.error = released, None
+    yield show
+    released.set()
+
+
+def is_grey(layer):
+    return np.ptp(np.asarray(layer.data[0][900:908, 900:908])) == 0
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_grey_slide_goes_when_building_its_pyramid_is_cancelled(dock, in_grey, viewer, deleted):
+    layer = in_grey()
+    assert dock.jobs.active
+    if deleted:
+        viewer.layers.remove(layer)
+    dock.jobs.cancel_all()
+    dock.rest()
+    assert layer not in viewer.layers
+
+
+def test_a_grey_slide_whose_pyramid_cannot_be_built_goes_and_it_is_said_why(dock, in_grey, viewer):
+    in_grey.released.error = UserError("The drive is full; make room there.")
+    layer = in_grey()
+    in_grey.released.set()
+    dock.rest()
+    assert layer not in viewer.layers
+    assert dock.messages.texts == ("The drive is full; make room there.",)
+
+
+def test_a_slide_left_in_grey_is_filled_once_the_area_is_open_again(start, in_grey, undock):
+    first = start()
+    layer = in_grey()
+    undock(first)
+    in_grey.released.set()
+    again = start()
+    assert not is_grey(layer)
+    assert again.session.workspace.of_layer(layer) is again.session.state
 
 
 def cells(path):

@@ -97,6 +97,18 @@ def test_playing_pages_through_all_draws(filled, qtbot):
     assert not filled._playing.isActive()
 
 
+def test_playing_ends_when_the_page_or_the_prediction_is_left(filled, qtbot):
+    filled.play.click()
+    assert filled._playing.isActive()
+    filled.set_awake(False)
+    assert (filled._playing.isActive(), filled.play.isChecked()) == (False, False)
+    filled.set_awake(True)
+    assert not filled._playing.isActive()
+    filled.play.click()
+    filled.session.set_prediction(with_draws(3, seed=2))
+    assert (filled._playing.isActive(), filled.play.isChecked()) == (False, False)
+
+
 def test_what_stays_and_what_moves_is_said(filled):
     between = filled.numbers.between
     for metric in ("PCC", "GSC", "SSC"):

@@ -100,6 +100,22 @@ def test_a_pair_ends_with_the_next_gene(session):
     assert len(received) == 2
 
 
+def test_a_gene_that_the_prediction_lacks_changes_nothing_that_is_shown(session):
+    former = str(session.adata.var_names[-1])
+    session.set_prediction(fake_prediction(25, n_genes=6, seed=1))
+    one, two, three = map(str, session.adata.var_names[1:4])
+    assert former not in session.adata.var_names
+    session.show_genes([one, two])
+    received = emitted(session.genesShownChanged)
+    session.select_gene(former)  # as a table that still lists the genes of the prediction before does
+    session.show_pair(former, one)
+    assert (session.genes_shown, received) == ([one, two], [])
+    session.show_pair(three, former)
+    assert (session.genes_shown, session.gene_beside) == ([three], None)
+    session.show_genes([one, former])
+    assert list(session.gene_map.genes) == [one]
+
+
 def test_keys_over_the_picture_show_what_the_list_of_shortcuts_says(session):
     bound = {str(key): action for key, action in session.viewer.keymap.items()}
     bound["Alt+3"](session.viewer)

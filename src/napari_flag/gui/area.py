@@ -155,7 +155,7 @@ class FlagArea(Docked):
     # --- closing ---------------------------------------------------------------------------------
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """Close all pages; the results stay with the viewer, and what waits to be kept is kept."""
-        self.predict.keeper.flush()
+        self.predict.keeper.hand_over()
         while self._undo:
             self._undo.pop()()
         for page in self.pages.values():

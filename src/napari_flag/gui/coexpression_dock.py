@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from magicgui.widgets import CheckBox
@@ -33,6 +33,9 @@ from napari_flag.gui.dock import NOTHING_YET, Dock
 from napari_flag.gui.side_by_side_dock import open_second_canvas
 from napari_flag.layers.gene_values import GeneValues
 from napari_flag.progress import Step, Steps, one_step
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 TOP: Final = (20, 50, 100, 200, 500)
 FIRST: Final = 50
@@ -155,6 +158,15 @@ WIDE_PX: Final = 560
 """From here on two maps fit next to each other with their colour bars."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Which correlations are asked for."""
+
+    name: str = ""
+    genes: tuple[str, ...] = ()
+    depth: bool = DEPTH_SHOWN
+
+
 class CoexpressionDock(Dock):
     """Heat map of the correlations between genes, predicted and true; a click shows both genes' maps.
 
@@ -167,7 +179,8 @@ class CoexpressionDock(Dock):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.together: Together | None = None
-        self._name, self._genes = "", ()  # type: tuple[str, tuple[str, ...]]
+        self._together_of: AnnData | None = None
+        self._asked = self._shown_as = _Asked()
         self._overall: float | None = None
         self._listed = ("", 0)
         self._sets: Mapping[str, Sequence[str]] = bundled()
@@ -223,7 +236,7 @@ class CoexpressionDock(Dock):
         box.addLayout(foot)
 
     def _connect(self) -> None:
-        self.choice.chosen.connect(self.session.set_gene_set)
+        self.choice.chosen.connect(self._on_chosen)
         self.choice.load.clicked.connect(self._ask_sets)
         self.arrangement.changed.connect(lambda _: self._show())
         self.with_depth.changed.connect(lambda _: self._on_depth())
@@ -256,8 +269,7 @@ class CoexpressionDock(Dock):
         if adata is None:
             self.jobs.cancel("correlate")
             self.jobs.cancel("sets")
-            self.together = None
-            self._show()
+            self._forget()
             return
         self.choice.set_genes(self._ranked())
         self._on_gene_set()
@@ -279,7 +291,7 @@ class CoexpressionDock(Dock):
 
     def _on_sets(self, ranked: tuple[str, ...], origin: str, found: SetsHere) -> None:
         self.choice.set_genes(ranked, found)
-        self.choice.show_set(self._name, self._genes)
+        self.choice.show_set(self._asked.name, self._asked.genes)
         if origin:
             self.notify(f"{whole(len(found.genes))} sets of {origin} have two or more genes here.")
 
@@ -288,11 +300,11 @@ class CoexpressionDock(Dock):
         if self.session.adata is None:
             return
         if self.session.gene_set:
-            self._name, self._genes = self.session.gene_set_name, self.session.gene_set
+            name, genes = self.session.gene_set_name, self.session.gene_set
         else:
-            self._name, self._genes = self.choice.first()
-        self.choice.show_set(self._name, self._genes)
-        self._correlate()
+            name, genes = self.choice.first()
+        self.choice.show_set(name, genes)
+        self._correlate(name, genes)
 
     def _on_gene(self) -> None:
         gene, beside = self.session.gene, self.session.gene_beside
@@ -322,24 +334,43 @@ class CoexpressionDock(Dock):
             self.show_pair(self.session.gene, name)
 
     # --- work ------------------------------------------------------------------------------------
-    def _correlate(self) -> None:
+    def _correlate(self, name: str, genes: tuple[str, ...]) -> None:
         self.messages.clear()
+        adata = self.session.adata
+        self._asked = _Asked(name, genes, self.with_depth.value)
         self.jobs.run(
             "correlate",
-            correlate(self.session.adata, self._genes, depth=self.with_depth.value, overall=self._overall),
+            correlate(adata, genes, depth=self._asked.depth, overall=self._overall),
             "Correlate genes",
-            on_result=self._on_correlated,
+            on_result=partial(self._on_correlated, adata, self._asked),
             on_error=self._on_failed,
+            on_cancelled=partial(self._on_cancelled, adata),
         )
 
-    def _on_correlated(self, together: Together) -> None:
-        self.together, self._overall = together, together.gsc_all
+    def _on_correlated(self, adata: "AnnData", asked: _Asked, together: Together) -> None:
+        self.together, self._together_of, self._shown_as = together, adata, asked
+        self._overall = together.gsc_all
         self._show()
 
     def _on_failed(self, error: Exception) -> None:
-        self.together = None
-        self._show()
+        self._forget()
         self.messages.show_error(error)
+
+    def _on_cancelled(self, adata: "AnnData") -> None:
+        """Keep the correlations shown, and say which they are; those of another prediction go."""
+        if self._together_of is not adata:
+            self._forget()
+            self.map.show_message("Cancelled; choose another gene set, or With depth, to start again.")
+            return
+        self._asked = self._shown_as
+        self.choice.show_set(self._asked.name, self._asked.genes)
+        with self.with_depth.changed.blocked():
+            self.with_depth.value = self._asked.depth
+
+    def _forget(self) -> None:
+        """Show no correlations."""
+        self.together = self._together_of = None
+        self._show()
 
     def _show(self) -> None:
         together = self.together
@@ -351,6 +382,7 @@ class CoexpressionDock(Dock):
         self.reading.setText(POINT if together is not None else "")
         if together is None:
             self.map.show_message(NOTHING_YET if self.session.adata is None else "Nothing to show yet.")
+            self._show_partners()
             return
         genes, limit = together.genes, together.limit
         predicted, measured = (f"{side}, {together.shown}" for side in ("predicted", "measured"))
@@ -363,9 +395,14 @@ class CoexpressionDock(Dock):
         self._on_gene()
 
     # --- from the person -------------------------------------------------------------------------
+    def _on_chosen(self, name: str, genes: tuple[str, ...]) -> None:
+        self.session.set_gene_set(name, genes)
+        if self._asked.name != name:  # it is the set of all docks already, and was cancelled here
+            self._on_gene_set()
+
     def _on_depth(self) -> None:
         if self.session.adata is not None:
-            self._correlate()
+            self._correlate(self._asked.name, self._asked.genes)
 
     def show_pair(self, first: str, second: str) -> None:
         """Show the maps of both genes: the first on the main canvas, the second in *Side by side*."""
@@ -411,7 +448,8 @@ class CoexpressionDock(Dock):
         """Save the heat map (.png, .svg) or the table of pairs (.csv); what goes wrong is said."""
 
         def write() -> None:
-            if self.together is None:
+            of_shown = self._together_of is self.session.adata and not self.jobs.running("correlate")
+            if self.together is None or not of_shown:
                 raise UserError("There are no correlations to save yet; predict first, or wait for them.")
             if ending(path) == ".csv":
                 write_table(self.together.table(), path)

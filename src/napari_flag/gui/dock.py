@@ -73,7 +73,7 @@ class Dock(Docked):
         self._undo: list[Callable[[], Any]] = []
         self._finish: list[Callable[[], Any]] = []
         undo = self._undo
-        self.destroyed.connect(lambda: _run_all(undo))
+        self.destroyed.connect(lambda: run_all(undo))
 
     @cached_property
     def strip(self) -> ProgressStrip:
@@ -154,8 +154,8 @@ class Dock(Docked):
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """Cancel the jobs and disconnect from session and viewer."""
         self.jobs.close()
-        _run_all(self._finish)
-        _run_all(self._undo)
+        run_all(self._finish)
+        run_all(self._undo)
         super().closeEvent(event)
 
 
@@ -169,7 +169,7 @@ def _positional(slot: Callable[..., Any]) -> int:
     )
 
 
-def _run_all(actions: list[Callable[[], Any]]) -> None:
+def run_all(actions: list[Callable[[], Any]]) -> None:
     """Call each of `actions`, the last first, and forget it."""
     while actions:
         with suppress(TypeError, RuntimeError):  # Qt has disconnected a deleted receiver by itself

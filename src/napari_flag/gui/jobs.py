@@ -29,6 +29,10 @@ STEP_INTERVAL_S: Final = 0.1
 CANCEL_GRACE_MS: Final = 800
 """Work yields twice a second, so it has normally ended by then; the window is freed either way."""
 
+THREADS: Final = 8
+"""Jobs that run at the same time at least: Qt's pool has a thread for each core, and one that trains, or was
+cancelled and does not yield for long, would keep all others waiting on a small computer."""
+
 EXIT_GRACE_MS: Final = 60_000
 """How long Python's exit waits at most for work to reach its next yield.
 
@@ -85,10 +89,13 @@ class _StepsWorker(GeneratorWorker):  # type: ignore[misc]
         super().__init__(function, steps, stop)
         self._steps = steps
         self._stop = stop
+        self.to_end = False
+        """Whether it goes on when napari, or Python, ends: both ask their workers to quit and wait."""
 
     def quit(self) -> None:
-        self._stop.set()
-        super().quit()
+        if not self.to_end:
+            self._stop.set()
+            super().quit()
 
     def work(self) -> Any:
         try:
@@ -122,6 +129,8 @@ class Job(QObject):
         What it is, as a person would say it: "Predict expression".
     expected
         Stage → seconds it is expected to take, in the order they run; empty when nothing is known.
+    to_end
+        Whether nothing stops it, also not that napari is closed.
 
     Attributes
     ----------
@@ -129,6 +138,10 @@ class Job(QObject):
         Seconds spent in each stage so far.
     left_s, fraction
         Seconds left and share done (0 to 1); None while nothing can be said.
+    stoppable
+        Whether the Cancel of a dock stops it.
+    waits
+        Whether it waits for a thread where more than `THREADS` jobs run.
     """
 
     stepped = Signal(object)  # Step
@@ -139,10 +152,18 @@ class Job(QObject):
 
     _running: set["Job"] = set()  # noqa: RUF012 - shared on purpose: keeps running jobs alive
 
-    def __init__(self, steps: Steps[Any], name: str, expected: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        steps: Steps[Any],
+        name: str,
+        expected: Mapping[str, float] | None = None,
+        *,
+        to_end: bool = False,
+    ) -> None:
         super().__init__()
         self.name = name
         self.time_left = TimeLeft(expected)
+        self.stoppable = self.waits = not to_end
         self._timed = bool(expected)
         self.left_s: float | None = None
         self.fraction: float | None = None
@@ -153,6 +174,7 @@ class Job(QObject):
         self._worker: Any = create_worker(
             _named(name), steps, self._stop, _worker_class=_StepsWorker, _start_thread=False
         )
+        self._worker.to_end = to_end
         with suppress(TypeError, RuntimeError):  # not connected, which depends on the Qt binding
             # Libraries warn developers; napari would show each of these warnings as a popup.
             self._worker.warned.disconnect()
@@ -168,12 +190,16 @@ class Job(QObject):
     def start(self) -> "Job":
         """Start the work and return the job."""
         Job._running.add(self)
+        pool = QThreadPool.globalInstance()
+        if pool is not None:
+            wanted = THREADS if self.waits else max(THREADS, len(Job._running))
+            pool.setMaxThreadCount(max(pool.maxThreadCount(), wanted))
         self._worker.start()
         return self
 
     def cancel(self) -> None:
         """Stop the work at its next yield; `cancelled` follows within a second."""
-        if self._over or self._stop.is_set():
+        if self._over or self._stop.is_set() or self._worker.to_end:
             return
         self._worker.quit()
         QTimer.singleShot(CANCEL_GRACE_MS, self._conclude)
@@ -267,6 +293,8 @@ class Jobs(QObject):
         on_cancelled: Callable[[], None] | None = None,
         on_step: Callable[[Step], None] | None = None,
         expected: Mapping[str, float] | None = None,
+        stoppable: bool = True,
+        waits: bool = True,
     ) -> Job:
         """Run `steps` in a thread and return the job.
 
@@ -280,9 +308,14 @@ class Jobs(QObject):
             One of them is called in the window's thread when the work has ended.
         on_step
             Called with steps; with every one that carries a partial result or a notice.
+        stoppable
+            Whether Cancel stops it; not what a dock cannot do without, and nobody asked for.
+        waits
+            Whether it may wait for other jobs to end.
         """
         self.cancel(purpose)
         job, token, current = Job(steps, name, expected), object(), self._current
+        job.stoppable, job.waits = stoppable, waits
 
         def deliver(signal: Any, callback: Callable[..., None] | None) -> None:
             def call(*what: Any) -> None:
@@ -316,9 +349,10 @@ class Jobs(QObject):
             self._current.pop(purpose)[1].cancel()
 
     def cancel_all(self) -> None:
-        """Cancel all that runs, as a person who presses Cancel asks; `on_cancelled` is called."""
+        """Cancel what can be stopped, as a person who presses Cancel asks; `on_cancelled` is called."""
         for job in self.active:
-            job.cancel()
+            if job.stoppable:
+                job.cancel()
 
     def close(self) -> None:
         """Cancel all that runs; no callback is called any more."""
@@ -379,8 +413,8 @@ class ProgressStrip(QWidget):
         self.show_idle("")
 
     def stop(self) -> None:
-        """Cancel all that runs."""
-        if self._jobs.active:
+        """Cancel all that can be stopped."""
+        if any(job.stoppable for job in self._jobs.active):
             self.cancel.setEnabled(False)
             self.status.setText("Cancelling…")
             self._jobs.cancel_all()
@@ -401,7 +435,7 @@ class ProgressStrip(QWidget):
     def _show(self, job: Job) -> None:
         self.bar.setRange(0, 0)
         self.status.setText(f"{job.name}…")
-        self.cancel.setEnabled(True)
+        self.cancel.setEnabled(any(each.stoppable for each in self._jobs.active))
         self.show()
 
     def _on_step(self, step: Step) -> None:

@@ -8,24 +8,25 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QMessageBox
 
 from napari_flag import workspace_file
 from napari_flag.errors import UserError
-from napari_flag.files import place_in, with_ending
+from napari_flag.files import claim, place_in, with_ending
 from napari_flag.foreign_prediction import unit_read
 from napari_flag.formatting import counted
-from napari_flag.gui.dock import single_shot
+from napari_flag.gui.dock import run_all, single_shot
 from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.loading import Arrived
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers import region_shapes
-from napari_flag.prediction_file import write_prediction, write_regions
+from napari_flag.prediction_file import write_prediction, write_prediction_in_steps, write_regions
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.geojson import Annotation
-from napari_flag.workspace_file import WorkspaceFile, WorkspacePrediction, WorkspaceSlide
+from napari_flag.workspace_file import AUTOSAVED, WorkspaceFile, WorkspacePrediction, WorkspaceSlide
 
 AUTOSAVE_MS: Final = 1500
 """Autosave begins this long after a change."""
@@ -91,12 +92,21 @@ def _write(
     predictions: list[_ToWrite],
     workspace: WorkspaceFile,
     path: Path,
-    written: Callable[[_ToWrite], None] = lambda _: None,
+    written: Callable[[_ToWrite], None],
+    *,
+    asked: bool = False,
 ) -> Steps[Path]:
-    """Write predictions, then the workspace that names them; `written` is called in the worker after each."""
+    """Write predictions, then the workspace that names them; `written` is called in the worker after each.
+
+    What a person `asked` for is cancelled at once; what is kept by itself goes on to the end of a file.
+    """
     for place, each in enumerate(predictions):
-        yield Step("Saving", place, len(predictions), "predictions")
-        write_prediction(each.result.adata, each.path)
+        step = Step("Saving", place, len(predictions), "predictions")
+        yield step
+        if asked:
+            yield from write_prediction_in_steps(each.result.adata, each.path, step)
+        else:
+            write_prediction(each.result.adata, each.path)
         written(each)
     yield Step("Saving", len(predictions), len(predictions))
     workspace_file.write_workspace(workspace, path)
@@ -134,6 +144,9 @@ class Keeper(QObject):
         """The workspace kept by an earlier session, until it was restored, or None."""
         self._restoring: Job | None = None
         self._file: Path | None = None
+        self._release: list[Callable[[], None]] = []
+        release = self._release
+        self.destroyed.connect(lambda: run_all(release))
         self._works = True
         self._begun = 0.0
         self._due = single_shot(self, AUTOSAVE_MS, self.autosave)
@@ -161,24 +174,41 @@ class Keeper(QObject):
         if self._own.active:
             self._due.start()  # what changed since it began is kept after it
         elif (steps := self._keep()) is not None:
-            self._own.run("autosave", self._in_turn(steps), "Keep the workspace", on_result=self._on_kept)
+            kept = self._in_turn(steps)
+            self._own.run("autosave", kept, "Keep the workspace", on_result=self._on_kept, waits=False)
 
     def flush(self) -> None:
-        """Keep what waits to be kept, and return when it is: the window closes.
-
-        A viewer without layers may be one that napari has cleared to close it, so it is left as it was kept.
-        """
-        viewer = self._session.viewer
-        if viewer is None or not len(viewer.layers) or not (self._due.isActive() or self._own.active):
+        """Keep what waits to be kept, and return when it is: the window closes."""
+        if not self._begin_last():
             return
-        self._due.stop()
-        self._own.cancel("autosave")
         try:
             with self._writing:  # once the file that is being written is there
                 if (steps := self._keep()) is not None:
                     self._on_kept(finish(steps))
         except Exception as error:  # noqa: BLE001 - said as if it came from a worker; the window closes
             self._on_failed(error)
+
+    def hand_over(self) -> None:
+        """Keep what waits to be kept in a job that outlives this: the dock closes, and the window stays."""
+        if not self._begin_last() or (steps := self._keep()) is None:
+            return
+        job, release = Job(self._in_turn(steps), "Keep the workspace", to_end=True), self._release.copy()
+        self._release.clear()
+        job.failed.connect(lambda error: show_error(str(error)))
+        job.ended.connect(lambda: run_all(release))
+        job.start()
+
+    def _begin_last(self) -> bool:
+        """End what keeps by itself, and return whether anything waited for it.
+
+        A viewer without layers may be one that napari has cleared to close it, so it is left as it was kept.
+        """
+        viewer = self._session.viewer
+        if viewer is None or not len(viewer.layers) or not (self._due.isActive() or self._own.active):
+            return False
+        self._due.stop()
+        self._own.cancel("autosave")
+        return True
 
     def _in_turn(self, steps: Steps[Path]) -> Steps[Path]:
         with self._writing:
@@ -190,22 +220,29 @@ class Keeper(QObject):
         if not (workspace.unsaved or self.anything_drawn):
             return None
         try:
-            self._file = self._file or workspace_file.new_autosave()
+            folder, writing = self._place().parent, []
         except UserError as error:
             self._on_failed(error)
             return None
-        folder, writing = self._file.parent, []
-
         files: dict[int, Path] = {}
         for state in workspace.slides:
             for place, result in enumerate(state.results):
                 file = folder / f"{state.number}-{place}.h5ad"
                 if result.unsaved:
                     files[id(result)] = file
-                if result.unsaved and (result.autosave != file or result.in_autosave < result.additions):
+                kept = result.autosave == file and file.exists()
+                if result.unsaved and not (kept and result.in_autosave >= result.additions):
                     writing.append(_ToWrite(result, file, result.additions))
         whole = describe(self._session, lambda _, result: files.get(id(result), result.file))
-        return _write(writing, whole, self._file, _ToWrite.note_autosave)
+        return _write(writing, whole, folder / AUTOSAVED, _ToWrite.note_autosave)
+
+    def _place(self) -> Path:
+        """Return where the workspace is kept, in a folder of this session that others leave alone."""
+        if self._file is None or not self._file.parent.is_dir():
+            run_all(self._release)
+            self._file = workspace_file.new_autosave()
+            self._release.append(claim(self._file.parent))
+        return self._file
 
     def _on_kept(self, _: Path) -> None:
         self._works = True
@@ -255,12 +292,25 @@ class Keeper(QObject):
                 writing.append(_ToWrite(result, file, result.additions))
         whole = describe(self._session, lambda _, result: files.get(id(result), result.file))
 
+        written: list[_ToWrite] = []
+
         def on_result(_: Path) -> None:
             for each in writing:
                 workspace.saved(each.result.adata, each.path, each.additions)
             self._notify(f"Saved the workspace as {path}.")
 
-        self._jobs.run("save workspace", _write(writing, whole, path), "Save workspace", on_result=on_result)
+        def on_cancelled() -> None:
+            there = ", ".join(each.path.name for each in written)
+            but = f"; {there} beside it stays" if there else ""
+            self._notify(f"Saving was cancelled: {path.name} was not written{but}.")
+
+        self._jobs.run(
+            "save workspace",
+            _write(writing, whole, path, written.append, asked=True),
+            "Save workspace",
+            on_result=on_result,
+            on_cancelled=on_cancelled,
+        )
 
     def save_result(self, path: Path) -> None:
         """Save the prediction that is shown as `path`, with the regions drawn on its slide."""
@@ -271,14 +321,21 @@ class Keeper(QObject):
         write_regions(adata, regions_of(self._session, state))
 
         def work() -> Steps[None]:
-            yield Step("Saving", 0)
-            write_prediction(adata, path)
+            step = Step("Saving", 0)
+            yield step
+            yield from write_prediction_in_steps(adata, path, step)
 
         def on_result(_: None) -> None:
             self._session.workspace.saved(adata, path, additions)
             self._notify(f"Saved as {path}.")
 
-        self._jobs.run("save", work(), "Save result", on_result=on_result)
+        self._jobs.run(
+            "save",
+            work(),
+            "Save result",
+            on_result=on_result,
+            on_cancelled=lambda: self._notify(f"Saving was cancelled: {path.name} was not written."),
+        )
 
 
 class CloseQuestion(QObject):

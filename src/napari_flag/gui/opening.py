@@ -109,9 +109,12 @@ class Opener(QObject):
         self._workspace = session.workspace
         self._waiting: list[Opened] = []
         self._in_batch = 0
-        inserted = session.viewer.layers.events.inserted
-        inserted.connect(self._on_inserted)
-        jobs.destroyed.connect(lambda: inserted.disconnect(self._on_inserted))
+        events = session.viewer.layers.events
+        for event, slot in ((events.inserted, self._on_inserted), (events.removed, self._on_removed)):
+            event.connect(slot)
+            jobs.destroyed.connect(lambda *_, event=event, slot=slot: event.disconnect(slot))
+        for layer in session.viewer.layers:  # left in grey by an area that was closed
+            self._build(layer)
 
     # --- reading ---------------------------------------------------------------------------------
     def open(
@@ -455,20 +458,37 @@ class Opener(QObject):
 
     # --- slides that are shown in grey until their pyramid is built ---------------------------------
     def _on_inserted(self, event: Any) -> None:
-        layer = event.value
-        if not layer.metadata.pop(keys.LAYER_PENDING, False):
+        self._build(event.value)
+
+    def _on_removed(self, event: Any) -> None:
+        self._jobs.cancel(_building(event.value))
+
+    def _build(self, layer: Any) -> None:
+        """Build the pyramid of a slide that is shown in grey."""
+        if not layer.metadata.get(keys.LAYER_PENDING, False):
             return
         slide = slide_layers.slide_of(layer)
         assert slide is not None
         self._jobs.run(
-            f"pyramid {id(layer)}",
+            _building(layer),
             inputs.open_with_pyramid(slide.path),
             f"Open {slide.path.name}",
             on_result=partial(self._fill, layer),
-            on_cancelled=lambda: self._session.viewer.layers.remove(layer),
+            on_error=partial(self._on_not_built, layer),
+            on_cancelled=partial(self._take_out, layer),
         )
 
+    def _on_not_built(self, layer: Any, error: Exception) -> None:
+        self._take_out(layer)
+        self._messages.show_error(error)
+
+    def _take_out(self, layer: Any) -> None:
+        """Take a slide that stays grey out of the viewer."""
+        if layer in self._session.viewer.layers:
+            self._session.viewer.layers.remove(layer)
+
     def _fill(self, layer: Any, slide: "Slide") -> None:
+        layer.metadata.pop(keys.LAYER_PENDING, None)
         state = self._workspace.of_layer(layer)
         if state is None or state.slide is None or layer not in self._session.viewer.layers:
             return
@@ -478,6 +498,11 @@ class Opener(QObject):
         layer.metadata[keys.LAYER_SLIDE] = slide
         state.slide = slide
         self.slideAttached.emit(state)
+
+
+def _building(layer: Any) -> str:
+    """Return the purpose of the job that builds the pyramid of a layer."""
+    return f"pyramid {id(layer)}"
 
 
 def _file_of(path: Path) -> Path:

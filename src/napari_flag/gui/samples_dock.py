@@ -159,6 +159,7 @@ class SamplesDock(Dock):
         adata = self.session.adata
         if adata is not self._adata:  # else counts were attached to it, and drawing goes on
             self._adata, self._number = adata, 1
+            self.play.setChecked(False)
             self.jobs.cancel("draw")
         elif self._count:
             self.session.gene_map.set_sample(layer_of(self._number))
@@ -214,6 +215,12 @@ class SamplesDock(Dock):
             self.slider.blockSignals(False)
         self.session.gene_map.set_sample(layer_of(number))
         self.session.show_quantity(Quantity.SAMPLE)
+
+    def set_awake(self, awake: bool) -> None:
+        """Sleep while another page is shown, where nothing is to page through the draws any more."""
+        if not awake:
+            self.play.setChecked(False)
+        super().set_awake(awake)
 
     def _on_play(self, on: bool) -> None:
         if on:

@@ -329,7 +329,10 @@ class Session(QObject):
         self.show_genes([name, *(gene for gene in self.genes_shown[1:] if gene != name)])
 
     def show_genes(self, names: list[str]) -> None:
-        """Paint `names` (one gene, or two overlaid); the first is the selected gene."""
+        """Paint `names` (one gene, or two overlaid); the first is the selected gene.
+
+        Of genes that the prediction shown lacks, the first changes nothing and the second is left out.
+        """
         self._show(list(names[:2]), beside=None)
 
     def show_pair(self, gene: str, beside: str) -> None:
@@ -337,6 +340,12 @@ class Session(QObject):
         self._show([gene], beside=beside if beside != gene else None)
 
     def _show(self, names: list[str], beside: str | None) -> None:
+        values = self.gene_map.values
+        if values is not None:  # a table may still show the numbers of the prediction before
+            if names and names[0] not in values:
+                return
+            names = [name for name in names if name in values]
+            beside = beside if beside is not None and beside in values else None
         self.genes_shown = names
         pair_before, self.gene_beside = self.gene_beside, beside
         self.gene_map.show(self.genes_shown)

@@ -12,8 +12,10 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.gui.jobs import Job
 from napari_flag.gui.predict import steps
+from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.gui.predict.steps import TABLE
 from napari_flag.layers import slide_layers
+from napari_flag.model import checkpoint
 from napari_flag.preflight import look_at
 from napari_flag.progress import Step
 from napari_flag.slides.spots import inside
@@ -380,15 +382,92 @@ def test_closing_the_dock_in_mid_run_leaves_no_preview_and_no_status(open_dock, 
     qtbot.waitUntil(lambda: not Job._running, timeout=30_000)
 
 
-def test_an_image_opened_by_another_reader_is_opened_as_a_slide(open_dock, viewer, tmp_path):
+class FailingSlide(FakeWork):
+    """A slide that cannot be opened."""
+
+    def open_with_pyramid(self, path):
+        yield Step("Building a pyramid", 0)
+        raise UserError("The drive is full; make room there.")
+
+
+@pytest.mark.parametrize("work", [FakeWork, FailingSlide])
+def test_an_image_of_another_reader_is_opened_as_a_slide_when_chosen_and_seen_until_then(
+    open_dock, viewer, tmp_path, work
+):
     from PIL import Image
 
     file = tmp_path / "plain.png"
     Image.fromarray(fake_slide().pixels[:64, :64]).save(file)
-    viewer.open(file, plugin="napari")
-    dock = open_dock(FakeWork(), slide=False)
-    assert dock.section.slide is not None
-    assert [layer.visible for layer in viewer.layers if layer.name == "plain"] == [False]
+    (image,) = viewer.open(file, plugin="napari")
+    dock = open_dock(work(), slide=False)
+    assert dock.section.slide is None
+    assert image.visible
+    dock.slide_step.choice.value = image
+    open_dock.rest(dock)
+    opened = work is FakeWork
+    assert (dock.section.slide is not None, image.visible) == (opened, not opened)
+
+
+class HeldModel(FakeWork):
+    """Weights that are found late, and then cannot be loaded, or not before they are `let`."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.found, self.let, self.failing = threading.Event(), threading.Event(), error
+
+    def install(self, monkeypatch):
+        super().install(monkeypatch)
+        monkeypatch.setattr(checkpoint, "list_labels", self._find)
+        monkeypatch.setattr(checkpoint.Checkpoint, "load", self._load)
+
+    def _find(self):
+        self.found.wait(30)
+        return (("fake", Path("fake.safetensors")),)
+
+    def _load(self, path):
+        self.let.wait(30)
+        if self.failing is not None:
+            raise self.failing
+        return fake_checkpoint()
+
+
+def test_cancel_does_not_stop_what_the_dock_cannot_do_without(open_dock, viewer, monkeypatch, qtbot):
+    work = HeldModel()
+    work.let.set()
+    work.install(monkeypatch)
+    dock = PredictDock(viewer)
+    qtbot.addWidget(dock)
+    assert not dock.strip.cancel.isEnabled()
+    dock.section.open_slide(Path("fake.svs"))
+    assert dock.strip.cancel.isEnabled()
+    dock.strip.cancel.click()
+    work.found.set()
+    open_dock.rest(dock)
+    assert dock._checkpoint is not None
+    assert dock.run_panel.device.value == "cpu"
+
+
+@pytest.mark.parametrize("error", [None, UserError("fake.safetensors is damaged; copy it again.")])
+def test_a_model_that_was_cancelled_or_failed_to_load_can_be_chosen_again(
+    open_dock, viewer, monkeypatch, qtbot, error
+):
+    work = HeldModel(error)
+    work.found.set()
+    work.install(monkeypatch)
+    dock = PredictDock(viewer)
+    qtbot.addWidget(dock)
+    qtbot.waitUntil(lambda: dock.jobs.running("model"), timeout=10_000)
+    if error is None:
+        dock.strip.cancel.click()
+        qtbot.waitUntil(lambda: not dock.jobs.running("model"), timeout=5_000)
+    work.let.set()
+    open_dock.rest(dock)
+    assert (dock._checkpoint, dock.model_step.choice.value) == (None, "")
+    assert dock.model_step.messages.texts == (() if error is None else (str(error),))
+    work.failing = None
+    dock.model_step.choice.value = Path("fake.safetensors")
+    open_dock.rest(dock)
+    assert dock._checkpoint is not None
 
 
 def test_without_slide_the_dock_says_what_to_do(open_dock):

@@ -552,6 +552,39 @@ def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
     assert filled.numbers is before
 
 
+@pytest.mark.parametrize("another", ["region", "prediction"])
+def test_numbers_of_another_region_or_prediction_are_not_saved_and_go_when_its_own_are_cancelled(
+    filled, qtbot, monkeypatch, tmp_path, another
+):
+    begun, released = threading.Event(), threading.Event()
+
+    def slow(adata, inside, outside):
+        begun.set()
+        while not released.wait(0.05):
+            yield Step("Comparing regions", 0, None)
+
+    draw_left(filled, qtbot)
+    filled._layer().add([np.array([[0, 0], [0, 900], [5000, 900], [5000, 0]], float)])
+    qtbot.waitUntil(lambda: len(filled.regions.entries) == 2 and not filled.jobs.active, timeout=5_000)
+    filled.regions.choose(filled.regions.entries[0].key)
+    qtbot.waitUntil(lambda: not (filled._due.isActive() or filled.jobs.active), timeout=5_000)
+    monkeypatch.setattr(regions_dock, "compare_regions", slow)
+    if another == "region":
+        filled.regions.choose(filled.regions.entries[1].key)
+    else:
+        filled.session.set_prediction(two_halves(seed=4))
+    filled.save_table(tmp_path / "genes.csv")
+    qtbot.waitUntil(begun.is_set, timeout=2_000)
+    filled.save_table(tmp_path / "genes.csv")
+    assert "not compared yet" in filled.messages.texts[-1]
+    filled.strip.cancel.click()
+    qtbot.waitUntil(lambda: not filled.jobs.active, timeout=2_000)
+    released.set()
+    assert filled.numbers is None
+    filled.save_table(tmp_path / "genes.csv")
+    assert not (tmp_path / "genes.csv").exists()
+
+
 def test_a_click_is_announced_and_a_drag_is_not():
     class Event:
         position = (1.0, 2.0)

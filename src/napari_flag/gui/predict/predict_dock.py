@@ -1,6 +1,5 @@
 """The Predict dock: slide, spots, model, region, Predict expression."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -90,6 +89,7 @@ class PredictDock(Dock):
             "Find models",
             on_result=self._on_weights,
             on_error=self.model_step.show_error,
+            stoppable=False,
         )
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
@@ -143,8 +143,12 @@ class PredictDock(Dock):
         self._run.changed.connect(self._refresh)
 
     def _start_from_viewer(self) -> None:
-        """Start where an earlier dock of this viewer stopped, or with a slide that is open."""
-        if self.section.slide is None and (layers := slide_layers.candidates(self._viewer)):
+        """Start where an earlier dock of this viewer stopped, or with a slide that is open.
+
+        A picture opened by another reader is a person's own until it is chosen.
+        """
+        layers = slide_layers.candidates(self._viewer)
+        if self.section.slide is None and layers and slide_layers.slide_of(layers[0]) is not None:
             self.section.choose_layer(layers[0])
         self._on_slide()
         self._on_prediction(self.session.adata)
@@ -168,6 +172,7 @@ class PredictDock(Dock):
             find_devices(),
             "Find devices",
             on_result=self._on_machine,
+            stoppable=False,
         )
 
     def _on_machine(self, devices: tuple[tuple[str, str], ...]) -> None:
@@ -185,9 +190,18 @@ class PredictDock(Dock):
             load_weights(path),
             f"Load {path.name}",
             on_result=self._on_checkpoint,
-            on_error=self.model_step.show_error,
-            on_cancelled=partial(self.model_step.set_state, "not loaded"),
+            on_error=self._on_no_model,
+            on_cancelled=self._on_no_model,
         )
+
+    def _on_no_model(self, error: Exception | None = None) -> None:
+        """Show that no model is chosen, so that the same can be chosen again."""
+        self._chosen = None
+        self.model_step.set_weights(self.model_step.weights, None)
+        if error is not None:
+            self.model_step.show_error(error)
+        else:
+            self.model_step.set_state("not loaded")
 
     def _on_checkpoint(self, checkpoint: "Checkpoint") -> None:
         self._checkpoint = checkpoint

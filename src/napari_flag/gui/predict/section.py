@@ -129,23 +129,27 @@ class Section(QObject):
         if state is not None and slide_layers.slide_of(layer) is not None:
             self._workspace.show(state)
         elif path := slide_layers.file_of(layer):
-            layer.visible = False  # the same picture comes again, with a pyramid and in µm
-            self.open_slide(path)
+            self.open_slide(path, instead_of=layer)
 
-    def open_slide(self, path: Path) -> None:
-        """Open a slide file; it gets a pyramid first where it has none."""
+    def open_slide(self, path: Path, instead_of: Any = None) -> None:
+        """Open a slide file; it gets a pyramid first where it has none.
+
+        `instead_of` is a layer of the same picture, without pyramid and µm, which is then hidden.
+        """
         self._slide_step.messages.clear()
         self._slide_step.set_state("opening…")
         self._jobs.run(
             "slide",
             inputs.open_with_pyramid(path),
             f"Open {path.name}",
-            on_result=self._on_slide_opened,
+            on_result=partial(self._on_slide_opened, instead_of=instead_of),
             on_error=self._on_slide_failed,
             on_cancelled=self.show_slide,
         )
 
-    def _on_slide_opened(self, slide: "Slide") -> None:
+    def _on_slide_opened(self, slide: "Slide", instead_of: Any = None) -> None:
+        if instead_of is not None:
+            instead_of.visible = False
         self._workspace.bring_picture(self._workspace.place_for(slide))
 
     def _on_slide_failed(self, error: Exception) -> None:

@@ -1,10 +1,10 @@
 """The Regions dock: draw or find regions, and see which genes tell them apart."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -31,9 +31,28 @@ from napari_flag.prediction_file import slide_size
 from napari_flag.progress import one_step
 from napari_flag.slides.formats.geojson import Annotation, read_annotations, write_annotations
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 REST: Final = ""
 """Key of all spots outside the chosen region."""
 OUR_SETS: Final = "Sets that come along"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """A region and what it is compared with: spots of a prediction; None is the rest of the section."""
+
+    adata: "AnnData"
+    region: BoolArray
+    other: BoolArray | None
+
+    def is_as(self, asked: "_Compared") -> bool:
+        """Return whether the same spots of the same prediction are compared."""
+        return self.adata is asked.adata and all(
+            np.array_equal(one, two)  # type: ignore[arg-type]  # None is as None
+            for one, two in ((self.region, asked.region), (self.other, asked.other))
+        )
 
 
 class RegionsDock(Dock):
@@ -51,7 +70,7 @@ class RegionsDock(Dock):
         self.domains = self.session.domain_map
         self.numbers: RegionNumbers | None = None
         self._sets: dict[str, tuple[str, ...]] = {}
-        self._masks: tuple[BoolArray, BoolArray | None] = np.zeros(0, bool), None
+        self._compared: _Compared | None = None
         self._key: str | None = None
         self._scale: AreaScale | None = None
         self._listed_of: Any = None
@@ -206,22 +225,28 @@ class RegionsDock(Dock):
             self.notify("A region is compared with another, or with the rest; choose one.")
             self._show(None)
             return
-        self._masks = entry.region.mask, None if other is None else other.region.mask
+        compared = _Compared(adata, entry.region.mask, None if other is None else other.region.mask)
         self.jobs.run(
             "compare",
-            compare_regions(adata, *self._masks),
+            compare_regions(adata, compared.region, compared.other),
             "Compare regions",
-            on_result=self._show,
+            on_result=partial(self._show, compared=compared),
             on_error=self._on_failed,
-            on_cancelled=lambda: self.notify("Comparing was cancelled."),
+            on_cancelled=partial(self._on_cancelled, compared),
         )
 
     def _on_failed(self, error: Exception) -> None:
         self._show(None)
         self.messages.show_error(error)
 
-    def _show(self, numbers: RegionNumbers | None) -> None:
-        self.numbers = numbers
+    def _on_cancelled(self, wanted: "_Compared") -> None:
+        """Keep the numbers shown, unless they are of other regions or of another prediction."""
+        if self._compared is not None and not self._compared.is_as(wanted):
+            self._show(None)
+        self.notify("Comparing was cancelled; choose the region again to start it.")
+
+    def _show(self, numbers: RegionNumbers | None, compared: "_Compared | None" = None) -> None:
+        self.numbers, self._compared = numbers, compared
         if not self._sets:
             self._set_sets(bundled(), OUR_SETS)
         self.results.show_numbers(numbers)
@@ -230,13 +255,13 @@ class RegionsDock(Dock):
 
     def _test_sets(self) -> None:
         """Test the gene sets in the regions that are compared."""
-        adata = self.session.adata
-        if adata is None or self.numbers is None:
+        compared = self._compared
+        if compared is None or compared.adata is not self.session.adata:
             self.jobs.cancel("sets")
             return
         self.jobs.run(
             "sets",
-            find_region_sets(adata, *self._masks, self._sets),
+            find_region_sets(compared.adata, compared.region, compared.other, self._sets),
             "Test gene sets",
             on_result=self._on_sets,
             on_cancelled=lambda: self.notify("Testing gene sets was cancelled."),
@@ -525,9 +550,12 @@ class RegionsDock(Dock):
         """Save the numbers of all genes, prediction and truth."""
         from napari_flag.files import write_table
 
-        if self.numbers is not None:
-            genes = self.numbers.genes
-            self.write_file(path, lambda: write_table(genes, path))
+        def write() -> None:
+            if self.numbers is None or self._due.isActive() or self.jobs.running("compare"):
+                raise UserError("The regions chosen are not compared yet; wait for it, or choose them again.")
+            write_table(self.numbers.genes, path)
+
+        self.write_file(path, write)
 
 
 def _short_name(entry: Entry) -> str:
