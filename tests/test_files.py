@@ -54,7 +54,11 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         files.check_writable(tmp_path)
     files.check_writable(tmp_path / "out.h5ad")
+    files.check_writable(tmp_path / "new" / "deeper" / "out.h5ad", folder_is_made=True)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file, so no folder can be made in it"):
+        files.check_writable(tmp_path / "file" / "new" / "out.h5ad", folder_is_made=True)
 
 
 def test_a_read_only_folder_is_known_before_the_work(tmp_path, monkeypatch):

@@ -46,6 +46,10 @@ def test_a_list_is_separated_as_other_tables_are(tmp_path):
         ("image,spots\na.svs,\n", True, "Line 2 .* no image or no spots"),
         ("image,spots\n,a.tsv\n", False, "Line 2 .* names no image;"),
         ("image,mpp\na.svs,half\n", False, "half as µm per pixel"),
+        *(
+            (f"image,mpp\na.svs,{odd}\n", False, f"{odd} as µm per pixel")
+            for odd in ("-1", "0", "nan", "inf")
+        ),
         ("image,name\na.svs,../b\n", False, "cannot be the name of a file"),
     ],
 )

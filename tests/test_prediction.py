@@ -428,3 +428,12 @@ def test_weights_trained_on_converted_colours_get_these(predict, profiled, tiny_
     notices = plain.uns[keys.PROVENANCE][keys.NOTICES]
     assert any("has no colour profile" in notice for notice in notices)
     assert not any("trained on colours" in notice for notice in notices)
+
+
+@pytest.mark.parametrize("depth", [-5.0, 0.0, float("nan"), float("inf")])
+def test_a_depth_that_no_slide_has_is_refused_before_a_tile_is_read(
+    depth, tiny_slide, tiny_spots, tiny_checkpoint, tmp_path
+):
+    work = predict_slide(tiny_slide, tiny_spots, tiny_checkpoint, depth=depth, device="cpu", cache=tmp_path)
+    with pytest.raises(UserError, match="must be above 0"):
+        next(work)

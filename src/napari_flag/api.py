@@ -220,7 +220,7 @@ def export(
     path: str | Path,
     *,
     to: str | None = None,
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | Path | None = None,
     slide: "Slide | None" = None,
     overwrite: bool = False,
     keep_names: bool = False,
@@ -233,11 +233,11 @@ def export(
     prediction
         A prediction, or its h5ad.
     path
-        The file, or for SpatialData the folder, to write.
+        The file, or for SpatialData the folder, to write; the folder it is to be in is made if needed.
     to
         "h5ad", "spatialdata", "geojson", "ome-tiff" or "csv"; None goes by the ending of `path`.
     genes
-        Symbols to keep; None keeps all.
+        Symbols to keep, or a text file (a `Path`) with one a line; None keeps all.
     slide
         The slide, for formats that hold the image.
     overwrite
@@ -296,6 +296,7 @@ def fit(
     device: str = "auto",
     colours: "Colours | None" = None,
     keep_names: bool = False,
+    overwrite: bool = False,
     progress: Progress = True,
 ) -> "Fitted":
     """Fit weights to measured sections, having scored each of them left out, and write them.
@@ -331,6 +332,8 @@ def fit(
     keep_names
         Keep names of sections and patients that look like a patient's, which weights and scores otherwise
         call ``anonymous-…``.
+    overwrite
+        Replace weights at `out`; without this, only those of the same call are replaced.
     progress
         As of `predict`.
 
@@ -344,7 +347,9 @@ def fit(
         When a section cannot be used, there are fewer than two, or packages of ``napari-flag[training]`` are
         missing.
     """
+    from napari_flag.exports.replacing import refuse_foreign
     from napari_flag.fitting import FitSettings, find_sections, load_training
+    from napari_flag.model.checkpoint import check_name
     from napari_flag.slides.file_identity import name_of
 
     training, source = load_training(), None
@@ -357,6 +362,11 @@ def fit(
     panel = genes if genes is None or isinstance(genes, Path) else tuple(genes)
     settings = FitSettings(encoder, panel, diffusion, seed, device, colours, keep_names)
     target = Path(out).expanduser()
+    check_name(target)
+    same = target.exists() and training.made_by(target, sections, settings, leave_out, source)
+    if target.exists() and not overwrite and not same:
+        raise UserError(f"{target} already exists; give another path, or overwrite=True to replace it.")
+    refuse_foreign(target)
     with _reporting(progress) as on_step:
         if on_step is not None:
             for notice in notices:

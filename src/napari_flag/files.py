@@ -199,17 +199,45 @@ def parse_json(data: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def check_writable(path: Path) -> None:
-    """Raise a `UserError` now if `path` could not be written later; leaves nothing behind."""
+def make_folder(folder: Path) -> None:
+    """Make `folder`, and those it is to be in, where they are not there yet.
+
+    Raises
+    ------
+    UserError
+        When it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be made ({error.strerror}); choose another place."
+        ) from error
+
+
+def check_writable(path: Path, *, folder_is_made: bool = False) -> None:
+    """Raise a `UserError` now if `path` could not be written later; leaves nothing behind.
+
+    Parameters
+    ----------
+    path
+        The file to be.
+    folder_is_made
+        A folder that is missing will be made (`make_folder`), so only whether it can be is asked.
+    """
     folder = path.parent
     if path.is_dir():
         raise UserError(f"{path} is a folder, so nothing can be written there; give a file name.")
+    if folder_is_made:
+        folder = next(above for above in (folder, *folder.parents) if os.path.lexists(above))
+        if not folder.is_dir():
+            raise UserError(f"{folder} is a file, so no folder can be made in it; choose another place.")
     if not folder.is_dir():
         raise UserError(
             f"The folder {folder} does not exist, so {path.name} cannot be written there; create "
             "it or choose another."
         )
-    place = _unfinished(path)
+    place = _unfinished(folder / path.name)
     try:
         place.write_bytes(b"")
     except OSError as error:

@@ -2,11 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from napari_flag.errors import UserError
+from napari_flag.files import read_text
 from napari_flag.formatting import counted_of, whole
 
 _ALIASES: Final = """
@@ -313,6 +315,28 @@ class GeneNames:
         """Return a hint at genes of nearly that name, or an empty text."""
         close = difflib.get_close_matches(canonical(name), self._by_name, n=3, cutoff=0.7)
         return f" Similar names: {', '.join(self._by_name[key] for key in close)}." if close else ""
+
+
+def names_in(genes: Iterable[str] | Path) -> tuple[str, ...]:
+    """Return the names given, or those in a text file of them (one a line, or separated as in a pasted list).
+
+    Raises
+    ------
+    UserError
+        When the file is missing or is no text.
+    """
+    if not isinstance(genes, Path):
+        return tuple(genes)
+    try:
+        text = read_text(genes)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {genes}; check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{genes.name} cannot be read as text, so it is no list of genes; give a text file with "
+            "one gene a line."
+        ) from error
+    return tuple(name for part in _SEPARATORS.split(text) if (name := part.strip("\"'")))
 
 
 def symbols_of(genes: Sequence[str], wanted: Sequence[str]) -> list[str]:

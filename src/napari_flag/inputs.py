@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
-from napari_flag.files import read_text
 from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import without_folders, without_personal_names
 from napari_flag.slides.colours import Colours
@@ -527,13 +526,10 @@ def choose_genes(genes: Iterable[str] | Path, checkpoint: "Checkpoint") -> list[
     UserError
         When a file cannot be read, the list is empty, or it names genes the weights do not know.
     """
-    from napari_flag.gene_names import GeneNames
+    from napari_flag.gene_names import GeneNames, names_in
 
-    source = "The list of genes"
-    if isinstance(genes, Path):
-        source, text = genes.name, _text_of(genes)
-    else:
-        text = genes if isinstance(genes, str) else "\n".join(genes)
+    source = genes.name if isinstance(genes, Path) else "The list of genes"
+    text = genes if isinstance(genes, str) else "\n".join(names_in(genes))
     found = GeneNames(checkpoint.genes, checkpoint.name).split(text)
     if found.unknown:
         names = [name for name, _ in found.unknown]
@@ -546,15 +542,3 @@ def choose_genes(genes: Iterable[str] | Path, checkpoint: "Checkpoint") -> list[
     if not found.known:
         raise UserError(f"{source} names no genes; write one gene a line.")
     return list(found.known)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return read_text(path)
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}; check the path.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path.name} cannot be read as text, so it is no list of genes; give a text file with "
-            "one gene a line."
-        ) from error

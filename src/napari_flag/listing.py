@@ -1,6 +1,7 @@
 """Several slides, listed in one CSV file: what is trained on, and what is predicted in one go."""
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,6 +118,9 @@ def _number(text: str, where: str) -> float | None:
     if not text:
         return None
     try:
-        return float(text.replace(",", "."))
-    except ValueError as error:
-        raise UserError(f"{where} has {text} as µm per pixel, which is no number; correct it.") from error
+        value = float(text.replace(",", "."))
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{where} has {text} as µm per pixel, which is no number above 0; correct it.")
+    return value

@@ -138,6 +138,7 @@ def predict_slide(
     from napari_flag.sampling import sample_expression
 
     prediction_file.check_draws(first_draw + (draws or 1) - 1)
+    _check_depth(depth)
     mpp = _check(slide, spots)
     rows = _rows_inside(spots, region)
     pitch = pitch_of(spots, mpp)
@@ -229,6 +230,16 @@ def _check_draws(
         )
 
 
+def _check_depth(depth: "float | KnownDepth | None") -> None:
+    """Refuse a depth that no slide has."""
+    total = depth.total if isinstance(depth, KnownDepth) else depth
+    if total is not None and not (total > 0 and np.isfinite(total)):
+        raise UserError(
+            "The depth is a mean total count of the weights' genes in a spot and must be above 0, but is "
+            f"{total:g}; give another number, or counts of spots on the tissue."
+        )
+
+
 def at_depth(encoded: "EncodedSlide", depth: "float | KnownDepth", spots: int, genes: int) -> "EncodedSlide":
     """Return a slide of `spots` spots and `genes` genes with the level that the depth says.
 
@@ -237,14 +248,10 @@ def at_depth(encoded: "EncodedSlide", depth: "float | KnownDepth", spots: int, g
     UserError
         When the depth is not above 0.
     """
+    _check_depth(depth)
     known = depth
     if not isinstance(known, KnownDepth):
         known = KnownDepth(np.arange(spots), np.arange(genes), float(known))
-    if not known.total > 0:
-        raise UserError(
-            "The depth is a mean total count of the weights' genes in a spot and must be above 0, but is "
-            f"{known.total:g}; give another number, or counts of spots on the tissue."
-        )
     usual = encoded.shifted(0.0)  # knowing a depth narrows what a patient's level may be, and so its mean
     return usual.shifted(float(np.log(known.total / usual.total(known.rows, known.columns))))
 

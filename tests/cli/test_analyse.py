@@ -406,9 +406,84 @@ def test_an_export_with_another_slide_of_the_same_size_is_warned_of(files, capsy
     Image.new("RGB", slide_size(adata), "white").save(files / "fake.png")
     adata.uns[keys.PROVENANCE][keys.SLIDE_HASH] = content_hash(files / "fake.png")
     write_prediction(adata, files / "predicted.h5ad")
-    line = ["export", "predicted.h5ad", "--to", "csv", "--out", "out", "--slide", "fake.png", "--overwrite"]
+    line = ["export", "predicted.h5ad", "--to", "spatialdata", "--out", "out", "--slide", "fake.png"]
+    line += ["--overwrite"]
     assert main(line) == 0
     assert "is not the file" not in capsys.readouterr().err
     Image.new("RGB", slide_size(adata), "pink").save(files / "fake.png")
     assert main(line) == 0
     assert "Note: fake.png is not the file that this prediction was made on" in capsys.readouterr().err
+
+
+OURS = ["predicted.h5ad", "measured.h5ad"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["export", OURS[0], "--to", "csv", "--slide", "C9.tif"], "--slide is the image of"),
+        (["export", OURS[0], "--to", "csv", "--force"], "--force attaches counts that look wrong"),
+        (["export", OURS[0], "--to", "csv", "--unit", "counts"], "--unit is for files of other programs"),
+        (["report", OURS[0], "--unit", "counts"], "--unit is for files of other programs"),
+        (["compare", *OURS, "--unit", "counts"], "--unit is for files of other programs"),
+        (["compare", *OURS, "--spots", OURS[1]], "--spots names rows of another program's file"),
+        (["report", OURS[0], "--set", "NOSUCH"], "There is no gene set NOSUCH"),
+        (["compare", *OURS, "--set", "NOSUCH"], "There is no gene set NOSUCH"),
+        (["export", OURS[0], "--to", "csv", "--genes", "notagene"], "notagene is not among"),
+        (["export", OURS[0], "--to", "csv", "--genes", "no/genes.txt"], "There is no file no/genes.txt"),
+    ],
+)
+def test_what_would_have_no_effect_or_is_not_there_is_refused_before_any_work(
+    files, monkeypatch, capsys, line, said
+):
+    from napari_flag.analysis import compare, spatial
+    from napari_flag.report import findings
+
+    def no_work(*_, **__):
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(compare, "comparing", no_work)
+    monkeypatch.setattr(findings, "gather", no_work)
+    monkeypatch.setattr(spatial, "gene_moran", no_work)
+    assert main([*line, "--out", "new/out"]) == 2
+    text = capsys.readouterr().err
+    assert said in text
+    assert len(text.splitlines()) == 1
+    assert not (files / "new").exists()
+
+
+def test_overwrite_without_a_folder_is_refused(files, capsys):
+    assert main(["compare", *OURS, "--overwrite"]) == 2
+    assert "give --out DIR too" in capsys.readouterr().err
+
+
+def test_genes_to_export_are_named_or_in_a_file(files):
+    (files / "genes.txt").write_text("HER2, ESR1\n")
+    line = ["export", "predicted.h5ad", "--to", "csv", "--out", "out", "--genes", "genes.txt"]
+    assert main(line) == 0
+    table = pd.read_csv(files / "out" / "fake_expression.csv")
+    assert list(table.columns[-2:]) == ["ERBB2", "ESR1"]
+
+
+@pytest.mark.slow
+def test_json_of_report_and_compare_names_the_files_written(files, capsys):
+    for line in (["report", OURS[0]], ["compare", *OURS]):
+        folder = files / line[0]
+        assert main([*line, "--out", str(folder), "--json"]) == 0
+        written = json.loads(capsys.readouterr().out)["written"]
+        assert sorted(written) == sorted(map(str, folder.iterdir()))
+    assert main(["report", OURS[0], "--out", "report"]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("already exists; give another --out, or add --overwrite to replace it.\n")
+    assert "very command" not in said
+
+
+@pytest.mark.slow
+def test_a_heat_map_of_its_own_may_be_replaced(files, capsys):
+    (files / "mine.gmt").write_text("MINE\tours\tESR1\tERBB2\tTP53\n")
+    line = ["report", OURS[0], "--gene-sets", "mine.gmt", "--set", "MINE", "--out", "out"]
+    assert main(line) == 0
+    assert main([*line, "--overwrite"]) == 0
+    (files / "out" / "fake_MINE.png").write_bytes(b"mine")
+    assert main([*line, "--overwrite"]) == 2
+    assert "was not written by napari-flag" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -44,7 +45,17 @@ def test_what_others_wrote_into_it_is_named(earlier, tmp_path, capsys):
     earlier.uns["leiden"] = {"by": "jdoe"}
     write_prediction(earlier, tmp_path / LINE[1])
     assert main([*LINE, "--out", "clean.h5ad"]) == 0
-    assert 'uns["leiden"], obs["pathologist"] were written by others' in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert 'Note: uns["leiden"], obs["pathologist"] were written by others' in said.err
+    assert "Note" not in said.out
+
+
+def test_json_names_what_was_written_into_a_folder_that_was_missing(earlier, tmp_path, capsys):
+    assert main([*LINE, "--out", "new/clean.h5ad", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["written"] == ["new/clean.h5ad"]
+    assert said["slide"].startswith("anonymous-")
+    assert (tmp_path / "new" / "clean.h5ad").is_file()
 
 
 def test_nothing_is_replaced_without_being_asked(earlier, tmp_path, capsys):
@@ -52,6 +63,8 @@ def test_nothing_is_replaced_without_being_asked(earlier, tmp_path, capsys):
     assert "is the prediction itself" in capsys.readouterr().err
     assert main([*LINE, "--out", "clean.h5ad"]) == 0
     assert main([*LINE, "--out", "clean.h5ad"]) == 2
+    said = capsys.readouterr().err
+    assert said == "clean.h5ad already exists; give another --out, or add --overwrite to replace it.\n"
     assert main([*LINE, "--out", "clean.h5ad", "--overwrite"]) == 0
 
 

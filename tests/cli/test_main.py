@@ -1,9 +1,12 @@
+import argparse
 import errno
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
+from tests.kills import commands as kills
 from tests.slide_files import picture, plain_image
 
 from napari_flag.cli import main, predict
@@ -172,3 +175,53 @@ def test_another_error_of_the_system_stays_our_fault(monkeypatch, capsys):
     monkeypatch.setattr(predict, "run_predict", fails)
     assert main(["predict", "slide.tif"]) == 1
     assert "inside napari-flag" in capsys.readouterr().err
+
+
+def commands(parser, name=""):
+    """Yield (name, parser) of every command, of subcommands too."""
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for choices in (action.choices for action in nested):
+        for word, inner in choices.items():
+            yield from commands(inner, f"{name} {word}".strip())
+    if not nested:
+        yield name, parser
+
+
+def test_every_path_may_begin_with_the_home_folder():
+    found = dict(commands(build_parser()))
+    plain = [
+        (name, action.dest) for name, one in found.items() for action in one._actions if action.type is Path
+    ]
+    assert plain == []
+    asked = found["tables"].parse_args(["~/scores.json", "--out=~/t.md"])
+    assert (asked.scores, asked.out) == ([Path.home() / "scores.json"], Path.home() / "t.md")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("fit", ["s", "--out", "o"]),
+        ("train", ["c", "--data", "d"]),
+        ("evaluate", ["c", "--data", "d", "--out", "o"]),
+    ],
+)
+def test_numbers_of_training_are_checked_as_those_of_predict_are(command, words, capsys):
+    parser = dict(commands(build_parser()))[command]
+    wrong = [["--seed", "-3"]]
+    if command == "fit":
+        wrong += [["--mpp", given] for given in ("-1", "0", "nan")]
+    for options in wrong:
+        with pytest.raises(SystemExit):
+            parser.parse_args([*words, *options])
+        assert f"argument {options[0]}: '{options[1]}' is not a" in capsys.readouterr().err
+    if command == "fit":
+        assert parser.parse_args([*words, "--mpp", "0,683"]).mpp == 0.683
+
+
+def test_every_command_that_writes_is_killed_by_make_kills_or_excepted_with_a_reason():
+    found = dict(commands(build_parser()))
+    write = {
+        name.split()[0] for name, one in found.items() if any(action.dest == "out" for action in one._actions)
+    }
+    assert write == {*kills.COMMANDS, *kills.EXCEPTIONS}
+    assert not {*kills.COMMANDS} & {*kills.EXCEPTIONS}

@@ -139,6 +139,15 @@ def test_a_fault_of_ours_on_one_slide_stops_no_other(cohort, monkeypatch, capsys
     assert "ZeroDivisionError: oh" in report_of(cohort).loc["S1", "message"]
 
 
+def test_a_folder_called_like_the_weights_does_not_take_their_place(cohort):
+    (cohort / "her2st").mkdir()
+    args = build_parser().parse_args([*ALL])
+    [first, *_] = listed_slides(args.manifest)[0]
+    task = task_of(first, args, "1" * 64)
+    assert task.args.weights == "her2st"
+    assert finish(predict_one(task)).status == WRITTEN
+
+
 @pytest.mark.slow
 def test_results_of_other_settings_are_refused_before_anything_is_done(cohort, monkeypatch, capsys):
     assert main(ALL) == 0
@@ -191,6 +200,7 @@ def test_on_workers_the_predictions_are_the_same(cohort, capsys):
         ([*ALL[1:], "--depth", "counts.tsv"], "--depth takes a number"),
         ([*ALL[1:], "--cluster", "local:many"], "names no number of processes"),
         (["--manifest", "nothing.csv", "--out", "done"], "nothing.csv cannot be read"),
+        ([*ALL[1:], "--weights", "nobody"], 'no weights called "nobody"'),
         (["C9.png", *ALL[1:]], "not allowed with argument"),
         (["C9.png", "--cluster", "local:0"], "names no number of processes"),
     ],
@@ -199,6 +209,7 @@ def test_what_has_no_meaning_for_several_slides_is_refused(cohort, capsys, words
     assert main(["predict", *words]) == 2
     assert said in capsys.readouterr().err
     assert not list(cohort.rglob("*.h5ad"))
+    assert not (cohort / "done").exists()
 
 
 def test_a_missing_dask_is_said_before_anything_is_done(cohort, monkeypatch, capsys):

@@ -230,8 +230,60 @@ def test_a_place_that_cannot_be_written_is_reported_before_any_work(model, folde
         raise AssertionError("work began")
 
     monkeypatch.setattr(inputs, "prepare", no_work)
-    assert main([*TABLE, "--out", "nowhere/out.h5ad"]) == 2
-    assert "does not exist" in capsys.readouterr().err
+    assert main([*TABLE, "--out", "spots.tsv/new/out.h5ad"]) == 2
+    assert "spots.tsv is a file, so no folder can be made in it" in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_made_once_there_is_something_to_write(model, folder, capsys):
+    line = [*TABLE, "--out", "new/deeper/out.h5ad"]
+    assert main([*line, "--genes", "NOTAGENE"]) == 2
+    assert not (folder / "new").exists()
+    assert main(line) == 0
+    before = (folder / "new" / "deeper" / "out.h5ad").read_bytes()
+    assert main([*line, "--seed", "9"]) == 2, "what is there stays"
+    assert (folder / "new" / "deeper" / "out.h5ad").read_bytes() == before
+
+
+@pytest.mark.parametrize("given", ["0", "-5", "nan", "inf", "-1,5"])
+def test_a_depth_that_no_slide_has_is_refused_before_any_work(folder, capsys, given):
+    assert main([*TABLE, f"--depth={given}"]) == 2
+    assert f"argument --depth: '{given}' is not a number above 0" in capsys.readouterr().err
+
+
+def test_a_depth_may_have_a_decimal_comma(model, folder):
+    assert main([*TABLE, "--out", "out.h5ad", "--depth", "850,5"]) == 0
+    made = prediction_file.read_prediction(folder / "out.h5ad").uns[keys.PROVENANCE]
+    assert made[keys.DEPTH] == 850.5
+    assert "--depth 850.5" in made[keys.COMMAND]
+
+
+def test_a_quality_beside_a_number_of_steps_is_refused(folder, capsys):
+    assert main([*TABLE, "--quality", "best", "--steps", "3"]) == 2
+    assert "--quality best and --steps 3 both say" in capsys.readouterr().err
+
+
+def test_genes_are_given_by_name_or_as_a_file(model, folder, capsys):
+    (folder / "ERBB2").write_text("VIM\n")
+    for given, kept in (
+        (["HER2", "VIM"], ["ERBB2", "VIM"]),
+        (["ERBB2"], ["VIM"]),  # which is a file here
+        (["./ERBB2"], ["VIM"]),
+        (["VIM"], ["VIM"]),
+    ):
+        assert main([*TABLE, "--genes", *given, "--out", "out.h5ad", "--overwrite"]) == 0
+        adata = prediction_file.read_prediction(folder / "out.h5ad")
+        assert list(adata.var_names) == kept
+        assert adata.uns[keys.PROVENANCE][keys.COMMAND].split(" --genes ")[1].startswith(given[0].strip("./"))
+    assert main([*TABLE, "--genes", "nowhere.txt"]) == 2
+    assert "There is no file nowhere.txt" in capsys.readouterr().err
+
+
+def test_what_lies_in_the_working_folder_does_not_change_which_command_it_is(model, folder, capsys):
+    assert main([*TABLE, "--out", "out.h5ad"]) == 0
+    for name in ("her2st", "balanced"):
+        (folder / name).mkdir()
+    assert main([*TABLE, "--out", "out.h5ad"]) == 0
+    assert "in place of the earlier result" in capsys.readouterr().out
 
 
 def test_work_is_kept_elsewhere_when_its_place_fails_after_all(

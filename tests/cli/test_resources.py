@@ -150,6 +150,23 @@ def test_import_copies_weights_to_where_they_are_found(weights, capsys):
     assert main(["weights", "import", str(weights / "bad.safetensors")]) == 2
 
 
+def test_imported_weights_replace_nothing_unasked_and_nothing_of_others(weights, capsys):
+    (weights / "a.pt").touch()
+    line = ["weights", "import", str(weights / "a.pt"), "--config", "c", "--genes", "g", "--mpp", "1"]
+    line += ["--out"]
+    for name, options, said in (
+        ("good.safetensors", [], "already exists; give another --out"),
+        ("bad.safetensors", ["--overwrite"], "was not written by napari-flag"),
+        ("new.txt", [], "in .safetensors"),
+    ):
+        before = {path: path.read_bytes() for path in weights.iterdir() if path.is_file()}
+        assert main([*line, str(weights / name), *options]) == 2
+        assert said in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in weights.iterdir() if path.is_file()} == before
+    assert main([*line[:-1], "--overwrite"]) == 2
+    assert "give --out too" in capsys.readouterr().err
+
+
 def test_weights_whose_ending_is_in_upper_case_are_imported(weights, capsys):
     new = weights / "NEW.SAFETENSORS"
     new.write_bytes((weights / "good.safetensors").read_bytes())

@@ -59,10 +59,11 @@ def test_with_a_gene_set_only_its_genes_may_be_saved(viewer, tmp_path, monkeypat
 def test_what_goes_wrong_is_one_sentence(viewer, tmp_path, monkeypatch, qtbot):
     said = []
     monkeypatch.setattr("napari.utils.notifications.show_error", said.append)
-    choosing(monkeypatch, tmp_path / "missing" / "x.csv", "csv")
+    (tmp_path / "file").touch()
+    choosing(monkeypatch, tmp_path / "file" / "x.csv", "csv")
     with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
         pass
-    assert "does not exist" in said[0]
+    assert "cannot be made" in said[0]
 
 
 @pytest.mark.parametrize("answer", [QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No])

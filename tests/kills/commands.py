@@ -169,6 +169,13 @@ COMMANDS = {
              "out", "--overwrite"),
         ),
         Command(
+            "report", _prediction, ("report", "in/predicted.h5ad", "--out", "out", "--overwrite"),
+        ),
+        Command(
+            "anonymise", _prediction,
+            ("anonymise", "in/predicted.h5ad", "--out", "out/clean.h5ad", "--overwrite"),
+        ),
+        Command(
             "prepare", _legacy,
             ("prepare", "in/data", "--out", "out/store", "--mpp", "1", "--views", "1", "--encoder",
              "embedded", "--weights", "in/tiny.safetensors", "--device", "cpu"),
@@ -192,6 +199,16 @@ COMMANDS = {
         ),
     )
 }  # fmt: skip
+
+
+EXCEPTIONS = {
+    "gene-targets": "one file, by `files.replacing`; its models are not here",
+    "weights": "one file, by `checkpoint.save_checkpoint`, which `train` is killed in",
+    "sweep": "a table that grows by `files.replacing`, from states that `evaluate` is killed in",
+    "tables": "one file, by `files.write_text`",
+    "figures": "pictures, each by `files.replacing`",
+}
+"""Commands with ``--out`` that are not killed, and why."""
 
 
 def used(path: Path) -> str:

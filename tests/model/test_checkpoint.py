@@ -107,6 +107,20 @@ def test_unknown_weights_never_become_others():
         find_weights("nonsense")
 
 
+def test_weights_may_lie_in_the_home_folder_and_a_file_never_takes_the_place_of_a_name(
+    weights, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.safetensors").write_bytes(weights.read_bytes())
+    assert find_weights("~/mine.safetensors") == tmp_path / "mine.safetensors"
+    bundled = find_weights("demo")
+    (tmp_path / "demo").write_bytes(weights.read_bytes())
+    assert find_weights("demo") == bundled
+    assert checkpoint.file_given("demo") is None
+
+
 def test_imported_weights_are_found_by_name(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "user_data_path", lambda _: tmp_path / "data")
     copied = import_weights(weights)

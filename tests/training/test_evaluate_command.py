@@ -3,12 +3,17 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+import flag_training.evaluate
+import flag_training.stages.fit
 from flag_training.cli import add_commands, command_of, plan_of
 from napari_flag import fitting
 from napari_flag.cli import main
 from napari_flag.errors import UserError
+from napari_flag.model.checkpoint import FORMAT
 
 
 def parse(*words):
@@ -81,6 +86,7 @@ def test_tables_are_written_as_markdown(tmp_path, capsys):
 def test_a_recorded_command_tells_no_folder_of_this_machine(monkeypatch):
     typed = ["evaluate", "configs/run.toml", "--data", "../store", "--run", "/home/someone/runs/one"]
     typed += ["--out=/home/someone/scores.json", "--predictions", "../elsewhere/held", "--test", "C5"]
+    typed += ["--overwrite"]
     monkeypatch.setattr("sys.argv", ["napari-flag", *typed])
     assert command_of(Namespace(data=Path("../store"))) == (
         "napari-flag evaluate configs/run.toml --data DATA --run one --out=scores.json --predictions held "
@@ -97,3 +103,96 @@ def test_a_missing_package_is_named_before_anything_is_done(command, tmp_path, m
     assert main([command, "no.toml", "--data", str(tmp_path), *asked]) == 2
     said = capsys.readouterr().err
     assert 'no_such_package); run: pip install "napari-flag[training]"' in said
+
+
+@pytest.fixture
+def evaluation(tmp_path, monkeypatch):
+    """A command that would score a section, up to its work."""
+    config = Path(__file__).parents[2] / "training" / "configs" / "her2st.toml"
+    out = tmp_path / "scores.json"
+    line = ["evaluate", str(config), "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--test", "C2"]
+    line += ["--out", str(out)]
+
+    def work(*_):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(flag_training.evaluate, "evaluate", work)
+
+    def run(*options):
+        monkeypatch.setattr("sys.argv", ["napari-flag", *line, *options])
+        return main([*line, *options])
+
+    return out, run
+
+
+def test_scores_replace_those_of_the_same_command_and_nothing_else_unasked(evaluation, capsys):
+    out, run = evaluation
+    working = 130
+    assert run() == working
+    command = "napari-flag evaluate her2st.toml --data DATA --run run --test C2 --out scores.json"
+    for held, options, code, said in (
+        ("notes", [], 2, "already exists and is not a result of this very command"),
+        ("notes", ["--overwrite"], 2, "was not written by napari-flag"),
+        (json.dumps({"command": command}, indent=2), [], working, "goes on"),
+        (json.dumps({"command": command}, indent=2), ["--seed", "3"], 2, "already exists"),
+        (json.dumps({"command": command}, indent=2), ["--seed", "3", "--overwrite"], working, "goes on"),
+    ):
+        out.write_text(held)
+        assert run(*options) == code
+        assert said in capsys.readouterr().err
+        assert out.read_text() == held
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_figures_replace_what_they_drew_when_asked_and_nothing_of_others(tmp_path, monkeypatch, capsys, kind):
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr("flag_training.cli.draw_all", lambda runs: {"moran": Figure()})
+    line = ["figures", "run", "--out", str(tmp_path / "new"), "--format", kind]
+    assert main(line) == 0
+    picture = tmp_path / "new" / f"moran.{kind}"
+    before = picture.read_bytes()
+    assert main(line) == 2
+    assert "already exists; give another --out" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+    assert main([*line, "--overwrite"]) == 0
+    Figure().savefig(picture)
+    before = picture.read_bytes()
+    assert main([*line, "--overwrite"]) == 2
+    assert "was not written by napari-flag" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
+def test_weights_trained_replace_those_of_the_same_command_and_nothing_else_unasked(
+    tmp_path, monkeypatch, capsys
+):
+    config = Path(__file__).parents[2] / "training" / "configs" / "her2st.toml"
+    line = ["train", str(config), "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--out"]
+
+    def work(*_, **__):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(flag_training.stages.fit, "train", work)
+
+    def run(out, *options):
+        monkeypatch.setattr("sys.argv", ["napari-flag", *line, str(out), *options])
+        return main([*line, str(out), *options])
+
+    out = tmp_path / "mine.safetensors"
+    command = "napari-flag train her2st.toml --data DATA --run run --out mine.safetensors"
+    header = {"format": FORMAT, "genes": ["A"], "config": {}, "encoder": "embedded"}
+    header |= {"card": {"command": command}}
+    save_file({"flag.a": np.zeros(2)}, out, metadata={"napari_flag": json.dumps(header)})
+    before = out.read_bytes()
+    assert run(out) == 130, "its own weights"
+    assert run(out, "--seed", "3") == 2
+    assert "is not a result of this very command" in capsys.readouterr().err
+    assert run(out, "--seed", "3", "--overwrite") == 130
+    assert out.read_bytes() == before
+    save_file({"a": np.zeros(2)}, out)
+    assert run(out, "--overwrite") == 2
+    assert "was not written by napari-flag" in capsys.readouterr().err
+    assert run(tmp_path / "mine.txt") == 2
+    assert "in .safetensors" in capsys.readouterr().err

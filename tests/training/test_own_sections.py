@@ -12,6 +12,7 @@ from tests.section_files import listing, write_section
 from tests.tiny_weights import write_tiny_weights
 from tests.training.test_config import HER2ST
 
+import napari_flag as nf
 from flag_training import evaluate, own_sections
 from flag_training.config import read_config, read_recipe
 from flag_training.own_sections import fit_sections, score_and_fit
@@ -79,8 +80,9 @@ def test_scores_are_found_by_the_names_that_scoring_gives_them():
 
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(folder, tmp_path):
+    (tmp_path / "w.safetensors").mkdir()
     with pytest.raises(UserError, match="is a folder"):
-        finish(fit_sections(find_sections(folder)[0], tmp_path))
+        finish(fit_sections(find_sections(folder)[0], tmp_path / "w.safetensors"))
 
 
 def test_sections_to_leave_out_must_be_there_and_two_must_stay(folder, tmp_path):
@@ -92,7 +94,8 @@ def test_sections_to_leave_out_must_be_there_and_two_must_stay(folder, tmp_path)
 
 
 def test_a_section_that_cannot_be_used_is_named_before_anything_is_computed(folder, tmp_path, encoder):
-    listed, _ = find_sections(listing(folder, "S11,,S11.tif,S11.h5ad,,0", "S12,,S12.tif,S12.h5ad,,"))
+    first, second = find_sections(listing(folder, "S11,,S11.tif,S11.h5ad,,", "S12,,S12.tif,S12.h5ad,,"))[0]
+    listed = [replace(first, mpp=0.0), second]
     with pytest.raises(UserError, match=r"S11.*not a size"):
         finish(score_and_fit(listed, tmp_path, FitSettings(encoder)))
     shutil.copy(folder / "S12.tif", tmp_path / "S13.tif")
@@ -131,6 +134,21 @@ def test_the_command_says_in_a_sentence_what_is_missing(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["fit", str(tmp_path / "empty"), "--out", str(tmp_path / "w.safetensors")]) == 2
     assert "0 section(s) with measured counts" in capsys.readouterr().err
+
+
+def test_weights_that_are_fitted_are_called_so_and_replace_nothing_of_others(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(own_sections, "score_and_fit", None)  # no work
+    for name, said in (("out.txt", "in .safetensors"), ("other.safetensors", "already exists")):
+        (tmp_path / name).write_text("mine")
+        assert main(["fit", str(folder), "--out", str(tmp_path / name)]) == 2
+        assert said in capsys.readouterr().err
+        with pytest.raises(UserError, match=said.replace(".", r"\.")):
+            nf.fit(folder, tmp_path / name, progress=False)
+        assert (tmp_path / name).read_text() == "mine"
+    assert main(["fit", str(folder), "--out", str(tmp_path / "other.safetensors"), "--overwrite"]) == 2
+    assert "was not written by napari-flag" in capsys.readouterr().err
 
 
 def test_a_cancelled_fit_says_where_its_states_are_and_that_it_goes_on(folder, tmp_path, monkeypatch, capsys):
@@ -204,6 +222,11 @@ def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(
     held_out = weights.card["held_out_scores"]["sections left out one by one, seed 0"]
     assert set(held_out) == {"S11", "S12"}
     assert np.isfinite(held_out["S11"]["draws"]["ES"])
+    assert own_sections.made_by(
+        out, find_sections(folder)[0], FitSettings(encoder, genes), source=folder.name
+    ), "it may be repeated"
+    assert not own_sections.made_by(out, find_sections(folder)[0][:1], FitSettings(encoder, genes))
+    assert main([*command, "--seed", "3"]) == 2
     run = tmp_path / "mine.fit"
     scores = read_results(run / "scores.json")
     assert (run / "scores.md").read_text("utf-8") == markdown([scores], "mine, sections left out")

@@ -2,15 +2,19 @@ import csv
 import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 from tests.training.test_result_tables import COMPARISONS, PLAN, RECORDS, record
 
 from flag_training.evaluate import Outcome
 from flag_training.paper_table import AUTHORS, SHOWN, SOURCE, PaperTable, check_ending
-from flag_training.result_tables import results_of
+from flag_training.result_tables import command_in, is_same_page, results_of
 from napari_flag.cli import main
 from napari_flag.errors import UserError
+from napari_flag.exports.replacing import written_here
+
+ROOT = Path(__file__).parents[2]
 
 
 def results(*more):
@@ -116,3 +120,38 @@ def test_another_ending_is_refused_before_anything_is_read(tmp_path, capsys):
     assert main(["tables", "missing.json", "--out", str(tmp_path / "table.xlsx")]) == 2
     assert "table.xlsx" not in {path.name for path in tmp_path.iterdir()}
     assert "cannot be written as" in capsys.readouterr().err
+
+
+def test_tables_replace_those_of_the_same_scores_and_nothing_else_unasked(scores, tmp_path, capsys):
+    page, table = tmp_path / "new" / "page.md", tmp_path / "table.csv"
+    for out in (page, table):
+        assert main(["tables", str(scores), "--out", str(out)]) == 0
+        assert main(["tables", str(scores), "--out", str(out)]) == 0, "the same scores"
+        before = out.read_bytes()
+        other = ["tables", str(scores), "--title", "Another", "--only", "FLAG", "--out", str(out)]
+        assert main(other) == 2
+        assert "is not a result of this very command" in capsys.readouterr().err
+        assert out.read_bytes() == before
+        assert main([*other, "--overwrite"]) == 0
+    notes = tmp_path / "notes.md"
+    for options, said in (([], "already exists"), (["--overwrite"], "was not written by napari-flag")):
+        notes.write_text("notes\n")
+        assert main(["tables", str(scores), "--out", str(notes), *options]) == 2
+        assert said in capsys.readouterr().err
+        assert notes.read_text() == "notes\n"
+
+
+@pytest.mark.parametrize("name", ["sections.md", "ablations_C2.md"])
+def test_pages_of_the_docs_are_known_as_ours_and_as_the_same(name):
+    page = ROOT / "docs" / "results" / name
+    assert written_here(page)
+    text = page.read_text("utf-8")
+    assert is_same_page(page, text.replace("0.8", "0.9"))
+    assert not is_same_page(page, text.replace("--test", "--tested"))
+
+
+def test_scores_of_the_docs_are_known_as_ours_with_their_command():
+    held = ROOT / "docs" / "results" / "sections_C5.json"
+    assert written_here(held)
+    assert command_in(held).startswith("napari-flag evaluate training/configs/her2st.toml --data DATA")
+    assert command_in(ROOT / "docs" / "results" / "sections.md") is None

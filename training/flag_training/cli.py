@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flag_training.gene_targets import commands as gene_targets
 from flag_training.store import command as prepare
+from napari_flag.cli.terminal import add_keep_names, add_overwrite, at_least, check_place, path, positive
 from napari_flag.formatting import number
 from napari_flag.slides.colours import COLOURS
 
@@ -33,7 +34,8 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         "the same sections.",
     )
     add_run_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE.safetensors", help="weights file to write")
+    parser.add_argument("--out", type=path, metavar="FILE.safetensors", help="weights file to write")
+    add_overwrite(parser, "the weights")
     parser.add_argument(
         "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to train on"
     )
@@ -46,7 +48,7 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         "--metrics",
         nargs="+",
         default=[],
-        type=Path,
+        type=path,
         metavar="FILE.json",
         help="held-out scores to state on the data card",
     )
@@ -59,14 +61,14 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every run takes: config, data, run folder, seed, and what to do with damaged states."""
-    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="values of the run")
+    parser.add_argument("config", type=path, metavar="CONFIG.toml", help="values of the run")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder the config's files are in"
+        "--data", type=path, required=True, metavar="DIR", help="folder the config's files are in"
     )
     parser.add_argument(
-        "--run", type=Path, dest="folder", metavar="DIR", help="run folder (default: runs/NAME)"
+        "--run", type=path, dest="folder", metavar="DIR", help="run folder (default: runs/NAME)"
     )
-    parser.add_argument("--seed", type=int, help="seed (default: the config's)")
+    parser.add_argument("--seed", type=at_least(0), help="seed (default: the config's)")
     parser.add_argument(
         "--use-previous",
         action="store_true",
@@ -89,6 +91,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from flag_training.stages.fit import train
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.errors import UserError
+    from napari_flag.model.checkpoint import card_of, check_name
     from napari_flag.progress import finish
 
     if arguments.method and arguments.metrics:
@@ -100,10 +103,13 @@ def run_train(arguments: argparse.Namespace) -> int:
     config = config.without((*arguments.leave_out, *held_out(config, arguments.data)))
     card = config.card | {"command": command_of(arguments)}
     if arguments.metrics:
-        card["held_out_scores"] = metrics_of([read_results(path) for path in arguments.metrics])
+        card["held_out_scores"] = metrics_of([read_results(file) for file in arguments.metrics])
     config = replace(config, card=card)
     run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{_weights_name(config, method)}.safetensors"
+    check_name(out)
+    if is_first_process():  # of several, the others would see what it writes
+        check_place(out, arguments.overwrite, lambda: card_of(out).get("command") == card["command"])
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         if method is None:
             work = train(config, arguments.data, run, out, use_previous=arguments.use_previous)
@@ -126,10 +132,12 @@ def _weights_name(config: "RunConfig", method: "tuple[str, Method] | None") -> s
 def command_of(arguments: argparse.Namespace) -> str:
     """Return the command as another machine would give it, without folders of this one.
 
-    The data folder is DATA; paths within the working folder stay, of others the name does.
+    The data folder is DATA; paths within the working folder stay, of others the name does.  ``--overwrite``
+    is left out: with and without it the same is made.
     """
     data = str(getattr(arguments, "data", None))
-    words = ["DATA" if word == data else _without_folder(word) for word in sys.argv[1:]]
+    typed = [word for word in sys.argv[1:] if word != "--overwrite"]
+    words = ["DATA" if word == data else _without_folder(word) for word in typed]
     return shlex.join(["napari-flag", *words])
 
 
@@ -142,8 +150,6 @@ def _without_folder(word: str) -> str:
 
 def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add ``fit``."""
-    from napari_flag.cli.terminal import add_keep_names
-
     parser = commands.add_parser(
         "fit",
         help="fit weights to your own measured sections, without a config",
@@ -152,16 +158,20 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         "floors and controls; the scores are on a page beside the weights and on their card.",
     )
     parser.add_argument(
-        "sections", type=Path, metavar="FOLDER|LIST.csv",
+        "sections", type=path, metavar="FOLDER|LIST.csv",
         help="folder with slides, spots and counts, or a CSV with the columns name, patient, image, spots, "
         "counts, mpp",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.safetensors", help="weights to write"
-    )
-    parser.add_argument("--mpp", type=float, metavar="UM", help="µm per pixel of images that do not say it")
+        "--out", type=path, required=True, metavar="FILE.safetensors",
+        help="weights to write, in a folder that is made if needed",
+    )  # fmt: skip
+    add_overwrite(parser, "the weights")
     parser.add_argument(
-        "--genes", type=Path, metavar="FILE",
+        "--mpp", type=positive, metavar="UM", help="µm per pixel of images that do not say it"
+    )
+    parser.add_argument(
+        "--genes", type=path, metavar="FILE",
         help="symbols to predict, one a line (default: 200 with high mean and high variance)",
     )  # fmt: skip
     parser.add_argument(
@@ -176,7 +186,7 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         "--diffusion", action="store_true",
         help="train the gene transformer too; its worth on few sections is small",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed (default: 0)")
     parser.add_argument(
         "--colours", choices=COLOURS,
         help="scanned: pixels as stored; srgb: converted by each slide's colour profile, as slides predicted "
@@ -184,7 +194,7 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="where tiles are encoded (default: auto)")
     parser.add_argument(
-        "--run", type=Path, dest="folder", metavar="DIR",
+        "--run", type=path, dest="folder", metavar="DIR",
         help="folder of states and scores; a killed fit goes on there (default: beside --out)",
     )  # fmt: skip
     add_keep_names(parser)
@@ -196,6 +206,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.fitting import FitSettings, find_sections, load_training, verdict
     from napari_flag.formatting import counted
+    from napari_flag.model.checkpoint import check_name
     from napari_flag.progress import finish
 
     training = load_training()
@@ -209,7 +220,10 @@ def run_fit(arguments: argparse.Namespace) -> int:
         colours=arguments.colours,
         keep_names=arguments.keep_names,
     )
+    check_name(arguments.out)
     sections, notices = find_sections(arguments.sections, arguments.mpp)
+    asked, source = (sections, settings, arguments.leave_out), _named(arguments)
+    check_place(arguments.out, arguments.overwrite, lambda: training.made_by(arguments.out, *asked, source))
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         for notice in notices:
             line.notice(notice)
@@ -219,7 +233,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
             settings,
             leave_out=arguments.leave_out,
             run=run,
-            source=_named(arguments),
+            source=source,
         )
         fitted = finish(work, line)
     sys.stdout.write(
@@ -241,8 +255,8 @@ def run_folder(arguments: argparse.Namespace, name: str) -> Path:
     from flag_training.engine.checkpointing import use_previous
 
     run: Path = arguments.folder or Path("runs") / name
-    for path in use_previous(run) if arguments.use_previous else ():
-        sys.stderr.write(f"Note: {path} was damaged; resuming from the state before it.\n")
+    for state in use_previous(run) if arguments.use_previous else ():
+        sys.stderr.write(f"Note: {state} was damaged; resuming from the state before it.\n")
     return run
 
 
@@ -294,22 +308,23 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
         help='what to score: FLAG and its rivals, "floors", "image-blind", or names of floors (default: all)',
     )  # fmt: skip
     parser.add_argument(
-        "--baselines", nargs="+", type=Path, default=[], metavar="FILE.toml",
+        "--baselines", nargs="+", type=path, default=[], metavar="FILE.toml",
         help="published methods to train too, e.g. training/configs/baselines/*.toml",
     )  # fmt: skip
     parser.add_argument(
-        "--seeds", nargs="+", type=int, metavar="N", help="FLAG's seeds (default: the config's)"
+        "--seeds", nargs="+", type=at_least(0), metavar="N", help="FLAG's seeds (default: the config's)"
     )
     parser.add_argument(
         "--reseed", nargs="+", default=[], metavar="NAME",
         help="methods that are run with every seed too, such as FLAG's nearest rival",
     )  # fmt: skip
     parser.add_argument(
-        "--predictions", type=Path, metavar="DIR",
+        "--predictions", type=path, metavar="DIR",
         help="where to keep held-out predictions with their truth, of FLAG and of every method that can be "
         "written as weights (default: RUN/held_out)",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="scores to write")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE.json", help="scores to write")
+    add_overwrite(parser, "the scores")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of tables")
     parser.set_defaults(run=run_evaluate)
     parser = commands.add_parser(
@@ -319,7 +334,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
         "methods, or the runs of an ablation. A page of Markdown has all tables; CSV and LaTeX hold the "
         "paper's table, which reads PCC, MSE, GSC and SSC from one array.",
     )
-    parser.add_argument("scores", nargs="+", type=Path, metavar="FILE.json", help="files of evaluate")
+    parser.add_argument("scores", nargs="+", type=path, metavar="FILE.json", help="files of evaluate")
     parser.add_argument("--title", default="Held-out scores", metavar="TEXT", help="heading of the page")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="methods to show (default: all)"
@@ -329,8 +344,9 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
         help="put the numbers that FLAG's authors state for this cohort beside ours in the paper's table, "
         "marked as theirs",
     )  # fmt: skip
+    add_overwrite(parser, "the page")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE",
+        "--out", type=path, metavar="FILE",
         help="page of Markdown (.md), or the paper's table as .csv or LaTeX (.tex) (default: print the page)",
     )  # fmt: skip
     parser.set_defaults(run=run_tables)
@@ -343,21 +359,22 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     require_training()
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import evaluate
-    from flag_training.result_tables import markdown, read_results, results_of
+    from flag_training.result_tables import command_in, markdown, read_results, results_of
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
-    from napari_flag.files import check_writable, write_json
+    from napari_flag.files import make_folder, write_json
     from napari_flag.progress import finish
 
     config = with_store(config_of(arguments), arguments.data)
     part = held_out(config, arguments.data)
     plan = plan_of(arguments, config.fit.seed, part)
     run = run_folder(arguments, config.name)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(arguments.out)
+    command = command_of(arguments)
+    check_place(arguments.out, arguments.overwrite, lambda: command_in(arguments.out) == command)
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         kept = arguments.predictions or run / "held_out"
         outcome = finish(evaluate(config, arguments.data, run, plan, kept), line)
-    results = results_of(outcome, plan, command_of(arguments))
+    results = results_of(outcome, plan, command)
+    make_folder(arguments.out.parent)
     write_json(results, arguments.out)
     shown = (
         json.dumps(results, indent=2)
@@ -400,8 +417,8 @@ def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()
         )
     wanted = {groups.get(name, name) for name in asked}
     methods = {name: (kind, m) for name, (kind, m) in known.items() if wanted & {name, kind}}
-    for path in arguments.baselines:
-        name, method = read_baseline(path)
+    for file in arguments.baselines:
+        name, method = read_baseline(file)
         methods[name] = ("published", method)
     absent = [name for name in arguments.reseed if name not in methods]
     if absent:
@@ -438,12 +455,12 @@ def run_tables(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
-    from flag_training.result_tables import markdown, read_results
-    from napari_flag.files import check_writable, ending, write_text
+    from flag_training.result_tables import is_same_page, markdown, read_results
+    from napari_flag.files import ending, make_folder, write_text
 
     if arguments.out is not None:
         check_ending(arguments.out)
-    results = [read_results(path) for path in arguments.scores]
+    results = [read_results(file) for file in arguments.scores]
     table = PaperTable.of(results, arguments.title, arguments.only, arguments.authors)
     wanted = "" if arguments.out is None else ending(arguments.out)
     if wanted in FORMATS:
@@ -455,8 +472,8 @@ def run_tables(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         sys.stdout.write(page)
         return 0
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(arguments.out)
+    check_place(arguments.out, arguments.overwrite, lambda: is_same_page(arguments.out, page))
+    make_folder(arguments.out.parent)
     write_text(page, arguments.out)
     sys.stdout.write(f"Wrote {arguments.out}.\n")
     return 0
@@ -482,8 +499,10 @@ def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
         "--unseen", nargs="+", default=[], metavar="SECTION",
         help="test sections, kept out of everything (a store's split names its own)",
     )  # fmt: skip
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds (default: the config's)")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="results (default: RUN/sweep.csv)")
+    parser.add_argument(
+        "--seeds", nargs="+", type=at_least(0), metavar="N", help="seeds (default: the config's)"
+    )
+    parser.add_argument("--out", type=path, metavar="FILE.csv", help="results (default: RUN/sweep.csv)")
     parser.set_defaults(run=run_sweep)
 
 
@@ -526,12 +545,13 @@ def add_figures(commands: "argparse._SubParsersAction[Any]") -> None:
         "predicted over measured, co-expression heat maps, and the calibration of the intervals.",
     )
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or single logs and predictions"
+        "runs", nargs="+", type=path, metavar="RUN", help="run folders, or single logs and predictions"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument(
         "--format", choices=("png", "pdf", "svg"), default="png", help="of the pictures (default: png)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace pictures that napari-flag drew")
     parser.set_defaults(run=run_figures)
 
 
@@ -539,14 +559,17 @@ def run_figures(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag figures``."""
     from napari_flag.figures.gene_figure import write_figure
     from napari_flag.figures.style import house_style
+    from napari_flag.files import make_folder, place_in
 
     with house_style():
         drawn = draw_all(arguments.runs)
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        for name, figure in drawn.items():
-            path = arguments.out / f"{name}.{arguments.format}"
-            write_figure(figure, path)
-            sys.stdout.write(f"Wrote {path}.\n")
+        places = {place_in(arguments.out, name, f".{arguments.format}"): drawn[name] for name in drawn}
+        for place in places:
+            check_place(place, arguments.overwrite)
+        make_folder(arguments.out)
+        for place, figure in places.items():
+            write_figure(figure, place)
+            sys.stdout.write(f"Wrote {place}.\n")
     return 0
 
 

@@ -52,7 +52,7 @@ from napari_flag.fitting import (
     why_too_few,
     write_list,
 )
-from napari_flag.model.checkpoint import Checkpoint, find_weights
+from napari_flag.model.checkpoint import Checkpoint, card_of, check_name, find_weights
 from napari_flag.model.flag import Flag
 from napari_flag.progress import Step, Steps, describe_step
 from napari_flag.slides.colours import SCANNED, Colours
@@ -111,9 +111,10 @@ class UnsavedWeights:
             What the card's command names as the sections; None takes ``sections.csv``, which has them as they
             were used.
         """
+        check_name(out)
+        check_writable(out, folder_is_made=True)
         run = run or run_folder(out)
         run.mkdir(parents=True, exist_ok=True)
-        check_writable(out)
         command = self.settings.command(source or SECTIONS_FILE, out, self.left_out if source else ())
         json, page = run / "scores.json", run / "scores.md"
         results = results_of(self.outcome, self.plan, command)
@@ -156,15 +157,39 @@ def fit_sections(
     sections, settings, leave_out
         As `score_and_fit` takes them.
     out, source
-        As `UnsavedWeights.save` takes them.
+        As `UnsavedWeights.save` takes them; what is at `out` is replaced, so ask `made_by` first.
     run
         Folder of states and scores; None takes one beside `out`.
+
+    Raises
+    ------
+    UserError
+        As `score_and_fit`, or when `out` is no name of weights or cannot be written.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(out)  # before hours of work
+    check_name(out)  # before hours of work
+    check_writable(out, folder_is_made=True)
     run = run or run_folder(out)
     unsaved = yield from score_and_fit(sections, run, settings, leave_out=leave_out)
     return (yield from unsaved.save(out, run, source))
+
+
+def made_by(
+    out: Path,
+    sections: Sequence[MeasuredSection],
+    settings: FitSettings,
+    leave_out: Sequence[str] = (),
+    source: str | None = None,
+) -> bool:
+    """Return whether the weights at `out` are of the same command and sections (see `fit_sections`)."""
+    used = [section for section in sections if section.name not in leave_out]
+    unused = [section for section in sections if section.name in leave_out]
+    names, left_out = (
+        [section.name for section in named_in_results(those, settings.keep_names)[0]]
+        for those in (used, unused)
+    )
+    card = card_of(out)
+    command = settings.command(source or SECTIONS_FILE, out, left_out if source else ())
+    return card.get("command") == command and card.get("sections") == names
 
 
 def score_and_fit(

@@ -25,6 +25,7 @@ from flag_training.evaluate import (
 from flag_training.scoring import COMPARED, OF_DRAWS, OF_X, Difference, is_better
 from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE
 from napari_flag.errors import UserError
+from napari_flag.files import parse_json, read_text
 from napari_flag.statistics.bootstrap import UNKNOWN, Interval
 from napari_flag.statistics.scoring_rules import FEWEST_DRAWS
 
@@ -47,6 +48,8 @@ _FOR_CARD: Final[dict[str, tuple[str, ...]]] = {
 _LATE: Final = ("CRPS", "VS-gene", "VS-space")
 _DIGITS: Final = dict.fromkeys((f"{name}{kind}" for name in _LATE for kind in ("", " fair")), 4)
 """Decimals of what differs late; the others have 3."""
+WRITTEN_FROM: Final = "Written by `napari-flag tables` from:"
+"""Line at the head of a page, before the commands of its scores; `exports.replacing` knows pages by it."""
 _COLUMN: Final = {"coverage_50": "in 50 %", "coverage_80": "in 80 %", "coverage_95": "in 95 %"}
 
 
@@ -102,6 +105,33 @@ def read_results(path: Path) -> dict[str, Any]:
             "of evaluate, or evaluate again."
         ) from error
     return results
+
+
+def command_in(path: Path) -> str | None:
+    """Return the command that a file of scores says it was made by; None of other files."""
+    try:
+        held = parse_json(read_text(path))
+    except (UserError, OSError, ValueError):
+        return None
+    return str(held["command"]) if isinstance(held, dict) and "command" in held else None
+
+
+def is_same_page(path: Path, page: str) -> bool:
+    """Return whether the file at `path` holds `page`, or tables with its title of the same evaluations.
+
+    What was evaluated stands at the head of a page of Markdown; other tables do not say it.
+    """
+    try:
+        held = read_text(path)
+    except (UserError, OSError):
+        return False
+    return held == page or ("\n" + WRITTEN_FROM in page and _evaluations(held) == _evaluations(page))
+
+
+def _evaluations(page: str) -> list[str]:
+    """Return the title of a page and the commands named at its head."""
+    head, _, rest = page.partition(WRITTEN_FROM)
+    return [head.partition("\n")[0], *rest.strip("\n").partition("\n\n")[0].splitlines()]
 
 
 def metrics_of(files: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -517,7 +547,7 @@ def _header(results: Sequence[dict[str, Any]], sections: Sequence[str]) -> str:
         "Of a single section […] is the 95 % bootstrap interval: over blocks of neighbouring spots, of GSC, "
         "SSC and ES-map over genes; with several seeds, the span of theirs. Bold: FLAG's draws are better.",
         "",
-        "Written by `napari-flag tables` from:",
+        WRITTEN_FROM,
         "",
     ]
     for result in results:

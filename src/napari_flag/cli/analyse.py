@@ -1,21 +1,23 @@
 """``napari-flag export`` and ``report``: files and a page on a prediction; options of ``compare`` too."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import (
     ProgressLine,
+    add_genes,
     cancelled_as,
     check_place,
-    make_folder,
     recorded,
     say,
     say_json,
     with_written,
 )
 from napari_flag.errors import UserError
+from napari_flag.files import make_folder
 from napari_flag.progress import Step, finish
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def add_export(commands: terminal.Commands) -> None:
     add_unit(parser)
     add("--to", nargs="+", choices=NAMES, required=True, metavar="FORMAT", help=", ".join(NAMES))
     add("--out", metavar="DIR", type=terminal.path, required=True, help="folder; it is made if needed")
-    add("--genes", nargs="+", metavar="GENE", help="symbols of the genes to keep (default: all)")
+    add_genes(parser, "all")
     add(
         "--measured",
         metavar="FILE",
@@ -83,8 +85,9 @@ def run_export(args: argparse.Namespace) -> int:
     for wanted in formats:
         wanted.check()
     adata, said = read_named(args.predicted, args)
+    _refuse_unused(args, [wanted.name for wanted in formats])
+    refuse_unit(args, adata)
     label(adata, args.labels)
-    make_folder(args.out)
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
     for _, place in places:
         _check_place(place, args)
@@ -108,25 +111,31 @@ def run_export(args: argparse.Namespace) -> int:
     finally:
         if slide is not None:
             slide.close()
-    if args.json:
-        say_json({"written": [str(path) for path in written]})
-    else:
-        for path in written:
-            say(f"Wrote {path}")
+    say_written(written, args)
     return 0
+
+
+def _refuse_unused(args: argparse.Namespace, formats: Sequence[str]) -> None:
+    """Refuse options that would change nothing in the files asked for."""
+    from napari_flag.slides.spot_tables import needs_pooling
+
+    if args.force and args.measured is None:
+        raise UserError(
+            "--force attaches counts that look wrong; give them with --measured, or leave it out."
+        )
+    pooled = args.measured is not None and needs_pooling(args.measured)
+    if args.slide is not None and "spatialdata" not in formats and not pooled:
+        raise UserError(
+            f"--slide is the image of a SpatialData zarr, and {', '.join(formats)} holds none; add "
+            "spatialdata to --to, or leave --slide out."
+        )
 
 
 def _check_place(place: Path, args: argparse.Namespace) -> None:
     """Refuse to replace a file without ``--overwrite``, and the prediction itself in any case."""
-    from napari_flag.exports.replacing import refuse_foreign
-
-    if not place.exists():
-        return
-    if place.samefile(args.predicted):
+    if place.exists() and place.samefile(args.predicted):
         raise UserError(f"{place} is the prediction itself; give another --out.")
-    if not args.overwrite:
-        raise UserError(f"{place} already exists; give another --out, or add --overwrite to replace it.")
-    refuse_foreign(place)
+    check_place(place, args.overwrite)
 
 
 def _open(path: Path, adata: "AnnData") -> "Slide":
@@ -168,6 +177,7 @@ def add_report(commands: terminal.Commands) -> None:
     add_gene_sets(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier report in DIR")
     terminal.add_keep_names(parser)
+    terminal.add_json(parser)
 
 
 def run_report(args: argparse.Namespace) -> int:
@@ -179,13 +189,14 @@ def run_report(args: argparse.Namespace) -> int:
     from napari_flag.report.findings import gather
 
     sets = read_gene_sets(args.gene_sets)
+    check_set(sets, args.set)
     predicted, said = read_named(args.predicted, args)
+    refuse_unit(args, predicted)
     label(predicted, args.labels)
     measured = measured_counts(predicted) if keys.MEASURED in predicted.layers else None
-    make_folder(args.out)
     places = set_places(output_name(predicted), args.set, args.out)
     for path in (report_place(args.out, output_name(predicted)), *places):
-        check_place(path, args.overwrite, lambda: False)
+        check_place(path, args.overwrite)
     options = ["--out", args.out, *as_typed("--labels", args.labels), *as_typed("--unit", args.unit)]
     options += as_typed("--gene-sets", args.gene_sets) + as_typed("--set", args.set)
     options += ["--keep-names"] if args.keep_names else []
@@ -195,12 +206,12 @@ def run_report(args: argparse.Namespace) -> int:
         for sentence in said:
             line.notice(sentence)
         findings = finish(gather(predicted, measured, sets=sets, shown_set=args.set), line)
+        make_folder(args.out)
         write_set_map(findings.set_map, places)
         written += places
         work = write_report(predicted, measured, args.out, findings=findings, command=command)
         place = finish(work, line)
-    for path in (place, *places):
-        say(f"Wrote {path}")
+    say_written((place, *places), args)
     return 0
 
 
@@ -215,6 +226,31 @@ def add_unit(parser: argparse.ArgumentParser) -> None:
         help="what another model's file holds where it does not say so: log2(count + 1), "
         "ln(count + 1) or counts",
     )
+
+
+def refuse_unit(args: argparse.Namespace, *predictions: "AnnData") -> None:
+    """Refuse ``--unit`` where every file states its own."""
+    from napari_flag.foreign_prediction import is_foreign
+
+    if args.unit is not None and not any(map(is_foreign, predictions)):
+        raise UserError(
+            "--unit is for files of other programs, and napari-flag's own predictions state theirs; leave it "
+            "out."
+        )
+
+
+def say_written(paths: Sequence[Path], args: argparse.Namespace) -> None:
+    """Say which files were written, as JSON where it is asked for."""
+    if args.json:
+        say_json(written_of(paths))
+    else:
+        for path in paths:
+            say(f"Wrote {path}")
+
+
+def written_of(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Return what JSON says of the files that a command wrote."""
+    return {"written": [str(path) for path in paths]}
 
 
 def read(path: Path, unit: str | None) -> "AnnData":
@@ -284,6 +320,15 @@ def read_gene_sets(path: Path | None) -> "dict[str, tuple[str, ...]] | None":
     from napari_flag.analysis.pathways import read_gmt
 
     return None if path is None else read_gmt(path)
+
+
+def check_set(sets: "Mapping[str, Sequence[str]] | None", name: str | None) -> None:
+    """Refuse the name of a gene set that is in none of the sets (None: the bundled ones), before any work."""
+    from napari_flag.analysis.pathways import bundled
+    from napari_flag.analysis.set_maps import find_set
+
+    if name is not None:
+        find_set(bundled() if sets is None else sets, name)
 
 
 def set_places(slide: str, name: str | None, folder: Path) -> tuple[Path, ...]:

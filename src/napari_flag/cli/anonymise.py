@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from napari_flag.cli import terminal
-from napari_flag.cli.terminal import check_place, say
+from napari_flag.cli.analyse import written_of
+from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json
 from napari_flag.errors import UserError
+from napari_flag.files import make_folder
 
 DESCRIPTION: Final = """\
 Names the slide after the hash of its content, whatever it is called, and takes folders, and names that may
@@ -31,9 +33,11 @@ def add_anonymise(commands: terminal.Commands) -> None:
         "--out",
         metavar="OUT.h5ad",
         type=terminal.path,
-        help="file to write (default: anonymous-<hash>_predicted.h5ad in the current folder)",
+        help="file to write, in a folder that is made if needed (default: anonymous-<hash>_predicted.h5ad in "
+        "the current folder)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5ad if napari-flag wrote it")
+    terminal.add_json(parser)
 
 
 def run_anonymise(args: argparse.Namespace) -> int:
@@ -52,11 +56,18 @@ def run_anonymise(args: argparse.Namespace) -> int:
     out: Path = args.out or Path(f"{output_name(adata)}_predicted.h5ad")
     if out.exists() and source.exists() and out.samefile(source):
         raise UserError(f"{out} is the prediction itself; give another --out.")
-    check_place(out, args.overwrite, lambda: False)
+    check_place(out, args.overwrite)
+    make_folder(out.parent)
     write_prediction(adata, out)
-    say(f"Wrote {out}: the slide is called {output_name(adata)} in it.")
     if left := not_looked_into(adata):
-        say(f"Note: {', '.join(left)} were written by others and are as they were; look into them yourself.")
+        with ProgressLine() as line:
+            line.notice(
+                f"{', '.join(left)} were written by others and are as they were; look into them yourself."
+            )
+    if args.json:
+        say_json(written_of([out]) | {"slide": output_name(adata)})
+    else:
+        say(f"Wrote {out}: the slide is called {output_name(adata)} in it.")
     return 0
 
 

@@ -14,12 +14,15 @@ from napari_flag.cli.analyse import (
     add_labels,
     add_unit,
     as_typed,
+    check_set,
     label,
     read_counts,
     read_gene_sets,
     read_named,
+    refuse_unit,
     set_places,
     write_set_map,
+    written_of,
 )
 from napari_flag.cli.predict import add_alignment
 from napari_flag.cli.terminal import (
@@ -27,7 +30,6 @@ from napari_flag.cli.terminal import (
     cancelled_as,
     check_place,
     fingerprint,
-    make_folder,
     recorded,
     say,
     say_columns,
@@ -35,6 +37,7 @@ from napari_flag.cli.terminal import (
     with_written,
 )
 from napari_flag.errors import UserError
+from napari_flag.files import make_folder
 from napari_flag.formatting import UNDEFINED, counted, first_of, interval, number, probability, whole
 from napari_flag.progress import finish
 from napari_flag.slides.file_identity import name_of
@@ -148,6 +151,8 @@ def add_compare(commands: terminal.Commands) -> None:
 
 def run_compare(args: argparse.Namespace) -> int:
     """Compare one prediction, or several."""
+    if args.out is None and args.overwrite:
+        raise UserError("--overwrite replaces files in the folder of the report; give --out DIR too.")
     files, measured = list(args.files), args.measured
     if measured is None:
         if len(files) != 2:
@@ -177,10 +182,13 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
         raise UserError("--set draws a heat map into the folder of the report; give --out DIR too.")
     findings: Findings | None = None
     sets = read_gene_sets(args.gene_sets)
+    check_set(sets, args.set)
     written: list[Path] = []
     with cancelled_as(lambda: with_written(written)), ProgressLine() as line:
         on_step = None if args.json else line  # who reads JSON wants no lines of progress
         predicted, said = read_named(predicted_path, args)
+        refuse_unit(args, predicted)
+        _refuse_places(args, predicted)
         for sentence in said:
             line.notice(sentence)
         measured = read_counts(
@@ -216,11 +224,10 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
                 predicted, measured, args.out, comparison=comparison, findings=findings, command=command
             )
             written.append(finish(work, on_step))
-        if args.json:
-            for notice in comparison.notices:
-                line.notice(notice)
+        for notice in comparison.notices:
+            line.notice(notice)
     if args.json:
-        say_json(result)
+        say_json(result if args.out is None else result | written_of(written))
         return 0
     _print(comparison)
     if findings is not None:
@@ -231,6 +238,17 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
     for path in written:
         say(f"Wrote {path}")
     return 0
+
+
+def _refuse_places(args: argparse.Namespace, *predictions: "AnnData") -> None:
+    """Refuse ``--spots`` where no prediction is of another program."""
+    from napari_flag.foreign_prediction import is_foreign
+
+    if args.spots is not None and not any(map(is_foreign, predictions)):
+        raise UserError(
+            "--spots names rows of another program's file, and spots of napari-flag's own predictions have "
+            "their names; leave it out."
+        )
 
 
 def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namespace) -> "AnnData":
@@ -249,7 +267,6 @@ def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Na
     from napari_flag.report import report_place
 
     folder: Path = args.out
-    make_folder(folder)
     scores = place_in(folder, comparison.slide, "_scores.json")
     ends = {"X": "genes", "sample": "genes_sample"}
     tables = {name: place_in(folder, comparison.slide, f"_{ends[name]}.csv") for name in comparison.tables}
@@ -257,6 +274,7 @@ def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Na
     page = report_place(folder, comparison.slide)
     for path in (scores, *tables.values(), page, *set_places(comparison.slide, args.set, folder)):
         check_place(path, args.overwrite, lambda: same)
+    make_folder(folder)
     write_json(result, scores)
     yield scores
     for name, path in tables.items():
@@ -276,8 +294,6 @@ def _is_same(path: Path, result: dict[str, Any]) -> bool:
 def _print(comparison: "Comparison") -> None:
     from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE
 
-    for notice in comparison.notices:
-        say(f"Note: {notice}")
     say(
         f"{comparison.slide}: {whole(comparison.spots)} spots and {whole(comparison.genes)} genes compared, "
         "log2(count + 1)"
@@ -357,6 +373,8 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
     places, sets = _named(files, args.keep_names), read_gene_sets(args.gene_sets)
     read = {name: read_named(path, args) for name, path in places.items()}
     predictions = {name: adata for name, (adata, _) in read.items()}
+    refuse_unit(args, *predictions.values())
+    _refuse_places(args, *predictions.values())
     with ProgressLine() as line:
         for sentence in (sentence for _, said in read.values() for sentence in said):
             line.notice(sentence)
@@ -373,6 +391,8 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
             predictions = {name: _named_by_place(each, counts, args) for name, each in predictions.items()}
         on_step = None if args.json else line
         found = finish(comparing_models(predictions, counts, sets=sets, force=args.force), on_step)
+        for sentence in found.said():
+            line.notice(sentence)
     result = found.to_dict() | {
         "predicted": [name_of(path, args.keep_names) for path in files],
         "measured": name_of(measured, args.keep_names),
@@ -381,10 +401,8 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
     }
     written = () if args.out is None else _write_models(found, result, args)
     if args.json:
-        say_json(result)
+        say_json(result if args.out is None else result | written_of(written))
         return 0
-    for sentence in found.said():
-        say(f"Note: {sentence}")
     for text, rows in _tables_of(found):
         say(text)
         say_columns(rows, indent="  ")
@@ -479,11 +497,11 @@ def _write_models(
     """Write the table as JSON, CSV and Markdown, after making sure that nothing of others is replaced."""
     from napari_flag.files import place_in, write_json, write_table, write_text
 
-    make_folder(args.out)
     places = tuple(place_in(args.out, found.slide, f"_models{ending}") for ending in (".json", ".csv", ".md"))
     same = _is_same(places[0], result)
     for path in places:
         check_place(path, args.overwrite, lambda: same)
+    make_folder(args.out)
     as_json, as_csv, as_markdown = places
     write_json(result, as_json)
     write_table(found.table(), as_csv)

@@ -18,7 +18,6 @@ from napari_flag.cli.terminal import (
     ProgressLine,
     cancelled_as,
     fingerprint,
-    make_folder,
     say,
     say_json,
     sentence_of,
@@ -27,7 +26,7 @@ from napari_flag.cluster import Finished, require_version, spread
 from napari_flag.discovery import discover
 from napari_flag.errors import UserError
 from napari_flag.exports.replacing import refuse_foreign
-from napari_flag.files import place_in, write_table
+from napari_flag.files import make_folder, place_in, write_table
 from napari_flag.formatting import counted, first_of, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
@@ -125,12 +124,11 @@ def _predicting_all(args: argparse.Namespace, outcomes: list[Outcome]) -> Steps[
     listed, notices = listed_slides(args.manifest, args.keep_names)
     for notice in notices:
         yield Step("Reading the list", 0, notice=notice)
-    make_folder(args.out)
     report = _Report(args.out / REPORT_FILE, [slide.name for slide in listed], outcomes)
-    weights = find_weights(args.weights)
-    checkpoint = Checkpoint.load(weights)
+    checkpoint = Checkpoint.load(find_weights(args.weights))
     tasks = [task_of(slide, args, checkpoint.sha256) for slide in listed]
     missing = yield from _not_there_yet(tasks, args, outcomes)
+    make_folder(args.out)
     try:
         steps = spread(
             predict_one,
@@ -163,7 +161,7 @@ def _refuse(args: argparse.Namespace) -> None:
                 f"--{name} belongs to one slide and cannot be given together with --manifest; list slides "
                 "with their spots and counts in the file, or leave --manifest out."
             )
-    if args.depth is not None and not _is_number(args.depth):
+    if isinstance(args.depth, Path):
         raise UserError(
             "--depth takes a number together with --manifest, since a file is of the spots of one slide."
         )
@@ -173,14 +171,6 @@ def _refuse(args: argparse.Namespace) -> None:
         raise UserError(
             f"{args.out} is a file, and --manifest writes a prediction per slide; give a folder with --out."
         )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def listed_slides(source: Path, keep_names: bool = False) -> tuple[tuple[ListedSlide, ...], tuple[str, ...]]:
@@ -219,6 +209,8 @@ def listed_slides(source: Path, keep_names: bool = False) -> tuple[tuple[ListedS
 
 def task_of(slide: ListedSlide, args: argparse.Namespace, weights_sha256: str) -> SlideTask:
     """Return the task of a listed slide: the command of that slide alone, with paths that hold everywhere."""
+    from napari_flag.model.checkpoint import file_given
+
     out: Path = args.out
     own = {name: value for name, value in vars(args).items() if name not in ("run", "manifest")}
     own |= {
@@ -226,12 +218,11 @@ def task_of(slide: ListedSlide, args: argparse.Namespace, weights_sha256: str) -
         "spots": _absolute(slide.spots),
         "measured": _absolute(slide.counts),
         "mpp": args.mpp if slide.mpp is None else slide.mpp,
-        "genes": _absolute(args.genes),
+        "genes": _absolute(args.genes) if isinstance(args.genes, Path) else args.genes,
         "out": place_in(out.resolve(), slide.name, ".h5ad"),
         "cluster": None,
     }
-    given = Path(args.weights).expanduser()
-    if given.exists():
+    if (given := file_given(args.weights)) is not None:
         own["weights"] = str(given.resolve())
     return SlideTask(slide.name, argparse.Namespace(**own), weights_sha256)
 

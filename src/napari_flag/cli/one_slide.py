@@ -70,6 +70,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     if checkpoint is None:
         checkpoint = Checkpoint.load(find_weights(args.weights))
     weights_sha256 = checkpoint.sha256
+    depth = _known_depth(args.depth)
     replaces = not back and check_place(out, args.overwrite, lambda: made_by(out, identity, weights_sha256))
     inputs = yield from prepare(
         args.slide,
@@ -90,7 +91,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
             inputs,
             checkpoint,
             quality=args.quality,
-            depth=_known_depth(args.depth),
+            depth=depth,
             draws=args.draws,
             steps=args.steps,
             seed=args.seed,
@@ -155,16 +156,13 @@ def _written_back(adata: "AnnData", args: argparse.Namespace) -> Steps[Path]:
         raise UserError(f"{str(error).split(';')[0]}; the prediction was kept as {kept}.") from error
 
 
-def _known_depth(given: str | None) -> "float | AnnData | None":
+def _known_depth(given: float | Path | None) -> "float | AnnData | None":
     """Return the depth that ``--depth`` gives: a number as it is, a file as the counts in it."""
-    if given is None:
-        return None
-    try:
-        return float(given)
-    except ValueError:
-        from napari_flag.slides.spot_tables import read_measured
+    if not isinstance(given, Path):
+        return given
+    from napari_flag.slides.spot_tables import read_measured
 
-        return read_measured(Path(given).expanduser())
+    return read_measured(given)
 
 
 def take_from_folder(args: argparse.Namespace) -> tuple[str, ...]:
@@ -225,20 +223,22 @@ def _command_for(section: "FoundSection") -> str:
 
 def command_of(args: argparse.Namespace) -> Words:
     """Return the command line that makes the same numbers: its options, in a fixed order."""
+    from napari_flag.model.checkpoint import file_given
+
     words: list[str | Path] = ["napari-flag", "predict", args.slide]
     for name in ("spots", "measured", "alignment", "mpp", "spacing", "diameter", "region", "weights", "genes",
                  "quality", "depth", "draws", "steps", "seed", "colours"):  # fmt: skip
         value = getattr(args, name)
+        if name == "weights":  # a name that is listed is one whatever lies in the working folder
+            value = file_given(value) or value
         if value is not None:
-            words += [f"--{name}", _word(value)]
+            words += [f"--{name}", *map(_word, value if isinstance(value, tuple) else (value,))]
     words += ["--force"] if args.force else []
     return [*words, "--keep-names"] if args.keep_names else words
 
 
 def _word(value: object) -> str | Path:
-    """Return a value as a word; names of files that may be something else too count as files."""
+    """Return a value as a word of a command; a path stays one."""
     if isinstance(value, Path):
         return value
-    if isinstance(value, str) and Path(value).expanduser().exists():
-        return Path(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -9,6 +9,7 @@ from napari_flag.cli import terminal
 from napari_flag.cli.one_slide import Written, predicting
 from napari_flag.cli.terminal import ProgressLine, say, say_json
 from napari_flag.cluster import processes_of, require_dask
+from napari_flag.errors import UserError
 from napari_flag.formatting import whole
 from napari_flag.progress import finish
 from napari_flag.slides.colours import COLOURS
@@ -48,15 +49,10 @@ def add_predict(commands: terminal.Commands) -> None:
         "--out",
         metavar="OUT.h5ad",
         type=terminal.path,
-        help="file to write (default: <slide>_predicted.h5ad in the current folder); with --manifest a "
-        "folder",
+        help="file to write, in a folder that is made if needed (default: <slide>_predicted.h5ad in the "
+        "current folder); with --manifest a folder",
     )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace OUT.h5ad if napari-flag wrote it; without this, only an earlier result of the very "
-        "same command is replaced",
-    )
+    terminal.add_overwrite(parser, "OUT.h5ad")
     terminal.add_keep_names(parser)
     terminal.add_json(parser)
 
@@ -146,12 +142,7 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         default=keys.DEFAULT_WEIGHTS,
         help="weights by name (see `napari-flag weights list`) or file (default: %(default)s)",
     )
-    add(
-        "--genes",
-        metavar="FILE",
-        type=terminal.path,
-        help="keep only these genes: symbols or aliases, one a line (default: all of the weights)",
-    )
+    terminal.add_genes(group, "all of the weights")
     add(
         "--quality",
         choices=tuple(keys.STEPS_OF),
@@ -163,6 +154,7 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     add(
         "--depth",
         metavar="N|FILE",
+        type=terminal.positive_or_path,
         help="how deep this slide is: the mean total count of the weights' genes in a spot, or raw counts of "
         "some of its spots (default: as the training slides that look most alike)",
     )
@@ -220,6 +212,11 @@ class _Refused(argparse.Action):
 
 def run_predict(args: argparse.Namespace) -> int:
     """Predict, write, and say what was written."""
+    if args.steps is not None and args.quality != keys.DEFAULT_QUALITY:
+        raise UserError(
+            f"--quality {args.quality} and --steps {args.steps} both say how many solver steps are taken; "
+            "leave one of them out."
+        )
     if args.cluster is not None:  # said before anything is read
         processes_of(args.cluster)
         require_dask()

@@ -207,7 +207,11 @@ def add_weights(commands: terminal.Commands) -> None:
         "--out",
         metavar="FILE.safetensors",
         type=terminal.path,
-        help="weights file to write (default: where every command finds it by name)",
+        help="weights file to write, in a folder that is made if needed (default: where every command finds "
+        "it by name)",
+    )
+    take.add_argument(
+        "--overwrite", action="store_true", help="replace FILE.safetensors of --out if napari-flag wrote it"
     )
 
 
@@ -291,6 +295,8 @@ def import_weights(args: argparse.Namespace) -> int:
     from napari_flag.files import ending
     from napari_flag.model.checkpoint import import_weights
 
+    if args.overwrite and args.out is None:
+        raise UserError("--overwrite replaces the file of --out; give --out too, or leave it out.")
     given = {"--config": args.config, "--genes": args.genes, "--mpp": args.mpp}
     if ending(args.file) != ".safetensors" or any(value is not None for value in (*given.values(), args.out)):
         return _import_published(args, [name for name, value in given.items() if value is None])
@@ -300,8 +306,8 @@ def import_weights(args: argparse.Namespace) -> int:
 
 
 def _import_published(args: argparse.Namespace, lacking: list[str]) -> int:
-    from napari_flag.files import check_writable, ending
-    from napari_flag.model.checkpoint import free_place
+    from napari_flag.files import ending
+    from napari_flag.model.checkpoint import check_name, free_place
 
     if ending(args.file) == ".safetensors":
         raise UserError(
@@ -316,8 +322,8 @@ def _import_published(args: argparse.Namespace, lacking: list[str]) -> int:
     from napari_flag.methods.published_checkpoint import import_published
 
     out = args.out or free_place(args.file.stem)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(out)
+    check_name(out)
+    terminal.check_place(out, args.overwrite)
     import_published(args.file, args.config, args.genes, args.mpp, out)
     name = out if args.out else out.stem
     say(f"Wrote {out}; use it with --weights {name}.")

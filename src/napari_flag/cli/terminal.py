@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
 
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, of_drive
+from napari_flag.files import check_writable, ending, make_folder, of_drive
 from napari_flag.formatting import first_of
 from napari_flag.progress import Step, TimeLeft, describe_step
 from napari_flag.slides.file_identity import name_of
@@ -199,6 +199,50 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON to stdout instead of text")
 
 
+def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--overwrite``; `what` is replaced."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help=f"replace {what} if napari-flag wrote it; without this, only an earlier result of the very same "
+        "command is replaced",
+    )
+
+
+LISTS: Final = (".txt", ".csv", ".tsv")
+"""Endings by which a word is the name of a file and no gene, also where there is no such file."""
+
+
+class _Genes(argparse.Action):
+    """Genes by their names, or a `Path` where the one word given names a file."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        genes: tuple[str, ...] | Path = tuple(values)
+        if len(values) == 1:
+            try:
+                file = path(values[0])
+            except argparse.ArgumentTypeError as error:
+                raise argparse.ArgumentError(self, str(error)) from error
+            there = file.exists() and not file.is_dir()
+            if there or ending(file) in LISTS or len(file.parts) > 1:
+                genes = file
+        setattr(namespace, self.dest, genes)
+
+
+def add_genes(group: Any, default: str) -> None:
+    """Add ``--genes``, whose value is a tuple of names or the `Path` of a list of them; None not given."""
+    group.add_argument(
+        "--genes",
+        nargs="+",
+        action=_Genes,
+        metavar="GENE",
+        help="keep only these genes: symbols or aliases, or one text file with one a line "
+        f"(default: {default})",
+    )
+
+
 def add_keep_names(parser: "argparse.ArgumentParser") -> None:
     """Add ``--keep-names``."""
     parser.add_argument(
@@ -222,13 +266,22 @@ def path(text: str) -> Path:
 
 def positive(text: str) -> float:
     """Read a number above 0, with a decimal point or comma."""
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
+    value = _number(text)
+    if value is None or not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 0.5")
     return value
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return None
+
+
+def positive_or_path(text: str) -> float | Path:
+    """Read a number above 0, as `positive`; what is no number at all is a path."""
+    return path(text) if _number(text) is None else positive(text)
 
 
 def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -243,8 +296,8 @@ def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
     return whole
 
 
-def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool]) -> bool:
-    """Make sure, before any work, that `path` may and can be written.
+def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool] | None = None) -> bool:
+    """Make sure, before any work, that `path` may and can be written; its folder need not be there yet.
 
     Parameters
     ----------
@@ -254,7 +307,7 @@ def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool]) -> boo
         The user allowed what this program wrote to be replaced.
     is_same
         Asked only where there is a file: whether it is the result of the very same command, so
-        that nothing is lost by replacing it.
+        that nothing is lost by replacing it; None where that cannot be known.
 
     Returns
     -------
@@ -263,31 +316,17 @@ def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool]) -> boo
     """
     from napari_flag.exports.replacing import refuse_foreign
 
-    replaces = path.is_file() and not overwrite and is_same()
-    if path.is_file() and not overwrite and not replaces:
-        raise UserError(
-            f"{path} already exists and is not a result of this very command; give another --out, "
-            "or add --overwrite to replace it."
-        )
-    refuse_foreign(path)
-    check_writable(path)
+    is_store = path.is_dir() and ending(path) == ".zarr"  # a file in all but the form
+    there = path.is_file() or is_store
+    replaces = there and not overwrite and is_same is not None and is_same()
+    if there and not overwrite and not replaces:
+        what = "" if is_same is None else " and is not a result of this very command"
+        raise UserError(f"{path} already exists{what}; give another --out, or add --overwrite to replace it.")
+    if there or not path.is_dir():  # that it is a folder is said below
+        refuse_foreign(path)
+    if not is_store:
+        check_writable(path, folder_is_made=True)
     return replaces
-
-
-def make_folder(folder: Path) -> None:
-    """Make `folder` where it is not there yet.
-
-    Raises
-    ------
-    UserError
-        When it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"The folder {folder} cannot be made ({error.strerror}); choose another --out."
-        ) from error
 
 
 Words: TypeAlias = Sequence[str | Path]
@@ -306,10 +345,11 @@ def fingerprint(words: Words) -> str:
 
 
 def write_or_rescue(adata: "AnnData", path: Path) -> None:
-    """Write a prediction; if its place fails after all, keep the work in the temporary folder."""
+    """Write a prediction, its folder made if needed; if that fails, keep it in the temporary folder."""
     from napari_flag.prediction_file import write_prediction
 
     try:
+        make_folder(path.parent)
         write_prediction(adata, path)
     except UserError as error:
         folder = Path(tempfile.mkdtemp(prefix="napari-flag-"))

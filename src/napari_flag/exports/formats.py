@@ -13,8 +13,8 @@ from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.qupath import write_geojson as geojson_steps
 from napari_flag.exports.spatial_data import check_installed, write_spatial_data
-from napari_flag.files import ending, place_in
-from napari_flag.gene_names import symbols_of
+from napari_flag.files import ending, make_folder, place_in
+from napari_flag.gene_names import names_in, symbols_of
 from napari_flag.prediction_file import output_name, write_prediction
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import without_personal_names
@@ -110,10 +110,10 @@ def export(
     adata: "AnnData",
     places: Sequence[tuple[Format, Path]],
     *,
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | Path | None = None,
     slide: "Slide | None" = None,
 ) -> Steps[tuple[Path, ...]]:
-    """Write `adata`, with its structure, in several formats and return the paths.
+    """Write `adata`, with its structure, in several formats and return the paths; their folders are made.
 
     A step with a path as its partial result says that what belongs there is written.
 
@@ -124,7 +124,7 @@ def export(
     places
         Each format and where it goes; what is there is replaced, so ask first.
     genes
-        Symbols or aliases of those to keep; None keeps all.
+        Symbols or aliases of those to keep, or a text file (a `Path`) with one a line; None keeps all.
     slide
         The slide, for formats that hold the image.
 
@@ -135,10 +135,12 @@ def export(
     """
     for wanted, _ in places:  # before any work
         wanted.check()
-    symbols = None if genes is None else symbols_of([str(gene) for gene in adata.var_names], genes)
+    known = [str(gene) for gene in adata.var_names]
+    symbols = None if genes is None else symbols_of(known, names_in(genes))
     complete = yield from with_structure(adata)
     chosen = choose_genes(complete, symbols)
     for done, (wanted, path) in enumerate(places, 1):
+        make_folder(path.parent)
         yield from wanted.write(chosen, path, slide)
         yield Step("Exporting", done, len(places), "formats", partial=path)
     return tuple(path for _, path in places)

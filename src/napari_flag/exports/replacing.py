@@ -6,9 +6,12 @@
 ``.html``      ``<meta name="generator" content="napari-flag …">``
 ``.tif``       the OME-XML of a prediction, which says "Research use only, not for diagnosis."
 ``.geojson``   ``"generator": "napari-flag …"`` beside its features
-``.json``      ``"use": "Research use only, not for diagnosis."``
-``.md``        that sentence as its last line
+``.json``      ``"use": "Research use only, not for diagnosis."``; of scores, their command at the head
+``.md``        that sentence as its last line; of tables of scores, what wrote them at the head
+``.tex``       the same, as a comment
 ``.csv``       the first columns of its heading, in their order
+``.png``       ``Software`` is napari-flag; in ``.svg`` and ``.pdf`` ``Creator``
+weights        metadata of that name in the header of the safetensors; gene vectors too
 =============  =====================================================================================
 
 An empty file may be replaced by anyone.  What another program changed and saved again has lost the mark, and
@@ -25,10 +28,18 @@ from napari_flag.files import ending
 from napari_flag.prediction_file import is_prediction
 
 GENERATOR: Final = "napari-flag"
-HEADINGS: Final = ("spot,x_px,y_px,", "gene,pcc,cpcc,", "model,PCC,", "name,status,seconds,")
-"""How the tables of `exports`, `compare`, of several models and of many slides begin."""
-_ENDS: Final = 4096
-"""Bytes read at either end of a file."""
+HEADINGS: Final = (
+    "spot,x_px,y_px,", "gene,pcc,cpcc,", "model,PCC,", "name,status,seconds,", "numbers_of,group,method,"
+)  # fmt: skip
+"""How the tables of `exports`, `compare`, of several models, of many slides and of scores begin."""
+_ENDS: Final = 65_536
+"""Bytes read at either end of a file; a PDF names its creator before a list of its objects."""
+_PICTURES: Final = {
+    ".png": f"Software\0{GENERATOR} ",
+    ".svg": f"<dc:title>{GENERATOR} ",
+    ".pdf": f"/Creator ({GENERATOR} ",
+}
+"""What stands in a picture of `figures`."""
 
 
 def written_here(path: Path) -> bool:
@@ -58,9 +69,16 @@ def _marked(path: Path, head: bytes, tail: bytes) -> bool:
     if kind == ".geojson":
         return f'"generator": "{GENERATOR} '.encode() in head
     if kind == ".json":
-        return f'"use": "{keys.RESEARCH_USE_ONLY}"'.encode() in tail
+        stated = f'"use": "{keys.RESEARCH_USE_ONLY}"'.encode() in tail
+        return stated or head.startswith(b'{\n  "command": "napari-flag ')
     if kind == ".md":
-        return tail.rstrip().endswith(use)
+        return tail.rstrip().endswith(use) or b"\nWritten by `napari-flag tables` from:\n" in head
+    if kind == ".tex":
+        return head.startswith(b"% Written by napari-flag tables")
+    if kind in _PICTURES:
+        return _PICTURES[kind].encode() in head + tail
+    if kind == ".safetensors":
+        return head[8:].startswith(b'{"__metadata__":{"napari_flag":')
     if kind == ".csv":
         return head.decode("utf-8", "replace").startswith(HEADINGS)
     return is_prediction(path)

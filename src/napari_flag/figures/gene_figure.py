@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from napari_flag import keys
+from napari_flag import __version__, keys
 from napari_flag.analysis.spatial import CLASSES
 from napari_flag.errors import UserError
 from napari_flag.figures.spot_maps import draw_discs, draw_scale_bar, draw_tissue, frame_axes
@@ -60,8 +60,10 @@ def write_figure(figure: "Figure", path: Path) -> Path:
     """Write `figure` to `path` and return it; a `UserError` says when the folder cannot be written."""
     import matplotlib as mpl
 
+    kind = ending(path)[1:]
+    maker = {"Software" if kind == "png" else "Creator": f"napari-flag {__version__}"}
     with mpl.rc_context({"svg.fonttype": "none"}), replacing(path) as place:  # text stays text, to be edited
-        figure.savefig(place, format=ending(path)[1:], dpi=DPI)
+        figure.savefig(place, format=kind, dpi=DPI, metadata=maker)
     return path
 
 

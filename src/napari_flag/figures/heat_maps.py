@@ -14,9 +14,8 @@ from napari_flag.analysis.coexpression import (
 from napari_flag.analysis.compare import Section
 from napari_flag.analysis.set_maps import SetMap
 from napari_flag.analysis.truth import FloatArray
-from napari_flag.figures.gene_figure import check_format
-from napari_flag.figures.style import DPI, GREY, house_style
-from napari_flag.files import ending, write_whole
+from napari_flag.figures.gene_figure import check_format, write_figure
+from napari_flag.figures.style import GREY, house_style
 from napari_flag.formatting import number, whole
 from napari_flag.layers.gene_map import DIVERGING
 
@@ -122,13 +121,9 @@ def save_set_map(path: Path, found: SetMap) -> Path:
     UserError
         When the format is another, or the folder cannot be written.
     """
-    import matplotlib as mpl
-
     check_format(path)
-    with house_style(), mpl.rc_context({"svg.fonttype": "none"}):  # text stays text, to be edited
-        figure, kind = draw_set_map(found), ending(path)[1:]
-        write_whole(path, lambda part: figure.savefig(part, format=kind, dpi=DPI))
-    return path
+    with house_style():
+        return write_figure(draw_set_map(found), path)
 
 
 def draw_set_map(found: SetMap) -> "Figure":

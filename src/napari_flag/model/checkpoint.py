@@ -17,7 +17,7 @@ from platformdirs import user_data_path
 
 from napari_flag import keys
 from napari_flag.errors import UserError
-from napari_flag.files import files_ending, parse_json, sha256_of, write_whole
+from napari_flag.files import ending, files_ending, parse_json, sha256_of, write_whole
 from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.slides.colours import Colours, colours_of
 
@@ -442,6 +442,40 @@ def weights_folder() -> Path:
     return user_data_path("napari-flag") / "weights"
 
 
+def file_given(name_or_path: str | Path) -> Path | None:
+    """Return the weights file that is named by its path; None for the name of listed weights, or of none.
+
+    A file or folder that is called like listed weights does not take their place.
+    """
+    if str(name_or_path) in {name for name, _ in list_weights()}:
+        return None
+    path = Path(name_or_path).expanduser()
+    return path if path.is_file() else None
+
+
+def card_of(path: Path) -> dict[str, Any]:
+    """Return the data card in a weights file; an empty one where `path` holds no weights."""
+    try:
+        return Checkpoint.look(path).card
+    except UserError:
+        return {}
+
+
+def check_name(path: Path) -> None:
+    """Refuse, before any work, a weights file whose name does not end in ``.safetensors``.
+
+    Raises
+    ------
+    UserError
+        Saying what to end it in.
+    """
+    if ending(path) != ".safetensors":
+        raise UserError(
+            f"Weights cannot be written as “{path.suffix or path.name}”; end the name of {path} in "
+            ".safetensors, by which every command knows them."
+        )
+
+
 def find_weights(name_or_path: str | Path = DEFAULT_WEIGHTS) -> Path:
     """Return the weights file called `name_or_path`.
 
@@ -453,9 +487,8 @@ def find_weights(name_or_path: str | Path = DEFAULT_WEIGHTS) -> Path:
     for name, path in list_weights():
         if name == str(name_or_path):
             return path
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
+    if (file := file_given(name_or_path)) is not None:
+        return file
     known = ", ".join(name for name, _ in list_weights()) or "none"
     raise UserError(
         f'There are no weights called "{name_or_path}" and no such file; choose one of: {known}, '

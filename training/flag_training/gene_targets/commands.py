@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_flag.cli.terminal import at_least, check_place, path
 from napari_flag.formatting import number
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _add_coexpression(kinds: Kinds) -> None:
     _add_panel(parser)
     _add_table(parser)
     parser.add_argument("--relative", action="store_true", help="use each gene's share of the panel's counts")
-    parser.add_argument("--width", type=_positive, metavar="N", help="length of the vectors (default: all)")
+    parser.add_argument("--width", type=at_least(1), metavar="N", help="length of the vectors (default: all)")
     parser.set_defaults(run=run_coexpression)
 
 
@@ -54,12 +55,12 @@ def _add_models(kinds: Kinds) -> None:
     _add_table(parser)
     parser.set_defaults(run=run_geneformer)
     parser = kinds.add_parser("scgpt", help="take them from scGPT's gene embedding")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds best_model.pt and vocab.json")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="holds best_model.pt and vocab.json")
     _add_panel(parser)
     _add_table(parser)
     parser.set_defaults(run=run_scgpt)
     parser = kinds.add_parser("cellplm", help="take them from CellPLM's gene embedding")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds *.config.json and *.best.ckpt")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="holds *.config.json and *.best.ckpt")
     _add_gene_ids(parser, "not needed where the panel holds Ensembl ids")
     _add_panel(parser)
     _add_table(parser)
@@ -77,12 +78,14 @@ def _add_contextual(kinds: Kinds) -> None:
     _add_sections(parser)
     _add_panel(parser)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of all slides' vectors"
+        "--out", type=path, required=True, metavar="DIR", help="folder of all slides' vectors"
     )
     parser.add_argument(
         "--device", default="auto", metavar="DEVICE", help="auto, cpu or cuda (default: auto)"
     )
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="spots at once (default: 1)")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=1, metavar="N", help="spots at once (default: 1)"
+    )
     parser.add_argument(
         "--panel-only", action="store_true", help="rank the panel's genes alone, as FLAG does, not all genes"
     )
@@ -96,19 +99,19 @@ def _add_check(kinds: Kinds) -> None:
         description="Print, per section, Pearson's r over pairs of genes between the cosines of their "
         "vectors and their correlation in the section (GSC's way).",
     )
-    parser.add_argument("table", type=Path, metavar="TABLE.safetensors", help="gene vectors")
-    parser.add_argument("sections", nargs="+", type=Path, metavar="COUNTS", help="count tables of sections")
+    parser.add_argument("table", type=path, metavar="TABLE.safetensors", help="gene vectors")
+    parser.add_argument("sections", nargs="+", type=path, metavar="COUNTS", help="count tables of sections")
     parser.add_argument("--relative", action="store_true", help="compare shares of the panel's counts")
     parser.set_defaults(run=run_check)
 
 
 def _add_geneformer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="model folder with config.json and model.safetensors"
+        "folder", type=path, metavar="FOLDER", help="model folder with config.json and model.safetensors"
     )
     parser.add_argument(
         "--dictionaries",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="its token, median and gene name dictionaries (default: geneformer/ beside the folder)",
     )
@@ -118,7 +121,7 @@ def _add_geneformer(parser: argparse.ArgumentParser) -> None:
 def _add_gene_ids(parser: argparse.ArgumentParser, help_text: str) -> None:
     parser.add_argument(
         "--gene-ids",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="symbols with Ensembl ids, e.g. Space Ranger's features.tsv.gz or Geneformer's "
         f"gene_name_id_dict ({help_text})",
@@ -128,7 +131,7 @@ def _add_gene_ids(parser: argparse.ArgumentParser, help_text: str) -> None:
 def _add_sections(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--counts",
-        type=Path,
+        type=path,
         required=True,
         metavar="DIR",
         help="count tables, one a section (C5.tsv.gz), or a store of napari-flag prepare",
@@ -137,23 +140,20 @@ def _add_sections(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_panel(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--panel", type=Path, required=True, metavar="FILE", help="gene symbols, one a line")
+    parser.add_argument("--panel", type=path, required=True, metavar="FILE", help="gene symbols, one a line")
 
 
 def _add_table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.safetensors", help="gene vectors to write"
+        "--out", type=path, required=True, metavar="FILE.safetensors", help="gene vectors to write"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace gene vectors that napari-flag wrote"
     )
 
 
 def _add_names(parser: argparse.ArgumentParser, flag: str, metavar: str, help_text: str) -> None:
     parser.add_argument(flag, nargs="+", default=[], metavar=metavar, help=help_text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def run_coexpression(arguments: argparse.Namespace) -> int:
@@ -164,6 +164,7 @@ def run_coexpression(arguments: argparse.Namespace) -> int:
     from napari_flag.cli.terminal import ProgressLine
     from napari_flag.progress import finish
 
+    check_place(arguments.out, arguments.overwrite)
     panel = read_panel_file(arguments.panel)
     sections = find_sections(
         arguments.counts, arguments.sections, arguments.leave_out, arguments.leave_out_patient
@@ -181,6 +182,7 @@ def run_geneformer(arguments: argparse.Namespace) -> int:
     from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.geneformer import geneformer_table
 
+    check_place(arguments.out, arguments.overwrite)
     panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
     _write(arguments.out, geneformer_table(arguments.folder, panel, arguments.dictionaries, ids))
     return 0
@@ -191,6 +193,7 @@ def run_scgpt(arguments: argparse.Namespace) -> int:
     from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.static_tables import scgpt_table
 
+    check_place(arguments.out, arguments.overwrite)
     _write(arguments.out, scgpt_table(arguments.folder, read_panel_file(arguments.panel)))
     return 0
 
@@ -200,6 +203,7 @@ def run_cellplm(arguments: argparse.Namespace) -> int:
     from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.static_tables import cellplm_table
 
+    check_place(arguments.out, arguments.overwrite)
     panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
     _write(arguments.out, cellplm_table(arguments.folder, panel, ids))
     return 0
@@ -241,8 +245,8 @@ def run_check(arguments: argparse.Namespace) -> int:
 
     table = read_table(arguments.table)
     learnt_from = table.source.get("sections", ())
-    for path in arguments.sections:
-        section = table_of(path, path.name.split(".")[0])
+    for file in arguments.sections:
+        section = table_of(file, file.name.split(".")[0])
         counts = panel_counts(section, section.read(), table.genes)
         r = agreement(table, counts, relative=arguments.relative)
         note = " (learnt from it)" if section.name in learnt_from else ""

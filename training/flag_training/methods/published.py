@@ -51,7 +51,7 @@ def read_method(given: str) -> tuple[str, Method]:
             f"There is no method called {given} that can be written as weights; give a file such as "
             f"training/configs/baselines/bleep.toml, or one of: {'; '.join(WRITTEN)}."
         )
-    return read_baseline(Path(given))
+    return read_baseline(Path(given).expanduser())
 
 
 def read_baseline(path: Path) -> tuple[str, Method]:

@@ -14,6 +14,7 @@ from napari_flag.analysis.pathways import RegionSets, bundled, find_region_sets,
 from napari_flag.analysis.regions import AreaScale, BoolArray, RegionNumbers, compare_regions
 from napari_flag.analysis.set_maps import SetMap, first_set, map_set, named_apart
 from napari_flag.analysis.truth import MEASURED, PREDICTED
+from napari_flag.errors import UserError
 from napari_flag.exports.qupath import region_measurements
 from napari_flag.gui.controls.file_filters import GENE_SET_FILES, REGION_FILES, TABLE_FILES
 from napari_flag.gui.controls.forms import ask_open, ask_save
