@@ -213,7 +213,7 @@ def add_unit(parser: argparse.ArgumentParser) -> None:
         "--unit",
         choices=("log2p1", "log1p", "counts"),
         help="what another model's file holds where it does not say so: log2(count + 1), "
-        "ln(count + 1) or counts",
+        "ln(count + 1) or counts; a file that states another unit is refused",
     )
 
 
