@@ -119,3 +119,12 @@ def test_a_prediction_of_this_package_gives_its_spots_again(tmp_path: Path) -> N
         DIAMETER_UM,
     )
     assert (table.technology, table.measured) == ("napari-flag prediction", None)
+
+
+def test_a_prediction_that_holds_its_draws_as_counts_is_no_measurement(tmp_path: Path) -> None:
+    prediction = fake_prediction(9)
+    prediction.layers["counts"] = np.rint(np.exp2(prediction.layers["sample"]) - 1)
+    prediction.write_h5ad(tmp_path / "p_counts.h5ad")
+    assert read_spots(tmp_path / "p_counts.h5ad").measured is None
+    with pytest.raises(UserError, match=r"p_counts\.h5ad is a prediction of napari-flag"):
+        read_measured(tmp_path / "p_counts.h5ad")
