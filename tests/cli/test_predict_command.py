@@ -225,6 +225,16 @@ def test_the_same_command_replaces_its_own_result_and_nothing_else(model, folder
     assert (folder / "notes.h5ad").read_text() == "mine"
 
 
+def test_numbers_are_recorded_as_typed_so_that_no_two_commands_are_one(model, folder, capsys):
+    line = ["predict", "C9.png", "--spots", "spots.tsv", "--out", "out.h5ad", "--mpp"]
+    assert main([*line, "2.00001234"]) == 0
+    made = prediction_file.read_prediction(folder / "out.h5ad").uns[keys.PROVENANCE]
+    assert "--mpp 2.00001234 " in made[keys.COMMAND]
+    assert made[keys.MPP] == 2.00001234
+    assert main([*line, "2.00001199"]) == 2
+    assert "not a result of this very command" in capsys.readouterr().err
+
+
 def test_a_place_that_cannot_be_written_is_reported_before_any_work(model, folder, monkeypatch, capsys):
     def no_work(*_, **__):
         raise AssertionError("work began")

@@ -241,4 +241,4 @@ def _word(value: object) -> str | Path:
         return value
     if isinstance(value, str) and Path(value).expanduser().exists():
         return Path(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
