@@ -244,6 +244,21 @@ def test_a_place_that_cannot_be_written_is_reported_before_any_work(model, folde
     assert "does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("new.zarr", "new.zarr is not the SpatialData zarr that is predicted; give --out an .h5ad"),
+        ("out.csv", "out.csv does not end in .h5ad"),
+        ("out", "out does not end in .h5ad"),
+    ],
+)
+def test_a_prediction_is_written_under_no_other_ending(model, folder, capsys, name, said):
+    assert main([*TABLE, "--out", name]) == 2
+    assert said in capsys.readouterr().err
+    assert not (folder / name).exists()
+    assert main([*TABLE, "--out", "OUT.H5AD"]) == 0
+
+
 def test_work_is_kept_elsewhere_when_its_place_fails_after_all(
     model, folder, monkeypatch, capsys, tmp_path_factory
 ):
