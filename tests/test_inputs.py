@@ -161,3 +161,20 @@ def test_a_second_prediction_of_an_open_slide_reads_no_pixel(
     assert slide.reads == before
     assert again.n_obs == first.n_obs
     assert (again.n_vars != first.n_vars) == (other == "panel")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"quality": "great"}, "There is no quality 'great'; give one of fast, balanced, best"),
+        ({"colours": "rgb"}, 'names the colours "rgb"'),
+        ({"draws": "3"}, "draws='3' is no whole number from 1 on"),
+        ({"draws": 0}, "draws=0 is no whole number from 1 on"),
+        ({"seed": -1}, "seed=-1 is no whole number from 0 on"),
+        ({"seed": None}, "seed=None is no whole number from 0 on"),
+    ],
+)
+def test_options_that_there_are_none_of_are_refused_in_a_sentence(options, said):
+    given = inputs.Inputs(FakeSlide(), Spots(("a",), np.array([[100.0, 100.0]])))
+    with pytest.raises(UserError, match=said):
+        finish(predict_inputs(given, checkpoint(), **options))

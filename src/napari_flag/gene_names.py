@@ -304,8 +304,10 @@ class GeneNames:
         return f" Similar names: {', '.join(self._by_name[key] for key in close)}." if close else ""
 
 
-def symbols_of(genes: Sequence[str], wanted: Sequence[str], of: str = "this prediction") -> list[str]:
+def symbols_of(genes: Sequence[str], wanted: str | Sequence[str], of: str = "this prediction") -> list[str]:
     """Return what each name `wanted`, a symbol in any case or an alias, is called among `genes`; each once.
+
+    One text is one name.
 
     Raises
     ------
@@ -316,7 +318,7 @@ def symbols_of(genes: Sequence[str], wanted: Sequence[str], of: str = "this pred
     if not wanted:
         raise UserError(f"The list of genes is empty; name some of the {len(names.genes):,} genes of {of}.")
     found: dict[str, None] = {}
-    for name in wanted:
+    for name in [wanted] if isinstance(wanted, str) else wanted:
         hit = names.resolve(name)
         if hit is None:
             raise UserError(names.why_not(name))

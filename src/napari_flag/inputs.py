@@ -7,6 +7,7 @@ weights give the same spots whichever of them is used.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from napari_flag.errors import UserError
 from napari_flag.files import read_text
 from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import without_folders, without_personal_names
-from napari_flag.slides.colours import Colours
+from napari_flag.slides.colours import Colours, colours_of
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.formats.space_ranger import VISIUM_PITCH_UM
@@ -249,8 +250,10 @@ def predict_inputs(
     Raises
     ------
     UserError
-        For what `preflight.check` finds blocking, and as `prediction.predict_slide`.
+        For options that there are none of, what `preflight.check` finds blocking, and as
+        `prediction.predict_slide`.
     """
+    _check_options(quality, draws, seed, colours)
     yield Step("Looking at the slide", 0)
     look = preflight.look_at(inputs.slide)
     checked = preflight.check(inputs.slide, inputs.spots, checkpoint, look=look, anyway=anyway)
@@ -290,6 +293,18 @@ def predict_inputs(
     for notice in said:
         yield Step("Naming the slide", 1, notice=notice)
     return adata
+
+
+def _check_options(quality: object, draws: object, seed: object, colours: object) -> None:
+    """Refuse what a notebook may give and the command line and the window do not offer."""
+    if quality not in tuple(keys.STEPS_OF):
+        raise UserError(f"There is no quality {quality!r}; give one of {', '.join(keys.STEPS_OF)}.")
+    colours_of(colours, "colours=")
+    for name, value, least in (("draws", draws, 1), ("seed", seed, 0)):
+        if name == "draws" and value is None:
+            continue
+        if not isinstance(value, Integral) or value < least:
+            raise UserError(f"{name}={value!r} is no whole number from {least} on; give one such as {least}.")
 
 
 # --- slide and scale -----------------------------------------------------------------------------

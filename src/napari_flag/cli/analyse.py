@@ -77,6 +77,7 @@ def run_export(args: argparse.Namespace) -> int:
     """Read, complete and write."""
     from napari_flag.analysis.truth import attach_measured
     from napari_flag.exports.formats import export, find_format, place_of
+    from napari_flag.exports.replacing import check_export
     from napari_flag.slide_identity import doubt_about
 
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
@@ -87,7 +88,7 @@ def run_export(args: argparse.Namespace) -> int:
     make_folder(args.out)
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
     for _, place in places:
-        _check_place(place, args)
+        check_export(place, args.predicted, args.overwrite)
     slide = None if args.slide is None else _open(args.slide, adata)
     written: list[Path] = []
 
@@ -114,19 +115,6 @@ def run_export(args: argparse.Namespace) -> int:
         for path in written:
             say(f"Wrote {path}")
     return 0
-
-
-def _check_place(place: Path, args: argparse.Namespace) -> None:
-    """Refuse to replace a file without ``--overwrite``, and the prediction itself in any case."""
-    from napari_flag.exports.replacing import refuse_foreign
-
-    if not place.exists():
-        return
-    if place.samefile(args.predicted):
-        raise UserError(f"{place} is the prediction itself; give another --out.")
-    if not args.overwrite:
-        raise UserError(f"{place} already exists; give another --out, or add --overwrite to replace it.")
-    refuse_foreign(place)
 
 
 def _open(path: Path, adata: "AnnData") -> "Slide":
