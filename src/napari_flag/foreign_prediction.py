@@ -29,7 +29,13 @@ from napari_flag.prediction_file import (
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.h5ad import array_of, gene_names, positions_of
 from napari_flag.slides.formats.readers import Size
-from napari_flag.slides.formats.stored_anndata import H5ad, are_counts, starts_with_counts, with_file
+from napari_flag.slides.formats.stored_anndata import (
+    H5ad,
+    are_counts,
+    refuse_plain_zarr,
+    starts_with_counts,
+    with_file,
+)
 from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5, refuse_inflated_parquet
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spots import FloatArray, lattice_of, typical_pitch
@@ -277,6 +283,7 @@ def _only_table(path: Path) -> Path:
     if len(tables) == 1:
         return tables[0]
     if not tables:
+        refuse_plain_zarr(path)
         raise UserError(
             f"{path} is no SpatialData zarr with a table, so no prediction can be read from it; give an "
             ".h5ad, a zarr with a table, or the shapes with the genes (X.zarr/shapes/NAME)."

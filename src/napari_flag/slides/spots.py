@@ -1,6 +1,7 @@
 """Spots: ids, positions, array and diameter; grids over tissue; estimates of pitch and µm/px."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
@@ -575,6 +576,45 @@ def refuse_outside(xy: FloatArray, slide: "Slide", path: Path) -> None:
         )
 
 
+_SUFFIX: Final = re.compile(r"(?<=[ACGT]{8})[-_]\w+$")
+"""What follows a barcode: Space Ranger writes the number of its library, ``-1``."""
+
+
+def why_none_shared(ids: Sequence[str], measured: "AnnData", genes: Iterable[str] = ()) -> str | None:
+    """Return why no spot is among the rows of `measured` though it may be theirs; None where nothing says so.
+
+    Parameters
+    ----------
+    ids
+        Of the spots, of which none is in ``measured.obs_names``.
+    measured
+        Counts.
+    genes
+        Genes that are expected as columns.
+
+    Returns
+    -------
+    The end of a sentence: why, and what to do.
+    """
+    rows, columns = [str(name) for name in measured.obs_names], {str(name) for name in measured.var_names}
+    expected = set(genes)
+    turned = next((name for name in rows if name in expected), None)
+    if turned or (rows and any(name in columns for name in ids)):
+        return (
+            f"which has genes (such as {turned or rows[0]}) in its rows and spots in its columns; transpose "
+            "it, to a row per spot and a column per gene"
+        )
+    bare = {_SUFFIX.sub("", name): name for name in rows}
+    for name in ids:
+        other = bare.get(_SUFFIX.sub("", name))
+        if other is not None:
+            return (
+                f"which names them with another suffix ({other!r}, where the spot is {name!r}); write "
+                "barcodes alike in both"
+            )
+    return None
+
+
 def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
     """Return `table` with the counts of its spots, saying how many have none."""
     import pandas as pd
@@ -589,6 +629,8 @@ def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
     rows = measured.obs_names.get_indexer(list(table.spots.ids))
     missing = int((rows < 0).sum())
     if missing == len(rows) > 0:
+        if why := why_none_shared(table.spots.ids, measured):
+            raise UserError(f"No spot of the table is in {source.name}, {why}.")
         raise UserError(
             f"No spot of the table is in {source.name} (which names them like "
             f"{measured.obs_names[0]!r}, the table like {table.spots.ids[0]!r}); choose the counts "
