@@ -64,6 +64,17 @@ def test_positions_in_obs_and_symbols_in_var_are_found(tmp_path: Path) -> None:
     assert list(table.measured.var["gene_ids"]) == ENSEMBL
 
 
+def test_symbols_are_found_beside_a_column_of_ids_and_a_row_that_is_no_gene(tmp_path: Path) -> None:
+    adata = annotated()
+    adata.var["gene_symbols"] = ["ERBB2", "ACTB", "CD8A", None]
+    names = [*ENSEMBL[:3], "ERCC-00002"]
+    adata.var["gene_ids"] = adata.var_names = names
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    measured = read_measured(tmp_path / "a.h5ad")
+    assert list(measured.var_names) == ["ERBB2", "ACTB", "CD8A", "ERCC-00002"]
+    assert list(measured.var["gene_ids"]) == names
+
+
 def test_counts_are_found_behind_normalised_values_or_missed_aloud(tmp_path: Path) -> None:
     adata = annotated()
     raw = adata.X.copy()

@@ -234,12 +234,18 @@ def raw_counts(h5ad: H5ad) -> "AnnData | None":
 
 
 def gene_names(var: Any) -> tuple[list[str], list[str] | None]:
-    """Return gene symbols, and Ensembl ids where they are known beside them; None otherwise."""
+    """Return gene symbols, and Ensembl ids where they are known beside them; None otherwise.
+
+    Where most of the names are Ensembl ids, symbols are in a column; a row without one (a spike-in) keeps its
+    name.
+    """
     names = [str(name) for name in var.index]
+    symbols = next((column for column in SYMBOLS if column in var), None)
+    if symbols and 2 * sum(ENSEMBL.match(name) is not None for name in names) > len(names):
+        known = var[symbols].notna() & (var[symbols].astype(str).str.strip() != "")
+        written = zip(var[symbols], known, names, strict=True)
+        return [str(symbol) if there else name for symbol, there, name in written], names
     for column in (GENE_IDS, "gene_id", "ensembl_id"):
         if column in var:
             return names, [str(i) for i in var[column]]
-    symbols = next((column for column in SYMBOLS if column in var), None)
-    if symbols and names and all(ENSEMBL.match(name) for name in names):
-        return [str(s) for s in var[symbols]], names
     return names, None
