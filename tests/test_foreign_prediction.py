@@ -135,6 +135,15 @@ def test_a_word_that_is_no_unit_is_refused_by_name_and_the_file_not_called_damag
         read_any_prediction(path, "log2")
 
 
+def test_what_is_left_of_a_prediction_of_ours_without_its_provenance_states_its_unit(prediction, tmp_path):
+    stored = with_storable_provenance(prediction)
+    del stored.uns[keys.PROVENANCE]
+    stored.write_h5ad(tmp_path / "stripped.h5ad")
+    read = read_any_prediction(tmp_path / "stripped.h5ad")
+    assert unit_read(read) == "log2p1"
+    np.testing.assert_array_equal(read.X, prediction.X)
+
+
 def test_a_unit_is_not_guessed_from_how_large_the_values_are(prediction, tmp_path):
     for values in (prediction.X * 0.01, prediction.X * 100):
         path = written(prediction, tmp_path / "other.h5ad", values)

@@ -21,6 +21,7 @@ from napari_flag.errors import UserError
 from napari_flag.files import ending, refuse_special_in
 from napari_flag.formatting import counted_of, number, whole
 from napari_flag.prediction_file import (
+    LOG2,
     is_prediction,
     layer_of,
     read_prediction,
@@ -564,6 +565,7 @@ def _build(
         layers=kept,
     )
     adata.var_names_make_unique()
+    adata.uns[keys.LOG1P] = dict(LOG2)
     array = array_of(obs)
     if array is not None:
         adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL] = array.T
