@@ -68,7 +68,8 @@ def predict(
     weights
         Name (``napari-flag weights list``) or file of the weights, or weights already loaded.
     mpp
-        µm per level-0 pixel; None takes the file's, else the table's.
+        µm per pixel of the full-resolution slide, also where `slide` is Space Ranger's smaller copy of it;
+        None takes the file's, else the table's.
     spacing_um, diameter_um
         Centre-to-centre distance and diameter of the spots in µm; None takes the weights' or the table's.
     region

@@ -104,7 +104,8 @@ def prepare(
     alignment
         Alignment file that places transcripts and cells on the slide; None looks for it beside them.
     mpp
-        µm per level-0 pixel; None takes the file's, else the table's.
+        µm per pixel of the full-resolution slide (`with_given_scale`); None takes the file's, else the
+        table's.
     spacing_um, diameter_um
         Of the grid, or of the table's array; None takes the weights' or the table's.
     region
@@ -147,6 +148,8 @@ def prepare(
             table = yield from read_table(Path(spots), slide)
         else:
             table = spots
+        if mpp is not None:
+            slide = with_given_scale(slide, mpp, table)
         slide, doubts = settle_scale(slide, table)
         notices = [*slide.notices, *(() if table is None else table.notices), *doubts]
         if slide.mpp is None:
@@ -321,6 +324,23 @@ def open_with_pyramid(path: Path, mpp: float | None = None) -> Steps[Slide]:
     return slide
 
 
+def with_given_scale(slide: Slide, mpp: float, table: SpotTable | None) -> Slide:
+    """Return the slide at the µm/px that a person gave.
+
+    Parameters
+    ----------
+    slide
+        The slide at hand.
+    mpp
+        µm per pixel of the full-resolution slide, as a scanner states it.
+    table
+        Its spots, which tell whether it is a smaller copy, as Space Ranger's hires image; None of none.
+    """
+    if table is None or table.image_scale == 1:
+        return slide.with_mpp(mpp, SET_BY_HAND)
+    return slide.with_mpp(mpp / table.image_scale, f"{SET_BY_HAND} for the full-resolution slide")
+
+
 def settle_scale(slide: Slide, table: SpotTable | None = None) -> tuple[Slide, tuple[str, ...]]:
     """Take the table's µm/px where the slide's is unknown, and doubt what looks wrong.
 
@@ -338,7 +358,8 @@ def settle_scale(slide: Slide, table: SpotTable | None = None) -> tuple[Slide, t
     if slide.mpp is None:
         return slide, ()
     suggested = None if table is None else preflight.suggested_mpp(table.spots)
-    doubt = check_mpp(slide.mpp, slide.mpp_source, suggested)
+    scale = 1.0 if table is None else table.image_scale
+    doubt = check_mpp(slide.mpp, slide.mpp_source, suggested, scale)
     return slide, (doubt,) if doubt else ()
 
 

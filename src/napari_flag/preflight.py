@@ -109,7 +109,8 @@ def check(
     """
     look = _LOOKS.get(slide.reader) if look is None else look
     array = spots.spots if isinstance(spots, SpotTable) else spots
-    blocking = [_unknown_scale(slide, array)] if slide.mpp is None else []
+    scale = spots.image_scale if isinstance(spots, SpotTable) else 1.0
+    blocking = [_unknown_scale(slide, array, scale)] if slide.mpp is None else []
     if checkpoint is not None:
         blocking += too_coarse(slide, array, checkpoint.encoder)
     warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)
@@ -149,11 +150,11 @@ _SUGGESTED: Final[dict[tuple[object, ...], tuple[object, float | None]]] = {}
 """What was fitted to spots that are alive: docks ask at every change, and 50,000 spots take .1 s."""
 
 
-def _unknown_scale(slide: Slide, spots: Spots | None) -> str:
+def _unknown_scale(slide: Slide, spots: Spots | None, scale: float) -> str:
     unknown = f"{slide.path.name} does not say how large a pixel is, and guessing would give wrong genes"
     suggested = suggested_mpp(spots)
     if suggested is not None:
-        right = resolution(suggested, TYPED, unit=False)
+        right = resolution(suggested * scale, TYPED, unit=False)
         return (
             f"{unknown}; the spots' array suggests {right} µm per pixel, so if that is right press "
             f"Estimate in step 1 (--mpp {right} on the command line, mpp={right} in Python)."
