@@ -17,6 +17,7 @@ from tests.foreign_files import (
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import (
+    UNITS,
     UnitUnknown,
     holds_prediction,
     is_foreign,
@@ -107,10 +108,40 @@ def test_a_sparse_matrix_stays_sparse_and_has_the_values_of_a_dense_one(predicti
         ({"expression_unit": "Counts"}, "counts"),
     ],
 )
-def test_a_unit_written_in_the_file_needs_no_answer_and_is_not_overruled(prediction, tmp_path, uns, unit):
+def test_a_unit_written_in_the_file_needs_no_answer_and_another_one_is_refused(
+    prediction, tmp_path, uns, unit
+):
     path = written(prediction, tmp_path / "other.h5ad", prediction.X + 0.25, **uns)
     assert unit_read(read_any_prediction(path)) == unit
-    assert unit_read(read_any_prediction(path, "counts" if unit != "counts" else "log1p")) == unit
+    assert unit_read(read_any_prediction(path, unit)) == unit
+    other = "counts" if unit != "counts" else "log1p"
+    with pytest.raises(UserError) as refused:
+        read_any_prediction(path, other)
+    assert f"states {UNITS[unit]} in uns" in str(refused.value)
+    assert f"given as {UNITS[other]}" in str(refused.value)
+
+
+def test_the_unit_given_is_believed_of_whole_numbers_which_state_nothing(prediction, tmp_path):
+    path = written(prediction, tmp_path / "other.h5ad", np.rint(prediction.X) + 1)
+    assert unit_read(read_any_prediction(path)) == "counts"
+    read = read_any_prediction(path, "log2p1")
+    assert unit_read(read) == "log2p1"
+    np.testing.assert_array_equal(read.X, np.rint(prediction.X) + 1)
+
+
+def test_a_word_that_is_no_unit_is_refused_by_name_and_the_file_not_called_damaged(prediction, tmp_path):
+    path = written(prediction, tmp_path / "other.h5ad", prediction.X)
+    with pytest.raises(UserError, match=r"'log2' is no unit of expression; give log2p1"):
+        read_any_prediction(path, "log2")
+
+
+def test_what_is_left_of_a_prediction_of_ours_without_its_provenance_states_its_unit(prediction, tmp_path):
+    stored = with_storable_provenance(prediction)
+    del stored.uns[keys.PROVENANCE]
+    stored.write_h5ad(tmp_path / "stripped.h5ad")
+    read = read_any_prediction(tmp_path / "stripped.h5ad")
+    assert unit_read(read) == "log2p1"
+    np.testing.assert_array_equal(read.X, prediction.X)
 
 
 def test_a_unit_is_not_guessed_from_how_large_the_values_are(prediction, tmp_path):

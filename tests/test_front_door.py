@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.fakes import counts_for, fake_prediction
+from tests.foreign_files import write_hest_like
 from tests.section_files import write_section
 from tests.tiny_weights import GENES
 
@@ -140,6 +141,41 @@ def test_exports_go_by_the_ending_and_replace_nothing_unasked(tmp_path):
     with pytest.raises(nf.UserError, match="which format"):
         nf.export(prediction, tmp_path / "out.xyz")
     assert list(Path(tmp_path).iterdir()) == [place]
+
+
+def test_an_export_never_replaces_the_prediction_it_is_made_of(tmp_path):
+    place = tmp_path / "self.h5ad"
+    prediction_file.write_prediction(fake_prediction(n_spots=49, n_genes=4), place)
+    before = place.read_bytes()
+    with pytest.raises(nf.UserError, match=r"self\.h5ad is the prediction itself"):
+        nf.export(place, str(place), overwrite=True, genes=["ERBB2"])
+    assert place.read_bytes() == before
+
+
+def test_an_export_is_written_under_the_ending_of_its_format_only(tmp_path):
+    prediction = fake_prediction(n_spots=49, n_genes=4)
+    with pytest.raises(nf.UserError, match=r"y\.csv does not end in \.h5ad, as h5ad is written"):
+        nf.export(prediction, tmp_path / "y.csv", to="h5ad")
+    with pytest.raises(nf.UserError, match="which format"):
+        nf.export(prediction, tmp_path / "y.csv", to="h5")
+    assert nf.export(prediction, tmp_path / "y.ome.tiff", to="ome-tiff").exists()
+
+
+def test_one_gene_may_be_given_as_a_text(tmp_path):
+    prediction = fake_prediction(n_spots=49, n_genes=4)
+    kept = nf.read_prediction(nf.export(prediction, tmp_path / "one.h5ad", genes="HER2"))
+    assert list(kept.var_names) == ["ERBB2"]
+
+
+def test_the_unit_of_another_models_file_can_be_given_wherever_a_file_can(tmp_path):
+    prediction = fake_prediction(n_spots=49, n_genes=8)
+    path, counts = write_hest_like(prediction, tmp_path / "stpath.h5ad"), counts_for(prediction)
+    with pytest.raises(nf.UserError, match="unit="):
+        nf.compare(path, counts)
+    given = nf.compare(path, counts, unit="log1p").scores["X"].values["PCC"]
+    assert given == pytest.approx(nf.compare(prediction, counts).scores["X"].values["PCC"], abs=1e-6)
+    out = nf.export(path, tmp_path / "out.h5ad", unit="log1p")
+    np.testing.assert_allclose(nf.read_prediction(out).X, prediction.X, rtol=1e-6)
 
 
 class FakeTraining:

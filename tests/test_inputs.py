@@ -7,6 +7,7 @@ import pytest
 import shapely
 from PIL import Image
 from tests.fakes import SOME_GENES, FakeSlide
+from tests.spot_files import space_ranger
 from tests.tiny_weights import GENES, tiny_network
 
 from napari_flag import inputs
@@ -15,6 +16,7 @@ from napari_flag.inputs import Grid, grid_of, lay_grid, predict_inputs, prepare
 from napari_flag.model.checkpoint import Checkpoint, find_weights, save_checkpoint
 from napari_flag.progress import finish
 from napari_flag.slides.slide import open_slide
+from napari_flag.slides.spot_tables import read_spots
 from napari_flag.slides.spots import Spots
 
 ST = {"array": {"pitch_um": 200.0, "diameter_um": 100.0, "technology": "Spatial Transcriptomics (legacy)"}}
@@ -161,3 +163,33 @@ def test_a_second_prediction_of_an_open_slide_reads_no_pixel(
     assert slide.reads == before
     assert again.n_obs == first.n_obs
     assert (again.n_vars != first.n_vars) == (other == "panel")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"quality": "great"}, "There is no quality 'great'; give one of fast, balanced, best"),
+        ({"colours": "rgb"}, 'names the colours "rgb"'),
+        ({"draws": "3"}, "draws='3' is no whole number from 1 on"),
+        ({"draws": 0}, "draws=0 is no whole number from 1 on"),
+        ({"seed": -1}, "seed=-1 is no whole number from 0 on"),
+        ({"seed": None}, "seed=None is no whole number from 0 on"),
+    ],
+)
+def test_options_that_there_are_none_of_are_refused_in_a_sentence(options, said):
+    given = inputs.Inputs(FakeSlide(), Spots(("a",), np.array([[100.0, 100.0]])))
+    with pytest.raises(UserError, match=said):
+        finish(predict_inputs(given, checkpoint(), **options))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_the_scale_given_is_that_of_the_full_resolution_slide_also_of_a_smaller_copy(tmp_path, in_memory):
+    outs = space_ranger(tmp_path)
+    copy = outs / "spatial" / "tissue_hires_image.png"
+    given = open_slide(copy) if in_memory else copy
+    prepared = finish(prepare(given, checkpoint(), spots=outs, mpp=0.25))
+    with prepared.slide as slide:
+        scale = read_spots(outs, slide=slide).image_scale
+        assert scale != 1
+        assert slide.mpp == pytest.approx(0.25 / scale)
+        assert slide.mpp_source == "set by hand for the full-resolution slide"

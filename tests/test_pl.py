@@ -15,6 +15,7 @@ from napari_flag.analysis.coexpression import correlate
 from napari_flag.analysis.compare import section_of
 from napari_flag.layers.gene_values import GeneValues
 from napari_flag.layers.local_map import LocalMap, MapKind
+from napari_flag.prediction_file import write_prediction
 from napari_flag.progress import finish
 
 
@@ -46,6 +47,23 @@ def test_a_gene_is_drawn_into_the_callers_axes_which_come_back(prediction):
     assert keys.EXPRESSION_UNITS in bar_label(ax)
     assert len(discs(ax)) == prediction.n_obs
     assert plt.get_fignums() == [figure.number]
+
+
+def test_every_picture_is_drawn_of_a_file_as_of_what_is_in_it(prediction, tmp_path):
+    path = tmp_path / "p.h5ad"
+    write_prediction(prediction, path)
+    gene = prediction.var_names[0]
+    for draw in (
+        lambda given: nf.pl.gene(given, gene),
+        lambda given: nf.pl.moran(given, gene),
+        lambda given: nf.pl.side_by_side(given, gene)[0, 0],
+    ):
+        here, there = (discs(draw(given)) for given in (prediction, str(path)))
+        np.testing.assert_allclose(there, here, rtol=1e-5)
+    here, there = (nf.pl.moran_scatter(given).collections[0].get_offsets() for given in (prediction, path))
+    np.testing.assert_allclose(there, here, rtol=1e-5)
+    here, there = (nf.pl.coexpression(given).images[0].get_array() for given in (prediction, path))
+    np.testing.assert_allclose(there, here, rtol=1e-4)
 
 
 def test_without_axes_a_figure_is_made_for_each(prediction):

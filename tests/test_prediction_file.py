@@ -53,6 +53,22 @@ def test_draws_of_earlier_versions_and_other_models_need_not_be_counts(predictio
     np.testing.assert_array_equal(back.layers[keys.SAMPLE], prediction.layers[keys.SAMPLE])
 
 
+def test_scanpy_takes_the_values_for_logarithms_to_the_base_2_in_its_fold_changes(prediction, tmp_path):
+    scanpy = pytest.importorskip("scanpy")
+    prediction.uns.pop("log1p", None)  # as of earlier versions
+    prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
+    for adata in (
+        scanpy.read_h5ad(tmp_path / "out.h5ad"),
+        prediction_file.read_prediction(tmp_path / "out.h5ad"),
+    ):
+        adata.obs["half"] = ["a"] * 12 + ["b"] * 13
+        adata.obs["half"] = adata.obs["half"].astype("category")
+        scanpy.tl.rank_genes_groups(adata, "half", method="t-test")
+        found = scanpy.get.rank_genes_groups_df(adata, "a").set_index("names").loc[adata.var_names]
+        first, second = (np.exp2(adata.X[rows].mean(axis=0)) - 1 for rows in (slice(12), slice(12, None)))
+        np.testing.assert_allclose(found.logfoldchanges, np.log2(first / second), atol=1e-4)
+
+
 @pytest.mark.slow
 def test_scanpy_and_squidpy_open_the_file(prediction, tmp_path):
     scanpy = pytest.importorskip("scanpy")

@@ -69,7 +69,8 @@ def predict(
     weights
         Name (``napari-flag weights list``) or file of the weights, or weights already loaded.
     mpp
-        µm per level-0 pixel; None takes the file's, else the table's.
+        µm per pixel of the full-resolution slide, also where `slide` is Space Ranger's smaller copy of it;
+        None takes the file's, else the table's.
     spacing_um, diameter_um
         Centre-to-centre distance and diameter of the spots in µm; None takes the weights' or the table's.
     region
@@ -156,7 +157,8 @@ def read_prediction(path: str | Path, *, unit: str | None = None) -> "AnnData":
     path
         An h5ad with positions and expression, or a table of a SpatialData zarr; it is never changed.
     unit
-        "log2p1", "log1p" or "counts": what another model's file holds, where it does not say so itself.
+        "log2p1" for log2(count + 1), "log1p" for ln(count + 1), or "counts": what another model's file holds,
+        where it does not say so itself.
 
     Returns
     -------
@@ -165,7 +167,7 @@ def read_prediction(path: str | Path, *, unit: str | None = None) -> "AnnData":
     Raises
     ------
     UserError
-        When the file cannot be read, has no positions, or its unit is not known.
+        When the file cannot be read, has no positions, or its unit is not known or not the one given.
     """
     from napari_flag.foreign_prediction import read_any_prediction
 
@@ -176,6 +178,7 @@ def compare(
     predicted: "AnnData | str | Path",
     measured: "AnnData | str | Path",
     *,
+    unit: str | None = None,
     seed: int = 0,
     force: bool = False,
     progress: Progress = True,
@@ -189,6 +192,8 @@ def compare(
     measured
         Raw counts with spot ids as rows, or a file or folder of them (h5ad, Space Ranger, ST table); Visium
         HD, Xenium and CosMx folders are pooled into the spots of the prediction.
+    unit
+        What the file of a prediction holds, as `read_prediction` takes it.
     seed
         Of the bootstrap.
     force
@@ -205,7 +210,7 @@ def compare(
     from napari_flag.discovery import counts_for
 
     beside = Path(predicted).expanduser() if isinstance(predicted, str | Path) else None
-    adata = _prediction(predicted)
+    adata = prediction_of(predicted, unit)
     with _reporting(progress) as on_step:
         if isinstance(measured, str | Path):
             measured, notices = finish(counts_for(adata, measured, beside=beside), on_step)
@@ -220,7 +225,8 @@ def export(
     path: str | Path,
     *,
     to: str | None = None,
-    genes: Sequence[str] | Path | None = None,
+    unit: str | None = None,
+    genes: str | Sequence[str] | Path | None = None,
     slide: "Slide | None" = None,
     overwrite: bool = False,
     keep_names: bool = False,
@@ -236,8 +242,10 @@ def export(
         The file, or for SpatialData the folder, to write; the folder it is to be in is made if needed.
     to
         "h5ad", "spatialdata", "geojson", "ome-tiff" or "csv"; None goes by the ending of `path`.
+    unit
+        What the file of a prediction holds, as `read_prediction` takes it.
     genes
-        Symbols to keep, or a text file (a `Path`) with one a line; None keeps all.
+        Symbols or aliases to keep, or one, or a text file (a `Path`) with one a line; None keeps all.
     slide
         The slide, for formats that hold the image.
     overwrite
@@ -250,26 +258,18 @@ def export(
     Raises
     ------
     UserError
-        When the format or a gene is unknown, the slide is another one, or `path` cannot be written.
+        When the format or a gene is unknown, `path` has the ending of another format or is the prediction
+        itself, the slide is another one, or `path` cannot be written.
     """
     from napari_flag.exports import formats
-    from napari_flag.exports.replacing import refuse_foreign
-    from napari_flag.files import ending
+    from napari_flag.exports.replacing import check_export
     from napari_flag.slide_identity import doubt_about, refuse_other_size, without_personal_names
 
     path = Path(path).expanduser()
-    names = [known.name for known in formats.FORMATS]
-    if to is None:
-        to = {known.ending: known.name for known in formats.FORMATS}.get(ending(path))
-    if to not in names:
-        raise UserError(
-            f"{path.name} does not say which format to write; give to= one of {', '.join(names)}."
-        )
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} already exists; give another path, or overwrite=True to replace it.")
-    refuse_foreign(path)
-    places = [(formats.find_format(to), path)]
-    predicted = _prediction(prediction)
+    places = [(formats.format_for(path, to), path)]
+    source = Path(prediction).expanduser() if isinstance(prediction, str | Path) else None
+    check_export(path, source, overwrite)
+    predicted = prediction_of(prediction, unit)
     if slide is not None:
         refuse_other_size(predicted, slide)
     adata, said = without_personal_names(predicted, keep_names)
@@ -359,7 +359,8 @@ def fit(
         sections, notices = find_sections(place, mpp)
     else:
         notices = ()
-    panel = genes if genes is None or isinstance(genes, Path) else tuple(genes)
+    named = (genes,) if isinstance(genes, str) else genes
+    panel = named if named is None or isinstance(named, Path) else tuple(named)
     settings = FitSettings(encoder, panel, diffusion, seed, device, colours, keep_names)
     target = Path(out).expanduser()
     check_name(target)
@@ -387,8 +388,9 @@ def _reporting(progress: Progress) -> Iterator[Callable[[Step], None] | None]:
         yield progress or None
 
 
-def _prediction(given: "AnnData | str | Path") -> "AnnData":
-    return read_prediction(given) if isinstance(given, str | Path) else given
+def prediction_of(given: "AnnData | str | Path", unit: str | None = None) -> "AnnData":
+    """Return a prediction in memory as it is, that of a file as `read_prediction` reads it."""
+    return read_prediction(given, unit=unit) if isinstance(given, str | Path) else given
 
 
 def _counts(path: str | Path) -> "AnnData":

@@ -41,6 +41,8 @@ _RESERVED: Final = re.compile(r"(CON|PRN|AUX|NUL|COM[0-9¹²³]|LPT[0-9¹²³])(
 """Names that mean a device on Windows, whatever their ending."""
 ZIPPED: Final = ".gz"
 """What follows the ending of a compressed file."""
+_GZIP: Final = b"\x1f\x8b"
+"""How a compressed file begins (RFC 1952)."""
 
 
 def ending(path: str | Path) -> str:
@@ -128,12 +130,17 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     Raises
     ------
     UserError
-        When it holds more, or is no regular file.
+        When it holds more, is no regular file, or is not compressed and named so.
     OSError, EOFError, zlib.error
         When it is missing or damaged: the caller says what it should have been.
     """
     refuse_special(path)
     zipped = is_zipped(path)
+    if zipped:
+        with path.open("rb") as stream:
+            head = stream.read(len(_GZIP))
+        if head and head != _GZIP:
+            raise UserError(f"{path.name} is not gzip-compressed, as its name says; remove {ZIPPED} from it.")
     with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
         data = stream.read(most + 1)
     if len(data) > most:

@@ -21,6 +21,7 @@ from napari_flag.errors import UserError
 from napari_flag.files import ending, refuse_special_in
 from napari_flag.formatting import counted_of, number, whole
 from napari_flag.prediction_file import (
+    LOG2,
     is_prediction,
     layer_of,
     read_prediction,
@@ -29,7 +30,13 @@ from napari_flag.prediction_file import (
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.h5ad import array_of, gene_names, positions_of
 from napari_flag.slides.formats.readers import Size
-from napari_flag.slides.formats.stored_anndata import H5ad, are_counts, starts_with_counts, with_file
+from napari_flag.slides.formats.stored_anndata import (
+    H5ad,
+    are_counts,
+    refuse_plain_zarr,
+    starts_with_counts,
+    with_file,
+)
 from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5, refuse_inflated_parquet
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spots import FloatArray, lattice_of, typical_pitch
@@ -64,6 +71,7 @@ _WRITTEN: Final = {
 """What stands in a file, in small letters → the word for it."""
 _UNIT_KEYS: Final = ("unit", "units", "expression_unit", "expression_units")
 """Keys of ``uns``, or of a mapping in it, under which a unit is written."""
+_UNITS_OFFERED: Final = "log2p1 for log2(count + 1), log1p for ln(count + 1), or counts"
 WHOLE: Final = "whole numbers"
 """In place of where a unit is stated: values that are all whole are counts."""
 _OF_SHAPES: Final = frozenset(
@@ -87,7 +95,7 @@ class UnitUnknown(UserError):
         self.path = path
         super().__init__(
             f"{path.name} does not state the unit of its values, and a wrong one would make the scores "
-            "wrong; say it with --unit: log2p1 for log2(count + 1), log1p for ln(count + 1), or counts."
+            f"wrong; say it with --unit (in Python unit=): {_UNITS_OFFERED}."
         )
 
 
@@ -100,7 +108,8 @@ def read_any_prediction(path: str | Path, unit: str | None = None, *, image: Pat
         An ``.h5ad`` file of ours or of another program; a SpatialData ``.zarr`` with one table, or one of its
         tables (``X.zarr/tables/NAME``) or shapes with genes as columns (``X.zarr/shapes/NAME``).
     unit
-        One of `UNITS`, used where the file states none; None raises `UnitUnknown` then.
+        One of `UNITS`, used where the file states none, or holds whole numbers and states nothing else; None
+        raises `UnitUnknown` where there is no other sign of it.
     image
         Folder of the image in the same zarr that it lies on; None takes the only one.
 
@@ -112,8 +121,11 @@ def read_any_prediction(path: str | Path, unit: str | None = None, *, image: Pat
     Raises
     ------
     UserError
-        When the file is damaged, holds several slides or tables, or has no positions.
+        When the file is damaged, holds several slides or tables, has no positions, or states another unit
+        than `unit`.
     """
+    if unit is not None and unit not in UNITS:
+        raise UserError(f"{unit!r} is no unit of expression; give {_UNITS_OFFERED}.")
     path = Path(path).expanduser()
     if path.is_dir():
         return _read_spatialdata(path, unit, image)
@@ -272,6 +284,7 @@ def _only_table(path: Path) -> Path:
     if len(tables) == 1:
         return tables[0]
     if not tables:
+        refuse_plain_zarr(path)
         raise UserError(
             f"{path} is no SpatialData zarr with a table, so no prediction can be read from it; give an "
             ".h5ad, a zarr with a table, or the shapes with the genes (X.zarr/shapes/NAME)."
@@ -495,6 +508,29 @@ def _written_unit(uns: Mapping[str, Any], values: Any) -> tuple[str, float, str]
 _LOG2_OF_BASE: Final = {"log2p1": 1.0, "log1p": math.log2(math.e), "counts": 1.0}
 
 
+def _settled_unit(
+    path: Path, given: str | None, written: tuple[str, float, str] | None
+) -> tuple[str, float, str]:
+    """Return the unit to read in, as `_written_unit` does, of what the user and the file say.
+
+    Raises
+    ------
+    UserError
+        When they contradict each other, or neither says anything.
+    """
+    stated = None if written is None or written[2] == WHOLE else written
+    if given is not None and stated is not None and given != stated[0]:
+        raise UserError(
+            f"{path.name} states {UNITS[stated[0]]} in {stated[2]} and was given as {UNITS[given]} (--unit), "
+            "so one of the two is wrong; leave the unit out to take the file's, or correct it in the file."
+        )
+    if given is not None and stated is None:
+        return given, _LOG2_OF_BASE[given], "the user"
+    if written is None:
+        raise UnitUnknown(path)
+    return written
+
+
 # --- into our layout -----------------------------------------------------------------------------
 def _build(
     path: Path,
@@ -511,11 +547,7 @@ def _build(
     import pandas as pd
     from anndata import AnnData
 
-    written = _written_unit(uns, values)
-    if written is None and unit is None:
-        raise UnitUnknown(path)
-    assert written is not None or unit is not None
-    word, factor, where = written or (str(unit), _LOG2_OF_BASE[str(unit)], "the user")
+    word, factor, where = _settled_unit(path, unit, _written_unit(uns, values))
     notices += _doubts(path, values, word)
     kept = {}
     for name, layer in layers.items():
@@ -533,6 +565,7 @@ def _build(
         layers=kept,
     )
     adata.var_names_make_unique()
+    adata.uns[keys.LOG1P] = dict(LOG2)
     array = array_of(obs)
     if array is not None:
         adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL] = array.T

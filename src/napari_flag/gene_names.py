@@ -317,7 +317,7 @@ class GeneNames:
         return f" Similar names: {', '.join(self._by_name[key] for key in close)}." if close else ""
 
 
-def names_in(genes: Iterable[str] | Path) -> tuple[str, ...]:
+def names_in(genes: str | Iterable[str] | Path) -> tuple[str, ...]:
     """Return the names given, or those in a text file of them (one a line, or separated as in a pasted list).
 
     Raises
@@ -325,6 +325,8 @@ def names_in(genes: Iterable[str] | Path) -> tuple[str, ...]:
     UserError
         When the file is missing or is no text.
     """
+    if isinstance(genes, str):
+        return (genes,)
     if not isinstance(genes, Path):
         return tuple(genes)
     try:
@@ -339,8 +341,10 @@ def names_in(genes: Iterable[str] | Path) -> tuple[str, ...]:
     return tuple(name for part in _SEPARATORS.split(text) if (name := part.strip("\"'")))
 
 
-def symbols_of(genes: Sequence[str], wanted: Sequence[str]) -> list[str]:
+def symbols_of(genes: Sequence[str], wanted: str | Sequence[str]) -> list[str]:
     """Return what each name `wanted`, a symbol in any case or an alias, is called among `genes`; each once.
+
+    One text is one name.
 
     Raises
     ------
@@ -353,7 +357,7 @@ def symbols_of(genes: Sequence[str], wanted: Sequence[str]) -> list[str]:
             f"The list of genes is empty; name some of the {len(names.genes):,} genes of this prediction."
         )
     found: dict[str, None] = {}
-    for name in wanted:
+    for name in [wanted] if isinstance(wanted, str) else wanted:
         hit = names.resolve(name)
         if hit is None:
             raise UserError(names.why_not(name))

@@ -7,6 +7,7 @@ weights give the same spots whichever of them is used.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from napari_flag import keys, preflight
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import without_folders, without_personal_names
-from napari_flag.slides.colours import Colours
+from napari_flag.slides.colours import Colours, colours_of
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.formats.space_ranger import VISIUM_PITCH_UM
@@ -102,7 +103,8 @@ def prepare(
     alignment
         Alignment file that places transcripts and cells on the slide; None looks for it beside them.
     mpp
-        µm per level-0 pixel; None takes the file's, else the table's.
+        µm per pixel of the full-resolution slide (`with_given_scale`); None takes the file's, else the
+        table's.
     spacing_um, diameter_um
         Of the grid, or of the table's array; None takes the weights' or the table's.
     region
@@ -145,6 +147,8 @@ def prepare(
             table = yield from read_table(Path(spots), slide)
         else:
             table = spots
+        if mpp is not None:
+            slide = with_given_scale(slide, mpp, table)
         slide, doubts = settle_scale(slide, table)
         notices = [*slide.notices, *(() if table is None else table.notices), *doubts]
         if slide.mpp is None:
@@ -248,8 +252,10 @@ def predict_inputs(
     Raises
     ------
     UserError
-        For what `preflight.check` finds blocking, and as `prediction.predict_slide`.
+        For options that there are none of, what `preflight.check` finds blocking, and as
+        `prediction.predict_slide`.
     """
+    _check_options(quality, draws, seed, colours)
     yield Step("Looking at the slide", 0)
     look = preflight.look_at(inputs.slide)
     checked = preflight.check(inputs.slide, inputs.spots, checkpoint, look=look, force=force)
@@ -291,6 +297,18 @@ def predict_inputs(
     return adata
 
 
+def _check_options(quality: object, draws: object, seed: object, colours: object) -> None:
+    """Refuse what a notebook may give and the command line and the window do not offer."""
+    if quality not in tuple(keys.STEPS_OF):
+        raise UserError(f"There is no quality {quality!r}; give one of {', '.join(keys.STEPS_OF)}.")
+    colours_of(colours, "colours=")
+    for name, value, least in (("draws", draws, 1), ("seed", seed, 0)):
+        if name == "draws" and value is None:
+            continue
+        if not isinstance(value, Integral) or value < least:
+            raise UserError(f"{name}={value!r} is no whole number from {least} on; give one such as {least}.")
+
+
 # --- slide and scale -----------------------------------------------------------------------------
 
 
@@ -303,6 +321,23 @@ def open_with_pyramid(path: Path) -> Steps[Slide]:
         preflight.look_at(slide)
     content_hash(slide.path)  # is kept too: the window asks whether predictions are of this slide
     return slide
+
+
+def with_given_scale(slide: Slide, mpp: float, table: SpotTable | None) -> Slide:
+    """Return the slide at the µm/px that a person gave.
+
+    Parameters
+    ----------
+    slide
+        The slide at hand.
+    mpp
+        µm per pixel of the full-resolution slide, as a scanner states it.
+    table
+        Its spots, which tell whether it is a smaller copy, as Space Ranger's hires image; None of none.
+    """
+    if table is None or table.image_scale == 1:
+        return slide.with_mpp(mpp, SET_BY_HAND)
+    return slide.with_mpp(mpp / table.image_scale, f"{SET_BY_HAND} for the full-resolution slide")
 
 
 def settle_scale(slide: Slide, table: SpotTable | None = None) -> tuple[Slide, tuple[str, ...]]:
@@ -322,7 +357,8 @@ def settle_scale(slide: Slide, table: SpotTable | None = None) -> tuple[Slide, t
     if slide.mpp is None:
         return slide, ()
     suggested = None if table is None else preflight.suggested_mpp(table.spots)
-    doubt = check_mpp(slide.mpp, slide.mpp_source, suggested)
+    scale = 1.0 if table is None else table.image_scale
+    doubt = check_mpp(slide.mpp, slide.mpp_source, suggested, scale)
     return slide, (doubt,) if doubt else ()
 
 

@@ -15,6 +15,8 @@ DEFAULT_QUALITY: Final = "balanced"
 # --- the prediction file -----------------------------------------------------------------------
 SPATIAL: Final = "spatial"
 """``obsm`` key: (n, 2) float64, (x, y) spot centres in level-0 pixels; also the ``uns`` key."""
+LOG1P: Final = "log1p"
+"""``uns`` key: the base of the logarithm of ``X``, where scanpy looks for it."""
 ARRAY_ROW: Final = "array_row"
 ARRAY_COL: Final = "array_col"
 """``obs`` columns: integer array coordinates, present where the array is known."""

@@ -9,15 +9,17 @@
     nf.pl.moran_scatter(prediction)
     nf.pl.coexpression(prediction)
 
-Every function takes a prediction (AnnData), draws into `ax` or a figure of its own, and returns the axes;
-``show=True`` opens a window where there is one.  Genes may be aliases (``"HER2"``).  All of it is what docks,
-figures and the report draw, from the same numbers.
+Every function takes a prediction (AnnData) or its file, draws into `ax` or a figure of its own, and returns
+the axes; ``show=True`` opens a window where there is one.  Genes may be aliases (``"HER2"``).  All of it is
+what docks, figures and the report draw, from the same numbers.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from napari_flag import keys
+from napari_flag.api import prediction_of
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -40,7 +42,7 @@ GENES_SHOWN: Final = 50
 
 
 def gene(
-    prediction: "AnnData",
+    prediction: "AnnData | str | Path",
     gene: str,
     *,
     layer: str | None = None,
@@ -56,7 +58,7 @@ def gene(
     Parameters
     ----------
     prediction
-        Of `predict` or `read_prediction`.
+        Of `predict` or `read_prediction`, or its h5ad.
     gene
         Symbol or alias.
     layer
@@ -84,7 +86,8 @@ def gene(
 
     if (vmin is None) != (vmax is None):
         raise UserError("Only one end of the colours was given; give vmin and vmax, or neither.")
-    [symbol] = _symbols(prediction, [gene])
+    prediction = prediction_of(prediction)
+    [symbol] = _symbols(prediction, gene)
     values, quantity = _quantity(prediction, layer)
     limits = None if vmin is None or vmax is None else (vmin, vmax)
     ax = _axes(ax, SIZE)
@@ -93,14 +96,14 @@ def gene(
 
 
 def side_by_side(
-    prediction: "AnnData", genes: str | Sequence[str], *, show: bool | None = None
+    prediction: "AnnData | str | Path", genes: str | Sequence[str], *, show: bool | None = None
 ) -> "npt.NDArray[Any]":
     """Draw genes as predicted and, below, as measured, each gene in one colour scale.
 
     Parameters
     ----------
     prediction
-        With ``layers["measured"]``: predicted with a table that has counts, or with ``measured=``.
+        Predicted with a table that has counts, or with ``measured=``; or its h5ad.
     genes
         One symbol or alias, or several.
     show
@@ -120,14 +123,15 @@ def side_by_side(
 
     from napari_flag.figures.spot_maps import draw_gene_maps
 
-    symbols = _symbols(prediction, [genes] if isinstance(genes, str) else genes)
+    prediction = prediction_of(prediction)
+    symbols = _symbols(prediction, genes)
     _quantity(prediction, keys.MEASURED)
     figure = draw_gene_maps(prediction, symbols, plt.figure(layout="constrained"))
     return _shown(np.array(figure.axes, object).reshape(2, len(symbols)), show)
 
 
 def moran(
-    prediction: "AnnData",
+    prediction: "AnnData | str | Path",
     gene: str,
     *,
     layer: str | None = None,
@@ -141,7 +145,7 @@ def moran(
     Parameters
     ----------
     prediction
-        Of `predict` or `read_prediction`.
+        Of `predict` or `read_prediction`, or its h5ad.
     gene
         Symbol or alias.
     layer
@@ -164,7 +168,8 @@ def moran(
     from napari_flag.figures.gene_figure import SIZE, draw_local
     from napari_flag.layers.local_map import MapKind, local_numbers, neighbours_of
 
-    [symbol] = _symbols(prediction, [gene])
+    prediction = prediction_of(prediction)
+    [symbol] = _symbols(prediction, gene)
     values, quantity = _quantity(prediction, layer)
     if not quantity.is_expression:
         raise UserError(
@@ -184,7 +189,9 @@ def moran(
     return _shown(ax, show)
 
 
-def moran_scatter(prediction: "AnnData", *, ax: "Axes | None" = None, show: bool | None = None) -> "Axes":
+def moran_scatter(
+    prediction: "AnnData | str | Path", *, ax: "Axes | None" = None, show: bool | None = None
+) -> "Axes":
     """Draw Moran's I of every gene, one draw over measured, with SSC, the identity and names.
 
     A draw and not ``X``: an expectation is smoother than any measurement (see `docs/statistics.md`).
@@ -192,7 +199,7 @@ def moran_scatter(prediction: "AnnData", *, ax: "Axes | None" = None, show: bool
     Parameters
     ----------
     prediction
-        With ``layers["measured"]``.
+        With ``layers["measured"]``, or its h5ad.
     ax
         Where to draw; None makes a figure.
     show
@@ -206,6 +213,7 @@ def moran_scatter(prediction: "AnnData", *, ax: "Axes | None" = None, show: bool
     from napari_flag.analysis.compare import section_of
     from napari_flag.figures.agreement import SIZE, fill_named_moran
 
+    prediction = prediction_of(prediction)
     for layer in (keys.MEASURED, keys.SAMPLE):
         _quantity(prediction, layer)
     ax = _axes(ax, SIZE)
@@ -214,8 +222,8 @@ def moran_scatter(prediction: "AnnData", *, ax: "Axes | None" = None, show: bool
 
 
 def coexpression(
-    prediction: "AnnData",
-    genes: Sequence[str] | None = None,
+    prediction: "AnnData | str | Path",
+    genes: str | Sequence[str] | None = None,
     *,
     depth: bool = False,
     ax: "Axes | None" = None,
@@ -226,7 +234,7 @@ def coexpression(
     Parameters
     ----------
     prediction
-        Of `predict` or `read_prediction`.
+        Of `predict` or `read_prediction`, or its h5ad.
     genes
         Symbols or aliases; None takes the 50 most variable.
     depth
@@ -245,6 +253,7 @@ def coexpression(
     from napari_flag.figures.heat_maps import SIZE, fill_triangles
     from napari_flag.layers.gene_values import GeneValues
 
+    prediction = prediction_of(prediction)
     if genes is None:
         symbols = list(GeneValues(prediction).ranked()[:GENES_SHOWN])
     else:
@@ -255,7 +264,7 @@ def coexpression(
     return _shown(ax, show)
 
 
-def _symbols(prediction: "AnnData", names: Sequence[str]) -> list[str]:
+def _symbols(prediction: "AnnData", names: str | Sequence[str]) -> list[str]:
     """Return the genes of the prediction that `names` mean; a `UserError` says why there is none."""
     from napari_flag.gene_names import symbols_of
 

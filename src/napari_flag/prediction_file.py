@@ -52,6 +52,8 @@ UNNAMED: Final = "this slide"
 """What a slide is called whose name the file does not state."""
 TOUCHING: Final = 0.55
 """Spot diameter drawn where none is known, in array pitches: Visium's 55 µm at 100 µm."""
+LOG2: Final = {"base": 2.0}
+"""What scanpy is to know of ``X``: without it, its fold changes are those of natural logarithms."""
 _ROWS: Final = 4096
 """Spots that are looked at at once."""
 _THUMBNAIL_PX: Final = 1000
@@ -94,6 +96,7 @@ def build_prediction(
     kept = {name: layer for name, layer in (layers or {}).items() if layer is not None}
     adata = AnnData(values, obs=obs, var=var, layers=kept)
     adata.obsm[keys.SPATIAL] = spots.xy.astype(np.float64)
+    adata.uns[keys.LOG1P] = dict(LOG2)
     adata.uns[keys.PROVENANCE] = {key: value for key, value in made.items() if value is not None}
     return adata
 
@@ -254,14 +257,17 @@ def _spare_source(adata: "AnnData", path: Path) -> None:
 
 
 def with_storable_provenance(adata: "AnnData") -> "AnnData":
-    """Return an AnnData that shares the arrays of `adata`, so that nothing large is copied."""
+    """Return a prediction as it is stored, which states the base of its logarithm.
+
+    It shares the arrays of `adata`, so that nothing large is copied.
+    """
     from anndata import AnnData
 
     return AnnData(
         X=adata.X,
         obs=adata.obs,
         var=adata.var,
-        uns={**adata.uns, keys.PROVENANCE: _storable(adata.uns[keys.PROVENANCE])},
+        uns={**adata.uns, keys.LOG1P: LOG2, keys.PROVENANCE: _storable(adata.uns[keys.PROVENANCE])},
         obsm=dict(adata.obsm),
         layers=dict(adata.layers),
         obsp=dict(adata.obsp),
@@ -280,6 +286,7 @@ def read_prediction(path: str | Path) -> "AnnData":
     adata = _read_h5ad(path)
     refuse_fault(adata, path, NOT_OURS)
     adata.uns[keys.PROVENANCE] = {name: _plain(value) for name, value in adata.uns[keys.PROVENANCE].items()}
+    adata.uns[keys.LOG1P] = dict(LOG2)  # earlier versions did not write it
     return adata
 
 

@@ -109,7 +109,10 @@ def check(
     """
     look = _LOOKS.get(slide.reader) if look is None else look
     array = spots.spots if isinstance(spots, SpotTable) else spots
-    blocking = [unknown_scale(slide.path.name, suggested_mpp(array))] if slide.mpp is None else []
+    scale = spots.image_scale if isinstance(spots, SpotTable) else 1.0
+    suggested = suggested_mpp(array)
+    right = None if suggested is None else suggested * scale  # µm/px is given for the full-resolution slide
+    blocking = [unknown_scale(slide.path.name, right)] if slide.mpp is None else []
     if checkpoint is not None:
         blocking += too_coarse(slide, array, checkpoint.encoder)
     warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)

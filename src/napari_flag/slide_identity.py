@@ -189,7 +189,7 @@ def anonymised(adata: "AnnData") -> "AnnData":
 
 def not_looked_into(adata: "AnnData") -> tuple[str, ...]:
     """Return which parts of a prediction other programs or persons wrote, in which names may stand."""
-    ours = (keys.SPATIAL, keys.PROVENANCE, keys.STRUCTURE, "spatial_neighbors")
+    ours = (keys.SPATIAL, keys.LOG1P, keys.PROVENANCE, keys.STRUCTURE, "spatial_neighbors")
     results = (keys.MORAN, keys.MARKERS, keys.DOMAIN_METHOD)
     shared = (*ours, *(key + end for key in results for end in ("", keys.OF_MEASURED)))
     columns = (keys.ARRAY_ROW, keys.ARRAY_COL, keys.DISTANCE, keys.UNLIKE, keys.DOMAIN)

@@ -42,6 +42,27 @@ def test_no_common_spot_says_the_slide_is_likely_wrong_and_shows_both_namings(pr
         truth.match_names(prediction, measured)
 
 
+def test_counts_with_genes_in_their_rows_are_called_so_and_not_of_another_slide(prediction):
+    turned = counts_for(prediction).T
+    elsewhere = turned.copy()
+    elsewhere.var_names = [f"other{k}" for k in range(elsewhere.n_vars)]
+    for measured in (turned, elsewhere):
+        with pytest.raises(
+            UserError, match=r"genes \(such as ERBB2\) in its rows .* transpose it"
+        ) as refused:
+            truth.match_names(prediction, measured)
+        assert "another slide" not in str(refused.value)
+
+
+def test_barcodes_that_differ_in_their_suffix_are_called_so(prediction):
+    measured = counts_for(prediction)
+    bare = ["".join("ACGT"[k >> 2 * i & 3] for i in range(8)) for k in range(prediction.n_obs)]
+    measured.obs_names = bare
+    prediction.obs_names = [f"{name}-1" for name in bare]
+    with pytest.raises(UserError, match=r"another suffix \('AAAAAAAA', where the spot is 'AAAAAAAA-1'\)"):
+        truth.match_names(prediction, measured)
+
+
 def test_two_common_spots_are_too_few(prediction):
     with pytest.raises(UserError, match="Only 2 of 36"):
         truth.match_names(prediction, counts_for(prediction)[:2].copy())

@@ -101,7 +101,8 @@ def test_several_models_are_one_table_on_the_terminal_as_json_csv_and_markdown(m
     assert table.CRPS_fair["predicted"] == pytest.approx(crps, rel=1e-5)
     assert "49 spots and 8 genes of fake, in all models" in out
     assert main([*line, "--out", "out"]) == 0, "the same command may be repeated"
-    assert main([*line[:-2], "--unit", "log2p1", "--out", "out"]) == 0
+    assert main([*line, "--force", "--out", "out"]) == 2, "another command's result stays"
+    assert main([*line[:-2], "--unit", "log2p1", "--out", "out"]) == 2, "deepspot.h5ad states another unit"
 
 
 def test_several_models_recover_the_gene_sets_of_a_file_in_the_same_domains(models, capsys):
@@ -163,3 +164,16 @@ def test_one_prediction_may_name_its_measurement_either_way(files, capsys):
     first = capsys.readouterr().out
     assert main(["compare", "predicted.h5ad", "--measured", "measured.h5ad"]) == 0
     assert capsys.readouterr().out == first
+
+
+def test_a_comparison_replaces_results_of_its_very_command_and_of_no_other(files, capsys):
+    (files / "mine.gmt").write_text("FIRST\tours\tERBB2\tGAPDH\n", "utf-8")
+    line = ["compare", "predicted.h5ad", "measured.h5ad", "--out", "out"]
+    assert main(line) == 0
+    for options in (["--force"], ["--gene-sets", "mine.gmt"], ["--keep-names"]):
+        capsys.readouterr()
+        before = (files / "out" / "fake_scores.json").read_bytes()
+        assert main([*line, *options]) == 2
+        assert "not a result of this very command" in capsys.readouterr().err
+        assert (files / "out" / "fake_scores.json").read_bytes() == before
+    assert main(line) == 0

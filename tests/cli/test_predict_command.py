@@ -225,6 +225,16 @@ def test_the_same_command_replaces_its_own_result_and_nothing_else(model, folder
     assert (folder / "notes.h5ad").read_text() == "mine"
 
 
+def test_numbers_are_recorded_as_typed_so_that_no_two_commands_are_one(model, folder, capsys):
+    line = ["predict", "C9.png", "--spots", "spots.tsv", "--out", "out.h5ad", "--mpp"]
+    assert main([*line, "2.00001234"]) == 0
+    made = prediction_file.read_prediction(folder / "out.h5ad").uns[keys.PROVENANCE]
+    assert "--mpp 2.00001234 " in made[keys.COMMAND]
+    assert made[keys.MPP] == 2.00001234
+    assert main([*line, "2.00001199"]) == 2
+    assert "not a result of this very command" in capsys.readouterr().err
+
+
 def test_a_place_that_cannot_be_written_is_reported_before_any_work(model, folder, monkeypatch, capsys):
     def no_work(*_, **__):
         raise AssertionError("work began")
@@ -284,6 +294,21 @@ def test_what_lies_in_the_working_folder_does_not_change_which_command_it_is(mod
         (folder / name).mkdir()
     assert main([*TABLE, "--out", "out.h5ad"]) == 0
     assert "in place of the earlier result" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("new.zarr", "new.zarr is not the SpatialData zarr that is predicted; give --out an .h5ad"),
+        ("out.csv", "out.csv does not end in .h5ad"),
+        ("out", "out does not end in .h5ad"),
+    ],
+)
+def test_a_prediction_is_written_under_no_other_ending(model, folder, capsys, name, said):
+    assert main([*TABLE, "--out", name]) == 2
+    assert said in capsys.readouterr().err
+    assert not (folder / name).exists()
+    assert main([*TABLE, "--out", "OUT.H5AD"]) == 0
 
 
 def test_work_is_kept_elsewhere_when_its_place_fails_after_all(

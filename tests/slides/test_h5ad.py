@@ -76,6 +76,17 @@ def test_symbols_are_found_beside_ids_with_versions_made_unique(tmp_path: Path) 
     assert list(table.measured.var["gene_ids"]) == ids
 
 
+def test_symbols_are_found_beside_a_column_of_ids_and_a_row_that_is_no_gene(tmp_path: Path) -> None:
+    adata = annotated()
+    adata.var["gene_symbols"] = ["ERBB2", "ACTB", "CD8A", None]
+    names = [*ENSEMBL[:3], "ERCC-00002"]
+    adata.var["gene_ids"] = adata.var_names = names
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    measured = read_measured(tmp_path / "a.h5ad")
+    assert list(measured.var_names) == ["ERBB2", "ACTB", "CD8A", "ERCC-00002"]
+    assert list(measured.var["gene_ids"]) == names
+
+
 def test_counts_are_found_behind_normalised_values_or_missed_aloud(tmp_path: Path) -> None:
     adata = annotated()
     raw = adata.X.copy()
@@ -131,3 +142,12 @@ def test_a_prediction_of_this_package_gives_its_spots_again(tmp_path: Path) -> N
         DIAMETER_UM,
     )
     assert (table.technology, table.measured) == ("napari-flag prediction", None)
+
+
+def test_a_prediction_that_holds_its_draws_as_counts_is_no_measurement(tmp_path: Path) -> None:
+    prediction = fake_prediction(9)
+    prediction.layers["counts"] = np.rint(np.exp2(prediction.layers["sample"]) - 1)
+    prediction.write_h5ad(tmp_path / "p_counts.h5ad")
+    assert read_spots(tmp_path / "p_counts.h5ad").measured is None
+    with pytest.raises(UserError, match=r"p_counts\.h5ad is a prediction of napari-flag"):
+        read_measured(tmp_path / "p_counts.h5ad")

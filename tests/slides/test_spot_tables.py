@@ -20,6 +20,7 @@ from tests.spot_files import (
 )
 
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import read_any_prediction
 from napari_flag.slides.spot_tables import read_measured, read_spots
 
 
@@ -235,3 +236,30 @@ def test_antibodies_of_an_h5ad_are_no_genes(tmp_path):
     adata.var["feature_types"] = ["Gene Expression", "Antibody Capture", "Gene Expression", "Gene Expression"]
     adata.write_h5ad(tmp_path / "a.h5ad")
     assert list(read_measured(tmp_path / "a.h5ad").var_names) == ["ERBB2", "CD8A", "KRT5"]
+
+
+def test_a_plain_file_named_as_compressed_is_called_so_and_not_damaged(tmp_path):
+    (tmp_path / "counts.tsv.gz").write_text("\tERBB2\n10x13\t1\n")
+    with pytest.raises(UserError, match=r"counts\.tsv\.gz is not gzip-compressed.*remove \.gz"):
+        read_measured(tmp_path / "counts.tsv.gz")
+
+
+@pytest.mark.parametrize("name", ["counts.parquet", "counts.xyz"])
+def test_an_unknown_file_given_as_counts_is_no_count_table(tmp_path, name):
+    (tmp_path / name).write_text("1")
+    with pytest.raises(UserError, match=r"no count table napari-flag knows"):
+        read_measured(tmp_path / name)
+
+
+def test_a_plain_anndata_in_a_zarr_is_asked_for_as_h5ad(tmp_path):
+    annotated().write_zarr(tmp_path / "plain.zarr")
+    for read in (read_measured, read_spots, read_any_prediction):
+        with pytest.raises(UserError, match=r"plain\.zarr is an AnnData stored as zarr.*write it as \.h5ad"):
+            read(tmp_path / "plain.zarr")
+
+
+def test_counts_with_spots_in_their_columns_are_to_be_transposed(tmp_path):
+    (tmp_path / "spots.tsv").write_text("id\tx_px\ty_px\na\t1\t2\nb\t3\t4\n")
+    (tmp_path / "counts.tsv").write_text("\ta\tb\nERBB2\t1\t2\nACTB\t3\t4\n")
+    with pytest.raises(UserError, match=r"genes \(such as ERBB2\) in its rows"):
+        read_spots(tmp_path / "spots.tsv", measured_from=tmp_path / "counts.tsv")

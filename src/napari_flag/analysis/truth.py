@@ -18,7 +18,7 @@ from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, counted_of
 from napari_flag.prediction_file import provenance
-from napari_flag.slides.spots import refuse_repeated, typical_pitch
+from napari_flag.slides.spots import refuse_repeated, typical_pitch, why_none_shared
 from napari_flag.statistics.accuracy import FloatArray as FloatArray
 
 if TYPE_CHECKING:
@@ -216,6 +216,9 @@ def _too_few_spots(predicted: "AnnData", measured: "AnnData", shared: int) -> st
     if measured.n_obs:
         names += f", measured ones like {measured.obs_names[0]!r}"
     if shared == 0:
+        spots, genes = ([str(name) for name in index] for index in (predicted.obs_names, predicted.var_names))
+        if why := why_none_shared(spots, measured, genes):
+            return f"No spot of the prediction is in the measured table, {why}."
         return (
             f"No spot of the prediction is in the measured table ({names}), so it is most likely "
             "of another slide; choose the table of the slide that was predicted."

@@ -79,6 +79,7 @@ def run_export(args: argparse.Namespace) -> int:
     """Read, complete and write."""
     from napari_flag.analysis.truth import attach_measured
     from napari_flag.exports.formats import export, find_format, place_of
+    from napari_flag.exports.replacing import check_export
     from napari_flag.slide_identity import doubt_about
 
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
@@ -90,7 +91,7 @@ def run_export(args: argparse.Namespace) -> int:
     label(adata, args.labels)
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
     for _, place in places:
-        _check_place(place, args)
+        check_export(place, args.predicted, args.overwrite)
     slide = None if args.slide is None else _open(args.slide, adata)
     written: list[Path] = []
 
@@ -129,13 +130,6 @@ def _refuse_unused(args: argparse.Namespace, formats: Sequence[str]) -> None:
             f"--slide is the image of a SpatialData zarr, and {', '.join(formats)} holds none; add "
             "spatialdata to --to, or leave --slide out."
         )
-
-
-def _check_place(place: Path, args: argparse.Namespace) -> None:
-    """Refuse to replace a file without ``--overwrite``, and the prediction itself in any case."""
-    if place.exists() and place.samefile(args.predicted):
-        raise UserError(f"{place} is the prediction itself; give another --out.")
-    check_place(place, args.overwrite)
 
 
 def _open(path: Path, adata: "AnnData") -> "Slide":
@@ -224,7 +218,7 @@ def add_unit(parser: argparse.ArgumentParser) -> None:
         "--unit",
         choices=("log2p1", "log1p", "counts"),
         help="what another model's file holds where it does not say so: log2(count + 1), "
-        "ln(count + 1) or counts",
+        "ln(count + 1) or counts; a file that states another unit is refused",
     )
 
 

@@ -86,8 +86,6 @@ distribution and not of so many draws, which need 16 draws of a prediction of na
 
   napari-flag compare ours.h5ad deepspot.h5ad stpath.h5ad --measured C5.tsv.gz
 """
-FILES_HASH: Final = "files_sha256"
-"""Key of the hash of what was compared, by which a repetition is known; folders are not recorded."""
 DIGITS: Final = 3
 """Decimals of scores."""
 BUNDLED: Final = "bundled"
@@ -172,11 +170,11 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
     from napari_flag.report import write_report
     from napari_flag.report.findings import gather
 
-    places = [predicted_path, measured_path, *as_typed("--labels", args.labels)]
+    words = _words(args, [predicted_path], measured_path)
     files = {
         "predicted": name_of(predicted_path, args.keep_names),
         "measured": name_of(measured_path, args.keep_names),
-        FILES_HASH: fingerprint(places),
+        keys.COMMAND_HASH: fingerprint(words),
     }
     if args.set is not None and args.out is None:
         raise UserError("--set draws a heat map into the folder of the report; give --out DIR too.")
@@ -213,13 +211,7 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
             pictures = set_places(comparison.slide, args.set, args.out)
             write_set_map(None if findings is None else findings.set_map, pictures)
             written += pictures
-            options = ["--out", args.out, *as_typed("--labels", args.labels)]
-            options += [*as_typed("--unit", args.unit), *as_typed("--spots", args.spots)]
-            options += as_typed("--alignment", args.alignment) + as_typed("--gene-sets", args.gene_sets)
-            options += [*as_typed("--set", args.set), *(["--force"] if args.force else [])]
-            options += ["--keep-names"] if args.keep_names else []
-            words = ["napari-flag", "compare", predicted_path, measured_path, *options]
-            command = recorded(words, args.keep_names)
+            command = recorded([*words, "--out", args.out], args.keep_names)
             work = write_report(
                 predicted, measured, args.out, comparison=comparison, findings=findings, command=command
             )
@@ -249,6 +241,15 @@ def _refuse_places(args: argparse.Namespace, *predictions: "AnnData") -> None:
             "--spots names rows of another program's file, and spots of napari-flag's own predictions have "
             "their names; leave it out."
         )
+
+
+def _words(args: argparse.Namespace, files: Sequence[Path], measured: Path) -> list[str | Path]:
+    """Return the command line that gives the same numbers, by which a repetition is known."""
+    words: list[str | Path] = ["napari-flag", "compare", *files, "--measured", measured]
+    for name in ("labels", "unit", "spots", "alignment", "gene_sets", "set"):
+        words += as_typed(f"--{name.replace('_', '-')}", getattr(args, name))
+    words += ["--force"] if args.force else []
+    return [*words, "--keep-names"] if args.keep_names else words
 
 
 def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namespace) -> "AnnData":
@@ -283,10 +284,10 @@ def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Na
 
 
 def _is_same(path: Path, result: dict[str, Any]) -> bool:
-    """Return whether `path` holds an earlier comparison of the same files."""
+    """Return whether `path` holds an earlier result of the same command."""
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        return bool(earlier[FILES_HASH] == result[FILES_HASH])
+        return bool(earlier[keys.COMMAND_HASH] == result[keys.COMMAND_HASH])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -397,7 +398,7 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
         "predicted": [name_of(path, args.keep_names) for path in files],
         "measured": name_of(measured, args.keep_names),
         "gene_sets": BUNDLED if args.gene_sets is None else name_of(args.gene_sets, args.keep_names),
-        FILES_HASH: fingerprint([*files, measured, *([] if args.gene_sets is None else [args.gene_sets])]),
+        keys.COMMAND_HASH: fingerprint(_words(args, files, measured)),
     }
     written = () if args.out is None else _write_models(found, result, args)
     if args.json:

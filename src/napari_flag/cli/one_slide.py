@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from napari_flag import keys
 from napari_flag.cli.terminal import Words, check_place, fingerprint, recorded, write_or_rescue
 from napari_flag.errors import UserError
-from napari_flag.files import place_in
+from napari_flag.files import ending, place_in
 from napari_flag.formatting import first_of
 from napari_flag.progress import Step, Steps
 
@@ -114,11 +114,18 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
 
 
 def _goes_back(args: argparse.Namespace, out: Path) -> bool:
-    """Return whether the prediction becomes a table of the zarr it is made from; refuse another folder."""
+    """Return whether the prediction becomes a table of the zarr it is made from; refuse others than h5ad."""
     from napari_flag.exports.spatial_data import check_free, check_installed
     from napari_flag.slides.formats import spatial_data
 
     if not out.is_dir():
+        if ending(out) != ".h5ad":
+            why = (
+                "is not the SpatialData zarr that is predicted"
+                if ending(out) == ".zarr"
+                else "does not end in .h5ad, and a prediction is written in no other format"
+            )
+            raise UserError(f"{out} {why}; give --out an .h5ad.")
         return False
     of_store = spatial_data.element_of(args.slide, spatial_data.IMAGES)
     if of_store is None or of_store[0].path.resolve() != out.resolve():
@@ -241,4 +248,4 @@ def _word(value: object) -> str | Path:
     """Return a value as a word of a command; a path stays one."""
     if isinstance(value, Path):
         return value
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

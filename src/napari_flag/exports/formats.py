@@ -101,6 +101,30 @@ def find_format(name: str) -> Format:
     return {known.name: known for known in FORMATS}[name]
 
 
+def format_for(path: Path, name: str | None = None) -> Format:
+    """Return the format to write at `path`: the one called `name`, or of the path's ending.
+
+    Raises
+    ------
+    UserError
+        When there is none, or the format is written under another ending.
+    """
+    known = {each.name: each for each in FORMATS}
+    of_path = ending(path).replace(".tiff", ".tif")
+    if name is None:
+        name = next((each.name for each in FORMATS if each.ending == of_path), "")
+    if name not in known:
+        raise UserError(
+            f"{path.name} does not say which format to write; give to= one of {', '.join(known)}."
+        )
+    if known[name].ending != of_path:
+        raise UserError(
+            f"{path.name} does not end in {known[name].ending}, as {name} is written; give a path that does, "
+            "or another format with to=."
+        )
+    return known[name]
+
+
 def place_of(adata: "AnnData", wanted: Format, folder: Path) -> Path:
     """Return where the export of `adata` goes: the slide's name in `folder`."""
     return place_in(folder, output_name(adata), wanted.suffix)

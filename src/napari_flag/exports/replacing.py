@@ -91,3 +91,32 @@ def refuse_foreign(path: Path) -> None:
             f"{path} was not written by napari-flag (or was changed since), so it is not replaced; choose "
             "another place, or delete it first."
         )
+
+
+def check_export(place: Path, source: Path | None, overwrite: bool) -> None:
+    """Make sure that an export may be written to `place`.
+
+    Parameters
+    ----------
+    place
+        The file or folder to be.
+    source
+        The file, or the table of a zarr, that the prediction was read from; None of one in memory.
+    overwrite
+        The user allowed what this program wrote to be replaced.
+
+    Raises
+    ------
+    UserError
+        When the prediction itself is there, something else without `overwrite`, or another program's.
+    """
+    if place.exists():
+        holders = () if source is None else (source.absolute(), *source.absolute().parents)
+        if any(place.samefile(holder) for holder in holders):
+            raise UserError(f"{place} is the prediction itself; export it to another place.")
+        if not overwrite:
+            raise UserError(
+                f"{place} already exists; give another place, or add --overwrite (in Python overwrite=True) "
+                "to replace it."
+            )
+    refuse_foreign(place)

@@ -62,7 +62,7 @@ def stated(x: float, y: float, source: str) -> Resolution:
     return Resolution(mpp, source, (notice,))
 
 
-def check_mpp(mpp: float, source: str = "", suggested: float | None = None) -> str | None:
+def check_mpp(mpp: float, source: str = "", suggested: float | None = None, scale: float = 1.0) -> str | None:
     """Return a sentence when a µm/px is doubtful, or when the picture is a reduced one; else None.
 
     Parameters
@@ -71,14 +71,16 @@ def check_mpp(mpp: float, source: str = "", suggested: float | None = None) -> s
         µm per level-0 pixel, and where that came from.
     suggested
         µm/px that the spots' array suggests; None where it cannot say.
+    scale
+        Level-0 px per px of the full-resolution slide, for which a person gives the µm/px.
     """
     low, high = PLAUSIBLE
     if suggested is not None and not agrees(mpp, suggested):
-        right = resolution(suggested, TYPED, unit=False)
+        right = resolution(suggested * scale, TYPED, unit=False)
         return (
-            f"µm/px is {resolution(mpp, TYPED, unit=False)} ({source or 'as stated'}), but the spots' array "
-            f"suggests {right}; if that is right, set µm/px to {right} (Estimate in step 1, --mpp on the "
-            "command line)."
+            f"µm/px is {resolution(mpp * scale, TYPED, unit=False)} ({source or 'as stated'}), but the "
+            f"spots' array suggests {right}; if that is right, set µm/px to {right} (Estimate in step 1, "
+            "--mpp on the command line)."
         )
     if math.isfinite(mpp) and low <= mpp <= high:
         return None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from napari_flag.errors import UserError
 from napari_flag.files import ending, refuse_special
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.formats.stored_anndata import refuse_plain_zarr
 from napari_flag.slides.spots import Image, Spots, SpotTable, matched, refuse_outside
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ def read_measured(path: str | Path) -> "AnnData":
         return space_ranger.read_matrix(found)
     if ending(path) in TEXT:
         return counts.read_count_table(path)
-    raise _unknown(path)
+    raise UserError(
+        f"{path.name} is no count table napari-flag knows; choose a .tsv or .csv table of counts, a Space "
+        "Ranger folder or matrix (.h5, .mtx), or an .h5ad file."
+    )
 
 
 def located_counts(
@@ -208,7 +212,10 @@ def _read(path: Path, slide: "Slide | None") -> SpotTable:
         return space_ranger.read_space_ranger(folder, slide)
     if ending(path) in TEXT:
         return positions.read_positions(path)
-    raise _unknown(path)
+    raise UserError(
+        f"{path.name} is no spot table napari-flag knows; choose a .tsv or .csv table, a Space "
+        "Ranger folder, or an .h5ad file."
+    )
 
 
 def _in_zarr(path: Path) -> bool:
@@ -223,11 +230,6 @@ def _existing(path: str | Path) -> Path:
     if not path.exists():
         raise UserError(f"There is no file or folder {path}; check the path.")
     refuse_special(path)
+    if not _in_zarr(path):
+        refuse_plain_zarr(path)
     return path
-
-
-def _unknown(path: Path) -> UserError:
-    return UserError(
-        f"{path.name} is no spot table napari-flag knows; choose a .tsv or .csv table, a Space "
-        "Ranger folder, or an .h5ad file."
-    )

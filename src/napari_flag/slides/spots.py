@@ -1,7 +1,8 @@
 """Spots: ids, positions, array and diameter; grids over tissue; estimates of pitch and µm/px."""
 
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
@@ -539,6 +540,9 @@ class SpotTable:
         As a person calls it: "Spatial Transcriptomics", "Visium", "h5ad".
     notices
         Sentences the user should see: spots left out, scale factors used, ...
+    image_scale
+        Level-0 px of the slide at hand per px of the table; not 1 when the image is Space Ranger's
+        hires or lowres one.
     mpp, mpp_source
         µm per level-0 px of the slide at hand as the table states it; None and "" when it does not.
     """
@@ -547,6 +551,7 @@ class SpotTable:
     measured: "AnnData | None"
     technology: str
     notices: tuple[str, ...] = ()
+    image_scale: float = 1.0
     mpp: float | None = None
     mpp_source: str = ""
 
@@ -585,12 +590,53 @@ def refuse_repeated(ids: Collection[str], what: str) -> None:
     )
 
 
+_SUFFIX: Final = re.compile(r"(?<=[ACGT]{8})[-_]\w+$")
+"""What follows a barcode: Space Ranger writes the number of its library, ``-1``."""
+
+
+def why_none_shared(ids: Sequence[str], measured: "AnnData", genes: Iterable[str] = ()) -> str | None:
+    """Return why no spot is among the rows of `measured` though it may be theirs; None where nothing says so.
+
+    Parameters
+    ----------
+    ids
+        Of the spots, of which none is in ``measured.obs_names``.
+    measured
+        Counts.
+    genes
+        Genes that are expected as columns.
+
+    Returns
+    -------
+    The end of a sentence: why, and what to do.
+    """
+    rows, columns = [str(name) for name in measured.obs_names], {str(name) for name in measured.var_names}
+    expected = set(genes)
+    turned = next((name for name in rows if name in expected), None)
+    if turned or (rows and any(name in columns for name in ids)):
+        return (
+            f"which has genes (such as {turned or rows[0]}) in its rows and spots in its columns; transpose "
+            "it, to a row per spot and a column per gene"
+        )
+    bare = {_SUFFIX.sub("", name): name for name in rows}
+    for name in ids:
+        other = bare.get(_SUFFIX.sub("", name))
+        if other is not None:
+            return (
+                f"which names them with another suffix ({other!r}, where the spot is {name!r}); write "
+                "barcodes alike in both"
+            )
+    return None
+
+
 def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
     """Return `table` with the counts of its spots, saying how many have none."""
     refuse_repeated(measured.obs_names, source.name)
     rows = measured.obs_names.get_indexer(list(table.spots.ids))
     missing = int((rows < 0).sum())
     if missing == len(rows) > 0:
+        if why := why_none_shared(table.spots.ids, measured):
+            raise UserError(f"No spot of the table is in {source.name}, {why}.")
         raise UserError(
             f"No spot of the table is in {source.name} (which names them like "
             f"{measured.obs_names[0]!r}, the table like {table.spots.ids[0]!r}); choose the counts "

@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,19 @@ def test_unknown_resolution_asks_and_can_be_typed_or_estimated(open_dock):
     assert any("array suggests 0.5" in text for text in dock.spots_step.messages.texts)
     assert dock.slide_step.messages.texts == ()
     assert dock.section.slide.mpp_source == "set by hand"
+
+
+def test_the_scale_typed_is_that_of_the_full_resolution_slide_also_of_a_smaller_copy(open_dock):
+    dock = open_dock(FakeWork(mpp=None))
+    dock.spots_step.origin.value = TABLE
+    dock.spots_step.table.set_path(Path("spots.tsv"))
+    open_dock.rest(dock)
+    state = dock.session.state
+    dock.session.workspace.set_spots(state, replace(state.table, image_scale=0.2))
+    dock.slide_step.mpp.value = 0.5
+    assert dock.section.slide.mpp == 2.5
+    assert dock.slide_step.mpp.value == 0.5
+    assert "full-resolution" in dock.slide_step.source.text()
 
 
 def test_a_slide_unlike_the_training_is_warned_of(open_dock):

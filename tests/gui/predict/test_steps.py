@@ -73,3 +73,10 @@ def test_step_1_says_only_the_doubts_about_the_scale_that_it_is_given(qtbot):
     assert step.messages.texts == ()
     step.show_slide(slide, ["4.667 µm/px is outside the range of slide scanners."])
     assert len(step.messages.texts) == 1
+
+
+def test_the_scale_shown_is_that_of_the_full_resolution_slide(qtbot):
+    step = SlideStep()
+    qtbot.addWidget(step)
+    step.show_slide(FakeSlide(mpp=2.5), scale=0.2)
+    assert step.mpp.value == 0.5

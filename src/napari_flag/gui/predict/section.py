@@ -20,7 +20,6 @@ from napari_flag.layers import ahead, slide_layers
 from napari_flag.progress import Step, Steps, one_step
 from napari_flag.slides import spot_tables
 from napari_flag.slides import spots as arrays
-from napari_flag.slides.slide import SET_BY_HAND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +59,7 @@ class Section(QObject):
         self._shown: tuple[SlideState | None, Any] = (None, None)
         self._judged: dict[int, tuple[SpotTable, float | None, SpotTable]] = {}
         slide_step.slideChosen.connect(self.choose_layer)
-        slide_step.mppSet.connect(partial(self.set_mpp, source=SET_BY_HAND))
+        slide_step.mppSet.connect(self._take_typed)
         slide_step.estimateRequested.connect(self._estimate_mpp)
         spots_step.tableChosen.connect(self.read_spots)
         spots_step.gridChanged.connect(self.lay_grid)
@@ -121,6 +120,11 @@ class Section(QObject):
             return ()
         return inputs.settle_scale(state.slide)[1]
 
+    def _scale(self) -> float:
+        """Return px of the slide per px of the full-resolution slide, by its table."""
+        state = self._session.state
+        return 1.0 if state is None or state.table is None else state.table.image_scale
+
     # --- slide --------------------------------------------------------------------------------
 
     def choose_layer(self, layer: Any) -> None:
@@ -162,7 +166,7 @@ class Section(QObject):
         shown = (state, self.layer)
         arrived, self._shown = shown != self._shown, shown  # the slide, or its picture
         self.list_slides()
-        self._slide_step.show_slide(self.slide, self._doubts())
+        self._slide_step.show_slide(self.slide, self._doubts(), self._scale())
         if arrived and state is not None:
             self._show_source(state)
         self._show_spots()
@@ -201,6 +205,14 @@ class Section(QObject):
         """List the slides that are open."""
         layers = slide_layers.candidates(self._viewer)
         self._slide_step.set_slides([(layer.name, layer) for layer in layers], self.layer)
+
+    def _take_typed(self, mpp: float) -> None:
+        """Take a µm/px that a person typed, which is of the full-resolution slide."""
+        state = self._session.state
+        if state is not None and state.slide is not None:
+            given = inputs.with_given_scale(state.slide, mpp, state.table)
+            assert given.mpp is not None
+            self.set_mpp(given.mpp, given.mpp_source, state)
 
     def set_mpp(self, mpp: float, source: str, state: SlideState | None = None) -> None:
         """Give a slide another µm/px; what is drawn stays where it is on the tissue."""
@@ -308,7 +320,7 @@ class Section(QObject):
             return
         self._workspace.set_spots(state, table)
         if state is self._session.state:
-            self._slide_step.show_slide(state.slide, self._doubts())
+            self._slide_step.show_slide(state.slide, self._doubts(), self._scale())
         if table is None:
             _keep_counts(state, None)
         if state.layer is not None:

@@ -91,12 +91,15 @@ class SlideStep(StepBox):
         self.choice.offer([*none, *slides], select=NONE if current is None else current)
         self.choice.enabled = bool(slides)
 
-    def show_slide(self, slide: "Slide | None", doubts: Sequence[str] = ()) -> None:
-        """Show size, µm/px with its source, and `doubts` about it."""
+    def show_slide(self, slide: "Slide | None", doubts: Sequence[str] = (), scale: float = 1.0) -> None:
+        """Show size, µm/px with its source, and `doubts` about it.
+
+        The µm/px shown is of the full-resolution slide, of which a pixel is `scale` px of this one.
+        """
         self.messages.clear()
         for widget in (self.mpp.native, self.source):
             widget.setEnabled(slide is not None)
-        set_quietly(self.mpp, 0.0 if slide is None or slide.mpp is None else slide.mpp)
+        set_quietly(self.mpp, 0.0 if slide is None or slide.mpp is None else slide.mpp * scale)
         if slide is None:
             self.info.setText(NO_SLIDE)
             self.source.setText("")

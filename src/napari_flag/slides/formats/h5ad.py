@@ -55,13 +55,33 @@ def read_h5ad(path: Path, slide: "Slide | None") -> SpotTable:
 
 def read_h5ad_counts(path: Path) -> "AnnData":
     """Read raw counts from an ``.h5ad`` file: X, ``layers["counts"]`` or ``raw``, which holds them."""
-    found = with_file(path, raw_counts)
+    return with_file(path, lambda h5ad: measured_in(h5ad, path.name))
+
+
+def measured_in(h5ad: H5ad, name: str) -> "AnnData":
+    """Return the raw counts (`raw_counts`) of a file or table, called `name` in sentences.
+
+    Raises
+    ------
+    UserError
+        When it holds none, or is a prediction of this package.
+    """
+    if _is_ours(h5ad):
+        raise UserError(
+            f"{name} is a prediction of napari-flag, and its counts are draws and no measurement; give the "
+            "measured raw counts."
+        )
+    found = raw_counts(h5ad)
     if found is None:
         raise UserError(
-            f"{path.name} holds no raw counts (X has fractions or negative numbers, and there is "
-            'no layer "counts"); save the raw counts in it.'
+            f"{name} holds no raw counts (X has fractions or negative numbers, and there is no layer "
+            '"counts"); save the raw counts in it.'
         )
     return found
+
+
+def _is_ours(h5ad: H5ad) -> bool:
+    return f"uns/{keys.PROVENANCE}" in h5ad.file
 
 
 def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
@@ -78,8 +98,8 @@ def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
     lattice = _lattice(h5ad, array)
     ids = tuple(str(i) for i in obs.index)
     spots = Spots(ids, xy * scale, diameter, pitch, lattice, array)
-    table = SpotTable(spots, None, technology, tuple(notices))
-    measured = None if f"uns/{keys.PROVENANCE}" in h5ad.file else raw_counts(h5ad)
+    table = SpotTable(spots, None, technology, tuple(notices), scale)
+    measured = raw_counts(h5ad)
     if measured is None:
         return table.with_notice(f"{h5ad.path.name} holds no raw counts, so nothing is compared.")
     return matched(table, measured, h5ad.path)
@@ -186,7 +206,9 @@ def _scaling(h5ad: H5ad, slide: "Slide") -> Scaling:
 
 
 def raw_counts(h5ad: H5ad) -> "AnnData | None":
-    """Return raw counts from X, ``layers["counts"]`` or ``raw``; None when none holds any."""
+    """Return raw counts from X, ``layers["counts"]`` or ``raw``; None of a prediction and where none is."""
+    if _is_ours(h5ad):
+        return None  # counts in it are draws
     for values_key, var_key in COUNTS_IN:
         values = h5ad.values(values_key)
         if values is None or not are_counts(values):
@@ -212,12 +234,18 @@ def raw_counts(h5ad: H5ad) -> "AnnData | None":
 
 
 def gene_names(var: Any) -> tuple[list[str], list[str] | None]:
-    """Return gene symbols, and Ensembl ids where they are known beside them; None otherwise."""
+    """Return gene symbols, and Ensembl ids where they are known beside them; None otherwise.
+
+    Where most of the names are Ensembl ids, symbols are in a column; a row without one (a spike-in) keeps its
+    name.
+    """
     names = [str(name) for name in var.index]
+    symbols = next((column for column in SYMBOLS if column in var), None)
+    if symbols and 2 * sum(bool(without_version(name)) for name in names) > len(names):
+        known = var[symbols].notna() & (var[symbols].astype(str).str.strip() != "")
+        written = zip(var[symbols], known, names, strict=True)
+        return [str(symbol) if there else name for symbol, there, name in written], names
     for column in (GENE_IDS, "gene_id", "ensembl_id"):
         if column in var:
             return names, [str(i) for i in var[column]]
-    symbols = next((column for column in SYMBOLS if column in var), None)
-    if symbols and names and all(map(without_version, names)):
-        return [str(s) for s in var[symbols]], names
     return names, None

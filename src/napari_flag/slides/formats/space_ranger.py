@@ -109,6 +109,7 @@ def read_space_ranger(folder: Folder, slide: "Slide | None") -> SpotTable:
         None,
         f"Visium HD, {length(size)} bins" if size else "Visium",
         notices,
+        scale,
         stated / scale if stated else None,
         "Space Ranger's microns_per_pixel" if stated else "",
     )

@@ -124,13 +124,7 @@ def read_table_counts(path: Path) -> "AnnData":
         raise UserError(
             f"No table of {store.path.name} annotates {shapes_name}, so there are no counts in it."
         )
-    found = h5ad.raw_counts(open_table(store, table_name))
-    if found is None:
-        raise UserError(
-            f"The table {table_name} of {store.path.name} holds no raw counts (X has fractions or negative "
-            'numbers, and there is no layer "counts"); save the raw counts in it.'
-        )
-    return found
+    return h5ad.measured_in(open_table(store, table_name), f"The table {table_name} of {store.path.name}")
 
 
 def _spots_named(path: Path) -> tuple[Store, str, str | None]:

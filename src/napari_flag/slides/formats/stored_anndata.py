@@ -74,6 +74,15 @@ def with_file(path: Path, use: Callable[[H5ad], T]) -> T:
         ) from error
 
 
+def refuse_plain_zarr(path: Path) -> None:
+    """Raise a `UserError` where a folder is an AnnData stored as a zarr of its own, which is not read."""
+    if (path / "obs").is_dir() and any((path / name).is_file() for name in (".zgroup", "zarr.json")):
+        raise UserError(
+            f"{path.name} is an AnnData stored as zarr, which is read as a table of a SpatialData zarr only; "
+            "write it as .h5ad (write_h5ad of anndata)."
+        )
+
+
 def starts_with_counts(h5ad: H5ad) -> bool:
     """Return whether `raw_counts` would find any, by the first values of each matrix."""
     found = (h5ad.first_values(key) for key, _ in COUNTS_IN)
