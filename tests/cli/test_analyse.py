@@ -92,7 +92,7 @@ def test_bad_files_are_one_sentence(files, capsys):
     for predicted, measured, said in (
         ("missing.h5ad", "measured.h5ad", "There is no file missing.h5ad"),
         ("measured.h5ad", "predicted.h5ad", "measured.h5ad has no positions"),
-        ("predicted.h5ad", "predicted.h5ad", "no raw counts"),
+        ("predicted.h5ad", "predicted.h5ad", "its counts are draws and no measurement"),
         ("notes.txt", "measured.h5ad", "not an h5ad file"),
     ):
         assert main(["compare", predicted, measured]) == 2

@@ -316,14 +316,14 @@ def test_work_is_kept_elsewhere_when_its_place_fails_after_all(
 ):
     spare = tmp_path_factory.mktemp("spare")
     monkeypatch.setattr("tempfile.tempdir", str(spare))
-    really = files.write_whole
+    really = files.write_whole_in_steps
 
     def write(path, writer):
         if path.name == "out.h5ad" and path.parent.samefile(folder):
             raise UserError("out.h5ad cannot be written (no space left on device); choose another.")
-        really(path, writer)
+        return (yield from really(path, writer))
 
-    monkeypatch.setattr(prediction_file, "write_whole", write)
+    monkeypatch.setattr(prediction_file, "write_whole_in_steps", write)
     assert main([*TABLE, "--out", "out.h5ad"]) == 2
     printed = capsys.readouterr().err.splitlines()[-1]
     kept = next(spare.glob("napari-flag-*/out.h5ad"))

@@ -56,6 +56,9 @@ def start(viewer, qtbot):
     for dock in docks:
         if isalive(dock):
             dock.close()
+            dock.deleteLater()
+    # what a closed dock hands over belongs to this test
+    qtbot.waitUntil(lambda: not any(map(isalive, docks)) and not Job._running, timeout=30_000)
 
 
 @pytest.fixture
