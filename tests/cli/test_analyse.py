@@ -71,7 +71,7 @@ def test_out_writes_a_table_per_gene_the_scores_and_the_report(files):
     assert table.pcc.mean().round(4) == round(scores["X"]["PCC"], 4)
     page = (folder / "fake_report.html").read_text("utf-8")
     assert f"<b>{scores['X']['PCC']:.3f}</b>" in page
-    assert "napari-flag compare predicted.h5ad measured.h5ad --out new" in page
+    assert "napari-flag compare predicted.h5ad --measured measured.h5ad --out new" in page
     assert main(line) == 0, "the same command may be repeated"
 
 
@@ -280,7 +280,7 @@ def test_compare_prints_and_writes_how_far_domains_agree_with_labels(labels, cap
         assert f"Domains of the {word} to the labels: {stated}" in out
     page = (labels / "scores" / "fake_report.html").read_text("utf-8")
     assert f"<td>{found[keys.DOMAIN]['ari']:.3f}</td>" in page
-    assert "--out scores --labels labels.csv" in page
+    assert "--labels labels.csv --out scores" in page
     assert main(line) == 0, "the same command may be repeated"
     assert main([*line[:3], "--out", "scores"]) == 2, "without labels it is another comparison"
 

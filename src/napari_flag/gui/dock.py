@@ -1,9 +1,9 @@
 """What every dock is built on: the session, messages, jobs with their progress strip, and closing."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -239,34 +239,35 @@ class ViewerWatch(QObject):
         self._tell = single_shot(self, 0, self.layersChanged)
         self._has_window = getattr(viewer, "window", None) is not None
         self._watched: list[Any] = []
-        self._named: list[Any] = []
         events = viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
             dock.listen(emitter, self._on_layers, always=True)
-        self._watch_shapes()
-        self._watch_names()
+        self._watch(viewer.layers)
+        dock.when_closed(partial(self._watch, ()))
 
     @property
     def settled(self) -> bool:
         """Whether no edited shape waits to be announced."""
         return not (self._settle.isActive() or self._tell.isActive())
 
-    def _watch_shapes(self) -> None:
-        for layer in slide_layers.shapes_layers(self._viewer.layers):
-            if not any(layer is other for other in self._watched):
-                self._watched.append(layer)
-                self._dock.listen(layer.events.data, self._on_shapes, always=True)
-
-    def _watch_names(self) -> None:
-        pictures = slide_layers.candidates(self._viewer)
-        for layer in (*pictures, *slide_layers.shapes_layers(self._viewer.layers)):
-            if not any(layer is other for other in self._named):
-                self._named.append(layer)
-                self._dock.listen(layer.events.name, self._announce, always=True)
+    def _watch(self, layers: Collection[Any]) -> None:
+        """Follow pictures and shapes among `layers`, and no others: a removed layer is to be freed."""
+        shapes = slide_layers.shapes_layers(layers)
+        pictures = [layer for layer in slide_layers.candidates(self._viewer) if layer in layers]
+        wanted = [(layer, layer.events.name, self._announce) for layer in (*pictures, *shapes)]
+        wanted += [(layer, layer.events.data, self._on_shapes) for layer in shapes]
+        known = [emitter for _, emitter, _ in self._watched]
+        for _, emitter, slot in wanted:
+            if not any(emitter is other for other in known):
+                emitter.connect(slot)
+        kept = [emitter for _, emitter, _ in wanted]
+        for _, emitter, slot in self._watched:
+            if not any(emitter is other for other in kept):
+                emitter.disconnect(slot)
+        self._watched = wanted
 
     def _on_layers(self, event: Any = None) -> None:
-        self._watch_shapes()
-        self._watch_names()
+        self._watch(self._viewer.layers)
         self._announce()
 
     def _announce(self, event: Any = None) -> None:

@@ -159,6 +159,7 @@ class SideBySideDock(Dock):
         self._build()
         self.listen(self.session.predictionChanged, self._soon(self._on_new_prediction))
         self.listen(self.session.slideChanged, self._soon(self._on_slide))
+        self.listen(self.session.workspace.moved, self._soon(self._follow))
         self.listen(self.session.workspace.listChanged, self._offer_slides)
         self.listen(self.session.genesShownChanged, self._soon(self._on_genes))
         self.listen(self.session.appearanceChanged, self._soon(self._on_appearance))
@@ -301,6 +302,10 @@ class SideBySideDock(Dock):
         """Show the slide of the main canvas here too, and offer the others."""
         self._offer_slides()
         self._show_pictures()
+        self._follow()
+
+    def _follow(self) -> None:
+        """Draw in the frame that the slide now has."""
         values = self.canvas.gene_map.values
         if values is not None and values.adata is self.session.adata:  # another follows by itself
             self.canvas.gene_map.move_to(self.session.frame)
