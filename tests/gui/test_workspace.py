@@ -325,11 +325,11 @@ def test_regions_are_listed_and_drawn_on_the_slide_that_is_shown_only(session, a
 
 def test_docks_follow_a_picture_once_after_it_was_dragged_and_maps_at_once(two_slides, adatas, qtbot):
     two_slides.set_prediction(adatas[1])
-    layer, told = two_slides.state.layer, []
-    two_slides.slideChanged.connect(told.append)
+    layer, heard = two_slides.state.layer, []
+    two_slides.slideChanged.connect(heard.append)
     for step in range(5):
         layer.translate = (float(step), 0.0)
         assert two_slides.gene_map.frame == two_slides.frame
-    assert told == []
-    qtbot.waitUntil(lambda: bool(told), timeout=5_000)
-    assert told == [two_slides.state]
+    assert heard == []
+    qtbot.waitUntil(lambda: bool(heard), timeout=5_000)
+    assert heard == [two_slides.state]

@@ -32,7 +32,7 @@ from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock
 from napari_flag.gui.side_by_side_dock import open_second_canvas
 from napari_flag.layers.gene_values import GeneValues
-from napari_flag.progress import Step, Steps, one_step
+from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -420,14 +420,7 @@ class CoexpressionDock(Dock):
 
     def read_sets(self, path: Path) -> None:
         """Offer the gene sets of a GMT file; what goes wrong is said in the dock."""
-        self.messages.clear()
-        self.jobs.run(
-            "read sets",
-            one_step("Reading gene sets", read_gmt, path),
-            f"Read {path.name}",
-            on_result=partial(self._on_read, path.name),
-            on_cancelled=lambda: self.notify("Reading gene sets was cancelled."),
-        )
+        self.read_in_job(path, "Reading gene sets", read_gmt, self._on_read)
 
     def _on_read(self, origin: str, sets: Mapping[str, Sequence[str]]) -> None:
         self._sets = sets

@@ -17,6 +17,7 @@ from napari_flag.gui.controls.forms import MessageList
 from napari_flag.gui.jobs import Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.layers import slide_layers
+from napari_flag.progress import one_step
 
 SETTLE_MS: Final = 200
 """Drawing a shape sends many events; `shapesEdited` is emitted once, this long after the last."""
@@ -142,6 +143,19 @@ class Dock(Docked):
         while self._awake and self._missed:
             slot = next(iter(self._missed))
             slot(*self._missed.pop(slot))
+
+    def read_in_job(
+        self, path: Path, stage: str, read: Callable[[Path], Any], on_read: Callable[[str, Any], None]
+    ) -> None:
+        """Read a file in a job and hand its name and what it holds to `on_read`; what goes wrong is said."""
+        self.messages.clear()
+        self.jobs.run(
+            stage,
+            one_step(stage, read, path),
+            f"Read {path.name}",
+            on_result=partial(on_read, path.name),
+            on_cancelled=lambda: self.notify(f"{stage} was cancelled."),
+        )
 
     def when_closed(self, action: Callable[[], Any]) -> None:
         """Call `action` once, when the dock is closed or deleted."""

@@ -533,7 +533,8 @@ def test_drawing_makes_the_layer_ready(filled, viewer):
     assert filled.regions.current is None
 
 
-def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
+def held_comparison():
+    """Return the events that a comparison began and is released, and the comparison that waits for it."""
     begun, released = threading.Event(), threading.Event()
 
     def slow(adata, inside, outside):
@@ -541,6 +542,11 @@ def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
         while not released.wait(0.05):
             yield Step("Comparing regions", 0, None)
 
+    return begun, released, slow
+
+
+def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
+    begun, released, slow = held_comparison()
     draw_left(filled, qtbot)
     before = filled.numbers
     monkeypatch.setattr(regions_dock, "compare_regions", slow)
@@ -556,13 +562,7 @@ def test_cancel_frees_the_dock_within_a_second(filled, qtbot, monkeypatch):
 def test_numbers_of_another_region_or_prediction_are_not_saved_and_go_when_its_own_are_cancelled(
     filled, qtbot, monkeypatch, tmp_path, another
 ):
-    begun, released = threading.Event(), threading.Event()
-
-    def slow(adata, inside, outside):
-        begun.set()
-        while not released.wait(0.05):
-            yield Step("Comparing regions", 0, None)
-
+    begun, released, slow = held_comparison()
     draw_left(filled, qtbot)
     filled._layer().add([np.array([[0, 0], [0, 900], [5000, 900], [5000, 0]], float)])
     qtbot.waitUntil(lambda: len(filled.regions.entries) == 2 and not filled.jobs.active, timeout=5_000)

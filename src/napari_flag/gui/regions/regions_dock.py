@@ -486,14 +486,7 @@ class RegionsDock(Dock):
 
     def read_sets(self, path: Path) -> None:
         """Read gene sets to find the region's genes in."""
-        self.messages.clear()
-        self.jobs.run(
-            "read sets",
-            one_step("Reading gene sets", read_gmt, path),
-            f"Read {path.name}",
-            on_result=partial(self._on_read, path.name),
-            on_cancelled=lambda: self.notify("Reading gene sets was cancelled."),
-        )
+        self.read_in_job(path, "Reading gene sets", read_gmt, self._on_read)
 
     def _on_read(self, origin: str, sets: dict[str, tuple[str, ...]]) -> None:
         self._set_sets(sets, origin)
