@@ -57,7 +57,7 @@ class FewEvaluations(Published):
 
     def sample(self, seen: SeenSlide, rows: Rows, noise: Noise) -> Generator[float, None, Tensor]:
         """Draw one window."""
-        start = normal(noise("start"), self.network.name) * SIGMA_MAX
+        start = self.spots.around(normal(noise("start"), self.network.name) * SIGMA_MAX)
         return (yield from self.solve(self.answering(seen, rows), start))
 
     def answering(self, seen: SeenSlide, rows: Rows) -> Answer:
@@ -136,7 +136,7 @@ class Batched:
         """Draw (K, b, G) log2(count + 1), with the noise that windows get."""
         genes = self.network.genes
         uniform = [keyed_uniforms(settings.seed, k - 1, ids, genes, "start") for k in settings.numbers]
-        start = normal(np.concatenate(uniform), self.seen.features) * SIGMA_MAX
+        start = self.network.spots.around(normal(np.concatenate(uniform), self.seen.features) * SIGMA_MAX)
         answer = self.network.answering(self.seen, np.tile(rows, settings.draws))
         drawn = yield from self.network.solve(answer, start)
         return as_counts(drawn.numpy().reshape(settings.draws, len(rows), genes))

@@ -176,6 +176,10 @@ class Scale(nn.Module):
         answer = found * self.spread / (sigma[:, None, None] * total.sqrt())
         return answer - (x - self.mean) / total
 
+    def around(self, noise: Tensor) -> Tensor:
+        """Return (…, m) `noise` of t = 1 as training sees it: around the values' mean; as published around 0."""
+        return noise if self.mean is None else noise + self.mean
+
     def weight(self, sigma: Tensor) -> Tensor:
         """Return the (b,) weights of the loss: scaled, an output of 0 loses 1 at every σ."""
         if self.spread is None:
@@ -208,7 +212,7 @@ class WindowNetwork(DrawingNetwork):
 
     def start(self, noise: Noise, window: Windows) -> State:
         """Return the state of one window at t = 1."""
-        return (normal(noise("start"), window.features)[None] * SIGMA_MAX,)
+        return (self.spots.around(normal(noise("start"), window.features)[None] * SIGMA_MAX),)
 
     def settle(self, state: State) -> State:
         """Return the state after a step as it is kept."""
@@ -301,7 +305,7 @@ class Joint(NodeOnly):
         """Return noise at t = 1; the edges' is made symmetric, which as published halves its variance."""
         (spots,) = super().start(noise, window)
         edges = normal(noise("edges", window.present.shape[1]), spots)[None]
-        return self.settle((spots, edges * SIGMA_MAX))
+        return self.settle((spots, self.edges.around(edges * SIGMA_MAX)))
 
     def settle(self, state: State) -> State:
         """Make the edges symmetric, and 0 on the diagonal."""
