@@ -49,9 +49,12 @@ def test_every_point_holds_scores_losses_and_the_measures_of_why(bench, run):
     }
     for each in results:
         (section,) = each["scores"]
-        assert np.isfinite([section["all"][name] for name in ("PCC", "MSE", "GSC")]).all()
         if each["genes"] == 6:  # its panel is the smallest
             assert section["all"] == section["smallest panel"]
+        if each["method"] in bench.FLOORS:
+            assert set(section["all"]) == {"PCC", "MSE"}  # of a floor no draws are made
+            continue
+        assert np.isfinite([section["all"][name] for name in ("PCC", "MSE", "GSC")]).all()
         assert np.isfinite(each["spot_loss"]).all()
         assert ("edge_score" in each) == each["method"].startswith("joint")
     of = {(each["method"], each["genes"]): each for each in results}
@@ -61,7 +64,7 @@ def test_every_point_holds_scores_losses_and_the_measures_of_why(bench, run):
 
 @pytest.mark.slow
 def test_every_point_gets_the_same_operations_but_flag_with_the_steps_of_joint(bench, run):
-    results = bench.read_results(run)
+    results = [each for each in bench.read_results(run) if each["method"] not in bench.FLOORS]
     for each in results:
         if each["method"] != bench.AS_MANY:
             given = each["steps"] * each["operations_per_step"]
@@ -81,6 +84,28 @@ def test_the_figures_are_drawn_from_the_files_alone(bench, run, tmp_path):
     drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(drawn) == {f"gene_dimension_{name}.png" for name in ("scores", "mechanism", "training")}
     assert min(drawn.values()) > 10_000
+    files, without_logs = tmp_path / "files", tmp_path / "without_logs"
+    files.mkdir()
+    for path in run.glob("*.json"):
+        (files / path.name).write_bytes(path.read_bytes())
+    assert bench.main(["--run", str(files), "--figures", str(without_logs)]) == 0
+    assert {path.stem for path in without_logs.iterdir()} == {
+        "gene_dimension_scores",
+        "gene_dimension_mechanism",
+    }
+
+
+@pytest.mark.slow
+def test_results_of_other_settings_are_refused(bench, run, capsys):
+    words = [word if word != "1e-4" else "1e-3" for word in TINY]
+    assert bench.main(["--run", str(run), *words]) == 2
+    assert "results of another budget" in capsys.readouterr().err
+
+
+def test_slides_that_are_scored_are_of_a_patient_each(bench):
+    words = [word if word != "1" else "3" for word in TINY[:4]]
+    parts = bench.read_parts(bench.parse(["--run", "unused", *words]), 6, 0)
+    assert len({slide.entry.patient for slide in parts.test.slides}) == 3
 
 
 def test_an_empty_run_has_nothing_to_draw(bench, tmp_path, capsys):
@@ -101,12 +126,12 @@ def test_the_grid_computes_what_is_missing_each_in_a_process(bench, run, tmp_pat
 def test_a_gaussian_edge_score_is_as_steep_as_its_variance_says(bench):
     """The network's derivative where its edge score is that of a known Gaussian."""
     args = bench.parse(["--run", "unused", *TINY])
-    parts = bench.read_parts(args, 12)
+    parts = bench.read_parts(args, 12, 0)
 
     class Gaussian(bench.Joint):
         def scores(self, state, t, windows):
             variance = bench.sigma_at(t).square()[:, None, None]
-            return state[0], -state[1] / (0.04 + variance)
+            return state[0], -state[1] / (2 * 0.04 + variance)
 
     form = bench.form_of("joint", 100.0, 1, args)
     network = Gaussian(form.graph_sizes(12, parts.test.features[0].shape[2]))
@@ -114,7 +139,7 @@ def test_a_gaussian_edge_score_is_as_steep_as_its_variance_says(bench):
     for t in (0.1, 0.8):
         variance = float(bench.sigma_at(torch.tensor(t))) ** 2
         found = bench.edge_gain(network, windows, "mean", t)
-        assert found["network"] == pytest.approx(1 / (0.04 + variance), rel=1e-3)
+        assert found["network"] == pytest.approx(1 / (2 * 0.04 + variance), rel=1e-3)
 
 
 def test_sections_to_score_must_not_be_validated_on(bench, tmp_path):
@@ -122,7 +147,7 @@ def test_sections_to_score_must_not_be_validated_on(bench, tmp_path):
     words = ["--run", str(tmp_path), "--config", str(config), "--data", str(tmp_path)]
     args = bench.parse([*words, "--validate", "C5", "--test", "C5"])
     with pytest.raises(UserError, match="name them with --validate and --test"):
-        bench.read_parts(args, 50)
+        bench.read_parts(args, 50, 0)
 
 
 @pytest.mark.slow

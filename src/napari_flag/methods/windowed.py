@@ -177,7 +177,7 @@ class Scale(nn.Module):
         return answer - (x - self.mean) / total
 
     def around(self, noise: Tensor) -> Tensor:
-        """Return (…, m) `noise` of t = 1 as training sees it: around the values' mean; as published around 0."""
+        """Return (…, m) `noise` as training sees it at t = 1: around the values' mean, as published 0."""
         return noise if self.mean is None else noise + self.mean
 
     def weight(self, sigma: Tensor) -> Tensor:
