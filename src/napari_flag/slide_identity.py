@@ -77,7 +77,8 @@ def has_content_of(adata: "AnnData", path: Path) -> bool:
 
 def doubt_about(adata: "AnnData", slide: "Slide") -> str | None:
     """Return a sentence where the content of `slide` is not that of the slide `adata` was predicted on."""
-    if slide_hash(adata) is None or has_content_of(adata, slide.path) or content_hash(slide.path) is None:
+    stated, found = slide_hash(adata), content_hash(slide.path)
+    if stated is None or found is None or stated == found:
         return None
     return (
         f"{slide.path.name} is not the file that this prediction was made on (its content is another), so "
