@@ -259,18 +259,35 @@ def _spare_source(adata: "AnnData", path: Path) -> None:
 def with_storable_provenance(adata: "AnnData") -> "AnnData":
     """Return a prediction as it is stored, which states the base of its logarithm.
 
-    It shares the arrays of `adata`, so that nothing large is copied.
+    It shares the arrays of `adata` (`sharing`).
+    """
+    return sharing(adata, {keys.LOG1P: LOG2, keys.PROVENANCE: _storable(adata.uns[keys.PROVENANCE])})
+
+
+def sharing(adata: "AnnData", uns: Mapping[str, Any] | None = None) -> "AnnData":
+    """Return an AnnData with all that `adata` holds, to which entries may be added without changing `adata`.
+
+    Parameters
+    ----------
+    adata
+        Any; its arrays are shared, so that nothing large is copied.
+    uns
+        Entries of ``uns`` in place of its own of the same name.
     """
     from anndata import AnnData
 
+    raw = adata.raw
     return AnnData(
         X=adata.X,
-        obs=adata.obs,
-        var=adata.var,
-        uns={**adata.uns, keys.LOG1P: LOG2, keys.PROVENANCE: _storable(adata.uns[keys.PROVENANCE])},
+        obs=adata.obs.copy(),
+        var=adata.var.copy(),
+        uns={**adata.uns, **(uns or {})},
         obsm=dict(adata.obsm),
+        varm=dict(adata.varm),
         layers=dict(adata.layers),
         obsp=dict(adata.obsp),
+        varp=dict(adata.varp),
+        raw=None if raw is None else {"X": raw.X, "var": raw.var, "varm": dict(raw.varm)},
     )
 
 

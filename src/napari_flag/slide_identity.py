@@ -21,6 +21,7 @@ from napari_flag.prediction_file import (
     UNNAMED,
     output_name,
     provenance,
+    sharing,
     slide_hash,
     slide_name,
     slide_size,
@@ -126,7 +127,7 @@ def without_personal_names(adata: "AnnData", keep: bool = False) -> "tuple[AnnDa
                 f"keep them with {KEEP}."
             )
     if plain != stated:
-        renamed = _with(renamed, {keys.PROVENANCE: {**provenance(renamed), **plain}})
+        renamed = sharing(renamed, {keys.PROVENANCE: {**provenance(renamed), **plain}})
     return renamed, tuple(said)
 
 
@@ -238,17 +239,7 @@ def _renamed(adata: "AnnData", neutral: str) -> "AnnData":
         put(str(name)): {key: _replaced(value, put) for key, value in dict(library).items()}
         for name, library in dict(adata.uns.get(keys.SPATIAL, {})).items()
     }
-    return _with(adata, {keys.PROVENANCE: made, **({keys.SPATIAL: libraries} if libraries else {})})
-
-
-def _with(adata: "AnnData", uns: Mapping[str, Any]) -> "AnnData":
-    """Return a prediction that shares the arrays of `adata`, with these of ``uns`` in place of its own."""
-    from anndata import AnnData
-
-    return AnnData(
-        X=adata.X, obs=adata.obs, var=adata.var, uns={**adata.uns, **uns}, obsm=dict(adata.obsm),
-        layers=dict(adata.layers), obsp=dict(adata.obsp),
-    )  # fmt: skip
+    return sharing(adata, {keys.PROVENANCE: made, **({keys.SPATIAL: libraries} if libraries else {})})
 
 
 def _replaced(value: Any, put: Callable[[str], str]) -> Any:

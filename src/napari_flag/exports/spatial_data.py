@@ -291,7 +291,6 @@ def _table(adata: "AnnData", region: str = SPOTS, instances: list[Any] | None = 
     from spatialdata.models import TableModel
 
     table = with_storable_provenance(adata)
-    table.obs = table.obs.copy()
     for suffix in ("", keys.OF_MEASURED):
         if keys.MARKERS + suffix in table.uns:
             table.uns[MARKERS + suffix] = _long_table(table.uns.pop(keys.MARKERS + suffix))
