@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,6 +108,22 @@ def test_preferences_keep_their_default_where_a_value_is_missing_or_not_valid():
     group = SimpleNamespace(device="tpu", quality="best", weights=" ")
     assert from_settings(SimpleNamespace(prediction=group)) == Preferences(quality="best")
     assert from_settings(None) == Preferences()
+
+
+def test_insisting_on_spots_ends_with_another_table_that_begins_alike(qtbot):
+    step = ModelStep()
+    qtbot.addWidget(step)
+    array = np.array([(row, column) for row in range(1, 7) for column in range(1, 7)])
+    ids = tuple(f"{row}x{column}" for row, column in array)  # where column × row is meant
+    wrong = Spots(ids, array * 100.0, pitch_um=200.0, lattice="square", array=array)
+    again = replace(wrong, ids=tuple(ids), xy=wrong.xy.copy())
+    step.offer_anyway(FakeSlide(), wrong)
+    step._anyway.click()
+    step.offer_anyway(FakeSlide(), replace(wrong, pitch_um=100.0))
+    assert step.anyway, "the same table at another µm/px"
+    step.offer_anyway(FakeSlide(), again)
+    assert not step.anyway
+    assert not step._anyway.isHidden()
 
 
 def test_a_gated_encoder_is_shown_with_licence_page_and_what_to_do(tmp_path, monkeypatch):

@@ -227,6 +227,7 @@ class ModelStep(StepBox):
         self._named_for: Path | None = None
         self._checkpoint: Checkpoint | None = None
         self._insisted_for: tuple[object, object] = (None, None)
+        self._insisted_table: tuple[object, object] = (None, None)
         self._coloured_for: object = None
         self._current: Path | None = None
         self.set_weights((), None)
@@ -271,17 +272,18 @@ class ModelStep(StepBox):
     def offer_anyway(self, slide: "Slide | None", spots: "Spots | None" = None) -> None:
         """Offer "Predict anyway" where weights, slide or spots need it; elsewhere it is hidden and clear.
 
-        Insisting holds for one slide with one model, and ends with either.
+        Insisting holds for one slide with one model and one table of spots, and ends with any of them.
         """
         model = self._checkpoint
         needed = slide is not None and preflight.check(slide, spots, model).insistable
-        of_slide = None if slide is None else (slide.path, None if spots is None else spots.ids[:1])
-        for_this = (of_slide, None if model is None else model.sha256)
-        if not needed or for_this != self._insisted_for:
+        for_this = (None if slide is None else slide.path, None if model is None else model.sha256)
+        table = (None, None) if spots is None or spots.laid else (spots.ids, spots.xy)
+        other = any(one is not another for one, another in zip(table, self._insisted_table, strict=True))
+        if not needed or other or for_this != self._insisted_for:
             blocked = self._anyway.blockSignals(True)
             self._anyway.setChecked(False)
             self._anyway.blockSignals(blocked)
-        self._insisted_for = for_this
+        self._insisted_for, self._insisted_table = for_this, table
         self._anyway.setVisible(needed)
 
     @property
