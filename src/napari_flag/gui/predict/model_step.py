@@ -1,6 +1,6 @@
 """Step 3 of the Predict dock: which model, what it was trained on, and whether a prediction can start."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +18,10 @@ from qtpy.QtWidgets import (
 
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, length, resolution
+from napari_flag.formatting import counted, length, resolution, spread
 from napari_flag.gui.controls.file_filters import WEIGHT_FILES
 from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label, unbroken
-from napari_flag.model.checkpoint import describe_entries, label_of
+from napari_flag.model.checkpoint import describe_entries, label_of, trained_array
 from napari_flag.slides.colours import SCANNED, SRGB
 from napari_flag.slides.file_identity import why_personal
 
@@ -107,7 +107,7 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
     """Return what a model was trained on, a line each; unknown parts are said to be so."""
     from napari_flag.prediction_file import texts
 
-    array, encoder = card.get("array") or {}, card.get("encoder") or {}
+    array, encoder = trained_array(card), card.get("encoder") or {}
     if isinstance(encoder, str):
         encoder = {"name": encoder}
     patients, sections = card.get("patients"), texts(card.get("sections"))
@@ -115,10 +115,10 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
     whom = _joined(_count(n_patients or None, "patient"), _count(len(sections) or None, "section"))
     tissue = str(card.get(keys.CARD_TISSUE) or "tissue not stated").removeprefix(f"{keys.NO_TISSUE}: ")
     array_text = _joined(
-        str(array.get("technology") or "array not stated"),
-        _um("pitch", array.get("pitch_um")),
-        _um("Ø", array.get("diameter_um")),
-        _range(card.get("um_per_px"), resolution),
+        array.technology or "array not stated",
+        f"pitch {spread(array.pitches_um, length)}" if array.pitches_um else "",
+        f"Ø {spread(array.diameters_um, length)}" if array.diameters_um else "",
+        spread(array.mpps, resolution) if array.mpps else "",
     )
     licence = f"{card.get('licence') or 'not stated'} (weights)"
     if encoder.get("licence") and encoder["licence"] == card.get("licence"):
@@ -163,21 +163,6 @@ def _joined(*texts: str) -> str:
 
 def _count(n: object, what: str) -> str:
     return counted(n, what) if isinstance(n, int) else ""
-
-
-def _um(what: str, value: object) -> str:
-    return f"{what} {_range(value, length)}" if _numbers(value) else ""
-
-
-def _range(value: object, write: Callable[[float], str]) -> str:
-    """Return "100 µm" or "100 µm to 200 µm"; nothing where `value` states no number."""
-    ends = list(dict.fromkeys(map(write, sorted(_numbers(value)))))
-    return " to ".join(ends if len(ends) < 2 else (ends[0], ends[-1]))
-
-
-def _numbers(value: object) -> list[float]:
-    many = value if isinstance(value, list | tuple) else [value]
-    return [float(v) for v in many if isinstance(v, int | float)]
 
 
 OTHER_FILE: Final = "Other file…"
