@@ -4,12 +4,14 @@ import anndata
 import numpy as np
 import pytest
 from shapely import box
-from tests.fakes import fake_prediction
+from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import export, find_format, place_of
+from napari_flag.exports.qupath import spot_features
 from napari_flag.prediction_file import (
+    drawn_diameter_px,
     is_prediction,
     read_prediction,
     read_regions,
@@ -20,6 +22,7 @@ from napari_flag.prediction_file import (
 from napari_flag.progress import finish
 from napari_flag.slide_identity import without_personal_names
 from napari_flag.slides.formats.geojson import Annotation
+from napari_flag.slides.spots import typical_pitch
 
 
 @pytest.fixture
@@ -246,6 +249,18 @@ def test_the_spot_diameter_of_another_program_is_that_of_its_scale_factors():
     plain = anndata.AnnData(np.ones((4, 3), np.float32))
     plain.uns[keys.SPATIAL] = {"slide": {"scalefactors": {"spot_diameter_fullres": 89.0}}}
     assert prediction_file.spot_diameter_px(plain) == 89.0
+
+
+def test_spots_of_unknown_diameter_are_drawn_alike_wherever_they_are_drawn(prediction):
+    assert drawn_diameter_px(prediction) == prediction_file.spot_diameter_px(prediction)
+    del prediction.uns[keys.PROVENANCE][keys.SPOT_DIAMETER_UM], prediction.uns[keys.SPATIAL]
+    diameter = drawn_diameter_px(prediction)
+    assert diameter == 0.55 * typical_pitch(prediction.obsm[keys.SPATIAL])
+    corners = np.array(next(spot_features(prediction))["geometry"]["coordinates"][0])
+    assert np.ptp(corners[:, 0]) == pytest.approx(diameter, rel=0.05)
+    prediction_file.add_thumbnail(prediction, FakeSlide())
+    factors = prediction.uns[keys.SPATIAL]["fake"]["scalefactors"]
+    assert factors["spot_diameter_fullres"] == diameter
 
 
 def test_array_coordinates_are_known_for_all_spots_or_for_none(prediction):
