@@ -152,6 +152,21 @@ def test_an_export_never_replaces_the_prediction_it_is_made_of(tmp_path):
     assert place.read_bytes() == before
 
 
+def test_a_place_that_cannot_be_written_is_said_before_an_export_or_a_fit_computes_anything(tmp_path):
+    prediction, seen = fake_prediction(n_spots=49, n_genes=4), []
+    (tmp_path / "file").touch()
+    for name in ("out.csv", "out.zarr", "out.h5ad"):
+        with pytest.raises(nf.UserError, match="no folder can be made in it"):
+            nf.export(prediction, tmp_path / "file" / name, progress=seen.append)
+    (tmp_path / "s").mkdir()
+    for seed in (11, 12):
+        write_section(tmp_path / "s", f"S{seed}", seed)
+    with pytest.raises(nf.UserError, match="no folder can be made in it"):
+        nf.fit(tmp_path / "s", tmp_path / "file" / "mine.safetensors", progress=seen.append)
+    assert seen == []
+    assert nf.export(prediction, tmp_path / "new" / "inner" / "out.csv").is_file()
+
+
 def test_an_export_is_written_under_the_ending_of_its_format_only(tmp_path):
     prediction = fake_prediction(n_spots=49, n_genes=4)
     with pytest.raises(nf.UserError, match=r"y\.csv does not end in \.h5ad, as h5ad is written"):

@@ -72,6 +72,17 @@ def test_the_lattice_is_the_recorded_one_else_that_of_the_technology_or_pitch(ar
     assert grid_of({"array": array}).lattice == lattice
 
 
+def test_a_grid_like_several_arrays_is_like_the_finest_of_them():
+    several = {"pitch_um": [200.0, 100.0], "diameter_um": [100.0, 55.0], "lattice": ["hex", "square"]}
+    assert grid_of({"array": several}) == Grid(100.0, 55.0, "hex")
+    assert grid_of({"array": several}, 200.0) == Grid(200.0, 55.0, "hex")
+
+
+@pytest.mark.parametrize("card", [{}, {"array": None}, {"array": "ST"}, {"array": {"pitch_um": "200"}}])
+def test_a_grid_is_laid_for_weights_whose_card_states_no_array(card):
+    assert grid_of(card) == Grid(200.0, 100.0, "square")
+
+
 def test_distances_asked_for_replace_those_of_the_weights():
     assert grid_of(ST) == Grid(200.0, 100.0, "square")
     assert grid_of(ST, 80.0) == Grid(80.0, 80.0, "square")  # spots never overlap unasked

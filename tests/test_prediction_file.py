@@ -4,18 +4,25 @@ import anndata
 import numpy as np
 import pytest
 from shapely import box
-from tests.fakes import fake_prediction
+from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
+from napari_flag.exports.formats import export, find_format, place_of
+from napari_flag.exports.qupath import spot_features
 from napari_flag.prediction_file import (
+    drawn_diameter_px,
     is_prediction,
     read_prediction,
     read_regions,
+    sharing,
     write_prediction,
     write_regions,
 )
+from napari_flag.progress import finish
+from napari_flag.slide_identity import without_personal_names
 from napari_flag.slides.formats.geojson import Annotation
+from napari_flag.slides.spots import typical_pitch
 
 
 @pytest.fixture
@@ -44,6 +51,62 @@ def test_a_prediction_comes_back_as_it_was_written(prediction, tmp_path):
     assert again["nested"] == {"steps": 10}
     assert "none" not in again
     assert made["none"] is None, "the prediction in memory is not changed"
+
+
+def with_what_scanpy_adds(adata):
+    """Return a prediction with components, gene-gene and spot-spot matrices, and all its genes as raw."""
+    rng = np.random.default_rng(3)
+    adata.raw = adata.copy()
+    adata.obsm["X_pca"], adata.varm["PCs"] = rng.normal(size=(25, 2)), rng.normal(size=(6, 2))
+    adata.varp["correlation"], adata.obsp["connectivities"] = np.eye(adata.n_vars), np.eye(adata.n_obs)
+    return adata
+
+
+def assert_has_what_scanpy_adds(found, wanted):
+    for name in ("obsm", "varm", "obsp", "varp"):
+        held = getattr(wanted, name)
+        assert set(getattr(found, name)) >= set(held), name
+        for key in held:
+            np.testing.assert_array_equal(getattr(found, name)[key], held[key])
+    np.testing.assert_array_equal(found.raw.X, wanted.raw.X)
+    assert list(found.raw.var_names) == list(wanted.raw.var_names)
+
+
+def test_components_and_raw_values_that_scanpy_adds_are_there_after_saving(prediction, tmp_path):
+    wanted = with_what_scanpy_adds(prediction)
+    for _ in range(2):
+        write_prediction(wanted, tmp_path / "out.h5ad")
+        wanted = read_prediction(tmp_path / "out.h5ad")
+        assert_has_what_scanpy_adds(wanted, prediction)
+
+
+def test_components_and_raw_values_that_scanpy_adds_are_there_under_a_neutral_name(prediction):
+    prediction.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "Smith_John"
+    renamed, _ = without_personal_names(with_what_scanpy_adds(prediction))
+    assert renamed.uns[keys.PROVENANCE][keys.SLIDE_NAME] != "Smith_John"
+    assert_has_what_scanpy_adds(renamed, prediction)
+
+
+@pytest.mark.parametrize("to", ["h5ad", pytest.param("spatialdata", marks=pytest.mark.slow)])
+def test_components_and_raw_values_that_scanpy_adds_are_exported(prediction, tmp_path, to):
+    place = place_of(with_what_scanpy_adds(prediction), find_format(to), tmp_path)
+    finish(export(prediction, [(find_format(to), place)]))
+    table = place if to == "h5ad" else place / "tables" / "table"
+    assert_has_what_scanpy_adds(read_prediction(table), prediction)
+
+
+def test_what_is_added_to_an_anndata_that_shares_another_is_not_added_to_that(prediction):
+    shared = sharing(with_what_scanpy_adds(prediction), {"log1p": "other"})
+    assert shared.uns["log1p"] == "other"
+    assert np.shares_memory(shared.X, prediction.X)
+    shared.obs["label"], shared.var["I"], shared.uns["new"] = "a", 0.5, 1
+    shared.layers["more"], shared.varm["more"] = shared.X, shared.varm["PCs"]
+    shared.obsp["more"] = shared.obsp["connectivities"]
+    assert not {"label", "I", "new", "more"} & {
+        *prediction.obs, *prediction.var, *prediction.uns, *prediction.layers, *prediction.varm,
+        *prediction.obsp,
+    }  # fmt: skip
+    assert "log1p" not in prediction.uns
 
 
 def test_draws_of_earlier_versions_and_other_models_need_not_be_counts(prediction, tmp_path):
@@ -186,6 +249,18 @@ def test_the_spot_diameter_of_another_program_is_that_of_its_scale_factors():
     plain = anndata.AnnData(np.ones((4, 3), np.float32))
     plain.uns[keys.SPATIAL] = {"slide": {"scalefactors": {"spot_diameter_fullres": 89.0}}}
     assert prediction_file.spot_diameter_px(plain) == 89.0
+
+
+def test_spots_of_unknown_diameter_are_drawn_alike_wherever_they_are_drawn(prediction):
+    assert drawn_diameter_px(prediction) == prediction_file.spot_diameter_px(prediction)
+    del prediction.uns[keys.PROVENANCE][keys.SPOT_DIAMETER_UM], prediction.uns[keys.SPATIAL]
+    diameter = drawn_diameter_px(prediction)
+    assert diameter == 0.55 * typical_pitch(prediction.obsm[keys.SPATIAL])
+    corners = np.array(next(spot_features(prediction))["geometry"]["coordinates"][0])
+    assert np.ptp(corners[:, 0]) == pytest.approx(diameter, rel=0.05)
+    prediction_file.add_thumbnail(prediction, FakeSlide())
+    factors = prediction.uns[keys.SPATIAL]["fake"]["scalefactors"]
+    assert factors["spot_diameter_fullres"] == diameter
 
 
 def test_array_coordinates_are_known_for_all_spots_or_for_none(prediction):

@@ -185,6 +185,17 @@ def test_what_was_insisted_on_is_recorded_with_the_prediction(monkeypatch):
     assert any("as was insisted on" in notice for notice in adata.uns[keys.PROVENANCE][keys.NOTICES])
 
 
+def test_spots_whose_ids_were_repaired_are_no_longer_refused_where_their_first_id_was_right():
+    right = array_of()
+    row_by_column = (right.ids[0], *(f"{r}x{c}" for r, c in right.array[1:]))
+    wrong = replace(right, ids=row_by_column)
+    assert wrong.ids[0] == right.ids[0]
+    (sentence,) = check(FakeSlide(), wrong).blocking
+    assert "row × column" in sentence
+    assert check(FakeSlide(), right).blocking == ()
+    assert check(FakeSlide(), wrong).blocking == (sentence,)
+
+
 @pytest.fixture
 def section(tmp_path, monkeypatch):
     """An H&E-like picture of no simulator, in the current folder."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from napari_flag import keys
-from napari_flag.errors import UserError
 from napari_flag.progress import ProgressBar, Step, Steps, finish
 
 if TYPE_CHECKING:
@@ -262,13 +261,13 @@ def export(
         itself, the slide is another one, or `path` cannot be written.
     """
     from napari_flag.exports import formats
-    from napari_flag.exports.replacing import check_export
+    from napari_flag.exports.replacing import check_place
     from napari_flag.slide_identity import doubt_about, refuse_other_size, without_personal_names
 
     path = Path(path).expanduser()
     places = [(formats.format_for(path, to), path)]
     source = Path(prediction).expanduser() if isinstance(prediction, str | Path) else None
-    check_export(path, source, overwrite)
+    check_place(path, overwrite, source=source)
     predicted = prediction_of(prediction, unit)
     if slide is not None:
         refuse_other_size(predicted, slide)
@@ -347,7 +346,7 @@ def fit(
         When a section cannot be used, there are fewer than two, or packages of ``napari-flag[training]`` are
         missing.
     """
-    from napari_flag.exports.replacing import refuse_foreign
+    from napari_flag.exports.replacing import check_place
     from napari_flag.fitting import FitSettings, find_sections, load_training
     from napari_flag.model.checkpoint import check_name
     from napari_flag.slides.file_identity import name_of
@@ -364,10 +363,7 @@ def fit(
     settings = FitSettings(encoder, panel, diffusion, seed, device, colours, keep_names)
     target = Path(out).expanduser()
     check_name(target)
-    same = target.exists() and training.made_by(target, sections, settings, leave_out, source)
-    if target.exists() and not overwrite and not same:
-        raise UserError(f"{target} already exists; give another path, or overwrite=True to replace it.")
-    refuse_foreign(target)
+    check_place(target, overwrite, lambda: training.made_by(target, sections, settings, leave_out, source))
     with _reporting(progress) as on_step:
         if on_step is not None:
             for notice in notices:

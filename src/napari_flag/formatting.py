@@ -7,7 +7,7 @@ minus sign, not a hyphen; between a number and its unit, "%" too, is a blank.  A
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 UNKNOWN: Final = "–"
@@ -97,6 +97,12 @@ def resolution(mpp: float, digits: int = 3, *, unit: bool = True) -> str:
     slip = 0 < mpp < 0.01  # as no slide has: to be seen, and not rounded to 0
     text = f"{mpp:.1g}" if slip else number(mpp, digits).rstrip("0").rstrip(".")
     return f"{text} µm/px" if unit else text
+
+
+def spread(ascending: Sequence[float], write: Callable[[float], str]) -> str:
+    """Return the ends of what values spread over: "100 µm to 200 µm", or the one text of all."""
+    ends = dict.fromkeys(map(write, (ascending[0], ascending[-1])))
+    return " to ".join(ends)
 
 
 def px(size: tuple[float, float] | None) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
+from napari_flag.model.checkpoint import TrainedArray, trained_array
 from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import without_folders, without_personal_names
 from napari_flag.slides.colours import Colours, colours_of
@@ -387,7 +388,9 @@ def _with_array(table: SpotTable, spacing_um: float | None, diameter_um: float |
 def grid_of(
     card: Mapping[str, Any], spacing_um: float | None = None, diameter_um: float | None = None
 ) -> Grid:
-    """Return the grid that is like the array the weights were trained on.
+    """Return the grid that is like the array the weights were trained on; of several, the finest.
+
+    Where the card states no distance between spots, or several, `prediction.compare_with_training` says so.
 
     Parameters
     ----------
@@ -396,32 +399,28 @@ def grid_of(
     spacing_um, diameter_um
         What the user asked for instead, in µm.
     """
-    array = card.get("array") or {}
-    spacing = spacing_um or _positive(array.get("pitch_um")) or LEGACY_ST.spacing_um
-    diameter = diameter_um or min(_positive(array.get("diameter_um")) or LEGACY_ST.diameter_um, spacing)
+    array = trained_array(card)
+    spacing = spacing_um or min(array.pitches_um, default=LEGACY_ST.spacing_um)
+    diameter = diameter_um or min(*array.diameters_um[:1] or (LEGACY_ST.diameter_um,), spacing)
     return Grid(spacing, diameter, _lattice_of(array))
 
 
-def _lattice_of(array: Mapping[str, Any]) -> Lattice:
+def _lattice_of(array: TrainedArray) -> Lattice:
     """Return how the training array's rows are arranged.
 
     Cards of weights made before the lattice was recorded (the shipped ones) name the technology or
     at least the pitch: Visium arrays are hexagonal with 100 µm between spots, legacy ST arrays are
     square with 200 µm; Visium HD is a square raster.
     """
-    match array.get("lattice"):
-        case "square":
+    match array.lattices:
+        case ("square",):
             return "square"
-        case "hex":
+        case ("hex",):
             return "hex"
-    technology = str(array.get("technology") or "").casefold()
+    technology = array.technology.casefold()
     if technology:
         return "hex" if "visium" in technology and "hd" not in technology.split() else "square"
-    return "hex" if _positive(array.get("pitch_um")) == VISIUM_PITCH_UM else LEGACY_ST.lattice
-
-
-def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+    return "hex" if array.pitches_um[:1] == (VISIUM_PITCH_UM,) else LEGACY_ST.lattice
 
 
 def lay_grid(

@@ -20,7 +20,7 @@ from napari_flag.errors import UserError
 from napari_flag.formatting import TYPED, resolution
 from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.methods.predictor import open_method
-from napari_flag.model.checkpoint import Checkpoint, find_weights
+from napari_flag.model.checkpoint import Checkpoint, find_weights, trained_array
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.prediction import compare_with_training
 from napari_flag.slides.colours import SCANNED
@@ -103,7 +103,7 @@ class Model:
         Tell LazySlide to give places, and all tiles at once.
     stride_px
         Distance between tiles of the array that the weights were trained on, in pixels of a tile; None
-        where their card does not state it.
+        where their card does not state one.
 
     Raises
     ------
@@ -126,8 +126,8 @@ class Model:
         self.encoder = TileEncoder(self._checkpoint, device)
         self.features_model_name = self.encoder.name
         self.model: Any = open_method(self._checkpoint, choose_device(device))
-        pitch = self._checkpoint.card.get("array", {}).get("pitch_um")
-        self.stride_px = round(pitch / self.encoder.mpp) if pitch else None
+        pitches = trained_array(self._checkpoint.card).pitches_um
+        self.stride_px = round(pitches[0] / self.encoder.mpp) if len(pitches) == 1 else None
 
     def get_transform(self) -> None:
         """Return None: it takes features, and no images."""

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from napari_flag import keys, prediction_file, scratch
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, first_of, length, resolution
-from napari_flag.model.checkpoint import Checkpoint, encoder_of
+from napari_flag.formatting import counted, first_of, length, resolution, spread
+from napari_flag.model.checkpoint import Checkpoint, TrainedArray, encoder_of, trained_array
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
 from napari_flag.slides.resolution import unknown_scale
@@ -275,7 +275,7 @@ def compare_with_training(
     Parameters
     ----------
     checkpoint
-        The weights; their card states the array of the training slides.
+        The weights; their card states the arrays of the training slides.
     mpp
         µm per level-0 pixel of the slide.
     spots
@@ -283,19 +283,21 @@ def compare_with_training(
     name
         Of the slide, where it has one.
     """
-    array = checkpoint.card.get("array", {})
+    array = trained_array(checkpoint.card)
     sections = prediction_file.texts(checkpoint.card.get("sections"))
     seen = None if name is None else prediction_file.seen_in_training(name, sections)
     found = [] if seen is None else [seen]
     for what, value, trained in (
-        ("distance between spots", pitch_of(spots, mpp), array.get("pitch_um")),
-        ("spot diameter", spots.diameter_um, array.get("diameter_um")),
+        ("distance between spots", pitch_of(spots, mpp), array.pitches_um),
+        ("spot diameter", spots.diameter_um, array.diameters_um),
     ):
-        if value and trained and abs(value / trained - 1) > UNLIKE:
+        if value and _unlike(value, trained):
             found.append(
-                f"The {what} is {length(value)}, but the model was trained on {length(trained)}: "
+                f"The {what} is {length(value)}, but the model was trained on {spread(trained, length)}: "
                 "counts per spot, and so the level of all genes, may be off."
             )
+    if spots.laid and len(array.pitches_um) != 1:
+        found.append(_doubt_of_grid(pitch_of(spots, mpp), array))
     if sentence := compare_resolution(checkpoint, mpp):
         found.append(sentence)
     if len(spots) < FEWEST:
@@ -306,6 +308,24 @@ def compare_with_training(
     return tuple(found)
 
 
+def _unlike(value: float, trained: Sequence[float]) -> bool:
+    """Return whether a value lies further than `UNLIKE` outside those of training, which ascend."""
+    return bool(trained) and not trained[0] * (1 - UNLIKE) <= value <= trained[-1] * (1 + UNLIKE)
+
+
+def _doubt_of_grid(pitch_um: float, array: TrainedArray) -> str:
+    """Return why the distance of a grid is a choice where the weights do not state one distance."""
+    stated = (
+        f"were trained on arrays with {spread(array.pitches_um, length)} between spots"
+        if array.pitches_um
+        else "do not state how far apart the spots they were trained on lie"
+    )
+    return (
+        f"The spots are a grid of {length(pitch_um)}, and the weights {stated}; choose the distance that "
+        "fits your tissue in step 2 (--spacing on the command line, spacing_um= in Python)."
+    )
+
+
 def pitch_of(spots: Spots, mpp: float) -> float:
     """Return the distance between spots in µm: stated, else that of most to their nearest."""
     return spots.pitch_um or typical_pitch(spots.xy) * mpp
@@ -313,16 +333,17 @@ def pitch_of(spots: Spots, mpp: float) -> float:
 
 def compare_resolution(checkpoint: Checkpoint, mpp: float) -> str | None:
     """Return a sentence when `mpp` (µm per level-0 pixel) differs from the training slides'."""
-    trained = checkpoint.card.get("um_per_px")
-    if not isinstance(trained, int | float) or abs(mpp / trained - 1) <= UNLIKE:
+    trained = trained_array(checkpoint.card).mpps
+    if not _unlike(mpp, trained):
         return None
-    if mpp > trained:
+    theirs = spread(trained, resolution)
+    if mpp > trained[-1]:
         return (
-            f"The slide has {resolution(mpp)}, coarser than the {resolution(trained)} of the training "
+            f"The slide has {resolution(mpp)}, coarser than the {theirs} of the training "
             "slides: fine texture is missing, so expect less accurate maps."
         )
     return (
-        f"The slide has {resolution(mpp)}, finer than the {resolution(trained)} of the training "
+        f"The slide has {resolution(mpp)}, finer than the {theirs} of the training "
         "slides; it is read at theirs, but another scanner or stain may still give other numbers."
     )
 

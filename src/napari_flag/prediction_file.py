@@ -50,16 +50,16 @@ NOT_OURS: Final = (
 """End of a sentence about a file that is no prediction."""
 UNNAMED: Final = "this slide"
 """What a slide is called whose name the file does not state."""
-TOUCHING: Final = 0.55
+DEFAULT_FILL: Final = 0.55
 """Spot diameter drawn where none is known, in array pitches: Visium's 55 µm at 100 µm."""
 LOG2: Final = {"base": 2.0}
 """What scanpy is to know of ``X``: without it, its fold changes are those of natural logarithms."""
 _ROWS: Final = 4096
 """Spots that are looked at at once."""
 _THUMBNAIL_PX: Final = 1000
+"""Longest side of the H&E kept for scanpy and squidpy."""
 _THUMBNAILS: Final[WeakKeyDictionary[Any, npt.NDArray[np.uint8]]] = WeakKeyDictionary()
 """By the slide's reader, as long as it is open: a second prediction reads no pixel."""
-"""Longest side of the H&E kept for scanpy and squidpy."""
 
 
 # --- building ----------------------------------------------------------------------------------
@@ -162,14 +162,12 @@ def add_thumbnail(adata: "AnnData", slide: "Slide") -> None:
     image = _THUMBNAILS.get(slide.reader)
     if image is None:
         image = _THUMBNAILS[slide.reader] = slide.thumbnail(_THUMBNAIL_PX)
-    made = provenance(adata)
-    diameter_um = made.get(keys.SPOT_DIAMETER_UM) or TOUCHING * made[keys.SPOT_PITCH_UM]
     adata.uns[keys.SPATIAL] = {
         slide.name: {
             "images": {"hires": image.copy()},
             "scalefactors": {
                 "tissue_hires_scalef": image.shape[1] / slide.size[0],
-                "spot_diameter_fullres": diameter_um / (slide.mpp or 1.0),
+                "spot_diameter_fullres": drawn_diameter_px(adata),
             },
             "metadata": {"source_image_path": slide.path.name},
         }
@@ -259,18 +257,35 @@ def _spare_source(adata: "AnnData", path: Path) -> None:
 def with_storable_provenance(adata: "AnnData") -> "AnnData":
     """Return a prediction as it is stored, which states the base of its logarithm.
 
-    It shares the arrays of `adata`, so that nothing large is copied.
+    It shares the arrays of `adata` (`sharing`).
+    """
+    return sharing(adata, {keys.LOG1P: LOG2, keys.PROVENANCE: _storable(adata.uns[keys.PROVENANCE])})
+
+
+def sharing(adata: "AnnData", uns: Mapping[str, Any] | None = None) -> "AnnData":
+    """Return an AnnData with all that `adata` holds, to which entries may be added without changing `adata`.
+
+    Parameters
+    ----------
+    adata
+        Any; its arrays are shared, so that nothing large is copied.
+    uns
+        Entries of ``uns`` in place of its own of the same name.
     """
     from anndata import AnnData
 
+    raw = adata.raw
     return AnnData(
         X=adata.X,
-        obs=adata.obs,
-        var=adata.var,
-        uns={**adata.uns, keys.LOG1P: LOG2, keys.PROVENANCE: _storable(adata.uns[keys.PROVENANCE])},
+        obs=adata.obs.copy(),
+        var=adata.var.copy(),
+        uns={**adata.uns, **(uns or {})},
         obsm=dict(adata.obsm),
+        varm=dict(adata.varm),
         layers=dict(adata.layers),
         obsp=dict(adata.obsp),
+        varp=dict(adata.varp),
+        raw=None if raw is None else {"X": raw.X, "var": raw.var, "varm": dict(raw.varm)},
     )
 
 
@@ -576,6 +591,14 @@ def spot_diameter_px(adata: Any) -> float | None:
         if isinstance(found, int | float) and np.isfinite(found) and found > 0:
             return float(found)
     return None
+
+
+def drawn_diameter_px(adata: Any) -> float:
+    """Return the diameter that spots are drawn with, in level-0 pixels; if unknown, a share of the pitch."""
+    from napari_flag.slides.spots import typical_pitch
+
+    places = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
+    return spot_diameter_px(adata) or DEFAULT_FILL * typical_pitch(places)
 
 
 def stated_lattice(adata: Any) -> "Lattice":

@@ -212,10 +212,10 @@ def _placed(spots: Spots | None) -> tuple[str | None, bool]:
     """Return why places and array of spots cannot both be right, and whether they lie mirrored; kept."""
     if spots is None or spots.laid:
         return None, False
-    key = (id(spots.xy), id(spots.array), spots.ids[:1], spots.lattice)
+    key = (id(spots.xy), id(spots.array), id(spots.ids), spots.lattice)
     if key not in _PLACED:
         wrong = misplaced(spots)
-        _PLACED[key] = (spots.array, wrong, wrong is None and mirrored(spots))
+        _PLACED[key] = ((spots.array, spots.ids), wrong, wrong is None and mirrored(spots))
         finalize(spots.xy, _PLACED.pop, key, None)
     return _PLACED[key][1:]
 

@@ -21,6 +21,7 @@ from napari_flag.prediction_file import (
     UNNAMED,
     output_name,
     provenance,
+    sharing,
     slide_hash,
     slide_name,
     slide_size,
@@ -77,7 +78,8 @@ def has_content_of(adata: "AnnData", path: Path) -> bool:
 
 def doubt_about(adata: "AnnData", slide: "Slide") -> str | None:
     """Return a sentence where the content of `slide` is not that of the slide `adata` was predicted on."""
-    if slide_hash(adata) is None or has_content_of(adata, slide.path) or content_hash(slide.path) is None:
+    stated, found = slide_hash(adata), content_hash(slide.path)
+    if stated is None or found is None or stated == found:
         return None
     return (
         f"{slide.path.name} is not the file that this prediction was made on (its content is another), so "
@@ -125,7 +127,7 @@ def without_personal_names(adata: "AnnData", keep: bool = False) -> "tuple[AnnDa
                 f"keep them with {KEEP}."
             )
     if plain != stated:
-        renamed = _with(renamed, {keys.PROVENANCE: {**provenance(renamed), **plain}})
+        renamed = sharing(renamed, {keys.PROVENANCE: {**provenance(renamed), **plain}})
     return renamed, tuple(said)
 
 
@@ -237,17 +239,7 @@ def _renamed(adata: "AnnData", neutral: str) -> "AnnData":
         put(str(name)): {key: _replaced(value, put) for key, value in dict(library).items()}
         for name, library in dict(adata.uns.get(keys.SPATIAL, {})).items()
     }
-    return _with(adata, {keys.PROVENANCE: made, **({keys.SPATIAL: libraries} if libraries else {})})
-
-
-def _with(adata: "AnnData", uns: Mapping[str, Any]) -> "AnnData":
-    """Return a prediction that shares the arrays of `adata`, with these of ``uns`` in place of its own."""
-    from anndata import AnnData
-
-    return AnnData(
-        X=adata.X, obs=adata.obs, var=adata.var, uns={**adata.uns, **uns}, obsm=dict(adata.obsm),
-        layers=dict(adata.layers), obsp=dict(adata.obsp),
-    )  # fmt: skip
+    return sharing(adata, {keys.PROVENANCE: made, **({keys.SPATIAL: libraries} if libraries else {})})
 
 
 def _replaced(value: Any, put: Callable[[str], str]) -> Any:

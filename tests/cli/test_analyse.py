@@ -474,7 +474,9 @@ def test_json_of_report_and_compare_names_the_files_written(files, capsys):
         assert sorted(written) == sorted(map(str, folder.iterdir()))
     assert main(["report", OURS[0], "--out", "report"]) == 2
     said = capsys.readouterr().err
-    assert said.endswith("already exists; give another --out, or add --overwrite to replace it.\n")
+    assert said.endswith(
+        "already exists; choose another place, or add --overwrite (in Python overwrite=True) to replace it.\n"
+    )
     assert "very command" not in said
 
 

@@ -64,7 +64,10 @@ def test_nothing_is_replaced_without_being_asked(earlier, tmp_path, capsys):
     assert main([*LINE, "--out", "clean.h5ad"]) == 0
     assert main([*LINE, "--out", "clean.h5ad"]) == 2
     said = capsys.readouterr().err
-    assert said == "clean.h5ad already exists; give another --out, or add --overwrite to replace it.\n"
+    assert said == (
+        "clean.h5ad already exists; choose another place, or add --overwrite (in Python overwrite=True) to "
+        "replace it.\n"
+    )
     assert main([*LINE, "--out", "clean.h5ad", "--overwrite"]) == 0
 
 

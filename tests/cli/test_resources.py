@@ -155,7 +155,7 @@ def test_imported_weights_replace_nothing_unasked_and_nothing_of_others(weights,
     line = ["weights", "import", str(weights / "a.pt"), "--config", "c", "--genes", "g", "--mpp", "1"]
     line += ["--out"]
     for name, options, said in (
-        ("good.safetensors", [], "already exists; give another --out"),
+        ("good.safetensors", [], "already exists; choose another place"),
         ("bad.safetensors", ["--overwrite"], "was not written by napari-flag"),
         ("new.txt", [], "in .safetensors"),
     ):

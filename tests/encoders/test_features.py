@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client
+from tests import slide_files
 from tests.dask_workers import threads
 from tests.fakes import FakeSlide
 from tests.section_files import write_section
@@ -100,6 +101,21 @@ def test_a_second_run_on_the_same_file_reads_no_tiles(tmp_path):
     assert again.batches == []
     features(other, tmp_path, slide, digest="b")
     assert other.batches
+
+
+def test_a_slide_in_a_folder_whose_pixels_were_written_anew_in_place_is_read_again(tmp_path):
+    folder = tmp_path / "dicom"
+    folder.mkdir()
+    image = slide_files.picture(1000, 800)
+    level = slide_files.dicom_slide(folder / "level0.dcm", image)
+    with open_slide(folder, mpp=0.5) as slide:
+        before = features(MeanColour(), tmp_path, slide)
+    level.write_bytes(slide_files.dicom_slide(tmp_path / "other.dcm", 255 - image).read_bytes())
+    with open_slide(folder, mpp=0.5) as slide:
+        again = MeanColour()
+        after = features(again, tmp_path, slide)
+    assert again.batches
+    assert abs(after - before).max() > 10
 
 
 @pytest.mark.parametrize("damage", ["text", "zeros", "one bit"])

@@ -9,7 +9,7 @@ from napari_flag.exports.formats import FORMATS, find_format
 from napari_flag.gui import export_menu
 from napari_flag.gui.controls.file_filters import file_filter
 from napari_flag.gui.session import Session
-from napari_flag.prediction_file import output_name, read_prediction
+from napari_flag.prediction_file import output_name, read_prediction, write_prediction
 from napari_flag.progress import Step
 
 pytestmark = pytest.mark.usefixtures("qapp")
@@ -61,9 +61,37 @@ def test_what_goes_wrong_is_one_sentence(viewer, tmp_path, monkeypatch, qtbot):
     monkeypatch.setattr("napari.utils.notifications.show_error", said.append)
     (tmp_path / "file").touch()
     choosing(monkeypatch, tmp_path / "file" / "x.csv", "csv")
+    assert export_menu.export_prediction(viewer) is None
+    assert said == [f"{tmp_path / 'file'} is a file, so no folder can be made in it; choose another place."]
+
+
+def test_the_file_of_the_prediction_that_is_shown_and_those_of_others_are_not_replaced(
+    viewer, tmp_path, monkeypatch
+):
+    said, mine, other = [], tmp_path / "mine.h5ad", tmp_path / "other.csv"
+    monkeypatch.setattr("napari.utils.notifications.show_error", said.append)
+    session = Session.of(viewer)
+    write_prediction(session.adata, mine)
+    session.workspace.saved(session.adata, mine)
+    other.write_text("a,b\n")
+    before = {path: path.read_bytes() for path in (mine, other)}
+    for path, to in ((mine, "h5ad"), (other, "csv")):
+        choosing(monkeypatch, path, to)
+        assert export_menu.export_prediction(viewer) is None
+    assert said[0] == f"{mine} is the prediction itself; choose another place."
+    assert "other.csv was not written by napari-flag" in said[1]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_prediction_whose_file_was_deleted_is_exported_to_its_place(viewer, tmp_path, monkeypatch, qtbot):
+    session = Session.of(viewer)
+    session.workspace.saved(session.adata, tmp_path / "gone.h5ad")
+    (tmp_path / "fake.h5ad").touch()
+    choosing(monkeypatch, tmp_path / "fake.h5ad", "h5ad")
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
     with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
         pass
-    assert "cannot be made" in said[0]
+    assert read_prediction(tmp_path / "fake.h5ad").n_obs == 16
 
 
 @pytest.mark.parametrize("answer", [QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No])

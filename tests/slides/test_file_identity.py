@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_flag.slides import file_identity
-from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, why_personal
+from napari_flag.slides.file_identity import content_hash, name_of, neutral_name, state_of, why_personal
 
 PERSONAL = {
     "a person's name": (
@@ -130,6 +130,38 @@ def test_a_dicom_file_stands_for_its_folder_and_a_zarr_is_hashed_by_what_is_in_i
     large(image / "0.1", 50)
     os.utime(image.parent, (1, 1))
     assert content_hash(image.parent) not in (first, whole, None)
+
+
+def test_a_file_of_a_folder_that_is_written_anew_changes_the_state_and_the_hash_of_the_slide(tmp_path):
+    dicom, zarr, mirax = tmp_path / "dicom", tmp_path / "S.zarr" / "images" / "he", tmp_path / "mirax"
+    slides = {
+        dicom: dicom / "0.dcm",
+        zarr: zarr / "0" / "c" / "0",
+        mirax.with_suffix(".mrxs"): mirax / "D.dat",
+    }
+    mirax.with_suffix(".mrxs").write_bytes(b"index")
+    for slide, file in slides.items():
+        file.parent.mkdir(parents=True)
+        large(file, 100, seed=1)
+        folder_s, state, digest = file.parent.stat().st_mtime_ns, state_of(slide), content_hash(slide)
+        large(file, 100, seed=2)
+        os.utime(file, (1, 1))
+        assert file.parent.stat().st_mtime_ns == folder_s
+        assert state_of(slide) != state
+        assert content_hash(slide) not in (digest, None)
+    assert state_of(dicom / "0.dcm") == state_of(dicom)
+
+
+def test_the_state_of_a_slide_is_the_same_however_its_path_is_written(tmp_path, monkeypatch):
+    large(tmp_path / "a.svs", 10)
+    folder = tmp_path / "he"
+    folder.mkdir()
+    large(folder / "0", 10)
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.svs", "he"):
+        assert state_of(Path(name)) == state_of(tmp_path / name)
+    monkeypatch.chdir(folder)
+    assert state_of(Path()) == state_of(folder)
 
 
 def test_what_cannot_be_read_has_no_hash(tmp_path):

@@ -86,6 +86,17 @@ def test_opening_again_takes_the_cache_until_the_file_changes(jpeg: Path, tmp_pa
     assert first != second
 
 
+def test_a_slide_in_a_folder_gets_another_pyramid_once_a_file_in_it_is_written_anew(tmp_path: Path) -> None:
+    cache, folder = tmp_path / "cache", tmp_path / "dicom"
+    folder.mkdir()
+    for image in (IMAGE, 255 - IMAGE):
+        other = slide_files.dicom_slide(tmp_path / "other.dcm", image)
+        (folder / "level0.dcm").write_bytes(other.read_bytes())
+        with finish(build_pyramid(open_slide(folder), cache)) as built:
+            small = built.read_region(0, 0, 375, 300, level=2)
+            assert abs(small.mean() - image.mean()) < 2
+
+
 def test_a_full_cache_drops_what_was_unused_for_longest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,7 +154,7 @@ def test_figures_replace_what_they_drew_when_asked_and_nothing_of_others(tmp_pat
     picture = tmp_path / "new" / f"moran.{kind}"
     before = picture.read_bytes()
     assert main(line) == 2
-    assert "already exists; give another --out" in capsys.readouterr().err
+    assert "already exists; choose another place" in capsys.readouterr().err
     assert picture.read_bytes() == before
     assert main([*line, "--overwrite"]) == 0
     Figure().savefig(picture)

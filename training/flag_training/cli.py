@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flag_training.gene_targets import commands as gene_targets
 from flag_training.store import command as prepare
-from napari_flag.cli.terminal import add_keep_names, add_overwrite, at_least, check_place, path, positive
+from napari_flag.cli.terminal import add_keep_names, add_overwrite, at_least, path, positive
 from napari_flag.formatting import number
 from napari_flag.slides.colours import COLOURS
 
@@ -91,6 +91,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from flag_training.stages.fit import train
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.errors import UserError
+    from napari_flag.exports.replacing import check_place
     from napari_flag.model.checkpoint import card_of, check_name
     from napari_flag.progress import finish
 
@@ -204,6 +205,7 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
 def run_fit(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag fit``."""
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
+    from napari_flag.exports.replacing import check_place
     from napari_flag.fitting import FitSettings, find_sections, load_training, verdict
     from napari_flag.formatting import counted
     from napari_flag.model.checkpoint import check_name
@@ -361,6 +363,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from flag_training.evaluate import evaluate
     from flag_training.result_tables import command_in, markdown, read_results, results_of
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
+    from napari_flag.exports.replacing import check_place
     from napari_flag.files import make_folder, write_json
     from napari_flag.progress import finish
 
@@ -456,6 +459,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
 
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
     from flag_training.result_tables import is_same_page, markdown, read_results
+    from napari_flag.exports.replacing import check_place
     from napari_flag.files import ending, make_folder, write_text
 
     if arguments.out is not None:
@@ -557,6 +561,7 @@ def add_figures(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_figures(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag figures``."""
+    from napari_flag.exports.replacing import check_place
     from napari_flag.figures.gene_figure import write_figure
     from napari_flag.figures.style import house_style
     from napari_flag.files import make_folder, place_in

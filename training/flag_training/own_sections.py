@@ -56,6 +56,7 @@ from napari_flag.model.checkpoint import Checkpoint, card_of, check_name, find_w
 from napari_flag.model.flag import Flag
 from napari_flag.progress import Step, Steps, describe_step
 from napari_flag.slides.colours import SCANNED, Colours
+from napari_flag.slides.file_identity import state_of
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
 
@@ -332,8 +333,7 @@ def _digest(slides: Sequence[TrainingSlide], genes: Sequence[str]) -> str:
     """Return letters that differ for other genes, spots, counts, µm/px, patients, images, or versions."""
     digest = hashlib.sha256("\n".join((__version__, *genes)).encode())
     for slide in slides:
-        stat = Path(slide.entry.image).stat()
-        stated = (slide.entry.name, slide.entry.patient, slide.mpp, stat.st_size, stat.st_mtime_ns)
+        stated = (slide.entry.name, slide.entry.patient, slide.mpp, *state_of(Path(slide.entry.image)))
         digest.update(repr((stated, slide.spots.ids, slide.spots.pitch_um)).encode())
         digest.update(slide.spots.xy.tobytes())
         digest.update(slide.expression.tobytes())

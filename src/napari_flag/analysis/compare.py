@@ -259,7 +259,7 @@ NO_TRUTH: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class GeneAgreement:
     """Table per gene of one prediction: compared with the measurement, or described alone.
 
     Parameters
@@ -284,7 +284,9 @@ class Agreement:
     doubted: bool = False
 
 
-def agree(adata: "AnnData", measured: "AnnData | None" = None, *, force: bool = False) -> Steps[Agreement]:
+def agree(
+    adata: "AnnData", measured: "AnnData | None" = None, *, force: bool = False
+) -> Steps[GeneAgreement]:
     """Compare `adata` with its truth; without one, describe the prediction alone.
 
     Parameters
@@ -305,9 +307,9 @@ def agree(adata: "AnnData", measured: "AnnData | None" = None, *, force: bool = 
         except UserError as error:
             reason, doubted = str(error), isinstance(error, DoubtfulCounts)
         else:
-            return Agreement(comparison, comparison.tables, left_out=_left_out(comparison))
+            return GeneAgreement(comparison, comparison.tables, left_out=_left_out(comparison))
     table = yield from _alone(adata)
-    return Agreement(None, {"X": table}, reason, doubted=doubted)
+    return GeneAgreement(None, {"X": table}, reason, doubted=doubted)
 
 
 def _left_out(comparison: "Comparison") -> tuple[str, ...]:

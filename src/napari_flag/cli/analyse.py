@@ -10,7 +10,6 @@ from napari_flag.cli.terminal import (
     ProgressLine,
     add_genes,
     cancelled_as,
-    check_place,
     recorded,
     say,
     say_json,
@@ -79,7 +78,7 @@ def run_export(args: argparse.Namespace) -> int:
     """Read, complete and write."""
     from napari_flag.analysis.truth import attach_measured
     from napari_flag.exports.formats import export, find_format, place_of
-    from napari_flag.exports.replacing import check_export
+    from napari_flag.exports.replacing import check_place
     from napari_flag.slide_identity import doubt_about
 
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
@@ -91,7 +90,7 @@ def run_export(args: argparse.Namespace) -> int:
     label(adata, args.labels)
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
     for _, place in places:
-        check_export(place, args.predicted, args.overwrite)
+        check_place(place, args.overwrite, source=args.predicted)
     slide = None if args.slide is None else _open(args.slide, adata)
     written: list[Path] = []
 
@@ -178,6 +177,7 @@ def run_report(args: argparse.Namespace) -> int:
     """Read the prediction and write the page."""
     from napari_flag import keys
     from napari_flag.analysis.truth import measured_counts
+    from napari_flag.exports.replacing import check_place
     from napari_flag.prediction_file import output_name
     from napari_flag.report import report_place, write_report
     from napari_flag.report.findings import gather

@@ -6,7 +6,7 @@ from typing import Final
 
 from napari_flag.cli import terminal
 from napari_flag.cli.analyse import written_of
-from napari_flag.cli.terminal import ProgressLine, check_place, say, say_json
+from napari_flag.cli.terminal import ProgressLine, say, say_json
 from napari_flag.errors import UserError
 from napari_flag.files import make_folder
 
@@ -42,6 +42,7 @@ def add_anonymise(commands: terminal.Commands) -> None:
 
 def run_anonymise(args: argparse.Namespace) -> int:
     """Read, rename and write; say what could not be looked into."""
+    from napari_flag.exports.replacing import check_place
     from napari_flag.files import ending
     from napari_flag.prediction_file import output_name, read_prediction, write_prediction
     from napari_flag.slide_identity import anonymised, not_looked_into
@@ -54,9 +55,7 @@ def run_anonymise(args: argparse.Namespace) -> int:
         )
     adata = anonymised(read_prediction(source))
     out: Path = args.out or Path(f"{output_name(adata)}_predicted.h5ad")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise UserError(f"{out} is the prediction itself; give another --out.")
-    check_place(out, args.overwrite)
+    check_place(out, args.overwrite, source=source)
     make_folder(out.parent)
     write_prediction(adata, out)
     if left := not_looked_into(adata):

@@ -28,7 +28,6 @@ from napari_flag.cli.predict import add_alignment
 from napari_flag.cli.terminal import (
     ProgressLine,
     cancelled_as,
-    check_place,
     fingerprint,
     recorded,
     say,
@@ -264,6 +263,7 @@ def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namesp
 
 def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> Iterator[Path]:
     """Write scores and tables, after making sure that nothing of someone else's is replaced; yield each."""
+    from napari_flag.exports.replacing import check_place
     from napari_flag.files import place_in, write_json, write_table
     from napari_flag.report import report_place
 
@@ -496,6 +496,7 @@ def _write_models(
     found: "ModelComparison", result: dict[str, Any], args: argparse.Namespace
 ) -> tuple[Path, ...]:
     """Write the table as JSON, CSV and Markdown, after making sure that nothing of others is replaced."""
+    from napari_flag.exports.replacing import check_place
     from napari_flag.files import place_in, write_json, write_table, write_text
 
     places = tuple(place_in(args.out, found.slide, f"_models{ending}") for ending in (".json", ".csv", ".md"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_flag import keys
-from napari_flag.cli.terminal import Words, check_place, fingerprint, recorded, write_or_rescue
+from napari_flag.cli.terminal import Words, fingerprint, recorded, write_or_rescue
 from napari_flag.errors import UserError
 from napari_flag.files import ending, place_in
 from napari_flag.formatting import first_of
@@ -55,6 +55,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     UserError
         As `inputs.prepare` and `inputs.predict_inputs`, or when the file may not or cannot be written.
     """
+    from napari_flag.exports.replacing import check_place
     from napari_flag.inputs import predict_inputs, prepare
     from napari_flag.model.checkpoint import Checkpoint, find_weights
     from napari_flag.prediction_file import made_by

@@ -319,11 +319,12 @@ def _import_published(args: argparse.Namespace, lacking: list[str]) -> int:
             f"{args.file} is no .safetensors file; to import a checkpoint of the published FLAG code, give "
             f"{', '.join(lacking)} too."
         )
+    from napari_flag.exports.replacing import check_place
     from napari_flag.methods.published_checkpoint import import_published
 
     out = args.out or free_place(args.file.stem)
     check_name(out)
-    terminal.check_place(out, args.overwrite)
+    check_place(out, args.overwrite)
     import_published(args.file, args.config, args.genes, args.mpp, out)
     name = out if args.out else out.stem
     say(f"Wrote {out}; use it with --weights {name}.")

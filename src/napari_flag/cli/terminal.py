@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
 
 from napari_flag.errors import UserError
-from napari_flag.files import check_writable, ending, make_folder, of_drive
+from napari_flag.files import ending, make_folder, of_drive
 from napari_flag.formatting import first_of
 from napari_flag.progress import Step, TimeLeft, describe_step
 from napari_flag.slides.file_identity import name_of
@@ -294,39 +294,6 @@ def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return whole
-
-
-def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool] | None = None) -> bool:
-    """Make sure, before any work, that `path` may and can be written; its folder need not be there yet.
-
-    Parameters
-    ----------
-    path
-        The file to be.
-    overwrite
-        The user allowed what this program wrote to be replaced.
-    is_same
-        Asked only where there is a file: whether it is the result of the very same command, so
-        that nothing is lost by replacing it; None where that cannot be known.
-
-    Returns
-    -------
-    bool
-        Whether an earlier result of the same command will be replaced.
-    """
-    from napari_flag.exports.replacing import refuse_foreign
-
-    is_store = path.is_dir() and ending(path) == ".zarr"  # a file in all but the form
-    there = path.is_file() or is_store
-    replaces = there and not overwrite and is_same is not None and is_same()
-    if there and not overwrite and not replaces:
-        what = "" if is_same is None else " and is not a result of this very command"
-        raise UserError(f"{path} already exists{what}; give another --out, or add --overwrite to replace it.")
-    if there or not path.is_dir():  # that it is a folder is said below
-        refuse_foreign(path)
-    if not is_store:
-        check_writable(path, folder_is_made=True)
-    return replaces
 
 
 Words: TypeAlias = Sequence[str | Path]

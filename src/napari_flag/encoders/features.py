@@ -21,6 +21,7 @@ from napari_flag.files import Unwritable, unfinished
 from napari_flag.formatting import counted_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import Colours
+from napari_flag.slides.file_identity import state_of
 from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.tiles import read_tiles
 
@@ -323,16 +324,15 @@ def halve(batch: int, unit: str) -> int:
 
 
 def _key(slide: Slide, xy: npt.NDArray[np.float64], encoder: Encoder, encoder_hash: str) -> str | None:
-    """Return what features are kept under: slide (path, size, time), µm/px, colours, spots, encoder."""
+    """Return what features are kept under: slide (path, state), µm/px, colours, spots, encoder."""
     try:
-        stat = slide.path.stat()
+        state = state_of(slide.path)
     except OSError:  # a slide that is no file, e.g. a synthetic one
         return None
     digest = hashlib.sha256()
     identity = (
         str(slide.path.resolve()),
-        stat.st_size,
-        stat.st_mtime_ns,
+        *state,
         slide.size,
         slide.mpp,
         slide.colours,

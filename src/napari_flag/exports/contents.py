@@ -12,6 +12,7 @@ from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import dense
 from napari_flag.files import write_table
 from napari_flag.formatting import whole
+from napari_flag.prediction_file import sharing
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
@@ -31,12 +32,7 @@ def with_structure(adata: "AnnData") -> Steps["AnnData"]:
     adata
         A prediction; not changed.
     """
-    from anndata import AnnData
-
-    copy = AnnData(
-        X=adata.X, obs=adata.obs.copy(), var=adata.var.copy(), uns=dict(adata.uns), obsm=dict(adata.obsm),
-        layers=dict(adata.layers), obsp=dict(adata.obsp),
-    )  # fmt: skip
+    copy = sharing(adata)
     if keys.STRUCTURE in copy.uns:
         return copy
     if copy.n_obs < FEWEST_SPOTS:

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.exports.contents import choose_genes, with_structure, write_csv
-from napari_flag.exports.contents import write_csv as csv_steps
 from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
-from napari_flag.exports.qupath import write_geojson as geojson_steps
 from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
 from napari_flag.gene_names import names_in, symbols_of
@@ -178,12 +176,12 @@ def save_h5ad(path: str, data: Any, options: dict[str, Any]) -> list[str]:
 
 def save_csv(path: str, data: Any, options: dict[str, Any]) -> list[str]:
     """Save the prediction that the layer shows as a table: a row per spot, a column per gene."""
-    return _finish(csv_steps, path, options)
+    return _finish(write_csv, path, options)
 
 
 def save_geojson(path: str, data: Any, options: dict[str, Any]) -> list[str]:
     """Save the prediction that the layer shows as QuPath objects: spots with their measurements."""
-    return _finish(geojson_steps, path, options)
+    return _finish(write_geojson, path, options)
 
 
 def _finish(write: "Callable[[AnnData, Path], Steps[None]]", path: str, options: dict[str, Any]) -> list[str]:

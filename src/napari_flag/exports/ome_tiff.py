@@ -14,8 +14,8 @@ from napari_flag import keys, prediction_file
 from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.frame import frame_of
-from napari_flag.layers.raster import DEFAULT_FILL, SpotRaster, spot_raster
-from napari_flag.prediction_file import output_name, spot_diameter_px
+from napari_flag.layers.raster import SpotRaster, spot_raster
+from napari_flag.prediction_file import drawn_diameter_px, output_name, spot_diameter_px
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import typical_pitch
 
@@ -85,15 +85,10 @@ def slide_size(adata: "AnnData") -> tuple[float, float]:
     return float(across), float(down)
 
 
-def _diameter(adata: "AnnData") -> float:
-    known = spot_diameter_px(adata)
-    return known or DEFAULT_FILL * typical_pitch(np.asarray(adata.obsm[keys.SPATIAL], float))
-
-
 def _step(adata: "AnnData") -> float:
     """Return level-0 px per canvas px: fine enough for a disc, within bounds."""
     longest = max(slide_size(adata))
-    return max(longest / MOST_PX, min(longest / LONGEST_PX, _diameter(adata) / SPOT_PX), 1.0)
+    return max(longest / MOST_PX, min(longest / LONGEST_PX, drawn_diameter_px(adata) / SPOT_PX), 1.0)
 
 
 def _raster(adata: "AnnData") -> SpotRaster:

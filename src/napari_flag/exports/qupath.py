@@ -19,8 +19,7 @@ from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.overlays import colour_of
-from napari_flag.layers.raster import DEFAULT_FILL
-from napari_flag.prediction_file import output_name, spot_diameter_px, um_per_px
+from napari_flag.prediction_file import drawn_diameter_px, output_name, um_per_px
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation, Colour, as_feature
 from napari_flag.slides.spots import typical_pitch
@@ -83,7 +82,7 @@ def _append(file: TextIO, feature: dict[str, Any], first: bool) -> bool:
 def spot_features(adata: "AnnData") -> Iterator[dict[str, Any]]:
     """Yield one GeoJSON feature per spot; the same spot of the same slide has the same id each time."""
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)
-    radius = (spot_diameter_px(adata) or DEFAULT_FILL * typical_pitch(xy)) / 2
+    radius = drawn_diameter_px(adata) / 2
     angle = np.linspace(0, 2 * np.pi, CORNERS + 1)
     rim = radius * np.column_stack([np.cos(angle), np.sin(angle)])
     rim[-1] = rim[0]

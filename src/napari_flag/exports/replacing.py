@@ -18,13 +18,14 @@ An empty file may be replaced by anyone.  What another program changed and saved
 stays.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.exports import spatial_data
-from napari_flag.files import ending
+from napari_flag.files import check_writable, ending
 from napari_flag.prediction_file import is_prediction
 
 GENERATOR: Final = "napari-flag"
@@ -93,30 +94,52 @@ def refuse_foreign(path: Path) -> None:
         )
 
 
-def check_export(place: Path, source: Path | None, overwrite: bool) -> None:
-    """Make sure that an export may be written to `place`.
+def check_place(
+    path: Path,
+    overwrite: bool,
+    is_same: Callable[[], bool] | None = None,
+    *,
+    source: Path | None = None,
+) -> bool:
+    """Make sure, before any work, that `path` may and can be written; its folder need not be there yet.
 
     Parameters
     ----------
-    place
-        The file or folder to be.
-    source
-        The file, or the table of a zarr, that the prediction was read from; None of one in memory.
+    path
+        The file, or the folder of a zarr, to be.
     overwrite
         The user allowed what this program wrote to be replaced.
+    is_same
+        Asked only where there is a file: whether it is the result of the very same command, so
+        that nothing is lost by replacing it; None where that cannot be known.
+    source
+        The file, or the table of a zarr, that what is written is made of; it is never replaced.
+
+    Returns
+    -------
+    bool
+        Whether an earlier result of the same command will be replaced.
 
     Raises
     ------
     UserError
-        When the prediction itself is there, something else without `overwrite`, or another program's.
+        When the source itself is there, something else without `overwrite`, or another program's, or nothing
+        can be written there.
     """
-    if place.exists():
-        holders = () if source is None else (source.absolute(), *source.absolute().parents)
-        if any(place.samefile(holder) for holder in holders):
-            raise UserError(f"{place} is the prediction itself; export it to another place.")
-        if not overwrite:
-            raise UserError(
-                f"{place} already exists; give another place, or add --overwrite (in Python overwrite=True) "
-                "to replace it."
-            )
-    refuse_foreign(place)
+    is_store = path.is_dir() and ending(path) == ".zarr"  # a file in all but the form
+    there = path.is_file() or is_store
+    holders = () if source is None or not there else (source.absolute(), *source.absolute().parents)
+    if any(holder.exists() and path.samefile(holder) for holder in holders):
+        raise UserError(f"{path} is the prediction itself; choose another place.")
+    replaces = there and not overwrite and is_same is not None and is_same()
+    if there and not overwrite and not replaces:
+        what = "" if is_same is None else " and is not a result of this very command"
+        raise UserError(
+            f"{path} already exists{what}; choose another place, or add --overwrite (in Python "
+            "overwrite=True) to replace it."
+        )
+    if there or not path.is_dir():  # that it is a folder is said below
+        refuse_foreign(path)
+    if not is_store:
+        check_writable(path, folder_is_made=True)
+    return replaces

@@ -19,14 +19,12 @@ from napari_flag.exports.contents import RANKED
 from napari_flag.files import Unwritable, put, unfinished, write_whole_in_steps
 from napari_flag.formatting import first_of
 from napari_flag.layers.frame import frame_of
-from napari_flag.layers.raster import DEFAULT_FILL
-from napari_flag.prediction_file import spot_diameter_px, with_storable_provenance
+from napari_flag.prediction_file import drawn_diameter_px, with_storable_provenance
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.readers import UInt8Array
 from napari_flag.slides.formats.spatial_data_tables import instances_of
 from napari_flag.slides.slide import LazyLevel
-from napari_flag.slides.spots import typical_pitch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -279,9 +277,8 @@ def _circles(adata: "AnnData", transformations: dict[str, Any] | None = None) ->
     from spatialdata.models import ShapesModel
 
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)
-    diameter = spot_diameter_px(adata) or DEFAULT_FILL * typical_pitch(xy)
     return ShapesModel.parse(
-        xy, geometry=0, radius=diameter / 2, index=adata.obs_names.to_numpy(),
+        xy, geometry=0, radius=drawn_diameter_px(adata) / 2, index=adata.obs_names.to_numpy(),
         transformations=transformations or _transformations(adata, 1.0),
     )  # fmt: skip
 
@@ -291,7 +288,6 @@ def _table(adata: "AnnData", region: str = SPOTS, instances: list[Any] | None = 
     from spatialdata.models import TableModel
 
     table = with_storable_provenance(adata)
-    table.obs = table.obs.copy()
     for suffix in ("", keys.OF_MEASURED):
         if keys.MARKERS + suffix in table.uns:
             table.uns[MARKERS + suffix] = _long_table(table.uns.pop(keys.MARKERS + suffix))

@@ -14,8 +14,7 @@ from napari_flag.formatting import number, whole
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
 from napari_flag.layers.overlays import LIMITS, UNLIKE_STOPS
-from napari_flag.layers.raster import DEFAULT_FILL
-from napari_flag.prediction_file import spot_diameter_px
+from napari_flag.prediction_file import drawn_diameter_px
 from napari_flag.slide_identity import is_made_on
 from napari_flag.slides.spots import typical_pitch
 
@@ -87,8 +86,7 @@ def draw_discs(
     from matplotlib.collections import EllipseCollection
 
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)[:, :2]
-    pitch = typical_pitch(xy)
-    diameter = pitch if touching else spot_diameter_px(adata) or DEFAULT_FILL * pitch
+    diameter = typical_pitch(xy) if touching else drawn_diameter_px(adata)
     sizes = np.full(int(seen.sum()), diameter)
     spots = EllipseCollection(
         sizes, sizes, np.zeros_like(sizes), units="xy", offsets=xy[seen],

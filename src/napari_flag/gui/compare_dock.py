@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_flag import keys
-from napari_flag.analysis.compare import NO_TRUTH, Agreement, agree, comparing
+from napari_flag.analysis.compare import NO_TRUTH, GeneAgreement, agree, comparing
 from napari_flag.analysis.models import CONTROLS, ModelComparison, comparing_models
 from napari_flag.analysis.pathways import DomainSets, bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.scores import EXPECTATION, FAIR, MEANING, PROPER, STRUCTURE
@@ -92,7 +92,7 @@ class CompareDock(Dock):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.agreement: Agreement | None = None
+        self.agreement: GeneAgreement | None = None
         self._compared: tuple[tuple[int, int], ...] = ()
         self._agreement_of: AnnData | None = None
         self._refused: tuple[Result, AnnData] | None = None
@@ -244,7 +244,7 @@ class CompareDock(Dock):
         self._show_sets("")
         self._show()
 
-    def _on_agreement(self, adata: "AnnData", agreement: Agreement) -> None:
+    def _on_agreement(self, adata: "AnnData", agreement: GeneAgreement) -> None:
         self.agreement, self._agreement_of = agreement, adata
         self._show_sets("")
         self._show()

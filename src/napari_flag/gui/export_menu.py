@@ -8,7 +8,9 @@ from napari.utils import notifications
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QVBoxLayout, QWidget
 
+from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, Format, export, place_of
+from napari_flag.exports.replacing import check_place
 from napari_flag.files import ending
 from napari_flag.formatting import whole
 from napari_flag.gui.controls.file_filters import file_filter
@@ -30,7 +32,8 @@ def export_prediction(viewer: napari.viewer.Viewer) -> Job | None:
     Returns
     -------
     Job or None
-        The work begun; None where there is nothing to save or the user changed their mind.
+        The work begun; None where there is nothing to save, nothing may be written there, or the user changed
+        their mind.
     """
     session = Session.of(viewer)
     if session.adata is None:
@@ -42,6 +45,11 @@ def export_prediction(viewer: napari.viewer.Viewer) -> Job | None:
     adata, _ = without_personal_names(session.adata, keep)
     asked = _ask_place(adata)
     if asked is None:
+        return None
+    try:
+        check_place(asked[1], overwrite=True, source=None if session.result is None else session.result.file)
+    except UserError as error:
+        notifications.show_error(str(error))
         return None
     genes = _ask_genes(adata, session.gene_set, session.gene_set_name)
     window = getattr(session.viewer, "window", None)

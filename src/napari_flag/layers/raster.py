@@ -17,7 +17,7 @@ from napari_flag import keys
 from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_values import Limits
 from napari_flag.layers.kept import Kept
-from napari_flag.prediction_file import array_coordinates, spot_diameter_px, stated_lattice
+from napari_flag.prediction_file import DEFAULT_FILL, array_coordinates, spot_diameter_px, stated_lattice
 from napari_flag.slides.spots import typical_pitch
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -29,9 +29,6 @@ LONGEST_PX: Final = 2048
 
 FINEST_DISC_PX: Final = 96
 """A disc this wide looks round at any zoom a person uses; finer only costs memory."""
-
-DEFAULT_FILL: Final = 0.55
-"""Spot diameter as a share of the pitch when no diameter is known (Visium's 55 µm in 100 µm)."""
 
 STAMPED_AT_ONCE: Final = 30_000
 """Pixels written by one call of numpy; with few spots, a call per pixel of a disc costs more than they do."""

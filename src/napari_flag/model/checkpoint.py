@@ -5,7 +5,7 @@ What does not fit is refused: a file of another kind, of a newer format, or with
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -59,9 +59,9 @@ class Checkpoint:
         Gene symbols in the order of the model's outputs.
     card
         The data card: title, method (what it is called; FLAG without), tissue, patients, sections,
-        array {technology, pitch_um, diameter_um, lattice}, um_per_px, colours, encoder {name, licence,
-        fingerprint of a foundation encoder}, split, seed, command, held_out_scores, licence, not_for, and the
-        sampler {solver, steps}.
+        array {technology, pitch_um, diameter_um, lattice} and um_per_px (`trained_array`), colours, encoder
+        {name, licence, fingerprint of a foundation encoder}, split, seed, command, held_out_scores, licence,
+        not_for, and the sampler {solver, steps}.
     config
         Sizes of the network (for FLAG, `FlagConfig` as a dict); ``features`` is the length of a feature
         vector, whatever the method.
@@ -451,6 +451,51 @@ def file_given(name_or_path: str | Path) -> Path | None:
         return None
     path = Path(name_or_path).expanduser()
     return path if path.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedArray:
+    """What a card states of the arrays that weights were trained on; of sections that differ, several values.
+
+    Parameters
+    ----------
+    technology
+        In words, "" where it is not stated.
+    pitches_um, diameters_um
+        Distances between spots and diameters, ascending and distinct; none where they are not stated.
+    mpps
+        µm per level-0 pixel of the slides, likewise.
+    lattices
+        How rows are arranged, by name.
+    """
+
+    technology: str = ""
+    pitches_um: tuple[float, ...] = ()
+    diameters_um: tuple[float, ...] = ()
+    mpps: tuple[float, ...] = ()
+    lattices: tuple[str, ...] = ()
+
+
+def trained_array(card: Mapping[str, Any]) -> TrainedArray:
+    """Return what a card states of the training slides' arrays, as one value or as a list of several."""
+    stated = card.get("array")
+    array: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
+    return TrainedArray(
+        ", ".join(_listed(array.get("technology"), str)),
+        _lengths(array.get("pitch_um")),
+        _lengths(array.get("diameter_um")),
+        _lengths(card.get(keys.MPP)),
+        tuple(sorted(set(_listed(array.get("lattice"), str)))),
+    )
+
+
+def _lengths(value: object) -> tuple[float, ...]:
+    return tuple(sorted({float(each) for each in _listed(value, int | float) if 0 < each < float("inf")}))
+
+
+def _listed(value: object, kind: Any) -> list[Any]:
+    several = value if isinstance(value, list | tuple) else [value]
+    return [each for each in several if isinstance(each, kind) and not isinstance(each, bool)]
 
 
 def card_of(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from napari_flag.analysis.truth import (
     detach_measured,
     values_of,
 )
-from napari_flag.prediction_file import um_per_px
+from napari_flag.prediction_file import sharing, um_per_px
 from napari_flag.progress import Steps
 
 if TYPE_CHECKING:
@@ -244,12 +244,7 @@ def _set_map(
 
 def _with_truth(predicted: "AnnData", measured: "AnnData | None") -> "AnnData":
     """Return a shallow copy with the truth as a layer, so that the caller's prediction is not changed."""
-    from anndata import AnnData
-
-    adata = AnnData(
-        X=predicted.X, obs=predicted.obs.copy(), var=predicted.var.copy(), uns=dict(predicted.uns),
-        obsm=dict(predicted.obsm), layers=dict(predicted.layers),
-    )  # fmt: skip
+    adata = sharing(predicted)
     if measured is None:
         detach_measured(adata)
     else:

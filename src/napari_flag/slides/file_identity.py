@@ -45,33 +45,63 @@ def content_hash(path: Path) -> str | None:
     decimal text, its first and last `END_BYTES`, and `BLOCKS` blocks of `BLOCK_BYTES` between; of a folder,
     of the same for its files by name.  None where nothing can be read.
     """
-    path = path.parent if ending(path) == ".dcm" and path.is_file() else path
     try:
-        state = path.stat()
-        return _hash(str(path.absolute()), state.st_size, state.st_mtime_ns)
+        return _hash(_whole(path), state_of(path))
     except OSError:
         return None
 
 
+def state_of(path: Path) -> tuple[int, int | str]:
+    """Return what is another as soon as a slide is written anew; nothing of its content is read.
+
+    Parameters
+    ----------
+    path
+        As `content_hash` takes it.
+
+    Returns
+    -------
+    Size in bytes and time of change in ns of a file; of a slide of several files their size together, and a
+    hash of the name, size and time of each, since the time of a folder does not tell what is in its files.
+
+    Raises
+    ------
+    OSError
+        Where there is no such file.
+    """
+    states = [(name, file.stat()) for name, file in _files_of(_whole(path))]
+    if [name for name, _ in states] == [()]:
+        return states[0][1].st_size, states[0][1].st_mtime_ns
+    listed = "\n".join(f"{name}:{state.st_size}:{state.st_mtime_ns}" for name, state in states)
+    return sum(state.st_size for _, state in states), hashlib.sha256(listed.encode()).hexdigest()
+
+
 @lru_cache(maxsize=512)
-def _hash(path: str, size: int, changed_ns: int) -> str | None:
-    """Return the hash of a file or folder as it was at the time it was changed last."""
-    place = Path(path)
-    if place.is_file():
-        data = place.with_suffix("") if ending(place) == ".mrxs" else None
-        files = [place, *(_files_in(data) if data is not None and data.is_dir() else ())]
-    elif place.is_dir():
-        files = _files_in(place)
-    else:
-        return None
-    if len(files) == 1 and files[0] == place:
-        return _digest_of(place).hexdigest()
+def _hash(whole: Path, state: tuple[int, int | str]) -> str | None:
+    """Return the hash of a file or folder as it was in `state`."""
+    files = _files_of(whole)
+    if [name for name, _ in files] == [()]:
+        return _digest_of(whole).hexdigest() if whole.is_file() else None
     digest, step = hashlib.sha256(), max(1, -(-len(files) // MOST_FILES))
-    for number, file in enumerate(files):
-        digest.update(f"{file.relative_to(place.parent).parts[1:]}:{file.stat().st_size}\n".encode())
+    for number, (name, file) in enumerate(files):
+        digest.update(f"{name}:{file.stat().st_size}\n".encode())
         if number % step == 0:
             digest.update(_digest_of(file).digest())
     return digest.hexdigest()
+
+
+def _whole(path: Path) -> Path:
+    """Return the folder that a DICOM file stands for, and any other path as it is; absolute."""
+    path = path.absolute()
+    return path.parent if ending(path) == ".dcm" and path.is_file() else path
+
+
+def _files_of(whole: Path) -> list[tuple[tuple[str, ...], Path]]:
+    """Return the files that make up a slide: the parts of each one's name in it, none of `whole` itself."""
+    data = whole.with_suffix("") if ending(whole) == ".mrxs" else whole
+    files = [] if whole.is_dir() else [whole]
+    files += _files_in(data) if data.is_dir() else []
+    return [(file.relative_to(whole.parent).parts[1:], file) for file in files]
 
 
 def _files_in(folder: Path) -> list[Path]:

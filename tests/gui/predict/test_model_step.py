@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,6 +64,34 @@ def test_another_pitch_and_a_training_section_are_warned_of():
     assert "100 µm" in pitch
 
 
+def test_of_sections_that_differ_the_page_compares_with_the_range_they_span():
+    array = {"technology": "ST", "pitch_um": [100.0, 200.0], "diameter_um": [55.0, 100.0]}
+    differing = model(CARD | {"array": array, "um_per_px": [0.25, 0.683]})
+    between = Spots(SPOTS.ids, XY, diameter_um=80.0, pitch_um=150.0, lattice="none")
+    assert differences(differing, slide(0.5), between) == ()
+    wide = Spots(SPOTS.ids, XY, diameter_um=80.0, pitch_um=400.0, lattice="none")
+    pitch, scale = differences(differing, slide(2.0), wide)
+    assert "is 400 µm, but the model was trained on 100 µm to 200 µm:" in pitch
+    assert "coarser than the 0.25 µm/px to 0.683 µm/px of the training slides" in scale
+
+
+@pytest.mark.parametrize("array", [None, {}, "Visium", {"pitch_um": None}])
+def test_a_card_without_an_array_is_shown_and_compared_without_one(array):
+    silent = model(CARD | {"array": array, "um_per_px": None})
+    assert differences(silent, slide(), SPOTS) == ()
+    assert describe_card(silent.card, 9)[1] == "array not stated"
+
+
+def test_a_grid_is_doubted_where_the_card_does_not_state_one_distance():
+    grid = Spots(SPOTS.ids, XY, diameter_um=100.0, pitch_um=200.0, lattice="square", laid=True)
+    assert differences(model(), slide(), grid) == ()
+    (unknown,) = differences(model(CARD | {"array": None}), slide(), grid)
+    assert "do not state how far apart the spots they were trained on lie" in unknown
+    assert "--spacing" in unknown
+    (several,) = differences(model(CARD | {"array": {"pitch_um": [100.0, 200.0]}}), slide(), grid)
+    assert "a grid of 200 µm, and the weights were trained on arrays with 100 µm to 200 µm" in several
+
+
 def test_the_card_says_what_is_not_stated():
     trained, array, genes, licence = describe_card(CARD, 1234)
     assert trained == "Trained on breast: 1 patient, 2 sections"
@@ -107,6 +136,22 @@ def test_preferences_keep_their_default_where_a_value_is_missing_or_not_valid():
     group = SimpleNamespace(device="tpu", quality="best", weights=" ")
     assert from_settings(SimpleNamespace(prediction=group)) == Preferences(quality="best")
     assert from_settings(None) == Preferences()
+
+
+def test_insisting_on_spots_ends_with_another_table_that_begins_alike(qtbot):
+    step = ModelStep()
+    qtbot.addWidget(step)
+    array = np.array([(row, column) for row in range(1, 7) for column in range(1, 7)])
+    ids = tuple(f"{row}x{column}" for row, column in array)  # where column × row is meant
+    wrong = Spots(ids, array * 100.0, pitch_um=200.0, lattice="square", array=array)
+    again = replace(wrong, ids=tuple(ids), xy=wrong.xy.copy())
+    step.offer_anyway(FakeSlide(), wrong)
+    step._anyway.click()
+    step.offer_anyway(FakeSlide(), replace(wrong, pitch_um=100.0))
+    assert step.anyway, "the same table at another µm/px"
+    step.offer_anyway(FakeSlide(), again)
+    assert not step.anyway
+    assert not step._anyway.isHidden()
 
 
 def test_a_gated_encoder_is_shown_with_licence_page_and_what_to_do(tmp_path, monkeypatch):

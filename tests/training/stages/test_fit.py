@@ -10,11 +10,12 @@ import torch
 from tests.training.conftest import PROPER, make_config
 
 from flag_training.cohort import Cohort
-from flag_training.stages.fit import fit
+from flag_training.stages.fit import fit, make_card
 from flag_training.stages.frames import assign_folds
 from napari_flag.errors import UserError
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model import gene_dit
+from napari_flag.model.checkpoint import trained_array
 from napari_flag.model.graph import GraphTensors
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
@@ -40,6 +41,21 @@ def rows_of(folder):
 def finished(fitted, tmp_path):
     """A copy of a finished run, to be damaged."""
     return Path(shutil.copytree(fitted.folder, tmp_path / "run"))
+
+
+def test_the_card_states_the_arrays_of_all_sections_and_not_of_the_first_alone(cohort):
+    alike = make_card(make_config(), cohort, Path())
+    first, *others = cohort.slides
+    spots = replace(first.spots, pitch_um=100.0, diameter_um=55.0, lattice="hex")
+    mixed = replace(cohort, slides=(replace(first, mpp=0.25, spots=spots), *others))
+    card = make_card(make_config(), mixed, Path())
+    stated, known = trained_array(card), trained_array(alike)
+    assert alike["array"]["pitch_um"] == others[0].spots.pitch_um, "one number where all are alike"
+    assert stated.pitches_um == (100.0, *known.pitches_um)
+    assert stated.diameters_um == (55.0, *known.diameters_um)
+    assert stated.mpps == (0.25, *known.mpps)
+    assert stated.lattices == ("hex", *known.lattices)
+    assert trained_array(json.loads(json.dumps(card))) == stated
 
 
 def test_sections_of_a_patient_are_left_out_whole_and_a_lone_one_in_strips(cohort):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_flag.cli.terminal import at_least, check_place, path
+from napari_flag.cli.terminal import at_least, path
 from napari_flag.formatting import number
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def run_coexpression(arguments: argparse.Namespace) -> int:
     from flag_training.gene_targets.learnt_vectors import learn_vectors
     from flag_training.gene_targets.sections import find_sections
     from napari_flag.cli.terminal import ProgressLine
+    from napari_flag.exports.replacing import check_place
     from napari_flag.progress import finish
 
     check_place(arguments.out, arguments.overwrite)
@@ -181,6 +182,7 @@ def run_geneformer(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets geneformer``."""
     from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.geneformer import geneformer_table
+    from napari_flag.exports.replacing import check_place
 
     check_place(arguments.out, arguments.overwrite)
     panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
@@ -192,6 +194,7 @@ def run_scgpt(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets scgpt``."""
     from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.static_tables import scgpt_table
+    from napari_flag.exports.replacing import check_place
 
     check_place(arguments.out, arguments.overwrite)
     _write(arguments.out, scgpt_table(arguments.folder, read_panel_file(arguments.panel)))
@@ -202,6 +205,7 @@ def run_cellplm(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag gene-targets cellplm``."""
     from flag_training.gene_targets.gene_table import read_panel_file
     from flag_training.gene_targets.static_tables import cellplm_table
+    from napari_flag.exports.replacing import check_place
 
     check_place(arguments.out, arguments.overwrite)
     panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)

@@ -1,5 +1,6 @@
 """Fit a network on a cohort, stage by stage, and write its weights with their data card."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,11 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
         "patients": sorted({slide.entry.patient for slide in training.slides}),
         "spots": sum(len(slide.spots) for slide in training.slides),
         "array": {
-            "pitch_um": first.spots.pitch_um,
-            "diameter_um": first.spots.diameter_um,
-            "lattice": first.spots.lattice,
+            "pitch_um": _one_or_all(slide.spots.pitch_um for slide in training.slides),
+            "diameter_um": _one_or_all(slide.spots.diameter_um for slide in training.slides),
+            "lattice": _one_or_all(slide.spots.lattice for slide in training.slides),
         },
-        "um_per_px": first.mpp,
+        keys.MPP: _one_or_all(slide.mpp for slide in training.slides),
         keys.COLOURS: _colours(config, first.entry.name, data),
         "encoder": _encoder(config.store, first.entry.name, data),
         "seed": config.fit.seed,
@@ -96,8 +97,14 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
     return card
 
 
+def _one_or_all(values: Iterable[Any]) -> Any:
+    """Return what all slides have; their distinct values in order where they differ; None of none."""
+    distinct = sorted({value for value in values if value is not None})
+    return distinct if len(distinct) > 1 else next(iter(distinct), None)
+
+
 def _colours(config: RunConfig, slide: str, data: Path) -> Colours:
-    """Return the colours of the slides' pixels; of a store, those its features were made in."""
+    """Return the colours of the slides' pixels; of a store, those all its features were made in."""
     if config.store is None:
         return config.colours
     settings = open_store(data / config.store.path).slide(slide).feature_settings(config.store.encoder)

@@ -1,6 +1,6 @@
 """Step 3 of the Predict dock: which model, what it was trained on, and whether a prediction can start."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +18,10 @@ from qtpy.QtWidgets import (
 
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
-from napari_flag.formatting import counted, length, resolution
+from napari_flag.formatting import counted, length, resolution, spread
 from napari_flag.gui.controls.file_filters import WEIGHT_FILES
 from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, plain_label, unbroken
-from napari_flag.model.checkpoint import describe_entries, label_of
+from napari_flag.model.checkpoint import describe_entries, label_of, trained_array
 from napari_flag.slides.colours import SCANNED, SRGB
 from napari_flag.slides.file_identity import why_personal
 
@@ -107,7 +107,7 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
     """Return what a model was trained on, a line each; unknown parts are said to be so."""
     from napari_flag.prediction_file import texts
 
-    array, encoder = card.get("array") or {}, card.get("encoder") or {}
+    array, encoder = trained_array(card), card.get("encoder") or {}
     if isinstance(encoder, str):
         encoder = {"name": encoder}
     patients, sections = card.get("patients"), texts(card.get("sections"))
@@ -115,10 +115,10 @@ def describe_card(card: Mapping[str, Any], n_genes: int) -> tuple[str, ...]:
     whom = _joined(_count(n_patients or None, "patient"), _count(len(sections) or None, "section"))
     tissue = str(card.get(keys.CARD_TISSUE) or "tissue not stated").removeprefix(f"{keys.NO_TISSUE}: ")
     array_text = _joined(
-        str(array.get("technology") or "array not stated"),
-        _um("pitch", array.get("pitch_um")),
-        _um("Ø", array.get("diameter_um")),
-        _range(card.get("um_per_px"), resolution),
+        array.technology or "array not stated",
+        f"pitch {spread(array.pitches_um, length)}" if array.pitches_um else "",
+        f"Ø {spread(array.diameters_um, length)}" if array.diameters_um else "",
+        spread(array.mpps, resolution) if array.mpps else "",
     )
     licence = f"{card.get('licence') or 'not stated'} (weights)"
     if encoder.get("licence") and encoder["licence"] == card.get("licence"):
@@ -163,21 +163,6 @@ def _joined(*texts: str) -> str:
 
 def _count(n: object, what: str) -> str:
     return counted(n, what) if isinstance(n, int) else ""
-
-
-def _um(what: str, value: object) -> str:
-    return f"{what} {_range(value, length)}" if _numbers(value) else ""
-
-
-def _range(value: object, write: Callable[[float], str]) -> str:
-    """Return "100 µm" or "100 µm to 200 µm"; nothing where `value` states no number."""
-    ends = list(dict.fromkeys(map(write, sorted(_numbers(value)))))
-    return " to ".join(ends if len(ends) < 2 else (ends[0], ends[-1]))
-
-
-def _numbers(value: object) -> list[float]:
-    many = value if isinstance(value, list | tuple) else [value]
-    return [float(v) for v in many if isinstance(v, int | float)]
 
 
 OTHER_FILE: Final = "Other file…"
@@ -227,6 +212,7 @@ class ModelStep(StepBox):
         self._named_for: Path | None = None
         self._checkpoint: Checkpoint | None = None
         self._insisted_for: tuple[object, object] = (None, None)
+        self._insisted_table: tuple[object, object] = (None, None)
         self._coloured_for: object = None
         self._current: Path | None = None
         self.set_weights((), None)
@@ -271,17 +257,18 @@ class ModelStep(StepBox):
     def offer_anyway(self, slide: "Slide | None", spots: "Spots | None" = None) -> None:
         """Offer "Predict anyway" where weights, slide or spots need it; elsewhere it is hidden and clear.
 
-        Insisting holds for one slide with one model, and ends with either.
+        Insisting holds for one slide with one model and one table of spots, and ends with any of them.
         """
         model = self._checkpoint
         needed = slide is not None and preflight.check(slide, spots, model).insistable
-        of_slide = None if slide is None else (slide.path, None if spots is None else spots.ids[:1])
-        for_this = (of_slide, None if model is None else model.sha256)
-        if not needed or for_this != self._insisted_for:
+        for_this = (None if slide is None else slide.path, None if model is None else model.sha256)
+        table = (None, None) if spots is None or spots.laid else (spots.ids, spots.xy)
+        other = any(one is not another for one, another in zip(table, self._insisted_table, strict=True))
+        if not needed or other or for_this != self._insisted_for:
             blocked = self._anyway.blockSignals(True)
             self._anyway.setChecked(False)
             self._anyway.blockSignals(blocked)
-        self._insisted_for = for_this
+        self._insisted_for, self._insisted_table = for_this, table
         self._anyway.setVisible(needed)
 
     @property

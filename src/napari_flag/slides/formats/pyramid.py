@@ -19,6 +19,7 @@ from napari_flag import cache
 from napari_flag.errors import UserError
 from napari_flag.files import Unwritable, unfinished
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.file_identity import state_of
 from napari_flag.slides.formats.opening import open_tiff
 from napari_flag.slides.formats.readers import Reader, Size, UInt8Array, halved
 
@@ -81,7 +82,7 @@ def cached_reader(reader: Reader, path: Path, folder: Path | None = None) -> Ste
     reader
         The slide's own reader; the result takes it over and closes it.
     path
-        The slide's file; the cache is keyed by its path, size and time of change.
+        The slide's file or folder; the cache is keyed by its path and state (`file_identity.state_of`).
     folder
         Cache folder, by default the user's own for napari-flag.
 
@@ -112,8 +113,8 @@ def cached_reader(reader: Reader, path: Path, folder: Path | None = None) -> Ste
 
 def cache_key(path: Path) -> str:
     """Return what the pyramid of `path`, as it is now, is kept under; it begins with that of its place."""
-    state = path.stat()
-    version = f"{VERSION} {state.st_size} {state.st_mtime_ns}"
+    size, changed = state_of(path)
+    version = f"{VERSION} {size} {changed}"
     return f"{_place_key(path)}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
 
 
