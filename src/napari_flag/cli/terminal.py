@@ -296,7 +296,9 @@ def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
     return whole
 
 
-def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool] | None = None) -> bool:
+def check_place(
+    path: Path, overwrite: bool, is_same: Callable[[], bool] | None = None, option: str = "--out"
+) -> bool:
     """Make sure, before any work, that `path` may and can be written; its folder need not be there yet.
 
     Parameters
@@ -308,6 +310,8 @@ def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool] | None 
     is_same
         Asked only where there is a file: whether it is the result of the very same command, so
         that nothing is lost by replacing it; None where that cannot be known.
+    option
+        The option that names the place.
 
     Returns
     -------
@@ -321,7 +325,9 @@ def check_place(path: Path, overwrite: bool, is_same: Callable[[], bool] | None 
     replaces = there and not overwrite and is_same is not None and is_same()
     if there and not overwrite and not replaces:
         what = "" if is_same is None else " and is not a result of this very command"
-        raise UserError(f"{path} already exists{what}; give another --out, or add --overwrite to replace it.")
+        raise UserError(
+            f"{path} already exists{what}; give another {option}, or add --overwrite to replace it."
+        )
     if there or not path.is_dir():  # that it is a folder is said below
         refuse_foreign(path)
     if not is_store:
