@@ -85,6 +85,23 @@ def test_every_command_shown_is_understood(capsys):
     assert not wrong
 
 
+def test_every_page_of_tables_says_the_command_that_makes_it_where_it_lies():
+    """Of present weights: `published.md` is of earlier ones, whose commands no longer run."""
+    texts = {page: page.read_text("utf-8") for page in PAGES if page.name != "published.md"}
+    pages = {page: text for page, text in texts.items() if "\nWritten by `napari-flag tables` from:" in text}
+    assert len(pages) > 5
+    for page, text in pages.items():
+        stated = re.findall(r"^The page itself: `napari-flag (.*)`\.$", text, re.M)
+        assert len(stated) == 1, page.name
+        made = build_parser().parse_args(shlex.split(stated[0]))
+        assert ROOT / made.out == page
+        assert text.startswith(f"# {made.title}\n")
+        for file in made.scores:
+            command = json.loads((ROOT / file).read_text("utf-8"))["command"]
+            assert f"--out {file.as_posix()}" in command
+            assert f"- `{command}` (" in text
+
+
 def examples():
     """(page's or notebook's name, code) of every example in Python."""
     yield from blocks("python")

@@ -475,7 +475,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
     if wanted in FORMATS:
         page = FORMATS[wanted](table)
     else:
-        page = markdown(results, arguments.title, arguments.only)
+        page = markdown(results, arguments.title, arguments.only, command_of(arguments))
         beside = replace(table, title="Beside the authors' numbers").markdown()
         page += f"\n{beside}\n" if arguments.authors else ""
     if arguments.out is None:
