@@ -29,8 +29,8 @@ CUT_SHORT = (
 MEASURED = (
     "At each mark the window is brought to the same view and to rest, and garbage is collected. Growth is "
     "the median slope between all pairs of marks (Theil and Sen) after the first "
-    f"{curve.WARM_UP:.0%} of them. Where it is above its limit and no more than noise in all, the run was too "
-    "short to say what it is. The limits stand in `tests/soak/curve.py`."
+    f"{curve.WARM_UP:.0%} of them. Where it is above its limit and no more than noise in all, the run was "
+    "too short to say what it is. The limits stand in `tests/soak/curve.py`."
 )
 
 
