@@ -71,6 +71,21 @@ def test_every_link_leads_somewhere():
     assert not broken
 
 
+def test_no_file_that_a_page_of_the_site_links_to_is_left_out_of_it():
+    """The strict build passes links to what ``exclude_docs`` names."""
+    stated = re.search(r"^exclude_docs: \|\n((?:  .+\n)+)", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
+    excluded, linked, left_out = stated[1].split(), 0, []
+    for page in (ROOT / "docs").rglob("*.md"):
+        for target, _ in LINK.findall(page.read_text("utf-8")):
+            file = (page.parent / target).resolve()
+            if target and file.is_relative_to(ROOT / "docs"):
+                linked += 1
+                within = file.relative_to(ROOT / "docs")
+                left_out += [f"{page.name}: {target}" for pattern in excluded if within.match(pattern)]
+    assert linked > 100
+    assert not left_out
+
+
 def test_every_command_shown_is_understood(capsys):
     parser, wrong, seen = build_parser(), [], 0
     for page, words in commands():
