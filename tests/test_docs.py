@@ -71,6 +71,52 @@ def test_every_link_leads_somewhere():
     assert not broken
 
 
+def test_the_readme_says_how_to_get_the_clone_and_which_extra_each_thing_needs():
+    text = (ROOT / "README.md").read_text("utf-8")
+    install = text.partition("## Install")[2].partition("\n## ")[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert f"git clone {project['urls']['Source']} " in install
+    for extra, what in (("spatialdata", "SpatialData"), ("training", "`fit`"), ("dask", "`--cluster`")):
+        assert extra in project["optional-dependencies"]
+        assert f"`{extra}`" in install
+        assert what in install
+    named = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "installation.md").read_text("utf-8"), re.M))
+    assert named == set(project["optional-dependencies"]) - {"all", "test", "docs", "dev"}
+
+
+BEYOND_ALL = ("spatialdata", "lightning", "scanpy", "tensorboardX", "transformers", "dask", "torch_geometric")
+"""Modules that the extras beyond ``[all]`` bring."""
+
+
+@pytest.mark.slow
+def test_the_commands_and_the_example_of_the_readme_run_as_written_with_no_further_extra(tmp_path):
+    text = (ROOT / "README.md").read_text("utf-8").partition("## On the command line")[2]
+    shell, python = (re.search(rf"```{name}\n(.*?)```", text, re.S)[1] for name in ("sh", "python"))
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules |= dict.fromkeys({BEYOND_ALL!r}, None)  # as where they are not installed\n"
+    )
+    folders = [tmp_path, ROOT / "src", ROOT / "training", Path(sys.executable).parent]
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, folders[:3])),
+        "PATH": os.pathsep.join([str(folders[3]), os.environ["PATH"]]),
+    }
+    lines = [*shell.strip().splitlines(), "python example.py"]
+    (tmp_path / "example.py").write_text(python)
+    for line in lines:
+        done = subprocess.run(
+            shlex.split(line, comments=True),
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+    assert "'PCC'" in done.stdout
+    made = {path.name for path in (tmp_path / "results").iterdir()}
+    assert made >= {"sim11_report.html", "sim11.geojson", "sim11.ome.tif"}
+
+
 def test_no_file_that_a_page_of_the_site_links_to_is_left_out_of_it():
     """The strict build passes links to what ``exclude_docs`` names."""
     stated = re.search(r"^exclude_docs: \|\n((?:  .+\n)+)", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
