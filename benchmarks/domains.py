@@ -3,8 +3,9 @@
     python -m benchmarks.domains runs/her2st/held_out --data DATA --out docs/results/domains.json
 
 Takes prediction files of any method and of any number of sections, or folders of them: `evaluate` leaves
-those of FLAG and of every method that it trained in RUN/held_out, and `predict --weights FILE` writes them
-too, from weights trained without the section (`train --leave-out C5 --method ridge`).  A section's truth is
+those of FLAG and of every method that it trained in RUN/held_out/NAME/seed_N, or where --predictions says,
+and `predict --weights FILE` writes them too, from weights trained without the section (`train --leave-out C5
+--method ridge`).  A section's truth is
 that of the first of its files that carries one (`predict --measured`).  Methods are listed as the files name
 them, a second of one name (kNN with another k) with the name of its weights.  With --data, the folder of the
 her2st sections, measured expression is also compared with the pathologist's labels.  The domains' settings

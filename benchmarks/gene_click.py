@@ -1,6 +1,7 @@
-"""How long a click on a gene takes until every view has it: all docks open in one napari window.
+"""How long a click on a gene takes until every view has it: canvas, page that is shown and second canvas.
 
-Timed is our part: from the click to the return of every slot, and the painting of our docks' widgets.
+Every page of the FLAG area was opened before; one is shown, and the others are asleep, as in use.  Timed is
+our part: from the click to the return of every slot, and the painting of our docks' widgets.
 What napari and the graphics card need to draw the canvases comes on top and is reported separately, until the
 event loop has nothing left to do; without a graphics card that is software rendering.  Prints JSON.
 
@@ -23,14 +24,10 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_flag import keys
-from napari_flag.gui.coexpression_dock import CoexpressionDock
-from napari_flag.gui.genes_dock import GenesDock
+from napari_flag.gui.area import PAGES, PREDICT, SIDE_BY_SIDE, FlagArea, open_area
 from napari_flag.gui.session import Session
-from napari_flag.gui.spatial_dock import SpatialDock
 from napari_flag.layers.local_map import MapKind
 
-NOT_TIMED = ("Predict expression",)
-"""It shows no gene."""
 PATIENCE_S = 600.0
 WARM_UP = 5
 LIMIT_MS = 100.0
@@ -102,19 +99,18 @@ def make_prediction(n_spots: int, n_genes: int) -> AnnData:
     return adata
 
 
-def open_all(viewer: Any) -> list[str]:
-    """Open every dock of the manifest that shows a gene, and return their names."""
-    from npe2 import PluginManifest
-
-    names = [w.display_name for w in PluginManifest.from_distribution("napari-flag").contributions.widgets]
-    shown = [name for name in names if name not in NOT_TIMED]
+def open_all(area: FlagArea) -> list[str]:
+    """Open every page that shows a gene, then the second canvas, and return their names."""
+    shown = [name for name in PAGES if name != PREDICT]
     for name in shown:
-        viewer.window.add_plugin_dock_widget("napari-flag", name)
+        area.show_page(name)
         QApplication.processEvents()
-    return shown
+    area.show_side_by_side()
+    QApplication.processEvents()
+    return [*shown, SIDE_BY_SIDE]
 
 
-def settle(viewer: Any) -> None:
+def settle() -> None:
     """Let the docks compute what they compute once per prediction."""
     from napari_flag.gui.jobs import Job
 
@@ -128,11 +124,10 @@ def settle(viewer: Any) -> None:
         quiet = 0 if Job._running else quiet + 1
 
 
-def clicks(viewer: Any) -> dict[str, Callable[[str], None]]:
-    """Return the ways to click a gene: each takes the gene's name."""
-    session, main = Session.of(viewer), viewer.window._qt_window
-    genes, spatial = main.findChild(GenesDock), main.findChild(SpatialDock)
-    together = main.findChild(CoexpressionDock)
+def clicks(area: FlagArea) -> dict[str, tuple[str, Callable[[str], None]]]:
+    """Return the ways to click a gene: the page that is shown, and what takes the gene's name."""
+    session = area.session
+    genes, spatial, together = (area.pages[name] for name in ("Genes", "Spatial", "Co-expression"))
 
     def row_of_genes(gene: str) -> None:
         genes.table.setCurrentIndex(genes.table.table.index(genes.table.table.row(gene), 0))
@@ -153,11 +148,11 @@ def clicks(viewer: Any) -> dict[str, Callable[[str], None]]:
         session.select_gene(gene)
 
     return {
-        "row of Genes": row_of_genes,
-        "row of Spatial": row_of_spatial,
-        "point of the Moran scatter": point,
-        "cell of the heat map": cell,
-        "any, local Moran painted": local,
+        "row of Genes": ("Genes", row_of_genes),
+        "row of Spatial": ("Spatial", row_of_spatial),
+        "point of the Moran scatter": ("Spatial", point),
+        "cell of the heat map": ("Co-expression", cell),
+        "any, local Moran painted": ("Spatial", local),
     }
 
 
@@ -167,21 +162,19 @@ def _press(widget: QWidget, place: QPointF) -> None:
     QApplication.sendEvent(widget, QMouseEvent(kind, place, place, left, left, none))
 
 
-def check(viewer: Any) -> None:
+def check(area: FlagArea) -> None:
     """Refuse to go on when a view does not show the gene that was clicked."""
-    gene, main = Session.of(viewer).gene, viewer.window._qt_window
-    genes, spatial = main.findChild(GenesDock), main.findChild(SpatialDock)
-    shown = {
-        "canvas": next(la.name for la in reversed(viewer.layers) if la.visible).split(" · ")[0],
-        "Genes": genes.table.table.name(genes.table.currentIndex().row()),
-        "Spatial": spatial.table.table.name(spatial.table.currentIndex().row()),
-    }
+    gene, layers = area.session.gene, area.session.viewer.layers
+    shown = {"canvas": next(la.name for la in reversed(layers) if la.visible).split(" · ")[0]}
+    if area.page in ("Genes", "Spatial"):
+        table = area.pages[area.page].table
+        shown[area.page] = table.table.name(table.currentIndex().row())
     if wrong := {view for view, name in shown.items() if name != gene}:
         raise RuntimeError(f"{gene} was clicked, but not shown in {', '.join(sorted(wrong))}")
 
 
 def measure(
-    app: TimedApplication, viewer: Any, click: Callable[[str], None], genes: list[str]
+    app: TimedApplication, area: FlagArea, click: Callable[[str], None], genes: list[str]
 ) -> dict[str, Any]:
     """Click each of `genes`; milliseconds of slots, of painting our widgets, and until all is drawn."""
     slots, painting, drawn = [], [], []
@@ -193,7 +186,7 @@ def measure(
         QApplication.processEvents()
         drawn.append(1e3 * (time.perf_counter() - start))
         painting.append(1e3 * app.painting_s)
-        check(viewer)
+        check(area)
     ours = np.array(slots) + np.array(painting)
     return {
         "our_part_ms": _summary(ours[WARM_UP:]),
@@ -238,27 +231,30 @@ def main() -> None:
     viewer = napari.Viewer(show=False)
     viewer.window.resize(1280, 800)
     viewer.window._qt_window.show()
-    docks = open_all(viewer)
-    session = Session.of(viewer)
+    area = open_area(viewer)
+    session = area.session
     session.set_prediction(make_prediction(options.spots, options.genes))
-    settle(viewer)
+    settle()
+    opened = open_all(area)
+    settle()
     viewer.reset_view()
     if options.profile:
         _profile(session, options.genes)
     random = np.random.default_rng(1)
     found = {}
-    for way, click in clicks(viewer).items():
+    for way, (page, click) in clicks(area).items():
+        area.show_page(page)
         session.set_map_kind(MapKind.LOCAL if "local Moran" in way else MapKind.EXPRESSION)
-        settle(viewer)
+        settle()
         names = [f"G{i}" for i in random.choice(options.genes, options.clicks + WARM_UP, replace=False)]
-        found[way] = measure(app, viewer, click, names)
+        found[way] = {"page": page, **measure(app, area, click, names)}
     worst = max(result["our_part_ms"]["p95"] for result in found.values())
     report = {
         "command": "python -m benchmarks.gene_click",
         "spots": options.spots,
         "genes": options.genes,
         "clicks_each": options.clicks,
-        "docks_open": docks,
+        "opened": opened,
         "ways": found,
         "worst_p95_of_our_part_ms": worst,
         "under_100_ms": worst < LIMIT_MS,

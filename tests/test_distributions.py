@@ -53,6 +53,11 @@ def test_wheel_and_sdist_are_whole_and_the_wheel_runs_in_a_new_environment():
     assert "runs in a new environment" in done.stdout
 
 
+def test_package_and_citation_say_in_the_same_sentence_what_the_program_does():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["abstract"] == PROJECT["description"]
+
+
 def test_version_licence_and_address_are_the_same_wherever_they_are_written():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])

@@ -71,6 +71,67 @@ def test_every_link_leads_somewhere():
     assert not broken
 
 
+def test_the_readme_says_how_to_get_the_clone_and_which_extra_each_thing_needs():
+    text = (ROOT / "README.md").read_text("utf-8")
+    install = text.partition("## Install")[2].partition("\n## ")[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert f"git clone {project['urls']['Source']} " in install
+    for extra, what in (("spatialdata", "SpatialData"), ("training", "`fit`"), ("dask", "`--cluster`")):
+        assert extra in project["optional-dependencies"]
+        assert f"`{extra}`" in install
+        assert what in install
+    named = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "installation.md").read_text("utf-8"), re.M))
+    assert named == set(project["optional-dependencies"]) - {"all", "test", "docs", "dev"}
+
+
+BEYOND_ALL = ("spatialdata", "lightning", "scanpy", "tensorboardX", "transformers", "dask", "torch_geometric")
+"""Modules that the extras beyond ``[all]`` bring."""
+
+
+@pytest.mark.slow
+def test_the_commands_and_the_example_of_the_readme_run_as_written_with_no_further_extra(tmp_path):
+    text = (ROOT / "README.md").read_text("utf-8").partition("## On the command line")[2]
+    shell, python = (re.search(rf"```{name}\n(.*?)```", text, re.S)[1] for name in ("sh", "python"))
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules |= dict.fromkeys({BEYOND_ALL!r}, None)  # as where they are not installed\n"
+    )
+    folders = [tmp_path, ROOT / "src", ROOT / "training", Path(sys.executable).parent]
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, folders[:3])),
+        "PATH": os.pathsep.join([str(folders[3]), os.environ["PATH"]]),
+    }
+    lines = [*shell.strip().splitlines(), "python example.py"]
+    (tmp_path / "example.py").write_text(python)
+    for line in lines:
+        done = subprocess.run(
+            shlex.split(line, comments=True),
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+    assert "'PCC'" in done.stdout
+    made = {path.name for path in (tmp_path / "results").iterdir()}
+    assert made >= {"sim11_report.html", "sim11.geojson", "sim11.ome.tif"}
+
+
+def test_no_file_that_a_page_of_the_site_links_to_is_left_out_of_it():
+    """The strict build passes links to what ``exclude_docs`` names."""
+    stated = re.search(r"^exclude_docs: \|\n((?:  .+\n)+)", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
+    excluded, linked, left_out = stated[1].split(), 0, []
+    for page in (ROOT / "docs").rglob("*.md"):
+        for target, _ in LINK.findall(page.read_text("utf-8")):
+            file = (page.parent / target).resolve()
+            if target and file.is_relative_to(ROOT / "docs"):
+                linked += 1
+                within = file.relative_to(ROOT / "docs")
+                left_out += [f"{page.name}: {target}" for pattern in excluded if within.match(pattern)]
+    assert linked > 100
+    assert not left_out
+
+
 def test_every_command_shown_is_understood(capsys):
     parser, wrong, seen = build_parser(), [], 0
     for page, words in commands():
@@ -83,6 +144,23 @@ def test_every_command_shown_is_understood(capsys):
             )
     assert seen > 20
     assert not wrong
+
+
+def test_every_page_of_tables_says_the_command_that_makes_it_where_it_lies():
+    """Of present weights: `published.md` is of earlier ones, whose commands no longer run."""
+    texts = {page: page.read_text("utf-8") for page in PAGES if page.name != "published.md"}
+    pages = {page: text for page, text in texts.items() if "\nWritten by `napari-flag tables` from:" in text}
+    assert len(pages) > 5
+    for page, text in pages.items():
+        stated = re.findall(r"^The page itself: `napari-flag (.*)`\.$", text, re.M)
+        assert len(stated) == 1, page.name
+        made = build_parser().parse_args(shlex.split(stated[0]))
+        assert ROOT / made.out == page
+        assert text.startswith(f"# {made.title}\n")
+        for file in made.scores:
+            command = json.loads((ROOT / file).read_text("utf-8"))["command"]
+            assert f"--out {file.as_posix()}" in command
+            assert f"- `{command}` (" in text
 
 
 def examples():

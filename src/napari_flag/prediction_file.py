@@ -364,15 +364,14 @@ def is_prediction(path: Path) -> bool:
         return False
 
 
-def made_by(path: Path, command_sha256: str, weights_sha256: str) -> bool:
-    """Return whether `path` is a prediction of the same command with the same weights."""
+def made_by(path: Path, stated: Mapping[str, str]) -> bool:
+    """Return whether `path` is a prediction whose provenance says all of `stated`, such as its command."""
     try:
         with opened_h5(path) as file:
             made = file["uns"][keys.PROVENANCE]
-            stored = [made[key].asstr()[()] for key in (keys.COMMAND_HASH, keys.WEIGHTS_HASH)]
+            return {key: made[key].asstr()[()] for key in stated} == stated
     except (UserError, *DAMAGED):
         return False
-    return stored == [command_sha256, weights_sha256]
 
 
 def find_fault(adata: "AnnData") -> str | None:

@@ -1,8 +1,9 @@
 """What is recorded of a window at regular marks, and whether it stays flat.
 
 A quantity is flat in a phase where, after the warm-up, it grows by no more than `Limit.growth` for each
-`UNITS` of the phase, or over all marks together by no more than `Limit.noise`.  Growth is the median slope
-between all pairs of marks (Theil 1950, Sen 1968), which no single mark moves.
+`UNITS` of the phase.  Where it grows by more, but over all marks together by no more than `Limit.noise`, the
+phase was too short to tell growth from noise.  Growth is the median slope between all pairs of marks (Theil
+1950, Sen 1968), which no single mark moves.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ WARM_UP: Final = 0.2
 """Share of the marks of a phase that come before it is judged: caches fill and modules are imported."""
 FEWEST: Final = 4
 """Marks after the warm-up below which nothing can be said."""
+FLAT, GROWS, TOO_SHORT = "flat", "grows", "too short to say"
+"""What can be said of a quantity in a phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,12 @@ class Growth:
     over_all: float
 
     @property
-    def flat(self) -> bool:
-        """Whether it is within the limit."""
+    def verdict(self) -> str:
+        """`FLAT`, `GROWS`, or `TOO_SHORT` where growth above its limit is no more than noise in all."""
         limit = LIMITS[self.quantity]
-        return self.per_unit <= limit.growth or self.over_all <= limit.noise
+        if self.per_unit <= limit.growth:
+            return FLAT
+        return TOO_SHORT if self.over_all <= limit.noise else GROWS
 
 
 def judged(marks: Sequence[Mark], phase: str) -> list[Mark]:
@@ -127,5 +132,5 @@ def growths(marks: Sequence[Mark]) -> list[Growth]:
 
 def as_json(marks: Sequence[Mark], about: dict[str, Any]) -> dict[str, Any]:
     """Return marks and growths as they are written."""
-    grown = [asdict(growth) | {"flat": growth.flat} for growth in growths(marks)]
+    grown = [asdict(growth) | {"verdict": growth.verdict} for growth in growths(marks)]
     return about | {"growths": grown, "marks": [asdict(mark) for mark in marks]}

@@ -29,7 +29,8 @@ CUT_SHORT = (
 MEASURED = (
     "At each mark the window is brought to the same view and to rest, and garbage is collected. Growth is "
     "the median slope between all pairs of marks (Theil and Sen) after the first "
-    f"{curve.WARM_UP:.0%} of them; what counts as flat stands in `tests/soak/curve.py`."
+    f"{curve.WARM_UP:.0%} of them. Where it is above its limit and no more than noise in all, the run was "
+    "too short to say what it is. The limits stand in `tests/soak/curve.py`."
 )
 
 
@@ -47,14 +48,13 @@ def write_result(out: Path, marks: Sequence[Mark], about: dict[str, Any]) -> Non
 def page(marks: Sequence[Mark], about: dict[str, Any], picture: str) -> str:
     """Return the page."""
     found = curve.growths(marks)
-    flat = "Everything stayed flat." if found and all(g.flat for g in found) else _not_flat(found)
     done, asked, frames = (about[name] for name in ("done", "asked", "frames"))
     lines = [
         "# A window in use for long",
         "",
         f'Written by `make soak ARGS="{about["arguments"]}"` ({about["computer"]}, other work beside it).',
         "",
-        f"**{flat}**",
+        f"**{_said(found)}**",
         "",
     ]
     for name, what in (
@@ -75,9 +75,18 @@ def page(marks: Sequence[Mark], about: dict[str, Any], picture: str) -> str:
     return "\n".join(lines)
 
 
-def _not_flat(found: Sequence[Growth]) -> str:
-    named = [f"{growth.quantity} ({growth.phase})" for growth in found if not growth.flat]
-    return f"Not flat: {', '.join(named)}." if named else "Too few marks to say anything."
+def _said(found: Sequence[Growth]) -> str:
+    if not found:
+        return "Too few marks to say anything."
+    grew, unsure = _named(found, curve.GROWS), _named(found, curve.TOO_SHORT)
+    if not grew and not unsure:
+        return "Everything stayed flat."
+    said = f"These grew: {grew}." if grew else "Nothing was seen to grow."
+    return said + (f" The run was too short to say it of: {unsure}." if unsure else "")
+
+
+def _named(found: Sequence[Growth], verdict: str) -> str:
+    return ", ".join(f"{growth.quantity} ({growth.phase})" for growth in found if growth.verdict == verdict)
 
 
 def _table(found: Sequence[Growth]) -> list[str]:
@@ -88,15 +97,18 @@ def _table(found: Sequence[Growth]) -> list[str]:
             continue
         lines += [
             "",
-            f"| over the {phase} | after the warm-up | at the end | growth per {unit:,} | flat up to | |",
-            "|---|---:|---:|---:|---:|---|",
+            f"| over the {phase} | after the warm-up | at the end | growth per {unit:,} | flat up to "
+            "| growth in all | noise up to | |",
+            "|---|---:|---:|---:|---:|---:|---:|---|",
         ]
         for growth in rows:
             limit = LIMITS[growth.quantity]
-            allowed = f"{limit.growth:g}, or {limit.noise:g} in all"
-            verdict = "flat" if growth.flat else "**not flat**"
-            numbers = f"{growth.first:,.0f} | {growth.last:,.0f} | {growth.per_unit:+,.2f}"
-            lines.append(f"| {growth.quantity} | {numbers} | {allowed} | {verdict} |")
+            verdict = growth.verdict if growth.verdict == curve.FLAT else f"**{growth.verdict}**"
+            slope = (
+                f"{growth.per_unit:+,.2f} | {limit.growth:,g} | {growth.over_all:+,.2f} | {limit.noise:,g}"
+            )
+            levels = f"{growth.first:,.0f} | {growth.last:,.0f}"
+            lines.append(f"| {growth.quantity} | {levels} | {slope} | {verdict} |")
     return lines
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.soak.curve import FEWEST, LIMITS, ROUNDS, SWITCHES, Mark, growths
+from tests.soak.curve import FEWEST, FLAT, GROWS, LIMITS, ROUNDS, SWITCHES, TOO_SHORT, Mark, growths
 
 ROOT = Path(__file__).parents[2]
 LAYERS, MEMORY = "layers", "resident memory, MB"
@@ -21,25 +21,63 @@ def marks(quantity, values, phase=SWITCHES, step=1000):
     ]
 
 
-def not_flat(found):
-    return {growth.quantity for growth in growths(found) if not growth.flat}
+def judged(found):
+    """Return quantity → verdict, of all that are not flat."""
+    return {growth.quantity: growth.verdict for growth in growths(found) if growth.verdict != FLAT}
 
 
 def test_what_never_changes_is_flat_and_what_grows_by_a_layer_is_not():
-    assert not_flat(marks(LAYERS, [3.0] * 20)) == set()
-    assert not_flat(marks(LAYERS, [3.0 + place // 2 for place in range(20)])) == {LAYERS}
+    assert judged(marks(LAYERS, [3.0] * 20)) == {}
+    assert judged(marks(LAYERS, [3.0 + place // 2 for place in range(20)])) == {LAYERS: GROWS}
+
+
+def test_of_growth_above_its_limit_that_is_no_more_than_noise_in_all_the_run_was_too_short_to_say():
+    noise = LIMITS[MEMORY].noise
+    short = [100.0 + 0.9 * noise * place / 20 for place in range(20)]
+    assert judged(marks(MEMORY, short, step=100)) == {MEMORY: TOO_SHORT}
+    assert judged(marks(MEMORY, short, step=100_000)) == {}, "the same growth over many more switches"
+    assert judged(marks(MEMORY, [100.0 + 2 * noise * place / 20 for place in range(20)], step=100)) == {
+        MEMORY: GROWS
+    }
+
+
+def test_the_page_of_the_docs_says_what_its_marks_do():
+    from tests.soak.result import page
+
+    written = json.loads((ROOT / "docs" / "results" / "soak.json").read_text("utf-8"))
+    found = [Mark(**mark) for mark in written["marks"]]
+    assert [growth["verdict"] for growth in written["growths"]] == [g.verdict for g in growths(found)]
+    assert (ROOT / "docs" / "results" / "soak.md").read_text("utf-8") == page(found, written, "soak.png")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([800.0] * 20, "**Everything stayed flat.**"),
+        ([800.0 + 0.1 * place for place in range(20)],
+         "**Nothing was seen to grow. The run was too short to say it of: resident memory, MB (switches).**"),
+        ([800.0 + 9 * place for place in range(20)], "**These grew: resident memory, MB (switches).**"),
+        ([800.0] * 3, "**Too few marks to say anything.**"),
+    ],
+)  # fmt: skip
+def test_a_page_begins_with_what_can_be_said(values, said):
+    from tests.soak.result import page
+
+    found, of = marks(MEMORY, values, step=100), {SWITCHES: 100 * (len(values) - 1)}
+    about = {"arguments": "", "computer": "", "asked": of, "done": of, "frames": of}
+    assert said in page(found, about, "soak.png").splitlines()
 
 
 def test_growth_during_the_warm_up_and_a_single_jump_back_and_forth_are_no_leak():
-    assert not_flat(marks(MEMORY, [100.0, 300.0, 500.0, 700.0] + [800.0] * 16)) == set()
-    assert not_flat(marks(MEMORY, [800.0] * 10 + [2000.0] + [800.0] * 9)) == set()
+    assert judged(marks(MEMORY, [100.0, 300.0, 500.0, 700.0] + [800.0] * 16)) == {}
+    assert judged(marks(MEMORY, [800.0] * 10 + [2000.0] + [800.0] * 9)) == {}
 
 
 def test_growth_is_stated_for_a_hundred_thousand_switches_and_a_hundred_rounds():
     by = {g.quantity: g for g in growths(marks(MEMORY, [100.0 + 2 * place for place in range(20)]))}
     assert by[MEMORY].per_unit == pytest.approx(200.0)
     assert by[MEMORY].over_all == pytest.approx(30.0)
-    assert not by[MEMORY].flat
+    assert by[MEMORY].verdict == GROWS
     rounds = {
         g.quantity: g for g in growths(marks(MEMORY, [100.0 + place for place in range(20)], ROUNDS, 5))
     }
@@ -50,8 +88,8 @@ def test_a_slow_growth_over_a_long_run_is_held_to_its_slope_and_not_to_noise():
     limit = LIMITS[MEMORY]
     below = [100.0 + 0.9 * limit.growth * place / 2 for place in range(20)]
     above = [100.0 + 1.1 * limit.growth * place / 2 for place in range(20)]
-    assert not_flat(marks(MEMORY, below, step=50_000)) == set()
-    assert not_flat(marks(MEMORY, above, step=50_000)) == {MEMORY}
+    assert judged(marks(MEMORY, below, step=50_000)) == {}
+    assert judged(marks(MEMORY, above, step=50_000)) == {MEMORY: GROWS}
 
 
 def test_of_too_few_marks_nothing_is_said():
@@ -83,7 +121,7 @@ def test_a_short_soak_keeps_its_layers_widgets_threads_and_handles_and_writes_it
     assert written["done"] == {SWITCHES: 400, ROUNDS: 5}
     counted = [growth for growth in written["growths"] if growth["quantity"] in COUNTED]
     assert len(counted) == 2 * len(COUNTED)
-    assert [growth for growth in counted if not growth["flat"]] == []
+    assert [growth for growth in counted if growth["verdict"] == GROWS] == []
     assert "400 gene switches" in (tmp_path / "soak.md").read_text()
     assert (tmp_path / "soak.png").stat().st_size > 10_000
 
@@ -95,5 +133,5 @@ def test_a_leak_made_on_purpose_is_found(qapp, tmp_path, leak, quantity):
     ran = soak(tmp_path / "soak.md", *words)
     assert ran.returncode == 1, ran.stdout + ran.stderr[-3000:]
     found = json.loads((tmp_path / "soak.json").read_text())["growths"]
-    assert quantity in {growth["quantity"] for growth in found if not growth["flat"]}
+    assert quantity in {growth["quantity"] for growth in found if growth["verdict"] == GROWS}
     assert f"{quantity} (switches)" in (tmp_path / "soak.md").read_text()

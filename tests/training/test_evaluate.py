@@ -26,6 +26,7 @@ from flag_training.evaluate import (
     evaluate,
     fingerprint,
     folds_of,
+    held_out_files,
     held_out_prediction,
     keep,
     score_flag,
@@ -210,6 +211,13 @@ def test_a_held_out_prediction_is_one_of_ours_with_its_truth_and_draws(stated, c
     np.testing.assert_array_equal(made.layers[layer_of(16)], stated.expression.draws[15])
 
 
+def test_a_held_out_prediction_states_the_command_that_made_it(stated, cohort, unseen):
+    slide, _ = unseen
+    config = replace(make_config(), card={"command": "napari-flag evaluate"})
+    made = held_out_prediction(slide, stated.expression, cohort.genes, ("B4", "C2"), config)
+    assert made.uns[keys.PROVENANCE][keys.COMMAND] == "napari-flag evaluate"
+
+
 def test_sections_are_left_out_one_by_one(config):
     folds = folds_of(config, Plan(("C2", "C4")))
     assert folds == (Fold(("C2",), ("C2",)), Fold(("C4",), ("C4",)))
@@ -313,6 +321,15 @@ def test_flag_is_trained_without_the_section_and_leaves_its_prediction(cohort, c
         assert stated == parts | {("rival", name) for name in around}
 
 
+def test_the_files_that_held_out_predictions_go_to_are_known_before(config, tmp_path):
+    plan = Plan(("C2", "C4"), methods={"ridge": METHODS["ridge"]})
+    named = ["C2.h5ad", "C2_ridge.h5ad", "C4.h5ad", "C4_ridge.h5ad"]
+    assert [path.name for path in held_out_files(config, plan, tmp_path)] == named
+    again = replace(plan, train_without=("B4",), flag=False)
+    assert [path.name for path in held_out_files(config, again, tmp_path)] == named[1::2]
+    assert held_out_files(config, replace(again, once=True), tmp_path) == ()
+
+
 @pytest.mark.slow
 def test_every_method_that_can_be_written_leaves_its_prediction_with_what_it_scored(cohort, config, tmp_path):
     methods = METHODS | {"STFlow": ("published", SMALL["STFlow"])}
@@ -320,6 +337,7 @@ def test_every_method_that_can_be_written_leaves_its_prediction_with_what_it_sco
     held_out = tmp_path / "held_out"
     records, _ = found_in(score_fold(cohort, config, tmp_path, plan, Fold(("C4",), ("C4",)), held_out))
     assert sorted(path.stem for path in held_out.iterdir()) == ["C4_STFlow", "C4_ridge", "C4_slide mean"]
+    assert {*held_out.iterdir()} < {*held_out_files(config, plan, held_out)}
     for path in held_out.iterdir():
         made = read_prediction(path)
         method = made.uns[keys.PROVENANCE][keys.METHOD]

@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tests.fakes import fake_prediction
 
 import flag_training.evaluate
 import flag_training.stages.fit
 from flag_training.cli import add_commands, command_of, plan_of
-from napari_flag import fitting
+from napari_flag import fitting, keys
 from napari_flag.cli import main
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import FORMAT
+from napari_flag.prediction_file import write_prediction
 
 
 def parse(*words):
@@ -71,15 +73,18 @@ def test_what_there_is_not_is_said(words, said):
         plan(*words)
 
 
-def test_tables_are_written_as_markdown(tmp_path, capsys):
+def test_tables_are_written_as_markdown_with_their_command(tmp_path, monkeypatch, capsys):
     scores = {"PCC": 0.5, "MSE": 1.0, "GSC": 0.5, "SSC": 0.5, "cPCC": 0.5, "amplitude": 0.5}
     row = {"run": "r", "kind": "FLAG", "method": "X", "training": "all others", "section": "C2", "seed": 0}
     stated = {"command": "c", "split": "s", "unseen": [], "seeds": [0], "draws": 8, "comparisons": []}
     source, page = tmp_path / "a.json", tmp_path / "docs" / "a.md"
     source.write_text(json.dumps(stated | {"records": [row | {"scores": scores}]}))
-    arguments = parse("tables", str(source), "--title", "Held out", "--out", str(page))
-    assert arguments.run(arguments) == 0
-    assert page.read_text().startswith("# Held out\n")
+    line = ["tables", str(source), "--title", "Held out", "--out", str(page)]
+    monkeypatch.setattr("sys.argv", ["napari-flag", *line])
+    assert main(line) == 0
+    text = page.read_text()
+    assert text.startswith("# Held out\n")
+    assert "\nThe page itself: `napari-flag tables a.json --title 'Held out' --out a.md`.\n" in text
     assert str(page) in capsys.readouterr().out
 
 
@@ -142,6 +147,45 @@ def test_scores_replace_those_of_the_same_command_and_nothing_else_unasked(evalu
         assert run(*options) == code
         assert said in capsys.readouterr().err
         assert out.read_text() == held
+
+
+def leave_prediction(path, command):
+    """Write a prediction that states `command`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    adata = fake_prediction(16, 4)
+    adata.uns[keys.PROVENANCE][keys.COMMAND] = command
+    write_prediction(adata, path)
+
+
+def test_held_out_predictions_of_another_command_are_not_replaced_unasked(evaluation, tmp_path, capsys):
+    _, run = evaluation
+    made = "napari-flag evaluate her2st.toml --data DATA --run run --test C2 --out scores.json"
+    folder = tmp_path / "run" / "held_out" / "her2st"
+    leave_prediction(folder / "seed_0" / "C2.h5ad", made)
+    leave_prediction(folder / "seed_1" / "C2_ridge.h5ad", made)
+    leave_prediction(tmp_path / "mine" / "C2.h5ad", made)
+    for options, code, said in (
+        ([], 130, "goes on"),
+        (["--unseen", "C3"], 2, "seed_0/C2.h5ad already exists and is not a result of this very command"),
+        (["--unseen", "C3"], 2, "choose another --predictions, or add --overwrite"),
+        (["--unseen", "C3", "--overwrite"], 130, "goes on"),
+        (["--unseen", "C3", "--methods", "ridge"], 130, "goes on"),
+        (["--seeds", "1"], 2, "seed_1/C2_ridge.h5ad already exists"),
+        (["--seeds", "1", "2", "--methods", "FLAG"], 130, "goes on"),
+        (["--predictions", str(tmp_path / "mine")], 2, "mine/C2.h5ad already exists"),
+        (["--train-without", "B4", "--once"], 130, "goes on"),
+    ):
+        assert run(*options) == code, options
+        assert said in capsys.readouterr().err, options
+
+
+def test_each_config_leaves_its_held_out_predictions_in_a_folder_of_its_own(evaluation, tmp_path, capsys):
+    _, run = evaluation
+    leave_prediction(tmp_path / "run" / "held_out" / "flag_proper" / "seed_0" / "C2.h5ad", "another")
+    assert run() == 130
+    leave_prediction(tmp_path / "run" / "held_out" / "her2st" / "seed_0" / "C2.h5ad", "another")
+    assert run() == 2
+    assert "her2st/seed_0/C2.h5ad already exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])

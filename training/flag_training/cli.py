@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -323,10 +324,10 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--predictions", type=path, metavar="DIR",
         help="where to keep held-out predictions with their truth, of FLAG and of every method that can be "
-        "written as weights (default: RUN/held_out)",
+        "written as weights (default: RUN/held_out/NAME/seed_N, of the config's name and the first seed)",
     )  # fmt: skip
     parser.add_argument("--out", type=path, required=True, metavar="FILE.json", help="scores to write")
-    add_overwrite(parser, "the scores")
+    add_overwrite(parser, "the scores and held-out predictions")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of tables")
     parser.set_defaults(run=run_evaluate)
     parser = commands.add_parser(
@@ -359,12 +360,16 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from napari_flag.fitting import require_training
 
     require_training()
+    from dataclasses import replace
+
     from flag_training.cohort import held_out, with_store
-    from flag_training.evaluate import evaluate
+    from flag_training.evaluate import evaluate, held_out_files
     from flag_training.result_tables import command_in, markdown, read_results, results_of
+    from napari_flag import keys
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.exports.replacing import check_place
     from napari_flag.files import make_folder, write_json
+    from napari_flag.prediction_file import made_by
     from napari_flag.progress import finish
 
     config = with_store(config_of(arguments), arguments.data)
@@ -372,9 +377,13 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments, config.fit.seed, part)
     run = run_folder(arguments, config.name)
     command = command_of(arguments)
+    config = replace(config, card=config.card | {"command": command})
     check_place(arguments.out, arguments.overwrite, lambda: command_in(arguments.out) == command)
+    kept = arguments.predictions or run / "held_out" / config.name / f"seed_{plan.seeds[0]}"
+    for file in held_out_files(config, plan, kept):
+        is_same = partial(made_by, file, {keys.COMMAND: command})
+        check_place(file, arguments.overwrite, is_same, elsewhere="another --predictions")
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
-        kept = arguments.predictions or run / "held_out"
         outcome = finish(evaluate(config, arguments.data, run, plan, kept), line)
     results = results_of(outcome, plan, command)
     make_folder(arguments.out.parent)
@@ -470,7 +479,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
     if wanted in FORMATS:
         page = FORMATS[wanted](table)
     else:
-        page = markdown(results, arguments.title, arguments.only)
+        page = markdown(results, arguments.title, arguments.only, command_of(arguments))
         beside = replace(table, title="Beside the authors' numbers").markdown()
         page += f"\n{beside}\n" if arguments.authors else ""
     if arguments.out is None:

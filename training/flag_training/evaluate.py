@@ -165,6 +165,8 @@ def held_out_prediction(
         keys.SEED: config.fit.seed,
         keys.NOT_FOR_DIAGNOSIS: keys.RESEARCH_USE_ONLY,
     }
+    if "command" in config.card:
+        made[keys.COMMAND] = config.card["command"]
     if method is not None:
         made[keys.METHOD] = method
     layers = {keys.MEASURED: slide.expression}
@@ -326,6 +328,17 @@ def folds_of(config: RunConfig, plan: Plan) -> tuple[Fold, ...]:
     )
 
 
+def held_out_files(config: RunConfig, plan: Plan, folder: Path) -> tuple[Path, ...]:
+    """Return the files of `folder` that the held-out predictions of `plan` may go to."""
+    made = [name for fold in folds_of(config, plan) if () in _trainings(plan, fold) for name in fold.test]
+    methods = [*([None] if plan.flag else []), *(plan.methods or {})]
+    return tuple(_held_out_file(folder, section, method) for section in made for method in methods)
+
+
+def _held_out_file(folder: Path, section: str, method: str | None) -> Path:
+    return place_in(folder, section if method is None else f"{section}_{method}", ".h5ad")
+
+
 def evaluate(
     config: RunConfig, data: Path, run: Path, plan: Plan, predictions: Path | None = None
 ) -> Steps[Outcome]:
@@ -339,7 +352,8 @@ def evaluate(
         What to score.
     predictions
         Folder for the held-out predictions, with their truth, of FLAG and of every method that can be written
-        as weights (first seed, first training).
+        as weights (first seed, first training); they state the command on the config's card, if any, and
+        replace what `held_out_files` names.
     """
     found = Outcome((), ())
     for fold in folds_of(config, plan):
@@ -459,8 +473,7 @@ class _Context:
         genes, name = self.cohort.genes, slide.entry.name
         config = replace(self.config, fit=replace(self.config.fit, seed=self.plan.seeds[0]))
         made = held_out_prediction(slide, expression, genes, trained_on, config, method)
-        named = name if method is None else f"{name}_{method}"
-        write_prediction(made, place_in(folder, named, ".h5ad"))
+        write_prediction(made, _held_out_file(folder, name, method))
 
 
 def _trainings(plan: Plan, fold: Fold) -> tuple[tuple[str, ...], ...]:

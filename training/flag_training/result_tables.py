@@ -168,7 +168,9 @@ def _with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def markdown(results: Sequence[dict[str, Any]], title: str, only: Sequence[str] = ()) -> str:
+def markdown(
+    results: Sequence[dict[str, Any]], title: str, only: Sequence[str] = (), command: str | None = None
+) -> str:
     """Return the tables of several result files as one Markdown page.
 
     Parameters
@@ -179,6 +181,8 @@ def markdown(results: Sequence[dict[str, Any]], title: str, only: Sequence[str] 
         Heading.
     only
         Names of methods to show, as in their rows or as `evaluate --methods` takes them; () shows all.
+    command
+        The command line that makes this page, stated at its head.
 
     Raises
     ------
@@ -190,7 +194,8 @@ def markdown(results: Sequence[dict[str, Any]], title: str, only: Sequence[str] 
     against = [c for result in results for c in result["comparisons"] if not only or c.rival in only]
     sections = list(dict.fromkeys(record.section for record in records))
     page = _Page(_merged(records), against)
-    parts = [f"# {title}", _header(results, sections), *page.tables(sections), page.lead()]
+    stated = f"The page itself: `{command}`." if command else ""
+    parts = [f"# {title}", _header(results, sections), stated, *page.tables(sections), page.lead()]
     if len(sections) > 1:
         for section in sections:
             parts += [f"## {section}", *page.tables([section], "###")]

@@ -242,7 +242,8 @@ def is_done(task: SlideTask) -> bool:
         take_from_folder(args)
     except UserError:  # said when the slide is predicted
         return False
-    return made_by(args.out, fingerprint(command_of(args)), task.weights_sha256)
+    identity = fingerprint(command_of(args))
+    return made_by(args.out, {keys.COMMAND_HASH: identity, keys.WEIGHTS_HASH: task.weights_sha256})
 
 
 def _not_there_yet(

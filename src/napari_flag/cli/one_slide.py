@@ -72,7 +72,8 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
         checkpoint = Checkpoint.load(find_weights(args.weights))
     weights_sha256 = checkpoint.sha256
     depth = _known_depth(args.depth)
-    replaces = not back and check_place(out, args.overwrite, lambda: made_by(out, identity, weights_sha256))
+    stated = {keys.COMMAND_HASH: identity, keys.WEIGHTS_HASH: weights_sha256}
+    replaces = not back and check_place(out, args.overwrite, lambda: made_by(out, stated))
     inputs = yield from prepare(
         args.slide,
         checkpoint,

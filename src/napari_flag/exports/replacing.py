@@ -100,6 +100,7 @@ def check_place(
     is_same: Callable[[], bool] | None = None,
     *,
     source: Path | None = None,
+    elsewhere: str = "another place",
 ) -> bool:
     """Make sure, before any work, that `path` may and can be written; its folder need not be there yet.
 
@@ -114,6 +115,8 @@ def check_place(
         that nothing is lost by replacing it; None where that cannot be known.
     source
         The file, or the table of a zarr, that what is written is made of; it is never replaced.
+    elsewhere
+        What to choose instead.
 
     Returns
     -------
@@ -135,7 +138,7 @@ def check_place(
     if there and not overwrite and not replaces:
         what = "" if is_same is None else " and is not a result of this very command"
         raise UserError(
-            f"{path} already exists{what}; choose another place, or add --overwrite (in Python "
+            f"{path} already exists{what}; choose {elsewhere}, or add --overwrite (in Python "
             "overwrite=True) to replace it."
         )
     if there or not path.is_dir():  # that it is a folder is said below
