@@ -155,6 +155,23 @@ def test_draws_are_compared_with_a_rival_under_its_better_training_for_the_metri
     assert "| **-0.5000 [-0.9000, -0.1000]** |" in one[-1]
 
 
+def test_what_read_levels_of_further_patients_says_so_and_whose(tmp_path):
+    floors = [record(name, 0.5, "floor") for name in ("ridge", "mean of patients")]
+    scored = (record("X", 0.6), *floors, draws("counting noise around X", 9), draws("pasted", 9))
+    levels = {"C2": {"all others": ("A", "D")}}
+    path = tmp_path / "levels.json"
+    path.write_text(json.dumps(results_of(Outcome(scored, (), levels), PLAN, "c")))
+    page = markdown([read_results(path)], "Scores")
+    assert "were read too: of patients A, D (C2, all others)." in page
+    expectation, drawn = table_of(page, EXPECTATION), table_of(page, DRAWN)
+    for name in ("`X`", "mean of patients"):
+        assert cells_of(expectation, name)["trained on"] == "all others + levels"
+    assert cells_of(expectation, "ridge")["trained on"] == "all others"
+    assert cells_of(drawn, "counting noise around X")["trained on"] == "all others + levels"
+    assert cells_of(drawn, "pasted")["trained on"] == "all others"
+    assert "levels" not in page_of(*scored)
+
+
 def test_what_flag_is_better_on_is_said_only_where_every_section_is_sure(page, tmp_path):
     assert (
         "every rival in each of C2, C3 by VS-gene, VS-space, ES fair, CRPS fair, VS-gene fair, "

@@ -14,6 +14,7 @@ from flag_training.evaluate import (
     DRAWS,
     DRAWS_SHUFFLED,
     ONE_DRAW,
+    ONE_FACTOR,
     SHUFFLED,
     TURNED,
     Comparison,
@@ -22,6 +23,7 @@ from flag_training.evaluate import (
     Record,
     X,
 )
+from flag_training.methods.floors import READING_LEVELS
 from flag_training.scoring import COMPARED, OF_DRAWS, OF_X, Difference, is_better
 from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE
 from napari_flag.errors import UserError
@@ -56,7 +58,8 @@ _COLUMN: Final = {"coverage_50": "in 50 %", "coverage_80": "in 80 %", "coverage_
 def results_of(outcome: Outcome, plan: Plan, command: str) -> dict[str, Any]:
     """Return what the JSON file holds.
 
-    ``records`` and ``comparisons`` have everything; ``scores`` is what ``train --metrics`` puts on a data
+    ``records`` and ``comparisons`` have everything; ``levels`` names patients of whose sections counts alone
+    were read, by section and training; ``scores`` is what ``train --metrics`` puts on a data
     card: section → what was scored → metric, mean over seeds, trained on all other sections.
     """
     card: dict[str, dict[str, dict[str, float | None]]] = defaultdict(dict)
@@ -74,6 +77,7 @@ def results_of(outcome: Outcome, plan: Plan, command: str) -> dict[str, Any]:
         "seed": plan.seeds[0],
         "seeds": list(plan.seeds),
         "draws": FEWEST_DRAWS,
+        "levels": {section: dict(known) for section, known in outcome.levels.items()},
         "scores": dict(card),
         "records": [_without_nan(asdict(record)) for record in outcome.records],
         "comparisons": [_without_nan(asdict(comparison)) for comparison in outcome.comparisons],
@@ -189,7 +193,7 @@ def markdown(results: Sequence[dict[str, Any]], title: str, only: Sequence[str] 
     records = [r for result in results for r in result["records"] if _shown(r, only)]
     against = [c for result in results for c in result["comparisons"] if not only or c.rival in only]
     sections = list(dict.fromkeys(record.section for record in records))
-    page = _Page(_merged(records), against)
+    page = _Page(_merged(records), against, _trainings_with_levels(results))
     parts = [f"# {title}", _header(results, sections), *page.tables(sections), page.lead()]
     if len(sections) > 1:
         for section in sections:
@@ -230,7 +234,8 @@ def one_array(results: Sequence[dict[str, Any]], only: Sequence[str] = ()) -> li
         As `markdown`.
     """
     _refuse_unknown(results, only)
-    page = _Page(_merged([r for result in results for r in result["records"] if _shown(r, only)]), ())
+    records = _merged([r for result in results for r in result["records"] if _shown(r, only)])
+    page = _Page(records, (), _trainings_with_levels(results))
     sections = list(dict.fromkeys(record.section for record in page.records))
     found = []
     for row in page._rows(_ONE_ARRAY):
@@ -242,7 +247,7 @@ def one_array(results: Sequence[dict[str, Any]], only: Sequence[str] = ()) -> li
             scored = {metric: _scored_in(by[metric], metric) for metric in known}
             name = page._name(row.group) + _lacking(scored, sections)
             own = tuple(section for section in sections if any(section in has for has in scored.values()))
-            found.append(OneArray(row.group[1], name, _trained_on(known), values, spreads, own))
+            found.append(OneArray(row.group[1], name, page._trained_on(row, known), values, spreads, own))
     return found
 
 
@@ -320,9 +325,12 @@ _ONE_ARRAY: Final = _Table(
 class _Page:
     """Records and comparisons of a page; the training set of each rival is chosen over all its sections."""
 
-    def __init__(self, records: Sequence[Record], comparisons: Sequence[Comparison]) -> None:
+    def __init__(
+        self, records: Sequence[Record], comparisons: Sequence[Comparison], with_levels: Collection[str] = ()
+    ) -> None:
         self.records = records
         self.comparisons = comparisons
+        self.with_levels = with_levels
         self.several = len({r.run for r in records}) > 1
         self.by_training: dict[_Group, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
         for record in records:
@@ -380,9 +388,17 @@ class _Page:
                 m: t for (m, t), cell in zip(row.trainings.items(), cells, strict=True) if cell != _UNKNOWN
             }
             name = self._name(row.group) + _lacking(scored, sections)
-            lines.append(f"| {name} | {_trained_on(known)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {self._trained_on(row, known)} | " + " | ".join(cells) + " |")
         said = [table.said] if level == "##" else []
         return "\n\n".join([f"{level} {table.title}", *said, "\n".join(lines)])
+
+    def _trained_on(self, row: _Row, known: Mapping[str, str]) -> str:
+        """Name the trainings of the metrics `known`, and whether levels of further sections were read."""
+        _, kind, method = row.group
+        reads = kind == "FLAG" or (kind == "rival" and method.endswith(f" around {X}"))
+        if reads or (kind, method) == ("control", ONE_FACTOR) or method in READING_LEVELS:
+            known = {m: f"{t} + levels" if t in self.with_levels else t for m, t in known.items()}
+        return _trained_on(known)
 
     def _name(self, group: _Group) -> str:
         run, _, method = group
@@ -623,6 +639,34 @@ def _span(intervals: Sequence[Interval]) -> Interval:
     return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
+def _trainings_with_levels(results: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the trainings in which counts of sections without images were known."""
+    return {
+        training
+        for result in results
+        for by_training in result.get("levels", {}).values()
+        for training, patients in by_training.items()
+        if patients
+    }
+
+
+def _levels_said(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Say of which patients levels were read from counts alone, nothing where there were none."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for result in results:
+        for section, by_training in result.get("levels", {}).items():
+            for training, patients in by_training.items():
+                if section not in found[training, ", ".join(patients)]:
+                    found[training, ", ".join(patients)].append(section)
+    if not found:
+        return []
+    whose = (f"{patients} ({', '.join(names)}, {training})" for (training, patients), names in found.items())
+    return [
+        "*+ levels*: mean and spread of the counts of further sections, without their images, were read too: "
+        f"of patients {'; '.join(whose)}. Methods without it have the training sections alone.",
+    ]
+
+
 def _header(results: Sequence[dict[str, Any]], sections: Sequence[str]) -> str:
     lines = [
         f"Mean over {', '.join(sections)}; ± is the standard deviation over seeds where there are several.",
@@ -630,6 +674,7 @@ def _header(results: Sequence[dict[str, Any]], sections: Sequence[str]) -> str:
         "column. A name says in which sections alone it was scored where these are not all.",
         "Of a single section […] is the 95 % bootstrap interval: over blocks of neighbouring spots, of GSC, "
         "SSC and ES-map over genes; with several seeds, the span of theirs. Bold: FLAG's draws are better.",
+        *_levels_said(results),
         "",
         WRITTEN_FROM,
         "",
