@@ -6,9 +6,12 @@
 ``--budget`` counts the operations of a training in TFLOP, matrix products alone, by the same counter for all:
 a machine's speed and what else it does change nothing.  What one step takes is counted on the fold's training
 sections, and steps are as many as the budget pays; of FLAG both stages are lengthened or shortened alike.
+Of methods that see one slide a step it is the mean over the training slides, each of which they draw alike.
+With ``--train-without B4`` every method is trained a second time without B4, within the same budget, and the
+tables let each stand with its better training set.
 The tile encoder of a fold is shared, and floors are solved in closed form; neither counts.  A point of the
-grid (section, method, seed) is one process and one JSON file of ``evaluate``'s form in RUN/equal_budgets;
-what is there is not computed again.  Predictions of the first seed stay there too, for
+grid (section, method, seed, training set) is one process and one JSON file of ``evaluate``'s form in
+RUN/equal_budgets; what is there is not computed again.  Predictions of the first seed stay there too, for
 ``benchmarks/domains.py``.
 """
 
@@ -30,7 +33,11 @@ from flag_training.config import FitConfig, RunConfig, read_config
 from flag_training.evaluate import Fold, Outcome, Plan, fold_cohort, folds_of, keep, score_fold
 from flag_training.methods import Method
 from flag_training.methods.floors import LEARNED_FLOORS, WRITTEN
+from flag_training.methods.histogene import HisToGene
 from flag_training.methods.published import read_method
+from flag_training.methods.regression import Regression
+from flag_training.methods.stflow import StFlow
+from flag_training.methods.triplex import Triplex
 from flag_training.paper_table import AUTHORS
 from flag_training.result_tables import results_of
 from flag_training.stages.fit import fit
@@ -44,6 +51,8 @@ BASELINES: Final = Path("training/configs/baselines")
 TERA: Final = 1e12
 PROBED: Final = 4
 """Steps whose operations are counted, beyond one: batches differ in size."""
+SLIDE_A_STEP: Final = (HisToGene, Regression, StFlow, Triplex)
+"""Methods whose step takes one training slide, each as likely: slides differ in size."""
 FLAG_PROBED: Final = 2
 
 
@@ -71,6 +80,15 @@ def operations_of(method: Any, cohort: Cohort, steps: int) -> int:
     return int(counter.get_total_flops())
 
 
+def operations_of_a_step(method: Any, cohort: Cohort) -> float:
+    """Return the operations that a step of training `method` takes in the mean."""
+    if isinstance(method, SLIDE_A_STEP):
+        alone = [keep(cohort, [slide.entry.name]) for slide in cohort.slides]
+        each = [operations_of(method, one, 2) - operations_of(method, one, 1) for one in alone]
+        return sum(each) / len(each)
+    return (operations_of(method, cohort, 1 + PROBED) - operations_of(method, cohort, 1)) / PROBED
+
+
 def within(method: Any, cohort: Cohort, budget: float) -> tuple[Method, Paid]:
     """Return a method with as many steps as `budget` operations pay, one at least.
 
@@ -78,8 +96,7 @@ def within(method: Any, cohort: Cohort, budget: float) -> tuple[Method, Paid]:
     """
     if not hasattr(method, "training"):
         return method, Paid({}, 0.0)
-    first = operations_of(method, cohort, 1)
-    each = (operations_of(method, cohort, 1 + PROBED) - first) / PROBED
+    each = operations_of_a_step(method, cohort)
     steps = max(1, round(budget / each))
     return replace(method, training=replace(method.training, steps=steps)), Paid(
         {"training": steps}, steps * each
@@ -111,11 +128,12 @@ def flag_within(config: RunConfig, cohort: Cohort, budget: float) -> tuple[RunCo
     return replace(config, fit=chosen), paid
 
 
-def points_of(args: argparse.Namespace) -> list[tuple[str, str, int]]:
-    """Return section, method and seed of every point; floors take the first seed."""
+def points_of(args: argparse.Namespace) -> list[tuple[str, str, int, tuple[str, ...]]]:
+    """Return section, method, seed and what else is left out of every point; floors take the first seed."""
     return [
-        (section, method, seed)
+        (section, method, seed, removed)
         for section in args.test
+        for removed in dict.fromkeys(((), tuple(name for name in args.train_without if name != section)))
         for method in args.methods
         for seed in (args.seeds[:1] if method in WRITTEN else args.seeds)
     ]
@@ -127,23 +145,31 @@ def folder_of(args: argparse.Namespace) -> Path:
     return folder
 
 
-def file_of(args: argparse.Namespace, section: str, method: str, seed: int) -> Path:
+def file_of(
+    args: argparse.Namespace, section: str, method: str, seed: int, removed: tuple[str, ...] = ()
+) -> Path:
     """Return the file of a point."""
-    return place_in(folder_of(args), f"{section}_{Path(method).stem}_{seed}", ".json")
+    without = f"_without_{'_'.join(removed)}" if removed else ""
+    return place_in(folder_of(args), f"{section}_{Path(method).stem}_{seed}{without}", ".json")
 
 
-def measure(args: argparse.Namespace, section: str, method: str, seed: int) -> dict[str, Any]:
-    """Train and score one point; its file is written whole."""
+def measure(
+    args: argparse.Namespace, section: str, method: str, seed: int, removed: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Train without `section` and `removed`, and score `section`; the file of the point is written whole."""
     config = read_config(args.config)
     config = replace(config, fit=replace(config.fit, seed=seed))
     if method != FLAG:
         config = replace(config, prior=None)  # which FLAG's frames read alone
-    plan = Plan(test=(section,), seeds=(seed,), flag=method == FLAG)
+    plan = Plan(
+        test=(section,), train_without=removed, once=bool(removed), seeds=(seed,), flag=method == FLAG
+    )
     (fold,) = folds_of(config, plan)
     cohort = finish(fold_cohort(config, args.data, args.run, plan, fold), _say)
-    rest = keep(cohort, [slide.entry.name for slide in cohort.slides if slide.entry.name != section])
+    names = [slide.entry.name for slide in cohort.slides]
+    rest = keep(cohort, [name for name in names if name not in (section, *removed)])
     if method == FLAG:
-        without = config.without(fold.left_out)
+        without = config.without((*fold.left_out, *removed))
         short, paid = flag_within(without, rest, args.budget * TERA)
         chosen_fit = replace(
             config.fit, branch_steps=short.fit.branch_steps, score_steps=short.fit.score_steps
@@ -163,7 +189,7 @@ def measure(args: argparse.Namespace, section: str, method: str, seed: int) -> d
         "steps": paid.steps,
         "process_s": round(time.process_time() - started, 1),
     }
-    write_json(results, file_of(args, section, method, seed))
+    write_json(results, file_of(args, section, method, seed, removed))
     return results
 
 
@@ -182,6 +208,8 @@ def command_of(args: argparse.Namespace) -> str:
     """Return the command, as another machine would give it."""
     words = ["python", "benchmarks/equal_budgets.py", args.config, "--data", "DATA", "--run", args.run]
     words += ["--test", *args.test, "--seeds", *args.seeds, "--budget", f"{args.budget:g}"]
+    if args.train_without:
+        words += ["--train-without", *args.train_without]
     return shlex.join(str(word) for word in words)
 
 
@@ -193,10 +221,11 @@ def _say(step: Step) -> None:
 def run_grid(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Compute what is missing, a process per point, and write the table of all."""
     folder_of(args).mkdir(parents=True, exist_ok=True)
-    for section, method, seed in points_of(args):
-        if not file_of(args, section, method, seed).exists():
-            sys.stderr.write(f"{section}, {Path(method).stem}, seed {seed}\n")
-            point = ["--point", section, method, str(seed)]
+    for section, method, seed, removed in points_of(args):
+        place = file_of(args, section, method, seed, removed)
+        if not place.exists():
+            sys.stderr.write(f"{place.stem}\n")
+            point = ["--point", section, method, str(seed), *removed]
             subprocess.run([sys.executable, __file__, *argv, *point], check=True)
     files = [str(file_of(args, *point)) for point in points_of(args)]
     title = f"{', '.join(args.test)} left out in turn, {args.budget:g} TFLOP of training each"
@@ -212,6 +241,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of its data")
     parser.add_argument("--run", type=Path, help="run folder with tile encoders and features")
     parser.add_argument("--test", nargs="+", default=["C2", "C3", "C4", "C5"], help="sections to score")
+    parser.add_argument(
+        "--train-without", nargs="+", default=[], metavar="SECTION",
+        help="train every method a second time without these, so that each has its better training set",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=20.0, metavar="TFLOP", help="of a training")
     parser.add_argument(
@@ -222,7 +255,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--authors", choices=tuple(AUTHORS), help="cohort whose published numbers to add")
     parser.add_argument("--out", type=Path, help="page of tables (default: print it)")
-    parser.add_argument("--point", nargs=3, metavar=("SECTION", "METHOD", "SEED"), help=argparse.SUPPRESS)
+    parser.add_argument("--point", nargs="+", help=argparse.SUPPRESS)  # section, method, seed, what to remove
     args = parser.parse_args(argv)
     if args.config and not (args.data and args.run):
         parser.error("say where data and run folder are: --data FOLDER --run FOLDER")
@@ -237,8 +270,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     try:
         if args.point:
-            section, method, seed = args.point
-            print(measure(args, section, method, int(seed))["steps"])
+            section, method, seed, *removed = args.point
+            print(measure(args, section, method, int(seed), tuple(removed))["steps"])
             return 0
         return run_grid(args, argv)
     except UserError as error:

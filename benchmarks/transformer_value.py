@@ -2,9 +2,10 @@
 
 Cohorts of growing size are simulated without pictures (`flag_training.simulated`), with residuals that
 depend on the tissue and are no Gaussian; FLAG is fitted to each as ``napari-flag train`` does, and draws of
-further slides, of patients it has not seen, get fair scores with the transformer and with it silenced.
+further slides, one of each of as many patients it has not seen, get fair scores with the transformer and
+with it silenced.  Slides of one patient share level, depth and stain, so errors are over patients.
 Beside them stands the exact distribution, which knows tissue, patient and depth of the slide.  Resumable:
-what is done is read from ``--run``.
+what is done is read from ``--run``, where genes, slides, steps and patients are in the names of the files.
 
     python -m benchmarks.transformer_value --run runs/simulated --out docs/results/transformer_value.md
 """
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from flag_training.config import FitConfig, RunConfig
 from flag_training.scoring import JUDGED, SCORED
@@ -39,7 +41,9 @@ CONTEXT: Final[dict[str, Any]] = {
 }  # fmt: skip
 """Residuals of which one Gaussian loses most (``docs/results/simulated_ceiling.md``)."""
 FIRST_TEST: Final = 1000
-"""Number of the first slide scored; training slides are numbered from 0."""
+"""Number of the first slide scored, the first of its patient; training slides are numbered from 0."""
+FEWEST_PATIENTS: Final = 2
+"""Of fewer no spread is known."""
 
 
 def config(steps: int) -> RunConfig:
@@ -57,19 +61,38 @@ def scores_of(made: SimulatedSlide, drawn: list[npt.NDArray[Any]], block: int) -
     return [float(found[name]) for name in JUDGED]
 
 
+def scored_slides(model: CohortModel, tests: int) -> list[int]:
+    """Return the numbers of the slides scored, each of another patient."""
+    return [FIRST_TEST + number * model.slides_per_patient for number in range(tests)]
+
+
+def fit_folder(run: Path, model: CohortModel, slides: int, steps: int) -> Path:
+    """Return where the states of a fit are."""
+    return run / f"fit_{len(model.genes)}_genes_{slides}_slides_{steps}_steps"
+
+
+def result_file(run: Path, model: CohortModel, slides: int, tests: int, steps: int) -> Path:
+    """Return the file of a cohort's scores; other settings have another."""
+    folder = fit_folder(run, model, slides, steps).name.removeprefix("fit_")
+    return run / f"{folder}_{tests}_patients.json"
+
+
 def measure(model: CohortModel, slides: int, tests: int, steps: int, run: Path) -> dict[str, Any]:
-    """Fit on `slides` slides and score `tests` others; kept in a file of `run`."""
-    place = run / f"{slides}_{steps}.json"
+    """Fit on `slides` slides and score one of each of `tests` other patients; kept in a file of `run`."""
+    place = result_file(run, model, slides, tests, steps)
     if place.exists():
         return dict(json.loads(place.read_text()))
     started = time.perf_counter()
     cohort = finish(model.cohort(slides)).cohort
-    network = finish(fit(cohort, config(steps), run / f"fit_{slides}_{steps}"), _say)
+    folder = fit_folder(run, model, slides, steps)
+    network = finish(fit(cohort, config(steps), folder), _say)
     seconds = time.perf_counter() - started
     predictor = FlagPredictor(network, cohort.genes)
     found: dict[str, list[list[float]]] = {"transformer": [], "silenced": [], "exact": []}
-    for number in range(tests):
-        made = model.slide(FIRST_TEST + number)
+    patients = []
+    for number, scored in enumerate(scored_slides(model, tests)):
+        made = model.slide(scored)
+        patients.append(made.slide.entry.patient)
         features = made.features[0].numpy()
         encoded = predictor.encode(features, made.slide.graph(features))
         rows, ids = np.arange(len(features)), made.slide.spots.ids
@@ -87,20 +110,31 @@ def measure(model: CohortModel, slides: int, tests: int, steps: int, run: Path) 
     result = {"slides": slides, "spots": sum(len(s.spots) for s in cohort.slides), "seconds": round(seconds)}
     result |= {
         "steps": steps,
+        "patients": patients,
         "scores": found,
-        "spread": json.loads(_spread_file(run, slides, steps).read_text()),
+        "spread": json.loads((folder / "spread.json").read_text()),
     }
     write_json(result, place)
     return result
 
 
-def _spread_file(run: Path, slides: int, steps: int) -> Path:
-    return run / f"fit_{slides}_{steps}" / "spread.json"
-
-
 def _say(step: Step) -> None:
     if step.done % 50 == 0:
         sys.stderr.write(f"{step.stage} {step.done}\n")
+
+
+def over_patients(values: npt.ArrayLike, patients: list[str]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the mean over patients of (slides, k) `values`, and half the width of its 95 % interval.
+
+    Student's t, of as many values as there are patients, each the mean over its slides; NaN of fewer than 2.
+    """
+    by_slide, whose = np.asarray(values, np.float64), np.array(patients)
+    by_patient = np.stack([by_slide[whose == one].mean(0) for one in dict.fromkeys(patients)])
+    n = len(by_patient)
+    if n < FEWEST_PATIENTS:
+        return by_patient.mean(0), np.full(by_patient.shape[1], np.nan)
+    error = by_patient.std(0, ddof=1) / np.sqrt(n)
+    return by_patient.mean(0), stats.t.ppf(0.975, n - 1) * error
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -110,13 +144,13 @@ def table(results: list[dict[str, Any]]) -> str:
         f"|---:|---:|---:|---|{'---:|' * len(JUDGED)}",
     ]
     for result in results:
-        silenced = np.array(result["scores"]["silenced"])
+        silenced, patients = np.array(result["scores"]["silenced"]), result["patients"]
+        level, _ = over_patients(silenced, patients)
         size = f"{result['slides']} | {result['spots']} | {result['spread']['composition']}"
-        lines.append(f"| {size} | silenced | {' | '.join(f'{v:.3f}' for v in silenced.mean(0))} |")
+        lines.append(f"| {size} | silenced | {' | '.join(f'{v:.3f}' for v in level)} |")
         for name in ("transformer", "exact"):
-            away = np.array(result["scores"][name]) - silenced
-            error = away.std(0, ddof=1) / np.sqrt(len(away))
-            cells = (f"{a:+.3f} ± {2 * e:.3f}" for a, e in zip(away.mean(0), error, strict=True))
+            away = over_patients(np.array(result["scores"][name]) - silenced, patients)
+            cells = (f"{a:+.3f} ± {half:.3f}" for a, half in zip(*away, strict=True))
             lines.append(f"| | | | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -125,7 +159,7 @@ def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[4, 16, 64])
-    parser.add_argument("--tests", type=int, default=8)
+    parser.add_argument("--tests", type=int, default=8, help="patients scored, a slide of each")
     parser.add_argument("--genes", type=int, default=100)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--run", type=Path, required=True)
@@ -142,10 +176,10 @@ def main() -> None:
         "# From how many slides on the gene transformer is worth something",
         f"Written by `python -m benchmarks.transformer_value {command}`.",
         f"Simulated cohorts of {args.genes} genes whose residuals depend on the tissue and are no Gaussian "
-        f"({', '.join(f'`{key}={value}`' for key, value in CONTEXT.items())}); {args.tests} further "
-        "slides, of patients not seen, get fair scores (`docs/statistics.md`). *Silenced*: the same network, "
-        "drawing from its Gaussian; below are differences from it, ± two standard errors over slides; below "
-        "0 is better. "
+        f"({', '.join(f'`{key}={value}`' for key, value in CONTEXT.items())}); slides of {args.tests} "
+        "patients not seen, one of each, get fair scores (`docs/statistics.md`). *Silenced*: the same "
+        "network, drawing from its Gaussian; below are differences from it, ± half the width of the 95 % "
+        "interval over patients (Student's t); below 0 is better. "
         "*Exact* knows tissue, patient and depth of the slide. *Composition* is the factor of the residual's "
         f"width that was chosen on left-out slides. Fit: {', '.join(f'{k} {v}' for k, v in kept.items())}.",
         table(results),

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.training.conftest import make_config
+from tests.training.conftest import make_config, make_slide
 from tests.training.methods.test_published import SMALL
+from torch.utils.flop_counter import FlopCounterMode
 
+from flag_training.cohort import Cohort
 from flag_training.methods.floors import Ridge
 from napari_flag.prediction_file import read_prediction
+from napari_flag.progress import finish
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "equal_budgets.py"
 CONFIG = 'name = "toy"\n' + "".join(
@@ -51,6 +54,65 @@ def test_a_method_gets_as_many_steps_as_the_budget_pays(bench, cohort, name):
     assert replace(method, training=SMALL[name].training) == SMALL[name]
 
 
+LONGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("STFlow", "TRIPLEX")]
+
+
+@pytest.mark.parametrize("name", ["HisToGene", "regression", *LONGER])
+def test_a_method_of_one_slide_a_step_spends_its_budget_whichever_slides_the_first_steps_draw(bench, name):
+    """One slide of four has four times the spots; the first steps may not draw it at all."""
+    made = [make_slide(f"S{n}", "P", n, side=12 if n == 0 else 6) for n in range(4)]
+    unlike = Cohort(tuple(slide for slide, _ in made), tuple(views for _, views in made), tuple("ABCDE"))
+    method = SMALL[name]
+    each = bench.operations_of_a_step(method, unlike)
+    small, large = (
+        bench.operations_of_a_step(method, bench.keep(unlike, names)) for names in (["S1"], ["S0"])
+    )
+    assert large > 2 * small
+    assert each == pytest.approx((large + 3 * small) / 4)
+    chosen, paid = bench.within(method, unlike, 80 * each)
+    with FlopCounterMode(display=False) as counter:
+        finish(chosen.fit(unlike, 0))
+    spent = counter.get_total_flops() - bench.operations_of(method, unlike, 0)
+    assert spent == pytest.approx(paid.operations, rel=0.2)
+
+
+def test_every_method_is_trained_with_both_training_sets_within_the_budget(
+    bench, cohort, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "toy.toml").write_text(CONFIG, "utf-8")
+    (tmp_path / "bleep.toml").write_text(BLEEP, "utf-8")
+    typed = [str(tmp_path / "toy.toml"), "--data", str(tmp_path), "--run", str(tmp_path / "run")]
+    typed += ["--test", "B4", "C4", "--seeds", "0", "--budget", "1e-5", "--train-without", "B4"]
+    typed += ["--methods", str(tmp_path / "bleep.toml"), "ridge"]
+    args = bench.parse(typed)
+    assert [
+        (section, removed) for section, method, _, removed in bench.points_of(args) if method == "ridge"
+    ] == [
+        ("B4", ()),
+        ("C4", ()),
+        ("C4", ("B4",)),
+    ], "B4 cannot be left out twice"
+
+    def encoded(*_):
+        return cohort
+        yield
+
+    monkeypatch.setattr(bench, "fold_cohort", encoded)
+    for point in bench.points_of(args):
+        found = bench.measure(args, *point)
+        *_, removed = point
+        assert {record["training"] for record in found["records"]} == {
+            "without B4" if removed else "all others"
+        }
+        if "BLEEP" in {record["method"] for record in found["records"]}:
+            assert found["operations"] == pytest.approx(1e7, rel=0.2)
+    capsys.readouterr()
+    assert bench.main(typed) == 0
+    page = capsys.readouterr().out
+    assert "--train-without B4" in page
+    assert "| ridge | all others" in page or "| ridge | without B4" in page
+
+
 def test_what_is_solved_in_closed_form_needs_no_budget(bench, cohort):
     floor = Ridge(30.0)
     assert bench.within(floor, cohort, 1.0) == (floor, bench.Paid({}, 0.0))
@@ -76,7 +138,7 @@ def test_points_that_are_there_are_not_computed_again_and_all_stand_in_one_table
     typed += ["--methods", str(tmp_path / "bleep.toml"), "ridge"]
     args = bench.parse(typed)
     points = bench.points_of(args)
-    assert [seed for _, method, seed in points if method == "ridge"] == [0], "no seed changes a floor"
+    assert [seed for _, method, seed, _ in points if method == "ridge"] == [0], "no seed changes a floor"
 
     def encoded(*_):
         return cohort

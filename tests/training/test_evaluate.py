@@ -7,6 +7,7 @@ from tests.training.conftest import make_config
 from tests.training.methods.test_published import SMALL
 from tests.training.store_run import make_store_run
 
+from flag_training.cohort import SectionLevel
 from flag_training.config import SlideEntry
 from flag_training.evaluate import (
     AROUND_RIDGE,
@@ -34,7 +35,7 @@ from flag_training.evaluate import (
 )
 from flag_training.methods import blinded
 from flag_training.methods.controls import Pasted
-from flag_training.methods.floors import Ridge, RidgeWithResidual, SlideMean
+from flag_training.methods.floors import PatientMean, Ridge, RidgeWithResidual, SlideMean
 from flag_training.methods.rivals import NOISES
 from flag_training.scoring import COMPARED, OF_X, SCORED, Section, score
 from napari_flag import keys
@@ -281,6 +282,25 @@ def test_a_method_trained_without_a_patient_never_sees_it(cohort, config, tmp_pa
     for record in (r for r in records if r.method == "slide mean"):
         slide = next(s for s in cohort.slides if s.entry.name == record.section)
         assert record.scores["MSE"] == pytest.approx(((slide.expression - mean) ** 2).mean(), rel=1e-4)
+
+
+def test_levels_known_from_counts_alone_are_of_no_patient_left_out_and_are_stated(cohort, config, tmp_path):
+    others = [
+        SectionLevel.of(name, name[0], np.full((4, 5), level, np.float32))
+        for name, level in (("A1", 1), ("C1", 7), ("C4", 9))
+    ]
+    known, floors = replace(cohort, others=tuple(others)), {"mean of patients": ("floor", PatientMean())}
+    plan = Plan(("C4",), by_patient=True, methods=floors, flag=False)
+    (fold,) = folds_of(config, plan)
+    found = finish(score_fold(known, config, tmp_path, plan, fold))
+    assert found.levels == {"C4": {"all others": ("A",)}}
+    level = (cohort.slides[0].expression.mean(0) + 1) / 2
+    record = next(r for r in found.records if r.method == "mean of patients")
+    assert record.scores["MSE"] == pytest.approx(
+        ((cohort.slides[3].expression - level) ** 2).mean(), rel=1e-4
+    )
+    one = finish(score_fold(known, config, tmp_path, replace(plan, by_patient=False), Fold(("C4",), ("C4",))))
+    assert one.levels == {"C4": {"all others": ("A", "C")}}, "C1 is of the patient, whose C2 and C3 are known"
 
 
 def test_a_section_is_not_removed_twice(cohort, config, tmp_path):

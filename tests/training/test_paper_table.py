@@ -35,13 +35,20 @@ def rows_of(table):
 
 def test_x_and_one_draw_stand_beside_every_method_of_one_array():
     table = PaperTable.of(results(), "Held out")
-    assert [row.method for row in table.rows][:2] == ["`X`", "one draw"]
+    assert [row.method for row in table.rows][:2] == ["`X`", "one draw (C2 alone)"]
     assert not any(row.theirs for row in table.rows)
     found = rows_of(table)
     x = found["ours", "`X`"]
     assert float(x["PCC"]) == pytest.approx(((0.6 + 0.8) / 2 + 0.7) / 2)
     assert float(x["PCC_sd"]) == pytest.approx(math.sqrt(2) / 2 * (0.75 - 0.65))
     assert (x["data"], found["ours", "ridge"]["MSE"]) == ("C2 C3", "0.8")
+
+
+def test_a_method_that_lacks_sections_says_which_it_has_in_every_format():
+    table = PaperTable.of(results(record("BLEEP", 0.9, "published", section="C3")), "Held out")
+    assert "| BLEEP (C3 alone) | all others | 0.900 |" in table.markdown()
+    assert "BLEEP (C3 alone) & all others & 0.900" in table.latex()
+    assert rows_of(table)["ours", "BLEEP (C3 alone)"]["data"] == "C3"
 
 
 def test_the_authors_numbers_are_marked_theirs_with_their_source_in_every_format():

@@ -35,7 +35,7 @@ RECORDS = (
     record(
         "X", 0.6, MSE=0.9, coverage_50=0.5, coverage_80=0.8, coverage_95=0.9, intervals={"PCC": (0.55, 0.66)}
     ),
-    record("X", 0.7, MSE=0.9, section="C3"),
+    record("X", 0.7, MSE=0.9, section="C3", coverage_50=0.5, coverage_80=0.8, coverage_95=0.9),
     record("X", 0.8, MSE=0.9, seed=1, intervals={"PCC": (0.7, 0.85)}),
     record("X", 0.7, MSE=0.9, section="C3", seed=1),
     record("X, turned and re-stained 1", 0.5),
@@ -50,6 +50,8 @@ RECORDS = (
     draws("counting noise", 8.8, training=WITHOUT, CRPS=0.4),
     draws("counting noise", 9.5, section="C3", CRPS=0.5),
     draws("counting noise", 9.8, training=WITHOUT, section="C3", CRPS=0.4),
+    record("ridge", 0.5, "floor", section="C3", MSE=0.8),
+    record("ridge", 0.55, "floor", training=WITHOUT, section="C3", MSE=0.85),
 )
 COMPARISONS = (
     comparison("counting noise", (-0.5, -0.9, -0.1), other=-0.1),
@@ -113,13 +115,13 @@ def test_x_and_draws_stand_in_tables_of_their_own(page):
     )
     assert not any(line.startswith(("| `X`", "| ridge |", "| one draw |")) for line in drawn)
     assert cells_of(drawn, "draws")["ES"] == "8.500"
-    assert cells_of(drawn, "replicate sections")["SSC"] == "0.650"
-    assert cells_of(drawn, "replicate sections")["ES"] == "–"
+    assert cells_of(drawn, "replicate sections (C2 alone)")["SSC"] == "0.650"
+    assert cells_of(drawn, "replicate sections (C2 alone)")["ES"] == "–"
 
 
 def test_the_papers_reading_has_x_and_one_draw(page):
     table = table_of(page, ONE_ARRAY)
-    assert cells_of(table, "one draw")["PCC"] == "0.450"
+    assert cells_of(table, "one draw (C2 alone)")["PCC"] == "0.450"
     assert cells_of(table, "`X`")["GSC"].startswith("0.000")
     assert not any(line.startswith("| draws |") for line in table)
 
@@ -133,7 +135,8 @@ def test_a_floor_stands_with_the_better_training_set_for_each_metric(page):
 
 
 def test_turned_views_are_one_row(page):
-    assert cells_of(table_of(page, EXPECTATION), "`X`, turned and re-stained")["PCC"] == "0.400"
+    row = cells_of(table_of(page, EXPECTATION), "`X`, turned and re-stained (C2 alone)")
+    assert row["PCC"] == "0.400"
 
 
 def test_a_section_has_intervals_which_span_those_of_the_seeds(page):
@@ -150,6 +153,23 @@ def test_draws_are_compared_with_a_rival_under_its_better_training_for_the_metri
     assert "| +0.3000 (better in 0, worse in 2 of 2) |" in line
     one = table_of(page.split("\n## C2\n")[1], AGAINST)
     assert "| **-0.5000 [-0.9000, -0.1000]** |" in one[-1]
+
+
+def test_what_read_levels_of_further_patients_says_so_and_whose(tmp_path):
+    floors = [record(name, 0.5, "floor") for name in ("ridge", "mean of patients")]
+    scored = (record("X", 0.6), *floors, draws("counting noise around X", 9), draws("pasted", 9))
+    levels = {"C2": {"all others": ("A", "D")}}
+    path = tmp_path / "levels.json"
+    path.write_text(json.dumps(results_of(Outcome(scored, (), levels), PLAN, "c")))
+    page = markdown([read_results(path)], "Scores")
+    assert "were read too: of patients A, D (C2, all others)." in page
+    expectation, drawn = table_of(page, EXPECTATION), table_of(page, DRAWN)
+    for name in ("`X`", "mean of patients"):
+        assert cells_of(expectation, name)["trained on"] == "all others + levels"
+    assert cells_of(expectation, "ridge")["trained on"] == "all others"
+    assert cells_of(drawn, "counting noise around X")["trained on"] == "all others + levels"
+    assert cells_of(drawn, "pasted")["trained on"] == "all others"
+    assert "levels" not in page_of(*scored)
 
 
 def test_what_flag_is_better_on_is_said_only_where_every_section_is_sure(page, tmp_path):
@@ -180,6 +200,79 @@ def test_the_lead_over_the_best_learned_method_has_the_sign_of_better(page):
     ends = {line.split("|")[2].strip(): line for line in table}
     assert ends["PCC"].endswith("| ridge (without B4) | +0.150 |")
     assert ends["MSE"].endswith("| ridge (all others) | -0.100 |")
+
+
+UNLIKE = (
+    record("X", 0.75),
+    record("X", 0.55, section="C3"),
+    record("ridge", 0.74, "floor"),
+    record("ridge", 0.5, "floor", section="C3"),
+    record("BLEEP", 0.73, "published"),
+)
+"""BLEEP is behind X in the one section that it was scored in, and ahead of X's mean over both."""
+LEAD = "`X` against the best learned method, metric by metric"
+
+
+def page_of(*records, comparisons=()):
+    results = results_of(Outcome(records, tuple(comparisons)), PLAN, "c")
+    return markdown([results | {"records": list(records), "comparisons": list(comparisons)}], "Scores")
+
+
+def test_a_method_scored_in_fewer_sections_says_which_and_no_lead_is_counted_against_it():
+    page = page_of(*UNLIKE)
+    assert cells_of(table_of(page, EXPECTATION), "BLEEP (C2 alone)")["PCC"] == "0.730"
+    assert cells_of(table_of(page, EXPECTATION), "ridge")["PCC"] == "0.620"
+    line = next(line for line in table_of(page, LEAD) if "| PCC |" in line)
+    assert line == "| all others | PCC | 0.650 | 0.620 | ridge (all others) | +0.030 |"
+    assert "Not compared, since scored in fewer sections than `X`: BLEEP (C2 alone)." in page
+
+
+def test_where_no_method_has_every_section_of_x_no_lead_is_stated():
+    page = page_of(*UNLIKE[:2], UNLIKE[4])
+    assert "fewer sections than `X`: BLEEP (C2 alone)." in page
+    assert "X ahead by" not in page
+
+
+def test_x_is_compared_over_its_own_sections_where_others_have_more():
+    page = page_of(UNLIKE[0], *UNLIKE[2:4])
+    line = next(line for line in table_of(page, LEAD) if "| PCC |" in line)
+    assert line == "| all others (C2 alone) | PCC | 0.750 | 0.740 | ridge (all others) | +0.010 |"
+
+
+def test_the_better_of_two_trainings_is_that_over_the_sections_both_have():
+    worse = [record("ridge", pcc, "floor", section=s) for s, pcc in (("C2", 0.7), ("C3", 0.5))]
+    easier = record("ridge", 0.65, "floor", training=WITHOUT)
+    cells = cells_of(table_of(page_of(*UNLIKE[:2], *worse, easier), EXPECTATION), "ridge")
+    assert (cells["PCC"], cells["trained on"]) == ("0.600", "all others")
+
+
+def test_a_metric_that_one_section_lacks_is_named():
+    row = record("kNN", 0.5, "floor"), record("kNN", float("nan"), "floor", section="C3")
+    table = table_of(page_of(*UNLIKE, *row), EXPECTATION)
+    assert cells_of(table, "kNN (PCC: C2 alone)")["PCC"] == "0.500"
+
+
+def test_the_spread_over_seeds_is_of_seeds_that_have_the_same_sections():
+    seeds = [record("X", 0.95, seed=seed) for seed in (1, 2)]
+    table = table_of(page_of(*UNLIKE, *seeds), EXPECTATION)
+    assert "±" not in cells_of(table, "`X`")["PCC"], "one seed alone has C3"
+
+
+def test_flag_is_not_called_better_than_what_was_scored_in_some_sections_alone():
+    sure = (-1, -2, -0.5)
+    two = [comparison("a", sure, section=s, other=-1.0) for s in ("C2", "C3")]
+    one = comparison("b", sure, other=-1.0)
+    scored = [draws(name, 9, section=s) for name in "ab" for s in ("C2", "C3")[: 2 if name == "a" else 1]]
+    page = page_of(*UNLIKE, *scored, comparisons=[*two, one])
+    assert "| all others | b (C2 alone) | -1.0000 (better in 1 of 1) |" in page
+    assert "- by ES not than b (C2 alone)\n" in page
+
+
+def test_where_flags_draws_were_compared_in_some_sections_alone_is_said():
+    sure = comparison("a", (-1, -2, -0.5), other=-1.0)
+    page = page_of(*UNLIKE, draws("a", 9), comparisons=[sure])
+    assert "| all others (C2 alone) | a | -1.0000 (better in 1 of 1) |" in page
+    assert "**FLAG (all others)** has better draws than every rival in C2 by ES," in page
 
 
 def test_command_seeds_and_split_are_in_the_header(page):

@@ -6,7 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from tests.cohort_files import TinyEncoder, hest_folder
 from tests.training.conftest import make_config
 from tests.training.engine.test_checkpointing import flip_a_bit, saved_twice
@@ -14,12 +16,12 @@ from tests.training.methods.test_published import CONFIGS, SMALL
 from tests.training.test_own_sections import write_section
 
 from flag_training.cli import add_run_arguments, run_folder
-from flag_training.cohort import held_out, with_store
+from flag_training.cohort import SectionLevel, held_out, with_store
 from flag_training.config import PriorConfig, StoreConfig, read_config
 from flag_training.methods.floors import LEARNED_FLOORS
 from flag_training.methods.learning import Descent
 from flag_training.methods.weights import train_method
-from flag_training.stages.fit import train
+from flag_training.stages.fit import train, write_weights
 from flag_training.store.building import Encoding, build_store
 from flag_training.store.hest import find_metadata, hest_sources, read_metadata
 from flag_training.store.panels import PanelRule
@@ -97,6 +99,18 @@ def test_weights_of_another_method_have_the_card_of_their_run(name, method, conf
         None if sampler is None else {"solver": sampler.name, "steps": sampler.steps}
     )
     assert (keys.CARD_BANK in weights.card) == (name == "BLEEP")
+
+
+def test_the_card_names_the_sections_whose_counts_alone_were_read(fitted, cohort, tmp_path):
+    others = tuple(
+        SectionLevel.of(name, name[0], np.ones((4, 5), np.float32)) for name in ("A1", "A2", "B1", "C2")
+    )
+    config = replace(make_config(), slides=tuple(slide.entry for slide in cohort.slides))
+    out, tiles = tmp_path / "weights.safetensors", {"weight": torch.zeros(1)}
+    finish(write_weights(out, fitted.network, tiles, "embedded", replace(cohort, others=others), config))
+    assert Checkpoint.load(out).card["levels"] == {"patients": ["A", "B"], "sections": ["A1", "A2", "B1"]}
+    finish(write_weights(out, fitted.network, tiles, "embedded", cohort, config))
+    assert "levels" not in Checkpoint.load(out).card
 
 
 def test_levels_of_further_patients_are_not_read_for_another_method(config, data, tmp_path):

@@ -18,6 +18,7 @@ from flag_training.methods.rivals import draws_around
 from flag_training.run_folders import states_folder
 from flag_training.scoring import SCORED, Difference, Judged, Scores, Section
 from flag_training.stages.fit import fit, tile_encoder
+from flag_training.stages.frames import known_sections
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import place_in
@@ -297,10 +298,14 @@ class Outcome:
 
     records: tuple[Record, ...]
     comparisons: tuple[Comparison, ...]
+    levels: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Section → training → patients of whose sections counts alone were known; FLAG and some floors read
+    them."""
 
     def __add__(self, other: "Outcome") -> "Outcome":
         """Return what was found in both."""
-        return Outcome(self.records + other.records, self.comparisons + other.comparisons)
+        records, comparisons = self.records + other.records, self.comparisons + other.comparisons
+        return Outcome(records, comparisons, {**self.levels, **other.levels})
 
 
 def folds_of(config: RunConfig, plan: Plan) -> tuple[Fold, ...]:
@@ -384,6 +389,7 @@ def score_fold(
     names = [slide.entry.name for slide in cohort.slides]
     sections = {name: Section.of(cohort.slides[names.index(name)], plan.seeds[0]) for name in fold.test}
     found: list[Scored] = []
+    levels: dict[str, tuple[str, ...]] = {}
     for removed in _trainings(plan, fold):
         training = f"without {', '.join(removed)}" if removed else "all others"
         absent = {*fold.left_out, *removed}
@@ -392,13 +398,18 @@ def score_fold(
             raise UserError(
                 f"Nothing is left to train on when {', '.join(sorted(absent))} are left out; leave fewer out."
             )
+        if cohort.others:
+            without = config.without((*plan.unseen, *fold.left_out, *removed))
+            rest = replace(rest, others=known_sections(rest, without.fit))
+            levels[training] = tuple(sorted({section.patient for section in rest.others}))
         context = _Context(cohort, rest, config, run, plan, fold, sections, training, removed)
         found += yield from _score_methods(context, None if removed else predictions)
         if plan.flag:
             found += yield from _score_flag(context, None if removed else predictions)
             found += yield from _score_ring_rivals(context)
         found += _score_beside(context)
-    return Outcome(tuple(record for record, _ in found), compare(found, sections))
+    known = dict.fromkeys(fold.test, levels) if levels else {}
+    return Outcome(tuple(record for record, _ in found), compare(found, sections), known)
 
 
 def compare(scored: Sequence[Scored], sections: Mapping[str, Section]) -> tuple[Comparison, ...]:

@@ -74,6 +74,8 @@ class Row:
         Which, and on what; "" where that is not known.
     values, spreads
         Metric → value, and its standard deviation over seeds; NaN where not known.
+    sections
+        Those that the values are of.
     theirs
         Not measured here.
     """
@@ -83,6 +85,7 @@ class Row:
     trained_on: str
     values: dict[str, float]
     spreads: dict[str, float]
+    sections: tuple[str, ...] = ()
     theirs: bool = False
 
     def cell(self, metric: str) -> str:
@@ -171,7 +174,7 @@ class PaperTable:
                 "trained_on": row.trained_on,
                 **{metric: _plain(row.values[metric]) for metric in SHOWN},
                 **{f"{metric}_sd": _plain(row.spreads.get(metric, math.nan)) for metric in SHOWN},
-                "data": self.cohort if row.theirs else " ".join(self.sections),
+                "data": self.cohort if row.theirs else " ".join(row.sections),
                 "source": SOURCE if row.theirs else "napari-flag evaluate",
             }
             writer.writerow({field: safe_cell(cell) for field, cell in cells.items()})
@@ -228,7 +231,7 @@ def check_ending(path: Path) -> None:
 
 
 def _our_row(row: OneArray) -> Row:
-    return Row(KINDS[row.kind], row.method, row.trained_on, row.values, row.spreads)
+    return Row(KINDS[row.kind], row.method, row.trained_on, row.values, row.spreads, row.sections)
 
 
 def _their_row(cohort: str, method: str) -> Row:

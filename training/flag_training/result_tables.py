@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from flag_training.evaluate import (
     DRAWS,
     DRAWS_SHUFFLED,
     ONE_DRAW,
+    ONE_FACTOR,
     SHUFFLED,
     TURNED,
     Comparison,
@@ -22,6 +23,7 @@ from flag_training.evaluate import (
     Record,
     X,
 )
+from flag_training.methods.floors import READING_LEVELS
 from flag_training.scoring import COMPARED, OF_DRAWS, OF_X, Difference, is_better
 from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE
 from napari_flag.errors import UserError
@@ -56,7 +58,8 @@ _COLUMN: Final = {"coverage_50": "in 50 %", "coverage_80": "in 80 %", "coverage_
 def results_of(outcome: Outcome, plan: Plan, command: str) -> dict[str, Any]:
     """Return what the JSON file holds.
 
-    ``records`` and ``comparisons`` have everything; ``scores`` is what ``train --metrics`` puts on a data
+    ``records`` and ``comparisons`` have everything; ``levels`` names patients of whose sections counts alone
+    were read, by section and training; ``scores`` is what ``train --metrics`` puts on a data
     card: section → what was scored → metric, mean over seeds, trained on all other sections.
     """
     card: dict[str, dict[str, dict[str, float | None]]] = defaultdict(dict)
@@ -74,6 +77,7 @@ def results_of(outcome: Outcome, plan: Plan, command: str) -> dict[str, Any]:
         "seed": plan.seeds[0],
         "seeds": list(plan.seeds),
         "draws": FEWEST_DRAWS,
+        "levels": {section: dict(known) for section, known in outcome.levels.items()},
         "scores": dict(card),
         "records": [_without_nan(asdict(record)) for record in outcome.records],
         "comparisons": [_without_nan(asdict(comparison)) for comparison in outcome.comparisons],
@@ -193,7 +197,7 @@ def markdown(
     records = [r for result in results for r in result["records"] if _shown(r, only)]
     against = [c for result in results for c in result["comparisons"] if not only or c.rival in only]
     sections = list(dict.fromkeys(record.section for record in records))
-    page = _Page(_merged(records), against)
+    page = _Page(_merged(records), against, _trainings_with_levels(results))
     stated = f"The page itself: `{command}`." if command else ""
     parts = [f"# {title}", _header(results, sections), stated, *page.tables(sections), page.lead()]
     if len(sections) > 1:
@@ -214,6 +218,8 @@ class OneArray:
         The training set, with those that single metrics stand with.
     values, spreads
         Metric → mean over sections and seeds, and the standard deviation over seeds; NaN where not known.
+    sections
+        Those of its values; a name says it where they are not all of the results.
     """
 
     kind: str
@@ -221,6 +227,7 @@ class OneArray:
     trained_on: str
     values: dict[str, float]
     spreads: dict[str, float]
+    sections: tuple[str, ...]
 
 
 def one_array(results: Sequence[dict[str, Any]], only: Sequence[str] = ()) -> list[OneArray]:
@@ -232,7 +239,9 @@ def one_array(results: Sequence[dict[str, Any]], only: Sequence[str] = ()) -> li
         As `markdown`.
     """
     _refuse_unknown(results, only)
-    page = _Page(_merged([r for result in results for r in result["records"] if _shown(r, only)]), ())
+    records = _merged([r for result in results for r in result["records"] if _shown(r, only)])
+    page = _Page(records, (), _trainings_with_levels(results))
+    sections = list(dict.fromkeys(record.section for record in page.records))
     found = []
     for row in page._rows(_ONE_ARRAY):
         by = {metric: page.by_training[row.group][training] for metric, training in row.trainings.items()}
@@ -240,7 +249,10 @@ def one_array(results: Sequence[dict[str, Any]], only: Sequence[str] = ()) -> li
         known = {metric: row.trainings[metric] for metric, value in values.items() if not math.isnan(value)}
         if known:
             spreads = {metric: _spread_of(records, metric) for metric, records in by.items()}
-            found.append(OneArray(row.group[1], page._name(row.group), _trained_on(known), values, spreads))
+            scored = {metric: _scored_in(by[metric], metric) for metric in known}
+            name = page._name(row.group) + _lacking(scored, sections)
+            own = tuple(section for section in sections if any(section in has for has in scored.values()))
+            found.append(OneArray(row.group[1], name, page._trained_on(row, known), values, spreads, own))
     return found
 
 
@@ -318,9 +330,12 @@ _ONE_ARRAY: Final = _Table(
 class _Page:
     """Records and comparisons of a page; the training set of each rival is chosen over all its sections."""
 
-    def __init__(self, records: Sequence[Record], comparisons: Sequence[Comparison]) -> None:
+    def __init__(
+        self, records: Sequence[Record], comparisons: Sequence[Comparison], with_levels: Collection[str] = ()
+    ) -> None:
         self.records = records
         self.comparisons = comparisons
+        self.with_levels = with_levels
         self.several = len({r.run for r in records}) > 1
         self.by_training: dict[_Group, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
         for record in records:
@@ -345,13 +360,16 @@ class _Page:
         return sorted(rows, key=lambda row: order.index(row.group[1]))
 
     def better_training(self, group: _Group, metric: str) -> str:
-        """Return the training under which `group` is best by `metric`, mean over all sections of the page."""
-        best, known = "", math.nan
-        for training, records in self.by_training[group].items():
-            here = _score_of(records, metric)
-            if not best or is_better(metric, here, known):
-                best, known = training, here
-        return best
+        """Return the training under which `group` is best by `metric`, mean over the sections all have.
+
+        Of trainings that were scored in other sections, those with the most are compared.
+        """
+        trainings = self.by_training[group]
+        scored = {training: set(_scored_in(records, metric)) for training, records in trainings.items()}
+        most = max(len(sections) for sections in scored.values())
+        full = {t: records for t, records in trainings.items() if len(scored[t]) == most}
+        common = set.intersection(*(scored[training] for training in full))
+        return _best_over(full, metric, common)[1] or next(iter(full))
 
     def _scores(self, table: _Table, sections: Sequence[str], level: str) -> str:
         rows = self._rows(table)
@@ -361,10 +379,11 @@ class _Page:
         lines = ["| method | trained on | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
         shown = ""
         for row in rows:
-            cells = []
+            cells, scored = [], {}
             for metric, training in row.trainings.items():
-                records = self.by_training[row.group][training]
-                cells.append(_cell([r for r in records if r.section in sections], metric))
+                records = [r for r in self.by_training[row.group][training] if r.section in sections]
+                cells.append(_cell(records, metric))
+                scored[metric] = _scored_in(records, metric)
             if set(cells) == {_UNKNOWN}:
                 continue
             if row.group[1] != shown:
@@ -373,9 +392,18 @@ class _Page:
             known = {
                 m: t for (m, t), cell in zip(row.trainings.items(), cells, strict=True) if cell != _UNKNOWN
             }
-            lines.append(f"| {self._name(row.group)} | {_trained_on(known)} | " + " | ".join(cells) + " |")
+            name = self._name(row.group) + _lacking(scored, sections)
+            lines.append(f"| {name} | {self._trained_on(row, known)} | " + " | ".join(cells) + " |")
         said = [table.said] if level == "##" else []
         return "\n\n".join([f"{level} {table.title}", *said, "\n".join(lines)])
+
+    def _trained_on(self, row: _Row, known: Mapping[str, str]) -> str:
+        """Name the trainings of the metrics `known`, and whether levels of further sections were read."""
+        _, kind, method = row.group
+        reads = kind == "FLAG" or (kind == "rival" and method.endswith(f" around {X}"))
+        if reads or (kind, method) == ("control", ONE_FACTOR) or method in READING_LEVELS:
+            known = {m: f"{t} + levels" if t in self.with_levels else t for m, t in known.items()}
+        return _trained_on(known)
 
     def _name(self, group: _Group) -> str:
         run, _, method = group
@@ -393,78 +421,102 @@ class _Page:
         ]
         verdicts = []
         for run, training in ours:
+            own = {c.section for c in self.comparisons if (c.run, c.training) == (run, training)}
+            here = [section for section in sections if section in own]
+            where = f"{run}: {training}" if self.several else training
+            shown_where = where + _lacking(dict.fromkeys(COMPARED, here), sections)
             behind: dict[str, list[str]] = {metric: [] for metric in COMPARED}
-            for group, cells in self._differences(run, training, sections):
-                name = group[2]
+            for group, by_section in self._differences(run, training, here):
+                cells = {metric: list(found.values()) for metric, found in by_section.items()}
+                name = group[2] + _lacking({m: list(found) for m, found in by_section.items()}, here)
                 lines.append(
-                    f"| {f'{run}: {training}' if self.several else training} | {name} | "
+                    f"| {shown_where} | {name} | "
                     + " | ".join(_difference_cell(cells[metric], len(sections) > 1) for metric in COMPARED)
                     + " |"
                 )
                 for metric in COMPARED if group[1] == "rival" else ():
-                    if not cells[metric] or not all(high < 0 for _, _, high in cells[metric]):
+                    if len(cells[metric]) < len(here) or not all(high < 0 for _, _, high in cells[metric]):
                         behind[metric].append(name)
-            verdicts += _verdict(f"{run}: {training}" if self.several else training, behind, sections)
+            verdicts += _verdict(where, behind, here)
         said = [
             "FLAG's draws less the other's, spot by spot: below 0, FLAG's are better. Rivals are drawn "
             "around FLAG's own `X`, and around the ring ridge (ridge in the slide's frame, with the first "
             "ring), with Gaussian noise as wide as cross-fitted residuals or as counts. A rival stands with "
             "the better of its training sets for that metric, FLAG's own parts with FLAG's. *Better* means "
             "that the paired 95 % block-bootstrap interval excludes 0 (with several seeds, of every seed). "
-            "Of several sections the mean is given, and in how many FLAG is better and worse."
+            "Of several sections the mean is given, and in how many FLAG is better and worse; than what was "
+            "scored in some of them alone, which its name says, FLAG is not called better."
         ]
         shown = [*said, "\n".join(lines), *verdicts] if level == "##" else ["\n".join(lines)]
         return "\n\n".join([f"{level} FLAG's draws against the others", *shown])
 
     def _differences(
         self, run: str, training: str, sections: Sequence[str]
-    ) -> list[tuple[_Group, dict[str, list[Difference]]]]:
-        """Return, by rival and metric, a difference per section with the span of the seeds' intervals."""
+    ) -> list[tuple[_Group, dict[str, dict[str, Difference]]]]:
+        """Return, by rival, metric and section, a difference with the span of the seeds' intervals."""
         own = [c for c in self.comparisons if (c.run, c.training) == (run, training)]
         order = list(KINDS)
         groups = dict.fromkeys((run, c.kind, c.rival) for c in own)
         found = []
         for group in sorted(groups, key=lambda group: order.index(group[1])):
-            cells: dict[str, list[Difference]] = {}
+            cells: dict[str, dict[str, Difference]] = {}
             for metric in COMPARED:
                 chosen = training if group[1] == "FLAG" else self.better_training(group, metric)
                 same = [c for c in own if (c.kind, c.rival, c.rival_training) == (*group[1:], chosen)]
-                by_section = [
-                    [c.differences[metric] for c in same if c.section == section] for section in sections
-                ]
-                cells[metric] = [
-                    (_mean(d for d, _, _ in seeds), *_span([(low, high) for _, low, high in seeds]))
-                    for seeds in by_section
+                by_section = {
+                    section: [c.differences[metric] for c in same if c.section == section]
+                    for section in sections
+                }
+                cells[metric] = {
+                    section: (_mean(d for d, _, _ in seeds), *_span([(low, high) for _, low, high in seeds]))
+                    for section, seeds in by_section.items()
                     if seeds
-                ]
+                }
             found.append((group, cells))
         return found
 
     def lead(self) -> str:
-        """Say metric by metric how far X is ahead of the best learned rival, whichever that is."""
+        """Say metric by metric how far X is ahead of the best learned rival, whichever that is.
+
+        Rivals are compared over the sections that X was scored in; one that lacks some is named instead.
+        """
         learned = {group: t for group, t in self.by_training.items() if group[1] in ("floor", "published")}
         ours = {group: t for group, t in self.by_training.items() if group[1:] == ("FLAG", X)}
         if not learned or not ours:
             return ""
-        lines = [
-            "## `X` against the best learned method, metric by metric",
-            "",
-            "| X trained on | metric | X | best other | which | X ahead by |",
-            "|---|---|---:|---:|---|---:|",
-        ]
+        every = list(dict.fromkeys(record.section for record in self.records))
+        lines, absent = [], {}
         for group, trainings in ours.items():
             for training, records in trainings.items():
                 for metric in EXPECTATION:
+                    sections = _scored_in(records, metric)
                     own, best, which = _score_of(records, metric), math.nan, ""
                     for other, theirs in learned.items():
-                        chosen = self.better_training(other, metric)
-                        value = _score_of(theirs[chosen], metric)
+                        value, chosen = _best_over(theirs, metric, sections)
                         if is_better(metric, value, best):
                             best, which = value, f"{other[2]} ({chosen})"
+                        most = max((_scored_in(found, metric) for found in theirs.values()), key=len)
+                        if not chosen and most:
+                            absent[self._name(other)] = _lacking({metric: most}, every)
+                    if not which:
+                        continue
                     ahead = (best - own) if metric == "MSE" else (own - best)
                     where = f"{group[0]}: {training}" if self.several else training
+                    where += _lacking({metric: sections}, every)
                     lines.append(f"| {where} | {metric} | {own:.3f} | {best:.3f} | {which} | {ahead:+.3f} |")
-        return "\n".join(lines)
+        head = [
+            "| X trained on | metric | X | best other | which | X ahead by |",
+            "|---|---|---:|---:|---|---:|",
+        ]
+        said = [
+            "Not compared, since scored in fewer sections than `X`: "
+            + "; ".join(f"{name}{mark}" for name, mark in absent.items())
+            + "."
+        ]
+        parts = [["## `X` against the best learned method, metric by metric"]]
+        parts += [said] if absent else []
+        parts += [[*head, *lines]] if lines else []
+        return "\n\n".join("\n".join(part) for part in parts)
 
 
 def _verdict(training: str, behind: Mapping[str, Sequence[str]], sections: Sequence[str]) -> list[str]:
@@ -489,6 +541,46 @@ def _trained_on(trainings: Mapping[str, str]) -> str:
     return "; ".join([most, *(f"{', '.join(names)}: {training}" for training, names in others.items())])
 
 
+def _scored_in(records: Sequence[Record], metric: str) -> list[str]:
+    """Return the sections in which `metric` is known."""
+    return list(dict.fromkeys(r.section for r in records if not math.isnan(r.scores.get(metric, math.nan))))
+
+
+def _lacking(scored: Mapping[str, Sequence[str]], sections: Sequence[str]) -> str:
+    """Return what a name is followed by where metrics are not known in all of `sections`; else nothing.
+
+    Parameters
+    ----------
+    scored
+        Metric → the sections in which it is known.
+    sections
+        Those of the table.
+    """
+    known = {metric: tuple(s for s in sections if s in has) for metric, has in scored.items() if has}
+    fewer: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for metric, has in known.items():
+        if len(has) < len(sections):
+            fewer[has].append(_COLUMN.get(metric, metric))
+    if not fewer:
+        return ""
+    if len(fewer) == 1 and len(*fewer.values()) == len(known):
+        return f" ({', '.join(*fewer)} alone)"
+    parts = (f"{', '.join(names)}: {', '.join(has)} alone" for has, names in fewer.items())
+    return f" ({'; '.join(parts)})"
+
+
+def _best_over(
+    trainings: Mapping[str, Sequence[Record]], metric: str, sections: Collection[str]
+) -> tuple[float, str]:
+    """Return the best mean over `sections`, and the training it is of; NaN and "" where none has them all."""
+    best, which = math.nan, ""
+    for training, records in trainings.items():
+        here = _score_of([record for record in records if record.section in sections], metric)
+        if set(sections) <= set(_scored_in(records, metric)) and is_better(metric, here, best):
+            best, which = here, training
+    return best, which
+
+
 def _score_of(records: Sequence[Record], metric: str) -> float:
     """Return the mean over sections of the mean over seeds; NaN where nothing is known."""
     by_section: dict[str, list[float]] = defaultdict(list)
@@ -498,9 +590,17 @@ def _score_of(records: Sequence[Record], metric: str) -> float:
 
 
 def _spread_of(records: Sequence[Record], metric: str) -> float:
-    """Return the standard deviation over seeds of the mean over sections; NaN for one seed."""
-    seeds = dict.fromkeys(record.seed for record in records)
-    means = [_score_of([r for r in records if r.seed == seed], metric) for seed in seeds]
+    """Return the standard deviation over seeds of the mean over sections, of seeds that have all of them.
+
+    NaN where fewer than two have.
+    """
+    by_seed: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        by_seed[record.seed].append(record)
+    sections = set(_scored_in(records, metric))
+    means = [
+        _score_of(same, metric) for same in by_seed.values() if set(_scored_in(same, metric)) == sections
+    ]
     return float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
 
 
@@ -544,13 +644,42 @@ def _span(intervals: Sequence[Interval]) -> Interval:
     return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
+def _trainings_with_levels(results: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the trainings in which counts of sections without images were known."""
+    return {
+        training
+        for result in results
+        for by_training in result.get("levels", {}).values()
+        for training, patients in by_training.items()
+        if patients
+    }
+
+
+def _levels_said(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Say of which patients levels were read from counts alone, nothing where there were none."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for result in results:
+        for section, by_training in result.get("levels", {}).items():
+            for training, patients in by_training.items():
+                if section not in found[training, ", ".join(patients)]:
+                    found[training, ", ".join(patients)].append(section)
+    if not found:
+        return []
+    whose = (f"{patients} ({', '.join(names)}, {training})" for (training, patients), names in found.items())
+    return [
+        "*+ levels*: mean and spread of the counts of further sections, without their images, were read too: "
+        f"of patients {'; '.join(whose)}. Methods without it have the training sections alone.",
+    ]
+
+
 def _header(results: Sequence[dict[str, Any]], sections: Sequence[str]) -> str:
     lines = [
         f"Mean over {', '.join(sections)}; ± is the standard deviation over seeds where there are several.",
         "What is not FLAG's stands with the better of its training sets for that metric, named in the second "
-        "column.",
+        "column. A name says in which sections alone it was scored where these are not all.",
         "Of a single section […] is the 95 % bootstrap interval: over blocks of neighbouring spots, of GSC, "
         "SSC and ES-map over genes; with several seeds, the span of theirs. Bold: FLAG's draws are better.",
+        *_levels_said(results),
         "",
         WRITTEN_FROM,
         "",

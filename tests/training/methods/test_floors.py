@@ -3,12 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flag_training.cohort import Cohort
+from flag_training.cohort import Cohort, SectionLevel
 from flag_training.methods import blinded, pooled
 from flag_training.methods.floors import (
     LEARNED_FLOORS,
     FramedRidge,
     NearestTiles,
+    PatientMean,
+    PlacedRidge,
     Ridge,
     RidgeWithResidual,
     SlideMean,
@@ -28,7 +30,11 @@ def predict(method, rest, cohort, seed=0):
     return finish(method.fit(rest, seed))(blinded(slide), cohort.features[3][0].numpy())
 
 
-@pytest.mark.parametrize("name", [n for n in LEARNED_FLOORS if n not in ("slide mean", "one factor")])
+CONSTANT = ("slide mean", "mean of patients", "one factor")
+"""Floors that tell no gene apart, or no spot."""
+
+
+@pytest.mark.parametrize("name", [n for n in LEARNED_FLOORS if n not in CONSTANT])
 def test_a_floor_beats_the_slide_mean(name, rest, cohort):
     found = score(predict(LEARNED_FLOORS[name], rest, cohort), cohort.slides[3])
     worst = score(predict(SlideMean(), rest, cohort), cohort.slides[3])
@@ -44,6 +50,25 @@ def test_a_floor_never_needs_the_truth_of_the_slide_it_predicts(name, rest, coho
 def test_one_factor_has_no_structure_between_genes(rest, cohort):
     found = predict(LEARNED_FLOORS["one factor"], rest, cohort)
     assert np.linalg.matrix_rank(found - found.mean(0), tol=1e-3) == 1
+
+
+def test_the_mean_of_patients_counts_each_patient_alike_those_without_images_too(rest, cohort):
+    """Patient B has one slide here and C two; of A two sections are known by their counts."""
+    others = tuple(SectionLevel.of("A", "A", np.full((4, 5), level, np.float32)) for level in (1, 3))
+    found = predict(PatientMean(), replace(rest, others=others), cohort)
+    b, *c = (slide.expression.mean(0) for slide in rest.slides)
+    np.testing.assert_allclose(found, np.tile((b + np.mean(c, 0) + 2) / 3, (len(found), 1)), rtol=1e-5)
+
+
+def test_a_placed_ridge_puts_an_unlike_slide_on_the_level_of_patients(rest, cohort):
+    others = (SectionLevel.of("A1", "A", np.full((4, 5), 9, np.float32)),)
+    known, slide = replace(rest, others=others), blinded(cohort.slides[3])
+    like = cohort.features[3][0].numpy()
+    placed, framed = (finish(method().fit(known, 0)) for method in (PlacedRidge, FramedRidge))
+    level = predict(PatientMean(), known, cohort)[0]
+    unlike = like + 10
+    away = placed(slide, unlike).mean(0) - level
+    assert np.abs(away).max() < 0.2 * np.abs(framed(slide, unlike).mean(0) - level).max()
 
 
 def test_a_ridge_is_that_of_scikit_learn(rest, cohort):

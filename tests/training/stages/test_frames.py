@@ -8,7 +8,6 @@ import torch
 from tests.training.conftest import make_config, make_slide
 
 from flag_training.cohort import Cohort, SectionLevel
-from flag_training.stages.denoising import split_validation
 from flag_training.stages.fit import fit
 from flag_training.stages.frames import (
     assign_folds,
@@ -39,8 +38,7 @@ def with_others(cohort):
 
 def known(cohort, left_out=(), left_out_patients=(), **stated):
     config = make_config(left_out=left_out, left_out_patients=left_out_patients, **stated).fit
-    training, held_out = split_validation(cohort, config)
-    return [each.name for each in known_sections(training, held_out, config)]
+    return [each.name for each in known_sections(cohort, config)]
 
 
 def test_counts_of_sections_that_are_trained_on_are_known_once(with_others):

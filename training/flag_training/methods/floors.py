@@ -14,9 +14,10 @@ import torch
 from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.methods.learning import expected_by
 from flag_training.methods.method import Fitted, FloatArray, Method, Predictor, pooled
-from flag_training.stages.frames import assign_folds
+from flag_training.stages.frames import assign_folds, levels_of, prior_of, shares_of
 from napari_flag.methods import floors
 from napari_flag.methods.floors import FloorSizes, RingRidge
+from napari_flag.model.normalization import SlideNormalization
 from napari_flag.progress import Step, Steps
 
 BoolArray = npt.NDArray[np.bool_]
@@ -102,6 +103,56 @@ class SlideMean:
         network = floors.SlideMean(_sizes(cohort))
         network.get_buffer("mean").copy_(torch.from_numpy(pooled(cohort)[1].mean(0)))
         return expected_by("mean", network, cohort)
+
+
+@dataclass(frozen=True, slots=True)
+class PatientMean:
+    """Every spot the mean over patients, each alike, those of whom counts alone are known included."""
+
+    def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
+        """Average over patients the means over their sections."""
+        yield _fitting("mean of patients")
+        level = prior_of(levels_of(cohort))["prior_location"].numpy()
+        return lambda slide, features: np.tile(level, (len(features), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRidge:
+    """Ridge in the slides' frames, placed as FLAG is: an unlike slide on the mean level of patients.
+
+    Parameters
+    ----------
+    penalty
+        α per view.
+    """
+
+    penalty: float = 1000.0
+
+    def fit(self, cohort: Cohort, seed: int) -> Steps[Predictor]:
+        """Fit the ridge, and keep the levels of all patients."""
+        fitted = yield from FramedRidge(self.penalty).fit(cohort, seed)
+        ridge, prior = fitted.network, prior_of(levels_of(cohort))
+        stored = SlideNormalization(
+            mean=ridge.standard.get_buffer("mean"),
+            spread=ridge.standard.get_buffer("spread"),
+            axes=torch.empty(0),
+            centres=ridge.get_buffer("centres"),
+            location=ridge.get_buffer("level"),
+            scale=ridge.get_buffer("scale"),
+            prior_location=prior["prior_location"],
+            prior_scale=prior["prior_scale"],
+            shares=shares_of([slide.entry.patient for slide in cohort.slides]),
+            patients=torch.empty(0),
+        )
+
+        def predict(slide: TrainingSlide, features: FloatArray) -> FloatArray:
+            seen = torch.from_numpy(features)
+            level, scale = stored.expression(seen)
+            framed = ridge.design(seen, slide.graph(features)) @ ridge.get_buffer("weight")
+            found: FloatArray = (level + scale * framed).clamp_min(0).numpy()
+            return found
+
+        return predict
 
 
 def fit_linear(features: FloatArray, targets: FloatArray, penalty: float) -> floors.Ridge:
@@ -276,8 +327,10 @@ def _values(linear: floors.Ridge, features: FloatArray) -> FloatArray:
 
 LEARNED_FLOORS: Final[dict[str, Method]] = {
     "slide mean": SlideMean(),
+    "mean of patients": PatientMean(),
     "ridge": Ridge(),
     "ridge, slide frame and first ring": FramedRidge(),
+    "ridge, slide frame and first ring, placed by patients": PlacedRidge(),
     "kNN, k = 1": NearestTiles(1),
     "kNN, k = 10": NearestTiles(10),
     "kNN, k = 50": NearestTiles(50),
@@ -286,6 +339,10 @@ LEARNED_FLOORS: Final[dict[str, Method]] = {
     "ridge + 0.7 residual, mean of 8": RidgeWithResidual(0.7, 8),
 }
 """Name in the tables → floor, with its fixed settings."""
+READING_LEVELS: Final = tuple(
+    name for name, method in LEARNED_FLOORS.items() if isinstance(method, PatientMean | PlacedRidge)
+)
+"""Names of the floors that read the levels of sections of which counts alone are known, as FLAG does."""
 WRITTEN: Final = tuple(
     name
     for name, method in LEARNED_FLOORS.items()

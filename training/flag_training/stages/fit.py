@@ -167,6 +167,8 @@ def write_weights(
 ) -> Steps[None]:
     """Write weights with their card, and what tells how far a slide lies from their training tissue.
 
+    Beside what `make_card` states, the card names the sections of which the levels alone were read.
+
     Parameters
     ----------
     out
@@ -181,6 +183,9 @@ def write_weights(
     yield Step("Describing the training tissue", 0, 1, "cohorts")
     seen = fit_familiarity(split_validation(cohort, config.fit)[0])
     card, genes = make_card(config, cohort, data), cohort.genes
+    if known := known_sections(cohort, config.fit):
+        patients = sorted({section.patient for section in known})
+        card["levels"] = {"patients": patients, "sections": [section.name for section in known]}
     save_checkpoint(out, network, tensors, encoder=encoder, genes=genes, card=card, out_of_distribution=seen)
 
 
@@ -217,7 +222,7 @@ def fit(cohort: Cohort, config: RunConfig, run: Path, fabric: Fabric | None = No
     fabric = fabric or open_fabric(config.machine)
     values = config.fit
     training, held_out = split_validation(cohort, values)
-    training = replace(training, others=known_sections(training, held_out, values))
+    training = replace(training, others=known_sections(cohort, values))
     folds = assign_folds(training.slides)
     levels = levels_of(training)
     sizes = FlagConfig(

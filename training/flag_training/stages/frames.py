@@ -108,12 +108,12 @@ def assign_folds(slides: Sequence[TrainingSlide]) -> tuple[npt.NDArray[np.int64]
     return tuple(folds)
 
 
-def known_sections(training: Cohort, held_out: Cohort, config: FitConfig) -> tuple[SectionLevel, ...]:
-    """Return the other sections whose counts may be known: not those trained on, held out or left out."""
-    names = {slide.entry.name for slide in (*training.slides, *held_out.slides)} | set(config.left_out)
+def known_sections(cohort: Cohort, config: FitConfig) -> tuple[SectionLevel, ...]:
+    """Return the other sections whose counts may be known: not those of the cohort, nor any left out."""
+    names = {slide.entry.name for slide in cohort.slides} | set(config.left_out)
     return tuple(
         section
-        for section in training.others
+        for section in cohort.others
         if section.name not in names and section.patient not in config.left_out_patients
     )
 
