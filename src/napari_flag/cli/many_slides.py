@@ -5,8 +5,11 @@ its slide are the same file, and each recognises the other's as its own.
 """
 
 import argparse
+import csv
+import math
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +29,7 @@ from napari_flag.cluster import Finished, require_version, spread
 from napari_flag.discovery import discover
 from napari_flag.errors import UserError
 from napari_flag.exports.replacing import refuse_foreign
-from napari_flag.files import make_folder, place_in, write_table
+from napari_flag.files import make_folder, place_in, raw_cell, write_table
 from napari_flag.formatting import counted, first_of, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
@@ -79,9 +82,9 @@ class Outcome:
     status
         `WRITTEN`, `KEPT` (was there already, made by the same command with the same weights) or `FAILED`.
     seconds
-        Spent on it, None where nothing was done.
+        Spent on making it, in an earlier run where it was kept; None where that is not known.
     spots, genes
-        Of the prediction; None where there is none, or it was kept.
+        Of the prediction; None where there is none.
     prediction
         Name of its file; empty where there is none.
     message
@@ -250,10 +253,12 @@ def _not_there_yet(
 ) -> Steps[list[SlideTask]]:
     """Return the tasks to do; those that are done go to `outcomes`, and what is in their place is refused."""
     missing, others = [], []
+    seconds = _earlier_seconds(args.out / REPORT_FILE)
     for place, task in enumerate(tasks):
         yield Step("Looking at earlier results", place, len(tasks), "slides")
         if not args.overwrite and is_done(task):
-            outcomes.append(Outcome(task.name, KEPT, prediction=task.args.out.name))
+            found = _outcome_in(task, KEPT)
+            outcomes.append(replace(found, seconds=seconds.get((found.name, found.prediction))))
         else:
             missing.append(task)
             others += [task.args.out.name] if task.args.out.exists() and not args.overwrite else []
@@ -272,6 +277,32 @@ def _some(names: Iterable[str]) -> str:
     return first_of(list(names), MOST_NAMED)
 
 
+def _outcome_in(task: SlideTask, status: str) -> Outcome:
+    """Return what the prediction of a task that is done says of itself."""
+    from napari_flag.prediction_file import size_and_notices
+
+    out: Path = task.args.out
+    spots, genes, notices = size_and_notices(out) or (None, None, ())
+    return Outcome(task.name, status, None, spots, genes, out.name, " ".join(notices))
+
+
+def _earlier_seconds(report: Path) -> dict[tuple[str, str], float]:
+    """Return the seconds that an earlier report states, by name and file of a prediction."""
+    try:
+        with report.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return {}
+    found = {}
+    for row in rows:
+        with suppress(TypeError, ValueError):  # nothing, or no number, where a line was changed by hand
+            seconds = float(row.get("seconds") or "")
+            name, prediction = (raw_cell(row.get(key) or "") for key in ("name", "prediction"))
+            if math.isfinite(seconds):
+                found[name, prediction] = seconds
+    return found
+
+
 # --- on a worker ---------------------------------------------------------------------------------
 
 
@@ -283,7 +314,7 @@ def predict_one(task: SlideTask) -> Steps[Outcome]:
     try:
         checkpoint = _checked(task)
         if not args.overwrite and is_done(task):  # by a worker that ended before it could say so
-            return replace(result, status=WRITTEN, prediction=args.out.name)
+            return _outcome_in(task, WRITTEN)
         written = yield from predicting(args, checkpoint)
     except Exception as error:  # noqa: BLE001 - one slide never stops the others
         message = without_folders(sentence_of(error), task.args.slide)
