@@ -8,11 +8,13 @@ import psutil
 import pytest
 import torch
 from shapely.geometry import box
+from tests.dask_workers import threads
 from tests.fakes import FakeSlide
 from tests.tiny_weights import GENES, tiny_network, write_weights_on_uni
 
 from napari_flag import inputs, keys, prediction, prediction_file, scratch
 from napari_flag.cli import main
+from napari_flag.cluster import GPU
 from napari_flag.encoders.features import extract_features
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import Checkpoint, describe_entries, save_checkpoint
@@ -230,13 +232,38 @@ def test_differences_from_the_training_array_are_stated(tiny_checkpoint, tiny_sp
     assert "coarser" in stated
 
 
+def test_a_gpu_of_workers_that_is_not_here_is_said_and_the_workers_refuse_what_they_do_not_have(
+    tmp_path, monkeypatch, tiny_slide, tiny_spots, tiny_checkpoint
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+    def run(cluster):
+        steps = []
+        work = predict_slide(
+            tiny_slide, tiny_spots, tiny_checkpoint, device="cuda", cache=tmp_path, cluster=cluster
+        )
+        with pytest.raises(UserError) as error:
+            finish(work, steps.append)
+        return str(error.value), [step.notice for step in steps if step.notice]
+
+    with threads({GPU: 1}) as workers:
+        refusal, said = run(workers.scheduler_address)
+    assert refusal.startswith("On the worker ")
+    assert any(notice.startswith("Workers encode the tiles on cuda") for notice in said)
+    assert run("local:1") == (refusal.split(": ", 1)[1], [])  # of this computer, so refused at once
+
+
 def test_a_cancelled_run_stops_at_the_next_step(tiny_slide, tiny_spots, tiny_checkpoint, tmp_path):
     work = predict_slide(tiny_slide, tiny_spots, tiny_checkpoint, device="cpu", cache=tmp_path)
     for step in work:
         if step.stage == "Reading tiles":
             break
     work.close()
-    assert list(tmp_path.iterdir()) == []
+    assert all(
+        "_" in file.name and file.suffix == ".npy" for file in tmp_path.iterdir()
+    )  # parts that are whole
 
 
 def test_a_slide_is_read_with_the_foundation_encoder_the_weights_name(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys, prediction_file, scratch
+from napari_flag.cluster import LOCAL
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, first_of, length, resolution
 from napari_flag.model.checkpoint import Checkpoint, encoder_of
@@ -107,7 +108,8 @@ def predict_slide(
         Of the draws.  Draw 3 of a seed is the same whether made alone or with others, but for at most 1 value
         in 10,000, which may round to another count.
     device
-        "auto", "cpu", "cuda", "cuda:1", …
+        "auto", "cpu", "cuda", "cuda:1", …; with a `cluster` on other computers that of its workers.  Where
+        there is none here, the fastest one here computes the rest, which a notice says.
     colours
         "scanned", or "srgb" to convert pixels by the slide's colour profile; None takes those that the
         weights were trained on.
@@ -131,7 +133,12 @@ def predict_slide(
         steps that the method does not have, no such device, more memory needed than there is, or workers
         that are not there or end.
     """
-    from napari_flag.encoders.features import Workers, choose_device, extract_features
+    from napari_flag.encoders.features import (
+        Workers,
+        choose_beside_workers,
+        choose_device,
+        extract_features,
+    )
     from napari_flag.methods.predictor import open_method
     from napari_flag.model.graph import Places, build_graph
     from napari_flag.model.samplers import SamplerSettings
@@ -143,7 +150,10 @@ def predict_slide(
     rows = _rows_inside(spots, region)
     pitch = pitch_of(spots, mpp)
     columns = _columns_of(checkpoint, genes)
-    chosen = choose_device(device)
+    if cluster is None or (isinstance(cluster, str) and cluster.startswith(LOCAL)):
+        chosen, elsewhere = choose_device(device), None
+    else:
+        chosen, elsewhere = choose_beside_workers(device)
     yield Step("Loading the model", 0, 1, "files")
     encoder = checkpoint.build_encoder(chosen)
     predictor = open_method(checkpoint, chosen)
@@ -163,6 +173,7 @@ def predict_slide(
     notices = (
         *compare_with_training(checkpoint, mpp, spots, slide.name),
         *compare_colours(checkpoint, slide, wanted),
+        *(() if elsewhere is None else (elsewhere,)),
     )
     slide = slide.in_colours(wanted)
     for notice in notices:
@@ -174,7 +185,9 @@ def predict_slide(
         encoder_hash=encoder.fingerprint,
         device=chosen,
         cache=cache,
-        workers=None if cluster is None else Workers(cluster, partial(encoder_of, checkpoint.file.resolve())),
+        workers=None
+        if cluster is None
+        else Workers(cluster, partial(encoder_of, checkpoint.file.resolve()), device),
     )
     score = yield from _score(checkpoint, features)
     if score is not None and score.warning:
