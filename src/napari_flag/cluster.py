@@ -251,6 +251,12 @@ def processes_of(cluster: str) -> int | None:
     return int(number)
 
 
+def cores() -> int:
+    """Return how many cores this process may use: those it is bound to, as in a job of SLURM, else all."""
+    bound = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(bound(0)) if bound else os.cpu_count() or 1
+
+
 def require_dask() -> None:
     """Raise a `UserError` that says what to install where Dask is missing."""
     if find_spec("distributed") is None:
@@ -306,7 +312,7 @@ def connected(cluster: "str | Client", *, gpu: bool = False) -> "Iterator[Client
         with client:
             yield client
         return
-    threads = max((os.cpu_count() or 1) // processes, 1)
+    threads = max(cores() // processes, 1)
     limits = {f"distributed.nanny.pre-spawn-environ.{name}_NUM_THREADS": threads for name in ("OMP", "MKL")}
     with (
         dask.config.set({**limits, "distributed.scheduler.worker-saturation": 1.0}),

@@ -19,6 +19,7 @@ from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
 from napari_flag.slides.resolution import unknown_scale
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spots import Spots, inside, typical_pitch
+from napari_flag.slides.tiles import reading_threads, tile_window
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +139,7 @@ def predict_slide(
         choose_beside_workers,
         choose_device,
         extract_features,
+        first_batch,
     )
     from napari_flag.methods.predictor import open_method
     from napari_flag.model.graph import Places, build_graph
@@ -168,7 +170,11 @@ def predict_slide(
             seed=seed,
         )
     drawn = 0 if settings is None else settings.draws
-    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn)
+    reading = 0
+    if cluster is None:
+        window = tile_window(slide, size_px=encoder.tile_px, mpp=encoder.mpp)
+        reading = window.memory(first_batch(encoder, chosen), reading_threads())
+    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn, reading)
     wanted = colours or checkpoint.colours
     notices = (
         *compare_with_training(checkpoint, mpp, spots, slide.name),
@@ -393,8 +399,8 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
     return np.array([place[gene] for gene in dict.fromkeys(genes)])
 
 
-def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int) -> None:
-    """Refuse before it starts what would not fit in memory."""
+def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int, reading: int) -> None:
+    """Refuse before it starts what would not fit in memory; `reading` is in bytes."""
     arrays: list[tuple[tuple[int, ...], npt.DTypeLike]] = [
         ((n_all, genes), np.float64),  # what the slide's encoding expects, and its log-rates
         ((n_all, genes), np.float32),
@@ -405,7 +411,7 @@ def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int) -> None:
     in_files = sum(scratch.size_on_disk(*array) for array in arrays)
     whole = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
     # features as read, standardised for the graph, and once more while that is made
-    needed = n_all * (3 * 4 * dim + _ENCODED_BYTES) + whole - in_files
+    needed = n_all * (3 * 4 * dim + _ENCODED_BYTES) + whole - in_files + reading
     scratch.refuse_beyond_drive(in_files)
     scratch.refuse_beyond_memory(
         needed,
