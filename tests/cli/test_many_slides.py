@@ -113,6 +113,18 @@ def test_the_report_of_a_run_that_is_continued_keeps_what_was_said_of_each_slide
     assert report_of(cohort)["seconds"].isna().all()
 
 
+def test_features_that_will_not_all_be_kept_are_said_before_the_first_slide(cohort, monkeypatch, capsys):
+    def run(gigabytes):
+        monkeypatch.setenv("NAPARI_FLAG_FEATURES_GB", str(gigabytes))
+        assert main([*ALL, "--overwrite"]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "Features of these slides" in line]
+
+    size = 4 * 1016 * 42 / 1e9  # of S2, which alone lists its spots
+    (said,) = run(0.99 * size)
+    assert "Set NAPARI_FLAG_FEATURES_GB=1 in the environment to keep all." in said
+    assert run(1.01 * size) == []
+
+
 @pytest.mark.slow
 def test_an_earlier_report_that_was_changed_by_hand_states_no_seconds(cohort):
     assert main(ALL) == 0

@@ -189,6 +189,16 @@ def test_a_damaged_part_is_computed_again_and_that_is_said(filed, tmp_path):
     assert said == [f"A part of the kept features of {filed.name} was damaged and is computed again."]
 
 
+def test_parts_count_among_what_may_stay(filed, tmp_path, monkeypatch):
+    features(MeanColour(), tmp_path, filed, xy=MANY)
+    (whole,) = tmp_path.glob("*.npy")
+    monkeypatch.setenv("NAPARI_FLAG_FEATURES_GB", str(3.5 * (128 + 4 * 3 * 4) / 1e9))
+    with pytest.raises(Cancelled):
+        features(MeanColour(), tmp_path, filed, xy=MANY, digest="b", on_step=cancel_at(18))
+    assert len(list(tmp_path.glob("*.npy"))) == 3  # the last parts
+    assert not whole.exists()
+
+
 def test_parts_of_another_encoder_or_other_spots_are_not_taken(filed, tmp_path):
     with pytest.raises(Cancelled):
         features(MeanColour(), tmp_path, filed, xy=MANY, on_step=cancel_at(18))

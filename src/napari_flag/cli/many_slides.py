@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
+from napari_flag.cache import most_bytes, variable_of
 from napari_flag.cli.one_slide import command_of, predicting, take_from_folder
 from napari_flag.cli.terminal import (
     MOST_NAMED,
@@ -25,12 +26,12 @@ from napari_flag.cli.terminal import (
     say_json,
     sentence_of,
 )
-from napari_flag.cluster import Finished, require_version, spread
+from napari_flag.cluster import Finished, processes_of, require_version, spread
 from napari_flag.discovery import discover
 from napari_flag.errors import UserError
 from napari_flag.exports.replacing import refuse_foreign
 from napari_flag.files import make_folder, place_in, raw_cell, write_table
-from napari_flag.formatting import counted, first_of, whole
+from napari_flag.formatting import counted, data_size, first_of, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import KEEP, without_folders
@@ -120,6 +121,7 @@ def run_many(args: argparse.Namespace) -> int:
 
 def _predicting_all(args: argparse.Namespace, outcomes: list[Outcome]) -> Steps[None]:
     """Predict what is not there yet; `outcomes` grows as slides are done."""
+    from napari_flag.encoders.registry import find_encoder
     from napari_flag.model.checkpoint import Checkpoint, find_weights
 
     _refuse(args)
@@ -131,6 +133,8 @@ def _predicting_all(args: argparse.Namespace, outcomes: list[Outcome]) -> Steps[
     checkpoint = Checkpoint.load(find_weights(args.weights))
     tasks = [task_of(slide, args, checkpoint.sha256) for slide in listed]
     missing = yield from _not_there_yet(tasks, args, outcomes)
+    if missing and (args.cluster is None or processes_of(args.cluster)):  # elsewhere, workers have their own
+        yield from _compare_with_cache(tasks, find_encoder(checkpoint.encoder).dim)
     make_folder(args.out)
     try:
         steps = spread(
@@ -301,6 +305,24 @@ def _earlier_seconds(report: Path) -> dict[tuple[str, str], float]:
             if math.isfinite(seconds):
                 found[name, prediction] = seconds
     return found
+
+
+def _compare_with_cache(tasks: Sequence[SlideTask], dim: int) -> Steps[None]:
+    """Say where the features of the slides whose spots are listed are more than is kept of all slides."""
+    from napari_flag.slides.spot_tables import count_spots
+
+    spots, most = 0, most_bytes("features")
+    for place, task in enumerate(tasks):
+        yield Step("Counting spots", place, len(tasks), "slides")
+        spots += (task.args.spots and count_spots(task.args.spots)) or 0
+    size = 4 * dim * spots
+    if size > most:
+        said = (
+            f"Features of these slides take about {data_size(size)}, and {data_size(most)} of all slides are "
+            "kept: predicted once more, with another seed or panel, their tiles are encoded anew. Set "
+            f"{variable_of('features')}={math.ceil(1.1 * size / 1e9)} in the environment to keep all."
+        )
+        yield Step("Counting spots", len(tasks), len(tasks), "slides", notice=said)
 
 
 # --- on a worker ---------------------------------------------------------------------------------

@@ -246,7 +246,8 @@ def extract_features(
         that are no numbers.
     """
     folder = cache if cache is not None else kept.cache_folder("features")
-    kept_here = _Kept(folder, _key(slide, xy, encoder, encoder_hash), slide.name)
+    key = _key(slide, xy, encoder, encoder_hash)
+    kept_here = _Kept(folder, key, slide.name, kept.most_bytes("features"))
     shape = len(xy), encoder.dim
     if workers is None or workers.device == "auto" or torch.device(workers.device).type == device.type:
         there = yield from kept_here.whole(shape)
@@ -492,11 +493,14 @@ class _Kept:
         Where, and as what; None keeps nothing.
     name
         Of the slide.
+    most
+        Bytes of the entries of all slides that may stay.
     """
 
     folder: Path
     key: str | None
     name: str
+    most: int
 
     def whole(self, shape: tuple[int, int]) -> Steps[FeatureArray | None]:
         """Return the features of all spots; damaged ones are deleted, which is said."""
@@ -563,6 +567,6 @@ class _Kept:
                 entry = yield from kept.store(place, self.folder, key, ".npy", "Keeping features")
             for other in self.folder.glob(instead_of) if instead_of else ():
                 kept.discard(other)
-            kept.make_room(entry, kept.MOST_BYTES["features"])
+            kept.make_room(entry, self.most)
         except (OSError, Unwritable):
             return
