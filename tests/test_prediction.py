@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -191,6 +192,16 @@ def test_a_run_that_would_not_fit_in_memory_is_refused_before_it_starts(predict,
         predict()
 
 
+def test_half_a_million_bins_are_predicted_in_13_gb_and_not_in_5(monkeypatch):
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * 10**9))
+    for free, refused in ((13, False), (5, True)):
+        monkeypatch.setattr(
+            psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free * 10**9)
+        )
+        with pytest.raises(UserError, match="Predicting 500,000 spots") if refused else nullcontext():
+            prediction._check_memory(500_000, 500_000, 1016, 200, 1, 0)
+
+
 def test_results_that_lie_in_files_are_those_that_lie_in_memory(predict, whole, monkeypatch, tmp_path):
     monkeypatch.setattr(scratch, "MOST_IN_MEMORY", 50)
     monkeypatch.setattr(scratch, "cache_folder", lambda: tmp_path)
@@ -203,10 +214,10 @@ def test_results_that_lie_in_files_are_those_that_lie_in_memory(predict, whole, 
 
     monkeypatch.setattr(scratch, "empty", noted)
     kept = predict(seed=3)
-    assert len(made) == 5  # expected, log-rates; mean, draws, standard deviation
+    assert len(made) == 7  # features, standardised; expected, log-rates; mean, draws, standard deviation
     assert all(isinstance(array.base, np.memmap) for array in made)
-    assert np.shares_memory(kept.X, made[2])
-    assert np.shares_memory(kept.layers[keys.SAMPLE], made[3])
+    assert np.shares_memory(kept.X, made[4])
+    assert np.shares_memory(kept.layers[keys.SAMPLE], made[5])
     np.testing.assert_array_equal(kept.X, whole.X)
     for layer in (keys.SAMPLE, keys.SPREAD):
         np.testing.assert_array_equal(kept.layers[layer], whole.layers[layer])

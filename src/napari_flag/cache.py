@@ -79,8 +79,8 @@ def most_bytes(kind: str) -> int:
         if 0 < (gigabytes := float(given)) < math.inf:
             return int(gigabytes * 1e9)
     raise UserError(
-        f"The environment variable {variable} is set to {given[:40]!r}, which is no number of gigabytes above "
-        f"0; set it to one such as {MOST_BYTES[kind] / 1e9:.0f}, or remove it."
+        f"The environment variable {variable} is set to {given[:40]!r}, which is no number of gigabytes "
+        f"above 0; set it to one such as {MOST_BYTES[kind] / 1e9:.0f}, or remove it."
     )
 
 

@@ -13,7 +13,7 @@ from napari_flag import keys, prediction_file, scratch
 from napari_flag.cluster import LOCAL
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, first_of, length, resolution
-from napari_flag.model.checkpoint import Checkpoint, encoder_of
+from napari_flag.model.checkpoint import FLAG, Checkpoint, encoder_of
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
 from napari_flag.slides.resolution import unknown_scale
@@ -174,7 +174,9 @@ def predict_slide(
     if cluster is None:
         window = tile_window(slide, size_px=encoder.tile_px, mpp=encoder.mpp)
         reading = window.memory(first_batch(encoder, chosen), reading_threads())
-    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn, reading)
+    # every method but FLAG standardises all features at once, and Stem has a layer as wide
+    beside = 0 if checkpoint.method == FLAG else 2 * 4 * len(spots) * encoder.dim
+    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn, reading + beside)
     wanted = colours or checkpoint.colours
     notices = (
         *compare_with_training(checkpoint, mpp, spots, slide.name),
@@ -399,9 +401,11 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
     return np.array([place[gene] for gene in dict.fromkeys(genes)])
 
 
-def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int, reading: int) -> None:
-    """Refuse before it starts what would not fit in memory; `reading` is in bytes."""
+def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int, other: int) -> None:
+    """Refuse before it starts what would not fit in memory; `other` is in bytes."""
     arrays: list[tuple[tuple[int, ...], npt.DTypeLike]] = [
+        ((n_all, dim), np.float32),  # features, and standardised for the graph
+        ((n_all, dim), np.float32),
         ((n_all, genes), np.float64),  # what the slide's encoding expects, and its log-rates
         ((n_all, genes), np.float32),
         ((n, genes), np.float32),  # mean, standard deviation, draws
@@ -410,8 +414,7 @@ def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int, reading:
     ]
     in_files = sum(scratch.size_on_disk(*array) for array in arrays)
     whole = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
-    # features as read, standardised for the graph, and once more while that is made
-    needed = n_all * (3 * 4 * dim + _ENCODED_BYTES) + whole - in_files + reading
+    needed = n_all * _ENCODED_BYTES + whole - in_files + other
     scratch.refuse_beyond_drive(in_files)
     scratch.refuse_beyond_memory(
         needed,

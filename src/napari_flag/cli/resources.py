@@ -360,13 +360,8 @@ def run_cache(args: argparse.Namespace) -> int:
     found = cache.clear(tuple(args.clear) or tuple(MOST_BYTES)) if cleared else cache.contents()
     if args.json:
         rows = [
-            {
-                "kind": k.name,
-                "folder": str(k.folder),
-                "files": k.entries,
-                "bytes": k.size,
-                "most": most[k.name],
-            }
+            {"kind": k.name, "folder": str(k.folder), "files": k.entries, "bytes": k.size}
+            | {"most": most[k.name]}
             for k in found
         ]
         say_json({"cleared": cleared, "kinds": rows})

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_flag import __version__
+from napari_flag import __version__, scratch
 from napari_flag import cache as kept
 from napari_flag.cluster import STARTING, Finished, connected, require_version, spread
 from napari_flag.encoders.foundation.loader import FoundationEncoder
@@ -292,7 +292,7 @@ def _in_parts(
     """
     size = batch * min(BATCHES_OF_PART, -(-len(order) // (FEWEST_PARTS * batch)))
     parts = [order[start : start + size] for start in range(0, len(order), size)]
-    features = np.empty((len(order), encoder.dim), np.float32)
+    features = scratch.empty((len(order), encoder.dim), np.float32)
     missing = yield from kept_here.fill(parts, features)
     before = len(order) - sum(map(len, missing))
     left = len(missing)
@@ -303,7 +303,7 @@ def _in_parts(
                 if step.partial is not None and left:  # after the last all are kept as one
                     kept_here.keep_part(missing[step.partial], features)
                 yield replace(step, done=before + step.done, total=len(order), partial=None)
-    wrong = int((~np.isfinite(features).all(1)).sum())
+    wrong = sum(int((~np.isfinite(features[rows]).all(1)).sum()) for rows in parts)
     if wrong:
         raise UserError(
             f"The encoder {encoder.name} returned values that are no numbers for "
@@ -548,8 +548,10 @@ class _Kept:
     def _read(self, entry: Path, shape: tuple[int, int], damaged: str) -> Steps[FeatureArray | None]:
         if (yield from kept.is_whole(entry, READING_KEPT)):
             with suppress(OSError, ValueError, EOFError):
-                found: FeatureArray = np.load(entry, allow_pickle=False)
-                if found.shape == shape and found.dtype == np.float32:
+                stored = np.load(entry, mmap_mode="r", allow_pickle=False)
+                if stored.shape == shape and stored.dtype == np.float32:
+                    found = scratch.empty(shape, np.float32)
+                    found[:] = stored
                     return found
         if not entry.exists():  # another process made room
             return None

@@ -114,7 +114,7 @@ class TileWindow:
         return abs(self.span / self.size_px - 1) <= SAME
 
     def memory(self, batch_size: int, workers: int) -> int:
-        """Return how many bytes reading takes: a batch in use, the next, tiles ahead, what threads work on."""
+        """Return how many bytes reading takes: a batch in use, the next, tiles ahead, open windows."""
         tile = 3 * self.size_px**2
         tiles = (2 * batch_size + max(batch_size, workers)) * tile
         if self.as_stored:
