@@ -39,7 +39,7 @@ LOOK_EVERY_S: Final = 0.02
 class MadeUp:
     """An encoder that looks at no tile (a `registry.Encoder`): features are like the training slides'."""
 
-    name, fingerprint = "made up", ""
+    name, weights, fingerprint = "made up", "", ""
     tile_px = 8
 
     def __init__(self, checkpoint: Any, mpp: float) -> None:

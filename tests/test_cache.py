@@ -89,6 +89,25 @@ def test_progress_counts_megabytes_of_a_million_bytes_as_sizes_of_files_do(home,
     assert [describe_step(step, None) for step in steps] == ["Checking · 1 of 3 MB", "Checking · 2 of 3 MB"]
 
 
+def test_the_environment_says_how_much_may_stay(monkeypatch, capsys):
+    assert cache.most_bytes("features") == cache.MOST_BYTES["features"]
+    monkeypatch.setenv("NAPARI_FLAG_FEATURES_GB", "12.5")
+    assert cache.most_bytes("features") == 12_500_000_000
+    assert cache.most_bytes("pyramids") == cache.MOST_BYTES["pyramids"]
+    assert main(["cache"]) == 0
+    assert "at most 12.5 GB" in capsys.readouterr().out
+    assert main(["cache", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["kinds"]
+    assert [row["most"] for row in rows] == [12_500_000_000, cache.MOST_BYTES["pyramids"]]
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "0", "inf", "nan"])
+def test_a_limit_that_is_no_number_is_refused(monkeypatch, capsys, given):
+    monkeypatch.setenv("NAPARI_FLAG_PYRAMIDS_GB", given)
+    assert main(["cache"]) == 2
+    assert f"NAPARI_FLAG_PYRAMIDS_GB is set to '{given}', which is no number" in capsys.readouterr().err
+
+
 def test_the_command_says_what_is_kept_and_clears_one_kind(home, capsys):
     put(home / "features", "a", bytes(1000))
     put(home / "pyramids", "a", bytes(500))

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,11 +9,13 @@ import psutil
 import pytest
 import torch
 from shapely.geometry import box
+from tests.dask_workers import threads
 from tests.fakes import FakeSlide
 from tests.tiny_weights import GENES, tiny_network, write_weights_on_uni
 
 from napari_flag import inputs, keys, prediction, prediction_file, scratch
 from napari_flag.cli import main
+from napari_flag.cluster import GPU
 from napari_flag.encoders.features import extract_features
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import Checkpoint, describe_entries, save_checkpoint
@@ -189,6 +192,16 @@ def test_a_run_that_would_not_fit_in_memory_is_refused_before_it_starts(predict,
         predict()
 
 
+def test_half_a_million_bins_are_predicted_in_13_gb_and_not_in_5(monkeypatch):
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * 10**9))
+    for free, refused in ((13, False), (5, True)):
+        monkeypatch.setattr(
+            psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free * 10**9)
+        )
+        with pytest.raises(UserError, match="Predicting 500,000 spots") if refused else nullcontext():
+            prediction._check_memory(500_000, 500_000, 1016, 200, 1, 0)
+
+
 def test_results_that_lie_in_files_are_those_that_lie_in_memory(predict, whole, monkeypatch, tmp_path):
     monkeypatch.setattr(scratch, "MOST_IN_MEMORY", 50)
     monkeypatch.setattr(scratch, "cache_folder", lambda: tmp_path)
@@ -201,10 +214,10 @@ def test_results_that_lie_in_files_are_those_that_lie_in_memory(predict, whole, 
 
     monkeypatch.setattr(scratch, "empty", noted)
     kept = predict(seed=3)
-    assert len(made) == 5  # expected, log-rates; mean, draws, standard deviation
+    assert len(made) == 7  # features, standardised; expected, log-rates; mean, draws, standard deviation
     assert all(isinstance(array.base, np.memmap) for array in made)
-    assert np.shares_memory(kept.X, made[2])
-    assert np.shares_memory(kept.layers[keys.SAMPLE], made[3])
+    assert np.shares_memory(kept.X, made[4])
+    assert np.shares_memory(kept.layers[keys.SAMPLE], made[5])
     np.testing.assert_array_equal(kept.X, whole.X)
     for layer in (keys.SAMPLE, keys.SPREAD):
         np.testing.assert_array_equal(kept.layers[layer], whole.layers[layer])
@@ -230,13 +243,38 @@ def test_differences_from_the_training_array_are_stated(tiny_checkpoint, tiny_sp
     assert "coarser" in stated
 
 
+def test_a_gpu_of_workers_that_is_not_here_is_said_and_the_workers_refuse_what_they_do_not_have(
+    tmp_path, monkeypatch, tiny_slide, tiny_spots, tiny_checkpoint
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+    def run(cluster):
+        steps = []
+        work = predict_slide(
+            tiny_slide, tiny_spots, tiny_checkpoint, device="cuda", cache=tmp_path, cluster=cluster
+        )
+        with pytest.raises(UserError) as error:
+            finish(work, steps.append)
+        return str(error.value), [step.notice for step in steps if step.notice]
+
+    with threads({GPU: 1}) as workers:
+        refusal, said = run(workers.scheduler_address)
+    assert refusal.startswith("On the worker ")
+    assert any(notice.startswith("Workers encode the tiles on cuda") for notice in said)
+    assert run("local:1") == (refusal.split(": ", 1)[1], [])  # of this computer, so refused at once
+
+
 def test_a_cancelled_run_stops_at_the_next_step(tiny_slide, tiny_spots, tiny_checkpoint, tmp_path):
     work = predict_slide(tiny_slide, tiny_spots, tiny_checkpoint, device="cpu", cache=tmp_path)
     for step in work:
         if step.stage == "Reading tiles":
             break
     work.close()
-    assert list(tmp_path.iterdir()) == []
+    assert all(
+        "_" in file.name and file.suffix == ".npy" for file in tmp_path.iterdir()
+    )  # parts that are whole
 
 
 def test_a_slide_is_read_with_the_foundation_encoder_the_weights_name(

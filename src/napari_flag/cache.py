@@ -6,6 +6,7 @@ one step; processes may share a cache.
 """
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from napari_flag.errors import UserError
 from napari_flag.files import put
 from napari_flag.formatting import MEGABYTE
 from napari_flag.progress import Step, Steps
 
 MOST_BYTES: Final = {"features": 4 * 2**30, "pyramids": 20 * 2**30}
-"""Kind of entry → size of all entries beyond which those unused for longest are deleted."""
+"""Kind of entry → size of all entries beyond which those unused for longest are deleted, unless `most_bytes`
+finds another in the environment."""
 _DIGITS: Final = 32
 _AT_ONCE: Final = 8 * 2**20
 """Bytes hashed between two progress steps: some milliseconds."""
@@ -53,6 +56,32 @@ def cache_folder(kind: str = "") -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("napari-flag") / kind
+
+
+def variable_of(kind: str) -> str:
+    """Return the environment variable that sets how much of `kind` may stay, in GB."""
+    return f"NAPARI_FLAG_{kind.upper()}_GB"
+
+
+def most_bytes(kind: str) -> int:
+    """Return how many bytes of all entries of `kind` may stay.
+
+    Raises
+    ------
+    UserError
+        When its variable is set to something else than a number above 0.
+    """
+    variable = variable_of(kind)
+    given = os.environ.get(variable, "").strip()
+    if not given:
+        return MOST_BYTES[kind]
+    with suppress(ValueError):
+        if 0 < (gigabytes := float(given)) < math.inf:
+            return int(gigabytes * 1e9)
+    raise UserError(
+        f"The environment variable {variable} is set to {given[:40]!r}, which is no number of gigabytes "
+        f"above 0; set it to one such as {MOST_BYTES[kind] / 1e9:.0f}, or remove it."
+    )
 
 
 def find(folder: Path, key: str) -> Path | None:

@@ -29,6 +29,8 @@ LOCAL: Final = "local:"
 """``local:4`` stands for four processes on this computer."""
 GPU: Final = "GPU"
 """Resource that a worker with a GPU states (``dask worker … --resources GPU=1``)."""
+STARTING: Final = "starting workers"
+"""Detail of the step that is shown until they are connected."""
 LOOK_EVERY_S: Final = 0.2
 COUNT_EVERY_S: Final = 2.0
 """How often the scheduler is asked how many workers there are."""
@@ -103,12 +105,9 @@ def spread(
             result = yield from _within(work(task), Step(stage, before + place, total, unit), names[place])
             yield Step(stage, before + place + 1, total, unit, partial=Finished(place, result))
         return
-    if isinstance(cluster, str):
-        yield Step(stage, before, total, unit, detail="starting workers")
-        with connected(cluster, gpu=gpu) as client:
-            yield from _on_workers(work, tasks, client, Step(stage, before, total, unit), gpu)
-    else:
-        yield from _on_workers(work, tasks, cluster, Step(stage, before, total, unit), gpu)
+    yield Step(stage, before, total, unit, detail=STARTING)
+    with connected(cluster, gpu=gpu) as client:
+        yield from _on_workers(work, tasks, client, Step(stage, before, total, unit), gpu)
 
 
 def _within(steps: Steps[Result], outer: Step, name: str) -> Steps[Result]:
@@ -252,6 +251,12 @@ def processes_of(cluster: str) -> int | None:
     return int(number)
 
 
+def cores() -> int:
+    """Return how many cores this process may use: those it is bound to, as in a job of SLURM, else all."""
+    bound = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(bound(0)) if bound else os.cpu_count() or 1
+
+
 def require_dask() -> None:
     """Raise a `UserError` that says what to install where Dask is missing."""
     if find_spec("distributed") is None:
@@ -271,8 +276,8 @@ def require_version(version: str) -> None:
 
 
 @contextmanager
-def connected(cluster: str, *, gpu: bool = False) -> "Iterator[Client]":
-    """Connect to a scheduler, or start processes here, which end with the block.
+def connected(cluster: "str | Client", *, gpu: bool = False) -> "Iterator[Client]":
+    """Connect to a scheduler, or start processes here, which end with the block; a client stays connected.
 
     The processes share the cores of this computer evenly; ``OMP_NUM_THREADS`` sets the threads of each.
 
@@ -288,6 +293,9 @@ def connected(cluster: str, *, gpu: bool = False) -> "Iterator[Client]":
     UserError
         When Dask is not installed, or the scheduler does not answer.
     """
+    if not isinstance(cluster, str):
+        yield cluster
+        return
     processes = processes_of(cluster)
     require_dask()
     import dask
@@ -304,7 +312,7 @@ def connected(cluster: str, *, gpu: bool = False) -> "Iterator[Client]":
         with client:
             yield client
         return
-    threads = max((os.cpu_count() or 1) // processes, 1)
+    threads = max(cores() // processes, 1)
     limits = {f"distributed.nanny.pre-spawn-environ.{name}_NUM_THREADS": threads for name in ("OMP", "MKL")}
     with (
         dask.config.set({**limits, "distributed.scheduler.worker-saturation": 1.0}),

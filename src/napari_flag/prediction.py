@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys, prediction_file, scratch
+from napari_flag.cluster import LOCAL
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, first_of, length, resolution, spread
-from napari_flag.model.checkpoint import Checkpoint, TrainedArray, encoder_of, trained_array
+from napari_flag.model.checkpoint import FLAG, Checkpoint, TrainedArray, encoder_of, trained_array
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
 from napari_flag.slides.resolution import unknown_scale
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spots import Spots, inside, typical_pitch
+from napari_flag.slides.tiles import reading_threads, tile_window
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +109,8 @@ def predict_slide(
         Of the draws.  Draw 3 of a seed is the same whether made alone or with others, but for at most 1 value
         in 10,000, which may round to another count.
     device
-        "auto", "cpu", "cuda", "cuda:1", …
+        "auto", "cpu", "cuda", "cuda:1", …; with a `cluster` on other computers that of its workers.  Where
+        there is none here, the fastest one here computes the rest, which a notice says.
     colours
         "scanned", or "srgb" to convert pixels by the slide's colour profile; None takes those that the
         weights were trained on.
@@ -131,7 +134,13 @@ def predict_slide(
         steps that the method does not have, no such device, more memory needed than there is, or workers
         that are not there or end.
     """
-    from napari_flag.encoders.features import Workers, choose_device, extract_features
+    from napari_flag.encoders.features import (
+        Workers,
+        choose_beside_workers,
+        choose_device,
+        extract_features,
+        first_batch,
+    )
     from napari_flag.methods.predictor import open_method
     from napari_flag.model.graph import Places, build_graph
     from napari_flag.model.samplers import SamplerSettings
@@ -143,7 +152,10 @@ def predict_slide(
     rows = _rows_inside(spots, region)
     pitch = pitch_of(spots, mpp)
     columns = _columns_of(checkpoint, genes)
-    chosen = choose_device(device)
+    if cluster is None or (isinstance(cluster, str) and cluster.startswith(LOCAL)):
+        chosen, elsewhere = choose_device(device), None
+    else:
+        chosen, elsewhere = choose_beside_workers(device)
     yield Step("Loading the model", 0, 1, "files")
     encoder = checkpoint.build_encoder(chosen)
     predictor = open_method(checkpoint, chosen)
@@ -158,11 +170,18 @@ def predict_slide(
             seed=seed,
         )
     drawn = 0 if settings is None else settings.draws
-    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn)
+    reading = 0
+    if cluster is None:
+        window = tile_window(slide, size_px=encoder.tile_px, mpp=encoder.mpp)
+        reading = window.memory(first_batch(encoder, chosen), reading_threads())
+    # every method but FLAG standardises all features at once, and Stem has a layer as wide
+    beside = 0 if checkpoint.method == FLAG else 2 * 4 * len(spots) * encoder.dim
+    _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn, reading + beside)
     wanted = colours or checkpoint.colours
     notices = (
         *compare_with_training(checkpoint, mpp, spots, slide.name),
         *compare_colours(checkpoint, slide, wanted),
+        *(() if elsewhere is None else (elsewhere,)),
     )
     slide = slide.in_colours(wanted)
     for notice in notices:
@@ -174,7 +193,9 @@ def predict_slide(
         encoder_hash=encoder.fingerprint,
         device=chosen,
         cache=cache,
-        workers=None if cluster is None else Workers(cluster, partial(encoder_of, checkpoint.file.resolve())),
+        workers=None
+        if cluster is None
+        else Workers(cluster, partial(encoder_of, checkpoint.file.resolve()), device),
     )
     score = yield from _score(checkpoint, features)
     if score is not None and score.warning:
@@ -401,9 +422,11 @@ def _columns_of(checkpoint: Checkpoint, genes: Sequence[str] | None) -> npt.NDAr
     return np.array([place[gene] for gene in dict.fromkeys(genes)])
 
 
-def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int) -> None:
-    """Refuse before it starts what would not fit in memory."""
+def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int, other: int) -> None:
+    """Refuse before it starts what would not fit in memory; `other` is in bytes."""
     arrays: list[tuple[tuple[int, ...], npt.DTypeLike]] = [
+        ((n_all, dim), np.float32),  # features, and standardised for the graph
+        ((n_all, dim), np.float32),
         ((n_all, genes), np.float64),  # what the slide's encoding expects, and its log-rates
         ((n_all, genes), np.float32),
         ((n, genes), np.float32),  # mean, standard deviation, draws
@@ -412,8 +435,7 @@ def _check_memory(n_all: int, n: int, dim: int, genes: int, draws: int) -> None:
     ]
     in_files = sum(scratch.size_on_disk(*array) for array in arrays)
     whole = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
-    # features as read, standardised for the graph, and once more while that is made
-    needed = n_all * (3 * 4 * dim + _ENCODED_BYTES) + whole - in_files
+    needed = n_all * _ENCODED_BYTES + whole - in_files + other
     scratch.refuse_beyond_drive(in_files)
     scratch.refuse_beyond_memory(
         needed,

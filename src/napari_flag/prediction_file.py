@@ -374,6 +374,23 @@ def made_by(path: Path, stated: Mapping[str, str]) -> bool:
         return False
 
 
+def size_and_notices(path: Path) -> tuple[int, int, tuple[str, ...]] | None:
+    """Return the numbers of spots and genes of a prediction and its notices; None where it is damaged.
+
+    Its values are not read.
+    """
+    from anndata.io import read_elem
+
+    try:
+        with opened_h5(path) as file:
+            spots, genes = (len(read_elem(file[axis])) for axis in ("obs", "var"))
+            made = file["uns"][keys.PROVENANCE]
+            notices = read_elem(made[keys.NOTICES]) if keys.NOTICES in made else None
+    except (UserError, *DAMAGED):
+        return None
+    return spots, genes, texts(_plain(notices))
+
+
 def find_fault(adata: "AnnData") -> str | None:
     """Say what keeps `adata` from being a prediction of this program, or None if nothing does.
 

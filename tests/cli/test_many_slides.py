@@ -88,6 +88,56 @@ def test_run_again_it_keeps_what_is_there_and_does_the_rest(cohort, monkeypatch,
     assert all((cohort / "done" / name).stat().st_mtime_ns == before[name] for name in ("S1.h5ad", "S2.h5ad"))
 
 
+def test_the_report_of_a_run_that_is_continued_keeps_what_was_said_of_each_slide(cohort, monkeypatch, capsys):
+    def noticed(slide, *args, **kwargs):
+        adata = yield from fake_predict_slide(slide, *args, **kwargs)
+        adata.uns[keys.PROVENANCE][keys.NOTICES] = ["One, of its scale.", f"Another of {slide.name}."]
+        return adata
+
+    monkeypatch.setattr(prediction, "predict_slide", noticed)
+    stated = ["seconds", "spots", "genes", "prediction", "message"]
+    assert main(ALL) == 0
+    first = report_of(cohort)
+    assert [text.endswith(f"Another of {name}.") for name, text in first["message"].items()] == [True] * 3
+    capsys.readouterr()
+    (cohort / "done" / "S3.h5ad").unlink()
+    assert main([*ALL, "--json"]) == 0
+    again = report_of(cohort)
+    assert again["status"].tolist() == [KEPT, KEPT, WRITTEN]
+    pd.testing.assert_frame_equal(again.loc[["S1", "S2"], stated], first.loc[["S1", "S2"], stated])
+    said = json.loads(capsys.readouterr().out)["slides"]
+    assert [slide["spots"] for slide in said] == first["spots"].tolist()
+    (cohort / "done" / "report.csv").unlink()  # or the files were made one by one
+    assert main(ALL) == 0
+    pd.testing.assert_frame_equal(report_of(cohort)[stated[1:]], first[stated[1:]])
+    assert report_of(cohort)["seconds"].isna().all()
+
+
+def test_features_that_will_not_all_be_kept_are_said_before_the_first_slide(cohort, monkeypatch, capsys):
+    def run(gigabytes):
+        monkeypatch.setenv("NAPARI_FLAG_FEATURES_GB", str(gigabytes))
+        assert main([*ALL, "--overwrite"]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "Features of these slides" in line]
+
+    size = 4 * 1016 * 42 / 1e9  # of S2, which alone lists its spots
+    (said,) = run(0.99 * size)
+    assert "Set NAPARI_FLAG_FEATURES_GB=1 in the environment to keep all." in said
+    assert run(1.01 * size) == []
+
+
+@pytest.mark.slow
+def test_an_earlier_report_that_was_changed_by_hand_states_no_seconds(cohort):
+    assert main(ALL) == 0
+    report = cohort / "done" / "report.csv"
+    heading = report.read_text().splitlines()[0]
+    for line in ("S1,written,soon,42,20,S1.h5ad,", "S1", "\xff"):
+        report.write_bytes(f"{heading}\n{line}\n".encode("latin-1"))
+        assert main(ALL) == 0
+        found = report_of(cohort)
+        assert found["seconds"].isna().all()
+        assert (found["genes"] == 20).all()
+
+
 @pytest.mark.slow
 def test_what_the_command_of_one_slide_made_is_kept_too(cohort, capsys):
     (cohort / "done").mkdir()

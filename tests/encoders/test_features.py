@@ -1,3 +1,4 @@
+from copy import copy
 from dataclasses import replace
 from functools import partial
 
@@ -11,11 +12,16 @@ from tests.fakes import FakeSlide
 from tests.section_files import write_section
 from tests.small_encoders import random_network, shrink
 
+from napari_flag.cluster import GPU
+from napari_flag.encoders import features as features_module
 from napari_flag.encoders.features import (
     FEWEST_PARTS,
     TilePart,
+    WantedEncoder,
     Workers,
+    choose_beside_workers,
     choose_device,
+    describe_encoder,
     encode_part,
     extract_features,
     halve,
@@ -49,10 +55,10 @@ class MeanColour:
 XY = np.stack(np.meshgrid([200.0, 500.0, 800.0], [300.0, 600.0]), -1).reshape(-1, 2)
 
 
-def features(encoder, tmp_path, slide=None, device="cpu", digest="a", on_step=None):
+def features(encoder, tmp_path, slide=None, device="cpu", digest="a", on_step=None, xy=XY):
     work = extract_features(
         slide or FakeSlide(mpp=0.5),
-        XY,
+        xy,
         encoder,
         encoder_hash=digest,
         device=torch.device(device),
@@ -140,6 +146,88 @@ def test_a_damaged_cache_entry_is_computed_again_and_that_is_said(tmp_path, dama
     again = MeanColour()
     features(again, tmp_path, slide)
     assert again.batches == []
+
+
+MANY = np.stack(np.meshgrid(np.linspace(100, 900, 6), np.linspace(100, 700, 5)), -1).reshape(-1, 2)
+"""30 spots: eight parts of at most four."""
+
+
+class Cancelled(Exception):
+    pass
+
+
+def cancel_at(done):
+    def look(step):
+        if step.stage == "Reading tiles" and step.done >= done:
+            raise Cancelled
+
+    return look
+
+
+@pytest.fixture
+def filed(tmp_path):
+    """A slide with a file, so that its features are kept."""
+    slide = FakeSlide(mpp=0.5)
+    slide.path = tmp_path / "slide.tif"
+    slide.path.write_bytes(b"pixels")
+    return slide
+
+
+def test_a_run_that_was_cancelled_continues_with_the_tiles_that_are_missing(filed, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_module, "FEWEST_PARTS", 3)  # of 12, 12 and 6 spots
+    wanted = features(MeanColour(), tmp_path / "other", filed, xy=MANY)
+    with pytest.raises(Cancelled):
+        features(MeanColour(), tmp_path, filed, xy=MANY, on_step=cancel_at(18))
+    assert len(list(tmp_path.glob("*.npy"))) == 1  # the second part was not whole
+    encoder, steps = MeanColour(), []
+    np.testing.assert_array_equal(features(encoder, tmp_path, filed, xy=MANY, on_step=steps.append), wanted)
+    assert sum(encoder.batches) == 30 - 12
+    reading = [step for step in steps if step.stage == "Reading tiles"]
+    assert [(step.done, step.total) for step in (reading[0], reading[-1])] == [(16, 30), (30, 30)]
+    assert len(list(tmp_path.glob("*.npy"))) == 1  # parts have given way to the whole
+    again = MeanColour()
+    np.testing.assert_array_equal(features(again, tmp_path, filed, xy=MANY), wanted)
+    assert again.batches == []
+
+
+def test_a_damaged_part_is_computed_again_and_that_is_said(filed, tmp_path):
+    wanted = features(MeanColour(), tmp_path / "other", filed, xy=MANY)
+    with pytest.raises(Cancelled):
+        features(MeanColour(), tmp_path, filed, xy=MANY, on_step=cancel_at(18))
+    part = min(tmp_path.glob("*.npy"))
+    stored = bytearray(part.read_bytes())
+    stored[-3] ^= 1
+    part.write_bytes(stored)
+    encoder, steps = MeanColour(), []
+    np.testing.assert_array_equal(features(encoder, tmp_path, filed, xy=MANY, on_step=steps.append), wanted)
+    assert sum(encoder.batches) == 30 - 16
+    said = [step.notice for step in steps if step.notice]
+    assert said == [f"A part of the kept features of {filed.name} was damaged and is computed again."]
+
+
+def test_parts_count_among_what_may_stay(filed, tmp_path, monkeypatch):
+    features(MeanColour(), tmp_path, filed, xy=MANY)
+    (whole,) = tmp_path.glob("*.npy")
+    monkeypatch.setenv("NAPARI_FLAG_FEATURES_GB", str(3.5 * (128 + 4 * 3 * 4) / 1e9))
+    with pytest.raises(Cancelled):
+        features(MeanColour(), tmp_path, filed, xy=MANY, digest="b", on_step=cancel_at(18))
+    assert len(list(tmp_path.glob("*.npy"))) == 3  # the last parts
+    assert not whole.exists()
+
+
+def test_parts_of_another_encoder_or_other_spots_are_not_taken(filed, tmp_path):
+    with pytest.raises(Cancelled):
+        features(MeanColour(), tmp_path, filed, xy=MANY, on_step=cancel_at(18))
+    for other in ({"digest": "b", "xy": MANY}, {"xy": MANY[::-1]}):
+        encoder = MeanColour()
+        features(encoder, tmp_path, filed, **other)
+        assert sum(encoder.batches) == 30
+
+
+def test_a_part_with_features_that_are_no_numbers_is_not_kept(filed, tmp_path):
+    with pytest.raises(Cancelled):
+        features(Broken(), tmp_path, filed, xy=MANY, on_step=cancel_at(18))
+    assert not list(tmp_path.glob("*.npy"))
 
 
 class Broken(MeanColour):
@@ -243,10 +331,10 @@ def opener(weights):
     return partial(encoder_of, weights)
 
 
-def encoded(section, weights, cache, workers=None, on_step=None, fingerprint=None):
+def encoded(section, weights, cache, workers=None, on_step=None, sha256=None):
     encoder = Checkpoint.load(weights).build_encoder("cpu")
-    if fingerprint is not None:
-        encoder.fingerprint = fingerprint
+    if sha256 is not None:
+        encoder.weights = sha256
     with open_slide(section[0]) as slide:
         work = extract_features(
             slide,
@@ -276,15 +364,93 @@ def test_tiles_spread_over_workers_give_the_same_features_part_by_part(
     assert len(list((tmp_path / "a").glob("*.npy"))) == 1  # kept as if computed here
 
 
+def test_what_workers_did_before_they_were_cancelled_is_kept(section, tiny_weights, client, tmp_path):
+    wanted = encoded(section, tiny_weights, tmp_path / "b")
+    with pytest.raises(Cancelled):
+        encoded(
+            section,
+            tiny_weights,
+            tmp_path / "a",
+            Workers(client, opener(tiny_weights)),
+            cancel_at(len(wanted) / 2),
+        )
+    kept = len(list((tmp_path / "a").glob("*.npy")))
+    assert kept > 1
+    steps = []
+    np.testing.assert_array_equal(encoded(section, tiny_weights, tmp_path / "a", None, steps.append), wanted)
+    read = [step.done for step in steps if step.stage == "Reading tiles"]
+    assert read[0] >= 4 * kept
+
+
+def other_arithmetic(weights, device):
+    """The encoder as on a device that computes otherwise."""
+    encoder = copy(encoder_of(weights, device))
+    encoder.fingerprint = "of a GPU"
+    return encoder
+
+
+def test_features_of_workers_that_compute_otherwise_are_kept_apart(section, tiny_weights, client, tmp_path):
+    workers = Workers(client, partial(other_arithmetic, tiny_weights))
+    spread = encoded(section, tiny_weights, tmp_path, workers)
+    steps = []
+    np.testing.assert_array_equal(encoded(section, tiny_weights, tmp_path, None, steps.append), spread)
+    assert len({step.done for step in steps}) > 2  # read here, and not taken from the cache
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+    again = []
+    encoded(section, tiny_weights, tmp_path, replace(workers, device="cpu"), again.append)
+    assert {step.done for step in again} == {len(spread)}
+
+
 def test_a_worker_without_the_slide_or_with_another_encoder_is_one_sentence(
     section, tiny_weights, client, tmp_path
 ):
     workers = Workers(client, opener(tiny_weights))
     with pytest.raises(UserError, match="other weights of the encoder"):
-        encoded(section, tiny_weights, tmp_path, workers, fingerprint="of another")
-    fingerprint = workers.open_encoder("cpu").fingerprint
-    part = TilePart(tmp_path / "gone.tif", 0.5, SCANNED, section[1], workers.open_encoder, "cpu", fingerprint)
+        encoded(section, tiny_weights, tmp_path, workers, sha256="of another")
+    encoder = workers.open_encoder("cpu")
+    wanted = WantedEncoder(workers.open_encoder, "cpu", encoder.weights)
+    part = TilePart(tmp_path / "gone.tif", 0.5, SCANNED, section[1], wanted, encoder.fingerprint)
     with pytest.raises(UserError, match=r"gone\.tif"):
         finish(encode_part(part))
+    with pytest.raises(UserError, match="in different ways"):
+        finish(encode_part(replace(part, fingerprint="of a GPU")))
     with pytest.raises(UserError, match="install the same version"):
-        finish(encode_part(replace(part, version="0.0.0")))
+        finish(describe_encoder(replace(wanted, version="0.0.0")))
+
+
+def test_each_worker_chooses_the_device_that_was_asked_for_and_says_where_it_has_none(
+    section, tiny_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    asked = []
+
+    def opening(weights, device):
+        asked.append(device)
+        return encoder_of(weights, device)
+
+    with threads({GPU: 1}) as cluster, Client(cluster, set_as_default=False) as connected:
+        workers = Workers(connected, opener(tiny_weights), "cuda")
+        with pytest.raises(UserError, match=r"^On the worker .*: A GPU was requested, but PyTorch sees none"):
+            encoded(section, tiny_weights, tmp_path, workers)
+    assert not list(tmp_path.glob("*"))
+    finish(describe_encoder(WantedEncoder(partial(opening, tiny_weights), "auto", encoder_sha(tiny_weights))))
+    assert asked == ["cpu"]
+
+
+def encoder_sha(weights):
+    return encoder_of(weights, "cpu").weights
+
+
+def test_beside_workers_with_a_gpu_the_fastest_device_here_is_taken_and_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    device, said = choose_beside_workers("cuda")
+    assert device == torch.device("cpu")
+    assert said.startswith("Workers encode the tiles on cuda, which this computer does not have")
+    assert "by the CPU" in said
+    assert choose_beside_workers("auto") == choose_beside_workers("cpu") == (torch.device("cpu"), None)
+    with pytest.raises(UserError, match="no device called"):
+        choose_beside_workers("abacus")

@@ -1,6 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import torch
 
+from napari_flag import scratch
+from napari_flag.model import graph as graph_module
 from napari_flag.model.graph import NEIGHBOURS, GraphTensors, Places, build_graph
 
 
@@ -87,3 +91,22 @@ def test_windows_are_squares_from_the_corner_and_hold_every_spot_once():
     xy = np.array([[10.0, 10.0], [990.0, 990.0], [1000.0, 10.0], [10.0, 2500.0], [500.0, 500.0]])
     windows = [window.tolist() for window in Places(xy, 200.0).windows(1000.0)]
     assert sorted(windows) == [[0, 1, 4], [2], [3]]
+
+
+def test_likeness_is_that_of_standardised_features_in_memory_bounded_by_its_parts(monkeypatch, tmp_path):
+    monkeypatch.setattr(scratch, "MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr(scratch, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(graph_module, "_ROWS", 100)
+    random = np.random.default_rng(0)
+    features = random.normal(3, 2, (3000, 300)).astype(np.float32)
+    neighbours = random.integers(0, 3000, (3000, 2))
+    tracemalloc.start()
+    found = graph_module.likeness(features, neighbours, np.ones(neighbours.shape, bool))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    exact = features.astype(np.float64)
+    exact = (exact - exact.mean(0)) / (exact.std(0) + 1e-6)
+    exact /= np.linalg.norm(exact, axis=1)[:, None]
+    wanted = np.einsum("nd,nkd->nk", exact, exact[neighbours])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert peak < features.nbytes

@@ -1,5 +1,8 @@
 """Tiles: the right pixels, in order, at the asked µm/px."""
 
+import os
+import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +10,17 @@ import pytest
 from tests import slide_files
 from tests.slide_files import picture
 
+from napari_flag.cluster import cores
 from napari_flag.errors import UserError
+from napari_flag.slides import tiles as tiles_module
 from napari_flag.slides.slide import Slide, open_slide
-from napari_flag.slides.tiles import read_tiles, tile_window
+from napari_flag.slides.tiles import (
+    FEWEST_THREADS,
+    MOST_THREADS,
+    read_tiles,
+    reading_threads,
+    tile_window,
+)
 
 IMAGE = picture(900, 700)
 CENTRES = np.array([[300.0, 200.0], [450.4, 349.6], [0.0, 0.0], [900.0, 700.0], [620.2, 77.7]])
@@ -86,6 +97,54 @@ def test_a_slide_too_coarse_is_refused_with_both_numbers(slide: Slide) -> None:
 def test_centres_off_the_slide_are_counted(slide: Slide) -> None:
     with pytest.raises(UserError, match=r"2 of 3 positions .*900 × 700"):
         read_tiles(slide, np.array([[5, 5], [901, 5], [5, -1]]), size_px=64, mpp=0.5)
+
+
+def test_as_many_threads_read_at_once_as_there_are_cores_however_small_the_batch(slide, monkeypatch) -> None:
+    monkeypatch.setattr(tiles_module, "cores", lambda: 5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    together = threading.Barrier(5)
+
+    class Waiting(slide_files.CountedReader):
+        def read(self, *window: int) -> np.ndarray:
+            together.wait(10)  # broken, and so raises, unless five threads are here
+            return super().read(*window)
+
+    watched = Slide(slide.path, 0.5, "", Waiting(slide.reader))
+    assert len(list(read_tiles(watched, np.full((10, 2), 300.0), size_px=64, mpp=0.5, batch_size=1))) == 10
+
+
+def test_threads_follow_the_cores_of_this_process_or_its_share(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert cores() == 12
+    found = []
+    for share in ("", "4", "1", "64"):
+        monkeypatch.setenv("OMP_NUM_THREADS", share)
+        found.append(reading_threads())
+    assert found == [12, 4, FEWEST_THREADS, 12]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(96)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert reading_threads() == MOST_THREADS
+
+
+def test_reading_takes_no_more_memory_than_is_said_of_it(slide: Slide) -> None:
+    tile = 64 * 64 * 3
+    as_stored = tile_window(slide, size_px=64, mpp=0.5)
+    assert as_stored.memory(8, 2) == (2 * 8 + 8 + 2) * tile
+    assert as_stored.memory(1, 5) == (2 * 1 + 5 + 5) * tile
+
+    def read(positions: int) -> None:
+        xy = np.full((positions, 2), 300.0)
+        for _ in read_tiles(slide, xy, size_px=256, mpp=0.75, batch_size=8, workers=4):
+            pass
+
+    read(4)  # so that Pillow is loaded
+    tracemalloc.start()
+    read(80)
+    peak = tracemalloc.get_traced_memory()[1]  # of NumPy alone
+    tracemalloc.stop()
+    stated = tile_window(slide, size_px=256, mpp=0.75).memory(8, 4)
+    assert stated / 6 < peak < stated
 
 
 def test_reading_ahead_is_bounded_and_stops_with_the_reader(slide: Slide) -> None:

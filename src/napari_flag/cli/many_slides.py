@@ -5,13 +5,17 @@ its slide are the same file, and each recognises the other's as its own.
 """
 
 import argparse
+import csv
+import math
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
+from napari_flag.cache import most_bytes, variable_of
 from napari_flag.cli.one_slide import command_of, predicting, take_from_folder
 from napari_flag.cli.terminal import (
     MOST_NAMED,
@@ -22,12 +26,12 @@ from napari_flag.cli.terminal import (
     say_json,
     sentence_of,
 )
-from napari_flag.cluster import Finished, require_version, spread
+from napari_flag.cluster import Finished, processes_of, require_version, spread
 from napari_flag.discovery import discover
 from napari_flag.errors import UserError
 from napari_flag.exports.replacing import refuse_foreign
-from napari_flag.files import make_folder, place_in, write_table
-from napari_flag.formatting import counted, first_of, whole
+from napari_flag.files import make_folder, place_in, raw_cell, write_table
+from napari_flag.formatting import counted, data_size, first_of, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import KEEP, without_folders
@@ -79,9 +83,9 @@ class Outcome:
     status
         `WRITTEN`, `KEPT` (was there already, made by the same command with the same weights) or `FAILED`.
     seconds
-        Spent on it, None where nothing was done.
+        Spent on making it, in an earlier run where it was kept; None where that is not known.
     spots, genes
-        Of the prediction; None where there is none, or it was kept.
+        Of the prediction; None where there is none.
     prediction
         Name of its file; empty where there is none.
     message
@@ -117,6 +121,7 @@ def run_many(args: argparse.Namespace) -> int:
 
 def _predicting_all(args: argparse.Namespace, outcomes: list[Outcome]) -> Steps[None]:
     """Predict what is not there yet; `outcomes` grows as slides are done."""
+    from napari_flag.encoders.registry import find_encoder
     from napari_flag.model.checkpoint import Checkpoint, find_weights
 
     _refuse(args)
@@ -128,6 +133,8 @@ def _predicting_all(args: argparse.Namespace, outcomes: list[Outcome]) -> Steps[
     checkpoint = Checkpoint.load(find_weights(args.weights))
     tasks = [task_of(slide, args, checkpoint.sha256) for slide in listed]
     missing = yield from _not_there_yet(tasks, args, outcomes)
+    if missing and (args.cluster is None or processes_of(args.cluster)):  # elsewhere, workers have their own
+        yield from _compare_with_cache(tasks, find_encoder(checkpoint.encoder).dim)
     make_folder(args.out)
     try:
         steps = spread(
@@ -251,10 +258,12 @@ def _not_there_yet(
 ) -> Steps[list[SlideTask]]:
     """Return the tasks to do; those that are done go to `outcomes`, and what is in their place is refused."""
     missing, others = [], []
+    seconds = _earlier_seconds(args.out / REPORT_FILE)
     for place, task in enumerate(tasks):
         yield Step("Looking at earlier results", place, len(tasks), "slides")
         if not args.overwrite and is_done(task):
-            outcomes.append(Outcome(task.name, KEPT, prediction=task.args.out.name))
+            found = _outcome_in(task, KEPT)
+            outcomes.append(replace(found, seconds=seconds.get((found.name, found.prediction))))
         else:
             missing.append(task)
             others += [task.args.out.name] if task.args.out.exists() and not args.overwrite else []
@@ -273,6 +282,50 @@ def _some(names: Iterable[str]) -> str:
     return first_of(list(names), MOST_NAMED)
 
 
+def _outcome_in(task: SlideTask, status: str) -> Outcome:
+    """Return what the prediction of a task that is done says of itself."""
+    from napari_flag.prediction_file import size_and_notices
+
+    out: Path = task.args.out
+    spots, genes, notices = size_and_notices(out) or (None, None, ())
+    return Outcome(task.name, status, None, spots, genes, out.name, " ".join(notices))
+
+
+def _earlier_seconds(report: Path) -> dict[tuple[str, str], float]:
+    """Return the seconds that an earlier report states, by name and file of a prediction."""
+    try:
+        with report.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return {}
+    found = {}
+    for row in rows:
+        with suppress(TypeError, ValueError):  # nothing, or no number, where a line was changed by hand
+            seconds = float(row.get("seconds") or "")
+            name, prediction = (raw_cell(row.get(key) or "") for key in ("name", "prediction"))
+            if math.isfinite(seconds):
+                found[name, prediction] = seconds
+    return found
+
+
+def _compare_with_cache(tasks: Sequence[SlideTask], dim: int) -> Steps[None]:
+    """Say where the features of the slides whose spots are listed are more than is kept of all slides."""
+    from napari_flag.slides.spot_tables import count_spots
+
+    spots, most = 0, most_bytes("features")
+    for place, task in enumerate(tasks):
+        yield Step("Counting spots", place, len(tasks), "slides")
+        spots += (task.args.spots and count_spots(task.args.spots)) or 0
+    size = 4 * dim * spots
+    if size > most:
+        said = (
+            f"Features of these slides take about {data_size(size)}, and {data_size(most)} of all slides are "
+            "kept: predicted once more, with another seed or panel, their tiles are encoded anew. Set "
+            f"{variable_of('features')}={math.ceil(1.1 * size / 1e9)} in the environment to keep all."
+        )
+        yield Step("Counting spots", len(tasks), len(tasks), "slides", notice=said)
+
+
 # --- on a worker ---------------------------------------------------------------------------------
 
 
@@ -284,7 +337,7 @@ def predict_one(task: SlideTask) -> Steps[Outcome]:
     try:
         checkpoint = _checked(task)
         if not args.overwrite and is_done(task):  # by a worker that ended before it could say so
-            return replace(result, status=WRITTEN, prediction=args.out.name)
+            return _outcome_in(task, WRITTEN)
         written = yield from predicting(args, checkpoint)
     except Exception as error:  # noqa: BLE001 - one slide never stops the others
         message = without_folders(sentence_of(error), task.args.slide)

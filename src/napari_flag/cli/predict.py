@@ -182,7 +182,8 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     add(
         "--device",
         default="auto",
-        help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s, the fastest there is)",
+        help="auto, cpu, cuda, cuda:1 or mps; with --cluster that of the workers (default: %(default)s, the "
+        "fastest there is)",
     )
     add(
         "--colours",

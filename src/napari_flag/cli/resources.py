@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from napari_flag import keys
-from napari_flag.cache import MOST_BYTES
+from napari_flag.cache import MOST_BYTES, variable_of
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
 from napari_flag.errors import UserError
@@ -339,7 +339,8 @@ def add_cache(commands: terminal.Commands) -> None:
         run_cache,
         summary="show how much is kept of slides seen before, or clear it",
         description="Features of slides and image pyramids are kept so that they need not be made again. "
-        "Clearing them costs time at the next use and nothing else.",
+        "Clearing them costs time at the next use and nothing else. "
+        f"{' and '.join(map(variable_of, MOST_BYTES))} in the environment set how many gigabytes may stay.",
     )
     parser.add_argument(
         "--clear",
@@ -356,19 +357,23 @@ def run_cache(args: argparse.Namespace) -> int:
     from napari_flag import cache
 
     cleared = args.clear is not None
+    most = {name: cache.most_bytes(name) for name in MOST_BYTES}
     found = cache.clear(tuple(args.clear) or tuple(MOST_BYTES)) if cleared else cache.contents()
     if args.json:
-        rows = [{"kind": k.name, "folder": str(k.folder), "files": k.entries, "bytes": k.size} for k in found]
+        rows = [
+            {"kind": k.name, "folder": str(k.folder), "files": k.entries, "bytes": k.size}
+            | {"most": most[k.name]}
+            for k in found
+        ]
         say_json({"cleared": cleared, "kinds": rows})
         return 0
-    most = {kind.name: f"at most {data_size(MOST_BYTES[kind.name])}" for kind in found}
     say_columns(
         [
             [
                 kind.name,
                 counted(kind.entries, "file"),
                 data_size(kind.size),
-                "cleared" if cleared else most[kind.name],
+                "cleared" if cleared else f"at most {data_size(most[kind.name])}",
                 str(kind.folder),
             ]
             for kind in found

@@ -153,7 +153,7 @@ class EmbeddedEncoder:
 
     def __init__(self, net: TileNet, device: torch.device | str = "cpu", *, integers: bool = False) -> None:
         self.device = torch.device(device)
-        self.fingerprint = fingerprint(net.state_dict())
+        self.weights = self.fingerprint = fingerprint(net.state_dict())
         self._net: nn.Module | IntegerNet
         with torch.inference_mode():
             if integers and self.device.type == "cpu" and IntegerNet.supported():

@@ -1,9 +1,11 @@
 """Features of spots: tiles read, encoded in batches, and cached on disk."""
 
 import hashlib
-from collections.abc import Callable
-from contextlib import suppress
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_flag import __version__
+from napari_flag import __version__, scratch
 from napari_flag import cache as kept
-from napari_flag.cluster import Finished, require_version, spread
+from napari_flag.cluster import STARTING, Finished, connected, require_version, spread
 from napari_flag.encoders.foundation.loader import FoundationEncoder
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.files import Unwritable, unfinished
 from napari_flag.formatting import counted_of
-from napari_flag.progress import Step, Steps
+from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.colours import Colours
 from napari_flag.slides.file_identity import state_of
 from napari_flag.slides.slide import Slide, open_slide
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 FeatureArray = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 BATCH_CPU: Final = 4
 """Tiles per batch on the CPU: about a third of a second, so that Cancel takes effect at once."""
@@ -37,9 +40,12 @@ BATCH_CPU_FOUNDATION: Final = 1
 BATCH_GPU: Final = 64
 """Tiles per batch on a GPU; halved when its memory runs out."""
 BATCHES_OF_PART: Final = 64
-"""Batches that a worker is sent at a time: some ten seconds of work, a few megabytes of features."""
+"""Batches of a part, which is kept once it is done, and sent to a worker as a whole: some ten seconds of
+work, a few megabytes of features."""
 FEWEST_PARTS: Final = 8
 """Parts of a small slide, so that several workers share it."""
+READING: Final = "Reading tiles"
+READING_KEPT: Final = "Reading kept features"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,54 @@ class Workers:
     open_encoder
         Given a device, returns the encoder; a function that workers can import, with its arguments
         (`functools.partial`).
+    device
+        As `choose_device` takes it; each worker chooses for itself.
     """
 
     cluster: "str | Client"
     open_encoder: Callable[[str], Encoder]
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class WantedEncoder:
+    """An encoder that a worker is to open.
+
+    Parameters
+    ----------
+    open_encoder, device
+        As of `Workers`.
+    weights
+        Of the encoder here, which the worker's must have too.
+    version
+        Of napari-flag where the command runs; a worker must have the same.
+    """
+
+    open_encoder: Callable[[str], Encoder]
+    device: str
+    weights: str
+    version: str = __version__
+
+    def opened(self) -> tuple[Encoder, torch.device]:
+        """Return the encoder on a device of this worker.
+
+        Raises
+        ------
+        UserError
+            When there is no such device, or program or weights are others.
+        """
+        require_version(self.version)
+        try:
+            device = choose_device(self.device)
+        except UserError as error:
+            raise UserError(f"On the worker {platform.node()}: {error}") from error
+        encoder = self.open_encoder(str(device))
+        if encoder.weights != self.weights:
+            raise UserError(
+                f"A worker has other weights of the encoder {encoder.name} than this computer; put the same "
+                "files there under the same paths."
+            )
+        return encoder, device
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +119,18 @@ class TilePart:
         The slide's file, and how it is read.
     xy
         (n, 2) spot centres in level-0 pixels.
-    open_encoder, device
-        As of `Workers`, and what it is given.
+    encoder
+        What encodes them.
     fingerprint
-        Of the encoder here, which the worker's must have too.
-    version
-        Of napari-flag where the command runs; a worker must have the same.
+        Of the encoder on the worker that was asked first, which all must have.
     """
 
     slide: Path
     mpp: float | None
     colours: Colours
     xy: npt.NDArray[np.float64]
-    open_encoder: Callable[[str], Encoder]
-    device: str
+    encoder: WantedEncoder
     fingerprint: str
-    version: str = __version__
 
 
 def list_devices() -> tuple[tuple[str, str], ...]:
@@ -108,28 +154,59 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device(list_devices()[0][0])
+    device = _device_called(name)
+    if fault := _absence(device):
+        raise UserError(fault)
+    return device
+
+
+def choose_beside_workers(name: str) -> tuple[torch.device, str | None]:
+    """Return the device for what is computed here while workers encode tiles on the device `name`.
+
+    A computer from which a cluster is used often has no GPU: then the fastest device here is taken, and the
+    sentence that is returned says so.
+
+    Raises
+    ------
+    UserError
+        When no device is called so.
+    """
+    if name == "auto" or not _absence(_device_called(name)):
+        return choose_device(name), None
+    device, called = list_devices()[0]
+    return torch.device(device), (
+        f"Workers encode the tiles on {name}, which this computer does not have: the graph and the "
+        f"expression are computed here, by the {called}."
+    )
+
+
+def _device_called(name: str) -> torch.device:
     try:
-        device = torch.device(name)
+        return torch.device(name)
     except RuntimeError as error:
         raise UserError(
             f'There is no device called "{name}"; use auto, cpu, mps, or cuda (or cuda:0, cuda:1, …).'
         ) from error
+
+
+def _absence(device: torch.device) -> str | None:
+    """Return a sentence where `device` is not there."""
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
+        return (
             "A GPU was requested, but PyTorch sees none on this computer; choose the device "
             '"cpu" (slower, same result), or install a PyTorch built for your GPU.'
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError(
+        return (
             "Apple's GPU (mps) was requested, but PyTorch sees none on this computer; choose the "
             'device "cpu" (slower, same result).'
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"The GPU {name} was requested, but the last one here is cuda:{torch.cuda.device_count() - 1}; "
+        return (
+            f"The GPU {device} was requested, but the last one here is cuda:{torch.cuda.device_count() - 1}; "
             "choose that or a lower number."
         )
-    return device
+    return None
 
 
 def extract_features(
@@ -171,39 +248,85 @@ def extract_features(
     """
     folder = cache if cache is not None else kept.cache_folder("features")
     key = _key(slide, xy, encoder, encoder_hash)
-    there = yield from _read_cache(folder, key, (len(xy), encoder.dim), slide.name)
-    if there is not None:
-        yield Step("Reading tiles", len(xy), len(xy), notice=None)
-        return there
-    features = np.empty((len(xy), encoder.dim), np.float32)
+    kept_here = _Kept(folder, key, slide.name, kept.most_bytes("features"))
+    shape = len(xy), encoder.dim
+    if workers is None or workers.device == "auto" or torch.device(workers.device).type == device.type:
+        there = yield from kept_here.whole(shape)
+        if there is not None:
+            return there
     order = _by_place(xy, encoder.tile_px * encoder.mpp / (slide.mpp or encoder.mpp))
     if workers is None:
-        yield from _encode(slide, xy, order, encoder, device, features)
-    else:
-        yield from _encode_on(workers, slide, xy, order, encoder, device, features)
-    wrong = int((~np.isfinite(features).all(1)).sum())
+        encode = partial(_encode, slide, xy, encoder)
+        return (yield from _in_parts(encode, order, encoder, first_batch(encoder, device), kept_here))
+    yield Step(READING, 0, len(xy), detail=STARTING)
+    gpu = workers.device.startswith("cuda")
+    with connected(workers.cluster, gpu=gpu) as client:
+        wanted = WantedEncoder(workers.open_encoder, workers.device, encoder.weights)
+        fingerprint, batch = yield from _ask(wanted, client, gpu, len(xy))
+        if fingerprint != encoder.fingerprint:
+            kept_here = replace(kept_here, key=_key(slide, xy, encoder, fingerprint))
+            there = yield from kept_here.whole(shape)
+            if there is not None:
+                return there
+        tiles = TilePart(slide.path.resolve(), slide.mpp, slide.colours, xy, wanted, fingerprint)
+        encode = partial(_encode_on, client, gpu, tiles)
+        return (yield from _in_parts(encode, order, encoder, batch, kept_here))
+
+
+def _in_parts(
+    encode: Callable[[Sequence[Rows], int, FeatureArray], Steps[None]],
+    order: Rows,
+    encoder: Encoder,
+    batch: int,
+    kept_here: "_Kept",
+) -> Steps[FeatureArray]:
+    """Return the features that `encode` makes of the spots in `order`, part by part.
+
+    Parts are whole batches, each kept as it is done, so that work that was cancelled continues with those
+    that are missing and gives the same features.
+
+    Parameters
+    ----------
+    encode
+        Given the rows of each part, the size of a batch and where features go; its steps count the spots that
+        are done, and have as ``partial`` the place of a part that is.
+    """
+    size = batch * min(BATCHES_OF_PART, -(-len(order) // (FEWEST_PARTS * batch)))
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    features = scratch.empty((len(order), encoder.dim), np.float32)
+    missing = yield from kept_here.fill(parts, features)
+    before = len(order) - sum(map(len, missing))
+    left = len(missing)
+    if missing:
+        with closing(encode(missing, batch, features)) as steps:
+            for step in steps:
+                left -= step.partial is not None
+                if step.partial is not None and left:  # after the last all are kept as one
+                    kept_here.keep_part(missing[step.partial], features)
+                yield replace(step, done=before + step.done, total=len(order), partial=None)
+    wrong = sum(int((~np.isfinite(features[rows]).all(1)).sum()) for rows in parts)
     if wrong:
         raise UserError(
             f"The encoder {encoder.name} returned values that are no numbers for "
-            f"{counted_of(wrong, len(xy), 'tile')}, so its weights are damaged or do not "
+            f"{counted_of(wrong, len(order), 'tile')}, so its weights are damaged or do not "
             'suit this device; get them again, or choose the device "cpu".'
         )
-    yield from _write_cache(folder, key, features)
+    yield from kept_here.keep(features)
     return features
 
 
 def _encode(
     slide: Slide,
     xy: npt.NDArray[np.float64],
-    order: npt.NDArray[np.int64],
     encoder: Encoder,
-    device: torch.device,
+    parts: Sequence[Rows],
+    batch: int,
     features: FeatureArray,
 ) -> Steps[None]:
-    """Fill `features`, spot by spot in `order`."""
-    batch = first_batch(encoder, device)
-    done = 0
-    while done < len(xy):
+    """Fill `features` of `parts`, spot by spot, reading ahead from each part into the next."""
+    order, ends = np.concatenate(parts), np.cumsum([len(part) for part in parts]).tolist()
+    done = ended = 0
+    while done < len(order):
         try:
             tiles = read_tiles(
                 slide, xy[order[done:]], size_px=encoder.tile_px, mpp=encoder.mpp, batch_size=batch
@@ -211,58 +334,77 @@ def _encode(
             for tile_batch in tiles:
                 features[order[done : done + len(tile_batch)]] = encoder.encode(tile_batch)
                 done += len(tile_batch)
-                yield Step("Reading tiles", done, len(xy))
+                whole = ended if done >= ends[ended] else None
+                ended += whole is not None
+                yield Step(READING, done, len(order), partial=whole)
         except torch.cuda.OutOfMemoryError:
             batch = halve(batch, "tiles")
             torch.cuda.empty_cache()
             yield Step(
-                "Reading tiles",
+                READING,
                 done,
-                len(xy),
+                len(order),
                 notice=f"GPU memory ran out; continuing with {batch} tiles at a time.",
             )
 
 
-def _encode_on(
-    workers: Workers,
-    slide: Slide,
-    xy: npt.NDArray[np.float64],
-    order: npt.NDArray[np.int64],
-    encoder: Encoder,
-    device: torch.device,
-    features: FeatureArray,
-) -> Steps[None]:
-    """Fill `features` part by part on workers, in the batches in which `_encode` would."""
-    batch = first_batch(encoder, device)
-    batches = min(BATCHES_OF_PART, -(-len(xy) // (FEWEST_PARTS * batch)))
-    places = [order[start : start + batches * batch] for start in range(0, len(xy), batches * batch)]
-    whole = TilePart(
-        slide.path.resolve(),
-        slide.mpp,
-        slide.colours,
-        xy[:0],
-        workers.open_encoder,
-        str(device),
-        encoder.fingerprint,
-    )
+def _ask(wanted: WantedEncoder, client: "Client", gpu: bool, total: int) -> Steps[tuple[str, int]]:
+    """Return what `describe_encoder` says on the first worker that is there."""
     steps = spread(
-        encode_part,
-        [replace(whole, xy=xy[rows]) for rows in places],
-        workers.cluster,
-        stage="Reading tiles",
-        unit="parts",
-        names=[f"part {number + 1}" for number in range(len(places))],
-        gpu=device.type == "cuda",
+        describe_encoder, [wanted], client, stage=READING, unit="parts", names=["the encoder"], gpu=gpu
     )
-    done = 0
+    answer: tuple[str, int] | None = None
     for step in steps:
         if isinstance(finished := step.partial, Finished):
             if finished.result is None:
                 raise UserError(finished.lost)
-            rows = places[finished.place]
-            features[rows] = finished.result
-            done += len(rows)
-        yield Step("Reading tiles", done, len(xy), notice=step.notice, detail=step.detail)
+            answer = finished.result
+        yield Step(READING, 0, total, notice=step.notice, detail=step.detail)
+    assert answer is not None
+    return answer
+
+
+def _encode_on(
+    client: "Client",
+    gpu: bool,
+    tiles: TilePart,
+    parts: Sequence[Rows],
+    batch: int,
+    features: FeatureArray,
+) -> Steps[None]:
+    """Fill `features` of `parts` on workers, in the batches in which `_encode` would."""
+    steps = spread(
+        encode_part,
+        [replace(tiles, xy=tiles.xy[rows]) for rows in parts],
+        client,
+        stage=READING,
+        unit="parts",
+        names=[f"part {number + 1}" for number in range(len(parts))],
+        gpu=gpu,
+    )
+    done, whole = 0, None
+    for step in steps:
+        if isinstance(finished := step.partial, Finished):
+            if finished.result is None:
+                raise UserError(finished.lost)
+            whole = finished.place
+            features[parts[whole]] = finished.result
+            done += len(parts[whole])
+        yield Step(READING, done, len(features), notice=step.notice, detail=step.detail, partial=whole)
+        whole = None
+
+
+def describe_encoder(wanted: WantedEncoder) -> Steps[tuple[str, int]]:
+    """Return the fingerprint of an encoder on a worker, and how many tiles it encodes at a time.
+
+    Raises
+    ------
+    UserError
+        As `WantedEncoder.opened`.
+    """
+    yield Step("Loading the model", 0, 1, "files")
+    encoder, device = wanted.opened()
+    return encoder.fingerprint, first_batch(encoder, device)
 
 
 def encode_part(part: TilePart) -> Steps[FeatureArray]:
@@ -275,28 +417,27 @@ def encode_part(part: TilePart) -> Steps[FeatureArray]:
     Raises
     ------
     UserError
-        When slide or weights are not there under the same path, or the encoder is another.
+        When slide, device or weights are not there under the same name, or the encoder computes otherwise.
     """
-    require_version(part.version)
-    encoder = part.open_encoder(part.device)
+    encoder, device = part.encoder.opened()
     if encoder.fingerprint != part.fingerprint:
         raise UserError(
-            f"A worker has other weights of the encoder {encoder.name} than this computer; put the same "
-            "files there under the same paths."
+            "Workers encode tiles in different ways, some on a GPU and others on a CPU, or on processors of "
+            "different kinds; name the device of all with --device, or start workers of one kind."
         )
     features = np.empty((len(part.xy), encoder.dim), np.float32)
     with open_slide(part.slide, mpp=part.mpp).in_colours(part.colours) as slide:
-        order = np.arange(len(part.xy))
-        yield from _encode(slide, part.xy, order, encoder, torch.device(part.device), features)
+        everything = np.arange(len(part.xy))
+        yield from _encode(slide, part.xy, encoder, [everything], first_batch(encoder, device), features)
     return features
 
 
-def _by_place(xy: npt.NDArray[np.float64], side: float) -> npt.NDArray[np.int64]:
+def _by_place(xy: npt.NDArray[np.float64], side: float) -> Rows:
     """Return the order in which tiles of `side` level-0 pixels are read: band by band, from left to right.
 
     Tiles overlap, so what is decoded for one is then still there for the next, whatever the order of spots.
     """
-    order: npt.NDArray[np.int64] = np.lexsort((xy[:, 0], xy[:, 1] // side))
+    order: Rows = np.lexsort((xy[:, 0], xy[:, 1] // side))
     return order
 
 
@@ -342,36 +483,92 @@ def _key(slide: Slide, xy: npt.NDArray[np.float64], encoder: Encoder, encoder_ha
     return digest.hexdigest()[:32]
 
 
-def _read_cache(
-    folder: Path, key: str | None, shape: tuple[int, int], name: str
-) -> Steps[FeatureArray | None]:
-    """Return the features kept under `key`; damaged ones are deleted, which is said."""
-    entry = None if key is None else kept.find(folder, key)
-    if entry is None:
-        return None
-    if (yield from kept.is_whole(entry, "Reading kept features")):
-        with suppress(OSError, ValueError, EOFError):
-            found: FeatureArray = np.load(entry, allow_pickle=False)
-            if found.shape == shape and found.dtype == np.float32:
-                return found
-    if not entry.exists():  # another process made room
-        return None
-    kept.discard(entry)
-    said = f"The kept features of {name} were damaged and are computed again."
-    yield Step("Reading tiles", 0, shape[0], notice=said)
-    return None
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The features of one slide that are kept: all of them as one entry, or parts until all are there.
 
+    Parameters
+    ----------
+    folder, key
+        Where, and as what; None keeps nothing.
+    name
+        Of the slide.
+    most
+        Bytes of the entries of all slides that may stay.
+    """
 
-def _write_cache(folder: Path, key: str | None, features: FeatureArray) -> Steps[None]:
-    """Keep `features`; where the cache cannot be written, the next run is slower and nothing else."""
-    if key is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with unfinished(folder / f"{key}.npy") as place:
-            with place.open("wb") as stream:
-                np.save(stream, features)
-            entry = yield from kept.store(place, folder, key, ".npy", "Keeping features")
-        kept.make_room(entry, kept.MOST_BYTES["features"])
-    except (OSError, Unwritable):
-        return
+    folder: Path
+    key: str | None
+    name: str
+    most: int
+
+    def whole(self, shape: tuple[int, int]) -> Steps[FeatureArray | None]:
+        """Return the features of all spots; damaged ones are deleted, which is said."""
+        entry = None if self.key is None else kept.find(self.folder, self.key)
+        if entry is None:
+            return None
+        said = f"The kept features of {self.name} were damaged and are computed again."
+        found = yield from self._read(entry, shape, said)
+        if found is not None:
+            yield Step(READING, shape[0], shape[0])
+        return found
+
+    def fill(self, parts: Sequence[Rows], features: FeatureArray) -> Steps[list[Rows]]:
+        """Fill `features` of the parts that are kept, and return the others."""
+        if self.key is None or not any(self.folder.glob(f"{self.key}_*")):
+            return list(parts)
+        said = f"A part of the kept features of {self.name} was damaged and is computed again."
+        missing, done = [], 0
+        for rows in parts:
+            entry = kept.find(self.folder, self._of_part(rows))
+            shape = len(rows), features.shape[1]
+            found = None if entry is None else (yield from self._read(entry, shape, said))
+            if found is None:
+                missing.append(rows)
+                continue
+            features[rows] = found
+            done += len(rows)
+            yield Step(READING_KEPT, done, len(features))
+        return missing
+
+    def keep_part(self, rows: Rows, features: FeatureArray) -> None:
+        """Keep the features of one part, unless they are no numbers."""
+        if self.key is not None and np.isfinite(part := features[rows]).all():
+            finish(self._write(self._of_part(rows), part))
+
+    def keep(self, features: FeatureArray) -> Steps[None]:
+        """Keep the features of all spots in place of those of parts."""
+        if self.key is not None:
+            yield from self._write(self.key, features, instead_of=f"{self.key}_*")
+
+    def _of_part(self, rows: Rows) -> str:
+        """Return what a part is kept under; another version may lay parts in another way."""
+        return f"{self.key}_{hashlib.sha256(rows.astype('<i8').tobytes()).hexdigest()[:16]}"
+
+    def _read(self, entry: Path, shape: tuple[int, int], damaged: str) -> Steps[FeatureArray | None]:
+        if (yield from kept.is_whole(entry, READING_KEPT)):
+            with suppress(OSError, ValueError, EOFError):
+                stored = np.load(entry, mmap_mode="r", allow_pickle=False)
+                if stored.shape == shape and stored.dtype == np.float32:
+                    found = scratch.empty(shape, np.float32)
+                    found[:] = stored
+                    return found
+        if not entry.exists():  # another process made room
+            return None
+        kept.discard(entry)
+        yield Step(READING, 0, shape[0], notice=damaged)
+        return None
+
+    def _write(self, key: str, features: FeatureArray, instead_of: str = "") -> Steps[None]:
+        """Keep `features`; where the cache cannot be written, the next run is slower and nothing else."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with unfinished(self.folder / f"{key}.npy") as place:
+                with place.open("wb") as stream:
+                    np.save(stream, features)
+                entry = yield from kept.store(place, self.folder, key, ".npy", "Keeping features")
+            for other in self.folder.glob(instead_of) if instead_of else ():
+                kept.discard(other)
+            kept.make_room(entry, self.most)
+        except (OSError, Unwritable):
+            return

@@ -25,14 +25,18 @@ class Encoder(Protocol):
         Length of a feature vector.
     tile_px, mpp
         Side of a tile in pixels, and its µm per pixel.
+    weights
+        SHA-256 of its weights, whatever file they came from.
     fingerprint
-        SHA-256 of its weights, which identifies it among encoders of the same name.
+        What its features are kept under: `weights`, or another hash where this device computes otherwise
+        than by their definition.
     """
 
     name: str
     dim: int
     tile_px: int
     mpp: float
+    weights: str
     fingerprint: str
 
     def encode(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

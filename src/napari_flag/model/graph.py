@@ -19,12 +19,15 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from napari_flag import scratch
 from napari_flag.slides.spots import Lattice, Spots
 
 NEIGHBOURS: Final = 18
 """Two rings of a hexagonal array; a square one has 12 spots within reach."""
 REACH: Final = 2.15
 """In array pitches: the second ring although spots jitter, and no tie on a perfect lattice is cut."""
+_ROWS: Final = 4096
+"""Spots whose features are standardised at once."""
 
 
 @dataclass(frozen=True)
@@ -195,10 +198,14 @@ def likeness(
     features: npt.NDArray[np.float32], neighbours: npt.NDArray[np.int64], present: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float32]:
     """Return the cosine of each spot's standardised features with its neighbours', (n, k) float32."""
-    spread = features.std(0) + 1e-6
-    unit = features - features.mean(0)  # in place from here on: one copy of the features, not four
-    unit /= spread
-    unit /= np.maximum(np.sqrt(np.einsum("nd,nd->n", unit, unit)), 1e-6)[:, None]
+    parts = [slice(start, start + _ROWS) for start in range(0, len(features), _ROWS)]
+    mean = np.sum([features[rows].sum(0) for rows in parts], 0) / np.float32(len(features))
+    squares = np.sum([np.square(features[rows] - mean).sum(0) for rows in parts], 0)
+    spread = np.sqrt(squares / np.float32(len(features))) + np.float32(1e-6)
+    unit = scratch.empty(features.shape, np.float32)
+    for rows in parts:
+        part = (features[rows] - mean) / spread
+        unit[rows] = part / np.maximum(np.sqrt(np.einsum("nd,nd->n", part, part)), 1e-6)[:, None]
     alike = np.empty(neighbours.shape, np.float32)
     for start in range(0, len(features), 1024):  # bounded memory on Visium HD
         rows = slice(start, start + 1024)

@@ -62,6 +62,23 @@ def read_spots(
     return table
 
 
+def count_spots(path: Path) -> int | None:
+    """Return how many spots a text table or an ``.h5ad`` has; None where that takes long, or cannot be read.
+
+    Of an ``.h5ad`` spots that are not on the tissue count too.
+    """
+    from napari_flag.slides.formats import positions
+    from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5
+
+    try:
+        if ending(path) == ".h5ad":
+            with opened_h5(path) as file:
+                return len(file["obs"][file["obs"].attrs["_index"]])
+        return len(positions.read_positions(path).spots) if ending(path) in TEXT else None
+    except (UserError, *DAMAGED):
+        return None
+
+
 def read_measured(path: str | Path) -> "AnnData":
     """Read raw counts; ``obs_names`` are spot ids, ``var_names`` gene symbols.
 

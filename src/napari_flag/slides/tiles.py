@@ -1,5 +1,6 @@
 """Tiles: square windows around spots at a stated µm/px, read ahead by threads."""
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from napari_flag.cluster import cores
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of, px, resolution
 from napari_flag.slides.formats.readers import UInt8Array
@@ -22,6 +24,21 @@ COARSEST: Final = 1.5
 Of section C5 reduced so much, the shipped weights give the same maps as of the whole; at 3 times the µm/px,
 83 % of its spots are unlike the training tissue."""
 
+FEWEST_THREADS: Final = 2
+"""That read ahead: one waits for the drive while the other decodes."""
+MOST_THREADS: Final = 16
+"""That read ahead; each takes up to 30 MB of memory at .25 µm/px."""
+
+
+def reading_threads() -> int:
+    """Return how many threads read ahead: one for each core of this process, or of its share of them.
+
+    A worker of a cluster knows its share by ``OMP_NUM_THREADS``, as PyTorch does.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    share = min(int(given), cores()) if given.isdecimal() else cores()
+    return min(max(share, FEWEST_THREADS), MOST_THREADS)
+
 
 def read_tiles(
     slide: Slide,
@@ -30,7 +47,7 @@ def read_tiles(
     size_px: int,
     mpp: float,
     batch_size: int = 64,
-    workers: int = 2,
+    workers: int | None = None,
     coarsest: float = COARSEST,
 ) -> Iterator[UInt8Array]:
     """Read a square tile around each position, in order, in batches.
@@ -49,7 +66,8 @@ def read_tiles(
     batch_size
         Tiles per batch; the last may be smaller.
     workers
-        Threads that read ahead, at most one batch: memory is bounded by two batches.
+        Threads that read ahead, at most a batch or, where that is more, a tile each: memory is bounded by
+        `TileWindow.memory`.  None takes `reading_threads`.
     coarsest
         How much coarser than `mpp` the slide may be; more than the default only where the user agreed
         to tiles that are enlarged so much.
@@ -66,7 +84,7 @@ def read_tiles(
     window = tile_window(slide, size_px=size_px, mpp=mpp, coarsest=coarsest)
     centres = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
     _refuse_off_slide(slide, centres)
-    return _batches(slide, centres, window, batch_size, workers)
+    return _batches(slide, centres, window, batch_size, workers or reading_threads())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +113,21 @@ class TileWindow:
         """Whether the level's pixels are the tile's pixels."""
         return abs(self.span / self.size_px - 1) <= SAME
 
+    def memory(self, batch_size: int, workers: int) -> int:
+        """Return how many bytes reading takes: a batch in use, the next, tiles ahead, open windows."""
+        tile = 3 * self.size_px**2
+        tiles = (2 * batch_size + max(batch_size, workers)) * tile
+        if self.as_stored:
+            return tiles + workers * tile
+        side = self.span + 2 * self._rim + 1
+        pillow = 4 * (side * side + side * self.size_px + self.size_px**2)  # its pixels have four bytes
+        return tiles + int(workers * (3 * side * side + pillow))
+
+    @property
+    def _rim(self) -> int:
+        """Pixels read on every side, so that the filter sees true neighbours rather than an edge."""
+        return int(np.ceil(2 * max(1.0, self.span / self.size_px)))
+
     def read(self, slide: Slide, centre: npt.NDArray[np.float64]) -> UInt8Array:
         """Return the tile around `centre`, (x, y) in level-0 pixels."""
         side = self.size_px if self.as_stored else self.span
@@ -106,8 +139,7 @@ class TileWindow:
     def _resampled(self, slide: Slide, left: float, top: float) -> UInt8Array:
         from PIL import Image
 
-        # A rim on every side, so that the filter sees true neighbours rather than an edge.
-        rim = int(np.ceil(2 * max(1.0, self.span / self.size_px)))
+        rim = self._rim
         x, y = int(np.floor(left)) - rim, int(np.floor(top)) - rim
         side = int(np.ceil(self.span)) + 1 + 2 * rim
         source = Image.fromarray(slide.read_level(x, y, side, side, self.level))
@@ -160,14 +192,14 @@ def _batches(
     workers: int,
 ) -> Iterator[UInt8Array]:
     ahead: deque[Future[UInt8Array]] = deque()
-    pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="tiles")
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="tiles")
     try:
         queued = 0
         for start in range(0, len(centres), batch_size):
             stop = min(start + batch_size, len(centres))
             batch = np.empty((stop - start, window.size_px, window.size_px, 3), np.uint8)
             for i in range(stop - start):
-                while queued < len(centres) and len(ahead) < batch_size:
+                while queued < len(centres) and len(ahead) < max(batch_size, workers):
                     ahead.append(pool.submit(window.read, slide, centres[queued]))
                     queued += 1
                 batch[i] = ahead.popleft().result()

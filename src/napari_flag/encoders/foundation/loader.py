@@ -36,7 +36,7 @@ class FoundationEncoder:
     ----------
     name, dim, tile_px, mpp
         As in the row.
-    fingerprint
+    weights, fingerprint
         SHA-256 of the weights, whatever file they came from.
     """
 
@@ -44,7 +44,7 @@ class FoundationEncoder:
         if row.recipe is None:
             raise ValueError(f"{row.name} has no recipe")
         self.name, self.dim, self.tile_px, self.mpp = row.name, row.dim, row.tile_px, row.mpp
-        self.fingerprint = fingerprint(network.state_dict())
+        self.weights = self.fingerprint = fingerprint(network.state_dict())
         self.device = torch.device(device)
         self._recipe: Recipe = row.recipe
         self._network = network.eval().to(self.device)

@@ -159,6 +159,7 @@ class _Cancelled(Exception):
 
 def _build(reader: Reader, levels: tuple[Size, ...], path: Path, folder: Path, key: str) -> Steps[Path]:
     """Write `levels`, all or nothing: into a temporary folder in `folder`, then renamed to the entry."""
+    most = cache.most_bytes("pyramids")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with unfinished(folder / key) as place:
@@ -169,7 +170,7 @@ def _build(reader: Reader, levels: tuple[Size, ...], path: Path, folder: Path, k
             f"The image pyramid of {path.name} cannot be kept ({str(error).split(';')[0]}); free space there "
             "or choose another cache folder."
         ) from error
-    cache.make_room(entry, cache.MOST_BYTES["pyramids"], outdated=f"{_place_key(path)}-")
+    cache.make_room(entry, most, outdated=f"{_place_key(path)}-")
     return entry
 
 
