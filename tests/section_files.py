@@ -1,10 +1,12 @@
 """Makers of small measured sections: a picture with its counts beside it, and a list of several."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from tests import slide_files, spot_files
 
 from napari_flag.listing import COLUMNS
 from napari_flag.simulation.simulator import MPP, write_slide
@@ -28,6 +30,16 @@ def write_section(folder: Path, name: str, seed: int) -> None:
     )
     var = pd.DataFrame(index=[f"GENE{number}" for number in range(20)])
     AnnData(counts, obs, var, obsm={"spatial": xy}).write_h5ad(folder / f"{name}.h5ad")
+
+
+def write_smaller_copy(outs: Path) -> Path:
+    """A Space Ranger folder at .5 µm/px, its picture .8 of the full-resolution slide's px a side."""
+    spot_files.space_ranger(outs)
+    factors = outs / "spatial" / "scalefactors_json.json"
+    factors.write_text(json.dumps(json.loads(factors.read_text()) | {"tissue_hires_scalef": 0.8}))
+    return slide_files.plain_image(
+        outs / "spatial" / "tissue_hires_image.png", slide_files.picture(960, 1600)
+    )
 
 
 def listing(folder: Path, *lines: str) -> Path:

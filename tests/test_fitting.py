@@ -1,14 +1,16 @@
 """Sections of one's own: found in a folder or listed in a CSV, looked at, and scores put into a sentence."""
 
+import re
 import shutil
 import sys
+from dataclasses import replace
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from tests.section_files import PITCH_PX, listing, write_section
+from tests.section_files import PITCH_PX, listing, write_section, write_smaller_copy
 
 from napari_flag import fitting
 from napari_flag.errors import UserError
@@ -27,6 +29,7 @@ from napari_flag.fitting import (
     why_too_few,
     write_list,
 )
+from napari_flag.inputs import prepare
 from napari_flag.progress import finish
 from napari_flag.simulation.simulator import MPP
 from napari_flag.slides.file_identity import content_hash
@@ -167,6 +170,37 @@ def test_a_resolution_that_the_array_contradicts_is_doubted(folder):
     assert look.problem is None
     assert "spots' array suggests" in look.doubts[0]
     assert "step 1" not in look.doubts[0]
+
+
+@pytest.fixture
+def smaller_copy(tmp_path):
+    """A section whose picture is smaller than the full-resolution slide."""
+    image = write_smaller_copy(tmp_path / "outs")
+    return MeasuredSection("P1", NO_PATIENT, image, tmp_path / "outs")
+
+
+def test_the_resolution_stated_is_that_of_the_full_resolution_slide_as_where_it_is_predicted(
+    smaller_copy, tiny_checkpoint
+):
+    look = look_at(replace(smaller_copy, mpp=0.25))
+    assert (look.section.mpp, look.mpp) == (0.25, pytest.approx(0.25 / 0.8))
+    with finish(
+        prepare(smaller_copy.image, tiny_checkpoint, spots=smaller_copy.spots, mpp=0.25)
+    ).slide as slide:
+        assert slide.mpp == look.mpp
+    (doubt,) = look.doubts
+    suggested = re.search(r"set µm/px to ([\d.]+)", doubt)[1]
+    settled = look_at(replace(smaller_copy, mpp=float(suggested)))
+    assert (settled.doubts, settled.problem) == ((), None)
+
+
+def test_a_list_of_sections_that_were_looked_at_means_the_same_resolution_again(smaller_copy, tmp_path):
+    look = look_at(replace(smaller_copy, mpp=0.5))
+    assert look.mpp == pytest.approx(0.625)
+    write_list([look.section], tmp_path / "sections.csv")
+    [again] = find_sections(tmp_path / "sections.csv")[0]
+    assert again.mpp == 0.5
+    assert look_at(again).mpp == look.mpp
 
 
 def test_a_picture_too_coarse_for_the_encoder_is_a_problem(folder):

@@ -97,6 +97,20 @@ def test_a_coarse_scale_that_the_array_contradicts_is_doubted_and_the_other_numb
     assert "too coarse both at the 9 µm/px stated and at the 4.667" in both
 
 
+def test_of_a_smaller_copy_the_scale_to_give_is_that_of_the_full_resolution_slide():
+    slide, spots = FakeSlide(mpp=4.667), array_of(396.0)  # .505 µm/px of this picture
+    table = SpotTable(spots, None, "Visium", image_scale=0.2)
+    (coarse,) = check(slide, table, weights()).blocking
+    assert "suggests 0.505" in coarse
+    assert "full-resolution slide to 0.101 (Estimate in step 1, --mpp 0.101 " in coarse
+    assert why_not_ready(slide, table, weights(), None) == coarse
+    (warned,) = settle_scale(slide, table)[1]
+    assert "set µm/px to 0.101 " in warned
+    given = Inputs(slide, spots, image_scale=0.2)
+    with pytest.raises(UserError, match=re.escape(coarse)):
+        finish(predict_inputs(given, weights()))
+
+
 def test_a_coarse_scale_that_nothing_confirms_names_what_the_model_reads():
     (sentence,) = check(FakeSlide(mpp=4.667), None, weights()).blocking
     assert "4.667 µm/px" in sentence

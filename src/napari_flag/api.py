@@ -310,7 +310,8 @@ def fit(
     out
         The weights file (``.safetensors``) to write; states and scores are kept in a folder beside it.
     mpp
-        µm per level-0 pixel of images that do not say it.
+        µm per pixel of the full-resolution slides, where a list does not state it; None takes that of their
+        files.
     encoder
         An encoder of ``napari-flag encoders list``, weights whose encoder is taken, or "new", which trains
         one on these sections and once more without each that is left out.

@@ -17,7 +17,7 @@ from napari_flag.discovery.folders import discover
 from napari_flag.errors import UserError
 from napari_flag.files import check_writable, ending, safe_cell, write_whole
 from napari_flag.formatting import TYPED, counted, number, resolution
-from napari_flag.inputs import read_table, settle_scale
+from napari_flag.inputs import read_table, settle_scale, with_given_scale
 from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.listing import COLUMNS, read_listing, refuse_same_names
 from napari_flag.model.checkpoint import Checkpoint, find_weights
@@ -70,7 +70,8 @@ class MeasuredSection:
     counts
         Raw counts, where they are in a file of their own; None where `spots` has them.
     mpp
-        µm per level-0 pixel where it is stated by hand; None takes the image's, else the table's.
+        µm per pixel of the full-resolution slide (`inputs.with_given_scale`) where it is stated by hand; None
+        takes the image's, else the table's.
     """
 
     name: str
@@ -91,8 +92,9 @@ class SectionLook:
         The section, its µm/px settled.
     spots, genes
         How many spots have counts, and of how many genes; 0 where they could not be read.
-    mpp_source
-        Where µm/px came from.
+    mpp, mpp_source
+        µm per level-0 pixel of its image, which may be smaller than the full-resolution slide, and where
+        that came from.
     problem
         Why it cannot be trained on, as one sentence; None where it can.
     doubts
@@ -102,6 +104,7 @@ class SectionLook:
     section: MeasuredSection
     spots: int = 0
     genes: int = 0
+    mpp: float | None = None
     mpp_source: str = ""
     problem: str | None = None
     doubts: tuple[str, ...] = ()
@@ -246,7 +249,7 @@ def find_sections(
     source
         A folder as `discovery.folders.discover` understands it, or a CSV with the header `COLUMNS`.
     mpp
-        µm per pixel of images that do not say it.
+        µm per pixel of the full-resolution slides, where a list does not state it; None takes the images'.
 
     Returns
     -------
@@ -441,12 +444,15 @@ def look_at(section: MeasuredSection, encoder: str = "embedded") -> SectionLook:
 
 def _look(section: MeasuredSection, slide: Slide, encoder: str) -> SectionLook:
     table, counts = _read(section, slide)
+    if section.mpp is not None:
+        slide = with_given_scale(slide, section.mpp, table)
     slide, doubts = settle_scale(slide, table)
     spots = table.spots
     look = SectionLook(
-        replace(section, mpp=slide.mpp),
+        replace(section, mpp=None if slide.mpp is None else slide.mpp * table.image_scale),
         counts.n_obs,
         counts.n_vars,
+        slide.mpp,
         slide.mpp_source,
         None,
         tuple(_of(section, doubt) for doubt in doubts),
@@ -455,7 +461,8 @@ def _look(section: MeasuredSection, slide: Slide, encoder: str) -> SectionLook:
         suggested = suggested_mpp(spots)
         hint = ""
         if suggested is not None:
-            hint = f", which the spots' array suggests to be {resolution(suggested, TYPED, unit=False)}"
+            right = resolution(suggested * table.image_scale, TYPED, unit=False)
+            hint = f", which the spots' array suggests to be {right}"
         return replace(
             look,
             problem=f"{section.name}: {section.image.name} does not say how many µm a pixel is wide, and "
@@ -467,7 +474,7 @@ def _look(section: MeasuredSection, slide: Slide, encoder: str) -> SectionLook:
             problem=f"{section.name}: {section.spots.name} does not say how far its spots are apart, so no "
             "neighbours are known; use a table with array coordinates.",
         )
-    if coarse := too_coarse(slide, spots, encoder):
+    if coarse := too_coarse(slide, spots, encoder, table.image_scale):
         return replace(look, problem=_of(section, coarse[0]), doubts=())
     return look
 

@@ -64,6 +64,8 @@ class Inputs:
         Raw counts of the spots, rows named by spot id, or None.
     notices
         Sentences shown to the user so far.
+    image_scale
+        Level-0 px per px of the full-resolution slide, as of `SpotTable`.
     """
 
     slide: Slide
@@ -72,6 +74,7 @@ class Inputs:
     genes: Sequence[str] | None = None
     measured: "AnnData | None" = None
     notices: tuple[str, ...] = ()
+    image_scale: float = 1.0
 
 
 def prepare(
@@ -178,7 +181,8 @@ def prepare(
         if opened:
             slide.close()
         raise
-    return Inputs(slide, table.spots, polygons, wanted, counts, tuple(dict.fromkeys(notices)))
+    said = tuple(dict.fromkeys(notices))
+    return Inputs(slide, table.spots, polygons, wanted, counts, said, table.image_scale)
 
 
 def known_depth(
@@ -259,7 +263,9 @@ def predict_inputs(
     _check_options(quality, draws, seed, colours)
     yield Step("Looking at the slide", 0)
     look = preflight.look_at(inputs.slide)
-    checked = preflight.check(inputs.slide, inputs.spots, checkpoint, look=look, force=force)
+    checked = preflight.check(
+        inputs.slide, inputs.spots, checkpoint, look=look, force=force, scale=inputs.image_scale
+    )
     checked.refuse()
     for warning in checked.warnings:
         yield Step("Looking at the slide", 0, notice=warning)

@@ -33,7 +33,7 @@ class ListedSlide:
     patient
         Whose it is; empty where the line does not state it.
     mpp
-        µm per level-0 pixel stated by hand; None where the line does not state it.
+        µm per pixel of the full-resolution slide stated by hand; None where the line does not state it.
     """
 
     name: str

@@ -91,6 +91,7 @@ def check(
     *,
     look: Look | None = None,
     force: bool = False,
+    scale: float = 1.0,
 ) -> Preflight:
     """Return what stands against predicting `spots` of `slide` with `checkpoint`.
 
@@ -106,15 +107,18 @@ def check(
         What `look_at` returned; None takes what it found before, if anything, and reads nothing.
     force
         Whether the person insists on weights made for simulated slides, or on spots that look misplaced.
+    scale
+        Level-0 px per px of the full-resolution slide, where `spots` are given without the table, which
+        says it.
     """
     look = _LOOKS.get(slide.reader) if look is None else look
     array = spots.spots if isinstance(spots, SpotTable) else spots
-    scale = spots.image_scale if isinstance(spots, SpotTable) else 1.0
+    scale = spots.image_scale if isinstance(spots, SpotTable) else scale
     suggested = suggested_mpp(array)
     right = None if suggested is None else suggested * scale  # µm/px is given for the full-resolution slide
     blocking = [unknown_scale(slide.path.name, right)] if slide.mpp is None else []
     if checkpoint is not None:
-        blocking += too_coarse(slide, array, checkpoint.encoder)
+        blocking += too_coarse(slide, array, checkpoint.encoder, scale)
     warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)
     wrong, turned = _placed(array)
     if turned:
@@ -152,8 +156,11 @@ _SUGGESTED: Final[dict[tuple[object, ...], tuple[object, float | None]]] = {}
 """What was fitted to spots that are alive: docks ask at every change, and 50,000 spots take .1 s."""
 
 
-def too_coarse(slide: Slide, spots: Spots | None, encoder: str) -> list[str]:
-    """Return why `encoder` cannot have tiles of so coarse a picture; the limit is that of `slides.tiles`."""
+def too_coarse(slide: Slide, spots: Spots | None, encoder: str, scale: float = 1.0) -> list[str]:
+    """Return why `encoder` cannot have tiles of so coarse a picture; the limit is that of `slides.tiles`.
+
+    `scale` is level-0 px per px of the full-resolution slide, for which a person gives the µm/px.
+    """
     mpp = slide.mpp
     if mpp is None:
         return []
@@ -185,9 +192,11 @@ def too_coarse(slide: Slide, spots: Spots | None, encoder: str) -> list[str]:
             f"{slide.path.name} is too coarse both at the {resolution(mpp, TYPED)} stated and at the "
             f"{right} that the spots' array suggests: {read}; open the full-resolution slide."
         ]
+    given = resolution(suggested * scale, TYPED, unit=False)
+    setting = "it" if scale == 1 else f"µm/px of the full-resolution slide to {given}"
     return [
         f"{stated}, but the spots' array suggests {right}, and {read}; if {right} is right, "
-        f"set it (Estimate in step 1, --mpp {right} on the command line), else open the "
+        f"set {setting} (Estimate in step 1, --mpp {given} on the command line), else open the "
         "full-resolution slide."
     ]
 

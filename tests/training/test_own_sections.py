@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 import pytest
 import torch
-from tests.section_files import listing, write_section
+from tests.section_files import listing, write_section, write_smaller_copy
 from tests.tiny_weights import write_tiny_weights
 from tests.training.test_config import HER2ST
 
@@ -91,6 +91,25 @@ def test_sections_to_leave_out_must_be_there_and_two_must_stay(folder, tmp_path)
         finish(score_and_fit(sections, tmp_path, leave_out=["S99"]))
     with pytest.raises(UserError, match=r"1 section\(s\).*left out and scored"):
         finish(score_and_fit(sections, tmp_path, leave_out=["S12"]))
+
+
+def test_a_smaller_copy_is_trained_on_at_its_own_resolution(tmp_path, encoder, monkeypatch):
+    asked = []
+    for name in ("a", "b"):
+        image = write_smaller_copy(tmp_path / name).relative_to(tmp_path)
+        asked.append(f"{name},,{image},{name},,0.5")
+    seen = []
+
+    def features(slides, encoder, device, colours):
+        yield Step(own_sections.ENCODING, 0, 1)
+        seen.extend(slide.mpp for slide in slides)
+        raise UserError("That was all to be seen.")
+
+    monkeypatch.setattr(own_sections, "_features", features)
+    sections, _ = find_sections(listing(tmp_path, *asked))
+    with pytest.raises(UserError, match="all to be seen"):
+        finish(score_and_fit(sections, tmp_path, FitSettings(encoder)))
+    assert seen == [0.625, 0.625]
 
 
 def test_a_section_that_cannot_be_used_is_named_before_anything_is_computed(folder, tmp_path, encoder):

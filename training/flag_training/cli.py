@@ -170,7 +170,11 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
     )  # fmt: skip
     add_overwrite(parser, "the weights")
     parser.add_argument(
-        "--mpp", type=positive, metavar="UM", help="µm per pixel of images that do not say it"
+        "--mpp",
+        type=positive,
+        metavar="UM",
+        help="µm per pixel of the full-resolution slides, where a list does not state it (default: as their "
+        "files say)",
     )
     parser.add_argument(
         "--genes", type=path, metavar="FILE",

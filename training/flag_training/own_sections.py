@@ -45,6 +45,7 @@ from napari_flag.fitting import (
     FitSettings,
     Fitted,
     MeasuredSection,
+    SectionLook,
     encoder_of,
     look_at_all,
     named_in_results,
@@ -229,12 +230,12 @@ def score_and_fit(
     asked = [section for section in sections if section.name not in leave_out]
     if reason := why_too_few(asked):
         raise UserError(reason)
-    looked_at = yield from _checked(asked, encoder_of(settings.encoder))
-    used, notices = named_in_results(looked_at, settings.keep_names)
+    looks = yield from _checked(asked, encoder_of(settings.encoder))
+    used, notices = named_in_results([look.section for look in looks], settings.keep_names)
     for notice in notices:
         yield Step(CHOOSING, 0, notice=notice)
     unused, _ = named_in_results([s for s in sections if s.name in leave_out], settings.keep_names)
-    entries = tuple(_entry(section) for section in used)
+    entries = tuple(_entry(section, look.mpp) for section, look in zip(used, looks, strict=True))
     genes = yield from _panel(entries, settings.genes)
     slides = yield from _read(entries, genes)
     states = run / f"states-{_digest(slides, genes)}"
@@ -266,8 +267,8 @@ def scores_table(outcome: Outcome) -> pd.DataFrame:
 # --- sections, genes ------------------------------------------------------------------------------
 
 
-def _checked(sections: Sequence[MeasuredSection], encoder: str) -> Steps[tuple[MeasuredSection, ...]]:
-    """Look at every section; return them with their µm/px, doubts having been said."""
+def _checked(sections: Sequence[MeasuredSection], encoder: str) -> Steps[tuple[SectionLook, ...]]:
+    """Look at every section; return what was found, doubts having been said."""
     looks = yield from look_at_all(sections, encoder)
     for look in looks:
         if look.problem is not None:
@@ -275,14 +276,13 @@ def _checked(sections: Sequence[MeasuredSection], encoder: str) -> Steps[tuple[M
     for look in looks:
         for doubt in look.doubts:
             yield Step(CHOOSING, 0, notice=doubt)
-    return tuple(look.section for look in looks)
+    return looks
 
 
-def _entry(section: MeasuredSection) -> SlideEntry:
+def _entry(section: MeasuredSection, mpp: float | None) -> SlideEntry:
+    """Return a section as training reads it, with µm per level-0 pixel of its image."""
     counts = None if section.counts is None else str(section.counts)
-    return SlideEntry(
-        section.name, section.patient, str(section.image), str(section.spots), counts, section.mpp
-    )
+    return SlideEntry(section.name, section.patient, str(section.image), str(section.spots), counts, mpp)
 
 
 def _panel(entries: Sequence[SlideEntry], panel: tuple[str, ...] | Path | None) -> Steps[tuple[str, ...]]:

@@ -106,6 +106,9 @@ class SlideState:
         What was said as they were read, or why they could not be; shown whenever the slide is.
     from_table, table_path, measured_path, grid
         How the Predict dock is to find them.
+    given_mpp
+        µm/px that a person typed, which is of the full-resolution slide; None where the µm/px are from
+        elsewhere.
     results, shown
         Its predictions, the oldest first, and the one that docks show.
     status
@@ -124,6 +127,7 @@ class SlideState:
     table_path: Path | None = None
     measured_path: Path | None = None
     grid: "Grid | None" = None
+    given_mpp: float | None = None
     region: Any = None
     """The layer with shapes that spots are predicted in; None for the whole tissue."""
     area: Any = None
@@ -401,6 +405,8 @@ class Workspace(QObject):
         state = next((s for s in shown_first if s.layer is None and self._is_picture_of(s, slide)), None)
         if state is None:
             state = self.add(slide.name, slide)
+        if state.slide is not slide:
+            state.given_mpp = None
         state.slide, state.layer = slide, layer
         if layer.name != state.name:
             layer.name = state.name

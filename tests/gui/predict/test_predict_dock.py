@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
 from tests.fakes import counts_for, fake_prediction
-from tests.gui.predict.fake_work import FakeWork, N, fake_checkpoint, fake_slide
+from tests.gui.predict.fake_work import FakeWork, N, fake_checkpoint, fake_slide, fake_spots
 
 from napari_flag import keys
 from napari_flag.errors import UserError
@@ -19,7 +19,7 @@ from napari_flag.layers import slide_layers
 from napari_flag.model import checkpoint
 from napari_flag.preflight import look_at
 from napari_flag.progress import Step
-from napari_flag.slides.spots import inside
+from napari_flag.slides.spots import SpotTable, inside
 
 
 def test_opening_a_slide_is_all_that_is_needed_before_predict(open_dock):
@@ -156,6 +156,31 @@ def test_the_scale_typed_is_that_of_the_full_resolution_slide_also_of_a_smaller_
     assert dock.section.slide.mpp == 2.5
     assert dock.slide_step.mpp.value == 0.5
     assert "full-resolution" in dock.slide_step.source.text()
+
+
+class SmallerCopy(FakeWork):
+    """A table that says that the picture has a fifth of the full-resolution slide's pixels a side."""
+
+    def read_table(self, path, slide):
+        return self._result(SpotTable(fake_spots(), None, "Visium", image_scale=0.2))
+
+
+def test_a_scale_typed_before_the_table_is_read_is_that_of_the_full_resolution_slide_too(open_dock):
+    dock = open_dock(SmallerCopy(mpp=None))
+    dock.slide_step.mpp.value = 0.5
+    open_dock.rest(dock)  # a grid is laid meanwhile
+    assert dock.section.slide.mpp == 0.5
+    dock.spots_step.origin.value = TABLE
+    dock.spots_step.table.set_path(Path("spots.tsv"))
+    open_dock.rest(dock)
+    assert dock.section.slide.mpp == 2.5
+    assert dock.slide_step.mpp.value == 0.5
+    assert "full-resolution" in dock.slide_step.source.text()
+    dock.slide_step.estimate.click()
+    open_dock.rest(dock)
+    dock.spots_step.table.set_path(Path("others.tsv"))
+    open_dock.rest(dock)
+    assert dock.section.slide.mpp == 0.25  # estimated of this picture since
 
 
 def test_a_slide_unlike_the_training_is_warned_of(open_dock):

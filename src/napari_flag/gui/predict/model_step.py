@@ -24,6 +24,7 @@ from napari_flag.gui.controls.forms import READY, Choice, StepBox, ask_open, pla
 from napari_flag.model.checkpoint import describe_entries, label_of, trained_array
 from napari_flag.slides.colours import SCANNED, SRGB
 from napari_flag.slides.file_identity import why_personal
+from napari_flag.slides.spots import SpotTable
 
 if TYPE_CHECKING:
     from napari_flag.model.checkpoint import Checkpoint
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 def why_not_ready(
     slide: "Slide | None",
-    spots: "Spots | None",
+    spots: "SpotTable | Spots | None",
     model: "Checkpoint | None",
     n_selected: int | None,
     *,
@@ -45,7 +46,7 @@ def why_not_ready(
     Parameters
     ----------
     slide, spots, model
-        What the first three steps gave so far.
+        What the first three steps gave so far; a table of spots tells whether the slide is a smaller copy.
     n_selected
         Number of spots inside the chosen region.
     force
@@ -57,7 +58,7 @@ def why_not_ready(
         return blocking[0]
     if spots is None:
         return "Choose spots first (step 2)."
-    if len(spots) == 0:
+    if len(spots.spots if isinstance(spots, SpotTable) else spots) == 0:
         return "There are no spots to predict; choose another table or area in step 2."
     if model is None:
         return "Choose a model first (step 3)."

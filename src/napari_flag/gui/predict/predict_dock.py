@@ -293,7 +293,7 @@ class PredictDock(Dock):
             self.model_step.show_differences(doubts)
         busy = self._run.waiting(self.session.state)
         self._steps.setEnabled(not busy)
-        why_not = why_not_ready(slide, spots, self._checkpoint, n_inside, force=force)
+        why_not = why_not_ready(slide, self.section.choice, self._checkpoint, n_inside, force=force)
         if busy:
             why_not = "This slide is being predicted, or waits for it; Cancel stops that."
         if not self.jobs.active:
@@ -348,8 +348,7 @@ class PredictDock(Dock):
         """Predict every slide that has no prediction yet, one after the other; say which cannot be."""
         self._clear_messages()
         for state in self.unpredicted:
-            spots = None if state.table is None else state.table.spots
-            why_not = why_not_ready(state.slide, spots, self._checkpoint, None)
+            why_not = why_not_ready(state.slide, state.table, self._checkpoint, None)
             if why_not is not None:
                 self.messages.add("warning", f"{state.name} is left out: {why_not}")
                 continue

@@ -111,7 +111,14 @@ class Section(QObject):
         assert slide is not None
         assert choice is not None
         notices = (*slide.notices, *choice.notices)
-        return inputs.Inputs(slide, choice.spots, region, measured=state.measured, notices=notices)
+        return inputs.Inputs(
+            slide,
+            choice.spots,
+            region,
+            measured=state.measured,
+            notices=notices,
+            image_scale=choice.image_scale,
+        )
 
     def _doubts(self) -> tuple[str, ...]:
         """Return what is doubtful about µm/px; nothing once step 2 says it, which knows the table's array."""
@@ -209,16 +216,24 @@ class Section(QObject):
     def _take_typed(self, mpp: float) -> None:
         """Take a µm/px that a person typed, which is of the full-resolution slide."""
         state = self._session.state
-        if state is not None and state.slide is not None:
+        if state is not None:
+            self._give_scale(state, mpp)
+
+    def _give_scale(self, state: SlideState, mpp: float) -> None:
+        """Give a slide the µm/px of the full-resolution slide, of which its table tells the size."""
+        if state.slide is not None:
             given = inputs.with_given_scale(state.slide, mpp, state.table)
             assert given.mpp is not None
-            self.set_mpp(given.mpp, given.mpp_source, state)
+            if given.mpp != state.slide.mpp:
+                self.set_mpp(given.mpp, given.mpp_source, state)
+            state.given_mpp = mpp
 
     def set_mpp(self, mpp: float, source: str, state: SlideState | None = None) -> None:
         """Give a slide another µm/px; what is drawn stays where it is on the tissue."""
         state = state or self._session.state
         if state is None or state.slide is None:
             return
+        state.given_mpp = None
         self._workspace.set_slide(state, state.slide.with_mpp(mpp, source))
         if state is self._session.state:
             self.show_slide()
@@ -302,6 +317,8 @@ class Section(QObject):
         self.offer_counts(state)
         if state.slide.mpp is None and table.mpp is not None:
             self.set_mpp(table.mpp, table.mpp_source, state)
+        elif state.from_table and state.given_mpp is not None:
+            self._give_scale(state, state.given_mpp)  # the table tells whether this is a smaller copy
         source = state.measured_path
         if source is not None and (state.from_table or spot_tables.needs_pooling(source)):
             self._read_measured(state, state.measured_path)
