@@ -137,6 +137,8 @@ def test_an_h5ad_from_someone_else_is_refused(tmp_path):
         (lambda a: a.uns[keys.PROVENANCE].update({keys.MPP: "half"}), "should be a number"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.SLIDE_WIDTH: np.inf}), "should be a number"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.READ_FROM: "a.h5ad"}), "should be a group"),
+        (lambda a: a.obs.__setitem__(keys.ARRAY_ROW, 10**9), "no rows and columns of an array"),
+        (lambda a: a.obs.__setitem__(keys.ARRAY_COL, "left"), "no rows and columns of an array"),
     ],
 )
 def test_what_breaks_the_contract_is_named(prediction, tmp_path, spoil, fault):
@@ -156,6 +158,18 @@ def test_draws_and_spread_are_optional_and_their_lack_is_said(prediction, tmp_pa
     )
     prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
     assert keys.SAMPLE not in prediction_file.read_prediction(tmp_path / "out.h5ad").layers
+    assert prediction_file.doubts_of(prediction) == (prediction_file.why_less(prediction),), "it states one"
+
+
+@pytest.mark.parametrize("lost", ["X", "obsm/spatial", "layers/sample", "layers/sd"])
+def test_a_table_of_a_zarr_without_its_chunks_is_refused(lost, prediction, tmp_path):
+    prediction.write_zarr(tmp_path / "t.zarr")
+    prediction_file.read_prediction(tmp_path / "t.zarr")
+    for part in (tmp_path / "t.zarr" / lost).rglob("*"):
+        if part.is_file() and not part.name.startswith(".z") and part.suffix != ".json":
+            part.unlink()
+    with pytest.raises(UserError, match="damaged, incomplete"):
+        prediction_file.read_prediction(tmp_path / "t.zarr")
 
 
 def test_what_a_prediction_states_is_read_from_it(prediction):

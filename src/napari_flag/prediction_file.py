@@ -305,7 +305,9 @@ def _read_h5ad(path: Path) -> "AnnData":
     try:
         if path.is_dir():
             refuse_special_in(path)
-            refuse_inflated(zarr.open_group(path, mode="r"))
+            stored = zarr.open_group(path, mode="r")
+            refuse_inflated(stored)
+            _refuse_lost_chunks(stored)
             return _checked(anndata.read_zarr(path))
         refuse_special(path)
         with path.open("rb"):
@@ -322,6 +324,20 @@ def _read_h5ad(path: Path) -> "AnnData":
             f"{path.name} could not be read as h5ad, so it is damaged, incomplete or made by an "
             "unknown program; copy it again or predict again."
         ) from error
+
+
+def _refuse_lost_chunks(stored: Any) -> None:
+    """Raise a `ValueError` where a chunk of a table is not there, which zarr reads as zeros.
+
+    Zarr writes no chunk of zeros alone: a draw may have some, and never all.
+    """
+    positive = ("X", f"obsm/{keys.SPATIAL}")
+    for name in (*positive, f"layers/{keys.SAMPLE}", f"layers/{keys.SPREAD}"):
+        array = stored.get(name)
+        if hasattr(array, "nchunks") and array.nchunks:
+            there = array.nchunks_initialized
+            if there < (array.nchunks if name in positive else 1):
+                raise ValueError(f"{name} has {there} of its {array.nchunks} chunks")
 
 
 def _checked(adata: "AnnData") -> "AnnData":
@@ -379,10 +395,24 @@ def find_fault(adata: "AnnData") -> str | None:
     xy = adata.obsm.get(keys.SPATIAL)
     if xy is None or np.shape(xy) != (adata.n_obs, 2) or not np.isfinite(xy).all():
         return f'has no spot centres in obsm["{keys.SPATIAL}"]'
+    if _odd_array(adata):
+        return f'has no rows and columns of an array in obs["{keys.ARRAY_ROW}"] and obs["{keys.ARRAY_COL}"]'
     for values in (adata.X, *(adata.layers[name] for name in (keys.SAMPLE,) if name in adata.layers)):
         if values is None or not _finite(values.data if sparse.issparse(values) else values):
             return "has values that are missing or not numbers"
     return None
+
+
+def _odd_array(adata: "AnnData") -> bool:
+    """Return whether there are array coordinates that no array has: texts, or numbers far too large."""
+    from napari_flag.slides.spots import OUTERMOST
+
+    named = [name for name in (keys.ARRAY_ROW, keys.ARRAY_COL) if name in adata.obs]
+    try:
+        array = adata.obs[named].to_numpy(np.float64)
+    except (TypeError, ValueError):
+        return True
+    return bool((np.abs(array[np.isfinite(array)]) > OUTERMOST).any())
 
 
 _NUMBERS: Final = (
@@ -535,13 +565,14 @@ def slide_size(adata: "AnnData") -> tuple[int, int] | None:
 def doubts_of(adata: "AnnData") -> tuple[str, ...]:
     """Return what is to be said of a file that another program wrote, and what it lacks.
 
-    Of ours only that its method states an expectation and nothing more.
+    Of ours what it lacks where it says how many draws it has: its method states an expectation and nothing
+    more, or the file was changed.
     """
     made = provenance(adata)
     less = why_less(adata)
     lacking = () if less is None else (less,)
     if keys.READ_FROM not in made:
-        return (*_negative(adata), *(lacking if made.get(keys.DRAWS) == 0 else ()))
+        return (*_negative(adata), *(lacking if keys.DRAWS in made else ()))
     return (*map(str, made.get(keys.NOTICES, ())), *lacking)
 
 

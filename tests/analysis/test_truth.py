@@ -160,6 +160,15 @@ def test_ids_written_row_by_column_are_noticed(prediction):
     assert "row × column" in doubt
 
 
+def test_ids_turned_on_a_square_are_noticed_by_their_places(prediction):
+    measured = counts_for(prediction)
+    measured.obsm[keys.SPATIAL] = prediction.obsm[keys.SPATIAL]
+    assert doubts(prediction, measured) == ()
+    measured.obs_names = ["_".join(name.split("_")[::-1]) for name in measured.obs_names]
+    [doubt] = doubts(prediction, measured)
+    assert "with x and y exchanged in the measured table" in doubt
+
+
 @pytest.mark.parametrize("factor", [10, 100, 7])
 def test_counts_that_were_scaled_are_noticed(prediction, factor):
     measured = counts_for(prediction)

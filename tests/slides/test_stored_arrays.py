@@ -26,6 +26,7 @@ LIES = {
     "fewer values than places": ("data", lambda v: v[:-1]),
     "texts for values": ("data", lambda v: np.array([b"x"] * len(v), "S1")),
     "fractions for places": ("indices", lambda v: v + 0.5),
+    "two values for one place": ("indices", lambda v: np.array([v[0], v[0], *v[2:]])),
 }
 
 
@@ -118,7 +119,15 @@ def test_the_size_in_a_matrix_market_file_is_not_believed(header, tmp_path):
 
 @pytest.mark.parametrize(
     "body",
-    ["1 1 1\n2 1 1\n3 1 5\n", "1 1 1 7\n1 2 1 7\n", "1 1\n", "x y z\n", "1.5 1 1\n", "1 1 nan\n1 1 1 1\n"],
+    [
+        "1 1 1\n2 1 1\n3 1 5\n",
+        "1 1 1 7\n1 2 1 7\n",
+        "1 1\n",
+        "x y z\n",
+        "1.5 1 1\n",
+        "1 1 nan\n1 1 1 1\n",
+        "1 1 1\n1 1 2\n",
+    ],
 )
 def test_lines_that_are_not_those_stated_are_refused(body, tmp_path):
     """SciPy's reader wrote outside its arrays where there were more than stated, and ended the process."""

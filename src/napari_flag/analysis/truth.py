@@ -299,6 +299,7 @@ def refuse_doubts(predicted: "AnnData", measured: "AnnData", match: Match, force
 
 
 _BY_PLACE: Final = re.compile(r"(\d+)x(\d+)")
+_OF_PLACE: Final = re.compile(r"\d+[x_]\d+")
 _ATTACHED: Final = "attached"
 """``uns`` key of counts that are those of a prediction's own layer."""
 FEWEST_DOUBTED: Final = 20
@@ -331,10 +332,18 @@ def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> st
     design = np.column_stack([there, np.ones(len(there))])
     if np.linalg.matrix_rank(design - design.mean(axis=0)) < 2:
         return None  # a line, or one point, says nothing
-    apart = np.linalg.norm(design @ np.linalg.lstsq(design, here, rcond=None)[0] - here, axis=1)
+    steps = np.linalg.lstsq(design, here, rcond=None)[0]
+    apart = np.linalg.norm(design @ steps - here, axis=1)
     pitch = typical_pitch(here)
     if np.median(apart) <= ASTRAY * pitch:
-        return None
+        (xx, xy), (yx, yy) = steps[:2].tolist()
+        exchanged = min(xy, yx) > 10 * max(abs(xx), abs(yy))
+        if not exchanged or not all(_OF_PLACE.fullmatch(str(name)) for name in predicted.obs_names):
+            return None
+        return (
+            "Spots of the same id lie with x and y exchanged in the measured table, so its ids, or its "
+            "positions, seem to be written the other way round"
+        )
     return (
         "Spots of the same id lie elsewhere in the measured table "
         f"({np.median(apart) / pitch:.1f} spots away, "

@@ -303,7 +303,10 @@ def _coordinates(body: bytes, shape: tuple[int, int, int]) -> Any:
         if len(places) and (places.min() < 0 or places.max() >= side):
             raise ValueError("it names places outside itself")
     values = frame["value"].to_numpy().astype(np.float32)
-    return sparse.coo_matrix((values, at), shape=(columns, rows)).tocsr()
+    matrix = sparse.coo_matrix((values, at), shape=(columns, rows)).tocsr()
+    if matrix.nnz < number:
+        raise ValueError(f"it states {number - matrix.nnz:,} of its values more than once")
+    return matrix
 
 
 def is_mex(folder: Path) -> bool:
