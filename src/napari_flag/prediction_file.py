@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from napari_flag import keys
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 from napari_flag.files import (
     check_writable,
     parse_json,
@@ -563,7 +563,7 @@ def slide_size(adata: "AnnData") -> tuple[int, int] | None:
 
 
 def doubts_of(adata: "AnnData") -> tuple[str, ...]:
-    """Return what is to be said of a file that another program wrote, and what it lacks.
+    """Return what is to be said of places that look wrong, of another program's file, and what it lacks.
 
     Of ours what it lacks where it says how many draws it has: its method states an expectation and nothing
     more, or the file was changed.
@@ -572,8 +572,63 @@ def doubts_of(adata: "AnnData") -> tuple[str, ...]:
     less = why_less(adata)
     lacking = () if less is None else (less,)
     if keys.READ_FROM not in made:
-        return (*_negative(adata), *(lacking if keys.DRAWS in made else ()))
-    return (*map(str, made.get(keys.NOTICES, ())), *lacking)
+        return (*_misplaced(adata), *_negative(adata), *(lacking if keys.DRAWS in made else ()))
+    return (*_misplaced(adata), *map(str, made.get(keys.NOTICES, ())), *lacking)
+
+
+def find_misplaced(adata: "AnnData") -> str | None:
+    """Return why the spots cannot be right, the beginning of a sentence; None where nothing says so.
+
+    None too where the prediction records that it was insisted on.
+    """
+    from napari_flag.slides.spots import MISPLACED
+
+    notices = texts(provenance(adata).get(keys.NOTICES))
+    if any(notice.startswith(MISPLACED) for notice in notices):
+        return None
+    return next((said.rpartition(_THEN)[0] for said in _misplaced(adata) if said.endswith(_THEN)), None)
+
+
+def refuse_misplaced(adata: "AnnData", force: bool) -> None:
+    """Refuse a prediction with spots that cannot be right (`find_misplaced`), unless a person insists.
+
+    Raises
+    ------
+    Doubtful
+        Saying why.
+    """
+    doubt = None if force else find_misplaced(adata)
+    if doubt is not None:
+        raise Doubtful(
+            f"{doubt}; take the file as it was predicted, or insist with --force (in the window: "
+            "“Compare anyway” of the Compare page)."
+        )
+
+
+def record_misplaced(adata: "AnnData") -> None:
+    """Record among the notices of a prediction that spots which cannot be right were insisted on."""
+    doubt = find_misplaced(adata)
+    if doubt is not None:
+        made = provenance(adata)
+        notices = [*texts(made.get(keys.NOTICES)), doubt + _THEN]
+        adata.uns[keys.PROVENANCE] = {**made, keys.NOTICES: notices}
+
+
+_THEN: Final = ", and genes may stand in other places than they belong."
+_MOST_PLACED: Final = 20_000
+"""Spots whose places are looked at, spread evenly: more are not slower than these, a tenth of a second."""
+
+
+def _misplaced(adata: "AnnData") -> tuple[str, ...]:
+    """Return a sentence where the places of spots, with array and ids, cannot be right or lie mirrored."""
+    from napari_flag.slides import spots
+
+    looked_at = spots_of(adata)
+    if len(looked_at) > _MOST_PLACED:
+        looked_at = looked_at.take(np.arange(0, len(looked_at), -(-len(looked_at) // _MOST_PLACED)))
+    if (why := spots.misplaced(looked_at)) is not None:
+        return (f"{spots.MISPLACED}{why}){_THEN}",)
+    return (spots.MIRRORED,) if spots.mirrored(looked_at) else ()
 
 
 def _negative(adata: "AnnData") -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis import truth
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_doubtful_counts_are_attached_only_on_insistence_which_the_prediction_re
     before = prediction.layers[keys.MEASURED].copy()
     scaled = measured.copy()
     scaled.X = scaled.X * 10
-    with pytest.raises(truth.DoubtfulCounts, match="were scaled"):
+    with pytest.raises(Doubtful, match="were scaled"):
         truth.attach_measured(prediction, scaled)
     np.testing.assert_array_equal(prediction.layers[keys.MEASURED], before)
     said = truth.attach_measured(prediction, scaled, force=True)

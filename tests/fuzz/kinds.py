@@ -554,6 +554,13 @@ def _below_zero(adata: Any, _: Random) -> None:
     adata.X = adata.X - 3.0
 
 
+def _move(places: Callable[[Any, Random], Any]) -> Callable[[Any, Random], None]:
+    def change(adata: Any, random: Random) -> None:
+        adata.obsm["spatial"] = places(adata.obsm["spatial"], random)
+
+    return change
+
+
 def _swap_unit(adata: Any, _: Random) -> None:
     adata.uns["napari_flag"]["units"] = "counts"
 
@@ -573,6 +580,9 @@ WRONG_COUNTS = {
 WRONG_PREDICTION = {
     "X below zero": _in_h5ad(_below_zero),
     "another unit": _in_h5ad(_swap_unit),
+    "positions shuffled": _in_h5ad(_move(lambda xy, random: random.permutation(xy))),
+    "x and y exchanged": _in_h5ad(_move(lambda xy, _: xy[:, ::-1].copy())),
+    "all on one point": _in_h5ad(_move(lambda xy, _: np.full_like(xy, 500.0))),
 }
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from napari_flag import keys
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 from napari_flag.formatting import counted, counted_of
 from napari_flag.prediction_file import provenance
 from napari_flag.slides.spots import refuse_repeated, typical_pitch, why_none_shared
@@ -275,23 +275,19 @@ INSISTED: Final = "; they were used all the same, as was insisted on."
 """How a notice on doubtful counts ends that were used; `attach_measured` records it in the provenance."""
 
 
-class DoubtfulCounts(UserError):
-    """Counts that look wrong, which a person who knows better may insist on."""
-
-
 def refuse_doubts(predicted: "AnnData", measured: "AnnData", match: Match, force: bool) -> tuple[str, ...]:
     """Refuse what `doubts_about` finds; return as notices what was insisted on, now or by `attach_measured`.
 
     Raises
     ------
-    DoubtfulCounts
+    Doubtful
         The first doubt, unless `force`.
     """
     if _ATTACHED in measured.uns:
         return insisted_on(predicted)
     doubts = doubts_about(predicted, measured, match)
     if doubts and not force:
-        raise DoubtfulCounts(
+        raise Doubtful(
             f"{doubts[0]}; give the raw counts of this section, or insist with --force (in the window: "
             "“Compare anyway” of the Compare page)."
         )

@@ -316,6 +316,14 @@ FEWEST_PLACED: Final = 6
 """Spots from which their places say anything."""
 
 
+MISPLACED: Final = "The spots look wrong ("
+"""How every sentence begins on spots that were used though they are `misplaced`, before why."""
+MIRRORED: Final = (
+    "The array of spots lies mirrored on the picture; if the picture was not flipped, x and y are swapped in "
+    "the table, and all genes stand in other places than they belong."
+)
+
+
 def misplaced(spots: Spots) -> str | None:
     """Return why places, array and ids of `spots` cannot all be right; None where nothing is against them.
 
