@@ -101,6 +101,13 @@ def altered_entries(good: Path, case: Path) -> Altered:
     return replace(found, rows=2 * found.rows, columns=0)
 
 
+def altered_columns(good: Path, case: Path) -> Altered:
+    """Compare text whose heading names columns that may be left out: then any row may be another."""
+    found = altered_lines(good, case)
+    heads = [next(iter(path.read_bytes().splitlines()), b"") for path in (good, case)]
+    return found if heads[0] == heads[1] else Altered(10**6, 10**6)
+
+
 def altered_sets(good: Path, case: Path) -> Altered:
     """Compare text without a heading."""
     return Altered(_differing(good.read_bytes().splitlines(), case.read_bytes().splitlines()))
@@ -357,7 +364,16 @@ def _use_folder(path: Path) -> Used:
     return Used((*table.notices, *checked.warnings), _placed(table))
 
 
-# --- regions, sets, labels -----------------------------------------------------------------------
+def _make_parquet(folder: Path) -> Path:
+    import pandas as pd
+
+    positions = _make_space_ranger(folder)
+    pd.read_csv(positions).to_parquet(positions.with_suffix(".parquet"))
+    positions.unlink()
+    return positions.with_suffix(".parquet")
+
+
+# --- regions, sets, labels, lists -----------------------------------------------------------------------
 
 
 def _make_regions(folder: Path) -> Path:
@@ -415,6 +431,31 @@ def _use_labels(path: Path) -> Used:
     return Used((), {name: {"label": label} for name, label in zip(names, labels, strict=True)})
 
 
+def _make_genes(folder: Path) -> Path:
+    (folder / "genes.txt").write_text("\n".join(fake_prediction(n_spots=4, n_genes=GENES).var_names))
+    return folder / "genes.txt"
+
+
+def _use_genes(path: Path) -> Used:
+    from napari_flag.gene_names import names_in, symbols_of
+
+    names = names_in(path)
+    symbols_of(list(fake_prediction(n_spots=4, n_genes=GENES).var_names), names)
+    return Used((), {name: {} for name in names})
+
+
+def _make_sections(folder: Path) -> Path:
+    lines = [f"S{i},s{i}.tif,s{i}.tsv,c{i}.tsv,P{i},0.5" for i in range(4)]
+    (folder / "sections.csv").write_text("\n".join(["name,slide,spots,counts,patient,mpp", *lines]))
+    return folder / "sections.csv"
+
+
+def _use_sections(path: Path) -> Used:
+    from napari_flag.listing import read_listing
+
+    return Used((), {slide.name: {"mpp": slide.mpp} for slide in read_listing(path)})
+
+
 def _make_workspace(folder: Path) -> Path:
     from napari_flag.workspace_file import WorkspaceFile, WorkspaceSlide, write_workspace
 
@@ -448,6 +489,54 @@ def _make_zarr(folder: Path) -> Path:
     prediction.write_zarr(store / "tables" / "table")
     counts_for(prediction).write_h5ad(folder / "measured.h5ad")
     return store
+
+
+def _make_store(folder: Path) -> Path:
+    """Write a SpatialData zarr of an image with a pyramid, circles, and their counts."""
+    import spatialdata
+    from anndata import AnnData
+    from scipy import sparse
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Identity
+    from tests.slide_files import picture
+
+    place = {"global": Identity()}
+    xy = fake_prediction(n_spots=SPOTS, n_genes=2).obsm["spatial"] / 10
+    image = Image2DModel.parse(
+        picture(300, 200), dims=("y", "x", "c"), c_coords=["r", "g", "b"], scale_factors=[2],
+        transformations=place,
+    )  # fmt: skip
+    circles = ShapesModel.parse(xy, geometry=0, radius=5.0, index=np.arange(SPOTS), transformations=place)
+    counts = AnnData(sparse.csr_matrix(counts_for(_prediction()).X))
+    counts.obs_names, counts.var_names = [f"s{i}" for i in range(SPOTS)], _prediction().var_names
+    counts.obs["region"], counts.obs["spot"] = "spots", np.arange(SPOTS)
+    counts.obs["region"] = counts.obs["region"].astype("category")
+    table = TableModel.parse(counts, region="spots", region_key="region", instance_key="spot")
+    store = spatialdata.SpatialData(images={"he": image}, shapes={"spots": circles}, tables={"table": table})
+    store.write(folder / "S.zarr")
+    return folder / "S.zarr"
+
+
+def _use_store(path: Path) -> Used:
+    from napari_flag.slides.formats.spatial_data import choose
+    from napari_flag.slides.slide import open_slide
+    from napari_flag.slides.spot_tables import read_spots
+
+    with open_slide(path) as slide:
+        slide.thumbnail(64)
+        slide.read_region(10, 10, 50, 40)
+        table = read_spots(path, slide=slide)
+        rows = _placed(table)
+        counts = {} if table.measured is None else _rows(table.measured)
+        held = {name: row | counts.get(name, {}) for name, row in rows.items()}
+        return Used((choose(path).why, *slide.notices, *table.notices), held)
+
+
+def _state_gigabytes(path: Path, _: Random) -> None:
+    for level in (path / "images").rglob("s0/zarr.json"):
+        stated = json.loads(level.read_text())
+        stated["shape"] = stated["chunk_grid"]["configuration"]["chunk_shape"] = [3, 40_000, 30_000]
+        level.write_text(json.dumps(stated))
 
 
 # --- weights -------------------------------------------------------------------------------------
@@ -485,6 +574,12 @@ def _make_ome(folder: Path) -> Path:
     from tests.slide_files import ome_tiff, picture
 
     return ome_tiff(folder / "s.ome.tif", picture(300, 200))
+
+
+def _make_dicom(folder: Path) -> Path:
+    from tests.slide_files import dicom_slide, picture
+
+    return dicom_slide(folder / "s.dcm", picture(300, 200))
 
 
 def _use_slide(path: Path) -> Used:
@@ -672,9 +767,27 @@ KINDS = (
     Kind("labels", _make_labels, _use_labels, (by.change_table, by.change_bytes), altered=altered_lines),
     Kind("workspaces", _make_workspace, _use_workspace, (by.change_json, by.change_bytes)),
     Kind("zarr", _make_zarr, _use_prediction, (by.change_zarr,), altered=altered_files),
+    Kind(
+        "SpatialData",
+        _make_store,
+        _use_store,
+        (by.change_zarr,),
+        {"a chunk of gigabytes": _state_gigabytes},
+        altered_files,
+    ),
+    Kind("positions parquet", _make_parquet, _use_folder, (by.change_bytes,)),
+    Kind("lists of genes", _make_genes, _use_genes, (by.change_table, by.change_bytes), altered=altered_sets),
+    Kind(
+        "lists of sections",
+        _make_sections,
+        _use_sections,
+        (by.change_table, by.change_bytes),
+        altered=altered_columns,
+    ),
     Kind("weights", _make_weights, _use_weights, (by.change_weights, by.change_weights, by.change_bytes)),
     Kind("TIFF", _make_tiff, _use_slide, (by.change_tiff, by.change_tiff, by.change_bytes)),
     Kind("OME-TIFF", _make_ome, _use_slide, (by.change_tiff, by.change_bytes)),
+    Kind("DICOM", _make_dicom, _use_slide, (by.change_bytes,)),
 )
 
 

@@ -101,7 +101,7 @@ def test_a_table_of_a_zarr_is_checked_too(tmp_path):
     adata = annotated()
     adata.write_zarr(tmp_path / "t.zarr")
     zarr.open_group(tmp_path / "t.zarr")["X"]["indices"][:] = 10**6
-    with pytest.raises(ValueError, match="outside itself"):
+    with pytest.raises(UserError, match="outside itself"):
         H5ad(zarr.open_group(tmp_path / "t.zarr", mode="r"), tmp_path / "t.zarr").values("X")
 
 

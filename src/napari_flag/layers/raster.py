@@ -146,7 +146,7 @@ MOST_CELLS: Final = 10**8
 
 
 def _bin_raster(xy: FloatArray, array: npt.NDArray[np.int64]) -> SpotRaster | None:
-    """One pixel per bin, placed by the affine fit of array to slide coordinates; None where these are none."""
+    """One pixel per bin, placed by the affine fit of array to slide coordinates; None without one."""
     first = array.min(axis=0)
     cells = array - first
     if np.prod(cells.max(axis=0) + 1.0) > MOST_CELLS:

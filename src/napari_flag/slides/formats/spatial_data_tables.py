@@ -161,7 +161,7 @@ def _annotating(
     opened = open_table(store, table)
     named = attributes_of(opened.path)
     obs = opened.frame("obs")
-    region_key, instance = named.get("region_key"), named.get("instance_key")
+    region_key, instance = (str(named.get(key)) for key in ("region_key", "instance_key"))
     if region_key not in obs or instance not in obs:
         raise UserError(
             f"The table {table} of {store.path.name} lacks its columns {region_key} and {instance}, so its "
