@@ -72,8 +72,8 @@ def wrongly_read(altered: Altered, before: Used, after: Used) -> str | None:
         shown = {name: (before.rows.get(name), after.rows.get(name)) for name in most[:2]}
         return f"{len(most)} rows are read otherwise where {altered.rows} may be: {shown}"[:600]
     for name in new:
-        numbers = [value for value in after.rows[name].values() if isinstance(value, int | float)]
-        if altered.numbers is not None and (odd := set(numbers) - altered.numbers):
+        numbers = {_rounded(value) for value in after.rows[name].values() if isinstance(value, int | float)}
+        if altered.numbers is not None and (odd := numbers - altered.numbers):
             return f"{name} has {sorted(odd)[:3]}, which the file does not state"
     lost, more = before.columns - after.columns, after.columns - before.columns
     if max(len(lost), len(more)) > altered.columns:
@@ -123,8 +123,13 @@ def _stated(text: bytes) -> Iterator[float]:
     yield 0.0
     for word in re.split(rb'[\s,"]+', text):
         with suppress(ValueError):
-            yield float(word)
-            yield float(np.rint(float(word)))
+            yield _rounded(float(word))
+            yield _rounded(np.rint(float(word)))
+
+
+def _rounded(number: float) -> float:
+    """Return a number to twelve digits: readers of text differ in the last."""
+    return float(f"{number:.12g}")
 
 
 def altered_arrays(good: Path, case: Path) -> Altered:
@@ -358,8 +363,9 @@ def _use_folder(path: Path) -> Used:
     from napari_flag import preflight
     from napari_flag.slides.spot_tables import read_spots
 
-    table = read_spots(path.parents[1])
-    checked = preflight.check(FakeSlide(2600, 2600), table)
+    slide = FakeSlide(1200, 2000)
+    table = read_spots(path.parents[1], slide=slide)
+    checked = preflight.check(slide, table)
     checked.refuse()
     return Used((*table.notices, *checked.warnings), _placed(table))
 
@@ -576,12 +582,6 @@ def _make_ome(folder: Path) -> Path:
     return ome_tiff(folder / "s.ome.tif", picture(300, 200))
 
 
-def _make_dicom(folder: Path) -> Path:
-    from tests.slide_files import dicom_slide, picture
-
-    return dicom_slide(folder / "s.dcm", picture(300, 200))
-
-
 def _use_slide(path: Path) -> Used:
     from napari_flag.slides.slide import open_slide
 
@@ -787,7 +787,6 @@ KINDS = (
     Kind("weights", _make_weights, _use_weights, (by.change_weights, by.change_weights, by.change_bytes)),
     Kind("TIFF", _make_tiff, _use_slide, (by.change_tiff, by.change_tiff, by.change_bytes)),
     Kind("OME-TIFF", _make_ome, _use_slide, (by.change_tiff, by.change_bytes)),
-    Kind("DICOM", _make_dicom, _use_slide, (by.change_bytes,)),
 )
 
 

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-from tests.fuzz.fuzzing import Child, fuzz
+from tests.fuzz.fuzzing import Child, Counts, fuzz, page_of
 from tests.fuzz.kinds import KINDS, Altered, Used, altered_arrays, altered_lines, wrongly_read
 
 SECONDS = 10.0
@@ -53,3 +53,14 @@ def test_what_a_change_may_alter_is_what_differs_between_the_files(tmp_path):
         with h5py.File(path, "w") as file:
             file["X"], file["var/names"] = np.array(values), np.array([b"a", b"b"])
     assert altered_arrays(tmp_path / "good.h5", tmp_path / "case.h5") == Altered(2)
+
+
+def test_the_page_has_the_counts_of_each_kind_and_seed_and_what_was_found():
+    one, other = Counts("GMT"), Counts("GMT")
+    one.add("refused", "seed 1 case 0")
+    other.add("silently wrong", "seed 2 case 0", "3 rows\nare others")
+    page = page_of({1: [one], 2: [other]}, 'make fuzz ARGS="--seeds 1 2"')
+    assert page.startswith("# Files changed by chance\n\nWritten by `make fuzz ARGS")
+    assert "\n| GMT | 2 | 1 | 0 | 0 | 0 | 0 | 0 | 1 |" in page
+    assert "\n| seed 1 | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0 |" in page
+    assert "\n- `GMT, seed 2 case 0: silently wrong 3 rows are others`\n" in page
