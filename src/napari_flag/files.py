@@ -205,8 +205,10 @@ def parse_json(data: str | bytes) -> Any:
         When it is none, is nested deeper than Python can follow, has more than `MOST_MARKS` parts, or holds a
         number too long to read.
     """
-    marks = (b"[", b"{", b",") if isinstance(data, bytes) else ("[", "{", ",")
-    parts = sum(data.count(mark) for mark in marks)  # type: ignore[arg-type]
+    if isinstance(data, bytes):
+        parts = sum(map(data.count, (b"[", b"{", b",")))
+    else:
+        parts = sum(map(data.count, ("[", "{", ",")))
     if parts > MOST_MARKS:
         raise ValueError(f"it has {parts:,} parts, where up to {MOST_MARKS:,} are read")
     try:
