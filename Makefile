@@ -3,7 +3,7 @@
 #   make test    run the tests, one process per core 
 #   make test-slow   run the tests that take longer: real sections, other libraries, killed processes
 #   make tour    20 tours of 200 random steps through a workspace of three slides (ARGS="3 6": these seeds)
-#   make fuzz    an hour of files changed by chance (ARGS="--seconds 60 --seeds 4 5")
+#   make fuzz    an hour of files changed by chance (ARGS="--seconds 60 --seeds 4 5 --out counts.md")
 #   make kills   seven commands that write (predict, compare, export, prepare, train, fit, evaluate) killed
 #                200 times each at random moments (ARGS="--kills 40 --commands predict fit")
 #   make soak    a window in use for long: a million gene switches, 500 slides opened, predicted and closed; hours

@@ -60,7 +60,22 @@ def test_what_cannot_be_used_is_refused_with_its_line(tmp_path, text, needed, sa
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "slides.csv").write_bytes(b"\xff\xfe\x00image")
-    with pytest.raises(UserError, match="save it as UTF-8 CSV"):
+    with pytest.raises(UserError, match="is no UTF-8 text"):
+        read_listing(tmp_path / "slides.csv")
+    (tmp_path / "slides.csv").write_bytes(b"name,image\0,mpp\na,a.tif,1\n")
+    with pytest.raises(UserError, match="is no UTF-8 text"):
+        read_listing(tmp_path / "slides.csv")
+
+
+def test_a_quote_that_is_not_closed_in_its_line_is_refused(tmp_path):
+    (tmp_path / "slides.csv").write_text('name,image,spots\na,a.tif,"\nb,b.tif,b.tsv\n')
+    with pytest.raises(UserError, match=r"Line 2 of .* opens a quote that another line closes"):
+        read_listing(tmp_path / "slides.csv")
+
+
+def test_a_list_without_lines_is_refused(tmp_path):
+    (tmp_path / "slides.csv").write_text("name,image\n")
+    with pytest.raises(UserError, match="lists no slide; give a line per slide"):
         read_listing(tmp_path / "slides.csv")
 
 

@@ -7,7 +7,7 @@ from shapely import box
 from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys, prediction_file
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 from napari_flag.exports.formats import export, find_format, place_of
 from napari_flag.exports.qupath import spot_features
 from napari_flag.prediction_file import (
@@ -200,6 +200,8 @@ def test_an_h5ad_from_someone_else_is_refused(tmp_path):
         (lambda a: a.uns[keys.PROVENANCE].update({keys.MPP: "half"}), "should be a number"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.SLIDE_WIDTH: np.inf}), "should be a number"),
         (lambda a: a.uns[keys.PROVENANCE].update({keys.READ_FROM: "a.h5ad"}), "should be a group"),
+        (lambda a: a.obs.__setitem__(keys.ARRAY_ROW, 10**9), "no rows and columns of an array"),
+        (lambda a: a.obs.__setitem__(keys.ARRAY_COL, "left"), "no rows and columns of an array"),
     ],
 )
 def test_what_breaks_the_contract_is_named(prediction, tmp_path, spoil, fault):
@@ -219,6 +221,41 @@ def test_draws_and_spread_are_optional_and_their_lack_is_said(prediction, tmp_pa
     )
     prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
     assert keys.SAMPLE not in prediction_file.read_prediction(tmp_path / "out.h5ad").layers
+    assert prediction_file.doubts_of(prediction) == (prediction_file.why_less(prediction),), "it states one"
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (lambda xy: np.random.default_rng(0).permutation(xy), "ids and positions are mixed up"),
+        (lambda xy: np.full_like(xy, 500.0), "share their place with another"),
+        (lambda xy: xy[:, ::-1].copy(), "lies mirrored on the picture"),
+    ],
+)
+def test_places_that_cannot_be_right_are_said_and_refused_where_not_insisted_on(prediction, places, said):
+    prediction_file.refuse_misplaced(prediction, force=False)
+    prediction.obsm[keys.SPATIAL] = places(prediction.obsm[keys.SPATIAL])
+    assert said in prediction_file.doubts_of(prediction)[0]
+    if "mirrored" in said:  # which a picture may be too
+        assert prediction_file.find_misplaced(prediction) is None
+        return
+    with pytest.raises(Doubtful, match=said):
+        prediction_file.refuse_misplaced(prediction, force=False)
+    prediction_file.refuse_misplaced(prediction, force=True)
+    prediction_file.record_misplaced(prediction)
+    prediction_file.refuse_misplaced(prediction, force=False)
+    assert said in prediction_file.doubts_of(prediction)[0]
+
+
+@pytest.mark.parametrize("lost", ["X", "obsm/spatial", "layers/sample", "layers/sd"])
+def test_a_table_of_a_zarr_without_its_chunks_is_refused(lost, prediction, tmp_path):
+    prediction.write_zarr(tmp_path / "t.zarr")
+    prediction_file.read_prediction(tmp_path / "t.zarr")
+    for part in (tmp_path / "t.zarr" / lost).rglob("*"):
+        if part.is_file() and not part.name.startswith(".z") and part.suffix != ".json":
+            part.unlink()
+    with pytest.raises(UserError, match="damaged, incomplete"):
+        prediction_file.read_prediction(tmp_path / "t.zarr")
 
 
 def test_what_a_prediction_states_is_read_from_it(prediction):

@@ -228,6 +228,7 @@ def export(
     genes: str | Sequence[str] | Path | None = None,
     slide: "Slide | None" = None,
     overwrite: bool = False,
+    force: bool = False,
     keep_names: bool = False,
     progress: Progress = True,
 ) -> Path:
@@ -249,6 +250,8 @@ def export(
         The slide, for formats that hold the image.
     overwrite
         Replace what is at `path`, if this program wrote it.
+    force
+        Write also a prediction whose spots look misplaced, which records it among its notices.
     keep_names
         As of `predict`.
     progress
@@ -257,8 +260,8 @@ def export(
     Raises
     ------
     UserError
-        When the format or a gene is unknown, `path` has the ending of another format or is the prediction
-        itself, the slide is another one, or `path` cannot be written.
+        When spots look misplaced, the format or a gene is unknown, `path` has the ending of another format
+        or is the prediction itself, the slide is another one, or `path` cannot be written.
     """
     from napari_flag.exports import formats
     from napari_flag.exports.replacing import check_place
@@ -273,7 +276,7 @@ def export(
         refuse_other_size(predicted, slide)
     adata, said = without_personal_names(predicted, keep_names)
     doubt = None if slide is None else doubt_about(adata, slide)
-    exporting = formats.export(adata, places, genes=genes, slide=slide)
+    exporting = formats.export(adata, places, genes=genes, slide=slide, force=force)
     with _reporting(progress) as on_step:
         if on_step is not None:
             for notice in (*said, *(() if doubt is None else (doubt,))):

@@ -192,14 +192,25 @@ def refuse_encoding(path: Path, data: bytes) -> None:
         )
 
 
+MOST_MARKS: Final = 5_000_000
+"""Commas and opening brackets of JSON: a million corners of outlines have three million."""
+
+
 def parse_json(data: str | bytes) -> Any:
     """Return what JSON holds.
 
     Raises
     ------
     ValueError
-        When it is none, is nested deeper than Python can follow, or holds a number too long to read.
+        When it is none, is nested deeper than Python can follow, has more than `MOST_MARKS` parts, or holds a
+        number too long to read.
     """
+    if isinstance(data, bytes):
+        parts = sum(map(data.count, (b"[", b"{", b",")))
+    else:
+        parts = sum(map(data.count, ("[", "{", ",")))
+    if parts > MOST_MARKS:
+        raise ValueError(f"it has {parts:,} parts, where up to {MOST_MARKS:,} are read")
     try:
         return json.loads(data)
     except RecursionError as error:

@@ -566,7 +566,7 @@ def _build(
     )
     adata.var_names_make_unique()
     adata.uns[keys.LOG1P] = dict(LOG2)
-    array = array_of(obs)
+    array = array_of(obs, path.name)
     if array is not None:
         adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL] = array.T
     adata.obsm[keys.SPATIAL] = xy

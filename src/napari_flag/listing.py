@@ -1,6 +1,7 @@
 """Several slides, listed in one CSV file: what is trained on, and what is predicted in one go."""
 
 import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import place_in, raw_cell
+from napari_flag.files import place_in, raw_cell, read_text
 from napari_flag.slides.formats.counts import separator_of
 from napari_flag.slides.slide import slide_name
 
@@ -58,8 +59,8 @@ def read_listing(path: Path, *, spots_needed: bool = False) -> tuple[ListedSlide
     Raises
     ------
     UserError
-        When it cannot be read, a line names no image, or no spots where it must, or a name cannot be that of
-        a file.
+        When it cannot be read or lists nothing, a line names no image, or no spots where it must, or a name
+        cannot be that of a file.
     """
     names, rows = _rows(path)
     image = "image" if "image" in names or IMAGE_TOO not in names else IMAGE_TOO
@@ -73,6 +74,11 @@ def read_listing(path: Path, *, spots_needed: bool = False) -> tuple[ListedSlide
         )
     listed = []
     for line, row in enumerate(rows, start=2):
+        if any("\n" in cell for cell in row.values() if isinstance(cell, str)):
+            raise UserError(
+                f"Line {line} of {path} opens a quote that another line closes, so lines between are lost; "
+                "correct it."
+            )
         cells = {key: raw_cell((row.get(key) or "").strip()) for key in (*COLUMNS, image)}
         if not any(cells.values()):
             continue  # an empty line, as spreadsheets leave them at the end
@@ -91,6 +97,8 @@ def read_listing(path: Path, *, spots_needed: bool = False) -> tuple[ListedSlide
         spots, counts = (path.parent / cells[key] if cells[key] else None for key in ("spots", "counts"))
         mpp = _number(cells["mpp"], f"Line {line} of {path}")
         listed.append(ListedSlide(name, slide, spots, counts, cells["patient"], mpp))
+    if not listed:
+        raise UserError(f"{path} lists no slide; give a line per slide, with its file in the column {image}.")
     return tuple(listed)
 
 
@@ -103,12 +111,11 @@ def refuse_same_names(source: Path, names: Sequence[str]) -> None:
 
 def _rows(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            heading = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=separator_of(heading.encode()))
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_text(path)
+        lines = io.StringIO(text, newline="")
+        reader = csv.DictReader(lines, delimiter=separator_of(text.partition("\n")[0].encode()))
+        rows = list(reader)
+    except (OSError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a CSV file ({error}); save it as UTF-8 CSV.") from error
     return reader.fieldnames or (), rows
 

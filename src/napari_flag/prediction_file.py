@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from napari_flag import keys
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 from napari_flag.files import (
     check_writable,
     parse_json,
@@ -320,7 +320,9 @@ def _read_h5ad(path: Path) -> "AnnData":
     try:
         if path.is_dir():
             refuse_special_in(path)
-            refuse_inflated(zarr.open_group(path, mode="r"))
+            stored = zarr.open_group(path, mode="r")
+            refuse_inflated(stored)
+            _refuse_lost_chunks(stored)
             return _checked(anndata.read_zarr(path))
         refuse_special(path)
         with path.open("rb"):
@@ -337,6 +339,20 @@ def _read_h5ad(path: Path) -> "AnnData":
             f"{path.name} could not be read as h5ad, so it is damaged, incomplete or made by an "
             "unknown program; copy it again or predict again."
         ) from error
+
+
+def _refuse_lost_chunks(stored: Any) -> None:
+    """Raise a `ValueError` where a chunk of a table is not there, which zarr reads as zeros.
+
+    Zarr writes no chunk of zeros alone: a draw may have some, and never all.
+    """
+    positive = ("X", f"obsm/{keys.SPATIAL}")
+    for name in (*positive, f"layers/{keys.SAMPLE}", f"layers/{keys.SPREAD}"):
+        array = stored.get(name)
+        if hasattr(array, "nchunks") and array.nchunks:
+            there = array.nchunks_initialized
+            if there < (array.nchunks if name in positive else 1):
+                raise ValueError(f"{name} has {there} of its {array.nchunks} chunks")
 
 
 def _checked(adata: "AnnData") -> "AnnData":
@@ -410,10 +426,24 @@ def find_fault(adata: "AnnData") -> str | None:
     xy = adata.obsm.get(keys.SPATIAL)
     if xy is None or np.shape(xy) != (adata.n_obs, 2) or not np.isfinite(xy).all():
         return f'has no spot centres in obsm["{keys.SPATIAL}"]'
+    if _odd_array(adata):
+        return f'has no rows and columns of an array in obs["{keys.ARRAY_ROW}"] and obs["{keys.ARRAY_COL}"]'
     for values in (adata.X, *(adata.layers[name] for name in (keys.SAMPLE,) if name in adata.layers)):
         if values is None or not _finite(values.data if sparse.issparse(values) else values):
             return "has values that are missing or not numbers"
     return None
+
+
+def _odd_array(adata: "AnnData") -> bool:
+    """Return whether there are array coordinates that no array has: texts, or numbers far too large."""
+    from napari_flag.slides.spots import OUTERMOST
+
+    named = [name for name in (keys.ARRAY_ROW, keys.ARRAY_COL) if name in adata.obs]
+    try:
+        array = adata.obs[named].to_numpy(np.float64)
+    except (TypeError, ValueError):
+        return True
+    return bool((np.abs(array[np.isfinite(array)]) > OUTERMOST).any())
 
 
 _NUMBERS: Final = (
@@ -564,16 +594,72 @@ def slide_size(adata: "AnnData") -> tuple[int, int] | None:
 
 
 def doubts_of(adata: "AnnData") -> tuple[str, ...]:
-    """Return what is to be said of a file that another program wrote, and what it lacks.
+    """Return what is to be said of places that look wrong, of another program's file, and what it lacks.
 
-    Of ours only that its method states an expectation and nothing more.
+    Of ours what it lacks where it says how many draws it has: its method states an expectation and nothing
+    more, or the file was changed.
     """
     made = provenance(adata)
     less = why_less(adata)
     lacking = () if less is None else (less,)
     if keys.READ_FROM not in made:
-        return (*_negative(adata), *(lacking if made.get(keys.DRAWS) == 0 else ()))
-    return (*map(str, made.get(keys.NOTICES, ())), *lacking)
+        return (*_misplaced(adata), *_negative(adata), *(lacking if keys.DRAWS in made else ()))
+    return (*_misplaced(adata), *map(str, made.get(keys.NOTICES, ())), *lacking)
+
+
+def find_misplaced(adata: "AnnData") -> str | None:
+    """Return why the spots cannot be right, the beginning of a sentence; None where nothing says so.
+
+    None too where the prediction records that it was insisted on.
+    """
+    from napari_flag.slides.spots import MISPLACED
+
+    notices = texts(provenance(adata).get(keys.NOTICES))
+    if any(notice.startswith(MISPLACED) for notice in notices):
+        return None
+    return next((said.rpartition(_THEN)[0] for said in _misplaced(adata) if said.endswith(_THEN)), None)
+
+
+def refuse_misplaced(adata: "AnnData", force: bool) -> None:
+    """Refuse a prediction with spots that cannot be right (`find_misplaced`), unless a person insists.
+
+    Raises
+    ------
+    Doubtful
+        Saying why.
+    """
+    doubt = None if force else find_misplaced(adata)
+    if doubt is not None:
+        raise Doubtful(
+            f"{doubt}; take the file as it was predicted, or insist with --force (in the window: "
+            "“Compare anyway” of the Compare page)."
+        )
+
+
+def record_misplaced(adata: "AnnData") -> None:
+    """Record among the notices of a prediction that spots which cannot be right were insisted on."""
+    doubt = find_misplaced(adata)
+    if doubt is not None:
+        made = provenance(adata)
+        notices = [*texts(made.get(keys.NOTICES)), doubt + _THEN]
+        adata.uns[keys.PROVENANCE] = {**made, keys.NOTICES: notices}
+
+
+_THEN: Final = ", and genes may stand in other places than they belong."
+_MOST_PLACED: Final = 20_000
+"""Spots whose places are looked at, spread evenly: more are not slower than these, a tenth of a second."""
+
+
+def _misplaced(adata: "AnnData") -> tuple[str, ...]:
+    """Return a sentence where the places of spots, with array and ids, cannot be right or lie mirrored."""
+    from napari_flag.slides import spots
+
+    looked_at = spots_of(adata)
+    if len(looked_at) > _MOST_PLACED:
+        looked_at = looked_at.take(np.arange(0, len(looked_at), -(-len(looked_at) // _MOST_PLACED)))
+    if (why := spots.misplaced(looked_at)) is not None:
+        return (f"{spots.MISPLACED}{why}){_THEN}",)
+    return (spots.MIRRORED,) if spots.mirrored(looked_at) else ()
 
 
 def _negative(adata: "AnnData") -> tuple[str, ...]:

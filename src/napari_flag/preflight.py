@@ -14,7 +14,15 @@ from napari_flag.errors import UserError
 from napari_flag.formatting import TYPED, percent, resolution
 from napari_flag.slides.resolution import agrees, reduced, unknown_scale
 from napari_flag.slides.slide import Slide
-from napari_flag.slides.spots import Spots, SpotTable, estimate_mpp, mirrored, misplaced
+from napari_flag.slides.spots import (
+    MIRRORED,
+    MISPLACED,
+    Spots,
+    SpotTable,
+    estimate_mpp,
+    mirrored,
+    misplaced,
+)
 from napari_flag.slides.tiles import COARSEST
 from napari_flag.slides.tissue import Colours, read_colours
 
@@ -122,7 +130,7 @@ def check(
     warnings = [] if look is None else picture_doubts(slide.path.name, look.colours)
     wrong, turned = _placed(array)
     if turned:
-        warnings.append(_MIRRORED)
+        warnings.append(MIRRORED)
     if wrong is not None:
         (warnings if force else blocking).append((_WRONG_ANYWAY if force else _WRONG).format(wrong))
     foreign = look is not None and not look.simulated and _knows_only_simulated(checkpoint)
@@ -208,12 +216,8 @@ _WRONG: Final = (
     "command line, force=True in Python)."
 )
 _WRONG_ANYWAY: Final = (
-    "The spots look wrong ({0}): this is predicted anyway, as was insisted on, and genes may stand in other "
-    "places than they belong."
-)
-_MIRRORED: Final = (
-    "The array of spots lies mirrored on the picture; if the picture was not flipped, x and y are swapped in "
-    "the table, and all genes stand in other places than they belong."
+    f"{MISPLACED}{{0}}): this is predicted anyway, as was insisted on, and genes may stand in other places "
+    "than they belong."
 )
 
 

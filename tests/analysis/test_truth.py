@@ -8,7 +8,7 @@ from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis import truth
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 
 
 @pytest.fixture
@@ -160,6 +160,15 @@ def test_ids_written_row_by_column_are_noticed(prediction):
     assert "row × column" in doubt
 
 
+def test_ids_turned_on_a_square_are_noticed_by_their_places(prediction):
+    measured = counts_for(prediction)
+    measured.obsm[keys.SPATIAL] = prediction.obsm[keys.SPATIAL]
+    assert doubts(prediction, measured) == ()
+    measured.obs_names = ["_".join(name.split("_")[::-1]) for name in measured.obs_names]
+    [doubt] = doubts(prediction, measured)
+    assert "with x and y exchanged in the measured table" in doubt
+
+
 @pytest.mark.parametrize("factor", [10, 100, 7])
 def test_counts_that_were_scaled_are_noticed(prediction, factor):
     measured = counts_for(prediction)
@@ -191,7 +200,7 @@ def test_doubtful_counts_are_attached_only_on_insistence_which_the_prediction_re
     before = prediction.layers[keys.MEASURED].copy()
     scaled = measured.copy()
     scaled.X = scaled.X * 10
-    with pytest.raises(truth.DoubtfulCounts, match="were scaled"):
+    with pytest.raises(Doubtful, match="were scaled"):
         truth.attach_measured(prediction, scaled)
     np.testing.assert_array_equal(prediction.layers[keys.MEASURED], before)
     said = truth.attach_measured(prediction, scaled, force=True)

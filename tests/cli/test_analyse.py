@@ -14,7 +14,7 @@ from napari_flag.cli import main
 from napari_flag.cli.analyse import NAMES
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, export
-from napari_flag.prediction_file import read_prediction, slide_size, write_prediction
+from napari_flag.prediction_file import provenance, read_prediction, slide_size, write_prediction
 from napari_flag.progress import Step
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.statistics.scoring_rules import NAMES as NAMES_OF_SCORES
@@ -213,6 +213,26 @@ def test_counts_that_look_scaled_are_exported_only_with_force_which_the_file_rec
     assert main([*line, "--force"]) == 0
     written = read_prediction(files / "out" / "fake.h5ad")
     assert any("as was insisted on" in notice for notice in written.uns[keys.PROVENANCE][keys.NOTICES])
+
+
+def test_spots_that_are_mixed_up_are_used_only_with_force_which_the_result_says(files, capsys):
+    mixed = read_prediction(files / "predicted.h5ad")
+    mixed.obsm[keys.SPATIAL] = np.random.default_rng(0).permutation(mixed.obsm[keys.SPATIAL])
+    write_prediction(mixed, files / "mixed.h5ad")
+    for line in (
+        ["compare", "mixed.h5ad", "measured.h5ad"],
+        ["report", "mixed.h5ad", "--out", "report"],
+        ["export", "mixed.h5ad", "--to", "h5ad", "--out", "out"],
+    ):
+        assert main(line) == 2
+        assert "ids and positions are mixed up); take the file" in capsys.readouterr().err
+        assert main([*line, "--force"]) == 0
+        said = capsys.readouterr()
+        assert line[0] != "compare" or "The spots look wrong" in said.out + said.err
+    assert "The spots look wrong" in (files / "report" / "fake_report.html").read_text("utf-8")
+    written = provenance(read_prediction(files / "out" / "fake.h5ad"))
+    assert any("The spots look wrong" in notice for notice in written[keys.NOTICES])
+    assert main(["compare", "out/fake.h5ad", "measured.h5ad"]) == 0, "insisted on before"
 
 
 def cancelled(*_, **__):
@@ -422,7 +442,7 @@ OURS = ["predicted.h5ad", "measured.h5ad"]
     ("line", "said"),
     [
         (["export", OURS[0], "--to", "csv", "--slide", "C9.tif"], "--slide is the image of"),
-        (["export", OURS[0], "--to", "csv", "--force"], "--force attaches counts that look wrong"),
+        (["export", OURS[0], "--to", "csv", "--force"], "nothing looks wrong here"),
         (["export", OURS[0], "--to", "csv", "--unit", "counts"], "--unit is for files of other programs"),
         (["report", OURS[0], "--unit", "counts"], "--unit is for files of other programs"),
         (["compare", *OURS, "--unit", "counts"], "--unit is for files of other programs"),

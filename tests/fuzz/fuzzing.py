@@ -1,6 +1,8 @@
 """Our own fuzzer: good files changed by chance, used in a child process, and what became of them counted."""
 
 import json
+import os
+import platform
 import queue
 import shutil
 import subprocess
@@ -8,11 +10,12 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from tests.fuzz.kinds import KINDS, Kind, copied
 
@@ -181,6 +184,34 @@ def table_of(counts: Sequence[Counts]) -> str:
         for row in [*rows, total]
     ]
     return "\n".join(lines)
+
+
+def page_of(by_seed: Mapping[int, Sequence[Counts]], command: str) -> str:
+    """Return a page of Markdown: the counts of each kind over all seeds, of each seed, and what was found."""
+
+    def row(name: str, of: Sequence[Counts]) -> str:
+        most = f"{max(c.cpu_seconds for c in of):.1f}", f"{max(c.peak_mb for c in of):,.0f}"
+        cells = (name, *(f"{sum(c.ends[end] for c in of):,}" for end in ENDS), *most)
+        return f"| {' | '.join(cells)} |"
+
+    heading = f"| | {' | '.join(ENDS)} | most s | most MB |\n|---|{'---:|' * (len(ENDS) + 2)}"
+    every = [counts for of_seed in by_seed.values() for counts in of_seed]
+    kinds = list(dict.fromkeys(counts.kind for counts in every))
+    lines = [
+        "# Files changed by chance\n",
+        f"Written by `{command}` ({os.cpu_count()} cores, {platform.system()}, Python "
+        f"{platform.python_version()}, HDF5 {h5py.version.hdf5_version}). What is changed, and what counts "
+        "as what, is on the page of [security](../security.md#fuzzing).\n",
+        heading,
+        *(row(kind, [counts for counts in every if counts.kind == kind]) for kind in kinds),
+        row("**all**", every),
+        f"\n{heading}",
+        *(row(f"seed {seed}", of_seed) for seed, of_seed in by_seed.items()),
+    ]
+    found = [line for counts in every for line in counts.found]
+    if found:
+        lines += ["\nWhat must not be:\n", *(f"- `{' '.join(line.split())[:300]}`" for line in found)]
+    return "\n".join(lines) + "\n"
 
 
 def kinds_named(names: Sequence[str]) -> tuple[Kind, ...]:

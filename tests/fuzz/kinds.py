@@ -6,9 +6,12 @@ is a refusal; anything else that is raised would have been exit 1.
 
 import gzip
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,150 @@ from tests.fuzz import mutations as by
 from tests.fuzz.mutations import Change, Random
 
 SPOTS, GENES = 25, 6
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a person sees of a file, and what was read from it.
+
+    Parameters
+    ----------
+    notices
+        Sentences said.
+    rows
+        Numbers and texts by the name of a spot, a set, …, and of a gene, "x", …; none where nothing is held
+        against the good file.
+    """
+
+    notices: tuple[str, ...] = ()
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> set[str]:
+        """Names of what is known of any row."""
+        return {name for row in self.rows.values() for name in row}
+
+
+@dataclass(frozen=True)
+class Altered:
+    """What a change may have altered of what is read.
+
+    Parameters
+    ----------
+    rows, columns
+        How many rows, and how many names of columns.
+    numbers
+        Those that the changed file states, where they are read as they stand: a row that was altered holds
+        no others.
+    """
+
+    rows: int
+    columns: int = 0
+    numbers: frozenset[float] | None = None
+
+
+def wrongly_read(altered: Altered, before: Used, after: Used) -> str | None:
+    """Say what was read from a changed file that the change does not explain; None where all is explained."""
+    gone = [name for name, row in before.rows.items() if not _alike(row, after.rows.get(name))]
+    new = [name for name, row in after.rows.items() if not _alike(row, before.rows.get(name))]
+    if max(len(gone), len(new)) > altered.rows:
+        most = max(gone, new, key=len)
+        shown = {name: (before.rows.get(name), after.rows.get(name)) for name in most[:2]}
+        return f"{len(most)} rows are read otherwise where {altered.rows} may be: {shown}"[:600]
+    for name in new:
+        numbers = {_rounded(value) for value in after.rows[name].values() if isinstance(value, int | float)}
+        if altered.numbers is not None and (odd := numbers - altered.numbers):
+            return f"{name} has {sorted(odd)[:3]}, which the file does not state"
+    lost, more = before.columns - after.columns, after.columns - before.columns
+    if max(len(lost), len(more)) > altered.columns:
+        return f"columns {more} are read for {lost} where {altered.columns} may be others"
+    return None
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    """Return whether two rows are the same in what both have."""
+    return other is not None and all(str(one[name]) == str(other[name]) for name in one if name in other)
+
+
+def altered_lines(good: Path, case: Path) -> Altered:
+    """Compare text with a heading: the lines below it that differ, and the cells of it."""
+    (head, *before), (title, *after) = ([*path.read_bytes().splitlines(), b""] for path in (good, case))
+    mark = b"\t" if b"\t" in head else b","
+    named, others = Counter(head.split(mark)), Counter(title.split(mark))
+    columns = max((named - others).total(), (others - named).total())
+    return Altered(_differing(before, after), columns, frozenset(_stated(b" ".join((title, *after)))))
+
+
+def altered_entries(good: Path, case: Path) -> Altered:
+    """Compare text of an entry a line, whose place may be another: two rows."""
+    found = altered_lines(good, case)
+    return replace(found, rows=2 * found.rows, columns=0)
+
+
+def altered_columns(good: Path, case: Path) -> Altered:
+    """Compare text whose heading names columns that may be left out: then any row may be another."""
+    found = altered_lines(good, case)
+    heads = [next(iter(path.read_bytes().splitlines()), b"") for path in (good, case)]
+    return found if heads[0] == heads[1] else Altered(10**6, 10**6)
+
+
+def altered_sets(good: Path, case: Path) -> Altered:
+    """Compare text without a heading."""
+    return Altered(_differing(good.read_bytes().splitlines(), case.read_bytes().splitlines()))
+
+
+def _differing(before: Sequence[bytes], after: Sequence[bytes]) -> int:
+    gone, new = Counter(before) - Counter(after), Counter(after) - Counter(before)
+    return max(gone.total(), new.total())
+
+
+def _stated(text: bytes) -> Iterator[float]:
+    """Yield every number in a text, also as a whole one, and 0 for what a sparse table leaves out."""
+    yield 0.0
+    for word in re.split(rb'[\s,"]+', text):
+        with suppress(ValueError):
+            yield _rounded(float(word))
+            yield _rounded(np.rint(float(word)))
+
+
+def _rounded(number: float) -> float:
+    """Return a number to twelve digits: readers of text differ in the last."""
+    return float(f"{number:.12g}")
+
+
+def altered_arrays(good: Path, case: Path) -> Altered:
+    """Compare the numbers and texts of an HDF5; what is missing or of another shape is to be noticed.
+
+    An index of a sparse matrix moves a value from one row to another, which are two.
+    """
+    import h5py
+
+    rows = columns = 0
+    with h5py.File(good) as one, h5py.File(case) as other:
+        names: list[str] = []
+        one.visit(lambda name: names.append(name) if isinstance(one[name], h5py.Dataset) else None)
+        for name in names:
+            before, after = np.asarray(one[name][()]), other.get(name)
+            if not isinstance(after, h5py.Dataset) or after.shape != before.shape:
+                continue
+            differ = int((before.astype(str) != np.asarray(after[()]).astype(str)).sum())
+            rows += 2 * differ
+            columns += differ if name.startswith(("var", "matrix/features")) else 0
+    return Altered(rows, columns)
+
+
+def altered_files(good: Path, case: Path) -> Altered:
+    """Compare the chunks of a zarr: what stands in one with other bytes is not known."""
+    chunks = [path for path in good.rglob("*") if path.is_file() and not _is_metadata(path)]
+    for chunk in chunks:
+        there = case / chunk.relative_to(good)
+        if there.is_file() and there.read_bytes() != chunk.read_bytes():
+            return Altered(10**6, 10**6)
+    return Altered(0)
+
+
+def _is_metadata(path: Path) -> bool:
+    return path.suffix == ".json" or path.name.startswith(".z")
 
 
 @dataclass(frozen=True)
@@ -31,18 +178,22 @@ class Kind:
     make
         Writes a good file (or folder) into a folder and returns it.
     use
-        Uses it; returns the notices that a person would see.
+        Uses it; returns the notices that a person would see, and what was read.
     changes
         Made by chance, each as likely.
     wrong
         Well-formed but wrong: name → change; to be refused, or noticed.
+    altered
+        What differs between a good file and a changed one: anything else that is read otherwise, without a
+        notice, is silently wrong.
     """
 
     name: str
     make: Callable[[Path], Path]
-    use: Callable[[Path], tuple[str, ...]]
+    use: Callable[[Path], Used]
     changes: tuple[Change, ...]
     wrong: Mapping[str, Change] = field(default_factory=dict)
+    altered: Callable[[Path, Path], Altered] | None = None
 
 
 def _prediction() -> Any:
@@ -60,16 +211,33 @@ def _make_prediction(folder: Path) -> Path:
     return folder / "predicted.h5ad"
 
 
-def _compare(predicted: Path, measured: Path) -> tuple[str, ...]:
+def _compare(predicted: Path, measured: Path) -> tuple[Any, Any, tuple[str, ...]]:
     from napari_flag.analysis.compare import compare
     from napari_flag.foreign_prediction import read_any_prediction
     from napari_flag.slides.spot_tables import read_measured
 
-    return compare(read_any_prediction(predicted, "log2p1"), read_measured(measured)).notices
+    read = read_any_prediction(predicted, "log2p1"), read_measured(measured)
+    return (*read, compare(*read).notices)
 
 
-def _use_prediction(path: Path) -> tuple[str, ...]:
-    return _compare(path, path.with_name("measured.h5ad"))
+def _rows(adata: Any, *layers: str) -> dict[str, dict[str, float]]:
+    """Return spot → gene → value, also of `layers`, where they are there ("sample ERBB2")."""
+    from napari_flag.analysis.truth import dense
+
+    found: dict[str, dict[str, float]] = {str(name): {} for name in adata.obs_names}
+    held = {"": adata.X} | {f"{name} ": adata.layers[name] for name in layers if name in adata.layers}
+    for layer, values in held.items():
+        for row, of_spot in zip(found.values(), dense(values).tolist(), strict=True):
+            row |= {f"{layer}{gene}": value for gene, value in zip(adata.var_names, of_spot, strict=True)}
+    return found
+
+
+def _use_prediction(path: Path) -> Used:
+    predicted, _, notices = _compare(path, path.with_name("measured.h5ad"))
+    rows = _rows(predicted, "sample")
+    for row, (x, y) in zip(rows.values(), predicted.obsm["spatial"].tolist(), strict=True):
+        row |= {"x": x, "y": y}
+    return Used(notices, rows)
 
 
 def _make_foreign(folder: Path) -> Path:
@@ -89,8 +257,9 @@ def _beside(folder: Path) -> Path:
     return folder
 
 
-def _use_counts(path: Path) -> tuple[str, ...]:
-    return _compare(path.with_name("predicted.h5ad"), path)
+def _use_counts(path: Path) -> Used:
+    _, measured, notices = _compare(path.with_name("predicted.h5ad"), path)
+    return Used(notices, _rows(measured))
 
 
 def _make_counts(folder: Path) -> Path:
@@ -124,7 +293,7 @@ def _make_table(folder: Path) -> Path:
     return folder / "counts.tsv"
 
 
-def _use_zipped(path: Path) -> tuple[str, ...]:
+def _use_zipped(path: Path) -> Used:
     zipped = path.with_name("counts.tsv.gz")
     zipped.write_bytes(gzip.compress(path.read_bytes()))
     return _use_counts(zipped)
@@ -156,7 +325,17 @@ def _make_spots(folder: Path) -> Path:
     return folder / "spots.tsv"
 
 
-def _use_spots(path: Path) -> tuple[str, ...]:
+def _placed(table: Any) -> dict[str, dict[str, float]]:
+    """Return where every spot of a table lies, in pixels and in the array."""
+    spots = table.spots
+    rows = np.column_stack([spots.xy, *(() if spots.array is None else (spots.array,))]).tolist()
+    return {
+        name: dict(zip(("x", "y", "row", "column"), row, strict=False))
+        for name, row in zip(spots.ids, rows, strict=True)
+    }
+
+
+def _use_spots(path: Path) -> Used:
     from tests.fakes import FakeSlide
 
     from napari_flag import preflight
@@ -168,7 +347,7 @@ def _use_spots(path: Path) -> tuple[str, ...]:
     _, doubts = settle_scale(slide, table)
     checked = preflight.check(slide, table)
     checked.refuse()
-    return (*table.notices, *doubts, *checked.warnings)
+    return Used((*table.notices, *doubts, *checked.warnings), _placed(table))
 
 
 def _make_space_ranger(folder: Path) -> Path:
@@ -178,13 +357,29 @@ def _make_space_ranger(folder: Path) -> Path:
     return folder / "outs" / "spatial" / "tissue_positions.csv"
 
 
-def _use_folder(path: Path) -> tuple[str, ...]:
+def _use_folder(path: Path) -> Used:
+    from tests.fakes import FakeSlide
+
+    from napari_flag import preflight
     from napari_flag.slides.spot_tables import read_spots
 
-    return read_spots(path.parents[1]).notices
+    slide = FakeSlide(1200, 2000)
+    table = read_spots(path.parents[1], slide=slide)
+    checked = preflight.check(slide, table)
+    checked.refuse()
+    return Used((*table.notices, *checked.warnings), _placed(table))
 
 
-# --- regions, sets, labels -----------------------------------------------------------------------
+def _make_parquet(folder: Path) -> Path:
+    import pandas as pd
+
+    positions = _make_space_ranger(folder)
+    pd.read_csv(positions).to_parquet(positions.with_suffix(".parquet"))
+    positions.unlink()
+    return positions.with_suffix(".parquet")
+
+
+# --- regions, sets, labels, lists -----------------------------------------------------------------------
 
 
 def _make_regions(folder: Path) -> Path:
@@ -199,7 +394,7 @@ def _make_regions(folder: Path) -> Path:
     return folder / "r.geojson"
 
 
-def _use_regions(path: Path) -> tuple[str, ...]:
+def _use_regions(path: Path) -> Used:
     from napari_flag.slides.formats.geojson import read_annotations, write_annotations
     from napari_flag.slides.spots import inside
 
@@ -207,7 +402,7 @@ def _use_regions(path: Path) -> tuple[str, ...]:
     polygons = [polygon for annotation in found for polygon in annotation.polygons]
     inside(polygons, np.random.default_rng(0).uniform(0, 1000, (50, 2)))
     write_annotations(found, path.with_name("again.geojson"))
-    return ()
+    return Used()
 
 
 def _make_gmt(folder: Path) -> Path:
@@ -217,13 +412,14 @@ def _make_gmt(folder: Path) -> Path:
     return folder / "sets.gmt"
 
 
-def _use_gmt(path: Path) -> tuple[str, ...]:
+def _use_gmt(path: Path) -> Used:
     from napari_flag.analysis.pathways import find_region_sets, read_gmt
     from napari_flag.progress import finish
 
     prediction = fake_prediction(n_spots=16, n_genes=6)
-    finish(find_region_sets(prediction, np.arange(16) < 8, None, read_gmt(path)))
-    return ()
+    sets = read_gmt(path)
+    finish(find_region_sets(prediction, np.arange(16) < 8, None, sets))
+    return Used((), {name: {"genes": genes} for name, genes in sets.items()})
 
 
 def _make_labels(folder: Path) -> Path:
@@ -233,11 +429,37 @@ def _make_labels(folder: Path) -> Path:
     return folder / "labels.csv"
 
 
-def _use_labels(path: Path) -> tuple[str, ...]:
+def _use_labels(path: Path) -> Used:
     from napari_flag.slides.formats.labels import read_labels
 
-    read_labels(path).of(list(fake_prediction(n_spots=SPOTS, n_genes=2).obs_names))
-    return ()
+    names = list(fake_prediction(n_spots=SPOTS, n_genes=2).obs_names)
+    labels = read_labels(path).of(names)
+    return Used((), {name: {"label": label} for name, label in zip(names, labels, strict=True)})
+
+
+def _make_genes(folder: Path) -> Path:
+    (folder / "genes.txt").write_text("\n".join(fake_prediction(n_spots=4, n_genes=GENES).var_names))
+    return folder / "genes.txt"
+
+
+def _use_genes(path: Path) -> Used:
+    from napari_flag.gene_names import names_in, symbols_of
+
+    names = names_in(path)
+    symbols_of(list(fake_prediction(n_spots=4, n_genes=GENES).var_names), names)
+    return Used((), {name: {} for name in names})
+
+
+def _make_sections(folder: Path) -> Path:
+    lines = [f"S{i},s{i}.tif,s{i}.tsv,c{i}.tsv,P{i},0.5" for i in range(4)]
+    (folder / "sections.csv").write_text("\n".join(["name,slide,spots,counts,patient,mpp", *lines]))
+    return folder / "sections.csv"
+
+
+def _use_sections(path: Path) -> Used:
+    from napari_flag.listing import read_listing
+
+    return Used((), {slide.name: {"mpp": slide.mpp} for slide in read_listing(path)})
 
 
 def _make_workspace(folder: Path) -> Path:
@@ -248,11 +470,11 @@ def _make_workspace(folder: Path) -> Path:
     return folder / "w.json"
 
 
-def _use_workspace(path: Path) -> tuple[str, ...]:
+def _use_workspace(path: Path) -> Used:
     from napari_flag.workspace_file import read_workspace
 
     _ = read_workspace(path).missing
-    return ()
+    return Used()
 
 
 # --- zarr ----------------------------------------------------------------------------------------
@@ -275,6 +497,54 @@ def _make_zarr(folder: Path) -> Path:
     return store
 
 
+def _make_store(folder: Path) -> Path:
+    """Write a SpatialData zarr of an image with a pyramid, circles, and their counts."""
+    import spatialdata
+    from anndata import AnnData
+    from scipy import sparse
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Identity
+    from tests.slide_files import picture
+
+    place = {"global": Identity()}
+    xy = fake_prediction(n_spots=SPOTS, n_genes=2).obsm["spatial"] / 10
+    image = Image2DModel.parse(
+        picture(300, 200), dims=("y", "x", "c"), c_coords=["r", "g", "b"], scale_factors=[2],
+        transformations=place,
+    )  # fmt: skip
+    circles = ShapesModel.parse(xy, geometry=0, radius=5.0, index=np.arange(SPOTS), transformations=place)
+    counts = AnnData(sparse.csr_matrix(counts_for(_prediction()).X))
+    counts.obs_names, counts.var_names = [f"s{i}" for i in range(SPOTS)], _prediction().var_names
+    counts.obs["region"], counts.obs["spot"] = "spots", np.arange(SPOTS)
+    counts.obs["region"] = counts.obs["region"].astype("category")
+    table = TableModel.parse(counts, region="spots", region_key="region", instance_key="spot")
+    store = spatialdata.SpatialData(images={"he": image}, shapes={"spots": circles}, tables={"table": table})
+    store.write(folder / "S.zarr")
+    return folder / "S.zarr"
+
+
+def _use_store(path: Path) -> Used:
+    from napari_flag.slides.formats.spatial_data import choose
+    from napari_flag.slides.slide import open_slide
+    from napari_flag.slides.spot_tables import read_spots
+
+    with open_slide(path) as slide:
+        slide.thumbnail(64)
+        slide.read_region(10, 10, 50, 40)
+        table = read_spots(path, slide=slide)
+        rows = _placed(table)
+        counts = {} if table.measured is None else _rows(table.measured)
+        held = {name: row | counts.get(name, {}) for name, row in rows.items()}
+        return Used((choose(path).why, *slide.notices, *table.notices), held)
+
+
+def _state_gigabytes(path: Path, _: Random) -> None:
+    for level in (path / "images").rglob("s0/zarr.json"):
+        stated = json.loads(level.read_text())
+        stated["shape"] = stated["chunk_grid"]["configuration"]["chunk_shape"] = [3, 40_000, 30_000]
+        level.write_text(json.dumps(stated))
+
+
 # --- weights -------------------------------------------------------------------------------------
 
 
@@ -284,7 +554,7 @@ def _make_weights(folder: Path) -> Path:
     return write_tiny_weights(folder / "tiny.safetensors")
 
 
-def _use_weights(path: Path) -> tuple[str, ...]:
+def _use_weights(path: Path) -> Used:
     from napari_flag.methods.predictor import open_method
     from napari_flag.model.checkpoint import Checkpoint, describe_entries, label_of
 
@@ -294,7 +564,7 @@ def _use_weights(path: Path) -> tuple[str, ...]:
     open_method(checkpoint)
     checkpoint.build_encoder()
     checkpoint.build_out_of_distribution_score()
-    return ()
+    return Used()
 
 
 # --- slides --------------------------------------------------------------------------------------
@@ -312,13 +582,13 @@ def _make_ome(folder: Path) -> Path:
     return ome_tiff(folder / "s.ome.tif", picture(300, 200))
 
 
-def _use_slide(path: Path) -> tuple[str, ...]:
+def _use_slide(path: Path) -> Used:
     from napari_flag.slides.slide import open_slide
 
     with open_slide(path) as slide:
         slide.thumbnail(64)
         slide.read_region(10, 10, 50, 40)
-        return slide.notices
+        return Used(slide.notices)
 
 
 # --- well-formed and wrong -------------------------------------------------------------------------
@@ -379,12 +649,20 @@ def _below_zero(adata: Any, _: Random) -> None:
     adata.X = adata.X - 3.0
 
 
+def _move(places: Callable[[Any, Random], Any]) -> Callable[[Any, Random], None]:
+    def change(adata: Any, random: Random) -> None:
+        adata.obsm["spatial"] = places(adata.obsm["spatial"], random)
+
+    return change
+
+
 def _swap_unit(adata: Any, _: Random) -> None:
     adata.uns["napari_flag"]["units"] = "counts"
 
 
 WRONG_COUNTS = {
     "ids shuffled": _in_h5ad(_shuffle_ids),
+    "ids turned": _in_h5ad(_turn_ids),
     "half the genes in small letters": _in_h5ad(_small_letters),
     "log values": _in_h5ad(_log),
     "scaled by ten": _in_h5ad(_times(10.0)),
@@ -397,6 +675,9 @@ WRONG_COUNTS = {
 WRONG_PREDICTION = {
     "X below zero": _in_h5ad(_below_zero),
     "another unit": _in_h5ad(_swap_unit),
+    "positions shuffled": _in_h5ad(_move(lambda xy, random: random.permutation(xy))),
+    "x and y exchanged": _in_h5ad(_move(lambda xy, _: xy[:, ::-1].copy())),
+    "all on one point": _in_h5ad(_move(lambda xy, _: np.full_like(xy, 500.0))),
 }
 
 
@@ -434,9 +715,14 @@ KINDS = (
         _use_prediction,
         (by.change_hdf5, by.change_hdf5, by.change_bytes),
         WRONG_PREDICTION,
+        altered_arrays,
     ),
     Kind(
-        "other programs'", _make_foreign, _use_prediction, (by.change_hdf5, by.change_hdf5, by.change_bytes)
+        "other programs'",
+        _make_foreign,
+        _use_prediction,
+        (by.change_hdf5, by.change_hdf5, by.change_bytes),
+        altered=altered_arrays,
     ),
     Kind(
         "counts h5ad",
@@ -444,23 +730,60 @@ KINDS = (
         _use_counts,
         (by.change_hdf5, by.change_hdf5, by.change_bytes),
         WRONG_COUNTS,
+        altered_arrays,
     ),
-    Kind("counts 10x h5", _make_10x, _use_counts, (by.change_hdf5, by.change_hdf5, by.change_bytes)),
-    Kind("counts mtx", _make_mex, _use_counts, (by.change_table, by.change_bytes)),
-    Kind("counts tables", _make_table, _use_zipped, (by.change_table, by.change_table, by.change_bytes)),
+    Kind(
+        "counts 10x h5",
+        _make_10x,
+        _use_counts,
+        (by.change_hdf5, by.change_hdf5, by.change_bytes),
+        altered=altered_arrays,
+    ),
+    Kind("counts mtx", _make_mex, _use_counts, (by.change_table, by.change_bytes), altered=altered_entries),
+    Kind(
+        "counts tables",
+        _make_table,
+        _use_zipped,
+        (by.change_table, by.change_table, by.change_bytes),
+        altered=altered_lines,
+    ),
     Kind(
         "spot tables",
         _make_spots,
         _use_spots,
         (by.change_table, by.change_table, by.change_bytes),
         WRONG_SPOTS,
+        altered_lines,
     ),
-    Kind("Space Ranger", _make_space_ranger, _use_folder, (by.change_table, by.change_bytes)),
+    Kind(
+        "Space Ranger",
+        _make_space_ranger,
+        _use_folder,
+        (by.change_table, by.change_bytes),
+        altered=altered_lines,
+    ),
     Kind("GeoJSON", _make_regions, _use_regions, (by.change_json, by.change_json, by.change_bytes)),
-    Kind("GMT", _make_gmt, _use_gmt, (by.change_table, by.change_bytes)),
-    Kind("labels", _make_labels, _use_labels, (by.change_table, by.change_bytes)),
+    Kind("GMT", _make_gmt, _use_gmt, (by.change_table, by.change_bytes), altered=altered_sets),
+    Kind("labels", _make_labels, _use_labels, (by.change_table, by.change_bytes), altered=altered_lines),
     Kind("workspaces", _make_workspace, _use_workspace, (by.change_json, by.change_bytes)),
-    Kind("zarr", _make_zarr, _use_prediction, (by.change_zarr,)),
+    Kind("zarr", _make_zarr, _use_prediction, (by.change_zarr,), altered=altered_files),
+    Kind(
+        "SpatialData",
+        _make_store,
+        _use_store,
+        (by.change_zarr,),
+        {"a chunk of gigabytes": _state_gigabytes},
+        altered_files,
+    ),
+    Kind("positions parquet", _make_parquet, _use_folder, (by.change_bytes,)),
+    Kind("lists of genes", _make_genes, _use_genes, (by.change_table, by.change_bytes), altered=altered_sets),
+    Kind(
+        "lists of sections",
+        _make_sections,
+        _use_sections,
+        (by.change_table, by.change_bytes),
+        altered=altered_columns,
+    ),
     Kind("weights", _make_weights, _use_weights, (by.change_weights, by.change_weights, by.change_bytes)),
     Kind("TIFF", _make_tiff, _use_slide, (by.change_tiff, by.change_tiff, by.change_bytes)),
     Kind("OME-TIFF", _make_ome, _use_slide, (by.change_tiff, by.change_bytes)),

@@ -13,6 +13,7 @@ from napari_flag.analysis import truth
 from napari_flag.analysis.models import comparing_models
 from napari_flag.analysis.pathways import bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.truth import measured_counts
+from napari_flag.errors import Doubtful
 from napari_flag.gui import compare_dock
 from napari_flag.gui.compare_dock import CompareDock, truth_of
 from napari_flag.layers.gene_values import Quantity
@@ -327,7 +328,7 @@ def test_the_truth_of_a_table_and_of_a_report_is_counted_by_their_jobs(
 ):
     written = []
 
-    def write_report(predicted, measured, folder, *, comparison):
+    def write_report(predicted, measured, folder, *, force):
         yield Step("Writing", 0, None)
         written.append(measured.shape)
         return folder
@@ -371,20 +372,29 @@ def test_counts_that_look_scaled_are_compared_once_a_person_insists_and_said(fil
     assert filled.anyway.isHidden()
 
 
-def test_the_report_of_insisted_counts_has_their_scores(filled, monkeypatch):
+def test_the_report_of_insisted_counts_has_their_scores(filled, tmp_path):
     scaled = counts_for(filled.session.adata)
     scaled.X = scaled.X * 10
-    given = []
-
-    def write_report(predicted, measured, folder, *, comparison):
-        given.append(comparison)
-        yield Step("Writing", 0, None)
-        return folder
-
-    monkeypatch.setattr("napari_flag.report.write_report", write_report)
     counts = truth_of(filled.session.adata, scaled, refused=False)
-    finish(compare_dock.report(filled.session.adata, counts, None, force=True))
-    assert any("as was insisted on" in notice for notice in given[0].notices)
+    page = finish(compare_dock.report(filled.session.adata, counts, tmp_path, force=True))
+    assert "as was insisted on" in page.read_text("utf-8")
+
+
+def test_a_prediction_whose_spots_are_mixed_up_is_compared_and_reported_once_it_is_insisted(
+    dock, qtbot, tmp_path
+):
+    adata = fake_prediction()
+    adata.obsm["spatial"] = np.random.default_rng(0).permutation(adata.obsm["spatial"])
+    dock.session.set_prediction(adata)
+    qtbot.waitUntil(lambda: dock.agreement is not None, timeout=10_000)
+    assert dock.agreement.comparison is None
+    assert "look wrong" in dock.agreement.why_not
+    assert not dock.anyway.isHidden()
+    with pytest.raises(Doubtful, match="insist with --force"):
+        finish(compare_dock.report(adata, truth_of(adata, None, refused=True), tmp_path))
+    dock.anyway.setChecked(True)
+    qtbot.waitUntil(lambda: dock.agreement.comparison is not None and not dock.jobs.active, timeout=10_000)
+    assert any("look wrong" in text for text in dock.messages.texts)
 
 
 def test_a_report_is_not_named_after_a_patient_unless_a_person_keeps_the_name(

@@ -5,11 +5,12 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 from tests.fakes import fake_prediction
 
+from napari_flag import keys
 from napari_flag.exports.formats import FORMATS, find_format
 from napari_flag.gui import export_menu
 from napari_flag.gui.controls.file_filters import file_filter
 from napari_flag.gui.session import Session
-from napari_flag.prediction_file import output_name, read_prediction, write_prediction
+from napari_flag.prediction_file import output_name, provenance, read_prediction, write_prediction
 from napari_flag.progress import Step
 
 pytestmark = pytest.mark.usefixtures("qapp")
@@ -156,6 +157,25 @@ def test_a_name_that_may_be_a_patients_is_asked_about(viewer, tmp_path, monkeypa
         pass
     assert (output_name(read_prediction(tmp_path / "mine.h5ad")) == "Smith_John") is kept
     assert output_name(Session.of(viewer).adata) == "Smith_John"  # the person's own window
+
+
+@pytest.mark.parametrize("answer", [QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.Cancel])
+def test_spots_that_look_misplaced_are_exported_only_where_a_person_insists(
+    tmp_path, monkeypatch, qtbot, answer
+):
+    viewer, adata = ViewerModel(), fake_prediction(16)
+    adata.obsm[keys.SPATIAL][:] = 500.0
+    Session.of(viewer).set_prediction(adata)
+    monkeypatch.setattr(QMessageBox, "exec", lambda box: answer)
+    choosing(monkeypatch, tmp_path / "a.h5ad", "h5ad")
+    job = export_menu.export_prediction(viewer)
+    if answer == QMessageBox.StandardButton.Cancel:
+        assert job is None
+        return
+    with qtbot.waitSignal(job.ended):
+        pass
+    written = provenance(read_prediction(tmp_path / "a.h5ad"))
+    assert any("look wrong" in notice for notice in written[keys.NOTICES])
 
 
 def test_every_format_can_be_distinguished_from_the_others_by_its_filter():

@@ -76,6 +76,17 @@ def test_touching_squares_without_array_positions_are_drawn_as_squares():
     assert (inner > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("xy", "far"), [(np.full((16, 2), 500.0), 0), (np.arange(32.0).reshape(16, 2), 10**6)]
+)
+def test_squares_whose_places_make_no_array_are_drawn_where_they_lie(xy, far):
+    array = np.column_stack([np.arange(16) // 4, np.arange(16) % 4])
+    array[-1] += far
+    raster = spot_raster(xy, diameter_px=100.0, lattice="square", array=array)
+    assert raster.spot_at(*centre_pixel(raster, xy[-1])) is not None
+    assert abs(np.linalg.det(raster.matrix)) > 0
+
+
 def test_the_nearest_centre_wins_where_spots_overlap():
     raster = spot_raster(np.array([[0.0, 0.0], [60.0, 0.0]]), diameter_px=100.0, lattice="none")
     assert raster.spot_at(*centre_pixel(raster, (25.0, 0.0))) == 0

@@ -1,5 +1,7 @@
 """SpatialData zarrs as written by spatialdata itself, with elements and transforms as people write them."""
 
+import json
+import shutil
 from pathlib import Path
 
 import anndata
@@ -102,6 +104,35 @@ def test_the_image_is_read_level_by_level_with_its_micrometres(store):
         assert (slide.mpp, slide.mpp_source) == (0.5, "its coordinate system um")
         np.testing.assert_array_equal(slide.read_region(130, 90, 70, 60), pixels[90:150, 130:200])
         assert slide.read_region(0, 0, 40, 30, level=1).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("tables/table/X/indices", "could not be read as an AnnData"),
+        ("tables/table/obs/spot_id", "could not be read as an AnnData"),
+        ("tables/table/var/_index/c", "has rows without a name"),
+        ("tables/table/zarr.json", "annotates no shapes in it; choose another table"),
+    ],
+)
+def test_a_damaged_table_is_one_sentence(lost, said, store, tmp_path):
+    copy = tmp_path / "P3.zarr"
+    shutil.copytree(store, copy)
+    place = copy / lost
+    place.unlink() if place.is_file() else shutil.rmtree(place)
+    with pytest.raises(UserError, match=said):
+        read_measured(copy / "tables" / "table")
+
+
+def test_an_image_whose_chunks_are_gigabytes_is_refused_before_any_is_decoded(store, tmp_path):
+    copy = tmp_path / "P3.zarr"
+    shutil.copytree(store, copy)
+    level = copy / "images" / "he" / "s0" / "zarr.json"
+    stated = json.loads(level.read_text())
+    stated["shape"] = stated["chunk_grid"]["configuration"]["chunk_shape"] = [3, 40_000, 30_000]
+    level.write_text(json.dumps(stated))
+    with pytest.raises(UserError, match=r"in chunks of 3\.6 GB, .* where up to 268 MB"):
+        open_slide(copy)
 
 
 @pytest.mark.parametrize("given", ["", "tables/table", "shapes/spots"])

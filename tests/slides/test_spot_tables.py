@@ -36,6 +36,18 @@ def test_a_legacy_st_table_names_spots_by_array_and_knows_the_pitch(tmp_path: Pa
     assert table.notices == ()
 
 
+@pytest.mark.parametrize("far", ["999999999999999999999", "-1e300", "1000001"])
+def test_array_coordinates_that_no_array_has_are_refused(far: str, tmp_path: Path) -> None:
+    path = st_table(tmp_path / "s.tsv")
+    path.write_text(path.read_text().replace("\n10\t", f"\n{far}\t"))
+    with pytest.raises(UserError, match="as an array coordinate, where rows and columns up to 1,000,000"):
+        read_spots(path)
+    path = tmp_path / "plain.csv"
+    path.write_text(f"id,x_px,y_px,array_row,array_col\na,1,2,0,0\nb,3,4,{far},1\n")
+    with pytest.raises(UserError, match="as an array coordinate"):
+        read_spots(path)
+
+
 def test_spots_not_selected_are_left_out_with_a_notice(tmp_path: Path) -> None:
     table = read_spots(st_table(tmp_path / "s.tsv", selected=[1, 0, 1]))
     assert table.spots.ids == ("10x13", "12x14")

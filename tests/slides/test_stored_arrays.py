@@ -1,5 +1,7 @@
 """Sparse matrices and arrays that state what is not so: refused before compiled code believes them."""
 
+import gzip
+
 import h5py
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ LIES = {
     "fewer values than places": ("data", lambda v: v[:-1]),
     "texts for values": ("data", lambda v: np.array([b"x"] * len(v), "S1")),
     "fractions for places": ("indices", lambda v: v + 0.5),
+    "two values for one place": ("indices", lambda v: np.array([v[0], v[0], *v[2:]])),
 }
 
 
@@ -100,8 +103,29 @@ def test_a_table_of_a_zarr_is_checked_too(tmp_path):
     adata = annotated()
     adata.write_zarr(tmp_path / "t.zarr")
     zarr.open_group(tmp_path / "t.zarr")["X"]["indices"][:] = 10**6
-    with pytest.raises(ValueError, match="outside itself"):
+    with pytest.raises(UserError, match="outside itself"):
         H5ad(zarr.open_group(tmp_path / "t.zarr", mode="r"), tmp_path / "t.zarr").values("X")
+
+
+@pytest.mark.parametrize("part", ["name", "feature_type"])
+def test_a_10x_matrix_that_does_not_state_each_feature_is_refused(part, tmp_path):
+    write_h5(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        stated = file["matrix/features"][part][:]
+        del file["matrix/features"][part]
+        file["matrix/features"][part] = stated[:-1]
+    for read in (read_10x_h5, expression_columns):
+        with pytest.raises(UserError, match="could not be read"):
+            read(tmp_path / "m.h5")
+
+
+def test_a_line_of_features_without_its_kind_is_refused(tmp_path):
+    write_mex(tmp_path / "m")
+    [path] = (tmp_path / "m").glob("features.tsv*")
+    text = gzip.decompress(path.read_bytes()).decode()
+    path.write_bytes(gzip.compress(text.replace("\tGene Expression", "", 2).encode()))
+    with pytest.raises(UserError, match="lines of different lengths"):
+        read_mex(tmp_path / "m")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +142,15 @@ def test_the_size_in_a_matrix_market_file_is_not_believed(header, tmp_path):
 
 @pytest.mark.parametrize(
     "body",
-    ["1 1 1\n2 1 1\n3 1 5\n", "1 1 1 7\n1 2 1 7\n", "1 1\n", "x y z\n", "1.5 1 1\n", "1 1 nan\n1 1 1 1\n"],
+    [
+        "1 1 1\n2 1 1\n3 1 5\n",
+        "1 1 1 7\n1 2 1 7\n",
+        "1 1\n",
+        "x y z\n",
+        "1.5 1 1\n",
+        "1 1 nan\n1 1 1 1\n",
+        "1 1 1\n1 1 2\n",
+    ],
 )
 def test_lines_that_are_not_those_stated_are_refused(body, tmp_path):
     """SciPy's reader wrote outside its arrays where there were more than stated, and ended the process."""

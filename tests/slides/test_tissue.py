@@ -195,9 +195,34 @@ def test_an_outline_that_crosses_itself_a_million_times_is_refused_at_once(tmp_p
     path = tmp_path / "r.geojson"
     path.write_text(json.dumps({"type": "Polygon", "coordinates": [[*corners, corners[0]]]}))
     began = time.monotonic()
-    with pytest.raises(UserError, match=r"crosses itself [\d,]+ times"):
+    with pytest.raises(UserError, match=r"cross themselves at least [\d,]+ times"):
         read_regions(path)
     assert time.monotonic() - began < 30, "repairing it takes far longer"
+
+
+@pytest.mark.parametrize(("outlines", "sides"), [(8, 199), (400, 30)])
+def test_many_short_outlines_that_cross_themselves_are_refused_together(
+    outlines: int, sides: int, tmp_path: Path
+) -> None:
+    corners = np.random.default_rng(0).uniform(0, 1000, (outlines, sides, 2)).round(1).tolist()
+    tangles = [{"type": "Polygon", "coordinates": [[*each, each[0]]]} for each in corners]
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps(tangles))
+    began = time.process_time()
+    with pytest.raises(UserError, match=r"cross themselves at least [\d,]+ times"):
+        read_regions(path)
+    assert time.process_time() - began < 3, "repairing them takes far longer"
+    path.write_text(json.dumps(tangles[:1]))
+    assert read_regions(path)
+
+
+def test_json_of_millions_of_lists_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "r.geojson"
+    path.write_text("[" + "[]," * 6_000_000 + "[]]")
+    began = time.process_time()
+    with pytest.raises(UserError, match=r"it has 12,000,002 parts, where up to 5,000,000 are read"):
+        read_regions(path)
+    assert time.process_time() - began < 2
 
 
 def test_a_long_outline_by_hand_is_taken(tmp_path: Path) -> None:

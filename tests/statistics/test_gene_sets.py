@@ -15,6 +15,11 @@ def test_a_gmt_file_is_read_in_its_order(tmp_path):
     assert read_gmt(path) == {"Early response": ("TFF1", "PGR"), "Other": ("A", "B")}
 
 
+def test_lines_end_at_line_ends_alone(tmp_path):
+    (tmp_path / "s.gmt").write_bytes("A\tx\tESR1\r\nB\tx\tTP\x1c53\rC\tx\tKI\u202867\n".encode())
+    assert read_gmt(tmp_path / "s.gmt") == {"A": ("ESR1",), "B": ("TP\x1c53",), "C": ("KI\u202867",)}
+
+
 def test_lines_that_start_with_a_hash_are_comments(tmp_path):
     path = tmp_path / "sets.gmt"
     path.write_text("# made by hand\twith a tab\nOne\t\tA\tB\n", "utf-8")

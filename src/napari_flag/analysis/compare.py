@@ -22,7 +22,6 @@ from napari_flag.analysis.scores import (
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import (
     MEASURED,
-    DoubtfulCounts,
     Extent,
     Match,
     Unmatched,
@@ -35,9 +34,16 @@ from napari_flag.analysis.truth import (
     refuse_doubts,
     shared_counts,
 )
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 from napari_flag.formatting import counted, counted_of, first_of, number, whole
-from napari_flag.prediction_file import doubts_of, find_fault, output_name, trained_on
+from napari_flag.prediction_file import (
+    doubts_of,
+    find_fault,
+    find_misplaced,
+    output_name,
+    refuse_misplaced,
+    trained_on,
+)
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, calibration, scoring_rules
 from napari_flag.statistics.calibration import LEVELS as LEVELS
@@ -130,15 +136,16 @@ def comparing(
     seed
         Of the bootstrap.
     force
-        Compare also counts that look wrong (see `truth.doubts_about`), with a notice.
+        Compare also counts that look wrong (see `truth.doubts_about`), and a prediction whose spots do (see
+        `prediction_file.find_misplaced`), with a notice.
     fair
         Whether draws are judged by fair proper scores, which compare with those of other models.
 
     Raises
     ------
     UserError
-        When `predicted` is not ours, `measured` holds no raw counts or looks wrong, nothing matches, or too
-        little does.
+        When `predicted` is not ours or looks wrong, `measured` holds no raw counts or looks wrong, nothing
+        matches, or too little does.
     """
     yield Step("Matching spots and genes", 0, None)
     fault = find_fault(predicted)
@@ -147,6 +154,7 @@ def comparing(
             f"The file to compare {fault}, so it is no prediction of napari-flag; give the "
             "prediction first and the measured counts second."
         )
+    refuse_misplaced(predicted, force)
     match = match_names(predicted, measured)
     truth = np.log2(shared_counts(measured, match) + 1.0)
     unseen = accuracy.constant_genes(truth)
@@ -274,7 +282,7 @@ class GeneAgreement:
     left_out
         What could not be compared, a sentence for each kind.
     doubted
-        The counts look wrong, and are compared only where a person insists (`agree` with `force`).
+        Counts or places of spots look wrong, and are used only where a person insists (`agree` with `force`).
     """
 
     comparison: "Comparison | None"
@@ -298,14 +306,14 @@ def agree(
     force
         As of `comparing`.
     """
-    doubted = False
+    doubted = find_misplaced(adata) is not None and not force
     reason = "" if measured is not None or keys.MEASURED in adata.layers else NO_TRUTH
     if not reason:
         try:
             truth = measured_counts(adata) if measured is None else measured
             comparison = yield from comparing(adata, truth, force=force)
         except UserError as error:
-            reason, doubted = str(error), isinstance(error, DoubtfulCounts)
+            reason, doubted = str(error), isinstance(error, Doubtful)
         else:
             return GeneAgreement(comparison, comparison.tables, left_out=_left_out(comparison))
     table = yield from _alone(adata)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from napari_flag import keys
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 from napari_flag.formatting import counted, counted_of
 from napari_flag.prediction_file import provenance
 from napari_flag.slides.spots import refuse_repeated, typical_pitch, why_none_shared
@@ -275,23 +275,19 @@ INSISTED: Final = "; they were used all the same, as was insisted on."
 """How a notice on doubtful counts ends that were used; `attach_measured` records it in the provenance."""
 
 
-class DoubtfulCounts(UserError):
-    """Counts that look wrong, which a person who knows better may insist on."""
-
-
 def refuse_doubts(predicted: "AnnData", measured: "AnnData", match: Match, force: bool) -> tuple[str, ...]:
     """Refuse what `doubts_about` finds; return as notices what was insisted on, now or by `attach_measured`.
 
     Raises
     ------
-    DoubtfulCounts
+    Doubtful
         The first doubt, unless `force`.
     """
     if _ATTACHED in measured.uns:
         return insisted_on(predicted)
     doubts = doubts_about(predicted, measured, match)
     if doubts and not force:
-        raise DoubtfulCounts(
+        raise Doubtful(
             f"{doubts[0]}; give the raw counts of this section, or insist with --force (in the window: "
             "“Compare anyway” of the Compare page)."
         )
@@ -299,6 +295,7 @@ def refuse_doubts(predicted: "AnnData", measured: "AnnData", match: Match, force
 
 
 _BY_PLACE: Final = re.compile(r"(\d+)x(\d+)")
+_OF_PLACE: Final = re.compile(r"\d+[x_]\d+")
 _ATTACHED: Final = "attached"
 """``uns`` key of counts that are those of a prediction's own layer."""
 FEWEST_DOUBTED: Final = 20
@@ -331,10 +328,18 @@ def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> st
     design = np.column_stack([there, np.ones(len(there))])
     if np.linalg.matrix_rank(design - design.mean(axis=0)) < 2:
         return None  # a line, or one point, says nothing
-    apart = np.linalg.norm(design @ np.linalg.lstsq(design, here, rcond=None)[0] - here, axis=1)
+    steps = np.linalg.lstsq(design, here, rcond=None)[0]
+    apart = np.linalg.norm(design @ steps - here, axis=1)
     pitch = typical_pitch(here)
     if np.median(apart) <= ASTRAY * pitch:
-        return None
+        (xx, xy), (yx, yy) = steps[:2].tolist()
+        exchanged = min(xy, yx) > 10 * max(abs(xx), abs(yy))
+        if not exchanged or not all(_OF_PLACE.fullmatch(str(name)) for name in predicted.obs_names):
+            return None
+        return (
+            "Spots of the same id lie with x and y exchanged in the measured table, so its ids, or its "
+            "positions, seem to be written the other way round"
+        )
     return (
         "Spots of the same id lie elsewhere in the measured table "
         f"({np.median(apart) / pitch:.1f} spots away, "

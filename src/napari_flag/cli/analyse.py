@@ -69,7 +69,7 @@ def add_export(commands: terminal.Commands) -> None:
     )
     add_labels(parser, 'written as obs["label"]')
     add("--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote")
-    add("--force", action="store_true", help="attach measured counts that look wrong as well, and record it")
+    add("--force", action="store_true", help="write spots or counts that look wrong as well, and record it")
     terminal.add_keep_names(parser)
     terminal.add_json(parser)
 
@@ -85,7 +85,7 @@ def run_export(args: argparse.Namespace) -> int:
     for wanted in formats:
         wanted.check()
     adata, said = read_named(args.predicted, args)
-    _refuse_unused(args, [wanted.name for wanted in formats])
+    _refuse_unused(args, adata, [wanted.name for wanted in formats])
     refuse_unit(args, adata)
     label(adata, args.labels)
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
@@ -107,7 +107,7 @@ def run_export(args: argparse.Namespace) -> int:
                 counts = read_counts(adata, args.measured, args.predicted, line, slide=slide)
                 for sentence in attach_measured(adata, counts, force=args.force):
                     line.notice(sentence)
-            finish(export(adata, places, genes=args.genes, slide=slide), on_step)
+            finish(export(adata, places, genes=args.genes, slide=slide, force=args.force), on_step)
     finally:
         if slide is not None:
             slide.close()
@@ -115,13 +115,15 @@ def run_export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_unused(args: argparse.Namespace, formats: Sequence[str]) -> None:
+def _refuse_unused(args: argparse.Namespace, adata: "AnnData", formats: Sequence[str]) -> None:
     """Refuse options that would change nothing in the files asked for."""
+    from napari_flag.prediction_file import find_misplaced
     from napari_flag.slides.spot_tables import needs_pooling
 
-    if args.force and args.measured is None:
+    if args.force and args.measured is None and find_misplaced(adata) is None:
         raise UserError(
-            "--force attaches counts that look wrong; give them with --measured, or leave it out."
+            "--force writes spots and counts that look wrong, and nothing looks wrong here; leave it out, or "
+            "give counts with --measured."
         )
     pooled = args.measured is not None and needs_pooling(args.measured)
     if args.slide is not None and "spatialdata" not in formats and not pooled:
@@ -169,6 +171,9 @@ def add_report(commands: terminal.Commands) -> None:
     add_labels(parser, "the report says how far the domains agree with it")
     add_gene_sets(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier report in DIR")
+    parser.add_argument(
+        "--force", action="store_true", help="report also on spots that look misplaced; the page says so"
+    )
     terminal.add_keep_names(parser)
     terminal.add_json(parser)
 
@@ -193,13 +198,13 @@ def run_report(args: argparse.Namespace) -> int:
         check_place(path, args.overwrite)
     options = ["--out", args.out, *as_typed("--labels", args.labels), *as_typed("--unit", args.unit)]
     options += as_typed("--gene-sets", args.gene_sets) + as_typed("--set", args.set)
-    options += ["--keep-names"] if args.keep_names else []
+    options += ["--force"] * args.force + ["--keep-names"] * args.keep_names
     command = recorded(["napari-flag", "report", args.predicted, *options], args.keep_names)
     written: list[Path] = []
     with cancelled_as(lambda: with_written(written)), ProgressLine() as line:
         for sentence in said:
             line.notice(sentence)
-        findings = finish(gather(predicted, measured, sets=sets, shown_set=args.set), line)
+        findings = finish(gather(predicted, measured, sets=sets, shown_set=args.set, force=args.force), line)
         make_folder(args.out)
         write_set_map(findings.set_map, places)
         written += places

@@ -201,7 +201,9 @@ def listed_slides(source: Path, keep_names: bool = False) -> tuple[tuple[ListedS
     else:
         slides = read_listing(source)
     if not slides:
-        raise UserError(f"{source} lists no slide; give a line per slide, with its file in the column image.")
+        raise UserError(
+            f"{source} holds no slide; give a folder with slides, or a CSV file with a line each."
+        )
     if not keep_names:
         plain = tuple(replace(one, name=name_in_results(one.image, name=one.name)) for one in slides)
         if plain != slides:

@@ -13,7 +13,7 @@ from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
 from napari_flag.gene_names import names_in, symbols_of
-from napari_flag.prediction_file import output_name, write_prediction
+from napari_flag.prediction_file import output_name, record_misplaced, refuse_misplaced, write_prediction
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import without_personal_names
 
@@ -134,6 +134,7 @@ def export(
     *,
     genes: Sequence[str] | Path | None = None,
     slide: "Slide | None" = None,
+    force: bool = False,
 ) -> Steps[tuple[Path, ...]]:
     """Write `adata`, with its structure, in several formats and return the paths; their folders are made.
 
@@ -149,17 +150,22 @@ def export(
         Symbols or aliases of those to keep, or a text file (a `Path`) with one a line; None keeps all.
     slide
         The slide, for formats that hold the image.
+    force
+        Write also a prediction whose spots look misplaced, which records it among its notices.
 
     Raises
     ------
     UserError
-        When a gene is unknown, a format's program is not installed, or a place cannot be written.
+        When spots look misplaced, a gene is unknown, a format's program is not installed, or a place cannot
+        be written.
     """
     for wanted, _ in places:  # before any work
         wanted.check()
+    refuse_misplaced(adata, force)
     known = [str(gene) for gene in adata.var_names]
     symbols = None if genes is None else symbols_of(known, names_in(genes))
     complete = yield from with_structure(adata)
+    record_misplaced(complete)
     chosen = choose_genes(complete, symbols)
     for done, (wanted, path) in enumerate(places, 1):
         make_folder(path.parent)

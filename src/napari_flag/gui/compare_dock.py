@@ -8,13 +8,13 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_flag import keys
-from napari_flag.analysis.compare import NO_TRUTH, GeneAgreement, agree, comparing
+from napari_flag.analysis.compare import NO_TRUTH, GeneAgreement, agree
 from napari_flag.analysis.models import CONTROLS, ModelComparison, comparing_models
 from napari_flag.analysis.pathways import DomainSets, bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.scores import EXPECTATION, FAIR, MEANING, PROPER, STRUCTURE
-from napari_flag.analysis.truth import DoubtfulCounts, MeasuredLayer, measured_counts
+from napari_flag.analysis.truth import MeasuredLayer, measured_counts
 from napari_flag.discovery import counts_for
-from napari_flag.errors import UserError
+from napari_flag.errors import Doubtful, UserError
 from napari_flag.formatting import FINE, interval, number, whole
 from napari_flag.gui.controls.file_filters import COUNT_FILES
 from napari_flag.gui.controls.forms import Choice, ShortScroll, ask_open, may_replace, plain_label
@@ -115,7 +115,8 @@ class CompareDock(Dock):
         )
         self.anyway = QCheckBox("Compare anyway")
         self.anyway.setToolTip(
-            "Compare although these counts look wrong; it is said with the scores and in the report"
+            "Compare although counts or places of spots look wrong; it is said with the scores and in the "
+            "report"
         )
         self.anyway.hide()
         self.scores = QWidget()
@@ -383,7 +384,7 @@ class CompareDock(Dock):
 
     def _on_not_attached(self, result: Result, measured: "AnnData", error: Exception) -> None:
         self._refused = None
-        if result is self.session.result and isinstance(error, DoubtfulCounts):
+        if result is self.session.result and isinstance(error, Doubtful):
             self._refused = (result, measured)
             self.anyway.show()
         self.messages.show_error(error)
@@ -538,7 +539,5 @@ def report(
     """Write the report with what is imported only when it is asked for; `force` as of `comparing`."""
     from napari_flag.report import write_report
 
-    measured, comparison = (yield from truth), None
-    if measured is not None and force:
-        comparison = yield from comparing(predicted, measured, force=True)
-    return (yield from write_report(predicted, measured, folder, comparison=comparison))
+    measured = yield from truth
+    return (yield from write_report(predicted, measured, folder, force=force))

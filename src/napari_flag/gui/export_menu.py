@@ -17,6 +17,7 @@ from napari_flag.gui.controls.file_filters import file_filter
 from napari_flag.gui.controls.forms import may_replace, sentence_of
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
+from napari_flag.prediction_file import find_misplaced
 from napari_flag.slide_identity import without_personal_names
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def export_prediction(viewer: napari.viewer.Viewer) -> Job | None:
     if keep is None:
         return None
     adata, _ = without_personal_names(session.adata, keep)
+    insisted = _ask_misplaced(adata)
+    if insisted is None:
+        return None
     asked = _ask_place(adata)
     if asked is None:
         return None
@@ -54,7 +58,7 @@ def export_prediction(viewer: napari.viewer.Viewer) -> Job | None:
     genes = _ask_genes(adata, session.gene_set, session.gene_set_name)
     window = getattr(session.viewer, "window", None)
     progress = ExportProgress(None if window is None else window._qt_window)
-    return progress.start(adata, *asked, genes)
+    return progress.start(adata, *asked, genes, force=insisted)
 
 
 def ask_keep_names(parent: QWidget | None, adata: "AnnData") -> bool | None:
@@ -80,6 +84,21 @@ def ask_keep_names(parent: QWidget | None, adata: "AnnData") -> bool | None:
     return {neutral: False, kept: True}.get(box.clickedButton())
 
 
+def _ask_misplaced(adata: "AnnData") -> bool | None:
+    """Ask whether spots that look misplaced are written all the same; False without asking where none do.
+
+    None where nothing is to be written.
+    """
+    doubt = find_misplaced(adata)
+    if doubt is None:
+        return False
+    box = QMessageBox(QMessageBox.Icon.Warning, "Export prediction", f"{doubt}.")
+    box.setInformativeText("Genes may stand in other places than they belong. Export anyway?")
+    box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.Cancel)
+    box.setDefaultButton(QMessageBox.StandardButton.Cancel)
+    return True if box.exec() == QMessageBox.StandardButton.Yes else None
+
+
 class ExportProgress(QDialog):
     """A small window that shows an export and can cancel it; it closes when the export has ended."""
 
@@ -92,12 +111,20 @@ class ExportProgress(QDialog):
         self.strip = ProgressStrip(self.jobs, self, hide_when_idle=False)
         QVBoxLayout(self).addWidget(self.strip)
 
-    def start(self, adata: "AnnData", wanted: Format, path: Path, genes: tuple[str, ...] | None) -> Job:
+    def start(
+        self,
+        adata: "AnnData",
+        wanted: Format,
+        path: Path,
+        genes: tuple[str, ...] | None,
+        *,
+        force: bool = False,
+    ) -> Job:
         """Save `adata` at `path` in a thread, and say so when it is done or what went wrong."""
         self.show()
         return self.jobs.run(
             "export",
-            export(adata, [(wanted, path)], genes=genes),
+            export(adata, [(wanted, path)], genes=genes, force=force),
             "Export prediction",
             on_result=lambda _: self._end(f"Saved {path}."),
             on_cancelled=lambda: self._end("The export was cancelled."),

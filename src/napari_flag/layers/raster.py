@@ -132,18 +132,28 @@ def spot_raster(
     diameter = diameter_px or DEFAULT_FILL * pitch
     bins = lattice == "square" and diameter >= TOUCHING * pitch
     if bins and array is not None and len(xy) > 3:
-        return _bin_raster(xy, np.asarray(array, np.int64))
+        raster = _bin_raster(xy, np.asarray(array, np.int64))
+        if raster is not None:
+            return raster
     return _stamped_raster(xy, diameter, square=bins)
 
 
-def _bin_raster(xy: FloatArray, array: npt.NDArray[np.int64]) -> SpotRaster:
-    """One pixel per bin, placed by the affine fit of array to slide coordinates."""
+MOST_CELLS: Final = 10**8
+"""Of an array, from which its raster takes too much memory: Visium HD has 45 million bins of 1 µm."""
+
+
+def _bin_raster(xy: FloatArray, array: npt.NDArray[np.int64]) -> SpotRaster | None:
+    """One pixel per bin, placed by the affine fit of array to slide coordinates; None without one."""
     first = array.min(axis=0)
     cells = array - first
+    if np.prod(cells.max(axis=0) + 1.0) > MOST_CELLS:
+        return None
     design = np.column_stack([cells, np.ones(len(cells))])
     solution, *_ = np.linalg.lstsq(design, xy[:, ::-1], rcond=None)
     matrix = np.eye(3)
     matrix[:2] = solution.T
+    if abs(np.linalg.det(matrix)) < 1e-6:
+        return None
     lookup = np.zeros(cells.max(axis=0) + 1, np.int32)
     lookup[cells[:, 0], cells[:, 1]] = np.arange(1, len(xy) + 1, dtype=np.int32)
     return SpotRaster(lookup.astype(np.intp), matrix, len(xy))

@@ -24,7 +24,7 @@ from napari_flag.analysis.truth import (
     detach_measured,
     values_of,
 )
-from napari_flag.prediction_file import sharing, um_per_px
+from napari_flag.prediction_file import refuse_misplaced, sharing, um_per_px
 from napari_flag.progress import Steps
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def gather(
     comparison: Comparison | None = None,
     sets: Mapping[str, Sequence[str]] | None = None,
     shown_set: str | None = None,
+    force: bool = False,
 ) -> Steps[Findings]:
     """Compute all results that a report shows.
 
@@ -191,6 +192,8 @@ def gather(
         Gene sets to look for in the domains, name → symbols; None takes the bundled ones.
     shown_set
         Of `sets`, the one whose genes are shown; None takes the first with two genes here.
+    force
+        As of `comparison.comparing`; without counts only of what is said there of the prediction.
 
     Raises
     ------
@@ -198,9 +201,10 @@ def gather(
         As `comparison.comparing`.
     """
     if measured is None:
+        refuse_misplaced(predicted, force)
         comparison = None
     elif comparison is None:
-        comparison = yield from comparing(predicted, measured, seed=seed)
+        comparison = yield from comparing(predicted, measured, seed=seed, force=force)
     adata = _with_truth(predicted, measured)
     section = None if comparison is None else section_of(adata, comparison)
     clustered = yield from gene_moran(adata)

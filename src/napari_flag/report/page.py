@@ -295,6 +295,7 @@ def write_report(
     comparison: "Comparison | None" = None,
     findings: "Findings | None" = None,
     command: str | None = None,
+    force: bool = False,
 ) -> Steps[Path]:
     """Write one self-contained HTML page on a prediction, and return its path.
 
@@ -314,11 +315,14 @@ def write_report(
         Of these two with this seed, where they were gathered already.
     command
         What made the report, to be repeated; None where it was not the command line.
+    force
+        As of `findings.gather`.
 
     Raises
     ------
     UserError
-        When `predicted` is not ours, the two do not belong together, or the page cannot be written.
+        When `predicted` is not ours or its spots look misplaced, the two do not belong together, or the page
+        cannot be written.
     """
     from napari_flag.exports.replacing import refuse_foreign
     from napari_flag.files import check_writable, write_whole
@@ -333,7 +337,7 @@ def write_report(
     refuse_foreign(place)
     check_writable(place)
     if findings is None:
-        findings = yield from gather(predicted, measured, seed=seed, comparison=comparison)
+        findings = yield from gather(predicted, measured, seed=seed, comparison=comparison, force=force)
     pictures = yield from draw_all(findings)
     yield Step("Writing the report", 0, None)
     page = write_page(findings, pictures, seed=seed, command=command)

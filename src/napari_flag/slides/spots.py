@@ -278,12 +278,50 @@ def fitted_pitch(spots: Spots) -> float:
     return _pitch(spots.array, spots.xy, lattice)
 
 
+OUTERMOST: Final = 10**6
+"""Rows or columns of an array from which a coordinate is surely damaged: Visium HD has 6,700 of 1 µm."""
+
+
+def array_from(values: npt.ArrayLike, source: str) -> IntArray:
+    """Return array coordinates, rounded: fractional ones of her2st's tables then join.
+
+    Parameters
+    ----------
+    values
+        (n, 2) row and column, finite.
+    source
+        The file, as a sentence begins.
+
+    Raises
+    ------
+    UserError
+        When one lies outside any array, which may be too large for a whole number.
+    """
+    found = np.rint(np.asarray(values, np.float64))
+    beyond = np.abs(found) > OUTERMOST
+    if beyond.any():
+        raise UserError(
+            f"{source} has {found[beyond][0]:g} as an array coordinate, where rows and columns up to "
+            f"{whole(OUTERMOST)} are possible, so it is damaged or has its columns mixed up; correct the "
+            "table, or copy it again."
+        )
+    return found.astype(np.int64)
+
+
 OFF_PLACE: Final = 0.02
 """Share of spots more than a pitch from where their array puts them, from which they are mixed up."""
 SAME_PLACE: Final = 0.1
 """Share of spots that lie on another's place, from which the places are wrong."""
 FEWEST_PLACED: Final = 6
 """Spots from which their places say anything."""
+
+
+MISPLACED: Final = "The spots look wrong ("
+"""How every sentence begins on spots that were used though they are `misplaced`, before why."""
+MIRRORED: Final = (
+    "The array of spots lies mirrored on the picture; if the picture was not flipped, x and y are swapped in "
+    "the table, and all genes stand in other places than they belong."
+)
 
 
 def misplaced(spots: Spots) -> str | None:

@@ -3,6 +3,7 @@
 GMT is one set a line, separated by tabs: name, description, genes.  A line that starts with # is a comment.
 """
 
+import re
 import zlib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -102,7 +103,8 @@ def score(values: npt.NDArray[Any], genes: Sequence[str], members: Sequence[str]
 
 def _parse(text: str, name: str) -> dict[str, tuple[str, ...]]:
     found = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    # not `splitlines`, which ends a line at control characters too
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         fields = [field.strip() for field in line.split("\t")]

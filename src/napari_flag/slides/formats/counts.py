@@ -175,6 +175,7 @@ def _from_h5(file: Any, path: Path) -> "AnnData":
         group = file[genomes[0]]
         ids, names, kinds = group["genes"], group["gene_names"], None
     genes, spots = _size_of(group, names)
+    _refuse_lengths(genes, ids, names, kinds)
     # Stored by column as (genes, spots); the same arrays read by row are (spots, genes).
     values = csr_of(group["data"][:], group["indices"][:], group["indptr"][:], (spots, genes))
     return _expression(_strings(group["barcodes"]), _strings(ids), _strings(names), kinds, values)
@@ -222,6 +223,7 @@ def expression_columns(path: Path, *, barcodes: bool = False) -> ExpressionColum
             group, features = file["matrix"], file["matrix/features"]
             names, kinds = _strings(features["name"]), _strings(features["feature_type"])
             n_features, n_barcodes = _size_of(group, names)
+            _refuse_lengths(n_features, names, kinds)
             rows = tuple(_strings(group["barcodes"])) if barcodes else ()
     except DAMAGED as error:
         raise UserError(
@@ -233,6 +235,13 @@ def expression_columns(path: Path, *, barcodes: bool = False) -> ExpressionColum
     return ExpressionColumns(tuple(str(g) for g in genes), kept, n_features, n_barcodes, rows)
 
 
+def _refuse_lengths(features: int, *lists: Any) -> None:
+    """Raise a `ValueError` where what is stated of features (None: nothing) is not stated of each."""
+    lengths = [len(stated) for stated in lists if stated is not None]
+    if set(lengths) - {features}:
+        raise ValueError(f"it lists {', '.join(map(str, lengths))} names and kinds of {features} features")
+
+
 def read_mex(folder: Path) -> "AnnData":
     """Read counts from a MEX folder: matrix.mtx, features.tsv (or genes.tsv), barcodes.tsv."""
     matrix = _one_of(folder, "matrix.mtx")
@@ -240,6 +249,8 @@ def read_mex(folder: Path) -> "AnnData":
     barcodes = [line.split("\t")[0] for line in _lines(_one_of(folder, "barcodes.tsv"))]
     try:
         shape, body = _matrix_market(matrix)
+        if len({len(row) for row in features}) > 1:
+            raise ValueError("its features have lines of different lengths")
         if shape[:2] == (len(features), len(barcodes)):
             values = _coordinates(body, shape)
     except (OSError, ValueError, EOFError, OverflowError, zlib.error) as error:
@@ -303,7 +314,10 @@ def _coordinates(body: bytes, shape: tuple[int, int, int]) -> Any:
         if len(places) and (places.min() < 0 or places.max() >= side):
             raise ValueError("it names places outside itself")
     values = frame["value"].to_numpy().astype(np.float32)
-    return sparse.coo_matrix((values, at), shape=(columns, rows)).tocsr()
+    matrix = sparse.coo_matrix((values, at), shape=(columns, rows)).tocsr()
+    if matrix.nnz < number:
+        raise ValueError(f"it states {number - matrix.nnz:,} of its values more than once")
+    return matrix
 
 
 def is_mex(folder: Path) -> bool:

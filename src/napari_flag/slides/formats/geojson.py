@@ -13,15 +13,16 @@ from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text, replacing
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from shapely import Polygon
 
 
 Colour: TypeAlias = tuple[int, int, int]
 SAMPLED: Final = 200
-"""Sides of an outline whose crossings are counted; one with fewer is repaired at once."""
-MOST_CROSSINGS: Final = 20_000
-"""Of one outline with itself: repairing them takes a second, and a person draws no such thing."""
+"""Sides of outlines whose crossings are counted."""
+MOST_CROSSINGS: Final = 5_000
+"""Of all outlines of a file with themselves: repairing them takes four seconds, and nobody draws them."""
+_COMPARED: Final = 500_000
+"""Pairs of sides compared at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,15 @@ def annotations_in(content: Any) -> list[Annotation]:
     ValueError
         When `content` is no GeoJSON.
     """
+    from shapely.errors import ShapelyError
+
     try:
-        found = [_annotation(*feature) for feature in _features(content)]
-    except (AttributeError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+        features = [(_shape(geometry), properties) for geometry, properties in _features(content)]
+        _refuse_tangles(geometry for geometry, _ in features)
+        found = [_annotation(*feature) for feature in features]
+    except (
+        AttributeError, TypeError, LookupError, ArithmeticError, RecursionError, ShapelyError,
+    ) as error:  # fmt: skip
         raise ValueError(str(error)) from error
     return [annotation for annotation in found if annotation.polygons]
 
@@ -181,13 +188,13 @@ def _features(content: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
         raise ValueError("no features and no geometry in it")
 
 
-def _annotation(geometry: Any, properties: Mapping[str, Any]) -> Annotation:
+def _annotation(drawn: Any, properties: Mapping[str, Any]) -> Annotation:
     kind = properties.get("classification")
     kind = {"name": kind} if isinstance(kind, str) else kind or {}
     name = kind.get("name") or ": ".join(kind.get("names") or ())  # QuPath 0.5 lists derived classes
     return Annotation(
         name=str(properties.get("name") or ""),
-        polygons=tuple(_polygons(geometry)),
+        polygons=tuple(_polygons(drawn)),
         classification=str(name),
         colour=_colour(properties) or _colour(kind),
     )
@@ -204,19 +211,54 @@ def _colour(holder: Mapping[str, Any]) -> Colour | None:
     return None
 
 
-def _polygons(geometry: Any) -> Iterator["Polygon"]:
-    import shapely
-    from shapely.errors import ShapelyError
+def _shape(geometry: Any) -> Any:
     from shapely.geometry import shape
 
-    try:
-        drawn = shape(geometry)
-        for ring in _rings(drawn):
-            _refuse_tangle(shapely.get_coordinates(ring))
-        valid = shapely.make_valid(drawn)
-    except ShapelyError as error:
-        raise ValueError(str(error)) from error
-    yield from areas_of(valid)
+    return shape(geometry)
+
+
+def _polygons(drawn: Any) -> Iterator["Polygon"]:
+    import shapely
+
+    yield from areas_of(shapely.make_valid(drawn))
+
+
+def _refuse_tangles(drawn: Iterable[Any]) -> None:
+    """Refuse geometries whose outlines cross themselves so often that repairing them would take hours."""
+    import shapely
+
+    crossings = 0.0
+    for geometry in drawn:
+        if not shapely.is_valid(geometry):
+            crossings += _crossings(geometry)
+        if crossings > MOST_CROSSINGS:
+            raise ValueError(
+                f"its outlines cross themselves at least {crossings:,.0f} times, so they have no inside"
+            )
+
+
+def _crossings(geometry: Any) -> float:
+    """Return about how often sides of all outlines of a geometry cross, by `SAMPLED` of them against all."""
+    import shapely
+
+    corners = [shapely.get_coordinates(ring) for ring in _rings(geometry)]
+    if not corners:
+        return 0.0
+    begin, end = (np.concatenate(parts) for parts in ([c[:-1] for c in corners], [c[1:] for c in corners]))
+    some = np.unique(np.linspace(0, len(begin) - 1, min(SAMPLED, len(begin))).astype(np.int64))
+    together = max(1, _COMPARED // len(begin))
+    found = 0
+    with np.errstate(all="ignore"):
+        side = end - begin
+        for first in range(0, len(some), together):
+            one = some[first : first + together, None]
+            to_x, to_y = (begin[:, axis] - begin[one, axis] for axis in (0, 1))
+            x, y = side[one, 0], side[one, 1]
+            across = x * side[:, 1] - y * side[:, 0]
+            here = (to_x * side[:, 1] - to_y * side[:, 0]) / across
+            there = (to_x * y - to_y * x) / across
+            found += int(((here > 0) & (here < 1) & (there > 0) & (there < 1)).sum())
+    return found * len(begin) / len(some) / 2
 
 
 def _rings(geometry: Any) -> Iterator[Any]:
@@ -225,30 +267,6 @@ def _rings(geometry: Any) -> Iterator[Any]:
         yield from geometry.interiors
     for part in getattr(geometry, "geoms", ()):
         yield from _rings(part)
-
-
-def _refuse_tangle(corners: "npt.NDArray[np.float64]") -> None:
-    """Refuse an outline that crosses itself so often that repairing it would take hours.
-
-    Crossings are counted for `SAMPLED` sides, spread evenly, against all.
-    """
-    if len(corners) < SAMPLED or not np.isfinite(corners).all():
-        return
-    begin, side = corners[:-1], np.diff(corners, axis=0)
-    some = np.linspace(0, len(side) - 1, SAMPLED).astype(np.int64)
-    crossings = 0
-    for one in some:
-        to = begin - begin[one]
-        across = side[one, 0] * side[:, 1] - side[one, 1] * side[:, 0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            here = (to[:, 0] * side[:, 1] - to[:, 1] * side[:, 0]) / across
-            there = (to[:, 0] * side[one, 1] - to[:, 1] * side[one, 0]) / across
-        crossings += int(((here > 0) & (here < 1) & (there > 0) & (there < 1)).sum())
-    estimate = crossings * len(side) / SAMPLED / 2
-    if estimate > MOST_CROSSINGS:
-        raise ValueError(
-            f"an outline of {len(side):,} sides crosses itself {estimate:,.0f} times, so it has no inside"
-        )
 
 
 def areas_of(geometry: Any) -> Iterator["Polygon"]:

@@ -25,6 +25,7 @@ from napari_flag.slides.spots import (
     Scaling,
     Spots,
     SpotTable,
+    array_from,
     lattice_of,
     matched,
 )
@@ -93,7 +94,7 @@ def _spot_table(h5ad: H5ad, slide: "Slide | None") -> SpotTable:
     if slide is not None:
         scale, scaled = _scaling(h5ad, slide).fit(slide, xy, h5ad.path)
         notices += scaled
-    array = array_of(obs)
+    array = array_of(obs, h5ad.path.name)
     technology, diameter, pitch = _technology(h5ad, obs, array)
     lattice = _lattice(h5ad, array)
     ids = tuple(str(i) for i in obs.index)
@@ -149,12 +150,12 @@ def rows_on_tissue(
     return keep, notices
 
 
-def array_of(obs: Any) -> IntArray | None:
-    """Return the (n, 2) array row and column of every spot; None unless all are known."""
+def array_of(obs: Any, source: str) -> IntArray | None:
+    """Return the (n, 2) array row and column of every spot of `source`; None unless all are known."""
     if not {keys.ARRAY_ROW, keys.ARRAY_COL} <= set(obs.columns):
         return None
     values = obs[[keys.ARRAY_ROW, keys.ARRAY_COL]].astype(float).to_numpy()
-    return np.rint(values).astype(np.int64) if np.isfinite(values).all() else None
+    return array_from(values, source) if np.isfinite(values).all() else None
 
 
 def _technology(h5ad: H5ad, obs: Any, array: IntArray | None) -> tuple[str, float | None, float | None]:

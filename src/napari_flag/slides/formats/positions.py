@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of
 from napari_flag.slides.formats.counts import column_names, read_bytes, separator_of
-from napari_flag.slides.spots import FloatArray, Spots, SpotTable, lattice_of
+from napari_flag.slides.spots import FloatArray, Spots, SpotTable, array_from, lattice_of
 
 ST_DIAMETER_UM: Final = 100.0
 ST_PITCH_UM: Final = 200.0
@@ -77,8 +77,7 @@ def _table(path: Path) -> Any:
 
 def _legacy_st(frame: Any, path: Path) -> SpotTable:
     frame, notices = _in_use(frame, path)
-    # The pathologist's tables of her2st give fractional array coordinates: rounded, they join.
-    array = np.rint(numbers(frame, ("y", "x"), path)).astype(np.int64)
+    array = array_from(numbers(frame, ("y", "x"), path), path.name)
     spots = Spots(
         ids=tuple(f"{x}x{y}" for y, x in array.tolist()),
         xy=numbers(frame, ("pixel_x", "pixel_y"), path),
@@ -100,7 +99,7 @@ def _plain(frame: Any, path: Path) -> SpotTable:
             "an id, or remove these rows."
         )
     if {"array_row", "array_col"} <= set(frame.columns):
-        array = np.rint(numbers(frame, ("array_row", "array_col"), path)).astype(np.int64)
+        array = array_from(numbers(frame, ("array_row", "array_col"), path), path.name)
     spots = Spots(
         ids=tuple(str(i) for i in frame[identifier]),
         xy=numbers(frame, ("x_px", "y_px"), path),

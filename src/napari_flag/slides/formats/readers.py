@@ -78,6 +78,8 @@ class PixelFormat:
         return np.asarray(scaled, dtype=np.uint8)
 
 
+MOST_TILE: Final = 2**28
+"""Bytes of one decoded tile of a TIFF, or chunk of a zarr."""
 BAND: Final = 2**20
 """Pixels that are converted at a time."""
 

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of, length
 from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_bytes, read_mex
 from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
-from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, matched
+from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, array_from, matched
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -101,7 +99,7 @@ def read_space_ranger(folder: Folder, slide: "Slide | None") -> SpotTable:
         size or VISIUM_DIAMETER_UM,
         size or VISIUM_PITCH_UM,
         lattice,
-        numbers(frame, ("array_row", "array_col"), folder.positions).astype(np.int64),
+        array_from(numbers(frame, ("array_row", "array_col"), folder.positions), folder.positions.name),
     )
     stated = factors.get("microns_per_pixel")
     table = SpotTable(

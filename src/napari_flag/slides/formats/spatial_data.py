@@ -18,8 +18,9 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text, refuse_special_in
-from napari_flag.slides.formats.readers import PixelFormat, Size, UInt8Array, damaged
-from napari_flag.slides.formats.stored_anndata import H5ad, starts_with_counts
+from napari_flag.formatting import data_size
+from napari_flag.slides.formats.readers import MOST_TILE, PixelFormat, Size, UInt8Array, damaged
+from napari_flag.slides.formats.stored_anndata import H5ad, damage_said, starts_with_counts
 from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
 from napari_flag.slides.resolution import MICRONS, Resolution, stated
 
@@ -70,7 +71,8 @@ class Store:
             if (self.path / TABLES / name / "uns" / keys.PROVENANCE).is_dir():
                 continue
             region = attributes_of(self.path / TABLES / name).get("region") or ()
-            named = (region,) if isinstance(region, str) else tuple(str(part) for part in region)
+            regions = region if isinstance(region, list) else [region]
+            named = tuple(str(part) for part in regions)
             annotated = tuple(part for part in named if part in self.shapes)
             if annotated:
                 found[name] = annotated
@@ -108,7 +110,8 @@ def open_table(store: Store, name: str) -> H5ad:
 
     path = store.path / TABLES / name
     refuse_special_in(path)
-    return H5ad(zarr.open_group(path, mode="r"), path)
+    with damage_said(path):
+        return H5ad(zarr.open_group(path, mode="r"), path)
 
 
 def is_store(path: Path) -> bool:
@@ -336,6 +339,14 @@ class StoreImageReader:
                 f"The image {name} of {store.path.name} has {first.shape[2]} channels of {first.dtype}, so "
                 "it is no H&E in 8 or 16 bits; choose another image."
             )
+        for level in self._levels:
+            chunk = float(np.prod([float(side) for side in level.chunksize])) * level.dtype.itemsize
+            if chunk > MOST_TILE:
+                raise UserError(
+                    f"The image {name} of {store.path.name} is stored in chunks of {data_size(chunk)}, each "
+                    f"of which is decoded whole, where up to {data_size(MOST_TILE)} are; write it again in "
+                    "smaller chunks, such as 1024 × 1024 pixels."
+                )
         self._format = PixelFormat(255.0 if first.dtype == np.uint8 else 65535.0)
         self.levels: tuple[Size, ...] = tuple((level.shape[1], level.shape[0]) for level in self._levels)
         self.resolution = _resolution(self.element)

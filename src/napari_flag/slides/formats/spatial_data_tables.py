@@ -110,7 +110,8 @@ def read_spot_table(path: Path, slide: "Slide | None") -> SpotTable:
         return SpotTable(spots, None, f"shapes {shapes_name}", notices)
     counts, obs, more = _annotating(store, table_name, shapes_name, shapes.index, slide)
     rows = obs["row"].to_numpy()
-    spots = _spots([str(i) for i in obs.index], xy[rows], diameter[rows], h5ad.array_of(obs), slide)
+    array = h5ad.array_of(obs, table_name)
+    spots = _spots([str(i) for i in obs.index], xy[rows], diameter[rows], array, slide)
     table = SpotTable(spots, None, f"SpatialData table {table_name}", notices + more)
     if counts is None:
         return table.with_notice(f"The table {table_name} holds no raw counts, so nothing is compared.")
@@ -160,7 +161,7 @@ def _annotating(
     opened = open_table(store, table)
     named = attributes_of(opened.path)
     obs = opened.frame("obs")
-    region_key, instance = named.get("region_key"), named.get("instance_key")
+    region_key, instance = (str(named.get(key)) for key in ("region_key", "instance_key"))
     if region_key not in obs or instance not in obs:
         raise UserError(
             f"The table {table} of {store.path.name} lacks its columns {region_key} and {instance}, so its "

@@ -3,7 +3,8 @@
 Only what is needed is read, so that a file with unusual other content opens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,43 +31,52 @@ class H5ad:
         """Return ``obs`` or ``var`` as a DataFrame."""
         from anndata.io import read_elem
 
-        refuse_inflated(self.file[key])
-        found = read_elem(self.file[key])
-        if not hasattr(found, "columns"):
-            raise ValueError(f"{key} is no table")
+        with damage_said(self.path):
+            refuse_inflated(self.file[key])
+            found = read_elem(self.file[key])
+            if not hasattr(found, "columns"):
+                raise ValueError(f"{key} is no table")
+            if "" in found.index:
+                raise ValueError(f"{key} has rows without a name")
         return found
 
     def values(self, key: str) -> Any:
         """Return a dense or sparse matrix, whose indices were checked; None when there is none."""
         from anndata.io import read_elem
 
-        if key not in self.file:
-            return None
-        refuse_inflated(self.file[key])
-        return checked(read_elem(self.file[key]))
+        with damage_said(self.path):
+            if key not in self.file:
+                return None
+            refuse_inflated(self.file[key])
+            return checked(read_elem(self.file[key]))
 
     def first_values(self, key: str) -> Any:
         """Return the first `PEEKED` stored values of a dense or sparse matrix; None when there is none."""
-        if key not in self.file:
-            return None
-        stored = self.file[key]
-        if hasattr(stored, "shape"):
-            return stored[: max(PEEKED // max(stored.shape[-1], 1), 1)]
-        return stored["data"][:PEEKED]
+        with damage_said(self.path):
+            if key not in self.file:
+                return None
+            stored = self.file[key]
+            if hasattr(stored, "shape"):
+                return stored[: max(PEEKED // max(stored.shape[-1], 1), 1)]
+            return stored["data"][:PEEKED]
 
 
 def with_file(path: Path, use: Callable[[H5ad], T]) -> T:
     """Return what `use` reads of an open ``.h5ad``; what is damaged is a `UserError`."""
+    with damage_said(path), opened_h5(path) as file:
+        if "obs" not in file or "var" not in file:
+            raise UserError(f"{path.name} has no obs or var, so it is no AnnData file; choose an .h5ad file.")
+        return use(H5ad(file, path))
+
+
+@contextmanager
+def damage_said(path: Path) -> Iterator[None]:
+    """Raise what h5py, zarr and anndata raise on a damaged file, or table of a zarr, as a `UserError`."""
     # anndata gives this error no public name; it means an encoding newer than the installed anndata.
     from anndata._io.specs.registry import IORegistryError
 
     try:
-        with opened_h5(path) as file:
-            if "obs" not in file or "var" not in file:
-                raise UserError(
-                    f"{path.name} has no obs or var, so it is no AnnData file; choose an .h5ad file."
-                )
-            return use(H5ad(file, path))
+        yield
     except (*DAMAGED, IORegistryError) as error:
         raise UserError(
             f"{path.name} could not be read as an AnnData file ({error}), so it is damaged or of "

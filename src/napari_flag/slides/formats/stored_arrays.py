@@ -164,7 +164,7 @@ def checked(values: Any) -> Any:
     Raises
     ------
     ValueError
-        When an index is negative or beyond the matrix, or rows begin after they end.
+        When an index is negative or beyond the matrix, rows begin after they end, or a place has two values.
     """
     from scipy import sparse
 
@@ -173,12 +173,21 @@ def checked(values: Any) -> Any:
     if values.format in ("csr", "csc"):
         _refuse_pointers(values.data, values.indices, values.indptr, values.shape, values.format)
         values.check_format(full_check=True)
+        if not values.has_canonical_format and _distinct(values) < len(values.indices):
+            raise ValueError("a sparse matrix has several values for one place")
     elif values.format == "coo":
         for axis, side in enumerate(values.shape):
             at = values.coords[axis]
             if at.size and (at.min() < 0 or at.max() >= side):
                 raise ValueError("a sparse matrix names places outside itself")
     return values
+
+
+def _distinct(values: Any) -> int:
+    """Return how many places of a csr or csc matrix have a value, whatever order they are stored in."""
+    copy = values.copy()
+    copy.sum_duplicates()
+    return len(copy.indices)
 
 
 def csr_of(data: Any, indices: Any, indptr: Any, shape: Sequence[int], dtype: Any = np.float32) -> Any:

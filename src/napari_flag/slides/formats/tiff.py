@@ -31,8 +31,6 @@ MOST_PAGES: Final = 20_000
 """Pages of one file; a Z stack of 50 planes with pyramids has 500."""
 MOST_SIDE: Final = 2**21
 """Pixels along one side: the longest scans at 0.1 µm/px have 800,000."""
-MOST_TILE: Final = 2**28
-"""Bytes of one decoded tile."""
 BLOCK_LIMIT: Final = 64 * 2**20
 """Bytes of one decoded strip up to which rows are read strip by strip."""
 
@@ -218,7 +216,7 @@ def _refuse_sizes(series: Any) -> None:
         if not 0 < min(_size(level)) <= max(_size(level)) <= MOST_SIDE:
             raise ValueError(f"an image of {px(_size(level))} is stated")
         tile = float(np.prod([float(side) for side in page.chunks])) * np.dtype(level.dtype).itemsize
-        if page.is_tiled and not 0 < tile <= MOST_TILE:
+        if page.is_tiled and not 0 < tile <= readers.MOST_TILE:
             raise ValueError(f"tiles of {data_size(tile)} are stated")
         sides = page.imagelength, page.imagewidth, page.tilelength, page.tilewidth, page.rowsperstrip
         stated = (sides, page.dataoffsets, page.databytecounts)
