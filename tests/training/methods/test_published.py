@@ -19,6 +19,7 @@ from flag_training.methods.stem import Stem
 from flag_training.methods.stflow import StFlow
 from flag_training.methods.triplex import Triplex
 from napari_flag.errors import UserError
+from napari_flag.methods import bleep
 from napari_flag.methods.predictor import open_method
 from napari_flag.methods.stflow import Edges, starting_noise
 from napari_flag.methods.triplex import Layout
@@ -138,11 +139,33 @@ def test_a_sampler_draws_the_same_each_time_it_is_asked(name, predictors, cohort
     np.testing.assert_array_equal(predictors[name](*asked), predictors[name](*asked))
 
 
-def test_bleep_answers_with_means_of_training_spots(predictors, rest, cohort):
-    found = predictors["BLEEP"](blinded(cohort.slides[3]), cohort.features[3][0].numpy())
-    seen = pooled(rest)[1]
-    assert (found >= seen.min(0) - 1e-6).all()
-    assert (found <= seen.max(0) + 1e-6).all()
+def test_bleep_answers_with_the_mean_of_the_spots_nearest_to_a_tile():
+    """An image head that passes tiles on, a bank of six spots, two of them averaged."""
+    rng = np.random.default_rng(0)
+    network = bleep.Bleep(bleep.BleepSizes(features=4, genes=3, width=4, dropout=0.1, neighbours=2, bank=6))
+    for parameter in network.image.block.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.eye_(network.image.project.weight)
+    torch.nn.init.zeros_(network.image.project.bias)
+    held = rng.normal(size=(6, 4))
+    bank = held / np.linalg.norm(held, axis=1, keepdims=True)
+    expression = rng.uniform(0, 5, (6, 3))
+    network.bank_embedding.copy_(torch.from_numpy(bank))
+    network.bank_expression.copy_(torch.from_numpy(expression))
+    tiles = rng.normal(size=(7, 4))
+    normed = (tiles - tiles.mean(1, keepdims=True)) / tiles.std(1, keepdims=True)
+    cosine = normed / np.linalg.norm(normed, axis=1, keepdims=True) @ bank.T
+    nearest = np.argsort(-cosine, axis=1)[:, :2]
+    assert len(np.unique(nearest)) > 2
+    with torch.no_grad():
+        found = network.eval().expect(torch.from_numpy(tiles).float(), None)
+    np.testing.assert_allclose(found, expression[nearest].mean(1), rtol=0, atol=1e-6)
+
+
+def test_bleeps_bank_holds_the_training_spots_on_the_unit_sphere(predictors, rest):
+    network = predictors["BLEEP"].network
+    np.testing.assert_array_equal(network.bank_expression, pooled(rest)[1])
+    np.testing.assert_allclose(network.bank_embedding.norm(dim=1), 1, rtol=1e-5)
 
 
 def test_the_contrastive_loss_prefers_pairs_that_belong_together():
