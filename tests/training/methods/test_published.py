@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.training.conftest import share_of_the_means_error
 
 from flag_training.cohort import Cohort
 from flag_training.methods import blinded, pooled
@@ -51,14 +52,22 @@ QUICK = {"HisToGene", "BLEEP"}
 QUICK_FIRST = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED]
 """All methods; those that take seconds to fit are fitted in the slow tier."""
 
+WIDER = {"width": 32, "head_width": 8}
 OVERFITTING = {
-    "BLEEP": {"dropout": 0.0, "neighbours": 1, "temperature": 0.1, "batch": 12},
-    "Stem": {},
-    "node-only diffusion": {"width": 32, "head_width": 8},
-    "joint diffusion": {"width": 32, "head_width": 8},
-    "FLAG, published form": {"width": 32, "head_width": 8},
+    "HisToGene": ({"dropout": 0.0}, 200, 0.02),
+    "BLEEP": ({"dropout": 0.0, "neighbours": 1, "temperature": 0.1, "batch": 12}, 200, 0.02),
+    "TRIPLEX": ({"dropout": 0.0}, 200, 0.02),
+    "Stem": ({"samples": 16}, 500, 0.05),
+    "STFlow": ({"dropout": 0.0}, 200, 0.02),
+    "regression": ({"dropout": 0.0}, 200, 0.02),
+    "node-only diffusion": (WIDER, 300, 0.1),
+    "joint diffusion": (WIDER, 300, 0.1),
+    "FLAG, published form": (WIDER, 400, 0.25),
 }
-"""Values that do not average a tiny set away."""
+"""Values that do not average a tiny set away, steps, and what share of the mean's error may be left.
+
+None is left by most, .03 by diffusion of windows and .16 by the published form.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -118,18 +127,12 @@ def test_a_weights_file_predicts_what_was_scored(name, predictors, rest, cohort,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_learned_method_overfits_a_tiny_set(name, cohort):
-    """One section, 12 spots: what it expects there has less than two fifths of the mean's error."""
-    slide = cohort.slides[0]
-    few = np.arange(12)
-    small = replace(slide, spots=slide.spots.take(few), expression=slide.expression[few])
-    one = Cohort((small,), (cohort.features[0][:1, few],), cohort.genes)
-    values = replace(SMALL[name], **OVERFITTING.get(name, {"dropout": 0.0}))
-    steps = max(200, values.training.steps)
+def test_a_learned_method_overfits_a_tiny_set(name, tiny):
+    changed, steps, bar = OVERFITTING[name]
+    values = replace(SMALL[name], **changed)
     values = replace(values, training=replace(values.training, steps=steps, decay=0.0))
-    found = finish(values.fit(one, 0))(blinded(small), one.features[0][0].numpy())
-    error, of_mean = (((a - small.expression) ** 2).mean() for a in (found, small.expression.mean(0)))
-    assert error < 0.4 * of_mean
+    found = finish(values.fit(tiny, 0))(blinded(tiny.slides[0]), tiny.features[0][0].numpy())
+    assert share_of_the_means_error(found, tiny) < bar
 
 
 @pytest.mark.slow

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.conftest import PROPER, make_config
+from tests.training.conftest import PROPER, make_config, share_of_the_means_error
 
 from flag_training.cohort import Cohort
+from flag_training.methods import blinded
+from flag_training.methods.method import expectation
 from flag_training.stages.fit import fit
 from flag_training.stages.frames import assign_folds
 from napari_flag.errors import UserError
@@ -99,6 +101,25 @@ def test_the_mean_head_predicts_an_unseen_section_from_its_features(learnt, unse
         guess = learnt.encode(views[0], GraphTensors.of(slide.graph(views[0].numpy()))).expected
     r = [np.corrcoef(guess[:, g], slide.expression[:, g])[0, 1] for g in range(5)]
     assert np.mean(r) > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("diffusion", "left"), [(True, 0.87), (False, 0.15)])
+def test_flag_overfits_a_tiny_set(tiny, tmp_path, diffusion, left):
+    """X comes near the counts it was shown, and the gene transformer near the latents.
+
+    The loss is 1 where nothing is learnt.  With diffusion it does not tend to 0: its noise stays unknown.
+    """
+    slide, features = blinded(tiny.slides[0]), tiny.features[0][0].numpy()
+    values = {"branch_steps": 150, "score_steps": 200, "score_rate": 5e-3, "warm_steps": 10, "ema": 0.9}
+    config = make_config(branch_decay=0.0, score_decay=0.0, **values)
+    config = replace(config, network=config.network | {"context_dropout": 0.0, "diffusion": diffusion})
+    network = finish(fit(tiny, config, tmp_path)).eval()
+    predictor = FlagPredictor(network, tiny.genes)
+    found = expectation(predictor, predictor.encode(features, slide.graph(features)), slide)
+    assert share_of_the_means_error(found, tiny) < 0.2
+    score = [float(row["loss"]) for row in rows_of(tmp_path)]
+    assert np.mean(score[-50:]) < left
 
 
 @pytest.mark.slow
