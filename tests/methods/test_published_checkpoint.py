@@ -204,7 +204,7 @@ def test_a_slide_is_predicted_with_an_imported_checkpoint(parts, form, tiny_slid
     few = tiny_spots.take(np.arange(4))
     found = finish(predict_slide(tiny_slide, few, imported(folder), device="cpu", cache=folder / "cache"))
     made = found.uns[keys.PROVENANCE]
-    assert (made[keys.METHOD], made[keys.ENCODER]) == (FORMS[form][3], "uni")
+    assert (made[keys.METHOD], made[keys.ENCODER]) == (FORMS[form][4], "uni")
     assert list(found.var_names) == GENES
     assert np.isfinite(found.X).all()
     assert (found.X.std(0) > 0).any()

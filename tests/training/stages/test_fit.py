@@ -12,11 +12,14 @@ from tests.training.conftest import PROPER, make_config, share_of_the_means_erro
 from flag_training.cohort import Cohort
 from flag_training.methods import blinded
 from flag_training.methods.method import expectation
-from flag_training.stages.fit import fit
+from flag_training.stages.fit import fit, write_weights
 from flag_training.stages.frames import assign_folds
+from napari_flag.encoders.embedded import TileNet
 from napari_flag.errors import UserError
+from napari_flag.gui.predict.model_step import describe_card
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model import gene_dit
+from napari_flag.model.checkpoint import Checkpoint, label_of
 from napari_flag.model.graph import GraphTensors
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
@@ -154,6 +157,23 @@ def test_what_was_chosen_is_written_beside_the_states_and_stored_in_the_network(
 def test_what_is_denoised_has_the_covariance_that_the_network_stores(fitted):
     """Of unit variance: an eigenvalue is a share of what five genes vary by."""
     assert float(fitted.network.get_buffer("eigenvalues").sum()) == pytest.approx(5, rel=0.25)
+
+
+def test_weights_of_an_ablation_say_which_form_of_flag_they_hold(cohort, fitted, tmp_path):
+    path, card = tmp_path / "here.safetensors", {"title": "tumour", "method": "FLAG without graph"}
+    config = replace(make_config(), name="without_graph", card=card)
+    finish(write_weights(path, fitted.network, TileNet().state_dict(), "embedded", cohort, config))
+    weights = Checkpoint.look(path)
+    assert weights.method_name == "FLAG without graph"
+    assert weights.card["title"] == "tumour (without_graph)"
+    assert label_of("here", path) == "here · FLAG without graph"
+    assert describe_card(weights.card, 5)[0] == "Method FLAG without graph"
+    finish(
+        write_weights(
+            path, fitted.network, TileNet().state_dict(), "embedded", cohort, replace(config, card={})
+        )
+    )
+    assert label_of("here", path) == "here"
 
 
 @pytest.fixture(scope="module")
