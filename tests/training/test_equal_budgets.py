@@ -12,6 +12,7 @@ from tests.training.methods.test_published import SMALL
 
 from flag_training.methods.floors import Ridge
 from napari_flag import keys
+from napari_flag.cli.main import main
 from napari_flag.prediction_file import read_prediction
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "equal_budgets.py"
@@ -132,6 +133,22 @@ def test_an_ablation_is_a_method_that_stands_in_the_table_under_its_own_name(
     (kept,) = (bench.folder_of(args) / "predictions").iterdir()
     assert kept.name == "C4_FLAG without graph.h5ad"
     assert read_prediction(kept).uns[keys.PROVENANCE][keys.METHOD] == "FLAG without graph"
+
+
+def test_the_page_in_the_docs_is_what_the_kept_files_say(tmp_path):
+    root = SCRIPT.parents[1]
+    page = (root / "docs" / "results" / "equal_budgets_C2.md").read_text("utf-8")
+    title = page.partition("\n")[0].removeprefix("# ")
+    kept = sorted((root / "benchmarks" / "results" / "equal_budgets" / "10_TFLOP").glob("C2_*_0.json"))
+    words = ["tables", *map(str, kept), "--authors", "HER2ST", "--title", title]
+    assert main([*words, "--out", str(tmp_path / "page.md")]) == 0
+    assert (tmp_path / "page.md").read_text("utf-8") == page
+    methods = (root / "docs" / "methods.md").read_text("utf-8")
+    for path in kept:
+        stated = json.loads(path.read_text("utf-8"))
+        assert stated["budget"] == 1e13
+        for steps in stated["steps"].values():
+            assert f"{steps:,}" in methods
 
 
 def test_without_a_config_nothing_is_done(bench, capsys):
