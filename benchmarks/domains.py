@@ -135,7 +135,7 @@ def read_sections(paths: Sequence[Path]) -> "dict[str, dict[str, AnnData]]":
 
 
 def _method_of(adata: "AnnData") -> str:
-    """Return what the file calls its method; `predict` writes the name in the header of the weights."""
+    """Return what the file calls its method; earlier files of FLAG name it as the header of weights does."""
     method = str(provenance(adata).get(keys.METHOD, FLAG))
     return FLAG if method == WRITTEN_FLAG else method
 

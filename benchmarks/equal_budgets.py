@@ -29,8 +29,8 @@ from typing import Any, Final
 from torch.utils.flop_counter import FlopCounterMode
 
 from flag_training.cohort import Cohort
-from flag_training.config import FitConfig, RunConfig, read_config
-from flag_training.evaluate import Fold, Outcome, Plan, fold_cohort, folds_of, keep, score_fold
+from flag_training.config import FitConfig, RunConfig, describes_method, read_config
+from flag_training.evaluate import Plan, fold_cohort, folds_of, keep, score_fold
 from flag_training.methods import Method
 from flag_training.methods.floors import LEARNED_FLOORS, WRITTEN
 from flag_training.methods.histogene import HisToGene
@@ -43,7 +43,7 @@ from flag_training.result_tables import results_of
 from flag_training.stages.fit import fit
 from napari_flag.cli import main as napari_flag
 from napari_flag.errors import UserError
-from napari_flag.files import place_in, write_json
+from napari_flag.files import ending, place_in, write_json
 from napari_flag.progress import Step, finish
 
 FLAG: Final = "FLAG"
@@ -139,6 +139,11 @@ def points_of(args: argparse.Namespace) -> list[tuple[str, str, int, tuple[str, 
     ]
 
 
+def is_flag(method: str) -> bool:
+    """Return whether `method` is FLAG, or the config of a run that trains it in another form."""
+    return method == FLAG or (ending(method) == ".toml" and not describes_method(Path(method)))
+
+
 def folder_of(args: argparse.Namespace) -> Path:
     """Return where results of this budget are."""
     folder: Path = args.run / "equal_budgets" / f"{args.budget:g}_TFLOP"
@@ -157,18 +162,17 @@ def measure(
     args: argparse.Namespace, section: str, method: str, seed: int, removed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Train without `section` and `removed`, and score `section`; the file of the point is written whole."""
-    config = read_config(args.config)
+    flag = is_flag(method)
+    config = read_config(Path(method) if flag and method != FLAG else args.config)
     config = replace(config, fit=replace(config.fit, seed=seed))
-    if method != FLAG:
+    if not flag:
         config = replace(config, prior=None)  # which FLAG's frames read alone
-    plan = Plan(
-        test=(section,), train_without=removed, once=bool(removed), seeds=(seed,), flag=method == FLAG
-    )
+    plan = Plan(test=(section,), train_without=removed, once=bool(removed), seeds=(seed,), flag=flag)
     (fold,) = folds_of(config, plan)
     cohort = finish(fold_cohort(config, args.data, args.run, plan, fold), _say)
     names = [slide.entry.name for slide in cohort.slides]
     rest = keep(cohort, [name for name in names if name not in (section, *removed)])
-    if method == FLAG:
+    if flag:
         without = config.without((*fold.left_out, *removed))
         short, paid = flag_within(without, rest, args.budget * TERA)
         chosen_fit = replace(
@@ -182,7 +186,10 @@ def measure(
         plan = replace(plan, methods={name: (kind, chosen)})
     kept = folder_of(args) / "predictions" if seed == args.seeds[0] else None
     started = time.process_time()
-    outcome = _scored(cohort, config, args, plan, fold, kept)
+    outcome = finish(score_fold(cohort, config, args.run, plan, fold, kept), _say)
+    if method != FLAG:  # with which controls and landmarks of a section stand, once
+        records = [record for record in outcome.records if record.kind not in ("control", "landmark")]
+        outcome = replace(outcome, records=tuple(records))
     results = results_of(outcome, plan, command_of(args)) | {
         "budget": args.budget * TERA,
         "operations": paid.operations,
@@ -191,17 +198,6 @@ def measure(
     }
     write_json(results, file_of(args, section, method, seed, removed))
     return results
-
-
-def _scored(
-    cohort: Cohort, config: RunConfig, args: argparse.Namespace, plan: Plan, fold: Fold, kept: Path | None
-) -> Outcome:
-    """Return the scores; controls and landmarks of a section stand with FLAG, once."""
-    outcome = finish(score_fold(cohort, config, args.run, plan, fold, kept), _say)
-    if plan.flag:
-        return outcome
-    records = [record for record in outcome.records if record.kind not in ("control", "landmark")]
-    return replace(outcome, records=tuple(records))
 
 
 def command_of(args: argparse.Namespace) -> str:
@@ -251,7 +247,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--methods",
         nargs="+",
         default=[FLAG, *map(str, sorted(BASELINES.glob("*.toml"))), *WRITTEN],
-        help="FLAG, files of training/configs/baselines, floors by name (default: all)",
+        help="FLAG, files of training/configs/baselines, floors by name (default: all of these); or configs "
+        "of runs that train FLAG in another form, such as those of training/configs/ablations",
     )
     parser.add_argument("--authors", choices=tuple(AUTHORS), help="cohort whose published numbers to add")
     parser.add_argument("--out", type=Path, help="page of tables (default: print it)")

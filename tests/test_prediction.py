@@ -291,6 +291,12 @@ def test_a_slide_is_read_with_the_foundation_encoder_the_weights_name(
         finish(predict_slide(tiny_slide, few, trained, device="cpu", cache=tmp_path / "cache"))
 
 
+def test_a_prediction_names_its_method_as_the_card_of_the_weights_does(predict, tiny_checkpoint):
+    ablation = replace(tiny_checkpoint, card=tiny_checkpoint.card | {"method": "FLAG without graph"})
+    for checkpoint, called in ((tiny_checkpoint, "FLAG"), (ablation, "FLAG without graph")):
+        assert predict(checkpoint=checkpoint).uns[keys.PROVENANCE][keys.METHOD] == called
+
+
 # How far a slide lies from the training tissue, from the weights file to the prediction file.
 
 

@@ -132,7 +132,7 @@ def describe_run(
         keys.TILE_PX: row.tile_px,
         keys.TILE_UM_PER_PX: row.mpp,
         keys.ENCODER: checkpoint.encoder,
-        keys.METHOD: checkpoint.method,
+        keys.METHOD: checkpoint.method_name,
         keys.WEIGHTS_NAME: checkpoint.name,
         keys.WEIGHTS_HASH: checkpoint.sha256,
         keys.TRAINING_SLIDES: [str(s) for s in checkpoint.card.get("sections", [])],

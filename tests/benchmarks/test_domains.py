@@ -88,6 +88,12 @@ def test_a_method_is_called_the_same_whoever_wrote_its_file(folder):
     assert list(predictions) == ["FLAG", "knn", "knn, knn50"]
 
 
+def test_a_form_of_flag_stands_apart_from_flag(folder):
+    write_prediction(prediction_of("FLAG without graph", measured=False, seed=3), folder / "without.h5ad")
+    (predictions,) = domains.read_sections([folder / "without.h5ad", folder / "flag.h5ad"]).values()
+    assert list(predictions) == ["FLAG", "FLAG without graph"]
+
+
 @pytest.mark.slow
 def test_json_and_tables_are_written(folder, monkeypatch):
     out = folder / "out" / "domains.json"

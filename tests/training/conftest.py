@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,20 @@ def cohort():
 def make_cohort():
     made = [make_slide(*who) for who in (("B4", "B", 1), ("C2", "C", 2), ("C3", "C", 3), ("C4", "C", 4))]
     return Cohort(tuple(s for s, _ in made), tuple(f for _, f in made), tuple("ABCDE"))
+
+
+@pytest.fixture(scope="session")
+def tiny(cohort):
+    """One view of twelve spots of one section: few enough to be learnt by heart."""
+    slide, few = cohort.slides[0], np.arange(12)
+    small = replace(slide, spots=slide.spots.take(few), expression=slide.expression[few])
+    return Cohort((small,), (cohort.features[0][:1, few],), cohort.genes)
+
+
+def share_of_the_means_error(found, tiny):
+    """The squared error of (n, G) `found` on the spots of `tiny`, as a share of that of their mean."""
+    truth = tiny.slides[0].expression
+    return ((found - truth) ** 2).mean() / ((truth.mean(0) - truth) ** 2).mean()
 
 
 @dataclass(frozen=True)

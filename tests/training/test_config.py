@@ -5,6 +5,7 @@ import pytest
 from tests.training.conftest import make_config
 
 from flag_training.config import PriorConfig, read_config
+from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.model.config import FlagConfig
 from napari_flag.slides.colours import SCANNED, SRGB
@@ -39,7 +40,8 @@ def test_an_ablation_differs_from_the_default_in_what_its_name_says():
     proper = FlagConfig(features=8, genes=5, slides=2, **stated["flag_proper"].network)
     assert (proper.mean_head, proper.covariance, proper.attention) == (False, False, "channels")
     assert {config.name for config in stated.values()} == set(stated)
-    assert len(stated) == 6
+    assert len({config.card[keys.CARD_METHOD] for config in stated.values()}) == len(stated) == 6
+    assert keys.CARD_METHOD not in default.card
 
 
 def test_the_default_takes_levels_from_the_counts_of_all_patients():

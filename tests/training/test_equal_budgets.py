@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flag_training.cohort import Cohort
 from flag_training.methods.floors import Ridge
+from napari_flag import keys
+from napari_flag.cli.main import main
 from napari_flag.prediction_file import read_prediction
 from napari_flag.progress import finish
 
@@ -159,6 +161,56 @@ def test_points_that_are_there_are_not_computed_again_and_all_stand_in_one_table
     assert "C4 left out in turn, 1e-05 TFLOP of training each" in page
     assert "| BLEEP |" in page
     assert "| BLEEP † |" in page
+
+
+@pytest.mark.slow
+def test_an_ablation_is_a_method_that_stands_in_the_table_under_its_own_name(
+    bench, cohort, tmp_path, monkeypatch
+):
+    (tmp_path / "toy.toml").write_text(CONFIG, "utf-8")
+    sizes = "".join(f"{name} = {value}\n" for name, value in make_config().network.items())
+    (tmp_path / "without_graph.toml").write_text(
+        'extends = "toy.toml"\nname = "without_graph"\n[card]\nmethod = "FLAG without graph"\n'
+        f"[network]\nspatial_graph = false\n{sizes}"
+        "[fit]\nbranch_steps = 2\nscore_steps = 4\nscore_batch = 16\n",
+        "utf-8",
+    )
+    ablation = str(tmp_path / "without_graph.toml")
+    assert bench.is_flag(ablation)
+    assert bench.is_flag("FLAG")
+    assert not bench.is_flag("ridge")
+    assert not bench.is_flag(str(bench.BASELINES / "bleep.toml"))
+    typed = [str(tmp_path / "toy.toml"), "--data", str(tmp_path), "--run", str(tmp_path / "run")]
+    args = bench.parse([*typed, "--test", "C4", "--seeds", "0", "--budget", "1e-3", "--methods", ablation])
+
+    def encoded(*_):
+        return cohort
+        yield
+
+    monkeypatch.setattr(bench, "fold_cohort", encoded)
+    results = bench.measure(args, "C4", ablation, 0)
+    assert {record["run"] for record in results["records"]} == {"without_graph"}
+    assert {record["kind"] for record in results["records"]} == {"FLAG", "rival"}
+    assert results["steps"]["score_steps"] == pytest.approx(2 * results["steps"]["branch_steps"], abs=1)
+    (kept,) = (bench.folder_of(args) / "predictions").iterdir()
+    assert kept.name == "C4_FLAG without graph.h5ad"
+    assert read_prediction(kept).uns[keys.PROVENANCE][keys.METHOD] == "FLAG without graph"
+
+
+def test_the_page_in_the_docs_is_what_the_kept_files_say(tmp_path):
+    root = SCRIPT.parents[1]
+    page = (root / "docs" / "results" / "equal_budgets_C2.md").read_text("utf-8")
+    title = page.partition("\n")[0].removeprefix("# ")
+    kept = sorted((root / "benchmarks" / "results" / "equal_budgets" / "10_TFLOP").glob("C2_*_0.json"))
+    words = ["tables", *map(str, kept), "--authors", "HER2ST", "--title", title]
+    assert main([*words, "--out", str(tmp_path / "page.md")]) == 0
+    assert (tmp_path / "page.md").read_text("utf-8") == page
+    methods = (root / "docs" / "methods.md").read_text("utf-8")
+    for path in kept:
+        stated = json.loads(path.read_text("utf-8"))
+        assert stated["budget"] == 1e13
+        for steps in stated["steps"].values():
+            assert f"{steps:,}" in methods
 
 
 def test_without_a_config_nothing_is_done(bench, capsys):

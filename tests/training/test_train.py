@@ -127,10 +127,14 @@ def test_a_method_given_as_a_run_is_refused_with_the_command_that_trains_it():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "written"),
-    [("kNN, k = 10", "knn"), ("stflow.toml", "stflow"), ("joint_diffusion.toml", "joint")],
+    ("method", "called"),
+    [
+        ("kNN, k = 10", "kNN, k = 10"),
+        ("stflow.toml", "STFlow"),
+        ("joint_diffusion.toml", "joint diffusion"),
+    ],
 )
-def test_a_method_is_trained_and_predicts_on_the_command_line(method, written, tmp_path, monkeypatch):
+def test_a_method_is_trained_and_predicts_on_the_command_line(method, called, tmp_path, monkeypatch):
     for seed in (11, 12):
         write_section(tmp_path, f"S{seed}", seed)
     sections = "".join(
@@ -149,7 +153,7 @@ def test_a_method_is_trained_and_predicts_on_the_command_line(method, written, t
     assert main([*predicting, "--out", "out.h5ad", "--device", "cpu"]) == 0
     found = read_prediction(tmp_path / "out.h5ad")
     assert (keys.SAMPLE in found.layers) == draws
-    assert found.uns[keys.PROVENANCE][keys.METHOD] == written
+    assert found.uns[keys.PROVENANCE][keys.METHOD] == called
     assert main([*predicting, "--out", "more.h5ad", "--draws", "2"]) == (0 if draws else 2)
 
 

@@ -204,7 +204,8 @@ class RunConfig:
     prior
         Counts of further sections, without images, that say how levels differ between patients.
     card
-        What the data card says beyond what the run knows itself.
+        What the data card says beyond what the run knows itself; of another form of FLAG, such as an
+        ablation, what that is called (``method``).
     machine
         What it runs on.
     colours
@@ -295,6 +296,11 @@ def read_config(path: Path) -> RunConfig:
             f"The config {path} does not describe a training run ({error}); compare it with "
             "training/configs/her2st.toml."
         ) from error
+
+
+def describes_method(path: Path) -> bool:
+    """Return whether the TOML file `path` describes a method (`methods.published`) and no run."""
+    return "method" in _read_values(path)
 
 
 def read_recipe() -> tuple[dict[str, Any], FitConfig]:

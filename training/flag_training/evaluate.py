@@ -478,7 +478,8 @@ class _Context:
     def keep(
         self, folder: Path, slide: TrainingSlide, expression: Expression, method: str | None = None
     ) -> None:
-        """Write the held-out prediction of `method`, of FLAG without, into `folder`."""
+        """Write the held-out prediction of `method`, without of FLAG in the run's form, into `folder`."""
+        method = method or self.config.card.get(keys.CARD_METHOD)
         folder.mkdir(parents=True, exist_ok=True)
         trained_on = tuple(slide.entry.name for slide in self.rest.slides)
         genes, name = self.cohort.genes, slide.entry.name

@@ -283,10 +283,10 @@ def show_weights(args: argparse.Namespace) -> int:
 
 
 IMPORT_DESCRIPTION = """\
-Of a checkpoint (.pt) that the published FLAG code trained, a weights file is written that predicts as its
-test script does: with the averaged parameters, in windows of the crop size, X the mean of 8 draws of 100 Heun
-steps. Only tensors are read from it; nothing in it is run. The encoder it was trained on has to be on this
-computer.
+Of a checkpoint (.pt) that the published FLAG code trained, be it FLAG, joint or node-only diffusion, a
+weights file is written that predicts as its test script does: with the averaged parameters, in windows of
+the crop size, X the mean of 8 draws of 100 Heun steps. Only tensors are read from it; nothing in it is run.
+The encoder it was trained on has to be on this computer.
 """
 
 

@@ -4,7 +4,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +14,32 @@ from napari_flag.encoders.registry import find_encoder, open_encoder
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, whole
 from napari_flag.methods.published import Published, our_names
-from napari_flag.methods.windowed import WindowSizes
+from napari_flag.methods.windowed import Joint, NodeOnly, WindowSizes
 from napari_flag.model.checkpoint import save_checkpoint
 from napari_flag.model.published import SIGMA_MAX, SIGMA_MIN, T_MIN, PublishedConfig
 
 NETWORK: Final = "graph_dit_repa"
 """What the published configuration calls FLAG."""
+RELATIVE: Final = "graph_model"
+"""What it calls the graph transformer alone, whose ``mode`` says which relative of FLAG it is."""
+KERNEL_PX: Final = 224.0
+"""Width of the published kernel of distance, exp(−d² / (2 · 224²)), in pixels."""
+
+
+class _Form(NamedTuple):
+    """A network of the published code: its class here, its name in `METHODS`, and what cards call it."""
+
+    kind: type[Published] | type[NodeOnly]
+    written: str
+    title: str
+
+
+_FLAG: Final = _Form(Published, "published", "FLAG as published")
+_RELATIVES: Final = {
+    "graph_diffusion_learned": _Form(Joint, "joint", "joint diffusion as published"),
+    "graph_diffusion_fixed": _Form(NodeOnly, "node_only", "node-only diffusion as published"),
+}
+"""By the mode of the configuration."""
 _PROCESS: Final = {"sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX, "t_min": T_MIN}
 _NOT_STATED: Final = "not stated by the checkpoint"
 
@@ -32,11 +52,11 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
     checkpoint
         ``torch.save`` of ``{"model": state dict, "ema": averaged parameters}``; nothing in it is run.
     config
-        The YAML file that it was trained with.
+        The YAML file that it was trained with: of FLAG, or of joint or node-only diffusion.
     genes
         Its panel, one symbol a line, in the order of training.
     mpp
-        µm per pixel of the training slides: windows were cut in pixels.
+        µm per pixel of the training slides: windows and the kernel of distance are in pixels.
     out
         The file.
 
@@ -47,12 +67,12 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
         on this computer.
     """
     stated = _read_config(config)
-    data, model = stated["data_config"], stated["model_config"]
+    data, model, form = stated["data_config"], stated["model_config"], _form_of(config, stated)
     panel = _read_genes(genes)
     state = _read_state(checkpoint)
     row = find_encoder(str(data["img_encoder_name"]).lower())
     try:
-        sizes = PublishedConfig.read(model | {"node_dim": len(panel)}, gene_transformer=True)
+        sizes = PublishedConfig.read(model | {"node_dim": len(panel)}, gene_transformer=form is _FLAG)
         window_um = float(data["crop_size"]) * mpp
         samples = int((stated.get("test_config") or {}).get("sample_num", 8))
     except (KeyError, TypeError, ValueError) as error:
@@ -60,12 +80,20 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
             f"The configuration {config} lacks sizes of the network ({error}); give the one that the "
             "checkpoint was trained with."
         ) from error
-    _check_fit(state, sizes, panel, row.dim, row.title)
-    network = Published(WindowSizes(sizes.features, asdict(sizes), window_um, samples=samples))
+    network = form.kind(
+        WindowSizes(
+            sizes.features,
+            asdict(sizes),
+            window_um,
+            samples=samples,
+            kernel_um=KERNEL_PX * mpp if sizes.edge_conditions else 0.0,
+        )
+    )
+    _check_fit(state, network, panel, row.dim, row.title)
     network.network.load_state_dict({name: t.float() for name, t in our_names(state, sizes).items()})
     card = {
         "title": f"{checkpoint.stem}, trained with the code that the authors of FLAG published",
-        keys.CARD_METHOD: "FLAG as published",
+        keys.CARD_METHOD: form.title,
         keys.CARD_TISSUE: _NOT_STATED,
         "um_per_px": mpp,
         "encoder": {
@@ -74,13 +102,13 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
             "fingerprint": open_encoder(row.name, "cpu").fingerprint,
         },
         "window_um": window_um,
-        "sampler": {"solver": Published.solver, "steps": network.config.solver_steps, "draws": samples},
+        "sampler": {"solver": network.solver, "steps": network.config.solver_steps, "draws": samples},
         "split": _NOT_STATED,
         "licence": _NOT_STATED,
         "not_for": "diagnosis or any clinical decision",
         "values": model,
     }
-    save_checkpoint(out, network, {}, encoder=row.name, genes=panel, card=card, method="published")
+    save_checkpoint(out, network, {}, encoder=row.name, genes=panel, card=card, method=form.written)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -107,12 +135,6 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"The configuration {path} lacks {', '.join(lacking)}, so it is not one of the published code; "
             "give the one that the checkpoint was trained with."
         )
-    model = sections["model_config"]
-    if model["name"] != NETWORK or model.get("use_cond_e_in_attn"):
-        raise UserError(
-            f"The configuration {path} is of another network ({model['name']}) than FLAG ({NETWORK} without "
-            "conditions on edges), which alone can be imported; give a checkpoint of FLAG with its own."
-        )
     process = sections.get("sde_config") or {}
     other = [name for name, value in _PROCESS.items() if process.get(name, value) != value]
     if other:
@@ -121,6 +143,25 @@ def _read_config(path: Path) -> dict[str, Any]:
             "alone can be sampled; give a checkpoint trained with the published values."
         )
     return dict(sections)
+
+
+def _form_of(path: Path, stated: Mapping[str, Any]) -> _Form:
+    """Return which network the configuration at `path` describes; refuse one that is not rebuilt here."""
+    model, mode = stated["model_config"], str(stated.get("mode"))
+    if model["name"] == NETWORK and not model.get("use_cond_e_in_attn"):
+        return _FLAG
+    if model["name"] != RELATIVE:
+        raise UserError(
+            f"The configuration {path} is of another network ({model['name']}) than FLAG ({NETWORK} without "
+            f"conditions on edges) and its relatives ({RELATIVE}), which alone can be imported; give a "
+            "checkpoint of one of these with its own."
+        )
+    if mode not in _RELATIVES:
+        raise UserError(
+            f"The configuration {path} states the mode {mode}, which says neither joint nor node-only "
+            f"diffusion; give the one that the checkpoint was trained with (mode: {' or '.join(_RELATIVES)})."
+        )
+    return _RELATIVES[mode]
 
 
 def _read_genes(path: Path) -> tuple[str, ...]:
@@ -160,12 +201,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(
-    state: Mapping[str, Tensor], sizes: PublishedConfig, panel: tuple[str, ...], dim: int, title: str
+    state: Mapping[str, Tensor], network: Published | NodeOnly, panel: tuple[str, ...], dim: int, title: str
 ) -> None:
     """Refuse a checkpoint that configuration, gene list and encoder do not fit."""
-    wanted = {name: t.shape for name, t in Published(_bare(sizes)).network.state_dict().items()}
+    sizes = network.sizes
+    wanted = {name: t.shape for name, t in network.network.state_dict().items()}
     found = {name: t.shape for name, t in our_names(state, sizes).items()}
-    trained = found.get("name", (0,))[0]
+    trained = next((shape[-1] for name, shape in found.items() if name.endswith("spots_in.0.weight")), 0)
     if trained and trained != len(panel):
         raise UserError(
             f"The checkpoint was trained on {counted(trained, 'gene')} and the list names "
@@ -182,7 +224,3 @@ def _check_fit(
             f"The checkpoint does not fit the network of the configuration ({len(misfit)} parameters, such "
             f"as {misfit[0]}); give the configuration that it was trained with."
         )
-
-
-def _bare(sizes: PublishedConfig) -> WindowSizes:
-    return WindowSizes(sizes.features, asdict(sizes), 1.0)

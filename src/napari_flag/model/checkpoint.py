@@ -35,6 +35,8 @@ FORMAT: Final = 2
 """Version of the header; a file of another is refused."""
 FLAG: Final = "flag"
 """Name of the method where the header names none, as in weights written before there were others."""
+_FLAG_CALLED: Final = "FLAG"
+"""What people call it."""
 COMMON_SIZE: Final = 10_000
 """Up to which a header may count anything, layers, widths or steps; beyond, some tensor must be as long."""
 _KEY: Final = "napari_flag"
@@ -152,7 +154,7 @@ class Checkpoint:
 
     @property
     def method_name(self) -> str:
-        """What the method is called, such as "FLAG" or "TRIPLEX"."""
+        """What the method is called, such as "FLAG", "FLAG without graph" or "TRIPLEX"."""
         return _method_name(self.card, self.method)
 
     def restore(
@@ -298,7 +300,7 @@ def _no_larger_than(config: dict[str, Any], tensors: "dict[str, torch.Tensor]") 
 
 
 def _method_name(card: dict[str, Any], method: str) -> str:
-    return str(card.get(keys.CARD_METHOD) or ("FLAG" if method == FLAG else method))
+    return str(card.get(keys.CARD_METHOD) or (_FLAG_CALLED if method == FLAG else method))
 
 
 def _with_score_entry(card: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -424,12 +426,12 @@ def list_weights() -> list[tuple[str, Path]]:
 
 
 def label_of(name: str, path: Path) -> str:
-    """Return what the weights `name` are listed as: methods other than FLAG by their name, too."""
+    """Return what the weights `name` are listed as: other methods and forms of FLAG by their name, too."""
     try:
         found = Checkpoint.look(path)
     except UserError:
         return name  # what is wrong with it is said when it is chosen
-    return name if found.method == FLAG else f"{name} · {found.method_name}"
+    return name if found.method_name == _FLAG_CALLED else f"{name} · {found.method_name}"
 
 
 def list_labels() -> list[tuple[str, Path]]:

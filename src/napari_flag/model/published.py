@@ -10,7 +10,7 @@ these networks compute is held equal to vectors made with that code.
 
 import math
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -82,7 +82,7 @@ class PublishedConfig:
         gene_transformer
             Whether it is FLAG, or the graph transformer alone.
         """
-        return cls(
+        graph = cls(
             genes=published["node_dim"],
             features=published["node_cond_dim"],
             width=published["d_model"],
@@ -90,7 +90,13 @@ class PublishedConfig:
             head_width=published["d_model"] // published["n_heads"],
             adaptive=published["ada_norm"],
             edge_conditions=published["edge_cond_dim"] if published["use_cond_e_in_attn"] else 0,
-            gene_hidden=published["d_gene"] if gene_transformer else 0,
+            gene_hidden=0,
+        )
+        if not gene_transformer:  # whose sizes the configuration of a relative does not state
+            return graph
+        return replace(
+            graph,
+            gene_hidden=published["d_gene"],
             tokens=published["hidden_dim"],
             heads=published["num_heads"],
             blocks=published["dit_num_blocks"],

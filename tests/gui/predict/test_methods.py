@@ -86,6 +86,6 @@ def test_weights_of_a_method_predict_in_the_dock(name, cohort, folder, tmp_path,
     assert shown.n_obs == 36
     assert tuple(shown.var_names) == GENES
     assert dock.session.gene_map.layer(dock.session.gene_map.quantity).visible
-    assert shown.uns[keys.PROVENANCE][keys.METHOD] == Checkpoint.load(path).method
+    assert shown.uns[keys.PROVENANCE][keys.METHOD] == Checkpoint.load(path).method_name
     assert np.isfinite(shown.X).all()
     assert (keys.SAMPLE in shown.layers) == (keys.SAMPLER in shown.uns[keys.PROVENANCE])

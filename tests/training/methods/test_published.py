@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.training.conftest import share_of_the_means_error
 
 from flag_training.cohort import Cohort
 from flag_training.methods import blinded, pooled
@@ -19,6 +20,7 @@ from flag_training.methods.stem import Stem
 from flag_training.methods.stflow import StFlow
 from flag_training.methods.triplex import Triplex
 from napari_flag.errors import UserError
+from napari_flag.methods import bleep
 from napari_flag.methods.predictor import open_method
 from napari_flag.methods.stflow import Edges, starting_noise
 from napari_flag.methods.triplex import Layout
@@ -50,14 +52,22 @@ QUICK = {"HisToGene", "BLEEP"}
 QUICK_FIRST = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED]
 """All methods; those that take seconds to fit are fitted in the slow tier."""
 
+WIDER = {"width": 32, "head_width": 8}
 OVERFITTING = {
-    "BLEEP": {"dropout": 0.0, "neighbours": 1, "temperature": 0.1, "batch": 12},
-    "Stem": {},
-    "node-only diffusion": {"width": 32, "head_width": 8},
-    "joint diffusion": {"width": 32, "head_width": 8},
-    "FLAG, published form": {"width": 32, "head_width": 8},
+    "HisToGene": ({"dropout": 0.0}, 200, 0.02),
+    "BLEEP": ({"dropout": 0.0, "neighbours": 1, "temperature": 0.1, "batch": 12}, 200, 0.02),
+    "TRIPLEX": ({"dropout": 0.0}, 200, 0.02),
+    "Stem": ({"samples": 16}, 500, 0.05),
+    "STFlow": ({"dropout": 0.0}, 200, 0.02),
+    "regression": ({"dropout": 0.0}, 200, 0.02),
+    "node-only diffusion": (WIDER, 300, 0.1),
+    "joint diffusion": (WIDER, 300, 0.1),
+    "FLAG, published form": (WIDER, 400, 0.25),
 }
-"""Values that do not average a tiny set away."""
+"""Values that do not average a tiny set away, steps, and what share of the mean's error may be left.
+
+None is left by most, .03 by diffusion of windows and .16 by the published form.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -117,18 +127,12 @@ def test_a_weights_file_predicts_what_was_scored(name, predictors, rest, cohort,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_learned_method_overfits_a_tiny_set(name, cohort):
-    """One section, 12 spots: what it expects there has less than two fifths of the mean's error."""
-    slide = cohort.slides[0]
-    few = np.arange(12)
-    small = replace(slide, spots=slide.spots.take(few), expression=slide.expression[few])
-    one = Cohort((small,), (cohort.features[0][:1, few],), cohort.genes)
-    values = replace(SMALL[name], **OVERFITTING.get(name, {"dropout": 0.0}))
-    steps = max(200, values.training.steps)
+def test_a_learned_method_overfits_a_tiny_set(name, tiny):
+    changed, steps, bar = OVERFITTING[name]
+    values = replace(SMALL[name], **changed)
     values = replace(values, training=replace(values.training, steps=steps, decay=0.0))
-    found = finish(values.fit(one, 0))(blinded(small), one.features[0][0].numpy())
-    error, of_mean = (((a - small.expression) ** 2).mean() for a in (found, small.expression.mean(0)))
-    assert error < 0.4 * of_mean
+    found = finish(values.fit(tiny, 0))(blinded(tiny.slides[0]), tiny.features[0][0].numpy())
+    assert share_of_the_means_error(found, tiny) < bar
 
 
 @pytest.mark.slow
@@ -138,11 +142,33 @@ def test_a_sampler_draws_the_same_each_time_it_is_asked(name, predictors, cohort
     np.testing.assert_array_equal(predictors[name](*asked), predictors[name](*asked))
 
 
-def test_bleep_answers_with_means_of_training_spots(predictors, rest, cohort):
-    found = predictors["BLEEP"](blinded(cohort.slides[3]), cohort.features[3][0].numpy())
-    seen = pooled(rest)[1]
-    assert (found >= seen.min(0) - 1e-6).all()
-    assert (found <= seen.max(0) + 1e-6).all()
+def test_bleep_answers_with_the_mean_of_the_spots_nearest_to_a_tile():
+    """An image head that passes tiles on, a bank of six spots, two of them averaged."""
+    rng = np.random.default_rng(0)
+    network = bleep.Bleep(bleep.BleepSizes(features=4, genes=3, width=4, dropout=0.1, neighbours=2, bank=6))
+    for parameter in network.image.block.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.eye_(network.image.project.weight)
+    torch.nn.init.zeros_(network.image.project.bias)
+    held = rng.normal(size=(6, 4))
+    bank = held / np.linalg.norm(held, axis=1, keepdims=True)
+    expression = rng.uniform(0, 5, (6, 3))
+    network.bank_embedding.copy_(torch.from_numpy(bank))
+    network.bank_expression.copy_(torch.from_numpy(expression))
+    tiles = rng.normal(size=(7, 4))
+    normed = (tiles - tiles.mean(1, keepdims=True)) / tiles.std(1, keepdims=True)
+    cosine = normed / np.linalg.norm(normed, axis=1, keepdims=True) @ bank.T
+    nearest = np.argsort(-cosine, axis=1)[:, :2]
+    assert len(np.unique(nearest)) > 2
+    with torch.no_grad():
+        found = network.eval().expect(torch.from_numpy(tiles).float(), None)
+    np.testing.assert_allclose(found, expression[nearest].mean(1), rtol=0, atol=1e-6)
+
+
+def test_bleeps_bank_holds_the_training_spots_on_the_unit_sphere(predictors, rest):
+    network = predictors["BLEEP"].network
+    np.testing.assert_array_equal(network.bank_expression, pooled(rest)[1])
+    np.testing.assert_allclose(network.bank_embedding.norm(dim=1), 1, rtol=1e-5)
 
 
 def test_the_contrastive_loss_prefers_pairs_that_belong_together():

@@ -1,92 +1,20 @@
-"""Losses of diffusion over windows: the published ones, and what is known of them."""
+"""Losses of diffusion over windows; `tests.model.test_published` holds them to be the published ones."""
 
-import json
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from flag_training.engine.loop import Held
 from flag_training.methods.tissue_windows import TrainingWindows
 from flag_training.methods.window_losses import (
-    FlagObjective,
-    JointObjective,
-    NoisyWindows,
-    alignment,
     held_out_loss,
     score_matching,
     spot_correlation,
 )
-from napari_flag.methods.published import Published, our_names
 from napari_flag.methods.windowed import Joint, Scale, WindowNetwork, WindowSizes
 from napari_flag.model.published import PublishedConfig
-
-REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
-needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="needs ../shared/reference")
-
-
-@pytest.fixture(scope="module")
-def vectors():
-    return load_file(REFERENCE / "vectors.safetensors")
-
-
-def reference(name, kind):
-    """The network of the reference numbers, unscaled."""
-    stated = json.loads((REFERENCE / "config.json").read_text())[name]
-    config = PublishedConfig.read(stated, gene_transformer=kind is Published)
-    network = kind(WindowSizes(config.features, asdict(config), 1000.0))
-    network.network.load_state_dict(our_names(load_file(REFERENCE / f"{name}_weights.safetensors"), config))
-    return network
-
-
-def reference_batch(vectors):
-    """The reference's nine spots as one window, at its time and noise."""
-    windows = TrainingWindows(
-        vectors["spot_features"][None],
-        vectors["edge_distance_and_cosine"][None],
-        torch.ones(1, 9, dtype=torch.bool),
-        vectors["expression_log2"][None],
-        torch.arange(9)[None],
-    )
-    edge_noise = vectors["joint.edge_noise"][None, ..., 0]
-    return NoisyWindows(windows, vectors["latent.t"], vectors["latent.noise"][None], edge_noise)
-
-
-def close(ours, theirs):
-    torch.testing.assert_close(ours.squeeze(), theirs.squeeze(), rtol=1e-5, atol=1e-5)
-
-
-@needs_reference
-def test_edges_are_the_published_ones_when_spots_are_less_their_sum(vectors):
-    present = torch.ones(1, 9, dtype=torch.bool)
-    close(spot_correlation(vectors["expression_log2"][None], present, "sum"), vectors["joint.edge_true"])
-
-
-@needs_reference
-@torch.no_grad()
-def test_losses_of_the_joint_form_are_the_published_ones(vectors):
-    objective = JointObjective(reference("joint", Joint), "sum", 1.0, 0.1).eval()
-    loss, parts = objective(Held(reference_batch(vectors)))
-    for part in ("node", "edge", "consistency"):
-        close(parts[part], vectors[f"joint.loss_{part}"])
-    close(loss, vectors["joint.loss_total"])
-
-
-@needs_reference
-@torch.no_grad()
-def test_losses_of_flag_are_the_published_ones(vectors):
-    network, batch = reference("graph_latent", Published), reference_batch(vectors)
-    score, parts = FlagObjective(network, None, 0.5).eval()(Held(batch))
-    close(score, vectors["latent.loss_score"])
-    close(parts["node"], vectors["latent.loss_score"])
-    _, aligned = network.eval().denoised(batch.spots_at_t, batch.t, batch.windows, align=True)
-    pull = alignment(aligned, vectors["latent.gene_embeddings"], vectors["latent.gene_mask"] > 0)
-    close(pull, vectors["latent.loss_align"])
-    close(score + 0.5 * pull, vectors["latent.loss_total"])
 
 
 def test_spots_are_correlated_as_numpy_does_and_padding_is_not():

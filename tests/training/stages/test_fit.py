@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.conftest import PROPER, make_config
+from tests.training.conftest import PROPER, make_config, share_of_the_means_error
 
 from flag_training.cohort import Cohort
-from flag_training.stages.fit import fit, make_card
+from flag_training.methods import blinded
+from flag_training.methods.method import expectation
+from flag_training.stages.fit import fit, make_card, write_weights
 from flag_training.stages.frames import assign_folds
+from napari_flag.encoders.embedded import TileNet
 from napari_flag.errors import UserError
+from napari_flag.gui.predict.model_step import describe_card
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model import gene_dit
-from napari_flag.model.checkpoint import trained_array
+from napari_flag.model.checkpoint import Checkpoint, label_of, trained_array
 from napari_flag.model.graph import GraphTensors
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
@@ -118,6 +122,25 @@ def test_the_mean_head_predicts_an_unseen_section_from_its_features(learnt, unse
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("diffusion", "left"), [(True, 0.87), (False, 0.15)])
+def test_flag_overfits_a_tiny_set(tiny, tmp_path, diffusion, left):
+    """X comes near the counts it was shown, and the gene transformer near the latents.
+
+    The loss is 1 where nothing is learnt.  With diffusion it does not tend to 0: its noise stays unknown.
+    """
+    slide, features = blinded(tiny.slides[0]), tiny.features[0][0].numpy()
+    values = {"branch_steps": 150, "score_steps": 200, "score_rate": 5e-3, "warm_steps": 10, "ema": 0.9}
+    config = make_config(branch_decay=0.0, score_decay=0.0, **values)
+    config = replace(config, network=config.network | {"context_dropout": 0.0, "diffusion": diffusion})
+    network = finish(fit(tiny, config, tmp_path)).eval()
+    predictor = FlagPredictor(network, tiny.genes)
+    found = expectation(predictor, predictor.encode(features, slide.graph(features)), slide)
+    assert share_of_the_means_error(found, tiny) < 0.2
+    score = [float(row["loss"]) for row in rows_of(tmp_path)]
+    assert np.mean(score[-50:]) < left
+
+
+@pytest.mark.slow
 def test_residuals_are_those_of_spots_the_head_did_not_see(cohort, learnt, tmp_path):
     """With features that say nothing, what is left must be all of the expression's spread."""
     rng = np.random.default_rng(0)
@@ -149,6 +172,23 @@ def test_what_was_chosen_is_written_beside_the_states_and_stored_in_the_network(
 def test_what_is_denoised_has_the_covariance_that_the_network_stores(fitted):
     """Of unit variance: an eigenvalue is a share of what five genes vary by."""
     assert float(fitted.network.get_buffer("eigenvalues").sum()) == pytest.approx(5, rel=0.25)
+
+
+def test_weights_of_an_ablation_say_which_form_of_flag_they_hold(cohort, fitted, tmp_path):
+    path, card = tmp_path / "here.safetensors", {"title": "tumour", "method": "FLAG without graph"}
+    config = replace(make_config(), name="without_graph", card=card)
+    finish(write_weights(path, fitted.network, TileNet().state_dict(), "embedded", cohort, config))
+    weights = Checkpoint.look(path)
+    assert weights.method_name == "FLAG without graph"
+    assert weights.card["title"] == "tumour (without_graph)"
+    assert label_of("here", path) == "here · FLAG without graph"
+    assert describe_card(weights.card, 5)[0] == "Method FLAG without graph"
+    finish(
+        write_weights(
+            path, fitted.network, TileNet().state_dict(), "embedded", cohort, replace(config, card={})
+        )
+    )
+    assert label_of("here", path) == "here"
 
 
 @pytest.fixture(scope="module")

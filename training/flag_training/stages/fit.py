@@ -94,6 +94,8 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
         card["validation"] = [slide.entry.name for slide in held_out.slides]
     for key, value in config.card.items():
         card[key] = card[key] | value if isinstance(value, dict) and key in card else value
+    if keys.CARD_METHOD in config.card:  # an ablation has the title of the run that it extends
+        card["title"] = f"{card['title']} ({config.name})"
     return card
 
 
