@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
@@ -365,6 +364,8 @@ def find_fault(adata: "AnnData") -> str | None:
 
     The sentence has no subject: "has no uns[…]".
     """
+    from scipy import sparse
+
     made = adata.uns.get(keys.PROVENANCE)
     if not isinstance(made, Mapping):
         return f'has no uns["{keys.PROVENANCE}"]'
@@ -547,6 +548,8 @@ def doubts_of(adata: "AnnData") -> tuple[str, ...]:
 
 def _negative(adata: "AnnData") -> tuple[str, ...]:
     """Return a sentence on values of ``X`` below 0, which no log2(count + 1) is."""
+    from scipy import sparse
+
     stored = np.asarray(adata.X.data if sparse.issparse(adata.X) else adata.X)
     below = int((stored < 0).sum())
     if not below:
