@@ -28,8 +28,9 @@ from napari_flag.files import (
 )
 from napari_flag.formatting import counted_of
 from napari_flag.progress import Step, Steps, finish
+from napari_flag.scratch import refuse_beyond_memory
 from napari_flag.slides.file_identity import content_hash
-from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated
+from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated, stated_size
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -279,7 +280,7 @@ def read_prediction(path: str | Path) -> "AnnData":
     Raises
     ------
     UserError
-        If the file is missing, damaged, no h5ad, or someone else's.
+        If the file is missing, damaged, no h5ad, someone else's, or larger than the memory that is free.
     """
     path = Path(path).expanduser()
     adata = _read_h5ad(path)
@@ -304,15 +305,17 @@ def _read_h5ad(path: Path) -> "AnnData":
     try:
         if path.is_dir():
             refuse_special_in(path)
-            refuse_inflated(zarr.open_group(path, mode="r"))
+            group = zarr.open_group(path, mode="r")
+            refuse_inflated(group)
+            _refuse_too_large(path, group)
             return _checked(anndata.read_zarr(path))
         refuse_special(path)
         with path.open("rb"):
             pass  # is_hdf5 answers False where reading is forbidden
         if not h5py.is_hdf5(path):
             raise UserError(f"{path.name} is not an h5ad file, {NOT_OURS}.")
-        with opened_h5(path):
-            pass  # what it says of itself is checked
+        with opened_h5(path) as file:  # what it says of itself is checked
+            _refuse_too_large(path, file)
         return _checked(anndata.read_h5ad(path))
     except PermissionError as error:
         raise UserError(f"{path} may not be read by you; ask for permission to read it.") from error
@@ -321,6 +324,15 @@ def _read_h5ad(path: Path) -> "AnnData":
             f"{path.name} could not be read as h5ad, so it is damaged, incomplete or made by an "
             "unknown program; copy it again or predict again."
         ) from error
+
+
+def _refuse_too_large(path: Path, stored: Any) -> None:
+    """Refuse a prediction whose arrays take more memory than is free: all are read, each draw among them."""
+    refuse_beyond_memory(
+        stated_size(stored),
+        f"Reading {path.name} with all its draws",
+        "close other programs, or predict the slide again with fewer draws",
+    )
 
 
 def _checked(adata: "AnnData") -> "AnnData":
