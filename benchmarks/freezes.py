@@ -14,6 +14,13 @@ spots and ``--genes`` genes on a slide of its own is made, whose numbers are smo
 the second slide.  Predictions are prepared (`layers.ahead`) before they are shown, as the jobs do that make
 and read them.  Napari's own share is what its bare calls take for the same layers in this process, before
 the plugin is opened: one picture added, one layer removed, one canvas.  What is left is of our making.
+
+The FLAG area is opened, and each of its pages made, before anything else of the plugin is imported and before
+a prediction is read or made: as in a person's window, the first click pays for what it imports.  Napari's own
+share is taken before, with which napari imports a part of that; ``--opening`` measures these two alone, in a
+window where nothing was ever shown, and takes nothing off:
+
+    xvfb-run -a -s "-screen 0 1280x800x24" python -m benchmarks.freezes --opening
 """
 
 import argparse
@@ -31,25 +38,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from anndata import AnnData
 from qtpy.QtCore import QEvent, QObject, QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_flag import keys
-from napari_flag.gui.area import PAGES, SIDE_BY_SIDE, open_area
 from napari_flag.gui.controls.gl_context import keep_context
-from napari_flag.gui.session import Session
-from napari_flag.gui.side_by_side_dock import SideBySideDock
-from napari_flag.gui.workspace import SlideState
-from napari_flag.layers import ahead
-from napari_flag.layers.gene_values import Quantity
-from napari_flag.layers.local_map import MapKind
-from napari_flag.layers.raster import LONGEST_PX
 from napari_flag.progress import finish
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.gui.area import FlagArea
+    from napari_flag.gui.workspace import SlideState
 
 SEED: Final = 1
 LIMIT_MS: Final = 100.0
@@ -57,6 +61,8 @@ PATIENCE_S: Final = 600.0
 QUIET_S: Final = 0.5
 """An action is over once nothing has happened for so long and no job runs; longer than any timer of ours."""
 LOOK_EVERY_S: Final = 0.004
+FLOOR_PX: Final = 2048
+"""Side of the pictures napari alone is given: `layers.raster.LONGEST_PX`, not imported before the area."""
 SHORT_S: Final = 0.03
 """Stretches shorter than this are not looked into."""
 OUR_ROOMS: Final = ("gui.", "layers.", "analysis.", "statistics.", "slides.", "inputs")
@@ -276,7 +282,7 @@ class Material:
 
     slide: Path
     table: Path | None
-    adata: AnnData
+    adata: "AnnData"
 
     def copy(self, folder: Path) -> "Material":
         """Return the same as another slide."""
@@ -351,7 +357,7 @@ def write_slide(path: Path, width: int, height: int, mpp: float) -> None:
             )
 
 
-def write_table(adata: AnnData, path: Path) -> Path:
+def write_table(adata: "AnnData", path: Path) -> Path:
     """Write the spots as a table with pixels."""
     import pandas as pd
 
@@ -512,26 +518,27 @@ class Tour(Doing):
     ----------
     viewer
         A napari viewer with its window shown.
-    materials
-        Two slides.
     watcher
         What measures.
     """
 
-    def __init__(self, viewer: Any, materials: Sequence[Material], watcher: Watcher) -> None:
+    def __init__(self, viewer: Any, watcher: Watcher) -> None:
         super().__init__(watcher)
         self.placed = 0
-        self.viewer, self.materials = viewer, materials
+        self.viewer = viewer
         self.window = viewer.window._qt_window
-        self.area = self.do("open the FLAG area", lambda: open_area(viewer))
-        self.session = Session.of(viewer)
-        for page in PAGES:
+        self.area = self.do("open the FLAG area", self._open_area)
+        self.session = self.area.session
+        from napari_flag.gui.area import PAGES  # imported by the action before this line
+
+        self.pages = tuple(PAGES)
+        for page in self.pages:
             self.do("make a page", lambda page=page: self.area.show_page(page))
         self.area.show_page("Genes")
 
-    def run(self, rounds: int) -> None:
-        """Do everything, in the order a person would."""
-        states = [self._arrive(material) for material in self.materials]
+    def run(self, materials: Sequence[Material], rounds: int) -> None:
+        """Do everything with two slides, in the order a person would."""
+        states = [self._arrive(material) for material in materials]
         self.do("open Side by side", self.area.show_side_by_side)
         random = np.random.default_rng(SEED)
         for number in range(rounds):
@@ -549,7 +556,14 @@ class Tour(Doing):
             self.do("show it again", lambda: self._show(states[1]))
         self.do("take a slide out", lambda: self.session.workspace.remove(states[1]))
 
-    def _arrive(self, material: Material) -> SlideState:
+    def _open_area(self) -> "FlagArea":
+        from napari_flag.gui.area import open_area
+
+        return open_area(self.viewer)
+
+    def _arrive(self, material: Material) -> "SlideState":
+        from napari_flag.layers import ahead
+
         opener, section = self.area.predict.opener, self.area.predict.section
         self.do("open a slide", lambda: opener.open([material.slide]))
         state = self.session.state
@@ -560,8 +574,10 @@ class Tour(Doing):
         return state
 
     def _look_at_genes(self, random: np.random.Generator) -> None:
+        from napari_flag.layers.gene_values import Quantity
+
         genes = self.session.adata.var_names
-        for page in PAGES:
+        for page in self.pages:
             self.do(f"turn to {page}", lambda page=page: self.area.show_page(page))
             gene = str(random.choice(genes))
             self.do("click a gene", lambda gene=gene: self.session.select_gene(gene))
@@ -571,6 +587,8 @@ class Tour(Doing):
             self.do("change the quantity", lambda q=quantity: self.session.show_quantity(q))
 
     def _look_at_clusters(self, random: np.random.Generator) -> None:
+        from napari_flag.layers.local_map import MapKind
+
         self.area.show_page("Spatial")
         self.settle()
         gene, other = random.choice(self.session.adata.var_names, 2, replace=False).tolist()
@@ -603,19 +621,23 @@ class Tour(Doing):
         layer.mode = "pan_zoom"
         self.settle()
 
-    def _count_layers(self, state: SlideState) -> int:
+    def _count_layers(self, state: "SlideState") -> int:
         """Return how many layers a slide has on both canvases."""
+        from napari_flag.gui.side_by_side_dock import SideBySideDock
+
         second = self.window.findChild(SideBySideDock)
         return len(self.session.workspace.layers_of(state)) + len(second.canvas.model.layers)
 
     # --- the plugin's own ways in ----------------------------------------------------------------
-    def _show(self, state: SlideState) -> None:
+    def _show(self, state: "SlideState") -> None:
         self.session.workspace.show(state)
 
     def _set_mpp(self, mpp: float) -> None:
         self.area.predict.section.set_mpp(mpp, "set by hand")
 
     def _close_side_by_side(self) -> None:
+        from napari_flag.gui.area import SIDE_BY_SIDE
+
         docks = self.viewer.window.dock_widgets
         for title in [title for title in docks if title.startswith(SIDE_BY_SIDE)]:
             self.viewer.window.remove_dock_widget(docks[title])
@@ -628,7 +650,7 @@ def share_of(name: str, stretch: Stretch, floors: dict[str, float], placed: int)
     """Return what napari alone takes, ms, for what an action needs of it in one of its stretches."""
     groups = (("place map",) * placed,) if name == PLACED else FLOORS.get(name, ())
     happened = [group for group in groups if all(c in stretch.calls for c in group if c in REPORTED)]
-    return max((sum(floors[part] for part in group) for group in happened), default=0.0)
+    return max((sum(floors.get(part, 0.0) for part in group) for group in happened), default=0.0)
 
 
 def row_of(name: str, tour: Tour, floors: dict[str, float]) -> dict[str, Any]:
@@ -713,6 +735,7 @@ def main() -> None:
     parser.add_argument("--spots", type=int, help="make a section of so many spots; else the bundled slide")
     parser.add_argument("--genes", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--opening", action="store_true", help="measure the first opening of the area alone")
     parser.add_argument("--stacks", action="store_true", help="print where the time of long freezes goes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -725,13 +748,17 @@ def main() -> None:
     app = WatchedApplication(watcher)  # napari uses the application there is
     with tempfile.TemporaryDirectory() as folder:
         n_spots, n_genes = options.spots, options.genes
-        material = made(n_spots, n_genes, Path(folder)) if n_spots else bundled()
         viewer = napari.Viewer(show=False)
         viewer.window.resize(1280, 800)
         viewer.window._qt_window.show()
-        floors = Floor(watcher).run(viewer, LONGEST_PX, options.rounds)
-        tour = Tour(viewer, (material, material.copy(Path(folder))), watcher)
-        tour.run(options.rounds)
+        floors = {} if options.opening else Floor(watcher).run(viewer, FLOOR_PX, options.rounds)
+        tour = Tour(viewer, watcher)
+        if options.opening:
+            print(markdown([row_of(name, tour, floors) for name in tour.found]))
+            viewer.close()
+            return
+        material = made(n_spots, n_genes, Path(folder)) if n_spots else bundled()
+        tour.run((material, material.copy(Path(folder))), options.rounds)
         rows = [row_of(name, tour, floors) for name in tour.found]
         print(markdown(rows))
         print(f"napari alone, ms: {floors}")

@@ -2,8 +2,10 @@ r"""Where does the time of a prediction go?  Each stage beside its floor, in tur
 
 A floor is the least that the stage has to do with the same libraries: the stored picture decoded once; the
 products of the encoder and of the gene transformer, as bare matrix products of the same shapes; a copy of the
-texture that a switch of genes fills.  Times are processor seconds over all threads, the least of the rounds,
-so that what else runs on the machine counts as little as it can; the machine's load is printed all the same.
+texture that a switch of genes fills.  The encoder is held to a floor of its own arithmetic: bare products in
+32-bit floats; in 8-bit integers its own convolutions and nothing else, which a faster library may beat.
+Times are processor seconds over all threads, the least of the rounds, so that what else runs on the machine
+counts as little as it can; the machine's load is printed all the same.
 
     python -m benchmarks.stages --write
     python -m benchmarks.stages --slide C5.jpg --spots C5_selection.tsv --mpp 0.683
@@ -19,9 +21,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
+from benchmarks.int8 import encoders_of
 from benchmarks.tables import machine, write_between
 
-from napari_flag.encoders.embedded import CHANNELS, STRIDES, TILE_PX
+from napari_flag.encoders.embedded import CHANNELS, STRIDES, TILE_PX, EmbeddedEncoder, IntegerNet
 from napari_flag.encoders.features import BATCH_CPU
 from napari_flag.inputs import prepare
 from napari_flag.methods.flag import FlagPredictor
@@ -198,9 +201,6 @@ def stages_of(args: argparse.Namespace) -> list[Stage]:
         return list(read_tiles(of, xy, size_px=size, mpp=mpp, batch_size=BATCH_CPU))
 
     batches = tiles()
-    convolutions = [p for batch in batches for p in encoder_products(len(batch))]
-    encoded_floor = bare(convolutions)
-    flops = sum(p.flops for p in convolutions)
     predictor = FlagPredictor.open(checkpoint)
     network, count = predictor.network, args.rows
     side = int(np.ceil(np.sqrt(count)))
@@ -213,26 +213,18 @@ def stages_of(args: argparse.Namespace) -> list[Stage]:
     switch, texture = gene_switch()
     copy = np.empty_like(texture)
 
-    def both() -> None:
-        for batch in read_tiles(slide, xy, size_px=size, mpp=mpp, batch_size=BATCH_CPU):
-            encoder.encode(batch)
-
-    def both_floor() -> None:
+    def decode() -> None:
         decoded(slide.path, level)
-        encoded_floor()
 
+    of_encoder = [
+        stage
+        for kind, each in encoders_of(checkpoint).items()
+        if kind == "float32" or IntegerNet.supported()
+        for stage in encoder_stages(kind, each, batches, tiles, decode)
+    ]
     return [
-        Stage("read tiles", "tile", len(xy), tiles, lambda: decoded(slide.path, level), "decoding once"),
-        Stage(
-            "encode tiles",
-            "tile",
-            len(xy),
-            lambda: [encoder.encode(batch) for batch in batches],
-            encoded_floor,
-            "products",
-            flops,
-        ),
-        Stage("features", "tile", len(xy), both, both_floor, "decoding and products", flops),
+        Stage("read tiles", "tile", len(xy), tiles, decode, "decoding once"),
+        *of_encoder,
         Stage(
             "draw",
             "spot",
@@ -243,6 +235,53 @@ def stages_of(args: argparse.Namespace) -> list[Stage]:
             sum(p.flops for p in products),
         ),
         Stage("switch genes", "switch", 1, switch, lambda: np.copyto(copy, texture), "copying the texture"),
+    ]
+
+
+def encoder_stages(
+    kind: str,
+    encoder: EmbeddedEncoder,
+    batches: Sequence[np.ndarray[Any, Any]],
+    read: Callable[[], Sequence[np.ndarray[Any, Any]]],
+    decode: Callable[[], None],
+) -> list[Stage]:
+    """Return encoding alone, and reading and encoding, each over a floor of the same arithmetic.
+
+    Parameters
+    ----------
+    kind
+        "float32" or "int8", the arithmetic of `encoder`.
+    batches
+        (b, 600, 600, 3) tiles, as `read` gives them.
+    read, decode
+        What reads all tiles, and the floor of that.
+    """
+    tiles = sum(len(batch) for batch in batches)
+    products = [p for batch in batches for p in encoder_products(len(batch))]
+    images = [torch.rand(len(batch), 3, TILE_PX // 2, TILE_PX // 2) - 0.5 for batch in batches]
+    multiply = bare(products)
+
+    def floor() -> None:
+        if kind == "float32":
+            multiply()
+        else:
+            for image in images:
+                encoder._net(image)
+
+    def both_floor() -> None:
+        decode()
+        floor()
+
+    def encode(of: Sequence[np.ndarray[Any, Any]] = batches) -> None:
+        for batch in of:
+            encoder.encode(batch)
+
+    name = "products" if kind == "float32" else "its convolutions"
+    flops = sum(p.flops for p in products)
+    both = f"decoding and {name}"
+    return [
+        Stage(f"encode tiles, {kind}", "tile", tiles, encode, floor, name, flops),
+        Stage(f"features, {kind}", "tile", tiles, lambda: encode(read()), both_floor, both, flops),
     ]
 
 

@@ -219,3 +219,17 @@ def test_importing_loads_no_heavy_package_and_predicting_loads_neither_training_
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.splitlines()[-2:] == ["[]", "[]"]
+
+
+def test_importing_the_window_and_its_pages_loads_nothing_of_scipy():
+    code = (
+        "import sys, importlib, napari.viewer; seen = set(sys.modules);"
+        "from napari_flag.gui import area, opening;"
+        "pages = [where.partition(':')[0] for _, where in area.PAGES.values()];"
+        "[importlib.import_module(f'napari_flag.gui.{page}') for page in pages];"
+        "print(sorted(name for name in set(sys.modules) - seen if name.startswith('scipy.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

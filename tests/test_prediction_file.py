@@ -1,7 +1,9 @@
 import errno
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
+import psutil
 import pytest
 from shapely import box
 from tests.fakes import FakeSlide, fake_prediction
@@ -181,6 +183,24 @@ def test_a_truncated_prediction_gives_one_sentence(prediction, tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="damaged, incomplete"):
         prediction_file.read_prediction(path)
+
+
+@pytest.mark.parametrize("write", ["write_h5ad", "write_zarr"])
+def test_a_prediction_larger_than_the_free_memory_is_refused_before_it_is_read(
+    prediction, tmp_path, monkeypatch, write
+):
+    path = tmp_path / ("out.h5ad" if write == "write_h5ad" else "out.zarr")
+    prediction_file.write_prediction(prediction, tmp_path / "first.h5ad")
+    getattr(anndata.read_h5ad(tmp_path / "first.h5ad"), write)(path)
+    values = sum(layer.nbytes for layer in (prediction.X, *prediction.layers.values()))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=20 * values))
+    assert read_prediction(path).shape == prediction.shape
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=values))
+    monkeypatch.setattr(anndata, "read_h5ad", None)  # reading it would fail in another way
+    monkeypatch.setattr(anndata, "read_zarr", None)
+    said = f"^Reading {path.name} with all its draws needs about .* of memory while .* are free; close other"
+    with pytest.raises(UserError, match=said):
+        read_prediction(path)
 
 
 def test_an_h5ad_from_someone_else_is_refused(tmp_path):

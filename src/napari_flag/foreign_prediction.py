@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
-from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import UserError
@@ -599,6 +598,8 @@ def _pictures(libraries: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_log2(values: Any, word: str, factor: float) -> Any:
     """Return float32 log2(count + 1), sparse where `values` are."""
+    from scipy import sparse
+
     if word == "counts":
         stored = values.astype(np.float64)
         if sparse.issparse(stored):
@@ -610,6 +611,8 @@ def _as_log2(values: Any, word: str, factor: float) -> Any:
 
 def _doubts(path: Path, values: Any, word: str) -> tuple[str, ...]:
     """Return what is to be said of values in this unit; refuse what they cannot be."""
+    from scipy import sparse
+
     stored = np.asarray(values.data if sparse.issparse(values) else values)
     low = float(stored.min()) if stored.size else 0.0
     if word == "counts" and low < _BELOW:

@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import Doubtful, UserError
@@ -29,8 +28,9 @@ from napari_flag.files import (
 )
 from napari_flag.formatting import counted_of
 from napari_flag.progress import Step, Steps, finish
+from napari_flag.scratch import refuse_beyond_memory
 from napari_flag.slides.file_identity import content_hash
-from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated
+from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated, stated_size
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -295,7 +295,7 @@ def read_prediction(path: str | Path) -> "AnnData":
     Raises
     ------
     UserError
-        If the file is missing, damaged, no h5ad, or someone else's.
+        If the file is missing, damaged, no h5ad, someone else's, or larger than the memory that is free.
     """
     path = Path(path).expanduser()
     adata = _read_h5ad(path)
@@ -323,14 +323,15 @@ def _read_h5ad(path: Path) -> "AnnData":
             stored = zarr.open_group(path, mode="r")
             refuse_inflated(stored)
             _refuse_lost_chunks(stored)
+            _refuse_too_large(path, stored)
             return _checked(anndata.read_zarr(path))
         refuse_special(path)
         with path.open("rb"):
             pass  # is_hdf5 answers False where reading is forbidden
         if not h5py.is_hdf5(path):
             raise UserError(f"{path.name} is not an h5ad file, {NOT_OURS}.")
-        with opened_h5(path):
-            pass  # what it says of itself is checked
+        with opened_h5(path) as file:  # what it says of itself is checked
+            _refuse_too_large(path, file)
         return _checked(anndata.read_h5ad(path))
     except PermissionError as error:
         raise UserError(f"{path} may not be read by you; ask for permission to read it.") from error
@@ -353,6 +354,15 @@ def _refuse_lost_chunks(stored: Any) -> None:
             there = array.nchunks_initialized
             if there < (array.nchunks if name in positive else 1):
                 raise ValueError(f"{name} has {there} of its {array.nchunks} chunks")
+
+
+def _refuse_too_large(path: Path, stored: Any) -> None:
+    """Refuse a prediction whose arrays take more memory than is free: all are read, each draw among them."""
+    refuse_beyond_memory(
+        stated_size(stored),
+        f"Reading {path.name} with all its draws",
+        "close other programs, or predict the slide again with fewer draws",
+    )
 
 
 def _checked(adata: "AnnData") -> "AnnData":
@@ -412,6 +422,8 @@ def find_fault(adata: "AnnData") -> str | None:
 
     The sentence has no subject: "has no uns[…]".
     """
+    from scipy import sparse
+
     made = adata.uns.get(keys.PROVENANCE)
     if not isinstance(made, Mapping):
         return f'has no uns["{keys.PROVENANCE}"]'
@@ -664,6 +676,8 @@ def _misplaced(adata: "AnnData") -> tuple[str, ...]:
 
 def _negative(adata: "AnnData") -> tuple[str, ...]:
     """Return a sentence on values of ``X`` below 0, which no log2(count + 1) is."""
+    from scipy import sparse
+
     stored = np.asarray(adata.X.data if sparse.issparse(adata.X) else adata.X)
     below = int((stored < 0).sum())
     if not below:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.analysis.domains import COLUMNS, ENDS, find_all, method_of, write_domains
@@ -239,6 +238,8 @@ def _set_scores(adata: "AnnData", values: FloatArray, settings: Settings) -> "pd
 
 
 def _write_graph(adata: "AnnData", neighbours: Neighbours) -> None:
+    from scipy import sparse
+
     weights = neighbours.weights
     joined = sparse.csr_matrix(
         (np.ones(weights.nnz), weights.indices.copy(), weights.indptr.copy()), shape=weights.shape

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from napari_flag import keys
 from napari_flag.errors import Doubtful, UserError
@@ -348,6 +347,8 @@ def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> st
 
 
 def _scaled(measured: "AnnData") -> str | None:
+    from scipy import sparse
+
     values = np.asarray(measured.X.data if sparse.issparse(measured.X) else measured.X).ravel()
     values = values[: 10**6]
     whole = values[(values > 0) & (values == np.rint(values))].astype(np.int64)
@@ -377,6 +378,8 @@ def find_unmatched(predicted: "AnnData", measured: "AnnData") -> Unmatched:
 
 def dense(values: Any) -> npt.NDArray[Any]:
     """Return an array whether `values` is sparse or not."""
+    from scipy import sparse
+
     return np.asarray(values.toarray() if sparse.issparse(values) else values)
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from napari_flag import keys
 from napari_flag.layers.frame import Frame
@@ -211,6 +210,8 @@ class Thumbnails:
     """
 
     def __init__(self, xy: FloatArray, longest: int = THUMBNAIL_PX) -> None:
+        from scipy.spatial import cKDTree
+
         diameter = SMALL_MAP_FILL * typical_pitch(xy)
         low, high = xy.min(axis=0) - diameter / 2, xy.max(axis=0) + diameter / 2
         step = max(float((high - low).max()) / longest, diameter / FINEST_DISC_PX)

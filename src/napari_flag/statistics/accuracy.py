@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -56,6 +55,8 @@ def gene_pearson(predicted: npt.NDArray[Any], measured: npt.NDArray[Any]) -> Flo
 
 def gene_spearman(predicted: npt.NDArray[Any], measured: npt.NDArray[Any]) -> FloatArray:
     """Return (G,) Spearman's rank correlation of each gene, ties sharing their mean rank."""
+    from scipy.stats import rankdata
+
     r = gene_pearson(rankdata(predicted, axis=0), rankdata(measured, axis=0))
     left_out, constant = constant_genes(measured), constant_genes(predicted)
     r[constant] = 0.0

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 
 from napari_flag.statistics.accuracy import FloatArray
 
@@ -63,11 +62,13 @@ def normal_coverage(
     levels
         Nominal shares.
     """
+    from scipy.special import ndtri
+
     _check(mean.shape, truth, levels)
     wide, sd = mean.astype(np.float64), spread.astype(np.float64)
     found = []
     for level in levels:
-        reach = norm.ppf((1 + level) / 2) * sd
+        reach = ndtri((1 + level) / 2) * sd
         found.append(_measure(np.maximum(wide - reach, 0.0), wide + reach, truth, level))
     return tuple(found)
 

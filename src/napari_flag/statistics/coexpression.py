@@ -5,8 +5,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
-from scipy.spatial.distance import squareform
 
 from napari_flag.statistics.accuracy import BoolArray, FloatArray, constant_genes, pearson
 from napari_flag.statistics.neighbours import ALIKE
@@ -114,6 +112,9 @@ def gene_order(correlations: FloatArray) -> npt.NDArray[np.int64]:
     array
         (G,) int64, the genes from first to last.
     """
+    from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+    from scipy.spatial.distance import squareform
+
     if len(correlations) < 3:
         return np.arange(len(correlations))
     distance = squareform(np.clip(1.0 - correlations, 0.0, 2.0), checks=False)

@@ -5,20 +5,18 @@ borders), on its leading principal components.  Settings are fixed here, before 
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.cluster.vq import ClusterError, kmeans2
-from scipy.linalg import eigh
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial import cKDTree
 
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.neighbours import Neighbours
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Labels = npt.NDArray[np.int64]
 
@@ -87,8 +85,11 @@ class Leiden:
                 found = np.array([community[spot] for spot in range(len(values))], dtype=np.int64)
         return largest_first(found)
 
-    def joint_graph(self, components: FloatArray, weights: sparse.csr_array) -> Steps[sparse.csr_array]:
+    def joint_graph(self, components: FloatArray, weights: "sparse.csr_array") -> Steps["sparse.csr_array"]:
         """Return the (n, n) symmetric graph of both, without self-edges."""
+        from scipy import sparse
+        from scipy.spatial import cKDTree
+
         n = len(components)
         k = min(self.nearest, n - 1)
         tree, near = cKDTree(components), np.empty((n, k + 1), np.int64)
@@ -123,6 +124,8 @@ class KMeans:
 
     def find(self, values: npt.NDArray[Any], neighbours: Neighbours, seed: int) -> Steps[Labels]:
         """Return (n,) int64 domains."""
+        from scipy.cluster.vq import ClusterError, kmeans2
+
         own = yield from principal_components(values)
         around = np.asarray(neighbours.weights @ own)
         alone = np.diff(neighbours.weights.indptr) == 0
@@ -187,6 +190,8 @@ def principal_components(values: npt.NDArray[Any], keep: int = COMPONENTS) -> St
 
     Of more than `MOST_GENES` genes, those whose composition varies most.
     """
+    from scipy.linalg import eigh
+
     n, genes = values.shape
     depth = values.mean(axis=1, dtype=np.float64, keepdims=True)
     width = max(1, VALUES_AT_ONCE // n)
@@ -259,6 +264,8 @@ def relabel(labels: Labels, like: Labels) -> Labels:
 
     So that a prediction's domains take the colours of the truth's; groups beyond those of `like` come after.
     """
+    from scipy.optimize import linear_sum_assignment
+
     table = contingency(labels, like)
     rows, columns = linear_sum_assignment(-table)
     names, group = np.unique(labels, return_inverse=True)

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from napari_flag.errors import UserError
 from napari_flag.files import read_text
@@ -89,7 +88,8 @@ def score(values: npt.NDArray[Any], genes: Sequence[str], members: Sequence[str]
             "choose another set, or weights that predict its genes."
         )
     size = max(FEWEST_IN_LEVEL, round(len(genes) / (LEVELS - 1)))
-    level = rankdata(values.mean(axis=0, dtype=np.float64), method="min") // size
+    mean = values.mean(axis=0, dtype=np.float64)
+    level = (1 + np.searchsorted(np.sort(mean), mean)) // size  # genes alike share their lowest rank
     reference = np.isin(level, level[inside]) & ~inside
     if not reference.any():
         raise UserError(

@@ -6,17 +6,19 @@ value while its neighbours' are drawn from all the other spots.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import FloatArray, constant_genes
 from napari_flag.statistics.moran import FEWEST_SPOTS
 from napari_flag.statistics.multiple_testing import q_values
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 CLASSES: Final = ("NS", "HH", "LH", "LL", "HL")
 """Name of each class: not significant, then Moran's quadrants as esda numbers them.
@@ -56,7 +58,7 @@ class LocalMoran:
 
 def local_moran(
     values: npt.NDArray[Any],
-    weights: sparse.csr_array,
+    weights: "sparse.csr_array",
     *,
     permutations: int = 999,
     seed: int = 0,
@@ -109,7 +111,7 @@ def local_moran(
     return LocalMoran((n - 1) * z * lag / squared, p, q, quadrants, classes, q <= level)
 
 
-def local_values(values: npt.NDArray[Any], weights: sparse.csr_array) -> FloatArray:
+def local_values(values: npt.NDArray[Any], weights: "sparse.csr_array") -> FloatArray:
     """Return `LocalMoran.I` alone, without the test: (n,) float64, 0 everywhere for a constant gene.
 
     Parameters
@@ -136,7 +138,7 @@ def draw_others(n: int, size: int, permutations: int, rng: np.random.Generator) 
 
 def count_extreme(
     z: FloatArray,
-    weights: sparse.csr_array,
+    weights: "sparse.csr_array",
     rows: npt.NDArray[np.int64],
     lag: FloatArray,
     draws: npt.NDArray[np.int64],

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.special import ndtr
 
 from napari_flag.errors import UserError
 from napari_flag.progress import Step, Steps
@@ -21,6 +19,7 @@ from napari_flag.statistics.neighbours import ALIKE
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy import sparse
 
 
 FEWEST_SPOTS = 4
@@ -55,7 +54,7 @@ class Null:
     s2: float
 
     @classmethod
-    def of(cls, both: sparse.csr_array) -> "Null":
+    def of(cls, both: "sparse.csr_array") -> "Null":
         """Sum up an (n, n) graph, given W + W'."""
         ends = np.asarray(both.sum(axis=1)).ravel()
         s1 = float(both.data @ both.data) / 2.0
@@ -100,11 +99,13 @@ class TestGraph:
     """
 
     null: Null
-    half: sparse.csr_array
+    half: "sparse.csr_array"
 
     @classmethod
-    def of(cls, weights: sparse.csr_array) -> "TestGraph":
+    def of(cls, weights: "sparse.csr_array") -> "TestGraph":
         """Prepare (n, n) weights."""
+        from scipy import sparse
+
         both = sparse.csr_array(weights + weights.T)
         null = Null.of(both)
         row = np.repeat(np.arange(null.n), np.diff(both.indptr))
@@ -117,6 +118,8 @@ class TestGraph:
 
     def analytic(self, values: npt.NDArray[Any]) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Return (n, g) centred values, 0 for constant genes, and the analytic columns of `moran_test`."""
+        from scipy.special import ndtr
+
         null = self.null
         z = values.astype(np.float64)
         every = np.ones(null.n)  # sums over spots are products with it: BLAS is faster than a reduction
@@ -188,7 +191,7 @@ def _no_neighbours(genes: int, expected: float) -> dict[str, FloatArray]:
 
 def count_as_large(
     z: npt.NDArray[np.float32],
-    half: sparse.csr_array,
+    half: "sparse.csr_array",
     enough: FloatArray,
     permutations: int,
     seed: int,
@@ -235,7 +238,7 @@ VALUES_AT_ONCE = 500_000
 FEWEST_GENES_AT_ONCE = 16
 
 
-def moran_i(values: npt.NDArray[Any], weights: sparse.csr_array) -> FloatArray:
+def moran_i(values: npt.NDArray[Any], weights: "sparse.csr_array") -> FloatArray:
     """Return (G,) Moran's I of every gene with one sparse product.
 
     ``I = (n / S0) · z'Wz / z'z`` with z centred on the gene's mean and S0 the sum of the weights
@@ -285,7 +288,7 @@ def spatial_structure_correlation(
 
 
 def moran_test(
-    values: Any, weights: sparse.csr_array, *, permutations: int = 0, seed: int = 0
+    values: Any, weights: "sparse.csr_array", *, permutations: int = 0, seed: int = 0
 ) -> Steps["pd.DataFrame"]:
     """Test every gene for clustering in space: Moran's I larger than by chance (one-sided).
 
@@ -315,6 +318,7 @@ def moran_test(
         Below `FEWEST_SPOTS` spots.
     """
     import pandas as pd
+    from scipy import sparse
 
     n, genes = values.shape
     if n < FEWEST_SPOTS:

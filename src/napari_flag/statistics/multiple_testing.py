@@ -1,7 +1,6 @@
 """False discovery rates of many tests at once: of Moran's I over genes, of marker genes, of gene sets."""
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from napari_flag.statistics.accuracy import FloatArray
 
@@ -19,6 +18,8 @@ def q_values(p: FloatArray) -> FloatArray:
     array
         (m,) float64 q-values in the order of `p`.
     """
+    from scipy.stats import false_discovery_control
+
     q = np.full(len(p), np.nan)
     known = ~np.isnan(p)
     if known.any():

@@ -1,14 +1,16 @@
 """Neighbour graphs of spots: the array where it is known, distances where it is not."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.spatial import cKDTree
 
 from napari_flag.slides.spots import Lattice, lattice_of
 from napari_flag.statistics.accuracy import FloatArray
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 TIES = 8
 """Extra candidates considered so that equally near neighbours are chosen by place, not by order."""
@@ -41,12 +43,12 @@ class Neighbours:
         Number of spots without any neighbour.
     """
 
-    weights: sparse.csr_array
+    weights: "sparse.csr_array"
     description: str
     isolated: int
 
 
-def array_graph(array: npt.NDArray[np.int64], lattice: Lattice) -> sparse.csr_array:
+def array_graph(array: npt.NDArray[np.int64], lattice: Lattice) -> "sparse.csr_array":
     """Connect first-ring neighbours of the array: 4 on a square one, 6 on a hexagonal one.
 
     Parameters
@@ -82,7 +84,7 @@ def _position_codes(array: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64]
     return place[:, 0] * width + place[:, 1], width
 
 
-def nearest_graph(xy: FloatArray, k: int) -> sparse.csr_array:
+def nearest_graph(xy: FloatArray, k: int) -> "sparse.csr_array":
     """Connect each spot to its `k` nearest others (all others if there are fewer).
 
     Directed: being someone's nearest is not mutual.  Equally near spots are taken from top to
@@ -93,6 +95,8 @@ def nearest_graph(xy: FloatArray, k: int) -> sparse.csr_array:
     xy
         (n, 2) spot centres, any unit.
     """
+    from scipy.spatial import cKDTree
+
     n = len(xy)
     k = min(k, n - 1)
     if k < 1:
@@ -106,8 +110,10 @@ def nearest_graph(xy: FloatArray, k: int) -> sparse.csr_array:
     return row_standardise(pairs, n)
 
 
-def row_standardise(pairs: npt.NDArray[np.int64], n: int) -> sparse.csr_array:
+def row_standardise(pairs: npt.NDArray[np.int64], n: int) -> "sparse.csr_array":
     """Turn (m, 2) directed pairs of spots into weights whose rows sum to 1 (0 where isolated)."""
+    from scipy import sparse
+
     degree = np.bincount(pairs[:, 0], minlength=n)
     weights = 1.0 / degree[pairs[:, 0]]
     return sparse.csr_array((weights, (pairs[:, 0], pairs[:, 1])), shape=(n, n))
@@ -141,5 +147,5 @@ def find_neighbours(xy: FloatArray, array: npt.NDArray[np.int64] | None, lattice
     return _neighbours(nearest_graph(xy, k), f"{min(k, len(xy) - 1)} nearest spots{reason}")
 
 
-def _neighbours(weights: sparse.csr_array, description: str) -> Neighbours:
+def _neighbours(weights: "sparse.csr_array", description: str) -> Neighbours:
     return Neighbours(weights, description, int((np.diff(weights.indptr) == 0).sum()))

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.stats import norm, rankdata
 
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics.accuracy import BoolArray, FloatArray
@@ -23,6 +21,7 @@ from napari_flag.statistics.multiple_testing import q_values
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy import sparse
 
 
 FEWEST_GENES: Final = 5
@@ -147,6 +146,8 @@ def enrich(
         yield Step("Testing gene sets", start, len(symbols), "genes")
         part = slice(start, start + GENES_AT_ONCE)
         scores[part] = rank_sum_scores(values[here, part].astype(np.float64), splits)
+    from scipy.stats import rankdata
+
     z = np.empty((splits.shape[1], len(members)))
     belongs = _memberships(list(members.values()), len(symbols))
     size = np.array([len(columns) for columns in members.values()], np.float64)
@@ -225,7 +226,9 @@ def _dealings(inside: BoolArray, permutations: int, seed: int) -> BoolArray:
     return np.stack([inside, *dealt], axis=1)
 
 
-def _memberships(members: Sequence[npt.NDArray[np.int64]], genes: int) -> sparse.csr_matrix:
+def _memberships(members: Sequence[npt.NDArray[np.int64]], genes: int) -> "sparse.csr_matrix":
+    from scipy import sparse
+
     ends = np.cumsum([0, *(len(columns) for columns in members)])
     columns = np.concatenate(members) if members else np.empty(0, np.int64)
     return sparse.csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(members), genes))
@@ -240,8 +243,9 @@ def _tested(
     auc: FloatArray,
 ) -> Enrichment:
     import pandas as pd
+    from scipy.special import ndtr
 
-    p = norm.sf(z[0])
+    p = ndtr(-z[0])
     listed = [
         ", ".join(genes[column] for column in columns[np.argsort(-score[columns], kind="stable")])
         for columns in members.values()

@@ -10,14 +10,16 @@ not independent; of them only pairs from different blocks count.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics.accuracy import FloatArray
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 FEWEST_DRAWS: Final = 8
 """Draws that are scored: fewer are too few, of more the first so many are taken, so that scores compare."""
@@ -77,7 +79,7 @@ class ProperScores:
 
 
 def proper_scores(
-    draws: Sequence[npt.NDArray[Any]], measured: npt.NDArray[Any], graph: sparse.csr_array
+    draws: Sequence[npt.NDArray[Any]], measured: npt.NDArray[Any], graph: "sparse.csr_array"
 ) -> ProperScores:
     """Return what `scoring_draws` returns, without its progress steps."""
     return finish(scoring_draws(draws, measured, graph))
@@ -86,7 +88,7 @@ def proper_scores(
 def scoring_draws(
     draws: Sequence[npt.NDArray[Any]],
     measured: npt.NDArray[Any],
-    graph: sparse.csr_array,
+    graph: "sparse.csr_array",
     stage: str = "Scoring draws",
     *,
     block: int | None = None,
@@ -173,7 +175,7 @@ def _between_genes(
 
 
 def _between_spots(
-    drawn: list[npt.NDArray[Any]], truth: FloatArray, graph: sparse.csr_array, block: int | None
+    drawn: list[npt.NDArray[Any]], truth: FloatArray, graph: "sparse.csr_array", block: int | None
 ) -> tuple[FloatArray, FloatArray]:
     """Return (n,) variogram scores over a spot's first-ring pairs and all genes, and its (n,) neighbours."""
     pairs = graph.tocoo()

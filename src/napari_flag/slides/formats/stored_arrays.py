@@ -66,6 +66,22 @@ def refuse_inflated(node: Any) -> None:
         When an array would take far more memory than its bytes can hold, its values lie in other files, or
         groups are nested without end.
     """
+    for array, name in _arrays(node):
+        _refuse_array(array, name)
+
+
+def stated_size(node: Any) -> int:
+    """Return how many bytes all arrays in a group of HDF5 or zarr take once they are read; texts as pointers.
+
+    Raises
+    ------
+    ValueError
+        As `refuse_inflated` of groups without end.
+    """
+    return sum(_size(array) for array, _ in _arrays(node))
+
+
+def _arrays(node: Any) -> Iterator[tuple[Any, str]]:
     seen = 0
     waiting: list[tuple[Any, str, int]] = [(node, "", 0)]
     while waiting:
@@ -74,7 +90,7 @@ def refuse_inflated(node: Any) -> None:
         if seen > MOST_NODES or depth > DEEPEST:
             raise ValueError("it has groups in groups without end")
         if hasattr(found, "shape"):
-            _refuse_array(found, name)
+            yield found, name
             continue
         for key, inner in _members(found, name):
             waiting.append((inner, f"{name}/{key}", depth + 1))
@@ -96,7 +112,7 @@ def _members(group: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _refuse_array(array: Any, name: str) -> None:
-    size = int(np.prod([float(side) for side in array.shape or ()])) * max(_bytes_each(array), 1)
+    size = _size(array)
     if getattr(array, "external", None) or getattr(array, "is_virtual", False):
         raise ValueError(f"the values of {name} lie in other files, which are not read")
     if not hasattr(array, "id") and _is_text(array):
@@ -108,6 +124,10 @@ def _refuse_array(array: Any, name: str) -> None:
         raise ValueError(
             f"{name or 'it'} is said to hold {data_size(size)} and is stored in {int(stored):,} bytes"
         )
+
+
+def _size(array: Any) -> int:
+    return int(np.prod([float(side) for side in array.shape or ()])) * max(_bytes_each(array), 1)
 
 
 def _bytes_each(array: Any) -> int:
