@@ -159,7 +159,8 @@ def test_every_page_of_tables_says_the_command_that_makes_it_where_it_lies():
         assert text.startswith(f"# {made.title}\n")
         for file in made.scores:
             command = json.loads((ROOT / file).read_text("utf-8"))["command"]
-            assert f"--out {file.as_posix()}" in command
+            if file.parts[0] == "docs":  # what a benchmark keeps point by point has no place in its command
+                assert f"--out {file.as_posix()}" in command
             assert f"- `{command}` (" in text
 
 

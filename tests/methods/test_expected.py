@@ -63,7 +63,7 @@ def test_a_prediction_without_draws_holds_the_expectation_and_says_its_method(pr
         "calibration are left out.",
     )
     made = predicted.uns[keys.PROVENANCE]
-    assert (made[keys.METHOD], made[keys.DRAWS]) == ("mean", 0)
+    assert (made[keys.METHOD], made[keys.DRAWS]) == ("slide mean", 0)
     assert not {keys.SAMPLER, keys.STEPS, keys.SEED} & set(made)
 
 
