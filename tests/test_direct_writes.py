@@ -15,9 +15,11 @@ SOURCES = sorted(
 )
 BY_PATH = {"write_text", "write_bytes", "write_h5ad", "to_zarr", "to_csv", "to_parquet", "tofile"}
 """Methods whose receiver or first argument is the place."""
-BY_ARGUMENT = {"save", "savez", "savez_compressed", "save_npz", "savefig", "save_file", "TiffWriter",
+BY_ARGUMENT = {"save", "savez", "savez_compressed", "save_npz", "savefig", "TiffWriter",
                "imwrite", "open_memmap", "memmap", "setFileName", "copyfile", "copytree", "link"}  # fmt: skip
 """Functions with the place among their arguments."""
+OWN_TEMPORARY = {"save_file"}
+"""Functions that write by a temporary file of their own, which stays behind where they are killed."""
 MOVES = {"os.replace", "os.rename", "shutil.move", "tempfile.mkdtemp", "tempfile.mkstemp",
          "tempfile.NamedTemporaryFile"}  # fmt: skip
 PLACES = {"place", "part", "stream", "file"}
@@ -67,7 +69,7 @@ def direct_writes(source: str) -> list[str]:
         elif name in BY_ARGUMENT and values:
             wrong = not set().union(*map(roots, values)) & PLACES
         else:
-            wrong = called(node) in MOVES
+            wrong = called(node) in MOVES or name in OWN_TEMPORARY
         if wrong:
             found.append(f"line {node.lineno}: {ast.unparse(node)}")
     return found

@@ -385,7 +385,7 @@ def save_checkpoint(
     method
         A name in `methods.predictor.METHODS`.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if not encoder_tensors and not _encoder_fingerprint(card):
         raise ValueError(f"neither tensors nor the fingerprint of the encoder {encoder} were given")
@@ -404,8 +404,7 @@ def save_checkpoint(
     }
 
     def write(place: Path) -> None:
-        save_file(tensors, place, metadata={_KEY: json.dumps(header)})
-        place.chmod(0o644)  # safetensors writes for the owner alone
+        place.write_bytes(save(tensors, metadata={_KEY: json.dumps(header)}))
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, write)

@@ -114,7 +114,7 @@ def write_weights(store: Path, encoder: Encoder, tensors: Mapping[str, "Tensor"]
     """
     if not tensors:
         return
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = store / WEIGHTS / f"{encoder.name}.safetensors"
     record = path.with_suffix(".json")
@@ -127,7 +127,7 @@ def write_weights(store: Path, encoder: Encoder, tensors: Mapping[str, "Tensor"]
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as place:
-        save_file({key: tensors[key].contiguous() for key in sorted(tensors)}, place)
+        place.write_bytes(save({key: tensors[key].contiguous() for key in sorted(tensors)}))
     write_record(record, {"fingerprint": encoder.fingerprint, "file": (yield from describe_file(path))})
 
 
