@@ -7,6 +7,7 @@
 a machine's speed and what else it does change nothing.  What one step takes is counted on the fold's training
 sections, and steps are as many as the budget pays; of FLAG both stages are lengthened or shortened alike.
 Of methods that see one slide a step it is the mean over the training slides, each of which they draw alike.
+It is counted with the first seed; later ones take as many steps.
 With ``--train-without B4`` every method is trained a second time without B4, within the same budget, and the
 tables let each stand with its better training set.
 The tile encoder of a fold is shared, and floors are solved in closed form; neither counts.  A point of the
@@ -24,7 +25,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,7 +40,7 @@ from flag_training.methods.regression import Regression
 from flag_training.methods.stflow import StFlow
 from flag_training.methods.triplex import Triplex
 from flag_training.paper_table import AUTHORS
-from flag_training.result_tables import results_of
+from flag_training.result_tables import read_results, results_of
 from flag_training.stages.fit import fit
 from napari_flag.cli import main as napari_flag
 from napari_flag.errors import UserError
@@ -89,18 +90,20 @@ def operations_of_a_step(method: Any, cohort: Cohort) -> float:
     return (operations_of(method, cohort, 1 + PROBED) - operations_of(method, cohort, 1)) / PROBED
 
 
-def within(method: Any, cohort: Cohort, budget: float) -> tuple[Method, Paid]:
-    """Return a method with as many steps as `budget` operations pay, one at least.
-
-    A floor, which has no steps, comes back as it is.
-    """
+def within(method: Any, cohort: Cohort, budget: float) -> Paid:
+    """Return how many steps of `method` `budget` operations pay, one at least; a floor has none."""
     if not hasattr(method, "training"):
-        return method, Paid({}, 0.0)
+        return Paid({}, 0.0)
     each = operations_of_a_step(method, cohort)
     steps = max(1, round(budget / each))
-    return replace(method, training=replace(method.training, steps=steps)), Paid(
-        {"training": steps}, steps * each
-    )
+    return Paid({"training": steps}, steps * each)
+
+
+def trained_for(method: Any, paid: Paid) -> Method:
+    """Return `method` with the steps that are paid; a floor as it is."""
+    if not paid.steps:
+        return cast("Method", method)
+    return cast("Method", replace(method, training=replace(method.training, steps=paid.steps["training"])))
 
 
 def flag_operations(config: RunConfig, cohort: Cohort) -> tuple[float, float]:
@@ -117,25 +120,24 @@ def flag_operations(config: RunConfig, cohort: Cohort) -> tuple[float, float]:
     return branch, (count(1, 1 + FLAG_PROBED) - least) / FLAG_PROBED
 
 
-def flag_within(config: RunConfig, cohort: Cohort, budget: float) -> tuple[RunConfig, Paid]:
-    """Return FLAG's run, the steps of both stages multiplied so that they take `budget` operations."""
+def flag_within(config: RunConfig, cohort: Cohort, budget: float) -> Paid:
+    """Return the steps of FLAG's two stages, both multiplied so that they take `budget` operations."""
     branch, score = flag_operations(config, cohort)
     values: FitConfig = config.fit
     share = budget / (values.branch_steps * branch + values.score_steps * score)
     branches, scores = (max(1, round(share * n)) for n in (values.branch_steps, values.score_steps))
-    chosen = replace(values, branch_steps=branches, score_steps=scores)
-    paid = Paid({"branch_steps": branches, "score_steps": scores}, branches * branch + scores * score)
-    return replace(config, fit=chosen), paid
+    return Paid({"branch_steps": branches, "score_steps": scores}, branches * branch + scores * score)
 
 
 def points_of(args: argparse.Namespace) -> list[tuple[str, str, int, tuple[str, ...]]]:
     """Return section, method, seed and what else is left out of every point; floors take the first seed."""
     return [
         (section, method, seed, removed)
+        for seed in args.seeds
         for section in args.test
         for removed in dict.fromkeys(((), tuple(name for name in args.train_without if name != section)))
         for method in args.methods
-        for seed in (args.seeds[:1] if method in WRITTEN else args.seeds)
+        if seed == args.seeds[0] or method not in WRITTEN
     ]
 
 
@@ -158,6 +160,18 @@ def file_of(
     return place_in(folder_of(args), f"{section}_{Path(method).stem}_{seed}{without}", ".json")
 
 
+def paid_before(
+    args: argparse.Namespace, section: str, method: str, seed: int, removed: tuple[str, ...]
+) -> Paid | None:
+    """Return what the budget pays for, as an earlier seed of the point has counted it; None if none has."""
+    for earlier in range(seed):
+        place = file_of(args, section, method, earlier, removed)
+        if place.exists():
+            counted = read_results(place)
+            return Paid(dict(counted["steps"]), float(counted["operations"]))
+    return None
+
+
 def measure(
     args: argparse.Namespace, section: str, method: str, seed: int, removed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
@@ -172,18 +186,16 @@ def measure(
     cohort = finish(fold_cohort(config, args.data, args.run, plan, fold), _say)
     names = [slide.entry.name for slide in cohort.slides]
     rest = keep(cohort, [name for name in names if name not in (section, *removed)])
+    paid = paid_before(args, section, method, seed, removed)
     if flag:
         without = config.without((*fold.left_out, *removed))
-        short, paid = flag_within(without, rest, args.budget * TERA)
-        chosen_fit = replace(
-            config.fit, branch_steps=short.fit.branch_steps, score_steps=short.fit.score_steps
-        )
-        config = replace(config, fit=chosen_fit)
+        paid = paid or flag_within(without, rest, args.budget * TERA)
+        config = replace(config, fit=replace(config.fit, **paid.steps))
     else:
         name, given = read_method(method)
         kind = "floor" if name in LEARNED_FLOORS else "published"
-        chosen, paid = within(given, rest, args.budget * TERA)
-        plan = replace(plan, methods={name: (kind, chosen)})
+        paid = paid or within(given, rest, args.budget * TERA)
+        plan = replace(plan, methods={name: (kind, trained_for(given, paid))})
     kept = folder_of(args) / "predictions" if seed == args.seeds[0] else None
     started = time.process_time()
     outcome = finish(score_fold(cohort, config, args.run, plan, fold, kept), _say)

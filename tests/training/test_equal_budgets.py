@@ -50,8 +50,9 @@ def bench():
 @pytest.mark.parametrize("name", ["BLEEP", "HisToGene", "STFlow"])
 def test_a_method_gets_as_many_steps_as_the_budget_pays(bench, cohort, name):
     one = replace(SMALL[name], training=replace(SMALL[name].training, steps=1))
-    each = bench.within(one, cohort, 1.0)[1].operations
-    method, paid = bench.within(SMALL[name], cohort, 12.4 * each)
+    each = bench.within(one, cohort, 1.0).operations
+    paid = bench.within(SMALL[name], cohort, 12.4 * each)
+    method = bench.trained_for(SMALL[name], paid)
     assert method.training.steps == paid.steps["training"] == 12
     assert paid.operations == pytest.approx(12 * each)
     assert replace(method, training=SMALL[name].training) == SMALL[name]
@@ -72,9 +73,9 @@ def test_a_method_of_one_slide_a_step_spends_its_budget_whichever_slides_the_fir
     )
     assert large > 2 * small
     assert each == pytest.approx((large + 3 * small) / 4)
-    chosen, paid = bench.within(method, unlike, 80 * each)
+    paid = bench.within(method, unlike, 80 * each)
     with FlopCounterMode(display=False) as counter:
-        finish(chosen.fit(unlike, 0))
+        finish(bench.trained_for(method, paid).fit(unlike, 0))
     spent = counter.get_total_flops() - bench.operations_of(method, unlike, 0)
     assert spent == pytest.approx(paid.operations, rel=0.2)
 
@@ -118,15 +119,17 @@ def test_every_method_is_trained_with_both_training_sets_within_the_budget(
 
 def test_what_is_solved_in_closed_form_needs_no_budget(bench, cohort):
     floor = Ridge(30.0)
-    assert bench.within(floor, cohort, 1.0) == (floor, bench.Paid({}, 0.0))
+    paid = bench.within(floor, cohort, 1.0)
+    assert paid == bench.Paid({}, 0.0)
+    assert bench.trained_for(floor, paid) is floor
 
 
 @pytest.mark.slow
 def test_both_stages_of_flag_are_lengthened_alike(bench, cohort):
     config = make_config(branch_steps=2, score_steps=4)
-    _, least = bench.flag_within(config, cohort, 1.0)
+    least = bench.flag_within(config, cohort, 1.0)
     assert least.steps == {"branch_steps": 1, "score_steps": 1}
-    _, paid = bench.flag_within(config, cohort, 40 * least.operations)
+    paid = bench.flag_within(config, cohort, 40 * least.operations)
     assert paid.steps["score_steps"] == pytest.approx(2 * paid.steps["branch_steps"], abs=1)
     assert paid.operations == pytest.approx(40 * least.operations, rel=0.1)
 
@@ -148,11 +151,17 @@ def test_points_that_are_there_are_not_computed_again_and_all_stand_in_one_table
         yield
 
     monkeypatch.setattr(bench, "fold_cohort", encoded)
+    counted = []
+    count = bench.within
+    monkeypatch.setattr(bench, "within", lambda *given: counted.append(given) or count(*given))
     for point in points:
         bench.measure(args, *point)
+    assert len(counted) == 2, "the second seed takes the steps that were counted with the first"
     found = json.loads(bench.file_of(args, "C4", args.methods[0], 1).read_text("utf-8"))
     assert found["operations"] == pytest.approx(1e7, rel=0.2)
     assert {record["seed"] for record in found["records"]} == {1}
+    first = json.loads(bench.file_of(args, "C4", args.methods[0], 0).read_text("utf-8"))
+    assert found["steps"] == first["steps"]
     kept = bench.folder_of(args) / "predictions"
     assert sorted(path.name for path in kept.iterdir()) == ["C4_BLEEP.h5ad", "C4_ridge.h5ad"]
     assert read_prediction(kept / "C4_BLEEP.h5ad").n_vars == 5
