@@ -197,6 +197,14 @@ def test_the_last_autosave_is_the_one_written_last(cache):
         assert stat.S_IMODE(newest.parent.stat().st_mode) == 0o700
 
 
+def test_what_a_running_session_autosaves_is_not_for_another_to_restore(cache):
+    ended, running = autosave(20), autosave(10)
+    release = claim(running.parent)
+    assert last_autosave() == ended
+    release()
+    assert last_autosave() == running
+
+
 def test_a_folder_whose_workspace_was_never_written_is_not_the_last(cache):
     kept = autosave(10)
     new_autosave()

@@ -398,8 +398,12 @@ def new_autosave() -> Path:
 
 
 def last_autosave() -> Path | None:
-    """Return the workspace that was autosaved last, or None."""
-    return next((f / AUTOSAVED for f in _autosaves() if (f / AUTOSAVED).is_file()), None)
+    """Return the workspace that was autosaved last by a session that has ended, or None.
+
+    What a session still writes to (`files.claim`), in this window or another, is nobody else's to restore.
+    """
+    whole = (folder for folder in _autosaves() if (folder / AUTOSAVED).is_file())
+    return next((folder / AUTOSAVED for folder in whole if not is_claimed(folder)), None)
 
 
 def prune_autosaves(

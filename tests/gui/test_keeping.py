@@ -24,7 +24,6 @@ from napari_flag.prediction_file import read_prediction
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.workspace_file import (
     WorkspaceFile,
-    last_autosave,
     new_autosave,
     prune_autosaves,
     read_workspace,
@@ -74,9 +73,15 @@ def kept(dock):
     def keep():
         dock.keeper.autosave()
         dock.rest()
-        return read_workspace(last_autosave())
+        return autosaved(dock)
 
     return keep
+
+
+def autosaved(dock):
+    """Return the workspace that `dock` autosaved; None where it has not yet."""
+    file = dock.keeper._file
+    return read_workspace(file) if file is not None and file.is_file() else None
 
 
 def saved_as(dock, path):
@@ -216,7 +221,7 @@ def test_changes_that_follow_one_another_do_not_put_keeping_off(dock, adatas, qt
     for percent in range(30):
         dock.session.workspace.set_status(dock.session.state, f"predicting {percent} %")
         qtbot.wait(100)
-    assert last_autosave() is not None
+    assert autosaved(dock) is not None
 
 
 def test_what_changes_while_the_workspace_is_kept_is_kept_after_that(dock, adatas, qtbot, monkeypatch):
@@ -235,7 +240,7 @@ def test_what_changes_while_the_workspace_is_kept_is_kept_after_that(dock, adata
     released.set()
 
     def kept():
-        workspace = None if last_autosave() is None else read_workspace(last_autosave())
+        workspace = autosaved(dock)
         return workspace is not None and len(workspace.slides[0].predictions) == 2
 
     qtbot.waitUntil(kept, timeout=10_000)
@@ -254,13 +259,13 @@ def test_regions_of_a_prediction_without_its_slide_are_kept(dock, tmp_path, kept
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_waits_to_be_kept_is_kept_before_the_window_closes(dock, adatas, begun):
     dock.session.set_prediction(adatas[0])
-    assert last_autosave() is None
+    assert autosaved(dock) is None
     if begun:
         dock.keeper.autosave()
         draw(dock.session, dock.session.state)
         dock.keeper.autosave_soon()
     dock.keeper.flush()
-    (slide, _) = read_workspace(last_autosave()).slides
+    (slide, _) = autosaved(dock).slides
     np.testing.assert_array_equal(read_prediction(slide.predictions[0].path).X, adatas[0].X)
     assert len(slide.regions) == begun
     assert not dock.keeper._due.isActive()
@@ -285,7 +290,7 @@ def test_where_the_cache_cannot_be_written_closing_says_so_until_it_can(
     assert not question.eventFilter(viewer.window._qt_window, QCloseEvent())
     assert "Restore last workspace brings it back" in question.say_loss(1)[1]
     assert len(regions_of(area.session, area.session.state)) == 1
-    assert last_autosave() is not None
+    assert autosaved(area.predict) is not None
     qtbot.waitUntil(lambda: not area.predict.jobs.active, timeout=30_000)
 
 
@@ -319,7 +324,7 @@ def test_what_was_kept_and_is_gone_is_kept_again(dock, adatas, kept, whole):
 
 # --- restored --------------------------------------------------------------------------------------
 @pytest.fixture
-def next_session(dock, adatas, kept, start, undock):
+def next_session(dock, adatas, kept, start, undock, qtbot):
     """The dock of the next session, where prediction A and a region on it were kept by the one before."""
     dock.session.set_prediction(adatas[0])
     draw(dock.session, dock.session.state)
@@ -327,6 +332,7 @@ def next_session(dock, adatas, kept, start, undock):
     for state in tuple(dock.session.workspace.slides):
         dock.session.workspace.remove(state)
     undock(dock)
+    qtbot.waitUntil(lambda: not isalive(dock), timeout=10_000)
     return start()
 
 
