@@ -352,6 +352,7 @@ def fit(
     """
     from napari_flag.exports.replacing import check_place
     from napari_flag.fitting import FitSettings, find_sections, load_training
+    from napari_flag.gene_names import names_in
     from napari_flag.model.checkpoint import check_name
     from napari_flag.slides.file_identity import name_of
 
@@ -362,8 +363,7 @@ def fit(
         sections, notices = find_sections(place, mpp)
     else:
         notices = ()
-    named = (genes,) if isinstance(genes, str) else genes
-    panel = named if named is None or isinstance(named, Path) else tuple(named)
+    panel = genes if genes is None or isinstance(genes, Path) else names_in(genes)
     settings = FitSettings(encoder, panel, diffusion, seed, device, colours, keep_names)
     target = Path(out).expanduser()
     check_name(target)

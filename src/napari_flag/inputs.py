@@ -567,11 +567,10 @@ def choose_genes(genes: Iterable[str] | Path, checkpoint: "Checkpoint") -> list[
     UserError
         When a file cannot be read, the list is empty, or it names genes the weights do not know.
     """
-    from napari_flag.gene_names import GeneNames, names_in
+    from napari_flag.gene_names import GeneNames
 
     source = genes.name if isinstance(genes, Path) else "The list of genes"
-    text = genes if isinstance(genes, str) else "\n".join(names_in(genes))
-    found = GeneNames(checkpoint.genes, checkpoint.name).split(text)
+    found = GeneNames(checkpoint.genes, checkpoint.name).split(genes)
     if found.unknown:
         names = [name for name, _ in found.unknown]
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
