@@ -11,7 +11,7 @@ from tests import cohort_files, slide_files, spot_files
 from tests.fakes import SOME_GENES, fake_prediction
 
 from napari_flag import keys
-from napari_flag.discovery import discover, find_slide, kind_of, looks_like_slide
+from napari_flag.discovery import Source, discover, find_slide, kind_of, looks_like_slide, source_of
 from napari_flag.discovery.kinds import size_of
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import write_prediction
@@ -317,6 +317,34 @@ def test_a_workspace_in_a_folder_is_found_and_of_two_none(tmp_path):
     found = discover(tmp_path)
     assert found.workspace is None
     assert "2 workspaces (v.json, w.json)" in found.notices[0]
+
+
+# --- the one slide that is predicted -------------------------------------------------------------
+
+
+def test_a_slide_given_is_taken_as_it_is_with_what_is_given_beside_it(tmp_path):
+    slide = picture(tmp_path / "C5.png")
+    spots(tmp_path / "C5.tsv")
+    table = spot_files.annotated()
+    for given in (slide, str(slide)):
+        assert source_of(given) == Source(slide)
+        assert source_of(given, "C5.tsv", table) == Source(slide, "C5.tsv", table)
+    with open_slide(slide, mpp=1.0) as opened:
+        assert source_of(opened, None, None) == Source(opened)
+        with pytest.raises(UserError, match=r"--table names an element .* and .*C5\.png is none"):
+            source_of(opened, table="table")
+
+
+def test_a_folder_gives_its_only_slide_with_spots_and_counts_of_it_unless_others_are_given(tmp_path):
+    slide, table = picture(tmp_path / "C5.png"), spots(tmp_path / "spots.tsv")
+    measured = counts(tmp_path / "counts.tsv")
+    found = source_of(tmp_path)
+    assert (found.slide, found.spots, found.measured) == (slide, table, measured)
+    assert "spots are read from spots.tsv" in found.notices[0]
+    others = source_of(tmp_path, "mine.tsv")
+    assert (others.spots, others.measured) == ("mine.tsv", None)  # the folder's counts are of its own spots
+    recounted = source_of(tmp_path, measured="mine.tsv")
+    assert (recounted.spots, recounted.measured) == (table, "mine.tsv")
 
 
 # --- layouts of others ---------------------------------------------------------------------------
