@@ -24,14 +24,17 @@ def write_between(name: str, text: str, readme: Path = README) -> None:
     readme.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", "utf-8")
 
 
+def processor() -> str:
+    """Return the name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def machine(threads: int) -> str:
     """Return what was measured on: processor, cores, threads, how busy it was, and PyTorch's version."""
     import torch
 
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = names[0].partition(":")[2].strip() if names else name
     busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{name}, {os.cpu_count()} cores, {threads} threads, PyTorch {torch.__version__}{busy}"
+    return f"{processor()}, {os.cpu_count()} cores, {threads} threads, PyTorch {torch.__version__}{busy}"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from tests import cohort_files, slide_files, spot_files
+from tests import cohort_files, platform_files, slide_files, spot_files
 from tests.fakes import SOME_GENES, fake_prediction
 
 from napari_flag import keys
-from napari_flag.discovery import discover, find_slide, kind_of, looks_like_slide
+from napari_flag.discovery import Source, discover, find_slide, kind_of, looks_like_slide, source_of
 from napari_flag.discovery.kinds import size_of
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import write_prediction
@@ -87,6 +87,48 @@ def test_each_kind_of_file_is_recognised_by_name_and_header(tmp_path):
     ):
         (tmp_path / name).write_text(text)
         assert kind_of(tmp_path / name) == "", name
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_counts_of_10x_that_can_be_read_are_found_as_such(tmp_path, version):
+    spot_files.write_h5(tmp_path / "counts.h5", version)
+    assert discover(tmp_path / "counts.h5").tables == (tmp_path / "counts.h5",)
+    assert read_measured(tmp_path / "counts.h5").n_obs == 4
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["gene_names"], file["group/names"] = 1.0, 1.0
+    assert kind_of(tmp_path / "other.h5") == ""
+
+
+@pytest.mark.parametrize("unzipped", [False, True])
+def test_a_mex_folder_and_its_matrix_are_counts_and_no_other_matrix_is(tmp_path, unzipped):
+    folder = tmp_path / "filtered_feature_bc_matrix"
+    spot_files.write_mex(folder)
+    matrix = folder / "matrix.mtx.gz"
+    if unzipped:
+        text = gzip.decompress(matrix.read_bytes())
+        matrix.unlink()
+        matrix = folder / "matrix.mtx"
+        matrix.write_bytes(text)
+    for path in (folder, matrix, tmp_path):
+        assert discover(path).tables == (matrix,), path
+    assert read_measured(matrix).n_obs == read_measured(folder).n_obs == 4
+    other = folder / "other.mtx"
+    other.write_bytes(b"%%MatrixMarket")
+    assert not discover(other)
+    with pytest.raises(UserError, match=r"other\.mtx is no count table"):
+        read_measured(other)
+
+
+def test_the_files_of_a_run_that_are_pooled_are_counts_and_files_so_named_elsewhere_are_not(tmp_path):
+    platform_files.xenium(tmp_path / "P5", n=50, n_cells=5)
+    platform_files.cosmx(tmp_path / "P6", n=50, n_cells=5)
+    pooled = [tmp_path / "P5" / name for name in ("transcripts.parquet", "cells.parquet")]
+    pooled += (tmp_path / "P6").glob("*tx_file.csv.gz")
+    assert len(pooled) == 3
+    for path in pooled:
+        assert discover(path).tables == (path,)
+    (tmp_path / "cells.csv").write_text("cell\tx\na\tb\n")
+    assert not discover(tmp_path / "cells.csv")
 
 
 @pytest.mark.parametrize("name", ["S.TSV", "S.Csv", "S.TXT.GZ"])
@@ -317,6 +359,34 @@ def test_a_workspace_in_a_folder_is_found_and_of_two_none(tmp_path):
     found = discover(tmp_path)
     assert found.workspace is None
     assert "2 workspaces (v.json, w.json)" in found.notices[0]
+
+
+# --- the one slide that is predicted -------------------------------------------------------------
+
+
+def test_a_slide_given_is_taken_as_it_is_with_what_is_given_beside_it(tmp_path):
+    slide = picture(tmp_path / "C5.png")
+    spots(tmp_path / "C5.tsv")
+    table = spot_files.annotated()
+    for given in (slide, str(slide)):
+        assert source_of(given) == Source(slide)
+        assert source_of(given, "C5.tsv", table) == Source(slide, "C5.tsv", table)
+    with open_slide(slide, mpp=1.0) as opened:
+        assert source_of(opened, None, None) == Source(opened)
+        with pytest.raises(UserError, match=r"--table names an element .* and .*C5\.png is none"):
+            source_of(opened, table="table")
+
+
+def test_a_folder_gives_its_only_slide_with_spots_and_counts_of_it_unless_others_are_given(tmp_path):
+    slide, table = picture(tmp_path / "C5.png"), spots(tmp_path / "spots.tsv")
+    measured = counts(tmp_path / "counts.tsv")
+    found = source_of(tmp_path)
+    assert (found.slide, found.spots, found.measured) == (slide, table, measured)
+    assert "spots are read from spots.tsv" in found.notices[0]
+    others = source_of(tmp_path, "mine.tsv")
+    assert (others.spots, others.measured) == ("mine.tsv", None)  # the folder's counts are of its own spots
+    recounted = source_of(tmp_path, measured="mine.tsv")
+    assert (recounted.spots, recounted.measured) == (table, "mine.tsv")
 
 
 # --- layouts of others ---------------------------------------------------------------------------

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from napari_flag.errors import UserError
-from napari_flag.gene_names import GeneNames, Hit, look_up, symbols_of, without_version
+from napari_flag.gene_names import GeneNames, Hit, look_up, names_in, symbols_of, without_version
 
 GENES = ("IGKC", "ERBB2", "CD274", "MKI67", "TP53", "CDH1", "VIM", "KRT19", "KRT8", "SKRT1", "ESR1")
 
@@ -94,6 +96,39 @@ def test_names_asked_for_become_symbols_each_once_or_the_reason_is_said(names):
         symbols_of(names.genes, ["HER2", "XYZ1"])
     with pytest.raises(UserError, match="list of genes is empty"):
         symbols_of(names.genes, [])
+
+
+@pytest.mark.parametrize("given", [str, Path, list, tuple])
+@pytest.mark.parametrize(
+    ("text", "symbols"),
+    [
+        ("her2", ["ERBB2"]),
+        ("Estrogen receptor", ["ESR1"]),
+        ("HER2, estrogen receptor; KRT8", ["ERBB2", "ESR1", "KRT8"]),
+        ("HER2 KRT8", ["ERBB2", "KRT8"]),
+        ("'HER2'\n\"KRT8\"\r\n", ["ERBB2", "KRT8"]),
+    ],
+)
+def test_a_text_is_one_name_or_a_list_however_it_is_given(names, given, text, symbols, tmp_path):
+    wanted = tmp_path / "genes.txt" if given is Path else text if given is str else given([text])
+    if given is Path:
+        wanted.write_text(text, encoding="utf-8-sig")
+    assert symbols_of([*names.genes, "ESR1"], wanted) == symbols
+
+
+def test_a_symbol_with_separators_within_is_one_name():
+    genes = ["TRAC;TRBC2", "TRAC", "TRBC2"]
+    assert symbols_of(genes, ["TRAC;TRBC2"]) == ["TRAC;TRBC2"]
+    assert symbols_of(genes, "TRBC2;TRAC") == ["TRBC2", "TRAC"]
+
+
+def test_names_are_read_from_a_file_as_written_and_a_file_without_any_is_refused(tmp_path):
+    path = tmp_path / "genes.txt"
+    path.write_text('\ufeffHER2, "KRT8";MT-CO1\r\n', encoding="utf-8")
+    assert names_in(path) == names_in('HER2, "KRT8";MT-CO1') == ("HER2", "KRT8", "MT-CO1")
+    path.write_text("\n")
+    with pytest.raises(UserError, match=r"genes\.txt names no genes"):
+        names_in(path)
 
 
 def test_look_up_lists_matches_while_typing(names):

@@ -12,7 +12,8 @@ from tests.tiny_weights import GENES, tiny_network
 
 from napari_flag import inputs
 from napari_flag.errors import UserError
-from napari_flag.inputs import Grid, grid_of, lay_grid, predict_inputs, prepare
+from napari_flag.gene_names import symbols_of
+from napari_flag.inputs import Grid, choose_genes, grid_of, lay_grid, predict_inputs, prepare
 from napari_flag.model.checkpoint import Checkpoint, find_weights, save_checkpoint
 from napari_flag.progress import finish
 from napari_flag.slides.slide import open_slide
@@ -121,6 +122,22 @@ def test_spots_genes_and_polygons_may_be_given_instead_of_files(tissue):
 def test_genes_the_weights_do_not_know_are_named():
     with pytest.raises(UserError, match=r"(?s)do not know.*NOTAGENE"):
         finish(prepare(FakeSlide(), checkpoint(), genes=["NOTAGENE"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "symbols"),
+    [
+        (["estrogen receptor"], ["ESR1"]),
+        ("estrogen receptor", ["ESR1"]),
+        (["HER2, KI67"], ["ERBB2", "MKI67"]),
+        ("HER2, KI67", ["ERBB2", "MKI67"]),
+        (("ki 67", "HER2", "KI67"), ["MKI67", "ERBB2"]),
+    ],
+)
+def test_genes_given_in_memory_mean_the_same_in_predict_and_export(given, symbols):
+    weights = SimpleNamespace(genes=["ERBB2", "ESR1", "MKI67"], name="fake")
+    assert choose_genes(given, weights) == symbols
+    assert symbols_of(weights.genes, given) == symbols
 
 
 class CountingSlide(FakeSlide):

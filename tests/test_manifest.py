@@ -10,7 +10,7 @@ from napari_flag.discovery.kinds import ENDINGS
 from napari_flag.gui.area import AREA, PAGES, PREDICT, SIDE_BY_SIDE
 from napari_flag.gui.train.train_dock import TRAIN
 from napari_flag.keys import DEFAULT_QUALITY, STEPS_OF
-from napari_flag.slides.spot_tables import SPOT_ENDINGS
+from napari_flag.slides.spot_tables import COUNT_ENDINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,7 +51,7 @@ def test_every_kind_of_file_that_regions_and_predictions_are_written_in_can_be_d
     assert (zarrs.filename_patterns, zarrs.accepts_directories) == (["*.zarr"], True)
     written = {end for writer in manifest.contributions.writers for end in writer.filename_extensions}
     assert {f"*{end}" for end in written - {".csv"}} <= set(reader.filename_patterns)
-    read = set(ENDINGS) - (set(SPOT_ENDINGS) - {".h5ad"})  # tables are not asked for: others have them, too
+    read = set(ENDINGS) - (set(COUNT_ENDINGS) - {".h5ad"})  # tables are not asked for: others have them, too
     assert set(reader.filename_patterns) == {f"*{end}" for end in read}
 
 

@@ -34,6 +34,9 @@ def predict(
     *,
     measured: "AnnData | str | Path | None" = None,
     alignment: str | Path | None = None,
+    image: str | None = None,
+    shapes: str | None = None,
+    table: str | None = None,
     weights: "Checkpoint | str | Path" = keys.DEFAULT_WEIGHTS,
     mpp: float | None = None,
     spacing_um: float | None = None,
@@ -55,16 +58,19 @@ def predict(
     Parameters
     ----------
     slide
-        A slide, or its file, which is closed again.
+        A slide, or its file, which is closed again; or a folder with one slide (Space Ranger's output, legacy
+        ST, HEST-1k, a SpatialData zarr), of which spots and counts are taken too.
     spots
-        Spots, or the table, folder or h5ad they are in; None lays a grid over the tissue that is like
-        the array of the weights.
+        Spots, or the table, folder or h5ad they are in; None takes those of the folder, else lays a grid over
+        the tissue that is like the array of the weights.
     measured
-        Raw counts of these spots, or their file, to attach; None takes those of the table.  A Visium HD,
-        Xenium or CosMx folder is pooled into the spots.
+        Raw counts of these spots, or their file, to attach; None takes those of the table or folder.  A
+        Visium HD, Xenium or CosMx folder is pooled into the spots.
     alignment
         3 × 3 matrix (CSV) from pixels of the H&E to pixels of the Xenium or CosMx image; None takes the one
         beside the measurement.
+    image, shapes, table
+        Names of elements of a SpatialData zarr; None takes the only one.
     weights
         Name (``napari-flag weights list``) or file of the weights, or weights already loaded.
     mpp
@@ -109,15 +115,17 @@ def predict(
     UserError
         Says in one sentence what is missing or wrong and what to do.
     """
+    from napari_flag.discovery import source_of
     from napari_flag.inputs import predict_inputs, prepare
     from napari_flag.model.checkpoint import Checkpoint, find_weights
 
+    found = source_of(slide, spots, measured, image=image, shapes=shapes, table=table)
     checkpoint = Checkpoint.load(find_weights(str(weights))) if isinstance(weights, str | Path) else weights
     preparing = prepare(
-        slide,
+        found.slide,
         checkpoint,
-        spots=spots,
-        measured=measured,
+        spots=found.spots,
+        measured=found.measured,
         alignment=alignment,
         mpp=mpp,
         spacing_um=spacing_um,
@@ -125,6 +133,7 @@ def predict(
         region=region,
         genes=genes,
         force=force,
+        said=found.notices,
     )
     known = _counts(depth) if isinstance(depth, str | Path) else depth
     with _reporting(progress) as on_step:
@@ -352,6 +361,7 @@ def fit(
     """
     from napari_flag.exports.replacing import check_place
     from napari_flag.fitting import FitSettings, find_sections, load_training
+    from napari_flag.gene_names import names_in
     from napari_flag.model.checkpoint import check_name
     from napari_flag.slides.file_identity import name_of
 
@@ -362,8 +372,7 @@ def fit(
         sections, notices = find_sections(place, mpp)
     else:
         notices = ()
-    named = (genes,) if isinstance(genes, str) else genes
-    panel = named if named is None or isinstance(named, Path) else tuple(named)
+    panel = genes if genes is None or isinstance(genes, Path) else names_in(genes)
     settings = FitSettings(encoder, panel, diffusion, seed, device, colours, keep_names)
     target = Path(out).expanduser()
     check_name(target)

@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -177,6 +178,8 @@ ALIASES_OF: Final[dict[str, list[str]]] = {
 SEARCHED: Final = 50
 """Unknown names of a list for which similar ones are searched, a millisecond each; nobody reads more."""
 _SEPARATORS: Final = re.compile(r"[\s,;|]+")
+_MARKS: Final = re.compile(r"[\r\n\t,;|]+")
+"""Separators but blanks, which a name may have within."""
 _ENSEMBL: Final = re.compile(r"(?P<id>ENS[A-Z]*(?P<kind>[GTP])\d{11})(\.\d+)?(_PAR_Y)?(-\d+)?")
 """A stable id of a gene, transcript or protein: species, kind, eleven digits.  What may follow: its version,
 GENCODE's mark of a gene on both X and Y, and the number that makes names unique."""
@@ -283,19 +286,36 @@ class GeneNames:
                 found.setdefault(gene, Hit(gene))
         return list(found.values())[:limit]
 
-    def split(self, text: str) -> PastedGenes:
-        """Sort a pasted list (separated by new lines, commas, semicolons, tabs or blanks)."""
+    def split(self, genes: str | Iterable[str] | Path) -> PastedGenes:
+        """Sort names or a pasted list (separated by new lines, commas, semicolons, tabs or blanks).
+
+        Parameters
+        ----------
+        genes
+            A text, several, or a text file.  What is a name with its blanks ("estrogen receptor") is one,
+            whether it is a text of its own or between other separators.
+
+        Raises
+        ------
+        UserError
+            When the file is missing or is no text.
+        """
+        texts = [_text_of(genes)] if isinstance(genes, Path) else [genes] if isinstance(genes, str) else genes
         known: dict[str, None] = {}
         unknown: dict[str, str] = {}
-        for name in (part.strip("\"'") for part in _SEPARATORS.split(text)):
-            if not name:
-                continue
+        for name in (name for text in texts for name in self._names_in(text)):
             hit = self.resolve(name)
             if hit is not None:
                 known[hit.gene] = None
             else:
                 unknown[name] = self.why_not(name, similar=len(unknown) < SEARCHED)
         return PastedGenes(tuple(known), tuple(unknown.items()))
+
+    def _names_in(self, text: str) -> Iterator[str]:
+        """Yield the names in a text; a symbol as it is written may hold separators too."""
+        symbol = text.strip()
+        for part in [text] if self._by_name.get(canonical(text)) == symbol else _MARKS.split(text):
+            yield from [part] if part.strip() and self.resolve(part) is not None else names_in(part)
 
     def why_not(self, name: str, *, similar: bool = True) -> str:
         """Return one sentence: why `name` is not in this model, and (`similar`) which names are like it."""
@@ -318,51 +338,60 @@ class GeneNames:
 
 
 def names_in(genes: str | Iterable[str] | Path) -> tuple[str, ...]:
-    """Return the names given, or those in a text file of them (one a line, or separated as in a pasted list).
+    """Return names as they are written: several given, or those in a text or in a text file.
+
+    A file has one a line, or like a text is separated as a pasted list (`GeneNames.split`).
 
     Raises
     ------
     UserError
-        When the file is missing or is no text.
+        When the file is missing, is no text, or names no gene.
     """
-    if isinstance(genes, str):
-        return (genes,)
-    if not isinstance(genes, Path):
+    if not isinstance(genes, str | Path):
         return tuple(genes)
+    text = _text_of(genes) if isinstance(genes, Path) else genes
+    names = tuple(name for part in _SEPARATORS.split(text) if (name := part.strip("\"'")))
+    if isinstance(genes, Path) and not names:
+        raise UserError(f"{genes.name} names no genes; write one gene a line.")
+    return names
+
+
+def _text_of(path: Path) -> str:
     try:
-        text = read_text(genes)
+        return read_text(path)
     except FileNotFoundError as error:
-        raise UserError(f"There is no file {genes}; check the path.") from error
-    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"There is no file {path}; check the path.") from error
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(
-            f"{genes.name} cannot be read as text, so it is no list of genes; give a text file with "
+            f"{path.name} cannot be read as text, so it is no list of genes; give a text file with "
             "one gene a line."
         ) from error
-    return tuple(name for part in _SEPARATORS.split(text) if (name := part.strip("\"'")))
 
 
-def symbols_of(genes: Sequence[str], wanted: str | Sequence[str]) -> list[str]:
-    """Return what each name `wanted`, a symbol in any case or an alias, is called among `genes`; each once.
+def symbols_of(genes: Sequence[str], wanted: str | Iterable[str] | Path) -> list[str]:
+    """Return what the names `wanted`, symbols in any case or aliases, are called among `genes`; each once.
 
-    One text is one name.
+    Parameters
+    ----------
+    genes
+        Of a prediction.
+    wanted
+        As `GeneNames.split` takes them.
 
     Raises
     ------
     UserError
-        When a name is none of them, or none is wanted.
+        When a name is none of them, or none is wanted, or a file cannot be read.
     """
     names = GeneNames(genes, "this prediction")
-    if not wanted:
+    found = names.split(wanted)
+    if found.unknown:
+        raise UserError(found.unknown[0][1])
+    if not found.known:
         raise UserError(
             f"The list of genes is empty; name some of the {len(names.genes):,} genes of this prediction."
         )
-    found: dict[str, None] = {}
-    for name in [wanted] if isinstance(wanted, str) else wanted:
-        hit = names.resolve(name)
-        if hit is None:
-            raise UserError(names.why_not(name))
-        found[hit.gene] = None
-    return list(found)
+    return list(found.known)
 
 
 LIST_MARKS: Final = ("\n", ",", ";", "\t")

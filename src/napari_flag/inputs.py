@@ -1,7 +1,8 @@
 """What a prediction starts from: slide, spots, µm/px, counts and notices, for every way in.
 
 The command line, the docks, the demo and a notebook all ask here, so the same slide and the same
-weights give the same spots whichever of them is used.
+weights give the same spots whichever of them is used.  Which slide of a folder, with which spots and
+counts, is asked of `discovery` before.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,6 +91,7 @@ def prepare(
     region: "Sequence[BaseGeometry] | str | Path | None" = None,
     genes: Iterable[str] | Path | None = None,
     force: bool = False,
+    said: Sequence[str] = (),
 ) -> Steps[Inputs]:
     """Open the slide, settle its scale, find its spots, and read what else is given.
 
@@ -117,6 +119,8 @@ def prepare(
         Symbols or aliases, or a text file (a `Path`) with one a line.
     force
         Take counts that look wrong (`analysis.truth.doubts_about`), with a notice.
+    said
+        Notices of how slide, spots and counts were found (`discovery.source_of`).
 
     Yields
     ------
@@ -139,6 +143,8 @@ def prepare(
     polygons = read_regions(Path(region)) if isinstance(region, str | Path) else region
     opened = isinstance(slide, str | Path)
     yield Step("Opening slide", 0)
+    for notice in said:
+        yield Step("Opening slide", 0, notice=notice)
     if isinstance(slide, str | Path):
         slide = open_slide(slide, mpp=mpp)
     elif mpp is not None:
@@ -175,14 +181,15 @@ def prepare(
                     raise misfit
                 counts = None
                 notices.append(f"The table's own measured counts were left out: {misfit}")
-        for notice in dict.fromkeys(notices):
-            yield Step("Checking spots", 0, notice=notice)
+        notices = list(dict.fromkeys((*said, *notices)))
+        for notice in notices:
+            if notice not in said:
+                yield Step("Checking spots", 0, notice=notice)
     except BaseException:
         if opened:
             slide.close()
         raise
-    said = tuple(dict.fromkeys(notices))
-    return Inputs(slide, table.spots, polygons, wanted, counts, said, table.image_scale)
+    return Inputs(slide, table.spots, polygons, wanted, counts, tuple(notices), table.image_scale)
 
 
 def known_depth(
@@ -567,11 +574,10 @@ def choose_genes(genes: Iterable[str] | Path, checkpoint: "Checkpoint") -> list[
     UserError
         When a file cannot be read, the list is empty, or it names genes the weights do not know.
     """
-    from napari_flag.gene_names import GeneNames, names_in
+    from napari_flag.gene_names import GeneNames
 
     source = genes.name if isinstance(genes, Path) else "The list of genes"
-    text = genes if isinstance(genes, str) else "\n".join(names_in(genes))
-    found = GeneNames(checkpoint.genes, checkpoint.name).split(text)
+    found = GeneNames(checkpoint.genes, checkpoint.name).split(genes)
     if found.unknown:
         names = [name for name, _ in found.unknown]
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""

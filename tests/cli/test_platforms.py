@@ -76,6 +76,19 @@ def test_predict_on_a_spatialdata_zarr_finds_image_spots_and_counts(zarr, capsys
     np.testing.assert_allclose(adata[:, genes].layers[keys.MEASURED], expected, rtol=1e-6)
 
 
+def test_a_spatialdata_zarr_gives_the_same_spots_and_counts_in_python_as_on_the_command_line(zarr):
+    found = nf.predict("P3.zarr", progress=False)
+    assert main(["predict", "P3.zarr", "--out", "out.h5ad"]) == 0
+    written = read_prediction("out.h5ad")
+    assert found.n_obs == 30
+    assert list(found.obs_names) == list(written.obs_names)
+    np.testing.assert_array_equal(found.layers[keys.MEASURED], written.layers[keys.MEASURED])
+    notices = found.uns[keys.PROVENANCE][keys.NOTICES]
+    assert list(notices) == list(written.uns[keys.PROVENANCE][keys.NOTICES])
+    with pytest.raises(UserError, match="no image another to take"):
+        nf.predict(zarr, image="another")
+
+
 def test_a_prediction_goes_back_into_its_zarr_once_unless_overwritten(zarr, capsys):
     command = ["predict", "P3.zarr", "--out", "P3.zarr"]
     assert main(command) == 0

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tests.fakes import SOME_GENES, fake_provenance
 
+import napari_flag as nf
 from napari_flag import files, inputs, keys, prediction, prediction_file, preflight
 from napari_flag.analysis.draws import count
 from napari_flag.cli import main
@@ -390,6 +391,21 @@ def test_spots_and_counts_given_win_over_those_of_the_folder(model, section, fol
     assert main(["predict", "case", "--mpp", "2", "--measured", "other.tsv", "--out", "b.h5ad"]) == 0
     command = prediction_file.read_prediction(folder / "b.h5ad").uns[keys.PROVENANCE][keys.COMMAND]
     assert "--spots spots.tsv --measured other.tsv" in command
+
+
+def test_a_folder_gives_the_same_prediction_in_python_as_on_the_command_line(model, section, folder):
+    said = []
+    found = nf.predict("case", mpp=2, progress=said.append)
+    assert main(["predict", "case", "--mpp", "2"]) == 0
+    written = prediction_file.read_prediction(folder / "C9_predicted.h5ad")
+    assert list(found.obs_names) == list(written.obs_names)
+    np.testing.assert_array_equal(found.layers[keys.MEASURED], written.layers[keys.MEASURED])
+    notices = list(found.uns[keys.PROVENANCE][keys.NOTICES])
+    assert notices == list(written.uns[keys.PROVENANCE][keys.NOTICES])
+    assert "spots are read from spots.tsv" in notices[0]
+    assert [step.notice for step in said].count(notices[0]) == 1
+    with pytest.raises(UserError, match="--shapes names an element of a SpatialData zarr, and case is none"):
+        nf.predict("case", mpp=2, shapes="spots")
 
 
 def test_a_folder_with_several_slides_or_none_says_how_to_choose(model, section, folder, capsys):

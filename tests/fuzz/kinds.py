@@ -446,7 +446,7 @@ def _use_genes(path: Path) -> Used:
     from napari_flag.gene_names import names_in, symbols_of
 
     names = names_in(path)
-    symbols_of(list(fake_prediction(n_spots=4, n_genes=GENES).var_names), names)
+    symbols_of(list(fake_prediction(n_spots=4, n_genes=GENES).var_names), path)
     return Used((), {name: {} for name in names})
 
 

@@ -372,9 +372,15 @@ def test_a_configuration_that_does_not_belong_to_it_is_refused(parts, spoil, why
         imported(folder)
 
 
+def test_a_gene_list_is_read_as_every_list_of_genes(parts):
+    folder = parts[0]
+    (folder / "genes.txt").write_text("\ufeff" + ", ".join(GENES), encoding="utf-8")
+    assert imported(folder).genes == tuple(GENES)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("", "is empty"), ("A A", "names a gene twice"), ("A B", "on 12 genes and the list names 2")],
+    [("", "names no genes"), ("A A", "names a gene twice"), ("A B", "on 12 genes and the list names 2")],
 )
 @pytest.mark.parametrize("parts", ["FLAG", "joint"], indirect=True)
 def test_a_gene_list_that_is_not_its_panel_is_refused(parts, text, why):

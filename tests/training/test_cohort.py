@@ -8,7 +8,7 @@ import torch
 from tests.cohort_files import MPP, TinyEncoder, hest_folder
 from tests.training.conftest import make_config
 
-from flag_training.cohort import held_out, load_cohort, read_levels, with_store
+from flag_training.cohort import held_out, load_cohort, read_levels, read_panel, with_store
 from flag_training.config import PriorConfig, StoreConfig, read_config
 from flag_training.evaluate import Plan, fold_cohort, folds_of
 from flag_training.store.building import Encoding, build_store
@@ -31,6 +31,14 @@ def data(tmp_path_factory):
     plan = StorePlan("tiny", HUMAN, sources, hest, panel=rule)
     finish(build_store(plan, folder / "tiny", Encoding(TinyEncoder(), views=2)))
     return folder
+
+
+def test_the_panel_of_a_run_is_read_as_every_list_of_genes(tmp_path):
+    (tmp_path / "panel.txt").write_text('\ufeffERBB2, "KRT8";ERBB2\n', encoding="utf-8")
+    config = replace(make_config(), panel="panel.txt")
+    assert read_panel(config, tmp_path) == ("ERBB2", "KRT8")
+    with pytest.raises(UserError, match="There is no file"):
+        read_panel(replace(config, panel="none.txt"), tmp_path)
 
 
 def run_config(**changes):

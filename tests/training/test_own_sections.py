@@ -127,13 +127,20 @@ def test_a_section_that_cannot_be_used_is_named_before_anything_is_computed(fold
     assert not list(tmp_path.glob("states-*"))
 
 
-@pytest.mark.parametrize(("text", "said"), [(None, "list of genes"), ("", "names no gene"), ("XYZ", "lack")])
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "There is no file"), ("", "names no gene"), ("XYZ", "lack")]
+)
 def test_a_list_of_genes_that_cannot_be_used_is_refused(folder, tmp_path, encoder, text, said):
     place = tmp_path / "genes.txt"
     if text is not None:
         place.write_text(text)
     with pytest.raises(UserError, match=said):
         finish(score_and_fit(find_sections(folder)[0], tmp_path, FitSettings(encoder, place)))
+
+
+def test_a_list_of_genes_to_fit_is_read_as_every_list_of_genes(tmp_path):
+    (tmp_path / "genes.txt").write_text('\ufeffERBB2, "KRT8";ERBB2\n', encoding="utf-8")
+    assert finish(own_sections._panel([], tmp_path / "genes.txt")) == ("ERBB2", "KRT8")
 
 
 def test_sections_without_a_gene_in_common_are_refused(folder, tmp_path, encoder):

@@ -19,6 +19,7 @@ from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
 from napari_flag.files import replacing
 from napari_flag.formatting import first_of
+from napari_flag.gene_names import names_in
 from napari_flag.model.graph import Places, SpotGraph, build_graph, likeness
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
@@ -209,8 +210,7 @@ def read_panel(config: RunConfig, data: Path) -> tuple[str, ...] | None:
     """Return the genes of the run's panel file, None when it names none."""
     if config.panel is None:
         return None
-    lines = (data / config.panel).read_text("utf-8").split()
-    return tuple(dict.fromkeys(lines))
+    return tuple(dict.fromkeys(names_in(data / config.panel)))
 
 
 def read_slide(

@@ -53,6 +53,7 @@ from napari_flag.fitting import (
     why_too_few,
     write_list,
 )
+from napari_flag.gene_names import names_in
 from napari_flag.model.checkpoint import Checkpoint, card_of, check_name, find_weights
 from napari_flag.model.flag import Flag
 from napari_flag.progress import Step, Steps, describe_step
@@ -288,10 +289,7 @@ def _entry(section: MeasuredSection, mpp: float | None) -> SlideEntry:
 def _panel(entries: Sequence[SlideEntry], panel: tuple[str, ...] | Path | None) -> Steps[tuple[str, ...]]:
     """Return the genes that were named, or choose them by the counts of the sections."""
     if isinstance(panel, Path):
-        try:
-            panel = tuple(panel.read_text("utf-8-sig").split())
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"The list of genes {panel} cannot be read ({error}); check the path.") from error
+        panel = names_in(panel)
     if panel is not None:
         if not panel:
             raise UserError("The list of genes names no gene; write one symbol a line.")

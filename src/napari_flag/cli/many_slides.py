@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.cache import most_bytes, variable_of
-from napari_flag.cli.one_slide import command_of, predicting, take_from_folder
+from napari_flag.cli.one_slide import command_of, predicting, with_source
 from napari_flag.cli.terminal import (
     MOST_NAMED,
     ProgressLine,
@@ -246,9 +246,8 @@ def is_done(task: SlideTask) -> bool:
 
     if not task.args.out.is_file():
         return False
-    args = argparse.Namespace(**vars(task.args))
     try:
-        take_from_folder(args)
+        args, _ = with_source(task.args)
     except UserError:  # said when the slide is predicted
         return False
     identity = fingerprint(command_of(args))
@@ -335,12 +334,11 @@ def predict_one(task: SlideTask) -> Steps[Outcome]:
     """Predict one slide; whatever goes wrong with it is in what is returned."""
     started = time.monotonic()
     result = Outcome(task.name, FAILED)
-    args = argparse.Namespace(**vars(task.args))
     try:
         checkpoint = _checked(task)
-        if not args.overwrite and is_done(task):  # by a worker that ended before it could say so
+        if not task.args.overwrite and is_done(task):  # by a worker that ended before it could say so
             return _outcome_in(task, WRITTEN)
-        written = yield from predicting(args, checkpoint)
+        written = yield from predicting(task.args, checkpoint)
     except Exception as error:  # noqa: BLE001 - one slide never stops the others
         message = without_folders(sentence_of(error), task.args.slide)
         return replace(result, seconds=_since(started), message=message)

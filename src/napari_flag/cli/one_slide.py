@@ -1,8 +1,7 @@
 """One slide of ``napari-flag predict``: from the words of a command to a prediction file."""
 
 import argparse
-import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +10,11 @@ from napari_flag import keys
 from napari_flag.cli.terminal import Words, fingerprint, recorded, write_or_rescue
 from napari_flag.errors import UserError
 from napari_flag.files import ending, place_in
-from napari_flag.formatting import first_of
 from napari_flag.progress import Step, Steps
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_flag.discovery import FoundSection
     from napari_flag.model.checkpoint import Checkpoint
 
 
@@ -46,14 +43,15 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     Parameters
     ----------
     args
-        As `cli.predict` parses them; slide, spots and counts of a folder are put in its place.
+        As `cli.predict` parses them.
     checkpoint
         The weights that the arguments name, where they are loaded already.
 
     Raises
     ------
     UserError
-        As `inputs.prepare` and `inputs.predict_inputs`, or when the file may not or cannot be written.
+        As `discovery.source_of`, `inputs.prepare` and `inputs.predict_inputs`, or when the file may not or
+        cannot be written.
     """
     from napari_flag.exports.replacing import check_place
     from napari_flag.inputs import predict_inputs, prepare
@@ -61,13 +59,11 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     from napari_flag.prediction_file import made_by
     from napari_flag.slides.slide import name_in_results
 
-    said = take_from_folder(args)
+    args, said = with_source(args)
     out: Path = args.out or Path(f"{name_in_results(args.slide, args.keep_names)}_predicted.h5ad")
     command = command_of(args)
     identity = fingerprint(command)
     back = _goes_back(args, out)
-    for sentence in said:
-        yield Step("Opening slide", 0, notice=sentence)
     if checkpoint is None:
         checkpoint = Checkpoint.load(find_weights(args.weights))
     weights_sha256 = checkpoint.sha256
@@ -86,8 +82,8 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
         region=args.region,
         genes=args.genes,
         force=args.force,
+        said=said,
     )
-    inputs = replace(inputs, notices=tuple(dict.fromkeys((*said, *inputs.notices))))
     with inputs.slide:
         adata = yield from predict_inputs(
             inputs,
@@ -174,60 +170,15 @@ def _known_depth(given: float | Path | None) -> "float | AnnData | None":
     return read_measured(given)
 
 
-def take_from_folder(args: argparse.Namespace) -> tuple[str, ...]:
-    """Put the slide, spots and counts of the folder given in place of the folder.
+def with_source(args: argparse.Namespace) -> tuple[argparse.Namespace, tuple[str, ...]]:
+    """Return the arguments with slide, spots and counts as `discovery.source_of` finds them; and notices."""
+    from napari_flag.discovery import source_of
 
-    What was given by --spots or --measured stays; with other spots the folder's counts are not theirs.
-
-    Returns
-    -------
-    What was taken and why, and what was not; nothing where a slide was given.
-
-    Raises
-    ------
-    UserError
-        When the folder holds no slide, or several.
-    """
-    from napari_flag.discovery import discover
-    from napari_flag.slides.formats import spatial_data
-
-    folder: Path = args.slide
-    elements = {name: getattr(args, name) for name in ("image", "shapes", "table")}
-    if spatial_data.is_store(folder):
-        chosen = spatial_data.choose(folder, **elements)
-        args.slide = chosen.image
-        args.spots = chosen.spots if args.spots is None else args.spots
-        return (f"{folder.name}: {chosen.why}.",)
-    for name, value in elements.items():
-        if value is not None:
-            raise UserError(
-                f"--{name} names an element of a SpatialData zarr, and {folder} is none; leave it out."
-            )
-    if not folder.is_dir() or spatial_data.element_of(folder, spatial_data.IMAGES) is not None:
-        return ()
-    found = discover(folder)
-    if not found.sections:
-        reason = f" ({found.notices[0].rstrip('.')})" if found.notices else ""
-        raise UserError(f"{folder} holds no slide to predict{reason}; give the slide file itself.")
-    if len(found.sections) > 1:
-        names = [section.slide.name for section in found.sections]
-        raise UserError(
-            f"{folder} holds {len(names)} slides ({first_of(names, 8)}); choose one, e.g.: "
-            f"{_command_for(found.sections[0])}, or predict all with --manifest {shlex.quote(str(folder))}"
-        )
-    section = found.sections[0]
-    args.slide = section.slide
-    if args.spots is None:
-        args.spots = section.table
-        args.measured = section.measured if args.measured is None else args.measured
-    return (section.why, *found.notices)
-
-
-def _command_for(section: "FoundSection") -> str:
-    words = ["napari-flag", "predict", str(section.slide)]
-    words += [] if section.table is None else ["--spots", str(section.table)]
-    words += [] if section.measured is None else ["--measured", str(section.measured)]
-    return shlex.join(words)
+    found = source_of(
+        args.slide, args.spots, args.measured, image=args.image, shapes=args.shapes, table=args.table
+    )
+    taken = {"slide": found.slide, "spots": found.spots, "measured": found.measured}
+    return argparse.Namespace(**(vars(args) | taken)), found.notices
 
 
 def command_of(args: argparse.Namespace) -> Words:

@@ -1,9 +1,11 @@
 """What a file or folder that a person drops holds: sections with their tables, results, regions."""
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_flag.discovery.kinds import (
     PICTURE_ENDINGS,
@@ -24,6 +26,12 @@ from napari_flag.formatting import first_of, px, whole
 from napari_flag.slides.formats import in_situ, space_ranger, spatial_data
 from napari_flag.slides.formats.bins import bins_of
 from napari_flag.slides.slide import slide_name
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots, SpotTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,86 @@ def discover(path: str | Path, elements: Mapping[str, str] | None = None) -> Fou
         return Found(predictions=(path,))
     holdings = _in_folder(path, search)
     return holdings.found(path, search)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What one slide is predicted from, as `inputs.prepare` takes it.
+
+    Parameters
+    ----------
+    slide, spots, measured
+        As given, else as found beside the slide; None for spots that are to be laid, and for no counts.
+    notices
+        What was found and why, and what was not taken; none where nothing had to be looked for.
+    """
+
+    slide: "Slide | Path"
+    spots: "SpotTable | Spots | str | Path | None" = None
+    measured: "AnnData | str | Path | None" = None
+    notices: tuple[str, ...] = ()
+
+
+def source_of(
+    slide: "Slide | str | Path",
+    spots: "SpotTable | Spots | str | Path | None" = None,
+    measured: "AnnData | str | Path | None" = None,
+    *,
+    image: str | None = None,
+    shapes: str | None = None,
+    table: str | None = None,
+) -> Source:
+    """Return what one slide is predicted from: of a folder, its only slide with the spots and counts of it.
+
+    Parameters
+    ----------
+    slide
+        A slide, its file, a folder as `discover` takes it, or a SpatialData zarr.
+    spots, measured
+        Stay as given; with other spots the counts that were found are not theirs.
+    image, shapes, table
+        Names of elements of a SpatialData zarr, as `spatial_data.choose` takes them.
+
+    Raises
+    ------
+    UserError
+        When a folder holds no slide, or several, or elements are named of what is no zarr.
+    """
+    path = Path(slide).expanduser() if isinstance(slide, str | Path) else slide.path
+    if isinstance(slide, str | Path) and spatial_data.is_store(path):
+        chosen = spatial_data.choose(path, image=image, shapes=shapes, table=table)
+        taken = chosen.spots if spots is None else spots
+        return Source(chosen.image, taken, measured, (f"{path.name}: {chosen.why}.",))
+    for name, value in (("image", image), ("shapes", shapes), ("table", table)):
+        if value is not None:
+            raise UserError(
+                f"--{name} names an element of a SpatialData zarr, and {path} is none; leave it out."
+            )
+    if not isinstance(slide, str | Path):
+        return Source(slide, spots, measured)
+    if not path.is_dir() or spatial_data.element_of(path, spatial_data.IMAGES) is not None:
+        return Source(path, spots, measured)
+    found = discover(path)
+    if not found.sections:
+        reason = f" ({found.notices[0].rstrip('.')})" if found.notices else ""
+        raise UserError(f"{path} holds no slide to predict{reason}; give the slide file itself.")
+    if len(found.sections) > 1:
+        names = [section.slide.name for section in found.sections]
+        raise UserError(
+            f"{path} holds {len(names)} slides ({first_of(names, 8)}); choose one, e.g.: "
+            f"{_command_for(found.sections[0])}, or predict all with --manifest {shlex.quote(str(path))}"
+        )
+    section = found.sections[0]
+    if spots is None:
+        spots, measured = section.table, section.measured if measured is None else measured
+    return Source(section.slide, spots, measured, (section.why, *found.notices))
+
+
+def _command_for(section: FoundSection) -> str:
+    words = ["napari-flag", "predict", str(section.slide)]
+    words += [] if section.table is None else ["--spots", str(section.table)]
+    words += [] if section.measured is None else ["--measured", str(section.measured)]
+    return shlex.join(words)
 
 
 def _in_file(path: Path) -> Found:

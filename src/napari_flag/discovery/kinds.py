@@ -6,10 +6,11 @@ from typing import Final, Literal, TypeAlias
 from napari_flag import prediction_file
 from napari_flag.errors import UserError
 from napari_flag.files import ending, is_zipped
-from napari_flag.slides.formats import fast_slide, space_ranger
+from napari_flag.slides.formats import fast_slide, in_situ, space_ranger
+from napari_flag.slides.formats.counts import is_10x_h5, is_mex
 from napari_flag.slides.formats.readers import Size, opened_image
 from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5
-from napari_flag.slides.spot_tables import SPOT_ENDINGS, TEXT
+from napari_flag.slides.spot_tables import COUNT_ENDINGS, TEXT
 from napari_flag.workspace_file import is_workspace
 
 VENDOR_ENDINGS: Final = (
@@ -32,7 +33,7 @@ ENDINGS: Final = (
     *VENDOR_ENDINGS,
     ".dcm",
     *PICTURE_ENDINGS,
-    *SPOT_ENDINGS,
+    *COUNT_ENDINGS,
     *REGION_ENDINGS,
 )
 """Endings of everything that `kind_of` knows."""
@@ -70,10 +71,13 @@ def kind_of(path: Path) -> Kind:
             return "workspace" if is_workspace(path) else "regions" if _is_geojson(path) else ""
         if path.name in space_ranger.POSITIONS:
             return "spots"
+        if is_mex(path) or _is_of_run(path):
+            return "counts"
         if end in TEXT:
             return _kind_of_text(path)
         if end == ".h5":
-            return "counts" if "matrix" in _groups(path) else ""
+            with opened_h5(path) as file:
+                return "counts" if is_10x_h5(file) else ""
     except DAMAGED:
         return ""
     return "slide" if looks_like_slide(path) else ""
@@ -167,6 +171,14 @@ def _kind_of_h5ad(path: Path) -> Kind:
     if prediction_file.is_prediction(path):
         return "prediction"
     return "annotated" if {"obs", "var"} <= _groups(path) else ""
+
+
+def _is_of_run(path: Path) -> bool:
+    """Return whether a path is a Xenium or CosMx run, or its transcripts or cells."""
+    try:
+        return in_situ.find_run(path) is not None
+    except UserError:  # of several sections, which is said when it is read
+        return True
 
 
 def _is_geojson(path: Path) -> bool:

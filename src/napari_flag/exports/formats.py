@@ -12,7 +12,7 @@ from napari_flag.exports.ome_tiff import write_ome_tiff
 from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
-from napari_flag.gene_names import names_in, symbols_of
+from napari_flag.gene_names import symbols_of
 from napari_flag.prediction_file import output_name, record_misplaced, refuse_misplaced, write_prediction
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import without_personal_names
@@ -163,7 +163,7 @@ def export(
         wanted.check()
     refuse_misplaced(adata, force)
     known = [str(gene) for gene in adata.var_names]
-    symbols = None if genes is None else symbols_of(known, names_in(genes))
+    symbols = None if genes is None else symbols_of(known, genes)
     complete = yield from with_structure(adata)
     record_misplaced(complete)
     chosen = choose_genes(complete, symbols)

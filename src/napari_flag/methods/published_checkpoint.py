@@ -13,6 +13,7 @@ from napari_flag import keys
 from napari_flag.encoders.registry import find_encoder, open_encoder
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, whole
+from napari_flag.gene_names import names_in
 from napari_flag.methods.published import Published, our_names
 from napari_flag.methods.windowed import Joint, NodeOnly, WindowSizes
 from napari_flag.model.checkpoint import save_checkpoint
@@ -165,15 +166,11 @@ def _form_of(path: Path, stated: Mapping[str, Any]) -> _Form:
 
 
 def _read_genes(path: Path) -> tuple[str, ...]:
-    try:
-        genes = tuple(path.read_text("utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
+    genes = names_in(path)
+    if len(set(genes)) < len(genes):
         raise UserError(
-            f"The gene list {path} cannot be read; give a text file with one symbol a line."
-        ) from error
-    if not genes or len(set(genes)) < len(genes):
-        fault = "names a gene twice" if genes else "is empty"
-        raise UserError(f"The gene list {path} {fault}; give the panel that the checkpoint was trained on.")
+            f"The gene list {path} names a gene twice; give the panel that the checkpoint was trained on."
+        )
     return genes
 
 

@@ -97,7 +97,7 @@ def read_measured(path: str | Path) -> "AnnData":
         return h5ad.read_h5ad_counts(path)
     if ending(path) == ".h5":
         return counts.read_10x_h5(path)
-    if ending(path) in MATRIX_MARKET or counts.is_mex(path):
+    if counts.is_mex(path):
         return counts.read_mex(path if path.is_dir() else path.parent)
     if path.is_dir():
         folder = space_ranger.find_folder(path)
@@ -112,7 +112,7 @@ def read_measured(path: str | Path) -> "AnnData":
         return counts.read_count_table(path)
     raise UserError(
         f"{path.name} is no count table napari-flag knows; choose a .tsv or .csv table of counts, a Space "
-        "Ranger folder or matrix (.h5, .mtx), or an .h5ad file."
+        "Ranger folder or matrix (.h5, matrix.mtx), or an .h5ad file."
     )
 
 

@@ -147,8 +147,10 @@ def test_a_panel_names_each_gene_once_and_must_not_be_empty(tmp_path):
     path = tmp_path / "panel.txt"
     path.write_text("B\nA\n\nB\n")
     assert read_panel_file(path) == ("B", "A")
+    path.write_text('\ufeff"B", A;B', encoding="utf-8")
+    assert read_panel_file(path) == ("B", "A")
     path.write_text("\n")
     with pytest.raises(UserError, match="names no genes"):
         read_panel_file(path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="There is no file"):
         read_panel_file(tmp_path / "none.txt")

@@ -15,7 +15,7 @@ from flag_training.gene_targets.restricted import read_dictionary
 from napari_flag.errors import UserError
 from napari_flag.files import ending, read_text, replacing
 from napari_flag.formatting import counted_of, whole
-from napari_flag.gene_names import without_version
+from napari_flag.gene_names import names_in, without_version
 from napari_flag.slides.formats.counts import GENE_EXPRESSION
 
 _HUMAN: Final = re.compile(r"ENSG\d+")
@@ -31,15 +31,7 @@ def read_panel_file(path: Path) -> tuple[str, ...]:
     UserError
         When it cannot be read or is empty.
     """
-    try:
-        genes = tuple(dict.fromkeys(path.read_text("utf-8").split()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"The panel {path} cannot be read ({error}); give a text file of gene symbols, one a line."
-        ) from error
-    if not genes:
-        raise UserError(f"The panel {path} names no genes; give a text file of gene symbols, one a line.")
-    return genes
+    return tuple(dict.fromkeys(names_in(path)))
 
 
 def refuse_other_species(genes: Sequence[str], model: str) -> None:

@@ -160,13 +160,23 @@ def read_10x_h5(path: Path) -> "AnnData":
         ) from error
 
 
+def is_10x_h5(file: Any) -> bool:
+    """Return whether an open HDF5 file is a 10x matrix, of version 3 or of the older per-genome layout."""
+    return "matrix" in file or bool(_genomes(file))
+
+
+def _genomes(file: Any) -> list[str]:
+    """Return the groups of the older layout, one a genome."""
+    return [name for name, group in file.items() if hasattr(group, "keys") and "gene_names" in group]
+
+
 def _from_h5(file: Any, path: Path) -> "AnnData":
     if "matrix" in file:
         group, features = file["matrix"], file["matrix/features"]
         ids, names = features["id"], features["name"]
         kinds = _strings(features["feature_type"]) if "feature_type" in features else None
     else:
-        genomes = [name for name in file if "gene_names" in file[name]]
+        genomes = _genomes(file)
         if len(genomes) != 1:
             raise UserError(
                 f"{path.name} holds {len(genomes)} genomes where one is expected; choose "
@@ -320,9 +330,13 @@ def _coordinates(body: bytes, shape: tuple[int, int, int]) -> Any:
     return matrix
 
 
-def is_mex(folder: Path) -> bool:
-    """Return whether `folder` holds a MEX matrix."""
-    return any((folder / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz"))
+MATRICES: Final = ("matrix.mtx", "matrix.mtx.gz")
+"""Names of the matrix of a MEX folder."""
+
+
+def is_mex(path: Path) -> bool:
+    """Return whether `path` is a folder that holds a MEX matrix, or that matrix."""
+    return path.name in MATRICES if path.is_file() else any((path / name).exists() for name in MATRICES)
 
 
 def _expression(

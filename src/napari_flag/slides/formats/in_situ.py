@@ -31,6 +31,8 @@ NO_GENES: Final = frozenset({"fov", "cell_ID", "cell", "cell_id"})
 CELLS_VALUES: Final = 20_000_000
 """Values of CosMx's dense matrix of cells read at a time."""
 ENDINGS: Final = (".parquet", ".csv.gz", ".csv")
+_STEMS: Final = ("transcripts", "cells", "tx_file", "metadata_file")
+"""How files of transcripts and of cells are called, without ending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ def find_run(path: Path) -> Run | None:
         Its folder, whose transcripts are taken where they are there, or its file of transcripts or of cells.
     """
     if path.is_file():
+        if not path.name.removesuffix(files.ending(path)).endswith(_STEMS):
+            return None
         run = find_run(path.parent)
         if run is None or path not in (run.transcripts, run.cells):
             return None
