@@ -286,6 +286,17 @@ def report_place(folder: Path, slide: str) -> Path:
     return place_in(folder, slide, "_report.html")
 
 
+def reporting(
+    predicted: "AnnData", truth: "Steps[AnnData | None]", folder: Path, *, force: bool = False
+) -> Steps[Path]:
+    """Write the report of a prediction and the counts that `truth` finds (`truth.truth_of`).
+
+    Else as `write_report`.
+    """
+    measured = yield from truth
+    return (yield from write_report(predicted, measured, folder, force=force))
+
+
 def write_report(
     predicted: "AnnData",
     measured: "AnnData | None",
