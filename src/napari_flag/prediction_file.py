@@ -101,6 +101,21 @@ def build_prediction(
     return adata
 
 
+def describe_place(slide: "Slide", spots: "Spots") -> dict[str, Any]:
+    """Return the provenance of spots on a slide: its name, size and scale, and their size and lattice."""
+    return {
+        keys.UNITS: keys.EXPRESSION_UNITS,
+        keys.SLIDE_NAME: slide.name,
+        keys.SLIDE_WIDTH: slide.size[0],
+        keys.SLIDE_HEIGHT: slide.size[1],
+        keys.MPP: slide.mpp,
+        keys.MPP_SOURCE: slide.mpp_source,
+        keys.SPOT_DIAMETER_UM: spots.diameter_um,
+        keys.SPOT_PITCH_UM: spots.pitch_um,
+        keys.LATTICE: spots.lattice,
+    }
+
+
 def describe_run(
     slide: "Slide",
     spots: "Spots",
@@ -118,17 +133,9 @@ def describe_run(
 
     row = find_encoder(checkpoint.encoder)
     return {
-        keys.UNITS: keys.EXPRESSION_UNITS,
-        keys.SLIDE_NAME: slide.name,
+        **describe_place(slide, spots),
         keys.SLIDE_HASH: content_hash(slide.path),
-        keys.SLIDE_WIDTH: slide.size[0],
-        keys.SLIDE_HEIGHT: slide.size[1],
-        keys.MPP: slide.mpp,
-        keys.MPP_SOURCE: slide.mpp_source,
         keys.COLOURS: slide.colours,
-        keys.SPOT_DIAMETER_UM: spots.diameter_um,
-        keys.SPOT_PITCH_UM: spots.pitch_um,
-        keys.LATTICE: spots.lattice,
         keys.TILE_PX: row.tile_px,
         keys.TILE_UM_PER_PX: row.mpp,
         keys.ENCODER: checkpoint.encoder,
