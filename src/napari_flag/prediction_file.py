@@ -631,7 +631,7 @@ def find_misplaced(adata: "AnnData") -> str | None:
 
     None too where the prediction records that it was insisted on.
     """
-    from napari_flag.slides.spots import MISPLACED
+    from napari_flag.slides.lattice import MISPLACED
 
     notices = texts(provenance(adata).get(keys.NOTICES))
     if any(notice.startswith(MISPLACED) for notice in notices):
@@ -671,14 +671,14 @@ _MOST_PLACED: Final = 20_000
 
 def _misplaced(adata: "AnnData") -> tuple[str, ...]:
     """Return a sentence where the places of spots, with array and ids, cannot be right or lie mirrored."""
-    from napari_flag.slides import spots
+    from napari_flag.slides.lattice import MIRRORED, MISPLACED, mirrored, misplaced
 
     looked_at = spots_of(adata)
     if len(looked_at) > _MOST_PLACED:
         looked_at = looked_at.take(np.arange(0, len(looked_at), -(-len(looked_at) // _MOST_PLACED)))
-    if (why := spots.misplaced(looked_at)) is not None:
-        return (f"{spots.MISPLACED}{why}){_THEN}",)
-    return (spots.MIRRORED,) if spots.mirrored(looked_at) else ()
+    if (why := misplaced(looked_at)) is not None:
+        return (f"{MISPLACED}{why}){_THEN}",)
+    return (MIRRORED,) if mirrored(looked_at) else ()
 
 
 def _negative(adata: "AnnData") -> tuple[str, ...]:
