@@ -117,7 +117,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 def _refuse_unused(args: argparse.Namespace, adata: "AnnData", formats: Sequence[str]) -> None:
     """Refuse options that would change nothing in the files asked for."""
-    from napari_flag.prediction_file import find_misplaced
+    from napari_flag.prediction_doubts import find_misplaced
     from napari_flag.slides.spot_tables import needs_pooling
 
     if args.force and args.measured is None and find_misplaced(adata) is None:

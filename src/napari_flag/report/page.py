@@ -16,7 +16,8 @@ from napari_flag.errors import UserError
 from napari_flag.files import place_in
 from napari_flag.formatting import UNDEFINED, area, counted, interval, number, probability, whole
 from napari_flag.layers.overlays import hex_colour
-from napari_flag.prediction_file import doubts_of, output_name, provenance, unlike_warning
+from napari_flag.prediction_doubts import doubts_of
+from napari_flag.prediction_file import output_name, provenance, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
 from napari_flag.report.findings import Findings
