@@ -26,8 +26,8 @@ from napari_flag.foreign_prediction import (
     read_any_prediction,
     unit_read,
 )
+from napari_flag.prediction_doubts import doubts_of
 from napari_flag.prediction_file import (
-    doubts_of,
     find_fault,
     output_name,
     provenance,

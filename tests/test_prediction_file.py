@@ -9,7 +9,7 @@ from shapely import box
 from tests.fakes import FakeSlide, fake_prediction
 
 from napari_flag import keys, prediction_file
-from napari_flag.errors import Doubtful, UserError
+from napari_flag.errors import UserError
 from napari_flag.exports.formats import export, find_format, place_of
 from napari_flag.exports.qupath import spot_features
 from napari_flag.prediction_file import (
@@ -232,39 +232,11 @@ def test_what_breaks_the_contract_is_named(prediction, tmp_path, spoil, fault):
         prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
 
 
-def test_draws_and_spread_are_optional_and_their_lack_is_said(prediction, tmp_path):
-    assert prediction_file.why_less(prediction) is None
+def test_draws_are_optional(prediction, tmp_path):
     del prediction.layers[keys.SAMPLE]
     assert prediction_file.find_fault(prediction) is None
-    assert prediction_file.why_less(prediction) == (
-        "This prediction holds no draws, so scores of draws are left out."
-    )
     prediction_file.write_prediction(prediction, tmp_path / "out.h5ad")
     assert keys.SAMPLE not in prediction_file.read_prediction(tmp_path / "out.h5ad").layers
-    assert prediction_file.doubts_of(prediction) == (prediction_file.why_less(prediction),), "it states one"
-
-
-@pytest.mark.parametrize(
-    ("places", "said"),
-    [
-        (lambda xy: np.random.default_rng(0).permutation(xy), "ids and positions are mixed up"),
-        (lambda xy: np.full_like(xy, 500.0), "share their place with another"),
-        (lambda xy: xy[:, ::-1].copy(), "lies mirrored on the picture"),
-    ],
-)
-def test_places_that_cannot_be_right_are_said_and_refused_where_not_insisted_on(prediction, places, said):
-    prediction_file.refuse_misplaced(prediction, force=False)
-    prediction.obsm[keys.SPATIAL] = places(prediction.obsm[keys.SPATIAL])
-    assert said in prediction_file.doubts_of(prediction)[0]
-    if "mirrored" in said:  # which a picture may be too
-        assert prediction_file.find_misplaced(prediction) is None
-        return
-    with pytest.raises(Doubtful, match=said):
-        prediction_file.refuse_misplaced(prediction, force=False)
-    prediction_file.refuse_misplaced(prediction, force=True)
-    prediction_file.record_misplaced(prediction)
-    prediction_file.refuse_misplaced(prediction, force=False)
-    assert said in prediction_file.doubts_of(prediction)[0]
 
 
 @pytest.mark.parametrize("lost", ["X", "obsm/spatial", "layers/sample", "layers/sd"])

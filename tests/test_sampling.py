@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 import torch
 from tests.fake_method import LEVELS, SD, Level
+from tests.fakes import FakeSlide, fake_xy
 
+from napari_flag import prediction_file
 from napari_flag.methods.moments import Moments
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
-from napari_flag.sampling import Preview, sample_expression
+from napari_flag.sampling import Preview, PreviewBuilder, sample_expression
+from napari_flag.slides.spots import Spots
 
 IDS = tuple(f"spot{i}" for i in range(12))
 ROWS = np.arange(12)
@@ -139,3 +142,43 @@ def test_a_method_that_states_no_spread_leaves_it_out():
             return (yield from super().expectation(rows, ids))._replace(sd=None)
 
     assert sample(Unsure()).spread is None
+
+
+def spots_of_a_slide(number=16):
+    xy, array = fake_xy(number)
+    ids = tuple(f"{row}_{col}" for row, col in array)
+    return Spots(ids, xy, diameter_um=100.0, pitch_um=200.0, lattice="square", array=array)
+
+
+def chunk(rows, value):
+    return Preview(np.array(rows), np.full((len(rows), 2), value, np.float32), ("A", "B"))
+
+
+def test_a_preview_shows_the_spots_done_so_far_in_their_order_and_copies_none_of_the_first():
+    spots = spots_of_a_slide()
+    builder = PreviewBuilder(FakeSlide(), spots)
+    builder.add(chunk([0, 1], 1))
+    first = builder.adata()
+    builder.add(chunk([2, 3], 2))
+    builder.add(chunk([1], 3))
+    second = builder.adata()
+    np.testing.assert_array_equal(second.X[:, 0], [1, 3, 2, 2])
+    assert np.shares_memory(first.X, second.X)
+    builder.add(chunk([7], 4))
+    apart = builder.adata()
+    assert list(apart.obs_names) == [*spots.ids[:4], spots.ids[7]]
+    np.testing.assert_array_equal(apart.X[:, 1], [1, 3, 2, 2, 4])
+
+
+def test_a_preview_states_slide_and_spots_as_a_prediction_does():
+    slide, spots = FakeSlide(), spots_of_a_slide()
+    builder = PreviewBuilder(slide, spots)
+    builder.add(chunk(range(16), 1))
+    shown = builder.adata()
+    assert prediction_file.find_fault(shown) is None
+    assert prediction_file.slide_size(shown) == slide.size
+    assert prediction_file.um_per_px(shown) == slide.mpp
+    stated = prediction_file.spots_of(shown)
+    for name in ("ids", "diameter_um", "pitch_um", "lattice"):
+        assert getattr(stated, name) == getattr(spots, name)
+    np.testing.assert_array_equal(stated.array, spots.array)

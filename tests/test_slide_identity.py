@@ -12,6 +12,8 @@ from napari_flag.prediction_file import output_name, read_prediction, trained_on
 from napari_flag.slide_identity import (
     anonymised,
     are_of_one_slide,
+    belongs_on,
+    belongs_with,
     doubt_about,
     is_made_on,
     refuse_other_size,
@@ -100,6 +102,39 @@ def test_predictions_of_versions_without_a_hash_go_by_name_and_size(tmp_path):
     assert is_made_on(adata, slide)
     assert doubt_about(adata, slide) is None
     assert not is_made_on(adata, slide_at(tmp_path / "C5.svs", width=1300))
+
+
+def test_a_prediction_that_records_no_slide_belongs_on_one_by_place_and_only_where_that_is_asked(tmp_path):
+    slide, other = slide_at(tmp_path / "C5.svs"), slide_at(tmp_path / "C6.svs", b"other")
+    slide.size = other.size = (5000, 5000)
+    adata = made_on(slide)
+    assert belongs_on(adata, slide)
+    assert not belongs_on(adata, other, by_place=True)  # though all its spots lie on it
+    del adata.uns[keys.PROVENANCE]
+    assert not belongs_on(adata, slide)
+    assert belongs_on(adata, slide, by_place=True)
+    adata.obsm[keys.SPATIAL][0, 0] = 5000
+    assert not belongs_on(adata, slide, by_place=True)
+
+
+def test_another_programs_prediction_belongs_with_one_of_the_same_spots_at_the_same_places(tmp_path):
+    ours = made_on(slide_at(tmp_path / "C5.svs"))
+    foreign = fake_prediction(9, seed=1)
+    foreign.uns[keys.PROVENANCE] = {keys.READ_FROM: {keys.READ_FILE: "x.h5ad", keys.READ_UNIT: "log2p1"}}
+    assert belongs_with(foreign, ours)
+    assert belongs_with(ours, foreign)
+    foreign.obsm[keys.SPATIAL] += 1.5
+    assert not belongs_with(foreign, ours)
+
+
+def test_predictions_without_a_size_belong_together_where_their_spots_have_the_same_names(tmp_path):
+    one, other = (made_on(slide_at(tmp_path / "C5.svs")) for _ in range(2))
+    for adata in (one, other):
+        for key in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT):
+            del adata.uns[keys.PROVENANCE][key]
+    assert belongs_with(one, other)
+    other.obs_names = [f"other_{name}" for name in other.obs_names]
+    assert not belongs_with(one, other)
 
 
 def test_two_predictions_of_one_content_are_of_one_slide(tmp_path):

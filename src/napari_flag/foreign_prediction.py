@@ -37,8 +37,9 @@ from napari_flag.slides.formats.stored_anndata import (
     with_file,
 )
 from napari_flag.slides.formats.stored_arrays import DAMAGED, opened_h5, refuse_inflated_parquet
+from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.slide import open_slide
-from napari_flag.slides.spots import FloatArray, lattice_of, typical_pitch
+from napari_flag.slides.spots import FloatArray, typical_pitch
 
 if TYPE_CHECKING:
     import pandas as pd

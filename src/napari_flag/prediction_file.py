@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.errors import Doubtful, UserError
+from napari_flag.errors import UserError
 from napari_flag.files import (
     check_writable,
     parse_json,
@@ -26,7 +26,6 @@ from napari_flag.files import (
     refuse_special_in,
     write_whole_in_steps,
 )
-from napari_flag.formatting import counted_of
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.scratch import refuse_beyond_memory
 from napari_flag.slides.file_identity import content_hash
@@ -101,6 +100,21 @@ def build_prediction(
     return adata
 
 
+def describe_place(slide: "Slide", spots: "Spots") -> dict[str, Any]:
+    """Return the provenance of spots on a slide: its name, size and scale, and their size and lattice."""
+    return {
+        keys.UNITS: keys.EXPRESSION_UNITS,
+        keys.SLIDE_NAME: slide.name,
+        keys.SLIDE_WIDTH: slide.size[0],
+        keys.SLIDE_HEIGHT: slide.size[1],
+        keys.MPP: slide.mpp,
+        keys.MPP_SOURCE: slide.mpp_source,
+        keys.SPOT_DIAMETER_UM: spots.diameter_um,
+        keys.SPOT_PITCH_UM: spots.pitch_um,
+        keys.LATTICE: spots.lattice,
+    }
+
+
 def describe_run(
     slide: "Slide",
     spots: "Spots",
@@ -118,17 +132,9 @@ def describe_run(
 
     row = find_encoder(checkpoint.encoder)
     return {
-        keys.UNITS: keys.EXPRESSION_UNITS,
-        keys.SLIDE_NAME: slide.name,
+        **describe_place(slide, spots),
         keys.SLIDE_HASH: content_hash(slide.path),
-        keys.SLIDE_WIDTH: slide.size[0],
-        keys.SLIDE_HEIGHT: slide.size[1],
-        keys.MPP: slide.mpp,
-        keys.MPP_SOURCE: slide.mpp_source,
         keys.COLOURS: slide.colours,
-        keys.SPOT_DIAMETER_UM: spots.diameter_um,
-        keys.SPOT_PITCH_UM: spots.pitch_um,
-        keys.LATTICE: spots.lattice,
         keys.TILE_PX: row.tile_px,
         keys.TILE_UM_PER_PX: row.mpp,
         keys.ENCODER: checkpoint.encoder,
@@ -584,109 +590,10 @@ def output_name(adata: "AnnData") -> str:
     return str(provenance(adata).get(keys.SLIDE_NAME, unnamed))
 
 
-def why_less(adata: "AnnData") -> str | None:
-    """Return what a prediction does not hold and what is left out for it, a sentence; None if it is whole."""
-    missing = {
-        keys.SAMPLE: ("draws", "scores of draws"),
-        keys.SPREAD: ("standard deviation", "spread and calibration"),
-    }
-    lacking = [words for layer, words in missing.items() if layer not in adata.layers]
-    if not lacking:
-        return None
-    names, left_out = (" and ".join(word[k] for word in lacking) for k in (0, 1))
-    source = provenance(adata).get(keys.READ_FROM, {})
-    name = source.get(keys.READ_FILE, "This prediction")
-    return f"{name} holds no {names.replace(' and ', ' and no ')}, so {left_out} are left out."
-
-
 def slide_size(adata: "AnnData") -> tuple[int, int] | None:
     """Return (width, height) of the slide in level-0 pixels."""
     width, height = (provenance(adata).get(key) for key in (keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT))
     return (int(width), int(height)) if width and height else None
-
-
-def doubts_of(adata: "AnnData") -> tuple[str, ...]:
-    """Return what is to be said of places that look wrong, of another program's file, and what it lacks.
-
-    Of ours what it lacks where it says how many draws it has: its method states an expectation and nothing
-    more, or the file was changed.
-    """
-    made = provenance(adata)
-    less = why_less(adata)
-    lacking = () if less is None else (less,)
-    if keys.READ_FROM not in made:
-        return (*_misplaced(adata), *_negative(adata), *(lacking if keys.DRAWS in made else ()))
-    return (*_misplaced(adata), *map(str, made.get(keys.NOTICES, ())), *lacking)
-
-
-def find_misplaced(adata: "AnnData") -> str | None:
-    """Return why the spots cannot be right, the beginning of a sentence; None where nothing says so.
-
-    None too where the prediction records that it was insisted on.
-    """
-    from napari_flag.slides.spots import MISPLACED
-
-    notices = texts(provenance(adata).get(keys.NOTICES))
-    if any(notice.startswith(MISPLACED) for notice in notices):
-        return None
-    return next((said.rpartition(_THEN)[0] for said in _misplaced(adata) if said.endswith(_THEN)), None)
-
-
-def refuse_misplaced(adata: "AnnData", force: bool) -> None:
-    """Refuse a prediction with spots that cannot be right (`find_misplaced`), unless a person insists.
-
-    Raises
-    ------
-    Doubtful
-        Saying why.
-    """
-    doubt = None if force else find_misplaced(adata)
-    if doubt is not None:
-        raise Doubtful(
-            f"{doubt}; take the file as it was predicted, or insist with --force (in the window: "
-            "“Compare anyway” of the Compare page)."
-        )
-
-
-def record_misplaced(adata: "AnnData") -> None:
-    """Record among the notices of a prediction that spots which cannot be right were insisted on."""
-    doubt = find_misplaced(adata)
-    if doubt is not None:
-        made = provenance(adata)
-        notices = [*texts(made.get(keys.NOTICES)), doubt + _THEN]
-        adata.uns[keys.PROVENANCE] = {**made, keys.NOTICES: notices}
-
-
-_THEN: Final = ", and genes may stand in other places than they belong."
-_MOST_PLACED: Final = 20_000
-"""Spots whose places are looked at, spread evenly: more are not slower than these, a tenth of a second."""
-
-
-def _misplaced(adata: "AnnData") -> tuple[str, ...]:
-    """Return a sentence where the places of spots, with array and ids, cannot be right or lie mirrored."""
-    from napari_flag.slides import spots
-
-    looked_at = spots_of(adata)
-    if len(looked_at) > _MOST_PLACED:
-        looked_at = looked_at.take(np.arange(0, len(looked_at), -(-len(looked_at) // _MOST_PLACED)))
-    if (why := spots.misplaced(looked_at)) is not None:
-        return (f"{spots.MISPLACED}{why}){_THEN}",)
-    return (spots.MIRRORED,) if spots.mirrored(looked_at) else ()
-
-
-def _negative(adata: "AnnData") -> tuple[str, ...]:
-    """Return a sentence on values of ``X`` below 0, which no log2(count + 1) is."""
-    from scipy import sparse
-
-    stored = np.asarray(adata.X.data if sparse.issparse(adata.X) else adata.X)
-    below = int((stored < 0).sum())
-    if not below:
-        return ()
-    return (
-        f"{counted_of(below, int(np.prod(adata.shape)), 'value')} of X are negative, which no log2(count + "
-        "1) is; they are shown and scored as they are, and the file may have been changed since it was "
-        "predicted.",
-    )
 
 
 def um_per_px(adata: Any) -> float | None:

@@ -12,17 +12,10 @@ from weakref import WeakKeyDictionary, finalize
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.formatting import TYPED, percent, resolution
+from napari_flag.slides.lattice import MIRRORED, MISPLACED, estimate_mpp, mirrored, misplaced
 from napari_flag.slides.resolution import agrees, reduced, unknown_scale
 from napari_flag.slides.slide import Slide
-from napari_flag.slides.spots import (
-    MIRRORED,
-    MISPLACED,
-    Spots,
-    SpotTable,
-    estimate_mpp,
-    mirrored,
-    misplaced,
-)
+from napari_flag.slides.spots import Spots, SpotTable
 from napari_flag.slides.tiles import COARSEST
 from napari_flag.slides.tissue import Colours, read_colours
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,14 @@ from napari_flag.encoders.features import halve
 from napari_flag.methods.moments import FloatArray
 from napari_flag.methods.predictor import EncodedSlide, Predictor
 from napari_flag.model.samplers import SamplerSettings
+from napari_flag.prediction_file import build_prediction, describe_place
 from napari_flag.progress import Step, Steps
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_flag.slides.slide import Slide
+    from napari_flag.slides.spots import Spots
 
 STAGE: Final = "Predicting expression"
 _TOKENS_CPU: Final = 16_000
@@ -62,6 +69,41 @@ class Preview:
     rows: npt.NDArray[np.int64]
     values: FloatArray
     genes: tuple[str, ...]
+
+
+class PreviewBuilder:
+    """Collects the chunks of a running prediction into an AnnData of the spots done so far.
+
+    Parameters
+    ----------
+    slide, spots
+        The slide, and the spots that are predicted of it.
+    """
+
+    def __init__(self, slide: "Slide", spots: "Spots") -> None:
+        self._slide, self._spots = slide, spots
+        self._done = np.zeros(len(spots), bool)
+        self._values = np.empty((len(spots), 0), np.float32)
+        self._genes: Sequence[str] = ()
+
+    def add(self, preview: Preview) -> None:
+        """Add one chunk."""
+        if not self._genes:
+            self._genes = preview.genes
+            self._values = np.empty((len(self._spots), len(self._genes)), np.float32)
+        self._values[preview.rows] = preview.values
+        self._done[preview.rows] = True
+
+    def adata(self) -> "AnnData":
+        """Return the spots done so far, in the order of the spots; a later chunk wins.
+
+        The first spots of the slide, which mostly are done first, are shown as they lie, without a copy.
+        """
+        rows = np.flatnonzero(self._done)
+        first = len(rows) == 0 or int(rows[-1]) + 1 == len(rows)
+        shown = self._values[: len(rows)] if first else self._values[rows]
+        spots = self._spots.take(rows)
+        return build_prediction(shown, spots, self._genes, describe_place(self._slide, spots))
 
 
 def sample_expression(

@@ -16,6 +16,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.errors import UserError
+from napari_flag.foreign_prediction import is_foreign
 from napari_flag.formatting import px
 from napari_flag.prediction_file import (
     UNNAMED,
@@ -68,6 +69,49 @@ def are_of_one_slide(one: "AnnData", other: "AnnData") -> bool:
     if slide_hash(one) is not None and slide_hash(one) == slide_hash(other):
         return True
     return same_name(slide_name(one), slide_name(other)) and slide_size(one) == slide_size(other)
+
+
+def belongs_on(adata: "AnnData", slide: "Slide", *, by_place: bool = False) -> bool:
+    """Return whether `adata` is to be drawn on `slide`: spots of another slide must never be.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    slide
+        Must have the name and the size that `adata` records, or its content (`is_made_on`).
+    by_place
+        Whether a prediction that records no slide belongs on it if all its spots lie on it.
+    """
+    if provenance(adata) and slide_size(adata) is not None:
+        return is_made_on(adata, slide)
+    return by_place and keys.SPATIAL in adata.obsm and lies_on(adata, slide)
+
+
+def belongs_with(adata: "AnnData", other: "AnnData") -> bool:
+    """Return whether two predictions are of one slide, which is not at hand.
+
+    Another program's, which may record no slide, has the same spots at the same places.
+    """
+    if is_foreign(adata) or is_foreign(other):
+        return _same_spots(adata, other)
+    if not are_of_one_slide(adata, other):
+        return False
+    return slide_size(adata) is not None or adata.obs_names.equals(other.obs_names)
+
+
+def lies_on(adata: "AnnData", slide: "Slide") -> bool:
+    """Return whether all spots of `adata` lie on `slide`."""
+    xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
+    return bool(((xy >= 0) & (xy < np.asarray(slide.size))).all())
+
+
+def _same_spots(one: "AnnData", other: "AnnData") -> bool:
+    """Return whether two predictions have the same spots at the same places, to the pixel."""
+    if not one.obs_names.equals(other.obs_names):
+        return False
+    here, there = (np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2] for adata in (one, other))
+    return bool(np.abs(here - there).max(initial=0.0) <= 1.0)
 
 
 def has_content_of(adata: "AnnData", path: Path) -> bool:

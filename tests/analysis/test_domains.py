@@ -8,8 +8,11 @@ from napari_flag import keys
 from napari_flag.analysis.domains import (
     LABELS,
     MEASURED,
+    PREDICTED,
     describe_labels,
     domain_names,
+    find,
+    find_all,
     find_missing,
     read_domains,
     read_for,
@@ -64,3 +67,30 @@ def test_domains_that_are_missing_are_found_and_those_there_keep_their_spots(ada
     assert agreement(adata.obs[keys.DOMAIN].to_numpy(), np.asarray(mine)).ari == 1.0
     assert read_domains(adata, MEASURED) is not None
     assert "; truth ARI" in describe_labels(adata)
+
+
+@pytest.mark.parametrize("spots", [0, 1, 5, 9])
+def test_where_too_few_spots_were_measured_only_the_prediction_gets_domains(adata, spots):
+    adata.layers[keys.MEASURED][spots:] = np.nan
+    finish(find_missing(adata, "leiden"))
+    assert read_domains(adata, PREDICTED) is not None
+    assert read_domains(adata, MEASURED) is None
+
+
+def test_domains_that_are_missing_are_found_by_the_method_asked_for_or_of_those_there(adata):
+    fresh = adata.copy()
+    finish(find_missing(fresh, "k-means"))
+    assert [fresh.uns[keys.DOMAIN_METHOD + end] for end in ("", keys.OF_MEASURED)] == ["k-means", "k-means"]
+    finish(find(adata, PREDICTED, "k-means"))
+    expected = finish(find_all(adata))
+    finish(find_missing(adata, "leiden"))
+    assert adata.uns[keys.DOMAIN_METHOD + keys.OF_MEASURED] == "k-means"
+    for source in (PREDICTED, MEASURED):
+        np.testing.assert_array_equal(read_domains(adata, source), expected[source])
+
+
+def test_domains_that_others_named_keep_their_names_where_none_is_missing(adata):
+    adata.obs[keys.DOMAIN] = pd.Categorical(np.resize(["tumour", "fat"], 100))
+    adata.layers[keys.MEASURED][5:] = np.nan
+    finish(find_missing(adata, "leiden"))
+    assert list(adata.obs[keys.DOMAIN].cat.categories) == ["fat", "tumour"]

@@ -52,6 +52,15 @@ def test_a_prediction_alone_is_enough(adata):
     assert "q_measured" not in numbers.genes
 
 
+def test_a_measured_layer_without_values_is_no_measurement(adata):
+    unmeasured = adata.copy()
+    unmeasured.layers[keys.MEASURED][:] = np.nan
+    assert sources(unmeasured) == (PREDICTED,)
+    numbers = finish(compare_regions(unmeasured, adata.uns["left"], None))
+    assert list(numbers.rankings) == [PREDICTED]
+    assert numbers.overlaps == ()
+
+
 def test_spots_and_genes_not_measured_are_left_out_of_the_truth_alone(adata):
     adata.layers[keys.MEASURED][:10] = np.nan
     adata.layers[keys.MEASURED][:, 19] = np.nan

@@ -113,6 +113,19 @@ def test_spots_that_were_not_measured_have_no_measured_domain():
     assert len(adata.uns[keys.MORAN + keys.OF_MEASURED]) == 11
 
 
+@pytest.mark.parametrize("measured", [0, 1, 3])
+def test_an_export_leaves_out_morans_i_of_a_measurement_that_is_too_small_and_says_so(measured):
+    adata = fake_prediction(144, 12)
+    adata.layers[keys.MEASURED][measured:] = np.nan
+    steps = []
+    complete = finish(with_structure(adata), steps.append)
+    assert keys.MORAN in complete.uns
+    assert not of_measurement(complete)
+    notices = [step.notice for step in steps if step.notice]
+    said = f"The measurement has {measured} spot{'s' * (measured > 1)}, too few for Moran's I (at least 4)"
+    assert notices == [f"{said}, which is left out."] * (measured > 0)
+
+
 # --- what is there already ---------------------------------------------------------------------------
 
 

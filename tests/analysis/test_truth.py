@@ -9,6 +9,7 @@ from tests.fakes import counts_for, fake_prediction
 from napari_flag import keys
 from napari_flag.analysis import truth
 from napari_flag.errors import Doubtful, UserError
+from napari_flag.progress import finish
 
 
 @pytest.fixture
@@ -211,6 +212,18 @@ def test_doubtful_counts_are_attached_only_on_insistence_which_the_prediction_re
     assert truth.refuse_doubts(prediction, attached, match, force=False) == said
     assert truth.attach_measured(prediction, measured) == ()
     assert truth.insisted_on(prediction) == ()
+
+
+def test_the_truth_is_what_was_attached_else_what_the_layer_holds_unless_it_was_refused(prediction):
+    attached = counts_for(prediction)
+    assert finish(truth.truth_of(prediction, attached, refused=True)) is attached
+    found = finish(truth.truth_of(prediction))
+    np.testing.assert_array_equal(found.X, truth.measured_counts(prediction).X)
+    assert finish(truth.truth_of(prediction, refused=True)) is None
+    prediction.layers[keys.MEASURED] = np.full(prediction.shape, np.nan, np.float32)
+    assert finish(truth.truth_of(prediction)) is None
+    del prediction.layers[keys.MEASURED]
+    assert finish(truth.truth_of(prediction)) is None
 
 
 def test_counts_that_are_all_zero_are_refused(prediction):

@@ -399,6 +399,18 @@ def test_what_the_file_carries_decides_whether_there_are_scores(files, capsys):
     assert "cannot say how good" in page
 
 
+def test_a_prediction_cut_to_genes_that_were_not_measured_is_reported_without_scores(files, capsys):
+    adata = read_prediction(files / "predicted.h5ad")
+    adata.layers[keys.MEASURED][:, 4:] = np.nan
+    write_prediction(adata, files / "partly.h5ad")
+    genes = [str(gene) for gene in adata.var_names[4:]]
+    assert main(["export", "partly.h5ad", "--to", "h5ad", "--out", "cut", "--genes", *genes]) == 0
+    assert main(["report", "cut/fake.h5ad", "--out", "pages"]) == 0
+    page = (files / "pages" / "fake_report.html").read_text("utf-8")
+    assert "How good it is" not in page
+    assert "cannot say how good" in page
+
+
 def test_a_report_is_not_replaced_unasked(files, capsys):
     (files / "fake_report.html").write_text("mine")
     assert main(["report", "predicted.h5ad", "--out", "."]) == 2

@@ -12,15 +12,15 @@ from napari_flag import keys
 from napari_flag.analysis import truth
 from napari_flag.analysis.models import comparing_models
 from napari_flag.analysis.pathways import bundled, describe_sets, recover_in_truth
-from napari_flag.analysis.truth import measured_counts
+from napari_flag.analysis.truth import measured_counts, truth_of
 from napari_flag.errors import Doubtful
 from napari_flag.gui import compare_dock
-from napari_flag.gui.compare_dock import CompareDock, truth_of
+from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import neighbours_of
 from napari_flag.prediction_file import output_name, provenance
 from napari_flag.progress import Step, finish
-from napari_flag.report import report_place
+from napari_flag.report import report_place, reporting
 
 
 def with_counts(seed=0, **options):
@@ -243,7 +243,7 @@ def test_the_report_gets_prediction_and_counts(filled, qtbot, monkeypatch, tmp_p
         yield Step("Writing", 0, None)
         return folder / "report.html"
 
-    monkeypatch.setattr(compare_dock, "report", report)
+    monkeypatch.setattr("napari_flag.report.reporting", report)
     filled.write_report(tmp_path)
     qtbot.waitUntil(lambda: any("report.html" in text for text in filled.messages.texts), timeout=5_000)
     assert reported == [(filled.session.adata, (64, 8), tmp_path)]
@@ -333,7 +333,7 @@ def test_the_truth_of_a_table_and_of_a_report_is_counted_by_their_jobs(
         written.append(measured.shape)
         return folder
 
-    monkeypatch.setattr("napari_flag.report.write_report", write_report)
+    monkeypatch.setattr("napari_flag.report.page.write_report", write_report)
     for seed in (0, 1):
         dock.session.set_prediction(with_counts(seed))
     qtbot.waitUntil(lambda: dock.all.isEnabled(), timeout=10_000)
@@ -376,7 +376,7 @@ def test_the_report_of_insisted_counts_has_their_scores(filled, tmp_path):
     scaled = counts_for(filled.session.adata)
     scaled.X = scaled.X * 10
     counts = truth_of(filled.session.adata, scaled, refused=False)
-    page = finish(compare_dock.report(filled.session.adata, counts, tmp_path, force=True))
+    page = finish(reporting(filled.session.adata, counts, tmp_path, force=True))
     assert "as was insisted on" in page.read_text("utf-8")
 
 
@@ -391,7 +391,7 @@ def test_a_prediction_whose_spots_are_mixed_up_is_compared_and_reported_once_it_
     assert "look wrong" in dock.agreement.why_not
     assert not dock.anyway.isHidden()
     with pytest.raises(Doubtful, match="insist with --force"):
-        finish(compare_dock.report(adata, truth_of(adata, None, refused=True), tmp_path))
+        finish(reporting(adata, truth_of(adata, None, refused=True), tmp_path))
     dock.anyway.setChecked(True)
     qtbot.waitUntil(lambda: dock.agreement.comparison is not None and not dock.jobs.active, timeout=10_000)
     assert any("look wrong" in text for text in dock.messages.texts)
@@ -408,7 +408,7 @@ def test_a_report_is_not_named_after_a_patient_unless_a_person_keeps_the_name(
         yield Step("Writing", 0, None)
         return folder / "report.html"
 
-    monkeypatch.setattr(compare_dock, "report", report)
+    monkeypatch.setattr("napari_flag.report.reporting", report)
     for keep in (False, True):
         filled.write_report(tmp_path, keep)
         qtbot.waitUntil(lambda: not filled.jobs.active, timeout=5_000)
@@ -428,7 +428,7 @@ def test_a_report_that_is_there_is_replaced_only_where_a_person_says_so(
         yield Step("Writing", 0, None)
         return report_place(folder, output_name(predicted))
 
-    monkeypatch.setattr(compare_dock, "report", report)
+    monkeypatch.setattr("napari_flag.report.reporting", report)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     monkeypatch.setattr(QMessageBox, "question", lambda *said: asked.append(said[-1]) or answer)
     filled.report.click()

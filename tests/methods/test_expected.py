@@ -16,7 +16,8 @@ from napari_flag.model.checkpoint import Checkpoint, label_of, save_checkpoint
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.prediction import predict_slide
-from napari_flag.prediction_file import doubts_of, find_fault
+from napari_flag.prediction_doubts import doubts_of
+from napari_flag.prediction_file import find_fault
 from napari_flag.progress import finish
 
 LEVELS = torch.arange(1.0, len(GENES) + 1)

@@ -17,9 +17,9 @@ from tests.spot_files import (
 )
 
 from napari_flag.errors import UserError
+from napari_flag.slides.lattice import estimate_mpp
 from napari_flag.slides.slide import open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
-from napari_flag.slides.spots import estimate_mpp
 
 DATA = Path(__file__).parents[3] / "shared/data"
 

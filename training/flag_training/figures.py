@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from napari_flag import keys
 from napari_flag.analysis.compare import Section, section_of
+from napari_flag.analysis.truth import MEASURED, sources
 from napari_flag.errors import UserError
 from napari_flag.figures.style import COLOURS, GREY
 from napari_flag.files import ending
@@ -79,7 +79,7 @@ def find_sections(places: Sequence[Path]) -> tuple[Section, ...]:
     """
     files = [path for place in places for path in _files(place, ".h5ad")]
     read = [read_prediction(path) for path in files]
-    return tuple(section_of(adata) for adata in read if keys.MEASURED in adata.layers)
+    return tuple(section_of(adata) for adata in read if MEASURED in sources(adata))
 
 
 def _files(place: Path, suffix: str) -> list[Path]:

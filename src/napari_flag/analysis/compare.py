@@ -36,14 +36,8 @@ from napari_flag.analysis.truth import (
 )
 from napari_flag.errors import Doubtful, UserError
 from napari_flag.formatting import counted, counted_of, first_of, number, whole
-from napari_flag.prediction_file import (
-    doubts_of,
-    find_fault,
-    find_misplaced,
-    output_name,
-    refuse_misplaced,
-    trained_on,
-)
+from napari_flag.prediction_doubts import doubts_of, find_misplaced, refuse_misplaced
+from napari_flag.prediction_file import find_fault, output_name, trained_on
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.statistics import accuracy, calibration, scoring_rules
 from napari_flag.statistics.calibration import LEVELS as LEVELS
@@ -137,7 +131,7 @@ def comparing(
         Of the bootstrap.
     force
         Compare also counts that look wrong (see `truth.doubts_about`), and a prediction whose spots do (see
-        `prediction_file.find_misplaced`), with a notice.
+        `prediction_doubts.find_misplaced`), with a notice.
     fair
         Whether draws are judged by fair proper scores, which compare with those of other models.
 

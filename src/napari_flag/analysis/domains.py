@@ -20,7 +20,6 @@ from napari_flag.analysis.truth import (
     extent_of,
     matrix_of,
     measured_extent,
-    sources,
 )
 from napari_flag.formatting import counted_of, number
 from napari_flag.progress import Step, Steps
@@ -342,10 +341,22 @@ def read_for(adata: "AnnData", path: Path) -> Steps[SpotLabels]:
 
 
 def find_missing(adata: "AnnData", method: str) -> Steps[None]:
-    """Find the domains of every source that has none yet, so that labels can be compared with them."""
-    for source in sources(adata):
-        if read_domains(adata, source) is None:
-            yield from find(adata, source, method)
+    """Find the domains of every source that has none yet, so that labels can be compared with them.
+
+    Parameters
+    ----------
+    adata
+        Changed at the very end, as by `find`; sources with too few spots for domains are left out.
+    method
+        Where no source has domains; others are found by `method_of`, as reports and exports find them.
+    """
+    kept = {source: there for source in ENDS if (there := _kept(adata, source)) is not None}
+    chosen = None if kept else method
+    found = yield from find_all(adata, method=chosen)
+    methods = {source: method_of(adata, source, chosen) for source in found}
+    for source, numbers in found.items():
+        if source not in kept or not np.array_equal(numbers, kept[source]):
+            write_domains(adata, source, numbers, methods[source])
 
 
 def describe_labels(adata: "AnnData") -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_flag import keys
-from napari_flag.analysis.compare import Comparison, comparing
+from napari_flag.analysis.compare import NO_TRUTH, Comparison, comparing
 from napari_flag.analysis.domains import find_domains
 from napari_flag.analysis.draws import draw_layers
 from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
@@ -210,6 +210,24 @@ def comparing_models(
     pathways = yield from _recover(cuts, measured, bundled() if sets is None else sets, seed)
     notices = (*_left_out(predictions, spots, genes), *_not_judged(models))
     return ModelComparison(output_name(placed), len(spots), len(genes), models, controls, pathways, notices)
+
+
+def comparing_beside(
+    predictions: "Mapping[str, AnnData]", truth: "Steps[AnnData | None]", *, force: bool = False
+) -> Steps[ModelComparison]:
+    """Score several predictions beside the counts that `truth` finds (`truth.truth_of`).
+
+    Else as `comparing_models`.
+
+    Raises
+    ------
+    UserError
+        When there are no counts, or as `comparing_models`.
+    """
+    measured = yield from truth
+    if measured is None:
+        raise UserError(NO_TRUTH)
+    return (yield from comparing_models(predictions, measured, force=force))
 
 
 def placing(predictions: "Mapping[str, AnnData]") -> str:

@@ -13,7 +13,8 @@ from napari_flag import keys
 from napari_flag.analysis.truth import MEASURED, PREDICTED, Extent, extent_of, matrix_of, sources
 from napari_flag.prediction_file import array_coordinates, stated_lattice
 from napari_flag.progress import Step, Steps
-from napari_flag.slides.spots import lattice_of, typical_pitch
+from napari_flag.slides.lattice import lattice_of
+from napari_flag.slides.spots import typical_pitch
 from napari_flag.statistics.markers import FEWEST_SPOTS, differential_genes, overlap_at
 from napari_flag.statistics.markers import Overlap as Overlap
 from napari_flag.statistics.multiple_testing import q_values

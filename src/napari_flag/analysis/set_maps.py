@@ -14,7 +14,7 @@ from napari_flag.analysis.truth import (
     Numbers,
     extent_of,
     matrix_of,
-    measured_extent,
+    sources,
 )
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of, whole
@@ -112,7 +112,7 @@ def map_set(
     if not regions:
         raise UserError("There is no region to show the set in; draw or find regions first.")
     found = {}
-    for source in (PREDICTED, MEASURED) if measured_extent(adata) is not None else (PREDICTED,):
+    for source in sources(adata):
         yield Step(f"Averaging {name}, {source}", 0, None)
         found[source] = _means(adata, source, columns, list(regions.values()))
     order = _ordered(found.get(MEASURED, found[PREDICTED]), found[PREDICTED])

@@ -9,18 +9,18 @@ import numpy as np
 from napari_flag import keys
 from napari_flag.analysis.domains import COLUMNS, ENDS, find_all, method_of, write_domains
 from napari_flag.analysis.regions import rank_genes
-from napari_flag.analysis.spatial import gene_moran, spot_neighbours
+from napari_flag.analysis.spatial import FEWEST_SPOTS, gene_moran, spot_neighbours
 from napari_flag.analysis.truth import (
     MEASURED,
     PREDICTED,
     Numbers,
     extent_of,
-    measured_extent,
+    sources,
     values_of,
 )
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted
-from napari_flag.progress import Steps
+from napari_flag.progress import Step, Steps
 from napari_flag.statistics import gene_sets
 from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.local_moran import CLASSES, local_moran
@@ -150,7 +150,7 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
     ``obsm["local_moran_class"]`` of the genes asked for · ``uns["napari_flag_structure"]``, how.  With
     ``layers["measured"]`` the first five are written again with "_measured" after their key (but for the
     graph), over the spots and genes that were measured; domains of it that are found now give the
-    prediction's their numbers.
+    prediction's their numbers.  What too few spots were measured for is left out, Moran's I with a notice.
 
     Parameters
     ----------
@@ -173,11 +173,14 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
             f"{counted(adata.n_vars, 'gene')} here; choose genes of the table."
         )
     neighbours = spot_neighbours(adata)
-    here = (PREDICTED,) if measured_extent(adata) is None else (PREDICTED, MEASURED)
     written: dict[str, Any] = {}
-    for source in here:
+    for source in sources(adata):
+        extent = extent_of(adata, source)
+        if source == MEASURED and len(extent.spots) < FEWEST_SPOTS:
+            yield Step("Finding structure", 0, None, notice=_too_few_measured(len(extent.spots)))
+            continue
         moran = yield from gene_moran(adata, source, permutations=chosen.permutations, seed=chosen.seed)
-        names = [str(gene) for gene in adata.var_names[extent_of(adata, source).genes]]
+        names = [str(gene) for gene in adata.var_names[extent.genes]]
         written[keys.MORAN + ENDS[source]] = as_squidpy(moran, names)
     found = yield from find_all(adata, method=chosen.method, seed=chosen.seed)
     methods = {source: method_of(adata, source, chosen.method) for source in found}
@@ -199,6 +202,13 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
         adata.obsm[name] = table
     adata.uns.update(written)
     _write_graph(adata, neighbours)
+
+
+def _too_few_measured(spots: int) -> str:
+    return (
+        f"The measurement has {counted(spots, 'spot')}, too few for Moran's I (at least {FEWEST_SPOTS}), "
+        "which is left out."
+    )
 
 
 def _local(

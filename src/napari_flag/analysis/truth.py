@@ -17,6 +17,7 @@ from napari_flag import keys
 from napari_flag.errors import Doubtful, UserError
 from napari_flag.formatting import counted, counted_of
 from napari_flag.prediction_file import provenance
+from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import refuse_repeated, typical_pitch, why_none_shared
 from napari_flag.statistics.accuracy import FloatArray as FloatArray
 
@@ -109,8 +110,8 @@ def gene_parts(n_genes: int) -> Iterator[slice]:
 
 
 def sources(adata: "AnnData") -> tuple[str, ...]:
-    """Return which sources `adata` has."""
-    return (PREDICTED, MEASURED) if keys.MEASURED in adata.layers else (PREDICTED,)
+    """Return which sources `adata` has: the measurement where there is a `measured_extent`."""
+    return (PREDICTED,) if measured_extent(adata) is None else (PREDICTED, MEASURED)
 
 
 def matrix_of(adata: "AnnData", source: str) -> Any:
@@ -513,11 +514,38 @@ def measured_counts(adata: "AnnData") -> "AnnData":
     UserError
         When nothing was measured.
     """
+    return _counts_over(adata, extent_of(adata, MEASURED))
+
+
+def _counts_over(adata: "AnnData", extent: Extent) -> "AnnData":
+    """Return the raw counts behind ``layers["measured"]`` over an extent."""
     from anndata import AnnData
 
-    extent = extent_of(adata, MEASURED)
     # float32 holds log2(count + 1) to a ten-thousandth of a count, so rounding brings counts back
     found = AnnData(np.rint(np.exp2(extent.cut(adata.layers[keys.MEASURED])) - 1.0))
     found.uns[_ATTACHED] = True
     found.obs_names, found.var_names = adata.obs_names[extent.spots], adata.var_names[extent.genes]
     return found
+
+
+def truth_of(
+    adata: "AnnData", attached: "AnnData | None" = None, *, refused: bool = False
+) -> "Steps[AnnData | None]":
+    """Return the counts that a prediction is judged by, None where there are none.
+
+    Parameters
+    ----------
+    adata
+        A prediction; not changed.
+    attached
+        Raw counts that were attached to it, which come first; None takes `measured_counts`.
+    refused
+        Leave out those of its layer, which could not be compared.
+    """
+    if attached is not None:
+        return attached
+    if refused or keys.MEASURED not in adata.layers:
+        return None
+    yield Step("Reading the measurement", 0)
+    extent = measured_extent(adata)
+    return None if extent is None else _counts_over(adata, extent)

@@ -117,7 +117,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 def _refuse_unused(args: argparse.Namespace, adata: "AnnData", formats: Sequence[str]) -> None:
     """Refuse options that would change nothing in the files asked for."""
-    from napari_flag.prediction_file import find_misplaced
+    from napari_flag.prediction_doubts import find_misplaced
     from napari_flag.slides.spot_tables import needs_pooling
 
     if args.force and args.measured is None and find_misplaced(adata) is None:
@@ -180,8 +180,7 @@ def add_report(commands: terminal.Commands) -> None:
 
 def run_report(args: argparse.Namespace) -> int:
     """Read the prediction and write the page."""
-    from napari_flag import keys
-    from napari_flag.analysis.truth import measured_counts
+    from napari_flag.analysis.truth import truth_of
     from napari_flag.exports.replacing import check_place
     from napari_flag.prediction_file import output_name
     from napari_flag.report import report_place, write_report
@@ -192,7 +191,6 @@ def run_report(args: argparse.Namespace) -> int:
     predicted, said = read_named(args.predicted, args)
     refuse_unit(args, predicted)
     label(predicted, args.labels)
-    measured = measured_counts(predicted) if keys.MEASURED in predicted.layers else None
     places = set_places(output_name(predicted), args.set, args.out)
     for path in (report_place(args.out, output_name(predicted)), *places):
         check_place(path, args.overwrite)
@@ -204,6 +202,7 @@ def run_report(args: argparse.Namespace) -> int:
     with cancelled_as(lambda: with_written(written)), ProgressLine() as line:
         for sentence in said:
             line.notice(sentence)
+        measured = finish(truth_of(predicted), line)
         findings = finish(gather(predicted, measured, sets=sets, shown_set=args.set, force=args.force), line)
         make_folder(args.out)
         write_set_map(findings.set_map, places)

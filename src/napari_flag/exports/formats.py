@@ -13,7 +13,8 @@ from napari_flag.exports.qupath import write_geojson
 from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
 from napari_flag.gene_names import symbols_of
-from napari_flag.prediction_file import output_name, record_misplaced, refuse_misplaced, write_prediction
+from napari_flag.prediction_doubts import record_misplaced, refuse_misplaced
+from napari_flag.prediction_file import output_name, write_prediction
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import without_personal_names
 

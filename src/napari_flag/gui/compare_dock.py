@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from napari_flag import keys
-from napari_flag.analysis.compare import NO_TRUTH, GeneAgreement, agree
-from napari_flag.analysis.models import CONTROLS, ModelComparison, comparing_models
+from napari_flag.analysis.compare import GeneAgreement, agree
+from napari_flag.analysis.models import CONTROLS, ModelComparison, comparing_beside
 from napari_flag.analysis.pathways import DomainSets, bundled, describe_sets, recover_in_truth
 from napari_flag.analysis.scores import EXPECTATION, FAIR, MEANING, PROPER, STRUCTURE
-from napari_flag.analysis.truth import MeasuredLayer, measured_counts
+from napari_flag.analysis.truth import MeasuredLayer, truth_of
 from napari_flag.discovery import counts_for
 from napari_flag.errors import Doubtful, UserError
 from napari_flag.formatting import FINE, interval, number, whole
@@ -27,11 +26,12 @@ from napari_flag.gui.session import NO_PREDICTION
 from napari_flag.gui.workspace import Result
 from napari_flag.layers.ahead import attaching
 from napari_flag.prediction_file import output_name
-from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import without_personal_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from napari_flag.progress import Steps
 
 
 WITH_TRUTH: Final = (
@@ -420,7 +420,7 @@ class CompareDock(Dock):
         made_of = self._all_of()
         self.jobs.run(
             "models",
-            compare_models(
+            comparing_beside(
                 {result.name: result.adata for result in state.results},
                 self._truth(adata),
                 force=self.anyway.isChecked(),
@@ -487,6 +487,8 @@ class CompareDock(Dock):
 
     def write_report(self, folder: Path, keep_names: bool = False) -> None:
         """Write the HTML report of what is shown into `folder`."""
+        from napari_flag.report import reporting
+
         if self.session.adata is None:
             return
         adata, said = without_personal_names(self.session.adata, keep_names)
@@ -494,7 +496,7 @@ class CompareDock(Dock):
             self.notify(sentence)
         self.jobs.run(
             "report",
-            report(adata, self._truth(adata), folder, force=self.anyway.isChecked()),
+            reporting(adata, self._truth(adata), folder, force=self.anyway.isChecked()),
             "Write report",
             on_result=lambda page: self.notify(f"Wrote {page}"),
             on_cancelled=lambda: self.notify("The report was cancelled; nothing was written."),
@@ -505,39 +507,3 @@ class CompareDock(Dock):
         agreement = self.agreement if self._agreement_of is self.session.adata else None
         refused = agreement is not None and agreement.comparison is None
         return truth_of(adata, self.session.measured, refused=refused)
-
-
-def truth_of(adata: "AnnData", attached: "AnnData | None", *, refused: bool) -> "Steps[AnnData | None]":
-    """Return the counts that were attached to a prediction, else those of its layer unless these are refused.
-
-    None where there are none.
-    """
-    if attached is not None:
-        return attached
-    if refused or keys.MEASURED not in adata.layers:
-        return None
-    yield Step("Reading the measurement", 0)
-    try:
-        return measured_counts(adata)
-    except UserError:
-        return None
-
-
-def compare_models(
-    predictions: "dict[str, AnnData]", truth: "Steps[AnnData | None]", *, force: bool
-) -> Steps[ModelComparison]:
-    """Score predictions beside the counts that `truth` finds; `force` as of `comparing_models`."""
-    measured = yield from truth
-    if measured is None:
-        raise UserError(NO_TRUTH)
-    return (yield from comparing_models(predictions, measured, force=force))
-
-
-def report(
-    predicted: "AnnData", truth: "Steps[AnnData | None]", folder: Path, *, force: bool = False
-) -> Steps[Path]:
-    """Write the report with what is imported only when it is asked for; `force` as of `comparing`."""
-    from napari_flag.report import write_report
-
-    measured = yield from truth
-    return (yield from write_report(predicted, measured, folder, force=force))

@@ -17,7 +17,7 @@ from napari_flag.gui.controls.file_filters import file_filter
 from napari_flag.gui.controls.forms import may_replace, sentence_of
 from napari_flag.gui.jobs import Job, Jobs, ProgressStrip
 from napari_flag.gui.session import Session
-from napari_flag.prediction_file import find_misplaced
+from napari_flag.prediction_doubts import find_misplaced
 from napari_flag.slide_identity import without_personal_names
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from napari_flag.foreign_prediction import (
     read_any_prediction,
 )
 from napari_flag.layers import ahead
-from napari_flag.prediction_file import UNNAMED, doubts_of, read_regions, slide_name
+from napari_flag.prediction_doubts import doubts_of
+from napari_flag.prediction_file import UNNAMED, read_regions, slide_name
 from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import is_made_on
 from napari_flag.slides.formats.geojson import Annotation, read_annotations

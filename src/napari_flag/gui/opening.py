@@ -26,14 +26,14 @@ from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
 from napari_flag.gui.session import Session
 from napari_flag.gui.settings import PLUGIN
-from napari_flag.gui.workspace import SlideState, lies_on
+from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import ahead, readers, region_shapes, slide_layers
 from napari_flag.prediction_file import (
     spots_of,
     um_per_px,
 )
 from napari_flag.progress import Step
-from napari_flag.slide_identity import doubt_about, refuse_other_size
+from napari_flag.slide_identity import doubt_about, lies_on, refuse_other_size
 from napari_flag.slides.formats import spatial_data
 from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.formats.spatial_data import Unclear

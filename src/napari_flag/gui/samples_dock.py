@@ -27,7 +27,6 @@ from napari_flag.gui.controls.forms import ask_open, number_field, plain_label
 from napari_flag.gui.controls.small_maps import DrawSheet
 from napari_flag.gui.controls.tables import Column, NumberView
 from napari_flag.gui.dock import NOTHING_YET, Dock, single_shot
-from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.shortcuts import DRAW
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.prediction_file import layer_of, trained_on
@@ -240,10 +239,9 @@ class SamplesDock(Dock):
         if upto <= self._count:
             self.notify(f"There are {self._count} draws already; ask for more.")
             return
-        device = read_preferences().device
         self.jobs.run(
             "draw",
-            draw_more(DrawRequest(adata, slide, upto, device, self._weights)),
+            draw_more(DrawRequest(adata, slide, upto, self.session.device, self._weights)),
             "Draw",
             on_result=lambda _: self._on_drawn(),
             on_error=self._on_failed,

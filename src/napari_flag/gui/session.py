@@ -16,6 +16,7 @@ from napari_flag import keys
 from napari_flag.analysis.truth import MeasuredLayer, detach_measured, measured_layer
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.gl_context import keep_context_of, later_in
+from napari_flag.gui.settings import read_preferences
 from napari_flag.gui.shortcuts import SHOW_QUANTITY, STEP
 from napari_flag.gui.workspace import Result, SlideState, Workspace
 from napari_flag.layers.frame import Frame
@@ -97,6 +98,7 @@ class Session(QObject):
         self.gene_order: list[str] = []
         self.gene_set: tuple[str, ...] = ()
         self.gene_set_name = ""
+        self._device: str | None = None
         self.gene_map = GeneMap(viewer, self._on_appearance)
         self.local_map = LocalMap(viewer, self.gene_map)
         self.unlike_map = UnlikeMap(viewer)
@@ -136,6 +138,15 @@ class Session(QObject):
     def gene(self) -> str | None:
         """The selected gene."""
         return self.genes_shown[0] if self.genes_shown else None
+
+    @property
+    def device(self) -> str:
+        """What models run on, "auto" or PyTorch's name: chosen on the Predict page, else set before."""
+        return read_preferences().device if self._device is None else self._device
+
+    @device.setter
+    def device(self, name: str) -> None:
+        self._device = name
 
     # --- the slide that is shown -----------------------------------------------------------------
     @property

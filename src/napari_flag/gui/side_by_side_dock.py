@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QDockWidget, QGridLayout, QHBoxLayout, QLa
 
 from napari_flag import keys
 from napari_flag.analysis.scores import EXPECTATION, MEANING, SectionScores, scoring_section
+from napari_flag.analysis.truth import MEASURED
 from napari_flag.formatting import counted, number, whole
 from napari_flag.gui.controls.forms import Choice, plain_label
 from napari_flag.gui.controls.linked_canvas import LinkedCanvas
@@ -21,7 +22,7 @@ from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers.gene_map import Hover
 from napari_flag.layers.gene_values import GeneValues, Quantity
-from napari_flag.layers.local_map import LocalMap
+from napari_flag.layers.local_map import LocalMap, sources_of
 from napari_flag.layers.slide_layers import camera_of, extent_of, fit, picture_of, slide_of
 
 OPENED_MS: Final = 400
@@ -354,7 +355,7 @@ class SideBySideDock(Dock):
             return [Beside(state) for state in others if state.number == self.slide.value]
         if here is None:
             return []
-        truth = [result for result in here.results if keys.MEASURED in result.adata.layers][:1]
+        truth = [result for result in here.results if MEASURED in sources_of(result.adata)][:1]
         shown = [result for result in here.results if result is not here.shown][: MOST - len(truth)]
         return [
             *(Beside(here, result) for result in shown),

@@ -14,17 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_flag import keys
-from napari_flag.foreign_prediction import is_foreign
 from napari_flag.gui.controls.gl_context import later_in
 from napari_flag.layers import slide_layers
 from napari_flag.layers.frame import AXES, Frame, frame_of, moved_by_hand, napari_units, place
 from napari_flag.layers.spot_layers import selection_kept, set_shown, shown_together
-from napari_flag.prediction_file import output_name, provenance, slide_size
-from napari_flag.slide_identity import are_of_one_slide, is_made_on
+from napari_flag.prediction_file import output_name, provenance
+from napari_flag.slide_identity import belongs_on, belongs_with, is_made_on
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -227,9 +225,8 @@ class Workspace(QObject):
     def state_of(self, adata: "AnnData") -> SlideState | None:
         """Return the slide that `adata` was predicted on, None where it is not in the workspace.
 
-        A picture must have the name and the size that the prediction records, or its content: spots of
-        another slide must never be drawn over it.  Where a prediction records no slide, it is taken for one
-        of the slide shown if all its spots lie on that.
+        It is as `slide_identity.belongs_on` says of a slide, `belongs_with` of one of which only predictions
+        are known.  A prediction that records no slide is taken for one of the slide shown, by its place.
         """
         for state in self.slides:
             if any(result.adata is adata for result in state.results):
@@ -238,19 +235,9 @@ class Workspace(QObject):
         return next((state for state in shown_first if self._fits(state, adata)), None)
 
     def _fits(self, state: SlideState, adata: "AnnData") -> bool:
-        size = slide_size(adata)
-        if state.slide is None:
-            known = state.results[0].adata if state.results else None
-            if known is not None and (is_foreign(adata) or is_foreign(known)):
-                return _same_spots(known, adata)
-            if known is None or not are_of_one_slide(known, adata):
-                return False
-            return size is not None or known.obs_names.equals(adata.obs_names)
-        if provenance(adata) and size is not None:
-            return is_made_on(adata, state.slide)
-        if state is not self.current or keys.SPATIAL not in adata.obsm:
-            return False
-        return lies_on(adata, state.slide)
+        if state.slide is not None:
+            return belongs_on(adata, state.slide, by_place=state is self.current)
+        return bool(state.results) and belongs_with(adata, state.results[0].adata)
 
     def add(self, name: str, slide: "Slide | None" = None) -> SlideState:
         """Add a slide; a name that is taken gets a number."""
@@ -272,9 +259,9 @@ class Workspace(QObject):
         name
             As it is to be listed; "" takes its own.
         """
-        same = [s for s in self.slides if s.slide is not None and s.slide.path == slide.path]
-        free = [s for s in self.slides if s.slide is None and self._is_picture_of(s, slide)]
-        state = next(iter((*same, *free)), None) or self.add(name or slide.name, slide)
+        with_slide_first = sorted(self.slides, key=lambda state: state.slide is None)
+        same = next((state for state in with_slide_first if _is_picture_of(state, slide)), None)
+        state = same or self.add(name or slide.name, slide)
         if state.slide is None:
             state.slide = slide
         return state
@@ -402,7 +389,7 @@ class Workspace(QObject):
 
     def _adopt_picture(self, layer: Any, slide: "Slide") -> None:
         shown_first = sorted(self.slides, key=lambda state: state is not self.current)  # it is brought back
-        state = next((s for s in shown_first if s.layer is None and self._is_picture_of(s, slide)), None)
+        state = next((s for s in shown_first if s.layer is None and _is_picture_of(s, slide)), None)
         if state is None:
             state = self.add(slide.name, slide)
         if state.slide is not slide:
@@ -426,14 +413,6 @@ class Workspace(QObject):
             self.currentChanged.emit(state)
             self.listChanged.emit()
             self._look_at(state)
-
-    def _is_picture_of(self, state: SlideState, slide: "Slide") -> bool:
-        if state.slide is not None:
-            return state.slide is slide or state.slide.path == slide.path
-        known = state.results[0].adata if state.results else None
-        if known is None:
-            return False
-        return is_made_on(known, slide)
 
     def forget(self, layer: Any) -> None:
         """Follow a layer that was removed from the viewer: what belongs to a picture goes with it."""
@@ -626,18 +605,11 @@ class Workspace(QObject):
             self._arranging = before
 
 
-def lies_on(adata: "AnnData", slide: "Slide") -> bool:
-    """Return whether all spots of `adata` lie on `slide`."""
-    xy = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
-    return bool(((xy >= 0) & (xy < np.asarray(slide.size))).all())
-
-
-def _same_spots(one: "AnnData", other: "AnnData") -> bool:
-    """Return whether two predictions have the same spots at the same places, to the pixel."""
-    if not one.obs_names.equals(other.obs_names):
-        return False
-    here, there = (np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2] for adata in (one, other))
-    return bool(np.abs(here - there).max(initial=0.0) <= 1.0)
+def _is_picture_of(state: SlideState, slide: "Slide") -> bool:
+    """Return whether `slide` is that of `state`, by its file, or what its predictions alone were made on."""
+    if state.slide is not None:
+        return state.slide.path == slide.path
+    return bool(state.results) and is_made_on(state.results[0].adata, slide)
 
 
 def _is_drawn(layer: Any) -> bool:

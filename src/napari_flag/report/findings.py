@@ -24,7 +24,8 @@ from napari_flag.analysis.truth import (
     detach_measured,
     values_of,
 )
-from napari_flag.prediction_file import refuse_misplaced, sharing, um_per_px
+from napari_flag.prediction_doubts import refuse_misplaced
+from napari_flag.prediction_file import sharing, um_per_px
 from napari_flag.progress import Steps
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from napari_flag.errors import UserError
 from napari_flag.files import place_in
 from napari_flag.formatting import UNDEFINED, area, counted, interval, number, probability, whole
 from napari_flag.layers.overlays import hex_colour
-from napari_flag.prediction_file import doubts_of, output_name, provenance, unlike_warning
+from napari_flag.prediction_doubts import doubts_of
+from napari_flag.prediction_file import output_name, provenance, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
 from napari_flag.report.findings import Findings
@@ -284,6 +285,17 @@ def _text(value: Any) -> str:
 def report_place(folder: Path, slide: str) -> Path:
     """Return where the report of a slide goes."""
     return place_in(folder, slide, "_report.html")
+
+
+def reporting(
+    predicted: "AnnData", truth: "Steps[AnnData | None]", folder: Path, *, force: bool = False
+) -> Steps[Path]:
+    """Write the report of a prediction and the counts that `truth` finds (`truth.truth_of`).
+
+    Else as `write_report`.
+    """
+    measured = yield from truth
+    return (yield from write_report(predicted, measured, folder, force=force))
 
 
 def write_report(

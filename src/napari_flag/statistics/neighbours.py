@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag.slides.spots import Lattice, lattice_of
+from napari_flag.slides.lattice import lattice_of
+from napari_flag.slides.spots import Lattice
 from napari_flag.statistics.accuracy import FloatArray
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from napari_flag import inputs
 from napari_flag.encoders import features
 from napari_flag.model import checkpoint
 from napari_flag.progress import Step
-from napari_flag.slides import spots as arrays
-from napari_flag.slides.spots import Spots, SpotTable
+from napari_flag.slides import lattice
+from napari_flag.slides.spots import Spots, SpotTable, inside
 
 N = 16
 
@@ -68,7 +68,7 @@ class FakeWork:
             known = list(inspect.signature(real).parameters)
             assert taken == [each for each in known if each in taken], f"{name} does not take {taken}"
             monkeypatch.setattr(inputs, name, fake)
-        monkeypatch.setattr(arrays, "estimate_mpp", lambda spots: 0.25)
+        monkeypatch.setattr(lattice, "estimate_mpp", lambda spots: 0.25)
         monkeypatch.setattr(features, "list_devices", lambda: (("cpu", "CPU (2 threads)"),))
         monkeypatch.setattr(checkpoint, "list_weights", lambda: (("fake", Path("fake.safetensors")),))
         monkeypatch.setattr(checkpoint.Checkpoint, "load", lambda path: fake_checkpoint())
@@ -101,7 +101,7 @@ class FakeWork:
         self.kept_names.append(keep_names)
         done = fake_prediction(N)
         region, spots = inputs.region, inputs.spots
-        predicted = N if region is None else int(arrays.inside(region, spots.xy).sum())
+        predicted = N if region is None else int(inside(region, spots.xy).sum())
         try:
             for row in range(predicted):
                 while row == N // 2 and not self.release.wait(0.02):

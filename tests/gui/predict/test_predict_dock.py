@@ -10,11 +10,15 @@ from tests.fakes import counts_for, fake_prediction
 from tests.gui.predict.fake_work import FakeWork, N, fake_checkpoint, fake_slide, fake_spots
 
 from napari_flag import keys
+from napari_flag.encoders import features
 from napari_flag.errors import UserError
+from napari_flag.gui import samples_dock
 from napari_flag.gui.jobs import Job
 from napari_flag.gui.predict import steps
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.gui.predict.steps import TABLE
+from napari_flag.gui.samples_dock import SamplesDock
+from napari_flag.gui.train.train_dock import TrainDock
 from napari_flag.layers import slide_layers
 from napari_flag.model import checkpoint
 from napari_flag.preflight import look_at
@@ -484,6 +488,39 @@ def test_cancel_does_not_stop_what_the_dock_cannot_do_without(open_dock, viewer,
     open_dock.rest(dock)
     assert dock._checkpoint is not None
     assert dock.run_panel.device.value == "cpu"
+
+
+def test_the_device_chosen_here_is_that_of_draws_training_and_the_next_predict_page(
+    open_dock, viewer, qtbot, monkeypatch
+):
+    dock = open_dock()
+    there = (("cuda", "CUDA: a card"), ("cpu", "CPU"))
+    dock.run_panel.set_devices(there)
+    dock.run_panel.device.value = "cuda"
+    train = TrainDock(viewer)
+    qtbot.addWidget(train)
+    assert train.settings.device == "cuda"
+    dock.run_panel.device.value = "cpu"
+    assert train.settings.device == "cpu"
+    requests = []
+
+    def draw_more(request):
+        requests.append(request)
+        yield Step("Draw", 0, None)
+        return request.upto
+
+    monkeypatch.setattr(samples_dock, "draw_more", draw_more)
+    samples = SamplesDock(viewer)
+    qtbot.addWidget(samples)
+    dock.session.set_prediction(fake_prediction(N), dock.section.slide)
+    samples.draw(2)
+    qtbot.waitUntil(lambda: bool(requests), timeout=10_000)
+    assert requests[0].device == "cpu"
+    monkeypatch.setattr(features, "list_devices", lambda: there)
+    again = PredictDock(viewer)
+    qtbot.addWidget(again)
+    qtbot.waitUntil(lambda: len(again.run_panel.device.entries) == 2, timeout=10_000)
+    assert again.run_panel.device.value == "cpu"
 
 
 @pytest.mark.parametrize("error", [None, UserError("fake.safetensors is damaged; copy it again.")])

@@ -6,16 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.fakes import fake_prediction
-from tests.gui.predict.fake_work import FakeWork, N, fake_slide, fake_spots
+from tests.gui.predict.fake_work import FakeWork, N
 from tests.layers.test_overlays import WARNING, judged
 
 from napari_flag import keys, prediction
 from napari_flag.errors import UserError
-from napari_flag.gui.predict.run import COMPARING, PreviewBuilder
+from napari_flag.gui.predict.run import COMPARING
 from napari_flag.gui.slide_list import SlideList
-from napari_flag.inputs import Inputs
 from napari_flag.progress import Step
-from napari_flag.sampling import Preview
 
 
 class JudgingWork(FakeWork):
@@ -47,26 +45,6 @@ def predicted(open_dock, qtbot):
 
 def test_the_stage_that_warns_is_the_pipelines():
     assert COMPARING == prediction.COMPARING
-
-
-def chunk(rows, value):
-    return Preview(np.array(rows), np.full((len(rows), 2), value, np.float32), ("A", "B"))
-
-
-def test_a_preview_shows_the_spots_done_so_far_in_their_order_and_copies_none_of_the_first():
-    builder = PreviewBuilder(Inputs(fake_slide(), fake_spots(), None))
-    builder.add(chunk([0, 1], 1))
-    first = builder.adata()
-    builder.add(chunk([2, 3], 2))
-    builder.add(chunk([1], 3))
-    second = builder.adata()
-    np.testing.assert_array_equal(second.X[:, 0], [1, 3, 2, 2])
-    assert np.shares_memory(first.X, second.X)
-    builder.add(chunk([7], 4))
-    ids = fake_spots().ids
-    apart = builder.adata()
-    assert list(apart.obs_names) == [*ids[:4], ids[7]]
-    np.testing.assert_array_equal(apart.X[:, 1], [1, 3, 2, 2, 4])
 
 
 def test_the_warning_stays_with_the_result_and_hinders_nothing(predicted, open_dock, tmp_path):

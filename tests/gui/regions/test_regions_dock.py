@@ -105,6 +105,15 @@ def test_shared_genes_say_over_which_spots_where_some_were_not_measured(dock, qt
     assert "shared by prediction and truth over the 80 measured spots: 20 of" in dock.results.summary.text()
 
 
+def test_a_measured_layer_without_values_is_not_offered_and_regions_are_compared_without_it(dock, qtbot):
+    adata = two_halves()
+    adata.layers[keys.MEASURED][:] = np.nan
+    dock.session.set_prediction(adata)
+    assert not can_be_chosen(dock.choice.source, 1)
+    draw_left(dock, qtbot)
+    assert list(dock.numbers.rankings) == [PREDICTED]
+
+
 def test_numbers_of_the_truth_alone_show_its_means(filled, qtbot):
     draw_left(filled, qtbot)
     filled.results.shown.value = MEASURED

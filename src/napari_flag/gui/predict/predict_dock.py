@@ -1,5 +1,6 @@
 """The Predict dock: slide, spots, model, region, Predict expression."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -70,7 +71,8 @@ class PredictDock(Dock):
         self._chosen: Path | None = None
         self.slide_step, self.spots_step = SlideStep(), SpotsStep()
         self.model_step, self.region_step = ModelStep(), RegionStep()
-        self.run_panel = RunPanel(self._preferences, self.strip, self.messages)
+        chosen = replace(self._preferences, device=self.session.device)
+        self.run_panel = RunPanel(chosen, self.strip, self.messages)
         self._lay_out()
         timings = Timings(timings_file(), FIRST_GUESS)
         self._run = PredictionRun(self.run_panel, self.jobs, self.session, timings)
@@ -128,7 +130,7 @@ class PredictDock(Dock):
         self.spots_step.area.changed.connect(lambda _: self._on_area())
         self.region_step.drawRequested.connect(self._draw_region)
         self.run_panel.predictRequested.connect(self.predict)
-        self.run_panel.optionsChanged.connect(self._refresh)
+        self.run_panel.optionsChanged.connect(self._on_options)
         self.run_panel.saveRequested.connect(self._ask_save)
         self.jobs.started.connect(self.run_panel.show_running)
         self.jobs.idle.connect(self._refresh)
@@ -177,6 +179,10 @@ class PredictDock(Dock):
 
     def _on_machine(self, devices: tuple[tuple[str, str], ...]) -> None:
         self.run_panel.set_devices(devices)
+
+    def _on_options(self) -> None:
+        self.session.device = self.run_panel.device.value
+        self._refresh()
 
     def load_weights(self, path: Path) -> None:
         """Load a weights file and show what it was trained on."""

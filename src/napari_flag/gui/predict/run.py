@@ -1,11 +1,9 @@
 """The foot of the Predict dock: device, quality, Predict, progress, Cancel, and the result."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
@@ -29,9 +27,8 @@ if TYPE_CHECKING:
     from napari_flag.inputs import Inputs
     from napari_flag.model.checkpoint import Checkpoint
     from napari_flag.prediction import Quality
-    from napari_flag.sampling import Preview
+    from napari_flag.sampling import PreviewBuilder
     from napari_flag.slides.colours import Colours
-    from napari_flag.slides.slide import Slide
     from napari_flag.slides.spots import Spots
 
 
@@ -47,6 +44,12 @@ class PredictionRequest:
     colours: "Colours | None" = None
     force: bool = False
     keep_names: bool = False
+
+    @property
+    def spots(self) -> "Spots":
+        """The spots to predict."""
+        spots, region = self.inputs.spots, self.inputs.region
+        return spots if region is None else spots.take(inside(region, spots.xy))
 
     @property
     def n_predicted(self) -> int:
@@ -202,55 +205,6 @@ def timings_file() -> Path:
     return cache_folder() / "timings.json"
 
 
-class PreviewBuilder:
-    """Collects the chunks of a running prediction into an AnnData of the spots done so far.
-
-    Parameters
-    ----------
-    inputs
-        As given to the prediction.
-    """
-
-    def __init__(self, inputs: "Inputs") -> None:
-        spots, region = inputs.spots, inputs.region
-        self._spots: Spots = spots if region is None else spots.take(inside(region, spots.xy))
-        self._slide: Slide = inputs.slide
-        self._done = np.zeros(len(self._spots), bool)
-        self._values = np.empty((len(self._spots), 0), np.float32)
-        self._genes: Sequence[str] = ()
-
-    def add(self, preview: "Preview") -> None:
-        """Add one chunk."""
-        if not self._genes:
-            self._genes = preview.genes
-            self._values = np.empty((len(self._spots), len(self._genes)), np.float32)
-        self._values[preview.rows] = preview.values
-        self._done[preview.rows] = True
-
-    def adata(self) -> "AnnData":
-        """Return the spots done so far, in the order of the spots; a later chunk wins.
-
-        The first spots of the slide, which mostly are done first, are shown as they lie, without a copy.
-        """
-        from napari_flag.prediction_file import build_prediction
-
-        rows = np.flatnonzero(self._done)
-        first = len(rows) == 0 or int(rows[-1]) + 1 == len(rows)
-        shown = self._values[: len(rows)] if first else self._values[rows]
-        spots = self._spots.take(rows)
-        made = {
-            keys.UNITS: keys.EXPRESSION_UNITS,
-            keys.SLIDE_NAME: self._slide.name,
-            keys.SLIDE_WIDTH: self._slide.size[0],
-            keys.SLIDE_HEIGHT: self._slide.size[1],
-            keys.MPP: self._slide.mpp,
-            keys.SPOT_DIAMETER_UM: spots.diameter_um,
-            keys.SPOT_PITCH_UM: spots.pitch_um,
-            keys.LATTICE: spots.lattice,
-        }
-        return build_prediction(shown, spots, self._genes, made)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class QueuedRun:
     """A prediction that was asked for.
@@ -335,8 +289,10 @@ class PredictionRun(QObject):
         if not self._queue:
             self.changed.emit()
             return
+        from napari_flag.sampling import PreviewBuilder
+
         run = self._current = self._queue.pop(0)
-        self._builder = PreviewBuilder(run.request.inputs)
+        self._builder = PreviewBuilder(run.request.inputs.slide, run.request.spots)
         self._panel.show_doubt(None)
         self._session.workspace.set_status(run.state, "predicting")
         request = run.request

@@ -18,8 +18,7 @@ from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers import ahead, slide_layers
 from napari_flag.progress import Step, Steps, one_step
-from napari_flag.slides import spot_tables
-from napari_flag.slides import spots as arrays
+from napari_flag.slides import lattice, spot_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -252,7 +251,7 @@ class Section(QObject):
         if self.spots is not None:
             self._jobs.run(
                 "estimate",
-                one_step("Fitting the array's lattice", arrays.estimate_mpp, self.spots),
+                one_step("Fitting the array's lattice", lattice.estimate_mpp, self.spots),
                 "Estimate µm/px",
                 on_result=partial(self.set_mpp, source=FROM_LATTICE, state=self._session.state),
                 on_error=self._slide_step.messages.show_error,

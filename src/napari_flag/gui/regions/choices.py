@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,13 +32,14 @@ from napari_flag.analysis.domains import (
     write_domains,
 )
 from napari_flag.analysis.regions import AreaScale
-from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
+from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.formatting import area, counted, number, whole
 from napari_flag.gui.controls.file_filters import LABEL_FILES
 from napari_flag.gui.controls.forms import Choice, MessageList, ask_open, form, plain_label, row_of
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.regions.results import WORDS
 from napari_flag.gui.session import Session
+from napari_flag.layers.local_map import sources_of
 from napari_flag.layers.overlays import Paint
 from napari_flag.layers.region_shapes import EDGE, Entry
 from napari_flag.progress import Steps
@@ -335,7 +335,7 @@ class DomainChoice:
 
     def enable(self, adata: "AnnData | None") -> None:
         """Offer what `adata` has."""
-        there = () if adata is None else sources(adata)
+        there = () if adata is None else sources_of(adata)
         if adata is not None and keys.LABEL in adata.obs:
             there = (*there, LABELS)
         why_not = {s: None if s in there else ABSENT[s] for s in (PREDICTED, MEASURED, LABELS)}
@@ -409,15 +409,13 @@ class LabelReader(QObject):
             find_missing(adata, method),
             "Find domains",
             on_result=lambda _: self._on_found(adata),
-            on_cancelled=partial(self._on_cancelled, adata),
+            on_cancelled=self._on_cancelled,
         )
 
-    def _on_cancelled(self, adata: "AnnData") -> None:
+    def _on_cancelled(self) -> None:
         self._messages.add("notice", "Finding domains was cancelled; the labels are there.")
-        self._on_found(adata)
 
     def _on_found(self, adata: "AnnData") -> None:
-        """Domains of one source may be there even where finding those of the other was cancelled."""
         self._session.workspace.changed(adata)
         if adata is self._session.adata:
             self.compared.emit()

@@ -322,13 +322,12 @@ class TrainDock(Dock):
     @property
     def settings(self) -> FitSettings:
         """What the steps describe."""
-        preferred = read_preferences()
         return FitSettings(
             str(self.encoder.value),
             self.genes.path,
             self.diffusion.isChecked(),
-            preferred.seed,
-            preferred.device,
+            read_preferences().seed,
+            self.session.device,
             keep_names=self.keep_names.isChecked(),
         )
 

@@ -18,6 +18,7 @@ from napari_flag.slides.formats.counts import GENE_EXPRESSION, GENE_IDS, counts
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.formats.space_ranger import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
 from napari_flag.slides.formats.stored_anndata import COUNTS_IN, H5ad, are_counts, with_file
+from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.spots import (
     FloatArray,
     IntArray,
@@ -26,7 +27,6 @@ from napari_flag.slides.spots import (
     Spots,
     SpotTable,
     array_from,
-    lattice_of,
     matched,
 )
 

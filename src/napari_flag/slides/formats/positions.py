@@ -11,7 +11,8 @@ import numpy.typing as npt
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of
 from napari_flag.slides.formats.counts import column_names, read_bytes, separator_of
-from napari_flag.slides.spots import FloatArray, Spots, SpotTable, array_from, lattice_of
+from napari_flag.slides.lattice import lattice_of
+from napari_flag.slides.spots import FloatArray, Spots, SpotTable, array_from
 
 ST_DIAMETER_UM: Final = 100.0
 ST_PITCH_UM: Final = 200.0

@@ -26,7 +26,8 @@ from napari_flag.slides.formats.spatial_data import (
     open_table,
     read_store,
 )
-from napari_flag.slides.spots import FloatArray, Spots, SpotTable, lattice_of, matched
+from napari_flag.slides.lattice import lattice_of
+from napari_flag.slides.spots import FloatArray, Spots, SpotTable, matched
 
 if TYPE_CHECKING:
     from anndata import AnnData
