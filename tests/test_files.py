@@ -252,6 +252,25 @@ def test_a_pipe_in_a_folder_is_found_at_any_depth(tmp_path):
         files.refuse_special_in(tmp_path)
 
 
+def test_a_link_to_a_folder_in_a_zarr_is_refused_since_what_it_holds_is_anything(tmp_path):
+    (tmp_path / "else").mkdir()
+    os.mkfifo(tmp_path / "else" / ".zattrs")
+    (tmp_path / "t.zarr" / "a").mkdir(parents=True)
+    (tmp_path / "t.zarr" / "a" / "x").write_text("x")
+    (tmp_path / "t.zarr" / "file").symlink_to(tmp_path / "t.zarr" / "a" / "x")
+    files.refuse_special_in(tmp_path / "t.zarr")
+    (tmp_path / "t.zarr" / "a" / "obs").symlink_to(tmp_path / "else", target_is_directory=True)
+    with pytest.raises(UserError, match="is a link to another folder"):
+        files.refuse_special_in(tmp_path / "t.zarr")
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-9], lambda data: data[:20] + bytes(9) + data[29:]])
+def test_a_compressed_file_that_is_damaged_is_an_error_of_reading(tmp_path, spoil):
+    (tmp_path / "t.tsv.gz").write_bytes(spoil(gzip.compress(b"Tumour\t1\n" * 99)))
+    with pytest.raises(OSError, match="cut short or damaged"):
+        files.read_text(tmp_path / "t.tsv.gz")
+
+
 def test_no_more_is_unzipped_than_was_asked_for(tmp_path):
     (tmp_path / "bomb.tsv.gz").write_bytes(gzip.compress(bytes(5_000_000)))
     with pytest.raises(UserError, match="more than 1 MB once unzipped"):
@@ -280,6 +299,12 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_json_without_end_is_a_value_error(text):
     with pytest.raises(ValueError, match=r"deeply|digits"):
         files.parse_json(text)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a =", "a = 2026-13-01"])
+def test_toml_that_is_none_or_without_end_is_a_value_error(text):
+    with pytest.raises(ValueError, match=r"deeply|Invalid|Expected"):
+        files.parse_toml(text)
 
 
 @pytest.mark.parametrize(

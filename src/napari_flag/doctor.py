@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from napari_flag.cache import cache_folder
 from napari_flag.errors import UserError
-from napari_flag.files import sha256_of
+from napari_flag.files import read_text, sha256_of
 from napari_flag.formatting import data_size
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def check_gates(names: Sequence[str], hub: "HuggingFace | None" = None) -> Itera
 def _read_sums(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    rows = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    rows = (line.split() for line in read_text(path).splitlines())
     return {row[1].lstrip("*"): row[0] for row in rows if len(row) == 2}
 
 

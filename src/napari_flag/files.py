@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import time
+import tomllib
 import unicodedata
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -110,7 +111,10 @@ def refuse_special(path: Path) -> None:
 
 
 def refuse_special_in(folder: Path) -> None:
-    """Raise a `UserError` where a folder, such as a zarr, holds a pipe or a device at any depth."""
+    """Raise a `UserError` where a folder, such as a zarr, holds what reading it may never end of.
+
+    That is a pipe or a device at any depth, or a link to another folder, which may hold them, or itself.
+    """
     waiting = [folder]
     while waiting:
         try:
@@ -118,6 +122,11 @@ def refuse_special_in(folder: Path) -> None:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(Path(entry.path))
+                    elif entry.is_dir():
+                        raise UserError(
+                            f"{entry.path} is a link to another folder, which a zarr has no use for, so it "
+                            "is not read; put the folder itself in its place."
+                        )
                     elif not entry.is_file():
                         refuse_special(Path(entry.path))
         except OSError:
@@ -131,7 +140,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     ------
     UserError
         When it holds more, is no regular file, or is not compressed and named so.
-    OSError, EOFError, zlib.error
+    OSError
         When it is missing or damaged: the caller says what it should have been.
     """
     refuse_special(path)
@@ -141,8 +150,11 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
             head = stream.read(len(_GZIP))
         if head and head != _GZIP:
             raise UserError(f"{path.name} is not gzip-compressed, as its name says; remove {ZIPPED} from it.")
-    with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
-        data = stream.read(most + 1)
+    try:
+        with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
+            data = stream.read(most + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise OSError(errno.EIO, f"it is cut short or damaged: {error}") from error
     if len(data) > most:
         unzipped = " once unzipped" if zipped else ""
         raise UserError(
@@ -157,9 +169,12 @@ def sha256_of(path: Path) -> str:
 
     Raises
     ------
+    UserError
+        When it is no regular file.
     OSError
         When it cannot be read.
     """
+    refuse_special(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -171,7 +186,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
     ------
     UserError
         As `read_bytes`, or when the text is in another encoding.
-    OSError, EOFError, zlib.error
+    OSError
         As `read_bytes`.
     """
     data = read_bytes(path, most)
@@ -213,6 +228,20 @@ def parse_json(data: str | bytes) -> Any:
         raise ValueError(f"it has {parts:,} parts, where up to {MOST_MARKS:,} are read")
     try:
         return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_toml(data: str) -> dict[str, Any]:
+    """Return what TOML holds.
+
+    Raises
+    ------
+    ValueError
+        When it is none, or is nested deeper than Python can follow.
+    """
+    try:
+        return tomllib.loads(data)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO, TypeAlias, TypeVar
 
-from napari_flag.files import Unwritable, replacing
+from napari_flag.errors import UserError
+from napari_flag.files import Unwritable, parse_json, read_text, replacing
 from napari_flag.formatting import whole
 
 T = TypeVar("T")
@@ -254,12 +255,12 @@ class Timings:
 
     def _read(self) -> dict[str, dict[str, float]]:
         try:
-            content = json.loads(self._path.read_text())
+            content = parse_json(read_text(self._path))
             return {
                 str(key): {str(stage): float(s) for stage, s in stages.items()}
                 for key, stages in content.items()
             }
-        except (OSError, ValueError, AttributeError, TypeError):
+        except (UserError, OSError, ValueError, AttributeError, TypeError):
             return {}
 
 

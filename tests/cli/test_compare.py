@@ -177,3 +177,11 @@ def test_a_comparison_replaces_results_of_its_very_command_and_of_no_other(files
         assert "not a result of this very command" in capsys.readouterr().err
         assert (files / "out" / "fake_scores.json").read_bytes() == before
     assert main(line) == 0
+
+
+def test_what_lies_where_scores_go_and_is_nested_without_end_is_not_replaced(files, capsys):
+    (files / "out").mkdir()
+    (files / "out" / "fake_scores.json").write_text("[" * 100_000)
+    assert main(["compare", "predicted.h5ad", "measured.h5ad", "--out", "out"]) == 2
+    assert "fake_scores.json" in capsys.readouterr().err.splitlines()[-1]
+    assert (files / "out" / "fake_scores.json").read_text() == "[" * 100_000

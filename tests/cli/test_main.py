@@ -138,7 +138,10 @@ def test_a_reader_that_goes_away_is_no_error(monkeypatch):
         ["predict", "PIPE"], ["predict", "SLIDE", "--spots", "PIPE"], ["predict", "SLIDE", "--genes", "PIPE"],
         ["predict", "SLIDE", "--region", "PIPE"], ["predict", "SLIDE", "--weights", "PIPE"],
         ["compare", "PIPE", "PIPE"], ["export", "PIPE", "--to", "csv", "--out", "out"],
-        ["report", "PIPE", "--out", "out"],
+        ["report", "PIPE", "--out", "out"], ["tables", "PIPE"],
+        ["train", "PIPE", "--data", ".", "--run", "run"],
+        ["evaluate", "PIPE", "--data", ".", "--run", "run", "--test", "C2", "--out", "o.json"],
+        ["weights", "import", "SLIDE", "--config", "PIPE", "--genes", "CONFIG", "--mpp", "1"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -147,7 +150,8 @@ def test_no_command_waits_for_a_pipe(line, ending, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     os.mkfifo(tmp_path / f"p{ending}")
     plain_image(tmp_path / "s.png", picture(64, 64))
-    names = {"PIPE": f"p{ending}", "SLIDE": "s.png"}
+    (tmp_path / "c.toml").write_text("")
+    names = {"PIPE": f"p{ending}", "SLIDE": "s.png", "CONFIG": "c.toml"}
     assert main([names.get(word, word) for word in line]) == 2
     assert re.search(r"pipe|no such file", capsys.readouterr().err.splitlines()[-1])
 

@@ -114,8 +114,9 @@ def test_a_config_that_extends_itself_is_one_sentence(tmp_path):
         read_config(tmp_path / "a.toml")
 
 
-def test_a_config_that_is_not_toml_is_one_sentence(tmp_path):
+@pytest.mark.parametrize("text", ["name = her2st\n", "a = " + "[" * 100_000], ids=["no text", "nested"])
+def test_a_config_that_is_not_toml_is_one_sentence(text, tmp_path):
     path = tmp_path / "bad.toml"
-    path.write_text("name = her2st\n")
+    path.write_text(text)
     with pytest.raises(UserError, match="no TOML file"):
         read_config(path)

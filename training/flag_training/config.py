@@ -1,12 +1,12 @@
 """Typed values of one training run, read from a TOML file that holds values only."""
 
-import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from napari_flag.errors import UserError
+from napari_flag.files import parse_toml, read_text
 from napari_flag.slides.colours import SCANNED, Colours, colours_of
 
 RECIPE: Final = Path(__file__).with_name("recipe.toml")
@@ -323,10 +323,10 @@ def _read_values(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in below:
         raise UserError(f"The config {path} extends itself; take extends out of one of the files.")
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = parse_toml(read_text(path))
     except OSError as error:
         raise UserError(f"The config {path} cannot be read ({error.strerror}); check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"The config {path} is no TOML file ({error}); correct it there.") from error
     if "extends" not in values:
         return values

@@ -3,7 +3,6 @@
 import csv
 import itertools
 import time
-import tomllib
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from flag_training.scoring import FAIR, Scores, Section
 from flag_training.stages.fit import fit
 from napari_flag.analysis.scores import EXPECTATION, PROPER, STRUCTURE
 from napari_flag.errors import UserError
-from napari_flag.files import raw_cell, replacing, safe_cell
+from napari_flag.files import parse_toml, raw_cell, replacing, safe_cell
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.config import FlagConfig
 from napari_flag.progress import Step, Steps
@@ -51,8 +50,8 @@ def read_grid(vary: Sequence[str]) -> tuple[Values, ...]:
 def _value(text: str) -> Any:
     """Read a number or a truth value as TOML does; anything else is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 

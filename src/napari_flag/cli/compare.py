@@ -1,7 +1,6 @@
 """``napari-flag compare``: one prediction, or several models', scored against a measurement."""
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,7 +35,7 @@ from napari_flag.cli.terminal import (
     with_written,
 )
 from napari_flag.errors import UserError
-from napari_flag.files import make_folder
+from napari_flag.files import make_folder, parse_json, read_text
 from napari_flag.formatting import UNDEFINED, counted, first_of, interval, number, probability, whole
 from napari_flag.progress import finish
 from napari_flag.slides.file_identity import name_of
@@ -287,9 +286,9 @@ def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Na
 def _is_same(path: Path, result: dict[str, Any]) -> bool:
     """Return whether `path` holds an earlier result of the same command."""
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = parse_json(read_text(path))
         return bool(earlier[keys.COMMAND_HASH] == result[keys.COMMAND_HASH])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -4,7 +4,6 @@ GMT is one set a line, separated by tabs: name, description, genes.  A line that
 """
 
 import re
-import zlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -39,7 +38,7 @@ def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
     """
     try:
         text = read_text(path)
-    except (OSError, EOFError, zlib.error) as fault:
+    except OSError as fault:
         raise UserError(
             f"The gene sets in {path.name} cannot be read ({fault}); give a GMT text file."
         ) from fault

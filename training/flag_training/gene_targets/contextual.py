@@ -31,7 +31,7 @@ from flag_training.gene_targets.geneformer import (
 )
 from flag_training.gene_targets.sections import counts_hash
 from napari_flag.errors import UserError
-from napari_flag.files import replacing, sha256_of
+from napari_flag.files import parse_json, read_text, replacing, sha256_of
 from napari_flag.formatting import counted, counted_of, whole
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -260,7 +260,7 @@ def coverage(folder: Path) -> str:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        manifest: dict[str, Any] = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder and make it again.") from error
     return manifest

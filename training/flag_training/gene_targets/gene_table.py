@@ -2,7 +2,6 @@
 
 import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from flag_training.gene_targets.restricted import read_dictionary
 from napari_flag.errors import UserError
-from napari_flag.files import ending, read_text, replacing
+from napari_flag.files import ending, parse_json, read_text, refuse_special, replacing
 from napari_flag.formatting import counted_of, whole
 from napari_flag.gene_names import names_in, without_version
 from napari_flag.slides.formats.counts import GENE_EXPRESSION
@@ -113,7 +112,7 @@ def _pairs_of(path: Path) -> Iterator[tuple[str, str]]:
     """Yield symbol and id of each line of a text table that has both."""
     try:
         text = read_text(path)
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         raise UserError(f"The gene ids {path} cannot be read ({error}); check the path.") from error
     for line in text.splitlines():
         words = [word.strip().strip('"') for word in re.split(r"[\t,;]", line)]
@@ -206,9 +205,13 @@ def read_table(path: Path) -> GeneTable:
     """
     from safetensors import SafetensorError, safe_open
 
+    refuse_special(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            metadata = parse_json((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            missing = metadata.pop("missing", []) if isinstance(metadata, dict) else None
+            if not isinstance(missing, list) or not all(isinstance(gene, str) for gene in missing):
+                raise ValueError("what it says of itself is not as gene-targets writes it")
             rows = {gene: file.get_tensor(gene) for gene in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
@@ -221,6 +224,5 @@ def read_table(path: Path) -> GeneTable:
             f"{path} holds no table of gene vectors (its tensors are of shapes {sorted(widths)[:3]}); "
             "make one with napari-flag gene-targets."
         )
-    missing = tuple(metadata.pop("missing", ()))
     vectors = np.stack([row.astype(np.float32) for row in rows.values()])
-    return GeneTable(tuple(rows), vectors, missing, metadata)
+    return GeneTable(tuple(rows), vectors, tuple(missing), metadata)

@@ -4,7 +4,6 @@ Everything is read from a local folder in the published layout; the ``geneformer
 """
 
 import importlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from flag_training.gene_targets.gene_table import (
 )
 from flag_training.gene_targets.restricted import Value, read_dictionary
 from napari_flag.errors import UserError
-from napari_flag.files import ending, sha256_of
+from napari_flag.files import ending, parse_json, read_text, sha256_of
 from napari_flag.formatting import counted, whole
 
 TARGET_SUM: Final = 10_000.0
@@ -147,7 +146,7 @@ def _vocabulary(path: Path, tokens: Mapping[str, Value], length: int) -> Vocabul
 def _config(folder: Path) -> dict[str, int]:
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = parse_json(read_text(path))
         return {name: int(values[name]) for name in ("vocab_size", "max_position_embeddings")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

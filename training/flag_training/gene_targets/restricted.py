@@ -6,7 +6,6 @@ dictionaries hold nothing else.
 """
 
 import io
-import json
 import pickle
 import struct
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from napari_flag.errors import UserError
-from napari_flag.files import ending
+from napari_flag.files import ending, parse_json, read_bytes, refuse_special
 from napari_flag.formatting import counted, whole
 
 Value = str | int | float
@@ -44,8 +43,8 @@ def read_dictionary(path: Path) -> dict[str, Value]:
         When it is missing, damaged, no such dictionary, or loads anything else.
     """
     try:
-        content = path.read_bytes()
-        found = json.loads(content) if ending(path) == ".json" else _NumbersOnly(io.BytesIO(content)).load()
+        content = read_bytes(path)
+        found = parse_json(content) if ending(path) == ".json" else _NumbersOnly(io.BytesIO(content)).load()
     except OSError as error:
         raise UserError(
             f"The dictionary {path} cannot be read ({error.strerror}); check the path."
@@ -147,6 +146,7 @@ def read_tensors(path: Path, *names: str, inside: str | None = None) -> dict[str
     """
     from safetensors import SafetensorError, safe_open
 
+    refuse_special(path)
     try:
         if ending(path) == ".safetensors":
             with safe_open(path, framework="pt") as file:

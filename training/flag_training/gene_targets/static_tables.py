@@ -1,6 +1,5 @@
 """scGPT (Cui et al. 2024): gene vectors from ``best_model.pt`` and ``vocab.json`` of a local folder."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ from flag_training.gene_targets.gene_table import (
 )
 from flag_training.gene_targets.restricted import read_dictionary, read_matrix, read_tensors, refuse_short
 from napari_flag.errors import UserError
-from napari_flag.files import sha256_of
+from napari_flag.files import parse_json, read_text, sha256_of
 from napari_flag.formatting import whole
 
 WEIGHTS: Final = "best_model.pt"
@@ -109,7 +108,7 @@ def _config(folder: Path) -> Path:
 
 def _gene_list(config: Path) -> list[str]:
     try:
-        genes = json.loads(config.read_text("utf-8"))["gene_list"]
+        genes = parse_json(read_text(config))["gene_list"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{config} names no gene_list, so it is not CellPLM's config; get it again."

@@ -1,6 +1,5 @@
 """Methods by name: floors, and published ones whose values are read from TOML files."""
 
-import tomllib
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ from flag_training.methods.stflow import StFlow
 from flag_training.methods.tissue_windows import geometric
 from flag_training.methods.triplex import Triplex
 from napari_flag.errors import UserError
-from napari_flag.files import ending
+from napari_flag.files import ending, parse_toml, read_text
 
 PUBLISHED: Final[dict[str, Any]] = {
     "HisToGene": HisToGene,
@@ -67,12 +66,12 @@ def read_baseline(path: Path) -> tuple[str, Method]:
         that is not installed.
     """
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = parse_toml(read_text(path))
         name = str(values["method"])
         method: Method = PUBLISHED[name](**values["values"], training=Descent(**values["training"]))
     except OSError as error:
         raise UserError(f"The baseline {path} cannot be read ({error.strerror}); check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"The file {path} does not describe one of {', '.join(PUBLISHED)} ({error}); compare it with "
             "those of training/configs/baselines."

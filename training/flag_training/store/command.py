@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag.cli.terminal import Commands, add_command, add_json, at_least, path, positive
 from napari_flag.errors import UserError
-from napari_flag.files import ending
+from napari_flag.files import ending, refuse_special
 from napari_flag.formatting import counted, resolution
 from napari_flag.slides.colours import COLOURS, SCANNED
 
@@ -84,6 +84,7 @@ def _trained(path: Path) -> "dict[str, torch.Tensor]":
     """Return the network of a training state that `train` keeps of its tile encoder."""
     import torch
 
+    refuse_special(path)
     try:
         with zipfile.ZipFile(path) as parts:
             if parts.testzip() is not None:

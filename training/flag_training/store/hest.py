@@ -17,6 +17,7 @@ from typing import Final
 
 from flag_training.store.sources import SlideSource
 from napari_flag.errors import UserError
+from napari_flag.files import refuse_special
 from napari_flag.progress import Step, Steps
 
 HUB: Final = "MahmoodLab/hest"
@@ -78,6 +79,7 @@ def find_metadata(folder: Path) -> Path:
 
 def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     """Return HEST's metadata: id → column → text."""
+    refuse_special(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))

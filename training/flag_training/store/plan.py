@@ -1,6 +1,5 @@
 """A cohort file: which slides, how they are split, and which genes are chosen.  Values only."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from flag_training.store.panels import PanelRule
 from flag_training.store.sources import HUMAN, SlideSource
 from flag_training.store.splits import PAPER_SHARES, Shares
 from napari_flag.errors import UserError
+from napari_flag.files import parse_toml, read_text
 from napari_flag.slides.tiles import COARSEST
 
 
@@ -148,12 +148,12 @@ def read_cohort(path: Path) -> CohortFile:
         When it is missing, not TOML, or has unknown or missing values.
     """
     try:
-        return _cohort(tomllib.loads(path.read_text("utf-8")))
+        return _cohort(parse_toml(read_text(path)))
     except OSError as error:
         raise UserError(
             f"The cohort file {path} cannot be read ({error.strerror}); check the path."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"The cohort file {path} does not describe a cohort ({error}); compare it with "
             "training/cohorts/her2st.toml."

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from flag_training.store.splits import PARTS, Split
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import raw_cell, replacing
+from napari_flag.files import parse_json, raw_cell, read_text, replacing
 from napari_flag.model.graph import Places, SpotGraph, likeness
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -72,7 +72,7 @@ def read_record(path: Path, remedy: str) -> dict[str, Any]:
         When it is missing or not what was written.
     """
     try:
-        body = json.loads(path.read_text("utf-8"))
+        body = parse_json(read_text(path))
         recorded = body.pop(_OWN)
     except FileNotFoundError as error:
         raise UserError(f"There is no {path}; {remedy}") from error
@@ -279,7 +279,7 @@ class StoredSlide:
         return self.folder / name
 
     def _text(self, name: str) -> str:
-        return self._file(TABLES, name).read_text("utf-8")
+        return read_text(self._file(TABLES, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +344,7 @@ class Store:
         self.split()
         for path in sorted((self.path / "panels").glob("*.json")):
             text = path.with_suffix(".txt")
-            if not text.exists() or tuple(text.read_text("utf-8").split()) != self.panel(path.stem):
+            if not text.exists() or tuple(read_text(text).split()) != self.panel(path.stem):
                 raise UserError(
                     f"{text} is damaged (not the genes of {path.name}); delete both and {PREPARE}."
                 )

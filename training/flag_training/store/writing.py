@@ -28,7 +28,7 @@ from flag_training.store.store import (
 from napari_flag import keys
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import replacing, safe_cell
+from napari_flag.files import replacing, safe_cell, sha256_of
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
@@ -38,6 +38,8 @@ from napari_flag.slides.slide import Slide
 CHUNK: Final = 64
 """Fewest spots between two saves: at a second a tile and view, a kill costs minutes, not hours."""
 MOST_CHUNKS: Final = 512
+_DIGITS: Final = 32
+"""Of the hash in a chunk's name."""
 
 
 def write_tables(
@@ -234,7 +236,7 @@ def _chunk(
     begin = f"{rows.start:08d}-"
     there = sorted(parts.glob(f"{begin}*.npy"))
     for path in there:
-        if path.stem.removeprefix(begin) != _digest(path.read_bytes()):
+        if path.stem.removeprefix(begin) != sha256_of(path)[:_DIGITS]:
             raise UserError(f"The chunk {path.name} of {task.stage} of {stored.name} is damaged; {rebuild}")
     if there:
         return there[0]
@@ -264,7 +266,7 @@ def _counted(
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 def forget(folder: Path, record: Mapping[str, Any], stage: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_flag.errors import UserError
-from napari_flag.files import ending
+from napari_flag.files import ending, refuse_special
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 """Tensors by key, as in a weights file."""
@@ -35,6 +35,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    refuse_special(path)
     try:
         found: Any = load_file(path) if ending(path) == ".safetensors" else _read_torch(path)
     except (SafetensorError, OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:

@@ -2,7 +2,6 @@
 
 import io
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +134,7 @@ def read_bytes(path: Path) -> bytes:
         return data
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}; check the path.") from error
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         raise UserError(
             f"{path.name} could not be read ({error}), so it is damaged or incomplete; copy it again."
         ) from error
@@ -263,7 +262,7 @@ def read_mex(folder: Path) -> "AnnData":
             raise ValueError("its features have lines of different lengths")
         if shape[:2] == (len(features), len(barcodes)):
             values = _coordinates(body, shape)
-    except (OSError, ValueError, EOFError, OverflowError, zlib.error) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise UserError(
             f"{matrix.name} in {folder} could not be read ({error}), so it is damaged or "
             "incomplete; copy it again."

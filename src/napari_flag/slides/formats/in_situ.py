@@ -258,6 +258,7 @@ def _frames(path: Path, columns: list[str], optional: list[str], rows: int) -> I
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
+    files.refuse_special(path)
     try:
         if files.ending(path) == ".parquet":
             refuse_inflated_parquet(path)
@@ -386,6 +387,7 @@ def _cosmx_transcripts(run: Run) -> _Points:
 def _cosmx_genes(matrix: Path) -> list[str]:
     import pandas as pd
 
+    files.refuse_special(matrix)
     try:
         columns = [str(name) for name in pd.read_csv(matrix, nrows=0).columns]
     except (OSError, EOFError, ValueError) as error:
