@@ -76,7 +76,15 @@ def test_what_there_is_not_is_said(words, said):
 def test_tables_are_written_as_markdown_with_their_command(tmp_path, monkeypatch, capsys):
     scores = {"PCC": 0.5, "MSE": 1.0, "GSC": 0.5, "SSC": 0.5, "cPCC": 0.5, "amplitude": 0.5}
     row = {"run": "r", "kind": "FLAG", "method": "X", "training": "all others", "section": "C2", "seed": 0}
-    stated = {"command": "c", "split": "s", "unseen": [], "seeds": [0], "draws": 8, "comparisons": []}
+    stated = {
+        "command": "c",
+        "split": "s",
+        "unseen": [],
+        "seeds": [0],
+        "draws": 8,
+        "comparisons": [],
+        "scores": {},
+    }
     source, page = tmp_path / "a.json", tmp_path / "docs" / "a.md"
     source.write_text(json.dumps(stated | {"records": [row | {"scores": scores}]}))
     line = ["tables", str(source), "--title", "Held out", "--out", str(page)]

@@ -296,12 +296,42 @@ def test_runs_of_an_ablation_are_distinguished(stated):
     assert "ridge" not in page
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"records": [{}]}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"records": [{}]}', "[" * 100_000], ids=range(4))
 def test_what_is_no_scores_is_refused(text, tmp_path):
     path = tmp_path / "other.json"
     path.write_text(text)
     with pytest.raises(UserError, match="holds no scores"):
         read_results(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda held: held.pop("command"),
+        lambda held: held.pop("seeds"),
+        lambda held: held.update(command=["napari-flag"]),
+        lambda held: held.update(seeds=["0"]),
+        lambda held: held.update(levels={"C2": {"all others": [None]}}),
+        lambda held: held["records"][0]["scores"].update(PCC="0.5"),
+        lambda held: held["records"][0]["scores"].update(PCC=[0.5]),
+        lambda held: held["records"][0]["scores"].update(PCC=1e300),
+        lambda held: held["records"][0]["scores"].update(PCC=True),
+        lambda held: held["records"][0]["intervals"].update(PCC=[0.5]),
+        lambda held: held["records"][0]["intervals"].update(PCC=[0.5, "0.6"]),
+        lambda held: held["records"][0].update(kind="another"),
+        lambda held: held["records"][0].update(method=None),
+        lambda held: held["records"][0].update(seed=0.5),
+        lambda held: held["comparisons"][0].update(rival="scored nowhere"),
+        lambda held: held["comparisons"][0]["differences"].update(ES=[0.1, 0.2]),
+        lambda held: held["comparisons"][0]["differences"].pop("ES"),
+    ],
+)
+def test_scores_of_which_a_part_lacks_or_is_of_another_kind_are_refused(change, stated):
+    held = json.loads(stated.read_text())
+    change(held)
+    stated.write_text(json.dumps(held))
+    with pytest.raises(UserError, match="holds no scores"):
+        read_results(stated)
 
 
 def test_missing_scores_are_named(tmp_path):

@@ -1,6 +1,5 @@
 """Scores of ``napari-flag evaluate`` → JSON and Markdown; nothing here is typed by hand."""
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -52,6 +51,8 @@ _DIGITS: Final = dict.fromkeys((f"{name}{kind}" for name in _LATE for kind in ("
 """Decimals of what differs late; the others have 3."""
 WRITTEN_FROM: Final = "Written by `napari-flag tables` from:"
 """Line at the head of a page, before the commands of its scores; `exports.replacing` knows pages by it."""
+_LARGEST: Final = 1e12
+"""Beyond any score."""
 _COLUMN: Final = {"coverage_50": "in 50 %", "coverage_80": "in 80 %", "coverage_95": "in 95 %"}
 
 
@@ -98,9 +99,10 @@ def read_results(path: Path) -> dict[str, Any]:
         When the file is missing, or something else.
     """
     try:
-        results: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        results: dict[str, Any] = parse_json(read_text(path))
         results["records"] = [Record(**_with_nan(record)) for record in results["records"]]
         results["comparisons"] = [Comparison(**_with_nan(one)) for one in results["comparisons"]]
+        _refuse_kinds(results)
     except OSError as error:
         raise UserError(f"The scores {path} cannot be read ({error.strerror}); check the path.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -109,6 +111,39 @@ def read_results(path: Path) -> dict[str, Any]:
             "of evaluate, or evaluate again."
         ) from error
     return results
+
+
+def _refuse_kinds(results: Mapping[str, Any]) -> None:
+    """Raise a `TypeError` or `KeyError` where something in scores is of another kind, or is lacking."""
+    records, comparisons = results["records"], results["comparisons"]
+    levels = results.get("levels", {})
+    texts = [results["command"], results["split"], *results["unseen"], *levels, *results["scores"]]
+    texts += [text for r in records for text in (r.run, r.method, r.training, r.section)]
+    texts += [text for c in comparisons for text in (c.run, c.training, c.section)]
+    texts += [name for known in levels.values() for named in known.items() for name in (named[0], *named[1])]
+    whole = [results["draws"], *results["seeds"], *(one.seed for one in (*records, *comparisons))]
+    numbers = [value for record in records for value in record.scores.values()]
+    spans = [(2, span) for record in records for span in record.intervals.values()]
+    spans += [(3, comparison.differences[metric]) for comparison in comparisons for metric in COMPARED]
+    scored = {(r.run, r.kind, r.method, r.training) for r in records}
+    sound = (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, int) and not isinstance(number, bool) for number in whole)
+        and all(map(_is_score, numbers))
+        and all(isinstance(span, tuple) and len(span) == ends for ends, span in spans)
+        and all(_is_score(end) for _, span in spans for end in span)
+        and all(record.kind in KINDS for record in records)
+        and all((c.run, c.kind, c.rival, c.rival_training) in scored for c in comparisons)
+    )
+    if not sound:
+        raise TypeError("something in it is of another kind")
+
+
+def _is_score(value: object) -> bool:
+    """Return whether `value` is a number, NaN where a score is not known."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isnan(value) or abs(value) <= _LARGEST
 
 
 def command_in(path: Path) -> str | None:
