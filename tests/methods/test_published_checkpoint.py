@@ -1,6 +1,9 @@
 """Checkpoints in the layout of the published code, with the names and sizes of its parameters, imported."""
 
+import datetime
 import json
+import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +20,7 @@ from napari_flag.errors import UserError
 from napari_flag.methods.drawn import normal
 from napari_flag.methods.predictor import open_method
 from napari_flag.methods.published import Published, our_names
-from napari_flag.methods.published_checkpoint import import_published
+from napari_flag.methods.published_checkpoint import MOST_CONFIG, import_published
 from napari_flag.methods.windowed import Joint, NodeOnly, Windows
 from napari_flag.model import checkpoint as weights_files
 from napari_flag.model.checkpoint import Checkpoint
@@ -362,6 +365,18 @@ def test_a_checkpoint_without_one_of_its_parts_is_refused(parts, lacking):
         (lambda c: c["sde_config"].update(sigma_max=50.0), "another sigma_max"),
         (lambda c: c.pop("data_config"), r"lacks data_config\.crop_size"),
         (lambda c: c["data_config"].update(img_encoder_name="nobody"), "no encoder called"),
+        (lambda c: c["data_config"].update(img_encoder_name=["uni"]), r"lacks data_config\.img_encoder_name"),
+        (lambda c: c["data_config"].update(crop_size="wide"), r"lacks data_config\.crop_size"),
+        (lambda c: c["data_config"].update(crop_size=float("nan")), "nan where a number above 0"),
+        (lambda c: c["model_config"].update(name=["graph_dit"]), r"lacks model_config\.name"),
+        (lambda c: c["model_config"].update(name="x" * 200), r"another network \(x{40}\) than"),
+        (lambda c: c["model_config"].update(n_heads=0), "lacks sizes of the network"),
+        (lambda c: c["model_config"].update(n_layers="two"), "lacks sizes of the network"),
+        (lambda c: c["model_config"].update(n_layers=10**6), "it states a size of 1,000,000"),
+        (lambda c: c["model_config"].update(hidden_dim=9_000), "larger network than its tensors are of"),
+        (lambda c: c["test_config"].update(sample_num=10**12), "it states a size of 1,000,000,000,000"),
+        (lambda c: c.update(sde_config=[1]), "lacks sde_config"),
+        (lambda c: c.update(test_config="none"), "lacks test_config"),
     ],
 )
 def test_a_configuration_that_does_not_belong_to_it_is_refused(parts, spoil, why):
@@ -376,6 +391,55 @@ def test_a_gene_list_is_read_as_every_list_of_genes(parts):
     folder = parts[0]
     (folder / "genes.txt").write_text("\ufeff" + ", ".join(GENES), encoding="utf-8")
     assert imported(folder).genes == tuple(GENES)
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
+)
+"""600 bytes that stand for 43 million values."""
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (f"{BOMB}model_config: {{name: *a8}}", r"repeats a part by its name, \*a0"),
+        ("a: " + "[" * 100_000, "nested too deeply"),
+        ("a: " * 40 + "1", "no YAML file"),
+        ("a: [", "no YAML file"),
+        ("a: 2026-13-01", "no YAML file"),
+        ("a: !!int ''", "no YAML file"),
+        ("a: !!python/object:os.system x", "no YAML file"),
+        ("x" * (MOST_CONFIG + 1), "holds more than"),
+        ("- 1", "lacks data_config.crop_size"),
+    ],
+    ids=range(9),
+)
+def test_yaml_that_is_none_or_stands_for_far_more_than_it_holds_is_refused_at_once(parts, text, why):
+    folder = parts[0]
+    (folder / "config.yaml").write_text(text)
+    began = time.process_time()
+    with pytest.raises(UserError, match=why) as refused:
+        imported(folder)
+    assert time.process_time() - began < 5
+    assert len(str(refused.value)) < 1_000
+
+
+@pytest.mark.parametrize("name", ["model.pt", "config.yaml", "genes.txt"])
+def test_a_pipe_in_place_of_a_part_is_not_waited_for(parts, name):
+    folder = parts[0]
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        imported(folder)
+
+
+def test_the_card_states_numbers_and_texts_of_the_configuration_alone(parts):
+    folder, config, _ = parts
+    config["model_config"] |= {"since": datetime.date(2026, 1, 2), "stages": [1, 2], 5: "five"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    stated = imported(folder).card["values"]
+    assert (stated["d_model"], stated["5"]) == (16, "five")
+    assert stated.keys().isdisjoint({"since", "stages"})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A checkpoint that the published FLAG code trained → a weights file to predict with."""
 
+import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,11 +13,12 @@ from torch import Tensor
 from napari_flag import keys
 from napari_flag.encoders.registry import find_encoder, open_encoder
 from napari_flag.errors import UserError
+from napari_flag.files import read_text, refuse_special
 from napari_flag.formatting import counted, whole
 from napari_flag.gene_names import names_in
 from napari_flag.methods.published import Published, our_names
 from napari_flag.methods.windowed import Joint, NodeOnly, WindowSizes
-from napari_flag.model.checkpoint import save_checkpoint
+from napari_flag.model.checkpoint import MISFIT, no_larger_than, save_checkpoint
 from napari_flag.model.published import SIGMA_MAX, SIGMA_MIN, T_MIN, PublishedConfig
 
 NETWORK: Final = "graph_dit_repa"
@@ -42,6 +44,19 @@ _RELATIVES: Final = {
 }
 """By the mode of the configuration."""
 _PROCESS: Final = {"sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX, "t_min": T_MIN}
+MOST_CONFIG: Final = 2**18
+"""Bytes of a configuration; those of the published code have two thousand."""
+_DEEPEST: Final = 20
+"""Levels of values inside values in it."""
+_SHOWN: Final = 40
+"""Letters of what a file says in a refusal."""
+_PARTS: Final[dict[str, dict[str, Any]]] = {
+    "data_config": {"crop_size": int | float, "img_encoder_name": str},
+    "model_config": {"name": str},
+    "sde_config": {},
+    "test_config": {},
+}
+"""What a configuration holds that is read here, and of what kind; the last two may be left out."""
 _NOT_STATED: Final = "not stated by the checkpoint"
 
 
@@ -71,25 +86,25 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
     data, model, form = stated["data_config"], stated["model_config"], _form_of(config, stated)
     panel = _read_genes(genes)
     state = _read_state(checkpoint)
-    row = find_encoder(str(data["img_encoder_name"]).lower())
+    row = find_encoder(data["img_encoder_name"].lower()[:_SHOWN])
     try:
         sizes = PublishedConfig.read(model | {"node_dim": len(panel)}, gene_transformer=form is _FLAG)
-        window_um = float(data["crop_size"]) * mpp
-        samples = int((stated.get("test_config") or {}).get("sample_num", 8))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"The configuration {config} lacks sizes of the network ({error}); give the one that the "
-            "checkpoint was trained with."
-        ) from error
-    network = form.kind(
-        WindowSizes(
+        window_um = _positive(data["crop_size"]) * mpp
+        samples = int(_positive(stated["test_config"].get("sample_num", 8)))
+        windows = WindowSizes(
             sizes.features,
             asdict(sizes),
             window_um,
             samples=samples,
             kernel_um=KERNEL_PX * mpp if sizes.edge_conditions else 0.0,
         )
-    )
+        with no_larger_than(asdict(windows), state):
+            network = form.kind(windows)
+    except MISFIT as error:
+        raise UserError(
+            f"The configuration {config} lacks sizes of the network ({str(error)[:200]}); give the one that "
+            "the checkpoint was trained with."
+        ) from error
     _check_fit(state, network, panel, row.dim, row.title)
     network.network.load_state_dict({name: t.float() for name, t in our_names(state, sizes).items()})
     card = {
@@ -107,7 +122,9 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
         "split": _NOT_STATED,
         "licence": _NOT_STATED,
         "not_for": "diagnosis or any clinical decision",
-        "values": model,
+        "values": {
+            str(key): value for key, value in model.items() if isinstance(value, bool | int | float | str)
+        },
     }
     save_checkpoint(out, network, {}, encoder=row.name, genes=panel, card=card, method=form.written)
 
@@ -116,34 +133,69 @@ def _read_config(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
+        found = _parse_yaml(read_text(path, MOST_CONFIG))
     except OSError as error:
         raise UserError(
             f"The configuration {path} cannot be read ({error.strerror}); check the path."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The configuration {path} is no YAML file; give the one of the training.") from error
-    parts = {"data_config": ("crop_size", "img_encoder_name"), "model_config": ("name",)}
-    sections = found if isinstance(found, Mapping) else {}
-    lacking = [
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        said = str(error).partition("\n")[0][:200]
+        raise UserError(
+            f"The configuration {path} is no YAML file of values ({said}); give the one of the training."
+        ) from error
+    held = found.items() if isinstance(found, Mapping) else ()
+    stated: dict[str, Any] = {part: {} for part in _PARTS} | {k: v for k, v in held if v is not None}
+    lacking = [part for part in _PARTS if not isinstance(stated[part], Mapping)]
+    lacking += [
         f"{part}.{name}"
-        for part, names in parts.items()
-        for name in names
-        if not isinstance(sections.get(part), Mapping) or name not in sections[part]
+        for part, kinds in _PARTS.items()
+        for name, kind in kinds.items()
+        if part not in lacking and not isinstance(stated[part].get(name), kind)
     ]
     if lacking:
         raise UserError(
             f"The configuration {path} lacks {', '.join(lacking)}, so it is not one of the published code; "
             "give the one that the checkpoint was trained with."
         )
-    process = sections.get("sde_config") or {}
+    process = stated["sde_config"]
     other = [name for name, value in _PROCESS.items() if process.get(name, value) != value]
     if other:
         raise UserError(
             f"The configuration {path} has another {', '.join(other)} than the published one, under which "
             "alone can be sampled; give a checkpoint trained with the published values."
         )
-    return dict(sections)
+    return stated
+
+
+def _parse_yaml(text: str) -> Any:
+    """Return what YAML holds.
+
+    Raises
+    ------
+    yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError
+        When it is none or states a value that there cannot be (a 13th month), is nested deeper than
+        `_DEEPEST`, or repeats a part by its name (``*name``), by which a few letters can stand for gigabytes.
+    """
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"it repeats a part by its name, *{event.anchor[:_SHOWN]}; write that out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise ValueError("it is nested too deeply")
+    return yaml.safe_load(text)
+
+
+def _positive(value: Any) -> float:
+    """Return a number above 0; `ValueError` for what is none."""
+    if not 0 < (number := float(value)) < math.inf:
+        raise ValueError(f"{number:g} where a number above 0 is needed")
+    return number
 
 
 def _form_of(path: Path, stated: Mapping[str, Any]) -> _Form:
@@ -153,14 +205,15 @@ def _form_of(path: Path, stated: Mapping[str, Any]) -> _Form:
         return _FLAG
     if model["name"] != RELATIVE:
         raise UserError(
-            f"The configuration {path} is of another network ({model['name']}) than FLAG ({NETWORK} without "
-            f"conditions on edges) and its relatives ({RELATIVE}), which alone can be imported; give a "
-            "checkpoint of one of these with its own."
+            f"The configuration {path} is of another network ({model['name'][:_SHOWN]}) than FLAG ({NETWORK} "
+            f"without conditions on edges) and its relatives ({RELATIVE}), which alone can be imported; give "
+            "a checkpoint of one of these with its own."
         )
     if mode not in _RELATIVES:
         raise UserError(
-            f"The configuration {path} states the mode {mode}, which says neither joint nor node-only "
-            f"diffusion; give the one that the checkpoint was trained with (mode: {' or '.join(_RELATIVES)})."
+            f"The configuration {path} states the mode {mode[:_SHOWN]}, which says neither joint nor "
+            "node-only diffusion; give the one that the checkpoint was trained with (mode: "
+            f"{' or '.join(_RELATIVES)})."
         )
     return _RELATIVES[mode]
 
@@ -176,6 +229,7 @@ def _read_genes(path: Path) -> tuple[str, ...]:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Return the parameters of a checkpoint, averaged ones in place of the last."""
+    refuse_special(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

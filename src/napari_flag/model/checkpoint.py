@@ -39,6 +39,11 @@ _FLAG_CALLED: Final = "FLAG"
 """What people call it."""
 COMMON_SIZE: Final = 10_000
 """Up to which a header may count anything, layers, widths or steps; beyond, some tensor must be as long."""
+MISFIT: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What building a network from sizes that a file states, or filling it, may raise."""
 _KEY: Final = "napari_flag"
 """Key of the header in the file's metadata."""
 _ENCODER: Final = "encoder."
@@ -169,19 +174,10 @@ class Checkpoint:
         """
         own = self.part(f"{self.method}.")
         try:
-            with _no_larger_than(self.config, own):
+            with no_larger_than(self.config, own):
                 network = build(self.config)
             network.load_state_dict(own)
-        except (
-            ArithmeticError,
-            AssertionError,
-            AttributeError,
-            LookupError,
-            MemoryError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except MISFIT as error:
             said = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise UserError(
                 f'The weights "{self.name}" do not fit the network of this napari-flag version '
@@ -259,8 +255,15 @@ def _is_sound(key: str, tensor: "torch.Tensor") -> bool:
 
 
 @contextmanager
-def _no_larger_than(config: dict[str, Any], tensors: "dict[str, torch.Tensor]") -> Iterator[None]:
+def no_larger_than(config: dict[str, Any], tensors: "dict[str, torch.Tensor]") -> Iterator[None]:
     """Stop a network from being built that states larger sizes, or has more parameters, than its file holds.
+
+    Parameters
+    ----------
+    config
+        Its sizes, as a file states them.
+    tensors
+        What its file holds.
 
     Raises
     ------
@@ -278,7 +281,7 @@ def _no_larger_than(config: dict[str, Any], tensors: "dict[str, torch.Tensor]") 
         left[0] -= 1
         left[1] -= parameter.numel()
         if min(left) < 0:
-            raise ValueError("its header states a larger network than its tensors are of")
+            raise ValueError("it states a larger network than its tensors are of")
 
     def widest(value: object) -> int:
         if isinstance(value, dict | list):
@@ -287,7 +290,7 @@ def _no_larger_than(config: dict[str, Any], tensors: "dict[str, torch.Tensor]") 
 
     sides = [side for tensor in tensors.values() for side in tensor.shape]
     if widest(config) > max(COMMON_SIZE, len(tensors), *sides, 0):
-        raise ValueError(f"its header states a size of {widest(config):,}")
+        raise ValueError(f"it states a size of {widest(config):,}")
     handles = [
         module.register_module_parameter_registration_hook(count),
         module.register_module_buffer_registration_hook(count),
