@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flag_training.cohort import Cohort, TrainingSlide, load_cohort
+from flag_training.cohort import Cohort, TrainingSlide, fingerprint, load_cohort
 from flag_training.config import read_config
-from flag_training.run_folders import states_folder
+from flag_training.run_folders import trained_folder
 from flag_training.scoring import JUDGED, SCORED
 from flag_training.stages.denoising import counts_of
 from flag_training.stages.fit import tile_encoder
@@ -76,7 +76,7 @@ def main() -> None:
     config = read_config(CONFIG)
     net = finish(tile_encoder(config, args.data, args.run))
     cohort = finish(load_cohort(config, args.data, args.run, net))
-    folder = states_folder(args.run, config)
+    folder = trained_folder(args.run, config, fingerprint(cohort))
     crossfit = np.load(folder / "crossfit.npy")
     resemblance = torch.tensor(json.loads((folder / "spread.json").read_text())["resemblance"])
     text = [

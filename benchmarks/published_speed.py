@@ -32,9 +32,9 @@ from benchmarks.published_forms import Form, forms_of
 from benchmarks.tables import machine, write_between
 from torch import nn
 
-from flag_training.cohort import Cohort, TrainingSlide
+from flag_training.cohort import Cohort, TrainingSlide, fingerprint
 from flag_training.config import RunConfig, read_config
-from flag_training.evaluate import Plan, fingerprint, fold_cohort, folds_of, keep
+from flag_training.evaluate import Plan, fold_cohort, folds_of, keep
 from flag_training.methods import blinded
 from flag_training.methods.graph_diffusion import FlagDiffusion
 from flag_training.methods.published import read_baseline

@@ -28,9 +28,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 from torch import Tensor
 
-from flag_training.cohort import load_cohort
+from flag_training.cohort import fingerprint, load_cohort
 from flag_training.config import read_config
-from flag_training.evaluate import CROSSFIT, DRAWS, SILENCED, fingerprint, judge, keep
+from flag_training.evaluate import CROSSFIT, DRAWS, SILENCED, judge, keep
 from flag_training.methods.rivals import NOISES, draws_around
 from flag_training.run_folders import states_folder
 from flag_training.scoring import COMPARED, SCORED, Judged, Section

@@ -5,6 +5,7 @@ stands in its name, so that a damaged one is never taken for whole.  Entries app
 one step; processes may share a cache.
 """
 
+import glob
 import hashlib
 import math
 import os
@@ -172,7 +173,7 @@ def clear(kinds: tuple[str, ...] = tuple(MOST_BYTES)) -> tuple[Kind, ...]:
 
 
 def _of_key(folder: Path, key: str) -> Iterator[Path]:
-    return (file for file in folder.glob(f"{key}-*") if len(_content_of(file)) == _DIGITS)
+    return (file for file in folder.glob(f"{glob.escape(key)}-*") if len(_content_of(file)) == _DIGITS)
 
 
 def _content_of(entry: Path) -> str:

@@ -1,22 +1,26 @@
-"""A run that reads its slides from a store."""
+"""A run that reads its slides from a store, or encodes them and keeps the features."""
 
 from dataclasses import replace
 
+import anndata
 import numpy as np
 import pytest
 import torch
 from tests.cohort_files import MPP, TinyEncoder, hest_folder
+from tests.section_files import write_section
 from tests.training.conftest import make_config
 
 from flag_training.cohort import held_out, load_cohort, read_levels, read_panel, with_store
-from flag_training.config import PriorConfig, StoreConfig, read_config
+from flag_training.config import PriorConfig, SlideEntry, StoreConfig, read_config
 from flag_training.evaluate import Plan, fold_cohort, folds_of
+from flag_training.run_folders import earlier_features_file
 from flag_training.store.building import Encoding, build_store
 from flag_training.store.hest import find_metadata, hest_sources, read_metadata
 from flag_training.store.panels import PanelRule
 from flag_training.store.plan import StorePlan
 from flag_training.store.sources import HUMAN
 from flag_training.store.store import open_store
+from napari_flag.encoders.embedded import TileNet
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -112,6 +116,100 @@ def test_a_run_that_leaves_out_or_scores_what_the_genes_were_chosen_on_says_so(d
         )
         == []
     )
+
+
+class Section:
+    """A run of one section of four spots, under an encoder that was not trained, and its kept features."""
+
+    def __init__(self, folder):
+        self.folder, self.run = folder, folder / "run"
+        self.write(seed=0)
+        entry = SlideEntry("C2", "C", "C2.tif", "few.h5ad", None, 0.683)
+        self.config = replace(make_config(views=2), slides=(entry,))
+        torch.manual_seed(0)
+        self.net = TileNet()
+
+    def write(self, seed):
+        write_section(self.folder, "C2", seed)
+        anndata.read_h5ad(self.folder / "C2.h5ad")[:4].copy().write_h5ad(self.folder / "few.h5ad")
+
+    def load(self):
+        """Return the features, what was said, and whether the slide was encoded."""
+        steps = []
+        [views] = finish(load_cohort(self.config, self.folder, self.run, self.net), steps.append).features
+        encoded = any(step.stage.startswith("Encoding") for step in steps)
+        return views.numpy(), [step.notice for step in steps if step.notice], encoded
+
+    def kept(self):
+        return sorted(self.run.iterdir())
+
+    def keep_as_an_earlier_version(self, features):
+        """Write features under the names of files, as they were once kept."""
+        weights = b"".join(v.numpy().tobytes() for v in self.net.state_dict().values())
+        self.run.mkdir(exist_ok=True)
+        place = earlier_features_file(self.run, self.config.slides[0], 2, weights, self.config.colours)
+        np.save(place, features)
+        return place
+
+
+@pytest.fixture
+def section(tmp_path):
+    return Section(tmp_path)
+
+
+def test_kept_features_are_read_back_and_made_anew_for_another_image_of_the_same_name(section):
+    first, said, encoded = section.load()
+    assert (said, encoded, first.shape[:2]) == ([], True, (2, 4))
+    again, said, encoded = section.load()
+    np.testing.assert_array_equal(again, first)
+    assert (said, encoded) == ([], False)
+    section.write(seed=1)
+    other, said, encoded = section.load()
+    assert (said, encoded) == ([], True)
+    assert np.abs(other - first).max() > 0.1
+    assert len(section.kept()) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: np.save(path, np.zeros((2, 4, 1016), np.float32)),
+        lambda path: path.write_bytes(b""),
+    ],
+    ids=["cut short", "zeros", "empty"],
+)
+def test_kept_features_that_are_damaged_are_made_anew_with_a_notice(section, damage):
+    first, _, _ = section.load()
+    [entry] = section.kept()
+    damage(entry)
+    again, said, encoded = section.load()
+    np.testing.assert_array_equal(again, first)
+    assert said == ["The kept features of C2 were damaged and are computed again."]
+    assert encoded
+    assert section.load()[1:] == ([], False)
+
+
+def test_features_of_an_earlier_version_are_taken_where_the_encoder_makes_the_same(section):
+    first, _, _ = section.load()
+    section.kept()[0].unlink()
+    rounded = first + np.float32(1e-4)
+    section.keep_as_an_earlier_version(rounded)
+    taken, said, _ = section.load()
+    np.testing.assert_array_equal(taken, rounded)
+    assert said == []
+    np.testing.assert_array_equal(section.load()[0], rounded)
+
+
+def test_features_of_an_earlier_version_that_are_of_something_else_are_made_anew_with_a_notice(section):
+    first, _, _ = section.load()
+    section.kept()[0].unlink()
+    place = section.keep_as_an_earlier_version(np.zeros_like(first))
+    found, [said], _ = section.load()
+    np.testing.assert_array_equal(found, first)
+    assert said.startswith(f"The features of C2 that an earlier version kept ({place.name}) are not those of")
+    place.write_bytes(b"no array")
+    assert section.load()[1:] == ([], False)
 
 
 def test_more_views_than_there_are_are_refused(data, tmp_path):

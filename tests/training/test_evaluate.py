@@ -7,7 +7,7 @@ from tests.training.conftest import make_config
 from tests.training.methods.test_published import SMALL
 from tests.training.store_run import make_store_run
 
-from flag_training.cohort import SectionLevel
+from flag_training.cohort import SectionLevel, fingerprint
 from flag_training.config import SlideEntry
 from flag_training.evaluate import (
     AROUND_RIDGE,
@@ -25,7 +25,6 @@ from flag_training.evaluate import (
     compare,
     encoder_run,
     evaluate,
-    fingerprint,
     folds_of,
     held_out_files,
     held_out_prediction,

@@ -3,11 +3,18 @@
 from dataclasses import asdict, make_dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.training.conftest import make_config
 
 from flag_training.config import MachineConfig, PriorConfig, SlideEntry
-from flag_training.run_folders import encoder_file, encoder_folder, features_file, states_folder
+from flag_training.run_folders import (
+    encoder_file,
+    encoder_folder,
+    features_key,
+    states_folder,
+    trained_folder,
+)
 from napari_flag.slides.colours import SCANNED, SRGB
 
 RUN = Path("run")
@@ -52,21 +59,34 @@ def test_fits_on_other_features_never_share_a_folder(config):
     assert states_folder(RUN, config, "0a1b2c3d") == plain.with_name(f"{plain.name}-0a1b2c3d")
 
 
-def test_features_are_those_of_a_slide_in_views_under_an_encoder(config):
-    entry = config.slides[0]
-    names = {
-        features_file(RUN, *stated)
-        for stated in (
-            (entry, 4, b"weights", SCANNED),
-            (entry, 2, b"weights", SCANNED),
-            (entry, 4, b"others", SCANNED),
-            (replace(entry, mpp=0.5), 4, b"weights", SCANNED),
-            (entry, 4, b"weights", SRGB),
-        )
-    }
-    assert len(names) == 5
-    assert features_file(RUN, entry, 4, b"weights", SCANNED) in names
-    assert all(name.name.startswith("features_B4_") for name in names)
+def test_a_fit_is_never_gone_on_with_other_features(config, tmp_path):
+    named = trained_folder(tmp_path, config, "0a1b2c3d")
+    assert named == states_folder(tmp_path, config, "0a1b2c3d")
+    assert trained_folder(tmp_path, config, "ffffffff") != named
+    earlier = states_folder(tmp_path / "earlier", config)
+    earlier.mkdir(parents=True)
+    for _ in range(2):
+        assert trained_folder(earlier.parent, config, "0a1b2c3d") == earlier
+    assert trained_folder(earlier.parent, config, "ffffffff") == states_folder(
+        earlier.parent, config, "ffffffff"
+    )
+    assert trained_folder(earlier.parent, config, "0a1b2c3d") == earlier
+
+
+def test_features_are_kept_under_all_that_they_are_made_of():
+    made_of = {
+        "name": "B4", "image": "a1", "xy": np.zeros((3, 2)), "mpp": 0.7, "views": 4, "seed": 0,
+        "encoder": "e1", "colours": SCANNED,
+    }  # fmt: skip
+    others = {
+        "image": "a2", "xy": np.ones((3, 2)), "mpp": 0.5, "views": 2, "seed": 1, "encoder": "e2",
+        "colours": SRGB,
+    }  # fmt: skip
+    names = {features_key(**made_of | {what: other}) for what, other in others.items()}
+    assert len({features_key(**made_of), *names}) == 1 + len(others)
+    assert features_key(**made_of) == features_key(**made_of)
+    assert features_key(**made_of).startswith("features_B4_")
+    assert "/" not in features_key(**made_of | {"name": "../B4"})
 
 
 def test_tile_encoders_of_other_colours_never_share_a_state():

@@ -1,5 +1,6 @@
 """Slides of a run → features in several views, expression and graph."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +12,20 @@ import torch
 from torch import Tensor
 
 from flag_training.config import RunConfig, SlideEntry, StoreConfig
-from flag_training.run_folders import features_file
+from flag_training.run_folders import earlier_features_file, features_key
 from flag_training.store.store import Store, StoredSlide, open_store, read_weights
+from napari_flag import cache
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.encoders.features import halve
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import replacing
+from napari_flag.files import make_folder, refuse_special, unfinished
 from napari_flag.formatting import first_of
 from napari_flag.gene_names import names_in
 from napari_flag.model.graph import Places, SpotGraph, build_graph, likeness
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
+from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.slide import Slide, open_slide
 from napari_flag.slides.spot_tables import read_measured, read_spots
 from napari_flag.slides.spots import Spots
@@ -33,6 +36,9 @@ FloatArray = npt.NDArray[np.float32]
 _STAIN_JITTER: Final = 0.12
 """Spread of the log gain of each optical-density channel of a view."""
 _BATCH: Final = 8
+_READING: Final = "Reading kept features"
+_ROUNDING: Final = 0.01
+"""By how much kept features may differ from those computed now; they spread by about .5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,14 @@ class Cohort:
     others: tuple[SectionLevel, ...] = ()
 
 
+def fingerprint(cohort: Cohort) -> str:
+    """Return eight letters of the features, so that no state of other features is resumed."""
+    digest = hashlib.sha256()
+    for views in cohort.features:
+        digest.update(views.numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
 def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -> Steps[Cohort]:
     """Read slides, counts and features of a run's sections.
 
@@ -159,20 +173,84 @@ def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -
     genes: tuple[str, ...] = ()
     for number, entry in enumerate(config.slides):
         slide, training, genes = read_slide(entry, data, panel, config.colours)
-        kept = features_file(run, entry, config.fit.views, weights, config.colours)
+        former = earlier_features_file(run, entry, config.fit.views, weights, config.colours)
         with slide:
-            if kept.exists():
-                views = np.load(kept)
-            else:
-                views = yield from slide_views(slide, training.spots, encoder, config.fit.views, number)
-                run.mkdir(parents=True, exist_ok=True)
-                with replacing(kept) as place, place.open("wb") as stream:
-                    np.save(stream, views)
+            views = yield from _kept_views(
+                slide, training, encoder, config.fit.views, number, config.colours, run, former
+            )
         slides.append(training)
         features.append(torch.from_numpy(views))
         panel = panel or genes
     others = yield from read_levels(config, data, genes)
     return Cohort(tuple(slides), tuple(features), genes, others)
+
+
+def _kept_views(
+    slide: Slide,
+    training: TrainingSlide,
+    encoder: EmbeddedEncoder,
+    views: int,
+    seed: int,
+    colours: Colours,
+    run: Path,
+    former: Path,
+) -> Steps[FloatArray]:
+    """Return the features of a slide that are kept in `run`, or encode the slide and keep them.
+
+    Parameters
+    ----------
+    slide, training, encoder, views, seed, colours
+        What they are made of.
+    run
+        The folder.
+    former
+        Where earlier versions kept them without saying of which pixels.  They are taken, so that fits made on
+        them can go on, where they are what the encoder makes of the slide now but for rounding.
+    """
+    name, shape = training.entry.name, (views, len(training.spots), encoder.dim)
+    image = content_hash(slide.path)
+    key = features_key(
+        name, str(image), training.spots.xy, training.mpp, views, seed, encoder.fingerprint, colours
+    )
+    entry = None if image is None else cache.find(run, key)
+    if entry is not None:
+        whole = yield from cache.is_whole(entry, _READING)
+        if whole and (found := _load_views(entry, shape)) is not None:
+            return found
+        cache.discard(entry)
+        notice = f"The kept features of {name} were damaged and are computed again."
+        yield Step(_READING, 0, None, "slides", notice=notice)
+    made = yield from slide_views(slide, training.spots, encoder, views, seed)
+    if former.exists():
+        found = _load_views(former, shape)
+        if found is not None and np.allclose(found, made, rtol=0, atol=_ROUNDING):
+            made = found
+        else:
+            notice = (
+                f"The features of {name} that an earlier version kept ({former.name}) are not those of its "
+                "image and spots, and were computed again; fits that were made on them are not continued."
+            )
+            yield Step(_READING, 0, None, "slides", notice=notice)
+    if image is not None:
+        make_folder(run)
+        with unfinished(run / f"{key}.npy") as place:
+            with place.open("wb") as stream:
+                np.save(stream, made)
+            yield from cache.store(place, run, key, ".npy", _READING)
+    return made
+
+
+def _load_views(path: Path, shape: tuple[int, int, int]) -> FloatArray | None:
+    """Return the (views, n, d) features in a file; None where it is damaged or holds something else."""
+    try:
+        refuse_special(path)
+        with path.open("rb") as stream:
+            found = np.load(stream, allow_pickle=False)
+    except (UserError, OSError, ValueError, EOFError):
+        return None
+    if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
+        return None
+    return found if np.isfinite(found).all() else None
 
 
 def read_levels(config: RunConfig, data: Path, genes: Sequence[str]) -> Steps[tuple[SectionLevel, ...]]:

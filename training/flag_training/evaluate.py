@@ -1,6 +1,5 @@
 """Train on some sections, score others: FLAG, its parts, its rivals and its controls, fold by fold."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from anndata import AnnData
 
-from flag_training.cohort import Cohort, TrainingSlide, load_cohort, panel_notice
+from flag_training.cohort import Cohort, TrainingSlide, fingerprint, load_cohort, panel_notice
 from flag_training.config import RunConfig
 from flag_training.methods import Fitted, Method, blinded, controls
 from flag_training.methods.floors import FramedRidge, OneFactor
@@ -589,11 +588,3 @@ def _score_beside(context: _Context) -> list[Scored]:
         }
         found += [context.scored(kind, name, section, seed, one) for (kind, name), one in shown.items()]
     return found
-
-
-def fingerprint(cohort: Cohort) -> str:
-    """Return eight letters of the features, so that no state of another encoder is resumed."""
-    digest = hashlib.sha256()
-    for views in cohort.features:
-        digest.update(views.numpy().tobytes())
-    return digest.hexdigest()[:8]

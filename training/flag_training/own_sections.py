@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import torch
 
-from flag_training.cohort import Cohort, TrainingSlide, load_cohort, read_slide
+from flag_training.cohort import Cohort, TrainingSlide, fingerprint, load_cohort, read_slide
 from flag_training.config import RunConfig, SlideEntry, read_recipe
-from flag_training.evaluate import Fold, Outcome, Plan, fingerprint, fold_cohort, keep, score_fold
+from flag_training.evaluate import Fold, Outcome, Plan, fold_cohort, keep, score_fold
 from flag_training.methods.controls import IMAGE_BLIND
 from flag_training.methods.floors import LEARNED_FLOORS
 from flag_training.result_tables import markdown, metrics_of, read_results, results_of

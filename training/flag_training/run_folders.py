@@ -9,12 +9,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from flag_training.config import RunConfig, SlideEntry
 from flag_training.stages.tile_encoder import TileEncoderConfig
-from napari_flag.files import place_in
+from napari_flag.files import place_in, read_text, write_text
 from napari_flag.slides.colours import SCANNED, Colours
+
+_FITTED_ON: Final = "features.txt"
+"""File in a folder of an earlier version: the hash of the features that its states are of."""
 
 
 def states_folder(run: Path, config: RunConfig, features: str = "") -> Path:
@@ -40,8 +46,60 @@ def states_folder(run: Path, config: RunConfig, features: str = "") -> Path:
     return run / f"fit-{_digest(values | _coloured(config.colours))[:12]}{suffix}"
 
 
-def features_file(run: Path, entry: SlideEntry, views: int, weights: bytes, colours: Colours) -> Path:
-    """Return the file of a slide's features in `views` views under a tile encoder with `weights`."""
+def trained_folder(run: Path, config: RunConfig, features: str) -> Path:
+    """Return the folder of the states of `train` on features of which `features` is the hash.
+
+    One of an earlier version, whose name does not say what it was fitted on, is marked with the features that
+    it is first gone on with, and never gone on with others.
+    """
+    plain, named = states_folder(run, config), states_folder(run, config, features)
+    if named.exists() or not plain.exists():
+        return named
+    mark = plain / _FITTED_ON
+    if not mark.exists():
+        write_text(f"{features}\n", mark)
+    return plain if read_text(mark).strip() == features else named
+
+
+def features_key(
+    name: str,
+    image: str,
+    xy: npt.NDArray[np.float64],
+    mpp: float,
+    views: int,
+    seed: int,
+    encoder: str,
+    colours: Colours,
+) -> str:
+    """Return what the features of a slide are kept under: all that they are made of.
+
+    Parameters
+    ----------
+    name
+        Of the slide, for people who look into the folder.
+    image
+        Hash of its content.
+    xy, mpp
+        (n, 2) spot centres in level-0 pixels, and µm per level-0 pixel.
+    views, seed
+        How many views there are, and what those beyond the first are drawn by.
+    encoder
+        Fingerprint of the tile encoder.
+    colours
+        In which the pixels are read.
+    """
+    values = {
+        "image": image,
+        "spots": hashlib.sha256(np.ascontiguousarray(xy, "<f8").tobytes()).hexdigest(),
+        "mpp": mpp,
+        "views": [views, seed],
+        "encoder": encoder,
+    }
+    return place_in(Path(), f"features_{name}_{_digest(values | _coloured(colours))[:24]}").name
+
+
+def earlier_features_file(run: Path, entry: SlideEntry, views: int, weights: bytes, colours: Colours) -> Path:
+    """Return where earlier versions kept features: under names of files, without a hash of any content."""
     values = {"slide": entry, "views": views, "weights": hashlib.sha256(weights).hexdigest()}
     return place_in(run, f"features_{entry.name}_{_digest(values | _coloured(colours))[:12]}", ".npy")
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from flag_training.cohort import fingerprint
 from flag_training.config import RunConfig
-from flag_training.evaluate import Fold, Plan, fingerprint, fold_cohort, folds_of, judge, keep
+from flag_training.evaluate import Fold, Plan, fold_cohort, folds_of, judge, keep
 from flag_training.run_folders import encoder_folder, states_folder
 from flag_training.scoring import FAIR, Scores, Section
 from flag_training.stages.fit import fit

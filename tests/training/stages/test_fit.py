@@ -162,6 +162,13 @@ def test_cross_fitted_residuals_are_small_where_features_say_much(cohort, fitted
     assert ((left**2).mean(0) / truth.var(0)).mean() < 0.75
 
 
+def test_cross_fitted_residuals_that_lie_there_are_never_believed_but_written_anew(cohort, fitted, finished):
+    right = np.load(fitted.folder / "crossfit.npy")
+    np.save(finished / "crossfit.npy", np.zeros_like(right))
+    finish(fit(cohort, make_config(), finished))
+    np.testing.assert_array_equal(np.load(finished / "crossfit.npy"), right)
+
+
 def test_what_was_chosen_is_written_beside_the_states_and_stored_in_the_network(fitted):
     stated = json.loads((fitted.folder / "spread.json").read_text())
     assert float(fitted.network.get_buffer("sd_factor")) == pytest.approx(stated["sd_factor"])

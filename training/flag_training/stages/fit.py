@@ -13,6 +13,7 @@ from torch import Tensor
 from flag_training.cohort import (
     Cohort,
     FloatArray,
+    fingerprint,
     load_cohort,
     stored_encoder,
 )
@@ -21,7 +22,7 @@ from flag_training.engine import checkpointing
 from flag_training.engine.devices import from_first, in_turn, leave, open_fabric, precision_notice
 from flag_training.engine.loop import Keeping, Schedule, log_columns, run_loop
 from flag_training.engine.run_log import RunLog
-from flag_training.run_folders import encoder_file, states_folder
+from flag_training.run_folders import encoder_file, trained_folder
 from flag_training.stages.alignment import Alignment
 from flag_training.stages.denoising import (
     Denoising,
@@ -151,7 +152,7 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
     else:  # whose features are there
         cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, None))
         encoder, tensors = stored_encoder(config.store, data)
-    network = yield from fit(cohort, config, states_folder(run, config), fabric)
+    network = yield from fit(cohort, config, trained_folder(run, config, fingerprint(cohort)), fabric)
     if fabric.is_global_zero:
         yield from write_weights(out, network, tensors, encoder, cohort, config, data)
     leave(fabric)
