@@ -12,17 +12,19 @@ PERSONAL = {
     "a person's name": (
         "Smith_John.svs", "SMITH_JOHN", "smith_john.tif", "Müller_Anna", "Müller, Anna", "Doe^Jane",
         "anna-schmidt.ndpi", "Garcia-Lopez_Maria", "O'Brien_Pat", "McDonald_Ronald", "Nguyen_Thi_Mai",
-        "Smith_John_Breast_HE", "Ivanov Pyotr 2",
+        "Smith_John_Breast_HE", "Ivanov Pyotr 2", "JohnSmith_HE", "JaneDoe", "DoeJane.tif",
+        "johnSmith2", "JohnSmithHE.svs",
     ),
     "a date": (
         "Doe_Jane_1970-01-01.svs", "slide 1964.03.12", "12.03.1964_HE", "03-12-1964", "12-03-64",
         "12Mar1964_slide.tif", "19640312_HE.svs", "scan_2023_05_14", "March 3, 1964",
+        "12.03.64", "12.03.64.svs", "HE_12-03-64_1.tif", "1964_3_12", "1964-3-2.svs",
     ),
     "a personal number": (
         "123-45-6789", "640312-1234", "943 476 5919.svs",
     ),
     "a record number": (
-        "MRN_12345", "patient_id_0045", "DOB-1964_x",
+        "MRN_12345", "patient_id_0045", "DOB-1964_x", "patient_12345", "Patient12345.svs", "pat-4711",
     ),
     "an accession number": (
         "S22-12345_HE.svs", "S2022-001234", "SP-22-0012345 A1.ndpi", "H22-1234.svs", "20H12345",
@@ -43,7 +45,8 @@ HARMLESS = (
     "BC23450_D2.tif", "CMU-1-Small-Region.svs", "JP2K-33003-1.svs", "Leica-Fluorescence-1.scn",
     "Mirax2-Fluorescence-2.mrxs", "Zeiss-1-Merged.zvi", "patient_004_node_4.tif", "tumor_001.tif",
     "NCBI785.tif", "TENX99", "Normal_Liver", "Patient_1_Section_B", "mouse-brain-P7", "P10_001.svs",
-    "deepspot.h5ad",
+    "deepspot.h5ad", "SlideScan", "VisiumHD_2", "BreastTumor", "NanoZoomer_1", "DeepSpot", "CytAssist",
+    "HE-1.12.3", "v1.2.64.svs", "2025.1", "pattern_1234", "TomographyScan",
 )  # fmt: skip
 
 
@@ -56,6 +59,11 @@ def test_names_that_may_be_a_patients_are_recognised(what, name):
 
 def test_names_of_slides_archives_and_instruments_are_no_patients():
     assert {name: why for name in HARMLESS if (why := why_personal(name)) is not None} == {}
+
+
+def test_what_the_page_of_security_says_no_rule_sees_is_not_found():
+    for name in ("Smith_HE", "JS_2", "NguyenThuy", "johnsmith", "patient_123", "456789"):
+        assert why_personal(name) is None
 
 
 def test_a_neutral_name_is_never_replaced_again():

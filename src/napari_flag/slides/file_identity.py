@@ -181,16 +181,18 @@ _MONTHS: Final = r"(?:jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|d
 _RULES: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), what)
     for pattern, what in (
-        (r"(?<!\d)(?:19|20)\d\d([-_. ]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)", "a date"),
+        (r"(?<!\d)(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?!\d)", "a date"),
+        (rf"(?<!\d)(?:19|20)\d\d([-_. ]){_MONTH}\1{_DAY}(?!\d)", "a date"),
         (rf"(?<!\d){_DAY}([-_. ]){_MONTH}\1(?:19|20)\d\d(?!\d)", "a date"),
         (rf"(?<!\d){_MONTH}([-_. ]){_DAY}\1(?:19|20)\d\d(?!\d)", "a date"),
-        (r"(?<![\d.-])(?:0[1-9]|[12]\d|3[01])([-.])(?:0[1-9]|1[0-2])\1\d\d(?![\d.-])", "a date"),
+        (r"(?<![\d.-])(?:0[1-9]|[12]\d|3[01])([-.])(?:0[1-9]|1[0-2])\1\d\d(?!\d|[.-]\d)", "a date"),
         (rf"(?<![\da-z]){_DAY}[-_. ]?{_MONTHS}[-_. ]?(?:19|20)?\d\d(?!\d)", "a date"),
         (rf"(?<![a-z]){_MONTHS}[-_. ]?{_DAY}[-_. ,]+(?:19|20)\d\d(?!\d)", "a date"),
         (r"(?<!\d)\d{3}-\d\d-\d{4}(?!\d)|(?<!\d)\d{6}[-+A]\d{3}[0-9A-Z](?![0-9A-Z])", "a personal number"),
         (r"(?<!\d)\d{3}([-_. ])\d{3}\1\d{4}(?!\d)", "a personal number"),
         (r"(?<![a-z])(?:mrn|dob|ssn|nhs|pid|pat(?:ient)?[-_ ]?id|acc(?:ession)?|case[-_ ]?n[or])"
          r"[-_ .:#]*\d{3,}", "a record number"),
+        (r"(?<![a-z])pat(?:ient)?[-_ .:#]*\d{4,}", "a record number"),
         (r"(?<![a-z0-9])[a-z]{1,3}[-_. ]?(?:19|20)?\d\d[-_./ ]\d{4,7}(?![a-z0-9])", "an accession number"),
         (r"(?<![a-z0-9])[a-z]{1,3}[-_. ]?(?:19|20)\d\d[-/]\d{3}(?![a-z0-9])", "an accession number"),
         (r"(?<![a-z0-9])\d\d[a-wyz]\d{4,7}(?![a-z0-9])", "an accession number"),
@@ -208,20 +210,28 @@ def _holds_name(text: str) -> bool:
     """Return whether two words side by side may be first and last name.
 
     These are two capitalised words that no slide's name is made of, or a frequent first name, however it is
-    written, beside another word of that kind.
+    written, beside another word of that kind.  Words that are written as one, "JaneDoe", count where one of
+    them is a frequent first name: names of programs and machines are written so too.
     """
     words = list(_WORD.finditer(text))
+    if any(_holds_first_name(*pair) for word in words for pair in pairwise(_HUMP.findall(word[0]))):
+        return True
     for one, other in pairwise(words):
         if any(letter.isdigit() for letter in text[one.end() : other.start()]):
             continue
         pair = one[0], other[0]
-        if any(_is_common(word) for word in pair):
-            continue
-        if all(_is_capitalised(word) for word in pair):
+        if not any(_is_common(word) for word in pair) and all(_is_capitalised(word) for word in pair):
             return True
-        if min(map(len, pair)) > 1 and any(word.casefold() in _FIRST_NAMES for word in pair):
+        if _holds_first_name(*pair):
             return True
     return False
+
+
+def _holds_first_name(*pair: str) -> bool:
+    """Return whether one of two words is a frequent first name, and the other may be a last one."""
+    if min(map(len, pair)) < 2 or any(_is_common(word) for word in pair):
+        return False
+    return any(word.casefold() in _FIRST_NAMES for word in pair)
 
 
 def _is_common(word: str) -> bool:
