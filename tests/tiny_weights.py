@@ -11,7 +11,7 @@ from napari_flag.encoders import registry
 from napari_flag.encoders.embedded import DIM, TileNet
 from napari_flag.encoders.foundation.hub import FOLDER_VARIABLE, HuggingFace
 from napari_flag.encoders.foundation.loader import load_foundation
-from napari_flag.encoders.registry import find_encoder
+from napari_flag.encoders.registry import EncoderRow, find_encoder
 from napari_flag.model.checkpoint import save_checkpoint
 from napari_flag.model.config import FlagConfig
 from napari_flag.model.flag import QUANTILES, Flag
@@ -66,12 +66,18 @@ def write_tiny_weights(
     return path
 
 
-def write_weights_on_uni(folder: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: str = "") -> Path:
-    """Write weights trained on a small UNI, and that UNI into the only folder of encoders there is."""
+def only_small_uni(folder: Path, monkeypatch: pytest.MonkeyPatch) -> EncoderRow:
+    """Have a small UNI in `folder` be the only encoder there is, and return its row."""
     row = shrink(find_encoder("uni"))
     monkeypatch.setattr(registry, "ROWS", (row,))
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder / "encoders"))
     monkeypatch.setattr(HuggingFace, "find_cached", lambda *_: None)
+    return row
+
+
+def write_weights_on_uni(folder: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: str = "") -> Path:
+    """Write weights trained on a small UNI, and that UNI into the only folder of encoders there is."""
+    row = only_small_uni(folder, monkeypatch)
     uni = write_published(row, folder / "encoders" / "uni", random_network(row))
     encoder = load_foundation(row, uni, "cpu")
     card = {"encoder": {"name": "uni", "fingerprint": fingerprint or encoder.fingerprint}}

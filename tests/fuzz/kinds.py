@@ -555,6 +555,17 @@ def _make_weights(folder: Path) -> Path:
 
 
 def _use_weights(path: Path) -> Used:
+    from napari_flag.model.checkpoint import Checkpoint
+
+    found = _use_weights_of(path)
+    checkpoint = Checkpoint.load(path)
+    checkpoint.build_encoder()
+    checkpoint.build_out_of_distribution_score()
+    return found
+
+
+def _use_weights_of(path: Path) -> Used:
+    """Use weights but for their encoder."""
     from napari_flag.methods.predictor import open_method
     from napari_flag.model.checkpoint import Checkpoint, describe_entries, label_of
 
@@ -562,8 +573,79 @@ def _use_weights(path: Path) -> Used:
     describe_entries(checkpoint.card)
     label_of("tiny", path)
     open_method(checkpoint)
-    checkpoint.build_encoder()
-    checkpoint.build_out_of_distribution_score()
+    return Used()
+
+
+def _make_published(folder: Path) -> Path:
+    """Write a checkpoint of the published code with its parts, and the encoder that it was trained on."""
+    import pytest
+    from tests.methods import test_published_checkpoint as published
+    from tests.tiny_weights import write_weights_on_uni
+
+    from napari_flag.model.checkpoint import Checkpoint
+
+    with pytest.MonkeyPatch.context() as patch:
+        features = Checkpoint.load(write_weights_on_uni(folder, patch)).config["features"]
+    config = published.configuration("FLAG", features)
+    state = published.random_state(config["model_config"], len(published.GENES))
+    published.write_parts(folder, config, state, state)
+    return folder / "config.yaml"
+
+
+def _make_panel(folder: Path) -> Path:
+    return _make_published(folder).with_name("genes.txt")
+
+
+def _use_published(path: Path) -> Used:
+    import pytest
+    from tests.tiny_weights import only_small_uni
+
+    from napari_flag.methods.published_checkpoint import import_published
+
+    folder, out = path.parent, path.with_name("out.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        only_small_uni(folder, patch)
+        import_published(folder / "model.pt", folder / "config.yaml", folder / "genes.txt", 0.5, out)
+    return _use_weights_of(out)
+
+
+# --- scores of training --------------------------------------------------------------------------
+
+
+def _make_scores(folder: Path) -> Path:
+    from flag_training.evaluate import Comparison, Outcome, Plan, Record
+    from flag_training.result_tables import results_of
+    from flag_training.scoring import COMPARED, OF_DRAWS, OF_X
+
+    who = {"X": ("FLAG", OF_X), "draws": ("FLAG", OF_DRAWS), "counting noise": ("rival", OF_DRAWS)}
+    who |= {"ridge": ("floor", OF_X)}
+    records = [
+        Record("r", kind, name, "all others", section, seed, dict.fromkeys(of, 0.5), {of[0]: (0.4, 0.6)})
+        for name, (kind, of) in who.items()
+        for section in ("C2", "C3")
+        for seed in (0, 1)
+    ]
+    differences = dict.fromkeys(COMPARED, (-0.1, -0.2, 0.1))
+    compared = [
+        Comparison("r", "all others", section, 0, "rival", "counting noise", "all others", differences)
+        for section in ("C2", "C3")
+    ]
+    levels = {"C2": {"all others": ("A", "B")}}
+    held = results_of(Outcome(tuple(records), tuple(compared), levels), Plan(("C2", "C3")), "napari-flag e")
+    (folder / "scores.json").write_text(json.dumps(held))
+    return folder / "scores.json"
+
+
+def _use_scores(path: Path) -> Used:
+    from flag_training.paper_table import FORMATS, PaperTable
+    from flag_training.result_tables import command_in, markdown, metrics_of, read_results
+
+    results = [read_results(path)]
+    command_in(path)
+    json.dumps(metrics_of(results))
+    markdown(results, "Scores")
+    for write in FORMATS.values():
+        write(PaperTable.of(results, "Scores", cohort="HER2ST"))
     return Used()
 
 
@@ -785,6 +867,24 @@ KINDS = (
         altered=altered_columns,
     ),
     Kind("weights", _make_weights, _use_weights, (by.change_weights, by.change_weights, by.change_bytes)),
+    Kind(
+        "configurations of checkpoints",
+        _make_published,
+        _use_published,
+        (by.change_yaml, by.change_yaml, by.change_bytes, by.change_whole),
+    ),
+    Kind(
+        "panels of checkpoints",
+        _make_panel,
+        _use_published,
+        (by.change_table, by.change_bytes, by.change_whole),
+    ),
+    Kind(
+        "scores",
+        _make_scores,
+        _use_scores,
+        (by.change_json, by.change_json, by.change_bytes, by.change_whole),
+    ),
     Kind("TIFF", _make_tiff, _use_slide, (by.change_tiff, by.change_tiff, by.change_bytes)),
     Kind("OME-TIFF", _make_ome, _use_slide, (by.change_tiff, by.change_bytes)),
 )

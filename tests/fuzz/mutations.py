@@ -59,6 +59,16 @@ def change_bytes(path: Path, random: Random) -> None:
     path.write_bytes(data)
 
 
+def change_whole(path: Path, random: Random) -> None:
+    """Put a pipe in place of a file, or text that is nested without end."""
+    path.unlink()
+    text = some((None, "[" * 100_000, '{"a":' * 100_000, "a: " + "[" * 100_000, "- " * 100_000), random)
+    if text is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(text, "utf-8")
+
+
 # --- text ----------------------------------------------------------------------------------------
 
 
@@ -114,6 +124,38 @@ def changed_json(value: Any, random: Random) -> Any:
 def change_json(path: Path, random: Random) -> None:
     value = changed_json(json.loads(path.read_text("utf-8")), random)
     path.write_text(json.dumps(value), "utf-8")
+
+
+# --- YAML ----------------------------------------------------------------------------------------
+
+YAML_VALUES = (
+    "2026-13-01", "2026-01-02", "*a", "&a [1]", "!!int ''", "!!bool x", "!!timestamp x", "!!binary x", "{{",
+    "1:99:99", "'", "[" * 500, "!!set {a, b}", "!!python/name:os.system", "? [a]", "&a [*a]", "9" * 5000,
+    "{<<: {a: 1}}",
+)  # fmt: skip
+"""Written in place of a value; some are no YAML."""
+
+
+def change_yaml(path: Path, random: Random) -> None:
+    import yaml
+
+    text = path.read_text("utf-8")
+    if random.random() < 0.5:
+        path.write_text(yaml.safe_dump(changed_json(yaml.safe_load(text), random)), "utf-8")
+        return
+    lines = text.split("\n")
+    row = int(random.integers(len(lines)))
+    name = lines[row].partition(":")[0]
+    match int(random.integers(4)):
+        case 0:
+            levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+            lines[:0] = ["a0: &a0 [x, x, x, x, x, x, x, x, x]", *levels]
+            lines[row + 9] = f"{name}: *a8"
+        case 1:
+            lines.insert(row, lines[row])
+        case _:
+            lines[row] = f"{name}: {some(YAML_VALUES, random)}"
+    path.write_text("\n".join(lines), "utf-8")
 
 
 # --- HDF5 ----------------------------------------------------------------------------------------

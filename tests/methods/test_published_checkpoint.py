@@ -371,6 +371,7 @@ def test_a_checkpoint_without_one_of_its_parts_is_refused(parts, lacking):
         (lambda c: c["model_config"].update(name=["graph_dit"]), r"lacks model_config\.name"),
         (lambda c: c["model_config"].update(name="x" * 200), r"another network \(x{40}\) than"),
         (lambda c: c["model_config"].update(n_heads=0), "lacks sizes of the network"),
+        (lambda c: c["model_config"].update(ada_norm={"x"}), "one of them is no number"),
         (lambda c: c["model_config"].update(n_layers="two"), "lacks sizes of the network"),
         (lambda c: c["model_config"].update(n_layers=10**6), "it states a size of 1,000,000"),
         (lambda c: c["model_config"].update(hidden_dim=9_000), "larger network than its tensors are of"),

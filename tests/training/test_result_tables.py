@@ -309,6 +309,8 @@ def test_what_is_no_scores_is_refused(text, tmp_path):
     [
         lambda held: held.pop("command"),
         lambda held: held.pop("seeds"),
+        lambda held: held.update(scores=["C2"]),
+        lambda held: held.update(scores={"C2": {"X": {"PCC": "0.5"}}}),
         lambda held: held.update(command=["napari-flag"]),
         lambda held: held.update(seeds=["0"]),
         lambda held: held.update(levels={"C2": {"all others": [None]}}),

@@ -123,6 +123,8 @@ def _refuse_kinds(results: Mapping[str, Any]) -> None:
     texts += [name for known in levels.values() for named in known.items() for name in (named[0], *named[1])]
     whole = [results["draws"], *results["seeds"], *(one.seed for one in (*records, *comparisons))]
     numbers = [value for record in records for value in record.scores.values()]
+    card = [scores for methods in results["scores"].values() for scores in methods.values()]
+    numbers += [value for scores in card for value in scores.values() if value is not None]
     spans = [(2, span) for record in records for span in record.intervals.values()]
     spans += [(3, comparison.differences[metric]) for comparison in comparisons for metric in COMPARED]
     scored = {(r.run, r.kind, r.method, r.training) for r in records}

@@ -89,6 +89,8 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
     row = find_encoder(data["img_encoder_name"].lower()[:_SHOWN])
     try:
         sizes = PublishedConfig.read(model | {"node_dim": len(panel)}, gene_transformer=form is _FLAG)
+        if not all(isinstance(size, bool | int | float) for size in asdict(sizes).values()):
+            raise TypeError("one of them is no number")
         window_um = _positive(data["crop_size"]) * mpp
         samples = int(_positive(stated["test_config"].get("sample_num", 8)))
         windows = WindowSizes(
