@@ -27,7 +27,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from benchmarks.equal_budgets import BASELINES, TERA, flag_operations, within
+from benchmarks.equal_budgets import BASELINES, TERA, flag_operations, trained_for, within
 from benchmarks.published_forms import Form, forms_of
 from benchmarks.tables import machine, write_between
 from torch import nn
@@ -122,7 +122,9 @@ def trained(args: argparse.Namespace) -> Trained:
     paid = operations(config.without(absent), rest, folder)
     _, given = read_baseline(BASELINES / "flag_published.toml")
     assert isinstance(given, FlagDiffusion)
-    method, cost = within(same_size(given, flag.network.config), rest, paid * args.times)
+    sized = same_size(given, flag.network.config)
+    cost = within(sized, rest, paid * args.times)
+    method = trained_for(sized, cost)
     assert isinstance(method, FlagDiffusion)
     folder = folder / f"published_{method.training.steps}"
     published = finish(train(method, rest, seed, folder), _say)
