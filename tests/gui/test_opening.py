@@ -350,7 +350,7 @@ def test_a_prediction_whose_regions_are_damaged_is_shown_without_them(dock, slid
 
 
 @pytest.mark.slow
-def test_what_was_not_saved_comes_back_with_the_next_session(dock, start, slide_file, tmp_path, qtbot):
+def test_what_was_not_saved_comes_back_with_the_next_session(dock, start, undock, slide_file, qtbot):
     dock.opener.open([slide_file("A")])
     dock.rest()
     dock.session.set_prediction(of_slide("A"))
@@ -359,7 +359,8 @@ def test_what_was_not_saved_comes_back_with_the_next_session(dock, start, slide_
     (result,) = dock.session.workspace.unsaved
     assert result.autosave.exists()
     dock.session.workspace.remove(dock.session.state)
-    dock.close()
+    undock(dock)
+    qtbot.waitUntil(lambda: not isalive(dock), timeout=10_000)
     again = start()
     assert again.keeper.last is not None
     again.keeper.restore(again.opener.open)
