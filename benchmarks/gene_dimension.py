@@ -437,9 +437,7 @@ def draw_scores(results: Sequence[dict[str, Any]]) -> Figure:
     methods = [method for method in METHODS if _has(results, method)]
     for row, of in zip(figure.subplots(2, len(COLUMNS)), ("all", "smallest panel"), strict=True):
         for axes, name in zip(row, COLUMNS, strict=True):
-            _panel(
-                axes, sizes, f"{name}, {'all genes' if of == 'all' else 'genes of the smallest panel'}", name
-            )
+            _panel(axes, sizes, f"{name}, {'all' if of == 'all' else f'the same {sizes[0]}'} genes", name)
             for colour, method in zip(COLOURS, methods, strict=False):
                 if _has(results, method, name):
                     _line(axes, _by_size(results, method, _score(name, of)), colour, method)
@@ -470,7 +468,7 @@ def draw_mechanism(results: Sequence[dict[str, Any]]) -> Figure:
         _line(steep, of_network, colour, f"t = {when}")
         steep.plot(*of_gaussian[:2], ":", color=colour)
     steep.set_xlabel("genes (dotted: of a Gaussian)")
-    _panel(loss, sizes, "Spots' loss under true edges with noise", "more than node-only's")
+    _panel(loss, sizes, "Spots' loss, noisy true edges", "more than node-only's")
     _panel(whole, sizes, "All that training minimises", "more than node-only's")
     _panel(summed, sizes, "The same, times the genes", "more than node-only's")
     _panel(gain, sizes, "PCC beside node-only's", "difference")
@@ -506,7 +504,12 @@ def draw_all(args: argparse.Namespace) -> list[Path]:
     args.figures.mkdir(parents=True, exist_ok=True)
     size = min(each["genes"] for each in results)
     shown = [Point(method, size, min(each["seed"] for each in results)) for method in METHODS]
-    logs = find_logs([args.run / point.name for point in shown if (args.run / point.name).exists()])
+    trained = [point for point in shown if (args.run / point.name).exists()]
+    logs = [
+        replace(log, name=f"{point.method}, {size} genes")
+        for point in trained
+        for log in find_logs([args.run / point.name])
+    ]
     with house_style():
         drawn = {
             "gene_dimension_scores": draw_scores(results),

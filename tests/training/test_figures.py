@@ -67,6 +67,18 @@ def test_many_logs_are_drawn_without_a_legend(run):
     assert not draw_dynamics([replace(logs[0], name=str(i)) for i in range(12)]).legends
 
 
+def test_single_steps_far_beyond_the_others_do_not_flatten_a_panel(run):
+    (log,) = find_logs([run])
+    steps = np.arange(400.0)
+    loss = 1 + 0.1 * np.sin(steps)
+    loss[[50, 200]] = 90.0
+    panel = draw_dynamics([replace(log, columns={"step": steps, "loss": loss})]).axes[0]
+    low, high = panel.get_ylim()
+    strong = panel.lines[1].get_ydata()
+    assert low < 0.9
+    assert strong.max() < high < 90, "the running mean is inside"
+
+
 def test_the_running_mean_is_that_of_what_there_is():
     np.testing.assert_allclose(running_mean(np.array([0.0, 3.0, 6.0]), 1), [1.5, 3.0, 4.5])
 

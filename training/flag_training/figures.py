@@ -115,6 +115,8 @@ def _number(text: str | None) -> float:
 
 _SMOOTH: Final = 20
 """The running mean spans a twentieth of a curve."""
+_SPIKES: Final = 2
+"""Per cent of the points of a faint curve that may lie above its panel, and as many below."""
 _TITLES: Final = {
     "loss": "loss, all parts",
     "validation": "loss on held-out slides",
@@ -124,7 +126,10 @@ _TITLES: Final = {
 
 
 def draw_dynamics(logs: Sequence[Log]) -> "Figure":
-    """Draw every column of the logs over the steps, a panel each; faint as logged, strong as running mean."""
+    """Draw every column of the logs over the steps, a panel each; faint as logged, strong as running mean.
+
+    Single steps far beyond the others may lie outside a panel.
+    """
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for log in logs for name in log.curves()))
@@ -137,6 +142,7 @@ def draw_dynamics(logs: Sequence[Log]) -> "Figure":
         for number, log in enumerate(logs):
             if name in log.curves():
                 _curve(panel, log, name, _colour(number, len(logs)))
+        _leave_out_spikes(panel)
         panel.set_title(_TITLES.get(name, name.replace("_", " ")), loc="left")
         panel.set_xlabel("step")
     for panel in panels[len(names) :]:
@@ -159,6 +165,18 @@ def _curve(panel: "Axes", log: Log, name: str, colour: str) -> None:
         return
     panel.plot(step, value, color=colour, alpha=0.2, linewidth=0.7)
     panel.plot(step, running_mean(value, max(1, len(value) // _SMOOTH)), color=colour, linewidth=1.4)
+
+
+def _leave_out_spikes(panel: "Axes") -> None:
+    """Give a panel the height of its strong lines, and of its faint ones without the most extreme points."""
+    heights = [
+        np.percentile(values, (_SPIKES, 100 - _SPIKES) if line.get_alpha() else (0, 100))
+        for line in panel.lines
+        if len(values := np.asarray(line.get_ydata(), dtype=float))
+    ]
+    low, high = np.min(heights), np.max(heights)
+    margin = 0.05 * (high - low) or 0.05 * (abs(high) or 1.0)
+    panel.set_ylim(low - margin, high + margin)
 
 
 def running_mean(values: FloatArray, span: int) -> FloatArray:
