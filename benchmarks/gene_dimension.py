@@ -446,6 +446,27 @@ def draw_scores(results: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
+def table_of(results: Sequence[dict[str, Any]]) -> str:
+    """Return a Markdown table: scores of every method by number of genes, means over sections and seeds."""
+    sizes = sorted({each["genes"] for each in results})
+    lines = ["| score | method | " + " | ".join(f"{size} genes" for size in sizes) + " |"]
+    lines.append("|---|---|" + "---:|" * len(sizes))
+
+    def row(name: str, method: str, value: Callable[[dict[str, Any]], float], digits: int) -> None:
+        known, mean, *_ = _by_size(results, method, value)
+        cells = {size: f"{number:,.{digits}f}" for size, number in zip(known, mean, strict=True)}
+        lines.append(f"| {name} | {method} | " + " | ".join(cells.get(size, "–") for size in sizes) + " |")
+
+    for method in METHODS:
+        if any(each["method"] == method and "steps" in each for each in results):
+            row("steps", method, lambda each: float(each["steps"]), 0)
+    for name in COLUMNS:
+        for method in METHODS:
+            if _has(results, method, name):
+                row(name, method, _score(name, "all"), 3)
+    return "\n".join(lines)
+
+
 def draw_mechanism(results: Sequence[dict[str, Any]]) -> Figure:
     """Draw spread of correlations, steepness of the edges' score, losses and oracle gain against genes."""
     results = [each for each in results if each["method"] not in FLOORS]
@@ -570,7 +591,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--solver-steps", type=int, default=20)
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--unscaled", action="store_true", help="networks without scaling, as published")
-    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw what is there, compute nothing")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        help="draw what is there and print its table, compute nothing",
+    )
     parser.add_argument("--point", nargs=3, metavar=("METHOD", "GENES", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if not args.figures and not args.simulated and not (args.config and args.data):
@@ -583,7 +609,7 @@ def main(argv: Sequence[str]) -> int:
     args = parse(argv)
     try:
         if args.figures:
-            print(*draw_all(args), sep="\n")
+            print(*draw_all(args), table_of(read_results(args.run)), sep="\n")
         elif args.point:
             method, genes, seed = args.point
             print(json.dumps(measure(args, Point(method, int(genes), int(seed)))["scores"]))

@@ -79,8 +79,12 @@ def test_every_point_gets_the_same_operations_but_flag_with_the_steps_of_joint(b
 
 
 @pytest.mark.slow
-def test_the_figures_are_drawn_from_the_files_alone(bench, run, tmp_path):
+def test_the_figures_are_drawn_from_the_files_alone(bench, run, tmp_path, capsys):
     assert bench.main(["--run", str(run), "--figures", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "| score | method | 6 genes | 12 genes |" in printed
+    for line in ("| steps | FLAG |", "| PCC | ridge |", "| SSC | joint |"):
+        assert printed.count(line) == 1
     drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(drawn) == {f"gene_dimension_{name}.png" for name in ("scores", "mechanism", "training")}
     assert min(drawn.values()) > 10_000
