@@ -724,9 +724,9 @@ def _header(results: Sequence[dict[str, Any]], sections: Sequence[str]) -> str:
     for result in results:
         seeds = ", ".join(str(seed) for seed in result["seeds"])
         unseen = f"; {', '.join(result['unseen'])} kept out of everything" if result["unseen"] else ""
-        lines.append(
-            f"- `{result['command']}` ({result['split']}{unseen}; seeds {seeds}; {result['draws']} draws)"
-        )
+        line = f"- `{result['command']}` ({result['split']}{unseen}; seeds {seeds}; {result['draws']} draws)"
+        if line not in lines:  # one command may write several files
+            lines.append(line)
     return "\n".join(lines)
 
 
