@@ -307,6 +307,16 @@ def test_toml_that_is_none_or_without_end_is_a_value_error(text):
         files.parse_toml(text)
 
 
+@pytest.mark.parametrize("text", [r'a = "x\u0000"', r'a = [{b = ["\U00000000"]}]', r'"a\u0000" = 1'])
+def test_toml_with_a_zero_byte_in_a_text_is_a_value_error(text):
+    with pytest.raises(ValueError, match="holds a zero byte, which is in no name and no path"):
+        files.parse_toml(text)
+
+
+def test_toml_may_spell_the_escape_of_a_zero_byte():
+    assert files.parse_toml(r"a = 'C:\u0000'") == {"a": r"C:\u0000"}
+
+
 @pytest.mark.parametrize(
     "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-", "=HYPERLINK(1)"]
 )

@@ -232,18 +232,34 @@ def parse_json(data: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+_SHOWN: Final = 80
+"""Letters of a text in a file that a message quotes."""
+
+
 def parse_toml(data: str) -> dict[str, Any]:
     """Return what TOML holds.
 
     Raises
     ------
     ValueError
-        When it is none, or is nested deeper than Python can follow.
+        When it is none, is nested deeper than Python can follow, or a text in it holds a zero byte,
+        with which Python ends whatever asks for a file of that name.
     """
     try:
-        return tomllib.loads(data)
+        values = tomllib.loads(data)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    waiting: list[Any] = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and "\0" in value:
+            shown = value.replace("\0", r"\u0000")[:_SHOWN]
+            raise ValueError(f'"{shown}" holds a zero byte, which is in no name and no path')
+    return values
 
 
 def make_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ from tests.training.conftest import make_config
 
 from flag_training.config import PriorConfig, read_config
 from napari_flag import keys
+from napari_flag.cli.main import USER_CAN_FIX, main
 from napari_flag.errors import UserError
 from napari_flag.model.config import FlagConfig
 from napari_flag.slides.colours import SCANNED, SRGB
@@ -120,3 +121,15 @@ def test_a_config_that_is_not_toml_is_one_sentence(text, tmp_path):
     path.write_text(text)
     with pytest.raises(UserError, match="no TOML file"):
         read_config(path)
+
+
+@pytest.mark.parametrize("line", ["extends = ", "name = 'x'\n[prior]\ncounts = ", "panel = "])
+def test_a_zero_byte_in_a_path_of_a_config_is_one_sentence_and_exit_2(line, tmp_path, capsys):
+    path = tmp_path / "run.toml"
+    path.write_text(line + r'"her2st\u0000.toml"')
+    command = ["train", str(path), "--data", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]
+    assert main(command) == USER_CAN_FIX
+    said = capsys.readouterr().err
+    assert r'"her2st\u0000.toml" holds a zero byte' in said
+    assert f"{path}" in said
+    assert "correct it there." in said

@@ -89,8 +89,18 @@ def test_features_are_kept_under_all_that_they_are_made_of():
     assert "/" not in features_key(**made_of | {"name": "../B4"})
 
 
-def test_tile_encoders_of_other_colours_never_share_a_state():
-    assert encoder_file(RUN, ("B4", "C2"), SRGB) != encoder_file(RUN, ("B4", "C2"), SCANNED)
+def test_tile_encoders_of_other_images_or_colours_never_share_a_state():
+    names, images = ("B4", "C2"), (("a1", 0.7), ("a2", 0.7))
+    others = ((("a2", 0.7), ("a1", 0.7)), (("a1", 0.7), ("a2", 0.5)), (("a1", 0.7), ("a3", 0.7)))
+    files = {encoder_file(RUN, names, other, SCANNED) for other in (images, *others)}
+    assert len({*files, encoder_file(RUN, names, images, SRGB)}) == 5
+    assert encoder_file(RUN, names, images, SCANNED) == encoder_file(RUN, list(names), list(images), SCANNED)
+
+
+def test_a_tile_encoder_of_more_slides_is_not_taken_for_one_of_other_images(tmp_path):
+    longer, _ = encoder_file(tmp_path, ("B4", "C2"), (("a1", 0.7), ("a2", 0.7)), SCANNED)
+    longer.touch()
+    assert encoder_file(tmp_path, ("B4",), (("a1", 0.7),), SCANNED)[1] is None
 
 
 def test_another_tile_encoder_has_a_folder_of_its_own(config):

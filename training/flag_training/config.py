@@ -327,7 +327,9 @@ def _read_values(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"The config {path} cannot be read ({error.strerror}); check the path.") from error
     except ValueError as error:
-        raise UserError(f"The config {path} is no TOML file ({error}); correct it there.") from error
+        raise UserError(
+            f"The config {path} is no TOML file that can be read ({error}); correct it there."
+        ) from error
     if "extends" not in values:
         return values
     base = _read_values(path.parent / str(values.pop("extends")), (*below, path.resolve()))

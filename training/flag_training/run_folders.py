@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from glob import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,15 @@ from napari_flag.slides.colours import SCANNED, Colours
 
 _FITTED_ON: Final = "features.txt"
 """File in a folder of an earlier version: the hash of the features that its states are of."""
+
+_ADOPTED: Final = (
+    "{} is of an earlier version and does not say which images it was trained on, so it is taken as trained "
+    "on those of the same names; if one was replaced since, delete the file and run this again."
+)
+_REPLACED: Final = (
+    "The tile encoder {} was trained on other images of the same names, or at other µm per pixel, so another "
+    "is trained on those that are there now."
+)
 
 
 def states_folder(run: Path, config: RunConfig, features: str = "") -> Path:
@@ -55,10 +65,14 @@ def trained_folder(run: Path, config: RunConfig, features: str) -> Path:
     plain, named = states_folder(run, config), states_folder(run, config, features)
     if named.exists() or not plain.exists():
         return named
-    mark = plain / _FITTED_ON
+    return plain if _is_of(features, plain / _FITTED_ON) else named
+
+
+def _is_of(made_of: str, mark: Path) -> bool:
+    """Return whether what lies beside `mark` is of `made_of`, the hash in it, which the first use writes."""
     if not mark.exists():
-        write_text(f"{features}\n", mark)
-    return plain if read_text(mark).strip() == features else named
+        write_text(f"{made_of}\n", mark)
+    return read_text(mark).strip() == made_of
 
 
 def features_key(
@@ -104,9 +118,38 @@ def earlier_features_file(run: Path, entry: SlideEntry, views: int, weights: byt
     return place_in(run, f"features_{entry.name}_{_digest(values | _coloured(colours))[:12]}", ".npy")
 
 
-def encoder_file(run: Path, slides: Sequence[str], colours: Colours) -> Path:
-    """Return the file of the state of a tile encoder trained on the images of `slides`."""
-    return place_in(run, f"tile_encoder_{'-'.join((*_coloured(colours).values(), *slides))}", ".pt")
+def encoder_file(
+    run: Path, slides: Sequence[str], images: Sequence[tuple[str | None, float]], colours: Colours
+) -> tuple[Path, str | None]:
+    """Return the file of the state of a tile encoder, and a notice where what is kept may be another's.
+
+    One of an earlier version, whose name does not say what it was trained on, is marked with the images that
+    it is first used with, and never used with others.
+
+    Parameters
+    ----------
+    run
+        The folder.
+    slides
+        Those that it is trained on, by name.
+    images
+        Hash of the content of each one's image, and its µm per level-0 pixel.
+    colours
+        In which the pixels are read.
+    """
+    stem = f"tile_encoder_{'-'.join((*_coloured(colours).values(), *slides))}"
+    plain, made_of = place_in(run, stem, ".pt"), _digest(images)[:12]
+    named = plain.with_name(f"{plain.stem}-{made_of}.pt")
+    if named.exists():
+        return named, None
+    if plain.exists():
+        mark = plain.with_suffix(".txt")
+        adopted = not mark.exists()
+        if _is_of(made_of, mark):
+            return plain, _ADOPTED.format(plain) if adopted else None
+    of_others = [plain, *sorted(run.glob(f"{escape(plain.stem)}-{'[0-9a-f]' * 12}.pt"))]
+    other = next((path.name for path in of_others if path.exists()), None)
+    return named, other and _REPLACED.format(other)
 
 
 def encoder_folder(run: Path, config: TileEncoderConfig) -> Path:

@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.section_files import write_section
 from tests.training.conftest import PROPER, make_config, share_of_the_means_error
 
 from flag_training.cohort import Cohort
+from flag_training.config import SlideEntry
 from flag_training.methods import blinded
 from flag_training.methods.method import expectation
-from flag_training.stages.fit import fit, make_card, write_weights
+from flag_training.stages.fit import fit, make_card, tile_encoder, write_weights
 from flag_training.stages.frames import assign_folds
-from napari_flag.encoders.embedded import TileNet
+from flag_training.stages.tile_encoder import TileEncoderConfig
+from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.errors import UserError
 from napari_flag.gui.predict.model_step import describe_card
 from napari_flag.methods.flag import FlagPredictor
@@ -39,6 +42,83 @@ def rows_of(folder):
     """Return the log of the score stage without the seconds it took."""
     with (folder / "score.csv").open() as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+class EncoderRun:
+    """A run whose tile encoder takes two steps on the image of one section."""
+
+    def __init__(self, folder):
+        self.folder, self.run = folder, folder / "run"
+        self.write(seed=0)
+        short = TileEncoderConfig(steps=2, schedule_steps=2, batch_size=2)
+        entry = SlideEntry("C2", "C", "C2.tif", "C2.h5ad", None, 0.683)
+        self.config = replace(make_config(), slides=(entry,), encoder=short)
+
+    def write(self, seed):
+        write_section(self.folder, "C2", seed)
+
+    def train(self):
+        """Return the fingerprint of the encoder, what was said, and whether it was trained."""
+        steps = []
+        net = finish(tile_encoder(self.config, self.folder, self.run), steps.append)
+        trained = any(step.stage == "Training the tile encoder" for step in steps)
+        return EmbeddedEncoder(net).fingerprint, [step.notice for step in steps if step.notice], trained
+
+    def kept(self):
+        return sorted(path.name for path in self.run.iterdir())
+
+    def keep_as_an_earlier_version(self):
+        """Name the state as it was once named."""
+        [state] = self.run.glob("*.pt")
+        state.rename(self.run / "tile_encoder_C2.pt")
+
+
+@pytest.fixture
+def encoder_run(tmp_path):
+    return EncoderRun(tmp_path)
+
+
+def test_a_tile_encoder_is_taken_again_for_the_image_it_was_trained_on_and_for_no_other(encoder_run):
+    first, said, trained = encoder_run.train()
+    assert (said, trained) == ([], True)
+    assert encoder_run.train() == (first, [], False)
+    [name] = encoder_run.kept()
+    assert name.startswith("tile_encoder_C2-")
+    encoder_run.write(seed=1)
+    other, [notice], trained = encoder_run.train()
+    assert notice.startswith(f"The tile encoder {name} was trained on other images of the same names")
+    assert trained
+    assert other != first
+    assert encoder_run.train() == (other, [], False)
+    encoder_run.write(seed=0)
+    assert encoder_run.train() == (first, [], False), "what took long is not replaced"
+
+
+def test_a_tile_encoder_is_trained_anew_where_the_image_has_other_um_per_px(encoder_run):
+    first, _, _ = encoder_run.train()
+    [entry] = encoder_run.config.slides
+    encoder_run.config = replace(encoder_run.config, slides=(replace(entry, mpp=1.0),))
+    other, [notice], trained = encoder_run.train()
+    assert "or at other µm per pixel" in notice
+    assert trained
+    assert other != first
+
+
+def test_a_tile_encoder_of_an_earlier_version_is_taken_with_a_notice_and_never_for_another_image(encoder_run):
+    first, _, _ = encoder_run.train()
+    encoder_run.keep_as_an_earlier_version()
+    found, [notice], trained = encoder_run.train()
+    assert (found, trained) == (first, False)
+    assert notice.startswith(
+        f"{encoder_run.run / 'tile_encoder_C2.pt'} is of an earlier version and does not say"
+    )
+    assert encoder_run.train() == (first, [], False)
+    assert encoder_run.kept() == ["tile_encoder_C2.pt", "tile_encoder_C2.txt"]
+    encoder_run.write(seed=1)
+    other, [notice], trained = encoder_run.train()
+    assert notice.startswith("The tile encoder tile_encoder_C2.pt was trained on other images")
+    assert trained
+    assert other != first
 
 
 @pytest.fixture

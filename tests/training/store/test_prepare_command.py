@@ -158,7 +158,9 @@ def test_the_dlpfc_cohort_lists_twelve_labelled_sections_of_three_donors(tmp_pat
 @pytest.mark.parametrize(
     "text",
     ['name = "a"', 'name = "a"\n[hest]\nfirst = "A1"\nlast = "A2"\n[split]\nshares = [7, 3]\n',
-     'name = "a"\n[[slides]]\nname = "b"\n', "name = ", 'name = "a"\nmode = 1\n[hest]\n'],
+     'name = "a"\n[[slides]]\nname = "b"\n', "name = ",
+     'name = "a"\ngene_ids = "g\\u0000.tsv"\n[[slides]]\nname = "b"\nimage = "i"\nspots = "s"\n',
+     'name = "a"\nmode = 1\n[hest]\n'],
 )  # fmt: skip
 def test_a_cohort_file_that_describes_none_is_a_sentence(tmp_path, text):
     (tmp_path / "bad.toml").write_text(text)

@@ -59,6 +59,7 @@ from napari_flag.model.diffusion import precondition
 from napari_flag.model.flag import LEAST, Flag, latent_of, latent_scale
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import Colours, colours_of
+from napari_flag.slides.file_identity import content_hash
 
 
 def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
@@ -193,17 +194,21 @@ def write_weights(
 
 
 def tile_encoder(config: RunConfig, data: Path, run: Path) -> Steps[TileNet]:
-    """Train the tile encoder on the run's slides, or take it from a finished stage."""
+    """Train the tile encoder on the run's slides, or take it from a finished stage on the same images."""
     from napari_flag.slides.slide import open_slide
 
-    images = []
+    images, seen = [], []
     entries = [s for s in config.slides if s.name in (config.encoder_slides or [s.name])]
-    state = encoder_file(run, [entry.name for entry in entries], config.colours)
     for entry in entries:
         with open_slide(data / entry.image, entry.mpp).in_colours(config.colours) as slide:
-            factor = (slide.mpp or TILE_UM_PER_PX) / (2 * TILE_UM_PER_PX)
+            mpp = slide.mpp or TILE_UM_PER_PX
+            factor = mpp / (2 * TILE_UM_PER_PX)
             images.append(slide.thumbnail(round(max(slide.size) * factor)))
+            seen.append((content_hash(slide.path), mpp))
         yield Step("Reading slides", len(images), len(entries), "slides")
+    state, notice = encoder_file(run, [entry.name for entry in entries], seen, config.colours)
+    if notice:
+        yield Step("Reading slides", len(images), len(entries), "slides", notice=notice)
     return (yield from train_tile_encoder(images, config.encoder, state))
 
 
