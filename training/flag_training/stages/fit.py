@@ -89,7 +89,7 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
         "seed": config.fit.seed,
         "sampler": {"solver": "dpmpp_2m", "steps": 10},
         keys.CARD_SCORE: describe_for_card(training),
-        "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides")},
+        "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides", "listed")},
     }
     if held_out.slides:
         card["validation"] = [slide.entry.name for slide in held_out.slides]
