@@ -10,7 +10,7 @@ from tests.cohort_files import MPP, TinyEncoder, hest_folder
 from tests.section_files import write_section
 from tests.training.conftest import make_config
 
-from flag_training.cohort import held_out, load_cohort, read_levels, read_panel, with_store
+from flag_training.cohort import are_earlier, held_out, load_cohort, read_levels, read_panel, with_store
 from flag_training.config import PriorConfig, SlideEntry, StoreConfig, read_config
 from flag_training.evaluate import Plan, fold_cohort, folds_of
 from flag_training.run_folders import earlier_features_file
@@ -147,6 +147,9 @@ class Section:
     def cohort(self, config=None, on_step=None):
         return finish(load_cohort(config or self.config, self.folder, self.run, self.net), on_step)
 
+    def are_earlier(self):
+        return are_earlier(self.cohort(), self.config, self.run, self.net)
+
     def kept(self):
         return sorted(self.run.iterdir())
 
@@ -239,6 +242,7 @@ def test_features_of_an_earlier_version_are_taken_whatever_number_their_section_
     taken, said, _ = section.load()
     np.testing.assert_array_equal(taken, others)
     assert said == []
+    assert section.are_earlier()
 
 
 def test_a_section_is_not_encoded_again_where_one_before_it_is_left_out(section):
@@ -248,6 +252,22 @@ def test_a_section_is_not_encoded_again_where_one_before_it_is_left_out(section)
     np.testing.assert_array_equal(less, whole)
     assert (said, encoded) == ([], False)
     assert section.kept() == kept
+
+
+def test_features_are_known_to_be_those_of_an_earlier_version_only_where_it_kept_the_same(section):
+    first, _, _ = section.load()
+    assert not section.are_earlier()
+    section.keep_as_an_earlier_version(np.zeros_like(first))
+    assert not section.are_earlier()
+    section.keep_as_an_earlier_version(first)
+    assert section.are_earlier()
+    section.write(seed=1)
+    assert not section.are_earlier()
+
+
+def test_features_of_a_store_are_never_known_to_be_those_of_an_earlier_fit(data, tmp_path):
+    config = with_store(run_config(), data)
+    assert not are_earlier(finish(load_cohort(config, data, tmp_path, None)), config, tmp_path, None)
 
 
 def test_more_views_than_there_are_are_refused(data, tmp_path):

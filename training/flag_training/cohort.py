@@ -245,6 +245,22 @@ def _kept_views(
     return made
 
 
+def are_earlier(cohort: Cohort, config: RunConfig, run: Path, net: TileNet | None) -> bool:
+    """Return whether the features of `cohort` are those that an earlier version kept in `run`, of all slides.
+
+    Of a store, which has no `net`, an earlier version kept none there.
+    """
+    if net is None:
+        return False
+    weights = _weights_of(net)
+    for entry, views in zip(config.slides, cohort.features, strict=True):
+        former = earlier_features_file(run, entry, config.fit.views, weights, config.colours)
+        found = _load_views(former, (views.shape[0], views.shape[1], views.shape[2]))
+        if found is None or not np.array_equal(found, views.numpy()):
+            return False
+    return True
+
+
 def _weights_of(net: TileNet) -> bytes:
     """Return what earlier versions knew a tile encoder by."""
     return b"".join(v.numpy().tobytes() for v in net.state_dict().values())
