@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flag_training.cohort import Cohort, TrainingSlide, fingerprint, load_cohort
+from flag_training.cohort import Cohort, TrainingSlide, are_earlier, fingerprint, load_cohort
 from flag_training.config import read_config
 from flag_training.run_folders import trained_folder
 from flag_training.scoring import JUDGED, SCORED
@@ -76,7 +76,8 @@ def main() -> None:
     config = read_config(CONFIG)
     net = finish(tile_encoder(config, args.data, args.run))
     cohort = finish(load_cohort(config, args.data, args.run, net))
-    folder = trained_folder(args.run, config, fingerprint(cohort))
+    known = are_earlier(cohort, config, args.run, net)
+    folder, _ = trained_folder(args.run, config, fingerprint(cohort), known)
     crossfit = np.load(folder / "crossfit.npy")
     resemblance = torch.tensor(json.loads((folder / "spread.json").read_text())["resemblance"])
     text = [

@@ -10,7 +10,7 @@ from tests.cohort_files import MPP, TinyEncoder, hest_folder
 from tests.section_files import write_section
 from tests.training.conftest import make_config
 
-from flag_training.cohort import held_out, load_cohort, read_levels, read_panel, with_store
+from flag_training.cohort import are_earlier, held_out, load_cohort, read_levels, read_panel, with_store
 from flag_training.config import PriorConfig, SlideEntry, StoreConfig, read_config
 from flag_training.evaluate import Plan, fold_cohort, folds_of
 from flag_training.run_folders import earlier_features_file
@@ -119,13 +119,17 @@ def test_a_run_that_leaves_out_or_scores_what_the_genes_were_chosen_on_says_so(d
 
 
 class Section:
-    """A run of one section of four spots, under an encoder that was not trained, and its kept features."""
+    """A run of one section of four spots, under an encoder that was not trained, and its kept features.
+
+    Others can be listed before it, of the same files.
+    """
 
     def __init__(self, folder):
         self.folder, self.run = folder, folder / "run"
         self.write(seed=0)
         entry = SlideEntry("C2", "C", "C2.tif", "few.h5ad", None, 0.683)
         self.config = replace(make_config(views=2), slides=(entry,))
+        self.listed = replace(self.config, slides=(replace(entry, name="C1"), entry))
         torch.manual_seed(0)
         self.net = TileNet()
 
@@ -133,12 +137,18 @@ class Section:
         write_section(self.folder, "C2", seed)
         anndata.read_h5ad(self.folder / "C2.h5ad")[:4].copy().write_h5ad(self.folder / "few.h5ad")
 
-    def load(self):
-        """Return the features, what was said, and whether the slide was encoded."""
+    def load(self, config=None):
+        """Return the features of the last section, what was said, and whether any slide was encoded."""
         steps = []
-        [views] = finish(load_cohort(self.config, self.folder, self.run, self.net), steps.append).features
+        [*_, views] = self.cohort(config, steps.append).features
         encoded = any(step.stage.startswith("Encoding") for step in steps)
         return views.numpy(), [step.notice for step in steps if step.notice], encoded
+
+    def cohort(self, config=None, on_step=None):
+        return finish(load_cohort(config or self.config, self.folder, self.run, self.net), on_step)
+
+    def are_earlier(self):
+        return are_earlier(self.cohort(), self.config, self.run, self.net)
 
     def kept(self):
         return sorted(self.run.iterdir())
@@ -207,9 +217,57 @@ def test_features_of_an_earlier_version_that_are_of_something_else_are_made_anew
     place = section.keep_as_an_earlier_version(np.zeros_like(first))
     found, [said], _ = section.load()
     np.testing.assert_array_equal(found, first)
-    assert said.startswith(f"The features of C2 that an earlier version kept ({place.name}) are not those of")
-    place.write_bytes(b"no array")
+    wrong = f"The features of C2 that an earlier version kept ({place.name}) are damaged or not those of its"
+    assert said.startswith(wrong)
     assert section.load()[1:] == ([], False)
+    place.write_bytes(b"no array")
+    for entry in {*section.kept()} - {place}:
+        entry.unlink()
+    found, [said], encoded = section.load()
+    np.testing.assert_array_equal(found, first)
+    assert said.startswith(wrong)
+    assert encoded
+
+
+def test_features_of_an_earlier_version_are_taken_whatever_number_their_section_had(section):
+    """Earlier versions drew the views by the place among the sections that were not left out."""
+    others, _, _ = section.load(section.listed)
+    for entry in section.kept():
+        entry.unlink()
+    first, _, _ = section.load()
+    section.kept()[0].unlink()
+    np.testing.assert_array_equal(others[0], first[0])
+    assert np.abs(others[1] - first[1]).max() > 0.1
+    section.keep_as_an_earlier_version(others)
+    taken, said, _ = section.load()
+    np.testing.assert_array_equal(taken, others)
+    assert said == []
+    assert section.are_earlier()
+
+
+def test_a_section_is_not_encoded_again_where_one_before_it_is_left_out(section):
+    whole, _, _ = section.load(section.listed)
+    kept = section.kept()
+    less, said, encoded = section.load(section.listed.without(("C1",)))
+    np.testing.assert_array_equal(less, whole)
+    assert (said, encoded) == ([], False)
+    assert section.kept() == kept
+
+
+def test_features_are_known_to_be_those_of_an_earlier_version_only_where_it_kept_the_same(section):
+    first, _, _ = section.load()
+    assert not section.are_earlier()
+    section.keep_as_an_earlier_version(np.zeros_like(first))
+    assert not section.are_earlier()
+    section.keep_as_an_earlier_version(first)
+    assert section.are_earlier()
+    section.write(seed=1)
+    assert not section.are_earlier()
+
+
+def test_features_of_a_store_are_never_known_to_be_those_of_an_earlier_fit(data, tmp_path):
+    config = with_store(run_config(), data)
+    assert not are_earlier(finish(load_cohort(config, data, tmp_path, None)), config, tmp_path, None)
 
 
 def test_more_views_than_there_are_are_refused(data, tmp_path):

@@ -57,6 +57,12 @@ def test_sections_can_be_left_out_and_unknown_ones_are_named():
         config.without(("C9",))
 
 
+def test_a_section_keeps_its_number_where_others_are_left_out():
+    config = read_config(HER2ST)
+    for less in (config, config.without(("C2",)), config.without(("B4",)).without(("C2",))):
+        assert [less.number_of(name) for name in ("C3", "C4", "C5")] == [2, 3, 4]
+
+
 def test_the_last_section_to_stop_early_by_cannot_be_left_out():
     config = read_config(HER2ST)
     watched = replace(config, fit=replace(config.fit, validation=("C3", "C4")))

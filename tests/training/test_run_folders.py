@@ -59,18 +59,38 @@ def test_fits_on_other_features_never_share_a_folder(config):
     assert states_folder(RUN, config, "0a1b2c3d") == plain.with_name(f"{plain.name}-0a1b2c3d")
 
 
-def test_a_fit_is_never_gone_on_with_other_features(config, tmp_path):
-    named = trained_folder(tmp_path, config, "0a1b2c3d")
-    assert named == states_folder(tmp_path, config, "0a1b2c3d")
-    assert trained_folder(tmp_path, config, "ffffffff") != named
-    earlier = states_folder(tmp_path / "earlier", config)
-    earlier.mkdir(parents=True)
-    for _ in range(2):
-        assert trained_folder(earlier.parent, config, "0a1b2c3d") == earlier
-    assert trained_folder(earlier.parent, config, "ffffffff") == states_folder(
-        earlier.parent, config, "ffffffff"
-    )
-    assert trained_folder(earlier.parent, config, "0a1b2c3d") == earlier
+ONE, OTHER = "0a1b2c3d", "ffffffff"
+"""Hashes of features."""
+
+
+@pytest.mark.parametrize("are_earlier", [True, False])
+def test_the_folder_of_a_new_fit_names_its_features(are_earlier, config, tmp_path):
+    for features in (ONE, OTHER):
+        named = states_folder(tmp_path, config, features)
+        assert trained_folder(tmp_path, config, features, are_earlier) == (named, None)
+
+
+def test_a_fit_of_an_earlier_version_is_gone_on_with_its_features_and_never_with_others(config, tmp_path):
+    earlier = states_folder(tmp_path, config)
+    earlier.mkdir()
+    assert trained_folder(tmp_path, config, ONE, are_earlier=True) == (earlier, None)
+    for are_earlier in (True, False):
+        assert trained_folder(tmp_path, config, ONE, are_earlier) == (earlier, None)
+        other = states_folder(tmp_path, config, OTHER)
+        assert trained_folder(tmp_path, config, OTHER, are_earlier) == (other, None)
+
+
+def test_a_fit_of_an_earlier_version_on_features_that_are_not_known_is_not_gone_on_with(config, tmp_path):
+    earlier, named = states_folder(tmp_path, config), states_folder(tmp_path, config, OTHER)
+    earlier.mkdir()
+    folder, notice = trained_folder(tmp_path, config, OTHER, are_earlier=False)
+    assert folder == named
+    assert notice.startswith(f"The fit of an earlier version in {earlier.name} does not say which features")
+    assert f"a new one is begun in {named.name};" in notice
+    assert list(earlier.iterdir()) == []
+    assert trained_folder(tmp_path, config, ONE, are_earlier=True) == (earlier, None)
+    earlier.rename(named)  # as the notice says
+    assert trained_folder(tmp_path, config, OTHER, are_earlier=False) == (named, None)
 
 
 def test_features_are_kept_under_all_that_they_are_made_of():

@@ -16,12 +16,14 @@ from tests.training.methods.test_published import CONFIGS, SMALL
 from tests.training.test_own_sections import write_section
 
 from flag_training.cli import add_run_arguments, run_folder
-from flag_training.cohort import SectionLevel, held_out, with_store
-from flag_training.config import PriorConfig, StoreConfig, read_config
+from flag_training.cohort import SectionLevel, fingerprint, held_out, load_cohort, with_store
+from flag_training.config import PriorConfig, SlideEntry, StoreConfig, read_config
 from flag_training.methods.floors import LEARNED_FLOORS
 from flag_training.methods.learning import Descent
 from flag_training.methods.weights import train_method
-from flag_training.stages.fit import train, write_weights
+from flag_training.run_folders import earlier_features_file, states_folder
+from flag_training.stages.fit import tile_encoder, train, write_weights
+from flag_training.stages.tile_encoder import TileEncoderConfig
 from flag_training.store.building import Encoding, build_store
 from flag_training.store.hest import find_metadata, hest_sources, read_metadata
 from flag_training.store.panels import PanelRule
@@ -123,6 +125,47 @@ def test_levels_of_further_patients_are_not_read_for_another_method(config, data
 def test_a_method_given_as_a_run_is_refused_with_the_command_that_trains_it():
     with pytest.raises(UserError, match=r"napari-flag train RUN\.toml --method"):
         read_config(Path(__file__).parents[2] / "training" / "configs" / "baselines" / "bleep.toml")
+
+
+def said_before_the_fit(config, data, run):
+    """Return what `train` says before it fits anything, and leave it there."""
+    said = []
+    for step in train(config, data, run, run / "weights.safetensors"):
+        if step.notice:
+            said.append(step.notice)
+        if step.stage.startswith("Fitting"):
+            break
+    return said
+
+
+def test_a_fit_of_an_earlier_version_on_a_store_is_not_gone_on_with_and_train_says_so(config, data, tmp_path):
+    earlier = states_folder(tmp_path, config)
+    earlier.mkdir()
+    [said] = [each for each in said_before_the_fit(config, data, tmp_path) if "earlier version" in each]
+    assert said.startswith(f"The fit of an earlier version in {earlier.name} does not say")
+    assert list(earlier.iterdir()) == []
+
+
+def test_train_goes_on_with_a_fit_of_an_earlier_version_on_the_features_kept_with_it_alone(tmp_path):
+    write_section(tmp_path, "S1", 11)
+    write_section(tmp_path, "S2", 12)
+    entries = tuple(SlideEntry(name, "P", f"{name}.tif", f"{name}.h5ad") for name in ("S1", "S2"))
+    encoder = TileEncoderConfig(steps=1, schedule_steps=1, batch_size=8)
+    config = replace(make_config(views=1), slides=entries, encoder=encoder)
+    run = tmp_path / "run"
+    net = finish(tile_encoder(config, tmp_path, run))
+    weights = b"".join(v.numpy().tobytes() for v in net.state_dict().values())
+    cohort = finish(load_cohort(config, tmp_path, run, net))
+    kept = [earlier_features_file(run, entry, 1, weights, config.colours) for entry in entries]
+    earlier = states_folder(run, config)
+    earlier.mkdir()
+    for place, views in zip(kept, (cohort.features[0], torch.zeros_like(cohort.features[1])), strict=True):
+        np.save(place, views.numpy())
+    assert any("is begun in" in said for said in said_before_the_fit(config, tmp_path, run))
+    assert list(earlier.iterdir()) == []
+    np.save(kept[1], cohort.features[1].numpy())
+    assert not any("is begun in" in said for said in said_before_the_fit(config, tmp_path, run))
+    assert (earlier / "features.txt").read_text().strip() == fingerprint(cohort)
 
 
 @pytest.mark.slow

@@ -166,17 +166,17 @@ def load_cohort(config: RunConfig, data: Path, run: Path, net: TileNet | None) -
         return replace(stored, others=(yield from read_levels(config, data, stored.genes)))
     if net is None:
         raise ValueError("a run without a store encodes its slides, which takes a tile encoder")
-    encoder = EmbeddedEncoder(net)
-    weights = b"".join(v.numpy().tobytes() for v in net.state_dict().values())
+    encoder, weights = EmbeddedEncoder(net), _weights_of(net)
     panel = read_panel(config, data)
     slides, features = [], []
     genes: tuple[str, ...] = ()
-    for number, entry in enumerate(config.slides):
+    for entry in config.slides:
         slide, training, genes = read_slide(entry, data, panel, config.colours)
+        seed = config.number_of(entry.name)
         former = earlier_features_file(run, entry, config.fit.views, weights, config.colours)
         with slide:
             views = yield from _kept_views(
-                slide, training, encoder, config.fit.views, number, config.colours, run, former
+                slide, training, encoder, config.fit.views, seed, config.colours, run, former
             )
         slides.append(training)
         features.append(torch.from_numpy(views))
@@ -204,8 +204,9 @@ def _kept_views(
     run
         The folder.
     former
-        Where earlier versions kept them without saying of which pixels.  They are taken, so that fits made on
-        them can go on, where they are what the encoder makes of the slide now but for rounding.
+        Where earlier versions kept them without saying of which pixels, nor by which seed.  They are taken,
+        so that fits made on them can go on, where view 0, which no seed changes, is what the encoder makes of
+        the slide now but for rounding.
     """
     name, shape = training.entry.name, (views, len(training.spots), encoder.dim)
     image = content_hash(slide.path)
@@ -220,17 +221,21 @@ def _kept_views(
         cache.discard(entry)
         notice = f"The kept features of {name} were damaged and are computed again."
         yield Step(_READING, 0, None, "slides", notice=notice)
-    made = yield from slide_views(slide, training.spots, encoder, views, seed)
+    made = None
     if former.exists():
         found = _load_views(former, shape)
-        if found is not None and np.allclose(found, made, rtol=0, atol=_ROUNDING):
-            made = found
-        else:
+        if found is not None:
+            plain = yield from slide_views(slide, training.spots, encoder, 1, seed)
+            made = found if np.allclose(found[:1], plain, rtol=0, atol=_ROUNDING) else None
+        if made is None:
             notice = (
-                f"The features of {name} that an earlier version kept ({former.name}) are not those of its "
-                "image and spots, and were computed again; fits that were made on them are not continued."
+                f"The features of {name} that an earlier version kept ({former.name}) are damaged or not "
+                "those of its image and spots, so they are computed again; fits on other features are not "
+                "continued."
             )
             yield Step(_READING, 0, None, "slides", notice=notice)
+    if made is None:
+        made = yield from slide_views(slide, training.spots, encoder, views, seed)
     if image is not None:
         make_folder(run)
         with unfinished(run / f"{key}.npy") as place:
@@ -238,6 +243,27 @@ def _kept_views(
                 np.save(stream, made)
             yield from cache.store(place, run, key, ".npy", _READING)
     return made
+
+
+def are_earlier(cohort: Cohort, config: RunConfig, run: Path, net: TileNet | None) -> bool:
+    """Return whether the features of `cohort` are those that an earlier version kept in `run`, of all slides.
+
+    Of a store, which has no `net`, an earlier version kept none there.
+    """
+    if net is None:
+        return False
+    weights = _weights_of(net)
+    for entry, views in zip(config.slides, cohort.features, strict=True):
+        former = earlier_features_file(run, entry, config.fit.views, weights, config.colours)
+        found = _load_views(former, (views.shape[0], views.shape[1], views.shape[2]))
+        if found is None or not np.array_equal(found, views.numpy()):
+            return False
+    return True
+
+
+def _weights_of(net: TileNet) -> bytes:
+    """Return what earlier versions knew a tile encoder by."""
+    return b"".join(v.numpy().tobytes() for v in net.state_dict().values())
 
 
 def _load_views(path: Path, shape: tuple[int, int, int]) -> FloatArray | None:

@@ -213,6 +213,8 @@ class RunConfig:
         converted by each slide's colour profile.  A store has its own.
     store
         Where the slides are instead of `slides` and `panel`; `stored.with_store` fills them in.
+    listed
+        Names of all sections, before `without` took any away; not for files.
     """
 
     name: str
@@ -227,6 +229,11 @@ class RunConfig:
     colours: Colours = SCANNED
     store: StoreConfig | None = None
     prior: PriorConfig | None = None
+    listed: tuple[str, ...] = ()
+
+    def number_of(self, section: str) -> int:
+        """Return the place of a section among all of the run, those that were left out too."""
+        return (self.listed or tuple(slide.name for slide in self.slides)).index(section)
 
     def without(self, sections: tuple[str, ...]) -> "RunConfig":
         """Return the run without `sections`."""
@@ -255,6 +262,7 @@ class RunConfig:
             fit=fit,
             slides=kept,
             encoder_slides=tuple(name for name in self.encoder_slides if name not in sections),
+            listed=self.listed or tuple(slide.name for slide in self.slides),
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -23,6 +23,11 @@ from napari_flag.slides.colours import SCANNED, Colours
 _FITTED_ON: Final = "features.txt"
 """File in a folder of an earlier version: the hash of the features that its states are of."""
 
+_NOT_KNOWN: Final = (
+    "The fit of an earlier version in {} does not say which features it was made on, and they are not known "
+    "to be those of this run, so a new one is begun in {}; if you know that they are, stop this, put the "
+    "first folder in the place of the second, and run it again."
+)
 _ADOPTED: Final = (
     "{} is of an earlier version and does not say which images it was trained on, so it is taken as trained "
     "on those of the same names; if one was replaced since, delete the file and run this again."
@@ -56,16 +61,29 @@ def states_folder(run: Path, config: RunConfig, features: str = "") -> Path:
     return run / f"fit-{_digest(values | _coloured(config.colours))[:12]}{suffix}"
 
 
-def trained_folder(run: Path, config: RunConfig, features: str) -> Path:
-    """Return the folder of the states of `train` on features of which `features` is the hash.
+def trained_folder(run: Path, config: RunConfig, features: str, are_earlier: bool) -> tuple[Path, str | None]:
+    """Return the folder of the states of `train`, and a notice where an earlier version's is passed over.
 
-    One of an earlier version, whose name does not say what it was fitted on, is marked with the features that
-    it is first gone on with, and never gone on with others.
+    The name of an earlier version's folder does not say what it was fitted on.  Where the features in use are
+    those that the earlier version kept in `run`, it is marked with them, and gone on with on them alone.  Of
+    a store none are kept there, so a fit of an earlier version on a store is not gone on with.
+
+    Parameters
+    ----------
+    run, config
+        The run.
+    features
+        Hash of the features in use.
+    are_earlier
+        Whether they are those that an earlier version kept in `run`.
     """
     plain, named = states_folder(run, config), states_folder(run, config, features)
     if named.exists() or not plain.exists():
-        return named
-    return plain if _is_of(features, plain / _FITTED_ON) else named
+        return named, None
+    mark = plain / _FITTED_ON
+    if not mark.exists() and not are_earlier:
+        return named, _NOT_KNOWN.format(plain.name, named.name)
+    return (plain if _is_of(features, mark) else named), None
 
 
 def _is_of(made_of: str, mark: Path) -> bool:

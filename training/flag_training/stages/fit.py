@@ -13,6 +13,7 @@ from torch import Tensor
 from flag_training.cohort import (
     Cohort,
     FloatArray,
+    are_earlier,
     fingerprint,
     load_cohort,
     stored_encoder,
@@ -90,7 +91,7 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
         "seed": config.fit.seed,
         "sampler": {"solver": "dpmpp_2m", "steps": 10},
         keys.CARD_SCORE: describe_for_card(training),
-        "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides")},
+        "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides", "listed")},
     }
     if held_out.slides:
         card["validation"] = [slide.entry.name for slide in held_out.slides]
@@ -146,6 +147,7 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
     if use_previous and fabric.is_global_zero:
         for path in checkpointing.use_previous(run):
             yield Step("Starting", 0, notice=f"{path} was damaged; resuming from the state before it.")
+    net: TileNet | None = None
     if config.store is None:
         net = yield from from_first(fabric, lambda: tile_encoder(config, data, run))
         cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, net))
@@ -153,7 +155,11 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
     else:  # whose features are there
         cohort = yield from in_turn(fabric, lambda: load_cohort(config, data, run, None))
         encoder, tensors = stored_encoder(config.store, data)
-    network = yield from fit(cohort, config, trained_folder(run, config, fingerprint(cohort)), fabric)
+    known = are_earlier(cohort, config, run, net)
+    states, notice = trained_folder(run, config, fingerprint(cohort), known)
+    if notice:
+        yield Step("Starting", 0, notice=notice)
+    network = yield from fit(cohort, config, states, fabric)
     if fabric.is_global_zero:
         yield from write_weights(out, network, tensors, encoder, cohort, config, data)
     leave(fabric)
