@@ -131,6 +131,18 @@ def test_the_files_of_a_run_that_are_pooled_are_counts_and_files_so_named_elsewh
     assert not discover(tmp_path / "cells.csv")
 
 
+@pytest.mark.parametrize(
+    "name", ["C5_cells.tsv", "C5_cells.csv", "cells.csv", "transcripts.csv", "tx_file.tsv"]
+)
+def test_tables_called_like_those_of_a_run_are_read_as_what_they_are_beside_several_sections(tmp_path, name):
+    sections = [tmp_path / "A_tx_file.csv", tmp_path / "B_tx_file.csv"]
+    for section in sections:
+        section.write_text("fov\n")
+    assert kind_of(spots(tmp_path / name)) == "spots"
+    assert read_spots(tmp_path / name).spots.ids == ("10x13", "11x13", "12x14")
+    assert [kind_of(section) for section in sections] == ["counts", "counts"]
+
+
 @pytest.mark.parametrize("name", ["S.TSV", "S.Csv", "S.TXT.GZ"])
 def test_a_table_that_is_recognised_is_read_whatever_the_case_of_its_ending(tmp_path, name):
     text = spots(tmp_path / "s.tsv").read_bytes()
