@@ -385,8 +385,15 @@ def test_a_slide_given_is_taken_as_it_is_with_what_is_given_beside_it(tmp_path):
         assert source_of(given, "C5.tsv", table) == Source(slide, "C5.tsv", table)
     with open_slide(slide, mpp=1.0) as opened:
         assert source_of(opened, None, None) == Source(opened)
-        with pytest.raises(UserError, match=r"--table names an element .* and .*C5\.png is none"):
+        with pytest.raises(UserError, match=r"table \(--table\) names an element .* and .*C5\.png is none"):
             source_of(opened, table="table")
+
+
+def test_a_folder_of_several_slides_says_in_python_and_on_the_command_line_how_to_choose(tmp_path):
+    picture(tmp_path / "C5.png")
+    picture(tmp_path / "C6.png")
+    with pytest.raises(UserError, match=r"give the file of one, .* on the command line, e\.g\.: napari-flag"):
+        source_of(tmp_path)
 
 
 def test_a_folder_gives_its_only_slide_with_spots_and_counts_of_it_unless_others_are_given(tmp_path):
