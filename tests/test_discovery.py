@@ -131,6 +131,18 @@ def test_the_files_of_a_run_that_are_pooled_are_counts_and_files_so_named_elsewh
     assert not discover(tmp_path / "cells.csv")
 
 
+@pytest.mark.parametrize(
+    "name", ["C5_cells.tsv", "C5_cells.csv", "cells.csv", "transcripts.csv", "tx_file.tsv"]
+)
+def test_tables_called_like_those_of_a_run_are_read_as_what_they_are_beside_several_sections(tmp_path, name):
+    sections = [tmp_path / "A_tx_file.csv", tmp_path / "B_tx_file.csv"]
+    for section in sections:
+        section.write_text("fov\n")
+    assert kind_of(spots(tmp_path / name)) == "spots"
+    assert read_spots(tmp_path / name).spots.ids == ("10x13", "11x13", "12x14")
+    assert [kind_of(section) for section in sections] == ["counts", "counts"]
+
+
 @pytest.mark.parametrize("name", ["S.TSV", "S.Csv", "S.TXT.GZ"])
 def test_a_table_that_is_recognised_is_read_whatever_the_case_of_its_ending(tmp_path, name):
     text = spots(tmp_path / "s.tsv").read_bytes()
@@ -373,8 +385,15 @@ def test_a_slide_given_is_taken_as_it_is_with_what_is_given_beside_it(tmp_path):
         assert source_of(given, "C5.tsv", table) == Source(slide, "C5.tsv", table)
     with open_slide(slide, mpp=1.0) as opened:
         assert source_of(opened, None, None) == Source(opened)
-        with pytest.raises(UserError, match=r"--table names an element .* and .*C5\.png is none"):
+        with pytest.raises(UserError, match=r"table \(--table\) names an element .* and .*C5\.png is none"):
             source_of(opened, table="table")
+
+
+def test_a_folder_of_several_slides_says_in_python_and_on_the_command_line_how_to_choose(tmp_path):
+    picture(tmp_path / "C5.png")
+    picture(tmp_path / "C6.png")
+    with pytest.raises(UserError, match=r"give the file of one, .* on the command line, e\.g\.: napari-flag"):
+        source_of(tmp_path)
 
 
 def test_a_folder_gives_its_only_slide_with_spots_and_counts_of_it_unless_others_are_given(tmp_path):

@@ -264,6 +264,13 @@ def test_a_link_to_a_folder_in_a_zarr_is_refused_since_what_it_holds_is_anything
         files.refuse_special_in(tmp_path / "t.zarr")
 
 
+def test_a_link_to_itself_is_refused_wherever_it_stands_in_a_folder(tmp_path):
+    for number in range(9):
+        (tmp_path / f"{number}").symlink_to(f"{number}")
+    with pytest.raises(UserError, match=r"\d cannot be looked at \(too many levels"):
+        files.refuse_special_in(tmp_path)
+
+
 @pytest.mark.parametrize("spoil", [lambda data: data[:-9], lambda data: data[:20] + bytes(9) + data[29:]])
 def test_a_compressed_file_that_is_damaged_is_an_error_of_reading(tmp_path, spoil):
     (tmp_path / "t.tsv.gz").write_bytes(spoil(gzip.compress(b"Tumour\t1\n" * 99)))

@@ -131,6 +131,10 @@ def test_names_are_read_from_a_file_as_written_and_a_file_without_any_is_refused
         names_in(path)
 
 
+def test_names_are_separated_within_each_of_several_texts_too():
+    assert names_in(["HER2, KI67", "KRT8"]) == ("HER2", "KI67", "KRT8")
+
+
 def test_look_up_lists_matches_while_typing(names):
     assert look_up(names, "kr").genes == ("KRT19", "KRT8", "SKRT1")
     assert look_up(names, "").genes is None

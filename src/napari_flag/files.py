@@ -113,24 +113,37 @@ def refuse_special(path: Path) -> None:
 def refuse_special_in(folder: Path) -> None:
     """Raise a `UserError` where a folder, such as a zarr, holds what reading it may never end of.
 
-    That is a pipe or a device at any depth, or a link to another folder, which may hold them, or itself.
+    That is a pipe or a device at any depth, or a link to another folder, which may hold them, or to itself.
     """
     waiting = [folder]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(Path(entry.path))
-                    elif entry.is_dir():
-                        raise UserError(
-                            f"{entry.path} is a link to another folder, which a zarr has no use for, so it "
-                            "is not read; put the folder itself in its place."
-                        )
-                    elif not entry.is_file():
-                        refuse_special(Path(entry.path))
+                held = list(entries)
         except OSError:
             continue  # what cannot be listed is said when it is read
+        waiting += [Path(entry.path) for entry in held if _is_folder_in_zarr(entry)]
+
+
+def _is_folder_in_zarr(entry: "os.DirEntry[str]") -> bool:
+    """Return whether what a zarr holds is a folder; raise a `UserError` of a link to one, pipe or device."""
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            return True
+        linked, special = entry.is_dir(), not entry.is_file()
+    except OSError as error:
+        raise UserError(
+            f"{entry.path} cannot be looked at ({os.strerror(error.errno or 0).lower()}), so it is not read; "
+            "remove it, or put the file itself in its place."
+        ) from error
+    if linked:
+        raise UserError(
+            f"{entry.path} is a link to another folder, which a zarr has no use for, so it "
+            "is not read; put the folder itself in its place."
+        )
+    if special:
+        refuse_special(Path(entry.path))
+    return False
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:

@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -300,10 +299,9 @@ class GeneNames:
         UserError
             When the file is missing or is no text.
         """
-        texts = [_text_of(genes)] if isinstance(genes, Path) else [genes] if isinstance(genes, str) else genes
         known: dict[str, None] = {}
         unknown: dict[str, str] = {}
-        for name in (name for text in texts for name in self._names_in(text)):
+        for name in (name for text in _texts_of(genes) for name in self._names_in(text)):
             hit = self.resolve(name)
             if hit is not None:
                 known[hit.gene] = None
@@ -338,22 +336,27 @@ class GeneNames:
 
 
 def names_in(genes: str | Iterable[str] | Path) -> tuple[str, ...]:
-    """Return names as they are written: several given, or those in a text or in a text file.
+    """Return names as they are written: those in a text, in several, or in a text file.
 
-    A file has one a line, or like a text is separated as a pasted list (`GeneNames.split`).
+    Those of a text or a file are separated as in a pasted list (`GeneNames.split`), as by new lines.
 
     Raises
     ------
     UserError
         When the file is missing, is no text, or names no gene.
     """
-    if not isinstance(genes, str | Path):
-        return tuple(genes)
-    text = _text_of(genes) if isinstance(genes, Path) else genes
-    names = tuple(name for part in _SEPARATORS.split(text) if (name := part.strip("\"'")))
+    parts = (part for text in _texts_of(genes) for part in _SEPARATORS.split(text))
+    names = tuple(name for part in parts if (name := part.strip("\"'")))
     if isinstance(genes, Path) and not names:
         raise UserError(f"{genes.name} names no genes; write one gene a line.")
     return names
+
+
+def _texts_of(genes: str | Iterable[str] | Path) -> Iterable[str]:
+    """Return the texts given: one, several, or that of a file."""
+    if isinstance(genes, Path):
+        return [_text_of(genes)]
+    return [genes] if isinstance(genes, str) else genes
 
 
 def _text_of(path: Path) -> str:
@@ -361,7 +364,7 @@ def _text_of(path: Path) -> str:
         return read_text(path)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}; check the path.") from error
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         raise UserError(
             f"{path.name} cannot be read as text, so it is no list of genes; give a text file with "
             "one gene a line."

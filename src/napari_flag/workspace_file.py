@@ -195,9 +195,10 @@ def _stored_path(path: Path | None, folder: Path) -> str | None:
 def is_workspace(path: Path) -> bool:
     """Return whether a file begins as a workspace does; it may still be damaged."""
     try:
+        refuse_special(path)
         with path.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
-    except OSError:
+    except (OSError, UserError):
         return False
     return f'"{MARK}"'.encode() in head
 

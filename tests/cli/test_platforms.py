@@ -130,7 +130,7 @@ def test_several_elements_are_asked_for_and_taken_when_named(zarr, capsys):
 
 def test_elements_of_what_is_no_zarr_are_refused(zarr, capsys):
     assert main(["predict", "P3.zarr/images/he", "--image", "he"]) == 2
-    assert "--image names an element of a SpatialData zarr" in capsys.readouterr().err
+    assert "image (--image) names an element of a SpatialData zarr" in capsys.readouterr().err
 
 
 def test_several_models_share_one_measurement_pooled_into_their_spots(model, tmp_path, monkeypatch, capsys):

@@ -404,7 +404,9 @@ def test_a_folder_gives_the_same_prediction_in_python_as_on_the_command_line(mod
     assert notices == list(written.uns[keys.PROVENANCE][keys.NOTICES])
     assert "spots are read from spots.tsv" in notices[0]
     assert [step.notice for step in said].count(notices[0]) == 1
-    with pytest.raises(UserError, match="--shapes names an element of a SpatialData zarr, and case is none"):
+    with pytest.raises(
+        UserError, match=r"shapes \(--shapes\) names an element of a SpatialData zarr, and case is none"
+    ):
         nf.predict("case", mpp=2, shapes="spots")
 
 
@@ -412,9 +414,8 @@ def test_a_folder_with_several_slides_or_none_says_how_to_choose(model, section,
     Image.new("RGB", (700, 300)).save(section / "C8.png")
     assert main(["predict", "case", "--mpp", "2"]) == 2
     message = capsys.readouterr().err
-    assert (
-        "case holds 2 slides (C8.png, C9.png); choose one, e.g.: napari-flag predict case/C8.png" in message
-    )
+    assert "case holds 2 slides (C8.png, C9.png); give the file of one, with its spots and counts" in message
+    assert "on the command line, e.g.: napari-flag predict case/C8.png" in message
     (folder / "empty").mkdir()
     assert main(["predict", "empty"]) == 2
     assert "empty holds no slide to predict" in capsys.readouterr().err

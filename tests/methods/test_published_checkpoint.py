@@ -376,6 +376,8 @@ def test_a_checkpoint_without_one_of_its_parts_is_refused(parts, lacking):
         (lambda c: c["model_config"].update(n_layers=10**6), "it states a size of 1,000,000"),
         (lambda c: c["model_config"].update(hidden_dim=9_000), "larger network than its tensors are of"),
         (lambda c: c["test_config"].update(sample_num=10**12), "it states a size of 1,000,000,000,000"),
+        (lambda c: c["test_config"].update(sample_num=0.5), "0.5 where a whole number"),
+        (lambda c: c["test_config"].update(sample_num=0), "0 where a number above 0"),
         (lambda c: c.update(sde_config=[1]), "lacks sde_config"),
         (lambda c: c.update(test_config="none"), "lacks test_config"),
     ],

@@ -175,6 +175,10 @@ def test_the_state_of_a_slide_is_the_same_however_its_path_is_written(tmp_path, 
 def test_what_cannot_be_read_has_no_hash(tmp_path):
     os.mkfifo(tmp_path / "pipe.svs")
     assert content_hash(tmp_path / "pipe.svs") is None
+    os.mkfifo(tmp_path / "pipe.mrxs")
+    (tmp_path / "pipe").mkdir()
+    (tmp_path / "pipe" / "Slidedat.ini").write_text("x")
+    assert content_hash(tmp_path / "pipe.mrxs") is None
     assert content_hash(tmp_path / "missing.svs") is None
 
 

@@ -120,6 +120,12 @@ def test_dicom_file_and_folder_open(tmp_path: Path) -> None:
             assert abs(window - IMAGE[200:350, 100:400].astype(int)).mean() <= LOSSY
 
 
+def test_a_pipe_in_a_dicom_folder_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0.dcm")
+    with pytest.raises(UserError, match=r"0\.dcm is a pipe or a device"):
+        open_slide(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
 def test_signed_values_that_are_not_negative_are_scaled_to_eight_bit(tmp_path: Path, dtype: type) -> None:
     full = np.iinfo(dtype).max

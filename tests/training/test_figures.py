@@ -1,4 +1,5 @@
 import argparse
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -110,6 +111,18 @@ def test_predictions_without_spread_have_no_calibration(run):
     write_prediction(adata, place)
     with house_style():
         assert "calibration" not in draw_all([place])
+
+
+def test_a_pipe_in_a_run_folder_is_refused_instead_of_waited_for(run):
+    os.mkfifo(run / "other.csv")
+    with pytest.raises(UserError, match=r"other\.csv is a pipe or a device"):
+        draw_all([run])
+
+
+def test_a_table_in_another_encoding_is_named(run):
+    (run / "other.csv").write_text("step,loss\n", "utf-16")
+    with pytest.raises(UserError, match=r"other\.csv is no UTF-8 text"):
+        draw_all([run])
 
 
 def test_nothing_to_draw_is_said(tmp_path):

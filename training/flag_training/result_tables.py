@@ -52,7 +52,7 @@ _DIGITS: Final = dict.fromkeys((f"{name}{kind}" for name in _LATE for kind in ("
 WRITTEN_FROM: Final = "Written by `napari-flag tables` from:"
 """Line at the head of a page, before the commands of its scores; `exports.replacing` knows pages by it."""
 _LARGEST: Final = 1e12
-"""Beyond any score."""
+"""Beyond any score, and any number of draws."""
 _COLUMN: Final = {"coverage_50": "in 50 %", "coverage_80": "in 80 %", "coverage_95": "in 95 %"}
 
 
@@ -117,19 +117,24 @@ def _refuse_kinds(results: Mapping[str, Any]) -> None:
     """Raise a `TypeError` or `KeyError` where something in scores is of another kind, or is lacking."""
     records, comparisons = results["records"], results["comparisons"]
     levels = results.get("levels", {})
-    texts = [results["command"], results["split"], *results["unseen"], *levels, *results["scores"]]
+    lists = [results[name] for name in ("test", "unseen", "seeds")]
+    lists += [patients for known in levels.values() for patients in known.values()]
+    texts = [results["command"], results["split"], *results["test"], *results["unseen"]]
+    texts += [*levels, *results["scores"]]
     texts += [text for r in records for text in (r.run, r.method, r.training, r.section)]
     texts += [text for c in comparisons for text in (c.run, c.training, c.section)]
     texts += [name for known in levels.values() for named in known.items() for name in (named[0], *named[1])]
-    whole = [results["draws"], *results["seeds"], *(one.seed for one in (*records, *comparisons))]
-    numbers = [value for record in records for value in record.scores.values()]
+    whole = [results["draws"], results["seed"], *results["seeds"]]
+    whole += [one.seed for one in (*records, *comparisons)]
+    numbers = [results["draws"], *(value for record in records for value in record.scores.values())]
     card = [scores for methods in results["scores"].values() for scores in methods.values()]
     numbers += [value for scores in card for value in scores.values() if value is not None]
     spans = [(2, span) for record in records for span in record.intervals.values()]
     spans += [(3, comparison.differences[metric]) for comparison in comparisons for metric in COMPARED]
     scored = {(r.run, r.kind, r.method, r.training) for r in records}
     sound = (
-        all(isinstance(text, str) for text in texts)
+        all(isinstance(held, list) for held in lists)
+        and all(isinstance(text, str) for text in texts)
         and all(isinstance(number, int) and not isinstance(number, bool) for number in whole)
         and all(map(_is_score, numbers))
         and all(isinstance(span, tuple) and len(span) == ends for ends, span in spans)
@@ -145,7 +150,7 @@ def _is_score(value: object) -> bool:
     """Return whether `value` is a number, NaN where a score is not known."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return math.isnan(value) or abs(value) <= _LARGEST
+    return (isinstance(value, float) and math.isnan(value)) or abs(value) <= _LARGEST
 
 
 def command_in(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Try values on inner validation sections: ``napari-flag sweep``.  Test sections are never read."""
 
 import csv
+import io
 import itertools
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from flag_training.scoring import FAIR, Scores, Section
 from flag_training.stages.fit import fit
 from napari_flag.analysis.scores import EXPECTATION, PROPER, STRUCTURE
 from napari_flag.errors import UserError
-from napari_flag.files import parse_toml, raw_cell, replacing, safe_cell
+from napari_flag.files import parse_toml, raw_cell, read_text, replacing, safe_cell
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.config import FlagConfig
 from napari_flag.progress import Step, Steps
@@ -182,14 +183,13 @@ def _identity(row: Values, columns: Sequence[str]) -> tuple[str, ...]:
 def _read_rows(table: Path, columns: Sequence[str]) -> list[Values]:
     if not table.exists():
         return []
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if list(reader.fieldnames or ()) != list(columns):
-            raise UserError(
-                f"{table} holds a sweep over other values ({', '.join(reader.fieldnames or ())}), so this "
-                "one cannot resume it; give another --out."
-            )
-        return [{key: raw_cell(value) for key, value in row.items()} for row in reader]
+    reader = csv.DictReader(io.StringIO(read_text(table), newline=""))
+    if list(reader.fieldnames or ()) != list(columns):
+        raise UserError(
+            f"{table} holds a sweep over other values ({', '.join(reader.fieldnames or ())}), so this "
+            "one cannot resume it; give another --out."
+        )
+    return [{key: raw_cell(value) for key, value in row.items()} for row in reader]
 
 
 def _write_rows(table: Path, columns: Sequence[str], rows: Sequence[Values]) -> None:

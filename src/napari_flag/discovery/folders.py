@@ -197,7 +197,7 @@ def source_of(
     for name, value in (("image", image), ("shapes", shapes), ("table", table)):
         if value is not None:
             raise UserError(
-                f"--{name} names an element of a SpatialData zarr, and {path} is none; leave it out."
+                f"{name} (--{name}) names an element of a SpatialData zarr, and {path} is none; leave it out."
             )
     if not isinstance(slide, str | Path):
         return Source(slide, spots, measured)
@@ -210,8 +210,9 @@ def source_of(
     if len(found.sections) > 1:
         names = [section.slide.name for section in found.sections]
         raise UserError(
-            f"{path} holds {len(names)} slides ({first_of(names, 8)}); choose one, e.g.: "
-            f"{_command_for(found.sections[0])}, or predict all with --manifest {shlex.quote(str(path))}"
+            f"{path} holds {len(names)} slides ({first_of(names, 8)}); give the file of one, with its spots "
+            f"and counts; on the command line, e.g.: {_command_for(found.sections[0])}, or all of them with "
+            f"--manifest {shlex.quote(str(path))}"
         )
     section = found.sections[0]
     if spots is None:

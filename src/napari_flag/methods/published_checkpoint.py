@@ -92,7 +92,7 @@ def import_published(checkpoint: Path, config: Path, genes: Path, mpp: float, ou
         if not all(isinstance(size, bool | int | float) for size in asdict(sizes).values()):
             raise TypeError("one of them is no number")
         window_um = _positive(data["crop_size"]) * mpp
-        samples = int(_positive(stated["test_config"].get("sample_num", 8)))
+        samples = _count(stated["test_config"].get("sample_num", 8))
         windows = WindowSizes(
             sizes.features,
             asdict(sizes),
@@ -198,6 +198,13 @@ def _positive(value: Any) -> float:
     if not 0 < (number := float(value)) < math.inf:
         raise ValueError(f"{number:g} where a number above 0 is needed")
     return number
+
+
+def _count(value: Any) -> int:
+    """Return a whole number above 0; `ValueError` for what is none."""
+    if not (number := _positive(value)).is_integer():
+        raise ValueError(f"{number:g} where a whole number is needed")
+    return int(number)
 
 
 def _form_of(path: Path, stated: Mapping[str, Any]) -> _Form:

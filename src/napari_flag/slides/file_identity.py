@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from napari_flag.files import ending, files_ending
+from napari_flag.errors import UserError
+from napari_flag.files import ending, files_ending, refuse_special
 
 WHOLE_BYTES: Final = 16 * 2**20
 """Files up to this size are hashed whole, so that any program's SHA-256 is the same."""
@@ -47,7 +48,7 @@ def content_hash(path: Path) -> str | None:
     """
     try:
         return _hash(_whole(path), state_of(path))
-    except OSError:
+    except (OSError, UserError):
         return None
 
 
@@ -111,6 +112,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _digest_of(file: Path) -> "hashlib._Hash":
     digest = hashlib.sha256()
+    refuse_special(file)
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         if size <= WHOLE_BYTES:

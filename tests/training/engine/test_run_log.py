@@ -1,9 +1,12 @@
 import csv
+import os
 import socket
 
+import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from flag_training.engine.run_log import RunLog
+from napari_flag.errors import UserError
 
 COLUMNS = ("step", "epoch", "loss", "seconds")
 
@@ -35,6 +38,12 @@ def test_half_a_row_of_a_killed_run_is_taken_back(tmp_path):
         file.write("4,4,0.")
     write(tmp_path, [4], first=3)
     assert rows(tmp_path / "score.csv") == [1, 2, 3, 4]
+
+
+def test_a_pipe_in_place_of_a_log_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "score.csv")
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        write(tmp_path, [1])
 
 
 def test_other_processes_write_nothing(tmp_path):

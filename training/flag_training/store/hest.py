@@ -6,6 +6,7 @@ screen's resolution (the whole kidney cohort says 0.353 where the spots' pitch g
 """
 
 import csv
+import io
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Final
 
 from flag_training.store.sources import SlideSource
 from napari_flag.errors import UserError
-from napari_flag.files import refuse_special
+from napari_flag.files import read_text
 from napari_flag.progress import Step, Steps
 
 HUB: Final = "MahmoodLab/hest"
@@ -79,11 +80,9 @@ def find_metadata(folder: Path) -> Path:
 
 def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     """Return HEST's metadata: id → column → text."""
-    refuse_special(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except (OSError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); download it again.") from error
     lacking = [column for column in NEEDED if not rows or column not in rows[0]]
     if lacking:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from flag_training.store.splits import PARTS, Split
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import parse_json, raw_cell, read_text, replacing
+from napari_flag.files import parse_json, raw_cell, read_text, refuse_special, replacing
 from napari_flag.model.graph import Places, SpotGraph, likeness
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -84,7 +84,8 @@ def read_record(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def describe_file(path: Path, stage: str = "Hashing files") -> Steps[dict[str, Any]]:
-    """Return ``{"bytes": …, "sha256": …}`` of a file."""
+    """Return ``{"bytes": …, "sha256": …}`` of a file; a pipe or a device is a `UserError`."""
+    refuse_special(path)
     digest, total, done = hashlib.sha256(), path.stat().st_size, 0
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):

@@ -31,8 +31,10 @@ NO_GENES: Final = frozenset({"fov", "cell_ID", "cell", "cell_id"})
 CELLS_VALUES: Final = 20_000_000
 """Values of CosMx's dense matrix of cells read at a time."""
 ENDINGS: Final = (".parquet", ".csv.gz", ".csv")
-_STEMS: Final = ("transcripts", "cells", "tx_file", "metadata_file")
-"""How files of transcripts and of cells are called, without ending."""
+_XENIUM_STEMS: Final = ("transcripts", "cells")
+"""How Xenium's files of transcripts and of cells are called, without ending."""
+_COSMX_STEMS: Final = ("tx_file", "metadata_file")
+"""How the names of CosMx's end, without ending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def find_run(path: Path) -> Run | None:
         Its folder, whose transcripts are taken where they are there, or its file of transcripts or of cells.
     """
     if path.is_file():
-        if not path.name.removesuffix(files.ending(path)).endswith(_STEMS):
+        if not _may_be_of_run(path):
             return None
         run = find_run(path.parent)
         if run is None or path not in (run.transcripts, run.cells):
@@ -85,6 +87,17 @@ def find_run(path: Path) -> Run | None:
     if tx or (expression and metadata):
         return Run(COSMX, path, tx, metadata, expression)
     return None
+
+
+def _may_be_of_run(path: Path) -> bool:
+    """Return whether a file is called as those of transcripts and of cells are."""
+    end = files.ending(path)
+    stem = path.name.removesuffix(end)
+    if end not in ENDINGS:
+        return False
+    return stem.endswith(_COSMX_STEMS) or (
+        stem in _XENIUM_STEMS and (path.parent / "experiment.xenium").is_file()
+    )
 
 
 def _first(folder: Path, stem: str) -> Path | None:

@@ -29,6 +29,7 @@ def open_reader(path: Path) -> Reader:
     if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
         return spatial_data.StoreImageReader(path)
     path = _file(path)
+    refuse_special(path)
     if ending(path) in fast_slide.ENDINGS:
         return fast_slide.FastSlideReader(path)
     try:
@@ -62,7 +63,6 @@ def _file(path: Path) -> Path:
         return files[0]
     if not path.exists():
         raise UserError(f"There is no file {path}; check the path.")
-    refuse_special(path)
     return path
 
 
