@@ -118,6 +118,13 @@ def test_prediction_and_measurement_share_one_scale(prediction):
     np.testing.assert_array_equal(discs(above), discs(below))
 
 
+def test_predicted_beside_measured_is_refused_where_nothing_was_measured(prediction):
+    prediction.layers[keys.MEASURED][:] = np.nan
+    for draw in (lambda: nf.pl.side_by_side(prediction, "ERBB2"), lambda: nf.pl.moran_scatter(prediction)):
+        with pytest.raises(nf.UserError, match="no measured expression"):
+            draw()
+
+
 @pytest.mark.parametrize("clusters", [False, True])
 def test_local_moran_is_that_of_the_docks(prediction, clusters):
     from napari.components import ViewerModel

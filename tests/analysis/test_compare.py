@@ -233,6 +233,12 @@ def test_it_reports_progress_between_its_parts(predicted):
     assert "Scoring draws" in stages
 
 
+def test_a_layer_in_which_no_spot_was_measured_is_as_none():
+    adata, alone = (fake_prediction(36, n_genes=5, measured=measured) for measured in (True, False))
+    adata.layers[keys.MEASURED][:] = np.nan
+    assert finish(agree(adata)).why_not == finish(agree(alone)).why_not
+
+
 def test_a_prediction_alone_is_described_and_the_reason_said():
     adata = fake_prediction(36, n_genes=5, measured=False)
     found = finish(agree(adata))

@@ -16,6 +16,12 @@ def test_prediction_and_truth_of_a_gene_share_their_colours():
     assert len(measured.collections[0].get_offsets()) == 63, "what was not measured is not drawn"
 
 
+def test_a_layer_in_which_no_spot_was_measured_is_not_drawn():
+    adata = fake_prediction()
+    adata.layers[keys.MEASURED][:] = np.nan
+    assert [panel.get_ylabel() for panel in draw_gene_maps(adata, ["ERBB2"]).axes] == ["predicted"]
+
+
 def test_spots_without_a_label_are_not_drawn_and_labels_keep_their_colours():
     adata = fake_prediction(9)
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, -1])

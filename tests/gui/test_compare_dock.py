@@ -16,6 +16,7 @@ from napari_flag.analysis.truth import measured_counts, truth_of
 from napari_flag.errors import Doubtful
 from napari_flag.gui import compare_dock
 from napari_flag.gui.compare_dock import CompareDock
+from napari_flag.layers import ahead
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import neighbours_of
 from napari_flag.prediction_file import output_name, provenance
@@ -334,8 +335,12 @@ def test_the_truth_of_a_table_and_of_a_report_is_counted_by_their_jobs(
         return folder
 
     monkeypatch.setattr("napari_flag.report.page.write_report", write_report)
-    for seed in (0, 1):
-        dock.session.set_prediction(with_counts(seed))
+    opened = [with_counts(seed) for seed in (0, 1)]
+    for adata in opened:
+        finish(ahead.prepare(adata))  # as the jobs that open and predict do
+    in_window.clear()
+    for adata in opened:
+        dock.session.set_prediction(adata)
     qtbot.waitUntil(lambda: dock.all.isEnabled(), timeout=10_000)
     dock.compare_all()
     qtbot.waitUntil(lambda: not dock.models.isHidden(), timeout=10_000)

@@ -4,8 +4,9 @@ import numpy as np
 from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
+from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
 from napari_flag.layers import ahead
-from napari_flag.layers.gene_values import GeneValues, Quantity
+from napari_flag.layers.gene_values import GeneValues, Quantity, sources_of
 from napari_flag.layers.kept import _KEPT
 from napari_flag.layers.local_map import neighbours_of
 from napari_flag.layers.raster import Thumbnails, raster_of
@@ -17,6 +18,7 @@ def test_what_was_prepared_is_what_the_maps_use():
     finish(ahead.prepare(adata))
     kept = dict(_KEPT[id(adata)])
     raster, small, (mean, _) = raster_of(adata), Thumbnails.of(adata), GeneValues(adata).summary()
+    assert GeneValues(adata).why_not(Quantity.MEASURED) is None
     assert _KEPT[id(adata)] == kept
     assert raster is raster_of(adata)
     assert small is Thumbnails.of(adata)
@@ -36,6 +38,7 @@ def test_counts_are_made_ready_without_a_change_and_what_maps_share_of_them_is_k
     kept = dict(_KEPT[id(adata)])
     seen, graph = neighbours_of(adata, Quantity.MEASURED)
     neighbours_of(adata, Quantity.PREDICTED)
+    assert sources_of(adata) == sources(adata) == (PREDICTED, MEASURED)
     assert _KEPT[id(adata)] == kept, "neither graph was made again"
     assert (int(seen.sum()), graph.weights.shape) == (22, (22, 22))
 

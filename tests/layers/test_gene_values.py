@@ -3,7 +3,8 @@ from scipy import sparse
 from tests.fakes import fake_prediction
 
 from napari_flag import keys
-from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity
+from napari_flag.analysis.truth import PREDICTED, sources
+from napari_flag.layers.gene_values import Contrast, GeneValues, Quantity, sources_of
 
 
 def test_difference_is_predicted_minus_measured():
@@ -49,6 +50,20 @@ def test_what_a_prediction_lacks_is_explained():
     assert "no measured expression" in values.why_not(Quantity.MEASURED)
     assert values.why_not(Quantity.DIFFERENCE) == values.why_not(Quantity.MEASURED)
     assert "no spread" in values.why_not(Quantity.SPREAD)
+
+
+def test_a_layer_in_which_no_spot_was_measured_is_no_measurement():
+    adata = fake_prediction(25)
+    adata.layers[keys.MEASURED][:] = np.nan
+    values = GeneValues(adata)
+    assert "no measured expression" in values.why_not(Quantity.MEASURED)
+    assert values.why_not(Quantity.DIFFERENCE) == values.why_not(Quantity.MEASURED)
+    assert sources_of(adata) == sources(adata) == (PREDICTED,)
+    adata.layers[keys.MEASURED] = np.ones(adata.shape, np.float32)
+    assert values.why_not(Quantity.MEASURED) is values.why_not(Quantity.DIFFERENCE) is None
+    assert sources_of(adata) == sources(adata)
+    del adata.layers[keys.MEASURED]
+    assert sources_of(adata) == sources(adata)
 
 
 def test_sparse_and_dense_matrices_give_the_same_values():

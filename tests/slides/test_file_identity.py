@@ -13,12 +13,13 @@ PERSONAL = {
         "Smith_John.svs", "SMITH_JOHN", "smith_john.tif", "Müller_Anna", "Müller, Anna", "Doe^Jane",
         "anna-schmidt.ndpi", "Garcia-Lopez_Maria", "O'Brien_Pat", "McDonald_Ronald", "Nguyen_Thi_Mai",
         "Smith_John_Breast_HE", "Ivanov Pyotr 2", "JohnSmith_HE", "JaneDoe", "DoeJane.tif",
-        "johnSmith2", "JohnSmithHE.svs",
+        "johnSmith2", "JohnSmithHE.svs", "MarkRiver", "CharlesBench", "CharlesRivera",
     ),
     "a date": (
         "Doe_Jane_1970-01-01.svs", "slide 1964.03.12", "12.03.1964_HE", "03-12-1964", "12-03-64",
         "12Mar1964_slide.tif", "19640312_HE.svs", "scan_2023_05_14", "March 3, 1964",
         "12.03.64", "12.03.64.svs", "HE_12-03-64_1.tif", "1964_3_12", "1964-3-2.svs",
+        "Ivanov12.03.64", "2039_1_2",
     ),
     "a personal number": (
         "123-45-6789", "640312-1234", "943 476 5919.svs",
@@ -47,6 +48,8 @@ HARMLESS = (
     "NCBI785.tif", "TENX99", "Normal_Liver", "Patient_1_Section_B", "mouse-brain-P7", "P10_001.svs",
     "deepspot.h5ad", "SlideScan", "VisiumHD_2", "BreastTumor", "NanoZoomer_1", "DeepSpot", "CytAssist",
     "HE-1.12.3", "v1.2.64.svs", "2025.1", "pattern_1234", "TomographyScan",
+    "BenchMark.svs", "BenchMarkULTRA_HE.svs", "CharlesRiver.svs", "KarlStorz_1", "MarkDuplicates.svs",
+    "SaraNet.svs", "LandMark_2", "tile_2048_3_4.tif", "tile_3_4_2048.png", "v10.10.10.svs", "HE_v12.03.64",
 )  # fmt: skip
 
 

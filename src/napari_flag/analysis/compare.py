@@ -29,10 +29,10 @@ from napari_flag.analysis.truth import (
     extent_of,
     find_unmatched,
     match_names,
-    measured_counts,
     other_letters,
     refuse_doubts,
     shared_counts,
+    truth_of,
 )
 from napari_flag.errors import Doubtful, UserError
 from napari_flag.formatting import counted, counted_of, first_of, number, whole
@@ -301,10 +301,10 @@ def agree(
         As of `comparing`.
     """
     doubted = find_misplaced(adata) is not None and not force
-    reason = "" if measured is not None or keys.MEASURED in adata.layers else NO_TRUTH
-    if not reason:
+    truth = yield from truth_of(adata, measured)
+    reason = NO_TRUTH
+    if truth is not None:
         try:
-            truth = measured_counts(adata) if measured is None else measured
             comparison = yield from comparing(adata, truth, force=force)
         except UserError as error:
             reason, doubted = str(error), isinstance(error, Doubtful)

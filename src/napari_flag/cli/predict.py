@@ -240,10 +240,12 @@ def _report(
     adata, out = written.adata, written.out
     made = adata.uns[keys.PROVENANCE]
     if args.json:
+        from napari_flag.analysis.truth import MEASURED, sources
+
         shown = {k: made.get(k) for k in (keys.WEIGHTS_NAME, keys.DEVICE, keys.DRAWS, keys.STEPS)}
         result: dict[str, Any] = {"out": str(out), "spots": adata.n_obs, "genes": adata.n_vars}
         result |= {key: value for key, value in shown.items() if value is not None}
-        result |= {"seed": args.seed, "measured": keys.MEASURED in adata.layers}
+        result |= {"seed": args.seed, "measured": MEASURED in sources(adata)}
         if keys.FAMILIARITY in made:
             result[keys.SHARE_UNLIKE] = round(float(made[keys.FAMILIARITY][keys.SHARE_UNLIKE]), 3)
         result |= {"seconds": round(seconds, 1), "replaced": written.replaced}

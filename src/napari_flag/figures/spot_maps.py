@@ -146,7 +146,7 @@ def _round_length(about: float) -> float:
 
 
 def draw_gene_maps(adata: "AnnData", genes: Sequence[str], figure: "Figure | None" = None) -> "Figure":
-    """Draw each gene in a column: predicted, and measured below where ``layers["measured"]`` is there.
+    """Draw each gene in a column: predicted, and measured below where anything was.
 
     One colour scale per gene, that of the window and the same for both, so that a flat prediction looks
     flat.  An empty `figure` takes them, and is given their size; None makes one.
@@ -154,9 +154,9 @@ def draw_gene_maps(adata: "AnnData", genes: Sequence[str], figure: "Figure | Non
     from matplotlib.figure import Figure
 
     rows = {"predicted": dense(adata[:, list(genes)].X)}
-    if keys.MEASURED in adata.layers:
-        rows["measured"] = dense(adata[:, list(genes)].layers[keys.MEASURED])
     shown = GeneValues(adata)
+    if shown.why_not(Quantity.MEASURED) is None:
+        rows["measured"] = dense(adata[:, list(genes)].layers[keys.MEASURED])
     figure = Figure() if figure is None else figure
     figure.set_size_inches(1.75 * len(genes), 1.65 * shape_of(adata) * len(rows) + 0.5)
     panels = figure.subplots(len(rows), len(genes), squeeze=False)

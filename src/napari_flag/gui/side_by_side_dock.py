@@ -21,8 +21,8 @@ from napari_flag.gui.dock import NOTHING_YET, Dock, in_turn, single_shot
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers.gene_map import Hover
-from napari_flag.layers.gene_values import GeneValues, Quantity
-from napari_flag.layers.local_map import LocalMap, sources_of
+from napari_flag.layers.gene_values import GeneValues, Quantity, sources_of
+from napari_flag.layers.local_map import LocalMap
 from napari_flag.layers.slide_layers import camera_of, extent_of, fit, picture_of, slide_of
 
 OPENED_MS: Final = 400

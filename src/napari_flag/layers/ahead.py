@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.truth import MeasuredLayer, measured_layer
-from napari_flag.layers.gene_values import GeneValues, Quantity
+from napari_flag.layers.gene_values import GeneValues, Quantity, keep_measured
 from napari_flag.layers.local_map import neighbours_of, prepare_measured
 from napari_flag.layers.overlays import rings_of
 from napari_flag.layers.raster import Thumbnails, raster_of
@@ -20,6 +20,7 @@ PREPARING: Final = "Preparing the maps"
 
 def prepare(adata: Any) -> Steps[None]:
     """Make what all maps of `adata` share: raster, small pictures, columns, summary, rings, neighbours."""
+    yield Step(PREPARING, 0)
     values = GeneValues(adata)
     makers = [lambda: raster_of(adata), lambda: Thumbnails.of(adata), values.warm]
     if keys.DISTANCE in adata.obs:
@@ -50,6 +51,7 @@ def attaching(adata: Any, measured: Any, *, force: bool = False) -> Steps[Measur
     layer = measured_layer(adata, measured, force=force)
     yield Step(PREPARING, 0)
     prepare_measured(adata, layer.values)
+    keep_measured(adata, layer.values)
     return layer
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.analysis.truth import MEASURED, PREDICTED, sources
 from napari_flag.layers.kept import Kept
 from napari_flag.prediction_file import provenance
 
@@ -110,7 +111,8 @@ class GeneValues:
     def why_not(self, quantity: Quantity) -> str | None:
         """Return why `quantity` cannot be shown, as a sentence for the user, or None if it can."""
         layers = self.adata.layers
-        if quantity in (Quantity.MEASURED, Quantity.DIFFERENCE) and keys.MEASURED not in layers:
+        compared = quantity in (Quantity.MEASURED, Quantity.DIFFERENCE)
+        if compared and MEASURED not in sources_of(self.adata):
             return (
                 "There is no measured expression for these spots; predict with a spot table that "
                 "comes with counts to compare."
@@ -184,6 +186,21 @@ class GeneValues:
             name = self.sample if drawn else quantity.value
             self._columns[quantity] = _Columns(_by_gene(self.adata, name, matrix))
         return self._columns[quantity]
+
+
+_SOURCES: Final[Kept[tuple[str, ...]]] = Kept("sources")
+
+
+def sources_of(adata: Any) -> tuple[str, ...]:
+    """Return which sources `adata` has, as `analysis.truth.sources`, found once."""
+    if keys.MEASURED not in adata.layers:
+        return (PREDICTED,)
+    return _SOURCES.of(adata, (adata.layers[keys.MEASURED],), lambda: sources(adata))
+
+
+def keep_measured(adata: Any, values: Float32Array) -> None:
+    """Have `sources_of` know `values`, made of counts that match, before they are ``layers["measured"]``."""
+    _SOURCES.of(adata, (values,), lambda: (PREDICTED, MEASURED))
 
 
 class _Columns:

@@ -414,13 +414,6 @@ def neighbours_of(adata: Any, quantity: Quantity) -> "tuple[npt.NDArray[np.bool_
     return found
 
 
-def sources_of(adata: Any) -> tuple[str, ...]:
-    """Return which sources `adata` has, as `analysis.truth.sources`, of what `neighbours_of` has made."""
-    both = (Quantity.PREDICTED, Quantity.MEASURED)
-    measured = keys.MEASURED in adata.layers and neighbours_of(adata, Quantity.MEASURED)[0].any()
-    return tuple(quantity.value for quantity in (both if measured else both[:1]))
-
-
 def prepare_measured(adata: Any, values: npt.NDArray[np.float32]) -> None:
     """Make what `neighbours_of` gives of the measurement before `values` are ``layers["measured"]``."""
     from anndata import AnnData

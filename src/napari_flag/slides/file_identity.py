@@ -178,16 +178,19 @@ _PUBLIC: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _DAY: Final = r"(?:0?[1-9]|[12]\d|3[01])"
+_YEAR: Final = r"(?:19\d\d|20[0-3]\d)"
+"""Of a date whose month or day may have one digit: 2048 is the width of a tile more often."""
 _MONTH: Final = r"(?:0?[1-9]|1[0-2])"
 _MONTHS: Final = r"(?:jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)[a-zä]*"
 _RULES: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), what)
     for pattern, what in (
         (r"(?<!\d)(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?!\d)", "a date"),
-        (rf"(?<!\d)(?:19|20)\d\d([-_. ]){_MONTH}\1{_DAY}(?!\d)", "a date"),
-        (rf"(?<!\d){_DAY}([-_. ]){_MONTH}\1(?:19|20)\d\d(?!\d)", "a date"),
-        (rf"(?<!\d){_MONTH}([-_. ]){_DAY}\1(?:19|20)\d\d(?!\d)", "a date"),
-        (r"(?<![\d.-])(?:0[1-9]|[12]\d|3[01])([-.])(?:0[1-9]|1[0-2])\1\d\d(?!\d|[.-]\d)", "a date"),
+        (rf"(?<!\d){_YEAR}([-_. ]){_MONTH}\1{_DAY}(?!\d)", "a date"),
+        (rf"(?<!\d){_DAY}([-_. ]){_MONTH}\1{_YEAR}(?!\d)", "a date"),
+        (rf"(?<!\d){_MONTH}([-_. ]){_DAY}\1{_YEAR}(?!\d)", "a date"),
+        (r"(?<![\d.-])(?<!(?<![a-z])v)(?:0[1-9]|[12]\d|3[01])([-.])(?:0[1-9]|1[0-2])\1\d\d(?!\d|[.-]\d)",
+         "a date"),
         (rf"(?<![\da-z]){_DAY}[-_. ]?{_MONTHS}[-_. ]?(?:19|20)?\d\d(?!\d)", "a date"),
         (rf"(?<![a-z]){_MONTHS}[-_. ]?{_DAY}[-_. ,]+(?:19|20)\d\d(?!\d)", "a date"),
         (r"(?<!\d)\d{3}-\d\d-\d{4}(?!\d)|(?<!\d)\d{6}[-+A]\d{3}[0-9A-Z](?![0-9A-Z])", "a personal number"),
@@ -203,7 +206,11 @@ _RULES: Final = tuple(
     )
 )  # fmt: skip
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_HUMP: Final = re.compile(r"[A-ZÄÖÜ]?[^\WA-ZÄÖÜ\d_]+|[A-ZÄÖÜ]+(?![^\WA-ZÄÖÜ\d_])")
+_ONE_WORD: Final = ("BenchMark", "CharlesRiver", "KarlStorz", "LandMark", "MarkDown", "WaterMark")
+"""Words with a capital within that are no first and last name: machines, firms, terms."""
+_HUMP: Final = re.compile(
+    rf"(?:{'|'.join(_ONE_WORD)})(?![^\WA-ZÄÖÜ\d_])|[A-ZÄÖÜ]?[^\WA-ZÄÖÜ\d_]+|[A-ZÄÖÜ]+(?![^\WA-ZÄÖÜ\d_])"
+)
 _SHORT: Final = 4
 """Words in capitals below this length are codes and no names."""
 
@@ -239,7 +246,9 @@ def _holds_first_name(*pair: str) -> bool:
 def _is_common(word: str) -> bool:
     """Return whether names of slides are made of such a word, or of the words in it ("BreastCancer")."""
     humps = [hump.casefold() for hump in _HUMP.findall(word)]
-    return word.casefold() in _COMMON or (len(humps) > 1 and all(hump in _COMMON for hump in humps))
+    if word in _ONE_WORD or word.casefold() in _COMMON:
+        return True
+    return len(humps) > 1 and all(hump in _COMMON for hump in humps)
 
 
 def _is_capitalised(word: str) -> bool:
@@ -260,7 +269,8 @@ _COMMON: Final = frozenset(
     complete conch control converted copy cord core coronal corrected cortex cosmx count counts crc crop
     cropped csv cyst cytassist czi dapi dat data dataset day dcis dcm deep default demo dense department
     dermal dermis development diffuse disease distal distance dlbc dlpfc dog domain dorsal double down
-    draft draws drosophila ductal duodenum early edge embryo embryonic endometrium endothelial entire
+    draft draws drosophila ductal duodenum duplicates early edge embryo embryonic endometrium endothelial
+    entire
     eosin epidermis epithelial epithelium esca esophagus evaluation example exp experiment export
     expression external eye fat femur fetal ffpe fibre fibroadenoma fibrosis field figure file filtered
     final fine first fixed flag fluorescence focus follicular for formalin fov fresh from front frontal
@@ -275,7 +285,7 @@ _COMMON: Final = frozenset(
     malignant mammary manual map margin marker mask master matched matrix max mean measured measurement
     medical medicine medium medulla medulloblastoma melanoma membrane mend merfish merged meso metadata
     metastasis metastatic method mini mirax misc mixed model monkey mono montage mouse mrxs mtx mucosa
-    multi multiple mus muscle musculus myocardial narrow native ncbi ndpi necrosis nerve network neural
+    multi multiple mus muscle musculus myocardial narrow native ncbi ndpi necrosis nerve net network neural
     new node nodule normal npy nsclc nuclei nucleus number of off olfactory olympus ome on one organ
     organoid original other our ours out outer output ov ovarian ovary overlay overview paad page pair
     pancreas pancreatic panel papillary paraffin parathyroid parent parquet part partial patch path

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from npe2 import PluginManifest
 from qtpy.QtWidgets import QFileDialog
 from tests.fakes import counts_for, fake_prediction
 from tests.gui.predict.fake_work import FakeWork, N, fake_checkpoint, fake_slide, fake_spots
@@ -496,12 +497,11 @@ def test_the_device_chosen_here_is_that_of_draws_training_and_the_next_predict_p
     dock = open_dock()
     there = (("cuda", "CUDA: a card"), ("cpu", "CPU"))
     dock.run_panel.set_devices(there)
-    dock.run_panel.device.value = "cuda"
     train = TrainDock(viewer)
     qtbot.addWidget(train)
-    assert train.settings.device == "cuda"
-    dock.run_panel.device.value = "cpu"
-    assert train.settings.device == "cpu"
+    for name in ("cpu", "cuda", "cpu"):
+        dock.run_panel.device.value = name
+        assert train.settings.device == name
     requests = []
 
     def draw_more(request):
@@ -516,6 +516,26 @@ def test_the_device_chosen_here_is_that_of_draws_training_and_the_next_predict_p
     samples.draw(2)
     qtbot.waitUntil(lambda: bool(requests), timeout=10_000)
     assert requests[0].device == "cpu"
+    monkeypatch.setattr(features, "list_devices", lambda: there)
+    again = PredictDock(viewer)
+    qtbot.addWidget(again)
+    qtbot.waitUntil(lambda: len(again.run_panel.device.entries) == 2, timeout=10_000)
+    assert again.run_panel.device.value == "cpu"
+
+
+def test_a_predict_page_that_nobody_chose_a_device_on_leaves_it_to_preferences(
+    plugin_settings, npe2pm, open_dock, viewer, qtbot, monkeypatch
+):
+    from napari.settings import get_plugin_settings
+
+    there = (("cuda", "CUDA: a card"), ("cpu", "CPU"))
+    npe2pm.register(PluginManifest.from_distribution("napari-flag"))
+    dock = open_dock()
+    dock.run_panel.set_devices(there)
+    dock.run_panel.quality.value = "best"
+    assert dock.run_panel.device.value == "cuda"
+    get_plugin_settings("napari-flag").prediction.device = "cpu"
+    assert dock.session.device == "cpu"
     monkeypatch.setattr(features, "list_devices", lambda: there)
     again = PredictDock(viewer)
     qtbot.addWidget(again)

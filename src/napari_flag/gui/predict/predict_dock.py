@@ -130,7 +130,8 @@ class PredictDock(Dock):
         self.spots_step.area.changed.connect(lambda _: self._on_area())
         self.region_step.drawRequested.connect(self._draw_region)
         self.run_panel.predictRequested.connect(self.predict)
-        self.run_panel.optionsChanged.connect(self._on_options)
+        self.run_panel.optionsChanged.connect(self._refresh)
+        self.run_panel.device.changed.connect(self._on_device)
         self.run_panel.saveRequested.connect(self._ask_save)
         self.jobs.started.connect(self.run_panel.show_running)
         self.jobs.idle.connect(self._refresh)
@@ -180,9 +181,9 @@ class PredictDock(Dock):
     def _on_machine(self, devices: tuple[tuple[str, str], ...]) -> None:
         self.run_panel.set_devices(devices)
 
-    def _on_options(self) -> None:
-        self.session.device = self.run_panel.device.value
-        self._refresh()
+    def _on_device(self, name: str) -> None:
+        """Have all models of this viewer run on what a person chose."""
+        self.session.device = name
 
     def load_weights(self, path: Path) -> None:
         """Load a weights file and show what it was trained on."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_flag import inputs, keys
+from napari_flag import inputs
+from napari_flag.analysis.truth import MEASURED
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import is_foreign
 from napari_flag.gui.controls.gl_context import later_in
@@ -17,6 +18,7 @@ from napari_flag.gui.predict.steps import SlideStep, SpotsStep, looked_at
 from napari_flag.gui.session import Session
 from napari_flag.gui.workspace import Result, SlideState
 from napari_flag.layers import ahead, slide_layers
+from napari_flag.layers.gene_values import sources_of
 from napari_flag.progress import Step, Steps, one_step
 from napari_flag.slides import lattice, spot_tables
 
@@ -398,7 +400,7 @@ class Section(QObject):
     def offer_counts(self, state: SlideState) -> None:
         """Compare another program's prediction with the counts read for its slide, where they fit."""
         result = state.shown
-        if result is None or state.measured is None or keys.MEASURED in result.adata.layers:
+        if result is None or state.measured is None or MEASURED in sources_of(result.adata):
             return
         if state is not self._session.state or not is_foreign(result.adata):
             return
@@ -413,7 +415,7 @@ class Section(QObject):
     def _on_attached(
         self, state: SlideState, result: Result, measured: "AnnData", layer: "MeasuredLayer"
     ) -> None:
-        if state.measured is measured and keys.MEASURED not in result.adata.layers:
+        if state.measured is measured and MEASURED not in sources_of(result.adata):
             self._session.set_measured(measured, result, of_slide=True, layer=layer)
 
     def _on_not_attached(self, error: Exception) -> None:

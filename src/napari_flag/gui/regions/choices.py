@@ -39,7 +39,7 @@ from napari_flag.gui.controls.forms import Choice, MessageList, ask_open, form, 
 from napari_flag.gui.jobs import Jobs
 from napari_flag.gui.regions.results import WORDS
 from napari_flag.gui.session import Session
-from napari_flag.layers.local_map import sources_of
+from napari_flag.layers.gene_values import sources_of
 from napari_flag.layers.overlays import Paint
 from napari_flag.layers.region_shapes import EDGE, Entry
 from napari_flag.progress import Steps
