@@ -320,7 +320,7 @@ def start_napari(hand: Hand, step: PageStep) -> None:
     hand.window.resize(*SIZE)
     hand.spend(1)
     hand.used.add("napari")
-    hand.choose_in_menu("Plugins", "FLAG gene expression", "Predict expression")
+    hand.choose_in_menu("Plugins", "napari-flag", "Predict expression")
     from napari_flag.gui.area import FlagArea
 
     hand.spend(0.5)

@@ -1,12 +1,17 @@
 import threading
+from pathlib import Path
 
 import pytest
 from anndata import AnnData
+from napari._qt._qplugins._qnpe2 import _toggle_or_get_widget
+from napari.plugins import menu_item_template
+from npe2 import PluginManifest
 from qtpy.compat import isalive
 from qtpy.QtWidgets import QDoubleSpinBox, QPushButton
 from tests.fakes import fake_prediction
 from tests.gui.predict.fake_work import FakeWork
 
+import napari_flag
 from napari_flag.gui.area import AREA, PAGES, PREDICT, FlagArea, open_area, open_genes
 from napari_flag.gui.dock import Dock
 from napari_flag.gui.jobs import Job
@@ -106,6 +111,16 @@ def test_the_area_of_a_window_is_opened_once_and_on_the_page_asked_for(make_napa
     _, again = viewer.window.add_plugin_dock_widget(PLUGIN, AREA)
     assert again is area
     assert area.page == "Samples"
+
+
+def test_the_plugins_menu_shows_and_hides_the_area_that_a_command_opened(make_napari_viewer):
+    """The menu looks its docks up by the display name of the plugin, programs theirs by its name."""
+    viewer = make_napari_viewer()
+    open_genes(viewer)
+    manifest = PluginManifest.from_file(Path(napari_flag.__file__).with_name("napari.yaml"))
+    in_menu = menu_item_template.format(manifest.display_name, AREA)
+    assert _toggle_or_get_widget(PLUGIN, AREA, in_menu) is None, "another area was made"
+    assert len(viewer.window._qt_window.findChildren(FlagArea)) == 1
 
 
 def test_what_waits_to_be_kept_is_kept_after_the_area_is_closed_and_does_not_hold_that_up(

@@ -79,7 +79,9 @@ def test_tables_are_written_as_markdown_with_their_command(tmp_path, monkeypatch
     stated = {
         "command": "c",
         "split": "s",
+        "test": ["C2"],
         "unseen": [],
+        "seed": 0,
         "seeds": [0],
         "draws": 8,
         "comparisons": [],
