@@ -124,6 +124,25 @@ def test_a_damaged_table_is_one_sentence(lost, said, store, tmp_path):
         read_measured(copy / "tables" / "table")
 
 
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [("X/data", "X has 0 of its 1 chunks"), ("obs/spot_id", "29 rows of shapes that other rows have too")],
+)
+def test_a_lost_chunk_which_zarr_reads_as_zeros_is_refused(lost, said, tmp_path):
+    images, shapes, tables, _ = elements()
+    tables["table"].obs["spot_id"] -= 100
+    shapes["spots"].index -= 100
+    store = write(tmp_path / "S.zarr", images=images, shapes=shapes, tables=tables)
+    path = store / "tables" / "table"
+    assert read_measured(path).n_obs == 30
+    chunks = [each for each in (path / lost).rglob("*") if each.is_file() and each.name != "zarr.json"]
+    for chunk in chunks:
+        chunk.unlink()
+    assert chunks
+    with pytest.raises(UserError, match=said):
+        read_spots(path)
+
+
 def test_an_image_whose_chunks_are_gigabytes_is_refused_before_any_is_decoded(store, tmp_path):
     copy = tmp_path / "P3.zarr"
     shutil.copytree(store, copy)

@@ -111,7 +111,21 @@ def open_table(store: Store, name: str) -> H5ad:
     path = store.path / TABLES / name
     refuse_special_in(path)
     with damage_said(path):
-        return H5ad(zarr.open_group(path, mode="r"), path)
+        table = zarr.open_group(path, mode="r")
+        _refuse_lost_chunks(table)
+        return H5ad(table, path)
+
+
+def _refuse_lost_chunks(table: Any) -> None:
+    """Raise a `ValueError` where a chunk of a table's values is not there, which zarr reads as zeros.
+
+    What a sparse matrix stores is not zero; of a dense one zarr writes no chunk of zeros alone.
+    """
+    for name in ("X", *(f"layers/{layer}" for layer in table.get("layers", ()))):
+        sparse, dense = table.get(f"{name}/data"), table.get(name)
+        array, fewest = (dense, 1) if sparse is None else (sparse, getattr(sparse, "nchunks", 0))
+        if getattr(array, "nchunks", 0) and array.nchunks_initialized < fewest:
+            raise ValueError(f"{name} has {array.nchunks_initialized} of its {array.nchunks} chunks")
 
 
 def is_store(path: Path) -> bool:

@@ -179,6 +179,11 @@ def _annotating(
             f"The table {table} of {store.path.name} has {counted(int((rows < 0).sum()), 'row')} of shapes "
             f"that are not in {region}; write the table again for these shapes."
         )
+    if repeated := len(rows) - len(np.unique(rows)):
+        raise UserError(
+            f"The table {table} of {store.path.name} has {counted(repeated, 'row')} of shapes that other "
+            "rows have too, so where they lie is not known; copy the zarr again or write the table again."
+        )
     counts = h5ad.raw_counts(opened)
     return None if counts is None else counts[kept].copy(), obs.iloc[kept].assign(row=rows), notices
 
