@@ -29,7 +29,14 @@ from napari_flag.files import (
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.scratch import refuse_beyond_memory
 from napari_flag.slides.file_identity import content_hash
-from napari_flag.slides.formats.stored_arrays import DAMAGED, checked, opened_h5, refuse_inflated, stated_size
+from napari_flag.slides.formats.stored_arrays import (
+    DAMAGED,
+    checked,
+    opened_h5,
+    refuse_inflated,
+    refuse_lost_chunks,
+    stated_size,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -328,7 +335,8 @@ def _read_h5ad(path: Path) -> "AnnData":
             refuse_special_in(path)
             stored = zarr.open_group(path, mode="r")
             refuse_inflated(stored)
-            _refuse_lost_chunks(stored)
+            may_be_zero = (f"layers/{keys.SAMPLE}", f"layers/{keys.SPREAD}")
+            refuse_lost_chunks(stored, ("X", f"obsm/{keys.SPATIAL}"), may_be_zero)
             _refuse_too_large(path, stored)
             return _checked(anndata.read_zarr(path))
         refuse_special(path)
@@ -346,20 +354,6 @@ def _read_h5ad(path: Path) -> "AnnData":
             f"{path.name} could not be read as h5ad, so it is damaged, incomplete or made by an "
             "unknown program; copy it again or predict again."
         ) from error
-
-
-def _refuse_lost_chunks(stored: Any) -> None:
-    """Raise a `ValueError` where a chunk of a table is not there, which zarr reads as zeros.
-
-    Zarr writes no chunk of zeros alone: a draw may have some, and never all.
-    """
-    positive = ("X", f"obsm/{keys.SPATIAL}")
-    for name in (*positive, f"layers/{keys.SAMPLE}", f"layers/{keys.SPREAD}"):
-        array = stored.get(name)
-        if hasattr(array, "nchunks") and array.nchunks:
-            there = array.nchunks_initialized
-            if there < (array.nchunks if name in positive else 1):
-                raise ValueError(f"{name} has {there} of its {array.nchunks} chunks")
 
 
 def _refuse_too_large(path: Path, stored: Any) -> None:

@@ -21,7 +21,7 @@ from napari_flag.files import parse_json, read_text, refuse_special_in
 from napari_flag.formatting import data_size
 from napari_flag.slides.formats.readers import MOST_TILE, PixelFormat, Size, UInt8Array, damaged
 from napari_flag.slides.formats.stored_anndata import H5ad, damage_said, starts_with_counts
-from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
+from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet, refuse_lost_chunks
 from napari_flag.slides.resolution import MICRONS, Resolution, stated
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -111,21 +111,12 @@ def open_table(store: Store, name: str) -> H5ad:
     path = store.path / TABLES / name
     refuse_special_in(path)
     with damage_said(path):
-        table = zarr.open_group(path, mode="r")
-        _refuse_lost_chunks(table)
+        table: Any = zarr.open_group(path, mode="r")
+        matrices = ("X", *(f"layers/{layer}" for layer in table.get("layers", ())))
+        refuse_lost_chunks(
+            table, [f"{name}/data" for name in matrices], matrices
+        )  # sparse ones store no zeros
         return H5ad(table, path)
-
-
-def _refuse_lost_chunks(table: Any) -> None:
-    """Raise a `ValueError` where a chunk of a table's values is not there, which zarr reads as zeros.
-
-    What a sparse matrix stores is not zero; of a dense one zarr writes no chunk of zeros alone.
-    """
-    for name in ("X", *(f"layers/{layer}" for layer in table.get("layers", ()))):
-        sparse, dense = table.get(f"{name}/data"), table.get(name)
-        array, fewest = (dense, 1) if sparse is None else (sparse, getattr(sparse, "nchunks", 0))
-        if getattr(array, "nchunks", 0) and array.nchunks_initialized < fewest:
-            raise ValueError(f"{name} has {array.nchunks_initialized} of its {array.nchunks} chunks")
 
 
 def is_store(path: Path) -> bool:

@@ -5,7 +5,7 @@ it: an index outside the matrix reads memory that is not its own and ends the pr
 files opens them with `opened_h5`, and takes sparse matrices from `checked` or `csr_of` only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -152,6 +152,27 @@ def _has_numpy_type(array: Any) -> bool:
     except TypeError:  # text of zarr, which is no type of NumPy
         return False
     return True
+
+
+def refuse_lost_chunks(stored: Any, positive: Iterable[str], may_be_zero: Iterable[str]) -> None:
+    """Raise a `ValueError` where a chunk of an array of a zarr is not there, which zarr reads as zeros.
+
+    Parameters
+    ----------
+    stored
+        A `zarr.Group`; names that are no array of it are passed over.
+    positive
+        Names of arrays without a chunk of zeros alone, none of which may lack.
+    may_be_zero
+        Names of arrays with chunks of zeros, which zarr does not write, but not of zeros alone.
+    """
+    whole = set(positive)
+    for name in (*whole, *may_be_zero):
+        array = stored.get(name)
+        if getattr(array, "nchunks", 0):
+            there = array.nchunks_initialized
+            if there < (array.nchunks if name in whole else 1):
+                raise ValueError(f"{name} has {there} of its {array.nchunks} chunks")
 
 
 def refuse_inflated_parquet(path: Path) -> None:
