@@ -55,6 +55,7 @@ from flag_training.methods.window_training import cut, train, untrained, windows
 from flag_training.scoring import score
 from flag_training.simulated import CohortModel
 from flag_training.store.panels import PanelRule, select_panel
+from napari_flag.cli.terminal import ProgressLine
 from napari_flag.errors import UserError
 from napari_flag.figures.style import COLOURS, house_style
 from napari_flag.files import write_json, write_text
@@ -62,7 +63,7 @@ from napari_flag.methods.drawn import DrawnSlide
 from napari_flag.methods.windowed import Joint, WindowNetwork
 from napari_flag.model.diffusion import keyed_uniforms
 from napari_flag.model.published import sigma_at
-from napari_flag.progress import Step, finish
+from napari_flag.progress import finish
 from napari_flag.simulation.expression import generated_genes
 from napari_flag.slides.spot_tables import read_measured
 
@@ -177,7 +178,7 @@ def read_parts(args: argparse.Namespace, genes: int, seed: int) -> Parts:
     config = replace(config, panel=str(panel_of(args, config, rest, genes)))
     plan = Plan(test=tuple(args.test), together=True)
     fold = folds_of(config, plan)[0]
-    cohort = finish(fold_cohort(config, args.data, args.encoders or args.run, plan, fold), _say)
+    cohort = finish(fold_cohort(config, args.data, args.encoders or args.run, plan, fold), ProgressLine())
     return Parts(keep(cohort, rest), keep(cohort, args.validate), keep(cohort, args.test))
 
 
@@ -257,7 +258,7 @@ def measure_diffusion(args: argparse.Namespace, point: Point, parts: Parts) -> d
     folder = args.run / point.name
     every = max(1, steps // 20)
     training = train(form, parts.train, point.seed, folder, parts.validate, every, settings_of(args))
-    network = finish(training, _say)
+    network = finish(training, ProgressLine())
     fitted = form.fitted(network, parts.train)
     trained = time.process_time(), time.perf_counter()
     scores = []
@@ -382,11 +383,6 @@ def edge_gain(
     variance = spread_of(windows, centre)["sd"] ** 2
     sigma = float(sigma_at(torch.tensor(t)))
     return {"network": float(np.sqrt(changes / max(total, 1))), "Gaussian": 1 / (2 * variance + sigma**2)}
-
-
-def _say(step: Step) -> None:
-    if step.done % 50 == 0:
-        sys.stderr.write(f"{step.stage} {step.done} of {step.total}\n")
 
 
 def read_results(run: Path) -> list[dict[str, Any]]:

@@ -27,11 +27,12 @@ from flag_training.scoring import JUDGED, SCORED
 from flag_training.simulated import CohortModel, SimulatedSlide
 from flag_training.stages.fit import fit
 from flag_training.stages.tile_encoder import TileEncoderConfig
+from napari_flag.cli.terminal import ProgressLine
 from napari_flag.files import write_json
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.diffusion import TOGETHER
 from napari_flag.model.samplers import SamplerSettings
-from napari_flag.progress import Step, finish
+from napari_flag.progress import finish
 from napari_flag.simulation.expression import generated_genes
 from napari_flag.statistics.neighbours import array_graph
 from napari_flag.statistics.scoring_rules import scoring_draws
@@ -85,7 +86,7 @@ def measure(model: CohortModel, slides: int, tests: int, steps: int, run: Path) 
     started = time.perf_counter()
     cohort = finish(model.cohort(slides)).cohort
     folder = fit_folder(run, model, slides, steps)
-    network = finish(fit(cohort, config(steps), folder), _say)
+    network = finish(fit(cohort, config(steps), folder), ProgressLine())
     seconds = time.perf_counter() - started
     predictor = FlagPredictor(network, cohort.genes)
     found: dict[str, list[list[float]]] = {"transformer": [], "silenced": [], "exact": []}
@@ -116,11 +117,6 @@ def measure(model: CohortModel, slides: int, tests: int, steps: int, run: Path) 
     }
     write_json(result, place)
     return result
-
-
-def _say(step: Step) -> None:
-    if step.done % 50 == 0:
-        sys.stderr.write(f"{step.stage} {step.done}\n")
 
 
 def over_patients(values: npt.ArrayLike, patients: list[str]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

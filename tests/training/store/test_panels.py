@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
@@ -70,6 +73,27 @@ def test_variable_genes_are_those_that_differ_between_spots_at_equal_depth():
     values[0] = 0  # an empty spot must not matter
     genes = [f"G{i}" for i in range(40)]
     assert "G7" in variable_genes(counts(values, genes), 3)
+
+
+FIRST_USE = """
+import numpy, torch
+from anndata import AnnData
+from scipy.sparse import csr_matrix
+from flag_training.store.panels import variable_genes
+
+before = torch.get_num_threads()
+variable_genes(AnnData(csr_matrix(numpy.random.default_rng(0).poisson(2.0, (80, 40)).astype("float32"))), 3)
+print(before, torch.get_num_threads())
+"""
+
+
+def test_choosing_variable_genes_leaves_the_threads_of_pytorch_as_they_were():
+    """Two trainings side by side, a thread each, took ten times as long once one had two."""
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    run = subprocess.run(
+        [sys.executable, "-c", FIRST_USE], env=alone, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["1", "1"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, whole
@@ -122,7 +123,7 @@ def variable_genes(counts: "AnnData", n: int) -> tuple[str, ...]:
             "pip install 'napari-flag[training]'"
         ) from error
 
-    slide = counts.copy()
+    slide, threads = counts.copy(), torch.get_num_threads()
     scanpy.pp.filter_cells(slide, min_genes=1)
     scanpy.pp.filter_genes(slide, min_cells=1)
     scanpy.pp.normalize_total(slide)
@@ -131,6 +132,8 @@ def variable_genes(counts: "AnnData", n: int) -> tuple[str, ...]:
         # scanpy fills its own table column by column, and pandas remarks on that.
         warnings.simplefilter("ignore", category=Warning)
         scanpy.pp.highly_variable_genes(slide, n_top_genes=min(n, slide.n_vars))
+    # numba's loops, which scanpy runs, set OpenMP's threads, and so PyTorch's, to all cores
+    torch.set_num_threads(threads)
     return tuple(str(gene) for gene in slide.var_names[slide.var["highly_variable"]])
 
 
