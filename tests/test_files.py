@@ -302,6 +302,12 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     assert files.read_text(tmp_path / "t.tsv") == "Tumör"
 
 
+def test_a_csv_with_a_cell_too_long_to_be_one_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("name,image\na," + "b" * 200_000 + "\n")
+    with pytest.raises(UserError, match=r"t\.csv cannot be read as a CSV file \(field larger"):
+        files.read_csv(tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "1" * 5000])
 def test_json_without_end_is_a_value_error(text):
     with pytest.raises(ValueError, match=r"deeply|digits"):

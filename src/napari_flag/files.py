@@ -4,10 +4,12 @@ A file appears whole or not at all, and an existing one is replaced only by a wh
 (the name of a slide, a section, a region) becomes part of a path only through `place_in`.
 """
 
+import csv
 import ctypes
 import errno
 import gzip
 import hashlib
+import io
 import json
 import os
 import platform
@@ -218,6 +220,24 @@ def refuse_encoding(path: Path, data: bytes) -> None:
             f"{path.name} is no UTF-8 text (spreadsheets may save Latin-1 or UTF-16); save it "
             'as text again, in a spreadsheet as "CSV UTF-8".'
         )
+
+
+def read_csv(path: Path, separator: str = ",") -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Return the columns of a table, and its rows by column.
+
+    Raises
+    ------
+    UserError
+        As `read_text`, or when it is no such table.
+    OSError
+        As `read_text`.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=separator)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read as a CSV file ({error}); save it as UTF-8 CSV.") from error
+    return tuple(reader.fieldnames or ()), rows
 
 
 MOST_MARKS: Final = 5_000_000

@@ -1,7 +1,5 @@
 """Several slides, listed in one CSV file: what is trained on, and what is predicted in one go."""
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import place_in, raw_cell, read_text
+from napari_flag.files import place_in, raw_cell, read_csv, read_text
 from napari_flag.slides.formats.counts import separator_of
 from napari_flag.slides.slide import slide_name
 
@@ -111,13 +109,12 @@ def refuse_same_names(source: Path, names: Sequence[str]) -> None:
 
 def _rows(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
     try:
-        text = read_text(path)
-        lines = io.StringIO(text, newline="")
-        reader = csv.DictReader(lines, delimiter=separator_of(text.partition("\n")[0].encode()))
-        rows = list(reader)
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a CSV file ({error}); save it as UTF-8 CSV.") from error
-    return reader.fieldnames or (), rows
+        header = read_text(path).partition("\n")[0]
+        return read_csv(path, separator_of(header.encode()))
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); check the path, and that you may open it."
+        ) from error
 
 
 def _number(text: str, where: str) -> float | None:

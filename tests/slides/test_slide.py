@@ -122,8 +122,11 @@ def test_dicom_file_and_folder_open(tmp_path: Path) -> None:
 
 def test_a_pipe_in_a_dicom_folder_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "0.dcm")
-    with pytest.raises(UserError, match=r"0\.dcm is a pipe or a device"):
-        open_slide(tmp_path)
+    (tmp_path / "0.dcm").rename(tmp_path / "pipe.DCM")
+    (tmp_path / "0.dcm").write_bytes(b"")
+    for name in (tmp_path, tmp_path / "0.dcm"):
+        with pytest.raises(UserError, match=r"pipe\.DCM is a pipe or a device"):
+            open_slide(name)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])

@@ -1,7 +1,5 @@
 """Figures of run folders: training curves, and predictions compared with measurements."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from napari_flag.analysis.compare import Section, section_of
 from napari_flag.analysis.truth import MEASURED, sources
 from napari_flag.errors import UserError
 from napari_flag.figures.style import COLOURS, GREY
-from napari_flag.files import ending, read_text
+from napari_flag.files import ending, read_csv
 from napari_flag.prediction_file import read_prediction
 from napari_flag.statistics.accuracy import FloatArray
 
@@ -93,12 +91,8 @@ def _files(place: Path, suffix: str) -> list[Path]:
 
 def _read_log(path: Path, place: Path) -> Log | None:
     """Return the log in `path`; None for any other table, such as one per epoch."""
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    names = list(reader.fieldnames or ())
-    if "step" not in names or "loss" not in names:
-        return None
-    rows = list(reader)
-    if not rows:
+    names, rows = read_csv(path)
+    if not rows or "step" not in names or "loss" not in names:
         return None
     columns = {name: np.array([_number(row[name]) for row in rows]) for name in names}
     inside = path.relative_to(place) if place.is_dir() else Path(path.name)

@@ -1,7 +1,6 @@
 """Try values on inner validation sections: ``napari-flag sweep``.  Test sections are never read."""
 
 import csv
-import io
 import itertools
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from flag_training.scoring import FAIR, Scores, Section
 from flag_training.stages.fit import fit
 from napari_flag.analysis.scores import EXPECTATION, PROPER, STRUCTURE
 from napari_flag.errors import UserError
-from napari_flag.files import parse_toml, raw_cell, read_text, replacing, safe_cell
+from napari_flag.files import parse_toml, raw_cell, read_csv, replacing, safe_cell
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.config import FlagConfig
 from napari_flag.progress import Step, Steps
@@ -183,13 +182,13 @@ def _identity(row: Values, columns: Sequence[str]) -> tuple[str, ...]:
 def _read_rows(table: Path, columns: Sequence[str]) -> list[Values]:
     if not table.exists():
         return []
-    reader = csv.DictReader(io.StringIO(read_text(table), newline=""))
-    if list(reader.fieldnames or ()) != list(columns):
+    names, rows = read_csv(table)
+    if names != tuple(columns):
         raise UserError(
-            f"{table} holds a sweep over other values ({', '.join(reader.fieldnames or ())}), so this "
+            f"{table} holds a sweep over other values ({', '.join(names)}), so this "
             "one cannot resume it; give another --out."
         )
-    return [{key: raw_cell(value) for key, value in row.items()} for row in reader]
+    return [{key: raw_cell(value) for key, value in row.items()} for row in rows]
 
 
 def _write_rows(table: Path, columns: Sequence[str], rows: Sequence[Values]) -> None:

@@ -5,8 +5,6 @@ its slide are the same file, and each recognises the other's as its own.
 """
 
 import argparse
-import csv
-import io
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -31,7 +29,7 @@ from napari_flag.cluster import Finished, processes_of, require_version, spread
 from napari_flag.discovery import discover
 from napari_flag.errors import UserError
 from napari_flag.exports.replacing import refuse_foreign
-from napari_flag.files import make_folder, place_in, raw_cell, read_text, write_table
+from napari_flag.files import make_folder, place_in, raw_cell, read_csv, write_table
 from napari_flag.formatting import counted, data_size, first_of, whole
 from napari_flag.listing import ListedSlide, read_listing, refuse_same_names
 from napari_flag.progress import Step, Steps, finish
@@ -296,8 +294,8 @@ def _outcome_in(task: SlideTask, status: str) -> Outcome:
 def _earlier_seconds(report: Path) -> dict[tuple[str, str], float]:
     """Return the seconds that an earlier report states, by name and file of a prediction."""
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(report), newline="")))
-    except (OSError, UserError, csv.Error):
+        rows = read_csv(report)[1]
+    except (OSError, UserError):
         return {}
     found = {}
     for row in rows:

@@ -5,7 +5,6 @@ state takes back the rows after it, so the files read as those of a run that was
 """
 
 import csv
-import io
 import itertools
 import socket
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from napari_flag.files import read_text, replacing
+from napari_flag.files import read_csv, replacing
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -120,8 +119,7 @@ def _rows_until(path: Path, columns: tuple[str, ...], step: int) -> list[dict[st
     """Return the whole rows of `path` up to `step`; a killed run may have left half a row."""
     if not path.exists():
         return []
-    read = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    rows = [row for row in read if None not in row.values() and tuple(row) == columns]
+    rows = [row for row in read_csv(path)[1] if None not in row.values() and tuple(row) == columns]
     return [row for row in rows if int(row["step"]) <= step]
 
 

@@ -5,8 +5,6 @@ pixel is the metadata's ``pixel_size_um_estimated``: what the images state thems
 screen's resolution (the whole kidney cohort says 0.353 where the spots' pitch gives 0.757).
 """
 
-import csv
-import io
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +16,7 @@ from typing import Final
 
 from flag_training.store.sources import SlideSource
 from napari_flag.errors import UserError
-from napari_flag.files import read_text
+from napari_flag.files import read_csv
 from napari_flag.progress import Step, Steps
 
 HUB: Final = "MahmoodLab/hest"
@@ -81,8 +79,8 @@ def find_metadata(folder: Path) -> Path:
 def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     """Return HEST's metadata: id → column → text."""
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-    except (OSError, csv.Error) as error:
+        rows = read_csv(path)[1]
+    except OSError as error:
         raise UserError(f"{path} cannot be read ({error}); download it again.") from error
     lacking = [column for column in NEEDED if not rows or column not in rows[0]]
     if lacking:

@@ -16,9 +16,7 @@
 Files are written whole or not at all, and refused when a byte has changed.
 """
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ import numpy.typing as npt
 from flag_training.store.splits import PARTS, Split
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import parse_json, raw_cell, read_text, refuse_special, replacing
+from napari_flag.files import parse_json, raw_cell, read_csv, read_text, refuse_special, replacing
 from napari_flag.model.graph import Places, SpotGraph, likeness
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slides.formats.counts import GENE_IDS
@@ -207,7 +205,7 @@ class StoredSlide:
         from scipy import sparse
 
         values = sparse.load_npz(self._file(TABLES, "counts.npz"))
-        genes = list(csv.DictReader(io.StringIO(self._text("genes.csv"))))
+        genes = read_csv(self._file(TABLES, "genes.csv"))[1]
         adata = anndata.AnnData(sparse.csr_matrix(values))
         adata.obs_names = list(self.spots.ids)
         adata.var_names = [raw_cell(row["symbol"]) for row in genes]
@@ -278,9 +276,6 @@ class StoredSlide:
     def _file(self, stage: str, name: str) -> Path:
         finish(self.check(stage, name))
         return self.folder / name
-
-    def _text(self, name: str) -> str:
-        return read_text(self._file(TABLES, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +382,7 @@ def open_stored(folder: Path) -> StoredSlide:
         raise UserError(f"The slide {folder.name} in {folder} is not finished; {PREPARE}.")
     array, mpp = record["array"], float(record["mpp"])
     bare = StoredSlide(folder, folder.name, record["patient"], mpp, _NO_SPOTS, None, record)
-    rows = list(csv.DictReader(io.StringIO(bare._text("spots.csv"))))
+    rows = read_csv(bare._file(TABLES, "spots.csv"))[1]
     known = bool(rows) and rows[0]["array_row"] != ""
     spots = Spots(
         tuple(raw_cell(row["id"]) for row in rows),

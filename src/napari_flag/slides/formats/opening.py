@@ -29,7 +29,9 @@ def open_reader(path: Path) -> Reader:
     if spatial_data.element_of(path, spatial_data.IMAGES) is not None:
         return spatial_data.StoreImageReader(path)
     path = _file(path)
-    refuse_special(path)
+    # the vendor's library looks into every DICOM file of the folder
+    for file in files_ending(path.parent, ".dcm") if ending(path) == ".dcm" else (path,):
+        refuse_special(file)
     if ending(path) in fast_slide.ENDINGS:
         return fast_slide.FastSlideReader(path)
     try:

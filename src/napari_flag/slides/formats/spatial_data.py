@@ -176,7 +176,7 @@ class Unclear(UserError):
         self.store, self.option, self.what, self.names = store, option, what, names
         super().__init__(
             f"{store.name} holds {len(names)} {what} ({', '.join(names)}), so it is not clear which is "
-            f"meant; choose one with --{option}, e.g. --{option} {names[0]}."
+            f"meant; choose one, e.g. with --{option} {names[0]}, in Python {option}={names[0]!r}."
         )
 
 
