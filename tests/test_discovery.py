@@ -472,11 +472,21 @@ def test_version_1_and_matrices_without_images_are_taken_by_the_only_slide(tmp_p
 
 def test_an_image_of_another_size_or_of_another_sample_is_not_taken(sample):
     picture(sample / "other.png", 1300, 2000)  # 1,200 × 2,000 px is what the small images give
-    (sample.parent / "V2").mkdir()
+    spot_files.space_ranger(sample.parent / "V2" / "outs")
     picture(sample.parent / "V2.png", 1200, 2000)
     found = discover(sample)
     assert the_only(found).slide.name == "tissue_hires_image.png"
     assert "(other.png has another size)" in found.notices[0]
+
+
+def test_a_folder_that_is_no_sample_owns_no_picture_beside_it(sample):
+    """Results are often written into a folder named after the slide."""
+    for name in ("scan", "slide"):
+        picture(sample.parent / f"{name}.png", 1200, 2000)
+    (sample.parent / "scan").mkdir()
+    found = discover(sample)
+    assert found.sections == ()
+    assert "2 images may be the full-resolution one of V1" in found.notices[0]
 
 
 def test_the_better_small_image_is_taken_only_with_its_scale_and_a_notice(sample):

@@ -21,7 +21,7 @@ from napari_flag.files import put
 from napari_flag.formatting import MEGABYTE
 from napari_flag.progress import Step, Steps
 
-MOST_BYTES: Final = {"features": 4 * 2**30, "pyramids": 20 * 2**30}
+MOST_BYTES: Final = {"features": 4 * 10**9, "pyramids": 20 * 10**9}
 """Kind of entry → size of all entries beyond which those unused for longest are deleted, unless `most_bytes`
 finds another in the environment."""
 _DIGITS: Final = 32

@@ -104,6 +104,12 @@ MOST_BYTES: Final = 400_000_000
 """Of a file that is read whole: a dense table of 5,000 spots and 36,000 genes takes 360 MB of text."""
 
 
+def refuse_missing(path: Path) -> None:
+    """Raise a `UserError` where there is nothing at `path`."""
+    if not os.path.exists(path):  # unlike pathlib's, also where a folder above may not be read
+        raise UserError(f"There is no file or folder {path}; check the path.")
+
+
 def refuse_special(path: Path) -> None:
     """Raise a `UserError` where `path` is a pipe, a device or a socket: reading it may never end."""
     if path.exists() and not path.is_file() and not path.is_dir():

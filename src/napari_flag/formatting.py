@@ -111,8 +111,10 @@ def px(size: tuple[float, float] | None) -> str:
 
 
 def data_size(size: float) -> str:
-    """Return a size in bytes, of a file or in memory: "1.2 GB", below a gigabyte "480 MB"."""
-    return f"{number(size / 1e9, 1)} GB" if size >= 1e9 else f"{whole(size / MEGABYTE)} MB"
+    """Return a size in bytes, of a file or in memory: "1.2 GB", "480 MB" or "75 kB"."""
+    if size >= 1e9:
+        return f"{number(size / 1e9, 1)} GB"
+    return f"{whole(size / MEGABYTE)} MB" if size >= MEGABYTE else f"{whole(math.ceil(size / 1e3))} kB"
 
 
 def _short(value: float) -> str:

@@ -327,7 +327,7 @@ class GeneNames:
         symbol = SYMBOL_OF.get(canonical(name))
         if symbol is not None:
             return f"{name} is the gene {symbol}, which is not among {where}."
-        return f"{name} is not among {where}, so it cannot be predicted.{self._try(name) if similar else ''}"
+        return f"{name} is not among {where}; choose one of them.{self._try(name) if similar else ''}"
 
     def _try(self, name: str) -> str:
         """Return a hint at genes of nearly that name, or an empty text."""

@@ -307,7 +307,7 @@ def predict_inputs(
     recorded[keys.NOTICES] = [without_folders(text, inputs.slide.path) for text in dict.fromkeys(said_of_it)]
     adata, said = without_personal_names(adata, keep_names)
     for notice in said:
-        yield Step("Naming the slide", 1, notice=notice)
+        yield Step("Naming the slide", 0, notice=notice)
     return adata
 
 

@@ -22,6 +22,7 @@ from napari_flag.errors import UserError
 from napari_flag.files import (
     check_writable,
     parse_json,
+    refuse_missing,
     refuse_special,
     refuse_special_in,
     write_whole_in_steps,
@@ -328,8 +329,7 @@ def _read_h5ad(path: Path) -> "AnnData":
 
     if path.is_dir() and not is_prediction(path):
         raise UserError(f"{path} is a folder, not a prediction; give the .h5ad file itself.")
-    if not path.exists():
-        raise UserError(f"There is no file {path}; check the path.")
+    refuse_missing(path)
     try:
         if path.is_dir():
             refuse_special_in(path)

@@ -45,7 +45,7 @@ def test_a_region_s_sets_are_found_in_both_sources_and_recovered(adata, sets):
         assert source.skipped == {"few": 2}
     assert found.recovery.shared == ("raised",)
     assert found.described().startswith(
-        "Of 2 gene sets 1 raised in the truth, 1 in the prediction, 1 in both"
+        "Of 2 pairs of gene set and domain 1 raised in the truth, 1 in the prediction, 1 in both"
     )
 
 

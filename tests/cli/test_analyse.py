@@ -90,7 +90,7 @@ def test_out_never_replaces_the_tables_of_another_comparison(files, capsys):
 def test_bad_files_are_one_sentence(files, capsys):
     (files / "notes.txt").write_text("hello")
     for predicted, measured, said in (
-        ("missing.h5ad", "measured.h5ad", "There is no file missing.h5ad"),
+        ("missing.h5ad", "measured.h5ad", "There is no file or folder missing.h5ad"),
         ("measured.h5ad", "predicted.h5ad", "measured.h5ad has no positions"),
         ("predicted.h5ad", "predicted.h5ad", "its counts are draws and no measurement"),
         ("notes.txt", "measured.h5ad", "not an h5ad file"),
@@ -318,7 +318,7 @@ def test_compare_counts_the_gene_sets_of_a_file_in_the_domains(files, capsys):
     found = json.loads(capsys.readouterr().out)["gene_sets"]
     assert found["skipped"] == {"SMALL": 2}
     assert f"Gene sets in {len(found['domains'])} domain" in out
-    assert f"Of {found['whole']['tested']} gene sets" in out
+    assert f"Of {found['whole']['tested']} pairs of gene set" in out
 
 
 @pytest.mark.slow

@@ -118,7 +118,7 @@ def test_gene_sets_of_the_domains_are_counted_beside_chance(prediction, tmp_path
     text = page.read_text("utf-8")
     whole = findings.pathways.whole
     assert whole.tested == 3 * len(findings.pathways.domains)
-    assert f"Of {whole.tested} gene sets {len(whole.measured)} raised in the truth" in text
+    assert f"Of {whole.tested} pairs of gene set and domain {len(whole.measured)} raised in the truth" in text
     assert "Few (2)" in text
     assert Outline(text).open == []
 

@@ -39,6 +39,7 @@ from napari_flag.formatting import counted, counted_of, first_of, number, whole
 from napari_flag.prediction_doubts import doubts_of, find_misplaced, refuse_misplaced
 from napari_flag.prediction_file import find_fault, output_name, trained_on
 from napari_flag.progress import Step, Steps, finish
+from napari_flag.slides.spots import doubt_of_overlap
 from napari_flag.statistics import accuracy, calibration, scoring_rules
 from napari_flag.statistics.calibration import LEVELS as LEVELS
 from napari_flag.statistics.coexpression import MOST_GENES
@@ -225,6 +226,8 @@ def _notices(
             f"Only {counted_of(len(match.rows), predicted.n_obs, 'predicted spot')} are in the measured "
             "table; check that it is of this slide."
         )
+    elif doubt := doubt_of_overlap(len(match.rows), predicted.n_obs, measured.n_obs):
+        notices.append(doubt)
     used = measured.var_names[match.measured_columns]
     twice = used[used.isin(measured.var_names[measured.var_names.duplicated()])]
     if len(twice):

@@ -188,13 +188,14 @@ def describe_recovery(found: Recovery) -> str:
     """Return how many of the truth's sets are recovered, beside chance, in a sentence."""
     if not found.tested:
         return f"No gene set has {FEWEST_GENES} genes here, so none was tested."
+    tested = f"{counted(found.tested, 'pair')} of gene set and domain"
     raised = (
         f"{whole(len(found.measured))} raised in the truth, {whole(len(found.predicted))} in the prediction"
     )
     if not found.measured or not found.predicted:
-        return f"Of {counted(found.tested, 'gene set')} {raised}."
+        return f"Of {tested} {raised}."
     chance = f"chance {number(found.chance, 1)}, p {probability(found.p)}"
-    return f"Of {counted(found.tested, 'gene set')} {raised}, {whole(len(found.shared))} in both ({chance})."
+    return f"Of {tested} {raised}, {whole(len(found.shared))} in both ({chance})."
 
 
 def describe_sets(found: Recovery) -> str:

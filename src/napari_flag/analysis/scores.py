@@ -277,7 +277,8 @@ class DrawScores:
         have = "one draw" if self.number == 1 else f"{self.number} draws"
         return (
             f"CRPS, energy and variogram scores need {FEWEST_DRAWS} joint draws and this prediction holds "
-            f"{have}; draw up to {FEWEST_DRAWS} on the Samples page of napari-flag, and save."
+            f"{have}; predict with --draws {FEWEST_DRAWS}, or draw up to {FEWEST_DRAWS} on the Samples page "
+            "of napari-flag, and save."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -154,8 +154,8 @@ def run_compare(args: argparse.Namespace) -> int:
     if measured is None:
         if len(files) != 2:
             raise UserError(
-                f"{len(files)} files were given, so it is not clear which is the measurement; give one "
-                "prediction and its measured counts, or name the counts with --measured."
+                f"The files given are {len(files)}, so it is not clear which is the measurement; give one "
+                "prediction and then its measured counts, or name the counts with --measured."
             )
         measured = files.pop()
     if len(files) == 1:
@@ -296,8 +296,8 @@ def _print(comparison: "Comparison") -> None:
     from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE
 
     say(
-        f"{comparison.slide}: {whole(comparison.spots)} spots and {whole(comparison.genes)} genes compared, "
-        "log2(count + 1)"
+        f"{comparison.slide}: {counted(comparison.spots, 'spot')} and {counted(comparison.genes, 'gene')} "
+        "compared, log2(count + 1)"
     )
     mean, drawn = comparison.scores["X"], comparison.draws
     sample, over_draws = comparison.scores.get("sample"), drawn.values

@@ -20,7 +20,7 @@ from napari_flag.discovery.kinds import (
 from napari_flag.discovery.search import IMAGE_FOLDERS, TABLE_FOLDERS, Search, inside_of, listed, owner_of
 from napari_flag.discovery.space_ranger_image import full_resolution_image
 from napari_flag.errors import UserError
-from napari_flag.files import ending
+from napari_flag.files import ending, refuse_missing
 from napari_flag.foreign_prediction import holds_prediction, is_zarr_table
 from napari_flag.formatting import first_of, px, whole
 from napari_flag.slides.formats import in_situ, space_ranger, spatial_data
@@ -127,8 +127,7 @@ def discover(path: str | Path, elements: Mapping[str, str] | None = None) -> Fou
     """
     path = Path(path).expanduser()
     path = path if path.name not in ("", "..") else path.resolve()
-    if not os.path.exists(path):  # unlike pathlib's, also where a folder above may not be read
-        raise UserError(f"There is no file or folder {path}; check the path.")
+    refuse_missing(path)
     search = Search()
     if not os.path.isdir(path):
         return _in_file(path)
@@ -187,9 +186,12 @@ def source_of(
     Raises
     ------
     UserError
-        When a folder holds no slide, or several, or elements are named of what is no zarr.
+        When a file is missing, a folder holds no slide, or several, or elements are named of what is no zarr.
     """
     path = Path(slide).expanduser() if isinstance(slide, str | Path) else slide.path
+    for given in (slide, spots, measured):
+        if isinstance(given, str | Path):
+            refuse_missing(Path(given).expanduser())
     if isinstance(slide, str | Path) and spatial_data.is_store(path):
         chosen = spatial_data.choose(path, image=image, shapes=shapes, table=table)
         taken = chosen.spots if spots is None else spots

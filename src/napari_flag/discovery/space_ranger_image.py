@@ -15,6 +15,7 @@ from napari_flag.discovery.kinds import (
     size_of,
 )
 from napari_flag.discovery.search import IMAGE_FOLDERS, MOST_FILES, Search, owner_of
+from napari_flag.errors import UserError
 from napari_flag.files import ending
 from napari_flag.formatting import px
 from napari_flag.slides.formats import space_ranger
@@ -84,12 +85,21 @@ def _fits(path: Path, scaling: "Scaling", sample: Path, *, near: bool) -> bool:
 
 
 def _named_after(path: Path, sample: Path) -> str | None:
-    """Return which of the folders beside `sample` (or itself) a picture is named after."""
+    """Return which Space Ranger sample, `sample` or one beside it, a picture is named after."""
     try:
-        names = [entry.name for entry in islice(os.scandir(sample.parent), MOST_FILES) if entry.is_dir()]
+        beside = [entry for entry in islice(os.scandir(sample.parent), MOST_FILES) if entry.is_dir()]
     except OSError:
         return None
-    return owner_of(path.name, names)
+    alike = [entry for entry in beside if owner_of(path.name, [entry.name])]
+    return owner_of(path.name, [entry.name for entry in alike if _is_sample(Path(entry.path))])
+
+
+def _is_sample(folder: Path) -> bool:
+    """Return whether a folder is of Space Ranger: no other, such as one of results, owns a picture."""
+    try:
+        return space_ranger.find_folder(folder) is not None
+    except UserError:  # of Visium HD, with bins to choose from
+        return True
 
 
 def _small_image(

@@ -146,7 +146,7 @@ def domain_annotations(adata: "AnnData", scale: AreaScale | None = None) -> Step
     found: list[Annotation] = []
     colours = domain_colours(adata)
     for label, colour in colours.items():
-        yield Step("Outlining domains", len(found), len(colours))
+        yield Step("Outlining domains", len(found), len(colours), "domains")
         squares = shapely.box(*(xy[labels == label] - reach).T, *(xy[labels == label] + reach).T)
         outline = shapely.union_all(squares).simplify(SMOOTH * reach)
         parts = tuple(getattr(outline, "geoms", (outline,)))

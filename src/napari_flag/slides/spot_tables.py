@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import ending, refuse_special
+from napari_flag.files import ending, refuse_missing, refuse_special
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.stored_anndata import refuse_plain_zarr
 from napari_flag.slides.spots import Image, Spots, SpotTable, matched, refuse_outside
@@ -244,8 +244,7 @@ def _in_zarr(path: Path) -> bool:
 
 def _existing(path: str | Path) -> Path:
     path = Path(path).expanduser()
-    if not path.exists():
-        raise UserError(f"There is no file or folder {path}; check the path.")
+    refuse_missing(path)
     refuse_special(path)
     if not _in_zarr(path):
         refuse_plain_zarr(path)

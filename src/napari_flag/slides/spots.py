@@ -476,7 +476,22 @@ def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
             "of the same section."
         )
     table = replace(table, measured=measured[rows[rows >= 0]].copy())
+    if doubt := doubt_of_overlap(len(rows) - missing, len(rows), measured.n_obs):
+        return table.with_notice(doubt)
     if missing:
-        notice = f"{counted_of(missing, len(rows), 'spot')} have no counts in {source.name}."
-        return table.with_notice(notice)
+        return table.with_notice(f"{counted_of(missing, len(rows), 'spot')} have no counts in {source.name}.")
     return table
+
+
+SELDOM: Final = 0.1
+"""Share of the spots, and of the measured ones, that lack the other, from which they may be two sections': of
+one section one of them is, as a rule, a part of the other."""
+
+
+def doubt_of_overlap(shared: int, spots: int, measured: int) -> str | None:
+    """Return a sentence where of `spots` and of `measured` spots more are not shared than is usual."""
+    here, there = spots - shared, measured - shared
+    if here <= SELDOM * spots or there <= SELDOM * measured:
+        return None
+    others = counted_of(there, measured, "measured spot")
+    return f"{counted_of(here, spots, 'spot')} have no counts, and {others} are not among them, which is seldom so of one section; check that the counts are of this slide."

@@ -40,7 +40,8 @@ def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
         text = read_text(path)
     except OSError as fault:
         raise UserError(
-            f"The gene sets in {path.name} cannot be read ({fault}); give a GMT text file."
+            f"The gene sets in {path.name} cannot be read ({fault.strerror or fault}); check the path, and "
+            "that it is a GMT text file."
         ) from fault
     found = _parse(text, path.name)
     if not found:

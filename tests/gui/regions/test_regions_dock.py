@@ -498,7 +498,9 @@ def test_gene_sets_of_a_file_are_tested_in_prediction_and_truth(filled, qtbot, t
     filled.read_sets(tmp_path / "sets.gmt")
     table = filled.results.sets.table
     qtbot.waitUntil(lambda: table.shown == ["RAISED", "OTHER"], timeout=10_000)
-    assert filled.results.recovered.text().startswith("Of 2 gene sets 1 raised in the truth, 1 in the pred")
+    assert filled.results.recovered.text().startswith(
+        "Of 2 pairs of gene set and domain 1 raised in the truth, 1 in the pred"
+    )
     filled.results.shown.value = PREDICTED
     assert [table.index(0, column).data() for column in (1, 2)] == ["6", "1.00"]
     filled.results.sets.setCurrentIndex(table.index(0, 0))

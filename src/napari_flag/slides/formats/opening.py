@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from napari_flag.errors import UserError
-from napari_flag.files import ending, files_ending, refuse_special
+from napari_flag.files import ending, files_ending, refuse_missing, refuse_special
 from napari_flag.slides.formats.readers import ImageReader, OpenSlideReader, Reader
 
 TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -63,8 +63,7 @@ def _file(path: Path) -> Path:
                 f"{path} is a folder without DICOM files (*.dcm), not a slide; choose the slide file in it."
             )
         return files[0]
-    if not path.exists():
-        raise UserError(f"There is no file {path}; check the path.")
+    refuse_missing(path)
     return path
 
 

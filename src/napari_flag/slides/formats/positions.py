@@ -148,8 +148,10 @@ def _missing(frame: Any, path: Path) -> UserError:
         )
     wanted = ST_COLUMNS if {"pixel_x", "pixel_y"} & set(columns) else PLAIN_COLUMNS
     lacking = [name for name in wanted if name not in columns]
+    if id_column(columns) is not None and "id" in lacking:
+        lacking.remove("id")
     return UserError(
         f"{path.name} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)} (it "
         f"has {', '.join(columns[:8])}); a spot table needs {', '.join(ST_COLUMNS)} or "
-        f"{', '.join(PLAIN_COLUMNS)}."
+        f"{', '.join(PLAIN_COLUMNS)}, where x and y are places in the array, x_px and y_px pixels."
     )
