@@ -378,11 +378,13 @@ def test_a_workspace_in_a_folder_is_found_and_of_two_none(tmp_path):
 
 def test_a_slide_given_is_taken_as_it_is_with_what_is_given_beside_it(tmp_path):
     slide = picture(tmp_path / "C5.png")
-    spots(tmp_path / "C5.tsv")
+    places = str(spots(tmp_path / "C5.tsv"))
     table = spot_files.annotated()
     for given in (slide, str(slide)):
         assert source_of(given) == Source(slide)
-        assert source_of(given, "C5.tsv", table) == Source(slide, "C5.tsv", table)
+        assert source_of(given, places, table) == Source(slide, places, table)
+        with pytest.raises(UserError, match=r"There is no file or folder .*C6\.tsv; check the path"):
+            source_of(given, tmp_path / "C6.tsv")
     with open_slide(slide, mpp=1.0) as opened:
         assert source_of(opened, None, None) == Source(opened)
         with pytest.raises(UserError, match=r"table \(--table\) names an element .* and .*C5\.png is none"):
@@ -402,10 +404,11 @@ def test_a_folder_gives_its_only_slide_with_spots_and_counts_of_it_unless_others
     found = source_of(tmp_path)
     assert (found.slide, found.spots, found.measured) == (slide, table, measured)
     assert "spots are read from spots.tsv" in found.notices[0]
-    others = source_of(tmp_path, "mine.tsv")
-    assert (others.spots, others.measured) == ("mine.tsv", None)  # the folder's counts are of its own spots
-    recounted = source_of(tmp_path, measured="mine.tsv")
-    assert (recounted.spots, recounted.measured) == (table, "mine.tsv")
+    mine = spots(tmp_path / "elsewhere" / "mine.tsv")
+    others = source_of(tmp_path, mine)
+    assert (others.spots, others.measured) == (mine, None)  # the folder's counts are of its own spots
+    recounted = source_of(tmp_path, measured=mine)
+    assert (recounted.spots, recounted.measured) == (table, mine)
 
 
 # --- layouts of others ---------------------------------------------------------------------------

@@ -71,7 +71,12 @@ def test_a_blank_stands_between_a_number_and_its_unit():
         "600 × 12 px",
         "unknown size",
     )
-    assert [data_size(size) for size in (1.23e9, 1e9, 4.8e8, 10)] == ["1.2 GB", "1.0 GB", "480 MB", "0 MB"]
+    assert [data_size(size) for size in (1.23e9, 1e9, 4.8e8, 7.4e4)] == [
+        "1.2 GB",
+        "1.0 GB",
+        "480 MB",
+        "74 kB",
+    ]
 
 
 def test_areas_have_a_unit_and_about_three_digits():

@@ -289,6 +289,23 @@ def test_genes_are_given_by_name_or_as_a_file(model, folder, capsys):
     assert "There is no file nowhere.txt" in capsys.readouterr().err
 
 
+def test_a_slide_that_is_not_there_is_said_before_what_would_be_replaced(model, folder, capsys):
+    assert main([*TABLE, "--out", "out.h5ad"]) == 0
+    assert main(["predict", "C8.png", *TABLE[2:], "--out", "out.h5ad"]) == 2
+    assert "There is no file or folder C8.png" in capsys.readouterr().err
+
+
+def test_counts_of_another_section_of_the_same_array_are_doubted(model, folder, capsys):
+    header, *rows = (folder / "counts.tsv").read_text().splitlines()
+    shifted = [f"{int(row.partition('x')[0]) + 2}x{row.partition('x')[2]}" for row in rows]
+    (folder / "other.tsv").write_text("\n".join([header, *shifted]) + "\n")
+    assert main([*TABLE, "--measured", "other.tsv", "--out", "out.h5ad"]) == 0
+    said = "12 of 42 spots have no counts, and 12 of 42 measured spots are not among them"
+    assert said in capsys.readouterr().err
+    adata = prediction_file.read_prediction(folder / "out.h5ad")
+    assert any(said in notice for notice in adata.uns[keys.PROVENANCE][keys.NOTICES])
+
+
 def test_what_lies_in_the_working_folder_does_not_change_which_command_it_is(model, folder, capsys):
     assert main([*TABLE, "--out", "out.h5ad"]) == 0
     for name in ("her2st", "balanced"):

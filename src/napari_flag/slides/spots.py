@@ -486,12 +486,17 @@ def matched(table: SpotTable, measured: "AnnData", source: Path) -> SpotTable:
 SELDOM: Final = 0.1
 """Share of the spots, and of the measured ones, that lack the other, from which they may be two sections': of
 one section one of them is, as a rule, a part of the other."""
+FEW: Final = 10
+"""Spots on either side that may lack the other in any table."""
 
 
 def doubt_of_overlap(shared: int, spots: int, measured: int) -> str | None:
     """Return a sentence where of `spots` and of `measured` spots more are not shared than is usual."""
     here, there = spots - shared, measured - shared
-    if here <= SELDOM * spots or there <= SELDOM * measured:
+    if here <= max(FEW, SELDOM * spots) or there <= max(FEW, SELDOM * measured):
         return None
     others = counted_of(there, measured, "measured spot")
-    return f"{counted_of(here, spots, 'spot')} have no counts, and {others} are not among them, which is seldom so of one section; check that the counts are of this slide."
+    return (
+        f"{counted_of(here, spots, 'spot')} have no counts, and {others} are not among them, which is seldom "
+        "so of one section; check that the counts are of this slide."
+    )
