@@ -213,7 +213,11 @@ def comparing_models(
 
 
 def comparing_beside(
-    predictions: "Mapping[str, AnnData]", truth: "Steps[AnnData | None]", *, force: bool = False
+    predictions: "Mapping[str, AnnData]",
+    truth: "Steps[AnnData | None]",
+    *,
+    sets: Mapping[str, Sequence[str]] | None = None,
+    force: bool = False,
 ) -> Steps[ModelComparison]:
     """Score several predictions beside the counts that `truth` finds (`truth.truth_of`).
 
@@ -227,7 +231,7 @@ def comparing_beside(
     measured = yield from truth
     if measured is None:
         raise UserError(NO_TRUTH)
-    return (yield from comparing_models(predictions, measured, force=force))
+    return (yield from comparing_models(predictions, measured, sets=sets, force=force))
 
 
 def placing(predictions: "Mapping[str, AnnData]") -> str:

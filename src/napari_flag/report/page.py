@@ -288,14 +288,19 @@ def report_place(folder: Path, slide: str) -> Path:
 
 
 def reporting(
-    predicted: "AnnData", truth: "Steps[AnnData | None]", folder: Path, *, force: bool = False
+    predicted: "AnnData",
+    truth: "Steps[AnnData | None]",
+    folder: Path,
+    *,
+    sets: Mapping[str, Sequence[str]] | None = None,
+    force: bool = False,
 ) -> Steps[Path]:
     """Write the report of a prediction and the counts that `truth` finds (`truth.truth_of`).
 
-    Else as `write_report`.
+    Else as `write_report`, with `sets` as of `findings.gather`.
     """
     measured = yield from truth
-    return (yield from write_report(predicted, measured, folder, force=force))
+    return (yield from write_report(predicted, measured, folder, sets=sets, force=force))
 
 
 def write_report(
@@ -306,6 +311,7 @@ def write_report(
     seed: int = 0,
     comparison: "Comparison | None" = None,
     findings: "Findings | None" = None,
+    sets: Mapping[str, Sequence[str]] | None = None,
     command: str | None = None,
     force: bool = False,
 ) -> Steps[Path]:
@@ -327,7 +333,7 @@ def write_report(
         Of these two with this seed, where they were gathered already.
     command
         What made the report, to be repeated; None where it was not the command line.
-    force
+    sets, force
         As of `findings.gather`.
 
     Raises
@@ -349,7 +355,9 @@ def write_report(
     refuse_foreign(place)
     check_writable(place)
     if findings is None:
-        findings = yield from gather(predicted, measured, seed=seed, comparison=comparison, force=force)
+        findings = yield from gather(
+            predicted, measured, seed=seed, comparison=comparison, sets=sets, force=force
+        )
     pictures = yield from draw_all(findings)
     yield Step("Writing the report", 0, None)
     page = write_page(findings, pictures, seed=seed, command=command)

@@ -139,6 +139,7 @@ class PredictDock(Dock):
             self.session.workspace.listChanged,
             self.session.predictionChanged,
             self.session.slideChanged,
+            self.session.geneSetsChanged,
         ):
             self.listen(signal, self.keeper.autosave_soon)
         self.listen(self.session.slideChanged, self._on_slide)
