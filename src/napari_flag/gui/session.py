@@ -252,7 +252,6 @@ class Session(QObject):
         of: Result | None = None,
         *,
         of_slide: bool = False,
-        force: bool = False,
         layer: MeasuredLayer | None = None,
     ) -> None:
         """Attach raw counts to a prediction, or remove what was measured.
@@ -265,8 +264,6 @@ class Session(QObject):
             The prediction; None takes the one that is shown.
         of_slide
             Whether they came with the slide, which brings them again: the prediction counts as unchanged.
-        force
-            As of `truth.attach_measured`.
         layer
             What a worker made of `measured` (`ahead.attaching`), as long work on many spots and genes must;
             None makes it here.
@@ -282,7 +279,7 @@ class Session(QObject):
         if measured is None:
             detach_measured(result.adata)
         else:
-            (layer or measured_layer(result.adata, measured, force=force)).put_into(result.adata)
+            (layer or measured_layer(result.adata, measured)).put_into(result.adata)
         result.measured = measured
         if not of_slide:
             self.workspace.changed(result.adata)

@@ -374,10 +374,6 @@ class PredictDock(Dock):
         self._clear_messages()
         self.keeper.save_result(path)
 
-    def open_result(self, path: Path) -> None:
-        """Open a result saved before, with its slide where that is found."""
-        self.opener.open([path])
-
     def _on_attached(self, state: SlideState) -> None:
         """Find the spots of a slide that was opened with its table, or without."""
         self.section.find_spots(state)
