@@ -413,7 +413,7 @@ def test_a_prediction_whose_spots_are_mixed_up_is_compared_and_reported_once_it_
     assert dock.agreement.comparison is None
     assert "look wrong" in dock.agreement.why_not
     assert not dock.anyway.isHidden()
-    with pytest.raises(Doubtful, match="insist with --force"):
+    with pytest.raises(Doubtful, match="insist: “Compare anyway” of the Compare page"):
         finish(reporting(adata, truth_of(adata, None, refused=True), tmp_path))
     dock.anyway.setChecked(True)
     qtbot.waitUntil(lambda: dock.agreement.comparison is not None and not dock.jobs.active, timeout=10_000)
