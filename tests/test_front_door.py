@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from tests.fakes import counts_for, fake_prediction
 from tests.foreign_files import write_hest_like
+from tests.platform_files import xenium
 from tests.section_files import write_section
 from tests.tiny_weights import GENES
 
@@ -93,6 +94,33 @@ def test_a_slide_becomes_a_prediction_with_the_spots_in_memory_or_in_a_file(
     assert "sample_2" not in from_files.layers
     with pytest.raises(nf.UserError, match="how large a pixel is"):
         nf.predict(tissue, **options)
+
+
+def test_the_solver_steps_are_those_given_and_no_quality_beside_them(
+    tissue, tiny_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = {"weights": tiny_weights, "mpp": 1.0, "spacing_um": 270, "device": "cpu", "progress": False}
+    asked = nf.predict(tissue, steps=4, **options)
+    assert asked.uns[keys.PROVENANCE][keys.STEPS] == 4
+    fast = nf.predict(tissue, quality="fast", **options)
+    np.testing.assert_array_equal(asked.layers[keys.SAMPLE], fast.layers[keys.SAMPLE])
+    with pytest.raises(nf.UserError, match="quality fast and 4 steps both say"):
+        nf.predict(tissue, steps=4, quality="fast", **options)
+    with pytest.raises(nf.UserError, match="steps=0 is no whole number from 1 on"):
+        nf.predict(tissue, steps=0, **options)
+
+
+def test_a_run_is_compared_with_by_an_alignment_file_that_is_not_beside_it(tmp_path):
+    xenium(tmp_path / "run")
+    alignment = (tmp_path / "run" / "P5_he_imagealignment.csv").rename(tmp_path / "elsewhere.csv")
+    prediction = fake_prediction(25, n_genes=20)
+    with pytest.raises(nf.UserError, match="alignment"):
+        nf.compare(prediction, tmp_path / "run", progress=False)
+    steps = []
+    found = nf.compare(prediction, tmp_path / "run", alignment=alignment, progress=steps.append)
+    assert found.genes == 4
+    assert any("by elsewhere.csv" in step.notice for step in steps if step.notice)
 
 
 def test_what_a_person_insists_on_has_one_name_in_predict_and_compare():
@@ -200,6 +228,7 @@ class FakeTraining:
         self.asked = []
 
     def fit_sections(self, sections, out, settings, *, leave_out=(), run=None, source=None):
+        self.run = run
         self.asked.append((tuple(sections), out, settings, tuple(leave_out), source))
         yield Step(fitting.SCORING, 1, 2, "sections")
         names = tuple(section.name for section in sections)
@@ -221,11 +250,13 @@ def test_measured_sections_are_fitted_from_a_folder_or_from_memory_as_on_the_com
     assert fitted.card["title"] == "mine"
     sections, notices = find_sections(place)
     assert training.asked[-1] == (sections, out, FitSettings(), ("S12",), "lung")
+    assert training.run is None
     assert [step.notice for step in steps if step.notice] == list(notices) != []
     nf.fit(sections, str(out), genes=["A", "B"], encoder="uni", diffusion=True, seed=3, progress=False)
     settings = FitSettings("uni", ("A", "B"), diffusion=True, seed=3)
     assert training.asked[-1] == (sections, out, settings, (), None)
-    nf.fit(place, out, mpp=0.5, progress=False)
+    nf.fit(place, out, mpp=0.5, run=str(tmp_path / "states"), progress=False)
+    assert training.run == tmp_path / "states"
     assert {section.mpp for section in training.asked[-1][0]} == {0.5}
     assert training.asked[-1][-1] is None  # the list beside the scores says at which µm/px
 

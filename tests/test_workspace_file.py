@@ -47,7 +47,9 @@ def workspace(folder, elsewhere):
         regions=regions,
     )
     second = WorkspaceSlide("Schnitt ä", folder / "D1.svs", grid=Grid(100.0, 55.0, "hex"))
-    return WorkspaceFile((first, second, WorkspaceSlide("lost", None)), 0, "ERBB2", "predicted")
+    return WorkspaceFile(
+        (first, second, WorkspaceSlide("lost", None)), 0, "ERBB2", "predicted", elsewhere / "own.gmt"
+    )
 
 
 @pytest.fixture
@@ -65,6 +67,7 @@ def test_a_workspace_comes_back_as_it_was(places):
     read = read_workspace(folder / "w.json")
     assert [replace(s, regions=()) for s in read.slides] == [replace(s, regions=()) for s in written.slides]
     assert (read.current, read.gene, read.quantity) == (0, "ERBB2", "predicted")
+    assert read.gene_sets == elsewhere / "own.gmt"
     for mine, yours in zip(read.slides[0].regions, written.slides[0].regions, strict=True):
         assert (mine.name, mine.classification, mine.colour) == (
             yours.name,
@@ -92,7 +95,7 @@ def test_files_that_are_gone_stay_in_it_and_are_listed(places):
     (elsewhere / "C5.tsv").touch()
     write_workspace(workspace(folder, elsewhere), folder / "w.json")
     read = read_workspace(folder / "w.json")
-    assert [path.name for path in read.missing] == ["C5.jpg", "C5_counts.tsv", "a.h5ad", "b.h5ad"]
+    assert [path.name for path in read.missing] == ["C5.jpg", "C5_counts.tsv", "a.h5ad", "b.h5ad", "own.gmt"]
     assert read.slides[0].slide == folder / "images" / "C5.jpg"
 
 

@@ -46,6 +46,7 @@ def predict(
     quality: "Quality" = keys.DEFAULT_QUALITY,
     depth: "float | AnnData | str | Path | None" = None,
     draws: int | None = None,
+    steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
     colours: "Colours | None" = None,
@@ -90,6 +91,8 @@ def predict(
     draws
         Joint draws to make: ``layers["sample"]``, ``layers["sample_2"]`` …; 8 are needed to score them.  None
         makes one, or none with weights of a method that states an expectation only.
+    steps
+        Solver steps, where the weights do not fix them; None takes those of `quality`.
     seed
         Of the draws; ``X`` does not depend on it.
     device
@@ -145,6 +148,7 @@ def predict(
                 quality=quality,
                 depth=known,
                 draws=draws,
+                steps=steps,
                 seed=seed,
                 device=device,
                 colours=colours,
@@ -187,7 +191,7 @@ def compare(
     measured: "AnnData | str | Path",
     *,
     unit: str | None = None,
-    seed: int = 0,
+    alignment: str | Path | None = None,
     force: bool = False,
     progress: Progress = True,
 ) -> "Comparison":
@@ -202,17 +206,18 @@ def compare(
         HD, Xenium and CosMx folders are pooled into the spots of the prediction.
     unit
         What the file of a prediction holds, as `read_prediction` takes it.
-    seed
-        Of the bootstrap.
+    alignment
+        As of `predict`.
     force
-        Compare counts that look scaled or mixed up all the same, with a notice.
+        Compare counts that look scaled or mixed up, or spots that look misplaced, all the same, with a
+        notice.
     progress
         As of `predict`.
 
     Raises
     ------
     UserError
-        When a file cannot be read, or too few spots or genes match.
+        When a file cannot be read, too few spots or genes match, or counts or places of spots look wrong.
     """
     from napari_flag.analysis.compare import comparing
     from napari_flag.discovery import counts_for
@@ -221,11 +226,13 @@ def compare(
     adata = prediction_of(predicted, unit)
     with _reporting(progress) as on_step:
         if isinstance(measured, str | Path):
-            measured, notices = finish(counts_for(adata, measured, beside=beside), on_step)
+            measured, notices = finish(
+                counts_for(adata, measured, beside=beside, alignment=alignment), on_step
+            )
             if on_step is not None:
                 for notice in notices:
                     on_step(Step("Reading measured counts", 1, notice=notice))
-        return finish(comparing(adata, measured, seed=seed, force=force), on_step)
+        return finish(comparing(adata, measured, force=force), on_step)
 
 
 def export(
@@ -302,6 +309,7 @@ def fit(
     encoder: str = keys.DEFAULT_WEIGHTS,
     genes: Iterable[str] | Path | None = None,
     leave_out: Sequence[str] = (),
+    run: str | Path | None = None,
     diffusion: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -312,7 +320,7 @@ def fit(
 ) -> "Fitted":
     """Fit weights to measured sections, having scored each of them left out, and write them.
 
-    A fit that was stopped goes on where it was when it is called again with the same `out`.
+    A fit that was stopped goes on where it was when it is called again with the same `out` or `run`.
 
     Parameters
     ----------
@@ -320,7 +328,7 @@ def fit(
         A folder with slides, spots and counts, a CSV that lists them (columns name, patient, image, spots,
         counts, mpp), or sections in memory.
     out
-        The weights file (``.safetensors``) to write; states and scores are kept in a folder beside it.
+        The weights file (``.safetensors``) to write.
     mpp
         µm per pixel of the full-resolution slides, where a list does not state it; None takes that of their
         files.
@@ -332,6 +340,8 @@ def fit(
         variance.
     leave_out
         Names of sections that contribute to nothing.
+    run
+        Folder of states and scores; None takes one beside `out`.
     diffusion
         Train the gene transformer too; its worth on few sections is small.
     seed
@@ -382,7 +392,12 @@ def fit(
             for notice in notices:
                 on_step(Step("Looking at sections", 0, notice=notice))
         work: Steps[Fitted] = training.fit_sections(
-            sections, target, settings, leave_out=leave_out, source=source
+            sections,
+            target,
+            settings,
+            leave_out=leave_out,
+            run=None if run is None else Path(run).expanduser(),
+            source=source,
         )
         return finish(work, on_step)
 

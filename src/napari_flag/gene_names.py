@@ -9,7 +9,7 @@ from typing import Final
 
 from napari_flag.errors import UserError
 from napari_flag.files import read_text
-from napari_flag.formatting import counted_of, whole
+from napari_flag.formatting import counted, counted_of, whole
 
 _ALIASES: Final = """
 ERBB2 HER2 HER-2 NEU HER2/NEU CERBB2 C-ERBB2 CD340
@@ -392,7 +392,8 @@ def symbols_of(genes: Sequence[str], wanted: str | Iterable[str] | Path) -> list
         raise UserError(found.unknown[0][1])
     if not found.known:
         raise UserError(
-            f"The list of genes is empty; name some of the {len(names.genes):,} genes of this prediction."
+            f"The list of genes is empty; name some of the {counted(len(names.genes), 'gene')} of this "
+            "prediction."
         )
     return list(found.known)
 

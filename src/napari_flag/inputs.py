@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import keys, preflight
 from napari_flag.errors import UserError
+from napari_flag.formatting import counted, first_of
 from napari_flag.model.checkpoint import TrainedArray, trained_array
 from napari_flag.progress import Step, Steps
 from napari_flag.slide_identity import without_folders, without_personal_names
@@ -267,7 +268,7 @@ def predict_inputs(
         For options that there are none of, what `preflight.check` finds blocking, and as
         `prediction.predict_slide`.
     """
-    _check_options(quality, draws, seed, colours)
+    _check_options(quality, draws, steps, seed, colours)
     yield Step("Looking at the slide", 0)
     look = preflight.look_at(inputs.slide)
     checked = preflight.check(
@@ -311,16 +312,26 @@ def predict_inputs(
     return adata
 
 
-def _check_options(quality: object, draws: object, seed: object, colours: object) -> None:
+def check_steps(quality: str, steps: int | None) -> None:
+    """Refuse a number of solver steps beside a quality, which says it too."""
+    if steps is not None and quality != keys.DEFAULT_QUALITY:
+        raise UserError(
+            f"The quality {quality} and {counted(steps, 'step')} both say how many solver steps are taken; "
+            "leave one of them out."
+        )
+
+
+def _check_options(quality: str, draws: object, steps: int | None, seed: object, colours: object) -> None:
     """Refuse what a notebook may give and the command line and the window do not offer."""
     if quality not in tuple(keys.STEPS_OF):
         raise UserError(f"There is no quality {quality!r}; give one of {', '.join(keys.STEPS_OF)}.")
     colours_of(colours, "colours=")
-    for name, value, least in (("draws", draws, 1), ("seed", seed, 0)):
-        if name == "draws" and value is None:
+    for name, value, least in (("draws", draws, 1), ("steps", steps, 1), ("seed", seed, 0)):
+        if name != "seed" and value is None:
             continue
         if not isinstance(value, Integral) or value < least:
             raise UserError(f"{name}={value!r} is no whole number from {least} on; give one such as {least}.")
+    check_steps(quality, steps)
 
 
 # --- slide and scale -----------------------------------------------------------------------------
@@ -580,10 +591,9 @@ def choose_genes(genes: Iterable[str] | Path, checkpoint: "Checkpoint") -> list[
     found = GeneNames(checkpoint.genes, checkpoint.name).split(genes)
     if found.unknown:
         names = [name for name, _ in found.unknown]
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         raise UserError(
             f"{source} asks for genes that the weights {checkpoint.name} do not know "
-            f"({', '.join(names[:10])}{more}); take them out, or see what there is with: "
+            f"({first_of(names, 10)}); take them out, or see what there is with: "
             f"napari-flag weights show {checkpoint.name}"
         )
     if not found.known:

@@ -11,6 +11,8 @@ DEFAULT_WEIGHTS: Final = "her2st"
 STEPS_OF: Final[dict[str, int]] = {"fast": 4, "balanced": 6, "best": 10}
 """Quality → solver steps: scores gain a thousandth from 6 to 10 (`benchmarks/quality_cost.py`)."""
 DEFAULT_QUALITY: Final = "balanced"
+ANALYSIS_SEED: Final = 0
+"""Of bootstrap intervals, domains and permutations: the same files give the same numbers."""
 
 # --- the prediction file -----------------------------------------------------------------------
 SPATIAL: Final = "spatial"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from napari_flag import keys
-from napari_flag.errors import Doubtful
+from napari_flag.errors import COMPARE_ANYWAY, Doubtful, insist
 from napari_flag.formatting import counted_of
 from napari_flag.prediction_file import provenance, spots_of, texts
 from napari_flag.slides.lattice import MIRRORED, MISPLACED, mirrored, misplaced
@@ -72,10 +72,7 @@ def refuse_misplaced(adata: "AnnData", force: bool) -> None:
     """
     doubt = None if force else find_misplaced(adata)
     if doubt is not None:
-        raise Doubtful(
-            f"{doubt}; take the file as it was predicted, or insist with --force (in the window: "
-            "“Compare anyway” of the Compare page)."
-        )
+        raise Doubtful(f"{doubt}; take the file as it was predicted, or {insist(COMPARE_ANYWAY)}.")
 
 
 def record_misplaced(adata: "AnnData") -> None:

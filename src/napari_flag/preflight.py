@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, finalize
 
 from napari_flag import keys
-from napari_flag.errors import UserError
+from napari_flag.errors import PREDICT_ANYWAY, UserError, insist
 from napari_flag.formatting import TYPED, percent, resolution
 from napari_flag.slides.lattice import MIRRORED, MISPLACED, estimate_mpp, mirrored, misplaced
 from napari_flag.slides.resolution import agrees, reduced, unknown_scale
@@ -204,10 +204,7 @@ def too_coarse(slide: Slide, spots: Spots | None, encoder: str, scale: float = 1
 
 # --- places of spots ------------------------------------------------------------------------------
 
-_WRONG: Final = (
-    "The spots cannot be right: {0}; check the table, or insist: “Predict anyway” in step 3 (--force on the "
-    "command line, force=True in Python)."
-)
+_WRONG: Final = f"The spots cannot be right: {{0}}; check the table, or {insist(PREDICT_ANYWAY)}."
 _WRONG_ANYWAY: Final = (
     f"{MISPLACED}{{0}}): this is predicted anyway, as was insisted on, and genes may stand in other places "
     "than they belong."
@@ -234,8 +231,7 @@ _PLACED: Final[dict[tuple[object, ...], tuple[object, str | None, bool]]] = {}
 
 _REFUSED: Final = (
     'The weights "{0}" know only simulated slides and {1} is none, so their numbers would mean nothing; '
-    "choose other weights, or insist: “Predict anyway” in step 3 (--force on the command line, force=True "
-    "in Python)."
+    f"choose other weights, or {insist(PREDICT_ANYWAY)}."
 )
 _INSISTED: Final = (
     'The weights "{0}" know only simulated slides and {1} is none: this is predicted anyway, as was '

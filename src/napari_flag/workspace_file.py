@@ -114,17 +114,22 @@ class WorkspaceFile:
         Index of the slide in view, or None.
     gene, quantity
         What the maps showed; "" where nothing.
+    gene_sets
+        The GMT file of the gene sets looked for, or None of those that come along.
     """
 
     slides: tuple[WorkspaceSlide, ...]
     current: int | None = None
     gene: str = ""
     quantity: str = ""
+    gene_sets: Path | None = None
 
     @property
     def missing(self) -> tuple[Path, ...]:
         """The files named that are not there now."""
-        return tuple(dict.fromkeys(p for s in self.slides for p in s.files if not os.path.exists(p)))
+        named = [path for slide in self.slides for path in slide.files]
+        named += [] if self.gene_sets is None else [self.gene_sets]
+        return tuple(dict.fromkeys(path for path in named if not os.path.exists(path)))
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -158,6 +163,7 @@ def _stored(workspace: WorkspaceFile, folder: Path) -> dict[str, Any]:
         "current": workspace.current,
         "gene": workspace.gene,
         "quantity": workspace.quantity,
+        "gene_sets": _stored_path(workspace.gene_sets, folder),
         "slides": [_stored_slide(slide, folder) for slide in workspace.slides],
     }
 
@@ -325,7 +331,11 @@ def _short(value: object) -> str:
 def _read(fields: _Fields, folder: Path) -> WorkspaceFile:
     slides = tuple(_read_slide(slide, folder) for slide in fields.objects("slides"))
     return WorkspaceFile(
-        slides, fields.index("current", len(slides)), fields.text("gene"), fields.text("quantity")
+        slides,
+        fields.index("current", len(slides)),
+        fields.text("gene"),
+        fields.text("quantity"),
+        fields.file("gene_sets", folder),
     )
 
 

@@ -51,7 +51,7 @@ def test_a_gene_constant_in_truth_has_no_moran_there_and_does_not_count():
 
 def test_permutations_give_q_of_their_own():
     adata = fake_prediction(49, n_genes=5)
-    by_permutation = finish(score_spatially(adata, permutations=19, seed=1))
+    by_permutation = finish(score_spatially(adata, permutations=19))
     assert by_permutation.permutations == 19
     assert by_permutation.q.min() >= 1 / 20
     assert np.array_equal(by_permutation.predicted, finish(score_spatially(adata)).predicted)

@@ -189,7 +189,8 @@ def test_doubts_are_refused_unless_insisted_on(prediction):
     measured.X = measured.X * 10
     match = truth.match_names(prediction, measured)
     with pytest.raises(
-        UserError, match=r"scaled; give the raw counts of this section, or insist with --force \(.*\)\.$"
+        UserError,
+        match=r"scaled; give the raw counts of this section, or insist: “Compare anyway”.* \(.*\)\.$",
     ):
         truth.refuse_doubts(prediction, measured, match, force=False)
     [notice] = truth.refuse_doubts(prediction, measured, match, force=True)

@@ -270,7 +270,7 @@ def test_a_depth_may_have_a_decimal_comma(model, folder):
 
 def test_a_quality_beside_a_number_of_steps_is_refused(folder, capsys):
     assert main([*TABLE, "--quality", "best", "--steps", "3"]) == 2
-    assert "--quality best and --steps 3 both say" in capsys.readouterr().err
+    assert "The quality best and 3 steps both say" in capsys.readouterr().err
 
 
 def test_genes_are_given_by_name_or_as_a_file(model, folder, capsys):

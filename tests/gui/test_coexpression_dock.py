@@ -9,6 +9,7 @@ from qtpy.QtGui import QImage
 from tests.fakes import fake_prediction
 
 from napari_flag.gui import coexpression_dock
+from napari_flag.gui import dock as dock_module
 from napari_flag.gui.area import open_area
 from napari_flag.gui.coexpression_dock import BESIDE, CoexpressionDock
 from napari_flag.gui.side_by_side_dock import SideBySideDock
@@ -98,21 +99,28 @@ def test_gene_sets_of_a_file_are_offered_and_a_bad_file_is_explained(filled, qtb
     assert "PAIR" in filled.choice.offered
 
 
+def test_gene_sets_read_on_another_page_are_offered(filled, qtbot, tmp_path):
+    filled.session.set_gene_sets({"PAIR": ("VIM", "CDH1")}, tmp_path / "theirs.gmt")
+    settle(filled, qtbot)
+    assert "PAIR" in filled.choice.offered
+    assert filled.messages.texts == ("1 sets of theirs.gmt have two or more genes here.",)
+
+
 def test_gene_sets_are_read_and_looked_for_by_jobs_again_for_every_prediction(
     filled, qtbot, tmp_path, monkeypatch
 ):
     threads = []
 
-    def watched(name):
-        work = getattr(coexpression_dock, name)
+    def watched(name, module=coexpression_dock):
+        work = getattr(module, name)
 
         def call(*given):
             threads.append((name, threading.current_thread() is threading.main_thread()))
             return work(*given)
 
-        monkeypatch.setattr(coexpression_dock, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    watched("read_gmt")
+    watched("read_gmt", dock_module)
     watched("sets_within")
     (tmp_path / "mine.gmt").write_text("PAIR\tnote\tVIM\tCDH1\nWIDE\tnote\tVIM\tG20\n")
     filled.read_sets(tmp_path / "mine.gmt")

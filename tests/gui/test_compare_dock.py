@@ -113,6 +113,35 @@ def test_gene_sets_are_recovered_on_request_and_said_with_their_chance_level(doc
     assert dock.recovered.isHidden(), "the sets of the prediction before"
 
 
+def test_gene_sets_of_a_file_are_looked_for_here_in_all_predictions_and_in_the_report(dock, qtbot, tmp_path):
+    adata = with_counts()
+    genes = [str(gene) for gene in adata.var_names]
+    (tmp_path / "own.gmt").write_text("\t".join(["OWN", "", *genes[:6]]))
+    own = {"OWN": tuple(genes[:6])}
+    for each in (adata, with_counts(1)):
+        dock.session.set_prediction(each)
+    qtbot.waitUntil(lambda: dock.all.isEnabled(), timeout=10_000)
+    dock.sets.click()
+    qtbot.waitUntil(lambda: bool(dock.recovered.text()), timeout=10_000)
+    assert "none was tested" in dock.recovered.text()
+    dock.compare_all()
+    qtbot.waitUntil(lambda: not dock.models.isHidden(), timeout=10_000)
+    dock.read_sets(tmp_path / "own.gmt")
+    qtbot.waitUntil(lambda: dock.session.gene_sets == own, timeout=10_000)
+    assert dock.recovered.isHidden(), "of other sets"
+    assert dock.models.isHidden(), "with other sets"
+    assert dock.sets.toolTip().endswith("own.gmt: 1")
+    dock.sets.click()
+    qtbot.waitUntil(lambda: bool(dock.recovered.text()), timeout=10_000)
+    expected = finish(recover_in_truth(dock.session.adata, own))
+    assert dock.recovered.text() == expected.described()
+    assert expected.whole.tested
+    dock.compare_all()
+    qtbot.waitUntil(lambda: not dock.models.isHidden(), timeout=10_000)
+    dock.write_report(tmp_path)
+    assert expected.described() in reported(dock, tmp_path, qtbot).read_text("utf-8")
+
+
 def test_no_gene_sets_are_offered_without_a_truth(dock, qtbot):
     assert not dock.sets.isEnabled()
     dock.session.set_prediction(fake_prediction(36, n_genes=6, measured=False))
@@ -235,19 +264,19 @@ def test_scores_of_another_prediction_do_not_stay_when_its_comparison_is_cancell
     assert filled.table.table.rowCount() == 0
 
 
-def test_the_report_gets_prediction_and_counts(filled, qtbot, monkeypatch, tmp_path):
-    reported = []
+def reported(dock, folder, qtbot):
+    """Return the place of the report of what is shown, once the report is written and said."""
+    page = report_place(folder, output_name(dock.session.adata))
+    qtbot.waitUntil(lambda: f"Wrote {page}" in dock.messages.texts, timeout=60_000)
+    return page
 
-    def report(predicted, counts, folder, *, force):
-        measured = yield from counts
-        reported.append((predicted, measured.shape, folder))
-        yield Step("Writing", 0, None)
-        return folder / "report.html"
 
-    monkeypatch.setattr("napari_flag.report.reporting", report)
+def test_the_report_has_the_scores_of_prediction_and_counts(filled, qtbot, tmp_path):
     filled.write_report(tmp_path)
-    qtbot.waitUntil(lambda: any("report.html" in text for text in filled.messages.texts), timeout=5_000)
-    assert reported == [(filled.session.adata, (64, 8), tmp_path)]
+    page = reported(filled, tmp_path, qtbot).read_text("utf-8")
+    values = filled.agreement.comparison.scores["X"].values
+    assert "64 spots, 8 genes" in page
+    assert f"{values['PCC']:.3f}" in page
 
 
 def test_without_draws_x_alone_is_scored_whatever_was_chosen_before(filled, qtbot):
@@ -324,17 +353,7 @@ def test_counts_are_attached_by_a_job_and_the_window_only_takes_their_layer(
     assert in_window == []
 
 
-def test_the_truth_of_a_table_and_of_a_report_is_counted_by_their_jobs(
-    dock, qtbot, monkeypatch, tmp_path, in_window
-):
-    written = []
-
-    def write_report(predicted, measured, folder, *, force):
-        yield Step("Writing", 0, None)
-        written.append(measured.shape)
-        return folder
-
-    monkeypatch.setattr("napari_flag.report.page.write_report", write_report)
+def test_the_truth_of_a_table_and_of_a_report_is_counted_by_their_jobs(dock, qtbot, tmp_path, in_window):
     opened = [with_counts(seed) for seed in (0, 1)]
     for adata in opened:
         finish(ahead.prepare(adata))  # as the jobs that open and predict do
@@ -345,8 +364,7 @@ def test_the_truth_of_a_table_and_of_a_report_is_counted_by_their_jobs(
     dock.compare_all()
     qtbot.waitUntil(lambda: not dock.models.isHidden(), timeout=10_000)
     dock.write_report(tmp_path)
-    qtbot.waitUntil(lambda: bool(written), timeout=10_000)
-    assert written == [(64, 8)]
+    assert "Predicted and measured" in reported(dock, tmp_path, qtbot).read_text("utf-8")
     assert in_window == []
 
 
@@ -395,53 +413,37 @@ def test_a_prediction_whose_spots_are_mixed_up_is_compared_and_reported_once_it_
     assert dock.agreement.comparison is None
     assert "look wrong" in dock.agreement.why_not
     assert not dock.anyway.isHidden()
-    with pytest.raises(Doubtful, match="insist with --force"):
+    with pytest.raises(Doubtful, match="insist: “Compare anyway” of the Compare page"):
         finish(reporting(adata, truth_of(adata, None, refused=True), tmp_path))
     dock.anyway.setChecked(True)
     qtbot.waitUntil(lambda: dock.agreement.comparison is not None and not dock.jobs.active, timeout=10_000)
     assert any("look wrong" in text for text in dock.messages.texts)
 
 
-def test_a_report_is_not_named_after_a_patient_unless_a_person_keeps_the_name(
-    filled, qtbot, monkeypatch, tmp_path
-):
+def test_a_report_is_not_named_after_a_patient_unless_a_person_keeps_the_name(filled, qtbot, tmp_path):
     filled.session.adata.uns[keys.PROVENANCE][keys.SLIDE_NAME] = "Smith_John"
-    reported = []
-
-    def report(predicted, measured, folder, *, force):
-        reported.append(output_name(predicted))
-        yield Step("Writing", 0, None)
-        return folder / "report.html"
-
-    monkeypatch.setattr("napari_flag.report.reporting", report)
-    for keep in (False, True):
-        filled.write_report(tmp_path, keep)
-        qtbot.waitUntil(lambda: not filled.jobs.active, timeout=5_000)
-    assert reported[0].startswith("anonymous-")
-    assert reported[1] == "Smith_John"
-    assert any(reported[0] in text for text in filled.messages.texts)
+    filled.write_report(tmp_path)
+    qtbot.waitUntil(lambda: any(tmp_path.iterdir()) and not filled.jobs.active, timeout=60_000)
+    (page,) = tmp_path.iterdir()
+    assert page.name.startswith("anonymous-")
+    assert "Smith" not in page.read_text("utf-8")
+    assert any(page.name.removesuffix("_report.html") in text for text in filled.messages.texts)
+    filled.write_report(tmp_path, keep_names=True)
+    assert reported(filled, tmp_path, qtbot).name == "Smith_John_report.html"
 
 
 @pytest.mark.parametrize("answer", [QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No])
 def test_a_report_that_is_there_is_replaced_only_where_a_person_says_so(
     filled, qtbot, monkeypatch, tmp_path, answer
 ):
-    asked, reported = [], []
-
-    def report(predicted, measured, folder, *, force):
-        reported.append(folder)
-        yield Step("Writing", 0, None)
-        return report_place(folder, output_name(predicted))
-
-    monkeypatch.setattr("napari_flag.report.reporting", report)
+    asked, earlier = [], "<!-- of another prediction of the slide -->"
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     monkeypatch.setattr(QMessageBox, "question", lambda *said: asked.append(said[-1]) or answer)
     filled.report.click()
-    qtbot.waitUntil(lambda: not filled.jobs.active, timeout=5_000)
-    assert (len(reported), asked) == (1, [])
-    page = report_place(tmp_path, output_name(filled.session.adata))
-    page.write_text("of another prediction of the slide")
+    page = reported(filled, tmp_path, qtbot)
+    assert asked == []
+    page.write_text(page.read_text("utf-8") + earlier, "utf-8")
     filled.report.click()
-    qtbot.waitUntil(lambda: not filled.jobs.active, timeout=5_000)
+    qtbot.waitUntil(lambda: not filled.jobs.active, timeout=60_000)
     assert asked == [f"{page.name} is there already, in {tmp_path}. Replace it?"]
-    assert len(reported) == 1 + (answer is QMessageBox.StandardButton.Yes)
+    assert page.read_text("utf-8").endswith(earlier) == (answer is QMessageBox.StandardButton.No)

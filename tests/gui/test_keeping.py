@@ -322,6 +322,28 @@ def test_what_was_kept_and_is_gone_is_kept_again(dock, adatas, kept, whole):
     assert dock.messages.texts == ()
 
 
+def test_a_workspace_brings_its_gene_sets_back_and_says_where_they_are_gone(dock, adatas, tmp_path):
+    own = tmp_path / "own.gmt"
+    own.write_text("OWN\t\tVIM\tCDH1\n")
+    dock.session.set_prediction(adatas[0])
+    dock.read_sets(own)
+    dock.rest()
+    saved_as(dock, tmp_path / "both.json")
+    own.write_text("OWN\t\tVIM\tERBB2\n")
+    dock.opener.open([tmp_path / "both.json"])
+    dock.rest()
+    assert (dock.session.gene_sets, dock.session.gene_sets_file) == ({"OWN": ("VIM", "ERBB2")}, own)
+    own.write_text("OWN\n")
+    dock.opener.open([tmp_path / "both.json"])
+    dock.rest()
+    assert any("Line 1 of own.gmt is no gene set" in text for text in dock.messages.texts)
+    own.unlink()
+    dock.opener.open([tmp_path / "both.json"])
+    dock.rest()
+    assert any(f"{own} is not there any more" in text for text in dock.messages.texts)
+    assert dock.session.gene_sets == {"OWN": ("VIM", "ERBB2")}
+
+
 # --- restored --------------------------------------------------------------------------------------
 @pytest.fixture
 def next_session(dock, adatas, kept, start, undock, qtbot):

@@ -236,7 +236,7 @@ class Tourist:
         if saved is None or sum(len(s.results) for s in self.session.workspace.slides) > 12:
             return None
         if self.area is not None and rng.random() < 0.5:
-            self.area.predict.open_result(saved)
+            self.area.predict.opener.open([saved])
         else:
             self.viewer.open(str(saved), plugin="napari-flag")
         return saved.name

@@ -155,7 +155,7 @@ def test_text_takes_the_colour_of_the_page(page):
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_page(page, prediction, tmp_path):
+def test_the_same_files_give_the_same_page(page, prediction, tmp_path):
     again = finish(
         write_report(prediction, counts_for(prediction), tmp_path, command="napari-flag compare a b")
     )

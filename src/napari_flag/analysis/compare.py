@@ -112,13 +112,13 @@ class Comparison:
         return result
 
 
-def compare(predicted: "AnnData", measured: "AnnData", *, seed: int = 0) -> Comparison:
+def compare(predicted: "AnnData", measured: "AnnData") -> Comparison:
     """Return what `comparing` returns, without its progress steps."""
-    return finish(comparing(predicted, measured, seed=seed))
+    return finish(comparing(predicted, measured))
 
 
 def comparing(
-    predicted: "AnnData", measured: "AnnData", *, seed: int = 0, force: bool = False, fair: bool = False
+    predicted: "AnnData", measured: "AnnData", *, force: bool = False, fair: bool = False
 ) -> Steps[Comparison]:
     """Score `predicted` against `measured` on the spots and genes they share.
 
@@ -128,8 +128,6 @@ def comparing(
         A prediction file (see docs/prediction-file.md).
     measured
         Raw counts; ``obs_names`` are the same spot ids, ``var_names`` gene symbols.
-    seed
-        Of the bootstrap.
     force
         Compare also counts that look wrong (see `truth.doubts_about`), and a prediction whose spots do (see
         `prediction_doubts.find_misplaced`), with a notice.
@@ -169,13 +167,13 @@ def comparing(
         judged.append(("sample", "Scoring one draw", predicted.layers[keys.SAMPLE]))
     for name, stage, values in judged:
         scores[name], table = yield from scoring(
-            extent.cut(values), truth, neighbours, blocks, genes, seed, stage=stage
+            extent.cut(values), truth, neighbours, blocks, genes, keys.ANALYSIS_SEED, stage=stage
         )
         everywhere = predicted_moran(predicted, values, extent, table)[extent.genes]
         table = table.rename(columns={"moran_predicted": "moran_compared"})
         table.insert(table.columns.get_loc("moran_compared"), "moran_predicted", everywhere)
         tables[name] = table
-    drawn = yield from score_draws(predicted, extent, truth, seed=seed, fair=fair)
+    drawn = yield from score_draws(predicted, extent, truth, fair=fair)
     trained = trained_on(predicted)
     return Comparison(
         slide=output_name(predicted),
@@ -414,7 +412,7 @@ def section_of(adata: "AnnData", comparison: Comparison | None = None) -> Sectio
     if comparison is None:
         neighbours = spot_neighbours(adata, extent.spots)
         scores, table = score_values(
-            sample, truth, neighbours, spot_blocks(adata, extent), list(symbols), seed=0
+            sample, truth, neighbours, spot_blocks(adata, extent), list(symbols), keys.ANALYSIS_SEED
         )
     else:
         array = "sample" if drawn else "X"

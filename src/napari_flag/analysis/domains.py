@@ -44,9 +44,7 @@ COLUMNS: Final = {PREDICTED: keys.DOMAIN, MEASURED: OF_TRUTH, LABELS: keys.LABEL
 """Source → ``obs`` column."""
 
 
-def find_domains(
-    adata: "AnnData", source: str, *, method: str = DEFAULT_METHOD, seed: int = 0
-) -> Steps[Numbers]:
+def find_domains(adata: "AnnData", source: str, *, method: str = DEFAULT_METHOD) -> Steps[Numbers]:
     """Find the spatial domains of one source.
 
     Parameters
@@ -57,8 +55,6 @@ def find_domains(
         `truth.PREDICTED`, in all spots and genes, or `truth.MEASURED`, in what was measured.
     method
         "leiden" or "k-means", with the settings of `statistics.domains.METHODS`.
-    seed
-        The same gives the same domains.
 
     Returns
     -------
@@ -75,19 +71,19 @@ def find_domains(
     values = extent.cut(matrix_of(adata, source))
     numbers = np.zeros(adata.n_obs, np.int64)
     numbers[extent.spots] = 1 + (
-        yield from domains.find_domains(values, neighbours, method=method, seed=seed)
+        yield from domains.find_domains(values, neighbours, method=method, seed=keys.ANALYSIS_SEED)
     )
     return numbers
 
 
-def find_all(adata: "AnnData", *, method: str | None = None, seed: int = 0) -> Steps[dict[str, Numbers]]:
+def find_all(adata: "AnnData", *, method: str | None = None) -> Steps[dict[str, Numbers]]:
     """Return the domains of every source with enough spots, numbered alike; `adata` is not changed.
 
     Parameters
     ----------
     adata
         A prediction.
-    method, seed
+    method
         As `domains_of`: by default domains that are there are kept.
 
     Returns
@@ -101,11 +97,11 @@ def find_all(adata: "AnnData", *, method: str | None = None, seed: int = 0) -> S
     kept = {source for source in spots if spots[source] and _kept(adata, source, method) is not None}
     for source in spots:
         if source in kept or spots[source] >= FEWEST_SPOTS:
-            found[source] = yield from domains_of(adata, source, method=method, seed=seed)
+            found[source] = yield from domains_of(adata, source, method=method)
     return found if kept.issuperset(found) else number_alike(found)
 
 
-def domains_of(adata: "AnnData", source: str, *, method: str | None = None, seed: int = 0) -> Steps[Numbers]:
+def domains_of(adata: "AnnData", source: str, *, method: str | None = None) -> Steps[Numbers]:
     """Return the domains of one source: those in ``obs``, or where there are none, those found now.
 
     Parameters
@@ -116,8 +112,6 @@ def domains_of(adata: "AnnData", source: str, *, method: str | None = None, seed
         As `find_domains`.
     method
         None keeps domains that are there, and finds others by `method_of`; a name finds them by that.
-    seed
-        Of those found now.
 
     Raises
     ------
@@ -128,7 +122,7 @@ def domains_of(adata: "AnnData", source: str, *, method: str | None = None, seed
     if kept is not None:
         return kept
     by = method_of(adata, source, method) or DEFAULT_METHOD
-    return (yield from find_domains(adata, source, method=by, seed=seed))
+    return (yield from find_domains(adata, source, method=by))
 
 
 def method_of(adata: "AnnData", source: str, method: str | None = None) -> str | None:

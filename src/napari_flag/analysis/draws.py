@@ -264,7 +264,7 @@ def depend_on_each_other(adata: "AnnData") -> int:
 
 
 def score_draws(
-    adata: "AnnData", extent: Extent, truth: FloatArray, seed: int = 0, *, fair: bool = False
+    adata: "AnnData", extent: Extent, truth: FloatArray, *, fair: bool = False
 ) -> Steps[DrawScores]:
     """Score the draws of a prediction against its measurement.
 
@@ -276,15 +276,13 @@ def score_draws(
         The spots and genes that were measured.
     truth
         (n, G) log2(count + 1) of these.
-    seed
-        Of the bootstrap.
     fair
         Whether proper scores are fair ones, which compare with those of other models.
     """
     block = depend_on_each_other(adata) if fair else None
     cut = [extent.cut(adata.layers[name]) for name in draw_layers(adata)]
     neighbours, blocks = spot_neighbours(adata, extent.spots), spot_blocks(adata, extent)
-    return (yield from scoring_draws(cut, truth, neighbours, blocks, seed, block=block))
+    return (yield from scoring_draws(cut, truth, neighbours, blocks, keys.ANALYSIS_SEED, block=block))
 
 
 @dataclass(frozen=True, slots=True)

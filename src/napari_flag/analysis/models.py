@@ -173,7 +173,6 @@ def comparing_models(
     measured: "AnnData",
     *,
     sets: Mapping[str, Sequence[str]] | None = None,
-    seed: int = 0,
     force: bool = False,
 ) -> Steps[ModelComparison]:
     """Score several predictions over the spots and genes that all of them and the measurement have.
@@ -187,8 +186,6 @@ def comparing_models(
         Raw counts.
     sets
         Gene sets to look for in the truth's domains, name → symbols; None takes the bundled ones.
-    seed
-        Of bootstrap and domains.
     force
         As `comparing` takes it.
 
@@ -202,18 +199,22 @@ def comparing_models(
     models = {}
     for name, prediction in predictions.items():
         models[name] = yield from comparing(
-            _cut(prediction, spots, genes, placed), measured, seed=seed, force=force, fair=True
+            _cut(prediction, spots, genes, placed), measured, force=force, fair=True
         )
     first = _cut(placed, spots, genes, placed)
-    controls = yield from _score_controls(first, measured, seed)
+    controls = yield from _score_controls(first, measured)
     cuts = {name: _cut(prediction, spots, genes, placed) for name, prediction in predictions.items()}
-    pathways = yield from _recover(cuts, measured, bundled() if sets is None else sets, seed)
+    pathways = yield from _recover(cuts, measured, bundled() if sets is None else sets)
     notices = (*_left_out(predictions, spots, genes), *_not_judged(models))
     return ModelComparison(output_name(placed), len(spots), len(genes), models, controls, pathways, notices)
 
 
 def comparing_beside(
-    predictions: "Mapping[str, AnnData]", truth: "Steps[AnnData | None]", *, force: bool = False
+    predictions: "Mapping[str, AnnData]",
+    truth: "Steps[AnnData | None]",
+    *,
+    sets: Mapping[str, Sequence[str]] | None = None,
+    force: bool = False,
 ) -> Steps[ModelComparison]:
     """Score several predictions beside the counts that `truth` finds (`truth.truth_of`).
 
@@ -227,7 +228,7 @@ def comparing_beside(
     measured = yield from truth
     if measured is None:
         raise UserError(NO_TRUTH)
-    return (yield from comparing_models(predictions, measured, force=force))
+    return (yield from comparing_models(predictions, measured, sets=sets, force=force))
 
 
 def placing(predictions: "Mapping[str, AnnData]") -> str:
@@ -322,7 +323,7 @@ def _not_judged(models: Mapping[str, Comparison]) -> tuple[str, ...]:
 
 
 def _recover(
-    cuts: "Mapping[str, AnnData]", measured: "AnnData", sets: Mapping[str, Sequence[str]], seed: int
+    cuts: "Mapping[str, AnnData]", measured: "AnnData", sets: Mapping[str, Sequence[str]]
 ) -> Steps[dict[str, DomainSets]]:
     """Return the gene sets that each model recovers in the domains of the one measurement."""
     found: dict[str, DomainSets] = {}
@@ -332,14 +333,14 @@ def _recover(
             break
         attach_measured(adata, measured, force=True)  # compared already
         if numbers is None:  # spots, places and measurement are the same in all
-            numbers = yield from find_domains(adata, MEASURED, seed=seed)
+            numbers = yield from find_domains(adata, MEASURED)
         recovered = yield from recover_domains(adata, numbers, sets)
         if recovered is not None:
             found[name] = recovered
     return found
 
 
-def _score_controls(adata: "AnnData", measured: "AnnData", seed: int) -> Steps[dict[str, Scores]]:
+def _score_controls(adata: "AnnData", measured: "AnnData") -> Steps[dict[str, Scores]]:
     match = match_names(adata, measured)
     truth = np.log2(shared_counts(measured, match) + 1.0)
     extent = Extent(match.rows, match.columns)
@@ -348,7 +349,7 @@ def _score_controls(adata: "AnnData", measured: "AnnData", seed: int) -> Steps[d
     scores = {}
     for control, guess in zip(CONTROLS, _controls(truth, neighbours), strict=True):
         scores[control], _ = yield from scoring(
-            guess, truth, neighbours, blocks, names, seed, stage="Scoring controls"
+            guess, truth, neighbours, blocks, names, keys.ANALYSIS_SEED, stage="Scoring controls"
         )
     return scores
 

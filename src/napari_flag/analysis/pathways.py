@@ -158,9 +158,7 @@ def recover_domains(
     return DomainSets(found, whole, skipped)
 
 
-def recover_in_truth(
-    adata: "AnnData", sets: Mapping[str, Sequence[str]], *, seed: int = 0
-) -> Steps[DomainSets | None]:
+def recover_in_truth(adata: "AnnData", sets: Mapping[str, Sequence[str]]) -> Steps[DomainSets | None]:
     """Count, for each domain of the truth, the gene sets that prediction and truth have both raised.
 
     Parameters
@@ -169,8 +167,6 @@ def recover_in_truth(
         A prediction with its truth; not changed.
     sets
         Name → genes.
-    seed
-        Of the domains, where there are none yet (`domains.domains_of`).
 
     Returns
     -------
@@ -180,7 +176,7 @@ def recover_in_truth(
     extent = measured_extent(adata)
     if extent is None or len(extent.spots) < FEWEST_FOR_DOMAINS:
         return None
-    numbers = yield from domains_of(adata, MEASURED, seed=seed)
+    numbers = yield from domains_of(adata, MEASURED)
     return (yield from recover_domains(adata, numbers, sets))
 
 

@@ -74,7 +74,7 @@ def source_neighbours(adata: "AnnData", source: str) -> tuple[npt.NDArray[np.boo
 
 
 def find_classes(
-    wanted: "Iterable[tuple[Key, FloatArray, sparse.csr_array]]", seed: int = 0
+    wanted: "Iterable[tuple[Key, FloatArray, sparse.csr_array]]",
 ) -> Steps[dict[Key, LocalMoran]]:
     """Test genes for local clusters, with 999 conditional permutations each.
 
@@ -82,8 +82,6 @@ def find_classes(
     ----------
     wanted
         Per gene a key, its (n,) values and the (n, n) CSR weights of its spots.
-    seed
-        Of the permutations.
 
     Raises
     ------
@@ -92,7 +90,7 @@ def find_classes(
     """
     found = {}
     for key, values, weights in wanted:
-        found[key] = yield from local_moran(values, weights, seed=seed)
+        found[key] = yield from local_moran(values, weights, seed=keys.ANALYSIS_SEED)
     return found
 
 
@@ -109,9 +107,7 @@ def classes_of(found: LocalMoran, *, corrected: bool) -> npt.NDArray[np.int8]:
     return np.where(found.certain, found.quadrants, 0).astype(np.int8) if corrected else found.classes
 
 
-def gene_moran(
-    adata: "AnnData", source: str = PREDICTED, *, permutations: int = 0, seed: int = 0
-) -> Steps["pd.DataFrame"]:
+def gene_moran(adata: "AnnData", source: str = PREDICTED, *, permutations: int = 0) -> Steps["pd.DataFrame"]:
     """Test every gene of one source for clustering in space.
 
     Parameters
@@ -120,7 +116,7 @@ def gene_moran(
         A prediction.
     source
         `truth.PREDICTED`, over all its spots and genes, or `truth.MEASURED`, over what was measured.
-    permutations, seed
+    permutations
         As `moran_test`, which this returns the table of, a row per gene of the source.
 
     Raises
@@ -133,7 +129,7 @@ def gene_moran(
     if not extent.is_all_of(adata):
         matrix = matrix[extent.spots][:, extent.genes]
     graph = spot_neighbours(adata, extent.spots)
-    return (yield from moran_test(matrix, graph.weights, permutations=permutations, seed=seed))
+    return (yield from moran_test(matrix, graph.weights, permutations=permutations, seed=keys.ANALYSIS_SEED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +176,14 @@ class SpatialScores:
         return table.sort_values("moran_predicted", ascending=False, kind="stable", ignore_index=True)
 
 
-def score_spatially(adata: "AnnData", *, permutations: int = 0, seed: int = 0) -> Steps[SpatialScores]:
+def score_spatially(adata: "AnnData", *, permutations: int = 0) -> Steps[SpatialScores]:
     """Compute Moran's I of all genes, tested, and of the truth where there is one.
 
     Parameters
     ----------
     adata
         As docs/prediction-file.md states.
-    permutations, seed
+    permutations
         Of the test; 0 takes p from the normal approximation.
 
     Raises
@@ -195,7 +191,7 @@ def score_spatially(adata: "AnnData", *, permutations: int = 0, seed: int = 0) -
     UserError
         When there are too few spots to test.
     """
-    tested = yield from gene_moran(adata, permutations=permutations, seed=seed)
+    tested = yield from gene_moran(adata, permutations=permutations)
     measured, there, ssc, spots = yield from _against_truth(adata, tested["I"].to_numpy())
     return SpatialScores(
         genes=tuple(str(name) for name in adata.var_names),

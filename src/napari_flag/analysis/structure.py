@@ -128,15 +128,12 @@ class Settings:
         Genes whose local Moran's I is written.
     sets
         Gene sets to score, name → symbols; None takes the bundled ones.
-    seed
-        Of permutations and of domains found now.
     """
 
     method: str | None = None
     permutations: int = 0
     local_genes: tuple[str, ...] = ()
     sets: Mapping[str, Sequence[str]] | None = None
-    seed: int = 0
 
 
 def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps[None]:
@@ -179,10 +176,10 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
         if source == MEASURED and len(extent.spots) < FEWEST_SPOTS:
             yield Step("Finding structure", 0, None, notice=_too_few_measured(len(extent.spots)))
             continue
-        moran = yield from gene_moran(adata, source, permutations=chosen.permutations, seed=chosen.seed)
+        moran = yield from gene_moran(adata, source, permutations=chosen.permutations)
         names = [str(gene) for gene in adata.var_names[extent.genes]]
         written[keys.MORAN + ENDS[source]] = as_squidpy(moran, names)
-    found = yield from find_all(adata, method=chosen.method, seed=chosen.seed)
+    found = yield from find_all(adata, method=chosen.method)
     methods = {source: method_of(adata, source, chosen.method) for source in found}
     for source, numbers in found.items():
         ranked = yield from rank_domains(adata, source, numbers)
@@ -194,7 +191,7 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
     written[keys.STRUCTURE] = {
         "neighbours": neighbours.description,
         "permutations": chosen.permutations,
-        "seed": chosen.seed,
+        "seed": keys.ANALYSIS_SEED,
     }
     for source, numbers in found.items():
         write_domains(adata, source, numbers, methods[source])
@@ -221,7 +218,7 @@ def _local(
     strength, classes = {}, {}
     for gene in settings.local_genes:
         column = values[:, adata.var_names.get_loc(gene)]
-        found = yield from local_moran(column, neighbours.weights, seed=settings.seed)
+        found = yield from local_moran(column, neighbours.weights, seed=keys.ANALYSIS_SEED)
         strength[gene] = found.I
         classes[gene] = pd.Categorical.from_codes(found.classes.tolist(), categories=list(CLASSES))
     return {

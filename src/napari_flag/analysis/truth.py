@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.errors import Doubtful, UserError
-from napari_flag.formatting import counted, counted_of
+from napari_flag.errors import COMPARE_ANYWAY, Doubtful, UserError, insist
+from napari_flag.formatting import counted, counted_of, number, whole
 from napari_flag.prediction_file import provenance
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import refuse_repeated, typical_pitch, why_none_shared
@@ -287,10 +287,7 @@ def refuse_doubts(predicted: "AnnData", measured: "AnnData", match: Match, force
         return insisted_on(predicted)
     doubts = doubts_about(predicted, measured, match)
     if doubts and not force:
-        raise Doubtful(
-            f"{doubts[0]}; give the raw counts of this section, or insist with --force (in the window: "
-            "“Compare anyway” of the Compare page)."
-        )
+        raise Doubtful(f"{doubts[0]}; give the raw counts of this section, or {insist(COMPARE_ANYWAY)}.")
     return tuple(f"{doubt}{INSISTED}" for doubt in doubts)
 
 
@@ -316,8 +313,8 @@ def _turned_ids(predicted: "AnnData", measured: "AnnData", match: Match) -> str 
     if there < max(len(match.rows) + 1, TURNED * predicted.n_obs):
         return None
     return (
-        f"The measured table has {there:,} of the predicted spots with row and column exchanged and "
-        f"{len(match.rows):,} as they are, so its ids seem to be written row × column"
+        f"The measured table has {whole(there)} of the predicted spots with row and column exchanged and "
+        f"{whole(len(match.rows))} as they are, so its ids seem to be written row × column"
     )
 
 
@@ -345,7 +342,7 @@ def _other_places(predicted: "AnnData", measured: "AnnData", match: Match) -> st
         )
     return (
         "Spots of the same id lie elsewhere in the measured table "
-        f"({np.median(apart) / pitch:.1f} spots away, "
+        f"({number(np.median(apart) / pitch, 1)} spots away, "
         "in the median), so ids and counts seem to be mixed up"
     )
 
@@ -355,13 +352,13 @@ def _scaled(measured: "AnnData") -> str | None:
 
     values = np.asarray(measured.X.data if sparse.issparse(measured.X) else measured.X).ravel()
     values = values[: 10**6]
-    whole = values[(values > 0) & (values == np.rint(values))].astype(np.int64)
-    unit = int(np.gcd.reduce(whole)) if len(whole) else 1
-    if unit > 1 and len(whole) >= FEWEST_DOUBTED and len(np.unique(whole[:10_000])) > 1:
-        return f"All counts of the measured table are multiples of {unit}, so they were scaled"
+    counts = values[(values > 0) & (values == np.rint(values))].astype(np.int64)
+    unit = int(np.gcd.reduce(counts)) if len(counts) else 1
+    if unit > 1 and len(counts) >= FEWEST_DOUBTED and len(np.unique(counts[:10_000])) > 1:
+        return f"All counts of the measured table are multiples of {whole(unit)}, so they were scaled"
     totals = np.asarray(measured.X.sum(axis=1), np.float64).ravel()
     if len(totals) >= FEWEST_DOUBTED and 0 < totals.std() + 1e-9 <= EVEN * totals.mean():
-        total = f"{totals.mean():,.0f}"
+        total = whole(totals.mean())
         return f"All spots of the measured table have the same total ({total}), so counts were scaled to it"
     return None
 

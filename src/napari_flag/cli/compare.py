@@ -482,12 +482,12 @@ def _recovered(pathways: "Mapping[str, DomainSets]") -> tuple[str, list[list[str
     first = next(iter(pathways.values()))
     table = [["", "in the truth", "in the prediction", "in both", "both by chance", "p"]]
     for name, sets in pathways.items():
-        whole = sets.whole
-        numbers = [len(whole.measured), len(whole.predicted), len(whole.shared)]
-        table.append([name, *map(str, numbers), number(whole.chance, 1), probability(whole.p)])
+        found = sets.whole
+        numbers = [len(found.measured), len(found.predicted), len(found.shared)]
+        table.append([name, *map(whole, numbers), number(found.chance, 1), probability(found.p)])
     said = (
         f"Gene sets raised in {counted(len(first.domains), 'domain')} of the truth, each against the rest, "
-        f"added up ({first.whole.tested} tested). {describe_skipped(first.skipped)}"
+        f"added up ({whole(first.whole.tested)} tested). {describe_skipped(first.skipped)}"
     )
     return said.strip(), table
 

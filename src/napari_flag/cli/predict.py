@@ -9,7 +9,6 @@ from napari_flag.cli import terminal
 from napari_flag.cli.one_slide import Written, predicting
 from napari_flag.cli.terminal import ProgressLine, say, say_json
 from napari_flag.cluster import processes_of, require_dask
-from napari_flag.errors import UserError
 from napari_flag.formatting import whole
 from napari_flag.progress import finish
 from napari_flag.slides.colours import COLOURS
@@ -193,7 +192,6 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
     )
     add(
         "--force",
-        "--anyway",
         action="store_true",
         help="predict all the same with weights made for simulated slides, with spots that look misplaced, "
         "or with counts that look scaled or mixed up; it is recorded",
@@ -213,11 +211,9 @@ class _Refused(argparse.Action):
 
 def run_predict(args: argparse.Namespace) -> int:
     """Predict, write, and say what was written."""
-    if args.steps is not None and args.quality != keys.DEFAULT_QUALITY:
-        raise UserError(
-            f"--quality {args.quality} and --steps {args.steps} both say how many solver steps are taken; "
-            "leave one of them out."
-        )
+    from napari_flag.inputs import check_steps
+
+    check_steps(args.quality, args.steps)
     if args.cluster is not None:  # said before anything is read
         processes_of(args.cluster)
         require_dask()

@@ -256,8 +256,9 @@ def extract_features(
             return there
     order = _by_place(xy, encoder.tile_px * encoder.mpp / (slide.mpp or encoder.mpp))
     if workers is None:
-        encode = partial(_encode, slide, xy, encoder)
-        return (yield from _in_parts(encode, order, encoder, first_batch(encoder, device), kept_here))
+        batch = first_batch(encoder, device)
+        encode = partial(_encode, slide, xy, encoder, batch)
+        return (yield from _in_parts(encode, order, encoder, batch, kept_here))
     yield Step(READING, 0, len(xy), detail=STARTING)
     gpu = workers.device.startswith("cuda")
     with connected(workers.cluster, gpu=gpu) as client:
@@ -274,7 +275,7 @@ def extract_features(
 
 
 def _in_parts(
-    encode: Callable[[Sequence[Rows], int, FeatureArray], Steps[None]],
+    encode: Callable[[Sequence[Rows], FeatureArray], Steps[None]],
     order: Rows,
     encoder: Encoder,
     batch: int,
@@ -288,7 +289,7 @@ def _in_parts(
     Parameters
     ----------
     encode
-        Given the rows of each part, the size of a batch and where features go; its steps count the spots that
+        Given the rows of each part and where features go; its steps count the spots that
         are done, and have as ``partial`` the place of a part that is.
     """
     size = batch * min(BATCHES_OF_PART, -(-len(order) // (FEWEST_PARTS * batch)))
@@ -298,7 +299,7 @@ def _in_parts(
     before = len(order) - sum(map(len, missing))
     left = len(missing)
     if missing:
-        with closing(encode(missing, batch, features)) as steps:
+        with closing(encode(missing, features)) as steps:
             for step in steps:
                 left -= step.partial is not None
                 if step.partial is not None and left:  # after the last all are kept as one
@@ -319,8 +320,8 @@ def _encode(
     slide: Slide,
     xy: npt.NDArray[np.float64],
     encoder: Encoder,
-    parts: Sequence[Rows],
     batch: int,
+    parts: Sequence[Rows],
     features: FeatureArray,
 ) -> Steps[None]:
     """Fill `features` of `parts`, spot by spot, reading ahead from each part into the next."""
@@ -369,10 +370,9 @@ def _encode_on(
     gpu: bool,
     tiles: TilePart,
     parts: Sequence[Rows],
-    batch: int,
     features: FeatureArray,
 ) -> Steps[None]:
-    """Fill `features` of `parts` on workers, in the batches in which `_encode` would."""
+    """Fill `features` of `parts` on workers, a part at a time on each."""
     steps = spread(
         encode_part,
         [replace(tiles, xy=tiles.xy[rows]) for rows in parts],
@@ -428,7 +428,7 @@ def encode_part(part: TilePart) -> Steps[FeatureArray]:
     features = np.empty((len(part.xy), encoder.dim), np.float32)
     with open_slide(part.slide, mpp=part.mpp).in_colours(part.colours) as slide:
         everything = np.arange(len(part.xy))
-        yield from _encode(slide, part.xy, encoder, [everything], first_batch(encoder, device), features)
+        yield from _encode(slide, part.xy, encoder, first_batch(encoder, device), [everything], features)
     return features
 
 

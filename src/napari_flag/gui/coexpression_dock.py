@@ -20,12 +20,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_flag.analysis.coexpression import DEPTH_SHOWN, Together, correlate, sets_within
-from napari_flag.analysis.pathways import bundled, read_gmt
 from napari_flag.errors import UserError
 from napari_flag.files import ending, write_table
 from napari_flag.formatting import counted_of, number, whole
-from napari_flag.gui.controls.file_filters import GENE_SET_FILES, TABLE_FILES
-from napari_flag.gui.controls.forms import Choice, ask_open, ask_save, plain_label
+from napari_flag.gui.controls.file_filters import TABLE_FILES
+from napari_flag.gui.controls.forms import Choice, ask_save, plain_label
 from napari_flag.gui.controls.heat_map import HeatMap
 from napari_flag.gui.controls.plots import PlotStyle, ask_figure_path, save_drawing
 from napari_flag.gui.controls.tables import Column, NumberView
@@ -183,7 +182,6 @@ class CoexpressionDock(Dock):
         self._asked = self._shown_as = _Asked()
         self._overall: float | None = None
         self._listed = ("", 0)
-        self._sets: Mapping[str, Sequence[str]] = bundled()
         self._build()
         self._lay_out()
         self._connect()
@@ -237,7 +235,7 @@ class CoexpressionDock(Dock):
 
     def _connect(self) -> None:
         self.choice.chosen.connect(self._on_chosen)
-        self.choice.load.clicked.connect(self._ask_sets)
+        self.choice.load.clicked.connect(self.ask_sets)
         self.arrangement.changed.connect(lambda _: self._show())
         self.with_depth.changed.connect(lambda _: self._on_depth())
         self.partners.chosen.connect(self._on_partner)
@@ -248,6 +246,7 @@ class CoexpressionDock(Dock):
         self.save_table.clicked.connect(self._ask_table)
         self.listen(self.session.predictionChanged, self._on_prediction)
         self.listen(self.session.geneSetChanged, self._on_gene_set)
+        self.listen(self.session.geneSetsChanged, self._on_gene_sets)
         self.listen(self.session.genesShownChanged, self._on_gene)
         self.listen(self.session.pairChanged, self._on_gene)
 
@@ -284,7 +283,7 @@ class CoexpressionDock(Dock):
         ranked = self._ranked()
         self.jobs.run(
             "sets",
-            find_sets(self._sets, ranked),
+            find_sets(self.session.gene_sets, ranked),
             "Look for gene sets",
             on_result=partial(self._on_sets, ranked, origin),
         )
@@ -413,19 +412,9 @@ class CoexpressionDock(Dock):
     def _on_hovered(self, text: str) -> None:
         self.reading.setText(text or POINT)
 
-    def _ask_sets(self) -> None:
-        path = ask_open(self, "Gene sets", GENE_SET_FILES)
-        if path is not None:
-            self.read_sets(path)
-
-    def read_sets(self, path: Path) -> None:
-        """Offer the gene sets of a GMT file; what goes wrong is said in the dock."""
-        self.read_in_job(path, "Reading gene sets", read_gmt, self._on_read)
-
-    def _on_read(self, origin: str, sets: Mapping[str, Sequence[str]]) -> None:
-        self._sets = sets
+    def _on_gene_sets(self) -> None:
         if self.session.adata is not None:
-            self._find_sets(origin)
+            self._find_sets(self.session.gene_sets_name)
 
     def _ask_figure(self) -> None:
         path = ask_figure_path(self, "coexpression.png")

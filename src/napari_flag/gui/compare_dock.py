@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QHBoxLayout, QLa
 
 from napari_flag.analysis.compare import GeneAgreement, agree
 from napari_flag.analysis.models import CONTROLS, ModelComparison, comparing_beside
-from napari_flag.analysis.pathways import DomainSets, bundled, describe_sets, recover_in_truth
+from napari_flag.analysis.pathways import DomainSets, describe_sets, recover_in_truth
 from napari_flag.analysis.scores import EXPECTATION, FAIR, MEANING, PROPER, STRUCTURE
 from napari_flag.analysis.truth import MeasuredLayer, truth_of
 from napari_flag.discovery import counts_for
@@ -102,6 +102,7 @@ class CompareDock(Dock):
         self._build()
         self._lay_out()
         self._connect()
+        self._on_gene_sets()
         self._on_prediction()
 
     # --- construction ----------------------------------------------------------------------------
@@ -129,7 +130,6 @@ class CompareDock(Dock):
         self.counts = QPushButton("Counts…")
         self.counts.setToolTip("Choose the measured counts of this section to compare with")
         self.sets = QPushButton("Gene sets")
-        self.sets.setToolTip(GENE_SETS)
         self.recovered = plain_label()
         self.recovered.setVisible(False)
         self.all = QPushButton("All predictions")
@@ -186,6 +186,7 @@ class CompareDock(Dock):
         self.report.clicked.connect(self._ask_report)
         self.listen(self.session.predictionChanged, self._on_prediction)
         self.listen(self.session.drawsChanged, lambda: self._due.start())
+        self.listen(self.session.geneSetsChanged, self._on_gene_sets)
         self.listen(self.session.genesShownChanged, self._on_gene)
         self.listen(self.session.appearanceChanged, self._on_gene)
 
@@ -423,6 +424,7 @@ class CompareDock(Dock):
             comparing_beside(
                 {result.name: result.adata for result in state.results},
                 self._truth(adata),
+                sets=self.session.gene_sets,
                 force=self.anyway.isChecked(),
             ),
             "Compare all predictions",
@@ -457,7 +459,7 @@ class CompareDock(Dock):
             return
         self.jobs.run(
             "sets",
-            recover_in_truth(adata, bundled()),
+            recover_in_truth(adata, self.session.gene_sets),
             "Find gene sets",
             on_result=self._on_sets,
             on_cancelled=lambda: self.notify("Finding gene sets was cancelled."),
@@ -468,6 +470,17 @@ class CompareDock(Dock):
             self._show_sets(NO_DOMAINS)
         else:
             self._show_sets(found.described(), describe_sets(found.whole))
+
+    def _on_gene_sets(self) -> None:
+        """Name the gene sets that are looked for, and put away what was found of others."""
+        self.sets.setToolTip(
+            f"{GENE_SETS}. {self.session.gene_sets_name}: {whole(len(self.session.gene_sets))}"
+        )
+        self.jobs.cancel("sets")
+        self.jobs.cancel("models")
+        self._compared = ()
+        self._show_sets("")
+        self._offer_all()
 
     def _show_sets(self, text: str, named: str = "") -> None:
         """Write what was recovered; which sets these are is said where the pointer rests."""
@@ -496,7 +509,13 @@ class CompareDock(Dock):
             self.notify(sentence)
         self.jobs.run(
             "report",
-            reporting(adata, self._truth(adata), folder, force=self.anyway.isChecked()),
+            reporting(
+                adata,
+                self._truth(adata),
+                folder,
+                sets=self.session.gene_sets,
+                force=self.anyway.isChecked(),
+            ),
             "Write report",
             on_result=lambda page: self.notify(f"Wrote {page}"),
             on_cancelled=lambda: self.notify("The report was cancelled; nothing was written."),

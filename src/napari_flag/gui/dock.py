@@ -12,8 +12,10 @@ from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_flag.analysis.pathways import read_gmt
 from napari_flag.errors import UserError
-from napari_flag.gui.controls.forms import MessageList
+from napari_flag.gui.controls.file_filters import GENE_SET_FILES
+from napari_flag.gui.controls.forms import MessageList, ask_open
 from napari_flag.gui.jobs import Jobs, ProgressStrip
 from napari_flag.gui.session import Session
 from napari_flag.layers import slide_layers
@@ -144,17 +146,21 @@ class Dock(Docked):
             slot = next(iter(self._missed))
             slot(*self._missed.pop(slot))
 
-    def read_in_job(
-        self, path: Path, stage: str, read: Callable[[Path], Any], on_read: Callable[[str, Any], None]
-    ) -> None:
-        """Read a file in a job and hand its name and what it holds to `on_read`; what goes wrong is said."""
+    def ask_sets(self) -> None:
+        """Ask for a GMT file, and look for its gene sets."""
+        path = ask_open(self, "Gene sets", GENE_SET_FILES)
+        if path is not None:
+            self.read_sets(path)
+
+    def read_sets(self, path: Path) -> None:
+        """Read gene sets in a job, to look for them on every page; what goes wrong is said."""
         self.messages.clear()
         self.jobs.run(
-            stage,
-            one_step(stage, read, path),
+            "read sets",
+            one_step("Reading gene sets", read_gmt, path),
             f"Read {path.name}",
-            on_result=partial(on_read, path.name),
-            on_cancelled=lambda: self.notify(f"{stage} was cancelled."),
+            on_result=lambda sets: self.session.set_gene_sets(sets, path),
+            on_cancelled=lambda: self.notify("Reading gene sets was cancelled."),
         )
 
     def when_closed(self, action: Callable[[], Any]) -> None:

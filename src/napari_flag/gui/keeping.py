@@ -74,7 +74,13 @@ def describe(session: Session, file_of: Callable[[SlideState, Result], Path | No
             )
         )
     current = None if session.state is None else states.index(session.state)
-    return WorkspaceFile(tuple(slides), current, session.gene or "", session.gene_map.quantity.value)
+    return WorkspaceFile(
+        tuple(slides),
+        current,
+        session.gene or "",
+        session.gene_map.quantity.value,
+        session.gene_sets_file,
+    )
 
 
 @dataclass(frozen=True, slots=True)

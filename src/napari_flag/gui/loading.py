@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_flag import discovery, inputs
+from napari_flag.analysis.pathways import read_gmt
 from napari_flag.errors import UserError
 from napari_flag.foreign_prediction import (
     UnitUnknown,
@@ -88,6 +89,8 @@ class Arrived:
         Paths that hold nothing of ours.
     workspace
         What was looked at in a workspace that was opened, or None.
+    gene_sets
+        Those that the workspace names, or None where it names none or they could not be read.
     no_unit
         Predictions of other programs that were not opened, since they do not state the unit of their values.
     unclear
@@ -97,6 +100,7 @@ class Arrived:
     opened: int
     strangers: tuple[Path, ...] = ()
     workspace: WorkspaceFile | None = None
+    gene_sets: dict[str, tuple[str, ...]] | None = None
     no_unit: tuple[Path, ...] = ()
     unclear: tuple[Unclear, ...] = ()
 
@@ -132,7 +136,7 @@ def load(
     images
         Of the slides that are open, on which predictions of the same SpatialData zarr lie.
     """
-    count, strangers, workspace = 0, [], None
+    count, strangers, workspace, sets = 0, [], None, None
     asked, no_unit = units or {}, []
     unclear: list[Unclear] = []
     yield from ahead.warm_up()
@@ -160,6 +164,11 @@ def load(
                     notice=f"{missing} is not there any more, so it was left out; put it back and open the "
                     "workspace again.",
                 )
+            if whole.gene_sets is not None and whole.gene_sets.exists():
+                try:
+                    sets = read_gmt(whole.gene_sets)
+                except UserError as error:
+                    yield Step(f"Opening {path.name}", 0, notice=str(error))
         readings: list[tuple[Path, Steps[Opened]]] = []
         for slide in () if whole is None else whole.slides:
             readings.append((slide.slide or path, _load_remembered(slide, unsaved)))
@@ -184,7 +193,7 @@ def load(
                 continue
             count += 1
             yield Step(f"Opening {file.name}", number + 1, len(readings), partial=opened)
-    return Arrived(count, tuple(strangers), workspace, tuple(no_unit), tuple(unclear))
+    return Arrived(count, tuple(strangers), workspace, sets, tuple(no_unit), tuple(unclear))
 
 
 def _say_sections(folder: Path, sections: Sequence[discovery.FoundSection]) -> str:

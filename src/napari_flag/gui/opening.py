@@ -226,7 +226,8 @@ class Opener(QObject):
                     self._workspace.show(state)
             if whole.gene and self._session.adata is not None and whole.gene in self._session.adata.var_names:
                 self._session.select_gene(whole.gene)
-
+            if arrived.gene_sets is not None and whole.gene_sets is not None:
+                self._session.set_gene_sets(arrived.gene_sets, whole.gene_sets)
         if arrived.no_unit:
             QTimer.singleShot(0, partial(self._ask_units, arrived.no_unit))  # after the job has ended
         if arrived.unclear:

@@ -6,13 +6,14 @@ which layers are whose, is kept by `Workspace`.
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qtpy.QtCore import QObject, Signal
 
 from napari_flag import keys
+from napari_flag.analysis.pathways import bundled
 from napari_flag.analysis.truth import MeasuredLayer, detach_measured, measured_layer
 from napari_flag.errors import UserError
 from napari_flag.gui.controls.gl_context import keep_context_of, later_in
@@ -40,6 +41,7 @@ def _unwrap(viewer: Any) -> Any:
     return getattr(viewer, "__wrapped__", viewer)
 
 
+OUR_SETS: Final = "Sets that come along"
 NO_PREDICTION: Final = "There is no prediction to compare yet; predict first, or open a prediction."
 
 
@@ -57,6 +59,9 @@ class Session(QObject):
     gene_set, gene_set_name
         Genes shown together, and what they are called; empty before one is chosen.  They need not
         all be in the prediction.
+    gene_sets, gene_sets_file
+        Name → genes of the sets that every page and the report look for, and the GMT file they are from: None
+        of those that come along.
     gene_order
         Genes in the order the arrow keys walk through them; the Genes dock sets it.
     gene_map
@@ -83,6 +88,8 @@ class Session(QObject):
     """`gene_beside` changed."""
     geneSetChanged = Signal(tuple)
     """The genes of the new gene set; its name is `gene_set_name`."""
+    geneSetsChanged = Signal()
+    """Other gene sets are looked for: `gene_sets`."""
     appearanceChanged = Signal()
     """Quantity, colours or limits of the gene map changed."""
     hovered = Signal(str)
@@ -98,6 +105,8 @@ class Session(QObject):
         self.gene_order: list[str] = []
         self.gene_set: tuple[str, ...] = ()
         self.gene_set_name = ""
+        self.gene_sets: Mapping[str, Sequence[str]] = bundled()
+        self.gene_sets_file: Path | None = None
         self._device: str | None = None
         self.gene_map = GeneMap(viewer, self._on_appearance)
         self.local_map = LocalMap(viewer, self.gene_map)
@@ -243,7 +252,6 @@ class Session(QObject):
         of: Result | None = None,
         *,
         of_slide: bool = False,
-        force: bool = False,
         layer: MeasuredLayer | None = None,
     ) -> None:
         """Attach raw counts to a prediction, or remove what was measured.
@@ -256,8 +264,6 @@ class Session(QObject):
             The prediction; None takes the one that is shown.
         of_slide
             Whether they came with the slide, which brings them again: the prediction counts as unchanged.
-        force
-            As of `truth.attach_measured`.
         layer
             What a worker made of `measured` (`ahead.attaching`), as long work on many spots and genes must;
             None makes it here.
@@ -273,7 +279,7 @@ class Session(QObject):
         if measured is None:
             detach_measured(result.adata)
         else:
-            (layer or measured_layer(result.adata, measured, force=force)).put_into(result.adata)
+            (layer or measured_layer(result.adata, measured)).put_into(result.adata)
         result.measured = measured
         if not of_slide:
             self.workspace.changed(result.adata)
@@ -370,6 +376,16 @@ class Session(QObject):
         if (name, chosen) != (self.gene_set_name, self.gene_set):
             self.gene_set_name, self.gene_set = name, chosen
             self.geneSetChanged.emit(chosen)
+
+    @property
+    def gene_sets_name(self) -> str:
+        """What the gene sets are called: their file, or those that come along."""
+        return OUR_SETS if self.gene_sets_file is None else self.gene_sets_file.name
+
+    def set_gene_sets(self, sets: Mapping[str, Sequence[str]], file: Path) -> None:
+        """Look for the gene sets of a GMT file on every page and in the report."""
+        self.gene_sets, self.gene_sets_file = sets, file
+        self.geneSetsChanged.emit()
 
     def step(self, by: int) -> None:
         """Select the gene `by` places further in `gene_order`; stays at the ends."""

@@ -19,17 +19,19 @@ _DEEPEST: Final = 3.0
 """ln(counts) beyond which depth residuals look alike: a nearly empty spot has no composition."""
 _LEVEL: Final = 2.0
 """ln(counts) by which levels are divided: about their spread over the genes of a panel."""
+_FREQUENCIES: Final = 32
+"""Of the noise level's features."""
 
 
 class NoiseLevelEmbedding(nn.Module):
     """Sinusoidal features of c_noise = ln(σ) / 4 (Karras et al. 2022, table 1) → (b, width)."""
 
-    def __init__(self, width: int, frequencies: int = 32) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        bands = torch.exp(torch.linspace(0, math.log(100.0), frequencies))
+        bands = torch.exp(torch.linspace(0, math.log(100.0), _FREQUENCIES))
         self.register_buffer("bands", bands, persistent=False)
         self.bands: Tensor
-        self.mlp = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Return embeddings of (b,) `c_noise`."""

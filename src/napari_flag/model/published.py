@@ -23,6 +23,8 @@ SIGMA_MAX: Final = 10.0
 T_MIN: Final = 0.01
 """Time at which sampling ends, and the least that is trained."""
 LOG_RATIO: Final = math.log(SIGMA_MAX / SIGMA_MIN)
+DROPOUT: Final = 0.1
+"""Of the graph's blocks, in training."""
 _FREQUENCIES: Final = 256
 _LONGEST: Final = 1e4
 _EPS: Final = 1e-6
@@ -146,11 +148,11 @@ class PlainNorm(nn.LayerNorm):
 class GatedFeedForward(nn.Module):
     """Layer norm, then a feed-forward net of which half gates the other by GELU (GEGLU, Shazeer 2020)."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.open = nn.Linear(width, 4 * width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(DROPOUT)
         self.close = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,11 +194,9 @@ class PublishedGraphBlock(nn.Module):
     ----------
     config
         Sizes.
-    dropout
-        In training.
     """
 
-    def __init__(self, config: PublishedConfig, dropout: float = 0.1) -> None:
+    def __init__(self, config: PublishedConfig) -> None:
         super().__init__()
         width = config.width
         self.scale = config.head_width**-0.5
@@ -207,8 +207,8 @@ class PublishedGraphBlock(nn.Module):
         self.of_edges = EdgeModulation(config.edge_conditions, width) if config.edge_conditions else None
         self.alpha, self.beta, self.gamma, self.delta = (nn.Parameter(torch.tensor(0.1)) for _ in range(4))
         self.spot_out, self.edge_out = nn.Linear(width, width), nn.Linear(width, width)
-        self.spot_feed, self.edge_feed = (GatedFeedForward(width, dropout) for _ in range(2))
-        self.dropout = nn.Dropout(dropout)
+        self.spot_feed, self.edge_feed = (GatedFeedForward(width) for _ in range(2))
+        self.dropout = nn.Dropout(DROPOUT)
         self.window: nn.Sequential | None = None
         if config.adaptive:
             self.window = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, width))

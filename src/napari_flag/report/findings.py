@@ -170,7 +170,6 @@ def gather(
     predicted: "AnnData",
     measured: "AnnData | None",
     *,
-    seed: int = 0,
     comparison: Comparison | None = None,
     sets: Mapping[str, Sequence[str]] | None = None,
     shown_set: str | None = None,
@@ -185,8 +184,6 @@ def gather(
         `domains.domains_of`; they are compared with ``obs["label"]`` where it has that.
     measured
         Raw counts of the same spots, or None.
-    seed
-        Of bootstrap and of domains found now.
     comparison
         Of the two, where it was made already.
     sets
@@ -205,12 +202,12 @@ def gather(
         refuse_misplaced(predicted, force)
         comparison = None
     elif comparison is None:
-        comparison = yield from comparing(predicted, measured, seed=seed, force=force)
+        comparison = yield from comparing(predicted, measured, force=force)
     adata = _with_truth(predicted, measured)
     section = None if comparison is None else section_of(adata, comparison)
     clustered = yield from gene_moran(adata)
     table = _gene_table(adata, clustered, comparison)
-    found = yield from find_all(adata, seed=seed)
+    found = yield from find_all(adata)
     ours, theirs = found.get(PREDICTED), found.get(MEASURED)
     markers = yield from _markers(adata, ours if theirs is None else theirs, theirs is not None)
     known = bundled() if sets is None else sets

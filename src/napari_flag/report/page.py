@@ -32,15 +32,13 @@ DIGITS: Final = 3
 """Decimals of the numbers on the page."""
 
 
-def write_page(findings: Findings, pictures: Sequence[Picture], *, seed: int, command: str | None) -> str:
+def write_page(findings: Findings, pictures: Sequence[Picture], *, command: str | None) -> str:
     """Return the whole page.
 
     Parameters
     ----------
     findings, pictures
         What to say and to show.
-    seed
-        Of the bootstrap and the domains.
     command
         That made the report, where it was made on the command line.
     """
@@ -51,7 +49,7 @@ def write_page(findings: Findings, pictures: Sequence[Picture], *, seed: int, co
         *_scores(findings.comparison),
         *(part for picture in pictures for part in _figure(picture, findings)),
         *_genes(findings),
-        *_provenance(findings, seed, command),
+        *_provenance(findings, command),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -246,10 +244,10 @@ def _genes(findings: Findings) -> Iterator[str]:
     yield "</tbody></table></div>"
 
 
-def _provenance(findings: Findings, seed: int, command: str | None) -> Iterator[str]:
+def _provenance(findings: Findings, command: str | None) -> Iterator[str]:
     yield '<h2 id="provenance">How it was made</h2>\n<table class="words"><tbody>'
     made = {name: value for name, value in provenance(findings.adata).items() if name != keys.REGIONS}
-    rows = {**_flat(made), "report: napari-flag": __version__, "report: seed": seed}
+    rows = {**_flat(made), "report: napari-flag": __version__}
     if command is not None:
         rows["report: command"] = command
     for name, value in rows.items():
@@ -288,14 +286,19 @@ def report_place(folder: Path, slide: str) -> Path:
 
 
 def reporting(
-    predicted: "AnnData", truth: "Steps[AnnData | None]", folder: Path, *, force: bool = False
+    predicted: "AnnData",
+    truth: "Steps[AnnData | None]",
+    folder: Path,
+    *,
+    sets: Mapping[str, Sequence[str]] | None = None,
+    force: bool = False,
 ) -> Steps[Path]:
     """Write the report of a prediction and the counts that `truth` finds (`truth.truth_of`).
 
-    Else as `write_report`.
+    Else as `write_report`, with `sets` as of `findings.gather`.
     """
     measured = yield from truth
-    return (yield from write_report(predicted, measured, folder, force=force))
+    return (yield from write_report(predicted, measured, folder, sets=sets, force=force))
 
 
 def write_report(
@@ -303,9 +306,9 @@ def write_report(
     measured: "AnnData | None",
     folder: Path,
     *,
-    seed: int = 0,
     comparison: "Comparison | None" = None,
     findings: "Findings | None" = None,
+    sets: Mapping[str, Sequence[str]] | None = None,
     command: str | None = None,
     force: bool = False,
 ) -> Steps[Path]:
@@ -319,15 +322,13 @@ def write_report(
         Raw counts of the same spots, or None: the page then says nothing of how good it is.
     folder
         Where the page goes; it must exist.  A report of the same slide is replaced.
-    seed
-        Of the bootstrap and the domains; the same gives the same page.
     comparison
-        Of these two with this seed, where it was made already.
+        Of these two, where it was made already.
     findings
-        Of these two with this seed, where they were gathered already.
+        Of these two, where they were gathered already.
     command
         What made the report, to be repeated; None where it was not the command line.
-    force
+    sets, force
         As of `findings.gather`.
 
     Raises
@@ -349,9 +350,9 @@ def write_report(
     refuse_foreign(place)
     check_writable(place)
     if findings is None:
-        findings = yield from gather(predicted, measured, seed=seed, comparison=comparison, force=force)
+        findings = yield from gather(predicted, measured, comparison=comparison, sets=sets, force=force)
     pictures = yield from draw_all(findings)
     yield Step("Writing the report", 0, None)
-    page = write_page(findings, pictures, seed=seed, command=command)
+    page = write_page(findings, pictures, command=command)
     write_whole(place, lambda part: part.write_text(page, encoding="utf-8"))
     return place

@@ -396,7 +396,7 @@ def test_results_are_saved_and_reopened_and_an_unwritable_folder_loses_nothing(o
     open_dock.rest(dock)
     assert "Saved" in dock.messages.texts[0]
     dock.session.set_prediction(None)
-    dock.open_result(tmp_path / "out.h5ad")
+    dock.opener.open([tmp_path / "out.h5ad"])
     open_dock.rest(dock)
     assert dock.session.adata.shape == (N, 10)
 

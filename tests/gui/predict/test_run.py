@@ -58,7 +58,7 @@ def test_the_warning_stays_with_the_result_and_hinders_nothing(predicted, open_d
     assert dock.run_panel.doubt.texts == (WARNING,)
     dock.session.set_prediction(fake_prediction(N))
     assert dock.run_panel.doubt.texts == ()
-    dock.open_result(tmp_path / "kept.h5ad")
+    dock.opener.open([tmp_path / "kept.h5ad"])
     open_dock.rest(dock)
     assert dock.run_panel.doubt.texts == (WARNING,)
 

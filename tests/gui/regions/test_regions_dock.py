@@ -508,6 +508,14 @@ def test_gene_sets_of_a_file_are_tested_in_prediction_and_truth(filled, qtbot, t
     assert filled.session.gene_set_name == "RAISED"
 
 
+def test_gene_sets_read_on_another_page_are_tested_in_the_region(filled, qtbot, tmp_path):
+    draw_left(filled, qtbot)
+    genes = tuple(str(gene) for gene in filled.session.adata.var_names)
+    filled.session.set_gene_sets({"THEIRS": genes[:6]}, tmp_path / "theirs.gmt")
+    qtbot.waitUntil(lambda: filled.results.sets.table.shown == ["THEIRS"], timeout=10_000)
+    assert filled.results.origin.text() == "theirs.gmt: 1"
+
+
 @pytest.mark.slow
 def test_the_genes_of_a_set_are_shown_over_the_regions_and_saved(filled, qtbot, tmp_path):
     results, genes = filled.results, [str(gene) for gene in filled.session.adata.var_names]

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from napari.qt import get_stylesheet
 from PIL import Image
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit
 from tests.gui.choices import can_be_chosen
 from tests.gui.predict.fake_work import FakeWork
 from tests.gui.test_narrow_docks import cut_off
@@ -22,7 +24,7 @@ from napari_flag.errors import UserError
 from napari_flag.fitting import NO_PATIENT, SCORING, TRAINED_HERE, Fitted
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.gui.train import train_dock
-from napari_flag.gui.train.section_list import GENES, MPP, PATIENT, SPOTS
+from napari_flag.gui.train.section_list import GENES, MPP, NAME, PATIENT, SPOTS
 from napari_flag.gui.train.train_dock import RESUMES, TrainDock
 from napari_flag.progress import Step
 from napari_flag.simulation.simulator import MPP as SIMULATED_MPP
@@ -192,15 +194,33 @@ def test_of_one_section_it_says_why_it_cannot_start(open_dock, folder):
     assert dock.section_step.state == "more sections needed"
 
 
+def row_of(sections, name):
+    (item,) = sections.findItems(name, Qt.MatchFlag.MatchStartsWith)  # a section with a problem has a mark
+    return item
+
+
+def type_in(sections, name, column, text):
+    """Double-click a cell, type into its editor and press Enter."""
+    sections.itemDoubleClicked.emit(row_of(sections, name), column)
+    editor = sections.findChild(QLineEdit)
+    editor.setText(text)
+    QTest.keyClick(editor, Qt.Key.Key_Return)
+    QApplication.processEvents()  # Qt commits in the next turn
+
+
+def untick(sections, name):
+    row_of(sections, name).setCheckState(NAME, Qt.CheckState.Unchecked)
+
+
 def test_unticked_sections_are_left_out(open_dock, folder):
     training = FakeTraining()
     lines = ("a,,S11.tif,S11.h5ad,,", "b,,S12.tif,S12.h5ad,,", "c,,S12.tif,S12.h5ad,,")
     dock = open_dock(training, listing(folder, *lines))
-    dock.list.tick("b", False)
+    untick(dock.list, "b")
     dock.fit()
     open_dock.rest(dock)
     assert [section.name for section in training.asked[0][0]] == ["a", "c"]
-    dock.list.tick("c", False)
+    untick(dock.list, "c")
     assert not dock.start.isEnabled()
 
 
@@ -213,11 +233,11 @@ def test_a_section_with_a_problem_is_left_out_until_it_is_solved(open_dock, fold
         dock = open_dock(source=listing(folder, *lines))
         assert dock.list.chosen == ("a", "b")
         assert any("never guessed" in text for text in dock.section_step.messages.texts)
-        dock.list.type_in("plain", MPP, "nonsense")
+        type_in(dock.list, "plain", MPP, "nonsense")
         open_dock.rest(dock)
         assert dock.list.chosen == ("a", "b")
         assert any("is not a size" in text for text in dock.section_step.messages.texts)
-        dock.list.type_in("plain", MPP, "0,69")  # as a German keyboard types it
+        type_in(dock.list, "plain", MPP, "0,69")  # as a German keyboard types it
         open_dock.rest(dock)
         assert dock.list.chosen == ("a", "b", "plain")
         assert dock.section_step.messages.texts == ()
@@ -235,7 +255,7 @@ def test_patients_can_be_stated_in_the_list(open_dock, folder):
     training = FakeTraining()
     dock = open_dock(training, folder)
     assert {section.patient for section in dock.used} == {NO_PATIENT}
-    dock.list.type_in("S11", PATIENT, "P1")
+    type_in(dock.list, "S11", PATIENT, "P1")
     dock.fit()
     open_dock.rest(dock)
     assert [section.patient for section in training.asked[0][0]] == ["P1", NO_PATIENT]
@@ -246,7 +266,7 @@ def test_names_that_look_like_a_patients_are_kept_only_when_it_is_ticked(open_do
     training = FakeTraining()
     dock = open_dock(training, folder)
     assert dock.keep_names.isHidden()
-    dock.list.type_in("S11", PATIENT, "Jane Doe 1961-03-04")
+    type_in(dock.list, "S11", PATIENT, "Jane Doe 1961-03-04")
     assert not dock.keep_names.isHidden()
     for kept in (False, True):
         dock.keep_names.setChecked(kept)

@@ -35,8 +35,8 @@ class _Gather(MessagePassing):  # type: ignore[misc]  # the package has no types
 class MessagePassingBlock(PublishedGraphBlock):
     """`PublishedGraphBlock` over lists of edges."""
 
-    def __init__(self, config: PublishedConfig, dropout: float = 0.1) -> None:
-        super().__init__(config, dropout)
+    def __init__(self, config: PublishedConfig) -> None:
+        super().__init__(config)
         self.gather = _Gather()  # has no parameters
 
     def pass_messages(

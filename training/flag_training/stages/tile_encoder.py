@@ -24,6 +24,8 @@ CROP_PX: Final = 64
 """At half resolution: 64 × 1.366 µm = 87 µm, about one spot."""
 _SAVE_EVERY: Final = 200
 _PATCH_PX: Final = 112
+_EXPANDED: Final = 768
+"""Width in which features are compared."""
 """Cut before rotation and scaling, so that no view needs padding."""
 
 
@@ -117,9 +119,12 @@ def vicreg_loss(first: Tensor, second: Tensor) -> Tensor:
     return 25 * invariance + 25 * variance + covariance
 
 
-def _expander(width: int = 768) -> nn.Sequential:
+def _expander() -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(CHANNELS[-1], width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width)
+        nn.Linear(CHANNELS[-1], _EXPANDED),
+        nn.BatchNorm1d(_EXPANDED),
+        nn.ReLU(),
+        nn.Linear(_EXPANDED, _EXPANDED),
     )
 
 

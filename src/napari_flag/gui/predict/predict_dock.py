@@ -139,6 +139,7 @@ class PredictDock(Dock):
             self.session.workspace.listChanged,
             self.session.predictionChanged,
             self.session.slideChanged,
+            self.session.geneSetsChanged,
         ):
             self.listen(signal, self.keeper.autosave_soon)
         self.listen(self.session.slideChanged, self._on_slide)
@@ -372,10 +373,6 @@ class PredictDock(Dock):
         """Save the result as h5ad, with the regions drawn on its slide."""
         self._clear_messages()
         self.keeper.save_result(path)
-
-    def open_result(self, path: Path) -> None:
-        """Open a result saved before, with its slide where that is found."""
-        self.opener.open([path])
 
     def _on_attached(self, state: SlideState) -> None:
         """Find the spots of a slide that was opened with its table, or without."""

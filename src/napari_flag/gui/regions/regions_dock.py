@@ -10,13 +10,14 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.domains import LABELS, find, read_domains
-from napari_flag.analysis.pathways import RegionSets, bundled, find_region_sets, read_gmt
+from napari_flag.analysis.pathways import RegionSets, find_region_sets
 from napari_flag.analysis.regions import AreaScale, BoolArray, RegionNumbers, compare_regions
 from napari_flag.analysis.set_maps import SetMap, first_set, map_set, named_apart
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
 from napari_flag.exports.qupath import region_measurements
-from napari_flag.gui.controls.file_filters import GENE_SET_FILES, REGION_FILES, TABLE_FILES
+from napari_flag.formatting import whole
+from napari_flag.gui.controls.file_filters import REGION_FILES, TABLE_FILES
 from napari_flag.gui.controls.forms import ask_open, ask_save
 from napari_flag.gui.controls.plots import ask_figure_path
 from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 REST: Final = ""
 """Key of all spots outside the chosen region."""
-OUR_SETS: Final = "Sets that come along"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,6 @@ class RegionsDock(Dock):
         self._viewer = self.session.viewer
         self.domains = self.session.domain_map
         self.numbers: RegionNumbers | None = None
-        self._sets: dict[str, tuple[str, ...]] = {}
         self._compared: _Compared | None = None
         self._key: str | None = None
         self._scale: AreaScale | None = None
@@ -82,6 +81,7 @@ class RegionsDock(Dock):
         self._lay_out()
         self._watch = ViewerWatch(self, self._viewer)
         self._connect()
+        self._on_gene_sets()
         self._on_prediction()
 
     # --- construction ----------------------------------------------------------------------------
@@ -123,13 +123,14 @@ class RegionsDock(Dock):
         self.choice.paint.changed.connect(lambda _: self._paint())
         self.results.geneChosen.connect(self.session.select_gene)
         self.results.setChosen.connect(self._on_set)
-        self.results.setsRequested.connect(self._ask_sets)
+        self.results.setsRequested.connect(self.ask_sets)
         self.results.saveRequested.connect(self._ask_save)
         self.results.mapRequested.connect(self._map_set)
         self.results.figureRequested.connect(self._ask_figure)
         self.listen(self.session.predictionChanged, self._on_prediction)
         self.listen(self.session.slideChanged, self._on_layers)
         self.listen(self.session.geneSetChanged, lambda _: self._map_set())
+        self.listen(self.session.geneSetsChanged, self._on_gene_sets)
         self.listen(self.session.genesShownChanged, self._on_gene)
         self.listen(self.session.mapKindChanged, self._on_map_kind, always=True)
         on_mouse, callbacks = clicks(self._on_click), self._viewer.mouse_drag_callbacks
@@ -248,8 +249,6 @@ class RegionsDock(Dock):
 
     def _show(self, numbers: RegionNumbers | None, compared: "_Compared | None" = None) -> None:
         self.numbers, self._compared = numbers, compared
-        if not self._sets:
-            self._set_sets(bundled(), OUR_SETS)
         self.results.show_numbers(numbers)
         self.results.mark(self.session.gene, scroll=False)
         self._test_sets()
@@ -262,7 +261,7 @@ class RegionsDock(Dock):
             return
         self.jobs.run(
             "sets",
-            find_region_sets(compared.adata, compared.region, compared.other, self._sets),
+            find_region_sets(compared.adata, compared.region, compared.other, self.session.gene_sets),
             "Test gene sets",
             on_result=self._on_sets,
             on_cancelled=lambda: self.notify("Testing gene sets was cancelled."),
@@ -476,26 +475,14 @@ class RegionsDock(Dock):
 
     # --- gene sets and tables --------------------------------------------------------------------
     def _on_set(self, name: str) -> None:
-        if name in self._sets:
-            self.session.set_gene_set(name, self._sets[name])
+        if name in self.session.gene_sets:
+            self.session.set_gene_set(name, self.session.gene_sets[name])
 
-    def _ask_sets(self) -> None:
-        path = ask_open(self, "Gene sets", GENE_SET_FILES)
-        if path is not None:
-            self.read_sets(path)
-
-    def read_sets(self, path: Path) -> None:
-        """Read gene sets to find the region's genes in."""
-        self.read_in_job(path, "Reading gene sets", read_gmt, self._on_read)
-
-    def _on_read(self, origin: str, sets: dict[str, tuple[str, ...]]) -> None:
-        self._set_sets(sets, origin)
+    def _on_gene_sets(self) -> None:
+        sets = self.session.gene_sets
+        self.results.show_sets_of(f"{self.session.gene_sets_name}: {whole(len(sets))}")
         self._test_sets()
         self._map_set()
-
-    def _set_sets(self, sets: dict[str, tuple[str, ...]], origin: str) -> None:
-        self._sets = sets
-        self.results.show_sets_of(f"{origin}: {len(sets)}")
 
     def _map_set(self) -> None:
         """Show the gene set that is chosen over the regions listed, where that is in sight."""
@@ -508,7 +495,7 @@ class RegionsDock(Dock):
             return
         name, genes = self.session.gene_set_name, self.session.gene_set
         if not genes:
-            name, genes = first_set(self._sets, adata)
+            name, genes = first_set(self.session.gene_sets, adata)
         masks = named_apart((_short_name(entry), entry.region.mask) for entry in self.regions.entries)
         self.jobs.run(
             "set map",

@@ -96,14 +96,6 @@ class SectionList(QTreeWidget):
             if item is not None and item.checkState(NAME) == Qt.CheckState.Checked
         )
 
-    def tick(self, name: str, on: bool) -> None:
-        """Tick a section or not, as a click would."""
-        self._item(name).setCheckState(NAME, Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
-
-    def type_in(self, name: str, column: int, text: str) -> None:
-        """Type `text` into a cell."""
-        self._item(name).setText(column, text)
-
     def _item(self, name: str) -> QTreeWidgetItem:
         for row in range(self.topLevelItemCount()):
             item = self.topLevelItem(row)
