@@ -212,12 +212,13 @@ def _make_prediction(folder: Path) -> Path:
 
 
 def _compare(predicted: Path, measured: Path) -> tuple[Any, Any, tuple[str, ...]]:
-    from napari_flag.analysis.compare import compare
+    from napari_flag.analysis.compare import comparing
     from napari_flag.foreign_prediction import read_any_prediction
+    from napari_flag.progress import finish
     from napari_flag.slides.spot_tables import read_measured
 
     read = read_any_prediction(predicted, "log2p1"), read_measured(measured)
-    return (*read, compare(*read).notices)
+    return (*read, finish(comparing(*read)).notices)
 
 
 def _rows(adata: Any, *layers: str) -> dict[str, dict[str, float]]:

@@ -303,7 +303,7 @@ def _print(comparison: "Comparison") -> None:
     sample, over_draws = comparison.scores.get("sample"), drawn.values
     rows = [["", "X (expectation)", ""]]
     rows[0] += [] if sample is None else ["one draw", ""]
-    rows[0] += [f"mean of {drawn.number} draws"] if drawn.number > 1 else []
+    rows[0] += [drawn.mean_of] if drawn.number > 1 else []
     for metric in (*EXPECTATION, *STRUCTURE):
         row = [metric, *_cells(mean, metric)]
         row += [] if sample is None else _cells(sample, metric)
@@ -430,7 +430,7 @@ def _named(files: Sequence[Path], keep_names: bool) -> dict[str, Path]:
 def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
     """Return heading and rows of the tables: expectation, structure of draws, proper scores."""
     from napari_flag.analysis.models import CONTROLS
-    from napari_flag.analysis.scores import EXPECTATION, FAIR, PROPER, STRUCTURE
+    from napari_flag.analysis.scores import EXPECTATION, FAIR, FEWEST_DRAWS, PROPER, STRUCTURE
 
     def rows(metrics: Sequence[str], scored: Mapping[str, "Scores"]) -> list[list[str]]:
         return [
@@ -456,8 +456,8 @@ def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
         table = [["", *STRUCTURE, "draws"]]
         for name, draws in drawn.items():
             cells = [number(draws.values[metric], DIGITS, UNDEFINED) for metric in STRUCTURE]
-            table.append([name, *cells, whole(draws.number)])
-        tables.append(("Structure of draws, mean over draws (1 is best)", table))
+            table.append([name, *cells, whole(draws.averaged)])
+        tables.append((f"Structure of draws, mean over the first {FEWEST_DRAWS} or fewer (1 is best)", table))
     proper = {name: draws for name, draws in drawn.items() if draws.proper}
     if proper:
         table = [["", *PROPER, "draws"]]
