@@ -7,13 +7,53 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from flag_training.gene_targets import commands as gene_targets
 from flag_training.store import command as prepare
-from napari_flag.cli.terminal import add_keep_names, add_overwrite, at_least, path, positive
+from napari_flag.cli.terminal import (
+    Commands,
+    add_command,
+    add_json,
+    add_keep_names,
+    add_overwrite,
+    at_least,
+    path,
+    positive,
+)
 from napari_flag.formatting import number
 from napari_flag.slides.colours import COLOURS
+
+TRAIN: Final = """\
+Train weights: tile encoder, mean head, gene transformer. Every stage is kept in the run folder; a
+killed run resumes from there. With --method, the weights of another method on the same sections.
+"""
+FIT: Final = """\
+Fit weights to measured sections: expectation and residuals, and the gene transformer on request.
+Sections (at most eight; of more, every n-th) are left out in turn and scored beside floors and
+controls; the scores are on a page beside the weights and on their card.
+"""
+EVALUATE: Final = """\
+Leave each section (or its whole patient) out in turn, train on the rest and score it: FLAG's X, and
+8 draws by proper scores, as they are, with the gene transformer silenced, around one factor, and
+with the tiles shuffled between spots; draws that need no network around the same X and around ridge;
+floors on the same features, methods blind to the image, and published methods where requested.
+FLAG's draws are held against all others spot by spot. No image left out is seen by the tile encoder.
+"""
+TABLES: Final = """\
+Tabulate the scores of several files of `napari-flag evaluate`: other sections, other methods, or the
+runs of an ablation. A page of Markdown has all tables; CSV and LaTeX hold the paper's table, which
+reads PCC, MSE, GSC and SSC from one array.
+"""
+SWEEP: Final = """\
+Train at every combination of values and score X and draws on validation sections, each left out in
+turn. Test sections are kept out of everything. A killed sweep is resumed.
+"""
+FIGURES: Final = """\
+Draw from run folders whatever is in them: training-dynamics curves from their logs, and, from
+held-out predictions that carry their truth (as evaluate leaves them), Moran's I predicted over
+measured, co-expression heat maps, and the calibration of the intervals.
+"""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,16 +63,12 @@ if TYPE_CHECKING:
     from flag_training.methods import Method
 
 
-def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_commands(commands: Commands) -> None:
     """Add every command of this package."""
     prepare.add_commands(commands)
     gene_targets.add_commands(commands)
-    parser = commands.add_parser(
-        "train",
-        help="train weights from a config",
-        description="Train weights: tile encoder, mean head, gene transformer. Every stage is kept "
-        "in the run folder; a killed run resumes from there. With --method, the weights of another method on "
-        "the same sections.",
+    parser = add_command(
+        commands, "train", run_train, summary="train weights from a config", description=TRAIN
     )
     add_run_arguments(parser)
     parser.add_argument("--out", type=path, metavar="FILE.safetensors", help="weights file to write")
@@ -53,7 +89,6 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="FILE.json",
         help="held-out scores to state on the data card",
     )
-    parser.set_defaults(run=run_train)
     add_fit(commands)
     add_evaluate(commands)
     add_sweep(commands)
@@ -150,15 +185,12 @@ def _without_folder(word: str) -> str:
     return f"{option}{equals}{path.name}" if elsewhere else word
 
 
-def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_fit(commands: Commands) -> None:
     """Add ``fit``."""
-    parser = commands.add_parser(
-        "fit",
-        help="fit weights to your own measured sections, without a config",
-        description="Fit weights to measured sections: expectation and residuals, and the gene transformer "
-        "on request. Sections (at most eight; of more, every n-th) are left out in turn and scored beside "
-        "floors and controls; the scores are on a page beside the weights and on their card.",
-    )
+    parser = add_command(
+        commands, "fit", run_fit, description=FIT,
+        summary="fit weights to your own measured sections, without a config",
+    )  # fmt: skip
     parser.add_argument(
         "sections", type=path, metavar="FOLDER|LIST.csv",
         help="folder with slides, spots and counts, or a CSV with the columns name, patient, image, spots, "
@@ -204,7 +236,6 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         help="folder of states and scores; a killed fit goes on there (default: beside --out)",
     )  # fmt: skip
     add_keep_names(parser)
-    parser.set_defaults(run=run_fit)
 
 
 def run_fit(arguments: argparse.Namespace) -> int:
@@ -279,18 +310,12 @@ def config_of(arguments: argparse.Namespace) -> "RunConfig":
     return replace(config, fit=replace(config.fit, seed=arguments.seed))
 
 
-def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_evaluate(commands: Commands) -> None:
     """Add ``evaluate`` and ``tables``."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="score sections that were not trained on, with every simple method",
-        description="Leave each section (or its whole patient) out in turn, train on the rest and score it: "
-        "FLAG's X, and 8 draws by proper scores, as they are, with the gene transformer silenced, around one "
-        "factor, and with the tiles shuffled between spots; draws that need no network around the same X and "
-        "around ridge; floors on the same features, methods blind to the image, and published methods where "
-        "requested. FLAG's draws are held against all others spot by spot. No image left out is seen by the "
-        "tile encoder.",
-    )
+    parser = add_command(
+        commands, "evaluate", run_evaluate, description=EVALUATE,
+        summary="score sections that were not trained on, with every simple method",
+    )  # fmt: skip
     add_run_arguments(parser)
     parser.add_argument(
         "--test", nargs="+", metavar="SECTION",
@@ -332,15 +357,11 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=path, required=True, metavar="FILE.json", help="scores to write")
     add_overwrite(parser, "the scores and held-out predictions")
-    parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of tables")
-    parser.set_defaults(run=run_evaluate)
-    parser = commands.add_parser(
-        "tables",
-        help="turn files of scores into one page of tables",
-        description="Tabulate the scores of several files of `napari-flag evaluate`: other sections, other "
-        "methods, or the runs of an ablation. A page of Markdown has all tables; CSV and LaTeX hold the "
-        "paper's table, which reads PCC, MSE, GSC and SSC from one array.",
-    )
+    add_json(parser)
+    parser = add_command(
+        commands, "tables", run_tables, summary="turn files of scores into one page of tables",
+        description=TABLES,
+    )  # fmt: skip
     parser.add_argument("scores", nargs="+", type=path, metavar="FILE.json", help="files of evaluate")
     parser.add_argument("--title", default="Held-out scores", metavar="TEXT", help="heading of the page")
     parser.add_argument(
@@ -356,7 +377,6 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
         "--out", type=path, metavar="FILE",
         help="page of Markdown (.md), or the paper's table as .csv or LaTeX (.tex) (default: print the page)",
     )  # fmt: skip
-    parser.set_defaults(run=run_tables)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
@@ -496,13 +516,10 @@ def run_tables(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_sweep(commands: Commands) -> None:
     """Add ``sweep``."""
-    parser = commands.add_parser(
-        "sweep",
-        help="try values on inner validation sections",
-        description="Train at every combination of values and score X and draws on validation sections, each "
-        "left out in turn. Test sections are kept out of everything. A killed sweep is resumed.",
+    parser = add_command(
+        commands, "sweep", run_sweep, summary="try values on inner validation sections", description=SWEEP
     )
     add_run_arguments(parser)
     parser.add_argument(
@@ -520,7 +537,6 @@ def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
         "--seeds", nargs="+", type=at_least(0), metavar="N", help="seeds (default: the config's)"
     )
     parser.add_argument("--out", type=path, metavar="FILE.csv", help="results (default: RUN/sweep.csv)")
-    parser.set_defaults(run=run_sweep)
 
 
 def run_sweep(arguments: argparse.Namespace) -> int:
@@ -552,15 +568,12 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_figures(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_figures(commands: Commands) -> None:
     """Add ``figures``."""
-    parser = commands.add_parser(
-        "figures",
-        help="draw training curves and held-out structure from run folders",
-        description="Draw from run folders whatever is in them: training-dynamics curves from their logs, "
-        "and, from held-out predictions that carry their truth (as evaluate leaves them), Moran's I "
-        "predicted over measured, co-expression heat maps, and the calibration of the intervals.",
-    )
+    parser = add_command(
+        commands, "figures", run_figures, description=FIGURES,
+        summary="draw training curves and held-out structure from run folders",
+    )  # fmt: skip
     parser.add_argument(
         "runs", nargs="+", type=path, metavar="RUN", help="run folders, or single logs and predictions"
     )
@@ -569,7 +582,6 @@ def add_figures(commands: "argparse._SubParsersAction[Any]") -> None:
         "--format", choices=("png", "pdf", "svg"), default="png", help="of the pictures (default: png)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace pictures that napari-flag drew")
-    parser.set_defaults(run=run_figures)
 
 
 def run_figures(arguments: argparse.Namespace) -> int:
