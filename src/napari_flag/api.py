@@ -359,7 +359,7 @@ def fit(
         When a section cannot be used, there are fewer than two, or packages of ``napari-flag[training]`` are
         missing.
     """
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeats
     from napari_flag.fitting import FitSettings, find_sections, load_training
     from napari_flag.gene_names import names_in
     from napari_flag.model.checkpoint import check_name
@@ -376,7 +376,8 @@ def fit(
     settings = FitSettings(encoder, panel, diffusion, seed, device, colours, keep_names)
     target = Path(out).expanduser()
     check_name(target)
-    check_place(target, overwrite, lambda: training.made_by(target, sections, settings, leave_out, source))
+    identity = training.identity_of(sections, settings, leave_out)
+    check_place(target, overwrite, lambda: repeats(target, identity))
     with _reporting(progress) as on_step:
         if on_step is not None:
             for notice in notices:

@@ -235,9 +235,10 @@ def test_evaluate_and_compare_score_the_draws_of_a_held_out_file_alike(stated, c
 
 def test_a_held_out_prediction_states_the_command_that_made_it(stated, cohort, unseen):
     slide, _ = unseen
-    config = replace(make_config(), card={"command": "napari-flag evaluate"})
+    config = replace(make_config(), card={"command": "napari-flag evaluate", keys.COMMAND_HASH: "f" * 64})
     made = held_out_prediction(slide, stated.expression, cohort.genes, ("B4", "C2"), config)
     assert made.uns[keys.PROVENANCE][keys.COMMAND] == "napari-flag evaluate"
+    assert made.uns[keys.PROVENANCE][keys.COMMAND_HASH] == "f" * 64
 
 
 def test_sections_are_left_out_one_by_one(config):

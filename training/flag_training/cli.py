@@ -18,9 +18,11 @@ from napari_flag.cli.terminal import (
     add_keep_names,
     add_overwrite,
     at_least,
+    fingerprint,
     path,
     positive,
 )
+from napari_flag.files import ending
 from napari_flag.formatting import number
 from napari_flag.slides.colours import COLOURS
 
@@ -54,6 +56,9 @@ Draw from run folders whatever is in them: training-dynamics curves from their l
 held-out predictions that carry their truth (as evaluate leaves them), Moran's I predicted over
 measured, co-expression heat maps, and the calibration of the intervals.
 """
+
+NO_NUMBERS: Final = {"run", "out", "predictions", "overwrite", "json", "debug", "use_previous"}
+"""Arguments that no number depends on: what runs the command, and what becomes of its results."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,10 +130,11 @@ def run_train(arguments: argparse.Namespace) -> int:
     from flag_training.methods.weights import train_method
     from flag_training.result_tables import metrics_of, read_results
     from flag_training.stages.fit import train
+    from napari_flag import keys
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.errors import UserError
-    from napari_flag.exports.replacing import check_place
-    from napari_flag.model.checkpoint import card_of, check_name
+    from napari_flag.exports.replacing import check_place, repeats
+    from napari_flag.model.checkpoint import check_name
     from napari_flag.progress import finish
 
     if arguments.method and arguments.metrics:
@@ -138,15 +144,16 @@ def run_train(arguments: argparse.Namespace) -> int:
     method = read_method(arguments.method) if arguments.method else None
     config = with_store(config_of(arguments), arguments.data)
     config = config.without((*arguments.leave_out, *held_out(config, arguments.data)))
-    card = config.card | {"command": command_of(arguments)}
+    run = arguments.folder or Path("runs") / config.name
+    identity = identity_of("train", arguments, run)
+    card = config.card | {keys.COMMAND: command_of(arguments), keys.COMMAND_HASH: identity}
     if arguments.metrics:
         card["held_out_scores"] = metrics_of([read_results(file) for file in arguments.metrics])
     config = replace(config, card=card)
-    run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{_weights_name(config, method)}.safetensors"
     check_name(out)
     if is_first_process():  # of several, the others would see what it writes
-        check_place(out, arguments.overwrite, lambda: card_of(out).get("command") == card["command"])
+        check_place(out, arguments.overwrite, lambda: repeats(out, identity))
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         if method is None:
             work = train(config, arguments.data, run, out, use_previous=arguments.use_previous)
@@ -167,15 +174,35 @@ def _weights_name(config: "RunConfig", method: "tuple[str, Method] | None") -> s
 
 
 def command_of(arguments: argparse.Namespace) -> str:
-    """Return the command as another machine would give it, without folders of this one.
+    """Return the command as another machine would give it, without folders of this one, for people to read.
 
     The data folder is DATA; paths within the working folder stay, of others the name does.  ``--overwrite``
-    is left out: with and without it the same is made.
+    is left out: with and without it the same is made.  A repetition is known by `identity_of`.
     """
     data = str(getattr(arguments, "data", None))
     typed = [word for word in sys.argv[1:] if word != "--overwrite"]
     words = ["DATA" if word == data else _without_folder(word) for word in typed]
     return shlex.join(["napari-flag", *words])
+
+
+def identity_of(command: str, arguments: argparse.Namespace, run: Path | None = None) -> str:
+    """Return the hash by which a repetition of a command is known (`terminal.fingerprint`).
+
+    It is of all arguments that the numbers depend on, with whole paths, however they were typed; `run` is the
+    folder of its states, where it has one.
+    """
+    given = vars(arguments) | {"folder": run}
+    method = given.get("method")
+    if method is not None and ending(method) == ".toml":
+        given["method"] = path(method)
+    words: list[str | Path] = ["napari-flag", command]
+    for name in sorted(given.keys() - NO_NUMBERS):
+        value = given[name]
+        if value is None or value is False or value == []:
+            continue
+        several = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *(each if isinstance(each, Path) else str(each) for each in several)]
+    return fingerprint(words)
 
 
 def _without_folder(word: str) -> str:
@@ -241,7 +268,7 @@ def add_fit(commands: Commands) -> None:
 def run_fit(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag fit``."""
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeats
     from napari_flag.fitting import FitSettings, find_sections, load_training, verdict
     from napari_flag.formatting import counted
     from napari_flag.model.checkpoint import check_name
@@ -260,8 +287,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
     )
     check_name(arguments.out)
     sections, notices = find_sections(arguments.sections, arguments.mpp)
-    asked, source = (sections, settings, arguments.leave_out), _named(arguments)
-    check_place(arguments.out, arguments.overwrite, lambda: training.made_by(arguments.out, *asked, source))
+    identity = training.identity_of(sections, settings, arguments.leave_out)
+    check_place(arguments.out, arguments.overwrite, lambda: repeats(arguments.out, identity))
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         for notice in notices:
             line.notice(notice)
@@ -271,7 +298,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
             settings,
             leave_out=arguments.leave_out,
             run=run,
-            source=source,
+            source=_named(arguments),
         )
         fitted = finish(work, line)
     sys.stdout.write(
@@ -388,28 +415,27 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import evaluate, held_out_files
-    from flag_training.result_tables import command_in, markdown, read_results, results_of
+    from flag_training.result_tables import markdown, read_results, results_of
     from napari_flag import keys
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeats
     from napari_flag.files import make_folder, write_json
-    from napari_flag.prediction_file import made_by
     from napari_flag.progress import finish
 
     config = with_store(config_of(arguments), arguments.data)
     part = held_out(config, arguments.data)
     plan = plan_of(arguments, config.fit.seed, part)
     run = run_folder(arguments, config.name)
-    command = command_of(arguments)
-    config = replace(config, card=config.card | {"command": command})
-    check_place(arguments.out, arguments.overwrite, lambda: command_in(arguments.out) == command)
+    command, identity = command_of(arguments), identity_of("evaluate", arguments, run)
+    config = replace(config, card=config.card | {keys.COMMAND: command, keys.COMMAND_HASH: identity})
+    check_place(arguments.out, arguments.overwrite, lambda: repeats(arguments.out, identity))
     kept = arguments.predictions or run / "held_out" / config.name / f"seed_{plan.seeds[0]}"
     for file in held_out_files(config, plan, kept):
-        is_same = partial(made_by, file, {keys.COMMAND: command})
+        is_same = partial(repeats, file, identity)
         check_place(file, arguments.overwrite, is_same, elsewhere="another --predictions")
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         outcome = finish(evaluate(config, arguments.data, run, plan, kept), line)
-    results = results_of(outcome, plan, command)
+    results = results_of(outcome, plan, command) | {keys.COMMAND_HASH: identity}
     make_folder(arguments.out.parent)
     write_json(results, arguments.out)
     shown = (
@@ -491,9 +517,9 @@ def run_tables(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
-    from flag_training.result_tables import is_same_page, markdown, read_results
-    from napari_flag.exports.replacing import check_place
-    from napari_flag.files import ending, make_folder, write_text
+    from flag_training.result_tables import is_same_table, markdown, read_results
+    from napari_flag.exports.replacing import check_place, last_line, repeats
+    from napari_flag.files import make_folder, write_text
 
     if arguments.out is not None:
         check_ending(arguments.out)
@@ -509,7 +535,13 @@ def run_tables(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         sys.stdout.write(page)
         return 0
-    check_place(arguments.out, arguments.overwrite, lambda: is_same_page(arguments.out, page))
+    if wanted in FORMATS:
+        is_same = partial(is_same_table, arguments.out, page)
+    else:
+        identity = identity_of("tables", arguments)
+        page += last_line(identity)
+        is_same = partial(repeats, arguments.out, identity)
+    check_place(arguments.out, arguments.overwrite, is_same)
     make_folder(arguments.out.parent)
     write_text(page, arguments.out)
     sys.stdout.write(f"Wrote {arguments.out}.\n")

@@ -153,31 +153,12 @@ def _is_score(value: object) -> bool:
     return (isinstance(value, float) and math.isnan(value)) or abs(value) <= _LARGEST
 
 
-def command_in(path: Path) -> str | None:
-    """Return the command that a file of scores says it was made by; None of other files."""
+def is_same_table(path: Path, table: str) -> bool:
+    """Return whether the file at `path` holds `table`, which does not state its command."""
     try:
-        held = parse_json(read_text(path))
-    except (UserError, OSError, ValueError):
-        return None
-    return str(held["command"]) if isinstance(held, dict) and "command" in held else None
-
-
-def is_same_page(path: Path, page: str) -> bool:
-    """Return whether the file at `path` holds `page`, or tables with its title of the same evaluations.
-
-    What was evaluated stands at the head of a page of Markdown; other tables do not say it.
-    """
-    try:
-        held = read_text(path)
+        return read_text(path) == table
     except (UserError, OSError):
         return False
-    return held == page or ("\n" + WRITTEN_FROM in page and _evaluations(held) == _evaluations(page))
-
-
-def _evaluations(page: str) -> list[str]:
-    """Return the title of a page and the commands named at its head."""
-    head, _, rest = page.partition(WRITTEN_FROM)
-    return [head.partition("\n")[0], *rest.strip("\n").partition("\n\n")[0].splitlines()]
 
 
 def metrics_of(files: Iterable[dict[str, Any]]) -> dict[str, Any]:
