@@ -116,7 +116,7 @@ def predict(
         Says in one sentence what is missing or wrong and what to do.
     """
     from napari_flag.discovery import source_of
-    from napari_flag.inputs import predict_inputs, prepare
+    from napari_flag.inputs import predict_inputs, prepare, read_depth
     from napari_flag.model.checkpoint import Checkpoint, find_weights
 
     found = source_of(slide, spots, measured, image=image, shapes=shapes, table=table)
@@ -135,7 +135,7 @@ def predict(
         force=force,
         said=found.notices,
     )
-    known = _counts(depth) if isinstance(depth, str | Path) else depth
+    known = read_depth(depth)
     with _reporting(progress) as on_step:
         inputs = finish(preparing, on_step)
         try:
@@ -401,9 +401,3 @@ def _reporting(progress: Progress) -> Iterator[Callable[[Step], None] | None]:
 def prediction_of(given: "AnnData | str | Path", unit: str | None = None) -> "AnnData":
     """Return a prediction in memory as it is, that of a file as `read_prediction` reads it."""
     return read_prediction(given, unit=unit) if isinstance(given, str | Path) else given
-
-
-def _counts(path: str | Path) -> "AnnData":
-    from napari_flag.slides.spot_tables import read_measured
-
-    return read_measured(path)

@@ -24,6 +24,7 @@ from napari_flag.cli.terminal import (
 )
 from napari_flag.files import ending
 from napari_flag.formatting import number
+from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.slides.colours import COLOURS
 
 TRAIN: Final = """\
@@ -240,9 +241,10 @@ def add_fit(commands: Commands) -> None:
         help="symbols to predict, one a line (default: 200 with high mean and high variance)",
     )  # fmt: skip
     parser.add_argument(
-        "--encoder", default="her2st", metavar="NAME",
+        "--encoder", default=DEFAULT_WEIGHTS, metavar="NAME",
         help="an encoder of `napari-flag encoders list`, weights whose encoder to take, or new: one trained "
-        "on these sections, and from scratch for each left out, which takes hours (default: her2st)",
+        "on these sections, and from scratch for each left out, which takes hours "
+        f"(default: {DEFAULT_WEIGHTS})",
     )  # fmt: skip
     parser.add_argument(
         "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to use at all"
