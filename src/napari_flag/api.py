@@ -376,8 +376,8 @@ def fit(
     settings = FitSettings(encoder, panel, diffusion, seed, device, colours, keep_names)
     target = Path(out).expanduser()
     check_name(target)
-    identity = training.identity_of(sections, settings, leave_out)
-    check_place(target, overwrite, lambda: repeats(target, identity))
+    asked = sections, settings, leave_out
+    check_place(target, overwrite, lambda: repeats(target, training.identity_of(*asked)))
     with _reporting(progress) as on_step:
         if on_step is not None:
             for notice in notices:

@@ -289,8 +289,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
     )
     check_name(arguments.out)
     sections, notices = find_sections(arguments.sections, arguments.mpp)
-    identity = training.identity_of(sections, settings, arguments.leave_out)
-    check_place(arguments.out, arguments.overwrite, lambda: repeats(arguments.out, identity))
+    out, asked = arguments.out, (sections, settings, arguments.leave_out)
+    check_place(out, arguments.overwrite, lambda: repeats(out, training.identity_of(*asked)))
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         for notice in notices:
             line.notice(notice)
