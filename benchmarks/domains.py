@@ -14,7 +14,7 @@ are the package's own.  Writes JSON, and the same as tables in Markdown.
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,30 +24,41 @@ import numpy.typing as npt
 
 from flag_training.methods import controls
 from napari_flag import keys
-from napari_flag.analysis.spatial import spot_neighbours
-from napari_flag.analysis.truth import MEASURED, dense, extent_of, measured_extent
+from napari_flag.analysis.domains import DEFAULT_METHOD, find_domains
+from napari_flag.analysis.pathways import recover_domains
+from napari_flag.analysis.regions import TOPS, compare_rankings
+from napari_flag.analysis.structure import rank_domains
+from napari_flag.analysis.truth import (
+    MEASURED,
+    PREDICTED,
+    Numbers,
+    dense,
+    extent_of,
+    matrix_of,
+    measured_extent,
+)
 from napari_flag.errors import UserError
 from napari_flag.model.checkpoint import FLAG as WRITTEN_FLAG
 from napari_flag.prediction_file import output_name, provenance, read_prediction, trained_on
 from napari_flag.progress import finish
 from napari_flag.slides.formats.labels import read_labels
 from napari_flag.slides.spot_tables import read_measured
+from napari_flag.statistics import domains as in_values
 from napari_flag.statistics import gene_sets
 from napari_flag.statistics.accuracy import gene_pearson, mean_over_genes
-from napari_flag.statistics.domains import METHODS, Leiden, agreement, find_domains
-from napari_flag.statistics.markers import differential_genes, overlap_at
-from napari_flag.statistics.neighbours import Neighbours, find_neighbours
-from napari_flag.statistics.pathways import PERMUTATIONS, Enrichment, enrich, recover, together
+from napari_flag.statistics.domains import METHODS, Leiden, agreement
+from napari_flag.statistics.neighbours import find_neighbours
+from napari_flag.statistics.pathways import together
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 Values = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
 Row = dict[str, float]
 
-TOPS: Final = (20, 50)
-FEWEST_IN_DOMAIN: Final = 10
+FEWEST_OF_TISSUE: Final = 10
+"""Spots of a labelled tissue, and of all others, that an AUC needs."""
 SHUFFLES: Final = 10
 EXPECTED_IN: Final = {
     "Fat": ("adipose tissue",),
@@ -163,77 +174,63 @@ def _over_the_same(section: str, predictions: "dict[str, AnnData]") -> "dict[str
 def section_rows(predictions: "dict[str, AnnData]") -> dict[str, Row]:
     """Return prediction → row of measures, with the landmarks that the first of them gives."""
     first = next(iter(predictions.values()))
-    neighbours = spot_neighbours(first)
-    values = dense(first.layers[keys.MEASURED]).astype(np.float64)
-    truth = Truth.of(values, [str(gene) for gene in first.var_names], neighbours)
+    truth, values = Truth.of(first), dense(first.layers[keys.MEASURED])
     rows = {}
     for name, adata in predictions.items():
-        rows[f"{name}, X"] = truth.against(dense(adata.X).astype(np.float64))
+        rows[f"{name}, X"] = truth.against(adata.X)
         if keys.SAMPLE in adata.layers:
-            rows[f"{name}, one draw"] = truth.against(dense(adata.layers[keys.SAMPLE]).astype(np.float64))
-    guess, rng = dense(first.X).astype(np.float64), np.random.default_rng(0)
+            rows[f"{name}, one draw"] = truth.against(adata.layers[keys.SAMPLE])
+    guess, rng = dense(first.X), np.random.default_rng(0)
     dealt = [truth.against(guess[rng.permutation(len(guess))]) for _ in range(SHUFFLES)]
     rows[f"{next(iter(predictions))}, X, {SHUFFLED}"] = {
         measure: float(np.mean([row[measure] for row in dealt])) for measure in dealt[0]
     }
-    one, other = controls.halved(values, 0)
-    rows[HALVES] = Truth.of(other.astype(np.float64), truth.genes, neighbours).against(one.astype(np.float64))
+    one, other = controls.halved(values.astype(np.float64), 0)
+    half = first.copy()
+    half.layers[keys.MEASURED] = other
+    rows[HALVES] = Truth.of(half).against(one)
     return rows
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is measured of one section: values, graph, and domains by method."""
+    """What is measured of one section, its domains by method, and their markers of the Leiden domains."""
 
-    values: Values
-    genes: list[str]
-    neighbours: Neighbours
-    domains: dict[str, Labels]
-    sets: tuple[Enrichment, ...]
+    adata: "AnnData"
+    domains: dict[str, Numbers]
+    markers: "dict[int, pd.DataFrame]"
 
     @classmethod
-    def of(cls, values: Values, genes: list[str], neighbours: Neighbours) -> "Truth":
-        """Find the domains of the truth."""
-        domains = {name: finish(find_domains(values, neighbours, method=name)) for name in METHODS}
-        sets = tuple(
-            finish(enrich(values, genes, inside, None, gene_sets.bundled()))
-            for inside in _regions(domains["leiden"])
-        )
-        return cls(values, genes, neighbours, domains, sets)
+    def of(cls, adata: "AnnData") -> "Truth":
+        """Find the domains of the truth of `adata`, all of whose spots and genes were measured."""
+        domains = {name: finish(find_domains(adata, MEASURED, method=name)) for name in METHODS}
+        return cls(adata, domains, finish(rank_domains(adata, MEASURED, domains[DEFAULT_METHOD])))
 
-    def against(self, guess: Values) -> Row:
+    def against(self, guess: Any) -> Row:
         """Return PCC, ARI and NMI of the domains, and shared markers and gene sets of the truth's domains."""
-        row = {"PCC": mean_over_genes(gene_pearson(guess, self.values))}
-        for name in METHODS:
-            found = agreement(finish(find_domains(guess, self.neighbours, method=name)), self.domains[name])
+        adata = self.adata.copy()
+        adata.X = guess
+        values = (dense(matrix_of(adata, source)).astype(np.float64) for source in (PREDICTED, MEASURED))
+        row = {"PCC": mean_over_genes(gene_pearson(*values))}
+        for name, numbers in self.domains.items():
+            found = agreement(finish(find_domains(adata, PREDICTED, method=name)), numbers)
             row |= {f"ARI, {name}": found.ari, f"NMI, {name}": found.nmi}
-        shared: dict[int, list[float]] = {k: [] for k in TOPS}
-        recovered = {}
-        for number, inside in enumerate(_regions(self.domains["leiden"])):
-            found = finish(
-                enrich(guess, self.genes, inside, None, gene_sets.bundled(), permutations=PERMUTATIONS)
-            )
-            recovered[str(number)] = recover(found, self.sets[number])
-            first, second = (
-                list(differential_genes(v, self.genes, inside).gene) for v in (guess, self.values)
-            )
-            for k in TOPS:
-                shared[k].append(overlap_at(first, second, k).shared)
-        row |= {f"overlap@{k}": float(np.mean(shared[k])) for k in TOPS}
-        sets = together(recovered)
+        leiden = self.domains[DEFAULT_METHOD]
+        ranked = finish(rank_domains(adata, PREDICTED, leiden))
+        shared = [
+            [top.shared for top in finish(compare_rankings(adata, ranked[number], table, leiden == number))]
+            for number, table in self.markers.items()
+        ]
+        means = np.mean(shared, axis=0) if shared else np.full(len(TOPS), np.nan)
+        row |= {f"overlap@{k}": float(mean) for k, mean in zip(TOPS, means, strict=True)}
+        recovered = finish(recover_domains(adata, leiden, gene_sets.bundled()))
+        sets = together({}) if recovered is None else recovered.whole
         return row | {
             "gene sets measured": float(len(sets.measured)),
             "predicted": float(len(sets.predicted)),
             "in both": float(len(sets.shared)),
             "by chance": sets.chance,
         }
-
-
-def _regions(labels: Labels) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield the domains that are large enough."""
-    for number in np.unique(labels):
-        if (labels == number).sum() >= FEWEST_IN_DOMAIN:
-            yield labels == number
 
 
 def pathology(data: Path) -> dict[str, dict[str, object]]:
@@ -262,7 +259,7 @@ def labelled(data: Path, name: str, path: Path) -> dict[str, object]:
     rows: dict[str, Row] = {}
     for what, columns in shown.items():
         for method in METHODS:
-            domains = finish(find_domains(values[:, columns], neighbours, method=method))
+            domains = finish(in_values.find_domains(values[:, columns], neighbours, method=method))
             rows[f"{method}, {what}"] = _against_labels(domains, labels, sure)
     place_only = finish(Leiden(share=1.0).find(values[:, variable], neighbours, 0))
     rows["leiden, place alone"] = _against_labels(place_only, labels, sure)
@@ -301,7 +298,7 @@ def _set_aucs(
     found = {}
     for name, tissue in EXPECTED_IN.items():
         inside = np.isin(labels, tissue) & sure
-        if FEWEST_IN_DOMAIN <= inside.sum() <= sure.sum() - FEWEST_IN_DOMAIN:
+        if FEWEST_OF_TISSUE <= inside.sum() <= sure.sum() - FEWEST_OF_TISSUE:
             score = gene_sets.score(values, genes, gene_sets.bundled()[name])
             larger = mannwhitneyu(score[inside], score[sure & ~inside]).statistic
             found[name] = float(larger / inside.sum() / (sure & ~inside).sum())

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from napari_flag import demo, keys
-from napari_flag.analysis.compare import compare
+from napari_flag.analysis.compare import comparing
 from napari_flag.errors import UserError
 from napari_flag.inputs import predict_inputs, prepare
 from napari_flag.model.checkpoint import Checkpoint, find_weights
@@ -69,7 +69,7 @@ def test_a_virtual_display_answers_and_is_gone_afterwards(nowhere):
 
 
 def scores_of(prediction, counts):
-    return compare(prediction, counts).scores["X"].values
+    return finish(comparing(prediction, counts)).scores["X"].values
 
 
 @pytest.mark.slow

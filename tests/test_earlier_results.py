@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from napari_flag import keys
-from napari_flag.analysis.compare import compare
-from napari_flag.analysis.truth import measured_counts
+from napari_flag.analysis.compare import comparing
+from napari_flag.analysis.truth import truth_of
 from napari_flag.prediction_file import read_prediction
+from napari_flag.progress import finish
 
 PREDICTION = Path(__file__).parent / "golden" / "earlier_prediction.h5ad"
 SCORES = {
@@ -39,5 +40,5 @@ def test_an_earlier_prediction_file_opens_with_the_numbers_written_in_it():
 
 def test_an_earlier_prediction_file_is_scored_as_it_was():
     adata = read_prediction(PREDICTION)
-    scores = compare(adata, measured_counts(adata)).to_dict()["X"]
+    scores = finish(comparing(adata, finish(truth_of(adata)))).to_dict()["X"]
     assert {name: scores[name] for name in SCORES} == pytest.approx(SCORES, abs=1e-5)

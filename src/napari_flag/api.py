@@ -119,7 +119,7 @@ def predict(
         Says in one sentence what is missing or wrong and what to do.
     """
     from napari_flag.discovery import source_of
-    from napari_flag.inputs import predict_inputs, prepare
+    from napari_flag.inputs import predict_inputs, prepare, read_depth
     from napari_flag.model.checkpoint import Checkpoint, find_weights
 
     found = source_of(slide, spots, measured, image=image, shapes=shapes, table=table)
@@ -138,7 +138,7 @@ def predict(
         force=force,
         said=found.notices,
     )
-    known = _counts(depth) if isinstance(depth, str | Path) else depth
+    known = read_depth(depth)
     with _reporting(progress) as on_step:
         inputs = finish(preparing, on_step)
         try:
@@ -369,7 +369,7 @@ def fit(
         When a section cannot be used, there are fewer than two, or packages of ``napari-flag[training]`` are
         missing.
     """
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeats
     from napari_flag.fitting import FitSettings, find_sections, load_training
     from napari_flag.gene_names import names_in
     from napari_flag.model.checkpoint import check_name
@@ -386,7 +386,8 @@ def fit(
     settings = FitSettings(encoder, panel, diffusion, seed, device, colours, keep_names)
     target = Path(out).expanduser()
     check_name(target)
-    check_place(target, overwrite, lambda: training.made_by(target, sections, settings, leave_out, source))
+    asked = sections, settings, leave_out
+    check_place(target, overwrite, lambda: repeats(target, training.identity_of(*asked)))
     with _reporting(progress) as on_step:
         if on_step is not None:
             for notice in notices:
@@ -415,9 +416,3 @@ def _reporting(progress: Progress) -> Iterator[Callable[[Step], None] | None]:
 def prediction_of(given: "AnnData | str | Path", unit: str | None = None) -> "AnnData":
     """Return a prediction in memory as it is, that of a file as `read_prediction` reads it."""
     return read_prediction(given, unit=unit) if isinstance(given, str | Path) else given
-
-
-def _counts(path: str | Path) -> "AnnData":
-    from napari_flag.slides.spot_tables import read_measured
-
-    return read_measured(path)

@@ -23,7 +23,7 @@ from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.formats.positions import ST_DIAMETER_UM, ST_PITCH_UM
 from napari_flag.slides.formats.space_ranger import VISIUM_PITCH_UM
 from napari_flag.slides.slide import SET_BY_HAND, Slide, build_pyramid, open_slide
-from napari_flag.slides.spot_tables import measured_at, needs_pooling, read_spots
+from napari_flag.slides.spot_tables import measured_at, needs_pooling, read_measured, read_spots
 from napari_flag.slides.spots import Lattice, Spots, SpotTable, grid_over, matched, typical_pitch
 
 if TYPE_CHECKING:
@@ -191,6 +191,11 @@ def prepare(
             slide.close()
         raise
     return Inputs(slide, table.spots, polygons, wanted, counts, tuple(notices), table.image_scale)
+
+
+def read_depth(given: "float | str | Path | AnnData | None") -> "float | AnnData | None":
+    """Return a depth as it is given, of a file the raw counts in it, as `known_depth` takes them."""
+    return read_measured(given) if isinstance(given, str | Path) else given
 
 
 def known_depth(

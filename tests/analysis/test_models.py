@@ -8,7 +8,7 @@ from tests.fakes import add_draws, counts_for, fake_prediction
 from tests.foreign_files import write_deepspot_like
 
 from napari_flag import keys
-from napari_flag.analysis.compare import compare
+from napari_flag.analysis.compare import comparing
 from napari_flag.analysis.models import CONTROLS, comparing_models
 from napari_flag.analysis.pathways import recover_in_truth
 from napari_flag.analysis.scores import METRICS, PROPER
@@ -44,7 +44,7 @@ def test_on_the_same_spots_and_genes_each_model_scores_as_it_does_alone(predicti
     found = together(measured, ours=prediction, deepspot=foreign)
     assert (found.spots, found.genes, found.slide) == (64, 8, "fake")
     assert len(found.notices) == 1, "one draw has no proper scores"
-    alone = compare(prediction, measured)
+    alone = finish(comparing(prediction, measured))
     for name in ("X", "sample"):
         assert found.models["ours"].scores[name] == alone.scores[name]
     np.testing.assert_array_equal(found.models["ours"].draws.by_draw["SSC"], alone.draws.by_draw["SSC"])
@@ -58,7 +58,7 @@ def test_spots_and_genes_that_one_model_lacks_are_judged_in_none(prediction, for
     assert (found.spots, found.genes) == (59, 4)
     said, _ = found.notices
     assert said.startswith("Of ours, 59 of 64 spots and 4 of 8 genes are judged")
-    same = compare(prediction[5:, ["ERBB2", "ESR1", "MKI67", "TP53"]].copy(), measured)
+    same = finish(comparing(prediction[5:, ["ERBB2", "ESR1", "MKI67", "TP53"]].copy(), measured))
     assert found.models["ours"].scores["X"].values["PCC"] == pytest.approx(same.scores["X"].values["PCC"])
 
 
@@ -138,7 +138,8 @@ def test_draws_of_one_distribution_are_level_however_evenly_their_noise_is_sprea
     narrow = drawing(foreign, random.normal(0, 0.6, size=(16, *prediction.shape)))
     table = together(measured, ours=ours, theirs=theirs, narrow=narrow).table().set_index("model")
     plain = {
-        name: compare(each, measured).draws.proper for name, each in (("ours", ours), ("theirs", theirs))
+        name: finish(comparing(each, measured)).draws.proper
+        for name, each in (("ours", ours), ("theirs", theirs))
     }
     for name in PROPER:
         scored = table[f"{name}_fair"]

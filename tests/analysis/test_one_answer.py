@@ -10,7 +10,7 @@ from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.coexpression import DEPTH_SHOWN, correlate
-from napari_flag.analysis.compare import agree, compare, section_of
+from napari_flag.analysis.compare import agree, comparing, section_of
 from napari_flag.analysis.domains import COLUMNS, domain_agreement, find, read_domains
 from napari_flag.analysis.draws import compare_draws
 from napari_flag.analysis.pathways import bundled, recover_in_truth
@@ -22,8 +22,8 @@ from napari_flag.analysis.truth import (
     MEASURED,
     PREDICTED,
     attach_measured,
-    measured_counts,
     measured_extent,
+    truth_of,
 )
 from napari_flag.cli import main
 from napari_flag.prediction_file import read_prediction, write_prediction
@@ -92,7 +92,7 @@ def test_the_mask_is_the_genes_measured_and_the_spots_that_have_them_all(adata):
 
 
 def test_every_place_gives_the_same_scores(adata, counts, findings, files, capsys):
-    known = compare(adata, counts)
+    known = finish(comparing(adata, counts))
     expected = known.scores["X"].values
     assert (known.spots, known.genes) == (121 - MISSING_SPOTS, 23)
     side_by_side, spatial = finish(scoring_section(adata)), finish(score_spatially(adata))
@@ -136,11 +136,11 @@ def test_every_place_gives_the_same_morans_i_of_a_predicted_gene(adata, alone, c
     np.testing.assert_allclose(
         [s.moran_predicted for s in finish(scoring_section(adata)).genes.values()], everywhere
     )
-    compared = compare(adata, counts).tables["X"].set_index("gene")
+    compared = finish(comparing(adata, counts)).tables["X"].set_index("gene")
     np.testing.assert_allclose(compared.moran_predicted, everywhere[measured])
     np.testing.assert_allclose(finish(agree(alone)).tables["X"].moran_predicted, everywhere)
     drawn = finish(compare_draws(adata)).moran[0]
-    sample = compare(adata, counts).tables["sample"].set_index("gene").moran_predicted
+    sample = finish(comparing(adata, counts)).tables["sample"].set_index("gene").moran_predicted
     np.testing.assert_allclose(pd.Series(drawn, adata.var_names)[measured], sample[measured])
 
 
@@ -153,7 +153,7 @@ def test_every_place_gives_the_same_morans_i_of_a_measured_gene(adata, counts, f
     scored = finish(scoring_section(adata)).genes
     np.testing.assert_allclose([scored[gene].moran_measured for gene in expected.index], expected, **close)
     known = expected.dropna()
-    compared = compare(adata, counts).tables["X"].set_index("gene")
+    compared = finish(comparing(adata, counts)).tables["X"].set_index("gene")
     np.testing.assert_allclose(compared.moran_measured, known, **close)
     np.testing.assert_allclose(written.uns[keys.MORAN + keys.OF_MEASURED].I[known.index], known, **close)
     there = pd.Series(spatial.predicted_there, spatial.genes)[known.index]
@@ -206,7 +206,7 @@ def test_every_place_keeps_the_domains_that_a_person_found(adata, counts, files,
         finish(find(adata, source, "k-means"))
     write_prediction(adata, files / "found.h5ad")
     read = read_prediction(files / "found.h5ad")
-    of_report = finish(gather(read, measured_counts(read)))
+    of_report = finish(gather(read, finish(truth_of(read))))
     assert main(["export", "found.h5ad", "--out", "out", "--to", "h5ad", "csv"]) == 0
     back, table = read_prediction(files / "out" / "fake.h5ad"), pd.read_csv(files / "out/fake_expression.csv")
     known = {PREDICTED: of_report.domains, MEASURED: of_report.domains_measured}

@@ -7,7 +7,6 @@ from napari_flag.analysis.scores import (
     MEANING,
     METRICS,
     PROPER,
-    score_values,
     scoring,
     scoring_draws,
     scoring_section,
@@ -29,14 +28,14 @@ def section():
     return guess, truth, neighbours, neighbouring_blocks(xy), [f"G{i}" for i in range(12)], 0
 
 
-def test_scoring_reports_its_progress_and_returns_what_score_values_returns(section):
+def test_scoring_reports_its_progress_and_repeats(section):
     steps = []
     found, table = finish(scoring(*section, stage="Scoring"), steps.append)
     done = [step.done for step in steps]
     assert done == sorted(done)
     assert set(done) == set(range(8))
     assert all(step.total == 7 for step in steps)
-    again, _ = score_values(*section)
+    again, _ = finish(scoring(*section))
     assert found.values == again.values
     assert found.intervals == again.intervals
     assert set(found.values) == set(METRICS)
@@ -63,20 +62,25 @@ def test_fewer_than_eight_draws_have_metrics_and_the_reason_why_no_more(section)
     guess, truth, neighbours, blocks, names, seed = section
     few = finish(scoring_draws([guess] * 7, truth, neighbours, blocks, seed))
     assert few.proper == few.intervals == {}
-    assert few.values == pytest.approx(score_values(guess, truth, neighbours, blocks, names, seed)[0].values)
+    alone, _ = finish(scoring(guess, truth, neighbours, None, names, seed))
+    assert few.values == pytest.approx(alone.values)
+    assert few.averaged == 7
     assert "7 draws" in few.why_not
     assert "draw up to 8 on the Samples page" in few.why_not
     assert finish(scoring_draws([guess] * 8, truth, neighbours, blocks, seed)).why_not is None
 
 
-def test_draws_beyond_the_eighth_do_not_move_the_proper_scores(section):
+def test_draws_beyond_the_eighth_do_not_move_the_scores(section):
     guess, truth, neighbours, blocks, _, seed = section
     drawn = [guess + shift for shift in np.linspace(0, 1, 8)]
     eight = finish(scoring_draws(drawn, truth, neighbours, blocks, seed))
     nine = finish(scoring_draws([*drawn, truth], truth, neighbours, blocks, seed))
     assert nine.proper == eight.proper
     assert nine.intervals == eight.intervals
-    assert nine.values["PCC"] > eight.values["PCC"]
+    assert nine.values == eight.values
+    assert (nine.number, nine.averaged, nine.mean_of) == (9, 8, "mean of the first 8 draws")
+    assert eight.mean_of == "mean of 8 draws"
+    assert nine.by_draw["PCC"][8] > max(eight.by_draw["PCC"]), "the ninth has scores of its own"
 
 
 def test_every_score_has_a_meaning():
@@ -84,9 +88,9 @@ def test_every_score_has_a_meaning():
 
 
 def test_with_very_many_genes_only_gsc_is_left_out(section, monkeypatch):
-    before, _ = score_values(*section)
+    before, _ = finish(scoring(*section))
     monkeypatch.setattr(coexpression, "MOST_GENES", 11)
-    after, _ = score_values(*section)
+    after, _ = finish(scoring(*section))
     assert np.isnan(after.values.pop("GSC"))
     assert np.isnan(after.intervals.pop("GSC")).all()
     for name, value in after.values.items():

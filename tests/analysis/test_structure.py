@@ -14,7 +14,7 @@ from napari_flag.analysis.truth import (
     PREDICTED,
     attach_measured,
     detach_measured,
-    measured_counts,
+    truth_of,
 )
 from napari_flag.errors import UserError
 from napari_flag.exports.contents import with_structure
@@ -178,7 +178,7 @@ def test_the_same_counts_again_leave_what_was_computed_of_them():
     counts = counts_for(fake_prediction(100, 12))[10:].copy()
     attach_measured(adata, counts)
     finish(write_structure(adata))
-    for again in (counts, measured_counts(adata)):
+    for again in (counts, finish(truth_of(adata))):
         attach_measured(adata, again, force=True)
         assert len(of_measurement(adata)) == 4
         assert keys.STRUCTURE in adata.uns

@@ -10,6 +10,7 @@ from tests.fakes import fake_prediction
 from benchmarks import domains
 from napari_flag import keys
 from napari_flag.analysis.domains import find_all
+from napari_flag.analysis.pathways import bundled, recover_in_truth
 from napari_flag.analysis.truth import MEASURED
 from napari_flag.errors import UserError
 from napari_flag.prediction_file import read_prediction, write_prediction
@@ -63,6 +64,10 @@ def test_domains_are_those_that_docks_and_report_find(folder):
     assert rows["FLAG, X"]["ARI, leiden"] == pytest.approx(
         domains.agreement(found["predicted"], found[MEASURED]).ari
     )
+    sets = finish(recover_in_truth(adata, bundled())).whole
+    stated = {name: rows["FLAG, X"][name] for name in ("gene sets measured", "predicted", "in both")}
+    assert list(stated.values()) == [len(sets.measured), len(sets.predicted), len(sets.shared)]
+    assert rows["FLAG, X"]["by chance"] == pytest.approx(sets.chance)
 
 
 def test_files_that_cannot_be_compared_are_refused_in_one_sentence(folder):

@@ -39,7 +39,7 @@ def test_compare_asks_for_more_draws_or_prints_the_proper_scores(files, capsys):
     found = json.loads(capsys.readouterr().out)["draws"]
     assert main(["compare", "predicted.h5ad", "measured.h5ad"]) == 0
     out = capsys.readouterr().out
-    assert "mean of 9 draws" in out
+    assert "mean of the first 8 draws" in out
     assert "need 8 joint draws" not in out
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
     assert lines["SSC"].endswith(f"{found['SSC']:.3f}")

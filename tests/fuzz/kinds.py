@@ -212,12 +212,13 @@ def _make_prediction(folder: Path) -> Path:
 
 
 def _compare(predicted: Path, measured: Path) -> tuple[Any, Any, tuple[str, ...]]:
-    from napari_flag.analysis.compare import compare
+    from napari_flag.analysis.compare import comparing
     from napari_flag.foreign_prediction import read_any_prediction
+    from napari_flag.progress import finish
     from napari_flag.slides.spot_tables import read_measured
 
     read = read_any_prediction(predicted, "log2p1"), read_measured(measured)
-    return (*read, compare(*read).notices)
+    return (*read, finish(comparing(*read)).notices)
 
 
 def _rows(adata: Any, *layers: str) -> dict[str, dict[str, float]]:
@@ -638,10 +639,11 @@ def _make_scores(folder: Path) -> Path:
 
 def _use_scores(path: Path) -> Used:
     from flag_training.paper_table import FORMATS, PaperTable
-    from flag_training.result_tables import command_in, markdown, metrics_of, read_results
+    from flag_training.result_tables import markdown, metrics_of, read_results
+    from napari_flag.exports.replacing import repeats
 
     results = [read_results(path)]
-    command_in(path)
+    repeats(path, "0" * 64)
     json.dumps(metrics_of(results))
     markdown(results, "Scores")
     for write in FORMATS.values():

@@ -12,7 +12,7 @@ from napari_flag import keys
 from napari_flag.analysis import truth
 from napari_flag.analysis.models import comparing_models
 from napari_flag.analysis.pathways import bundled, describe_sets, recover_in_truth
-from napari_flag.analysis.truth import measured_counts, truth_of
+from napari_flag.analysis.truth import truth_of
 from napari_flag.errors import Doubtful
 from napari_flag.gui import compare_dock
 from napari_flag.gui.compare_dock import CompareDock
@@ -161,7 +161,7 @@ def test_all_predictions_of_a_slide_are_scored_in_one_table_and_a_row_shows_its_
     qtbot.waitUntil(lambda: not dock.models.isHidden(), timeout=10_000)
     names = [result.name for result in dock.session.state.results]
     predictions = dict(zip(names, (first, second), strict=True))
-    expected = finish(comparing_models(predictions, measured_counts(first))).table().set_index("model")
+    expected = finish(comparing_models(predictions, finish(truth_of(first)))).table().set_index("model")
     table = dock.models.table
     assert set(table.shown) == set(expected.index)
     for name in names:

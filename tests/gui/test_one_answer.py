@@ -5,7 +5,7 @@ import pytest
 from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.compare import compare
+from napari_flag.analysis.compare import comparing
 from napari_flag.analysis.domains import read_domains
 from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import MEASURED, PREDICTED, attach_measured
@@ -51,7 +51,7 @@ def test_every_dock_shows_the_same_scores(case, open_dock, qtbot):
         lambda: all((side.scores, spatial.scores, genes.together, scores.agreement, samples.numbers)),
         timeout=60_000,
     )
-    expected = compare(adata, counts)
+    expected = finish(comparing(adata, counts))
     values = expected.scores["X"].values
     assert side.scores.overall == pytest.approx(values, abs=1e-5)
     assert scores.agreement.comparison.scores["X"].values == pytest.approx(values, abs=1e-5)

@@ -8,7 +8,7 @@ from scipy import sparse
 from tests.fakes import add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.compare import compare
+from napari_flag.analysis.compare import comparing
 from napari_flag.analysis.domains import find, write_domains, write_labels
 from napari_flag.analysis.regions import TOPS
 from napari_flag.analysis.truth import MEASURED, PREDICTED
@@ -90,7 +90,7 @@ def test_all_the_figures_are_there_with_truth(page):
 
 
 def test_the_scores_are_those_of_compare(page, prediction):
-    comparison = compare(prediction, counts_for(prediction))
+    comparison = finish(comparing(prediction, counts_for(prediction)))
     scores, draws = comparison.scores["X"], comparison.draws
     for metric in ("PCC", "MSE", "cPCC"):
         assert f"<b>{scores.values[metric]:.3f}</b>" in page
@@ -130,7 +130,7 @@ def test_with_eight_draws_the_page_has_proper_scores_and_with_fewer_it_asks_for_
     adata = add_draws(fake_prediction(n_spots=64, n_genes=12), 8)
     counts = counts_for(adata)
     written = finish(write_report(adata, counts, tmp_path)).read_text("utf-8")
-    draws = compare(adata, counts).draws
+    draws = finish(comparing(adata, counts)).draws
     assert "draw more" not in written
     for score, value in draws.proper.items():
         low, high = draws.intervals[score]

@@ -36,13 +36,15 @@ from flag_training.methods import blinded
 from flag_training.methods.controls import Pasted
 from flag_training.methods.floors import PatientMean, Ridge, RidgeWithResidual, SlideMean
 from flag_training.methods.rivals import NOISES
-from flag_training.scoring import COMPARED, OF_X, SCORED, Section, score
+from flag_training.scoring import COMPARED, FAIR, OF_X, SCORED, Section, score
 from napari_flag import keys
+from napari_flag.analysis.compare import comparing
 from napari_flag.analysis.draws import count
-from napari_flag.analysis.scores import METRICS
+from napari_flag.analysis.scores import METRICS, STRUCTURE
+from napari_flag.analysis.truth import truth_of
 from napari_flag.errors import UserError
 from napari_flag.methods.moments import Moments
-from napari_flag.prediction_file import find_fault, layer_of, read_prediction
+from napari_flag.prediction_file import find_fault, layer_of, read_prediction, write_prediction
 from napari_flag.progress import finish
 
 METHODS = {
@@ -211,11 +213,32 @@ def test_a_held_out_prediction_is_one_of_ours_with_its_truth_and_draws(stated, c
     np.testing.assert_array_equal(made.layers[layer_of(16)], stated.expression.draws[15])
 
 
+def test_evaluate_and_compare_score_the_draws_of_a_held_out_file_alike(stated, cohort, section, tmp_path):
+    made = held_out_prediction(section.slide, stated.expression, cohort.genes, ("B4", "C2"), make_config())
+    write_prediction(made, tmp_path / "C9.h5ad")
+    read = read_prediction(tmp_path / "C9.h5ad")
+    counts = finish(truth_of(read))
+    theirs, fair = (finish(comparing(read, counts, force=True, fair=each)).draws for each in (False, True))
+    ours = section.draws(np.stack(stated.expression.draws))
+    assert theirs.number == len(SCORED)
+    assert {name: ours.scores[name] for name in theirs.proper} == pytest.approx(theirs.proper)
+    assert ours.intervals.keys() == theirs.intervals.keys()
+    for name, ends in theirs.intervals.items():
+        assert ours.intervals[name] == pytest.approx(ends), name
+    assert {name: ours.scores[name] for name in STRUCTURE} == pytest.approx(
+        {name: theirs.values[name] for name in STRUCTURE}
+    )
+    assert {name: ours.scores[name] for name in FAIR} == pytest.approx(
+        {name: fair.proper[plain] for name, plain in FAIR.items()}
+    )
+
+
 def test_a_held_out_prediction_states_the_command_that_made_it(stated, cohort, unseen):
     slide, _ = unseen
-    config = replace(make_config(), card={"command": "napari-flag evaluate"})
+    config = replace(make_config(), card={"command": "napari-flag evaluate", keys.COMMAND_HASH: "f" * 64})
     made = held_out_prediction(slide, stated.expression, cohort.genes, ("B4", "C2"), config)
     assert made.uns[keys.PROVENANCE][keys.COMMAND] == "napari-flag evaluate"
+    assert made.uns[keys.PROVENANCE][keys.COMMAND_HASH] == "f" * 64
 
 
 def test_sections_are_left_out_one_by_one(config):

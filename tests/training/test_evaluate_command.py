@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 from tests.fakes import fake_prediction
 
-from flag_training.cli import add_commands, command_of, plan_of
+from flag_training.cli import add_commands, command_of, identity_of, plan_of
 from napari_flag import fitting, keys
 from napari_flag.cli import main
 from napari_flag.errors import UserError
@@ -135,36 +135,58 @@ def evaluation(tmp_path, monkeypatch, capsys):
         assert main([*line, *options]) == 2
         return capsys.readouterr().err
 
-    return out, run
+    return out, run, hash_of(line)
+
+
+def hash_of(line):
+    """The hash by which the command `line`, with its run folder, is known."""
+    arguments = parse(*line)
+    return identity_of(line[0], arguments, arguments.folder)
 
 
 def test_scores_replace_those_of_the_same_command_and_nothing_else_unasked(evaluation):
-    out, run = evaluation
+    out, run, identity = evaluation
     assert BEGUN in run()
     command = "napari-flag evaluate her2st.toml --data DATA --run run --test C2 --out scores.json"
+    ours = json.dumps({"command": command, keys.COMMAND_HASH: identity}, indent=2)
     for held, options, said in (
         ("notes", [], "already exists and is not a result of this very command"),
         ("notes", ["--overwrite"], "was not written by napari-flag"),
-        (json.dumps({"command": command}, indent=2), [], BEGUN),
-        (json.dumps({"command": command}, indent=2), ["--seed", "3"], "already exists"),
-        (json.dumps({"command": command}, indent=2), ["--seed", "3", "--overwrite"], BEGUN),
+        (ours, [], BEGUN),
+        (ours, ["--debug"], BEGUN),
+        (ours, ["--json", "--use-previous"], BEGUN),
+        (ours, ["--seed", "3"], "already exists"),
+        (ours, ["--seed", "3", "--overwrite"], BEGUN),
+        (json.dumps({"command": command}, indent=2), [], "already exists"),
+        (json.dumps({"command": command}, indent=2), ["--overwrite"], BEGUN),
     ):
         out.write_text(held)
         assert said in run(*options)
         assert out.read_text() == held
 
 
-def leave_prediction(path, command):
-    """Write a prediction that states `command`."""
+def test_the_same_words_of_other_files_and_folders_are_another_command(tmp_path):
+    line = ["evaluate", "a/her2st.toml", "--data", "one", "--run", "a/run", "--test", "C2", "--out", "s.json"]
+    known = hash_of(line)
+    for place, other in ((1, "b/her2st.toml"), (3, "two"), (5, "b/run"), (7, "C3")):
+        assert hash_of([*line[:place], other, *line[place + 1 :]]) != known, other
+    assert hash_of([line[0], str(Path(line[1]).resolve()), *line[2:-1], "elsewhere.json"]) == known
+    assert hash_of([line[0], *line[2:], line[1]]) == known
+    train = ["train", "c.toml", "--data", "d", "--run", "r", "--method"]
+    assert hash_of([*train, "bleep.toml"]) == hash_of([*train, str(Path("bleep.toml").resolve())])
+    assert hash_of([*train, "bleep.toml"]) != hash_of([*train, "a/bleep.toml"])
+
+
+def leave_prediction(path, identity):
+    """Write a prediction that states the hash of its command."""
     path.parent.mkdir(parents=True, exist_ok=True)
     adata = fake_prediction(16, 4)
-    adata.uns[keys.PROVENANCE][keys.COMMAND] = command
+    adata.uns[keys.PROVENANCE][keys.COMMAND_HASH] = identity
     write_prediction(adata, path)
 
 
 def test_held_out_predictions_of_another_command_are_not_replaced_unasked(evaluation, tmp_path):
-    _, run = evaluation
-    made = "napari-flag evaluate her2st.toml --data DATA --run run --test C2 --out scores.json"
+    _, run, made = evaluation
     folder = tmp_path / "run" / "held_out" / "her2st"
     leave_prediction(folder / "seed_0" / "C2.h5ad", made)
     leave_prediction(folder / "seed_1" / "C2_ridge.h5ad", made)
@@ -177,14 +199,15 @@ def test_held_out_predictions_of_another_command_are_not_replaced_unasked(evalua
         (["--unseen", "C3", "--methods", "ridge"], BEGUN),
         (["--seeds", "1"], "seed_1/C2_ridge.h5ad already exists"),
         (["--seeds", "1", "2", "--methods", "FLAG"], BEGUN),
-        (["--predictions", str(tmp_path / "mine")], "mine/C2.h5ad already exists"),
+        (["--predictions", str(tmp_path / "mine")], BEGUN),
+        (["--predictions", str(tmp_path / "mine"), "--seed", "3"], "mine/C2.h5ad already exists"),
         (["--train-without", "B4", "--once"], BEGUN),
     ):
         assert said in run(*options), options
 
 
 def test_each_config_leaves_its_held_out_predictions_in_a_folder_of_its_own(evaluation, tmp_path):
-    _, run = evaluation
+    _, run, _ = evaluation
     leave_prediction(tmp_path / "run" / "held_out" / "flag_proper" / "seed_0" / "C2.h5ad", "another")
     assert BEGUN in run()
     leave_prediction(tmp_path / "run" / "held_out" / "her2st" / "seed_0" / "C2.h5ad", "another")
@@ -225,10 +248,13 @@ def test_weights_trained_replace_those_of_the_same_command_and_nothing_else_unas
     out = tmp_path / "mine.safetensors"
     command = "napari-flag train her2st.toml --data DATA --run run --out mine.safetensors"
     header = {"format": FORMAT, "genes": ["A"], "config": {}, "encoder": "embedded"}
-    header |= {"card": {"command": command}}
-    save_file({"flag.a": np.zeros(2)}, out, metadata={"napari_flag": json.dumps(header)})
+    same = {keys.COMMAND_HASH: hash_of([*line, str(out)])}
+    for stated, said in (({}, "is not a result of this very command"), (same, BEGUN)):
+        card = {"command": command, **stated}
+        held = {"napari_flag": json.dumps(header | {"card": card})}
+        save_file({"flag.a": np.zeros(2)}, out, metadata=held)
+        assert said in run(out), card
     before = out.read_bytes()
-    assert BEGUN in run(out), "its own weights"
     assert "is not a result of this very command" in run(out, "--seed", "3")
     assert BEGUN in run(out, "--seed", "3", "--overwrite")
     assert out.read_bytes() == before

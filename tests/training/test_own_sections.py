@@ -22,6 +22,7 @@ from napari_flag import fitting
 from napari_flag.cli.main import main
 from napari_flag.encoders.foundation.state_dicts import fingerprint
 from napari_flag.errors import UserError
+from napari_flag.exports.replacing import repeats
 from napari_flag.fitting import SCORING, TRAINED_HERE, FitSettings, find_sections, summary, verdict
 from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.progress import Step, finish
@@ -188,6 +189,18 @@ def test_a_cancelled_fit_says_where_its_states_are_and_that_it_goes_on(folder, t
     assert f"kept in {tmp_path / 'mine.fit'}, and the same command goes on" in said
 
 
+def test_a_fit_of_a_folder_of_the_same_name_elsewhere_is_another(folder, tmp_path):
+    other = tmp_path / folder.name
+    shutil.copytree(folder, other)
+    sections, elsewhere = find_sections(folder)[0], find_sections(other)[0]
+    known = own_sections.identity_of(sections, FitSettings())
+    assert own_sections.identity_of(elsewhere, FitSettings()) != known
+    assert own_sections.identity_of(find_sections(str(folder))[0], FitSettings(device="cuda")) == known
+    for settings in (FitSettings(seed=1), FitSettings(genes=("A",)), FitSettings(diffusion=True)):
+        assert own_sections.identity_of(sections, settings) != known
+    assert own_sections.identity_of(sections, FitSettings(), ["S11"]) != known
+
+
 @pytest.mark.slow
 def test_a_stopped_fit_goes_on_where_it_was_and_other_inputs_never_share_its_states(
     folder, tmp_path, encoder, brief, quick, monkeypatch
@@ -248,10 +261,9 @@ def test_sections_of_ones_own_make_weights_with_held_out_scores_that_predict(
     held_out = weights.card["held_out_scores"]["sections left out one by one, seed 0"]
     assert set(held_out) == {"S11", "S12"}
     assert np.isfinite(held_out["S11"]["draws"]["ES"])
-    assert own_sections.made_by(
-        out, find_sections(folder)[0], FitSettings(encoder, genes), source=folder.name
-    ), "it may be repeated"
-    assert not own_sections.made_by(out, find_sections(folder)[0][:1], FitSettings(encoder, genes))
+    known = own_sections.identity_of(find_sections(folder)[0], FitSettings(encoder, genes))
+    assert repeats(out, known), "it may be repeated"
+    assert repeats(tmp_path / "mine.fit" / "scores.json", known)
     assert main([*command, "--seed", "3"]) == 2
     run = tmp_path / "mine.fit"
     scores = read_results(run / "scores.json")

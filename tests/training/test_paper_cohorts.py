@@ -14,8 +14,8 @@ from tests.cohort_files import VISIUM, TinyEncoder, hest_metadata, hest_sample, 
 from tests.gene_model_files import write_geneformer
 
 from flag_training.evaluate import X
-from flag_training.store import command
-from flag_training.store.command import Opened
+from flag_training.store import building
+from flag_training.store.building import Opened
 from flag_training.store.store import open_store
 from napari_flag.cli import main
 from napari_flag.model.checkpoint import Checkpoint
@@ -80,7 +80,7 @@ def dlpfc_look_alike(folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", [*HEST_COHORTS, "dlpfc"])
 def test_a_cohort_is_prepared_trained_on_and_evaluated(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "open_prepared", lambda *_: Opened(StandIn()))
+    monkeypatch.setattr(building, "open_prepared", lambda *_: Opened(StandIn()))
     words = dlpfc_look_alike(tmp_path) if name == "dlpfc" else hest_look_alike(name, tmp_path)
     store = f"DATA/{name}"
     assert main(["prepare", *words, "--out", store, "--encoder", "uni", "--views", "1"]) == 0

@@ -7,13 +7,59 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from flag_training.gene_targets import commands as gene_targets
 from flag_training.store import command as prepare
-from napari_flag.cli.terminal import add_keep_names, add_overwrite, at_least, path, positive
+from napari_flag.cli.terminal import (
+    Commands,
+    add_command,
+    add_json,
+    add_keep_names,
+    add_overwrite,
+    at_least,
+    fingerprint,
+    path,
+    positive,
+)
+from napari_flag.files import ending
 from napari_flag.formatting import number
+from napari_flag.keys import DEFAULT_WEIGHTS
 from napari_flag.slides.colours import COLOURS
+
+TRAIN: Final = """\
+Train weights: tile encoder, mean head, gene transformer. Every stage is kept in the run folder; a
+killed run resumes from there. With --method, the weights of another method on the same sections.
+"""
+FIT: Final = """\
+Fit weights to measured sections: expectation and residuals, and the gene transformer on request.
+Sections (at most eight; of more, every n-th) are left out in turn and scored beside floors and
+controls; the scores are on a page beside the weights and on their card.
+"""
+EVALUATE: Final = """\
+Leave each section (or its whole patient) out in turn, train on the rest and score it: FLAG's X, and
+8 draws by proper scores, as they are, with the gene transformer silenced, around one factor, and
+with the tiles shuffled between spots; draws that need no network around the same X and around ridge;
+floors on the same features, methods blind to the image, and published methods where requested.
+FLAG's draws are held against all others spot by spot. No image left out is seen by the tile encoder.
+"""
+TABLES: Final = """\
+Tabulate the scores of several files of `napari-flag evaluate`: other sections, other methods, or the
+runs of an ablation. A page of Markdown has all tables; CSV and LaTeX hold the paper's table, which
+reads PCC, MSE, GSC and SSC from one array.
+"""
+SWEEP: Final = """\
+Train at every combination of values and score X and draws on validation sections, each left out in
+turn. Test sections are kept out of everything. A killed sweep is resumed.
+"""
+FIGURES: Final = """\
+Draw from run folders whatever is in them: training-dynamics curves from their logs, and, from
+held-out predictions that carry their truth (as evaluate leaves them), Moran's I predicted over
+measured, co-expression heat maps, and the calibration of the intervals.
+"""
+
+NO_NUMBERS: Final = {"run", "out", "predictions", "overwrite", "json", "debug", "use_previous"}
+"""Arguments that no number depends on: what runs the command, and what becomes of its results."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,16 +69,12 @@ if TYPE_CHECKING:
     from flag_training.methods import Method
 
 
-def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_commands(commands: Commands) -> None:
     """Add every command of this package."""
     prepare.add_commands(commands)
     gene_targets.add_commands(commands)
-    parser = commands.add_parser(
-        "train",
-        help="train weights from a config",
-        description="Train weights: tile encoder, mean head, gene transformer. Every stage is kept "
-        "in the run folder; a killed run resumes from there. With --method, the weights of another method on "
-        "the same sections.",
+    parser = add_command(
+        commands, "train", run_train, summary="train weights from a config", description=TRAIN
     )
     add_run_arguments(parser)
     parser.add_argument("--out", type=path, metavar="FILE.safetensors", help="weights file to write")
@@ -53,7 +95,6 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="FILE.json",
         help="held-out scores to state on the data card",
     )
-    parser.set_defaults(run=run_train)
     add_fit(commands)
     add_evaluate(commands)
     add_sweep(commands)
@@ -90,10 +131,11 @@ def run_train(arguments: argparse.Namespace) -> int:
     from flag_training.methods.weights import train_method
     from flag_training.result_tables import metrics_of, read_results
     from flag_training.stages.fit import train
+    from napari_flag import keys
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
     from napari_flag.errors import UserError
-    from napari_flag.exports.replacing import check_place
-    from napari_flag.model.checkpoint import card_of, check_name
+    from napari_flag.exports.replacing import check_place, repeats
+    from napari_flag.model.checkpoint import check_name
     from napari_flag.progress import finish
 
     if arguments.method and arguments.metrics:
@@ -103,15 +145,16 @@ def run_train(arguments: argparse.Namespace) -> int:
     method = read_method(arguments.method) if arguments.method else None
     config = with_store(config_of(arguments), arguments.data)
     config = config.without((*arguments.leave_out, *held_out(config, arguments.data)))
-    card = config.card | {"command": command_of(arguments)}
+    run = arguments.folder or Path("runs") / config.name
+    identity = identity_of("train", arguments, run)
+    card = config.card | {keys.COMMAND: command_of(arguments), keys.COMMAND_HASH: identity}
     if arguments.metrics:
         card["held_out_scores"] = metrics_of([read_results(file) for file in arguments.metrics])
     config = replace(config, card=card)
-    run = arguments.folder or Path("runs") / config.name
     out = arguments.out or run / f"{_weights_name(config, method)}.safetensors"
     check_name(out)
     if is_first_process():  # of several, the others would see what it writes
-        check_place(out, arguments.overwrite, lambda: card_of(out).get("command") == card["command"])
+        check_place(out, arguments.overwrite, lambda: repeats(out, identity))
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         if method is None:
             work = train(config, arguments.data, run, out, use_previous=arguments.use_previous)
@@ -132,15 +175,35 @@ def _weights_name(config: "RunConfig", method: "tuple[str, Method] | None") -> s
 
 
 def command_of(arguments: argparse.Namespace) -> str:
-    """Return the command as another machine would give it, without folders of this one.
+    """Return the command as another machine would give it, without folders of this one, for people to read.
 
     The data folder is DATA; paths within the working folder stay, of others the name does.  ``--overwrite``
-    is left out: with and without it the same is made.
+    is left out: with and without it the same is made.  A repetition is known by `identity_of`.
     """
     data = str(getattr(arguments, "data", None))
     typed = [word for word in sys.argv[1:] if word != "--overwrite"]
     words = ["DATA" if word == data else _without_folder(word) for word in typed]
     return shlex.join(["napari-flag", *words])
+
+
+def identity_of(command: str, arguments: argparse.Namespace, run: Path | None = None) -> str:
+    """Return the hash by which a repetition of a command is known (`terminal.fingerprint`).
+
+    It is of all arguments that the numbers depend on, with whole paths, however they were typed; `run` is the
+    folder of its states, where it has one.
+    """
+    given = vars(arguments) | {"folder": run}
+    method = given.get("method")
+    if method is not None and ending(method) == ".toml":
+        given["method"] = path(method)
+    words: list[str | Path] = ["napari-flag", command]
+    for name in sorted(given.keys() - NO_NUMBERS):
+        value = given[name]
+        if value is None or value is False or value == []:
+            continue
+        several = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *(each if isinstance(each, Path) else str(each) for each in several)]
+    return fingerprint(words)
 
 
 def _without_folder(word: str) -> str:
@@ -150,15 +213,12 @@ def _without_folder(word: str) -> str:
     return f"{option}{equals}{path.name}" if elsewhere else word
 
 
-def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_fit(commands: Commands) -> None:
     """Add ``fit``."""
-    parser = commands.add_parser(
-        "fit",
-        help="fit weights to your own measured sections, without a config",
-        description="Fit weights to measured sections: expectation and residuals, and the gene transformer "
-        "on request. Sections (at most eight; of more, every n-th) are left out in turn and scored beside "
-        "floors and controls; the scores are on a page beside the weights and on their card.",
-    )
+    parser = add_command(
+        commands, "fit", run_fit, description=FIT,
+        summary="fit weights to your own measured sections, without a config",
+    )  # fmt: skip
     parser.add_argument(
         "sections", type=path, metavar="FOLDER|LIST.csv",
         help="folder with slides, spots and counts, or a CSV with the columns name, patient, image, spots, "
@@ -181,9 +241,10 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         help="symbols to predict, one a line (default: 200 with high mean and high variance)",
     )  # fmt: skip
     parser.add_argument(
-        "--encoder", default="her2st", metavar="NAME",
+        "--encoder", default=DEFAULT_WEIGHTS, metavar="NAME",
         help="an encoder of `napari-flag encoders list`, weights whose encoder to take, or new: one trained "
-        "on these sections, and from scratch for each left out, which takes hours (default: her2st)",
+        "on these sections, and from scratch for each left out, which takes hours "
+        f"(default: {DEFAULT_WEIGHTS})",
     )  # fmt: skip
     parser.add_argument(
         "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to use at all"
@@ -204,13 +265,12 @@ def add_fit(commands: "argparse._SubParsersAction[Any]") -> None:
         help="folder of states and scores; a killed fit goes on there (default: beside --out)",
     )  # fmt: skip
     add_keep_names(parser)
-    parser.set_defaults(run=run_fit)
 
 
 def run_fit(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag fit``."""
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeats
     from napari_flag.fitting import FitSettings, find_sections, load_training, verdict
     from napari_flag.formatting import counted
     from napari_flag.model.checkpoint import check_name
@@ -229,8 +289,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
     )
     check_name(arguments.out)
     sections, notices = find_sections(arguments.sections, arguments.mpp)
-    asked, source = (sections, settings, arguments.leave_out), _named(arguments)
-    check_place(arguments.out, arguments.overwrite, lambda: training.made_by(arguments.out, *asked, source))
+    out, asked = arguments.out, (sections, settings, arguments.leave_out)
+    check_place(out, arguments.overwrite, lambda: repeats(out, training.identity_of(*asked)))
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         for notice in notices:
             line.notice(notice)
@@ -240,7 +300,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
             settings,
             leave_out=arguments.leave_out,
             run=run,
-            source=source,
+            source=_named(arguments),
         )
         fitted = finish(work, line)
     sys.stdout.write(
@@ -279,18 +339,12 @@ def config_of(arguments: argparse.Namespace) -> "RunConfig":
     return replace(config, fit=replace(config.fit, seed=arguments.seed))
 
 
-def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_evaluate(commands: Commands) -> None:
     """Add ``evaluate`` and ``tables``."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="score sections that were not trained on, with every simple method",
-        description="Leave each section (or its whole patient) out in turn, train on the rest and score it: "
-        "FLAG's X, and 8 draws by proper scores, as they are, with the gene transformer silenced, around one "
-        "factor, and with the tiles shuffled between spots; draws that need no network around the same X and "
-        "around ridge; floors on the same features, methods blind to the image, and published methods where "
-        "requested. FLAG's draws are held against all others spot by spot. No image left out is seen by the "
-        "tile encoder.",
-    )
+    parser = add_command(
+        commands, "evaluate", run_evaluate, description=EVALUATE,
+        summary="score sections that were not trained on, with every simple method",
+    )  # fmt: skip
     add_run_arguments(parser)
     parser.add_argument(
         "--test", nargs="+", metavar="SECTION",
@@ -332,15 +386,11 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=path, required=True, metavar="FILE.json", help="scores to write")
     add_overwrite(parser, "the scores and held-out predictions")
-    parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of tables")
-    parser.set_defaults(run=run_evaluate)
-    parser = commands.add_parser(
-        "tables",
-        help="turn files of scores into one page of tables",
-        description="Tabulate the scores of several files of `napari-flag evaluate`: other sections, other "
-        "methods, or the runs of an ablation. A page of Markdown has all tables; CSV and LaTeX hold the "
-        "paper's table, which reads PCC, MSE, GSC and SSC from one array.",
-    )
+    add_json(parser)
+    parser = add_command(
+        commands, "tables", run_tables, summary="turn files of scores into one page of tables",
+        description=TABLES,
+    )  # fmt: skip
     parser.add_argument("scores", nargs="+", type=path, metavar="FILE.json", help="files of evaluate")
     parser.add_argument("--title", default="Held-out scores", metavar="TEXT", help="heading of the page")
     parser.add_argument(
@@ -356,7 +406,6 @@ def add_evaluate(commands: "argparse._SubParsersAction[Any]") -> None:
         "--out", type=path, metavar="FILE",
         help="page of Markdown (.md), or the paper's table as .csv or LaTeX (.tex) (default: print the page)",
     )  # fmt: skip
-    parser.set_defaults(run=run_tables)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
@@ -368,28 +417,27 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
     from flag_training.cohort import held_out, with_store
     from flag_training.evaluate import evaluate, held_out_files
-    from flag_training.result_tables import command_in, markdown, read_results, results_of
+    from flag_training.result_tables import markdown, read_results, results_of
     from napari_flag import keys
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeats
     from napari_flag.files import make_folder, write_json
-    from napari_flag.prediction_file import made_by
     from napari_flag.progress import finish
 
     config = with_store(config_of(arguments), arguments.data)
     part = held_out(config, arguments.data)
     plan = plan_of(arguments, config.fit.seed, part)
     run = run_folder(arguments, config.name)
-    command = command_of(arguments)
-    config = replace(config, card=config.card | {"command": command})
-    check_place(arguments.out, arguments.overwrite, lambda: command_in(arguments.out) == command)
+    command, identity = command_of(arguments), identity_of("evaluate", arguments, run)
+    config = replace(config, card=config.card | {keys.COMMAND: command, keys.COMMAND_HASH: identity})
+    check_place(arguments.out, arguments.overwrite, lambda: repeats(arguments.out, identity))
     kept = arguments.predictions or run / "held_out" / config.name / f"seed_{plan.seeds[0]}"
     for file in held_out_files(config, plan, kept):
-        is_same = partial(made_by, file, {keys.COMMAND: command})
+        is_same = partial(repeats, file, identity)
         check_place(file, arguments.overwrite, is_same, elsewhere="another --predictions")
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         outcome = finish(evaluate(config, arguments.data, run, plan, kept), line)
-    results = results_of(outcome, plan, command)
+    results = results_of(outcome, plan, command) | {keys.COMMAND_HASH: identity}
     make_folder(arguments.out.parent)
     write_json(results, arguments.out)
     shown = (
@@ -471,9 +519,9 @@ def run_tables(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
-    from flag_training.result_tables import is_same_page, markdown, read_results
-    from napari_flag.exports.replacing import check_place
-    from napari_flag.files import ending, make_folder, write_text
+    from flag_training.result_tables import is_same_table, markdown, read_results
+    from napari_flag.exports.replacing import check_place, last_line, repeats
+    from napari_flag.files import make_folder, write_text
 
     if arguments.out is not None:
         check_ending(arguments.out)
@@ -489,20 +537,23 @@ def run_tables(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         sys.stdout.write(page)
         return 0
-    check_place(arguments.out, arguments.overwrite, lambda: is_same_page(arguments.out, page))
+    if wanted in FORMATS:
+        is_same = partial(is_same_table, arguments.out, page)
+    else:
+        identity = identity_of("tables", arguments)
+        page += last_line(identity)
+        is_same = partial(repeats, arguments.out, identity)
+    check_place(arguments.out, arguments.overwrite, is_same)
     make_folder(arguments.out.parent)
     write_text(page, arguments.out)
     sys.stdout.write(f"Wrote {arguments.out}.\n")
     return 0
 
 
-def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_sweep(commands: Commands) -> None:
     """Add ``sweep``."""
-    parser = commands.add_parser(
-        "sweep",
-        help="try values on inner validation sections",
-        description="Train at every combination of values and score X and draws on validation sections, each "
-        "left out in turn. Test sections are kept out of everything. A killed sweep is resumed.",
+    parser = add_command(
+        commands, "sweep", run_sweep, summary="try values on inner validation sections", description=SWEEP
     )
     add_run_arguments(parser)
     parser.add_argument(
@@ -520,7 +571,6 @@ def add_sweep(commands: "argparse._SubParsersAction[Any]") -> None:
         "--seeds", nargs="+", type=at_least(0), metavar="N", help="seeds (default: the config's)"
     )
     parser.add_argument("--out", type=path, metavar="FILE.csv", help="results (default: RUN/sweep.csv)")
-    parser.set_defaults(run=run_sweep)
 
 
 def run_sweep(arguments: argparse.Namespace) -> int:
@@ -552,15 +602,12 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_figures(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_figures(commands: Commands) -> None:
     """Add ``figures``."""
-    parser = commands.add_parser(
-        "figures",
-        help="draw training curves and held-out structure from run folders",
-        description="Draw from run folders whatever is in them: training-dynamics curves from their logs, "
-        "and, from held-out predictions that carry their truth (as evaluate leaves them), Moran's I "
-        "predicted over measured, co-expression heat maps, and the calibration of the intervals.",
-    )
+    parser = add_command(
+        commands, "figures", run_figures, description=FIGURES,
+        summary="draw training curves and held-out structure from run folders",
+    )  # fmt: skip
     parser.add_argument(
         "runs", nargs="+", type=path, metavar="RUN", help="run folders, or single logs and predictions"
     )
@@ -569,7 +616,6 @@ def add_figures(commands: "argparse._SubParsersAction[Any]") -> None:
         "--format", choices=("png", "pdf", "svg"), default="png", help="of the pictures (default: png)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace pictures that napari-flag drew")
-    parser.set_defaults(run=run_figures)
 
 
 def run_figures(arguments: argparse.Namespace) -> int:

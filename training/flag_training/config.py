@@ -212,7 +212,7 @@ class RunConfig:
         Of the slides' pixels, and so of those of slides predicted with the weights: "scanned", or "srgb",
         converted by each slide's colour profile.  A store has its own.
     store
-        Where the slides are instead of `slides` and `panel`; `stored.with_store` fills them in.
+        Where the slides are instead of `slides` and `panel`; `cohort.with_store` fills them in.
     listed
         Names of all sections, before `without` took any away; not for files.
     """

@@ -165,8 +165,7 @@ def held_out_prediction(
         keys.SEED: config.fit.seed,
         keys.NOT_FOR_DIAGNOSIS: keys.RESEARCH_USE_ONLY,
     }
-    if "command" in config.card:
-        made[keys.COMMAND] = config.card["command"]
+    made |= {key: config.card[key] for key in (keys.COMMAND, keys.COMMAND_HASH) if key in config.card}
     if method is not None:
         made[keys.METHOD] = method
     layers = {keys.MEASURED: slide.expression}

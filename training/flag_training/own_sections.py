@@ -26,7 +26,8 @@ from flag_training.run_folders import states_folder
 from flag_training.stages.fit import fit, tile_encoder, write_weights
 from flag_training.stages.tile_encoder import TileEncoderConfig
 from flag_training.store.panels import PanelRule, select_panel
-from napari_flag import __version__
+from napari_flag import __version__, keys
+from napari_flag.cli.terminal import fingerprint as fingerprint_of
 from napari_flag.encoders.embedded import EmbeddedEncoder
 from napari_flag.encoders.features import choose_device, extract_features
 from napari_flag.encoders.registry import Encoder, find_encoder, open_encoder
@@ -54,7 +55,7 @@ from napari_flag.fitting import (
     write_list,
 )
 from napari_flag.gene_names import names_in
-from napari_flag.model.checkpoint import Checkpoint, card_of, check_name, find_weights
+from napari_flag.model.checkpoint import Checkpoint, check_name, file_given, find_weights
 from napari_flag.model.flag import Flag
 from napari_flag.progress import Step, Steps, describe_step
 from napari_flag.slides.colours import SCANNED, Colours
@@ -87,6 +88,8 @@ class UnsavedWeights:
         The scores as they were found.
     sections, left_out, settings
         What was asked for.
+    identity
+        The hash by which a repetition is known (`identity_of`).
     """
 
     scores: pd.DataFrame
@@ -100,6 +103,7 @@ class UnsavedWeights:
     sections: tuple[MeasuredSection, ...]
     left_out: tuple[str, ...]
     settings: FitSettings
+    identity: str
 
     def save(self, out: Path, run: Path | None = None, source: str | None = None) -> Steps[Fitted]:
         """Write the weights with their card, and beside them a page of scores and the list of sections.
@@ -120,7 +124,8 @@ class UnsavedWeights:
         run.mkdir(parents=True, exist_ok=True)
         command = self.settings.command(source or SECTIONS_FILE, out, self.left_out if source else ())
         json, page = run / "scores.json", run / "scores.md"
-        results = results_of(self.outcome, self.plan, command)
+        made = {keys.COMMAND_HASH: self.identity}
+        results = results_of(self.outcome, self.plan, command) | made
         write_json(results, json)
         text = markdown([read_results(json)], f"{out.stem}, sections left out")
         write_whole(page, lambda place: place.write_text(text, "utf-8"))
@@ -132,7 +137,7 @@ class UnsavedWeights:
             self.config,
             name=out.stem,
             panel=None,  # a file of the states; the card must not tell where they lie
-            card={"title": out.stem, **self.config.card, "command": command, **held_out},
+            card={"title": out.stem, **self.config.card, keys.COMMAND: command, **made, **held_out},
         )
         yield from write_weights(out, self.network, self.tensors, self.encoder, self.cohort, config)
         names = tuple(section.name for section in self.sections)
@@ -160,7 +165,8 @@ def fit_sections(
     sections, settings, leave_out
         As `score_and_fit` takes them.
     out, source
-        As `UnsavedWeights.save` takes them; what is at `out` is replaced, so ask `made_by` first.
+        As `UnsavedWeights.save` takes them; what is at `out` is replaced, so ask
+        `exports.replacing.check_place` first.
     run
         Folder of states and scores; None takes one beside `out`.
 
@@ -176,23 +182,22 @@ def fit_sections(
     return (yield from unsaved.save(out, run, source))
 
 
-def made_by(
-    out: Path,
-    sections: Sequence[MeasuredSection],
-    settings: FitSettings,
-    leave_out: Sequence[str] = (),
-    source: str | None = None,
-) -> bool:
-    """Return whether the weights at `out` are of the same command and sections (see `fit_sections`)."""
-    used = [section for section in sections if section.name not in leave_out]
-    unused = [section for section in sections if section.name in leave_out]
-    names, left_out = (
-        [section.name for section in named_in_results(those, settings.keep_names)[0]]
-        for those in (used, unused)
-    )
-    card = card_of(out)
-    command = settings.command(source or SECTIONS_FILE, out, left_out if source else ())
-    return card.get("command") == command and card.get("sections") == names
+def identity_of(
+    sections: Sequence[MeasuredSection], settings: FitSettings, leave_out: Sequence[str] = ()
+) -> str:
+    """Return the hash by which a repetition of a fit is known: of sections with whole paths, and settings.
+
+    How they were named, by folder, list or in Python, does not count, nor does the device.
+    """
+    words: list[str | Path] = ["napari-flag", "fit"]
+    for section in sections:
+        words += [section.name, section.patient, section.image, section.spots]
+        words += [section.counts or "", "" if section.mpp is None else repr(section.mpp)]
+    encoder, genes = file_given(settings.encoder) or settings.encoder, settings.genes
+    words += ["--encoder", encoder, "--genes", *(genes if isinstance(genes, tuple) else [genes or ""])]
+    words += ["--leave-out", *sorted(leave_out), "--seed", str(settings.seed), settings.colours or ""]
+    words += ["--diffusion"] if settings.diffusion else []
+    return fingerprint_of([*words, "--keep-names"] if settings.keep_names else words)
 
 
 def score_and_fit(
@@ -252,7 +257,7 @@ def score_and_fit(
     table = scores_table(outcome)
     return UnsavedWeights(
         table, network, whole.tensors, whole.name, whole.cohort, config, outcome, plan, used,
-        tuple(section.name for section in unused), settings,
+        tuple(section.name for section in unused), settings, identity_of(sections, settings, leave_out),
     )  # fmt: skip
 
 

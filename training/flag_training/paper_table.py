@@ -14,6 +14,7 @@ from typing import Any, Final
 from flag_training.result_tables import KINDS, OneArray, one_array
 from napari_flag.errors import UserError
 from napari_flag.files import ending, safe_cell
+from napari_flag.formatting import UNKNOWN
 
 SHOWN: Final = ("PCC", "MSE", "GSC", "SSC")
 """Metrics of the paper's table, in its order."""
@@ -59,7 +60,6 @@ AUTHORS: Final[dict[str, dict[str, tuple[float, float, float, float]]]] = {
 DIGITS: Final = 3
 AUTHORS_DIGITS: Final = 4
 """As they are written there."""
-UNKNOWN: Final = "–"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from flag_training.evaluate import (
 )
 from flag_training.methods.floors import READING_LEVELS
 from flag_training.scoring import COMPARED, OF_DRAWS, OF_X, Difference, is_better
+from napari_flag import formatting
 from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE
 from napari_flag.errors import UserError
 from napari_flag.files import parse_json, read_text
@@ -153,31 +154,12 @@ def _is_score(value: object) -> bool:
     return (isinstance(value, float) and math.isnan(value)) or abs(value) <= _LARGEST
 
 
-def command_in(path: Path) -> str | None:
-    """Return the command that a file of scores says it was made by; None of other files."""
+def is_same_table(path: Path, table: str) -> bool:
+    """Return whether the file at `path` holds `table`, which does not state its command."""
     try:
-        held = parse_json(read_text(path))
-    except (UserError, OSError, ValueError):
-        return None
-    return str(held["command"]) if isinstance(held, dict) and "command" in held else None
-
-
-def is_same_page(path: Path, page: str) -> bool:
-    """Return whether the file at `path` holds `page`, or tables with its title of the same evaluations.
-
-    What was evaluated stands at the head of a page of Markdown; other tables do not say it.
-    """
-    try:
-        held = read_text(path)
+        return read_text(path) == table
     except (UserError, OSError):
         return False
-    return held == page or ("\n" + WRITTEN_FROM in page and _evaluations(held) == _evaluations(page))
-
-
-def _evaluations(page: str) -> list[str]:
-    """Return the title of a page and the commands named at its head."""
-    head, _, rest = page.partition(WRITTEN_FROM)
-    return [head.partition("\n")[0], *rest.strip("\n").partition("\n\n")[0].splitlines()]
 
 
 def metrics_of(files: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -426,13 +408,15 @@ class _Page:
                 records = [r for r in self.by_training[row.group][training] if r.section in sections]
                 cells.append(_cell(records, metric))
                 scored[metric] = _scored_in(records, metric)
-            if set(cells) == {_UNKNOWN}:
+            if set(cells) == {formatting.UNKNOWN}:
                 continue
             if row.group[1] != shown:
                 shown = row.group[1]
                 lines.append(f"| **{KINDS[shown]}** |" + " |" * (len(names) + 1))
             known = {
-                m: t for (m, t), cell in zip(row.trainings.items(), cells, strict=True) if cell != _UNKNOWN
+                m: t
+                for (m, t), cell in zip(row.trainings.items(), cells, strict=True)
+                if cell != formatting.UNKNOWN
             }
             name = self._name(row.group) + _lacking(scored, sections)
             lines.append(f"| {name} | {self._trained_on(row, known)} | " + " | ".join(cells) + " |")
@@ -574,7 +558,7 @@ def _verdict(training: str, behind: Mapping[str, Sequence[str]], sections: Seque
 def _trained_on(trainings: Mapping[str, str]) -> str:
     """Name the training that most metrics stand with, then those that stand with another."""
     if not trainings:
-        return "–"
+        return formatting.UNKNOWN
     most = Counter(trainings.values()).most_common(1)[0][0]
     others: dict[str, list[str]] = defaultdict(list)
     for metric, training in trainings.items():
@@ -646,14 +630,11 @@ def _spread_of(records: Sequence[Record], metric: str) -> float:
     return float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
 
 
-_UNKNOWN: Final = "–"
-
-
 def _cell(records: Sequence[Record], metric: str) -> str:
     """Write mean, spread over seeds, and for a single section the interval."""
     value, spread, digits = _score_of(records, metric), _spread_of(records, metric), _DIGITS.get(metric, 3)
     if math.isnan(value):
-        return _UNKNOWN
+        return formatting.UNKNOWN
     text = f"{value:.{digits}f}"
     if not math.isnan(spread):
         text += f" ± {spread:.{digits}f}"
@@ -667,7 +648,7 @@ def _cell(records: Sequence[Record], metric: str) -> str:
 def _difference_cell(differences: Sequence[Difference], several: bool) -> str:
     """Write a section's difference with its interval, or several sections' mean and how often it is sure."""
     if not differences:
-        return _UNKNOWN
+        return formatting.UNKNOWN
     mean = _mean(difference for difference, _, _ in differences)
     better = sum(high < 0 for _, _, high in differences)
     worse = sum(low > 0 for _, low, _ in differences)

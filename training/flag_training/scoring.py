@@ -8,14 +8,22 @@ import numpy as np
 import numpy.typing as npt
 
 from flag_training.cohort import TrainingSlide
-from napari_flag.analysis.scores import EXPECTATION, METRICS, PROPER, STRUCTURE, scoring
+from napari_flag.analysis.scores import (
+    EXPECTATION,
+    FEWEST_DRAWS,
+    METRICS,
+    PROPER,
+    STRUCTURE,
+    scoring,
+    scoring_draws,
+)
 from napari_flag.model.diffusion import TOGETHER
 from napari_flag.progress import finish
 from napari_flag.statistics import bootstrap, scoring_rules
 from napari_flag.statistics.bootstrap import Interval
 from napari_flag.statistics.calibration import normal_coverage, spread_over_error
 from napari_flag.statistics.neighbours import Neighbours, find_neighbours
-from napari_flag.statistics.scoring_rules import FEWEST_DRAWS, ProperScores
+from napari_flag.statistics.scoring_rules import ProperScores
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 FloatArray64: TypeAlias = npt.NDArray[np.float64]
@@ -113,18 +121,19 @@ class Section:
     def draws(self, drawn: FloatArray) -> Judged:
         """Score draws (16, n, G), log2(count + 1), numbered as `SCORED`.
 
-        Proper scores and mean structure are those of the first eight, as a prediction holds them; fair scores
+        Proper scores and mean structure are those of the first eight, as `compare` states them; fair scores
         are of all.
         """
-        truth, graph = self.slide.expression.astype(np.float64), self.neighbours.weights
-        eight = list(drawn[:FEWEST_DRAWS])
-        proper = finish(scoring_rules.scoring_draws(eight, truth, graph))
+        truth = self.slide.expression.astype(np.float64)
+        plain = finish(
+            scoring_draws(list(drawn[:FEWEST_DRAWS]), truth, self.neighbours, self.blocks, self.seed)
+        )
+        graph = self.neighbours.weights
         fair = finish(scoring_rules.scoring_draws(list(drawn), truth, graph, block=TOGETHER))
-        means = fair.means()
-        each = [self._read(draw, None).scores for draw in eight]
-        structure = {name: float(np.mean([scores[name] for scores in each])) for name in STRUCTURE}
-        found = proper.means() | {name: means[plain] for name, plain in FAIR.items()} | structure
-        return Judged(found, {name: self._interval(proper, name) for name in PROPER}, proper, fair)
+        means, values = fair.means(), plain.values
+        structure = {name: values[name] for name in STRUCTURE}
+        found = plain.proper | {name: means[one] for name, one in FAIR.items()} | structure
+        return Judged(found, plain.intervals, plain.spotwise, fair)
 
     def difference(self, ours: Judged, theirs: Judged) -> dict[str, Difference]:
         """Return each of `COMPARED`, ours less theirs, with its paired interval over blocks of spots.
@@ -146,12 +155,6 @@ class Section:
         work = scoring(values.astype(np.float64), truth, self.neighbours, blocks, genes, self.seed)
         scored, _ = finish(work)
         return Judged(scored.values, scored.intervals)
-
-    def _interval(self, proper: ProperScores, name: str) -> Interval:
-        values = proper.values(name)
-        blocks = np.arange(len(values)) if name in proper.by_gene else self.blocks
-        random = self._random(PROPER.index(name))
-        return bootstrap.mean_interval(values, proper.weights(name), blocks, random)
 
     def _random(self, place: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, len(METRICS) + place])

@@ -15,7 +15,6 @@ from napari_flag.analysis.scores import (
     known,
     plain_intervals,
     predicted_moran,
-    score_values,
     scoring,
     spot_blocks,
 )
@@ -110,11 +109,6 @@ class Comparison:
         result["notices"] = list(self.notices)
         result["use"] = keys.RESEARCH_USE_ONLY
         return result
-
-
-def compare(predicted: "AnnData", measured: "AnnData") -> Comparison:
-    """Return what `comparing` returns, without its progress steps."""
-    return finish(comparing(predicted, measured))
 
 
 def comparing(
@@ -411,9 +405,7 @@ def section_of(adata: "AnnData", comparison: Comparison | None = None) -> Sectio
     symbols = tuple(str(gene) for gene in adata.var_names[extent.genes])
     if comparison is None:
         neighbours = spot_neighbours(adata, extent.spots)
-        scores, table = score_values(
-            sample, truth, neighbours, spot_blocks(adata, extent), list(symbols), keys.ANALYSIS_SEED
-        )
+        scores, table = finish(scoring(sample, truth, neighbours, None, list(symbols), keys.ANALYSIS_SEED))
     else:
         array = "sample" if drawn else "X"
         scores, table = comparison.scores[array], comparison.tables[array]

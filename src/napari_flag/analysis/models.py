@@ -92,7 +92,7 @@ class ModelComparison:
         """Return one row per model and control.
 
         Columns are model, the metrics of ``X`` with ``_low`` and ``_high`` where there is an interval, the
-        number of draws, their structure (``draws_GSC`` …, mean over draws), fair proper scores
+        number of draws, their structure (``draws_GSC`` …, `DrawScores.values`), fair proper scores
         (``CRPS_fair`` …) of the first ``draws_judged``, and how many gene sets are raised in the truth's
         domains: ``sets_tested``, ``sets_measured``, ``sets_predicted``, ``sets_shared``, ``sets_chance``,
         ``sets_p``.

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.spatial import spot_neighbours
 from napari_flag.analysis.truth import FEWEST_SPOTS, Extent, dense, measured_extent
-from napari_flag.formatting import whole
+from napari_flag.formatting import counted, whole
 from napari_flag.prediction_file import trained_on
-from napari_flag.progress import Step, Steps, finish
+from napari_flag.progress import Step, Steps
 from napari_flag.statistics import accuracy, bootstrap, coexpression, moran, scoring_rules
 from napari_flag.statistics.bootstrap import Interval
 from napari_flag.statistics.coexpression import MOST_GENES
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EXPECTATION: Final = ("PCC", "MSE", "cPCC")
 """What ``X`` is judged by."""
 STRUCTURE: Final = ("GSC", "SSC", "amplitude")
-"""What draws are judged by, mean over draws, beside `PROPER`."""
+"""What draws are judged by, mean over the first `FEWEST_DRAWS`, beside `PROPER`."""
 PROPER: Final = scoring_rules.NAMES
 METRICS: Final = ("PCC", "MSE", "GSC", "SSC", "cPCC", "amplitude")
 """Of any array of values; the paper's table reads the first four from one."""
@@ -86,18 +86,6 @@ class Scores:
     intervals: dict[str, Interval]
     genes_constant_in_truth: int
     genes_predicted_constant: int
-
-
-def score_values(
-    guess: accuracy.FloatArray,
-    truth: accuracy.FloatArray,
-    neighbours: Neighbours,
-    blocks: npt.NDArray[np.int64],
-    genes: list[str],
-    seed: int,
-) -> "tuple[Scores, pd.DataFrame]":
-    """Return what `scoring` returns, without its progress steps."""
-    return finish(scoring(guess, truth, neighbours, blocks, genes, seed))
 
 
 def scoring(
@@ -217,7 +205,7 @@ class DrawScores:
     Parameters
     ----------
     by_draw
-        Metric (see `METRICS`) → (K,) float64, one value per draw.
+        Metric (see `METRICS`) → (K,) float64, one value per draw, also of those that no mean is over.
     proper
         Proper score (see `PROPER`) → value of the first `judged` draws, lower is better; NaN where it is not
         defined.  Empty where there are too few draws.
@@ -227,12 +215,15 @@ class DrawScores:
     block
         None where proper scores are of the draws as they are; a number where they are fair and so many
         consecutive draws may depend on each other.
+    spotwise
+        The proper scores spot by spot; None where there are too few draws.
     """
 
     by_draw: dict[str, accuracy.FloatArray]
     proper: dict[str, float]
     intervals: dict[str, Interval]
     block: int | None = None
+    spotwise: scoring_rules.ProperScores | None = None
 
     @property
     def judged(self) -> int:
@@ -245,11 +236,23 @@ class DrawScores:
         return len(self.by_draw["PCC"])
 
     @property
+    def averaged(self) -> int:
+        """How many draws `values` are the mean over: the first `FEWEST_DRAWS`, or all of fewer."""
+        return min(self.number, FEWEST_DRAWS)
+
+    @property
     def values(self) -> dict[str, float]:
-        """Metric → mean over draws; NaN where there is none."""
+        """Metric → mean over the first `averaged` draws; NaN where there is none."""
         return {
-            name: float(values.mean()) if len(values) else math.nan for name, values in self.by_draw.items()
+            name: float(values[: self.averaged].mean()) if self.averaged else math.nan
+            for name, values in self.by_draw.items()
         }
+
+    @property
+    def mean_of(self) -> str:
+        """What `values` are, in words: "mean of 4 draws", "mean of the first 8 draws"."""
+        first = "the first " if self.averaged < self.number else ""
+        return f"mean of {first}{counted(self.averaged, 'draw')}"
 
     @property
     def why_not(self) -> str | None:
@@ -291,6 +294,7 @@ class DrawScores:
             proper["intervals_95"] = plain_intervals(self.intervals)
         return {
             "number": self.number,
+            "mean_over": self.averaged,
             **{metric: known(values[metric]) for metric in (*EXPECTATION, *STRUCTURE)},
             "proper_scores": proper,
             "why_no_proper_scores": self.why_not,
@@ -368,9 +372,9 @@ def scoring_draws(
         yield Step(stage, len(drawn), len(drawn), "draws")
         scored = judged.values(name)
         together_drawn = np.arange(len(scored)) if name in judged.by_gene else blocks
-        random = np.random.default_rng([seed, 5 + place])
+        random = np.random.default_rng([seed, len(METRICS) + place])
         ends[name] = bootstrap.mean_interval(scored, judged.weights(name), together_drawn, random)
-    return DrawScores(by_draw, judged.means(), ends, block)
+    return DrawScores(by_draw, judged.means(), ends, block, judged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -501,24 +501,8 @@ def insisted_on(predicted: "AnnData") -> tuple[str, ...]:
     return tuple(notice for notice in notices if notice.endswith(INSISTED))
 
 
-def measured_counts(adata: "AnnData") -> "AnnData":
-    """Return the raw counts behind ``layers["measured"]`` over `measured_extent`.
-
-    Parameters
-    ----------
-    adata
-        A prediction whose layer holds log2(count + 1), NaN where not measured.
-
-    Raises
-    ------
-    UserError
-        When nothing was measured.
-    """
-    return _counts_over(adata, extent_of(adata, MEASURED))
-
-
 def _counts_over(adata: "AnnData", extent: Extent) -> "AnnData":
-    """Return the raw counts behind ``layers["measured"]`` over an extent."""
+    """Return the raw counts behind ``layers["measured"]``, log2(count + 1), over an extent."""
     from anndata import AnnData
 
     # float32 holds log2(count + 1) to a ten-thousandth of a count, so rounding brings counts back
@@ -538,7 +522,8 @@ def truth_of(
     adata
         A prediction; not changed.
     attached
-        Raw counts that were attached to it, which come first; None takes `measured_counts`.
+        Raw counts that were attached to it, which come first; None takes those of its layer, over
+        `measured_extent`.
     refused
         Leave out those of its layer, which could not be compared.
     """

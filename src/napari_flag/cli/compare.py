@@ -35,7 +35,7 @@ from napari_flag.cli.terminal import (
     with_written,
 )
 from napari_flag.errors import UserError
-from napari_flag.files import make_folder, parse_json, read_text
+from napari_flag.files import make_folder
 from napari_flag.formatting import UNDEFINED, counted, first_of, interval, number, probability, whole
 from napari_flag.progress import finish
 from napari_flag.slides.file_identity import name_of
@@ -263,7 +263,7 @@ def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namesp
 
 def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> Iterator[Path]:
     """Write scores and tables, after making sure that nothing of someone else's is replaced; yield each."""
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeats
     from napari_flag.files import place_in, write_json, write_table
     from napari_flag.report import report_place
 
@@ -271,7 +271,7 @@ def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Na
     scores = place_in(folder, comparison.slide, "_scores.json")
     ends = {"X": "genes", "sample": "genes_sample"}
     tables = {name: place_in(folder, comparison.slide, f"_{ends[name]}.csv") for name in comparison.tables}
-    same = _is_same(scores, result)
+    same = repeats(scores, result[keys.COMMAND_HASH])
     page = report_place(folder, comparison.slide)
     for path in (scores, *tables.values(), page, *set_places(comparison.slide, args.set, folder)):
         check_place(path, args.overwrite, lambda: same)
@@ -281,15 +281,6 @@ def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Na
     for name, path in tables.items():
         write_table(comparison.tables[name], path)
         yield path
-
-
-def _is_same(path: Path, result: dict[str, Any]) -> bool:
-    """Return whether `path` holds an earlier result of the same command."""
-    try:
-        earlier = parse_json(read_text(path))
-        return bool(earlier[keys.COMMAND_HASH] == result[keys.COMMAND_HASH])
-    except (UserError, OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _print(comparison: "Comparison") -> None:
@@ -303,7 +294,7 @@ def _print(comparison: "Comparison") -> None:
     sample, over_draws = comparison.scores.get("sample"), drawn.values
     rows = [["", "X (expectation)", ""]]
     rows[0] += [] if sample is None else ["one draw", ""]
-    rows[0] += [f"mean of {drawn.number} draws"] if drawn.number > 1 else []
+    rows[0] += [drawn.mean_of] if drawn.number > 1 else []
     for metric in (*EXPECTATION, *STRUCTURE):
         row = [metric, *_cells(mean, metric)]
         row += [] if sample is None else _cells(sample, metric)
@@ -430,7 +421,7 @@ def _named(files: Sequence[Path], keep_names: bool) -> dict[str, Path]:
 def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
     """Return heading and rows of the tables: expectation, structure of draws, proper scores."""
     from napari_flag.analysis.models import CONTROLS
-    from napari_flag.analysis.scores import EXPECTATION, FAIR, PROPER, STRUCTURE
+    from napari_flag.analysis.scores import EXPECTATION, FAIR, FEWEST_DRAWS, PROPER, STRUCTURE
 
     def rows(metrics: Sequence[str], scored: Mapping[str, "Scores"]) -> list[list[str]]:
         return [
@@ -456,8 +447,8 @@ def _tables_of(found: "ModelComparison") -> list[tuple[str, list[list[str]]]]:
         table = [["", *STRUCTURE, "draws"]]
         for name, draws in drawn.items():
             cells = [number(draws.values[metric], DIGITS, UNDEFINED) for metric in STRUCTURE]
-            table.append([name, *cells, whole(draws.number)])
-        tables.append(("Structure of draws, mean over draws (1 is best)", table))
+            table.append([name, *cells, whole(draws.averaged)])
+        tables.append((f"Structure of draws, mean over the first {FEWEST_DRAWS} or fewer (1 is best)", table))
     proper = {name: draws for name, draws in drawn.items() if draws.proper}
     if proper:
         table = [["", *PROPER, "draws"]]
@@ -496,11 +487,11 @@ def _write_models(
     found: "ModelComparison", result: dict[str, Any], args: argparse.Namespace
 ) -> tuple[Path, ...]:
     """Write the table as JSON, CSV and Markdown, after making sure that nothing of others is replaced."""
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeats
     from napari_flag.files import place_in, write_json, write_table, write_text
 
     places = tuple(place_in(args.out, found.slide, f"_models{ending}") for ending in (".json", ".csv", ".md"))
-    same = _is_same(places[0], result)
+    same = repeats(places[0], result[keys.COMMAND_HASH])
     for path in places:
         check_place(path, args.overwrite, lambda: same)
     make_folder(args.out)

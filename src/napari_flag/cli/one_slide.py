@@ -54,7 +54,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
         cannot be written.
     """
     from napari_flag.exports.replacing import check_place
-    from napari_flag.inputs import predict_inputs, prepare
+    from napari_flag.inputs import predict_inputs, prepare, read_depth
     from napari_flag.model.checkpoint import Checkpoint, find_weights
     from napari_flag.prediction_file import made_by
     from napari_flag.slides.slide import name_in_results
@@ -67,7 +67,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     if checkpoint is None:
         checkpoint = Checkpoint.load(find_weights(args.weights))
     weights_sha256 = checkpoint.sha256
-    depth = _known_depth(args.depth)
+    depth = read_depth(args.depth)
     stated = {keys.COMMAND_HASH: identity, keys.WEIGHTS_HASH: weights_sha256}
     replaces = not back and check_place(out, args.overwrite, lambda: made_by(out, stated))
     inputs = yield from prepare(
@@ -159,15 +159,6 @@ def _written_back(adata: "AnnData", args: argparse.Namespace) -> Steps[Path]:
         kept = next(place for place in places if not place.exists())
         write_or_rescue(adata, kept)
         raise UserError(f"{str(error).split(';')[0]}; the prediction was kept as {kept}.") from error
-
-
-def _known_depth(given: float | Path | None) -> "float | AnnData | None":
-    """Return the depth that ``--depth`` gives: a number as it is, a file as the counts in it."""
-    if not isinstance(given, Path):
-        return given
-    from napari_flag.slides.spot_tables import read_measured
-
-    return read_measured(given)
 
 
 def with_source(args: argparse.Namespace) -> tuple[argparse.Namespace, tuple[str, ...]]:

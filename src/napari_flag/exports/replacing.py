@@ -25,8 +25,8 @@ from typing import Final
 from napari_flag import keys
 from napari_flag.errors import UserError
 from napari_flag.exports import spatial_data
-from napari_flag.files import check_writable, ending
-from napari_flag.prediction_file import is_prediction
+from napari_flag.files import check_writable, ending, parse_json, read_text
+from napari_flag.prediction_file import is_prediction, made_by
 
 GENERATOR: Final = "napari-flag"
 HEADINGS: Final = (
@@ -85,6 +85,32 @@ def _marked(path: Path, head: bytes, tail: bytes) -> bool:
     return is_prediction(path)
 
 
+def repeats(path: Path, identity: str) -> bool:
+    """Return whether the file at `path` states that the command of this hash made it (`keys.COMMAND_HASH`).
+
+    Weights state it on their card, a page of tables in its last line; what states none is of another command.
+    """
+    from napari_flag.model.checkpoint import card_of
+
+    kind = ending(path)
+    if kind == ".safetensors":
+        return bool(card_of(path).get(keys.COMMAND_HASH) == identity)
+    if kind not in (".json", ".md"):
+        return made_by(path, {keys.COMMAND_HASH: identity})
+    try:
+        text = read_text(path)
+        if kind == ".md":
+            return text.endswith(last_line(identity))
+        return bool(parse_json(text)[keys.COMMAND_HASH] == identity)
+    except (UserError, OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def last_line(identity: str) -> str:
+    """Return the line at the end of a page of Markdown that states the hash of its command, not shown."""
+    return f"<!-- {keys.COMMAND_HASH}: {identity} -->\n"
+
+
 def refuse_foreign(path: Path) -> None:
     """Raise a `UserError` where something is at `path` that this program did not write."""
     if (path.exists() or path.is_symlink()) and not written_here(path):
@@ -111,7 +137,7 @@ def check_place(
     overwrite
         The user allowed what this program wrote to be replaced.
     is_same
-        Asked only where there is a file: whether it is the result of the very same command, so
+        Asked only where there is a file: whether it is the result of the very same command (`repeats`), so
         that nothing is lost by replacing it; None where that cannot be known.
     source
         The file, or the table of a zarr, that what is written is made of; it is never replaced.

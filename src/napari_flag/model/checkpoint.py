@@ -67,8 +67,8 @@ class Checkpoint:
     card
         The data card: title, method (what it is called; FLAG without), tissue, patients, sections,
         array {technology, pitch_um, diameter_um, lattice} and um_per_px (`trained_array`), colours, encoder
-        {name, licence, fingerprint of a foundation encoder}, split, seed, command, held_out_scores, licence,
-        not_for, and the sampler {solver, steps}.
+        {name, licence, fingerprint of a foundation encoder}, split, seed, command, command_sha256,
+        held_out_scores, licence, not_for, and the sampler {solver, steps}.
     config
         Sizes of the network (for FLAG, `FlagConfig` as a dict); ``features`` is the length of a feature
         vector, whatever the method.

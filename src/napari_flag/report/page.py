@@ -105,7 +105,7 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
     yield '<th scope="col">X (expectation)</th><th>95 %</th>'
     if drawn.number:
         yield '<th scope="col">one draw</th><th>95 %</th>'
-        yield f'<th scope="col">mean of {counted(drawn.number, "draw")}</th>'
+        yield f'<th scope="col">{drawn.mean_of}</th>'
     yield "</tr></thead><tbody>"
     for metric in (*EXPECTATION, *STRUCTURE):
         cells = "".join(
@@ -124,8 +124,8 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
 
 
 def _scores_of_draws(drawn: DrawScores) -> Iterator[str]:
-    draws, over_draws = counted(drawn.number, "draw"), drawn.values
-    yield f"<h3>The draws</h3>\n<p>{wording.DRAWS.format(number=draws)}</p>"
+    over_draws = drawn.values
+    yield f"<h3>The draws</h3>\n<p>{wording.DRAWS.format(mean=drawn.mean_of)}</p>"
     yield from _tiles({name: over_draws[name] for name in STRUCTURE}, {})
     if drawn.why_not is None:
         yield f"<p>{wording.PROPER.format(number=FEWEST_DRAWS)}</p>"

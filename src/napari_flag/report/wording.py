@@ -19,7 +19,7 @@ METRICS: Final = {
 EXPECTATION: Final = "X is the single best guess of every value. It is judged by these three."
 DRAWS: Final = (
     "A draw is one expression that could have been measured here, noise included. What goes together and "
-    "what clusters is judged on draws, mean over {number}: an expectation cannot have the structure of a "
+    "what clusters is judged on draws, {mean}: an expectation cannot have the structure of a "
     "noisy truth."
 )
 PROPER: Final = (

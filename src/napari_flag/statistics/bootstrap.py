@@ -209,7 +209,7 @@ def _weighted_r(
     """Pearson's r from weighted sums: NaN where truth has no spread, 0 where only ours has none."""
     weight = np.maximum(weight, 1.0)
     var_p, var_m = pp / weight - (p / weight) ** 2, mm / weight - (m / weight) ** 2
-    # 1e-10 is the square of the range below which `autocorrelation.ALIKE` calls values alike.
+    # 1e-10 is the square of the range below which `neighbours.ALIKE` calls values alike.
     flat_p, flat_m = var_p <= 1e-10, var_m <= 1e-10
     scale = np.sqrt(np.where(flat_p | flat_m, 1.0, var_p * var_m))
     r: FloatArray = np.where(flat_p, 0.0, (pm / weight - p * m / weight**2) / scale)

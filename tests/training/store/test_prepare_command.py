@@ -82,7 +82,7 @@ def test_a_trained_tile_encoder_gives_the_features_of_the_weights_it_went_into(t
     from safetensors.torch import load_file
 
     from flag_training.engine.checkpointing import save_state
-    from flag_training.store.command import open_prepared
+    from flag_training.store.building import open_prepared
     from napari_flag.encoders.embedded import TileNet
 
     weights, net = write_tiny_weights(tmp_path / "tiny.safetensors"), TileNet()

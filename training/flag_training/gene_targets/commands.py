@@ -3,27 +3,39 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-from napari_flag.cli.terminal import at_least, path
+from napari_flag.cli.terminal import Commands, add_command, at_least, path
 from napari_flag.formatting import number
 
 if TYPE_CHECKING:
     from flag_training.gene_targets.gene_table import GeneTable
 
 
-Kinds = Any
-"""argparse's subparsers, which have no public name."""
+GENE_TARGETS: Final = """\
+Make gene vectors for FLAG's alignment loss: from a gene foundation model in a local folder, or learnt
+from co-expression, which needs no download. Used in training only.
+"""
+COEXPRESSION: Final = """\
+Learn gene vectors whose cosines are the genes' correlations in the sections given. A fold's test
+section must be left out, or its whole patient where a patient is tested.
+"""
+CONTEXTUAL: Final = """\
+Write Geneformer's vector of each panel gene in each spot, and of the spot. A run that was stopped is
+resumed. Give the output folder to training as alignment_targets or alignment_cells.
+"""
+CHECK: Final = """\
+Print, per section, Pearson's r over pairs of genes between the cosines of their vectors and their
+correlation in the section (GSC's way).
+"""
 
 
-def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_commands(commands: Commands) -> None:
     """Add ``gene-targets``."""
-    parser = commands.add_parser(
-        "gene-targets",
-        help="make the gene vectors that training aligns to",
-        description="Make gene vectors for FLAG's alignment loss: from a gene foundation model in a local "
-        "folder, or learnt from co-expression, which needs no download. Used in training only.",
-    )
+    parser = add_command(
+        commands, "gene-targets", run_check, summary="make the gene vectors that training aligns to",
+        description=GENE_TARGETS,
+    )  # fmt: skip
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
     _add_coexpression(kinds)
     _add_models(kinds)
@@ -31,13 +43,11 @@ def add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     _add_check(kinds)
 
 
-def _add_coexpression(kinds: Kinds) -> None:
-    parser = kinds.add_parser(
-        "coexpression",
-        help="learn them from the counts of sections",
-        description="Learn gene vectors whose cosines are the genes' correlations in the sections given. "
-        "A fold's test section must be left out, or its whole patient where a patient is tested.",
-    )
+def _add_coexpression(kinds: Commands) -> None:
+    parser = add_command(
+        kinds, "coexpression", run_coexpression, summary="learn them from the counts of sections",
+        description=COEXPRESSION,
+    )  # fmt: skip
     _add_sections(parser)
     _add_names(parser, "--leave-out", "SECTION", "sections not to learn from")
     _add_names(parser, "--leave-out-patient", "PATIENT", "patients not to learn from: C is C1, C2, …")
@@ -45,34 +55,29 @@ def _add_coexpression(kinds: Kinds) -> None:
     _add_table(parser)
     parser.add_argument("--relative", action="store_true", help="use each gene's share of the panel's counts")
     parser.add_argument("--width", type=at_least(1), metavar="N", help="length of the vectors (default: all)")
-    parser.set_defaults(run=run_coexpression)
 
 
-def _add_models(kinds: Kinds) -> None:
-    parser = kinds.add_parser("geneformer", help="take them from Geneformer's word embedding")
+def _add_models(kinds: Commands) -> None:
+    parser = add_command(
+        kinds, "geneformer", run_geneformer, summary="take them from Geneformer's word embedding"
+    )
     _add_geneformer(parser)
     _add_panel(parser)
     _add_table(parser)
-    parser.set_defaults(run=run_geneformer)
-    parser = kinds.add_parser("scgpt", help="take them from scGPT's gene embedding")
+    parser = add_command(kinds, "scgpt", run_scgpt, summary="take them from scGPT's gene embedding")
     parser.add_argument("folder", type=path, metavar="FOLDER", help="holds best_model.pt and vocab.json")
     _add_panel(parser)
     _add_table(parser)
-    parser.set_defaults(run=run_scgpt)
-    parser = kinds.add_parser("cellplm", help="take them from CellPLM's gene embedding")
+    parser = add_command(kinds, "cellplm", run_cellplm, summary="take them from CellPLM's gene embedding")
     parser.add_argument("folder", type=path, metavar="FOLDER", help="holds *.config.json and *.best.ckpt")
     _add_gene_ids(parser, "not needed where the panel holds Ensembl ids")
     _add_panel(parser)
     _add_table(parser)
-    parser.set_defaults(run=run_cellplm)
 
 
-def _add_contextual(kinds: Kinds) -> None:
-    parser = kinds.add_parser(
-        "contextual",
-        help="run Geneformer on every spot",
-        description="Write Geneformer's vector of each panel gene in each spot, and of the spot. A run that "
-        "was stopped is resumed. Give the output folder to training as alignment_targets or alignment_cells.",
+def _add_contextual(kinds: Commands) -> None:
+    parser = add_command(
+        kinds, "contextual", run_contextual, summary="run Geneformer on every spot", description=CONTEXTUAL
     )
     _add_geneformer(parser)
     _add_sections(parser)
@@ -89,20 +94,16 @@ def _add_contextual(kinds: Kinds) -> None:
     parser.add_argument(
         "--panel-only", action="store_true", help="rank the panel's genes alone, as FLAG does, not all genes"
     )
-    parser.set_defaults(run=run_contextual)
 
 
-def _add_check(kinds: Kinds) -> None:
-    parser = kinds.add_parser(
-        "check",
-        help="compare a table's gene–gene similarity with sections",
-        description="Print, per section, Pearson's r over pairs of genes between the cosines of their "
-        "vectors and their correlation in the section (GSC's way).",
-    )
+def _add_check(kinds: Commands) -> None:
+    parser = add_command(
+        kinds, "check", run_check, summary="compare a table's gene–gene similarity with sections",
+        description=CHECK,
+    )  # fmt: skip
     parser.add_argument("table", type=path, metavar="TABLE.safetensors", help="gene vectors")
     parser.add_argument("sections", nargs="+", type=path, metavar="COUNTS", help="count tables of sections")
     parser.add_argument("--relative", action="store_true", help="compare shares of the panel's counts")
-    parser.set_defaults(run=run_check)
 
 
 def _add_geneformer(parser: argparse.ArgumentParser) -> None:

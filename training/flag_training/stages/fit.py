@@ -132,7 +132,7 @@ def train(config: RunConfig, data: Path, run: Path, out: Path, *, use_previous: 
     Parameters
     ----------
     config
-        Values of the run; of a store with the slides to train on (`stored.with_store`).
+        Values of the run; of a store with the slides to train on (`cohort.with_store`).
     data
         Folder that the config's files are relative to.
     run

@@ -3,11 +3,13 @@
 import hashlib
 import math
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from shutil import rmtree
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -35,7 +37,7 @@ from flag_training.store.store import (
 from flag_training.store.writing import FeatureTask, forget, relative, write_features, write_tables
 from napari_flag.encoders.registry import Encoder
 from napari_flag.errors import UserError
-from napari_flag.files import place_in, replacing
+from napari_flag.files import ending, place_in, refuse_special, replacing
 from napari_flag.formatting import counted, first_of, resolution
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import SCANNED, Colours
@@ -44,6 +46,7 @@ from napari_flag.slides.slide import open_slide
 from napari_flag.slides.tiles import COARSEST
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -131,6 +134,83 @@ def write_panel(plan: StorePlan, rule: PanelRule, store: Store) -> Steps[None]:
     with replacing(path.with_suffix(".txt")) as place:
         place.write_text("".join(f"{gene}\n" for gene in genes), "utf-8")
     write_record(path, chosen)
+
+
+_STATE: Final = ".pt"
+_INSIDE: Final = "encoder."
+"""Beginning of the encoder's tensors in a weights file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An encoder, and its weights where weights trained on its features must include them.
+
+    Parameters
+    ----------
+    encoder
+        Ready to encode.
+    tensors
+        Weights of the embedded encoder; empty for those that everyone can get.
+    """
+
+    encoder: Encoder
+    tensors: Mapping[str, "Tensor"] = field(default_factory=dict)
+
+
+def open_prepared(name: str, device: "torch.device", weights: Path | None, download: bool) -> Opened:
+    """Open the encoder called `name` on `device`.
+
+    Parameters
+    ----------
+    name
+        As the registry has it.
+    device
+        Where it computes.
+    weights
+        Its weights.  Those of the embedded encoder are stored in a weights file (also by name:
+        ``her2st``), or are the ``tile_encoder_….pt`` that a training run keeps.
+    download
+        Whether weights that are not here may be downloaded.
+
+    Raises
+    ------
+    UserError
+        When they are not here, damaged, or of another encoder.
+    """
+    from napari_flag.encoders.foundation.catalogue import EMBEDDED
+    from napari_flag.encoders.foundation.state_dicts import read_tensors
+    from napari_flag.encoders.registry import build_encoder, open_encoder
+    from napari_flag.model.checkpoint import find_weights
+
+    if name != EMBEDDED.name or weights is None:
+        return Opened(open_encoder(name, device, weights=weights, download=download))
+    if ending(weights) == _STATE:
+        tensors = _trained(weights)
+    else:
+        inside = read_tensors(find_weights(str(weights))).items()
+        tensors = {key.removeprefix(_INSIDE): value for key, value in inside if key.startswith(_INSIDE)}
+    return Opened(build_encoder(name, tensors, device), tensors)
+
+
+def _trained(path: Path) -> dict[str, "Tensor"]:
+    """Return the network of a training state that `train` keeps of its tile encoder."""
+    import torch
+
+    refuse_special(path)
+    try:
+        with zipfile.ZipFile(path) as parts:
+            if parts.testzip() is not None:
+                raise ValueError("its checksums do not fit")
+        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
+        tensors: dict[str, Tensor] = saved["states"]["net"]
+    except (
+        OSError, RuntimeError, KeyError, TypeError, ValueError, UnpicklingError, zipfile.BadZipFile
+    ) as error:  # fmt: skip
+        raise UserError(
+            f"{path} holds no trained tile encoder ({error}); give the tile_encoder_….pt of a run folder, or "
+            "a weights file."
+        ) from error
+    return tensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,104 +1,21 @@
-"""Open an encoder for preparing: any of the registry, or a tile encoder just trained."""
+"""``napari-flag prepare``: slides and counts → a store.  Heavy imports wait for the command."""
 
 import argparse
-import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag.cli.terminal import Commands, add_command, add_json, at_least, path, positive
 from napari_flag.errors import UserError
-from napari_flag.files import ending, refuse_special
+from napari_flag.files import ending
 from napari_flag.formatting import counted, resolution
 from napari_flag.slides.colours import COLOURS, SCANNED
 
 if TYPE_CHECKING:
-    import torch
-
     from flag_training.store.building import Encoding
     from flag_training.store.plan import CohortFile, StorePlan
     from flag_training.store.sources import SlideSource
     from flag_training.store.store import Store
-    from napari_flag.encoders.registry import Encoder
-
-
-_STATE: Final = ".pt"
-_INSIDE: Final = "encoder."
-"""Beginning of the encoder's tensors in a weights file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An encoder, and its weights where weights trained on its features must include them.
-
-    Parameters
-    ----------
-    encoder
-        Ready to encode.
-    tensors
-        Weights of the embedded encoder; empty for those that everyone can get.
-    """
-
-    encoder: "Encoder"
-    tensors: "Mapping[str, torch.Tensor]" = field(default_factory=dict)
-
-
-def open_prepared(name: str, device: "torch.device", weights: Path | None, download: bool) -> Opened:
-    """Open the encoder called `name` on `device`.
-
-    Parameters
-    ----------
-    name
-        As the registry has it.
-    device
-        Where it computes.
-    weights
-        Its weights.  Those of the embedded encoder are stored in a weights file (also by name:
-        ``her2st``), or are the ``tile_encoder_….pt`` that a training run keeps.
-    download
-        Whether weights that are not here may be downloaded.
-
-    Raises
-    ------
-    UserError
-        When they are not here, damaged, or of another encoder.
-    """
-    from napari_flag.encoders.foundation.catalogue import EMBEDDED
-    from napari_flag.encoders.foundation.state_dicts import read_tensors
-    from napari_flag.encoders.registry import build_encoder, open_encoder
-    from napari_flag.model.checkpoint import find_weights
-
-    if name != EMBEDDED.name or weights is None:
-        return Opened(open_encoder(name, device, weights=weights, download=download))
-    if ending(weights) == _STATE:
-        tensors = _trained(weights)
-    else:
-        inside = read_tensors(find_weights(str(weights))).items()
-        tensors = {key.removeprefix(_INSIDE): value for key, value in inside if key.startswith(_INSIDE)}
-    return Opened(build_encoder(name, tensors, device), tensors)
-
-
-def _trained(path: Path) -> "dict[str, torch.Tensor]":
-    """Return the network of a training state that `train` keeps of its tile encoder."""
-    import torch
-
-    refuse_special(path)
-    try:
-        with zipfile.ZipFile(path) as parts:
-            if parts.testzip() is not None:
-                raise ValueError("its checksums do not fit")
-        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
-        tensors: dict[str, torch.Tensor] = saved["states"]["net"]
-    except (
-        OSError, RuntimeError, KeyError, TypeError, ValueError, UnpicklingError, zipfile.BadZipFile
-    ) as error:  # fmt: skip
-        raise UserError(
-            f"{path} holds no trained tile encoder ({error}); give the tile_encoder_….pt of a run folder, or "
-            "a weights file."
-        ) from error
-    return tensors
 
 
 DESCRIPTION: Final = """\
@@ -285,7 +202,7 @@ def _cohort_plan(
 
 def _encoding(args: argparse.Namespace, enlarge: float) -> "Encoding":
     """Open the requested encoder."""
-    from flag_training.store.building import Encoding
+    from flag_training.store.building import Encoding, open_prepared
     from napari_flag.encoders.features import choose_device, first_batch
 
     device = choose_device(args.device)
