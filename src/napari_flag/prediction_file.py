@@ -639,7 +639,7 @@ def spots_of(adata: "AnnData") -> "Spots":
     made = provenance(adata)
     return Spots(
         ids=tuple(str(name) for name in adata.obs_names),
-        xy=np.asarray(adata.obsm[keys.SPATIAL], np.float64),
+        xy=np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2],
         diameter_um=_number(made.get(keys.SPOT_DIAMETER_UM)),
         pitch_um=_number(made.get(keys.SPOT_PITCH_UM)),
         lattice=stated_lattice(adata),
