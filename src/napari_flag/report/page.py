@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.analysis.compare import Comparison
+from napari_flag.analysis.domains import hex_colour
 from napari_flag.analysis.pathways import DomainSets
 from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE, DrawScores
 from napari_flag.errors import UserError
 from napari_flag.files import place_in
 from napari_flag.formatting import UNDEFINED, area, counted, interval, number, probability, whole
-from napari_flag.layers.overlays import hex_colour
 from napari_flag.prediction_doubts import doubts_of
 from napari_flag.prediction_file import output_name, provenance, unlike_warning
 from napari_flag.progress import Step, Steps
