@@ -130,7 +130,7 @@ def _draw_domains(findings: Findings) -> "Figure | None":
         return None
     shown = {"predicted": findings.domains - 1}
     if findings.domains_measured is not None and findings.likeness is not None:
-        ari, nmi = number(findings.likeness.ari), number(findings.likeness.nmi)
+        ari, nmi = (number(value, wording.DIGITS) for value in (findings.likeness.ari, findings.likeness.nmi))
         title = f"predicted   ARI {ari}, NMI {nmi}"
         shown = {"measured": findings.domains_measured - 1, title: findings.domains - 1}
     if findings.labels is not None:
