@@ -56,8 +56,6 @@ NOT_OURS: Final = (
 """End of a sentence about a file that is no prediction."""
 UNNAMED: Final = "this slide"
 """What a slide is called whose name the file does not state."""
-DEFAULT_FILL: Final = 0.55
-"""Spot diameter drawn where none is known, in array pitches: Visium's 55 µm at 100 µm."""
 LOG2: Final = {"base": 2.0}
 """What scanpy is to know of ``X``: without it, its fold changes are those of natural logarithms."""
 _ROWS: Final = 4096
@@ -612,10 +610,9 @@ def spot_diameter_px(adata: Any) -> float | None:
 
 def drawn_diameter_px(adata: Any) -> float:
     """Return the diameter that spots are drawn with, in level-0 pixels; if unknown, a share of the pitch."""
-    from napari_flag.slides.spots import typical_pitch
+    from napari_flag.slides.lattice import drawn_diameter
 
-    places = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
-    return spot_diameter_px(adata) or DEFAULT_FILL * typical_pitch(places)
+    return spot_diameter_px(adata) or drawn_diameter(spots_of(adata), um_per_px(adata))
 
 
 def stated_lattice(adata: Any) -> "Lattice":

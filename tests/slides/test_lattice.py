@@ -9,7 +9,7 @@ import pytest
 from napari_flag.errors import UserError
 from napari_flag.slides.lattice import estimate_mpp, mirrored, misplaced, pitch_of, pitch_px
 from napari_flag.slides.spot_tables import read_spots
-from napari_flag.slides.spots import Lattice, Spots, typical_pitch
+from napari_flag.slides.spots import MANY, Lattice, Spots, typical_pitch
 
 HER2ST = Path(__file__).parents[3] / "shared/data/her2st"
 
@@ -84,6 +84,9 @@ def test_the_pitch_is_the_stated_one_else_that_of_the_fitted_lattice_else_of_nea
     shuffled = np.random.default_rng(1).permutation(spots.xy)
     for unplaced in (replace(unstated, array=None), replace(unstated, xy=shuffled)):
         assert pitch_px(unplaced) == typical_pitch(unplaced.xy) < 0.95 * 290
+    many = replace(array_spots(lattice, 290.0, jitter=0.08, n=100), pitch_um=None)
+    assert len(many) > MANY
+    assert pitch_px(many) == pytest.approx(290, rel=0.002)
 
 
 def nearest(xy: np.ndarray) -> np.ndarray:
