@@ -30,7 +30,7 @@ from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
-from napari_flag.slides.spots import typical_pitch
+from napari_flag.slides.lattice import pitch_of
 from napari_flag.slides.tiles import read_tiles
 from napari_flag.statistics.accuracy import composition, gene_mse, gene_pearson, mean_over_genes
 from napari_flag.statistics.neighbours import find_neighbours
@@ -65,7 +65,7 @@ def encoded(checkpoint: Checkpoint, inputs: Inputs, features: npt.NDArray[np.flo
     """Return the slide as the weights see it."""
     slide, spots = inputs.slide, inputs.spots
     assert slide.mpp is not None
-    pitch = spots.pitch_um or typical_pitch(spots.xy) * slide.mpp
+    pitch = pitch_of(spots, slide.mpp)
     return open_method(checkpoint).encode(features, build_graph(Places.of(spots, slide.mpp, pitch), features))
 
 

@@ -29,7 +29,7 @@ from napari_flag.model.checkpoint import Checkpoint
 from napari_flag.model.graph import Places, build_graph
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
-from napari_flag.slides.spots import typical_pitch
+from napari_flag.slides.lattice import pitch_of
 from napari_flag.statistics.neighbours import find_neighbours
 from napari_flag.statistics.scoring_rules import FEWEST_DRAWS, NAMES, ProperScores, proper_scores
 
@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             device=device,
         )
     )  # fmt: skip
-    pitch = spots.pitch_um or typical_pitch(spots.xy) * slide.mpp
+    pitch = pitch_of(spots, slide.mpp)
     encoded = predictor.encode(features, build_graph(Places.of(spots, slide.mpp, pitch), features))
     slide.close()
     rows, columns, truth = measured_values(inputs.measured, spots.ids, predictor.genes)

@@ -6,7 +6,7 @@ import numpy as np
 import psutil
 import pytest
 from shapely import box
-from tests.fakes import FakeSlide, fake_prediction
+from tests.fakes import MPP, PITCH_UM, FakeSlide, fake_prediction
 
 from napari_flag import keys, prediction_file
 from napari_flag.errors import UserError
@@ -24,7 +24,6 @@ from napari_flag.prediction_file import (
 from napari_flag.progress import finish
 from napari_flag.slide_identity import without_personal_names
 from napari_flag.slides.formats.geojson import Annotation
-from napari_flag.slides.spots import typical_pitch
 
 
 @pytest.fixture
@@ -284,7 +283,7 @@ def test_spots_of_unknown_diameter_are_drawn_alike_wherever_they_are_drawn(predi
     assert drawn_diameter_px(prediction) == prediction_file.spot_diameter_px(prediction)
     del prediction.uns[keys.PROVENANCE][keys.SPOT_DIAMETER_UM], prediction.uns[keys.SPATIAL]
     diameter = drawn_diameter_px(prediction)
-    assert diameter == 0.55 * typical_pitch(prediction.obsm[keys.SPATIAL])
+    assert diameter == 0.55 * PITCH_UM / MPP
     corners = np.array(next(spot_features(prediction))["geometry"]["coordinates"][0])
     assert np.ptp(corners[:, 0]) == pytest.approx(diameter, rel=0.05)
     prediction_file.add_thumbnail(prediction, FakeSlide())

@@ -16,9 +16,10 @@ from napari_flag.formatting import counted, first_of, length, resolution, spread
 from napari_flag.model.checkpoint import FLAG, Checkpoint, TrainedArray, encoder_of, trained_array
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
+from napari_flag.slides.lattice import pitch_of
 from napari_flag.slides.resolution import unknown_scale
 from napari_flag.slides.slide import Slide
-from napari_flag.slides.spots import Spots, inside, typical_pitch
+from napari_flag.slides.spots import Spots, inside
 from napari_flag.slides.tiles import reading_threads, tile_window
 
 if TYPE_CHECKING:
@@ -345,11 +346,6 @@ def _doubt_of_grid(pitch_um: float, array: TrainedArray) -> str:
         f"The spots are a grid of {length(pitch_um)}, and the weights {stated}; choose the distance that "
         "fits your tissue in step 2 (--spacing on the command line, spacing_um= in Python)."
     )
-
-
-def pitch_of(spots: Spots, mpp: float) -> float:
-    """Return the distance between spots in µm: stated, else that of most to their nearest."""
-    return spots.pitch_um or typical_pitch(spots.xy) * mpp
 
 
 def compare_resolution(checkpoint: Checkpoint, mpp: float) -> str | None:

@@ -57,8 +57,6 @@ NOT_OURS: Final = (
 """End of a sentence about a file that is no prediction."""
 UNNAMED: Final = "this slide"
 """What a slide is called whose name the file does not state."""
-DEFAULT_FILL: Final = 0.55
-"""Spot diameter drawn where none is known, in array pitches: Visium's 55 µm at 100 µm."""
 LOG2: Final = {"base": 2.0}
 """What scanpy is to know of ``X``: without it, its fold changes are those of natural logarithms."""
 _ROWS: Final = 4096
@@ -612,10 +610,9 @@ def spot_diameter_px(adata: Any) -> float | None:
 
 def drawn_diameter_px(adata: Any) -> float:
     """Return the diameter that spots are drawn with, in level-0 pixels; if unknown, a share of the pitch."""
-    from napari_flag.slides.spots import typical_pitch
+    from napari_flag.slides.lattice import drawn_diameter
 
-    places = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
-    return spot_diameter_px(adata) or DEFAULT_FILL * typical_pitch(places)
+    return spot_diameter_px(adata) or drawn_diameter(spots_of(adata), um_per_px(adata))
 
 
 def stated_lattice(adata: Any) -> "Lattice":
@@ -639,7 +636,7 @@ def spots_of(adata: "AnnData") -> "Spots":
     made = provenance(adata)
     return Spots(
         ids=tuple(str(name) for name in adata.obs_names),
-        xy=np.asarray(adata.obsm[keys.SPATIAL], np.float64),
+        xy=np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2],
         diameter_um=_number(made.get(keys.SPOT_DIAMETER_UM)),
         pitch_um=_number(made.get(keys.SPOT_PITCH_UM)),
         lattice=stated_lattice(adata),

@@ -6,15 +6,16 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from tests.fakes import add_draws, counts_for, fake_prediction
+from napari.components import ViewerModel
+from tests.fakes import MPP, PITCH_UM, add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.coexpression import DEPTH_SHOWN, correlate
 from napari_flag.analysis.compare import agree, comparing, section_of
-from napari_flag.analysis.domains import COLUMNS, domain_agreement, find, read_domains
+from napari_flag.analysis.domains import COLUMNS, LABELS, colour_of, domain_agreement, find, read_domains
 from napari_flag.analysis.draws import compare_draws
 from napari_flag.analysis.pathways import bundled, recover_in_truth
-from napari_flag.analysis.regions import compare_regions
+from napari_flag.analysis.regions import AreaScale, compare_regions
 from napari_flag.analysis.scores import scoring, scoring_section
 from napari_flag.analysis.spatial import score_spatially, spot_neighbours
 from napari_flag.analysis.structure import write_structure
@@ -26,9 +27,13 @@ from napari_flag.analysis.truth import (
     truth_of,
 )
 from napari_flag.cli import main
-from napari_flag.prediction_file import read_prediction, write_prediction
+from napari_flag.exports.qupath import domain_annotations
+from napari_flag.layers.gene_map import GeneMap
+from napari_flag.layers.region_shapes import collect
+from napari_flag.prediction_file import read_prediction, um_per_px, write_prediction
 from napari_flag.progress import finish
 from napari_flag.report.findings import gather
+from napari_flag.slides.formats.geojson import as_feature
 from napari_flag.statistics import coexpression
 from napari_flag.statistics.coexpression import gene_correlations
 from napari_flag.statistics.domains import agreement
@@ -222,6 +227,87 @@ def test_every_place_keeps_the_domains_that_a_person_found(adata, counts, files,
     assert agreement(of_report.domains_measured, findings.domains_measured).ari < 1  # which are Leiden's
     again = finish(gather(adata, counts))
     np.testing.assert_array_equal(again.domains_measured, of_report.domains_measured)
+
+
+OTHERS = {
+    "from 0 on": np.array(["0", "1", "2"]),
+    "named": np.array(["immune", "fat", "adipose"]),
+    "of ours": np.array(["1", "2", "3"]),
+    "more than nine": np.array([str(number) for number in range(1, 13)]),
+}
+
+
+@pytest.fixture
+def jittered(alone):
+    """Spots off their places by a twelfth of the pitch, with twelve labels named by numbers."""
+    prediction = alone.copy()
+    pitch = PITCH_UM / MPP
+    prediction.obsm[keys.SPATIAL] += np.random.default_rng(3).normal(0, pitch / 12, (prediction.n_obs, 2))
+    prediction.obs[keys.LABEL] = pd.Categorical(np.resize([str(n) for n in range(1, 13)], prediction.n_obs))
+    finish(write_structure(prediction))
+    return prediction
+
+
+def listed(adata, source):
+    """Title, spots, colour and area of each that the dock lists, in its order."""
+    scale = AreaScale.of(adata, um_per_px(adata))
+    found = []
+    for entry in collect([], GeneMap(ViewerModel()), adata, source):
+        title = entry.region.name.removesuffix(" of the prediction").removeprefix("Label ")
+        found.append((title, entry.region.spots, entry.colour, round(scale.of_region(entry.region), 4)))
+    return found
+
+
+def outlined(annotations):
+    """The same of annotations in the schema of QuPath."""
+    found = []
+    for properties in (annotation["properties"] for annotation in annotations):
+        name, numbers, kind = (properties[key] for key in ("name", "measurements", "classification"))
+        assert kind["name"] == name
+        title = name.replace("domain", "Domain")
+        found.append((title, numbers["Spots"], tuple(kind["color"]), numbers["Area mm^2"]))
+    return found
+
+
+@pytest.mark.parametrize("names", OTHERS.values(), ids=OTHERS)
+def test_every_place_orders_names_and_paints_domains_and_labels_alike(jittered, files, names):
+    rank = np.linspace(0, len(names) - 1e-6, jittered.n_obs).astype(int)
+    jittered.obs[keys.DOMAIN] = pd.Categorical(names[rank])
+    numbers = read_domains(jittered, PREDICTED)
+    expected = listed(jittered, PREDICTED)
+    write_prediction(jittered, files / "other.h5ad")
+    assert main(["export", "other.h5ad", "--out", "out", "--to", "geojson"]) == 0
+    features = json.loads((files / "out" / "fake.geojson").read_text("utf-8"))["features"]
+    domains = [f for f in features if f["properties"]["objectType"] == "annotation"]
+    assert outlined(domains) == expected
+    classes = [f["properties"]["classification"] for f in features[len(domains) :]]
+    assert [kind["name"] for kind in classes] == [f"domain {number}" for number in numbers]
+    assert [tuple(kind["color"]) for kind in classes] == [colour_of(number) for number in numbers]
+    of_report = finish(gather(jittered, None))
+    np.testing.assert_array_equal(of_report.domains, numbers)
+    for found in of_report.markers:
+        known = (f"Domain {found.number}", found.spots, colour_of(found.number), round(found.area, 4))
+        assert known in expected
+    labels = as_features(domain_annotations(jittered, LABELS))
+    assert outlined(labels) == listed(jittered, LABELS)
+    assert of_report.labels.names == tuple(title for title, *_ in listed(jittered, LABELS))
+    np.testing.assert_array_equal(of_report.labels.codes + 1, read_domains(jittered, LABELS))
+
+
+def as_features(steps):
+    return [as_feature(annotation) for annotation in finish(steps)]
+
+
+def test_every_place_takes_the_stated_pitch_for_the_area_of_a_spot(jittered):
+    one = (PITCH_UM / 1000) ** 2
+    findings = finish(gather(jittered, None))
+    assert [domain.area for domain in findings.markers] == pytest.approx(
+        [one * domain.spots for domain in findings.markers]
+    )
+    for _, spots, _, area in outlined(as_features(domain_annotations(jittered))):
+        assert area == round(one * spots, 4)
+    del jittered.uns[keys.PROVENANCE][keys.SPOT_PITCH_UM]  # the fitted lattice is next
+    assert AreaScale.of(jittered, MPP).of_spots(1) == pytest.approx(one, rel=0.02)
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def test_on_a_hexagonal_array_a_spot_stands_for_less():
     adata = fake_prediction(400)
     adata.obsm[keys.SPATIAL] = np.column_stack([cols[kept] * 50.0, rows[kept] * 50 * np.sqrt(3)])
     adata.obs[keys.ARRAY_ROW], adata.obs[keys.ARRAY_COL] = rows[kept], cols[kept]
-    del adata.uns[keys.PROVENANCE][keys.LATTICE]
+    del adata.uns[keys.PROVENANCE][keys.LATTICE], adata.uns[keys.PROVENANCE][keys.SPOT_PITCH_UM]
     assert AreaScale.of(adata, 1.0).of_spots(1) == pytest.approx(0.1**2 * np.sqrt(3) / 2)
 
 

@@ -7,8 +7,8 @@ import pytest
 from tests.fakes import counts_for, fake_prediction
 
 from napari_flag import keys
-from napari_flag.analysis.domains import COLUMNS, ENDS, find, read_domains, write_labels
-from napari_flag.analysis.structure import Settings, rank_domains, write_structure
+from napari_flag.analysis.domains import COLUMNS, ENDS, find, label_agreement, read_domains, write_labels
+from napari_flag.analysis.structure import rank_domains, write_structure
 from napari_flag.analysis.truth import (
     MEASURED,
     PREDICTED,
@@ -16,10 +16,10 @@ from napari_flag.analysis.truth import (
     detach_measured,
     truth_of,
 )
-from napari_flag.errors import UserError
 from napari_flag.exports.contents import with_structure
 from napari_flag.progress import finish
 from napari_flag.slides.formats.labels import SpotLabels
+from napari_flag.statistics import gene_sets
 from napari_flag.statistics.domains import Agreement, agreement
 
 
@@ -27,7 +27,7 @@ from napari_flag.statistics.domains import Agreement, agreement
 def written(tmp_path_factory) -> anndata.AnnData:
     """A prediction with its structure, as it comes back from a file."""
     adata = fake_prediction(144, 60, seed=1)
-    finish(write_structure(adata, Settings(permutations=19, local_genes=("ERBB2", "VIM"))))
+    finish(write_structure(adata))
     path = tmp_path_factory.mktemp("structure") / "prediction.h5ad"
     adata.write_h5ad(path)
     return anndata.read_h5ad(path)
@@ -41,7 +41,6 @@ def test_squidpy_finds_the_graph_and_computes_the_same_table(written):
     known = squidpy.gr.spatial_autocorr(written, copy=True, n_jobs=1, show_progress_bar=False)
     assert list(known.columns) == ["I", "pval_norm", "var_norm", "pval_norm_fdr_bh"]
     np.testing.assert_allclose(ours[known.columns].loc[known.index], known, atol=1e-6)
-    assert {"pval_sim", "pval_sim_fdr_bh"} <= set(ours.columns)
 
 
 def test_the_table_of_moran_ranks_every_gene(written):
@@ -77,21 +76,21 @@ def test_the_graph_is_the_arrays_first_ring_with_its_distances(written):
     assert "first-ring" in described
 
 
-def test_local_moran_is_written_for_the_genes_asked_for(written):
-    assert list(written.obsm[keys.LOCAL_MORAN].columns) == ["ERBB2", "VIM"]
-    classes = written.obsm[keys.LOCAL_CLASS]["ERBB2"].astype(str)
-    assert {"HH", "LL"} <= set(classes)
-
-
 def test_gene_sets_with_enough_genes_are_scored_and_one_that_is_everything_is_left_out():
     adata = fake_prediction(100, 30, measured=False)
-    members = tuple(adata.var_names[:5])
-    finish(
-        write_structure(
-            adata, Settings(sets={"mine": members, "too few": members[:2], "all": adata.var_names})
-        )
-    )
-    assert list(adata.obsm[keys.GENE_SETS].columns) == ["mine"]
+    sets = gene_sets.bundled()
+    few, *others = sorted(sets, key=lambda name: len(sets[name]))
+    enough = next(name for name in others if set(sets[name]).isdisjoint(sets[few]))
+    members = [*sets[enough][:5], *sets[few][:2]]
+    adata.var_names = [*members, *adata.var_names[len(members) :]]
+    finish(write_structure(adata))
+    scored = set(adata.obsm[keys.GENE_SETS].columns)
+    assert enough in scored
+    assert few not in scored
+    whole = fake_prediction(100, 5, measured=False)
+    whole.var_names = sets[enough][:5]
+    finish(write_structure(whole))
+    assert enough not in whole.obsm[keys.GENE_SETS]
 
 
 def test_predicted_domains_take_the_numbers_of_measured_ones(written):
@@ -214,16 +213,6 @@ def test_domains_found_after_an_export_replace_its_markers():
     assert complete.uns[keys.DOMAIN_METHOD + keys.OF_MEASURED] == "leiden"
 
 
-def test_a_method_that_is_asked_for_finds_domains_again():
-    adata = fake_prediction(144, 20, seed=2)
-    finish(find(adata, PREDICTED, "leiden"))
-    finish(write_structure(adata, Settings(method="k-means")))
-    assert adata.uns[keys.DOMAIN_METHOD] == "k-means"
-    fresh = fake_prediction(144, 20, seed=2)
-    finish(write_structure(fresh, Settings(method="k-means")))
-    np.testing.assert_array_equal(read_domains(adata, PREDICTED), read_domains(fresh, PREDICTED))
-
-
 def test_domains_of_another_program_are_ranked_under_their_numbers_and_their_method_is_not_known():
     adata = fake_prediction(100, 12, measured=False)
     names = np.where(adata.obsm[keys.SPATIAL][:, 0] < 2200, "tumour", "fat")
@@ -239,12 +228,13 @@ def test_labels_stand_beside_the_domains_and_say_how_far_they_agree(written):
     names = list(adata.obs_names)
     theirs = adata.obs[keys.DOMAIN].astype(str)
     labels = SpotLabels({name: f"tissue {theirs[name]}" for name in names[10:]}, "label")
-    found = write_labels(adata, labels)
+    write_labels(adata, labels)
+    found = label_agreement(adata)
     assert found[keys.DOMAIN] == Agreement(1.0, 1.0)
     assert 0 < found[keys.DOMAIN + keys.OF_MEASURED].ari < 1
     assert adata.obs[keys.LABEL].isna().sum() == 10
     del adata.obs[keys.DOMAIN]
-    assert set(write_labels(adata, labels)) == {keys.DOMAIN + keys.OF_MEASURED}
+    assert set(label_agreement(adata)) == {keys.DOMAIN + keys.OF_MEASURED}
 
 
 def test_cancelling_leaves_the_prediction_as_it_was():
@@ -255,8 +245,3 @@ def test_cancelling_leaves_the_prediction_as_it_was():
         next(steps)
     steps.close()
     assert (set(adata.uns), set(adata.obs), set(adata.obsm), set(adata.obsp)) == before
-
-
-def test_a_gene_that_is_not_there_is_refused_in_one_sentence():
-    with pytest.raises(UserError, match="requested for NOPE, which is not among the 10 genes"):
-        finish(write_structure(fake_prediction(), Settings(local_genes=("NOPE",))))

@@ -9,6 +9,7 @@ import pytest
 from tests.fakes import add_draws
 from tests.foreign_files import write_deepspot_like, write_hest_like, write_lazyslide_like
 
+from napari_flag.analysis.scores import EXPECTATION, MEANING, PROPER, STRUCTURE
 from napari_flag.cli import main
 from napari_flag.prediction_file import read_prediction, write_prediction
 
@@ -20,6 +21,13 @@ def models(files):
     write_deepspot_like(prediction, files / "deepspot.h5ad")
     write_hest_like(prediction, files / "stpath.h5ad")
     return files
+
+
+def test_the_help_says_of_each_metric_what_the_docks_say(capsys):
+    assert main(["compare", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in (*EXPECTATION, *STRUCTURE, *PROPER):
+        assert f"{name} {MEANING[name]}" in text
 
 
 def test_one_file_of_another_model_is_scored_and_what_it_lacks_is_said_once(models, capsys):
@@ -145,7 +153,7 @@ def test_a_zarr_of_another_program_is_compared(models, capsys):
 
 def test_which_file_is_the_measurement_is_never_guessed(models, capsys):
     for line, said in (
-        (["predicted.h5ad"], "1 files were given"),
+        (["predicted.h5ad"], "1 file was given"),
         (["predicted.h5ad", "deepspot.h5ad", "measured.h5ad"], "3 files were given"),
         (["predicted.h5ad", "predicted.h5ad", "--measured", "measured.h5ad"], "given more than once"),
         (

@@ -295,11 +295,6 @@ def test_a_slide_that_is_not_there_is_said_before_what_would_be_replaced(model, 
     assert "There is no file or folder C8.png" in capsys.readouterr().err
 
 
-def test_positions_given_as_counts_are_called_so(model, folder, capsys):
-    assert main([*TABLE, "--measured", "spots.tsv", "--out", "out.h5ad"]) == 2
-    assert "spots.tsv holds positions of spots and no counts" in capsys.readouterr().err
-
-
 def test_counts_of_another_section_of_the_same_array_are_doubted(model, folder, capsys):
     header, *rows = (folder / "counts.tsv").read_text().splitlines()
     shifted = [f"{int(row.partition('x')[0]) + 2}x{row.partition('x')[2]}" for row in rows]

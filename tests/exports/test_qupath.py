@@ -4,9 +4,10 @@ import uuid
 import numpy as np
 import pytest
 import shapely
+from tests.fakes import MPP, PITCH_UM
 
 from napari_flag import keys
-from napari_flag.exports.qupath import spot_features, write_geojson
+from napari_flag.exports.qupath import domain_annotations, spot_features, write_geojson
 from napari_flag.progress import finish
 from napari_flag.slides.formats.geojson import read_annotations
 
@@ -44,10 +45,19 @@ def test_domains_are_annotations_around_their_spots(features, prediction, tmp_pa
     kinds = [feature["properties"]["objectType"] for feature in features]
     assert kinds.count("annotation") == 2
     upper = read_annotations(tmp_path / "fake.geojson")[0]
-    assert upper.name == upper.classification == "domain 0"
+    assert upper.name == upper.classification == "domain 1"
     inside = shapely.contains_xy(shapely.union_all(upper.polygons), *prediction.obsm["spatial"].T)
     np.testing.assert_array_equal(inside, prediction.obs[keys.DOMAIN] == "0")
-    assert features[-1]["properties"]["classification"]["name"] == "domain 1"
+    assert features[-1]["properties"]["classification"]["name"] == "domain 2"
+
+
+def test_the_outline_of_neighbours_that_jitter_is_one_and_as_large_as_their_area(prediction):
+    places = prediction.obsm[keys.SPATIAL]
+    places += np.random.default_rng(0).normal(0, PITCH_UM / MPP / 12, places.shape)
+    for annotation in finish(domain_annotations(prediction)):
+        (outline,) = annotation.polygons
+        assert not outline.interiors
+        assert outline.area * MPP**2 * 1e-6 == pytest.approx(annotation.measurements["Area mm^2"], rel=0.08)
 
 
 def test_the_same_spot_keeps_its_id(prediction):
@@ -68,4 +78,4 @@ def test_a_spot_in_no_domain_has_no_class(prediction):
     prediction.obs.loc[prediction.obs_names[0], keys.DOMAIN] = np.nan
     first, second, *_ = spot_features(prediction)
     assert "classification" not in first["properties"]
-    assert second["properties"]["classification"]["name"] == "domain 0"
+    assert second["properties"]["classification"]["name"] == "domain 1"

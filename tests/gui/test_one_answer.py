@@ -1,15 +1,17 @@
 """With a gene and some spots not measured, every dock shows the same answer."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from tests.fakes import add_draws, counts_for, fake_prediction
+from tests.fakes import MPP, PITCH_UM, add_draws, counts_for, fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.compare import comparing
-from napari_flag.analysis.domains import read_domains
+from napari_flag.analysis.domains import COLUMNS, LABELS, read_domains
 from napari_flag.analysis.structure import write_structure
 from napari_flag.analysis.truth import MEASURED, PREDICTED, attach_measured
-from napari_flag.formatting import number
+from napari_flag.exports.qupath import domain_annotations
+from napari_flag.formatting import area, number
 from napari_flag.gui.coexpression_dock import CoexpressionDock
 from napari_flag.gui.compare_dock import CompareDock
 from napari_flag.gui.regions.regions_dock import RegionsDock
@@ -17,6 +19,8 @@ from napari_flag.gui.samples_dock import SamplesDock
 from napari_flag.gui.side_by_side_dock import SideBySideDock
 from napari_flag.gui.spatial_dock import SpatialDock
 from napari_flag.progress import finish
+from napari_flag.report.findings import labels_of
+from napari_flag.slides.formats.geojson import read_annotations
 
 MISSING_GENE, MISSING_SPOTS = 7, 18
 
@@ -92,3 +96,40 @@ def test_the_regions_dock_finds_the_domains_of_every_export(case, open_dock, qtb
     qtbot.waitUntil(lambda: dock.numbers is not None, timeout=30_000)
     ranked = exported.uns[keys.MARKERS + keys.OF_MEASURED]["names"]["1"]
     assert dock.numbers.rankings[MEASURED] == tuple(ranked)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        (PREDICTED, ["0", "1", "2"]),
+        (PREDICTED, ["immune", "fat", "adipose"]),
+        (LABELS, [str(number) for number in range(1, 13)]),
+    ],
+    ids=["domains from 0 on", "named domains", "twelve labels"],
+)
+def test_the_regions_dock_lists_and_exports_what_the_command_line_and_the_report_do(
+    case, open_dock, qtbot, tmp_path, source, names
+):
+    adata, _ = case
+    places = adata.obsm[keys.SPATIAL]
+    places += np.random.default_rng(3).normal(0, PITCH_UM / MPP / 12, places.shape)
+    adata.obs[COLUMNS[source]] = pd.Categorical(np.resize(names, adata.n_obs))
+    dock = open_dock(RegionsDock)
+    dock.session.set_prediction(adata)
+    dock.choice.source.value = source
+    qtbot.waitUntil(lambda: bool(dock.regions.entries), timeout=30_000)
+    dock.export_regions(tmp_path / "regions.geojson")
+    qtbot.waitUntil((tmp_path / "regions.geojson").exists, timeout=30_000)
+    exported = read_annotations(tmp_path / "regions.geojson")
+    assert [a.colour for a in exported] == [entry.colour for entry in dock.regions.entries]
+    listed = [entry.region.name for entry in dock.regions.entries]
+    titles = [name.removesuffix(" of the prediction").removeprefix("Label ") for name in listed]
+    assert [a.name.replace("domain", "Domain") for a in exported] == titles
+    again = finish(domain_annotations(adata, source))
+    assert [(a.name, a.colour, a.polygons) for a in again] == [
+        (a.name, a.colour, a.polygons) for a in exported
+    ]
+    areas = [dock.regions.list.topLevelItem(row).text(2) for row in range(len(again))]
+    assert areas == [area(a.measurements["Area mm^2"], unit=False) for a in again]
+    if source == LABELS:
+        assert labels_of(adata, {}).names == tuple(titles)

@@ -5,17 +5,16 @@ from tests.fakes import MPP, fake_prediction
 from tests.layers.overlay_texts import lines_on
 
 from napari_flag import keys
+from napari_flag.analysis.domains import PALETTE, colour_of
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.gene_map import GeneMap
 from napari_flag.layers.legend import KEY, contrast, overlays_of
 from napari_flag.layers.overlays import (
-    COLOURS,
     LIMITS,
     UNLIKE_NAME,
     DomainMap,
     Paint,
     UnlikeMap,
-    colour_of,
     hover_part,
     paint_rings,
 )
@@ -155,8 +154,8 @@ def test_each_domain_has_its_colour_and_no_domain_none(drawn, adata):
     assert set(shades.tolist()) == {0.0, 1.0}
     low, high = drawn.layer.contrast_limits
     seen = drawn.layer.colormap.map((np.array([0.0, 1.0]) - low) / (high - low))[:, :3] * 255
-    assert np.rint(seen).astype(int).tolist() == [list(COLOURS[0]), list(COLOURS[1])]
-    assert colour_of(1) == colour_of(11) == COLOURS[0]
+    assert np.rint(seen).astype(int).tolist() == [list(PALETTE[0]), list(PALETTE[1])]
+    assert colour_of(1) == colour_of(11) == PALETTE[0]
 
 
 @pytest.mark.parametrize("deleted", [True, False])
@@ -225,7 +224,7 @@ def test_the_legend_has_colour_name_and_count_of_each_domain_painted(drawn, adat
     viewer = drawn._viewer
     assert lines_on(viewer) == ["Domain 1  12", "Domain 2  12"]
     colours = [overlays_of(viewer)[f"{KEY} domains {i}"].box_color[:3] for i in range(2)]
-    assert np.rint(np.array(colours) * 255).astype(int).tolist() == [list(c) for c in COLOURS[:2]]
+    assert np.rint(np.array(colours) * 255).astype(int).tolist() == [list(c) for c in PALETTE[:2]]
     drawn.show(adata, np.where(np.arange(36) < 30, 2, 0), Paint.RINGS, names=["fat", "tumour"])
     assert lines_on(viewer) == ["tumour  30"]
 

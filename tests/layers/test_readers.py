@@ -4,17 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from napari.components import ViewerModel
 from PIL import Image
-from tests.fakes import FakeSlide, fake_prediction
+from tests.fakes import MPP, PITCH_UM, FakeSlide, fake_prediction
 
 from napari_flag import keys
 from napari_flag.discovery import looks_like_slide
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import save_csv, save_geojson, save_h5ad
 from napari_flag.layers.frame import Frame
+from napari_flag.layers.raster import raster_of
 from napari_flag.layers.readers import prediction_layer, read_prediction_layers, read_slide
-from napari_flag.layers.slide_layers import outlined, slide_layer, spots_layer
-from napari_flag.prediction_file import write_prediction
+from napari_flag.layers.slide_layers import outlined, show_spots, slide_layer, spots_layer
+from napari_flag.prediction_file import drawn_diameter_px, spots_of, write_prediction
+from napari_flag.slides.lattice import DEFAULT_FILL
 from napari_flag.slides.spots import Spots
 
 
@@ -112,3 +115,22 @@ def test_outlines_of_spots_are_drawn_once_for_each_size_they_have_on_the_slide()
     assert outlined(spots, 0.5)[1] is picture
     assert spots_layer(spots, Frame(0.5))[0] is picture
     assert outlined(spots, 1.0)[0].lookup.shape != raster.lookup.shape
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_spots_of_unknown_diameter_have_one_size_as_rings_as_outlines_and_in_maps(stated):
+    adata = fake_prediction(36)
+    pitch = PITCH_UM / MPP
+    adata.obsm[keys.SPATIAL] += np.random.default_rng(0).normal(0, pitch / 12, (36, 2))
+    del adata.uns[keys.PROVENANCE][keys.SPOT_DIAMETER_UM], adata.uns[keys.SPATIAL]
+    if not stated:
+        del adata.uns[keys.PROVENANCE][keys.SPOT_PITCH_UM]
+    viewer, spots = ViewerModel(), spots_of(adata)
+    show_spots(viewer, spots, FakeSlide(), Frame(MPP))
+    diameter = drawn_diameter_px(adata)
+    assert diameter == pytest.approx(DEFAULT_FILL * pitch, rel=1e-9 if stated else 0.05)
+    assert (viewer.layers[0].size == diameter).all()
+    raster = raster_of(adata)
+    np.testing.assert_array_equal(raster.lookup, outlined(spots, MPP)[0].lookup)
+    area = np.count_nonzero(raster.lookup == 1) * raster.matrix[0, 0] ** 2
+    assert area == pytest.approx(np.pi / 4 * diameter**2, rel=0.05)

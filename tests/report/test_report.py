@@ -1,4 +1,5 @@
 import re
+from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,12 +12,15 @@ from napari_flag import keys
 from napari_flag.analysis.compare import comparing
 from napari_flag.analysis.domains import find, write_domains, write_labels
 from napari_flag.analysis.regions import TOPS
+from napari_flag.analysis.scores import EXPECTATION, MEANING, STRUCTURE
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
+from napari_flag.figures.style import house_style
 from napari_flag.formatting import area, number, probability
 from napari_flag.progress import finish
 from napari_flag.report import write_report
 from napari_flag.report.findings import MAPS, gather, labels_of
+from napari_flag.report.pictures import _draw_domains
 from napari_flag.slides.formats.labels import SpotLabels
 from napari_flag.statistics.domains import Agreement
 
@@ -99,6 +103,19 @@ def test_the_scores_are_those_of_compare(page, prediction):
     for metric in ("GSC", "SSC", "amplitude"):
         assert f"<b>{draws.values[metric]:.3f}</b>" in page
         assert f"<td>{scores.values[metric]:.3f}</td>" in page, "in the table, as the paper reads it"
+
+
+def test_the_page_says_of_each_metric_what_the_docks_say(page):
+    for metric in (*EXPECTATION, *STRUCTURE):
+        assert escape(MEANING[metric]) in page
+
+
+def test_the_picture_of_the_domains_gives_ari_and_nmi_with_the_decimals_of_the_page(prediction):
+    findings = finish(gather(prediction, counts_for(prediction)))
+    with house_style():
+        titles = [axes.get_title(loc="left") for axes in _draw_domains(findings).axes]
+    same = findings.likeness
+    assert titles == ["measured", f"predicted   ARI {same.ari:.3f}, NMI {same.nmi:.3f}"]
 
 
 def test_q_values_of_genes_are_written_as_in_the_docks(page, prediction):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from napari_flag.errors import UserError
-from napari_flag.slides.lattice import estimate_mpp, mirrored, misplaced
+from napari_flag.slides.lattice import estimate_mpp, mirrored, misplaced, pitch_of, pitch_px
 from napari_flag.slides.spot_tables import read_spots
-from napari_flag.slides.spots import Lattice, Spots
+from napari_flag.slides.spots import MANY, Lattice, Spots, typical_pitch
 
 HER2ST = Path(__file__).parents[3] / "shared/data/her2st"
 
@@ -32,13 +32,10 @@ def array_spots(
     return Spots(tuple(map(str, range(len(xy)))), xy, 100, 200, lattice, array)
 
 
-@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("lattice", ["hex", "square"])
 @pytest.mark.parametrize("turn", [0.0, 0.3, 1.4])
-def test_resolution_is_fitted_to_jittering_spots(lattice: Lattice, turn: float, known: bool) -> None:
+def test_resolution_is_fitted_to_jittering_spots(lattice: Lattice, turn: float) -> None:
     spots = array_spots(lattice, 290.0, jitter=0.05, turn=turn)
-    if not known:
-        spots = replace(spots, array=None, lattice="none")
     assert estimate_mpp(spots) == pytest.approx(200 / 290, rel=0.005)
 
 
@@ -49,14 +46,12 @@ def test_a_few_misplaced_spots_do_not_matter() -> None:
     assert estimate_mpp(replace(spots, xy=xy)) == pytest.approx(200 / 290, rel=0.005)
 
 
-def test_spots_without_a_lattice_or_pitch_are_refused() -> None:
-    scattered = np.random.default_rng(0).random((400, 2)) * 5000
-    spots = Spots(tuple(map(str, range(400))), scattered, pitch_um=100)
-    with pytest.raises(UserError, match="no regular lattice"):
-        estimate_mpp(spots)
-    with pytest.raises(UserError, match="pitch"):
-        estimate_mpp(replace(spots, pitch_um=None))
+def test_spots_without_an_array_or_pitch_are_refused() -> None:
     regular = array_spots("square", 290.0)
+    with pytest.raises(UserError, match="places in an array are not known"):
+        estimate_mpp(replace(regular, array=None))
+    with pytest.raises(UserError, match="pitch of these spots in µm is not known"):
+        estimate_mpp(replace(regular, pitch_um=None))
     assert regular.array is not None
     with pytest.raises(UserError, match="one line"):
         estimate_mpp(regular.take(regular.array[:, 0] == 3))
@@ -72,8 +67,26 @@ def test_real_sections_agree_where_nearest_distances_do_not() -> None:
         spots = read_spots(HER2ST / f"spots/{section}_selection.tsv").spots
         fitted = estimate_mpp(spots)
         assert fitted == pytest.approx(0.686, abs=0.004)
-        assert estimate_mpp(replace(spots, array=None, lattice="none")) == pytest.approx(fitted, rel=1e-3)
         assert 200 / np.median(nearest(spots.xy)) > 1.05 * fitted
+
+
+@pytest.mark.parametrize("lattice", ["hex", "square"])
+def test_the_pitch_is_the_stated_one_else_that_of_the_fitted_lattice_else_of_nearest_spots(
+    lattice: Lattice,
+) -> None:
+    spots = array_spots(lattice, 290.0, jitter=0.08)
+    assert pitch_of(spots, 0.5) == 200
+    assert pitch_px(spots, 0.5) == 400
+    assert pitch_px(spots) == pytest.approx(290, rel=0.01)
+    unstated = replace(spots, pitch_um=None)
+    assert pitch_px(unstated, 0.5) == pitch_px(spots)
+    assert pitch_of(unstated, 0.5) == 0.5 * pitch_px(spots)
+    shuffled = np.random.default_rng(1).permutation(spots.xy)
+    for unplaced in (replace(unstated, array=None), replace(unstated, xy=shuffled)):
+        assert pitch_px(unplaced) == typical_pitch(unplaced.xy) < 0.95 * 290
+    many = replace(array_spots(lattice, 290.0, jitter=0.08, n=100), pitch_um=None)
+    assert len(many) > MANY
+    assert pitch_px(many) == pytest.approx(290, rel=0.002)
 
 
 def nearest(xy: np.ndarray) -> np.ndarray:

@@ -7,9 +7,10 @@ only their numbers, and so their colours, follow those of the truth.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_flag import keys
 from napari_flag.analysis.spatial import spot_neighbours
@@ -23,6 +24,7 @@ from napari_flag.analysis.truth import (
 )
 from napari_flag.formatting import counted_of, number
 from napari_flag.progress import Step, Steps
+from napari_flag.slides.formats.geojson import Colour
 from napari_flag.slides.formats.labels import SpotLabels, read_labels
 from napari_flag.statistics import domains
 from napari_flag.statistics.domains import FEWEST_SPOTS, agreement, relabel
@@ -236,25 +238,57 @@ def as_categories(numbers: Numbers) -> "pd.Categorical":
 
 
 def read_domains(adata: "AnnData", source: str) -> Numbers | None:
-    """Return (n,) numbers from 1, 0 for none, of the domains or labels of `source` in ``obs``, or None."""
+    """Return (n,) numbers from 1, 0 for none, of the domains or labels of `source` in ``obs``, or None.
+
+    The number decides the order and the colour (`colour_of`) wherever they are listed and painted.
+    """
     if COLUMNS[source] not in adata.obs:
         return None
-    column = adata.obs[COLUMNS[source]].astype("category").cat
-    rank = {text: number for number, text in enumerate(domain_names(adata, source), start=1)}
+    column = _column(adata, source)
+    rank = _numbers_of_names(adata, source)
     numbers: Numbers = np.array([0, *(rank[str(c)] for c in column.categories)])[column.codes.to_numpy() + 1]
     return numbers
 
 
 def domain_names(adata: "AnnData", source: str) -> tuple[str, ...]:
-    """Return what the domains or labels are called in ``obs``, in the order of `read_domains`' numbers.
+    """Return what the domains or labels are called, in the order of `read_domains`' numbers.
 
-    Domains named by numbers from 1 keep them: "1" to the largest, whether a spot has it or not.
+    Labels keep their names; a domain is called by its number, whatever another program called it.
     """
-    column = adata.obs[COLUMNS[source]].astype("category").cat
-    names = column.categories.astype(str)
-    if source != LABELS and len(names) and all(name.isdecimal() and int(name) for name in names):
-        return tuple(str(number) for number in range(1, max(map(int, names)) + 1))
-    return tuple(sorted(names, key=lambda text: (not text.isdecimal(), len(text) * text.isdecimal(), text)))
+    rank = _numbers_of_names(adata, source)
+    if source == LABELS:
+        return tuple(rank)
+    return tuple(str(number) for number in range(1, max(rank.values(), default=0) + 1))
+
+
+def _column(adata: "AnnData", source: str) -> Any:
+    return adata.obs[COLUMNS[source]].astype("category").cat.remove_unused_categories().cat
+
+
+def _numbers_of_names(adata: "AnnData", source: str) -> dict[str, int]:
+    """Return name in ``obs`` → number, ascending; domains named by numbers from 1 keep them."""
+    names = [str(name) for name in _column(adata, source).categories]
+    names.sort(key=lambda text: (not text.isdecimal(), len(text) * text.isdecimal(), text))
+    if source != LABELS and all(name.isdecimal() and int(name) for name in names):
+        return {name: int(name) for name in names}
+    return {name: number for number, name in enumerate(names, start=1)}
+
+
+PALETTE: Final[tuple[Colour, ...]] = (
+    (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
+    (148, 103, 189), (140, 86, 75), (127, 127, 127), (23, 190, 207),
+)  # fmt: skip
+"""Of domains and labels, in turn: Okabe & Ito 2008, apart for all eyes, and four more."""
+
+
+def colour_of(number: int) -> Colour:
+    """Return the colour of domain, or label, `number` (from 1)."""
+    return PALETTE[(number - 1) % len(PALETTE)]
+
+
+def hex_colour(number: int) -> str:
+    """Return the colour of domain, or label, `number` (from 1) as "#0072b2"."""
+    return "#{:02x}{:02x}{:02x}".format(*colour_of(number))
 
 
 def domain_agreement(adata: "AnnData") -> Agreement | None:
@@ -270,21 +304,15 @@ def agreement_of(first: Numbers | None, second: Numbers | None) -> Agreement | N
     return agreement(first[both], second[both]) if both.any() else None
 
 
-def write_labels(adata: "AnnData", labels: SpotLabels) -> dict[str, Agreement]:
-    """Write labels of spots into ``obs["label"]``, and return how far the domains agree with them.
+def write_labels(adata: "AnnData", labels: SpotLabels) -> None:
+    """Write labels of spots into ``obs["label"]``.
 
     Parameters
     ----------
     adata
         Changed: "label" is categorical, missing where a spot has no label.
     labels
-        As `slides.labels.read_labels` reads them.
-
-    Returns
-    -------
-    dict
-        ``obs`` column of domains, as `write_structure` writes them → agreement over the spots that have both;
-        without the columns that are not there.
+        As `slides.formats.labels.read_labels` reads them.
 
     Raises
     ------
@@ -295,11 +323,10 @@ def write_labels(adata: "AnnData", labels: SpotLabels) -> dict[str, Agreement]:
 
     found = labels.of(list(adata.obs_names))
     adata.obs[keys.LABEL] = pd.Categorical([str(label) or None for label in found])
-    return label_agreement(adata)
 
 
 def label_agreement(adata: "AnnData", found: Mapping[str, Numbers] | None = None) -> dict[str, Agreement]:
-    """Return how far domains agree with the labels in ``obs``, as `write_labels` does; empty without labels.
+    """Return how far domains agree with the labels in ``obs``; empty without labels.
 
     Parameters
     ----------
@@ -307,6 +334,12 @@ def label_agreement(adata: "AnnData", found: Mapping[str, Numbers] | None = None
         A prediction.
     found
         Source → (n,) domain numbers; None takes those in ``obs``.
+
+    Returns
+    -------
+    dict
+        ``obs`` column of domains → agreement over the spots that have both; without the columns that are not
+        there.
     """
     if keys.LABEL not in adata.obs:
         return {}
@@ -326,7 +359,7 @@ def read_for(adata: "AnnData", path: Path) -> Steps[SpotLabels]:
     Raises
     ------
     UserError
-        As `slides.labels.read_labels`, and when no spot of `adata` has a label.
+        As `slides.formats.labels.read_labels`, and when no spot of `adata` has a label.
     """
     yield Step(f"Reading {path.name}", 0, None)
     labels = read_labels(path)
@@ -353,16 +386,20 @@ def find_missing(adata: "AnnData", method: str) -> Steps[None]:
             write_domains(adata, source, numbers, methods[source])
 
 
+def labelled_share(labelled: npt.NDArray[np.bool_]) -> str:
+    """Return how many spots are `labelled`, (n,), as a sentence without its full stop."""
+    return f"{counted_of(int(labelled.sum()), len(labelled), 'spot')} are labelled"
+
+
 def describe_labels(adata: "AnnData") -> str:
     """Return how many spots are labelled, and how far the domains found agree with it; "" without labels."""
     if keys.LABEL not in adata.obs:
         return ""
-    labelled = int(adata.obs[keys.LABEL].notna().sum())
     found = label_agreement(adata)
     described = [
         f"{word} ARI {number(found[COLUMNS[source]].ari)}, NMI {number(found[COLUMNS[source]].nmi)}"
         for source, word in ((PREDICTED, "prediction"), (MEASURED, "truth"))
         if COLUMNS[source] in found
     ]
-    share = f"{counted_of(labelled, adata.n_obs, 'spot')} are labelled"
+    share = labelled_share(adata.obs[keys.LABEL].notna().to_numpy())
     return f"{share}. Domains to labels: {'; '.join(described)}." if described else f"{share}."

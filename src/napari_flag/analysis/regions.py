@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from napari_flag import keys
 from napari_flag.analysis.truth import MEASURED, PREDICTED, Extent, extent_of, matrix_of, sources
-from napari_flag.prediction_file import array_coordinates, stated_lattice
+from napari_flag.prediction_file import spots_of
 from napari_flag.progress import Step, Steps
-from napari_flag.slides.lattice import lattice_of
-from napari_flag.slides.spots import typical_pitch
+from napari_flag.slides.lattice import lattice_of, pitch_px
 from napari_flag.statistics.markers import FEWEST_SPOTS, differential_genes, overlap_at
 from napari_flag.statistics.markers import Overlap as Overlap
 from napari_flag.statistics.multiple_testing import q_values
@@ -216,11 +214,12 @@ class AreaScale:
 
     @classmethod
     def of(cls, adata: "AnnData", um_per_px: float | None) -> "AreaScale":
-        """Return the scale of `adata`, its pitch as `spots.typical_pitch` finds it."""
-        lattice, array = stated_lattice(adata), array_coordinates(adata)
-        if lattice == "none" and array is not None:
-            lattice = lattice_of(array)
-        pitch = typical_pitch(np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2])
+        """Return the scale of `adata`, its pitch as `lattice.pitch_px` has it."""
+        spots = spots_of(adata)
+        lattice = spots.lattice
+        if lattice == "none" and spots.array is not None:
+            lattice = lattice_of(spots.array)
+        pitch = pitch_px(spots, um_per_px)
         return cls(um_per_px, pitch**2 * (np.sqrt(3) / 2 if lattice == "hex" else 1.0))
 
     def of_spots(self, spots: int) -> float:

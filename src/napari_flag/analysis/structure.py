@@ -1,7 +1,6 @@
 """Moran's I, domains and markers written into a prediction, where squidpy and scanpy look for them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,7 +22,6 @@ from napari_flag.formatting import counted
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics import gene_sets
 from napari_flag.statistics.accuracy import FloatArray
-from napari_flag.statistics.local_moran import CLASSES, local_moran
 from napari_flag.statistics.multiple_testing import q_values
 from napari_flag.statistics.neighbours import Neighbours
 
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+RANKED: Final = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
+"""Fields of scanpy's marker genes, a record of each with a field per domain."""
 FEWEST_IN_DOMAIN: Final = 5
 """Smaller domains have no markers worth naming."""
 
@@ -46,8 +46,6 @@ def as_squidpy(table: "pd.DataFrame", genes: Sequence[str]) -> "pd.DataFrame":
         "var_norm": table["variance"],
         "pval_norm_fdr_bh": q_values(table["p"].to_numpy()),
     }
-    if "p_permuted" in table:
-        columns |= {"pval_sim": table["p_permuted"], "pval_sim_fdr_bh": table["q"]}
     found = pd.DataFrame({name: np.asarray(column) for name, column in columns.items()}, index=list(genes))
     return found.sort_values("I", ascending=False, kind="stable")
 
@@ -87,7 +85,6 @@ def comparable_domains(numbers: Numbers) -> list[int]:
 
 def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str) -> dict[str, Any]:
     """Return the tables of `rank_domains` in the layout of scanpy's `rank_genes_groups`."""
-    columns = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
     ours = ("gene", "score", "difference", "p", "q")
     types = (object, np.float32, np.float32, np.float64, np.float64)
     genes = len(next(iter(ranked.values()))) if ranked else 0
@@ -101,7 +98,7 @@ def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str) -> dict[str, An
             "corr_method": "benjamini-hochberg",
         }
     }
-    for column, mine, kind in zip(columns, ours, types, strict=True):
+    for column, mine, kind in zip(RANKED, ours, types, strict=True):
         record = np.empty(genes, dtype=[(str(number), kind) for number in ranked])
         for number, table in ranked.items():
             record[str(number)] = table[mine].to_numpy()
@@ -113,38 +110,14 @@ FEWEST_MEMBERS: Final = 3
 """Gene sets with fewer genes here have no score."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What to compute; the defaults are those of every report.
-
-    Parameters
-    ----------
-    method
-        Of the domains, a name of `domains.METHODS`; None keeps those that are there, and finds others as
-        `domains.domains_of`.
-    permutations
-        Of Moran's I; 0 leaves its permutation p-values out.
-    local_genes
-        Genes whose local Moran's I is written.
-    sets
-        Gene sets to score, name → symbols; None takes the bundled ones.
-    """
-
-    method: str | None = None
-    permutations: int = 0
-    local_genes: tuple[str, ...] = ()
-    sets: Mapping[str, Sequence[str]] | None = None
-
-
-def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps[None]:
+def write_structure(adata: "AnnData") -> Steps[None]:
     """Compute the structure of a prediction, and of its measurement, and write both into it.
 
     ``obsp["spatial_connectivities"]`` and ``uns["spatial_neighbors"]``, the graph, unweighted, as squidpy
     builds it · ``uns["moranI"]``, as squidpy's table · ``obs["domain"]``, categories "1" (the largest) to
     "D" · ``uns["rank_genes_groups"]``, each domain against the rest, as scanpy's (but "logfoldchanges" is
     the difference of mean log2(count + 1)) · ``uns["napari_flag_domains"]``, the method that found the
-    domains, where it is known · ``obsm["gene_set_scores"]`` · ``obsm["local_moran_I"]`` and
-    ``obsm["local_moran_class"]`` of the genes asked for · ``uns["napari_flag_structure"]``, how.  With
+    domains, where it is known · ``obsm["gene_set_scores"]`` · ``uns["napari_flag_structure"]``, how.  With
     ``layers["measured"]`` the first five are written again with "_measured" after their key (but for the
     graph), over the spots and genes that were measured; domains of it that are found now give the
     prediction's their numbers.  What too few spots were measured for is left out, Moran's I with a notice.
@@ -154,21 +127,12 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
     adata
         A prediction, or any AnnData of log2(count + 1) with ``obsm["spatial"]``; changed at the very end
         only, so that what is cancelled leaves nothing behind.
-    settings
-        What to compute.
 
     Raises
     ------
     UserError
-        When there are too few spots, or a local gene is not there.
+        When there are too few spots.
     """
-    chosen = settings or Settings()
-    absent = [gene for gene in chosen.local_genes if gene not in adata.var_names]
-    if absent:
-        raise UserError(
-            f"Local Moran's I was requested for {absent[0]}, which is not among the "
-            f"{counted(adata.n_vars, 'gene')} here; choose genes of the table."
-        )
     neighbours = spot_neighbours(adata)
     written: dict[str, Any] = {}
     for source in sources(adata):
@@ -176,27 +140,20 @@ def write_structure(adata: "AnnData", settings: Settings | None = None) -> Steps
         if source == MEASURED and len(extent.spots) < FEWEST_SPOTS:
             yield Step("Finding structure", 0, None, notice=_too_few_measured(len(extent.spots)))
             continue
-        moran = yield from gene_moran(adata, source, permutations=chosen.permutations)
+        moran = yield from gene_moran(adata, source)
         names = [str(gene) for gene in adata.var_names[extent.genes]]
         written[keys.MORAN + ENDS[source]] = as_squidpy(moran, names)
-    found = yield from find_all(adata, method=chosen.method)
-    methods = {source: method_of(adata, source, chosen.method) for source in found}
+    found = yield from find_all(adata)
+    methods = {source: method_of(adata, source) for source in found}
     for source, numbers in found.items():
         ranked = yield from rank_domains(adata, source, numbers)
         if ranked:  # a table without domains cannot be stored as h5ad
             written[keys.MARKERS + ENDS[source]] = as_scanpy(ranked, source)
-    values = values_of(adata, PREDICTED)
-    obsm = yield from _local(adata, values, neighbours, chosen)
-    obsm[keys.GENE_SETS] = _set_scores(adata, values, chosen)
-    written[keys.STRUCTURE] = {
-        "neighbours": neighbours.description,
-        "permutations": chosen.permutations,
-        "seed": keys.ANALYSIS_SEED,
-    }
+    set_scores = _set_scores(adata, values_of(adata, PREDICTED))
+    written[keys.STRUCTURE] = {"neighbours": neighbours.description}
     for source, numbers in found.items():
         write_domains(adata, source, numbers, methods[source])
-    for name, table in obsm.items():
-        adata.obsm[name] = table
+    adata.obsm[keys.GENE_SETS] = set_scores
     adata.uns.update(written)
     _write_graph(adata, neighbours)
 
@@ -208,33 +165,13 @@ def _too_few_measured(spots: int) -> str:
     )
 
 
-def _local(
-    adata: "AnnData", values: FloatArray, neighbours: Neighbours, settings: Settings
-) -> Steps[dict[str, "pd.DataFrame"]]:
+def _set_scores(adata: "AnnData", values: FloatArray) -> "pd.DataFrame":
     import pandas as pd
 
-    if not settings.local_genes:
-        return {}
-    strength, classes = {}, {}
-    for gene in settings.local_genes:
-        column = values[:, adata.var_names.get_loc(gene)]
-        found = yield from local_moran(column, neighbours.weights, seed=keys.ANALYSIS_SEED)
-        strength[gene] = found.I
-        classes[gene] = pd.Categorical.from_codes(found.classes.tolist(), categories=list(CLASSES))
-    return {
-        keys.LOCAL_MORAN: pd.DataFrame(strength, index=adata.obs_names),
-        keys.LOCAL_CLASS: pd.DataFrame(classes, index=adata.obs_names),
-    }
-
-
-def _set_scores(adata: "AnnData", values: FloatArray, settings: Settings) -> "pd.DataFrame":
-    import pandas as pd
-
-    sets = gene_sets.bundled() if settings.sets is None else settings.sets
     genes = [str(gene) for gene in adata.var_names]
     known = set(genes)
     scores = {}
-    for name, members in sets.items():
+    for name, members in gene_sets.bundled().items():
         if len(known & set(members)) < FEWEST_MEMBERS:
             continue
         try:

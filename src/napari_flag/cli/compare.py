@@ -1,6 +1,7 @@
 """``napari-flag compare``: one prediction, or several models', scored against a measurement."""
 
 import argparse
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -50,25 +51,18 @@ if TYPE_CHECKING:
     from napari_flag.report.findings import Findings, Labelled
 
 
-COMPARE_DESCRIPTION = """\
+WIDTH: Final = 106
+"""Of the description, in characters."""
+COMPARE_DESCRIPTION: Final = """\
 Spots are matched by id, genes by symbol; expression is log2(count + 1).
 
 X, the expectation, is judged by
 
-  PCC        mean over genes of Pearson's r across spots
-  MSE        mean squared error
-  cPCC       PCC after taking each spot's mean away (what is not depth)
+{expectation}
 
 and draws, each one expression that could have been measured here, by
 
-  GSC        agreement of gene-gene correlations (co-expression kept)
-  SSC        agreement of Moran's I across genes (spatial pattern kept)
-  amplitude  median over genes of var(drawn) / var(measured)
-  CRPS       distance of the draws of one value from its measurement
-  ES         the same for all genes of a spot (energy score)
-  ES-map     the same for the whole map of a gene
-  VS-gene    differences between the genes of a spot (variogram score)
-  VS-space   differences between neighbouring spots
+{draws}
 
 The last five are proper scores: 0 is best, and nothing but a better distribution lowers them. They need
 eight draws. X has GSC and SSC too, since the table of FLAG's paper reads all from one array; an expectation
@@ -92,6 +86,26 @@ LISTED: Final = 8
 """Unmatched names shown in the text; --json lists all."""
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Says what the metrics mean, for which numpy is loaded, only where help is asked for."""
+
+    def add_text(self, text: str | None) -> None:
+        """Fill in the meanings."""
+        if text is not None and "{draws}" in text:
+            from napari_flag.analysis.scores import EXPECTATION, PROPER, STRUCTURE
+
+            text = text.format(expectation=_meanings(EXPECTATION), draws=_meanings((*STRUCTURE, *PROPER)))
+        super().add_text(text)
+
+
+def _meanings(names: Sequence[str]) -> str:
+    """Return a line, or two, for each metric: its name and what it means."""
+    from napari_flag.analysis.scores import MEANING
+
+    lines = (f"  {name:<9}  {MEANING[name]}" for name in names)
+    return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent=13 * " ") for line in lines)
+
+
 def add_compare(commands: terminal.Commands) -> None:
     """Add ``compare``."""
     parser = terminal.add_command(
@@ -101,6 +115,7 @@ def add_compare(commands: terminal.Commands) -> None:
         summary="score one prediction, or several models', against measured expression",
         description=COMPARE_DESCRIPTION,
     )
+    parser.formatter_class = _Help
     parser.add_argument(
         "files",
         nargs="+",
@@ -154,7 +169,7 @@ def run_compare(args: argparse.Namespace) -> int:
     if measured is None:
         if len(files) != 2:
             raise UserError(
-                f"The files given are {len(files)}, so it is not clear which is the measurement; give one "
+                f"{counted(len(files), 'file')} {'was' if len(files) == 1 else 'were'} given, so it is not clear which is the measurement; give one "
                 "prediction and then its measured counts, or name the counts with --measured."
             )
         measured = files.pop()
@@ -323,11 +338,14 @@ def _print(comparison: "Comparison") -> None:
 
 
 def _print_labels(labels: "Labelled") -> None:
+    from napari_flag.analysis.domains import labelled_share
+
     for key, word in ((keys.DOMAIN, "prediction"), (keys.DOMAIN + keys.OF_MEASURED, "truth")):
         if key in labels.agreements:
             found = labels.agreements[key]
             ari, nmi = number(found.ari, DIGITS), number(found.nmi, DIGITS)
             say(f"  Domains of the {word} to the labels: ARI {ari}, NMI {nmi}")
+    say(f"  {labelled_share(labels.codes >= 0)}.")
     if not labels.agreements:
         say("  There are too few spots for domains to be compared with the labels.")
 

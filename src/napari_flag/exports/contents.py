@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.spatial import FEWEST_SPOTS
-from napari_flag.analysis.structure import write_structure
+from napari_flag.analysis.structure import RANKED, write_structure
 from napari_flag.analysis.truth import dense
 from napari_flag.files import write_table
 from napari_flag.formatting import whole
@@ -18,10 +18,6 @@ from napari_flag.progress import Step, Steps
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-
-RANKED: Final = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
-"""Fields of scanpy's marker genes, a record of each with a field per domain."""
 
 
 def with_structure(adata: "AnnData") -> Steps["AnnData"]:

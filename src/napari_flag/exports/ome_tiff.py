@@ -15,7 +15,7 @@ from napari_flag.analysis.truth import dense
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import SpotRaster, spot_raster
-from napari_flag.prediction_file import drawn_diameter_px, output_name, spot_diameter_px
+from napari_flag.prediction_file import drawn_diameter_px, output_name
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.spots import typical_pitch
 
@@ -95,7 +95,7 @@ def _raster(adata: "AnnData") -> SpotRaster:
     """Return the raster of the docks; square bins are stamped, so that its axes are those of the slide."""
     return spot_raster(
         np.asarray(adata.obsm[keys.SPATIAL], float)[:, :2],
-        diameter_px=spot_diameter_px(adata),
+        diameter_px=drawn_diameter_px(adata),
         lattice=prediction_file.stated_lattice(adata),
     )
 

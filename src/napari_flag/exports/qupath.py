@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import __version__, keys
+from napari_flag.analysis.domains import LABELS, colour_of, domain_names, read_domains
 from napari_flag.analysis.regions import AreaScale
-from napari_flag.analysis.truth import dense
+from napari_flag.analysis.truth import PREDICTED, dense
 from napari_flag.files import check_writable, write_whole_in_steps
-from napari_flag.layers.overlays import colour_of
-from napari_flag.prediction_file import drawn_diameter_px, output_name, um_per_px
+from napari_flag.prediction_file import drawn_diameter_px, output_name, spots_of, um_per_px
 from napari_flag.progress import Step, Steps
-from napari_flag.slides.formats.geojson import Annotation, Colour, as_feature
-from napari_flag.slides.spots import typical_pitch
+from napari_flag.slides.formats.geojson import Annotation, as_feature
+from napari_flag.slides.lattice import pitch_px
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 
 CORNERS: Final = 16
 """Of a spot's outline where a program does not know ``isEllipse``; a multiple of 4 keeps the bounding box."""
+REACH: Final = 0.51
+"""Of a domain's outline around its spots, in pitches: a little over half, so that neighbours touch."""
+CLOSED: Final = 0.14
+"""Half of the gaps that are closed between neighbours which jitter, in pitches; her2st's need it."""
 SMOOTH: Final = 0.1
-"""Corners of a domain's outline that stick out by less than this share of half a pitch are left out."""
+"""Corners of a domain's outline that stick out by less than this share of its reach are left out."""
 PIXEL_DIGITS: Final = 2
 VALUE_DIGITS: Final = 4
 AT_ONCE: Final = 200
@@ -86,14 +90,14 @@ def spot_features(adata: "AnnData") -> Iterator[dict[str, Any]]:
     angle = np.linspace(0, 2 * np.pi, CORNERS + 1)
     rim = radius * np.column_stack([np.cos(angle), np.sin(angle)])
     rim[-1] = rim[0]
-    classes = adata.obs[keys.DOMAIN].astype(str).to_numpy() if keys.DOMAIN in adata.obs else None
-    colours = {} if classes is None else domain_colours(adata)
+    numbers = read_domains(adata, PREDICTED)
+    titles = [] if numbers is None else _titles(adata, PREDICTED)
     space = uuid.uuid5(uuid.NAMESPACE_URL, f"napari-flag/{output_name(adata)}")
     for row, (name, values) in enumerate(zip(adata.obs_names, _measurements(adata), strict=True)):
         properties: dict[str, Any] = {"objectType": "detection", "name": str(name), "measurements": values}
-        label = "" if classes is None else str(classes[row])
-        if label in colours:  # a spot may be in no domain
-            properties["classification"] = {"name": f"domain {label}", "color": list(colours[label])}
+        number = 0 if numbers is None else int(numbers[row])
+        if number:  # a spot may be in no domain
+            properties["classification"] = {"name": titles[number - 1], "color": list(colour_of(number))}
         yield {
             "type": "Feature",
             "id": str(uuid.uuid5(space, str(name))),
@@ -123,36 +127,46 @@ def _measurements(adata: "AnnData") -> Iterator[dict[str, float]]:
         }
 
 
-def domain_colours(adata: "AnnData") -> dict[str, Colour]:
-    """Return label → colour of the domains of `adata`, those of the docks where labels are numbers."""
-    labels = sorted(set(adata.obs[keys.DOMAIN].dropna().astype(str)), key=lambda label: (len(label), label))
-    numbered = all(label.isdecimal() for label in labels)
-    return {label: colour_of(int(label) if numbered else i + 1) for i, label in enumerate(labels)}
+def _titles(adata: "AnnData", source: str) -> list[str]:
+    """Return what QuPath calls the domains or labels of `source`, from number 1 on."""
+    names = domain_names(adata, source)
+    return list(names) if source == LABELS else [f"domain {name}" for name in names]
 
 
-def domain_annotations(adata: "AnnData", scale: AreaScale | None = None) -> Steps[list[Annotation]]:
-    """Return one annotation per domain, its outline half a pitch around its spots; none without domains.
+def domain_annotations(
+    adata: "AnnData", source: str = PREDICTED, scale: AreaScale | None = None
+) -> Steps[list[Annotation]]:
+    """Return one annotation per domain, or label, its outline half a pitch around its spots; none without.
 
-    Areas are those of `scale`, by default that of `adata`.
+    Parameters
+    ----------
+    adata
+        A prediction.
+    source
+        `truth.PREDICTED`, `truth.MEASURED` or `domains.LABELS`.
+    scale
+        Of the areas; None takes that of `adata`.
     """
-    if keys.DOMAIN not in adata.obs:
+    numbers = read_domains(adata, source)
+    if numbers is None:
         return []
     import shapely
 
-    xy = np.asarray(adata.obsm[keys.SPATIAL], float)
-    labels = adata.obs[keys.DOMAIN].astype(str).to_numpy()
     scale = AreaScale.of(adata, um_per_px(adata)) if scale is None else scale
-    reach = 0.51 * typical_pitch(xy)  # a little over half, so that neighbours touch
+    spots, titles = spots_of(adata), _titles(adata, source)
+    pitch = pitch_px(spots, scale.um_per_px)
     found: list[Annotation] = []
-    colours = domain_colours(adata)
-    for label, colour in colours.items():
-        yield Step("Outlining domains", len(found), len(colours), "domains")
-        squares = shapely.box(*(xy[labels == label] - reach).T, *(xy[labels == label] + reach).T)
-        outline = shapely.union_all(squares).simplify(SMOOTH * reach)
+    seen = np.unique(numbers[numbers > 0]).tolist()
+    for number in seen:
+        yield Step("Outlining domains", len(found), len(seen), "domains")
+        xy = spots.xy[numbers == number]
+        wide = (REACH + CLOSED) * pitch
+        outline = shapely.union_all(shapely.box(*(xy - wide).T, *(xy + wide).T))
+        outline = outline.buffer(-CLOSED * pitch, join_style="mitre").simplify(SMOOTH * REACH * pitch)
         parts = tuple(getattr(outline, "geoms", (outline,)))
-        spots = int(np.count_nonzero(labels == label))
-        measured = region_measurements(spots, scale.of_spots(spots))
-        found.append(Annotation(f"domain {label}", parts, f"domain {label}", colour, measured))
+        measured = region_measurements(len(xy), scale.of_spots(len(xy)))
+        title = titles[number - 1]
+        found.append(Annotation(title, parts, title, colour_of(number), measured))
     return found
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_flag import keys
+from napari_flag.analysis.structure import RANKED
 from napari_flag.errors import UserError
-from napari_flag.exports.contents import RANKED
 from napari_flag.files import Unwritable, put, unfinished, write_whole_in_steps
 from napari_flag.formatting import first_of
 from napari_flag.layers.frame import frame_of

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe & Ito 2008, without the yellow that white paper swallows."""
+from napari_flag.analysis.domains import hex_colour
+
+COLOURS: Final = (*(hex_colour(number) for number in range(1, 7)), "#000000")
+"""Okabe & Ito 2008, as of domains, without the yellow that white paper swallows."""
 GREY: Final = "#8a8a8a"
 SEQUENTIAL: Final = "viridis"
 DPI: Final = 200

@@ -3,7 +3,7 @@
 Both can be rings around the spots, so that the gene inside stays visible.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
+from napari_flag.analysis.domains import PALETTE, hex_colour
 from napari_flag.formatting import percent_reached
 from napari_flag.layers.frame import Frame, frame_of
 from napari_flag.layers.kept import Kept
@@ -18,7 +19,6 @@ from napari_flag.layers.legend import Legend, LegendRow
 from napari_flag.layers.raster import Float32Array, SpotRaster, raster_of
 from napari_flag.layers.spot_layers import SpotLayer, banded_colormap, empty, set_place, set_shown
 from napari_flag.prediction_file import unlike_warning
-from napari_flag.slides.formats.geojson import Colour
 
 UNLIKE_NAME: Final = "Unlike training tissue"
 LIMITS: Final = (0.0, 2.0)
@@ -127,11 +127,6 @@ def _inside(lookup: npt.NDArray[np.integer[Any]], width: int) -> npt.NDArray[np.
 
 
 DOMAINS_NAME: Final = "Domains"
-COLOURS: Final[tuple[Colour, ...]] = (
-    (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
-    (148, 103, 189), (140, 86, 75), (127, 127, 127), (23, 190, 207),
-)  # fmt: skip
-"""Of domains, in turn: Okabe & Ito 2008, apart for all eyes, and four more."""
 
 
 class Paint(Enum):
@@ -203,7 +198,7 @@ class DomainMap(SpotLayer):
             if self.layer is not None and self.layer.visible:
                 self.layer.visible = False
             return
-        values = np.where(numbers > 0, (numbers - 1) % len(COLOURS), np.nan).astype(np.float32)
+        values = np.where(numbers > 0, (numbers - 1) % len(PALETTE), np.nan).astype(np.float32)
         picture = self._raster.paint(values)
         if paint is Paint.RINGS:
             if self._within is None:
@@ -217,8 +212,8 @@ class DomainMap(SpotLayer):
                 self._raster,
                 {keys.LAYER_KIND: "domains", keys.LAYER_ADATA: adata},
                 name=DOMAINS_NAME,
-                colormap=banded_colormap("domains", [(*(p / 255 for p in rgb), 1.0) for rgb in COLOURS]),
-                contrast_limits=(-0.5, len(COLOURS) - 0.5),
+                colormap=banded_colormap("domains", [(*(p / 255 for p in rgb), 1.0) for rgb in PALETTE]),
+                contrast_limits=(-0.5, len(PALETTE) - 0.5),
             )
         else:
             layer.data = picture
@@ -247,28 +242,3 @@ def _legend_rows(numbers: npt.NDArray[np.int64], names: Sequence[str] | None) ->
         )
         for number in np.flatnonzero(counts).tolist()
     ]
-
-
-def colour_of(number: int) -> Colour:
-    """Return the colour of domain `number` (from 1)."""
-    return COLOURS[(number - 1) % len(COLOURS)]
-
-
-def hex_colour(number: int) -> str:
-    """Return the colour of domain `number` (from 1) as "#0072b2"."""
-    return "#{:02x}{:02x}{:02x}".format(*colour_of(number))
-
-
-def clicks(on_click: Callable[[Any], None]) -> Callable[[Any, Any], Iterator[None]]:
-    """Return a napari mouse callback that calls `on_click` with where it was clicked, unless dragged."""
-
-    def callback(_viewer: Any, event: Any) -> Iterator[None]:
-        dragged = False
-        yield
-        while event.type == "mouse_move":
-            dragged = True
-            yield
-        if not dragged:
-            on_click(event.position)
-
-    return callback

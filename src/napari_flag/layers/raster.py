@@ -16,7 +16,13 @@ from napari_flag import keys
 from napari_flag.layers.frame import Frame
 from napari_flag.layers.gene_values import Limits
 from napari_flag.layers.kept import Kept
-from napari_flag.prediction_file import DEFAULT_FILL, array_coordinates, spot_diameter_px, stated_lattice
+from napari_flag.prediction_file import (
+    array_coordinates,
+    drawn_diameter_px,
+    spot_diameter_px,
+    stated_lattice,
+    um_per_px,
+)
 from napari_flag.slides.spots import typical_pitch
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -104,15 +110,16 @@ def raster_of(adata: Any) -> SpotRaster:
 
     def make() -> SpotRaster:
         xy = np.asarray(places, np.float64)[:, :2]
-        return spot_raster(xy, diameter_px=diameter, lattice=lattice, array=array_coordinates(adata))
+        drawn = drawn_diameter_px(adata)
+        return spot_raster(xy, diameter_px=drawn, lattice=lattice, array=array_coordinates(adata))
 
-    return _RASTER.of(adata, (places, diameter, lattice), make)
+    return _RASTER.of(adata, (places, diameter, lattice, um_per_px(adata)), make)
 
 
 def spot_raster(
     xy: FloatArray,
     *,
-    diameter_px: float | None = None,
+    diameter_px: float,
     lattice: str = "none",
     array: npt.NDArray[Any] | None = None,
 ) -> SpotRaster:
@@ -123,18 +130,16 @@ def spot_raster(
     xy
         (n, 2) level-0 px centres.
     diameter_px
-        Spot diameter (side, for bins) in level-0 px; None: a share of the pitch (`DEFAULT_FILL`).
+        Spot diameter (side, for bins) in level-0 px.
     lattice, array
         As in `Spots`; decide whether the spots are bins of a regular square grid.
     """
-    pitch = typical_pitch(xy)
-    diameter = diameter_px or DEFAULT_FILL * pitch
-    bins = lattice == "square" and diameter >= TOUCHING * pitch
+    bins = lattice == "square" and diameter_px >= TOUCHING * typical_pitch(xy)
     if bins and array is not None and len(xy) > 3:
         raster = _bin_raster(xy, np.asarray(array, np.int64))
         if raster is not None:
             return raster
-    return _stamped_raster(xy, diameter, square=bins)
+    return _stamped_raster(xy, diameter_px, square=bins)
 
 
 MOST_CELLS: Final = 10**8

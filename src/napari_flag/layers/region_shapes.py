@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import keys
-from napari_flag.analysis.domains import LABELS, domain_names, read_domains
+from napari_flag.analysis.domains import LABELS, colour_of, domain_names, read_domains
 from napari_flag.analysis.regions import Region
 from napari_flag.analysis.truth import PREDICTED
 from napari_flag.layers.frame import Frame
-from napari_flag.layers.overlays import colour_of
 from napari_flag.slides.formats.geojson import Annotation, Colour, areas_of
 from napari_flag.slides.spots import inside
 
@@ -420,4 +419,4 @@ def domain_titles(adata: "AnnData", source: str, *, short: bool = False) -> list
         return [f"Label {name}" if name.isdecimal() else name for name in names]
     word = "prediction" if source == PREDICTED else "truth"
     end = "" if short else f" of the {word}"
-    return [f"Domain {number}{end}" for number in range(1, len(names) + 1)]
+    return [f"Domain {name}{end}" for name in names]

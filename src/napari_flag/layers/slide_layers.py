@@ -18,6 +18,7 @@ from napari_flag.layers.kept import Kept
 from napari_flag.layers.raster import SpotRaster, spot_raster
 from napari_flag.layers.region_shapes import affine_of, outline, shapes_among
 from napari_flag.layers.spot_layers import selection_kept, set_place
+from napari_flag.slides.lattice import drawn_diameter
 
 if TYPE_CHECKING:
     from napari_flag.slides.slide import Slide
@@ -77,13 +78,13 @@ def outlined(spots: "Spots", mpp: float | None) -> tuple[SpotRaster, Picture]:
 
     Of many spots it takes long, so it is made where they are found: in the thread of that work.
     """
-    diameter = None if spots.diameter_um is None or mpp is None else spots.diameter_um / mpp
 
     def make() -> tuple[SpotRaster, Picture]:
+        diameter = drawn_diameter(spots, mpp)
         raster = spot_raster(spots.xy, diameter_px=diameter, lattice=spots.lattice, array=spots.array)
         return raster, raster.outlines()
 
-    return _OUTLINED.of(spots, (-1.0 if diameter is None else diameter,), make)
+    return _OUTLINED.of(spots, (mpp,), make)
 
 
 def outline_layer(
@@ -242,13 +243,9 @@ def _redraw_spots(layer: Any, data: Any, options: Mapping[str, Any]) -> None:
 
 def _rings(spots: "Spots", slide: "Slide", frame: Frame) -> LayerData:
     """Return spots as circles; unlike a picture of them they stay visible when zoomed out."""
-    diameter_um = spots.diameter_um or 0.5 * (spots.pitch_um or 0.0)
-    # Where the size in px cannot be known: large enough to see, and clearly only a symbol.
-    known = slide.mpp and diameter_um
-    size = diameter_um / slide.mpp if slide.mpp and known else max(slide.size) / 150
     options = {
         "name": f"Spots ({whole(len(spots))})",
-        "size": size,
+        "size": drawn_diameter(spots, slide.mpp),
         "face_color": "transparent",
         "border_color": np.array(OUTLINE_COLOUR),
         "border_width": 0.12,

@@ -10,7 +10,16 @@ import numpy.typing as npt
 from napari_flag import keys
 from napari_flag.analysis.coexpression import Together, correlate, pick_unlike
 from napari_flag.analysis.compare import Comparison, Section, comparing, section_of
-from napari_flag.analysis.domains import Agreement, agreement_of, find_all, label_agreement, method_of
+from napari_flag.analysis.domains import (
+    LABELS,
+    Agreement,
+    agreement_of,
+    domain_names,
+    find_all,
+    label_agreement,
+    method_of,
+    read_domains,
+)
 from napari_flag.analysis.pathways import DomainSets, bundled, recover_domains
 from napari_flag.analysis.regions import TOPS, AreaScale, Overlap, compare_rankings
 from napari_flag.analysis.set_maps import SetMap, find_set, first_set, map_set, regions_of_domains
@@ -70,9 +79,9 @@ def labels_of(adata: "AnnData", found: Mapping[str, Numbers]) -> Labelled | None
     """
     if keys.LABEL not in adata.obs:
         return None
-    column = adata.obs[keys.LABEL].astype("category").cat.remove_unused_categories().cat
-    names = tuple(str(name) for name in column.categories)
-    return Labelled(column.codes.to_numpy().astype(np.int64), names, label_agreement(adata, found))
+    numbers = read_domains(adata, LABELS)
+    assert numbers is not None
+    return Labelled(numbers - 1, domain_names(adata, LABELS), label_agreement(adata, found))
 
 
 MARKERS: Final = 8
@@ -191,12 +200,12 @@ def gather(
     shown_set
         Of `sets`, the one whose genes are shown; None takes the first with two genes here.
     force
-        As of `comparison.comparing`; without counts only of what is said there of the prediction.
+        As of `analysis.compare.comparing`; without counts only of what is said there of the prediction.
 
     Raises
     ------
     UserError
-        As `comparison.comparing`.
+        As `analysis.compare.comparing`.
     """
     if measured is None:
         refuse_misplaced(predicted, force)

@@ -6,30 +6,26 @@ from html import escape
 from importlib import resources
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from napari_flag import __version__, keys
 from napari_flag.analysis.compare import Comparison
+from napari_flag.analysis.domains import hex_colour, labelled_share
 from napari_flag.analysis.pathways import DomainSets
-from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, STRUCTURE, DrawScores
+from napari_flag.analysis.scores import EXPECTATION, FEWEST_DRAWS, MEANING, STRUCTURE, DrawScores
 from napari_flag.errors import UserError
 from napari_flag.files import place_in
 from napari_flag.formatting import UNDEFINED, area, counted, interval, number, probability, whole
-from napari_flag.layers.overlays import hex_colour
 from napari_flag.prediction_doubts import doubts_of
 from napari_flag.prediction_file import output_name, provenance, unlike_warning
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
 from napari_flag.report.findings import Findings
 from napari_flag.report.pictures import Picture
-from napari_flag.report.wording import COLUMNS, LABELS, NO_TRUTH
+from napari_flag.report.wording import COLUMNS, DIGITS, LABELS, NO_TRUTH
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-
-DIGITS: Final = 3
-"""Decimals of the numbers on the page."""
 
 
 def write_page(findings: Findings, pictures: Sequence[Picture], *, command: str | None) -> str:
@@ -115,7 +111,7 @@ def _scores(comparison: Comparison | None) -> Iterator[str]:
         )
         if drawn.number:
             cells += f"<td>{number(drawn.values[metric], DIGITS, UNDEFINED)}</td>"
-        yield f'<tr><td title="{escape(wording.METRICS[metric][1])}">{metric}</td>{cells}</tr>'
+        yield f'<tr><td title="{escape(MEANING[metric])}">{metric}</td>{cells}</tr>'
     yield "</tbody></table></div>"
     in_truth, predicted = mean.genes_constant_in_truth, mean.genes_predicted_constant
     yield f'<p class="soft">Moran\'s I on the {_text(comparison.neighbours)}, row-standardised. '
@@ -138,12 +134,11 @@ def _tiles(values: Mapping[str, float], intervals: Mapping[str, tuple[float, flo
     """Yield a tile for each score: its name, value, interval and meaning."""
     yield '<div class="scores">'
     for metric, value in values.items():
-        word, meaning = wording.METRICS[metric]
         yield (
-            f'<div class="score"><span>{metric} <span class="soft">{word}</span></span>'
+            f'<div class="score"><span>{metric} <span class="soft">{wording.METRICS[metric]}</span></span>'
             f"<b>{number(value, DIGITS, UNDEFINED)}</b>"
             f'<span class="interval soft">{interval(intervals.get(metric), DIGITS)}</span>'
-            f"<small>{meaning}</small></div>"
+            f"<small>{escape(MEANING[metric])}</small></div>"
         )
     yield "</div>"
 
@@ -175,7 +170,7 @@ def _labels(findings: Findings) -> Iterator[str]:
             found = labels.agreements[key]
             cells = f"<td>{number(found.ari, DIGITS)}</td><td>{number(found.nmi, DIGITS)}</td>"
             yield f'<tr><th scope="row">domains, {word}</th>{cells}</tr>'
-    yield f'</tbody></table><p class="soft">{LABELS}</p>'
+    yield f'</tbody></table><p class="soft">{labelled_share(labels.codes >= 0)}. {LABELS}</p>'
 
 
 def _markers(findings: Findings) -> Iterator[str]:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from napari_flag.analysis.domains import PALETTE, hex_colour
 from napari_flag.analysis.regions import TOPS
 from napari_flag.figures.agreement import draw_calibration, draw_named_moran, draw_overlaps
 from napari_flag.figures.heat_maps import draw_set_map, draw_triangles
 from napari_flag.figures.spot_maps import draw_gene_maps, draw_labels, draw_overview
 from napari_flag.figures.style import house_style
 from napari_flag.formatting import counted, number
-from napari_flag.layers.overlays import COLOURS, hex_colour
 from napari_flag.progress import Step, Steps
 from napari_flag.report import wording
 from napari_flag.report.findings import FEWEST_GENES, Findings
@@ -130,12 +130,12 @@ def _draw_domains(findings: Findings) -> "Figure | None":
         return None
     shown = {"predicted": findings.domains - 1}
     if findings.domains_measured is not None and findings.likeness is not None:
-        ari, nmi = number(findings.likeness.ari), number(findings.likeness.nmi)
+        ari, nmi = (number(value, wording.DIGITS) for value in (findings.likeness.ari, findings.likeness.nmi))
         title = f"predicted   ARI {ari}, NMI {nmi}"
         shown = {"measured": findings.domains_measured - 1, title: findings.domains - 1}
     if findings.labels is not None:
         shown = {"labels": findings.labels.codes, **shown}
-    return draw_labels(findings.adata, shown, [hex_colour(number + 1) for number in range(len(COLOURS))])
+    return draw_labels(findings.adata, shown, [hex_colour(number + 1) for number in range(len(PALETTE))])
 
 
 def _draw_set(findings: Findings) -> "Figure | None":

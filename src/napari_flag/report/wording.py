@@ -2,20 +2,22 @@
 
 from typing import Final
 
+DIGITS: Final = 3
+"""Decimals of the numbers of a report."""
 METRICS: Final = {
-    "PCC": ("gene by gene", "mean over genes of Pearson's r across spots; mostly depth, see cPCC"),
-    "MSE": ("error", "mean squared error of log2(count + 1); 0 is best"),
-    "cPCC": ("without depth", "PCC after each spot's mean over the genes is taken away"),
-    "GSC": ("co-expression", "agreement of gene–gene correlations with the truth's"),
-    "SSC": ("spatial pattern", "agreement of Moran's I across genes with the truth's"),
-    "amplitude": ("strength", "median over genes of variance drawn / measured; 1 is full strength"),
-    "CRPS": ("of a value", "distance between the draws of one value and its measurement"),
-    "ES": ("of a spot", "energy score: the same for all genes of a spot together"),
-    "ES-map": ("of a map", "energy score: the same for the whole map of a gene"),
-    "VS-gene": ("pairs of genes", "variogram score: do the genes of a spot differ as measured?"),
-    "VS-space": ("pairs of spots", "variogram score: do neighbouring spots differ as measured?"),
+    "PCC": "gene by gene",
+    "MSE": "error",
+    "cPCC": "without depth",
+    "GSC": "co-expression",
+    "SSC": "spatial pattern",
+    "amplitude": "strength",
+    "CRPS": "of a value",
+    "ES": "of a spot",
+    "ES-map": "of a map",
+    "VS-gene": "pairs of genes",
+    "VS-space": "pairs of spots",
 }
-"""Metric or proper score → a word for it, and its definition."""
+"""Metric or proper score → a word for it; what it means is `analysis.scores.MEANING`."""
 EXPECTATION: Final = "X is the single best guess of every value. It is judged by these three."
 DRAWS: Final = (
     "A draw is one expression that could have been measured here, noise included. What goes together and "

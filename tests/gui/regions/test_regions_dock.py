@@ -14,9 +14,9 @@ from napari_flag.analysis.domains import LABELS
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.formatting import area
 from napari_flag.gui.regions import regions_dock
-from napari_flag.gui.regions.regions_dock import RegionsDock
+from napari_flag.gui.regions.regions_dock import RegionsDock, clicks
 from napari_flag.layers.local_map import MapKind
-from napari_flag.layers.overlays import Paint, clicks
+from napari_flag.layers.overlays import Paint
 from napari_flag.layers.region_history import history_of
 from napari_flag.progress import Step
 from napari_flag.slides.formats.geojson import read_annotations

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from magicgui.widgets import PushButton
 from qtpy.QtCore import QObject, QSize, Qt, Signal
@@ -25,11 +24,8 @@ from napari_flag.analysis.domains import (
     LABELS,
     describe_labels,
     domain_agreement,
-    domain_names,
     find_missing,
-    read_domains,
     read_for,
-    write_domains,
 )
 from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import MEASURED, PREDICTED
@@ -42,8 +38,6 @@ from napari_flag.gui.session import Session
 from napari_flag.layers.gene_values import sources_of
 from napari_flag.layers.overlays import Paint
 from napari_flag.layers.region_shapes import EDGE, Entry
-from napari_flag.progress import Steps
-from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.formats.labels import SpotLabels
 
 if TYPE_CHECKING:
@@ -252,31 +246,6 @@ def _item(entry: Entry, mm2: float) -> QTreeWidgetItem:
     flags = item.flags() & ~Qt.ItemFlag.ItemIsEditable
     item.setFlags(flags | Qt.ItemFlag.ItemIsEditable if entry.drawn is not None else flags)
     return item
-
-
-def domain_outlines(adata: Any, source: str, scale: AreaScale) -> Steps[list[Annotation]]:
-    """Return one annotation per domain, or label, of `source`, its outline half a pitch around its spots.
-
-    Areas are those of `scale`, as in the list.
-    """
-    from anndata import AnnData
-
-    from napari_flag.exports.qupath import domain_annotations
-
-    numbers = read_domains(adata, source)
-    if numbers is None:
-        return []
-    seen = numbers > 0
-    alone = AnnData(obs=adata.obs.loc[seen, []], obsm={keys.SPATIAL: adata.obsm[keys.SPATIAL][seen]})
-    write_domains(alone, PREDICTED, numbers[seen])
-    found = yield from domain_annotations(alone, scale)
-    if source != LABELS:
-        return found
-    seen_labels = [domain_names(adata, source)[number - 1] for number in sorted(set(numbers[seen].tolist()))]
-    return [
-        replace(annotation, name=name, classification=name)
-        for annotation, name in zip(found, seen_labels, strict=True)
-    ]
 
 
 ABSENT: Final = {

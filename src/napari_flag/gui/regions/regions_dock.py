@@ -1,6 +1,6 @@
 """The Regions dock: draw or find regions, and see which genes tell them apart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,18 @@ from napari_flag.analysis.regions import AreaScale, BoolArray, RegionNumbers, co
 from napari_flag.analysis.set_maps import SetMap, first_set, map_set, named_apart
 from napari_flag.analysis.truth import MEASURED, PREDICTED
 from napari_flag.errors import UserError
-from napari_flag.exports.qupath import region_measurements
+from napari_flag.exports.qupath import domain_annotations, region_measurements
 from napari_flag.formatting import whole
 from napari_flag.gui.controls.file_filters import REGION_FILES, TABLE_FILES
 from napari_flag.gui.controls.forms import ask_open, ask_save
 from napari_flag.gui.controls.plots import ask_figure_path
 from napari_flag.gui.dock import NOTHING_YET, Dock, ViewerWatch, single_shot
-from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList, domain_outlines
+from napari_flag.gui.regions.choices import DomainChoice, LabelReader, RegionList
 from napari_flag.gui.regions.results import NO_SET, RegionResults
 from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import region_shapes
 from napari_flag.layers.local_map import MapKind
-from napari_flag.layers.overlays import Paint, clicks
+from napari_flag.layers.overlays import Paint
 from napari_flag.layers.region_history import RegionHistory, history_of
 from napari_flag.layers.region_shapes import Entry, collect, domain_titles
 from napari_flag.prediction_file import slide_size
@@ -348,13 +348,10 @@ class RegionsDock(Dock):
         return region_shapes.add_layer(self._viewer, state.frame, longest)
 
     def _area_scale(self) -> AreaScale:
-        """Return what areas are computed with; the pitch is sought once for a prediction."""
-        adata = self.session.adata
+        """Return what areas are computed with; the pitch is sought once for a prediction and µm/px."""
         mpp = self.session.frame.mpp
-        if self._scale is None:
-            self._scale = AreaScale.of(adata, mpp)
-        elif self._scale.um_per_px != mpp:
-            self._scale = replace(self._scale, um_per_px=mpp)
+        if self._scale is None or self._scale.um_per_px != mpp:
+            self._scale = AreaScale.of(self.session.adata, mpp)
         return self._scale
 
     # --- undo and redo ---------------------------------------------------------------------------
@@ -467,7 +464,7 @@ class RegionsDock(Dock):
         ]
         self.jobs.run(
             "export",
-            domain_outlines(adata, self.choice.shown, scale),
+            domain_annotations(adata, self.choice.shown, scale),
             "Export regions",
             on_result=lambda found: self.write_file(path, lambda: write_annotations([*drawn, *found], path)),
             on_cancelled=lambda: self.notify("Exporting regions was cancelled; nothing was written."),
@@ -542,3 +539,18 @@ class RegionsDock(Dock):
 def _short_name(entry: Entry) -> str:
     """Return a region's name, a domain's without whose it is: it stands below a column."""
     return entry.region.name if entry.drawn is not None else entry.region.name.partition(" of the ")[0]
+
+
+def clicks(on_click: Callable[[Any], None]) -> Callable[[Any, Any], Iterator[None]]:
+    """Return a napari mouse callback that calls `on_click` with where it was clicked, unless dragged."""
+
+    def callback(_viewer: Any, event: Any) -> Iterator[None]:
+        dragged = False
+        yield
+        while event.type == "mouse_move":
+            dragged = True
+            yield
+        if not dragged:
+            on_click(event.position)
+
+    return callback

@@ -38,16 +38,9 @@ def read_count_table(path: Path) -> "AnnData":
     """
     import pandas
 
-    from napari_flag.slides.formats.positions import holds_positions
-
     header, _, body = read_bytes(path).partition(b"\n")
     separator = separator_of(header)
     genes = [name.strip().strip('"') for name in header.decode("utf-8-sig").split(separator)]
-    if holds_positions(column_names(genes)):
-        raise UserError(
-            f"{path.name} holds positions of spots and no counts; give it as the spots, and the table of "
-            "their raw counts as what was measured."
-        )
     try:
         frame = pandas.read_csv(
             io.BytesIO(body), sep=separator, header=None, index_col=0, converters={0: str.strip}
