@@ -169,8 +169,9 @@ def run_compare(args: argparse.Namespace) -> int:
     if measured is None:
         if len(files) != 2:
             raise UserError(
-                f"{counted(len(files), 'file')} {'was' if len(files) == 1 else 'were'} given, so it is not clear which is the measurement; give one "
-                "prediction and then its measured counts, or name the counts with --measured."
+                f"{counted(len(files), 'file')} {'was' if len(files) == 1 else 'were'} given, so it is not "
+                "clear which is the measurement; give one prediction and then its measured counts, or name "
+                "the counts with --measured."
             )
         measured = files.pop()
     if len(files) == 1:
