@@ -43,7 +43,7 @@ from flag_training.paper_table import AUTHORS
 from flag_training.result_tables import read_results, results_of
 from flag_training.stages.fit import fit
 from napari_flag.cli import main as napari_flag
-from napari_flag.cli.terminal import ProgressLine
+from napari_flag.cli.terminal import watch
 from napari_flag.errors import UserError
 from napari_flag.files import ending, place_in, write_json
 from napari_flag.progress import finish
@@ -184,7 +184,7 @@ def measure(
         config = replace(config, prior=None)  # which FLAG's frames read alone
     plan = Plan(test=(section,), train_without=removed, once=bool(removed), seeds=(seed,), flag=flag)
     (fold,) = folds_of(config, plan)
-    cohort = finish(fold_cohort(config, args.data, args.run, plan, fold), ProgressLine())
+    cohort = watch(fold_cohort(config, args.data, args.run, plan, fold))
     names = [slide.entry.name for slide in cohort.slides]
     rest = keep(cohort, [name for name in names if name not in (section, *removed)])
     paid = paid_before(args, section, method, seed, removed)
@@ -199,7 +199,7 @@ def measure(
         plan = replace(plan, methods={name: (kind, trained_for(given, paid))})
     kept = folder_of(args) / "predictions" if seed == args.seeds[0] else None
     started = time.process_time()
-    outcome = finish(score_fold(cohort, config, args.run, plan, fold, kept), ProgressLine())
+    outcome = watch(score_fold(cohort, config, args.run, plan, fold, kept))
     if method != FLAG:  # with which controls and landmarks of a section stand, once
         records = [record for record in outcome.records if record.kind not in ("control", "landmark")]
         outcome = replace(outcome, records=tuple(records))

@@ -55,7 +55,7 @@ from flag_training.methods.window_training import cut, train, untrained, windows
 from flag_training.scoring import score
 from flag_training.simulated import CohortModel
 from flag_training.store.panels import PanelRule, select_panel
-from napari_flag.cli.terminal import ProgressLine
+from napari_flag.cli.terminal import watch
 from napari_flag.errors import UserError
 from napari_flag.figures.style import COLOURS, house_style
 from napari_flag.files import write_json, write_text
@@ -178,7 +178,7 @@ def read_parts(args: argparse.Namespace, genes: int, seed: int) -> Parts:
     config = replace(config, panel=str(panel_of(args, config, rest, genes)))
     plan = Plan(test=tuple(args.test), together=True)
     fold = folds_of(config, plan)[0]
-    cohort = finish(fold_cohort(config, args.data, args.encoders or args.run, plan, fold), ProgressLine())
+    cohort = watch(fold_cohort(config, args.data, args.encoders or args.run, plan, fold))
     return Parts(keep(cohort, rest), keep(cohort, args.validate), keep(cohort, args.test))
 
 
@@ -258,7 +258,7 @@ def measure_diffusion(args: argparse.Namespace, point: Point, parts: Parts) -> d
     folder = args.run / point.name
     every = max(1, steps // 20)
     training = train(form, parts.train, point.seed, folder, parts.validate, every, settings_of(args))
-    network = finish(training, ProgressLine())
+    network = watch(training)
     fitted = form.fitted(network, parts.train)
     trained = time.process_time(), time.perf_counter()
     scores = []
@@ -331,7 +331,7 @@ def scored(
     x: FloatArray, drawn: FloatArray | None, slide: TrainingSlide, point: Point, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Return the scores of a section over all genes and over those of the smallest panel."""
-    sizes = {"all": point.genes, "smallest panel": min(args.genes)}
+    sizes = {"all": point.genes, "smallest panel": min(*GENES, *args.genes)}
     found = {name: scores_of(x, drawn, slide, genes) for name, genes in sizes.items()}
     return {"section": slide.entry.name} | found
 

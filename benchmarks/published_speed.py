@@ -42,7 +42,7 @@ from flag_training.methods.window_training import train
 from flag_training.run_folders import states_folder
 from flag_training.scoring import COMPARED, SCORED, Section
 from flag_training.stages.fit import fit
-from napari_flag.cli.terminal import ProgressLine
+from napari_flag.cli.terminal import watch
 from napari_flag.files import replacing, write_json
 from napari_flag.keys import STEPS_OF
 from napari_flag.methods.flag import FlagPredictor
@@ -53,7 +53,6 @@ from napari_flag.model.diffusion import TOGETHER
 from napari_flag.model.flag import Flag
 from napari_flag.model.published import PublishedFlag
 from napari_flag.model.samplers import SamplerSettings
-from napari_flag.progress import finish
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "results" / "published_speed.md"
 HEUN_STEPS: Final = 100
@@ -115,11 +114,11 @@ def trained(args: argparse.Namespace) -> Trained:
     absent, seed = (args.test, *args.train_without), config.fit.seed
     plan = Plan(test=(args.test,), seeds=(seed,))
     (fold,) = folds_of(config, plan)
-    cohort = finish(fold_cohort(config, args.data, args.run, plan, fold), ProgressLine())
+    cohort = watch(fold_cohort(config, args.data, args.run, plan, fold))
     names = [slide.entry.name for slide in cohort.slides]
     rest = keep(cohort, [name for name in names if name not in absent])
     folder = states_folder(args.run, config.without(absent), fingerprint(rest))
-    flag = FlagPredictor(finish(fit(rest, config.without(absent), folder), ProgressLine()), cohort.genes)
+    flag = FlagPredictor(watch(fit(rest, config.without(absent), folder)), cohort.genes)
     paid = operations(config.without(absent), rest, folder)
     _, given = read_baseline(BASELINES / "flag_published.toml")
     assert isinstance(given, FlagDiffusion)
@@ -128,7 +127,7 @@ def trained(args: argparse.Namespace) -> Trained:
     method = trained_for(sized, cost)
     assert isinstance(method, FlagDiffusion)
     folder = folder / f"published_{method.training.steps}"
-    published = finish(train(method, rest, seed, folder), ProgressLine())
+    published = watch(train(method, rest, seed, folder))
     assert isinstance(published, Published)
     published.config = replace(published.config, solver_steps=args.heun_steps)
     described = {

@@ -36,12 +36,11 @@ from flag_training.run_folders import states_folder
 from flag_training.scoring import COMPARED, SCORED, Judged, Section
 from flag_training.stages.denoising import counts_of
 from flag_training.stages.fit import fit, tile_encoder
-from napari_flag.cli.terminal import ProgressLine
+from napari_flag.cli.terminal import watch
 from napari_flag.files import write_json
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.gene_dit import GeneDiT
 from napari_flag.model.observation import Observation
-from napari_flag.progress import finish
 
 CONFIG: Final = Path(__file__).parents[1] / "training" / "configs" / "her2st.toml"
 BATCH: Final = 64
@@ -176,22 +175,22 @@ def main() -> None:
     args = parser.parse_args()
     config = read_config(CONFIG)
     images = config.without(tuple(name for name in args.unseen if name != "B4"))
-    net = finish(tile_encoder(images, args.data, args.run), ProgressLine())
-    cohort = finish(load_cohort(config, args.data, args.run, net), ProgressLine())
+    net = watch(tile_encoder(images, args.data, args.run))
+    cohort = watch(load_cohort(config, args.data, args.run, net))
     names = [slide.entry.name for slide in cohort.slides]
     absent = {*args.unseen, args.section}
     rest = keep(cohort, [name for name in names if name not in absent])
     without = config.without(tuple(name for name in names if name in absent))
     folder = states_folder(args.run, without, fingerprint(rest))
-    network = finish(fit(rest, without, folder), ProgressLine())
+    network = watch(fit(rest, without, folder))
     predictor, residuals = FlagPredictor(network, cohort.genes), np.load(folder / CROSSFIT)
     place = names.index(args.section)
     slide, features = cohort.slides[place], cohort.features[place][0].numpy()
     section = Section.of(slide)
     encoded = predictor.encode(features, slide.graph(features))
-    seen, ours = finish(judge(predictor, encoded, section, 0), ProgressLine())
+    seen, ours = watch(judge(predictor, encoded, section, 0))
     found: dict[str, Judged] = {DRAWS: ours}
-    found[SILENCED] = finish(judge(predictor, encoded.silenced(), section, 0), ProgressLine())[1]
+    found[SILENCED] = watch(judge(predictor, encoded.silenced(), section, 0))[1]
     counting = NOISES[-1]
     found[counting] = section.draws(draws_around(seen.mean, residuals, slide.spots.ids, SCORED, 0)[counting])
 

@@ -27,7 +27,7 @@ from flag_training.scoring import JUDGED, SCORED
 from flag_training.simulated import CohortModel, SimulatedSlide
 from flag_training.stages.fit import fit
 from flag_training.stages.tile_encoder import TileEncoderConfig
-from napari_flag.cli.terminal import ProgressLine
+from napari_flag.cli.terminal import watch
 from napari_flag.files import write_json
 from napari_flag.methods.flag import FlagPredictor
 from napari_flag.model.diffusion import TOGETHER
@@ -86,7 +86,7 @@ def measure(model: CohortModel, slides: int, tests: int, steps: int, run: Path) 
     started = time.perf_counter()
     cohort = finish(model.cohort(slides)).cohort
     folder = fit_folder(run, model, slides, steps)
-    network = finish(fit(cohort, config(steps), folder), ProgressLine())
+    network = watch(fit(cohort, config(steps), folder))
     seconds = time.perf_counter() - started
     predictor = FlagPredictor(network, cohort.genes)
     found: dict[str, list[list[float]]] = {"transformer": [], "silenced": [], "exact": []}

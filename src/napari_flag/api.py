@@ -207,7 +207,7 @@ def compare(
     unit
         What the file of a prediction holds, as `read_prediction` takes it.
     alignment
-        As of `predict`.
+        As of `predict`; for a Xenium or CosMx folder alone.
     force
         Compare counts that look scaled or mixed up, or spots that look misplaced, all the same, with a
         notice.

@@ -153,12 +153,24 @@ def test_ids_shuffled_among_counts_are_noticed_by_their_places(prediction):
     assert "lie elsewhere in the measured table" in doubt
 
 
-def test_ids_written_row_by_column_are_noticed(prediction):
+@pytest.mark.parametrize("measured_spots", [36, 24])
+def test_ids_written_row_by_column_are_noticed_also_where_not_all_spots_were_measured(
+    prediction, measured_spots
+):
     prediction.obs_names = [f"{c}x{r + 3}" for r in range(6) for c in range(6)]
     measured = counts_for(prediction)
     measured.obs_names = [f"{r + 3}x{c}" for r in range(6) for c in range(6)]
+    measured = measured[:measured_spots].copy()
     [doubt] = doubts(prediction, measured)
     assert "row × column" in doubt
+
+
+def test_ids_of_which_few_fit_either_way_are_not_called_exchanged(prediction):
+    """As of another section, whose outline is another."""
+    prediction.obs_names = [f"{c}x{r + 3}" for r in range(6) for c in range(6)]
+    measured = counts_for(prediction)
+    measured.obs_names = [f"{r + 5}x{c}" for r in range(6) for c in range(6)]
+    assert not any("row × column" in doubt for doubt in doubts(prediction, measured))
 
 
 def test_ids_turned_on_a_square_are_noticed_by_their_places(prediction):

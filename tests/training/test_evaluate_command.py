@@ -138,6 +138,22 @@ def evaluation(tmp_path, monkeypatch, capsys):
     return out, run, hash_of(line)
 
 
+@pytest.mark.parametrize("command", [["evaluate", "--test", "C2"], ["train"]])
+def test_a_cancelled_training_says_that_the_same_command_goes_on(command, tmp_path, monkeypatch, capsys):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("openslide.OpenSlide.detect_format", interrupted)
+    (tmp_path / "images").mkdir()
+    for name in ("B4", "C2", "C3", "C4", "C5"):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(b"a picture")
+    config = Path(__file__).parents[2] / "training" / "configs" / "her2st.toml"
+    out = tmp_path / ("scores.json" if command[0] == "evaluate" else "mine.safetensors")
+    line = [command[0], str(config), "--data", str(tmp_path), "--run", str(tmp_path / "run"), *command[1:]]
+    assert main([*line, "--out", str(out)]) == 130
+    assert "goes on" in capsys.readouterr().err
+
+
 def hash_of(line):
     """The hash by which the command `line`, with its run folder, is known."""
     arguments = parse(*line)

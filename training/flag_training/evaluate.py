@@ -385,7 +385,7 @@ def score_fold(
 ) -> Steps[Outcome]:
     """Train and score every method of `plan` on one fold's `cohort`, test sections included in it."""
     names = [slide.entry.name for slide in cohort.slides]
-    sections = {name: Section.of(cohort.slides[names.index(name)], plan.seeds[0]) for name in fold.test}
+    sections = {name: Section.of(cohort.slides[names.index(name)]) for name in fold.test}
     found: list[Scored] = []
     levels: dict[str, tuple[str, ...]] = {}
     for removed in _trainings(plan, fold):

@@ -269,8 +269,9 @@ def _numbers_of_names(adata: "AnnData", source: str) -> dict[str, int]:
     """Return name in ``obs`` → number, ascending; domains named by numbers from 1 keep them."""
     names = [str(name) for name in _column(adata, source).categories]
     names.sort(key=lambda text: (not text.isdecimal(), len(text) * text.isdecimal(), text))
-    if source != LABELS and all(name.isdecimal() and int(name) for name in names):
-        return {name: int(name) for name in names}
+    numbers = {name: int(name) for name in names if name.isdecimal()}
+    if source != LABELS and len(set(numbers.values()) - {0}) == len(names):
+        return numbers
     return {name: number for number, name in enumerate(names, start=1)}
 
 

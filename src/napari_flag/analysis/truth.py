@@ -300,8 +300,8 @@ FEWEST_DOUBTED: Final = 20
 EVEN: Final = 0.005
 """Coefficient of variation of totals per spot below which counts were scaled to one: real ones have .2."""
 TURNED: Final = 0.9
-"""Share of the predicted spots that are found with row and column exchanged where a table is written so; of
-another section of the same array about half are."""
+"""Share of the spots, predicted or measured, that are found with row and column exchanged where a table is
+written so; of another section of the same array about half are."""
 ASTRAY: Final = 0.3
 """Pitches between a predicted and a measured spot of one id, in the median, from which they are others."""
 
@@ -310,7 +310,7 @@ def _turned_ids(predicted: "AnnData", measured: "AnnData", match: Match) -> str 
     parts = [_BY_PLACE.fullmatch(str(name)) for name in predicted.obs_names]
     turned = [f"{part[2]}x{part[1]}" for part in parts if part is not None]
     there = int(measured.obs_names.isin(turned).sum())
-    if there < max(len(match.rows) + 1, TURNED * predicted.n_obs):
+    if there < max(len(match.rows) + 1, TURNED * min(predicted.n_obs, measured.n_obs)):
         return None
     return (
         f"The measured table has {whole(there)} of the predicted spots with row and column exchanged and "

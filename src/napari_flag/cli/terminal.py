@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, TypeVar
 
 from napari_flag.errors import UserError
 from napari_flag.files import ending, make_folder, of_drive
 from napari_flag.formatting import first_of
-from napari_flag.progress import Step, TimeLeft, describe_step
+from napari_flag.progress import Step, Steps, TimeLeft, describe_step, finish
 from napari_flag.slides.file_identity import name_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
+T = TypeVar("T")
 
 MOST_NAMED: Final = 8
 """Files, or slides, named in a sentence."""
@@ -149,6 +151,12 @@ def with_written(written: Sequence[Path]) -> str:
 def kept_in(folder: Path) -> str:
     """Return what to say where a command that goes on from what it keeps in `folder` is cancelled."""
     return f"cancelled; what is finished is kept in {folder}, and the same command goes on from there"
+
+
+def watch(work: Steps[T]) -> T:
+    """Run `work` to its end under a line of progress, and return its result."""
+    with ProgressLine() as line:
+        return finish(work, line)
 
 
 def say(text: str = "") -> None:

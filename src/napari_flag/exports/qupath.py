@@ -154,7 +154,7 @@ def domain_annotations(
 
     scale = AreaScale.of(adata, um_per_px(adata)) if scale is None else scale
     spots, titles = spots_of(adata), _titles(adata, source)
-    pitch = pitch_px(spots, scale.um_per_px)
+    pitch = pitch_px(spots)  # of where they lie, whatever µm/px says
     found: list[Annotation] = []
     seen = np.unique(numbers[numbers > 0]).tolist()
     for number in seen:

@@ -72,7 +72,7 @@ MODELS: Final = (
 MODELS_PX: Final = 150
 NO_DOMAINS: Final = "There are too few measured spots for domains, so no gene sets were tested."
 NO_DRAWS: Final = "This file holds no draws, so X alone is scored."
-VALUES: Final = (("Expectation (X)", "X"), ("One draw", "sample"), ("All draws", DRAWS))
+VALUES: Final = (("Expectation (X)", "X"), ("One draw", "sample"), ("Draws", DRAWS))
 ROWS: Final = (EXPECTATION, STRUCTURE, PROPER[:3], PROPER[3:])
 """Scores in the order shown."""
 MESSAGES_PX: Final = 120

@@ -1,5 +1,6 @@
 """Reads what files and folders hold, for the workspace: each thing as soon as it is there."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def load(
                 continue  # is asked for
             yield Step(f"Opening {path.name}", 0, notice=notice)
         if whole is not None:
-            workspace = whole
+            workspace, sets = whole, None
             for missing in whole.missing:
                 yield Step(
                     f"Opening {path.name}",
@@ -164,7 +165,7 @@ def load(
                     notice=f"{missing} is not there any more, so it was left out; put it back and open the "
                     "workspace again.",
                 )
-            if whole.gene_sets is not None and whole.gene_sets.exists():
+            if whole.gene_sets is not None and os.path.exists(whole.gene_sets):
                 try:
                     sets = read_gmt(whole.gene_sets)
                 except UserError as error:

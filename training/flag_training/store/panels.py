@@ -124,16 +124,17 @@ def variable_genes(counts: "AnnData", n: int) -> tuple[str, ...]:
         ) from error
 
     slide, threads = counts.copy(), torch.get_num_threads()
-    scanpy.pp.filter_cells(slide, min_genes=1)
-    scanpy.pp.filter_genes(slide, min_cells=1)
-    scanpy.pp.normalize_total(slide)
-    scanpy.pp.log1p(slide)
-    with warnings.catch_warnings():
-        # scanpy fills its own table column by column, and pandas remarks on that.
-        warnings.simplefilter("ignore", category=Warning)
-        scanpy.pp.highly_variable_genes(slide, n_top_genes=min(n, slide.n_vars))
-    # numba's loops, which scanpy runs, set OpenMP's threads, and so PyTorch's, to all cores
-    torch.set_num_threads(threads)
+    try:
+        scanpy.pp.filter_cells(slide, min_genes=1)
+        scanpy.pp.filter_genes(slide, min_cells=1)
+        scanpy.pp.normalize_total(slide)
+        scanpy.pp.log1p(slide)
+        with warnings.catch_warnings():
+            # scanpy fills its own table column by column, and pandas remarks on that.
+            warnings.simplefilter("ignore", category=Warning)
+            scanpy.pp.highly_variable_genes(slide, n_top_genes=min(n, slide.n_vars))
+    finally:  # numba's loops, which scanpy runs, set OpenMP's threads, and so PyTorch's, to all cores
+        torch.set_num_threads(threads)
     return tuple(str(gene) for gene in slide.var_names[slide.var["highly_variable"]])
 
 
