@@ -8,7 +8,7 @@ from vispy.gloo.glir import JUST_DELETED, GlirTexture2D
 from napari_flag import keys
 from napari_flag.gui.area import open_area
 from napari_flag.gui.session import Session
-from napari_flag.gui.side_by_side_dock import OTHERS, SideBySideDock
+from napari_flag.gui.side_by_side_dock import MAIN_PX, OTHERS, SideBySideDock
 from napari_flag.layers import slide_layers
 from napari_flag.layers.gene_values import Quantity
 from napari_flag.layers.local_map import MapKind
@@ -313,6 +313,26 @@ def test_the_whole_slide_is_fitted_into_the_smallest_of_the_canvases(methods, qt
 @pytest.mark.slow
 def test_a_slide_with_one_prediction_offers_no_others(dock):
     assert dock.slide.native.isHidden()
+
+
+@pytest.mark.slow
+def test_a_window_made_smaller_keeps_both_canvases_in_sight(make_napari_viewer, adatas, slides, qtbot):
+    """Qt takes what is lacking from the main canvas alone, which a window no longer maximised had lost."""
+    viewer = make_napari_viewer(show=True)
+    area, window = open_area(viewer), viewer.window._qt_window
+    slide_layers.add_slide(viewer, slides[0])
+    area.session.set_prediction(adatas[0])
+    qtbot.waitUntil(lambda: area.predict.at_rest, timeout=60_000)
+    window.resize(1900, 1000)
+    area.show_side_by_side()
+    dock = window.findChild(SideBySideDock)
+    main = window.centralWidget()
+    qtbot.waitUntil(lambda: dock.at_rest and abs(main.width() - dock.width()) < 60, timeout=60_000)
+    window.resize(1280, 800)
+    qtbot.waitUntil(lambda: window.width() == 1280 and main.width() >= MAIN_PX, timeout=10_000)
+    assert dock.width() >= MAIN_PX
+    dock.parentWidget().destroyOnClose()
+    qtbot.waitUntil(lambda: main.minimumWidth() < MAIN_PX, timeout=10_000)
 
 
 @pytest.mark.slow

@@ -29,6 +29,8 @@ OPENED_MS: Final = 400
 """By then the second canvas is there, and asks for its room."""
 SETTLED_MS: Final = 250
 """By then the canvases have the size that the opened dock leaves them."""
+MAIN_PX: Final = 200
+"""Least width of the main canvas beside a second one: Qt takes what a smaller window lacks from it alone."""
 THIS, OTHERS, ALL = "this slide", "its other predictions", "all other slides"
 MOST: Final = 4
 """Other slides or predictions shown at once; more would be stamps."""
@@ -555,10 +557,14 @@ def open_second_canvas(viewer: Any, beside: QWidget) -> None:
         return
     main.splitDockWidget(second, ours, Qt.Orientation.Horizontal)
     width, kept = ours.width(), (weakref.ref(main), weakref.ref(ours))  # what waits must not keep a window
+    least = main.centralWidget().minimumWidth()
+    main.centralWidget().setMinimumWidth(MAIN_PX)
 
     def give_back() -> None:
         """Leave the room of the second canvas to the first, where Qt would widen `beside`."""
         parts: list[Any] = [each() for each in kept]
+        if _laid_out(parts[0]):
+            parts[0].centralWidget().setMinimumWidth(least)
         if _laid_out(*parts):
             parts[0].resizeDocks([parts[1]], [max(width, 1)], Qt.Orientation.Horizontal)
 
