@@ -436,7 +436,8 @@ def test_the_command_line_reports_it_on_stderr_and_in_json(
     monkeypatch.setattr(Checkpoint, "load", lambda _: scoring)
     monkeypatch.setattr(inputs, "prepare", prepare)
     monkeypatch.setattr(prediction, "predict_slide", predict_now)
-    assert main(["predict", "any.png", "--out", str(tmp_path / "out.h5ad"), "--json"]) == 0
+    (tmp_path / "any.png").touch()
+    assert main(["predict", str(tmp_path / "any.png"), "--out", str(tmp_path / "out.h5ad"), "--json"]) == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert report[keys.SHARE_UNLIKE] > 0.5

@@ -56,7 +56,7 @@ def test_a_disk_that_is_full_is_one_sentence(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(UserError, match=r"Results of 0 MB .*No space left on device.*free space"):
+    with pytest.raises(UserError, match=r"Results of 2 kB .*No space left on device.*free space"):
         scratch.empty((26, 10), np.float32)
 
 
