@@ -117,6 +117,8 @@ def measure(paths: Sequence[Path], data: Path | None) -> dict[str, Any]:
 def read_sections(paths: Sequence[Path]) -> "dict[str, dict[str, AnnData]]":
     """Return section → method → prediction over the spots and genes that all of its files and its truth have.
 
+    One that is the same in all spots, as the slide mean, has no domains and is left out.
+
     Raises
     ------
     UserError
@@ -127,6 +129,8 @@ def read_sections(paths: Sequence[Path]) -> "dict[str, dict[str, AnnData]]":
     found: dict[str, dict[str, AnnData]] = {}
     for file in files:
         adata = read_prediction(file)
+        if not np.ptp(dense(adata.X), axis=0).any():
+            continue
         section, method = output_name(adata), _method_of(adata)
         others, weights = found.setdefault(section, {}), provenance(adata).get(keys.WEIGHTS_HASH)
         if method in others and weights != provenance(others[method]).get(keys.WEIGHTS_HASH):
