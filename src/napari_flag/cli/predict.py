@@ -7,10 +7,9 @@ from typing import Any, Final
 from napari_flag import keys
 from napari_flag.cli import terminal
 from napari_flag.cli.one_slide import Written, predicting
-from napari_flag.cli.terminal import ProgressLine, say, say_json
+from napari_flag.cli.terminal import say, say_json, watch
 from napari_flag.cluster import processes_of, require_dask
 from napari_flag.formatting import whole
-from napari_flag.progress import finish
 from napari_flag.slides.colours import COLOURS
 
 DESCRIPTION: Final = f"""\
@@ -222,8 +221,7 @@ def run_predict(args: argparse.Namespace) -> int:
 
         return run_many(args)
     started = time.monotonic()
-    with ProgressLine() as line:
-        written = finish(predicting(args), line)
+    written = watch(predicting(args))
     _report(args, written, time.monotonic() - started)
     return 0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_flag import keys
 from napari_flag.cache import MOST_BYTES, variable_of
 from napari_flag.cli import terminal
-from napari_flag.cli.terminal import ProgressLine, say, say_columns, say_json
+from napari_flag.cli.terminal import say, say_columns, say_json, watch
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, data_size, length, resolution
 
@@ -104,7 +104,6 @@ def download_encoder(args: argparse.Namespace) -> int:
     """Download the weights of one encoder, with consent."""
     from napari_flag.encoders.foundation import hub
     from napari_flag.encoders.registry import find_encoder
-    from napari_flag.progress import finish
 
     row = find_encoder(args.name)
     if row.recipe is not None and (found := hub.find_weights(row)) is not None:
@@ -115,8 +114,7 @@ def download_encoder(args: argparse.Namespace) -> int:
     say(f"{file} of {row.title}{much}, from {row.source}; licence: {row.licence}.")
     if not args.yes:
         _ask_consent(row)
-    with ProgressLine() as line:
-        path = finish(hub.download(row), line)
+    path = watch(hub.download(row))
     say(f"Wrote {path}")
     return 0
 
