@@ -348,8 +348,15 @@ def scores_of(x: FloatArray, drawn: FloatArray | None, slide: TrainingSlide, gen
 
 
 def spread_of(windows: Sequence[TrainingWindows], centre: Centre) -> dict[str, float]:
-    """Return mean and standard deviation of the correlations of spots of one window."""
-    found = [spot_correlation(each.expression.double(), each.present, centre)[each.pairs] for each in windows]
+    """Return mean and standard deviation of the correlations of spots of one window.
+
+    A spot without counts has none (`spot_correlation` gives it 0), and is left out.
+    """
+    found = []
+    for each in windows:
+        counted = (each.expression > 0).any(2)
+        pairs = each.pairs & counted[:, :, None] & counted[:, None]
+        found.append(spot_correlation(each.expression.double(), each.present, centre)[pairs])
     every = torch.cat(found)
     return {"mean": float(every.mean()), "sd": float(every.std())}
 

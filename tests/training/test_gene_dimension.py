@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,23 @@ def test_a_gaussian_edge_score_is_as_steep_as_its_variance_says(bench):
         variance = float(bench.sigma_at(torch.tensor(t))) ** 2
         found = bench.edge_gain(network, windows, "mean", t)
         assert found["network"] == pytest.approx(1 / (2 * 0.04 + variance), rel=1e-3)
+
+
+def test_the_spread_of_correlations_leaves_spots_without_counts_out(bench):
+    parts = bench.read_parts(bench.parse(["--run", "unused", *TINY]), 12, 0)
+    (slide,), (views,) = parts.test.slides, parts.test.features
+    counts = slide.expression.copy()
+    counts[0] = 0
+    emptied = replace(parts.test, slides=(replace(slide, expression=counts),))
+    kept = replace(slide, spots=slide.spots.take(np.arange(1, len(counts))), expression=counts[1:])
+    without = replace(parts.test, slides=(kept,), features=(views[:, 1:],))
+    form = bench.form_of("joint", 100.0, 1, bench.parse(["--run", "unused", *TINY]))
+    network = form.network(12, views.shape[2])
+    for centre in ("mean", "sum"):
+        found, expected = (
+            bench.spread_of(bench.windows_of(form, network, cohort), centre) for cohort in (emptied, without)
+        )
+        assert found == pytest.approx(expected)
 
 
 def test_sections_to_score_must_not_be_validated_on(bench, tmp_path):
