@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flag_training.config import RunConfig, SlideEntry, StoreConfig
+from flag_training.gene_targets.sections import KEPT_BACK
 from flag_training.run_folders import earlier_features_file, features_key
 from flag_training.store.store import Store, StoredSlide, open_store, read_weights
 from napari_flag import cache
@@ -37,6 +38,7 @@ _STAIN_JITTER: Final = 0.12
 """Spread of the log gain of each optical-density channel of a view."""
 _BATCH: Final = 8
 _READING: Final = "Reading kept features"
+_LEVELS: Final = "Reading counts of all patients"
 _ROUNDING: Final = 0.01
 """By how much kept features may differ from those computed now; they spread by about .5."""
 
@@ -280,7 +282,7 @@ def _load_views(path: Path, shape: tuple[int, int, int]) -> FloatArray | None:
 
 
 def read_levels(config: RunConfig, data: Path, genes: Sequence[str]) -> Steps[tuple[SectionLevel, ...]]:
-    """Read the levels of the sections of the run's prior, () without one.
+    """Read the levels of the sections of the run's prior, () without one; a section kept back is passed over.
 
     Raises
     ------
@@ -289,7 +291,11 @@ def read_levels(config: RunConfig, data: Path, genes: Sequence[str]) -> Steps[tu
     """
     if config.prior is None:
         return ()
-    files = sorted(data.glob(config.prior.counts))
+    there = sorted(data.glob(config.prior.counts))
+    files = [path for path in there if _section_of(path) not in KEPT_BACK]
+    if held := sorted({_section_of(path) for path in there} & KEPT_BACK):
+        notice = f"{', '.join(held)} is kept back for independent scoring, so its counts are not read."
+        yield Step(_LEVELS, 0, len(files), "sections", notice=notice)
     if not files:
         raise UserError(
             f"No file in {data} fits {config.prior.counts}, which the config names under [prior]; correct it "
@@ -297,7 +303,7 @@ def read_levels(config: RunConfig, data: Path, genes: Sequence[str]) -> Steps[tu
         )
     found = []
     for number, path in enumerate(files):
-        yield Step("Reading counts of all patients", number, len(files), "sections")
+        yield Step(_LEVELS, number, len(files), "sections")
         counts = read_measured(path)
         place = {gene: i for i, gene in enumerate(counts.var_names)}
         known = [i for i, gene in enumerate(genes) if gene in place]
@@ -305,9 +311,14 @@ def read_levels(config: RunConfig, data: Path, genes: Sequence[str]) -> Steps[tu
         dense = np.asarray(block.todense() if hasattr(block, "todense") else block, np.float32)
         expression = np.full((len(dense), len(genes)), np.nan, np.float32)
         expression[:, known] = np.log2(dense + 1)
-        name = path.name.split(".")[0]
+        name = _section_of(path)
         found.append(SectionLevel.of(name, name[: config.prior.patient_letters], expression))
     return tuple(found)
+
+
+def _section_of(path: Path) -> str:
+    """Return the section that a file of counts is named after."""
+    return path.name.split(".")[0]
 
 
 def read_panel(config: RunConfig, data: Path) -> tuple[str, ...] | None:
