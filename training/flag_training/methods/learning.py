@@ -30,7 +30,8 @@ class Descent:
     steps
         Optimiser steps.
     rate, decay
-        Learning rate, constant as in the published code; weight decay.
+        Learning rate, constant as in the published code but for diffusion over windows, where it warms up and
+        falls along a cosine (`window_training`); weight decay.
     clip
         Largest norm of a step's gradient; 0 leaves it be.
     ema

@@ -24,9 +24,9 @@ CROP_PX: Final = 64
 """At half resolution: 64 × 1.366 µm = 87 µm, about one spot."""
 _SAVE_EVERY: Final = 200
 _PATCH_PX: Final = 112
+"""Cut before rotation and scaling, so that no view needs padding."""
 _EXPANDED: Final = 768
 """Width in which features are compared."""
-"""Cut before rotation and scaling, so that no view needs padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class TileEncoderConfig:
     learning_rate, weight_decay
         AdamW; the rate warms up over 5 % of the schedule and decays along a cosine.
     shift_px
-        Largest distance between the two views' centres, in half-resolution pixels.
+        Largest distance between the two views' centres along each axis, in half-resolution pixels.
     stain_jitter, brightness_jitter
         Spread of the log gain of each optical-density channel, and of the common gain.
     seed
