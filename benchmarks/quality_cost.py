@@ -37,7 +37,10 @@ STEPS: Final = (2, 3, 4, 5, 6, 8, 10, 20)
 
 
 def difference(found: ProperScores, finest: ProperScores, name: str) -> tuple[float, float]:
-    """Return the mean of `found` - `finest` in the score `name`, and its standard error."""
+    """Return the mean of `found` - `finest` in the score `name`, and its standard error.
+
+    Spots, and genes, count as independent, which neighbouring spots are not: it is too small.
+    """
     apart = found.values(name) - finest.values(name)
     weights = found.weights(name) * np.isfinite(apart)
     weights = weights / weights.sum()
