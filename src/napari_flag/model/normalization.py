@@ -1,7 +1,8 @@
 """Normalisation per slide, of features on the way in and of expression on the way out.
 
-Stain, scanner and library size differ between slides far more than between spots of one slide (tenfold
-in depth between two patients of her2st).  The network therefore sees normalised values only: features
+Stain, scanner and library size differ between slides far more than between spots of one slide (counts of the
+panel four- to fivefold in the mean over spots between two patients of her2st, and more than twentyfold in the
+median).  The network therefore sees normalised values only: features
 standardised over the slide's tissue, expression relative to a location and scale per gene.  Those two come
 from the training slides that look most alike, weighted by how alike they look; on a slide that looks like
 none of them, from the mean over patients, whose counts may be known without an image.  How far patients lie
@@ -18,8 +19,8 @@ SOFTNESS: Final = 0.3
 """Mean squared feature distance (in training spreads) at which a slide's weight falls to 1/e.
 
 Sections of one patient of her2st lie at .04 to .11, the two patients at .42 to .59; the weight falls with the
-fourth power of that distance, so that the former count alike and the latter next to nothing: patient C's
-counts are ten times patient B's, and a weight of .04 would move the level."""
+fourth power of that distance, so that the former count alike and the latter next to nothing: so far apart are
+the counts of patients B and C that a weight of .04 would move the level."""
 _ROWS: Final = 4096
 """Spots normalised at once: a copy of all features is larger than most results."""
 _STEEPNESS: Final = 4
