@@ -169,7 +169,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument(
-        "--unseen", nargs="*", default=[], help="sections that nothing sees; of B4 the tile encoder has the image"
+        "--unseen",
+        nargs="*",
+        default=[],
+        help="sections that nothing sees; of B4 the tile encoder has the image",
     )
     parser.add_argument("--section", required=True, help="the section scored; only the tile encoder saw it")
     parser.add_argument("--steps", type=int, default=1000)
