@@ -64,6 +64,16 @@ def test_contextual_vectors_are_written_per_section(tmp_path, panel, capsys):
     assert made.name.startswith("C2-")
 
 
+def test_contextual_vectors_are_made_beside_a_section_that_is_kept_back(tmp_path, panel, capsys):
+    folder = write_tables(tmp_path / "counts", ["C2", "C6"], ["VIM", "ERBB2", "KRT8", "OTHER"], spots=4)
+    model, out = write_geneformer(tmp_path / "g"), tmp_path / "vectors"
+    words = ["--counts", folder, "--panel", panel, "--out", out, "--device", "cpu"]
+    assert gene_targets("contextual", model, *words) == 2
+    assert "leave it out (--leave-out)" in capsys.readouterr().err
+    assert gene_targets("contextual", model, *words, "--leave-out", "C6") == 0
+    assert [made.name.split("-")[0] for made in out.iterdir()] == ["C2"]
+
+
 def test_a_mistake_is_one_sentence_and_writes_nothing(tmp_path, panel, capsys):
     out = tmp_path / "t.safetensors"
     assert gene_targets("scgpt", tmp_path, "--panel", panel, "--out", out) == 2

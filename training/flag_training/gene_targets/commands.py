@@ -81,6 +81,7 @@ def _add_contextual(kinds: Commands) -> None:
     )
     _add_geneformer(parser)
     _add_sections(parser)
+    _add_names(parser, "--leave-out", "SECTION", "sections to make no vectors of")
     _add_panel(parser)
     parser.add_argument(
         "--out", type=path, required=True, metavar="DIR", help="folder of all slides' vectors"
@@ -225,7 +226,7 @@ def run_contextual(arguments: argparse.Namespace) -> int:
 
     panel, ids = read_panel_file(arguments.panel), _gene_ids(arguments)
     device = str(choose_device(arguments.device))
-    for section in find_sections(arguments.counts, arguments.sections):
+    for section in find_sections(arguments.counts, arguments.sections, arguments.leave_out):
         request = Request(
             section.name,
             section.read(),
