@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, TypeVar
@@ -178,6 +179,24 @@ def say_columns(rows: Sequence[Sequence[str]], indent: str = "") -> None:
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that itself refuses what it does not know, with its own usage.
+
+    argparse leaves that to the parser at the top, whose usage names no argument of the command.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse `args`; what is not known among them is an error here, so that none is left."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
+            meant = f" (did you mean {known[0]}?)" if known else ""
+            self.error(
+                f"{shlex.join(unknown)} is not known here{meant}; `{self.prog} --help` lists what is"
+            )
+        return found, unknown
 
 
 def plain_help(make: Callable[..., argparse.ArgumentParser], **kwargs: Any) -> Any:
