@@ -193,9 +193,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             known = get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
             meant = f" (did you mean {known[0]}?)" if known else ""
-            self.error(
-                f"{shlex.join(unknown)} is not known here{meant}; `{self.prog} --help` lists what is"
-            )
+            self.error(f"{shlex.join(unknown)} is not known here{meant}; `{self.prog} --help` lists what is")
         return found, unknown
 
 

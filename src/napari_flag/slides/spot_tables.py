@@ -91,6 +91,8 @@ def read_measured(path: str | Path) -> "AnnData":
     from napari_flag.slides.formats import counts, h5ad, space_ranger, spatial_data_tables
 
     path = _existing(path)
+    if path.name in space_ranger.POSITIONS:  # the first version has no names of columns to know it by
+        raise counts.positions_not_counts(path, "Space Ranger calls them so")
     if _in_zarr(path):
         return spatial_data_tables.read_table_counts(path)
     if ending(path) == ".h5ad":
