@@ -49,6 +49,8 @@ def test_baselines_are_added_from_their_configs(tmp_path):
     )
     made = plan("--test", "C2", "--methods", "FLAG", "--baselines", str(path), "--reseed", "regression")
     assert list(made.methods) == ["regression"]
+    with pytest.raises(UserError, match=r"r\.toml is of regression, which is scored already"):
+        plan("--test", "C2", "--methods", "FLAG", "--baselines", str(path), str(path))
     assert made.reseeded == ("regression",)
 
 
@@ -191,6 +193,26 @@ def test_the_same_words_of_other_files_and_folders_are_another_command(tmp_path)
     train = ["train", "c.toml", "--data", "d", "--run", "r", "--method"]
     assert hash_of([*train, "bleep.toml"]) == hash_of([*train, str(Path("bleep.toml").resolve())])
     assert hash_of([*train, "bleep.toml"]) != hash_of([*train, "a/bleep.toml"])
+
+
+def test_the_order_of_names_makes_another_command_only_where_it_means_something():
+    begun = ["evaluate", "c.toml", "--data", "d", "--run", "r", "--out", "s.json", "--test", "C2", "C3"]
+    for option in ("--unseen", "--train-without", "--methods", "--baselines", "--reseed"):
+        assert hash_of([*begun, option, "a", "b"]) == hash_of([*begun, option, "b", "a"]), option
+        assert hash_of([*begun, option, "a", "b"]) != hash_of([*begun, option, "a"]), option
+    assert hash_of([*begun[:-2], "C3", "C2"]) == hash_of(begun)
+    assert hash_of([*begun, "--seeds", "1", "2"]) != hash_of([*begun, "--seeds", "2", "1"])
+    train = ["train", "c.toml", "--data", "d", "--run", "r", "--leave-out"]
+    assert hash_of([*train, "C3", "C2"]) == hash_of([*train, "C2", "C3"])
+    tables = ["tables", "a.json", "b.json", "--only"]
+    assert identity_of("tables", parse(*tables, "X", "ridge")) == identity_of(
+        "tables", parse(*tables, "ridge", "X")
+    )
+    assert identity_of("tables", parse("tables", "b.json", "a.json")) != identity_of(
+        "tables", parse("tables", "a.json", "b.json")
+    )
+    named = plan("--test", "C2", "--train-without", "C3", "B4")
+    assert named.train_without == ("B4", "C3"), "tables name the training the same"
 
 
 def leave_prediction(path, identity):

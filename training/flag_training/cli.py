@@ -60,6 +60,10 @@ measured, co-expression heat maps, and the calibration of the intervals.
 
 NO_NUMBERS: Final = {"run", "out", "predictions", "overwrite", "json", "debug", "use_previous"}
 """Arguments that no number depends on: what runs the command, and what becomes of its results."""
+UNORDERED: Final = {
+    "leave_out", "test", "unseen", "train_without", "methods", "baselines", "reseed", "only",
+}  # fmt: skip
+"""Arguments whose names may stand in any order; of seeds the first counts, of scores the order of tables."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -189,8 +193,8 @@ def command_of(arguments: argparse.Namespace) -> str:
 def identity_of(command: str, arguments: argparse.Namespace, run: Path | None = None) -> str:
     """Return the hash by which a repetition of a command is known (`terminal.fingerprint`).
 
-    It is of all arguments that the numbers depend on, with whole paths, however they were typed; `run` is the
-    folder of its states, where it has one.
+    It is of all arguments that the numbers depend on, with whole paths, however they were typed and, where
+    it means nothing, in whatever order; `run` is the folder of its states, where it has one.
     """
     given = vars(arguments) | {"folder": run}
     method = given.get("method")
@@ -202,6 +206,7 @@ def identity_of(command: str, arguments: argparse.Namespace, run: Path | None = 
         if value is None or value is False or value == []:
             continue
         several = value if isinstance(value, list) else [value]
+        several = sorted(several) if name in UNORDERED else several
         words += [f"--{name}", *(each if isinstance(each, Path) else str(each) for each in several)]
     return fingerprint(words)
 
@@ -483,6 +488,8 @@ def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()
     methods = {name: (kind, m) for name, (kind, m) in known.items() if wanted & {name, kind}}
     for file in arguments.baselines:
         name, method = read_baseline(file)
+        if name in methods:
+            raise UserError(f"{file} is of {name}, which is scored already; give each method once.")
         methods[name] = ("published", method)
     absent = [name for name in arguments.reseed if name not in methods]
     if absent:
@@ -496,7 +503,7 @@ def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()
         unseen=tuple(arguments.unseen),
         by_patient=arguments.leave_patient_out,
         together=arguments.together or not arguments.test,
-        train_without=tuple(arguments.train_without),
+        train_without=tuple(sorted(arguments.train_without)),
         once=arguments.once,
         methods=methods,
         flag="FLAG" in asked,
