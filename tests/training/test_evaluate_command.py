@@ -256,8 +256,8 @@ def test_each_config_leaves_its_held_out_predictions_in_a_folder_of_its_own(eval
 def test_figures_replace_what_they_drew_when_asked_and_nothing_of_others(tmp_path, monkeypatch, capsys, kind):
     from matplotlib.figure import Figure
 
-    monkeypatch.setattr("flag_training.cli.draw_all", lambda runs: {"moran": Figure()})
-    line = ["figures", "run", "--out", str(tmp_path / "new"), "--format", kind]
+    monkeypatch.setattr("flag_training.cli.draw_all", lambda found: {"moran": Figure()})
+    line = ["figures", str(tmp_path), "--out", str(tmp_path / "new"), "--format", kind]
     assert main(line) == 0
     picture = tmp_path / "new" / f"moran.{kind}"
     before = picture.read_bytes()

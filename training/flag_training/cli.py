@@ -4,7 +4,6 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -55,7 +54,8 @@ turn. Test sections are kept out of everything. A killed sweep is resumed.
 FIGURES: Final = """\
 Draw from run folders whatever is in them: training-dynamics curves from their logs, and, from
 held-out predictions that carry their truth (as evaluate leaves them), Moran's I predicted over
-measured, co-expression heat maps, and the calibration of the intervals.
+measured, co-expression heat maps, and the calibration of the intervals. A file that cannot be read is
+named and left out, and the rest is drawn; the exit code is then 2.
 """
 
 NO_NUMBERS: Final = {"run", "out", "predictions", "overwrite", "json", "debug", "use_previous"}
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 
     from flag_training.config import RunConfig
     from flag_training.evaluate import Plan
+    from flag_training.figures import Found
     from flag_training.methods import Method
 
 
@@ -627,13 +628,19 @@ def add_figures(commands: Commands) -> None:
 
 def run_figures(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag figures``."""
+    from flag_training.figures import find
+    from napari_flag.cli.terminal import ProgressLine
     from napari_flag.exports.replacing import check_place
     from napari_flag.figures.gene_figure import write_figure
     from napari_flag.figures.style import house_style
     from napari_flag.files import make_folder, place_in
 
+    found = find(arguments.runs)
+    with ProgressLine() as line:
+        for sentence in found.unread:
+            line.notice(sentence)
     with house_style():
-        drawn = draw_all(arguments.runs)
+        drawn = draw_all(found)
         places = {place_in(arguments.out, name, f".{arguments.format}"): drawn[name] for name in drawn}
         for place in places:
             check_place(place, arguments.overwrite)
@@ -641,31 +648,31 @@ def run_figures(arguments: argparse.Namespace) -> int:
         for place, figure in places.items():
             write_figure(figure, place)
             sys.stdout.write(f"Wrote {place}.\n")
-    return 0
+    return 2 if found.unread else 0
 
 
-def draw_all(places: "Sequence[Path]") -> "dict[str, Figure]":
-    """Return file name → picture, of everything that `places` hold.
+def draw_all(found: "Found") -> "dict[str, Figure]":
+    """Return file name → picture, of everything that was found.
 
     Raises
     ------
     UserError
         When there is nothing to draw.
     """
-    from flag_training.figures import draw_dynamics, find_logs, find_sections
+    from flag_training.figures import draw_dynamics
     from napari_flag.errors import UserError
     from napari_flag.figures.agreement import draw_calibration, draw_moran
     from napari_flag.figures.heat_maps import draw_coexpression
 
-    logs, sections = find_logs(places), find_sections(places)
+    logs, sections = found.logs, found.sections
     if not logs and not sections:
         raise UserError(
             "There is no training log and no held-out prediction with its truth in "
-            f"{', '.join(str(place) for place in places)}; give run folders of train or evaluate."
+            f"{', '.join(str(place) for place in found.places)}; give run folders of train or evaluate."
         )
-    found = {"training": draw_dynamics(logs)} if logs else {}
+    drawn = {"training": draw_dynamics(logs)} if logs else {}
     if sections:
-        found["moran"] = draw_moran(sections)
-        found |= {f"coexpression_{section.name}": draw_coexpression(section) for section in sections}
+        drawn["moran"] = draw_moran(sections)
+        drawn |= {f"coexpression_{section.name}": draw_coexpression(section) for section in sections}
     spread = [section for section in sections if section.spread is not None]
-    return found | ({"calibration": draw_calibration(spread)} if spread else {})
+    return drawn | ({"calibration": draw_calibration(spread)} if spread else {})
