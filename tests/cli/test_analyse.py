@@ -519,6 +519,11 @@ OURS = ["predicted.h5ad", "measured.h5ad"]
         (["report", OURS[0], "--unit", "counts"], "--unit is for files of other programs"),
         (["compare", *OURS, "--unit", "counts"], "--unit is for files of other programs"),
         (["compare", *OURS, "--spots", OURS[1]], "--spots names rows of another program's file"),
+        (["compare", *OURS, "--alignment", "a.csv"], "names its counts by spot; leave --alignment out"),
+        (
+            ["compare", OURS[0], "same.h5ad", "--measured", OURS[1], "--alignment", "a.csv"],
+            "names its counts by spot; leave --alignment out",
+        ),
         (["report", OURS[0], "--set", "NOSUCH"], "There is no gene set NOSUCH"),
         (["compare", *OURS, "--set", "NOSUCH"], "There is no gene set NOSUCH"),
         (["export", OURS[0], "--to", "csv", "--genes", "notagene"], "notagene is not among"),
@@ -534,6 +539,7 @@ def test_what_would_have_no_effect_or_is_not_there_is_refused_before_any_work(
     def no_work(*_, **__):
         raise AssertionError("work began")
 
+    (files / "same.h5ad").write_bytes((files / OURS[0]).read_bytes())
     monkeypatch.setattr(compare, "comparing", no_work)
     monkeypatch.setattr(findings, "gather", no_work)
     monkeypatch.setattr(spatial, "gene_moran", no_work)

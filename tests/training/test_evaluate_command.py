@@ -73,6 +73,22 @@ def test_what_there_is_not_is_said(words, said):
         plan(*words)
 
 
+def test_the_panel_of_a_fit_is_named_or_in_a_file_as_that_of_a_prediction():
+    fit = ["fit", "folder", "--out", "mine.safetensors", "--genes"]
+    assert parse(*fit, "ERBB2", "ESR1").genes == ("ERBB2", "ESR1")
+    assert parse(*fit, "panel.txt").genes == Path("panel.txt")
+
+
+def test_seeds_are_said_once(evaluation):
+    _, run, _ = evaluation
+    assert "--seed and --seeds both say" in run("--seed", "3", "--seeds", "1", "2")
+
+
+def test_overwrite_without_a_page_is_refused(tmp_path, capsys):
+    assert main(["tables", str(tmp_path / "a.json"), "--overwrite"]) == 2
+    assert "--overwrite replaces the file of --out" in capsys.readouterr().err
+
+
 def test_tables_are_written_as_markdown_with_their_command(tmp_path, monkeypatch, capsys):
     scores = {"PCC": 0.5, "MSE": 1.0, "GSC": 0.5, "SSC": 0.5, "cPCC": 0.5, "amplitude": 0.5}
     row = {"run": "r", "kind": "FLAG", "method": "X", "training": "all others", "section": "C2", "seed": 0}

@@ -13,6 +13,8 @@ from flag_training.store import command as prepare
 from napari_flag.cli.terminal import (
     Commands,
     add_command,
+    add_device,
+    add_genes,
     add_json,
     add_keep_names,
     add_overwrite,
@@ -82,7 +84,11 @@ def add_commands(commands: Commands) -> None:
         commands, "train", run_train, summary="train weights from a config", description=TRAIN
     )
     add_run_arguments(parser)
-    parser.add_argument("--out", type=path, metavar="FILE.safetensors", help="weights file to write")
+    parser.add_argument(
+        "--out", type=path, metavar="FILE.safetensors",
+        help="weights file to write (default: RUN/NAME.safetensors, or with --method "
+        "RUN/NAME_METHOD.safetensors)",
+    )  # fmt: skip
     add_overwrite(parser, "the weights")
     parser.add_argument(
         "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to train on"
@@ -115,7 +121,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=path, dest="folder", metavar="DIR", help="run folder (default: runs/NAME)"
     )
-    parser.add_argument("--seed", type=at_least(0), help="seed (default: the config's)")
+    parser.add_argument("--seed", type=at_least(0), metavar="N", help="seed (default: the config's)")
     parser.add_argument(
         "--use-previous",
         action="store_true",
@@ -242,10 +248,7 @@ def add_fit(commands: Commands) -> None:
         help="µm per pixel of the full-resolution slides, where a list does not state it (default: as their "
         "files say)",
     )
-    parser.add_argument(
-        "--genes", type=path, metavar="FILE",
-        help="symbols to predict, one a line (default: 200 with high mean and high variance)",
-    )  # fmt: skip
+    add_genes(parser, "200 with high mean and high variance", "genes to predict: symbols")
     parser.add_argument(
         "--encoder", default=DEFAULT_WEIGHTS, metavar="NAME",
         help="an encoder of `napari-flag encoders list`, weights whose encoder to take, or new: one trained "
@@ -259,13 +262,13 @@ def add_fit(commands: Commands) -> None:
         "--diffusion", action="store_true",
         help="train the gene transformer too; its worth on few sections is small",
     )  # fmt: skip
-    parser.add_argument("--seed", type=at_least(0), default=0, help="seed (default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed (default: 0)")
     parser.add_argument(
         "--colours", choices=COLOURS,
         help="scanned: pixels as stored; srgb: converted by each slide's colour profile, as slides predicted "
         "with the weights will be (default: as the encoder's weights were trained, else scanned)",
     )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="where tiles are encoded (default: auto)")
+    add_device(parser, "where tiles are encoded: ")
     parser.add_argument(
         "--run", type=path, dest="folder", metavar="DIR",
         help="folder of states and scores; a killed fit goes on there (default: beside --out)",
@@ -338,10 +341,13 @@ def config_of(arguments: argparse.Namespace) -> "RunConfig":
     from dataclasses import replace
 
     from flag_training.config import read_config
+    from napari_flag.errors import UserError
 
     config = read_config(arguments.config)
     if arguments.seed is None:
         return config
+    if getattr(arguments, "seeds", None):
+        raise UserError("--seed and --seeds both say with which seeds to train; leave one of them out.")
     return replace(config, fit=replace(config.fit, seed=arguments.seed))
 
 
@@ -398,7 +404,12 @@ def add_evaluate(commands: Commands) -> None:
         description=TABLES,
     )  # fmt: skip
     parser.add_argument("scores", nargs="+", type=path, metavar="FILE.json", help="files of evaluate")
-    parser.add_argument("--title", default="Held-out scores", metavar="TEXT", help="heading of the page")
+    parser.add_argument(
+        "--title",
+        default="Held-out scores",
+        metavar="TEXT",
+        help="heading of the page (default: %(default)s)",
+    )
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="methods to show (default: all)"
     )
@@ -528,11 +539,14 @@ def run_tables(arguments: argparse.Namespace) -> int:
 
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
     from flag_training.result_tables import is_same_table, markdown, read_results
+    from napari_flag.errors import UserError
     from napari_flag.exports.replacing import check_place, last_line, repeats
     from napari_flag.files import make_folder, write_text
 
     if arguments.out is not None:
         check_ending(arguments.out)
+    elif arguments.overwrite:
+        raise UserError("--overwrite replaces the file of --out; give --out too, or leave it out.")
     results = [read_results(file) for file in arguments.scores]
     table = PaperTable.of(results, arguments.title, arguments.only, arguments.authors)
     wanted = "" if arguments.out is None else ending(arguments.out)

@@ -59,9 +59,10 @@ def add_export(commands: terminal.Commands) -> None:
     add_genes(parser, "all")
     add(
         "--measured",
-        metavar="FILE",
+        metavar="COUNTS",
         type=terminal.path,
-        help="measured raw counts of these spots, stored in the layer measured",
+        help="measured raw counts of these spots, stored in the layer measured; a Visium HD, Xenium or CosMx "
+        "folder is pooled into the spots of the prediction",
     )
     add(
         "--slide",

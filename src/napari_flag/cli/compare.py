@@ -372,7 +372,7 @@ def _print_unmatched(comparison: "Comparison") -> None:
 def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: Path) -> int:
     """Compare several predictions, print the table, and write it where requested."""
     from napari_flag.analysis.models import comparing_models, on_spots_of, placing
-    from napari_flag.slides.spot_tables import needs_pooling, read_measured
+    from napari_flag.slides.spot_tables import needs_pooling, read_measured, unaligned
 
     for option, value in (("--labels", args.labels), ("--set", args.set)):
         if value is not None:
@@ -396,6 +396,8 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
                 name: on_spots_of(each, predictions[first], first) for name, each in predictions.items()
             }
         else:
+            if args.alignment is not None:
+                raise unaligned(measured)
             counts = read_measured(measured)
             predictions = {name: _named_by_place(each, counts, args) for name, each in predictions.items()}
         on_step = None if args.json else line

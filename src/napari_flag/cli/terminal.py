@@ -229,8 +229,8 @@ def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help=f"replace {what} if napari-flag wrote it; without this, only an earlier result of the very same "
-        "command is replaced",
+        help=f"replace {what}, where napari-flag wrote what is there; without this, only an earlier result "
+        "of the very same command is replaced",
     )
 
 
@@ -256,15 +256,23 @@ class _Genes(argparse.Action):
         setattr(namespace, self.dest, genes)
 
 
-def add_genes(group: Any, default: str) -> None:
+def add_genes(group: Any, default: str, what: str = "keep only these genes: symbols or aliases") -> None:
     """Add ``--genes``, whose value is a tuple of names or the `Path` of a list of them; None not given."""
     group.add_argument(
         "--genes",
         nargs="+",
         action=_Genes,
         metavar="GENE",
-        help="keep only these genes: symbols or aliases, or one text file with one a line "
-        f"(default: {default})",
+        help=f"{what}, or one text file with one a line (default: {default})",
+    )
+
+
+def add_device(group: Any, what: str = "") -> None:
+    """Add ``--device``; `what` says what is computed on it where that is not all."""
+    group.add_argument(
+        "--device",
+        default="auto",
+        help=f"{what}auto, cpu, cuda, cuda:1 or mps (default: auto, the fastest there is)",
     )
 
 

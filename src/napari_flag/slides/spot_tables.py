@@ -146,11 +146,16 @@ def located_counts(
         names = spots.ids[0].encode() if len(spots) else b""
         return None if bins.BARCODE.fullmatch(names) else bins.located_bins(folder, image)
     if alignment is not None:
-        raise UserError(
-            f"An alignment file places transcripts and cells on the image, and {path.name} names its counts "
-            "by spot; leave --alignment out."
-        )
+        raise unaligned(path)
     return None
+
+
+def unaligned(path: Path) -> UserError:
+    """Return the sentence on an alignment file beside counts that are named by spot."""
+    return UserError(
+        f"An alignment file places transcripts and cells on the image, and {path.name} names its counts "
+        "by spot; leave --alignment out."
+    )
 
 
 def measured_at(
