@@ -505,7 +505,10 @@ def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()
         methods[name] = ("published", method)
     absent = [name for name in arguments.reseed if name not in methods]
     if absent:
-        raise UserError(f"{', '.join(absent)} is not among the methods scored, so it cannot be reseeded.")
+        raise UserError(
+            f"{', '.join(absent)} is not among the methods scored, so it cannot be reseeded; name it with "
+            "--methods or --baselines too, or leave it out of --reseed."
+        )
     if not arguments.test and not part:
         raise UserError(
             "There is nothing to score: name sections with --test; this run has no split of a store."
