@@ -89,7 +89,7 @@ def test_a_spatialdata_zarr_gives_the_same_spots_and_counts_in_python_as_on_the_
         nf.predict(zarr, image="another")
 
 
-def test_a_prediction_goes_back_into_its_zarr_and_replaces_that_of_the_same_command_alone_unasked(zarr, capsys):
+def test_a_prediction_goes_back_into_its_zarr_and_replaces_that_of_the_same_command(zarr, capsys):
     command = ["predict", "P3.zarr", "--out", "P3.zarr"]
     assert main(command) == 0
     assert "Wrote P3.zarr/tables/predicted" in capsys.readouterr().out

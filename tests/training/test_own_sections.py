@@ -160,7 +160,7 @@ def test_sections_without_a_gene_in_common_are_refused(folder, tmp_path, encoder
 def test_the_command_says_in_a_sentence_what_is_missing(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["fit", str(tmp_path / "empty"), "--out", str(tmp_path / "w.safetensors")]) == 2
-    assert "0 section(s) with measured counts" in capsys.readouterr().err
+    assert "There are 0 sections with measured counts" in capsys.readouterr().err
 
 
 def test_weights_that_are_fitted_are_called_so_and_replace_nothing_of_others(

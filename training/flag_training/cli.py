@@ -607,6 +607,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     from flag_training.evaluate import Plan
     from flag_training.sweep import REPORTED, best_first, check_sections, read_grid, sweep
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
+    from napari_flag.files import check_writable
     from napari_flag.progress import finish
 
     config = with_store(config_of(arguments), arguments.data)
@@ -617,6 +618,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     plan = Plan(tuple(arguments.validate), unseen=unseen, seeds=seeds)
     run = run_folder(arguments, config.name)
     table = arguments.out or run / "sweep.csv"
+    check_writable(table, folder_is_made=True)
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         rows = finish(sweep(config, arguments.data, run, plan, grid, table), line)
     sys.stdout.write("  ".join(f"{name:>9}" for name in REPORTED) + "\n")
