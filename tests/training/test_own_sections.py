@@ -90,7 +90,7 @@ def test_sections_to_leave_out_must_be_there_and_two_must_stay(folder, tmp_path)
     sections, _ = find_sections(folder)
     with pytest.raises(UserError, match="no section S99"):
         finish(score_and_fit(sections, tmp_path, leave_out=["S99"]))
-    with pytest.raises(UserError, match=r"1 section\(s\).*left out and scored"):
+    with pytest.raises(UserError, match=r"There is 1 section with.*left out and scored"):
         finish(score_and_fit(sections, tmp_path, leave_out=["S12"]))
 
 
