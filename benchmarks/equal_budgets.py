@@ -34,6 +34,7 @@ from flag_training.config import FitConfig, RunConfig, describes_method, read_co
 from flag_training.evaluate import Plan, fold_cohort, folds_of, keep, score_fold
 from flag_training.methods import Method
 from flag_training.methods.floors import LEARNED_FLOORS, WRITTEN
+from flag_training.methods.graph_diffusion import WindowDiffusion
 from flag_training.methods.histogene import HisToGene
 from flag_training.methods.published import read_method
 from flag_training.methods.regression import Regression
@@ -52,7 +53,9 @@ FLAG: Final = "FLAG"
 BASELINES: Final = Path("training/configs/baselines")
 TERA: Final = 1e12
 PROBED: Final = 4
-"""Steps whose operations are counted, beyond one: batches differ in size."""
+"""Steps whose operations are counted, beyond one."""
+WINDOWS_PROBED: Final = 64
+"""The same of methods that train on tissue windows, which differ in size."""
 SLIDE_A_STEP: Final = (HisToGene, Regression, StFlow, Triplex)
 """Methods whose step takes one training slide, each as likely: slides differ in size."""
 FLAG_PROBED: Final = 2
@@ -88,7 +91,8 @@ def operations_of_a_step(method: Any, cohort: Cohort) -> float:
         alone = [keep(cohort, [slide.entry.name]) for slide in cohort.slides]
         each = [operations_of(method, one, 2) - operations_of(method, one, 1) for one in alone]
         return sum(each) / len(each)
-    return (operations_of(method, cohort, 1 + PROBED) - operations_of(method, cohort, 1)) / PROBED
+    probed = WINDOWS_PROBED if isinstance(method, WindowDiffusion) else PROBED
+    return (operations_of(method, cohort, 1 + probed) - operations_of(method, cohort, 1)) / probed
 
 
 def within(method: Any, cohort: Cohort, budget: float) -> Paid:

@@ -37,7 +37,7 @@ from flag_training.cohort import Cohort, TrainingSlide
 from flag_training.config import RunConfig, read_config
 from flag_training.engine.loop import Held
 from flag_training.evaluate import Plan, draw, fold_cohort, folds_of, keep
-from flag_training.figures import draw_dynamics, find_logs
+from flag_training.figures import draw_dynamics, find
 from flag_training.methods import Method, blinded
 from flag_training.methods.floors import Ridge, SlideMean
 from flag_training.methods.graph_diffusion import (
@@ -529,10 +529,13 @@ def draw_all(args: argparse.Namespace) -> list[Path]:
     size = min(each["genes"] for each in results)
     shown = [Point(method, size, min(each["seed"] for each in results)) for method in METHODS]
     trained = [point for point in shown if (args.run / point.name).exists()]
+    found = {point: find([args.run / point.name]) for point in trained}
+    for unread in (sentence for each in found.values() for sentence in each.unread):
+        print(unread, file=sys.stderr)
     logs = [
         replace(log, name=f"{point.method}, {size} genes")
-        for point in trained
-        for log in find_logs([args.run / point.name])
+        for point, each in found.items()
+        for log in each.logs
     ]
     with house_style():
         drawn = {

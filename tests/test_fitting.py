@@ -123,7 +123,7 @@ def test_a_table_that_is_no_list_of_sections_is_refused(folder):
 def test_of_one_section_it_is_said_that_none_could_be_left_out(folder):
     sections, _ = find_sections(folder)
     assert why_too_few(sections) is None
-    assert "1 section(s)" in why_too_few(sections[:1])
+    assert "There is 1 section with" in why_too_few(sections[:1])
     assert "left out and scored" in why_too_few(sections[:1])
 
 

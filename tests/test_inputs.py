@@ -210,6 +210,13 @@ def test_options_that_there_are_none_of_are_refused_in_a_sentence(options, said)
         finish(predict_inputs(given, checkpoint(), **options))
 
 
+def test_an_alignment_of_nothing_is_refused():
+    with pytest.raises(
+        UserError, match=r"and none are given; give them \(--measured\), or leave --alignment"
+    ):
+        finish(prepare(FakeSlide(), checkpoint(), alignment="matrix.csv"))
+
+
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_the_scale_given_is_that_of_the_full_resolution_slide_also_of_a_smaller_copy(tmp_path, in_memory):
     outs = space_ranger(tmp_path)

@@ -274,9 +274,10 @@ def why_too_few(sections: Sequence[MeasuredSection]) -> str | None:
     if len(sections) >= FEWEST:
         return None
     return (
-        f"There are {len(sections)} section(s) with measured counts to train on, and {FEWEST} are needed, so "
-        "that one can be left out and scored: weights that were never scored are not made; add sections, or "
-        f"list them in a CSV with the columns {', '.join(COLUMNS)}."
+        f"There {'is' if len(sections) == 1 else 'are'} {counted(len(sections), 'section')} with measured "
+        f"counts to train on, and {FEWEST} are needed, so that one can be left out and scored: weights that "
+        f"were never scored are not made; add sections, or list them in a CSV with the columns "
+        f"{', '.join(COLUMNS)}."
     )
 
 

@@ -140,6 +140,11 @@ def prepare(
             "Measured counts belong to the spots of a table and not to a grid, so --measured needs "
             "--spots; give the table of these spots too."
         )
+    if alignment is not None and measured is None:
+        raise UserError(
+            "An alignment file places measured transcripts and cells on the image, and none are given; give "
+            "them (--measured), or leave --alignment out."
+        )
     wanted = None if genes is None else choose_genes(genes, checkpoint)
     polygons = read_regions(Path(region)) if isinstance(region, str | Path) else region
     opened = isinstance(slide, str | Path)

@@ -114,7 +114,8 @@ NOTICES: Final = "notices"
 COMMAND: Final = "command"
 """The command line that made the file, with files by their names and never by their folders."""
 COMMAND_HASH: Final = "command_sha256"
-"""Of the command line with whole paths, by which a repetition of it is known."""
+"""Of the command line that wrote the file, with whole paths, by which a repetition of it is known.  Of an
+export it is that of ``export``, while `COMMAND` is still the one that predicted."""
 NOT_FOR_DIAGNOSIS: Final = "use"
 
 EXPRESSION_UNITS: Final = "log2(count + 1)"

@@ -9,7 +9,7 @@ from typing import Final
 
 from napari_flag.errors import UserError
 from napari_flag.files import place_in, raw_cell, read_csv, read_text
-from napari_flag.slides.formats.counts import separator_of
+from napari_flag.slides.formats.text_tables import separator_of
 from napari_flag.slides.slide import slide_name
 
 COLUMNS: Final = ("name", "patient", "image", "spots", "counts", "mpp")

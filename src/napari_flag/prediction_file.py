@@ -389,13 +389,27 @@ def is_prediction(path: Path) -> bool:
 
 
 def made_by(path: Path, stated: Mapping[str, str]) -> bool:
-    """Return whether `path` is a prediction whose provenance says all of `stated`, such as its command."""
+    """Return whether `path` is a prediction whose provenance says all of `stated`, such as its command.
+
+    It is an h5ad, or the folder of a zarr table.
+    """
     try:
+        if path.is_dir():
+            return _stated_in_zarr(path / "uns" / keys.PROVENANCE, stated)
         with opened_h5(path) as file:
             made = file["uns"][keys.PROVENANCE]
             return {key: made[key].asstr()[()] for key in stated} == stated
     except (UserError, *DAMAGED):
         return False
+
+
+def _stated_in_zarr(provenance: Path, stated: Mapping[str, str]) -> bool:
+    import zarr
+    from anndata.io import read_elem
+
+    refuse_special_in(provenance)
+    made = zarr.open_group(provenance, mode="r")
+    return {key: str(read_elem(made[key])) for key in stated} == stated
 
 
 def size_and_notices(path: Path) -> tuple[int, int, tuple[str, ...]] | None:

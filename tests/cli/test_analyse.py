@@ -16,7 +16,7 @@ from napari_flag.cli.analyse import NAMES
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, export
 from napari_flag.prediction_file import provenance, read_prediction, slide_size, write_prediction
-from napari_flag.progress import Step
+from napari_flag.progress import Step, finish
 from napari_flag.slides.file_identity import content_hash
 from napari_flag.statistics.scoring_rules import NAMES as NAMES_OF_SCORES
 
@@ -202,6 +202,64 @@ def test_a_format_whose_program_is_not_installed_is_refused_before_any_work(file
     assert main(["export", "predicted.h5ad", "--to", "h5ad", "spatialdata", "--out", "out"]) == 2
     assert 'pip install "napari-flag[spatialdata]"' in capsys.readouterr().err
     assert not (files / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [["h5ad"], ["geojson", "ome-tiff"], pytest.param(["spatialdata"], marks=pytest.mark.slow)],
+)
+def test_an_export_replaces_that_of_the_same_command_and_no_other_unasked(files, capsys, formats):
+    line = ["export", "predicted.h5ad", "--out", "out", "--to", *formats, "--genes", "ESR1", "ERBB2"]
+    assert main(line) == 0
+    assert main(line) == 0
+    assert main([*line[:4], "--genes", *line[-2:], "--to", *formats, "--keep-names"]) == 2
+    assert "is not a result of this very command" in capsys.readouterr().err
+    assert main([*line, "TP53"]) == 2, "other genes"
+    assert main([*line, "TP53", "--overwrite"]) == 0
+    assert main(line) == 2, "what is there is of the other now"
+
+
+def test_a_csv_states_no_command_and_is_replaced_only_when_asked(files, capsys):
+    line = ["export", "predicted.h5ad", "--to", "csv", "--out", "out"]
+    assert main(line) == 0
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert "already exists; choose another place" in said
+    assert "very command" not in said
+    assert main([*line, "--overwrite"]) == 0
+
+
+def test_an_export_is_no_result_of_the_command_that_predicted(files):
+    """Cut to some genes, it was taken for the finished prediction of that command."""
+    adata = read_prediction(files / "predicted.h5ad")
+    adata.uns[keys.PROVENANCE] |= {keys.COMMAND: "napari-flag predict a.svs", keys.COMMAND_HASH: "f" * 64}
+    write_prediction(adata, files / "predicted.h5ad")
+    assert main(["export", "predicted.h5ad", "--to", "h5ad", "geojson", "--out", "out"]) == 0
+    made = provenance(read_prediction(files / "out" / "fake.h5ad"))
+    assert made[keys.COMMAND] == "napari-flag predict a.svs"
+    assert made[keys.COMMAND_HASH] not in ("f" * 64, "")
+    assert ("f" * 64) not in (files / "out" / "fake.geojson").read_text()
+    place = files / "again.h5ad"
+    finish(export(adata, [(FORMATS[0], place)]))
+    assert keys.COMMAND_HASH not in provenance(read_prediction(place))
+
+
+@pytest.mark.slow
+def test_a_report_replaces_that_of_the_same_command_and_no_other_unasked(files, capsys):
+    (files / "mine.gmt").write_text("MINE\tours\tESR1\tERBB2\tTP53\n")
+    line = ["report", "predicted.h5ad", "--out", "out", "--gene-sets", "mine.gmt", "--set", "MINE"]
+    assert main(line) == 0
+    assert main(line) == 0
+    assert main(line[:4]) == 2
+    said = capsys.readouterr().err
+    assert "fake_report.html already exists and is not a result of this very command" in said
+    compare = ["compare", "predicted.h5ad", "measured.h5ad", "--out", "out"]
+    assert main([*compare, "--overwrite"]) == 0
+    assert main(compare) == 0
+    assert main(line) == 2, "the page is of compare now"
+    assert main([*line, "--overwrite"]) == 0
+    assert main(compare) == 2, "the page is of report now"
+    assert "fake_report.html already exists and is not" in capsys.readouterr().err
 
 
 def test_counts_that_look_scaled_are_exported_only_with_force_which_the_file_records(files, capsys):
@@ -461,6 +519,11 @@ OURS = ["predicted.h5ad", "measured.h5ad"]
         (["report", OURS[0], "--unit", "counts"], "--unit is for files of other programs"),
         (["compare", *OURS, "--unit", "counts"], "--unit is for files of other programs"),
         (["compare", *OURS, "--spots", OURS[1]], "--spots names rows of another program's file"),
+        (["compare", *OURS, "--alignment", "a.csv"], "names its counts by spot; leave --alignment out"),
+        (
+            ["compare", OURS[0], "same.h5ad", "--measured", OURS[1], "--alignment", "a.csv"],
+            "names its counts by spot; leave --alignment out",
+        ),
         (["report", OURS[0], "--set", "NOSUCH"], "There is no gene set NOSUCH"),
         (["compare", *OURS, "--set", "NOSUCH"], "There is no gene set NOSUCH"),
         (["export", OURS[0], "--to", "csv", "--genes", "notagene"], "notagene is not among"),
@@ -476,6 +539,7 @@ def test_what_would_have_no_effect_or_is_not_there_is_refused_before_any_work(
     def no_work(*_, **__):
         raise AssertionError("work began")
 
+    (files / "same.h5ad").write_bytes((files / OURS[0]).read_bytes())
     monkeypatch.setattr(compare, "comparing", no_work)
     monkeypatch.setattr(findings, "gather", no_work)
     monkeypatch.setattr(spatial, "gene_moran", no_work)
@@ -506,12 +570,6 @@ def test_json_of_report_and_compare_names_the_files_written(files, capsys):
         assert main([*line, "--out", str(folder), "--json"]) == 0
         written = json.loads(capsys.readouterr().out)["written"]
         assert sorted(written) == sorted(map(str, folder.iterdir()))
-    assert main(["report", OURS[0], "--out", "report"]) == 2
-    said = capsys.readouterr().err
-    assert said.endswith(
-        "already exists; choose another place, or add --overwrite (in Python overwrite=True) to replace it.\n"
-    )
-    assert "very command" not in said
 
 
 @pytest.mark.slow

@@ -102,6 +102,28 @@ def test_a_wrong_argument_exits_with_2_and_says_which(capsys, wrong):
     assert "error:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "command", "said"),
+    [
+        (["predict", "a.svs", "--foo"], "predict", "--foo is not known here"),
+        (["predict", "a.svs", "b.svs"], "predict", "b.svs is not known here; "),
+        (["report", "p.h5ad", "--out", "o", "--overwrit"], "report", "(did you mean --overwrite?)"),
+        (["weights", "show", "her2st", "--jsn=1"], "weights show", "(did you mean --json?)"),
+        (["train", "c.toml", "--data", "d", "--leave-one-out", "C5"], "train", "--leave-one-out C5 is not"),
+        (["--foo", "doctor"], "", "--foo is not known here"),
+    ],
+)
+def test_what_a_command_does_not_know_is_said_with_its_own_usage(line, command, said, capsys):
+    assert main(line) == 2
+    text = capsys.readouterr().err
+    prog = f"napari-flag {command}".strip()
+    assert text.startswith(f"usage: {prog} [-h]")
+    last = text.splitlines()[-1]
+    assert last.startswith(f"{prog}: error: ")
+    assert said in last
+    assert last.endswith(f"`{prog} --help` lists what is")
+
+
 def test_a_decimal_comma_is_understood():
     assert build_parser().parse_args(["predict", "a.svs", "--mpp", "0,683"]).mpp == 0.683
 
@@ -201,7 +223,7 @@ def test_every_path_may_begin_with_the_home_folder():
     assert (asked.scores, asked.out) == ([Path.home() / "scores.json"], Path.home() / "t.md")
 
 
-def test_no_command_takes_an_option_that_is_shortened():
+def test_no_command_takes_an_option_that_is_shortened(capsys):
     found = dict(commands(build_parser()))
     assert {"predict", "prepare", "train", "fit", "evaluate", "gene-targets check"} <= {*found}
     for name, one in found.items():
@@ -209,7 +231,9 @@ def test_no_command_takes_an_option_that_is_shortened():
             needed.required = False
         options = {word for word in one._option_string_actions if word.startswith("--")}
         for short in {option[:-1] for option in options} - options:
-            assert one.parse_known_args([short])[1] == [short], name
+            with pytest.raises(SystemExit):
+                one.parse_known_args([short])
+            assert f"{name}: error: {short} is not known here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

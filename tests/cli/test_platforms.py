@@ -89,16 +89,19 @@ def test_a_spatialdata_zarr_gives_the_same_spots_and_counts_in_python_as_on_the_
         nf.predict(zarr, image="another")
 
 
-def test_a_prediction_goes_back_into_its_zarr_once_unless_overwritten(zarr, capsys):
+def test_a_prediction_goes_back_into_its_zarr_and_replaces_that_of_the_same_command(zarr, capsys):
     command = ["predict", "P3.zarr", "--out", "P3.zarr"]
     assert main(command) == 0
     assert "Wrote P3.zarr/tables/predicted" in capsys.readouterr().out
     held = spatialdata.read_zarr(zarr)
     assert held.tables["predicted"].n_obs == 30
     assert set(held.tables) == {"table", "predicted"}
-    assert main(command) == 2
+    assert main(command) == 0
+    assert "(in place of the earlier result of the same command)" in capsys.readouterr().out
+    assert main([*command, "--seed", "1"]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert main([*command, "--overwrite"]) == 0
+    assert main([*command, "--seed", "1", "--overwrite"]) == 0
+    assert main(command) == 2, "the table is of the other now"
 
 
 def test_a_prediction_that_its_zarr_does_not_take_is_kept_under_a_name_that_is_free(

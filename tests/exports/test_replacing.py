@@ -12,7 +12,7 @@ from napari_flag import keys
 from napari_flag.cli import main
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, export, place_of
-from napari_flag.exports.replacing import refuse_foreign, written_here
+from napari_flag.exports.replacing import refuse_foreign, repeats, statement, written_here
 from napari_flag.prediction_file import write_prediction
 from napari_flag.progress import finish
 
@@ -127,6 +127,17 @@ def test_a_link_or_a_pipe_is_no_file_of_ours(tmp_path):
         with pytest.raises(UserError, match="not written by napari-flag"):
             refuse_foreign(tmp_path / name)
     refuse_foreign(tmp_path / "new.csv")
+
+
+@pytest.mark.parametrize("kind", [".html", ".geojson", ".tif", ".tiff"])
+def test_a_file_without_provenance_is_of_the_command_it_states(tmp_path, kind):
+    path = tmp_path / f"a{kind}"
+    assert not repeats(path, "f" * 64)
+    path.write_text("it begins " + statement(kind, "f" * 64) + " and goes on" * 20_000)
+    assert repeats(path, "f" * 64)
+    assert not repeats(path, "e" * 64)
+    path.write_text("it begins" + statement(kind, None))
+    assert not repeats(path, "f" * 64)
 
 
 def test_tables_and_json_of_other_programs_are_not_ours(tmp_path):

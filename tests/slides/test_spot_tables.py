@@ -106,6 +106,28 @@ def test_counts_of_another_file_come_in_the_spots_order(tmp_path: Path) -> None:
     assert "1 of 3 spots have no counts" in table.notices[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("s.tsv", "x\ty\tpixel_x\tpixel_y\tselected\n10\t13\t5\t7\t1\n", "pixel_x and pixel_y are pixels"),
+        ("s.csv", "id,X_PX,y_px\na,5,7\n", "x_px and y_px are pixels"),
+        (
+            "s.csv",
+            "barcode,in_tissue,pxl_row_in_fullres,pxl_col_in_fullres\nA,1,5,7\n",
+            "pxl_row_in_fullres and",
+        ),
+        ("tissue_positions_list.csv", "A,1,0,0,5,7\nB,1,0,2,5,9\n", "Space Ranger calls them so"),
+    ],
+)
+def test_positions_given_as_measured_counts_are_called_positions(
+    name: str, text: str, why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=f"{name} says where spots lie .*{why}.*give it as the table of spots"
+    ):
+        read_measured(write(tmp_path / name, text))
+
+
 def no_spatial(folder: Path) -> Path:
     adata = annotated()
     del adata.obsm["spatial"]

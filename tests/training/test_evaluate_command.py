@@ -49,6 +49,8 @@ def test_baselines_are_added_from_their_configs(tmp_path):
     )
     made = plan("--test", "C2", "--methods", "FLAG", "--baselines", str(path), "--reseed", "regression")
     assert list(made.methods) == ["regression"]
+    with pytest.raises(UserError, match=r"r\.toml is of regression, which is scored already"):
+        plan("--test", "C2", "--methods", "FLAG", "--baselines", str(path), str(path))
     assert made.reseeded == ("regression",)
 
 
@@ -69,6 +71,22 @@ def test_a_split_is_scored_at_once_where_no_section_is_named():
 def test_what_there_is_not_is_said(words, said):
     with pytest.raises(UserError, match=said):
         plan(*words)
+
+
+def test_the_panel_of_a_fit_is_named_or_in_a_file_as_that_of_a_prediction():
+    fit = ["fit", "folder", "--out", "mine.safetensors", "--genes"]
+    assert parse(*fit, "ERBB2", "ESR1").genes == ("ERBB2", "ESR1")
+    assert parse(*fit, "panel.txt").genes == Path("panel.txt")
+
+
+def test_seeds_are_said_once(evaluation):
+    _, run, _ = evaluation
+    assert "--seed and --seeds both say" in run("--seed", "3", "--seeds", "1", "2")
+
+
+def test_overwrite_without_a_page_is_refused(tmp_path, capsys):
+    assert main(["tables", str(tmp_path / "a.json"), "--overwrite"]) == 2
+    assert "--overwrite replaces the file of --out" in capsys.readouterr().err
 
 
 def test_tables_are_written_as_markdown_with_their_command(tmp_path, monkeypatch, capsys):
@@ -193,6 +211,26 @@ def test_the_same_words_of_other_files_and_folders_are_another_command(tmp_path)
     assert hash_of([*train, "bleep.toml"]) != hash_of([*train, "a/bleep.toml"])
 
 
+def test_the_order_of_names_makes_another_command_only_where_it_means_something():
+    begun = ["evaluate", "c.toml", "--data", "d", "--run", "r", "--out", "s.json", "--test", "C2", "C3"]
+    for option in ("--unseen", "--train-without", "--methods", "--baselines", "--reseed"):
+        assert hash_of([*begun, option, "a", "b"]) == hash_of([*begun, option, "b", "a"]), option
+        assert hash_of([*begun, option, "a", "b"]) != hash_of([*begun, option, "a"]), option
+    assert hash_of([*begun[:-2], "C3", "C2"]) == hash_of(begun)
+    assert hash_of([*begun, "--seeds", "1", "2"]) != hash_of([*begun, "--seeds", "2", "1"])
+    train = ["train", "c.toml", "--data", "d", "--run", "r", "--leave-out"]
+    assert hash_of([*train, "C3", "C2"]) == hash_of([*train, "C2", "C3"])
+    tables = ["tables", "a.json", "b.json", "--only"]
+    assert identity_of("tables", parse(*tables, "X", "ridge")) == identity_of(
+        "tables", parse(*tables, "ridge", "X")
+    )
+    assert identity_of("tables", parse("tables", "b.json", "a.json")) != identity_of(
+        "tables", parse("tables", "a.json", "b.json")
+    )
+    named = plan("--test", "C2", "--train-without", "C3", "B4")
+    assert named.train_without == ("B4", "C3"), "tables name the training the same"
+
+
 def leave_prediction(path, identity):
     """Write a prediction that states the hash of its command."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,8 +272,8 @@ def test_each_config_leaves_its_held_out_predictions_in_a_folder_of_its_own(eval
 def test_figures_replace_what_they_drew_when_asked_and_nothing_of_others(tmp_path, monkeypatch, capsys, kind):
     from matplotlib.figure import Figure
 
-    monkeypatch.setattr("flag_training.cli.draw_all", lambda runs: {"moran": Figure()})
-    line = ["figures", "run", "--out", str(tmp_path / "new"), "--format", kind]
+    monkeypatch.setattr("flag_training.cli.draw_all", lambda found: {"moran": Figure()})
+    line = ["figures", str(tmp_path), "--out", str(tmp_path / "new"), "--format", kind]
     assert main(line) == 0
     picture = tmp_path / "new" / f"moran.{kind}"
     before = picture.read_bytes()

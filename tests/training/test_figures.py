@@ -8,8 +8,9 @@ from PIL import Image
 from tests.fakes import fake_prediction
 
 from flag_training.cli import add_commands, draw_all
-from flag_training.figures import draw_dynamics, find_logs, find_sections, running_mean
+from flag_training.figures import draw_dynamics, find, running_mean
 from napari_flag import keys
+from napari_flag.cli import main
 from napari_flag.errors import UserError
 from napari_flag.figures.style import house_style
 from napari_flag.prediction_file import write_prediction
@@ -39,18 +40,18 @@ def run(tmp_path):
 
 
 def test_logs_are_found_and_other_tables_are_not(run):
-    (log,) = find_logs([run])
+    (log,) = find([run]).logs
     assert log.name == "run/fit-a/score"
     assert log.curves() == ("loss", "validation", "learning_rate")  # denoising is all of it, alignment 0
     assert np.isfinite(log.columns["validation"]).sum() == 4
 
 
 def test_a_single_log_may_be_named(run):
-    assert [log.name for log in find_logs([run / "fit-a" / "score.csv"])] == ["fit-a/score"]
+    assert [log.name for log in find([run / "fit-a" / "score.csv"]).logs] == ["fit-a/score"]
 
 
 def test_each_column_has_a_panel_with_its_curve(run):
-    logs = find_logs([run])
+    logs = find([run]).logs
     figure = draw_dynamics([*logs, replace(logs[0], name="other")])
     panels = [panel for panel in figure.axes if panel.get_visible()]
     assert [panel.get_title(loc="left") for panel in panels][:2] == [
@@ -64,12 +65,12 @@ def test_each_column_has_a_panel_with_its_curve(run):
 
 
 def test_many_logs_are_drawn_without_a_legend(run):
-    logs = find_logs([run])
+    logs = find([run]).logs
     assert not draw_dynamics([replace(logs[0], name=str(i)) for i in range(12)]).legends
 
 
 def test_single_steps_far_beyond_the_others_do_not_flatten_a_panel(run):
-    (log,) = find_logs([run])
+    (log,) = find([run]).logs
     steps = np.arange(400.0)
     loss = 1 + 0.1 * np.sin(steps)
     loss[[50, 200]] = 90.0
@@ -85,7 +86,7 @@ def test_the_running_mean_is_that_of_what_there_is():
 
 
 def test_sections_carry_truth_and_scores(run):
-    first, second = find_sections([run])
+    first, second = find([run]).sections
     assert (first.name, second.name) == ("C2", "C3")
     assert first.truth.shape == first.predicted.shape == (64, 10)
     assert 0 < first.sample_scores["SSC"] <= 1
@@ -110,23 +111,36 @@ def test_predictions_without_spread_have_no_calibration(run):
     place = run / "alone.h5ad"
     write_prediction(adata, place)
     with house_style():
-        assert "calibration" not in draw_all([place])
+        assert "calibration" not in draw_all(find([place]))
 
 
-def test_a_pipe_in_a_run_folder_is_refused_instead_of_waited_for(run):
+def test_a_pipe_in_a_run_folder_is_named_instead_of_waited_for(run):
     os.mkfifo(run / "other.csv")
-    with pytest.raises(UserError, match=r"other\.csv is a pipe or a device"):
-        draw_all([run])
+    [said] = find([run]).unread
+    assert "other.csv is a pipe or a device" in said
 
 
-def test_a_table_in_another_encoding_is_named(run):
-    (run / "other.csv").write_text("step,loss\n", "utf-16")
-    with pytest.raises(UserError, match=r"other\.csv is no UTF-8 text"):
-        draw_all([run])
+def test_what_cannot_be_read_is_named_and_the_rest_is_drawn(run, tmp_path, capsys):
+    broken = {"encoding.csv": "is no UTF-8 text", "quote.csv": "cannot be read as a CSV file", "cut.h5ad": ""}
+    (run / "encoding.csv").write_text("step,loss\n", "utf-16")
+    (run / "quote.csv").write_text('step,loss\n1,"' + 200_000 * "9")
+    (run / "cut.h5ad").write_bytes((run / "held_out" / "C2.h5ad").read_bytes()[:5000])
+    (run / "held_out" / "C2.h5ad").unlink()
+    (run / "held_out" / "C3.h5ad").unlink()
+    line = ["figures", str(run), "--out", str(tmp_path / "out")]
+    assert main(line) == 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["training.png"]
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == len(broken)
+    for name, why in broken.items():
+        assert any(f"Note: {run / name} is left out: " in note and why in note for note in notes)
+    (run / "fit-a" / "score.csv").unlink()
+    assert main([*line, "--overwrite"]) == 2
+    assert "no training log and no held-out prediction" in capsys.readouterr().err
 
 
 def test_nothing_to_draw_is_said(tmp_path):
     with pytest.raises(UserError, match="no training log and no held-out prediction"):
-        draw_all([tmp_path])
+        draw_all(find([tmp_path]))
     with pytest.raises(UserError, match="There is no"):
-        draw_all([tmp_path / "none"])
+        find([tmp_path / "none"])

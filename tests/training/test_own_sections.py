@@ -90,7 +90,7 @@ def test_sections_to_leave_out_must_be_there_and_two_must_stay(folder, tmp_path)
     sections, _ = find_sections(folder)
     with pytest.raises(UserError, match="no section S99"):
         finish(score_and_fit(sections, tmp_path, leave_out=["S99"]))
-    with pytest.raises(UserError, match=r"1 section\(s\).*left out and scored"):
+    with pytest.raises(UserError, match=r"There is 1 section with.*left out and scored"):
         finish(score_and_fit(sections, tmp_path, leave_out=["S12"]))
 
 
@@ -160,7 +160,7 @@ def test_sections_without_a_gene_in_common_are_refused(folder, tmp_path, encoder
 def test_the_command_says_in_a_sentence_what_is_missing(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["fit", str(tmp_path / "empty"), "--out", str(tmp_path / "w.safetensors")]) == 2
-    assert "0 section(s) with measured counts" in capsys.readouterr().err
+    assert "There are 0 sections with measured counts" in capsys.readouterr().err
 
 
 def test_weights_that_are_fitted_are_called_so_and_replace_nothing_of_others(

@@ -1,5 +1,6 @@
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.training.conftest import make_config
@@ -7,6 +8,7 @@ from tests.training.store_run import make_store_run
 
 from flag_training.evaluate import Plan
 from flag_training.sweep import REPORTED, best_first, check_sections, read_grid, sweep, with_values
+from napari_flag.cli import main
 from napari_flag.errors import UserError
 from napari_flag.progress import finish
 
@@ -34,6 +36,14 @@ def test_values_reach_their_table():
 def test_a_value_that_there_is_not_is_refused(key):
     with pytest.raises(UserError, match=f"no value {key} to vary"):
         with_values(make_config(), {key: 1})
+
+
+def test_a_table_that_cannot_be_written_is_said_before_anything_is_trained(tmp_path, capsys):
+    config = Path(__file__).parents[2] / "training" / "configs" / "her2st.toml"
+    line = ["sweep", str(config), "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--unseen", "C5"]
+    line += ["--vary", "fit.ema=0", "--validate", "C2", "--out", str(tmp_path)]
+    assert main(line) == 2
+    assert "is a folder, so nothing can be written there" in capsys.readouterr().err
 
 
 def test_a_sweep_does_not_choose_on_test_sections():

@@ -4,7 +4,6 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,8 @@ from flag_training.store import command as prepare
 from napari_flag.cli.terminal import (
     Commands,
     add_command,
+    add_device,
+    add_genes,
     add_json,
     add_keep_names,
     add_overwrite,
@@ -55,17 +56,23 @@ turn. Test sections are kept out of everything. A killed sweep is resumed.
 FIGURES: Final = """\
 Draw from run folders whatever is in them: training-dynamics curves from their logs, and, from
 held-out predictions that carry their truth (as evaluate leaves them), Moran's I predicted over
-measured, co-expression heat maps, and the calibration of the intervals.
+measured, co-expression heat maps, and the calibration of the intervals. A file that cannot be read is
+named and left out, and the rest is drawn; the exit code is then 2.
 """
 
 NO_NUMBERS: Final = {"run", "out", "predictions", "overwrite", "json", "debug", "use_previous"}
 """Arguments that no number depends on: what runs the command, and what becomes of its results."""
+UNORDERED: Final = {
+    "leave_out", "test", "unseen", "train_without", "methods", "baselines", "reseed", "only",
+}  # fmt: skip
+"""Arguments whose names may stand in any order; of seeds the first counts, of scores the order of tables."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from flag_training.config import RunConfig
     from flag_training.evaluate import Plan
+    from flag_training.figures import Found
     from flag_training.methods import Method
 
 
@@ -77,7 +84,11 @@ def add_commands(commands: Commands) -> None:
         commands, "train", run_train, summary="train weights from a config", description=TRAIN
     )
     add_run_arguments(parser)
-    parser.add_argument("--out", type=path, metavar="FILE.safetensors", help="weights file to write")
+    parser.add_argument(
+        "--out", type=path, metavar="FILE.safetensors",
+        help="weights file to write (default: RUN/NAME.safetensors, or with --method "
+        "RUN/NAME_METHOD.safetensors)",
+    )  # fmt: skip
     add_overwrite(parser, "the weights")
     parser.add_argument(
         "--leave-out", nargs="+", default=[], metavar="SECTION", help="sections not to train on"
@@ -110,7 +121,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=path, dest="folder", metavar="DIR", help="run folder (default: runs/NAME)"
     )
-    parser.add_argument("--seed", type=at_least(0), help="seed (default: the config's)")
+    parser.add_argument("--seed", type=at_least(0), metavar="N", help="seed (default: the config's)")
     parser.add_argument(
         "--use-previous",
         action="store_true",
@@ -189,8 +200,8 @@ def command_of(arguments: argparse.Namespace) -> str:
 def identity_of(command: str, arguments: argparse.Namespace, run: Path | None = None) -> str:
     """Return the hash by which a repetition of a command is known (`terminal.fingerprint`).
 
-    It is of all arguments that the numbers depend on, with whole paths, however they were typed; `run` is the
-    folder of its states, where it has one.
+    It is of all arguments that the numbers depend on, with whole paths, however they were typed and, where
+    it means nothing, in whatever order; `run` is the folder of its states, where it has one.
     """
     given = vars(arguments) | {"folder": run}
     method = given.get("method")
@@ -202,6 +213,7 @@ def identity_of(command: str, arguments: argparse.Namespace, run: Path | None = 
         if value is None or value is False or value == []:
             continue
         several = value if isinstance(value, list) else [value]
+        several = sorted(several) if name in UNORDERED else several
         words += [f"--{name}", *(each if isinstance(each, Path) else str(each) for each in several)]
     return fingerprint(words)
 
@@ -236,10 +248,7 @@ def add_fit(commands: Commands) -> None:
         help="µm per pixel of the full-resolution slides, where a list does not state it (default: as their "
         "files say)",
     )
-    parser.add_argument(
-        "--genes", type=path, metavar="FILE",
-        help="symbols to predict, one a line (default: 200 with high mean and high variance)",
-    )  # fmt: skip
+    add_genes(parser, "200 with high mean and high variance", "genes to predict: symbols")
     parser.add_argument(
         "--encoder", default=DEFAULT_WEIGHTS, metavar="NAME",
         help="an encoder of `napari-flag encoders list`, weights whose encoder to take, or new: one trained "
@@ -253,13 +262,13 @@ def add_fit(commands: Commands) -> None:
         "--diffusion", action="store_true",
         help="train the gene transformer too; its worth on few sections is small",
     )  # fmt: skip
-    parser.add_argument("--seed", type=at_least(0), default=0, help="seed (default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed (default: 0)")
     parser.add_argument(
         "--colours", choices=COLOURS,
         help="scanned: pixels as stored; srgb: converted by each slide's colour profile, as slides predicted "
         "with the weights will be (default: as the encoder's weights were trained, else scanned)",
     )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="where tiles are encoded (default: auto)")
+    add_device(parser, "where tiles are encoded: ")
     parser.add_argument(
         "--run", type=path, dest="folder", metavar="DIR",
         help="folder of states and scores; a killed fit goes on there (default: beside --out)",
@@ -332,10 +341,13 @@ def config_of(arguments: argparse.Namespace) -> "RunConfig":
     from dataclasses import replace
 
     from flag_training.config import read_config
+    from napari_flag.errors import UserError
 
     config = read_config(arguments.config)
     if arguments.seed is None:
         return config
+    if getattr(arguments, "seeds", None):
+        raise UserError("--seed and --seeds both say with which seeds to train; leave one of them out.")
     return replace(config, fit=replace(config.fit, seed=arguments.seed))
 
 
@@ -392,7 +404,12 @@ def add_evaluate(commands: Commands) -> None:
         description=TABLES,
     )  # fmt: skip
     parser.add_argument("scores", nargs="+", type=path, metavar="FILE.json", help="files of evaluate")
-    parser.add_argument("--title", default="Held-out scores", metavar="TEXT", help="heading of the page")
+    parser.add_argument(
+        "--title",
+        default="Held-out scores",
+        metavar="TEXT",
+        help="heading of the page (default: %(default)s)",
+    )
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="methods to show (default: all)"
     )
@@ -483,10 +500,15 @@ def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()
     methods = {name: (kind, m) for name, (kind, m) in known.items() if wanted & {name, kind}}
     for file in arguments.baselines:
         name, method = read_baseline(file)
+        if name in methods:
+            raise UserError(f"{file} is of {name}, which is scored already; give each method once.")
         methods[name] = ("published", method)
     absent = [name for name in arguments.reseed if name not in methods]
     if absent:
-        raise UserError(f"{', '.join(absent)} is not among the methods scored, so it cannot be reseeded.")
+        raise UserError(
+            f"{', '.join(absent)} is not among the methods scored, so it cannot be reseeded; name it with "
+            "--methods or --baselines too, or leave it out of --reseed."
+        )
     if not arguments.test and not part:
         raise UserError(
             "There is nothing to score: name sections with --test; this run has no split of a store."
@@ -496,7 +518,7 @@ def plan_of(arguments: argparse.Namespace, seed: int, part: tuple[str, ...] = ()
         unseen=tuple(arguments.unseen),
         by_patient=arguments.leave_patient_out,
         together=arguments.together or not arguments.test,
-        train_without=tuple(arguments.train_without),
+        train_without=tuple(sorted(arguments.train_without)),
         once=arguments.once,
         methods=methods,
         flag="FLAG" in asked,
@@ -520,11 +542,14 @@ def run_tables(arguments: argparse.Namespace) -> int:
 
     from flag_training.paper_table import FORMATS, PaperTable, check_ending
     from flag_training.result_tables import is_same_table, markdown, read_results
+    from napari_flag.errors import UserError
     from napari_flag.exports.replacing import check_place, last_line, repeats
     from napari_flag.files import make_folder, write_text
 
     if arguments.out is not None:
         check_ending(arguments.out)
+    elif arguments.overwrite:
+        raise UserError("--overwrite replaces the file of --out; give --out too, or leave it out.")
     results = [read_results(file) for file in arguments.scores]
     table = PaperTable.of(results, arguments.title, arguments.only, arguments.authors)
     wanted = "" if arguments.out is None else ending(arguments.out)
@@ -582,6 +607,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     from flag_training.evaluate import Plan
     from flag_training.sweep import REPORTED, best_first, check_sections, read_grid, sweep
     from napari_flag.cli.terminal import ProgressLine, cancelled_as, kept_in
+    from napari_flag.files import check_writable
     from napari_flag.progress import finish
 
     config = with_store(config_of(arguments), arguments.data)
@@ -592,6 +618,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     plan = Plan(tuple(arguments.validate), unseen=unseen, seeds=seeds)
     run = run_folder(arguments, config.name)
     table = arguments.out or run / "sweep.csv"
+    check_writable(table, folder_is_made=True)
     with cancelled_as(lambda: kept_in(run)), ProgressLine() as line:
         rows = finish(sweep(config, arguments.data, run, plan, grid, table), line)
     sys.stdout.write("  ".join(f"{name:>9}" for name in REPORTED) + "\n")
@@ -620,13 +647,19 @@ def add_figures(commands: Commands) -> None:
 
 def run_figures(arguments: argparse.Namespace) -> int:
     """Run ``napari-flag figures``."""
+    from flag_training.figures import find
+    from napari_flag.cli.terminal import ProgressLine
     from napari_flag.exports.replacing import check_place
     from napari_flag.figures.gene_figure import write_figure
     from napari_flag.figures.style import house_style
     from napari_flag.files import make_folder, place_in
 
+    found = find(arguments.runs)
+    with ProgressLine() as line:
+        for sentence in found.unread:
+            line.notice(sentence)
     with house_style():
-        drawn = draw_all(arguments.runs)
+        drawn = draw_all(found)
         places = {place_in(arguments.out, name, f".{arguments.format}"): drawn[name] for name in drawn}
         for place in places:
             check_place(place, arguments.overwrite)
@@ -634,31 +667,31 @@ def run_figures(arguments: argparse.Namespace) -> int:
         for place, figure in places.items():
             write_figure(figure, place)
             sys.stdout.write(f"Wrote {place}.\n")
-    return 0
+    return 2 if found.unread else 0
 
 
-def draw_all(places: "Sequence[Path]") -> "dict[str, Figure]":
-    """Return file name → picture, of everything that `places` hold.
+def draw_all(found: "Found") -> "dict[str, Figure]":
+    """Return file name → picture, of everything that was found.
 
     Raises
     ------
     UserError
         When there is nothing to draw.
     """
-    from flag_training.figures import draw_dynamics, find_logs, find_sections
+    from flag_training.figures import draw_dynamics
     from napari_flag.errors import UserError
     from napari_flag.figures.agreement import draw_calibration, draw_moran
     from napari_flag.figures.heat_maps import draw_coexpression
 
-    logs, sections = find_logs(places), find_sections(places)
+    logs, sections = found.logs, found.sections
     if not logs and not sections:
         raise UserError(
             "There is no training log and no held-out prediction with its truth in "
-            f"{', '.join(str(place) for place in places)}; give run folders of train or evaluate."
+            f"{', '.join(str(place) for place in found.places)}; give run folders of train or evaluate."
         )
-    found = {"training": draw_dynamics(logs)} if logs else {}
+    drawn = {"training": draw_dynamics(logs)} if logs else {}
     if sections:
-        found["moran"] = draw_moran(sections)
-        found |= {f"coexpression_{section.name}": draw_coexpression(section) for section in sections}
+        drawn["moran"] = draw_moran(sections)
+        drawn |= {f"coexpression_{section.name}": draw_coexpression(section) for section in sections}
     spread = [section for section in sections if section.spread is not None]
-    return found | ({"calibration": draw_calibration(spread)} if spread else {})
+    return drawn | ({"calibration": draw_calibration(spread)} if spread else {})

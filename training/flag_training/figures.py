@@ -51,53 +51,79 @@ class Log:
         return tuple(found)
 
 
-def find_logs(places: Sequence[Path]) -> tuple[Log, ...]:
-    """Return the logs with a row per step in `places` (files, or folders searched to the bottom).
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is to draw.
+
+    Parameters
+    ----------
+    places
+        Where it was looked for.
+    logs
+        Those with a row per step.
+    sections
+        Predictions that hold their measurement, as ``evaluate`` leaves them.
+    unread
+        A sentence on each file that cannot be read, and so is left out.
+    """
+
+    places: tuple[Path, ...]
+    logs: tuple[Log, ...]
+    sections: tuple[Section, ...]
+    unread: tuple[str, ...]
+
+
+def find(places: Sequence[Path]) -> Found:
+    """Return the logs and held-out predictions in `places` (files, or folders searched to the bottom).
+
+    Other tables, such as those with a row per epoch, and predictions without a measurement are passed over.
 
     Raises
     ------
     UserError
         When a place does not exist.
     """
-    found = []
+    logs: list[Log] = []
+    sections: list[Section] = []
+    unread = []
     for place in places:
-        for path in _files(place, ".csv"):
-            log = _read_log(path, place)
-            if log is not None:
-                found.append(log)
-    return tuple(found)
+        for path in _files(place):
+            try:
+                if ending(path) == ".csv":
+                    logs += _logs_in(path, place)
+                else:
+                    sections += _sections_in(path)
+            except UserError as error:
+                unread.append(f"{path} is left out: {error}")
+    return Found(tuple(places), tuple(logs), tuple(sections), tuple(unread))
 
 
-def find_sections(places: Sequence[Path]) -> tuple[Section, ...]:
-    """Return the predictions in `places` that hold their measurement, as ``evaluate`` leaves them.
-
-    Raises
-    ------
-    UserError
-        When a place does not exist, or a file in it is damaged.
-    """
-    files = [path for place in places for path in _files(place, ".h5ad")]
-    read = [read_prediction(path) for path in files]
-    return tuple(section_of(adata) for adata in read if MEASURED in sources(adata))
-
-
-def _files(place: Path, suffix: str) -> list[Path]:
+def _files(place: Path) -> list[Path]:
+    """Return the tables in `place`, then its predictions."""
     if not place.exists():
         raise UserError(f"There is no {place} to draw from; give run folders, logs or predictions.")
-    if place.is_file():
-        return [place] if ending(place) == suffix else []
-    return sorted(place.rglob(f"*{suffix}"))
+    there = [place] if place.is_file() else sorted(place.rglob("*"))
+    return [path for kind in (".csv", ".h5ad") for path in there if ending(path) == kind]
 
 
-def _read_log(path: Path, place: Path) -> Log | None:
-    """Return the log in `path`; None for any other table, such as one per epoch."""
-    names, rows = read_csv(path)
+def _logs_in(path: Path, place: Path) -> list[Log]:
+    """Return the log in `path`; nothing of any other table, such as one per epoch."""
+    try:
+        names, rows = read_csv(path)
+    except OSError as error:
+        raise UserError(f"It cannot be read ({error.strerror}); get permission, or copy it again.") from error
     if not rows or "step" not in names or "loss" not in names:
-        return None
+        return []
     columns = {name: np.array([_number(row[name]) for row in rows]) for name in names}
     inside = path.relative_to(place) if place.is_dir() else Path(path.name)
     folder = place if place.is_dir() else place.parent
-    return Log(str(Path(folder.name) / inside.with_suffix("")), columns)
+    return [Log(str(Path(folder.name) / inside.with_suffix("")), columns)]
+
+
+def _sections_in(path: Path) -> list[Section]:
+    """Return the prediction in `path` with its truth; nothing where it holds none."""
+    adata = read_prediction(path)
+    return [section_of(adata)] if MEASURED in sources(adata) else []
 
 
 def _number(text: str | None) -> float:

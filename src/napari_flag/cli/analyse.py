@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 from napari_flag.cli import terminal
 from napari_flag.cli.terminal import (
     ProgressLine,
+    Words,
     add_genes,
     cancelled_as,
+    fingerprint,
     recorded,
     say,
     say_json,
@@ -35,7 +37,8 @@ EXPORT_DESCRIPTION: Final = """\
   ome-tiff     one channel per gene over the whole slide, µm per pixel and names inside
   csv          a row per spot, a column per gene
 
-Files are named after the slide. All numbers are log2(count + 1).
+Files are named after the slide. All numbers are log2(count + 1). A csv has no room to state the command that
+wrote it, and so is replaced with --overwrite only.
 """
 
 
@@ -56,9 +59,10 @@ def add_export(commands: terminal.Commands) -> None:
     add_genes(parser, "all")
     add(
         "--measured",
-        metavar="FILE",
+        metavar="COUNTS",
         type=terminal.path,
-        help="measured raw counts of these spots, stored in the layer measured",
+        help="measured raw counts of these spots, stored in the layer measured; a Visium HD, Xenium or CosMx "
+        "folder is pooled into the spots of the prediction",
     )
     add(
         "--slide",
@@ -68,7 +72,7 @@ def add_export(commands: terminal.Commands) -> None:
         "picture of the prediction does",
     )
     add_labels(parser, 'written as obs["label"]')
-    add("--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote")
+    terminal.add_overwrite(parser, "a file in DIR")
     add("--force", action="store_true", help="write spots or counts that look wrong as well, and record it")
     terminal.add_keep_names(parser)
     terminal.add_json(parser)
@@ -78,7 +82,7 @@ def run_export(args: argparse.Namespace) -> int:
     """Read, complete and write."""
     from napari_flag.analysis.truth import attach_measured
     from napari_flag.exports.formats import export, find_format, place_of
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeating
     from napari_flag.slide_identity import doubt_about
 
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
@@ -89,8 +93,10 @@ def run_export(args: argparse.Namespace) -> int:
     refuse_unit(args, adata)
     label(adata, args.labels)
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
+    words = ["napari-flag", "export", args.predicted]
+    identity = fingerprint(with_options(words, args, ("unit", "genes", "measured", "slide", "labels")))
     for _, place in places:
-        check_place(place, args.overwrite, source=args.predicted)
+        check_place(place, args.overwrite, repeating(place, identity), source=args.predicted)
     slide = None if args.slide is None else _open(args.slide, adata)
     written: list[Path] = []
 
@@ -107,7 +113,8 @@ def run_export(args: argparse.Namespace) -> int:
                 counts = read_counts(adata, args.measured, args.predicted, line, slide=slide)
                 for sentence in attach_measured(adata, counts, force=args.force):
                     line.notice(sentence)
-            finish(export(adata, places, genes=args.genes, slide=slide, force=args.force), on_step)
+            work = export(adata, places, genes=args.genes, slide=slide, force=args.force, identity=identity)
+            finish(work, on_step)
     finally:
         if slide is not None:
             slide.close()
@@ -170,7 +177,7 @@ def add_report(commands: terminal.Commands) -> None:
     )
     add_labels(parser, "the report says how far the domains agree with it")
     add_gene_sets(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report in DIR")
+    terminal.add_overwrite(parser, "a report in DIR")
     parser.add_argument(
         "--force", action="store_true", help="report also on spots that look misplaced; the page says so"
     )
@@ -181,7 +188,7 @@ def add_report(commands: terminal.Commands) -> None:
 def run_report(args: argparse.Namespace) -> int:
     """Read the prediction and write the page."""
     from napari_flag.analysis.truth import truth_of
-    from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.replacing import check_place, repeats
     from napari_flag.prediction_file import output_name
     from napari_flag.report import report_place, write_report
     from napari_flag.report.findings import gather
@@ -191,13 +198,15 @@ def run_report(args: argparse.Namespace) -> int:
     predicted, said = read_named(args.predicted, args)
     refuse_unit(args, predicted)
     label(predicted, args.labels)
+    words = with_options(
+        ["napari-flag", "report", args.predicted], args, ("labels", "unit", "gene_sets", "set")
+    )
+    identity = fingerprint(words)
+    page = report_place(args.out, output_name(predicted))
     places = set_places(output_name(predicted), args.set, args.out)
-    for path in (report_place(args.out, output_name(predicted)), *places):
-        check_place(path, args.overwrite)
-    options = ["--out", args.out, *as_typed("--labels", args.labels), *as_typed("--unit", args.unit)]
-    options += as_typed("--gene-sets", args.gene_sets) + as_typed("--set", args.set)
-    options += ["--force"] * args.force + ["--keep-names"] * args.keep_names
-    command = recorded(["napari-flag", "report", args.predicted, *options], args.keep_names)
+    for path in (page, *places):  # the page says what made the pictures beside it
+        check_place(path, args.overwrite, lambda: repeats(page, identity))
+    command = recorded([*words, "--out", args.out], args.keep_names)
     written: list[Path] = []
     with cancelled_as(lambda: with_written(written)), ProgressLine() as line:
         for sentence in said:
@@ -207,9 +216,11 @@ def run_report(args: argparse.Namespace) -> int:
         make_folder(args.out)
         write_set_map(findings.set_map, places)
         written += places
-        work = write_report(predicted, measured, args.out, findings=findings, command=command)
-        place = finish(work, line)
-    say_written((place, *places), args)
+        work = write_report(
+            predicted, measured, args.out, findings=findings, command=command, identity=identity
+        )
+        finish(work, line)
+    say_written((page, *places), args)
     return 0
 
 
@@ -370,6 +381,14 @@ def label(adata: "AnnData", path: Path | None) -> None:
         write_labels(adata, read_labels(path))
 
 
-def as_typed(option: str, value: str | Path | None) -> list[str | Path]:
-    """Return an option as it stands on a command line; nothing where it was not given."""
-    return [] if value is None else [option, value]
+def with_options(words: Words, args: argparse.Namespace, names: Sequence[str]) -> list[str | Path]:
+    """Return a command line and those of its options that its numbers depend on, in a fixed order.
+
+    `names` are of arguments as argparse has them; ``--force`` and ``--keep-names`` are added.
+    """
+    typed = list(words)
+    for name in names:
+        value = getattr(args, name)
+        several = value if isinstance(value, tuple) else (value,)
+        typed += [] if value is None else [f"--{name.replace('_', '-')}", *several]
+    return [*typed, *["--force"] * args.force, *["--keep-names"] * args.keep_names]

@@ -13,7 +13,8 @@ from napari_flag.files import make_folder
 DESCRIPTION: Final = """\
 Names the slide after the hash of its content, whatever it is called, and takes folders, and names that may
 be a patient's, out of the command and notices. The numbers stay, and so does the file given. What was made
-from it (reports, exports, scores) has to be made again from the file written.
+from it (reports, exports, scores) has to be made again from the file written. That states no command, since
+its paths could be guessed from the hash: the same command once more needs --overwrite.
 """
 
 

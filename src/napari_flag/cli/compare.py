@@ -13,7 +13,6 @@ from napari_flag.cli.analyse import (
     add_gene_sets,
     add_labels,
     add_unit,
-    as_typed,
     check_set,
     label,
     read_counts,
@@ -21,12 +20,14 @@ from napari_flag.cli.analyse import (
     read_named,
     refuse_unit,
     set_places,
+    with_options,
     write_set_map,
     written_of,
 )
 from napari_flag.cli.predict import add_alignment
 from napari_flag.cli.terminal import (
     ProgressLine,
+    Words,
     cancelled_as,
     fingerprint,
     recorded,
@@ -148,9 +149,7 @@ def add_compare(commands: terminal.Commands) -> None:
     )
     add_labels(parser, "ARI and NMI then say how far the domains of prediction and truth agree with it")
     add_gene_sets(parser)
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote"
-    )
+    terminal.add_overwrite(parser, "a file in DIR")
     parser.add_argument(
         "--force",
         action="store_true",
@@ -228,8 +227,9 @@ def _compare_one(args: argparse.Namespace, predicted_path: Path, measured_path: 
             written += pictures
             command = recorded([*words, "--out", args.out], args.keep_names)
             work = write_report(
-                predicted, measured, args.out, comparison=comparison, findings=findings, command=command
-            )
+                predicted, measured, args.out, comparison=comparison, findings=findings, command=command,
+                identity=result[keys.COMMAND_HASH],
+            )  # fmt: skip
             written.append(finish(work, on_step))
         for notice in comparison.notices:
             line.notice(notice)
@@ -260,11 +260,8 @@ def _refuse_places(args: argparse.Namespace, *predictions: "AnnData") -> None:
 
 def _words(args: argparse.Namespace, files: Sequence[Path], measured: Path) -> list[str | Path]:
     """Return the command line that gives the same numbers, by which a repetition is known."""
-    words: list[str | Path] = ["napari-flag", "compare", *files, "--measured", measured]
-    for name in ("labels", "unit", "spots", "alignment", "gene_sets", "set"):
-        words += as_typed(f"--{name.replace('_', '-')}", getattr(args, name))
-    words += ["--force"] if args.force else []
-    return [*words, "--keep-names"] if args.keep_names else words
+    words: Words = ["napari-flag", "compare", *files, "--measured", measured]
+    return with_options(words, args, ("labels", "unit", "spots", "alignment", "gene_sets", "set"))
 
 
 def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namespace) -> "AnnData":
@@ -279,7 +276,7 @@ def _named_by_place(adata: "AnnData", measured: "AnnData", args: argparse.Namesp
 
 def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Namespace) -> Iterator[Path]:
     """Write scores and tables, after making sure that nothing of someone else's is replaced; yield each."""
-    from napari_flag.exports.replacing import check_place, repeats
+    from napari_flag.exports.replacing import check_place, repeating, repeats
     from napari_flag.files import place_in, write_json, write_table
     from napari_flag.report import report_place
 
@@ -289,8 +286,9 @@ def _writing(comparison: "Comparison", result: dict[str, Any], args: argparse.Na
     tables = {name: place_in(folder, comparison.slide, f"_{ends[name]}.csv") for name in comparison.tables}
     same = repeats(scores, result[keys.COMMAND_HASH])
     page = report_place(folder, comparison.slide)
-    for path in (scores, *tables.values(), page, *set_places(comparison.slide, args.set, folder)):
+    for path in (scores, *tables.values(), *set_places(comparison.slide, args.set, folder)):
         check_place(path, args.overwrite, lambda: same)
+    check_place(page, args.overwrite, repeating(page, result[keys.COMMAND_HASH]))  # may be of `report`
     make_folder(folder)
     write_json(result, scores)
     yield scores
@@ -374,7 +372,7 @@ def _print_unmatched(comparison: "Comparison") -> None:
 def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: Path) -> int:
     """Compare several predictions, print the table, and write it where requested."""
     from napari_flag.analysis.models import comparing_models, on_spots_of, placing
-    from napari_flag.slides.spot_tables import needs_pooling, read_measured
+    from napari_flag.slides.spot_tables import needs_pooling, read_measured, unaligned
 
     for option, value in (("--labels", args.labels), ("--set", args.set)):
         if value is not None:
@@ -398,6 +396,8 @@ def _compare_models(args: argparse.Namespace, files: Sequence[Path], measured: P
                 name: on_spots_of(each, predictions[first], first) for name, each in predictions.items()
             }
         else:
+            if args.alignment is not None:
+                raise unaligned(measured)
             counts = read_measured(measured)
             predictions = {name: _named_by_place(each, counts, args) for name, each in predictions.items()}
         on_step = None if args.json else line

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from napari_flag import __version__, keys
 from napari_flag.cli import analyse, anonymise, compare, predict, resources
-from napari_flag.cli.terminal import Commands, plain_help, sentence_of
+from napari_flag.cli.terminal import Commands, Parser, plain_help, sentence_of
 from napari_flag.errors import UserError
 from napari_flag.files import of_drive
 
@@ -68,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every command, those of the training package too where it is there."""
-    parser: argparse.ArgumentParser = plain_help(
-        argparse.ArgumentParser, prog="napari-flag", description=DESCRIPTION
-    )
+    parser: argparse.ArgumentParser = plain_help(Parser, prog="napari-flag", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"napari-flag {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -169,7 +169,8 @@ def _refuse(args: argparse.Namespace) -> None:
             )
     if isinstance(args.depth, Path):
         raise UserError(
-            "--depth takes a number together with --manifest, since a file is of the spots of one slide."
+            "--depth takes a number together with --manifest, since a file is of the spots of one slide; "
+            "give the mean total count, or predict that slide alone."
         )
     if args.out is None:
         raise UserError("--manifest writes a prediction per slide; give a folder for them with --out DIR.")

@@ -54,6 +54,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
         cannot be written.
     """
     from napari_flag.exports.replacing import check_place
+    from napari_flag.exports.spatial_data import check_free, place_in_store
     from napari_flag.inputs import predict_inputs, prepare, read_depth
     from napari_flag.model.checkpoint import Checkpoint, find_weights
     from napari_flag.prediction_file import made_by
@@ -69,7 +70,12 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
     weights_sha256 = checkpoint.sha256
     depth = read_depth(args.depth)
     stated = {keys.COMMAND_HASH: identity, keys.WEIGHTS_HASH: weights_sha256}
-    replaces = not back and check_place(out, args.overwrite, lambda: made_by(out, stated))
+    if back:
+        replaces = not args.overwrite and made_by(place_in_store(args.slide), stated)
+        with_shapes = _spots_in_zarr(args) is None
+        check_free(args.slide, overwrite=args.overwrite or replaces, with_shapes=with_shapes)
+    else:
+        replaces = check_place(out, args.overwrite, lambda: made_by(out, stated))
     inputs = yield from prepare(
         args.slide,
         checkpoint,
@@ -105,7 +111,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
         keys.COMMAND_HASH: identity,
     }
     if back:
-        out = yield from _written_back(adata, args)
+        out = yield from _written_back(adata, args, overwrite=args.overwrite or replaces)
     else:
         write_or_rescue(adata, out)
     return Written(adata, out, replaces)
@@ -113,7 +119,7 @@ def predicting(args: argparse.Namespace, checkpoint: "Checkpoint | None" = None)
 
 def _goes_back(args: argparse.Namespace, out: Path) -> bool:
     """Return whether the prediction becomes a table of the zarr it is made from; refuse others than h5ad."""
-    from napari_flag.exports.spatial_data import check_free, check_installed
+    from napari_flag.exports.spatial_data import check_installed
     from napari_flag.slides.formats import spatial_data
 
     if not out.is_dir():
@@ -132,7 +138,6 @@ def _goes_back(args: argparse.Namespace, out: Path) -> bool:
             "predicted; give --out an .h5ad."
         )
     check_installed()
-    check_free(args.slide, overwrite=args.overwrite, with_shapes=_spots_in_zarr(args) is None)
     return True
 
 
@@ -146,13 +151,13 @@ def _spots_in_zarr(args: argparse.Namespace) -> Path | None:
     return spots if spots.parents[1].resolve() == args.slide.parents[1].resolve() else None
 
 
-def _written_back(adata: "AnnData", args: argparse.Namespace) -> Steps[Path]:
+def _written_back(adata: "AnnData", args: argparse.Namespace, *, overwrite: bool) -> Steps[Path]:
     """Make the prediction a table of its zarr; if that fails, it is kept as h5ad."""
     from napari_flag.exports.spatial_data import add_prediction
     from napari_flag.prediction_file import output_name
 
     try:
-        return (yield from add_prediction(adata, args.slide, _spots_in_zarr(args), overwrite=args.overwrite))
+        return (yield from add_prediction(adata, args.slide, _spots_in_zarr(args), overwrite=overwrite))
     except UserError as error:
         endings = chain(["_predicted.h5ad"], (f"_predicted_{n}.h5ad" for n in count(2)))
         places = (place_in(Path(), output_name(adata), ending) for ending in endings)

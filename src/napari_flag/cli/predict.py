@@ -81,7 +81,7 @@ def _add_spot_arguments(group: "argparse._ArgumentGroup") -> None:
     )
     add(
         "--measured",
-        metavar="FILE",
+        metavar="COUNTS",
         type=terminal.path,
         help="measured raw counts of these spots, stored in the layer measured of the prediction; a "
         "Visium HD, Xenium or CosMx folder is pooled into the spots predicted",
@@ -177,12 +177,7 @@ def _add_model_arguments(group: "argparse._ArgumentGroup") -> None:
         default=0,
         help="the same seed gives the same draws; X does not depend on it (default: %(default)s)",
     )
-    add(
-        "--device",
-        default="auto",
-        help="auto, cpu, cuda, cuda:1 or mps; with --cluster that of the workers (default: %(default)s, the "
-        "fastest there is)",
-    )
+    terminal.add_device(group, "with --cluster that of the workers; ")
     add(
         "--colours",
         choices=COLOURS,

@@ -436,7 +436,7 @@ def add_demo(commands: terminal.Commands) -> None:
         "--screenshot",
         metavar="PNG",
         type=terminal.path,
-        help="write a picture of the window here and close it again",
+        help="write a picture of the window here and close it again (default: the window stays open)",
     )
 
 

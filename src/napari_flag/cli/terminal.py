@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeAlias, TypeVar
@@ -180,6 +181,22 @@ def say_columns(rows: Sequence[Sequence[str]], indent: str = "") -> None:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that itself refuses what it does not know, with its own usage.
+
+    argparse leaves that to the parser at the top, whose usage names no argument of the command.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse `args`; what is not known among them is an error here, so that none is left."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
+            meant = f" (did you mean {known[0]}?)" if known else ""
+            self.error(f"{shlex.join(unknown)} is not known here{meant}; `{self.prog} --help` lists what is")
+        return found, unknown
+
+
 def plain_help(make: Callable[..., argparse.ArgumentParser], **kwargs: Any) -> Any:
     """Build a parser whose description keeps its lines and that takes no abbreviations."""
     return make(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
@@ -212,8 +229,8 @@ def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help=f"replace {what} if napari-flag wrote it; without this, only an earlier result of the very same "
-        "command is replaced",
+        help=f"replace {what}, where napari-flag wrote what is there; without this, only an earlier result "
+        "of the very same command is replaced",
     )
 
 
@@ -239,15 +256,23 @@ class _Genes(argparse.Action):
         setattr(namespace, self.dest, genes)
 
 
-def add_genes(group: Any, default: str) -> None:
+def add_genes(group: Any, default: str, what: str = "keep only these genes: symbols or aliases") -> None:
     """Add ``--genes``, whose value is a tuple of names or the `Path` of a list of them; None not given."""
     group.add_argument(
         "--genes",
         nargs="+",
         action=_Genes,
         metavar="GENE",
-        help="keep only these genes: symbols or aliases, or one text file with one a line "
-        f"(default: {default})",
+        help=f"{what}, or one text file with one a line (default: {default})",
+    )
+
+
+def add_device(group: Any, what: str = "") -> None:
+    """Add ``--device``; `what` says what is computed on it where that is not all."""
+    group.add_argument(
+        "--device",
+        default="auto",
+        help=f"{what}auto, cpu, cuda, cuda:1 or mps (default: auto, the fastest there is)",
     )
 
 

@@ -189,8 +189,7 @@ def _is_geojson(path: Path) -> bool:
 
 def _kind_of_text(path: Path) -> Kind:
     """Return what a table is, from its header and first row."""
-    from napari_flag.slides.formats.counts import column_names
-    from napari_flag.slides.formats.positions import holds_positions
+    from napari_flag.slides.formats.text_tables import column_names, holds_positions
 
     header, row = _first_lines(path)
     if holds_positions(column_names(header)):
@@ -208,7 +207,7 @@ def _first_lines(path: Path) -> tuple[list[str], list[str]]:
     import gzip
     import zlib
 
-    from napari_flag.slides.formats.counts import separator_of
+    from napari_flag.slides.formats.text_tables import separator_of
 
     opener = gzip.open if is_zipped(path) else open
     try:

@@ -14,7 +14,7 @@ from napari_flag.exports.spatial_data import check_installed, write_spatial_data
 from napari_flag.files import ending, make_folder, place_in
 from napari_flag.gene_names import symbols_of
 from napari_flag.prediction_doubts import record_misplaced, refuse_misplaced
-from napari_flag.prediction_file import output_name, write_prediction
+from napari_flag.prediction_file import output_name, provenance, sharing, write_prediction
 from napari_flag.progress import Step, Steps, finish
 from napari_flag.slide_identity import without_personal_names
 
@@ -136,6 +136,7 @@ def export(
     genes: Sequence[str] | Path | None = None,
     slide: "Slide | None" = None,
     force: bool = False,
+    identity: str | None = None,
 ) -> Steps[tuple[Path, ...]]:
     """Write `adata`, with its structure, in several formats and return the paths; their folders are made.
 
@@ -153,6 +154,8 @@ def export(
         The slide, for formats that hold the image.
     force
         Write also a prediction whose spots look misplaced, which records it among its notices.
+    identity
+        The hash by which a repetition of the command is known; None where it was not the command line.
 
     Raises
     ------
@@ -167,12 +170,19 @@ def export(
     symbols = None if genes is None else symbols_of(known, genes)
     complete = yield from with_structure(adata)
     record_misplaced(complete)
-    chosen = choose_genes(complete, symbols)
+    chosen = _stating(choose_genes(complete, symbols), identity)
     for done, (wanted, path) in enumerate(places, 1):
         make_folder(path.parent)
         yield from wanted.write(chosen, path, slide)
         yield Step("Exporting", done, len(places), "formats", partial=path)
     return tuple(path for _, path in places)
+
+
+def _stating(adata: "AnnData", identity: str | None) -> "AnnData":
+    """Return a prediction that states the hash of the command that writes it, never of what predicted it."""
+    made = {key: value for key, value in provenance(adata).items() if key != keys.COMMAND_HASH}
+    made |= {} if identity is None else {keys.COMMAND_HASH: identity}
+    return sharing(adata, {keys.PROVENANCE: made})
 
 
 def save_h5ad(path: str, data: Any, options: dict[str, Any]) -> list[str]:
@@ -192,7 +202,7 @@ def save_geojson(path: str, data: Any, options: dict[str, Any]) -> list[str]:
 
 
 def _finish(write: "Callable[[AnnData, Path], Steps[None]]", path: str, options: dict[str, Any]) -> list[str]:
-    finish(write(_prediction_of(options), Path(path)))
+    finish(write(_stating(_prediction_of(options), None), Path(path)))
     return [str(path)]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_flag import keys, prediction_file
 from napari_flag.analysis.truth import dense
+from napari_flag.exports.replacing import statement
 from napari_flag.files import check_writable, write_whole_in_steps
 from napari_flag.layers.frame import frame_of
 from napari_flag.layers.raster import SpotRaster, spot_raster
@@ -119,9 +120,10 @@ def _ome_xml(adata: "AnnData", shape: tuple[int, ...], step: float) -> bytes:
     import tifffile
 
     whole = (adata.n_vars, *shape)
+    stated = statement(".tif", prediction_file.provenance(adata).get(keys.COMMAND_HASH))
     about: dict[str, Any] = {
         "Name": f"{output_name(adata)}, predicted log2(count + 1)",
-        "Description": keys.RESEARCH_USE_ONLY,
+        "Description": " ".join(filter(None, (keys.RESEARCH_USE_ONLY, stated))),
         "Channel": {"Name": list(adata.var_names)},
     }
     mpp = frame_of(adata).mpp

@@ -18,8 +18,9 @@ from napari_flag import __version__, keys
 from napari_flag.analysis.domains import LABELS, colour_of, domain_names, read_domains
 from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import PREDICTED, dense
+from napari_flag.exports.replacing import statement
 from napari_flag.files import check_writable, write_whole_in_steps
-from napari_flag.prediction_file import drawn_diameter_px, output_name, spots_of, um_per_px
+from napari_flag.prediction_file import drawn_diameter_px, output_name, provenance, spots_of, um_per_px
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.formats.geojson import Annotation, as_feature
 from napari_flag.slides.lattice import pitch_px
@@ -63,9 +64,9 @@ def write_geojson(adata: "AnnData", path: Path) -> Steps[None]:
 
 def _write(adata: "AnnData", place: Path) -> Steps[None]:
     with place.open("w", encoding="utf-8") as file:
-        file.write(
-            f'{{"type": "FeatureCollection", "generator": "napari-flag {__version__}", "features": [\n'
-        )
+        stated = statement(".geojson", provenance(adata).get(keys.COMMAND_HASH))
+        head = ['"type": "FeatureCollection"', f'"generator": "napari-flag {__version__}"', stated]
+        file.write(f'{{{", ".join(filter(None, head))}, "features": [\n')
         first = True
         annotations = yield from domain_annotations(adata)
         for annotation in annotations:

@@ -19,6 +19,7 @@ stays.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,13 @@ HEADINGS: Final = (
 """How the tables of `exports`, `compare`, of several models, of many slides and of scores begin."""
 _ENDS: Final = 65_536
 """Bytes read at either end of a file; a PDF names its creator before a list of its objects."""
+_STATED: Final = {
+    ".html": f'<meta name="{keys.COMMAND_HASH}" content="{{}}">',
+    ".geojson": f'"{keys.COMMAND_HASH}": "{{}}"',
+    ".tif": f"{keys.COMMAND_HASH}: {{}}",
+    ".tiff": f"{keys.COMMAND_HASH}: {{}}",
+}
+"""How files that hold no provenance state the hash of the command that made them."""
 _PICTURES: Final = {
     ".png": f"Software\0{GENERATOR} ",
     ".svg": f"<dc:title>{GENERATOR} ",
@@ -49,15 +57,19 @@ def written_here(path: Path) -> bool:
         return spatial_data.written_here(path)
     if not path.is_file():
         return False
+    ends = _ends_of(path)
+    return ends is not None and (ends == (b"", b"") or _marked(path, *ends))
+
+
+def _ends_of(path: Path) -> tuple[bytes, bytes] | None:
+    """Return the first and last bytes of a file; None where it cannot be read."""
     try:
-        size = path.stat().st_size
         with path.open("rb") as stream:
             head = stream.read(_ENDS)
-            stream.seek(max(size - _ENDS, 0))
-            tail = stream.read(_ENDS)
+            stream.seek(max(path.stat().st_size - _ENDS, 0))
+            return head, stream.read(_ENDS)
     except OSError:
-        return False
-    return size == 0 or _marked(path, head, tail)
+        return None
 
 
 def _marked(path: Path, head: bytes, tail: bytes) -> bool:
@@ -88,11 +100,16 @@ def _marked(path: Path, head: bytes, tail: bytes) -> bool:
 def repeats(path: Path, identity: str) -> bool:
     """Return whether the file at `path` states that the command of this hash made it (`keys.COMMAND_HASH`).
 
-    Weights state it on their card, a page of tables in its last line; what states none is of another command.
+    Weights state it on their card, a page of tables in its last line, a zarr in its table; what states none
+    is of another command.
     """
     from napari_flag.model.checkpoint import card_of
 
+    if path.is_dir():
+        return made_by(path / "tables" / spatial_data.TABLE, {keys.COMMAND_HASH: identity})
     kind = ending(path)
+    if kind in _STATED:
+        return statement(kind, identity).encode() in b"".join(_ends_of(path) or ())
     if kind == ".safetensors":
         return bool(card_of(path).get(keys.COMMAND_HASH) == identity)
     if kind not in (".json", ".md"):
@@ -104,6 +121,22 @@ def repeats(path: Path, identity: str) -> bool:
         return bool(parse_json(text)[keys.COMMAND_HASH] == identity)
     except (UserError, OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def repeating(path: Path, identity: str) -> Callable[[], bool] | None:
+    """Return what asks whether the file at `path` is of this command (`repeats`), for `check_place`.
+
+    None of a table (``.csv``), which has no room to state what made it.
+    """
+    return None if ending(path) == ".csv" else partial(repeats, path, identity)
+
+
+def statement(kind: str, identity: str | None) -> str:
+    """Return how a file of this ending states the hash of its command; nothing where there is none.
+
+    It stands within the first bytes of the file, where `repeats` looks for it.
+    """
+    return "" if identity is None else _STATED[kind].format(identity)
 
 
 def last_line(identity: str) -> str:

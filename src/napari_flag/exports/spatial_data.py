@@ -174,10 +174,14 @@ def add_prediction(
     return place
 
 
+def place_in_store(image: Path) -> Path:
+    """Return the folder of the table ``predicted`` beside `image`, whether it is there or not."""
+    return image.parents[1] / "tables" / PREDICTED
+
+
 def check_free(image: Path, *, overwrite: bool, with_shapes: bool) -> Path:
     """Return the folder of the table ``predicted`` beside `image`; refuse where that name is taken."""
-    store = spatial_data.Store(image.parents[1])
-    place = store.path / "tables" / PREDICTED
+    store, place = spatial_data.Store(image.parents[1]), place_in_store(image)
     is_prediction = (place / "uns" / keys.PROVENANCE).is_dir()
     shapes_taken = with_shapes and (store.path / "shapes" / PREDICTED_SPOTS).exists()
     if (place.exists() and not (overwrite and is_prediction)) or (shapes_taken and not is_prediction):

@@ -28,16 +28,20 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def write_page(findings: Findings, pictures: Sequence[Picture], *, command: str | None) -> str:
+def write_page(
+    findings: Findings, pictures: Sequence[Picture], *, command: str | None, identity: str | None = None
+) -> str:
     """Return the whole page.
 
     Parameters
     ----------
     findings, pictures
         What to say and to show.
-    command
-        That made the report, where it was made on the command line.
+    command, identity
+        That made the report, where it was made on the command line, and the hash by which it is known again.
     """
+    from napari_flag.exports.replacing import statement
+
     name = output_name(findings.adata)
     parts = [
         *_head(findings, name),
@@ -50,7 +54,7 @@ def write_page(findings: Findings, pictures: Sequence[Picture], *, command: str 
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="generator" content="napari-flag {__version__}">\n'
+        f'<meta name="generator" content="napari-flag {__version__}">\n{statement(".html", identity)}\n'
         f"<title>{escape(name)}, predicted expression</title>\n"
         f"<style>\n{_file('page.css')}</style>\n</head>\n"
         f"<body>\n{chr(10).join(parts)}\n<script>\n{_file('page.js')}</script>\n</body>\n</html>\n"
@@ -305,6 +309,7 @@ def write_report(
     findings: "Findings | None" = None,
     sets: Mapping[str, Sequence[str]] | None = None,
     command: str | None = None,
+    identity: str | None = None,
     force: bool = False,
 ) -> Steps[Path]:
     """Write one self-contained HTML page on a prediction, and return its path.
@@ -323,6 +328,8 @@ def write_report(
         Of these two, where they were gathered already.
     command
         What made the report, to be repeated; None where it was not the command line.
+    identity
+        The hash by which a repetition of that is known.
     sets, force
         As of `findings.gather`.
 
@@ -348,6 +355,6 @@ def write_report(
         findings = yield from gather(predicted, measured, comparison=comparison, sets=sets, force=force)
     pictures = yield from draw_all(findings)
     yield Step("Writing the report", 0, None)
-    page = write_page(findings, pictures, command=command)
+    page = write_page(findings, pictures, command=command, identity=identity)
     write_whole(place, lambda part: part.write_text(page, encoding="utf-8"))
     return place

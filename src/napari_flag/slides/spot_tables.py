@@ -91,6 +91,8 @@ def read_measured(path: str | Path) -> "AnnData":
     from napari_flag.slides.formats import counts, h5ad, space_ranger, spatial_data_tables
 
     path = _existing(path)
+    if path.name in space_ranger.POSITIONS:  # the first version has no names of columns to know it by
+        raise counts.positions_not_counts(path, "Space Ranger calls them so")
     if _in_zarr(path):
         return spatial_data_tables.read_table_counts(path)
     if ending(path) == ".h5ad":
@@ -144,11 +146,16 @@ def located_counts(
         names = spots.ids[0].encode() if len(spots) else b""
         return None if bins.BARCODE.fullmatch(names) else bins.located_bins(folder, image)
     if alignment is not None:
-        raise UserError(
-            f"An alignment file places transcripts and cells on the image, and {path.name} names its counts "
-            "by spot; leave --alignment out."
-        )
+        raise unaligned(path)
     return None
+
+
+def unaligned(path: Path) -> UserError:
+    """Return the sentence on an alignment file beside counts that are named by spot."""
+    return UserError(
+        f"An alignment file places transcripts and cells on the image, and {path.name} names its counts "
+        "by spot; leave --alignment out."
+    )
 
 
 def measured_at(

@@ -119,6 +119,15 @@ def test_a_space_ranger_folder_becomes_a_store_of_one(tmp_path, capsys):
         (["COHORT", "--hest", "HEST", "--out", "OUT", "--rebuild", "X1"], "no slide X1 to rebuild"),
         (["NOTHING", "--out", "OUT"], "no folder or cohort file"),
         (["OUT", "--list"], "There is no"),
+        (["OUT", "--check", "--rebuild", "C2"], "--rebuild is for making a store"),
+        (
+            ["COHORT", "--hest", "HEST", "--out", "OUT", "--mpp", "1"],
+            "--mpp is for a folder, and of tiny.toml",
+        ),
+        (["COHORT", "--hest", "HEST", "--out", "OUT", "--data", "HEST"], "--data is of other cohorts"),
+        (["COHORT", "--hest", "HEST", "--out", "OUT", "--weights", "w.pt"], "none is named with --encoder"),
+        (["HEST", "--out", "OUT", "--panel-sees-all"], "--panel-sees-all is for a cohort file, and"),
+        (["LEGACY", "--out", "OUT", "--mpp", "1", "--image", "a.tif"], "--image is of a Space Ranger folder"),
     ],
 )
 def test_what_a_user_can_put_right_is_a_sentence(hest, tmp_path, capsys, monkeypatch, words, sentence):
@@ -126,6 +135,7 @@ def test_what_a_user_can_put_right_is_a_sentence(hest, tmp_path, capsys, monkeyp
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     cohort = hest_cohort(tmp_path / "tiny.toml")
     places = {"COHORT": cohort, "HEST": hest, "OUT": tmp_path / "out", "NOTHING": tmp_path / "nothing"}
+    places["LEGACY"] = st_folder(tmp_path / "data", names=("A1",), side=2)
     assert prepare(*(places.get(word, word) for word in words)) == 2
     err = capsys.readouterr().err
     assert sentence in err

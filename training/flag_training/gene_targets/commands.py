@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from napari_flag.cli.terminal import Commands, add_command, at_least, path
+from napari_flag.cli.terminal import Commands, add_command, add_device, at_least, path
 from napari_flag.formatting import number
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ def _add_contextual(kinds: Commands) -> None:
     parser.add_argument(
         "--out", type=path, required=True, metavar="DIR", help="folder of all slides' vectors"
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="DEVICE", help="auto, cpu or cuda (default: auto)"
-    )
+    add_device(parser)
     parser.add_argument(
         "--batch", type=at_least(1), default=1, metavar="N", help="spots at once (default: 1)"
     )

@@ -55,7 +55,10 @@ def write_splits(plan: StorePlan, store: Store) -> None:
     rule = plan.split
     unknown = set(rule.for_test) - set(store.names)
     if unknown:
-        raise UserError(f"The cohort holds {', '.join(sorted(unknown))} for testing but has no such slide.")
+        raise UserError(
+            f"The cohort holds {', '.join(sorted(unknown))} for testing but has no such slide; name "
+            f"slides of it in for_test of the cohort file: {', '.join(store.names)}."
+        )
     patients = {name: store.slide(name).patient for name in store.names}
     splits = {
         "slides": split_slides(

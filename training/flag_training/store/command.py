@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_flag.cli.terminal import Commands, add_command, add_json, at_least, path, positive
+from napari_flag.cli.terminal import (
+    Commands,
+    add_command,
+    add_device,
+    add_json,
+    at_least,
+    path,
+    positive,
+)
 from napari_flag.errors import UserError
 from napari_flag.files import ending
 from napari_flag.formatting import counted, resolution
@@ -41,10 +49,19 @@ def add_commands(commands: Commands) -> None:
         "--download", action="store_true",
         help="agree to download what is missing: HEST-1k samples into --hest, and the encoder's weights",
     )  # fmt: skip
-    where.add_argument("--image", type=path, metavar="FILE", help="image of a Space Ranger folder")
+    where.add_argument(
+        "--image", type=path, metavar="FILE", help="full-resolution image of a Space Ranger folder"
+    )
     slide = parser.add_argument_group("what a folder does not say")
-    slide.add_argument("--mpp", type=positive, metavar="UM", help="µm per level-0 pixel")
-    slide.add_argument("--patient", metavar="NAME", help="patient of a Space Ranger folder")
+    slide.add_argument(
+        "--mpp",
+        type=positive,
+        metavar="UM",
+        help="µm per pixel of the full-resolution slides (default: as their files say)",
+    )
+    slide.add_argument(
+        "--patient", metavar="NAME", help="patient of all slides of the folder (default: unknown)"
+    )
     _add_features(parser)
     choices = parser.add_argument_group("splits, genes, entries")
     choices.add_argument(
@@ -86,8 +103,10 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
         help="scanned: pixels as stored; srgb: converted by each slide's colour profile, as slides predicted "
         "with the weights will be (default: scanned)",
     )  # fmt: skip
-    features.add_argument("--seed", type=int, default=0, help="draws the views (default: 0)")
-    features.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    features.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="N", help="draws the views (default: 0)"
+    )
+    add_device(features)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -96,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
     from napari_flag.cli.terminal import ProgressLine, say, say_json
     from napari_flag.progress import finish
 
+    _refuse_unused(args)
     checked = None
     with ProgressLine() as line:
         if args.list or args.check:
@@ -111,6 +131,27 @@ def run(args: argparse.Namespace) -> int:
     if checked is not None:
         say(f"All {checked} files are as they were written.")
     return 0
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Refuse options that would change nothing of this store."""
+    folder, features = ("image", "mpp", "patient"), ("weights", "enlarge")
+    if args.list or args.check:
+        where, chosen = ("out", "data", "hest", "download"), ("genes", "panel_sees_all", "rebuild")
+        made = (*where, *folder, "encoder", *features, *chosen)
+        _refuse(args, made, "is for making a store, and --list and --check look at one that is there")
+    if args.encoder is None:
+        _refuse(args, features, "is of the features of an encoder, and none is named with --encoder")
+    if ending(args.source) == ".toml":
+        _refuse(args, folder, f"is for a folder, and of {args.source.name} the cohort file says it")
+    else:
+        _refuse(args, ("data", "hest", "panel_sees_all"), f"is for a cohort file, and {args.source} is none")
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    for name in names:
+        if getattr(args, name) not in (None, False, []):
+            raise UserError(f"--{name.replace('_', '-')} {why}; leave it out.")
 
 
 def _build(args: argparse.Namespace, line: Any) -> "Store":
@@ -146,6 +187,7 @@ def _plan(args: argparse.Namespace, line: Any) -> "StorePlan":
         cohort = read_cohort(args.source)
         if cohort.hest is not None:
             return _hest_plan(args, cohort, line)
+        _refuse(args, ("hest",), f"is the folder of HEST-1k, and {cohort.name} is no cohort of it")
         if args.data is None:
             raise UserError(f"The files of {cohort.name} are searched for in a folder; name it with --data.")
         return _cohort_plan(args, cohort, [row.source(args.data) for row in cohort.slides], args.data)
@@ -164,6 +206,9 @@ def _hest_plan(args: argparse.Namespace, cohort: "CohortFile", line: Any) -> "St
     from napari_flag.progress import finish
 
     assert cohort.hest is not None
+    _refuse(
+        args, ("data",), f"is of other cohorts, and the files of {cohort.name} are in the folder of --hest"
+    )
     if args.hest is None:
         raise UserError(
             f"{cohort.name} is a cohort of HEST-1k; name its folder with --hest, and add --download to "

@@ -14,8 +14,8 @@ from napari_flag.errors import UserError
 from napari_flag.formatting import TYPED, counted_of, length, resolution
 from napari_flag.gene_names import without_version
 from napari_flag.preflight import suggested_mpp
-from napari_flag.slides.formats.counts import GENE_IDS, column_names, counts, read_bytes, separator_of
-from napari_flag.slides.formats.positions import IDS, id_column
+from napari_flag.slides.formats.counts import GENE_IDS, counts
+from napari_flag.slides.formats.text_tables import IDS, column_names, id_column, read_bytes, separator_of
 from napari_flag.slides.resolution import check_mpp
 from napari_flag.slides.slide import Slide
 from napari_flag.slides.spot_tables import read_spots

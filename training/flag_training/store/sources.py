@@ -101,6 +101,10 @@ def find_sources(folder: Path, image: Path | None = None) -> tuple[SlideSource, 
     if (folder / "spots").is_dir() and (folder / "counts").is_dir():
         found = _legacy_st(folder)
         if found:
+            if image is not None:
+                raise UserError(
+                    f"--image is of a Space Ranger folder, and {folder} has images/; leave it out."
+                )
             return found
     ranger = find_folder(folder)
     if ranger is None:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +14,7 @@ from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, whole
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5
+from napari_flag.slides.formats.text_tables import column_names, places_in, read_bytes, separator_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,12 +36,19 @@ def read_count_table(path: Path) -> "AnnData":
     Returns
     -------
     AnnData of csr float32 counts; ``obs_names`` are the spot ids as written.
+
+    Raises
+    ------
+    UserError
+        When the table holds anything else, such as positions of spots.
     """
     import pandas
 
     header, _, body = read_bytes(path).partition(b"\n")
     separator = separator_of(header)
     genes = [name.strip().strip('"') for name in header.decode("utf-8-sig").split(separator)]
+    if (places := places_in(column_names(genes))) is not None:
+        raise positions_not_counts(path, f"its columns {places[0]} and {places[1]} are pixels")
     try:
         frame = pandas.read_csv(
             io.BytesIO(body), sep=separator, header=None, index_col=0, converters={0: str.strip}
@@ -62,34 +70,12 @@ def read_count_table(path: Path) -> "AnnData":
     return counts([str(i) for i in frame.index], genes, values)
 
 
-def separator_of(header: bytes) -> str:
-    """Return what separates the columns of a table: tab, comma or (as some Excels do) semicolon.
-
-    Parameters
-    ----------
-    header
-        The first line of the table; marks within quoted names do not count.
-    """
-    bare = _QUOTED.sub(b"", header)
-    return max(("\t", ",", ";"), key=lambda mark: bare.count(mark.encode()))
-
-
-_QUOTED: Final = re.compile(rb'"[^"]*"')
-
-
-def column_names(written: Iterable[object]) -> list[str]:
-    """Return names of columns as readers look for them: in lower case, without quotes and spaces around.
-
-    Of several that would have one name, the one written so has it, else the first; others stay as written.
-    """
-    texts = [str(name) for name in written]
-    plain = [text.strip().strip('"').strip().lower() for text in texts]
-    owners = {name: place for place, name in reversed(list(enumerate(plain)))}
-    owners |= {text: place for place, text in enumerate(texts) if text == plain[place]}
-    return [
-        name if owners[name] == place else text
-        for place, (name, text) in enumerate(zip(plain, texts, strict=True))
-    ]
+def positions_not_counts(path: Path, why: str) -> UserError:
+    """Return the sentence on a file of spot positions that was given as counts; `why` it is one."""
+    return UserError(
+        f"{path.name} says where spots lie ({why}), so it is no table of counts; give it as the table of "
+        f"spots, and as measured expression a table with {EXPECTED}."
+    )
 
 
 def counts(ids: Sequence[str], genes: Sequence[str], values: Any) -> "AnnData":
@@ -113,31 +99,6 @@ def refuse_not_counts(path: Path, values: npt.NDArray[Any]) -> None:
             f"{path.name} holds negative numbers, so these are not raw counts; choose the table of "
             "raw counts."
         )
-
-
-MOST_CELLS: Final = 250_000_000
-"""Of a table of text: 2 GB of numbers."""
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return the (unzipped) bytes of a table: UTF-8, of no more rows and columns than memory holds."""
-    try:
-        data = files.read_bytes(path)
-        files.refuse_encoding(path, data)
-        header = data[: data.find(b"\n") + 1] or data
-        columns = header.count(separator_of(header).encode()) + 1
-        if columns * data.count(b"\n") > MOST_CELLS:
-            raise UserError(
-                f"{path.name} has {counted(columns, 'column')} and {counted(data.count(10), 'row')}, too "
-                "many for a text; save it as .h5ad, or leave out what is not needed."
-            )
-        return data
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}; check the path.") from error
-    except OSError as error:
-        raise UserError(
-            f"{path.name} could not be read ({error}), so it is damaged or incomplete; copy it again."
-        ) from error
 
 
 GENE_EXPRESSION = "Gene Expression"

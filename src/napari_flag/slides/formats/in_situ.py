@@ -11,8 +11,9 @@ import numpy as np
 from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted
-from napari_flag.slides.formats.counts import expression_columns, read_bytes
+from napari_flag.slides.formats.counts import expression_columns
 from napari_flag.slides.formats.stored_arrays import DAMAGED, csr_of, opened_h5, refuse_inflated_parquet
+from napari_flag.slides.formats.text_tables import read_bytes
 from napari_flag.slides.pooling import BATCH_POINTS, Batch, LocatedCounts
 from napari_flag.slides.spots import FloatArray, Image, IntArray
 

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag.errors import UserError
-from napari_flag.slides.formats.counts import column_names, read_bytes, separator_of
-from napari_flag.slides.formats.positions import id_column
+from napari_flag.slides.formats.text_tables import column_names, id_column, read_bytes, separator_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +60,7 @@ def read_labels(path: Path) -> SpotLabels:
     """Read a table of labels; tabs, commas or semicolons, plain or gzipped.
 
     Spots are named by columns x and y where there are both, rounded to "10x13" as Spatial Transcriptomics
-    does; else by a column of `positions.IDS`; else by the first column.  Labels stand in a column of
+    does; else by a column of `text_tables.IDS`; else by the first column.  Labels stand in a column of
     `LABEL_COLUMNS`, or in the only column that is left.
 
     Raises

@@ -1,7 +1,6 @@
 """Tables of spot positions: legacy ST (``x, y, pixel_x, pixel_y``) and plain ``id, x_px, y_px``."""
 
 import io
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,18 +9,23 @@ import numpy.typing as npt
 
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of
-from napari_flag.slides.formats.counts import column_names, read_bytes, separator_of
+from napari_flag.slides.formats.text_tables import (
+    IDS,
+    PLAIN_COLUMNS,
+    ST_COLUMNS,
+    ST_PLACES,
+    column_names,
+    holds_positions,
+    id_column,
+    read_bytes,
+    separator_of,
+)
 from napari_flag.slides.lattice import lattice_of
 from napari_flag.slides.spots import FloatArray, Spots, SpotTable, array_from
 
 ST_DIAMETER_UM: Final = 100.0
 ST_PITCH_UM: Final = 200.0
 """Legacy Spatial Transcriptomics arrays (Ståhl et al., Science 2016)."""
-
-ST_COLUMNS: Final = ("x", "y", "pixel_x", "pixel_y")
-PLAIN_COLUMNS: Final = ("id", "x_px", "y_px")
-IDS: Final = ("id", "barcode", "spot", "spot_id", "name")
-"""Column names taken for the spots' ids."""
 
 
 def read_positions(path: Path) -> SpotTable:
@@ -42,17 +46,6 @@ def read_positions(path: Path) -> SpotTable:
     if not holds_positions(frame.columns):
         raise _missing(frame, path)
     return _legacy_st(frame, path) if set(frame.columns) >= set(ST_COLUMNS) else _plain(frame, path)
-
-
-def holds_positions(columns: Collection[str]) -> bool:
-    """Return whether a table with these columns (`column_names`) is one of spot positions."""
-    there = set(columns)
-    return there >= set(ST_COLUMNS) or (there >= {"x_px", "y_px"} and id_column(there) is not None)
-
-
-def id_column(columns: Collection[str]) -> str | None:
-    """Return which of the columns (`column_names`) holds the spots' ids: the first of `IDS`; None without."""
-    return next((name for name in IDS if name in columns), None)
 
 
 def _table(path: Path) -> Any:
@@ -146,7 +139,7 @@ def _missing(frame: Any, path: Path) -> UserError:
             "with the spots' positions (for her2st, spots/…_selection.tsv) and these counts as "
             "measured expression."
         )
-    wanted = ST_COLUMNS if {"pixel_x", "pixel_y"} & set(columns) else PLAIN_COLUMNS
+    wanted = ST_COLUMNS if set(ST_PLACES) & set(columns) else PLAIN_COLUMNS
     lacking = [name for name in wanted if name not in columns]
     if id_column(columns) is not None and "id" in lacking:
         lacking.remove("id")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from napari_flag import files
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted_of, length
-from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_bytes, read_mex
+from napari_flag.slides.formats.counts import is_mex, read_10x_h5, read_mex
 from napari_flag.slides.formats.positions import numbers
 from napari_flag.slides.formats.stored_arrays import DAMAGED, refuse_inflated_parquet
+from napari_flag.slides.formats.text_tables import SPACE_RANGER_PLACES, read_bytes
 from napari_flag.slides.spots import Lattice, Scaling, Spots, SpotTable, array_from, matched
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ SPATIAL_FOLDER: Final = "spatial"
 VISIUM_DIAMETER_UM: Final = 55.0
 VISIUM_PITCH_UM: Final = 100.0
 COLUMNS: Final = (
-    "barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres",
+    "barcode", "in_tissue", "array_row", "array_col", *SPACE_RANGER_PLACES,
 )  # fmt: skip
 """Columns of a positions file; version 1 writes them without a header.  Row before column."""
 POSITIONS: Final = (

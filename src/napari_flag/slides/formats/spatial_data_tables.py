@@ -124,7 +124,8 @@ def read_table_counts(path: Path) -> "AnnData":
     store, shapes_name, table_name = _spots_named(path)
     if table_name is None:
         raise UserError(
-            f"No table of {store.path.name} annotates {shapes_name}, so there are no counts in it."
+            f"No table of {store.path.name} annotates {shapes_name}, so there are no counts of them in it; "
+            "give raw counts from another file."
         )
     return h5ad.measured_in(open_table(store, table_name), f"The table {table_name} of {store.path.name}")
 
