@@ -9,7 +9,8 @@ and `predict --weights FILE` writes them too, from weights trained without the s
 that of the first of its files that carries one (`predict --measured`).  Methods are listed as the files name
 them, a second of one name (kNN with another k) with the name of its weights.  With --data, the folder of the
 her2st sections, measured expression is also compared with the pathologist's labels.  The domains' settings
-are the package's own.  Writes JSON, and the same as tables in Markdown.
+are the package's own.  Writes JSON, and the same as tables in Markdown; with --keep, what OUT has of methods
+whose files are not given stays there, so that one method can be measured again.
 """
 
 import argparse
@@ -85,20 +86,53 @@ def main() -> None:
     parser.add_argument("predictions", type=Path, nargs="*", help="prediction files, or folders of them")
     parser.add_argument("--data", type=Path, help="folder of the her2st sections, for the labels")
     parser.add_argument("--out", type=Path, default=Path("docs/results/domains.json"))
+    parser.add_argument("--keep", action="store_true", help="keep what OUT has of methods that are not given")
     args = parser.parse_args()
     if not args.predictions:  # as `make bench` runs it
         print("Skipped: give prediction files of sections with their truth (see the head of this file).")
         return
-    try:
-        results = measure(args.predictions, args.data)
-    except UserError as error:
-        raise SystemExit(str(error)) from error
     named = " ".join(str(path) for path in args.predictions)
     data = "" if args.data is None else " --data DATA"
-    results = {"command": f"python -m benchmarks.domains {named}{data} --out {args.out}", **results}
+    command = f"python -m benchmarks.domains {named}{data} --out {args.out}"
+    try:
+        results = {"command": command, **measure(args.predictions, args.data)}
+        if args.keep:
+            results = renewed(json.loads(args.out.read_text("utf-8")), results)
+    except UserError as error:
+        raise SystemExit(str(error)) from error
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(_rounded(results), indent=1, ensure_ascii=False) + "\n", "utf-8")
     args.out.with_suffix(".md").write_text(as_markdown(results), "utf-8")
+
+
+def renewed(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return `before` with the rows of the methods of `now`.
+
+    Raises
+    ------
+    UserError
+        When `before` is of other sections, genes or settings.
+    """
+    if any(before[name] != now[name] for name in ("settings", "genes")) or set(now["sections"]) - set(
+        before["sections"]
+    ):
+        raise UserError("What --out holds is of other sections, genes or settings; leave --keep away.")
+    rows = {
+        section: of
+        | {name: row for name, row in now["sections"].get(section, {}).items() if _is_method(name)}
+        for section, of in before["sections"].items()
+    }
+    named = {_method_in(name): None for of in now["sections"].values() for name in of if _is_method(name)}
+    again = {"command": f"{now['command']} --keep", "methods": list(named)}
+    return before | {"again": [*before.get("again", []), again], "sections": rows}
+
+
+def _is_method(row: str) -> bool:
+    return row != HALVES and not row.endswith(SHUFFLED)
+
+
+def _method_in(row: str) -> str:
+    return row.removesuffix(", X").removesuffix(", one draw")
 
 
 def measure(paths: Sequence[Path], data: Path | None) -> dict[str, Any]:
@@ -316,7 +350,7 @@ def as_markdown(results: dict[str, Any]) -> str:
     lines = [
         "# Domains, markers and gene sets, predicted against measured",
         "",
-        f"Written by `{results['command']}`.",
+        f"Written by `{results['command']}`{_again(results)}.",
         "",
         "Domains are found in the prediction and in the truth by the same settings "
         f"({'; '.join(f'{name}: {text}' for name, text in results['settings'].items())}; the weight of the "
@@ -346,6 +380,11 @@ def as_markdown(results: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join([*lines, *_auc_table(results["pathology"])]) + "\n"
+
+
+def _again(results: dict[str, Any]) -> str:
+    said = [f"of {' and '.join(part['methods'])} by `{part['command']}`" for part in results.get("again", [])]
+    return f", the rows {', '.join(said)}" if said else ""
 
 
 def _rounded(results: Any) -> Any:

@@ -109,3 +109,27 @@ def test_json_and_tables_are_written(folder, monkeypatch):
     assert f"## {section}" in page
     assert "| FLAG, X |" in page
     assert "pathologist" not in page
+
+
+def rows_of(*methods):
+    return {f"{name}, X": {"PCC": value} for name, value in methods}
+
+
+def test_a_method_measured_again_takes_its_rows_and_leaves_the_others():
+    settings = {"settings": {"leiden": "1"}, "genes": 9}
+    shuffled = {f"FLAG, X, {domains.SHUFFLED}": {"PCC": 0.0}}
+    before = settings | {
+        "command": "first",
+        "sections": {"C2": rows_of(("FLAG", 0.6), ("Stem", 0.2)) | shuffled},
+    }
+    other = {f"Stem, X, {domains.SHUFFLED}": {"PCC": 0.9}, domains.HALVES: {"PCC": 0.8}}
+    now = settings | {"command": "second", "sections": {"C2": rows_of(("Stem", 0.3)) | other}}
+    found = domains.renewed(before, now)
+    assert found["sections"] == {"C2": rows_of(("FLAG", 0.6), ("Stem", 0.3)) | shuffled}
+    assert (found["command"], found["again"]) == (
+        "first",
+        [{"command": "second --keep", "methods": ["Stem"]}],
+    )
+    for changed in (now | {"genes": 8}, now | {"sections": {"C9": {}}}):
+        with pytest.raises(UserError, match="other sections, genes or settings"):
+            domains.renewed(before, changed)
