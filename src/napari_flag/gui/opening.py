@@ -14,6 +14,7 @@ from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QInputDialog, QMessageBox
 
 from napari_flag import discovery, inputs, keys
+from napari_flag.analysis.pathways import bundled
 from napari_flag.analysis.truth import match_names
 from napari_flag.discovery.kinds import PICTURE_ENDINGS
 from napari_flag.errors import UserError
@@ -28,6 +29,7 @@ from napari_flag.gui.session import Session
 from napari_flag.gui.settings import PLUGIN
 from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import ahead, readers, region_shapes, slide_layers
+from napari_flag.layers.gene_values import Quantity
 from napari_flag.prediction_file import (
     spots_of,
     um_per_px,
@@ -39,6 +41,7 @@ from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.formats.spatial_data import Unclear
 from napari_flag.slides.slide import napari_levels, needs_pyramid, open_slide
 from napari_flag.slides.spots import SpotTable
+from napari_flag.workspace_file import WorkspaceFile, WorkspaceSlide
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -218,20 +221,46 @@ class Opener(QObject):
         if otherwise is not None:
             for path in arrived.strangers:
                 otherwise(path)
-        if (whole := arrived.workspace) is not None:
-            if whole.current is not None and whole.current < len(whole.slides):
-                name = whole.slides[whole.current].name
-                state = next((s for s in self._workspace.slides if s.name == name), None)
-                if state is not None:
-                    self._workspace.show(state)
-            if whole.gene and self._session.adata is not None and whole.gene in self._session.adata.var_names:
-                self._session.select_gene(whole.gene)
-            if arrived.gene_sets is not None and whole.gene_sets is not None:
-                self._session.set_gene_sets(arrived.gene_sets, whole.gene_sets)
+        if arrived.workspace is not None:
+            self._look_as_in(arrived.workspace, arrived.gene_sets)
         if arrived.no_unit:
             QTimer.singleShot(0, partial(self._ask_units, arrived.no_unit))  # after the job has ended
         if arrived.unclear:
             QTimer.singleShot(0, partial(self._ask_elements, arrived.unclear, elements))
+
+    def _look_as_in(self, whole: WorkspaceFile, sets: Mapping[str, Sequence[str]] | None) -> None:
+        """Show the slide, gene and quantity that a workspace was saved with, and look for its gene sets.
+
+        `sets` are those of its GMT file; where that could not be read, which was said, the sets at hand stay.
+        """
+        if whole.current is not None and whole.current < len(whole.slides):
+            state = self._slide_of_entry(whole.slides[whole.current])
+            if state is not None:
+                self._workspace.show(state)
+        if whole.gene and self._session.adata is not None and whole.gene in self._session.adata.var_names:
+            self._session.select_gene(whole.gene)
+        for quantity in Quantity:
+            if quantity.value == whole.quantity:
+                self._session.show_quantity(quantity)
+        before, file = self._session.gene_sets_file, whole.gene_sets
+        if file is None:
+            sets = bundled()
+        if sets is None or (file is None and before is None):
+            return
+        self._session.set_gene_sets(sets, file)
+        if before is not None and before != file:
+            self._messages.add(
+                "notice",
+                f"The gene sets are those that the workspace was saved with ({self._session.gene_sets_name}), "
+                f"no longer those of {before.name}; read that file again to look for them.",
+            )
+
+    def _slide_of_entry(self, entry: WorkspaceSlide) -> SlideState | None:
+        """Return the slide that an entry of a workspace became: another of its name may be open."""
+        for state in self._workspace.slides:
+            if state.slide is not None and Path(os.path.abspath(state.slide.path)) == entry.slide:
+                return state
+        return next((state for state in self._workspace.slides if state.name == entry.name), None)
 
     def _ask_elements(self, unclear: Sequence[Unclear], elements: Mapping[Path, Mapping[str, str]]) -> None:
         """Ask which elements of SpatialData zarrs are meant, and open those that were answered for."""
