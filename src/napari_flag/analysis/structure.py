@@ -1,7 +1,7 @@
 """Moran's I, domains and markers written into a prediction, where squidpy and scanpy look for them."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from napari_flag.errors import UserError
 from napari_flag.formatting import counted
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics import gene_sets
-from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.multiple_testing import q_values
 from napari_flag.statistics.neighbours import Neighbours
 
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 RANKED: Final = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
 """Fields of scanpy's marker genes, a record of each with a field per domain."""
+GeneSets: TypeAlias = Mapping[str, Sequence[str]]
+"""Name → symbols."""
 FEWEST_IN_DOMAIN: Final = 5
 """Smaller domains have no markers worth naming."""
 
@@ -110,7 +111,7 @@ FEWEST_MEMBERS: Final = 3
 """Gene sets with fewer genes here have no score."""
 
 
-def write_structure(adata: "AnnData") -> Steps[None]:
+def write_structure(adata: "AnnData", sets: GeneSets | None = None) -> Steps[None]:
     """Compute the structure of a prediction, and of its measurement, and write both into it.
 
     ``obsp["spatial_connectivities"]`` and ``uns["spatial_neighbors"]``, the graph, unweighted, as squidpy
@@ -127,6 +128,8 @@ def write_structure(adata: "AnnData") -> Steps[None]:
     adata
         A prediction, or any AnnData of log2(count + 1) with ``obsm["spatial"]``; changed at the very end
         only, so that what is cancelled leaves nothing behind.
+    sets
+        As of `score_sets`.
 
     Raises
     ------
@@ -149,7 +152,7 @@ def write_structure(adata: "AnnData") -> Steps[None]:
         ranked = yield from rank_domains(adata, source, numbers)
         if ranked:  # a table without domains cannot be stored as h5ad
             written[keys.MARKERS + ENDS[source]] = as_scanpy(ranked, source)
-    set_scores = _set_scores(adata, values_of(adata, PREDICTED))
+    set_scores = score_sets(adata, sets)
     written[keys.STRUCTURE] = {"neighbours": neighbours.description}
     for source, numbers in found.items():
         write_domains(adata, source, numbers, methods[source])
@@ -165,13 +168,26 @@ def _too_few_measured(spots: int) -> str:
     )
 
 
-def _set_scores(adata: "AnnData", values: FloatArray) -> "pd.DataFrame":
+def score_sets(adata: "AnnData", sets: GeneSets | None = None) -> "pd.DataFrame":
+    """Return the scores of gene sets in each spot: a row per spot, a column per set.
+
+    Sets of which fewer than `FEWEST_MEMBERS` genes are predicted have none, nor has one that no other gene of
+    its level is left to compare with.
+
+    Parameters
+    ----------
+    adata
+        A prediction; its predicted values are scored.
+    sets
+        Name → symbols; None takes the bundled ones.
+    """
     import pandas as pd
 
+    values = values_of(adata, PREDICTED)
     genes = [str(gene) for gene in adata.var_names]
     known = set(genes)
     scores = {}
-    for name, members in gene_sets.bundled().items():
+    for name, members in (gene_sets.bundled() if sets is None else sets).items():
         if len(known & set(members)) < FEWEST_MEMBERS:
             continue
         try:

@@ -68,6 +68,13 @@ def add_export(commands: terminal.Commands) -> None:
         "picture of the prediction does",
     )
     add_labels(parser, 'written as obs["label"]')
+    add(
+        "--gene-sets",
+        metavar="FILE.gmt",
+        type=terminal.path,
+        help="gene sets that obsm[\"gene_set_scores\"] holds a score of in each spot, e.g. of MSigDB (default: "
+        "those scored in the file, or the bundled ones)",
+    )
     add("--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote")
     add("--force", action="store_true", help="write spots or counts that look wrong as well, and record it")
     terminal.add_keep_names(parser)
@@ -81,6 +88,7 @@ def run_export(args: argparse.Namespace) -> int:
     from napari_flag.exports.replacing import check_place
     from napari_flag.slide_identity import doubt_about
 
+    sets = read_gene_sets(args.gene_sets)
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
     for wanted in formats:
         wanted.check()
@@ -107,7 +115,10 @@ def run_export(args: argparse.Namespace) -> int:
                 counts = read_counts(adata, args.measured, args.predicted, line, slide=slide)
                 for sentence in attach_measured(adata, counts, force=args.force):
                     line.notice(sentence)
-            finish(export(adata, places, genes=args.genes, slide=slide, force=args.force), on_step)
+            exporting = export(
+                adata, places, genes=args.genes, gene_sets=sets, slide=slide, force=args.force
+            )
+            finish(exporting, on_step)
     finally:
         if slide is not None:
             slide.close()
@@ -124,6 +135,11 @@ def _refuse_unused(args: argparse.Namespace, adata: "AnnData", formats: Sequence
         raise UserError(
             "--force writes spots and counts that look wrong, and nothing looks wrong here; leave it out, or "
             "give counts with --measured."
+        )
+    if args.gene_sets is not None and not {"h5ad", "spatialdata"} & set(formats):
+        raise UserError(
+            f"--gene-sets is for the scores that h5ad and spatialdata hold, and {', '.join(formats)} holds none; "
+            "add one of them to --to, or leave --gene-sets out."
         )
     pooled = args.measured is not None and needs_pooling(args.measured)
     if args.slide is not None and "spatialdata" not in formats and not pooled:
@@ -314,7 +330,7 @@ def add_gene_sets(parser: argparse.ArgumentParser) -> None:
 
 
 def read_gene_sets(path: Path | None) -> "dict[str, tuple[str, ...]] | None":
-    """Read the gene sets in `path`; None, which takes the bundled ones, where it was not given."""
+    """Read the gene sets in `path`; None where it was not given, for which there is a default."""
     from napari_flag.analysis.pathways import read_gmt
 
     return None if path is None else read_gmt(path)
