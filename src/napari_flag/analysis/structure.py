@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from napari_flag import keys
-from napari_flag.analysis.domains import COLUMNS, ENDS, find_all, method_of, write_domains
+from napari_flag.analysis.domains import COLUMNS, ENDS, domain_names, find_all, method_of, write_domains
 from napari_flag.analysis.regions import rank_genes
 from napari_flag.analysis.spatial import FEWEST_SPOTS, gene_moran, spot_neighbours
 from napari_flag.analysis.truth import (
@@ -84,8 +84,11 @@ def comparable_domains(numbers: Numbers) -> list[int]:
     ]
 
 
-def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str) -> dict[str, Any]:
-    """Return the tables of `rank_domains` in the layout of scanpy's `rank_genes_groups`."""
+def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return the tables of `rank_domains` in the layout of scanpy's `rank_genes_groups`.
+
+    The fields are called as the categories in ``obs`` are: `names`, from number 1 on.
+    """
     ours = ("gene", "score", "difference", "p", "q")
     types = (object, np.float32, np.float32, np.float64, np.float64)
     genes = len(next(iter(ranked.values()))) if ranked else 0
@@ -100,9 +103,9 @@ def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str) -> dict[str, An
         }
     }
     for column, mine, kind in zip(RANKED, ours, types, strict=True):
-        record = np.empty(genes, dtype=[(str(number), kind) for number in ranked])
+        record = np.empty(genes, dtype=[(names[number - 1], kind) for number in ranked])
         for number, table in ranked.items():
-            record[str(number)] = table[mine].to_numpy()
+            record[names[number - 1]] = table[mine].to_numpy()
         found[column] = record
     return found
 
@@ -116,7 +119,7 @@ def write_structure(adata: "AnnData", sets: GeneSets | None = None) -> Steps[Non
 
     ``obsp["spatial_connectivities"]`` and ``uns["spatial_neighbors"]``, the graph, unweighted, as squidpy
     builds it · ``uns["moranI"]``, as squidpy's table · ``obs["domain"]``, categories "1" (the largest) to
-    "D" · ``uns["rank_genes_groups"]``, each domain against the rest, as scanpy's (but "logfoldchanges" is
+    "D", or the words that name those that were there · ``uns["rank_genes_groups"]``, each domain against the rest, as scanpy's (but "logfoldchanges" is
     the difference of mean log2(count + 1)) · ``uns["napari_flag_domains"]``, the method that found the
     domains, where it is known · ``obsm["gene_set_scores"]`` · ``uns["napari_flag_structure"]``, how.  With
     ``layers["measured"]`` the first five are written again with "_measured" after their key (but for the
@@ -151,7 +154,8 @@ def write_structure(adata: "AnnData", sets: GeneSets | None = None) -> Steps[Non
     for source, numbers in found.items():
         ranked = yield from rank_domains(adata, source, numbers)
         if ranked:  # a table without domains cannot be stored as h5ad
-            written[keys.MARKERS + ENDS[source]] = as_scanpy(ranked, source)
+            names = domain_names(adata, source, numbers)
+            written[keys.MARKERS + ENDS[source]] = as_scanpy(ranked, source, names)
     set_scores = score_sets(adata, sets)
     written[keys.STRUCTURE] = {"neighbours": neighbours.description}
     for source, numbers in found.items():
