@@ -609,10 +609,10 @@ def spot_diameter_px(adata: Any) -> float | None:
 
 
 def drawn_diameter_px(adata: Any) -> float:
-    """Return the diameter that spots are drawn with, in level-0 pixels; if unknown, a share of the pitch."""
+    """Return the diameter that spots are drawn with, in level-0 pixels: as stated, or `drawn_diameter`."""
     from napari_flag.slides.lattice import drawn_diameter
 
-    return spot_diameter_px(adata) or drawn_diameter(spots_of(adata), um_per_px(adata))
+    return spot_diameter_px(adata) or drawn_diameter(spots_of(adata), um_per_px(adata), slide_size(adata))
 
 
 def stated_lattice(adata: Any) -> "Lattice":
