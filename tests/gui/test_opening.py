@@ -503,6 +503,23 @@ def test_what_is_ours_is_taken_without_a_question_and_the_rest_left_to_napari(wi
     assert not target.eventFilter(viewer.window._qt_viewer, dropped([stack]))
 
 
+def test_what_the_first_slide_needs_is_spared_of_searches_for_garbage_and_no_slide_is(
+    window, slide_file, monkeypatch
+):
+    viewer, area, rest = window
+    spared, read = [], []
+    real_open = inputs.open_with_pyramid
+    monkeypatch.setattr(opening, "spare_loaded", lambda of, again: spared.append((of, len(read))))
+    monkeypatch.setattr(inputs, "open_with_pyramid", lambda path: read.append(path) or real_open(path))
+    for name in ("A", "B"):
+        area.predict.opener.open([slide_file(name)])
+        rest()
+        area.session.workspace.remove(area.session.state)
+        rest()
+    assert spared == [(viewer, 0)]
+    assert len(read) == 2
+
+
 class SpontaneousClose:
     """A close event as the window system sends it; Qt's own cannot be made so."""
 

@@ -1,7 +1,7 @@
 """Reads what files and folders hold, for the workspace: each thing as soon as it is there."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,6 +115,7 @@ def load(
     tables: Sequence[KnownSpots] = (),
     elements: Mapping[Path, Mapping[str, str]] | None = None,
     images: Sequence[Path] = (),
+    warmed: Callable[[], object] = lambda: None,
 ) -> Steps[Arrived]:
     """Read what `paths` hold; each thing is the ``partial`` of a step, a failure its ``notice``.
 
@@ -136,11 +137,14 @@ def load(
         for.
     images
         Of the slides that are open, on which predictions of the same SpatialData zarr lie.
+    warmed
+        Called once what reading and drawing need is loaded, before anything is read.
     """
     count, strangers, workspace, sets = 0, [], None, None
     asked, no_unit = units or {}, []
     unclear: list[Unclear] = []
     yield from ahead.warm_up()
+    warmed()
     for path in paths:
         yield Step(f"Looking into {path.name}", 0)
         try:

@@ -22,6 +22,7 @@ from napari_flag.files import ending
 from napari_flag.foreign_prediction import UNITS, is_foreign
 from napari_flag.formatting import TYPED, resolution
 from napari_flag.gui.controls.forms import MessageList, dropped_paths
+from napari_flag.gui.controls.gl_context import spare_loaded
 from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
@@ -166,12 +167,22 @@ class Opener(QObject):
                 tables=self._known_spots(),
                 elements=elements,
                 images=[slide.path for slide in open_now],
+                warmed=self._spare_loaded,
             ),
             f"Open {named}",
             on_step=self._on_step,
             on_result=lambda arrived: self._on_arrived(arrived, otherwise, elements or {}),
             on_cancelled=lambda: self._messages.add("notice", f"Opening {named} was cancelled."),
         )
+
+    def _spare_loaded(self) -> None:
+        """Spare what was loaded for the first slide; called in the worker, before that slide is read.
+
+        Later what slides left behind would be spared too, and so never be freed.
+        """
+        viewer = self._session.viewer
+        if getattr(viewer, "window", None) is not None and self._workspace.untouched:
+            spare_loaded(viewer, again=True)
 
     def _known_spots(self) -> tuple[KnownSpots, ...]:
         """Return the spots of each slide, of its table or else its prediction; that shown comes first."""

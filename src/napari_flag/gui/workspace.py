@@ -239,6 +239,11 @@ class Workspace(QObject):
             return belongs_on(adata, state.slide, by_place=state is self.current)
         return bool(state.results) and belongs_with(adata, state.results[0].adata)
 
+    @property
+    def untouched(self) -> bool:
+        """Whether there was no slide in it yet."""
+        return self._numbers == 0
+
     def add(self, name: str, slide: "Slide | None" = None) -> SlideState:
         """Add a slide; a name that is taken gets a number."""
         taken = {state.name for state in self.slides}
