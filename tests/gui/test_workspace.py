@@ -333,3 +333,13 @@ def test_docks_follow_a_picture_once_after_it_was_dragged_and_maps_at_once(two_s
     assert heard == []
     qtbot.waitUntil(lambda: bool(heard), timeout=5_000)
     assert heard == [two_slides.state]
+
+
+def test_a_slide_renamed_as_another_whose_picture_is_gone_gets_a_number(session, adatas):
+    a, b = session.workspace.slides
+    session.set_prediction(adatas[0])
+    session.viewer.layers.remove(a.layer)
+    b.layer.name = "A"
+    assert (a.name, b.name, b.layer.name) == ("A", "A (2)", "A (2)")
+    b.layer.name = "C"
+    assert b.name == "C"

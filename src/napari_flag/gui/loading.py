@@ -18,9 +18,9 @@ from napari_flag.foreign_prediction import (
 )
 from napari_flag.layers import ahead
 from napari_flag.prediction_doubts import doubts_of
-from napari_flag.prediction_file import UNNAMED, read_regions, slide_name
+from napari_flag.prediction_file import UNNAMED, read_regions, slide_hash, slide_name
 from napari_flag.progress import Step, Steps
-from napari_flag.slide_identity import is_made_on
+from napari_flag.slide_identity import has_content_of, is_made_on
 from napari_flag.slides.formats.geojson import Annotation, read_annotations
 from napari_flag.slides.formats.spatial_data import IMAGES, SHAPES, TABLES, Unclear, element_of
 from napari_flag.slides.spot_tables import needs_pooling, read_measured
@@ -237,9 +237,13 @@ def _load_prediction(
     yield from ahead.prepare(adata)
     slide = None
     unnamed = slide_name(adata) == UNNAMED and bool(known)
-    if not unnamed and not any(is_made_on(adata, slide) for slide in known):
+    here = [slide for slide in known if is_made_on(adata, slide)]
+    another = slide_hash(adata) is not None and not any(has_content_of(adata, slide.path) for slide in here)
+    if not unnamed and (not here or another):
         found = discovery.find_slide(adata, file)
-        if found.path is None:
+        if here and (found.path is None or not has_content_of(adata, found.path)):
+            pass  # no better than the slide of its name and size that is open
+        elif found.path is None:
             yield Step(f"Opening {file.name}", 0, notice=found.why)
         else:
             slide = yield from inputs.open_with_pyramid(found.path)

@@ -62,6 +62,10 @@ MPP_DIFFERS: Final = 0.02
 """Relative difference between the µm/px of a slide and of a prediction of it that is worth a notice."""
 
 
+READ_FOR_SLIDE: Final = ("spots", "measured", "offer", "attach", "slide of")
+"""Purposes of the jobs that read something for a slide, before its number."""
+
+
 def _not_drawn(annotations: Sequence[Annotation], drawn: Sequence[Annotation]) -> list[Annotation]:
     """Return the regions whose outline is not drawn; one that is may have been renamed since it was saved."""
     there = [shapely.union_all(each.polygons) for each in drawn]
@@ -113,6 +117,7 @@ class Opener(QObject):
         self._workspace = session.workspace
         self._waiting: list[Opened] = []
         self._in_batch = 0
+        self._workspace.removed.connect(self._on_slide_removed)
         events = session.viewer.layers.events
         for event, slot in ((events.inserted, self._on_inserted), (events.removed, self._on_removed)):
             event.connect(slot)
@@ -359,27 +364,36 @@ class Opener(QObject):
             state = self._workspace.place_for(opened.slide, opened.name)
         else:
             adata, name, file = opened.predictions[0]
-            state = self._workspace.add_result(adata, self._named_after(adata, opened), file=file, name=name)
+            held = self._held(adata, file)
+            state = None if held is None else self._workspace.state_of(held.adata)
+            state = state or self._workspace.add_result(adata, self._named_after(adata, opened), file=file, name=name)
         return state
 
     def _named_after(self, adata: "AnnData", opened: Opened) -> SlideState | None:
         """Return the slide that another program's file is named after, if all its spots lie on that."""
         if not is_foreign(adata):
             return None
-        slides = {state.name: state for state in self._workspace.slides if state.slide is not None}
-        owner = discovery.owner_of(_file_of(opened.file).name, slides)
-        state = None if owner is None else slides[owner]
+        state = self._owner_of(_file_of(opened.file))
         if state is None or state.slide is None or not lies_on(adata, state.slide):
             return None
         return state
 
     def _target_of(self, opened: Opened) -> SlideState | None:
         """Return the slide a table or regions are named after, else the one that is shown."""
-        names = [state.name for state in self._workspace.slides if state.slide is not None]
-        owner = discovery.owner_of(opened.file.name, names)
-        named = next((state for state in self._workspace.slides if state.name == owner), None)
         shown = self._session.state
+        named = self._owner_of(opened.file)
         return named or (shown if shown is not None and shown.slide is not None else None)
+
+    def _owner_of(self, file: Path) -> SlideState | None:
+        """Return the slide that a file is named after; of several of one name that in its folder, or shown."""
+        slides = [(state, state.slide) for state in self._workspace.slides if state.slide is not None]
+        owner = discovery.owner_of(file.name, [name for s, slide in slides for name in (s.name, slide.name)])
+        named = [(state, slide) for state, slide in slides if owner in (state.name, slide.name)]
+        folder = Path(os.path.abspath(file)).parent
+        beside = [state for state, slide in named if Path(os.path.abspath(slide.path)).parent == folder]
+        candidates = beside or [state for state, _ in named]
+        shown = self._session.state
+        return shown if shown in candidates else next(iter(candidates), None)
 
     def _attach_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -397,19 +411,37 @@ class Opener(QObject):
             self._workspace.set_spots(state, _spots_in(opened))
         elif opened.grid is not None and state.table is None:
             state.from_table, state.grid = False, opened.grid
+        shown = None
         for adata, name, file in opened.predictions:
-            self._workspace.add_result(adata, state, file=file, name=name)
-            self._hold_to_slide(state, adata)
+            result = self._add_result(state, adata, name, file)
+            shown = result if adata is opened.shown else shown
         if opened.slide is not None and not opened.predictions and state.adata is not None:
             self._hold_to_slide(state, state.adata)  # a prediction that was opened first
-        if opened.shown is not None:
-            state.shown = self._workspace.result_of(opened.shown)
+        if shown is not None:
+            state.shown = shown
         if opened.regions:
             self._draw(state, opened.regions)
         if opened.slide is None and not opened.predictions:
             if opened.table is not None:
                 self.slideAttached.emit(state)
             self._messages.add("notice", f"{opened.file.name} was attached to {state.name}.")
+
+    def _held(self, adata: "AnnData", file: Path | None) -> "Result | None":
+        """Return what is open of the same file; another program's may be read another way the next time."""
+        return None if is_foreign(adata) else self._workspace.held(file)
+
+    def _add_result(
+        self, state: SlideState, adata: "AnnData", name: str, file: Path | None
+    ) -> "Result | None":
+        """Keep a prediction of a slide, or show the one that is open of its file."""
+        held = self._held(adata, file)
+        if held is not None and held in state.results:
+            if held.adata is not adata and file is not None:
+                self._messages.add("notice", f"{file.name} is open already, as {held.name}.")
+            adata = held.adata
+        self._workspace.add_result(adata, state, file=file, name=name)
+        self._hold_to_slide(state, adata)
+        return state.shown
 
     def _attach_pooled(self, state: SlideState, opened: Opened) -> bool:
         """Read counts that are to be pooled for the spots of a slide; False for anything else."""
@@ -503,6 +535,11 @@ class Opener(QObject):
 
     def _on_removed(self, event: Any) -> None:
         self._jobs.cancel(_building(event.value))
+
+    def _on_slide_removed(self, state: SlideState) -> None:
+        """End what is being read for a slide that is gone; what goes wrong with it matters to nobody."""
+        for what in READ_FOR_SLIDE:
+            self._jobs.cancel(f"{what} {state.number}")
 
     def _build(self, layer: Any) -> None:
         """Build the pyramid of a slide that is shown in grey."""
