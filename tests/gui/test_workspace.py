@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import shapely
+from napari.components import ViewerModel
 from napari.layers import Layer
 from tests.fakes import MPP, fake_prediction
 from tests.gui.two_slides import named
@@ -343,3 +344,15 @@ def test_a_slide_renamed_as_another_whose_picture_is_gone_gets_a_number(session,
     assert (a.name, b.name, b.layer.name) == ("A", "A (2)", "A (2)")
     b.layer.name = "C"
     assert b.name == "C"
+
+
+def test_a_picture_given_to_a_second_viewer_is_a_slide_of_its_own_there(session, slides, qapp):
+    other = ViewerModel()
+    second = Session.of(other)
+    slide_layers.add_slide(other, slides[1])
+    (b,) = second.workspace.slides
+    picture = session.workspace.slides[0].layer
+    other.add_layer(Layer.create(*picture.as_layer_data_tuple()))
+    assert [state.name for state in second.workspace.slides] == ["B", "A"]
+    assert second.workspace.layers_of(b) == [b.layer]
+    assert_only_shown(second)

@@ -5,6 +5,7 @@ A layer records the number of its slide (`keys.LAYER_OF`); it is placed by the f
 where its picture goes: moved, hidden, removed.
 """
 
+import itertools
 import os
 import time
 import weakref
@@ -37,6 +38,8 @@ UNNAMED: Final = "Prediction"
 """What a slide is called of which only a prediction is known, and that without a name."""
 STILL_MS: Final = 200
 """A picture that is dragged moves many times a second; it lies still this long after the last."""
+_NUMBERS: Final = itertools.count(1)
+"""Of the slides of all viewers: a layer that is given to another viewer is of none of its slides."""
 DERIVED: Final = ("gene", "local", "unlike")
 """Kinds of layers that are drawn anew from the prediction of the slide that is shown."""
 
@@ -195,7 +198,7 @@ class Workspace(QObject):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self.later = later_in(viewer)
-        self._numbers = 0
+        self._untouched = True
         self._arranging = False
         self._still = QTimer(self)
         self._still.setSingleShot(True)
@@ -252,12 +255,12 @@ class Workspace(QObject):
     @property
     def untouched(self) -> bool:
         """Whether there was no slide in it yet."""
-        return self._numbers == 0
+        return self._untouched
 
     def add(self, name: str, slide: "Slide | None" = None) -> SlideState:
         """Add a slide; a name that is taken gets a number."""
-        self._numbers += 1
-        state = SlideState(self._numbers, _free(name, (state.name for state in self.slides)), slide)
+        self._untouched = False
+        state = SlideState(next(_NUMBERS), _free(name, (state.name for state in self.slides)), slide)
         self.slides.append(state)
         self.listChanged.emit()
         return state
