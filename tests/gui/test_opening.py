@@ -648,7 +648,9 @@ def test_a_prediction_opened_twice_is_shown_once_unless_it_or_its_file_was_chang
     assert [result.name for result in state.results] == ["p", "p (2)", "p (3)"]
 
 
-def test_what_is_read_for_a_slide_that_is_removed_ends_without_a_word(dock, slide_file, tmp_path, monkeypatch):
+def test_what_is_read_for_a_slide_that_is_removed_ends_without_a_word(
+    dock, slide_file, tmp_path, monkeypatch
+):
     dock.opener.open([slide_file("A")])
     dock.rest()
     state, begun, gate = dock.session.state, threading.Event(), threading.Event()

@@ -225,14 +225,15 @@ def write_domains(adata: "AnnData", source: str, numbers: Numbers, method: str |
         That found them; None where it is not known.
     """
     before = read_domains(adata, source)
-    if not (named_by_words(adata, source) and np.array_equal(before, numbers)):
+    same = before is not None and np.array_equal(before, numbers)
+    if not (same and named_by_words(adata, source)):
         adata.obs[COLUMNS[source]] = as_categories(numbers)
     adata.uns.pop(keys.DOMAIN_METHOD + ENDS[source], None)
     if method is not None:
         adata.uns[keys.DOMAIN_METHOD + ENDS[source]] = method
-    if before is None or not np.array_equal(before, numbers):
+    if not same:
         adata.uns.pop(keys.STRUCTURE, None)  # which says that the markers are there
-    if before is not None and not np.array_equal(before, numbers):
+    if before is not None and not same:
         adata.uns.pop(keys.MARKERS + ENDS[source], None)
 
 
@@ -281,7 +282,8 @@ def domain_names(adata: "AnnData", source: str, numbers: Numbers | None = None) 
     there = read_domains(adata, source)
     numbers = there if numbers is None else numbers
     assert numbers is not None
-    if (source == LABELS or named_by_words(adata, source)) and np.array_equal(numbers, there):
+    keeps_names = source == LABELS or named_by_words(adata, source)
+    if keeps_names and there is not None and np.array_equal(numbers, there):
         return tuple(_numbers_of_names(adata, source))
     return tuple(str(number) for number in range(1, int(numbers.max(initial=0)) + 1))
 

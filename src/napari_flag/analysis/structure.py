@@ -119,9 +119,10 @@ def write_structure(adata: "AnnData", sets: GeneSets | None = None) -> Steps[Non
 
     ``obsp["spatial_connectivities"]`` and ``uns["spatial_neighbors"]``, the graph, unweighted, as squidpy
     builds it · ``uns["moranI"]``, as squidpy's table · ``obs["domain"]``, categories "1" (the largest) to
-    "D", or the words that name those that were there · ``uns["rank_genes_groups"]``, each domain against the rest, as scanpy's (but "logfoldchanges" is
-    the difference of mean log2(count + 1)) · ``uns["napari_flag_domains"]``, the method that found the
-    domains, where it is known · ``obsm["gene_set_scores"]`` · ``uns["napari_flag_structure"]``, how.  With
+    "D", or the words that name those that were there · ``uns["rank_genes_groups"]``, each domain against the
+    rest, as scanpy's (but "logfoldchanges" is the difference of mean log2(count + 1)) ·
+    ``uns["napari_flag_domains"]``, the method that found the domains, where it is known ·
+    ``obsm["gene_set_scores"]`` · ``uns["napari_flag_structure"]``, how.  With
     ``layers["measured"]`` the first five are written again with "_measured" after their key (but for the
     graph), over the spots and genes that were measured; domains of it that are found now give the
     prediction's their numbers.  What too few spots were measured for is left out, Moran's I with a notice.
@@ -154,8 +155,8 @@ def write_structure(adata: "AnnData", sets: GeneSets | None = None) -> Steps[Non
     for source, numbers in found.items():
         ranked = yield from rank_domains(adata, source, numbers)
         if ranked:  # a table without domains cannot be stored as h5ad
-            names = domain_names(adata, source, numbers)
-            written[keys.MARKERS + ENDS[source]] = as_scanpy(ranked, source, names)
+            called = domain_names(adata, source, numbers)
+            written[keys.MARKERS + ENDS[source]] = as_scanpy(ranked, source, called)
     set_scores = score_sets(adata, sets)
     written[keys.STRUCTURE] = {"neighbours": neighbours.description}
     for source, numbers in found.items():

@@ -72,7 +72,7 @@ def add_export(commands: terminal.Commands) -> None:
         "--gene-sets",
         metavar="FILE.gmt",
         type=terminal.path,
-        help="gene sets that obsm[\"gene_set_scores\"] holds a score of in each spot, e.g. of MSigDB (default: "
+        help='gene sets that obsm["gene_set_scores"] holds a score of in each spot, e.g. of MSigDB (default: '
         "those scored in the file, or the bundled ones)",
     )
     add("--overwrite", action="store_true", help="replace files in DIR that napari-flag wrote")
@@ -115,9 +115,7 @@ def run_export(args: argparse.Namespace) -> int:
                 counts = read_counts(adata, args.measured, args.predicted, line, slide=slide)
                 for sentence in attach_measured(adata, counts, force=args.force):
                     line.notice(sentence)
-            exporting = export(
-                adata, places, genes=args.genes, gene_sets=sets, slide=slide, force=args.force
-            )
+            exporting = export(adata, places, genes=args.genes, gene_sets=sets, slide=slide, force=args.force)
             finish(exporting, on_step)
     finally:
         if slide is not None:
@@ -138,8 +136,8 @@ def _refuse_unused(args: argparse.Namespace, adata: "AnnData", formats: Sequence
         )
     if args.gene_sets is not None and not {"h5ad", "spatialdata"} & set(formats):
         raise UserError(
-            f"--gene-sets is for the scores that h5ad and spatialdata hold, and {', '.join(formats)} holds none; "
-            "add one of them to --to, or leave --gene-sets out."
+            f"--gene-sets is for the scores that h5ad and spatialdata hold, and {', '.join(formats)} holds "
+            "none; add one of them to --to, or leave --gene-sets out."
         )
     pooled = args.measured is not None and needs_pooling(args.measured)
     if args.slide is not None and "spatialdata" not in formats and not pooled:

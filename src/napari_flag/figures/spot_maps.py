@@ -76,8 +76,8 @@ def draw_discs(
     seen
         (n,) bool, the spots to draw.
     touching
-        At least as wide as the pitch, for small maps, where the gaps between true discs only hide them; else at
-        their true diameter.
+        At least as wide as the pitch, for small maps, where the gaps between true discs only hide them; else
+        at their true diameter.
     rings
         Only outlines, in the colours given.
     maps

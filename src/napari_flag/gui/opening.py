@@ -267,8 +267,9 @@ class Opener(QObject):
         if before is not None and before != file:
             self._messages.add(
                 "notice",
-                f"The gene sets are those that the workspace was saved with ({self._session.gene_sets_name}), "
-                f"no longer those of {before.name}; read that file again to look for them.",
+                "The gene sets are those that the workspace was saved with "
+                f"({self._session.gene_sets_name}), no longer those of {before.name}; read that file again "
+                "to look for them.",
             )
 
     def _slide_of_entry(self, entry: WorkspaceSlide) -> SlideState | None:
@@ -365,8 +366,9 @@ class Opener(QObject):
         else:
             adata, name, file = opened.predictions[0]
             held = self._held(adata, file)
-            state = None if held is None else self._workspace.state_of(held.adata)
-            state = state or self._workspace.add_result(adata, self._named_after(adata, opened), file=file, name=name)
+            known = None if held is None else self._workspace.state_of(held.adata)
+            owner = known or self._named_after(adata, opened)
+            state = known or self._workspace.add_result(adata, owner, file=file, name=name)
         return state
 
     def _named_after(self, adata: "AnnData", opened: Opened) -> SlideState | None:
@@ -385,9 +387,10 @@ class Opener(QObject):
         return named or (shown if shown is not None and shown.slide is not None else None)
 
     def _owner_of(self, file: Path) -> SlideState | None:
-        """Return the slide that a file is named after; of several of one name that in its folder, or shown."""
+        """Return the slide that a file is named after; of several of one name that beside it, or shown."""
         slides = [(state, state.slide) for state in self._workspace.slides if state.slide is not None]
-        owner = discovery.owner_of(file.name, [name for s, slide in slides for name in (s.name, slide.name)])
+        names = [name for state, slide in slides for name in (state.name, slide.name)]
+        owner = discovery.owner_of(file.name, names)
         named = [(state, slide) for state, slide in slides if owner in (state.name, slide.name)]
         folder = Path(os.path.abspath(file)).parent
         beside = [state for state, slide in named if Path(os.path.abspath(slide.path)).parent == folder]
