@@ -24,6 +24,7 @@ from napari_flag.prediction import COMPARING, compare_with_training, predict_sli
 from napari_flag.preflight import check
 from napari_flag.progress import Step, finish
 from napari_flag.sampling import Preview
+from napari_flag.slides.file_identity import content_hash
 
 SIZE = {"width": 1500, "height": 1200, "mpp": 0.683}
 
@@ -241,6 +242,16 @@ def test_differences_from_the_training_array_are_stated(tiny_checkpoint, tiny_sp
     assert "distance between spots is 100 µm" in stated
     assert "spot diameter is 55 µm" in stated
     assert "coarser" in stated
+
+
+def test_a_training_slide_is_known_by_its_content_under_another_name(tiny_checkpoint, tiny_spots, tmp_path):
+    renamed = SimpleNamespace(name="scan_1", path=tmp_path / "scan_1.svs")
+    renamed.path.write_bytes(b"the pixels of C2")
+    hashes = {keys.CARD_HASHES: [content_hash(renamed.path)]}
+    for stated, seen in (({}, False), (hashes, True), ({keys.CARD_HASHES: ["00"]}, False)):
+        weights = replace(tiny_checkpoint, card=tiny_checkpoint.card | stated)
+        said = compare_with_training(weights, 0.683, tiny_spots, renamed)
+        assert any("scan_1 is among the sections" in sentence for sentence in said) is seen
 
 
 def test_a_gpu_of_workers_that_is_not_here_is_said_and_the_workers_refuse_what_they_do_not_have(

@@ -313,6 +313,12 @@ def test_a_prediction_states_whether_its_weights_were_trained_on_its_slide(predi
     assert prediction_file.trained_on(prediction)
     prediction.uns[keys.PROVENANCE][keys.TRAINING_SLIDES] = ["her2st-C4"]
     assert not prediction_file.trained_on(prediction)
+    prediction.uns[keys.PROVENANCE] |= {keys.SLIDE_HASH: "ab12", keys.TRAINING_HASHES: ["cd34"]}
+    assert not prediction_file.trained_on(prediction)
+    prediction.uns[keys.PROVENANCE][keys.TRAINING_HASHES] = ["ab12", "cd34"]
+    assert prediction_file.trained_on(prediction).startswith("C5 is among the sections")
+    del prediction.uns[keys.PROVENANCE][keys.SLIDE_HASH]
+    assert not prediction_file.trained_on(prediction)
 
 
 def outlined():

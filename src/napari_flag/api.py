@@ -242,6 +242,7 @@ def export(
     to: str | None = None,
     unit: str | None = None,
     genes: str | Sequence[str] | Path | None = None,
+    gene_sets: str | Path | None = None,
     slide: "Slide | None" = None,
     overwrite: bool = False,
     force: bool = False,
@@ -262,6 +263,9 @@ def export(
         What the file of a prediction holds, as `read_prediction` takes it.
     genes
         Symbols or aliases to keep, or one, or a text file (a `Path`) with one a line; None keeps all.
+    gene_sets
+        GMT file of the sets that ``obsm["gene_set_scores"]`` holds a score of in each spot; None keeps those
+        scored in the prediction, or takes the bundled ones.
     slide
         The slide, for formats that hold the image.
     overwrite
@@ -276,14 +280,17 @@ def export(
     Raises
     ------
     UserError
-        When spots look misplaced, the format or a gene is unknown, `path` has the ending of another format
-        or is the prediction itself, the slide is another one, or `path` cannot be written.
+        When spots look misplaced, the format or a gene is unknown, `gene_sets` cannot be read, `path` has the
+        ending of another format or is the prediction itself, the slide is another one, or `path` cannot be
+        written.
     """
+    from napari_flag.analysis.pathways import read_gmt
     from napari_flag.exports import formats
     from napari_flag.exports.replacing import check_place
     from napari_flag.slide_identity import doubt_about, refuse_other_size, without_personal_names
 
     path = Path(path).expanduser()
+    sets = None if gene_sets is None else read_gmt(Path(gene_sets).expanduser())
     places = [(formats.format_for(path, to), path)]
     source = Path(prediction).expanduser() if isinstance(prediction, str | Path) else None
     check_place(path, overwrite, source=source)
@@ -292,7 +299,7 @@ def export(
         refuse_other_size(predicted, slide)
     adata, said = without_personal_names(predicted, keep_names)
     doubt = None if slide is None else doubt_about(adata, slide)
-    exporting = formats.export(adata, places, genes=genes, slide=slide, force=force)
+    exporting = formats.export(adata, places, genes=genes, gene_sets=sets, slide=slide, force=force)
     with _reporting(progress) as on_step:
         if on_step is not None:
             for notice in (*said, *(() if doubt is None else (doubt,))):

@@ -16,6 +16,7 @@ from napari_flag.formatting import counted, first_of, length, resolution, spread
 from napari_flag.model.checkpoint import FLAG, Checkpoint, TrainedArray, encoder_of, trained_array
 from napari_flag.progress import Step, Steps
 from napari_flag.slides.colours import IN_WORDS, SRGB, Colours
+from napari_flag.slides.file_identity import content_hash
 from napari_flag.slides.lattice import pitch_of
 from napari_flag.slides.resolution import unknown_scale
 from napari_flag.slides.slide import Slide
@@ -180,7 +181,7 @@ def predict_slide(
     _check_memory(len(spots), len(rows), encoder.dim, len(predictor.genes), drawn, reading + beside)
     wanted = colours or checkpoint.colours
     notices = (
-        *compare_with_training(checkpoint, mpp, spots, slide.name),
+        *compare_with_training(checkpoint, mpp, spots, slide),
         *compare_colours(checkpoint, slide, wanted),
         *(() if elsewhere is None else (elsewhere,)),
     )
@@ -290,7 +291,7 @@ def _score(checkpoint: Checkpoint, features: npt.NDArray[np.float32]) -> "Steps[
 
 
 def compare_with_training(
-    checkpoint: Checkpoint, mpp: float, spots: Spots, name: str | None = None
+    checkpoint: Checkpoint, mpp: float, spots: Spots, slide: Slide | None = None
 ) -> tuple[str, ...]:
     """Return a sentence where the weights know this slide, and for each way in which its spots differ.
 
@@ -302,12 +303,11 @@ def compare_with_training(
         µm per level-0 pixel of the slide.
     spots
         The spots; their distance, diameter and number are compared.
-    name
-        Of the slide, where it has one.
+    slide
+        Where there is one: it is compared by its name, and by its content where the card has hashes.
     """
     array = trained_array(checkpoint.card)
-    sections = prediction_file.texts(checkpoint.card.get("sections"))
-    seen = None if name is None else prediction_file.seen_in_training(name, sections)
+    seen = None if slide is None else _seen(checkpoint, slide)
     found = [] if seen is None else [seen]
     for what, value, trained in (
         ("distance between spots", pitch_of(spots, mpp), array.pitches_um),
@@ -328,6 +328,14 @@ def compare_with_training(
             "slide, so give all spots on the tissue and use a region to predict only a part."
         )
     return tuple(found)
+
+
+def _seen(checkpoint: Checkpoint, slide: Slide) -> str | None:
+    """Return a sentence where the weights were trained on `slide`, by its name or its content."""
+    hashes = prediction_file.texts(checkpoint.card.get(keys.CARD_HASHES))
+    sections = prediction_file.texts(checkpoint.card.get("sections"))
+    known = bool(hashes) and content_hash(slide.path) in hashes
+    return prediction_file.seen_in_training(slide.name, sections, known)
 
 
 def _unlike(value: float, trained: Sequence[float]) -> bool:

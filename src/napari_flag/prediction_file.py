@@ -148,6 +148,7 @@ def describe_run(
         keys.WEIGHTS_NAME: checkpoint.name,
         keys.WEIGHTS_HASH: checkpoint.sha256,
         keys.TRAINING_SLIDES: [str(s) for s in checkpoint.card.get("sections", [])],
+        keys.TRAINING_HASHES: list(texts(checkpoint.card.get(keys.CARD_HASHES))),
         keys.SAMPLER: sampler.name if sampler else None,
         keys.STEPS: settings.steps if settings else None,
         keys.DRAWS: settings.draws if settings else 0,
@@ -474,7 +475,7 @@ _NUMBERS: Final = (
     keys.SLIDE_WIDTH, keys.SLIDE_HEIGHT, keys.MPP, keys.SPOT_DIAMETER_UM, keys.SPOT_PITCH_UM, keys.TILE_PX,
     keys.TILE_UM_PER_PX, keys.STEPS, keys.DRAWS, keys.DEPTH, keys.SEED,
 )  # fmt: skip
-_TEXTS: Final = (keys.TRAINING_SLIDES, keys.NOTICES)
+_TEXTS: Final = (keys.TRAINING_SLIDES, keys.TRAINING_HASHES, keys.NOTICES)
 _GROUPS: Final = (keys.READ_FROM, keys.FAMILIARITY, keys.VERSIONS)
 
 
@@ -623,10 +624,10 @@ def spot_diameter_px(adata: Any) -> float | None:
 
 
 def drawn_diameter_px(adata: Any) -> float:
-    """Return the diameter that spots are drawn with, in level-0 pixels; if unknown, a share of the pitch."""
+    """Return the diameter that spots are drawn with, in level-0 pixels: as stated, or `drawn_diameter`."""
     from napari_flag.slides.lattice import drawn_diameter
 
-    return spot_diameter_px(adata) or drawn_diameter(spots_of(adata), um_per_px(adata))
+    return spot_diameter_px(adata) or drawn_diameter(spots_of(adata), um_per_px(adata), slide_size(adata))
 
 
 def stated_lattice(adata: Any) -> "Lattice":
@@ -659,8 +660,11 @@ def spots_of(adata: "AnnData") -> "Spots":
 
 
 def trained_on(adata: "AnnData") -> str | None:
-    """Return a sentence where the slide is named among the sections its weights were trained on."""
-    return seen_in_training(slide_name(adata), texts(provenance(adata).get(keys.TRAINING_SLIDES)))
+    """Return a sentence where the slide is among the sections its weights were trained on."""
+    stated = provenance(adata)
+    hashes = texts(stated.get(keys.TRAINING_HASHES))
+    sections = texts(stated.get(keys.TRAINING_SLIDES))
+    return seen_in_training(slide_name(adata), sections, slide_hash(adata) in hashes)
 
 
 def texts(stated: Any) -> tuple[str, ...]:
@@ -670,9 +674,19 @@ def texts(stated: Any) -> tuple[str, ...]:
     return () if stated is None else tuple(str(each) for each in stated)
 
 
-def seen_in_training(name: str, sections: Sequence[str]) -> str | None:
-    """Return a sentence where the slide `name` is among the `sections` that weights were trained on."""
-    if not is_among(name, sections):
+def seen_in_training(name: str, sections: Sequence[str], known: bool = False) -> str | None:
+    """Return a sentence where a slide is among those that weights were trained on.
+
+    Parameters
+    ----------
+    name
+        Of the slide.
+    sections
+        What the weights call theirs.
+    known
+        Whether its content is that of one of them, whatever it is called.
+    """
+    if not (known or is_among(name, sections)):
         return None
     return (
         f"{name} is among the sections these weights were trained on, so scores on it say nothing about new "

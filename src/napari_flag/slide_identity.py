@@ -275,7 +275,7 @@ def _renamed(adata: "AnnData", neutral: str) -> "AnnData":
     for key in (keys.NOTICES, keys.COMMAND, keys.READ_FROM, keys.REGIONS, keys.MPP_SOURCE):
         if key in made:
             made[key] = _replaced(made[key], put)
-    if trained_on(adata):  # is still to be seen
+    if keys.TRAINING_SLIDES in made and trained_on(adata):  # is still to be seen
         made[keys.TRAINING_SLIDES] = [*map(put, _listed(made[keys.TRAINING_SLIDES]))]
     if keys.SLIDE_NAME in made:
         made[keys.SLIDE_NAME] = neutral

@@ -6,6 +6,7 @@ from tests.fakes import fake_prediction
 
 from napari_flag import keys
 from napari_flag.analysis.domains import (
+    COLUMNS,
     LABELS,
     MEASURED,
     PREDICTED,
@@ -94,3 +95,20 @@ def test_domains_that_others_named_keep_their_names_where_none_is_missing(adata)
     adata.layers[keys.MEASURED][5:] = np.nan
     finish(find_missing(adata, "leiden"))
     assert list(adata.obs[keys.DOMAIN].cat.categories) == ["fat", "tumour"]
+
+
+def test_domains_named_by_words_keep_them_where_the_truth_gets_domains(adata):
+    words = np.resize(["tumour", "fat"], 100)
+    for work in (find_missing(adata, "leiden"), find(adata, MEASURED, "leiden")):
+        adata.obs[keys.DOMAIN] = pd.Categorical(words)
+        finish(work)
+        assert read_domains(adata, MEASURED) is not None
+        assert adata.obs[keys.DOMAIN].tolist() == words.tolist()
+        assert domain_names(adata, PREDICTED) == ("fat", "tumour")
+        del adata.obs[COLUMNS[MEASURED]]
+    numbers = read_domains(adata, PREDICTED)
+    assert domain_names(adata, PREDICTED, numbers) == ("fat", "tumour")
+    assert domain_names(adata, PREDICTED, 3 - numbers) == ("1", "2")
+    assert domain_names(adata, MEASURED, numbers) == ("1", "2")
+    finish(find(adata, PREDICTED, "leiden"))
+    assert domain_names(adata, PREDICTED)[0] == "1"

@@ -12,7 +12,15 @@ from tests.fakes import MPP, PITCH_UM, add_draws, counts_for, fake_prediction
 from napari_flag import keys
 from napari_flag.analysis.coexpression import DEPTH_SHOWN, correlate
 from napari_flag.analysis.compare import agree, comparing, section_of
-from napari_flag.analysis.domains import COLUMNS, LABELS, colour_of, domain_agreement, find, read_domains
+from napari_flag.analysis.domains import (
+    COLUMNS,
+    LABELS,
+    colour_of,
+    domain_agreement,
+    domain_title,
+    find,
+    read_domains,
+)
 from napari_flag.analysis.draws import compare_draws
 from napari_flag.analysis.pathways import bundled, recover_in_truth
 from napari_flag.analysis.regions import AreaScale, compare_regions
@@ -33,6 +41,8 @@ from napari_flag.layers.region_shapes import collect
 from napari_flag.prediction_file import read_prediction, um_per_px, write_prediction
 from napari_flag.progress import finish
 from napari_flag.report.findings import gather
+from napari_flag.report.page import write_page
+from napari_flag.report.pictures import Picture
 from napari_flag.slides.formats.geojson import as_feature
 from napari_flag.statistics import coexpression
 from napari_flag.statistics.coexpression import gene_correlations
@@ -281,13 +291,19 @@ def test_every_place_orders_names_and_paints_domains_and_labels_alike(jittered, 
     domains = [f for f in features if f["properties"]["objectType"] == "annotation"]
     assert outlined(domains) == expected
     classes = [f["properties"]["classification"] for f in features[len(domains) :]]
-    assert [kind["name"] for kind in classes] == [f"domain {number}" for number in numbers]
+    called = dict(zip(np.unique(numbers), (title for title, *_ in expected), strict=True))
+    assert [kind["name"].replace("domain", "Domain") for kind in classes] == [called[n] for n in numbers]
+    if not names[0].isdecimal():
+        assert set(called.values()) == set(names)
     assert [tuple(kind["color"]) for kind in classes] == [colour_of(number) for number in numbers]
     of_report = finish(gather(jittered, None))
     np.testing.assert_array_equal(of_report.domains, numbers)
     for found in of_report.markers:
-        known = (f"Domain {found.number}", found.spots, colour_of(found.number), round(found.area, 4))
+        title = domain_title(found.name).replace("domain", "Domain")
+        known = (title, found.spots, colour_of(found.number), round(found.area, 4))
         assert known in expected
+    page = write_page(of_report, [Picture("domains", "Domains", "", '<svg role="img"></svg>')], command=None)
+    assert all(f"</span>{found.name}, " in page for found in of_report.markers)
     labels = as_features(domain_annotations(jittered, LABELS))
     assert outlined(labels) == listed(jittered, LABELS)
     assert of_report.labels.names == tuple(title for title, *_ in listed(jittered, LABELS))

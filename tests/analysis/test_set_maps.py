@@ -88,6 +88,7 @@ def test_the_first_set_with_two_genes_here_is_shown_where_none_was_chosen(adata)
 def test_regions_of_one_name_get_a_number_and_domains_have_theirs():
     masks = [np.array([True, False]), np.array([False, True])]
     assert list(named_apart(zip(["Stroma", "Stroma"], masks, strict=True))) == ["Stroma", "Stroma (2)"]
-    found = regions_of_domains(np.array([2, 0, 1, 2]))
+    found = regions_of_domains(np.array([2, 0, 1, 2]), ("1", "2"))
     assert list(found) == ["domain 1", "domain 2"]
     assert found["domain 2"].tolist() == [True, False, False, True]
+    assert list(regions_of_domains(np.array([2, 0, 1, 2]), ("fat", "tumour"))) == ["fat", "tumour"]

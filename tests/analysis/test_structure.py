@@ -213,13 +213,13 @@ def test_domains_found_after_an_export_replace_its_markers():
     assert complete.uns[keys.DOMAIN_METHOD + keys.OF_MEASURED] == "leiden"
 
 
-def test_domains_of_another_program_are_ranked_under_their_numbers_and_their_method_is_not_known():
+def test_domains_named_by_words_keep_them_in_obs_and_markers_and_their_method_is_not_known():
     adata = fake_prediction(100, 12, measured=False)
     names = np.where(adata.obsm[keys.SPATIAL][:, 0] < 2200, "tumour", "fat")
     adata.obs[keys.DOMAIN] = pd.Categorical(names)
     finish(write_structure(adata))
-    assert dict(zip(adata.obs[keys.DOMAIN], names, strict=True)) == {"1": "fat", "2": "tumour"}
-    assert groups_written(adata, PREDICTED) == groups(adata, PREDICTED)
+    assert adata.obs[keys.DOMAIN].tolist() == names.tolist()
+    assert adata.uns[keys.MARKERS]["names"].dtype.names == ("fat", "tumour")
     assert keys.DOMAIN_METHOD not in adata.uns
 
 
@@ -245,3 +245,18 @@ def test_cancelling_leaves_the_prediction_as_it_was():
         next(steps)
     steps.close()
     assert (set(adata.uns), set(adata.obs), set(adata.obsm), set(adata.obsp)) == before
+
+
+def test_gene_sets_given_are_scored_also_where_others_were_and_else_those_there_are_kept(written):
+    first, second, third = (str(gene) for gene in written.var_names[:3])
+    own = {"OWN": (first, second, third), "SMALL": (first, "NOWHERE")}
+    fresh = written.copy()
+    del fresh.uns[keys.STRUCTURE]
+    for start in (written, fresh):
+        scores = finish(with_structure(start, own)).obsm[keys.GENE_SETS]
+        assert list(scores.columns) == ["OWN"]
+        np.testing.assert_allclose(
+            scores["OWN"], gene_sets.score(written.X, list(written.var_names), own["OWN"]), atol=1e-5
+        )
+    kept = finish(with_structure(written)).obsm[keys.GENE_SETS]
+    assert list(kept.columns) == list(written.obsm[keys.GENE_SETS].columns)

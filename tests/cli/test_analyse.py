@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from tests.fakes import add_draws, fake_prediction
 
+import napari_flag as nf
 from napari_flag import keys
 from napari_flag.cli import main
 from napari_flag.cli.analyse import NAMES
@@ -561,6 +562,21 @@ def test_genes_to_export_are_named_or_in_a_file(files):
     assert main(line) == 0
     table = pd.read_csv(files / "out" / "fake_expression.csv")
     assert list(table.columns[-2:]) == ["ERBB2", "ESR1"]
+
+
+def test_an_export_scores_the_gene_sets_given_in_formats_that_hold_them(files, capsys):
+    genes = [str(gene) for gene in read_prediction(files / "predicted.h5ad").var_names]
+    (files / "own.gmt").write_text("\t".join(["OWN", "", *genes[:3]]))
+    line = ["export", "predicted.h5ad", "--out", "out", "--gene-sets", "own.gmt", "--to"]
+    assert main([*line, "h5ad"]) == 0
+    assert list(read_prediction(files / "out" / "fake.h5ad").obsm[keys.GENE_SETS].columns) == ["OWN"]
+    assert main([*line, "h5ad"]) == 0, "the same command may be repeated"
+    assert main(["export", "predicted.h5ad", "--out", "out", "--to", "h5ad"]) == 2, "without them it is another"
+    capsys.readouterr()
+    assert main([*line, "csv"]) == 2
+    assert "leave --gene-sets out" in capsys.readouterr().err
+    place = nf.export(files / "predicted.h5ad", files / "api.h5ad", gene_sets="own.gmt", progress=False)
+    assert list(read_prediction(place).obsm[keys.GENE_SETS].columns) == ["OWN"]
 
 
 @pytest.mark.slow

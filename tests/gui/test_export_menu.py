@@ -180,3 +180,16 @@ def test_spots_that_look_misplaced_are_exported_only_where_a_person_insists(
 
 def test_every_format_can_be_distinguished_from_the_others_by_its_filter():
     assert len({f"{known.summary} (*{known.suffix})" for known in FORMATS}) == len(FORMATS)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_scores_are_of_the_gene_sets_that_were_loaded(viewer, tmp_path, monkeypatch, qtbot, loaded):
+    session = Session.of(viewer)
+    genes = tuple(str(gene) for gene in session.adata.var_names[:3])
+    if loaded:
+        session.set_gene_sets({"OWN": genes}, tmp_path / "own.gmt")
+    choosing(monkeypatch, tmp_path / "scored.h5ad", "h5ad")
+    with qtbot.waitSignal(export_menu.export_prediction(viewer).ended):
+        pass
+    scores = read_prediction(tmp_path / "scored.h5ad").obsm[keys.GENE_SETS]
+    assert (list(scores.columns) == ["OWN"]) is loaded

@@ -13,12 +13,14 @@ from tests.fakes import fake_prediction
 from tests.gui.two_slides import named
 
 from napari_flag import keys, workspace_file
+from napari_flag.analysis.pathways import bundled
 from napari_flag.analysis.truth import attach_measured
 from napari_flag.gui.area import open_area
 from napari_flag.gui.jobs import Job
 from napari_flag.gui.keeping import CloseQuestion, regions_of
 from napari_flag.gui.predict.predict_dock import PredictDock
 from napari_flag.layers import region_shapes
+from napari_flag.layers.gene_values import Quantity
 from napari_flag.model import checkpoint
 from napari_flag.prediction_file import read_prediction
 from napari_flag.slides.formats.geojson import Annotation
@@ -342,6 +344,37 @@ def test_a_workspace_brings_its_gene_sets_back_and_says_where_they_are_gone(dock
     dock.rest()
     assert any(f"{own} is not there any more" in text for text in dock.messages.texts)
     assert dock.session.gene_sets == {"OWN": ("VIM", "ERBB2")}
+
+
+def test_a_workspace_saved_without_gene_sets_takes_those_at_hand_away_and_says_so(dock, adatas, tmp_path):
+    dock.session.set_prediction(adatas[0])
+    saved_as(dock, tmp_path / "without.json")
+    dock.opener.open([tmp_path / "without.json"])
+    dock.rest()
+    assert not [text for text in dock.messages.texts if "gene sets" in text]
+    dock.session.set_gene_sets({"OWN": ("VIM", "CDH1")}, tmp_path / "own.gmt")
+    dock.opener.open([tmp_path / "without.json"])
+    dock.rest()
+    assert (dock.session.gene_sets, dock.session.gene_sets_file) == (bundled(), None)
+    assert [text for text in dock.messages.texts if "no longer those of own.gmt" in text]
+
+
+def test_a_workspace_brings_its_quantity_back_and_its_slide_where_another_has_its_name(
+    dock, adatas, tmp_path
+):
+    workspace, session = dock.session.workspace, dock.session
+    session.set_prediction(adatas[0])
+    session.show_quantity(Quantity.MEASURED)
+    saved_as(dock, tmp_path / "measured.json")
+    shown = session.state
+    session.show_quantity(Quantity.PREDICTED)
+    shown.name = "A (2)"
+    other = workspace.add("A")
+    workspace.show(other)
+    dock.opener.open([tmp_path / "measured.json"])
+    dock.rest()
+    assert session.state is shown
+    assert session.gene_map.quantity is Quantity.MEASURED
 
 
 # --- restored --------------------------------------------------------------------------------------

@@ -503,6 +503,23 @@ def test_what_is_ours_is_taken_without_a_question_and_the_rest_left_to_napari(wi
     assert not target.eventFilter(viewer.window._qt_viewer, dropped([stack]))
 
 
+def test_what_the_first_slide_needs_is_spared_of_searches_for_garbage_and_no_slide_is(
+    window, slide_file, monkeypatch
+):
+    viewer, area, rest = window
+    spared, read = [], []
+    real_open = inputs.open_with_pyramid
+    monkeypatch.setattr(opening, "spare_loaded", lambda of, again: spared.append((of, len(read))))
+    monkeypatch.setattr(inputs, "open_with_pyramid", lambda path: read.append(path) or real_open(path))
+    for name in ("A", "B"):
+        area.predict.opener.open([slide_file(name)])
+        rest()
+        area.session.workspace.remove(area.session.state)
+        rest()
+    assert spared == [(viewer, 0)]
+    assert len(read) == 2
+
+
 class SpontaneousClose:
     """A close event as the window system sends it; Qt's own cannot be made so."""
 
@@ -569,6 +586,89 @@ def test_a_prediction_under_a_neutral_name_finds_its_slide_by_content(dock, slid
     [state] = dock.session.workspace.slides
     assert state.slide.path == slide
     assert state.shown.file == tmp_path / "p.h5ad"
+
+
+@pytest.fixture
+def of_one_name(slide_file, tmp_path):
+    """Two slides of one name and size, in folders of their own."""
+    slides = []
+    for seed, folder in enumerate(("one", "two")):
+        (tmp_path / folder).mkdir()
+        slides.append(slide_file("A", seed).rename(tmp_path / folder / "A.svs"))
+    return slides
+
+
+@pytest.mark.parametrize("both_open", [True, False])
+def test_of_two_slides_of_one_name_a_prediction_goes_to_that_of_its_content(
+    dock, of_one_name, tmp_path, both_open
+):
+    for path in of_one_name[: 1 + both_open]:
+        dock.opener.open([path])
+        dock.rest()
+    dock.session.workspace.show(dock.session.workspace.slides[0])
+    dock.opener.open([with_hash(tmp_path / "two" / "p.h5ad", "A", of_one_name[1])])
+    dock.rest()
+    assert names(dock) == ["A", "A (2)"]
+    first, second = dock.session.workspace.slides
+    assert (first.results, len(second.results)) == ([], 1)
+    assert second.slide.path == of_one_name[1]
+    assert not [text for text in dock.messages.texts if "its content is another" in text]
+
+
+def test_of_two_slides_of_one_name_regions_go_to_that_in_their_folder(dock, of_one_name, tmp_path):
+    for path in of_one_name:
+        dock.opener.open([path])
+        dock.rest()
+    for folder, there in (("two", [0, 1]), ("one", [1, 1])):
+        file = tmp_path / folder / "A_regions.geojson"
+        write_annotations([Annotation("tumour", (box(400, 500, 900, 1100),))], file)
+        dock.opener.open([file])
+        dock.rest()
+        assert [len(regions_of(dock.session, state)) for state in dock.session.workspace.slides] == there
+
+
+def test_a_prediction_opened_twice_is_shown_once_unless_it_or_its_file_was_changed(
+    dock, slide_file, tmp_path
+):
+    path = prediction_file(tmp_path / "p.h5ad", slide_file("A").stem)
+    for count in (1, 1):
+        dock.opener.open([path])
+        dock.rest()
+        (state,) = dock.session.workspace.slides
+        assert len(state.results) == count
+    assert any("p.h5ad is open already, as p." in text for text in dock.messages.texts)
+    first = state.shown
+    dock.session.workspace.changed(first.adata)
+    dock.opener.open([path])
+    dock.rest()
+    assert [result.name for result in state.results] == ["p", "p (2)"]
+    prediction_file(path, "A", seed=3)
+    dock.opener.open([path])
+    dock.rest()
+    assert [result.name for result in state.results] == ["p", "p (2)", "p (3)"]
+
+
+def test_what_is_read_for_a_slide_that_is_removed_ends_without_a_word(
+    dock, slide_file, tmp_path, monkeypatch
+):
+    dock.opener.open([slide_file("A")])
+    dock.rest()
+    state, begun, gate = dock.session.state, threading.Event(), threading.Event()
+
+    def reading(*_):
+        yield Step("Reading", 0)
+        begun.set()
+        gate.wait(10)
+        raise UserError("The table is damaged.")
+
+    monkeypatch.setattr(inputs, "read_table", reading)
+    dock.section.read_spots(tmp_path / "spots.tsv")
+    assert begun.wait(10)
+    dock.session.workspace.remove(state)
+    assert not dock.jobs.running(f"spots {state.number}")
+    gate.set()
+    dock.rest()
+    assert not [text for text in dock.messages.texts if "damaged" in text]
 
 
 @pytest.mark.parametrize("slide_first", [True, False])

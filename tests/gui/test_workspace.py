@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import shapely
+from napari.components import ViewerModel
 from napari.layers import Layer
 from tests.fakes import MPP, fake_prediction
 from tests.gui.two_slides import named
@@ -333,3 +334,25 @@ def test_docks_follow_a_picture_once_after_it_was_dragged_and_maps_at_once(two_s
     assert heard == []
     qtbot.waitUntil(lambda: bool(heard), timeout=5_000)
     assert heard == [two_slides.state]
+
+
+def test_a_slide_renamed_as_another_whose_picture_is_gone_gets_a_number(session, adatas):
+    a, b = session.workspace.slides
+    session.set_prediction(adatas[0])
+    session.viewer.layers.remove(a.layer)
+    b.layer.name = "A"
+    assert (a.name, b.name, b.layer.name) == ("A", "A (2)", "A (2)")
+    b.layer.name = "C"
+    assert b.name == "C"
+
+
+def test_a_picture_given_to_a_second_viewer_is_a_slide_of_its_own_there(session, slides, qapp):
+    other = ViewerModel()
+    second = Session.of(other)
+    slide_layers.add_slide(other, slides[1])
+    (b,) = second.workspace.slides
+    picture = session.workspace.slides[0].layer
+    other.add_layer(Layer.create(*picture.as_layer_data_tuple()))
+    assert [state.name for state in second.workspace.slides] == ["B", "A"]
+    assert second.workspace.layers_of(b) == [b.layer]
+    assert_only_shown(second)

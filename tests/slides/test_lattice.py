@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from napari_flag.errors import UserError
-from napari_flag.slides.lattice import estimate_mpp, mirrored, misplaced, pitch_of, pitch_px
+from napari_flag.slides.lattice import drawn_diameter, estimate_mpp, mirrored, misplaced, pitch_of, pitch_px
 from napari_flag.slides.spot_tables import read_spots
 from napari_flag.slides.spots import MANY, Lattice, Spots, typical_pitch
 
@@ -145,3 +145,20 @@ def test_no_real_section_raises_a_doubt(name: str) -> None:
     spots = read_spots(next(HER2ST.glob(f"spots/{name}*"))).spots
     assert misplaced(spots) is None
     assert not mirrored(spots)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_spots_in_one_place_are_drawn_so_that_they_are_seen(count):
+    ids = tuple(str(k) for k in range(count))
+    alone = Spots(ids, np.full((count, 2), 700.0), None, None, "none", None)
+    assert drawn_diameter(alone, 0.5) == 110  # 55 µm
+    assert drawn_diameter(alone, None, (20_000, 30_000)) == 300
+    assert drawn_diameter(alone, None) == 7
+    assert drawn_diameter(replace(alone, diameter_um=10), 0.5) == 20
+    assert drawn_diameter(replace(alone, pitch_um=200.0), 0.5) == pytest.approx(0.55 * 400)
+
+
+def test_spots_without_um_per_px_are_drawn_with_the_stated_share_of_their_pitch():
+    two = Spots(("a", "b"), np.array([[0.0, 0.0], [0.0, 80.0]]), 50.0, 200.0, "none", None)
+    assert drawn_diameter(two, None) == 20
+    assert drawn_diameter(replace(two, pitch_um=None), None) == pytest.approx(0.55 * 80)

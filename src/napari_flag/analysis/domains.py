@@ -2,7 +2,8 @@
 
 A domain is a number from 1, the largest group of the truth (of the prediction, without truth) first; 0 is a
 spot without one.  Domains of the prediction are found in all its spots and genes, whatever was measured;
-only their numbers, and so their colours, follow those of the truth.
+only their numbers, and so their colours, follow those of the truth.  Domains that a person or another program
+named by words keep their names, and their numbers, which are in the order of the names.
 """
 
 from collections.abc import Mapping
@@ -100,7 +101,9 @@ def find_all(adata: "AnnData", *, method: str | None = None) -> Steps[dict[str, 
     for source in spots:
         if source in kept or spots[source] >= FEWEST_SPOTS:
             found[source] = yield from domains_of(adata, source, method=method)
-    return found if kept.issuperset(found) else number_alike(found)
+    if kept.issuperset(found) or (PREDICTED in kept and named_by_words(adata, PREDICTED)):
+        return found
+    return number_alike(found)
 
 
 def domains_of(adata: "AnnData", source: str, *, method: str | None = None) -> Steps[Numbers]:
@@ -159,7 +162,8 @@ def find(adata: "AnnData", source: str, method: str) -> Steps[Numbers]:
     adata
         Changed: ``obs["domain"]`` of the prediction, ``obs["domain_measured"]`` of the truth, categories
         "1", "2", …, empty where a spot was not measured.  Where both are known, those of the prediction take
-        the numbers of the truth's they overlap most with, whichever was found first.
+        the numbers of the truth's they overlap most with, whichever was found first; not where they are named
+        by words.
     source, method
         As `find_domains`.
 
@@ -174,7 +178,8 @@ def find(adata: "AnnData", source: str, method: str) -> Steps[Numbers]:
     if before is not None:
         found[other] = before
     methods = {source: method, other: _recorded(adata, other)}
-    for name, numbers in number_alike(found).items():
+    keeps_names = source == MEASURED and named_by_words(adata, PREDICTED)
+    for name, numbers in (found if keeps_names else number_alike(found)).items():
         found[name] = numbers
         write_domains(adata, name, numbers, methods[name])
     return found[source]
@@ -210,7 +215,8 @@ def write_domains(adata: "AnnData", source: str, numbers: Numbers, method: str |
     Parameters
     ----------
     adata
-        Changed; marker genes of other domains that were there go.
+        Changed; marker genes of other domains that were there go.  The very domains that are there already
+        keep the names that they have by words.
     source
         `truth.PREDICTED` or `truth.MEASURED`.
     numbers
@@ -219,13 +225,15 @@ def write_domains(adata: "AnnData", source: str, numbers: Numbers, method: str |
         That found them; None where it is not known.
     """
     before = read_domains(adata, source)
-    adata.obs[COLUMNS[source]] = as_categories(numbers)
+    same = before is not None and np.array_equal(before, numbers)
+    if not (same and named_by_words(adata, source)):
+        adata.obs[COLUMNS[source]] = as_categories(numbers)
     adata.uns.pop(keys.DOMAIN_METHOD + ENDS[source], None)
     if method is not None:
         adata.uns[keys.DOMAIN_METHOD + ENDS[source]] = method
-    if before is None or not np.array_equal(before, numbers):
+    if not same:
         adata.uns.pop(keys.STRUCTURE, None)  # which says that the markers are there
-    if before is not None and not np.array_equal(before, numbers):
+    if before is not None and not same:
         adata.uns.pop(keys.MARKERS + ENDS[source], None)
 
 
@@ -250,15 +258,39 @@ def read_domains(adata: "AnnData", source: str) -> Numbers | None:
     return numbers
 
 
-def domain_names(adata: "AnnData", source: str) -> tuple[str, ...]:
-    """Return what the domains or labels are called, in the order of `read_domains`' numbers.
+def named_by_words(adata: "AnnData", source: str) -> bool:
+    """Return whether ``obs`` has domains or labels of `source` of which one is called by no number."""
+    if COLUMNS[source] not in adata.obs:
+        return False
+    return not all(str(name).isdecimal() for name in _column(adata, source).categories)
 
-    Labels keep their names; a domain is called by its number, whatever another program called it.
+
+def domain_names(adata: "AnnData", source: str, numbers: Numbers | None = None) -> tuple[str, ...]:
+    """Return what the domains or labels of `source` are called, from number 1 on.
+
+    Labels keep their names, and domains those that are words; other domains are called by their numbers.
+
+    Parameters
+    ----------
+    adata
+        A prediction.
+    source
+        `truth.PREDICTED`, `truth.MEASURED` or `LABELS`.
+    numbers
+        (n,) domains that may be others than those in ``obs``; None takes these.
     """
-    rank = _numbers_of_names(adata, source)
-    if source == LABELS:
-        return tuple(rank)
-    return tuple(str(number) for number in range(1, max(rank.values(), default=0) + 1))
+    there = read_domains(adata, source)
+    numbers = there if numbers is None else numbers
+    assert numbers is not None
+    keeps_names = source == LABELS or named_by_words(adata, source)
+    if keeps_names and there is not None and np.array_equal(numbers, there):
+        return tuple(_numbers_of_names(adata, source))
+    return tuple(str(number) for number in range(1, int(numbers.max(initial=0)) + 1))
+
+
+def domain_title(name: str) -> str:
+    """Return what a domain of this name is called where nothing else says that it is a domain."""
+    return f"domain {name}" if name.isdecimal() else name
 
 
 def _column(adata: "AnnData", source: str) -> Any:

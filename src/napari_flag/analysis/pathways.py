@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_flag.analysis.domains import domains_of
+from napari_flag.analysis.domains import domain_names, domains_of
 from napari_flag.analysis.regions import BoolArray
 from napari_flag.analysis.structure import comparable_domains
 from napari_flag.analysis.truth import (
@@ -69,6 +69,8 @@ class DomainSets:
     ----------
     domains
         Number → `Recovery`.
+    names
+        Number → what the domain is called: its number, or words.
     whole
         All domains as one; its sets are called "1: Proliferation".
     skipped
@@ -76,12 +78,13 @@ class DomainSets:
     """
 
     domains: dict[int, Recovery]
+    names: dict[int, str]
     whole: Recovery
     skipped: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON holds them."""
-        by_domain = {str(number): found.to_dict() for number, found in self.domains.items()}
+        by_domain = {self.names[number]: found.to_dict() for number, found in self.domains.items()}
         return {"domains": by_domain, "whole": self.whole.to_dict(), "skipped": self.skipped}
 
     def described(self) -> str:
@@ -135,6 +138,7 @@ def recover_domains(
         A prediction with its truth; both are cut to what was measured.
     numbers
         (n,) domain of each spot from 1, 0 for none; of those that `structure.comparable_domains` names.
+        Those of the truth in ``obs`` keep names that are words.
     sets
         Name → genes.
 
@@ -154,8 +158,10 @@ def recover_domains(
         found[domain], skipped = recover(ours, theirs), ours.skipped
     if not found:
         return None
-    whole = together({str(domain): recovery for domain, recovery in found.items()})
-    return DomainSets(found, whole, skipped)
+    called = domain_names(adata, MEASURED, numbers)
+    names = {domain: called[domain - 1] for domain in found}
+    whole = together({names[domain]: recovery for domain, recovery in found.items()})
+    return DomainSets(found, names, whole, skipped)
 
 
 def recover_in_truth(adata: "AnnData", sets: Mapping[str, Sequence[str]]) -> Steps[DomainSets | None]:

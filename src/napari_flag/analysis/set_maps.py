@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from napari_flag.analysis.domains import domain_title
 from napari_flag.analysis.regions import BoolArray
 from napari_flag.analysis.truth import (
     MEASURED,
@@ -158,9 +159,10 @@ def named_apart(regions: Iterable[tuple[str, BoolArray]]) -> dict[str, BoolArray
     return found
 
 
-def regions_of_domains(numbers: Numbers) -> dict[str, BoolArray]:
-    """Return name → spots of the domains, numbers from 1, 0 for none."""
-    return {f"domain {number}": numbers == number for number in np.unique(numbers[numbers > 0]).tolist()}
+def regions_of_domains(numbers: Numbers, names: Sequence[str]) -> dict[str, BoolArray]:
+    """Return name → spots of the domains, numbers from 1, 0 for none, called `names` from number 1 on."""
+    there = np.unique(numbers[numbers > 0]).tolist()
+    return {domain_title(names[number - 1]): numbers == number for number in there}
 
 
 def _means(adata: "AnnData", source: str, columns: Numbers, regions: Sequence[BoolArray]) -> FloatArray:

@@ -1,12 +1,12 @@
 """Moran's I, domains and markers written into a prediction, where squidpy and scanpy look for them."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from napari_flag import keys
-from napari_flag.analysis.domains import COLUMNS, ENDS, find_all, method_of, write_domains
+from napari_flag.analysis.domains import COLUMNS, ENDS, domain_names, find_all, method_of, write_domains
 from napari_flag.analysis.regions import rank_genes
 from napari_flag.analysis.spatial import FEWEST_SPOTS, gene_moran, spot_neighbours
 from napari_flag.analysis.truth import (
@@ -21,7 +21,6 @@ from napari_flag.errors import UserError
 from napari_flag.formatting import counted
 from napari_flag.progress import Step, Steps
 from napari_flag.statistics import gene_sets
-from napari_flag.statistics.accuracy import FloatArray
 from napari_flag.statistics.multiple_testing import q_values
 from napari_flag.statistics.neighbours import Neighbours
 
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 RANKED: Final = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
 """Fields of scanpy's marker genes, a record of each with a field per domain."""
+GeneSets: TypeAlias = Mapping[str, Sequence[str]]
+"""Name → symbols."""
 FEWEST_IN_DOMAIN: Final = 5
 """Smaller domains have no markers worth naming."""
 
@@ -83,8 +84,11 @@ def comparable_domains(numbers: Numbers) -> list[int]:
     ]
 
 
-def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str) -> dict[str, Any]:
-    """Return the tables of `rank_domains` in the layout of scanpy's `rank_genes_groups`."""
+def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return the tables of `rank_domains` in the layout of scanpy's `rank_genes_groups`.
+
+    The fields are called as the categories in ``obs`` are: `names`, from number 1 on.
+    """
     ours = ("gene", "score", "difference", "p", "q")
     types = (object, np.float32, np.float32, np.float64, np.float64)
     genes = len(next(iter(ranked.values()))) if ranked else 0
@@ -99,9 +103,9 @@ def as_scanpy(ranked: "Mapping[int, pd.DataFrame]", source: str) -> dict[str, An
         }
     }
     for column, mine, kind in zip(RANKED, ours, types, strict=True):
-        record = np.empty(genes, dtype=[(str(number), kind) for number in ranked])
+        record = np.empty(genes, dtype=[(names[number - 1], kind) for number in ranked])
         for number, table in ranked.items():
-            record[str(number)] = table[mine].to_numpy()
+            record[names[number - 1]] = table[mine].to_numpy()
         found[column] = record
     return found
 
@@ -110,14 +114,15 @@ FEWEST_MEMBERS: Final = 3
 """Gene sets with fewer genes here have no score."""
 
 
-def write_structure(adata: "AnnData") -> Steps[None]:
+def write_structure(adata: "AnnData", sets: GeneSets | None = None) -> Steps[None]:
     """Compute the structure of a prediction, and of its measurement, and write both into it.
 
     ``obsp["spatial_connectivities"]`` and ``uns["spatial_neighbors"]``, the graph, unweighted, as squidpy
     builds it · ``uns["moranI"]``, as squidpy's table · ``obs["domain"]``, categories "1" (the largest) to
-    "D" · ``uns["rank_genes_groups"]``, each domain against the rest, as scanpy's (but "logfoldchanges" is
-    the difference of mean log2(count + 1)) · ``uns["napari_flag_domains"]``, the method that found the
-    domains, where it is known · ``obsm["gene_set_scores"]`` · ``uns["napari_flag_structure"]``, how.  With
+    "D", or the words that name those that were there · ``uns["rank_genes_groups"]``, each domain against the
+    rest, as scanpy's (but "logfoldchanges" is the difference of mean log2(count + 1)) ·
+    ``uns["napari_flag_domains"]``, the method that found the domains, where it is known ·
+    ``obsm["gene_set_scores"]`` · ``uns["napari_flag_structure"]``, how.  With
     ``layers["measured"]`` the first five are written again with "_measured" after their key (but for the
     graph), over the spots and genes that were measured; domains of it that are found now give the
     prediction's their numbers.  What too few spots were measured for is left out, Moran's I with a notice.
@@ -127,6 +132,8 @@ def write_structure(adata: "AnnData") -> Steps[None]:
     adata
         A prediction, or any AnnData of log2(count + 1) with ``obsm["spatial"]``; changed at the very end
         only, so that what is cancelled leaves nothing behind.
+    sets
+        As of `score_sets`.
 
     Raises
     ------
@@ -148,8 +155,9 @@ def write_structure(adata: "AnnData") -> Steps[None]:
     for source, numbers in found.items():
         ranked = yield from rank_domains(adata, source, numbers)
         if ranked:  # a table without domains cannot be stored as h5ad
-            written[keys.MARKERS + ENDS[source]] = as_scanpy(ranked, source)
-    set_scores = _set_scores(adata, values_of(adata, PREDICTED))
+            called = domain_names(adata, source, numbers)
+            written[keys.MARKERS + ENDS[source]] = as_scanpy(ranked, source, called)
+    set_scores = score_sets(adata, sets)
     written[keys.STRUCTURE] = {"neighbours": neighbours.description}
     for source, numbers in found.items():
         write_domains(adata, source, numbers, methods[source])
@@ -165,13 +173,26 @@ def _too_few_measured(spots: int) -> str:
     )
 
 
-def _set_scores(adata: "AnnData", values: FloatArray) -> "pd.DataFrame":
+def score_sets(adata: "AnnData", sets: GeneSets | None = None) -> "pd.DataFrame":
+    """Return the scores of gene sets in each spot: a row per spot, a column per set.
+
+    Sets of which fewer than `FEWEST_MEMBERS` genes are predicted have none, nor has one that no other gene of
+    its level is left to compare with.
+
+    Parameters
+    ----------
+    adata
+        A prediction; its predicted values are scored.
+    sets
+        Name → symbols; None takes the bundled ones.
+    """
     import pandas as pd
 
+    values = values_of(adata, PREDICTED)
     genes = [str(gene) for gene in adata.var_names]
     known = set(genes)
     scores = {}
-    for name, members in gene_sets.bundled().items():
+    for name, members in (gene_sets.bundled() if sets is None else sets).items():
         if len(known & set(members)) < FEWEST_MEMBERS:
             continue
         try:

@@ -72,6 +72,13 @@ def add_export(commands: terminal.Commands) -> None:
         "picture of the prediction does",
     )
     add_labels(parser, 'written as obs["label"]')
+    add(
+        "--gene-sets",
+        metavar="FILE.gmt",
+        type=terminal.path,
+        help='gene sets that obsm["gene_set_scores"] holds a score of in each spot, e.g. of MSigDB (default: '
+        "those scored in the file, or the bundled ones)",
+    )
     terminal.add_overwrite(parser, "a file in DIR")
     add("--force", action="store_true", help="write spots or counts that look wrong as well, and record it")
     terminal.add_keep_names(parser)
@@ -85,6 +92,7 @@ def run_export(args: argparse.Namespace) -> int:
     from napari_flag.exports.replacing import check_place, repeating
     from napari_flag.slide_identity import doubt_about
 
+    sets = read_gene_sets(args.gene_sets)
     formats = [find_format(name) for name in dict.fromkeys(args.to)]
     for wanted in formats:
         wanted.check()
@@ -94,7 +102,9 @@ def run_export(args: argparse.Namespace) -> int:
     label(adata, args.labels)
     places = [(wanted, place_of(adata, wanted, args.out)) for wanted in formats]
     words = ["napari-flag", "export", args.predicted]
-    identity = fingerprint(with_options(words, args, ("unit", "genes", "measured", "slide", "labels")))
+    identity = fingerprint(
+        with_options(words, args, ("unit", "genes", "gene_sets", "measured", "slide", "labels"))
+    )
     for _, place in places:
         check_place(place, args.overwrite, repeating(place, identity), source=args.predicted)
     slide = None if args.slide is None else _open(args.slide, adata)
@@ -113,8 +123,16 @@ def run_export(args: argparse.Namespace) -> int:
                 counts = read_counts(adata, args.measured, args.predicted, line, slide=slide)
                 for sentence in attach_measured(adata, counts, force=args.force):
                     line.notice(sentence)
-            work = export(adata, places, genes=args.genes, slide=slide, force=args.force, identity=identity)
-            finish(work, on_step)
+            exporting = export(
+                adata,
+                places,
+                genes=args.genes,
+                gene_sets=sets,
+                slide=slide,
+                force=args.force,
+                identity=identity,
+            )
+            finish(exporting, on_step)
     finally:
         if slide is not None:
             slide.close()
@@ -131,6 +149,11 @@ def _refuse_unused(args: argparse.Namespace, adata: "AnnData", formats: Sequence
         raise UserError(
             "--force writes spots and counts that look wrong, and nothing looks wrong here; leave it out, or "
             "give counts with --measured."
+        )
+    if args.gene_sets is not None and not {"h5ad", "spatialdata"} & set(formats):
+        raise UserError(
+            f"--gene-sets is for the scores that h5ad and spatialdata hold, and {', '.join(formats)} holds "
+            "none; add one of them to --to, or leave --gene-sets out."
         )
     pooled = args.measured is not None and needs_pooling(args.measured)
     if args.slide is not None and "spatialdata" not in formats and not pooled:
@@ -325,7 +348,7 @@ def add_gene_sets(parser: argparse.ArgumentParser) -> None:
 
 
 def read_gene_sets(path: Path | None) -> "dict[str, tuple[str, ...]] | None":
-    """Read the gene sets in `path`; None, which takes the bundled ones, where it was not given."""
+    """Read the gene sets in `path`; None where it was not given, for which there is a default."""
     from napari_flag.analysis.pathways import read_gmt
 
     return None if path is None else read_gmt(path)

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_flag import keys
 from napari_flag.analysis.spatial import FEWEST_SPOTS
-from napari_flag.analysis.structure import RANKED, write_structure
+from napari_flag.analysis.structure import RANKED, GeneSets, score_sets, write_structure
 from napari_flag.analysis.truth import dense
 from napari_flag.files import write_table
 from napari_flag.formatting import whole
@@ -20,22 +20,28 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def with_structure(adata: "AnnData") -> Steps["AnnData"]:
-    """Return a shallow copy of `adata` with Moran's I, domains and markers; those it has are kept.
+def with_structure(adata: "AnnData", sets: GeneSets | None = None) -> Steps["AnnData"]:
+    """Return a shallow copy of `adata` with Moran's I, domains, markers and scores; those it has are kept.
 
     Parameters
     ----------
     adata
         A prediction; not changed.
+    sets
+        Gene sets that the scores are of, whatever scores there are; None keeps these, or takes the bundled
+        sets.
     """
     copy = sharing(adata)
     if keys.STRUCTURE in copy.uns:
+        if sets is not None:
+            yield Step("Scoring gene sets", 0, None)
+            copy.obsm[keys.GENE_SETS] = score_sets(copy, sets)
         return copy
     if copy.n_obs < FEWEST_SPOTS:
         notice = f"{whole(copy.n_obs)} spots are too few for Moran's I and domains, which are left out."
         yield Step("Finding structure", 0, None, notice=notice)
         return copy
-    yield from write_structure(copy)
+    yield from write_structure(copy, sets)
     return copy
 
 

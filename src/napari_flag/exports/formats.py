@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from napari_flag import keys
+from napari_flag.analysis.structure import GeneSets
 from napari_flag.errors import UserError
 from napari_flag.exports.contents import choose_genes, with_structure, write_csv
 from napari_flag.exports.ome_tiff import write_ome_tiff
@@ -134,6 +135,7 @@ def export(
     places: Sequence[tuple[Format, Path]],
     *,
     genes: Sequence[str] | Path | None = None,
+    gene_sets: GeneSets | None = None,
     slide: "Slide | None" = None,
     force: bool = False,
     identity: str | None = None,
@@ -150,6 +152,8 @@ def export(
         Each format and where it goes; what is there is replaced, so ask first.
     genes
         Symbols or aliases of those to keep, or a text file (a `Path`) with one a line; None keeps all.
+    gene_sets
+        As `sets` of `contents.with_structure`.
     slide
         The slide, for formats that hold the image.
     force
@@ -168,7 +172,7 @@ def export(
     refuse_misplaced(adata, force)
     known = [str(gene) for gene in adata.var_names]
     symbols = None if genes is None else symbols_of(known, genes)
-    complete = yield from with_structure(adata)
+    complete = yield from with_structure(adata, gene_sets)
     record_misplaced(complete)
     chosen = _stating(choose_genes(complete, symbols), identity)
     for done, (wanted, path) in enumerate(places, 1):

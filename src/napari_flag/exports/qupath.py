@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_flag import __version__, keys
-from napari_flag.analysis.domains import LABELS, colour_of, domain_names, read_domains
+from napari_flag.analysis.domains import LABELS, colour_of, domain_names, domain_title, read_domains
 from napari_flag.analysis.regions import AreaScale
 from napari_flag.analysis.truth import PREDICTED, dense
 from napari_flag.exports.replacing import statement
@@ -131,7 +131,7 @@ def _measurements(adata: "AnnData") -> Iterator[dict[str, float]]:
 def _titles(adata: "AnnData", source: str) -> list[str]:
     """Return what QuPath calls the domains or labels of `source`, from number 1 on."""
     names = domain_names(adata, source)
-    return list(names) if source == LABELS else [f"domain {name}" for name in names]
+    return list(names) if source == LABELS else [domain_title(name) for name in names]
 
 
 def domain_annotations(

@@ -76,8 +76,8 @@ def draw_discs(
     seen
         (n,) bool, the spots to draw.
     touching
-        As wide as the pitch, for small maps, where the gaps between true discs only hide them; else at
-        their true diameter.
+        At least as wide as the pitch, for small maps, where the gaps between true discs only hide them; else
+        at their true diameter.
     rings
         Only outlines, in the colours given.
     maps
@@ -86,7 +86,8 @@ def draw_discs(
     from matplotlib.collections import EllipseCollection
 
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)[:, :2]
-    diameter = typical_pitch(xy) if touching else drawn_diameter_px(adata)
+    drawn = drawn_diameter_px(adata)
+    diameter = max(typical_pitch(xy), drawn) if touching else drawn
     sizes = np.full(int(seen.sum()), diameter)
     spots = EllipseCollection(
         sizes, sizes, np.zeros_like(sizes), units="xy", offsets=xy[seen],
@@ -109,7 +110,7 @@ def _ends(adata: "AnnData") -> tuple[npt.NDArray[np.float64], npt.NDArray[np.flo
     """Return the upper left and lower right corner, (x, y) level-0 px, of the spots and a margin."""
     xy = np.asarray(adata.obsm[keys.SPATIAL], float)[:, :2]
     low, high = xy.min(axis=0), xy.max(axis=0)
-    margin = 0.04 * float((high - low).max()) + typical_pitch(xy)
+    margin = 0.04 * float((high - low).max()) + max(typical_pitch(xy), drawn_diameter_px(adata))
     return low - margin, high + margin
 
 

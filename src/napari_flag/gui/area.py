@@ -114,8 +114,8 @@ class FlagArea(Docked):
             ]
             if not self.session.workspace.slides:  # whose predictions are to be freed some day
                 spare_loaded(viewer, again=True)
-                self._undo.append(spare_no_longer)
-                viewer.window._qt_window.destroyed.connect(spare_no_longer)
+            self._undo.append(spare_no_longer)
+            viewer.window._qt_window.destroyed.connect(spare_no_longer)
 
     @property
     def page(self) -> str:

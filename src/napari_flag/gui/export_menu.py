@@ -8,6 +8,7 @@ from napari.utils import notifications
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QVBoxLayout, QWidget
 
+from napari_flag.analysis.structure import GeneSets
 from napari_flag.errors import UserError
 from napari_flag.exports.formats import FORMATS, Format, export, place_of
 from napari_flag.exports.replacing import check_place
@@ -58,7 +59,8 @@ def export_prediction(viewer: napari.viewer.Viewer) -> Job | None:
     genes = _ask_genes(adata, session.gene_set, session.gene_set_name)
     window = getattr(session.viewer, "window", None)
     progress = ExportProgress(None if window is None else window._qt_window)
-    return progress.start(adata, *asked, genes, force=insisted)
+    sets = None if session.gene_sets_file is None else session.gene_sets
+    return progress.start(adata, *asked, genes, sets, force=insisted)
 
 
 def ask_keep_names(parent: QWidget | None, adata: "AnnData") -> bool | None:
@@ -117,6 +119,7 @@ class ExportProgress(QDialog):
         wanted: Format,
         path: Path,
         genes: tuple[str, ...] | None,
+        gene_sets: GeneSets | None,
         *,
         force: bool = False,
     ) -> Job:
@@ -124,7 +127,7 @@ class ExportProgress(QDialog):
         self.show()
         return self.jobs.run(
             "export",
-            export(adata, [(wanted, path)], genes=genes, force=force),
+            export(adata, [(wanted, path)], genes=genes, gene_sets=gene_sets, force=force),
             "Export prediction",
             on_result=lambda _: self._end(f"Saved {path}."),
             on_cancelled=lambda: self._end("The export was cancelled."),

@@ -187,6 +187,11 @@ class Job(QObject):
         """Whether none of the signals of its end was emitted yet."""
         return not self._over
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was cancelled, and its end is still to come."""
+        return self._stop.is_set() and not self._over
+
     def start(self) -> "Job":
         """Start the work and return the job."""
         Job._running.add(self)

@@ -1,7 +1,7 @@
 """Reads what files and folders hold, for the workspace: each thing as soon as it is there."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ from napari_flag.foreign_prediction import (
 )
 from napari_flag.layers import ahead
 from napari_flag.prediction_doubts import doubts_of
-from napari_flag.prediction_file import UNNAMED, read_regions, slide_name
+from napari_flag.prediction_file import UNNAMED, read_regions, slide_hash, slide_name
 from napari_flag.progress import Step, Steps
-from napari_flag.slide_identity import is_made_on
+from napari_flag.slide_identity import has_content_of, is_made_on
 from napari_flag.slides.formats.geojson import Annotation, read_annotations
 from napari_flag.slides.formats.spatial_data import IMAGES, SHAPES, TABLES, Unclear, element_of
 from napari_flag.slides.spot_tables import needs_pooling, read_measured
@@ -115,6 +115,7 @@ def load(
     tables: Sequence[KnownSpots] = (),
     elements: Mapping[Path, Mapping[str, str]] | None = None,
     images: Sequence[Path] = (),
+    warmed: Callable[[], object] = lambda: None,
 ) -> Steps[Arrived]:
     """Read what `paths` hold; each thing is the ``partial`` of a step, a failure its ``notice``.
 
@@ -136,11 +137,14 @@ def load(
         for.
     images
         Of the slides that are open, on which predictions of the same SpatialData zarr lie.
+    warmed
+        Called once what reading and drawing need is loaded, before anything is read.
     """
     count, strangers, workspace, sets = 0, [], None, None
     asked, no_unit = units or {}, []
     unclear: list[Unclear] = []
     yield from ahead.warm_up()
+    warmed()
     for path in paths:
         yield Step(f"Looking into {path.name}", 0)
         try:
@@ -233,9 +237,13 @@ def _load_prediction(
     yield from ahead.prepare(adata)
     slide = None
     unnamed = slide_name(adata) == UNNAMED and bool(known)
-    if not unnamed and not any(is_made_on(adata, slide) for slide in known):
+    here = [slide for slide in known if is_made_on(adata, slide)]
+    another = slide_hash(adata) is not None and not any(has_content_of(adata, slide.path) for slide in here)
+    if not unnamed and (not here or another):
         found = discovery.find_slide(adata, file)
-        if found.path is None:
+        if here and (found.path is None or not has_content_of(adata, found.path)):
+            pass  # no better than the slide of its name and size that is open
+        elif found.path is None:
             yield Step(f"Opening {file.name}", 0, notice=found.why)
         else:
             slide = yield from inputs.open_with_pyramid(found.path)

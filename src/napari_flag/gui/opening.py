@@ -14,6 +14,7 @@ from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QInputDialog, QMessageBox
 
 from napari_flag import discovery, inputs, keys
+from napari_flag.analysis.pathways import bundled
 from napari_flag.analysis.truth import match_names
 from napari_flag.discovery.kinds import PICTURE_ENDINGS
 from napari_flag.errors import UserError
@@ -21,6 +22,7 @@ from napari_flag.files import ending
 from napari_flag.foreign_prediction import UNITS, is_foreign
 from napari_flag.formatting import TYPED, resolution
 from napari_flag.gui.controls.forms import MessageList, dropped_paths
+from napari_flag.gui.controls.gl_context import spare_loaded
 from napari_flag.gui.jobs import Job, Jobs
 from napari_flag.gui.keeping import regions_of
 from napari_flag.gui.loading import Arrived, KnownSpots, Opened, load
@@ -28,6 +30,7 @@ from napari_flag.gui.session import Session
 from napari_flag.gui.settings import PLUGIN
 from napari_flag.gui.workspace import SlideState
 from napari_flag.layers import ahead, readers, region_shapes, slide_layers
+from napari_flag.layers.gene_values import Quantity
 from napari_flag.prediction_file import (
     spots_of,
     um_per_px,
@@ -39,6 +42,7 @@ from napari_flag.slides.formats.geojson import Annotation
 from napari_flag.slides.formats.spatial_data import Unclear
 from napari_flag.slides.slide import napari_levels, needs_pyramid, open_slide
 from napari_flag.slides.spots import SpotTable
+from napari_flag.workspace_file import WorkspaceFile, WorkspaceSlide
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -56,6 +60,10 @@ SAME_AREA: Final = 1e-3
 """Outlines that differ by less than this share of their area are one: shapes are kept in napari's numbers."""
 MPP_DIFFERS: Final = 0.02
 """Relative difference between the µm/px of a slide and of a prediction of it that is worth a notice."""
+
+
+READ_FOR_SLIDE: Final = ("spots", "measured", "offer", "attach", "slide of")
+"""Purposes of the jobs that read something for a slide, before its number."""
 
 
 def _not_drawn(annotations: Sequence[Annotation], drawn: Sequence[Annotation]) -> list[Annotation]:
@@ -109,6 +117,7 @@ class Opener(QObject):
         self._workspace = session.workspace
         self._waiting: list[Opened] = []
         self._in_batch = 0
+        self._workspace.removed.connect(self._on_slide_removed)
         events = session.viewer.layers.events
         for event, slot in ((events.inserted, self._on_inserted), (events.removed, self._on_removed)):
             event.connect(slot)
@@ -163,12 +172,22 @@ class Opener(QObject):
                 tables=self._known_spots(),
                 elements=elements,
                 images=[slide.path for slide in open_now],
+                warmed=self._spare_loaded,
             ),
             f"Open {named}",
             on_step=self._on_step,
             on_result=lambda arrived: self._on_arrived(arrived, otherwise, elements or {}),
             on_cancelled=lambda: self._messages.add("notice", f"Opening {named} was cancelled."),
         )
+
+    def _spare_loaded(self) -> None:
+        """Spare what was loaded for the first slide; called in the worker, before that slide is read.
+
+        Later what slides left behind would be spared too, and so never be freed.
+        """
+        viewer = self._session.viewer
+        if getattr(viewer, "window", None) is not None and self._workspace.untouched:
+            spare_loaded(viewer, again=True)
 
     def _known_spots(self) -> tuple[KnownSpots, ...]:
         """Return the spots of each slide, of its table or else its prediction; that shown comes first."""
@@ -218,20 +237,47 @@ class Opener(QObject):
         if otherwise is not None:
             for path in arrived.strangers:
                 otherwise(path)
-        if (whole := arrived.workspace) is not None:
-            if whole.current is not None and whole.current < len(whole.slides):
-                name = whole.slides[whole.current].name
-                state = next((s for s in self._workspace.slides if s.name == name), None)
-                if state is not None:
-                    self._workspace.show(state)
-            if whole.gene and self._session.adata is not None and whole.gene in self._session.adata.var_names:
-                self._session.select_gene(whole.gene)
-            if arrived.gene_sets is not None and whole.gene_sets is not None:
-                self._session.set_gene_sets(arrived.gene_sets, whole.gene_sets)
+        if arrived.workspace is not None:
+            self._look_as_in(arrived.workspace, arrived.gene_sets)
         if arrived.no_unit:
             QTimer.singleShot(0, partial(self._ask_units, arrived.no_unit))  # after the job has ended
         if arrived.unclear:
             QTimer.singleShot(0, partial(self._ask_elements, arrived.unclear, elements))
+
+    def _look_as_in(self, whole: WorkspaceFile, sets: Mapping[str, Sequence[str]] | None) -> None:
+        """Show the slide, gene and quantity that a workspace was saved with, and look for its gene sets.
+
+        `sets` are those of its GMT file; where that could not be read, which was said, the sets at hand stay.
+        """
+        if whole.current is not None and whole.current < len(whole.slides):
+            state = self._slide_of_entry(whole.slides[whole.current])
+            if state is not None:
+                self._workspace.show(state)
+        if whole.gene and self._session.adata is not None and whole.gene in self._session.adata.var_names:
+            self._session.select_gene(whole.gene)
+        for quantity in Quantity:
+            if quantity.value == whole.quantity:
+                self._session.show_quantity(quantity)
+        before, file = self._session.gene_sets_file, whole.gene_sets
+        if file is None:
+            sets = bundled()
+        if sets is None or (file is None and before is None):
+            return
+        self._session.set_gene_sets(sets, file)
+        if before is not None and before != file:
+            self._messages.add(
+                "notice",
+                "The gene sets are those that the workspace was saved with "
+                f"({self._session.gene_sets_name}), no longer those of {before.name}; read that file again "
+                "to look for them.",
+            )
+
+    def _slide_of_entry(self, entry: WorkspaceSlide) -> SlideState | None:
+        """Return the slide that an entry of a workspace became: another of its name may be open."""
+        for state in self._workspace.slides:
+            if state.slide is not None and Path(os.path.abspath(state.slide.path)) == entry.slide:
+                return state
+        return next((state for state in self._workspace.slides if state.name == entry.name), None)
 
     def _ask_elements(self, unclear: Sequence[Unclear], elements: Mapping[Path, Mapping[str, str]]) -> None:
         """Ask which elements of SpatialData zarrs are meant, and open those that were answered for."""
@@ -319,27 +365,38 @@ class Opener(QObject):
             state = self._workspace.place_for(opened.slide, opened.name)
         else:
             adata, name, file = opened.predictions[0]
-            state = self._workspace.add_result(adata, self._named_after(adata, opened), file=file, name=name)
+            held = self._held(adata, file)
+            known = None if held is None else self._workspace.state_of(held.adata)
+            owner = known or self._named_after(adata, opened)
+            state = known or self._workspace.add_result(adata, owner, file=file, name=name)
         return state
 
     def _named_after(self, adata: "AnnData", opened: Opened) -> SlideState | None:
         """Return the slide that another program's file is named after, if all its spots lie on that."""
         if not is_foreign(adata):
             return None
-        slides = {state.name: state for state in self._workspace.slides if state.slide is not None}
-        owner = discovery.owner_of(_file_of(opened.file).name, slides)
-        state = None if owner is None else slides[owner]
+        state = self._owner_of(_file_of(opened.file))
         if state is None or state.slide is None or not lies_on(adata, state.slide):
             return None
         return state
 
     def _target_of(self, opened: Opened) -> SlideState | None:
         """Return the slide a table or regions are named after, else the one that is shown."""
-        names = [state.name for state in self._workspace.slides if state.slide is not None]
-        owner = discovery.owner_of(opened.file.name, names)
-        named = next((state for state in self._workspace.slides if state.name == owner), None)
         shown = self._session.state
+        named = self._owner_of(opened.file)
         return named or (shown if shown is not None and shown.slide is not None else None)
+
+    def _owner_of(self, file: Path) -> SlideState | None:
+        """Return the slide that a file is named after; of several of one name that beside it, or shown."""
+        slides = [(state, state.slide) for state in self._workspace.slides if state.slide is not None]
+        names = [name for state, slide in slides for name in (state.name, slide.name)]
+        owner = discovery.owner_of(file.name, names)
+        named = [(state, slide) for state, slide in slides if owner in (state.name, slide.name)]
+        folder = Path(os.path.abspath(file)).parent
+        beside = [state for state, slide in named if Path(os.path.abspath(slide.path)).parent == folder]
+        candidates = beside or [state for state, _ in named]
+        shown = self._session.state
+        return shown if shown in candidates else next(iter(candidates), None)
 
     def _attach_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -357,19 +414,37 @@ class Opener(QObject):
             self._workspace.set_spots(state, _spots_in(opened))
         elif opened.grid is not None and state.table is None:
             state.from_table, state.grid = False, opened.grid
+        shown = None
         for adata, name, file in opened.predictions:
-            self._workspace.add_result(adata, state, file=file, name=name)
-            self._hold_to_slide(state, adata)
+            result = self._add_result(state, adata, name, file)
+            shown = result if adata is opened.shown else shown
         if opened.slide is not None and not opened.predictions and state.adata is not None:
             self._hold_to_slide(state, state.adata)  # a prediction that was opened first
-        if opened.shown is not None:
-            state.shown = self._workspace.result_of(opened.shown)
+        if shown is not None:
+            state.shown = shown
         if opened.regions:
             self._draw(state, opened.regions)
         if opened.slide is None and not opened.predictions:
             if opened.table is not None:
                 self.slideAttached.emit(state)
             self._messages.add("notice", f"{opened.file.name} was attached to {state.name}.")
+
+    def _held(self, adata: "AnnData", file: Path | None) -> "Result | None":
+        """Return what is open of the same file; another program's may be read another way the next time."""
+        return None if is_foreign(adata) else self._workspace.held(file)
+
+    def _add_result(
+        self, state: SlideState, adata: "AnnData", name: str, file: Path | None
+    ) -> "Result | None":
+        """Keep a prediction of a slide, or show the one that is open of its file."""
+        held = self._held(adata, file)
+        if held is not None and held in state.results:
+            if held.adata is not adata and file is not None:
+                self._messages.add("notice", f"{file.name} is open already, as {held.name}.")
+            adata = held.adata
+        self._workspace.add_result(adata, state, file=file, name=name)
+        self._hold_to_slide(state, adata)
+        return state.shown
 
     def _attach_pooled(self, state: SlideState, opened: Opened) -> bool:
         """Read counts that are to be pooled for the spots of a slide; False for anything else."""
@@ -463,6 +538,11 @@ class Opener(QObject):
 
     def _on_removed(self, event: Any) -> None:
         self._jobs.cancel(_building(event.value))
+
+    def _on_slide_removed(self, state: SlideState) -> None:
+        """End what is being read for a slide that is gone; what goes wrong with it matters to nobody."""
+        for what in READ_FOR_SLIDE:
+            self._jobs.cancel(f"{what} {state.number}")
 
     def _build(self, layer: Any) -> None:
         """Build the pyramid of a slide that is shown in grey."""

@@ -60,8 +60,8 @@ class Session(QObject):
         Genes shown together, and what they are called; empty before one is chosen.  They need not
         all be in the prediction.
     gene_sets, gene_sets_file
-        Name → genes of the sets that every page and the report look for, and the GMT file they are from: None
-        of those that come along.
+        Name → genes of the sets that every page, the report and exports take, and the GMT file they are from:
+        None of those that come along.
     gene_order
         Genes in the order the arrow keys walk through them; the Genes dock sets it.
     gene_map
@@ -382,8 +382,16 @@ class Session(QObject):
         """What the gene sets are called: their file, or those that come along."""
         return OUR_SETS if self.gene_sets_file is None else self.gene_sets_file.name
 
-    def set_gene_sets(self, sets: Mapping[str, Sequence[str]], file: Path) -> None:
-        """Look for the gene sets of a GMT file on every page and in the report."""
+    def set_gene_sets(self, sets: Mapping[str, Sequence[str]], file: Path | None) -> None:
+        """Look for the gene sets of a GMT file on every page, in the report and in exports.
+
+        Parameters
+        ----------
+        sets
+            Name → genes.
+        file
+            Where they were read from; None of those that come along (`pathways.bundled`).
+        """
         self.gene_sets, self.gene_sets_file = sets, file
         self.geneSetsChanged.emit()
 

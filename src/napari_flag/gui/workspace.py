@@ -5,9 +5,11 @@ A layer records the number of its slide (`keys.LAYER_OF`); it is placed by the f
 where its picture goes: moved, hidden, removed.
 """
 
+import itertools
+import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +24,7 @@ from napari_flag.layers import slide_layers
 from napari_flag.layers.frame import AXES, Frame, frame_of, moved_by_hand, napari_units, place
 from napari_flag.layers.spot_layers import selection_kept, set_shown, shown_together
 from napari_flag.prediction_file import output_name, provenance
-from napari_flag.slide_identity import belongs_on, belongs_with, is_made_on
+from napari_flag.slide_identity import belongs_on, belongs_with, has_content_of, is_made_on
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,6 +38,8 @@ UNNAMED: Final = "Prediction"
 """What a slide is called of which only a prediction is known, and that without a name."""
 STILL_MS: Final = 200
 """A picture that is dragged moves many times a second; it lies still this long after the last."""
+_NUMBERS: Final = itertools.count(1)
+"""Of the slides of all viewers: a layer that is given to another viewer is of none of its slides."""
 DERIVED: Final = ("gene", "local", "unlike")
 """Kinds of layers that are drawn anew from the prediction of the slide that is shown."""
 
@@ -70,6 +74,8 @@ class Result:
     additions: int = 0
     in_file: int = 0
     in_autosave: int = 0
+    as_filed: "tuple[Any, ...] | None" = None
+    """What `file` was when it was read or saved (`_state_of`); None where that is not known."""
 
     @property
     def unsaved(self) -> bool:
@@ -181,6 +187,8 @@ class Workspace(QObject):
     """A slide came or went, or what its line says changed."""
     currentChanged = Signal(object)
     """Another slide is shown: its `SlideState`, or None."""
+    removed = Signal(object)
+    """A slide is in the workspace no longer: its `SlideState`."""
     moved = Signal()
     """The slide that is shown is being moved; `framed` follows once it lies still."""
     framed = Signal()
@@ -190,7 +198,7 @@ class Workspace(QObject):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self.later = later_in(viewer)
-        self._numbers = 0
+        self._untouched = True
         self._arranging = False
         self._still = QTimer(self)
         self._still.setSingleShot(True)
@@ -226,25 +234,33 @@ class Workspace(QObject):
         """Return the slide that `adata` was predicted on, None where it is not in the workspace.
 
         It is as `slide_identity.belongs_on` says of a slide, `belongs_with` of one of which only predictions
-        are known.  A prediction that records no slide is taken for one of the slide shown, by its place.
+        are known.  A prediction that records no slide is taken for one of the slide shown, by its place.  Of
+        several slides of one name and size it is that of the content recorded, else the one shown.
         """
         for state in self.slides:
             if any(result.adata is adata for result in state.results):
                 return state
         shown_first = sorted(self.slides, key=lambda state: state is not self.current)
-        return next((state for state in shown_first if self._fits(state, adata)), None)
+        fitting = [state for state in shown_first if self._fits(state, adata)]
+        if len(fitting) > 1:
+            slides = [(state, state.slide) for state in fitting if state.slide is not None]
+            fitting = [state for state, slide in slides if has_content_of(adata, slide.path)] or fitting
+        return next(iter(fitting), None)
 
     def _fits(self, state: SlideState, adata: "AnnData") -> bool:
         if state.slide is not None:
             return belongs_on(adata, state.slide, by_place=state is self.current)
         return bool(state.results) and belongs_with(adata, state.results[0].adata)
 
+    @property
+    def untouched(self) -> bool:
+        """Whether there was no slide in it yet."""
+        return self._untouched
+
     def add(self, name: str, slide: "Slide | None" = None) -> SlideState:
         """Add a slide; a name that is taken gets a number."""
-        taken = {state.name for state in self.slides}
-        free = next(n for n in (name, *(f"{name} ({i})" for i in range(2, len(taken) + 3))) if n not in taken)
-        self._numbers += 1
-        state = SlideState(self._numbers, free, slide)
+        self._untouched = False
+        state = SlideState(next(_NUMBERS), _free(name, (state.name for state in self.slides)), slide)
         self.slides.append(state)
         self.listChanged.emit()
         return state
@@ -336,7 +352,7 @@ class Workspace(QObject):
         state = state or self.state_of(adata) or self.add(output_name(adata) or UNNAMED)
         state.shown = next((result for result in state.results if result.adata is adata), None)
         if state.shown is None:
-            state.shown = Result(adata, _free_name(adata, state, file, name), file)
+            state.shown = Result(adata, _free_name(adata, state, file, name), file, as_filed=_state_of(file))
             state.results.append(state.shown)
         self.listChanged.emit()
         return state
@@ -345,6 +361,12 @@ class Workspace(QObject):
         """Return what is known of a prediction, None where it is not in the workspace."""
         results = (result for state in self.slides for result in state.results)
         return next((result for result in results if result.adata is adata), None)
+
+    def held(self, file: Path | None) -> Result | None:
+        """Return the prediction that `file` holds, where it is open and neither was changed since."""
+        now = _state_of(file)
+        results = (result for state in self.slides for result in state.results if not result.unsaved)
+        return None if now is None else next((result for result in results if result.as_filed == now), None)
 
     def changed(self, adata: "AnnData") -> None:
         """Record that draws, labels, domains or counts were added to a prediction, which its file lacks."""
@@ -355,7 +377,7 @@ class Workspace(QObject):
     def saved(self, adata: "AnnData", file: Path, additions: int | None = None) -> None:
         """Record that a prediction was saved as `file`, with so many additions; None for all there are."""
         if (result := self.result_of(adata)) is not None:
-            result.file = file
+            result.file, result.as_filed = file, _state_of(file)
             result.in_file = result.additions if additions is None else additions
         self.listChanged.emit()
 
@@ -433,6 +455,7 @@ class Workspace(QObject):
         drawn = any(_is_drawn(layer) for layer in self.layers_of(state))
         if not (state.results or state.put_aside or state.status or drawn):
             self.slides.remove(state)
+            self.removed.emit(state)
         self._leave(state, [other for other in self.slides if other.layer is not None])
 
     def _leave(self, state: SlideState, others: list[SlideState]) -> None:
@@ -505,6 +528,7 @@ class Workspace(QObject):
         """Take a slide out of the workspace, with its predictions."""
         if state in self.slides:
             self.slides.remove(state)
+            self.removed.emit(state)
         state.layer = None
         self._leave(state, [other for other in self.slides if other.layer is not None] or self.slides)
 
@@ -563,7 +587,9 @@ class Workspace(QObject):
 
     def _on_named(self, state: SlideState, event: Any = None) -> None:
         if state.layer is not None and state.layer.name != state.name:
-            state.name = state.layer.name
+            state.name = _free(state.layer.name, (other.name for other in self.slides if other is not state))
+            if state.layer.name != state.name:  # of a slide whose picture napari does not know
+                state.layer.name = state.name
             self.listChanged.emit()
 
     def _hide(self, state: SlideState) -> None:
@@ -633,9 +659,25 @@ def _kind(layer: Any) -> Any:
     return layer.metadata.get(keys.LAYER_KIND)
 
 
+def _state_of(file: Path | None) -> tuple[Any, ...] | None:
+    """Return what is another as soon as a file is written anew; None where it is not there."""
+    if file is None:
+        return None
+    try:
+        state = os.stat(file)
+    except OSError:
+        return None
+    return os.path.abspath(file), state.st_ino, state.st_size, state.st_mtime_ns
+
+
 def _free_name(adata: "AnnData", state: SlideState, file: Path | None, name: str) -> str:
     """Return what a prediction is called: its file, or its weights and the time."""
     weights = str(provenance(adata).get(keys.WEIGHTS_NAME, "")) or "expression"
     name = name or (file.stem if file is not None else f"{weights} · {time.strftime('%H:%M')}")
-    taken = {result.name for result in state.results}
+    return _free(name, (result.name for result in state.results))
+
+
+def _free(name: str, names: Iterable[str]) -> str:
+    """Return `name`, with a number where it is among `names`."""
+    taken = set(names)
     return next(n for n in (name, *(f"{name} ({i})" for i in range(2, len(taken) + 3))) if n not in taken)

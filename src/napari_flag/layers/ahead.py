@@ -56,14 +56,17 @@ def attaching(adata: Any, measured: Any, *, force: bool = False) -> Steps[Measur
 
 
 def warm_up() -> Steps[None]:
-    """Have napari load what its first layers need: units, and how shapes are cut into triangles.
+    """Have napari load what its first layers need, units and how shapes are cut into triangles; and anndata.
 
-    The two take .1 and .3 s, once in a process.
+    The three take .1, .3 and .5 s, once in a process.
     """
     from napari.layers import Image, Shapes
 
-    yield Step("Getting ready to draw", 0, 2)
+    yield Step("Getting ready to draw", 0, 3)
     Image(np.zeros((2, 2), np.float32), units=("um", "um"))
-    yield Step("Getting ready to draw", 1, 2)
+    yield Step("Getting ready to draw", 1, 3)
     Shapes(ndim=2)
-    yield Step("Getting ready to draw", 2, 2)
+    yield Step("Getting ready to draw", 2, 3)
+    import anndata  # noqa: F401 - with pandas, SciPy and zarr: what every table and prediction is read by
+
+    yield Step("Getting ready to draw", 3, 3)

@@ -419,4 +419,4 @@ def domain_titles(adata: "AnnData", source: str, *, short: bool = False) -> list
         return [f"Label {name}" if name.isdecimal() else name for name in names]
     word = "prediction" if source == PREDICTED else "truth"
     end = "" if short else f" of the {word}"
-    return [f"Domain {name}{end}" for name in names]
+    return [f"{f'Domain {name}' if name.isdecimal() else name}{end}" for name in names]

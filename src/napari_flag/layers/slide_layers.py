@@ -245,7 +245,7 @@ def _rings(spots: "Spots", slide: "Slide", frame: Frame) -> LayerData:
     """Return spots as circles; unlike a picture of them they stay visible when zoomed out."""
     options = {
         "name": f"Spots ({whole(len(spots))})",
-        "size": drawn_diameter(spots, slide.mpp),
+        "size": drawn_diameter(spots, slide.mpp, slide.size),
         "face_color": "transparent",
         "border_color": np.array(OUTLINE_COLOUR),
         "border_width": 0.12,

@@ -66,6 +66,7 @@ class Checkpoint:
         Gene symbols in the order of the model's outputs.
     card
         The data card: title, method (what it is called; FLAG without), tissue, patients, sections,
+        section_sha256 (`keys.CARD_HASHES`),
         array {technology, pitch_um, diameter_um, lattice} and um_per_px (`trained_array`), colours, encoder
         {name, licence, fingerprint of a foundation encoder}, split, seed, command, command_sha256,
         held_out_scores, licence, not_for, and the sampler {solver, steps}.

@@ -104,6 +104,8 @@ class Domain:
     ----------
     number
         From 1, the largest of the truth (of the prediction, without truth) first.
+    name
+        As `domains.domain_names`: the number, or words.
     spots
         How many.
     area
@@ -115,6 +117,7 @@ class Domain:
     """
 
     number: int
+    name: str
     spots: int
     area: float
     predicted: tuple[str, ...]
@@ -218,10 +221,12 @@ def gather(
     table = _gene_table(adata, clustered, comparison)
     found = yield from find_all(adata)
     ours, theirs = found.get(PREDICTED), found.get(MEASURED)
-    markers = yield from _markers(adata, ours if theirs is None else theirs, theirs is not None)
+    ranked, of = (ours, PREDICTED) if theirs is None else (theirs, MEASURED)
+    names = () if ranked is None else domain_names(adata, of, ranked)
+    markers = yield from _markers(adata, ranked, names, theirs is not None)
     known = bundled() if sets is None else sets
     pathways = None if theirs is None else (yield from recover_domains(adata, theirs, known))
-    shown = yield from _set_map(adata, ours if theirs is None else theirs, known, shown_set)
+    shown = yield from _set_map(adata, ranked, names, known, shown_set)
     together = yield from _correlations(adata, table)
     return Findings(
         adata=adata,
@@ -243,11 +248,15 @@ def gather(
 
 
 def _set_map(
-    adata: "AnnData", numbers: Numbers | None, sets: Mapping[str, Sequence[str]], name: str | None
+    adata: "AnnData",
+    numbers: Numbers | None,
+    names: Sequence[str],
+    sets: Mapping[str, Sequence[str]],
+    name: str | None,
 ) -> Steps[SetMap | None]:
     """Average one set over the domains; one that was asked for by name must have genes here."""
     chosen, members = first_set(sets, adata) if name is None else find_set(sets, name)
-    regions = {} if numbers is None else regions_of_domains(numbers)
+    regions = {} if numbers is None else regions_of_domains(numbers, names)
     if not regions or (name is None and not set(members) & set(adata.var_names)):
         return None
     return (yield from map_set(adata, chosen, members, regions))
@@ -309,7 +318,9 @@ def _distinct_genes(adata: "AnnData", table: "pd.DataFrame") -> tuple[str, ...]:
     return tuple(table.gene.iloc[chosen])
 
 
-def _markers(adata: "AnnData", numbers: Numbers | None, with_truth: bool) -> Steps[tuple[Domain, ...]]:
+def _markers(
+    adata: "AnnData", numbers: Numbers | None, names: Sequence[str], with_truth: bool
+) -> Steps[tuple[Domain, ...]]:
     """Rank the genes of each domain by the prediction and, where domains are the truth's, by the truth."""
     if numbers is None:
         return ()
@@ -320,7 +331,8 @@ def _markers(adata: "AnnData", numbers: Numbers | None, with_truth: bool) -> Ste
     for number, table in predicted.items():
         spots = int((numbers == number).sum())
         ours = tuple(table.gene[:MARKERS])
-        domain = Domain(number, spots, scale.of_spots(spots), ours, measured=(), overlaps=())
+        name = names[number - 1]
+        domain = Domain(number, name, spots, scale.of_spots(spots), ours, measured=(), overlaps=())
         if (truth := measured.get(number)) is not None:
             overlaps = yield from compare_rankings(adata, table, truth, numbers == number)
             shared = tuple(found for k, found in zip(TOPS, overlaps, strict=True) if k < len(truth))

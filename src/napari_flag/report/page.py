@@ -190,7 +190,7 @@ def _markers(findings: Findings) -> Iterator[str]:
         row = "".join(f"<td>{cell}</td>" for cell in cells)
         colour = hex_colour(domain.number)
         size = counted(domain.spots, "spot") + ("" if isnan(domain.area) else f", {area(domain.area)}")
-        name = f'<span class="dot" style="background:{colour}"></span>{domain.number}, {size}'
+        name = f'<span class="dot" style="background:{colour}"></span>{escape(domain.name)}, {size}'
         yield f"<tr><td>{name}</td>{row}</tr>"
     yield "</tbody></table>"
     if both:
@@ -210,7 +210,7 @@ def _pathways(pathways: DomainSets | None) -> Iterator[str]:
         dot = f'<span class="dot" style="background:{colour}"></span>'
         cells = "".join(f"<td>{_names(sets, shared)}</td>" for sets in (found.predicted, found.measured))
         counts = f"<td>{whole(len(shared))}</td><td>{number(found.chance, 1)}</td>"
-        yield f"<tr><td>{dot}{domain}</td>{cells}{counts}</tr>"
+        yield f"<tr><td>{dot}{escape(pathways.names[domain])}</td>{cells}{counts}</tr>"
     yield f'</tbody></table><p class="soft">{wording.PATHWAYS}</p>'
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from napari_flag.analysis.domains import PALETTE, hex_colour
+from napari_flag.analysis.domains import PALETTE, domain_title, hex_colour
 from napari_flag.analysis.regions import TOPS
 from napari_flag.figures.agreement import draw_calibration, draw_named_moran, draw_overlaps
 from napari_flag.figures.heat_maps import draw_set_map, draw_triangles
@@ -149,7 +149,7 @@ def _draw_overlap(findings: Findings) -> "Figure | None":
     tops = TOPS[: len(found[0].overlaps)]
     overlaps = {k: [domain.overlaps[i] for domain in found] for i, k in enumerate(tops)}
     return draw_overlaps(
-        overlaps, [f"domain {domain.number}\n{counted(domain.spots, 'spot')}" for domain in found]
+        overlaps, [f"{domain_title(domain.name)}\n{counted(domain.spots, 'spot')}" for domain in found]
     )
 
 

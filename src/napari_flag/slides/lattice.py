@@ -7,6 +7,7 @@ import numpy as np
 
 from napari_flag.errors import UserError
 from napari_flag.formatting import counted, counted_of
+from napari_flag.slides.formats.readers import Size
 from napari_flag.slides.spots import MANY, FloatArray, IntArray, Lattice, Spots, typical_pitch
 
 TRIMMED: Final = 4.0
@@ -24,6 +25,10 @@ FEWEST_PLACED: Final = 6
 """Spots from which their places say anything."""
 DEFAULT_FILL: Final = 0.55
 """Spot diameter drawn where none is known, in pitches: Visium's 55 µm at 100 µm."""
+ALONE_UM: Final = 55.0
+"""The same where all spots are in one place, so that there is no pitch."""
+ALONE_SHARE: Final = 0.01
+"""The same where µm/px is not known either, as a share of the picture's longest side: a spot that is seen."""
 MISPLACED: Final = "The spots look wrong ("
 """How every sentence begins on spots that were used though they are `misplaced`, before why."""
 MIRRORED: Final = (
@@ -141,11 +146,31 @@ def _steps(array: IntArray, xy: FloatArray) -> tuple[FloatArray, FloatArray] | N
     return steps, residual
 
 
-def drawn_diameter(spots: Spots, mpp: float | None) -> float:
-    """Return the diameter that spots are drawn with, in level-0 px; if unknown, a share of the pitch."""
+def drawn_diameter(spots: Spots, mpp: float | None, size: Size | None = None) -> float:
+    """Return the diameter that spots are drawn with, in level-0 px.
+
+    The stated one where µm/px is given; else a share of the pitch, that of the stated diameter where both are
+    stated.  One spot alone has no pitch: it is drawn 55 µm wide where µm/px is given, else as a share of the
+    picture.  Nothing but what is drawn depends on it.
+
+    Parameters
+    ----------
+    spots
+        The spots.
+    mpp
+        µm per level-0 px, or None.
+    size
+        (width, height) of the picture; None takes it to end at the outermost spot.
+    """
     if spots.diameter_um and mpp:
         return spots.diameter_um / mpp
-    return DEFAULT_FILL * pitch_px(spots, mpp)
+    if (spots.pitch_um and mpp) or (len(spots) and np.ptp(spots.xy, axis=0).any()):
+        known = spots.diameter_um and spots.pitch_um and spots.diameter_um / spots.pitch_um
+        return (known or DEFAULT_FILL) * pitch_px(spots, mpp)
+    if mpp:
+        return ALONE_UM / mpp
+    outermost = float(np.abs(spots.xy).max(initial=0)) if size is None else float(max(size))
+    return max(ALONE_SHARE * outermost, 1.0)
 
 
 def fitted_pitch(array: IntArray, xy: FloatArray, lattice: Lattice) -> float:

@@ -184,6 +184,39 @@ def test_cancel_empties_the_queue_and_names_what_was_not_begun(open_dock, qtbot)
     assert dock.run_panel.predict.isEnabled()
 
 
+def test_a_prediction_asked_for_after_cancel_is_not_cancelled_with_the_one_before(open_dock, qtbot):
+    work = GatedWork()
+    dock = open_dock(work)
+    (first,) = dock.session.workspace.slides
+    dock.section.open_slide(Path("second.svs"))
+    open_dock.rest(dock)
+    second = dock.session.state
+    dock.session.workspace.show(first)
+    dock.predict()
+    qtbot.waitUntil(lambda: bool(work.predicted), timeout=10_000)
+    dock.session.workspace.show(second)
+    dock.strip.cancel.click()
+    dock.run_panel.predict.click()
+    assert second.status == "queued"
+    for gate in work.gates:
+        gate.set()
+    open_dock.rest(dock)
+    assert (first.adata, first.status) == (None, "")
+    assert second.adata is not None
+    assert not any("Not begun" in text for text in dock.messages.texts)
+
+
+def test_a_slide_removed_while_it_waits_is_not_predicted(open_dock, qtbot):
+    work = GatedWork()
+    dock, first, second = queue_of_two(open_dock, work)
+    dock.session.workspace.remove(second)
+    work.gates[0].set()
+    open_dock.rest(dock)
+    assert dock.session.workspace.slides == [first]
+    assert len(work.predicted) == 1
+    assert second.adata is None
+
+
 def test_what_failed_of_several_slides_stays_to_be_read_with_their_names(open_dock):
     work = GatedWork(failing=(0, 1))
     for gate in work.gates:

@@ -17,6 +17,7 @@ from flag_training.methods.method import expectation
 from flag_training.stages.fit import fit, make_card, tile_encoder, write_weights
 from flag_training.stages.frames import assign_folds
 from flag_training.stages.tile_encoder import TileEncoderConfig
+from napari_flag import keys
 from napari_flag.encoders.embedded import EmbeddedEncoder, TileNet
 from napari_flag.errors import UserError
 from napari_flag.gui.predict.model_step import describe_card
@@ -26,6 +27,7 @@ from napari_flag.model.checkpoint import Checkpoint, label_of, trained_array
 from napari_flag.model.graph import GraphTensors
 from napari_flag.model.samplers import SamplerSettings
 from napari_flag.progress import finish
+from napari_flag.slides.file_identity import content_hash
 
 
 def stopped_after(count, work):
@@ -125,6 +127,18 @@ def test_a_tile_encoder_of_an_earlier_version_is_taken_with_a_notice_and_never_f
 def finished(fitted, tmp_path):
     """A copy of a finished run, to be damaged."""
     return Path(shutil.copytree(fitted.folder, tmp_path / "run"))
+
+
+def test_the_card_states_the_content_of_the_sections_that_can_be_read(cohort, tmp_path):
+    (tmp_path / "C2.jpg").write_bytes(b"pixels")
+    assert keys.CARD_HASHES not in make_card(make_config(), cohort, tmp_path), "no image is named"
+    images = ("B4.jpg", "C2.jpg", "C3.jpg", "")
+    slides = [
+        replace(slide, entry=replace(slide.entry, image=image))
+        for slide, image in zip(cohort.slides, images, strict=True)
+    ]
+    card = make_card(make_config(), replace(cohort, slides=tuple(slides)), tmp_path)
+    assert card[keys.CARD_HASHES] == [content_hash(tmp_path / "C2.jpg")]
 
 
 def test_the_card_states_the_arrays_of_all_sections_and_not_of_the_first_alone(cohort):

@@ -93,6 +93,9 @@ def make_card(config: RunConfig, cohort: Cohort, data: Path) -> dict[str, Any]:
         keys.CARD_SCORE: describe_for_card(training),
         "values": {k: v for k, v in config.as_dict().items() if k not in ("card", "slides", "listed")},
     }
+    files = [data / slide.entry.image for slide in training.slides if slide.entry.image]
+    if hashes := sorted(filter(None, map(content_hash, files))):
+        card[keys.CARD_HASHES] = hashes
     if held_out.slides:
         card["validation"] = [slide.entry.name for slide in held_out.slides]
     for key, value in config.card.items():

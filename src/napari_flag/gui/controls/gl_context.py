@@ -117,7 +117,8 @@ def spare_loaded(viewer: Any, *, again: bool = False) -> None:
     viewer
         The viewer that was opened.
     again
-        Spare also what was loaded since the first time, such as docks; else once in a process.
+        Spare also what was loaded since the first time, such as docks and what reading the first slide
+        needs; else once in a process.
     """
     if not len(viewer.layers) and (again or not gc.get_freeze_count()):
         gc.freeze()

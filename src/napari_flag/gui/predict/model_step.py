@@ -98,7 +98,7 @@ def differences(
     if slide.mpp is None:
         return tuple(sentences)
     if spots is not None and len(spots):
-        sentences += compare_with_training(checkpoint, slide.mpp, spots, slide.name)
+        sentences += compare_with_training(checkpoint, slide.mpp, spots, slide)
     elif doubt := compare_resolution(checkpoint, slide.mpp):
         sentences.append(doubt)
     return tuple(sentences)

@@ -251,6 +251,8 @@ class PredictionRun(QObject):
         self._panel, self._jobs = panel, jobs
         self._session, self._timings = session, timings
         self._queue: list[QueuedRun] = []
+        self._after: list[QueuedRun] = []
+        """Asked for after Cancel was pressed, while what it stops has not ended."""
         self._current: QueuedRun | None = None
         self._job: Job | None = None
         self._builder: PreviewBuilder | None = None
@@ -263,7 +265,7 @@ class PredictionRun(QObject):
 
     def waiting(self, state: SlideState | None) -> bool:
         """Return whether a slide is being predicted, or waits for it."""
-        queued = [self._current, *self._queue]
+        queued = [self._current, *self._queue, *self._after]
         return any(run is not None and run.state is state for run in queued)
 
     def expected(self, request: PredictionRequest) -> dict[str, float]:
@@ -278,7 +280,8 @@ class PredictionRun(QObject):
 
     def add(self, run: QueuedRun) -> None:
         """Predict as asked, after what was asked for before."""
-        self._queue.append(run)
+        stopping = self._job is not None and self._job.stopping
+        (self._after if stopping else self._queue).append(run)
         if self._current is None:
             self._start_next()
         else:
@@ -286,6 +289,8 @@ class PredictionRun(QObject):
             self.changed.emit()
 
     def _start_next(self) -> None:
+        there = self._session.workspace.slides
+        self._queue = [run for run in self._queue if run.state in there]  # one that waited may be removed
         if not self._queue:
             self.changed.emit()
             return
@@ -358,7 +363,7 @@ class PredictionRun(QObject):
 
     def _on_cancelled(self) -> None:
         dropped = [run.state for run in self._queue]
-        self._queue.clear()
+        self._queue, self._after = self._after, []
         for state in dropped:
             self._session.workspace.set_status(state, "")
         self._put_back()
@@ -366,13 +371,14 @@ class PredictionRun(QObject):
         if dropped:
             text += f" Not begun: {', '.join(state.name for state in dropped)}."
         self._panel.messages.add("notice", text)
-        self.changed.emit()
+        self._start_next()
 
     def close(self) -> None:
         """Keep nothing of what runs or waits, once the dock has cancelled it because it closes."""
-        for waiting in self._queue:
+        for waiting in (*self._queue, *self._after):
             self._session.workspace.set_status(waiting.state, "")
         self._queue.clear()
+        self._after.clear()
         self._put_back()
 
     def _put_back(self) -> None:
